@@ -1,0 +1,75 @@
+"""efface STAGE STUDY [key=value ...]: every stage does what is left of its own work and of the stages before it."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+STAGES = {
+    "check": "read the study, try every method on two images, print the plan; computes nothing that is kept",
+    "train": "train the network that is explained",
+    "extract": "write the maps of every method into HDF5 files",
+    "measure": "run the probes of the metrics, then write the report",
+    "report": "write the report from what is measured so far",
+    "all": "train, extract, measure, report",
+    "status": "say what is done and what is left",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one stage. Exit status: 0 done, 1 something failed, 2 the study or the command is wrong, 130 stopped."""
+    options = _parser().parse_args(arguments)
+    from efface.config import (
+        InvalidStudyError,
+        read,
+    )  # torch takes seconds to import: -h and slips are answered at once
+    from efface.stages import pipeline
+
+    sys.path.insert(0, os.getcwd())  # so that a method in the user's own folder is importable
+    try:
+        study = read(options.study, options.overrides)
+        if options.metrics:
+            study = study.with_metrics(options.metrics.replace(",", " ").split())
+        if options.stage not in ("status", "report") and os.environ.get("OMP_NUM_THREADS") is None:
+            os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers: N processes of one thread each
+        failures = getattr(pipeline, options.stage)(study)
+    except InvalidStudyError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (ValueError, FileNotFoundError) as error:
+        print(f"efface: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"efface: {where}{error.strerror or error}; what is finished is kept", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("efface: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    for each in failures:
+        print(f"efface: failed: {each}", file=sys.stderr)
+    if failures:
+        print(
+            f"efface: {len(failures)} failed (traces in {study.out / 'failures.log'}); the rest is kept",
+            file=sys.stderr,
+        )
+    return 1 if failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="efface",
+        description="Does an attribution map tell the truth about an image classifier?",
+        epilog="A stage that was killed goes on where it was; a stage that is done does nothing.",
+    )
+    stages = parser.add_subparsers(dest="stage", metavar="STAGE", required=True)
+    for name, does in STAGES.items():
+        each = stages.add_parser(name, help=does, description=does)
+        each.add_argument("study", type=Path, metavar="STUDY", help="a YAML file, such as configs/digits.yml")
+        each.add_argument(
+            "overrides", nargs="*", metavar="key=value", help="set a key of the study: fit.epochs=2, out=runs/other"
+        )
+        each.add_argument("--metrics", metavar="A,B", help="these metrics alone, by name; default: the study's")
+    return parser

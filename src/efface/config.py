@@ -1,0 +1,338 @@
+"""Study: one YAML file, read safely, checked whole before any work.
+
+Every path is imported and every kwarg bound while the file is read, so all that is wrong is said at once.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from efface.call import Call, bound
+from efface.fit import Fit
+from efface.metrics import Metric, metric
+from efface.types import Unit
+
+
+class InvalidStudyError(ValueError):
+    """Everything that is wrong with a study, a line each."""
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
+Post = tuple[Annotated[Call, bound("maps")], ...]
+ImputerCall = Annotated[Call, bound("images", "removed", offered=("mean",))]
+METHOD_OFFERS = ("seeds", "rows", "masks")
+
+
+class Strict(BaseModel):
+    """Frozen, and no key that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MethodEntry(Strict):
+    """An attribution method, or a second view (`maps:`) of another entry's maps with a `post` of its own.
+
+    method, kwargs: a callable `(model, images, targets, **kwargs) -> maps`.
+    batched: false for `(model, image, label, **kwargs)`, one image at a time.
+    outputs: names of the maps of a method that returns a dict of them.
+    """
+
+    name: Name
+    method: str | None = None
+    kwargs: dict[str, Any] = {}
+    batched: bool = True
+    outputs: tuple[Name, ...] = ()
+    maps: str | None = None
+    post: Post | None = None
+
+    @property
+    def call(self) -> Call:
+        """The method with its settings."""
+        assert self.method is not None
+        return Call(call=self.method, kwargs=self.kwargs)
+
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """The names of its maps."""
+        return self.outputs or (self.name,)
+
+    @model_validator(mode="after")
+    def _is_callable(self) -> "MethodEntry":
+        if (self.method is None) == (self.maps is None):
+            raise ValueError("give either 'method' (a dotted path) or 'maps' (the name of another entry)")
+        if self.maps is not None and (self.kwargs or self.outputs or self.post is None):
+            raise ValueError("a view of another entry's maps has 'post' and nothing else")
+        if self.method is not None:
+            if self.batched:
+                self.call.check(("model", "images", "targets"), METHOD_OFFERS)
+            else:
+                self.call.check(("model", "image", "label"))
+        return self
+
+
+class MetricSettings(Strict):
+    """What a metric may set for itself; what it leaves out is the study's."""
+
+    imputer: ImputerCall | None = None
+    fractions: tuple[Fraction, ...] | None = None
+    unit: Unit | None = None
+    post: Post | None = None
+    repeats: PositiveInt | None = None
+
+
+class MetricEntry(Strict):
+    """A metric by its name, or by `metric:`, the dotted path of a Metric, with settings of its own."""
+
+    name: Name
+    metric: str | None = None
+    kwargs: MetricSettings = MetricSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def formula(self) -> Metric:
+        """The metric itself."""
+        return metric(self.metric or self.name)
+
+    @model_validator(mode="after")
+    def _exists(self) -> "MetricEntry":
+        MetricSettings.model_validate(dict(self.formula.defaults))
+        return self
+
+
+class Study(Strict):
+    """One study, as its file says it. docs/studies.md explains each key."""
+
+    out: Path
+    data: Annotated[Call, bound()]
+    model: Annotated[Call, bound()]
+    weights: Path | None = None
+    fit: Fit | None = None
+    explain: Literal["predicted", "true"] = "predicted"
+    attribution_methods: tuple[MethodEntry, ...] = Field(min_length=1)
+    post: Post = ()
+    imputer: ImputerCall = Call(call="efface.impute.channel_mean")
+    metrics: tuple[MetricEntry, ...] = ()
+    unit: Unit = "pixel"
+    fractions: tuple[Fraction, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    repeats: PositiveInt = 3
+    executor: Annotated[Call, bound("work", "tasks", offered=("progress",))] = Call(call="efface.execute.processes")
+    seed: NonNegativeInt = 0
+    device: str = "auto"
+    rows: PositiveInt = 256
+    memory_gb: Annotated[float, Field(ge=0)] = 2.0
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "Study":
+        if problems := _disagreements(self.model_dump()):
+            raise ValueError("\n".join(problems))
+        return self
+
+    def map_names(self) -> list[str]:
+        """Every row of the report: maps and views of maps."""
+        return [name for each in self.attribution_methods for name in each.gives]
+
+    def with_metrics(self, names: Sequence[str]) -> "Study":
+        """This study with these metrics alone; those it does not list get its defaults."""
+        listed = {each.name: each for each in self.metrics}
+        chosen = tuple(listed.get(name) or MetricEntry(name=name) for name in names)
+        return Study.model_validate(self.model_dump() | {"metrics": [each.model_dump() for each in chosen]})
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """A study from its file and `key=value` overrides (`fit.epochs=2`). InvalidStudyError lists all that is wrong."""
+    tree = load(path)
+    for each in overrides:
+        _override(tree, each, path)
+    return check(tree, path)
+
+
+def check(tree: Any, path: Path) -> Study:
+    """A study from what its file held."""
+    if not isinstance(tree, dict):
+        raise InvalidStudyError(f"{path}: holds a {type(tree).__name__}, expected keys like 'data:' and 'model:'")
+    if old := [
+        key for key in ("extract_cams", "retrain_cls", "train_cls", "pixel_perturbation_analysis") if key in tree
+    ]:
+        raise InvalidStudyError(
+            f"{path}: {old[0]}: this is a configuration of the ROAR reference system; here one list "
+            "'attribution_methods:' at the top level, with the same name, method and kwargs, serves every stage; "
+            "'train_cls' is 'model' and 'fit', 'percentiles' are 'fractions' from 0 to 1: see configs/cifar10_resnet8.yml"
+        )
+    tree = {key: value for key, value in tree.items() if not str(key).startswith("x-")}
+    try:
+        return Study.model_validate(tree)
+    except ValidationError as error:
+        lines = [line for each in error.errors() for line in _explain(each, tree)] + _disagreements(tree)
+        raise InvalidStudyError("\n".join(f"{path}: {line}" for line in dict.fromkeys(lines))) from None
+
+
+def load(path: Path) -> Any:
+    """What a YAML file holds, read safely, `1e-3` being a number."""
+    if not path.is_file():
+        here = sorted(str(each) for each in path.parent.glob("*.yml")) if path.parent.is_dir() else []
+        near = difflib.get_close_matches(str(path), here, n=1) or here[:5]
+        raise InvalidStudyError(f"{path}: no such file" + (f"; there is {', '.join(near)}" if near else ""))
+    try:
+        return yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506  a SafeLoader with one more number format
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f":{where.line + 1}" if where else ""
+        raise InvalidStudyError(
+            f"{path}{line}: not YAML that can be read safely: {getattr(error, 'problem', error)}"
+        ) from None
+
+
+def dump(study: Study) -> str:
+    """The study as YAML, every default written out."""
+    return yaml.safe_dump(study.model_dump(mode="json", exclude_none=True), sort_keys=False, width=120)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and with YAML 1.2's idea of a number: 1e-3 needs no dot."""
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _override(tree: Any, text: str, path: Path) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InvalidStudyError(f"'{text}': an override is key=value, such as fit.epochs=2 or repeats=1")
+    *parents, last = key.split(".")
+    for part in parents:
+        step = _step(tree, part)
+        if step is None:
+            if not isinstance(tree, dict):
+                raise InvalidStudyError(f"{path}: override {key}: there is no '{part}'")
+            step = tree[part] = {}
+        if isinstance(step, str) and parents[-1] == part:  # the short form of a call, about to get kwargs
+            step = tree[part] = {"call": step}
+        tree = step
+    try:
+        parsed = yaml.load(value, Loader=_Loader)  # noqa: S506
+    except yaml.YAMLError:
+        raise InvalidStudyError(f"override {text}: '{value}' is no YAML value; quote it") from None
+    if isinstance(tree, list):
+        entry = _step(tree, last)
+        if entry is None:
+            raise InvalidStudyError(f"{path}: override {key}: there is no '{last}' in the list")
+        tree[tree.index(entry)] = parsed
+    elif isinstance(tree, dict):
+        tree[last] = parsed
+    else:
+        raise InvalidStudyError(f"{path}: override {key}: '{'.'.join(parents)}' is no section, it holds {tree!r}")
+
+
+def _step(tree: Any, part: str) -> Any:
+    if isinstance(tree, list):
+        if part.isdigit() and int(part) < len(tree):
+            return tree[int(part)]
+        return next((each for each in tree if isinstance(each, dict) and each.get("name") == part), None)
+    return tree.get(part) if isinstance(tree, dict) else None
+
+
+def _explain(error: Any, tree: Any) -> list[str]:
+    """One problem in the user's words: where, what was found, what to do."""
+    names = []
+    for part in error["loc"]:
+        if isinstance(part, str) and part[:9] in ("function-", "union_tag"):
+            continue
+        here = _named(tree, names)
+        entry = here[part] if isinstance(here, list) and isinstance(part, int) and part < len(here) else None
+        names.append((entry.get("name", part) if isinstance(entry, dict) else part, part))
+    where = ".".join(str(shown) for shown, _ in names)
+    prefix = f"{where}: " if where else ""
+    if error["type"] == "extra_forbidden":
+        known = _known([str(part) for _, part in names[:-1]])
+        close = difflib.get_close_matches(str(names[-1][0]), known, n=1)
+        return [
+            f"{prefix}unknown key; " + (f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}")
+        ]
+    if error["type"] == "missing":
+        return [f"{prefix}missing; this key is needed"]
+    if error["type"] in ("value_error", "assertion_error"):
+        return [prefix + line for line in str(error["ctx"]["error"]).splitlines()]
+    found = error.get("input")
+    shown = f"{found!r}" if not isinstance(found, dict | list) else f"a {type(found).__name__}"
+    return [f"{prefix}{error['msg'][0].lower()}{error['msg'][1:]}, found {shown}"]
+
+
+def _named(tree: Any, names: list[tuple[Any, Any]]) -> Any:
+    for _, part in names:
+        try:
+            tree = tree[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return tree
+
+
+def _known(path: list[str]) -> list[str]:
+    """The keys that may stand at this place."""
+    models: dict[str, type[BaseModel]] = {
+        "fit": Fit,
+        "attribution_methods": MethodEntry,
+        "metrics": MetricEntry,
+        "kwargs": MetricSettings,
+    }
+    words = [part for part in path if not part.isdigit()]
+    if not words:
+        return list(Study.model_fields)
+    return list(models.get(words[-1], Call).model_fields)
+
+
+def _disagreements(tree: Any) -> list[str]:
+    """What no single key shows: names that stand twice, views of nothing, retraining without `fit`."""
+    methods = [each for each in _listed(tree, "attribution_methods") if isinstance(each, dict)]
+    metrics = [each if isinstance(each, dict) else {"name": each} for each in _listed(tree, "metrics")]
+    rows = [str(name) for each in methods for name in each.get("outputs") or [each.get("name")]]
+    maps = [str(name) for each in methods if not each.get("maps") for name in each.get("outputs") or [each.get("name")]]
+    problems = _doubled("attribution_methods", rows)
+    problems += _doubled("metrics", [str(each.get("name")) for each in metrics])
+    for each in methods:
+        if each.get("maps") and each["maps"] not in maps:
+            listed = ", ".join(maps) or "none"
+            problems.append(
+                f"attribution_methods.{each.get('name')}.maps: no entry '{each['maps']}'; there are {listed}"
+            )
+    for each in metrics if not tree.get("fit") else ():
+        try:
+            retrains = metric(str(each.get("metric") or each.get("name"))).over == "repeats"
+        except ValueError:  # said elsewhere
+            continue
+        if retrains:
+            name = each.get("name")
+            problems.append(
+                f"metrics.{name}: retrains the network, but the study has no 'fit'; add it, or drop the metric"
+            )
+    return problems
+
+
+def _listed(tree: Any, key: str) -> list[Any]:
+    found = tree.get(key)
+    return list(found) if isinstance(found, list | tuple) else []
+
+
+def _doubled(where: str, names: Sequence[str]) -> list[str]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    return [f"{where}: the name '{name}' stands twice; every row of the report needs its own" for name in twice]

@@ -1,0 +1,208 @@
+"""Any tree of images, a folder for each class: decoded once into a file that is read as a memory map."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+from torchvision.transforms import functional as F
+from tqdm import tqdm
+
+from efface import rows
+from efface.data.subset import balanced, stratified
+from efface.types import Split
+
+FORMAT = 1
+"""Part of every packed file's attributes: a change in what is packed packs anew."""
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """The chosen images of one split, in ImageFolder's order."""
+
+    folder: Path
+    files: tuple[str, ...]
+    targets: torch.Tensor
+    classes: tuple[str, ...]
+
+
+def image_folder(
+    *,
+    root: str,
+    size: int = 224,
+    resize: int | None = 256,
+    train: str | None = None,
+    test: str | None = None,
+    pack: str | None = None,
+    limit: int | None = None,
+    test_limit: int | None = None,
+    validation: float = 0.0,
+    seed: int = 0,
+) -> dict[str, Split]:
+    """RGB images of a tree `root/<split>/<class>/*`, resized, cropped, and packed once into contiguous HDF5.
+
+    A pack is used again while its files have the same names, sizes and times and its rows the digest they were
+    packed with; only the chosen images are decoded. Classes are sorted by name, as torchvision's ImageFolder does.
+
+    root: the tree. To leave a training split out, name the test folder as the root.
+    size: height and width of the centre crop, in pixels.
+    resize: length of the shorter side before the crop (bilinear, antialiased), in pixels; None: as it is.
+    train: the training split's folder in `root`; None: `train` where it exists, else there is no such split.
+    test: the test split's folder in `root`; None: `val` or `test`, or `root` itself where it has no split's folder.
+    pack: the folder of the packed files; None: `<root>.packed`, beside the root. 150 kB an image of 224x224.
+    limit: training images, a balanced choice; None: all.
+    test_limit: test images, a balanced choice; None: all.
+    validation: the share of the training images set apart, stratified, in [0, 1).
+    seed: draws both choices and the validation images.
+    """
+    if resize is not None and resize < size:
+        raise ValueError(f"resize: {resize}, expected at least size, {size}, or null for images as they are; change it")
+    place = Path(root).expanduser().absolute()
+    named = _names(place, train, test)
+    listings = {split: _list(place / name) for split, name in named.items()}
+    _agree(listings)
+    made = {}
+    for split, every in listings.items():
+        if split == "train":
+            chosen = balanced(every.targets, limit, seed, setting="limit", least=len(every.classes))
+        else:
+            chosen = balanced(every.targets, test_limit, seed, setting="test_limit")
+        listing = _Listing(
+            every.folder, tuple(every.files[i] for i in chosen.tolist()), every.targets[chosen], every.classes
+        )
+        held_out = stratified(listing.targets, validation, seed) if split == "train" else None
+        store = Path(pack).expanduser() if pack else place.with_name(place.name + ".packed")
+        part = "all" if len(chosen) == len(every.files) else f"{len(chosen)}-seed{seed}"
+        images = _rows(store / f"{every.folder.name}-{resize or 'as-is'}-{size}-{part}.h5", listing, size, resize)
+        made[split] = Split(images, listing.targets, listing.classes, validation=held_out)
+    return made
+
+
+def _names(root: Path, train: str | None, test: str | None) -> dict[str, str]:
+    """The folder of each split, by what is said and what is there."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder, expected a tree of images; change root")
+    for setting, name in (("train", train), ("test", test)):
+        if name is not None and not (root / name).is_dir():
+            raise FileNotFoundError(
+                f"{root / name}: no such folder, expected a folder for each class; change {setting}"
+            )
+    if train is None and (root / "train").is_dir():
+        train = "train"
+    if test is None:
+        found = [name for name in ("val", "test") if (root / name).is_dir() and name != train]
+        if len(found) == 2:
+            raise ValueError(f"{root}: holds val and test, expected one; set test to the one to use")
+        if not found and train is not None:
+            raise FileNotFoundError(f"{root}: holds neither val nor test; set test to the folder of the test split")
+        test = found[0] if found else "."
+    return {"test": test} if train is None else {"train": train, "test": test}
+
+
+def _list(folder: Path) -> _Listing:
+    try:
+        classes, numbers = find_classes(str(folder))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{folder}: holds no folders, expected one for each class, with its images") from error
+    found = make_dataset(str(folder), numbers, IMG_EXTENSIONS, allow_empty=True)
+    targets = torch.tensor([target for _, target in found], dtype=torch.int64)
+    empty = [classes[i] for i in (targets.bincount(minlength=len(classes)) == 0).nonzero().flatten()]
+    if empty:
+        raise ValueError(
+            f"{folder}: {len(empty)} of {len(classes)} class folders hold no image ({', '.join(empty[:5])}), "
+            f"expected files named {', '.join(IMG_EXTENSIONS)}; remove or fill them"
+        )
+    return _Listing(folder, tuple(file for file, _ in found), targets, tuple(classes))
+
+
+def _agree(listings: dict[str, _Listing]) -> None:
+    if len(listings) == 1:
+        return
+    train, test = listings["train"], listings["test"]
+    if train.classes != test.classes:
+        odd = sorted(set(train.classes) ^ set(test.classes))
+        raise ValueError(
+            f"{test.folder}: its {len(test.classes)} classes are not the {len(train.classes)} of {train.folder} "
+            f"(only one has {', '.join(odd[:5])}); give both the same class folders"
+        )
+
+
+def _rows(path: Path, listing: _Listing, size: int, resize: int | None) -> rows.Rows:
+    """The packed images: those of an earlier run where they are the same, else packed now."""
+    attributes: dict[str, Any] = {
+        "format": FORMAT,
+        "files": _digest(listing),
+        "size": size,
+        "resize": resize or 0,
+        "count": len(listing.files),
+    }
+    known = rows.packed(path, "images", attributes)
+    if known is not None:
+        return known
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError("no write permission")
+        return rows.pack(
+            path, "images", (len(listing.files), 3, size, size), _decode(listing, size, resize), attributes
+        )
+    except OSError as error:
+        raise ValueError(f"{path}: the images cannot be packed there ({error}); set pack to another folder") from error
+
+
+def _digest(listing: _Listing) -> str:
+    """SHA-256 over each file's name in the tree, size and time, 16 digits."""
+    whole, start = hashlib.sha256(), len(str(listing.folder))
+    for file in listing.files:
+        try:
+            state = os.stat(file)  # noqa: PTH116  a Path for each of a million files takes minutes
+        except OSError as error:
+            raise FileNotFoundError(
+                f"{file}: listed but not readable ({error.strerror}); restore or remove it"
+            ) from error
+        whole.update(f"{file[start:]}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    return whole.hexdigest()[:16]
+
+
+def _decode(listing: _Listing, size: int, resize: int | None) -> Iterator[UInt8[np.ndarray, "b 3 h w"]]:
+    """The images in blocks, decoded by one thread for each core: decoders and the resize leave Python's lock."""
+    workers = len(os.sched_getaffinity(0))
+    block = 32 * workers
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(listing.files), desc=f"packing {listing.folder}", unit="image", disable=None) as bar,
+    ):
+        for first in range(0, len(listing.files), block):
+            files = listing.files[first : first + block]
+            yield np.stack(list(pool.map(partial(_image, size=size, resize=resize), files)))
+            bar.update(len(files))
+
+
+def _image(file: str, size: int, resize: int | None) -> UInt8[np.ndarray, "3 h w"]:
+    try:
+        with Image.open(file) as stored:
+            image = _rgb(stored)
+    except Exception as error:  # decoders raise whatever they like
+        raise ValueError(f"{file}: not a readable image ({error}); replace or remove it") from error
+    if resize is not None:
+        image = F.resize(image, resize)
+    if min(image.size) < size:
+        raise ValueError(f"{file}: {image.width}x{image.height} pixels, expected at least {size}x{size}; set resize")
+    return np.asarray(F.center_crop(image, size)).transpose(2, 0, 1)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits of grey: Pillow would cut them off at 255
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "P":  # straight to RGB, Pillow warns of a palette with transparency
+        image = image.convert("RGBA")
+    return image.convert("RGB")

@@ -1,0 +1,109 @@
+"""Images whose true map is known: all that tells the class lies inside one disc."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from efface.data.subset import splits
+from efface.draws import fold, seeds_of, uniform
+from efface.types import Seeds, Split, StoredImages
+
+TEXTURES = ("horizontal", "vertical", "falling", "rising")
+OUTLINES = ("disc", "square", "triangle", "ring")
+COHERENCE = 0.75
+"""A thin ResNet8 reads 99.8 % in 10 epochs; with 10 % removed by the true map 91 %, at a coherence of 0.9 99 %."""
+CONTRAST = 0.2
+SMALLEST = 16
+
+
+def patches(
+    *,
+    n_train: int = 2000,
+    n_test: int = 500,
+    size: int = 32,
+    leaky: bool = False,
+    limit: int | None = None,
+    test_limit: int | None = None,
+    validation: float = 0.0,
+    seed: int = 0,
+) -> dict[str, Split]:
+    """Four classes of texture, each shown in a disc on clutter, RGB; the disc is the split's mask.
+
+    Every pixel, in the disc or out of it and whatever the class, is a smooth random colour made lighter or darker by
+    the toss of a coin. In the disc the coins agree with their neighbours along the class's direction; in the clutter
+    they do not. So neither brightness, colour and contrast nor the disc's place and outline say anything of the class.
+    Image i depends on the seed, the split and i alone: more images leave the first ones as they are.
+
+    n_train, n_test: images of each split, 4 or more, the classes in turn.
+    size: height and width in pixels, 16 or more; the disc's radius is a quarter of it, its area 19 % of the image.
+    leaky: the outline (disc, square, triangle or ring, of equal area) is the class instead, and the texture the same
+        for all: a map that is true then erases the object but leaves a hole in its shape.
+    limit: training images, a balanced choice; None: all.
+    test_limit: test images, a balanced choice; None: all.
+    validation: the share of the training images set apart, stratified, in [0, 1).
+    seed: draws the images, both choices and the validation images.
+    """
+    if size < SMALLEST:
+        raise ValueError(f"size: {size}, expected {SMALLEST} or more; change it")
+    made = {}
+    for name, count in (("train", n_train), ("test", n_test)):
+        if count < len(TEXTURES):
+            raise ValueError(
+                f"n_{name}: {count}, expected {len(TEXTURES)} (one image of each class) or more; change it"
+            )
+        rows = torch.arange(count)
+        targets, same = rows % len(TEXTURES), torch.zeros_like(rows)
+        seeds = seeds_of(f"patches {seed} {name}", rows)
+        masks = _places(fold(seeds, 0), targets if leaky else same, size)
+        images = _paint(seeds, masks, same if leaky else targets, 1.0 if leaky else COHERENCE)
+        made[name] = Split(images, targets, OUTLINES if leaky else TEXTURES, masks)
+    return splits(**made, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
+
+
+def _paint(seeds: Seeds, masks: Bool[Tensor, "n h h"], directions: Int[Tensor, " n"], coherence: float) -> StoredImages:
+    size = masks.shape[-1]
+    texture = _texture(fold(seeds, 1), directions, size, coherence)
+    coins = torch.where(masks, texture, _signs(fold(seeds, 2), (size, size)))[:, None]
+    colours = 0.25 + 0.5 * uniform(fold(seeds, 3), (3, 5, 5))
+    ground = nn.functional.interpolate(colours, size=(size, size), mode="bilinear", align_corners=True)
+    return (ground + CONTRAST * coins).mul(255).round().to(torch.uint8)
+
+
+def _texture(seeds: Seeds, directions: Int[Tensor, " n"], size: int, coherence: float) -> Float[Tensor, "n h w"]:
+    """Fair coins, +1 or -1, each equal to the one before it along its image's direction with chance `coherence`."""
+    steps = torch.where(uniform(fold(seeds, 0), (size, size)) < coherence, 1.0, -1.0)
+    steps[:, 0] = _signs(fold(seeds, 1), (size,))
+    columns = steps.cumprod(1)
+    y, x = torch.arange(size)[:, None], torch.arange(size)
+    slopes = torch.tensor([0, 0, 1, -1])[directions][:, None, None]
+    slanted = columns.gather(2, (x - slopes * y) % size)
+    return torch.where((directions == 0)[:, None, None], slanted.mT, slanted)
+
+
+def _signs(seeds: Seeds, shape: tuple[int, ...]) -> Float[Tensor, "n ..."]:
+    return torch.where(uniform(seeds, shape) < 0.5, 1.0, -1.0)
+
+
+def _places(seeds: Seeds, outlines: Int[Tensor, " n"], size: int) -> Bool[Tensor, "n h w"]:
+    """One outline in each image, at a place drawn evenly from those where it fits."""
+    stencils = _stencils(size // 4)
+    width = stencils.shape[-1]
+    corners = (uniform(seeds, (2,)) * (size - width + 1)).long()
+    y, x = (corners[:, axis, None] + torch.arange(width) for axis in (0, 1))
+    masks = torch.zeros(len(seeds), size, size, dtype=torch.bool)
+    masks[torch.arange(len(seeds))[:, None, None], y[:, :, None], x[:, None, :]] = stencils[outlines]
+    return masks
+
+
+def _stencils(radius: int) -> Bool[Tensor, "4 w w"]:
+    """The outlines, of exactly as many pixels as the disc: those where a shape's own distance is least."""
+    reach = torch.arange(-radius - 2, radius + 3).double()
+    y, x = reach[:, None], reach[None, :]
+    far = torch.hypot(y, x)
+    square = torch.maximum(y.abs(), x.abs())
+    triangle = torch.maximum(-y, y + 2 * x.abs())
+    ring = torch.where(far >= radius / 2, far, torch.inf)
+    # A little of the radius rounds off corners where a whole side would be too many pixels.
+    distances = torch.stack([far, square + 1e-3 * far, triangle + 1e-3 * far, ring]).flatten(1)
+    chosen = distances.argsort(dim=1, stable=True)[:, : int((far <= radius).sum())]
+    return torch.zeros_like(distances, dtype=torch.bool).scatter_(1, chosen, True).unflatten(1, far.shape)

@@ -1,0 +1,84 @@
+"""A part of a data set, chosen by a seed: the same rows on every machine, in every version of every library."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from efface.draws import keys, seeds_of
+from efface.rows import take
+from efface.types import Split, Targets
+
+
+def splits(
+    train: Split, test: Split, *, limit: int | None, test_limit: int | None, validation: float, seed: int
+) -> dict[str, Split]:
+    """Both splits cut down to their limits, then a part of the training rows set apart for validation."""
+    train = _cut(train, balanced(train.targets, limit, seed, setting="limit", least=len(train.classes)))
+    test = _cut(test, balanced(test.targets, test_limit, seed, setting="test_limit"))
+    return {"train": replace(train, validation=stratified(train.targets, validation, seed)), "test": test}
+
+
+def balanced(targets: Targets, limit: int | None, seed: int, *, setting: str, least: int = 1) -> Int[Tensor, " m"]:
+    """Row numbers, ascending, of `limit` rows spread over the classes as evenly as the classes' sizes allow.
+
+    A smaller limit chooses a part of what a larger one chooses.
+
+    limit: how many rows; None: all.
+    setting: the name under which the user knows the limit.
+    least: the smallest limit that makes sense; for training rows the number of classes.
+    """
+    if limit is None:
+        return torch.arange(len(targets))
+    if not least <= limit <= len(targets):
+        why = "one image of each class" if least > 1 else "one image"
+        raise ValueError(f"{setting}: {limit}, expected {least} ({why}) to {len(targets)} (all there are); change it")
+    turns, _ = _turns(targets, seed, setting)
+    return _first(turns, targets, limit, seed, setting)
+
+
+def stratified(targets: Targets, part: float, seed: int, *, setting: str = "validation") -> Int[Tensor, " m"] | None:
+    """Row numbers, ascending, of `round(part * n)` rows in which every class has its share; None where `part` is 0.
+
+    part: the share of the rows, in [0, 1).
+    setting: the name under which the user knows the part; each name has its own draw.
+    """
+    if part == 0.0:
+        return None
+    count = round(part * len(targets))
+    if not 0 < count < len(targets):
+        raise ValueError(
+            f"{setting}: {part} of {len(targets)} images is {count}, expected at least one and not all; change it"
+        )
+    turns, sizes = _turns(targets, seed, setting)
+    return _first((turns + 0.5) / sizes, targets, count, seed, setting)
+
+
+def _turns(targets: Targets, seed: int, setting: str) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Each row's place (0, 1, ...) in its class, shuffled, and the size of its class."""
+    shuffled = _shuffle(len(targets), f"rows {setting} {seed}")
+    grouped = shuffled[targets[shuffled].argsort(stable=True)]
+    sizes = targets.bincount()
+    starts = sizes.cumsum(0) - sizes
+    turns = torch.empty(len(targets), dtype=torch.float64)
+    turns[grouped] = (torch.arange(len(targets)) - starts[targets[grouped]]).double()
+    return turns, sizes[targets].double()
+
+
+def _first(turns: Float[Tensor, " n"], targets: Targets, count: int, seed: int, setting: str) -> Int[Tensor, " m"]:
+    """The rows whose turn comes first; of equal turns, classes go in a shuffled order."""
+    lots = _shuffle(int(targets.max()) + 1, f"classes {setting} {seed}")
+    by_lot = lots[targets].argsort(stable=True)
+    return by_lot[turns[by_lot].argsort(stable=True)][:count].sort().values
+
+
+def _shuffle(count: int, purpose: str) -> Int[Tensor, " m"]:
+    return keys(seeds_of(purpose, torch.arange(count)), 1).flatten().argsort(stable=True)
+
+
+def _cut(split: Split, chosen: Int[Tensor, " m"]) -> Split:
+    if len(chosen) == len(split):
+        return split
+    masks = None if split.masks is None else split.masks[chosen]
+    return replace(split, images=take(split.images, chosen), targets=split.targets[chosen], masks=masks)

@@ -1,0 +1,129 @@
+"""Executors: (work, tasks) -> iterator of (task, outcome). An outcome is what the work returned, or a `Failure`.
+
+`work` is called with one task at a time; it and the tasks must pickle for any executor but `serial`. A task that
+fails does not stop the others.
+"""
+
+import multiprocessing
+import os
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+Task = TypeVar("Task")
+Advance = Callable[[float], None]
+
+_advance: Advance = lambda amount: None  # noqa: E731  where this process reports progress to
+
+
+class Failure(NamedTuple):
+    """What a task raised: one sentence, and the trace for whoever wrote the code that raised it."""
+
+    message: str
+    trace: str
+
+
+def advance(amount: float) -> None:
+    """Report progress from inside a task, in the task's own units."""
+    _advance(amount)
+
+
+def serial(
+    work: Callable[[Task], Any], tasks: Iterable[Task], *, progress: Advance | None = None, threads: int = 1
+) -> Iterator[tuple[Task, Any]]:
+    """One task after another, here. threads: of torch, for each task; 1 gives the same bits as `processes`."""
+    before = torch.get_num_threads()
+    _set_up(progress or _advance, threads)
+    try:
+        for task in tasks:
+            yield task, _outcome(work, task)
+    finally:
+        _set_up(lambda _: None, before)
+
+
+def processes(
+    work: Callable[[Task], Any],
+    tasks: Iterable[Task],
+    *,
+    workers: int | None = None,
+    progress: Advance | None = None,
+    threads: int = 1,
+) -> Iterator[tuple[Task, Any]]:
+    """Tasks side by side in spawned processes.
+
+    workers: how many; by default one for each processor that this process may use. N processes of one thread beat
+    one process of N threads. threads: of torch, in each of them.
+    """
+    tasks = list(tasks)
+    workers = min(workers or len(os.sched_getaffinity(0)), len(tasks))
+    if workers <= 1:
+        yield from serial(work, tasks, progress=progress, threads=threads)
+        return
+    context = multiprocessing.get_context("spawn")
+    ticks = context.SimpleQueue()
+    draining = threading.Thread(target=_drain, args=(ticks, progress or (lambda _: None)), daemon=True)
+    draining.start()
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(ticks, threads))
+    waiting: dict[Future[Any], Task] = {}
+    try:
+        left = iter(tasks)
+        for task in left:  # one ahead of each worker: order is kept, and a late stop loses little
+            waiting[pool.submit(_outcome, work, task)] = task
+            if len(waiting) > workers:
+                yield from _collect(waiting)
+        while waiting:
+            yield from _collect(waiting)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        ticks.put(None)
+        draining.join(5)
+
+
+def _collect(waiting: dict["Future[Any]", Task]) -> Iterator[tuple[Task, Any]]:
+    for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+        task = waiting.pop(future)
+        try:
+            yield task, future.result()
+        except BrokenProcessPool as error:
+            raise ValueError(
+                "a worker process died (killed, or out of memory); what is finished is kept: run the same command again, "
+                "with fewer workers (executor.kwargs.workers=1) or a smaller 'rows' if memory was short"
+            ) from error
+
+
+def _outcome(work: Callable[[Task], Any], task: Task) -> Any:
+    try:
+        return work(task)
+    except Exception as error:  # noqa: BLE001  the caller decides what a failed task means
+        plain = isinstance(error, ValueError | FileNotFoundError)
+        message = str(error) if plain else f"{type(error).__name__}: {error}"
+        return Failure(message, traceback.format_exc())
+
+
+def _start_worker(ticks: Any, threads: int) -> None:
+    _set_up(lambda amount: ticks.put(amount), threads)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _set_up(report: Advance, threads: int) -> None:
+    global _advance  # noqa: PLW0603  one process runs one task at a time
+    _advance = report
+    torch.set_num_threads(threads)
+
+
+def _die_with_parent() -> None:
+    """A parent that was killed leaves no worker behind to write into its files."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _drain(ticks: Any, progress: Advance) -> None:
+    while (amount := ticks.get()) is not None:
+        progress(amount)

@@ -1,0 +1,97 @@
+"""Batches of erased images by row number: from one table on the device, or gathered from files while the device works.
+
+Both give the same bits: an erased image depends on its own row alone and is kept in 8 bits.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from efface.types import StoredImages
+
+Gather = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+"""Row numbers -> image rows and map (or rank) rows of these same numbers; None where nothing is erased."""
+Prepare = Callable[[Tensor, Tensor | None, Tensor, int], StoredImages]
+"""Image rows, map rows, row numbers, epoch -> images as the network is to see them (padded, 8 bits)."""
+Feed = Callable[[Tensor, int, int], Iterator[StoredImages]]
+"""Row numbers, batch size, epoch -> batches in this order."""
+
+_BLOCK = 1024  # images prepared at once for the table: large enough for the device, small beside the table
+
+
+def resident(count: int, gather: Gather, prepare: Prepare, *, redrawn: bool = False) -> Feed:
+    """Prepare all `count` rows once, keep them as one 8-bit tensor, and index that.
+
+    redrawn: prepare anew for each epoch (rankings that change while training).
+    """
+    table: dict[int, Tensor] = {}
+
+    def prepared(epoch: int) -> Tensor:
+        key = epoch if redrawn else 0
+        if key not in table:
+            table.clear()
+            whole: Tensor | None = None
+            for rows in torch.arange(count).split(_BLOCK):
+                block = prepare(*gather(rows), rows, key)
+                if whole is None:  # written in place, so that the table never exists twice
+                    whole = torch.empty(count, *block.shape[1:], dtype=torch.uint8, device=block.device)
+                whole[rows[0] : rows[-1] + 1] = block
+            assert whole is not None
+            table[key] = whole
+        return table[key]
+
+    def feed(rows: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
+        images = prepared(epoch)
+        for batch in rows.to(images.device).split(size):
+            yield images.index_select(0, batch)
+
+    return feed
+
+
+def streamed(gather: Gather, prepare: Prepare, device: torch.device, *, redrawn: bool = False) -> Feed:
+    """Gather the rows of the next batches from their files in a thread while the device works on this one."""
+
+    def feed(rows: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
+        ahead: queue.Queue[object] = queue.Queue(maxsize=2)
+        done = threading.Event()
+
+        def read() -> None:
+            try:
+                for batch in rows.cpu().split(size):
+                    if done.is_set():
+                        return
+                    images, maps = gather(batch)
+                    ahead.put((_to(images, device), None if maps is None else _to(maps, device), batch))
+                ahead.put(None)
+            except BaseException as error:  # noqa: BLE001  handed to the thread that waits, which raises it
+                ahead.put(error)
+
+        reader = threading.Thread(target=read, name="efface-gather", daemon=True)
+        reader.start()
+        try:
+            while (item := ahead.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                images, maps, batch = item  # type: ignore[misc]
+                yield prepare(images, maps, batch, epoch if redrawn else 0)
+        finally:
+            done.set()
+            while reader.is_alive():  # a reader that waits for room would wait for ever
+                try:
+                    ahead.get(timeout=0.05)
+                except queue.Empty:
+                    continue
+
+    return feed
+
+
+def _to(rows: Tensor, device: torch.device) -> Tensor:
+    return (
+        rows.pin_memory().to(device, non_blocking=True)
+        if device.type == "cuda" and not rows.is_cuda
+        else rows.to(device)
+    )

@@ -1,0 +1,301 @@
+"""The one training loop: the first training and every retraining.
+
+Everything that an epoch draws (order, crops, flips, dropout) comes from (seed, epoch), so a training that is killed
+and goes on from its last checkpoint ends at the same weights as one that ran through.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import AfterValidator, BaseModel, ConfigDict, NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+
+from efface import draws
+from efface.call import Call, bound
+from efface.feed import Feed
+from efface.masking import to_float
+from efface.types import Images, StoredImages, Targets
+
+Precision = Literal["fp32", "bf16"]
+
+
+def _loss_binds(call: Call) -> Call:
+    call.check(() if isinstance(call.resolve(), type) else ("outputs", "targets"))
+    return call
+
+
+class Fit(BaseModel):
+    """How a network is trained.
+
+    epochs, batch_size: passes over the training rows, images a step.
+    optimizer, schedule, loss: any of torch's (or others') by dotted path; a schedule steps each epoch or each step.
+    crop: width in pixels of a border of removed pixels from which each epoch cuts a random window. flip: mirror half.
+    precision: fp32, or bf16 for autocast. channels_last: the faster layout for convolutions on most devices.
+    keep: weights of the last epoch, or of the epoch that was best on the validation rows.
+    tensorboard: write scalars to the run's tensorboard folder.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    epochs: PositiveInt
+    batch_size: PositiveInt = 128
+    optimizer: Annotated[Call, bound("params")] = Call(call="torch.optim.Adam", kwargs={"lr": 1e-3})
+    schedule: Annotated[Call, bound("optimizer", offered=("total_steps",))] | None = None
+    schedule_each: Literal["epoch", "step"] = "epoch"
+    loss: Annotated[Call, AfterValidator(_loss_binds)] = Call(call="torch.nn.CrossEntropyLoss")
+    crop: NonNegativeInt = 0
+    flip: bool = False
+    precision: Precision = "fp32"
+    channels_last: bool = False
+    keep: Literal["last", "best"] = "last"
+    tensorboard: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        """What the weights depend on: the settings, with the source behind each path."""
+        calls = {name: call.identity() for name in ("optimizer", "schedule", "loss") if (call := getattr(self, name))}
+        return self.model_dump(exclude={"tensorboard"}) | calls
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of the feed are trained on and which choose the epoch."""
+
+    training: Int[Tensor, " n"]
+    validation: Int[Tensor, " m"] | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network (in eval mode), its mean loss of each epoch, its validation accuracies, the epoch kept."""
+
+    network: nn.Module
+    losses: tuple[float, ...]
+    validation: tuple[float, ...]
+    epoch: int
+
+
+def fit(
+    build: Callable[[], nn.Module],
+    feed: Feed,
+    rows: Rows,
+    targets: Targets,
+    settings: Fit,
+    *,
+    seed: int,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    fingerprint: str = "",
+    log: Callable[[str, float, int], None] | None = None,
+    advance: Callable[[float], None] = lambda _: None,
+) -> Fitted:
+    """Train a fresh network on a feed of (erased) images.
+
+    targets: classes by row number of the feed.
+    checkpoint: a file written after each epoch and gone on from; `fingerprint` must agree or it is ignored.
+    log: called with (name, value, epoch). advance: called with 1 after each epoch.
+    ValueError: keep is 'best' without validation rows, a loss that is no number, a network with too few classes.
+    """
+    if settings.keep == "best" and (rows.validation is None or not len(rows.validation)):
+        raise ValueError(
+            "fit.keep is 'best', but the data have no validation rows; set data.kwargs.validation, e.g. 0.125"
+        )
+    with _own_random_state(device):
+        torch.manual_seed(draws.seed_of(f"weights {seed}"))
+        network = build().to(device)
+        if settings.channels_last:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = settings.optimizer(network.parameters())
+        steps = settings.epochs * (-(-len(rows.training) // settings.batch_size))
+        schedule = settings.schedule(optimizer, total_steps=steps) if settings.schedule else None
+        loss_of = _loss(settings.loss)
+        state = _State(network, optimizer, schedule, checkpoint, fingerprint)
+        targets = targets.to(device)
+        for epoch in range(state.epoch, settings.epochs):
+            each_step = schedule if settings.schedule_each == "step" else None
+            loss = _epoch(network, feed, rows.training, targets, settings, optimizer, each_step, loss_of, seed, epoch)
+            if schedule is not None and settings.schedule_each == "epoch":
+                schedule.step()
+            found = {"loss": loss}
+            if rows.validation is not None and len(rows.validation):
+                found["validation_accuracy"] = _accuracy(network, feed, rows.validation, targets, settings, epoch)
+            for name, value in found.items():
+                if log:
+                    log(name, value, epoch + 1)
+            state.finish(epoch, found, best=settings.keep == "best")
+            advance(1)
+        state.restore(settings.keep)
+    kept = state.best_epoch if state.best else settings.epochs - 1
+    return Fitted(network.eval(), tuple(state.losses), tuple(state.accuracies), kept)
+
+
+def predict(
+    network: nn.Module, batches: Iterator[StoredImages] | list[StoredImages], *, precision: Precision = "fp32"
+) -> Float[Tensor, "n k"]:
+    """Logits of a feed's batches, float32, on the CPU. The network is left in eval mode."""
+    network.eval()
+    found = []
+    with torch.inference_mode():
+        for batch in batches:
+            with torch.autocast(batch.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                found.append(network(to_float(batch)).float().cpu())
+    return torch.cat(found)
+
+
+def crop(
+    padded: StoredImages, shifts: Int[Tensor, "n 2"] | None, flips: Bool[Tensor, " n"] | None, width: int
+) -> StoredImages:
+    """Cut each image's window out of its border, mirrored or not: one gather, no loop. None: the middle, unmirrored."""
+    if shifts is None or flips is None:
+        return padded if width == 0 else padded[..., width:-width, width:-width]
+    n, c, tall, wide = padded.shape
+    h, w = tall - 2 * width, wide - 2 * width
+    down = torch.arange(h, device=padded.device) + shifts[:, :1]
+    across = torch.arange(w, device=padded.device).expand(n, w)
+    across = torch.where(flips[:, None], w - 1 - across, across) + shifts[:, 1:]
+    index = (down[:, :, None] * wide + across[:, None, :]).reshape(n, 1, h * w).expand(n, c, h * w)
+    return padded.reshape(n, c, tall * wide).gather(2, index).reshape(n, c, h, w)
+
+
+def _epoch(
+    network: nn.Module,
+    feed: Feed,
+    rows: Tensor,
+    targets: Tensor,
+    settings: Fit,
+    optimizer: torch.optim.Optimizer,
+    each_step: Any,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    seed: int,
+    epoch: int,
+) -> float:
+    generator = torch.Generator().manual_seed(draws.seed_of(f"epoch {seed} {epoch}"))
+    torch.manual_seed(draws.seed_of(f"dropout {seed} {epoch}"))
+    order = rows[torch.randperm(len(rows), generator=generator)]
+    shifts = torch.randint(0, 2 * settings.crop + 1, (len(order), 2), generator=generator)
+    flips = (torch.rand(len(order), generator=generator) < 0.5) & settings.flip
+    if len(order) > 1 and len(order) % settings.batch_size == 1:
+        order = order[:-1]  # BatchNorm has no variance for a single image
+    network.train()
+    total, at = torch.zeros((), device=targets.device), 0
+    augments = settings.crop > 0 or settings.flip
+    for padded in feed(order, settings.batch_size, epoch):
+        part = slice(at, at + len(padded))
+        moved = (shifts[part].to(padded.device), flips[part].to(padded.device)) if augments else (None, None)
+        images = to_float(crop(padded, *moved, settings.crop))
+        expected = targets[order[part].to(targets.device)]
+        loss = _step(network, images, expected, settings, optimizer, loss_of)
+        if each_step is not None:
+            each_step.step()
+        total += loss * len(padded)
+        at += len(padded)
+    mean = float(total) / at
+    if mean != mean or mean in (float("inf"), float("-inf")):
+        raise ValueError(f"the loss is {mean} in epoch {epoch + 1}; lower the learning rate in fit.optimizer")
+    return mean
+
+
+def _step(
+    network: nn.Module,
+    images: Images,
+    expected: Targets,
+    settings: Fit,
+    optimizer: torch.optim.Optimizer,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    if settings.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        outputs = network(images)
+        loss = loss_of(outputs, expected)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def _accuracy(network: nn.Module, feed: Feed, rows: Tensor, targets: Tensor, settings: Fit, epoch: int) -> float:
+    batches = (crop(padded, None, None, settings.crop) for padded in feed(rows, settings.batch_size, epoch))
+    logits = predict(network, batches, precision=settings.precision)
+    return float((logits.argmax(1) == targets[rows.to(targets.device)].cpu()).float().mean())
+
+
+def _loss(call: Call) -> Callable[[Tensor, Tensor], Tensor]:
+    """A loss class is made with its kwargs, a loss function is called with them."""
+    return call() if isinstance(call.resolve(), type) else call
+
+
+class _State:
+    """Where a training stands, in memory and in its checkpoint file."""
+
+    def __init__(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, path: Path | None, fingerprint: str
+    ) -> None:
+        self.network, self.optimizer, self.schedule = network, optimizer, schedule
+        self.path, self.fingerprint = path, fingerprint
+        self.epoch, self.best_epoch = 0, -1
+        self.losses: list[float] = []
+        self.accuracies: list[float] = []
+        self.best: dict[str, Tensor] = {}
+        if path is not None and path.exists():
+            self._load(path)
+
+    def finish(self, epoch: int, found: Mapping[str, float], *, best: bool) -> None:
+        """Note the epoch, remember the best weights, write the checkpoint under a temporary name and rename it."""
+        self.epoch = epoch + 1
+        self.losses.append(found["loss"])
+        if "validation_accuracy" in found:
+            self.accuracies.append(found["validation_accuracy"])
+        if best and (not self.best or self.accuracies[-1] > max(self.accuracies[:-1])):
+            self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+            self.best_epoch = epoch
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.path.with_name(self.path.name + ".new")
+            torch.save(self._dump(), temporary)
+            os.replace(temporary, self.path)
+
+    def restore(self, keep: str) -> None:
+        """Give the network the weights that are kept."""
+        if keep == "best":
+            self.network.load_state_dict(self.best)
+
+    def _dump(self) -> dict[str, Any]:
+        return {
+            "fingerprint": self.fingerprint,
+            "epoch": self.epoch,
+            "losses": self.losses,
+            "accuracies": self.accuracies,
+            "best_epoch": self.best_epoch,
+            "best": self.best,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict() if self.schedule is not None else None,
+        }
+
+    def _load(self, path: Path) -> None:
+        device = next(self.network.parameters()).device
+        try:
+            found = torch.load(path, map_location=device, weights_only=True)
+        except Exception as error:  # torch names a damaged file in many ways
+            raise ValueError(
+                f"{path}: not a readable checkpoint ({error}); delete it to train from the start"
+            ) from error
+        if found["fingerprint"] != self.fingerprint:
+            return
+        self.network.load_state_dict(found["network"])
+        self.optimizer.load_state_dict(found["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(found["schedule"])
+        self.epoch, self.best, self.best_epoch = found["epoch"], found["best"], found["best_epoch"]
+        self.losses, self.accuracies = found["losses"], found["accuracies"]
+
+
+@contextlib.contextmanager
+def _own_random_state(device: torch.device) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield

@@ -1,0 +1,113 @@
+"""The layers of a network: found by name, and the feature map that Grad-CAM and its kin look at."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from efface.types import Images
+
+_NOT_FEATURES = {"torch.nn.modules.pooling", "torch.nn.modules.dropout"}
+
+
+def find_layer(model: nn.Module, name: str) -> nn.Module:
+    """The module of that name, whatever wraps the network: `layer3.0` also finds `network.layer3.0`.
+
+    The exact name wins, then the least deeply nested module whose name ends in `.name`; two of them are an error.
+    """
+    modules = dict(model.named_modules())
+    if name and name in modules:
+        return modules[name]
+    ends = [full for full in modules if name and full.endswith(f".{name}")]
+    depth = min((full.count(".") for full in ends), default=0)
+    found = [full for full in ends if full.count(".") == depth]
+    if len(found) == 1:
+        return modules[found[0]]
+    if found:
+        raise ValueError(f"layer {name!r} is one of {_some(found)} in {type(model).__name__}; write the whole name")
+    raise ValueError(f"layer {name!r}: {type(model).__name__} has no such layer; {_nearest(name, modules)}")
+
+
+def last_convolution(model: nn.Module, images: Images) -> nn.Module:
+    """The module that makes the last feature map: what Grad-CAM explains when no layer is named.
+
+    It is the last one to finish, pooling and dropout aside, whose output has four axes and more than one place,
+    with a convolution in it or before it; a convolution that makes the class scores themselves does not count.
+    So it is the whole last stage: `layer4` of a ResNet, `features` of VGG, SqueezeNet and DenseNet. Costs one
+    forward pass of the first image, in eval mode; the model is left as it was.
+    """
+    calls = _calls(model, images[:1])
+    classes = calls[-1].shape[1:2]
+    learnt = [i for i, call in enumerate(calls) if next(call.module.children(), None) is None and _learns(call.module)]
+    end = len(calls)
+    if learnt and calls[learnt[-1]].shape[1:2] == classes:
+        end = learnt[-1]
+    convolved, last = False, None
+    for call in calls[:end]:
+        convolved = convolved or isinstance(call.module, (nn.Conv2d, nn.ConvTranspose2d))
+        if convolved and _is_feature_map(call):
+            last = call.module
+    if last is None or last is model:
+        size = "x".join(map(str, images.shape[2:]))
+        raise ValueError(
+            f"{type(model).__name__} on {size} images has no convolution with more than 1x1 places in its output; "
+            "name a layer or take larger images"
+        )
+    return last
+
+
+class _Call(NamedTuple):
+    module: nn.Module
+    shape: tuple[int, ...]
+
+
+def _calls(model: nn.Module, images: Images) -> list[_Call]:
+    """Every call of a module in one forward pass, in the order in which they finish; the model's own is the last."""
+    calls: list[_Call] = []
+
+    def record(module: nn.Module, _: object, output: object) -> None:
+        calls.append(_Call(module, tuple(output.shape) if isinstance(output, torch.Tensor) else ()))
+
+    handles = [module.register_forward_hook(record) for module in model.modules()]
+    try:
+        with _evaluating(model), torch.no_grad():
+            model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _learns(module: nn.Module) -> bool:
+    return next(module.parameters(recurse=False), None) is not None
+
+
+def _is_feature_map(call: _Call) -> bool:
+    places = call.shape[2:]
+    return len(places) == 2 and places != (1, 1) and type(call.module).__module__ not in _NOT_FEATURES
+
+
+def _nearest(name: str, modules: dict[str, nn.Module]) -> str:
+    near = get_close_matches(name, [full for full in modules if full], n=3, cutoff=0.5)
+    if near:
+        return f"nearest are {_some(near)}"
+    return f"it has {_some([full for full in modules if full and full.count('.') < 2])}"
+
+
+def _some(names: list[str], count: int = 8) -> str:
+    rest = len(names) - count
+    return ", ".join(names[:count]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,94 @@
+"""Which pixels go: a map becomes ranks, ranks become a mask, a mask and an imputer become an erased image."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from efface import draws
+from efface.types import Images, Imputer, Maps, Mask, Order, Ranks, Seeds, StoredImages, Unit
+
+
+def rank(maps: Maps, seeds: Seeds) -> Ranks:
+    """Rank every image's units by relevance: 0 = most relevant. Equal values are ordered by a shuffle of the image's seed.
+
+    By position, ties would be erased as a fixed block of rows, whatever the method says (constant maps, the zeros of
+    a ReLU'd map). int16 where the units fit, else int32.
+    """
+    flat = maps.flatten(1)
+    values, order = flat.sort(dim=1, descending=True)
+    tied = (values[:, 1:] == values[:, :-1]).any(1).nonzero().flatten()
+    if len(tied):
+        shuffle = draws.keys(seeds[tied], flat.shape[1]).argsort(dim=1)
+        ordered = flat[tied].gather(1, shuffle).argsort(dim=1, descending=True, stable=True)
+        order[tied] = shuffle.gather(1, ordered)
+    dtype = torch.int16 if flat.shape[1] <= torch.iinfo(torch.int16).max else torch.int32
+    places = torch.arange(flat.shape[1], dtype=dtype, device=maps.device).expand_as(order)
+    return torch.empty_like(order, dtype=dtype).scatter_(1, order, places).reshape(maps.shape)
+
+
+def random_ranks(seeds: Seeds, shape: tuple[int, ...]) -> Ranks:
+    """Ranks that know nothing: a shuffle of each image's units by its seed."""
+    return rank(draws.uniform(seeds, shape), seeds)
+
+
+def count(fraction: float, units: int) -> int:
+    """How many of the units a fraction removes: floor(f * units + 1e-6), so 0 removes none and 1 all."""
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction is {fraction}, expected a number from 0 to 1")
+    return math.floor(fraction * units + 1e-6)
+
+
+def removed(ranks: Ranks, fraction: float, order: Order) -> Mask:
+    """Exactly `count` units of each image: the most or the least relevant ones.
+
+    The two orders are complements: `most_first` at f and `least_first` at 1 - f split the units in two.
+    """
+    units = math.prod(ranks.shape[1:])
+    gone = count(fraction, units)
+    return ranks < gone if order == "most_first" else ranks >= units - gone
+
+
+def erase(images: Images, mask: Mask, imputer: Imputer) -> Images:
+    """Put the imputer's values where the mask is True; every kept value stays as it was, bit for bit."""
+    if not mask.any():
+        return images
+    where = mask[:, None] if mask.ndim == images.ndim - 1 else mask
+    return torch.where(where, imputer(images, mask), images)
+
+
+def pad(images: Images, width: int, imputer: Imputer) -> Images:
+    """A border of removed pixels, so that a crop shows nothing that erasing would not show."""
+    if width == 0:
+        return images
+    larger = torch.nn.functional.pad(images, (width,) * 4, mode="replicate")
+    border = torch.ones(larger.shape[0], *larger.shape[2:], dtype=torch.bool, device=images.device)
+    border[:, width:-width, width:-width] = False
+    return erase(larger, border, imputer)
+
+
+def for_unit(maps: Maps, unit: Unit, channels: int) -> Maps:
+    """The maps as the unit ranks them; ValueError where their channels do not fit it."""
+    if unit == "pixel" and maps.ndim == 4:
+        if maps.shape[1] != 1:
+            raise ValueError(
+                f"maps have {maps.shape[1]} channels after 'post', but unit 'pixel' ranks one value a pixel; "
+                "end 'post' with efface.post.channel_sum or channel_max, or set unit: feature"
+            )
+        return maps[:, 0]
+    if unit == "feature" and (maps.ndim == 3 or maps.shape[1] != channels):
+        raise ValueError(
+            f"maps have shape {tuple(maps.shape[1:])} after 'post', but unit 'feature' ranks every one of {channels} channels; "
+            "take channel_sum and channel_max out of 'post', or set unit: pixel"
+        )
+    return maps
+
+
+def to_float(stored: StoredImages) -> Images:
+    """8-bit images as numbers in [0, 1]."""
+    return stored.float().div_(255)
+
+
+def to_stored(images: Tensor) -> StoredImages:
+    """Images as they are kept: rounded to 8 bits, so a retraining sees erased images in the precision of whole ones."""
+    return images.mul(255).round_().clamp_(0, 255).byte()

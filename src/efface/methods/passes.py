@@ -1,0 +1,91 @@
+"""The passes of every gradient method: bounded by the row budget, the model afterwards as it was before."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from efface.types import Images, Targets
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within: evaluation mode, no gradients of parameters (nobody asks for them), autograd on whatever the caller set.
+
+    Afterwards, also after an exception, every module's mode and every parameter's flag is as before.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        model.eval()
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+def gradient_at(model: nn.Module, points: Images, targets: Targets) -> Images:
+    """Gradient of each point's target logit at that point: one forward and one backward pass of them all."""
+    points = points.detach().clone().requires_grad_()
+    logits = target_logits(model, points, targets)
+    if not logits.requires_grad:
+        raise ValueError(
+            f"{type(model).__name__} returns logits without a gradient; expected a differentiable network: "
+            "remove no_grad and detach from its forward"
+        )
+    (gradient,) = torch.autograd.grad(logits.sum(), points)
+    return gradient
+
+
+def gradients_at(
+    model: nn.Module,
+    point: Callable[[slice, int], Images],
+    targets: Targets,
+    *,
+    count: int,
+    rows: int,
+) -> Iterator[tuple[slice, int, Float[Tensor, "s n c h w"]]]:
+    """Gradients of the target logits at `count` points for each image, in passes of at most `rows` points.
+
+    Yields, block by block: the images' slice, the number of the pass's first point, the gradients from there on.
+
+    point: makes one point for each image of a block: (block, number of the point) -> images.
+    """
+    for block in blocks(len(targets), rows):
+        own = targets[block]
+        together = max(1, rows // len(own))
+        for start in range(0, count, together):
+            points = torch.stack([point(block, k) for k in range(start, min(start + together, count))])
+            gradients = gradient_at(model, points.flatten(0, 1), own.repeat(len(points)))
+            yield block, start, gradients.unflatten(0, points.shape[:2])
+
+
+def target_logits(model: nn.Module, images: Images, targets: Targets) -> Float[Tensor, " n"]:
+    """The output of the target class for each image."""
+    logits = model(images)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"{type(model).__name__} answers {len(images)} images with {found}; expected logits of shape "
+            f"({len(images)}, classes): wrap the network so that it returns them"
+        )
+    return logits.gather(1, targets[:, None].clone()).squeeze(1)  # a copy: targets may come from inference_mode
+
+
+def blocks(count: int, rows: int) -> Iterator[slice]:
+    """Slices of at most `rows` images that cover them all."""
+    at_least_one("rows", rows)
+    return (slice(start, min(start + rows, count)) for start in range(0, count, rows))
+
+
+def at_least_one(setting: str, number: int) -> None:
+    """Refuse a count below one."""
+    if number < 1:
+        raise ValueError(f"{setting} is {number}; expected a whole number of at least 1: raise it")

@@ -1,0 +1,128 @@
+"""Gradients at noisy copies of the image: their mean, mean square and variance, all from one noise stream."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from efface import draws
+from efface.methods.passes import at_least_one, evaluating, gradients_at
+from efface.types import Images, Seeds, Targets
+
+Noise = float | Float[Tensor, "s n c h w"]
+"""Standard deviation as a fraction of each image's own range, or the noise itself."""
+
+
+def smooth_grad_family(
+    model: nn.Module,
+    images: Images,
+    targets: Targets,
+    *,
+    seeds: Seeds | None = None,
+    samples: int = 50,
+    noise: Noise = 0.15,
+    rows: int = 256,
+) -> dict[str, Images]:
+    """SmoothGrad, SmoothGrad-squared and VarGrad from the same noisy gradients, for the passes of one of them.
+
+    Always smooth_grad_squared = smooth_grad^2 + var_grad. Noisy images may leave [0, 1].
+
+    seeds: one an image; an image's noise depends on its seed alone, not on the batch.
+    samples: noisy copies of an image, at least 1; each costs one forward and one backward pass.
+    noise: standard deviation as a fraction of the image's own range (its maximum minus its minimum over all
+        channels), at least 0; or the noise itself, s n c h w with s = samples, added as it is: then without seeds.
+    rows: noisy copies in one pass, at least 1; bounds the memory, changes maps by rounding only.
+
+    Source: Smilkov et al. 2017 (arXiv:1706.03825); the square from Hooker et al. 2019 (arXiv:1806.10758); the
+        variance from Adebayo et al. 2018 (arXiv:1810.03307).
+    Differs: the variance is that of the draws themselves (divided by `samples`, not samples - 1), merged chunk by
+        chunk after Chan, Golub & LeVeque 1983: a difference of two large means would lose it to rounding.
+    """
+    at_least_one("samples", samples)
+    with evaluating(model):
+        mean, spread = torch.zeros_like(images), torch.zeros_like(images)  # spread: summed squares around the mean
+        noisy = _noisy(images.detach(), seeds, samples, noise)
+        for block, before, gradients in gradients_at(model, noisy, targets, count=samples, rows=rows):
+            new, centre = len(gradients), gradients.mean(0)
+            shift = centre - mean[block]
+            spread[block] += (gradients - centre).square().sum(0) + shift.square() * (before * new / (before + new))
+            mean[block] += shift * (new / (before + new))
+    variance = spread / samples
+    return {"smooth_grad": mean, "smooth_grad_squared": mean.square() + variance, "var_grad": variance}
+
+
+def smooth_grad(
+    model: nn.Module,
+    images: Images,
+    targets: Targets,
+    *,
+    seeds: Seeds | None = None,
+    samples: int = 50,
+    noise: Noise = 0.15,
+    rows: int = 256,
+) -> Images:
+    """Mean gradient over noisy copies of the image, signed. Settings and cost: `smooth_grad_family`.
+
+    Source: Smilkov et al. 2017 (arXiv:1706.03825).
+    Differs: sign and channels are kept.
+    """
+    family = smooth_grad_family(model, images, targets, seeds=seeds, samples=samples, noise=noise, rows=rows)
+    return family["smooth_grad"]
+
+
+def smooth_grad_squared(
+    model: nn.Module,
+    images: Images,
+    targets: Targets,
+    *,
+    seeds: Seeds | None = None,
+    samples: int = 50,
+    noise: Noise = 0.15,
+    rows: int = 256,
+) -> Images:
+    """Mean squared gradient over noisy copies of the image, never negative. Settings and cost: `smooth_grad_family`.
+
+    Source: Hooker et al. 2019 (arXiv:1806.10758).
+    """
+    family = smooth_grad_family(model, images, targets, seeds=seeds, samples=samples, noise=noise, rows=rows)
+    return family["smooth_grad_squared"]
+
+
+def var_grad(
+    model: nn.Module,
+    images: Images,
+    targets: Targets,
+    *,
+    seeds: Seeds | None = None,
+    samples: int = 50,
+    noise: Noise = 0.15,
+    rows: int = 256,
+) -> Images:
+    """Variance of the gradient over noisy copies of the image, never negative. Settings and cost: `smooth_grad_family`.
+
+    Source: Adebayo et al. 2018 (arXiv:1810.03307).
+    Differs: divided by `samples`, not samples - 1; the ranking is the same.
+    """
+    family = smooth_grad_family(model, images, targets, seeds=seeds, samples=samples, noise=noise, rows=rows)
+    return family["var_grad"]
+
+
+def _noisy(images: Images, seeds: Seeds | None, samples: int, noise: Noise) -> Callable[[slice, int], Images]:
+    """The function (block, sample number) -> noisy images of that block."""
+    if isinstance(noise, Tensor):
+        if len(noise) != samples:
+            raise ValueError(f"noise holds {len(noise)} samples; expected {samples}: pass samples={len(noise)}")
+        return lambda block, sample: images[block] + noise[sample, block]
+    if noise < 0:
+        raise ValueError(f"noise is {noise}; expected at least 0, as a fraction of each image's range")
+    if seeds is None:
+        raise ValueError("seeds are missing; expected one integer an image: pass seeds, or the noise itself")
+    seeds = seeds.to(images.device)
+    deviation = noise * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
+
+    def noisy(block: slice, sample: int) -> Images:
+        standard = draws.normal(draws.fold(seeds[block], sample), tuple(images.shape[1:]))
+        return images[block] + deviation[block] * standard.to(images.dtype)
+
+    return noisy

@@ -1,0 +1,15 @@
+"""DiffROAR: KAR minus ROAR at the same fraction. It costs nothing once these two ran.
+
+Source: Shah, Jain & Netrapalli 2021, section 3 (arXiv:2102.12781).
+"""
+
+from efface.metrics.formula import Metric
+
+diffroar = Metric(
+    probes=lambda point: {"kept": point.retrain("least_first"), "removed": point.retrain("most_first")},
+    value=lambda scores: {"accuracy": scores["kept"].accuracy - scores["removed"].accuracy},
+    better={"accuracy": "higher"},
+    over="repeats",
+    says="Accuracy of a network trained on the most relevant pixels minus that of one trained on the least relevant ones "
+    "(equal numbers kept): above 0 the ranking is better than chance.",
+)

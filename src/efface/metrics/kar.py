@@ -1,0 +1,15 @@
+"""KAR: keep and retrain. A new network trained and tested on images without their least relevant pixels.
+
+Source: Hooker, Erhan, Kindermans & Kim 2019 (arXiv:1806.10758).
+"""
+
+from efface.metrics.formula import Metric
+
+kar = Metric(
+    probes=lambda point: {"erased": point.retrain("least_first")},
+    value=lambda scores: {"accuracy": scores["erased"].accuracy},
+    better={"accuracy": "higher"},
+    over="repeats",
+    says="The pixels ranked lowest are erased from training and test images and a new network is trained: "
+    "the higher its accuracy, the more the kept pixels hold.",
+)

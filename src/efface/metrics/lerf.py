@@ -1,0 +1,15 @@
+"""LeRF: least relevant first. The given network scored on test images that lose their least relevant pixels.
+
+Source: Ancona et al. 2018, section 4 (arXiv:1711.06104); relative change: the released code of Khakzar et al. 2021.
+"""
+
+from efface.metrics.formula import Metric, frozen_values
+
+lerf = Metric(
+    probes=lambda point: {"erased": point.perturb("least_first"), "clean": point.clean()},
+    value=frozen_values,
+    better={"accuracy": "higher", "probability": "higher", "relative_change": "lower"},
+    over="images",
+    says="The pixels ranked lowest are erased and the same network is scored again: "
+    "the longer it holds, the better the map knew what does not matter.",
+)

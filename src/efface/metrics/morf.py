@@ -1,0 +1,15 @@
+"""MoRF: most relevant first. The given network scored on test images that lose their most relevant pixels.
+
+Source: Samek et al. 2015, section III (arXiv:1509.06321); relative change: the released code of Khakzar et al. 2021.
+"""
+
+from efface.metrics.formula import Metric, frozen_values
+
+morf = Metric(
+    probes=lambda point: {"erased": point.perturb("most_first"), "clean": point.clean()},
+    value=frozen_values,
+    better={"accuracy": "lower", "probability": "lower", "relative_change": "higher"},
+    over="images",
+    says="The pixels ranked highest are erased and the same network is scored again: "
+    "the faster it falls, the better the map found what the network uses.",
+)

@@ -1,0 +1,16 @@
+"""ROAR: remove and retrain. A new network trained and tested on images without their most relevant pixels.
+
+Source: Hooker, Erhan, Kindermans & Kim 2019 (arXiv:1806.10758).
+Differs: pixels (all channels) are removed, not single channel values; set `unit: feature` for the original.
+"""
+
+from efface.metrics.formula import Metric
+
+roar = Metric(
+    probes=lambda point: {"erased": point.retrain("most_first")},
+    value=lambda scores: {"accuracy": scores["erased"].accuracy},
+    better={"accuracy": "lower"},
+    over="repeats",
+    says="The pixels ranked highest are erased from training and test images and a new network is trained: "
+    "the lower its accuracy, the more of what can be learnt was there.",
+)

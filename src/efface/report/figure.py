@@ -1,0 +1,164 @@
+"""Curves as pictures: one SVG per panel for the page, one figure of all panels for a paper."""
+
+import io
+import math
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
+
+from efface.report.table import REFERENCES, Panel
+
+# Okabe & Ito's colours, tuned to read on white and on near-black; yellow and black gave way to violet and olive.
+COLOURS = ("#1f7fc4", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#9a9a1c")
+DASHES = ((), (5.0, 1.6), (1.4, 1.4), (6.0, 1.6, 1.4, 1.6))
+GREY = "#8a8f98"
+SVG = "http://www.w3.org/2000/svg"
+XLINK = "http://www.w3.org/1999/xlink"
+
+
+class Style(NamedTuple):
+    """How a method's line looks in every figure; `dashes` in points, empty for a solid line."""
+
+    colour: str
+    dashes: tuple[float, ...]
+
+
+def styles(methods: Iterable[str]) -> dict[str, Style]:
+    """A look for each method: 32 before any comes twice; the reference is grey and dashed."""
+    looks = {name: Style(GREY, (4.0, 2.4) if i == 0 else (1.4, 1.4)) for i, name in enumerate(REFERENCES)}
+    for i, name in enumerate(name for name in dict.fromkeys(methods) if name not in REFERENCES):
+        looks[name] = Style(COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)])
+    return looks
+
+
+def identifiers(panels: Sequence[Panel]) -> dict[tuple[str, str, str], str]:
+    """An element id for each metric, score and method: readable, and unique whatever the names are."""
+    names: dict[tuple[str, str, str], str] = {}
+    taken: set[str] = set()
+    for key in ((panel.metric, panel.score, row.method) for panel in panels for row in panel.rows):
+        slug = "curve-" + "-".join(re.sub(r"[^a-z0-9_]+", "-", part.lower()).strip("-") or "x" for part in key)
+        name, copy = slug, 2
+        while name in taken:
+            name, copy = f"{slug}-{copy}", copy + 1
+        taken.add(name)
+        names[key] = name
+    return names
+
+
+def inline(panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str], title: str) -> str:
+    """The panel as an SVG element to stand in a page: text as text, no id that another figure could have.
+
+    Colours of text and axes are left to the page; each curve and band is a group that carries its method's name.
+    """
+    salt = names[panel.metric, panel.score, panel.rows[0].method]
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9.5}):
+        figure = Figure(figsize=(7.0, 3.9), layout="constrained")
+        _draw(figure.subplots(), panel, looks, names)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    methods = {names[panel.metric, panel.score, row.method]: row.method for row in panel.rows}
+    return _embed(buffer.getvalue(), methods, title, salt)
+
+
+def sheet(panels: Sequence[Panel], looks: dict[str, Style]) -> dict[str, bytes]:
+    """All panels side by side with one legend, as "svg" and "pdf" files: the same bytes for the same curves."""
+    names = identifiers(panels)
+    columns = min(3, len(panels)) or 1
+    lines = math.ceil(len(panels) / columns) or 1
+    shown = [name for name in looks if any(panel.row(name) for panel in panels)]
+    legend_columns = max(1, min(len(shown), int(columns * 4.2 / (0.6 + 0.085 * max(map(len, shown), default=1)))))
+    legend_height = 0.22 * math.ceil(len(shown) / legend_columns) + 0.2
+    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "efface", "pdf.fonttype": 42, "font.size": 9}):
+        figure = Figure(figsize=(columns * 4.2, lines * 3.0 + legend_height), layout="constrained")
+        grid = figure.subplots(lines, columns, squeeze=False)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_axis_off()
+        for axes, panel in zip(grid.flat, panels, strict=False):
+            _draw(axes, panel, looks, names)
+            axes.set_title(f"{panel.metric} ({panel.better} is better)", fontsize=10, parse_math=False)
+        handles = [Line2D([], [], **_line(looks[name])) for name in shown]
+        if handles:
+            legend = figure.legend(
+                handles,
+                ["x" * len(name) for name in shown],
+                loc="outside lower center",
+                ncols=legend_columns,
+                frameon=False,
+            )
+            for text, name in zip(legend.get_texts(), shown, strict=True):
+                text.set(text=name, parse_math=False)
+        files = {}
+        for kind, stamp in (("svg", "Date"), ("pdf", "CreationDate")):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, metadata={stamp: None})
+            files[kind] = buffer.getvalue()
+    return files
+
+
+def _draw(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str]) -> None:
+    crowded = len(panel.rows) > 8
+    for row in reversed(panel.rows):
+        name = names[panel.metric, panel.score, row.method]
+        mean, low, high = (np.array([getattr(cell, field) for cell in row.cells]) for field in ("mean", "low", "high"))
+        band = axes.fill_between(panel.fractions, low, high, color=looks[row.method].colour, linewidth=0)
+        band.set(gid=name.replace("curve-", "band-", 1), alpha=0.07 if crowded else 0.16)
+        (line,) = axes.plot(panel.fractions, mean, marker="o", markersize=3.2, **_line(looks[row.method]))
+        line.set(gid=name, zorder=3)
+    means = [cell.mean for row in panel.rows for cell in row.cells if cell.n]
+    if means and panel.score in ("accuracy", "probability") and min(means) >= 0 and max(means) <= 1:
+        bottom, top = axes.get_ylim()  # a t interval of few samples may leave [0, 1]; the axis need not
+        axes.set_ylim(max(bottom, -0.02), min(top, 1.02))
+    axes.set_xlabel("removed")
+    axes.set_ylabel(
+        panel.score.replace("_", " ") + (" [%]" if panel.score == "relative_change" else ""), parse_math=False
+    )
+    if len(panel.fractions) <= 11:
+        axes.set_xticks(panel.fractions)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.3g} %"))
+    axes.grid(color=GREY, alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(color=GREY)
+
+
+def _line(look: Style) -> dict[str, Any]:
+    return {"color": look.colour, "linestyle": (0, look.dashes) if look.dashes else "-", "linewidth": 1.8}
+
+
+def _embed(text: str, methods: dict[str, str], title: str, salt: str) -> str:
+    ET.register_namespace("", SVG)
+    ET.register_namespace("xlink", XLINK)
+    root = ET.fromstring(text)  # noqa: S314 -- drawn just above
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):
+                parent.remove(child)
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
+    for element in root.iter():
+        name = element.get("id", "")
+        method = methods.get(name.replace("band-", "curve-", 1))
+        if method is not None:
+            element.set("class", "band" if name.startswith("band-") else "curve")
+            element.set("data-method", method)
+            if name in methods:
+                label = ET.Element(f"{{{SVG}}}title")
+                label.text = method
+                element.insert(0, label)
+        elif name and name not in used:
+            del element.attrib["id"]
+    for attribute in ("width", "height"):
+        root.attrib.pop(attribute, None)
+    root.set("role", "img")
+    root.set("aria-labelledby", f"{salt}-title")
+    heading = ET.Element(f"{{{SVG}}}title", id=f"{salt}-title")
+    heading.text = title
+    root.insert(0, heading)
+    return ET.tostring(root, encoding="unicode")

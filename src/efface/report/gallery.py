@@ -1,0 +1,86 @@
+"""Images, their maps and what is left of them after erasing, as pictures that stand inside the page."""
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+Pictures = UInt8[np.ndarray, "n c h w"] | UInt8[Tensor, "n c h w"]
+Relevances = Float[np.ndarray, "n h w"] | Float[Tensor, "n h w"]
+
+EDGE = 112  # pixels; larger pictures are averaged down: 30 methods on 8 photographs stay near 10 MB
+# Anchors of the two colour maps, evenly spaced, linear between: blue-white-red, and near-black to pale yellow.
+DIVERGING = ((5, 48, 97), (67, 147, 195), (247, 247, 247), (214, 96, 77), (103, 0, 31))
+SEQUENTIAL = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191))
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A few images, each with every method's map and with what that map removes.
+
+    images: at most 8.
+    labels: a line per image: its class, the class explained.
+    maps: by method, as ranked (after `post`).
+    masked: by method, the images with `fraction` of the pixels erased, most relevant first.
+    """
+
+    images: Pictures
+    labels: tuple[str, ...]
+    maps: dict[str, Relevances]
+    masked: dict[str, Pictures]
+    fraction: float
+
+
+class Tile(NamedTuple):
+    """A method's map of one image and the erased image, as data URIs; None where there is none."""
+
+    map: str | None
+    masked: str | None
+
+
+def tiles(gallery: Gallery) -> tuple[list[str], dict[str, list[Tile]]]:
+    """The images, and per method a tile for each of them."""
+    nothing = [None] * len(gallery.images)
+    maps = {name: [_uri(paint(one)) for one in np.asarray(batch)] for name, batch in gallery.maps.items()}
+    masked = {name: [_uri(_rgb(one)) for one in np.asarray(batch)] for name, batch in gallery.masked.items()}
+    pairs = {
+        name: [Tile(*pair) for pair in zip(maps.get(name, nothing), masked.get(name, nothing), strict=True)]
+        for name in dict.fromkeys((*maps, *masked))
+    }
+    return [_uri(_rgb(image)) for image in np.asarray(gallery.images)], pairs
+
+
+def paint(relevance: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """A map in colours: white is 0, red for, blue against the class; without negative values, black (0) to yellow.
+
+    The 99th percentile of the magnitude is the end of the scale; one that is 0 leaves the next larger values.
+    """
+    relevance = np.nan_to_num(relevance.astype(np.float64), posinf=0.0, neginf=0.0)
+    magnitude = np.abs(relevance)
+    scale = np.percentile(magnitude, 99) or magnitude.max() or 1.0
+    signed = bool((relevance < 0).any())
+    place = np.clip(relevance / scale, -1, 1)
+    anchors = np.array(DIVERGING if signed else SEQUENTIAL, dtype=np.float64)
+    position = (place + 1) / 2 if signed else place
+    steps = np.linspace(0, 1, len(anchors))
+    channels = [np.interp(position, steps, anchors[:, channel]) for channel in range(3)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def _rgb(image: UInt8[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    channels = image[:3] if len(image) >= 3 else np.repeat(image[:1], 3, axis=0)
+    return np.ascontiguousarray(channels.transpose(1, 2, 0))
+
+
+def _uri(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
+    picture = Image.fromarray(pixels)
+    if max(picture.size) > EDGE:
+        picture.thumbnail((EDGE, EDGE), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,189 @@
+"""What the numbers say, in sentences: nothing here that the panels do not show."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from efface.report.table import CONTROLS, Panel, Row
+from efface.stats import Interval
+
+ABOUT = {
+    "roar": "The pixels that a map ranks highest are erased in training and test images, and a network is trained "
+    "anew on what is left. A truthful map makes that network worse.",
+    "kar": "The pixels that a map ranks lowest are erased in training and test images, and a network is trained anew "
+    "on what is kept. A truthful map leaves that network good.",
+    "diffroar": "KAR minus ROAR at the same fraction: how much more a network can learn from the pixels that a map "
+    "ranks highest than from those it ranks lowest.",
+    "morf": "The pixels that a map ranks highest are erased and the same network is asked again, untrained on such "
+    "images. A truthful map makes its score move early.",
+    "lerf": "The pixels that a map ranks lowest are erased and the same network is asked again, untrained on such "
+    "images. A truthful map leaves its score where it was.",
+}
+VERDICTS = {
+    "better": "better",
+    "same": "no different",
+    "worse": "worse",
+    "control": "the control",
+    "single": "one sample: no interval",
+    "alone": "no control",
+    "missing": "not run yet",
+}
+
+
+def about(panel: Panel) -> str:
+    """What the metric erases, and which direction is good."""
+    default = (
+        "A network is trained anew for each point." if panel.over == "repeats" else "The given network is asked again."
+    )
+    return f"{ABOUT.get(panel.metric, default)} {panel.better.capitalize()} is better."
+
+
+def headline(panels: Sequence[Panel]) -> list[str]:
+    """Who survives, over the panels given: one for each metric."""
+    judged = [panel for panel in panels if any(row.verdict in ("better", "same", "worse") for row in panel.rows)]
+    methods = dict.fromkeys(row.method for panel in judged for row in panel.rows if row.method not in CONTROLS)
+    if not methods:
+        return []
+    wins = {name: sum(panel.verdict(name) == "better" for panel in judged) for name in methods}
+    best = max(wins.values())
+    top = [name for name, won in wins.items() if won == best]
+    never = [name for name, won in wins.items() if not won]
+    where = f"all {len(judged)} metrics" if len(judged) > 1 else judged[0].metric
+    if best == len(judged):
+        said = [f"Better than random on {where}: {len(top)} of {len(wins)} methods ({listed(top)})."]
+    else:
+        said = [f"No method is better than random on {where}."]
+        said += [f"Most often better: {listed(top)}, on {best} of {len(judged)}."] if best else []
+    if best and never:
+        said.append(f"Not shown to be better on any: {listed(never)}.")
+    leaking = [panel.metric for panel in judged if leaks(panel)]
+    if leaking:
+        said.append(f"On {listed(leaking)}, the outline of what is erased may speak for the class (†).")
+    return said
+
+
+def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
+    """What this panel shows, and where it must not be trusted; other panels serve as witnesses."""
+    verdicts = {kind: [row for row in panel.rows if row.verdict == kind] for kind in VERDICTS}
+    said = []
+    if not panel.reference:
+        said.append(
+            "No method named random was run, so nothing tells how far these curves are from chance: add "
+            "{name: random, method: efface.methods.control.random} to attribution_methods and measure again."
+        )
+    if verdicts["better"]:
+        most = max(verdicts["better"], key=lambda row: abs(row.difference.mean))
+        change = number(most.difference.mean, panel.score, signed=True)
+        said.append(
+            f"Better than random: {_names(verdicts['better'])}; the most in area, {change}, is {most.method}'s."
+        )
+    if verdicts["same"]:
+        said.append(f"Not told apart from random (the interval includes 0): {_names(verdicts['same'])}.")
+    if leaks(panel):
+        said += _leak(panel, verdicts["worse"], panels)
+    elif verdicts["worse"]:
+        said.append(f"Worse than random: {_names(verdicts['worse'])}.")
+    if any(row.area.n == 1 for row in panel.rows):
+        remedy = "set repeats to 3 or more" if panel.over == "repeats" else "take more images"
+        said.append(f"Where there is one of the {panel.over} only, there is no interval and no verdict: {remedy}.")
+    if panel.unfinished:
+        said.append(f"Not run to the end yet: {listed(panel.unfinished)}.")
+    return said
+
+
+def leaks(panel: Panel) -> bool:
+    """Whether methods stay above random where networks are retrained on what the maps leave: a suspicion of leakage."""
+    retrained = panel.over == "repeats" and panel.better == "lower"
+    return retrained and any(row.verdict == "worse" for row in panel.rows)
+
+
+def number(value: float, score: str = "", *, signed: bool = False) -> str:
+    """Three decimals, fewer for large values; a minus sign that lines up."""
+    if np.isnan(value):
+        return "?"
+    decimals = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
+    text = f"{value:{'+' if signed else ''}.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+    return text + (" %" if score == "relative_change" else "")
+
+
+def plus_minus(cell: Interval, score: str = "") -> str:
+    """Mean and half-width of the interval; the mean alone where there is no interval."""
+    if cell.n == 0:
+        return VERDICTS["missing"]
+    if cell.n == 1:
+        return number(cell.mean, score)
+    return f"{number(cell.mean)} ± {number(cell.mean - cell.low)}" + (" %" if score == "relative_change" else "")
+
+
+def between(cell: Interval, score: str = "") -> str:
+    """The mean with its interval in brackets; "" where there is nothing."""
+    if cell.n == 0:
+        return ""
+    mean = number(cell.mean, score, signed=True)
+    return mean if cell.n == 1 else f"{mean} [{number(cell.low, signed=True)}, {number(cell.high, signed=True)}]"
+
+
+def percent(fraction: float) -> str:
+    """A removed fraction as a heading: 0.1 is "10 %"."""
+    return f"{100 * fraction:.4g} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Names as a phrase, the first `most` of them."""
+    names = [*names[:most], f"{len(names) - most} more"] if len(names) > most + 1 else list(names)
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _names(rows: Sequence[Row]) -> str:
+    return listed([row.method for row in rows])
+
+
+def _leak(panel: Panel, worse: list[Row], panels: Sequence[Panel]) -> list[str]:
+    caution = (
+        "By itself this does not say that these maps are worse than random: the outline of what a map removes can tell "
+        "the class to the network retrained on it (mask leakage), and random's outline tells nothing."
+    )
+    control = "KAR can gain from the same outline; a network trained on the masks alone would measure it."
+    return [_above(panel, worse), caution, _witness(worse, panels), control]
+
+
+def _above(panel: Panel, worse: list[Row]) -> str:
+    """The fraction where all of them are furthest above the reference, or, if nowhere all are, where one is."""
+    means = np.array([[cell.mean for cell in row.cells] for row in worse])
+    random = np.array([[cell.mean for cell in row.cells] for row in panel.rows if row.method == panel.reference])[0]
+    gaps = np.nan_to_num(means - random, nan=-np.inf)
+    at = int(gaps.min(axis=0).argmax())
+    if gaps[:, at].min() > 0:
+        methods = {row.method for row in panel.rows if row.method not in CONTROLS}
+        whole = len(methods) > 1 and methods <= {row.method for row in worse}
+        who, verb = "every method" if whole else _names(worse), "stays" if whole or len(worse) == 1 else "stay"
+        values = means[:, at]
+    else:
+        line, at = (int(i) for i in np.unravel_index(gaps.argmax(), gaps.shape))
+        who, verb, values = worse[line].method, "stays", means[line : line + 1, at]
+    removed = "half" if panel.fractions[at] == 0.5 else percent(panel.fractions[at])
+    ends = dict.fromkeys(number(float(end), panel.score) for end in (values.min(), values.max()))
+    return f"At {removed} removed, {who} {verb} above random ({' to '.join(ends)} against {number(random[at])})."
+
+
+def _witness(worse: list[Row], panels: Sequence[Panel]) -> str:
+    """What the metric without retraining that likes them best says of the same methods."""
+    names = [row.method for row in worse]
+    frozen = [panel for panel in panels if panel.over == "images" and panel.reference]
+    if not frozen:
+        return "Look at MoRF, where no network is trained on the masks, before calling them worse."
+    found = {panel.metric: [name for name in names if panel.verdict(name) == "better"] for panel in reversed(frozen)}
+    metric = max(reversed(found), key=lambda name: len(found[name]))
+    if not found[metric]:
+        return "The metrics that train no network on the masks find none of them better than random either."
+    whom = listed(found[metric]) if len(found[metric]) < len(names) else "it" if len(names) == 1 else "all of them"
+    return f"{metric}, where no network is trained on the masks, finds {whom} better than random."

@@ -1,0 +1,121 @@
+"""Append-only JSON lines: one finished probe a line, with its per-image values in a file beside.
+
+Only the parent process writes. A line is synced before the next probe counts as done, and a torn last line (the
+machine died while it was written) is dropped on reading, so the worst that a crash costs is the probe under way.
+"""
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Score(NamedTuple):
+    """What a probe yields: means over n images, and the values of each image they are means of.
+
+    accuracy: share classified as their true class. probability: mean softmax probability of the class in question.
+    values: `correct` (bool n) and `probability` (float32 n), by row of the test split.
+    """
+
+    accuracy: float
+    probability: float
+    n: int
+    values: Mapping[str, np.ndarray]
+
+
+class Results:
+    """The lines of `folder/results.jsonl` by key, the last one of a key counting."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / "results.jsonl"
+        self.rows: dict[str, dict[str, Any]] = {}
+        for line in _whole_lines(self.path):
+            row = json.loads(line)
+            self.rows[row["key"]] = row
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.rows and ("n" not in self.rows[key] or self._values(key).exists())
+
+    def append(self, row: Mapping[str, Any], score: Score | None = None) -> None:
+        """One finished probe: its values first, then its line, each on the disk before the call returns."""
+        line = dict(row)
+        if score is not None:
+            line |= {"accuracy": score.accuracy, "probability": score.probability, "n": score.n}
+            buffer = io.BytesIO()
+            np.savez(buffer, **dict(score.values))  # type: ignore[arg-type]
+            _replace(self._values(row["key"]), buffer.getvalue())
+        _cut_torn_line(self.path)
+        with self.path.open("ab") as file:
+            file.write(json.dumps(line, sort_keys=True).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows[row["key"]] = line
+
+    def score(self, key: str) -> Score:
+        """A finished probe's score with its per-image values."""
+        row = self.rows[key]
+        with np.load(self._values(key)) as values:
+            return Score(row["accuracy"], row["probability"], row["n"], {name: values[name] for name in values.files})
+
+    def _values(self, key: str) -> Path:
+        return self.folder / "scores" / f"{key}.npz"
+
+
+@contextlib.contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold a run folder for one process at a time; ValueError where another has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise ValueError(
+                f"{folder}: another efface (process {file.read() or '?'}) is at work there; "
+                "wait for it, or give this study another folder with out=..."
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _whole_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    text = path.read_bytes()
+    lines = text[: text.rfind(b"\n") + 1].decode().splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            assert "key" in json.loads(line)
+        except (json.JSONDecodeError, AssertionError, TypeError) as error:
+            raise ValueError(
+                f"{path}:{number}: is no result line ({line[:60]!r}); the file was edited or damaged: "
+                "delete that line, what it stood for is computed again"
+            ) from error
+    return lines
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        text = file.read()
+        if text and not text.endswith(b"\n"):
+            file.truncate(text.rfind(b"\n") + 1)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,190 @@
+"""Stage check: every method tried on two images, every metric planned, before hours are spent."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from efface import draws
+from efface.config import MethodEntry
+from efface.maps import finished, partial
+from efface.masking import for_unit
+from efface.methods.contract import Convention, attribute
+from efface.rows import take
+from efface.stages.extract import left, seed_text, splits
+from efface.stages.measure import applies, cells, points
+from efface.stages.progress import duration, say
+from efface.stages.run import Run, check_classes
+
+
+@dataclass
+class Trial:
+    """What two images tell of a method."""
+
+    name: str
+    rows: float
+    """Forward rows for one image."""
+    warnings: list[str]
+    shapes: dict[str, tuple[int, ...]]
+    """Of one map, by its name; a ranking that is drawn anew has none."""
+
+
+def check_study(run: Run) -> list[str]:
+    """Try and plan; sentences on what cannot work."""
+    data = ", ".join(f"{len(split)} {name}" for name, split in run.data.items())
+    c, h, w = run.data["test"].shape
+    say(f"data: {run.study.data.call}: {data} images of {c} x {h} x {w}")
+    trials = preflight(run)
+    for each in trials:
+        for warning in each.warnings:
+            say(f"warning: {each.name}: {warning}")
+    if "random" not in run.study.map_names():
+        say(
+            "warning: no method is named 'random'; without that control no curve says how much better than chance it is"
+        )
+    _plan(run, trials)
+    return []
+
+
+def preflight(run: Run) -> list[Trial]:
+    """Run every method on two test images. ValueError: all that does not work, a line each."""
+    if run.trained():
+        network = run.network
+    else:
+        say("the network is not trained yet: methods are tried on fresh weights")
+        network = run.fresh_network()
+    if run.study.fit is not None and run.study.weights is None and "train" not in run.data:
+        raise ValueError(f"fit: {run.study.data.call} gives no 'train' split to fit on; give 'weights', or other data")
+    splits(run)
+    images = take(run.data["test"].images, torch.arange(min(2, len(run.data["test"])))).to(run.device)
+    with torch.inference_mode():
+        logits = network(images.float().div(255))
+    for name, split in run.data.items():
+        check_classes(logits, split, name)
+    trials, problems = [], []
+    for entry in run.entries():
+        try:
+            trials.append(_try(run, entry, network, images, logits.argmax(1)))
+        except Exception as error:  # noqa: BLE001  a method may raise anything; all are to be tried
+            plain = isinstance(error, ValueError | FileNotFoundError)
+            text = str(error) if plain else f"{type(error).__name__}: {error}"
+            where = f"attribution_methods.{entry.name}: "
+            problems.append(text if text.startswith(where[:-2]) else where + text)
+    problems += _unfit_posts(run, {name: shape for trial in trials for name, shape in trial.shapes.items()})
+    if problems:
+        raise ValueError("\nefface: ".join(problems))
+    return trials
+
+
+def _try(run: Run, entry: MethodEntry, network: nn.Module, images: Tensor, targets: Tensor) -> Trial:
+    method = Convention(entry.name, entry.call, entry.batched, entry.outputs)
+    rows = torch.arange(len(images))
+    seeds = draws.seeds_of(seed_text(run, method, "test"), rows).to(run.device)
+    masks = run.data["test"].masks
+    floats = images.float().div(255)
+
+    def maps(classes: Tensor) -> dict[str, Tensor]:
+        own = None if masks is None else masks[rows].to(run.device)
+        return attribute(method, network, floats, classes, seeds=seeds, rows=run.study.rows, masks=own)
+
+    with _counting(network) as counted:
+        found = maps(targets)
+    per_image = counted[0] / len(images)
+    other = maps((targets + 1) % _classes(network, floats))
+    warnings = []
+    for name, each in found.items():
+        if not each.is_floating_point():
+            continue
+        of = f"{name}: " if name != entry.name else ""
+        if (each.flatten(1).max(1).values == each.flatten(1).min(1).values).any():
+            warnings.append(f"{of}the map of an image is constant: its ranking is a shuffle")
+        if torch.equal(each, other[name]):
+            control = " (as a control is)" if entry.call.call.startswith("efface.methods.control.") else ""
+            warnings.append(f"{of}the map is the same whatever class is explained{control}")
+    shapes = {name: tuple(each.shape[1:]) for name, each in found.items() if each.is_floating_point()}
+    return Trial(entry.name, per_image, warnings, shapes)
+
+
+def _unfit_posts(run: Run, shapes: dict[str, tuple[int, ...]]) -> list[str]:
+    """Metrics whose post and unit do not agree with the maps' shapes."""
+    problems = []
+    for entry in run.study.metrics:
+        for view in run.views():
+            if view.maps not in shapes or not applies(run, entry, view):
+                continue
+            point = next(iter(points(run, entry, view)))
+            try:
+                maps = torch.zeros(2, *shapes[view.maps])
+                for each in point.post:
+                    maps = each(maps)
+                for_unit(maps, point.unit, run.data["test"].shape[0])
+            except Exception as error:  # noqa: BLE001  a post may raise anything
+                problems.append(f"metrics.{entry.name}, {view.name}: {error}")
+    return problems
+
+
+def _plan(run: Run, trials: list[Trial]) -> None:
+    """What is to be done, in forward rows, trainings and an estimate of time."""
+    images = {name: len(split) for name, split in run.data.items()}
+    per_row = _seconds_per_row(run)
+    by_name = {each.name: each.rows for each in trials}
+    extraction = 0.0
+    for task in left(run):
+        held = finished(partial(run.map_path(task.method, task.split)))
+        extraction += by_name[task.method] * (images[task.split] - held)
+    first = 0.0 if run.trained() or run.study.fit is None else 3.0 * run.study.fit.epochs * images["train"]
+    say("plan:")
+    say(f"  first network: {'done' if run.trained() else f'{first:,.0f} rows'}")
+    say(f"  maps: {len(left(run))} files to extract, {extraction:,.0f} forward rows")
+    planned = cells(run)
+    todo = [cell for cell in planned if cell.key not in run.results]
+    trainings = sum(not cell.probe.needs_network for cell in todo)
+    rows = sum(cell.probe.costs(images, run.study.fit) for cell in todo)
+    say(f"  probes: {len(todo)} of {len(planned)} to run: {trainings} trainings, {rows:,.0f} rows")
+    workers = 1 if run.study.executor.call.endswith("serial") else len(os.sched_getaffinity(0))
+    workers = run.study.executor.kwargs.get("workers") or workers
+    seconds = per_row * (first + (3 * extraction + rows) / workers)
+    say(f"  estimate: {duration(seconds)} with {workers} at once ({per_row * 1e3:.2g} ms a row on {run.device})")
+
+
+def _seconds_per_row(run: Run) -> float:
+    """One forward pass of a batch, timed: the third, when everything is warm."""
+    network = run.network if run.trained() else run.fresh_network()
+    count = min(run.study.rows, 64, len(run.data["test"]))
+    images = take(run.data["test"].images, torch.arange(count)).to(run.device).float().div(255)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    best = float("inf")
+    try:
+        for _ in range(3):
+            started = time.perf_counter()
+            with torch.inference_mode():
+                network(images).cpu()
+            best = min(best, time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(threads)
+    return best / count
+
+
+def _classes(network: nn.Module, images: Tensor) -> int:
+    with torch.inference_mode():
+        return network(images[:1]).shape[1]
+
+
+@contextmanager
+def _counting(network: nn.Module) -> Iterator[list[int]]:
+    """Rows that go into the network while the context lasts."""
+    counted = [0]
+
+    def count(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        counted[0] += len(arguments[0])
+
+    handle = network.register_forward_pre_hook(count)
+    try:
+        yield counted
+    finally:
+        handle.remove()

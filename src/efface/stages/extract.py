@@ -1,0 +1,215 @@
+"""Stage extract: the maps of every method on every split that a metric needs, one file each."""
+
+import functools
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from efface import draws
+from efface.config import MethodEntry, Study
+from efface.execute import Failure, advance
+from efface.maps import MapWriter, differences, finished, key, partial, read_provenance
+from efface.methods.contract import Convention, attribute
+from efface.rows import open_file, take
+from efface.stages.progress import bar, duration, say
+from efface.stages.run import Run, surroundings
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """One method on one split."""
+
+    method: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Extract:
+    """The work: makes what is missing of an extraction's files."""
+
+    study: Study
+
+    def __call__(self, task: Extraction) -> float:
+        """Seconds it took."""
+        started, run = time.monotonic(), here(self.study)
+        entry = next(each for each in run.entries() if each.name == task.method)
+        extract_one(run, entry, task.split)
+        return time.monotonic() - started
+
+
+def extract(run: Run) -> list[str]:
+    """Extract what is not there yet; sentences on what failed."""
+    tasks = left(run)
+    if not tasks:
+        return []
+    for split in dict.fromkeys(task.split for task in tasks):
+        run.logits(split)  # once, here, not in every worker
+    started, failures = time.monotonic(), []
+    total = sum(len(run.data[task.split]) for task in tasks)
+    done = sum(max(finished(partial(run.map_path(task.method, task.split))), 0) for task in tasks)
+    with bar(total, "extract", "map") as progress:
+        progress.update(min(done, total))
+        work = Extract(run.study)
+        for task, outcome in run.study.executor(work, tasks, progress=progress.update):
+            if isinstance(outcome, Failure):
+                failures.append(f"{task.method}, {task.split}: {outcome.message}")
+                keep_trace(run, f"extract {task.method} {task.split}", outcome)
+            else:
+                run.results.append(_row(run, task, outcome))
+    say(
+        f"extracted {len(tasks) - len(failures)} of {len(tasks)} sets of maps in {duration(time.monotonic() - started)}: {run.folder / 'maps'}"
+    )
+    return failures
+
+
+def left(run: Run) -> list[Extraction]:
+    """The extractions that are not there yet. ValueError: a file of that name holds maps of other data."""
+    tasks = []
+    for split in splits(run):
+        for entry in run.entries():
+            if not all(_is_there(run, entry, name, split) for name in entry.gives):
+                tasks.append(Extraction(entry.name, split))
+    return tasks
+
+
+def splits(run: Run) -> list[str]:
+    """The splits whose maps the study's metrics read: the test images, and the training images where one retrains."""
+    retrains = run.study.fit is not None and (
+        not run.study.metrics or any(each.formula.over == "repeats" for each in run.study.metrics)
+    )
+    if retrains and "train" not in run.data:
+        raise ValueError(f"metrics: retraining needs a 'train' split, which {run.study.data.call} does not give")
+    return ["train", "test"] if retrains else ["test"]
+
+
+def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
+    """All maps of one method on one split, in blocks of the row budget, each kept as soon as it is there."""
+    method = Convention(entry.name, entry.call, entry.batched, entry.outputs)
+    compute = functools.partial(_compute, run, method, split, _Budget(run.study.rows))
+    sample = compute(torch.arange(1))
+    writers = {
+        name: MapWriter(
+            run.map_path(name, split), run.provenance(entry, name, split), run.explained(split), sample[name][0]
+        )
+        for name in entry.gives
+    }
+    try:
+        for rows in torch.arange(len(run.data[split])).split(run.study.rows):
+            first, block = int(rows[0]), slice(int(rows[0]), int(rows[-1]) + 1)
+            if all(writer.done[block].all() for writer in writers.values()):
+                continue
+            maps = compute(rows)
+            for name, writer in writers.items():
+                writer.write(first, maps[name])
+            advance(len(rows))
+        for writer in writers.values():
+            writer.close()
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or not _is_io(error):
+            raise
+        path = next(iter(writers.values())).partial
+        raise ValueError(
+            f"{path}: cannot be written ({error}); make room or raise the limit: what is there is gone on from"
+        ) from error
+    finally:
+        for writer in writers.values():
+            writer.abandon()
+
+
+def _row(run: Run, task: Extraction, seconds: float) -> dict[str, Any]:
+    entry = next(each for each in run.entries() if each.name == task.method)
+    made_from = run.provenance(entry, entry.gives[0], task.split)
+    return {
+        "key": f"extract-{key(made_from)}",
+        "method": task.method,
+        "probe": {"probe": "extract", "split": task.split},
+        "made_from": made_from,
+        "maps": len(run.data[task.split]),
+        "seconds": round(seconds, 3),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
+    } | surroundings(run)
+
+
+class _Budget:
+    """How many forward rows fit; halves itself when memory runs out."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def halve(self) -> bool:
+        if self.rows == 1:
+            return False
+        self.rows //= 2
+        torch.cuda.empty_cache()
+        say(f"memory ran out: going on with rows={self.rows}")
+        return True
+
+
+def _compute(run: Run, method: Convention, split: str, budget: _Budget, rows: Tensor) -> dict[str, Tensor]:
+    while True:
+        try:
+            parts = [_attribute(run, method, split, budget.rows, part) for part in rows.split(budget.rows)]
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        except torch.OutOfMemoryError:
+            if not budget.halve():
+                raise
+
+
+def _attribute(run: Run, method: Convention, split: str, budget: int, rows: Tensor) -> dict[str, Tensor]:
+    data = run.data[split]
+    images = take(data.images, rows).to(run.device).float().div_(255)
+    masks = None if data.masks is None else data.masks[rows].to(run.device)
+    seeds = draws.seeds_of(seed_text(run, method, split), rows).to(run.device)
+    return attribute(
+        method, run.network, images, run.explained(split)[rows].to(run.device), seeds=seeds, rows=budget, masks=masks
+    )
+
+
+def seed_text(run: Run, method: Convention, split: str) -> str:
+    """What a method's draws belong to. The controls that shuffle share theirs: for a frozen network they are the same."""
+    is_shuffle = method.call.call.startswith("efface.methods.control.random")
+    return f"{run.study.seed} {split} {'random' if is_shuffle else method.call.text}"
+
+
+def _is_there(run: Run, entry: MethodEntry, name: str, split: str) -> bool:
+    path = run.map_path(name, split)
+    if not path.exists():
+        return False
+    with open_file(path) as file:
+        found = read_provenance(file, path)
+    expected = run.provenance(entry, name, split)
+    foreign = {"split": split, "data": run.data_digest[split]}
+    if wrong := differences({each: found.get(each) for each in foreign}, foreign):
+        raise ValueError(
+            f"{path}: holds maps of other data: {wrong}; move it away or delete it, or give this study another folder with out=..."
+        )
+    if differences(found, expected):
+        return False
+    run.store(name, split)  # whole and readable, or an error that says what to do
+    return True
+
+
+def _is_io(error: BaseException) -> bool:
+    words = ("errno", "write", "flush", "space", "too large", "unable to", "can't")
+    return isinstance(error, OSError) or any(word in str(error).lower() for word in words)
+
+
+_RUNS: dict[str, Run] = {}
+
+
+def here(study: Study) -> Run:
+    """This process's run of the study: data and network are loaded once, whatever the number of tasks."""
+    text = study.model_dump_json()
+    if text not in _RUNS:
+        _RUNS.clear()
+        _RUNS[text] = Run(study)
+    return _RUNS[text]
+
+
+def keep_trace(run: Run, what: str, failure: Failure) -> None:
+    """The whole trace goes into a file, for whoever wrote the code that failed."""
+    with (run.folder / "failures.log").open("a") as file:
+        file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {what}\n{failure.trace}\n")

@@ -1,0 +1,232 @@
+"""Stage measure: the probes of all metrics, less those already in the results, on any executor."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+
+from efface.config import MetricEntry, Study
+from efface.execute import Failure
+from efface.maps import key as key_of
+from efface.metrics import Point
+from efface.results import Score
+from efface.rows import open_file
+from efface.stages.extract import here, keep_trace
+from efface.stages.progress import bar, duration, say
+from efface.stages.run import Run, View, engine, surroundings
+from efface.stats import Curve
+from efface.types import Seeds
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One probe on the maps of one view; of no view where it erases nothing, or everything."""
+
+    view: View | None
+    probe: Any
+    key: str
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The work: calls a probe with the case it needs."""
+
+    study: Study
+
+    def __call__(self, cell: Cell) -> tuple[Score, float]:
+        """The score, and the seconds it took."""
+        started, run = time.monotonic(), here(self.study)
+        maps = {}
+        if cell.view is not None:
+            retrains = not cell.probe.needs_network
+            maps = {split: run.store(cell.view.maps, split) for split in (("train", "test") if retrains else ("test",))}
+        checkpoint = checkpoint_of(run, cell) if not cell.probe.needs_network else None
+        case = run.case(maps, network=cell.probe.needs_network, checkpoint=checkpoint, cache=_RANKS)
+        return cell.probe(case), time.monotonic() - started
+
+
+_RANKS: dict[Any, Any] = {}
+
+
+def measure(run: Run) -> list[str]:
+    """Run what is not in the results yet; sentences on what failed."""
+    tasks = [cell for cell in cells(run) if cell.key not in run.results]
+    if not tasks:
+        return []
+    _verify(run, tasks)
+    started, failures, rows = time.monotonic(), [], {name: len(split) for name, split in run.data.items()}
+    total = sum(cell.probe.costs(rows, run.study.fit) for cell in tasks)
+    trainings = sum(not cell.probe.needs_network for cell in tasks)
+    say(f"{len(tasks)} probes to run, {trainings} of them trainings")
+    with bar(total, "measure", "row") as progress:
+        for cell, outcome in run.study.executor(Measure(run.study), tasks, progress=progress.update):
+            if isinstance(outcome, Failure):
+                failures.append(f"{_named(cell)}: {outcome.message}")
+                keep_trace(run, _named(cell), outcome)
+                continue
+            score, seconds = outcome
+            run.results.append(_row(run, cell, seconds), score)
+            checkpoint_of(run, cell).unlink(missing_ok=True)
+    say(
+        f"{len(tasks) - len(failures)} of {len(tasks)} probes in {duration(time.monotonic() - started)}: {run.results.path}"
+    )
+    return failures
+
+
+def cells(run: Run) -> list[Cell]:
+    """Every probe that the study's metrics need, once each, in the order in which they are worth running."""
+    found: dict[str, Cell] = {}
+    for entry in run.study.metrics:
+        for view in run.views():
+            if not applies(run, entry, view):
+                continue
+            for point in points(run, entry, view):
+                for probe in entry.formula.probes(point).values():
+                    cell = _cell(run, view, probe)
+                    found.setdefault(cell.key, cell)
+    return sorted(found.values(), key=lambda cell: (not cell.probe.needs_network, cell.view.name if cell.view else ""))
+
+
+def applies(run: Run, entry: MetricEntry, view: View) -> bool:
+    """A ranking that is drawn anew each epoch is no other than `random` to a network that does not train."""
+    return entry.formula.over == "repeats" or not _is_redrawn(run, view)
+
+
+def fractions(run: Run, entry: MetricEntry) -> tuple[float, ...]:
+    """The fractions of a metric's curve, ascending, 0 always among them."""
+    chosen = entry.kwargs.fractions or entry.formula.defaults.get("fractions") or run.study.fractions
+    return tuple(sorted({0.0, *chosen}))
+
+
+def points(run: Run, entry: MetricEntry, view: View) -> Iterator[Point]:
+    """The points of a view's curve, repeat by repeat. The view's own post beats the metric's, which beats the study's."""
+    for repeat in range(repeats(run, entry)):
+        for fraction in fractions(run, entry):
+            yield _point(run, entry, view, fraction, repeat)
+
+
+def repeats(run: Run, entry: MetricEntry) -> int:
+    """How many trainings a point has; a frozen network has one score."""
+    return (entry.kwargs.repeats or run.study.repeats) if entry.formula.over == "repeats" else 1
+
+
+def curves(run: Run) -> list[Curve]:
+    """The curves of all metrics and views, from the results alone; NaN where a probe has not run yet."""
+    found = []
+    for entry in run.study.metrics:
+        for view in run.views():
+            if applies(run, entry, view):
+                found += _curves(run, entry, view)
+    return found
+
+
+def checkpoint_of(run: Run, cell: Cell) -> Path:
+    """Where a retraining keeps its state between two epochs."""
+    return run.folder / "partial" / f"{cell.key}.pt"
+
+
+def _curves(run: Run, entry: MetricEntry, view: View) -> list[Curve]:
+    formula, across = entry.formula, fractions(run, entry)
+    table: dict[str, list[list[np.ndarray]]] = {name: [] for name in formula.better}
+    for repeat in range(repeats(run, entry)):
+        values = [_value(run, entry, view, _point(run, entry, view, fraction, repeat)) for fraction in across]
+        for name in formula.better:
+            table[name].append([np.atleast_1d(value[name]) if value else np.array([np.nan]) for value in values])
+    found = []
+    for name, better in formula.better.items():
+        samples = max(len(each) for row in table[name] for each in row)
+        blocks = [
+            np.stack([each if len(each) == samples else np.full(samples, np.nan) for each in row], 1)
+            for row in table[name]
+        ]
+        values = np.concatenate(blocks).astype(np.float64)
+        pairs = tuple(range(len(values)))
+        found.append(Curve(entry.name, name, view.name, across, values, formula.over, better, pairs))
+    return found
+
+
+def _value(run: Run, entry: MetricEntry, view: View, point: Point) -> dict[str, Any] | None:
+    keys = {name: _cell(run, view, probe).key for name, probe in entry.formula.probes(point).items()}
+    if not all(each in run.results for each in keys.values()):
+        return None
+    return dict(entry.formula.value({name: run.results.score(each) for name, each in keys.items()}))
+
+
+def _point(run: Run, entry: MetricEntry, view: View, fraction: float, repeat: int) -> Point:
+    own, paper, study = entry.kwargs, entry.formula.defaults, run.study
+    post = view.post if view.post is not None else own.post if own.post is not None else paper.get("post", study.post)
+    imputer = own.imputer or paper.get("imputer", study.imputer)
+    return Point(fraction, repeat, imputer, tuple(post), own.unit or paper.get("unit", study.unit))
+
+
+def _cell(run: Run, view: View, probe: Any) -> Cell:
+    of = view if probe.needs_map else None
+    what: dict[str, Any] = {
+        "probe": probe.identity(),
+        "data": run.data_digest,
+        "seed": run.study.seed,
+        "engine": engine(),
+    }
+    if probe.needs_network:
+        what |= {"network": run.network_digest, "explain": run.study.explain}
+    else:
+        assert run.study.fit is not None
+        what |= {"model": run.study.model.identity(), "fit": run.study.fit.identity()}
+    if of is not None:
+        entry = next(each for each in run.entries() if of.maps in each.gives)
+        read = ("test",) if probe.needs_network else ("train", "test")
+        what["maps"] = {split: run.provenance(entry, of.maps, split) for split in read}
+    return Cell(of, probe, key_of(what))
+
+
+def _row(run: Run, cell: Cell, seconds: float) -> dict[str, Any]:
+    erasure = cell.probe.erasure
+    probe = {"probe": type(cell.probe).__name__.lower(), "order": erasure.order, "fraction": erasure.fraction}
+    if hasattr(cell.probe, "repeat"):
+        probe["repeat"] = cell.probe.repeat
+    return {
+        "key": cell.key,
+        "method": cell.view.name if cell.view else None,
+        "probe": probe,
+        "imputer": erasure.imputer.model_dump(),
+        "post": [each.model_dump() for each in erasure.post],
+        "unit": erasure.unit,
+        "count": "floor(fraction * units + 1e-6)",
+        "ties": "shuffled by the image's seed",
+        "explain": run.study.explain,
+        "seed": run.study.seed,
+        "seconds": round(seconds, 3),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
+    } | surroundings(run)
+
+
+def _verify(run: Run, tasks: list[Cell]) -> None:
+    """Compare the map files about to be read with their checksums, before hours are spent on them."""
+    reads = {(cell.view.maps, split) for cell in tasks if cell.view for split in _splits(cell)}
+    for name, split in sorted(reads):
+        run.store(name, split).verify()
+
+
+def _splits(cell: Cell) -> tuple[str, ...]:
+    return ("test",) if cell.probe.needs_network else ("train", "test")
+
+
+def _is_redrawn(run: Run, view: View) -> bool:
+    path = run.map_path(view.maps, "test")
+    if path.exists():
+        with open_file(path) as file:
+            return "seeds" in file
+    entry = next(each for each in run.entries() if view.maps in each.gives)
+    return get_type_hints(entry.call.resolve()).get("return") is Seeds
+
+
+def _named(cell: Cell) -> str:
+    erasure = cell.probe.erasure
+    what = type(cell.probe).__name__.lower()
+    of = f"{cell.view.name}, {what}, {erasure.order.replace('_', ' ')}" if cell.view else what
+    return f"{of}, fraction {erasure.fraction:g}" + (
+        f", repeat {cell.probe.repeat}" if hasattr(cell.probe, "repeat") else ""
+    )

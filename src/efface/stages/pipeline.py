@@ -1,0 +1,88 @@
+"""The stages by name: each makes sure that the ones before it are done, holds the run folder, says where things are."""
+
+import contextlib
+from collections.abc import Iterator
+
+from efface.config import Study, dump
+from efface.maps import finished, partial
+from efface.results import only_one
+from efface.stages.check import check_study, preflight
+from efface.stages.extract import extract as extract_maps
+from efface.stages.extract import left
+from efface.stages.measure import cells
+from efface.stages.measure import measure as measure_cells
+from efface.stages.progress import say
+from efface.stages.report import write_report
+from efface.stages.run import Run
+from efface.stages.train import train as train_network
+
+
+def check(study: Study) -> list[str]:
+    """Everything that can be known before hours are spent."""
+    return check_study(Run(study))
+
+
+def train(study: Study) -> list[str]:
+    """The first network."""
+    with _working(study) as run:
+        train_network(run)
+    return []
+
+
+def extract(study: Study) -> list[str]:
+    """The maps, after the network."""
+    with _working(study) as run:
+        return _extracted(run)
+
+
+def measure(study: Study) -> list[str]:
+    """The metrics, after network and maps; then the report."""
+    with _working(study) as run:
+        if not study.metrics:
+            raise ValueError("metrics: the study names none; list some, or give --metrics roar,morf")
+        failures = _extracted(run)
+        if failures:
+            return failures
+        failures = measure_cells(run)
+        write_report(run)
+        return failures
+
+
+all = measure  # noqa: A001  the word of the command line; measuring needs every stage before it
+
+
+def report(study: Study) -> list[str]:
+    """The report of what is measured so far."""
+    run = Run(study)
+    if not run.results.rows:
+        raise FileNotFoundError(f"{run.results.path}: nothing is measured yet; run the measure stage first")
+    write_report(run)
+    return []
+
+
+def status(study: Study) -> list[str]:
+    """What is done and what is left."""
+    run = Run(study)
+    say(f"{study.out}: network {'there' if run.trained() else 'to be trained'}")
+    missing = left(run)
+    for each in missing:
+        held = finished(partial(run.map_path(each.method, each.split)))
+        say(f"  to extract: {each.method}, {each.split}: {held} of {len(run.data[each.split])} maps are there")
+    planned = cells(run)
+    todo = [cell for cell in planned if cell.key not in run.results]
+    say(f"probes: {len(planned) - len(todo)} of {len(planned)} done, {len(todo)} left")
+    return []
+
+
+def _extracted(run: Run) -> list[str]:
+    if not run.trained() or left(run):
+        preflight(run)
+    train_network(run)
+    return extract_maps(run)
+
+
+@contextlib.contextmanager
+def _working(study: Study) -> Iterator[Run]:
+    with only_one(study.out):
+        (study.out / "study.yml").write_text(dump(study))
+        yield Run(study)

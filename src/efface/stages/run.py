@@ -1,0 +1,325 @@
+"""A run: where its files lie, and what is in them. Only stages know this."""
+
+import functools
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import efface
+from efface import draws, execute
+from efface.call import Call, source_digest
+from efface.config import MethodEntry, Study
+from efface.fit import predict
+from efface.maps import MapStore, key
+from efface.methods.contract import Convention
+from efface.probes import Case, image_mean
+from efface.results import Results
+from efface.rows import Rows, digest, pack, packed, take
+from efface.types import Split, Targets
+
+ENGINE = ("efface.probes", "efface.fit", "efface.masking")
+"""The modules (with all they import) that every number depends on."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A row of the report: maps, and what is done to them on reading."""
+
+    name: str
+    maps: str
+    post: tuple[Call, ...] | None
+
+
+class Run:
+    """One study and its folder."""
+
+    def __init__(self, study: Study) -> None:
+        self.study, self.folder = study, study.out
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The study's device; `auto` is the GPU where there is one."""
+        name = self.study.device
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            device = torch.device(name)
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"device: '{name}' cannot be used here ({str(error).splitlines()[0]}); try device=auto"
+            ) from error
+        return device
+
+    @cached_property
+    def data(self) -> dict[str, Split]:
+        """The splits: on the device below the memory budget, in a packed file above it."""
+        splits = _checked_data(self.study.data, self.study.data())
+        return {name: self._held(name, split) for name, split in splits.items()}
+
+    @cached_property
+    def data_digest(self) -> dict[str, str]:
+        """A digest of each split: images, targets, masks and which rows validate."""
+        return {name: _split_digest(split) for name, split in self.data.items()}
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """Channel means of the training images (of the test images where there are no others)."""
+        return image_mean(self.data.get("train", self.data["test"]))
+
+    def build(self) -> nn.Module:
+        """A fresh network."""
+        return self.study.model()
+
+    @cached_property
+    def network_key(self) -> str:
+        """What the first network depends on; the name of its file."""
+        study = self.study
+        what: dict[str, Any] = {"model": study.model.identity(), "seed": study.seed}
+        if study.weights is not None:
+            what["weights"] = hashlib.sha256(_readable(study.weights).read_bytes()).hexdigest()[:16]
+        elif study.fit is not None:
+            what |= {"fit": study.fit.identity(), "data": self.data_digest["train"], "engine": engine()}
+            what["mean"] = self.study.imputer.identity()  # fills the border of random crops
+        return key(what)
+
+    @property
+    def network_path(self) -> Path:
+        """The trained weights."""
+        return self.folder / "models" / f"network-{self.network_key}.pt"
+
+    def trained(self) -> bool:
+        """Whether the first network is there (one that needs no training always is)."""
+        return self.study.weights is not None or self.study.fit is None or self.network_path.exists()
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The first network, on the device, in eval mode."""
+        path = self.study.weights or (self.network_path if self.study.fit is not None else None)
+        if path is None:
+            return self.fresh_network()
+        network = self.fresh_network()
+        try:
+            state = torch.load(_readable(path), map_location="cpu", weights_only=True)
+            network.load_state_dict(state)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{path}: there is no trained network; run the train stage") from error
+        except Exception as error:  # torch names a foreign or damaged file in many ways
+            first = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"{path}: does not fit {self.study.model.call} ({first}); delete it to train again"
+            ) from error
+        return network.to(self.device).eval()
+
+    def fresh_network(self) -> nn.Module:
+        """The network with the weights that its function gives it, by the study's seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draws.seed_of(f"network {self.study.seed}"))
+            return self.build().to(self.device).eval()
+
+    @property
+    def network_digest(self) -> str:
+        """A digest of the first network's weights; before they are there, a word that agrees with no file."""
+        return self._weights_digest if self.trained() else "not trained yet"
+
+    @cached_property
+    def _weights_digest(self) -> str:
+        whole = hashlib.sha256(self.study.model.call.encode())
+        for name, value in self.network.state_dict().items():
+            whole.update(name.encode() + np.ascontiguousarray(value.numpy(force=True)).tobytes())
+        return whole.hexdigest()[:16]
+
+    def logits(self, split: str) -> Tensor:
+        """The first network's answers on whole images, computed once and kept."""
+        path = self.folder / "models" / f"logits-{self.network_digest}-{self.data_digest[split]}.npy"
+        if not path.exists():
+            images = self.data[split].images
+            every = torch.arange(len(self.data[split])).split(self.study.rows)
+            logits = predict(self.network, (take(images, part).to(self.device) for part in every))
+            check_classes(logits, self.data[split], split)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(f".{os.getpid()}.npy")
+            np.save(temporary, logits.numpy())
+            os.replace(temporary, path)
+        return torch.from_numpy(np.load(path))
+
+    def explained(self, split: str) -> Targets:
+        """The class that every map of the split explains."""
+        return self.logits(split).argmax(1) if self.study.explain == "predicted" else self.data[split].targets
+
+    def views(self) -> list[View]:
+        """The rows of the report."""
+        return [
+            View(name, each.maps or name, each.post) for each in self.study.attribution_methods for name in each.gives
+        ]
+
+    def entries(self) -> list[MethodEntry]:
+        """The methods that make maps."""
+        return [each for each in self.study.attribution_methods if each.maps is None]
+
+    def map_path(self, name: str, split: str) -> Path:
+        """The map file of this name."""
+        return self.folder / "maps" / f"{name}-{split}.h5"
+
+    def provenance(self, entry: MethodEntry, name: str, split: str) -> dict[str, Any]:
+        """What the maps of this name are made from."""
+        return {
+            "split": split,
+            "data": self.data_digest[split],
+            "network": self.network_digest,
+            "method": entry.call.identity(),
+            "batched": entry.batched,
+            "output": name if entry.outputs else "",
+            "explain": self.study.explain,
+            "seed": self.study.seed,
+        }
+
+    def store(self, name: str, split: str) -> MapStore:
+        """The finished maps of this name, verified to be this study's."""
+        entry = next(each for each in self.entries() if name in each.gives)
+        return MapStore(self.map_path(name, split), self.provenance(entry, name, split), len(self.data[split]))
+
+    def case(
+        self, maps: Mapping[str, MapStore], *, network: bool, checkpoint: Path | None, cache: dict[Any, Any]
+    ) -> Case:
+        """What a probe is called with."""
+        study = self.study
+        return Case(
+            build=self.build,
+            network=self.network if network else None,
+            data=self.data,
+            explained=self.explained("test") if network else self.data["test"].targets,
+            maps=maps,
+            mean=self.mean,
+            fit=study.fit,
+            seed=study.seed,
+            rows=study.rows,
+            device=self.device,
+            checkpoint=checkpoint,
+            advance=execute.advance,
+            cache=cache,
+        )
+
+    @cached_property
+    def results(self) -> Results:
+        """What is measured so far."""
+        return Results(self.folder)
+
+    def _held(self, name: str, split: Split) -> Split:
+        """The same split, its images where the memory budget wants them."""
+        size = int(np.prod(split.images.shape))
+        fits = size <= self.study.memory_gb * 1e9
+        if isinstance(split.images, Tensor):
+            if fits:
+                return replace(split, images=split.images.to(self.device))
+            return replace(split, images=self._packed(name, split.images))
+        if fits:
+            return replace(split, images=split.images.take(torch.arange(len(split))).to(self.device))
+        return split
+
+    def _packed(self, name: str, images: Tensor) -> Rows:
+        mark = {"images": digest(images)}
+        path = self.folder / "data" / f"{name}-{mark['images']}.h5"
+        return packed(path, "images", mark) or pack(
+            path, "images", tuple(images.shape), (block.numpy(force=True) for block in images.split(1024)), mark
+        )
+
+
+@functools.cache
+def engine() -> str:
+    """A digest of the code that every number depends on."""
+    return key({name: source_digest(name) for name in ENGINE})
+
+
+def surroundings(run: Run) -> dict[str, Any]:
+    """What goes into every result line besides the number: device, versions, commit."""
+    device = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else _processor()
+    return {"device": device, "versions": versions(), "commit": _commit()}
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Of what the numbers were made with."""
+    return {
+        "efface": efface.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+@functools.cache
+def _commit() -> str:
+    folder = Path(efface.__file__).parent
+    try:
+        found = subprocess.run(  # noqa: S603  a fixed command
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"],  # noqa: S607  whichever git the user has
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except OSError:
+        return ""
+    return found.stdout.strip()
+
+
+@functools.cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.machine()
+
+
+def _readable(path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    return path
+
+
+def _checked_data(call: Call, splits: Any) -> dict[str, Split]:
+    if not isinstance(splits, dict) or "test" not in splits or not all(isinstance(s, Split) for s in splits.values()):
+        raise ValueError(f"data: {call.call} returned no dict of Split with a 'test' in it; see efface.types.Split")
+    for name, split in splits.items():
+        if len(split.images.shape) != 4 or split.images.shape[0] != len(split.targets):
+            raise ValueError(
+                f"data: {call.call}, split '{name}': images have shape {tuple(split.images.shape)} for {len(split.targets)} targets, "
+                "expected n c h w and n targets"
+            )
+        if isinstance(split.images, Tensor) and split.images.dtype != torch.uint8:
+            raise ValueError(
+                f"data: {call.call}, split '{name}': images are {split.images.dtype}, expected uint8 (0 to 255)"
+            )
+    return splits
+
+
+def _split_digest(split: Split) -> str:
+    parts = {"images": digest(split.images), "targets": digest(split.targets)}
+    if split.masks is not None:
+        parts["masks"] = digest(split.masks)
+    if split.validation is not None:
+        parts["validation"] = digest(split.validation)
+    return key(parts)
+
+
+def check_classes(logits: Tensor, split: Split, name: str) -> None:
+    """ValueError where a network has fewer classes than the data."""
+    classes = int(split.targets.max()) + 1
+    if logits.ndim != 2 or logits.shape[1] < classes:
+        found = logits.shape[1] if logits.ndim == 2 else tuple(logits.shape[1:])
+        raise ValueError(
+            f"model: gives {found} classes, but the {name} data have {classes}; set model.kwargs.num_classes={classes}"
+        )

@@ -1,0 +1,74 @@
+"""The words: what a tensor means is said once, here, and checked wherever a signature uses it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+Images = Float[Tensor, "n c h w"]
+"""Images in [0, 1]; normalisation is the network's first layer."""
+StoredImages = UInt8[Tensor, "n c h w"]
+"""Images as they are kept: 8 bits a channel."""
+Targets = Int[Tensor, " n"]
+Maps = Float[Tensor, "n h w"] | Float[Tensor, "n c h w"]
+"""Attributions, signed unless the method says otherwise."""
+Ranks = Int[Tensor, "n h w"] | Int[Tensor, "n c h w"]
+"""0 = most relevant; a permutation of the image's units."""
+Mask = Bool[Tensor, "n h w"] | Bool[Tensor, "n c h w"]
+"""True = removed."""
+Seeds = Int[Tensor, " n"]
+"""One seed an image: the same draws in any batch."""
+
+Order = Literal["most_first", "least_first"]
+Unit = Literal["pixel", "feature"]
+
+Method = Callable[..., Maps]
+Imputer = Callable[..., Images]
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """Rows that live in a file: see `efface.rows.Rows`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def take(self, rows: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and their classes. Row i of a map file is row i of its split, for ever.
+
+    images: uint8 n c h w, in memory or in a file.
+    targets: int64 n.
+    classes: their names, in the order of the targets; may be empty.
+    masks: True where the true object is, n h w; only where the data know it.
+    validation: row numbers of a part of the training rows that no training sees.
+    """
+
+    images: Tensor | Stored
+    targets: Tensor
+    classes: tuple[str, ...] = ()
+    masks: Tensor | None = None
+    validation: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        _, c, h, w = self.images.shape
+        return c, h, w
+
+    @property
+    def training(self) -> Tensor:
+        """Row numbers that a training may see: all but the validation rows."""
+        seen = torch.ones(len(self), dtype=torch.bool)
+        if self.validation is not None:
+            seen[self.validation] = False
+        return seen.nonzero().flatten()
