@@ -1,3 +1,3 @@
-"""efface: does an attribution map tell the truth about an image classifier?"""
+"""Does an attribution map tell the truth about an image classifier? Erase what it calls important, and see."""
 
 __version__ = "0.1.0"

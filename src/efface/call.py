@@ -49,7 +49,7 @@ class Call(BaseModel):
         return resolve(self.call)
 
     def check(self, positional: Sequence[str], offered: Sequence[str] = ()) -> None:
-        """Bind to the signature as it will be called: these positional arguments, the kwargs, and `offered` if wanted."""
+        """Bind to the signature as it will be called: positional arguments, the kwargs, and `offered` if wanted."""
         target = self.resolve()
         if not callable(target):
             raise ValueError(f"'{self.call}' is a {type(target).__name__}, expected something to call")
@@ -130,7 +130,7 @@ def source_digest(name: str) -> str:
         if not _is_installed(module):
             queue += [other for other in _imports(tree, module) if _is_own(other, name)]
         code[each] = ast.unparse(_without_docstrings(tree))
-    top = sys.modules.get(name.split(".")[0])
+    top = sys.modules.get(name.split(".", maxsplit=1)[0])
     whole = hashlib.sha256(str(getattr(top, "__version__", "")).encode() if top and _is_installed(top) else b"")
     for each in sorted(code):
         whole.update(code[each].encode())
@@ -154,7 +154,7 @@ def _exists(name: str) -> bool:
 def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as error:  # whatever a module may raise while it is imported is the user's own error, to be shown
+    except Exception as error:  # whatever it raises is the user's own error, to be shown
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{last.filename}:{last.lineno}"
         raise ValueError(f"importing '{name}' fails: {type(error).__name__}: {error} ({where})") from error
@@ -175,20 +175,19 @@ def _missing(
     try:
         signature.bind(*positional, **given)
     except TypeError as error:
-        if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()) or set(given) <= set(
-            signature.parameters
-        ):
+        parameters = signature.parameters.values()
+        if any(p.kind is p.VAR_KEYWORD for p in parameters) or set(given) <= set(signature.parameters):
             asked = f"({', '.join(positional)})" if positional else "no positional arguments"
             return [f"{call} cannot be called with {asked} and {', '.join(given) or 'no settings'}: {error}"]
     return []
 
 
 def _wrong_types(target: Any, kwargs: dict[str, Any]) -> list[str]:
-    """Plainly annotated settings (numbers, words, flags, lists of them) are checked; others are the callee's business."""
+    """Plainly annotated settings (numbers, words, flags, lists of them) are checked; others are the callee's."""
     function = target.__init__ if inspect.isclass(target) else target
     try:
         hints = typing.get_type_hints(function)
-    except Exception:  # annotations may name anything, and need not resolve
+    except Exception:  # noqa: BLE001  annotations may name anything, and need not resolve
         return []
     problems = []
     for name, value in kwargs.items():
@@ -205,7 +204,7 @@ def _wrong_types(target: Any, kwargs: dict[str, Any]) -> list[str]:
 
 
 def _is_plain(hint: Any) -> bool:
-    if typing.get_origin(hint) in (typing.Literal,):
+    if typing.get_origin(hint) is typing.Literal:
         return True
     parts = [part for part in typing.get_args(hint) if part is not Ellipsis]
     return all(map(_is_plain, parts)) if parts else hint in (int, float, str, bool, type(None), list, tuple, dict)
@@ -246,8 +245,8 @@ def _is_own(other: str, name: str) -> bool:
     module = sys.modules.get(other)
     if module is None or not getattr(module, "__file__", None):
         return False
-    same = other.split(".")[0] == name.split(".")[0]
-    return same or (other.split(".")[0] != "efface" and not _is_installed(module))
+    same = other.split(".", maxsplit=1)[0] == name.split(".", maxsplit=1)[0]
+    return same or (other.split(".", maxsplit=1)[0] != "efface" and not _is_installed(module))
 
 
 def _is_installed(module: ModuleType) -> bool:
@@ -266,7 +265,6 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
             and body
             and isinstance(body[0], ast.Expr)
             and isinstance(body[0].value, ast.Constant)
-        ):
-            if isinstance(body[0].value.value, str):
-                body[:] = body[1:] or [ast.Pass()]
+        ) and isinstance(body[0].value.value, str):
+            body[:] = body[1:] or [ast.Pass()]
     return tree

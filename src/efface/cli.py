@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-
 STAGES = {
     "check": "read the study, try every method on two images, print the plan; computes nothing that is kept",
     "train": "train the network that is explained",
@@ -27,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # torch takes seconds to import: -h and slips are answered at once
     from efface.stages import pipeline
 
-    sys.path.insert(0, os.getcwd())  # so that a method in the user's own folder is importable
+    sys.path.insert(0, str(Path.cwd()))  # so that a method in the user's own folder is importable
     try:
         study = read(options.study, options.overrides)
         if options.metrics:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
@@ -35,6 +36,11 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length
 Post = tuple[Annotated[Call, bound("maps")], ...]
 ImputerCall = Annotated[Call, bound("images", "removed", offered=("mean",))]
 METHOD_OFFERS = ("seeds", "rows", "masks")
+
+
+def _word(value: object) -> object:
+    """YAML reads the word true as a truth value."""
+    return {True: "true", False: "false"}.get(value, value) if isinstance(value, bool) else value
 
 
 class Strict(BaseModel):
@@ -125,7 +131,7 @@ class Study(Strict):
     model: Annotated[Call, bound()]
     weights: Path | None = None
     fit: Fit | None = None
-    explain: Literal["predicted", "true"] = "predicted"
+    explain: Annotated[Literal["predicted", "true"], BeforeValidator(_word)] = "predicted"
     attribution_methods: tuple[MethodEntry, ...] = Field(min_length=1)
     post: Post = ()
     imputer: ImputerCall = Call(call="efface.impute.channel_mean")
@@ -174,7 +180,7 @@ def check(tree: Any, path: Path) -> Study:
         raise InvalidStudyError(
             f"{path}: {old[0]}: this is a configuration of the ROAR reference system; here one list "
             "'attribution_methods:' at the top level, with the same name, method and kwargs, serves every stage; "
-            "'train_cls' is 'model' and 'fit', 'percentiles' are 'fractions' from 0 to 1: see configs/cifar10_resnet8.yml"
+            "'train_cls' is 'model' and 'fit', 'percentiles' are 'fractions', 0 to 1: see configs/cifar10_resnet8.yml"
         )
     tree = {key: value for key, value in tree.items() if not str(key).startswith("x-")}
     try:
@@ -254,7 +260,7 @@ def _step(tree: Any, part: str) -> Any:
 
 def _explain(error: Any, tree: Any) -> list[str]:
     """One problem in the user's words: where, what was found, what to do."""
-    names = []
+    names: list[tuple[Any, Any]] = []
     for part in error["loc"]:
         if isinstance(part, str) and part[:9] in ("function-", "union_tag"):
             continue

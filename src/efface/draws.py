@@ -6,6 +6,7 @@ different noise. Here a number is a hash of (seed of the image, position), after
 
 import hashlib
 import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -15,24 +16,40 @@ from efface.types import Seeds
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit number: the step of SplitMix64
 _MIX = (-4658895280553007687, -7723592293110705685)  # its two multipliers, 0xBF58476D1CE4E5B9 and 0x94D049BB133111EB
+_PIECE = 1 << 15  # measured: numbers worked on at once, 256 KB, fastest on a CPU from 2^14 to 2^17
 
 
 def uniform(seeds: Seeds, shape: tuple[int, ...]) -> Float[Tensor, "n ..."]:
     """Numbers in [0, 1), float32, `shape` of them for each seed."""
-    return (_bits(seeds, shape) >> 40).bitwise_and_(0xFFFFFF).float().mul_(2.0**-24)
+    found = torch.empty(len(seeds), math.prod(shape), device=seeds.device)
+    for rows, columns, bits in _pieces(seeds, found.shape[1]):
+        found[rows, columns] = bits.bitwise_right_shift_(40).bitwise_and_(0xFFFFFF)
+    return found.mul_(2.0**-24).reshape(len(seeds), *shape)
 
 
 def normal(seeds: Seeds, shape: tuple[int, ...]) -> Float[Tensor, "n ..."]:
-    """Standard normal numbers, float32, `shape` of them for each seed (Box & Muller 1958)."""
-    bits = _bits(seeds, shape)
-    angle = (bits & 0xFFFFFF).double().mul_(2 * math.pi * 2.0**-24)
-    radius = ((bits >> 40) & 0xFFFFFF).double().add_(1.0).mul_(2.0**-24).log_().mul_(-2.0).sqrt_()
-    return radius.mul_(angle.cos_()).float()
+    """Standard normal numbers, float32, `shape` of them for each seed; at most 5.9 from 0.
+
+    About twice the cost of `torch.randn`. Source: Box & Muller 1958, both numbers of each pair.
+    """
+    count = math.prod(shape)
+    pairs = (count + 1) // 2
+    found = torch.empty(len(seeds), 2, pairs, device=seeds.device)
+    for rows, columns, bits in _pieces(seeds, pairs):
+        angle = bits.bitwise_and(0xFFFFFF).float().mul_(2 * math.pi * 2.0**-24)
+        bits.bitwise_right_shift_(40).bitwise_and_(0xFFFFFF)
+        radius = bits.float().add_(0.5).mul_(2.0**-24).log_().mul_(-2.0).sqrt_()  # + 0.5: no logarithm of 0
+        found[rows, 0, columns] = angle.cos().mul_(radius)
+        found[rows, 1, columns] = angle.sin_().mul_(radius)
+    return found.flatten(1)[:, :count].reshape(len(seeds), *shape)
 
 
 def keys(seeds: Seeds, count: int) -> Int[Tensor, "n count"]:
     """`count` random 64-bit numbers for each seed; sorting by them shuffles."""
-    return _bits(seeds, (count,))
+    found = torch.empty(len(seeds), count, dtype=torch.int64, device=seeds.device)
+    for rows, columns, bits in _pieces(seeds, count):
+        found[rows, columns] = bits
+    return found
 
 
 def fold(seeds: Seeds, number: int) -> Seeds:
@@ -51,21 +68,26 @@ def seed_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
-def _bits(seeds: Seeds, shape: tuple[int, ...]) -> Int[Tensor, "n ..."]:
-    count = math.prod(shape)
-    steps = torch.arange(1, count + 1, dtype=torch.int64, device=seeds.device) * _GOLDEN
-    return _mix(seeds[:, None] + steps).reshape(len(seeds), *shape)
+def _pieces(seeds: Seeds, count: int) -> Iterator[tuple[slice, slice, Tensor]]:
+    """`count` hashes for each seed, in pieces that stay in the processor's cache, each with its place."""
+    size = _PIECE if seeds.device.type == "cpu" else _PIECE << 8
+    steps = torch.arange(1, count + 1, dtype=torch.int64, device=seeds.device).mul_(_GOLDEN)
+    for first in range(0, len(seeds), high := max(1, size // max(1, count))):
+        rows = slice(first, first + high)
+        for left in range(0, count, size):
+            columns = slice(left, left + size)
+            yield rows, columns, _mix(seeds[rows, None] + steps[columns])
 
 
 def _mix(z: Tensor) -> Tensor:
-    z = (z ^ _shift(z, 30)) * _MIX[0]
-    z = (z ^ _shift(z, 27)) * _MIX[1]
-    return z ^ _shift(z, 31)
-
-
-def _shift(z: Tensor, by: int) -> Tensor:
-    """Shift right as an unsigned number would (torch's shift drags the sign along)."""
-    return (z >> by) & ((1 << (64 - by)) - 1)
+    """SplitMix64's last step, in place."""
+    spare = torch.empty_like(z)
+    for by, factor in ((30, _MIX[0]), (27, _MIX[1]), (31, 1)):
+        torch.bitwise_right_shift(z, by, out=spare)
+        z.bitwise_xor_(spare.bitwise_and_((1 << (64 - by)) - 1))  # as unsigned: torch's shift drags the sign along
+        if factor != 1:
+            z.mul_(factor)
+    return z
 
 
 def _wrap(number: int) -> int:

@@ -18,7 +18,12 @@ import torch
 Task = TypeVar("Task")
 Advance = Callable[[float], None]
 
-_advance: Advance = lambda amount: None  # noqa: E731  where this process reports progress to
+
+def _nowhere(_: float) -> None:
+    """Progress that nobody asked for."""
+
+
+_advance: Advance = _nowhere  # where this process reports progress to
 
 
 class Failure(NamedTuple):
@@ -43,7 +48,7 @@ def serial(
         for task in tasks:
             yield task, _outcome(work, task)
     finally:
-        _set_up(lambda _: None, before)
+        _set_up(_nowhere, before)
 
 
 def processes(
@@ -66,7 +71,7 @@ def processes(
         return
     context = multiprocessing.get_context("spawn")
     ticks = context.SimpleQueue()
-    draining = threading.Thread(target=_drain, args=(ticks, progress or (lambda _: None)), daemon=True)
+    draining = threading.Thread(target=_drain, args=(ticks, progress or _nowhere), daemon=True)
     draining.start()
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(ticks, threads))
     waiting: dict[Future[Any], Task] = {}
@@ -91,8 +96,8 @@ def _collect(waiting: dict["Future[Any]", Task]) -> Iterator[tuple[Task, Any]]:
             yield task, future.result()
         except BrokenProcessPool as error:
             raise ValueError(
-                "a worker process died (killed, or out of memory); what is finished is kept: run the same command again, "
-                "with fewer workers (executor.kwargs.workers=1) or a smaller 'rows' if memory was short"
+                "a worker process died (killed, or out of memory); what is finished is kept: run the same command "
+                "again, with fewer workers (executor.kwargs.workers=1) or a smaller 'rows' if memory was short"
             ) from error
 
 
@@ -106,7 +111,7 @@ def _outcome(work: Callable[[Task], Any], task: Task) -> Any:
 
 
 def _start_worker(ticks: Any, threads: int) -> None:
-    _set_up(lambda amount: ticks.put(amount), threads)
+    _set_up(ticks.put, threads)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

@@ -56,7 +56,7 @@ def streamed(gather: Gather, prepare: Prepare, device: torch.device, *, redrawn:
     """Gather the rows of the next batches from their files in a thread while the device works on this one."""
 
     def feed(rows: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
-        ahead: queue.Queue[object] = queue.Queue(maxsize=2)
+        ahead: queue.Queue[tuple[Tensor, Tensor | None, Tensor] | BaseException | None] = queue.Queue(maxsize=2)
         done = threading.Event()
 
         def read() -> None:
@@ -76,8 +76,7 @@ def streamed(gather: Gather, prepare: Prepare, device: torch.device, *, redrawn:
             while (item := ahead.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
-                images, maps, batch = item  # type: ignore[misc]
-                yield prepare(images, maps, batch, epoch if redrawn else 0)
+                yield prepare(*item, epoch if redrawn else 0)
         finally:
             done.set()
             while reader.is_alive():  # a reader that waits for room would wait for ever

@@ -5,14 +5,14 @@ and goes on from its last checkpoint ends at the same weights as one that ran th
 """
 
 import contextlib
-import os
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from pydantic import AfterValidator, BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
@@ -104,14 +104,17 @@ def fit(
         raise ValueError(
             "fit.keep is 'best', but the data have no validation rows; set data.kwargs.validation, e.g. 0.125"
         )
+    if not len(rows.training):
+        raise ValueError("fit: the data have no training rows; lower data.kwargs.validation, or raise the limit")
     with _own_random_state(device):
         torch.manual_seed(draws.seed_of(f"weights {seed}"))
         network = build().to(device)
         if settings.channels_last:
-            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network = network.to(memory_format=torch.channels_last)
         optimizer = settings.optimizer(network.parameters())
-        steps = settings.epochs * (-(-len(rows.training) // settings.batch_size))
-        schedule = settings.schedule(optimizer, total_steps=steps) if settings.schedule else None
+        steps = -(-len(_trained_on(rows.training, settings)) // settings.batch_size)
+        total = settings.epochs * (steps if settings.schedule_each == "step" else 1)
+        schedule = settings.schedule(optimizer, total_steps=total) if settings.schedule else None
         loss_of = _loss(settings.loss)
         state = _State(network, optimizer, schedule, checkpoint, fingerprint)
         targets = targets.to(device)
@@ -133,9 +136,7 @@ def fit(
     return Fitted(network.eval(), tuple(state.losses), tuple(state.accuracies), kept)
 
 
-def predict(
-    network: nn.Module, batches: Iterator[StoredImages] | list[StoredImages], *, precision: Precision = "fp32"
-) -> Float[Tensor, "n k"]:
+def predict(network: nn.Module, batches: Iterable[Tensor], *, precision: Precision = "fp32") -> Float[Tensor, "n k"]:
     """Logits of a feed's batches, float32, on the CPU. The network is left in eval mode."""
     network.eval()
     found = []
@@ -147,7 +148,10 @@ def predict(
 
 
 def crop(
-    padded: StoredImages, shifts: Int[Tensor, "n 2"] | None, flips: Bool[Tensor, " n"] | None, width: int
+    padded: UInt8[Tensor, "n c tall wide"],
+    shifts: Int[Tensor, "n 2"] | None,
+    flips: Bool[Tensor, " n"] | None,
+    width: int,
 ) -> StoredImages:
     """Cut each image's window out of its border, mirrored or not: one gather, no loop. None: the middle, unmirrored."""
     if shifts is None or flips is None:
@@ -178,31 +182,38 @@ def _epoch(
     order = rows[torch.randperm(len(rows), generator=generator)]
     shifts = torch.randint(0, 2 * settings.crop + 1, (len(order), 2), generator=generator)
     flips = (torch.rand(len(order), generator=generator) < 0.5) & settings.flip
-    if len(order) > 1 and len(order) % settings.batch_size == 1:
-        order = order[:-1]  # BatchNorm has no variance for a single image
+    order = _trained_on(order, settings)
+    # One transfer an epoch: a small network's step is as short as a handful of copies to the device.
+    shifts, flips = shifts.to(targets.device), flips.to(targets.device)
+    expected = targets.index_select(0, order.to(targets.device))
     network.train()
     total, at = torch.zeros((), device=targets.device), 0
-    augments = settings.crop > 0 or settings.flip
+    augments, classes = settings.crop > 0 or settings.flip, int(targets.max()) + 1
     for padded in feed(order, settings.batch_size, epoch):
         part = slice(at, at + len(padded))
-        moved = (shifts[part].to(padded.device), flips[part].to(padded.device)) if augments else (None, None)
-        images = to_float(crop(padded, *moved, settings.crop))
-        expected = targets[order[part].to(targets.device)]
-        loss = _step(network, images, expected, settings, optimizer, loss_of)
+        shift, flip = (shifts[part], flips[part]) if augments else (None, None)
+        images = to_float(crop(padded, shift, flip, settings.crop))
+        loss = _step(network, images, expected[part], classes, settings, optimizer, loss_of)
         if each_step is not None:
             each_step.step()
         total += loss * len(padded)
         at += len(padded)
     mean = float(total) / at
-    if mean != mean or mean in (float("inf"), float("-inf")):
+    if not math.isfinite(mean):
         raise ValueError(f"the loss is {mean} in epoch {epoch + 1}; lower the learning rate in fit.optimizer")
     return mean
+
+
+def _trained_on(order: Tensor, settings: Fit) -> Tensor:
+    """The rows of an epoch without a single one left over: BatchNorm has no variance for one image."""
+    return order[:-1] if len(order) > 1 and len(order) % settings.batch_size == 1 else order
 
 
 def _step(
     network: nn.Module,
     images: Images,
     expected: Targets,
+    classes: int,
     settings: Fit,
     optimizer: torch.optim.Optimizer,
     loss_of: Callable[[Tensor, Tensor], Tensor],
@@ -211,6 +222,11 @@ def _step(
         images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
         outputs = network(images)
+        if outputs.shape[1] < classes:
+            raise ValueError(
+                f"model: gives {outputs.shape[1]} classes, but the data have {classes}; "
+                f"set model.kwargs.num_classes={classes}"
+            )
         loss = loss_of(outputs, expected)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -257,7 +273,7 @@ class _State:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             temporary = self.path.with_name(self.path.name + ".new")
             torch.save(self._dump(), temporary)
-            os.replace(temporary, self.path)
+            temporary.replace(self.path)
 
     def restore(self, keep: str) -> None:
         """Give the network the weights that are kept."""
@@ -281,18 +297,19 @@ class _State:
         device = next(self.network.parameters()).device
         try:
             found = torch.load(path, map_location=device, weights_only=True)
-        except Exception as error:  # torch names a damaged file in many ways
+            if found["fingerprint"] != self.fingerprint:
+                return
+            self.network.load_state_dict(found["network"])
+            self.optimizer.load_state_dict(found["optimizer"])
+            if self.schedule is not None:
+                self.schedule.load_state_dict(found["schedule"])
+            self.epoch, self.best, self.best_epoch = found["epoch"], found["best"], found["best_epoch"]
+            self.losses, self.accuracies = found["losses"], found["accuracies"]
+        except Exception as error:  # torch names a damaged or foreign file in many ways
             raise ValueError(
-                f"{path}: not a readable checkpoint ({error}); delete it to train from the start"
+                f"{path}: not a checkpoint of this training ({' '.join(str(error).split())[:200]}); "
+                "delete it to train from the start"
             ) from error
-        if found["fingerprint"] != self.fingerprint:
-            return
-        self.network.load_state_dict(found["network"])
-        self.optimizer.load_state_dict(found["optimizer"])
-        if self.schedule is not None:
-            self.schedule.load_state_dict(found["schedule"])
-        self.epoch, self.best, self.best_epoch = found["epoch"], found["best"], found["best_epoch"]
-        self.losses, self.accuracies = found["losses"], found["accuracies"]
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What takes the place of a removed pixel: (images, removed) -> images. Only removed places are used of what they return.
+"""What takes the place of a removed pixel: (images, removed) -> images; only the removed places of it are used.
 
 A keyword-only parameter `mean` is handed over: the data set's channel means.
 """

@@ -1,7 +1,7 @@
 """MapStore: the maps of one method on one split, in one HDF5 file that survives kill -9.
 
 The file holds `maps` (float32, contiguous, so it is memory-mapped; or `seeds`, int64, of a ranking that is drawn anew
-each epoch), `targets` (the class each map explains), `crc` and `done` (a checksum and a flag a row). Its attribute
+each epoch), `targets` (the class each map explains), `crc` and `done` (a checksum of map and target and a flag a row). Its attribute
 `provenance` says what it was made from; a file made from something else is never read as if it were this one.
 """
 
@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from efface.rows import SAMPLED_ROWS, Rows, create, open_file
+from efface.rows import SAMPLED_ROWS, Rows, create_file, open_file, write
 from efface.types import Maps, Targets
 
 FORMAT = 1
@@ -71,11 +71,10 @@ class MapStore:
         chosen = np.arange(len(self))
         if self.path.stat().st_size > 1 << 32:
             chosen = np.linspace(0, len(self) - 1, SAMPLED_ROWS).round().astype(np.int64)
-        with open_file(self.path) as file:
-            expected = file["crc"][:]
-        data = self._rows.numpy()
+        expected = Rows(self.path, "crc").numpy()
+        data, targets = self._rows.numpy(), self.targets.numpy()
         for row in chosen:
-            if zlib.crc32(np.ascontiguousarray(data[row]).data) != expected[row]:
+            if _checksum(data[row], targets[row]) != expected[row]:
                 raise ValueError(
                     f"{self.path}: row {row} is damaged (its checksum differs); delete it and extract again"
                 )
@@ -87,66 +86,82 @@ class MapWriter:
     def __init__(self, path: Path, provenance: Mapping[str, Any], targets: Targets, sample: Tensor) -> None:
         """Open what an earlier writer left, or start. sample: one row of what is to come, for its shape and kind."""
         self.path, self.partial = path, partial(path)
-        kind = "maps" if sample.is_floating_point() else "seeds"
+        kind: Kind = "maps" if sample.is_floating_point() else "seeds"
         shape = (len(targets), *sample.shape)
-        self.file = self._resume(provenance, kind, shape) or self._start(provenance, targets, kind, shape)
-        self.data, self.flags, self.crc = self.file[kind], self.file["done"], self.file["crc"]
-        self.done: np.ndarray = self.flags[:].astype(bool)
+        with _writing(self.partial):
+            if not self._is_resumable(provenance, kind, shape):
+                self._start(provenance, targets, kind, shape)
+            self.file = self.partial.open("r+b", buffering=0)
+        self.data, self.flags, self.crc = (Rows(self.partial, name) for name in (kind, "done", "crc"))
+        self.targets = targets.numpy(force=True)
+        self.done: np.ndarray = self.flags.numpy().astype(bool)
 
     def write(self, first: int, rows: Tensor) -> None:
         """Rows from `first` on: the data reach the system before the flags that vouch for them."""
-        block = np.ascontiguousarray(rows.numpy(force=True).astype(self.data.dtype))
-        part = slice(first, first + len(block))
-        self.data[part] = block
-        self.crc[part] = [zlib.crc32(row.data) for row in block.reshape(len(block), -1)]
-        self.file.flush()
-        self.flags[part] = 1
-        self.file.flush()
-        self.done[part] = True
+        block = np.ascontiguousarray(rows.numpy(force=True), self.data.dtype)
+        sums = np.array([_checksum(*each) for each in zip(block, self.targets[first:], strict=False)], np.uint32)
+        with _writing(self.partial):
+            write(self.file, self.data, first, block)
+            write(self.file, self.crc, first, sums)
+            write(self.file, self.flags, first, np.ones(len(block), np.uint8))
+        self.done[first : first + len(block)] = True
 
     def close(self) -> None:
         """Rename to the final name; only whole files get it."""
         assert self.done.all()
-        self.file.close()
-        with self.partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(self.partial, self.path)
+        with _writing(self.partial):
+            os.fsync(self.file.fileno())
+            self.file.close()
+            self.partial.replace(self.path)
 
     def abandon(self) -> None:
         """Close the file as it is; what it holds is gone on from."""
-        with contextlib.suppress(Exception):  # the disk may be full, and the first error is the one to report
-            self.file.close()
+        self.file.close()
 
-    def _resume(self, provenance: Mapping[str, Any], kind: Kind, shape: tuple[int, ...]) -> h5py.File | None:
+    def _is_resumable(self, provenance: Mapping[str, Any], kind: Kind, shape: tuple[int, ...]) -> bool:
         if not self.partial.exists():
-            return None
+            return False
         try:
-            file = open_file(self.partial, "r+")
-        except ValueError:  # killed before its first flush: nothing in it yet
-            return None
-        whole = {kind, "done", "crc", "targets"} <= set(file) and "whole" in file.attrs
-        if whole and not differences(read_provenance(file, self.partial), provenance) and file[kind].shape == shape:
-            return file
-        file.close()
-        return None
+            with open_file(self.partial) as file:
+                whole = {kind, "done", "crc", "targets"} <= set(file) and file[kind].shape == shape
+                return whole and not differences(read_provenance(file, self.partial), provenance)
+        except ValueError:  # killed while it was laid out: nothing in it yet
+            return False
 
-    def _start(self, provenance: Mapping[str, Any], targets: Targets, kind: Kind, shape: tuple[int, ...]) -> h5py.File:
-        self.partial.parent.mkdir(parents=True, exist_ok=True)
-        file = h5py.File(self.partial, "w")
-        try:
-            create(file, kind, shape, np.float32 if kind == "maps" else np.int64)
-            create(file, "targets", (shape[0],), np.int64)[:] = targets.numpy(force=True)
-            create(file, "crc", (shape[0],), np.uint32)
-            create(file, "done", (shape[0],), np.uint8)
-            file.attrs["format"] = FORMAT
-            file.attrs["provenance"] = json.dumps(provenance, sort_keys=True)
-            file.attrs["versions"] = f"torch {torch.__version__}, h5py {h5py.__version__}, numpy {np.__version__}"
-            file.attrs["whole"] = True  # everything but the rows is there
-            file.flush()
-        except BaseException:
-            file.close()
-            raise
-        return file
+    def _start(self, provenance: Mapping[str, Any], targets: Targets, kind: Kind, shape: tuple[int, ...]) -> None:
+        n = shape[0]
+        arrays = {
+            kind: (shape, np.float32 if kind == "maps" else np.int64),
+            "targets": ((n,), np.int64),
+            "crc": ((n,), np.uint32),
+            "done": ((n,), np.uint8),
+        }
+        attributes = {
+            "format": FORMAT,
+            "provenance": json.dumps(provenance, sort_keys=True),
+            "versions": f"torch {torch.__version__}, h5py {h5py.__version__}, numpy {np.__version__}",
+        }
+        laid_out = self.partial.with_name(self.partial.name + ".new")
+        create_file(laid_out, arrays, attributes)
+        with laid_out.open("r+b", buffering=0) as file:
+            write(file, Rows(laid_out, "targets"), 0, targets.numpy(force=True))
+        laid_out.replace(self.partial)
+
+
+def _checksum(row: np.ndarray, target: np.integer) -> int:
+    """Of a row and of the class that it explains."""
+    return zlib.crc32(np.ascontiguousarray(row).data, int(target) & 0xFFFFFFFF)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot be written ({error.strerror or error}); make room, raise the limit, or give this study "
+            "another folder with out=...: what is finished is kept, the same command goes on from it"
+        ) from error
 
 
 def partial(path: Path) -> Path:

@@ -10,7 +10,7 @@ from efface.types import Images, Imputer, Maps, Mask, Order, Ranks, Seeds, Store
 
 
 def rank(maps: Maps, seeds: Seeds) -> Ranks:
-    """Rank every image's units by relevance: 0 = most relevant. Equal values are ordered by a shuffle of the image's seed.
+    """Rank every image's units by relevance, 0 = most relevant; equal values by a shuffle of the image's seed.
 
     By position, ties would be erased as a fixed block of rows, whatever the method says (constant maps, the zeros of
     a ReLU'd map). int16 where the units fit, else int32.
@@ -78,7 +78,7 @@ def for_unit(maps: Maps, unit: Unit, channels: int) -> Maps:
         return maps[:, 0]
     if unit == "feature" and (maps.ndim == 3 or maps.shape[1] != channels):
         raise ValueError(
-            f"maps have shape {tuple(maps.shape[1:])} after 'post', but unit 'feature' ranks every one of {channels} channels; "
+            f"maps have shape {tuple(maps.shape[1:])} after 'post', but unit 'feature' ranks all {channels} channels; "
             "take channel_sum and channel_max out of 'post', or set unit: pixel"
         )
     return maps

@@ -86,7 +86,7 @@ class Perturb:
 
     def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
         """Forward rows."""
-        return case_rows["test"]
+        return float(case_rows["test"])
 
     def identity(self) -> dict[str, Any]:
         return {"probe": "perturb"} | self.erasure.identity()
@@ -119,7 +119,7 @@ class Retrain:
     def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:
         """Forward rows: a training step counts three (forward, and backward about twice that)."""
         assert fit_settings is not None
-        return 3 * fit_settings.epochs * case_rows["train"] + case_rows["test"]
+        return float(3 * fit_settings.epochs * case_rows["train"] + case_rows["test"])
 
     def identity(self) -> dict[str, Any]:
         return {"probe": "retrain", "repeat": self.repeat} | self.erasure.identity()
@@ -139,11 +139,11 @@ class Retrain:
             device=case.device,
             checkpoint=case.checkpoint,
             fingerprint=case.checkpoint.stem if case.checkpoint else "",
-            advance=lambda epochs: case.advance(3 * epochs * len(train)),
+            advance=lambda epochs: case.advance(3.0 * epochs * len(train)),
         )
         seen = erased_feed(case, "test", self.erasure, width=0, whole=False)
         logits = predict(fitted.network, seen(torch.arange(len(test)), case.rows, 0), precision=case.fit.precision)
-        case.advance(len(test))
+        case.advance(float(len(test)))
         return _score(logits, test.targets, test.targets)
 
 
@@ -158,7 +158,7 @@ def _score(logits: Tensor, targets: Targets, asked: Targets) -> Score:
 def _counted(batches: Iterator[StoredImages], advance: Callable[[float], None]) -> Iterator[StoredImages]:
     for batch in batches:
         yield batch
-        advance(len(batch))
+        advance(float(len(batch)))
 
 
 def erased_feed(case: Case, split: str, erasure: Erasure, *, width: int, whole: bool) -> Feed:
@@ -168,7 +168,7 @@ def erased_feed(case: Case, split: str, erasure: Erasure, *, width: int, whole: 
     redrawn = store is not None and store.kind == "seeds" and split == "train"
     if isinstance(images, Tensor):
         ranks = _ranks(case, split, store, erasure) if store is not None and not redrawn else None
-        prepare = _prepare(case, split, erasure, store if ranks is None else None, width)
+        prepare = _prepare(case, erasure, store if ranks is None else None, width)
 
         def gather(rows: Tensor) -> tuple[Tensor, Tensor | None]:
             beside = ranks if ranks is not None else store
@@ -181,10 +181,10 @@ def erased_feed(case: Case, split: str, erasure: Erasure, *, width: int, whole: 
     def gather_files(rows: Tensor) -> tuple[Tensor, Tensor | None]:
         return take(images, rows), None if store is None else store.take(rows)
 
-    return streamed(gather_files, _prepare(case, split, erasure, store, width), case.device, redrawn=redrawn)
+    return streamed(gather_files, _prepare(case, erasure, store, width), case.device, redrawn=redrawn)
 
 
-def _prepare(case: Case, split: str, erasure: Erasure, store: MapStore | None, width: int) -> Prepare:
+def _prepare(case: Case, erasure: Erasure, store: MapStore | None, width: int) -> Prepare:
     """Ranks (or maps, where `store` is given: they are ranked here) and images become erased, padded, 8-bit images."""
     imputer = _imputer(erasure.imputer, case.mean.to(case.device))
 

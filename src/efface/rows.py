@@ -2,13 +2,15 @@
 
 HDF5 stores an unfiltered, contiguous data set as one run of bytes at a known offset, so any HDF5 tool reads the file
 and we read it as a memory map: shuffled batches of small rows come out about 28 times faster than through h5py.
+HDF5 lays the file out, rows are written past it: its library crashes the process when the disk or a limit is full.
 """
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -20,6 +22,7 @@ from efface.types import Stored
 
 SAMPLED_ROWS = 4096
 """A digest reads at most this many rows, evenly spaced: files of any size are verified in seconds."""
+_METADATA = 1 << 18  # room beside the rows for what HDF5 writes itself: a few KB, and attributes
 
 
 class Rows:
@@ -33,11 +36,11 @@ class Rows:
                     f"{path}: holds no data set '{name}', only {', '.join(file) or 'nothing'}; delete the file"
                 )
             data = file[name]
-            self._offset = data.id.get_offset()
-            if self._offset is None:
+            self.offset = data.id.get_offset()
+            if self.offset is None:
                 raise ValueError(f"{path}: '{name}' is chunked or empty, expected contiguous rows; delete the file")
             self.shape, self.dtype = tuple(data.shape), data.dtype
-        need = self._offset + int(np.prod(self.shape)) * self.dtype.itemsize
+        need = self.offset + int(np.prod(self.shape)) * self.dtype.itemsize
         if self.path.stat().st_size < need:
             raise ValueError(f"{path}: is cut short, {self.path.stat().st_size} of {need} bytes; delete the file")
         self._map: np.memmap | None = None
@@ -51,7 +54,7 @@ class Rows:
     def numpy(self) -> np.memmap:
         """The rows as a read-only array that reads the file where it is touched."""
         if self._map is None:
-            self._map = np.memmap(self.path, self.dtype, "r", self._offset, self.shape)
+            self._map = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
         return self._map
 
     def take(self, rows: Int[Tensor, " n"]) -> Tensor:
@@ -64,25 +67,78 @@ def take(source: Tensor | Stored, rows: Int[Tensor, " n"]) -> Tensor:
     return source.index_select(0, rows.to(source.device)) if isinstance(source, Tensor) else source.take(rows)
 
 
+def create_file(
+    path: Path, arrays: Mapping[str, tuple[tuple[int, ...], Any]], attributes: Mapping[str, Any] | None = None
+) -> None:
+    """A file with these data sets (shape and type each), all zero, and room on the disk for all of it; else OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    size = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in arrays.values())
+    try:
+        reserve(path, size + _METADATA)
+        with open_file(path, "w") as file:
+            for name, (shape, dtype) in arrays.items():
+                create(file, name, shape, dtype)
+            file.attrs.update(attributes or {})
+        reserve(path, path.stat().st_size)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
 def create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
-    """A data set that a memory map can read: its bytes reserved at once, neither chunks nor filters."""
+    """A data set that a memory map can read: its bytes reserved at once, neither chunks nor filters nor times."""
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plist.set_layout(h5py.h5d.CONTIGUOUS)
     plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    plist.set_fill_time(h5py.h5d.FILL_TIME_ALLOC)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)  # new bytes of a file are zero anyway
+    plist.set_obj_track_times(False)
     space, kind = h5py.h5s.create_simple(shape), h5py.h5t.py_create(np.dtype(dtype))
     h5py.h5d.create(file.id, name.encode(), kind, space, plist)
     return file[name]
 
 
-def open_file(path: Path, mode: str = "r") -> h5py.File:
-    """An HDF5 file, or one clear sentence about what is wrong with it."""
+def reserve(path: Path, size: int) -> None:
+    """At least `size` bytes of the disk for this file; OSError where there is no room, or a limit forbids it."""
+    with path.open("ab") as file:
+        try:
+            if file.tell() < size:
+                os.ftruncate(file.fileno(), size)
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def write(file: BinaryIO, rows: Rows, first: int, block: np.ndarray) -> None:
+    """Put a block over the rows from `first` on, in a file opened for reading and writing, unbuffered."""
+    data = np.ascontiguousarray(block, rows.dtype)
+    assert data.shape[1:] == rows.shape[1:]
+    assert first + len(data) <= len(rows)
+    left = memoryview(data.reshape(-1)).cast("B")
+    at = rows.offset + first * (data.nbytes // max(1, len(data)))
+    while left:
+        done = os.pwrite(file.fileno(), left, at)
+        left, at = left[done:], at + done
+
+
+@contextlib.contextmanager
+def open_file(path: Path, mode: str = "r") -> Iterator[h5py.File]:
+    """An HDF5 file, or one clear sentence about what is wrong with it, also where that shows only while it is read."""
     if mode == "r" and not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        return h5py.File(path, mode)
+        file = h5py.File(path, mode)
     except OSError as error:
+        if error.errno is not None:  # the system's: no permission, no such folder, no room
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise ValueError(f"{path}: not a readable HDF5 file ({error}); delete it and run the stage again") from error
+    with file:
+        try:
+            yield file
+        except (KeyError, TypeError, RuntimeError, OSError) as error:
+            if mode != "r" or getattr(error, "errno", None) is not None:
+                raise
+            raise ValueError(f"{path}: is damaged ({error}); delete it and run the stage again") from error
 
 
 def pack(
@@ -93,22 +149,18 @@ def pack(
     The file carries `attributes` and two digests: `digest`, of all bytes, and `sample`, of evenly spaced rows.
     """
     partial = path.with_name(path.name + ".partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole, at = _start(shape, np.dtype(np.uint8)), 0
-    with open_file(partial, "w") as file:
-        data = create(file, name, shape, np.uint8)
-        for block in blocks:
-            data[at : at + len(block)] = block
-            whole.update(np.ascontiguousarray(block).data)
-            at += len(block)
-        if at != shape[0]:
-            raise ValueError(f"{partial}: got {at} rows, expected {shape[0]}; delete it and run the stage again")
-        file.attrs.update(attributes)
-        file.attrs["digest"] = whole.hexdigest()[:16]
-    sample = digest_sample(Rows(partial, name))
-    with open_file(partial, "r+") as file:
-        file.attrs["sample"] = sample
-    os.replace(partial, path)
+    create_file(partial, {name: (shape, np.uint8)}, attributes)
+    try:
+        rows = Rows(partial, name)
+        whole = _fill(rows, blocks)
+        reserve(partial, partial.stat().st_size + _METADATA)  # HDF5 cuts off what it does not need
+        with open_file(partial, "r+") as file:
+            file.attrs["digest"] = whole
+            file.attrs["sample"] = digest_sample(rows)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     return Rows(path, name)
 
 
@@ -152,6 +204,20 @@ def digest_sample(source: Rows) -> str:
     for first in range(0, count, 256):
         some.update(np.ascontiguousarray(source.numpy()[chosen[first : first + 256]]).data)
     return some.hexdigest()[:16]
+
+
+def _fill(rows: Rows, blocks: Iterable[np.ndarray]) -> str:
+    whole, at = _start(rows.shape, rows.dtype), 0
+    with rows.path.open("r+b", buffering=0) as file:
+        for block in blocks:
+            if at + len(block) <= len(rows):
+                write(file, rows, at, block)
+                whole.update(np.ascontiguousarray(block).data)
+            at += len(block)
+        os.fsync(file.fileno())
+    if at != len(rows):
+        raise ValueError(f"{rows.path}: got {at} rows, expected {len(rows)}; run the stage again")
+    return whole.hexdigest()[:16]
 
 
 def _start(shape: tuple[int, ...], dtype: np.dtype) -> "hashlib._Hash":

@@ -116,7 +116,7 @@ def _one(where: str, found: Any, images: Images) -> Tensor:
     bad = (~maps.isfinite()).flatten(1).any(1).nonzero().flatten()
     if len(bad):
         raise ValueError(
-            f"{where}: returned NaN or infinity for {len(bad)} of {n} images, the first is number {int(bad[0])} of its batch"
+            f"{where}: returned NaN or infinity for {len(bad)} of {n} images, first for number {int(bad[0])}"
         )
     return maps
 
@@ -129,7 +129,7 @@ def _described(found: Any) -> str:
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """A method that draws without `seeds` gets the same numbers for the same batch; the caller's generators are kept."""
+    """A method that draws without `seeds` gets the same numbers for the same batch; the caller's draws go on."""
     before, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002  what older methods draw from
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed % (1 << 63))

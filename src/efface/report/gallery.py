@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,8 +32,8 @@ class Gallery:
 
     images: Pictures
     labels: tuple[str, ...]
-    maps: dict[str, Relevances]
-    masked: dict[str, Pictures]
+    maps: Mapping[str, Relevances]
+    masked: Mapping[str, Pictures]
     fraction: float
 
 

@@ -1,5 +1,6 @@
 """Stage extract: the maps of every method on every split that a metric needs, one file each."""
 
+import contextlib
 import functools
 import time
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class Extract:
 
 def extract(run: Run) -> list[str]:
     """Extract what is not there yet; sentences on what failed."""
+    for task in left(run):
+        _adopt(run, task)
     tasks = left(run)
     if not tasks:
         return []
@@ -59,19 +62,17 @@ def extract(run: Run) -> list[str]:
                 keep_trace(run, f"extract {task.method} {task.split}", outcome)
             else:
                 run.results.append(_row(run, task, outcome))
-    say(
-        f"extracted {len(tasks) - len(failures)} of {len(tasks)} sets of maps in {duration(time.monotonic() - started)}: {run.folder / 'maps'}"
-    )
+    made, took = len(tasks) - len(failures), duration(time.monotonic() - started)
+    say(f"extracted {made} of {len(tasks)} sets of maps in {took}: {run.folder / 'maps'}")
     return failures
 
 
 def left(run: Run) -> list[Extraction]:
     """The extractions that are not there yet. ValueError: a file of that name holds maps of other data."""
-    tasks = []
+    tasks: list[Extraction] = []
     for split in splits(run):
-        for entry in run.entries():
-            if not all(_is_there(run, entry, name, split) for name in entry.gives):
-                tasks.append(Extraction(entry.name, split))
+        missing = [each for each in run.entries() if not all(_is_there(run, each, name, split) for name in each.gives)]
+        tasks += [Extraction(entry.name, split) for entry in missing]
     return tasks
 
 
@@ -104,7 +105,7 @@ def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
             maps = compute(rows)
             for name, writer in writers.items():
                 writer.write(first, maps[name])
-            advance(len(rows))
+            advance(float(len(rows)))
         for writer in writers.values():
             writer.close()
     except (OSError, RuntimeError) as error:
@@ -117,6 +118,18 @@ def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
     finally:
         for writer in writers.values():
             writer.abandon()
+
+
+def _adopt(run: Run, task: Extraction) -> None:
+    """Give the maps of a method that was renamed their new name: the same bytes, under both."""
+    entry = next(each for each in run.entries() if each.name == task.method)
+    for name in entry.gives:
+        path, expected = run.map_path(name, task.split), run.provenance(entry, name, task.split)
+        for other in () if path.exists() else sorted(path.parent.glob(f"*-{task.split}.h5")):
+            with contextlib.suppress(ValueError, OSError), open_file(other) as file:  # a broken one is no help
+                if not differences(read_provenance(file, other), expected):
+                    path.hardlink_to(other)
+                    break
 
 
 def _row(run: Run, task: Extraction, seconds: float) -> dict[str, Any]:
@@ -169,7 +182,7 @@ def _attribute(run: Run, method: Convention, split: str, budget: int, rows: Tens
 
 
 def seed_text(run: Run, method: Convention, split: str) -> str:
-    """What a method's draws belong to. The controls that shuffle share theirs: for a frozen network they are the same."""
+    """What a method's draws belong to. The controls that shuffle share theirs: to a frozen network they are one."""
     is_shuffle = method.call.call.startswith("efface.methods.control.random")
     return f"{run.study.seed} {split} {'random' if is_shuffle else method.call.text}"
 
@@ -184,7 +197,8 @@ def _is_there(run: Run, entry: MethodEntry, name: str, split: str) -> bool:
     foreign = {"split": split, "data": run.data_digest[split]}
     if wrong := differences({each: found.get(each) for each in foreign}, foreign):
         raise ValueError(
-            f"{path}: holds maps of other data: {wrong}; move it away or delete it, or give this study another folder with out=..."
+            f"{path}: holds maps of other data: {wrong}; move it away or delete it, "
+            "or give this study another folder with out=..."
         )
     if differences(found, expected):
         return False

@@ -14,7 +14,7 @@ from efface.maps import key as key_of
 from efface.metrics import Point
 from efface.results import Score
 from efface.rows import open_file
-from efface.stages.extract import here, keep_trace
+from efface.stages.extract import here, keep_trace, left
 from efface.stages.progress import bar, duration, say
 from efface.stages.run import Run, View, engine, surroundings
 from efface.stats import Curve
@@ -39,10 +39,7 @@ class Measure:
     def __call__(self, cell: Cell) -> tuple[Score, float]:
         """The score, and the seconds it took."""
         started, run = time.monotonic(), here(self.study)
-        maps = {}
-        if cell.view is not None:
-            retrains = not cell.probe.needs_network
-            maps = {split: run.store(cell.view.maps, split) for split in (("train", "test") if retrains else ("test",))}
+        maps = {split: run.store(name, split) for name, split in _reads(cell)}
         checkpoint = checkpoint_of(run, cell) if not cell.probe.needs_network else None
         case = run.case(maps, network=cell.probe.needs_network, checkpoint=checkpoint, cache=_RANKS)
         return cell.probe(case), time.monotonic() - started
@@ -52,8 +49,9 @@ _RANKS: dict[Any, Any] = {}
 
 
 def measure(run: Run) -> list[str]:
-    """Run what is not in the results yet; sentences on what failed."""
-    tasks = [cell for cell in cells(run) if cell.key not in run.results]
+    """Run what is not in the results yet and has its maps; sentences on what failed."""
+    missing = _missing(run)
+    tasks = [cell for cell in cells(run) if cell.key not in run.results and not missing & _reads(cell)]
     if not tasks:
         return []
     _verify(run, tasks)
@@ -70,9 +68,8 @@ def measure(run: Run) -> list[str]:
             score, seconds = outcome
             run.results.append(_row(run, cell, seconds), score)
             checkpoint_of(run, cell).unlink(missing_ok=True)
-    say(
-        f"{len(tasks) - len(failures)} of {len(tasks)} probes in {duration(time.monotonic() - started)}: {run.results.path}"
-    )
+    took = duration(time.monotonic() - started)
+    say(f"{len(tasks) - len(failures)} of {len(tasks)} probes in {took}: {run.results.path}")
     return failures
 
 
@@ -102,7 +99,7 @@ def fractions(run: Run, entry: MetricEntry) -> tuple[float, ...]:
 
 
 def points(run: Run, entry: MetricEntry, view: View) -> Iterator[Point]:
-    """The points of a view's curve, repeat by repeat. The view's own post beats the metric's, which beats the study's."""
+    """The points of a view's curve, repeat by repeat; the view's own post beats the metric's, that the study's."""
     for repeat in range(repeats(run, entry)):
         for fraction in fractions(run, entry):
             yield _point(run, entry, view, fraction, repeat)
@@ -132,9 +129,9 @@ def _curves(run: Run, entry: MetricEntry, view: View) -> list[Curve]:
     formula, across = entry.formula, fractions(run, entry)
     table: dict[str, list[list[np.ndarray]]] = {name: [] for name in formula.better}
     for repeat in range(repeats(run, entry)):
-        values = [_value(run, entry, view, _point(run, entry, view, fraction, repeat)) for fraction in across]
+        found_here = [_value(run, entry, view, _point(run, entry, view, fraction, repeat)) for fraction in across]
         for name in formula.better:
-            table[name].append([np.atleast_1d(value[name]) if value else np.array([np.nan]) for value in values])
+            table[name].append([np.atleast_1d(value[name]) if value else np.array([np.nan]) for value in found_here])
     found = []
     for name, better in formula.better.items():
         samples = max(len(each) for row in table[name] for each in row)
@@ -205,13 +202,21 @@ def _row(run: Run, cell: Cell, seconds: float) -> dict[str, Any]:
 
 def _verify(run: Run, tasks: list[Cell]) -> None:
     """Compare the map files about to be read with their checksums, before hours are spent on them."""
-    reads = {(cell.view.maps, split) for cell in tasks if cell.view for split in _splits(cell)}
-    for name, split in sorted(reads):
+    for name, split in sorted(set().union(*map(_reads, tasks))):
         run.store(name, split).verify()
 
 
-def _splits(cell: Cell) -> tuple[str, ...]:
-    return ("test",) if cell.probe.needs_network else ("train", "test")
+def _reads(cell: Cell) -> set[tuple[str, str]]:
+    """The maps that a probe needs, by name and split."""
+    if cell.view is None:
+        return set()
+    return {(cell.view.maps, split) for split in (("test",) if cell.probe.needs_network else ("train", "test"))}
+
+
+def _missing(run: Run) -> set[tuple[str, str]]:
+    """Maps whose extraction failed: what needs them waits, the rest is measured."""
+    gives = {entry.name: entry.gives for entry in run.entries()}
+    return {(name, task.split) for task in left(run) for name in gives[task.method]}
 
 
 def _is_redrawn(run: Run, view: View) -> bool:

@@ -40,11 +40,8 @@ def measure(study: Study) -> list[str]:
     with _working(study) as run:
         if not study.metrics:
             raise ValueError("metrics: the study names none; list some, or give --metrics roar,morf")
-        failures = _extracted(run)
-        if failures:
-            return failures
-        failures = measure_cells(run)
-        write_report(run)
+        failures = _extracted(run) + measure_cells(run)
+        write_report(run, anew=False)
         return failures
 
 
@@ -84,5 +81,7 @@ def _extracted(run: Run) -> list[str]:
 @contextlib.contextmanager
 def _working(study: Study) -> Iterator[Run]:
     with only_one(study.out):
-        (study.out / "study.yml").write_text(dump(study))
+        path, text = study.out / "study.yml", dump(study)
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
         yield Run(study)

@@ -1,13 +1,16 @@
 """Stage report: what the results say, as one page. Reads files, computes no new number."""
 
+from pathlib import Path
+
 import h5py
 import scipy
 import torch
 import torchvision
 
 from efface import draws
+from efface.call import source_digest
 from efface.config import dump
-from efface.maps import MapStore
+from efface.maps import MapStore, key
 from efface.masking import to_stored
 from efface.metrics import Point
 from efface.probes import Erasure, erased
@@ -19,14 +22,31 @@ from efface.stages.progress import say
 from efface.stages.run import Run, View, surroundings, versions
 from efface.types import Split
 
+FILES = ("report.html", "summary.csv", "curves.svg", "curves.pdf")
 _SHOWN = 6  # images of the gallery
 _GALLERY_FRACTION = 0.3
 
 
-def write_report(run: Run) -> None:
-    """Write report.html, summary.csv and the figures; say where they are."""
-    path = page.write(run.folder / "report", curves(run), _gallery(run), _facts(run))
-    say(f"report: {path}")
+def write_report(run: Run, *, anew: bool = True) -> None:
+    """Write report.html, summary.csv and the figures; say where they are.
+
+    anew: False leaves a report that was made from these results and this code as it is.
+    """
+    folder, made_from = run.folder / "report", _made_from(run)
+    mark = folder / ".made-from"
+    whole = mark.exists() and all((folder / name).exists() for name in FILES)
+    if anew or not whole or mark.read_text() != made_from:
+        mark.unlink(missing_ok=True)
+        page.write(folder, curves(run), _gallery(run), _facts(run))
+        mark.write_text(made_from)
+    say(f"report: {folder / 'report.html'}")
+
+
+def _made_from(run: Run) -> str:
+    """What the report shows, as a digest: the study, the results, the code and the page's own files."""
+    pages = {each.name: each.read_text() for each in Path(page.__file__).parent.glob("page.*") if each.suffix != ".py"}
+    what = {"study": dump(run.study), "results": run.results.rows, "code": source_digest(__name__), "pages": pages}
+    return key(what)
 
 
 def _facts(run: Run) -> page.Facts:
@@ -76,7 +96,7 @@ def _remarks(run: Run) -> tuple[str, ...]:
     frozen = [entry for entry in run.study.metrics if entry.formula.over == "images"]
     redrawn = [view.name for view in run.views() if frozen and not applies(run, frozen[0], view)]
     return tuple(
-        f"{name} is ranked anew in each epoch of a training; to a network that is not trained again it is no other than "
+        f"{name} is ranked anew in each epoch of a training; to a network that does not train it is no other than "
         f"a fixed random ranking, so {', '.join(entry.name for entry in frozen)} are not run for it."
         for name in redrawn
     )

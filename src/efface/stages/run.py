@@ -21,7 +21,6 @@ from efface.call import Call, source_digest
 from efface.config import MethodEntry, Study
 from efface.fit import predict
 from efface.maps import MapStore, key
-from efface.methods.contract import Convention
 from efface.probes import Case, image_mean
 from efface.results import Results
 from efface.rows import Rows, digest, pack, packed, take
@@ -150,7 +149,7 @@ class Run:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(f".{os.getpid()}.npy")
             np.save(temporary, logits.numpy())
-            os.replace(temporary, path)
+            temporary.replace(path)
         return torch.from_numpy(np.load(path))
 
     def explained(self, split: str) -> Targets:
@@ -296,8 +295,8 @@ def _checked_data(call: Call, splits: Any) -> dict[str, Split]:
     for name, split in splits.items():
         if len(split.images.shape) != 4 or split.images.shape[0] != len(split.targets):
             raise ValueError(
-                f"data: {call.call}, split '{name}': images have shape {tuple(split.images.shape)} for {len(split.targets)} targets, "
-                "expected n c h w and n targets"
+                f"data: {call.call}, split '{name}': images have shape {tuple(split.images.shape)} for "
+                f"{len(split.targets)} targets, expected n c h w and n targets"
             )
         if isinstance(split.images, Tensor) and split.images.dtype != torch.uint8:
             raise ValueError(

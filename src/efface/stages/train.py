@@ -1,7 +1,7 @@
 """Stage train: the first network, the one that is explained."""
 
-import os
 import time
+from typing import Any
 
 import torch
 
@@ -12,7 +12,7 @@ from efface.stages.run import Run, surroundings
 
 
 def train(run: Run) -> None:
-    """Train the first network unless its weights are there (or given); a killed training goes on from its checkpoint."""
+    """Train the first network unless its weights are there (or given), going on from a checkpoint if there is one."""
     if not run.trained():
         _train(run)
     accuracy = float((run.logits("test").argmax(1) == run.data["test"].targets.cpu()).float().mean())
@@ -51,7 +51,7 @@ def _train(run: Run) -> None:
     run.network_path.parent.mkdir(parents=True, exist_ok=True)
     temporary = run.network_path.with_name(run.network_path.name + ".new")
     torch.save({name: value.cpu() for name, value in fitted.network.state_dict().items()}, temporary)
-    os.replace(temporary, run.network_path)
+    temporary.replace(run.network_path)
     seconds = time.monotonic() - started
     row = {
         "key": f"train-{run.network_key}",
@@ -67,7 +67,7 @@ def _train(run: Run) -> None:
     say(f"trained {settings.epochs} epochs in {duration(seconds)}")
 
 
-def _scalars(run: Run):  # noqa: ANN202  tensorboard's writer, where it is asked for
+def _scalars(run: Run) -> Any:
     assert run.study.fit is not None
     if not run.study.fit.tensorboard:
         return None

@@ -1,0 +1,456 @@
+"""Training: against a plain loop written out here, and against itself after an interruption."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from efface.call import Call
+from efface.feed import resident
+from efface.fit import Fit, Rows, crop, fit, predict
+from efface.masking import to_float
+
+CPU = torch.device("cpu")
+N, TRAIN, VALID = 44, torch.arange(36), torch.arange(36, 44)
+ONE_CYCLE = {"call": "torch.optim.lr_scheduler.OneCycleLR", "kwargs": {"max_lr": 0.02}}
+
+
+def images(border=0):
+    size = 8 + 2 * border
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.randint(0, 256, (N, 3, size, size), generator=generator, dtype=torch.uint8)
+    noise[:, 0] = noise[:, 0] // 2 + (64 * (targets() % 2))[:, None, None].byte()  # something to be learnt
+    return noise
+
+
+def targets():
+    return torch.arange(N) % 4
+
+
+def feed_of(stored):
+    return resident(N, lambda rows: (stored[rows], None), lambda found, maps, rows, epoch: found)
+
+
+def settings(**changes):
+    return Fit(**{"epochs": 4, "batch_size": 16} | changes)
+
+
+def train(build, choices, *, feed=None, rows=None, seed=1, **extras):
+    feed = feed or feed_of(images(choices.crop))
+    return fit(build, feed, rows or Rows(TRAIN, VALID), targets(), choices, seed=seed, device=CPU, **extras)
+
+
+def same(one, other):
+    states = one.network.state_dict(), other.network.state_dict()
+    weights = all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    return weights and (one.losses, one.validation, one.epoch) == (other.losses, other.validation, other.epoch)
+
+
+class Killed(Exception):  # noqa: N818  stands for kill -9
+    pass
+
+
+def kill_after(epochs):
+    done = []
+
+    def advance(epoch):
+        done.append(epoch)
+        if len(done) == epochs:
+            raise Killed
+
+    return advance
+
+
+# Against a plain loop
+
+
+def linear(zero=True):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    if zero:
+        nn.init.zeros_(network[1].weight)
+        nn.init.zeros_(network[1].bias)
+    return network
+
+
+class Scale:
+    """A schedule like any other, that notes how it was made and how often it stepped."""
+
+    made: list = []  # noqa: RUF012  the tests read it
+
+    def __init__(self, optimizer, total_steps):
+        self.total_steps, self.steps = total_steps, 0
+        Scale.made.append(self)
+
+    def step(self):
+        self.steps += 1
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+
+def squared(outputs, expected, *, weight=1.0):
+    return weight * (outputs - F.one_hot(expected, 4)).square().mean()
+
+
+class Squared(nn.Module):
+    def __init__(self, weight=1.0):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, outputs, expected):
+        return squared(outputs, expected, weight=self.weight)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "schedule", "each"),
+    [
+        (partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=0.1), None, "epoch"),
+        (
+            partial(torch.optim.AdamW, lr=0.01),
+            partial(torch.optim.lr_scheduler.MultiStepLR, milestones=[1, 3], gamma=0.1),
+            "epoch",
+        ),
+        (
+            partial(torch.optim.RMSprop, lr=0.01),
+            partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=5),
+            "step",
+        ),
+    ],
+)
+def test_weights_are_those_of_a_plain_loop(optimizer, schedule, each):
+    network = linear()
+    rule = optimizer(network.parameters())
+    plan = schedule(rule) if schedule else None
+    inputs, losses = to_float(images()[:34]), []  # 34: the classes are not balanced, so no gradient is rounding alone
+    for _ in range(5):
+        loss = F.cross_entropy(network(inputs), targets()[:34])
+        losses.append(loss.item())
+        rule.zero_grad()
+        loss.backward()
+        rule.step()
+        if plan:
+            plan.step()
+
+    def call(made):
+        given = {name: value for name, value in made.keywords.items() if name != "total_steps"}
+        return {"call": f"{made.func.__module__}.{made.func.__name__}", "kwargs": given}
+
+    choices = settings(
+        epochs=5,
+        batch_size=100,  # one step an epoch, so that the order of the images does not matter
+        optimizer=call(optimizer),
+        schedule=call(schedule) if schedule else None,
+        schedule_each=each,
+    )
+    found = train(linear, choices, rows=Rows(torch.arange(34)))
+    torch.testing.assert_close(found.network.state_dict(), network.state_dict(), rtol=1e-3, atol=1e-4)
+    assert found.losses == pytest.approx(losses, rel=1e-4)
+    assert found.epoch == 4
+    assert not found.network.training
+
+
+def test_label_smoothing_is_the_mixture_of_the_two_losses():
+    frozen = {"call": "torch.optim.SGD", "kwargs": {"lr": 0.0}}
+    loss = {"call": "torch.nn.CrossEntropyLoss", "kwargs": {"label_smoothing": 0.2}}
+    found = train(partial(linear, zero=False), settings(epochs=1, batch_size=36, optimizer=frozen, loss=loss))
+    with torch.inference_mode():
+        log = found.network(to_float(images()[:36])).log_softmax(1)
+    expected = -0.8 * log.gather(1, targets()[:36, None]).mean() - 0.2 * log.mean()
+    assert found.losses[0] == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("by_class", "by_function", "kwargs"),
+    [
+        ("torch.nn.CrossEntropyLoss", "torch.nn.functional.cross_entropy", {"label_smoothing": 0.1}),
+        ("test_fit.Squared", "test_fit.squared", {"weight": 2.0}),
+    ],
+)
+def test_loss_class_and_loss_function_train_alike(tiny, by_class, by_function, kwargs):
+    one, other = (train(tiny, settings(loss={"call": path, "kwargs": kwargs})) for path in (by_class, by_function))
+    assert same(one, other)
+    assert not same(one, train(tiny, settings(loss=by_function)))
+
+
+@pytest.mark.parametrize(("count", "steps"), [(32, 2), (33, 2), (36, 3), (17, 1), (1, 1)])
+@pytest.mark.parametrize("each", ["epoch", "step"])
+def test_schedule_is_told_how_often_it_will_step(count, steps, each):
+    Scale.made.clear()
+    train(linear, settings(schedule="test_fit.Scale", schedule_each=each), rows=Rows(torch.arange(count)))
+    (schedule,) = Scale.made
+    assert schedule.total_steps == schedule.steps == (4 * steps if each == "step" else 4)
+
+
+def test_a_single_image_left_over_does_not_stop_batch_norm(tiny):
+    assert len(train(tiny, settings(epochs=2), rows=Rows(torch.arange(33))).losses) == 2
+
+
+def test_bf16_and_channels_last_are_near_fp32(tiny):
+    exact = train(tiny, settings(epochs=6))
+    for changes in ({"channels_last": True}, {"precision": "bf16"}, {"precision": "bf16", "channels_last": True}):
+        found = train(tiny, settings(epochs=6, **changes))
+        assert found.losses == pytest.approx(exact.losses, abs=0.03)
+        assert all(value.dtype != torch.bfloat16 for value in found.network.state_dict().values())
+    assert exact.losses[-1] < exact.losses[0]
+
+
+# Resume
+
+
+RESUMED = [
+    {"schedule": ONE_CYCLE, "schedule_each": "step", "keep": "best", "crop": 2, "flip": True},
+    {"optimizer": {"call": "torch.optim.SGD", "kwargs": {"lr": 0.1, "momentum": 0.9}}, "keep": "last"},
+    {
+        "optimizer": "torch.optim.AdamW",
+        "schedule": {"call": "torch.optim.lr_scheduler.MultiStepLR", "kwargs": {"milestones": [1, 2]}},
+        "keep": "best",
+        "precision": "bf16",
+        "channels_last": True,
+    },
+]
+
+
+@pytest.mark.parametrize("changes", RESUMED, ids=["onecycle", "sgd", "bf16"])
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4])
+def test_resumed_after_any_epoch_ends_at_the_same_bits(tmp_path, tiny, changes, epochs):
+    choices, path = settings(**changes), tmp_path / "deep" / "state.pt"
+    whole = train(tiny, choices)
+    with pytest.raises(Killed):
+        train(tiny, choices, checkpoint=path, fingerprint="f", advance=kill_after(epochs))
+    torch.rand(5)  # whatever happened in between
+    seen = []
+    resumed = train(tiny, choices, checkpoint=path, fingerprint="f", advance=seen.append)
+    assert same(resumed, whole)
+    assert len(seen) == 4 - epochs
+
+
+def test_killed_within_an_epoch_goes_on_from_the_last_whole_one(tmp_path, tiny):
+    choices, path, stored = settings(**RESUMED[0]), tmp_path / "state.pt", images(2)
+    whole = train(tiny, choices)
+
+    def dying(rows, size, epoch):
+        for number, batch in enumerate(feed_of(stored)(rows, size, epoch)):
+            if (epoch, number) == (2, 1):
+                raise Killed
+            yield batch
+
+    with pytest.raises(Killed):
+        train(tiny, choices, feed=dying, checkpoint=path)
+    assert torch.load(path, weights_only=True)["epoch"] == 2
+    assert same(train(tiny, choices, checkpoint=path), whole)
+
+
+def test_interrupted_twice_and_without_an_interruption_are_the_same(tmp_path, tiny):
+    choices, path = settings(**RESUMED[0]), tmp_path / "state.pt"
+    for _ in range(3):
+        with pytest.raises(Killed):
+            train(tiny, choices, checkpoint=path, advance=kill_after(1))
+    assert same(train(tiny, choices, checkpoint=path), train(tiny, choices))
+
+
+def test_a_foreign_checkpoint_is_ignored(tmp_path, tiny):
+    path = tmp_path / "state.pt"
+    train(tiny, settings(), checkpoint=path, fingerprint="one", seed=1)
+    found = train(tiny, settings(), checkpoint=path, fingerprint="other", seed=2)
+    assert same(found, train(tiny, settings(), seed=2))
+    assert not same(found, train(tiny, settings(), seed=1))
+
+
+@pytest.mark.parametrize("damage", ["empty", "garbage", "short", "other pickle", "other network"])
+def test_a_damaged_checkpoint_is_one_clear_error(tmp_path, tiny, damage):
+    path = tmp_path / "state.pt"
+    build = partial(tiny, classes=5) if damage == "other network" else tiny
+    with pytest.raises(Killed):
+        train(build, settings(), checkpoint=path, advance=kill_after(1))
+    if damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "garbage":
+        path.write_bytes(b"not a checkpoint" * 100)
+    elif damage == "short":
+        path.write_bytes(path.read_bytes()[:-2000])
+    elif damage == "other pickle":
+        torch.save({"epoch": torch.ones(3)}, path)
+    with pytest.raises(ValueError, match=r"state\.pt: .*; delete it to train from the start") as caught:
+        train(tiny, settings(), checkpoint=path)
+    assert "\n" not in str(caught.value)
+
+
+# Seeds
+
+
+def test_the_callers_generators_are_neither_read_nor_moved(tiny):
+    first = train(tiny, settings(crop=2, flip=True))
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert same(train(tiny, settings(crop=2, flip=True)), first)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+
+
+def test_the_callers_generator_is_kept_after_an_exception_too(tiny):
+    before = torch.get_rng_state()
+    with pytest.raises(Killed):
+        train(tiny, settings(), advance=kill_after(1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_seeds_differ(tiny):
+    assert not same(train(tiny, settings(), seed=1), train(tiny, settings(), seed=2))
+
+
+# Crops and flips
+
+
+@pytest.mark.parametrize("width", [0, 1, 3])
+@pytest.mark.parametrize("shape", [(8, 8), (5, 7)])
+def test_crop_is_the_loop_over_images(width, shape):
+    generator = torch.Generator().manual_seed(width)
+    h, w = shape
+    padded = torch.randint(0, 256, (20, 2, h + 2 * width, w + 2 * width), generator=generator, dtype=torch.uint8)
+    shifts = torch.randint(0, 2 * width + 1, (20, 2), generator=generator)
+    flips = torch.rand(20, generator=generator) < 0.5
+    expected = []
+    for image, (down, across), flip in zip(padded.numpy(), shifts.tolist(), flips.tolist(), strict=True):
+        window = image[:, down : down + h, across : across + w]
+        expected.append(window[:, :, ::-1] if flip else window)
+    assert np.array_equal(crop(padded, shifts, flips, width).numpy(), np.stack(expected))
+    middle = padded[..., width : width + h, width : width + w]
+    assert torch.equal(crop(padded, None, None, width), middle)
+    assert torch.equal(crop(padded, torch.full((20, 2), width), torch.zeros(20, dtype=torch.bool), width), middle)
+
+
+class Spy(nn.Module):
+    """Notes the images of each pass and whether it was a training pass."""
+
+    def __init__(self, notes):
+        super().__init__()
+        self.notes, self.fc = notes, nn.Linear(3, 4)
+
+    def forward(self, inputs):
+        self.notes.append((self.training, (inputs * 255).round().byte()))
+        return self.fc(inputs.mean((2, 3)))
+
+
+def windows(image, border):
+    """Every window that a crop may cut, mirrored or not, as bytes."""
+    offsets = range(2 * border + 1)
+    cut = [image[:, i : i + 8, j : j + 8] for i in offsets for j in offsets]
+    return {each.numpy().tobytes() for window in cut for each in (window, window.flip(2))}
+
+
+def test_each_epoch_sees_every_row_once_in_new_order_windows_and_flips():
+    stored, notes = images(1), []
+    train(lambda: Spy(notes), settings(crop=1, flip=True, batch_size=36, epochs=3), rows=Rows(TRAIN))
+    possible = [windows(image, 1) for image in stored[:36]]
+    orders = []
+    for training, seen in notes:
+        assert training
+        order = [next(row for row in range(36) if image.numpy().tobytes() in possible[row]) for image in seen]
+        assert sorted(order) == list(range(36))
+        orders.append(order)
+    assert orders[0] != orders[1] != orders[2]
+    pixels = {image.numpy().tobytes() for _, seen in notes for image in seen}
+    assert len(pixels) > 36 * 2  # windows and flips change from epoch to epoch
+
+
+def test_without_crop_and_flip_an_image_is_seen_as_it_is_with_its_target():
+    stored, notes = images(), []
+
+    class Check(Spy):
+        pass
+
+    train(lambda: Check(notes), settings(epochs=2), rows=Rows(TRAIN, VALID))
+    passes = [torch.cat([seen for training, seen in notes if training is wanted]) for wanted in (True, False)]
+    rows_seen = sorted(image.numpy().tobytes() for image in passes[0])
+    assert rows_seen == sorted(image.numpy().tobytes() for image in stored[TRAIN].repeat(2, 1, 1, 1))
+    assert torch.equal(passes[1], stored[VALID].repeat(2, 1, 1, 1))
+
+
+def test_validation_images_are_the_middle_unmirrored():
+    notes = []
+    train(lambda: Spy(notes), settings(epochs=1, crop=2, flip=True))
+    seen = torch.cat([each for training, each in notes if not training])
+    assert torch.equal(seen, images(2)[VALID][..., 2:-2, 2:-2])
+
+
+# Which epoch is kept
+
+
+def test_best_keeps_the_first_epoch_of_the_highest_validation_accuracy(tiny):
+    wild = {"call": "torch.optim.SGD", "kwargs": {"lr": 1.0}}  # accuracy goes up and down
+    best = train(tiny, settings(epochs=7, keep="best", optimizer=wild))
+    each = [train(tiny, settings(epochs=epochs, optimizer=wild)) for epochs in range(1, 8)]
+    inputs = images()[VALID]
+    right = [float((predict(found.network, [inputs]).argmax(1) == targets()[VALID]).float().mean()) for found in each]
+    assert best.validation == pytest.approx(right)
+    assert best.epoch == int(np.argmax(right)) < 6
+    kept = each[best.epoch].network.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in best.network.state_dict().items())
+
+
+def test_only_training_and_validation_rows_are_asked_for(tiny):
+    inner, asked = feed_of(images()), {"train": [], "valid": []}
+
+    def spying(rows, size, epoch):
+        asked["valid" if len(rows) == 3 else "train"].append(sorted(rows.tolist()))
+        return inner(rows, size, epoch)
+
+    train(tiny, settings(keep="best"), feed=spying, rows=Rows(torch.arange(5, 25), torch.tensor([40, 2, 31])))
+    assert asked == {"train": [list(range(5, 25))] * 4, "valid": [[2, 31, 40]] * 4}
+
+
+@pytest.mark.parametrize("validation", [None, torch.arange(0)])
+def test_best_without_validation_rows_is_refused(tiny, validation):
+    with pytest.raises(ValueError, match=r"fit\.keep is 'best'.*set data\.kwargs\.validation"):
+        train(tiny, settings(keep="best"), rows=Rows(TRAIN, validation))
+
+
+# Errors and reports
+
+
+def test_a_loss_that_is_no_number_is_one_clear_error(tiny):
+    wild = {"call": "torch.optim.SGD", "kwargs": {"lr": 1e30}}
+    with pytest.raises(ValueError, match=r"the loss is (nan|inf) in epoch \d; lower the learning rate"):
+        train(tiny, settings(optimizer=wild))
+
+
+def test_a_network_with_too_few_classes_is_one_clear_error(tiny):
+    with pytest.raises(ValueError, match="gives 3 classes, but the data have 4; set model.kwargs.num_classes=4"):
+        train(partial(tiny, classes=3), settings())
+
+
+def test_no_training_rows_are_one_clear_error(tiny):
+    with pytest.raises(ValueError, match="no training rows"):
+        train(tiny, settings(), rows=Rows(torch.arange(0)))
+
+
+def test_logs_and_progress_tell_every_epoch(tiny):
+    told, ticks = [], []
+    found = train(tiny, settings(), log=lambda *each: told.append(each), advance=ticks.append)
+    assert [each for each in told if each[0] == "loss"] == [("loss", x, i + 1) for i, x in enumerate(found.losses)]
+    accuracies = [("validation_accuracy", x, i + 1) for i, x in enumerate(found.validation)]
+    assert [each for each in told if each[0] != "loss"] == accuracies
+    assert sum(ticks) == 4
+
+
+def test_an_edited_or_other_setting_changes_the_identity():
+    same_twice = settings().identity(), settings().identity()
+    assert same_twice[0] == same_twice[1]
+    others = [{"epochs": 5}, {"crop": 1}, {"flip": True}, {"precision": "bf16"}, {"keep": "best"}]
+    others += [{"optimizer": "torch.optim.SGD"}, {"loss": "test_fit.squared"}, {"schedule": ONE_CYCLE}]
+    identities = [str(settings(**each).identity()) for each in [{}, *others]]
+    assert len(set(identities)) == len(identities)
+    assert settings(tensorboard=True).identity() == settings().identity()
+
+
+def test_predictions_are_those_of_the_network_in_eval_mode(tiny):
+    network = tiny(seed=4).train()
+    found = predict(network, list(images().split(7)))
+    assert not network.training
+    with torch.inference_mode():
+        torch.testing.assert_close(found, network(to_float(images())))
+    assert Call(call="torch.optim.Adam") == settings(optimizer="torch.optim.Adam").optimizer
