@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 DIGITS = Path(__file__).parents[1] / "configs" / "digits.yml"
-SHORT = ["fit.epochs=2", "fractions=[0.5]", "repeats=1"]
+SHORT = ["fit.epochs=2", "metrics=[morf, roar]", "fractions=[0.5]", "repeats=1"]
 TARGET = 4e9  # bytes; for a study of all of CIFAR-10
 
 
@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("study", nargs="?", type=Path, help="a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the study, as efface takes them")
     parser.add_argument("--stage", default="all", help="stage of efface (default: all)")
-    parser.add_argument("--every", type=float, default=0.2, help="seconds between two samples (default: 0.2)")
+    parser.add_argument("--every", type=float, default=0.5, help="seconds between two samples (default: 0.5)")
     arguments = parser.parse_args()
     study, overrides = arguments.study or DIGITS, arguments.overrides or ([] if arguments.study else SHORT)
     with tempfile.TemporaryDirectory() as folder:
@@ -41,6 +41,7 @@ def main() -> int:
 def measured(command: list[str], every: float) -> int:
     """Runs the command to its end; prints the highest sum, how many processes it was of, and when."""
     started, most, processes, at, samples = time.monotonic(), 0, 0, 0.0, 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stopped, it takes the stage along
     child = subprocess.Popen(command, start_new_session=True, stdout=sys.stderr)
     try:
         while child.poll() is None:

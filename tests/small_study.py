@@ -37,7 +37,12 @@ STUDY = {
     "out": "run",
     "data": {"call": "efface.data.patches.patches", "kwargs": {"n_train": 48, "n_test": 24, "size": 16}},
     "model": {"call": "net.network"},
-    "fit": {"epochs": 2, "batch_size": 16, "optimizer": {"call": "torch.optim.Adam", "kwargs": {"lr": 1e-2}}, "crop": 1},
+    "fit": {
+        "epochs": 2,
+        "batch_size": 16,
+        "optimizer": {"call": "torch.optim.Adam", "kwargs": {"lr": 1e-2}},
+        "crop": 1,
+    },
     "attribution_methods": [
         {"name": "random", "method": "efface.methods.control.random"},
         {"name": "mine", "method": "mine.brightness"},
@@ -70,13 +75,12 @@ def write_study(folder: Path, modules: dict[str, str] | None = None, **changes) 
     return folder / "study.yml"
 
 
-def start(folder: Path, *words: str, kill_at: int = 0, file_limit: int = 0, user: int = 0):
+def start(folder: Path, *words: str, kill_at: int = 0, file_limit: int = 0):
     """`efface WORDS` in `folder`, as a process of its own group.
 
-    kill_at: kill -9 at its so-manieth touch of a file below `folder`. file_limit: bytes that a file may have.
-    user: run as this user id.
+    kill_at: kill -9 at its so-manieth touch of a file of the run. file_limit: bytes that a file may have.
     """
-    process = _forks().Process(target=_child, args=(folder, words, kill_at, file_limit, user))
+    process = _forks().Process(target=_child, args=(folder, words, kill_at, file_limit))
     process.start()
     return process
 
@@ -106,7 +110,9 @@ def files(folder: Path) -> dict[str, tuple[int, str]]:
 def _forks():
     """Processes forked from a server that has imported everything once: each starts clean, in milliseconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "efface.stages.pipeline", "efface.data.patches", "matplotlib.backends.backend_pdf"])
+    context.set_forkserver_preload(
+        ["pytest", "efface.stages.pipeline", "efface.data.patches", "matplotlib.backends.backend_pdf"]
+    )
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
@@ -119,7 +125,7 @@ def _forks():
     return context
 
 
-def _child(folder: Path, words: tuple[str, ...], kill_at: int, file_limit: int, user: int) -> None:
+def _child(folder: Path, words: tuple[str, ...], kill_at: int, file_limit: int) -> None:
     os.setsid()
     os.chdir(folder)
     stem = folder / f".said-{os.getpid()}"
@@ -129,8 +135,6 @@ def _child(folder: Path, words: tuple[str, ...], kill_at: int, file_limit: int, 
     if file_limit:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python itself does
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-    if user:
-        os.setuid(user)
     if kill_at:
         _kill_at(kill_at, str(folder / "run"))
     from efface.cli import main
@@ -139,7 +143,7 @@ def _child(folder: Path, words: tuple[str, ...], kill_at: int, file_limit: int, 
         code = main(words)
     except SystemExit as stop:
         code = stop.code
-    except BaseException:
+    except BaseException:  # noqa: BLE001  what a user would see as a traceback
         traceback.print_exc()
         code = 70
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""What the pages promise: every example runs, every study loads, every command parses, every metric and method is described."""
+"""What the pages promise: examples run, studies load, commands parse, every metric and method is described."""
 
 import json
 import re

@@ -67,7 +67,7 @@ def kill_after(epochs):
 # Against a plain loop
 
 
-def linear(zero=True):
+def linear(*, zero=True):
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
     if zero:
         nn.init.zeros_(network[1].weight)
@@ -419,7 +419,7 @@ def test_a_loss_that_is_no_number_is_one_clear_error(tiny):
 
 
 def test_a_network_with_too_few_classes_is_one_clear_error(tiny):
-    with pytest.raises(ValueError, match="gives 3 classes, but the data have 4; set model.kwargs.num_classes=4"):
+    with pytest.raises(ValueError, match=r"gives 3 classes, but the data have 4; set model\.kwargs\.num_classes=4"):
         train(partial(tiny, classes=3), settings())
 
 

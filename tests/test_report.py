@@ -1,6 +1,7 @@
 """The page in a browser without a network: whole, readable by a machine, and true to the numbers it was given."""
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from efface.report.page import Facts, write
 from efface.report.table import panels
 from efface.report.words import findings, headline
 from efface.stats import Curve, areas, difference, interval
+from small_study import efface, write_study
 
 FRACTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
 METHODS = ("random", "gradient", "input_x_gradient", "smooth_grad", "integrated_gradients", "grad_cam", "sobel")
@@ -312,3 +314,30 @@ def test_failed_write_leaves_the_earlier_report(tmp_path, monkeypatch):
         write(tmp_path, curves(["gradient"])[:1], None, facts())
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["curves.pdf", "curves.svg", "report.html", "summary.csv"]
+
+
+def test_the_page_of_a_run_shows_what_its_results_say(tmp_path, look):
+    study = write_study(tmp_path)
+    assert efface(tmp_path, "all", study.name).code == 0
+    page, wrong = look(tmp_path / "run" / "report" / "report.html")
+    table = {}
+    for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if "accuracy" in row:
+            probe = row["probe"]
+            at = (probe["probe"], row["method"], probe["fraction"])
+            table.setdefault(at, []).append(row["accuracy"])
+    for metric, probe in (("roar", "retrain"), ("morf", "perturb")):
+        for method in ("random", "mine", "red", "green"):
+            for fraction in (0.0, 0.3, 0.7):
+                accuracies = table[probe, method if fraction else None, fraction]
+                cell = page.locator(
+                    f'td[data-metric="{metric}"][data-score="accuracy"][data-method="{method}"][data-fraction="{fraction}"]'
+                )
+                assert float(cell.get_attribute("data-value")) == pytest.approx(np.mean(accuracies), rel=1e-12)
+            line = page.locator(f"svg g.curve#curve-{metric}-accuracy-{method} > path")
+            assert line.first.evaluate("p => p.getTotalLength()") > 50
+    sizes = page.evaluate("[...document.images].map(i => i.complete ? i.naturalWidth : 0)")
+    assert len(sizes) == 6 + 2 * 6 * 4
+    assert min(sizes) > 0
+    assert wrong == []

@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import pkgutil
 import sys
 import sysconfig
 import traceback
@@ -122,19 +123,42 @@ def source_digest(name: str) -> str:
     """
     queue, code = [name], {}
     while queue:
-        module = sys.modules.get(each := queue.pop())
-        path = getattr(module, "__file__", None)
-        if module is None or each in code or not path or not path.endswith(".py"):
+        if (each := queue.pop()) in code or (read := _code(each)) is None:
             continue
-        tree = ast.parse(Path(path).read_text())
-        if not _is_installed(module):
-            queue += [other for other in _imports(tree, module) if _is_own(other, name)]
-        code[each] = ast.unparse(_without_docstrings(tree))
+        code[each], imports = read
+        queue += [other for other in imports if _is_own(other, name)]
     top = sys.modules.get(name.split(".", maxsplit=1)[0])
     whole = hashlib.sha256(str(getattr(top, "__version__", "")).encode() if top and _is_installed(top) else b"")
     for each in sorted(code):
         whole.update(code[each].encode())
     return whole.hexdigest()[:16]
+
+
+@functools.cache
+def _code(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """A module's code, and what it imports unless it is installed; None where there is no Python source."""
+    module = _module(name)
+    path = getattr(module, "__file__", None)
+    if module is None or not path or not path.endswith(".py"):
+        return None
+    tree = ast.parse(Path(path).read_text())
+    imports = () if _is_installed(module) else tuple(dict.fromkeys(_imports(tree, module)))
+    return ast.unparse(_without_docstrings(tree)), imports
+
+
+def _module(name: str) -> ModuleType | None:
+    """A module, or what is known of it unimported: an import inside a function counts before it is made."""
+    if name in sys.modules:
+        return sys.modules[name]
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    if spec is None:
+        return None
+    module = ModuleType(name)
+    module.__file__, module.__package__ = spec.origin, spec.parent
+    return module
 
 
 @functools.cache
@@ -154,10 +178,12 @@ def _exists(name: str) -> bool:
 def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as error:  # whatever it raises is the user's own error, to be shown
+    except (Exception, SystemExit) as error:  # whatever it raises is the user's own error, to be shown
         last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{last.filename}:{last.lineno}"
-        raise ValueError(f"importing '{name}' fails: {type(error).__name__}: {error} ({where})") from error
+        where, what = f"{last.filename}:{last.lineno}", str(error)
+        if isinstance(error, SyntaxError):  # the trace ends in the importer
+            where, what = f"{error.filename}:{error.lineno}", error.msg
+        raise ValueError(f"importing '{name}' fails: {type(error).__name__}: {what} ({where})") from error
 
 
 def _unknown(call: str, signature: inspect.Signature, positional: int, kwargs: dict[str, Any]) -> list[str]:
@@ -223,6 +249,7 @@ def _near(name: str, known: Sequence[str]) -> str:
 def _public(found: Any) -> list[str]:
     names = [name for name in dir(found) if not name.startswith("_")]
     own = [n for n in names if getattr(getattr(found, n), "__module__", None) == getattr(found, "__name__", "")]
+    own += [each.name for each in pkgutil.iter_modules(getattr(found, "__path__", ()))]
     return own or names
 
 
@@ -242,19 +269,23 @@ def _imports(tree: ast.AST, module: ModuleType) -> list[str]:
 
 def _is_own(other: str, name: str) -> bool:
     """A module of the same package, or one that is not installed but lies beside the user's study."""
-    module = sys.modules.get(other)
-    if module is None or not getattr(module, "__file__", None):
-        return False
-    same = other.split(".", maxsplit=1)[0] == name.split(".", maxsplit=1)[0]
-    return same or (other.split(".", maxsplit=1)[0] != "efface" and not _is_installed(module))
+    top = other.split(".", maxsplit=1)[0]
+    if top == name.split(".", maxsplit=1)[0]:
+        return True
+    module = None if top == "efface" else _module(top)
+    return module is not None and bool(getattr(module, "__file__", None)) and not _is_installed(module)
 
 
 def _is_installed(module: ModuleType) -> bool:
     """Whether it came with Python or with pip; efface counts as our own wherever it lies."""
     if module.__name__.split(".")[0] == "efface":
         return False
-    folders = [sysconfig.get_path(key) for key in ("purelib", "platlib", "stdlib", "platstdlib")]
-    return any(str(getattr(module, "__file__", None)).startswith(folder) for folder in folders)
+    return str(getattr(module, "__file__", None)).startswith(_installed_folders())
+
+
+@functools.cache
+def _installed_folders() -> tuple[str, ...]:
+    return tuple(sysconfig.get_paths()[key] for key in ("purelib", "platlib", "stdlib", "platstdlib"))
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

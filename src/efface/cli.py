@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         read,
     )  # torch takes seconds to import: -h and slips are answered at once
     from efface.stages import pipeline
+    from efface.tree import InvalidStudyError
 
     sys.path.insert(0, str(Path.cwd()))  # so that a method in the user's own folder is importable
     try:
@@ -37,12 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InvalidStudyError as error:
         print(error, file=sys.stderr)
         return 2
-    except (ValueError, FileNotFoundError) as error:
-        print(f"efface: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"efface: {where}{error.strerror or error}; what is finished is kept", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"efface: {_sentence(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("efface: stopped; the same command goes on from here", file=sys.stderr)
@@ -55,6 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
     return 1 if failures else 0
+
+
+def _sentence(error: Exception) -> str:
+    """Our own errors are sentences; the system's say which file, and what is the matter with it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file of this run'}: {error.strerror.lower()}; what is finished is kept"
+    return str(error)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,7 +4,6 @@ Every path is imported and every kwarg bound while the file is read, so all that
 """
 
 import difflib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,12 +23,8 @@ from pydantic import (
 from efface.call import Call, bound
 from efface.fit import Fit
 from efface.metrics import Metric, metric
+from efface.tree import InvalidStudyError, load, override
 from efface.types import Unit
-
-
-class InvalidStudyError(ValueError):
-    """Everything that is wrong with a study, a line each."""
-
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
@@ -117,9 +112,14 @@ class MetricEntry(Strict):
         """The metric itself."""
         return metric(self.metric or self.name)
 
+    @property
+    def paper(self) -> MetricSettings:
+        """What the metric's own paper fixes."""
+        return MetricSettings.model_validate(dict(self.formula.defaults))
+
     @model_validator(mode="after")
     def _exists(self) -> "MetricEntry":
-        MetricSettings.model_validate(dict(self.formula.defaults))
+        assert self.paper is not None  # raises where the metric, or a setting that it fixes, does not exist
         return self
 
 
@@ -157,16 +157,20 @@ class Study(Strict):
 
     def with_metrics(self, names: Sequence[str]) -> "Study":
         """This study with these metrics alone; those it does not list get its defaults."""
-        listed = {each.name: each for each in self.metrics}
-        chosen = tuple(listed.get(name) or MetricEntry(name=name) for name in names)
-        return Study.model_validate(self.model_dump() | {"metrics": [each.model_dump() for each in chosen]})
+        listed = {each.name: each.model_dump() for each in self.metrics}
+        tree = self.model_dump() | {"metrics": [listed.get(name, {"name": name}) for name in names]}
+        try:
+            return Study.model_validate(tree)
+        except ValidationError as error:
+            lines = dict.fromkeys(line for each in error.errors() for line in _explain(each, tree))
+            raise InvalidStudyError("\n".join(f"--metrics: {line}" for line in lines)) from None
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Study:
     """A study from its file and `key=value` overrides (`fit.epochs=2`). InvalidStudyError lists all that is wrong."""
     tree = load(path)
     for each in overrides:
-        _override(tree, each, path)
+        override(tree, each, path)
     return check(tree, path)
 
 
@@ -190,76 +194,17 @@ def check(tree: Any, path: Path) -> Study:
         raise InvalidStudyError("\n".join(f"{path}: {line}" for line in dict.fromkeys(lines))) from None
 
 
-def load(path: Path) -> Any:
-    """What a YAML file holds, read safely, `1e-3` being a number."""
-    if not path.is_file():
-        here = sorted(str(each) for each in path.parent.glob("*.yml")) if path.parent.is_dir() else []
-        near = difflib.get_close_matches(str(path), here, n=1) or here[:5]
-        raise InvalidStudyError(f"{path}: no such file" + (f"; there is {', '.join(near)}" if near else ""))
-    try:
-        return yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506  a SafeLoader with one more number format
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f":{where.line + 1}" if where else ""
-        raise InvalidStudyError(
-            f"{path}{line}: not YAML that can be read safely: {getattr(error, 'problem', error)}"
-        ) from None
-
-
 def dump(study: Study) -> str:
     """The study as YAML, every default written out."""
     return yaml.safe_dump(study.model_dump(mode="json", exclude_none=True), sort_keys=False, width=120)
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe, and with YAML 1.2's idea of a number: 1e-3 needs no dot."""
-
-
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def _override(tree: Any, text: str, path: Path) -> None:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise InvalidStudyError(f"'{text}': an override is key=value, such as fit.epochs=2 or repeats=1")
-    *parents, last = key.split(".")
-    for part in parents:
-        step = _step(tree, part)
-        if step is None:
-            if not isinstance(tree, dict):
-                raise InvalidStudyError(f"{path}: override {key}: there is no '{part}'")
-            step = tree[part] = {}
-        if isinstance(step, str) and parents[-1] == part:  # the short form of a call, about to get kwargs
-            step = tree[part] = {"call": step}
-        tree = step
-    try:
-        parsed = yaml.load(value, Loader=_Loader)  # noqa: S506
-    except yaml.YAMLError:
-        raise InvalidStudyError(f"override {text}: '{value}' is no YAML value; quote it") from None
-    if isinstance(tree, list):
-        entry = _step(tree, last)
-        if entry is None:
-            raise InvalidStudyError(f"{path}: override {key}: there is no '{last}' in the list")
-        tree[tree.index(entry)] = parsed
-    elif isinstance(tree, dict):
-        tree[last] = parsed
-    else:
-        raise InvalidStudyError(f"{path}: override {key}: '{'.'.join(parents)}' is no section, it holds {tree!r}")
-
-
-def _step(tree: Any, part: str) -> Any:
-    if isinstance(tree, list):
-        if part.isdigit() and int(part) < len(tree):
-            return tree[int(part)]
-        return next((each for each in tree if isinstance(each, dict) and each.get("name") == part), None)
-    return tree.get(part) if isinstance(tree, dict) else None
-
-
 def _explain(error: Any, tree: Any) -> list[str]:
     """One problem in the user's words: where, what was found, what to do."""
+    if (
+        error["type"] == "too_short" and error["input"]
+    ):  # entries that are wrong are said to be wrong, not to be missing
+        return []
     names: list[tuple[Any, Any]] = []
     for part in error["loc"]:
         if isinstance(part, str) and part[:9] in ("function-", "union_tag"):

@@ -6,7 +6,7 @@ and goes on from its last checkpoint ends at the same weights as one that ran th
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,15 +18,24 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.call import Call, bound
+from efface.checkpoint import Training
 from efface.feed import Feed
 from efface.masking import to_float
 from efface.types import Images, StoredImages, Targets
 
 Precision = Literal["fp32", "bf16"]
+Log = Callable[[str, float, int], None]
+"""Called with name, value and epoch."""
 
 
 def _loss_binds(call: Call) -> Call:
     call.check(() if isinstance(call.resolve(), type) else ("outputs", "targets"))
+    return call
+
+
+def _steps_alone(call: Call) -> Call:
+    if getattr(call.resolve(), "__name__", "") == "ReduceLROnPlateau":
+        raise ValueError("ReduceLROnPlateau steps by a measured loss, which a benchmark must not tune on; take another")
     return call
 
 
@@ -45,7 +54,7 @@ class Fit(BaseModel):
     epochs: PositiveInt
     batch_size: PositiveInt = 128
     optimizer: Annotated[Call, bound("params")] = Call(call="torch.optim.Adam", kwargs={"lr": 1e-3})
-    schedule: Annotated[Call, bound("optimizer", offered=("total_steps",))] | None = None
+    schedule: Annotated[Call, bound("optimizer", offered=("total_steps",)), AfterValidator(_steps_alone)] | None = None
     schedule_each: Literal["epoch", "step"] = "epoch"
     loss: Annotated[Call, AfterValidator(_loss_binds)] = Call(call="torch.nn.CrossEntropyLoss")
     crop: NonNegativeInt = 0
@@ -90,14 +99,14 @@ def fit(
     device: torch.device,
     checkpoint: Path | None = None,
     fingerprint: str = "",
-    log: Callable[[str, float, int], None] | None = None,
+    log: Log | None = None,
     advance: Callable[[float], None] = lambda _: None,
 ) -> Fitted:
     """Train a fresh network on a feed of (erased) images.
 
     targets: classes by row number of the feed.
     checkpoint: a file written after each epoch and gone on from; `fingerprint` must agree or it is ignored.
-    log: called with (name, value, epoch). advance: called with 1 after each epoch.
+    log: called for the loss and the validation accuracy. advance: called with 1 after each epoch.
     ValueError: keep is 'best' without validation rows, a loss that is no number, a network with too few classes.
     """
     if settings.keep == "best" and (rows.validation is None or not len(rows.validation)):
@@ -116,7 +125,7 @@ def fit(
         total = settings.epochs * (steps if settings.schedule_each == "step" else 1)
         schedule = settings.schedule(optimizer, total_steps=total) if settings.schedule else None
         loss_of = _loss(settings.loss)
-        state = _State(network, optimizer, schedule, checkpoint, fingerprint)
+        state = Training(network, optimizer, schedule, checkpoint, fingerprint)
         targets = targets.to(device)
         for epoch in range(state.epoch, settings.epochs):
             each_step = schedule if settings.schedule_each == "step" else None
@@ -243,73 +252,6 @@ def _accuracy(network: nn.Module, feed: Feed, rows: Tensor, targets: Tensor, set
 def _loss(call: Call) -> Callable[[Tensor, Tensor], Tensor]:
     """A loss class is made with its kwargs, a loss function is called with them."""
     return call() if isinstance(call.resolve(), type) else call
-
-
-class _State:
-    """Where a training stands, in memory and in its checkpoint file."""
-
-    def __init__(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, path: Path | None, fingerprint: str
-    ) -> None:
-        self.network, self.optimizer, self.schedule = network, optimizer, schedule
-        self.path, self.fingerprint = path, fingerprint
-        self.epoch, self.best_epoch = 0, -1
-        self.losses: list[float] = []
-        self.accuracies: list[float] = []
-        self.best: dict[str, Tensor] = {}
-        if path is not None and path.exists():
-            self._load(path)
-
-    def finish(self, epoch: int, found: Mapping[str, float], *, best: bool) -> None:
-        """Note the epoch, remember the best weights, write the checkpoint under a temporary name and rename it."""
-        self.epoch = epoch + 1
-        self.losses.append(found["loss"])
-        if "validation_accuracy" in found:
-            self.accuracies.append(found["validation_accuracy"])
-        if best and (not self.best or self.accuracies[-1] > max(self.accuracies[:-1])):
-            self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-            self.best_epoch = epoch
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_name(self.path.name + ".new")
-            torch.save(self._dump(), temporary)
-            temporary.replace(self.path)
-
-    def restore(self, keep: str) -> None:
-        """Give the network the weights that are kept."""
-        if keep == "best":
-            self.network.load_state_dict(self.best)
-
-    def _dump(self) -> dict[str, Any]:
-        return {
-            "fingerprint": self.fingerprint,
-            "epoch": self.epoch,
-            "losses": self.losses,
-            "accuracies": self.accuracies,
-            "best_epoch": self.best_epoch,
-            "best": self.best,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict() if self.schedule is not None else None,
-        }
-
-    def _load(self, path: Path) -> None:
-        device = next(self.network.parameters()).device
-        try:
-            found = torch.load(path, map_location=device, weights_only=True)
-            if found["fingerprint"] != self.fingerprint:
-                return
-            self.network.load_state_dict(found["network"])
-            self.optimizer.load_state_dict(found["optimizer"])
-            if self.schedule is not None:
-                self.schedule.load_state_dict(found["schedule"])
-            self.epoch, self.best, self.best_epoch = found["epoch"], found["best"], found["best_epoch"]
-            self.losses, self.accuracies = found["losses"], found["accuracies"]
-        except Exception as error:  # torch names a damaged or foreign file in many ways
-            raise ValueError(
-                f"{path}: not a checkpoint of this training ({' '.join(str(error).split())[:200]}); "
-                "delete it to train from the start"
-            ) from error
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """MapStore: the maps of one method on one split, in one HDF5 file that survives kill -9.
 
 The file holds `maps` (float32, contiguous, so it is memory-mapped; or `seeds`, int64, of a ranking that is drawn anew
-each epoch), `targets` (the class each map explains), `crc` and `done` (a checksum of map and target and a flag a row). Its attribute
-`provenance` says what it was made from; a file made from something else is never read as if it were this one.
+each epoch), `targets` (the class each map explains), `crc` (a checksum of each map and its target) and `done` (a flag
+a row). Its attribute `provenance` says what it was made from; a file made from something else is never read as if it
+were this one.
 """
 
 import contextlib
@@ -148,9 +149,9 @@ class MapWriter:
         laid_out.replace(self.partial)
 
 
-def _checksum(row: np.ndarray, target: np.integer) -> int:
+def _checksum(row: np.ndarray | np.generic, target: np.integer) -> int:
     """Of a row and of the class that it explains."""
-    return zlib.crc32(np.ascontiguousarray(row).data, int(target) & 0xFFFFFFFF)
+    return zlib.crc32(np.ascontiguousarray(row).data, zlib.crc32(target.tobytes()))
 
 
 @contextlib.contextmanager

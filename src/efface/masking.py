@@ -3,6 +3,7 @@
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from efface import draws
@@ -57,7 +58,7 @@ def erase(images: Images, mask: Mask, imputer: Imputer) -> Images:
     return torch.where(where, imputer(images, mask), images)
 
 
-def pad(images: Images, width: int, imputer: Imputer) -> Images:
+def pad(images: Images, width: int, imputer: Imputer) -> Float[Tensor, "n c height width"]:
     """A border of removed pixels, so that a crop shows nothing that erasing would not show."""
     if width == 0:
         return images
@@ -67,8 +68,11 @@ def pad(images: Images, width: int, imputer: Imputer) -> Images:
     return erase(larger, border, imputer)
 
 
-def for_unit(maps: Maps, unit: Unit, channels: int) -> Maps:
-    """The maps as the unit ranks them; ValueError where their channels do not fit it."""
+def for_unit(maps: Maps, unit: Unit, channels: int) -> Float[Tensor, "n h w"] | Float[Tensor, "n {channels} h w"]:
+    """The maps as the unit ranks them; ValueError where their channels do not fit it.
+
+    Where features are ranked, a map without channels gives all channels of a pixel its value; such ties are shuffled.
+    """
     if unit == "pixel" and maps.ndim == 4:
         if maps.shape[1] != 1:
             raise ValueError(
@@ -76,11 +80,14 @@ def for_unit(maps: Maps, unit: Unit, channels: int) -> Maps:
                 "end 'post' with efface.post.channel_sum or channel_max, or set unit: feature"
             )
         return maps[:, 0]
-    if unit == "feature" and (maps.ndim == 3 or maps.shape[1] != channels):
-        raise ValueError(
-            f"maps have shape {tuple(maps.shape[1:])} after 'post', but unit 'feature' ranks all {channels} channels; "
-            "take channel_sum and channel_max out of 'post', or set unit: pixel"
-        )
+    if unit == "feature":
+        whole = maps[:, None] if maps.ndim == 3 else maps
+        if whole.shape[1] not in (1, channels):
+            raise ValueError(
+                f"maps have {whole.shape[1]} channels after 'post', but unit 'feature' ranks {channels} of each pixel; "
+                "return a map for each channel of the image, or one for all of them"
+            )
+        return whole.expand(-1, channels, -1, -1)
     return maps
 
 

@@ -1,7 +1,7 @@
 """Probes: frozen, hashable, picklable values, each one unit of work. Called with a case, a probe yields a score.
 
-Any frozen dataclass that is callable with the case, says whether it `needs_map`, what it `costs` and what its number
-`depends_on` is a probe: no base class.
+Any frozen dataclass that is callable with the case, says whether it `needs_map` and `needs_network`, what it `costs`
+and, by its `identity`, what its number depends on is a probe: no base class.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from efface import draws
 from efface.call import Call
 from efface.feed import Feed, Prepare, resident, streamed
-from efface.fit import Fit, Rows, fit, predict
+from efface.fit import Fit, Log, Rows, fit, predict
 from efface.maps import MapStore
-from efface.masking import erase, for_unit, pad, random_ranks, rank, removed, to_float, to_stored
+from efface.masking import erase, for_unit, pad, rank, removed, to_float, to_stored
 from efface.results import Score
 from efface.rows import take
 from efface.types import Images, Imputer, Order, Ranks, Split, StoredImages, Targets, Unit
@@ -31,7 +32,7 @@ class Case:
 
     explained: the class each test image's maps explain. maps: by split, absent for a probe that needs none.
     mean: channel means of the training images. rows: images in one forward pass. checkpoint: where a training may
-    keep its state. cache: ranks of the last map.
+    keep its state. log: where it may write its scalars. cache: ranks of the last map.
     """
 
     build: Callable[[], nn.Module]
@@ -46,6 +47,7 @@ class Case:
     device: torch.device
     checkpoint: Path | None = None
     advance: Callable[[float], None] = lambda _: None
+    log: Log | None = None
     cache: dict[Any, Ranks] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -139,6 +141,7 @@ class Retrain:
             device=case.device,
             checkpoint=case.checkpoint,
             fingerprint=case.checkpoint.stem if case.checkpoint else "",
+            log=case.log,
             advance=lambda epochs: case.advance(3.0 * epochs * len(train)),
         )
         seen = erased_feed(case, "test", self.erasure, width=0, whole=False)
@@ -152,7 +155,7 @@ def _score(logits: Tensor, targets: Targets, asked: Targets) -> Score:
     probability = logits.softmax(1).gather(1, asked.cpu()[:, None])[:, 0]
     correct = logits.argmax(1) == targets.cpu()
     values = {"correct": correct.numpy(), "probability": probability.numpy()}
-    return Score(float(correct.float().mean()), float(probability.mean()), len(targets), values)
+    return Score(float(correct.double().mean()), float(probability.double().mean()), len(targets), values)
 
 
 def _counted(batches: Iterator[StoredImages], advance: Callable[[float], None]) -> Iterator[StoredImages]:
@@ -188,7 +191,9 @@ def _prepare(case: Case, erasure: Erasure, store: MapStore | None, width: int) -
     """Ranks (or maps, where `store` is given: they are ranked here) and images become erased, padded, 8-bit images."""
     imputer = _imputer(erasure.imputer, case.mean.to(case.device))
 
-    def prepare(stored: StoredImages, beside: Tensor | None, rows: Tensor, epoch: int) -> StoredImages:
+    def prepare(
+        stored: StoredImages, beside: Tensor | None, rows: Tensor, epoch: int
+    ) -> UInt8[Tensor, "n c tall wide"]:
         images = to_float(stored.to(case.device))
         if erasure.fraction == 1:
             gone = torch.ones(len(images), *images.shape[2:], dtype=torch.bool, device=case.device)
@@ -209,7 +214,8 @@ def _imputer(call: Call, mean: Tensor) -> Imputer:
 
 def _ranks(case: Case, split: str, store: MapStore, erasure: Erasure) -> Ranks:
     """The whole split's ranks, kept for the next probe of the same map."""
-    key = (store.path, split, erasure.post, erasure.unit)
+    written = store.path.stat().st_mtime_ns  # the same path may hold other maps by now
+    key = (store.path, split, written, case.seed, erasure.post, erasure.unit)
     if key not in case.cache:
         for stale in [each for each in case.cache if each[1] == split]:
             del case.cache[stale]
@@ -226,11 +232,12 @@ def _rank(
     case: Case, store: MapStore, maps: Tensor, erasure: Erasure, rows: Tensor, epoch: int, shape: tuple[int, ...]
 ) -> Ranks:
     c, h, w = shape
-    if store.kind == "seeds":
-        return random_ranks(draws.fold(maps, epoch), (h, w) if erasure.unit == "pixel" else (c, h, w))
+    ties = draws.seeds_of(f"{case.seed} ties", rows.to(maps.device))
+    if store.kind == "seeds":  # the first draw is that of `control.random`
+        seeds = draws.fold(maps, epoch) if epoch else maps
+        return rank(draws.uniform(seeds, (h, w) if erasure.unit == "pixel" else (c, h, w)), ties)
     for each in erasure.post:
         maps = each(maps)
-    ties = draws.seeds_of(f"{case.seed} ties", rows.to(maps.device))
     return rank(for_unit(maps, erasure.unit, c), ties)
 
 

@@ -35,8 +35,7 @@ class Results:
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / "results.jsonl"
         self.rows: dict[str, dict[str, Any]] = {}
-        for line in _whole_lines(self.path):
-            row = json.loads(line)
+        for row in _whole_rows(self.path):
             self.rows[row["key"]] = row
 
     def __contains__(self, key: str) -> bool:
@@ -86,20 +85,22 @@ def only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def _whole_lines(path: Path) -> list[str]:
+def _whole_rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    text = path.read_bytes()
-    lines = text[: text.rfind(b"\n") + 1].decode().splitlines()
-    for number, line in enumerate(lines, 1):
+    rows = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # what follows the last end is torn
         try:
-            assert "key" in json.loads(line)
-        except (json.JSONDecodeError, AssertionError, TypeError) as error:
+            row = json.loads(line)
+        except ValueError:  # no JSON, or no text
+            row = None
+        if not isinstance(row, dict) or "key" not in row:
             raise ValueError(
-                f"{path}:{number}: is no result line ({line[:60]!r}); the file was edited or damaged: "
-                "delete that line, what it stood for is computed again"
-            ) from error
-    return lines
+                f"{path}:{number}: is no result line ({line[:60].decode(errors='replace')!r}); the file was edited or "
+                "damaged: delete that line, what it stood for is computed again"
+            )
+        rows.append(row)
+    return rows
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -114,7 +114,7 @@ def write(file: BinaryIO, rows: Rows, first: int, block: np.ndarray) -> None:
     data = np.ascontiguousarray(block, rows.dtype)
     assert data.shape[1:] == rows.shape[1:]
     assert first + len(data) <= len(rows)
-    left = memoryview(data.reshape(-1)).cast("B")
+    left = data.reshape(-1).view(np.uint8).data
     at = rows.offset + first * (data.nbytes // max(1, len(data)))
     while left:
         done = os.pwrite(file.fileno(), left, at)

@@ -1,6 +1,7 @@
 """How a method is called, whoever wrote it, and what is asked of the maps it returns."""
 
 import contextlib
+import copy
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ class Convention:
     """A method as the study declares it.
 
     batched: it takes a batch, (model, images, targets); else one image at a time, (model, image 1 c h w, label).
-    outputs: the names of the maps it returns as a dict; for a method of one map, its own name alone.
+    outputs: the names of the maps to keep of those it returns as a dict; empty for a method of one map.
     """
 
     name: str
@@ -51,27 +52,41 @@ def attribute(
         raise ValueError(
             f"attribution_methods.{method.name}: needs the masks of the true object, which these data do not have"
         )
-    model.eval()
-    with _seeded(int(seeds[0])):
+    with _as_before(model), _seeded(int(seeds[0])):
+        model.eval()
         if method.batched:
             offered = {"seeds": seeds, "rows": rows, "masks": masks}
-            found = method.call(model, images, targets, **offered)
+            found = method.call(model, images.clone(), targets, **offered)
         else:
-            found = _one_by_one(method.call, model, images, targets)
+            found = _one_by_one(method, model, images, targets)
     return _checked(method, found, images)
 
 
-def _one_by_one(call: Call, model: nn.Module, images: Images, targets: Targets) -> Any:
-    maps = [call(model, images[i : i + 1], int(targets[i])) for i in range(len(images))]
-    if maps and isinstance(maps[0], dict):
-        return {name: torch.stack([_single(each[name], images) for each in maps]) for name in maps[0]}
-    return torch.stack([_single(each, images) for each in maps])
+def _one_by_one(method: Convention, model: nn.Module, images: Images, targets: Targets) -> Any:
+    maps = [method.call(model, images[i : i + 1].clone(), int(targets[i])) for i in range(len(images))]
+    if isinstance(maps[0], dict):
+        return {name: _stacked(method, [each[name] for each in maps], images) for name in maps[0]}
+    return _stacked(method, maps, images)
 
 
-def _single(found: Any, images: Images) -> Tensor:
-    """One image's map as older code returns it: NumPy or torch, h w, c h w or 1 c h w."""
-    one = torch.as_tensor(found).detach()
-    return one[0] if one.ndim == images.ndim and len(one) == 1 else one
+def _stacked(method: Convention, found: list[Any], images: Images) -> Tensor:
+    """The maps of single images as older code returns them: NumPy or torch, h w, c h w or 1 c h w."""
+    _, c, h, w = images.shape
+    maps = []
+    for each in found:
+        shape = tuple(getattr(each, "shape", ()))
+        if not isinstance(each, Tensor | np.ndarray) or shape not in ((h, w), (1, h, w), (c, h, w), (1, c, h, w)):
+            raise ValueError(
+                f"attribution_methods.{method.name}: returned {f'shape {shape}' if shape else _described(each)} "
+                f"for one image, expected an array of shape ({h}, {w}), (1, {h}, {w}) or ({c}, {h}, {w})"
+            )
+        maps.append(_tensor(each).reshape(shape[-3:]))
+    return torch.stack(maps)
+
+
+def _tensor(found: Tensor | np.ndarray) -> Tensor:
+    """A copy where NumPy's memory is flipped or read-only, which torch refuses."""
+    return found.detach() if isinstance(found, Tensor) else torch.from_numpy(np.array(found))
 
 
 def _checked(method: Convention, found: Any, images: Images) -> dict[str, Tensor]:
@@ -82,28 +97,32 @@ def _checked(method: Convention, found: Any, images: Images) -> dict[str, Tensor
                 f"{where}: returned one map, but 'outputs' names {', '.join(method.outputs)}; drop 'outputs'"
             )
         found = {method.name: found}
-    elif set(found) != set(method.outputs):
+    elif not method.outputs or not set(method.outputs) <= set(found):
         raise ValueError(
             f"{where}: returned a dict of maps {', '.join(map(str, found))}; name them in the study, "
             f"outputs: [{', '.join(map(str, found))}]"
         )
     return {
-        name: _one(f"{where}" if name == method.name else f"{where}.{name}", each, images)
-        for name, each in found.items()
+        name: _one(
+            where if name == method.name else f"{where}.{name}", found[name], images, draws=method.call.wants("seeds")
+        )
+        for name in method.gives
     }
 
 
-def _one(where: str, found: Any, images: Images) -> Tensor:
+def _one(where: str, found: Any, images: Images, *, draws: bool) -> Tensor:
+    """draws: the method takes seeds, so it may return some: a ranking that is drawn anew each epoch."""
     n, c, h, w = images.shape
     if not isinstance(found, Tensor | np.ndarray):
         raise ValueError(
             f"{where}: returned {_described(found)}, expected a tensor of shape ({n}, {h}, {w}) or ({n}, c, {h}, {w})"
         )
-    maps = torch.as_tensor(found).detach()
-    if maps.shape == (n,) and maps.dtype == torch.int64:
+    maps = _tensor(found)
+    if draws and maps.shape == (n,) and maps.dtype == torch.int64:
         return maps.cpu()
     fits = (
-        maps.shape[0] == n
+        maps.ndim > 0
+        and maps.shape[0] == n
         and maps.shape[-2:] == (h, w)
         and (maps.ndim == 3 or (maps.ndim == 4 and maps.shape[1] in (1, c)))
     )
@@ -125,6 +144,28 @@ def _described(found: Any) -> str:
     if isinstance(found, Sequence) and not isinstance(found, str):
         return f"a {type(found).__name__} of {len(found)}"
     return "nothing" if found is None else f"a {type(found).__name__}"
+
+
+@contextlib.contextmanager
+def _as_before(model: nn.Module) -> Iterator[None]:
+    """Whatever a method leaves on the model (hooks, modes, gradients, flags) is taken off for the next one."""
+    modules, parameters = list(model.modules()), list(model.parameters())
+    modes = [each.training for each in modules]
+    hooks = [{name: copy.copy(found) for name, found in vars(each).items() if "_hook" in name} for each in modules]
+    flags = [(each.requires_grad, each.grad) for each in parameters]
+    try:
+        yield
+    finally:
+        for each, mode, kept in zip(modules, modes, hooks, strict=True):
+            each.training = mode
+            for name, found in kept.items():
+                if isinstance(found, dict):  # the same dict, which the caller's handles know
+                    vars(each)[name].clear()
+                    vars(each)[name].update(found)
+                else:
+                    setattr(each, name, found)
+        for parameter, (flag, grad) in zip(parameters, flags, strict=True):
+            parameter.requires_grad_(flag).grad = grad
 
 
 @contextlib.contextmanager

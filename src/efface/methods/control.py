@@ -6,16 +6,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from efface import draws
-from efface.types import Images, Seeds, Targets
+from efface.types import Images, Maps, Seeds, Targets
 
 
-def random(model: nn.Module, images: Images, targets: Targets, *, seeds: Seeds) -> Float[Tensor, "n h w"]:
+def random(model: nn.Module, images: Images, targets: Targets, *, seeds: Seeds, per_channel: bool = False) -> Maps:
     """Independent numbers in [0, 1), one a pixel: a fixed random ranking for each image. No pass of the network.
 
     seeds: one an image.
+    per_channel: a number for each channel of a pixel, for studies that rank features.
     """
     del model, targets
-    return draws.uniform(seeds.to(images.device), tuple(images.shape[2:]))
+    return draws.uniform(seeds.to(images.device), tuple(images.shape[1:] if per_channel else images.shape[2:]))
 
 
 def random_resampled(model: nn.Module, images: Images, targets: Targets, *, seeds: Seeds) -> Seeds:

@@ -93,5 +93,5 @@ def frozen_values(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
     return {
         "accuracy": scores["erased"].values["correct"].astype(np.float64),
         "probability": erased.astype(np.float64),
-        "relative_change": np.abs(before - erased) / before * 100,
+        "relative_change": np.abs(clean.astype(np.float64) - erased) / before * 100,
     }

@@ -52,19 +52,10 @@ def check_study(run: Run) -> list[str]:
 
 def preflight(run: Run) -> list[Trial]:
     """Run every method on two test images. ValueError: all that does not work, a line each."""
-    if run.trained():
-        network = run.network
-    else:
+    if not run.trained():
         say("the network is not trained yet: methods are tried on fresh weights")
-        network = run.fresh_network()
-    if run.study.fit is not None and run.study.weights is None and "train" not in run.data:
-        raise ValueError(f"fit: {run.study.data.call} gives no 'train' split to fit on; give 'weights', or other data")
+    network, images, logits = try_network(run)
     splits(run)
-    images = take(run.data["test"].images, torch.arange(min(2, len(run.data["test"])))).to(run.device)
-    with torch.inference_mode():
-        logits = network(images.float().div(255))
-    for name, split in run.data.items():
-        check_classes(logits, split, name)
     trials, problems = [], []
     for entry in run.entries():
         try:
@@ -78,6 +69,29 @@ def preflight(run: Run) -> list[Trial]:
     if problems:
         raise ValueError("\nefface: ".join(problems))
     return trials
+
+
+def try_network(run: Run) -> tuple[nn.Module, Tensor, Tensor]:
+    """The network (with fresh weights, where it is to be trained), two test images, its answers to them.
+
+    ValueError: it cannot take them, has too few classes, or cannot be trained as the study says.
+    """
+    fit, train = run.study.fit, run.data.get("train")
+    if fit is not None and fit.keep == "best" and train is not None and train.validation is None:
+        raise ValueError(
+            "fit.keep: is 'best', but no rows are set apart to choose by; set data.kwargs.validation=0.125"
+        )
+    network = run.network if run.trained() else run.fresh_network()
+    images = take(run.data["test"].images, torch.arange(min(2, len(run.data["test"])))).to(run.device)
+    try:
+        with torch.inference_mode():
+            logits = network(images.float().div(255))
+    except Exception as error:
+        size, why = " x ".join(map(str, images.shape[1:])), " ".join(str(error).split())
+        raise ValueError(f"model: {run.study.model.call} fails on images of {size}: {why}") from error
+    for name, split in run.data.items():
+        check_classes(logits, split, name)
+    return network, images, logits
 
 
 def _try(run: Run, entry: MethodEntry, network: nn.Module, images: Tensor, targets: Tensor) -> Trial:

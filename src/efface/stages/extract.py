@@ -3,7 +3,9 @@
 import contextlib
 import functools
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +18,8 @@ from efface.maps import MapWriter, differences, finished, key, partial, read_pro
 from efface.methods.contract import Convention, attribute
 from efface.rows import open_file, take
 from efface.stages.progress import bar, duration, say
-from efface.stages.run import Run, surroundings
+from efface.stages.provenance import surroundings
+from efface.stages.run import Run
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def extract(run: Run) -> list[str]:
     started, failures = time.monotonic(), []
     total = sum(len(run.data[task.split]) for task in tasks)
     done = sum(max(finished(partial(run.map_path(task.method, task.split))), 0) for task in tasks)
-    with bar(total, "extract", "map") as progress:
+    with bar(float(total), "extract", "map") as progress:
         progress.update(min(done, total))
         work = Extract(run.study)
         for task, outcome in run.study.executor(work, tasks, progress=progress.update):
@@ -91,33 +94,36 @@ def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
     method = Convention(entry.name, entry.call, entry.batched, entry.outputs)
     compute = functools.partial(_compute, run, method, split, _Budget(run.study.rows))
     sample = compute(torch.arange(1))
-    writers = {
-        name: MapWriter(
-            run.map_path(name, split), run.provenance(entry, name, split), run.explained(split), sample[name][0]
-        )
-        for name in entry.gives
-    }
-    try:
+    with contextlib.ExitStack() as files:
+        writers = {}
+        for name in entry.gives:
+            with _writing(run.map_path(name, split)):
+                provenance = run.provenance(entry, name, split)
+                writers[name] = MapWriter(run.map_path(name, split), provenance, run.explained(split), sample[name][0])
+            files.callback(writers[name].abandon)
         for rows in torch.arange(len(run.data[split])).split(run.study.rows):
             first, block = int(rows[0]), slice(int(rows[0]), int(rows[-1]) + 1)
             if all(writer.done[block].all() for writer in writers.values()):
                 continue
             maps = compute(rows)
             for name, writer in writers.items():
-                writer.write(first, maps[name])
+                with _writing(writer.partial):
+                    writer.write(first, maps[name])
             advance(float(len(rows)))
         for writer in writers.values():
-            writer.close()
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or not _is_io(error):
-            raise
-        path = next(iter(writers.values())).partial
+            with _writing(writer.partial):
+                writer.close()
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
         raise ValueError(
-            f"{path}: cannot be written ({error}); make room or raise the limit: what is there is gone on from"
+            f"{path}: cannot be written ({why}); make room or raise the limit: what is there is gone on from"
         ) from error
-    finally:
-        for writer in writers.values():
-            writer.abandon()
 
 
 def _adopt(run: Run, task: Extraction) -> None:
@@ -143,7 +149,7 @@ def _row(run: Run, task: Extraction, seconds: float) -> dict[str, Any]:
         "maps": len(run.data[task.split]),
         "seconds": round(seconds, 3),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
-    } | surroundings(run)
+    } | surroundings(run.device)
 
 
 class _Budget:
@@ -204,11 +210,6 @@ def _is_there(run: Run, entry: MethodEntry, name: str, split: str) -> bool:
         return False
     run.store(name, split)  # whole and readable, or an error that says what to do
     return True
-
-
-def _is_io(error: BaseException) -> bool:
-    words = ("errno", "write", "flush", "space", "too large", "unable to", "can't")
-    return isinstance(error, OSError) or any(word in str(error).lower() for word in words)
 
 
 _RUNS: dict[str, Run] = {}

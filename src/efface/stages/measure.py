@@ -1,5 +1,7 @@
 """Stage measure: the probes of all metrics, less those already in the results, on any executor."""
 
+import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +10,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
+from efface.call import Call
 from efface.config import MetricEntry, Study
 from efface.execute import Failure
 from efface.maps import key as key_of
@@ -16,7 +19,8 @@ from efface.results import Score
 from efface.rows import open_file
 from efface.stages.extract import here, keep_trace, left
 from efface.stages.progress import bar, duration, say
-from efface.stages.run import Run, View, engine, surroundings
+from efface.stages.provenance import engine, surroundings
+from efface.stages.run import Run, View
 from efface.stats import Curve
 from efface.types import Seeds
 
@@ -41,8 +45,10 @@ class Measure:
         started, run = time.monotonic(), here(self.study)
         maps = {split: run.store(name, split) for name, split in _reads(cell)}
         checkpoint = checkpoint_of(run, cell) if not cell.probe.needs_network else None
-        case = run.case(maps, network=cell.probe.needs_network, checkpoint=checkpoint, cache=_RANKS)
-        return cell.probe(case), time.monotonic() - started
+        frozen = cell.probe.needs_network
+        with contextlib.nullcontext() if frozen else run.scalars(cell.key) as log:
+            case = run.case(maps, network=frozen, checkpoint=checkpoint, cache=_RANKS, log=log)
+            return cell.probe(case), time.monotonic() - started
 
 
 _RANKS: dict[Any, Any] = {}
@@ -94,7 +100,7 @@ def applies(run: Run, entry: MetricEntry, view: View) -> bool:
 
 def fractions(run: Run, entry: MetricEntry) -> tuple[float, ...]:
     """The fractions of a metric's curve, ascending, 0 always among them."""
-    chosen = entry.kwargs.fractions or entry.formula.defaults.get("fractions") or run.study.fractions
+    chosen = entry.kwargs.fractions or entry.paper.fractions or run.study.fractions
     return tuple(sorted({0.0, *chosen}))
 
 
@@ -153,10 +159,10 @@ def _value(run: Run, entry: MetricEntry, view: View, point: Point) -> dict[str, 
 
 
 def _point(run: Run, entry: MetricEntry, view: View, fraction: float, repeat: int) -> Point:
-    own, paper, study = entry.kwargs, entry.formula.defaults, run.study
-    post = view.post if view.post is not None else own.post if own.post is not None else paper.get("post", study.post)
-    imputer = own.imputer or paper.get("imputer", study.imputer)
-    return Point(fraction, repeat, imputer, tuple(post), own.unit or paper.get("unit", study.unit))
+    own, paper, study = entry.kwargs, entry.paper, run.study
+    post = next(each for each in (view.post, own.post, paper.post, study.post) if each is not None)
+    imputer = own.imputer or paper.imputer or study.imputer
+    return Point(fraction, repeat, imputer, tuple(post), own.unit or paper.unit or study.unit)
 
 
 def _cell(run: Run, view: View, probe: Any) -> Cell:
@@ -180,24 +186,32 @@ def _cell(run: Run, view: View, probe: Any) -> Cell:
 
 
 def _row(run: Run, cell: Cell, seconds: float) -> dict[str, Any]:
-    erasure = cell.probe.erasure
-    probe = {"probe": type(cell.probe).__name__.lower(), "order": erasure.order, "fraction": erasure.fraction}
-    if hasattr(cell.probe, "repeat"):
-        probe["repeat"] = cell.probe.repeat
     return {
         "key": cell.key,
         "method": cell.view.name if cell.view else None,
-        "probe": probe,
-        "imputer": erasure.imputer.model_dump(),
-        "post": [each.model_dump() for each in erasure.post],
-        "unit": erasure.unit,
+        "probe": {"probe": type(cell.probe).__name__.lower()} | _settings(cell.probe),
         "count": "floor(fraction * units + 1e-6)",
         "ties": "shuffled by the image's seed",
         "explain": run.study.explain,
         "seed": run.study.seed,
         "seconds": round(seconds, 3),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
-    } | surroundings(run)
+    } | surroundings(run.device)
+
+
+def _settings(probe: Any) -> dict[str, Any]:
+    """A probe's fields as plain values, those of an erasure among them as if they were its own."""
+    found: dict[str, Any] = {}
+    for each in dataclasses.fields(probe):
+        value = getattr(probe, each.name)
+        found |= _settings(value) if dataclasses.is_dataclass(value) else {each.name: _plain(value)}
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Call):
+        return value.model_dump()
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _verify(run: Run, tasks: list[Cell]) -> None:
@@ -229,9 +243,7 @@ def _is_redrawn(run: Run, view: View) -> bool:
 
 
 def _named(cell: Cell) -> str:
-    erasure = cell.probe.erasure
     what = type(cell.probe).__name__.lower()
-    of = f"{cell.view.name}, {what}, {erasure.order.replace('_', ' ')}" if cell.view else what
-    return f"{of}, fraction {erasure.fraction:g}" + (
-        f", repeat {cell.probe.repeat}" if hasattr(cell.probe, "repeat") else ""
-    )
+    told = {name: value for name, value in _settings(cell.probe).items() if isinstance(value, int | float | str)}
+    words = [str(value).replace("_", " ") if name == "order" else f"{name} {value}" for name, value in told.items()]
+    return ", ".join([*([cell.view.name] if cell.view else []), what, *words])

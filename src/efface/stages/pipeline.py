@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from efface.config import Study, dump
 from efface.maps import finished, partial
 from efface.results import only_one
-from efface.stages.check import check_study, preflight
+from efface.stages.check import check_study, preflight, try_network
 from efface.stages.extract import extract as extract_maps
 from efface.stages.extract import left
 from efface.stages.measure import cells
@@ -25,6 +25,7 @@ def check(study: Study) -> list[str]:
 def train(study: Study) -> list[str]:
     """The first network."""
     with _working(study) as run:
+        try_network(run)
         train_network(run)
     return []
 
@@ -80,6 +81,10 @@ def _extracted(run: Run) -> list[str]:
 
 @contextlib.contextmanager
 def _working(study: Study) -> Iterator[Run]:
+    if study.out.exists() and not study.out.is_dir():
+        raise ValueError(
+            f"{study.out}: is a file, expected the folder of this run; move it, or give another with out=..."
+        )
     with only_one(study.out):
         path, text = study.out / "study.yml", dump(study)
         if not path.exists() or path.read_text() != text:

@@ -19,7 +19,8 @@ from efface.report.gallery import Gallery
 from efface.rows import take
 from efface.stages.measure import applies, cells, curves
 from efface.stages.progress import say
-from efface.stages.run import Run, View, surroundings, versions
+from efface.stages.provenance import surroundings, versions
+from efface.stages.run import Run, View
 from efface.types import Split
 
 FILES = ("report.html", "summary.csv", "curves.svg", "curves.pdf")
@@ -62,7 +63,7 @@ def _facts(run: Run) -> page.Facts:
         study=dump(study),
         name=study.out.name,
         versions=versions() | more,
-        device=surroundings(run)["device"],
+        device=surroundings(run.device)["device"],
         seconds=_seconds(run),
         unfinished=_unfinished(run),
         data=f"{study.data.call}: {sizes}, {c} x {h} x {w}",
@@ -123,7 +124,7 @@ def _gallery(run: Run) -> Gallery | None:
         point = Point(
             fraction, 0, run.study.imputer, view.post if view.post is not None else run.study.post, run.study.unit
         )
-        case = run.case({"test": store}, network=False, checkpoint=None, cache={})
+        case = run.case({"test": store}, network=False)
         gone = Erasure("most_first", fraction, point.imputer, point.post, point.unit)
         masked[view.name] = to_stored(erased(case, gone, rows)).cpu()
     return Gallery(take(test.images, rows).cpu(), _labels(run, test, rows), maps, masked, fraction)

@@ -1,11 +1,10 @@
 """A run: where its files lie, and what is in them. Only stages know this."""
 
-import functools
+import contextlib
 import hashlib
 import os
-import platform
-import subprocess
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,19 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import efface
 from efface import draws, execute
-from efface.call import Call, source_digest
+from efface.call import Call
 from efface.config import MethodEntry, Study
-from efface.fit import predict
+from efface.fit import Log, predict
 from efface.maps import MapStore, key
 from efface.probes import Case, image_mean
 from efface.results import Results
 from efface.rows import Rows, digest, pack, packed, take
+from efface.stages.provenance import engine
 from efface.types import Split, Targets
-
-ENGINE = ("efface.probes", "efface.fit", "efface.masking")
-"""The modules (with all they import) that every number depends on."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ class Run:
     @cached_property
     def data(self) -> dict[str, Split]:
         """The splits: on the device below the memory budget, in a packed file above it."""
-        splits = _checked_data(self.study.data, self.study.data())
+        splits = _checked_data(self.study.data, _made("data", self.study.data))
         return {name: self._held(name, split) for name, split in splits.items()}
 
     @cached_property
@@ -78,7 +74,7 @@ class Run:
 
     def build(self) -> nn.Module:
         """A fresh network."""
-        return self.study.model()
+        return _made("model", self.study.model)
 
     @cached_property
     def network_key(self) -> str:
@@ -88,6 +84,10 @@ class Run:
         if study.weights is not None:
             what["weights"] = hashlib.sha256(_readable(study.weights).read_bytes()).hexdigest()[:16]
         elif study.fit is not None:
+            if "train" not in self.data:
+                raise ValueError(
+                    f"fit: {study.data.call} gives no 'train' split to fit on; give 'weights', or other data"
+                )
             what |= {"fit": study.fit.identity(), "data": self.data_digest["train"], "engine": engine()}
             what["mean"] = self.study.imputer.identity()  # fills the border of random crops
         return key(what)
@@ -107,17 +107,18 @@ class Run:
         path = self.study.weights or (self.network_path if self.study.fit is not None else None)
         if path is None:
             return self.fresh_network()
+        if not self.study.weights and not path.is_file():
+            raise FileNotFoundError(f"{path}: there is no trained network; run the train stage")
         network = self.fresh_network()
         try:
-            state = torch.load(_readable(path), map_location="cpu", weights_only=True)
-            network.load_state_dict(state)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"{path}: there is no trained network; run the train stage") from error
+            network.load_state_dict(torch.load(_readable(path), map_location="cpu", weights_only=True))
+        except FileNotFoundError:
+            raise
         except Exception as error:  # torch names a foreign or damaged file in many ways
-            first = " ".join(str(error).split())[:300]
-            raise ValueError(
-                f"{path}: does not fit {self.study.model.call} ({first}); delete it to train again"
-            ) from error
+            first, remedy = " ".join(str(error).split())[:300], "delete it to train again"
+            if self.study.weights:
+                remedy = "give the 'weights' of this model, or the model of these weights"
+            raise ValueError(f"{path}: does not fit {self.study.model.call} ({first}); {remedy}") from error
         return network.to(self.device).eval()
 
     def fresh_network(self) -> nn.Module:
@@ -189,7 +190,13 @@ class Run:
         return MapStore(self.map_path(name, split), self.provenance(entry, name, split), len(self.data[split]))
 
     def case(
-        self, maps: Mapping[str, MapStore], *, network: bool, checkpoint: Path | None, cache: dict[Any, Any]
+        self,
+        maps: Mapping[str, MapStore],
+        *,
+        network: bool,
+        checkpoint: Path | None = None,
+        cache: dict[Any, Any] | None = None,
+        log: Log | None = None,
     ) -> Case:
         """What a probe is called with."""
         study = self.study
@@ -206,8 +213,24 @@ class Run:
             device=self.device,
             checkpoint=checkpoint,
             advance=execute.advance,
-            cache=cache,
+            cache={} if cache is None else cache,
+            log=log,
         )
+
+    @contextlib.contextmanager
+    def scalars(self, name: str) -> Iterator[Log | None]:
+        """Where a training writes its scalars, if the study asks for TensorBoard."""
+        if self.study.fit is None or not self.study.fit.tensorboard:
+            yield None
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ValueError(
+                "fit.tensorboard: tensorboard is not installed; pip install 'efface[tensorboard]'"
+            ) from error
+        with SummaryWriter(str(self.folder / "tensorboard" / name)) as writer:
+            yield writer.add_scalar
 
     @cached_property
     def results(self) -> Results:
@@ -234,59 +257,23 @@ class Run:
         )
 
 
-@functools.cache
-def engine() -> str:
-    """A digest of the code that every number depends on."""
-    return key({name: source_digest(name) for name in ENGINE})
-
-
-def surroundings(run: Run) -> dict[str, Any]:
-    """What goes into every result line besides the number: device, versions, commit."""
-    device = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else _processor()
-    return {"device": device, "versions": versions(), "commit": _commit()}
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """Of what the numbers were made with."""
-    return {
-        "efface": efface.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }
-
-
-@functools.cache
-def _commit() -> str:
-    folder = Path(efface.__file__).parent
-    try:
-        found = subprocess.run(  # noqa: S603  a fixed command
-            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"],  # noqa: S607  whichever git the user has
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except OSError:
-        return ""
-    return found.stdout.strip()
-
-
-@functools.cache
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.machine()
-
-
 def _readable(path: Path) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     return path
+
+
+def _made(where: str, call: Call) -> Any:
+    """What a call of the study returns; an error of another kind than ours becomes a sentence that says where it is."""
+    try:
+        return call()
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise ValueError(
+            f"{where}: {call.call} fails: {type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+        ) from error
 
 
 def _checked_data(call: Call, splits: Any) -> dict[str, Split]:

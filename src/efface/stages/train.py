@@ -1,14 +1,14 @@
 """Stage train: the first network, the one that is explained."""
 
 import time
-from typing import Any
 
 import torch
 
 from efface.fit import Rows, fit
 from efface.probes import Erasure, erased_feed
 from efface.stages.progress import bar, duration, say
-from efface.stages.run import Run, surroundings
+from efface.stages.provenance import surroundings
+from efface.stages.run import Run
 
 
 def train(run: Run) -> None:
@@ -25,14 +25,11 @@ def train(run: Run) -> None:
 def _train(run: Run) -> None:
     settings = run.study.fit
     assert settings is not None
-    if "train" not in run.data:
-        raise ValueError(f"fit: {run.study.data.call} gives no 'train' split to fit on; give 'weights', or other data")
     started, split = time.monotonic(), run.data["train"]
     checkpoint = run.folder / "partial" / run.network_path.name
-    case = run.case({}, network=False, checkpoint=None, cache={})
+    case = run.case({}, network=False)
     feed = erased_feed(case, "train", Erasure("most_first", 0.0, run.study.imputer), width=settings.crop, whole=True)
-    writer = _scalars(run)
-    with bar(settings.epochs, "train", "epoch") as progress:
+    with bar(float(settings.epochs), "train", "epoch") as progress, run.scalars(run.network_path.stem) as log:
         fitted = fit(
             run.build,
             feed,
@@ -43,11 +40,9 @@ def _train(run: Run) -> None:
             device=run.device,
             checkpoint=checkpoint,
             fingerprint=run.network_key,
-            log=writer.add_scalar if writer else None,
+            log=log,
             advance=lambda epochs: progress.update(epochs) and None,
         )
-    if writer:
-        writer.close()
     run.network_path.parent.mkdir(parents=True, exist_ok=True)
     temporary = run.network_path.with_name(run.network_path.name + ".new")
     torch.save({name: value.cpu() for name, value in fitted.network.state_dict().items()}, temporary)
@@ -62,19 +57,6 @@ def _train(run: Run) -> None:
         "seconds": seconds,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }
-    run.results.append(row | surroundings(run))
+    run.results.append(row | surroundings(run.device))
     checkpoint.unlink(missing_ok=True)
     say(f"trained {settings.epochs} epochs in {duration(seconds)}")
-
-
-def _scalars(run: Run) -> Any:
-    assert run.study.fit is not None
-    if not run.study.fit.tensorboard:
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError(
-            "fit.tensorboard: the package tensorboard is not installed; pip install 'efface[tensorboard]'"
-        ) from error
-    return SummaryWriter(str(run.folder / "tensorboard" / run.network_path.stem))

@@ -1,0 +1,66 @@
+"""What a number was made with: code, versions, device."""
+
+import functools
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import efface
+from efface.call import source_digest
+from efface.maps import key
+
+ENGINE = ("efface.probes", "efface.fit", "efface.masking")
+"""The modules (with all they import) that every number depends on."""
+
+
+@functools.cache
+def engine() -> str:
+    """A digest of the code that every number depends on."""
+    return key({name: source_digest(name) for name in ENGINE})
+
+
+def surroundings(device: torch.device) -> dict[str, Any]:
+    """What goes into every result line besides the number: device, versions, commit."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {"device": name, "versions": versions(), "commit": _commit()}
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Of what the numbers were made with."""
+    return {
+        "efface": efface.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+@functools.cache
+def _commit() -> str:
+    folder = Path(efface.__file__).parent
+    try:
+        found = subprocess.run(  # noqa: S603  a fixed command
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"],  # noqa: S607  whichever git the user has
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except OSError:
+        return ""
+    return found.stdout.strip()
+
+
+@functools.cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.machine()

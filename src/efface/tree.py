@@ -1,0 +1,78 @@
+"""What the YAML file of a study holds, as plain values: read safely, with `key=value` overrides."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class InvalidStudyError(ValueError):
+    """Everything that is wrong with a study, a line each."""
+
+
+def load(path: Path) -> Any:
+    """What a YAML file holds, read safely, `1e-3` being a number."""
+    if not path.is_file():
+        here = sorted(str(each) for each in path.parent.glob("*.yml")) if path.parent.is_dir() else []
+        near = difflib.get_close_matches(str(path), here, n=1) or here[:5]
+        raise InvalidStudyError(f"{path}: no such file" + (f"; there is {', '.join(near)}" if near else ""))
+    try:
+        return yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506  a SafeLoader with one more number format
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f":{where.line + 1}" if where else ""
+        raise InvalidStudyError(
+            f"{path}{line}: not YAML that can be read safely: {getattr(error, 'problem', error)}"
+        ) from None
+
+
+def override(tree: Any, text: str, path: Path) -> None:
+    """Set a key of the tree by `key=value`, entries of a list by name or number."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InvalidStudyError(f"'{text}': an override is key=value, such as fit.epochs=2 or repeats=1")
+    top, (*parents, last) = tree, key.split(".")
+    for part, following in zip(parents, [*parents, last][1:], strict=True):
+        at = _place(tree, part)
+        if at is None:
+            if not isinstance(tree, dict):
+                raise InvalidStudyError(f"{path}: override {key}: there is no '{part}'")
+            tree[at := part] = {}
+        if isinstance(tree[at], str) and following == "kwargs":  # a short form, about to get kwargs
+            tree[at] = {"name" if tree is top.get("metrics") else "call": tree[at]}
+        tree = tree[at]
+    try:
+        parsed = yaml.load(value, Loader=_Loader)  # noqa: S506
+    except yaml.YAMLError:
+        raise InvalidStudyError(f"override {text}: '{value}' is no YAML value; quote it") from None
+    if isinstance(tree, list):
+        at = _place(tree, last)
+        if at is None:
+            raise InvalidStudyError(f"{path}: override {key}: there is no '{last}' in the list")
+        tree[at] = parsed
+    elif isinstance(tree, dict):
+        tree[last] = parsed
+    else:
+        raise InvalidStudyError(f"{path}: override {key}: '{'.'.join(parents)}' is no section, it holds {tree!r}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and with YAML 1.2's idea of a number: 1e-3 needs no dot."""
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _place(tree: Any, part: str) -> Any:
+    """The key or index of a part, by number or by its entry's name; None where it is not there."""
+    if isinstance(tree, list):
+        if part.isdigit() and int(part) < len(tree):
+            return int(part)
+        names = [each.get("name") if isinstance(each, dict) else each for each in tree]
+        return names.index(part) if part in names else None
+    return part if isinstance(tree, dict) and tree.get(part) is not None else None

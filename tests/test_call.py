@@ -1,0 +1,169 @@
+"""A dotted path and its kwargs."""
+
+import functools
+import itertools
+import pickle
+import re
+import sys
+import textwrap
+
+import pytest
+
+from efface import call
+from efface.call import Call
+
+NUMBER = itertools.count()
+
+
+def forget():
+    """What a fresh process would not know."""
+    for each in vars(call).values():
+        if hasattr(each, "cache_clear"):
+            each.cache_clear()
+
+
+@pytest.fixture
+def beside(tmp_path, monkeypatch):
+    """Writes a module beside the study, under a name of its own, and forgets all that is cached about it."""
+    monkeypatch.syspath_prepend(tmp_path)
+    written = set()
+
+    def write(text, name=None):
+        name = name or f"beside_{next(NUMBER)}"
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+        written.add(name)
+        for each in written:
+            sys.modules.pop(each, None)
+        forget()
+        return name
+
+    yield write
+    for each in written:
+        sys.modules.pop(each, None)
+
+
+def test_calls_with_kwargs_and_what_is_wanted_of_the_offer(beside):
+    name = beside("""
+        def f(x, *, a=1, seeds=None, rows=7):
+            return x, a, seeds, rows
+    """)
+    assert Call(call=f"{name}.f", kwargs={"a": 2})(0) == (0, 2, None, 7)
+    assert Call(call=f"{name}.f", kwargs={"rows": 3})(0, seeds=5, rows=9, masks=1) == (0, 1, 5, 3)
+    assert Call(call=f"{name}.f").wants("rows")
+    assert not Call(call=f"{name}.f", kwargs={"rows": 3}).wants("rows")
+    assert not Call(call=f"{name}.f").wants("masks")
+
+
+def test_short_form_hash_and_pickle():
+    short, long = Call.model_validate("math.hypot"), Call(call="math.hypot", kwargs={})
+    assert short == long
+    assert hash(short) == hash(long)
+    one, two = (Call(call="a.b", kwargs=kwargs) for kwargs in ({"x": [1], "y": {"z": 2}}, {"y": {"z": 2}, "x": [1]}))
+    assert one == two
+    assert hash(one) == hash(two)
+    assert one.text == two.text
+    assert pickle.loads(pickle.dumps(one)) == one  # noqa: S301
+    assert len({one, two, short, long}) == 2
+
+
+def test_attributes_of_attributes_and_modules_of_packages():
+    assert call.resolve("functools.partial") is functools.partial
+    assert call.resolve("collections.OrderedDict.fromkeys")("a") == {"a": None}
+    assert call.resolve("os.path.join")("a", "b") == "a/b"
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("gradient", "'gradient' is no dotted path; expected module.function"),
+        ("a..b", "is no dotted path"),
+        ("a b.c", "is no dotted path"),
+        ("no_such_package.f", "there is no module 'no_such_package' here; is it installed, or in the current folder?"),
+        ("efface.post.absolut", "'efface.post' has no 'absolut'; did you mean 'absolute'? it has absolute"),
+        ("efface.methods.gradeint.gradient", "'efface.methods' has no 'gradeint'; did you mean 'gradient'?"),
+        ("collections.OrderedDict.nothing", "'collections.OrderedDict' has no 'nothing'"),
+    ],
+)
+def test_wrong_paths(path, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        call.resolve(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1\nimport no_such_thing\ndef f(): pass\n", "ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("x = 1\n1 / 0\ndef f(): pass\n", "ZeroDivisionError: division by zero"),
+        ("x = 1\ndef f(:\n", "SyntaxError: invalid syntax"),
+        ("x = 1\nraise SystemExit('stop')\n", "SystemExit: stop"),
+    ],
+)
+def test_error_inside_a_module_is_shown_as_that_error(beside, text, said):
+    name = beside(text)
+    with pytest.raises(ValueError, match=rf"importing '{name}' fails: {re.escape(said)}.*{name}\.py:2\)") as found:
+        call.resolve(f"{name}.f")
+    assert "no module" not in str(found.value)
+    assert len(str(found.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "kwargs", "said"),
+    [
+        ("efface.impute.blur", {"sigm": 2.0}, "has no setting 'sigm'; did you mean 'sigma'? it has sigma"),
+        ("efface.impute.blur", {"sigma": "two"}, "sigma is 'two', expected a number"),
+        ("efface.impute.blur", {"sigma": [2]}, "sigma is [2]"),
+        ("efface.__name__", {}, "'efface.__name__' is a str, expected something to call"),
+        ("efface.blur.gaussian_blur", {}, "cannot be called with (images, removed)"),
+        ("efface.impute.channel_mean", {}, "missing a required argument: 'mean'"),
+    ],
+)
+def test_binding_is_checked(path, kwargs, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Call(call=path, kwargs=kwargs).check(("images", "removed"))
+
+
+def test_binding_takes_what_fits():
+    Call(call="efface.impute.blur", kwargs={"sigma": 2}).check(("images", "removed"))
+    Call(call="efface.impute.channel_mean").check(("images", "removed"), ("mean",))
+    Call(call="builtins.dict", kwargs={"anything": 1}).check(())
+
+
+def test_identity_follows_the_code_and_only_the_code(beside):
+    helper = beside("def g():\n    return 1\n")
+    source = f"import {helper}\n\n\ndef f():\n    return {helper}.g()\n"
+    name = beside(source)
+    before = Call(call=f"{name}.f").identity()
+    assert before["call"] == f"{name}.f"
+
+    beside(
+        f'"""New words."""\nimport {helper}\n\n# a comment\ndef f():\n    """More."""\n    return {helper}.g()\n', name
+    )
+    assert Call(call=f"{name}.f").identity() == before
+    beside(source.replace("g()", "g() + 1"), name)
+    assert Call(call=f"{name}.f").identity() != before
+    beside(source, name)
+    assert Call(call=f"{name}.f").identity() == before
+    beside("def g():\n    return 2\n", helper)
+    assert Call(call=f"{name}.f").identity() != before
+    assert Call(call=f"{name}.f", kwargs={"a": 1}).identity()["kwargs"] == {"a": 1}
+
+
+def test_identity_of_a_relative_import_and_of_an_installed_package(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / (name := f"beside_{next(NUMBER)}")
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "low.py").write_text("X = 1\n")
+    (package / "high.py").write_text("from .low import X\n\n\ndef f():\n    return X\n")
+
+    def identity():
+        for each in [each for each in sys.modules if each.split(".")[0] == name]:
+            sys.modules.pop(each)
+        forget()
+        return Call(call=f"{name}.high.f").identity()
+
+    before = identity()
+    assert identity() == before
+    (package / "low.py").write_text("X = 22\n")
+    assert identity() != before
+    assert len(Call(call="torch.optim.Adam").identity()["source"]) == 16

@@ -1,0 +1,362 @@
+"""Every mistake gets one clear error on stderr and the right exit status, no traceback, and loses nothing."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+
+from efface.cli import STAGES, main
+from small_study import MODULES, STUDY, efface, files, write_study
+
+TEST_ONLY = """
+
+def test_only():
+    from efface.data.patches import patches
+    return {"test": patches(n_train=4, n_test=24, size=16)["test"]}
+"""
+
+
+def errors(result):
+    """The lines of an error; stderr holds nothing else but progress bars."""
+    assert "Traceback" not in result.err + result.out, result.err
+    bars = ("train:", "extract:", "measure:")
+    return [line for line in result.err.splitlines() if line.strip() and not line.lstrip("\r").startswith(bars)]
+
+
+def error(result, code=1):
+    """The one line of an error, of this exit status."""
+    assert result.code == code, result.err
+    (line,) = errors(result)
+    return line
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A study whose network is trained and whose maps are there."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_study(folder)
+    assert efface(folder, "extract", "study.yml").code == 0
+    return folder
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    folder = tmp_path / "copy"
+    subprocess.run(["cp", "-a", trained, folder], check=True)
+    return folder
+
+
+# The command itself
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_says_what_the_stage_does(stage, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([stage, "-h"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"usage: efface {stage}" in said
+    assert STAGES[stage] in said
+    assert "--metrics" in said
+    assert "key=value" in said
+
+
+@pytest.mark.parametrize("words", [[], ["measur", "study.yml"], ["train"], ["train", "study.yml", "--metric"]])
+def test_a_wrong_command_line_exits_with_2(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert "usage: efface" in capsys.readouterr().err
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys, efface.cli\ntry: efface.cli.main(['-h'])\nfinally: assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0
+    assert all(stage in done.stdout for stage in STAGES)
+
+
+def test_the_module_is_the_program(tmp_path):
+    command = [sys.executable, "-m", "efface", "status", "nowhere.yml"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "nowhere.yml: no such file\n")
+
+
+# The study
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_says_the_same_of_a_file_that_is_not_there(stage, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_study(tmp_path)
+    assert main([stage, "studie.yml"]) == 2
+    assert capsys.readouterr().err == "studie.yml: no such file; there is study.yml\n"
+
+
+def test_all_that_is_wrong_with_a_study_is_said_at_once(tmp_path):
+    tree = STUDY | {"repeat": 3, "rows": "many", "fractions": [0.3, 1.5]}
+    tree["fit"] = STUDY["fit"] | {"epoch": 3}
+    (tmp_path / "study.yml").write_text(yaml.safe_dump(tree))
+    for name, text in MODULES.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    result = efface(tmp_path, "all", "study.yml")
+    assert result.code == 2
+    said = errors(result)
+    assert len(said) == 4
+    assert all(line.startswith("study.yml: ") for line in said)
+    found = "\n".join(said)
+    assert "repeat: unknown key; did you mean 'repeats'?" in found
+    assert "fit.epoch: unknown key; did you mean 'epochs'?" in found
+    assert "rows: " in found
+    assert "'many'" in found
+    assert "fractions.1: " in found
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("fit.epoch=3", "study.yml: fit.epoch: unknown key; did you mean 'epochs'?"),
+        ("rows=0", "study.yml: rows: "),
+        ("epochs", "'epochs': an override is key=value"),
+        ("attribution_methods.mine.method=mine.brightnes", "'mine' has no 'brightnes'; did you mean 'brightness'?"),
+        ("attribution_methods.mine.method=theirs.brightness", "there is no module 'theirs' here"),
+        ("attribution_methods.mine.kwargs={gian: 2.0}", "mine.brightness has no setting 'gian'; did you mean 'gain'?"),
+        ("attribution_methods.mine.kwargs={gain: much}", "gain is 'much', expected a number"),
+        ("metrics=[roar, marf]", "'marf'"),
+    ],
+)
+def test_a_wrong_override_is_an_error_of_the_study(word, said, tmp_path):
+    write_study(tmp_path)
+    assert said in error(efface(tmp_path, "all", "study.yml", word), 2)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("names", "said"), [("marf", "'marf'"), ("roar", "has no 'fit'")])
+def test_a_metric_that_cannot_be_is_an_error_of_the_command(names, said, tmp_path):
+    write_study(tmp_path, fit=None, metrics=["morf"])
+    line = error(efface(tmp_path, "measure", "study.yml", "--metrics", names), 2)
+    assert line.startswith("--metrics: ")
+    assert said in line
+
+
+def test_an_error_in_the_users_module_is_shown_as_that_error(tmp_path):
+    write_study(tmp_path, {"mine": "import json\n\njson.loads('{')\n"})
+    line = error(efface(tmp_path, "check", "study.yml"), 2)
+    assert "importing 'mine' fails: JSONDecodeError" in line
+
+
+# Methods
+
+
+BAD_METHODS = {
+    "nan": ("images.mean(1) * float('nan')", "returned NaN or infinity for 2 of 2 images"),
+    "shape": ("images.mean((1, 2))", "returned shape (2, 16) for 2 images of 3 x 16 x 16, expected (2, 16, 16)"),
+    "batch": ("images.mean(1)[:1]", "returned shape (1, 16, 16) for 2 images"),
+    "nothing": ("None", "returned nothing, expected a tensor of shape"),
+    "raises": ("{}['layer']", "KeyError: 'layer'"),
+    "dict": ("{'one': images[:, 0]}", "outputs: [one]"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_METHODS)
+def test_a_bad_method_is_named_before_anything_is_computed(kind, tmp_path):
+    (code, said), stage = BAD_METHODS[kind], "check" if kind == "dict" else "all"
+    write_study(tmp_path, {"mine": f"def brightness(model, images, targets):\n    return {code}\n"})
+    line = error(efface(tmp_path, stage, "study.yml"))
+    assert line.startswith("efface: attribution_methods.mine: ")
+    assert said in line
+    assert not (tmp_path / "run" / "models").exists()
+
+
+def test_two_bad_methods_are_both_named(tmp_path):
+    mine, pair = (
+        "def brightness(model, images, targets):\n    return 1\n",
+        "def two(model, images, targets):\n    1 / 0\n",
+    )
+    write_study(tmp_path, {"mine": mine, "pair": pair})
+    said = errors(efface(tmp_path, "all", "study.yml"))
+    assert said[0].startswith("efface: attribution_methods.mine: returned a int, expected a tensor")
+    assert said[1] == "efface: attribution_methods.pair: ZeroDivisionError: division by zero"
+    assert len(said) == 2
+
+
+def test_a_method_that_returns_nan_late_keeps_what_was_there(copy):
+    before = files(copy / "run" / "maps")
+    late = "def brightness(model, images, targets):\n    return images.mean(1) / (len(images) < 3)\n"
+    (copy / "mine.py").write_text(late)
+    result = efface(copy, "extract", "study.yml")
+    assert result.code == 1
+    said = errors(result)
+    assert said[0].startswith("efface: failed: mine, train: attribution_methods.mine: returned NaN or infinity for 16")
+    after = files(copy / "run" / "maps")
+    assert before.items() <= after.items()
+
+
+# Data and networks
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("model.kwargs={classes: 3}", "model: gives 3 classes, but the train data have 4"),
+        ("data.kwargs={n_train: 48, n_test: 24, size: 32}", "model: net.network fails on images of 3 x 32 x 32: "),
+        ("data={call: efface.data.digits.digits, kwargs: {limit: 20}}", "model: net.network fails on images of 1 x 8"),
+        ("data=mine.test_only", "mine.test_only gives no 'train' split"),
+        ("data=mine.broken_data", "data: mine.broken_data fails: KeyError: 'root' ("),
+        ("data=mine.no_data", "data: mine.no_data returned no dict of Split"),
+        ("model=mine.broken_network", "model: mine.broken_network fails: TypeError: "),
+        ("fit.keep=best", "no rows are set apart to choose by; set data.kwargs.validation=0.125"),
+        ("data={call: efface.data.folder.image_folder, kwargs: {root: nowhere}}", "nowhere"),
+        ("data={call: efface.data.folder.image_folder, kwargs: {root: empty}}", "empty"),
+        ("device=tpu", "device: 'tpu' cannot be used here"),
+        ("device=cuda:99", "device: 'cuda:99' cannot be used here"),
+        ("weights=nowhere.pt", "nowhere.pt: no such file"),
+        ("weights=foreign.pt", "foreign.pt: does not fit net.network"),
+        ("weights=garbage.pt", "garbage.pt: does not fit net.network"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_computed(word, said, tmp_path):
+    more = TEST_ONLY + (
+        "\ndef broken_data():\n    return {}['root']\n\ndef no_data():\n    return [1]\n"
+        "\ndef broken_network():\n    return int('1', None, 3)\n"
+    )
+    write_study(tmp_path, {"mine": MODULES["mine"] + more})
+    (tmp_path / "empty" / "test" / "cat").mkdir(parents=True)
+    torch.save({"head.weight": torch.zeros(2, 2)}, tmp_path / "foreign.pt")
+    (tmp_path / "garbage.pt").write_bytes(b"no weights at all")
+    stage = ("check", "train", "all")[len(word) % 3]  # each of them says it
+    line = error(efface(tmp_path, stage, "study.yml", word))
+    assert line.startswith("efface: ")
+    assert said in line
+    assert "delete it to train again" not in line
+    assert not (tmp_path / "run" / "models").exists()
+    assert not (tmp_path / "run" / "results.jsonl").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_where_there_is_none(tmp_path):
+    write_study(tmp_path)
+    assert "device: 'cuda' cannot be used here" in error(efface(tmp_path, "all", "study.yml", "device=cuda"))
+
+
+def test_a_damaged_network_file_names_the_remedy(copy):
+    (path,) = (copy / "run" / "models").glob("network-*.pt")
+    path.write_bytes(path.read_bytes()[:500])
+    line = error(efface(copy, "all", "study.yml"))
+    assert line.startswith(f"efface: run/models/{path.name}: does not fit net.network")
+    assert line.endswith("delete it to train again")
+
+
+# Disks
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+    write_study(tmp_path)
+    (tmp_path / "run").write_text("mine")
+    line = error(efface(tmp_path, "all", "study.yml"))
+    assert line == "efface: run: is a file, expected the folder of this run; move it, or give another with out=..."
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_a_folder_that_may_not_be_written(tmp_path):
+    write_study(tmp_path)
+    out = tmp_path / "locked" / "run"
+    out.parent.mkdir()
+    out.parent.chmod(0o555)
+    if os.geteuid() == 0:  # whom no mode keeps out, but the kernel's own folders do
+        out = "/sys/efface"
+    line = error(efface(tmp_path, "all", "study.yml", f"out={out}"))
+    assert str(out) in line
+    assert any(why in line for why in ("permission denied", "not permitted", "read-only"))
+
+
+def test_a_file_that_may_not_grow_stops_extraction_and_the_rest_goes_on_later(copy, trained):
+    for path in (copy / "run" / "maps").glob("mine-*"):
+        path.unlink()
+    before = files(copy / "run")
+    result = efface(copy, "extract", "study.yml", file_limit=40_000)
+    assert result.code == 1
+    said = errors(result)
+    assert said[0].startswith("efface: failed: mine, train: run/maps/mine-train.h5.partial: cannot be written (")
+    after = files(copy / "run")
+    assert all(after[name] == before[name] for name in before if name.startswith(("maps/", "models/")))
+    assert efface(copy, "extract", "study.yml").code == 0
+    for path in (trained / "run" / "maps").iterdir():
+        assert (copy / "run" / "maps" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_results_that_may_not_grow_stop_measuring_and_nothing_is_lost(copy):
+    path = copy / "run" / "results.jsonl"
+    before = path.read_bytes()
+    line = error(efface(copy, "measure", "study.yml", "--metrics", "morf", file_limit=len(before) + 1500))
+    assert "file too large" in line
+    assert path.read_bytes().startswith(before)
+    result = efface(copy, "measure", "study.yml", "--metrics", "morf")
+    assert result.code == 0
+    kept = path.read_bytes().count(b'"probe": "perturb"')
+    assert kept == 9
+
+
+# Looking without doing
+
+
+def test_check_plans_warns_and_keeps_nothing(tmp_path):
+    mine = "def brightness(model, images, targets):\n    return images.mean(1) * 0\n"
+    write_study(tmp_path, {"mine": mine})
+    before = files(tmp_path)
+    result = efface(tmp_path, "check", "study.yml")
+    assert (result.code, result.err) == (0, "")
+    assert "48 train, 24 test images of 3 x 16 x 16" in result.out
+    assert "methods are tried on fresh weights" in result.out
+    assert "warning: mine: the map of an image is constant" in result.out
+    assert "warning: pair: red: the map is the same whatever class is explained" in result.out
+    assert "warning: random: the map is the same whatever class is explained (as a control is)" in result.out
+    assert f"first network: {3 * 2 * 48} rows" in result.out
+    # Of the three, only `mine` could ask the network; this one does not.
+    assert "maps: 6 files to extract, 0 forward rows" in result.out
+    # 9 scores of 24 images; 18 trainings of 2 epochs, a step counting three, each scored on 24.
+    assert f"probes: 27 of 27 to run: 18 trainings, {9 * 24 + 18 * (3 * 2 * 48 + 24):,} rows" in result.out
+    assert "estimate: " in result.out
+    after = {name: what for name, what in files(tmp_path).items() if not name.startswith((".said-", "__pycache__"))}
+    assert after == before
+
+
+def test_check_and_status_know_what_is_done(copy):
+    result = efface(copy, "check", "study.yml")
+    assert "fresh weights" not in result.out
+    assert "first network: done" in result.out
+    assert "maps: 0 files to extract" in result.out
+    (copy / "run" / "maps" / "mine-test.h5").unlink()
+    result = efface(copy, "status", "study.yml")
+    assert "run: network there" in result.out
+    assert "to extract: mine, test: 0 of 24 maps are there" in result.out
+    assert "probes: 0 of 27 done, 27 left" in result.out
+    assert "train" not in result.out.replace("trained", "")
+
+
+def test_check_misses_the_control(tmp_path):
+    write_study(tmp_path, attribution_methods=STUDY["attribution_methods"][1:])
+    assert "warning: no method is named 'random'" in efface(tmp_path, "check", "study.yml").out
+
+
+def test_status_of_nothing_writes_nothing(tmp_path):
+    write_study(tmp_path)
+    result = efface(tmp_path, "status", "study.yml")
+    assert result.code == 0
+    assert "network to be trained" in result.out
+    assert "probes: 0 of 27 done, 27 left" in result.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_report_of_nothing_names_the_stage_that_is_missing(tmp_path):
+    write_study(tmp_path)
+    line = error(efface(tmp_path, "report", "study.yml"))
+    assert line == "efface: run/results.jsonl: nothing is measured yet; run the measure stage first"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_study_without_metrics_is_extracted_but_not_measured(tmp_path):
+    write_study(tmp_path, metrics=[])
+    assert "the study names none" in error(efface(tmp_path, "measure", "study.yml"))

@@ -1,0 +1,181 @@
+"""One YAML file, checked whole."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from efface import config
+from efface.config import InvalidStudyError, check, dump, load, read
+
+STUDY = """
+out: runs/test
+data: {call: efface.data.digits.digits}
+model: {call: efface.models.resnet.resnet8, kwargs: {num_classes: 10, in_channels: 1}}
+fit: {epochs: 2, optimizer: {call: torch.optim.Adam, kwargs: {lr: 1e-3}}}
+attribution_methods:
+  - {name: random, method: efface.methods.control.random}
+  - {name: ig, method: efface.methods.path.integrated_gradients, kwargs: {steps: 4}}
+post: [efface.post.absolute, efface.post.channel_sum]
+metrics: [morf, roar]
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text=STUDY):
+        (tmp_path / "study.yml").write_text(text)
+        return tmp_path / "study.yml"
+
+    return write
+
+
+def problems(path, overrides=()):
+    with pytest.raises(InvalidStudyError) as found:
+        read(path, overrides)
+    return str(found.value).splitlines()
+
+
+def test_all_problems_at_once_with_their_place_and_the_nearest_name(file):
+    bad = STUDY.replace("epochs: 2", "epoch: 2").replace("control.random}", "control.randm}").replace("steps:", "step:")
+    bad = bad.replace("[morf, roar]", "[morf, raor]").replace("out:", "outt:").replace("post.absolute", "post.absolut")
+    lines = problems(path := file(bad))
+    for said in (
+        "fit.epoch: unknown key; did you mean 'epochs'?",
+        "fit.epochs: missing",
+        "outt: unknown key; did you mean 'out'?",
+        "out: missing",
+        "attribution_methods.random: 'efface.methods.control' has no 'randm'; did you mean 'random'?",
+        "attribution_methods.ig: efface.methods.path.integrated_gradients has no setting 'step'; did you mean 'steps'?",
+        "'efface.post' has no 'absolut'; did you mean 'absolute'?",
+        "metrics.1: there is no metric 'raor'; did you mean 'roar'?",
+    ):
+        assert any(line.startswith(f"{path}: ") and said in line for line in lines), (said, lines)
+    assert len(lines) == len(set(lines)) == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("name: ig", "name: random"), "attribution_methods: the name 'random' stands twice"),
+        (("[morf, roar]", "[morf, morf]"), "metrics: the name 'morf' stands twice"),
+        (("metrics:", "repeats: 0\nmetrics:"), "repeats: "),
+        (("metrics:", "fractions: [10]\nmetrics:"), "fractions.0: "),
+        (("metrics:", "unit: pixels\nmetrics:"), "unit: "),
+        (("fit: ", "x-fit: "), "metrics.roar: retrains the network, but the study has no 'fit'"),
+        (("method: efface.methods.control.random", "maps: no, post: []"), "attribution_methods.random"),
+        (("method: efface.methods.control.random", "maps: gone, post: []"), "no entry 'gone'; there are ig"),
+        (("attribution_methods:", "old:"), "attribution_methods: missing"),
+        (("name: ig", "name: ../ig"), "attribution_methods.../ig.name: "),
+    ],
+)
+def test_disagreements(file, change, said):
+    assert any(said in line for line in problems(file(STUDY.replace(*change))))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 1e-3), ("1e3", 1000.0), ("-2.5E+1", -25.0), (".5e1", 5.0), ("1.0e-3", 1e-3), ("3", 3), ("on", True),
+     ("no", False), ("1e", "1e"), ("e3", "e3"), ("'1e3'", "1e3"), ("null", None)],
+)  # fmt: skip
+def test_numbers_and_words(file, text, value):
+    found = load(file(f"a: {text}\n"))["a"]
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_anchors_and_keys_of_ones_own(file):
+    anchored = "x-adam: &adam {call: torch.optim.Adam, kwargs: {lr: 1e-2}}\n" + STUDY.replace(
+        "{call: torch.optim.Adam, kwargs: {lr: 1e-3}}", "*adam"
+    )
+    assert read(file(anchored)).fit.optimizer.kwargs == {"lr": 0.01}
+
+
+@pytest.mark.parametrize("text", ["a: !!python/object/apply:os.system [ls]", "a: [1", "a: !thing 3", "a: *none", "\tb"])
+def test_unsafe_and_broken_yaml_is_one_sentence(file, text):
+    lines = problems(path := file(text))
+    assert len(lines) == 1
+    assert re.match(rf"{re.escape(str(path))}:\d+: not YAML that can be read safely: ", lines[0])
+
+
+@pytest.mark.parametrize("key", ["extract_cams", "pixel_perturbation_analysis", "train_cls"])
+def test_the_reference_form_gets_one_sentence(file, key):
+    lines = problems(file(f"{key}:\n  attribution_methods: []\nother: 1\n"))
+    assert len(lines) == 1
+    assert f"{key}: this is a configuration of the ROAR reference system" in lines[0]
+    assert "'attribution_methods:' at the top level" in lines[0]
+
+
+@pytest.mark.parametrize("text", ["", "- a", "word"])
+def test_no_mapping_is_one_sentence(file, text):
+    assert "expected keys like 'data:' and 'model:'" in problems(file(text))[0]
+
+
+def test_a_missing_file_names_its_neighbours(file):
+    path = file()
+    assert problems(path.with_name("studdy.yml")) == [f"{path.with_name('studdy.yml')}: no such file; there is {path}"]
+    assert problems(Path("nowhere") / "x.yml") == ["nowhere/x.yml: no such file"]
+
+
+def test_an_error_inside_a_module_is_that_error(file, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_lab.py").write_text("x = 1\ny = x / 0\n")
+    lines = problems(file(STUDY.replace("efface.methods.control.random", "broken_lab.method")))
+    assert len(lines) == 1
+    assert re.search(r"importing 'broken_lab' fails: ZeroDivisionError: .*broken_lab\.py:2\)", lines[0])
+
+
+def test_overrides(file):
+    path = file()
+    study = read(
+        path,
+        [
+            "fit.epochs=5",
+            "repeats=1",
+            "fractions=[0.5]",
+            "attribution_methods.ig.kwargs.steps=9",
+            "attribution_methods.0.name=chance",
+            "imputer=efface.impute.constant",
+            "imputer.kwargs.value=1e-1",
+            "fit.optimizer.kwargs.lr=1e-4",
+            "post.1=efface.post.channel_max",
+            "metrics.morf.kwargs.fractions=[0.1]",
+        ],
+    )
+    assert (study.fit.epochs, study.repeats, study.fractions) == (5, 1, (0.5,))
+    assert study.attribution_methods[1].kwargs == {"steps": 9}
+    assert study.map_names() == ["chance", "ig"]
+    assert study.imputer.kwargs == {"value": 0.1}
+    assert study.fit.optimizer.kwargs == {"lr": 1e-4}
+    assert [(each.name, each.kwargs.fractions) for each in study.metrics] == [("morf", (0.1,)), ("roar", None)]
+    assert [each.call for each in study.post] == ["efface.post.absolute", "efface.post.channel_max"]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("epochs", "'epochs': an override is key=value"),
+        ("=3", "an override is key=value"),
+        ("fit.epoch=3", "fit.epoch: unknown key; did you mean 'epochs'?"),
+        ("repeat=3", "repeat: unknown key; did you mean 'repeats'?"),
+        ("attribution_methods.gone.kwargs.steps=3", "there is no 'gone'"),
+        ("attribution_methods.7=3", "there is no '7' in the list"),
+        ("repeats=[1", "'[1' is no YAML value; quote it"),
+        ("fit.epochs.x=3", "it holds 2"),
+    ],
+)
+def test_wrong_overrides(file, override, said):
+    assert any(said in line for line in problems(file(), [override]))
+
+
+def test_the_resolved_study_reads_as_itself(file):
+    study = read(file())
+    assert check(yaml.safe_load(dump(study)), Path("again.yml")) == study
+    assert study.with_metrics(["kar", "roar"]).metrics[1] == study.metrics[1]
+    with pytest.raises(ValueError, match="'kra'; did you mean 'kar'"):
+        study.with_metrics(["kra"])
+
+
+def test_the_studies_that_come_along_are_valid():
+    for path in sorted((Path(__file__).parents[1] / "configs").glob("*.yml")):
+        assert isinstance(read(path), config.Study)

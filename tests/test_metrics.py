@@ -1,0 +1,230 @@
+"""Metrics: formulas against hand-made scores, shared probes, and a user's own metric in a study."""
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from efface.call import Call
+from efface.config import check, dump
+from efface.metrics import Metric, Point, metric, names
+from efface.metrics.diffroar import diffroar
+from efface.metrics.kar import kar
+from efface.metrics.lerf import lerf
+from efface.metrics.morf import morf
+from efface.metrics.roar import roar
+from efface.probes import Perturb, Retrain
+from efface.results import Score
+from efface.stages.measure import curves
+from efface.stages.run import Run
+from efface.types import Split
+
+MEAN, BLUR = Call(call="efface.impute.channel_mean"), Call(call="efface.impute.blur")
+SUM = (Call(call="efface.post.channel_sum"),)
+EVERY = [roar, kar, diffroar, morf, lerf]
+
+
+def point(fraction, repeat=0, imputer=MEAN, post=(), unit="pixel"):
+    return Point(fraction, repeat, imputer, post, unit)
+
+
+def score(correct, probability):
+    values = {"correct": np.array(correct, dtype=bool), "probability": np.array(probability, dtype=np.float32)}
+    return Score(float(np.mean(correct)), float(np.mean(probability)), len(correct), values)
+
+
+# Formulas
+
+
+@pytest.mark.parametrize("formula", [roar, kar])
+def test_retraining_metrics_are_the_accuracy(formula):
+    assert formula.value({"erased": score([1, 0, 1, 1], [0.9, 0.2, 0.8, 0.7])}) == {"accuracy": 0.75}
+    assert formula.over == "repeats"
+
+
+def test_diffroar_is_kar_minus_roar():
+    kept, gone = score([1, 1, 1, 0], [0.5] * 4), score([1, 0, 0, 0], [0.5] * 4)
+    assert diffroar.value({"kept": kept, "removed": gone}) == {"accuracy": 0.5}
+    here = point(0.3, 2)
+    assert diffroar.probes(here) == {"kept": kar.probes(here)["erased"], "removed": roar.probes(here)["erased"]}
+    parts = kar.value({"erased": kept})["accuracy"] - roar.value({"erased": gone})["accuracy"]
+    assert diffroar.value({"kept": kept, "removed": gone})["accuracy"] == parts
+
+
+@pytest.mark.parametrize("formula", [morf, lerf])
+def test_perturbing_metrics_are_values_of_each_image(formula):
+    clean = score([1, 1, 0, 1], [0.5, 0.8, 0.2, 0.0])
+    after = score([0, 1, 1, 0], [0.25, 0.8, 0.4, 0.0])
+    found = formula.value({"erased": after, "clean": clean})
+    assert found["accuracy"].tolist() == [0, 1, 1, 0]
+    np.testing.assert_allclose(found["probability"], [0.25, 0.8, 0.4, 0.0])
+    # the reference's |p0 - p| / p0 in percent: a rise counts as well, and 0 / 0 is no change
+    np.testing.assert_allclose(found["relative_change"], [50, 0, 100, 0], atol=1e-4)
+    assert formula.over == "images"
+
+
+def test_a_metric_says_which_way_is_better_for_each_of_its_values():
+    assert (roar.better["accuracy"], kar.better["accuracy"], diffroar.better["accuracy"]) == (
+        "lower",
+        "higher",
+        "higher",
+    )
+    assert set(morf.better) == set(lerf.better)
+    assert all({morf.better[name], lerf.better[name]} == {"lower", "higher"} for name in morf.better)
+    for formula in (morf, lerf):
+        scores = dict.fromkeys(formula.probes(point(0.5)), score([1], [0.5]))
+        assert set(formula.value(scores)) == set(formula.better)
+
+
+# Probes
+
+
+def test_orders():
+    for formula, order in ((roar, "most_first"), (morf, "most_first"), (kar, "least_first"), (lerf, "least_first")):
+        assert formula.probes(point(0.3))["erased"].erasure.order == order
+
+
+def test_probes_are_shared_between_metrics_and_at_both_ends_between_all_maps():
+    def probes(*formulas, **where):
+        return {probe for each in formulas for probe in each.probes(point(**where)).values()}
+
+    assert probes(diffroar, fraction=0.3) == probes(roar, kar, fraction=0.3)
+    assert len(probes(*EVERY, fraction=0.3)) == 5  # roar, kar, morf, lerf and the clean network
+    for end in (0.0, 1.0):
+        ways = [{"post": SUM}, {"unit": "feature"}, {}]
+        found = {each for way in ways for each in probes(*EVERY, fraction=end, **way)}
+        kinds = sorted(type(each).__name__ for each in found)
+        assert kinds == (["Perturb", "Retrain"] if end == 0 else ["Perturb", "Perturb", "Retrain"])
+        assert not any(each.needs_map for each in found)
+        assert len({hash(each) for each in found}) == len(found)
+    clean = {each for imputer in (MEAN, BLUR) for each in probes(morf, lerf, fraction=0.0, imputer=imputer)}
+    assert len(clean) == 1  # nothing is filled
+
+
+def test_points_differ_where_their_numbers_differ():
+    where = itertools.product([0.1, 0.2], [0, 1], [MEAN, BLUR], [(), SUM], ["pixel", "feature"])
+    points = [point(*each) for each in where]
+    assert len({each.retrain("most_first") for each in points}) == 32
+    assert len({each.perturb("most_first") for each in points}) == 16  # a frozen network has no repeats
+
+
+# Names
+
+
+def test_every_file_is_a_metric_of_its_name():
+    assert {"roar", "kar", "diffroar", "morf", "lerf"} <= set(names())
+    assert "formula" not in names()
+    for name in names():
+        assert isinstance(metric(name), Metric)
+        assert metric(f"efface.metrics.{name}.{name}") is metric(name)
+        assert metric(name).says.endswith(".")
+
+
+@pytest.mark.parametrize(("wrong", "meant"), [("roarr", "roar"), ("diffrora", "diffroar"), ("lrf", "lerf")])
+def test_a_near_name_is_offered(wrong, meant):
+    with pytest.raises(ValueError, match=rf"there is no metric '{wrong}'; did you mean '{meant}'\? there are .*morf"):
+        metric(wrong)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("zzz", "there is no metric 'zzz'; there are"),
+        ("efface.metrics.roar.roarr", "has no 'roarr'; did you mean 'roar'"),
+        ("efface.metrics.formula.metric", "is a function, expected an efface.metrics.Metric"),
+    ],
+)
+def test_what_is_no_metric_is_one_clear_error(path, said):
+    with pytest.raises(ValueError, match=said):
+        metric(path)
+
+
+# A user's own metric
+
+
+def data():
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (20, 3, 6, 6), generator=generator, dtype=torch.uint8)
+    targets = torch.arange(20) % 2
+    images[:, 0] = (images[:, 0] // 4).add((targets * 150)[:, None, None].byte())
+    return {"train": Split(images[:12], targets[:12]), "test": Split(images[12:], targets[12:])}
+
+
+def network():
+    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+gap = Metric(
+    probes=lambda point: {"most": point.perturb("most_first"), "least": point.perturb("least_first")},
+    value=lambda scores: {
+        "probability": scores["least"].values["probability"] - scores["most"].values["probability"],
+        "either": scores["least"].values["correct"] | scores["most"].values["correct"],
+    },
+    better={"probability": "higher", "either": "higher"},
+    over="images",
+    says="The probability that stays without the least relevant pixels, less that without the most relevant ones.",
+    defaults={"fractions": (0.25, 1.0), "imputer": Call(call="efface.impute.constant", kwargs={"value": 0.5})},
+)
+
+
+def study(folder, metrics):
+    tree = {
+        "out": str(folder / "run"),
+        "data": "test_metrics.data",
+        "model": "test_metrics.network",
+        "fit": {"epochs": 1, "batch_size": 4},
+        "attribution_methods": [
+            {"name": "random", "method": "efface.methods.control.random"},
+            {"name": "gradient", "method": "efface.methods.gradient.gradient"},
+        ],
+        "post": ["efface.post.absolute", "efface.post.channel_sum"],
+        "metrics": metrics,
+        "fractions": [0.5],
+        "repeats": 2,
+        "executor": "efface.execute.serial",
+    }
+    return check(yaml.safe_load(yaml.safe_dump(tree)), folder / "study.yml")
+
+
+def test_a_users_metric_is_measured_by_its_dotted_path(tmp_path):
+    grey = {"imputer": {"call": "efface.impute.constant", "kwargs": {"value": 0.5}}, "fractions": [0.25, 1.0]}
+    own = {"name": "gap", "metric": "test_metrics.gap"}
+    known = [{"name": each, "kwargs": grey} for each in ("morf", "lerf")]
+    made = study(tmp_path, [own, *known, "diffroar", "roar", "kar"])
+    (tmp_path / "study.yml").write_text(dump(made))
+    here = Path(__file__).parent  # as a user would, beside the file that holds the metric
+    run = "import sys, efface.cli; sys.exit(efface.cli.main(sys.argv[1:]))"
+    asked = [sys.executable, "-c", run, "measure", str(tmp_path / "study.yml")]
+    done = subprocess.run(asked, cwd=here, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found = {(each.metric, each.score, each.method): each for each in curves(Run(made))}
+    for method in ("random", "gradient"):
+        mine = found["gap", "probability", method]
+        assert mine.fractions == (0.0, 0.25, 1.0)
+        assert mine.values.shape == (8, 3)
+        expected = found["lerf", "probability", method].values - found["morf", "probability", method].values
+        np.testing.assert_allclose(mine.values, expected, atol=1e-6)
+        np.testing.assert_array_equal(mine.values[:, [0, 2]], 0.0)  # nothing or everything removed: no order
+        shared = [found[each, "accuracy", method] for each in ("diffroar", "kar", "roar")]
+        assert all(each.fractions == (0.0, 0.5) and each.values.shape == (2, 2) for each in shared)
+        np.testing.assert_allclose(shared[0].values, shared[1].values - shared[2].values)
+    rows = [row["probe"] for row in Run(made).results.rows.values() if row["probe"]["probe"] in ("perturb", "retrain")]
+    # clean, all grey, and two orders of two methods; no removal twice, and two orders of two methods twice
+    assert sum(row["probe"] == "perturb" for row in rows) == 1 + 1 + 4
+    assert sum(row["probe"] == "retrain" for row in rows) == 2 + 8
+
+
+def test_an_unknown_metric_of_a_study_is_one_clear_error(tmp_path):
+    with pytest.raises(ValueError, match=r"study\.yml: metrics\.gap: .*'test_metrics' has no 'gapp'"):
+        study(tmp_path, [{"name": "gap", "metric": "test_metrics.gapp"}])
+
+
+def test_probes_of_metrics_are_perturbations_and_retrainings():
+    kinds = {type(probe) for each in EVERY for probe in each.probes(point(0.5)).values()}
+    assert kinds == {Perturb, Retrain}
