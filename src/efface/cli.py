@@ -20,10 +20,8 @@ STAGES = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one stage. Exit status: 0 done, 1 something failed, 2 the study or the command is wrong, 130 stopped."""
     options = _parser().parse_args(arguments)
-    from efface.config import (
-        InvalidStudyError,
-        read,
-    )  # torch takes seconds to import: -h and slips are answered at once
+    # torch takes seconds to import: -h and slips are answered at once
+    from efface.config import read
     from efface.stages import pipeline
     from efface.tree import InvalidStudyError
 

@@ -48,7 +48,7 @@ class Case:
     checkpoint: Path | None = None
     advance: Callable[[float], None] = lambda _: None
     log: Log | None = None
-    cache: dict[Any, Ranks] = field(default_factory=dict, repr=False, compare=False)
+    cache: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
