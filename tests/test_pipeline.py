@@ -179,11 +179,11 @@ def test_a_parent_killed_while_its_workers_write_is_gone_on_from_at_once_and_pro
 
 
 def _until(happened):
-    for _ in range(1200):
+    for _ in range(6000):
         if happened():
             return
         time.sleep(0.05)
-    pytest.fail("waited a minute for nothing")
+    pytest.fail("waited five minutes for nothing")
 
 
 def test_a_stop_by_ctrl_c_says_that_the_same_command_goes_on(finished, tmp_path):
@@ -488,7 +488,9 @@ def test_views_single_images_true_classes_and_redrawn_rankings(tmp_path):
     assert "redrawn is ranked anew" in (tmp_path / "run" / "report" / "report.html").read_text()
     # Most relevant first on the negative is least relevant first on the map itself, and a view of the same is the same.
     score = {(m, s, name, f): value for m, s, name, f, value, *_ in (row for row in table)}
-    assert score["morf", "probability", "negative", "0.5"] == score["lerf", "probability", "mine", "0.5"]
+    # (but for ties, which are many in an image of 8 bits).
+    lerf, morf = (float(score[m, "probability", n, "0.5"]) for m, n in (("lerf", "mine"), ("morf", "negative")))
+    assert morf == pytest.approx(lerf, abs=1e-4)
     assert score["morf", "probability", "again", "0.5"] == score["morf", "probability", "mine", "0.5"]
     with (
         h5py.File(tmp_path / "run" / "maps" / "single-test.h5") as one,

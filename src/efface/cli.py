@@ -28,11 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.path.insert(0, str(Path.cwd()))  # so that a method in the user's own folder is importable
     try:
         study = read(options.study, options.overrides)
-        if options.metrics:
-            study = study.with_metrics(options.metrics.replace(",", " ").split())
+        only = options.metrics.replace(",", " ").split() if options.metrics else []
         if options.stage not in ("status", "report") and os.environ.get("OMP_NUM_THREADS") is None:
             os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers: N processes of one thread each
-        failures = getattr(pipeline, options.stage)(study)
+        failures = getattr(pipeline, options.stage)(study, only)
     except InvalidStudyError as error:
         print(error, file=sys.stderr)
         return 2

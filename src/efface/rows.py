@@ -127,7 +127,8 @@ def open_file(path: Path, mode: str = "r") -> Iterator[h5py.File]:
     if mode == "r" and not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        file = h5py.File(path, mode)
+        # A reader takes no lock: it may look at a file that another process is writing.
+        file = h5py.File(path, mode, locking=False if mode == "r" else None)
     except OSError as error:
         if error.errno is not None:  # the system's: no permission, no such folder, no room
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from error

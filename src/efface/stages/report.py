@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import h5py
+import numpy as np
 import scipy
 import torch
 import torchvision
@@ -38,9 +39,16 @@ def write_report(run: Run, *, anew: bool = True) -> None:
     whole = mark.exists() and all((folder / name).exists() for name in FILES)
     if anew or not whole or mark.read_text() != made_from:
         mark.unlink(missing_ok=True)
-        page.write(folder, curves(run), _gallery(run), _facts(run))
+        shown = run.of(run.study.with_metrics(_measured(run))) if _measured(run) else run
+        page.write(folder, curves(shown), _gallery(run), _facts(run))
         mark.write_text(made_from)
     say(f"report: {folder / 'report.html'}")
+
+
+def _measured(run: Run) -> list[str]:
+    """The metrics of which anything is there; the others have no section of empty curves."""
+    there = {curve.metric for curve in curves(run) if not np.isnan(curve.values[:, 1:]).all()}
+    return [entry.name for entry in run.study.metrics if entry.name in there]
 
 
 def _made_from(run: Run) -> str:
@@ -88,9 +96,11 @@ def _seconds(run: Run) -> dict[str, float]:
 
 
 def _unfinished(run: Run) -> tuple[str, ...]:
-    planned = cells(run)
+    planned, measured = cells(run), _measured(run)
     missing = sum(cell.key not in run.results for cell in planned)
-    return (f"{missing} of {len(planned)} probes are not run yet: run the measure stage",) if missing else ()
+    without = [entry.name for entry in run.study.metrics if entry.name not in measured]
+    of = f", all of {', '.join(without)} among them" if without else ""
+    return (f"{missing} of {len(planned)} probes are not run yet{of}: run the measure stage",) if missing else ()
 
 
 def _remarks(run: Run) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """A run: where its files lie, and what is in them. Only stages know this."""
 
 import contextlib
+import copy
 import hashlib
 import os
 import traceback
@@ -40,6 +41,12 @@ class Run:
 
     def __init__(self, study: Study) -> None:
         self.study, self.folder = study, study.out
+
+    def of(self, study: Study) -> "Run":
+        """The same data, network and results for a study that differs in its metrics alone."""
+        other = copy.copy(self)
+        other.study = study
+        return other
 
     @cached_property
     def device(self) -> torch.device:
