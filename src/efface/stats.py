@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 
 class Interval(NamedTuple):
@@ -29,6 +29,7 @@ class Curve:
     over: what the samples are.
     better: which way a truthful map moves the curve.
     pairs: seeds of the repeats or row numbers of the images; two curves are compared where these agree.
+    says: a sentence or two on what the metric erases and what a truthful map does.
     """
 
     metric: str
@@ -39,6 +40,7 @@ class Curve:
     over: Literal["repeats", "images"]
     better: Literal["higher", "lower"]
     pairs: tuple[int, ...] = ()
+    says: str = ""
 
     def __post_init__(self) -> None:
         samples, columns = self.values.shape
@@ -68,7 +70,7 @@ def interval(values: Float[np.ndarray, " samples"], level: float = 0.95) -> Inte
     if n == 1:
         return Interval(mean, np.nan, np.nan, np.nan, 1)
     std = float(values.std(ddof=1))
-    half = float(student.ppf((1 + level) / 2, n - 1)) * std / n**0.5
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * std / n**0.5
     return Interval(mean, std, mean - half, mean + half, n)
 
 

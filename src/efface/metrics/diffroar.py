@@ -10,6 +10,6 @@ diffroar = Metric(
     value=lambda scores: {"accuracy": scores["kept"].accuracy - scores["removed"].accuracy},
     better={"accuracy": "higher"},
     over="repeats",
-    says="Accuracy of a network trained on the most relevant pixels minus that of one trained on as many of the least "
-    "relevant ones: above 0 the ranking is better than chance.",
+    says="KAR minus ROAR at the same fraction: how much more a network can learn from the pixels that a map ranks "
+    "highest than from those it ranks lowest.",
 )

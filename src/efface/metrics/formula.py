@@ -53,7 +53,7 @@ class Metric:
     value: their scores -> named values. For a retrained metric each is one number (a repeat is a sample), for a
     frozen network an array with one value an image.
     better: for each named value, which way a truthful map moves it; the first is the one shown first.
-    over: what a sample is. says: one sentence on what is erased and what is good.
+    over: what a sample is. says: what is erased and what a truthful map does; the report says it beside the curve.
     defaults: settings that its paper fixes and a study may override (imputer, fractions, unit, post).
     """
 

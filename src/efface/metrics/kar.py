@@ -10,6 +10,6 @@ kar = Metric(
     value=lambda scores: {"accuracy": scores["erased"].accuracy},
     better={"accuracy": "higher"},
     over="repeats",
-    says="The pixels ranked lowest are erased from training and test images and a new network is trained: "
-    "the higher its accuracy, the more the kept pixels hold.",
+    says="The pixels that a map ranks lowest are erased in training and test images, and a network is trained anew "
+    "on what is kept. A truthful map leaves that network good.",
 )

@@ -10,6 +10,6 @@ lerf = Metric(
     value=frozen_values,
     better={"accuracy": "higher", "probability": "higher", "relative_change": "lower"},
     over="images",
-    says="The pixels ranked lowest are erased and the same network is scored again: "
-    "the longer it holds, the better the map knew what does not matter.",
+    says="The pixels that a map ranks lowest are erased and the same network is asked again, untrained on such "
+    "images. A truthful map leaves its score where it was.",
 )

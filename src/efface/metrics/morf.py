@@ -10,6 +10,6 @@ morf = Metric(
     value=frozen_values,
     better={"accuracy": "lower", "probability": "lower", "relative_change": "higher"},
     over="images",
-    says="The pixels ranked highest are erased and the same network is scored again: "
-    "the faster it falls, the better the map found what the network uses.",
+    says="The pixels that a map ranks highest are erased and the same network is asked again, untrained on such "
+    "images. A truthful map makes its score move early.",
 )

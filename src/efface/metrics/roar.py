@@ -11,6 +11,6 @@ roar = Metric(
     value=lambda scores: {"accuracy": scores["erased"].accuracy},
     better={"accuracy": "lower"},
     over="repeats",
-    says="The pixels ranked highest are erased from training and test images and a new network is trained: "
-    "the lower its accuracy, the more of what can be learnt was there.",
+    says="The pixels that a map ranks highest are erased in training and test images, and a network is trained "
+    "anew on what is left. A truthful map makes that network worse.",
 )

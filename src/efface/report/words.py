@@ -7,18 +7,6 @@ import numpy as np
 from efface.report.table import CONTROLS, Panel, Row
 from efface.stats import Interval
 
-ABOUT = {
-    "roar": "The pixels that a map ranks highest are erased in training and test images, and a network is trained "
-    "anew on what is left. A truthful map makes that network worse.",
-    "kar": "The pixels that a map ranks lowest are erased in training and test images, and a network is trained anew "
-    "on what is kept. A truthful map leaves that network good.",
-    "diffroar": "KAR minus ROAR at the same fraction: how much more a network can learn from the pixels that a map "
-    "ranks highest than from those it ranks lowest.",
-    "morf": "The pixels that a map ranks highest are erased and the same network is asked again, untrained on such "
-    "images. A truthful map makes its score move early.",
-    "lerf": "The pixels that a map ranks lowest are erased and the same network is asked again, untrained on such "
-    "images. A truthful map leaves its score where it was.",
-}
 VERDICTS = {
     "better": "better",
     "same": "no different",
@@ -35,7 +23,8 @@ def about(panel: Panel) -> str:
     default = (
         "A network is trained anew for each point." if panel.over == "repeats" else "The given network is asked again."
     )
-    return f"{ABOUT.get(panel.metric, default)} {panel.better.capitalize()} is better."
+    says = panel.rows[0].curve.says if panel.rows else ""
+    return f"{says or default} {panel.better.capitalize()} is better."
 
 
 def headline(panels: Sequence[Panel]) -> list[str]:

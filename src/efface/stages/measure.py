@@ -147,7 +147,7 @@ def _curves(run: Run, entry: MetricEntry, view: View) -> list[Curve]:
         ]
         values = np.concatenate(blocks).astype(np.float64)
         pairs = tuple(range(len(values)))
-        found.append(Curve(entry.name, name, view.name, across, values, formula.over, better, pairs))
+        found.append(Curve(entry.name, name, view.name, across, values, formula.over, better, pairs, formula.says))
     return found
 
 

@@ -2,31 +2,17 @@
 
 from pathlib import Path
 
-import h5py
 import numpy as np
-import scipy
-import torch
-import torchvision
 
-from efface import draws
+import efface
 from efface.call import source_digest
 from efface.config import dump
-from efface.maps import MapStore, key
-from efface.masking import to_stored
-from efface.metrics import Point
-from efface.probes import Erasure, erased
-from efface.report import page
-from efface.report.gallery import Gallery
-from efface.rows import take
-from efface.stages.measure import applies, cells, curves
+from efface.maps import key
+from efface.stages.measure import curves
 from efface.stages.progress import say
-from efface.stages.provenance import surroundings, versions
-from efface.stages.run import Run, View
-from efface.types import Split
+from efface.stages.run import Run
 
 FILES = ("report.html", "summary.csv", "curves.svg", "curves.pdf")
-_SHOWN = 6  # images of the gallery
-_GALLERY_FRACTION = 0.3
 
 
 def write_report(run: Run, *, anew: bool = True) -> None:
@@ -38,121 +24,25 @@ def write_report(run: Run, *, anew: bool = True) -> None:
     mark = folder / ".made-from"
     whole = mark.exists() and all((folder / name).exists() for name in FILES)
     if anew or not whole or mark.read_text() != made_from:
-        mark.unlink(missing_ok=True)
-        shown = run.of(run.study.with_metrics(_measured(run))) if _measured(run) else run
-        page.write(folder, curves(shown), _gallery(run), _facts(run))
+        _write(run, folder)
         mark.write_text(made_from)
     say(f"report: {folder / 'report.html'}")
 
 
-def _measured(run: Run) -> list[str]:
-    """The metrics of which anything is there; the others have no section of empty curves."""
-    there = {curve.metric for curve in curves(run) if not np.isnan(curve.values[:, 1:]).all()}
-    return [entry.name for entry in run.study.metrics if entry.name in there]
+def _write(run: Run, folder: Path) -> None:
+    from efface.report import page  # draws with matplotlib, which takes seconds to import
+    from efface.stages.contents import facts, gallery
+
+    (folder / ".made-from").unlink(missing_ok=True)
+    found = curves(run)
+    measured = list(dict.fromkeys(curve.metric for curve in found if not np.isnan(curve.values[:, 1:]).all()))
+    shown = [curve for curve in found if curve.metric in measured]  # no section of empty curves
+    page.write(folder, shown or found, gallery(run), facts(run, measured))
 
 
 def _made_from(run: Run) -> str:
     """What the report shows, as a digest: the study, the results, the code and the page's own files."""
-    pages = {each.name: each.read_text() for each in Path(page.__file__).parent.glob("page.*") if each.suffix != ".py"}
-    what = {"study": dump(run.study), "results": run.results.rows, "code": source_digest(__name__), "pages": pages}
-    return key(what)
-
-
-def _facts(run: Run) -> page.Facts:
-    data, study = run.data, run.study
-    sizes = ", ".join(f"{len(split):,} {name} images" for name, split in data.items())
-    c, h, w = data["test"].shape
-    accuracy = (
-        float((run.logits("test").argmax(1) == data["test"].targets.cpu()).float().mean()) if run.trained() else None
-    )
-    right = "not trained yet" if accuracy is None else f"{accuracy:.2%} of the test images right"
-    more = {"torchvision": torchvision.__version__, "h5py": h5py.__version__, "scipy": scipy.__version__}
-    return page.Facts(
-        study=dump(study),
-        name=study.out.name,
-        versions=versions() | more,
-        device=surroundings(run.device)["device"],
-        seconds=_seconds(run),
-        unfinished=_unfinished(run),
-        data=f"{study.data.call}: {sizes}, {c} x {h} x {w}",
-        network=f"{study.model.call}: {right}",
-        warnings=_remarks(run),
-    )
-
-
-def _seconds(run: Run) -> dict[str, float]:
-    """Time spent, summed over processes."""
-    names = {
-        "train": "train",
-        "extract": "extract maps",
-        "retrain": "retrain (ROAR, KAR)",
-        "perturb": "perturb (MoRF, LeRF)",
-    }
-    found: dict[str, float] = {}
-    for row in run.results.rows.values():
-        kind = row["probe"]["probe"]
-        found[names.get(kind, kind)] = found.get(names.get(kind, kind), 0.0) + row["seconds"]
-    return found
-
-
-def _unfinished(run: Run) -> tuple[str, ...]:
-    planned, measured = cells(run), _measured(run)
-    missing = sum(cell.key not in run.results for cell in planned)
-    without = [entry.name for entry in run.study.metrics if entry.name not in measured]
-    of = f", all of {', '.join(without)} among them" if without else ""
-    return (f"{missing} of {len(planned)} probes are not run yet{of}: run the measure stage",) if missing else ()
-
-
-def _remarks(run: Run) -> tuple[str, ...]:
-    frozen = [entry for entry in run.study.metrics if entry.formula.over == "images"]
-    redrawn = [view.name for view in run.views() if frozen and not applies(run, frozen[0], view)]
-    return tuple(
-        f"{name} is ranked anew in each epoch of a training; to a network that does not train it is no other than "
-        f"a fixed random ranking, so {', '.join(entry.name for entry in frozen)} are not run for it."
-        for name in redrawn
-    )
-
-
-def _gallery(run: Run) -> Gallery | None:
-    """Some test images with every map that is there, and what the map erases."""
-    test, stores = run.data["test"], {}
-    for view in run.views():
-        try:
-            stores[view] = run.store(view.maps, "test")
-        except FileNotFoundError:
-            continue
-        except ValueError:  # stale: the report shows nothing that is not this study's
-            continue
-    if not stores:
-        return None
-    rows = torch.linspace(0, len(test) - 1, min(_SHOWN, len(test))).round().long()
-    chosen = [f for f in run.study.fractions if 0 < f < 1] or [_GALLERY_FRACTION]
-    fraction = min(chosen, key=lambda f: abs(f - _GALLERY_FRACTION))
-    maps, masked = {}, {}
-    for view, store in stores.items():
-        maps[view.name] = _shown(run, view, store, rows)
-        point = Point(
-            fraction, 0, run.study.imputer, view.post if view.post is not None else run.study.post, run.study.unit
-        )
-        case = run.case({"test": store}, network=False)
-        gone = Erasure("most_first", fraction, point.imputer, point.post, point.unit)
-        masked[view.name] = to_stored(erased(case, gone, rows)).cpu()
-    return Gallery(take(test.images, rows).cpu(), _labels(run, test, rows), maps, masked, fraction)
-
-
-def _shown(run: Run, view: View, store: MapStore, rows: torch.Tensor) -> torch.Tensor:
-    found = store.take(rows)
-    if store.kind == "seeds":
-        return draws.uniform(draws.fold(found, 0), run.data["test"].shape[1:])
-    for each in view.post if view.post is not None else run.study.post:
-        found = each(found)
-    return found if found.ndim == 3 else found.sum(1)
-
-
-def _labels(run: Run, test: Split, rows: torch.Tensor) -> tuple[str, ...]:
-    explained = run.explained("test")
-
-    def named(number: int) -> str:
-        return test.classes[number] if number < len(test.classes) else str(number)
-
-    return tuple(f"{named(int(test.targets[row]))}, explained as {named(int(explained[row]))}" for row in rows)
+    files = (Path(efface.__file__).parent / "report").glob("page.*")
+    pages = {each.name: each.read_text() for each in files if each.suffix != ".py"}
+    code = [source_digest(name) for name in (__name__, "efface.stages.contents")]
+    return key({"study": dump(run.study), "results": run.results.rows, "code": code, "pages": pages})

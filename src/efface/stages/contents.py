@@ -1,0 +1,124 @@
+"""What stands in a report beside the curves: facts about the study, and a gallery of images, maps and erased images."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import torch
+
+from efface import draws
+from efface.config import dump
+from efface.maps import MapStore
+from efface.masking import to_stored
+from efface.metrics import Point
+from efface.probes import Erasure, erased
+from efface.report.gallery import Gallery
+from efface.report.page import Facts
+from efface.rows import take
+from efface.stages.measure import applies, cells
+from efface.stages.provenance import surroundings, versions
+from efface.stages.run import Run, View
+from efface.types import Split
+
+_SHOWN = 6  # images of the gallery
+_GALLERY_FRACTION = 0.3
+
+
+def facts(run: Run, measured: Sequence[str]) -> Facts:
+    """What the page says beside the numbers. measured: the metrics of which anything is there."""
+    data, study = run.data, run.study
+    sizes = ", ".join(f"{len(split):,} {name} images" for name, split in data.items())
+    c, h, w = data["test"].shape
+    accuracy = (
+        float((run.logits("test").argmax(1) == data["test"].targets.cpu()).float().mean()) if run.trained() else None
+    )
+    right = "not trained yet" if accuracy is None else f"{accuracy:.2%} of the test images right"
+    more = {name: version(name) for name in ("torchvision", "h5py", "scipy")}
+    return Facts(
+        study=dump(study),
+        name=study.out.name,
+        versions=versions() | more,
+        device=surroundings(run.device)["device"],
+        seconds=_seconds(run),
+        unfinished=_unfinished(run, measured),
+        data=f"{study.data.call}: {sizes}, {c} x {h} x {w}",
+        network=f"{study.model.call}: {right}",
+        warnings=_remarks(run),
+    )
+
+
+def _seconds(run: Run) -> dict[str, float]:
+    """Time spent, summed over processes."""
+    names = {
+        "train": "train",
+        "extract": "extract maps",
+        "retrain": "retrain (ROAR, KAR)",
+        "perturb": "perturb (MoRF, LeRF)",
+    }
+    found: dict[str, float] = {}
+    for row in run.results.rows.values():
+        kind = row["probe"]["probe"]
+        found[names.get(kind, kind)] = found.get(names.get(kind, kind), 0.0) + row["seconds"]
+    return found
+
+
+def _unfinished(run: Run, measured: Sequence[str]) -> tuple[str, ...]:
+    planned = cells(run)
+    missing = sum(cell.key not in run.results for cell in planned)
+    without = [entry.name for entry in run.study.metrics if entry.name not in measured]
+    of = f", all of {', '.join(without)} among them" if without else ""
+    return (f"{missing} of {len(planned)} probes are not run yet{of}: run the measure stage",) if missing else ()
+
+
+def _remarks(run: Run) -> tuple[str, ...]:
+    frozen = [entry for entry in run.study.metrics if entry.formula.over == "images"]
+    redrawn = [view.name for view in run.views() if frozen and not applies(run, frozen[0], view)]
+    return tuple(
+        f"{name} is ranked anew in each epoch of a training; to a network that does not train it is no other than "
+        f"a fixed random ranking, so {', '.join(entry.name for entry in frozen)} are not run for it."
+        for name in redrawn
+    )
+
+
+def gallery(run: Run) -> Gallery | None:
+    """Some test images with every map that is there, and what the map erases."""
+    test, stores = run.data["test"], {}
+    for view in run.views():
+        try:
+            stores[view] = run.store(view.maps, "test")
+        except FileNotFoundError:
+            continue
+        except ValueError:  # stale: the report shows nothing that is not this study's
+            continue
+    if not stores:
+        return None
+    rows = torch.linspace(0, len(test) - 1, min(_SHOWN, len(test))).round().long()
+    chosen = [f for f in run.study.fractions if 0 < f < 1] or [_GALLERY_FRACTION]
+    fraction = min(chosen, key=lambda f: abs(f - _GALLERY_FRACTION))
+    maps, masked = {}, {}
+    for view, store in stores.items():
+        maps[view.name] = _shown(run, view, store, rows)
+        point = Point(
+            fraction, 0, run.study.imputer, view.post if view.post is not None else run.study.post, run.study.unit
+        )
+        case = run.case({"test": store}, network=False)
+        gone = Erasure("most_first", fraction, point.imputer, point.post, point.unit)
+        masked[view.name] = to_stored(erased(case, gone, rows)).cpu()
+    return Gallery(take(test.images, rows).cpu(), _labels(run, test, rows), maps, masked, fraction)
+
+
+def _shown(run: Run, view: View, store: MapStore, rows: torch.Tensor) -> torch.Tensor:
+    found = store.take(rows)
+    if store.kind == "seeds":
+        return draws.uniform(draws.fold(found, 0), run.data["test"].shape[1:])
+    for each in view.post if view.post is not None else run.study.post:
+        found = each(found)
+    return found if found.ndim == 3 else found.sum(1)
+
+
+def _labels(run: Run, test: Split, rows: torch.Tensor) -> tuple[str, ...]:
+    explained = run.explained("test")
+
+    def named(number: int) -> str:
+        return test.classes[number] if number < len(test.classes) else str(number)
+
+    return tuple(f"{named(int(test.targets[row]))}, explained as {named(int(explained[row]))}" for row in rows)
