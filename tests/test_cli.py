@@ -360,3 +360,15 @@ def test_a_report_of_nothing_names_the_stage_that_is_missing(tmp_path):
 def test_a_study_without_metrics_is_extracted_but_not_measured(tmp_path):
     write_study(tmp_path, metrics=[])
     assert "the study names none" in error(efface(tmp_path, "measure", "study.yml"))
+
+
+def test_options_and_overrides_come_in_any_order(tmp_path):
+    study = write_study(tmp_path)
+    for words in (
+        ("status", study.name, "--metrics", "morf", "repeats=1"),
+        ("status", study.name, "repeats=1", "--metrics", "morf"),
+        ("status", "--metrics=morf", study.name, "repeats=1"),
+    ):
+        said = efface(tmp_path, *words)
+        assert said.code == 0, said.err
+        assert "9 left" in said.out  # whole images, and two fractions of four maps

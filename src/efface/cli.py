@@ -19,7 +19,7 @@ STAGES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one stage. Exit status: 0 done, 1 something failed, 2 the study or the command is wrong, 130 stopped."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(_options_first(sys.argv[1:] if arguments is None else arguments))
     # torch takes seconds to import: -h and slips are answered at once
     from efface.config import read
     from efface.stages import pipeline
@@ -49,6 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
     return 1 if failures else 0
+
+
+def _options_first(words: Sequence[str]) -> list[str]:
+    """The words with options before the study: argparse refuses `STUDY --metrics roar key=value`."""
+    rest = list(words)
+    options = []
+    while "--metrics" in rest[1:-1]:
+        at = rest.index("--metrics", 1)
+        options += rest[at : at + 2]
+        del rest[at : at + 2]
+    return [*rest[:1], *options, *rest[1:]]
 
 
 def _sentence(error: Exception) -> str:
