@@ -9,6 +9,7 @@ import textwrap
 
 import pytest
 
+import efface.call
 from efface import call
 from efface.call import Call
 
@@ -166,4 +167,17 @@ def test_identity_of_a_relative_import_and_of_an_installed_package(tmp_path, mon
     assert identity() == before
     (package / "low.py").write_text("X = 22\n")
     assert identity() != before
-    assert len(Call(call="torch.optim.Adam").identity()["source"]) == 16
+    assert [len(each) for each in Call(call="torch.optim.Adam").identity()["source"]] == [16, 16]  # the path, the code
+
+
+def test_identity_follows_efface_and_the_module_that_the_path_names(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"beside_{next(NUMBER)}"
+    text = "from functools import partial\n\nfrom efface.post import square\n\nf = partial(square)\n"
+    (tmp_path / f"{name}.py").write_text(text)
+    own = Call(call=f"{name}.f").identity()["source"]
+    assert efface.call._is_own("efface.post", name)
+    sys.modules.pop(name)
+    forget()
+    (tmp_path / f"{name}.py").write_text(text + "g = 1\n")
+    assert Call(call=f"{name}.f").identity()["source"] != own

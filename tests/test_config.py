@@ -179,3 +179,10 @@ def test_the_resolved_study_reads_as_itself(file):
 def test_the_studies_that_come_along_are_valid():
     for path in sorted((Path(__file__).parents[1] / "configs").glob("*.yml")):
         assert isinstance(read(path), config.Study)
+
+
+def test_the_references_own_file_with_its_tag_is_told_apart(tmp_path):
+    path = tmp_path / "roar.yml"
+    path.write_text("desc: x\nextract_cams:\n  model:\n    pretrained: !!python/object/apply:os.path.join [a, b]\n")
+    with pytest.raises(InvalidStudyError, match=r"roar\.yml: extract_cams: .*'attribution_methods:' at the top level"):
+        read(path)

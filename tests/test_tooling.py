@@ -89,7 +89,7 @@ def test_test_lints_first_and_hands_its_words_to_pytest(task):
         "ruff format --check",
         "ruff check",
         "mypy",
-        "pytest -k 'a or b'",
+        "pytest -n 2 -k 'a or b'",
     ]
 
 

@@ -78,7 +78,7 @@ class Call(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What a number made with this call depends on: path, kwargs and the source behind the path."""
-        return self.model_dump() | {"source": source_digest(_module_of(self.call))}
+        return self.model_dump() | {"source": [source_digest(name) for name in _modules_of(self.call)]}
 
 
 def bound(*positional: str, offered: tuple[str, ...] = ()) -> AfterValidator:
@@ -123,7 +123,8 @@ def source_digest(name: str) -> str:
     """
     queue, code = [name], {}
     while queue:
-        if (each := queue.pop()) in code or (read := _code(each)) is None:
+        each = queue.pop()
+        if each in code or each == "efface" or (read := _code(each)) is None:  # the bare package holds its version
             continue
         code[each], imports = read
         queue += [other for other in imports if _is_own(other, name)]
@@ -132,6 +133,12 @@ def source_digest(name: str) -> str:
     for each in sorted(code):
         whole.update(code[each].encode())
     return whole.hexdigest()[:16]
+
+
+def code_digest(*names: str) -> str:
+    """SHA-256 of the code of these modules alone, 16 digits; comments and docstrings do not count."""
+    code = [read[0] for name in names if (read := _code(name)) is not None]
+    return hashlib.sha256("\n".join(code).encode()).hexdigest()[:16]
 
 
 @functools.cache
@@ -162,10 +169,11 @@ def _module(name: str) -> ModuleType | None:
 
 
 @functools.cache
-def _module_of(path: str) -> str:
-    """The module that holds the code behind a path."""
-    found = resolve(path)
-    return str(getattr(found, "__module__", None) or type(found).__module__)
+def _modules_of(path: str) -> tuple[str, ...]:
+    """The modules behind a path: the one that the path names, and the one that the object's own code is in."""
+    found, parts = resolve(path), path.split(".")
+    named = next(name for end in range(len(parts) - 1, 0, -1) if (name := ".".join(parts[:end])) in sys.modules)
+    return tuple(dict.fromkeys([named, str(getattr(found, "__module__", None) or type(found).__module__)]))
 
 
 def _exists(name: str) -> bool:
@@ -268,11 +276,11 @@ def _imports(tree: ast.AST, module: ModuleType) -> list[str]:
 
 
 def _is_own(other: str, name: str) -> bool:
-    """A module of the same package, or one that is not installed but lies beside the user's study."""
+    """A module of the same package, of efface, or one that is not installed but lies beside the user's study."""
     top = other.split(".", maxsplit=1)[0]
     if top == name.split(".", maxsplit=1)[0]:
         return True
-    module = None if top == "efface" else _module(top)
+    module = _module(top)
     return module is not None and bool(getattr(module, "__file__", None)) and not _is_installed(module)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"efface: {_sentence(error)}", file=sys.stderr)
         return 1
+    except Exception as error:  # noqa: BLE001  a user's loss or network, torch, the GPU: all of it is said in a line
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(last.filename).name}:{last.lineno}"
+        if study.out.is_dir():
+            with (study.out / "failures.log").open("a") as file:
+                file.write(f"{options.stage}\n{traceback.format_exc()}\n")
+            where += f", trace in {study.out / 'failures.log'}"
+        text = " ".join(str(error).split())[:400]
+        print(f"efface: {options.stage} fails: {type(error).__name__}: {text} ({where})", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("efface: stopped; the same command goes on from here", file=sys.stderr)
         return 130
@@ -55,10 +66,10 @@ def _options_first(words: Sequence[str]) -> list[str]:
     """The words with options before the study: argparse refuses `STUDY --metrics roar key=value`."""
     rest = list(words)
     options = []
-    while "--metrics" in rest[1:-1]:
-        at = rest.index("--metrics", 1)
-        options += rest[at : at + 2]
-        del rest[at : at + 2]
+    for at in [i for i, word in enumerate(rest) if word.split("=")[0] == "--metrics"][::-1]:
+        taken = 1 if "=" in rest[at] else 2
+        options += rest[at : at + taken]
+        del rest[at : at + taken]
     return [*rest[:1], *options, *rest[1:]]
 
 

@@ -23,7 +23,7 @@ from pydantic import (
 from efface.call import Call, bound
 from efface.fit import Fit
 from efface.metrics import Metric, metric
-from efface.tree import InvalidStudyError, load, override
+from efface.tree import InvalidStudyError, load, override, reference_form
 from efface.types import Unit
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -178,14 +178,8 @@ def check(tree: Any, path: Path) -> Study:
     """A study from what its file held."""
     if not isinstance(tree, dict):
         raise InvalidStudyError(f"{path}: holds a {type(tree).__name__}, expected keys like 'data:' and 'model:'")
-    if old := [
-        key for key in ("extract_cams", "retrain_cls", "train_cls", "pixel_perturbation_analysis") if key in tree
-    ]:
-        raise InvalidStudyError(
-            f"{path}: {old[0]}: this is a configuration of the ROAR reference system; here one list "
-            "'attribution_methods:' at the top level, with the same name, method and kwargs, serves every stage; "
-            "'train_cls' is 'model' and 'fit', 'percentiles' are 'fractions', 0 to 1: see configs/cifar10_resnet8.yml"
-        )
+    if old := reference_form(tree):
+        raise InvalidStudyError(f"{path}: {old}")
     tree = {key: value for key, value in tree.items() if not str(key).startswith("x-")}
     try:
         return Study.model_validate(tree)

@@ -26,6 +26,9 @@ def _nowhere(_: float) -> None:
 _advance: Advance = _nowhere  # where this process reports progress to
 
 
+_ON_ONE_GPU = 4  # each has its own context, data and ranks on it
+
+
 class Failure(NamedTuple):
     """What a task raised: one sentence, and the trace for whoever wrote the code that raised it."""
 
@@ -61,11 +64,13 @@ def processes(
 ) -> Iterator[tuple[Task, Any]]:
     """Tasks side by side in spawned processes.
 
-    workers: how many; by default one for each processor that this process may use. N processes of one thread beat
+    workers: how many; by default one for each processor that this process may use, at most 4 where there is a GPU,
+    which they share. N processes of one thread beat
     one process of N threads. threads: of torch, in each of them.
     """
     tasks = list(tasks)
-    workers = min(workers or len(os.sched_getaffinity(0)), len(tasks))
+    cores = len(os.sched_getaffinity(0))
+    workers = min(workers or (min(cores, _ON_ONE_GPU) if torch.cuda.is_available() else cores), len(tasks))
     if workers <= 1:
         yield from serial(work, tasks, progress=progress, threads=threads)
         return
@@ -115,10 +120,18 @@ def _start_worker(ticks: Any, threads: int) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
+def settle(threads: int) -> None:
+    """Torch as every process of a run has it: so many threads, and on a GPU the same bits each time, in full fp32."""
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
 def _set_up(report: Advance, threads: int) -> None:
     global _advance  # noqa: PLW0603  one process runs one task at a time
     _advance = report
-    torch.set_num_threads(threads)
+    settle(threads)
 
 
 def _die_with_parent() -> None:

@@ -130,7 +130,9 @@ class Retrain:
         assert case.fit is not None
         train, test = case.data["train"], case.data["test"]
         seed = draws.seed_of(f"{case.seed} retrain {self.repeat}")
-        feed = erased_feed(case, "train", self.erasure, width=case.fit.crop, whole=True)
+        draws_before = self.repeat * case.fit.epochs
+        width = case.fit.crop
+        feed = erased_feed(case, "train", self.erasure, width=width, whole=True, first_draw=draws_before)
         fitted = fit(
             case.build,
             feed,
@@ -164,14 +166,18 @@ def _counted(batches: Iterator[StoredImages], advance: Callable[[float], None]) 
         advance(float(len(batch)))
 
 
-def erased_feed(case: Case, split: str, erasure: Erasure, *, width: int, whole: bool) -> Feed:
-    """The split's images, erased. whole: they are read many times, so keep them all where they fit."""
+def erased_feed(case: Case, split: str, erasure: Erasure, *, width: int, whole: bool, first_draw: int = 0) -> Feed:
+    """The split's images, erased.
+
+    whole: they are read many times, so keep them all where they fit.
+    first_draw: where the draws of a ranking that is drawn anew begin, so that no two repeats share theirs.
+    """
     images = case.data[split].images
     store = case.maps[split] if erasure.needs_map else None
     redrawn = store is not None and store.kind == "seeds" and split == "train"
     if isinstance(images, Tensor):
         ranks = _ranks(case, split, store, erasure) if store is not None and not redrawn else None
-        prepare = _prepare(case, erasure, store if ranks is None else None, width)
+        prepare = _prepare(case, erasure, store if ranks is None else None, width, first_draw)
 
         def gather(rows: Tensor) -> tuple[Tensor, Tensor | None]:
             beside = ranks if ranks is not None else store
@@ -184,10 +190,11 @@ def erased_feed(case: Case, split: str, erasure: Erasure, *, width: int, whole: 
     def gather_files(rows: Tensor) -> tuple[Tensor, Tensor | None]:
         return take(images, rows), None if store is None else store.take(rows)
 
-    return streamed(gather_files, _prepare(case, erasure, store, width), case.device, redrawn=redrawn)
+    prepare = _prepare(case, erasure, store, width, first_draw)
+    return streamed(gather_files, prepare, case.device, redrawn=redrawn)
 
 
-def _prepare(case: Case, erasure: Erasure, store: MapStore | None, width: int) -> Prepare:
+def _prepare(case: Case, erasure: Erasure, store: MapStore | None, width: int, first_draw: int) -> Prepare:
     """Ranks (or maps, where `store` is given: they are ranked here) and images become erased, padded, 8-bit images."""
     imputer = _imputer(erasure.imputer, case.mean.to(case.device))
 
@@ -201,7 +208,7 @@ def _prepare(case: Case, erasure: Erasure, store: MapStore | None, width: int) -
         elif beside is not None:
             ranks = beside.to(case.device)
             if store is not None:
-                ranks = _rank(case, store, ranks, erasure, rows, epoch, images.shape[1:])
+                ranks = _rank(case, store, ranks, erasure, rows, first_draw + epoch, images.shape[1:])
             images = erase(images, removed(ranks, erasure.fraction, erasure.order), imputer)
         return to_stored(pad(images, width, imputer))
 
@@ -245,8 +252,9 @@ def image_mean(split: Split) -> Tensor:
     """Channel means of a split's images in [0, 1], over at most 50,000 evenly spaced rows."""
     count = min(len(split), 50_000)
     rows = torch.linspace(0, len(split) - 1, count).round().long()
-    sums = [take(split.images, part).double().mean((2, 3)).sum(0) for part in rows.split(_LOOKAHEAD)]
-    return (torch.stack(sums).sum(0) / count / 255).float()
+    sums = [take(split.images, part).sum((0, 2, 3), dtype=torch.int64) for part in rows.split(_LOOKAHEAD)]
+    _, h, w = split.shape
+    return (torch.stack(sums).sum(0).double() / (count * h * w * 255)).float()
 
 
 def erased(case: Case, erasure: Erasure, rows: Tensor) -> Images:

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ def load(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506  a SafeLoader with one more number format
     except yaml.YAMLError as error:
+        if old := reference_form(_top_level(path)):
+            raise InvalidStudyError(f"{path}: {old}") from None
         where = getattr(error, "problem_mark", None)
         line = f":{where.line + 1}" if where else ""
         raise InvalidStudyError(
@@ -56,6 +59,27 @@ def override(tree: Any, text: str, path: Path) -> None:
         tree[last] = parsed
     else:
         raise InvalidStudyError(f"{path}: override {key}: '{'.'.join(parents)}' is no section, it holds {tree!r}")
+
+
+def reference_form(keys: Collection[str]) -> str:
+    """What to say of a configuration of the ROAR reference system; nothing, where it is none."""
+    old = [key for key in ("extract_cams", "retrain_cls", "train_cls", "pixel_perturbation_analysis") if key in keys]
+    if not old:
+        return ""
+    return (
+        f"{old[0]}: this is a configuration of the ROAR reference system; here one list "
+        "'attribution_methods:' at the top level, with the same name, method and kwargs, serves every stage; "
+        "'train_cls' is 'model' and 'fit', 'percentiles' are 'fractions', 0 to 1: see configs/cifar10_resnet8.yml"
+    )
+
+
+def _top_level(path: Path) -> list[str]:
+    """The keys of a file that cannot be read safely: looked at, without making anything of its tags."""
+    try:
+        node = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return []
+    return [str(key.value) for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
 
 
 class _Loader(yaml.SafeLoader):

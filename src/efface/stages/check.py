@@ -161,6 +161,7 @@ def _plan(run: Run, trials: list[Trial]) -> None:
     say(f"  probes: {len(todo)} of {len(planned)} to run: {trainings} trainings, {rows:,.0f} rows")
     workers = 1 if run.study.executor.call.endswith("serial") else len(os.sched_getaffinity(0))
     workers = run.study.executor.kwargs.get("workers") or workers
+    workers = 1 if run.device.type == "cuda" else workers  # they share it
     seconds = per_row * (first + (3 * extraction + rows) / workers)
     say(f"  estimate: {duration(seconds)} with {workers} at once ({per_row * 1e3:.2g} ms a row on {run.device})")
 

@@ -14,9 +14,9 @@ from efface.probes import Erasure, erased
 from efface.report.gallery import Gallery
 from efface.report.page import Facts
 from efface.rows import take
-from efface.stages.measure import applies, cells
+from efface.stages.measure import applies, cells, point_of
 from efface.stages.provenance import surroundings, versions
-from efface.stages.run import Run, View
+from efface.stages.run import Run
 from efface.types import Split
 
 _SHOWN = 6  # images of the gallery
@@ -96,21 +96,25 @@ def gallery(run: Run) -> Gallery | None:
     fraction = min(chosen, key=lambda f: abs(f - _GALLERY_FRACTION))
     maps, masked = {}, {}
     for view, store in stores.items():
-        maps[view.name] = _shown(run, view, store, rows)
-        point = Point(
-            fraction, 0, run.study.imputer, view.post if view.post is not None else run.study.post, run.study.unit
-        )
+        entry = next((each for each in run.study.metrics if applies(run, each, view)), None)
+        if entry is None:  # no metric reads this map
+            continue
+        point = point_of(run, entry, view, fraction)
         case = run.case({"test": store}, network=False)
         gone = Erasure("most_first", fraction, point.imputer, point.post, point.unit)
+        maps[view.name] = _shown(run, point, store, rows)
         masked[view.name] = to_stored(erased(case, gone, rows)).cpu()
+    if not maps:
+        return None
     return Gallery(take(test.images, rows).cpu(), _labels(run, test, rows), maps, masked, fraction)
 
 
-def _shown(run: Run, view: View, store: MapStore, rows: torch.Tensor) -> torch.Tensor:
+def _shown(run: Run, point: Point, store: MapStore, rows: torch.Tensor) -> torch.Tensor:
+    """The maps as they were ranked, channels summed for the eye."""
     found = store.take(rows)
     if store.kind == "seeds":
-        return draws.uniform(draws.fold(found, 0), run.data["test"].shape[1:])
-    for each in view.post if view.post is not None else run.study.post:
+        return draws.uniform(found, run.data["test"].shape[1:])
+    for each in point.post:
         found = each(found)
     return found if found.ndim == 3 else found.sum(1)
 

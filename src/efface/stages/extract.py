@@ -3,9 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -97,9 +95,8 @@ def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
     with contextlib.ExitStack() as files:
         writers = {}
         for name in entry.gives:
-            with _writing(run.map_path(name, split)):
-                provenance = run.provenance(entry, name, split)
-                writers[name] = MapWriter(run.map_path(name, split), provenance, run.explained(split), sample[name][0])
+            provenance = run.provenance(entry, name, split)
+            writers[name] = MapWriter(run.map_path(name, split), provenance, run.explained(split), sample[name][0])
             files.callback(writers[name].abandon)
         for rows in torch.arange(len(run.data[split])).split(run.study.rows):
             first, block = int(rows[0]), slice(int(rows[0]), int(rows[-1]) + 1)
@@ -107,23 +104,10 @@ def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
                 continue
             maps = compute(rows)
             for name, writer in writers.items():
-                with _writing(writer.partial):
-                    writer.write(first, maps[name])
+                writer.write(first, maps[name])
             advance(float(len(rows)))
         for writer in writers.values():
-            with _writing(writer.partial):
-                writer.close()
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        why = error.strerror or error
-        raise ValueError(
-            f"{path}: cannot be written ({why}); make room or raise the limit: what is there is gone on from"
-        ) from error
+            writer.close()
 
 
 def _adopt(run: Run, task: Extraction) -> None:

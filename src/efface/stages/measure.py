@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
+import inspect
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from efface.execute import Failure
 from efface.maps import key as key_of
 from efface.metrics import Point
 from efface.results import Score
-from efface.rows import open_file
 from efface.stages.extract import here, keep_trace, left
 from efface.stages.progress import bar, duration, say
 from efface.stages.provenance import engine, surroundings
@@ -108,7 +108,7 @@ def points(run: Run, entry: MetricEntry, view: View) -> Iterator[Point]:
     """The points of a view's curve, repeat by repeat; the view's own post beats the metric's, that the study's."""
     for repeat in range(repeats(run, entry)):
         for fraction in fractions(run, entry):
-            yield _point(run, entry, view, fraction, repeat)
+            yield point_of(run, entry, view, fraction, repeat)
 
 
 def repeats(run: Run, entry: MetricEntry) -> int:
@@ -135,7 +135,7 @@ def _curves(run: Run, entry: MetricEntry, view: View) -> list[Curve]:
     formula, across = entry.formula, fractions(run, entry)
     table: dict[str, list[list[np.ndarray]]] = {name: [] for name in formula.better}
     for repeat in range(repeats(run, entry)):
-        found_here = [_value(run, entry, view, _point(run, entry, view, fraction, repeat)) for fraction in across]
+        found_here = [_value(run, entry, view, point_of(run, entry, view, fraction, repeat)) for fraction in across]
         for name in formula.better:
             table[name].append([np.atleast_1d(value[name]) if value else np.array([np.nan]) for value in found_here])
     found = []
@@ -158,7 +158,8 @@ def _value(run: Run, entry: MetricEntry, view: View, point: Point) -> dict[str, 
     return dict(entry.formula.value({name: run.results.score(each) for name, each in keys.items()}))
 
 
-def _point(run: Run, entry: MetricEntry, view: View, fraction: float, repeat: int) -> Point:
+def point_of(run: Run, entry: MetricEntry, view: View, fraction: float, repeat: int = 0) -> Point:
+    """A point of a view's curve, with the settings that count for it."""
     own, paper, study = entry.kwargs, entry.paper, run.study
     post = next(each for each in (view.post, own.post, paper.post, study.post) if each is not None)
     imputer = own.imputer or paper.imputer or study.imputer
@@ -234,12 +235,12 @@ def _missing(run: Run) -> set[tuple[str, str]]:
 
 
 def _is_redrawn(run: Run, view: View) -> bool:
-    path = run.map_path(view.maps, "test")
-    if path.exists():
-        with open_file(path) as file:
-            return "seeds" in file
+    with contextlib.suppress(ValueError, FileNotFoundError):  # not there yet, or not this study's
+        return run.store(view.maps, "test").kind == "seeds"
     entry = next(each for each in run.entries() if view.maps in each.gives)
-    return get_type_hints(entry.call.resolve()).get("return") is Seeds
+    with contextlib.suppress(ValueError, TypeError):  # some callables have no signature
+        return inspect.signature(entry.call.resolve()).return_annotation is Seeds
+    return False
 
 
 def _named(cell: Cell) -> str:

@@ -3,9 +3,8 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 
-import torch
-
 from efface.config import Study, dump
+from efface.execute import settle
 from efface.maps import finished, partial
 from efface.results import only_one
 from efface.stages.check import check_study, preflight, try_network
@@ -103,5 +102,5 @@ def _working(study: Study, only: Sequence[str]) -> Iterator[Run]:
         path, text = study.out / "study.yml", dump(study)
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
-        torch.set_num_threads(study.executor.kwargs.get("threads", 1))  # as the workers: the same bits, no waiting
+        settle(study.executor.kwargs.get("threads", 1))  # as the workers: the same bits, no waiting
         yield run

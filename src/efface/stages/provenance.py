@@ -10,17 +10,22 @@ import numpy as np
 import torch
 
 import efface
-from efface.call import source_digest
-from efface.maps import key
+from efface.call import code_digest
 
-ENGINE = ("efface.probes", "efface.fit", "efface.masking")
-"""The modules (with all they import) that every number depends on."""
+ERASING = ("efface.probes", "efface.fit", "efface.feed", "efface.masking", "efface.draws")
+EXPLAINING = ("efface.methods.contract", "efface.draws")
 
 
 @functools.cache
 def engine() -> str:
-    """A digest of the code that every number depends on."""
-    return key({name: source_digest(name) for name in ENGINE})
+    """A digest of the code that every erased and retrained number depends on."""
+    return code_digest(*ERASING)
+
+
+@functools.cache
+def explainer() -> str:
+    """A digest of the code that every map depends on, whatever its method."""
+    return code_digest(*EXPLAINING)
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from efface.maps import MapStore, key
 from efface.probes import Case, image_mean
 from efface.results import Results
 from efface.rows import Rows, digest, pack, packed, take
-from efface.stages.provenance import engine
+from efface.stages.provenance import engine, explainer
 from efface.types import Split, Targets
 
 
@@ -96,7 +96,7 @@ class Run:
                     f"fit: {study.data.call} gives no 'train' split to fit on; give 'weights', or other data"
                 )
             what |= {"fit": study.fit.identity(), "data": self.data_digest["train"], "engine": engine()}
-            what["mean"] = self.study.imputer.identity()  # fills the border of random crops
+            what["border"] = self.study.imputer.identity() if study.fit.crop else None
         return key(what)
 
     @property
@@ -141,8 +141,9 @@ class Run:
 
     @cached_property
     def _weights_digest(self) -> str:
-        whole = hashlib.sha256(self.study.model.call.encode())
-        for name, value in self.network.state_dict().items():
+        whole = hashlib.sha256(key(self.study.model.identity()).encode())  # what the weights alone do not tell
+        buffers = dict(self.network.named_buffers())  # a normalisation's numbers are in no state dict
+        for name, value in (self.network.state_dict() | buffers).items():
             whole.update(name.encode() + np.ascontiguousarray(value.numpy(force=True)).tobytes())
         return whole.hexdigest()[:16]
 
@@ -185,6 +186,7 @@ class Run:
             "data": self.data_digest[split],
             "network": self.network_digest,
             "method": entry.call.identity(),
+            "engine": explainer(),
             "batched": entry.batched,
             "output": name if entry.outputs else "",
             "explain": self.study.explain,
