@@ -27,7 +27,13 @@ def task():
 
     def run(*words, **env):
         done = subprocess.run(
-            [found, *words], cwd=ROOT, env=_clean(**env), capture_output=True, text=True, timeout=60, check=True
+            [found, "--color=false", *words],
+            cwd=ROOT,
+            env=_clean(**env),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
         )
         return done.stdout + done.stderr
 
