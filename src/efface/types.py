@@ -13,6 +13,8 @@ Images = Float[Tensor, "n c h w"]
 StoredImages = UInt8[Tensor, "n c h w"]
 """Images as they are kept: 8 bits a channel."""
 Targets = Int[Tensor, " n"]
+Explained = Int[Tensor, " n"] | Float[Tensor, "n k"]
+"""What a gradient method explains: a class for each image, or a weight for each class, whose weighted sum is meant."""
 Maps = Float[Tensor, "n h w"] | Float[Tensor, "n c h w"]
 """Attributions, signed unless the method says otherwise."""
 Ranks = Int[Tensor, "n h w"] | Int[Tensor, "n c h w"]
@@ -24,6 +26,8 @@ Seeds = Int[Tensor, " n"]
 
 Order = Literal["most_first", "least_first"]
 Unit = Literal["pixel", "feature"]
+Of = Literal["logit", "log_probability", "probability", "loss"]
+"""What is differentiated: of the target class the output before softmax, its (log) probability, or the cross entropy."""
 
 Method = Callable[..., Maps]
 Imputer = Callable[..., Images]

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.layers import find_layer, last_convolution
-from efface.methods.passes import blocks, evaluating, target_logits
+from efface.methods.passes import blocks, evaluating, target_scores
 from efface.types import Images, Targets
 
 
@@ -33,7 +33,7 @@ def grad_cam(
     with evaluating(model), _cut_at(module, name) as leaves:
         for block in blocks(len(images), rows):
             leaves.clear()
-            logits = target_logits(model, images[block].detach(), targets[block])
+            logits = target_scores(model, images[block].detach(), targets[block])
             if not logits.requires_grad:  # the layer did not run, or nothing of it reached the logits
                 raise ValueError(f"layer {name!r} has no part in the logits; expected a layer on the way to them")
             features = leaves[-1]

@@ -7,7 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.types import Images, Targets
+from efface.types import Explained, Images, Of
+
+Gradient = Callable[[nn.Module, Images, Explained], Images]
+"""Whatever stands for the gradient of each point: (model, points, targets) -> points' shape."""
 
 
 @contextmanager
@@ -31,44 +34,74 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def gradient_at(model: nn.Module, points: Images, targets: Targets) -> Images:
-    """Gradient of each point's target logit at that point: one forward and one backward pass of them all."""
+def gradient_at(model: nn.Module, points: Images, targets: Explained, of: Of = "logit") -> Images:
+    """Gradient of each point's target score at that point: one forward and one backward pass of them all."""
     points = points.detach().clone().requires_grad_()
-    logits = target_logits(model, points, targets)
-    if not logits.requires_grad:
+    scores = target_scores(model, points, targets, of)
+    if not scores.requires_grad:
         raise ValueError(
             f"{type(model).__name__} returns logits without a gradient; expected a differentiable network: "
             "remove no_grad and detach from its forward"
         )
-    (gradient,) = torch.autograd.grad(logits.sum(), points)
+    (gradient,) = torch.autograd.grad(scores.sum(), points)
     return gradient
 
 
 def gradients_at(
     model: nn.Module,
     point: Callable[[slice, int], Images],
-    targets: Targets,
+    targets: Explained,
     *,
     count: int,
     rows: int,
+    of: Of = "logit",
+    base: Gradient | None = None,
 ) -> Iterator[tuple[slice, int, Float[Tensor, "s n c h w"]]]:
-    """Gradients of the target logits at `count` points for each image, in passes of at most `rows` points.
+    """Gradients of the target scores at `count` points for each image, in passes of at most `rows` points.
 
     Yields, block by block: the images' slice, the number of the pass's first point, the gradients from there on.
 
     point: makes one point for each image of a block: (block, number of the point) -> images.
+    base: what stands for the gradient, (model, points, targets) -> points' shape; then `of` is its own.
     """
     for block in blocks(len(targets), rows):
         own = targets[block]
         together = max(1, rows // len(own))
         for start in range(0, count, together):
             points = torch.stack([point(block, k) for k in range(start, min(start + together, count))])
-            gradients = gradient_at(model, points.flatten(0, 1), own.repeat(len(points)))
+            each = own.repeat(len(points), *(1,) * (own.ndim - 1))
+            flat = points.flatten(0, 1)
+            gradients = gradient_at(model, flat, each, of) if base is None else base(model, flat, each)
             yield block, start, gradients.unflatten(0, points.shape[:2])
 
 
-def target_logits(model: nn.Module, images: Images, targets: Targets) -> Float[Tensor, " n"]:
-    """The output of the target class for each image."""
+def target_scores(model: nn.Module, images: Images, targets: Explained, of: Of = "logit") -> Float[Tensor, " n"]:
+    """The number that is explained for each image; of all of them the gradients are taken at once, none mixes with
+    another.
+
+    targets: a class for each image; or weights of the classes, n k: then it is the weighted sum of the logits.
+    of: logit; log_probability or probability of the target class; loss, its cross entropy (minus the log probability).
+    """
+    logits = logits_of(model, images)
+    if targets.is_floating_point():
+        if of != "logit":
+            raise ValueError(f"of is {of!r}, but weights of the classes stand for the target: expected of='logit'")
+        return (logits * targets).sum(1)
+    if of != "logit":
+        logits = logits.log_softmax(1)
+    scores = logits.gather(1, targets[:, None].clone()).squeeze(1)  # a copy: targets may come from inference_mode
+    match of:
+        case "logit" | "log_probability":
+            return scores
+        case "probability":
+            return scores.exp()
+        case "loss":
+            return -scores
+    raise ValueError(f"of is {of!r}; expected logit, log_probability, probability or loss")
+
+
+def logits_of(model: nn.Module, images: Images) -> Float[Tensor, "n k"]:
+    """The network's answers, checked to be logits."""
     logits = model(images)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -76,7 +109,7 @@ def target_logits(model: nn.Module, images: Images, targets: Targets) -> Float[T
             f"{type(model).__name__} answers {len(images)} images with {found}; expected logits of shape "
             f"({len(images)}, classes): wrap the network so that it returns them"
         )
-    return logits.gather(1, targets[:, None].clone()).squeeze(1)  # a copy: targets may come from inference_mode
+    return logits
 
 
 def blocks(count: int, rows: int) -> Iterator[slice]:
