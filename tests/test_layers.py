@@ -30,6 +30,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SIBLINGS = {
     ("methods", "layers"),  # Grad-CAM names a layer
     ("methods", "call"),  # the calling convention of a method that a study names
+    ("methods", "models"),  # a second network's weights, a normalisation's bias
     ("fit", "feed"),  # the batches that it trains on
 }
 CONFINED = ("captum", "zennit", "ray", "matplotlib", "tensorboard")

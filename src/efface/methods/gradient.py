@@ -20,7 +20,9 @@ def gradient(model: nn.Module, images: Images, targets: Explained, *, of: Of = "
         return torch.cat([gradient_at(model, images[block], targets[block], of) for block in blocks(len(images), rows)])
 
 
-def input_x_gradient(model: nn.Module, images: Images, targets: Explained, *, of: Of = "logit", rows: int = 256) -> Images:
+def input_x_gradient(
+    model: nn.Module, images: Images, targets: Explained, *, of: Of = "logit", rows: int = 256
+) -> Images:
     """Image times gradient of the target logit, signed: one forward and one backward pass an image.
 
     Sums over pixels to the logit on a network that is piecewise linear and has no biases. A black pixel gets 0.

@@ -1,13 +1,15 @@
 """The passes of every gradient method: bounded by the row budget, the model afterwards as it was before."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.types import Explained, Images, Of
+from efface.types import Explained, Images, Method, Of
 
 Gradient = Callable[[nn.Module, Images, Explained], Images]
 """Whatever stands for the gradient of each point: (model, points, targets) -> points' shape."""
@@ -110,6 +112,19 @@ def logits_of(model: nn.Module, images: Images) -> Float[Tensor, "n k"]:
             f"({len(images)}, classes): wrap the network so that it returns them"
         )
     return logits
+
+
+def offer(method: Method, model: nn.Module, images: Images, targets: Explained, **offered: Any) -> Any:
+    """Call a method with those of the `offered` keywords that it takes."""
+    return method(model, images, targets, **{name: value for name, value in offered.items() if takes(method, name)})
+
+
+def takes(method: Method, name: str) -> bool:
+    """Whether a method has a keyword of this name; one that a study gave names only those it leaves open."""
+    wants = getattr(method, "wants", None)
+    if wants is not None:  # a Call
+        return bool(wants(name))
+    return name in inspect.signature(method).parameters
 
 
 def blocks(count: int, rows: int) -> Iterator[slice]:
