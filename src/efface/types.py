@@ -27,7 +27,7 @@ Seeds = Int[Tensor, " n"]
 Order = Literal["most_first", "least_first"]
 Unit = Literal["pixel", "feature"]
 Of = Literal["logit", "log_probability", "probability", "loss"]
-"""What is differentiated: of the target class the output before softmax, its (log) probability, or the cross entropy."""
+"""What is differentiated, of the target class: its output before softmax, its (log) probability, its cross entropy."""
 
 Method = Callable[..., Maps]
 Imputer = Callable[..., Images]

@@ -78,8 +78,7 @@ def gradients_at(
 
 
 def target_scores(model: nn.Module, images: Images, targets: Explained, of: Of = "logit") -> Float[Tensor, " n"]:
-    """The number that is explained for each image; of all of them the gradients are taken at once, none mixes with
-    another.
+    """The number that is explained for each image; none depends on the batch's other images.
 
     targets: a class for each image; or weights of the classes, n k: then it is the weighted sum of the logits.
     of: logit; log_probability or probability of the target class; loss, its cross entropy (minus the log probability).
