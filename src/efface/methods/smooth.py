@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.passes import at_least_one, evaluating, gradients_at
-from efface.types import Images, Seeds, Targets
+from efface.methods.passes import Gradient, at_least_one, evaluating, gradients_at, offer, takes
+from efface.types import Explained, Images, Method, Of, Seeds
 
 Noise = float | Float[Tensor, "s n c h w"]
 """Standard deviation as a fraction of each image's own range, or the noise itself."""
@@ -17,11 +17,13 @@ Noise = float | Float[Tensor, "s n c h w"]
 def smooth_grad_family(
     model: nn.Module,
     images: Images,
-    targets: Targets,
+    targets: Explained,
     *,
     seeds: Seeds | None = None,
     samples: int = 50,
     noise: Noise = 0.15,
+    base: Method | None = None,
+    of: Of = "logit",
     rows: int = 256,
 ) -> dict[str, Images]:
     """SmoothGrad, SmoothGrad-squared and VarGrad from the same noisy gradients, for the passes of one of them.
@@ -29,9 +31,12 @@ def smooth_grad_family(
     Always smooth_grad_squared = smooth_grad^2 + var_grad. Noisy images may leave [0, 1].
 
     seeds: one an image; an image's noise depends on its seed alone, not on the batch.
-    samples: noisy copies of an image, at least 1; each costs one forward and one backward pass.
+    samples: noisy copies of an image, at least 1; each costs one forward and one backward pass, or what `base` costs.
     noise: standard deviation as a fraction of the image's own range (its maximum minus its minimum over all
         channels), at least 0; or the noise itself, s n c h w with s = samples, added as it is: then without seeds.
+    base: what stands for the gradient at a noisy copy: any method that needs no seeds and whose maps have the images'
+        shape, such as guided backpropagation.
+    of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
     rows: noisy copies in one pass, at least 1; bounds the memory, changes maps by rounding only.
 
     Source: Smilkov et al. 2017 (arXiv:1706.03825); the square from Hooker et al. 2019 (arXiv:1806.10758); the
@@ -43,7 +48,10 @@ def smooth_grad_family(
     with evaluating(model):
         mean, spread = torch.zeros_like(images), torch.zeros_like(images)  # spread: summed squares around the mean
         noisy = _noisy(images.detach(), seeds, samples, noise)
-        for block, before, gradients in gradients_at(model, noisy, targets, count=samples, rows=rows):
+        stands = None if base is None else _standing(base, of, rows)
+        for block, before, gradients in gradients_at(
+            model, noisy, targets, count=samples, rows=rows, of=of, base=stands
+        ):
             new, centre = len(gradients), gradients.mean(0)
             shift = centre - mean[block]
             spread[block] += (gradients - centre).square().sum(0) + shift.square() * (before * new / (before + new))
@@ -55,11 +63,13 @@ def smooth_grad_family(
 def smooth_grad(
     model: nn.Module,
     images: Images,
-    targets: Targets,
+    targets: Explained,
     *,
     seeds: Seeds | None = None,
     samples: int = 50,
     noise: Noise = 0.15,
+    base: Method | None = None,
+    of: Of = "logit",
     rows: int = 256,
 ) -> Images:
     """Mean gradient over noisy copies of the image, signed. Settings and cost: `smooth_grad_family`.
@@ -67,36 +77,44 @@ def smooth_grad(
     Source: Smilkov et al. 2017 (arXiv:1706.03825).
     Differs: sign and channels are kept.
     """
-    family = smooth_grad_family(model, images, targets, seeds=seeds, samples=samples, noise=noise, rows=rows)
+    family = smooth_grad_family(
+        model, images, targets, seeds=seeds, samples=samples, noise=noise, base=base, of=of, rows=rows
+    )
     return family["smooth_grad"]
 
 
 def smooth_grad_squared(
     model: nn.Module,
     images: Images,
-    targets: Targets,
+    targets: Explained,
     *,
     seeds: Seeds | None = None,
     samples: int = 50,
     noise: Noise = 0.15,
+    base: Method | None = None,
+    of: Of = "logit",
     rows: int = 256,
 ) -> Images:
     """Mean squared gradient over noisy copies of the image, never negative. Settings and cost: `smooth_grad_family`.
 
     Source: Hooker et al. 2019 (arXiv:1806.10758).
     """
-    family = smooth_grad_family(model, images, targets, seeds=seeds, samples=samples, noise=noise, rows=rows)
+    family = smooth_grad_family(
+        model, images, targets, seeds=seeds, samples=samples, noise=noise, base=base, of=of, rows=rows
+    )
     return family["smooth_grad_squared"]
 
 
 def var_grad(
     model: nn.Module,
     images: Images,
-    targets: Targets,
+    targets: Explained,
     *,
     seeds: Seeds | None = None,
     samples: int = 50,
     noise: Noise = 0.15,
+    base: Method | None = None,
+    of: Of = "logit",
     rows: int = 256,
 ) -> Images:
     """Variance of the gradient over noisy copies of the image, never negative. Settings and cost: `smooth_grad_family`.
@@ -104,7 +122,9 @@ def var_grad(
     Source: Adebayo et al. 2018 (arXiv:1810.03307).
     Differs: divided by `samples`, not samples - 1; the ranking is the same.
     """
-    family = smooth_grad_family(model, images, targets, seeds=seeds, samples=samples, noise=noise, rows=rows)
+    family = smooth_grad_family(
+        model, images, targets, seeds=seeds, samples=samples, noise=noise, base=base, of=of, rows=rows
+    )
     return family["var_grad"]
 
 
@@ -126,3 +146,24 @@ def _noisy(images: Images, seeds: Seeds | None, samples: int, noise: Noise) -> C
         return images[block] + deviation[block] * standard.to(images.dtype)
 
     return noisy
+
+
+def _standing(base: Method, of: Of, rows: int) -> Gradient:
+    """A method in the gradient's place."""
+    if of != "logit" and not takes(base, "of"):
+        raise ValueError(
+            f"of is {of!r}, but the base method leaves no keyword `of` open; expected of='logit': set it in the base"
+        )
+    asked = {} if of == "logit" else {"of": of}
+
+    def stands(model: nn.Module, points: Images, targets: Explained) -> Images:
+        found = offer(base, model, points, targets, rows=rows, **asked)
+        if not isinstance(found, Tensor) or found.shape != points.shape:
+            shape = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(
+                f"the base method returned {shape} for images of shape {tuple(points.shape)}; expected the same shape: "
+                "choose a base that is signed, channel by channel"
+            )
+        return found
+
+    return stands
