@@ -1,13 +1,11 @@
 """SmoothGrad and its kin: what is smoothed, of what, and against Captum's tunnel on the same noise."""
 
-from functools import partial
-
 import pytest
 import torch
 from captum import attr
 
 from efface import draws
-from efface.methods import gradient, path, smooth
+from efface.methods import gradient, smooth
 
 N, SAMPLES = 3, 5
 NAMES = {"smooth_grad": "smoothgrad", "smooth_grad_squared": "smoothgrad_sq", "var_grad": "vargrad"}
@@ -78,11 +76,16 @@ def test_base_is_told_what_is_differentiated_if_it_asks(tiny):
         family(model, targets, of="probability", base=lambda model, images, targets: images)
 
 
-def test_base_keeps_to_the_row_budget(tiny):
-    model, passed, (_, targets, _) = tiny(seed=3).double(), [], inputs()
-    model.register_forward_hook(lambda module, arguments, output: passed.append(len(output)))
-    family(model, targets, base=partial(path.integrated_gradients, steps=2), rows=2)
-    assert max(passed) == 2
+def test_base_is_handed_the_row_budget_and_no_more_points(tiny):
+    told = []
+
+    def base(model, points, targets, *, rows):
+        told.append((len(points), rows))
+        return points
+
+    family(tiny(seed=3).double(), inputs()[1], base=base, rows=2)
+    assert {rows for _, rows in told} == {2}
+    assert max(points for points, _ in told) <= 2
 
 
 @pytest.mark.parametrize(
