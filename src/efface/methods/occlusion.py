@@ -1,0 +1,196 @@
+"""Maps from what the network says when parts of the image are hidden: forward passes alone, no gradients."""
+
+from collections.abc import Callable, Iterator, Sequence
+from math import ceil
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from efface import draws
+from efface.methods.passes import at_least_one, blocks, evaluating, target_scores
+from efface.types import Explained, Images, Of, Seeds
+
+Size = int | Sequence[int]
+"""Pixels of a square, or (height, width)."""
+Value = float | Sequence[float] | str
+"""What stands where something is hidden: one number, one a channel, or "mean", the image's own of each channel."""
+Fields = Float[Tensor, "s n h w"]
+Veils = Callable[[slice, slice], Fields]
+"""(block of images, piece of the samples) -> how visible each pixel is."""
+
+
+def occlusion(
+    model: nn.Module,
+    images: Images,
+    targets: Explained,
+    *,
+    patch: Size = 8,
+    stride: Size | None = None,
+    value: Value = 0.5,
+    of: Of = "logit",
+    rows: int = 256,
+) -> Float[Tensor, "n h w"]:
+    """How far the score falls when a patch is hidden, averaged over all patches that cover a pixel: signed.
+
+    Patches start at every `stride`-th pixel from the upper left corner; the last of a row and column is cut off at the
+    border where they do not fit, so every pixel is covered. A forward pass a patch, and one of the whole image.
+
+    patch: pixels hidden at once, in all channels: one number, or height and width; at most the image.
+    stride: pixels between patches, at most the patch; half the patch by default; halving it quadruples the passes.
+    value: what is put there, in [0, 1]: one number, one a channel, or "mean", each image's own of each channel.
+    of: the score, of the target class: logit, log_probability, probability or loss (cross entropy).
+    rows: images in one pass, at least 1; bounds the memory, changes maps by rounding only.
+
+    Source: Zeiler & Fergus 2014, section 4.2 (arXiv:1311.2901).
+    Differs: the fall of the score, where the paper plots the score itself; overlapping patches are averaged.
+    """
+    images = images.detach()
+    h, w = images.shape[2:]
+    high, wide = _pair("patch", patch)
+    down, right = (max(1, high // 2), max(1, wide // 2)) if stride is None else _pair("stride", stride)
+    if high > h or wide > w:
+        raise ValueError(f"patch is {high} x {wide}; expected at most the image, {h} x {w} pixels: shrink it")
+    if down > high or right > wide:
+        raise ValueError(
+            f"stride is {down} x {right}, patch {high} x {wide}; expected a stride of at most the patch, else pixels "
+            "between patches are never hidden"
+        )
+    fill = _filling(images, value)
+    rows_hidden, columns_hidden = _patches(images, 2, high, down), _patches(images, 3, wide, right)
+    falls = torch.zeros_like(images[:, 0])
+    with evaluating(model), torch.no_grad():
+        for block, some in _passes(len(images), len(rows_hidden) * len(columns_hidden), rows):
+            if some.start == 0:
+                whole = target_scores(model, images[block], targets[block], of)
+            numbers = torch.arange(some.start, some.stop, device=images.device)
+            ys, xs = numbers // len(columns_hidden), numbers % len(columns_hidden)
+            hidden = rows_hidden[ys, :, None] & columns_hidden[xs, None, :]
+            points = torch.where(hidden[:, None, None], fill[block], images[block])
+            fall = whole - _scores(model, points, targets[block], of)
+            falls[block] += torch.einsum("sn,shw->nhw", fall, hidden.to(fall.dtype))
+    return falls / (rows_hidden.sum(0)[:, None] * columns_hidden.sum(0)[None, :])
+
+
+def rise(
+    model: nn.Module,
+    images: Images,
+    targets: Explained,
+    *,
+    seeds: Seeds | None = None,
+    samples: int = 4000,
+    cells: int = 7,
+    visible: float = 0.5,
+    value: Value = 0.0,
+    fields: Fields | None = None,
+    of: Of = "probability",
+    rows: int = 256,
+) -> Float[Tensor, "n h w"]:
+    """Mean score of randomly veiled images, weighted by how visible each pixel was: never negative for probabilities.
+
+    A veil is a grid of `cells` x `cells`, each cell visible or not, enlarged bilinearly by one cell more than the image
+    has, and cut out at a random place, so a pixel is `visible` on average. A forward pass a veil.
+
+    seeds: one an image; an image's veils depend on its seed alone, not on the batch.
+    samples: veils of an image, at least 1; each costs one forward pass.
+    cells: of the grid, in height and in width, at least 1 and at most the image's pixels.
+    visible: probability that a cell is seen, above 0 and at most 1.
+    value: what stands behind the veil, in [0, 1]: one number, one a channel, or "mean", the image's own of each.
+    fields: the veils themselves, s n h w with s = samples, 1 where the image is seen, 0 where it is not: then without
+        seeds; the map is divided by `visible` all the same.
+    of: the score, of the target class: logit, log_probability, probability or loss (cross entropy). Weights of the
+        classes want logit.
+    rows: images in one pass, at least 1; bounds the memory, changes maps by rounding only.
+
+    Source: Petsiuk, Das & Saenko 2018, section 3 (arXiv:1806.07421).
+    Differs: each image has its own veils, by its seed; hidden is black in [0, 1], before the network normalises.
+    """
+    at_least_one("samples", samples)
+    if not 0 < visible <= 1:
+        raise ValueError(f"visible is {visible}; expected above 0 and at most 1: the probability that a cell is seen")
+    images = images.detach()
+    fill = _filling(images, value)
+    veils = _veils(images, seeds, cells, visible) if fields is None else _given(fields, samples)
+    total = torch.zeros_like(images[:, 0])
+    with evaluating(model), torch.no_grad():
+        for block, some in _passes(len(images), samples, rows):
+            seen = veils(block, some)
+            points = torch.lerp(fill[block], images[block], seen[:, :, None])
+            total[block] += torch.einsum("sn,snhw->nhw", _scores(model, points, targets[block], of), seen)
+    return total / (samples * visible)
+
+
+def _passes(images: int, points: int, rows: int) -> Iterator[tuple[slice, slice]]:
+    """For each block of images, pieces of its points: together at most `rows`."""
+    for block in blocks(images, rows):
+        together = max(1, rows // (block.stop - block.start))
+        yield from ((block, slice(first, min(first + together, points))) for first in range(0, points, together))
+
+
+def _scores(model: nn.Module, points: Float[Tensor, "s n c h w"], targets: Explained, of: Of) -> Float[Tensor, "s n"]:
+    each = targets.repeat(len(points), *(1,) * (targets.ndim - 1))
+    return target_scores(model, points.flatten(0, 1), each, of).unflatten(0, points.shape[:2])
+
+
+def _pair(setting: str, size: Size) -> tuple[int, int]:
+    sizes = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sizes) != 2 or min(sizes) < 1:
+        raise ValueError(f"{setting} is {size}; expected a number of pixels, at least 1, or two: height and width")
+    return sizes
+
+
+def _patches(images: Images, axis: int, patch: int, stride: int) -> Bool[Tensor, "patches size"]:
+    """For each patch along an axis, which pixels it hides."""
+    size = images.shape[axis]
+    starts = stride * torch.arange(ceil((size - patch) / stride) + 1, device=images.device)[:, None]
+    pixels = torch.arange(size, device=images.device)
+    return (pixels >= starts) & (pixels < starts + patch)
+
+
+def _given(fields: Fields, samples: int) -> Veils:
+    if len(fields) != samples:
+        raise ValueError(f"fields hold {len(fields)} samples; expected {samples}: pass samples={len(fields)}")
+    return lambda block, some: fields[some, block]
+
+
+def _veils(images: Images, seeds: Seeds | None, cells: int, visible: float) -> Veils:
+    h, w = images.shape[2:]
+    if not 1 <= cells <= min(h, w):
+        raise ValueError(f"cells is {cells}; expected 1 to {min(h, w)}, the pixels of the shorter side")
+    if seeds is None:
+        raise ValueError("seeds are missing; expected one integer an image: pass seeds, or the veils as fields")
+    seeds = seeds.to(images.device)
+    down, right = _stretched(cells, h, images), _stretched(cells, w, images)
+
+    def drawn(block: slice, some: slice) -> Fields:
+        each = torch.cat([draws.fold(seeds[block], sample) for sample in range(some.start, some.stop)])
+        numbers = draws.uniform(each, (cells * cells + 2,))
+        grids = (numbers[:, :-2] < visible).unflatten(1, (cells, cells)).to(images.dtype)
+        y, x = (numbers[:, -2] * len(down)).long(), (numbers[:, -1] * len(right)).long()
+        return (down[y] @ grids @ right[x].mT).unflatten(0, (some.stop - some.start, -1))
+
+    return drawn
+
+
+def _stretched(cells: int, size: int, like: Tensor) -> Float[Tensor, "shifts size cells"]:
+    """For each place where a line of enlarged cells can be cut: how much each of its pixels has of each cell."""
+    cell = ceil(size / cells)
+    eye = torch.eye(cells, dtype=like.dtype, device=like.device)
+    line = F.interpolate(eye[None], size=(cells + 1) * cell, mode="linear", align_corners=False)[0]
+    return line.unfold(1, size, 1)[:, :cell].permute(1, 2, 0)
+
+
+def _filling(images: Images, value: Value) -> Float[Tensor, "#n #c 1 1"]:
+    """What hides, for each image."""
+    if value == "mean":
+        return images.mean((2, 3), keepdim=True)
+    if isinstance(value, str):
+        raise ValueError(f"value is {value!r}; expected a number, one number a channel, or 'mean'")
+    values = images.new_tensor(value).reshape(1, -1, 1, 1)
+    if values.shape[1] not in (1, images.shape[1]):
+        raise ValueError(
+            f"value has {values.shape[1]} numbers; expected one, or one for each of the images' "
+            f"{images.shape[1]} channels"
+        )
+    return values.expand(len(images), -1, -1, -1)
