@@ -1,12 +1,23 @@
 """Maps that know nothing of the network: what an attribution method has to beat."""
 
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from efface import draws
-from efface.types import Images, Maps, Seeds, Targets
+from efface.call import Call
+from efface.methods.passes import evaluating, logits_of, offer
+from efface.models.weights import load_weights, read_weights
+from efface.types import Explained, Images, Maps, Method, Seeds, Targets
+
+Network = Callable[[], nn.Module] | str | Mapping[str, Any]
+"""What makes a network: a function of no arguments, or, as in a study, a dotted path or {call, kwargs}."""
 
 
 def random(model: nn.Module, images: Images, targets: Targets, *, seeds: Seeds, per_channel: bool = False) -> Maps:
@@ -48,6 +59,55 @@ def sobel(model: nn.Module, images: Images, targets: Targets) -> Float[Tensor, "
     return slopes.square().sum(1).sqrt().unflatten(0, images.shape[:2]).mean(1)
 
 
+def centre(model: nn.Module, images: Images, targets: Targets, *, sigma: float = 0.25) -> Float[Tensor, "n h w"]:
+    """A Gaussian at the middle of the image, 1 at its top: photographers put the object there. No pass of the network.
+
+    The same map for every image; its ties, places equally far from the middle, are broken as all ties are.
+
+    sigma: standard deviation as a fraction of the image's height and of its width, above 0; the ranking of a square
+        image is the same for any.
+    """
+    del model, targets
+    if not sigma > 0:
+        raise ValueError(f"sigma is {sigma}; expected above 0, as a fraction of the image's side")
+    lines = [(torch.arange(size, dtype=torch.float64) + 0.5) / size - 0.5 for size in images.shape[2:]]
+    down, across = (torch.exp(-0.5 * (line / sigma).square()) for line in lines)
+    return (down[:, None] * across).to(images.device, images.dtype).repeat(len(images), 1, 1)
+
+
+def explain_with(
+    model: nn.Module,
+    images: Images,
+    targets: Explained,
+    *,
+    network: Network,
+    method: Method,
+    weights: str | Path | None = None,
+    seeds: Seeds | None = None,
+    rows: int = 256,
+) -> Maps:
+    """Maps of another network for the same classes: what ranks the pixels as well knows nothing of the first one.
+
+    The other network is made once in a process, and again only when its weights' file changes; what is drawn for it is
+    always the same. Costs what `method` costs on it, and one image through both networks, to compare their classes.
+
+    network: makes the other network, for images in [0, 1]; in a study a dotted path or {call, kwargs}.
+    method: explains it; it is given seeds and rows if it takes them. It must need no fit.
+    weights: its state-dict file; without one it is as `network` makes it.
+    seeds, rows: handed on to `method`.
+    """
+    other = _made(network, weights).to(images.device)
+    with evaluating(model), evaluating(other), torch.no_grad():
+        own, others = (logits_of(each, images[:1].detach()).shape[1] for each in (model, other))
+    if own != others:
+        raise ValueError(
+            f"explain_with: the other network, {type(other).__name__}, has {others} classes, the network of the study "
+            f"{own}; expected the same: set num_classes in `network`"
+        )
+    found: Maps = offer(method, other, images, targets, seeds=seeds, rows=rows)
+    return found
+
+
 def true_mask(
     model: nn.Module, images: Images, targets: Targets, *, masks: Bool[Tensor, "n h w"] | None = None
 ) -> Float[Tensor, "n h w"]:
@@ -62,3 +122,23 @@ def true_mask(
             "has them, such as efface.data.patches.patches, or drop this method"
         )
     return masks.to(images.device, images.dtype)
+
+
+def _made(network: Network, weights: str | Path | None) -> nn.Module:
+    maker = network if callable(network) else Call.model_validate(network)
+    changed = None if weights is None or not Path(weights).exists() else Path(weights).stat().st_mtime_ns
+    return _cached(maker, None if weights is None else str(weights), changed)
+
+
+@lru_cache(maxsize=4)  # networks are large
+def _cached(maker: Callable[[], nn.Module], weights: str | None, changed: int | None) -> nn.Module:
+    """changed: when the file was, so that another one under its name is read anew."""
+    del changed
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(draws.seed_of("explain_with"))  # fresh weights: those of the first process
+        network = maker()
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"explain_with: network made a {type(network).__name__}; expected a torch.nn.Module")
+    if weights is not None:
+        load_weights(network, read_weights(weights), weights)
+    return network.eval()
