@@ -1,0 +1,153 @@
+"""Paths that lead away from the image, to where the network sees another class."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from efface import draws
+from efface.methods.passes import at_least_one, blocks, evaluating, logits_of, target_scores
+from efface.methods.path.average import Kept, Recalibrate, check_recalibrate
+from efface.methods.path.noise import needed
+from efface.types import Explained, Images, Of, Seeds, Targets
+
+Classes = Int[Tensor, "n s"]
+"""Classes for each image."""
+
+
+def adversarial_gradient_integration(
+    model: nn.Module,
+    images: Images,
+    targets: Explained,
+    *,
+    seeds: Seeds | None = None,
+    samples: int = 20,
+    steps: int = 20,
+    step_size: float = 0.05,
+    classes: Classes | None = None,
+    recalibrate: Recalibrate = "none",
+    of: Of = "logit",
+    rows: int = 256,
+) -> Images:
+    """Fall of the target logit on the way to adversarial images of other classes, shared out among the pixels (AGI).
+
+    From the image, steps along the sign of another class's gradient are added up, each clipped to [0, 1], until the
+    network answers that class or `steps` are done. The map is the sum over steps and classes of minus the target's
+    gradient times the step, so no baseline is needed. A class that is answered at once has no path.
+
+    seeds: one an image; an image's classes depend on its seed alone, not on the batch.
+    samples: other classes for each image, drawn without repeats, at least 1; all of them where there are fewer.
+    steps: at most so many for each class, at least 1; each costs one forward and two backward passes. An image whose
+        paths end early is cheaper.
+    step_size: of each pixel and channel, on the scale of images in [0, 1], above 0.
+    classes: the other classes themselves, n s, in place of `samples`: then without seeds.
+    recalibrate: none, the sum; or the mean over what is not below zero, element by element: `references`, the paths to
+        whole classes, or `points`, single steps. Costs no pass.
+    of: what is differentiated, of the target and of the other class: logit, log_probability, probability or loss
+        (cross entropy, of the target only; the other class then gains log_probability).
+    rows: images x classes in one pass, at least 1; bounds the memory, changes maps by rounding only.
+
+    Source: Pan, Li & Zhu, IJCAI 2021; re-calibration from Yang et al., ICLR 2023.
+    Differs: logits where the released code takes probabilities (`of="probability"`). There every step starts from the
+        image itself and classes are fixed; the code of Yang et al. gives the attack an unnormalised image, may draw
+        the target itself and never stops early.
+    """
+    check_recalibrate(recalibrate)
+    at_least_one("steps", steps)
+    if not step_size > 0:
+        raise ValueError(f"step_size is {step_size}; expected a number above 0, on the scale of images in [0, 1]")
+    images = images.detach()
+    explained = targets.argmax(1) if targets.is_floating_point() else targets
+    with evaluating(model):
+        if classes is None:
+            classes = _other_classes(model, images, explained, seeds, samples)
+        classes = classes.to(images.device)
+        if (own := (classes == explained[:, None]).any(1)).any():
+            row = int(own.nonzero()[0])
+            raise ValueError(f"classes of image {row} hold {int(explained[row])}, its target; expected other classes")
+        kept = Kept(images, recalibrate)
+        for block in blocks(len(images), rows):
+            together = max(1, rows // len(images[block]))
+            for some in classes[block].split(together, 1):
+                for terms, counts in _terms(
+                    model, images[block], targets[block], some, steps, step_size, of, each=recalibrate == "points"
+                ):
+                    kept.add(block, terms, None, counts)
+        return kept.total if recalibrate == "none" else kept.average()
+
+
+def _terms(
+    model: nn.Module,
+    images: Images,
+    targets: Explained,
+    classes: Classes,
+    steps: int,
+    step_size: float,
+    of: Of,
+    *,
+    each: bool,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Terms s n c h w and what they count, s n 1 1 1, 0 where a path has none: of each step, or of whole paths."""
+    s, n = classes.shape[1], len(images)
+    points = images.repeat(s, 1, 1, 1)
+    whole, counts = torch.zeros_like(points), points.new_zeros(s * n, 1, 1, 1)
+    aims = targets.repeat(s, *(1,) * (targets.ndim - 1))
+    for going, terms in _climb(model, points, aims, classes.T.flatten(), steps, step_size, of):
+        if each:
+            whole, counts = torch.zeros_like(points), torch.zeros_like(counts)
+        whole[going] += terms
+        counts[going] = 1.0
+        if each:
+            yield whole.unflatten(0, (s, n)), counts.unflatten(0, (s, n))
+    if not each:
+        yield whole.unflatten(0, (s, n)), counts.unflatten(0, (s, n))
+
+
+def _climb(
+    model: nn.Module, points: Images, targets: Explained, classes: Targets, steps: int, step_size: float, of: Of
+) -> Iterator[tuple[Targets, Images]]:
+    """Moves the points, in place, towards their classes; yields of each step the rows that moved, and their terms."""
+    going = torch.arange(len(points), device=points.device)
+    for _ in range(steps):
+        here = points[going].requires_grad_()
+        logits = logits_of(model, here)
+        if not logits.requires_grad:
+            raise ValueError(
+                f"{type(model).__name__} returns logits without a gradient; expected a differentiable network: "
+                "remove no_grad and detach from its forward"
+            )
+        answered, on = _Answered(logits), logits.argmax(1) != classes[going]
+        if not on.any():
+            return
+        other = target_scores(answered, here, classes[going], "log_probability" if of == "loss" else of)
+        (rise,) = torch.autograd.grad(other.sum(), here, retain_graph=True)
+        (slope,) = torch.autograd.grad(target_scores(answered, here, targets[going], of).sum(), here)
+        here, going, slope = here.detach()[on], going[on], slope[on]
+        after = (here + step_size * rise[on].sign()).clamp(0, 1)
+        points[going] = after
+        yield going, slope * (here - after)
+
+
+class _Answered(nn.Module):
+    """Stands for the network where its logits are already there: two scores from one forward pass."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        del images
+        return self.logits
+
+
+def _other_classes(model: nn.Module, images: Images, explained: Targets, seeds: Seeds | None, samples: int) -> Classes:
+    at_least_one("samples", samples)
+    own = needed(seeds, images, "the classes themselves")
+    with torch.no_grad():
+        known = logits_of(model, images[:1]).shape[1]
+    if known < 2:
+        raise ValueError(f"{type(model).__name__} knows {known} class; expected at least 2: there is no other class")
+    numbers = draws.keys(own, known)
+    numbers.scatter_(1, explained[:, None].clone(), torch.iinfo(torch.int64).max)  # last of all
+    return numbers.argsort(dim=1, stable=True)[:, : min(samples, known - 1)]

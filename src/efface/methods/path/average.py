@@ -1,0 +1,185 @@
+"""The average over the paths from several references to the image, and its re-calibration."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from efface import draws
+from efface.methods.passes import at_least_one, evaluating, gradients_at
+from efface.methods.path.grid import Grid
+from efface.methods.path.noise import needed
+from efface.types import Explained, Images, Of, Seeds
+
+Recalibrate = Literal["none", "references", "points"]
+"""Which terms the average of several paths is taken over, for each element of the map by itself.
+
+none: all paths.
+references: those paths on which the element's contribution, gradient times way, is not below zero.
+points: those points of all paths where it is not; the way is then the one still to go, from the point to the image.
+
+Re-calibrated maps are never negative; nothing kept gives 0. Zeros are kept.
+
+Source: Yang, Akhtar, Wen & Mian, ICLR 2023, "Re-calibrating feature attributions for model interpretation".
+"""
+References = Float[Tensor, "n r c h w"]
+"""Where the paths of each image begin."""
+Draw = Callable[[slice, int], Images]
+"""Makes the reference of this number for a block of images."""
+
+
+class Kept:
+    """Sum and number of the terms that are kept, elementwise."""
+
+    def __init__(self, images: Images, recalibrate: Recalibrate) -> None:
+        self.every = recalibrate == "none"
+        self.total, self.number = torch.zeros_like(images), torch.zeros_like(images)
+
+    def add(
+        self,
+        block: slice,
+        signed: Float[Tensor, "s n c h w"],
+        values: Float[Tensor, "s n c h w"] | None = None,
+        weights: Float[Tensor, "s n 1 1 1"] | None = None,
+    ) -> None:
+        """Terms of a block of images.
+
+        signed: decides what is kept.
+        values: what is added up instead.
+        weights: what each term counts; 1 by default.
+        """
+        kept = torch.ones_like(signed) if self.every else (signed >= 0).to(signed.dtype)
+        if weights is not None:
+            kept *= weights
+        self.total[block] += (kept * (signed if values is None else values)).sum(0)
+        self.number[block] += kept.sum(0)
+
+    def average(self) -> Images:
+        """Of the kept terms; 0 where there are none."""
+        return self.total / torch.where(self.number > 0, self.number, 1.0)
+
+
+def average_over_paths(
+    model: nn.Module,
+    images: Images,
+    targets: Explained,
+    *,
+    reference: Draw,
+    count: int,
+    grid: Grid,
+    recalibrate: Recalibrate,
+    squared: bool = False,
+    densities: Float[Tensor, "n r"] | None = None,
+    of: Of,
+    rows: int,
+) -> Images:
+    """Mean over `count` references of way x mean gradient along it; re-calibrated, the mean of the kept terms.
+
+    Every reference sees every point of the grid. Memory: a few times the images, and the references of one pass.
+
+    squared: the square of the mean gradient; re-calibrated, the mean of the kept terms' squares.
+    densities: what the references of each image count; by default all the same.
+    """
+    if isinstance(grid.alphas, Tensor):
+        found, expected = tuple(grid.alphas.shape[:2]), (len(images), count)
+        if found != expected:
+            raise ValueError(
+                f"alphas are given for {found[0]} images of {found[1]} references; expected {expected[0]} of "
+                f"{expected[1]}, as n r p, or one row of points for all"
+            )
+        grid = replace(grid, alphas=grid.alphas.to(images))
+    with evaluating(model):
+        kept = Kept(images, recalibrate)
+        slope = images
+        for block, number, step, way, gradient in _along(model, images, targets, reference, count, grid, of, rows):
+            weights = None if densities is None else densities[None, block, number, None, None, None].to(images)
+            gradient = gradient * grid.weights[step]
+            if recalibrate == "points":
+                terms = ((1 - grid.alpha(block, number, step)) * way * gradient)[None]
+                kept.add(block, terms, terms.square() if squared else None, weights)
+                continue
+            slope = gradient if step == 0 else slope.add_(gradient)
+            if step < len(grid.weights) - 1:
+                continue
+            terms = (way * slope)[None]
+            if recalibrate == "references":
+                kept.add(block, terms, terms.square() if squared else None, weights)
+            else:
+                kept.add(block, (way * slope.square())[None] if squared else terms, None, weights)
+        return kept.average()
+
+
+def references_of(
+    images: Images,
+    given: References | None,
+    samples: int,
+    seeds: Seeds | None,
+    draw: Callable[[Images, Seeds], Images],
+) -> tuple[Draw, int]:
+    """The given references, or `samples` of them drawn for each image; and their number."""
+    if given is not None:
+        return given_references(images, given)
+    at_least_one("samples", samples)
+    own = needed(seeds, images, "the references themselves")
+    return (lambda block, number: draw(images[block], draws.fold(own[block], number))), samples
+
+
+def given_references(images: Images, given: References) -> tuple[Draw, int]:
+    """Those references, and their number."""
+    n, c, h, w = images.shape
+    if given.shape[0] != n or given.shape[2:] != (c, h, w):
+        raise ValueError(f"references have shape {tuple(given.shape)}; expected ({n}, r, {c}, {h}, {w})")
+    at_least_one("the number of references", given.shape[1])
+    return (lambda block, number: given[block, number].detach().to(images)), given.shape[1]
+
+
+def check_recalibrate(recalibrate: str) -> None:
+    """Refuse a way of re-calibrating that there is not."""
+    if recalibrate not in get_args(Recalibrate):
+        raise ValueError(f"recalibrate is {recalibrate!r}; expected {', '.join(get_args(Recalibrate))}")
+
+
+def _along(
+    model: nn.Module,
+    images: Images,
+    targets: Explained,
+    reference: Draw,
+    count: int,
+    grid: Grid,
+    of: Of,
+    rows: int,
+) -> Iterator[tuple[slice, int, int, Images, Images]]:
+    """(block, reference, step, way, gradient) at every point of every path, those of a path one after the other.
+
+    Where all paths end at the image itself, the gradient there is taken once.
+    """
+    steps = len(grid.weights)
+    shared = int(grid.ends_at_image)
+    inner = steps - shared
+    ways: dict[int, Images] = {}  # of the references that the pass sees
+
+    def point(block: slice, number: int) -> Images:
+        if number < shared:
+            return images[block]
+        at, step = divmod(number - shared, inner)
+        if at not in ways:
+            ways[at] = images[block] - reference(block, at)
+        return images[block] - ways[at] * (1 - grid.alpha(block, at, step))
+
+    last = images
+    for block, first, gradients in gradients_at(model, point, targets, count=shared + count * inner, rows=rows, of=of):
+        for number, gradient in enumerate(gradients, first - shared):
+            if number < 0:
+                last = gradient.clone()  # not a view, which would keep the whole pass
+                if inner == 0:
+                    yield from ((block, at, 0, images[block] - reference(block, at), last) for at in range(count))
+                continue
+            at, step = divmod(number, inner)
+            yield block, at, step, ways[at], gradient
+            if step == inner - 1:
+                if shared:
+                    yield block, at, steps - 1, ways[at], last
+                del ways[at]

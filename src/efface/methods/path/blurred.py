@@ -1,0 +1,55 @@
+"""The path on which a blurred image becomes sharp."""
+
+import torch
+from torch import nn
+
+from efface.blur import gaussian_blur
+from efface.methods.passes import at_least_one, evaluating, gradients_at
+from efface.methods.path.baseline import sigma_of
+from efface.types import Explained, Images, Of
+
+
+def blur_ig(
+    model: nn.Module,
+    images: Images,
+    targets: Explained,
+    *,
+    steps: int = 100,
+    sigma: float | None = None,
+    of: Of = "logit",
+    rows: int = 256,
+) -> Images:
+    """Gradient of the target logit along the path on which the blurred image becomes sharp, times the way travelled.
+
+    Summed over pixels, a map equals logit(image) - logit(blurred image), up to an error that falls fourfold when
+    `steps` doubles. The path goes through images with their own colours, so nothing is attributed to black itself.
+
+    steps: parts of the path, equal in standard deviation, at least 1; each costs one forward and one backward pass,
+        and two blurs, which on small images are as nothing.
+    sigma: standard deviation of the strongest blur, in pixels above 0; by default 50/224 of the image's shorter side.
+    of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    rows: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
+
+    Source: Xu, Venugopalan & Sundararajan 2020, section 3 (arXiv:2004.03383); 100 steps to 50 pixels in their code.
+    Differs: the gradient is taken at the middle of each part and multiplied by the way itself, not at its sharper end
+        and by a derivative; the border is repeated outwards, where theirs fades to black.
+    """
+    at_least_one("steps", steps)
+    images = images.detach()
+    most = sigma_of(images, sigma)
+
+    def blurred(block: slice, part: float) -> Images:
+        return gaussian_blur(images[block], sigma=most * part / steps) if part else images[block]
+
+    with evaluating(model):
+        total = torch.zeros_like(images)
+        sharper = images
+        points = gradients_at(
+            model, lambda block, step: blurred(block, step + 0.5), targets, count=steps, rows=rows, of=of
+        )
+        for block, first, gradients in points:
+            for step, gradient in enumerate(gradients, first):
+                before = blurred(block, step + 1.0)
+                total[block] += gradient * ((images[block] if step == 0 else sharper) - before)
+                sharper = before
+        return total

@@ -1,0 +1,148 @@
+"""The straight line from one baseline to the image."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from efface import draws
+from efface.methods.passes import Gradient, at_least_one, evaluating, gradients_at, offer, takes
+from efface.methods.path.baseline import Baseline, start_of
+from efface.methods.path.grid import Line, Rule, grid_of
+from efface.methods.path.noise import check_noise, gaussian, needed
+from efface.methods.smooth import Noise
+from efface.types import Explained, Images, Method, Of, Seeds
+
+
+def integrated_gradients(
+    model: nn.Module,
+    images: Images,
+    targets: Explained,
+    *,
+    seeds: Seeds | None = None,
+    steps: int = 50,
+    rule: Rule = "midpoint",
+    baseline: Baseline = 0.0,
+    sigma: float | None = None,
+    alphas: Line | None = None,
+    weights: Line | None = None,
+    base: Method | None = None,
+    of: Of = "logit",
+    rows: int = 256,
+) -> Images:
+    """Gradient of the target logit averaged along the straight line from a baseline, times the way travelled.
+
+    Summed over pixels, a map equals logit(image) - logit(baseline), up to the rule's error.
+
+    seeds: one an image; only for a `base` that draws.
+    steps: points on the line, at least 1; each costs one forward and one backward pass.
+    rule: where the points are and what they weigh: midpoint, gauss_legendre, trapezoid, left, right, closed or
+        interior; `efface.methods.path.grid.Rule` says which is which.
+    baseline: a number, or one a channel, in [0, 1]; `mean`, each channel's own; `blur`, the image blurred; or the
+        images themselves, n c h w or c h w.
+    sigma: of that blur, in pixels above 0; by default 50/224 of the image's shorter side.
+    alphas: the points themselves, 0 the baseline and 1 the image, in place of `steps` and `rule`.
+    weights: what each of those counts; by default all the same, 1 together.
+    base: another method that stands for the gradient, such as `efface.methods.backprop.guided_backprop`; its maps
+        have the images' shape. One that draws gets other seeds at each point.
+    of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    rows: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
+
+    Source: Sundararajan, Taly & Yan 2017, section 5 (arXiv:1703.01365).
+    Differs: midpoint rule by default instead of the right-hand sum (`right`).
+    """
+    grid = grid_of(rule, steps, alphas, weights)
+    images = images.detach()
+    with evaluating(model):
+        way = images - start_of(images, baseline, sigma)
+        total = torch.zeros_like(way)
+        drawn: list[Seeds] = []  # for the points of the coming pass, in its order
+
+        def point(block: slice, step: int) -> Images:
+            if seeds is not None:
+                drawn.append(draws.fold(seeds[block].to(images.device), step))
+            return images[block] - way[block] * (1 - grid.alpha(block, 0, step))
+
+        counts = way.new_tensor(grid.weights)
+        stand_in = None if base is None else _gradient_of(base, drawn, of, rows)
+        passes = gradients_at(model, point, targets, count=len(counts), rows=rows, of=of, base=stand_in)
+        for block, first, gradients in passes:
+            total[block] += torch.tensordot(counts[first : first + len(gradients)], gradients, dims=1)
+        return way * total
+
+
+def smooth_integrated_gradients(
+    model: nn.Module,
+    images: Images,
+    targets: Explained,
+    *,
+    seeds: Seeds | None = None,
+    steps: int = 25,
+    samples: int = 25,
+    noise: Noise = 0.15,
+    rule: Rule = "midpoint",
+    baseline: Baseline = 0.0,
+    sigma: float | None = None,
+    of: Of = "logit",
+    rows: int = 256,
+) -> Images:
+    """Integrated gradients with SmoothGrad in place of the gradient at each point of the line (SG-IG), signed.
+
+    seeds: one an image; the noise of an image depends on its seed, the point and the sample, not on the batch.
+    steps: points on the line, at least 1.
+    samples: noisy copies of each point, at least 1; steps x samples forward and backward passes in all.
+    noise: standard deviation as a fraction of the range of the point itself (its maximum minus its minimum over all
+        channels), at least 0; or the noise itself, s n c h w with s = steps x samples, added as it is, samples of
+        one point after the other: then without seeds.
+    rule, baseline, sigma, of: as in `integrated_gradients`.
+    rows: noisy copies in one pass, at least 1; bounds the memory, changes maps by rounding only.
+
+    Source: Schwarzenberg & Castle 2020 (arXiv:2007.10685), where it is compared with pattern-guided methods.
+    Differs: the released code lets noise and gradients pile up from one sample to the next and takes one range for
+        the whole batch; here the samples are independent and the range is the point's own. Its points are those of
+        rule `interior`, from the mean colour of ImageNet.
+    """
+    at_least_one("samples", samples)
+    grid = grid_of(rule, steps)
+    check_noise(noise, len(grid.weights) * samples)
+    images = images.detach()
+    own = None if isinstance(noise, Tensor) else needed(seeds, images, "the noise itself")
+    with evaluating(model):
+        way = images - start_of(images, baseline, sigma)
+        total = torch.zeros_like(way)
+
+        def noisy(block: slice, number: int) -> Images:
+            step, sample = divmod(number, samples)
+            point = images[block] - way[block] * (1 - grid.alpha(block, 0, step))
+            if own is None or isinstance(noise, Tensor):
+                assert isinstance(noise, Tensor)
+                return point + noise[number, block].to(point)
+            return point + gaussian(point, draws.fold(draws.fold(own[block], step), sample), noise)
+
+        counts = way.new_tensor(grid.weights).repeat_interleave(samples) / samples
+        for block, first, gradients in gradients_at(model, noisy, targets, count=len(counts), rows=rows, of=of):
+            total[block] += torch.tensordot(counts[first : first + len(gradients)], gradients, dims=1)
+        return way * total
+
+
+def _gradient_of(base: Method, drawn: list[Seeds], of: Of, rows: int) -> Gradient:
+    """A method in the gradient's place. drawn: the seeds of the points of each pass, which it empties."""
+    if of != "logit" and not takes(base, "of"):
+        raise ValueError(f"of is {of!r}, but the base has no such setting: set what it explains in the base itself")
+
+    def stand_in(model: nn.Module, points: Images, targets: Explained) -> Images:
+        offered: dict[str, Any] = {"rows": rows}
+        if drawn:
+            offered["seeds"] = torch.cat(drawn)
+            drawn.clear()
+        if of != "logit":  # else the base keeps its own, which the study may have set
+            offered["of"] = of
+        found = offer(base, model, points, targets, **offered)
+        if found.shape != points.shape:
+            raise ValueError(
+                f"base returns maps of shape {tuple(found.shape)} for images of {tuple(points.shape)}; expected the "
+                "images' shape, as a gradient has it: choose a base that keeps the channels"
+            )
+        return found.detach()
+
+    return stand_in
