@@ -10,6 +10,7 @@ import textwrap
 import pytest
 
 import efface.call
+import efface.source
 from efface import call
 from efface.call import Call
 
@@ -18,7 +19,7 @@ NUMBER = itertools.count()
 
 def forget():
     """What a fresh process would not know."""
-    for each in vars(call).values():
+    for each in (*vars(call).values(), *vars(efface.source).values()):
         if hasattr(each, "cache_clear"):
             each.cache_clear()
 
@@ -112,6 +113,8 @@ def test_error_inside_a_module_is_shown_as_that_error(beside, text, said):
     [
         ("efface.impute.blur", {"sigm": 2.0}, "has no setting 'sigm'; did you mean 'sigma'? it has sigma"),
         ("efface.impute.blur", {"sigma": "two"}, "sigma is 'two', expected a number"),
+        ("efface.impute.blur", {"sigma": True}, "sigma is True, expected a number"),
+        ("efface.methods.path.integrated_gradients", {"steps": 50.0}, "steps is 50.0, expected a whole number"),
         ("efface.impute.blur", {"sigma": [2]}, "sigma is [2]"),
         ("efface.__name__", {}, "'efface.__name__' is a str, expected something to call"),
         ("efface.blur.gaussian_blur", {}, "cannot be called with (images, removed)"),
@@ -176,7 +179,7 @@ def test_identity_follows_efface_and_the_module_that_the_path_names(tmp_path, mo
     text = "from functools import partial\n\nfrom efface.post import square\n\nf = partial(square)\n"
     (tmp_path / f"{name}.py").write_text(text)
     own = Call(call=f"{name}.f").identity()["source"]
-    assert efface.call._is_own("efface.post", name)
+    assert efface.source._is_own("efface.post", name)
     sys.modules.pop(name)
     forget()
     (tmp_path / f"{name}.py").write_text(text + "g = 1\n")

@@ -48,14 +48,15 @@ def attribute(
 
     ValueError: the maps are missing, of a wrong shape or not finite; it names the method and the image.
     """
-    if masks is None and method.call.wants("masks"):
+    if masks is None and method.call.wants("masks", needed=True):
         raise ValueError(
-            f"attribution_methods.{method.name}: needs the masks of the true object, which these data do not have"
+            f"attribution_methods.{method.name}: needs the masks of the true object, which these data do not have; "
+            "choose data that have them, such as efface.data.patches.patches, or drop this method"
         )
     with _as_before(model), _seeded(int(seeds[0])):
         model.eval()
         if method.batched:
-            offered = {"seeds": seeds, "rows": rows, "masks": masks}
+            offered = {"seeds": seeds, "rows": rows} | ({} if masks is None else {"masks": masks})
             found = method.call(model, images.clone(), targets, **offered)
         else:
             found = _one_by_one(method, model, images, targets)

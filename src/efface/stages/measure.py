@@ -113,7 +113,7 @@ def points(run: Run, entry: MetricEntry, view: View) -> Iterator[Point]:
 
 def repeats(run: Run, entry: MetricEntry) -> int:
     """How many trainings a point has; a frozen network has one score."""
-    return (entry.kwargs.repeats or run.study.repeats) if entry.formula.over == "repeats" else 1
+    return (entry.kwargs.repeats or entry.paper.repeats or run.study.repeats) if entry.formula.over == "repeats" else 1
 
 
 def curves(run: Run) -> list[Curve]:
