@@ -14,13 +14,18 @@ import pkgutil
 import sys
 import traceback
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
-from efface.source import source_digest
+from efface.source import file_digest, source_digest
+from efface.types import Method
+
+_OFFERED = ("seeds", "rows", "of", "relu")  # what a method may hand on to one that it is given
+_LONGEST_PATH = 4096
 
 
 class Call(BaseModel):
@@ -58,6 +63,7 @@ class Call(BaseModel):
             return
         problems = _unknown(self.call, signature, len(positional), self.kwargs)
         problems += _missing(self.call, signature, positional, self.kwargs, offered) + _wrong_types(target, self.kwargs)
+        problems += _wrong_plugs(target, self.kwargs)
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -74,11 +80,22 @@ class Call(BaseModel):
     def __call__(self, *args: Any, **offered: Any) -> Any:
         """Call it; of the `offered` keywords it gets those that its signature names and its kwargs leave open."""
         taken = {name: value for name, value in offered.items() if self.wants(name)}
-        return self.resolve()(*args, **taken, **self.kwargs)
+        return self.resolve()(*args, **taken, **self.kwargs | self.nested())
+
+    def nested(self) -> dict[str, "Call"]:
+        """The settings that are something to call themselves: a method's base, a second network."""
+        plugs = _plugs(self.resolve())
+        given = {name: value for name, value in self.kwargs.items() if name in plugs and value is not None}
+        return {name: Call.model_validate(value) for name, value in given.items()}
 
     def identity(self) -> dict[str, Any]:
-        """What a number made with this call depends on: path, kwargs and the source behind the path."""
-        return self.model_dump() | {"source": [source_digest(name) for name in _modules_of(self.call)]}
+        """What a number made with this call depends on: path, kwargs, the source behind the path, files it names."""
+        found = self.model_dump() | {"source": [source_digest(name) for name in _modules_of(self.call)]}
+        if nested := self.nested():
+            found["nested"] = {name: each.identity() for name, each in nested.items()}
+        if files := {name: file_digest(Path(value)) for name, value in self.kwargs.items() if _is_file(value)}:
+            found["files"] = files
+        return found
 
 
 def bound(*positional: str, offered: tuple[str, ...] = ()) -> AfterValidator:
@@ -164,12 +181,7 @@ def _missing(
 
 def _wrong_types(target: Any, kwargs: dict[str, Any]) -> list[str]:
     """Plainly annotated settings (numbers, words, flags, lists of them) are checked; others are the callee's."""
-    function = target.__init__ if inspect.isclass(target) else target
-    try:
-        hints = typing.get_type_hints(function)
-    except Exception:  # noqa: BLE001  annotations may name anything, and need not resolve
-        return []
-    problems = []
+    hints, problems = _hints(target), []
     for name, value in kwargs.items():
         if not _is_plain(hints.get(name)):
             continue
@@ -186,6 +198,45 @@ def _wrong_types(target: Any, kwargs: dict[str, Any]) -> list[str]:
     return problems
 
 
+def _wrong_plugs(target: Any, kwargs: dict[str, Any]) -> list[str]:
+    """Settings that are something to call are checked as the study's own calls are."""
+    problems = []
+    for name, positional in _plugs(target).items():
+        if kwargs.get(name) is None:
+            continue
+        try:
+            call = Call.model_validate(kwargs[name])
+            call.check(positional, _OFFERED)
+        except ValidationError:
+            problems.append(f"{name} is {kwargs[name]!r}, expected a dotted path, or {{call: ..., kwargs: {{...}}}}")
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+    return problems
+
+
+def _plugs(target: Any) -> dict[str, tuple[str, ...]]:
+    """The settings that take something to call, each with what it will be called with by position."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, hint in _hints(target).items():
+        if Method in _parts(hint):
+            found[name] = ("model", "images", "targets")
+        elif any(typing.get_origin(part) is Callable for part in _parts(hint)):
+            found[name] = ()
+    return found
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    """The annotations of a call's settings; none where they do not resolve, as they need not."""
+    try:
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except Exception:  # noqa: BLE001  annotations may name anything
+        return {}
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) < _LONGEST_PATH and Path(value).is_file()
+
+
 def _is_plain(hint: Any) -> bool:
     if typing.get_origin(hint) is typing.Literal:
         return True
@@ -195,11 +246,11 @@ def _is_plain(hint: Any) -> bool:
 
 def _is_number(hint: Any, other: type) -> bool:
     """Whether it takes numbers and nothing of the other type."""
-    return bool({int, float} & _parts(hint)) and other not in _parts(hint)
+    return (int in _parts(hint) or float in _parts(hint)) and other not in _parts(hint)
 
 
-def _parts(hint: Any) -> set[Any]:
-    return {hint, *typing.get_args(hint)}
+def _parts(hint: Any) -> tuple[Any, ...]:
+    return hint, *typing.get_args(hint)
 
 
 def _near(name: str, known: Sequence[str]) -> str:

@@ -31,6 +31,18 @@ def source_digest(name: str) -> str:
     return whole.hexdigest()[:16]
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, 16 digits; read again only when it has changed."""
+    found = path.stat()
+    return _file_digest(path, found.st_mtime_ns, found.st_size)
+
+
+@functools.cache
+def _file_digest(path: Path, _written: int, _size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
 def code_digest(*names: str) -> str:
     """SHA-256 of the code of these modules alone, 16 digits; comments and docstrings do not count."""
     code = [read[0] for name in names if (read := _code(name)) is not None]

@@ -18,6 +18,7 @@ from efface.methods.contract import Convention, attribute
 from efface.rows import take
 from efface.stages.extract import left, seed_text, splits
 from efface.stages.inputs import check_classes
+from efface.stages.learn import learnt_on_trial
 from efface.stages.measure import applies, cells, points
 from efface.stages.progress import duration, say
 from efface.stages.run import Run
@@ -100,7 +101,8 @@ def try_network(run: Run) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def _try(run: Run, entry: MethodEntry, network: nn.Module, images: Tensor, targets: Tensor) -> Trial:
-    method = Convention(entry.name, entry.call, entry.batched, entry.outputs)
+    own = learnt_on_trial(run, entry, network)
+    method = Convention(entry.name, entry.call, entry.batched, entry.outputs, own)
     rows = torch.arange(len(images))
     seeds = draws.seeds_of(seed_text(run, method, "test"), rows).to(run.device)
     masks = run.data["test"].masks

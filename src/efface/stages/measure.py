@@ -17,7 +17,8 @@ from efface.execute import Failure
 from efface.maps import key as key_of
 from efface.metrics import Point
 from efface.results import Score
-from efface.stages.extract import here, keep_trace, left
+from efface.stages.extract import left
+from efface.stages.here import here, keep_trace
 from efface.stages.progress import bar, duration, say
 from efface.stages.provenance import engine, surroundings
 from efface.stages.run import Run, View

@@ -18,11 +18,14 @@ from efface import draws, execute
 from efface.call import Call
 from efface.config import MethodEntry, Study
 from efface.fit import Log, predict
+from efface.learnt import learnt_digest
 from efface.maps import MapStore, key
+from efface.methods.contract import is_class
 from efface.models.weights import load_weights, read_weights
 from efface.probes import Case, image_mean
 from efface.results import Results
 from efface.rows import Rows, digest, pack, packed, take
+from efface.source import source_digest
 from efface.stages.inputs import check_classes, checked_data, made, split_digest
 from efface.stages.provenance import engine, explainer
 from efface.types import Split, Targets
@@ -189,7 +192,9 @@ class Run:
 
     def provenance(self, entry: MethodEntry, name: str, split: str) -> dict[str, Any]:
         """What the maps of this name are made from."""
-        return {
+        path = self.learnt_path(entry)
+        learnt = {} if path is None else {"learnt": learnt_digest(path) if path.exists() else "nothing yet"}
+        return learnt | {
             "split": split,
             "data": self.data_digest[split],
             "network": self.network_digest,
@@ -200,6 +205,26 @@ class Run:
             "explain": self.study.explain,
             "seed": self.study.seed,
         }
+
+    def learnt_path(self, entry: MethodEntry) -> Path | None:
+        """Where a method that learns from training images keeps what it learnt; None for one that does not."""
+        if not (is_class(entry.call) and hasattr(entry.call.resolve(), "fit")):
+            return None
+        if "train" not in self.data:
+            raise ValueError(
+                f"attribution_methods.{entry.name}: {entry.call.call} learns from training images, but "
+                f"{self.study.data.call} gives no 'train' split; take other data, or drop the method"
+            )
+        made, kind = entry.call(), entry.call.resolve()
+        settings: dict[str, Any] = made.learnt_from() if hasattr(made, "learnt_from") else entry.call.model_dump()
+        what = {
+            "from": settings,
+            "source": source_digest(kind.__module__),
+            "data": self.data_digest["train"],
+            "network": self.network_digest,
+            "seed": self.study.seed,
+        }
+        return self.folder / "learnt" / f"{settings.get('fit', kind.__name__)}-{key(what)}.h5"
 
     def store(self, name: str, split: str) -> MapStore:
         """The finished maps of this name, verified to be this study's."""
