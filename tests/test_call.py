@@ -10,6 +10,7 @@ import textwrap
 import pytest
 
 import efface.call
+import efface.source
 from efface import call
 from efface.call import Call
 
@@ -18,7 +19,7 @@ NUMBER = itertools.count()
 
 def forget():
     """What a fresh process would not know."""
-    for each in vars(call).values():
+    for each in (*vars(call).values(), *vars(efface.source).values()):
         if hasattr(each, "cache_clear"):
             each.cache_clear()
 
@@ -112,6 +113,8 @@ def test_error_inside_a_module_is_shown_as_that_error(beside, text, said):
     [
         ("efface.impute.blur", {"sigm": 2.0}, "has no setting 'sigm'; did you mean 'sigma'? it has sigma"),
         ("efface.impute.blur", {"sigma": "two"}, "sigma is 'two', expected a number"),
+        ("efface.impute.blur", {"sigma": True}, "sigma is True, expected a number"),
+        ("efface.methods.path.integrated_gradients", {"steps": 50.0}, "steps is 50.0, expected a whole number"),
         ("efface.impute.blur", {"sigma": [2]}, "sigma is [2]"),
         ("efface.__name__", {}, "'efface.__name__' is a str, expected something to call"),
         ("efface.blur.gaussian_blur", {}, "cannot be called with (images, removed)"),
@@ -176,8 +179,87 @@ def test_identity_follows_efface_and_the_module_that_the_path_names(tmp_path, mo
     text = "from functools import partial\n\nfrom efface.post import square\n\nf = partial(square)\n"
     (tmp_path / f"{name}.py").write_text(text)
     own = Call(call=f"{name}.f").identity()["source"]
-    assert efface.call._is_own("efface.post", name)
+    assert efface.source._is_own("efface.post", name)
     sys.modules.pop(name)
     forget()
     (tmp_path / f"{name}.py").write_text(text + "g = 1\n")
     assert Call(call=f"{name}.f").identity()["source"] != own
+
+
+# Calls within calls
+
+OUTER = """
+from collections.abc import Callable
+
+from torch import nn
+
+from efface.types import Method
+
+
+def outer(
+    model, images, targets, *, base: Method, other: Method | None = None, network: Callable[[], nn.Module] = nn.Identity
+):
+    return base(model, images, targets, seeds=5, colour="red"), other, network()
+
+
+def inner(model, images, targets, *, seeds, factor: int = 1):
+    return seeds * factor
+
+
+def build(*, width: int = 2):
+    return width
+"""
+
+
+def outer(beside, **kwargs):
+    name = beside(OUTER)
+    return name, Call(call=f"{name}.outer", kwargs={each: _in(name, value) for each, value in kwargs.items()})
+
+
+def _in(name, value):
+    return value | {"call": f"{name}.{value['call']}"} if isinstance(value, dict) else f"{name}.{value}"
+
+
+def test_a_setting_that_takes_a_method_is_called_with_what_it_names(beside):
+    _, made = outer(beside, base={"call": "inner", "kwargs": {"factor": 3}}, network="build")
+    made.check(("model", "images", "targets"))
+    assert made(None, None, None) == (15, None, 2)
+    _, made = outer(beside, base="inner", other="inner", network={"call": "build", "kwargs": {"width": 7}})
+    value, other, width = made(None, None, None)
+    assert (value, width) == (5, 7)
+    assert other(None, None, None, seeds=2) == 2
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "said"),
+    [
+        ({"base": "innre"}, "base: '{name}' has no 'innre'; did you mean 'inner'?"),
+        (
+            {"base": {"call": "inner", "kwargs": {"facto": 3}}},
+            "base: {name}.inner has no setting 'facto'; did you mean",
+        ),
+        ({"base": {"call": "inner", "kwargs": {"factor": 1.5}}}, "base: factor is 1.5, expected a whole number"),
+        ({"base": {"call": "inner", "kwarg": {}}}, "expected a dotted path, or {call: ..., kwargs: {...}}"),
+        ({"base": "build"}, "base: {name}.build cannot be called with (model, images, targets)"),
+        ({"base": "inner", "network": "inner"}, "network: {name}.inner cannot be called with"),
+    ],
+)
+def test_a_wrong_call_within_a_call_says_which(beside, kwargs, said):
+    name, made = outer(beside, **kwargs)
+    with pytest.raises(ValueError) as error:
+        made.check(("model", "images", "targets"))
+    assert said.replace("{name}", name) in str(error.value)
+
+
+def test_identity_follows_the_call_within_and_files_that_settings_name(beside, tmp_path):
+    name, made = outer(beside, base={"call": "inner", "kwargs": {"factor": 3}})
+    _, other = name, Call(call=made.call, kwargs={"base": {"call": f"{name}.inner", "kwargs": {"factor": 4}}})
+    assert made.identity() != other.identity()
+    assert made.identity()["nested"]["base"]["source"]
+    file = tmp_path / "weights.pt"
+    file.write_bytes(b"one")
+    named = Call(call=f"{name}.build", kwargs={"width": str(file)})
+    before = named.identity()
+    assert named.identity() == before
+    file.write_bytes(b"another")
+    assert named.identity() != before

@@ -212,9 +212,9 @@ def test_a_method_that_returns_nan_late_keeps_what_was_there(copy):
         ("data={call: efface.data.folder.image_folder, kwargs: {root: empty}}", "empty"),
         ("device=tpu", "device: 'tpu' cannot be used here"),
         ("device=cuda:99", "device: 'cuda:99' cannot be used here"),
-        ("weights=nowhere.pt", "nowhere.pt: no such file"),
-        ("weights=foreign.pt", "foreign.pt: does not fit net.network"),
-        ("weights=garbage.pt", "garbage.pt: does not fit net.network"),
+        ("weights=nowhere.pt", "there is no file nowhere.pt"),
+        ("weights=foreign.pt", "foreign.pt does not fit "),
+        ("weights=garbage.pt", "garbage.pt cannot be read as plain tensors"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_computed(word, said, tmp_path):
@@ -321,6 +321,15 @@ def test_check_plans_warns_and_keeps_nothing(tmp_path):
     assert "estimate: " in result.out
     after = {name: what for name, what in files(tmp_path).items() if not name.startswith((".said-", "__pycache__"))}
     assert after == before
+
+
+def test_check_warns_where_features_are_ranked_by_maps_without_channels(tmp_path):
+    gradient = {"name": "gradient", "method": "efface.methods.gradient.gradient"}
+    write_study(tmp_path, unit="feature", attribution_methods=[gradient], metrics=["morf"])
+    result = efface(tmp_path, "check", "study.yml")
+    assert result.code == 0, result.err
+    assert "warning: metrics.morf, gradient: unit 'feature' ranks channels, but 'post' leaves one value" in result.out
+    assert "leaves one value" not in efface(tmp_path, "check", "study.yml", "post=[]").out
 
 
 def test_check_and_status_know_what_is_done(copy):

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from efface import draws
-from efface.config import METHOD_OFFERS, MethodEntry, load
+from efface.config import MethodEntry, load
 from efface.layers import find_layer
-from efface.methods.contract import Convention, attribute
+from efface.methods.contract import OFFERS, Convention, attribute
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yml"))
 N, SIZE, CLASSES, ROWS = 5, 12, 4, 7
@@ -64,7 +64,7 @@ def explain(entry, model, inputs, rows=ROWS):
 
 def plainly(entry, model, inputs):
     """The method itself, as a notebook calls it, without the harness that would tidy up behind it."""
-    offered = {name: inputs.get(name, ROWS) for name in METHOD_OFFERS}
+    offered = {name: inputs.get(name, ROWS) for name in OFFERS}
     if entry.batched:
         return entry.call(model, inputs["images"], inputs["targets"], **offered)
     return [entry.call(model, inputs["images"][i : i + 1], int(inputs["targets"][i])) for i in range(N)]

@@ -77,6 +77,10 @@ def two_maps_of_one(model, image, label):
     return {"mean": image[0].mean(0).numpy(), "all": image}
 
 
+def likes_masks(model, images, targets, *, masks=0.0):
+    return images[:, 0] * masks
+
+
 def needs_masks(model, images, targets, *, masks):
     return masks.float()
 
@@ -219,6 +223,10 @@ def test_pythons_own_generator_is_kept(tiny):
         random.random()  # noqa: S311
         assert random.getstate() != before
     assert random.getstate() == before
+
+
+def test_a_method_that_can_do_without_masks_is_called_without(tiny):
+    assert not run("likes_masks", tiny())["mine"].any()
 
 
 def test_masks_that_the_data_do_not_have_are_one_clear_error(tiny):

@@ -6,7 +6,6 @@ import time
 import pytest
 import torch
 
-from efface import feed as feeds
 from efface.feed import resident, streamed
 
 CPU = torch.device("cpu")
@@ -41,9 +40,8 @@ def wait_until(condition):
 @pytest.mark.parametrize("redrawn", [False, True])
 @pytest.mark.parametrize("size", [1, 4, 11, 100])
 @pytest.mark.parametrize("block", [1, 3, 1024])
-def test_resident_and_streamed_give_the_prepared_rows_bit_for_bit(monkeypatch, redrawn, size, block):
-    monkeypatch.setattr(feeds, "_BLOCK", block)
-    both = resident(11, gather, prepare, redrawn=redrawn), streamed(gather, prepare, CPU, redrawn=redrawn)
+def test_resident_and_streamed_give_the_prepared_rows_bit_for_bit(redrawn, size, block):
+    both = resident(11, gather, prepare, block=block, redrawn=redrawn), streamed(gather, prepare, CPU, redrawn=redrawn)
     rows = torch.tensor([3, 10, 0, 7, 7, 1, 9])
     for epoch in (0, 1, 5, 1):
         for each in both:

@@ -15,9 +15,9 @@ import efface
 ROOT = Path(efface.__file__).parent
 LAYERS = (
     {"types"},
-    {"rows", "blur", "draws", "checkpoint", "tree"},
+    {"rows", "blur", "draws", "checkpoint", "tree", "source"},
     {"methods", "data", "models", "masking", "impute", "post", "call", "execute", "layers"},
-    {"maps", "results", "fit", "stats", "feed"},
+    {"maps", "learnt", "results", "fit", "stats", "feed"},
     {"probes"},
     {"metrics"},
     {"config"},

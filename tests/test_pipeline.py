@@ -10,6 +10,7 @@ import time
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -562,6 +563,17 @@ def test_a_metric_with_its_own_post_and_unit_is_enough_for_a_report(tmp_path):
     assert (tmp_path / "run" / "report" / "report.html").exists()
 
 
+def test_weights_of_the_study_may_come_from_a_wrapped_network(copy):
+    (path,) = (copy / "run" / "models").glob("network-*.pt")
+    state = {f"module.{name}": value for name, value in torch.load(path, weights_only=True).items()}
+    torch.save({"state_dict": state, "epoch": 3}, copy / "wrapped.pt")
+    result = efface(copy, "check", "study.yml", "weights=wrapped.pt")
+    assert result.code == 0, result.err
+    # The same weights: maps and scores of the frozen network are done, as the fit that retrains is.
+    assert "maps: 0 files to extract" in result.out
+    assert "probes: 0 of" in result.out
+
+
 def test_a_random_rankings_picture_is_what_was_erased(tmp_path, monkeypatch):
     resampled = {"name": "again", "method": "efface.methods.control.random_resampled"}
     write_study(tmp_path, metrics=["roar"], attribution_methods=[resampled], fractions=[0.3])
@@ -606,3 +618,61 @@ def test_a_loss_that_does_not_fit_is_one_line_and_its_trace_is_kept(tmp_path):
     assert result.code == 1
     assert "train fails: RuntimeError" in wrong(result)
     assert "Traceback" in (tmp_path / "run" / "failures.log").read_text()
+
+
+# A known truth
+
+SPOTS = """
+import torch
+from torch import nn
+
+from efface.types import Split
+
+COLOURS = torch.tensor([[230, 60, 60], [60, 230, 60], [60, 60, 230], [220, 220, 40]])
+
+
+def spots():
+    return {"train": split(240, 0), "test": split(120, 1)}
+
+
+def split(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.arange(count) % 4
+    places = torch.randint(3, 9, (count, 2, 1), generator=generator)
+    down, across = (torch.arange(12) - places).unbind(1)
+    masks = down[:, :, None].square() + across[:, None, :].square() <= 6
+    noise = torch.randint(64, 192, (count, 3, 12, 12), generator=generator)
+    spots = (COLOURS[targets][:, :, None, None] + noise) // 2
+    return Split(torch.where(masks[:, None], spots, noise).byte(), targets, masks=masks)
+
+
+def network():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(16, 4),
+    )
+"""
+
+
+def test_the_true_map_beats_random_on_every_metric(tmp_path):
+    # A spot of the class's colour at a random place on grey noise: its 21 of 144 pixels, and no others, tell the class.
+    names = ("random", "true_mask")
+    write_study(
+        tmp_path,
+        {"spots": SPOTS},
+        data="spots.spots",
+        model="spots.network",
+        fit=STUDY["fit"] | {"epochs": 5, "batch_size": 12, "crop": 0},
+        explain="true",
+        attribution_methods=[{"name": name, "method": f"efface.methods.control.{name}"} for name in names],
+        metrics=["morf", "lerf", "roar", "kar", "diffroar"],
+        fractions=[0.5],
+    )
+    result = efface(tmp_path, "all", "study.yml")
+    assert result.code == 0, result.err
+    table = pd.read_csv(tmp_path / "run" / "report" / "summary.csv")
+    found = table[(table.fraction == 0.5) & (table.score == "accuracy")].set_index(["metric", "method"])["mean"]
+    lead = found.xs("true_mask", level="method") - found.xs("random", level="method")
+    assert lead[["lerf", "kar", "diffroar"]].min() > 0.1, found
+    assert lead[["morf", "roar"]].max() < -0.1, found

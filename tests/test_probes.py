@@ -415,3 +415,20 @@ def test_the_two_orders_split_the_pixels():
     for fraction in (0.1, 0.25, 0.5):
         most, least = removed(ranks, fraction, "most_first"), removed(ranks, 1 - fraction, "least_first")
         assert torch.equal(most, ~least)
+
+
+class Narrow(Linear):
+    """A network on a device with room for two images."""
+
+    def forward(self, images):
+        if len(images) > 2:
+            raise torch.OutOfMemoryError
+        return super().forward(images)
+
+
+def test_scoring_goes_on_with_smaller_batches_when_memory_runs_out(tmp_path):
+    probe = Perturb(Erasure("most_first", 0.5, MEAN, SUM))
+    maps = stores(tmp_path)
+    whole, narrow = probe(case(maps)), probe(case(maps, network=Narrow()))
+    assert narrow.accuracy == whole.accuracy
+    assert np.allclose(narrow.values["probability"], whole.values["probability"], atol=1e-6)

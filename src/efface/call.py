@@ -4,25 +4,28 @@ The path is imported and the kwargs are bound to the signature when the study is
 before the first computation, and an error inside an imported module is shown as that error.
 """
 
-import ast
 import difflib
 import functools
-import hashlib
 import importlib
 import importlib.util
 import inspect
 import json
 import pkgutil
 import sys
-import sysconfig
 import traceback
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+
+from efface.source import file_digest, source_digest
+from efface.types import Method
+
+_OFFERED = ("seeds", "rows", "of", "relu")  # what a method may hand on to one that it is given
+_LONGEST_PATH = 4096
 
 
 class Call(BaseModel):
@@ -60,25 +63,39 @@ class Call(BaseModel):
             return
         problems = _unknown(self.call, signature, len(positional), self.kwargs)
         problems += _missing(self.call, signature, positional, self.kwargs, offered) + _wrong_types(target, self.kwargs)
+        problems += _wrong_plugs(target, self.kwargs)
         if problems:
             raise ValueError("; ".join(problems))
 
-    def wants(self, name: str) -> bool:
-        """Whether the signature has a parameter of this name that the kwargs leave open."""
+    def wants(self, name: str, *, needed: bool = False) -> bool:
+        """Whether the signature has a parameter of this name that the kwargs leave open; needed: without a default."""
         try:
             parameters = inspect.signature(self.resolve()).parameters
         except (ValueError, TypeError):
             return False
-        return name in parameters and name not in self.kwargs
+        if name not in parameters or name in self.kwargs:
+            return False
+        return not needed or parameters[name].default is inspect.Parameter.empty
 
     def __call__(self, *args: Any, **offered: Any) -> Any:
         """Call it; of the `offered` keywords it gets those that its signature names and its kwargs leave open."""
         taken = {name: value for name, value in offered.items() if self.wants(name)}
-        return self.resolve()(*args, **taken, **self.kwargs)
+        return self.resolve()(*args, **taken, **self.kwargs | self.nested())
+
+    def nested(self) -> dict[str, "Call"]:
+        """The settings that are something to call themselves: a method's base, a second network."""
+        plugs = _plugs(self.resolve())
+        given = {name: value for name, value in self.kwargs.items() if name in plugs and value is not None}
+        return {name: Call.model_validate(value) for name, value in given.items()}
 
     def identity(self) -> dict[str, Any]:
-        """What a number made with this call depends on: path, kwargs and the source behind the path."""
-        return self.model_dump() | {"source": [source_digest(name) for name in _modules_of(self.call)]}
+        """What a number made with this call depends on: path, kwargs, the source behind the path, files it names."""
+        found = self.model_dump() | {"source": [source_digest(name) for name in _modules_of(self.call)]}
+        if nested := self.nested():
+            found["nested"] = {name: each.identity() for name, each in nested.items()}
+        if files := {name: file_digest(Path(value)) for name, value in self.kwargs.items() if _is_file(value)}:
+            found["files"] = files
+        return found
 
 
 def bound(*positional: str, offered: tuple[str, ...] = ()) -> AfterValidator:
@@ -112,60 +129,6 @@ def resolve(path: str) -> Any:
             raise ValueError(f"'{'.'.join(parts[:at])}' has no '{parts[at]}'; {_near(parts[at], _public(found))}")
         found = getattr(found, parts[at])
     return found
-
-
-@functools.cache
-def source_digest(name: str) -> str:
-    """SHA-256 of a module's code, 16 digits; comments and docstrings do not count.
-
-    With it goes the code that it imports from its own package or from files beside the study; of an installed
-    package (but efface) its version stands for that.
-    """
-    queue, code = [name], {}
-    while queue:
-        each = queue.pop()
-        if each in code or each == "efface" or (read := _code(each)) is None:  # the bare package holds its version
-            continue
-        code[each], imports = read
-        queue += [other for other in imports if _is_own(other, name)]
-    top = sys.modules.get(name.split(".", maxsplit=1)[0])
-    whole = hashlib.sha256(str(getattr(top, "__version__", "")).encode() if top and _is_installed(top) else b"")
-    for each in sorted(code):
-        whole.update(code[each].encode())
-    return whole.hexdigest()[:16]
-
-
-def code_digest(*names: str) -> str:
-    """SHA-256 of the code of these modules alone, 16 digits; comments and docstrings do not count."""
-    code = [read[0] for name in names if (read := _code(name)) is not None]
-    return hashlib.sha256("\n".join(code).encode()).hexdigest()[:16]
-
-
-@functools.cache
-def _code(name: str) -> tuple[str, tuple[str, ...]] | None:
-    """A module's code, and what it imports unless it is installed; None where there is no Python source."""
-    module = _module(name)
-    path = getattr(module, "__file__", None)
-    if module is None or not path or not path.endswith(".py"):
-        return None
-    tree = ast.parse(Path(path).read_text())
-    imports = () if _is_installed(module) else tuple(dict.fromkeys(_imports(tree, module)))
-    return ast.unparse(_without_docstrings(tree)), imports
-
-
-def _module(name: str) -> ModuleType | None:
-    """A module, or what is known of it unimported: an import inside a function counts before it is made."""
-    if name in sys.modules:
-        return sys.modules[name]
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError, AttributeError):
-        return None
-    if spec is None:
-        return None
-    module = ModuleType(name)
-    module.__file__, module.__package__ = spec.origin, spec.parent
-    return module
 
 
 @functools.cache
@@ -218,23 +181,60 @@ def _missing(
 
 def _wrong_types(target: Any, kwargs: dict[str, Any]) -> list[str]:
     """Plainly annotated settings (numbers, words, flags, lists of them) are checked; others are the callee's."""
-    function = target.__init__ if inspect.isclass(target) else target
-    try:
-        hints = typing.get_type_hints(function)
-    except Exception:  # noqa: BLE001  annotations may name anything, and need not resolve
-        return []
-    problems = []
+    hints, problems = _hints(target), []
     for name, value in kwargs.items():
         if not _is_plain(hints.get(name)):
             continue
-        if isinstance(value, str) and _is_number(hints[name]):
-            problems.append(f"{name} is '{value}', expected a number")
+        if isinstance(value, str | bool) and _is_number(hints[name], type(value)):
+            problems.append(f"{name} is {value!r}, expected a number")
+            continue
+        if isinstance(value, float) and int in _parts(hints[name]) and float not in _parts(hints[name]):
+            problems.append(f"{name} is {value!r}, expected a whole number")
             continue
         try:
             TypeAdapter(hints[name]).validate_python(value)
         except ValidationError as error:
             problems.append(f"{name} is {value!r}: {error.errors()[0]['msg'].lower()}")
     return problems
+
+
+def _wrong_plugs(target: Any, kwargs: dict[str, Any]) -> list[str]:
+    """Settings that are something to call are checked as the study's own calls are."""
+    problems = []
+    for name, positional in _plugs(target).items():
+        if kwargs.get(name) is None:
+            continue
+        try:
+            call = Call.model_validate(kwargs[name])
+            call.check(positional, _OFFERED)
+        except ValidationError:
+            problems.append(f"{name} is {kwargs[name]!r}, expected a dotted path, or {{call: ..., kwargs: {{...}}}}")
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+    return problems
+
+
+def _plugs(target: Any) -> dict[str, tuple[str, ...]]:
+    """The settings that take something to call, each with what it will be called with by position."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, hint in _hints(target).items():
+        if Method in _parts(hint):
+            found[name] = ("model", "images", "targets")
+        elif any(typing.get_origin(part) is Callable for part in _parts(hint)):
+            found[name] = ()
+    return found
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    """The annotations of a call's settings; none where they do not resolve, as they need not."""
+    try:
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except Exception:  # noqa: BLE001  annotations may name anything
+        return {}
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) < _LONGEST_PATH and Path(value).is_file()
 
 
 def _is_plain(hint: Any) -> bool:
@@ -244,8 +244,13 @@ def _is_plain(hint: Any) -> bool:
     return all(map(_is_plain, parts)) if parts else hint in (int, float, str, bool, type(None), list, tuple, dict)
 
 
-def _is_number(hint: Any) -> bool:
-    return bool({int, float} & {hint, *typing.get_args(hint)}) and str not in {hint, *typing.get_args(hint)}
+def _is_number(hint: Any, other: type) -> bool:
+    """Whether it takes numbers and nothing of the other type."""
+    return (int in _parts(hint) or float in _parts(hint)) and other not in _parts(hint)
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    return hint, *typing.get_args(hint)
 
 
 def _near(name: str, known: Sequence[str]) -> str:
@@ -259,51 +264,3 @@ def _public(found: Any) -> list[str]:
     own = [n for n in names if getattr(getattr(found, n), "__module__", None) == getattr(found, "__name__", "")]
     own += [each.name for each in pkgutil.iter_modules(getattr(found, "__path__", ()))]
     return own or names
-
-
-def _imports(tree: ast.AST, module: ModuleType) -> list[str]:
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                package = (module.__package__ or "").split(".")
-                base = ".".join([*package[: len(package) - node.level + 1], *([base] if base else [])])
-            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return found
-
-
-def _is_own(other: str, name: str) -> bool:
-    """A module of the same package, of efface, or one that is not installed but lies beside the user's study."""
-    top = other.split(".", maxsplit=1)[0]
-    if top == name.split(".", maxsplit=1)[0]:
-        return True
-    module = _module(top)
-    return module is not None and bool(getattr(module, "__file__", None)) and not _is_installed(module)
-
-
-def _is_installed(module: ModuleType) -> bool:
-    """Whether it came with Python or with pip; efface counts as our own wherever it lies."""
-    if module.__name__.split(".")[0] == "efface":
-        return False
-    return str(getattr(module, "__file__", None)).startswith(_installed_folders())
-
-
-@functools.cache
-def _installed_folders() -> tuple[str, ...]:
-    return tuple(sysconfig.get_paths()[key] for key in ("purelib", "platlib", "stdlib", "platstdlib"))
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ) and isinstance(body[0].value.value, str):
-            body[:] = body[1:] or [ast.Pass()]
-    return tree

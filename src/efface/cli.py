@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from efface.tree import InvalidStudyError
 
     sys.path.insert(0, str(Path.cwd()))  # so that a method in the user's own folder is importable
+    study = None
     try:
         study = read(options.study, options.overrides)
         only = options.metrics.replace(",", " ").split() if options.metrics else []
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  a user's loss or network, torch, the GPU: all of it is said in a line
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
-        if study.out.is_dir():
+        if study is not None and study.out.is_dir():
             with (study.out / "failures.log").open("a") as file:
                 file.write(f"{options.stage}\n{traceback.format_exc()}\n")
             where += f", trace in {study.out / 'failures.log'}"

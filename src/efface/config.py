@@ -22,6 +22,7 @@ from pydantic import (
 
 from efface.call import Call, bound
 from efface.fit import Fit
+from efface.methods.contract import check_method
 from efface.metrics import Metric, metric
 from efface.tree import InvalidStudyError, load, override, reference_form
 from efface.types import Unit
@@ -30,7 +31,6 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
 Post = tuple[Annotated[Call, bound("maps")], ...]
 ImputerCall = Annotated[Call, bound("images", "removed", offered=("mean",))]
-METHOD_OFFERS = ("seeds", "rows", "masks")
 
 
 def _word(value: object) -> object:
@@ -78,10 +78,7 @@ class MethodEntry(Strict):
         if self.maps is not None and (self.kwargs or self.outputs or self.post is None):
             raise ValueError("a view of another entry's maps has 'post' and nothing else")
         if self.method is not None:
-            if self.batched:
-                self.call.check(("model", "images", "targets"), METHOD_OFFERS)
-            else:
-                self.call.check(("model", "image", "label"))
+            check_method(self.call, batched=self.batched)
         return self
 
 

@@ -20,12 +20,11 @@ Prepare = Callable[[Tensor, Tensor | None, Tensor, int], StoredImages]
 Feed = Callable[[Tensor, int, int], Iterator[StoredImages]]
 """Row numbers, batch size, epoch -> batches in this order."""
 
-_BLOCK = 1024  # images prepared at once for the table: large enough for the device, small beside the table
 
-
-def resident(count: int, gather: Gather, prepare: Prepare, *, redrawn: bool = False) -> Feed:
+def resident(count: int, gather: Gather, prepare: Prepare, *, block: int = 1024, redrawn: bool = False) -> Feed:
     """Prepare all `count` rows once, keep them as one 8-bit tensor, and index that.
 
+    block: images prepared at once: large enough for the device, small beside the table.
     redrawn: prepare anew for each epoch (rankings that change while training).
     """
     table: dict[int, Tensor] = {}
@@ -35,11 +34,11 @@ def resident(count: int, gather: Gather, prepare: Prepare, *, redrawn: bool = Fa
         if key not in table:
             table.clear()
             whole: Tensor | None = None
-            for rows in torch.arange(count).split(_BLOCK):
-                block = prepare(*gather(rows), rows, key)
+            for rows in torch.arange(count).split(block):
+                part = prepare(*gather(rows), rows, key)
                 if whole is None:  # written in place, so that the table never exists twice
-                    whole = torch.empty(count, *block.shape[1:], dtype=torch.uint8, device=block.device)
-                whole[rows[0] : rows[-1] + 1] = block
+                    whole = torch.empty(count, *part.shape[1:], dtype=torch.uint8, device=part.device)
+                whole[rows[0] : rows[-1] + 1] = part
             assert whole is not None
             table[key] = whole
         return table[key]

@@ -183,7 +183,7 @@ def read_provenance(file: h5py.File, path: Path) -> dict[str, Any]:
     """What a map file says it was made from; ValueError where it says nothing."""
     try:
         if file.attrs["format"] != FORMAT:
-            raise ValueError(f"{path}: has format {file.attrs['format']}, this efface reads {FORMAT}; extract again")
+            raise ValueError(f"{path}: has format {file.attrs['format']}, this efface reads {FORMAT}; delete it")
         return json.loads(file.attrs["provenance"])
     except (KeyError, json.JSONDecodeError) as error:
         raise ValueError(

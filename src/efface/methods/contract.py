@@ -2,9 +2,11 @@
 
 import contextlib
 import copy
+import inspect
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,9 @@ from torch import Tensor, nn
 from efface.call import Call
 from efface.types import Images, Seeds, Targets
 
+OFFERS = ("seeds", "rows", "masks")
+"""Keywords that a method is handed if it names them."""
+
 
 @dataclass(frozen=True)
 class Convention:
@@ -21,12 +26,25 @@ class Convention:
 
     batched: it takes a batch, (model, images, targets); else one image at a time, (model, image 1 c h w, label).
     outputs: the names of the maps to keep of those it returns as a dict; empty for a method of one map.
+    learnt: what a class with `fit` learnt from the training images.
     """
 
     name: str
     call: Call
     batched: bool = True
     outputs: tuple[str, ...] = ()
+
+    learnt: Mapping[str, Tensor] | None = None
+
+    @cached_property
+    def made(self) -> Any:
+        """What is called with (model, images, targets): the function, or the class made with its settings, fitted."""
+        if not is_class(self.call):
+            return self.call
+        found = self.call()
+        if self.learnt is not None:
+            found.learnt = dict(self.learnt)
+        return found
 
     @property
     def gives(self) -> tuple[str, ...]:
@@ -48,22 +66,55 @@ def attribute(
 
     ValueError: the maps are missing, of a wrong shape or not finite; it names the method and the image.
     """
-    if masks is None and method.call.wants("masks"):
+    if masks is None and _takes(method.made, "masks", needed=True):
         raise ValueError(
-            f"attribution_methods.{method.name}: needs the masks of the true object, which these data do not have"
+            f"attribution_methods.{method.name}: needs the masks of the true object, which these data do not have; "
+            "choose data that have them, such as efface.data.patches.patches, or drop this method"
         )
     with _as_before(model), _seeded(int(seeds[0])):
         model.eval()
         if method.batched:
-            offered = {"seeds": seeds, "rows": rows, "masks": masks}
-            found = method.call(model, images.clone(), targets, **offered)
+            offered = {"seeds": seeds, "rows": rows} | ({} if masks is None else {"masks": masks})
+            offered = {name: value for name, value in offered.items() if _takes(method.made, name)}
+            found = method.made(model, images.clone(), targets, **offered)
         else:
             found = _one_by_one(method, model, images, targets)
     return _checked(method, found, images)
 
 
+def is_class(call: Call) -> bool:
+    """Whether a call names a class: made with its settings, fitted if it has `fit`, then called."""
+    return inspect.isclass(call.resolve())
+
+
+def check_method(call: Call, *, batched: bool) -> None:
+    """Bind a method to the way it will be called. ValueError: all that does not fit."""
+    positional = ("model", "images", "targets") if batched else ("model", "image", "label")
+    offered = OFFERS if batched else ()
+    if not is_class(call):
+        call.check(positional, offered)
+        return
+    call.check(())
+    made = call()  # it checks its settings itself
+    if not callable(made):
+        raise ValueError(f"'{call.call}' is a class without __call__, expected __call__(model, images, targets)")
+    given = dict.fromkeys(name for name in offered if _takes(made, name))
+    try:
+        inspect.signature(made).bind(*positional, **given)
+    except TypeError as error:
+        raise ValueError(f"{call.call} cannot be called with ({', '.join(positional)}): {error}") from error
+
+
+def _takes(made: Any, name: str, *, needed: bool = False) -> bool:
+    """Whether a method has a parameter of this name; needed: without a default."""
+    if isinstance(made, Call):
+        return made.wants(name, needed=needed)
+    parameters = inspect.signature(made).parameters
+    return name in parameters and not (needed and parameters[name].default is not inspect.Parameter.empty)
+
+
 def _one_by_one(method: Convention, model: nn.Module, images: Images, targets: Targets) -> Any:
-    maps = [method.call(model, images[i : i + 1].clone(), int(targets[i])) for i in range(len(images))]
+    maps = [method.made(model, images[i : i + 1].clone(), int(targets[i])) for i in range(len(images))]
     if isinstance(maps[0], dict):
         return {name: _stacked(method, [each[name] for each in maps], images) for name in maps[0]}
     return _stacked(method, maps, images)
@@ -104,7 +155,7 @@ def _checked(method: Convention, found: Any, images: Images) -> dict[str, Tensor
         )
     return {
         name: _one(
-            where if name == method.name else f"{where}.{name}", found[name], images, draws=method.call.wants("seeds")
+            where if name == method.name else f"{where}.{name}", found[name], images, draws=_takes(method.made, "seeds")
         )
         for name in method.gives
     }

@@ -3,8 +3,9 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,11 @@ from efface.masking import for_unit
 from efface.methods.contract import Convention, attribute
 from efface.rows import take
 from efface.stages.extract import left, seed_text, splits
+from efface.stages.inputs import check_classes
+from efface.stages.learn import learnt_on_trial
 from efface.stages.measure import applies, cells, points
 from efface.stages.progress import duration, say
-from efface.stages.run import Run, check_classes
+from efface.stages.run import Run
 
 
 @dataclass
@@ -65,6 +68,9 @@ def preflight(run: Run) -> list[Trial]:
             text = str(error) if plain else f"{type(error).__name__}: {error}"
             where = f"attribution_methods.{entry.name}: "
             problems.append(text if text.startswith(where[:-2]) else where + text)
+    for name, shape in ((name, shape) for trial in trials for name, shape in trial.shapes.items()):
+        for line in _lost_channels(run, name, shape):
+            say(f"warning: {line}")
     problems += _unfit_posts(run, {name: shape for trial in trials for name, shape in trial.shapes.items()})
     if problems:
         raise ValueError("\nefface: ".join(problems))
@@ -95,7 +101,8 @@ def try_network(run: Run) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def _try(run: Run, entry: MethodEntry, network: nn.Module, images: Tensor, targets: Tensor) -> Trial:
-    method = Convention(entry.name, entry.call, entry.batched, entry.outputs)
+    own = learnt_on_trial(run, entry, network)
+    method = Convention(entry.name, entry.call, entry.batched, entry.outputs, own)
     rows = torch.arange(len(images))
     seeds = draws.seeds_of(seed_text(run, method, "test"), rows).to(run.device)
     masks = run.data["test"].masks
@@ -121,6 +128,24 @@ def _try(run: Run, entry: MethodEntry, network: nn.Module, images: Tensor, targe
             warnings.append(f"{of}the map is the same whatever class is explained{control}")
     shapes = {name: tuple(each.shape[1:]) for name, each in found.items() if each.is_floating_point()}
     return Trial(entry.name, per_image, warnings, shapes)
+
+
+def _lost_channels(run: Run, name: str, shape: tuple[int, ...]) -> Iterator[str]:
+    """Metrics that rank features of maps whose channels the post has thrown away: all of a pixel's are tied."""
+    for entry, view in product(run.study.metrics, run.views()):
+        if view.maps != name or len(shape) != 3 or shape[0] == 1 or not applies(run, entry, view):
+            continue
+        point = next(iter(points(run, entry, view)))
+        if point.unit == "feature":
+            with suppress(Exception):  # said where posts are refused
+                maps = torch.zeros(2, *shape)
+                for each in point.post:
+                    maps = each(maps)
+                if maps.ndim == 3 or maps.shape[1] == 1:
+                    yield (
+                        f"metrics.{entry.name}, {view.name}: unit 'feature' ranks channels, but 'post' leaves one "
+                        "value a pixel; drop channel_sum or channel_max from it"
+                    )
 
 
 def _unfit_posts(run: Run, shapes: dict[str, tuple[int, ...]]) -> list[str]:

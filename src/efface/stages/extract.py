@@ -15,6 +15,8 @@ from efface.execute import Failure, advance
 from efface.maps import MapWriter, differences, finished, key, partial, read_provenance
 from efface.methods.contract import Convention, attribute
 from efface.rows import open_file, take
+from efface.stages.here import here, keep_trace
+from efface.stages.learn import learn, learnt
 from efface.stages.progress import bar, duration, say
 from efface.stages.provenance import surroundings
 from efface.stages.run import Run
@@ -44,14 +46,16 @@ class Extract:
 
 def extract(run: Run) -> list[str]:
     """Extract what is not there yet; sentences on what failed."""
+    failures = learn(run, [task.method for task in left(run)])
     for task in left(run):
         _adopt(run, task)
-    tasks = left(run)
+    unlearnt = {each.name for each in run.entries() if (path := run.learnt_path(each)) and not path.exists()}
+    tasks = [task for task in left(run) if task.method not in unlearnt]
     if not tasks:
-        return []
+        return failures
     for split in dict.fromkeys(task.split for task in tasks):
         run.logits(split)  # once, here, not in every worker
-    started, failures = time.monotonic(), []
+    started, before = time.monotonic(), len(failures)
     total = sum(len(run.data[task.split]) for task in tasks)
     done = sum(max(finished(partial(run.map_path(task.method, task.split))), 0) for task in tasks)
     with bar(float(total), "extract", "map") as progress:
@@ -63,7 +67,7 @@ def extract(run: Run) -> list[str]:
                 keep_trace(run, f"extract {task.method} {task.split}", outcome)
             else:
                 run.results.append(_row(run, task, outcome))
-    made, took = len(tasks) - len(failures), duration(time.monotonic() - started)
+    made, took = len(tasks) - len(failures) + before, duration(time.monotonic() - started)
     say(f"extracted {made} of {len(tasks)} sets of maps in {took}: {run.folder / 'maps'}")
     return failures
 
@@ -89,7 +93,7 @@ def splits(run: Run) -> list[str]:
 
 def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
     """All maps of one method on one split, in blocks of the row budget, each kept as soon as it is there."""
-    method = Convention(entry.name, entry.call, entry.batched, entry.outputs)
+    method = Convention(entry.name, entry.call, entry.batched, entry.outputs, learnt(run, entry))
     compute = functools.partial(_compute, run, method, split, _Budget(run.study.rows))
     sample = compute(torch.arange(1))
     with contextlib.ExitStack() as files:
@@ -194,21 +198,3 @@ def _is_there(run: Run, entry: MethodEntry, name: str, split: str) -> bool:
         return False
     run.store(name, split)  # whole and readable, or an error that says what to do
     return True
-
-
-_RUNS: dict[str, Run] = {}
-
-
-def here(study: Study) -> Run:
-    """This process's run of the study: data and network are loaded once, whatever the number of tasks."""
-    text = study.model_dump_json()
-    if text not in _RUNS:
-        _RUNS.clear()
-        _RUNS[text] = Run(study)
-    return _RUNS[text]
-
-
-def keep_trace(run: Run, what: str, failure: Failure) -> None:
-    """The whole trace goes into a file, for whoever wrote the code that failed."""
-    with (run.folder / "failures.log").open("a") as file:
-        file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {what}\n{failure.trace}\n")

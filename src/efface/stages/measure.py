@@ -17,7 +17,8 @@ from efface.execute import Failure
 from efface.maps import key as key_of
 from efface.metrics import Point
 from efface.results import Score
-from efface.stages.extract import here, keep_trace, left
+from efface.stages.extract import left
+from efface.stages.here import here, keep_trace
 from efface.stages.progress import bar, duration, say
 from efface.stages.provenance import engine, surroundings
 from efface.stages.run import Run, View
@@ -113,7 +114,7 @@ def points(run: Run, entry: MetricEntry, view: View) -> Iterator[Point]:
 
 def repeats(run: Run, entry: MetricEntry) -> int:
     """How many trainings a point has; a frozen network has one score."""
-    return (entry.kwargs.repeats or run.study.repeats) if entry.formula.over == "repeats" else 1
+    return (entry.kwargs.repeats or entry.paper.repeats or run.study.repeats) if entry.formula.over == "repeats" else 1
 
 
 def curves(run: Run) -> list[Curve]:

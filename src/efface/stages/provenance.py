@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import efface
-from efface.call import code_digest
+from efface.source import code_digest
 
 ERASING = ("efface.probes", "efface.fit", "efface.feed", "efface.masking", "efface.draws")
 EXPLAINING = ("efface.methods.contract", "efface.draws")

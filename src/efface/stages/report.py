@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 import efface
-from efface.call import source_digest
 from efface.config import dump
 from efface.maps import key
+from efface.source import source_digest
 from efface.stages.measure import curves
 from efface.stages.progress import say
 from efface.stages.run import Run

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import hashlib
 import os
-import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,10 +18,15 @@ from efface import draws, execute
 from efface.call import Call
 from efface.config import MethodEntry, Study
 from efface.fit import Log, predict
+from efface.learnt import learnt_digest
 from efface.maps import MapStore, key
+from efface.methods.contract import is_class
+from efface.models.weights import load_weights, read_weights
 from efface.probes import Case, image_mean
 from efface.results import Results
 from efface.rows import Rows, digest, pack, packed, take
+from efface.source import source_digest
+from efface.stages.inputs import check_classes, checked_data, made, split_digest
 from efface.stages.provenance import engine, explainer
 from efface.types import Split, Targets
 
@@ -66,22 +70,26 @@ class Run:
     @cached_property
     def data(self) -> dict[str, Split]:
         """The splits: on the device below the memory budget, in a packed file above it."""
-        splits = _checked_data(self.study.data, _made("data", self.study.data))
+        splits = checked_data(self.study.data, made("data", self.study.data))
         return {name: self._held(name, split) for name, split in splits.items()}
 
     @cached_property
     def data_digest(self) -> dict[str, str]:
         """A digest of each split: images, targets, masks and which rows validate."""
-        return {name: _split_digest(split) for name, split in self.data.items()}
+        return {name: split_digest(split) for name, split in self.data.items()}
 
     @cached_property
     def mean(self) -> Tensor:
-        """Channel means of the training images (of the test images where there are no others)."""
+        """Channel means of the training images (of the test images where there are no others); NaN if nobody asks."""
+        study = self.study
+        fills = [study.imputer, *(each.kwargs.imputer or each.paper.imputer or study.imputer for each in study.metrics)]
+        if not any(each.wants("mean") for each in fills):
+            return torch.full((self.data["test"].shape[0],), torch.nan)
         return image_mean(self.data.get("train", self.data["test"]))
 
     def build(self) -> nn.Module:
         """A fresh network."""
-        return _made("model", self.study.model)
+        return made("model", self.study.model)
 
     @cached_property
     def network_key(self) -> str:
@@ -117,15 +125,18 @@ class Run:
         if not self.study.weights and not path.is_file():
             raise FileNotFoundError(f"{path}: there is no trained network; run the train stage")
         network = self.fresh_network()
+        if self.study.weights:
+            load_weights(network, read_weights(path), path)
+            return network.to(self.device).eval()
         try:
             network.load_state_dict(torch.load(_readable(path), map_location="cpu", weights_only=True))
         except FileNotFoundError:
             raise
         except Exception as error:  # torch names a foreign or damaged file in many ways
-            first, remedy = " ".join(str(error).split())[:300], "delete it to train again"
-            if self.study.weights:
-                remedy = "give the 'weights' of this model, or the model of these weights"
-            raise ValueError(f"{path}: does not fit {self.study.model.call} ({first}); {remedy}") from error
+            first = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"{path}: does not fit {self.study.model.call} ({first}); delete it to train again"
+            ) from error
         return network.to(self.device).eval()
 
     def fresh_network(self) -> nn.Module:
@@ -181,7 +192,9 @@ class Run:
 
     def provenance(self, entry: MethodEntry, name: str, split: str) -> dict[str, Any]:
         """What the maps of this name are made from."""
-        return {
+        path = self.learnt_path(entry)
+        learnt = {} if path is None else {"learnt": learnt_digest(path) if path.exists() else "nothing yet"}
+        return learnt | {
             "split": split,
             "data": self.data_digest[split],
             "network": self.network_digest,
@@ -192,6 +205,26 @@ class Run:
             "explain": self.study.explain,
             "seed": self.study.seed,
         }
+
+    def learnt_path(self, entry: MethodEntry) -> Path | None:
+        """Where a method that learns from training images keeps what it learnt; None for one that does not."""
+        if not (is_class(entry.call) and hasattr(entry.call.resolve(), "fit")):
+            return None
+        if "train" not in self.data:
+            raise ValueError(
+                f"attribution_methods.{entry.name}: {entry.call.call} learns from training images, but "
+                f"{self.study.data.call} gives no 'train' split; take other data, or drop the method"
+            )
+        made, kind = entry.call(), entry.call.resolve()
+        settings: dict[str, Any] = made.learnt_from() if hasattr(made, "learnt_from") else entry.call.model_dump()
+        what = {
+            "from": settings,
+            "source": source_digest(kind.__module__),
+            "data": self.data_digest["train"],
+            "network": self.network_digest,
+            "seed": self.study.seed,
+        }
+        return self.folder / "learnt" / f"{settings.get('fit', kind.__name__)}-{key(what)}.h5"
 
     def store(self, name: str, split: str) -> MapStore:
         """The finished maps of this name, verified to be this study's."""
@@ -270,51 +303,3 @@ def _readable(path: Path) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     return path
-
-
-def _made(where: str, call: Call) -> Any:
-    """What a call of the study returns; an error of another kind than ours becomes a sentence that says where it is."""
-    try:
-        return call()
-    except (ValueError, OSError):
-        raise
-    except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        raise ValueError(
-            f"{where}: {call.call} fails: {type(error).__name__}: {error} ({last.filename}:{last.lineno})"
-        ) from error
-
-
-def _checked_data(call: Call, splits: Any) -> dict[str, Split]:
-    if not isinstance(splits, dict) or "test" not in splits or not all(isinstance(s, Split) for s in splits.values()):
-        raise ValueError(f"data: {call.call} returned no dict of Split with a 'test' in it; see efface.types.Split")
-    for name, split in splits.items():
-        if len(split.images.shape) != 4 or split.images.shape[0] != len(split.targets):
-            raise ValueError(
-                f"data: {call.call}, split '{name}': images have shape {tuple(split.images.shape)} for "
-                f"{len(split.targets)} targets, expected n c h w and n targets"
-            )
-        if isinstance(split.images, Tensor) and split.images.dtype != torch.uint8:
-            raise ValueError(
-                f"data: {call.call}, split '{name}': images are {split.images.dtype}, expected uint8 (0 to 255)"
-            )
-    return splits
-
-
-def _split_digest(split: Split) -> str:
-    parts = {"images": digest(split.images), "targets": digest(split.targets)}
-    if split.masks is not None:
-        parts["masks"] = digest(split.masks)
-    if split.validation is not None:
-        parts["validation"] = digest(split.validation)
-    return key(parts)
-
-
-def check_classes(logits: Tensor, split: Split, name: str) -> None:
-    """ValueError where a network has fewer classes than the data."""
-    classes = int(split.targets.max()) + 1
-    if logits.ndim != 2 or logits.shape[1] < classes:
-        found = logits.shape[1] if logits.ndim == 2 else tuple(logits.shape[1:])
-        raise ValueError(
-            f"model: gives {found} classes, but the {name} data have {classes}; set model.kwargs.num_classes={classes}"
-        )

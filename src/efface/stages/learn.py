@@ -1,0 +1,112 @@
+"""Stage extract, its first part: methods that learn from training images learn, each once."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from efface import draws
+from efface.config import MethodEntry, Study
+from efface.execute import Failure, advance
+from efface.learnt import read_learnt, write_learnt
+from efface.methods.contract import Convention
+from efface.rows import take
+from efface.stages.here import here, keep_trace
+from efface.stages.progress import bar, duration, say
+from efface.stages.run import Run
+from efface.types import Split
+
+_TRIED_ON = 64  # training images that a method is tried on before it learns from all
+
+
+@dataclass(frozen=True)
+class Learn:
+    """The work: one method learns, and what it learnt is kept."""
+
+    study: Study
+
+    def __call__(self, method: str) -> float:
+        """Seconds it took."""
+        started, run = time.monotonic(), here(self.study)
+        entry = next(each for each in run.entries() if each.name == method)
+        path, train = run.learnt_path(entry), run.data["train"]
+        assert path is not None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _counting(run.network, len(train)):
+            write_learnt(path, learn_from(run, entry, run.network, train))
+        return time.monotonic() - started
+
+
+def learn(run: Run, methods: Sequence[str]) -> list[str]:
+    """Let those of the methods learn that have not yet; sentences on what failed."""
+    entries = [each for each in run.entries() if each.name in methods]
+    missing: dict[Path, str] = {}
+    for each in entries:
+        if (path := run.learnt_path(each)) and not path.exists():
+            missing.setdefault(path, each.name)  # methods that learn the same are taught once
+    if not missing:
+        return []
+    started, failures, names = time.monotonic(), [], list(missing.values())
+    with bar(float(len(names) * len(run.data["train"])), "learn", "image") as progress:
+        for name, outcome in run.study.executor(Learn(run.study), names, progress=progress.update):
+            if isinstance(outcome, Failure):
+                failures.append(f"{name}, learning: {outcome.message}")
+                keep_trace(run, f"learn {name}", outcome)
+    took = duration(time.monotonic() - started)
+    say(f"{len(names) - len(failures)} of {len(names)} methods learnt in {took}: {run.folder / 'learnt'}")
+    return failures
+
+
+def learnt(run: Run, entry: MethodEntry) -> dict[str, Tensor] | None:
+    """What a method learnt; None for one that does not learn."""
+    path = run.learnt_path(entry)
+    return None if path is None else read_learnt(path)
+
+
+def learnt_on_trial(run: Run, entry: MethodEntry, network: nn.Module) -> dict[str, Tensor] | None:
+    """What a method learnt, or would learn from a few of the training images."""
+    path = run.learnt_path(entry)
+    if path is None or path.exists():
+        return learnt(run, entry)
+    train = run.data["train"]
+    rows = train.training[:_TRIED_ON]
+    few = replace(train, images=take(train.images, rows), targets=train.targets[rows], masks=None, validation=None)
+    return learn_from(run, entry, network, few)
+
+
+def learn_from(run: Run, entry: MethodEntry, network: nn.Module, data: Split) -> dict[str, Tensor]:
+    """What a fresh method learns from these images."""
+    made = Convention(entry.name, entry.call).made
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed := draws.seed_of(f"{run.study.seed} learn {entry.call.call}"))
+        made.fit(network, data, seed=seed, rows=run.study.rows)
+    found = getattr(made, "learnt", None)
+    if not isinstance(found, dict) or not found or not all(isinstance(each, Tensor) for each in found.values()):
+        raise ValueError(
+            f"attribution_methods.{entry.name}: {entry.call.call}.fit left no dict of tensors in its attribute "
+            "'learnt'; set it there"
+        )
+    return found
+
+
+@contextmanager
+def _counting(network: nn.Module, most: int) -> Iterator[None]:
+    """Images that go into the network are progress, up to `most`; the rest comes at the end."""
+    seen = 0
+
+    def count(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        nonlocal seen
+        new = min(len(arguments[0]), most - seen)
+        seen += new
+        advance(float(new))
+
+    handle = network.register_forward_pre_hook(count)
+    try:
+        yield
+        advance(float(most - seen))
+    finally:
+        handle.remove()
