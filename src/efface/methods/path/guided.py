@@ -33,7 +33,8 @@ def guided_ig(
         0 is the straight line itself, with rule `left`; 1 leaves the path free.
     baseline, sigma: as in `integrated_gradients`.
     of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    rows: images in one pass, at least 1; bounds the memory, changes maps by rounding only.
+    rows: images in one pass, at least 1; bounds the memory, changes maps by rounding only, to which the order of nearly
+        equal gradients is sensitive: measured, 2e-4 of a map's maximum in single precision.
 
     Source: Kapishnikov et al. 2021, algorithm 1 (arXiv:2106.09788); the defaults are those of their code.
     Differs: of features with equal gradients the first ones move first, where theirs move all at once.
