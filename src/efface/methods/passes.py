@@ -39,14 +39,20 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def gradient_at(model: nn.Module, points: Images, targets: Explained, of: Of = "logit") -> Images:
     """Gradient of each point's target score at that point: one forward and one backward pass of them all."""
     points = points.detach().clone().requires_grad_()
-    scores = target_scores(model, points, targets, of)
-    if not scores.requires_grad:
+    scores = scores_of(differentiable(model, points), targets, of)
+    (gradient,) = torch.autograd.grad(scores.sum(), points)
+    return gradient
+
+
+def differentiable(model: nn.Module, points: Images) -> Float[Tensor, "n k"]:
+    """The network's answers to points that require a gradient, checked to have one."""
+    logits = logits_of(model, points)
+    if not logits.requires_grad:
         raise ValueError(
             f"{type(model).__name__} returns logits without a gradient; expected a differentiable network: "
             "remove no_grad and detach from its forward"
         )
-    (gradient,) = torch.autograd.grad(scores.sum(), points)
-    return gradient
+    return logits
 
 
 def gradients_at(
@@ -83,14 +89,19 @@ def target_scores(model: nn.Module, images: Images, targets: Explained, of: Of =
     targets: a class for each image; or weights of the classes, n k: then it is the weighted sum of the logits.
     of: logit; log_probability or probability of the target class; loss, its cross entropy (minus the log probability).
     """
-    logits = logits_of(model, images)
+    return scores_of(logits_of(model, images), targets, of)
+
+
+def scores_of(logits: Float[Tensor, "n k"], targets: Explained, of: Of = "logit") -> Float[Tensor, " n"]:
+    """`target_scores` of answers that are there already."""
+    targets = targets.clone()  # they may come from inference_mode, whose tensors autograd refuses
     if targets.is_floating_point():
         if of != "logit":
             raise ValueError(f"of is {of!r}, but weights of the classes stand for the target: expected of='logit'")
         return (logits * targets).sum(1)
     if of != "logit":
         logits = logits.log_softmax(1)
-    scores = logits.gather(1, targets[:, None].clone()).squeeze(1)  # a copy: targets may come from inference_mode
+    scores = logits.gather(1, targets[:, None]).squeeze(1)
     match of:
         case "logit" | "log_probability":
             return scores

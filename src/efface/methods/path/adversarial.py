@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.passes import at_least_one, blocks, evaluating, logits_of, target_scores
+from efface.methods.passes import at_least_one, blocks, differentiable, evaluating, logits_of, scores_of
 from efface.methods.path.average import Kept, Recalibrate, check_recalibrate
 from efface.methods.path.noise import needed
 from efface.types import Explained, Images, Of, Seeds, Targets
@@ -112,34 +112,17 @@ def _climb(
     going = torch.arange(len(points), device=points.device)
     for _ in range(steps):
         here = points[going].requires_grad_()
-        logits = logits_of(model, here)
-        if not logits.requires_grad:
-            raise ValueError(
-                f"{type(model).__name__} returns logits without a gradient; expected a differentiable network: "
-                "remove no_grad and detach from its forward"
-            )
-        answered, on = _Answered(logits), logits.argmax(1) != classes[going]
+        logits = differentiable(model, here)
+        on = logits.argmax(1) != classes[going]
         if not on.any():
             return
-        other = target_scores(answered, here, classes[going], "log_probability" if of == "loss" else of)
+        other = scores_of(logits, classes[going], "log_probability" if of == "loss" else of)
         (rise,) = torch.autograd.grad(other.sum(), here, retain_graph=True)
-        (slope,) = torch.autograd.grad(target_scores(answered, here, targets[going], of).sum(), here)
+        (slope,) = torch.autograd.grad(scores_of(logits, targets[going], of).sum(), here)
         here, going, slope = here.detach()[on], going[on], slope[on]
         after = (here + step_size * rise[on].sign()).clamp(0, 1)
         points[going] = after
         yield going, slope * (here - after)
-
-
-class _Answered(nn.Module):
-    """Stands for the network where its logits are already there: two scores from one forward pass."""
-
-    def __init__(self, logits: Tensor) -> None:
-        super().__init__()
-        self.logits = logits
-
-    def forward(self, images: Tensor) -> Tensor:
-        del images
-        return self.logits
 
 
 def _other_classes(model: nn.Module, images: Images, explained: Targets, seeds: Seeds | None, samples: int) -> Classes:
