@@ -1,0 +1,52 @@
+"""Whether Captum's hooks can reach what they must change: it passes over functions without a word."""
+
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from efface.methods.captum.plan import Plan
+from efface.methods.foreign import depend, name_of, watching
+from efface.types import Images
+
+
+class _Hooked(NamedTuple):
+    """What a class of Captum's changes the way back through: the modules, and the functions that had to be modules."""
+
+    modules: set[str]
+    functions: set[str]
+
+
+_NON_LINEAR = {
+    *("relu", "elu", "leaky_relu", "sigmoid", "tanh", "softplus", "max_pool2d", "softmax"),
+    *("gelu", "silu", "hardswish", "hardtanh", "relu6", "hardsigmoid", "mish", "selu"),
+}
+_RESCALED = {"ReLU", "ELU", "LeakyReLU", "Sigmoid", "Tanh", "Softplus", "MaxPool2d", "Softmax"}
+_HOOKED = {
+    "DeepLift": _Hooked(_RESCALED, _NON_LINEAR),
+    "Guided": _Hooked({"ReLU"}, {"relu"}),
+    "Deconvolution": _Hooked({"ReLU"}, {"relu"}),
+    "LRP": _Hooked({"ReLU", "Tanh", "MaxPool2d"}, _NON_LINEAR),
+}
+
+
+def check_hooks(plan: Plan, model: nn.Module, images: Images) -> None:
+    """Refuse a network whose non-linearities, or sums under LRP, are functions. Costs one forward pass."""
+    hooked = next((each for word, each in _HOOKED.items() if word in plan.name), None)
+    if hooked is None:
+        return
+
+    def seen(name: str, module: nn.Module, func: Any, args: Any, kwargs: Any) -> Any:
+        if name in hooked.functions and type(module).__name__ not in hooked.modules:
+            raise ValueError(
+                f"captum's {plan.name} cannot change the {name} of {name_of(model, module)}; expected one of "
+                f"the modules that it knows ({', '.join(sorted(hooked.modules))}): take another method"
+            )
+        if "LRP" in plan.name and name == "add" and depend(*args[:2]):
+            raise ValueError(
+                f"captum's {plan.name} counts relevance twice where {name_of(model, module)} adds two features; take "
+                "efface.methods.zennit.attribute, which shares it between them"
+            )
+        return func(*args, **kwargs)
+
+    with watching(model, seen):
+        model(images.clone().requires_grad_())

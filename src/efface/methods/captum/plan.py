@@ -1,0 +1,170 @@
+"""Which class of Captum is meant, and whether its settings can be right: known before an image is seen."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from efface.call import Call
+from efface.methods.foreign import nearest
+from efface.types import Of
+
+Settings = Mapping[str, Any] | None
+
+_DRAWING = {"GradientShap", "LayerGradientShap", "Lime", "KernelShap", "ShapleyValueSampling", "NoiseTunnel"}
+_REFUSED = {
+    "Neuron": "explains a neuron, not a class",
+    "FeaturePermutation": "shuffles the images of a batch, so that a map depends on its neighbours",
+    "DataLoader": "wants a data loader",
+    "LLM": "explains language models",
+    "LimeBase": "wants functions; Lime is the same with its own",
+}
+_OURS = {
+    *("self", "model", "forward_func", "layer", "device_ids", "attribution_method"),
+    *("inputs", "target", "additional_forward_args", "return_convergence_delta", "kwargs"),
+    *("internal_batch_size", "perturbations_per_eval"),  # what `rows` becomes
+}
+_MOST_FEATURES = 9  # 9! = 362,880 orders; from 10 on Captum warns
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A class of Captum's, and what is known of it before an image is seen."""
+
+    outer: Any
+    inner: Any
+    """What it goes around, for NoiseTunnel; else itself."""
+    explains_layer: bool
+    takes: frozenset[str]
+    """The keywords of its `attribute`."""
+    init: dict[str, Any]
+    attribute: dict[str, Any]
+    cells: int | None
+
+    @property
+    def name(self) -> str:
+        return str(self.inner.__name__)
+
+    @property
+    def draws(self) -> bool:
+        return bool({self.name, self.outer.__name__} & _DRAWING)
+
+    @property
+    def wants_layer(self) -> bool:
+        return "layer" in inspect.signature(self.inner.__init__).parameters
+
+    @property
+    def compares(self) -> bool:
+        """Whether its baselines are a distribution."""
+        return self.name.endswith(("DeepLiftShap", "GradientShap"))
+
+    def made(self, score: nn.Module, layer: nn.Module | None) -> Any:
+        """The explainer."""
+        explainer = self.inner(score, *([] if layer is None else [layer]), **self.init)
+        return explainer if self.outer is self.inner else self.outer(explainer)
+
+    def least(self, settings: dict[str, Any]) -> int:
+        """Rows that an image wants at once."""
+        if self.name.endswith("DeepLiftShap"):
+            return 2 * len(settings["baselines"])
+        return 2 if self.name.endswith("DeepLift") or self.name == "LayerConductance" else 1
+
+    def limits(self, images: int, rows: int, settings: dict[str, Any]) -> dict[str, int]:
+        """The row budget in Captum's words."""
+        count = images * int(settings.get("nt_samples_batch_size", 1))
+        words = {
+            "internal_batch_size": max(rows, count * self.least(settings)),  # it warns of less
+            "perturbations_per_eval": max(1, rows // count),
+        }
+        return {word: limit for word, limit in words.items() if word in self.takes}
+
+
+def planned(
+    algorithm: str,
+    around: str | None,
+    init: Settings,
+    attribute: Settings,
+    *,
+    layer: str | None,
+    cells: int | None,
+    of: Of,
+) -> Plan:
+    """The class and its settings, checked; ValueError says what no network and no image could make right."""
+    attr = _captum()
+    outer = inner = _found(attr, algorithm)
+    if algorithm == "NoiseTunnel":
+        if around in (None, algorithm):
+            raise ValueError(f"around is {around!r}; NoiseTunnel expects a class to go around, such as Saliency")
+        inner = _found(attr, str(around))
+    elif around is not None:
+        raise ValueError(f"around is {around!r}, but {algorithm} goes around nothing; only NoiseTunnel does")
+    takes = {name for each in (outer, inner) for name in inspect.signature(each.attribute).parameters}
+    plan = Plan(
+        outer,
+        inner,
+        issubclass(inner, attr.LayerAttribution),
+        frozenset(takes),
+        _accepted("init", inner.__name__, init, set(inspect.signature(inner.__init__).parameters)),
+        _accepted("attribute", algorithm, attribute, takes),
+        cells,
+    )
+    if layer is not None and not plan.wants_layer:
+        raise ValueError(f"layer is {layer!r}, but {plan.name} explains no layer: leave `layer` out")
+    if of != "logit" and any(word in plan.name for word in ("DeepLift", "LRP")):
+        raise ValueError(f"of is {of!r}, but the rules of {plan.name} begin at the logit; expected of='logit'")
+    if plan.compares and "baselines" not in plan.attribute:
+        raise ValueError(
+            f"{plan.name} compares with other images; expected attribute: {{baselines: [0.0, 1.0]}} or such"
+        )
+    if cells is not None and "feature_mask" not in takes:
+        raise ValueError(f"cells is {cells}, but {plan.name} knows no features of several pixels: leave `cells` out")
+    if plan.name in ("Lime", "KernelShap", "ShapleyValues") and cells is None and "feature_mask" not in plan.attribute:
+        raise ValueError(f"{plan.name} cannot tell thousands of single values apart; expected cells, such as cells: 8")
+    if plan.name == "ShapleyValues" and cells is not None and cells**2 > _MOST_FEATURES:
+        raise ValueError(
+            f"cells is {cells}; ShapleyValues tries every order of them, expected 3 at most: take KernelShap"
+        )
+    return plan
+
+
+def _captum() -> Any:
+    try:
+        import captum.attr
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "captum":
+            raise
+        raise ValueError(
+            "efface.methods.captum needs Captum, which is not installed; run: pip install 'efface[captum]'"
+        ) from error
+    return captum.attr
+
+
+def _found(attr: Any, name: str) -> Any:
+    why = next((why for part, why in _REFUSED.items() if part in name and hasattr(attr, name)), None)
+    if why is not None:
+        raise ValueError(f"algorithm {name!r} {why}; expected a class that explains an image's class")
+    known = [
+        each
+        for each in attr.__all__
+        if hasattr(getattr(attr, each), "attribute")
+        and not each.endswith("Attribution")
+        and not any(part in each for part in _REFUSED)
+    ]
+    if name not in known:
+        raise ValueError(f"captum.attr has no algorithm {name!r}; {nearest(name, known)}")
+    return getattr(attr, name)
+
+
+def _accepted(setting: str, name: str, given: Settings, known: set[str]) -> dict[str, Any]:
+    for key in given or {}:
+        if key in _OURS:
+            raise ValueError(f"{setting}: {key} is set by efface (rows bounds a pass): leave it out")
+        if key not in known:
+            raise ValueError(f"{setting}: {name} has no setting {key!r}; {nearest(key, sorted(known - _OURS))}")
+    return {key: _object(value) for key, value in (given or {}).items()}
+
+
+def _object(value: Any) -> Any:
+    return Call.model_validate(value)() if isinstance(value, Mapping) and "call" in value else value

@@ -1,0 +1,68 @@
+"""A study's numbers and lists as the tensors and tuples that Captum takes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from efface.methods.captum.plan import Plan
+from efface.types import Images
+
+
+def settings_of(plan: Plan, images: Images) -> dict[str, Any]:
+    """The settings as Captum wants them."""
+    found = {name: _tuples(value) for name, value in plan.attribute.items()}
+    if plan.attribute.get("baselines") is not None:
+        found["baselines"] = _baselines(plan, plan.attribute["baselines"], images)
+    if isinstance(window := found.get("sliding_window_shapes"), int):
+        found["sliding_window_shapes"] = (images.shape[1], window, window)
+    if "stdevs" in found:
+        found["stdevs"] = float(found["stdevs"])
+    if plan.outer is not plan.inner:
+        found.setdefault("nt_samples_batch_size", 1)
+    if plan.cells is not None:
+        found["feature_mask"] = _grid(plan.cells, images)
+    return found
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _baselines(plan: Plan, value: Any, images: Images) -> Tensor:
+    """Images to compare with: one for all, or as many as a distribution holds."""
+    c = images.shape[1]
+    if isinstance(value, Tensor):
+        found = value.to(images)
+    elif plan.compares:
+        each = [images.new_tensor(one).reshape(-1) for one in (value if isinstance(value, list | tuple) else [value])]
+        found = torch.stack([one.expand(c) if one.numel() == 1 else one for one in each])[:, :, None, None]
+    else:
+        found = images.new_tensor(value).reshape(1, -1, 1, 1)
+    if found.ndim != 4 or found.shape[1] not in (1, c):
+        raise ValueError(
+            f"attribute: baselines have shape {tuple(found.shape)}; expected a number, or one for each of the images' "
+            f"{c} channels{', or a list of such' if plan.compares else ''}"
+        )
+    if plan.name.endswith("DeepLiftShap") and len(found) < 2:
+        raise ValueError("attribute: baselines hold 1 image; DeepLiftShap expects 2 at least: take DeepLift for one")
+    return found.expand(-1, *images.shape[1:])
+
+
+def _grid(cells: int, images: Images) -> Tensor:
+    """The number of each pixel's square."""
+    h, w = images.shape[2:]
+    if not 1 <= cells <= min(h, w):
+        raise ValueError(f"cells is {cells}; expected 1 to {min(h, w)}, the pixels of the shorter side")
+    down, right = (torch.arange(size, device=images.device) * cells // size for size in (h, w))
+    return (down[:, None] * cells + right)[None, None]
+
+
+def of_block(plan: Plan, settings: dict[str, Any], block: slice, count: int) -> dict[str, Any]:
+    """The settings for some of the images: tensors of a row for each are cut, all others stay."""
+
+    def cut(name: str, value: Any) -> Any:
+        each = isinstance(value, Tensor) and value.ndim == 4 and len(value) == count
+        return value[block] if each and not (name == "baselines" and plan.compares) else value
+
+    return {name: cut(name, value) for name, value in settings.items()}

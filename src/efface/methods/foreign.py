@@ -1,0 +1,106 @@
+"""What the adapters of other packages share: nothing of theirs stays on the model, and their draws are the image's."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+Seen = Callable[[str, nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+"""What is done in a function's place: (its name, the innermost module that runs, the function, its arguments)."""
+
+_TORCHS_OWN = frozenset(vars(nn.Module()))  # its dicts of parameters, modules and hooks, and a few flags
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Afterwards, also after an exception, every module's attributes, hooks and tensors are the ones of before.
+
+    A tensor that was replaced is put back; one whose numbers were changed in place is not known to be.
+    """
+    modules = [(each, {name: _copied(name, value) for name, value in vars(each).items()}) for each in model.modules()]
+    tensors = [(tensor, tensor.data) for tensor in (*model.parameters(), *model.buffers())]
+    try:
+        yield
+    finally:
+        for module, before in modules:
+            now = vars(module)
+            for name in [name for name in now if name not in before]:
+                del now[name]
+            for name, (value, held) in before.items():
+                now[name] = value
+                if held is not None:  # the same dict, which handles know
+                    value.clear()
+                    value.update(held)
+        for tensor, data in tensors:
+            tensor.data = data
+
+
+def _copied(name: str, value: Any) -> tuple[Any, dict[Any, Any] | None]:
+    return value, dict(value) if name in _TORCHS_OWN and isinstance(value, dict) else None
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within: torch, NumPy and Python draw from this seed; the caller's draws go on afterwards."""
+    before, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002  what Captum draws from
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed % (1 << 63))
+        random.seed(seed)
+        np.random.seed(seed % (1 << 32))  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(before)
+            np.random.set_state(legacy)  # noqa: NPY002
+
+
+@contextmanager
+def watching(model: nn.Module, seen: Seen) -> Iterator[None]:
+    """Within: `seen` is asked for the result of every torch function that the model calls on tensors."""
+    within: list[nn.Module] = []
+
+    def enter(module: nn.Module, _inputs: object) -> None:
+        within.append(module)
+
+    def leave(_module: nn.Module, _inputs: object, _output: object) -> None:
+        if within:  # an exception may come before a module was entered
+            within.pop()
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if not within:
+                return func(*args, **(kwargs or {}))
+            return seen(getattr(func, "__name__", "").strip("_"), within[-1], func, args, kwargs or {})
+
+    handles = [each.register_forward_pre_hook(enter, prepend=True) for each in model.modules()]
+    handles += [each.register_forward_hook(leave, always_call=True) for each in model.modules()]
+    try:
+        with Watch():
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def depend(*arguments: Any) -> bool:
+    """Whether all of these are tensors that the image had a part in."""
+    return all(isinstance(each, Tensor) and each.requires_grad for each in arguments)
+
+
+def name_of(model: nn.Module, module: nn.Module) -> str:
+    """A module as an error names it."""
+    name = next((name for name, each in model.named_modules() if each is module), "")
+    return f"'{name}' ({type(module).__name__})" if name else type(module).__name__
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """What an error offers in the place of an unknown name."""
+    folded = {each.lower(): each for each in known}
+    near = [folded[each] for each in get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
+    return f"nearest are {', '.join(near)}" if near else f"it has {', '.join(known)}"
