@@ -53,9 +53,9 @@ def full_grad(
 ) -> Float[Tensor, "n h w"]:
     """Image times gradient plus bias times gradient of every layer with places, each part stretched to 0..1, enlarged.
 
-    Never negative, and each part's largest value counts as much as another's. One forward and one backward pass an
-    image; memory for the gradient at each module's output besides. A module that runs several times is one part.
-    Networks whose features are not n c h w throughout (ConvNeXt, transformers) are refused.
+    With psi the map is never negative, and each part's largest value counts as much as another's. One forward and one
+    backward pass an image, and memory for the gradient at each module's output. A module that runs several times is one
+    part. Networks whose features are not n c h w throughout (ConvNeXt, transformers) are refused.
 
     of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
     psi: each part's absolute values, less their minimum, divided by their maximum, for each image and over all channels
