@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from efface.methods.passes import blocks, evaluating, gradient_at
+from efface.methods.passes import blocks, evaluating_fast, gradient_at
 from efface.types import Explained, Images, Of
 
 
@@ -16,8 +16,10 @@ def gradient(model: nn.Module, images: Images, targets: Explained, *, of: Of = "
     Source: Simonyan, Vedaldi & Zisserman 2014, section 3 (arXiv:1312.6034).
     Differs: sign and channels are kept; `efface.post.absolute` and `channel_max` make the paper's map.
     """
-    with evaluating(model):
-        return torch.cat([gradient_at(model, images[block], targets[block], of) for block in blocks(len(images), rows)])
+    with evaluating_fast(model, images) as network:
+        return torch.cat(
+            [gradient_at(network, images[block], targets[block], of) for block in blocks(len(images), rows)]
+        )
 
 
 def input_x_gradient(

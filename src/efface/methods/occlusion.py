@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.passes import at_least_one, blocks, evaluating, target_scores
+from efface.methods.passes import at_least_one, blocks, evaluating_fast, target_scores
 from efface.types import Explained, Images, Of, Seeds
 
 Size = int | Sequence[int]
@@ -60,15 +60,15 @@ def occlusion(
     fill = _filling(images, value)
     rows_hidden, columns_hidden = _patches(images, 2, high, down), _patches(images, 3, wide, right)
     falls = torch.zeros_like(images[:, 0])
-    with evaluating(model), torch.no_grad():
+    with evaluating_fast(model, images) as network, torch.no_grad():
         for block, some in _passes(len(images), len(rows_hidden) * len(columns_hidden), rows):
             if some.start == 0:
-                whole = target_scores(model, images[block], targets[block], of)
+                whole = target_scores(network, images[block], targets[block], of)
             numbers = torch.arange(some.start, some.stop, device=images.device)
             ys, xs = numbers // len(columns_hidden), numbers % len(columns_hidden)
             hidden = rows_hidden[ys, :, None] & columns_hidden[xs, None, :]
             points = torch.where(hidden[:, None, None], fill[block], images[block])
-            fall = whole - _scores(model, points, targets[block], of)
+            fall = whole - _scores(network, points, targets[block], of)
             falls[block] += torch.einsum("sn,shw->nhw", fall, hidden.to(fall.dtype))
     return falls / (rows_hidden.sum(0)[:, None] * columns_hidden.sum(0)[None, :])
 
@@ -113,11 +113,11 @@ def rise(
     fill = _filling(images, value)
     veils = _veils(images, seeds, cells, visible) if fields is None else _given(fields, samples)
     total = torch.zeros_like(images[:, 0])
-    with evaluating(model), torch.no_grad():
+    with evaluating_fast(model, images) as network, torch.no_grad():
         for block, some in _passes(len(images), samples, rows):
             seen = veils(block, some)
             points = torch.lerp(fill[block], images[block], seen[:, :, None])
-            total[block] += torch.einsum("sn,snhw->nhw", _scores(model, points, targets[block], of), seen)
+            total[block] += torch.einsum("sn,snhw->nhw", _scores(network, points, targets[block], of), seen)
     return total / (samples * visible)
 
 

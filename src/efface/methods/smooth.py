@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.passes import Gradient, at_least_one, evaluating, gradients_at, offer, takes
+from efface.methods.passes import Gradient, at_least_one, evaluating_fast, gradients_at, offer, takes
 from efface.types import Explained, Images, Method, Of, Seeds
 
 Noise = float | Float[Tensor, "s n c h w"]
@@ -45,12 +45,12 @@ def smooth_grad_family(
         chunk after Chan, Golub & LeVeque 1983: a difference of two large means would lose it to rounding.
     """
     at_least_one("samples", samples)
-    with evaluating(model):
+    with evaluating_fast(model, images, base is None) as network:
         mean, spread = torch.zeros_like(images), torch.zeros_like(images)  # spread: summed squares around the mean
         noisy = _noisy(images.detach(), seeds, samples, noise)
         stands = None if base is None else _standing(base, of, rows)
         for block, before, gradients in gradients_at(
-            model, noisy, targets, count=samples, rows=rows, of=of, base=stands
+            network, noisy, targets, count=samples, rows=rows, of=of, base=stands
         ):
             new, centre = len(gradients), gradients.mean(0)
             shift = centre - mean[block]

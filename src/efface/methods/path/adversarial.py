@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.passes import at_least_one, blocks, differentiable, evaluating, logits_of, scores_of
+from efface.methods.passes import at_least_one, blocks, differentiable, evaluating_fast, logits_of, scores_of
 from efface.methods.path.average import Kept, Recalibrate, check_recalibrate
 from efface.methods.path.noise import needed
 from efface.types import Explained, Images, Of, Seeds, Targets
@@ -60,9 +60,9 @@ def adversarial_gradient_integration(
         raise ValueError(f"step_size is {step_size}; expected a number above 0, on the scale of images in [0, 1]")
     images = images.detach()
     explained = targets.argmax(1) if targets.is_floating_point() else targets
-    with evaluating(model):
+    with evaluating_fast(model, images) as network:
         if classes is None:
-            classes = _other_classes(model, images, explained, seeds, samples)
+            classes = _other_classes(network, images, explained, seeds, samples)
         classes = classes.to(images.device)
         if (own := (classes == explained[:, None]).any(1)).any():
             row = int(own.nonzero()[0])
@@ -72,7 +72,7 @@ def adversarial_gradient_integration(
             together = max(1, rows // len(images[block]))
             for some in classes[block].split(together, 1):
                 for terms, counts in _terms(
-                    model, images[block], targets[block], some, steps, step_size, of, each=recalibrate == "points"
+                    network, images[block], targets[block], some, steps, step_size, of, each=recalibrate == "points"
                 ):
                     kept.add(block, terms, None, counts)
         return kept.total if recalibrate == "none" else kept.average()

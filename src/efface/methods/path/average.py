@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.passes import at_least_one, evaluating, gradients_at
+from efface.methods.passes import at_least_one, evaluating_fast, gradients_at
 from efface.methods.path.grid import Grid
 from efface.methods.path.noise import needed
 from efface.types import Explained, Images, Of, Seeds
@@ -91,10 +91,10 @@ def average_over_paths(
                 f"{expected[1]}, as n r p, or one row of points for all"
             )
         grid = replace(grid, alphas=grid.alphas.to(images))
-    with evaluating(model):
+    with evaluating_fast(model, images) as network:
         kept = Kept(images, recalibrate)
         slope = images
-        for block, number, step, way, gradient in _along(model, images, targets, reference, count, grid, of, rows):
+        for block, number, step, way, gradient in _along(network, images, targets, reference, count, grid, of, rows):
             weights = None if densities is None else densities[None, block, number, None, None, None].to(images)
             gradient = gradient * grid.weights[step]
             if recalibrate == "points":

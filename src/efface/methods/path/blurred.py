@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from efface.blur import gaussian_blur
-from efface.methods.passes import at_least_one, evaluating, gradients_at
+from efface.methods.passes import at_least_one, evaluating_fast, gradients_at
 from efface.methods.path.baseline import sigma_of
 from efface.types import Explained, Images, Of
 
@@ -41,11 +41,11 @@ def blur_ig(
     def blurred(block: slice, part: float) -> Images:
         return gaussian_blur(images[block], sigma=most * part / steps) if part else images[block]
 
-    with evaluating(model):
+    with evaluating_fast(model, images) as network:
         total = torch.zeros_like(images)
         sharper = images
         points = gradients_at(
-            model, lambda block, step: blurred(block, step + 0.5), targets, count=steps, rows=rows, of=of
+            network, lambda block, step: blurred(block, step + 0.5), targets, count=steps, rows=rows, of=of
         )
         for block, first, gradients in points:
             for step, gradient in enumerate(gradients, first):

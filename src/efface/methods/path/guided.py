@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.methods.passes import at_least_one, blocks, evaluating, gradient_at
+from efface.methods.passes import at_least_one, blocks, evaluating_fast, gradient_at
 from efface.methods.path.baseline import Baseline, start_of
 from efface.types import Explained, Images, Of
 
@@ -44,14 +44,14 @@ def guided_ig(
         if not 0 <= value <= 1:
             raise ValueError(f"{name} is {value}; expected a fraction in [0, 1]")
     images = images.detach()
-    with evaluating(model):
+    with evaluating_fast(model, images) as network:
         way = images - start_of(images, baseline, sigma)
         total = torch.zeros_like(way)
         for block in blocks(len(images), rows):
             done = torch.zeros_like(way[block]).flatten(1)
             for step in range(1, steps + 1):
                 point = images[block] - way[block] * (1 - done).view_as(way[block])
-                gradient = gradient_at(model, point, targets[block], of)
+                gradient = gradient_at(network, point, targets[block], of)
                 low, high = max(step / steps - max_distance, 0.0), min(step / steps + max_distance, 1.0)
                 after = done.clamp(min=low)
                 if step < steps:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.passes import Gradient, at_least_one, evaluating, gradients_at, offer, takes
+from efface.methods.passes import Gradient, at_least_one, evaluating_fast, gradients_at, offer, takes
 from efface.methods.path.baseline import Baseline, start_of
 from efface.methods.path.grid import Line, Rule, grid_of
 from efface.methods.path.noise import check_noise, gaussian, needed
@@ -53,7 +53,7 @@ def integrated_gradients(
     """
     grid = grid_of(rule, steps, alphas, weights)
     images = images.detach()
-    with evaluating(model):
+    with evaluating_fast(model, images, base is None) as network:
         way = images - start_of(images, baseline, sigma)
         total = torch.zeros_like(way)
         drawn: list[Seeds] = []  # for the points of the coming pass, in its order
@@ -65,7 +65,7 @@ def integrated_gradients(
 
         counts = way.new_tensor(grid.weights)
         stand_in = None if base is None else _gradient_of(base, drawn, of, rows)
-        passes = gradients_at(model, point, targets, count=len(counts), rows=rows, of=of, base=stand_in)
+        passes = gradients_at(network, point, targets, count=len(counts), rows=rows, of=of, base=stand_in)
         for block, first, gradients in passes:
             total[block] += torch.tensordot(counts[first : first + len(gradients)], gradients, dims=1)
         return way * total
@@ -107,7 +107,7 @@ def smooth_integrated_gradients(
     check_noise(noise, len(grid.weights) * samples)
     images = images.detach()
     own = None if isinstance(noise, Tensor) else needed(seeds, images, "the noise itself")
-    with evaluating(model):
+    with evaluating_fast(model, images) as network:
         way = images - start_of(images, baseline, sigma)
         total = torch.zeros_like(way)
 
@@ -120,7 +120,7 @@ def smooth_integrated_gradients(
             return point + gaussian(point, draws.fold(draws.fold(own[block], step), sample), noise)
 
         counts = way.new_tensor(grid.weights).repeat_interleave(samples) / samples
-        for block, first, gradients in gradients_at(model, noisy, targets, count=len(counts), rows=rows, of=of):
+        for block, first, gradients in gradients_at(network, noisy, targets, count=len(counts), rows=rows, of=of):
             total[block] += torch.tensordot(counts[first : first + len(gradients)], gradients, dims=1)
         return way * total
 
