@@ -14,6 +14,12 @@ from torch.overrides import TorchFunctionMode
 Seen = Callable[[str, nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """What is done in a function's place: (its name, the innermost module that runs, the function, its arguments)."""
 
+NON_LINEAR = {
+    *("relu", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "sigmoid", "tanh", "relu6"),
+    *("hardtanh", "hardswish", "hardsigmoid", "softmax"),
+}
+"""Functions that packages know as modules only, by the names that `watching` gives them."""
+
 _TORCHS_OWN = frozenset(vars(nn.Module()))  # its dicts of parameters, modules and hooks, and a few flags
 
 

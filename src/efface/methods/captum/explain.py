@@ -48,9 +48,9 @@ def attribute(
     cells: for classes of feature masks (Lime, KernelShap, FeatureAblation, Shapley values): squares of a grid of
         `cells` x `cells` are hidden whole, and the maps are n h w. Without, each value is a feature of its own.
     init, attribute: settings of the class's constructor and of its `attribute`, by Captum's names. Lists become tuples;
-        {call, kwargs} is called for an object, such as captum._utils.models.linear_model.SkLearnLasso;
-        `baselines` is a number, one a channel, or for a distribution (DeepLiftShap, GradientShap) a list of such,
-        in [0, 1]; `sliding_window_shapes` may be one number; a tensor of as many rows as images goes with the images.
+        {call, kwargs} is called for an object, such as captum._utils.models.linear_model.SkLearnLasso. `baselines` is
+        a number, one a channel, or for a distribution (DeepLiftShap, GradientShap) a list of such, in [0, 1]; black by
+        default. `sliding_window_shapes` may be one number. A tensor of as many rows as images goes with the images.
     of: what is explained, of the target class: logit, log_probability, probability or loss (cross entropy).
     seeds: one an image, for classes that draw.
     rows: images in one pass; becomes Captum's internal_batch_size and perturbations_per_eval. What one image needs at

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from efface.methods.captum.plan import Plan
-from efface.methods.foreign import depend, name_of, watching
+from efface.methods.foreign import NON_LINEAR, depend, name_of, watching
 from efface.types import Images
 
 
@@ -16,16 +16,12 @@ class _Hooked(NamedTuple):
     functions: set[str]
 
 
-_NON_LINEAR = {
-    *("relu", "elu", "leaky_relu", "sigmoid", "tanh", "softplus", "max_pool2d", "softmax"),
-    *("gelu", "silu", "hardswish", "hardtanh", "relu6", "hardsigmoid", "mish", "selu"),
-}
 _RESCALED = {"ReLU", "ELU", "LeakyReLU", "Sigmoid", "Tanh", "Softplus", "MaxPool2d", "Softmax"}
 _HOOKED = {
-    "DeepLift": _Hooked(_RESCALED, _NON_LINEAR),
+    "DeepLift": _Hooked(_RESCALED, NON_LINEAR | {"max_pool2d"}),
     "Guided": _Hooked({"ReLU"}, {"relu"}),
     "Deconvolution": _Hooked({"ReLU"}, {"relu"}),
-    "LRP": _Hooked({"ReLU", "Tanh", "MaxPool2d"}, _NON_LINEAR),
+    "LRP": _Hooked({"ReLU", "Tanh", "MaxPool2d"}, NON_LINEAR | {"max_pool2d"}),
 }
 
 

@@ -114,10 +114,8 @@ def planned(
         raise ValueError(f"layer is {layer!r}, but {plan.name} explains no layer: leave `layer` out")
     if of != "logit" and any(word in plan.name for word in ("DeepLift", "LRP")):
         raise ValueError(f"of is {of!r}, but the rules of {plan.name} begin at the logit; expected of='logit'")
-    if plan.compares and "baselines" not in plan.attribute:
-        raise ValueError(
-            f"{plan.name} compares with other images; expected attribute: {{baselines: [0.0, 1.0]}} or such"
-        )
+    if plan.compares and "baselines" not in plan.attribute and "DeepLift" in plan.name:
+        raise ValueError(f"{plan.name} compares with several images; expected attribute: {{baselines: [0.0, 1.0]}}")
     if cells is not None and "feature_mask" not in takes:
         raise ValueError(f"cells is {cells}, but {plan.name} knows no features of several pixels: leave `cells` out")
     if plan.name in ("Lime", "KernelShap", "ShapleyValues") and cells is None and "feature_mask" not in plan.attribute:

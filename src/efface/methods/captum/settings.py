@@ -12,8 +12,8 @@ from efface.types import Images
 def settings_of(plan: Plan, images: Images) -> dict[str, Any]:
     """The settings as Captum wants them."""
     found = {name: _tuples(value) for name, value in plan.attribute.items()}
-    if plan.attribute.get("baselines") is not None:
-        found["baselines"] = _baselines(plan, plan.attribute["baselines"], images)
+    if plan.compares or plan.attribute.get("baselines") is not None:
+        found["baselines"] = _baselines(plan, plan.attribute.get("baselines", 0.0), images)
     if isinstance(window := found.get("sliding_window_shapes"), int):
         found["sliding_window_shapes"] = (images.shape[1], window, window)
     if "stdevs" in found:

@@ -1,0 +1,5 @@
+"""Layer-wise relevance propagation and its kin by zennit's rules."""
+
+from efface.methods.zennit.explain import attribute, check_attribute
+
+__all__ = ["attribute", "check_attribute"]

@@ -1,0 +1,91 @@
+"""What rules must know of a network: which layers ran, which BatchNorm follows which of them, what the first reads."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from efface.methods.passes import logits_of
+from efface.types import Images
+
+Linear = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    nn.Linear,
+)
+BatchNorm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """One forward pass of one image.
+
+    ran: the modules by name, in the order in which they began.
+    merges: names of a linear layer and of the BatchNorm that it feeds, where each runs once.
+    """
+
+    ran: dict[str, nn.Module]
+    merges: list[tuple[str, str]]
+    logits: Tensor
+
+    @property
+    def first(self) -> nn.Module:
+        """The convolution or linear layer that runs first."""
+        return next(module for module in self.ran.values() if isinstance(module, Linear))
+
+
+def traced(model: nn.Module, image: Images) -> Traced:
+    """Run one image. ValueError: no convolution and no linear layer runs."""
+    names = {module: name for name, module in model.named_modules()}
+    ran: list[nn.Module] = []
+    outputs: dict[int, tuple[nn.Module, Any]] = {}  # the tensors are kept, else their ids would be given out again
+    pairs: list[tuple[nn.Module, nn.Module]] = []
+
+    def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        ran.append(module)
+        if isinstance(module, BatchNorm) and inputs and id(inputs[0]) in outputs:
+            pairs.append((outputs[id(inputs[0])][0], module))
+
+    def after(module: nn.Module, _inputs: object, output: Any) -> None:
+        if isinstance(module, Linear):
+            outputs[id(output)] = (module, output)
+
+    handles = [each.register_forward_pre_hook(before) for each in names]
+    handles += [each.register_forward_hook(after) for each in names]
+    try:
+        with torch.no_grad():
+            logits = logits_of(model, image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not any(isinstance(module, Linear) for module in ran):
+        raise ValueError(f"zennit.attribute: no convolution or linear layer runs in {type(model).__name__}")
+    times = Counter(ran)
+    merges = [
+        (names[linear], names[norm])
+        for linear, norm in pairs
+        if times[linear] == times[norm] == 1 and None not in (norm.weight, norm.running_mean)
+    ]
+    return Traced({names[module]: module for module in ran}, merges, logits)
+
+
+@contextmanager
+def reading(first: nn.Module) -> Iterator[list[Tensor]]:
+    """Within: the list gets what the layer is given when it runs, before any other hook sees it."""
+    read: list[Tensor] = []
+    handle = first.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]), prepend=True)
+    try:
+        yield read
+    finally:
+        handle.remove()
+
+
+def bounds(model: nn.Module, first: nn.Module, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the most that the first layer can read, where two flat images are the least and the most."""
+    with reading(first) as read, torch.no_grad():
+        model(low)
+        model(high)
+    return torch.minimum(*read), torch.maximum(*read)
