@@ -675,7 +675,7 @@ def test_own_estimates_on_the_same_data():
 
 
 def test_pattern_attribution_depends_on_the_implementation():
-    """Two networks of the same function, each with its own estimate from the same 5,000 points."""
+    """ReLU(ReLU(w.x) - 1) is ReLU(w.x - 1); each has its own estimate from the same 5,000 points."""
     generator = np.random.RandomState(42)
     first = generator.normal(0, 0.7, 5000)
     second = np.where(generator.rand(5000) > 0.5, first, -first)
@@ -685,10 +685,12 @@ def test_pattern_attribution_depends_on_the_implementation():
         torch.tensor([0]),
     )
     for model, expected in (
-        (toy([1, 2], 0, 1, -1), [1.6342603, 6.3657397]),
+        (nn.Sequential(*toy([1, 2], 0, 1, -1), nn.ReLU()), [1.6342603, 6.3657397]),
         (toy([1, 2], -1, 1, 0), [2.09187018, 5.90812982]),
     ):
         assert model(point).item() == pytest.approx(8)
+        plain = integrated_gradients(model, point, target, steps=100, rule="right")
+        assert plain.flatten().tolist() == pytest.approx([2.67, 5.34])
         patterns = estimate(model, images)
         found = PatternAttribution()(model, point, target, patterns=patterns)
         assert found.flatten().tolist() == pytest.approx(expected, abs=1e-4)
