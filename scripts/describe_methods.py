@@ -1,0 +1,367 @@
+"""Writes the parts of docs/methods.md that can be derived: from docstrings, or by running every method of a study.
+
+    python scripts/describe_methods.py table
+    python scripts/describe_methods.py networks STUDY [key=value ...]
+    python scripts/describe_methods.py speed STUDY [key=value ...] [--images 16]
+    python scripts/describe_methods.py picture STUDY [key=value ...]
+
+STUDY is configs/methods_cifar10.yml; its entries by captum and zennit need these packages. Each command replaces what
+stands between its own markers on the page, and `picture` writes docs/methods.png. `table` runs no network. `networks`
+tries fresh networks on noise. `speed` takes the study's network, fresh where it is not trained yet, and its first test
+images; methods learn from 64 training images where the study has not let them learn yet. `picture` shows finished maps:
+run the extract stage before.
+"""
+
+import argparse
+import importlib
+import inspect
+import json
+import pkgutil
+import re
+import statistics
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor, nn
+
+import efface.methods
+from efface import config, draws
+from efface.call import Call
+from efface.config import MethodEntry
+from efface.layers import find_layer
+from efface.methods.contract import Convention, attribute
+from efface.models import resnet
+from efface.models.torchvision import load
+from efface.report.gallery import paint
+from efface.rows import take
+from efface.stages.check import try_network
+from efface.stages.extract import seed_text
+from efface.stages.learn import learnt_on_trial
+from efface.stages.provenance import surroundings
+from efface.stages.run import Run, View
+from efface.types import Split
+
+PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
+PICTURE = PAGE.with_suffix(".png")
+SHELF = "efface.methods."
+HANDED = {"self", "model", "images", "targets", "seeds", "rows", "masks"}  # by the harness, to whatever takes them
+
+COUNTED = 4  # images that passes are counted on
+SECONDS = 2.0  # of timed calls, at least
+
+SIDE, CLASSES, TAUGHT = 96, 10, 8  # of the networks that methods are tried on; images that methods learn from there
+FEW = {"samples": 2, "steps": 2, "channels": 2, "pool": TAUGHT, "places": 4, "patch": SIDE // 4, "stride": SIDE // 4}
+THIN = ("resnet8", "resnet8_wide", "resnet20", "resnet32", "resnet44", "resnet56")
+LARGE = (
+    *("resnet18", "resnet50", "vgg11", "vgg16_bn", "squeezenet1_1", "densenet121", "mobilenet_v2"),
+    *("mobilenet_v3_small", "efficientnet_b0", "convnext_tiny", "vit_b_16"),
+)
+
+SHOWN, EDGE, GAP, NAMES = 16, 48, 2, 226  # images; pixels of a tile, between tiles, and of the methods' names
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
+    parts.add_parser("table", help="what every method computes, its settings, its source, where it differs")
+    for name, does in {"networks": "what works where", "speed": "passes and time", "picture": "maps"}.items():
+        part = parts.add_parser(name, help=does)
+        part.add_argument("study", type=Path, metavar="STUDY", help="a YAML file: configs/methods_cifar10.yml")
+        part.add_argument("overrides", nargs="*", metavar="key=value", help="set a key of the study")
+        if name == "speed":
+            part.add_argument("--images", type=int, default=16, help="images in a timed call")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.part == "table":
+        fill("table", table())
+        return
+    run = Run(config.read(options.study, options.overrides))
+    more = {"speed": lambda: speed(run, options.images), "picture": lambda: picture(run)}
+    found = more.get(options.part, lambda: networks(run))()
+    fill(options.part, f"{found}\n\n{origin(run, options)}")
+
+
+def fill(part: str, text: str) -> None:
+    """Put the text between the part's markers on the page."""
+    page, (begin, end) = PAGE.read_text(), (f"<!-- {word}: {part} -->" for word in ("begin", "end"))
+    before, rest = page.split(begin)
+    _, after = rest.split(end)
+    PAGE.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+
+
+def origin(run: Run, options: argparse.Namespace) -> str:
+    """The command, when and on what. Of a setting that is a path, only the key: it is this machine's."""
+    words = [each.split("=")[0] + "=..." if "/" in each else each for each in options.overrides]
+    words += [f"--images {options.images}"] if options.part == "speed" else []
+    called = " ".join(["python scripts/describe_methods.py", options.part, str(options.study), *words])
+    made = surroundings(run.device)
+    return f"`{called}`; {made['device']}, torch {made['versions']['torch']}, {time.strftime('%Y-%m-%d')}."
+
+
+def markdown(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+# What the docstrings say.
+
+
+def table() -> str:
+    """Every method, shelf by shelf, as its docstring and its signature describe it."""
+    parts = []
+    for shelf, methods in shelves():
+        title = f"### `{shelf.__name__.removeprefix(SHELF)}`: {first_line(shelf)}"
+        rows = [
+            (f"`{path}`", first_line(method), settings(method), said(method, "Source"), said(method, "Differs"))
+            for path, method in methods.items()
+        ]
+        parts += [title, markdown(("", "what it computes", "settings", "source", "differs"), rows)]
+    return "\n\n".join(parts)
+
+
+def shelves() -> Iterator[tuple[ModuleType, dict[str, Any]]]:
+    """The modules of methods, each with its methods by their paths in a study, less `efface.methods.`."""
+    for each in pkgutil.iter_modules(efface.methods.__path__, SHELF):
+        shelf = importlib.import_module(each.name)
+        own = [name for name, found in vars(shelf).items() if getattr(found, "__module__", "") == shelf.__name__]
+        names = [name for name in getattr(shelf, "__all__", own) if is_method(getattr(shelf, name))]
+        if names:
+            prefix = shelf.__name__.removeprefix(SHELF)
+            yield shelf, {f"{prefix}.{name}": getattr(shelf, name) for name in names}
+
+
+def is_method(found: Any) -> bool:
+    """Whether a study can name it: called with model, images and targets, all else by keyword, for maps."""
+    if not (inspect.isfunction(found) or inspect.isclass(found)) or found.__name__.startswith("_"):
+        return False
+    called = inspect.signature(found.__call__ if inspect.isclass(found) else found)
+    names = [name for name, each in called.parameters.items() if each.kind is not each.KEYWORD_ONLY and name != "self"]
+    gives = called.return_annotation
+    return names == ["model", "images", "targets"] and not (inspect.isclass(gives) and issubclass(gives, tuple))
+
+
+def first_line(found: Any) -> str:
+    """The first sentence of the first line."""
+    return re.split(r"(?<=\.) ", (inspect.getdoc(found) or "").partition("\n")[0])[0]
+
+
+def said(method: Any, word: str) -> str:
+    """What the docstring says after a word such as `Source:`."""
+    found = re.search(rf"^{word}: (.+(?:\n +.+)*)", inspect.getdoc(method) or "", re.MULTILINE)
+    return " ".join(found[1].split()).removesuffix(".") if found else ""
+
+
+def settings(method: Any) -> str:
+    """Its settings as a study writes them, with their defaults."""
+    parameters = dict(inspect.signature(method).parameters)
+    if inspect.isclass(method):
+        parameters |= inspect.signature(method.__call__).parameters
+    return ", ".join(
+        f"`{name}` (needed)" if each.default is each.empty else f"`{name}: {value(each.default)}`"
+        for name, each in parameters.items()
+        if name not in HANDED
+    )
+
+
+def value(default: Any) -> str:
+    if callable(default):
+        return f"{default.__module__}.{default.__name__}"
+    return default if isinstance(default, str) else json.dumps(default)
+
+
+# What methods cost.
+
+
+def speed(run: Run, count: int) -> str:
+    """Passes per image of every method, and how many images a second it explains."""
+    network, *_ = try_network(run)
+    images = take(run.data["test"].images, torch.arange(min(count, len(run.data["test"])))).to(run.device)
+    images = images.float().div(255)
+    with torch.no_grad():
+        targets = network(images).argmax(1)
+    rows = []
+    for entry in run.entries():
+        made = Convention(entry.name, entry.call, entry.batched, entry.outputs, learnt_on_trial(run, entry, network))
+        explain = partial(explained, run, made, network, images, targets)
+        one, few = (counted(network, partial(explain, n)) for n in (1, min(COUNTED, len(images))))
+        passes = (slope(one[way], few[way], min(COUNTED, len(images)) - 1) for way in ("forward", "backward"))
+        seconds = timed(partial(explain, len(images)))
+        rows.append((f"`{entry.name}`", *passes, f"{len(images) / seconds:,.3g}"))
+        print(*rows[-1], flush=True)
+    text = (
+        f"`{run.study.model.call}` on {len(images)} images of {' x '.join(map(str, images.shape[1:]))} at once, one "
+        f"thread, {'trained' if run.trained() else 'fresh'} weights; time by the median call of {SECONDS:g} seconds."
+    )
+    return f"{text}\n\n{markdown(('entry', 'forward passes', 'backward passes', 'images per second'), rows)}"
+
+
+def explained(
+    run: Run, made: Convention, network: nn.Module, images: Tensor, targets: Tensor, count: int
+) -> dict[str, Tensor]:
+    """The maps of the first images, by the harness."""
+    seeds = draws.seeds_of(seed_text(run, made, "test"), torch.arange(count)).to(run.device)
+    masks = run.data["test"].masks
+    more = {"rows": run.study.rows, "masks": None if masks is None else masks[:count].to(run.device)}
+    return attribute(made, network, images[:count], targets[:count], seeds=seeds, **more)
+
+
+def counted(network: nn.Module, call: Callable[[], object]) -> Counter[str]:
+    """Rows that go forward through the network in a call, and rows that come back."""
+    found: Counter[str] = Counter()
+
+    def forward(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        found["forward"] += len(output)
+        if output.requires_grad:
+            output.register_hook(lambda gradient: found.update(backward=len(gradient)))
+
+    handle = network.register_forward_hook(forward)
+    try:
+        call()
+    finally:
+        handle.remove()
+    return found
+
+
+def slope(one: int, few: int, more: int) -> str:
+    """What each of the further images costs, and what a call costs besides."""
+    each = (few - one) / more if more else float(one)
+    if not each.is_integer():
+        return f"{each:.1f}"
+    return f"{each:,.0f}" + (f" (and {one - each:.0f} a call)" if one > each else "")
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Median seconds of a call, after one that is not counted."""
+    call()
+    found: list[float] = []
+    while sum(found) < SECONDS:
+        started = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - started)
+    return statistics.median(found)
+
+
+# What works where.
+
+
+def networks(run: Run) -> str:
+    """Every method on every network: whether it gives maps, or the first words of the error that says why not."""
+    found: dict[str, dict[str, str]] = {entry.name: {} for entry in run.entries()}
+    for name, build in {"CIFAR ResNets": THIN, **{name: (name,) for name in LARGE}}.items():
+        for network, side in map(fresh, build):
+            for entry in run.entries():
+                why = tried(entry, network, side)
+                found[entry.name][name] = found[entry.name].get(name) or why
+        print(name, *(f"\n  {entry}: {line[name]}" for entry, line in found.items() if line[name]), flush=True)
+    everywhere = ", ".join(f"`{name}`" for name, line in found.items() if not any(line.values()))
+    others = {name: line for name, line in found.items() if any(line.values())}
+    reasons = list(dict.fromkeys(why for line in others.values() for why in line.values() if why))
+    rows = [(f"`{name}`", *(verdict(why, reasons) for why in line.values())) for name, line in others.items()]
+    notes = "\n".join(f"{number}. {why}" for number, why in enumerate(reasons, 1))
+    head = ("the others", *next(iter(found.values())))
+    return (
+        f"Fresh weights, {CLASSES} classes, noise of 32 x 32 pixels for the CIFAR ResNets ({', '.join(THIN)}) and of "
+        f"{SIDE} x {SIDE} for the others, which are torchvision's; a layer that a network does not have is left to the "
+        f"default. Finite maps on all of them: {everywhere}.\n\n{markdown(head, rows)}\n\n{notes}"
+    )
+
+
+def verdict(why: str, reasons: list[str]) -> str:
+    if not why:
+        return "yes"
+    return f"{'FAILS' if why.startswith('FAILS') else 'no'} ({reasons.index(why) + 1})"
+
+
+def fresh(name: str) -> tuple[nn.Module, int]:
+    """A network with fresh weights, and the side of the images that it is tried on."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if name in THIN:
+            return getattr(resnet, name)(num_classes=CLASSES).eval(), 32
+        more = {"image_size": SIDE} if name.startswith("vit") else {}
+        return load(name, num_classes=CLASSES, **more).eval(), SIDE
+
+
+def tried(entry: MethodEntry, network: nn.Module, side: int) -> str:
+    """Nothing, or why there are no maps; an error that is not the method's own refusal begins with FAILS."""
+    made = Convention(entry.name, few(entry.call, network), entry.batched, entry.outputs)
+    images = torch.rand(TAUGHT, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        targets = network(images).argmax(1)
+    try:
+        if hasattr(entry.call.resolve(), "fit"):
+            made.made.fit(network, Split(images.mul(255).byte(), targets), seed=0, rows=TAUGHT)
+        maps = attribute(made, network, images[:2], targets[:2], seeds=torch.arange(2), rows=TAUGHT)
+    except Exception as error:  # noqa: BLE001  every kind is to be seen
+        text = textwrap.shorten(str(error).split(";")[0], 150)
+        is_refusal = isinstance(error, ValueError) and not text.startswith("attribution_methods.")
+        return text if is_refusal else f"FAILS: {type(error).__name__}: {text}"
+    constant = any(each.ndim > 1 and all(one.max() == one.min() for one in each) for each in maps.values())
+    return "FAILS: the maps are constant" if constant else ""
+
+
+def few(call: Call, network: nn.Module) -> Call:
+    """The call with counts cut, also in methods that are its settings, and without a layer that the network lacks."""
+    known = inspect.signature(call.resolve()).parameters
+    kwargs = {name: each for name, each in call.kwargs.items() if name != "layer" or has(network, each)}
+    kwargs |= {name: count for name, count in FEW.items() if name in known}
+    kwargs |= {name: few(each, network).model_dump() for name, each in call.nested().items()}
+    return call.model_copy(update={"kwargs": kwargs})
+
+
+def has(network: nn.Module, layer: str) -> bool:
+    try:
+        find_layer(network, layer)
+    except ValueError:
+        return False
+    return True
+
+
+# What maps look like.
+
+
+def picture(run: Run) -> str:
+    """Draws some test images and every map of them, as ranked, into one file; the page's link to it."""
+    test = run.data["test"]
+    rows = torch.linspace(0, len(test) - 1, min(SHOWN, len(test))).round().long()
+    images = take(test.images, rows).cpu().numpy().transpose(0, 2, 3, 1)
+    lines = {"image": images.repeat(3, -1) if images.shape[-1] == 1 else images}
+    lines |= {view.name: [paint(one) for one in shown(run, view, rows).numpy()] for view in run.views()}
+    step = EDGE + GAP
+    sheet = Image.new("RGB", (NAMES + len(rows) * step, len(lines) * step), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    for line, (name, tiles) in enumerate(lines.items()):
+        pen.text((NAMES - 6, line * step + EDGE // 2), name.replace("_", " "), fill="black", font=font, anchor="rm")
+        for column, pixels in enumerate(tiles):
+            way = Image.Resampling.NEAREST if max(pixels.shape) <= EDGE else Image.Resampling.BOX
+            sheet.paste(Image.fromarray(pixels).resize((EDGE, EDGE), way), (NAMES + column * step, line * step))
+    sheet.save(PICTURE, optimize=True)
+    right = (run.logits("test").argmax(1) == test.targets.cpu()).float().mean()
+    return (
+        f"![{len(rows)} images and the maps of every method]({PICTURE.name})\n\n`{run.study.model.call}`, {right:.1%} "
+        f"of {len(test)} test images right; explained is the {run.study.explain} class. Maps as they are ranked, after "
+        "`post`: black is 0, yellow the 99th percentile; with negative values white is 0, red for the class."
+    )
+
+
+def shown(run: Run, view: View, rows: Tensor) -> Tensor:
+    """The maps as they are ranked, channels summed for the eye."""
+    store, post = run.store(view.maps, "test"), run.study.post if view.post is None else view.post
+    maps = store.take(rows)
+    if store.kind == "seeds":
+        return draws.uniform(maps, run.data["test"].shape[1:])
+    for each in post:
+        maps = each(maps)
+    return maps if maps.ndim == 3 else maps.sum(1)
+
+
+if __name__ == "__main__":
+    main()
