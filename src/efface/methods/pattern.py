@@ -33,7 +33,7 @@ class PatternAttribution:
 
     estimator: of the patterns of units with a ReLU on their output: two_component, positive or linear; what each is
         stands at `efface.methods.pattern_fit.Estimator`. Other units, such as the classes, get linear.
-    pool: training images that patterns are estimated from, drawn by seed, at least 1. Each costs two to five forward
+    pool: training images that patterns are estimated from, drawn by seed, at least 1. Each costs two to ten forward
         passes, once.
     places: of each convolution's output that are looked at in an image, drawn by seed, at least 1.
     start: logit, which sends back the target's logit; one, which sends back 1 whatever it is; softmax, which sends back

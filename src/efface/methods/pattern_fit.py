@@ -40,7 +40,7 @@ class Estimate:
     """How patterns are estimated.
 
     estimator: see `Estimator`.
-    pool: training images, drawn by seed, at least 1; all where there are fewer. Each costs two to five forward passes.
+    pool: training images, drawn by seed, at least 1; all where there are fewer. Each costs two to ten forward passes.
     places: of each convolution's output, drawn by seed in each image, at least 1; all where there are fewer.
     """
 
