@@ -251,6 +251,22 @@ def test_a_wrong_call_within_a_call_says_which(beside, kwargs, said):
     assert said.replace("{name}", name) in str(error.value)
 
 
+def test_a_function_may_check_its_settings_itself(beside):
+    name = beside("""
+        def f(*, word="a"):
+            return word
+
+
+        def check_f(*, word="a"):
+            if word not in ("a", "b"):
+                raise ValueError(f"word is {word!r}; expected a or b")
+        """)
+    Call(call=f"{name}.f", kwargs={"word": "b"}).check(())
+    Call(call=f"{name}.f").check(())
+    with pytest.raises(ValueError, match="word is 'c'; expected a or b"):
+        Call(call=f"{name}.f", kwargs={"word": "c"}).check(())
+
+
 def test_identity_follows_the_call_within_and_files_that_settings_name(beside, tmp_path):
     name, made = outer(beside, base={"call": "inner", "kwargs": {"factor": 3}})
     _, other = name, Call(call=made.call, kwargs={"base": {"call": f"{name}.inner", "kwargs": {"factor": 4}}})

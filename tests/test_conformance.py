@@ -18,6 +18,7 @@ from efface.types import Split
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yml"))
 N, SIZE, CLASSES, ROWS = 5, 12, 4, 7
 STAGE = "layer2"  # what stands for a layer that the tiny networks do not have
+SAME_FOR_ALL = ("efface.methods.control.centre",)
 OWN_N, LARGEST = 2, 64  # images on a study's own network; photographs are shrunk to this side
 
 
@@ -119,6 +120,8 @@ def method_of(line, model):
 def with_layers(kwargs, model):
     """The settings, with a layer that the network does not have replaced, in calls within them too."""
     found = {name: with_layers(each, model) if isinstance(each, dict) else each for name, each in kwargs.items()}
+    if "num_classes" in found:  # of a second network
+        found["num_classes"] = CLASSES
     if isinstance(found.get("layer"), str):
         try:
             find_layer(model, found["layer"])
@@ -213,7 +216,7 @@ def test_maps_have_the_images_shape_are_finite_and_differ(family, line, channels
         assert maps.dtype == (torch.int64 if maps.ndim == 1 else torch.float32)
         assert maps.isfinite().all()
         assert not maps.requires_grad
-        assert not any(torch.equal(maps[i], maps[0]) for i in range(1, N))
+        assert entry.method in SAME_FOR_ALL or not any(torch.equal(maps[i], maps[0]) for i in range(1, N))
 
 
 @every_family
@@ -286,7 +289,7 @@ def test_a_studys_own_network_can_be_explained(line, model, size):
     for maps in found.values():
         assert maps.shape in {(OWN_N,), (OWN_N, size, size), (OWN_N, 1, size, size), (OWN_N, channels, size, size)}
         assert maps.float().isfinite().all()
-        assert not torch.equal(maps[0], maps[1])
+        assert entry.method in SAME_FOR_ALL or not torch.equal(maps[0], maps[1])
     again = explain(entry, network, inputs)
     assert all(torch.equal(maps, again[name]) for name, maps in found.items())
 

@@ -72,9 +72,9 @@ def test_passes_are_counted_both_ways_and_split_into_images_and_calls(script, ti
 
     assert script.counted(model, call) == {"forward": 4, "backward": 6}
     assert not model._forward_hooks
-    assert script.slope(6, 21, 3) == "5 (and 1 a call)"
-    assert script.slope(5, 20, 3) == "5"
-    assert script.slope(5, 21, 3) == "5.3"
+    assert script.passed(6, 11, 21, 4) == "5 (and 1 a call)"
+    assert script.passed(4000, 8000, 16000, 4) == "4,000"
+    assert script.passed(5, 10, 21, 4) == "5.2"
 
 
 def test_the_class_of_the_page_learns(tiny):

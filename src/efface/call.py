@@ -66,6 +66,9 @@ class Call(BaseModel):
         problems += _wrong_plugs(target, self.kwargs)
         if problems:
             raise ValueError("; ".join(problems))
+        own = getattr(sys.modules.get(getattr(target, "__module__", "")), f"check_{self.call.rpartition('.')[2]}", None)
+        if callable(own):  # a function beside it, of the same settings, that knows what only it can know
+            own(**{name: value for name, value in self.kwargs.items() if name in inspect.signature(own).parameters})
 
     def wants(self, name: str, *, needed: bool = False) -> bool:
         """Whether the signature has a parameter of this name that the kwargs leave open; needed: without a default."""
