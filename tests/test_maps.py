@@ -154,7 +154,7 @@ def test_foreign_and_swapped_files_say_what_differs(tmp_path):
         MapStore(tmp_path / "other.h5", MADE_FROM, 40)
     with h5py.File(path, "r+") as file:
         file.attrs["format"] = 99
-    with pytest.raises(ValueError, match="has format 99, this efface reads 1; extract again"):
+    with pytest.raises(ValueError, match="has format 99, this efface reads 1; delete it"):
         MapStore(path, MADE_FROM, 40)
 
 

@@ -112,8 +112,9 @@ def _rectifying(title: str, model: nn.Module, rule: Rule) -> Iterator[None]:
     def enter(module: nn.Module, _inputs: object) -> None:
         within.append(module)
 
-    def leave(_module: nn.Module, _inputs: object, _output: object) -> None:
-        within.pop()
+    def leave(module: nn.Module, _inputs: object, _output: object) -> None:
+        if within and within[-1] is module:  # else another hook has failed before it began
+            within.pop()
 
     handles = [module.register_forward_pre_hook(enter) for module in model.modules()]
     handles += [module.register_forward_hook(leave, always_call=True) for module in model.modules()]
