@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from types import ModuleType
 from typing import Any
 
@@ -100,8 +101,8 @@ def fill(part: str, text: str) -> None:
 def origin(run: Run, options: argparse.Namespace) -> str:
     """The command, when and on what. Of a setting that is a path, only the key: it is this machine's."""
     words = [each.split("=")[0] + "=..." if "/" in each else each for each in options.overrides]
-    words += [f"--images {options.images}"] if options.part == "speed" else []
-    called = " ".join(["python scripts/describe_methods.py", options.part, str(options.study), *words])
+    words += [f"--images={options.images}"] if options.part == "speed" else []
+    called = " ".join(["python scripts/describe_methods.py", options.part, str(options.study), *map(quote, words)])
     made = surroundings(run.device)
     return f"`{called}`; {made['device']}, torch {made['versions']['torch']}, {time.strftime('%Y-%m-%d')}."
 
@@ -183,34 +184,35 @@ def value(default: Any) -> str:
 def speed(run: Run, count: int) -> str:
     """Passes per image of every method, and how many images a second it explains."""
     network, *_ = try_network(run)
-    images = take(run.data["test"].images, torch.arange(min(count, len(run.data["test"])))).to(run.device)
-    images = images.float().div(255)
+    every = torch.arange(min(count, len(run.data["test"])))
+    images = take(run.data["test"].images, every).to(run.device).float().div(255)
     with torch.no_grad():
-        targets = network(images).argmax(1)
+        classes = network(images).argmax(1)
     rows = []
     for entry in run.entries():
         made = Convention(entry.name, entry.call, entry.batched, entry.outputs, learnt_on_trial(run, entry, network))
-        explain = partial(explained, run, made, network, images, targets)
-        one, few = (counted(network, partial(explain, n)) for n in (1, min(COUNTED, len(images))))
-        passes = (slope(one[way], few[way], min(COUNTED, len(images)) - 1) for way in ("forward", "backward"))
-        seconds = timed(partial(explain, len(images)))
-        rows.append((f"`{entry.name}`", *passes, f"{len(images) / seconds:,.3g}"))
+        call = partial(explained, run, made, network, images, classes)
+        one, twice, few = (
+            counted(network, partial(call, each)) for each in (every[:1], every[[0, 0]], every[:COUNTED])
+        )
+        passes = (passed(one[way], twice[way], few[way], len(every[:COUNTED])) for way in ("forward", "backward"))
+        rows.append((f"`{entry.name}`", *passes, f"{len(every) / timed(partial(call, every)):,.3g}"))
         print(*rows[-1], flush=True)
     text = (
-        f"`{run.study.model.call}` on {len(images)} images of {' x '.join(map(str, images.shape[1:]))} at once, one "
+        f"`{run.study.model.call}` on {len(every)} images of {' x '.join(map(str, images.shape[1:]))} at once, one "
         f"thread, {'trained' if run.trained() else 'fresh'} weights; time by the median call of {SECONDS:g} seconds."
     )
     return f"{text}\n\n{markdown(('entry', 'forward passes', 'backward passes', 'images per second'), rows)}"
 
 
 def explained(
-    run: Run, made: Convention, network: nn.Module, images: Tensor, targets: Tensor, count: int
+    run: Run, made: Convention, network: nn.Module, images: Tensor, classes: Tensor, rows: Tensor
 ) -> dict[str, Tensor]:
-    """The maps of the first images, by the harness."""
-    seeds = draws.seeds_of(seed_text(run, made, "test"), torch.arange(count)).to(run.device)
+    """The maps of these rows, by the harness."""
+    seeds = draws.seeds_of(seed_text(run, made, "test"), rows).to(run.device)
     masks = run.data["test"].masks
-    more = {"rows": run.study.rows, "masks": None if masks is None else masks[:count].to(run.device)}
-    return attribute(made, network, images[:count], targets[:count], seeds=seeds, **more)
+    more = {"rows": run.study.rows, "masks": None if masks is None else masks[rows].to(run.device)}
+    return attribute(made, network, images[rows], classes[rows], seeds=seeds, **more)
 
 
 def counted(network: nn.Module, call: Callable[[], object]) -> Counter[str]:
@@ -230,12 +232,11 @@ def counted(network: nn.Module, call: Callable[[], object]) -> Counter[str]:
     return found
 
 
-def slope(one: int, few: int, more: int) -> str:
-    """What each of the further images costs, and what a call costs besides."""
-    each = (few - one) / more if more else float(one)
-    if not each.is_integer():
-        return f"{each:.1f}"
-    return f"{each:,.0f}" + (f" (and {one - each:.0f} a call)" if one > each else "")
+def passed(one: int, twice: int, few: int, images: int) -> str:
+    """What an image costs, and what a call costs besides, from an image alone, twice, and several different ones."""
+    call = 2 * one - twice
+    each = (few - call) / images
+    return f"{round(each, 1):,g}" + (f" (and {call} a call)" if call else "")
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -257,8 +258,9 @@ def networks(run: Run) -> str:
     found: dict[str, dict[str, str]] = {entry.name: {} for entry in run.entries()}
     for name, build in {"CIFAR ResNets": THIN, **{name: (name,) for name in LARGE}}.items():
         for network, side in map(fresh, build):
+            learnt: dict[str, dict[str, Tensor]] = {}
             for entry in run.entries():
-                why = tried(entry, network, side)
+                why = tried(entry, network, side, learnt)
                 found[entry.name][name] = found[entry.name].get(name) or why
         print(name, *(f"\n  {entry}: {line[name]}" for entry, line in found.items() if line[name]), flush=True)
     everywhere = ", ".join(f"`{name}`" for name, line in found.items() if not any(line.values()))
@@ -285,24 +287,41 @@ def fresh(name: str) -> tuple[nn.Module, int]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if name in THIN:
-            return getattr(resnet, name)(num_classes=CLASSES).eval(), 32
-        more = {"image_size": SIDE} if name.startswith("vit") else {}
-        return load(name, num_classes=CLASSES, **more).eval(), SIDE
+            network, side = getattr(resnet, name)(num_classes=CLASSES), 32
+        else:
+            more = {"image_size": SIDE} if name.startswith("vit") else {}
+            network, side = load(name, num_classes=CLASSES, **more), SIDE
+        for each in network.parameters():
+            if each.ndim > 1 and not each.any():  # ViT's head begins with zeros, behind which no gradient is left
+                nn.init.xavier_uniform_(each)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # what it has seen is what it knows: else deep features grow until softmax is 1
+        with torch.no_grad():
+            network.train()(torch.rand(TAUGHT, 3, side, side))
+    return network.eval(), side
 
 
-def tried(entry: MethodEntry, network: nn.Module, side: int) -> str:
-    """Nothing, or why there are no maps; an error that is not the method's own refusal begins with FAILS."""
+def tried(entry: MethodEntry, network: nn.Module, side: int, learnt: dict[str, dict[str, Tensor]]) -> str:
+    """Nothing, or why there are no maps; an error that is not the method's own refusal begins with FAILS.
+
+    learnt: what methods learnt from this network, by what it depends on.
+    """
     made = Convention(entry.name, few(entry.call, network), entry.batched, entry.outputs)
     images = torch.rand(TAUGHT, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         targets = network(images).argmax(1)
     try:
         if hasattr(entry.call.resolve(), "fit"):
-            made.made.fit(network, Split(images.mul(255).byte(), targets), seed=0, rows=TAUGHT)
+            key = json.dumps(made.made.learnt_from())
+            if key not in learnt:
+                made.made.fit(network, Split(images.mul(255).byte(), targets), seed=0, rows=TAUGHT)
+                learnt[key] = made.made.learnt
+            made.made.learnt = learnt[key]
         maps = attribute(made, network, images[:2], targets[:2], seeds=torch.arange(2), rows=TAUGHT)
     except Exception as error:  # noqa: BLE001  every kind is to be seen
-        text = textwrap.shorten(str(error).split(";")[0], 150)
-        is_refusal = isinstance(error, ValueError) and not text.startswith("attribution_methods.")
+        text = re.sub(r"^[\w.]+: | \('[^']*'\)", "", textwrap.shorten(str(error).split(";")[0], 150))
+        is_refusal = isinstance(error, ValueError) and not str(error).startswith("attribution_methods.")
         return text if is_refusal else f"FAILS: {type(error).__name__}: {text}"
     constant = any(each.ndim > 1 and all(one.max() == one.min() for one in each) for each in maps.values())
     return "FAILS: the maps are constant" if constant else ""
