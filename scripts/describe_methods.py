@@ -287,13 +287,19 @@ def fresh(name: str) -> tuple[nn.Module, int]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if name in THIN:
-            return getattr(resnet, name)(num_classes=CLASSES).eval(), 32
-        more = {"image_size": SIDE} if name.startswith("vit") else {}
-        network = load(name, num_classes=CLASSES, **more)
+            network, side = getattr(resnet, name)(num_classes=CLASSES), 32
+        else:
+            more = {"image_size": SIDE} if name.startswith("vit") else {}
+            network, side = load(name, num_classes=CLASSES, **more), SIDE
         for each in network.parameters():
             if each.ndim > 1 and not each.any():  # ViT's head begins with zeros, behind which no gradient is left
                 nn.init.xavier_uniform_(each)
-        return network.eval(), SIDE
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # what it has seen is what it knows: else deep features grow until softmax is 1
+        with torch.no_grad():
+            network.train()(torch.rand(TAUGHT, 3, side, side))
+    return network.eval(), side
 
 
 def tried(entry: MethodEntry, network: nn.Module, side: int, learnt: dict[str, dict[str, Tensor]]) -> str:

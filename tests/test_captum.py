@@ -12,8 +12,8 @@ from captum._utils.models.linear_model import SkLearnLasso
 from torch import nn
 
 from efface import draws
+from efface.draws import seeded
 from efface.methods import cam, captum, gradient, occlusion, smooth
-from efface.methods.foreign import seeded
 from efface.models.resnet import resnet8
 
 N, SIZE = 3, 8

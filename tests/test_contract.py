@@ -216,10 +216,8 @@ def test_draws_without_seeds_repeat_for_the_batch_and_leave_the_generators(tiny)
 
 
 def test_pythons_own_generator_is_kept(tiny):
-    from efface.methods.contract import _seeded
-
     before = random.getstate()
-    with _seeded(-5):
+    with draws.seeded(-5):
         random.random()  # noqa: S311
         assert random.getstate() != before
     assert random.getstate() == before

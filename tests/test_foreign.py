@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from efface import draws
 from efface.methods import foreign
 
 
@@ -59,11 +60,11 @@ def test_draws_are_the_seeds_and_the_callers_go_on():
     np.random.seed(0)  # noqa: NPY002
     random.seed(0)
     first = three()
-    with foreign.seeded(-7):
+    with draws.seeded(-7):
         one = three()
-    with foreign.seeded(-7):
+    with draws.seeded(-7):
         assert three() == one
-    with foreign.seeded(8):
+    with draws.seeded(8):
         assert three() != one
     assert [first, three()] == expected
 

@@ -4,10 +4,13 @@ A generator hands out its numbers in the order of the calls, so a batch of 64 an
 different noise. Here a number is a hash of (seed of the image, position), after Steele, Lea & Flood 2014 (SplitMix64).
 """
 
+import contextlib
 import hashlib
 import math
+import random
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -66,6 +69,21 @@ def seeds_of(text: str, rows: Int[Tensor, " n"]) -> Seeds:
 def seed_of(text: str) -> int:
     """One seed in [0, 2^63) for a whole piece of work, by a text that names it."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within: torch, NumPy and Python draw from this seed, for code that takes no seeds; the caller's draws go on."""
+    before, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002  what older code draws from
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed % (1 << 63))
+        random.seed(seed)
+        np.random.seed(seed % (1 << 32))  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(before)
+            np.random.set_state(legacy)  # noqa: NPY002
 
 
 def _pieces(seeds: Seeds, count: int) -> Iterator[tuple[slice, slice, Tensor]]:

@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import inspect
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from efface import draws
 from efface.call import Call
 from efface.types import Images, Seeds, Targets
 
@@ -71,7 +71,7 @@ def attribute(
             f"attribution_methods.{method.name}: needs the masks of the true object, which these data do not have; "
             "choose data that have them, such as efface.data.patches.patches, or drop this method"
         )
-    with _as_before(model), _seeded(int(seeds[0])):
+    with _as_before(model), draws.seeded(int(seeds[0])):
         model.eval()
         if method.batched:
             offered = {"seeds": seeds, "rows": rows} | ({} if masks is None else {"masks": masks})
@@ -155,21 +155,24 @@ def _checked(method: Convention, found: Any, images: Images) -> dict[str, Tensor
         )
     return {
         name: _one(
-            where if name == method.name else f"{where}.{name}", found[name], images, draws=_takes(method.made, "seeds")
+            where if name == method.name else f"{where}.{name}",
+            found[name],
+            images,
+            seeded=_takes(method.made, "seeds"),
         )
         for name in method.gives
     }
 
 
-def _one(where: str, found: Any, images: Images, *, draws: bool) -> Tensor:
-    """draws: the method takes seeds, so it may return some: a ranking that is drawn anew each epoch."""
+def _one(where: str, found: Any, images: Images, *, seeded: bool) -> Tensor:
+    """seeded: the method takes seeds, so it may return some: a ranking that is drawn anew each epoch."""
     n, c, h, w = images.shape
     if not isinstance(found, Tensor | np.ndarray):
         raise ValueError(
             f"{where}: returned {_described(found)}, expected a tensor of shape ({n}, {h}, {w}) or ({n}, c, {h}, {w})"
         )
     maps = _tensor(found)
-    if draws and maps.shape == (n,) and maps.dtype == torch.int64:
+    if seeded and maps.shape == (n,) and maps.dtype == torch.int64:
         return maps.cpu()
     fits = (
         maps.ndim > 0
@@ -217,18 +220,3 @@ def _as_before(model: nn.Module) -> Iterator[None]:
                     setattr(each, name, found)
         for parameter, (flag, grad) in zip(parameters, flags, strict=True):
             parameter.requires_grad_(flag).grad = grad
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """A method that draws without `seeds` gets the same numbers for the same batch; the caller's draws go on."""
-    before, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002  what older methods draw from
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed % (1 << 63))
-        random.seed(seed)
-        np.random.seed(seed % (1 << 32))  # noqa: NPY002
-        try:
-            yield
-        finally:
-            random.setstate(before)
-            np.random.set_state(legacy)  # noqa: NPY002

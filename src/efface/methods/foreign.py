@@ -1,13 +1,10 @@
 """What the adapters of other packages share: nothing of theirs stays on the model, and their draws are the image's."""
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -49,21 +46,6 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 def _copied(name: str, value: Any) -> tuple[Any, dict[Any, Any] | None]:
     return value, dict(value) if name in _TORCHS_OWN and isinstance(value, dict) else None
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Within: torch, NumPy and Python draw from this seed; the caller's draws go on afterwards."""
-    before, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002  what Captum draws from
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed % (1 << 63))
-        random.seed(seed)
-        np.random.seed(seed % (1 << 32))  # noqa: NPY002
-        try:
-            yield
-        finally:
-            random.setstate(before)
-            np.random.set_state(legacy)  # noqa: NPY002
 
 
 @contextmanager
