@@ -206,13 +206,13 @@ def test_a_users_metric_is_measured_by_its_dotted_path(tmp_path):
     found = {(each.metric, each.score, each.method): each for each in curves(Run(made))}
     for method in ("random", "gradient"):
         mine = found["gap", "probability", method]
-        assert mine.fractions == (0.0, 0.25, 1.0)
+        assert mine.at == (0.0, 0.25, 1.0)
         assert mine.values.shape == (8, 3)
         expected = found["lerf", "probability", method].values - found["morf", "probability", method].values
         np.testing.assert_allclose(mine.values, expected, atol=1e-6)
         np.testing.assert_array_equal(mine.values[:, [0, 2]], 0.0)  # nothing or everything removed: no order
         shared = [found[each, "accuracy", method] for each in ("diffroar", "kar", "roar")]
-        assert all(each.fractions == (0.0, 0.5) and each.values.shape == (2, 2) for each in shared)
+        assert all(each.at == (0.0, 0.5) and each.values.shape == (2, 2) for each in shared)
         np.testing.assert_allclose(shared[0].values, shared[1].values - shared[2].values)
     rows = [row["probe"] for row in Run(made).results.rows.values() if row["probe"]["probe"] in ("perturb", "retrain")]
     # clean, all grey, and two orders of two methods; no removal twice, and two orders of two methods twice

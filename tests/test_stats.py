@@ -7,8 +7,8 @@ from scipy import stats as scipy_stats
 from efface.stats import Curve, areas, difference, interval
 
 
-def curve(values, pairs=(), fractions=(0.0, 0.1, 0.5), method="m", metric="roar"):
-    return Curve(metric, "accuracy", method, fractions, np.array(values, dtype=np.float64), "repeats", "lower", pairs)
+def curve(values, pairs=(), at=(0.0, 0.1, 0.5), method="m", metric="roar"):
+    return Curve(metric, "accuracy", method, at, np.array(values, dtype=np.float64), "repeats", "lower", pairs)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 4000])
@@ -51,9 +51,10 @@ def test_areas_by_hand():
 
 
 def test_area_of_a_straight_line_is_its_middle():
-    fractions = (0.0, 0.07, 0.2, 0.61, 0.8)
-    np.testing.assert_allclose(areas(curve([[1 - f for f in fractions]], fractions=fractions)), [1 - 0.4])
-    np.testing.assert_allclose(areas(curve([[0.3]], fractions=(0.0,))), [0.3])
+    at = (0.0, 0.07, 0.2, 0.61, 0.8)
+    np.testing.assert_allclose(areas(curve([[1 - f for f in at]], at=at)), [1 - 0.4])
+    np.testing.assert_allclose(areas(curve([[0.3]], at=(0.0,))), [0.3])
+    np.testing.assert_allclose(areas(curve([[0.3], [0.7]], at=(8.0,))), [0.3, 0.7])  # one number, whatever its axis
 
 
 def test_difference_is_the_paired_test():
@@ -86,10 +87,13 @@ def test_difference_leaves_out_what_is_not_there_yet():
 
 
 def test_wrong_curves_are_refused():
-    with pytest.raises(ValueError, match="3 columns for 2 fractions"):
-        curve([[1.0, 1.0, 1.0]], fractions=(0.0, 0.5))
-    with pytest.raises(ValueError, match=r"must ascend from 0\.0"):
-        curve([[1.0, 1.0]], fractions=(0.1, 0.5))
+    with pytest.raises(ValueError, match="3 columns for 2 points"):
+        curve([[1.0, 1.0, 1.0]], at=(0.0, 0.5))
+    for at in [(0.5, 0.1), (0.5, 0.5), (0.5, np.nan)]:
+        with pytest.raises(ValueError, match="must be finite and ascend"):
+            curve([[1.0, 1.0]], at=at)
+    with pytest.raises(ValueError, match="must be finite and ascend"):
+        curve(np.empty((1, 0)), at=())
     with pytest.raises(ValueError, match="2 pairs for 1 samples"):
         curve([[1.0, 1.0, 1.0]], (1, 2))
     with pytest.raises(ValueError, match="different things"):

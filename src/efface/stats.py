@@ -24,33 +24,33 @@ class Curve:
 
     metric: its name in the study, such as "roar".
     score: what the values are: "accuracy", "probability", "relative_change" (percent), ...
-    fractions: removed, ascending, the first is 0.0.
+    at: the points of the axis, ascending; one point for a metric that is one number.
     values: a sample is a repeat (retrained) or an image (frozen network); NaN only where a value is not there yet.
     over: what the samples are.
-    better: which way a truthful map moves the curve.
+    better: which way a truthful map moves the curve; "none" where the metric describes and does not judge.
     pairs: seeds of the repeats or row numbers of the images; two curves are compared where these agree.
     says: a sentence or two on what the metric erases and what a truthful map does.
+    axis: what `at` counts, such as "fraction removed", "patches removed", "layers randomised"; "" for one number.
     """
 
     metric: str
     score: str
     method: str
-    fractions: tuple[float, ...]
-    values: Float[np.ndarray, "samples fractions"]
+    at: tuple[float, ...]
+    values: Float[np.ndarray, "samples points"]
     over: Literal["repeats", "images"]
-    better: Literal["higher", "lower"]
+    better: Literal["higher", "lower", "none"]
     pairs: tuple[int, ...] = ()
     says: str = ""
+    axis: str = "fraction removed"
 
     def __post_init__(self) -> None:
         samples, columns = self.values.shape
         where = f"curve {self.metric}/{self.score}/{self.method}"
-        if columns != len(self.fractions):
-            raise ValueError(
-                f"{where}: values have {columns} columns for {len(self.fractions)} fractions; give one each"
-            )
-        if not self.fractions or self.fractions[0] != 0 or np.any(np.diff(self.fractions) <= 0):
-            raise ValueError(f"{where}: fractions {self.fractions} must ascend from 0.0; sort them and add 0.0")
+        if columns != len(self.at):
+            raise ValueError(f"{where}: values have {columns} columns for {len(self.at)} points; give one each")
+        if not self.at or not np.all(np.isfinite(self.at)) or np.any(np.diff(self.at) <= 0):
+            raise ValueError(f"{where}: points {self.at} must be finite and ascend; sort them and name each once")
         if self.pairs and (len(self.pairs) != samples or len(set(self.pairs)) != samples):
             raise ValueError(f"{where}: {len(self.pairs)} pairs for {samples} samples; give each sample one of its own")
 
@@ -75,14 +75,14 @@ def interval(values: Float[np.ndarray, " samples"], level: float = 0.95) -> Inte
 
 
 def areas(curve: Curve) -> Float[np.ndarray, " samples"]:
-    """Area under each sample's curve by the trapezoid rule, divided by the span of the fractions: a mean height.
+    """Area under each sample's curve by the trapezoid rule, divided by the span of the axis: a mean height.
 
-    NaN for a sample of which a fraction is not there yet.
+    The value itself where the curve is one point. NaN for a sample of which a point is not there yet.
     """
-    if len(curve.fractions) == 1:
+    if len(curve.at) == 1:
         return curve.values[:, 0].astype(np.float64)
     values = curve.values.astype(np.float64)
-    return np.asarray(np.trapezoid(values, curve.fractions, axis=1)) / (curve.fractions[-1] - curve.fractions[0])
+    return np.asarray(np.trapezoid(values, curve.at, axis=1)) / (curve.at[-1] - curve.at[0])
 
 
 def difference(curve: Curve, other: Curve, level: float = 0.95) -> Interval:
@@ -90,7 +90,7 @@ def difference(curve: Curve, other: Curve, level: float = 0.95) -> Interval:
 
     level: as in `interval`.
     """
-    ours, theirs = (curve.metric, curve.score, curve.fractions), (other.metric, other.score, other.fractions)
+    ours, theirs = (curve.metric, curve.score, curve.at), (other.metric, other.score, other.at)
     if ours != theirs:
         raise ValueError(f"curves {ours} and {theirs} measure different things; compare curves of one metric and score")
     _, mine, its = np.intersect1d(curve.pairs, other.pairs, return_indices=True)

@@ -48,7 +48,7 @@ class Panel:
     metric: str
     score: str
     over: Literal["repeats", "images"]
-    better: Literal["higher", "lower"]
+    better: Literal["higher", "lower", "none"]
     fractions: tuple[float, ...]
     reference: str
     rows: tuple[Row, ...]
@@ -112,7 +112,7 @@ def _panel(curves: list[Curve]) -> Panel:
         verdict = _verdict(curve, area, apart, reference)
         cells = tuple(interval(column) for column in curve.values.T)
         rows.append(Row(curve.method, curve, cells, area, place if area.n else 0, apart, verdict))
-    return Panel(first.metric, first.score, first.over, first.better, first.fractions, reference, tuple(rows))
+    return Panel(first.metric, first.score, first.over, first.better, first.at, reference, tuple(rows))
 
 
 def _verdict(curve: Curve, area: Interval, apart: Interval, reference: str) -> Verdict:
