@@ -16,7 +16,7 @@ ROOT = Path(efface.__file__).parent
 LAYERS = (
     {"types"},
     {"rows", "blur", "draws", "checkpoint", "tree", "source"},
-    {"methods", "data", "models", "masking", "impute", "post", "call", "execute", "layers"},
+    {"methods", "data", "models", "masking", "units", "impute", "post", "call", "execute", "layers"},
     {"maps", "learnt", "results", "fit", "stats", "feed"},
     {"probes"},
     {"metrics"},

@@ -86,12 +86,6 @@ def test_minus_zero_ties_with_zero():
     assert 100 < masking.rank(maps, seeds(400))[:, 0, 0].sum() < 300
 
 
-def test_random_ranks_are_permutations_of_their_own():
-    ranks = masking.random_ranks(seeds(1000), (3, 3))
-    assert torch.equal(ranks.flatten(1).sort(1).values, torch.arange(9, dtype=torch.int16).expand(1000, 9))
-    assert stats.chisquare(np.bincount(ranks[:, 0, 0].numpy(), minlength=9)).pvalue > 0.005
-
-
 @pytest.mark.parametrize("units", [1, 3, 49, 64, 1023, 1024, 50176])
 def test_count_is_the_exact_floor(units):
     assert masking.count(0.0, units) == 0

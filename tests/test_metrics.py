@@ -13,7 +13,7 @@ from torch import nn
 
 from efface.call import Call
 from efface.config import check, dump
-from efface.metrics import Metric, Point, metric, names
+from efface.metrics import Metric, Point, metric, names, own_settings
 from efface.metrics.diffroar import diffroar
 from efface.metrics.kar import kar
 from efface.metrics.lerf import lerf
@@ -35,8 +35,8 @@ def point(fraction, repeat=0, imputer=MEAN, post=(), unit="pixel"):
 
 
 def score(correct, probability):
-    values = {"correct": np.array(correct, dtype=bool), "probability": np.array(probability, dtype=np.float32)}
-    return Score(float(np.mean(correct)), float(np.mean(probability)), len(correct), values)
+    values = {"accuracy": np.array(correct, dtype=bool), "probability": np.array(probability, dtype=np.float32)}
+    return Score(values | {"logit": np.log(values["probability"] + np.float32(1e-9))})
 
 
 # Formulas
@@ -126,6 +126,33 @@ def test_every_file_is_a_metric_of_its_name():
         assert metric(name).says.endswith(".")
 
 
+def answers(*, right: bool = True, times: int = 1) -> Metric:
+    """A metric with settings of its own."""
+    return Metric(
+        probes=lambda point: {"clean": point.clean()},
+        value=lambda scores: {"accuracy": scores["clean"].values["accuracy"] * times},
+        better={"accuracy": "higher" if right else "lower"},
+        over="images",
+        says="Nothing.",
+        axis="",
+        at=lambda _: (0.0,),
+    )
+
+
+def test_a_function_makes_a_metric_from_its_settings():
+    path = f"{__name__}.answers"
+    assert metric(path).better == {"accuracy": "higher"}
+    assert metric(path, {"right": False}).better == {"accuracy": "lower"}
+    assert own_settings(path) == ["right", "times"]
+    assert own_settings("morf") == []
+    with pytest.raises(ValueError, match="has no setting 'time'; did you mean 'times'"):
+        metric(path, {"time": 3})
+    with pytest.raises(ValueError, match="times is 'x', expected a number"):
+        metric(path, {"times": "x"})
+    with pytest.raises(ValueError, match="metric 'morf' has no settings of its own, found times"):
+        metric("morf", {"times": 3})
+
+
 @pytest.mark.parametrize(("wrong", "meant"), [("roarr", "roar"), ("diffrora", "diffroar"), ("lrf", "lerf")])
 def test_a_near_name_is_offered(wrong, meant):
     with pytest.raises(ValueError, match=rf"there is no metric '{wrong}'; did you mean '{meant}'\? there are .*morf"):
@@ -164,7 +191,7 @@ gap = Metric(
     probes=lambda point: {"most": point.perturb("most_first"), "least": point.perturb("least_first")},
     value=lambda scores: {
         "probability": scores["least"].values["probability"] - scores["most"].values["probability"],
-        "either": scores["least"].values["correct"] | scores["most"].values["correct"],
+        "either": scores["least"].values["accuracy"] | scores["most"].values["accuracy"],
     },
     better={"probability": "higher", "either": "higher"},
     over="images",

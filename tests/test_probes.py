@@ -119,8 +119,8 @@ def softmax_by_loop(images):
 
 
 def same(one, other):
-    values = all(np.array_equal(one.values[name], other.values[name]) for name in ("correct", "probability"))
-    return values and (one.accuracy, one.probability, one.n) == (other.accuracy, other.probability, other.n)
+    values = all(np.array_equal(one.values[name], other.values[name]) for name in ("accuracy", "probability"))
+    return values and one.n == other.n
 
 
 # Perturb
@@ -139,9 +139,9 @@ def test_perturb_is_the_loop(tmp_path, order, fraction, unit, imputer):
     images = erased_by_loop(test.images, maps["test"].take(torch.arange(6)), fraction, order, fill)
     softmax = softmax_by_loop(images)
     np.testing.assert_allclose(score.values["probability"], softmax[range(6), here.explained], rtol=1e-4, atol=1e-6)
-    assert np.array_equal(score.values["correct"], softmax.argmax(1) == test.targets.numpy())
-    assert score.accuracy == pytest.approx(score.values["correct"].mean())
-    assert score.probability == pytest.approx(score.values["probability"].mean())
+    assert np.array_equal(score.values["accuracy"], softmax.argmax(1) == test.targets.numpy())
+    assert score.mean("accuracy") == pytest.approx(score.values["accuracy"].mean())
+    assert score.mean("probability") == pytest.approx(score.values["probability"].mean())
     assert score.n == 6
 
 
@@ -184,7 +184,7 @@ def test_the_row_budget_changes_nothing_but_rounding(tmp_path):
     maps, probe = stores(tmp_path), Perturb(Erasure("most_first", 0.4, BLUR))
     one, other = probe(case(maps, rows=1)), probe(case(maps, rows=100))
     np.testing.assert_allclose(one.values["probability"], other.values["probability"], rtol=1e-5)
-    assert np.array_equal(one.values["correct"], other.values["correct"])
+    assert np.array_equal(one.values["accuracy"], other.values["accuracy"])
 
 
 def test_ranks_are_kept_for_the_next_probe_but_not_for_other_maps_seeds_or_posts(tmp_path, monkeypatch):
@@ -430,5 +430,69 @@ def test_scoring_goes_on_with_smaller_batches_when_memory_runs_out(tmp_path):
     probe = Perturb(Erasure("most_first", 0.5, MEAN, SUM))
     maps = stores(tmp_path)
     whole, narrow = probe(case(maps)), probe(case(maps, network=Narrow()))
-    assert narrow.accuracy == whole.accuracy
+    assert narrow.mean("accuracy") == whole.mean("accuracy")
     assert np.allclose(narrow.values["probability"], whole.values["probability"], atol=1e-6)
+
+
+# Orders, units and what is shown
+
+
+def halves(images, *, rows=1):
+    """Groups: bands of `rows` rows of pixels."""
+    n, _, h, w = images.shape
+    return (torch.arange(h)[:, None] // rows).expand(h, w).expand(n, h, w).contiguous()
+
+
+def test_a_group_goes_as_one_by_its_mean(tmp_path):
+    maps = torch.zeros(6, H, W)
+    maps[:, 2] = 1.0  # the third row of pixels is the most relevant one, the fourth the next
+    maps[:, 3] = 0.5
+    maps[:, 0, 0] = 1.9  # in a row of four: a mean of 0.475
+    here = case({"test": store(tmp_path, "bands", maps)})
+    unit = Call(call=f"{__name__}.halves")
+    for fraction, gone in ((0.2, [2]), (0.4, [2, 3]), (0.6, [0, 2, 3]), (0.39, [2])):
+        found = erased(here, Erasure("most_first", fraction, GREY, unit=unit), torch.arange(6))
+        changed = (found != to_float(here.data["test"].images)).any(1).any(2)
+        assert all(changed[:, row].all() == (row in gone) for row in range(H)), fraction
+        kept = erased(here, Erasure("least_first", 1 - fraction, GREY, unit=unit), torch.arange(6))
+        if round(fraction * H, 6).is_integer():
+            same = (kept == to_float(here.data["test"].images)).all(1)
+            assert all(same[:, row].all() == (row in gone) for row in range(H))
+
+
+@pytest.mark.parametrize("unit", ["pixel", "feature", Call(call=f"{__name__}.halves", kwargs={"rows": 2})])
+def test_a_random_order_needs_no_map_and_is_each_images_own(tmp_path, unit):
+    here = case({})
+    erasure = Erasure("random", 0.5, GREY, unit=unit)
+    assert not erasure.needs_map
+    every = erased(here, erasure, torch.arange(6))
+    assert torch.equal(every[4:5], erased(here, erasure, torch.tensor([4])))
+    gone = every != to_float(here.data["test"].images)
+    if unit == "feature":
+        assert set(gone.flatten(1).sum(1).tolist()) <= {C * PIXELS // 2, C * PIXELS // 2 - 1}
+    if unit == "pixel":
+        assert set(gone.any(1).flatten(1).sum(1).tolist()) == {PIXELS // 2}
+    assert len({tuple(each.flatten().tolist()) for each in gone}) > 1
+
+
+def test_a_mask_shows_what_is_gone_and_nothing_else(tmp_path):
+    here = case(stores(tmp_path))
+    found = erased(here, Erasure("most_first", 0.25, MEAN, shown="mask"), torch.arange(6))
+    assert set(found.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(found[:, :1].expand_as(found), found)
+    where = erased(here, Erasure("most_first", 0.25, GREY), torch.arange(6)) == to_float(here.data["test"].images)
+    assert torch.equal(found.bool().all(1), where.all(1))
+    whole = erased(here, Erasure("most_first", 0.0, MEAN, shown="mask"), torch.arange(6))
+    assert whole.eq(1).all()
+
+
+def test_a_fill_that_draws_is_given_seeds_of_the_images(tmp_path):
+    here = case(stores(tmp_path))
+    erasure = Erasure("most_first", 0.5, Call(call=f"{__name__}.noisy"))
+    every = erased(here, erasure, torch.arange(6))
+    assert torch.equal(every[2:4], erased(here, erasure, torch.tensor([2, 3])))
+    assert not torch.equal(every[2], every[3])
+
+
+def noisy(images, removed, *, seeds):
+    return draws.uniform(seeds, tuple(images.shape[1:]))

@@ -1,6 +1,7 @@
 """Where a training stands, in memory and in its checkpoint file: written each epoch, gone on from after a kill."""
 
-from collections.abc import Mapping
+import fcntl
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,24 @@ class Training:
                 f"{path}: not a checkpoint of this training ({' '.join(str(error).split())[:200]}); "
                 "delete it to train from the start"
             ) from error
+
+
+def made_once(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors in the file, made and written first where it is not there; other processes wait for them meanwhile.
+
+    ValueError: the file is damaged.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            found = {name: value.detach().cpu() for name, value in make().items()}
+            temporary = path.with_name(path.name + ".new")
+            torch.save(found, temporary)
+            temporary.replace(path)
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch names a damaged file in many ways
+        raise ValueError(
+            f"{path}: is damaged ({' '.join(str(error).split())[:200]}); delete it to make it again"
+        ) from error

@@ -5,8 +5,9 @@ Every path is imported and every kwarg bound while the file is read, so all that
 
 import difflib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -23,14 +24,28 @@ from pydantic import (
 from efface.call import Call, bound
 from efface.fit import Fit
 from efface.methods.contract import check_method
-from efface.metrics import Metric, metric
+from efface.metrics import Metric, metric, own_settings
 from efface.tree import InvalidStudyError, load, override, reference_form
 from efface.types import Unit
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
 Post = tuple[Annotated[Call, bound("maps")], ...]
-ImputerCall = Annotated[Call, bound("images", "removed", offered=("mean",))]
+ImputerCall = Annotated[Call, bound("images", "removed", offered=("mean", "seeds"))]
+
+
+def _unit(value: object) -> object:
+    """`patch` is short for efface.units.patch; what is no unit of ours is a call, checked here to give one message."""
+    if value in get_args(Unit) or not isinstance(value, str | dict | Call):
+        return value
+    call = value if isinstance(value, Call) else Call.model_validate(value)
+    if "." not in call.call:
+        call = Call(call=f"efface.units.{call.call}", kwargs=call.kwargs)
+    call.check(("images",))
+    return call
+
+
+UnitCall = Annotated[Unit | Call, BeforeValidator(_unit)]
 
 
 def _word(value: object) -> object:
@@ -82,12 +97,13 @@ class MethodEntry(Strict):
         return self
 
 
-class MetricSettings(Strict):
-    """What a metric may set for itself; what it leaves out is the study's."""
+class MetricSettings(BaseModel):
+    """What every metric may set for itself (what it leaves out is the study's), and its own settings beside."""
 
+    model_config = ConfigDict(frozen=True, extra="allow")
     imputer: ImputerCall | None = None
     fractions: tuple[Fraction, ...] | None = None
-    unit: Unit | None = None
+    unit: UnitCall | None = None
     post: Post | None = None
     repeats: PositiveInt | None = None
 
@@ -104,18 +120,24 @@ class MetricEntry(Strict):
     def _short_form(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
 
-    @property
+    @cached_property
     def formula(self) -> Metric:
-        """The metric itself."""
-        return metric(self.metric or self.name)
+        """The metric itself, with its own settings."""
+        return metric(self.metric or self.name, self.kwargs.model_extra)
 
-    @property
+    @cached_property
     def paper(self) -> MetricSettings:
         """What the metric's own paper fixes."""
         return MetricSettings.model_validate(dict(self.formula.defaults))
 
     @model_validator(mode="after")
     def _exists(self) -> "MetricEntry":
+        own = own_settings(self.metric or self.name)
+        for unknown in sorted(set(self.kwargs.model_extra or {}) - set(own)):
+            known = [*MetricSettings.model_fields, *own]
+            close = difflib.get_close_matches(unknown, known, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
+            raise ValueError(f"kwargs.{unknown}: unknown key; {hint}")
         assert self.paper is not None  # raises where the metric, or a setting that it fixes, does not exist
         return self
 
@@ -133,7 +155,7 @@ class Study(Strict):
     post: Post = ()
     imputer: ImputerCall = Call(call="efface.impute.channel_mean")
     metrics: tuple[MetricEntry, ...] = ()
-    unit: Unit = "pixel"
+    unit: UnitCall = "pixel"
     fractions: tuple[Fraction, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
     repeats: PositiveInt = 3
     executor: Annotated[Call, bound("work", "tasks", offered=("progress",))] = Call(call="efface.execute.processes")
@@ -214,7 +236,8 @@ def _explain(error: Any, tree: Any) -> list[str]:
     if error["type"] == "missing":
         return [f"{prefix}missing; this key is needed"]
     if error["type"] in ("value_error", "assertion_error"):
-        return [prefix + line for line in str(error["ctx"]["error"]).splitlines()]
+        lines = str(error["ctx"]["error"]).splitlines()
+        return [f"{where}.{line}" if line.startswith("kwargs.") else prefix + line for line in lines]
     found = error.get("input")
     shown = f"{found!r}" if not isinstance(found, dict | list) else f"a {type(found).__name__}"
     return [f"{prefix}{error['msg'][0].lower()}{error['msg'][1:]}, found {shown}"]

@@ -3,14 +3,14 @@
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from efface import draws
 from efface.types import Images, Imputer, Maps, Mask, Order, Ranks, Seeds, StoredImages, Unit
 
 
-def rank(maps: Maps, seeds: Seeds) -> Ranks:
+def rank(maps: Float[Tensor, "n *units"], seeds: Seeds) -> Int[Tensor, "n *units"]:
     """Rank every image's units by relevance, 0 = most relevant; equal values by a shuffle of the image's seed.
 
     By position, ties would be erased as a fixed block of rows, whatever the method says (constant maps, the zeros of
@@ -28,11 +28,6 @@ def rank(maps: Maps, seeds: Seeds) -> Ranks:
     return torch.empty_like(order, dtype=dtype).scatter_(1, order, places).reshape(maps.shape)
 
 
-def random_ranks(seeds: Seeds, shape: tuple[int, ...]) -> Ranks:
-    """Ranks that know nothing: a shuffle of each image's units by its seed."""
-    return rank(draws.uniform(seeds, shape), seeds)
-
-
 def count(fraction: float, units: int) -> int:
     """How many of the units a fraction removes: floor(f * units + 1e-6), so 0 removes none and 1 all."""
     if not 0 <= fraction <= 1:
@@ -40,14 +35,20 @@ def count(fraction: float, units: int) -> int:
     return math.floor(fraction * units + 1e-6)
 
 
-def removed(ranks: Ranks, fraction: float, order: Order) -> Mask:
+def removed(ranks: Ranks, fraction: float, order: Order, *, grouped: bool = False) -> Mask:
     """Exactly `count` units of each image: the most or the least relevant ones.
 
     The two orders are complements: `most_first` at f and `least_first` at 1 - f split the units in two.
+
+    grouped: pixels that share a rank are one unit; an image has as many units as it has ranks.
     """
-    units = math.prod(ranks.shape[1:])
-    gone = count(fraction, units)
-    return ranks < gone if order == "most_first" else ranks >= units - gone
+    if grouped:
+        units = ranks.flatten(1).amax(1).long() + 1
+        gone = torch.floor(fraction * units.double() + 1e-6).long()[:, None, None]
+        return ranks < gone if order == "most_first" else ranks >= units[:, None, None] - gone
+    whole = math.prod(ranks.shape[1:])
+    first = count(fraction, whole)
+    return ranks < first if order == "most_first" else ranks >= whole - first
 
 
 def erase(images: Images, mask: Mask, imputer: Imputer) -> Images:

@@ -8,25 +8,35 @@ import contextlib
 import fcntl
 import io
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 
-class Score(NamedTuple):
-    """What a probe yields: means over n images, and the values of each image they are means of.
+@dataclass(frozen=True)
+class Score:
+    """What a probe yields: by name, a value of each image, or one number of all of them.
 
-    accuracy: share classified as their true class. probability: mean softmax probability of the class in question.
-    values: `correct` (bool n) and `probability` (float32 n), by row of the test split.
+    values: such as `accuracy` (bool n: classified as the true class), `probability` and `logit` (float32 n: of the
+        class in question), by row of the test split. NaN where an image has no value.
     """
 
-    accuracy: float
-    probability: float
-    n: int
     values: Mapping[str, np.ndarray]
+
+    @property
+    def n(self) -> int:
+        """How many images (or other samples) the values are of."""
+        return len(next(iter(self.values.values())))
+
+    def mean(self, name: str) -> float:
+        """Mean of the values that are there; NaN if none is."""
+        found = self.values[name][~np.isnan(self.values[name])]
+        return float(found.mean(dtype=np.float64)) if len(found) else float("nan")
 
 
 class Results:
@@ -45,7 +55,8 @@ class Results:
         """One finished probe: its values first, then its line, each on the disk before the call returns."""
         line = dict(row)
         if score is not None:
-            line |= {"accuracy": score.accuracy, "probability": score.probability, "n": score.n}
+            means = {name: score.mean(name) for name in score.values}
+            line |= {name: None if math.isnan(mean) else mean for name, mean in means.items()} | {"n": score.n}
             buffer = io.BytesIO()
             np.savez(buffer, **dict(score.values))  # type: ignore[arg-type]
             _replace(self._values(row["key"]), buffer.getvalue())
@@ -58,9 +69,8 @@ class Results:
 
     def score(self, key: str) -> Score:
         """A finished probe's score with its per-image values."""
-        row = self.rows[key]
         with np.load(self._values(key)) as values:
-            return Score(row["accuracy"], row["probability"], row["n"], {name: values[name] for name in values.files})
+            return Score({name: values[name] for name in values.files})
 
     def _values(self, key: str) -> Path:
         return self.folder / "scores" / f"{key}.npz"

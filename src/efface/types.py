@@ -26,6 +26,7 @@ Seeds = Int[Tensor, " n"]
 
 Order = Literal["most_first", "least_first"]
 Unit = Literal["pixel", "feature"]
+"""What a map ranks without forming groups: pixels with all their channels, or each channel of a pixel."""
 Of = Literal["logit", "log_probability", "probability", "loss"]
 """What is differentiated, of the target class: its output before softmax, its (log) probability, its cross entropy."""
 

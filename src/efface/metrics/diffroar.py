@@ -7,9 +7,10 @@ from efface.metrics.formula import Metric
 
 diffroar = Metric(
     probes=lambda point: {"kept": point.retrain("least_first"), "removed": point.retrain("most_first")},
-    value=lambda scores: {"accuracy": scores["kept"].accuracy - scores["removed"].accuracy},
+    value=lambda scores: {"accuracy": scores["kept"].mean("accuracy") - scores["removed"].mean("accuracy")},
     better={"accuracy": "higher"},
     over="repeats",
+    family="retraining",
     says="KAR minus ROAR at the same fraction: how much more a network can learn from the pixels that a map ranks "
     "highest than from those it ranks lowest.",
 )

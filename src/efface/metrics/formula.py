@@ -1,6 +1,7 @@
 """What a metric is: the probes that one point of its curve needs, and how their scores combine."""
 
 import difflib
+import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,37 +13,53 @@ import numpy as np
 from efface.call import Call, resolve
 from efface.probes import Erasure, Perturb, Retrain
 from efface.results import Score
-from efface.types import Order, Unit
+from efface.types import Order
 
-Better = Literal["higher", "lower"]
+Better = Literal["higher", "lower", "none"]
+Family = Literal[
+    "retraining",
+    "erasure",
+    "faithfulness",
+    "robustness",
+    "randomisation",
+    "localisation",
+    "axiom",
+    "complexity",
+    "control",
+]
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a curve: the fraction removed, the repeat, and what fills, ranks and reduces."""
+    """One point of a curve: where it lies on the metric's axis, the repeat, and what fills, ranks and reduces.
+
+    fraction: the fraction removed; whatever else the metric's axis counts; 0 where it has none.
+    """
 
     fraction: float
     repeat: int
     imputer: Call
     post: tuple[Call, ...]
-    unit: Unit
+    unit: Literal["pixel", "feature"] | Call
 
-    def perturb(self, order: Order) -> Perturb:
-        """The given network on images erased in this order."""
-        return self.clean() if self.fraction == 0 else Perturb(self._erasure(order))
+    def perturb(self, order: Order | Literal["random"], fraction: float | None = None) -> Perturb:
+        """The given network on images erased in this order; fraction: another than the point's."""
+        where = self.fraction if fraction is None else fraction
+        return self.clean() if where == 0 else Perturb(self.erasure(order, where))
 
-    def retrain(self, order: Order) -> Retrain:
+    def retrain(self, order: Order | Literal["random"]) -> Retrain:
         """A new network on images erased in this order."""
-        return Retrain(self._erasure(order), self.repeat)
+        return Retrain(self.erasure(order, self.fraction), self.repeat)
 
     def clean(self) -> Perturb:
         """The given network on whole images: one probe for all methods, fills, posts and units."""
         return Perturb(Erasure("most_first", 0.0, Call(call="efface.impute.channel_mean")))
 
-    def _erasure(self, order: Order) -> Erasure:
-        if self.fraction in (0, 1):  # nothing or everything goes: one probe for all methods, orders, posts and units
-            return Erasure("most_first", self.fraction, self.imputer)
-        return Erasure(order, self.fraction, self.imputer, self.post, self.unit)
+    def erasure(self, order: Order | Literal["random"], fraction: float) -> Erasure:
+        """What is erased; at 0 and 1 the same for all methods, orders, posts and units."""
+        if fraction in (0, 1):
+            return Erasure("most_first", fraction, self.imputer)
+        return Erasure(order, fraction, self.imputer, () if order == "random" else self.post, self.unit)
 
 
 @dataclass(frozen=True)
@@ -51,10 +68,16 @@ class Metric:
 
     probes: the probes of a point, by the name that `value` knows them by.
     value: their scores -> named values. For a retrained metric each is one number (a repeat is a sample), for a
-    frozen network an array with one value an image.
-    better: for each named value, which way a truthful map moves it; the first is the one shown first.
+    frozen network an array with one value an image, NaN where an image has none.
+    better: for each named value, which way a truthful map moves it (`none`: it only describes); the first is the one
+    shown first.
     over: what a sample is. says: what is erased and what a truthful map does; the report says it beside the curve.
-    defaults: settings that its paper fixes and a study may override (imputer, fractions, unit, post).
+    family: under which heading the report shows it.
+    defaults: settings that its paper fixes and a study may override (imputer, fractions, unit, post, repeats).
+    axis: what the points count; "" for a metric that is one number. Where it is not "fraction removed", `fractions`
+    of the study do not count and `at` gives the points.
+    at: the points for images of c h w, ascending; or those of the study.
+    summary: what stands for a curve in the tables: the area under it by the trapezoid rule, or the mean of its points.
     """
 
     probes: Callable[[Point], Mapping[str, Any]]
@@ -62,36 +85,79 @@ class Metric:
     better: Mapping[str, Better]
     over: Literal["repeats", "images"]
     says: str
+    family: Family = "erasure"
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    axis: str = "fraction removed"
+    at: Callable[[tuple[int, int, int]], tuple[float, ...]] | None = None
+    summary: Literal["area", "mean"] = "area"
 
 
-def metric(name: str) -> Metric:
-    """A metric by its short name, or by the dotted path of a `Metric` value. ValueError lists the near names."""
+def metric(name: str, settings: Mapping[str, Any] | None = None) -> Metric:
+    """A metric by its short name, or by the dotted path of a `Metric` value or of a function that makes one.
+
+    settings: the function's own. ValueError lists the near names.
+    """
     if "." not in name and name not in names():
         close = difflib.get_close_matches(name, names(), n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""
         raise ValueError(f"there is no metric '{name}'; {hint}there are {', '.join(names())}")
-    found = resolve(name if "." in name else f"efface.metrics.{name}.{name}")
+    path = name if "." in name else f"efface.metrics.{name}.{name}"
+    found = resolve(path)
+    if _makes_metric(found):
+        call = Call(call=path, kwargs=dict(settings or {}))
+        call.check(())
+        found = call()
+    elif settings:
+        raise ValueError(f"metric '{name}' has no settings of its own, found {', '.join(settings)}")
     if not isinstance(found, Metric):
-        raise ValueError(f"'{name}' is a {type(found).__name__}, expected an efface.metrics.Metric")
+        raise ValueError(
+            f"'{name}' is a {type(found).__name__}, expected an efface.metrics.Metric or a function -> Metric"
+        )
     return found
+
+
+def _makes_metric(found: Any) -> bool:
+    return inspect.isfunction(found) and found is not metric and inspect.signature(found).return_annotation is Metric
+
+
+def own_settings(name: str) -> list[str]:
+    """The settings that a metric has besides those of every metric."""
+    try:
+        found = resolve(name if "." in name else f"efface.metrics.{name}.{name}")
+    except ValueError:
+        return []
+    return list(inspect.signature(found).parameters) if _makes_metric(found) else []
 
 
 def names() -> list[str]:
     """Short names: the files of this folder."""
-    return sorted(each.name for each in pkgutil.iter_modules([str(Path(__file__).parent)]) if each.name != "formula")
+    found = (each.name for each in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    return sorted(name for name in found if name != "formula" and not name.startswith("_"))
 
 
 def frozen_values(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
-    """Per image: whether it is classified right, the probability of the explained class, and how far it moved.
+    """Per image: whether it is classified right, probability of the explained class, and how far it moved.
 
-    The relative change is |p0 - p| / p0 in percent: a rise counts as damage too, and images of low confidence weigh
-    heavily. Source: the pixel perturbation of Khakzar et al. 2021's released code.
+    logit_ratio is the explained class's logit beside that on the whole image, NaN where that is not positive: a ratio
+    with it says nothing. drop is the probability lost; its mean over the points is AOPC.
+    relative_change is |p0 - p| / p0 in percent: a rise counts as damage too, and images of low confidence weigh
+    heavily.
+
+    Source: the logit ratio: Yang, Wang & Bilgic 2023 (DiffID); AOPC: Samek et al. 2015, equation 12
+    (arXiv:1509.06321); relative change: the pixel perturbation of Khakzar et al. 2021's released code.
     """
-    erased, clean = scores["erased"].values["probability"], scores["clean"].values["probability"]
-    before = np.maximum(clean.astype(np.float64), np.finfo(np.float32).tiny)
+    erased, clean = scores["erased"].values, scores["clean"].values
+    after, before = (each["probability"].astype(np.float64) for each in (erased, clean))
     return {
-        "accuracy": scores["erased"].values["correct"].astype(np.float64),
-        "probability": erased.astype(np.float64),
-        "relative_change": np.abs(clean.astype(np.float64) - erased) / before * 100,
+        "accuracy": erased["accuracy"].astype(np.float64),
+        "probability": erased["probability"].astype(np.float64),
+        "logit_ratio": logit_ratio(scores["erased"], scores["clean"]),
+        "drop": before - after,
+        "relative_change": np.abs(before - after) / np.maximum(before, np.finfo(np.float32).tiny) * 100,
     }
+
+
+def logit_ratio(erased: Score, clean: Score) -> np.ndarray:
+    """The explained class's logit beside that on the whole image; NaN where that is not positive."""
+    before = clean.values["logit"].astype(np.float64)
+    return np.where(before > 0, erased.values["logit"] / np.where(before > 0, before, 1), np.nan)

@@ -7,9 +7,10 @@ from efface.metrics.formula import Metric
 
 kar = Metric(
     probes=lambda point: {"erased": point.retrain("least_first")},
-    value=lambda scores: {"accuracy": scores["erased"].accuracy},
+    value=lambda scores: {"accuracy": scores["erased"].mean("accuracy")},
     better={"accuracy": "higher"},
     over="repeats",
+    family="retraining",
     says="The pixels that a map ranks lowest are erased in training and test images, and a network is trained anew "
     "on what is kept. A truthful map leaves that network good.",
 )

@@ -8,7 +8,13 @@ from efface.metrics.formula import Metric, frozen_values
 lerf = Metric(
     probes=lambda point: {"erased": point.perturb("least_first"), "clean": point.clean()},
     value=frozen_values,
-    better={"accuracy": "higher", "probability": "higher", "relative_change": "lower"},
+    better={
+        "accuracy": "higher",
+        "probability": "higher",
+        "logit_ratio": "higher",
+        "drop": "lower",
+        "relative_change": "lower",
+    },
     over="images",
     says="The pixels that a map ranks lowest are erased and the same network is asked again, untrained on such "
     "images. A truthful map leaves its score where it was.",

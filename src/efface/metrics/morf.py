@@ -8,7 +8,13 @@ from efface.metrics.formula import Metric, frozen_values
 morf = Metric(
     probes=lambda point: {"erased": point.perturb("most_first"), "clean": point.clean()},
     value=frozen_values,
-    better={"accuracy": "lower", "probability": "lower", "relative_change": "higher"},
+    better={
+        "accuracy": "lower",
+        "probability": "lower",
+        "logit_ratio": "lower",
+        "drop": "higher",
+        "relative_change": "higher",
+    },
     over="images",
     says="The pixels that a map ranks highest are erased and the same network is asked again, untrained on such "
     "images. A truthful map makes its score move early.",

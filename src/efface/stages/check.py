@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
+from efface.call import Call
 from efface.config import MethodEntry
 from efface.maps import finished, partial
 from efface.masking import for_unit
@@ -19,7 +20,7 @@ from efface.rows import take
 from efface.stages.extract import left, seed_text, splits
 from efface.stages.inputs import check_classes
 from efface.stages.learn import learnt_on_trial
-from efface.stages.measure import applies, cells, points
+from efface.stages.measure import applies, cells, points, unmet
 from efface.stages.progress import duration, say
 from efface.stages.run import Run
 
@@ -71,6 +72,7 @@ def preflight(run: Run) -> list[Trial]:
     for name, shape in ((name, shape) for trial in trials for name, shape in trial.shapes.items()):
         for line in _lost_channels(run, name, shape):
             say(f"warning: {line}")
+    problems += unmet(run)
     problems += _unfit_posts(run, {name: shape for trial in trials for name, shape in trial.shapes.items()})
     if problems:
         raise ValueError("\nefface: ".join(problems))
@@ -160,7 +162,7 @@ def _unfit_posts(run: Run, shapes: dict[str, tuple[int, ...]]) -> list[str]:
                 maps = torch.zeros(2, *shapes[view.maps])
                 for each in point.post:
                     maps = each(maps)
-                for_unit(maps, point.unit, run.data["test"].shape[0])
+                for_unit(maps, "pixel" if isinstance(point.unit, Call) else point.unit, run.data["test"].shape[0])
             except Exception as error:  # noqa: BLE001  a post may raise anything
                 problems.append(f"metrics.{entry.name}, {view.name}: {error}")
     return problems

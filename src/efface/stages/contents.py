@@ -96,7 +96,8 @@ def gallery(run: Run) -> Gallery | None:
     fraction = min(chosen, key=lambda f: abs(f - _GALLERY_FRACTION))
     maps, masked = {}, {}
     for view, store in stores.items():
-        entry = next((each for each in run.study.metrics if applies(run, each, view)), None)
+        erasing = [each for each in run.study.metrics if each.formula.axis == "fraction removed"]
+        entry = next((each for each in erasing or run.study.metrics if applies(run, each, view)), None)
         if entry is None:  # no metric reads this map
             continue
         point = point_of(run, entry, view, fraction)

@@ -17,10 +17,12 @@ from efface.execute import Failure
 from efface.maps import key as key_of
 from efface.metrics import Point
 from efface.results import Score
+from efface.source import code_digest
+from efface.stages.explain import explainer_of
 from efface.stages.extract import left
 from efface.stages.here import here, keep_trace
 from efface.stages.progress import bar, duration, say
-from efface.stages.provenance import engine, surroundings
+from efface.stages.provenance import ERASING, engine, surroundings
 from efface.stages.run import Run, View
 from efface.stats import Curve
 from efface.types import Seeds
@@ -45,10 +47,11 @@ class Measure:
         """The score, and the seconds it took."""
         started, run = time.monotonic(), here(self.study)
         maps = {split: run.store(name, split) for name, split in _reads(cell)}
-        checkpoint = checkpoint_of(run, cell) if not cell.probe.needs_network else None
         frozen = cell.probe.needs_network
+        explain = explainer_of(run, cell.view) if cell.view and asks_method(cell.probe) else None
         with contextlib.nullcontext() if frozen else run.scalars(cell.key) as log:
-            case = run.case(maps, network=frozen, checkpoint=checkpoint, cache=_RANKS, log=log)
+            case = run.case(maps, network=frozen, checkpoint=checkpoint_of(run, cell), cache=_RANKS, log=log)
+            case = dataclasses.replace(case, explain=explain)
             return cell.probe(case), time.monotonic() - started
 
 
@@ -56,7 +59,12 @@ _RANKS: dict[Any, Any] = {}
 
 
 def measure(run: Run) -> list[str]:
-    """Run what is not in the results yet and has its maps; sentences on what failed."""
+    """Run what is not in the results yet and has its maps; sentences on what failed.
+
+    ValueError: a metric asks for something that the data do not have.
+    """
+    if problems := unmet(run):
+        raise ValueError("\nefface: ".join(problems))
     missing = _missing(run)
     tasks = [cell for cell in cells(run) if cell.key not in run.results and not missing & _reads(cell)]
     if not tasks:
@@ -99,16 +107,29 @@ def applies(run: Run, entry: MetricEntry, view: View) -> bool:
     return entry.formula.over == "repeats" or not _is_redrawn(run, view)
 
 
-def fractions(run: Run, entry: MetricEntry) -> tuple[float, ...]:
-    """The fractions of a metric's curve, ascending, 0 always among them."""
-    chosen = entry.kwargs.fractions or entry.paper.fractions or run.study.fractions
-    return tuple(sorted({0.0, *chosen}))
+def unmet(run: Run) -> list[str]:
+    """Metrics that ask for what the data do not have."""
+    without = run.data["test"].masks is None
+    needing = [entry.name for entry in run.study.metrics if without and _asks_masks(run, entry)]
+    return [
+        f"metrics.{name}: needs the masks of the true object, which {run.study.data.call} does not give; "
+        "choose data that have them, such as efface.data.patches.patches, or drop this metric"
+        for name in needing
+    ]
+
+
+def across(run: Run, entry: MetricEntry) -> tuple[float, ...]:
+    """The points of a metric's curve, ascending; where they are fractions removed, 0 is always among them."""
+    formula, own = entry.formula, entry.kwargs.fractions
+    if formula.at is not None and own is None:
+        return formula.at(run.data["test"].shape)
+    return tuple(sorted({0.0, *(own or entry.paper.fractions or run.study.fractions)}))
 
 
 def points(run: Run, entry: MetricEntry, view: View) -> Iterator[Point]:
     """The points of a view's curve, repeat by repeat; the view's own post beats the metric's, that the study's."""
     for repeat in range(repeats(run, entry)):
-        for fraction in fractions(run, entry):
+        for fraction in across(run, entry):
             yield point_of(run, entry, view, fraction, repeat)
 
 
@@ -133,10 +154,10 @@ def checkpoint_of(run: Run, cell: Cell) -> Path:
 
 
 def _curves(run: Run, entry: MetricEntry, view: View) -> list[Curve]:
-    formula, across = entry.formula, fractions(run, entry)
+    formula, at = entry.formula, across(run, entry)
     table: dict[str, list[list[np.ndarray]]] = {name: [] for name in formula.better}
     for repeat in range(repeats(run, entry)):
-        found_here = [_value(run, entry, view, point_of(run, entry, view, fraction, repeat)) for fraction in across]
+        found_here = [_value(run, entry, view, point_of(run, entry, view, fraction, repeat)) for fraction in at]
         for name in formula.better:
             table[name].append([np.atleast_1d(value[name]) if value else np.array([np.nan]) for value in found_here])
     found = []
@@ -148,7 +169,21 @@ def _curves(run: Run, entry: MetricEntry, view: View) -> list[Curve]:
         ]
         values = np.concatenate(blocks).astype(np.float64)
         pairs = tuple(range(len(values)))
-        found.append(Curve(entry.name, name, view.name, across, values, formula.over, better, pairs, formula.says))
+        found.append(
+            Curve(
+                metric=entry.name,
+                score=name,
+                method=view.name,
+                at=at,
+                values=values,
+                over=formula.over,
+                better=better,
+                pairs=pairs,
+                says=formula.says,
+                axis=formula.axis,
+                summary=formula.summary,
+            )
+        )
     return found
 
 
@@ -168,7 +203,7 @@ def point_of(run: Run, entry: MetricEntry, view: View, fraction: float, repeat: 
 
 
 def _cell(run: Run, view: View, probe: Any) -> Cell:
-    of = view if probe.needs_map else None
+    of = view if probe.needs_map or asks_method(probe) else None
     what: dict[str, Any] = {
         "probe": probe.identity(),
         "data": run.data_digest,
@@ -177,9 +212,11 @@ def _cell(run: Run, view: View, probe: Any) -> Cell:
     }
     if probe.needs_network:
         what |= {"network": run.network_digest, "explain": run.study.explain}
-    else:
+    if not probe.needs_network or getattr(probe, "needs_fit", False):
         assert run.study.fit is not None
         what |= {"model": run.study.model.identity(), "fit": run.study.fit.identity()}
+    if (module := type(probe).__module__) not in ERASING:
+        what["source"] = code_digest(module)
     if of is not None:
         entry = next(each for each in run.entries() if of.maps in each.gives)
         read = ("test",) if probe.needs_network else ("train", "test")
@@ -233,6 +270,16 @@ def _missing(run: Run) -> set[tuple[str, str]]:
     """Maps whose extraction failed: what needs them waits, the rest is measured."""
     gives = {entry.name: entry.gives for entry in run.entries()}
     return {(name, task.split) for task in left(run) for name in gives[task.method]}
+
+
+def asks_method(probe: Any) -> bool:
+    """Whether a probe asks the method again."""
+    return getattr(probe, "needs_method", False)
+
+
+def _asks_masks(run: Run, entry: MetricEntry) -> bool:
+    first = point_of(run, entry, run.views()[0], across(run, entry)[-1])
+    return any(getattr(probe, "needs_masks", False) for probe in entry.formula.probes(first).values())
 
 
 def _is_redrawn(run: Run, view: View) -> bool:

@@ -12,7 +12,16 @@ import torch
 import efface
 from efface.source import code_digest
 
-ERASING = ("efface.probes", "efface.fit", "efface.feed", "efface.masking", "efface.draws")
+ERASING = (
+    "efface.probes.case",
+    "efface.probes.erase",
+    "efface.probes.score",
+    "efface.units",
+    "efface.fit",
+    "efface.feed",
+    "efface.masking",
+    "efface.draws",
+)
 EXPLAINING = ("efface.methods.contract", "efface.draws")
 
 

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from efface import draws, execute
 from efface.call import Call
+from efface.checkpoint import made_once
 from efface.config import MethodEntry, Study
 from efface.fit import Log, predict
 from efface.learnt import learnt_digest
@@ -257,7 +258,21 @@ class Run:
             advance=execute.advance,
             cache={} if cache is None else cache,
             log=log,
+            once=self._once,
         )
+
+    def _once(self, name: str, what: Any, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        study = self.study
+        depends = {
+            "what": what,
+            "data": self.data_digest,
+            "network": self.network_digest,
+            "model": study.model.identity(),
+            "fit": study.fit.identity() if study.fit is not None else None,
+            "seed": study.seed,
+            "engine": engine(),
+        }
+        return made_once(self.folder / "kept" / f"{name}-{key(depends)}.pt", make)
 
     @contextlib.contextmanager
     def scalars(self, name: str) -> Iterator[Log | None]:

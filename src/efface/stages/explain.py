@@ -1,0 +1,27 @@
+"""The methods of a study, called again by probes: on other images, other classes, another network."""
+
+import torch
+from torch import Tensor, nn
+
+from efface import draws
+from efface.methods.contract import Convention, attribute
+from efface.probes import Explain
+from efface.stages.extract import seed_text
+from efface.stages.learn import learnt
+from efface.stages.run import Run, View
+from efface.types import Explained, Images, Maps
+
+
+def explainer_of(run: Run, view: View) -> Explain:
+    """The method behind a view's maps. It draws for a row as it did when that row's map was extracted."""
+    entry = next(each for each in run.entries() if view.maps in each.gives)
+    method = Convention(entry.name, entry.call, entry.batched, entry.outputs, learnt(run, entry))
+    masks = run.data["test"].masks
+
+    def explain(network: nn.Module, images: Images, targets: Explained, rows: Tensor) -> Maps:
+        seeds = draws.seeds_of(seed_text(run, method, "test"), rows).to(images.device)
+        known = None if masks is None else masks[rows].to(images.device)
+        found = attribute(method, network, images, targets, seeds=seeds, rows=run.study.rows, masks=known)
+        return found[view.maps].to(images.device, torch.float32)
+
+    return explain
