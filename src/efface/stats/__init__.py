@@ -1,0 +1,32 @@
+"""What can be said about curves: intervals, paired tests, agreement of metrics, and maps that no score should judge."""
+
+from efface.stats.agreement import Agreement, image_agreement, krippendorff_alpha, metric_agreement
+from efface.stats.curve import Better, Curve, Over, areas
+from efface.stats.degenerate import Degeneracy, degeneracy
+from efface.stats.interval import Drawn, Interval, Summary, bootstrap, combine, interval, mean_intervals, summary
+from efface.stats.paired import Comparison, compare, difference, holm
+
+__all__ = [
+    "Agreement",
+    "Better",
+    "Comparison",
+    "Curve",
+    "Degeneracy",
+    "Drawn",
+    "Interval",
+    "Over",
+    "Summary",
+    "areas",
+    "bootstrap",
+    "combine",
+    "compare",
+    "degeneracy",
+    "difference",
+    "holm",
+    "image_agreement",
+    "interval",
+    "krippendorff_alpha",
+    "mean_intervals",
+    "metric_agreement",
+    "summary",
+]

@@ -1,0 +1,95 @@
+"""A method's curve on a metric, and its area."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+Better = Literal["higher", "lower", "none"]
+Over = Literal["repeats", "images"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One method's curve on one metric.
+
+    metric: its name in the study, such as "roar".
+    score: what the values are: "accuracy", "probability", "relative_change" (percent), ...
+    at: the points of the axis, ascending; one point for a metric that is one number.
+    values: a sample is a repeat (retrained) or an image (frozen network); NaN only where a value is not there yet.
+    over: what the samples are.
+    better: which way a truthful map moves the curve; "none" where the metric describes and does not judge.
+    pairs: seeds of the repeats or row numbers of the images; two curves are compared where these agree.
+    says: a sentence or two on what the metric erases and what a truthful map does.
+    summary: what stands for a curve in a table: the area under it, or the mean of its points, each counting alike.
+    axis: what `at` counts, such as "fraction removed", "patches removed", "layers randomised"; "" for one number.
+    summary: what stands for a curve in one number: the area under it, or the mean of its points.
+    """
+
+    metric: str
+    score: str
+    method: str
+    at: tuple[float, ...]
+    values: Float[np.ndarray, "samples points"]
+    over: Over
+    better: Better
+    pairs: tuple[int, ...] = ()
+    says: str = ""
+    axis: str = "fraction removed"
+    summary: Literal["area", "mean"] = "area"
+
+    def __post_init__(self) -> None:
+        samples, columns = self.values.shape
+        where = f"curve {self.metric}/{self.score}/{self.method}"
+        if columns != len(self.at):
+            raise ValueError(f"{where}: values have {columns} columns for {len(self.at)} points; give one each")
+        if not self.at or not np.all(np.isfinite(self.at)) or np.any(np.diff(self.at) <= 0):
+            raise ValueError(f"{where}: points {self.at} must be finite and ascend; sort them and name each once")
+        if self.pairs and (len(self.pairs) != samples or len(set(self.pairs)) != samples):
+            raise ValueError(f"{where}: {len(self.pairs)} pairs for {samples} samples; give each sample one of its own")
+
+
+def areas(curve: Curve) -> Float[np.ndarray, " samples"]:
+    """One number for each sample's curve, of the height of its values: the area under it, or the mean of its points.
+
+    The area is the trapezoid rule's, divided by the span of the axis. The value itself where the curve is one point.
+    NaN for a sample of which a point is not there yet.
+    """
+    values = curve.values.astype(np.float64)
+    if curve.summary == "mean" or len(curve.at) == 1:
+        return values.mean(axis=1)
+    return np.asarray(np.trapezoid(values, curve.at, axis=1)) / (curve.at[-1] - curve.at[0])
+
+
+def measure_of(curve: Curve) -> tuple[str, str, tuple[float, ...], Over, Better, str]:
+    """What a curve measures: curves in which all of this agrees can be compared."""
+    return curve.metric, curve.score, curve.at, curve.over, curve.better, curve.summary
+
+
+def table(curves: Sequence[Curve]) -> tuple[tuple[int, ...], Float[np.ndarray, "rows methods"]]:
+    """The rows of any of the curves, ascending, and each curve's areas there; NaN where it has none.
+
+    ValueError where the curves measure different things, one method comes twice, or samples have no names.
+    """
+    first = curves[0]
+    for curve in curves:
+        if measure_of(curve) != measure_of(first):
+            raise ValueError(
+                f"curves {measure_of(first)} of {first.method} and {measure_of(curve)} of {curve.method} measure "
+                "different things; compare curves of one metric and score"
+            )
+        if len(curve.values) and not curve.pairs:
+            raise ValueError(
+                f"curve {curve.metric}/{curve.score}/{curve.method}: its {len(curve.values)} samples have no names to "
+                "be paired by; give `pairs`, the seeds of the repeats or the row numbers of the images"
+            )
+    methods = [curve.method for curve in curves]
+    if len(set(methods)) < len(methods):
+        raise ValueError(f"{first.metric}/{first.score}: a method has two curves among {methods}; name each once")
+    rows = sorted({row for curve in curves for row in curve.pairs})
+    found = np.full((len(rows), len(curves)), np.nan)
+    for column, curve in enumerate(curves):
+        found[np.searchsorted(rows, curve.pairs), column] = areas(curve)
+    return tuple(rows), found
