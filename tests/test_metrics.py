@@ -1,5 +1,6 @@
 """Metrics: formulas against hand-made scores, shared probes, and a user's own metric in a study."""
 
+import inspect
 import itertools
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import torch
 import yaml
 from torch import nn
 
-from efface.call import Call
+from efface.call import Call, resolve
 from efface.config import check, dump
 from efface.metrics import Metric, Point, metric, names, own_settings
 from efface.metrics.diffroar import diffroar
@@ -121,9 +122,11 @@ def test_every_file_is_a_metric_of_its_name():
     assert {"roar", "kar", "diffroar", "morf", "lerf"} <= set(names())
     assert "formula" not in names()
     for name in names():
-        assert isinstance(metric(name), Metric)
-        assert metric(f"efface.metrics.{name}.{name}") is metric(name)
-        assert metric(name).says.endswith(".")
+        found, path = metric(name), f"efface.metrics.{name}.{name}"
+        assert isinstance(found, Metric)
+        assert metric(path).better == found.better  # the same value, or one made anew by the same function
+        assert metric(path) is found or inspect.isfunction(resolve(path))
+        assert found.says.endswith(".")
 
 
 def answers(*, right: bool = True, times: int = 1) -> Metric:

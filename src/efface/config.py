@@ -282,10 +282,10 @@ def _disagreements(tree: Any) -> list[str]:
             )
     for each in metrics if not tree.get("fit") else ():
         try:
-            retrains = metric(str(each.get("metric") or each.get("name"))).over == "repeats"
+            found = metric(str(each.get("metric") or each.get("name")))
         except ValueError:  # said elsewhere
             continue
-        if retrains:
+        if found.over == "repeats" or found.needs_fit:
             name = each.get("name")
             problems.append(
                 f"metrics.{name}: retrains the network, but the study has no 'fit'; add it, or drop the metric"

@@ -78,6 +78,7 @@ class Metric:
     of the study do not count and `at` gives the points.
     at: the points for images of c h w, ascending; or those of the study.
     summary: what stands for a curve in the tables: the area under it by the trapezoid rule, or the mean of its points.
+    needs_fit: whether it trains with the study's `fit` although its samples are images; `repeats` always do.
     """
 
     probes: Callable[[Point], Mapping[str, Any]]
@@ -90,6 +91,7 @@ class Metric:
     axis: str = "fraction removed"
     at: Callable[[tuple[int, int, int]], tuple[float, ...]] | None = None
     summary: Literal["area", "mean"] = "area"
+    needs_fit: bool = False
 
 
 def metric(name: str, settings: Mapping[str, Any] | None = None) -> Metric:

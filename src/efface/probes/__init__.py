@@ -5,13 +5,14 @@ Any frozen dataclass that is callable with the case and has these is a probe; th
 needs_map: it reads the maps of a view; without, all views share its score.
 needs_network: it scores the given network; without, it trains with the study's `fit`, on the maps of both splits.
 needs_method: (may be left out) it asks the method again, through `case.explain`.
+needs_fit: (may be left out) it trains with the study's `fit`, too; its metric says so with `needs_fit`.
 needs_masks: (may be left out) it reads the true objects' masks, which not all data have.
 costs(case_rows, fit): its work in forward rows; `case.advance` reports as many while it runs.
 identity(): what its number depends on, as plain values.
 """
 
 from efface.probes.case import Case, Explain, block_of, image_mean
-from efface.probes.erase import Erasure, erased, erased_feed, ranks_of
+from efface.probes.erase import Erasure, erased, erased_feed, fill_of, ranks_of
 from efface.probes.score import Perturb, Retrain
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "block_of",
     "erased",
     "erased_feed",
+    "fill_of",
     "image_mean",
     "ranks_of",
 ]

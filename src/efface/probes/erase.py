@@ -109,6 +109,15 @@ def ranks_of(
     return spread(rank(group_means(for_unit(maps, "pixel", channels), labels), ties), labels)
 
 
+def fill_of(case: Case, split: str, imputer: Call, rows: Tensor) -> Imputer:
+    """The fill of these rows' images, with all that it may ask for: channel means, and seeds of the images."""
+    mean = case.mean.to(case.device)
+    if not imputer.wants("seeds"):
+        return lambda images, mask: imputer(images, mask, mean=mean)
+    seeds = draws.seeds_of(f"{case.seed} {split} fill", rows).to(case.device)
+    return lambda images, mask: imputer(images, mask, mean=mean, seeds=seeds)
+
+
 def _prepare(case: Case, split: str, erasure: Erasure, store: MapStore | None, width: int, first_draw: int) -> Prepare:
     """Ranks (or maps, where `store` is given: they are ranked here) and images become erased, padded, 8-bit images."""
 
@@ -149,14 +158,9 @@ def _outline(images: Images, gone: Tensor | None) -> Images:
 
 
 def _imputer(case: Case, split: str, erasure: Erasure, rows: Tensor) -> Imputer:
-    """The fill, with all that it may ask for: channel means, and seeds of the images."""
     if erasure.shown == "mask":
         return lambda images, _mask: torch.zeros_like(images)
-    call, mean = erasure.imputer, case.mean.to(case.device)
-    if not call.wants("seeds"):
-        return lambda images, mask: call(images, mask, mean=mean)
-    seeds = draws.seeds_of(f"{case.seed} {split} fill", rows).to(case.device)
-    return lambda images, mask: call(images, mask, mean=mean, seeds=seeds)
+    return fill_of(case, split, erasure.imputer, rows)
 
 
 def _kept_ranks(case: Case, split: str, store: MapStore, erasure: Erasure) -> Ranks:
