@@ -3,7 +3,17 @@
 from efface.stats.agreement import Agreement, image_agreement, krippendorff_alpha, metric_agreement
 from efface.stats.curve import Better, Curve, Over, areas
 from efface.stats.degenerate import Degeneracy, degeneracy
-from efface.stats.interval import Drawn, Interval, Summary, bootstrap, combine, interval, mean_intervals, summary
+from efface.stats.interval import (
+    Drawn,
+    Interval,
+    Summary,
+    bootstrap,
+    combine,
+    interval,
+    mean_intervals,
+    summaries,
+    summary,
+)
 from efface.stats.paired import Comparison, compare, difference, holm
 
 __all__ = [
@@ -28,5 +38,6 @@ __all__ = [
     "krippendorff_alpha",
     "mean_intervals",
     "metric_agreement",
+    "summaries",
     "summary",
 ]

@@ -45,7 +45,7 @@ class Degeneracy:
     @property
     def constant_share(self) -> float:
         """Of the maps, those that rank nothing."""
-        return _share(self.constant, self.maps)
+        return _share(float(self.constant), self.maps)
 
     @property
     def level_share(self) -> float:
@@ -60,7 +60,7 @@ class Degeneracy:
     @property
     def blind_share(self) -> float:
         """Of the maps compared, those that are the same for another class; NaN where none were."""
-        return _share(self.blind, self.paired)
+        return _share(float(self.blind), self.paired)
 
     @property
     def spread(self) -> float:
@@ -98,7 +98,7 @@ class Degeneracy:
         return tuple(found)
 
 
-def degeneracy(blocks: Iterable[Maps], others: Iterable[Maps] | None = None, tolerance: float = 1e-5) -> Degeneracy:
+def degeneracy(blocks: Iterable[Tensor], others: Iterable[Tensor] | None = None, tolerance: float = 1e-5) -> Degeneracy:
     """What is wrong with maps that come in blocks: the same for any blocks, with one block in memory at a time.
 
     blocks: the maps of one method, some images at a time.
@@ -137,7 +137,7 @@ NOTHING = Degeneracy(0, 0, 0, 0, 0, 0.0, 0, 0.0, 0, 0, None, None)
 """No maps yet."""
 
 
-def _together(blocks: Iterable[Maps], others: Iterable[Maps]) -> Iterator[tuple[Maps, Maps]]:
+def _together(blocks: Iterable[Tensor], others: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     for maps, other in itertools.zip_longest(blocks, others):
         if maps is None or other is None or other.shape != maps.shape:
             shapes = ["nothing" if each is None else tuple(each.shape) for each in (maps, other)]

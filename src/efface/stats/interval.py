@@ -1,5 +1,6 @@
 """Means with their intervals: Student's t over few repeats, the bootstrap over many images."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -107,8 +108,25 @@ def summary(curve: Curve, level: float = 0.95) -> Summary:
 
     level: as in `interval`.
     """
-    area, *points = mean_intervals(np.column_stack([areas(curve), curve.values.astype(np.float64)]), curve.over, level)
-    return Summary(area, tuple(points), "bootstrap" if bootstrapped(curve.over, area.n) else "t")
+    return summaries([curve], level)[0]
+
+
+def summaries(curves: Sequence[Curve], level: float = 0.95) -> tuple[Summary, ...]:
+    """The summary of each curve. Much faster than one by one: curves on as many images are resampled together.
+
+    level: as in `interval`.
+    """
+    tables = [np.column_stack([areas(curve), curve.values.astype(np.float64)]) for curve in curves]
+    groups: dict[tuple[Over, int], list[int]] = {}
+    for i, curve in enumerate(curves):
+        groups.setdefault((curve.over, len(curve.values)), []).append(i)
+    found: dict[int, Summary] = {}
+    for (over, _), members in groups.items():
+        intervals = iter(mean_intervals(np.hstack([tables[i] for i in members]), over, level))
+        for i in members:
+            area, *points = itertools.islice(intervals, tables[i].shape[1])
+            found[i] = Summary(area, tuple(points), "bootstrap" if bootstrapped(over, area.n) else "t")
+    return tuple(found[i] for i in range(len(curves)))
 
 
 def combine(draws: Sequence[Curve], method: str) -> Drawn:
