@@ -1,0 +1,173 @@
+"""Many linear interpolations at once: multigrid on the removed pixels of a batch, any mask, any device.
+
+A removed pixel is the weighted mean of its neighbours, 2 for an edge and 1 for a corner: a graph's Laplacian, with the
+kept pixels as its boundary. Each coarser grid keeps every second pixel; between them a correction is bilinear, cut to
+the removed pixels, and the coarser equations follow from that (Galerkin), so they know of every single kept pixel.
+Whatever is computed is elementwise or a sum of fixed order: an image's answer is the same in any batch.
+
+Source: Trottenberg, Oosterlee & Schüller 2001, Multigrid, sections 2.4 and 7.7.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+_OFFSETS = tuple((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1))
+_DIRECT = 64  # unknowns at which a grid is solved by its inverse instead of a coarser grid
+_BEST = 0.2  # a cycle is trusted to leave no less of the error than this; measured on many masks: 0.05 to 0.4
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One level: its equations and what smooths them.
+
+    inside: 1 where there is an unknown.
+    damped: what a residual is multiplied by in one Jacobi step; 0 where there is no unknown.
+    stencil: the nine coefficients of each unknown's equation; without it, those of the image itself.
+    total: of the image itself, the sum of the weights of each pixel's neighbours.
+    inverse: of the coarsest grid, all of it.
+    """
+
+    inside: Float[Tensor, "n 1 h w"]
+    damped: Float[Tensor, "n 1 h w"]
+    stencil: Float[Tensor, "n 9 h w"] | None = None
+    total: Float[Tensor, "1 1 h w"] | None = None
+    inverse: Float[Tensor, "n 1 hw hw"] | None = None
+
+
+def interpolate(
+    start: Float[Tensor, "n c h w"],
+    removed: Bool[Tensor, "n h w"],
+    total: Float[Tensor, "1 1 h w"],
+    *,
+    tolerance: float,
+    cycles: int = 60,
+) -> tuple[Float[Tensor, "n c h w"], Bool[Tensor, " n"]]:
+    """The weighted mean of its neighbours for each removed pixel, float64, and which images came within the tolerance.
+
+    start: the images, with a first guess in place of what is removed; each has a kept pixel.
+    total: sum of the weights of each pixel's neighbours, as `neighbours` of ones: less at the image's border.
+    tolerance: largest error of a pixel, as the last two corrections tell it.
+    cycles: at most so many are tried; an image that is done stays as it is.
+    """
+    images = start.double()
+    where, total = removed[:, None], total.double()
+    grids = _grids(removed, total.float())
+    going = torch.ones(len(images), dtype=torch.bool, device=images.device)
+    before = torch.full((len(images),), torch.inf, device=images.device)
+    for _ in range(cycles):
+        residual = neighbours(images).addcmul_(total, images, value=-1)
+        correction = _cycle(grids, residual.float().mul_(grids[0].inside), 0)
+        if len(images) > 1:
+            correction.mul_(going[:, None, None, None])
+        images += correction
+        size = correction.abs().amax((1, 2, 3))
+        rate = (size / before.clamp_min(1e-30)).clamp(_BEST, 0.99)
+        going &= ~(size * rate <= tolerance * (1 - rate))
+        before = size
+        if not going.any():
+            break
+    return torch.where(where, images, start.double()), ~going & images.isfinite().all((1, 2, 3))
+
+
+def neighbours(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """Sum of the eight neighbours, edges twice: [1 2 1] along both axes, less 4 times the pixel itself."""
+    wide = F.pad(images, (1, 1, 1, 1))
+    for axis in (2, 2, 3, 3):
+        size = wide.shape[axis] - 1
+        wide = wide.narrow(axis, 0, size) + wide.narrow(axis, 1, size)
+    return wide.sub_(images, alpha=4)
+
+
+def _grids(removed: Bool[Tensor, "n h w"], total: Float[Tensor, "1 1 h w"]) -> list[Grid]:
+    """From the image itself to a grid that is small enough to be inverted."""
+    inside = removed[:, None].float()
+    # 1 damps the short waves of this stencil best; along a single line 2/3 does
+    damping = 2 / 3 if min(removed.shape[1:]) == 1 else 1.0
+    grids = [Grid(inside, damping * inside / total.clamp_min(1), total=total)]
+    while inside[0].numel() > _DIRECT:
+        inside = (_coarser(inside) > 0).float()
+        stencil = _galerkin(grids[-1], inside)
+        # a grid may have unknowns too many, then the row's sum bounds what a step may do
+        diagonal = torch.maximum(stencil[:, 4:5], stencil.abs().sum(1, keepdim=True) / 2)
+        grids.append(Grid(inside, torch.where(inside > 0, damping / diagonal, 0.0), stencil))
+    grids[-1] = _inverted(grids[-1])
+    return grids
+
+
+def _galerkin(fine: Grid, inside: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 9 h w"]:
+    """The coarser grid's equations: what an unknown does to its neighbours, in nine sets of unknowns far apart."""
+    h, w = inside.shape[2:]
+    rows, columns = (torch.arange(size, device=inside.device) % 3 for size in (h, w))
+    kind = 3 * rows[:, None] + columns
+    single = (kind == torch.arange(9, device=inside.device)[:, None, None]) * inside
+    finer = _finer(single, fine.inside.shape).mul_(fine.inside)
+    answer = _coarser(_residual(fine, None, finer)).neg_()
+    kinds = torch.stack([3 * ((rows + i) % 3)[:, None] + (columns + j) % 3 for i, j in _OFFSETS])
+    return answer.gather(1, kinds.expand_as(answer))
+
+
+def _inverted(grid: Grid) -> Grid:
+    count = grid.inside[0].numel()
+    unit = torch.eye(count, device=grid.inside.device).reshape(1, count, *grid.inside.shape[2:]) * grid.inside
+    matrix = -_residual(grid, None, unit).flatten(2).double()
+    diagonal = matrix.diagonal(dim1=1, dim2=2)
+    # unknowns too many leave the matrix singular: 1e-5 of its diagonal does no harm to a correction
+    diagonal += torch.where(diagonal > 0, 1e-5 * diagonal, 1.0)
+    inside = grid.inside.flatten(2)
+    inverse = torch.linalg.inv(matrix).float() * inside * inside.mT
+    return Grid(grid.inside, grid.damped, grid.stencil, grid.total, inverse[:, None])
+
+
+def _cycle(grids: list[Grid], residual: Tensor, level: int) -> Tensor:
+    """A correction: a step of Jacobi, the coarser grids' correction, another step."""
+    grid = grids[level]
+    if grid.inverse is not None:
+        return (grid.inverse * residual.flatten(2)[:, :, None]).sum(3).reshape(residual.shape)
+    correction = grid.damped * residual
+    coarse = _cycle(grids, _coarser(_residual(grid, residual, correction)), level + 1)
+    correction.addcmul_(_finer(coarse, residual.shape), grid.inside)
+    return correction.addcmul_(grid.damped, _residual(grid, residual, correction))
+
+
+def _residual(grid: Grid, target: Tensor | None, values: Tensor) -> Tensor:
+    """What is left of the target (0 without one) when the values are put into the equations."""
+    if grid.total is not None:
+        left = neighbours(values).addcmul_(grid.total, values, value=-1)
+        return (left if target is None else left.add_(target)).mul_(grid.inside)
+    assert grid.stencil is not None
+    h, w = values.shape[2:]
+    wide = F.pad(values, (1, 1, 1, 1))
+    left = torch.zeros_like(values) if target is None else target.clone()
+    for k, (i, j) in enumerate(_OFFSETS):
+        left.addcmul_(grid.stencil[:, k : k + 1], wide[..., 1 + i : 1 + i + h, 1 + j : 1 + j + w], value=-1)
+    return left
+
+
+def _finer(coarse: Tensor, shape: torch.Size) -> Tensor:
+    """Bilinear: every second pixel is a coarse one; the last one may lie beyond the border."""
+    h, w = shape[2:]
+    rows = coarse.new_empty(*coarse.shape[:2], h, coarse.shape[3])
+    rows[:, :, ::2] = coarse[:, :, : h - h // 2]
+    torch.add(coarse[:, :, : h // 2], coarse[:, :, 1 : h // 2 + 1], out=rows[:, :, 1::2]).mul_(0.5)
+    fine = coarse.new_empty(*coarse.shape[:2], h, w)
+    fine[..., ::2] = rows[..., : w - w // 2]
+    torch.add(rows[..., : w // 2], rows[..., 1 : w // 2 + 1], out=fine[..., 1::2]).mul_(0.5)
+    return fine
+
+
+def _coarser(fine: Tensor) -> Tensor:
+    """The transpose of `_finer`."""
+    h, w = fine.shape[2:]
+    columns = fine.new_zeros(*fine.shape[:3], w // 2 + 1)
+    columns[..., : w - w // 2] = fine[..., ::2]
+    columns[..., : w // 2].add_(fine[..., 1::2], alpha=0.5)
+    columns[..., 1:].add_(fine[..., 1::2], alpha=0.5)
+    coarse = fine.new_zeros(*fine.shape[:2], h // 2 + 1, w // 2 + 1)
+    coarse[:, :, : h - h // 2] = columns[:, :, ::2]
+    coarse[:, :, : h // 2].add_(columns[:, :, 1::2], alpha=0.5)
+    coarse[:, :, 1:].add_(columns[:, :, 1::2], alpha=0.5)
+    return coarse
