@@ -1,0 +1,140 @@
+"""Degradation: the explained class's probability while whole patches go, the most relevant first."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from efface.call import Call
+from efface.fit import Fit
+from efface.masking import to_float
+from efface.metrics._orders import gap, value_of
+from efface.metrics.formula import Metric, Point
+from efface.probes import Case, Erasure, Perturb
+from efface.results import Score
+from efface.rows import take
+from efface.types import Order
+
+_WAYS: tuple[Literal["most_first", "least_first", "random"], ...] = ("most_first", "least_first", "random")
+
+
+def degradation(*, size: int = 9, patches: int = 100, step: int = 1) -> Metric:
+    """Probability of the explained class after 0, 1, ... patches went flat, in three orders.
+
+    Of each image and point k: `probability` without the k most relevant patches and `drop`, what it lost by that, whose
+    mean over the points is AOPC; the probability without the k least relevant ones and without k random ones; and
+    `gain`, LeRF - MoRF. A patch is as relevant as its pixels are on average, and turns to its own mean colour. A curve
+    is summed up by the mean of its points.
+
+    size: pixels along a patch, 1 or more; the last row and column are smaller where it does not divide the image.
+    patches: how many go at most, 1 or more; never more than an image has.
+    step: how many go from one point to the next; each point costs three forward passes of the test images, one of
+        them, in random order, for all methods together.
+
+    Source: Schwarzenberg & Castle 2020 (Pattern-guided integrated gradients), the degradation experiment of the
+    released code; AOPC: Samek et al. 2015, equation 12 (arXiv:1509.06321).
+    Differs: point k removes the k first patches in all channels, where that code leaves the very first in place and
+    channels below zero untouched.
+    """
+    for name, value in (("size", size), ("patches", patches), ("step", step)):
+        if value < 1:
+            raise ValueError(f"degradation: {name} is {value}, expected 1 or more; change it")
+
+    def at(shape: tuple[int, int, int]) -> tuple[float, ...]:
+        _, h, w = shape
+        most = min(patches, math.ceil(h / size) * math.ceil(w / size))
+        return tuple(float(each) for each in range(0, most + 1, step))
+
+    return Metric(
+        probes=_probes,
+        value=_values,
+        better={
+            "probability": "lower",
+            "drop": "higher",
+            "gain": "higher",
+            "probability_least_first": "higher",
+            "probability_random": "none",
+        },
+        over="images",
+        defaults={
+            "imputer": {"call": "efface.impute.patch_mean", "kwargs": {"size": size}},
+            "unit": {"call": "efface.units.patch", "kwargs": {"size": size}},
+        },
+        axis="patches removed",
+        at=at,
+        summary="mean",
+        says="Whole patches are painted over with their own mean colour, those that a map ranks highest first. With a "
+        "truthful map the probability of the explained class falls within a few patches.",
+    )
+
+
+@dataclass(frozen=True)
+class Degrade:
+    """Score the given network on test images without so many of their patches (or groups of any other unit)."""
+
+    order: Order | Literal["random"]
+    patches: int
+    imputer: Call
+    post: tuple[Call, ...]
+    unit: Literal["pixel", "feature"] | Call
+
+    needs_network = True
+
+    @property
+    def needs_map(self) -> bool:
+        return self.order != "random"
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Forward rows."""
+        return float(case_rows["test"])
+
+    def identity(self) -> dict[str, Any]:
+        return {"probe": "degrade", "patches": self.patches} | self._erasure(0.5).identity()
+
+    def __call__(self, case: Case) -> Score:
+        return Perturb(self._erasure(min(1.0, self.patches / self._whole(case))))(case)
+
+    def _erasure(self, fraction: float) -> Erasure:
+        return Erasure(self.order, fraction, self.imputer, self.post, self.unit)
+
+    def _whole(self, case: Case) -> int:
+        """How many groups an image has."""
+        c, h, w = case.data["test"].shape
+        if not isinstance(self.unit, Call):
+            return h * w if self.unit == "pixel" else c * h * w
+        few = to_float(take(case.data["test"].images, torch.arange(min(8, len(case.data["test"])))))
+        counts = {int(labels.max()) + 1 for labels in self.unit(few)}
+        if len(counts) > 1:
+            raise ValueError(
+                f"degradation: unit {self.unit.call} gives images between {min(counts)} and {max(counts)} groups, "
+                "expected as many in each, since it counts them; take efface.units.patch, or metric morf"
+            )
+        return counts.pop()
+
+
+def _probes(point: Point) -> dict[str, Any]:
+    if point.fraction != int(point.fraction):
+        raise ValueError(
+            f"degradation: fractions hold {point.fraction}, but it counts patches; set 'patches' and 'step' instead"
+        )
+    found: dict[str, Any] = {"clean": point.clean()}
+    for order in _WAYS:
+        post = () if order == "random" else point.post
+        found[order] = (
+            Degrade(order, int(point.fraction), point.imputer, post, point.unit) if point.fraction else point.clean()
+        )
+    return found
+
+
+def _values(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
+    after = {order: value_of(scores, order, "probability") for order in _WAYS}
+    return {
+        "probability": after["most_first"],
+        "drop": scores["clean"].values["probability"].astype(np.float64) - after["most_first"],
+        "gain": gap(scores, "least_first", "most_first", "probability"),
+        "probability_least_first": after["least_first"],
+        "probability_random": after["random"],
+    }

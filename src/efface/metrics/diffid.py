@@ -1,0 +1,53 @@
+"""DiffID: what stays without the least relevant pixels, less what stays without the most relevant ones."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from efface.metrics._orders import gap, ways
+from efface.metrics.formula import Metric, logit_ratio
+from efface.results import Score
+
+FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def diffid(*, elementwise: bool = False) -> Metric:
+    """LeRF less MoRF of accuracy, logit ratio and probability, each fill the mean of what is kept.
+
+    Of each image and point, for accuracy, for the explained class's logit beside that of the whole image, and for its
+    probability: the value after LeRF ("insertion" in the paper: the most relevant pixels are what is kept), less that
+    after MoRF ("deletion"). 0 on average for a random map. A curve is summed up by the mean of its points.
+
+    elementwise: rank and remove single channel values (all channels of a pixel are tied where the map has one), and
+        fill with one mean over all kept values, as the original does; otherwise pixels, with a mean for each channel.
+    `fractions` (0.1 to 0.9): each costs two forward passes of the test images.
+
+    Source: Yang, Akhtar, Wen & Mian, ICLR 2023, "Re-calibrating feature attributions for model interpretation".
+    Differs: no logit ratio for an image whose clean logit is not positive, where the original's flips its sign; the
+    class is the explained one (the true one with `explain: true`); ties by a shuffle; means are taken in [0, 1], not
+    after normalisation.
+    """
+    fill: Any = (
+        {"call": "efface.impute.kept_mean", "kwargs": {"over": "image"}} if elementwise else "efface.impute.kept_mean"
+    )
+    return Metric(
+        probes=lambda point: ways(point, "most_first", "least_first") | {"clean": point.clean()},
+        value=_differences,
+        better={"accuracy": "higher", "logit_ratio": "higher", "probability": "higher"},
+        over="images",
+        defaults={"imputer": fill, "unit": "feature" if elementwise else "pixel", "fractions": FRACTIONS},
+        at=lambda _: FRACTIONS,
+        summary="mean",
+        says="The given network on images that keep what a map ranks highest, less the same on images that lose it. "
+        "What any removal costs is in both and cancels; a random map scores 0 and a truthful one above it.",
+    )
+
+
+def _differences(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
+    ratios = [logit_ratio(scores[order], scores["clean"]) for order in ("least_first", "most_first")]
+    return {
+        "accuracy": gap(scores, "least_first", "most_first", "accuracy"),
+        "logit_ratio": ratios[0] - ratios[1],
+        "probability": gap(scores, "least_first", "most_first", "probability"),
+    }

@@ -1,0 +1,34 @@
+"""Pixel perturbation: accuracy without the least relevant pixels, from 1 % to all of them on a logarithmic scale.
+
+Of each image and point: whether it is classified right without its least relevant pixels, and, the mirror image,
+without its most relevant ones; each time exactly floor(fraction * pixels) of them.
+
+Settings of its own: none. `fractions`: 25, from 0.01 to 1, evenly spaced in their logarithm, and 0; each costs two
+forward passes of the test images. `imputer`: 0.5 in all channels, as the code; the paper says the image's mean, which
+is efface.impute.image_mean.
+
+Source: Srinivas & Fleuret 2021 (Rethinking the role of gradient-based attribution methods, arXiv:2006.09128).
+Differs: removes k pixels, where the code removes k - 1, so that all are gone at 1; ties by a shuffle. Its score of a
+pixel, the standard deviation over channels, is `post: [efface.post.channel_std]`.
+"""
+
+import numpy as np
+
+from efface.metrics._orders import value_of, ways
+from efface.metrics.formula import Metric
+
+pixel_perturb = Metric(
+    probes=lambda point: ways(point, "least_first", "most_first"),
+    value=lambda scores: {
+        "accuracy": value_of(scores, "least_first", "accuracy"),
+        "accuracy_most_first": value_of(scores, "most_first", "accuracy"),
+    },
+    better={"accuracy": "higher", "accuracy_most_first": "lower"},
+    over="images",
+    defaults={
+        "imputer": {"call": "efface.impute.constant", "kwargs": {"value": 0.5}},
+        "fractions": tuple(np.logspace(-2, 0, 25).tolist()),
+    },
+    says="The pixels that a map ranks lowest turn grey, from one in a hundred to all. With a truthful map images are "
+    "still classified right when most of them is gone; in the mirror order, most relevant first, they soon are not.",
+)

@@ -1,0 +1,48 @@
+"""ROAD, remove and debias: MoRF and LeRF with a fill that hides what was removed, and no retraining.
+
+Of each image and point: whether it is classified right, and the explained class's probability, after MoRF and after
+LeRF, and combined = (LeRF - MoRF) / 2.
+
+Settings of its own: none. `imputer`: noisy linear imputation, by far the larger part of the cost on large images.
+`fractions`: the paper's. Each costs two forward passes of the test images.
+
+Source: Rong et al. 2022 (arXiv:2202.00449); combined as in Gildenblat's pytorch-grad-cam.
+Differs: ties by a shuffle of each image's own seed, where the code adds one noise map to all images; `fraction` is
+always the part removed, where its LeRF counts what is kept.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from efface.metrics._orders import gap, value_of, ways
+from efface.metrics.formula import Metric
+from efface.results import Score
+
+
+def _values(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
+    found = {}
+    for name, combined in (("accuracy", "combined"), ("probability", "probability_combined")):
+        found[combined] = gap(scores, "least_first", "most_first", name) / 2
+        found[f"{name}_most_first"] = value_of(scores, "most_first", name)
+        found[f"{name}_least_first"] = value_of(scores, "least_first", name)
+    return found
+
+
+road = Metric(
+    probes=lambda point: ways(point, "most_first", "least_first"),
+    value=_values,
+    better={
+        "combined": "higher",
+        "accuracy_most_first": "lower",
+        "accuracy_least_first": "higher",
+        "probability_combined": "higher",
+        "probability_most_first": "lower",
+        "probability_least_first": "higher",
+    },
+    over="images",
+    defaults={"imputer": "efface.impute.noisy_linear", "fractions": (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)},
+    says="Removed pixels are filled from their neighbours, with a little noise, so that neither a foreign colour nor "
+    "the outline of what is gone speaks for a class. Without the pixels that a truthful map ranks highest accuracy "
+    "falls early, without those it ranks lowest late; combined is half the difference.",
+)
