@@ -3,7 +3,7 @@
 from efface.stats.agreement import Agreement, image_agreement, krippendorff_alpha, metric_agreement
 from efface.stats.curve import Better, Curve, Over, areas
 from efface.stats.degenerate import Degeneracy, degeneracy
-from efface.stats.interval import (
+from efface.stats.means import (
     Drawn,
     Interval,
     Summary,

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from efface.stats.curve import Curve, table
-from efface.stats.interval import resampled
+from efface.stats.means import resampled
 
 RESAMPLES = 1000
 _SAME = 2.0**-40  # of the largest mean: rounding errors must not rank what is equal

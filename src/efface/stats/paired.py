@@ -10,7 +10,7 @@ from jaxtyping import Float
 from scipy.special import stdtr
 
 from efface.stats.curve import Better, Curve, Over, areas, table
-from efface.stats.interval import Interval, interval, mean_intervals
+from efface.stats.means import Interval, interval, mean_intervals
 
 FEWEST = 6
 """Of 5 pairs, Wilcoxon's test gives no p below 2 / 2^5 = 0.0625."""

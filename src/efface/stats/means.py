@@ -13,9 +13,10 @@ from efface.draws import seed_of
 from efface.stats.curve import Curve, Over, areas, measure_of
 
 RESAMPLES = 2000
-"""The ends of a 95 % interval then vary by about 3 % of its width from one seed to the next."""
-ENOUGH = 20
-"""Fewer images get Student's interval: the bootstrap's is too narrow there (8 normal values: it covers 89 %)."""
+"""The ends of a 95 % interval then vary by about 2 % of its width from one seed to the next."""
+ENOUGH = 50
+"""Fewer images get Student's interval: of 20 normal or exponential values the bootstrap's covers 93 and 92 %, Student's
+95 and 93 %; of 50 they are within a point or so (measured, 3,000 runs each)."""
 _BLOCK = 1 << 20  # numbers drawn at once, 8 MB
 
 
@@ -91,7 +92,7 @@ def bootstrap(
 def mean_intervals(
     values: Float[np.ndarray, "samples columns"], over: Over, level: float = 0.95
 ) -> tuple[Interval, ...]:
-    """An interval for each column's mean: `bootstrap` over at least 20 images, else `interval`.
+    """An interval for each column's mean: `bootstrap` over at least 50 images, else `interval`.
 
     level: as in `interval`.
     """

@@ -6,7 +6,7 @@ from scipy import stats as scipy_stats
 
 from efface.draws import seed_of
 from efface.stats import Curve, areas, bootstrap, combine, interval, mean_intervals, summaries, summary
-from efface.stats.interval import RESAMPLES
+from efface.stats.means import RESAMPLES
 
 
 def curve(values, over="images", method="m", at=(0.0, 0.5, 1.0), **settings):
@@ -76,30 +76,30 @@ def test_a_skewed_mean_has_a_skewed_interval():
 
 
 def test_the_interval_suits_the_samples():
-    values = np.random.default_rng(0).lognormal(size=(60, 3))
-    values[25:, 2] = np.nan
+    values = np.random.default_rng(0).lognormal(size=(90, 3))
+    values[60:, 2] = np.nan
     by_image, by_repeat = summary(curve(values)), summary(curve(values, "repeats"))
     assert (by_image.by, by_repeat.by) == ("bootstrap", "t")
     assert by_image.area == pytest.approx(bootstrap(areas(curve(values))[:, None])[0], rel=1e-12, nan_ok=True)
     assert by_image.points[0] == pytest.approx(bootstrap(values[:, :1])[0], rel=1e-12)
     assert by_repeat.points == tuple(interval(column) for column in values.T)
-    assert (by_image.area.n, by_image.points[0].n) == (25, 60)
-    few = summary(curve(values[:19]))
+    assert (by_image.area.n, by_image.points[0].n) == (60, 90)
+    few = summary(curve(values[:49]))
     assert few.by == "t"
-    assert few.area == interval(areas(curve(values[:19])))
+    assert few.area == interval(areas(curve(values[:49])))
 
 
 def test_summaries_are_the_summary_of_each():
     rng = np.random.default_rng(5)
     mixed = [
-        curve(rng.random((n, 3)), over) for n, over in [(30, "images"), (3, "repeats"), (40, "images"), (30, "images")]
+        curve(rng.random((n, 3)), over) for n, over in [(60, "images"), (3, "repeats"), (70, "images"), (60, "images")]
     ]
-    mixed.insert(1, curve(rng.random((30, 1)), at=(0.0,)))
+    mixed.insert(1, curve(rng.random((60, 1)), at=(0.0,)))
     for one, expected in zip(summaries(mixed), map(summary, mixed), strict=True):
         assert one.by == expected.by
         np.testing.assert_allclose([one.area, *one.points], [expected.area, *expected.points], rtol=1e-12)
     assert summaries([]) == ()
-    assert mean_intervals(np.empty((30, 0)), "images") == ()
+    assert mean_intervals(np.empty((60, 0)), "images") == ()
 
 
 def test_draws_are_combined_by_hand():
