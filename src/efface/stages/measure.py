@@ -119,10 +119,10 @@ def unmet(run: Run) -> list[str]:
 
 
 def across(run: Run, entry: MetricEntry) -> tuple[float, ...]:
-    """The points of a metric's curve, ascending; where they are fractions removed, 0 is always among them."""
+    """The points of a metric's curve, ascending; 0 is always among them, unless the metric has points of its own."""
     formula, own = entry.formula, entry.kwargs.fractions
-    if formula.at is not None and own is None:
-        return formula.at(run.data["test"].shape)
+    if formula.at is not None:
+        return formula.at(run.data["test"].shape) if own is None else tuple(sorted(set(own)))
     return tuple(sorted({0.0, *(own or entry.paper.fractions or run.study.fractions)}))
 
 
