@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from efface.fit import Fit, Log
 from efface.maps import MapStore
 from efface.rows import take
-from efface.types import Explained, Images, Maps, Split, Targets
+from efface.types import Maps, Split, Targets
 
 _TOGETHER = 1 << 22  # numbers ranked or erased at once, of 4 to 8 bytes each: 1,024 images of 32 x 32, 27 of 224 x 224
 
 
-Explain = Callable[[nn.Module, Images, Explained, Tensor], Maps]
+Explain = Callable[..., Maps]
 """(network, images, classes, rows) -> maps: the method whose maps are measured, asked again, on the images' device.
 
 rows: test row numbers of the images that these were made of; the method draws as it did for them.
+masks: (may be left out) true objects of the images, where they are not those of the rows.
 """
 
 

@@ -16,11 +16,14 @@ def explainer_of(run: Run, view: View) -> Explain:
     """The method behind a view's maps. It draws for a row as it did when that row's map was extracted."""
     entry = next(each for each in run.entries() if view.maps in each.gives)
     method = Convention(entry.name, entry.call, entry.batched, entry.outputs, learnt(run, entry))
-    masks = run.data["test"].masks
+    own = run.data["test"].masks
 
-    def explain(network: nn.Module, images: Images, targets: Explained, rows: Tensor) -> Maps:
+    def explain(
+        network: nn.Module, images: Images, targets: Explained, rows: Tensor, masks: Tensor | None = None
+    ) -> Maps:
         seeds = draws.seeds_of(seed_text(run, method, "test"), rows).to(images.device)
-        known = None if masks is None else masks[rows].to(images.device)
+        masks = own[rows] if masks is None and own is not None else masks
+        known = None if masks is None else masks.to(images.device)
         found = attribute(method, network, images, targets, seeds=seeds, rows=run.study.rows, masks=known)
         return found[view.maps].to(images.device, torch.float32)
 
