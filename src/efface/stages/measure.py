@@ -182,6 +182,7 @@ def _curves(run: Run, entry: MetricEntry, view: View) -> list[Curve]:
                 says=formula.says,
                 axis=formula.axis,
                 summary=formula.summary,
+                family=formula.family,
             )
         )
     return found

@@ -25,7 +25,7 @@ class Curve:
     says: a sentence or two on what the metric erases and what a truthful map does.
     summary: what stands for a curve in a table: the area under it, or the mean of its points, each counting alike.
     axis: what `at` counts, such as "fraction removed", "patches removed", "layers randomised"; "" for one number.
-    summary: what stands for a curve in one number: the area under it, or the mean of its points.
+    family: the kind of metric, such as "erasure"; the report's heading.
     """
 
     metric: str
@@ -39,6 +39,7 @@ class Curve:
     says: str = ""
     axis: str = "fraction removed"
     summary: Literal["area", "mean"] = "area"
+    family: str = ""
 
     def __post_init__(self) -> None:
         samples, columns = self.values.shape
