@@ -14,7 +14,7 @@ from efface.fit import Fit
 from efface.maps import MapStore, MapWriter
 from efface.masking import count, removed, to_float
 from efface.methods.control import random
-from efface.probes import Case, Erasure, Perturb, Retrain, erased, erased_feed, image_mean
+from efface.probes import Case, Degeneracy, Erasure, Perturb, Retrain, erased, erased_feed, image_mean
 from efface.rows import pack
 from efface.types import Split
 
@@ -496,3 +496,30 @@ def test_a_fill_that_draws_is_given_seeds_of_the_images(tmp_path):
 
 def noisy(images, removed, *, seeds):
     return draws.uniform(seeds, tuple(images.shape[1:]))
+
+
+# Maps that no score should judge
+
+
+def test_degenerate_maps_are_found_image_by_image(tmp_path):
+    maps = numbers(6, 4)
+    maps[1] = 0.25  # constant
+    maps[2] = maps[0] * 3 + 1  # the first but for scale
+    maps[3] = maps[3].round()  # ties
+    maps[4].flatten()[:5] = 9.0
+
+    def explain(network, images, classes, rows):
+        assert torch.equal(classes, (here.explained[rows] + 1) % CLASSES)
+        other = maps[rows].clone()
+        other[0] = -other[0]
+        return other
+
+    here = case({"test": store(tmp_path, "odd", maps)}, explain=explain)
+    found = Degeneracy((), "pixel")(here).values
+    assert found["constant"].tolist() == [False, True, False, False, False, False]
+    assert found["like_first"].tolist() == [False, False, True, False, False, False]
+    assert found["levels"][[0, 2, 5]].tolist() == [1, 1, 1]
+    distinct = [len(each.unique()) for each in maps]
+    np.testing.assert_allclose(found["levels"][3:5], [distinct[3] / PIXELS, distinct[4] / PIXELS])
+    assert found["tied_share"][4] == pytest.approx(5 / PIXELS)
+    assert found["blind"][[0, 2, 3, 4, 5]].tolist() == [0, 1, 1, 1, 1]

@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PositiveInt,
+    PrivateAttr,
     ValidationError,
     model_validator,
 )
@@ -65,6 +66,8 @@ class MethodEntry(Strict):
     method, kwargs: a callable `(model, images, targets, **kwargs) -> maps`.
     batched: false for `(model, image, label, **kwargs)`, one image at a time.
     outputs: names of the maps of a method that returns a dict of them.
+    draws: how many times the maps of a method that draws are made, each time from other seeds: what differs between
+        them is the method's own chance. Each costs a whole extraction, and its own trainings where one retrains.
     """
 
     name: Name
@@ -72,8 +75,25 @@ class MethodEntry(Strict):
     kwargs: dict[str, Any] = {}
     batched: bool = True
     outputs: tuple[Name, ...] = ()
+    draws: PositiveInt = 1
     maps: str | None = None
     post: Post | None = None
+    _draw: int = PrivateAttr(default=1)
+
+    @property
+    def draw(self) -> int:
+        """Which draw of its maps this is, from 1."""
+        return self._draw
+
+    def each_draw(self) -> list["MethodEntry"]:
+        """An entry for each draw of the maps: this one, and NAME~2, NAME~3, ..."""
+        found = [self]
+        for number in range(2, self.draws + 1):
+            names = {"name": f"{self.name}~{number}", "outputs": tuple(f"{each}~{number}" for each in self.outputs)}
+            entry = self.model_copy(update=names)
+            entry._draw = number  # noqa: SLF001  of its own class
+            found.append(entry)
+        return found
 
     @property
     def call(self) -> Call:
@@ -90,7 +110,7 @@ class MethodEntry(Strict):
     def _is_callable(self) -> "MethodEntry":
         if (self.method is None) == (self.maps is None):
             raise ValueError("give either 'method' (a dotted path) or 'maps' (the name of another entry)")
-        if self.maps is not None and (self.kwargs or self.outputs or self.post is None):
+        if self.maps is not None and (self.kwargs or self.outputs or self.draws > 1 or self.post is None):
             raise ValueError("a view of another entry's maps has 'post' and nothing else")
         if self.method is not None:
             check_method(self.call, batched=self.batched)

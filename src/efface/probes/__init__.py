@@ -12,11 +12,13 @@ identity(): what its number depends on, as plain values.
 """
 
 from efface.probes.case import Case, Explain, block_of, image_mean
+from efface.probes.degenerate import Degeneracy
 from efface.probes.erase import Erasure, erased, erased_feed, fill_of, ranks_of
 from efface.probes.score import Perturb, Retrain
 
 __all__ = [
     "Case",
+    "Degeneracy",
     "Erasure",
     "Explain",
     "Perturb",

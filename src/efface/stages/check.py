@@ -15,9 +15,10 @@ from efface.call import Call
 from efface.config import MethodEntry
 from efface.maps import finished, partial
 from efface.masking import for_unit
-from efface.methods.contract import Convention, attribute
+from efface.methods.contract import attribute
 from efface.rows import take
-from efface.stages.extract import left, seed_text, splits
+from efface.stages.conventions import convention, seed_text
+from efface.stages.extract import left, splits
 from efface.stages.inputs import check_classes
 from efface.stages.learn import learnt_on_trial
 from efface.stages.measure import applies, cells, points, unmet
@@ -104,9 +105,9 @@ def try_network(run: Run) -> tuple[nn.Module, Tensor, Tensor]:
 
 def _try(run: Run, entry: MethodEntry, network: nn.Module, images: Tensor, targets: Tensor) -> Trial:
     own = learnt_on_trial(run, entry, network)
-    method = Convention(entry.name, entry.call, entry.batched, entry.outputs, own)
+    method = convention(entry, own)
     rows = torch.arange(len(images))
-    seeds = draws.seeds_of(seed_text(run, method, "test"), rows).to(run.device)
+    seeds = draws.seeds_of(seed_text(run, entry, "test"), rows).to(run.device)
     masks = run.data["test"].masks
     floats = images.float().div(255)
 

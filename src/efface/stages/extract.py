@@ -15,6 +15,7 @@ from efface.execute import Failure, advance
 from efface.maps import MapWriter, differences, finished, key, partial, read_provenance
 from efface.methods.contract import Convention, attribute
 from efface.rows import open_file, take
+from efface.stages.conventions import convention, named, seed_text
 from efface.stages.here import here, keep_trace
 from efface.stages.learn import learn, learnt
 from efface.stages.progress import bar, duration, say
@@ -93,8 +94,8 @@ def splits(run: Run) -> list[str]:
 
 def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
     """All maps of one method on one split, in blocks of the row budget, each kept as soon as it is there."""
-    method = Convention(entry.name, entry.call, entry.batched, entry.outputs, learnt(run, entry))
-    compute = functools.partial(_compute, run, method, split, _Budget(run.study.rows))
+    method = convention(entry, learnt(run, entry))
+    compute = functools.partial(_compute, run, entry, method, split, _Budget(run.study.rows))
     sample = compute(torch.arange(1))
     with contextlib.ExitStack() as files:
         writers = {}
@@ -155,30 +156,28 @@ class _Budget:
         return True
 
 
-def _compute(run: Run, method: Convention, split: str, budget: _Budget, rows: Tensor) -> dict[str, Tensor]:
+def _compute(
+    run: Run, entry: MethodEntry, method: Convention, split: str, budget: _Budget, rows: Tensor
+) -> dict[str, Tensor]:
     while True:
         try:
-            parts = [_attribute(run, method, split, budget.rows, part) for part in rows.split(budget.rows)]
-            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            parts = [_attribute(run, entry, method, split, budget.rows, part) for part in rows.split(budget.rows)]
+            return named(entry, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
         except torch.OutOfMemoryError:
             if not budget.halve():
                 raise
 
 
-def _attribute(run: Run, method: Convention, split: str, budget: int, rows: Tensor) -> dict[str, Tensor]:
+def _attribute(
+    run: Run, entry: MethodEntry, method: Convention, split: str, budget: int, rows: Tensor
+) -> dict[str, Tensor]:
     data = run.data[split]
     images = take(data.images, rows).to(run.device).float().div_(255)
     masks = None if data.masks is None else data.masks[rows].to(run.device)
-    seeds = draws.seeds_of(seed_text(run, method, split), rows).to(run.device)
+    seeds = draws.seeds_of(seed_text(run, entry, split), rows).to(run.device)
     return attribute(
         method, run.network, images, run.explained(split)[rows].to(run.device), seeds=seeds, rows=budget, masks=masks
     )
-
-
-def seed_text(run: Run, method: Convention, split: str) -> str:
-    """What a method's draws belong to. The controls that shuffle share theirs: to a frozen network they are one."""
-    is_shuffle = method.call.call.startswith("efface.methods.control.random")
-    return f"{run.study.seed} {split} {'random' if is_shuffle else method.call.text}"
 
 
 def _is_there(run: Run, entry: MethodEntry, name: str, split: str) -> bool:

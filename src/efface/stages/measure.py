@@ -16,6 +16,7 @@ from efface.config import MetricEntry, Study
 from efface.execute import Failure
 from efface.maps import key as key_of
 from efface.metrics import Point
+from efface.probes import Degeneracy
 from efface.results import Score
 from efface.source import code_digest
 from efface.stages.explain import explainer_of
@@ -89,8 +90,17 @@ def measure(run: Run) -> list[str]:
 
 
 def cells(run: Run) -> list[Cell]:
-    """Every probe that the study's metrics need, once each, in the order in which they are worth running."""
+    """Every probe that the study's metrics need, once each, in the order in which they are worth running.
+
+    Before a view's scores comes the probe that says whether its maps are fit to be scored.
+    """
     found: dict[str, Cell] = {}
+    for view in run.views():
+        entry = next((each for each in run.study.metrics if applies(run, each, view)), None)
+        if entry is not None and not _is_redrawn(run, view):
+            point = point_of(run, entry, view, 0)
+            cell = _cell(run, view, Degeneracy(point.post, "feature" if point.unit == "feature" else "pixel"))
+            found[cell.key] = cell
     for entry in run.study.metrics:
         for view in run.views():
             if not applies(run, entry, view):

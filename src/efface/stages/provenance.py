@@ -14,6 +14,7 @@ from efface.source import code_digest
 
 ERASING = (
     "efface.probes.case",
+    "efface.probes.degenerate",
     "efface.probes.erase",
     "efface.probes.score",
     "efface.units",

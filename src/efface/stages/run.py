@@ -39,6 +39,8 @@ class View:
     name: str
     maps: str
     post: tuple[Call, ...] | None
+    draw_of: str = ""
+    """The row that this is another draw of; "" for the row itself."""
 
 
 class Run:
@@ -179,13 +181,20 @@ class Run:
 
     def views(self) -> list[View]:
         """The rows of the report."""
-        return [
-            View(name, each.maps or name, each.post) for each in self.study.attribution_methods for name in each.gives
-        ]
+        listed = self.study.attribution_methods
+        draws = {name: each.draws for each in listed for name in each.gives}
+        found = []
+        for each in listed:
+            for name in each.gives:
+                maps = each.maps or name
+                found.append(View(name, maps, each.post))
+                more = range(2, draws[maps] + 1)
+                found += [View(f"{name}~{n}", f"{maps}~{n}", each.post, draw_of=name) for n in more]
+        return found
 
     def entries(self) -> list[MethodEntry]:
         """The methods that make maps."""
-        return [each for each in self.study.attribution_methods if each.maps is None]
+        return [drawn for each in self.study.attribution_methods if each.maps is None for drawn in each.each_draw()]
 
     def map_path(self, name: str, split: str) -> Path:
         """The map file of this name."""
@@ -195,17 +204,21 @@ class Run:
         """What the maps of this name are made from."""
         path = self.learnt_path(entry)
         learnt = {} if path is None else {"learnt": learnt_digest(path) if path.exists() else "nothing yet"}
-        return learnt | {
-            "split": split,
-            "data": self.data_digest[split],
-            "network": self.network_digest,
-            "method": entry.call.identity(),
-            "engine": explainer(),
-            "batched": entry.batched,
-            "output": name if entry.outputs else "",
-            "explain": self.study.explain,
-            "seed": self.study.seed,
-        }
+        return (
+            learnt
+            | {
+                "split": split,
+                "data": self.data_digest[split],
+                "network": self.network_digest,
+                "method": entry.call.identity(),
+                "engine": explainer(),
+                "batched": entry.batched,
+                "output": name if entry.outputs else "",
+                "explain": self.study.explain,
+                "seed": self.study.seed,
+            }
+            | ({"draw": entry.draw} if entry.draw > 1 else {})
+        )
 
     def learnt_path(self, entry: MethodEntry) -> Path | None:
         """Where a method that learns from training images keeps what it learnt; None for one that does not."""
