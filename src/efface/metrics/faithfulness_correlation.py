@@ -1,0 +1,45 @@
+"""Faithfulness correlation, and MuFidelity: the map's sums over random sets beside what erasing them does."""
+
+from efface.metrics._subsets import Subsets
+from efface.metrics.formula import Metric
+from efface.metrics.sensitivity_n import at_least_three
+from efface.types import Of
+
+
+def faithfulness_correlation(*, fraction: float = 0.2, samples: int = 100, grid: int = 0, of: Of = "logit") -> Metric:
+    """Correlation, over random sets of one size, of the map's sum over the set with the fall of the score without it.
+
+    `pearson` is Bhatt et al.'s, `spearman` that of MuFidelity, which asks for the order alone: with `grid: 9` and
+    `imputer: {call: efface.impute.constant, kwargs: {value: 0.0}}` they are its published settings. It is sensitivity-n
+    at one fraction with more draws. NaN where the map or the score does not vary over the sets.
+
+    The map is signed, its channels summed (`post`); the fill is the data set's mean colour (`imputer`), both settable.
+
+    fraction: part of the units that each set holds, above 0 and below 1.
+    samples: sets of an image, at least 3; each costs one forward pass.
+    grid: cells in height and in width, erased as a whole; 0 erases single units (`unit`).
+    of: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
+
+    Source: Bhatt, Weller & Moura 2020 (arXiv:2005.00631); the grid and the ranks are those of MuFidelity in the
+        xplique library.
+    Differs: sets are a part of the units, not a number of features, so one setting serves images of any size.
+    """
+    at_least_three("faithfulness_correlation", samples)
+    if not 0 < fraction < 1:
+        raise ValueError(
+            f"faithfulness_correlation: fraction is {fraction}; expected above 0 and below 1: the part of each set"
+        )
+    if grid < 0 or grid == 1:
+        raise ValueError(f"faithfulness_correlation: grid is {grid}; expected at least 2, or 0 for single units")
+    return Metric(
+        probes=lambda point: {"subsets": Subsets(fraction, samples, grid, of, point.imputer, point.post, point.unit)},
+        value=lambda scores: {name: scores["subsets"].values[name] for name in ("pearson", "spearman")},
+        better={"pearson": "higher", "spearman": "higher"},
+        over="images",
+        says="Random sets of pixels are erased. The more a truthful map gives to a set, the further the score falls "
+        "without it: the correlation over the sets nears 1.",
+        family="faithfulness",
+        defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.post.channel_sum"]},
+        axis="",
+        at=lambda _: (0.0,),
+    )

@@ -1,0 +1,193 @@
+"""Infidelity: how far what a map predicts for a change of the image is from what the change does."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from efface import draws
+from efface.call import Call
+from efface.fit import Fit
+from efface.masking import for_unit
+from efface.metrics._effects import falls, filling, identity_of, image_blocks, positive, reduced, seeds_for
+from efface.metrics._subsets import subset_effects
+from efface.metrics.formula import Metric, Point
+from efface.probes import Case
+from efface.results import Score
+from efface.types import Images, Of, Seeds, Targets
+
+
+def infidelity(
+    *,
+    perturbation: Literal["square", "noise"] = "square",
+    samples: int = 100,
+    size: int = 8,
+    noise: float = 0.2,
+    of: Of = "logit",
+) -> Metric:
+    """Mean square of (what the map predicts for a change) - (the fall of the score under it), over random changes.
+
+    `square`: a square of the image is filled (`imputer`); the map predicts its sum over the square, as a map of
+    contributions does (gradient x input, integrated gradients, LRP, a CAM). `noise`: Gaussian noise I is subtracted;
+    the map predicts the sum of I times the map, as a gradient does. The other kind of map is wrong by its kind.
+
+    `infidelity` is the mean as it is, in the score's squared units: it changes with the map's scale. `scaled`
+    multiplies the map first by the one number of each image that makes it least: between 0 and the mean square of the
+    falls, which is what a map of zeros gets. 0 for a map that is exact, on a network that adds contributions up.
+
+    The map is signed, of single features where the method gives them; `post` may change it.
+
+    perturbation: square or noise. samples: changes of an image, at least 1; each costs one forward pass.
+    size: pixels across the square, at most the image's. noise: standard deviation, above 0, in units of [0, 1].
+    of: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
+
+    Source: Yeh, Hsieh, Suggala, Inouye & Ravikumar 2019 (arXiv:1901.09392); the optimal
+        scale from their released code.
+    Differs: a square has one size; the scale is found for every map, also where a map says it needs none.
+    """
+    positive("infidelity", samples=samples, size=size, noise=noise)
+
+    def probes(point: Point) -> dict[str, Any]:
+        if perturbation == "noise":
+            return {"changes": Noise(samples, noise, of, point.post)}
+        return {"changes": Squares(samples, size, of, point.imputer, point.post)}
+
+    return Metric(
+        probes=probes,
+        value=lambda scores: {name: scores["changes"].values[name] for name in ("scaled", "infidelity")},
+        better={"scaled": "lower", "infidelity": "lower"},
+        over="images",
+        says="Random squares of the image are filled, or noise is subtracted. A truthful map predicts how far the "
+        "score falls; what is shown is the mean square of its error, once the map is scaled as well as can be.",
+        family="faithfulness",
+        defaults={"imputer": "efface.impute.channel_mean", "post": []},
+        axis="",
+        at=lambda _: (0.0,),
+    )
+
+
+@dataclass(frozen=True)
+class Squares:
+    """The given network on images with a random square filled, and what the map gives to the square."""
+
+    samples: int
+    size: int
+    of: Of
+    imputer: Call
+    post: tuple[Call, ...]
+
+    needs_map = True
+    needs_network = True
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Forward rows."""
+        return float((self.samples + 1) * case_rows["test"])
+
+    def identity(self) -> dict[str, Any]:
+        return identity_of(self)
+
+    def __call__(self, case: Case) -> Score:
+        assert case.network is not None
+        found = []
+        for rows, images, classes in image_blocks(case, self.samples + 1):
+            maps = reduced(case, rows, self.post)
+            maps = maps.sum(1) if maps.ndim == 4 else maps
+            places = corners(seeds_for(case, "squares", rows), self.samples)
+            removed = squares(images.shape[2], images.shape[3], self.size, places)
+            seeds = seeds_for(case, "squares fill", rows)
+            fills = [filling(case, self.imputer, draws.fold(seeds, k)) for k in range(self.samples)]
+            found.append(
+                subset_effects(case.network, images, classes, maps, removed, fills, of=self.of, rows=case.rows)
+            )
+        return _score(found)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The given network on noisy images, and what the map predicts for the noise."""
+
+    samples: int
+    noise: float
+    of: Of
+    post: tuple[Call, ...]
+
+    needs_map = True
+    needs_network = True
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Forward rows."""
+        return float((self.samples + 1) * case_rows["test"])
+
+    def identity(self) -> dict[str, Any]:
+        return identity_of(self)
+
+    def __call__(self, case: Case) -> Score:
+        assert case.network is not None
+        found = []
+        for rows, images, classes in image_blocks(case, self.samples + 1):
+            maps = for_unit(reduced(case, rows, self.post), "feature", images.shape[1])
+            seeds, shape = seeds_for(case, "infidelity noise", rows), tuple(images.shape[1:])
+            steps = torch.stack([draws.normal(draws.fold(seeds, k), shape) for k in range(self.samples)])
+            found.append(
+                noise_effects(case.network, images, classes, maps, steps * self.noise, of=self.of, rows=case.rows)
+            )
+        return _score(found)
+
+
+def noise_effects(
+    network: nn.Module,
+    images: Images,
+    classes: Targets,
+    maps: Images,
+    steps: Float[Tensor, "s n c h w"],
+    *,
+    of: Of = "logit",
+    rows: int = 256,
+) -> tuple[Float[Tensor, "n s"], Float[Tensor, "n s"]]:
+    """Of each image and step: the map times the step, summed, and the fall of the score at image - step; float64, CPU.
+
+    of: the score, of the class explained. rows: images in one pass; bounds the memory.
+    """
+    products = torch.stack([(each.double() * maps).flatten(1).sum(1) for each in steps], 1)
+    fallen = falls(network, images, classes, lambda k: images - steps[k], len(steps), of=of, rows=rows)
+    return products.cpu(), fallen
+
+
+def infidelities(
+    predicted: Float[np.ndarray, "n s"], fallen: Float[np.ndarray, "n s"]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Mean square error of the predictions as they are, and after the scale of each row that makes it least."""
+    energy, products = (predicted**2).mean(1), (predicted * fallen).mean(1)
+    scale = np.divide(products, energy, out=np.zeros_like(products), where=energy > 0)
+    scaled = ((scale[:, None] * predicted - fallen) ** 2).mean(1)
+    return ((predicted - fallen) ** 2).mean(1), scaled
+
+
+def corners(seeds: Seeds, samples: int) -> Float[Tensor, "{samples} n 2"]:
+    """Where squares lie, from 0 (top, left) to 1 (as far down or right as they fit)."""
+    return torch.stack([draws.uniform(draws.fold(seeds, k), (2,)) for k in range(samples)])
+
+
+def squares(h: int, w: int, size: int, places: Float[Tensor, "s n 2"]) -> Bool[Tensor, "s n {h} {w}"]:
+    """True in the square of each place."""
+    if size > min(h, w):
+        raise ValueError(f"infidelity: size is {size}; expected at most the image's {min(h, w)} pixels: lower it")
+    down, across = _span(h, size, places[..., 0]), _span(w, size, places[..., 1])
+    return down[..., :, None] & across[..., None, :]
+
+
+def _span(length: int, size: int, places: Float[Tensor, "s n"]) -> Bool[Tensor, "s n {length}"]:
+    free = length - size + 1
+    first: Int[Tensor, "s n"] = (places * free).long().clamp_(max=free - 1)
+    offset = torch.arange(length, device=places.device) - first[..., None]
+    return (offset >= 0) & (offset < size)
+
+
+def _score(found: list[tuple[Tensor, Tensor]]) -> Score:
+    predicted, fallen = (torch.cat(each).numpy() for each in zip(*found, strict=True))
+    plain, scaled = infidelities(predicted, fallen)
+    return Score({"infidelity": plain, "scaled": scaled})

@@ -1,0 +1,182 @@
+"""Monotonicity: whether the score rises as pixels return, and larger values of the map have larger effects."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from efface import draws
+from efface.call import Call
+from efface.fit import Fit
+from efface.masking import erase, for_unit, removed
+from efface.metrics._effects import answers, filling, identity_of, image_blocks, positive, reduced, seeds_for, spearman
+from efface.metrics.formula import Metric
+from efface.probes import Case, ranks_of
+from efface.results import Score
+from efface.types import Images, Imputer, Of, Ranks, Targets
+
+_EXACT = 1e-6  # of the score's own size: below, a fall is rounding
+
+
+def monotonicity(*, steps: int = 32, samples: int = 10, of: Of = "logit") -> Metric:
+    """How steadily the score rises as groups of units return, and whether a larger value of a group is a larger effect.
+
+    `rising` is the share of steps at which the score does not fall as units return, least relevant first, to an empty
+    image. `correlation` is the rank correlation, over the same groups, of the size of the map's sum over a group with
+    the mean square change of the score when that group alone is erased.
+
+    The ranking is cut into `steps` groups of units; the fill is `imputer`, the data set's mean colour unless said
+    otherwise. The map is signed, its channels summed (`post`). A fall within 1e-6 of the score's size counts as none.
+    On a network that adds contributions up `rising` is the share of groups whose contribution is not negative,
+    whatever their order: it says little of a map alone, and 1 is no merit where all contributions are positive.
+    NaN for an image with fewer units than steps; the correlation also where the map or the effect is the same for all
+    groups.
+
+    steps: groups, at least 3, at most the units; each costs one forward pass, and `samples` more for the correlation.
+    samples: times that a group alone is erased where the fill is drawn (one that is not drawn is asked once).
+    of: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
+
+    Source: `rising`: Luss et al. 2019 (arXiv:1905.12698) and Arya et al. 2019 (arXiv:1909.03012);
+        `correlation`: Nguyen & Martinez 2020 (arXiv:2007.07584).
+    Differs: a share of steps instead of all or nothing; groups instead of single features; the square change is not
+        divided by the squared score, which changes no rank.
+    """
+    positive("monotonicity", samples=samples)
+    if steps < 3:
+        raise ValueError(f"monotonicity: steps is {steps}; expected at least 3, for a correlation over them: raise it")
+    return Metric(
+        probes=lambda point: {"groups": Groups(steps, samples, of, point.imputer, point.post, point.unit)},
+        value=lambda scores: {name: scores["groups"].values[name] for name in ("correlation", "rising")},
+        better={"correlation": "higher", "rising": "higher"},
+        over="images",
+        says="Groups of pixels return to an empty image, least relevant first, and each is erased alone. With a "
+        "truthful map the score rises step by step, and groups of larger value have a larger effect.",
+        family="faithfulness",
+        defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.post.channel_sum"]},
+        axis="",
+        at=lambda _: (0.0,),
+    )
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The given network on images to which groups of the ranking return one by one, and that lose one group each."""
+
+    steps: int
+    samples: int
+    of: Of
+    imputer: Call
+    post: tuple[Call, ...]
+    unit: Literal["pixel", "feature"] | Call
+
+    needs_map = True
+    needs_network = True
+
+    @property
+    def times(self) -> int:
+        """How often a group is erased: a fill that is not drawn is the same each time."""
+        return self.samples if self.imputer.wants("seeds") else 1
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Forward rows."""
+        return float(self._passes * case_rows["test"])
+
+    def identity(self) -> dict[str, Any]:
+        return identity_of(self)
+
+    def __call__(self, case: Case) -> Score:
+        assert case.network is not None
+        found = []
+        for rows, images, classes in image_blocks(case, self._passes):
+            c, ties = images.shape[1], draws.seeds_of(f"{case.seed} ties", rows.to(case.device))
+            maps = for_unit(reduced(case, rows, self.post), "feature" if self.unit == "feature" else "pixel", c)
+            ranks = ranks_of(maps, images, post=(), unit=self.unit, ties=ties, channels=c)
+            seeds = seeds_for(case, "monotonicity fill", rows)
+            fills = [filling(case, self.imputer, draws.fold(seeds, k)) for k in range(self.times)]
+            effects = group_effects(
+                case.network,
+                images,
+                classes,
+                ranks,
+                fills,
+                steps=self.steps,
+                grouped=isinstance(self.unit, Call),
+                of=self.of,
+                rows=case.rows,
+            )
+            found.append((*effects, _sums(maps, ranks, self.steps, grouped=isinstance(self.unit, Call))))
+        return _score(*(torch.cat(each).numpy() for each in zip(*found, strict=True)))
+
+    @property
+    def _passes(self) -> int:
+        return self.steps * (1 + self.times) + 1
+
+
+def group_effects(
+    network: nn.Module,
+    images: Images,
+    classes: Targets,
+    ranks: Ranks,
+    imputers: list[Imputer],
+    *,
+    steps: int,
+    grouped: bool = False,
+    of: Of = "logit",
+    rows: int = 256,
+) -> tuple[Float[Tensor, "n _"], Float[Tensor, "n {steps}"]]:
+    """The scores as groups return, from the empty image to the whole one; the mean square change without each group.
+
+    Group 0 holds the most relevant units. imputers: the first fills the empty image; a group alone is filled by each.
+    grouped: pixels that share a rank are one unit. Float64, on the CPU.
+    """
+
+    def returning(k: int) -> Images:
+        return erase(images, removed(ranks, 1 - k / steps, "most_first", grouped=grouped), imputers[0])
+
+    def alone(k: int) -> Images:
+        return erase(images, _group(ranks, k // len(imputers), steps, grouped=grouped), imputers[k % len(imputers)])
+
+    rising = answers(network, images, classes, returning, steps + 1, of=of, rows=rows)
+    without = answers(network, images, classes, alone, steps * len(imputers), of=of, rows=rows)
+    changes = (rising[:, -1:] - without).square().unflatten(1, (steps, len(imputers))).mean(2)
+    return rising, changes
+
+
+def rising_share(scores: Float[np.ndarray, "n steps"]) -> Float[np.ndarray, " n"]:
+    """Share of steps from one score to the next that are no fall."""
+    allowed = _EXACT * np.abs(scores).max(1, keepdims=True)
+    return np.asarray((np.diff(scores, axis=1) >= -allowed).mean(1))
+
+
+def _group(ranks: Ranks, k: int, steps: int, *, grouped: bool) -> Bool[Tensor, "n *places"]:
+    """The k-th of the groups that the ranking is cut into."""
+    upto = removed(ranks, (k + 1) / steps, "most_first", grouped=grouped)
+    return upto & ~removed(ranks, k / steps, "most_first", grouped=grouped)
+
+
+def _sums(maps: Tensor, ranks: Ranks, steps: int, *, grouped: bool) -> Float[Tensor, "n {steps}"]:
+    """The map's sum over each group; NaN for an image that has fewer units than groups."""
+    units = ranks.flatten(1).amax(1).cpu() + 1
+    if not grouped and int(units.min()) < steps:
+        raise ValueError(f"monotonicity: steps is {steps}; expected at most the image's {int(units.min())} units")
+    parts = [_group(ranks, k, steps, grouped=grouped) for k in range(steps)]
+    sums = torch.stack([torch.where(each, maps.double(), 0).flatten(1).sum(1) for each in parts], 1).cpu()
+    return sums.masked_fill(units[:, None] < steps, torch.nan)
+
+
+def _score(
+    scores: Float[np.ndarray, "n _"], changes: Float[np.ndarray, "n s"], sums: Float[np.ndarray, "n s"]
+) -> Score:
+    lacking = np.isnan(sums).any(1)
+    noise = (_EXACT * np.abs(scores).max(1, keepdims=True)) ** 2
+    found = spearman(np.abs(np.nan_to_num(sums)), np.where(changes > noise, changes, 0))
+    return Score(
+        {
+            "rising": np.where(lacking, np.nan, rising_share(scores)),
+            "correlation": np.where(lacking, np.nan, found),
+        }
+    )
