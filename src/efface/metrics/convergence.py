@@ -1,0 +1,176 @@
+"""Convergence: whether what is sent back from a layer still shows in the map, or all of it ends in the same one.
+
+Source: Sixt, Granz & Landgraf 2020, section 4 (arXiv:1912.09818); a script of Schwarzenberg & Castle 2020.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from efface import draws
+from efface.fit import Fit
+from efface.layers import find_layer
+from efface.masking import to_float
+from efface.metrics._layers import Layers, groups, reached, read_layers, source
+from efface.metrics.formula import Metric
+from efface.probes import Case
+from efface.results import Score
+from efface.rows import take
+from efface.types import Images, Maps
+
+
+def convergence(*, layers: list[str] | str | None = None, points: int | None = None, pairs: int = 2) -> Metric:
+    """Absolute cosine between the maps of two random signals that start at a layer, layer by layer.
+
+    The network is cut open at a layer: two standard normal signals of that layer's shape are two classes, whose logits
+    are the layer's answer times the signal. The method is asked about both. What a gradient sends back stays
+    apart; where a rule makes each step's matrix positive, every signal ends in one direction, and the map no longer
+    tells classes apart. It takes any method: one that overlooks the class is at 1, one of which the named layer lies
+    behind the cut has no map there and is missing. At 0 the signals start at the image itself. `random` is the value
+    of two random vectors of a map's size. 2 * `pairs` maps an image and point.
+
+    layers: names from the output down, or the word of a list, as in `randomisation`; by default every module with
+        parameters of its own. A layer's answer is that of the named module.
+    points: steps along the axis beside 0, at least 1; by default one a layer where they are named, otherwise 8.
+    pairs: of signals at each layer, the same for all images and methods, at least 1; averaged.
+
+    Source: Sixt et al. 2020, section 4 (arXiv:1912.09818).
+    Differs: the signals of every layer are compared at the image alone, where they become a map; on the test images,
+        not on noise; whole maps are compared, not channels place by place; nothing adds up between batches.
+    """
+    named, shares = read_layers("convergence", layers, points)
+    if pairs < 1:
+        raise ValueError(f"convergence: pairs is {pairs}, expected a whole number of at least 1; raise it")
+    return Metric(
+        probes=lambda point: {"signals": Signals(point.fraction, named, pairs)},
+        value=lambda scores: {name: scores["signals"].values[name] for name in ("cosine", "random")},
+        better={"cosine": "lower", "random": "none"},
+        over="images",
+        says="Random signals start at a layer, and the method sends them back to the image. A truthful map keeps them "
+        "apart; an absolute cosine near 1 says that it would be the same for any class.",
+        family="randomisation",
+        axis="share of layers passed",
+        at=lambda _shape: shares,
+    )
+
+
+def absolute_cosine(one: Float[Tensor, "n *units"], other: Float[Tensor, "n *units"]) -> Float[Tensor, " n"]:
+    """Absolute cosine of the angle between two maps, taken whole; NaN where one of them is 0 throughout. float64."""
+    first, second = one.flatten(1).double(), other.flatten(1).double()
+    # each by its largest value first: squares of what a deep network sends back leave even float64
+    first, second = (each / each.abs().amax(1, keepdim=True) for each in (first, second))
+    return ((first * second).sum(1) / (first.norm(dim=1) * second.norm(dim=1))).abs()
+
+
+class Opened(nn.Module):
+    """A network cut open at a layer: its classes are random signals there, its logits their products with its answer.
+
+    The rest of the network runs, and counts for nothing, so that methods find every layer.
+
+    layer: the full name of a module; None: the image itself.
+    signals: signals by numbers of the layer's answer.
+    """
+
+    signals: Tensor
+
+    def __init__(self, network: nn.Module, layer: str | None, signals: Float[Tensor, "k units"]) -> None:
+        super().__init__()
+        self.network, self.layer = network, layer
+        self.register_buffer("signals", signals / math.sqrt(signals.shape[1]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        answer, logits = answer_of(self.network, self.layer, images)
+        nothing = torch.nan_to_num(logits, 0.0, 0.0, 0.0).flatten(1).sum(1, keepdim=True) * 0.0
+        return answer.flatten(1) @ self.signals.T + nothing
+
+
+def answer_of(network: nn.Module, layer: str | None, images: Tensor) -> tuple[Tensor, Tensor]:
+    """What a layer answers (the last time that it runs), and the logits. ValueError: it does not run, or no tensor."""
+    if layer is None:
+        return images, network(images)
+    found: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, answer: object) -> None:
+        if isinstance(answer, Tensor):
+            found.append(answer.clone())  # what follows may work in place
+
+    handle = network.get_submodule(layer).register_forward_hook(keep)
+    try:
+        logits = network(images)
+    finally:
+        handle.remove()
+    if not found or len(found[-1]) != len(images):
+        raise ValueError(
+            f"convergence: layer '{layer}' of {type(network).__name__} gives no tensor of one answer an image; "
+            "name other layers"
+        )
+    return found[-1], logits
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Absolute cosines of the maps of random signals that start at a share of the layers from the image on."""
+
+    share: float
+    layers: Layers
+    pairs: int
+
+    needs_map = False
+    needs_network = True
+    needs_method = True
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Maps asked for."""
+        return float(2 * self.pairs * case_rows["test"])
+
+    def identity(self) -> dict[str, Any]:
+        return {"probe": "signals", "share": self.share, "layers": self.layers, "pairs": self.pairs} | source()
+
+    def __call__(self, case: Case) -> Score:
+        assert case.network is not None
+        split = case.data["test"]
+        found: dict[str, list[np.ndarray]] = {"cosine": [], "random": []}
+        opened = self.opened(case, to_float(take(split.images, torch.arange(1)).to(case.device)))
+        for rows in torch.arange(len(split)).split(case.rows):
+            images = to_float(take(split.images, rows).to(case.device))
+            maps = [self._maps(case, opened, images, rows, number) for number in range(2 * self.pairs)]
+            pairs = zip(maps[::2], maps[1::2], strict=True)
+            cosines = torch.stack([absolute_cosine(one, other) for one, other in pairs])
+            seeds = draws.seeds_of(f"{case.seed} convergence vectors", rows).to(case.device)
+            one, other = draws.normal(seeds, (2, *maps[0].shape[1:])).unbind(1)
+            found["cosine"].append(cosines.mean(0).float().numpy(force=True))
+            found["random"].append(absolute_cosine(one, other).float().numpy(force=True))
+        return Score({name: np.concatenate(each) for name, each in found.items()})
+
+    def opened(self, case: Case, image: Images) -> Opened:
+        """The network cut open, with its signals."""
+        network = case.network
+        assert network is not None
+        names = self._names(network)
+        upto = reached(len(names), self.share)
+        layer = names[upto - 1] if upto else None
+        with torch.no_grad():
+            size = answer_of(network, layer, image)[0][0].numel()
+        seeds = draws.seeds_of(f"{case.seed} convergence {layer}", torch.arange(2 * self.pairs))
+        return Opened(network, layer, draws.normal(seeds, (size,)).to(case.device)).eval()
+
+    def _names(self, network: nn.Module) -> list[str]:
+        """The layers from the image on."""
+        if self.layers is None:
+            return [name for (name,) in reversed(groups(network, None))]
+        groups(network, self.layers)  # refuses what is not there
+        full = {module: name for name, module in network.named_modules()}
+        return [full[find_layer(network, layer)] for layer in reversed(self.layers)]
+
+    def _maps(self, case: Case, opened: Opened, images: Images, rows: Tensor, number: int) -> Maps:
+        assert case.explain is not None
+        classes = torch.full((len(rows),), number, device=case.device)
+        maps = case.explain(opened, images, classes, rows)
+        case.advance(float(len(rows)))
+        return maps

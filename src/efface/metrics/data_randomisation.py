@@ -1,0 +1,110 @@
+"""Data randomisation: whether the maps differ from those of a network that learnt the images by heart.
+
+Source: Adebayo, Gilmer, Muelly, Goodfellow, Hardt & Kim 2018, section 5 (arXiv:1810.03292).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from efface import draws
+from efface.call import Call
+from efface.fit import Fit, Rows, fit, predict
+from efface.metrics._similarity import BETTER, NAMES, compared, source
+from efface.metrics.formula import Metric
+from efface.probes import Case, Erasure, erased_feed
+from efface.results import Score
+from efface.rows import take
+from efface.types import Targets
+
+
+def data_randomisation(*, epochs: int | None = None) -> Metric:
+    """Similarity of the maps with those of a network trained on permuted labels.
+
+    Spearman and SSIM of the channel-summed maps, signed and absolute, whatever `post` says. The network is trained once
+    in a run, as the study's own was, the training images' labels shuffled among them; the explained class is that of
+    the original network. `memorised` is its accuracy on those labels: near chance, it has learnt nothing, and
+    the test is one of an untrained network.
+
+    epochs: of that training, at least 1; by default the study's. To learn labels by heart takes more of them.
+
+    Source: Adebayo et al. 2018, section 5 (arXiv:1810.03292).
+    Differs: the last epoch's weights are kept, whatever the study's fit says: there is nothing to validate.
+    """
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"data_randomisation: epochs is {epochs}, expected a whole number of at least 1; raise it")
+    return Metric(
+        probes=lambda point: {"alike": PermutedLabels(epochs, point.imputer)},
+        value=lambda scores: {name: scores["alike"].values[name] for name in (*NAMES, "memorised")},
+        better={**BETTER, "memorised": "none"},
+        over="images",
+        says="A network is trained on shuffled labels, and the method is asked about it. A truthful map shows what a "
+        "network has learnt, so it changes.",
+        family="randomisation",
+        axis="",
+        at=lambda _shape: (0.0,),
+    )
+
+
+def permuted(targets: Targets, *, seed: int) -> Int[Tensor, " n"]:
+    """The same labels, shuffled among the images."""
+    order = draws.keys(torch.tensor([seed]), len(targets))[0].argsort()
+    return targets[order.to(targets.device)]
+
+
+@dataclass(frozen=True)
+class PermutedLabels:
+    """The method on a network trained on permuted labels, compared with its stored maps.
+
+    imputer: fills the border that the study's fit crops from.
+    """
+
+    epochs: int | None
+    imputer: Call
+
+    needs_map = True
+    needs_network = True
+    needs_method = True
+    needs_fit = True
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:
+        """Forward rows of the training, though but the first probe of a run trains, and maps asked for."""
+        assert fit_settings is not None
+        epochs = self.epochs or fit_settings.epochs
+        return float(3 * epochs * case_rows["train"] + case_rows["test"])
+
+    def identity(self) -> dict[str, Any]:
+        what = {"probe": "permuted labels", "epochs": self.epochs, "imputer": self.imputer.identity()}
+        return what | source()
+
+    def __call__(self, case: Case) -> Score:
+        explain, settings = case.explain, case.fit
+        assert explain is not None
+        assert settings is not None
+        settings = settings.model_copy(update={"keep": "last", "epochs": self.epochs or settings.epochs})
+        kept = case.once("permuted-labels", self.identity(), lambda: self._train(case, settings))
+        case.advance(3.0 * settings.epochs * len(case.data["train"]))
+        network = case.build().to(case.device).eval()
+        network.load_state_dict({name[8:]: value for name, value in kept.items() if name.startswith("network.")})
+        score = compared(case, lambda rows, images, classes: explain(network, images, classes, rows))
+        memorised = np.full(score.n, float(kept["memorised"]), np.float32)
+        return Score({**score.values, "memorised": memorised})
+
+    def _train(self, case: Case, settings: Fit) -> dict[str, Tensor]:
+        """The weights, and the accuracy on the labels that they were trained on."""
+        train, seed = case.data["train"], draws.seed_of(f"{case.seed} permuted labels")
+        targets = permuted(train.targets, seed=seed)
+        feed = erased_feed(case, "train", Erasure("most_first", 0.0, self.imputer), width=settings.crop, whole=True)
+        fitted = fit(
+            case.build, feed, Rows(train.training), targets, settings, seed=seed, device=case.device, log=case.log
+        )
+        parts = (take(train.images, rows).to(case.device) for rows in train.training.split(case.rows))
+        logits = predict(fitted.network, parts, precision=settings.precision)
+        right = logits.argmax(1) == targets[train.training.to(targets.device)].cpu()
+        weights = {f"network.{name}": value for name, value in fitted.network.state_dict().items()}
+        return weights | {"memorised": right.float().mean()}

@@ -1,0 +1,102 @@
+"""Efficient parameter randomisation: by how much a map's entropy grows once the network has forgotten everything.
+
+Source: Hedström, Weber, Lapuschkin & Höhne 2023 (arXiv:2401.06465), section 4: eMPRT.
+Differs: one fully randomised network; the maps are as `post` makes them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from efface.call import Call
+from efface.fit import Fit
+from efface.masking import to_float
+from efface.metrics._layers import Draw, chosen, redrawn, source
+from efface.metrics.formula import Metric
+from efface.probes import Case
+from efface.results import Score
+from efface.rows import take
+
+
+def efficient_randomisation(*, bins: int = 100, draw: Draw = "reset") -> Metric:
+    """Entropy of a map's histogram on a fully randomised network, less that on the trained one, as a share of it.
+
+    Two maps an image instead of one a layer. The maps are as `post` makes them, channels as they come.
+
+    bins: of the histogram, of equal width from a map's least to its largest value, at least 2.
+    draw: as in `randomisation`.
+
+    Source: Hedström et al. 2023, section 4 (arXiv:2401.06465).
+    Differs: nothing besides `post`; a map of one value has no entropy to compare with and is missing.
+    """
+    if bins < 2:
+        raise ValueError(f"efficient_randomisation: bins is {bins}, expected a whole number of at least 2; raise it")
+    return Metric(
+        probes=lambda point: {"entropy": Forgotten(bins, draw, point.post)},
+        value=_rise,
+        better={"entropy_rise": "higher"},
+        over="images",
+        says="All weights are drawn anew, and the method is asked again. A truthful map loses its structure: the "
+        "entropy of its histogram rises.",
+        family="randomisation",
+        axis="",
+        at=lambda _shape: (0.0,),
+    )
+
+
+def histogram_entropy(maps: Float[Tensor, "n *units"], *, bins: int = 100) -> Float[Tensor, " n"]:
+    """Entropy in nats of the histogram of each map's values, from its least to its largest; 0 for a constant map."""
+    values = maps.flatten(1).double()
+    least, most = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
+    span = torch.where(most > least, most - least, 1)
+    places = ((values - least) / span * bins).long().clamp(max=bins - 1)
+    counts = torch.zeros(len(values), bins, dtype=torch.float64, device=maps.device)
+    shares = counts.scatter_add_(1, places, torch.ones_like(values)) / values.shape[1]
+    return torch.special.entr(shares).sum(1)
+
+
+def _rise(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
+    before, after = (scores["entropy"].values[name].astype(np.float64) for name in ("entropy", "randomised"))
+    return {"entropy_rise": np.where(before > 0, (after - before) / np.where(before > 0, before, 1), np.nan)}
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """Histogram entropies of the stored maps, and of those of a network with all its parameters drawn anew."""
+
+    bins: int
+    draw: Draw
+    post: tuple[Call, ...]
+
+    needs_map = True
+    needs_network = True
+    needs_method = True
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Maps asked for."""
+        return float(case_rows["test"])
+
+    def identity(self) -> dict[str, Any]:
+        what = {"probe": "forgotten", "bins": self.bins, "draw": self.draw}
+        return what | {"post": [each.identity() for each in self.post]} | source()
+
+    def __call__(self, case: Case) -> Score:
+        assert case.network is not None
+        assert case.explain is not None
+        every = chosen(case.network, None, 1.0, "cascading")
+        network, split = redrawn(case.network, every, draw=self.draw, seed=case.seed), case.data["test"]
+        found: dict[str, list[np.ndarray]] = {"entropy": [], "randomised": []}
+        for rows in torch.arange(len(split)).split(case.rows):
+            images = to_float(take(split.images, rows).to(case.device))
+            asked = case.explain(network, images, case.explained[rows].to(case.device), rows)
+            for name, maps in (("entropy", case.maps["test"].take(rows)), ("randomised", asked)):
+                for each in self.post:
+                    maps = each(maps)
+                found[name].append(histogram_entropy(maps, bins=self.bins).float().numpy(force=True))
+            case.advance(float(len(rows)))
+        return Score({name: np.concatenate(each) for name, each in found.items()})

@@ -1,0 +1,95 @@
+"""Random logit: how alike the maps of two classes are.
+
+Source: Sixt, Granz & Landgraf 2020, section 5 (arXiv:1912.09818).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from efface import draws
+from efface.fit import Fit
+from efface.metrics._similarity import BETTER, NAMES, compared, source
+from efface.metrics.formula import Metric
+from efface.probes import Case
+from efface.results import Score
+from efface.types import Images, Maps, Seeds, Targets
+
+Other = Literal["random", "runner_up"]
+
+
+def random_logit(*, other: Other = "random") -> Metric:
+    """Similarity of the maps of the explained class with those of another class of the same image.
+
+    Spearman and SSIM of the channel-summed maps, signed and absolute, whatever `post` says. With two classes whose
+    logits mirror each other even a true map is alike, or opposite. One map and one pass an image.
+
+    other: random, any other class, drawn for each image, the same for all methods; runner_up, the most probable one.
+
+    Source: Sixt et al. 2020, section 5 (arXiv:1912.09818).
+    Differs: Spearman and signed maps beside its SSIM of absolute ones; SSIM is of maps divided by their largest
+        absolute value.
+    """
+    return Metric(
+        probes=lambda _point: {"alike": OtherClass(other)},
+        value=lambda scores: {name: scores["alike"].values[name] for name in NAMES},
+        better=BETTER,
+        over="images",
+        says=f"The method is asked about {_SAYS[other]} class of the same image. A truthful map says something else of "
+        "it.",
+        family="randomisation",
+        axis="",
+        at=lambda _shape: (0.0,),
+    )
+
+
+_SAYS = {"random": "another", "runner_up": "the second most probable"}
+
+
+def other_class(logits: Float[Tensor, "n k"], classes: Targets, *, other: Other, seeds: Seeds) -> Targets:
+    """Another class of each image. ValueError: there is no other.
+
+    seeds: one an image, for the draw.
+    """
+    count = logits.shape[1]
+    if count < 2:
+        raise ValueError(f"random_logit: the network has {count} class, expected 2 or more; drop this metric")
+    if other == "runner_up":
+        return logits.scatter(1, classes[:, None], -torch.inf).argmax(1)
+    drawn = (draws.uniform(seeds, (1,))[:, 0] * (count - 1)).long()
+    return drawn + (drawn >= classes).long()
+
+
+@dataclass(frozen=True)
+class OtherClass:
+    """The method asked about another class, compared with its stored maps."""
+
+    other: Other
+
+    needs_map = True
+    needs_network = True
+    needs_method = True
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Maps asked for."""
+        return float(case_rows["test"])
+
+    def identity(self) -> dict[str, Any]:
+        return {"probe": "other class", "other": self.other} | source()
+
+    def __call__(self, case: Case) -> Score:
+        network, explain = case.network, case.explain
+        assert network is not None
+        assert explain is not None
+
+        def ask(rows: Tensor, images: Images, classes: Targets) -> Maps:
+            with torch.no_grad():
+                logits = network(images)
+            seeds = draws.seeds_of(f"{case.seed} random_logit", rows).to(case.device)
+            return explain(network, images, other_class(logits, classes, other=self.other, seeds=seeds), rows)
+
+        return compared(case, ask)

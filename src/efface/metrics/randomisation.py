@@ -1,0 +1,95 @@
+"""Parameter randomisation: whether the maps change when the network forgets what it learnt, layer by layer.
+
+Source: Adebayo, Gilmer, Muelly, Goodfellow, Hardt & Kim 2018, section 4 (arXiv:1810.03292).
+Differs: the axis is the share of layers, so that networks compare; maps are compared by image, on their raw values.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from efface.fit import Fit
+from efface.metrics._layers import Draw, Layers, Mode, chosen, read_layers, redrawn
+from efface.metrics._layers import source as layers_source
+from efface.metrics._similarity import BETTER, NAMES, compared, source
+from efface.metrics.formula import Metric
+from efface.probes import Case
+from efface.results import Score
+
+
+def randomisation(
+    *,
+    mode: Mode = "cascading",
+    layers: list[str] | str | None = None,
+    draw: Draw = "reset",
+    points: int | None = None,
+) -> Metric:
+    """Similarity of the maps with those of the network whose layers are drawn anew, from the output down.
+
+    Spearman and SSIM of the channel-summed maps, signed and absolute, whatever `post` says; the explained class is
+    that of the original network, and the method draws for an image as it did for its stored map. At 0 nothing is
+    drawn anew: what falls short of 1 there is the method's own unsteadiness. A map that is the same whatever the
+    network has learnt (edges, a fixed random one) stays at 1 throughout. One call of the method for each image and
+    point.
+
+    mode: cascading, all layers from the output down to that share; independent, the one layer there alone.
+    layers: names, from the output down, or the word of a list: inception_v3, resnet (torchvision's), resnet_small
+        (ours). A name stands for all modules within it. By default every module with parameters of its own.
+    draw: reset, by the module's own initialisation; normal, from each tensor's own mean and standard deviation (the
+        scale of a BatchNorm is kept). The running statistics of BatchNorms are kept in both.
+    points: steps along the axis beside 0, at least 1; by default one a layer where they are named, otherwise 8. A
+        share is rounded up to whole layers.
+
+    Source: Adebayo et al. 2018, section 4 (arXiv:1810.03292).
+    Differs: a rank correlation of a constant map is missing, not 0; SSIM is of maps divided by their largest absolute
+        value. What a method learnt from training images (patterns) stays that of the original network.
+    """
+    named, shares = read_layers("randomisation", layers, points)
+    return Metric(
+        probes=lambda point: {"alike": Randomised(point.fraction, mode, named, draw)},
+        value=lambda scores: {name: scores["alike"].values[name] for name in NAMES},
+        better=BETTER,
+        over="images",
+        says=f"The layers of the network are drawn anew{_HOW[mode]}, and the method is asked again. A truthful map "
+        "changes with what the network knows; one that stays alike shows the image, not the network.",
+        family="randomisation",
+        axis="share of layers randomised",
+        at=lambda _shape: shares,
+        summary="mean" if mode == "independent" else "area",
+    )
+
+
+_HOW = {"cascading": ", one after another from the output down", "independent": ", one at a time"}
+
+
+@dataclass(frozen=True)
+class Randomised:
+    """The method on a network with a share of its layers drawn anew, compared with its stored maps."""
+
+    share: float
+    mode: Mode
+    layers: Layers
+    draw: Draw
+
+    needs_map = True
+    needs_network = True
+    needs_method = True
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Maps asked for."""
+        return float(case_rows["test"])
+
+    def identity(self) -> dict[str, Any]:
+        what = {"probe": "randomised", "share": self.share}
+        if self.share > 0:
+            what |= {"mode": self.mode, "layers": self.layers, "draw": self.draw}
+        return what | source() | layers_source()
+
+    def __call__(self, case: Case) -> Score:
+        network, explain = case.network, case.explain
+        assert network is not None
+        assert explain is not None
+        names = chosen(network, self.layers, self.share, self.mode)
+        if names:
+            network = redrawn(network, names, draw=self.draw, seed=case.seed)
+        return compared(case, lambda rows, images, classes: explain(network, images, classes, rows))
