@@ -1,0 +1,250 @@
+"""F-Fidelity: erasure scored by a network that was fine-tuned to bear it."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from efface import draws
+from efface.call import Call
+from efface.feed import Feed
+from efface.fit import Fit, Rows, fit
+from efface.masking import erase, pad, rank, removed, to_float, to_stored
+from efface.metrics.formula import Metric, Point
+from efface.probes import Case, fill_of, ranks_of
+from efface.results import Score
+from efface.rows import take
+from efface.source import code_digest
+from efface.types import Imputer, Ranks, Seeds, StoredImages
+
+SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
+Side = Literal["explanation", "rest"]
+
+
+def f_fidelity(
+    *, samples: int = 50, alpha: float = 0.5, beta: float = 0.1, epochs: int = 5, rate: float = 0.1
+) -> Metric:
+    """What random holes in the explanation cost a network that knows random holes, less what those in the rest cost.
+
+    The explanation is the share s of pixels that a map ranks highest. Of each image and s: `plus` = right on the whole
+    image (1 or 0) less the mean over samples of right without a random part of the explanation; `minus` = the same for
+    the rest; `difference` = plus - minus; and all three with the explained class's probability. The part is alpha of
+    the pixels of that side, but at most beta of all pixels: no image loses more than the network was fine-tuned to.
+    A curve is summed up by the mean of its points.
+
+    samples: random holes an image; each costs two forward passes of the test images at each point.
+    alpha: part of a side that is dropped, above 0, to 1. beta: part of all pixels, above 0, to 1: the cap, and what the
+        fine-tuning drops at random from every training image, anew each epoch.
+    epochs, rate: of the fine-tuning, from the given weights, once a run; rate is the part of the learning rate of the
+        study's `fit`, whose other settings hold, but for the schedule: the rate is constant.
+
+    Source: Zheng et al. 2025, ICLR (arXiv:2410.02970).
+    Differs: the cap acts (the released example compares numbers of different scale, so its never does); exactly
+    floor(alpha * side) pixels are dropped; holes are filled by the study's imputer.
+    """
+    for name, value in (("samples", samples), ("epochs", epochs)):
+        if value < 1:
+            raise ValueError(f"f_fidelity: {name} is {value}, expected 1 or more; change it")
+    for name, part in (("alpha", alpha), ("beta", beta)):
+        if not 0 < part <= 1:
+            raise ValueError(f"f_fidelity: {name} is {part}, expected a part above 0, to 1; change it")
+    if not rate > 0:
+        raise ValueError(f"f_fidelity: rate is {rate}, expected above 0, a part of fit's learning rate; change it")
+
+    def probes(point: Point) -> dict[str, Any]:
+        share = float(point.fraction)
+        post, unit = (point.post, point.unit) if 0 < share < 1 else ((), point.unit)
+        return {"holes": FineTune(share, point.imputer, post, unit, samples, alpha, beta, epochs, rate)}
+
+    names = ("difference", "plus", "minus")
+    return Metric(
+        probes=probes,
+        value=_values,
+        better={
+            prefix + name: "lower" if name == "minus" else "higher" for prefix in ("", "probability_") for name in names
+        },
+        over="images",
+        axis="share taken as explanation",
+        at=lambda _: SHARES,
+        summary="mean",
+        needs_fit=True,
+        says="The network is fine-tuned on images with random holes. Then random holes are made in the pixels that a "
+        "map ranks highest (plus: what they cost) and in all others (minus), never larger ones than it was tuned to. "
+        "With a truthful map the first cost much and the second little.",
+    )
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """Score the fine-tuned network on test images with random holes in the explanation, and with holes in the rest."""
+
+    share: float
+    imputer: Call
+    post: tuple[Call, ...]
+    unit: Literal["pixel", "feature"] | Call
+    samples: int
+    alpha: float
+    beta: float
+    epochs: int
+    rate: float
+
+    needs_network = True
+    needs_fit = True
+
+    @property
+    def needs_map(self) -> bool:
+        return 0 < self.share < 1
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Forward rows; the fine-tuning, which all such probes share, is not among them."""
+        return float(case_rows["test"] * (1 + 2 * self.samples))
+
+    def identity(self) -> dict[str, Any]:
+        plain = {name: getattr(self, name) for name in ("share", "samples", "alpha", "beta", "epochs", "rate")}
+        unit = self.unit.identity() if isinstance(self.unit, Call) else self.unit
+        post = [each.identity() for each in self.post]
+        return {"probe": "f_fidelity", "imputer": self.imputer.identity(), "post": post, "unit": unit} | plain
+
+    def __call__(self, case: Case) -> Score:
+        network = fine_tuned(case, self.imputer, beta=self.beta, epochs=self.epochs, rate=self.rate)
+        together = max(1, case.rows // self.samples)
+        found = [self._score(case, network, part) for part in torch.arange(len(case.data["test"])).split(together)]
+        return Score({name: torch.cat([each[name] for each in found]).numpy() for name in found[0]})
+
+    @torch.inference_mode()
+    def _score(self, case: Case, network: nn.Module, rows: Tensor) -> dict[str, Tensor]:
+        test = case.data["test"]
+        images = to_float(take(test.images, rows).to(case.device))
+        expected, asked = test.targets[rows].to(case.device), case.explained[rows].to(case.device)
+        seeds = draws.seeds_of(f"{case.seed} f_fidelity", rows).to(case.device)
+        ranks = self._ranks(case, rows, images)
+        whole = _answers(network(images), expected, asked)
+        case.advance(float(len(rows)))
+        result = {}
+        for sign, side in ((0, "plus"), (1, "minus")):
+            sums = torch.zeros_like(whole)
+            for first in range(0, self.samples, case.rows):
+                some = torch.arange(first, min(first + case.rows, self.samples))
+                gone = dropped(
+                    ranks.repeat_interleave(len(some), 0),
+                    self.share,
+                    "rest" if sign else "explanation",
+                    torch.stack([draws.fold(seeds, 2 * int(each) + sign) for each in some], 1).flatten(),
+                    alpha=self.alpha,
+                    beta=self.beta,
+                    grouped=isinstance(self.unit, Call),
+                )
+                fill = fill_of(case, "test", self.imputer, rows.repeat_interleave(len(some)))
+                holed = to_float(to_stored(erase(images.repeat_interleave(len(some), 0), gone, fill)))
+                many = (each.repeat_interleave(len(some)) for each in (expected, asked))
+                sums += _answers(network(holed), *many).unflatten(0, (len(rows), -1)).sum(1)
+                case.advance(float(len(holed)))
+            result[side], result[f"probability_{side}"] = (whole - sums / self.samples).cpu().unbind(1)
+        return result
+
+    def _ranks(self, case: Case, rows: Tensor, images: Tensor) -> Ranks:
+        c, h, w = case.data["test"].shape
+        seeds = draws.seeds_of(f"{case.seed} ties", rows).to(case.device)
+        if not self.needs_map:  # one side is everything: any ranking tells the units apart
+            drawn = draws.uniform(seeds, (h, w))
+            return ranks_of(drawn, images, post=(), unit=self.unit, ties=seeds, channels=c)
+        maps = case.maps["test"].take(rows).to(case.device)
+        return ranks_of(maps, images, post=self.post, unit=self.unit, ties=seeds, channels=c)
+
+
+def dropped(
+    ranks: Ranks, share: float, side: Side, seeds: Seeds, *, alpha: float, beta: float, grouped: bool = False
+) -> Bool[Tensor, "..."]:
+    """A random part of one side of each image: True where it goes; of exactly min(alpha * side, beta * all) units.
+
+    share: the part of the units, most relevant first, that is the explanation. seeds: which units go, one an image.
+    grouped: pixels that share a rank are one unit.
+    """
+    flat = ranks.flatten(1).long()
+    units = flat.amax(1) + 1 if grouped else torch.full_like(flat[:, 0], flat.shape[1])
+    first = torch.floor(share * units.double() + 1e-6).long()
+    inside = first if side == "explanation" else units - first
+    many = torch.minimum(
+        torch.floor(alpha * inside.double() + 1e-6).long(), torch.floor(beta * units.double() + 1e-6).long()
+    )
+    most = int(inside.max())
+    if most == 0:
+        return torch.zeros_like(ranks, dtype=torch.bool)
+    keys: Int[Tensor, "n most"] = draws.keys(seeds, most)
+    keys = keys.masked_fill(torch.arange(most, device=keys.device) >= inside[:, None], torch.iinfo(torch.int64).max)
+    place = keys.argsort(1).argsort(1)
+    chosen = nn.functional.pad(place < many[:, None], (0, 1))  # the last column is the other side
+    at = flat if side == "explanation" else units[:, None] - 1 - flat
+    return chosen.gather(1, torch.where(at < inside[:, None], at, most)).reshape(ranks.shape)
+
+
+def fine_tuned(case: Case, imputer: Call, *, beta: float, epochs: int, rate: float) -> nn.Module:
+    """The given network, trained on from its weights on training images without a random part of their pixels.
+
+    Made once in a run. ValueError: the data have no training images, or the optimizer no learning rate.
+    """
+    if "train" not in case.data:
+        raise ValueError("f_fidelity: the data have no 'train' split to fine-tune on; take other data, or drop it")
+    assert case.network is not None
+    assert case.fit is not None
+    given, train = case.network, case.data["train"]
+    settings = case.fit.model_copy(
+        update={"epochs": epochs, "schedule": None, "optimizer": _slower(case.fit.optimizer, rate)}
+    )
+    what = {"beta": beta, "imputer": imputer.identity(), "fit": settings.identity(), "source": code_digest(__name__)}
+
+    def start() -> nn.Module:
+        network = case.build()
+        network.load_state_dict(given.state_dict())
+        return network
+
+    def make() -> dict[str, Tensor]:
+        feed = _holed(case, imputer, beta, settings.crop)
+        seed = draws.seed_of(f"{case.seed} f_fidelity")
+        rows = Rows(train.training, train.validation)
+        return fit(start, feed, rows, train.targets, settings, seed=seed, device=case.device).network.state_dict()
+
+    network = start()
+    network.load_state_dict(case.once("f_fidelity", what, make))
+    return network.to(case.device).eval()
+
+
+def _holed(case: Case, imputer: Call, beta: float, width: int) -> Feed:
+    """Training images without a random part of their pixels, another one each epoch."""
+    train = case.data["train"]
+
+    def feed(rows: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
+        for part in rows.cpu().split(size):
+            images = to_float(take(train.images, part).to(case.device))
+            seeds = draws.fold(draws.seeds_of(f"{case.seed} f_fidelity train", part), epoch).to(case.device)
+            gone = removed(rank(draws.uniform(seeds, tuple(images.shape[2:])), seeds), beta, "most_first")
+            fill: Imputer = fill_of(case, "train", imputer, part)
+            yield to_stored(pad(erase(images, gone, fill), width, fill))
+
+    return feed
+
+
+def _slower(optimizer: Call, rate: float) -> Call:
+    known = inspect.signature(optimizer.resolve()).parameters
+    usual = optimizer.kwargs.get("lr", known["lr"].default if "lr" in known else None)
+    if not isinstance(usual, int | float):
+        raise ValueError(f"f_fidelity: fit.optimizer {optimizer.call} has no learning rate 'lr' to lower; give it one")
+    return Call(call=optimizer.call, kwargs=optimizer.kwargs | {"lr": usual * rate})
+
+
+def _answers(logits: Tensor, expected: Tensor, asked: Tensor) -> Tensor:
+    """Of each image, whether it is classified right and the probability of the class asked about."""
+    right = (logits.argmax(1) == expected).float()
+    return torch.stack([right, logits.softmax(1).gather(1, asked[:, None])[:, 0]], 1)
+
+
+def _values(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
+    found = {name: value.astype(np.float64) for name, value in scores["holes"].values.items()}
+    for prefix in ("", "probability_"):
+        found[f"{prefix}difference"] = found[f"{prefix}plus"] - found[f"{prefix}minus"]
+    return found

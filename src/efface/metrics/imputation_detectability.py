@@ -1,0 +1,166 @@
+"""Imputation detectability, a control: whether a small network can tell which pixels were filled in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from efface import draws
+from efface.feed import Feed
+from efface.fit import Fit
+from efface.masking import to_float
+from efface.metrics.formula import Metric, Point
+from efface.probes import Case, Erasure, erased_feed
+from efface.results import Score
+from efface.types import Images
+
+FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+def imputation_detectability(
+    *, masks: Literal["random", "method"] = "random", width: int = 16, layers: int = 4, epochs: int = 10
+) -> Metric:
+    """How well a small network finds the filled-in pixels of images that it has not seen.
+
+    Half of the erased test images teach a network of a few convolutions, which says of each pixel of the other half
+    whether it was filled in; then the other way round. Of each image: `balanced_accuracy`, the mean of the shares of
+    filled and of kept pixels that it finds, and `area`, the area under its ROC curve. Both are 0.5 for a fill that
+    nobody can tell from the image. A curve is summed up by the mean of its points.
+
+    masks: random removes pixels at random, one score for all methods, a property of fill and data alone; method removes
+        what each map ranks highest, whose outline helps as well.
+    width, layers: channels and 3 x 3 convolutions of the network, each 1 or more; a pixel sees `layers` to each side.
+    epochs: passes over the half, 1 or more. A point costs three such passes of forward rows, and one, of the small
+        network; its size on large images is what takes the time.
+
+    Source: the idea, Rong et al. 2022, appendix (arXiv:2202.00449).
+    Differs: two halves of the test images in turn, so that each is scored unseen and no training images are needed;
+    balanced, so that chance is 0.5 at any fraction.
+    """
+    for name, value in (("width", width), ("layers", layers), ("epochs", epochs)):
+        if value < 1:
+            raise ValueError(f"imputation_detectability: {name} is {value}, expected 1 or more; change it")
+
+    def probes(point: Point) -> dict[str, Any]:
+        erasure = point.erasure("random" if masks == "random" else "most_first", point.fraction)
+        return {"found": Detect(erasure, width, layers, epochs)}
+
+    return Metric(
+        probes=probes,
+        value=lambda scores: {name: scores["found"].values[name] for name in ("balanced_accuracy", "area")},
+        better={"balanced_accuracy": "none", "area": "none"},
+        over="images",
+        family="control",
+        at=lambda _: FRACTIONS,
+        summary="mean",
+        says="A small network is trained to say which pixels were filled in. At 0.5 it can only guess; above it, the "
+        "fill itself betrays what was erased, and a network that is shown it may react to that.",
+    )
+
+
+@dataclass(frozen=True)
+class Detect:
+    """Train a small network to find erased pixels on one half of the test images, score it on the other; and back."""
+
+    erasure: Erasure
+    width: int
+    layers: int
+    epochs: int
+
+    needs_network = True  # of the test images alone
+
+    @property
+    def needs_map(self) -> bool:
+        return self.erasure.needs_map
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Forward rows, of the small network; a step counts three."""
+        return float(case_rows["test"] * (3 * self.epochs + 1)) if 0 < self.erasure.fraction < 1 else 0.0
+
+    def identity(self) -> dict[str, Any]:
+        plain = {"width": self.width, "layers": self.layers, "epochs": self.epochs}
+        return {"probe": "detect"} | plain | self.erasure.identity()
+
+    def __call__(self, case: Case) -> Score:
+        count = len(case.data["test"])
+        if not 0 < self.erasure.fraction < 1:  # nothing to tell apart
+            half = np.full(count, 0.5, np.float32)
+            return Score({"balanced_accuracy": half, "area": half})
+        if count < 2:
+            raise ValueError("imputation_detectability: needs 2 test images or more, found 1; raise the limit")
+        feeds = _feeds(case, self.erasure)
+        found = torch.zeros(2, count)
+        generator = torch.Generator().manual_seed(draws.seed_of(f"{case.seed} detect halves"))
+        halves = torch.randperm(count, generator=generator).tensor_split(2)
+        for learnt, unseen in (halves, halves[::-1]):
+            network = self._train(case, feeds, learnt)
+            for rows in unseen.split(case.rows):
+                images, gone = _pair(feeds, rows)
+                with torch.inference_mode():
+                    found[:, rows] = torch.stack(told(network(images)[:, 0], gone)).cpu()
+                case.advance(float(len(rows)))
+        return Score({"balanced_accuracy": found[0].numpy(), "area": found[1].numpy()})
+
+    def _train(self, case: Case, feeds: tuple[Feed, Feed], rows: Tensor) -> nn.Module:
+        part = self.erasure.fraction
+        seed = draws.seed_of(f"{case.seed} detect")
+        with torch.random.fork_rng(devices=[case.device] if case.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            network = detector(case.data["test"].shape[0], self.width, self.layers).to(case.device)
+        optimizer = torch.optim.Adam(network.parameters(), lr=_RATE)
+        # filled pixels weigh as much as kept ones, however few they are
+        loss_of = nn.BCEWithLogitsLoss(pos_weight=torch.tensor((1 - part) / part, device=case.device))
+        for epoch in range(self.epochs):
+            generator = torch.Generator().manual_seed(draws.seed_of(f"{seed} epoch {epoch}"))
+            order = rows[torch.randperm(len(rows), generator=generator)]
+            for batch in order.split(_BATCH):
+                images, gone = _pair(feeds, batch)
+                loss = loss_of(network(images)[:, 0], gone.float())
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                case.advance(3.0 * len(batch))
+        return network.eval()
+
+
+_BATCH = 4  # images: thousands of pixels, and enough steps where there are few images
+_RATE = 1e-2  # Adam's; ten times its default: a few hundred steps are all there is
+
+
+def detector(channels: int, width: int, layers: int) -> nn.Sequential:
+    """A logit of each pixel: `layers` 3 x 3 convolutions of `width` channels, and one that weighs them up."""
+    stack: list[nn.Module] = []
+    for layer in range(layers):
+        stack += [nn.Conv2d(channels if layer == 0 else width, width, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*stack, nn.Conv2d(width, 1, 1))
+
+
+def told(
+    logits: Float[Tensor, "n h w"], gone: Bool[Tensor, "n h w"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Of each image, the balanced accuracy of logits above 0, and the area under their ROC curve; ties count half."""
+    flat, where = logits.flatten(1).double(), gone.flatten(1)
+    yes, no = where.sum(1).double(), (~where).sum(1).double()
+    positive = flat > 0
+    balanced = ((positive & where).sum(1) / yes + (~positive & ~where).sum(1) / no) / 2
+    ordered = flat.sort(dim=1).values
+    below, upto = (torch.searchsorted(ordered, flat, right=right).double() for right in (False, True))
+    places = (below + upto + 1) / 2  # mid-ranks from 1, Mann & Whitney 1947
+    area = ((places * where).sum(1) - yes * (yes + 1) / 2) / (yes * no)
+    return balanced.float(), area.float()
+
+
+def _feeds(case: Case, erasure: Erasure) -> tuple[Feed, Feed]:
+    """Of erased test images, and of the masks of what was erased."""
+    of, masks = erasure, replace(erasure, shown="mask")
+    return erased_feed(case, "test", of, width=0, whole=True), erased_feed(case, "test", masks, width=0, whole=True)
+
+
+def _pair(feeds: tuple[Feed, Feed], rows: Tensor) -> tuple[Images, Bool[Tensor, "n h w"]]:
+    """Erased images, 0 in the middle of their range, and where they were erased."""
+    images, left = (to_float(next(iter(feed(rows, len(rows), 0)))) for feed in feeds)
+    return images - 0.5, (left < 1).any(1)
