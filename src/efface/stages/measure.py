@@ -98,7 +98,7 @@ def cells(run: Run) -> list[Cell]:
     for view in run.views():
         entry = next((each for each in run.study.metrics if applies(run, each, view)), None)
         if entry is not None and not _is_redrawn(run, view):
-            point = point_of(run, entry, view, 0)
+            point = point_of(run, entry, view, 0.0)
             cell = _cell(run, view, Degeneracy(point.post, "feature" if point.unit == "feature" else "pixel"))
             found[cell.key] = cell
     for entry in run.study.metrics:
