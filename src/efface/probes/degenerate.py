@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from efface.call import Call
 from efface.fit import Fit
@@ -65,7 +67,7 @@ class Degeneracy:
         return for_unit(maps, self.unit, channels)
 
 
-def degenerate(maps: Maps, other: Maps) -> dict[str, np.ndarray]:
+def degenerate(maps: Maps, other: Float[Tensor, "asked *unit"]) -> dict[str, np.ndarray]:
     """The values of `Degeneracy` for each map. other: the first maps' for another class."""
     alone = [degeneracy([each[None]], tolerance=TOLERANCE) for each in maps]
     first = [degeneracy([maps[:1], each[None]], tolerance=TOLERANCE).spread <= TOLERANCE for each in maps]
