@@ -1,0 +1,23 @@
+"""Relevance mass: the share of a map's positive relevance that lies on the true object.
+
+The maps are as `post` makes them; what is negative then counts for nothing. It needs the masks of the true objects.
+Chance is the object's share of the image. Missing where a map has no positive value.
+
+Source: Arras, Osman & Samek 2022, section 3.2 (arXiv:2003.07258): relevance mass accuracy.
+Differs: the channels are pooled by the study's `post`, not by one of the paper's five ways.
+"""
+
+from efface.metrics._located import Located
+from efface.metrics.formula import Metric
+
+relevance_mass = Metric(
+    probes=lambda point: {"located": Located("relevance_mass", point.post)},
+    value=lambda scores: {"mass": scores["located"].values["relevance_mass"]},
+    better={"mass": "higher"},
+    over="images",
+    says="The share of a map's positive relevance that lies on the true object. A truthful map of a network that "
+    "looks at the object has it there.",
+    family="localisation",
+    axis="",
+    at=lambda _shape: (0.0,),
+)
