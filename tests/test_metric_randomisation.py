@@ -22,7 +22,7 @@ from efface.methods.occlusion import occlusion
 from efface.metrics import Point, metric
 from efface.metrics._layers import PRESETS, chosen, groups, reached, redrawn
 from efface.metrics._similarity import NAMES, rank_correlation, similarities, structural_similarity
-from efface.metrics.convergence import Opened, absolute_cosine, convergence
+from efface.metrics.convergence import Opened, absolute_cosine, answering, convergence
 from efface.metrics.data_randomisation import data_randomisation, permuted
 from efface.metrics.efficient_randomisation import efficient_randomisation, histogram_entropy
 from efface.metrics.random_logit import other_class, random_logit
@@ -448,3 +448,15 @@ def test_a_cut_network_answers_with_its_layer(tiny):
     expected = network.layer1(images - 0.5).flatten(1) @ signals.T / math.sqrt(6 * SIZE * SIZE)
     torch.testing.assert_close(Opened(network, "layer1", signals).eval()(images), expected)
     assert not network.layer1._forward_hooks
+
+
+def test_layers_stand_in_the_order_in_which_they_answer():
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last, self.first, self.unused = nn.Linear(5, 4), nn.Conv2d(3, 5, 3), nn.Linear(2, 2)
+
+        def forward(self, images):
+            return self.last(self.first(images).mean((2, 3)))
+
+    assert answering(Turned(), torch.rand(1, 3, SIZE, SIZE)) == ["first", "last"]

@@ -36,7 +36,7 @@ def convergence(*, layers: list[str] | str | None = None, points: int | None = N
     of two random vectors of a map's size. 2 * `pairs` maps an image and point.
 
     layers: names from the output down, or the word of a list, as in `randomisation`; by default every module with
-        parameters of its own. A layer's answer is that of the named module.
+        parameters of its own, in the order in which they answer. A layer's answer is that of the named module.
     points: steps along the axis beside 0, at least 1; by default one a layer where they are named, otherwise 8.
     pairs: of signals at each layer, the same for all images and methods, at least 1; averaged.
 
@@ -113,6 +113,26 @@ def answer_of(network: nn.Module, layer: str | None, images: Tensor) -> tuple[Te
     return found[-1], logits
 
 
+def answering(network: nn.Module, image: Images) -> list[str]:
+    """The modules with parameters of their own that answer with a tensor, in the order in which they do."""
+    found: dict[str, None] = {}
+    handles = []
+    for (name,) in groups(network, None):
+
+        def note(_module: nn.Module, _inputs: object, answer: object, name: str = name) -> None:
+            if isinstance(answer, Tensor) and len(answer) == len(image):
+                found[name] = None
+
+        handles.append(network.get_submodule(name).register_forward_hook(note))
+    try:
+        with torch.no_grad():
+            network(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(found)
+
+
 @dataclass(frozen=True)
 class Signals:
     """Absolute cosines of the maps of random signals that start at a share of the layers from the image on."""
@@ -152,7 +172,7 @@ class Signals:
         """The network cut open, with its signals."""
         network = case.network
         assert network is not None
-        names = self._names(network)
+        names = self._names(network, image)
         upto = reached(len(names), self.share)
         layer = names[upto - 1] if upto else None
         with torch.no_grad():
@@ -160,10 +180,10 @@ class Signals:
         seeds = draws.seeds_of(f"{case.seed} convergence {layer}", torch.arange(2 * self.pairs))
         return Opened(network, layer, draws.normal(seeds, (size,)).to(case.device)).eval()
 
-    def _names(self, network: nn.Module) -> list[str]:
+    def _names(self, network: nn.Module, image: Images) -> list[str]:
         """The layers from the image on."""
         if self.layers is None:
-            return [name for (name,) in reversed(groups(network, None))]
+            return answering(network, image)
         groups(network, self.layers)  # refuses what is not there
         full = {module: name for name, module in network.named_modules()}
         return [full[find_layer(network, layer)] for layer in reversed(self.layers)]
