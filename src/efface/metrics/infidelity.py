@@ -64,7 +64,7 @@ def infidelity(
         says="Random squares of the image are filled, or noise is subtracted. A truthful map predicts how far the "
         "score falls; what is shown is the mean square of its error, once the map is scaled as well as can be.",
         family="faithfulness",
-        defaults={"imputer": "efface.impute.channel_mean", "post": []},
+        defaults={"imputer": "efface.impute.channel_mean", "post": [], "unit": "feature"},
         axis="",
         at=lambda _: (0.0,),
     )
