@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from efface import draws
-from efface.impute.fill import Colour, checked_width, flat, for_channels
+from efface.impute.fill import Colour, checked_width, flat
 from efface.types import Images, Mask, Seeds
 
 Noise = float | Float[Tensor, "n c h w"]
@@ -13,7 +13,12 @@ Noise = float | Float[Tensor, "n c h w"]
 
 
 def gaussian_noise(
-    images: Images, removed: Mask, *, mean: Colour, seeds: Seeds | None = None, noise: Noise = 0.25
+    images: Images,
+    removed: Mask,  # noqa: ARG001
+    *,
+    mean: Colour,
+    seeds: Seeds | None = None,
+    noise: Noise = 0.25,
 ) -> Images:
     """Each channel of each removed pixel drawn from a normal distribution around the data set's channel mean.
 
@@ -23,12 +28,15 @@ def gaussian_noise(
     seeds: one an image; an image's noise depends on its seed alone, not on the batch.
     noise: standard deviation, from 0, in units of the image's [0, 1]; or the noise itself, n c h w: then without seeds.
     """
-    for_channels(images, removed)
     return (flat(images, mean) + noise_of(images, seeds, noise)).clamp_(0, 1)
 
 
 def histogram(
-    images: Images, removed: Mask, *, seeds: Seeds | None = None, sources: Int[Tensor, "n h w"] | None = None
+    images: Images,
+    removed: Mask,  # noqa: ARG001
+    *,
+    seeds: Seeds | None = None,
+    sources: Int[Tensor, "n h w"] | None = None,
 ) -> Images:
     """Each removed pixel becomes a pixel of the same image, drawn from all of them: its colours stay, their places go.
 
@@ -41,13 +49,12 @@ def histogram(
     Source: Blücher, Vielhaben & Strodthoff 2024, histogram imputer (arXiv:2401.06654).
     """
     n, c, h, w = images.shape
-    for_channels(images, removed)
     if sources is None:
         draw = draws.uniform(_needed(seeds, "sources"), (h, w))
         sources = (draw * (h * w)).long().clamp_(max=h * w - 1)  # 24 bits of draw: rounding may reach the end
-    elif sources.shape != (n, h, w) or sources.min() < 0 or sources.max() >= h * w:
+    elif sources.min() < 0 or sources.max() >= h * w:
         raise ValueError(
-            f"sources are {tuple(sources.shape)} numbers; expected {(n, h, w)}, each from 0 to {h * w - 1}"
+            f"sources are from {sources.min()} to {sources.max()}; expected numbers of pixels, from 0 to {h * w - 1}"
         )
     return images.flatten(2).gather(2, sources.reshape(n, 1, h * w).expand(-1, c, -1)).reshape(images.shape)
 
@@ -55,10 +62,6 @@ def histogram(
 def noise_of(images: Images, seeds: Seeds | None, noise: Noise) -> Images:
     """The noise of each image, from its seed or as it is given."""
     if isinstance(noise, Tensor):
-        if noise.shape != images.shape:
-            raise ValueError(
-                f"the noise is {tuple(noise.shape)}, the images are {tuple(images.shape)}; give it as them"
-            )
         return noise.to(images)
     if checked_width("noise", noise) == 0:
         return torch.zeros_like(images)

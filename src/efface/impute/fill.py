@@ -48,7 +48,7 @@ def kept_mean(
     if over not in ("channel", "image"):
         raise ValueError(f"over is {over!r}; expected channel or image")
     axes = (2, 3) if over == "channel" else (1, 2, 3)
-    kept = ~for_channels(images, removed).expand_as(images)
+    kept = ~for_channels(removed).expand_as(images)
     count = kept.sum(axes, keepdim=True)
     found = (images * kept).sum(axes, keepdim=True) / count.clamp_min(1)
     return torch.where(count > 0, found, unknown(images, mean))
@@ -62,11 +62,11 @@ def patch_mean(images: Images, removed: Mask, *, size: int | Sequence[int] = 9) 
 
     Source: Schwarzenberg & Castle 2020, degradation (arXiv:2006.16067 section 5).
     """
-    high, wide = (size, size) if isinstance(size, int) else tuple(size)
-    if high < 1 or wide < 1:
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or min(sides) < 1:
         raise ValueError(f"size is {size}; expected pixels from 1, one number or height and width")
     h, w = images.shape[2:]
-    window = (min(high, h), min(wide, w))
+    window = (min(sides[0], h), min(sides[1], w))
     means = F.avg_pool2d(images, window, ceil_mode=True, count_include_pad=False)
     return means.repeat_interleave(window[0], 2)[:, :, :h].repeat_interleave(window[1], 3)[..., :w]
 
@@ -99,16 +99,9 @@ def unknown(images: Images, mean: Colour | None) -> Images:
     return flat(images, [0.5] * images.shape[1] if mean is None else mean)
 
 
-def for_channels(images: Images, removed: Mask) -> Tensor:
-    """The mask with an axis for channels, of length 1 where pixels are removed whole; ValueError if it does not fit."""
-    mask = removed[:, None] if removed.ndim == 3 else removed
-    n, c, h, w = images.shape
-    if mask.shape[0] != n or mask.shape[1] not in (1, c) or mask.shape[2:] != (h, w):
-        raise ValueError(
-            f"the mask is {tuple(removed.shape)}, the images are {tuple(images.shape)}; expected {(n, h, w)} for "
-            f"pixels or {(n, c, h, w)} for features"
-        )
-    return mask
+def for_channels(removed: Mask) -> Tensor:
+    """The mask with an axis for channels, of length 1 where pixels are removed whole."""
+    return removed[:, None] if removed.ndim == 3 else removed
 
 
 def checked_width(name: str, width: float) -> float:

@@ -8,11 +8,12 @@ from torch import Tensor
 from efface.impute.draw import Noise, noise_of
 from efface.impute.fill import Colour, for_channels, unknown
 from efface.impute.multigrid import interpolate, neighbours
+from efface.impute.near import KINDS, reach, settle
 from efface.types import Images, Mask, Seeds
 
 _ALONE = 96 * 96  # measured: pixels from which on one image fills a processor's cache
 _PIXELS = {"cpu": 1 << 16, "cuda": 1 << 22}  # solved at once: about 300 bytes a pixel of three channels
-_FEW = 0.1  # measured: a part of the box around them below which a direct solve of the removed pixels is faster
+_FEW, _PART = 1500, 0.12  # measured: removed pixels, and part of the box around them, up to which SciPy is faster
 
 
 def noisy_linear(
@@ -35,16 +36,17 @@ def noisy_linear(
     mean: the data set's channel means, the colour of an image that has kept nothing (0.5 without them). Any kept pixel
         determines all removed ones.
     noise: standard deviation, from 0, in units of the image's [0, 1]; or the noise itself, n c h w: then without seeds.
-    tolerance: largest error of a pixel that multigrid estimates of itself, above 0; a tenth costs about two cycles
-        more of about seven. Images that it does not reach within 60 cycles are solved directly by SciPy.
+    tolerance: aim for the largest error of a pixel, above 0; within three times it by a strict bound where kept pixels
+        are near everywhere, by multigrid's own estimate elsewhere. A tenth costs about two cycles more of about seven.
+        What neither settles, SciPy solves directly, as it does large images of which little is removed.
 
     Source: Rong et al. 2022, section 4.2 (arXiv:2202.00449).
-    Differs: solved by multigrid on the images' device, a batch at a time; the border's weights are scaled; the noise
-        leaves no value outside [0, 1].
+    Differs: solved on the images' device, a batch at a time, by Chebyshev's steps or multigrid; the border's weights
+        are scaled; the noise leaves no value outside [0, 1].
     """
     if not tolerance > 0:
         raise ValueError(f"tolerance is {tolerance}; expected the largest error of a pixel, above 0, such as 3e-5")
-    mask = for_channels(images, removed)
+    mask = for_channels(removed)
     added = noise_of(images, seeds, noise)
     if mask.shape[1] == 1:
         filled = _systems(images, mask[:, 0], unknown(images, mean), tolerance)
@@ -65,7 +67,7 @@ def _systems(
     alone = kind == "cpu" and pixels >= _ALONE
     size = 1 if alone else max(1, _PIXELS.get(kind, _PIXELS["cuda"]) // pixels)
     solve = _alone if alone else _together
-    for rows in some.nonzero().flatten().split(size):
+    for rows in some.nonzero().flatten().split(size) if some.any() else ():
         filled[rows] = solve(images[rows], removed[rows], tolerance)
     return filled
 
@@ -75,7 +77,7 @@ def _alone(image: Images, removed: Bool[Tensor, "1 h w"], tolerance: float) -> F
     total = neighbours(torch.ones(1, 1, *removed.shape[1:]))
     rows, columns = (removed[0].any(axis).nonzero().flatten().tolist() for axis in (1, 0))
     cut = (..., slice(max(0, rows[0] - 1), rows[-1] + 2), slice(max(0, columns[0] - 1), columns[-1] + 2))
-    if removed.sum() < _FEW * removed[cut].numel():
+    if removed.sum() <= _FEW + _PART * removed[cut].numel():
         return _direct(image, removed)
     filled = image.clone()
     filled[cut] = _together(image[cut], removed[cut], tolerance, total[cut])
@@ -85,18 +87,33 @@ def _alone(image: Images, removed: Bool[Tensor, "1 h w"], tolerance: float) -> F
 def _together(
     images: Images, removed: Bool[Tensor, "n h w"], tolerance: float, total: Tensor | None = None
 ) -> Float[Tensor, "n c h w"]:
-    """A block of images, by multigrid; those it does not settle, directly."""
+    """A block of images: where kept pixels are near by a few steps, else by multigrid; if both fail, directly."""
     if total is None:
         total = neighbours(torch.ones(1, 1, *removed.shape[1:], device=images.device))
     where = removed[:, None]
-    low = images.masked_fill(where, torch.inf).amin((2, 3), keepdim=True)
-    high = images.masked_fill(where, -torch.inf).amax((2, 3), keepdim=True)
-    start = torch.where(where, (low + high) / 2, images)
-    filled, settled = interpolate(start, removed, total, tolerance=tolerance)
+    low = torch.where(where, torch.inf, images).amin((2, 3), keepdim=True)
+    high = torch.where(where, -torch.inf, images).amax((2, 3), keepdim=True)
+    filled = torch.where(where, (low + high) / 2, images).float()
+    kinds, bound = reach(removed, total)
+    settled = torch.zeros_like(kinds, dtype=torch.bool)
+    for kind in range(KINDS):
+        for rows in _rows(kinds == kind):
+            filled[rows], left = settle(filled[rows], removed[rows], total, kind, tolerance=tolerance)
+            settled[rows] = left * bound[rows] <= 3 * tolerance
+    for rows in _rows(~settled):
+        found, settled[rows] = interpolate(filled[rows], removed[rows], total, tolerance=tolerance)
+        filled[rows] = found.float()
     for row in (~settled).nonzero().flatten().tolist():
         filled[row] = _direct(images[row][None], removed[row][None], total)[0]
     # the mean of a pixel's neighbours is never outside their range: what is, is error
     return filled.to(images.dtype).clamp_(low, high)
+
+
+def _rows(chosen: Bool[Tensor, " n"]) -> list[slice | Tensor]:
+    """The rows that are chosen, for one index: all of them without a copy; nothing where there are none."""
+    if chosen.all():
+        return [slice(None)]
+    return [chosen.nonzero().flatten()] if chosen.any() else []
 
 
 def _direct(image: Images, removed: Bool[Tensor, "1 h w"], total: Tensor | None = None) -> Float[Tensor, "1 c h w"]:

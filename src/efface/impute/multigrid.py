@@ -17,7 +17,8 @@ from torch import Tensor
 
 _OFFSETS = tuple((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1))
 _DIRECT = 64  # unknowns at which a grid is solved by its inverse instead of a coarser grid
-_BEST = 0.2  # a cycle is trusted to leave no less of the error than this; measured on many masks: 0.05 to 0.4
+_AFTER = (1.308, 0.809)  # two steps of Jacobi that damp the short waves best: Chebyshev's for 2/3 to 4/3
+_BEST = 0.1  # a cycle is trusted to leave no less of the error than this; measured on many masks: 0.04 to 0.35
 
 
 @dataclass(frozen=True)
@@ -123,14 +124,16 @@ def _inverted(grid: Grid) -> Grid:
 
 
 def _cycle(grids: list[Grid], residual: Tensor, level: int) -> Tensor:
-    """A correction: a step of Jacobi, the coarser grids' correction, another step."""
+    """A correction: a step of Jacobi, the coarser grids' correction, two more steps."""
     grid = grids[level]
     if grid.inverse is not None:
         return (grid.inverse * residual.flatten(2)[:, :, None]).sum(3).reshape(residual.shape)
     correction = grid.damped * residual
     coarse = _cycle(grids, _coarser(_residual(grid, residual, correction)), level + 1)
     correction.addcmul_(_finer(coarse, residual.shape), grid.inside)
-    return correction.addcmul_(grid.damped, _residual(grid, residual, correction))
+    for factor in _AFTER:
+        correction.addcmul_(grid.damped, _residual(grid, residual, correction), value=factor)
+    return correction
 
 
 def _residual(grid: Grid, target: Tensor | None, values: Tensor) -> Tensor:
