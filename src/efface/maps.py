@@ -67,6 +67,10 @@ class MapStore:
         """Maps (or seeds) of these row numbers, in this order, copied into memory."""
         return self._rows.take(rows)
 
+    def release(self) -> None:
+        """Let go of the pages read so far: a file read to its end would stay in this process's memory."""
+        self._rows.release()
+
     def verify(self) -> None:
         """Compare rows with their checksums: all of them, or 4,096 evenly spaced ones of a file too large for that."""
         chosen = np.arange(len(self))
@@ -79,6 +83,8 @@ class MapStore:
                 raise ValueError(
                     f"{self.path}: row {row} is damaged (its checksum differs); delete it and extract again"
                 )
+        del data
+        self.release()
 
 
 class MapWriter:

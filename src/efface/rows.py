@@ -57,6 +57,10 @@ class Rows:
             self._map = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
         return self._map
 
+    def release(self) -> None:
+        """Let go of the pages read so far, which count as this process's memory; the next read maps the file anew."""
+        self._map = None
+
     def take(self, rows: Int[Tensor, " n"]) -> Tensor:
         """The rows of these numbers, in this order, copied into memory."""
         return torch.from_numpy(np.take(self.numpy(), rows.cpu().numpy(), axis=0))

@@ -170,21 +170,16 @@ def _kept_ranks(case: Case, split: str, store: MapStore, erasure: Erasure) -> Ra
     if key not in case.cache:
         for stale in [each for each in case.cache if each[1] == split]:
             del case.cache[stale]
-        images = case.data[split].images
-        case.cache[key] = torch.cat(
-            [
-                _rank(
-                    case,
-                    store,
-                    store.take(rows).to(case.device),
-                    erasure,
-                    rows,
-                    0,
-                    to_float(take(images, rows).to(case.device)) if isinstance(erasure.unit, Call) else None,
-                )
-                for rows in torch.arange(len(store)).split(block_of(case.data[split]))
-            ]
-        )
+        images, whole = case.data[split].images, None
+        for rows in torch.arange(len(store)).split(block_of(case.data[split])):
+            seen = to_float(take(images, rows).to(case.device)) if isinstance(erasure.unit, Call) else None
+            part = _rank(case, store, store.take(rows).to(case.device), erasure, rows, 0, seen)
+            if whole is None:  # written in place, so that the ranks never exist twice
+                whole = part.new_empty(len(store), *part.shape[1:])
+            whole[rows[0] : rows[-1] + 1] = part
+            store.release()
+        assert whole is not None
+        case.cache[key] = whole
     return case.cache[key]
 
 
