@@ -9,12 +9,12 @@ import yaml
 from torch import nn
 
 from efface.call import Call
-from efface.config import check
+from efface.config import MetricEntry, check
 from efface.maps import MapStore, MapWriter
 from efface.masking import count, to_float
 from efface.metrics import Point, metric
 from efface.metrics.degradation import Degrade, degradation
-from efface.probes import Case
+from efface.probes import Case, Perturb
 from efface.stages.measure import curves, measure
 from efface.stages.pipeline import extract
 from efface.stages.run import Run
@@ -229,7 +229,52 @@ def test_diffid_elementwise_is_the_loop(linear):
     assert np.abs(found["probability"][:, 0] - expected).mean() < 1e-5
 
 
+@pytest.mark.filterwarnings("ignore")  # what quantus and what it imports warn of
+def test_quantus_agrees(tmp_path):
+    """Pixel flipping of single channel values is deletion, region perturbation in both orders degradation."""
+    quantus = pytest.importorskip("quantus")
+    images = torch.randint(0, 256, (6, 3, 12, 12), generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
+    maps = torch.randn(6, 3, 12, 12, generator=torch.Generator().manual_seed(6))
+    weights = torch.randn(3, 12, 12, generator=torch.Generator().manual_seed(7)) / 9
+    classes, known = np.zeros(6, dtype=np.int64), {"abs": False, "normalise": False, "disable_warnings": True}
+    asked = (Linear(weights).eval(), to_float(images).numpy(), classes)
+    flipping = quantus.PixelFlipping(features_in_step=24, perturb_baseline=0.0, **known)
+    expected = np.array(flipping(*asked, maps.numpy(), softmax=True))
+    steps = [24 * step / 432 for step in range(1, 19)]
+    found = values(metric("deletion"), case(tmp_path, images, maps, weights), steps, unit="feature")
+    np.testing.assert_allclose(found["probability"], expected, atol=1e-6)
+    fields = values(
+        degradation(size=4),
+        case(tmp_path, images, maps[:, 0], weights),
+        [float(step) for step in range(10)],
+        unit=Call(call=f"{__name__}.fields"),
+    )
+    for order, name in (("morf", "probability"), ("lerf", "probability_least_first")):
+        region = quantus.RegionPerturbation(
+            patch_size=4, order=order, regions_evaluation=9, perturb_baseline=0.0, **known
+        )
+        expected = np.array(region(*asked, maps[:, :1].numpy(), softmax=True))
+        np.testing.assert_allclose(fields[name][:, :1] - fields[name][:, 1:], expected, atol=1e-6)
+
+
+def fields(images):
+    """Groups: squares of 4 x 4 pixels."""
+    n, _, h, w = images.shape
+    return ((torch.arange(h) // 4)[:, None] * (w // 4) + torch.arange(w) // 4).expand(n, h, w).contiguous()
+
+
 # Settings
+
+
+@pytest.mark.parametrize("name", [*ALL, "degradation"])
+def test_what_the_paper_fixes_is_a_setting_of_a_study(name):
+    paper = MetricEntry(name=name).paper
+    assert name == "srg" or paper.imputer is not None
+    here = Point(0.5, 0, paper.imputer or BLACK, (), paper.unit or "pixel")
+    fractions = paper.fractions or ()
+    assert all(0 <= each <= 1 for each in fractions)
+    if name != "degradation":
+        assert {type(probe) for probe in metric(name).probes(here).values()} == {Perturb}
 
 
 def test_pixel_perturb_removes_as_many_pixels_as_the_paper():
@@ -314,6 +359,7 @@ def test_all_find_the_true_map_in_a_study(tmp_path):
         ],
         "metrics": [
             *({"name": name, "kwargs": grey} for name in ALL),
+            {"name": "degradation", "kwargs": {"size": 3, "step": 3, "imputer": GREY.model_dump()}},
         ],
         "executor": "efface.execute.serial",
     }
@@ -322,6 +368,7 @@ def test_all_find_the_true_map_in_a_study(tmp_path):
     run = Run(study)
     assert measure(run) == []
     found = {(each.metric, each.score, each.method): each for each in curves(run)}
+    assert found["degradation", "probability", "true"].at == (0, 3, 6, 9)
     for name, score in {(curve.metric, curve.score) for curve in found.values()}:
         better = metric(name).better[score]
         true, other = (found[name, score, each].values for each in ("true", "random"))

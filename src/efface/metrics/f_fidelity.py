@@ -177,8 +177,8 @@ def dropped(
         return torch.zeros_like(ranks, dtype=torch.bool)
     keys: Int[Tensor, "n most"] = draws.keys(seeds, most)
     keys = keys.masked_fill(torch.arange(most, device=keys.device) >= inside[:, None], torch.iinfo(torch.int64).max)
-    place = keys.argsort(1).argsort(1)
-    chosen = nn.functional.pad(place < many[:, None], (0, 1))  # the last column is the other side
+    last = keys.sort(1).values.gather(1, (many - 1).clamp_min(0)[:, None])
+    chosen = nn.functional.pad((keys <= last) & (many > 0)[:, None], (0, 1))  # the last column is the other side
     at = flat if side == "explanation" else units[:, None] - 1 - flat
     return chosen.gather(1, torch.where(at < inside[:, None], at, most)).reshape(ranks.shape)
 
