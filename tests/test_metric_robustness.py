@@ -122,7 +122,6 @@ def test_every_metric_of_these_families_in_a_study(tmp_path):
         "out": str(tmp_path / "run"),
         "data": "test_metrics.data",
         "model": "test_metrics.network",
-        "fit": {"epochs": 1, "batch_size": 4},
         "attribution_methods": [
             {"name": "gradient", "method": "efface.methods.gradient.gradient"},
             {"name": "random", "method": "efface.methods.control.random"},
