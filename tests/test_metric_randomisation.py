@@ -368,6 +368,7 @@ def test_a_network_is_trained_on_permuted_labels_once_and_says_what_it_memorised
     here, ticks = case(tmp_path, build(), build=build, fit=choices, once=once)
     probe = only(made)
     assert probe.needs_fit
+    assert made.needs_fit
     score = probe(here)
     assert sum(ticks) == probe.costs({"train": 16, "test": N}, choices) == 3 * 60 * 16 + N
     assert made.value({"alike": score})["memorised"].tolist() == [1.0] * N  # 16 images in 192 dimensions
@@ -404,6 +405,8 @@ def test_the_gradient_of_a_linear_layer_sends_signals_back_by_its_matrix(tmp_pat
     start = only(convergence(pairs=1, points=1), 0.0)
     signals = start.opened(here, to_float(here.data["test"].images[:1])).signals
     assert signals.shape == (2, 3 * SIZE * SIZE)
+    found = start(here).values
+    np.testing.assert_allclose(found["start"], found["cosine"], atol=1e-5)  # nothing lies between
     np.testing.assert_allclose(
         start(here).values["cosine"], absolute_cosine(signals[:1], signals[1:]).item(), atol=1e-5
     )

@@ -32,8 +32,9 @@ def convergence(*, layers: list[str] | str | None = None, points: int | None = N
     are the layer's answer times the signal. The method is asked about both. What a gradient sends back stays
     apart; where a rule makes each step's matrix positive, every signal ends in one direction, and the map no longer
     tells classes apart. It takes any method: one that overlooks the class is at 1, one of which the named layer lies
-    behind the cut has no map there and is missing. At 0 the signals start at the image itself. `random` is the value
-    of two random vectors of a map's size. 2 * `pairs` maps an image and point.
+    behind the cut has no map there and is missing. At 0 the signals start at the image itself. `start` is the
+    value of the signals themselves, which is large where a layer has few numbers, as the logits have; `random` that of
+    two random vectors of a map's size. 2 * `pairs` maps an image and point.
 
     layers: names from the output down, or the word of a list, as in `randomisation`; by default every module with
         parameters of its own, in the order in which they answer. A layer's answer is that of the named module.
@@ -49,8 +50,8 @@ def convergence(*, layers: list[str] | str | None = None, points: int | None = N
         raise ValueError(f"convergence: pairs is {pairs}, expected a whole number of at least 1; raise it")
     return Metric(
         probes=lambda point: {"signals": Signals(point.fraction, named, pairs)},
-        value=lambda scores: {name: scores["signals"].values[name] for name in ("cosine", "random")},
-        better={"cosine": "lower", "random": "none"},
+        value=lambda scores: {name: scores["signals"].values[name] for name in ("cosine", "start", "random")},
+        better={"cosine": "lower", "start": "none", "random": "none"},
         over="images",
         says="Random signals start at a layer, and the method sends them back to the image. A truthful map keeps them "
         "apart; an absolute cosine near 1 says that it would be the same for any class.",
@@ -166,7 +167,9 @@ class Signals:
             one, other = draws.normal(seeds, (2, *maps[0].shape[1:])).unbind(1)
             found["cosine"].append(cosines.mean(0).float().numpy(force=True))
             found["random"].append(absolute_cosine(one, other).float().numpy(force=True))
-        return Score({name: np.concatenate(each) for name, each in found.items()})
+        start = float(absolute_cosine(opened.signals[::2], opened.signals[1::2]).mean())
+        score = {name: np.concatenate(each) for name, each in found.items()}
+        return Score({**score, "start": np.full(len(split), start, np.float32)})
 
     def opened(self, case: Case, image: Images) -> Opened:
         """The network cut open, with its signals."""

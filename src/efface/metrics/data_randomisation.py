@@ -48,6 +48,7 @@ def data_randomisation(*, epochs: int | None = None) -> Metric:
         family="randomisation",
         axis="",
         at=lambda _shape: (0.0,),
+        needs_fit=True,
     )
 
 
