@@ -60,7 +60,7 @@ def patch_mean(images: Images, removed: Mask, *, size: int | Sequence[int] = 9) 
     size: height and width of a patch in pixels, one number or two; patches at the right and lower border may be
         smaller. Take it equal to the unit's: a patch that is partly removed betrays its other pixels' mean.
 
-    Source: Schwarzenberg & Castle 2020, degradation (arXiv:2006.16067 section 5).
+    Source: Schwarzenberg & Castle 2020, degradation (arXiv:2007.10685).
     """
     sides = (size, size) if isinstance(size, int) else tuple(size)
     if len(sides) != 2 or min(sides) < 1:
