@@ -13,10 +13,11 @@ from efface.report.gallery import Gallery, paint
 from efface.report.page import Facts, write
 from efface.report.table import panels
 from efface.report.words import findings, headline
-from efface.stats import Curve, areas, difference, interval
+from efface.stats import Curve, areas, interval, mean_intervals, summary
 from small_study import efface, write_study
 
 FRACTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
+FILES = ["agreement.csv", "comparisons.csv", "curves.pdf", "curves.svg", "report.html", "summary.csv"]
 METHODS = ("random", "gradient", "input_x_gradient", "smooth_grad", "integrated_gradients", "grad_cam", "sobel")
 # Means as a trial on handwritten digits gave them: retrained networks read the outline of what was erased.
 MEANS = {
@@ -112,7 +113,7 @@ def look(browser):
 
 def test_page_is_whole_and_true(whole, look):
     shown, path = whole
-    assert sorted(p.name for p in path.parent.iterdir()) == ["curves.pdf", "curves.svg", "report.html", "summary.csv"]
+    assert sorted(p.name for p in path.parent.iterdir()) == FILES
     page, wrong = look(path)
     sizes = page.evaluate("[...document.images].map(i => i.complete ? i.naturalWidth : 0)")
     assert len(sizes) == 4 + 2 * 4 * len(METHODS)
@@ -145,7 +146,7 @@ def test_page_needs_nothing_but_itself(whole):
 def test_same_curves_give_the_same_files(tmp_path):
     few = ["random", "gradient"]
     first, second = (write(tmp_path / name, curves(few)[:4], gallery(few), facts()).parent for name in "ab")
-    for name in ("report.html", "summary.csv", "curves.svg", "curves.pdf"):
+    for name in FILES:
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
@@ -235,15 +236,20 @@ def test_csv_equals_the_statistics(whole):
         random = next(c for c in shown if (c.metric, c.score, c.method) == (*key, "random"))
         for i, fraction in enumerate(FRACTIONS):
             line = lines[*key, curve.method, fraction]
-            assert [float(line[k]) for k in ("mean", "std", "low", "high", "n")] == list(interval(curve.values[:, i]))
-            area = interval(areas(curve))
-            assert [float(line[k]) for k in ("area", "area_low", "area_high")] == [area.mean, area.low, area.high]
+            told = summary(curve)
+            assert line["interval"] == told.by == ("t" if curve.over == "repeats" else "bootstrap")
+            assert [float(line[k]) for k in ("mean", "std", "low", "high", "n")] == pytest.approx(
+                told.points[i], rel=1e-12
+            )
+            assert [float(line[k]) for k in ("area", "area_low", "area_high")] == pytest.approx(
+                [told.area[0], *told.area[2:4]], rel=1e-12
+            )
             if curve.method == "random":
                 assert line["random_difference"] == ""
             else:
-                apart = difference(curve, random)
+                (apart,) = mean_intervals((areas(curve) - areas(random))[:, None], curve.over)
                 keys = ("random_difference", "random_difference_low", "random_difference_high")
-                assert [float(line[k]) for k in keys] == [apart.mean, apart.low, apart.high]
+                assert [float(line[k]) for k in keys] == pytest.approx([apart.mean, apart.low, apart.high], rel=1e-12)
 
 
 def test_words_name_the_leak_with_its_numbers():
@@ -313,7 +319,7 @@ def test_failed_write_leaves_the_earlier_report(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write(tmp_path, curves(["gradient"])[:1], None, facts())
     assert path.read_bytes() == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["curves.pdf", "curves.svg", "report.html", "summary.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == FILES
 
 
 def test_the_page_of_a_run_shows_what_its_results_say(tmp_path, look):

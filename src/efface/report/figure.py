@@ -15,12 +15,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from efface.report.table import REFERENCES, Panel
+from efface.report.words import is_share
 
 # Okabe & Ito's colours, tuned to read on white and on near-black; yellow and black gave way to violet and olive.
 COLOURS = ("#1f7fc4", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#9a9a1c")
 DASHES = ((), (5.0, 1.6), (1.4, 1.4), (6.0, 1.6, 1.4, 1.6))
 GREY = "#8a8f98"
 SVG = "http://www.w3.org/2000/svg"
+_LABEL = 26  # characters of a method's name beside a dot
 XLINK = "http://www.w3.org/1999/xlink"
 
 
@@ -60,8 +62,13 @@ def inline(panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, st
     """
     salt = names[panel.metric, panel.score, panel.rows[0].method]
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9.5}):
-        figure = Figure(figsize=(7.0, 3.9), layout="constrained")
-        _draw(figure.subplots(), panel, looks, names)
+        width, height = 7.0, 0.9 + 0.26 * len(panel.rows) if panel.stands == "value" else 3.9
+        figure = Figure(figsize=(width, height))
+        axes = figure.subplots()
+        _draw(axes, panel, looks, names)
+        # Margins in inches: finding them by drawing, as a layout engine does, takes most of the time.
+        left = 0.25 + 0.075 * max(len(_short(row.method)) for row in panel.rows) if panel.stands == "value" else 0.75
+        figure.subplots_adjust(left / width, 0.5 / height, 1 - 0.15 / width, 1 - 0.15 / height)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     methods = {names[panel.metric, panel.score, row.method]: row.method for row in panel.rows}
@@ -69,7 +76,7 @@ def inline(panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, st
 
 
 def sheet(panels: Sequence[Panel], looks: dict[str, Style]) -> dict[str, bytes]:
-    """All panels side by side with one legend, as "svg" and "pdf" files: the same bytes for the same curves."""
+    """These panels side by side with one legend, as "svg" and "pdf" files: the same bytes for the same curves."""
     names = identifiers(panels)
     columns = min(3, len(panels)) or 1
     lines = math.ceil(len(panels) / columns) or 1
@@ -83,7 +90,8 @@ def sheet(panels: Sequence[Panel], looks: dict[str, Style]) -> dict[str, bytes]:
             axes.set_axis_off()
         for axes, panel in zip(grid.flat, panels, strict=False):
             _draw(axes, panel, looks, names)
-            axes.set_title(f"{panel.metric} ({panel.better} is better)", fontsize=10, parse_math=False)
+            good = "" if panel.better == "none" else f" ({panel.better} is better)"
+            axes.set_title(panel.metric + good, fontsize=10, parse_math=False)
         handles = [Line2D([], [], **_line(looks[name])) for name in shown]
         if handles:
             legend = figure.legend(
@@ -95,6 +103,8 @@ def sheet(panels: Sequence[Panel], looks: dict[str, Style]) -> dict[str, bytes]:
             )
             for text, name in zip(legend.get_texts(), shown, strict=True):
                 text.set(text=name, parse_math=False)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # both files as laid out once
         files = {}
         for kind, stamp in (("svg", "Date"), ("pdf", "CreationDate")):
             buffer = io.BytesIO()
@@ -104,6 +114,21 @@ def sheet(panels: Sequence[Panel], looks: dict[str, Style]) -> dict[str, bytes]:
 
 
 def _draw(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str]) -> None:
+    label = panel.score.replace("_", " ") + (" [%]" if panel.score == "relative_change" else "")
+    if panel.stands == "value":
+        _draw_dots(axes, panel, looks, names)
+        axes.set_xlabel(label, parse_math=False)
+    else:
+        _draw_curves(axes, panel, looks, names)
+        axes.set_xlabel(panel.axis, parse_math=False)
+        axes.set_ylabel(label, parse_math=False)
+    axes.grid(color=GREY, alpha=0.25, linewidth=0.6, axis="x" if panel.stands == "value" else "both")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(color=GREY)
+
+
+def _draw_curves(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str]) -> None:
     crowded = len(panel.rows) > 8
     for row in reversed(panel.rows):
         name = names[panel.metric, panel.score, row.method]
@@ -116,17 +141,31 @@ def _draw(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[s
     if means and panel.score in ("accuracy", "probability") and min(means) >= 0 and max(means) <= 1:
         bottom, top = axes.get_ylim()  # a t interval of few samples may leave [0, 1]; the axis need not
         axes.set_ylim(max(bottom, -0.02), min(top, 1.02))
-    axes.set_xlabel("removed")
-    axes.set_ylabel(
-        panel.score.replace("_", " ") + (" [%]" if panel.score == "relative_change" else ""), parse_math=False
-    )
     if len(panel.fractions) <= 11:
         axes.set_xticks(panel.fractions)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.3g} %"))
-    axes.grid(color=GREY, alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    axes.tick_params(color=GREY)
+    if is_share(panel.axis):
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.3g} %"))
+
+
+def _draw_dots(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str]) -> None:
+    for place, row in enumerate(panel.rows):
+        mean, low, high = (float(getattr(row.area, field)) for field in ("mean", "low", "high"))
+        at, marked = ([low, mean, high], [1]) if np.isfinite(low) else ([mean], [0])
+        (line,) = axes.plot(at, [place] * len(at), color=looks[row.method].colour, linewidth=2.2, marker="o")
+        line.set(gid=names[panel.metric, panel.score, row.method], zorder=3, markersize=5.0, markevery=marked)
+        if row.method == panel.reference and row.area.n:
+            axes.axvline(mean, color=GREY, linestyle=(0, (4.0, 2.4)), linewidth=1.0, zorder=1)
+    axes.set_yticks(range(len(panel.rows)), [_short(row.method) for row in panel.rows], parse_math=False)
+    axes.set_ylim(len(panel.rows) - 0.5, -0.5)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LABEL else name[: _LABEL - 1] + "…"
+
+
+def _rounded(text: str) -> str:
+    """Coordinates to a hundredth of a point: half the size, and nothing that an eye can see."""
+    return re.sub(r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", text)
 
 
 def _line(look: Style) -> dict[str, Any]:
@@ -137,12 +176,13 @@ def _embed(text: str, methods: dict[str, str], title: str, salt: str) -> str:
     ET.register_namespace("", SVG)
     ET.register_namespace("xlink", XLINK)
     root = ET.fromstring(text)  # noqa: S314 -- drawn just above
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):
-                parent.remove(child)
+    unwanted = (f"{{{SVG}}}metadata", f"{{{SVG}}}style")
+    for owner, child in [(element, child) for element in root.iter() for child in element if child.tag in unwanted]:
+        owner.remove(child)
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
     for element in root.iter():
+        for attribute in {"d", "x", "y", "transform"} & set(element.attrib):
+            element.set(attribute, _rounded(element.attrib[attribute]))
         name = element.get("id", "")
         method = methods.get(name.replace("band-", "curve-", 1))
         if method is not None:

@@ -1,17 +1,52 @@
 """The report of a study: one HTML page that needs nothing else, a table and the curves as files."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jinja2
 
-from efface.report import figure, words
+from efface.report import between, cautions, figure, words
 from efface.report.gallery import Gallery, tiles
-from efface.report.table import CONTROLS, Panel, Row, panels, summary
+from efface.report.table import CONTROLS, HOW, Panel, Row, panels, summary
 from efface.stats import Curve
 
-MARKS = {"better": "▲", "same": "●", "worse": "▼", "control": "", "single": "○", "alone": "", "missing": "…"}
+MARKS = {
+    "better": "▲",
+    "same": "●",
+    "worse": "▼",
+    "control": "",
+    "described": "",
+    "single": "○",
+    "alone": "",
+    "missing": "…",
+}
+MANY = 6
+"""Metrics beyond which the page gets an index, and its first table marks instead of words."""
+HEADINGS = {
+    "retraining": "Retraining: a new network on what is left",
+    "erasure": "Erasure: the given network on what is left",
+    "faithfulness": "Faithfulness: do the values foretell the network's answer",
+    "localisation": "Localisation: does the relevance lie on the object",
+    "randomisation": "Randomisation: does the map change with what the network knows",
+    "robustness": "Robustness: does the map hold still where the image hardly moves",
+    "axiom": "Axioms: does the map add up",
+    "complexity": "Complexity: how much of the image the map takes",
+    "control": "Controls: may the other metrics be believed",
+}
+_HOW = {"unit": "unit", "explain": "class explained", "imputer": "fill", "ties": "ties", "count": "count"}
+
+
+class Cost(NamedTuple):
+    """Seconds that a metric's probes took, for all methods; per test image; per test image and map.
+
+    A probe that two metrics share counts for both. NaN per image where networks are trained.
+    """
+
+    seconds: float
+    per_image: float
+    per_map: float
 
 
 @dataclass(frozen=True)
@@ -19,9 +54,12 @@ class Facts:
     """What the page says about the study besides its numbers.
 
     study: the resolved study, YAML.
-    seconds: time spent, by stage or metric.
+    seconds: time spent, by stage or probe.
     unfinished: sentences on what is missing.
     data, network: one line each; the network's with its test accuracy.
+    how: by metric, what its numbers depend on: `unit`, `explain`, `imputer`, `ties`, `count`.
+    degenerate: by method, mean shares of maps that no score should judge, see `cautions`; empty if nobody looked.
+    costs: by metric, extraction of maps apart.
     """
 
     study: str
@@ -33,23 +71,49 @@ class Facts:
     data: str
     network: str
     warnings: tuple[str, ...]
+    how: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    degenerate: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    costs: Mapping[str, Cost] = field(default_factory=dict)
 
 
 def write(folder: Path, curves: Sequence[Curve], gallery: Gallery | None, facts: Facts) -> Path:
-    """Path of the `report.html` written to the folder, beside `summary.csv`, `curves.svg` and `curves.pdf`.
+    """Path of the `report.html` written to the folder, beside the tables and figures that it shows.
 
+    `summary.csv` has every number, `comparisons.csv` every two methods by the first score of each metric,
+    `agreement.csv` every two metrics; `curves.svg` and `curves.pdf` the first score of each metric.
     Each file takes its name when it is whole, so a reader, or a killed run, never leaves half of one.
     """
     found = panels(curves)
-    looks = figure.styles(curve.method for curve in curves)
+    metrics = dict.fromkeys(panel.metric for panel in found)
+    firsts = [next(panel for panel in found if panel.metric == metric) for metric in metrics]
+    pairs, agreements = [between.pairs(panel) for panel in firsts], between.agreements(firsts)
+    looks = figure.styles(row.method for panel in found for row in panel.rows)
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / "summary.csv", summary(found).to_csv(index=False).encode())
-    for kind, content in figure.sheet(found, looks).items():
+    for name, frame in (
+        ("summary", summary(found, facts.how)),
+        ("comparisons", between.comparisons_table(pairs)),
+        ("agreement", between.agreement_table(agreements)),
+    ):
+        _replace(folder / f"{name}.csv", frame.to_csv(index=False).encode())
+    for kind, content in figure.sheet(firsts, looks).items():
         _replace(folder / f"curves.{kind}", content)
-    return _replace(folder / "report.html", _page(found, looks, gallery, facts).encode())
+    shown = _metrics(found, firsts, looks, facts) | _between(pairs, agreements)
+    page = _template().render(
+        facts=facts,
+        cautions=cautions.cautions(facts.degenerate),
+        shares=cautions.SHARES,
+        gallery=gallery,
+        tiles=tiles(gallery) if gallery else None,
+        looks=looks,
+        controls=CONTROLS,
+        marks=MARKS,
+        verdicts=words.VERDICTS,
+        **shown,
+    )
+    return _replace(folder / "report.html", page.encode())
 
 
-def _page(found: Sequence[Panel], looks: dict[str, figure.Style], gallery: Gallery | None, facts: Facts) -> str:
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -57,35 +121,55 @@ def _page(found: Sequence[Panel], looks: dict[str, figure.Style], gallery: Galle
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for function in (words.number, words.plus_minus, words.between, words.percent, words.duration):
+    said = (words.number, words.plus_minus, words.between, words.percent, words.point, words.duration, words.two_digits)
+    for function in (*said, cautions.share):
         environment.filters[function.__name__] = function
+    return environment.get_template("page.html.j2")
+
+
+def _metrics(
+    found: Sequence[Panel], firsts: Sequence[Panel], looks: dict[str, figure.Style], facts: Facts
+) -> dict[str, object]:
+    """What the page shows metric by metric, and of all of them first."""
     names = figure.identifiers(found)
-    firsts = [
-        next(panel for panel in found if panel.metric == metric) for metric in dict.fromkeys(p.metric for p in found)
+    sections = [[_section(each, found, looks, names) for each in found if each.metric == f.metric] for f in firsts]
+    families = [
+        (HEADINGS.get(family, ""), [parts for parts in sections if parts[0]["panel"].family == family])
+        for family in dict.fromkeys(panel.family for panel in firsts)
     ]
-    return environment.get_template("page.html.j2").render(
-        facts=facts,
-        firsts=firsts,
-        headline=words.headline(firsts),
-        methods=_standing(firsts),
-        sections=[
-            [_section(panel, found, looks, names) for panel in found if panel.metric == f.metric] for f in firsts
-        ],
-        gallery=gallery,
-        tiles=tiles(gallery) if gallery else None,
-        looks=looks,
-        controls=CONTROLS,
-        marks=MARKS,
-        verdicts=words.VERDICTS,
-        leaking=[panel.metric for panel in firsts if words.leaks(panel)],
-        scores=len(found) > len(firsts),
-    )
+    return {
+        "firsts": firsts,
+        "number_of": {panel.metric: number for number, panel in enumerate(firsts, 1)},
+        "headline": words.headline(firsts),
+        "methods": _standing(firsts),
+        "families": families,
+        "many": len(firsts) > MANY,
+        "leaking": [panel.metric for panel in firsts if words.leaks(panel)],
+        "scores": len(found) > len(firsts),
+        "how": {name: _how(told) for name, told in facts.how.items()},
+    }
+
+
+def _between(pairs: Sequence[between.Pairs], agreements: between.Agreements) -> dict[str, object]:
+    return {
+        "pairs": [each for each in pairs if each.found],
+        "said_of_pairs": between.said_of_pairs,
+        "agreements": agreements,
+        "said_of_metrics": between.said_of_metrics(agreements),
+        "alpha": between.ALPHA,
+    }
+
+
+def _how(told: Mapping[str, str]) -> str:
+    """What a metric's numbers depend on, in one line."""
+    return "; ".join(f"{_HOW[each]}: {told[each]}" for each in HOW if each in told) + "."
 
 
 def _section(
     panel: Panel, found: Sequence[Panel], looks: dict[str, figure.Style], names: dict[tuple[str, str, str], str]
-) -> dict[str, object]:
-    title = f"{panel.metric}: {panel.score.replace('_', ' ')} by fraction removed, a line per method"
+) -> dict[str, Any]:
+    by = "a dot per method" if panel.stands == "value" else f"by {panel.axis}, a line per method"
+    title = f"{panel.metric}: {panel.score.replace('_', ' ')}, {by}"
     return {
         "panel": panel,
         "id": names[panel.metric, panel.score, panel.rows[0].method].replace("curve-", "panel-", 1),

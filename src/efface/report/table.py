@@ -1,47 +1,71 @@
 """Curves become panels (one metric, one score) of judged rows, and panels become a tidy table."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from efface.stats import Curve, Interval, areas, difference, interval
+from efface.stats import Curve, Interval, Summary, areas, combine, summaries
 
-Verdict = Literal["better", "same", "worse", "control", "single", "alone", "missing"]
+Verdict = Literal["better", "same", "worse", "control", "described", "single", "alone", "missing"]
 
 REFERENCES = ("random", "random_resampled")
 """What a method has to beat: the first of these that a metric has."""
-CONTROLS = (*REFERENCES, "sobel", "true_mask")
+CONTROLS = (*REFERENCES, "sobel", "centre", "true_mask")
 """Names under which a study runs maps that know nothing of the network."""
 NOTHING = Interval(np.nan, np.nan, np.nan, np.nan, 0)
+FAMILIES = (
+    "retraining",
+    "erasure",
+    "faithfulness",
+    "localisation",
+    "randomisation",
+    "robustness",
+    "axiom",
+    "complexity",
+    "control",
+)
+"""Kinds of metrics in the order in which they are shown; others follow."""
+HOW = ("unit", "explain", "imputer", "ties", "count")
+"""What a number depends on besides its method: columns of the table, words below each figure."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One method in a panel.
 
-    cells: an interval per fraction.
-    rank: by area, 1 = most truthful; 0 while there is no area.
+    curve: of a method with several draws of its maps, the mean over draws.
+    cells: an interval per point.
+    area: interval of the number that stands for the curve: its area, the mean of its points, or its one value.
+    by: how the intervals were made.
+    rank: by area, 1 = most truthful; 0 while there is no area, and where the metric does not judge.
     difference: area minus the reference's, paired; n = 0 where there is nothing to compare with.
-    verdict: better, same (the interval includes 0), worse; control (the reference itself), single (one sample: no
-        interval), alone (no reference), missing (no complete sample yet).
+    verdict: better, same (the interval includes 0), worse; control (the reference itself), described (the metric does
+        not judge), single (one sample: no interval), alone (no reference), missing (no complete sample yet).
+    draws: of the method's maps. between: standard deviation of the mean area between them, NaN for one.
+    awaited: draws of which nothing is there yet.
     """
 
     method: str
     curve: Curve
     cells: tuple[Interval, ...]
     area: Interval
+    by: Literal["bootstrap", "t"]
     rank: int
     difference: Interval
     verdict: Verdict
+    draws: int = 1
+    between: float = np.nan
+    awaited: int = 0
 
 
 @dataclass(frozen=True)
 class Panel:
-    """All methods on one metric and score, best area first.
+    """All methods on one metric and score, best area first; in the given order where the metric does not judge.
 
+    stands: what stands for a curve: "area" or "mean", or "value" where the metric is one number.
     reference: the control's name, or "" where none was run.
     """
 
@@ -50,6 +74,9 @@ class Panel:
     over: Literal["repeats", "images"]
     better: Literal["higher", "lower", "none"]
     fractions: tuple[float, ...]
+    axis: str
+    family: str
+    stands: Literal["area", "mean", "value"]
     reference: str
     rows: tuple[Row, ...]
 
@@ -64,27 +91,42 @@ class Panel:
     @property
     def unfinished(self) -> tuple[str, ...]:
         """Methods of which a value is not there yet."""
-        return tuple(row.method for row in self.rows if row.area.n == 0 or np.isnan(row.curve.values).any())
+        return tuple(
+            row.method
+            for row in self.rows
+            if row.area.n == 0 or row.awaited or np.isnan(row.curve.values).all(axis=0).any() or _broken(row.curve)
+        )
 
 
 def panels(curves: Sequence[Curve]) -> tuple[Panel, ...]:
-    """One panel per metric and score, in the order in which they first come."""
-    groups: dict[tuple[str, str], list[Curve]] = {}
+    """One panel per metric and score, by family, then in the order in which they first come.
+
+    Curves whose methods differ by `~2`, `~3`, ... alone are draws of one method and make one row.
+    """
+    metrics: dict[str, dict[str, list[Curve]]] = {}
     for curve in curves:
-        groups.setdefault((curve.metric, curve.score), []).append(curve)
-    return tuple(_panel(group) for group in groups.values())
+        metrics.setdefault(curve.metric, {}).setdefault(curve.score, []).append(curve)
+    found = [panel for scores in metrics.values() for panel in _panels(list(scores.values()))]
+    known = {family: place for place, family in enumerate(FAMILIES)}
+    return tuple(sorted(found, key=lambda panel: known.get(panel.family, len(known))))
 
 
-def summary(found: Sequence[Panel]) -> pd.DataFrame:
-    """A line per metric, score, method and fraction; area and difference stand in each line of their curve."""
+def summary(found: Sequence[Panel], how: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    """A line per metric, score, method and point; area and difference stand in each line of their curve.
+
+    fraction: the point, whatever the axis counts. how: by metric, what its numbers depend on.
+    """
     columns = ["metric", "score", "method", "fraction", "mean", "std", "low", "high", "n", "over", "better"]
     columns += ["area", "area_low", "area_high"]
     columns += ["random_difference", "random_difference_low", "random_difference_high"]
+    columns += ["family", "axis", "stands", "interval", "draws", "between_draws", *HOW]
     lines = [
         (
             *(panel.metric, panel.score, row.method, fraction, *cell, panel.over, panel.better),
             *(row.area.mean, row.area.low, row.area.high),
             *(row.difference.mean, row.difference.low, row.difference.high),
+            *(panel.family, panel.axis, panel.stands, row.by, row.draws, row.between),
+            *(how.get(panel.metric, {}).get(each, "") for each in HOW),
         )
         for panel in found
         for row in panel.rows
@@ -93,26 +135,78 @@ def summary(found: Sequence[Panel]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns)
 
 
-def _panel(curves: list[Curve]) -> Panel:
-    first = curves[0]
-    by_name = {curve.method: curve for curve in curves}
-    if len(by_name) < len(curves):
-        raise ValueError(
-            f"{first.metric}/{first.score}: a method has two curves among {sorted(by_name)}; name each once"
-        )
-    reference = next((name for name in REFERENCES if name in by_name), "")
-    means = {curve.method: interval(areas(curve)) for curve in curves}
-    sign = -1 if first.better == "higher" else 1
-    order = sorted(curves, key=lambda curve: sign * np.nan_to_num(means[curve.method].mean, nan=sign * np.inf))
+@dataclass(frozen=True)
+class _Method:
+    """A method's curve, its draws as one, and its difference to the reference as a curve of one point."""
+
+    curve: Curve
+    draws: int
+    between: float
+    awaited: int
+    apart: Curve | None = None
+
+
+def _panels(groups: list[list[Curve]]) -> list[Panel]:
+    """The panels of one metric: resampled together, as that is most of the time."""
+    sides = [_compared(_combined(group)) for group in groups]
+    wanted = [each.curve for side in sides for each in side]
+    wanted += [each.apart for side in sides for each in side if each.apart is not None]
+    # By identity: two methods may have equal curves, and arrays cannot be keys.
+    found = dict(zip(map(id, wanted), summaries(wanted), strict=True))
+    return [_panel(side, found) for side in sides]
+
+
+def _combined(curves: list[Curve]) -> list[_Method]:
+    first, draws = curves[0], dict[str, list[Curve]]()
+    for curve in curves:
+        draws.setdefault(curve.method.partition("~")[0], []).append(curve)
+    names = [curve.method for curve in curves]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{first.metric}/{first.score}: a method has two curves among {sorted(names)}; name each once")
+    found = []
+    for name, each in draws.items():
+        there = [curve for curve in each if not np.isnan(curve.values).all()] or each[:1]
+        whole = combine(there, name)
+        found.append(_Method(whole.curve, whole.draws, whole.between, len(each) - len(there)))
+    return found
+
+
+def _compared(methods: list[_Method]) -> list[_Method]:
+    by_name = {each.curve.method: each.curve for each in methods}
+    reference = next((by_name[name] for name in REFERENCES if name in by_name), None)
+    if reference is None or reference.better == "none":
+        return methods
+    found = []
+    for each in methods:
+        if each.curve.method == reference.method:
+            found.append(each)
+            continue
+        rows, mine, its = np.intersect1d(each.curve.pairs, reference.pairs, return_indices=True)
+        values = (areas(each.curve)[mine] - areas(reference)[its])[:, None]
+        pairs = tuple(int(row) for row in rows)
+        found.append(replace(each, apart=replace(each.curve, at=(0.0,), values=values, pairs=pairs)))
+    return found
+
+
+def _panel(methods: list[_Method], found: Mapping[int, Summary]) -> Panel:
+    first = methods[0].curve
+    names = [each.curve.method for each in methods]
+    reference = next((name for name in REFERENCES if name in names), "")
+    if first.better != "none":
+        sign = -1 if first.better == "higher" else 1
+        means = {id(each): found[id(each.curve)].area.mean for each in methods}
+        methods = sorted(methods, key=lambda each: sign * np.nan_to_num(means[id(each)], nan=sign * np.inf))
     rows = []
-    for place, curve in enumerate(order, 1):
-        area = means[curve.method]
-        compared = reference and curve.method != reference
-        apart = difference(curve, by_name[reference]) if compared else NOTHING
-        verdict = _verdict(curve, area, apart, reference)
-        cells = tuple(interval(column) for column in curve.values.T)
-        rows.append(Row(curve.method, curve, cells, area, place if area.n else 0, apart, verdict))
-    return Panel(first.metric, first.score, first.over, first.better, first.at, reference, tuple(rows))
+    for place, each in enumerate(methods, 1):
+        area, cells, by = found[id(each.curve)]
+        apart = NOTHING if each.apart is None else found[id(each.apart)].area
+        rank = place if area.n and first.better != "none" else 0
+        verdict = _verdict(each.curve, area, apart, reference)
+        drawn = (each.draws, each.between, each.awaited)
+        rows.append(Row(each.curve.method, each.curve, cells, area, by, rank, apart, verdict, *drawn))
+    stands: Literal["area", "mean", "value"] = "value" if len(first.at) == 1 else first.summary
+    what = (first.metric, first.score, first.over, first.better, first.at, first.axis, first.family)
+    return Panel(*what, stands, reference, tuple(rows))
 
 
 def _verdict(curve: Curve, area: Interval, apart: Interval, reference: str) -> Verdict:
@@ -120,10 +214,15 @@ def _verdict(curve: Curve, area: Interval, apart: Interval, reference: str) -> V
         return "missing"
     if curve.method == reference:
         return "control"
-    if not reference:
-        return "alone"
+    if curve.better == "none" or not reference:
+        return "alone" if curve.better != "none" else "described"
     if apart.n < 2:
         return "single" if apart.n else "missing"
     if apart.low <= 0 <= apart.high:
         return "same"
     return "better" if (apart.mean > 0) == (curve.better == "higher") else "worse"
+
+
+def _broken(curve: Curve) -> bool:
+    """A repeat of which a training is missing. An image without a value may be one that the metric does not score."""
+    return curve.over == "repeats" and bool(np.isnan(curve.values).any())

@@ -12,6 +12,7 @@ VERDICTS = {
     "same": "no different",
     "worse": "worse",
     "control": "the control",
+    "described": "described, not judged",
     "single": "one sample: no interval",
     "alone": "no control",
     "missing": "not run yet",
@@ -24,7 +25,8 @@ def about(panel: Panel) -> str:
         "A network is trained anew for each point." if panel.over == "repeats" else "The given network is asked again."
     )
     says = panel.rows[0].curve.says if panel.rows else ""
-    return f"{says or default} {panel.better.capitalize()} is better."
+    good = "It describes and does not judge." if panel.better == "none" else f"{panel.better.capitalize()} is better."
+    return f"{says or default} {good}"
 
 
 def headline(panels: Sequence[Panel]) -> list[str]:
@@ -55,17 +57,15 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
     """What this panel shows, and where it must not be trusted; other panels serve as witnesses."""
     verdicts = {kind: [row for row in panel.rows if row.verdict == kind] for kind in VERDICTS}
     said = []
-    if not panel.reference:
+    if not panel.reference and panel.better != "none":
         said.append(
             "No method named random was run, so nothing tells how far these curves are from chance: add "
             "{name: random, method: efface.methods.control.random} to attribution_methods and measure again."
         )
     if verdicts["better"]:
         most = max(verdicts["better"], key=lambda row: abs(row.difference.mean))
-        change = number(most.difference.mean, panel.score, signed=True)
-        said.append(
-            f"Better than random: {_names(verdicts['better'])}; the most in area, {change}, is {most.method}'s."
-        )
+        change = f"{panel.stands}, {number(most.difference.mean, panel.score, signed=True)}"
+        said.append(f"Better than random: {_names(verdicts['better'])}; the most in {change}, is {most.method}'s.")
     if verdicts["same"]:
         said.append(f"Not told apart from random (the interval includes 0): {_names(verdicts['same'])}.")
     if leaks(panel):
@@ -82,7 +82,7 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
 
 def leaks(panel: Panel) -> bool:
     """Whether methods stay above random where networks are retrained on what the maps leave: a suspicion of leakage."""
-    retrained = panel.over == "repeats" and panel.better == "lower"
+    retrained = panel.over == "repeats" and panel.better == "lower" and panel.family in ("", "retraining")
     return retrained and any(row.verdict == "worse" for row in panel.rows)
 
 
@@ -95,13 +95,20 @@ def number(value: float, score: str = "", *, signed: bool = False) -> str:
     return text + (" %" if score == "relative_change" else "")
 
 
+def two_digits(value: float) -> str:
+    """A number from -1 to 1 with its sign, where there is room for little."""
+    return "?" if np.isnan(value) else f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
 def plus_minus(cell: Interval, score: str = "") -> str:
-    """Mean and half-width of the interval; the mean alone where there is no interval."""
+    """Mean and half-width of the interval, or its ends where it is lopsided; the mean alone where there is none."""
     if cell.n == 0:
         return VERDICTS["missing"]
     if cell.n == 1:
         return number(cell.mean, score)
-    return f"{number(cell.mean)} ± {number(cell.mean - cell.low)}" + (" %" if score == "relative_change" else "")
+    below, above = number(cell.mean - cell.low), number(cell.high - cell.mean)
+    told = f"± {below}" if below == above else f"[{number(cell.low)}, {number(cell.high)}]"
+    return f"{number(cell.mean)} {told}" + (" %" if score == "relative_change" else "")
 
 
 def between(cell: Interval, score: str = "") -> str:
@@ -112,8 +119,18 @@ def between(cell: Interval, score: str = "") -> str:
     return mean if cell.n == 1 else f"{mean} [{number(cell.low, signed=True)}, {number(cell.high, signed=True)}]"
 
 
+def point(at: float, axis: str = "fraction removed") -> str:
+    """A point of an axis as a heading: 0.1 of a fraction or share is "10 %"."""
+    return percent(at) if is_share(axis) else f"{at:.4g}"
+
+
+def is_share(axis: str) -> bool:
+    """Whether what an axis counts is a part of a whole."""
+    return axis.startswith(("fraction", "share"))
+
+
 def percent(fraction: float) -> str:
-    """A removed fraction as a heading: 0.1 is "10 %"."""
+    """A fraction in percent."""
     return f"{100 * fraction:.4g} %"
 
 
@@ -159,7 +176,7 @@ def _above(panel: Panel, worse: list[Row]) -> str:
     else:
         line, at = (int(i) for i in np.unravel_index(gaps.argmax(), gaps.shape))
         who, verb, values = worse[line].method, "stays", means[line : line + 1, at]
-    removed = "half" if panel.fractions[at] == 0.5 else percent(panel.fractions[at])
+    removed = "half" if panel.fractions[at] == 0.5 else point(panel.fractions[at], panel.axis)
     ends = dict.fromkeys(number(float(end), panel.score) for end in (values.min(), values.max()))
     return f"At {removed} removed, {who} {verb} above random ({' to '.join(ends)} against {number(random[at])})."
 
@@ -167,7 +184,8 @@ def _above(panel: Panel, worse: list[Row]) -> str:
 def _witness(worse: list[Row], panels: Sequence[Panel]) -> str:
     """What the metric without retraining that likes them best says of the same methods."""
     names = [row.method for row in worse]
-    frozen = [panel for panel in panels if panel.over == "images" and panel.reference]
+    erasing = [panel for panel in panels if panel.family in ("", "erasure")]
+    frozen = [panel for panel in erasing if panel.over == "images" and panel.reference]
     if not frozen:
         return "Look at MoRF, where no network is trained on the masks, before calling them worse."
     found = {panel.metric: [name for name in names if panel.verdict(name) == "better"] for panel in reversed(frozen)}

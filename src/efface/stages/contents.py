@@ -1,26 +1,33 @@
 """What stands in a report beside the curves: facts about the study, and a gallery of images, maps and erased images."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from typing import Any
 
+import numpy as np
 import torch
 
 from efface import draws
-from efface.config import dump
+from efface.call import Call
+from efface.config import MetricEntry, dump
 from efface.maps import MapStore
 from efface.masking import to_stored
 from efface.metrics import Point
 from efface.probes import Erasure, erased
+from efface.report.cautions import SHARES
 from efface.report.gallery import Gallery
-from efface.report.page import Facts
+from efface.report.page import Cost, Facts
 from efface.rows import take
-from efface.stages.measure import applies, cells, point_of
+from efface.stages.measure import Cell, across, applies, cells, point_of
 from efface.stages.provenance import surroundings, versions
-from efface.stages.run import Run
+from efface.stages.run import Run, View
 from efface.types import Split
 
 _SHOWN = 6  # images of the gallery
 _GALLERY_FRACTION = 0.3
+_COUNT = "floor(fraction * units + 1e-6)"
+_TIES = "shuffled by the image's seed"
 
 
 def facts(run: Run, measured: Sequence[str]) -> Facts:
@@ -43,7 +50,75 @@ def facts(run: Run, measured: Sequence[str]) -> Facts:
         data=f"{study.data.call}: {sizes}, {c} x {h} x {w}",
         network=f"{study.model.call}: {right}",
         warnings=_remarks(run),
+        how={entry.name: _how(run, entry) for entry in study.metrics},
+        degenerate=_degenerate(run),
+        costs={entry.name: cost for entry in study.metrics if (cost := _cost(run, entry)) is not None},
     )
+
+
+def _how(run: Run, entry: MetricEntry) -> dict[str, str]:
+    """What the metric's numbers depend on; "none" for what its probes do not have."""
+    at = across(run, entry)
+    point = point_of(run, entry, run.views()[0], at[len(at) // 2])
+    told: dict[str, Any] = {}
+    for probe in entry.formula.probes(point).values():
+        told |= dict(_settings(probe))
+    ranks = "unit" in told
+    return {
+        "unit": _text(told["unit"]) if ranks else "none",
+        "explain": run.study.explain,
+        "imputer": _text(told["imputer"]) if "imputer" in told else "none",
+        "ties": _TIES if ranks else "none",
+        "count": _COUNT if ranks else "none",
+    }
+
+
+def _settings(probe: Any) -> Iterator[tuple[str, Any]]:
+    """The fields of a probe and of what it erases, if it erases anything."""
+    if isinstance(probe, Erasure) and probe.fraction == 0:
+        return
+    for each in dataclasses.fields(probe):
+        value = getattr(probe, each.name)
+        if dataclasses.is_dataclass(value):
+            yield from _settings(value)
+        elif value is not None:
+            yield each.name, value
+
+
+def _text(value: str | Call) -> str:
+    if isinstance(value, str):
+        return value
+    settings = ", ".join(f"{name}={each}" for name, each in value.kwargs.items())
+    return f"{value.call}({settings})" if settings else value.call
+
+
+def _degenerate(run: Run) -> dict[str, dict[str, float]]:
+    """By row of the report, the means of what was found on its maps; NaN for what is not known."""
+    found = {}
+    for cell in cells(run):
+        if cell.view is not None and _kind(cell) == "degeneracy" and cell.key in run.results:
+            row = run.results.rows[cell.key]
+            found[cell.view.name] = {kind: np.nan if row.get(kind) is None else float(row[kind]) for kind in SHARES}
+    return found
+
+
+def _cost(run: Run, entry: MetricEntry) -> Cost | None:
+    """Seconds of the metric's own probes; None where none has run."""
+    alone = cells(run.of(run.study.model_copy(update={"metrics": (entry,)})))
+    rows = [
+        run.results.rows[cell.key] for cell in alone if _kind(cell) != "degeneracy" and cell.key in run.results.rows
+    ]
+    if not rows:
+        return None
+    seconds, images = sum(row["seconds"] for row in rows), len(run.data["test"])
+    if entry.formula.over == "repeats":
+        return Cost(seconds, np.nan, np.nan)
+    maps = len({row["method"] for row in rows} - {None}) or 1
+    return Cost(seconds, seconds / images, seconds / images / maps)
+
+
+def _kind(cell: Cell) -> str:
+    return type(cell.probe).__name__.lower()
 
 
 def _seconds(run: Run) -> dict[str, float]:
@@ -53,6 +128,7 @@ def _seconds(run: Run) -> dict[str, float]:
         "extract": "extract maps",
         "retrain": "retrain (ROAR, KAR)",
         "perturb": "perturb (MoRF, LeRF)",
+        "degeneracy": "look for degenerate maps",
     }
     found: dict[str, float] = {}
     for row in run.results.rows.values():
@@ -71,7 +147,7 @@ def _unfinished(run: Run, measured: Sequence[str]) -> tuple[str, ...]:
 
 def _remarks(run: Run) -> tuple[str, ...]:
     frozen = [entry for entry in run.study.metrics if entry.formula.over == "images"]
-    redrawn = [view.name for view in run.views() if frozen and not applies(run, frozen[0], view)]
+    redrawn = [view.name for view in _rows(run) if frozen and not applies(run, frozen[0], view)]
     return tuple(
         f"{name} is ranked anew in each epoch of a training; to a network that does not train it is no other than "
         f"a fixed random ranking, so {', '.join(entry.name for entry in frozen)} are not run for it."
@@ -82,7 +158,7 @@ def _remarks(run: Run) -> tuple[str, ...]:
 def gallery(run: Run) -> Gallery | None:
     """Some test images with every map that is there, and what the map erases."""
     test, stores = run.data["test"], {}
-    for view in run.views():
+    for view in _rows(run):
         try:
             stores[view] = run.store(view.maps, "test")
         except FileNotFoundError:
@@ -108,6 +184,11 @@ def gallery(run: Run) -> Gallery | None:
     if not maps:
         return None
     return Gallery(take(test.images, rows).cpu(), _labels(run, test, rows), maps, masked, fraction)
+
+
+def _rows(run: Run) -> list[View]:
+    """The views that are rows of the report by themselves, and no further draw of one."""
+    return [view for view in run.views() if "~" not in view.name]
 
 
 def _shown(run: Run, point: Point, store: MapStore, rows: torch.Tensor) -> torch.Tensor:

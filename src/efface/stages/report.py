@@ -11,8 +11,9 @@ from efface.source import source_digest
 from efface.stages.measure import curves
 from efface.stages.progress import say
 from efface.stages.run import Run
+from efface.stats import Curve
 
-FILES = ("report.html", "summary.csv", "curves.svg", "curves.pdf")
+FILES = ("report.html", "summary.csv", "comparisons.csv", "agreement.csv", "curves.svg", "curves.pdf")
 
 
 def write_report(run: Run, *, anew: bool = True) -> None:
@@ -35,9 +36,15 @@ def _write(run: Run, folder: Path) -> None:
 
     (folder / ".made-from").unlink(missing_ok=True)
     found = curves(run)
-    measured = list(dict.fromkeys(curve.metric for curve in found if not np.isnan(curve.values[:, 1:]).all()))
+    measured = list(dict.fromkeys(curve.metric for curve in found if _is_measured(curve)))
     shown = [curve for curve in found if curve.metric in measured]  # no section of empty curves
     page.write(folder, shown or found, gallery(run), facts(run, measured))
+
+
+def _is_measured(curve: Curve) -> bool:
+    """Whether there is more than the first point, which may be one for all methods and metrics."""
+    own = curve.values[:, 1:] if len(curve.at) > 1 else curve.values
+    return not np.isnan(own).all()
 
 
 def _made_from(run: Run) -> str:

@@ -1,0 +1,134 @@
+"""Between methods: which pairs are told apart. Between metrics: whether they rank the methods alike."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from efface.report.table import CONTROLS, Panel, Row
+from efface.report.words import listed, number
+from efface.stats import Agreement, Comparison, compare, image_agreement, metric_agreement
+
+ALPHA = 0.05
+"""Chance, over all pairs of a metric, to tell any apart that are not."""
+_CLOSE = ((0.8, "nearly alike"), (0.5, "much alike"), (0.2, "somewhat alike"), (-0.2, "with little in common"))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Every two methods of a panel, the better one, by area, first.
+
+    methods: those with samples, as the panel orders them. found: of each two, in that order.
+    """
+
+    panel: Panel
+    methods: tuple[str, ...]
+    found: Mapping[tuple[str, str], Comparison]
+
+    @property
+    def apart(self) -> int:
+        """How many pairs are told apart, corrected for all of them."""
+        return sum(each.p_holm < ALPHA for each in self.found.values())
+
+
+@dataclass(frozen=True)
+class Agreements:
+    """How far metrics, and the images of one metric, rank the methods alike; controls are left out.
+
+    tau: of each two metrics. alpha: of each metric over images, where it has any.
+    """
+
+    panels: tuple[Panel, ...]
+    tau: Mapping[tuple[str, str], Agreement]
+    alpha: Mapping[str, Agreement]
+
+
+def pairs(panel: Panel) -> Pairs:
+    """The panel's methods, every two compared; none where there are fewer than two."""
+    rows = [row for row in panel.rows if row.area.n and row.curve.pairs]
+    found = compare([row.curve for row in rows]) if len(rows) > 1 else ()
+    return Pairs(panel, tuple(row.method for row in rows), {(each.first, each.second): each for each in found})
+
+
+def agreements(firsts: Sequence[Panel]) -> Agreements:
+    """Every two metrics that judge, by the first score of each, over the methods that are no controls."""
+    judging = tuple(panel for panel in firsts if panel.better != "none" and len(_methods(panel)) > 1)
+    ranked = {panel.metric: [row.curve for row in _methods(panel)] for panel in judging}
+    tau = {
+        (one, two): metric_agreement(ranked[one], ranked[two])
+        for one, two in itertools.combinations(ranked, 2)
+        if len({curve.method for curve in ranked[one]} & {curve.method for curve in ranked[two]}) > 1
+    }
+    alpha = {panel.metric: image_agreement(ranked[panel.metric]) for panel in judging if panel.over == "images"}
+    return Agreements(judging, tau, alpha)
+
+
+def comparisons_table(found: Sequence[Pairs]) -> pd.DataFrame:
+    """A line per metric and pair of methods."""
+    columns = ["metric", "score", "first", "second", "better", "difference", "low", "high", "n", "test", "p", "p_holm"]
+    columns += ["rank_biserial", "common_language", "says"]
+    lines = [
+        (
+            *(each.metric, each.score, each.first, each.second, one.panel.better),
+            *(each.difference.mean, each.difference.low, each.difference.high, each.difference.n),
+            *(each.test, each.p, each.p_holm, each.rank_biserial, each.common_language, each.says),
+        )
+        for one in found
+        for each in one.found.values()
+    ]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def agreement_table(found: Agreements) -> pd.DataFrame:
+    """A line per two metrics (Kendall's tau-b) and per metric (Krippendorff's alpha over images); n counts methods."""
+    scores = {panel.metric: panel.score for panel in found.panels}
+    columns = ["kind", "metric", "score", "other", "other_score", "value", "low", "high", "n"]
+    lines = [("kendall_tau_b", one, scores[one], two, scores[two], *each) for (one, two), each in found.tau.items()] + [
+        ("krippendorff_alpha", metric, scores[metric], "", "", *each) for metric, each in found.alpha.items()
+    ]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def said_of_pairs(found: Pairs) -> str:
+    """How many pairs are told apart, in a phrase."""
+    if not found.found:
+        return "fewer than two methods to compare"
+    untested = sum(each.test == "none" for each in found.found.values())
+    told = f"{found.apart} of {len(found.found)} pairs told apart"
+    return f"{told}, {untested} could not be tested" if untested else told
+
+
+def said_of_metrics(found: Agreements) -> list[str]:
+    """Which metrics agree and which contradict each other, MoRF and LeRF by name, in sentences."""
+    known = {names: each for names, each in found.tau.items() if not np.isnan(each.value)}
+    orders = [names for names in known if set(names) == {"morf", "lerf"}]
+    said = [f"MoRF and LeRF rank the methods {_likeness(known[names])}." for names in orders]
+    if len(known) > 1:
+        in_order = sorted(known, key=lambda names: known[names].value)
+        for words, names in (("Closest", in_order[-1]), ("Farthest apart", in_order[0])):
+            said.append(f"{words}: {names[0]} and {names[1]}, {_likeness(known[names])}.")
+    images = {metric: each.value for metric, each in found.alpha.items() if not np.isnan(each.value)}
+    if images:
+        most, least = max(images, key=lambda name: images[name]), min(images, key=lambda name: images[name])
+        ends = f"most on {most} (alpha {number(images[most])})"
+        ends += f", least on {least} ({number(images[least])})" if least != most else ""
+        said.append(f"Single images agree on the ranking {ends}; 0 is chance, 1 is every image alike.")
+    few = sorted({panel.metric for panel in found.panels if len(_methods(panel)) < 5})
+    if few and known:
+        said.append(
+            f"Fewer than five methods were ranked on {listed(few)}: few orders are possible, so trust it little."
+        )
+    return said
+
+
+def _likeness(each: Agreement) -> str:
+    word = next((word for edge, word in _CLOSE if each.value >= edge), "against one another")
+    ends = f", {number(each.low)} to {number(each.high)}" if not np.isnan(each.low) else ""
+    doubt = "; not told apart from chance" if each.low <= 0 <= each.high else ""
+    return f"{word} (tau {number(each.value)}{ends}{doubt})"
+
+
+def _methods(panel: Panel) -> list[Row]:
+    return [row for row in panel.rows if row.area.n and row.curve.pairs and row.method not in CONTROLS]

@@ -1,0 +1,44 @@
+"""Maps that no score should judge, in sentences, before the scores."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from efface.report.table import CONTROLS
+
+SHARES = {
+    "constant": "constant",
+    "levels": "distinct values / units",
+    "tied_share": "tied units",
+    "like_first": "same as the first image's",
+    "blind": "same for another class",
+}
+"""The columns of the table, by the name of the share; `levels` is good where it is high, the others where low."""
+_NEGLIGIBLE = {"constant": 0.01, "tied_share": 0.5, "like_first": 0.1, "blind": 0.01}
+_SAYS = {
+    "constant": "{} of its maps are one value everywhere: their order is the tie rule's",
+    "tied_share": "{} of the units tie with another of their map: much of the order is the tie rule's",
+    "like_first": "{} of its maps are the first image's but for scale: they do not depend on the image",
+    "blind": "{} of its maps are the same for another class: blind to what they explain",
+}
+
+
+def cautions(degenerate: Mapping[str, Mapping[str, float]]) -> dict[str, list[str]]:
+    """By method, what a reader of its scores must know first; methods of which there is nothing to say are left out.
+
+    That a control knows no class is no news: of controls it is not said.
+
+    degenerate: by method, the mean share of each kind, NaN where it is not known.
+    """
+    found = {}
+    for method, shares in degenerate.items():
+        kinds = [kind for kind, edge in _NEGLIGIBLE.items() if shares.get(kind, np.nan) > edge]
+        said = [_SAYS[kind].format(share(shares[kind])) for kind in kinds if kind != "blind" or method not in CONTROLS]
+        if said:
+            found[method] = said
+    return found
+
+
+def share(value: float | None) -> str:
+    """A share in percent; "?" where it is not known."""
+    return "?" if value is None or np.isnan(value) else "all" if value == 1 else f"{100 * value:.3g} %"

@@ -1,0 +1,317 @@
+"""The report of many kinds of metrics: any axis, one number, mere description, draws, pairs, agreement, cautions."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from efface.report.between import agreements, pairs, said_of_metrics
+from efface.report.cautions import cautions
+from efface.report.page import Cost, Facts, write
+from efface.report.table import panels, summary
+from efface.report.words import about, findings, headline, plus_minus, point
+from efface.stats import Curve, Interval, areas, combine, compare, image_agreement, mean_intervals, metric_agreement
+from efface.stats import summary as summarised
+from small_study import efface, write_study
+
+METHODS = ("random", "gradient", "smooth_grad", "smooth_grad~2", "smooth_grad~3", "grad_cam", "blurred")
+IMAGES = 60
+KINDS = (  # metric, family, axis, points, better
+    ("sparse", "complexity", "", (0.0,), "none"),
+    ("degradation", "erasure", "patches removed", (0.0, 1.0, 2.0, 5.0), "lower"),
+    ("morf", "erasure", "fraction removed", (0.0, 0.5, 1.0), "lower"),
+    ("lerf", "erasure", "fraction removed", (0.0, 0.5, 1.0), "higher"),
+    ("layers", "randomisation", "share of layers randomised", (0.0, 0.5, 1.0), "lower"),
+    ("hits", "localisation", "", (0.0,), "higher"),
+)
+
+
+def curves(methods=METHODS, kinds=KINDS, images=IMAGES):
+    found = []
+    for i, method in enumerate(methods):
+        for metric, family, axis, at, better in kinds:
+            rng = np.random.default_rng([i, len(metric)])
+            gain = 0 if method == "random" else 0.1 * (1 + METHODS.index(method) % 4)
+            values = 0.5 + (gain if better == "higher" else -gain) + rng.normal(0, 0.1, (images, len(at)))
+            pairs_ = tuple(range(images))
+            found.append(Curve(metric, "value", method, at, values, "images", better, pairs_, "", axis, family=family))
+    return found
+
+
+def of(shown, metric, method):
+    return next(curve for curve in shown if (curve.metric, curve.method) == (metric, method))
+
+
+HOW = {"unit": "patch", "explain": "true", "imputer": "a.fill(size=3)", "ties": "shuffled", "count": "floor"}
+FACTS = Facts(
+    study="out: runs/x",
+    name="kinds",
+    versions={},
+    device="CPU",
+    seconds={"train": 1.0},
+    unfinished=(),
+    data="patches",
+    network="net",
+    warnings=(),
+    how={metric: HOW for metric, *_ in KINDS},
+    degenerate={
+        "random": {"constant": 0.0, "levels": 1.0, "tied_share": 0.0, "like_first": 0.0, "blind": 1.0},
+        "grad_cam": {"constant": 0.25, "levels": 0.1, "tied_share": 0.9, "like_first": 0.0, "blind": np.nan},
+    },
+    costs={"morf": Cost(12.0, 0.2, 0.04)},
+)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    shown = curves()
+    return shown, write(tmp_path_factory.mktemp("kinds") / "report", shown, None, FACTS)
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as engine:
+        chromium = engine.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        opened, wrong = chromium.new_context(offline=True).new_page(), []
+        opened.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+        opened.on("pageerror", lambda error: wrong.append(str(error)))
+        opened.goto(report[1].as_uri())
+        yield opened
+        assert wrong == []
+        chromium.close()
+
+
+def lines(path, name):
+    with path.with_name(name).open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_kind_of_metric_is_shown_whole(report, page):
+    rows = {"random", "gradient", "smooth_grad", "grad_cam", "blurred"}
+    assert set(page.locator("tr[data-row]").evaluate_all("r => r.map(x => x.dataset.row)")) == rows
+    for metric, _, axis, at, better in KINDS:
+        figure = page.locator(f'article[data-metric="{metric}"] figure svg')
+        assert (axis or "value") in figure.evaluate("s => s.textContent")
+        for method in rows:
+            line = figure.locator(f"g.curve#curve-{metric}-value-{method} > path").first
+            assert line.evaluate("p => p.getTotalLength()") > 1
+            verdict = page.locator(f'td[data-verdict][data-metric="{metric}"][data-method="{method}"]')
+            assert (verdict.get_attribute("data-verdict") == "described") == (better == "none" and method != "random")
+            cells = page.locator(f'td[data-value][data-metric="{metric}"][data-method="{method}"]')
+            assert cells.count() == len(at)
+
+
+def test_families_come_in_order_and_group_their_metrics(page):
+    headings = page.locator(".family > summary").evaluate_all("h => h.map(x => x.textContent.trim().split(':')[0])")
+    assert headings == ["Erasure", "Localisation", "Randomisation", "Complexity"]
+    inside = "f => [...f.querySelectorAll('.metric > h2')].map(x => x.textContent)"
+    assert page.locator("#family-1").evaluate(inside) == ["degradation", "morf", "lerf"]
+
+
+def test_what_numbers_depend_on_stands_below_each_figure_and_in_each_line(report, page):
+    for caption in page.locator("figcaption .how").all():
+        said = caption.evaluate("c => c.textContent")
+        assert said == "unit: patch; class explained: true; fill: a.fill(size=3); ties: shuffled; count: floor."
+    found = lines(report[1], "summary.csv")
+    assert {tuple(line[name] for name in HOW) for line in found} == {tuple(HOW.values())}
+    assert {(line["metric"], line["axis"]) for line in found} == {(metric, axis) for metric, _, axis, *_ in KINDS}
+
+
+def test_maps_to_be_careful_with_stand_before_every_score(page):
+    order = page.locator("main > section").evaluate_all("s => s.map(x => x.id)")
+    assert order.index("careful") < order.index("verdict")
+    said = page.locator(".cautions").inner_text()
+    assert said.startswith("grad_cam: 25 % of its maps are one value everywhere")
+    assert "90 % of the units tie" in said
+    assert "random" not in said  # a control knows no class
+    shares = page.locator('td[data-method="grad_cam"][data-share="blind"]')
+    assert shares.evaluate("s => s.textContent") == "?"
+
+
+def test_cautions_are_few_and_told_in_words():
+    fine = {"constant": 0.0, "levels": 1.0, "tied_share": 0.5, "like_first": 0.004, "blind": np.nan}
+    assert cautions({"fine": fine}) == {}
+    assert cautions({"sobel": fine | {"blind": 1.0}}) == {}
+    assert cautions({"edges": fine | {"blind": 1.0}}) == {
+        "edges": ["all of its maps are the same for another class: blind to what they explain"]
+    }
+
+
+def test_time_by_metric(page):
+    cells = page.locator(".costs tbody tr").evaluate_all("r => r.map(x => [...x.children].map(y => y.textContent))")
+    assert cells == [["morf", "12.0 s", "200.0", "40.0"]]
+
+
+def test_draws_are_one_row(report, page):
+    shown, path = report
+    drawn = [of(shown, "morf", name) for name in METHODS if name.startswith("smooth_grad")]
+    whole = combine(drawn, "smooth_grad")
+    (panel,) = (each for each in panels(shown) if each.metric == "morf")
+    row = panel.row("smooth_grad")
+    assert (row.draws, row.between, row.awaited) == (3, whole.between, 0)
+    assert row.area == pytest.approx(summarised(whole.curve).area)
+    found = next(
+        line for line in lines(path, "summary.csv") if (line["metric"], line["method"]) == ("morf", row.method)
+    )
+    assert (int(found["draws"]), float(found["between_draws"])) == (3, whole.between)
+    note = page.locator('article[data-metric="morf"] .draws')
+    assert note.evaluate("n => n.textContent") == f"3 draws, {whole.between:.3f} apart"
+
+
+def test_a_draw_that_is_awaited_is_said_and_not_averaged():
+    shown = curves(kinds=KINDS[2:3])
+    at = next(i for i, curve in enumerate(shown) if curve.method == "smooth_grad~2")
+    empty = np.full((1, 3), np.nan)  # what is not measured yet has one line
+    shown[at] = Curve(
+        "morf", "value", "smooth_grad~2", (0.0, 0.5, 1.0), empty, "images", "lower", (0,), family="erasure"
+    )
+    (panel,) = panels(shown)
+    row = panel.row("smooth_grad")
+    assert (row.draws, row.awaited) == (2, 1)
+    assert panel.unfinished == ("smooth_grad",)
+    kept = [curve for curve in shown if curve.method in ("smooth_grad", "smooth_grad~3")]
+    np.testing.assert_array_equal(row.curve.values, np.mean([curve.values for curve in kept], axis=0))
+
+
+def test_verdict_is_that_of_the_paired_interval(report):
+    shown, _ = report
+    for panel in panels(shown):
+        for row in panel.rows:
+            if row.verdict not in ("better", "worse", "same"):
+                continue
+            apart = areas(row.curve) - areas(panel.row("random").curve)
+            (expected,) = mean_intervals(apart[:, None], "images")
+            assert row.difference == pytest.approx(expected)
+            assert (row.verdict == "same") == (expected.low <= 0 <= expected.high)
+
+
+def test_what_only_describes_is_neither_judged_nor_ranked():
+    shown = [curve for curve in curves() if curve.metric in ("sparse", "hits")]
+    hits, sparse = panels(shown)
+    assert [row.method for row in sparse.rows] == ["random", "gradient", "smooth_grad", "grad_cam", "blurred"]
+    assert {row.verdict for row in sparse.rows} == {"control", "described"}
+    assert {row.rank for row in sparse.rows} == {0}
+    assert {row.difference.n for row in sparse.rows} == {0}
+    assert about(sparse).endswith("It describes and does not judge.")
+    assert findings(sparse, [hits, sparse]) == []
+    assert headline([hits, sparse]) == headline([hits])
+    assert [panel.metric for panel in agreements([hits, sparse]).panels] == ["hits"]
+
+
+def test_all_pairs_of_methods_are_in_the_table_and_the_matrix(report, page):
+    shown, path = report
+    found = lines(path, "comparisons.csv")
+    for panel in panels(shown):
+        expected = {(one.first, one.second): one for one in compare([row.curve for row in panel.rows])}
+        here = [line for line in found if line["metric"] == panel.metric]
+        assert {(line["first"], line["second"]) for line in here} == set(expected)
+        for line in here:
+            one = expected[line["first"], line["second"]]
+            assert [float(line[name]) for name in ("p", "p_holm", "rank_biserial", "common_language")] == [
+                *(one.p, one.p_holm, one.rank_biserial, one.common_language)
+            ]
+            assert float(line["difference"]) == one.difference.mean
+    matrix = page.locator("#between-methods details").first
+    cells = matrix.locator("tbody td[title]").evaluate_all("c => c.map(x => x.textContent)")
+    first = pairs(panels(shown)[0])
+    assert len(cells) == 5 * 4 / 2
+    assert sum(cell.endswith("*") for cell in cells) == first.apart > 0
+
+
+def test_agreement_of_metrics_leaves_the_controls_out(report, page):
+    shown, path = report
+    found = {(line["kind"], line["metric"], line["other"]): line for line in lines(path, "agreement.csv")}
+    by_metric = {panel.metric: [row.curve for row in panel.rows if row.method != "random"] for panel in panels(shown)}
+    del by_metric["sparse"]
+    assert len(found) == 5 * 4 / 2 + 5
+    for (kind, metric, other), line in found.items():
+        one = by_metric[metric]
+        expected = metric_agreement(one, by_metric[other]) if other else image_agreement(one)
+        assert [float(line[name]) for name in ("value", "low", "high", "n")] == list(expected), (kind, metric)
+    cell = page.locator('#between-metrics td[data-metric="morf"][data-other="lerf"]')
+    assert float(cell.get_attribute("data-tau")) == float(found["kendall_tau_b", "morf", "lerf"]["value"])
+    assert "MoRF and LeRF rank the methods" in page.locator("#between-metrics .lead").inner_text()
+
+
+def test_words_of_agreement_name_a_contradiction():
+    better = {"morf": "lower", "lerf": "higher"}
+    at, count = (0.0, 1.0), 5
+    shown = [
+        Curve(
+            metric,
+            "value",
+            f"m{i}",
+            at,
+            np.full((30, 2), i / 10) + 1e-3 * np.arange(30)[:, None],
+            "images",
+            way,
+            tuple(range(30)),
+        )
+        for metric, way in better.items()
+        for i in range(count)
+    ]
+    (said, *_) = said_of_metrics(agreements(panels(shown)))
+    assert said.startswith("MoRF and LeRF rank the methods against one another (tau \N{MINUS SIGN}1.000")
+    assert agreements(panels(shown[:1])).tau == {}
+    assert agreements(()).panels == ()
+
+
+def test_lopsided_intervals_show_their_ends():
+    assert plus_minus(Interval(0.5, 0.1, 0.4, 0.6, 9)) == "0.500 ± 0.100"
+    assert plus_minus(Interval(0.5, 0.1, 0.45, 0.6, 9)) == "0.500 [0.450, 0.600]"
+
+
+def test_points_are_told_in_the_units_of_their_axis():
+    assert point(0.25, "fraction removed") == "25 %"
+    assert point(0.25, "share of layers randomised") == "25 %"
+    assert point(12.0, "patches removed") == "12"
+
+
+def test_summary_without_provenance_has_the_columns_all_the_same():
+    table = summary(panels(curves(kinds=KINDS[:1])), {})
+    assert set(HOW) <= set(table.columns)
+    assert set(table["unit"]) == {""}
+
+
+BLUR = {"call": "efface.post.gaussian_blur", "kwargs": {"sigma": 1.0}}
+
+
+def test_a_blurred_twin_and_a_metric_of_one_number_through_a_run(tmp_path):
+    own = """
+from efface.metrics import Metric
+
+one_number = Metric(
+    probes=lambda point: {"erased": point.perturb("most_first", 0.5)},
+    value=lambda scores: {"probability": scores["erased"].values["probability"]},
+    better={"probability": "lower"},
+    over="images",
+    says="Half is erased.",
+    family="faithfulness",
+    axis="",
+    at=lambda shape: (0.0,),
+)
+"""
+    study = write_study(
+        tmp_path,
+        {"own": own},
+        metrics=[{"name": "half", "metric": "own.one_number"}, "morf"],
+        attribution_methods=[
+            {"name": "random", "method": "efface.methods.control.random"},
+            {"name": "mine", "method": "mine.brightness"},
+            {"name": "mine_blurred", "maps": "mine", "post": ["efface.post.channel_sum", BLUR]},
+        ],
+    )
+    ended = efface(tmp_path, "all", study.name)
+    assert ended.code == 0, ended.err
+    found = lines(tmp_path / "run" / "report" / "report.html", "summary.csv")
+    half = [line for line in found if line["metric"] == "half"]
+    assert {line["method"] for line in half} == {"random", "mine", "mine_blurred"}
+    assert {(line["stands"], line["family"], line["n"]) for line in half} == {("value", "faithfulness", "24")}
+    assert {line["unit"] for line in found} == {"pixel"}
+    assert {line["imputer"] for line in found} == {"efface.impute.channel_mean"}
+    assert {line["explain"] for line in found} == {"predicted"}
+    text = Path(tmp_path / "run" / "report" / "report.html").read_text()
+    assert 'id="curve-half-probability-mine_blurred"' in text
+    assert "Time by metric, extraction apart" in text
