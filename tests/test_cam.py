@@ -394,6 +394,14 @@ def test_impossible_settings_are_refused():
         cam.grad_cam(make(Net), images, targets, rows=0)
 
 
+def test_guided_grad_cam_without_relu_keeps_the_sign_of_grad_cam():
+    model, (images, targets) = make(Behind), batch()
+    found = cam.guided_grad_cam(model, images, targets, layer="stage", relu=False)
+    coarse = cam.grad_cam(model, images, targets, layer="stage", relu=False)
+    assert (coarse < 0).any()
+    torch.testing.assert_close(found, backprop.guided_backprop(model, images, targets) * coarse[:, None])
+
+
 @every_method
 @pytest.mark.parametrize("layer", [None, "first", "first.0", "first.1", "second"])
 def test_maps_are_those_of_the_network_whose_batchnorms_are_not_folded(method, layer, monkeypatch):

@@ -124,16 +124,19 @@ def guided_grad_cam(
     *,
     layer: str | None = None,
     of: Of = "logit",
+    relu: bool = True,
     rows: int = 256,
 ) -> Images:
     """Guided backpropagation times Grad-CAM at image size, signed: two forward and two backward passes an image.
 
     Settings: this module's.
 
+    relu: of the Grad-CAM; without, what guided backpropagation finds where the class is spoken against changes sign.
+
     Source: Selvaraju et al. 2017, section 3.1 (arXiv:1610.02391).
     Differs: sign and channels are kept.
     """
-    coarse = grad_cam(model, images, targets, layer=layer, of=of, rows=rows)
+    coarse = grad_cam(model, images, targets, layer=layer, of=of, relu=relu, rows=rows)
     return guided_backprop(model, images, targets, of=of, rows=rows) * coarse[:, None]
 
 
