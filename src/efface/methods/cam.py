@@ -129,9 +129,7 @@ def guided_grad_cam(
 ) -> Images:
     """Guided backpropagation times Grad-CAM at image size, signed: two forward and two backward passes an image.
 
-    Settings: this module's.
-
-    relu: of the Grad-CAM; without, what guided backpropagation finds where the class is spoken against changes sign.
+    Settings: this module's; `relu` is of the Grad-CAM.
 
     Source: Selvaraju et al. 2017, section 3.1 (arXiv:1610.02391).
     Differs: sign and channels are kept.
@@ -267,10 +265,8 @@ def _looking_at(model: nn.Module, images: Images, layer: str | None) -> Iterator
     module = last_convolution(model, images[:1]) if layer is None else find_layer(model, layer)
     name = next(name for name, each in model.named_modules() if each is module)
     with evaluating_fast(model, images) as network:
-        if network is not model and answers_as_before(network, name):
-            yield network, network.get_submodule(name), name
-        else:
-            yield model, module, name
+        same = network is not model and answers_as_before(network, name)
+        yield (network, network.get_submodule(name), name) if same else (model, module, name)
 
 
 def _features(model: nn.Module, images: Images, module: nn.Module, name: str) -> Features:
