@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from captum import attr
 from torch import nn
 
-from efface.methods import backprop, cam
+from efface.methods import backprop, cam, passes
 
 METHODS = {
     "grad_cam": cam.grad_cam,
@@ -392,3 +392,27 @@ def test_impossible_settings_are_refused():
         cam._weighed(torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool), "ratio")
     with pytest.raises(ValueError, match="rows is 0"):
         cam.grad_cam(make(Net), images, targets, rows=0)
+
+
+def test_guided_grad_cam_without_relu_keeps_the_sign_of_grad_cam():
+    model, (images, targets) = make(Behind), batch()
+    found = cam.guided_grad_cam(model, images, targets, layer="stage", relu=False)
+    coarse = cam.grad_cam(model, images, targets, layer="stage", relu=False)
+    assert (coarse < 0).any()
+    torch.testing.assert_close(found, backprop.guided_backprop(model, images, targets) * coarse[:, None])
+
+
+@every_method
+@pytest.mark.parametrize("layer", [None, "first", "first.0", "first.1", "second"])
+def test_maps_are_those_of_the_network_whose_batchnorms_are_not_folded(method, layer, monkeypatch):
+    model, (images, targets) = make(Net), batch()
+    quick = method(model, images, targets, layer=layer)
+    monkeypatch.setattr(passes, "_fast", lambda model, _: model)
+    torch.testing.assert_close(quick, method(model, images, targets, layer=layer), rtol=1e-8, atol=1e-9)
+
+
+def test_on_a_cpu_a_pass_without_way_back_is_as_small_as_its_cache():
+    assert passes.at_once(torch.zeros(1, 3, 32, 32), 256) == 32
+    assert passes.at_once(torch.zeros(1, 3, 224, 224), 256) == 8
+    assert passes.at_once(torch.zeros(1, 3, 224, 224), 2) == 2
+    assert passes.at_once(torch.zeros(1, 3, 32, 32, device="meta"), 256) == 256

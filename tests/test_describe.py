@@ -91,7 +91,7 @@ def test_the_class_of_the_page_learns(tiny):
     [
         ({"method": "efface.methods.gradient.gradient"}, r"^$"),
         ({"method": "efface.methods.cam.score_cam", "kwargs": {"layer": "nowhere"}}, r"^$"),
-        ({"method": "efface.methods.path.ExpectedGradients"}, r"^$"),
+        ({"method": "efface.methods.path.expected_gradients"}, r"^$"),
         (
             {"method": "efface.methods.backprop.guided_backprop"},
             r"^no ReLU module ran in Sequential, whose non-linearities are Tanh$",

@@ -1,5 +1,6 @@
 """A folded network answers as the network does, and methods that use one give the network's own maps."""
 
+import functools
 import gc
 import weakref
 
@@ -12,7 +13,7 @@ from efface.methods import passes
 from efface.methods.gradient import gradient
 from efface.methods.path import integrated_gradients
 from efface.methods.smooth import smooth_grad
-from efface.models.fold import folded, norms_after
+from efface.models.fold import answers_as_before, folded, norms_after
 from efface.models.resnet import resnet8, resnet20
 
 IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -160,3 +161,27 @@ def test_maps_are_those_of_the_network_itself(name, monkeypatch):
     for each, way in ways.items():
         plain = way()
         assert (quick[each] - plain).abs().max() <= 1e-5 * plain.abs().max(), each
+
+
+def test_a_layer_that_does_a_later_ones_work_no_longer_answers_as_before():
+    network = made("resnet8")
+    copied = folded(network, IMAGES)
+    seen = {}
+
+    def keep(where, name):
+        return lambda _module, _inputs, output: seen.setdefault(name, {}).update({where: output.clone()})
+
+    for where, each in (("own", network), ("copy", copied)):
+        for name, module in each.named_modules():
+            module.register_forward_hook(keep(where, name))
+    with torch.no_grad():
+        network(IMAGES), copied(IMAGES)
+    same = {name: torch.allclose(each["own"], each["copy"], rtol=1e-4, atol=1e-4) for name, each in seen.items()}
+    assert same == {name: answers_as_before(copied, name) for name in seen}
+    assert not all(same.values())
+
+
+def test_a_network_whose_forward_was_replaced_is_not_copied():
+    network = made("resnet8")
+    network.forward = functools.partial(type(network).forward, network)
+    assert folded(network, IMAGES) is network

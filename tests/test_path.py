@@ -12,6 +12,7 @@ from torch import nn
 
 from efface import draws
 from efface.blur import gaussian_blur
+from efface.call import resolve
 from efface.methods import path
 from efface.methods.gradient import gradient
 from efface.methods.path import adversarial
@@ -958,3 +959,8 @@ def test_no_rows_are_refused(method):
 def test_a_grid_given_as_a_list_may_be_any_line():
     assert grid_of("midpoint", 5, [0.0, 0.5, 1.0]).weights == (1 / 3,) * 3
     assert grid_of("midpoint", 5, [0.0, 1.0]).ends_at_image
+
+
+def test_methods_that_learn_have_the_papers_word_for_a_name_too():
+    assert resolve("efface.methods.path.expected_gradients") is path.ExpectedGradients
+    assert resolve("efface.methods.path.local_path_integration") is path.LocalPathIntegration

@@ -21,6 +21,7 @@ from efface.call import Call, bound
 from efface.checkpoint import Training
 from efface.feed import Feed
 from efface.masking import to_float
+from efface.methods.passes import at_once
 from efface.types import Images, StoredImages, Targets
 
 Precision = Literal["fp32", "bf16"]
@@ -150,9 +151,9 @@ def predict(network: nn.Module, batches: Iterable[Tensor], *, precision: Precisi
     network.eval()
     found = []
     with torch.inference_mode():
-        for batch in batches:
-            with torch.autocast(batch.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                found.append(network(to_float(batch)).float().cpu())
+        for part in (part for batch in batches for part in batch.split(at_once(batch, len(batch)))):
+            with torch.autocast(part.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                found.append(network(to_float(part)).float().cpu())
     return torch.cat(found)
 
 

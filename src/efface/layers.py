@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -37,8 +38,20 @@ def last_convolution(model: nn.Module, images: Images) -> nn.Module:
     It is the last one to finish, pooling and dropout aside, whose output has four axes and more than one place,
     with a convolution in it or before it; a convolution that makes the class scores themselves does not count.
     So it is the whole last stage: `layer4` of a ResNet, `features` of VGG, SqueezeNet and DenseNet. Costs one
-    forward pass of the first image, in eval mode; the model is left as it was.
+    forward pass of the first image, in eval mode; the model is left as it was. It is looked for once.
     """
+    kept = _LAST.setdefault(model, {})
+    seen = (*images.shape[1:], *((name, type(each)) for name, each in model.named_modules()))
+    if seen not in kept:
+        module = _last_convolution(model, images)
+        kept[seen] = next(name for name, each in model.named_modules() if each is module)
+    return model.get_submodule(kept[seen])
+
+
+_LAST: "WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], str]]" = WeakKeyDictionary()
+
+
+def _last_convolution(model: nn.Module, images: Images) -> nn.Module:
     calls = _calls(model, images[:1])
     classes = calls[-1].shape[1:2]
     learnt = [i for i, call in enumerate(calls) if next(call.module.children(), None) is None and _learns(call.module)]

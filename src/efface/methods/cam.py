@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from efface.layers import find_layer, last_convolution
 from efface.methods.backprop import guided_backprop
-from efface.methods.passes import at_least_one, blocks, evaluating, logits_of, target_scores
+from efface.methods.passes import at_least_one, at_once, blocks, evaluating_fast, logits_of, target_scores
+from efface.models.fold import answers_as_before
 from efface.types import Explained, Images, Of
 
 Map = Float[Tensor, "n h w"]
@@ -123,16 +124,17 @@ def guided_grad_cam(
     *,
     layer: str | None = None,
     of: Of = "logit",
+    relu: bool = True,
     rows: int = 256,
 ) -> Images:
     """Guided backpropagation times Grad-CAM at image size, signed: two forward and two backward passes an image.
 
-    Settings: this module's.
+    Settings: this module's; `relu` is of the Grad-CAM.
 
     Source: Selvaraju et al. 2017, section 3.1 (arXiv:1610.02391).
     Differs: sign and channels are kept.
     """
-    coarse = grad_cam(model, images, targets, layer=layer, of=of, rows=rows)
+    coarse = grad_cam(model, images, targets, layer=layer, of=of, relu=relu, rows=rows)
     return guided_backprop(model, images, targets, of=of, rows=rows) * coarse[:, None]
 
 
@@ -166,16 +168,15 @@ def score_cam(
     """
     if channels is not None:
         at_least_one("channels", channels)
-    module, name = _layer(model, images, layer)
     images = images.detach()
     maps = []
-    with evaluating(model), torch.no_grad():
+    with _looking_at(model, images, layer) as (network, module, name), torch.no_grad():
         for block in blocks(len(images), rows):
-            features = _features(model, images[block], module, name)
+            features = _features(network, images[block], module, name)
             if channels is not None and channels < features.shape[1]:
                 most = features.flatten(2).var(2, correction=0).topk(channels).indices
                 features = features.take_along_dim(most[:, :, None, None], 1)
-            scores = _masked_scores(model, images[block], targets[block], features, of, rows)
+            scores = _masked_scores(network, images[block], targets[block], features, of, rows)
             flat = features.amax((2, 3)) == features.amin((2, 3))
             maps.append(torch.einsum("nk,nkyx->nyx", _weighed(scores, flat, weights), features))
     return _enlarged(torch.cat(maps), images, relu=relu)
@@ -193,12 +194,11 @@ def _by_gradient(
     rows: int,
 ) -> Map:
     """The sum over channels of the features, each weighed by what `weigh` makes of features and gradients."""
-    module, name = _layer(model, images, layer)
     maps = []
-    with evaluating(model), _cut_at(module, name) as leaves:
-        for block in blocks(len(images), rows):
+    with _looking_at(model, images, layer) as (network, module, name), _cut_at(module, name) as leaves:
+        for block in blocks(len(images), at_once(images, rows)):
             leaves.clear()
-            scores = target_scores(model, images[block].detach(), targets[block], of)
+            scores = target_scores(network, images[block].detach(), targets[block], of)
             gradients = None
             if scores.requires_grad:
                 (gradients,) = torch.autograd.grad(scores.sum(), leaves[-1], allow_unused=True)
@@ -259,13 +259,17 @@ def _enlarged(small: Small, images: Images, *, relu: bool) -> Map:
     return F.interpolate(small[:, None], size=images.shape[2:], mode="bilinear", align_corners=False).squeeze(1)
 
 
-def _layer(model: nn.Module, images: Images, layer: str | None) -> tuple[nn.Module, str | None]:
-    """The module to look at, and its name."""
+@contextmanager
+def _looking_at(model: nn.Module, images: Images, layer: str | None) -> Iterator[tuple[nn.Module, nn.Module, str]]:
+    """Within: a network that answers as the model does, its module to look at, and that module's name."""
     module = last_convolution(model, images[:1]) if layer is None else find_layer(model, layer)
-    return module, next((name for name, each in model.named_modules() if each is module), layer)
+    name = next(name for name, each in model.named_modules() if each is module)
+    with evaluating_fast(model, images) as network:
+        same = network is not model and answers_as_before(network, name)
+        yield (network, network.get_submodule(name), name) if same else (model, module, name)
 
 
-def _features(model: nn.Module, images: Images, module: nn.Module, name: str | None) -> Features:
+def _features(model: nn.Module, images: Images, module: nn.Module, name: str) -> Features:
     """The layer's output for the images."""
     with _cut_at(module, name) as leaves:
         logits_of(model, images)
@@ -275,7 +279,7 @@ def _features(model: nn.Module, images: Images, module: nn.Module, name: str | N
 
 
 @contextmanager
-def _cut_at(module: nn.Module, name: str | None) -> Iterator[list[Tensor]]:
+def _cut_at(module: nn.Module, name: str) -> Iterator[list[Tensor]]:
     """Within: the autograd graph of a pass begins at the layer's output, which the list keeps for each run."""
     leaves: list[Tensor] = []
 

@@ -1,7 +1,6 @@
 """How a method is called, whoever wrote it, and what is asked of the maps it returns."""
 
 import contextlib
-import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -205,7 +204,7 @@ def _as_before(model: nn.Module) -> Iterator[None]:
     """Whatever a method leaves on the model (hooks, modes, gradients, flags) is taken off for the next one."""
     modules, parameters = list(model.modules()), list(model.parameters())
     modes = [each.training for each in modules]
-    hooks = [{name: copy.copy(found) for name, found in vars(each).items() if "_hook" in name} for each in modules]
+    hooks = [{name: _kept(found) for name, found in vars(each).items() if "_hook" in name} for each in modules]
     flags = [(each.requires_grad, each.grad) for each in parameters]
     try:
         yield
@@ -214,9 +213,14 @@ def _as_before(model: nn.Module) -> Iterator[None]:
             each.training = mode
             for name, found in kept.items():
                 if isinstance(found, dict):  # the same dict, which the caller's handles know
-                    vars(each)[name].clear()
-                    vars(each)[name].update(found)
+                    if found or vars(each)[name]:
+                        vars(each)[name].clear()
+                        vars(each)[name].update(found)
                 else:
-                    setattr(each, name, found)
+                    vars(each)[name] = found
         for parameter, (flag, grad) in zip(parameters, flags, strict=True):
             parameter.requires_grad_(flag).grad = grad
+
+
+def _kept(found: Any) -> Any:
+    return dict(found) if isinstance(found, dict) else found

@@ -3,36 +3,52 @@
 import torch
 from torch import nn
 
-from efface.methods.passes import blocks, evaluating_fast, gradient_at
+from efface.methods.passes import Precision, blocks, evaluating_fast, gradient_at
 from efface.types import Explained, Images, Of
 
 
-def gradient(model: nn.Module, images: Images, targets: Explained, *, of: Of = "logit", rows: int = 256) -> Images:
+def gradient(
+    model: nn.Module,
+    images: Images,
+    targets: Explained,
+    *,
+    of: Of = "logit",
+    precision: Precision = "fp32",
+    rows: int = 256,
+) -> Images:
     """Gradient of the target logit with respect to the image, signed: one forward and one backward pass an image.
 
     of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    precision: of the passes; `bf16` is refused, `bf16_forced` is not (`efface.methods.passes.Precision`).
     rows: images in one pass, at least 1; bounds the memory, changes no map.
 
     Source: Simonyan, Vedaldi & Zisserman 2014, section 3 (arXiv:1312.6034).
     Differs: sign and channels are kept; `efface.post.absolute` and `channel_max` make the paper's map.
     """
-    with evaluating_fast(model, images) as network:
+    with evaluating_fast(model, images, precision=precision) as network:
         return torch.cat(
             [gradient_at(network, images[block], targets[block], of) for block in blocks(len(images), rows)]
         )
 
 
 def input_x_gradient(
-    model: nn.Module, images: Images, targets: Explained, *, of: Of = "logit", rows: int = 256
+    model: nn.Module,
+    images: Images,
+    targets: Explained,
+    *,
+    of: Of = "logit",
+    precision: Precision = "fp32",
+    rows: int = 256,
 ) -> Images:
     """Image times gradient of the target logit, signed: one forward and one backward pass an image.
 
     Sums over pixels to the logit on a network that is piecewise linear and has no biases. A black pixel gets 0.
 
     of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    precision: of the passes; `bf16` is refused, `bf16_forced` is not (`efface.methods.passes.Precision`).
     rows: images in one pass, at least 1; bounds the memory, changes no map.
 
     Source: Shrikumar, Greenside, Shcherbina & Kundaje 2016 (arXiv:1605.01713).
     Differs: the image is the one in [0, 1], before the network's own normalisation.
     """
-    return images.detach() * gradient(model, images, targets, of=of, rows=rows)
+    return images.detach() * gradient(model, images, targets, of=of, precision=precision, rows=rows)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.passes import Gradient, at_least_one, evaluating_fast, gradients_at, offer, takes
+from efface.methods.passes import Gradient, Precision, at_least_one, evaluating_fast, gradients_at, offer, takes
 from efface.types import Explained, Images, Method, Of, Seeds
 
 Noise = float | Float[Tensor, "s n c h w"]
@@ -24,6 +24,7 @@ def smooth_grad_family(
     noise: Noise = 0.15,
     base: Method | None = None,
     of: Of = "logit",
+    precision: Precision = "fp32",
     rows: int = 256,
 ) -> dict[str, Images]:
     """SmoothGrad, SmoothGrad-squared and VarGrad from the same noisy gradients, for the passes of one of them.
@@ -37,6 +38,7 @@ def smooth_grad_family(
     base: what stands for the gradient at a noisy copy: any method that needs no seeds and whose maps have the images'
         shape, such as guided backpropagation.
     of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    precision: of the passes, fp32 or bf16 (`efface.methods.passes.Precision`).
     rows: noisy copies in one pass, at least 1; bounds the memory, changes maps by rounding only.
 
     Source: Smilkov et al. 2017 (arXiv:1706.03825); the square from Hooker et al. 2019 (arXiv:1806.10758); the
@@ -45,7 +47,7 @@ def smooth_grad_family(
         chunk after Chan, Golub & LeVeque 1983: a difference of two large means would lose it to rounding.
     """
     at_least_one("samples", samples)
-    with evaluating_fast(model, images, base is None) as network:
+    with evaluating_fast(model, images, allowed=base is None, precision=precision, gradients=samples) as network:
         mean, spread = torch.zeros_like(images), torch.zeros_like(images)  # spread: summed squares around the mean
         noisy = _noisy(images.detach(), seeds, samples, noise)
         stands = None if base is None else _standing(base, of, rows)
@@ -70,6 +72,7 @@ def smooth_grad(
     noise: Noise = 0.15,
     base: Method | None = None,
     of: Of = "logit",
+    precision: Precision = "fp32",
     rows: int = 256,
 ) -> Images:
     """Mean gradient over noisy copies of the image, signed. Settings and cost: `smooth_grad_family`.
@@ -78,7 +81,16 @@ def smooth_grad(
     Differs: sign and channels are kept.
     """
     family = smooth_grad_family(
-        model, images, targets, seeds=seeds, samples=samples, noise=noise, base=base, of=of, rows=rows
+        model,
+        images,
+        targets,
+        seeds=seeds,
+        samples=samples,
+        noise=noise,
+        base=base,
+        of=of,
+        precision=precision,
+        rows=rows,
     )
     return family["smooth_grad"]
 
@@ -93,6 +105,7 @@ def smooth_grad_squared(
     noise: Noise = 0.15,
     base: Method | None = None,
     of: Of = "logit",
+    precision: Precision = "fp32",
     rows: int = 256,
 ) -> Images:
     """Mean squared gradient over noisy copies of the image, never negative. Settings and cost: `smooth_grad_family`.
@@ -100,7 +113,16 @@ def smooth_grad_squared(
     Source: Hooker et al. 2019 (arXiv:1806.10758).
     """
     family = smooth_grad_family(
-        model, images, targets, seeds=seeds, samples=samples, noise=noise, base=base, of=of, rows=rows
+        model,
+        images,
+        targets,
+        seeds=seeds,
+        samples=samples,
+        noise=noise,
+        base=base,
+        of=of,
+        precision=precision,
+        rows=rows,
     )
     return family["smooth_grad_squared"]
 
@@ -115,6 +137,7 @@ def var_grad(
     noise: Noise = 0.15,
     base: Method | None = None,
     of: Of = "logit",
+    precision: Precision = "fp32",
     rows: int = 256,
 ) -> Images:
     """Variance of the gradient over noisy copies of the image, never negative. Settings and cost: `smooth_grad_family`.
@@ -123,7 +146,16 @@ def var_grad(
     Differs: divided by `samples`, not samples - 1; the ranking is the same.
     """
     family = smooth_grad_family(
-        model, images, targets, seeds=seeds, samples=samples, noise=noise, base=base, of=of, rows=rows
+        model,
+        images,
+        targets,
+        seeds=seeds,
+        samples=samples,
+        noise=noise,
+        base=base,
+        of=of,
+        precision=precision,
+        rows=rows,
     )
     return family["var_grad"]
 

@@ -27,6 +27,10 @@ def folded(network: nn.Module, images: Images) -> nn.Module:
     """
     if not any(isinstance(each, (nn.Conv2d, _BatchNorm)) for each in network.modules()):
         return network
+    if any(
+        "forward" in vars(each) for each in network.modules()
+    ):  # it may work on what it was made with, not on a copy
+        return network
     try:
         copied = copy.deepcopy(network).eval()
     except (RuntimeError, TypeError, AttributeError):  # what cannot be copied is used as it is
@@ -40,6 +44,13 @@ def folded(network: nn.Module, images: Images) -> nn.Module:
     if not isinstance(before, Tensor) or not isinstance(after, Tensor):
         return network
     return copied if (after - before).abs().max() <= _TOLERANCE * max(1.0, float(before.abs().max())) else network
+
+
+def answers_as_before(copied: nn.Module, name: str) -> bool:
+    """Whether a module of a folded copy makes what it makes in the network: no layer that does a later one's work."""
+    inside = {*copied.get_submodule(name).modules()}
+    folded_away = (each for each in copied.modules() if "done_by" in vars(each))
+    return all(norm in inside or vars(norm)["done_by"] not in inside for norm in folded_away)
 
 
 def norms_after(network: nn.Module, images: Images) -> tuple[list[tuple[Layer, _BatchNorm]], Any]:
@@ -88,7 +99,7 @@ def fold_into(layer: Layer, norm: _BatchNorm) -> None:
     layer.bias = nn.Parameter((bias + shift).to(weight), requires_grad=False)
     norm.reset_parameters()
     norm.eps = 0.0  # with fresh statistics exactly the identity, should anything else fold it again
-    vars(norm)["forward"] = _unchanged
+    vars(norm).update(forward=_unchanged, done_by=layer)  # past nn.Module, for which a layer there would be a child
 
 
 def affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:

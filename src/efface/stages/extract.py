@@ -36,10 +36,15 @@ class Extract:
     """The work: makes what is missing of an extraction's files."""
 
     study: Study
+    run: Run | None = None
+    """This process's own, with data and network in it already; another process makes itself one."""
+
+    def __reduce__(self) -> tuple[type["Extract"], tuple[Study]]:
+        return Extract, (self.study,)
 
     def __call__(self, task: Extraction) -> float:
         """Seconds it took."""
-        started, run = time.monotonic(), here(self.study)
+        started, run = time.monotonic(), self.run or here(self.study)
         entry = next(each for each in run.entries() if each.name == task.method)
         extract_one(run, entry, task.split)
         return time.monotonic() - started
@@ -61,7 +66,7 @@ def extract(run: Run) -> list[str]:
     done = sum(max(finished(partial(run.map_path(task.method, task.split))), 0) for task in tasks)
     with bar(float(total), "extract", "map") as progress:
         progress.update(min(done, total))
-        work = Extract(run.study)
+        work = Extract(run.study, run)
         for task, outcome in run.study.executor(work, tasks, progress=progress.update):
             if isinstance(outcome, Failure):
                 failures.append(f"{task.method}, {task.split}: {outcome.message}")

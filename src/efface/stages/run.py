@@ -22,6 +22,7 @@ from efface.fit import Log, predict
 from efface.learnt import learnt_digest
 from efface.maps import MapStore, key
 from efface.methods.contract import is_class
+from efface.methods.passes import evaluating_fast
 from efface.models.weights import load_weights, read_weights
 from efface.probes import Case, image_mean
 from efface.results import Results
@@ -167,7 +168,9 @@ class Run:
         if not path.exists():
             images = self.data[split].images
             every = torch.arange(len(self.data[split])).split(self.study.rows)
-            logits = predict(self.network, (take(images, part).to(self.device) for part in every))
+            first = take(images, every[0][:1]).to(self.device).float().div(255)
+            with evaluating_fast(self.network, first) as network:
+                logits = predict(network, (take(images, part).to(self.device) for part in every))
             check_classes(logits, self.data[split], split)
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(f".{os.getpid()}.npy")

@@ -7,15 +7,18 @@ from efface.methods.path.guided import guided_ig
 from efface.methods.path.references import ig_smooth, ig_squared, ig_uniform
 from efface.methods.path.straight import integrated_gradients, smooth_integrated_gradients
 
+expected_gradients = ExpectedGradients  # a study names a method by its paper's word, whether it learns or not
+local_path_integration = LocalPathIntegration
+
 __all__ = [
-    "ExpectedGradients",
-    "LocalPathIntegration",
     "adversarial_gradient_integration",
     "blur_ig",
+    "expected_gradients",
     "guided_ig",
     "ig_smooth",
     "ig_squared",
     "ig_uniform",
     "integrated_gradients",
+    "local_path_integration",
     "smooth_integrated_gradients",
 ]

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.passes import at_least_one, evaluating_fast, gradients_at
+from efface.methods.passes import Precision, at_least_one, evaluating_fast, gradients_at
 from efface.methods.path.grid import Grid
 from efface.methods.path.noise import needed
 from efface.types import Explained, Images, Of, Seeds
@@ -74,6 +74,7 @@ def average_over_paths(
     squared: bool = False,
     densities: Float[Tensor, "n r"] | None = None,
     of: Of,
+    precision: Precision = "fp32",
     rows: int,
 ) -> Images:
     """Mean over `count` references of way x mean gradient along it; re-calibrated, the mean of the kept terms.
@@ -91,7 +92,8 @@ def average_over_paths(
                 f"{expected[1]}, as n r p, or one row of points for all"
             )
         grid = replace(grid, alphas=grid.alphas.to(images))
-    with evaluating_fast(model, images) as network:
+    gradients = count * len(grid.weights)
+    with evaluating_fast(model, images, precision=precision, gradients=gradients) as network:
         kept = Kept(images, recalibrate)
         slope = images
         for block, number, step, way, gradient in _along(network, images, targets, reference, count, grid, of, rows):

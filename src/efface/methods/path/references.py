@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from efface import draws
+from efface.methods.passes import Precision
 from efface.methods.path.average import (
     Recalibrate,
     References,
@@ -29,6 +30,7 @@ def ig_uniform(
     alphas: Alphas | None = None,
     recalibrate: Recalibrate = "none",
     of: Of = "logit",
+    precision: Precision = "fp32",
     rows: int = 256,
 ) -> Images:
     """Integrated gradients averaged over references of uniform noise.
@@ -47,6 +49,7 @@ def ig_uniform(
     recalibrate: none; or what the average is restricted to, where it is not below zero, element by element: whole
         references, or single points (`efface.methods.path.average.Recalibrate`). Costs no pass.
     of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    precision: of the passes, fp32 or bf16 (`efface.methods.passes.Precision`).
     rows: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
 
     Source: Sturmfels, Lundberg & Lee 2020 (doi:10.23915/distill.00022); number of references, points and
@@ -62,7 +65,16 @@ def ig_uniform(
     images = images.detach()
     reference, count = references_of(images, references, samples, seeds, draw)
     return average_over_paths(
-        model, images, targets, reference=reference, count=count, grid=grid, recalibrate=recalibrate, of=of, rows=rows
+        model,
+        images,
+        targets,
+        reference=reference,
+        count=count,
+        grid=grid,
+        recalibrate=recalibrate,
+        of=of,
+        precision=precision,
+        rows=rows,
     )
 
 
@@ -80,6 +92,7 @@ def ig_smooth(
     alphas: Alphas | None = None,
     recalibrate: Recalibrate = "none",
     of: Of = "logit",
+    precision: Precision = "fp32",
     rows: int = 256,
 ) -> Images:
     """Integrated gradients averaged over references that are noisy copies of the image (IG-SG).
@@ -107,6 +120,7 @@ def ig_smooth(
         grid=grid_of(rule, steps, alphas),
         recalibrate=recalibrate,
         of=of,
+        precision=precision,
         rows=rows,
     )
 
@@ -125,6 +139,7 @@ def ig_squared(
     alphas: Alphas | None = None,
     recalibrate: Recalibrate = "none",
     of: Of = "logit",
+    precision: Precision = "fp32",
     rows: int = 256,
 ) -> Images:
     """Square of the mean gradient along the line times the way, averaged over noisy copies of the image (IG-SQ).
@@ -148,6 +163,7 @@ def ig_squared(
         grid=grid_of(rule, steps, alphas),
         recalibrate=recalibrate,
         of=of,
+        precision=precision,
         rows=rows,
     )
 
@@ -165,6 +181,7 @@ def _around(
     grid: Grid,
     recalibrate: Recalibrate,
     of: Of,
+    precision: Precision,
     rows: int,
 ) -> Images:
     check_recalibrate(recalibrate)
@@ -190,5 +207,6 @@ def _around(
         recalibrate=recalibrate,
         squared=squared,
         of=of,
+        precision=precision,
         rows=rows,
     )

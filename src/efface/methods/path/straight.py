@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.passes import Gradient, at_least_one, evaluating_fast, gradients_at, offer, takes
+from efface.methods.passes import Gradient, Precision, at_least_one, evaluating_fast, gradients_at, offer, takes
 from efface.methods.path.baseline import Baseline, start_of
 from efface.methods.path.grid import Line, Rule, grid_of
 from efface.methods.path.noise import check_noise, gaussian, needed
@@ -28,6 +28,7 @@ def integrated_gradients(
     weights: Line | None = None,
     base: Method | None = None,
     of: Of = "logit",
+    precision: Precision = "fp32",
     rows: int = 256,
 ) -> Images:
     """Gradient of the target logit averaged along the straight line from a baseline, times the way travelled.
@@ -46,6 +47,7 @@ def integrated_gradients(
     base: another method that stands for the gradient, such as `efface.methods.backprop.guided_backprop`; its maps
         have the images' shape. One that draws gets other seeds at each point.
     of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    precision: of the passes, fp32 or bf16 (`efface.methods.passes.Precision`).
     rows: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
 
     Source: Sundararajan, Taly & Yan 2017, section 5 (arXiv:1703.01365).
@@ -53,7 +55,8 @@ def integrated_gradients(
     """
     grid = grid_of(rule, steps, alphas, weights)
     images = images.detach()
-    with evaluating_fast(model, images, base is None) as network:
+    count = len(grid.weights)
+    with evaluating_fast(model, images, allowed=base is None, precision=precision, gradients=count) as network:
         way = images - start_of(images, baseline, sigma)
         total = torch.zeros_like(way)
         drawn: list[Seeds] = []  # for the points of the coming pass, in its order
@@ -84,6 +87,7 @@ def smooth_integrated_gradients(
     baseline: Baseline = 0.0,
     sigma: float | None = None,
     of: Of = "logit",
+    precision: Precision = "fp32",
     rows: int = 256,
 ) -> Images:
     """Integrated gradients with SmoothGrad in place of the gradient at each point of the line (SG-IG), signed.
@@ -94,7 +98,7 @@ def smooth_integrated_gradients(
     noise: standard deviation as a fraction of the range of the point itself (its maximum minus its minimum over all
         channels), at least 0; or the noise itself, s n c h w with s = steps x samples, added as it is, samples of
         one point after the other: then without seeds.
-    rule, baseline, sigma, of: as in `integrated_gradients`.
+    rule, baseline, sigma, of, precision: as in `integrated_gradients`.
     rows: noisy copies in one pass, at least 1; bounds the memory, changes maps by rounding only.
 
     Source: Schwarzenberg & Castle 2020 (arXiv:2007.10685), where it is compared with pattern-guided methods.
@@ -107,7 +111,7 @@ def smooth_integrated_gradients(
     check_noise(noise, len(grid.weights) * samples)
     images = images.detach()
     own = None if isinstance(noise, Tensor) else needed(seeds, images, "the noise itself")
-    with evaluating_fast(model, images) as network:
+    with evaluating_fast(model, images, precision=precision, gradients=len(grid.weights) * samples) as network:
         way = images - start_of(images, baseline, sigma)
         total = torch.zeros_like(way)
 
