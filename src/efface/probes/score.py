@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.fit import Fit, Precision, Rows, fit, predict
+from efface.masking import to_float
+from efface.methods.passes import evaluating_fast
 from efface.probes.case import Case
 from efface.probes.erase import Erasure, erased_feed
 from efface.results import Score
+from efface.rows import take
 from efface.types import StoredImages, Targets
 
 
@@ -92,11 +95,14 @@ class Retrain:
 
 def logits_of(case: Case, network: nn.Module, erasure: Erasure, precision: Precision) -> Tensor:
     """A network's answers to the erased test images; in smaller batches when memory runs out."""
+    split = case.data["test"]
     feed, rows = erased_feed(case, "test", erasure, width=0, whole=False), case.rows
-    every = torch.arange(len(case.data["test"]))
+    every = torch.arange(len(split))
+    first = to_float(take(split.images, every[:1]).to(case.device))
     while True:
         try:
-            return predict(network, _counted(feed(every, rows, 0), case.advance), precision=precision)
+            with evaluating_fast(network, first, allowed=precision == "fp32") as fast:
+                return predict(fast, _counted(feed(every, rows, 0), case.advance), precision=precision)
         except torch.OutOfMemoryError:
             if rows == 1:
                 raise
