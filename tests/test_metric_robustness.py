@@ -118,6 +118,15 @@ def test_both_metrics_ask_the_method_once():
 
 
 def test_every_metric_of_these_families_in_a_study(tmp_path):
+    absolute = {
+        "name": "absolute",
+        "metric": "efface.metrics.sensitivity_n.sensitivity_n",
+        "kwargs": {
+            "fractions": [0.6, 0.3],
+            "imputer": "efface.metrics.sensitivity_n.uniform",
+            "post": ["efface.post.absolute", "efface.post.channel_sum"],
+        },
+    }
     tree = {
         "out": str(tmp_path / "run"),
         "data": "test_metrics.data",
@@ -127,7 +136,7 @@ def test_every_metric_of_these_families_in_a_study(tmp_path):
             {"name": "random", "method": "efface.methods.control.random"},
         ],
         "post": ["efface.post.absolute", "efface.post.channel_sum"],
-        "metrics": [{"name": name, "kwargs": kwargs} for name, kwargs in FAMILY.items()],
+        "metrics": [*({"name": name, "kwargs": kwargs} for name, kwargs in FAMILY.items()), absolute],
         "fractions": [0.5],
         "executor": "efface.execute.serial",
     }
@@ -142,6 +151,7 @@ def test_every_metric_of_these_families_in_a_study(tmp_path):
                 assert curve.values.shape == (8, 9 if name == "sensitivity_n" else 1)
                 assert np.isfinite(curve.values).mean() > 0.9
     assert found["sensitivity_n", "correlation", "random"].at == tuple(k / 10 for k in range(1, 10))
+    assert found["absolute", "correlation", "random"].at == (0.3, 0.6)
     # convolution, mean and a linear layer: the gradient is the same wherever the image is, random maps know nothing
     assert (found["max_sensitivity", "max", "gradient"].values < 1e-5).all()
     assert (found["max_sensitivity", "max", "random"].values == 0).all()

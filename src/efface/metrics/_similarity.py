@@ -24,16 +24,20 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 
 def rank_correlation(one: Float[Tensor, "n *units"], other: Float[Tensor, "n *units"]) -> Float[Tensor, " n"]:
-    """Spearman's rank correlation of two maps, image by image; NaN where one of them is constant. float64.
+    """Spearman's rank correlation of two maps, image by image. float64.
 
-    Equal values share the mean of their ranks. Only the order of the values counts.
+    Equal values share the mean of their ranks; only the order of the values counts. 0 where one map is constant, which
+    is the mean over all orders that its ties may be given; NaN where both are.
 
     Source: Spearman 1904; as the similarity of maps: Adebayo et al. 2018, section 3 (arXiv:1810.03292).
+    Differs: undefined in the original where one map is constant.
     """
     first, second = (_mean_ranks(each.flatten(1)) for each in (one, other))
     first, second = (each - each.mean(1, keepdim=True) for each in (first, second))
-    scale = (first.square().sum(1) * second.square().sum(1)).sqrt()
-    return torch.where(scale > 0, (first * second).sum(1) / scale, torch.nan)
+    spreads = torch.stack([first.square().sum(1), second.square().sum(1)])
+    scale = spreads.prod(0).sqrt()
+    found = torch.where(scale > 0, (first * second).sum(1) / torch.where(scale > 0, scale, 1), 0)
+    return torch.where((spreads > 0).any(0), found, torch.nan)
 
 
 def structural_similarity(

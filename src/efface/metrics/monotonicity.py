@@ -31,8 +31,9 @@ def monotonicity(*, steps: int = 32, samples: int = 10, of: Of = "logit") -> Met
 
     The ranking is cut into `steps` groups of units; the fill is `imputer`, the data set's mean colour unless said
     otherwise. The map is signed, its channels summed (`post`). A fall within 1e-6 of the score's size counts as none.
-    On a network that adds contributions up `rising` is the share of groups whose contribution is not negative,
-    whatever their order: it says little of a map alone, and 1 is no merit where all contributions are positive.
+    On a network that adds contributions up `rising` is the share of groups whose contribution is not negative: a true
+    signed map, which gathers the negative pixels in groups of their own, gets less than a random one, whose groups all
+    hold a bit of everything. So it is shown, and does not judge.
     NaN for an image with fewer units than steps; the correlation also where the map or the effect is the same for all
     groups.
 
@@ -51,10 +52,10 @@ def monotonicity(*, steps: int = 32, samples: int = 10, of: Of = "logit") -> Met
     return Metric(
         probes=lambda point: {"groups": Groups(steps, samples, of, point.imputer, point.post, point.unit)},
         value=lambda scores: {name: scores["groups"].values[name] for name in ("correlation", "rising")},
-        better={"correlation": "higher", "rising": "higher"},
+        better={"correlation": "higher", "rising": "none"},
         over="images",
         says="Groups of pixels return to an empty image, least relevant first, and each is erased alone. With a "
-        "truthful map the score rises step by step, and groups of larger value have a larger effect.",
+        "truthful map groups of larger value have a larger effect; how steadily the score rises describes the network.",
         family="faithfulness",
         defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.post.channel_sum"]},
         axis="",

@@ -41,8 +41,8 @@ def randomisation(
         share is rounded up to whole layers.
 
     Source: Adebayo et al. 2018, section 4 (arXiv:1810.03292).
-    Differs: a rank correlation of a constant map is missing, not 0; SSIM is of maps divided by their largest absolute
-        value. What a method learnt from training images (patterns) stays that of the original network.
+    Differs: a rank correlation with a constant map is 0; SSIM is of maps divided by their largest absolute value. What
+        a method learnt from training images (patterns) stays that of the original network.
     """
     named, shares = read_layers("randomisation", layers, points)
     return Metric(
