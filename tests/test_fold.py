@@ -139,9 +139,50 @@ def test_the_copy_is_made_once_and_again_when_the_weights_change():
     assert kept() is None
 
 
-def test_a_model_with_hooks_is_used_itself():
+def through_data(model):
+    list(model.parameters())[-2].data.mul_(-3)
+
+
+def in_a_buffer(model):
+    next(each for each in model.modules() if isinstance(each, nn.BatchNorm2d)).running_mean.data.add_(1)
+
+
+def shuffled(model):
+    weight = list(model.parameters())[-2].data
+    weight.copy_(weight.flip(0).clone())
+
+
+def another_module(model):
+    for block in model.modules():
+        for name, each in block.named_children():
+            if isinstance(each, nn.ReLU):
+                setattr(block, name, nn.Softplus(beta=2))
+
+
+def another_setting(model):
+    next(each for each in model.modules() if isinstance(each, nn.BatchNorm2d)).eps = 1.0
+
+
+@pytest.mark.parametrize("change", [through_data, in_a_buffer, shuffled, another_module, another_setting])
+def test_maps_are_those_of_the_network_as_it_is_now(change):
+    model = made("resnet8")
+    before = gradient(model, IMAGES, TARGETS)
+    change(model)
+    points = IMAGES.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(model(points).gather(1, TARGETS[:, None]).sum(), points)
+    found = gradient(model, IMAGES, TARGETS)
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+    assert (found - before).abs().max() > 1e-2 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    "register",
+    ["register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"],
+)
+def test_a_model_with_hooks_is_used_itself(register):
     model, seen = made("resnet8"), []
-    model.layer2.register_forward_hook(lambda *_: seen.append(1))
+    assert fast(model) is not model
+    getattr(model.layer2, register)(lambda *_: seen.append(1))
     assert fast(model) is model
     gradient(model, IMAGES, TARGETS)
     assert seen

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -55,7 +55,8 @@ def evaluating_fast(
     """`evaluating`, with a network that answers as the model does: for methods that ask for nothing but its answers.
 
     Its BatchNorms are folded and its convolutions work on channels last. It is made once for a model and made again
-    when the model's weights change; a model with hooks is used as it is, for they would not be called.
+    when a weight, a module or a module's setting has changed, however that was done, which each use compares; a model
+    with hooks is used as it is, for they would not be called. Costs two copies of the weights.
 
     allowed: False for a method that does ask for more: then the model itself.
     precision: of its passes; bf16 answers are float32 again, as are the gradients that come out.
@@ -93,21 +94,52 @@ class _InBf16(nn.Module):
         return answers.to(images.dtype)
 
 
-_FAST: "WeakKeyDictionary[nn.Module, tuple[Any, nn.Module | None]]" = WeakKeyDictionary()
+class _Fast(NamedTuple):
+    """A copy, None where nothing is gained by one, and what the network was when it was made."""
+
+    settings: list[Any]
+    values: list[Tensor]
+    network: nn.Module | None
+
+
+_FAST: "WeakKeyDictionary[nn.Module, _Fast]" = WeakKeyDictionary()
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def _fast(model: nn.Module, images: Images) -> nn.Module:
-    if not len(images) or any(each._forward_hooks or each._forward_pre_hooks for each in model.modules()):  # noqa: SLF001
+    if not len(images) or any(getattr(each, name) for each in model.modules() for name in _HOOKS):
         return model
     values = [*model.parameters(), *model.buffers()]
-    if any(each.is_inference() for each in values):  # they count no versions
-        return model
-    stamp = [(each.data_ptr(), each._version, each.dtype, each.device) for each in values]  # noqa: SLF001
+    settings = _settings(model, values)
     found = _FAST.get(model)
-    if found is None or found[0] != stamp:
+    if found is None or found.settings != settings or not _equal(found.values, values):
         made = folded(model, images)
-        found = _FAST[model] = stamp, None if made is model else made  # a reference to itself would keep it alive
-    return found[1] or model
+        kept = [each.detach().clone() for each in values]  # versions do not count what is done to `.data`
+        found = _FAST[model] = _Fast(settings, kept, None if made is model else made)  # itself would keep it alive
+    return found.network or model
+
+
+def _settings(model: nn.Module, values: list[Tensor]) -> list[Any]:
+    """All that a network's answers depend on but the numbers in its tensors: changed where it is changed."""
+    modules = [
+        (type(each), {name: _plain(value) for name, value in vars(each).items() if name != "training"})
+        for each in model.modules()
+    ]
+    return [modules, [(each.shape, each.dtype, each.device) for each in values]]
+
+
+def _plain(value: Any) -> Any:
+    """A value that can be compared: itself, or which one it is."""
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    return value if value is None or isinstance(value, bool | int | float | str) else id(value)
+
+
+def _equal(before: list[Tensor], now: list[Tensor]) -> bool:
+    if all(each.device.type == "cpu" for each in now):
+        return all(map(torch.equal, before, now))
+    same = [(one == other).all() for one, other in zip(before, now, strict=True)]
+    return bool(torch.stack([each.to(same[0].device) for each in same]).all())  # one answer to wait for
 
 
 def gradient_at(model: nn.Module, points: Images, targets: Explained, of: Of = "logit") -> Images:
