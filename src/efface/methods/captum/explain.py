@@ -68,7 +68,7 @@ def attribute(
     settings = settings_of(plan, images)
     together = 1 if plan.draws else max(1, rows // plan.least(settings))
     with untouched(model), evaluating(model), _quiet():
-        check_hooks(plan, model, images[:1])
+        again = check_hooks(plan, model, images[:1])
         module = None
         if plan.wants_layer:
             module = last_convolution(model, images[:1]) if layer is None else find_layer(model, layer)
@@ -78,7 +78,7 @@ def attribute(
             asked = {"inputs": points, "additional_forward_args": (targets[block].clone(),)}
             own = of_block(plan, settings, block, len(images))
             with seeded(int(seeds[block.start])) if plan.draws and seeds is not None else nullcontext():
-                found = _called(plan, model, explainer, asked, own | plan.limits(len(points), rows, own), rows)
+                found = _called(plan, model, explainer, asked, own | plan.limits(len(points), rows, own), rows, again)
             maps.append(_map(plan, found, images[block]))
     return torch.cat(maps)
 
@@ -109,8 +109,15 @@ class _Score(nn.Module):
 
 
 def _called(
-    plan: Plan, model: nn.Module, explainer: Any, asked: dict[str, Any], own: dict[str, Any], rows: int
+    plan: Plan,
+    model: nn.Module,
+    explainer: Any,
+    asked: dict[str, Any],
+    own: dict[str, Any],
+    rows: int,
+    again: list[str],
 ) -> Tensor:
+    """again: names of modules that run more than once, for the error."""
     total: Any = 0
     try:
         for share, part in _pieces(plan, own, rows):
@@ -122,6 +129,7 @@ def _called(
         if not isinstance(error, AssertionError | NotImplementedError) and not any(word in str(error) for word in _ITS):
             raise  # the network's own
         kinds = [name for name, each in model.named_modules() if name and str(type(each)) in str(error)]
+        kinds = kinds or (again if "more than once" in str(error) else [])
         where = f" (here {', '.join(kinds[:4])})" if kinds else ""
         other = "; efface.methods.zennit.attribute knows more of LRP" if "LRP" in plan.name else ""
         raise ValueError(f"captum's {plan.name} cannot explain this network: {error}{where}{other}") from error

@@ -1,5 +1,6 @@
 """Whether Captum's hooks can reach what they must change: it passes over functions without a word."""
 
+from collections import Counter
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -25,11 +26,20 @@ _HOOKED = {
 }
 
 
-def check_hooks(plan: Plan, model: nn.Module, images: Images) -> None:
-    """Refuse a network whose non-linearities, or sums under LRP, are functions. Costs one forward pass."""
+def check_hooks(plan: Plan, model: nn.Module, images: Images) -> list[str]:
+    """Refuse a network whose non-linearities, or sums under LRP, are functions. Costs one forward pass.
+
+    Returns the names of the modules to be changed that ran more than once, which not every class can work with.
+    """
     hooked = next((each for word, each in _HOOKED.items() if word in plan.name), None)
     if hooked is None:
-        return
+        return []
+    ran: Counter[str] = Counter()
+    names = {
+        each: name
+        for name, each in model.named_modules()
+        if type(each).__name__ in hooked.modules or ("LRP" in plan.name and next(each.children(), None) is None)
+    }
 
     def seen(name: str, module: nn.Module, func: Any, args: Any, kwargs: Any) -> Any:
         if name in hooked.functions and type(module).__name__ not in hooked.modules:
@@ -44,5 +54,11 @@ def check_hooks(plan: Plan, model: nn.Module, images: Images) -> None:
             )
         return func(*args, **kwargs)
 
-    with watching(model, seen):
-        model(images.clone().requires_grad_())
+    handles = [each.register_forward_hook(lambda each, *_: ran.update([names[each]])) for each in names]
+    try:
+        with watching(model, seen):
+            model(images.clone().requires_grad_())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [name for name, count in ran.items() if count > 1]
