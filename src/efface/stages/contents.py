@@ -63,9 +63,9 @@ def _how(run: Run, entry: MetricEntry) -> dict[str, str]:
     told: dict[str, Any] = {}
     for probe in entry.formula.probes(point).values():
         told |= dict(_settings(probe))
-    ranks = "unit" in told
+    ranks = "unit" in told and "imputer" in told  # what fills nothing may have a unit, but breaks no tie
     return {
-        "unit": _text(told["unit"]) if ranks else "none",
+        "unit": _text(told["unit"]) if "unit" in told else "none",
         "explain": run.study.explain,
         "imputer": _text(told["imputer"]) if "imputer" in told else "none",
         "ties": _TIES if ranks else "none",
