@@ -1,6 +1,7 @@
 """The report of many kinds of metrics: any axis, one number, mere description, draws, pairs, agreement, cautions."""
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from efface.report.between import agreements, pairs, said_of_metrics
 from efface.report.cautions import cautions
+from efface.report.figure import sheet, styles
 from efface.report.page import Cost, Facts, write
 from efface.report.table import panels, summary
 from efface.report.words import about, findings, headline, plus_minus, point
@@ -315,3 +317,11 @@ one_number = Metric(
     text = Path(tmp_path / "run" / "report" / "report.html").read_text()
     assert 'id="curve-half-probability-mine_blurred"' in text
     assert "Time by metric, extraction apart" in text
+    assert set(re.findall('data-share="constant" data-method="([^"]*)"', text)) == {"random", "mine", "mine_blurred"}
+
+
+def test_the_sheet_holds_any_kinds_of_panels():
+    for shown in (curves(kinds=KINDS[2:3]), curves(["random", *METHODS[1:2]]), curves(METHODS[:1])):
+        found = panels(shown)
+        files = sheet(found, styles(row.method for panel in found for row in panel.rows))
+        assert {kind: content[:5] for kind, content in files.items()} == {"svg": b"<?xml", "pdf": b"%PDF-"}

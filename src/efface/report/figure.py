@@ -1,6 +1,7 @@
 """Curves as pictures: one SVG per panel for the page, one figure of all panels for a paper."""
 
 import io
+import itertools
 import math
 import re
 import xml.etree.ElementTree as ET
@@ -66,9 +67,7 @@ def inline(panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, st
         figure = Figure(figsize=(width, height))
         axes = figure.subplots()
         _draw(axes, panel, looks, names)
-        # Margins in inches: finding them by drawing, as a layout engine does, takes most of the time.
-        left = 0.25 + 0.075 * max(len(_short(row.method)) for row in panel.rows) if panel.stands == "value" else 0.75
-        figure.subplots_adjust(left / width, 0.5 / height, 1 - 0.15 / width, 1 - 0.15 / height)
+        figure.subplots_adjust(_margin(panel) / width, 0.5 / height, 1 - 0.15 / width, 1 - 0.15 / height)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     methods = {names[panel.metric, panel.score, row.method]: row.method for row in panel.rows}
@@ -84,27 +83,37 @@ def sheet(panels: Sequence[Panel], looks: dict[str, Style]) -> dict[str, bytes]:
     legend_columns = max(1, min(len(shown), int(columns * 4.2 / (0.6 + 0.085 * max(map(len, shown), default=1)))))
     legend_height = 0.22 * math.ceil(len(shown) / legend_columns) + 0.2
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "efface", "pdf.fonttype": 42, "font.size": 9}):
-        figure = Figure(figsize=(columns * 4.2, lines * 3.0 + legend_height), layout="constrained")
+        width, height = columns * 4.2, lines * 3.0 + legend_height
+        figure = Figure(figsize=(width, height))
         grid = figure.subplots(lines, columns, squeeze=False)
+        for axes, place in zip(grid.flat, itertools.product(range(lines), range(columns)), strict=True):
+            panel = panels[i] if (i := place[0] * columns + place[1]) < len(panels) else None
+            left = place[1] * 4.2 + (_margin(panel) if panel else 0.75)
+            bottom = height - (place[0] + 1) * 3.0 + 0.55
+            right, top = (place[1] + 1) * 4.2 - 0.15, bottom + 2.1
+            axes.set_position((left / width, bottom / height, (right - left) / width, (top - bottom) / height))
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
         for axes, panel in zip(grid.flat, panels, strict=False):
             _draw(axes, panel, looks, names)
             good = "" if panel.better == "none" else f" ({panel.better} is better)"
-            axes.set_title(panel.metric + good, fontsize=10, parse_math=False)
+            dots = panel.stands == "value"
+            axes.set_title(panel.metric + good, fontsize=10, parse_math=False, loc="right" if dots else "center")
+            if dots:
+                axes.tick_params("y", labelsize=min(9, 120 / len(panel.rows)))
+            elif 6 < len(panel.fractions) <= 11:
+                axes.set_xticks(panel.fractions[::2])
         handles = [Line2D([], [], **_line(looks[name])) for name in shown]
         if handles:
             legend = figure.legend(
                 handles,
                 ["x" * len(name) for name in shown],
-                loc="outside lower center",
+                loc="lower center",
                 ncols=legend_columns,
                 frameon=False,
             )
             for text, name in zip(legend.get_texts(), shown, strict=True):
                 text.set(text=name, parse_math=False)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # both files as laid out once
         files = {}
         for kind, stamp in (("svg", "Date"), ("pdf", "CreationDate")):
             buffer = io.BytesIO()
@@ -157,6 +166,12 @@ def _draw_dots(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tu
             axes.axvline(mean, color=GREY, linestyle=(0, (4.0, 2.4)), linewidth=1.0, zorder=1)
     axes.set_yticks(range(len(panel.rows)), [_short(row.method) for row in panel.rows], parse_math=False)
     axes.set_ylim(len(panel.rows) - 0.5, -0.5)
+
+
+def _margin(panel: Panel) -> float:
+    """Inches left of the axes. Finding them by drawing, as a layout engine does, takes most of the time."""
+    longest = max((len(_short(row.method)) for row in panel.rows), default=0)
+    return 0.25 + 0.075 * longest if panel.stands == "value" else 0.75
 
 
 def _short(name: str) -> str:

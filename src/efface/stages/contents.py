@@ -32,7 +32,7 @@ _TIES = "shuffled by the image's seed"
 
 def facts(run: Run, measured: Sequence[str]) -> Facts:
     """What the page says beside the numbers. measured: the metrics of which anything is there."""
-    data, study = run.data, run.study
+    data, study, planned = run.data, run.study, cells(run)
     sizes = ", ".join(f"{len(split):,} {name} images" for name, split in data.items())
     c, h, w = data["test"].shape
     accuracy = (
@@ -46,12 +46,12 @@ def facts(run: Run, measured: Sequence[str]) -> Facts:
         versions=versions() | more,
         device=surroundings(run.device)["device"],
         seconds=_seconds(run),
-        unfinished=_unfinished(run, measured),
+        unfinished=_unfinished(run, planned, measured),
         data=f"{study.data.call}: {sizes}, {c} x {h} x {w}",
         network=f"{study.model.call}: {right}",
         warnings=_remarks(run),
         how={entry.name: _how(run, entry) for entry in study.metrics},
-        degenerate=_degenerate(run),
+        degenerate=_degenerate(run, planned),
         costs={entry.name: cost for entry in study.metrics if (cost := _cost(run, entry)) is not None},
     )
 
@@ -63,9 +63,9 @@ def _how(run: Run, entry: MetricEntry) -> dict[str, str]:
     told: dict[str, Any] = {}
     for probe in entry.formula.probes(point).values():
         told |= dict(_settings(probe))
-    ranks = "unit" in told
+    ranks = "unit" in told and "imputer" in told  # what fills nothing may have a unit, but breaks no tie
     return {
-        "unit": _text(told["unit"]) if ranks else "none",
+        "unit": _text(told["unit"]) if "unit" in told else "none",
         "explain": run.study.explain,
         "imputer": _text(told["imputer"]) if "imputer" in told else "none",
         "ties": _TIES if ranks else "none",
@@ -92,10 +92,10 @@ def _text(value: str | Call) -> str:
     return f"{value.call}({settings})" if settings else value.call
 
 
-def _degenerate(run: Run) -> dict[str, dict[str, float]]:
+def _degenerate(run: Run, planned: Sequence[Cell]) -> dict[str, dict[str, float]]:
     """By row of the report, the means of what was found on its maps; NaN for what is not known."""
     found = {}
-    for cell in cells(run):
+    for cell in planned:
         if cell.view is not None and _kind(cell) == "degeneracy" and cell.key in run.results:
             row = run.results.rows[cell.key]
             found[cell.view.name] = {kind: np.nan if row.get(kind) is None else float(row[kind]) for kind in SHARES}
@@ -137,8 +137,7 @@ def _seconds(run: Run) -> dict[str, float]:
     return found
 
 
-def _unfinished(run: Run, measured: Sequence[str]) -> tuple[str, ...]:
-    planned = cells(run)
+def _unfinished(run: Run, planned: Sequence[Cell], measured: Sequence[str]) -> tuple[str, ...]:
     missing = sum(cell.key not in run.results for cell in planned)
     without = [entry.name for entry in run.study.metrics if entry.name not in measured]
     of = f", all of {', '.join(without)} among them" if without else ""
