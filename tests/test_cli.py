@@ -317,7 +317,7 @@ def test_check_plans_warns_and_keeps_nothing(tmp_path):
     # Of the three, only `mine` could ask the network; this one does not.
     assert "maps: 6 files to extract, 0 forward rows" in result.out
     # 9 scores of 24 images; 18 trainings of 2 epochs, a step counting three, each scored on 24.
-    assert f"probes: 27 of 27 to run: 18 trainings, {9 * 24 + 18 * (3 * 2 * 48 + 24):,} rows" in result.out
+    assert f"probes: 31 of 31 to run: 18 trainings, {4 * 8 + 9 * 24 + 18 * (3 * 2 * 48 + 24):,} rows" in result.out
     assert "estimate: " in result.out
     after = {name: what for name, what in files(tmp_path).items() if not name.startswith((".said-", "__pycache__"))}
     assert after == before
@@ -341,7 +341,7 @@ def test_check_and_status_know_what_is_done(copy):
     result = efface(copy, "status", "study.yml")
     assert "run: network there" in result.out
     assert "to extract: mine, test: 0 of 24 maps are there" in result.out
-    assert "probes: 0 of 27 done, 27 left" in result.out
+    assert "probes: 0 of 31 done, 31 left" in result.out
     assert "train" not in result.out.replace("trained", "")
 
 
@@ -355,7 +355,7 @@ def test_status_of_nothing_writes_nothing(tmp_path):
     result = efface(tmp_path, "status", "study.yml")
     assert result.code == 0
     assert "network to be trained" in result.out
-    assert "probes: 0 of 27 done, 27 left" in result.out
+    assert "probes: 0 of 31 done, 31 left" in result.out
     assert not (tmp_path / "run").exists()
 
 

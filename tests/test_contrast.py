@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from efface import draws
 from efface.call import Call
-from efface.methods import cam, control, fullgrad, gradient, smooth
+from efface.methods import cam, control, fullgrad, gradient, occlusion, smooth
 from efface.methods.contrast import contrast
 
 AGAINST = ("mean", "max", "weighted")
@@ -156,7 +156,24 @@ def test_base_of_a_study_keeps_its_own_settings(case):
     torch.testing.assert_close(contrast(*case, base=call), plain)
     told = Call.model_validate({"call": "efface.methods.gradient.gradient", "kwargs": {"of": "probability"}})
     expected = by_hand(partial(gradient.gradient, of="probability"), case, "weighted")
-    torch.testing.assert_close(contrast(*case, base=told), expected)  # what it explains is taken: class by class
+    for base in (told, partial(gradient.gradient, of="probability")):
+        torch.testing.assert_close(contrast(*case, base=base), expected)  # what it explains is taken: class by class
+
+
+def test_a_base_told_to_explain_the_logit_runs_once(case):
+    passed = []
+    plain = contrast(*case, base=gradient.gradient)
+    case[0].register_forward_hook(lambda module, inputs, output: passed.append(len(output)))
+    told = Call.model_validate({"call": "efface.methods.gradient.gradient", "kwargs": {"of": "logit"}})
+    torch.testing.assert_close(contrast(*case, base=told), plain)
+    assert passed == [5, 5]
+
+
+def test_maps_of_probabilities_are_subtracted(case):
+    fields = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    expected = by_hand(partial(occlusion.rise, samples=6, fields=fields), case, "weighted")
+    whole = partial(occlusion.rise, samples=6, fields=fields.expand(-1, 5, -1, -1))
+    torch.testing.assert_close(contrast(*case, base=whole), expected)
 
 
 def test_draws_are_the_same_for_every_class(case):
@@ -238,8 +255,6 @@ def test_impossible_contrasts_are_refused(case, tiny):
         contrast(*case, base=control.random_resampled, seeds=targets)
     with pytest.raises(ValueError, match="rows is 0"):
         contrast(*case, base=gradient.gradient, rows=0)
-    with pytest.raises(ValueError, match="of is 'probability', but weights of the classes"):
-        contrast(*case, base=partial(gradient.gradient, of="probability"))
 
 
 def test_one_hot_difference_of_two_classes(tiny):

@@ -92,8 +92,9 @@ def wrong(result):
 
 
 def test_the_table_holds_every_probe_once_and_the_curves_start_at_nothing_removed(finished):
-    # morf: 2 fractions x 4 maps, and nothing removed; roar: the same, twice.
+    # morf: 2 fractions x 4 maps, and nothing removed; roar: the same, twice. Before them, whether the 4 maps are fit.
     assert len(scores(finished)) == (2 * 4 + 1) + 2 * (2 * 4 + 1)
+    assert sum(row["probe"]["probe"] == "degeneracy" for row in rows(finished)) == 4
     assert len({row["key"] for row in rows(finished)}) == len(rows(finished))
     lines = summary(finished).splitlines()
     assert sum(line.startswith("morf,accuracy,") for line in lines) == 3 * 4
@@ -292,7 +293,7 @@ def test_an_edited_method_is_extracted_and_measured_again_alone(copy, finished):
     result = efface(copy, "all", "study.yml")
     assert result.code == 0, result.err
     assert "extracted 2 of 2 sets of maps" in result.out
-    assert f"{2 + 2 * 2} probes to run, {2 * 2} of them trainings" in result.out
+    assert f"{1 + 2 + 2 * 2} probes to run, {2 * 2} of them trainings" in result.out
     old, new = maps(finished), maps(copy)
     assert {name for name in old if old[name] != new[name]} == {"mine-train.h5", "mine-test.h5"}
     assert scores(finished).items() <= scores(copy).items()
@@ -308,14 +309,14 @@ def test_a_comment_in_a_method_runs_nothing_again(copy):
 def test_another_post_extracts_nothing_and_measures_all_maps_again(copy):
     result = efface(copy, "all", "study.yml", "post=[efface.post.square, efface.post.channel_sum]")
     assert "extracted" not in result.out
-    assert "24 probes to run, 16 of them trainings" in result.out
+    assert f"{4 + 24} probes to run, 16 of them trainings" in result.out
 
 
 def test_another_fit_trains_extracts_and_measures_again(copy, finished):
     result = efface(copy, "all", "study.yml", "fit.epochs=1")
     assert "trained 1 epochs" in result.out
     assert "extracted 6 of 6" in result.out
-    assert "27 probes to run" in result.out
+    assert f"{4 + 27} probes to run" in result.out
     assert scores(finished).items() <= scores(copy).items()
 
 

@@ -1,12 +1,14 @@
 """Class-contrastive explanations: what speaks for the target class rather than for the others."""
 
+import inspect
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.methods.passes import blocks, evaluating, logits_of, offer, takes
+from efface.call import Call
+from efface.methods.passes import blocks, evaluating, logits_of, offer
 from efface.types import Images, Maps, Method, Seeds, Targets
 
 Against = Literal["mean", "max", "weighted"]
@@ -27,17 +29,17 @@ def contrast(
 
     The weights add up to 1; they are taken at the image and then held constant.
 
-    A base with an `of` keyword (every gradient-based one, Score-CAM) runs once: it explains the weighted difference of
-    the logits. Where it is linear in the gradient, that is the difference of its maps; where it is not (full_grad with
-    psi, squares), it is its map of the difference. Any other base runs once for each class of weight above 0, all of
-    them unless `against` is max, on the same seeds each time; its maps are then subtracted. One forward pass an image
-    besides. A class activation map is contrasted before its ReLU.
+    A base whose `of` is logit (every gradient-based one, Score-CAM, occlusion by default) runs once: it explains the
+    weighted difference of the logits. Where it is linear in the gradient, that is the difference of its maps; where it is not (full_grad with
+    psi, squares), it is its map of the difference. Any other base (RISE, which explains the probability by default) runs
+    once for each class of weight above 0, all of them unless `against` is max, on the same seeds each time; its maps
+    are then subtracted. One forward pass an image besides. A class activation map is contrasted before its ReLU.
 
     With the weighted contrast, gradient times p (1 - p) is the gradient of the target's probability p, and gradient
     times 1 - p that of its log probability: the same ranks within an image.
 
     base: the method that explains one class: (model, images, targets, ...) -> maps; gets `seeds` and `rows` if it takes
-        them, and `relu=False`. If it takes `of`, its targets are weights of the classes, n k.
+        them, and `relu=False`. If its `of` is logit, its targets are weights of the classes, n k.
     against: all others alike (mean), that with the largest logit (max), or by the softmax of their logits (weighted).
     relu: whether what speaks for the others becomes 0 in the end.
     seeds: one an image, for a base that draws.
@@ -50,7 +52,7 @@ def contrast(
         logits = torch.cat([logits_of(model, images[block].detach()) for block in blocks(len(images), rows)])
         weights = _weights(logits, targets, against)
     offered = {"seeds": seeds, "rows": rows, "relu": False}
-    if takes(base, "of"):
+    if _explains_logits(base):
         maps = _map(offer(base, model, images, weights, **offered))
     else:
         ranked = weights.abs().sort(dim=1, descending=True, stable=True).indices
@@ -61,6 +63,13 @@ def contrast(
             share = weights.gather(1, classes[:, None]).reshape(-1, *(1,) * (found.ndim - 1))
             maps = maps.to(found) + share.to(found) * found
     return maps.relu() if relu else maps
+
+
+def _explains_logits(base: Method) -> bool:
+    """Whether it explains the logit, as it will be called; then it explains a weighted sum of logits as well."""
+    given = base.kwargs if isinstance(base, Call) else {}
+    of = inspect.signature(base.resolve() if isinstance(base, Call) else base).parameters.get("of")
+    return of is not None and bool(given.get("of", of.default) == "logit")
 
 
 def _weights(logits: Float[Tensor, "n k"], targets: Targets, against: Against) -> Float[Tensor, "n k"]:
