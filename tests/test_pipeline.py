@@ -549,12 +549,12 @@ def network(by: float = 1.0):
 def test_a_number_that_no_state_dict_holds_is_part_of_the_network(tmp_path):
     frozen = {"fit": None, "metrics": ["morf"], "attribution_methods": STUDY["attribution_methods"][:1]}
     write_study(tmp_path, {"scaled": SCALED}, model={"call": "scaled.network"}, **frozen)
-    assert "3 probes to run" in efface(tmp_path, "all", "study.yml").out
+    assert "4 probes to run" in efface(tmp_path, "all", "study.yml").out
     changed = efface(tmp_path, "all", "study.yml", "model.kwargs.by=-9.0")
     assert "extracted 1 of 1" in changed.out
-    assert "3 probes to run" in changed.out
+    assert "4 probes to run" in changed.out
     (tmp_path / "scaled.py").write_text(SCALED.replace("images.mean", "2 * images.mean"))
-    assert "3 probes to run" in efface(tmp_path, "all", "study.yml").out
+    assert "4 probes to run" in efface(tmp_path, "all", "study.yml").out
 
 
 def test_a_metric_with_its_own_post_and_unit_is_enough_for_a_report(tmp_path):
