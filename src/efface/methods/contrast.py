@@ -30,10 +30,11 @@ def contrast(
     The weights add up to 1; they are taken at the image and then held constant.
 
     A base whose `of` is logit (every gradient-based one, Score-CAM, occlusion by default) runs once: it explains the
-    weighted difference of the logits. Where it is linear in the gradient, that is the difference of its maps; where it is not (full_grad with
-    psi, squares), it is its map of the difference. Any other base (RISE, which explains the probability by default) runs
-    once for each class of weight above 0, all of them unless `against` is max, on the same seeds each time; its maps
-    are then subtracted. One forward pass an image besides. A class activation map is contrasted before its ReLU.
+    weighted difference of the logits. Where it is linear in the gradient, that is the difference of its maps; where it
+    is not (full_grad with psi, squares), it is its map of the difference. Any other base (RISE, which explains the
+    probability by default) runs once for each class of weight above 0, all of them unless `against` is max, on the same
+    seeds each time; its maps are then subtracted. One forward pass an image besides. A class activation map is
+    contrasted before its ReLU.
 
     With the weighted contrast, gradient times p (1 - p) is the gradient of the target's probability p, and gradient
     times 1 - p that of its log probability: the same ranks within an image.
