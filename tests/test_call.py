@@ -208,6 +208,16 @@ def inner(model, images, targets, *, seeds, factor: int = 1):
 
 def build(*, width: int = 2):
     return width
+
+
+class Made:
+    def __call__(self, model, images, targets):
+        return images
+
+
+class Learning(Made):
+    def fit(self, model, data, *, seed, rows):
+        self.learnt = {}
 """
 
 
@@ -240,6 +250,8 @@ def test_a_setting_that_takes_a_method_is_called_with_what_it_names(beside):
         ),
         ({"base": {"call": "inner", "kwargs": {"factor": 1.5}}}, "base: factor is 1.5, expected a whole number"),
         ({"base": {"call": "inner", "kwarg": {}}}, "expected a dotted path, or {call: ..., kwargs: {...}}"),
+        ({"base": "Learning"}, "base: {name}.Learning learns from training images, which it does not get here; take"),
+        ({"base": "Made"}, "base: {name}.Made is a class, which is not made here; take a function"),
         ({"base": "build"}, "base: {name}.build cannot be called with (model, images, targets)"),
         ({"base": "inner", "network": "inner"}, "network: {name}.inner cannot be called with"),
     ],

@@ -209,12 +209,20 @@ def _wrong_plugs(target: Any, kwargs: dict[str, Any]) -> list[str]:
             continue
         try:
             call = Call.model_validate(kwargs[name])
+            if positional and inspect.isclass(found := call.resolve()):  # would be made with them, not called
+                raise ValueError(_not_made(call.call, found))
             call.check(positional, _OFFERED)
         except ValidationError:
             problems.append(f"{name} is {kwargs[name]!r}, expected a dotted path, or {{call: ..., kwargs: {{...}}}}")
         except ValueError as error:
             problems.append(f"{name}: {error}")
     return problems
+
+
+def _not_made(path: str, found: type) -> str:
+    if hasattr(found, "fit"):
+        return f"{path} learns from training images, which it does not get here; take a method without fit"
+    return f"{path} is a class, which is not made here; take a function (model, images, targets, ...) -> maps"
 
 
 def _plugs(target: Any) -> dict[str, tuple[str, ...]]:
