@@ -118,7 +118,7 @@ def said_of_metrics(found: Agreements) -> list[str]:
     few = sorted({panel.metric for panel in found.panels if len(_methods(panel)) < 5})
     if few and known:
         said.append(
-            f"Fewer than five methods were ranked on {listed(few)}: few orders are possible, so trust it little."
+            f"Fewer than five methods were ranked on {listed(few, 3)}: few orders are possible, so trust it little."
         )
     return said
 

@@ -97,7 +97,7 @@ def number(value: float, score: str = "", *, signed: bool = False) -> str:
 
 def two_digits(value: float) -> str:
     """A number from -1 to 1 with its sign, where there is room for little."""
-    return "?" if np.isnan(value) else f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+    return "?" if np.isnan(value) else f"{round(value, 2) + 0.0:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def plus_minus(cell: Interval, score: str = "") -> str:

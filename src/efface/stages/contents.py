@@ -18,6 +18,7 @@ from efface.probes import Erasure, erased
 from efface.report.cautions import SHARES
 from efface.report.gallery import Gallery
 from efface.report.page import Cost, Facts
+from efface.report.words import listed
 from efface.rows import take
 from efface.stages.measure import Cell, across, applies, cells, point_of
 from efface.stages.provenance import surroundings, versions
@@ -149,7 +150,7 @@ def _remarks(run: Run) -> tuple[str, ...]:
     redrawn = [view.name for view in _rows(run) if frozen and not applies(run, frozen[0], view)]
     return tuple(
         f"{name} is ranked anew in each epoch of a training; to a network that does not train it is no other than "
-        f"a fixed random ranking, so {', '.join(entry.name for entry in frozen)} are not run for it."
+        f"a fixed random ranking, so {listed([entry.name for entry in frozen])} are not run for it."
         for name in redrawn
     )
 
