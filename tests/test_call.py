@@ -111,7 +111,7 @@ def test_error_inside_a_module_is_shown_as_that_error(beside, text, said):
 @pytest.mark.parametrize(
     ("path", "kwargs", "said"),
     [
-        ("efface.impute.blur", {"sigm": 2.0}, "has no setting 'sigm'; did you mean 'sigma'? it has sigma"),
+        ("efface.impute.blur", {"sigm": 2.0}, "has no setting 'sigm'; did you mean 'sigma'? it has kernel, sigma"),
         ("efface.impute.blur", {"sigma": "two"}, "sigma is 'two', expected a number"),
         ("efface.impute.blur", {"sigma": True}, "sigma is True, expected a number"),
         ("efface.methods.path.integrated_gradients", {"steps": 50.0}, "steps is 50.0, expected a whole number"),

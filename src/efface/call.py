@@ -210,7 +210,8 @@ def _wrong_plugs(target: Any, kwargs: dict[str, Any]) -> list[str]:
         try:
             call = Call.model_validate(kwargs[name])
             if positional and inspect.isclass(found := call.resolve()):  # would be made with them, not called
-                raise ValueError(_not_made(call.call, found))
+                problems.append(f"{name}: {_not_made(call.call, found)}")
+                continue
             call.check(positional, _OFFERED)
         except ValidationError:
             problems.append(f"{name} is {kwargs[name]!r}, expected a dotted path, or {{call: ..., kwargs: {{...}}}}")
