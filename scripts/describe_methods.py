@@ -44,7 +44,7 @@ from efface.models.torchvision import load
 from efface.report.gallery import paint
 from efface.rows import take
 from efface.stages.check import try_network
-from efface.stages.extract import seed_text
+from efface.stages.conventions import convention, seed_text
 from efface.stages.learn import learnt_on_trial
 from efface.stages.provenance import surroundings
 from efface.stages.run import Run, View
@@ -190,8 +190,8 @@ def speed(run: Run, count: int) -> str:
         classes = network(images).argmax(1)
     rows = []
     for entry in run.entries():
-        made = Convention(entry.name, entry.call, entry.batched, entry.outputs, learnt_on_trial(run, entry, network))
-        call = partial(explained, run, made, network, images, classes)
+        made = convention(entry, learnt_on_trial(run, entry, network))
+        call = partial(explained, run, entry, made, network, images, classes)
         one, twice, few = (
             counted(network, partial(call, each)) for each in (every[:1], every[[0, 0]], every[:COUNTED])
         )
@@ -206,10 +206,10 @@ def speed(run: Run, count: int) -> str:
 
 
 def explained(
-    run: Run, made: Convention, network: nn.Module, images: Tensor, classes: Tensor, rows: Tensor
+    run: Run, entry: MethodEntry, made: Convention, network: nn.Module, images: Tensor, classes: Tensor, rows: Tensor
 ) -> dict[str, Tensor]:
     """The maps of these rows, by the harness."""
-    seeds = draws.seeds_of(seed_text(run, made, "test"), rows).to(run.device)
+    seeds = draws.seeds_of(seed_text(run, entry, "test"), rows).to(run.device)
     masks = run.data["test"].masks
     more = {"rows": run.study.rows, "masks": None if masks is None else masks[rows].to(run.device)}
     return attribute(made, network, images[rows], classes[rows], seeds=seeds, **more)

@@ -286,7 +286,7 @@ def test_noise_of_an_image_follows_its_own_range():
     [
         ({"samples": 0}, "samples is 0; expected a whole number of at least 1"),
         ({"noise": -0.1}, "noise is -0.1; expected at least 0"),
-        ({"noise": torch.zeros(3, 6, 3, 8, 8)}, "noise holds 3 samples; expected 50: pass samples=3"),
+        ({"noise": torch.zeros(3, 6, 3, 8, 8)}, "noise holds 3 samples; expected 50: set as many"),
     ],
 )
 def test_impossible_noise_is_refused(settings, said):

@@ -109,3 +109,12 @@ def test_noise_of_an_image_is_its_seeds(tiny):
     whole = smooth.smooth_grad(model, images, targets, seeds=seeds, samples=4)
     turned = smooth.smooth_grad(model, images.flip(0), targets.flip(0), seeds=seeds.flip(0), samples=4, rows=3)
     torch.testing.assert_close(turned.flip(0), whole)
+
+
+def test_given_noise_is_for_these_images_and_of_any_type(tiny):
+    model, images, targets = tiny(seed=3), torch.rand(3, 3, 8, 8), torch.tensor([0, 1, 2])
+    noise = torch.randn(4, 3, 3, 8, 8, dtype=torch.float64)
+    found = smooth_grad(model, images, targets, samples=4, noise=noise)
+    torch.testing.assert_close(found, smooth_grad(model, images, targets, samples=4, noise=noise.float()))
+    with pytest.raises(ValueError, match=r"noise has shape \(4, 1, 3, 8, 8\); expected \(4, 3, 3, 8, 8\)"):
+        check_noise(noise[:, :1], 4, images)  # which would go to the first image of each pass, or to all

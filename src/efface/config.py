@@ -150,6 +150,12 @@ class MetricEntry(Strict):
         """What the metric's own paper fixes."""
         return MetricSettings.model_validate(dict(self.formula.defaults))
 
+    def __getstate__(self) -> dict[Any, Any]:
+        """What another process needs to make the formula anew: its functions do not pickle."""
+        state = super().__getstate__()
+        plain = {name: value for name, value in state["__dict__"].items() if name in type(self).model_fields}
+        return state | {"__dict__": plain}
+
     @model_validator(mode="after")
     def _exists(self) -> "MetricEntry":
         own = own_settings(self.metric or self.name)

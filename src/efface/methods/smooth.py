@@ -3,16 +3,12 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface import draws
+from efface.methods.noise import Noise, check_noise, needed, ranges
 from efface.methods.passes import Gradient, Precision, at_least_one, evaluating_fast, gradients_at, offer, takes
 from efface.types import Explained, Images, Method, Of, Seeds
-
-Noise = float | Float[Tensor, "s n c h w"]
-"""Standard deviation as a fraction of each image's own range, or the noise itself."""
-
 
 def smooth_grad_family(
     model: nn.Module,
@@ -162,19 +158,13 @@ def var_grad(
 
 def _noisy(images: Images, seeds: Seeds | None, samples: int, noise: Noise) -> Callable[[slice, int], Images]:
     """The function (block, sample number) -> noisy images of that block."""
+    check_noise(noise, samples, images)
     if isinstance(noise, Tensor):
-        if len(noise) != samples:
-            raise ValueError(f"noise holds {len(noise)} samples; expected {samples}: pass samples={len(noise)}")
-        return lambda block, sample: images[block] + noise[sample, block]
-    if noise < 0:
-        raise ValueError(f"noise is {noise}; expected at least 0, as a fraction of each image's range")
-    if seeds is None:
-        raise ValueError("seeds are missing; expected one integer an image: pass seeds, or the noise itself")
-    seeds = seeds.to(images.device)
-    deviation = noise * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
+        return lambda block, sample: images[block] + noise[sample, block].detach().to(images)
+    own, deviation = needed(seeds, images, "the noise itself"), noise * ranges(images)
 
     def noisy(block: slice, sample: int) -> Images:
-        standard = draws.normal(draws.fold(seeds[block], sample), tuple(images.shape[1:]))
+        standard = draws.normal(draws.fold(own[block], sample), tuple(images.shape[1:]))
         return images[block] + deviation[block] * standard.to(images.dtype)
 
     return noisy

@@ -7,9 +7,9 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from efface import draws
+from efface.methods.noise import needed
 from efface.methods.passes import at_least_one, blocks, differentiable, evaluating_fast, logits_of, scores_of
 from efface.methods.path.average import Kept, Recalibrate, check_recalibrate
-from efface.methods.path.noise import needed
 from efface.types import Explained, Images, Of, Seeds, Targets
 
 Classes = Int[Tensor, "n s"]

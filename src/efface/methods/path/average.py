@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface import draws
+from efface.methods.noise import needed
 from efface.methods.passes import Precision, at_least_one, evaluating_fast, gradients_at
 from efface.methods.path.grid import Grid
-from efface.methods.path.noise import needed
 from efface.types import Explained, Images, Of, Seeds
 
 Recalibrate = Literal["none", "references", "points"]

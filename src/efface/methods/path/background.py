@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from efface import draws
+from efface.methods.noise import needed
 from efface.methods.passes import at_least_one, blocks, evaluating, logits_of
 from efface.methods.path.average import (
     Draw,
@@ -18,7 +19,6 @@ from efface.methods.path.average import (
 )
 from efface.methods.path.clusters import k_means, nearest, representatives
 from efface.methods.path.grid import Alphas, grid_of
-from efface.methods.path.noise import needed
 from efface.rows import take
 from efface.types import Explained, Images, Of, Seeds, Split
 

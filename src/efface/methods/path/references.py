@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from efface import draws
+from efface.methods.noise import Noise, check_noise, gaussian
 from efface.methods.passes import Precision
 from efface.methods.path.average import (
     Recalibrate,
@@ -12,8 +13,6 @@ from efface.methods.path.average import (
     references_of,
 )
 from efface.methods.path.grid import Alphas, Grid, Rule, grid_of
-from efface.methods.path.noise import check_noise, gaussian
-from efface.methods.smooth import Noise
 from efface.types import Explained, Images, Of, Seeds
 
 
@@ -185,7 +184,7 @@ def _around(
     rows: int,
 ) -> Images:
     check_recalibrate(recalibrate)
-    check_noise(noise, samples)
+    check_noise(noise, samples, images)
     images = images.detach()
     if isinstance(noise, Tensor):
         if references is not None:

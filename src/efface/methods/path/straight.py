@@ -6,11 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
+from efface.methods.noise import Noise, check_noise, gaussian, needed
 from efface.methods.passes import Gradient, Precision, at_least_one, evaluating_fast, gradients_at, offer, takes
 from efface.methods.path.baseline import Baseline, start_of
 from efface.methods.path.grid import Line, Rule, grid_of
-from efface.methods.path.noise import check_noise, gaussian, needed
-from efface.methods.smooth import Noise
 from efface.types import Explained, Images, Method, Of, Seeds
 
 
@@ -108,7 +107,7 @@ def smooth_integrated_gradients(
     """
     at_least_one("samples", samples)
     grid = grid_of(rule, steps)
-    check_noise(noise, len(grid.weights) * samples)
+    check_noise(noise, len(grid.weights) * samples, images)
     images = images.detach()
     own = None if isinstance(noise, Tensor) else needed(seeds, images, "the noise itself")
     with evaluating_fast(model, images, precision=precision, gradients=len(grid.weights) * samples) as network:
