@@ -1,5 +1,6 @@
 """One YAML file, checked whole."""
 
+import pickle
 import re
 from pathlib import Path
 
@@ -178,7 +179,9 @@ def test_the_resolved_study_reads_as_itself(file):
 
 def test_the_studies_that_come_along_are_valid():
     for path in sorted((Path(__file__).parents[1] / "configs").glob("*.yml")):
-        assert isinstance(read(path), config.Study)
+        study = read(path)
+        assert isinstance(study, config.Study)
+        assert pickle.loads(pickle.dumps(study)) == study, path  # noqa: S301  as an executor's workers get it
 
 
 def test_the_references_own_file_with_its_tag_is_told_apart(tmp_path):
