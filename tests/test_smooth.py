@@ -6,6 +6,7 @@ from captum import attr
 
 from efface import draws
 from efface.methods import gradient, smooth
+from efface.methods.noise import check_noise
 
 N, SAMPLES = 3, 5
 NAMES = {"smooth_grad": "smoothgrad", "smooth_grad_squared": "smoothgrad_sq", "var_grad": "vargrad"}
@@ -114,7 +115,7 @@ def test_noise_of_an_image_is_its_seeds(tiny):
 def test_given_noise_is_for_these_images_and_of_any_type(tiny):
     model, images, targets = tiny(seed=3), torch.rand(3, 3, 8, 8), torch.tensor([0, 1, 2])
     noise = torch.randn(4, 3, 3, 8, 8, dtype=torch.float64)
-    found = smooth_grad(model, images, targets, samples=4, noise=noise)
-    torch.testing.assert_close(found, smooth_grad(model, images, targets, samples=4, noise=noise.float()))
+    found = smooth.smooth_grad(model, images, targets, samples=4, noise=noise)
+    torch.testing.assert_close(found, smooth.smooth_grad(model, images, targets, samples=4, noise=noise.float()))
     with pytest.raises(ValueError, match=r"noise has shape \(4, 1, 3, 8, 8\); expected \(4, 3, 3, 8, 8\)"):
         check_noise(noise[:, :1], 4, images)  # which would go to the first image of each pass, or to all

@@ -10,6 +10,7 @@ from efface.methods.noise import Noise, check_noise, needed, ranges
 from efface.methods.passes import Gradient, Precision, at_least_one, evaluating_fast, gradients_at, offer, takes
 from efface.types import Explained, Images, Method, Of, Seeds
 
+
 def smooth_grad_family(
     model: nn.Module,
     images: Images,
