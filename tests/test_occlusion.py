@@ -272,3 +272,12 @@ def test_weights_of_the_classes_want_the_logit():
     images, _, seeds = inputs()
     with pytest.raises(ValueError, match="weights of the classes stand for the target: expected of='logit'"):
         occlusion.rise(Linear(), images, torch.ones(N, 4).double(), seeds=seeds, samples=1)
+
+
+def test_given_veils_are_for_these_images_and_of_any_type():
+    images, targets, _ = inputs()
+    given = fields().float()
+    found = rise(Linear(), images, targets, samples=6, fields=given)
+    assert torch.equal(found, rise(Linear(), images, targets, samples=6, fields=given.double()))
+    with pytest.raises(ValueError, match=r"fields have shape \(6, 1, 8, 8\); expected \(6, 3, 8, 8\)"):
+        occlusion._given(given[:, :1], 6, images)

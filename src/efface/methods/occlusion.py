@@ -111,7 +111,7 @@ def rise(
         raise ValueError(f"visible is {visible}; expected above 0 and at most 1: the probability that a cell is seen")
     images = images.detach()
     fill = _filling(images, value)
-    veils = _veils(images, seeds, cells, visible) if fields is None else _given(fields, samples)
+    veils = _veils(images, seeds, cells, visible) if fields is None else _given(fields, samples, images)
     total = torch.zeros_like(images[:, 0])
     with evaluating_fast(model, images) as network, torch.no_grad():
         for block, some in _passes(len(images), samples, rows):
@@ -148,10 +148,13 @@ def _patches(images: Images, axis: int, patch: int, stride: int) -> Bool[Tensor,
     return (pixels >= starts) & (pixels < starts + patch)
 
 
-def _given(fields: Fields, samples: int) -> Veils:
+def _given(fields: Tensor, samples: int, images: Images) -> Veils:
     if len(fields) != samples:
         raise ValueError(f"fields hold {len(fields)} samples; expected {samples}: pass samples={len(fields)}")
-    return lambda block, some: fields[some, block]
+    expected = samples, len(images), *images.shape[2:]
+    if fields.shape != expected:
+        raise ValueError(f"fields have shape {tuple(fields.shape)}; expected {expected}, one veil a sample and image")
+    return lambda block, some: fields[some, block].detach().to(images)
 
 
 def _veils(images: Images, seeds: Seeds | None, cells: int, visible: float) -> Veils:
