@@ -73,7 +73,7 @@ def test_base_is_told_what_is_differentiated_if_it_asks(tiny):
     model, (_, targets, _) = tiny(seed=3).double(), inputs()
     plain = family(model, targets, of="probability")["smooth_grad"]
     torch.testing.assert_close(family(model, targets, of="probability", base=gradient.gradient)["smooth_grad"], plain)
-    with pytest.raises(ValueError, match="of is 'probability', but the base method leaves no keyword `of` open"):
+    with pytest.raises(ValueError, match="of is 'probability', but the base leaves no keyword `of` open"):
         family(model, targets, of="probability", base=lambda model, images, targets: images)
 
 
@@ -94,14 +94,33 @@ def test_base_is_handed_the_row_budget_and_no_more_points(tiny):
     [
         (
             lambda model, images, targets: images.sum(1),
-            r"returned shape \(\d+, 8, 8\) for images of shape \(\d+, 3, 8, 8\)",
+            r"returned maps of shape \(\d+, 8, 8\) for images of shape \(\d+, 3, 8, 8\)",
         ),
         (lambda model, images, targets: None, "returned NoneType for images"),
+        (smooth.smooth_grad_family, "returned dict for images"),
     ],
 )
 def test_base_of_another_shape_is_refused(tiny, base, said):
     with pytest.raises(ValueError, match=said):
-        family(tiny(seed=3).double(), inputs()[1], base=base)
+        family(tiny(seed=3).double(), inputs()[1], base=base, seeds=torch.arange(N))
+
+
+@pytest.mark.parametrize("rows", [2, 256])
+def test_a_base_that_draws_gets_seeds_of_its_own_at_each_copy(tiny, rows):
+    told = []
+
+    def base(model, points, targets, *, seeds):
+        told.append(seeds)
+        return draws.uniform(seeds, tuple(points.shape[1:])).double()
+
+    model, (images, targets, _) = tiny(seed=3).double(), inputs()
+    settings = {"seeds": torch.arange(N), "samples": 4, "base": base}
+    found = smooth.smooth_grad(model, images, targets, **settings, rows=rows)
+    own = torch.stack([draws.fold(draws.fold(torch.arange(N), sample), 0) for sample in range(4)])
+    assert len(own.unique()) == 4 * N
+    assert torch.cat(told).sort().values.tolist() == own.flatten().sort().values.tolist()
+    expected = torch.stack([draws.uniform(each, (3, 8, 8)) for each in own]).double().mean(0)
+    torch.testing.assert_close(found, expected)
 
 
 def test_noise_of_an_image_is_its_seeds(tiny):

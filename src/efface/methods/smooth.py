@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.methods.noise import Noise, check_noise, needed, ranges
-from efface.methods.passes import Gradient, Precision, at_least_one, evaluating_fast, gradients_at, offer, takes
+from efface.methods.passes import Precision, at_least_one, evaluating_fast, gradients_at
+from efface.methods.stand_in import stand_in
 from efface.types import Explained, Images, Method, Of, Seeds
 
 
@@ -32,8 +33,8 @@ def smooth_grad_family(
     samples: noisy copies of an image, at least 1; each costs one forward and one backward pass, or what `base` costs.
     noise: standard deviation as a fraction of the image's own range (its maximum minus its minimum over all
         channels), at least 0; or the noise itself, s n c h w with s = samples, added as it is: then without seeds.
-    base: what stands for the gradient at a noisy copy: any method that needs no seeds and whose maps have the images'
-        shape, such as guided backpropagation.
+    base: what stands for the gradient at a noisy copy: any method whose maps have the images' shape, such as guided
+        backpropagation. One that draws gets other seeds at each copy.
     of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
     precision: of the passes, fp32 or bf16 (`efface.methods.passes.Precision`).
     rows: noisy copies in one pass, at least 1; bounds the memory, changes maps by rounding only.
@@ -47,9 +48,17 @@ def smooth_grad_family(
     with evaluating_fast(model, images, allowed=base is None, precision=precision, gradients=samples) as network:
         mean, spread = torch.zeros_like(images), torch.zeros_like(images)  # spread: summed squares around the mean
         noisy = _noisy(images.detach(), seeds, samples, noise)
-        stands = None if base is None else _standing(base, of, rows)
+        drawn: list[Seeds] = []  # for the base, at the copies of the coming pass
+
+        def copied(block: slice, sample: int) -> Images:
+            if base is not None and seeds is not None:
+                own = draws.fold(seeds[block].to(images.device), sample)
+                drawn.append(draws.fold(own, 0))  # not those of the noise
+            return noisy(block, sample)
+
+        stands = None if base is None else stand_in(base, of, rows, drawn)
         for block, before, gradients in gradients_at(
-            network, noisy, targets, count=samples, rows=rows, of=of, base=stands
+            network, copied, targets, count=samples, rows=rows, of=of, base=stands
         ):
             new, centre = len(gradients), gradients.mean(0)
             shift = centre - mean[block]
@@ -169,24 +178,3 @@ def _noisy(images: Images, seeds: Seeds | None, samples: int, noise: Noise) -> C
         return images[block] + deviation[block] * standard.to(images.dtype)
 
     return noisy
-
-
-def _standing(base: Method, of: Of, rows: int) -> Gradient:
-    """A method in the gradient's place."""
-    if of != "logit" and not takes(base, "of"):
-        raise ValueError(
-            f"of is {of!r}, but the base method leaves no keyword `of` open; expected of='logit': set it in the base"
-        )
-    asked = {} if of == "logit" else {"of": of}
-
-    def stands(model: nn.Module, points: Images, targets: Explained) -> Images:
-        found = offer(base, model, points, targets, rows=rows, **asked)
-        if not isinstance(found, Tensor) or found.shape != points.shape:
-            shape = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-            raise ValueError(
-                f"the base method returned {shape} for images of shape {tuple(points.shape)}; expected the same shape: "
-                "choose a base that is signed, channel by channel"
-            )
-        return found
-
-    return stands

@@ -1,15 +1,14 @@
 """The straight line from one baseline to the image."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from efface import draws
 from efface.methods.noise import Noise, check_noise, gaussian, needed
-from efface.methods.passes import Gradient, Precision, at_least_one, evaluating_fast, gradients_at, offer, takes
+from efface.methods.passes import Precision, at_least_one, evaluating_fast, gradients_at
 from efface.methods.path.baseline import Baseline, start_of
 from efface.methods.path.grid import Line, Rule, grid_of
+from efface.methods.stand_in import stand_in
 from efface.types import Explained, Images, Method, Of, Seeds
 
 
@@ -66,8 +65,8 @@ def integrated_gradients(
             return images[block] - way[block] * (1 - grid.alpha(block, 0, step))
 
         counts = way.new_tensor(grid.weights)
-        stand_in = None if base is None else _gradient_of(base, drawn, of, rows)
-        passes = gradients_at(network, point, targets, count=len(counts), rows=rows, of=of, base=stand_in)
+        stands = None if base is None else stand_in(base, of, rows, drawn)
+        passes = gradients_at(network, point, targets, count=len(counts), rows=rows, of=of, base=stands)
         for block, first, gradients in passes:
             total[block] += torch.tensordot(counts[first : first + len(gradients)], gradients, dims=1)
         return way * total
@@ -126,26 +125,3 @@ def smooth_integrated_gradients(
         for block, first, gradients in gradients_at(network, noisy, targets, count=len(counts), rows=rows, of=of):
             total[block] += torch.tensordot(counts[first : first + len(gradients)], gradients, dims=1)
         return way * total
-
-
-def _gradient_of(base: Method, drawn: list[Seeds], of: Of, rows: int) -> Gradient:
-    """A method in the gradient's place. drawn: the seeds of the points of each pass, which it empties."""
-    if of != "logit" and not takes(base, "of"):
-        raise ValueError(f"of is {of!r}, but the base has no such setting: set what it explains in the base itself")
-
-    def stand_in(model: nn.Module, points: Images, targets: Explained) -> Images:
-        offered: dict[str, Any] = {"rows": rows}
-        if drawn:
-            offered["seeds"] = torch.cat(drawn)
-            drawn.clear()
-        if of != "logit":  # else the base keeps its own, which the study may have set
-            offered["of"] = of
-        found = offer(base, model, points, targets, **offered)
-        if found.shape != points.shape:
-            raise ValueError(
-                f"base returns maps of shape {tuple(found.shape)} for images of {tuple(points.shape)}; expected the "
-                "images' shape, as a gradient has it: choose a base that keeps the channels"
-            )
-        return found.detach()
-
-    return stand_in
