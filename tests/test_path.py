@@ -20,7 +20,7 @@ from efface.methods.path.average import check_recalibrate
 from efface.methods.path.baseline import start_of
 from efface.methods.path.clusters import k_means, representatives
 from efface.methods.path.grid import _points, grid_of
-from efface.methods.smooth import smooth_grad
+from efface.methods.smooth import smooth_grad, smooth_grad_family
 from efface.types import Split
 
 RULES = ("midpoint", "gauss_legendre", "trapezoid", "left", "right", "closed", "interior")
@@ -344,8 +344,13 @@ def test_a_base_stands_for_the_gradient():
 @pytest.mark.parametrize(
     ("base", "settings", "said"),
     [
-        (lambda model, images, targets: images.sum(1), {}, r"base returns maps of shape \(12, 8, 8\)"),
-        (lambda model, images, targets: images, {"of": "loss"}, "of is 'loss', but the base has no such setting"),
+        (lambda model, images, targets: images.sum(1), {}, r"base returned maps of shape \(12, 8, 8\)"),
+        (smooth_grad_family, {}, "base returned dict for images"),
+        (
+            lambda model, images, targets: images,
+            {"of": "loss"},
+            "of is 'loss', but the base leaves no keyword `of` open",
+        ),
         (smooth_grad, {"seeds": None}, "seeds are missing"),
     ],
 )
@@ -786,6 +791,13 @@ def test_references_of_expected_gradients_are_kept_images_without_repeats():
     torch.testing.assert_close(explain(method, model, inputs), expected)
     some = fitted(path.ExpectedGradients(samples=3, pool=10))
     assert not torch.equal(explain(some, model, inputs), expected)
+
+
+def test_small_pieces_draw_the_same_references(monkeypatch):
+    method, inputs = fitted(path.ExpectedGradients(samples=6, pool=20)), batch()
+    whole = explain(method, net(), inputs)
+    monkeypatch.setattr("efface.methods.path.background._KEYS", 1)
+    assert torch.equal(explain(method, net(), inputs), whole)
 
 
 def test_settings_that_share_a_fit_say_so():

@@ -22,6 +22,8 @@ from efface.methods.path.grid import Alphas, grid_of
 from efface.rows import take
 from efface.types import Explained, Images, Of, Seeds, Split
 
+_KEYS = 1 << 20  # sorted at once to draw references: 8 MB
+
 
 class ExpectedGradients:
     """Way from random training images to the image, times the gradient at a random point of each way, averaged.
@@ -94,7 +96,9 @@ class ExpectedGradients:
             stored = _fitted(self, "images")
             own = needed(seeds, images, "the references themselves")
             count = min(self.samples, len(stored))
-            chosen = draws.keys(draws.fold(own, 0), len(stored)).argsort(dim=1, stable=True)[:, :count].cpu()
+            some = draws.fold(own, 0).split(max(1, _KEYS // len(stored)))
+            orders = (draws.keys(each, len(stored)).argsort(dim=1, stable=True)[:, :count] for each in some)
+            chosen = torch.cat([order.cpu() for order in orders])
             reference = _stored(images, stored, chosen)
         else:
             reference, count = given_references(images, references)
