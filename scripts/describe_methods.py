@@ -90,12 +90,13 @@ def main() -> None:
     fill(options.part, f"{found}\n\n{origin(run, options)}")
 
 
-def fill(part: str, text: str) -> None:
-    """Put the text between the part's markers on the page."""
-    page, (begin, end) = PAGE.read_text(), (f"<!-- {word}: {part} -->" for word in ("begin", "end"))
+def fill(part: str, text: str, where: Path | None = None) -> None:
+    """Put the text between the part's markers on the page; where: another page than that of the methods."""
+    where = where or PAGE
+    page, (begin, end) = where.read_text(), (f"<!-- {word}: {part} -->" for word in ("begin", "end"))
     before, rest = page.split(begin)
     _, after = rest.split(end)
-    PAGE.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+    where.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 def origin(run: Run, options: argparse.Namespace) -> str:

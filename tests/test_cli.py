@@ -380,4 +380,4 @@ def test_options_and_overrides_come_in_any_order(tmp_path):
     ):
         said = efface(tmp_path, *words)
         assert said.code == 0, said.err
-        assert "9 left" in said.out  # whole images, and two fractions of four maps
+        assert "13 left" in said.out  # whole images, and two fractions and a look at four maps

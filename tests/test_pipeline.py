@@ -468,7 +468,7 @@ def test_a_method_that_fails_on_the_way_is_named_and_the_others_are_measured(tmp
 
 def test_an_unfinished_study_has_a_report_that_says_so(copy):
     assert efface(copy, "report", "study.yml", "fractions=[0.3, 0.7, 0.9]").code == 0
-    assert "12 of 39 probes are not run yet" in (copy / "run" / "report" / "report.html").read_text()
+    assert "12 of 43 probes are not run yet" in (copy / "run" / "report" / "report.html").read_text()
 
 
 # What a study may say

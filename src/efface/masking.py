@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -17,7 +18,8 @@ def rank(maps: Float[Tensor, "n *units"], seeds: Seeds) -> Int[Tensor, "n *units
     a ReLU'd map). int16 where the units fit, else int32.
     """
     flat = maps.flatten(1)
-    values, order = flat.sort(dim=1, descending=True)
+    order = _descending(flat)
+    values = flat.gather(1, order)
     tied = (values[:, 1:] == values[:, :-1]).any(1).nonzero().flatten()
     if len(tied):
         shuffle = draws.keys(seeds[tied], flat.shape[1]).argsort(dim=1)
@@ -53,10 +55,24 @@ def removed(ranks: Ranks, fraction: float, order: Order, *, grouped: bool = Fals
 
 def erase(images: Images, mask: Mask, imputer: Imputer) -> Images:
     """Put the imputer's values where the mask is True; every kept value stays as it was, bit for bit."""
-    if not mask.any():
+    if not _any(mask):
         return images
     where = mask[:, None] if mask.ndim == images.ndim - 1 else mask
     return torch.where(where, imputer(images, mask), images)
+
+
+def erase_stored(stored: StoredImages, images: Images, mask: Mask, imputer: Imputer) -> StoredImages:
+    """`erase` and `to_stored` in one: the same bits, for kept values are in 8 bits already.
+
+    images: `stored` as numbers in [0, 1], for the imputer.
+    """
+    if not _any(mask):
+        return stored
+    fill = imputer(images, mask)
+    once = [slice(0, 1) if stride == 0 else slice(None) for stride in fill.stride()]  # one colour is rounded once
+    where = (mask[:, None] if mask.ndim == stored.ndim - 1 else mask).view(torch.uint8).neg()  # 255 where True
+    # Measured on a CPU: a twentieth of what torch.where takes.
+    return (stored ^ to_stored(fill[tuple(once)])).bitwise_and_(where).bitwise_xor_(stored)
 
 
 def pad(images: Images, width: int, imputer: Imputer) -> Float[Tensor, "n c height width"]:
@@ -100,3 +116,18 @@ def to_float(stored: StoredImages) -> Images:
 def to_stored(images: Tensor) -> StoredImages:
     """Images as they are kept: rounded to 8 bits, so a retraining sees erased images in the precision of whole ones."""
     return images.mul(255).round_().clamp_(0, 255).byte()
+
+
+def _descending(flat: Float[Tensor, "n units"]) -> Int[Tensor, "n units"]:
+    """Where each row's values stand from the largest to the least, NaN first; equal ones in any order.
+
+    Measured on a CPU: NumPy's sort takes a third to two thirds of the time of torch's.
+    """
+    if flat.device.type != "cpu" or flat.dtype not in (torch.float32, torch.float64) or flat.isnan().any():
+        return flat.argsort(dim=1, descending=True)
+    return torch.from_numpy(np.argsort(-flat.numpy(force=True), axis=1))
+
+
+def _any(mask: Mask) -> bool:
+    """Whether something is True; as bytes, which a CPU finds out in a twentieth of the time."""
+    return bool(mask.view(torch.uint8).any())

@@ -12,7 +12,7 @@ from efface import draws
 from efface.call import Call
 from efface.feed import Feed, Prepare, resident, streamed
 from efface.maps import MapStore
-from efface.masking import erase, for_unit, pad, rank, removed, to_float, to_stored
+from efface.masking import erase, erase_stored, for_unit, pad, rank, removed, to_float, to_stored
 from efface.probes.case import Case, block_of
 from efface.rows import take
 from efface.types import Images, Imputer, Maps, Order, Ranks, Seeds, StoredImages
@@ -124,7 +124,8 @@ def _prepare(case: Case, split: str, erasure: Erasure, store: MapStore | None, w
     def prepare(
         stored: StoredImages, beside: Tensor | None, rows: Tensor, epoch: int
     ) -> UInt8[Tensor, "n c tall wide"]:
-        images = to_float(stored.to(case.device))
+        stored = stored.to(case.device)
+        images = to_float(stored)
         imputer = _imputer(case, split, erasure, rows)
         gone = None
         if erasure.fraction == 1:
@@ -142,6 +143,8 @@ def _prepare(case: Case, split: str, erasure: Erasure, store: MapStore | None, w
             gone = removed(ranks, erasure.fraction, order, grouped=isinstance(erasure.unit, Call))
         if erasure.shown == "mask":
             images = _outline(images, gone)
+        elif width == 0:
+            return stored if gone is None else erase_stored(stored, images, gone, imputer)
         elif gone is not None:
             images = erase(images, gone, imputer)
         return to_stored(pad(images, width, imputer))
