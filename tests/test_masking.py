@@ -146,6 +146,37 @@ def test_erasing_keeps_kept_values_bit_for_bit(unit, fill):
     assert torch.equal(erased[where], fill(images, mask)[where])
 
 
+@pytest.mark.parametrize("channels", [True, False])
+@pytest.mark.parametrize(
+    "fill",
+    [
+        lambda images, mask: impute.constant(images, mask, value=[0.1, 0.5, 0.9]),
+        lambda images, mask: impute.constant(images, mask, value=0.123).double(),
+        impute.image_mean,
+        impute.blur,
+        lambda images, _: torch.rand(images.shape, generator=torch.Generator().manual_seed(0)) * 1.2 - 0.1,
+    ],
+    ids=["constant", "double", "image_mean", "blur", "rand"],
+)
+@pytest.mark.parametrize("part", [0.0, 0.3, 1.0])
+def test_erasing_in_eight_bits_is_erasing_and_rounding(part, fill, channels):
+    stored = torch.arange(256, dtype=torch.uint8).repeat(3)[torch.randperm(768)].reshape(2, 3, 8, 16)
+    images = masking.to_float(stored)
+    mask = torch.rand(2, 3, 8, 16)[:, slice(None) if channels else 0] < part
+    before = stored.clone()
+    expected = masking.to_stored(masking.erase(images, mask, fill))
+    assert torch.equal(masking.erase_stored(stored, images, mask, fill), expected)
+    assert torch.equal(stored, before)
+
+
+def test_a_value_that_is_none_ranks_first():
+    maps = distinct(3, 4, 4)
+    maps[1, 2, 3] = torch.nan
+    ranks = masking.rank(maps, seeds(3))
+    assert ranks[1, 2, 3] == 0
+    assert ranks.flatten(1).sort(1).values.unique(dim=0).tolist() == [list(range(16))]
+
+
 def test_nothing_removed_is_the_same_image_and_everything_the_fill():
     def never(images, gone):
         raise AssertionError
