@@ -37,6 +37,13 @@ def test_group_means_are_means_of_groups():
         torch.testing.assert_close(means[1, group], maps[1][labels[1] == group].mean())
 
 
+@pytest.mark.parametrize("value", [0.1, 0.3, 1e-7])
+def test_groups_of_a_constant_map_tie_whatever_their_sizes(value):
+    labels = units.patch(torch.rand(2, 3, 32, 32), size=9)
+    means = units.group_means(torch.full((2, 32, 32), value), labels)
+    assert (means == torch.tensor(value)).all()
+
+
 def test_an_image_of_fewer_groups_is_padded_below_everything():
     labels = torch.tensor([[[0, 0], [1, 1]], [[0, 1], [2, 3]]])
     means = units.group_means(torch.tensor([[[1.0, 3], [-4, -6]], [[1, 2], [3, 4]]]), labels)

@@ -66,12 +66,15 @@ def superpixel(images: Images, *, segments: int = 100, compactness: float = 10.0
 
 
 def group_means(maps: Float[Tensor, "n h w"], labels: Labels) -> Float[Tensor, "n g"]:
-    """Mean of each group's pixels; -inf where an image has fewer groups than another."""
-    flat, where = maps.flatten(1), labels.flatten(1)
+    """Mean of each group's pixels; -inf where an image has fewer groups than another.
+
+    Summed in float64: a constant map's groups are then exactly equal, whatever their sizes, and tie as its pixels do.
+    """
+    flat, where = maps.flatten(1).double(), labels.flatten(1)
     groups = int(where.max()) + 1
     sums = flat.new_zeros(len(flat), groups).scatter_add_(1, where, flat)
     sizes = flat.new_zeros(len(flat), groups).scatter_add_(1, where, torch.ones_like(flat))
-    return (sums / sizes.clamp_min(1)).masked_fill(sizes == 0, -torch.inf)
+    return (sums / sizes.clamp_min(1)).to(maps.dtype).masked_fill(sizes == 0, -torch.inf)
 
 
 def spread(values: Shaped[Tensor, "n g"], labels: Labels) -> Shaped[Tensor, "n h w"]:
