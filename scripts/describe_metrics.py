@@ -1,0 +1,147 @@
+"""Writes the parts of docs/metrics.md that can be derived, from docstrings, signatures and the metrics themselves.
+
+    python scripts/describe_metrics.py
+
+Replaces what stands between the markers on the page: every metric, unit and fill. No network runs.
+"""
+
+import importlib
+import inspect
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from describe_methods import fill, markdown, value
+
+import efface.impute
+from efface import units
+from efface.call import resolve
+from efface.metrics import Metric, metric, names
+from efface.report.table import FAMILIES
+
+PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
+ARROWS = {"lower": "&darr;", "higher": "&uarr;", "none": "(describes)"}
+HANDED = {"images", "removed", "mean", "seeds"}  # by the harness, or instead of a draw
+NOTEBOOK = {"sources"}
+SHORT = ("efface.impute.", "efface.units.", "efface.post.")
+LISTED = 9  # points that are written out
+
+
+def main() -> None:
+    for part, table in (
+        ("metrics", metrics_table()),
+        ("units", plugs(units, ["patch", "superpixel"])),
+        ("fills", fills()),
+    ):
+        fill(part, table, PAGE)
+
+
+def metrics_table() -> str:
+    """Every metric, family by family, as its docstring, its signature and its value describe it."""
+    found = {name: metric(name) for name in names()}
+    parts = []
+    for family in FAMILIES:
+        rows = [row(name, each) for name, each in found.items() if each.family == family]
+        head = ("", "what it computes", "values", "points", "settings", "source", "differs")
+        parts += [f"### {family.capitalize()}", markdown(head, rows)]
+    return "\n\n".join(parts)
+
+
+def row(name: str, found: Metric) -> tuple[str, ...]:
+    where = described(name)
+    return (
+        f"`{name}`",
+        sentence(where),
+        ", ".join(f"`{score}` {ARROWS[better]}" for score, better in found.better.items()),
+        points(found),
+        settings(name, found.defaults),
+        said(where, "Source"),
+        said(where, "Differs"),
+    )
+
+
+def described(name: str) -> Any:
+    """What holds a metric's docstring: the function that makes it, or the file of one that is a value."""
+    path = f"efface.metrics.{name}"
+    made = resolve(f"{path}.{name}")
+    return made if inspect.isfunction(made) else importlib.import_module(path)
+
+
+def sentence(found: Any) -> str:
+    """The first line, whole."""
+    return (inspect.getdoc(found) or "").partition("\n")[0]
+
+
+def said(found: Any, word: str) -> str:
+    """What the docstring says after `Source:` or `Differs:`, to the end of the paragraph or to the other word."""
+    text = re.search(rf"^{word}: (.+(?:\n(?!\w+: ).+)*)", inspect.getdoc(found) or "", re.MULTILINE)
+    return " ".join(text[1].split()).removesuffix(".") if text else ""
+
+
+def points(found: Metric) -> str:
+    """The points of its curve, what stands for the curve, and what a sample is."""
+    sample = "repeat" if found.over == "repeats" else "image"
+    if not found.axis:
+        return f"one number for each {sample}"
+    small, large = (found.at((3, side, side)) if found.at else () for side in (32, 224))
+    if not found.at:
+        where = spelt(tuple(found.defaults.get("fractions", ()))) or "the study's `fractions`"
+    else:
+        where = spelt(small) if small == large else "by the image's size"
+    return f"{found.axis}: {where}; {found.summary} for each {sample}"
+
+
+def spelt(at: Sequence[float]) -> str:
+    """Numbers in words, if there are many of them."""
+    steps = {round(b - a, 6) for a, b in itertools.pairwise(at)}
+    if len(steps) == 1 and len(at) > 3:
+        return f"{at[0]:g} to {at[-1]:g} by {steps.pop():g}"
+    return ", ".join(f"{each:g}" for each in at) if len(at) <= LISTED else f"{len(at)} from {at[0]:g} to {at[-1]:g}"
+
+
+def settings(name: str, fixed: Mapping[str, Any]) -> str:
+    """The metric's own settings with their defaults, then the shared ones that its paper fixes."""
+    made = described(name)
+    own = inspect.signature(made).parameters.items() if inspect.isfunction(made) else ()
+    told = [f"`{each}: {value(parameter.default)}`" for each, parameter in own]
+    told += [f"`{each}: {shared(setting)}`" for each, setting in fixed.items() if each != "fractions"]
+    return ", ".join(told)
+
+
+def shared(setting: Any) -> str:
+    """A call by its short name, with its settings."""
+    if isinstance(setting, Mapping):
+        inner = ", ".join(f"{key}: {each}" for key, each in setting.get("kwargs", {}).items())
+        return shared(setting["call"]) + (f" {{{inner}}}" if inner else "")
+    if isinstance(setting, list | tuple):
+        return f"[{', '.join(map(shared, setting))}]"
+    for prefix in SHORT:
+        setting = str(setting).removeprefix(prefix)
+    return str(setting)
+
+
+def fills() -> str:
+    return plugs(efface.impute, efface.impute.__all__)
+
+
+def plugs(shelf: Any, listed: Sequence[str]) -> str:
+    """Functions that a study names, with their settings."""
+    rows = [
+        (f"`{name}`", sentence(each), own(each), said(each, "Source"), said(each, "Differs"))
+        for name, each in ((name, getattr(shelf, name)) for name in listed)
+    ]
+    return markdown(("", "what it does", "settings", "source", "differs"), rows)
+
+
+def own(function: Callable[..., Any]) -> str:
+    told = (each for name, each in inspect.signature(function).parameters.items() if name not in HANDED | NOTEBOOK)
+    return ", ".join(
+        f"`{each.name}`" + " (needed)" if each.default is each.empty else f"`{each.name}: {value(each.default)}`"
+        for each in told
+    )
+
+
+if __name__ == "__main__":
+    main()
