@@ -22,6 +22,8 @@ from efface.metrics.morf import morf
 from efface.metrics.roar import roar
 from efface.probes import Perturb, Retrain
 from efface.results import Score
+from efface.source import _code
+from efface.stages import provenance
 from efface.stages.measure import curves
 from efface.stages.run import Run
 from efface.types import Split
@@ -258,3 +260,45 @@ def test_an_unknown_metric_of_a_study_is_one_clear_error(tmp_path):
 def test_probes_of_metrics_are_perturbations_and_retrainings():
     kinds = {type(probe) for each in EVERY for probe in each.probes(point(0.5)).values()}
     assert kinds == {Perturb, Retrain}
+
+
+# What the key of a number holds
+
+KNOWS_NO_NUMBER = {"call", "maps", "metrics.formula", "probes", "results", "rows", "source", "stats", "types"}
+"""Of efface: words, files and formulas, which a probe's score does not depend on."""
+
+
+def test_the_key_of_a_number_holds_the_code_of_all_that_its_probe_imports(monkeypatch):
+    digested = set(provenance.ERASING)
+    monkeypatch.setattr(provenance, "code_digest", lambda *modules: digested.update(modules) or "")
+    probes = ["efface.probes.degenerate", *(f"efface.metrics.{each.stem}" for each in METRIC_FILES)]
+    for module in probes:
+        provenance.measurer.__wrapped__(module)
+    used = {
+        each
+        for module in digested
+        if module.startswith(("efface.metrics", "efface.probes"))
+        for each in imports(module)
+    }
+    digested |= {f"efface.{each}" for each in KNOWS_NO_NUMBER}
+    assert {"efface.metrics._subsets", "efface.methods.passes"} < used <= digested
+
+
+METRIC_FILES = sorted(Path(inspect.getfile(Metric)).parent.glob("*.py"))
+
+
+def imports(module):
+    """The modules of efface that it imports."""
+    return {each for each in _code(module)[1] if each.startswith("efface.") and _code(each)}
+
+
+def test_the_key_of_a_number_holds_the_code_beside_a_users_probe(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "users_probe_of_key.py").write_text("import users_helper_of_key\n")
+    found = set()
+    for number in (1, 2):
+        (tmp_path / "users_helper_of_key.py").write_text(f"NUMBER = {number}\n")
+        for each in (provenance.measurer, provenance.source_digest, _code):
+            each.cache_clear()
+        found.add(provenance.measurer("users_probe_of_key"))
+    assert len(found) == 2

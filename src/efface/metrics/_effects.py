@@ -17,7 +17,6 @@ from efface.masking import to_float
 from efface.methods.passes import blocks, evaluating_fast, target_scores
 from efface.probes import Case
 from efface.rows import take
-from efface.source import code_digest
 from efface.types import Images, Imputer, Maps, Of, Seeds, Targets
 
 Changed = Callable[[int], Images]
@@ -114,8 +113,8 @@ def seeds_for(case: Case, name: str, rows: Int[Tensor, " n"]) -> Seeds:
 
 
 def identity_of(probe: Any) -> dict[str, Any]:
-    """A probe's name and fields as plain values, and a digest of the code in this file."""
-    found = {"probe": type(probe).__name__.lower(), "effects": code_digest(__name__)}
+    """A probe's name and fields as plain values."""
+    found = {"probe": type(probe).__name__.lower()}
     return found | {each.name: _plain(getattr(probe, each.name)) for each in dataclasses.fields(probe)}
 
 

@@ -12,7 +12,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from efface import draws
 from efface.layers import find_layer
-from efface.source import code_digest
 
 Draw = Literal["reset", "normal"]
 Mode = Literal["cascading", "independent"]
@@ -111,11 +110,6 @@ def redrawn(network: nn.Module, names: Sequence[str], *, draw: Draw, seed: int) 
             else:
                 _normal(module)
     return copied.to(device).eval()
-
-
-def source() -> dict[str, Any]:
-    """What a number made here depends on besides its own module."""
-    return {"code of layers": code_digest(__name__)}
 
 
 def _normal(module: nn.Module) -> None:

@@ -1,7 +1,7 @@
 """How alike two maps of an image are: rank correlation and structural similarity, of signed and of absolute maps."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from efface.masking import to_float
 from efface.probes import Case
 from efface.results import Score
 from efface.rows import take
-from efface.source import code_digest
 from efface.types import Images, Maps, Targets
 
 NAMES = ("spearman", "spearman_absolute", "ssim", "ssim_absolute")
@@ -87,11 +86,6 @@ def compared(case: Case, ask: Callable[[Tensor, Images, Targets], Maps]) -> Scor
             found[name].append(value.float().numpy(force=True))
         case.advance(float(len(rows)))
     return Score({name: np.concatenate(each) for name, each in found.items()})
-
-
-def source() -> dict[str, Any]:
-    """What a number made here depends on besides its own module."""
-    return {"code of similarity": code_digest(__name__)}
 
 
 def _same(maps: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from efface import draws
 from efface.fit import Fit
 from efface.layers import find_layer
 from efface.masking import to_float
-from efface.metrics._layers import Layers, groups, reached, read_layers, source
+from efface.metrics._layers import Layers, groups, reached, read_layers
 from efface.metrics.formula import Metric
 from efface.probes import Case
 from efface.results import Score
@@ -151,7 +151,7 @@ class Signals:
         return float(2 * self.pairs * case_rows["test"])
 
     def identity(self) -> dict[str, Any]:
-        return {"probe": "signals", "share": self.share, "layers": self.layers, "pairs": self.pairs} | source()
+        return {"probe": "signals", "share": self.share, "layers": self.layers, "pairs": self.pairs}
 
     def __call__(self, case: Case) -> Score:
         assert case.network is not None

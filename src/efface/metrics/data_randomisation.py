@@ -15,11 +15,12 @@ from torch import Tensor
 from efface import draws
 from efface.call import Call
 from efface.fit import Fit, Rows, fit, predict
-from efface.metrics._similarity import BETTER, NAMES, compared, source
+from efface.metrics._similarity import BETTER, NAMES, compared
 from efface.metrics.formula import Metric
 from efface.probes import Case, Erasure, erased_feed
 from efface.results import Score
 from efface.rows import take
+from efface.source import code_digest
 from efface.types import Targets
 
 
@@ -80,15 +81,15 @@ class PermutedLabels:
         return float(3 * epochs * case_rows["train"] + case_rows["test"])
 
     def identity(self) -> dict[str, Any]:
-        what = {"probe": "permuted labels", "epochs": self.epochs, "imputer": self.imputer.identity()}
-        return what | source()
+        return {"probe": "permuted labels", "epochs": self.epochs, "imputer": self.imputer.identity()}
 
     def __call__(self, case: Case) -> Score:
         explain, settings = case.explain, case.fit
         assert explain is not None
         assert settings is not None
         settings = settings.model_copy(update={"keep": "last", "epochs": self.epochs or settings.epochs})
-        kept = case.once("permuted-labels", self.identity(), lambda: self._train(case, settings))
+        what = self.identity() | {"source": code_digest(__name__)}
+        kept = case.once("permuted-labels", what, lambda: self._train(case, settings))
         case.advance(3.0 * settings.epochs * len(case.data["train"]))
         network = case.build().to(case.device).eval()
         network.load_state_dict({name[8:]: value for name, value in kept.items() if name.startswith("network.")})

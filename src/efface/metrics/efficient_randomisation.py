@@ -16,7 +16,7 @@ from torch import Tensor
 from efface.call import Call
 from efface.fit import Fit
 from efface.masking import to_float
-from efface.metrics._layers import Draw, chosen, redrawn, source
+from efface.metrics._layers import Draw, chosen, redrawn
 from efface.metrics.formula import Metric
 from efface.probes import Case
 from efface.results import Score
@@ -83,7 +83,7 @@ class Forgotten:
 
     def identity(self) -> dict[str, Any]:
         what = {"probe": "forgotten", "bins": self.bins, "draw": self.draw}
-        return what | {"post": [each.identity() for each in self.post]} | source()
+        return what | {"post": [each.identity() for each in self.post]}
 
     def __call__(self, case: Case) -> Score:
         assert case.network is not None

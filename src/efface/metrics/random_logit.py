@@ -13,7 +13,7 @@ from torch import Tensor
 
 from efface import draws
 from efface.fit import Fit
-from efface.metrics._similarity import BETTER, NAMES, compared, source
+from efface.metrics._similarity import BETTER, NAMES, compared
 from efface.metrics.formula import Metric
 from efface.probes import Case
 from efface.results import Score
@@ -79,7 +79,7 @@ class OtherClass:
         return float(case_rows["test"])
 
     def identity(self) -> dict[str, Any]:
-        return {"probe": "other class", "other": self.other} | source()
+        return {"probe": "other class", "other": self.other}
 
     def __call__(self, case: Case) -> Score:
         network, explain = case.network, case.explain

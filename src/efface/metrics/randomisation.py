@@ -10,8 +10,7 @@ from typing import Any
 
 from efface.fit import Fit
 from efface.metrics._layers import Draw, Layers, Mode, chosen, read_layers, redrawn
-from efface.metrics._layers import source as layers_source
-from efface.metrics._similarity import BETTER, NAMES, compared, source
+from efface.metrics._similarity import BETTER, NAMES, compared
 from efface.metrics.formula import Metric
 from efface.probes import Case
 from efface.results import Score
@@ -83,7 +82,7 @@ class Randomised:
         what = {"probe": "randomised", "share": self.share}
         if self.share > 0:
             what |= {"mode": self.mode, "layers": self.layers, "draw": self.draw}
-        return what | source() | layers_source()
+        return what
 
     def __call__(self, case: Case) -> Score:
         network, explain = case.network, case.explain

@@ -18,12 +18,11 @@ from efface.maps import key as key_of
 from efface.metrics import Point
 from efface.probes import Degeneracy
 from efface.results import Score
-from efface.source import code_digest
 from efface.stages.explain import explainer_of
 from efface.stages.extract import left
 from efface.stages.here import here, keep_trace
 from efface.stages.progress import bar, duration, say
-from efface.stages.provenance import ERASING, engine, surroundings
+from efface.stages.provenance import ERASING, engine, measurer, surroundings
 from efface.stages.run import Run, View
 from efface.stats import Curve
 from efface.types import Seeds
@@ -227,7 +226,7 @@ def _cell(run: Run, view: View, probe: Any) -> Cell:
         assert run.study.fit is not None
         what |= {"model": run.study.model.identity(), "fit": run.study.fit.identity()}
     if (module := type(probe).__module__) not in ERASING:
-        what["source"] = code_digest(module)
+        what["source"] = measurer(module)
     if of is not None:
         entry = next(each for each in run.entries() if of.maps in each.gives)
         read = ("test",) if probe.needs_network else ("train", "test")

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 
 import efface
-from efface.source import code_digest
+from efface.source import code_digest, source_digest
 
 ERASING = (
     "efface.probes.case",
-    "efface.probes.degenerate",
     "efface.probes.erase",
     "efface.probes.score",
     "efface.units",
@@ -22,6 +21,8 @@ ERASING = (
     "efface.feed",
     "efface.masking",
     "efface.draws",
+    "efface.methods.passes",
+    "efface.models.fold",
 )
 EXPLAINING = ("efface.methods.contract", "efface.draws")
 
@@ -30,6 +31,19 @@ EXPLAINING = ("efface.methods.contract", "efface.draws")
 def engine() -> str:
     """A digest of the code that every erased and retrained number depends on."""
     return code_digest(*ERASING)
+
+
+@functools.cache
+def measurer(module: str) -> str:
+    """A digest of the code of a probe, besides the engine: its module, and what this may import.
+
+    Of efface's own, that is what metrics share, the files whose names begin with an underscore.
+    """
+    if not module.startswith("efface."):
+        return source_digest(module)
+    files = sorted((Path(efface.__file__).parent / "metrics").glob("_[a-z]*.py"))
+    shared = (f"efface.metrics.{each.stem}" for each in files)
+    return code_digest(module, *shared, "efface.layers", "efface.stats.degenerate")
 
 
 @functools.cache
