@@ -63,7 +63,19 @@ def test_all_problems_at_once_with_their_place_and_the_nearest_name(file):
         (("[morf, roar]", "[morf, morf]"), "metrics: the name 'morf' stands twice"),
         (("metrics:", "repeats: 0\nmetrics:"), "repeats: "),
         (("metrics:", "fractions: [10]\nmetrics:"), "fractions.0: "),
-        (("metrics:", "unit: pixels\nmetrics:"), "unit: "),
+        (
+            ("metrics:", "unit: pixels\nmetrics:"),
+            "unit: 'pixels' is no unit; there are pixel, feature, patch, superpixel",
+        ),
+        (("morf, roar", "{name: morf, kwargs: {fractions: []}}"), "metrics.morf.kwargs.fractions: "),
+        (
+            ("morf, roar", "{name: morf, kwargs: {repeats: 2}}"),
+            "metrics.morf.kwargs.repeats: this metric has a score of ",
+        ),
+        (
+            ("morf, roar", "{name: sparseness, kwargs: {fractions: [1]}}"),
+            "metrics.sparseness.kwargs.fractions: this metric",
+        ),
         (("fit: ", "x-fit: "), "metrics.roar: retrains the network, but the study has no 'fit'"),
         (("method: efface.methods.control.random", "maps: no, post: []"), "attribution_methods.random"),
         (("method: efface.methods.control.random", "maps: gone, post: []"), "no entry 'gone'; there are ig"),

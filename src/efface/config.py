@@ -35,12 +35,18 @@ Post = tuple[Annotated[Call, bound("maps")], ...]
 ImputerCall = Annotated[Call, bound("images", "removed", offered=("mean", "seeds"))]
 
 
+_GROUPS = ("patch", "superpixel")
+
+
 def _unit(value: object) -> object:
     """`patch` is short for efface.units.patch; what is no unit of ours is a call, checked here to give one message."""
     if value in get_args(Unit) or not isinstance(value, str | dict | Call):
         return value
     call = value if isinstance(value, Call) else Call.model_validate(value)
     if "." not in call.call:
+        if call.call not in _GROUPS:
+            known = ", ".join((*get_args(Unit), *_GROUPS))
+            raise ValueError(f"'{call.call}' is no unit; there are {known}, or the dotted path of a function of images")
         call = Call(call=f"efface.units.{call.call}", kwargs=call.kwargs)
     call.check(("images",))
     return call
@@ -122,7 +128,7 @@ class MetricSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
     imputer: ImputerCall | None = None
-    fractions: tuple[Fraction, ...] | None = None
+    fractions: tuple[Fraction, ...] | None = Field(default=None, min_length=1)
     unit: UnitCall | None = None
     post: Post | None = None
     repeats: PositiveInt | None = None
@@ -164,6 +170,10 @@ class MetricEntry(Strict):
             close = difflib.get_close_matches(unknown, known, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
             raise ValueError(f"kwargs.{unknown}: unknown key; {hint}")
+        if self.kwargs.fractions is not None and not self.formula.axis:
+            raise ValueError("kwargs.fractions: this metric is one number, it has no points at fractions; drop it")
+        if self.kwargs.repeats is not None and self.formula.over != "repeats":
+            raise ValueError("kwargs.repeats: this metric has a score of each image, no trainings to repeat; drop it")
         assert self.paper is not None  # raises where the metric, or a setting that it fixes, does not exist
         return self
 
