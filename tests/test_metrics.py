@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,11 +21,12 @@ from efface.metrics.kar import kar
 from efface.metrics.lerf import lerf
 from efface.metrics.morf import morf
 from efface.metrics.roar import roar
-from efface.probes import Perturb, Retrain
+from efface.probes import Degeneracy, Perturb, Retrain
 from efface.results import Score
 from efface.source import _code
 from efface.stages import provenance
-from efface.stages.measure import curves
+from efface.stages.check import preflight
+from efface.stages.measure import cells, curves
 from efface.stages.run import Run
 from efface.types import Split
 
@@ -255,6 +257,31 @@ def test_a_users_metric_is_measured_by_its_dotted_path(tmp_path):
 def test_an_unknown_metric_of_a_study_is_one_clear_error(tmp_path):
     with pytest.raises(ValueError, match=r"study\.yml: metrics\.gap: .*'test_metrics' has no 'gapp'"):
         study(tmp_path, [{"name": "gap", "metric": "test_metrics.gapp"}])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("randomisation", {"layers": ["fc9"]}, "layer 'fc9': Sequential has no such layer"),
+        ("convergence", {"layers": ["1"]}, "layer '1' of Sequential has no parameters"),
+        ("grid_pointing_game", {}, "side is 2: a mosaic needs 4 classes, but the network has 2"),
+        ("infidelity", {"size": 7}, "size is 7; expected at most the image's 6 pixels"),
+        ("monotonicity", {"steps": 37}, "steps is 37; expected at most the image's 36 units"),
+        ("faithfulness_correlation", {"grid": 7}, "grid is 7; expected at most the image's 6 pixels"),
+        ("degradation", {"fractions": [0.5]}, "fractions hold 0.5, but it counts patches"),
+        ("morf", {"imputer": {"call": "efface.impute.blur", "kwargs": {"kernel": 4}}}, "kernel is 4"),
+        ("morf", {"unit": {"call": "patch", "kwargs": {"size": 0}}}, "size is 0; expected pixels from 1"),
+    ],
+)
+def test_what_a_metric_cannot_do_with_these_images_is_said_before_any_work(tmp_path, name, settings, said):
+    with pytest.raises(ValueError, match=f"^metrics.{name}: {re.escape(said)}"):
+        preflight(Run(study(tmp_path, [{"name": name, "kwargs": settings}])))
+
+
+def test_the_degenerate_are_looked_for_as_the_first_metric_that_erases_ranks_them(tmp_path):
+    probes = {cell.probe for cell in cells(Run(study(tmp_path, ["infidelity", "morf"])))}
+    found = [(each.unit, len(each.post)) for each in probes if isinstance(each, Degeneracy)]
+    assert found == [("pixel", 2)]
 
 
 def test_probes_of_metrics_are_perturbations_and_retrainings():

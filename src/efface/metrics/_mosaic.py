@@ -119,6 +119,16 @@ class Mosaics:
         what = {"probe": "mosaics", "side": self.side, "size": self.size, "mosaics": self.mosaics, "fill": self.fill}
         return what | {"post": [each.identity() for each in self.post]}
 
+    def check(self, network: nn.Module, images: Images) -> None:
+        """ValueError: the network has too few classes for a mosaic, or takes no images of its size."""
+        with torch.no_grad():
+            classes = network(images[:1]).shape[1]
+        if classes < self.side**2:
+            raise ValueError(
+                f"side is {self.side}: a mosaic needs {self.side**2} classes, but the network has {classes}: lower it"
+            )
+        self._check(network, images[:1].repeat(1, 1, self.side, self.side))
+
     def __call__(self, case: Case) -> Score:
         split, network = case.data["test"], case.network
         assert network is not None

@@ -55,6 +55,11 @@ class Subsets:
     def identity(self) -> dict[str, Any]:
         return identity_of(self)
 
+    def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
+        """ValueError: the grid has more cells across than the images have pixels."""
+        if self.grid:
+            cells(self.grid, *images.shape[2:])
+
     def __call__(self, case: Case) -> Score:
         assert case.network is not None
         found = []

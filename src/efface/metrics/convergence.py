@@ -153,6 +153,10 @@ class Signals:
     def identity(self) -> dict[str, Any]:
         return {"probe": "signals", "share": self.share, "layers": self.layers, "pairs": self.pairs}
 
+    def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
+        """ValueError: a layer that the network does not have, or that learns nothing."""
+        groups(network, self.layers)
+
     def __call__(self, case: Case) -> Score:
         assert case.network is not None
         split = case.data["test"]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from efface.call import Call
 from efface.fit import Fit
@@ -16,7 +17,7 @@ from efface.metrics.formula import Metric, Point
 from efface.probes import Case, Erasure, Perturb
 from efface.results import Score
 from efface.rows import take
-from efface.types import Order
+from efface.types import Images, Order
 
 _WAYS: tuple[Literal["most_first", "least_first", "random"], ...] = ("most_first", "least_first", "random")
 
@@ -94,19 +95,24 @@ class Degrade:
     def identity(self) -> dict[str, Any]:
         return {"probe": "degrade", "patches": self.patches} | self._erasure(0.5).identity()
 
+    def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
+        """ValueError: images of different numbers of groups."""
+        self._whole(images)
+
     def __call__(self, case: Case) -> Score:
-        return Perturb(self._erasure(min(1.0, self.patches / self._whole(case))))(case)
+        images = case.data["test"].images
+        few = to_float(take(images, torch.arange(min(8, len(case.data["test"])))))
+        return Perturb(self._erasure(min(1.0, self.patches / self._whole(few))))(case)
 
     def _erasure(self, fraction: float) -> Erasure:
         return Erasure(self.order, fraction, self.imputer, self.post, self.unit)
 
-    def _whole(self, case: Case) -> int:
+    def _whole(self, images: Images) -> int:
         """How many groups an image has."""
-        c, h, w = case.data["test"].shape
+        c, h, w = images.shape[1:]
         if not isinstance(self.unit, Call):
             return h * w if self.unit == "pixel" else c * h * w
-        few = to_float(take(case.data["test"].images, torch.arange(min(8, len(case.data["test"])))))
-        counts = {int(labels.max()) + 1 for labels in self.unit(few)}
+        counts = {int(labels.max()) + 1 for labels in self.unit(images)}
         if len(counts) > 1:
             raise ValueError(
                 f"degradation: unit {self.unit.call} gives images between {min(counts)} and {max(counts)} groups, "

@@ -90,6 +90,10 @@ class Squares:
     def identity(self) -> dict[str, Any]:
         return identity_of(self)
 
+    def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
+        """ValueError: the square is larger than the images."""
+        squares(images.shape[2], images.shape[3], self.size, torch.zeros(1, 1, 2))
+
     def __call__(self, case: Case) -> Score:
         assert case.network is not None
         found = []

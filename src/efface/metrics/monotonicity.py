@@ -89,6 +89,11 @@ class Groups:
     def identity(self) -> dict[str, Any]:
         return identity_of(self)
 
+    def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
+        """ValueError: more groups than units."""
+        if not isinstance(self.unit, Call):
+            _enough(images[0].numel() if self.unit == "feature" else images[0, 0].numel(), self.steps)
+
     def __call__(self, case: Case) -> Score:
         assert case.network is not None
         found = []
@@ -162,11 +167,16 @@ def _group(ranks: Ranks, k: int, steps: int, *, grouped: bool) -> Bool[Tensor, "
 def _sums(maps: Tensor, ranks: Ranks, steps: int, *, grouped: bool) -> Float[Tensor, "n {steps}"]:
     """The map's sum over each group; NaN for an image that has fewer units than groups."""
     units = ranks.flatten(1).amax(1).cpu() + 1
-    if not grouped and int(units.min()) < steps:
-        raise ValueError(f"monotonicity: steps is {steps}; expected at most the image's {int(units.min())} units")
+    if not grouped:
+        _enough(int(units.min()), steps)
     parts = [_group(ranks, k, steps, grouped=grouped) for k in range(steps)]
     sums = torch.stack([torch.where(each, maps.double(), 0).flatten(1).sum(1) for each in parts], 1).cpu()
     return sums.masked_fill(units[:, None] < steps, torch.nan)
+
+
+def _enough(units: int, steps: int) -> None:
+    if units < steps:
+        raise ValueError(f"monotonicity: steps is {steps}; expected at most the image's {units} units: lower it")
 
 
 def _score(

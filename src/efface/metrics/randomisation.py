@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from efface.fit import Fit
-from efface.metrics._layers import Draw, Layers, Mode, chosen, read_layers, redrawn
+from efface.metrics._layers import Draw, Layers, Mode, chosen, groups, read_layers, redrawn
 from efface.metrics._similarity import BETTER, NAMES, compared
 from efface.metrics.formula import Metric
 from efface.probes import Case
 from efface.results import Score
+from efface.types import Images
 
 
 def randomisation(
@@ -83,6 +86,10 @@ class Randomised:
         if self.share > 0:
             what |= {"mode": self.mode, "layers": self.layers, "draw": self.draw}
         return what
+
+    def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
+        """ValueError: a layer that the network does not have, or that learns nothing."""
+        groups(network, self.layers)
 
     def __call__(self, case: Case) -> Score:
         network, explain = case.network, case.explain

@@ -74,6 +74,7 @@ def preflight(run: Run) -> list[Trial]:
         for line in _lost_channels(run, name, shape):
             say(f"warning: {line}")
     problems += unmet(run)
+    problems += _unfit_metrics(run, network, images.float().div(255))
     problems += _unfit_posts(run, {name: shape for trial in trials for name, shape in trial.shapes.items()})
     if problems:
         raise ValueError("\nefface: ".join(problems))
@@ -166,6 +167,26 @@ def _unfit_posts(run: Run, shapes: dict[str, tuple[int, ...]]) -> list[str]:
                 for_unit(maps, "pixel" if isinstance(point.unit, Call) else point.unit, run.data["test"].shape[0])
             except Exception as error:  # noqa: BLE001  a post may raise anything
                 problems.append(f"metrics.{entry.name}, {view.name}: {error}")
+    return problems
+
+
+def _unfit_metrics(run: Run, network: nn.Module, images: Tensor) -> list[str]:
+    """Metrics whose settings, fill or unit do not suit the network, or images of this size."""
+    problems, mask = [], torch.zeros_like(images[:, 0], dtype=torch.bool)
+    mask[:, : mask.shape[1] // 2] = True
+    offered = {"mean": images.mean((0, 2, 3)), "seeds": torch.arange(len(images), device=images.device)}
+    for entry, view in ((entry, view) for entry in run.study.metrics for view in run.views()[:1]):
+        try:
+            point = next(iter(points(run, entry, view)))
+            point.imputer(images, mask, **offered)
+            if isinstance(point.unit, Call):
+                point.unit(images)
+            for probe in (probe for each in points(run, entry, view) for probe in entry.formula.probes(each).values()):
+                if hasattr(probe, "check"):
+                    probe.check(network, images)
+        except Exception as error:  # noqa: BLE001  a fill or a unit may raise anything
+            text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            problems.append(f"metrics.{entry.name}: {text.removeprefix(f'{entry.name}: ')}")
     return problems
 
 

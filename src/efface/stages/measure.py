@@ -91,13 +91,15 @@ def measure(run: Run) -> list[str]:
 def cells(run: Run) -> list[Cell]:
     """Every probe that the study's metrics need, once each, in the order in which they are worth running.
 
-    Before a view's scores comes the probe that says whether its maps are fit to be scored.
+    Before a view's scores comes the probe that says whether its maps are fit to be scored, as the first metric that
+    erases ranks them.
     """
     found: dict[str, Cell] = {}
     for view in run.views():
-        entry = next((each for each in run.study.metrics if applies(run, each, view)), None)
-        if entry is not None and not _is_redrawn(run, view):
-            point = point_of(run, entry, view, 0.0)
+        reading = [each for each in run.study.metrics if applies(run, each, view)]
+        erasing = [each for each in reading if each.formula.axis == "fraction removed"]
+        if reading and not _is_redrawn(run, view):
+            point = point_of(run, (erasing or reading)[0], view, 0.0)
             cell = _cell(run, view, Degeneracy(point.post, "feature" if point.unit == "feature" else "pixel"))
             found[cell.key] = cell
     for entry in run.study.metrics:
@@ -289,7 +291,9 @@ def asks_method(probe: Any) -> bool:
 
 def _asks_masks(run: Run, entry: MetricEntry) -> bool:
     first = point_of(run, entry, run.views()[0], across(run, entry)[-1])
-    return any(getattr(probe, "needs_masks", False) for probe in entry.formula.probes(first).values())
+    with contextlib.suppress(ValueError):  # a point that the metric does not take: said where it is planned
+        return any(getattr(probe, "needs_masks", False) for probe in entry.formula.probes(first).values())
+    return False
 
 
 def _is_redrawn(run: Run, view: View) -> bool:
