@@ -200,9 +200,10 @@ def speed(run: Run, count: int) -> str:
         passes = (passed(one[way], twice[way], few[way], len(every[:COUNTED])) for way in ("forward", "backward"))
         rows.append((f"`{entry.name}`", *passes, f"{len(every) / timed(partial(call, every)):,.3g}"))
         print(*rows[-1], flush=True)
+    size, state = " x ".join(map(str, images.shape[1:])), "trained" if run.trained() else "fresh"
     text = (
-        f"`{run.study.model.call}` on {len(every)} images of {' x '.join(map(str, images.shape[1:]))} at once, one "
-        f"thread, {'trained' if run.trained() else 'fresh'} weights; {'' if torch.cuda.is_available() else 'CPU '}time by the median call of {SECONDS:g} seconds."
+        f"`{run.study.model.call}` on {len(every)} images of {size} at once, one thread, {state} weights; "
+        f"{'' if torch.cuda.is_available() else 'CPU '}time by the median call of {SECONDS:g} seconds."
     )
     return f"{text}\n\n{markdown(('entry', 'forward passes', 'backward passes', 'images per second'), rows)}"
 
