@@ -26,6 +26,7 @@ from efface.results import Score
 from efface.source import _code
 from efface.stages import provenance
 from efface.stages.check import preflight
+from efface.stages.contents import _how
 from efface.stages.measure import cells, curves
 from efface.stages.run import Run
 from efface.types import Split
@@ -282,6 +283,11 @@ def test_the_degenerate_are_looked_for_as_the_first_metric_that_erases_ranks_the
     probes = {cell.probe for cell in cells(Run(study(tmp_path, ["infidelity", "morf"])))}
     found = [(each.unit, len(each.post)) for each in probes if isinstance(each, Degeneracy)]
     assert found == [("pixel", 2)]
+
+
+def test_a_metric_that_asks_about_another_class_says_so(tmp_path):
+    run = Run(study(tmp_path, ["grid_pointing_game", "di_full", "convergence", "morf"]))
+    assert [_how(run, entry)["explain"] for entry in run.study.metrics] == ["true", "true", "none", "predicted"]
 
 
 def test_probes_of_metrics_are_perturbations_and_retrainings():

@@ -145,6 +145,7 @@ class Signals:
     needs_map = False
     needs_network = True
     needs_method = True
+    explains = "none"  # the classes are signals
 
     def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
         """Maps asked for."""

@@ -7,6 +7,7 @@ needs_network: it scores the given network; without, it trains with the study's 
 needs_method: (may be left out) it asks the method again, through `case.explain`.
 needs_fit: (may be left out) it trains with the study's `fit`, too; its metric says so with `needs_fit`.
 needs_masks: (may be left out) it reads the true objects' masks, which not all data have.
+explains: (may be left out) the class asked about where it is not the study's `explain`: "true", or "none".
 check(network, images): (may be left out) ValueError where its settings do not suit the network or the images' size.
 costs(case_rows, fit): its work in forward rows; `case.advance` reports as many while it runs.
 identity(): what its number depends on, as plain values.

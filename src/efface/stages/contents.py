@@ -61,13 +61,13 @@ def _how(run: Run, entry: MetricEntry) -> dict[str, str]:
     """What the metric's numbers depend on; "none" for what its probes do not have."""
     at = across(run, entry)
     point = point_of(run, entry, run.views()[0], at[len(at) // 2])
-    told: dict[str, Any] = {}
+    told: dict[str, Any] = {"explains": run.study.explain}
     for probe in entry.formula.probes(point).values():
-        told |= dict(_settings(probe))
+        told |= dict(_settings(probe)) | {"explains": getattr(probe, "explains", told["explains"])}
     ranks = "unit" in told and "imputer" in told  # what fills nothing may have a unit, but breaks no tie
     return {
         "unit": _text(told["unit"]) if "unit" in told else "none",
-        "explain": run.study.explain,
+        "explain": told["explains"],
         "imputer": _text(told["imputer"]) if "imputer" in told else "none",
         "ties": _TIES if ranks else "none",
         "count": _COUNT if ranks else "none",

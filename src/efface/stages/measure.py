@@ -243,7 +243,7 @@ def _row(run: Run, cell: Cell, seconds: float) -> dict[str, Any]:
         "probe": {"probe": type(cell.probe).__name__.lower()} | _settings(cell.probe),
         "count": "floor(fraction * units + 1e-6)",
         "ties": "shuffled by the image's seed",
-        "explain": run.study.explain,
+        "explain": getattr(cell.probe, "explains", run.study.explain),
         "seed": run.study.seed,
         "seconds": round(seconds, 3),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
