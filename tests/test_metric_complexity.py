@@ -10,6 +10,7 @@ from scipy.stats import entropy as scipy_entropy
 from efface.call import Call
 from efface.metrics import Point, metric
 from efface.metrics._concentration import Concentration, entropy, gini
+from efface.metrics._located import pointing_game, relevance_mass
 from test_metric_faithfulness import C, H, N, W, case, numbers, values
 
 SUM = (Call(call="efface.post.absolute"), Call(call="efface.post.channel_sum"))
@@ -43,6 +44,25 @@ def test_scale_sign_and_place_change_nothing_and_blur_spreads():
     flatter = maps.abs() + 0.5
     assert (gini(flatter) < gini(maps)).all()
     assert (entropy(flatter) > entropy(maps)).all()
+
+
+@pytest.mark.filterwarnings("ignore")  # what quantus and what it imports warn of
+def test_quantus_agrees():
+    """On scores of maps alone: concentration, and localisation of positive relevance."""
+    quantus = pytest.importorskip("quantus")
+    maps = torch.randn(6, 8, 8, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(6, 8, 8, dtype=torch.bool)
+    masks[:, 2:6, 1:5] = True
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4)).eval()
+    known, asked = {"normalise": False, "disable_warnings": True}, (network, np.zeros((6, 3, 8, 8)), np.zeros(6, int))
+    given, objects, positive = maps[:, None].numpy(), masks[:, None].numpy(), maps.clamp(min=0)[:, None].numpy()
+    for ours, theirs in (
+        (gini(maps), quantus.Sparseness(abs=True, **known)(*asked, given)),
+        (entropy(maps), quantus.Complexity(abs=True, **known)(*asked, given)),
+        (pointing_game(maps, masks), quantus.PointingGame(abs=False, **known)(*asked, given, objects)),
+        (relevance_mass(maps, masks), quantus.RelevanceMassAccuracy(abs=False, **known)(*asked, positive, objects)),
+    ):
+        np.testing.assert_allclose(ours.numpy(), np.array(theirs, dtype=np.float64), atol=1e-5)
 
 
 def test_the_probe_reduces_the_maps_by_post_and_unit(tmp_path):
