@@ -325,3 +325,19 @@ def test_the_sheet_holds_any_kinds_of_panels():
         found = panels(shown)
         files = sheet(found, styles(row.method for panel in found for row in panel.rows))
         assert {kind: content[:5] for kind, content in files.items()} == {"svg": b"<?xml", "pdf": b"%PDF-"}
+
+
+def test_a_point_without_a_value_is_not_one_that_is_awaited():
+    values = np.tile([0.5, np.nan, 0.3], (IMAGES, 1))
+    common = {"metric": "convergence", "score": "cosine", "at": (0.0, 0.5, 1.0), "over": "images", "better": "lower"}
+    told = {}
+    for method, missing in (("measured", ()), ("awaited", (0.5,)), ("nobody", None)):
+        told[method] = Curve(method=method, values=values, pairs=tuple(range(IMAGES)), missing=missing, **common)
+    (panel,) = panels(list(told.values()))
+    assert {row.method: row.verdict for row in panel.rows} == {
+        "measured": "undefined",
+        "awaited": "missing",
+        "nobody": "missing",
+    }
+    assert set(panel.unfinished) == {"awaited", "nobody"}
+    assert plus_minus(panel.row("measured").cells[1], "", "no value") == "no value"

@@ -21,6 +21,7 @@ MARKS = {
     "single": "○",
     "alone": "",
     "missing": "…",
+    "undefined": "∅",
 }
 MANY = 6
 """Metrics beyond which the page gets an index, and its first table marks instead of words."""

@@ -9,7 +9,7 @@ import pandas as pd
 
 from efface.stats import Curve, Interval, Summary, areas, combine, summaries
 
-Verdict = Literal["better", "same", "worse", "control", "described", "single", "alone", "missing"]
+Verdict = Literal["better", "same", "worse", "control", "described", "single", "alone", "missing", "undefined"]
 
 REFERENCES = ("random", "random_resampled")
 """What a method has to beat: the first of these that a metric has."""
@@ -43,7 +43,8 @@ class Row:
     rank: by area, 1 = most truthful; 0 while there is no area, and where the metric does not judge.
     difference: area minus the reference's, paired; n = 0 where there is nothing to compare with.
     verdict: better, same (the interval includes 0), worse; control (the reference itself), described (the metric does
-        not judge), single (one sample: no interval), alone (no reference), missing (no complete sample yet).
+        not judge), single (one sample: no interval), alone (no reference), missing (no complete sample yet), undefined
+        (measured, but the metric has no value).
     draws: of the method's maps. between: standard deviation of the mean area between them, NaN for one.
     awaited: draws of which nothing is there yet.
     """
@@ -59,6 +60,11 @@ class Row:
     draws: int = 1
     between: float = np.nan
     awaited: int = 0
+
+    @property
+    def nothing(self) -> Literal["missing", "undefined"]:
+        """Why there is no number where there is none."""
+        return "missing" if self.awaited or _is_awaited(self.curve) else "undefined"
 
 
 @dataclass(frozen=True)
@@ -91,11 +97,7 @@ class Panel:
     @property
     def unfinished(self) -> tuple[str, ...]:
         """Methods of which a value is not there yet."""
-        return tuple(
-            row.method
-            for row in self.rows
-            if row.area.n == 0 or row.awaited or np.isnan(row.curve.values).all(axis=0).any() or _broken(row.curve)
-        )
+        return tuple(row.method for row in self.rows if row.nothing == "missing")
 
 
 def panels(curves: Sequence[Curve]) -> tuple[Panel, ...]:
@@ -211,7 +213,7 @@ def _panel(methods: list[_Method], found: Mapping[int, Summary]) -> Panel:
 
 def _verdict(curve: Curve, area: Interval, apart: Interval, reference: str) -> Verdict:
     if area.n == 0:
-        return "missing"
+        return "missing" if _is_awaited(curve) else "undefined"
     if curve.method == reference:
         return "control"
     if curve.better == "none" or not reference:
@@ -223,6 +225,13 @@ def _verdict(curve: Curve, area: Interval, apart: Interval, reference: str) -> V
     return "better" if (apart.mean > 0) == (curve.better == "higher") else "worse"
 
 
-def _broken(curve: Curve) -> bool:
-    """A repeat of which a training is missing. An image without a value may be one that the metric does not score."""
-    return curve.over == "repeats" and bool(np.isnan(curve.values).any())
+def _is_awaited(curve: Curve) -> bool:
+    """Whether something of a curve is still to be measured.
+
+    Where nobody said: a point without any value, or a repeat of which a training is missing. An image without a value
+    may be one that the metric does not score.
+    """
+    if curve.missing is not None:
+        return bool(curve.missing)
+    nothing = np.isnan(curve.values)
+    return bool(nothing.all(axis=0).any() or (curve.over == "repeats" and nothing.any()))

@@ -16,6 +16,7 @@ VERDICTS = {
     "single": "one sample: no interval",
     "alone": "no control",
     "missing": "not run yet",
+    "undefined": "no value",
 }
 
 
@@ -100,10 +101,13 @@ def two_digits(value: float) -> str:
     return "?" if np.isnan(value) else f"{round(value, 2) + 0.0:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
-def plus_minus(cell: Interval, score: str = "") -> str:
-    """Mean and half-width of the interval, or its ends where it is lopsided; the mean alone where there is none."""
+def plus_minus(cell: Interval, score: str = "", nothing: str = VERDICTS["missing"]) -> str:
+    """Mean and half-width of the interval, or its ends where it is lopsided; the mean alone where there is none.
+
+    nothing: said where there is no mean either.
+    """
     if cell.n == 0:
-        return VERDICTS["missing"]
+        return nothing
     if cell.n == 1:
         return number(cell.mean, score)
     below, above = number(cell.mean - cell.low), number(cell.high - cell.mean)

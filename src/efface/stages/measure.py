@@ -167,8 +167,10 @@ def checkpoint_of(run: Run, cell: Cell) -> Path:
 def _curves(run: Run, entry: MetricEntry, view: View) -> list[Curve]:
     formula, at = entry.formula, across(run, entry)
     table: dict[str, list[list[np.ndarray]]] = {name: [] for name in formula.better}
+    missing: set[float] = set()
     for repeat in range(repeats(run, entry)):
         found_here = [_value(run, entry, view, point_of(run, entry, view, fraction, repeat)) for fraction in at]
+        missing |= {where for where, value in zip(at, found_here, strict=True) if value is None}
         for name in formula.better:
             table[name].append([np.atleast_1d(value[name]) if value else np.array([np.nan]) for value in found_here])
     found = []
@@ -194,6 +196,7 @@ def _curves(run: Run, entry: MetricEntry, view: View) -> list[Curve]:
                 axis=formula.axis,
                 summary=formula.summary,
                 family=formula.family,
+                missing=tuple(sorted(missing)),
             )
         )
     return found

@@ -18,7 +18,7 @@ class Curve:
     metric: its name in the study, such as "roar".
     score: what the values are: "accuracy", "probability", "relative_change" (percent), ...
     at: the points of the axis, ascending; one point for a metric that is one number.
-    values: a sample is a repeat (retrained) or an image (frozen network); NaN only where a value is not there yet.
+    values: a sample is a repeat (retrained) or an image (frozen network); NaN where there is none.
     over: what the samples are.
     better: which way a truthful map moves the curve; "none" where the metric describes and does not judge.
     pairs: seeds of the repeats or row numbers of the images; two curves are compared where these agree.
@@ -26,6 +26,8 @@ class Curve:
     summary: what stands for a curve in a table: the area under it, or the mean of its points, each counting alike.
     axis: what `at` counts, such as "fraction removed", "patches removed", "layers randomised"; "" for one number.
     family: the kind of metric, such as "erasure"; the report's heading.
+    missing: points that have not been measured yet: NaN elsewhere means that the metric has no value there. None where
+        nobody said.
     """
 
     metric: str
@@ -40,6 +42,7 @@ class Curve:
     axis: str = "fraction removed"
     summary: Literal["area", "mean"] = "area"
     family: str = ""
+    missing: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         samples, columns = self.values.shape
@@ -56,7 +59,7 @@ def areas(curve: Curve) -> Float[np.ndarray, " samples"]:
     """One number for each sample's curve, of the height of its values: the area under it, or the mean of its points.
 
     The area is the trapezoid rule's, divided by the span of the axis. The value itself where the curve is one point.
-    NaN for a sample of which a point is not there yet.
+    NaN for a sample of which a point has no value.
     """
     values = curve.values.astype(np.float64)
     if curve.summary == "mean" or len(curve.at) == 1:
