@@ -100,11 +100,11 @@ def test_the_table_holds_every_probe_once_and_the_curves_start_at_nothing_remove
     assert sum(line.startswith("morf,accuracy,") for line in lines) == 3 * 4
 
 
-def test_a_second_run_writes_no_file_and_takes_seconds(finished):
-    before, started = files(finished / "run"), time.monotonic()
+def test_a_second_run_writes_no_file_and_computes_nothing(finished):
+    before = files(finished / "run")
     again = efface(finished, "all", "study.yml")
     assert (again.code, again.err) == (0, "")
-    assert time.monotonic() - started < 10
+    assert not any(word in again.out for word in ("trained", "extracted", "probes to run"))
     after = files(finished / "run")
     del before[".lock"], after[".lock"]  # says which process had the folder last
     assert after == before
