@@ -122,3 +122,8 @@ def test_a_killed_parent_leaves_no_worker_behind(tmp_path):
     while any(map(alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(alive, workers))
+
+
+def test_work_that_does_not_pickle_is_one_clear_error_and_no_hang():
+    with pytest.raises(ValueError, match=r"cannot be handed to other processes .*efface\.execute\.serial"):
+        list(processes(lambda task: task, [1, 2], workers=2))

@@ -6,6 +6,7 @@ fails does not stop the others.
 
 import multiprocessing
 import os
+import pickle
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -74,6 +75,7 @@ def processes(
     if workers <= 1:
         yield from serial(work, tasks, progress=progress, threads=threads)
         return
+    _check_pickles(work, tasks)
     context = multiprocessing.get_context("spawn")
     ticks = context.SimpleQueue()
     draining = threading.Thread(target=_drain, args=(ticks, progress or _nowhere), daemon=True)
@@ -92,6 +94,17 @@ def processes(
         pool.shutdown(wait=True, cancel_futures=True)
         ticks.put(None)
         draining.join(5)
+
+
+def _check_pickles(work: Callable[[Task], Any], tasks: list[Task]) -> None:
+    """ValueError for what no other process can be given; in the pool it would wait for ever."""
+    try:
+        pickle.dumps((work, tasks))
+    except Exception as error:  # pickle names what it cannot take in many ways
+        raise ValueError(
+            f"executor: this work cannot be handed to other processes ({type(error).__name__}: {error}); define what "
+            "it names at the top of a module, or take executor: efface.execute.serial"
+        ) from error
 
 
 def _collect(waiting: dict["Future[Any]", Task]) -> Iterator[tuple[Task, Any]]:
