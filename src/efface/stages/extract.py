@@ -18,7 +18,7 @@ from efface.rows import open_file, take
 from efface.stages.conventions import convention, named, seed_text
 from efface.stages.here import here, keep_trace
 from efface.stages.learn import learn, learnt
-from efface.stages.progress import bar, duration, say
+from efface.stages.progress import Clock, bar, duration, say
 from efface.stages.provenance import surroundings
 from efface.stages.run import Run
 
@@ -42,12 +42,12 @@ class Extract:
     def __reduce__(self) -> tuple[type["Extract"], tuple[Study]]:
         return Extract, (self.study,)
 
-    def __call__(self, task: Extraction) -> float:
+    def __call__(self, task: Extraction) -> dict[str, float]:
         """Seconds it took."""
-        started, run = time.monotonic(), self.run or here(self.study)
+        clock, run = Clock(), self.run or here(self.study)
         entry = next(each for each in run.entries() if each.name == task.method)
         extract_one(run, entry, task.split)
-        return time.monotonic() - started
+        return clock.seconds()
 
 
 def extract(run: Run) -> list[str]:
@@ -132,7 +132,7 @@ def _adopt(run: Run, task: Extraction) -> None:
                     break
 
 
-def _row(run: Run, task: Extraction, seconds: float) -> dict[str, Any]:
+def _row(run: Run, task: Extraction, seconds: dict[str, float]) -> dict[str, Any]:
     entry = next(each for each in run.entries() if each.name == task.method)
     made_from = run.provenance(entry, entry.gives[0], task.split)
     return {
@@ -141,9 +141,8 @@ def _row(run: Run, task: Extraction, seconds: float) -> dict[str, Any]:
         "probe": {"probe": "extract", "split": task.split},
         "made_from": made_from,
         "maps": len(run.data[task.split]),
-        "seconds": round(seconds, 3),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
-    } | surroundings(run.device)
+    } | (seconds | surroundings(run.device))
 
 
 class _Budget:

@@ -21,7 +21,7 @@ from efface.results import Score
 from efface.stages.explain import explainer_of
 from efface.stages.extract import left
 from efface.stages.here import here, keep_trace
-from efface.stages.progress import bar, duration, say
+from efface.stages.progress import Clock, bar, duration, say
 from efface.stages.provenance import ERASING, engine, measurer, surroundings
 from efface.stages.run import Run, View
 from efface.stats import Curve
@@ -43,16 +43,17 @@ class Measure:
 
     study: Study
 
-    def __call__(self, cell: Cell) -> tuple[Score, float]:
+    def __call__(self, cell: Cell) -> tuple[Score, dict[str, float]]:
         """The score, and the seconds it took."""
-        started, run = time.monotonic(), here(self.study)
+        run = here(self.study)
+        clock = Clock()
         maps = {split: run.store(name, split) for name, split in _reads(cell)}
         frozen = cell.probe.needs_network
         explain = explainer_of(run, cell.view) if cell.view and asks_method(cell.probe) else None
         with contextlib.nullcontext() if frozen else run.scalars(cell.key) as log:
             case = run.case(maps, network=frozen, checkpoint=checkpoint_of(run, cell), cache=_RANKS, log=log)
             case = dataclasses.replace(case, explain=explain)
-            return cell.probe(case), time.monotonic() - started
+            return cell.probe(case), clock.seconds()
 
 
 _RANKS: dict[Any, Any] = {}
@@ -239,7 +240,7 @@ def _cell(run: Run, view: View, probe: Any) -> Cell:
     return Cell(of, probe, key_of(what))
 
 
-def _row(run: Run, cell: Cell, seconds: float) -> dict[str, Any]:
+def _row(run: Run, cell: Cell, seconds: dict[str, float]) -> dict[str, Any]:
     return {
         "key": cell.key,
         "method": cell.view.name if cell.view else None,
@@ -248,9 +249,8 @@ def _row(run: Run, cell: Cell, seconds: float) -> dict[str, Any]:
         "ties": "shuffled by the image's seed",
         "explain": getattr(cell.probe, "explains", run.study.explain),
         "seed": run.study.seed,
-        "seconds": round(seconds, 3),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
-    } | surroundings(run.device)
+    } | (seconds | surroundings(run.device))
 
 
 def _settings(probe: Any) -> dict[str, Any]:

@@ -1,8 +1,21 @@
 """What a stage says while it works: a bar with an estimate of the time left, and plain lines around it."""
 
 import sys
+import time
 
 from tqdm import tqdm
+
+
+class Clock:
+    """Runs from when it is made."""
+
+    def __init__(self) -> None:
+        self._started, self._worked = time.monotonic(), time.process_time()
+
+    def seconds(self) -> dict[str, float]:
+        """As a result's line has them: `seconds` that passed, and `cpu_seconds`, which other work does not lengthen."""
+        passed, worked = time.monotonic() - self._started, time.process_time() - self._worked
+        return {"seconds": round(passed, 3), "cpu_seconds": round(worked, 3)}
 
 
 def bar(total: float, what: str, unit: str) -> "tqdm[None]":
