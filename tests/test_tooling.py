@@ -15,7 +15,19 @@ ROOT = Path(__file__).parents[1]
 STAGES = ["check", "train", "extract", "report", "all", "status"]
 METRICS = {"roar": "roar", "kar": "kar", "diffroar": "diffroar", "lerf": "lerf,morf"}
 ALIASES = {"train-cls": "train", "extract-attribution-maps": "extract", "evaluate-attribution-maps-roar": "roar"}
-OTHERS = ["demo", "measure", "build-docker", "bash-docker", "docker", "test", "lint", "format", "bench", "clean"]
+OTHERS = [
+    "demo",
+    "compare",
+    "measure",
+    "build-docker",
+    "bash-docker",
+    "docker",
+    "test",
+    "lint",
+    "format",
+    "bench",
+    "clean",
+]
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,7 @@ class Case:
     explain: the method, for a probe that asks it again.
     once: (name, what it depends on, make) -> the tensors that `make` gives, made once in a run and kept: a network that
         several probes share.
+    judge: gives the study's second network, on the device, in eval mode; None where it has none.
     """
 
     build: Callable[[], nn.Module]
@@ -53,6 +54,7 @@ class Case:
     cache: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
     explain: Explain | None = None
     once: Callable[[str, Any, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = lambda _name, _what, make: make()
+    judge: Callable[[], nn.Module] | None = None
 
 
 def image_mean(split: Split) -> Tensor:
