@@ -11,7 +11,6 @@ from torchvision.datasets import MNIST, SVHN, FashionMNIST
 from efface.data.subset import splits
 from efface.types import Split
 
-
 _DAMAGED = (
     AssertionError,
     ValueError,
