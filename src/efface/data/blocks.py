@@ -1,18 +1,19 @@
 """Two blocks, one above the other: a digit that tells the class, and a patch that is the same in every image."""
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from efface.data.digits import digits
 from efface.data.subset import balanced, stratified
 from efface.data.vision import mnist
 from efface.draws import fold, seeds_of, uniform
-from efface.types import Seeds, Split, StoredImages
+from efface.rows import take
+from efface.types import Seeds, Split, StoredImages, Targets
 
 Source = Literal["digits", "mnist"]
 Position = Literal["random", "top"]
@@ -29,7 +30,7 @@ COPIES, SHIFT = {"digits": 8, "mnist": 1}, {"digits": 2, "mnist": 0}
 def blocks(
     *,
     source: Source = "digits",
-    classes: tuple[int, ...] = (0, 1),
+    classes: Sequence[int] = (0, 1),
     position: Position = "random",
     null: Null = "square",
     copies: int | None = None,
@@ -77,15 +78,15 @@ def blocks(
     known = digits() if source == "digits" else mnist(root=root, download=download)
     made = {}
     for name, whole in known.items():
-        chosen = _of_classes(whole, classes)
-        shown = torch.arange(len(chosen)).repeat(times if name == "train" else 1)
+        drawn, targets = _of_classes(whole, classes)
+        shown = torch.arange(len(targets)).repeat(times if name == "train" else 1)
         seeds = seeds_of(f"blocks {seed} {name}", torch.arange(len(shown)))
-        stacked, masks = _stacked(seeds, _digits(chosen.images)[shown], position, null_block(null), reach)
-        every = Split(stacked, chosen.targets[shown], tuple(map(str, classes)), masks)
+        stacked, masks = _stacked(seeds, _digits(drawn)[shown], position, null_block(null), reach)
+        every = targets[shown]
         least, number = (len(classes), limit) if name == "train" else (1, test_limit)
-        rows = balanced(every.targets, number, seed, setting="limit" if name == "train" else "test_limit", least=least)
-        held = _held_out(shown[rows], chosen, validation, seed) if name == "train" else None
-        made[name] = Split(stacked[rows], every.targets[rows], every.classes, masks[rows], held)
+        rows = balanced(every, number, seed, setting="limit" if name == "train" else "test_limit", least=least)
+        held = _held_out(shown[rows], targets, validation, seed) if name == "train" else None
+        made[name] = Split(stacked[rows], every[rows], tuple(map(str, classes)), masks[rows], held)
     return made
 
 
@@ -96,19 +97,17 @@ def null_block(null: Null = "square") -> UInt8[Tensor, "28 28"]:
         inner, first = torch.zeros(INNER, INNER, dtype=torch.uint8), (BLOCK - INNER) // 2
         inner[[0, -1]], inner[:, [0, -1]] = 255, 255
         inner.fill_diagonal_(255)
-        inner.flip(1).fill_diagonal_(255)
-        inner |= inner.flip(1)
+        inner |= inner.flip(1)  # the other diagonal
         block[first : first + INNER, first : first + INNER] = inner
     return block
 
 
-def _of_classes(split: Split, classes: tuple[int, ...]) -> Split:
+def _of_classes(split: Split, classes: Sequence[int]) -> tuple[StoredImages, Targets]:
     number = torch.full((10,), -1)
     number[list(classes)] = torch.arange(len(classes))
     targets = number[split.targets]
     rows = (targets >= 0).nonzero().flatten()
-    assert isinstance(split.images, Tensor)
-    return replace(split, images=split.images[rows], targets=targets[rows])
+    return take(split.images, rows), targets[rows]
 
 
 def _digits(images: StoredImages) -> UInt8[Tensor, "n 28 28"]:
@@ -135,8 +134,8 @@ def _stacked(
     return images[:, None], masks
 
 
-def _held_out(shown: Tensor, chosen: Split, validation: float, seed: int) -> Tensor | None:
+def _held_out(shown: Int[Tensor, " r"], targets: Targets, validation: float, seed: int) -> Int[Tensor, " m"] | None:
     """Rows of the digits set apart: with all copies, for a digit that was trained on is no test of anything."""
     used = shown.unique()
-    held = stratified(chosen.targets[used], validation, seed)
+    held = stratified(targets[used], validation, seed)
     return None if held is None else torch.isin(shown, used[held]).nonzero().flatten()

@@ -5,7 +5,7 @@ to steps of 1/127. A network gets x back from `efface.models.small.mlp` with `ce
 in x is 127/255 eps on the images: 0.45 becomes 0.2241; its box [0, 1] is [-1.008, 1] in x.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,7 +24,7 @@ def one_signal(
     n_train: int = 10_000,
     n_test: int = 1_000,
     signals: int = 1,
-    amplitude: tuple[float, float] = (1.0, 1.0),
+    amplitude: Sequence[float] = (1.0, 1.0),
     first: float | None = None,
     limit: int | None = None,
     test_limit: int | None = None,
@@ -51,11 +51,16 @@ def one_signal(
     Differs: rounding to 8 bits, which moves nothing where the amplitude is 1.
     """
     chance = (1 / max(d, 1)) if first is None else first
-    low, high = amplitude
+    low, high = min(amplitude), max(amplitude)
     for setting, found, good, expected in (
         ("d", d, d >= 2, "2 coordinates or more"),
         ("signals", signals, 1 <= signals < d, f"1 to {d - 1}"),
-        ("amplitude", list(amplitude), 0 < low <= high <= 1, "two sizes above 0 and at most 1, the least first"),
+        (
+            "amplitude",
+            list(amplitude),
+            list(amplitude) == [low, high] and low > 0 and high <= 1,
+            "two sizes above 0, at most 1, the least first",
+        ),
         ("first", first, 0 <= chance <= 1, "a chance from 0 to 1"),
     ):
         _check("one_signal", setting, found, good, expected)
