@@ -1,7 +1,8 @@
-"""MNIST, FashionMNIST and SVHN from tiny files in the published formats."""
+"""MNIST, FashionMNIST, SVHN and ImageNet-10 from tiny files in the published formats."""
 
 import gzip
 import hashlib
+import shutil
 import struct
 import urllib.error
 
@@ -9,10 +10,13 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from PIL import Image
 from torchvision.datasets import MNIST, SVHN, FashionMNIST
 from torchvision.datasets import mnist as reader
 from torchvision.datasets import svhn as mat_reader
+from torchvision.models._meta import _IMAGENET_CATEGORIES
 
+from efface.data.imagenet10 import NUMBERS, imagenet10
 from efface.data.vision import fashion_mnist, mnist, svhn
 
 GREY = [(mnist, MNIST), (fashion_mnist, FashionMNIST)]
@@ -114,3 +118,79 @@ def test_damaged_files_are_not_read(tmp_path, monkeypatch):
         path.write_bytes(content)
         with pytest.raises((ValueError, FileNotFoundError), match=r"MNIST .*; (put|delete)"):
             mnist(root=str(tmp_path), download=False)
+
+
+# ImageNet-10
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory):
+    """A thousand class folders; an 8x8 image of one colour in each of the 60 that are needed, nothing in the others."""
+    root = tmp_path_factory.mktemp("imagenet")
+    for split in ("train", "val"):
+        for number in range(1000):
+            (root / split / f"n{number:08}").mkdir(parents=True)
+        for number in needed():
+            colour = (number // 100, number % 100, split == "val")
+            Image.new("RGB", (8, 8), colour).save(root / split / f"n{number:08}" / "0.png")
+    return root
+
+
+def needed():
+    return [number for each in NUMBERS.values() for number in each]
+
+
+def test_imagenet10_takes_six_classes_for_each_of_its_ten(imagenet, tmp_path):
+    made = imagenet10(root=str(imagenet), size=8, resize=None, pack=str(tmp_path), validation=0.5)
+    for name, split in made.items():
+        assert split.classes == ("dog", "bird", "insect", "monkey", "car", "feline", "truck", "fruit", "fungus", "boat")
+        colours = split.images.take(torch.arange(60))[:, :, 0, 0].long()
+        assert (colours[:, 2] == (name == "test")).all()
+        numbers = (100 * colours[:, 0] + colours[:, 1]).tolist()
+        expected = {number: list(NUMBERS).index(each) for each, listed in NUMBERS.items() for number in listed}
+        assert {number: int(target) for number, target in zip(numbers, split.targets, strict=True)} == expected
+        assert split.targets.bincount().tolist() == [6] * 10
+    assert made["train"].targets[made["train"].validation].bincount().tolist() == [3] * 10
+    few = imagenet10(root=str(imagenet), size=8, resize=None, pack=str(tmp_path), limit=20, test_limit=10)
+    assert few["train"].targets.bincount().tolist() == [2] * 10
+
+
+def test_imagenet10s_classes_are_what_they_are_called():
+    names = {
+        "dog": {"Chihuahua", "Shih-Tzu", "Pekinese"},
+        "bird": {"cock", "hen", "ostrich"},
+        "insect": {"ladybug", "tiger beetle"},
+        "monkey": {"baboon", "macaque"},
+        "car": {"ambulance", "cab", "convertible", "jeep", "limousine", "beach wagon"},
+        "feline": {"lion", "leopard", "jaguar"},
+        "truck": {"fire engine", "garbage truck", "pickup", "tow truck", "moving van", "police van"},
+        "fruit": {"Granny Smith", "acorn", "corn"},
+        "fungus": {"agaric", "earthstar"},
+        "boat": {"canoe", "gondola", "lifeboat", "speedboat", "yawl", "fireboat"},
+    }
+    for each, some in names.items():
+        assert some <= {_IMAGENET_CATEGORIES[number] for number in NUMBERS[each]}, each
+    assert len({*needed()}) == 60
+
+
+def test_imagenet10_of_a_part_of_the_tree_needs_its_folders(imagenet, tmp_path):
+    part = tmp_path / "part"
+    for split in ("train", "val"):
+        for number in (7, 151, 152, 300):
+            shutil.copytree(imagenet / split / f"n{number:08}", part / split / f"n{number:08}")
+    small = {"root": str(part), "size": 8, "resize": None}
+    with pytest.raises(ValueError, match=r"part/train: 4 class folders, expected all 1000 .*data.kwargs.folders"):
+        imagenet10(**small)
+    named = {"dog": ["n00000151", "n00000152"], "bird": ["n00000007"]}
+    made = imagenet10(**small, folders=named)["test"]
+    assert made.classes == ("dog", "bird")
+    assert made.images.take(torch.arange(3))[:, 1, 0, 0].tolist() == [7, 51, 52]
+    assert made.targets.tolist() == [1, 0, 0]
+    with pytest.raises(ValueError, match=r"1 of the named folders are not there \(n1\); correct data.kwargs.folders"):
+        imagenet10(**small, folders=named | {"cow": ["n1"]})
+
+
+def test_imagenet10_names_an_empty_folder(imagenet, tmp_path):
+    named = {"dog": ["n00000151", "n00000000"], "bird": ["n00000007"]}
+    with pytest.raises(ValueError, match=r"1 of 3 class folders hold no image \(n00000000\)"):
+        imagenet10(root=str(imagenet), size=8, resize=None, folders=named, pack=str(tmp_path))
