@@ -136,7 +136,7 @@ def test_a_study_of_a_network_that_looks_at_the_signal_alone(tmp_path):
     train(run)
     assert not extract(run)
     assert not measure(run)
-    means = {(each.metric, each.score, each.view): float(np.nanmean(each.values)) for each in curves(run)}
+    means = {(each.metric, each.score, each.method): float(np.nanmean(each.values)) for each in curves(run)}
     expected = {"difference": 1, "top": 1, "bottom": 0, "cosine": 1}
     for score, value in expected.items():
         assert means["signal_rank", score, "gradient"] == pytest.approx(value, abs=1e-6)
@@ -153,7 +153,7 @@ def test_batches_change_nothing(tmp_path):
         train(run)
         extract(run)
         measure(run)
-        found.append({(each.metric, each.score, each.view): each.values for each in curves(run)})
+        found.append({(each.metric, each.score, each.method): each.values for each in curves(run)})
     for name, values in found[0].items():
         np.testing.assert_array_equal(values, found[1][name])
 
