@@ -3,7 +3,8 @@
 As published, a softplus of steepness `beta` = 10 stands wherever a ReLU would, for a network of ReLUs is piecewise
 linear and has no second derivative to regularise. Images go in as they are, in [0, 1], unless `mean` and `std` are
 given. PyTorch's default initialisation. A ResNet takes images of any size from 8x8 upwards, a VGG those of `size`.
-Methods that change a ReLU's way back (guided backprop, deconvnet) refuse the softplus: take `activation: relu`.
+Methods that change a ReLU's way back (guided backprop, deconvnet) refuse the softplus: take `activation: relu`. Where
+both occur (`inner`), they change the ReLUs alone.
 
 All take these settings:
 
