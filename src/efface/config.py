@@ -26,6 +26,7 @@ from efface.call import Call, bound
 from efface.fit import Fit
 from efface.methods.contract import check_method
 from efface.metrics import Metric, metric, own_settings
+from efface.objective import Regularizer
 from efface.tree import InvalidStudyError, load, override, reference_form
 from efface.types import Unit
 
@@ -292,6 +293,7 @@ def _known(path: list[str]) -> list[str]:
     """The keys that may stand at this place."""
     models: dict[str, type[BaseModel]] = {
         "fit": Fit,
+        "regularizers": Regularizer,
         "attribution_methods": MethodEntry,
         "metrics": MetricEntry,
         "kwargs": MetricSettings,

@@ -53,6 +53,7 @@ def _train(run: Run) -> None:
         "probe": {"probe": "train"},
         "losses": list(fitted.losses),
         "validation_accuracies": list(fitted.validation),
+        "terms": {name: list(values) for name, values in fitted.terms.items()},
         "epoch_kept": fitted.epoch + 1,
         "seconds": seconds,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
