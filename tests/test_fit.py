@@ -581,6 +581,7 @@ def test_attacks_go_with_bf16_and_regularisers_do_not(tiny):
     [
         ({"weight": 1.0}, "call"),
         (term("gradient_norm"), "weight is missing; give a number, or preset: paper or code"),
+        ("efface.regularize.gradient_norm", "weight is missing"),
         (term("gradient_norm", weight=-1.0), "weight is -1"),
         (term("gradient_norm", weight=1.0, preset="paper"), "preset 'paper' sets weight already"),
         (term("score_matching", kwargs={"sigma": 0.1}, preset="paper"), "preset 'paper' sets sigma already"),

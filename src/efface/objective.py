@@ -29,6 +29,11 @@ class Regularizer(BaseModel):
     weight: float | None = None
     preset: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: object) -> object:
+        return {"call": value} if isinstance(value, str) else value
+
     @property
     def factor(self) -> float:
         """The weight, given or published."""
