@@ -27,6 +27,7 @@ from efface.entries import (
 )
 from efface.fit import Fit
 from efface.metrics import metric
+from efface.objective import Regularizer
 from efface.tree import InvalidStudyError, load, override, put, reference_form
 
 
@@ -83,8 +84,11 @@ class Study(Strict):
                 tree["out"] = str(folder / f"seed-{seed}" if seed is not None else folder)
                 if seed is not None:
                     tree["seed"] = seed
-                if self.judge is not None and self.judge.folder is None:
-                    tree["judge"]["folder"] = str(self.out / "models")
+                if self.judge is not None:  # one for all variants, trained as the study itself says
+                    judge = tree["judge"]
+                    judge["folder"] = judge["folder"] or str(self.out / "models")
+                    if not judge["weights"] and self.fit is not None:
+                        judge["fit"] = judge["fit"] or self.fit.plain().model_dump(mode="json")
                 found.setdefault(name, []).append(_varied(tree, name, changes))
         return found
 
@@ -193,6 +197,7 @@ def _known(path: list[str]) -> list[str]:
     models: dict[str, type[BaseModel]] = {
         "fit": Fit,
         "refit": Fit,
+        "regularizers": Regularizer,
         "judge": Judge,
         "attribution_methods": MethodEntry,
         "metrics": MetricEntry,

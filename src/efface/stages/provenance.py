@@ -18,6 +18,7 @@ ERASING = (
     "efface.probes.score",
     "efface.units",
     "efface.fit",
+    "efface.objective",
     "efface.feed",
     "efface.masking",
     "efface.draws",

@@ -113,6 +113,7 @@ def _train(run: Run, network: Network) -> dict[str, Any]:
         "probe": {"probe": "train"} | ({} if network.name == "network" else {"network": network.name}),
         "losses": list(fitted.losses),
         "validation_accuracies": list(fitted.validation),
+        "terms": {name: list(values) for name, values in fitted.terms.items()},
         "epoch_kept": fitted.epoch + 1,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }
