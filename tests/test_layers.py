@@ -17,7 +17,7 @@ LAYERS = (
     {"types"},
     {"rows", "blur", "draws", "checkpoint", "tree", "source"},
     {"methods", "data", "models", "masking", "units", "impute", "post", "call", "execute", "layers"},
-    {"maps", "learnt", "results", "fit", "stats", "feed"},
+    {"maps", "learnt", "results", "fit", "stats", "feed", "generate"},
     {"probes"},
     {"metrics"},
     {"config"},
