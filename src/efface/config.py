@@ -24,6 +24,7 @@ from pydantic import (
 
 from efface.call import Call, bound
 from efface.fit import Fit
+from efface.generate import Sampling
 from efface.methods.contract import check_method
 from efface.metrics import Metric, metric, own_settings
 from efface.tree import InvalidStudyError, load, override, reference_form
@@ -178,6 +179,22 @@ class MetricEntry(Strict):
         return self
 
 
+class Visualize(Strict):
+    """What the stage `visualize` shows.
+
+    rows: test rows; or count of them, evenly spaced over the test images.
+    percentile: of a map's magnitudes, where its colours end.
+    noise: standard deviation of that which is added to an image, in units of [0, 1]; steps, lr: how it is taken away.
+    """
+
+    count: PositiveInt = 9
+    rows: tuple[NonNegativeInt, ...] | None = Field(default=None, min_length=1)
+    percentile: Annotated[float, Field(gt=0, le=100)] = 99.0
+    noise: Annotated[float, Field(ge=0)] = 0.1
+    steps: PositiveInt = 200
+    lr: Annotated[float, Field(gt=0)] = 0.01
+
+
 class Study(Strict):
     """One study, as its file says it. docs/studies.md explains each key."""
 
@@ -191,6 +208,8 @@ class Study(Strict):
     post: Post = ()
     imputer: ImputerCall = Call(call="efface.impute.channel_mean")
     metrics: tuple[MetricEntry, ...] = ()
+    samples: Sampling = Sampling()
+    visualize: Visualize = Visualize()
     unit: UnitCall = "pixel"
     fractions: tuple[Fraction, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
     repeats: PositiveInt = 3
@@ -295,6 +314,8 @@ def _known(path: list[str]) -> list[str]:
         "attribution_methods": MethodEntry,
         "metrics": MetricEntry,
         "kwargs": MetricSettings,
+        "samples": Sampling,
+        "visualize": Visualize,
     }
     words = [part for part in path if not part.isdigit()]
     if not words:

@@ -15,6 +15,7 @@ from efface.stages.measure import measure as measure_cells
 from efface.stages.progress import say
 from efface.stages.report import write_report
 from efface.stages.run import Run
+from efface.stages.samples import make_samples
 from efface.stages.train import train as train_network
 
 
@@ -48,6 +49,15 @@ def measure(study: Study, only: Sequence[str] = ()) -> list[str]:
 
 
 all = measure  # noqa: A001  the word of the command line; measuring needs every stage before it
+
+
+def samples(study: Study, only: Sequence[str] = ()) -> list[str]:
+    """What the network makes of the classes of the test images, after the network."""
+    with _working(study, only) as run:
+        if not run.trained():
+            try_network(run)
+        train_network(run)
+        return make_samples(run)
 
 
 def report(study: Study, only: Sequence[str] = ()) -> list[str]:
