@@ -1,15 +1,23 @@
 """Stages samples and visualize on a small study: files, killed and gone on from, done twice; the picture."""
 
+import base64
+import io
+
 import h5py
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
-from efface import generate
+from efface import draws, generate
 from efface.config import read
 from efface.generate import Sampling
+from efface.report import grid
+from efface.report.gallery import paint
 from efface.stages.run import Run
-from efface.stages.samples import aims, provenance, sampled, samples_of, samples_path
+from efface.stages.samples import aims, make_samples, provenance, sampled, samples_of, samples_path, some_samples
+from efface.stages.visualize import picture, shown_rows
 from small_study import efface, ended, files, start, write_study
 
 SAMPLES = {"count": 40, "steps": 3}
@@ -83,8 +91,6 @@ def test_finished_blocks_are_not_made_again(study, monkeypatch):
         return before(network, targets, *rest, **more)
 
     monkeypatch.setattr(generate, "samples", counted)
-    from efface.stages.samples import make_samples
-
     assert make_samples(run) == []
     assert asked == [8]
     torch.testing.assert_close(samples_of(run, SETTINGS).images, torch.from_numpy(kept), atol=0, rtol=0)
@@ -111,3 +117,107 @@ def test_wrong_settings_are_said(study):
     assert said.code == 2
     assert "samples.step: unknown key; did you mean 'steps'?" in said.err
     assert "samples.lr: input should be greater than 0" in said.err
+
+
+LINES = ["images", "samples", "noisy", "denoised"]
+
+
+def see(folder, *words):
+    shown = ["visualize.count=4", "visualize.steps=2", "visualize.noise=0.3"]
+    done = efface(folder, "visualize", "study.yml", *shown, *words)
+    assert done.code == 0, done.err
+    return done, Run(read(folder / "study.yml", [*shown, *words]))
+
+
+def pixels(path):
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def column(picture, number):
+    """A column of a line's file, as it was before it was enlarged sixfold."""
+    left = number * (96 + grid.GAP)
+    return picture[::6, left : left + 96 : 6]
+
+
+def test_pictures_are_written_and_stand_in_the_page(study):
+    done, _ = see(study)
+    folder = study / "run" / "figures"
+    kinds = [f"{name}-{kind}" for name in ("random", "mine", "red", "green") for kind in ("signed", "absolute")]
+    assert {each.name for each in folder.iterdir()} == {f"{name}.png" for name in ["grid", *LINES, *kinds]}
+    assert "run/figures/grid.png" in done.out
+    page = (study / "run" / "report" / "report.html").read_text()
+    assert base64.b64encode((folder / "grid.png").read_bytes()).decode() in page
+    whole = pixels(folder / "grid.png")
+    assert whole.shape[0] > 12 * 96
+    assert whole.shape[1] > 4 * 96
+
+
+def test_pictures_are_the_images_and_the_maps(study):
+    _, run = see(study)
+    folder, rows = study / "run" / "figures", torch.tensor([0, 8, 15, 23])
+    assert torch.equal(shown_rows(run), rows)
+    stored = run.data["test"].images[rows].permute(0, 2, 3, 1)
+    drawn = {name: pixels(folder / f"{name}.png") for name in [*LINES, "mine-signed", "mine-absolute"]}
+    for number, row in enumerate(rows.tolist()):
+        assert (column(drawn["images"], number) == stored[number].numpy()).all()
+        made = sampled(run, SETTINGS, torch.tensor([row]))[0].permute(1, 2, 0)
+        assert np.abs(column(drawn["samples"], number) - made.mul(255).numpy()).max() <= 0.51
+    noisy, denoised = (np.stack([column(drawn[each], k) for k in range(4)]) / 255 for each in ("noisy", "denoised"))
+    assert 0.1 < np.abs(noisy - stored.numpy() / 255).mean() < 0.3
+    test = run.data["test"]
+    seeds = draws.seeds_of("0 visualize", rows)
+    found = generate.denoise(
+        run.network, test.images[rows] / 255, test.targets[rows], seeds=seeds, noise=0.3, steps=2, lr=0.01
+    )
+    assert np.abs(found.images.permute(0, 2, 3, 1).numpy() - denoised).max() < 0.003
+    maps = run.store("mine", "test").take(rows).numpy()
+    for number in range(4):
+        signed, absolute = (column(drawn[f"mine-{kind}"], number) for kind in ("signed", "absolute"))
+        assert (signed == paint(maps[number], signed=True)).all()
+        assert (absolute == paint(np.abs(maps[number]), signed=False)).all()
+
+
+def test_drawn_once_and_again_when_something_changes(study):
+    see(study)
+    before = files(study / "run" / "figures")
+    see(study)
+    assert files(study / "run" / "figures") == before
+    _, run = see(study, "visualize.rows=[3, 1]")
+    assert pixels(study / "run" / "figures" / "images.png").shape == (96, 2 * 96 + grid.GAP, 3)
+    assert picture(run) is not None
+    assert picture(Run(read(study / "study.yml", ["visualize.percentile=90"]))) is None  # a report shows no stale one
+
+
+def test_samples_that_the_stage_made_are_taken(study, monkeypatch):
+    efface(study, "samples", "study.yml")
+    run, _ = made(study)
+    monkeypatch.setattr(generate, "samples", None)
+    kept = samples_of(run, SETTINGS).images
+    assert torch.equal(some_samples(run, SETTINGS, torch.tensor([5, 2])), kept[[5, 2]])
+
+
+def test_rows_that_there_are_not_are_said(study):
+    said = efface(study, "visualize", "study.yml", "visualize.rows=[3, 24]")
+    assert said.code == 1
+    assert "visualize.rows: there is no test image 24; expected rows below 24" in said.err
+
+
+@pytest.mark.parametrize(("percentile", "end"), [(100.0, 8.0), (50.0, 2.0)])
+def test_colours_end_at_the_percentile_of_the_magnitude(percentile, end):
+    relevance = np.array([[-8.0, -2.0, 0.0], [1.0, 2.0, 4.0]])
+    found = paint(relevance, percentile=percentile, signed=True)
+    red, white, blue = ((103, 0, 31), (247, 247, 247), (5, 48, 97))
+    assert tuple(found[0, 0]) == blue
+    assert tuple(found[0, 2]) == white
+    assert (tuple(found[1, 1]) == red) == (end <= 2)
+    middle = paint(np.array([[end / 2, -end]]), percentile=100.0, signed=True)
+    assert tuple(middle[0, 0]) == (214, 96, 77)  # half of the scale
+
+
+def test_large_pictures_are_averaged_and_all_headings_are_there():
+    lines = [grid.Line("a", "large", [np.full((200, 300, 3), 7, np.uint8)] * 2)]
+    found = grid.grid(lines, ["12: a very long name of a class", "13: x"], "mark")
+    assert set(found) == {"grid.png", "a.png"}
+    assert Image.open(io.BytesIO(found["a.png"])).size == (2 * 96 + grid.GAP, 64)
+    assert grid.read_made_from(found["grid.png"]) == "mark"
+    assert grid.read_made_from(b"no picture") == ""

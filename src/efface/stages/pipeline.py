@@ -17,6 +17,10 @@ from efface.stages.report import write_report
 from efface.stages.run import Run
 from efface.stages.samples import make_samples
 from efface.stages.train import train as train_network
+from efface.stages.visualize import visualize as draw_pictures
+
+_READS_TEST_MAPS = "morf"
+"""A metric that needs no maps of training images: those are not shown."""
 
 
 def check(study: Study, only: Sequence[str] = ()) -> list[str]:
@@ -58,6 +62,16 @@ def samples(study: Study, only: Sequence[str] = ()) -> list[str]:
             try_network(run)
         train_network(run)
         return make_samples(run)
+
+
+def visualize(study: Study, only: Sequence[str] = ()) -> list[str]:
+    """Images, samples and maps of the test images as pictures, after the network and these maps; then the report."""
+    with _working(study, only) as run:
+        failures = _extracted(run.of(study.with_metrics([_READS_TEST_MAPS])))
+        if not failures:
+            draw_pictures(run)
+        write_report(run.of(study), anew=False)
+        return failures
 
 
 def report(study: Study, only: Sequence[str] = ()) -> list[str]:

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from efface import draws, generate
+from efface import draws, execute, generate
 from efface.config import Study
 from efface.execute import Failure
-from efface.generate import COST, Sampling
+from efface.generate import COST, Advance, Sampling
 from efface.maps import MapStore, MapWriter, key
 from efface.probes import Samples
 from efface.stages.here import here, keep_trace
@@ -64,21 +64,24 @@ def samples_of(run: Run, settings: Sampling) -> Samples:
     return Samples(store.take(torch.arange(len(store))), store.targets)
 
 
-def some_samples(run: Run, settings: Sampling, rows: Int[Tensor, " n"]) -> Images:
+def some_samples(run: Run, settings: Sampling, rows: Int[Tensor, " n"], advance: Advance = execute.advance) -> Images:
     """The samples of these test rows: those that the stage made, or, where it has not, made now and not kept."""
     if samples_path(run, settings).exists() and int(rows.max()) < settings.count:
+        advance(float(COST * settings.steps * len(rows)))
         return _store(run, settings).take(rows)
-    return sampled(run, settings, rows).cpu()
+    return sampled(run, settings, rows, advance).cpu()
 
 
-def sampled(run: Run, settings: Sampling, numbers: Int[Tensor, " n"]) -> Images:
+def sampled(run: Run, settings: Sampling, numbers: Int[Tensor, " n"], advance: Advance = execute.advance) -> Images:
     """Samples by number, computed; in smaller batches when memory runs out."""
     rows = run.study.rows
     targets = aims(run, numbers).to(run.device)
     seeds = draws.seeds_of(f"{run.study.seed} samples", numbers).to(run.device)
     while True:
         try:
-            return generate.samples(run.network, targets, seeds, run.data["test"].shape, settings, rows=rows)
+            return generate.samples(
+                run.network, targets, seeds, run.data["test"].shape, settings, rows=rows, advance=advance
+            )
         except torch.OutOfMemoryError:
             if rows == 1:
                 raise
