@@ -2,12 +2,18 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from efface import draws
+from efface.call import Call
 from efface.generate import COST, Sampling, denoise, grey_noise, maximise, samples
+from efface.metrics import Point, metric
+from efface.metrics.density_ratio import Noisy, changes, ratios
+from efface.probes import Case, Samples
+from efface.types import Split
 
 N, C, H, W, CLASSES = 5, 3, 4, 4, 3
 SHAPE = (C, H, W)
@@ -164,3 +170,127 @@ def test_missing_seeds_other_shapes_and_values_that_are_no_numbers_are_said():
         denoise(Linear(), images(), TARGETS, noise=torch.zeros(2, *SHAPE))
     with pytest.raises(ValueError, match="gradient is not finite"):
         maximise(Linear(float("nan")), TARGETS, images(), steps=1)
+
+
+def case(network, **changes):
+    """A case of test images, for a network that needs no maps."""
+    stored = torch.randint(0, 256, (N, *SHAPE), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    given = {
+        "build": Linear,
+        "network": network,
+        "data": {"test": Split(stored, TARGETS)},
+        "explained": torch.zeros(N, dtype=torch.int64),
+        "maps": {},
+        "mean": torch.zeros(C),
+        "fit": None,
+        "seed": 0,
+        "rows": 4,
+        "device": torch.device("cpu"),
+    }
+    return Case(**given | changes)
+
+
+def judged(count=N, **settings):
+    (probe,) = metric("gan_test", {"count": count, **settings}).probes(POINT).values()
+    return probe
+
+
+POINT = Point(0.0, 0, Call(call="efface.impute.channel_mean"), (), "pixel")
+
+
+def test_gan_test_is_the_share_of_the_samples_that_the_judge_assigns_to_their_class():
+    network, judge, asked, told = Linear(), Linear(-1.0), [], []
+    made = Samples(network.of(TARGETS).clamp(0, 1), TARGETS)
+
+    def given(settings):
+        asked.append(settings)
+        return made
+
+    probe = judged(steps=7)
+    found = probe(case(network, judge=lambda: judge, samples=given, advance=told.append)).values
+    assert asked == [Sampling(count=N, steps=7)]
+    for name, which in (("share", judge), ("own_share", network)):
+        logits = which(made.images).detach()
+        by_hand = [float(logits[i].argmax() == TARGETS[i]) for i in range(N)]
+        assert found[name].tolist() == by_hand
+    assert found["own_share"].mean() == 1  # each image is its class's own weights
+    assert found["share"].mean() == 0  # and the judge's are their negative
+    expected = judge(made.images).detach().double().softmax(1)[torch.arange(N), TARGETS]
+    torch.testing.assert_close(torch.from_numpy(found["probability"]), expected, atol=1e-6, rtol=0)
+    assert sum(told) == probe.costs({"test": N}, None)
+
+
+def test_gan_test_wants_a_judge_of_as_many_classes():
+    made = Samples(images(), TARGETS)
+    with pytest.raises(ValueError, match="no judge"):
+        judged()(case(Linear(), samples=lambda _: made))
+    few = nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, 2))
+    with pytest.raises(ValueError, match="has 2 classes, but the samples are aimed at class 2"):
+        judged()(case(Linear(), samples=lambda _: made, judge=lambda: few))
+
+
+def test_what_a_judgement_depends_on():
+    assert judged().identity() == judged().identity()
+    assert judged().identity() != judged(lr=0.2).identity()
+    assert judged().sampling == Sampling(count=N)  # the stage's defaults: the same file
+
+
+def test_the_density_ratio_with_given_noise_is_the_exponential_of_the_weights_along_it():
+    network, start = Linear(0.3), images()
+    noise = draws.normal(draws.fold(SEEDS, 9), (3, *SHAPE)).transpose(0, 1)
+    found = changes(network, start, TARGETS, noise, rows=4)
+    expected = torch.einsum("nchw,snchw->ns", network.of(TARGETS).double(), noise.double())
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    ratio = ratios(found.numpy())
+    torch.testing.assert_close(torch.from_numpy(ratio), expected.exp().mean(1), atol=0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.2])
+def test_the_density_ratio_of_a_linear_network_has_the_lognormal_mean(level):
+    network, samples = Linear(0.5), 2000
+    probe = metric("density_ratio", {"levels": (level,), "samples": samples}).probes(point_at(level))["noisy"]
+    found = probe(case(network)).values
+    spread = level * network.of(TARGETS).flatten(1).norm(dim=1).double()
+    expected = (spread**2 / 2).exp()
+    error = ((spread**2).exp() - 1).sqrt() * expected / samples**0.5  # of the lognormal mean
+    assert (torch.from_numpy(found["ratio"]) - expected).abs().div(error).max() < 5
+    assert (torch.from_numpy(found["change"]).abs() / (spread / samples**0.5)).max() < 5
+
+
+def point_at(level):
+    return Point(level, 0, Call(call="efface.impute.channel_mean"), (), "pixel")
+
+
+def test_the_density_ratio_is_of_the_true_class_and_of_no_batch():
+    network = Linear(0.3)
+    probe = Noisy(0.1, 3)
+    whole = probe(case(network)).values
+    small = probe(case(network, rows=1)).values
+    other = probe(case(network, explained=torch.ones(N, dtype=torch.int64))).values
+    for name, values in whole.items():
+        np.testing.assert_allclose(small[name], values, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(other[name], values)
+    directions = Noisy(0.2, 3)(case(network)).values["change"]
+    np.testing.assert_allclose(directions, 2 * whole["change"], rtol=1e-4, atol=1e-5)  # the same, twice as far
+
+
+def test_density_ratios_report_their_work_and_never_are_infinite():
+    told, probe = [], Noisy(0.1, 3)
+    probe(case(Linear(), advance=told.append))
+    assert sum(told) == probe.costs({"test": N}, None)
+    assert np.isfinite(ratios(np.array([[800.0, 0.0]]))).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("density_ratio", {"levels": (0.2, 0.1)}, "each above the last"),
+        ("density_ratio", {"levels": (0.0, 0.1)}, "level 0.0 is 0.0; expected a number above 0"),
+        ("density_ratio", {"levels": ()}, "expected at least one"),
+        ("density_ratio", {"samples": 0}, "samples is 0"),
+        ("gan_test", {"steps": 0}, "gan_test: steps: input should be greater than 0, found 0"),
+    ],
+)
+def test_metric_settings_that_cannot_be_are_refused(name, settings, said):
+    with pytest.raises(ValueError, match=said):
+        metric(name, settings)

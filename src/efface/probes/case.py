@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from efface.fit import Fit, Log
-from efface.generate import Sampling
 from efface.maps import MapStore
 from efface.rows import take
 from efface.types import Images, Maps, Split, Targets
@@ -41,9 +40,11 @@ class Case:
     mean: channel means of the training images. rows: images in one forward pass. checkpoint: where a training may
     keep its state. log: where it may write its scalars. cache: ranks of the last map.
     explain: the method, for a probe that asks it again.
-    samples: (settings) -> images that the network made of the classes of the test rows, in their order and over again.
+    samples: (an efface.generate.Sampling) -> images that the network made of the classes of the test rows, in their
+        order, and over again.
     once: (name, what it depends on, make) -> the tensors that `make` gives, made once in a run and kept: a network that
         several probes share.
+    judge: gives the study's second network, on the device, in eval mode; None where it has none.
     """
 
     build: Callable[[], nn.Module]
@@ -61,8 +62,9 @@ class Case:
     log: Log | None = None
     cache: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
     explain: Explain | None = None
-    samples: Callable[[Sampling], Samples] | None = None
+    samples: Callable[[Any], Samples] | None = None
     once: Callable[[str, Any, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = lambda _name, _what, make: make()
+    judge: Callable[[], nn.Module] | None = None
 
 
 def image_mean(split: Split) -> Tensor:

@@ -17,6 +17,7 @@ CONTROLS = (*REFERENCES, "sobel", "centre", "true_mask")
 """Names under which a study runs maps that know nothing of the network."""
 NOTHING = Interval(np.nan, np.nan, np.nan, np.nan, 0)
 FAMILIES = (
+    "network",
     "retraining",
     "erasure",
     "faithfulness",

@@ -123,4 +123,4 @@ def _headings(run: Run, rows: Int[Tensor, " n"]) -> list[str]:
     test = run.data["test"]
     classes = [int(test.targets[row]) for row in rows]
     names = [test.classes[each] if each < len(test.classes) else str(each) for each in classes]
-    return [f"{row}: {name}" for row, name in zip(rows.tolist(), names, strict=True)]
+    return [f"row {row}: {name}" for row, name in zip(rows.tolist(), names, strict=True)]
