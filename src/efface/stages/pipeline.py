@@ -17,6 +17,7 @@ from efface.stages.report import write_report
 from efface.stages.run import Run
 from efface.stages.samples import make_samples
 from efface.stages.train import train as train_network
+from efface.stages.visualize import shown_rows
 from efface.stages.visualize import visualize as draw_pictures
 
 _READS_TEST_MAPS = "morf"
@@ -67,6 +68,7 @@ def samples(study: Study, only: Sequence[str] = ()) -> list[str]:
 def visualize(study: Study, only: Sequence[str] = ()) -> list[str]:
     """Images, samples and maps of the test images as pictures, after the network and these maps; then the report."""
     with _working(study, only) as run:
+        shown_rows(run)  # refused before hours are spent
         failures = _extracted(run.of(study.with_metrics([_READS_TEST_MAPS])))
         if not failures:
             draw_pictures(run)
