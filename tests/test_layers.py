@@ -20,6 +20,7 @@ LAYERS = (
     {"maps", "learnt", "results", "fit", "stats", "feed", "generate"},
     {"probes"},
     {"metrics"},
+    {"entries"},
     {"config"},
     {"report"},
     {"stages"},

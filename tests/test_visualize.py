@@ -15,6 +15,7 @@ from efface.config import read
 from efface.generate import Sampling
 from efface.report import grid
 from efface.report.gallery import paint
+from efface.stages.measure import curves
 from efface.stages.run import Run
 from efface.stages.samples import aims, make_samples, provenance, sampled, samples_of, samples_path, some_samples
 from efface.stages.visualize import picture, shown_rows
@@ -221,3 +222,56 @@ def test_large_pictures_are_averaged_and_all_headings_are_there():
     assert Image.open(io.BytesIO(found["a.png"])).size == (2 * 96 + grid.GAP, 64)
     assert grid.read_made_from(found["grid.png"]) == "mark"
     assert grid.read_made_from(b"no picture") == ""
+
+
+JUDGED = {
+    "metrics": [
+        {"name": "gan_test", "kwargs": {"count": 40, "steps": 3}},
+        {"name": "density_ratio", "kwargs": {"levels": [0.1, 0.3], "samples": 2}},
+    ],
+    "judge": {"model": {"call": "net.network"}, "seed": 7},
+}
+
+
+def test_metrics_of_the_network_are_measured_once_and_share_the_samples(study):
+    write_study(study, samples=SAMPLES, rows=8, fit=None, **JUDGED)
+    done = efface(study, "measure", "study.yml")
+    assert done.code == 0, done.err
+    run, path = made(study)
+    assert [each.name for each in (study / "run" / "samples").iterdir()] == [path.name]
+    found = {(each.metric, each.score): each for each in curves(run)}
+    assert {each.method for each in found.values()} == {"network"}
+    images, targets = samples_of(run, SETTINGS)
+    with torch.no_grad():
+        for score, network in (("share", run.second.module), ("own_share", run.network)):
+            right = network(images).argmax(1) == targets
+            assert found["gan_test", score].values[:, 0].tolist() == right.double().tolist()
+    ratio = found["density_ratio", "ratio"]
+    assert ratio.at == (0.1, 0.3)
+    assert ratio.values.shape == (24, 2)
+    assert np.isfinite(ratio.values).all()
+    page = (study / "run" / "report" / "report.html").read_text()
+    assert "noise level" in page
+    assert "gan_test" in page
+    again = efface(study, "measure", "study.yml")
+    assert "probes to run" not in again.out
+
+
+def test_gan_test_without_a_judge_is_refused_before_any_work(study):
+    write_study(study, samples=SAMPLES, rows=8, fit=None, metrics=["gan_test"])
+    said = efface(study, "measure", "study.yml")
+    assert said.code == 1
+    assert "metrics.gan_test: asks a second network" in said.err
+    assert not (study / "run" / "samples").exists()
+
+
+def test_each_variant_has_samples_and_pictures_of_its_own(study):
+    variants = {"plain": {}, "other": {"seed": 3}}
+    write_study(study, samples=SAMPLES, rows=8, fit=None, metrics=["morf"], variants=variants)
+    assert efface(study, "samples", "study.yml").code == 0
+    done = efface(study, "visualize", "study.yml", "visualize.count=2", "visualize.steps=2")
+    assert done.code == 0, done.err
+    for name in variants:
+        assert len(list((study / "run" / name / "samples").glob("*.h5"))) == 1
+        assert (study / "run" / name / "figures" / "grid.png").is_file()
+        assert "pictures" in (study / "run" / name / "report" / "report.html").read_text()

@@ -65,6 +65,10 @@ class Fit(BaseModel):
     keep: Literal["last", "best"] = "last"
     tensorboard: bool = False
 
+    def plain(self) -> "Fit":
+        """These settings without attack and regularizers."""
+        return self
+
     def identity(self) -> dict[str, Any]:
         """What the weights depend on: the settings, with the source behind each path."""
         calls = {name: call.identity() for name in ("optimizer", "schedule", "loss") if (call := getattr(self, name))}

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from efface import draws
-from efface.config import MethodEntry, Study
+from efface.config import Study
+from efface.entries import MethodEntry
 from efface.execute import Failure, advance
 from efface.maps import MapWriter, differences, finished, key, partial, read_provenance
 from efface.methods.contract import Convention, attribute
@@ -89,7 +90,7 @@ def left(run: Run) -> list[Extraction]:
 
 def splits(run: Run) -> list[str]:
     """The splits whose maps the study's metrics read: the test images, and the training images where one retrains."""
-    retrains = run.study.fit is not None and (
+    retrains = run.refit is not None and (
         not run.study.metrics or any(each.formula.over == "repeats" for each in run.study.metrics)
     )
     if retrains and "train" not in run.data:
@@ -180,7 +181,13 @@ def _attribute(
     masks = None if data.masks is None else data.masks[rows].to(run.device)
     seeds = draws.seeds_of(seed_text(run, entry, split), rows).to(run.device)
     return attribute(
-        method, run.network, images, run.explained(split)[rows].to(run.device), seeds=seeds, rows=budget, masks=masks
+        method,
+        run.network_of(entry).module,
+        images,
+        run.explained(split)[rows].to(run.device),
+        seeds=seeds,
+        rows=budget,
+        masks=masks,
     )
 
 

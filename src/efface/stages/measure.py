@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from efface.call import Call
-from efface.config import MetricEntry, Study
+from efface.config import Study
+from efface.entries import MetricEntry
 from efface.execute import Failure
 from efface.maps import key as key_of
 from efface.metrics import Point
@@ -59,6 +60,8 @@ class Measure:
 
 
 _RANKS: dict[Any, Any] = {}
+NETWORK = View("network", "", None)
+"""The row of a metric of the network: no maps."""
 
 
 def measure(run: Run) -> list[str]:
@@ -75,7 +78,7 @@ def measure(run: Run) -> list[str]:
     _verify(run, tasks)
     started, rows = time.monotonic(), {name: len(split) for name, split in run.data.items()}
     failures = make_samples(run, [cell.probe.sampling for cell in tasks if hasattr(cell.probe, "sampling")])
-    before, total = len(failures), sum(cell.probe.costs(rows, run.study.fit) for cell in tasks)
+    before, total = len(failures), sum(cell.probe.costs(rows, run.refit) for cell in tasks)
     trainings = sum(not cell.probe.needs_network for cell in tasks)
     say(f"{len(tasks)} probes to run, {trainings} of them trainings")
     with bar(total, "measure", "row") as progress:
@@ -100,21 +103,31 @@ def cells(run: Run) -> list[Cell]:
     """
     found: dict[str, Cell] = {}
     for view in run.views():
-        reading = [each for each in run.study.metrics if applies(run, each, view)]
+        reading = [each for each in of_maps(run) if applies(run, each, view)]
         erasing = [each for each in reading if each.formula.axis == "fraction removed"]
         if reading and not _is_redrawn(run, view):
             point = point_of(run, (erasing or reading)[0], view, 0.0)
             cell = _cell(run, view, Degeneracy(point.post, "feature" if point.unit == "feature" else "pixel"))
             found[cell.key] = cell
     for entry in run.study.metrics:
-        for view in run.views():
-            if not applies(run, entry, view):
-                continue
+        for view in viewed(run, entry):
             for point in points(run, entry, view):
                 for probe in entry.formula.probes(point).values():
                     cell = _cell(run, view, probe)
                     found.setdefault(cell.key, cell)
     return sorted(found.values(), key=lambda cell: (not cell.probe.needs_network, cell.view.name if cell.view else ""))
+
+
+def of_maps(run: Run) -> list[MetricEntry]:
+    """The metrics that are measured for the maps of each method."""
+    return [each for each in run.study.metrics if each.formula.of == "maps"]
+
+
+def viewed(run: Run, entry: MetricEntry) -> list[View]:
+    """The rows of a metric: those views that it applies to, or the network alone."""
+    if entry.formula.of == "network":
+        return [NETWORK]
+    return [view for view in run.views() if applies(run, entry, view)]
 
 
 def applies(run: Run, entry: MetricEntry, view: View) -> bool:
@@ -125,8 +138,12 @@ def applies(run: Run, entry: MetricEntry, view: View) -> bool:
 def unmet(run: Run) -> list[str]:
     """Metrics that ask for what the data do not have."""
     without = run.data["test"].masks is None
-    needing = [entry.name for entry in run.study.metrics if without and _asks_masks(run, entry)]
+    needing = [entry.name for entry in run.study.metrics if without and _asks(run, entry, "needs_masks")]
+    unjudged = [entry.name for entry in run.study.metrics if not run.study.judge and _asks(run, entry, "needs_judge")]
     return [
+        f"metrics.{name}: asks a second network, but the study has no 'judge'; add judge: {{model: ..., fit: ...}}"
+        for name in unjudged
+    ] + [
         f"metrics.{name}: needs the masks of the true object, which {run.study.data.call} does not give; "
         "choose data that have them, such as efface.data.patches.patches, or drop this metric"
         for name in needing
@@ -157,9 +174,8 @@ def curves(run: Run) -> list[Curve]:
     """The curves of all metrics and views, from the results alone; NaN where a probe has not run yet."""
     found = []
     for entry in run.study.metrics:
-        for view in run.views():
-            if applies(run, entry, view):
-                found += _curves(run, entry, view)
+        for view in viewed(run, entry):
+            found += _curves(run, entry, view)
     return found
 
 
@@ -199,7 +215,7 @@ def _curves(run: Run, entry: MetricEntry, view: View) -> list[Curve]:
                 says=formula.says,
                 axis=formula.axis,
                 summary=formula.summary,
-                family=formula.family,
+                family="network" if formula.of == "network" else formula.family,
                 missing=tuple(sorted(missing)),
             )
         )
@@ -232,8 +248,10 @@ def _cell(run: Run, view: View, probe: Any) -> Cell:
     if probe.needs_network:
         what |= {"network": run.network_digest, "explain": run.study.explain}
     if not probe.needs_network or getattr(probe, "needs_fit", False):
-        assert run.study.fit is not None
-        what |= {"model": run.study.model.identity(), "fit": run.study.fit.identity()}
+        assert run.refit is not None
+        what |= {"model": run.study.model.identity(), "fit": run.refit.identity()}
+    if needs_judge(probe):
+        what["judge"] = run.second.digest
     if (module := type(probe).__module__) not in ERASING:
         what["source"] = measurer(module)
     if of is not None:
@@ -290,15 +308,20 @@ def _missing(run: Run) -> set[tuple[str, str]]:
     return {(name, task.split) for task in left(run) for name in gives[task.method]}
 
 
+def needs_judge(probe: Any) -> bool:
+    """Whether a probe asks the study's second network."""
+    return getattr(probe, "needs_judge", False)
+
+
 def asks_method(probe: Any) -> bool:
     """Whether a probe asks the method again."""
     return getattr(probe, "needs_method", False)
 
 
-def _asks_masks(run: Run, entry: MetricEntry) -> bool:
-    first = point_of(run, entry, run.views()[0], across(run, entry)[-1])
+def _asks(run: Run, entry: MetricEntry, what: str) -> bool:
+    first = point_of(run, entry, (viewed(run, entry) or run.views())[0], across(run, entry)[-1])
     with contextlib.suppress(ValueError):  # a point that the metric does not take: said where it is planned
-        return any(getattr(probe, "needs_masks", False) for probe in entry.formula.probes(first).values())
+        return any(getattr(probe, what, False) for probe in entry.formula.probes(first).values())
     return False
 
 

@@ -46,7 +46,7 @@ def visualize(run: Run) -> None:
 def picture(run: Run) -> bytes | None:
     """The grid, if it is there and shows this study as it is now."""
     path = run.folder / FOLDER / "grid.png"
-    content = path.read_bytes() if path.is_file() and run.trained() else b""
+    content = path.read_bytes() if path.is_file() and run.first.trained() else b""
     return content if content and read_made_from(content) == key(made_from(run)) else None
 
 
