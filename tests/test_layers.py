@@ -30,7 +30,7 @@ LAYERS = (
         "regularize",
         "attack",
     },
-    {"maps", "learnt", "results", "fit", "stats", "feed", "objective"},
+    {"maps", "learnt", "results", "fit", "stats", "feed", "objective", "generate"},
     {"probes"},
     {"metrics"},
     {"entries"},

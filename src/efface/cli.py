@@ -12,6 +12,8 @@ STAGES = {
     "train": "train the network that is explained",
     "extract": "write the maps of every method into HDF5 files",
     "measure": "run the probes of the metrics, then write the report",
+    "samples": "let the network make images of the classes, and keep them as HDF5",
+    "visualize": "draw images, samples, denoised images and maps, and show them in the report",
     "report": "write the report from what is measured so far",
     "all": "train, extract, measure, report",
     "status": "say what is done and what is left",

@@ -24,8 +24,10 @@ from efface.entries import (
     Post,
     Strict,
     UnitCall,
+    Visualize,
 )
 from efface.fit import Fit
+from efface.generate import Sampling
 from efface.metrics import metric
 from efface.objective import Regularizer
 from efface.tree import InvalidStudyError, load, override, put, reference_form
@@ -51,6 +53,8 @@ class Study(Strict):
     post: Post = ()
     imputer: ImputerCall = Call(call="efface.impute.channel_mean")
     metrics: tuple[MetricEntry, ...] = ()
+    samples: Sampling = Sampling()
+    visualize: Visualize = Visualize()
     unit: UnitCall = "pixel"
     fractions: tuple[Fraction, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
     repeats: PositiveInt = 3
@@ -202,6 +206,8 @@ def _known(path: list[str]) -> list[str]:
         "attribution_methods": MethodEntry,
         "metrics": MetricEntry,
         "kwargs": MetricSettings,
+        "samples": Sampling,
+        "visualize": Visualize,
     }
     words = [part for part in path if not part.isdigit()]
     if not words:

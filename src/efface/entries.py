@@ -185,3 +185,19 @@ class Judge(Strict):
     weights: Path | None = None
     seed: NonNegativeInt | None = None
     folder: Path | None = None
+
+
+class Visualize(Strict):
+    """What the stage `visualize` shows.
+
+    rows: test rows; or count of them, evenly spaced over the test images.
+    percentile: of a map's magnitudes, where its colours end.
+    noise: standard deviation of that which is added to an image, in units of [0, 1]; steps, lr: how it is taken away.
+    """
+
+    count: PositiveInt = 9
+    rows: tuple[NonNegativeInt, ...] | None = Field(default=None, min_length=1)
+    percentile: Annotated[float, Field(gt=0, le=100)] = 99.0
+    noise: Annotated[float, Field(ge=0)] = 0.1
+    steps: PositiveInt = 200
+    lr: Annotated[float, Field(gt=0)] = 0.01

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from efface.report import between, cautions, figure, words
-from efface.report.gallery import Gallery, tiles
+from efface.report.gallery import Gallery, tiles, uri
 from efface.report.table import CONTROLS, HOW, Panel, Row, panels, summary
 from efface.stats import Curve
 
@@ -62,6 +62,7 @@ class Facts:
     how: by metric, what its numbers depend on: `unit`, `explain`, `imputer`, `ties`, `count`.
     degenerate: by method, mean shares of maps that no score should judge, see `cautions`; empty if nobody looked.
     costs: by metric, extraction of maps apart.
+    picture: what stage visualize drew, as a PNG file's bytes.
     """
 
     study: str
@@ -76,6 +77,7 @@ class Facts:
     how: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     degenerate: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     costs: Mapping[str, Cost] = field(default_factory=dict)
+    picture: bytes | None = field(default=None, repr=False)
 
 
 def write(folder: Path, curves: Sequence[Curve], gallery: Gallery | None, facts: Facts, *, reference: str = "") -> Path:
@@ -109,6 +111,7 @@ def write(folder: Path, curves: Sequence[Curve], gallery: Gallery | None, facts:
         shares=cautions.SHARES,
         gallery=gallery,
         tiles=tiles(gallery) if gallery else None,
+        picture=uri(facts.picture) if facts.picture else None,
         looks=looks,
         controls=CONTROLS,
         marks=MARKS,

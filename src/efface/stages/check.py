@@ -25,6 +25,7 @@ from efface.stages.measure import applies, cells, of_maps, points, unmet, viewed
 from efface.stages.network import Network
 from efface.stages.progress import duration, say
 from efface.stages.run import Run
+from efface.stages.samples import samples_path
 
 
 @dataclass
@@ -230,10 +231,14 @@ def _plan(run: Run, trials: list[Trial]) -> None:
     trainings = sum(not cell.probe.needs_network for cell in todo)
     rows = sum(cell.probe.costs(images, run.refit) for cell in todo)
     say(f"  probes: {len(todo)} of {len(planned)} to run: {trainings} trainings, {rows:,.0f} rows")
+    wanted = {cell.probe.sampling for cell in todo if hasattr(cell.probe, "sampling")}
+    sampling = sum(each.costs for each in wanted if not samples_path(run, each).exists())
+    if sampling:
+        say(f"  samples: {sampling:,.0f} rows")
     workers = 1 if run.study.executor.call.endswith("serial") else len(os.sched_getaffinity(0))
     workers = run.study.executor.kwargs.get("workers") or workers
     workers = 1 if run.device.type == "cuda" else workers  # they share it
-    seconds = per_row * (first + (3 * extraction + rows) / workers)
+    seconds = per_row * (first + (3 * extraction + rows + sampling) / workers)
     say(f"  estimate: {duration(seconds)} with {workers} at once ({per_row * 1e3:.2g} ms a row on {run.device})")
 
 

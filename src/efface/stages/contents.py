@@ -24,6 +24,7 @@ from efface.rows import take
 from efface.stages.measure import Cell, across, applies, cells, of_maps, point_of, viewed
 from efface.stages.provenance import surroundings, versions
 from efface.stages.run import Run, View
+from efface.stages.visualize import picture
 from efface.types import Split
 
 _SHOWN = 6  # images of the gallery
@@ -57,6 +58,7 @@ def facts(run: Run, measured: Sequence[str]) -> Facts:
         how={entry.name: _how(run, entry) for entry in study.metrics},
         degenerate=_degenerate(run, planned),
         costs={entry.name: cost for entry in study.metrics if (cost := _cost(run, entry)) is not None},
+        picture=picture(run),
     )
 
 

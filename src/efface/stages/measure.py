@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from efface.stages.here import here, keep_trace
 from efface.stages.progress import Clock, bar, duration, say
 from efface.stages.provenance import ERASING, engine, measurer, surroundings
 from efface.stages.run import Run, View
+from efface.stages.samples import make_samples, samples_of
 from efface.stats import Curve
 from efface.types import Seeds
 
@@ -53,7 +55,7 @@ class Measure:
         explain = explainer_of(run, cell.view) if cell.view and asks_method(cell.probe) else None
         with contextlib.nullcontext() if frozen else run.scalars(cell.key) as log:
             case = run.case(maps, network=frozen, checkpoint=checkpoint_of(run, cell), cache=_RANKS, log=log)
-            case = dataclasses.replace(case, explain=explain)
+            case = dataclasses.replace(case, explain=explain, samples=functools.partial(samples_of, run))
             return cell.probe(case), clock.seconds()
 
 
@@ -74,8 +76,9 @@ def measure(run: Run) -> list[str]:
     if not tasks:
         return []
     _verify(run, tasks)
-    started, failures, rows = time.monotonic(), [], {name: len(split) for name, split in run.data.items()}
-    total = sum(cell.probe.costs(rows, run.refit) for cell in tasks)
+    started, rows = time.monotonic(), {name: len(split) for name, split in run.data.items()}
+    failures = make_samples(run, [cell.probe.sampling for cell in tasks if hasattr(cell.probe, "sampling")])
+    before, total = len(failures), sum(cell.probe.costs(rows, run.refit) for cell in tasks)
     trainings = sum(not cell.probe.needs_network for cell in tasks)
     say(f"{len(tasks)} probes to run, {trainings} of them trainings")
     with bar(total, "measure", "row") as progress:
@@ -88,7 +91,7 @@ def measure(run: Run) -> list[str]:
             run.results.append(_row(run, cell, seconds), score)
             checkpoint_of(run, cell).unlink(missing_ok=True)
     took = duration(time.monotonic() - started)
-    say(f"{len(tasks) - len(failures)} of {len(tasks)} probes in {took}: {run.results.path}")
+    say(f"{len(tasks) - len(failures) + before} of {len(tasks)} probes in {took}: {run.results.path}")
     return failures
 
 

@@ -20,7 +20,13 @@ from efface.stages.measure import measure as measure_cells
 from efface.stages.progress import say
 from efface.stages.report import write_report
 from efface.stages.run import Run
+from efface.stages.samples import make_samples
 from efface.stages.train import train as train_networks
+from efface.stages.visualize import shown_rows
+from efface.stages.visualize import visualize as draw_pictures
+
+_READS_TEST_MAPS = "morf"
+"""A metric that needs no maps of training images: those are not shown."""
 
 
 def check(study: Study, only: Sequence[str] = ()) -> list[str]:
@@ -58,6 +64,31 @@ def measure(study: Study, only: Sequence[str] = ()) -> list[str]:
 
 
 all = measure  # noqa: A001  the word of the command line; measuring needs every stage before it
+
+
+def samples(study: Study, only: Sequence[str] = ()) -> list[str]:
+    """What the networks make of the classes of the test images, after the networks."""
+    with _working(study, only) as runs:
+        for run in runs:
+            try_network(run)
+        failed = train_networks(runs)
+        failures = [line for lines in failed.values() for line in lines]
+        for run in _each(study, [run for run in runs if run.folder not in failed]):
+            failures += make_samples(run)
+        return failures
+
+
+def visualize(study: Study, only: Sequence[str] = ()) -> list[str]:
+    """Images, samples and maps of the test images as pictures, after networks and maps; then the report."""
+    with _working(study, only) as runs:
+        for run in runs:
+            shown_rows(run)  # refused before hours are spent
+        reading = [run.of(run.study.with_metrics([_READS_TEST_MAPS])) for run in runs]
+        whole, failures = _extracted(study, reading)
+        for run in _each(study, [run for run in whole if not left(run)]):
+            draw_pictures(run)
+        _write(study, runs, study, anew=False)
+        return failures
 
 
 def report(study: Study, only: Sequence[str] = ()) -> list[str]:

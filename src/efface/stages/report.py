@@ -1,5 +1,6 @@
 """Stage report: what the results say, as one page. Reads files, computes no new number."""
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from efface.source import source_digest
 from efface.stages.measure import curves
 from efface.stages.progress import say
 from efface.stages.run import Run
+from efface.stages.visualize import picture
 from efface.stats import Curve
 
 FILES = ("report.html", "summary.csv", "comparisons.csv", "agreement.csv", "curves.svg", "curves.pdf")
@@ -52,4 +54,5 @@ def _made_from(run: Run) -> str:
     files = (Path(efface.__file__).parent / "report").glob("page.*")
     pages = {each.name: each.read_text() for each in files if each.suffix != ".py"}
     code = [source_digest(name) for name in (__name__, "efface.stages.contents")]
-    return key({"study": dump(run.study), "results": run.results.rows, "code": code, "pages": pages})
+    drawn = zlib.crc32(picture(run) or b"")
+    return key({"study": dump(run.study), "results": run.results.rows, "code": code, "pages": pages, "drawn": drawn})
