@@ -1,0 +1,264 @@
+"""docs/coming-from.md: every row that names something of ours is run on tiny data, every other one says why not."""
+
+import ast
+import contextlib
+import importlib
+import inspect
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from efface import config
+from efface.cli import main
+from efface.entries import MethodEntry, MetricEntry
+from small_study import STUDY, write_study
+
+ROOT = Path(__file__).parent.parent
+LIMIT = 3  # samples, steps and the like
+TINY = STUDY | {
+    "data": {"call": "efface.data.patches.patches", "kwargs": {"n_train": 24, "n_test": 8, "size": 16}},
+    "model": {"call": "efface.models.resnet.resnet8", "kwargs": {"num_classes": 4}},
+    "fit": {"epochs": 1, "batch_size": 8},
+    "attribution_methods": [
+        {"name": "random", "method": "efface.methods.control.random", "kwargs": {"per_channel": True}},
+        {"name": "gradient", "method": "efface.methods.gradient.gradient"},
+    ],
+    "judge": {"model": {"call": "efface.models.resnet.resnet8", "kwargs": {"num_classes": 4}}},
+    "samples": {"count": 2, "steps": 2},
+    "visualize": {"count": 2, "steps": 2},
+    "metrics": ["morf"],
+    "fractions": [0.5],
+    "repeats": 1,
+    "device": "cpu",
+}
+TASKS_DONE_ELSEWHERE = ("build-docker", "bash-docker", "docker")
+"""Commands that only Docker can run: tests/test_tooling.py has their scripts."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: its system, their word, what stands for it (`none`: nothing), what differs."""
+
+    system: str
+    theirs: str
+    here: str
+    differs: str
+
+    @property
+    def words(self):
+        """What is in code style in the column `here`."""
+        return re.findall(r"`([^`]+)`", self.here)
+
+
+def rows():
+    """Every row of the page, in order."""
+    found = []
+    for section in (ROOT / "docs" / "coming-from.md").read_text().split("\n## ")[1:]:
+        system = section.splitlines()[0].split(":")[0]
+        lines = [line for line in section.splitlines() if line.startswith("| ")]
+        assert lines[0] == "| theirs | here | what differs |"
+        for line in lines[1:]:
+            cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+            assert len(cells) == 3, f"expected three cells: {line}"
+            found.append(Row(system, *cells))
+    return found
+
+
+ROWS = rows()
+SYSTEMS = list(dict.fromkeys(row.system for row in ROWS))
+
+
+def words(kind, system=None):
+    """What the rows (of a system) name of a kind, each once."""
+    found = (word for row in ROWS if system in (None, row.system) for word in row.words if kind_of(word) == kind)
+    return list(dict.fromkeys(found))
+
+
+def kind_of(word):
+    """Command, method, metric, function or keys of a study."""
+    if word.startswith("task "):
+        return "command"
+    if word.startswith("efface."):
+        return "function"
+    if word.startswith("{"):
+        return "method" if "method" in yaml.safe_load(word) else "metric"
+    return "keys"
+
+
+def few(setting, name=""):
+    """Counts become small and layers those of the tiny network, so that an entry runs at once; the rest stays."""
+    if isinstance(setting, dict):
+        return {key: few(each, key) for key, each in setting.items()}
+    if isinstance(setting, list):
+        return [few(each, name) for each in (setting[:2] if name in ("fractions", "eps") else setting)]
+    if name == "layers" and isinstance(setting, str):
+        return "resnet_small"
+    return min(setting, LIMIT) if isinstance(setting, int) and not isinstance(setting, bool) else setting
+
+
+def listed(found):
+    """Entries of a list, each once; a name that stands for two things is a mistake of the page."""
+    trees = [yaml.safe_load(word) for word in found]
+    names = [tree["name"] for tree in trees]
+    assert sorted(set(names)) == sorted(names)
+    return trees
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Writes the tiny study, changed, and runs a stage of it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the program adds the folder
+
+    def run(stage, *more, **changes):
+        write_study(tmp_path, **TINY | changes)
+        return main([stage, "study.yml", *more])
+
+    return run
+
+
+# The page itself
+
+
+def test_there_are_five_systems_and_no_row_is_empty():
+    assert len(SYSTEMS) == 5
+    for row in ROWS:
+        if row.here == "none":
+            assert row.differs.endswith("."), f"{row.theirs}: nothing stands for it, and no sentence says why"
+        else:
+            assert row.words, f"{row.theirs}: neither `code` nor none"
+            assert re.sub(r"`[^`]+`|[\s,]", "", row.here) == "", f"{row.theirs}: beside the code stands more"
+
+
+def test_no_row_stands_twice():
+    keys = [(row.system, row.theirs) for row in ROWS]
+    assert sorted(set(keys)) == sorted(keys)
+
+
+@pytest.mark.parametrize(
+    ("system", "theirs"),
+    [
+        (
+            "ROAR and LeRF",
+            "install-nvidia-container-toolkit build-docker bash-docker _run-in-docker train-cls extract-attribution-maps "
+            "evaluate-attribution-maps-roar roar lerf --config GT_IMAGE_NAME DATA_DIR PYTHON_FLAGS DOCKER_FLAGS desc outdir "
+            "data.dataset data.split_ratio data.dataset_dir model.arch model.pretrained_weights model.constructor_args "
+            "model.transformer scheduler optimizer loss.name batch_size nb_epochs extract_cams.model attribution_methods "
+            "retrain_cls.model kar percentiles test_samples compute_gradcam ResNet8 ResNet8v2 ResNet10 ResNet18 ResNet34 "
+            "ResNet50 ResNet101 ResNet152",
+        ),
+        (
+            "Score matching",
+            "train.py evaluations.py plot_results.py --model-arch --dataset --regularizer --regularization-constant "
+            "--model-name --eval --saliency-method --proxy-model-name --proxy-model-arch --num-samples --csv_path -m -pm "
+            "resnet9 resnet18 resnet34 resnet50 vgg5 vgg7 vgg11 vgg14 cifar10 cifar100 score anti gnorm "
+            "visualize-saliency-and-samples compute-sample-quality pixel-perturb logit_gradient loss_gradient "
+            "proxylogit_gradient proxyloss_gradient largest-insensitive smallest-sensitive SmoothGrad "
+            "ActivationMaximization",
+        ),
+        (
+            "DiffROAR",
+            "01_fig_in_real_data.ipynb 02_fig_in_synthetic_data.ipynb LossGrad LogitGrad LossGradientTimesInput "
+            "LogitGradientTimesInput RandomAttribution get_attributions get_attribution_indices "
+            "get_attribution_masked_data get_input_logit_gradients get_input_loss_gradients fit_model pgd_adv_fit_model "
+            "L2_PGD_Attack Linf_PGD_Attack eps lr num_iter rand_eps restarts bounds loss_type minimal evaluate_attack "
+            "RandomSignalCoordinate SemiRandomSignalCoordinate get_linear get_fcn basic robustness basic_resize "
+            "BlockMNIST SVHN FashionMNIST ImageNet-10",
+        ),
+        (
+            "Re-calibration and LPI",
+            "InputGrad IntGrad ExpGrad IG_SG IG_SQ IG_Uniform AGI FullGrad SmoothGrad Random LPI GradCAM -attr_method "
+            "-model -dataset -metric -k -bg_size -est_method -exp_obj -batch_size -gpuid resnet34 vgg16 MLP imagenet "
+            "cifar10 cifar100 mnist DiffID visualize sensitivity_n sanity_check vanilla valid_ip valid_ref logit prob "
+            "contrast -num_centers -center_num -ref_num distribution_estimation.py",
+        ),
+        (
+            "Pattern-guided integrated gradients",
+            "--methods --batch_size --data_dir --val_size --n_patches --imagenet_download_key vanilla_grad "
+            "pattern_vanilla_grad grad_x_input integrate_grad guided_backprop smooth_grad smooth_grad2 sg_ig var_grad "
+            "exp_grad pattern_integrate_grad random degradation_test.py ig_test.py randomization_tests.py "
+            "convergence_test.py run_examples.py patterns.py synthetic.ipynb",
+        ),
+    ],
+)
+def test_every_word_of_theirs_has_a_row(system, theirs):
+    page = " ".join(row.theirs for row in ROWS if row.system == system)
+    known = set(re.findall(r"-{0,2}[A-Za-z0-9_.]+(?:-[A-Za-z0-9_.]+)*", page))
+    known |= {part for word in known for part in word.split(".")} | {word.rsplit("/")[-1] for word in page.split()}
+    missing = [word for word in theirs.split() if word not in known and f"`{word}`" not in page]
+    assert missing == []
+
+
+# Entries: methods, metrics
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_methods_give_maps(system, study, tmp_path):
+    entries = [few(tree) for tree in listed(words("method", system))]
+    assert entries
+    written = write_study(tmp_path, **TINY | {"attribution_methods": listed(words("method", system))})
+    assert config.read(written).map_names() == [each["name"] for each in entries]  # as the page has them, uncut
+    assert study("extract", attribution_methods=entries) == 0
+    extracted = {path.name.removesuffix("-test.h5") for path in (tmp_path / "run" / "maps").glob("*-test.h5")}
+    assert extracted == {each["name"] for each in entries}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_metrics_give_numbers(system, study, tmp_path):
+    entries = {tree["name"]: tree for tree in map(yaml.safe_load, words("metric", system))}
+    for tree in map(yaml.safe_load, words("metric", system)):
+        MetricEntry.model_validate(tree)  # uncut
+    cut = [few(each) for each in entries.values()]
+    settings = {"randomisation": {"points": 1}, "convergence": {"points": 1, "pairs": 1}, "gan_test": {"steps": 2}}
+    for each in cut:
+        each["kwargs"] = settings.get(each["name"], {}) | each.get("kwargs", {})
+        if each["name"] == "randomisation":
+            each["kwargs"].pop("layers", None)
+    assert study("measure", metrics=cut) == 0
+    summary = (tmp_path / "run" / "report" / "summary.csv").read_text()
+    assert [name for name in entries if not re.search(rf"^{name},", summary, re.MULTILINE)] == []
+
+
+# Keys of a study
+
+
+@pytest.mark.parametrize("word", words("keys"))
+def test_keys_are_read(word, tmp_path):
+    overrides = shlex.split(word)
+    found = config.read(write_study(tmp_path, **TINY), overrides)
+    touched = {each.split("=")[0].split(".")[0] for each in overrides}
+    assert touched <= {*config.Study.model_fields}
+    if touched == {"fit"} or touched == {"fit", "data"} or touched == {"refit"}:
+        return
+    if "model" in touched:
+        builds(found.model)
+    if "data" in touched and any(name in found.data.call for name in ("synthetic", "digits", "blocks")):
+        with contextlib.suppress(FileNotFoundError):  # MNIST is to be downloaded
+            assert len(found.data(**{"download": False} if "blocks" in found.data.call else {})["test"])
+
+
+def builds(model):
+    """A network is made, without memory for its weights, and answers."""
+    call = model.model_copy(update={"kwargs": {key: each for key, each in model.kwargs.items() if key != "weights"}})
+    name = call.call.rsplit(".")[-1]
+    shape = {"mnist_cnn": (1, 28, 28), "mlp": (1, 1, call.kwargs.get("in_features")), "load": (3, 299, 299)}
+    with torch.device("meta"):
+        network = call().eval()
+        assert network(torch.zeros(2, *shape.get(name, (3, 32, 32)))).shape[0] == 2
+
+
+def test_trainings_run(study, tmp_path, capsys):
+    found = [word for word in words("keys") if {each.split("=")[0][:3] for each in shlex.split(word)} <= {"fit", "see"}]
+    assert len(found) > 10
+    for word in found:
+        more = [*shlex.split(word), "fit.epochs=1", "fit.batch_size=8"]
+        assert study("train", *more) == 0, f"{word}: {capsys.readouterr().err}"
