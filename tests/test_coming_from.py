@@ -18,7 +18,7 @@ import yaml
 
 from efface import config
 from efface.cli import main
-from efface.entries import MethodEntry, MetricEntry
+from efface.entries import MetricEntry
 from small_study import STUDY, write_study
 
 ROOT = Path(__file__).parent.parent
@@ -39,8 +39,53 @@ TINY = STUDY | {
     "repeats": 1,
     "device": "cpu",
 }
-TASKS_DONE_ELSEWHERE = ("build-docker", "bash-docker", "docker")
-"""Commands that only Docker can run: tests/test_tooling.py has their scripts."""
+SHORT = {
+    "randomisation": {"points": 1},
+    "convergence": {"points": 1, "pairs": 1},
+    "gan_test": {"count": 2, "steps": 2},
+    "data_randomisation": {"epochs": 1},
+}
+"""Settings that make a metric short where the page leaves them out."""
+THEIRS = {
+    "ROAR and LeRF": """
+        install-nvidia-container-toolkit build-docker bash-docker _run-in-docker train-cls
+        extract-attribution-maps evaluate-attribution-maps-roar roar lerf --config GT_IMAGE_NAME DATA_DIR
+        PYTHON_FLAGS DOCKER_FLAGS desc outdir data.dataset data.split_ratio data.dataset_dir model.arch
+        model.pretrained_weights model.constructor_args model.transformer scheduler optimizer loss.name
+        batch_size nb_epochs extract_cams.model attribution_methods retrain_cls.model kar percentiles
+        test_samples compute_gradcam ResNet8 ResNet8v2 ResNet10 ResNet18 ResNet34 ResNet50 ResNet101
+        ResNet152
+    """,
+    "Score matching": """
+        train.py evaluations.py plot_results.py --model-arch --dataset --regularizer
+        --regularization-constant --model-name --eval --saliency-method --proxy-model-name
+        --proxy-model-arch --num-samples --csv_path -m -pm resnet9 resnet18 resnet34 resnet50 vgg5 vgg7
+        vgg11 vgg14 cifar10 cifar100 score anti gnorm visualize-saliency-and-samples compute-sample-quality
+        pixel-perturb logit_gradient loss_gradient proxylogit_gradient proxyloss_gradient
+        largest-insensitive smallest-sensitive SmoothGrad ActivationMaximization
+    """,
+    "DiffROAR": """
+        01_fig_in_real_data.ipynb 02_fig_in_synthetic_data.ipynb LossGrad LogitGrad LossGradientTimesInput
+        LogitGradientTimesInput RandomAttribution get_attributions get_attribution_indices
+        get_attribution_masked_data get_input_logit_gradients get_input_loss_gradients fit_model
+        pgd_adv_fit_model L2_PGD_Attack Linf_PGD_Attack eps lr num_iter rand_eps restarts bounds loss_type
+        minimal evaluate_attack RandomSignalCoordinate SemiRandomSignalCoordinate get_linear get_fcn basic
+        robustness basic_resize BlockMNIST SVHN FashionMNIST ImageNet-10
+    """,
+    "Re-calibration and LPI": """
+        InputGrad IntGrad ExpGrad IG_SG IG_SQ IG_Uniform AGI FullGrad SmoothGrad Random LPI GradCAM
+        -attr_method -model -dataset -metric -k -bg_size -est_method -exp_obj -batch_size -gpuid resnet34
+        vgg16 MLP imagenet cifar10 cifar100 mnist DiffID visualize sensitivity_n sanity_check vanilla
+        valid_ip valid_ref logit prob contrast -num_centers -center_num -ref_num distribution_estimation.py
+    """,
+    "Pattern-guided integrated gradients": """
+        --methods --batch_size --data_dir --val_size --n_patches --imagenet_download_key vanilla_grad
+        pattern_vanilla_grad grad_x_input integrate_grad guided_backprop smooth_grad smooth_grad2 sg_ig
+        var_grad exp_grad pattern_integrate_grad random degradation_test.py ig_test.py
+        randomization_tests.py convergence_test.py run_examples.py patterns.py synthetic.ipynb
+    """,
+}
+"""Every command, option, method and metric of each system, in words."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +145,7 @@ def few(setting, name=""):
     if isinstance(setting, list):
         return [few(each, name) for each in (setting[:2] if name in ("fractions", "eps") else setting)]
     if name == "layers" and isinstance(setting, str):
-        return "resnet_small"
+        return ["layer3"]
     return min(setting, LIMIT) if isinstance(setting, int) and not isinstance(setting, bool) else setting
 
 
@@ -144,52 +189,7 @@ def test_no_row_stands_twice():
     assert sorted(set(keys)) == sorted(keys)
 
 
-@pytest.mark.parametrize(
-    ("system", "theirs"),
-    [
-        (
-            "ROAR and LeRF",
-            "install-nvidia-container-toolkit build-docker bash-docker _run-in-docker train-cls extract-attribution-maps "
-            "evaluate-attribution-maps-roar roar lerf --config GT_IMAGE_NAME DATA_DIR PYTHON_FLAGS DOCKER_FLAGS desc outdir "
-            "data.dataset data.split_ratio data.dataset_dir model.arch model.pretrained_weights model.constructor_args "
-            "model.transformer scheduler optimizer loss.name batch_size nb_epochs extract_cams.model attribution_methods "
-            "retrain_cls.model kar percentiles test_samples compute_gradcam ResNet8 ResNet8v2 ResNet10 ResNet18 ResNet34 "
-            "ResNet50 ResNet101 ResNet152",
-        ),
-        (
-            "Score matching",
-            "train.py evaluations.py plot_results.py --model-arch --dataset --regularizer --regularization-constant "
-            "--model-name --eval --saliency-method --proxy-model-name --proxy-model-arch --num-samples --csv_path -m -pm "
-            "resnet9 resnet18 resnet34 resnet50 vgg5 vgg7 vgg11 vgg14 cifar10 cifar100 score anti gnorm "
-            "visualize-saliency-and-samples compute-sample-quality pixel-perturb logit_gradient loss_gradient "
-            "proxylogit_gradient proxyloss_gradient largest-insensitive smallest-sensitive SmoothGrad "
-            "ActivationMaximization",
-        ),
-        (
-            "DiffROAR",
-            "01_fig_in_real_data.ipynb 02_fig_in_synthetic_data.ipynb LossGrad LogitGrad LossGradientTimesInput "
-            "LogitGradientTimesInput RandomAttribution get_attributions get_attribution_indices "
-            "get_attribution_masked_data get_input_logit_gradients get_input_loss_gradients fit_model pgd_adv_fit_model "
-            "L2_PGD_Attack Linf_PGD_Attack eps lr num_iter rand_eps restarts bounds loss_type minimal evaluate_attack "
-            "RandomSignalCoordinate SemiRandomSignalCoordinate get_linear get_fcn basic robustness basic_resize "
-            "BlockMNIST SVHN FashionMNIST ImageNet-10",
-        ),
-        (
-            "Re-calibration and LPI",
-            "InputGrad IntGrad ExpGrad IG_SG IG_SQ IG_Uniform AGI FullGrad SmoothGrad Random LPI GradCAM -attr_method "
-            "-model -dataset -metric -k -bg_size -est_method -exp_obj -batch_size -gpuid resnet34 vgg16 MLP imagenet "
-            "cifar10 cifar100 mnist DiffID visualize sensitivity_n sanity_check vanilla valid_ip valid_ref logit prob "
-            "contrast -num_centers -center_num -ref_num distribution_estimation.py",
-        ),
-        (
-            "Pattern-guided integrated gradients",
-            "--methods --batch_size --data_dir --val_size --n_patches --imagenet_download_key vanilla_grad "
-            "pattern_vanilla_grad grad_x_input integrate_grad guided_backprop smooth_grad smooth_grad2 sg_ig var_grad "
-            "exp_grad pattern_integrate_grad random degradation_test.py ig_test.py randomization_tests.py "
-            "convergence_test.py run_examples.py patterns.py synthetic.ipynb",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("system", "theirs"), THEIRS.items())
 def test_every_word_of_theirs_has_a_row(system, theirs):
     page = " ".join(row.theirs for row in ROWS if row.system == system)
     known = set(re.findall(r"-{0,2}[A-Za-z0-9_.]+(?:-[A-Za-z0-9_.]+)*", page))
@@ -212,20 +212,16 @@ def test_methods_give_maps(system, study, tmp_path):
     assert extracted == {each["name"] for each in entries}
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_metrics_give_numbers(system, study, tmp_path):
-    entries = {tree["name"]: tree for tree in map(yaml.safe_load, words("metric", system))}
-    for tree in map(yaml.safe_load, words("metric", system)):
-        MetricEntry.model_validate(tree)  # uncut
-    cut = [few(each) for each in entries.values()]
-    settings = {"randomisation": {"points": 1}, "convergence": {"points": 1, "pairs": 1}, "gan_test": {"steps": 2}}
-    for each in cut:
-        each["kwargs"] = settings.get(each["name"], {}) | each.get("kwargs", {})
-        if each["name"] == "randomisation":
-            each["kwargs"].pop("layers", None)
-    assert study("measure", metrics=cut) == 0
+def test_metrics_give_numbers(study, tmp_path):
+    entries = []
+    for number, tree in enumerate(map(yaml.safe_load, words("metric"))):
+        MetricEntry.model_validate(tree)  # as the page has it, uncut
+        metric = tree.get("metric", tree["name"])
+        kwargs = SHORT.get(metric, {}) | few(tree.get("kwargs", {}))
+        entries.append({"name": f"m{number}", "metric": metric, "kwargs": kwargs})
+    assert study("measure", metrics=entries) == 0
     summary = (tmp_path / "run" / "report" / "summary.csv").read_text()
-    assert [name for name in entries if not re.search(rf"^{name},", summary, re.MULTILINE)] == []
+    assert [each for each in entries if not re.search(rf"^{each['name']},", summary, re.MULTILINE)] == []
 
 
 # Keys of a study
@@ -237,8 +233,6 @@ def test_keys_are_read(word, tmp_path):
     found = config.read(write_study(tmp_path, **TINY), overrides)
     touched = {each.split("=")[0].split(".")[0] for each in overrides}
     assert touched <= {*config.Study.model_fields}
-    if touched == {"fit"} or touched == {"fit", "data"} or touched == {"refit"}:
-        return
     if "model" in touched:
         builds(found.model)
     if "data" in touched and any(name in found.data.call for name in ("synthetic", "digits", "blocks")):
@@ -256,9 +250,47 @@ def builds(model):
         assert network(torch.zeros(2, *shape.get(name, (3, 32, 32)))).shape[0] == 2
 
 
-def test_trainings_run(study, tmp_path, capsys):
-    found = [word for word in words("keys") if {each.split("=")[0][:3] for each in shlex.split(word)} <= {"fit", "see"}]
+def test_trainings_run(study, capsys):
+    found = [word for word in words("keys") if {each[:3] for each in shlex.split(word)} <= {"fit", "see"}]
     assert len(found) > 10
     for word in found:
         more = [*shlex.split(word), "fit.epochs=1", "fit.batch_size=8"]
-        assert study("train", *more) == 0, f"{word}: {capsys.readouterr().err}"
+        assert study("train", *more, model="net.network") == 0, f"{word}: {capsys.readouterr().err}"
+
+
+# Functions, commands
+
+
+@pytest.mark.parametrize("word", words("function"))
+def test_functions_take_these_settings(word):
+    call = ast.parse(word, mode="eval").body
+    path = ast.unparse(call.func)
+    function = getattr(importlib.import_module(path.rpartition(".")[0]), path.rpartition(".")[2])
+    settings = {each.arg: ast.literal_eval(each.value) for each in call.keywords}
+    assert inspect.signature(function).bind_partial(**settings).arguments == settings
+
+
+def test_commands_run(study):
+    wanted = {}
+    for word in words("command"):
+        done = dry(word)
+        assert done.returncode == 0, f"{word}: {done.stderr}"
+        called = shlex.split(done.stderr.split("] ", 1)[1])
+        if called[0].startswith("docker/"):  # tests/test_tooling.py runs these
+            continue
+        stage, path, more = called[1], called[2], called[3:]
+        metrics = more.pop(1).split(",") if more[:1] == ["--metrics"] else []
+        config.read(ROOT / path, more[1:] if metrics else more).with_metrics(metrics)
+        wanted.setdefault(stage, {}).update(dict.fromkeys(metrics))
+    assert {*wanted} == {"train", "extract", "measure", "samples", "visualize", "report", "all"}
+    del wanted["all"]  # it is the others
+    metrics = [{"name": name, "kwargs": SHORT.get(name, {})} for name in wanted["measure"]]
+    for stage, names in wanted.items():
+        assert study(stage, *(["--metrics", ",".join(names)] if names else []), metrics=metrics) == 0
+
+
+def dry(word):
+    """What task would run for a command of the page."""
+    task = shutil.which("task") or str(Path(sys.executable).parent / "task")
+    words = [task, "--dry", *shlex.split(word)[1:]]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
