@@ -87,7 +87,7 @@ def _widened(study: Study, only: Sequence[str]) -> Study:
 def _extracted(run: Run) -> list[str]:
     if not run.trained() or left(run):
         preflight(run)
-    train_network(run)
+    train_network(run, ask=False)
     return extract_maps(run)
 
 

@@ -11,10 +11,19 @@ from efface.stages.provenance import surroundings
 from efface.stages.run import Run
 
 
-def train(run: Run) -> None:
-    """Train the first network unless its weights are there (or given), going on from a checkpoint if there is one."""
+def train(run: Run, *, ask: bool = True) -> None:
+    """Train the first network unless its weights are there (or given), going on from a checkpoint if there is one.
+
+    ask: say what it gets right even where that takes a pass of its own.
+    """
     if not run.trained():
         _train(run)
+    if ask or run.logits_path("test").exists():
+        say_accuracy(run)
+
+
+def say_accuracy(run: Run) -> None:
+    """A line on the first network."""
     accuracy = float((run.logits("test").argmax(1) == run.data["test"].targets.cpu()).float().mean())
     origin = (
         run.network_path if run.study.fit and not run.study.weights else run.study.weights or "as its function makes it"
