@@ -34,7 +34,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     Afterwards, also after an exception, every module's mode and every parameter's flag is as before.
     """
     modes = [(module, module.training) for module in model.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    own = (each for module, _ in modes for each in _tensors(module)[0].values() if each is not None)
+    flags = [(parameter, parameter.requires_grad) for parameter in own]
     try:  # what is so already is not set again: torch takes a microsecond and more for each
         if any(mode for _, mode in modes):
             model.eval()
