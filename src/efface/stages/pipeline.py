@@ -185,7 +185,7 @@ def _write(study: Study, runs: Sequence[Run], shown: Study, *, anew: bool) -> No
     if len(showing) > 1:
         by_folder = {run.folder: run for run in showing}
         beside = {name: [by_folder[part.out] for part in of] for name, of in shown.parts().items()}
-        write_comparison(study.out / "report", study.out.name, beside)
+        write_comparison(study.out / "report", study.out.name, beside, study.claims)
 
 
 @contextlib.contextmanager
