@@ -265,7 +265,8 @@ def _unfounded(tree: Any, rows: list[str], metrics: list[Any]) -> Iterator[str]:
             yield f"claims.{claim.get('says')}: compares two numbers; give 'more' or 'less' a variant or a method"
         for kind, name in [("metric", claim.get("metric")), *(pair for side in sides for pair in side.items())]:
             if name and kind in known and name not in known[kind]:
-                yield f"claims.{claim.get('says')}: there is no {kind} '{name}'; there are {', '.join(known[kind]) or 'none'}"
+                there = ", ".join(known[kind]) or "none"
+                yield f"claims.{claim.get('says')}: there is no {kind} '{name}'; there are {there}"
 
 
 def _listed(tree: Any, key: str) -> list[Any]:
