@@ -36,7 +36,7 @@ from torch import Tensor, nn
 import efface.methods
 from efface import config, draws
 from efface.call import Call
-from efface.config import MethodEntry
+from efface.entries import MethodEntry
 from efface.layers import find_layer
 from efface.methods.contract import Convention, attribute
 from efface.models import resnet

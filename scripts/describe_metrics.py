@@ -43,10 +43,16 @@ def metrics_table() -> str:
     found = {name: metric(name) for name in names()}
     parts = []
     for family in FAMILIES:
-        rows = [row(name, each) for name, each in found.items() if each.family == family]
+        rows = [row(name, each) for name, each in found.items() if family_of(each) == family]
         head = ("", "what it computes", "values", "points", "settings", "source", "differs")
-        parts += [f"### {family.capitalize()}", markdown(head, rows)]
+        if rows:
+            parts += [f"### {family.capitalize()}", markdown(head, rows)]
     return "\n\n".join(parts)
+
+
+def family_of(found: Metric) -> str:
+    """Under which heading a metric stands; those of the network stand apart."""
+    return "network" if found.of == "network" else found.family
 
 
 def row(name: str, found: Metric) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from torch import nn
 
 from efface import draws
 from efface.call import Call
-from efface.config import MethodEntry, load
+from efface.config import load
+from efface.entries import MethodEntry
 from efface.layers import find_layer
 from efface.methods.contract import OFFERS, Convention, attribute
 from efface.types import Split

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from efface import config, metrics
-from efface.config import MethodEntry
+from efface.entries import MethodEntry
 from efface.methods.contract import Convention, attribute
 
 ROOT = Path(__file__).parent.parent

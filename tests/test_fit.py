@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from efface.attack import pgd as attacked_by_pgd
 from efface.call import Call
 from efface.feed import resident
 from efface.fit import Fit, Rows, crop, fit, predict
@@ -454,3 +455,204 @@ def test_predictions_are_those_of_the_network_in_eval_mode(tiny):
     with torch.inference_mode():
         torch.testing.assert_close(found, network(to_float(images())))
     assert Call(call="torch.optim.Adam") == settings(optimizer="torch.optim.Adam").optimizer
+
+
+# Regularisers and attacks
+
+
+def small(activation=nn.Softplus):
+    """No dropout, whose other answers a difference of two passes does not survive."""
+    body = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), activation())
+    return nn.Sequential(body, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 4))
+
+
+def term(name, **others):
+    return {"call": f"efface.regularize.{name}"} | others
+
+
+def pgd(**kwargs):
+    return {"call": "efface.attack.pgd", "kwargs": {"norm": "linf", "eps": 0.05, "steps": 2} | kwargs}
+
+
+WITH_TERMS = {
+    "score_matching": {"regularizers": [term("score_matching", preset="paper")]},
+    "anti_score_matching": {"regularizers": [term("anti_score_matching", preset="code")]},
+    "gradient_norm": {"regularizers": [term("gradient_norm", weight=0.1)]},
+    "antithetic": {
+        "regularizers": [term("score_matching", weight=1e-3, kwargs={"samples": 2, "estimator": "antithetic"})],
+    },
+    "pgd": {"attack": pgd(start="random", restarts=2)},
+    "both": {"attack": pgd(norm="l2", eps=0.3), "regularizers": [term("gradient_norm", preset="paper")] * 2},
+}
+
+
+@pytest.mark.parametrize("changes", WITH_TERMS.values(), ids=WITH_TERMS)
+def test_with_terms_resumed_is_the_same_as_straight_through(tmp_path, changes):
+    choices = settings(epochs=3, crop=1, flip=True, channels_last=True, keep="best", **changes)
+    whole, path = train(small, choices), tmp_path / "state.pt"
+    with pytest.raises(Killed):
+        train(small, choices, checkpoint=path, advance=kill_after(1))
+    resumed = train(small, choices, checkpoint=path)
+    assert same(resumed, whole)
+    assert resumed.terms == whole.terms
+    assert all(len(values) == 3 for values in whole.terms.values())
+    assert not same(whole, train(small, settings(epochs=3, crop=1, flip=True, channels_last=True, keep="best")))
+
+
+def test_the_curves_of_all_terms_are_logged_and_add_up_to_the_loss():
+    told = []
+    choices = settings(regularizers=[term("gradient_norm", weight=0.1), term("score_matching", preset="paper")])
+    found = train(small, choices, log=lambda *each: told.append(each))
+    assert set(found.terms) == {
+        "classification",
+        "gradient_norm",
+        "gradient_norm.squared_gradient",
+        "score_matching",
+        "score_matching.trace",
+        "score_matching.squared_trace",
+        "score_matching.squared_gradient",
+    }
+    for name, values in found.terms.items():
+        assert [each for each in told if each[0] == name] == [(name, x, i + 1) for i, x in enumerate(values)]
+    terms = {name: np.array(values) for name, values in found.terms.items()}
+    total = terms["classification"] + 0.1 * terms["gradient_norm"] + 1e-3 * terms["score_matching"]
+    assert found.losses == pytest.approx(total.tolist(), rel=1e-5)
+    matched = terms["score_matching.trace"] + terms["score_matching.squared_gradient"] / 2
+    matched += 1e-3 * terms["score_matching.squared_trace"]
+    assert terms["score_matching"].tolist() == pytest.approx(matched.tolist(), rel=1e-4)
+    assert train(small, settings()).terms == {}
+
+
+def test_a_second_term_of_one_name_is_numbered_and_a_weight_of_0_only_shows_its_curve():
+    twice = [term("gradient_norm", weight=0.0), term("gradient_norm", weight=0.0)]
+    found = train(small, settings(regularizers=twice))
+    assert found.terms["gradient_norm"] == found.terms["gradient_norm_2"]
+    plain = train(small, settings())
+    assert found.losses == pytest.approx(plain.losses, rel=1e-5)
+    assert found.terms["classification"] == found.losses
+
+
+def test_the_gradient_norm_of_a_linear_network_trains_as_a_decay_of_its_weights():
+    """Of four balanced classes, half the mean squared norm is an eighth of the weights' squares."""
+    network, weight = linear(), 0.8
+    nn.init.constant_(network[1].weight, 0.01)
+    rule = torch.optim.SGD(network.parameters(), lr=0.05)
+    inputs = to_float(images()[:36])
+
+    def constant():
+        made = linear()
+        nn.init.constant_(made[1].weight, 0.01)
+        return made
+
+    for _ in range(5):
+        loss = F.cross_entropy(network(inputs), targets()[:36]) + weight * network[1].weight.square().sum() / 8
+        rule.zero_grad()
+        loss.backward()
+        rule.step()
+    sgd = {"call": "torch.optim.SGD", "kwargs": {"lr": 0.05}}
+    choices = settings(epochs=5, batch_size=36, optimizer=sgd, regularizers=[term("gradient_norm", weight=weight)])
+    found = train(constant, choices, rows=Rows(TRAIN))
+    torch.testing.assert_close(found.network.state_dict(), network.state_dict(), rtol=1e-4, atol=1e-6)
+    assert found.losses[-1] == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_an_attack_is_all_that_the_network_sees_and_it_sees_it_in_training_mode():
+    notes = []
+    train(lambda: Spy(notes), settings(epochs=1, batch_size=36, attack=pgd(eps=0.1, steps=4)), rows=Rows(TRAIN))
+    assert [training for training, _ in notes] == [False] * 4 + [True]
+    clean, seen = notes[0][1].int(), notes[-1][1].int()
+    assert (clean - seen).abs().max() in (25, 26)  # 0.1 of 255
+
+
+def test_an_attack_with_eps_0_changes_nothing(tiny):
+    one, other = train(tiny, settings(attack=pgd(eps=0.0))), train(tiny, settings())
+    assert same(one, other)
+    assert set(one.terms) == {"attacked_accuracy"}
+
+
+def test_attacks_go_with_bf16_and_regularisers_do_not(tiny):
+    assert train(tiny, settings(epochs=2, precision="bf16", attack=pgd())).losses[-1] > 0
+    with pytest.raises(ValueError, match=r"precision is 'bf16', but regularizers .* set precision to fp32"):
+        settings(precision="bf16", regularizers=[term("gradient_norm", weight=1.0)])
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"weight": 1.0}, "call"),
+        (term("gradient_norm"), "weight is missing; give a number, or preset: paper or code"),
+        ("efface.regularize.gradient_norm", "weight is missing"),
+        (term("gradient_norm", weight=-1.0), "weight is -1"),
+        (term("gradient_norm", weight=1.0, preset="paper"), "preset 'paper' sets weight already"),
+        (term("score_matching", kwargs={"sigma": 0.1}, preset="paper"), "preset 'paper' sets sigma already"),
+        (term("score_matching", preset="papers"), "no preset 'papers'; it has paper, code"),
+        (term("score_matching", weight=1.0, kwargs={"sigmas": 0.1}), "no setting 'sigmas'; did you mean 'sigma'"),
+        (term("score_matching", weight=1.0, kwargs={"sigma": -0.1}), "sigma is -0.1"),
+        (term("score_match", weight=1.0), "has no 'score_match'; did you mean 'score_matching'"),
+        ({"call": "test_fit.squared", "preset": "paper"}, "has no preset 'paper'; it has none"),
+    ],
+)
+def test_a_wrong_regulariser_is_refused_as_the_study_is_read(entry, message):
+    with pytest.raises(ValueError, match=message):
+        settings(regularizers=[entry])
+
+
+def doubled(network, images, targets):
+    return torch.cat([images, images])
+
+
+def test_an_attack_that_gives_no_such_images_is_one_clear_error(tiny):
+    with pytest.raises(ValueError, match=r"fit\.attack: test_fit\.doubled gives \(32, 3, 8, 8\) for images of \(16, "):
+        train(tiny, settings(attack="test_fit.doubled"))
+
+
+def test_terms_are_in_the_identity_and_without_them_it_is_what_it_was():
+    identities = [str(settings(**each).identity()) for each in [{}, *WITH_TERMS.values()]]
+    assert len(set(identities)) == len(identities)
+    assert set(settings().identity()) == {
+        "epochs", "batch_size", "optimizer", "schedule", "schedule_each", "loss", "crop", "flip", "precision",
+        "channels_last", "keep",
+    }  # fmt: skip
+    written_out = term("score_matching", weight=1e-3, kwargs={"samples": 1, "sigma": 0.01, "stability": 1e-3})
+    preset = settings(regularizers=[term("score_matching", preset="paper")])
+    assert settings(regularizers=[written_out]).identity() == preset.identity()
+    assert Fit.model_validate(preset.model_dump()) == preset
+    for each in WITH_TERMS.values():
+        assert settings(**each).plain() == settings()
+        assert settings(**each).plain().identity() == settings().identity()
+
+
+ADAM = {"call": "torch.optim.Adam", "kwargs": {"lr": 3e-3}}
+
+
+def mlp(first):
+    return nn.Sequential(first, nn.Linear(192, 32), nn.ReLU(), nn.Linear(32, 2))
+
+
+class Centred(nn.Module):
+    def forward(self, inputs):
+        return (inputs - 0.5).flatten(1) * 4
+
+
+def test_adversarial_training_makes_a_network_more_robust():
+    """A few pixels tell the class by more than eps, all others by less: only a robust network has to know which."""
+    generator = torch.Generator().manual_seed(5)
+    classes = torch.arange(400) % 2
+    noise = torch.randint(-40, 41, (400, 3, 8, 8), generator=generator)
+    noise[:, 0, :3] //= 4
+    tells = torch.full((3, 8, 8), 4)
+    tells[0, :3] = 27
+    tells *= torch.randint(0, 2, (3, 8, 8), generator=generator) * 2 - 1
+    inputs = (128 + noise + tells * (2 * classes - 1)[:, None, None, None]).byte()
+    feed = resident(400, lambda rows: (inputs[rows], None), lambda found, maps, rows, epoch: found)
+    attack, robust = {"norm": "linf", "eps": 0.05, "steps": 5}, []
+    for changes in ({}, {"attack": pgd(**attack)}):
+        choices = Fit(epochs=15, batch_size=50, optimizer=ADAM, **changes)
+        found = fit(lambda: mlp(Centred()), feed, Rows(torch.arange(300)), classes, choices, seed=0, device=CPU)
+        unseen, truth = to_float(inputs[300:]), classes[300:]
+        worst = attacked_by_pgd(found.network, unseen, truth, **attack)
+        assert (found.network(unseen).argmax(1) == truth).float().mean() > 0.95
+        robust.append(float((found.network(worst).argmax(1) == truth).float().mean()))
+    assert robust[0] < 0.2
+    assert robust[1] > 0.9
+    assert found.terms["attacked_accuracy"][-1] > 0.9

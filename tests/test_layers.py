@@ -16,10 +16,24 @@ ROOT = Path(efface.__file__).parent
 LAYERS = (
     {"types"},
     {"rows", "blur", "draws", "checkpoint", "tree", "source"},
-    {"methods", "data", "models", "masking", "units", "impute", "post", "call", "execute", "layers"},
-    {"maps", "learnt", "results", "fit", "stats", "feed"},
+    {
+        "methods",
+        "data",
+        "models",
+        "masking",
+        "units",
+        "impute",
+        "post",
+        "call",
+        "execute",
+        "layers",
+        "regularize",
+        "attack",
+    },
+    {"maps", "learnt", "results", "fit", "stats", "feed", "objective", "generate"},
     {"probes"},
     {"metrics"},
+    {"entries"},
     {"config"},
     {"report"},
     {"stages"},
@@ -31,7 +45,9 @@ SIBLINGS = {
     ("methods", "layers"),  # Grad-CAM names a layer
     ("methods", "call"),  # the calling convention of a method that a study names
     ("methods", "models"),  # a second network's weights, a normalisation's bias
+    ("attack", "methods"),  # the passes of every gradient
     ("fit", "feed"),  # the batches that it trains on
+    ("fit", "objective"),  # what it minimises
 }
 CONFINED = ("captum", "zennit", "ray", "matplotlib", "tensorboard")
 FILES = sorted(ROOT.rglob("*.py"))

@@ -9,7 +9,8 @@ import yaml
 from torch import nn
 
 from efface.call import Call
-from efface.config import MetricEntry, check
+from efface.config import check
+from efface.entries import MetricEntry
 from efface.maps import MapStore, MapWriter
 from efface.masking import count, to_float
 from efface.metrics import Point, metric

@@ -12,10 +12,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-STAGES = ["check", "train", "extract", "report", "all", "status"]
+STAGES = ["check", "train", "extract", "samples", "visualize", "report", "all", "status"]
 METRICS = {"roar": "roar", "kar": "kar", "diffroar": "diffroar", "lerf": "lerf,morf"}
+METRICS |= {"gan-test": "gan_test", "pixel-perturb": "pixel_perturb", "diffid": "diffid", "degradation": "degradation"}
 ALIASES = {"train-cls": "train", "extract-attribution-maps": "extract", "evaluate-attribution-maps-roar": "roar"}
-OTHERS = ["demo", "measure", "build-docker", "bash-docker", "docker", "test", "lint", "format", "bench", "clean"]
+OTHERS = [
+    "demo",
+    "compare",
+    "measure",
+    "build-docker",
+    "bash-docker",
+    "docker",
+    "test",
+    "lint",
+    "format",
+    "bench",
+    "clean",
+]
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ class Training:
         self.epoch, self.best_epoch = 0, -1
         self.losses: list[float] = []
         self.accuracies: list[float] = []
+        self.terms: dict[str, list[float]] = {}
         self.best: dict[str, Tensor] = {}
         if path is not None and path.exists():
             self._load(path)
@@ -33,6 +34,9 @@ class Training:
         self.losses.append(found["loss"])
         if "validation_accuracy" in found:
             self.accuracies.append(found["validation_accuracy"])
+        for name, value in found.items():
+            if name not in ("loss", "validation_accuracy"):
+                self.terms.setdefault(name, []).append(value)
         if best and (not self.best or self.accuracies[-1] > max(self.accuracies[:-1])):
             self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
             self.best_epoch = epoch
@@ -53,6 +57,7 @@ class Training:
             "epoch": self.epoch,
             "losses": self.losses,
             "accuracies": self.accuracies,
+            "terms": self.terms,
             "best_epoch": self.best_epoch,
             "best": self.best,
             "network": self.network.state_dict(),
@@ -71,7 +76,7 @@ class Training:
             if self.schedule is not None:
                 self.schedule.load_state_dict(found["schedule"])
             self.epoch, self.best, self.best_epoch = found["epoch"], found["best"], found["best_epoch"]
-            self.losses, self.accuracies = found["losses"], found["accuracies"]
+            self.losses, self.accuracies, self.terms = found["losses"], found["accuracies"], found["terms"]
         except Exception as error:  # torch names a damaged or foreign file in many ways
             raise ValueError(
                 f"{path}: not a checkpoint of this training ({' '.join(str(error).split())[:200]}); "

@@ -12,9 +12,12 @@ STAGES = {
     "train": "train the network that is explained",
     "extract": "write the maps of every method into HDF5 files",
     "measure": "run the probes of the metrics, then write the report",
+    "samples": "let the network make images of the classes, and keep them as HDF5",
+    "visualize": "draw images, samples, denoised images and maps, and show them in the report",
     "report": "write the report from what is measured so far",
     "all": "train, extract, measure, report",
     "status": "say what is done and what is left",
+    "compare": "write the report of several studies, or folders of runs, side by side",
 }
 
 
@@ -29,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.path.insert(0, str(Path.cwd()))  # so that a method in the user's own folder is importable
     study = None
     try:
+        if options.stage == "compare":
+            pipeline.compare([read(*_study_of(each)) for each in options.studies], options.out)
+            return 0
         study = read(options.study, options.overrides)
         only = options.metrics.replace(",", " ").split() if options.metrics else []
         if options.stage not in ("status", "report") and os.environ.get("OMP_NUM_THREADS") is None:
@@ -63,6 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failures else 0
 
 
+def _study_of(path: Path) -> tuple[Path, list[str]]:
+    """A study's file, or that in the folder of its run, which lies where the folder now is."""
+    return (path / "study.yml", [f"out={path}"]) if path.is_dir() else (path, [])
+
+
 def _options_first(words: Sequence[str]) -> list[str]:
     """The words with options before the study: argparse refuses `STUDY --metrics roar key=value`."""
     rest = list(words)
@@ -90,6 +101,10 @@ def _parser() -> argparse.ArgumentParser:
     stages = parser.add_subparsers(dest="stage", metavar="STAGE", required=True)
     for name, does in STAGES.items():
         each = stages.add_parser(name, help=does, description=does)
+        if name == "compare":
+            each.add_argument("studies", nargs="+", type=Path, metavar="STUDY", help="YAML files, or folders of runs")
+            each.add_argument("--out", type=Path, default=Path("runs/compare"), help="default: runs/compare")
+            continue
         each.add_argument("study", type=Path, metavar="STUDY", help="a YAML file, such as configs/digits.yml")
         each.add_argument(
             "overrides", nargs="*", metavar="key=value", help="set a key of the study: fit.epochs=2, out=runs/other"

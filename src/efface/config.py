@@ -3,179 +3,40 @@
 Every path is imported and every kwarg bound while the file is read, so all that is wrong is said at once.
 """
 
+import copy
 import difflib
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    PrivateAttr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from efface.call import Call, bound
+from efface.entries import (
+    Claim,
+    Fraction,
+    ImputerCall,
+    Judge,
+    MethodEntry,
+    MetricEntry,
+    MetricSettings,
+    Name,
+    Post,
+    Strict,
+    UnitCall,
+    Visualize,
+)
 from efface.fit import Fit
-from efface.methods.contract import check_method
-from efface.metrics import Metric, metric, own_settings
-from efface.tree import InvalidStudyError, load, override, reference_form
-from efface.types import Unit
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
-Post = tuple[Annotated[Call, bound("maps")], ...]
-ImputerCall = Annotated[Call, bound("images", "removed", offered=("mean", "seeds"))]
-
-
-_GROUPS = ("patch", "superpixel")
-
-
-def _unit(value: object) -> object:
-    """`patch` is short for efface.units.patch; what is no unit of ours is a call, checked here to give one message."""
-    if value in get_args(Unit) or not isinstance(value, str | dict | Call):
-        return value
-    call = value if isinstance(value, Call) else Call.model_validate(value)
-    if "." not in call.call:
-        if call.call not in _GROUPS:
-            known = ", ".join((*get_args(Unit), *_GROUPS))
-            raise ValueError(f"'{call.call}' is no unit; there are {known}, or the dotted path of a function of images")
-        call = Call(call=f"efface.units.{call.call}", kwargs=call.kwargs)
-    call.check(("images",))
-    return call
-
-
-UnitCall = Annotated[Unit | Call, BeforeValidator(_unit)]
+from efface.generate import Sampling
+from efface.metrics import metric
+from efface.objective import Regularizer
+from efface.tree import InvalidStudyError, load, override, put, reference_form
 
 
 def _word(value: object) -> object:
     """YAML reads the word true as a truth value."""
     return {True: "true", False: "false"}.get(value, value) if isinstance(value, bool) else value
-
-
-class Strict(BaseModel):
-    """Frozen, and no key that it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class MethodEntry(Strict):
-    """An attribution method, or a second view (`maps:`) of another entry's maps with a `post` of its own.
-
-    method, kwargs: a callable `(model, images, targets, **kwargs) -> maps`.
-    batched: false for `(model, image, label, **kwargs)`, one image at a time.
-    outputs: names of the maps of a method that returns a dict of them.
-    draws: how many times the maps of a method that draws are made, each time from other seeds: what differs between
-        them is the method's own chance. Each costs a whole extraction, and its own trainings where one retrains.
-    """
-
-    name: Name
-    method: str | None = None
-    kwargs: dict[str, Any] = {}
-    batched: bool = True
-    outputs: tuple[Name, ...] = ()
-    draws: PositiveInt = 1
-    maps: str | None = None
-    post: Post | None = None
-    _draw: int = PrivateAttr(default=1)
-
-    @property
-    def draw(self) -> int:
-        """Which draw of its maps this is, from 1."""
-        return self._draw
-
-    def each_draw(self) -> list["MethodEntry"]:
-        """An entry for each draw of the maps: this one, and NAME~2, NAME~3, ..."""
-        found = [self]
-        for number in range(2, self.draws + 1):
-            names = {"name": f"{self.name}~{number}", "outputs": tuple(f"{each}~{number}" for each in self.outputs)}
-            entry = self.model_copy(update=names)
-            entry._draw = number  # noqa: SLF001  of its own class
-            found.append(entry)
-        return found
-
-    @property
-    def call(self) -> Call:
-        """The method with its settings."""
-        assert self.method is not None
-        return Call(call=self.method, kwargs=self.kwargs)
-
-    @property
-    def gives(self) -> tuple[str, ...]:
-        """The names of its maps."""
-        return self.outputs or (self.name,)
-
-    @model_validator(mode="after")
-    def _is_callable(self) -> "MethodEntry":
-        if (self.method is None) == (self.maps is None):
-            raise ValueError("give either 'method' (a dotted path) or 'maps' (the name of another entry)")
-        if self.maps is not None and (self.kwargs or self.outputs or self.draws > 1 or self.post is None):
-            raise ValueError("a view of another entry's maps has 'post' and nothing else")
-        if self.method is not None:
-            check_method(self.call, batched=self.batched)
-        return self
-
-
-class MetricSettings(BaseModel):
-    """What every metric may set for itself (what it leaves out is the study's), and its own settings beside."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-    imputer: ImputerCall | None = None
-    fractions: tuple[Fraction, ...] | None = Field(default=None, min_length=1)
-    unit: UnitCall | None = None
-    post: Post | None = None
-    repeats: PositiveInt | None = None
-
-
-class MetricEntry(Strict):
-    """A metric by its name, or by `metric:`, the dotted path of a Metric, with settings of its own."""
-
-    name: Name
-    metric: str | None = None
-    kwargs: MetricSettings = MetricSettings()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: object) -> object:
-        return {"name": value} if isinstance(value, str) else value
-
-    @cached_property
-    def formula(self) -> Metric:
-        """The metric itself, with its own settings."""
-        return metric(self.metric or self.name, self.kwargs.model_extra)
-
-    @cached_property
-    def paper(self) -> MetricSettings:
-        """What the metric's own paper fixes."""
-        return MetricSettings.model_validate(dict(self.formula.defaults))
-
-    def __getstate__(self) -> dict[Any, Any]:
-        """What another process needs to make the formula anew: its functions do not pickle."""
-        state = super().__getstate__()
-        plain = {name: value for name, value in state["__dict__"].items() if name in type(self).model_fields}
-        return state | {"__dict__": plain}
-
-    @model_validator(mode="after")
-    def _exists(self) -> "MetricEntry":
-        own = own_settings(self.metric or self.name)
-        for unknown in sorted(set(self.kwargs.model_extra or {}) - set(own)):
-            known = [*MetricSettings.model_fields, *own]
-            close = difflib.get_close_matches(unknown, known, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
-            raise ValueError(f"kwargs.{unknown}: unknown key; {hint}")
-        if self.kwargs.fractions is not None and not self.formula.axis:
-            raise ValueError("kwargs.fractions: this metric is one number, it has no points at fractions; drop it")
-        if self.kwargs.repeats is not None and self.formula.over != "repeats":
-            raise ValueError("kwargs.repeats: this metric has a score of each image, no trainings to repeat; drop it")
-        assert self.paper is not None  # raises where the metric, or a setting that it fixes, does not exist
-        return self
 
 
 class Study(Strict):
@@ -186,16 +47,23 @@ class Study(Strict):
     model: Annotated[Call, bound()]
     weights: Path | None = None
     fit: Fit | None = None
+    refit: Fit | None = None
+    judge: Judge | None = None
     explain: Annotated[Literal["predicted", "true"], BeforeValidator(_word)] = "predicted"
     attribution_methods: tuple[MethodEntry, ...] = Field(min_length=1)
     post: Post = ()
     imputer: ImputerCall = Call(call="efface.impute.channel_mean")
     metrics: tuple[MetricEntry, ...] = ()
+    samples: Sampling = Sampling()
+    visualize: Visualize = Visualize()
     unit: UnitCall = "pixel"
     fractions: tuple[Fraction, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
     repeats: PositiveInt = 3
     executor: Annotated[Call, bound("work", "tasks", offered=("progress",))] = Call(call="efface.execute.processes")
     seed: NonNegativeInt = 0
+    seeds: tuple[NonNegativeInt, ...] = ()
+    variants: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
     device: str = "auto"
     rows: PositiveInt = 256
     memory_gb: Annotated[float, Field(ge=0)] = 2.0
@@ -205,6 +73,30 @@ class Study(Strict):
         if problems := _disagreements(self.model_dump()):
             raise ValueError("\n".join(problems))
         return self
+
+    def parts(self) -> dict[str, list["Study"]]:
+        """The studies that this one consists of, by variant, a study for each seed; itself where it has neither.
+
+        Each has a folder of its own below this one's; the judge, which is the same for all variants of a seed, is kept
+        once.
+        """
+        if not self.variants and not self.seeds:
+            return {"": [self]}
+        found: dict[str, list[Study]] = {}
+        for name, changes in (self.variants or {"": {}}).items():
+            for seed in self.seeds or (None,):
+                tree = self.model_dump(mode="json", exclude={"variants", "seeds", "claims"})
+                folder = self.out / name if name else self.out
+                tree["out"] = str(folder / f"seed-{seed}" if seed is not None else folder)
+                if seed is not None:
+                    tree["seed"] = seed
+                if self.judge is not None:  # one for all variants, trained as the study itself says
+                    judge = tree["judge"]
+                    judge["folder"] = judge["folder"] or str(self.out / "models")
+                    if not judge["weights"] and self.fit is not None:
+                        judge["fit"] = judge["fit"] or self.fit.plain().model_dump(mode="json")
+                found.setdefault(name, []).append(_varied(tree, name, changes))
+        return found
 
     def map_names(self) -> list[str]:
         """Every row of the report: maps and views of maps."""
@@ -237,10 +129,28 @@ def check(tree: Any, path: Path) -> Study:
         raise InvalidStudyError(f"{path}: {old}")
     tree = {key: value for key, value in tree.items() if not str(key).startswith("x-")}
     try:
-        return Study.model_validate(tree)
+        study = Study.model_validate(tree)
+        study.parts()
     except ValidationError as error:
         lines = [line for each in error.errors() for line in _explain(each, tree)] + _disagreements(tree)
         raise InvalidStudyError("\n".join(f"{path}: {line}" for line in dict.fromkeys(lines))) from None
+    except InvalidStudyError as error:
+        raise InvalidStudyError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+    return study
+
+
+def _varied(tree: dict[str, Any], name: str, changes: Mapping[str, Any]) -> Study:
+    """The study that a variant's changes make of the tree. InvalidStudyError: all that is wrong with it."""
+    tree, where = copy.deepcopy(tree), Path(f"variants.{name}")
+    for key, value in changes.items():
+        if key.split(".")[0] in ("out", "variants", "seeds", "claims"):
+            raise InvalidStudyError(f"{where}: cannot change '{key}'; each variant has a folder and the seeds of all")
+        put(tree, key, value, where)
+    try:
+        return Study.model_validate(tree)
+    except ValidationError as error:
+        lines = dict.fromkeys(line for each in error.errors() for line in _explain(each, tree))
+        raise InvalidStudyError("\n".join(f"{where}: {line}" for line in lines)) from None
 
 
 def dump(study: Study) -> str:
@@ -292,9 +202,15 @@ def _known(path: list[str]) -> list[str]:
     """The keys that may stand at this place."""
     models: dict[str, type[BaseModel]] = {
         "fit": Fit,
+        "refit": Fit,
+        "regularizers": Regularizer,
+        "judge": Judge,
+        "claims": Claim,
         "attribution_methods": MethodEntry,
         "metrics": MetricEntry,
         "kwargs": MetricSettings,
+        "samples": Sampling,
+        "visualize": Visualize,
     }
     words = [part for part in path if not part.isdigit()]
     if not words:
@@ -316,7 +232,14 @@ def _disagreements(tree: Any) -> list[str]:
             problems.append(
                 f"attribution_methods.{each.get('name')}.maps: no entry '{each['maps']}'; there are {listed}"
             )
-    for each in metrics if not tree.get("fit") else ():
+    problems += _unfounded(tree, rows, metrics)
+    if not tree.get("judge"):
+        borrowed = [each.get("name") for each in methods if each.get("network") == "judge"]
+        problems += [
+            f"attribution_methods.{name}: takes its maps from the judge, but the study has no 'judge'; add it"
+            for name in borrowed
+        ]
+    for each in metrics if not (tree.get("fit") or tree.get("refit")) else ():
         try:
             found = metric(str(each.get("metric") or each.get("name")))
         except ValueError:  # said elsewhere
@@ -327,6 +250,23 @@ def _disagreements(tree: Any) -> list[str]:
                 f"metrics.{name}: retrains the network, but the study has no 'fit'; add it, or drop the metric"
             )
     return problems
+
+
+def _unfounded(tree: Any, rows: list[str], metrics: list[Any]) -> Iterator[str]:
+    """What claims speak of that the study does not have."""
+    known = {
+        "metric": ["accuracy", *(str(each.get("name")) for each in metrics)],
+        "variant": list(tree.get("variants") or {}),
+        "method": rows,
+    }
+    for claim in (each for each in _listed(tree, "claims") if isinstance(each, dict)):
+        sides = [side for side in (claim.get("more"), claim.get("less")) if isinstance(side, dict)]
+        if not sides:
+            yield f"claims.{claim.get('says')}: compares two numbers; give 'more' or 'less' a variant or a method"
+        for kind, name in [("metric", claim.get("metric")), *(pair for side in sides for pair in side.items())]:
+            if name and kind in known and name not in known[kind]:
+                there = ", ".join(known[kind]) or "none"
+                yield f"claims.{claim.get('says')}: there is no {kind} '{name}'; there are {there}"
 
 
 def _listed(tree: Any, key: str) -> list[Any]:

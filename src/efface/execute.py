@@ -71,29 +71,78 @@ def processes(
     """
     tasks = list(tasks)
     cores = len(os.sched_getaffinity(0))
-    workers = min(workers or (min(cores, _ON_ONE_GPU) if torch.cuda.is_available() else cores), len(tasks))
+    most = workers or (min(cores, _ON_ONE_GPU) if torch.cuda.is_available() else cores)
+    workers = min(most, len(tasks))
     if workers <= 1:
         yield from serial(work, tasks, progress=progress, threads=threads)
         return
     _check_pickles(work, tasks)
-    context = multiprocessing.get_context("spawn")
-    ticks = context.SimpleQueue()
-    draining = threading.Thread(target=_drain, args=(ticks, progress or _nowhere), daemon=True)
-    draining.start()
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(ticks, threads))
+    pool = _pool(workers, most, threads)
     waiting: dict[Future[Any], Task] = {}
+    whole = False
     try:
+        pool.progress = progress or _nowhere
         left = iter(tasks)
         for task in left:  # one ahead of each worker: order is kept, and a late stop loses little
-            waiting[pool.submit(_outcome, work, task)] = task
+            waiting[pool.futures.submit(_outcome, work, task)] = task
             if len(waiting) > workers:
                 yield from _collect(waiting)
         while waiting:
             yield from _collect(waiting)
+        pool.catch_up()
+        whole = True
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        ticks.put(None)
-        draining.join(5)
+        pool.progress = _nowhere
+        if not whole:  # stopped or broken: none of its workers goes on with what nobody waits for
+            close_all()
+
+
+class _Pool:
+    """Workers that stay for the next call: each takes seconds to start, to import torch and to read the data."""
+
+    def __init__(self, workers: int, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.workers, self.threads = workers, threads
+        self.progress: Advance = _nowhere
+        self._ticks, self._caught_up = context.SimpleQueue(), threading.Event()
+        self._draining = threading.Thread(target=self._drain, daemon=True)
+        self._draining.start()
+        self.futures = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(self._ticks, threads))
+
+    def catch_up(self) -> None:
+        """Wait until all progress reported so far has been passed on."""
+        self._caught_up.clear()
+        self._ticks.put("mark")
+        self._caught_up.wait(5)
+
+    def close(self) -> None:
+        self.futures.shutdown(wait=True, cancel_futures=True)
+        self._ticks.put(None)
+        self._draining.join(5)
+
+    def _drain(self) -> None:
+        while (amount := self._ticks.get()) is not None:
+            if amount == "mark":
+                self._caught_up.set()
+            else:
+                self.progress(amount)
+
+
+_POOLS: list[_Pool] = []  # one at the most
+
+
+def _pool(needed: int, most: int, threads: int) -> _Pool:
+    """The workers of an earlier call, if they are enough and not too many; else new ones."""
+    if not (_POOLS and needed <= _POOLS[0].workers <= most and _POOLS[0].threads == threads):
+        close_all()
+        _POOLS.append(_Pool(needed, threads))
+    return _POOLS[0]
+
+
+def close_all() -> None:
+    """Let the workers go that wait for more."""
+    while _POOLS:
+        _POOLS.pop().close()
 
 
 def _check_pickles(work: Callable[[Task], Any], tasks: list[Task]) -> None:
@@ -156,8 +205,3 @@ def _die_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _drain(ticks: Any, progress: Advance) -> None:
-    while (amount := ticks.get()) is not None:
-        progress(amount)

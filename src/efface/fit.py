@@ -6,14 +6,14 @@ and goes on from its last checkpoint ends at the same weights as one that ran th
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from pydantic import AfterValidator, BaseModel, ConfigDict, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from efface import draws
@@ -22,7 +22,8 @@ from efface.checkpoint import Training
 from efface.feed import Feed
 from efface.masking import to_float
 from efface.methods.passes import at_once
-from efface.types import Images, StoredImages, Targets
+from efface.objective import Means, Regularizer, attacked, regularized
+from efface.types import Images, Seeds, StoredImages, Targets
 
 Precision = Literal["fp32", "bf16"]
 Log = Callable[[str, float, int], None]
@@ -49,6 +50,8 @@ class Fit(BaseModel):
     precision: fp32, or bf16 for autocast. channels_last: the faster layout for convolutions on most devices.
     keep: weights of the last epoch, or of the epoch that was best on the validation rows.
     tensorboard: write scalars to the run's tensorboard folder.
+    regularizers: terms added to the loss; they need fp32.
+    attack: `(network, images, targets, **kwargs) -> images`: each step sees these images alone, not the given ones.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,11 +67,29 @@ class Fit(BaseModel):
     channels_last: bool = False
     keep: Literal["last", "best"] = "last"
     tensorboard: bool = False
+    regularizers: tuple[Regularizer, ...] = ()
+    attack: Annotated[Call, bound("network", "images", "targets", offered=("seeds",))] | None = None
+
+    def plain(self) -> "Fit":
+        """The same training without regularisers and attack."""
+        return self.model_copy(update={"regularizers": (), "attack": None})
 
     def identity(self) -> dict[str, Any]:
         """What the weights depend on: the settings, with the source behind each path."""
-        calls = {name: call.identity() for name in ("optimizer", "schedule", "loss") if (call := getattr(self, name))}
-        return self.model_dump(exclude={"tensorboard"}) | calls
+        names = ("optimizer", "schedule", "loss", "attack")
+        calls: dict[str, Any] = {name: call.identity() for name in names if (call := getattr(self, name))}
+        if self.regularizers:
+            calls["regularizers"] = [each.identity() for each in self.regularizers]
+        return self.model_dump(exclude={"tensorboard", "regularizers", "attack"}) | calls
+
+    @model_validator(mode="after")
+    def _in_fp32(self) -> "Fit":
+        if self.regularizers and self.precision != "fp32":
+            raise ValueError(
+                f"precision is '{self.precision}', but regularizers differentiate twice, or divide a small difference "
+                "of logits by a smaller number, which only fp32 survives; set precision to fp32, or drop them"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -81,12 +102,17 @@ class Rows:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained network (in eval mode), its mean loss of each epoch, its validation accuracies, the epoch kept."""
+    """A trained network (in eval mode), its mean loss of each epoch, its validation accuracies, the epoch kept.
+
+    terms: means of each epoch, where the loss has regularisers (`classification`, the loss without them, and each by
+    its name, without its weight) or the images were attacked (`attacked_accuracy`).
+    """
 
     network: nn.Module
     losses: tuple[float, ...]
     validation: tuple[float, ...]
     epoch: int
+    terms: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def fit(
@@ -107,7 +133,7 @@ def fit(
 
     targets: classes by row number of the feed.
     checkpoint: a file written after each epoch and gone on from; `fingerprint` must agree or it is ignored.
-    log: called for the loss and the validation accuracy. advance: called with 1 after each epoch.
+    log: called for the loss, its terms and the validation accuracy. advance: called with 1 after each epoch.
     ValueError: keep is 'best' without validation rows, a loss that is no number, a network with too few classes.
     """
     if settings.keep == "best" and (rows.validation is None or not len(rows.validation)):
@@ -130,10 +156,9 @@ def fit(
         targets = targets.to(device)
         for epoch in range(state.epoch, settings.epochs):
             each_step = schedule if settings.schedule_each == "step" else None
-            loss = _epoch(network, feed, rows.training, targets, settings, optimizer, each_step, loss_of, seed, epoch)
+            found = _epoch(network, feed, rows.training, targets, settings, optimizer, each_step, loss_of, seed, epoch)
             if schedule is not None and settings.schedule_each == "epoch":
                 schedule.step()
-            found = {"loss": loss}
             if rows.validation is not None and len(rows.validation):
                 found["validation_accuracy"] = _accuracy(network, feed, rows.validation, targets, settings, epoch)
             for name, value in found.items():
@@ -143,7 +168,8 @@ def fit(
             advance(1)
         state.restore(settings.keep)
     kept = state.best_epoch if state.best else settings.epochs - 1
-    return Fitted(network.eval(), tuple(state.losses), tuple(state.accuracies), kept)
+    curves = {name: tuple(values) for name, values in state.terms.items()}
+    return Fitted(network.eval(), tuple(state.losses), tuple(state.accuracies), kept, curves)
 
 
 def predict(network: nn.Module, batches: Iterable[Tensor], *, precision: Precision = "fp32") -> Float[Tensor, "n k"]:
@@ -187,7 +213,7 @@ def _epoch(
     loss_of: Callable[[Tensor, Tensor], Tensor],
     seed: int,
     epoch: int,
-) -> float:
+) -> dict[str, float]:
     generator = torch.Generator().manual_seed(draws.seed_of(f"epoch {seed} {epoch}"))
     torch.manual_seed(draws.seed_of(f"dropout {seed} {epoch}"))
     order = rows[torch.randperm(len(rows), generator=generator)]
@@ -197,22 +223,23 @@ def _epoch(
     # One transfer an epoch: a small network's step is as short as a handful of copies to the device.
     shifts, flips = shifts.to(targets.device), flips.to(targets.device)
     expected = targets.index_select(0, order.to(targets.device))
+    seeds = draws.seeds_of(f"terms {seed} {epoch}", order)
     network.train()
-    total, at = torch.zeros((), device=targets.device), 0
+    means, at = Means(), 0
     augments, classes = settings.crop > 0 or settings.flip, int(targets.max()) + 1
     for padded in feed(order, settings.batch_size, epoch):
         part = slice(at, at + len(padded))
         shift, flip = (shifts[part], flips[part]) if augments else (None, None)
         images = to_float(crop(padded, shift, flip, settings.crop))
-        loss = _step(network, images, expected[part], classes, settings, optimizer, loss_of)
+        found = _step(network, images, expected[part], classes, settings, optimizer, loss_of, seeds[part])
         if each_step is not None:
             each_step.step()
-        total += loss * len(padded)
+        means.add(found, len(padded))
         at += len(padded)
-    mean = float(total) / at
-    if not math.isfinite(mean):
-        raise ValueError(f"the loss is {mean} in epoch {epoch + 1}; lower the learning rate in fit.optimizer")
-    return mean
+    curves = means.found()
+    if not math.isfinite(curves["loss"]):
+        raise ValueError(f"the loss is {curves['loss']} in epoch {epoch + 1}; lower the learning rate in fit.optimizer")
+    return curves
 
 
 def _trained_on(order: Tensor, settings: Fit) -> Tensor:
@@ -228,10 +255,16 @@ def _step(
     settings: Fit,
     optimizer: torch.optim.Optimizer,
     loss_of: Callable[[Tensor, Tensor], Tensor],
-) -> Tensor:
+    seeds: Seeds,
+) -> dict[str, Tensor]:
+    """The loss before the step, and what else has a curve."""
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        if settings.attack is not None:
+            images = attacked(settings.attack, network, images, expected, seeds)
+        if settings.regularizers:
+            images = images.detach().requires_grad_()
         outputs = network(images)
         if outputs.shape[1] < classes:
             raise ValueError(
@@ -239,10 +272,16 @@ def _step(
                 f"set model.kwargs.num_classes={classes}"
             )
         loss = loss_of(outputs, expected)
+    found: dict[str, Tensor] = {}
+    if settings.attack is not None:
+        found["attacked_accuracy"] = (outputs.argmax(1) == expected).float().mean()
+    if settings.regularizers:
+        loss, terms = regularized(loss, settings.regularizers, network, images, expected, outputs, seeds)
+        found |= terms
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
-    return loss.detach()
+    return {"loss": loss.detach()} | found
 
 
 def _accuracy(network: nn.Module, feed: Feed, rows: Tensor, targets: Tensor, settings: Fit, epoch: int) -> float:

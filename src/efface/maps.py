@@ -1,9 +1,9 @@
 """MapStore: the maps of one method on one split, in one HDF5 file that survives kill -9.
 
 The file holds `maps` (float32, contiguous, so it is memory-mapped; or `seeds`, int64, of a ranking that is drawn anew
-each epoch), `targets` (the class each map explains), `crc` (a checksum of each map and its target) and `done` (a flag
-a row). Its attribute `provenance` says what it was made from; a file made from something else is never read as if it
-were this one.
+each epoch; or `images`, float32, that a network made), `targets` (the class each explains, or is to show), `crc` (a
+checksum of each row and its target) and `done` (a flag a row). Its attribute `provenance` says what it was made from;
+a file made from something else is never read as if it were this one.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import h5py
 import numpy as np
@@ -25,7 +25,7 @@ from efface.rows import SAMPLED_ROWS, Rows, create_file, open_file, write
 from efface.types import Maps, Targets
 
 FORMAT = 1
-Kind = Literal["maps", "seeds"]
+Kind = Literal["maps", "seeds", "images"]
 
 
 class MapStore:
@@ -51,7 +51,7 @@ class MapStore:
                 raise ValueError(
                     f"{self.path}: holds {held} maps, expected {rows}; delete it and run the extract stage"
                 )
-            self.kind: Kind = "seeds" if "seeds" in file else "maps"
+            self.kind: Kind = next((kind for kind in get_args(Kind) if kind in file), "maps")
             self.targets = torch.from_numpy(file["targets"][:])
         self._rows = Rows(self.path, self.kind)
         if self._rows.shape[0] != rows:
@@ -90,14 +90,17 @@ class MapStore:
 class MapWriter:
     """Writes rows into `<file>.partial`, each flagged once it is there; `close` renames the file once it is whole."""
 
-    def __init__(self, path: Path, provenance: Mapping[str, Any], targets: Targets, sample: Tensor) -> None:
+    def __init__(
+        self, path: Path, provenance: Mapping[str, Any], targets: Targets, sample: Tensor, kind: Kind | None = None
+    ) -> None:
         """Open what an earlier writer left, or start.
 
         targets: the class that each row explains; of a row that is still to be written it may change until then.
-        sample: one row of what is to come, for its shape and kind.
+        sample: one row of what is to come, for its shape.
+        kind: "maps", or "seeds" where the sample holds whole numbers, unless given.
         """
         self.path, self.partial = path, partial(path)
-        kind: Kind = "maps" if sample.is_floating_point() else "seeds"
+        kind = kind or ("maps" if sample.is_floating_point() else "seeds")
         shape = (len(targets), *sample.shape)
         with _writing(self.partial):
             if not self._is_resumable(provenance, kind, shape):
@@ -145,7 +148,7 @@ class MapWriter:
     def _start(self, provenance: Mapping[str, Any], kind: Kind, shape: tuple[int, ...]) -> None:
         n = shape[0]
         arrays = {
-            kind: (shape, np.float32 if kind == "maps" else np.int64),
+            kind: (shape, np.int64 if kind == "seeds" else np.float32),
             "targets": ((n,), np.int64),
             "crc": ((n,), np.uint32),
             "done": ((n,), np.uint8),

@@ -36,6 +36,15 @@ def override(tree: Any, text: str, path: Path) -> None:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise InvalidStudyError(f"'{text}': an override is key=value, such as fit.epochs=2 or repeats=1")
+    try:
+        parsed = yaml.load(value, Loader=_Loader)  # noqa: S506
+    except yaml.YAMLError:
+        raise InvalidStudyError(f"override {text}: '{value}' is no YAML value; quote it") from None
+    put(tree, key, parsed, path)
+
+
+def put(tree: Any, key: str, value: Any, path: Path) -> None:
+    """Set a key such as fit.optimizer.kwargs.lr, entries of a list by name or number. path: where this is asked."""
     top, (*parents, last) = tree, key.split(".")
     for part, following in zip(parents, [*parents, last][1:], strict=True):
         at = _place(tree, part)
@@ -46,17 +55,13 @@ def override(tree: Any, text: str, path: Path) -> None:
         if isinstance(tree[at], str) and following == "kwargs":  # a short form, about to get kwargs
             tree[at] = {"name" if tree is top.get("metrics") else "call": tree[at]}
         tree = tree[at]
-    try:
-        parsed = yaml.load(value, Loader=_Loader)  # noqa: S506
-    except yaml.YAMLError:
-        raise InvalidStudyError(f"override {text}: '{value}' is no YAML value; quote it") from None
     if isinstance(tree, list):
         at = _place(tree, last)
         if at is None:
             raise InvalidStudyError(f"{path}: override {key}: there is no '{last}' in the list")
-        tree[at] = parsed
+        tree[at] = value
     elif isinstance(tree, dict):
-        tree[last] = parsed
+        tree[last] = value
     else:
         raise InvalidStudyError(f"{path}: override {key}: '{'.'.join(parents)}' is no section, it holds {tree!r}")
 

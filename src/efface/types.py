@@ -12,6 +12,8 @@ Images = Float[Tensor, "n c h w"]
 """Images in [0, 1]; normalisation is the network's first layer."""
 StoredImages = UInt8[Tensor, "n c h w"]
 """Images as they are kept: 8 bits a channel."""
+VECTOR_ZERO, VECTOR_ONE = 128, 127
+"""A vector in [-1, 1] is kept as `VECTOR_ZERO + VECTOR_ONE * x`: -1, 0 and 1 are levels of 8 bits, exactly."""
 Targets = Int[Tensor, " n"]
 Explained = Int[Tensor, " n"] | Float[Tensor, "n k"]
 """What a gradient method explains: a class for each image, or a weight for each class, whose weighted sum is meant."""

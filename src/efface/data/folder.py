@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -64,11 +64,49 @@ def image_folder(
     validation: the share of the training images set apart, stratified, in [0, 1).
     seed: draws both choices and the validation images.
     """
+    return grouped_folder(
+        root=root,
+        groups=lambda _folder, names: {name: [name] for name in names},
+        size=size,
+        resize=resize,
+        train=train,
+        test=test,
+        pack=pack,
+        limit=limit,
+        test_limit=test_limit,
+        validation=validation,
+        seed=seed,
+    )
+
+
+Groups = Callable[[Path, list[str]], Mapping[str, Sequence[str]]]
+"""A split's folder and the names of its class folders, sorted -> classes in their order, each with its folders."""
+
+
+def grouped_folder(
+    *,
+    root: str,
+    groups: Groups,
+    size: int,
+    resize: int | None,
+    train: str | None,
+    test: str | None,
+    pack: str | None,
+    limit: int | None,
+    test_limit: int | None,
+    validation: float,
+    seed: int,
+    title: str = "",
+) -> dict[str, Split]:
+    """As `image_folder`, of classes that are each made of some of the tree's folders; the others are not looked at.
+
+    title: begins the names of the packed files, so that another choice from the same tree has its own.
+    """
     if resize is not None and resize < size:
         raise ValueError(f"resize: {resize}, expected at least size, {size}, or null for images as they are; change it")
     place = Path(root).expanduser().absolute()
     named = _names(place, train, test)
-    listings = {split: _list(place / name) for split, name in named.items()}
+    listings = {split: _list(place / name, groups) for split, name in named.items()}
     _agree(listings)
     made = {}
     for split, every in listings.items():
@@ -82,7 +120,9 @@ def image_folder(
         held_out = stratified(listing.targets, validation, seed) if split == "train" else None
         store = Path(pack).expanduser() if pack else place.with_name(place.name + ".packed")
         part = "all" if len(chosen) == len(every.files) else f"{len(chosen)}-seed{seed}"
-        images = _rows(store / f"{every.folder.name}-{resize or 'as-is'}-{size}-{part}.h5", listing, size, resize)
+        images = _rows(
+            store / f"{title}{every.folder.name}-{resize or 'as-is'}-{size}-{part}.h5", listing, size, resize
+        )
         made[split] = Split(images, listing.targets, listing.classes, validation=held_out)
     return made
 
@@ -108,20 +148,23 @@ def _names(root: Path, train: str | None, test: str | None) -> dict[str, str]:
     return {"test": test} if train is None else {"train": train, "test": test}
 
 
-def _list(folder: Path) -> _Listing:
+def _list(folder: Path, groups: Groups) -> _Listing:
     try:
-        classes, numbers = find_classes(str(folder))
+        names, _ = find_classes(str(folder))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{folder}: holds no folders, expected one for each class, with its images") from error
-    found = make_dataset(str(folder), numbers, IMG_EXTENSIONS, allow_empty=True)
-    targets = torch.tensor([target for _, target in found], dtype=torch.int64)
-    empty = [classes[i] for i in (targets.bincount(minlength=len(classes)) == 0).nonzero().flatten()]
+    chosen = groups(folder, names)
+    folders = [name for each in chosen.values() for name in each]
+    found = make_dataset(str(folder), {name: i for i, name in enumerate(folders)}, IMG_EXTENSIONS, allow_empty=True)
+    places = torch.tensor([place for _, place in found], dtype=torch.int64)
+    empty = [folders[i] for i in (places.bincount(minlength=len(folders)) == 0).nonzero().flatten()]
     if empty:
         raise ValueError(
-            f"{folder}: {len(empty)} of {len(classes)} class folders hold no image ({', '.join(empty[:5])}), "
+            f"{folder}: {len(empty)} of {len(folders)} class folders hold no image ({', '.join(empty[:5])}), "
             f"expected files named {', '.join(IMG_EXTENSIONS)}; remove or fill them"
         )
-    return _Listing(folder, tuple(file for file, _ in found), targets, tuple(classes))
+    targets = torch.tensor([number for number, each in enumerate(chosen.values()) for _ in each])[places]
+    return _Listing(folder, tuple(file for file, _ in found), targets, tuple(chosen))
 
 
 def _agree(listings: dict[str, _Listing]) -> None:

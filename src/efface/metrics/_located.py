@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from efface.call import Call
@@ -47,13 +47,22 @@ def relevance_rank(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -
 
     Pixels that tie for the last places count by the share of them on the object, which is the mean over all orders.
     """
-    values, inside = maps.flatten(1), masks.flatten(1)
-    size = inside.sum(1)
+    size = masks.flatten(1).sum(1)
+    return torch.where(size > 0, share_of_top(maps, masks, size), torch.nan).float()
+
+
+def share_of_top(
+    maps: Float[Tensor, "n *units"], inside: Bool[Tensor, "n *units"], size: Int[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """Of the `size` units of the largest values, the share that lies inside. float64.
+
+    Units that tie for the last places count by the share of them inside, which is the mean over all orders.
+    """
+    values, within = maps.flatten(1), inside.flatten(1)
     least = values.sort(dim=1, descending=True).values.gather(1, (size - 1).clamp(min=0)[:, None])
     above, tied = values > least, values == least
     left = (size - above.sum(1)).double()  # places that those of the last value share
-    found = (above & inside).sum(1) + left * (tied & inside).sum(1) / tied.sum(1)
-    return torch.where(size > 0, found / size, torch.nan).float()
+    return ((above & within).sum(1) + left * (tied & within).sum(1) / tied.sum(1)) / size
 
 
 @dataclass(frozen=True)

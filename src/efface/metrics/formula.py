@@ -78,6 +78,8 @@ class Metric:
     of the study do not count and `at` gives the points.
     at: the points for images of c h w, ascending; or those of the study.
     summary: what stands for a curve in the tables: the area under it by the trapezoid rule, or the mean of its points.
+    of: whether it is measured for the maps of each method, or once for the network: then no probe needs a map, and the
+        report has it under "The network".
     needs_fit: whether it trains with the study's `fit` although its samples are images; `repeats` always do.
     """
 
@@ -92,6 +94,7 @@ class Metric:
     at: Callable[[tuple[int, int, int]], tuple[float, ...]] | None = None
     summary: Literal["area", "mean"] = "area"
     needs_fit: bool = False
+    of: Literal["maps", "network"] = "maps"
 
 
 def metric(name: str, settings: Mapping[str, Any] | None = None) -> Metric:

@@ -1,8 +1,8 @@
-"""Residual networks for small images: three stages, any size from 8x8 upwards.
+"""Residual networks for small images: three stages or as many as asked for, any size from 8x8 upwards.
 
 Names are those of the published state dicts (`conv1`, `layer1.0.conv1`, ..., `linear`). Every ReLU is a module used
 once and never in place, and the addition makes a new tensor, so that hooks see what they should: `layer3.0.relu1` is
-inside the block, `layer3.0.relu` is its output.
+inside the block, `layer3.0.relu` is its output. These names stay where another non-linearity takes the ReLU's place.
 
 All take these settings:
 
@@ -12,7 +12,7 @@ mean, std: one number a channel, for images in [0, 1]; the first layer normalise
 weights: a state-dict file to start from; fresh weights without.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,8 @@ _WIDE = (64, 128, 256)
 
 Numbers = Sequence[float] | None
 File = str | Path | None
+Activation = Callable[[], nn.Module]
+Shortcut = Literal["projection", "padding"]
 
 
 def resnet8_wide(
@@ -39,7 +41,7 @@ def resnet8_wide(
     """
     normalise = normalisation(mean, std, in_channels)
     network = ResNet(_WIDE, 1, "projection", num_classes=num_classes, in_channels=in_channels, normalise=normalise)
-    return _start(network, weights)
+    return started(network, weights)
 
 
 def resnet8(
@@ -78,54 +80,99 @@ def resnet56(
 
 
 class ResNet(nn.Module):
-    """Normalise, 3x3 stem, three stages (the second and third halve the size), global average pooling, linear.
+    """Normalise, 3x3 stem, stages of blocks (all but the first halve the size), global average pooling, linear.
 
-    widths: channels of each stage. blocks: in each stage. shortcut: what widens the way past a block.
+    widths: channels of each stage. blocks: in each stage, or in all. shortcut: what widens the way past a block.
+    strides: of each stage's first block, where the size is not to be halved. block: `BasicBlock` or `Bottleneck`.
+    activation: makes the non-linearity of the stem and of the sums; inner: that inside the blocks, where it is another.
     """
 
     def __init__(
         self,
         widths: Sequence[int],
-        blocks: int,
-        shortcut: Literal["projection", "padding"],
+        blocks: int | Sequence[int],
+        shortcut: Shortcut,
         *,
         num_classes: int,
         in_channels: int,
         normalise: nn.Module,
+        strides: Sequence[int] | None = None,
+        block: "type[BasicBlock | Bottleneck] | None" = None,
+        activation: Activation = nn.ReLU,
+        inner: Activation | None = None,
     ) -> None:
         super().__init__()
+        kind = block or BasicBlock
+        counts = [blocks] * len(widths) if isinstance(blocks, int) else list(blocks)
+        steps = [1] + [2] * (len(widths) - 1) if strides is None else list(strides)
         self.normalise = normalise
         self.conv1 = _conv3x3(in_channels, widths[0])
         self.bn1 = nn.BatchNorm2d(widths[0])
-        self.relu = nn.ReLU()
-        self.layer1 = _stage(widths[0], widths[0], blocks, shortcut, stride=1)
-        self.layer2 = _stage(widths[0], widths[1], blocks, shortcut, stride=2)
-        self.layer3 = _stage(widths[1], widths[2], blocks, shortcut, stride=2)
+        self.relu = activation()
+        self.stages = tuple(f"layer{number}" for number in range(1, len(widths) + 1))
+        inputs = widths[0]
+        for name, width, count, stride in zip(self.stages, widths, counts, steps, strict=True):
+            made = []
+            for each in [stride] + [1] * (count - 1):
+                past = _past(inputs, width * kind.expansion, each, shortcut)
+                made.append(kind(inputs, width, each, past, activation, inner or activation))
+                inputs = width * kind.expansion
+            self.add_module(name, nn.Sequential(*made))
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.linear = nn.Linear(widths[2], num_classes)
+        self.linear = nn.Linear(inputs, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(self.normalise(images))))
-        x = self.layer3(self.layer2(self.layer1(x)))
+        for name in self.stages:
+            x = self.get_submodule(name)(x)
         return self.linear(torch.flatten(self.pool(x), 1))
 
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a way past them."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, shortcut: nn.Module) -> None:
+    expansion = 1
+
+    def __init__(
+        self, inputs: int, width: int, stride: int, shortcut: nn.Module, activation: Activation, inner: Activation
+    ) -> None:
         super().__init__()
-        self.conv1 = _conv3x3(inputs, outputs, stride)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.relu1 = nn.ReLU()
-        self.conv2 = _conv3x3(outputs, outputs)
-        self.bn2 = nn.BatchNorm2d(outputs)
+        self.conv1 = _conv3x3(inputs, width, stride)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu1 = inner()
+        self.conv2 = _conv3x3(width, width)
+        self.bn2 = nn.BatchNorm2d(width)
         self.shortcut = shortcut
-        self.relu = nn.ReLU()
+        self.relu = activation()
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.relu1(self.bn1(self.conv1(x)))
-        return self.relu(self.bn2(self.conv2(inner)) + self.shortcut(x))
+        inside = self.relu1(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(inside)) + self.shortcut(x))
+
+
+class Bottleneck(nn.Module):
+    """A 3x3 convolution, which strides, between two of 1x1, of which the last has four times its width; a way past."""
+
+    expansion = 4
+
+    def __init__(
+        self, inputs: int, width: int, stride: int, shortcut: nn.Module, activation: Activation, inner: Activation
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu1 = inner()
+        self.conv2 = _conv3x3(width, width, stride)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu2 = inner()
+        self.conv3 = nn.Conv2d(width, self.expansion * width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(self.expansion * width)
+        self.shortcut = shortcut
+        self.relu = activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        inside = self.relu2(self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x))))))
+        return self.relu(self.bn3(self.conv3(inside)) + self.shortcut(x))
 
 
 class Padding(nn.Module):
@@ -149,24 +196,22 @@ def _thin(blocks: int, num_classes: int, in_channels: int, *, mean: Numbers, std
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")  # He et al. 2015: deep ones train only so
-    return _start(network, weights)
+    return started(network, weights)
 
 
-def _start(network: nn.Module, weights: File) -> nn.Module:
+def started(network: nn.Module, weights: File) -> nn.Module:
+    """The network, with the weights of a state-dict file where one is given."""
     if weights is not None:
         load_weights(network, read_weights(weights), weights)
     return network
 
 
-def _stage(inputs: int, outputs: int, blocks: int, shortcut: str, *, stride: int) -> nn.Sequential:
+def _past(inputs: int, outputs: int, stride: int, shortcut: Shortcut) -> nn.Module:
     if stride == 1 and inputs == outputs:
-        first: nn.Module = nn.Identity()
-    elif shortcut == "projection":
-        first = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-    else:
-        first = Padding(inputs, outputs)
-    rest = [BasicBlock(outputs, outputs, 1, nn.Identity()) for _ in range(blocks - 1)]
-    return nn.Sequential(BasicBlock(inputs, outputs, stride, first), *rest)
+        return nn.Identity()
+    if shortcut == "projection":
+        return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+    return Padding(inputs, outputs)
 
 
 def _conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:

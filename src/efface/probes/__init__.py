@@ -5,6 +5,7 @@ Any frozen dataclass that is callable with the case and has these is a probe; th
 needs_map: it reads the maps of a view; without, all views share its score.
 needs_network: it scores the given network; without, it trains with the study's `fit`, on the maps of both splits.
 needs_method: (may be left out) it asks the method again, through `case.explain`.
+sampling: (may be left out) settings of samples that it reads, from `case.samples`.
 needs_fit: (may be left out) it trains with the study's `fit`, too; its metric says so with `needs_fit`.
 needs_masks: (may be left out) it reads the true objects' masks, which not all data have.
 explains: (may be left out) the class asked about where it is not the study's `explain`: "true", or "none".
@@ -13,7 +14,7 @@ costs(case_rows, fit): its work in forward rows; `case.advance` reports as many 
 identity(): what its number depends on, as plain values.
 """
 
-from efface.probes.case import Case, Explain, block_of, image_mean
+from efface.probes.case import Case, Explain, Samples, block_of, image_mean
 from efface.probes.degenerate import Degeneracy
 from efface.probes.erase import Erasure, erased, erased_feed, fill_of, ranks_of
 from efface.probes.score import Perturb, Retrain
@@ -25,6 +26,7 @@ __all__ = [
     "Explain",
     "Perturb",
     "Retrain",
+    "Samples",
     "block_of",
     "erased",
     "erased_feed",

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from efface.fit import Fit, Log
 from efface.maps import MapStore
 from efface.rows import take
-from efface.types import Maps, Split, Targets
+from efface.types import Images, Maps, Split, Targets
 
 _TOGETHER = 1 << 22  # numbers ranked or erased at once, of 4 to 8 bytes each: 1,024 images of 32 x 32, 27 of 224 x 224
 
@@ -25,6 +25,13 @@ masks: (may be left out) true objects of the images, where they are not those of
 """
 
 
+class Samples(NamedTuple):
+    """Images in [0, 1] that the network made, and the class that each was aimed at; on the CPU."""
+
+    images: Images
+    targets: Targets
+
+
 @dataclass(frozen=True)
 class Case:
     """All that a probe may need. `network` is the given one; `build` makes a fresh one.
@@ -33,8 +40,11 @@ class Case:
     mean: channel means of the training images. rows: images in one forward pass. checkpoint: where a training may
     keep its state. log: where it may write its scalars. cache: ranks of the last map.
     explain: the method, for a probe that asks it again.
+    samples: (an efface.generate.Sampling) -> images that the network made of the classes of the test rows, in their
+        order, and over again.
     once: (name, what it depends on, make) -> the tensors that `make` gives, made once in a run and kept: a network that
         several probes share.
+    judge: gives the study's second network, on the device, in eval mode; None where it has none.
     """
 
     build: Callable[[], nn.Module]
@@ -52,7 +62,9 @@ class Case:
     log: Log | None = None
     cache: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
     explain: Explain | None = None
+    samples: Callable[[Any], Samples] | None = None
     once: Callable[[str, Any, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = lambda _name, _what, make: make()
+    judge: Callable[[], nn.Module] | None = None
 
 
 def image_mean(split: Split) -> Tensor:

@@ -48,23 +48,26 @@ def tiles(gallery: Gallery) -> tuple[list[str], dict[str, list[Tile]]]:
     """The images, and per method a tile for each of them."""
     nothing = [None] * len(gallery.images)
     maps = {name: [_uri(paint(one)) for one in np.asarray(batch)] for name, batch in gallery.maps.items()}
-    masked = {name: [_uri(_rgb(one)) for one in np.asarray(batch)] for name, batch in gallery.masked.items()}
+    masked = {name: [_uri(rgb(one)) for one in np.asarray(batch)] for name, batch in gallery.masked.items()}
     pairs = {
         name: [Tile(*pair) for pair in zip(maps.get(name, nothing), masked.get(name, nothing), strict=True)]
         for name in dict.fromkeys((*maps, *masked))
     }
-    return [_uri(_rgb(image)) for image in np.asarray(gallery.images)], pairs
+    return [_uri(rgb(image)) for image in np.asarray(gallery.images)], pairs
 
 
-def paint(relevance: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+def paint(
+    relevance: Float[np.ndarray, "h w"], *, percentile: float = 99.0, signed: bool | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
     """A map in colours: white is 0, red for, blue against the class; without negative values, black (0) to yellow.
 
-    The 99th percentile of the magnitude is the end of the scale; one that is 0 leaves the next larger values.
+    percentile: of the magnitude, the end of the scale; one that is 0 leaves the next larger values.
+    signed: True for the first colours, False for the second, whatever the values are.
     """
     relevance = np.nan_to_num(relevance.astype(np.float64), posinf=0.0, neginf=0.0)
     magnitude = np.abs(relevance)
-    scale = np.percentile(magnitude, 99) or magnitude.max() or 1.0
-    signed = bool((relevance < 0).any())
+    scale = np.percentile(magnitude, percentile) or magnitude.max() or 1.0
+    signed = bool((relevance < 0).any()) if signed is None else signed
     place = np.clip(relevance / scale, -1, 1)
     anchors = np.array(DIVERGING if signed else SEQUENTIAL, dtype=np.float64)
     position = (place + 1) / 2 if signed else place
@@ -73,9 +76,15 @@ def paint(relevance: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def _rgb(image: UInt8[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "h w 3"]:
+def rgb(image: UInt8[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """An image as colours; the first three channels, or the first as grey."""
     channels = image[:3] if len(image) >= 3 else np.repeat(image[:1], 3, axis=0)
     return np.ascontiguousarray(channels.transpose(1, 2, 0))
+
+
+def uri(png: bytes) -> str:
+    """A PNG file's bytes as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _uri(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
@@ -84,4 +93,4 @@ def _uri(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
         picture.thumbnail((EDGE, EDGE), Image.Resampling.BOX)
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return uri(buffer.getvalue())

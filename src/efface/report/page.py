@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from efface.report import between, cautions, figure, words
-from efface.report.gallery import Gallery, tiles
+from efface.report.gallery import Gallery, tiles, uri
 from efface.report.table import CONTROLS, HOW, Panel, Row, panels, summary
 from efface.stats import Curve
 
@@ -26,6 +26,7 @@ MARKS = {
 MANY = 6
 """Metrics beyond which the page gets an index, and its first table marks instead of words."""
 HEADINGS = {
+    "network": "The network",
     "retraining": "Retraining: a new network on what is left",
     "erasure": "Erasure: the given network on what is left",
     "faithfulness": "Faithfulness: do the values foretell the network's answer",
@@ -61,6 +62,8 @@ class Facts:
     how: by metric, what its numbers depend on: `unit`, `explain`, `imputer`, `ties`, `count`.
     degenerate: by method, mean shares of maps that no score should judge, see `cautions`; empty if nobody looked.
     costs: by metric, extraction of maps apart.
+    claims: what the study claims, each with `says`, `source`, `published`, `told` and `verdict`.
+    picture: what stage visualize drew, as a PNG file's bytes.
     """
 
     study: str
@@ -75,19 +78,24 @@ class Facts:
     how: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     degenerate: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     costs: Mapping[str, Cost] = field(default_factory=dict)
+    claims: Sequence[Any] = ()
+    picture: bytes | None = field(default=None, repr=False)
 
 
-def write(folder: Path, curves: Sequence[Curve], gallery: Gallery | None, facts: Facts) -> Path:
+def write(folder: Path, curves: Sequence[Curve], gallery: Gallery | None, facts: Facts, *, reference: str = "") -> Path:
     """Path of the `report.html` written to the folder, beside the tables and figures that it shows.
 
     `summary.csv` has every number, `comparisons.csv` every two methods by the first score of each metric,
     `agreement.csv` every two metrics; `curves.svg` and `curves.pdf` the first score of each metric.
+    reference: the network that the others are compared with, on a page where the curves of a metric are of networks and
+        not of methods.
     Each file takes its name when it is whole, so a reader, or a killed run, never leaves half of one.
     """
-    found = panels(curves)
+    found = panels(curves, reference)
     metrics = dict.fromkeys(panel.metric for panel in found)
     firsts = [next(panel for panel in found if panel.metric == metric) for metric in metrics]
-    pairs, agreements = [between.pairs(panel) for panel in firsts], between.agreements(firsts)
+    judged = [panel for panel in firsts if reference or panel.family != "network"]
+    pairs, agreements = [between.pairs(panel) for panel in judged], between.agreements([] if reference else judged)
     looks = figure.styles(row.method for panel in found for row in panel.rows)
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (
@@ -98,17 +106,20 @@ def write(folder: Path, curves: Sequence[Curve], gallery: Gallery | None, facts:
         _replace(folder / f"{name}.csv", frame.to_csv(index=False).encode())
     for kind, content in figure.sheet(firsts, looks).items():
         _replace(folder / f"curves.{kind}", content)
-    shown = _metrics(found, firsts, looks, facts) | _between(pairs, agreements)
+    shown = _metrics(found, firsts, judged, looks, facts) | _between(pairs, agreements)
     page = _template().render(
         facts=facts,
         cautions=cautions.cautions(facts.degenerate),
         shares=cautions.SHARES,
         gallery=gallery,
         tiles=tiles(gallery) if gallery else None,
+        picture=uri(facts.picture) if facts.picture else None,
         looks=looks,
         controls=CONTROLS,
         marks=MARKS,
         verdicts=words.VERDICTS,
+        reference=reference or "random",
+        kind="network" if reference else "method",
         **shown,
     )
     return _replace(folder / "report.html", page.encode())
@@ -129,9 +140,13 @@ def _template() -> jinja2.Template:
 
 
 def _metrics(
-    found: Sequence[Panel], firsts: Sequence[Panel], looks: dict[str, figure.Style], facts: Facts
+    found: Sequence[Panel],
+    firsts: Sequence[Panel],
+    judged: Sequence[Panel],
+    looks: dict[str, figure.Style],
+    facts: Facts,
 ) -> dict[str, object]:
-    """What the page shows metric by metric, and of all of them first."""
+    """What the page shows metric by metric, and of those that are `judged` first."""
     names = figure.identifiers(found)
     sections = [[_section(each, found, looks, names) for each in found if each.metric == f.metric] for f in firsts]
     families = [
@@ -139,13 +154,13 @@ def _metrics(
         for family in dict.fromkeys(panel.family for panel in firsts)
     ]
     return {
-        "firsts": firsts,
-        "number_of": {panel.metric: number for number, panel in enumerate(firsts, 1)},
-        "headline": words.headline(firsts),
-        "methods": _standing(firsts),
+        "firsts": judged,
+        "number_of": {metric: n for n, metric in enumerate(dict.fromkeys(p.metric for p in (*judged, *firsts)), 1)},
+        "headline": words.headline(judged),
+        "methods": _standing(judged),
         "families": families,
-        "many": len(firsts) > MANY,
-        "leaking": [panel.metric for panel in firsts if words.leaks(panel)],
+        "many": len(judged) > MANY,
+        "leaking": [panel.metric for panel in judged if words.leaks(panel)],
         "scores": len(found) > len(firsts),
         "how": {name: _how(told) for name, told in facts.how.items()},
     }

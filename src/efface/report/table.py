@@ -17,6 +17,7 @@ CONTROLS = (*REFERENCES, "sobel", "centre", "true_mask")
 """Names under which a study runs maps that know nothing of the network."""
 NOTHING = Interval(np.nan, np.nan, np.nan, np.nan, 0)
 FAMILIES = (
+    "network",
     "retraining",
     "erasure",
     "faithfulness",
@@ -100,15 +101,17 @@ class Panel:
         return tuple(row.method for row in self.rows if row.nothing == "missing")
 
 
-def panels(curves: Sequence[Curve]) -> tuple[Panel, ...]:
+def panels(curves: Sequence[Curve], reference: str = "") -> tuple[Panel, ...]:
     """One panel per metric and score, by family, then in the order in which they first come.
 
+    reference: the name that the others are compared with; by default the control, random.
     Curves whose methods differ by `~2`, `~3`, ... alone are draws of one method and make one row.
     """
     metrics: dict[str, dict[str, list[Curve]]] = {}
     for curve in curves:
         metrics.setdefault(curve.metric, {}).setdefault(curve.score, []).append(curve)
-    found = [panel for scores in metrics.values() for panel in _panels(list(scores.values()))]
+    references = (reference,) if reference else REFERENCES
+    found = [panel for scores in metrics.values() for panel in _panels(list(scores.values()), references)]
     known = {family: place for place, family in enumerate(FAMILIES)}
     return tuple(sorted(found, key=lambda panel: known.get(panel.family, len(known))))
 
@@ -148,14 +151,14 @@ class _Method:
     apart: Curve | None = None
 
 
-def _panels(groups: list[list[Curve]]) -> list[Panel]:
+def _panels(groups: list[list[Curve]], references: Sequence[str]) -> list[Panel]:
     """The panels of one metric: resampled together, as that is most of the time."""
-    sides = [_compared(_combined(group)) for group in groups]
+    sides = [_compared(_combined(group), references) for group in groups]
     wanted = [each.curve for side in sides for each in side]
     wanted += [each.apart for side in sides for each in side if each.apart is not None]
     # By identity: two methods may have equal curves, and arrays cannot be keys.
     found = dict(zip(map(id, wanted), summaries(wanted), strict=True))
-    return [_panel(side, found) for side in sides]
+    return [_panel(side, found, references) for side in sides]
 
 
 def _combined(curves: list[Curve]) -> list[_Method]:
@@ -173,9 +176,9 @@ def _combined(curves: list[Curve]) -> list[_Method]:
     return found
 
 
-def _compared(methods: list[_Method]) -> list[_Method]:
+def _compared(methods: list[_Method], references: Sequence[str]) -> list[_Method]:
     by_name = {each.curve.method: each.curve for each in methods}
-    reference = next((by_name[name] for name in REFERENCES if name in by_name), None)
+    reference = next((by_name[name] for name in references if name in by_name), None)
     if reference is None or reference.better == "none":
         return methods
     found = []
@@ -190,10 +193,10 @@ def _compared(methods: list[_Method]) -> list[_Method]:
     return found
 
 
-def _panel(methods: list[_Method], found: Mapping[int, Summary]) -> Panel:
+def _panel(methods: list[_Method], found: Mapping[int, Summary], references: Sequence[str]) -> Panel:
     first = methods[0].curve
     names = [each.curve.method for each in methods]
-    reference = next((name for name in REFERENCES if name in names), "")
+    reference = next((name for name in references if name in names), "")
     if first.better != "none":
         sign = -1 if first.better == "higher" else 1
         means = {id(each): found[id(each.curve)].area.mean for each in methods}

@@ -33,18 +33,20 @@ def about(panel: Panel) -> str:
 def headline(panels: Sequence[Panel]) -> list[str]:
     """Who survives, over the panels given: one for each metric."""
     judged = [panel for panel in panels if any(row.verdict in ("better", "same", "worse") for row in panel.rows)]
-    methods = dict.fromkeys(row.method for panel in judged for row in panel.rows if row.method not in CONTROLS)
+    known = {*CONTROLS, *(panel.reference for panel in judged)}
+    methods = dict.fromkeys(row.method for panel in judged for row in panel.rows if row.method not in known)
     if not methods:
         return []
+    against, kind = judged[0].reference, "methods" if judged[0].reference in CONTROLS else "networks"
     wins = {name: sum(panel.verdict(name) == "better" for panel in judged) for name in methods}
     best = max(wins.values())
     top = [name for name, won in wins.items() if won == best]
     never = [name for name, won in wins.items() if not won]
     where = f"all {len(judged)} metrics" if len(judged) > 1 else judged[0].metric
     if best == len(judged):
-        said = [f"Better than random on {where}: {len(top)} of {len(wins)} methods ({listed(top)})."]
+        said = [f"Better than {against} on {where}: {len(top)} of {len(wins)} {kind} ({listed(top)})."]
     else:
-        said = [f"No method is better than random on {where}."]
+        said = [f"No {kind[:-1]} is better than {against} on {where}."]
         said += [f"Most often better: {listed(top)}, on {best} of {len(judged)}."] if best else []
     if best and never:
         said.append(f"Not shown to be better on any: {listed(never)}.")
@@ -58,7 +60,7 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
     """What this panel shows, and where it must not be trusted; other panels serve as witnesses."""
     verdicts = {kind: [row for row in panel.rows if row.verdict == kind] for kind in VERDICTS}
     said = []
-    if not panel.reference and panel.better != "none":
+    if not panel.reference and panel.better != "none" and panel.family != "network":
         said.append(
             "No method named random was run, so nothing tells how far these curves are from chance: add "
             "{name: random, method: efface.methods.control.random} to attribution_methods and measure again."
@@ -66,13 +68,15 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
     if verdicts["better"]:
         most = max(verdicts["better"], key=lambda row: abs(row.difference.mean))
         change = f"{panel.stands}, {number(most.difference.mean, panel.score, signed=True)}"
-        said.append(f"Better than random: {_names(verdicts['better'])}; the most in {change}, is {most.method}'s.")
+        said.append(
+            f"Better than {panel.reference}: {_names(verdicts['better'])}; the most in {change}, is {most.method}'s."
+        )
     if verdicts["same"]:
-        said.append(f"Not told apart from random (the interval includes 0): {_names(verdicts['same'])}.")
+        said.append(f"Not told apart from {panel.reference} (the interval includes 0): {_names(verdicts['same'])}.")
     if leaks(panel):
         said += _leak(panel, verdicts["worse"], panels)
     elif verdicts["worse"]:
-        said.append(f"Worse than random: {_names(verdicts['worse'])}.")
+        said.append(f"Worse than {panel.reference}: {_names(verdicts['worse'])}.")
     if any(row.area.n == 1 for row in panel.rows):
         remedy = "set repeats to 3 or more" if panel.over == "repeats" else "take more images"
         said.append(f"Where there is one of the {panel.over} only, there is no interval and no verdict: {remedy}.")
@@ -84,7 +88,7 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
 def leaks(panel: Panel) -> bool:
     """Whether methods stay above random where networks are retrained on what the maps leave: a suspicion of leakage."""
     retrained = panel.over == "repeats" and panel.better == "lower" and panel.family in ("", "retraining")
-    return retrained and any(row.verdict == "worse" for row in panel.rows)
+    return retrained and panel.reference in CONTROLS and any(row.verdict == "worse" for row in panel.rows)
 
 
 def number(value: float, score: str = "", *, signed: bool = False) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.call import Call
-from efface.config import MethodEntry
+from efface.entries import MethodEntry
 from efface.maps import finished, partial
 from efface.masking import for_unit
 from efface.methods.contract import attribute
@@ -21,9 +21,11 @@ from efface.stages.conventions import convention, seed_text
 from efface.stages.extract import left, splits
 from efface.stages.inputs import check_classes
 from efface.stages.learn import learnt_on_trial
-from efface.stages.measure import applies, cells, points, unmet
+from efface.stages.measure import applies, cells, of_maps, points, unmet, viewed
+from efface.stages.network import Network
 from efface.stages.progress import duration, say
 from efface.stages.run import Run
+from efface.stages.samples import samples_path
 
 
 @dataclass
@@ -57,14 +59,15 @@ def check_study(run: Run) -> list[str]:
 
 def preflight(run: Run) -> list[Trial]:
     """Run every method on two test images. ValueError: all that does not work, a line each."""
-    if not run.trained():
+    if not run.first.trained():
         say("the network is not trained yet: methods are tried on fresh weights")
     network, images, logits = try_network(run)
     splits(run)
     trials, problems = [], []
     for entry in run.entries():
         try:
-            trials.append(_try(run, entry, network, images, logits.argmax(1)))
+            own = network if entry.network is None else _to_try(run.network_of(entry))
+            trials.append(_try(run, entry, own, images, logits.argmax(1)))
         except Exception as error:  # noqa: BLE001  a method may raise anything; all are to be tried
             plain = isinstance(error, ValueError | FileNotFoundError)
             text = str(error) if plain else f"{type(error).__name__}: {error}"
@@ -84,24 +87,41 @@ def preflight(run: Run) -> list[Trial]:
 def try_network(run: Run) -> tuple[nn.Module, Tensor, Tensor]:
     """The network (with fresh weights, where it is to be trained), two test images, its answers to them.
 
-    ValueError: it cannot take them, has too few classes, or cannot be trained as the study says.
+    ValueError: it, or the judge, cannot take them, has too few classes, or cannot be trained as the study says.
     """
-    fit, train = run.study.fit, run.data.get("train")
-    if fit is not None and fit.keep == "best" and train is not None and train.validation is None:
-        raise ValueError(
-            "fit.keep: is 'best', but no rows are set apart to choose by; set data.kwargs.validation=0.125"
-        )
-    network = run.network if run.trained() else run.fresh_network()
+    train = run.data.get("train")
+    for where, fit in (
+        ("fit", run.first.fit),
+        ("refit", run.refit),
+        *(("judge.fit", each.fit) for each in run.networks()[1:]),
+    ):
+        if fit is not None and fit.keep == "best" and train is not None and train.validation is None:
+            raise ValueError(
+                f"{where}.keep: is 'best', but no rows are set apart to choose by; set data.kwargs.validation=0.125"
+            )
+    for each in run.networks()[1:]:
+        _answers(run, each)
+    return _answers(run, run.first)
+
+
+def _answers(run: Run, of: Network) -> tuple[nn.Module, Tensor, Tensor]:
+    """A network, two test images, its answers to them."""
+    network = _to_try(of)
     images = take(run.data["test"].images, torch.arange(min(2, len(run.data["test"])))).to(run.device)
     try:
         with torch.inference_mode():
             logits = network(images.float().div(255))
     except Exception as error:
         size, why = " x ".join(map(str, images.shape[1:])), " ".join(str(error).split())
-        raise ValueError(f"model: {run.study.model.call} fails on images of {size}: {why}") from error
+        where = "model" if of is run.first else f"{of.name}.model"
+        raise ValueError(f"{where}: {of.model.call} fails on images of {size}: {why}") from error
     for name, split in run.data.items():
         check_classes(logits, split, name)
     return network, images, logits
+
+
+def _to_try(of: Network) -> nn.Module:
+    return of.module if of.trained() else of.fresh()
 
 
 def _try(run: Run, entry: MethodEntry, network: nn.Module, images: Tensor, targets: Tensor) -> Trial:
@@ -136,7 +156,7 @@ def _try(run: Run, entry: MethodEntry, network: nn.Module, images: Tensor, targe
 
 def _lost_channels(run: Run, name: str, shape: tuple[int, ...]) -> Iterator[str]:
     """Metrics that rank features of maps whose channels the post has thrown away: all of a pixel's are tied."""
-    for entry, view in product(run.study.metrics, run.views()):
+    for entry, view in product(of_maps(run), run.views()):
         if view.maps != name or len(shape) != 3 or shape[0] == 1 or not applies(run, entry, view):
             continue
         point = next(iter(points(run, entry, view)))
@@ -155,7 +175,7 @@ def _lost_channels(run: Run, name: str, shape: tuple[int, ...]) -> Iterator[str]
 def _unfit_posts(run: Run, shapes: dict[str, tuple[int, ...]]) -> list[str]:
     """Metrics whose post and unit do not agree with the maps' shapes."""
     problems = []
-    for entry in run.study.metrics:
+    for entry in of_maps(run):
         for view in run.views():
             if view.maps not in shapes or not applies(run, entry, view):
                 continue
@@ -175,7 +195,8 @@ def _unfit_metrics(run: Run, network: nn.Module, images: Tensor) -> list[str]:
     problems, mask = [], torch.zeros_like(images[:, 0], dtype=torch.bool)
     mask[:, : mask.shape[1] // 2] = True
     offered = {"mean": images.mean((0, 2, 3)), "seeds": torch.arange(len(images), device=images.device)}
-    for entry, view in ((entry, view) for entry in run.study.metrics for view in run.views()[:1]):
+    for entry in (each for each in run.study.metrics if viewed(run, each)):
+        view = viewed(run, entry)[0]
         try:
             point = next(iter(points(run, entry, view)))
             point.imputer(images, mask, **offered)
@@ -199,25 +220,44 @@ def _plan(run: Run, trials: list[Trial]) -> None:
     for task in left(run):
         held = finished(partial(run.map_path(task.method, task.split)))
         extraction += by_name[task.method] * (images[task.split] - held)
-    first = 0.0 if run.trained() or run.study.fit is None else 3.0 * run.study.fit.epochs * images["train"]
+    first = sum(_rows_of(each, images["train"]) for each in run.networks() if each.fit and not each.trained())
     say("plan:")
-    say(f"  first network: {'done' if run.trained() else f'{first:,.0f} rows'}")
+    for each in run.networks():
+        rows = 0.0 if each.trained() else _rows_of(each, images["train"])
+        say(f"  {'first network' if each is run.first else each.name}: {f'{rows:,.0f} rows' if rows else 'done'}")
     say(f"  maps: {len(left(run))} files to extract, {extraction:,.0f} forward rows")
     planned = cells(run)
     todo = [cell for cell in planned if cell.key not in run.results]
     trainings = sum(not cell.probe.needs_network for cell in todo)
-    rows = sum(cell.probe.costs(images, run.study.fit) for cell in todo)
+    rows = sum(cell.probe.costs(images, run.refit) for cell in todo)
     say(f"  probes: {len(todo)} of {len(planned)} to run: {trainings} trainings, {rows:,.0f} rows")
+    wanted = {cell.probe.sampling for cell in todo if hasattr(cell.probe, "sampling")}
+    sampling = sum(each.costs for each in wanted if not samples_path(run, each).exists())
+    if sampling:
+        say(f"  samples: {sampling:,.0f} rows")
     workers = 1 if run.study.executor.call.endswith("serial") else len(os.sched_getaffinity(0))
     workers = run.study.executor.kwargs.get("workers") or workers
     workers = 1 if run.device.type == "cuda" else workers  # they share it
-    seconds = per_row * (first + (3 * extraction + rows) / workers)
+    seconds = per_row * (first + (3 * extraction + rows + sampling) / workers)
     say(f"  estimate: {duration(seconds)} with {workers} at once ({per_row * 1e3:.2g} ms a row on {run.device})")
+
+
+def _rows_of(network: Network, images: int) -> float:
+    """Forward rows that a training takes as long as: three an image and epoch, and what was measured for the rest."""
+    fit = network.fit
+    if fit is None:
+        return 0.0
+    steps = 0 if fit.attack is None else fit.attack.kwargs.get("steps", 8) * fit.attack.kwargs.get("restarts", 1)
+    terms = sum(_TERM_ROWS.get(each.call.rpartition(".")[2], 6.0) for each in fit.regularizers)
+    return (3.0 + 2 * steps + terms) * fit.epochs * images
+
+
+_TERM_ROWS = {"gradient_norm": 6.0, "score_matching": 10.0, "anti_score_matching": 3.0}
 
 
 def _seconds_per_row(run: Run) -> float:
     """One forward pass of a batch, timed: the third, when everything is warm."""
-    network = run.network if run.trained() else run.fresh_network()
+    network = _to_try(run.first)
     count = min(run.study.rows, 64, len(run.data["test"]))
     images = take(run.data["test"].images, torch.arange(count)).to(run.device).float().div(255)
     threads = torch.get_num_threads()

@@ -1,7 +1,7 @@
 """What stands in a report beside the curves: facts about the study, and a gallery of images, maps and erased images."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 
 from efface import draws
 from efface.call import Call
-from efface.config import MetricEntry, dump
+from efface.config import dump
+from efface.entries import MetricEntry
 from efface.maps import MapStore
 from efface.masking import to_stored
 from efface.metrics import Point
@@ -20,9 +21,10 @@ from efface.report.gallery import Gallery
 from efface.report.page import Cost, Facts
 from efface.report.words import listed
 from efface.rows import take
-from efface.stages.measure import Cell, across, applies, cells, point_of
+from efface.stages.measure import Cell, across, applies, cells, of_maps, point_of, viewed
 from efface.stages.provenance import surroundings, versions
 from efface.stages.run import Run, View
+from efface.stages.visualize import picture
 from efface.types import Split
 
 _SHOWN = 6  # images of the gallery
@@ -37,7 +39,9 @@ def facts(run: Run, measured: Sequence[str]) -> Facts:
     sizes = ", ".join(f"{len(split):,} {name} images" for name, split in data.items())
     c, h, w = data["test"].shape
     accuracy = (
-        float((run.logits("test").argmax(1) == data["test"].targets.cpu()).float().mean()) if run.trained() else None
+        float((run.logits("test").argmax(1) == data["test"].targets.cpu()).float().mean())
+        if run.first.trained()
+        else None
     )
     right = "not trained yet" if accuracy is None else f"{accuracy:.2%} of the test images right"
     more = {name: version(name) for name in ("torchvision", "h5py", "scipy")}
@@ -54,13 +58,38 @@ def facts(run: Run, measured: Sequence[str]) -> Facts:
         how={entry.name: _how(run, entry) for entry in study.metrics},
         degenerate=_degenerate(run, planned),
         costs={entry.name: cost for entry in study.metrics if (cost := _cost(run, entry)) is not None},
+        picture=picture(run),
+    )
+
+
+def facts_of_several(name: str, beside: Mapping[str, Sequence[Run]]) -> Facts:
+    """What the page of several networks says beside the numbers."""
+    runs = [run for of in beside.values() for run in of]
+    first = runs[0]
+    seconds: dict[str, float] = {}
+    for each in (_seconds(run) for run in runs):
+        for what, spent in each.items():
+            seconds[what] = seconds.get(what, 0.0) + spent
+    missing = [run.folder for run in runs if any(cell.key not in run.results for cell in cells(run))]
+    models = {label: ", ".join(dict.fromkeys(run.study.model.call for run in of)) for label, of in beside.items()}
+    told = [f"{label}: {model}" if label else model for label, model in models.items()]
+    return Facts(
+        study="\n".join(f"# {run.folder}\n{dump(run.study)}" for run in runs),
+        name=name,
+        versions=versions(),
+        device=surroundings(first.device)["device"],
+        seconds=seconds,
+        unfinished=tuple(f"{folder}: probes are missing; run the measure stage" for folder in missing),
+        data="; ".join(dict.fromkeys(run.study.data.call for run in runs)),
+        network="; ".join(told),
+        warnings=(),
     )
 
 
 def _how(run: Run, entry: MetricEntry) -> dict[str, str]:
     """What the metric's numbers depend on; "none" for what its probes do not have."""
     at = across(run, entry)
-    point = point_of(run, entry, run.views()[0], at[len(at) // 2])
+    point = point_of(run, entry, (viewed(run, entry) or run.views())[0], at[len(at) // 2])
     told: dict[str, Any] = {"explains": run.study.explain}
     for probe in entry.formula.probes(point).values():
         told |= dict(_settings(probe)) | {"explains": getattr(probe, "explains", told["explains"])}
@@ -146,7 +175,7 @@ def _unfinished(run: Run, planned: Sequence[Cell], measured: Sequence[str]) -> t
 
 
 def _remarks(run: Run) -> tuple[str, ...]:
-    frozen = [entry for entry in run.study.metrics if entry.formula.over == "images"]
+    frozen = [entry for entry in of_maps(run) if entry.formula.over == "images"]
     redrawn = [view.name for view in _rows(run) if frozen and not applies(run, frozen[0], view)]
     return tuple(
         f"{name} is ranked anew in each epoch of a training; to a network that does not train it is no other than "
@@ -172,8 +201,8 @@ def gallery(run: Run) -> Gallery | None:
     fraction = min(chosen, key=lambda f: abs(f - _GALLERY_FRACTION))
     maps, masked = {}, {}
     for view, store in stores.items():
-        erasing = [each for each in run.study.metrics if each.formula.axis == "fraction removed"]
-        entry = next((each for each in erasing or run.study.metrics if applies(run, each, view)), None)
+        erasing = [each for each in of_maps(run) if each.formula.axis == "fraction removed"]
+        entry = next((each for each in erasing or of_maps(run) if applies(run, each, view)), None)
         if entry is None:  # no metric reads this map
             continue
         point = point_of(run, entry, view, fraction)

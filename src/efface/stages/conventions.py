@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from efface.config import MethodEntry
+from efface.entries import MethodEntry
 from efface.methods.contract import Convention
 from efface.stages.run import Run
 

@@ -21,6 +21,13 @@ def explainer_of(run: Run, view: View) -> Explain:
     def explain(
         network: nn.Module, images: Images, targets: Explained, rows: Tensor, masks: Tensor | None = None
     ) -> Maps:
+        if entry.network is not None:
+            if network is not run.network:
+                raise ValueError(
+                    f"attribution_methods.{entry.name}: its maps are the {entry.network}'s, so it cannot explain a "
+                    "changed first network; drop this method or the metric from the study"
+                )
+            network = run.network_of(entry).module
         seeds = draws.seeds_of(seed_text(run, entry, "test"), rows).to(images.device)
         masks = own[rows] if masks is None and own is not None else masks
         known = None if masks is None else masks.to(images.device)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from efface import draws
-from efface.config import MethodEntry, Study
+from efface.config import Study
+from efface.entries import MethodEntry
 from efface.execute import Advance, Failure, advance, serial
 from efface.maps import MapWriter, differences, finished, key, partial, read_provenance
 from efface.methods.contract import Convention, asks_classes, attribute
@@ -104,7 +105,8 @@ def _asks(run: Run, task: Extraction) -> bool:
     entry = next(each for each in run.entries() if each.name == task.method)
     begun = any(partial(run.map_path(name, task.split)).exists() for name in entry.gives)
     known = run.study.explain != "predicted" or run.logits_path(task.split).exists()
-    return not known and not begun and asks_classes(entry.call, batched=entry.batched)
+    explained = run.network_of(entry) is run.first
+    return explained and not known and not begun and asks_classes(entry.call, batched=entry.batched)
 
 
 def left(run: Run) -> list[Extraction]:
@@ -118,7 +120,7 @@ def left(run: Run) -> list[Extraction]:
 
 def splits(run: Run) -> list[str]:
     """The splits whose maps the study's metrics read: the test images, and the training images where one retrains."""
-    retrains = run.study.fit is not None and (
+    retrains = run.refit is not None and (
         not run.study.metrics or any(each.formula.over == "repeats" for each in run.study.metrics)
     )
     if retrains and "train" not in run.data:
@@ -246,7 +248,7 @@ def _attribute(
     targets = torch.zeros_like(rows) if classes is None else classes[rows]
     maps = attribute(
         method,
-        run.network,
+        run.network_of(entry).module,
         images,
         targets.to(run.device),
         seeds=seeds,

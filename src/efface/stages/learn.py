@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
-from efface.config import MethodEntry, Study
+from efface.config import Study
+from efface.entries import MethodEntry
 from efface.execute import Failure, advance
 from efface.learnt import read_learnt, write_learnt
 from efface.methods.contract import Convention
@@ -36,8 +37,9 @@ class Learn:
         path, train = run.learnt_path(entry), run.data["train"]
         assert path is not None
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _counting(run.network, len(train)):
-            write_learnt(path, learn_from(run, entry, run.network, train))
+        network = run.network_of(entry).module
+        with _counting(network, len(train)):
+            write_learnt(path, learn_from(run, entry, network, train))
         return time.monotonic() - started
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import time
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from efface.call import Call
-from efface.config import MetricEntry, Study
+from efface.config import Study
+from efface.entries import MetricEntry
 from efface.execute import Failure
 from efface.maps import key as key_of
 from efface.metrics import Point
@@ -24,6 +26,7 @@ from efface.stages.here import here, keep_trace
 from efface.stages.progress import Clock, bar, duration, say
 from efface.stages.provenance import ERASING, engine, measurer, surroundings
 from efface.stages.run import Run, View
+from efface.stages.samples import make_samples, samples_of
 from efface.stats import Curve
 from efface.types import Seeds
 
@@ -52,11 +55,13 @@ class Measure:
         explain = explainer_of(run, cell.view) if cell.view and asks_method(cell.probe) else None
         with contextlib.nullcontext() if frozen else run.scalars(cell.key) as log:
             case = run.case(maps, network=frozen, checkpoint=checkpoint_of(run, cell), cache=_RANKS, log=log)
-            case = dataclasses.replace(case, explain=explain)
+            case = dataclasses.replace(case, explain=explain, samples=functools.partial(samples_of, run))
             return cell.probe(case), clock.seconds()
 
 
 _RANKS: dict[Any, Any] = {}
+NETWORK = View("network", "", None)
+"""The row of a metric of the network: no maps."""
 
 
 def measure(run: Run) -> list[str]:
@@ -71,8 +76,9 @@ def measure(run: Run) -> list[str]:
     if not tasks:
         return []
     _verify(run, tasks)
-    started, failures, rows = time.monotonic(), [], {name: len(split) for name, split in run.data.items()}
-    total = sum(cell.probe.costs(rows, run.study.fit) for cell in tasks)
+    started, rows = time.monotonic(), {name: len(split) for name, split in run.data.items()}
+    failures = make_samples(run, [cell.probe.sampling for cell in tasks if hasattr(cell.probe, "sampling")])
+    before, total = len(failures), sum(cell.probe.costs(rows, run.refit) for cell in tasks)
     trainings = sum(not cell.probe.needs_network for cell in tasks)
     say(f"{len(tasks)} probes to run, {trainings} of them trainings")
     with bar(total, "measure", "row") as progress:
@@ -85,7 +91,7 @@ def measure(run: Run) -> list[str]:
             run.results.append(_row(run, cell, seconds), score)
             checkpoint_of(run, cell).unlink(missing_ok=True)
     took = duration(time.monotonic() - started)
-    say(f"{len(tasks) - len(failures)} of {len(tasks)} probes in {took}: {run.results.path}")
+    say(f"{len(tasks) - len(failures) + before} of {len(tasks)} probes in {took}: {run.results.path}")
     return failures
 
 
@@ -97,21 +103,31 @@ def cells(run: Run) -> list[Cell]:
     """
     found: dict[str, Cell] = {}
     for view in run.views():
-        reading = [each for each in run.study.metrics if applies(run, each, view)]
+        reading = [each for each in of_maps(run) if applies(run, each, view)]
         erasing = [each for each in reading if each.formula.axis == "fraction removed"]
         if reading and not _is_redrawn(run, view):
             point = point_of(run, (erasing or reading)[0], view, 0.0)
             cell = _cell(run, view, Degeneracy(point.post, "feature" if point.unit == "feature" else "pixel"))
             found[cell.key] = cell
     for entry in run.study.metrics:
-        for view in run.views():
-            if not applies(run, entry, view):
-                continue
+        for view in viewed(run, entry):
             for point in points(run, entry, view):
                 for probe in entry.formula.probes(point).values():
                     cell = _cell(run, view, probe)
                     found.setdefault(cell.key, cell)
     return sorted(found.values(), key=lambda cell: (not cell.probe.needs_network, cell.view.name if cell.view else ""))
+
+
+def of_maps(run: Run) -> list[MetricEntry]:
+    """The metrics that are measured for the maps of each method."""
+    return [each for each in run.study.metrics if each.formula.of == "maps"]
+
+
+def viewed(run: Run, entry: MetricEntry) -> list[View]:
+    """The rows of a metric: those views that it applies to, or the network alone."""
+    if entry.formula.of == "network":
+        return [NETWORK]
+    return [view for view in run.views() if applies(run, entry, view)]
 
 
 def applies(run: Run, entry: MetricEntry, view: View) -> bool:
@@ -122,8 +138,12 @@ def applies(run: Run, entry: MetricEntry, view: View) -> bool:
 def unmet(run: Run) -> list[str]:
     """Metrics that ask for what the data do not have."""
     without = run.data["test"].masks is None
-    needing = [entry.name for entry in run.study.metrics if without and _asks_masks(run, entry)]
+    needing = [entry.name for entry in run.study.metrics if without and _asks(run, entry, "needs_masks")]
+    unjudged = [entry.name for entry in run.study.metrics if not run.study.judge and _asks(run, entry, "needs_judge")]
     return [
+        f"metrics.{name}: asks a second network, but the study has no 'judge'; add judge: {{model: ..., fit: ...}}"
+        for name in unjudged
+    ] + [
         f"metrics.{name}: needs the masks of the true object, which {run.study.data.call} does not give; "
         "choose data that have them, such as efface.data.patches.patches, or drop this metric"
         for name in needing
@@ -154,9 +174,8 @@ def curves(run: Run) -> list[Curve]:
     """The curves of all metrics and views, from the results alone; NaN where a probe has not run yet."""
     found = []
     for entry in run.study.metrics:
-        for view in run.views():
-            if applies(run, entry, view):
-                found += _curves(run, entry, view)
+        for view in viewed(run, entry):
+            found += _curves(run, entry, view)
     return found
 
 
@@ -196,7 +215,7 @@ def _curves(run: Run, entry: MetricEntry, view: View) -> list[Curve]:
                 says=formula.says,
                 axis=formula.axis,
                 summary=formula.summary,
-                family=formula.family,
+                family="network" if formula.of == "network" else formula.family,
                 missing=tuple(sorted(missing)),
             )
         )
@@ -229,8 +248,10 @@ def _cell(run: Run, view: View, probe: Any) -> Cell:
     if probe.needs_network:
         what |= {"network": run.network_digest, "explain": run.study.explain}
     if not probe.needs_network or getattr(probe, "needs_fit", False):
-        assert run.study.fit is not None
-        what |= {"model": run.study.model.identity(), "fit": run.study.fit.identity()}
+        assert run.refit is not None
+        what |= {"model": run.study.model.identity(), "fit": run.refit.identity()}
+    if needs_judge(probe):
+        what["judge"] = run.second.digest
     if (module := type(probe).__module__) not in ERASING:
         what["source"] = measurer(module)
     if of is not None:
@@ -287,15 +308,20 @@ def _missing(run: Run) -> set[tuple[str, str]]:
     return {(name, task.split) for task in left(run) for name in gives[task.method]}
 
 
+def needs_judge(probe: Any) -> bool:
+    """Whether a probe asks the study's second network."""
+    return getattr(probe, "needs_judge", False)
+
+
 def asks_method(probe: Any) -> bool:
     """Whether a probe asks the method again."""
     return getattr(probe, "needs_method", False)
 
 
-def _asks_masks(run: Run, entry: MetricEntry) -> bool:
-    first = point_of(run, entry, run.views()[0], across(run, entry)[-1])
+def _asks(run: Run, entry: MetricEntry, what: str) -> bool:
+    first = point_of(run, entry, (viewed(run, entry) or run.views())[0], across(run, entry)[-1])
     with contextlib.suppress(ValueError):  # a point that the metric does not take: said where it is planned
-        return any(getattr(probe, "needs_masks", False) for probe in entry.formula.probes(first).values())
+        return any(getattr(probe, what, False) for probe in entry.formula.probes(first).values())
     return False
 
 

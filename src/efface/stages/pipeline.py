@@ -1,13 +1,18 @@
-"""The stages by name: each makes sure that the ones before it are done, holds the run folder, says where things are."""
+"""The stages by name: each makes sure that the ones before it are done, holds the run folder, says where things are.
+
+A study with variants or seeds is as many runs; each stage does its work for all of them.
+"""
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from efface.config import Study, dump
 from efface.execute import settle
 from efface.maps import finished, partial
 from efface.results import only_one
 from efface.stages.check import check_study, preflight, try_network
+from efface.stages.compare import write_comparison
 from efface.stages.extract import extract as extract_maps
 from efface.stages.extract import left
 from efface.stages.measure import cells
@@ -15,61 +20,113 @@ from efface.stages.measure import measure as measure_cells
 from efface.stages.progress import say
 from efface.stages.report import write_report
 from efface.stages.run import Run
-from efface.stages.train import train as train_network
+from efface.stages.samples import make_samples
+from efface.stages.train import train as train_networks
+from efface.stages.visualize import shown_rows
+from efface.stages.visualize import visualize as draw_pictures
+
+_READS_TEST_MAPS = "morf"
+"""A metric that needs no maps of training images: those are not shown."""
 
 
 def check(study: Study, only: Sequence[str] = ()) -> list[str]:
     """Everything that can be known before hours are spent. only: these metrics, here and below; all, if empty."""
-    return check_study(Run(_narrowed(study, only)))
+    failures = []
+    for run in _each(study, _runs(_narrowed(study, only))):
+        failures += check_study(run)
+    return failures
 
 
 def train(study: Study, only: Sequence[str] = ()) -> list[str]:
-    """The first network."""
-    with _working(study, only) as run:
-        try_network(run)
-        train_network(run)
-    return []
+    """The networks."""
+    with _working(study, only) as runs:
+        for run in runs:
+            try_network(run)
+        return [line for lines in train_networks(runs).values() for line in lines]
 
 
 def extract(study: Study, only: Sequence[str] = ()) -> list[str]:
-    """The maps, after the network."""
-    with _working(study, only) as run:
-        return _extracted(run)
+    """The maps, after the networks."""
+    with _working(study, only) as runs:
+        return _extracted(study, runs)[1]
 
 
 def measure(study: Study, only: Sequence[str] = ()) -> list[str]:
-    """The metrics, after network and maps; then the report, which shows what was measured before as well."""
-    with _working(study, only) as run:
-        if not run.study.metrics:
+    """The metrics, after networks and maps; then the report, which shows what was measured before as well."""
+    with _working(study, only) as runs:
+        if any(not run.study.metrics for run in runs):
             raise ValueError("metrics: the study names none; list some, or give --metrics roar,morf")
-        failures = _extracted(run) + measure_cells(run)
-        write_report(run.of(_widened(study, only)), anew=False)
+        whole, failures = _extracted(study, runs)
+        for run in _each(study, whole):
+            failures += measure_cells(run)
+        _write(study, runs, _widened(study, only), anew=False)
         return failures
 
 
 all = measure  # noqa: A001  the word of the command line; measuring needs every stage before it
 
 
+def samples(study: Study, only: Sequence[str] = ()) -> list[str]:
+    """What the networks make of the classes of the test images, after the networks."""
+    with _working(study, only) as runs:
+        for run in runs:
+            try_network(run)
+        failed = train_networks(runs)
+        failures = [line for lines in failed.values() for line in lines]
+        for run in _each(study, [run for run in runs if run.folder not in failed]):
+            failures += make_samples(run)
+        return failures
+
+
+def visualize(study: Study, only: Sequence[str] = ()) -> list[str]:
+    """Images, samples and maps of the test images as pictures, after networks and maps; then the report."""
+    with _working(study, only) as runs:
+        for run in runs:
+            shown_rows(run)  # refused before hours are spent
+        reading = [run.of(run.study.with_metrics([_READS_TEST_MAPS])) for run in runs]
+        whole, failures = _extracted(study, reading)
+        for run in _each(study, [run for run in whole if not left(run)]):
+            draw_pictures(run)
+        _write(study, runs, study, anew=False)
+        return failures
+
+
 def report(study: Study, only: Sequence[str] = ()) -> list[str]:
     """The report of what is measured so far."""
-    run = Run(_narrowed(study, only))
-    if not run.results.rows:
-        raise FileNotFoundError(f"{run.results.path}: nothing is measured yet; run the measure stage first")
-    write_report(run)
+    study = _narrowed(study, only)
+    runs = _runs(study)
+    if not any(run.results.rows for run in runs):
+        raise FileNotFoundError(f"{runs[0].results.path}: nothing is measured yet; run the measure stage first")
+    _write(study, runs, study, anew=True)
     return []
+
+
+def compare(studies: Sequence[Study], folder: Path) -> None:
+    """Several studies, and the variants of each, side by side. ValueError: nothing is measured in one of them."""
+    beside: dict[str, list[Run]] = {}
+    for study in studies:
+        for name, parts in study.parts().items():
+            label = f"{study.out.name} {name}".strip()
+            if label in beside:
+                raise ValueError(f"compare: two runs are called '{label}'; give one another folder with out=...")
+            beside[label] = [Run(part) for part in parts]
+    for label, runs in beside.items():
+        if not any(run.results.rows for run in runs):
+            raise ValueError(f"compare: {label}: nothing is measured in {runs[0].folder}; run the measure stage first")
+    write_comparison(folder, folder.name, beside)
 
 
 def status(study: Study, only: Sequence[str] = ()) -> list[str]:
     """What is done and what is left."""
-    run = Run(_narrowed(study, only))
-    say(f"{study.out}: network {'there' if run.trained() else 'to be trained'}")
-    missing = left(run)
-    for each in missing:
-        held = finished(partial(run.map_path(each.method, each.split)))
-        say(f"  to extract: {each.method}, {each.split}: {held} of {len(run.data[each.split])} maps are there")
-    planned = cells(run)
-    todo = [cell for cell in planned if cell.key not in run.results]
-    say(f"probes: {len(planned) - len(todo)} of {len(planned)} done, {len(todo)} left")
+    for run in _each(study, _runs(_narrowed(study, only))):
+        for network in run.networks():
+            say(f"{run.folder}: {network.name} {'there' if network.trained() else 'to be trained'}")
+        for each in left(run):
+            held = finished(partial(run.map_path(each.method, each.split)))
+            say(f"  to extract: {each.method}, {each.split}: {held} of {len(run.data[each.split])} maps are there")
+        planned = cells(run)
+        todo = [cell for cell in planned if cell.key not in run.results]
+        say(f"probes: {len(planned) - len(todo)} of {len(planned)} done, {len(todo)} left")
     return []
 
 
@@ -84,23 +141,66 @@ def _widened(study: Study, only: Sequence[str]) -> Study:
     return study.with_metrics([*names, *(name for name in only if name not in names)])
 
 
-def _extracted(run: Run) -> list[str]:
-    if not run.trained() or left(run):
-        preflight(run)
-    train_network(run, ask=False)
-    return extract_maps(run)
+def _runs(study: Study) -> list[Run]:
+    """The runs that a study consists of; those of the same data share them."""
+    runs: list[Run] = []
+    for part in (part for parts in study.parts().values() for part in parts):
+        runs.append(Run(part, next((run for run in runs if run.study.data == part.data), None)))
+    return runs
+
+
+def _each(study: Study, runs: Sequence[Run]) -> Iterator[Run]:
+    """The runs one by one, each said where there are several."""
+    for run in runs:
+        if run.folder != study.out:
+            say(f"-- {run.folder.relative_to(study.out)}")
+        yield run
+
+
+def _extracted(study: Study, runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """The runs whose networks are there, and sentences on what failed."""
+    for run in runs:
+        if not _trained(run) or left(run):
+            preflight(run)
+    failed = train_networks(runs, ask=False)
+    failures = [line for lines in failed.values() for line in lines]
+    whole = [run for run in runs if run.folder not in failed]
+    for run in _each(study, whole):
+        failures += extract_maps(run)
+    return whole, failures
+
+
+def _trained(run: Run) -> bool:
+    """Whether all of a run's networks are there."""
+    return not [network for network in run.networks() if not network.trained()]
+
+
+def _write(study: Study, runs: Sequence[Run], shown: Study, *, anew: bool) -> None:
+    """The report of each run, and of several beside one another."""
+    parts = [part for parts in shown.parts().values() for part in parts]
+    showing = [run.of(part) for run, part in zip(runs, parts, strict=True)]
+    for run in showing:
+        if run.results.rows:
+            write_report(run, anew=anew)
+    if len(showing) > 1:
+        by_folder = {run.folder: run for run in showing}
+        beside = {name: [by_folder[part.out] for part in of] for name, of in shown.parts().items()}
+        write_comparison(study.out / "report", study.out.name, beside, study.claims)
 
 
 @contextlib.contextmanager
-def _working(study: Study, only: Sequence[str]) -> Iterator[Run]:
-    run = Run(_narrowed(study, only))
+def _working(study: Study, only: Sequence[str]) -> Iterator[list[Run]]:
     if study.out.exists() and not study.out.is_dir():
         raise ValueError(
             f"{study.out}: is a file, expected the folder of this run; move it, or give another with out=..."
         )
+    narrowed = _narrowed(study, only)
+    runs = _runs(narrowed)
     with only_one(study.out):
-        path, text = study.out / "study.yml", dump(study)
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
+        for folder, each in ({run.folder: run.study for run in runs} | {study.out: narrowed}).items():
+            folder.mkdir(parents=True, exist_ok=True)
+            path, text = folder / "study.yml", dump(each)
+            if not path.exists() or path.read_text() != text:
+                path.write_text(text)
         settle(study.executor.kwargs.get("threads", 1))  # as the workers: the same bits, no waiting
-        yield run
+        yield runs

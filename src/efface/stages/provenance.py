@@ -18,6 +18,7 @@ ERASING = (
     "efface.probes.score",
     "efface.units",
     "efface.fit",
+    "efface.objective",
     "efface.feed",
     "efface.masking",
     "efface.draws",
@@ -25,6 +26,7 @@ ERASING = (
     "efface.models.fold",
 )
 EXPLAINING = ("efface.methods.contract", "efface.draws")
+GENERATING = ("efface.generate", "efface.draws", "efface.methods.passes", "efface.models.fold")
 
 
 @functools.cache
@@ -50,6 +52,12 @@ def measurer(module: str) -> str:
 def explainer() -> str:
     """A digest of the code that every map depends on, whatever its method."""
     return code_digest(*EXPLAINING)
+
+
+@functools.cache
+def generator() -> str:
+    """A digest of the code that every image that a network made depends on."""
+    return code_digest(*GENERATING)
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:

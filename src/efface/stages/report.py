@@ -1,5 +1,7 @@
 """Stage report: what the results say, as one page. Reads files, computes no new number."""
 
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,12 @@ import efface
 from efface.config import dump
 from efface.maps import key
 from efface.source import source_digest
+from efface.stages.claims import judge
+from efface.stages.compare import merged
 from efface.stages.measure import curves
 from efface.stages.progress import say
 from efface.stages.run import Run
+from efface.stages.visualize import picture
 from efface.stats import Curve
 
 FILES = ("report.html", "summary.csv", "comparisons.csv", "agreement.csv", "curves.svg", "curves.pdf")
@@ -38,7 +43,10 @@ def _write(run: Run, folder: Path) -> None:
     found = curves(run)
     measured = list(dict.fromkeys(curve.metric for curve in found if _is_measured(curve)))
     shown = [curve for curve in found if curve.metric in measured]  # no section of empty curves
-    page.write(folder, shown or found, gallery(run), facts(run, measured))
+    claims = judge(run.study.claims, merged({"": [run]})) if run.study.claims else ()
+    page.write(folder, shown or found, gallery(run), replace(facts(run, measured), claims=claims))
+    for each in claims:
+        say(f"claim {each.verdict}: {each.says} ({each.told})")
 
 
 def _is_measured(curve: Curve) -> bool:
@@ -52,4 +60,5 @@ def _made_from(run: Run) -> str:
     files = (Path(efface.__file__).parent / "report").glob("page.*")
     pages = {each.name: each.read_text() for each in files if each.suffix != ".py"}
     code = [source_digest(name) for name in (__name__, "efface.stages.contents")]
-    return key({"study": dump(run.study), "results": run.results.rows, "code": code, "pages": pages})
+    drawn = zlib.crc32(picture(run) or b"")
+    return key({"study": dump(run.study), "results": run.results.rows, "code": code, "pages": pages, "drawn": drawn})

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,18 +16,19 @@ from torch import Tensor, nn
 from efface import draws, execute
 from efface.call import Call
 from efface.checkpoint import made_once
-from efface.config import MethodEntry, Study
-from efface.fit import Log, predict
+from efface.config import Study
+from efface.entries import MethodEntry
+from efface.fit import Fit, Log, predict
 from efface.learnt import learnt_digest
 from efface.maps import MapStore, key
 from efface.methods.contract import is_class
 from efface.methods.passes import evaluating_fast
-from efface.models.weights import load_weights, read_weights
 from efface.probes import Case, image_mean
 from efface.results import Results
 from efface.rows import Rows, digest, pack, packed, take
 from efface.source import source_digest
 from efface.stages.inputs import check_classes, checked_data, made, split_digest
+from efface.stages.network import Network
 from efface.stages.provenance import engine, explainer
 from efface.types import Split, Targets
 
@@ -47,8 +47,9 @@ class View:
 class Run:
     """One study and its folder."""
 
-    def __init__(self, study: Study) -> None:
-        self.study, self.folder = study, study.out
+    def __init__(self, study: Study, like: "Run | None" = None) -> None:
+        """like: a run whose data this one has, too."""
+        self.study, self.folder, self._like = study, study.out, like
 
     def of(self, study: Study) -> "Run":
         """The same data, network and results for a study that differs in its metrics alone."""
@@ -74,12 +75,16 @@ class Run:
     @cached_property
     def data(self) -> dict[str, Split]:
         """The splits: on the device below the memory budget, in a packed file above it."""
+        if self._like is not None:
+            return self._like.data
         splits = checked_data(self.study.data, made("data", self.study.data))
         return {name: self._held(name, split) for name, split in splits.items()}
 
     @cached_property
     def data_digest(self) -> dict[str, str]:
         """A digest of each split: images, targets, masks and which rows validate."""
+        if self._like is not None:
+            return self._like.data_digest
         return {name: split_digest(split) for name, split in self.data.items()}
 
     @cached_property
@@ -91,76 +96,50 @@ class Run:
             return torch.full((self.data["test"].shape[0],), torch.nan)
         return image_mean(self.data.get("train", self.data["test"]))
 
-    def build(self) -> nn.Module:
-        """A fresh network."""
-        return made("model", self.study.model)
+    @cached_property
+    def first(self) -> Network:
+        """The network that is explained."""
+        study = self.study
+        return self._of("network", study.model, study.fit, study.weights, study.seed, self.folder / "models")
 
     @cached_property
-    def network_key(self) -> str:
-        """What the first network depends on; the name of its file."""
+    def second(self) -> Network:
+        """The judge. ValueError: the study has none."""
+        judge = self.study.judge
+        if judge is None:
+            raise ValueError("judge: the study has none; add judge: {model: ..., fit: ...}, a second network")
+        fit = judge.fit or (self.study.fit.plain() if self.study.fit is not None and not judge.weights else None)
+        seed = draws.seed_of(f"judge {self.study.seed if judge.seed is None else judge.seed}")
+        return self._of("judge", judge.model, fit, judge.weights, seed, judge.folder or self.folder / "models")
+
+    def networks(self) -> list[Network]:
+        """All that the study trains or reads."""
+        return [self.first] if self.study.judge is None else [self.first, self.second]
+
+    def network_of(self, entry: MethodEntry) -> Network:
+        """The network whose maps an entry makes."""
+        return self.second if entry.network == "judge" else self.first
+
+    def _of(self, name: str, model: Call, fit: Fit | None, weights: Path | None, seed: int, folder: Path) -> Network:
+        data = self.data_digest["train"] if fit is not None and "train" in self.data else None
         study = self.study
-        what: dict[str, Any] = {"model": study.model.identity(), "seed": study.seed}
-        if study.weights is not None:
-            what["weights"] = hashlib.sha256(_readable(study.weights).read_bytes()).hexdigest()[:16]
-        elif study.fit is not None:
-            if "train" not in self.data:
-                raise ValueError(
-                    f"fit: {study.data.call} gives no 'train' split to fit on; give 'weights', or other data"
-                )
-            what |= {"fit": study.fit.identity(), "data": self.data_digest["train"], "engine": engine()}
-            what["border"] = self.study.imputer.identity() if study.fit.crop else None
-        return key(what)
+        return Network(name, model, fit, weights, seed, data, study.data.call, study.imputer, folder, self.device)
 
     @property
-    def network_path(self) -> Path:
-        """The trained weights."""
-        return self.folder / "models" / f"network-{self.network_key}.pt"
-
-    def trained(self) -> bool:
-        """Whether the first network is there (one that needs no training always is)."""
-        return self.study.weights is not None or self.study.fit is None or self.network_path.exists()
-
-    @cached_property
     def network(self) -> nn.Module:
         """The first network, on the device, in eval mode."""
-        path = self.study.weights or (self.network_path if self.study.fit is not None else None)
-        if path is None:
-            return self.fresh_network()
-        if not self.study.weights and not path.is_file():
-            raise FileNotFoundError(f"{path}: there is no trained network; run the train stage")
-        network = self.fresh_network()
-        if self.study.weights:
-            load_weights(network, read_weights(path), path)
-            return network.to(self.device).eval()
-        try:
-            network.load_state_dict(torch.load(_readable(path), map_location="cpu", weights_only=True))
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # torch names a foreign or damaged file in many ways
-            first = " ".join(str(error).split())[:300]
-            raise ValueError(
-                f"{path}: does not fit {self.study.model.call} ({first}); delete it to train again"
-            ) from error
-        return network.to(self.device).eval()
+        return self.first.module
 
-    def fresh_network(self) -> nn.Module:
-        """The network with the weights that its function gives it, by the study's seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(draws.seed_of(f"network {self.study.seed}"))
-            return self.build().to(self.device).eval()
+    @property
+    def refit(self) -> Fit | None:
+        """How networks are trained again."""
+        study = self.study
+        return study.refit or (study.fit.plain() if study.fit is not None else None)
 
     @property
     def network_digest(self) -> str:
         """A digest of the first network's weights; before they are there, a word that agrees with no file."""
-        return self._weights_digest if self.trained() else "not trained yet"
-
-    @cached_property
-    def _weights_digest(self) -> str:
-        whole = hashlib.sha256(key(self.study.model.identity()).encode())  # what the weights alone do not tell
-        buffers = dict(self.network.named_buffers())  # a normalisation's numbers are in no state dict
-        for name, value in (self.network.state_dict() | buffers).items():
-            whole.update(name.encode() + np.ascontiguousarray(value.numpy(force=True)).tobytes())
-        return whole.hexdigest()[:16]
+        return self.first.digest
 
     def logits_path(self, split: str) -> Path:
         """The first network's answers on whole images."""
@@ -220,7 +199,7 @@ class Run:
             | {
                 "split": split,
                 "data": self.data_digest[split],
-                "network": self.network_digest,
+                "network": self.network_of(entry).digest,
                 "method": entry.call.identity(),
                 "engine": explainer(),
                 "batched": entry.batched,
@@ -246,7 +225,7 @@ class Run:
             "from": settings,
             "source": source_digest(kind.__module__),
             "data": self.data_digest["train"],
-            "network": self.network_digest,
+            "network": self.network_of(entry).digest,
             "seed": self.study.seed,
         }
         return self.folder / "learnt" / f"{settings.get('fit', kind.__name__)}-{key(what)}.h5"
@@ -268,13 +247,13 @@ class Run:
         """What a probe is called with."""
         study = self.study
         return Case(
-            build=self.build,
+            build=self.first.build,
             network=self.network if network else None,
             data=self.data,
             explained=self.explained("test") if network else self.data["test"].targets,
             maps=maps,
             mean=self.mean,
-            fit=study.fit,
+            fit=self.refit,
             seed=study.seed,
             rows=study.rows,
             device=self.device,
@@ -283,6 +262,7 @@ class Run:
             cache={} if cache is None else cache,
             log=log,
             once=self._once,
+            judge=None if study.judge is None else lambda: self.second.module,
         )
 
     def _once(self, name: str, what: Any, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -292,7 +272,7 @@ class Run:
             "data": self.data_digest,
             "network": self.network_digest,
             "model": study.model.identity(),
-            "fit": study.fit.identity() if study.fit is not None else None,
+            "fit": self.refit.identity() if self.refit is not None else None,
             "seed": study.seed,
             "engine": engine(),
         }
@@ -336,9 +316,3 @@ class Run:
         return packed(path, "images", mark) or pack(
             path, "images", tuple(images.shape), (block.numpy(force=True) for block in images.split(1024)), mark
         )
-
-
-def _readable(path: Path) -> Path:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    return path

@@ -1,71 +1,122 @@
-"""Stage train: the first network, the one that is explained."""
+"""Stage train: the network that is explained, and the judge where the study has one."""
 
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 
+from efface.config import Study
+from efface.execute import Failure, advance
 from efface.fit import Rows, fit
 from efface.probes import Erasure, erased_feed
-from efface.stages.progress import bar, duration, say
+from efface.stages.here import here, keep_trace
+from efface.stages.network import Network
+from efface.stages.progress import Clock, bar, duration, say
 from efface.stages.provenance import surroundings
 from efface.stages.run import Run
 
 
-def train(run: Run, *, ask: bool = True) -> None:
-    """Train the first network unless its weights are there (or given), going on from a checkpoint if there is one.
+@dataclass(frozen=True)
+class Training:
+    """A network to be trained, by its name in its study."""
 
-    ask: say what it gets right even where that takes a pass of its own.
+    study: Study
+    network: str
+
+
+@dataclass(frozen=True)
+class Train:
+    """The work: trains a network and keeps it. Returns its line of the results."""
+
+    runs: Mapping[Path, Run] = field(default_factory=dict)
+    """This process's own, by folder, with data in them already; another process makes itself one."""
+
+    def __reduce__(self) -> tuple[type["Train"], tuple[()]]:
+        return Train, ()
+
+    def __call__(self, task: Training) -> dict[str, Any]:
+        run = self.runs.get(task.study.out) or here(task.study)
+        return _train(run, next(each for each in run.networks() if each.name == task.network))
+
+
+def train(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[str]]:
+    """Train what is not there yet, side by side where there are several, each going on from its checkpoint.
+
+    ask: say what each network gets right even where that takes a pass of its own.
+    By folder of the runs, sentences on what failed.
     """
-    if not run.trained():
-        _train(run)
-    if ask or run.logits_path("test").exists():
-        say_accuracy(run)
+    missing: dict[Path, tuple[Run, Network]] = {}
+    for run in runs:
+        for network in (each for each in run.networks() if not each.trained()):
+            missing.setdefault(network.path, (run, network))  # a judge that several runs share is trained once
+    failures: dict[Path, list[str]] = {}
+    own = {run.folder: run for run in runs}
+    if missing:
+        started = time.monotonic()
+        tasks = [Training(run.study, network.name) for run, network in missing.values()]
+        epochs = sum(network.fit.epochs for _, network in missing.values() if network.fit)
+        with bar(float(epochs), "train", "epoch") as progress:
+            for task, outcome in runs[0].study.executor(Train(own), tasks, progress=progress.update):
+                run = own[task.study.out]
+                if isinstance(outcome, Failure):
+                    failures.setdefault(run.folder, []).append(f"{_named(run, task.network)}: {outcome.message}")
+                    keep_trace(run, f"train {task.network}", outcome)
+                else:
+                    run.results.append(outcome)
+        say(f"trained {epochs} epochs in {duration(time.monotonic() - started)}")
+    for run in runs:
+        if run.folder not in failures and (ask or run.logits_path("test").exists()):
+            say_accuracy(run, several=len(runs) > 1)
+    return failures
 
 
-def say_accuracy(run: Run) -> None:
-    """A line on the first network."""
+def say_accuracy(run: Run, *, several: bool = False) -> None:
+    """A line on the network that is explained. several: with its run's folder."""
+    where = f"{run.folder}: " if several else ""
     accuracy = float((run.logits("test").argmax(1) == run.data["test"].targets.cpu()).float().mean())
-    origin = (
-        run.network_path if run.study.fit and not run.study.weights else run.study.weights or "as its function makes it"
-    )
-    say(f"network: {run.study.model.call}, {accuracy:.2%} of {len(run.data['test'])} test images right ({origin})")
+    count = len(run.data["test"])
+    say(f"{where}network: {run.study.model.call}, {accuracy:.2%} of {count} test images right ({run.first.origin})")
 
 
-def _train(run: Run) -> None:
-    settings = run.study.fit
+def _named(run: Run, network: str) -> str:
+    return f"{run.folder}, {'the network' if network == 'network' else network}"
+
+
+def _train(run: Run, network: Network) -> dict[str, Any]:
+    settings, clock, split = network.fit, Clock(), run.data["train"]
     assert settings is not None
-    started, split = time.monotonic(), run.data["train"]
-    checkpoint = run.folder / "partial" / run.network_path.name
+    checkpoint = run.folder / "partial" / network.path.name
+    network.path.parent.mkdir(parents=True, exist_ok=True)
     case = run.case({}, network=False)
     feed = erased_feed(case, "train", Erasure("most_first", 0.0, run.study.imputer), width=settings.crop, whole=True)
-    with bar(float(settings.epochs), "train", "epoch") as progress, run.scalars(run.network_path.stem) as log:
+    with run.scalars(network.path.stem) as log:
         fitted = fit(
-            run.build,
+            network.build,
             feed,
             Rows(split.training, split.validation),
             split.targets,
             settings,
-            seed=run.study.seed,
+            seed=network.seed,
             device=run.device,
             checkpoint=checkpoint,
-            fingerprint=run.network_key,
+            fingerprint=network.key,
             log=log,
-            advance=lambda epochs: progress.update(epochs) and None,
+            advance=lambda epochs: advance(float(epochs)),
         )
-    run.network_path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = run.network_path.with_name(run.network_path.name + ".new")
+    temporary = network.path.with_name(network.path.name + ".new")
     torch.save({name: value.cpu() for name, value in fitted.network.state_dict().items()}, temporary)
-    temporary.replace(run.network_path)
-    seconds = time.monotonic() - started
+    temporary.replace(network.path)
+    checkpoint.unlink(missing_ok=True)
     row = {
-        "key": f"train-{run.network_key}",
-        "probe": {"probe": "train"},
+        "key": f"train-{network.key}",
+        "probe": {"probe": "train"} | ({} if network.name == "network" else {"network": network.name}),
         "losses": list(fitted.losses),
         "validation_accuracies": list(fitted.validation),
+        "terms": {name: list(values) for name, values in fitted.terms.items()},
         "epoch_kept": fitted.epoch + 1,
-        "seconds": seconds,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }
-    run.results.append(row | surroundings(run.device))
-    checkpoint.unlink(missing_ok=True)
-    say(f"trained {settings.epochs} epochs in {duration(seconds)}")
+    return row | clock.seconds() | surroundings(run.device)

@@ -1,0 +1,141 @@
+"""Two blocks, one above the other: a digit that tells the class, and a patch that is the same in every image."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Int, UInt8
+from torch import Tensor
+
+from efface.data.digits import digits
+from efface.data.subset import balanced, stratified
+from efface.data.vision import mnist
+from efface.draws import fold, seeds_of, uniform
+from efface.rows import take
+from efface.types import Seeds, Split, StoredImages, Targets
+
+Source = Literal["digits", "mnist"]
+Position = Literal["random", "top"]
+Null = Literal["square", "blank"]
+
+BLOCK = 28
+"""Height and width of a block in pixels."""
+INNER = 20
+"""Height and width of the digits' and the square's own box in the middle of a block, as in MNIST."""
+COPIES, SHIFT = {"digits": 8, "mnist": 1}, {"digits": 2, "mnist": 0}
+"""How often each training digit is shown, and how far it is moved: 259 digits of two classes are few to train on."""
+
+
+def blocks(
+    *,
+    source: Source = "digits",
+    classes: Sequence[int] = (0, 1),
+    position: Position = "random",
+    null: Null = "square",
+    copies: int | None = None,
+    shift: int | None = None,
+    root: str = "data",
+    download: bool = True,
+    limit: int | None = None,
+    test_limit: int | None = None,
+    validation: float = 0.0,
+    seed: int = 0,
+) -> dict[str, Split]:
+    """A digit's block above or below a null block, 56x28, grey; the digit's block is the split's mask.
+
+    The null block (`null_block`) is the same in every image, and where it lies is the toss of a coin that knows nothing
+    of the class: what a map says of it is leaked. Its share of the image, and so chance, is a half.
+
+    source: digits, the 8x8 digits of scikit-learn enlarged to 20x20 (needs no download; about 260 to train and 100 to
+        test on for two classes); mnist, as it is (about 12,700 and 2,100).
+    classes: the digits to tell apart, two or more of 0 to 9; targets count them in this order.
+    position: of the digit's block: random, each with chance 1/2; top, always above.
+    null: square, a hollow square with its diagonals; blank, nothing, to see what is the patch's doing.
+    copies: how often each training digit is shown, each time moved and placed anew; None: 8 of digits, 1 of mnist.
+        Test digits are shown once, so that they are independent.
+    shift: how far a digit may be moved in its block, up, down and sideways, 0 to 4 pixels; None: 2 of digits, 0 of
+        mnist.
+    root: the folder that holds `MNIST/raw`, or gets it.
+    download: get MNIST's archives where the folder does not hold them yet.
+    limit: training images, a balanced choice; None: all.
+    test_limit: test images, a balanced choice; None: all.
+    validation: the share of the training digits set apart, with all their copies, stratified, in [0, 1).
+    seed: draws places, moves, both choices and the validation digits.
+
+    Source: Shah, Jain & Netrapalli 2021, section 5 (arXiv:2102.12781): BlockMNIST, and BlockMNIST-Top for
+        `position: top`.
+    Differs: the null patch's bitmap is ours, after the paper's description; `digits` and `copies` are ours.
+    """
+    times = COPIES[source] if copies is None else copies
+    reach = SHIFT[source] if shift is None else shift
+    if len({*classes}) < 2 or len({*classes}) < len(classes) or not {*classes} <= {*range(10)}:
+        raise ValueError(f"blocks: classes are {list(classes)}, expected two or more different digits of 0 to 9")
+    if times < 1:
+        raise ValueError(f"blocks: copies is {copies}, expected 1 or more; raise it")
+    if not 0 <= reach <= (BLOCK - INNER) // 2:
+        raise ValueError(f"blocks: shift is {shift}, expected 0 to {(BLOCK - INNER) // 2} pixels; change it")
+    known = digits() if source == "digits" else mnist(root=root, download=download)
+    made = {}
+    for name, whole in known.items():
+        drawn, targets = _of_classes(whole, classes)
+        shown = torch.arange(len(targets)).repeat(times if name == "train" else 1)
+        seeds = seeds_of(f"blocks {seed} {name}", torch.arange(len(shown)))
+        stacked, masks = _stacked(seeds, _digits(drawn)[shown], position, null_block(null), reach)
+        every = targets[shown]
+        least, number = (len(classes), limit) if name == "train" else (1, test_limit)
+        rows = balanced(every, number, seed, setting="limit" if name == "train" else "test_limit", least=least)
+        held = _held_out(shown[rows], targets, validation, seed) if name == "train" else None
+        made[name] = Split(stacked[rows], every[rows], tuple(map(str, classes)), masks[rows], held)
+    return made
+
+
+def null_block(null: Null = "square") -> UInt8[Tensor, "28 28"]:
+    """The block that says nothing: the outline of the inner box and its two diagonals, white, or nothing at all."""
+    block = torch.zeros(BLOCK, BLOCK, dtype=torch.uint8)
+    if null == "square":
+        inner, first = torch.zeros(INNER, INNER, dtype=torch.uint8), (BLOCK - INNER) // 2
+        inner[[0, -1]], inner[:, [0, -1]] = 255, 255
+        inner.fill_diagonal_(255)
+        inner |= inner.flip(1)  # the other diagonal
+        block[first : first + INNER, first : first + INNER] = inner
+    return block
+
+
+def _of_classes(split: Split, classes: Sequence[int]) -> tuple[StoredImages, Targets]:
+    number = torch.full((10,), -1)
+    number[list(classes)] = torch.arange(len(classes))
+    targets = number[split.targets]
+    rows = (targets >= 0).nonzero().flatten()
+    return take(split.images, rows), targets[rows]
+
+
+def _digits(images: StoredImages) -> UInt8[Tensor, "n 28 28"]:
+    """Digits in the middle of a block: those of 8x8 enlarged to the inner box, those of 28x28 as they are."""
+    if images.shape[-1] == BLOCK:
+        return images[:, 0]
+    large = F.interpolate(images.float(), size=(INNER, INNER), mode="bilinear", align_corners=False)
+    return F.pad(large.round().to(torch.uint8), ((BLOCK - INNER) // 2,) * 4)[:, 0]
+
+
+def _stacked(
+    seeds: Seeds, shown: UInt8[Tensor, "n 28 28"], position: Position, null: UInt8[Tensor, "28 28"], reach: int
+) -> tuple[StoredImages, Bool[Tensor, "n h w"]]:
+    """Each digit, moved by up to `reach` pixels, above or below the null block; and True where its block is."""
+    moves = (uniform(fold(seeds, 1), (2,)) * (2 * reach + 1)).long() - reach
+    y, x = (torch.arange(BLOCK) - moves[:, axis, None] for axis in (0, 1))
+    wide = F.pad(shown, (reach,) * 4) if reach else shown
+    moved = wide[torch.arange(len(shown))[:, None, None], y[:, :, None] + reach, x[:, None, :] + reach]
+    above = torch.ones(len(shown), dtype=torch.bool) if position == "top" else uniform(fold(seeds, 0), (1,))[:, 0] < 0.5
+    other = null.expand_as(moved)
+    where = above[:, None, None]
+    images = torch.cat([torch.where(where, moved, other), torch.where(where, other, moved)], dim=1)
+    masks = torch.cat([where.expand(-1, BLOCK, BLOCK), ~where.expand(-1, BLOCK, BLOCK)], dim=1)
+    return images[:, None], masks
+
+
+def _held_out(shown: Int[Tensor, " r"], targets: Targets, validation: float, seed: int) -> Int[Tensor, " m"] | None:
+    """Rows of the digits set apart: with all copies, for a digit that was trained on is no test of anything."""
+    used = shown.unique()
+    held = stratified(targets[used], validation, seed)
+    return None if held is None else torch.isin(shown, used[held]).nonzero().flatten()

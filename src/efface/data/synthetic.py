@@ -1,0 +1,159 @@
+"""Vectors whose signal is known, coordinate by coordinate: images of one row, n 1 1 d, with the signal as their mask.
+
+A vector x in [-1, 1] is kept in 8 bits as the level 128 + 127 x, so that -1, 0 and 1 are exact and others are rounded
+to steps of 1/127. A network gets x back from `efface.models.small.mlp` with `centred: true`. An attack's radius eps
+in x is 127/255 eps on the images: 0.45 becomes 0.2241; its box [0, 1] is [-1.008, 1] in x.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from efface.data.subset import splits
+from efface.draws import fold, keys, normal, seeds_of, uniform
+from efface.types import VECTOR_ONE, VECTOR_ZERO, Seeds, Split, StoredImages, Targets
+
+CLASSES = ("-1", "+1")
+
+
+def one_signal(
+    *,
+    d: int = 10,
+    n_train: int = 10_000,
+    n_test: int = 1_000,
+    signals: int = 1,
+    amplitude: Sequence[float] = (1.0, 1.0),
+    first: float | None = None,
+    limit: int | None = None,
+    test_limit: int | None = None,
+    validation: float = 0.0,
+    seed: int = 0,
+) -> dict[str, Split]:
+    """Vectors of zeros but for the signal: one coordinate, drawn for each vector, that is -1 or +1 as the class says.
+
+    So the mean is 0, the second moments are those of 1/d times the identity, and a linear network that weighs all
+    coordinates alike is right throughout. Vector i depends on the settings, the seed, the split and i alone.
+
+    d: coordinates, at least 2.
+    n_train, n_test: vectors of each split, at least 2; the class is the toss of a coin.
+    signals: coordinates with a signal, 1 to d - 1.
+    amplitude: least and largest size of a signal, above 0 and at most 1; drawn evenly for each coordinate.
+    first: chance that coordinate 0 is the only signal; otherwise they are among the others. None: 1 / d, so that with
+        one signal every coordinate is as likely.
+    limit: training vectors, a balanced choice; None: all.
+    test_limit: test vectors, a balanced choice; None: all.
+    validation: the share of the training vectors set apart, stratified, in [0, 1).
+    seed: draws the vectors, both choices and the validation vectors.
+
+    Source: the released notebook of Shah, Jain & Netrapalli 2021, version 1, section 5 (arXiv:2102.12781v1).
+    Differs: rounding to 8 bits, which moves nothing where the amplitude is 1.
+    """
+    chance = (1 / max(d, 1)) if first is None else first
+    low, high = min(amplitude), max(amplitude)
+    for setting, found, good, expected in (
+        ("d", d, d >= 2, "2 coordinates or more"),
+        ("signals", signals, 1 <= signals < d, f"1 to {d - 1}"),
+        (
+            "amplitude",
+            list(amplitude),
+            list(amplitude) == [low, high] and low > 0 and high <= 1,
+            "two sizes above 0, at most 1, the least first",
+        ),
+        ("first", first, 0 <= chance <= 1, "a chance from 0 to 1"),
+    ):
+        _check("one_signal", setting, found, good, expected)
+
+    def draw(seeds: Seeds, targets: Targets) -> tuple[Float[Tensor, "n d"], Bool[Tensor, "n d"]]:
+        alone = uniform(fold(seeds, 1), (1,)) < chance
+        places = keys(fold(seeds, 2), d - 1).argsort(dim=1)[:, :signals] + 1
+        chosen = torch.zeros(len(seeds), d, dtype=torch.bool).scatter_(1, places, True)
+        chosen = torch.where(alone, torch.arange(d) == 0, chosen)
+        sizes = low + (high - low) * uniform(fold(seeds, 3), (d,))
+        return chosen * sizes * _signs(targets)[:, None], chosen
+
+    made = {name: _split(f"one_signal {seed} {name}", count, draw) for name, count in _counts(n_train, n_test)}
+    return splits(**made, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
+
+
+def blockwise(
+    *,
+    d: int = 10,
+    size: int = 1,
+    relevant: int | None = None,
+    eta: float = 0.0,
+    n_train: int = 10_000,
+    n_test: int = 1_000,
+    limit: int | None = None,
+    test_limit: int | None = None,
+    validation: float = 0.0,
+    seed: int = 0,
+) -> dict[str, Split]:
+    """Vectors of d blocks: one of the relevant ones, drawn for each vector, carries the class; all have a little noise.
+
+    The signal is plus or minus the unit vector of equal entries, the noise of each block is eta times a vector drawn
+    evenly from the unit ball. What the largest entry could be beyond 1 divides all entries, so that they fit in
+    [-1, 1]: by 1 + eta for blocks of one coordinate; eps of an attack shrinks alike. The other settings are
+    `one_signal`'s.
+
+    d: blocks, at least 2. size: coordinates of a block, at least 1.
+    relevant: blocks, from the first on, that may carry the class, 1 to d; None: half of them. The rest is noise only.
+    eta: radius of the noise, at least 0.
+
+    Source: Shah, Jain & Netrapalli 2021 (NeurIPS), section 5, the simplified BlockMNIST (arXiv:2102.12781).
+    Differs: the unit vector that carries the class has equal entries, where the paper leaves it open; 8 bits.
+    """
+    half = d // 2 if relevant is None else relevant
+    for setting, found, good, expected in (
+        ("d", d, d >= 2, "2 blocks or more"),
+        ("size", size, size >= 1, "1 coordinate or more"),
+        ("relevant", relevant, 1 <= half <= d, f"1 to {d} blocks"),
+        ("eta", eta, eta >= 0, "a radius of at least 0"),
+    ):
+        _check("blockwise", setting, found, good, expected)
+    unit = size**-0.5
+
+    def draw(seeds: Seeds, targets: Targets) -> tuple[Float[Tensor, "n d"], Bool[Tensor, "n d"]]:
+        carrying = (uniform(fold(seeds, 1), (1,)) * half).long() == torch.arange(d)
+        directions = normal(fold(seeds, 2), (d, size))
+        lengths = uniform(fold(seeds, 3), (d, 1)) ** (1 / size)
+        noise = eta * lengths * directions / directions.norm(dim=2, keepdim=True)
+        blocks = noise + unit * (carrying * _signs(targets)[:, None])[:, :, None]
+        return (blocks / max(1.0, unit + eta)).flatten(1), carrying.repeat_interleave(size, dim=1)
+
+    made = {name: _split(f"blockwise {seed} {name}", count, draw) for name, count in _counts(n_train, n_test)}
+    return splits(**made, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
+
+
+def stored(vectors: Float[Tensor, "n d"]) -> StoredImages:
+    """Vectors in [-1, 1] as images of one row, in 8 bits."""
+    return (VECTOR_ZERO + VECTOR_ONE * vectors).round().clamp(0, 255).to(torch.uint8)[:, None, None]
+
+
+Draw = Callable[[Seeds, Targets], tuple[Float[Tensor, "n d"], Bool[Tensor, "n d"]]]
+"""Seeds and classes of some vectors -> the vectors, and where their signal is."""
+
+
+def _split(purpose: str, count: int, draw: Draw) -> Split:
+    seeds = seeds_of(purpose, torch.arange(count))
+    targets = (uniform(fold(seeds, 0), (1,))[:, 0] < 0.5).long()
+    vectors, signal = draw(seeds, targets)
+    return Split(stored(vectors), targets, CLASSES, signal[:, None])
+
+
+def _signs(targets: Targets) -> Float[Tensor, " n"]:
+    return 2.0 * targets - 1
+
+
+def _counts(n_train: int, n_test: int) -> list[tuple[str, int]]:
+    counts = [("train", n_train), ("test", n_test)]
+    for name, count in counts:
+        if count < len(CLASSES):
+            raise ValueError(f"n_{name}: {count}, expected {len(CLASSES)} (as many as classes) or more; change it")
+    return counts
+
+
+def _check(where: str, setting: str, found: object, good: bool, expected: str) -> None:  # noqa: FBT001
+    if not good:
+        raise ValueError(f"{where}: {setting} is {found}, expected {expected}; change it")

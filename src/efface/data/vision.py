@@ -1,0 +1,126 @@
+"""MNIST, FashionMNIST and SVHN as torchvision reads them: each set one uint8 tensor."""
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchvision.datasets import MNIST, SVHN, FashionMNIST
+
+from efface.data.subset import splits
+from efface.types import Split
+
+_DAMAGED = (
+    AssertionError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    zlib.error,
+)  # what the readers meet in such files
+
+
+def mnist(
+    *,
+    root: str = "data",
+    download: bool = True,
+    limit: int | None = None,
+    test_limit: int | None = None,
+    validation: float = 0.0,
+    seed: int = 0,
+) -> dict[str, Split]:
+    """60,000 training and 10,000 test handwritten digits, 28x28, grey; 55 MB of memory.
+
+    root: the folder that holds `MNIST/raw`, or gets it.
+    download: get the four archives (12 MB) where the folder does not hold them yet; their MD5 sums are checked then.
+    limit: training images, a balanced choice; None: all.
+    test_limit: test images, a balanced choice; None: all.
+    validation: the share of the training images set apart, stratified, in [0, 1).
+    seed: draws both choices and the validation images.
+
+    Source: LeCun, Bottou, Bengio & Haffner 1998, Gradient-based learning applied to document recognition.
+    """
+    train, test = (_grey(MNIST, root, train=train, download=download) for train in (True, False))
+    return splits(train, test, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
+
+
+def fashion_mnist(
+    *,
+    root: str = "data",
+    download: bool = True,
+    limit: int | None = None,
+    test_limit: int | None = None,
+    validation: float = 0.0,
+    seed: int = 0,
+) -> dict[str, Split]:
+    """As `mnist`, of 10 kinds of clothes; its folder is `FashionMNIST/raw`, its archives take 31 MB.
+
+    Source: Xiao, Rasul & Vollgraf 2017 (arXiv:1708.07747).
+    """
+    train, test = (_grey(FashionMNIST, root, train=train, download=download) for train in (True, False))
+    return splits(train, test, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
+
+
+def svhn(
+    *,
+    root: str = "data",
+    download: bool = True,
+    limit: int | None = None,
+    test_limit: int | None = None,
+    validation: float = 0.0,
+    seed: int = 0,
+) -> dict[str, Split]:
+    """73,257 training and 26,032 test house numbers cut into digits, 32x32 RGB, of 10 classes; 305 MB of memory.
+
+    The 531,131 extra images are left out. The other settings are `mnist`'s.
+
+    root: the folder that holds `train_32x32.mat` and `test_32x32.mat`, or gets them.
+    download: get the two files (246 MB) where the folder does not hold them yet; their MD5 sums are always checked.
+
+    Source: Netzer, Wang, Coates, Bissacco, Wu & Ng 2011, Reading digits in natural images with unsupervised feature
+        learning.
+    """
+    train, test = (_coloured(root, split, download=download) for split in ("train", "test"))
+    return splits(train, test, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
+
+
+def _grey(published: type[MNIST], root: str, *, train: bool, download: bool) -> Split:
+    found = _read(
+        lambda: published(root, train=train, download=download),
+        published.__name__,
+        str(Path(root) / published.__name__ / "raw"),
+        f"{', '.join(name for name, _ in published.resources)} of {published.mirrors[0]}",
+        download=download,
+    )
+    images, targets = found.data[:, None].contiguous(), found.targets.long()
+    _agree(published.__name__, root, len(images), len(targets))
+    return Split(images, targets, tuple(name.partition(" - ")[0] for name in found.classes))
+
+
+def _coloured(root: str, split: str, *, download: bool) -> Split:
+    url, name, _ = SVHN.split_list[split]
+    found = _read(lambda: SVHN(root, split=split, download=download), "SVHN", root, f"{name}, {url}", download=download)
+    images, targets = torch.from_numpy(found.data).contiguous(), torch.from_numpy(found.labels)
+    _agree("SVHN", root, len(images), len(targets))
+    return Split(images, targets, tuple("0123456789"))
+
+
+def _read(read: Callable[[], Any], name: str, place: str, files: str, *, download: bool) -> Any:
+    """What torchvision reads, or one sentence."""
+    try:
+        return read()
+    except (OSError, RuntimeError, *_DAMAGED) as error:  # URLError is an OSError, a bad sum a RuntimeError
+        why = " ".join(str(error).split())  # torchvision lists its mirrors on lines of their own
+        got = "could not be downloaded, or is damaged" if download else "is not there whole, and download is false"
+        raise FileNotFoundError(
+            f"{place}: {name} {got} ({why}); put {files} there"
+            + (", or delete what is there and try again" if download else ", unpacked, or set download: true")
+        ) from error
+
+
+def _agree(name: str, root: str, images: int, targets: int) -> None:
+    if images != targets:
+        raise ValueError(
+            f"{root}: {name} has {images} images and {targets} labels; delete its files and fetch them again"
+        )

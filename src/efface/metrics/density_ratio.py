@@ -1,0 +1,102 @@
+"""Density ratio: how the network's implied density of a class changes when noise is added to an image of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from efface import draws
+from efface.fit import Fit
+from efface.masking import to_float
+from efface.metrics._effects import falls, identity_of, positive, seeds_for
+from efface.metrics.formula import Metric
+from efface.probes import Case
+from efface.results import Score
+from efface.rows import take
+from efface.types import Images, Targets
+
+LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
+
+
+def density_ratio(*, levels: Sequence[float] = LEVELS, samples: int = 4) -> Metric:
+    """Mean of exp(f(image + noise) - f(image)) over noise, f the logit of the true class: a curve over noise levels.
+
+    Read as an energy, a logit is the logarithm of a density of its class, up to a constant that the ratio does not
+    have; so the ratio says how much more likely the network holds a noisy image than a real one. 1 at noise of 0; a
+    density that lies on the data falls with the noise, towards 0. Noisy images are not clipped. Each image has the same
+    directions of noise at all levels.
+
+    `change` is the mean of f(image + noise) - f(image) itself: the mean of an exponential is ruled by its few largest,
+    and an image whose logit rises by 20 outweighs a million others. Logits are on the network's own scale: compare
+    networks of one kind of training only with care.
+
+    levels: standard deviations of the noise in units of [0, 1], ascending, above 0.
+    samples: noisy images for each image and level, at least 1; each costs a forward pass.
+
+    Source: Srinivas & Fleuret 2021, section 5 and figure 1 (arXiv:2006.09128); they say no levels.
+    """
+    positive("density_ratio", **{f"level {each}": each for each in levels}, samples=samples)
+    if not levels or list(levels) != sorted(set(levels)):
+        raise ValueError(f"density_ratio: levels are {list(levels)}; expected at least one, each above the last")
+    return Metric(
+        probes=lambda point: {"noisy": Noisy(point.fraction, samples)},
+        value=lambda scores: {name: scores["noisy"].values[name] for name in ("ratio", "change")},
+        better={"ratio": "lower", "change": "none"},
+        over="images",
+        says="The network's logit, read as the logarithm of a density, of noisy images beside that of the images. A "
+        "network whose density lies on the data holds noise for less likely.",
+        axis="noise level",
+        at=lambda _: tuple(levels),
+        summary="mean",
+        of="network",
+    )
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """The ratio at one level of noise, for each image a mean over its noise."""
+
+    level: float
+    samples: int
+
+    needs_map = False
+    needs_network = True
+    explains = "true"
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Forward rows."""
+        return float((self.samples + 1) * case_rows["test"])
+
+    def identity(self) -> dict[str, Any]:
+        return identity_of(self)
+
+    def __call__(self, case: Case) -> Score:
+        assert case.network is not None
+        test, found = case.data["test"], []
+        together = max(1, case.rows // self.samples)
+        for rows in torch.arange(len(test)).split(together):
+            images = to_float(take(test.images, rows).to(case.device))
+            seeds = seeds_for(case, "density ratio", rows)
+            noise = torch.stack([draws.normal(draws.fold(seeds, k), test.shape) for k in range(self.samples)])
+            targets = test.targets[rows.to(test.targets.device)].to(case.device)
+            found.append(changes(case.network, images, targets, noise * self.level, rows=case.rows))
+            case.advance(float((self.samples + 1) * len(rows)))
+        change = torch.cat(found).numpy()
+        return Score({"ratio": ratios(change), "change": change.mean(1)})
+
+
+def changes(
+    network: nn.Module, images: Images, targets: Targets, noise: Float[Tensor, "s n c h w"], *, rows: int = 256
+) -> Float[Tensor, "n s"]:
+    """What each of the noises adds to the target's logit, in float64 on the CPU."""
+    return -falls(network, images, targets, lambda k: images + noise[k], len(noise), rows=rows)
+
+
+def ratios(change: Float[np.ndarray, "n s"]) -> Float[np.ndarray, " n"]:
+    """Mean of exp(change) for each image; the largest number there is where it is larger still."""
+    with np.errstate(over="ignore"):
+        return np.minimum(np.exp(change).mean(1), np.finfo(np.float64).max)

@@ -1,0 +1,115 @@
+"""GAN-test: whether a second network sees in the first one's samples what they were to show."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from efface.fit import Fit
+from efface.generate import Sampling
+from efface.methods.passes import blocks, evaluating_fast
+from efface.metrics._effects import identity_of
+from efface.metrics.formula import Metric
+from efface.probes import Case
+from efface.results import Score
+from efface.source import code_digest
+from efface.types import Images, Targets
+
+
+def gan_test(
+    *, count: int = 1000, steps: int = 500, lr: float = 0.1, decay: float = 0.01, deviation: float = 0.2
+) -> Metric:
+    """Share of the network's samples of a class that the study's `judge`, another network, assigns to that class.
+
+    The samples are made by climbing the class's logit from noise, with decay to grey; nothing but the network's input
+    gradient is in them, so the share tells how much of the data it knows. They are those of the stage `samples`: the
+    same settings, the same file. `share` is the judge's verdict on each, `probability` its probability of the class
+    aimed at; `own_share`, the same of the network that made them, says whether the climb arrived at all.
+
+    count: samples, at least 1; sample i is aimed at the class of test row i, over again beyond the last row. Take as
+        many as hold all classes: rows that are sorted by class begin with one.
+    steps: of the climb, at least 1; each costs a forward and a backward pass of all samples.
+    lr: length of a step, above 0. decay: pull towards grey, at least 0.
+    deviation: of the noise that a sample begins from, in units of [0, 1].
+
+    Source: Srinivas & Fleuret 2021 (arXiv:2006.09128), after Shmelkov, Schmid & Alahari 2018 (arXiv:1807.09499).
+    Differs: exactly `count` samples, where the code fills the last batch; each has noise of its own seed.
+    """
+    settings = _sampling(count=count, steps=steps, lr=lr, decay=decay, deviation=deviation)
+    return Metric(
+        probes=lambda _: {"judged": Judged(**settings.model_dump())},
+        value=lambda scores: {name: scores["judged"].values[name] for name in ("share", "probability", "own_share")},
+        better={"share": "higher", "probability": "higher", "own_share": "none"},
+        over="images",
+        says="The network makes images of the classes, from its input gradient alone, and another network looks at "
+        "them. A network that knows what a class looks like makes images that the other takes for it.",
+        axis="",
+        at=lambda _: (0.0,),
+        of="network",
+    )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The judge's answers, and the network's own, to each sample."""
+
+    count: int
+    steps: int
+    lr: float
+    decay: float
+    deviation: float
+
+    needs_map = False
+    needs_network = True
+    needs_judge = True
+    explains = "true"
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(count=self.count, steps=self.steps, lr=self.lr, decay=self.decay, deviation=self.deviation)
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Forward rows; the samples are there already."""
+        return 2.0 * self.count
+
+    def identity(self) -> dict[str, Any]:
+        return identity_of(self) | {"generator": code_digest("efface.generate")}
+
+    def __call__(self, case: Case) -> Score:
+        assert case.network is not None
+        assert case.samples is not None
+        if case.judge is None:
+            raise ValueError("gan_test: asks a second network, but there is no judge; give the study a 'judge'")
+        images, targets = case.samples(self.sampling)
+        judged = answers(case, case.judge(), images, targets)
+        own = answers(case, case.network, images, targets)
+        return Score({"share": judged[0], "probability": judged[1], "own_share": own[0]})
+
+
+def answers(case: Case, network: nn.Module, images: Images, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
+    """Of each image: whether the network assigns it to its target (0 or 1), and the target's probability."""
+    found = []
+    with evaluating_fast(network, images[:1].to(case.device)) as fast, torch.no_grad():
+        for block in blocks(len(images), case.rows):
+            found.append(fast(images[block].to(case.device)).double().cpu())
+            case.advance(float(len(found[-1])))
+    logits = torch.cat(found)
+    if logits.shape[1] <= int(targets.max()):
+        raise ValueError(
+            f"gan_test: {type(network).__name__} has {logits.shape[1]} classes, but the samples are aimed at class "
+            f"{int(targets.max())}; give the judge as many classes as the data have"
+        )
+    right = (logits.argmax(1) == targets).double().numpy()
+    return right, logits.softmax(1).gather(1, targets[:, None])[:, 0].numpy()
+
+
+def _sampling(**settings: Any) -> Sampling:
+    try:
+        return Sampling.model_validate(settings)
+    except ValidationError as error:
+        told = [f"{'.'.join(map(str, e['loc']))}: {e['msg'].lower()}, found {e['input']!r}" for e in error.errors()]
+        raise ValueError(f"gan_test: {'; '.join(told)}") from None

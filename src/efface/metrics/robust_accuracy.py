@@ -1,0 +1,116 @@
+"""Robust accuracy: how often the network is right on the worst image that an attack finds nearby."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from efface.attack import Keep, Norm, Start, check_pgd
+from efface.call import Call
+from efface.fit import Fit
+from efface.masking import to_float
+from efface.methods.passes import evaluating_fast
+from efface.metrics._effects import seeds_for
+from efface.metrics.formula import Metric
+from efface.probes import Case
+from efface.results import Score
+from efface.rows import take
+
+_EPS = (0.0, 0.25, 0.5, 1.0)
+
+
+def robust_accuracy(
+    *,
+    norm: Norm = "l2",
+    eps: list[float | int] | tuple[float | int, ...] = _EPS,
+    step: float | None = None,
+    steps: int = 8,
+    start: Start = "zero",
+    restarts: int = 1,
+    keep: Keep = "last",
+) -> Metric:
+    """Share of test images that the network classifies right after an attack, over the attack's size.
+
+    Of the network, not of a map: the attack is `efface.attack.pgd` on the true class. At 0 it is the accuracy on the
+    images themselves, the same probe as everywhere. An attack is a lower bound of the damage: a network whose gradient
+    tells little seems robust, so look whether more steps, restarts or `keep: best` find more.
+
+    norm: linf or l2, of the change of an image in [0, 1]. eps: sizes, each a point, 0 or more; for linf 8/255 is 0.031.
+    step, steps, start, restarts, keep: as in `efface.attack.pgd`; a point costs steps x restarts gradients an image.
+
+    Source: Madry et al. 2018 (arXiv:1706.06083); sizes and steps of Shah, Jain & Netrapalli 2021 (arXiv:2102.12781),
+        who take 5 steps on CIFAR-10.
+    """
+    if not eps:
+        raise ValueError("robust_accuracy: eps is empty; expected sizes such as [0, 0.25, 0.5, 1]")
+    sizes = tuple(sorted({float(each) for each in eps}))
+    for size in sizes:
+        check_pgd(norm=norm, eps=size, step=step, steps=steps, start=start, restarts=restarts, keep=keep)
+    return Metric(
+        probes=lambda point: {
+            "attacked": Attacked(point.fraction, norm, step, steps, start, restarts, keep)
+            if point.fraction > 0
+            else point.clean()
+        },
+        value=lambda scores: {"accuracy": scores["attacked"].values["accuracy"].astype(np.float64)},
+        better={"accuracy": "higher"},
+        over="images",
+        says="Each image is moved, by at most eps, to where the network is most wrong. A network whose answers rest on "
+        "what such a change cannot hide stays right.",
+        family="robustness",
+        axis="eps",
+        at=lambda _shape: sizes,
+        summary="mean",
+        of="network",
+    )
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """Whether each test image is classified right after an attack on its true class."""
+
+    eps: float
+    norm: Norm
+    step: float | None
+    steps: int
+    start: Start
+    restarts: int
+    keep: Keep
+
+    needs_map = False
+    needs_network = True
+    explains = "true"
+
+    @property
+    def attack(self) -> Call:
+        """The attack with its settings."""
+        names = ("eps", "norm", "step", "steps", "start", "restarts", "keep")
+        return Call(call="efface.attack.pgd", kwargs={name: getattr(self, name) for name in names})
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Forward rows: a gradient of the image counts two, one forward and one back."""
+        return float(case_rows["test"] * self._passes())
+
+    def _passes(self) -> int:
+        return 2 * self.steps * self.restarts + 1
+
+    def identity(self) -> dict[str, Any]:
+        """The attack's source, too, which no other probe reads."""
+        return {"probe": "attacked", "attack": self.attack.identity()}
+
+    def __call__(self, case: Case) -> Score:
+        assert case.network is not None
+        split, right = case.data["test"], []
+        every = torch.arange(len(split))
+        first = to_float(take(split.images, every[:1]).to(case.device))
+        with evaluating_fast(case.network, first) as fast:
+            for rows in every.split(case.rows):
+                images = to_float(take(split.images, rows).to(case.device))
+                targets = split.targets[rows].to(case.device)
+                worst = self.attack(fast, images, targets, seeds=seeds_for(case, "attack", rows))
+                with torch.no_grad():
+                    right.append((fast(worst).argmax(1) == targets).cpu())
+                case.advance(float(len(rows) * self._passes()))
+        return Score({"accuracy": torch.cat(right).numpy()})

@@ -1,0 +1,25 @@
+"""The non-linearity of a network, by name."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+from torch import nn
+
+Nonlinearity = Literal["softplus", "relu"]
+
+
+def nonlinearity(name: Nonlinearity, beta: float = 10.0) -> Callable[[], nn.Module]:
+    """Makes the module, anew for each place, so that hooks see each use once.
+
+    name: softplus, log(1 + exp(beta z)) / beta, which PyTorch takes as z where beta z > 20; or relu.
+    beta: steepness of the softplus, above 0.
+    """
+    if not beta > 0:
+        raise ValueError(f"beta is {beta}, expected a steepness above 0; 10 in Srinivas & Fleuret 2021")
+    match name:
+        case "softplus":
+            return partial(nn.Softplus, beta=beta)
+        case "relu":
+            return nn.ReLU
+    raise ValueError(f"activation is {name!r}; expected softplus or relu")

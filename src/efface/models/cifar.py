@@ -1,0 +1,298 @@
+"""Networks of the CIFAR experiments whose Hessian matters: softplus (or ReLU) ResNets of four stages, and VGGs.
+
+As published, a softplus of steepness `beta` = 10 stands wherever a ReLU would, for a network of ReLUs is piecewise
+linear and has no second derivative to regularise. Images go in as they are, in [0, 1], unless `mean` and `std` are
+given. PyTorch's default initialisation. A ResNet takes images of any size from 8x8 upwards, a VGG those of `size`.
+Methods that change a ReLU's way back (guided backprop, deconvnet) refuse the softplus: take `activation: relu`. Where
+both occur (`inner`), they change the ReLUs alone.
+
+All take these settings:
+
+activation: softplus, log(1 + exp(beta z)) / beta; or relu.
+beta: steepness of the softplus, above 0; the larger, the nearer to ReLU and the larger the second derivative.
+num_classes: width of the last layer.
+in_channels: channels of the images.
+mean, std: one number a channel, for images in [0, 1]; the first layer normalises by them, or does nothing without.
+weights: a state-dict file to start from; fresh weights without.
+
+Source: Srinivas & Fleuret 2021 (Rethinking the role of gradient-based attribution methods, arXiv:2006.09128), the
+    networks of its released code.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import nn
+
+from efface.models.activation import Nonlinearity, nonlinearity
+from efface.models.normalise import normalisation
+from efface.models.resnet import BasicBlock, Bottleneck, File, Numbers, ResNet, started
+
+Plan = Sequence[int | Literal["M"]]
+
+VGG5: Plan = (64, "M", 128, "M", 256, "M", 512, "M")
+VGG7: Plan = (64, "M", 128, "M", 256, 256, "M", 512, "M", 512)
+VGG11: Plan = (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512)
+VGG14: Plan = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
+
+
+def resnet(
+    *,
+    blocks: Sequence[int],
+    widths: Sequence[int] = (64, 128, 256, 512),
+    strides: Sequence[int] | None = None,
+    bottleneck: bool = False,
+    activation: Nonlinearity = "softplus",
+    inner: Nonlinearity | None = None,
+    beta: float = 10.0,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    mean: Numbers = None,
+    std: Numbers = None,
+    weights: File = None,
+) -> nn.Module:
+    """A 3x3 stem, a stage for each of the `blocks`, global average pooling and a linear layer; projections.
+
+    With `activation: relu`, ResNet10, 101 and 152 are blocks [1, 1, 1, 1], [3, 4, 23, 3] and [3, 8, 36, 3] (the last
+    two with `bottleneck`), ResNet8v2 is blocks [1, 1, 1], widths [64, 128, 256], strides [1, 1, 2].
+
+    blocks: how many in each stage, at least 1; widths: channels of each stage, a fourth of them with `bottleneck`.
+    strides: of each stage's first block; 1 for the first stage and 2 for the others if not given.
+    bottleneck: blocks of three convolutions (1x1, 3x3 that strides, 1x1 to four times the width) instead of two 3x3.
+    inner: the non-linearity inside the blocks, where it is not that of the stem and the sums.
+    """
+    lengths = {len(each) for each in (blocks, widths, strides or blocks)}
+    if len(lengths) > 1 or not lengths - {0} or min(*blocks, *widths, *(strides or [1])) < 1:
+        raise ValueError(
+            f"resnet: blocks {list(blocks)}, widths {list(widths)}, strides {strides and list(strides)}; expected "
+            "numbers of at least 1, one for each stage in all of them: make them as many"
+        )
+    network = ResNet(
+        widths,
+        blocks,
+        "projection",
+        num_classes=num_classes,
+        in_channels=in_channels,
+        normalise=normalisation(mean, std, in_channels),
+        strides=strides,
+        block=Bottleneck if bottleneck else BasicBlock,
+        activation=nonlinearity(activation, beta),
+        inner=nonlinearity(inner or activation, beta),
+    )
+    return started(network, weights)
+
+
+def vgg(
+    *,
+    plan: Plan,
+    size: int = 32,
+    activation: Nonlinearity = "softplus",
+    beta: float = 10.0,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    mean: Numbers = None,
+    std: Numbers = None,
+    weights: File = None,
+) -> nn.Module:
+    """3x3 convolutions with bias and BatchNorm, 2x2 max-pools between them, and one linear layer over all places.
+
+    plan: channels of each convolution, M for a pool.
+    size: height and width of the images, in pixels, at least 2 to the number of pools; the linear layer is as wide as
+        what is left of them.
+    """
+    pools = [each for each in plan if each == "M"]
+    side = size // 2 ** len(pools)
+    wide = [each for each in plan if each != "M"]
+    if not wide or min(wide) < 1 or side < 1:
+        raise ValueError(
+            f"vgg: plan {list(plan)} on images of {size}x{size} pixels; expected at least one convolution of 1 channel "
+            f"or more, and {2 ** len(pools)} pixels or more for {len(pools)} pools: change the plan or the size"
+        )
+    make, layers, inputs = nonlinearity(activation, beta), list[nn.Module](), in_channels
+    for each in plan:
+        if each == "M":
+            layers.append(nn.MaxPool2d(2))
+        else:
+            layers += [nn.Conv2d(inputs, each, 3, padding=1), nn.BatchNorm2d(each), make()]
+            inputs = each
+    parts: OrderedDict[str, nn.Module] = OrderedDict(
+        normalise=normalisation(mean, std, in_channels),
+        features=nn.Sequential(*layers),
+        flatten=nn.Flatten(),
+        linear=nn.Linear(inputs * side**2, num_classes),
+    )
+    return started(nn.Sequential(parts), weights)
+
+
+def resnet9(
+    *,
+    activation: Nonlinearity = "softplus",
+    beta: float = 10.0,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    mean: Numbers = None,
+    std: Numbers = None,
+    weights: File = None,
+) -> nn.Module:
+    """ResNet-9, a basic block a stage: 4,903,242 parameters with 10 classes."""
+    return _resnet((1, 1, 1, 1), activation, beta, num_classes, in_channels, mean, std, weights)
+
+
+def resnet18(
+    *,
+    activation: Nonlinearity = "softplus",
+    beta: float = 10.0,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    mean: Numbers = None,
+    std: Numbers = None,
+    weights: File = None,
+) -> nn.Module:
+    """ResNet-18, two basic blocks a stage: 11,173,962 parameters with 10 classes."""
+    return _resnet((2, 2, 2, 2), activation, beta, num_classes, in_channels, mean, std, weights)
+
+
+def resnet34(
+    *,
+    activation: Nonlinearity = "softplus",
+    beta: float = 10.0,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    mean: Numbers = None,
+    std: Numbers = None,
+    weights: File = None,
+) -> nn.Module:
+    """ResNet-34, 3, 4, 6 and 3 basic blocks: 21,282,122 parameters with 10 classes."""
+    return _resnet((3, 4, 6, 3), activation, beta, num_classes, in_channels, mean, std, weights)
+
+
+def resnet50(
+    *,
+    activation: Nonlinearity = "softplus",
+    beta: float = 10.0,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    mean: Numbers = None,
+    std: Numbers = None,
+    weights: File = None,
+    inner: Nonlinearity | None = None,
+) -> nn.Module:
+    """ResNet-50, 3, 4, 6 and 3 bottlenecks: 23,520,842 parameters with 10 classes.
+
+    inner: the non-linearity inside the bottlenecks, where it is another; `relu` is the network of the released code.
+
+    Differs: softplus throughout, where the released code has ReLUs inside the bottlenecks.
+    """
+    return resnet(
+        blocks=(3, 4, 6, 3),
+        bottleneck=True,
+        activation=activation,
+        inner=inner,
+        beta=beta,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        mean=mean,
+        std=std,
+        weights=weights,
+    )
+
+
+def vgg5(
+    *,
+    activation: Nonlinearity = "softplus",
+    beta: float = 10.0,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    mean: Numbers = None,
+    std: Numbers = None,
+    weights: File = None,
+) -> nn.Module:
+    """VGG-5, four convolutions, for images of 32x32: 1,573,386 parameters with 10 classes."""
+    return _vgg(VGG5, activation, beta, num_classes, in_channels, mean, std, weights)
+
+
+def vgg7(
+    *,
+    activation: Nonlinearity = "softplus",
+    beta: float = 10.0,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    mean: Numbers = None,
+    std: Numbers = None,
+    weights: File = None,
+) -> nn.Module:
+    """VGG-7, six convolutions, for images of 32x32: 4,524,810 parameters with 10 classes."""
+    return _vgg(VGG7, activation, beta, num_classes, in_channels, mean, std, weights)
+
+
+def vgg11(
+    *,
+    activation: Nonlinearity = "softplus",
+    beta: float = 10.0,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    mean: Numbers = None,
+    std: Numbers = None,
+    weights: File = None,
+) -> nn.Module:
+    """VGG-11, ten convolutions, for images of 32x32: 9,431,370 parameters with 10 classes."""
+    return _vgg(VGG11, activation, beta, num_classes, in_channels, mean, std, weights)
+
+
+def vgg14(
+    *,
+    activation: Nonlinearity = "softplus",
+    beta: float = 10.0,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    mean: Numbers = None,
+    std: Numbers = None,
+    weights: File = None,
+) -> nn.Module:
+    """VGG-14, thirteen convolutions, for images of 32x32: 14,743,626 parameters with 10 classes."""
+    return _vgg(VGG14, activation, beta, num_classes, in_channels, mean, std, weights)
+
+
+def _resnet(
+    blocks: Sequence[int],
+    activation: Nonlinearity,
+    beta: float,
+    num_classes: int,
+    in_channels: int,
+    mean: Numbers,
+    std: Numbers,
+    weights: File,
+) -> nn.Module:
+    return resnet(
+        blocks=blocks,
+        activation=activation,
+        beta=beta,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        mean=mean,
+        std=std,
+        weights=weights,
+    )
+
+
+def _vgg(
+    plan: Plan,
+    activation: Nonlinearity,
+    beta: float,
+    num_classes: int,
+    in_channels: int,
+    mean: Numbers,
+    std: Numbers,
+    weights: File,
+) -> nn.Module:
+    return vgg(
+        plan=plan,
+        activation=activation,
+        beta=beta,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        mean=mean,
+        std=std,
+        weights=weights,
+    )

@@ -1,0 +1,147 @@
+"""What a training minimises on a batch beside its plain loss: weighted terms, and the images' attacked twins."""
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, model_validator
+from torch import Tensor, nn
+
+from efface import draws
+from efface.call import Call
+from efface.types import Images, Seeds, Targets
+
+
+class Regularizer(BaseModel):
+    """A term of the loss.
+
+    call, kwargs: a function `(network, images, targets, outputs, **kwargs) -> Term`.
+    weight: what its value is multiplied with, not below 0; 0 costs as much and only shows its curve.
+    preset: published weight and settings instead, by the name that the function's module knows them by.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    call: str
+    kwargs: dict[str, Any] = {}
+    weight: float | None = None
+    preset: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: object) -> object:
+        return {"call": value} if isinstance(value, str) else value
+
+    @property
+    def factor(self) -> float:
+        """The weight, given or published."""
+        return float(self._published["weight"] if self.weight is None else self.weight)
+
+    @property
+    def term(self) -> Call:
+        """The function with its settings, given or published."""
+        published = {name: value for name, value in self._published.items() if name != "weight"}
+        return Call(call=self.call, kwargs=published | self.kwargs)
+
+    @property
+    def _published(self) -> Mapping[str, Any]:
+        return _presets(self.call).get(self.preset or "", {})
+
+    def identity(self) -> dict[str, Any]:
+        """What the weights of a network trained with it depend on."""
+        return {"weight": self.factor} | self.term.identity()
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "Regularizer":
+        known = _presets(self.call)
+        named = f"preset: {' or '.join(known)}" if known else ""
+        if self.preset is not None and self.preset not in known:
+            raise ValueError(
+                f"{self.call} has no preset '{self.preset}'; "
+                + (f"it has {', '.join(known)}" if known else "it has none: give weight, and kwargs")
+            )
+        if self.preset is None and self.weight is None:
+            raise ValueError(f"weight is missing; give a number{f', or {named}' if named else ''}")
+        if self.weight is not None and not 0 <= self.weight < math.inf:
+            raise ValueError(f"weight is {self.weight}; expected a number not below 0")
+        doubled = sorted({*self.kwargs, *(["weight"] if self.weight is not None else [])} & {*self._published})
+        if doubled:
+            raise ValueError(
+                f"preset '{self.preset}' sets {', '.join(doubled)} already; drop what is given, or write all out"
+            )
+        self.term.check(("network", "images", "targets", "outputs"), ("seeds",))
+        return self
+
+
+def names_of(regularizers: Sequence[Regularizer]) -> list[str]:
+    """What each term is called in the curves: its function's name; a second one of it is numbered."""
+    seen = Counter(("loss", "classification", "validation_accuracy", "attacked_accuracy"))
+    found = []
+    for each in regularizers:
+        name = each.call.rpartition(".")[2]
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return found
+
+
+def regularized(
+    loss: Tensor,
+    regularizers: Sequence[Regularizer],
+    network: nn.Module,
+    images: Images,
+    targets: Targets,
+    outputs: Tensor,
+    seeds: Seeds,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss with all terms, and each by its name: the plain loss is `classification`, values are without weights.
+
+    images: what the outputs are the network's answers to; they require a gradient.
+    """
+    found = {"classification": loss.detach()}
+    for number, (name, each) in enumerate(zip(names_of(regularizers), regularizers, strict=True)):
+        own = draws.fold(seeds, number + 1).to(images.device)  # fold 0 is the attack's
+        term = each.term(network, images, targets, outputs, seeds=own)
+        loss = loss + each.factor * term.value
+        found[name] = term.value.detach()
+        found |= {f"{name}.{part}": value.detach() for part, value in term.parts.items()}
+    return loss, found
+
+
+def attacked(attack: Call, network: nn.Module, images: Images, targets: Targets, seeds: Seeds) -> Images:
+    """The images that the training sees instead. ValueError: the attack gives others than images of this shape."""
+    found = attack(network, images, targets, seeds=draws.fold(seeds, 0).to(images.device))
+    if not isinstance(found, Tensor) or found.shape != images.shape:
+        shown = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"fit.attack: {attack.call} gives {shown} for images of {tuple(images.shape)}; expected as many images of "
+            "the same shape"
+        )
+    return found.detach()
+
+
+class Means:
+    """Running means over images of named numbers, kept on the device until they are asked for."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def add(self, values: Mapping[str, Tensor], count: int) -> None:
+        """A batch's means of so many images."""
+        self._count += count
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0) + value * count
+
+    def found(self) -> dict[str, float]:
+        """The means over all images: one wait for the device."""
+        sums = torch.stack([each.double() for each in self._sums.values()]) / self._count
+        return dict(zip(self._sums, sums.tolist(), strict=True))
+
+
+def _presets(path: str) -> Mapping[str, Mapping[str, Any]]:
+    """Published weights and settings of a regulariser, from the table PRESETS beside its function."""
+    found = Call(call=path).resolve()
+    beside = getattr(sys.modules.get(getattr(found, "__module__", "")), "PRESETS", {})
+    return dict(beside.get(path.rpartition(".")[2], {}))

@@ -1,0 +1,233 @@
+"""Regularisers: terms of a training's loss that change what the network's input gradient is like.
+
+Each is a function `(network, images, targets, outputs, *, settings) -> Term`. `outputs` are the network's logits of
+these images, which require a gradient; f is the logit of the true class, before softmax. Nothing is detached, so the
+weights learn through every pass and both derivatives. A noisy image may leave [0, 1], and its pass is one in the
+network's own mode: while training a BatchNorm takes the noisy batch's statistics and updates its running ones with
+them. `PRESETS` are the published weights and settings.
+
+Source: Srinivas & Fleuret 2021 (arXiv:2006.09128), and its released code.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from efface import draws
+from efface.types import Images, Seeds, Targets
+
+Estimator = Literal["one_sided", "antithetic"]
+Logits = Float[Tensor, "n k"]
+Noise = Float[Tensor, "s n c h w"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """A term of the loss: its value, differentiable in the weights, and what else is worth a curve, by name."""
+
+    value: Float[Tensor, ""]
+    parts: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
+
+
+PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "score_matching": {
+        "paper": {"weight": 1e-3, "samples": 1, "sigma": 0.01, "stability": 1e-3},
+        "code": {"weight": 1e-5, "samples": 1, "sigma": 0.01, "stability": 1e-3},
+    },
+    "anti_score_matching": {
+        "paper": {"weight": 1e-4, "samples": 1, "sigma": 0.001, "threshold": 1e3},
+        "code": {"weight": 1e-5, "samples": 1, "sigma": 0.001, "threshold": 1e4},
+    },
+    "gradient_norm": {"paper": {"weight": 1e-3}, "code": {"weight": 1e-5}},
+}
+"""Weights and settings of the published trainings. The paper tells no noise: samples and sigma are the code's."""
+
+
+def score_matching(
+    network: nn.Module,
+    images: Images,
+    targets: Targets,
+    outputs: Logits,
+    *,
+    samples: int = 10,
+    sigma: float = 0.01,
+    stability: float = 0.0,
+    estimator: Estimator = "one_sided",
+    seeds: Seeds | None = None,
+    noise: Noise | None = None,
+) -> Term:
+    """Score matching of exp f: mean trace of f's Hessian, half the mean squared norm of its gradient, a stability term.
+
+    With h the estimate of an image's trace and g its gradient: mean(h) + mean(|g|^2) / 2 + stability * mean(h^2). The
+    Hessian of a network of ReLUs is 0 almost everywhere: take softplus. One sample estimates it with a standard
+    deviation of 2 |g| / sigma, so that with sigma 0.01 and stability 0.001 the stability term is, on average,
+    40 |g|^2 besides the trace's square: a penalty of the gradient above all.
+
+    samples: noisy images for each, at least 1; each costs a forward pass (antithetic: two) and its way back.
+    sigma: standard deviation of the noise in units of [0, 1], above 0. The difference of two logits is multiplied by
+        2 / sigma^2, and the rounding of float32 with it: below 0.001 little else is left.
+    stability: weight of the squared trace, not below 0.
+    estimator: one_sided, 2 (f(x + v) - f(x)) / sigma^2; antithetic, (f(x + v) + f(x - v) - 2 f(x)) / sigma^2, of the
+        same mean without the gradient's share of the spread.
+    seeds: one an image. noise: standard normal draws to use instead.
+
+    Source: Srinivas & Fleuret 2021, equation 4 (arXiv:2006.09128).
+    Differs: the antithetic estimator is ours, and no default.
+    """
+    check_score_matching(samples=samples, sigma=sigma, stability=stability, estimator=estimator)
+    _refuse("score_matching", network, images)
+    traces = hessian_traces(
+        network, images, targets, outputs, samples=samples, sigma=sigma, estimator=estimator, seeds=seeds, noise=noise
+    )
+    norms = squared_gradients(images, targets, outputs)
+    value = traces.mean() + norms.mean() / 2
+    if stability > 0:
+        value = value + stability * traces.square().mean()
+    parts = {"trace": traces.mean(), "squared_trace": traces.square().mean(), "squared_gradient": norms.mean()}
+    return Term(value, {name: part.detach() for name, part in parts.items()})
+
+
+def anti_score_matching(
+    network: nn.Module,
+    images: Images,
+    targets: Targets,
+    outputs: Logits,
+    *,
+    samples: int = 1,
+    sigma: float = 0.01,
+    threshold: float = 1e4,
+    estimator: Estimator = "one_sided",
+    seeds: Seeds | None = None,
+    noise: Noise | None = None,
+) -> Term:
+    """The opposite of score matching: minus the mean trace of f's Hessian, each image's cut off above a threshold.
+
+    It makes exp f a worse model of the images and leaves the gradient's norm alone. With the one-sided estimator the
+    cut is one of a noisy number: the term also pays for less noise, a smaller gradient.
+
+    samples, sigma, estimator, seeds, noise: as in `score_matching`.
+    threshold: where the reward of an image's trace ends, any number.
+
+    Source: Srinivas & Fleuret 2021, section 5 (arXiv:2006.09128).
+    Differs: the antithetic estimator is ours, and no default.
+    """
+    check_anti_score_matching(samples=samples, sigma=sigma, threshold=threshold, estimator=estimator)
+    _refuse("anti_score_matching", network, images)
+    traces = hessian_traces(
+        network, images, targets, outputs, samples=samples, sigma=sigma, estimator=estimator, seeds=seeds, noise=noise
+    )
+    parts = {"trace": traces.mean().detach(), "cut_off": (traces.detach() > threshold).to(traces).mean()}
+    return Term(-traces.clamp(max=threshold).mean(), parts)
+
+
+def gradient_norm(network: nn.Module, images: Images, targets: Targets, outputs: Logits) -> Term:
+    """Half the mean squared norm of f's gradient. Costs a backward pass, and a second one through it.
+
+    Source: Srinivas & Fleuret 2021, section 5 (arXiv:2006.09128).
+    """
+    _refuse("gradient_norm", network, images, draws_matter=False)
+    norms = squared_gradients(images, targets, outputs)
+    return Term(norms.mean() / 2, {"squared_gradient": norms.mean().detach()})
+
+
+def hessian_traces(
+    network: nn.Module,
+    images: Images,
+    targets: Targets,
+    outputs: Logits,
+    *,
+    samples: int,
+    sigma: float,
+    estimator: Estimator = "one_sided",
+    seeds: Seeds | None = None,
+    noise: Noise | None = None,
+) -> Float[Tensor, " n"]:
+    """Estimates of the trace of f's Hessian at each image, from forward passes alone; the settings as above."""
+    clean, found = _own(outputs, targets), torch.zeros_like(outputs[:, 0])
+    for normal in _noise(images, samples, seeds, noise):
+        step = sigma * normal
+        there = _own(network(images + step), targets) - clean
+        if estimator == "antithetic":
+            there = (there + _own(network(images - step), targets) - clean) / 2
+        found = found + there
+    return found * (2 / (samples * sigma**2))
+
+
+def squared_gradients(images: Images, targets: Targets, outputs: Logits) -> Float[Tensor, " n"]:
+    """Squared norm of each image's gradient of f, differentiable in the weights.
+
+    In a BatchNorm's training mode an image's gradient is that of the whole batch's sum of f.
+    """
+    if not images.requires_grad:
+        raise ValueError(
+            "regularize: the images require no gradient, so there is none of the outputs at them; call "
+            "images.requires_grad_() before outputs = network(images)"
+        )
+    (gradient,) = torch.autograd.grad(_own(outputs, targets).sum(), images, create_graph=True)
+    return gradient.flatten(1).square().sum(1)
+
+
+def check_score_matching(
+    samples: int = 10, sigma: float = 0.01, stability: float = 0.0, estimator: str = "one_sided"
+) -> None:
+    """ValueError: a setting outside of its range."""
+    _check("score_matching", samples, sigma, estimator)
+    if not 0 <= stability < math.inf:
+        raise ValueError(f"score_matching: stability is {stability}; expected a number not below 0")
+
+
+def check_anti_score_matching(
+    samples: int = 1, sigma: float = 0.01, threshold: float = 1e4, estimator: str = "one_sided"
+) -> None:
+    """ValueError: a setting outside of its range."""
+    _check("anti_score_matching", samples, sigma, estimator)
+    if math.isnan(threshold):
+        raise ValueError("anti_score_matching: threshold is nan; expected a number")
+
+
+def _check(name: str, samples: int, sigma: float, estimator: str) -> None:
+    if samples < 1:
+        raise ValueError(f"{name}: samples is {samples}; expected a whole number of at least 1")
+    if not 0 < sigma < math.inf:
+        raise ValueError(f"{name}: sigma is {sigma}; expected a number above 0, such as 0.01")
+    if estimator not in get_args(Estimator):
+        raise ValueError(f"{name}: estimator is {estimator!r}; expected {' or '.join(get_args(Estimator))}")
+
+
+def _refuse(name: str, network: nn.Module, images: Images, *, draws_matter: bool = True) -> None:
+    """What would drown the term in rounding, or in other noise, is refused."""
+    if torch.is_autocast_enabled(images.device.type):
+        raise ValueError(
+            f"{name}: called under autocast, whose rounding a difference of logits over sigma^2 magnifies ten "
+            "thousandfold; expected float32 (or float64) passes: set fit.precision to fp32"
+        )
+    dropping = draws_matter and any(
+        isinstance(each, nn.modules.dropout._DropoutNd) and each.training and each.p > 0  # noqa: SLF001  the public classes' base
+        for each in network.modules()
+    )
+    if dropping:
+        raise ValueError(
+            f"{name}: {type(network).__name__} has dropout, which differs between the two passes whose difference is "
+            "divided by sigma^2; take a network without it (p = 0), or gradient_norm"
+        )
+
+
+def _own(outputs: Logits, targets: Targets) -> Float[Tensor, " n"]:
+    return outputs.gather(1, targets[:, None])[:, 0]
+
+
+def _noise(images: Images, samples: int, seeds: Seeds | None, noise: Noise | None) -> Iterator[Images]:
+    if noise is not None:
+        if len(noise) != samples:
+            raise ValueError(f"regularize: noise has {len(noise)} draws an image, but samples is {samples}; give equal")
+        yield from noise
+        return
+    if seeds is None:
+        raise ValueError("regularize: seeds are missing; expected one integer an image: pass seeds, or noise")
+    for number in range(samples):
+        yield draws.normal(draws.fold(seeds.to(images.device), number), tuple(images.shape[1:])).to(images)

@@ -1,0 +1,103 @@
+"""Pictures beside one another, a line for each kind: one PNG of all, and one of each line."""
+
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+EDGE = 96  # pixels: smaller pictures are enlarged by a whole factor to about this, larger ones averaged down
+GAP = 4
+_TEXT, _INK, _SOFT, _PAPER = 13, (24, 26, 30), (96, 100, 108), (255, 255, 255)
+_MADE_FROM = "efface"
+
+Picture = UInt8[np.ndarray, "h w 3"]
+
+
+class Line(NamedTuple):
+    """Pictures of one kind, one for each column, all of one size; `key` names the line's own file."""
+
+    key: str
+    label: str
+    pictures: Sequence[Picture]
+
+
+def grid(lines: Sequence[Line], columns: Sequence[str], made_from: str) -> dict[str, bytes]:
+    """By file name: `grid.png`, all lines with their labels under the columns' headings, and `KEY.png` of each line.
+
+    Nothing is scaled in brightness: the pictures' colours are those of the files.
+
+    columns: a heading for each. made_from: kept in `grid.png`, see `read_made_from`.
+    """
+    sized = [(line, [_sized(each) for each in line.pictures]) for line in lines]
+    found = {"grid.png": _png(_sheet(sized, columns), made_from)}
+    return found | {f"{line.key}.png": _png(_strip(pictures), made_from) for line, pictures in sized}
+
+
+def read_made_from(png: bytes) -> str:
+    """What a picture says that it was made from; "" where it says nothing, or is none."""
+    try:
+        with Image.open(io.BytesIO(png)) as picture:
+            return str(picture.info.get(_MADE_FROM, ""))
+    except OSError:
+        return ""
+
+
+def _sheet(sized: Sequence[tuple[Line, list[Image.Image]]], columns: Sequence[str]) -> Image.Image:
+    font = ImageFont.load_default(_TEXT)
+    across = max((picture.width for _, pictures in sized for picture in pictures), default=EDGE)
+    headings = [_wrapped(text, font, across) for text in columns]
+    left = max((round(font.getlength(line.label)) for line, _ in sized), default=0) + 3 * GAP
+    top = (_TEXT + 3) * max((len(words) for words in headings), default=0) + 2 * GAP
+    heights = [max((picture.height for picture in pictures), default=EDGE) + GAP for _, pictures in sized]
+    whole = Image.new("RGB", (left + len(columns) * (across + GAP), top + sum(heights)), _PAPER)
+    draw = ImageDraw.Draw(whole)
+    for column, words in enumerate(headings):
+        for at, word in enumerate(words):
+            draw.text((left + column * (across + GAP), GAP + at * (_TEXT + 3)), word, _SOFT, font)
+    for (line, pictures), height in zip(sized, heights, strict=True):
+        draw.text((left - 2 * GAP, top + height // 2), line.label, _INK, font, anchor="rm")
+        for column, picture in enumerate(pictures):
+            whole.paste(picture, (left + column * (across + GAP), top))
+        top += height
+    return whole
+
+
+def _strip(pictures: Sequence[Image.Image]) -> Image.Image:
+    width, height = pictures[0].size
+    whole = Image.new("RGB", (len(pictures) * (width + GAP) - GAP, height), _PAPER)
+    for column, picture in enumerate(pictures):
+        whole.paste(picture, (column * (width + GAP), 0))
+    return whole
+
+
+def _sized(pixels: Picture) -> Image.Image:
+    picture = Image.fromarray(pixels)
+    longest = max(picture.size)
+    if longest > EDGE:
+        picture.thumbnail((EDGE, EDGE), Image.Resampling.BOX)
+        return picture
+    factor = max(1, EDGE // longest)
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """Words in lines that are no wider than this, if the words are not."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def _png(picture: Image.Image, made_from: str) -> bytes:
+    told, buffer = PngInfo(), io.BytesIO()
+    told.add_text(_MADE_FROM, made_from)
+    picture.save(buffer, format="PNG", pnginfo=told)
+    return buffer.getvalue()

@@ -1,0 +1,107 @@
+"""Stage compare: several networks side by side, their curves on the same metric and method in one figure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from efface.entries import Claim
+from efface.stages.claims import judge
+from efface.stages.measure import curves, viewed
+from efface.stages.progress import say
+from efface.stages.run import Run
+from efface.stats import Curve
+
+Beside = Mapping[str, Sequence[Run]]
+"""Runs by the name under which they are shown, one for each seed."""
+
+
+Merged = Mapping[tuple[str, str, str], Mapping[str, Curve]]
+"""By metric, score and method: a curve for each name."""
+
+
+def write_comparison(folder: Path, name: str, beside: Beside, claims: Sequence[Claim] = ()) -> None:
+    """Write the page of the runs side by side; say where it is, and what has become of the claims.
+
+    The first name is what the others are compared with; of one alone, the page is that of a study, over its seeds.
+    """
+    from efface.report import page  # draws with matplotlib, which takes seconds to import
+    from efface.stages.contents import facts_of_several
+
+    found = merged(beside)
+    if found:
+        judged = judge(claims, found)
+        facts = replace(facts_of_several(name, beside), claims=judged)
+        reference = next(iter(beside)) if len(beside) > 1 else ""
+        path = page.write(folder, side_by_side(found, one=not reference), None, facts, reference=reference)
+        for each in judged:
+            say(f"claim {each.verdict}: {each.says} ({each.told})")
+        say(f"side by side: {path}")
+
+
+def side_by_side(found: Merged, *, one: bool = False) -> list[Curve]:
+    """The curves for a page: `metric` tells the method, `method` the name. one: there is one name, so methods stay."""
+    curves = []
+    for (metric, _, method), named in found.items():
+        for name, curve in named.items():
+            if one:
+                curves.append(curve)
+            else:
+                of = metric if curve.family == "network" else f"{metric} · {method}"
+                curves.append(replace(curve, metric=of, method=name))
+    return curves
+
+
+def merged(beside: Beside) -> Merged:
+    """A curve for each metric, score, method and name.
+
+    With one run a name, samples are the runs' own, and images are paired where all runs have the same; with several
+    seeds a sample is a seed's mean.
+    """
+    means = any(len(runs) > 1 for runs in beside.values())
+    means |= len({run.data_digest["test"] for runs in beside.values() for run in runs}) > 1
+    found: dict[tuple[str, str, str], dict[str, list[tuple[int, Curve]]]] = {}
+    for name, runs in beside.items():
+        for run in runs:
+            for curve in (curve for curve in _of(run) if "~" not in curve.method):
+                what = curve.metric, curve.score, curve.method
+                found.setdefault(what, {}).setdefault(name, []).append((run.study.seed, curve))
+    return {
+        what: {name: _mean_of(each) if means else each[0][1] for name, each in named.items()}
+        for what, named in found.items()
+    }
+
+
+def _of(run: Run) -> Iterator[Curve]:
+    """A run's curves of which anything is measured, the network's accuracy first."""
+    if run.first.trained():
+        right = (run.logits("test").argmax(1) == run.data["test"].targets.cpu()).numpy().astype(np.float64)
+        says = "The share of the test images that the network classifies right."
+        pairs = tuple(range(len(right)))
+        yield Curve(
+            *("accuracy", "accuracy", "network", (0.0,), right[:, None], "images", "higher"),
+            pairs=pairs,
+            says=says,
+            axis="",
+            family="network",
+        )
+    measured = {entry.name for entry in run.study.metrics if viewed(run, entry)}
+    for curve in curves(run):
+        if curve.metric in measured and not np.isnan(curve.values).all():
+            yield curve
+
+
+def _mean_of(each: Sequence[tuple[int, Curve]]) -> Curve:
+    """One curve of several seeds'."""
+    curve = each[0][1]
+    values = np.stack([_mean(one.values) for _, one in each])
+    missing = sorted({at for _, one in each for at in one.missing or ()})
+    seeds = tuple(seed for seed, _ in each)
+    return replace(curve, values=values, over="repeats", pairs=seeds, missing=tuple(missing))
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean over samples of each point, of those that are there."""
+    known = ~np.isnan(values)
+    return np.where(known.any(0), np.where(known, values, 0).sum(0) / np.maximum(known.sum(0), 1), np.nan)
