@@ -170,6 +170,9 @@ def study(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(sys, "path", [*sys.path])  # the program adds the folder
+    # two thirds of the time would go into drawing, which tests/test_report.py looks at
+    monkeypatch.setattr("efface.report.figure.inline", lambda *_: "")
+    monkeypatch.setattr("efface.report.figure.sheet", lambda *_: {})
 
     def run(stage, *more, **changes):
         write_study(tmp_path, **TINY | changes)
