@@ -87,7 +87,7 @@ def start(folder: Path, *words: str, kill_at: int = 0, file_limit: int = 0):
 
 def ended(process, folder: Path) -> Ended:
     """Wait for a started program."""
-    process.join(120)
+    process.join(300)
     assert process.exitcode is not None, "the program hangs"
     stem = folder / f".said-{process.pid}"
     return Ended(process.exitcode, stem.with_suffix(".out").read_text(), stem.with_suffix(".err").read_text())

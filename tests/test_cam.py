@@ -413,6 +413,6 @@ def test_maps_are_those_of_the_network_whose_batchnorms_are_not_folded(method, l
 
 def test_on_a_cpu_a_pass_without_way_back_is_as_small_as_its_cache():
     assert passes.at_once(torch.zeros(1, 3, 32, 32), 256) == 32
-    assert passes.at_once(torch.zeros(1, 3, 224, 224), 256) == 8
+    assert passes.at_once(torch.zeros(1, 3, 224, 224), 256) == 6
     assert passes.at_once(torch.zeros(1, 3, 224, 224), 2) == 2
     assert passes.at_once(torch.zeros(1, 3, 32, 32, device="meta"), 256) == 256

@@ -5,7 +5,7 @@ Every path is imported and every kwarg bound while the file is read, so all that
 
 import copy
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field, NonNegativeInt, Positive
 
 from efface.call import Call, bound
 from efface.entries import (
+    Claim,
     Fraction,
     ImputerCall,
     Judge,
@@ -62,6 +63,7 @@ class Study(Strict):
     seed: NonNegativeInt = 0
     seeds: tuple[NonNegativeInt, ...] = ()
     variants: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
     device: str = "auto"
     rows: PositiveInt = 256
     memory_gb: Annotated[float, Field(ge=0)] = 2.0
@@ -83,7 +85,7 @@ class Study(Strict):
         found: dict[str, list[Study]] = {}
         for name, changes in (self.variants or {"": {}}).items():
             for seed in self.seeds or (None,):
-                tree = self.model_dump(mode="json", exclude={"variants", "seeds"})
+                tree = self.model_dump(mode="json", exclude={"variants", "seeds", "claims"})
                 folder = self.out / name if name else self.out
                 tree["out"] = str(folder / f"seed-{seed}" if seed is not None else folder)
                 if seed is not None:
@@ -141,7 +143,7 @@ def _varied(tree: dict[str, Any], name: str, changes: Mapping[str, Any]) -> Stud
     """The study that a variant's changes make of the tree. InvalidStudyError: all that is wrong with it."""
     tree, where = copy.deepcopy(tree), Path(f"variants.{name}")
     for key, value in changes.items():
-        if key.split(".")[0] in ("out", "variants", "seeds"):
+        if key.split(".")[0] in ("out", "variants", "seeds", "claims"):
             raise InvalidStudyError(f"{where}: cannot change '{key}'; each variant has a folder and the seeds of all")
         put(tree, key, value, where)
     try:
@@ -203,6 +205,7 @@ def _known(path: list[str]) -> list[str]:
         "refit": Fit,
         "regularizers": Regularizer,
         "judge": Judge,
+        "claims": Claim,
         "attribution_methods": MethodEntry,
         "metrics": MetricEntry,
         "kwargs": MetricSettings,
@@ -229,6 +232,7 @@ def _disagreements(tree: Any) -> list[str]:
             problems.append(
                 f"attribution_methods.{each.get('name')}.maps: no entry '{each['maps']}'; there are {listed}"
             )
+    problems += _unfounded(tree, rows, metrics)
     if not tree.get("judge"):
         borrowed = [each.get("name") for each in methods if each.get("network") == "judge"]
         problems += [
@@ -246,6 +250,23 @@ def _disagreements(tree: Any) -> list[str]:
                 f"metrics.{name}: retrains the network, but the study has no 'fit'; add it, or drop the metric"
             )
     return problems
+
+
+def _unfounded(tree: Any, rows: list[str], metrics: list[Any]) -> Iterator[str]:
+    """What claims speak of that the study does not have."""
+    known = {
+        "metric": ["accuracy", *(str(each.get("name")) for each in metrics)],
+        "variant": list(tree.get("variants") or {}),
+        "method": rows,
+    }
+    for claim in (each for each in _listed(tree, "claims") if isinstance(each, dict)):
+        sides = [side for side in (claim.get("more"), claim.get("less")) if isinstance(side, dict)]
+        if not sides:
+            yield f"claims.{claim.get('says')}: compares two numbers; give 'more' or 'less' a variant or a method"
+        for kind, name in [("metric", claim.get("metric")), *(pair for side in sides for pair in side.items())]:
+            if name and kind in known and name not in known[kind]:
+                there = ", ".join(known[kind]) or "none"
+                yield f"claims.{claim.get('says')}: there is no {kind} '{name}'; there are {there}"
 
 
 def _listed(tree: Any, key: str) -> list[Any]:

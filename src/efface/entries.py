@@ -187,6 +187,32 @@ class Judge(Strict):
     folder: Path | None = None
 
 
+class Side(Strict):
+    """One side of a claim: the maps of a method, of a variant; what is left out is the study's only one."""
+
+    variant: str = ""
+    method: str = ""
+
+
+class Claim(Strict):
+    """A sentence that the study's numbers bear out or not: `more` is higher than `less` on a metric.
+
+    source, published: where it is claimed, and with which figures.
+    metric, score: a metric of the study, or `accuracy`, the network's; by default its first score.
+    at: a point of the metric's axis; by default what stands for its curve.
+    more, less: a variant and a method each, or a number.
+    """
+
+    says: str
+    source: str = ""
+    published: str = ""
+    metric: str
+    score: str = ""
+    at: float | None = None
+    more: Side | float
+    less: Side | float
+
+
 class Visualize(Strict):
     """What the stage `visualize` shows.
 

@@ -188,6 +188,9 @@ def settle(threads: int) -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
+    # Freed at once, untouched: then glibc keeps what is freed, up to twice this, instead of giving it back to the
+    # system, and a pass need not get its pages anew for each layer (ResNet20, 256 images: 226 ms instead of 331).
+    torch.empty(31 << 20, dtype=torch.uint8)
 
 
 def _set_up(report: Advance, threads: int) -> None:

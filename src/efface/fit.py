@@ -174,7 +174,8 @@ def fit(
 
 def predict(network: nn.Module, batches: Iterable[Tensor], *, precision: Precision = "fp32") -> Float[Tensor, "n k"]:
     """Logits of a feed's batches, float32, on the CPU. The network is left in eval mode."""
-    network.eval()
+    if any(each.training for each in network.modules()):  # else a quarter millisecond of setting what is so already
+        network.eval()
     found = []
     with torch.inference_mode():
         for part in (part for batch in batches for part in batch.split(at_once(batch, len(batch)))):

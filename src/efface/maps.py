@@ -93,8 +93,10 @@ class MapWriter:
     def __init__(
         self, path: Path, provenance: Mapping[str, Any], targets: Targets, sample: Tensor, kind: Kind | None = None
     ) -> None:
-        """Open what an earlier writer left, or start. sample: one row of what is to come, for its shape.
+        """Open what an earlier writer left, or start.
 
+        targets: the class that each row explains; of a row that is still to be written it may change until then.
+        sample: one row of what is to come, for its shape.
         kind: "maps", or "seeds" where the sample holds whole numbers, unless given.
         """
         self.path, self.partial = path, partial(path)
@@ -102,11 +104,13 @@ class MapWriter:
         shape = (len(targets), *sample.shape)
         with _writing(self.partial):
             if not self._is_resumable(provenance, kind, shape):
-                self._start(provenance, targets, kind, shape)
+                self._start(provenance, kind, shape)
             self.file = self.partial.open("r+b", buffering=0)
-        self.data, self.flags, self.crc = (Rows(self.partial, name) for name in (kind, "done", "crc"))
+        self.data, self.flags, self.crc, self.said = (
+            Rows(self.partial, name) for name in (kind, "done", "crc", "targets")
+        )
         self.targets = targets.numpy(force=True)
-        self.done: np.ndarray = self.flags.numpy().astype(bool)
+        self.done: np.ndarray = self.flags.numpy().astype(bool) & (self.said.numpy() == self.targets)
 
     def write(self, first: int, rows: Tensor) -> None:
         """Rows from `first` on: the data reach the system before the flags that vouch for them."""
@@ -114,6 +118,7 @@ class MapWriter:
         sums = np.array([_checksum(*each) for each in zip(block, self.targets[first:], strict=False)], np.uint32)
         with _writing(self.partial):
             write(self.file, self.data, first, block)
+            write(self.file, self.said, first, self.targets[first : first + len(block)])
             write(self.file, self.crc, first, sums)
             write(self.file, self.flags, first, np.ones(len(block), np.uint8))
         self.done[first : first + len(block)] = True
@@ -140,7 +145,7 @@ class MapWriter:
         except ValueError:  # killed while it was laid out: nothing in it yet
             return False
 
-    def _start(self, provenance: Mapping[str, Any], targets: Targets, kind: Kind, shape: tuple[int, ...]) -> None:
+    def _start(self, provenance: Mapping[str, Any], kind: Kind, shape: tuple[int, ...]) -> None:
         n = shape[0]
         arrays = {
             kind: (shape, np.int64 if kind == "seeds" else np.float32),
@@ -155,8 +160,6 @@ class MapWriter:
         }
         laid_out = self.partial.with_name(self.partial.name + ".new")
         create_file(laid_out, arrays, attributes)
-        with laid_out.open("r+b", buffering=0) as file:
-            write(file, Rows(laid_out, "targets"), 0, targets.numpy(force=True))
         laid_out.replace(self.partial)
 
 

@@ -8,6 +8,8 @@ layer: name of a module with an n c h w output, as the network names it; of a mo
 of: what is explained, of the target class: logit, log_probability, probability or loss (cross entropy).
 relu: whether what speaks against the class becomes 0; without, the map is signed.
 rows: images in one pass, at least 1; bounds the memory, changes no map.
+classes_of: logits of some images to the classes that their maps explain, in place of `targets`: called once for each
+    image, in their order, with what the pass that makes the map answers; it saves the pass that would ask before.
 
 The maps are enlarged to the images bilinearly, with pixel centres as the grid (align_corners=False).
 """
@@ -23,10 +25,11 @@ from torch import Tensor, nn
 
 from efface.layers import find_layer, last_convolution
 from efface.methods.backprop import guided_backprop
-from efface.methods.passes import at_least_one, at_once, blocks, evaluating_fast, logits_of, target_scores
+from efface.methods.passes import at_least_one, at_once, blocks, evaluating_fast, logits_of, scores_of, target_scores
 from efface.models.fold import answers_as_before
-from efface.types import Explained, Images, Of
+from efface.types import Explained, Images, Of, Targets
 
+ClassesOf = Callable[[Float[Tensor, "n k"]], Targets]
 Map = Float[Tensor, "n h w"]
 Small = Float[Tensor, "n y x"]
 Features = Float[Tensor, "n channels y x"]
@@ -41,6 +44,7 @@ def grad_cam(
     of: Of = "logit",
     relu: bool = True,
     rows: int = 256,
+    classes_of: ClassesOf | None = None,
 ) -> Map:
     """Channels of a layer, weighted by their mean gradient, summed, ReLU'd and brought to image size: never negative.
 
@@ -49,7 +53,7 @@ def grad_cam(
     Source: Selvaraju et al. 2017, section 3 (arXiv:1610.02391).
     Differs: nothing.
     """
-    return _by_gradient(_mean_gradient, model, images, targets, layer=layer, of=of, relu=relu, rows=rows)
+    return _by_gradient(_mean_gradient, model, images, targets, layer, of, rows, classes_of, relu=relu)
 
 
 def grad_cam_plus_plus(
@@ -61,6 +65,7 @@ def grad_cam_plus_plus(
     of: Of = "logit",
     relu: bool = True,
     rows: int = 256,
+    classes_of: ClassesOf | None = None,
 ) -> Map:
     """Grad-CAM whose channel weights sum the positive gradients, each by its share in the class score.
 
@@ -73,7 +78,7 @@ def grad_cam_plus_plus(
     Source: Chattopadhay et al. 2018, section 3 (arXiv:1710.11063).
     Differs: the factor exp(logit) is left out: one number an image, which changes no rank and overflows.
     """
-    return _by_gradient(_shared_gradient, model, images, targets, layer=layer, of=of, relu=relu, rows=rows)
+    return _by_gradient(_shared_gradient, model, images, targets, layer, of, rows, classes_of, relu=relu)
 
 
 def hires_cam(
@@ -85,6 +90,7 @@ def hires_cam(
     of: Of = "logit",
     relu: bool = True,
     rows: int = 256,
+    classes_of: ClassesOf | None = None,
 ) -> Map:
     """Features times their own gradient, place by place, summed over the layer's channels.
 
@@ -94,7 +100,7 @@ def hires_cam(
     Source: Draelos & Carin 2020, section 3 (arXiv:2011.08891).
     Differs: a ReLU ends it unless `relu` is off, as in Grad-CAM.
     """
-    return _by_gradient(_gradient, model, images, targets, layer=layer, of=of, relu=relu, rows=rows)
+    return _by_gradient(_gradient, model, images, targets, layer, of, rows, classes_of, relu=relu)
 
 
 def layer_cam(
@@ -106,6 +112,7 @@ def layer_cam(
     of: Of = "logit",
     relu: bool = True,
     rows: int = 256,
+    classes_of: ClassesOf | None = None,
 ) -> Map:
     """Features times their own positive gradient, place by place, summed over the channels: sharp in early layers, too.
 
@@ -114,7 +121,7 @@ def layer_cam(
     Source: Jiang et al. 2021, section 3, IEEE Transactions on Image Processing 30.
     Differs: one layer; the paper's tanh, which evens early layers out before merging several, changes no rank in one.
     """
-    return _by_gradient(_positive_gradient, model, images, targets, layer=layer, of=of, relu=relu, rows=rows)
+    return _by_gradient(_positive_gradient, model, images, targets, layer, of, rows, classes_of, relu=relu)
 
 
 def guided_grad_cam(
@@ -187,18 +194,20 @@ def _by_gradient(
     model: nn.Module,
     images: Images,
     targets: Explained,
-    *,
     layer: str | None,
     of: Of,
-    relu: bool,
     rows: int,
+    classes_of: ClassesOf | None,
+    *,
+    relu: bool,
 ) -> Map:
     """The sum over channels of the features, each weighed by what `weigh` makes of features and gradients."""
     maps = []
     with _looking_at(model, images, layer) as (network, module, name), _cut_at(module, name) as leaves:
         for block in blocks(len(images), at_once(images, rows)):
             leaves.clear()
-            scores = target_scores(network, images[block].detach(), targets[block], of)
+            logits = logits_of(network, images[block].detach())
+            scores = scores_of(logits, targets[block] if classes_of is None else classes_of(logits.detach()), of)
             gradients = None
             if scores.requires_grad:
                 (gradients,) = torch.autograd.grad(scores.sum(), leaves[-1], allow_unused=True)

@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from efface import draws
 from efface.call import Call
 from efface.types import Images, Seeds, Targets
 
-OFFERS = ("seeds", "rows", "masks")
+OFFERS = ("seeds", "rows", "masks", "classes_of")
 """Keywords that a method is handed if it names them."""
 
 
@@ -60,9 +60,11 @@ def attribute(
     seeds: Seeds,
     rows: int,
     masks: Tensor | None = None,
+    classes_of: Callable[[Tensor], Targets] | None = None,
 ) -> dict[str, Tensor]:
     """Maps of a batch by name: float n h w or n c h w, or int64 n (seeds of a ranking that is drawn anew each epoch).
 
+    classes_of: for a method that `asks_classes`: logits to the classes that are explained, in place of `targets`.
     ValueError: the maps are missing, of a wrong shape or not finite; it names the method and the image.
     """
     if masks is None and _takes(method.made, "masks", needed=True):
@@ -73,12 +75,19 @@ def attribute(
     with _as_before(model), draws.seeded(int(seeds[0])):
         model.eval()
         if method.batched:
-            offered = {"seeds": seeds, "rows": rows} | ({} if masks is None else {"masks": masks})
-            offered = {name: value for name, value in offered.items() if _takes(method.made, name)}
+            offered = {"seeds": seeds, "rows": rows, "masks": masks, "classes_of": classes_of}
+            offered = {
+                name: value for name, value in offered.items() if value is not None and _takes(method.made, name)
+            }
             found = method.made(model, images.clone(), targets, **offered)
         else:
             found = _one_by_one(method, model, images, targets)
     return _checked(method, found, images)
+
+
+def asks_classes(call: Call, *, batched: bool) -> bool:
+    """Whether a method asks for the class of an image once it has the network's answer: its own pass is enough."""
+    return batched and not is_class(call) and call.wants("classes_of")
 
 
 def is_class(call: Call) -> bool:

@@ -66,12 +66,12 @@ def norms_after(network: nn.Module, images: Images) -> tuple[list[tuple[Layer, _
             sources.setdefault(module, []).append(made.get(_mark(inputs[0])))
 
     def leave(module: nn.Module, _inputs: object, output: Tensor) -> None:
-        if is_layer(module):
-            made[_mark(output)] = module
-            kept.append(output)
+        made[_mark(output)] = module
+        kept.append(output)
 
-    handles = [module.register_forward_pre_hook(enter) for module in network.modules()]
-    handles += [module.register_forward_hook(leave) for module in network.modules()]
+    watched = [module for module in network.modules() if is_layer(module) or isinstance(module, _BatchNorm)]
+    handles = [module.register_forward_pre_hook(enter) for module in watched]
+    handles += [module.register_forward_hook(leave) for module in watched if is_layer(module)]
     try:
         answer = network(images)
     finally:

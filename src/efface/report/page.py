@@ -62,6 +62,7 @@ class Facts:
     how: by metric, what its numbers depend on: `unit`, `explain`, `imputer`, `ties`, `count`.
     degenerate: by method, mean shares of maps that no score should judge, see `cautions`; empty if nobody looked.
     costs: by metric, extraction of maps apart.
+    claims: what the study claims, each with `says`, `source`, `published`, `told` and `verdict`.
     picture: what stage visualize drew, as a PNG file's bytes.
     """
 
@@ -77,6 +78,7 @@ class Facts:
     how: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     degenerate: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     costs: Mapping[str, Cost] = field(default_factory=dict)
+    claims: Sequence[Any] = ()
     picture: bytes | None = field(default=None, repr=False)
 
 

@@ -220,10 +220,10 @@ def _plan(run: Run, trials: list[Trial]) -> None:
     for task in left(run):
         held = finished(partial(run.map_path(task.method, task.split)))
         extraction += by_name[task.method] * (images[task.split] - held)
-    first = sum(3.0 * each.fit.epochs * images["train"] for each in run.networks() if each.fit and not each.trained())
+    first = sum(_rows_of(each, images["train"]) for each in run.networks() if each.fit and not each.trained())
     say("plan:")
     for each in run.networks():
-        rows = 0.0 if each.trained() or each.fit is None else 3.0 * each.fit.epochs * images["train"]
+        rows = 0.0 if each.trained() else _rows_of(each, images["train"])
         say(f"  {'first network' if each is run.first else each.name}: {f'{rows:,.0f} rows' if rows else 'done'}")
     say(f"  maps: {len(left(run))} files to extract, {extraction:,.0f} forward rows")
     planned = cells(run)
@@ -240,6 +240,19 @@ def _plan(run: Run, trials: list[Trial]) -> None:
     workers = 1 if run.device.type == "cuda" else workers  # they share it
     seconds = per_row * (first + (3 * extraction + rows + sampling) / workers)
     say(f"  estimate: {duration(seconds)} with {workers} at once ({per_row * 1e3:.2g} ms a row on {run.device})")
+
+
+def _rows_of(network: Network, images: int) -> float:
+    """Forward rows that a training takes as long as: three an image and epoch, and what was measured for the rest."""
+    fit = network.fit
+    if fit is None:
+        return 0.0
+    steps = 0 if fit.attack is None else fit.attack.kwargs.get("steps", 8) * fit.attack.kwargs.get("restarts", 1)
+    terms = sum(_TERM_ROWS.get(each.call.rpartition(".")[2], 6.0) for each in fit.regularizers)
+    return (3.0 + 2 * steps + terms) * fit.epochs * images
+
+
+_TERM_ROWS = {"gradient_norm": 6.0, "score_matching": 10.0, "anti_score_matching": 3.0}
 
 
 def _seconds_per_row(run: Run) -> float:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from efface.entries import Claim
+from efface.stages.claims import judge
 from efface.stages.measure import curves, viewed
 from efface.stages.progress import say
 from efface.stages.run import Run
@@ -15,34 +17,60 @@ Beside = Mapping[str, Sequence[Run]]
 """Runs by the name under which they are shown, one for each seed."""
 
 
-def write_comparison(folder: Path, name: str, beside: Beside) -> None:
-    """Write the page of the runs side by side; say where it is. The first one is what the others are compared with."""
+Merged = Mapping[tuple[str, str, str], Mapping[str, Curve]]
+"""By metric, score and method: a curve for each name."""
+
+
+def write_comparison(folder: Path, name: str, beside: Beside, claims: Sequence[Claim] = ()) -> None:
+    """Write the page of the runs side by side; say where it is, and what has become of the claims.
+
+    The first name is what the others are compared with; of one alone, the page is that of a study, over its seeds.
+    """
     from efface.report import page  # draws with matplotlib, which takes seconds to import
     from efface.stages.contents import facts_of_several
 
-    found = side_by_side(beside)
+    found = merged(beside)
     if found:
-        facts = facts_of_several(name, beside)
-        path = page.write(folder, found, None, facts, reference=next(iter(beside)) or "all seeds")
+        judged = judge(claims, found)
+        facts = replace(facts_of_several(name, beside), claims=judged)
+        reference = next(iter(beside)) if len(beside) > 1 else ""
+        path = page.write(folder, side_by_side(found, one=not reference), None, facts, reference=reference)
+        for each in judged:
+            say(f"claim {each.verdict}: {each.says} ({each.told})")
         say(f"side by side: {path}")
 
 
-def side_by_side(beside: Beside) -> list[Curve]:
-    """A curve for each metric, score, method and name: `metric` tells the method, `method` the name.
+def side_by_side(found: Merged, *, one: bool = False) -> list[Curve]:
+    """The curves for a page: `metric` tells the method, `method` the name. one: there is one name, so methods stay."""
+    curves = []
+    for (metric, _, method), named in found.items():
+        for name, curve in named.items():
+            if one:
+                curves.append(curve)
+            else:
+                of = metric if curve.family == "network" else f"{metric} · {method}"
+                curves.append(replace(curve, metric=of, method=name))
+    return curves
+
+
+def merged(beside: Beside) -> Merged:
+    """A curve for each metric, score, method and name.
 
     With one run a name, samples are the runs' own, and images are paired where all runs have the same; with several
     seeds a sample is a seed's mean.
     """
-    several = any(len(runs) > 1 for runs in beside.values())
-    same = len({run.data_digest["test"] for runs in beside.values() for run in runs}) == 1
+    means = any(len(runs) > 1 for runs in beside.values())
+    means |= len({run.data_digest["test"] for runs in beside.values() for run in runs}) > 1
     found: dict[tuple[str, str, str], dict[str, list[tuple[int, Curve]]]] = {}
     for name, runs in beside.items():
-        name = name or "all seeds"
         for run in runs:
             for curve in (curve for curve in _of(run) if "~" not in curve.method):
                 what = curve.metric, curve.score, curve.method
                 found.setdefault(what, {}).setdefault(name, []).append((run.study.seed, curve))
-    return [_merged(name, each, means=several or not same) for named in found.values() for name, each in named.items()]
+    return {
+        what: {name: _mean_of(each) if means else each[0][1] for name, each in named.items()}
+        for what, named in found.items()
+    }
 
 
 def _of(run: Run) -> Iterator[Curve]:
@@ -64,17 +92,13 @@ def _of(run: Run) -> Iterator[Curve]:
             yield curve
 
 
-def _merged(name: str, each: Sequence[tuple[int, Curve]], *, means: bool) -> Curve:
+def _mean_of(each: Sequence[tuple[int, Curve]]) -> Curve:
+    """One curve of several seeds'."""
     curve = each[0][1]
-    metric = curve.metric if curve.family == "network" else f"{curve.metric} · {curve.method}"
-    if not means:
-        return replace(curve, metric=metric, method=name)
     values = np.stack([_mean(one.values) for _, one in each])
     missing = sorted({at for _, one in each for at in one.missing or ()})
     seeds = tuple(seed for seed, _ in each)
-    return replace(
-        curve, metric=metric, method=name, values=values, over="repeats", pairs=seeds, missing=tuple(missing)
-    )
+    return replace(curve, values=values, over="repeats", pairs=seeds, missing=tuple(missing))
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

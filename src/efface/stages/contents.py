@@ -71,7 +71,8 @@ def facts_of_several(name: str, beside: Mapping[str, Sequence[Run]]) -> Facts:
         for what, spent in each.items():
             seconds[what] = seconds.get(what, 0.0) + spent
     missing = [run.folder for run in runs if any(cell.key not in run.results for cell in cells(run))]
-    told = [f"{label}: {', '.join(dict.fromkeys(run.study.model.call for run in of))}" for label, of in beside.items()]
+    models = {label: ", ".join(dict.fromkeys(run.study.model.call for run in of)) for label, of in beside.items()}
+    told = [f"{label}: {model}" if label else model for label, model in models.items()]
     return Facts(
         study="\n".join(f"# {run.folder}\n{dump(run.study)}" for run in runs),
         name=name,

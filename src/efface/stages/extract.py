@@ -3,8 +3,9 @@
 import contextlib
 import functools
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,9 +13,9 @@ from torch import Tensor
 from efface import draws
 from efface.config import Study
 from efface.entries import MethodEntry
-from efface.execute import Failure, advance
+from efface.execute import Advance, Failure, advance, serial
 from efface.maps import MapWriter, differences, finished, key, partial, read_provenance
-from efface.methods.contract import Convention, attribute
+from efface.methods.contract import Convention, asks_classes, attribute
 from efface.rows import open_file, take
 from efface.stages.conventions import convention, named, seed_text
 from efface.stages.here import here, keep_trace
@@ -22,6 +23,8 @@ from efface.stages.learn import learn, learnt
 from efface.stages.progress import Clock, bar, duration, say
 from efface.stages.provenance import surroundings
 from efface.stages.run import Run
+from efface.stages.train import say_accuracy
+from efface.types import Targets
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,14 @@ class Extract:
 
 def extract(run: Run) -> list[str]:
     """Extract what is not there yet; sentences on what failed."""
+    said = run.logits_path("test").exists()
+    failures = _extract(run)
+    if not said:
+        say_accuracy(run)
+    return failures
+
+
+def _extract(run: Run) -> list[str]:
     failures = learn(run, [task.method for task in left(run)])
     for task in left(run):
         _adopt(run, task)
@@ -60,15 +71,12 @@ def extract(run: Run) -> list[str]:
     tasks = [task for task in left(run) if task.method not in unlearnt]
     if not tasks:
         return failures
-    for split in dict.fromkeys(task.split for task in tasks):
-        run.logits(split)  # once, here, not in every worker
     started, before = time.monotonic(), len(failures)
     total = sum(len(run.data[task.split]) for task in tasks)
     done = sum(max(finished(partial(run.map_path(task.method, task.split))), 0) for task in tasks)
     with bar(float(total), "extract", "map") as progress:
         progress.update(min(done, total))
-        work = Extract(run.study, run)
-        for task, outcome in run.study.executor(work, tasks, progress=progress.update):
+        for task, outcome in _worked_off(run, tasks, progress.update):
             if isinstance(outcome, Failure):
                 failures.append(f"{task.method}, {task.split}: {outcome.message}")
                 keep_trace(run, f"extract {task.method} {task.split}", outcome)
@@ -77,6 +85,28 @@ def extract(run: Run) -> list[str]:
     made, took = len(tasks) - len(failures) + before, duration(time.monotonic() - started)
     say(f"extracted {made} of {len(tasks)} sets of maps in {took}: {run.folder / 'maps'}")
     return failures
+
+
+def _worked_off(run: Run, tasks: list[Extraction], progress: Advance) -> Iterator[tuple[Extraction, Any]]:
+    """The tasks and what came of them: first, here, those that find out the classes, which every worker reads."""
+    work, asking = Extract(run.study, run), dict[str, Extraction]()
+    for task in tasks:
+        if _asks(run, task):
+            asking.setdefault(task.split, task)
+    yield from serial(work, asking.values(), progress=progress, threads=run.study.executor.kwargs.get("threads", 1))
+    for split in dict.fromkeys(task.split for task in tasks):
+        run.explained(split)  # once, here, not in every worker
+    if rest := [task for task in tasks if task not in asking.values()]:
+        yield from run.study.executor(work, rest, progress=progress)
+
+
+def _asks(run: Run, task: Extraction) -> bool:
+    """Whether the passes of this extraction are the first to tell the classes; one that is gone on with knows them."""
+    entry = next(each for each in run.entries() if each.name == task.method)
+    begun = any(partial(run.map_path(name, task.split)).exists() for name in entry.gives)
+    known = run.study.explain != "predicted" or run.logits_path(task.split).exists()
+    explained = run.network_of(entry) is run.first
+    return explained and not known and not begun and asks_classes(entry.call, batched=entry.batched)
 
 
 def left(run: Run) -> list[Extraction]:
@@ -100,23 +130,36 @@ def splits(run: Run) -> list[str]:
 
 def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
     """All maps of one method on one split, in blocks of the row budget, each kept as soon as it is there."""
-    method = convention(entry, learnt(run, entry))
-    compute = functools.partial(_compute, run, entry, method, split, _Budget(run.study.rows))
-    sample = compute(torch.arange(1))
+    asking = _asks(run, Extraction(entry.name, split))
+    classes = torch.zeros(len(run.data[split]), dtype=torch.int64) if asking else run.explained(split)
+    method, answers = convention(entry, learnt(run, entry)), []
+    compute = functools.partial(
+        _compute, run, entry, method, split, _Budget(run.study.rows), None if asking else classes
+    )
+    every = torch.arange(len(classes)).split(run.study.rows)
+    fresh = not any(partial(run.map_path(name, split)).exists() for name in entry.gives)
+    sample = compute(every[0] if fresh else torch.arange(1))
     with contextlib.ExitStack() as files:
         writers = {}
         for name in entry.gives:
             provenance = run.provenance(entry, name, split)
-            writers[name] = MapWriter(run.map_path(name, split), provenance, run.explained(split), sample[name][0])
+            writers[name] = MapWriter(run.map_path(name, split), provenance, classes, sample.maps[name][0])
             files.callback(writers[name].abandon)
-        for rows in torch.arange(len(run.data[split])).split(run.study.rows):
+        found = sample if fresh else None
+        for rows in every:
             first, block = int(rows[0]), slice(int(rows[0]), int(rows[-1]) + 1)
             if all(writer.done[block].all() for writer in writers.values()):
                 continue
-            maps = compute(rows)
+            found = found or compute(rows)
+            if asking:
+                answers += found.logits
+                classes[block] = torch.cat(found.logits).argmax(1)
             for name, writer in writers.items():
-                writer.write(first, maps[name])
+                writer.write(first, found.maps[name])
+            found = None
             advance(float(len(rows)))
+        if asking:
+            run.keep_logits(split, torch.cat(answers))
         for writer in writers.values():
             writer.close()
 
@@ -161,34 +204,64 @@ class _Budget:
         return True
 
 
+class _Found(NamedTuple):
+    """Maps by name, and the answers that the method's passes told of their images, if it was asked for them."""
+
+    maps: dict[str, Tensor]
+    logits: list[Tensor]
+
+
 def _compute(
-    run: Run, entry: MethodEntry, method: Convention, split: str, budget: _Budget, rows: Tensor
-) -> dict[str, Tensor]:
+    run: Run,
+    entry: MethodEntry,
+    method: Convention,
+    split: str,
+    budget: _Budget,
+    classes: Targets | None,
+    rows: Tensor,
+) -> _Found:
     while True:
         try:
-            parts = [_attribute(run, entry, method, split, budget.rows, part) for part in rows.split(budget.rows)]
-            return named(entry, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+            every = [
+                _attribute(run, entry, method, split, budget.rows, classes, part) for part in rows.split(budget.rows)
+            ]
+            maps = {name: torch.cat([each.maps[name] for each in every]) for name in every[0].maps}
+            return _Found(named(entry, maps), [part for each in every for part in each.logits])
         except torch.OutOfMemoryError:
             if not budget.halve():
                 raise
 
 
 def _attribute(
-    run: Run, entry: MethodEntry, method: Convention, split: str, budget: int, rows: Tensor
-) -> dict[str, Tensor]:
-    data = run.data[split]
+    run: Run, entry: MethodEntry, method: Convention, split: str, budget: int, classes: Targets | None, rows: Tensor
+) -> _Found:
+    """classes: of the whole split; None to have them found."""
+    data, told = run.data[split], []
     images = take(data.images, rows).to(run.device).float().div_(255)
     masks = None if data.masks is None else data.masks[rows].to(run.device)
     seeds = draws.seeds_of(seed_text(run, entry, split), rows).to(run.device)
-    return attribute(
+
+    def classes_of(logits: Tensor) -> Targets:
+        told.append(logits.detach().float().cpu())
+        return logits.argmax(1)
+
+    targets = torch.zeros_like(rows) if classes is None else classes[rows]
+    maps = attribute(
         method,
         run.network_of(entry).module,
         images,
-        run.explained(split)[rows].to(run.device),
+        targets.to(run.device),
         seeds=seeds,
         rows=budget,
         masks=masks,
+        classes_of=classes_of if classes is None else None,
     )
+    if classes is None and (asked := sum(map(len, told))) != len(rows):
+        raise ValueError(
+            f"attribution_methods.{entry.name}: asked for the classes of {asked} images out of {len(rows)}; call "
+            "classes_of once for each image, in their order, or leave this keyword out"
+        )
+    return _Found(maps, told)
 
 
 def _is_there(run: Run, entry: MethodEntry, name: str, split: str) -> bool:

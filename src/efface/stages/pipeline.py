@@ -162,7 +162,7 @@ def _extracted(study: Study, runs: Sequence[Run]) -> tuple[list[Run], list[str]]
     for run in runs:
         if not _trained(run) or left(run):
             preflight(run)
-    failed = train_networks(runs)
+    failed = train_networks(runs, ask=False)
     failures = [line for lines in failed.values() for line in lines]
     whole = [run for run in runs if run.folder not in failed]
     for run in _each(study, whole):
@@ -185,7 +185,7 @@ def _write(study: Study, runs: Sequence[Run], shown: Study, *, anew: bool) -> No
     if len(showing) > 1:
         by_folder = {run.folder: run for run in showing}
         beside = {name: [by_folder[part.out] for part in of] for name, of in shown.parts().items()}
-        write_comparison(study.out / "report", study.out.name, beside)
+        write_comparison(study.out / "report", study.out.name, beside, study.claims)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Stage report: what the results say, as one page. Reads files, computes no new number."""
 
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import efface
 from efface.config import dump
 from efface.maps import key
 from efface.source import source_digest
+from efface.stages.claims import judge
+from efface.stages.compare import merged
 from efface.stages.measure import curves
 from efface.stages.progress import say
 from efface.stages.run import Run
@@ -40,7 +43,10 @@ def _write(run: Run, folder: Path) -> None:
     found = curves(run)
     measured = list(dict.fromkeys(curve.metric for curve in found if _is_measured(curve)))
     shown = [curve for curve in found if curve.metric in measured]  # no section of empty curves
-    page.write(folder, shown or found, gallery(run), facts(run, measured))
+    claims = judge(run.study.claims, merged({"": [run]})) if run.study.claims else ()
+    page.write(folder, shown or found, gallery(run), replace(facts(run, measured), claims=claims))
+    for each in claims:
+        say(f"claim {each.verdict}: {each.says} ({each.told})")
 
 
 def _is_measured(curve: Curve) -> bool:

@@ -141,21 +141,29 @@ class Run:
         """A digest of the first network's weights; before they are there, a word that agrees with no file."""
         return self.first.digest
 
+    def logits_path(self, split: str) -> Path:
+        """The first network's answers on whole images."""
+        return self.folder / "models" / f"logits-{self.network_digest}-{self.data_digest[split]}.npy"
+
     def logits(self, split: str) -> Tensor:
         """The first network's answers on whole images, computed once and kept."""
-        path = self.folder / "models" / f"logits-{self.network_digest}-{self.data_digest[split]}.npy"
-        if not path.exists():
+        if not self.logits_path(split).exists():
             images = self.data[split].images
             every = torch.arange(len(self.data[split])).split(self.study.rows)
             first = take(images, every[0][:1]).to(self.device).float().div(255)
             with evaluating_fast(self.network, first) as network:
                 logits = predict(network, (take(images, part).to(self.device) for part in every))
-            check_classes(logits, self.data[split], split)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(f".{os.getpid()}.npy")
-            np.save(temporary, logits.numpy())
-            temporary.replace(path)
-        return torch.from_numpy(np.load(path))
+            self.keep_logits(split, logits)
+        return torch.from_numpy(np.load(self.logits_path(split)))
+
+    def keep_logits(self, split: str, logits: Tensor) -> None:
+        """Keep the first network's answers, whoever asked for them."""
+        check_classes(logits, self.data[split], split)
+        path = self.logits_path(split)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.npy")
+        np.save(temporary, logits.numpy())
+        temporary.replace(path)
 
     def explained(self, split: str) -> Targets:
         """The class that every map of the split explains."""

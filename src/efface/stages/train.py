@@ -42,9 +42,10 @@ class Train:
         return _train(run, next(each for each in run.networks() if each.name == task.network))
 
 
-def train(runs: Sequence[Run]) -> dict[Path, list[str]]:
+def train(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[str]]:
     """Train what is not there yet, side by side where there are several, each going on from its checkpoint.
 
+    ask: say what each network gets right even where that takes a pass of its own.
     By folder of the runs, sentences on what failed.
     """
     missing: dict[Path, tuple[Run, Network]] = {}
@@ -67,12 +68,13 @@ def train(runs: Sequence[Run]) -> dict[Path, list[str]]:
                     run.results.append(outcome)
         say(f"trained {epochs} epochs in {duration(time.monotonic() - started)}")
     for run in runs:
-        if run.folder not in failures:
-            _say_accuracy(run, several=len(runs) > 1)
+        if run.folder not in failures and (ask or run.logits_path("test").exists()):
+            say_accuracy(run, several=len(runs) > 1)
     return failures
 
 
-def _say_accuracy(run: Run, *, several: bool) -> None:
+def say_accuracy(run: Run, *, several: bool = False) -> None:
+    """A line on the network that is explained. several: with its run's folder."""
     where = f"{run.folder}: " if several else ""
     accuracy = float((run.logits("test").argmax(1) == run.data["test"].targets.cpu()).float().mean())
     count = len(run.data["test"])

@@ -1,0 +1,239 @@
+"""Studies of several networks: variants, seeds, a judge, claims, and the page that sets them side by side."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from efface.config import InvalidStudyError, check
+from efface.entries import Claim
+from efface.metrics import Metric
+from efface.stages.claims import judge
+from efface.stats import Curve, interval
+from small_study import efface, write_study
+
+CHANGES = {
+    "metrics": ["morf", {"name": "counted", "metric": "known.counted"}],
+    "fractions": [0.5],
+    "repeats": None,
+    "attribution_methods": [
+        {"name": "random", "method": "efface.methods.control.random"},
+        {"name": "own", "method": "efface.methods.gradient.gradient"},
+        {"name": "proxy", "method": "efface.methods.gradient.gradient", "network": "judge"},
+    ],
+    "judge": {"model": {"call": "net.network", "kwargs": {"classes": 5}}},
+    "variants": {"short": {}, "long": {"fit.epochs": 6}},
+    "seeds": [3, 4],
+    "claims": [
+        {"says": "longer is better", "metric": "accuracy", "more": {"variant": "long"}, "less": {"variant": "short"}}
+    ],
+}
+KNOWN = """
+from dataclasses import dataclass
+
+import numpy as np
+
+from efface.metrics import Metric, Point
+from efface.results import Score
+
+
+@dataclass(frozen=True)
+class Counts:
+    needs_map = False
+    needs_network = True
+    needs_judge = True
+
+    def costs(self, case_rows, fit_settings):
+        return 1.0
+
+    def identity(self):
+        return {"probe": "counts"}
+
+    def __call__(self, case):
+        outputs = [module.out_features for module in case.judge().modules() if hasattr(module, "out_features")]
+        return Score({"classes": np.full(3, float(outputs[-1]))})
+
+
+counted = Metric(
+    probes=lambda point: {"counts": Counts()},
+    value=lambda scores: {"classes": scores["counts"].values["classes"]},
+    better={"classes": "higher"},
+    over="images",
+    says="How many classes the judge knows.",
+    family="control",
+    axis="",
+    at=lambda shape: (0.0,),
+    of="network",
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("variants")
+    write_study(folder, {"known": KNOWN}, **CHANGES)
+    done = efface(folder, "all", "study.yml")
+    assert done.code == 0, done.err
+    return folder, done
+
+
+def test_each_variant_and_seed_is_a_run_of_its_own_with_one_judge_a_seed(finished):
+    folder, _ = finished
+    parts = [f"{name}/seed-{seed}" for name in ("short", "long") for seed in (3, 4)]
+    for part in parts:
+        run = folder / "run" / part
+        assert (run / "report" / "report.html").exists()
+        assert len(list((run / "models").glob("network-*.pt"))) == 1
+        kept = yaml.safe_load((run / "study.yml").read_text())
+        assert (kept["seed"], kept["variants"], kept["seeds"]) == (int(part[-1]), {}, [])
+    assert len(list((folder / "run" / "models").glob("judge-*.pt"))) == 2
+    digests = {json.dumps(torch.load(path)["4.bias"].tolist()) for path in (folder / "run").rglob("*-*.pt")}
+    assert len(digests) == 6, "six networks, no two alike"
+
+
+def test_a_metric_of_the_network_is_measured_once_and_asks_the_judge(finished):
+    folder, _ = finished
+    rows = [json.loads(line) for line in (folder / "run/short/seed-3/results.jsonl").read_text().splitlines()]
+    (counts,) = (row for row in rows if row["probe"]["probe"] == "counts")
+    assert counts["method"] is None
+    assert counts["classes"] == 5
+    summary = pd.read_csv(folder / "run/short/seed-3/report/summary.csv")
+    assert summary[summary.metric == "counted"].method.tolist() == ["network"]
+
+
+def test_proxy_maps_are_the_judges(finished):
+    folder, _ = finished
+    rows = [json.loads(line) for line in (folder / "run/short/seed-3/results.jsonl").read_text().splitlines()]
+    networks = {row["method"]: row["made_from"]["network"] for row in rows if row["probe"]["probe"] == "extract"}
+    assert networks["own"] == networks["random"] != networks["proxy"]
+
+
+def test_the_page_beside_has_means_over_seeds_and_differences_to_the_first_variant(finished):
+    folder, _ = finished
+    beside = pd.read_csv(folder / "run/report/summary.csv")
+    assert set(beside.method) == {"short", "long"}
+    ours = beside[(beside.metric == "morf · own") & (beside.score == "accuracy") & (beside.fraction == 0.5)]
+    for name in ("short", "long"):
+        each = [pd.read_csv(folder / f"run/{name}/seed-{seed}/report/summary.csv") for seed in (3, 4)]
+        means = [
+            one[(one.metric == "morf") & (one.method == "own") & (one.score == "accuracy") & (one.fraction == 0.5)][
+                "mean"
+            ].item()
+            for one in each
+        ]
+        line = ours[ours.method == name].iloc[0]
+        np.testing.assert_allclose(
+            line[["mean", "low", "high"]].astype(float), np.array(interval(np.array(means)))[[0, 2, 3]], rtol=1e-6
+        )
+        assert line.n == 2
+
+
+def test_a_finished_study_does_nothing_and_compare_reads_the_folders(finished):
+    folder, first = finished
+    before = {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("*.jsonl")}
+    again = efface(folder, "all", "study.yml")
+    assert again.code == 0
+    assert "trained" not in again.out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert re.search(r"claim (shown|not shown|opposite): longer is better", first.out)
+    beside = efface(folder, "compare", "run/short/seed-3", "run", "--out", "both")
+    assert beside.code == 0, beside.err
+    assert set(pd.read_csv(folder / "both/summary.csv").method) == {"seed-3", "run short", "run long"}
+    assert efface(folder, "compare", "net.py").code == 2
+
+
+def test_retraining_takes_refit_and_by_default_no_attack(tmp_path):
+    attack = {"call": "efface.attack.pgd", "kwargs": {"norm": "l2", "eps": 0.1}}
+    tree = {"out": "o", "data": "efface.data.digits.digits", "model": "efface.models.small.mnist_cnn"}
+    tree |= {
+        "fit": {"epochs": 2, "attack": attack},
+        "attribution_methods": [{"name": "a", "method": "efface.methods.control.random"}],
+    }
+    from efface.stages.run import Run
+
+    run = Run(check(tree, Path("s.yml")))
+    assert run.first.fit.attack is not None
+    assert run.refit == run.first.fit.plain()
+    assert run.refit.attack is None
+    run = Run(check(tree | {"refit": {"epochs": 7}}, Path("s.yml")))
+    assert run.refit.epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"variants": {"a": {"fit.epoch": 3}}}, "s.yml: variants.a: fit.epoch: unknown key; did you mean 'epochs'?"),
+        ({"variants": {"a": {"out": "x"}}}, "variants.a: cannot change 'out'"),
+        ({"variants": {"a": {"nothing.at.all": 1}}}, "variants.a: nothing: unknown key"),
+        (
+            {"claims": [{"says": "x", "metric": "morf", "more": {"variant": "a"}, "less": 0}]},
+            "there is no variant 'a'; there are none",
+        ),
+        (
+            {"claims": [{"says": "x", "metric": "mor", "more": {"method": "random"}, "less": 0}]},
+            "there is no metric 'mor'; there are accuracy, morf",
+        ),
+        ({"claims": [{"says": "x", "metric": "morf", "more": 1, "less": 0}]}, "compares two numbers"),
+    ],
+)
+def test_what_is_wrong_with_variants_and_claims_is_said_when_the_study_is_read(change, said):
+    tree = {
+        "out": "o",
+        "data": "efface.data.digits.digits",
+        "model": "efface.models.small.mnist_cnn",
+        "fit": {"epochs": 1},
+    }
+    tree |= {
+        "attribution_methods": [{"name": "random", "method": "efface.methods.control.random"}],
+        "metrics": ["morf"],
+    }
+    with pytest.raises(InvalidStudyError) as error:
+        check(tree | change, Path("s.yml"))
+    assert said in str(error.value)
+
+
+def test_a_judge_that_nobody_gave_is_missed_before_anything_is_computed(tmp_path):
+    write_study(tmp_path, {"known": KNOWN}, metrics=["morf", {"name": "counted", "metric": "known.counted"}])
+    done = efface(tmp_path, "all", "study.yml")
+    assert done.code == 1
+    assert "metrics.counted: asks a second network, but the study has no 'judge'" in done.err
+    assert not list((tmp_path / "run").rglob("*.pt"))
+
+
+def curve(values, method="m", at=(0.0, 1.0), over="repeats"):
+    values = np.array(values, np.float64)
+    return Curve("x", "s", method, at, values, over, "higher", tuple(range(len(values))))
+
+
+def claim(**changes):
+    return Claim.model_validate(
+        {"says": "so", "metric": "x", "more": {"method": "a"}, "less": {"method": "b"}} | changes
+    )
+
+
+def test_a_claim_is_the_interval_of_the_paired_difference():
+    a, b = curve([[0, 2], [1, 3], [2, 4.2]]), curve([[0, 1], [1, 1.8], [2, 2.8]])
+    found = {("x", "s", "a"): {"": a}, ("x", "s", "b"): {"": b}}
+    expected = interval(np.array([0.5, 0.6, 0.7]))
+    (area,) = judge([claim()], found)
+    assert area.difference == pytest.approx(expected)
+    assert area.verdict == "shown"
+    assert judge([claim(more={"method": "b"}, less={"method": "a"})], found)[0].verdict == "opposite"
+    (end,) = judge([claim(at=1.0)], found)
+    assert end.difference == pytest.approx(interval(np.array([1.0, 1.2, 1.4])))
+    (start,) = judge([claim(at=0.0)], found)
+    assert start.verdict == "not shown"
+    (number,) = judge([claim(less=1.5)], found)
+    assert number.difference == pytest.approx(interval(np.array([-0.5, 0.5, 1.6])))
+    assert judge([claim(more={"method": "c"})], found)[0].verdict == "not measured"
+    with pytest.raises(ValueError, match=r"has no point 0\.5"):
+        judge([claim(at=0.5)], found)
+
+
+def test_metrics_are_of_maps_unless_they_say_otherwise():
+    assert Metric(probes=dict, value=dict, better={}, over="images", says="").of == "maps"
