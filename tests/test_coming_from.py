@@ -4,6 +4,7 @@ import ast
 import contextlib
 import importlib
 import inspect
+import os
 import re
 import shlex
 import shutil
@@ -303,4 +304,5 @@ def dry(word):
     """What task would run for a command of the page."""
     task = shutil.which("task") or str(Path(sys.executable).parent / "task")
     words = [task, "--dry", *shlex.split(word)[1:]]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    plain = os.environ | {"NO_COLOR": "1", "CI": ""}  # which colours what task says
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, env=plain)

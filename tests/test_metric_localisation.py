@@ -347,7 +347,7 @@ def test_all_of_them_through_a_study(tmp_path):
     }
     made = check(yaml.safe_load(yaml.safe_dump(tree)), tmp_path / "study.yml")
     run = Run(made)
-    train(run)
+    train([run])
     assert extract(run) == []
     assert measure(run) == []
     found = {(each.metric, each.score, each.method): each for each in curves(run)}

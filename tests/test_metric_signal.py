@@ -133,7 +133,7 @@ def tree(tmp_path):
 
 def test_a_study_of_a_network_that_looks_at_the_signal_alone(tmp_path):
     run = Run(check(tree(tmp_path), Path("test")))
-    train(run)
+    train([run])
     assert not extract(run)
     assert not measure(run)
     means = {(each.metric, each.score, each.method): float(np.nanmean(each.values)) for each in curves(run)}
@@ -150,7 +150,7 @@ def test_batches_change_nothing(tmp_path):
     found = []
     for rows in (7, 40):
         run = Run(check(tree(tmp_path / str(rows)) | {"rows": rows}, Path("test")))
-        train(run)
+        train([run])
         extract(run)
         measure(run)
         found.append({(each.metric, each.score, each.method): each.values for each in curves(run)})

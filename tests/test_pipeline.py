@@ -619,7 +619,8 @@ def test_a_loss_that_does_not_fit_is_one_line_and_its_trace_is_kept(tmp_path):
     write_study(tmp_path, fit=fit)
     result = efface(tmp_path, "train", "study.yml")
     assert result.code == 1
-    assert "train fails: RuntimeError" in wrong(result)
+    assert "Traceback" not in result.err
+    assert "efface: failed: run, the network: RuntimeError: " in result.err
     assert "Traceback" in (tmp_path / "run" / "failures.log").read_text()
 
 

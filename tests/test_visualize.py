@@ -65,7 +65,7 @@ def test_done_twice_is_nothing_done(study):
     assert files(study / "run" / "samples") == before
 
 
-@pytest.mark.parametrize("kill_at", [3, 9, 12])
+@pytest.mark.parametrize("kill_at", [3, 6, 9])
 def test_killed_samples_go_on_and_are_the_same(study, kill_at):
     efface(study, "samples", "study.yml", "out=whole")
     killed = ended(start(study, "samples", "study.yml", kill_at=kill_at), study)
