@@ -145,7 +145,7 @@ def _varied(tree: dict[str, Any], name: str, changes: Mapping[str, Any]) -> Stud
     for key, value in changes.items():
         if key.split(".")[0] in ("out", "variants", "seeds", "claims"):
             raise InvalidStudyError(f"{where}: cannot change '{key}'; each variant has a folder and the seeds of all")
-        put(tree, key, value, where)
+        put(tree, key, copy.deepcopy(value), where)  # one anchor may stand in several variants
     try:
         return Study.model_validate(tree)
     except ValidationError as error:
