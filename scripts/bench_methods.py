@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import copy
 import functools
+import gc
 import io
 import itertools
 import tempfile
@@ -86,8 +87,11 @@ def main() -> None:
     report("integrated gradients", few, limit, rounds, captum_path, ours_path)
     family = functools.partial(ours_smooth, method=smooth_grad_family)
     report("SmoothGrad family", few, limit, rounds, captum_family, family, (best,))
+    gc.collect()
+    gc.freeze()  # for all ways alike: what was imported for Captum is not looked through again and again
     with tempfile.TemporaryDirectory() as folder:
         report_stage(Path(folder), case, rounds)
+    gc.unfreeze()
 
 
 def report_maps(few: Case, many: Case) -> None:

@@ -155,7 +155,11 @@ def _varied(tree: dict[str, Any], name: str, changes: Mapping[str, Any]) -> Stud
 
 def dump(study: Study) -> str:
     """The study as YAML, every default written out."""
-    return yaml.safe_dump(study.model_dump(mode="json", exclude_none=True), sort_keys=False, width=120)
+    tree = study.model_dump(mode="json", exclude_none=True)
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=120)
+
+
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the same text, ten times as fast where libyaml is there
 
 
 def _explain(error: Any, tree: Any) -> list[str]:

@@ -45,7 +45,7 @@ def check_study(run: Run) -> list[str]:
     data = ", ".join(f"{len(split)} {name}" for name, split in run.data.items())
     c, h, w = run.data["test"].shape
     say(f"data: {run.study.data.call}: {data} images of {c} x {h} x {w}")
-    trials = preflight(run)
+    trials = preflight(run, warn=True)
     for each in trials:
         for warning in each.warnings:
             say(f"warning: {each.name}: {warning}")
@@ -57,8 +57,11 @@ def check_study(run: Run) -> list[str]:
     return []
 
 
-def preflight(run: Run) -> list[Trial]:
-    """Run every method on two test images. ValueError: all that does not work, a line each."""
+def preflight(run: Run, *, warn: bool = False) -> list[Trial]:
+    """Run every method on two test images. ValueError: all that does not work, a line each.
+
+    warn: whether to ask for the map of another class, too, to see whether a method is blind to it.
+    """
     if not run.first.trained():
         say("the network is not trained yet: methods are tried on fresh weights")
     network, images, logits = try_network(run)
@@ -67,7 +70,7 @@ def preflight(run: Run) -> list[Trial]:
     for entry in run.entries():
         try:
             own = network if entry.network is None else _to_try(run.network_of(entry))
-            trials.append(_try(run, entry, own, images, logits.argmax(1)))
+            trials.append(_try(run, entry, own, images, logits, warn=warn))
         except Exception as error:  # noqa: BLE001  a method may raise anything; all are to be tried
             plain = isinstance(error, ValueError | FileNotFoundError)
             text = str(error) if plain else f"{type(error).__name__}: {error}"
@@ -124,7 +127,7 @@ def _to_try(of: Network) -> nn.Module:
     return of.module if of.trained() else of.fresh()
 
 
-def _try(run: Run, entry: MethodEntry, network: nn.Module, images: Tensor, targets: Tensor) -> Trial:
+def _try(run: Run, entry: MethodEntry, network: nn.Module, images: Tensor, logits: Tensor, *, warn: bool) -> Trial:
     own = learnt_on_trial(run, entry, network)
     method = convention(entry, own)
     rows = torch.arange(len(images))
@@ -136,10 +139,11 @@ def _try(run: Run, entry: MethodEntry, network: nn.Module, images: Tensor, targe
         own = None if masks is None else masks[rows].to(run.device)
         return attribute(method, network, floats, classes, seeds=seeds, rows=run.study.rows, masks=own)
 
+    targets = logits.argmax(1)
     with _counting(network) as counted:
         found = maps(targets)
     per_image = counted[0] / len(images)
-    other = maps((targets + 1) % _classes(network, floats))
+    other = maps((targets + 1) % logits.shape[1]) if warn else {}
     warnings = []
     for name, each in found.items():
         if not each.is_floating_point():
@@ -147,7 +151,7 @@ def _try(run: Run, entry: MethodEntry, network: nn.Module, images: Tensor, targe
         of = f"{name}: " if name != entry.name else ""
         if (each.flatten(1).max(1).values == each.flatten(1).min(1).values).any():
             warnings.append(f"{of}the map of an image is constant: its ranking is a shuffle")
-        if torch.equal(each, other[name]):
+        if warn and torch.equal(each, other[name]):
             control = " (as a control is)" if entry.call.call.startswith("efface.methods.control.") else ""
             warnings.append(f"{of}the map is the same whatever class is explained{control}")
     shapes = {name: tuple(each.shape[1:]) for name, each in found.items() if each.is_floating_point()}
@@ -272,11 +276,6 @@ def _seconds_per_row(run: Run) -> float:
     finally:
         torch.set_num_threads(threads)
     return best / count
-
-
-def _classes(network: nn.Module, images: Tensor) -> int:
-    with torch.inference_mode():
-        return network(images[:1]).shape[1]
 
 
 @contextmanager
