@@ -96,6 +96,22 @@ def test_each_variant_and_seed_is_a_run_of_its_own_with_one_judge_a_seed(finishe
     assert len(digests) == 6, "six networks, no two alike"
 
 
+def test_a_value_that_two_variants_share_by_an_anchor_is_changed_in_one_alone():
+    shared = {"model": {"call": "efface.models.resnet.resnet8"}, "fit": {"epochs": 1}}
+    tree = {
+        "out": "run",
+        "data": "efface.data.digits.digits",
+        "model": "efface.models.resnet.resnet8",
+        "fit": {"epochs": 1},
+        "attribution_methods": [{"name": "random", "method": "efface.methods.control.random"}],
+        "variants": {"plain": {"judge": shared}, "other": {"judge": shared, "judge.fit.epochs": 7}},
+    }
+    study = check(tree, Path("s.yml"))
+    for _ in range(2):  # a second reading once saw what the first had changed
+        epochs = {name: part.judge.fit.epochs for name, (part,) in study.parts().items()}
+        assert epochs == {"plain": 1, "other": 7}
+
+
 def test_a_metric_of_the_network_is_measured_once_and_asks_the_judge(finished):
     folder, _ = finished
     rows = [json.loads(line) for line in (folder / "run/short/seed-3/results.jsonl").read_text().splitlines()]
