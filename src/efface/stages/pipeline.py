@@ -92,13 +92,20 @@ def visualize(study: Study, only: Sequence[str] = ()) -> list[str]:
 
 
 def report(study: Study, only: Sequence[str] = ()) -> list[str]:
-    """The report of what is measured so far."""
+    """The report of what is measured so far; written again if more was measured while it was written."""
     study = _narrowed(study, only)
-    runs = _runs(study)
-    if not any(run.results.rows for run in runs):
-        raise FileNotFoundError(f"{runs[0].results.path}: nothing is measured yet; run the measure stage first")
-    _write(study, runs, study, anew=True)
-    return []
+    while True:
+        runs = _runs(study)
+        before = [_size(run.results.path) for run in runs]
+        if not any(run.results.rows for run in runs):
+            raise FileNotFoundError(f"{runs[0].results.path}: nothing is measured yet; run the measure stage first")
+        _write(study, runs, study, anew=True)
+        if [_size(run.results.path) for run in runs] == before:
+            return []
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def compare(studies: Sequence[Study], folder: Path) -> None:
