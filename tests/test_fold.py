@@ -10,9 +10,11 @@ import torchvision
 from torch import nn
 
 from efface.methods import passes
+from efface.methods.cam import layer_cam
 from efface.methods.gradient import gradient
 from efface.methods.path import integrated_gradients
 from efface.methods.smooth import smooth_grad
+from efface.models import cifar
 from efface.models.fold import answers_as_before, folded, norms_after
 from efface.models.resnet import resnet8, resnet20
 
@@ -108,6 +110,35 @@ def test_a_convolution_used_elsewhere_too_leaves_the_network_as_it_is():
     network.forward = lambda images: network.fc(network.last(network.again(network.first(images))).mean((2, 3)))
     pairs = norms_after(network, IMAGES[:1])[0]
     assert pairs == [(network.again, network.last)]  # `first` follows no layer
+
+
+@pytest.mark.parametrize("build", [resnet20, functools.partial(resnet8, num_classes=4), cifar.resnet50])
+def test_a_copy_may_work_in_place_where_the_network_never_does(build):
+    network = build().eval()
+    copy, slow = folded(network, IMAGES), folded(network, IMAGES)
+    for each in slow.modules():
+        if hasattr(each, "in_place"):
+            assert each.in_place
+            each.in_place = False
+        if isinstance(each, nn.ReLU):
+            each.inplace = False
+    points = IMAGES.clone().requires_grad_()
+    assert torch.equal(copy(points), slow(points))
+    ours, expected = (torch.autograd.grad(each(points)[:, 1].sum(), points)[0] for each in (copy, slow))
+    assert torch.equal(ours, expected)
+    assert not any(getattr(each, "in_place", False) or getattr(each, "inplace", False) for each in network.modules())
+
+
+@pytest.mark.parametrize("layer", ["conv1", "relu", "layer1.0.bn2", "layer2.0", "layer2.0.relu1", "layer3.2.conv2"])
+def test_a_layer_of_the_copy_is_looked_at_before_anything_overwrites_it(layer, monkeypatch):
+    network = resnet20().eval()
+    for each in network.modules():
+        if isinstance(each, nn.BatchNorm2d):
+            nn.init.uniform_(each.bias, -0.5, 0.5)
+    fast = layer_cam(network, IMAGES, TARGETS, layer=layer)
+    monkeypatch.setattr(passes, "folded", lambda network, _images: network)
+    passes._FAST.clear()
+    torch.testing.assert_close(fast, layer_cam(network, IMAGES, TARGETS, layer=layer), rtol=1e-4, atol=1e-6)
 
 
 def test_a_network_without_convolution_or_batchnorm_is_not_copied():

@@ -46,6 +46,16 @@ def test_memory_map_equals_h5py(tmp_path, dtype):
     for each in (found, pickle.loads(pickle.dumps(found))):  # noqa: S301
         assert torch.equal(each.take(chosen), torch.from_numpy(values[chosen.numpy()]))
     assert torch.equal(rows.take(found, chosen), rows.take(torch.from_numpy(values), chosen))
+    for each in (
+        chosen,
+        torch.arange(2, 5),
+        torch.arange(3),
+        torch.tensor([1]),
+        torch.arange(0),
+        torch.tensor([1, 1, 3]),
+    ):
+        for source in (found, torch.from_numpy(values)):
+            assert torch.equal(rows.look(source, each), torch.from_numpy(values[each.numpy()]))
 
 
 def test_any_hdf5_tool_may_write_what_is_read(tmp_path):

@@ -71,6 +71,15 @@ def take(source: Tensor | Stored, rows: Int[Tensor, " n"]) -> Tensor:
     return source.index_select(0, rows.to(source.device)) if isinstance(source, Tensor) else source.take(rows)
 
 
+def look(source: Tensor | Stored, rows: Int[Tensor, " n"]) -> Tensor:
+    """`take` for what is only read: rows that follow each other in memory are not copied."""
+    if isinstance(source, Tensor) and len(rows):
+        first, last = int(rows[0]), int(rows[-1])
+        if last - first + 1 == len(rows) and bool((rows.diff() == 1).all()):
+            return source[first : last + 1]
+    return take(source, rows)
+
+
 def create_file(
     path: Path, arrays: Mapping[str, tuple[tuple[int, ...], Any]], attributes: Mapping[str, Any] | None = None
 ) -> None:

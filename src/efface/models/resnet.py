@@ -85,7 +85,12 @@ class ResNet(nn.Module):
     widths: channels of each stage. blocks: in each stage, or in all. shortcut: what widens the way past a block.
     strides: of each stage's first block, where the size is not to be halved. block: `BasicBlock` or `Bottleneck`.
     activation: makes the non-linearity of the stem and of the sums; inner: that inside the blocks, where it is another.
+
+    in_place (here and of each block): a copy made for speed sets it, for nothing here keeps what a sum or a ReLU of its
+    own overwrites. A network as built leaves every output as it was, for hooks.
     """
+
+    in_place = False
 
     def __init__(
         self,
@@ -132,6 +137,7 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a way past them."""
 
     expansion = 1
+    in_place = False
 
     def __init__(
         self, inputs: int, width: int, stride: int, shortcut: nn.Module, activation: Activation, inner: Activation
@@ -147,13 +153,14 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         inside = self.relu1(self.bn1(self.conv1(x)))
-        return self.relu(self.bn2(self.conv2(inside)) + self.shortcut(x))
+        return self.relu(_sum(self.bn2(self.conv2(inside)), self.shortcut(x), in_place=self.in_place))
 
 
 class Bottleneck(nn.Module):
     """A 3x3 convolution, which strides, between two of 1x1, of which the last has four times its width; a way past."""
 
     expansion = 4
+    in_place = False
 
     def __init__(
         self, inputs: int, width: int, stride: int, shortcut: nn.Module, activation: Activation, inner: Activation
@@ -172,7 +179,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         inside = self.relu2(self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x))))))
-        return self.relu(self.bn3(self.conv3(inside)) + self.shortcut(x))
+        return self.relu(_sum(self.bn3(self.conv3(inside)), self.shortcut(x), in_place=self.in_place))
 
 
 class Padding(nn.Module):
@@ -188,6 +195,10 @@ class Padding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.before, self.after))
+
+
+def _sum(inside: Tensor, past: Tensor, *, in_place: bool) -> Tensor:
+    return inside.add_(past) if in_place else inside + past
 
 
 def _thin(blocks: int, num_classes: int, in_channels: int, *, mean: Numbers, std: Numbers, weights: File) -> nn.Module:

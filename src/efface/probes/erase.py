@@ -14,7 +14,7 @@ from efface.feed import Feed, Prepare, resident, streamed
 from efface.maps import MapStore
 from efface.masking import erase, erase_stored, for_unit, pad, rank, removed, to_float, to_stored
 from efface.probes.case import Case, block_of
-from efface.rows import take
+from efface.rows import look, take
 from efface.types import Images, Imputer, Maps, Order, Ranks, Seeds, StoredImages
 from efface.units import group_means, spread
 
@@ -74,7 +74,7 @@ def erased_feed(case: Case, split: str, erasure: Erasure, *, width: int, whole: 
 
         def gather(rows: Tensor) -> tuple[Tensor, Tensor | None]:
             beside = ranks if ranks is not None else store
-            return take(images, rows), None if beside is None else take(beside, rows)
+            return look(images, rows), None if beside is None else look(beside, rows)
 
         if whole:
             return resident(len(images), gather, prepare, block=block_of(case.data[split]), redrawn=redrawn)
