@@ -201,3 +201,10 @@ def test_the_references_own_file_with_its_tag_is_told_apart(tmp_path):
     path.write_text("desc: x\nextract_cams:\n  model:\n    pretrained: !!python/object/apply:os.path.join [a, b]\n")
     with pytest.raises(InvalidStudyError, match=r"roar\.yml: extract_cams: .*'attribution_methods:' at the top level"):
         read(path)
+
+
+def test_a_setting_of_the_executor_alone_is_one_of_the_default_executor(file):
+    executor = read(file(), ["executor.kwargs.workers=1"]).executor
+    assert (executor.call, executor.kwargs) == ("efface.execute.processes", {"workers": 1})
+    with pytest.raises(InvalidStudyError, match=r"executor.*wurkers"):
+        read(file(), ["executor.kwargs.wurkers=1"])

@@ -471,6 +471,18 @@ def test_an_unfinished_study_has_a_report_that_says_so(copy):
     assert "12 of 43 probes are not run yet" in (copy / "run" / "report" / "report.html").read_text()
 
 
+def test_a_report_of_what_other_code_measured_is_refused_and_the_old_one_kept(copy):
+    path, page = copy / "run" / "results.jsonl", copy / "run" / "report" / "report.html"
+    lines = [row | {"key": row["key"][::-1] + "0"} for row in rows(copy)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in lines))
+    before = page.read_bytes()
+    result = efface(copy, "report", "study.yml")
+    assert result.code == 1
+    assert "holds results, but none of the 31 that this study asks for" in wrong(result)
+    assert page.read_bytes() == before
+    assert rows(copy) == lines
+
+
 # What a study may say
 
 

@@ -39,6 +39,14 @@ def _word(value: object) -> object:
     return {True: "true", False: "false"}.get(value, value) if isinstance(value, bool) else value
 
 
+_PROCESSES = "efface.execute.processes"
+
+
+def _of_processes(value: object) -> object:
+    """`executor.kwargs.workers=1` of a study that names no executor."""
+    return {"call": _PROCESSES} | value if isinstance(value, dict) else value
+
+
 class Study(Strict):
     """One study, as its file says it. docs/studies.md explains each key."""
 
@@ -59,7 +67,9 @@ class Study(Strict):
     unit: UnitCall = "pixel"
     fractions: tuple[Fraction, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
     repeats: PositiveInt = 3
-    executor: Annotated[Call, bound("work", "tasks", offered=("progress",))] = Call(call="efface.execute.processes")
+    executor: Annotated[Call, bound("work", "tasks", offered=("progress",)), BeforeValidator(_of_processes)] = Call(
+        call=_PROCESSES
+    )
     seed: NonNegativeInt = 0
     seeds: tuple[NonNegativeInt, ...] = ()
     variants: dict[Name, dict[str, Any]] = Field(default_factory=dict)

@@ -99,9 +99,24 @@ def report(study: Study, only: Sequence[str] = ()) -> list[str]:
         before = [_size(run.results.path) for run in runs]
         if not any(run.results.rows for run in runs):
             raise FileNotFoundError(f"{runs[0].results.path}: nothing is measured yet; run the measure stage first")
+        _tell_what_is_left(study, runs)
         _write(study, runs, study, anew=True)
         if [_size(run.results.path) for run in runs] == before:
             return []
+
+
+def _tell_what_is_left(study: Study, runs: Sequence[Run]) -> None:
+    """ValueError: of all that the study asks for nothing is there, though something is: that is older code's."""
+    planned = [(run, cell) for run in runs for cell in cells(run)]
+    there = sum(cell.key in run.results for run, cell in planned)
+    if planned and not there:
+        raise ValueError(
+            f"{study.out}: holds results, but none of the {len(planned)} that this study asks for: they were made with "
+            "other settings, other weights or other code of efface; run the measure stage to make them anew (the "
+            "report is left as it is), or write it with the version that made them"
+        )
+    if there < len(planned):
+        say(f"report: {there} of the {len(planned)} probes of this study are there; the others are left to be measured")
 
 
 def _size(path: Path) -> int:
