@@ -40,8 +40,8 @@ class Trial:
     """Of one map, by its name; a ranking that is drawn anew has none."""
 
 
-def check_study(run: Run) -> list[str]:
-    """Try and plan; sentences on what cannot work."""
+def check_study(run: Run) -> float:
+    """Try and plan. Returns the seconds that what is left may take. ValueError: what cannot work, a line each."""
     data = ", ".join(f"{len(split)} {name}" for name, split in run.data.items())
     c, h, w = run.data["test"].shape
     say(f"data: {run.study.data.call}: {data} images of {c} x {h} x {w}")
@@ -53,8 +53,7 @@ def check_study(run: Run) -> list[str]:
         say(
             "warning: no method is named 'random'; without that control no curve says how much better than chance it is"
         )
-    _plan(run, trials)
-    return []
+    return _plan(run, trials)
 
 
 def preflight(run: Run, *, warn: bool = False) -> list[Trial]:
@@ -215,7 +214,7 @@ def _unfit_metrics(run: Run, network: nn.Module, images: Tensor) -> list[str]:
     return problems
 
 
-def _plan(run: Run, trials: list[Trial]) -> None:
+def _plan(run: Run, trials: list[Trial]) -> float:
     """What is to be done, in forward rows, trainings and an estimate of time."""
     images = {name: len(split) for name, split in run.data.items()}
     per_row = _seconds_per_row(run)
@@ -244,6 +243,7 @@ def _plan(run: Run, trials: list[Trial]) -> None:
     workers = 1 if run.device.type == "cuda" else workers  # they share it
     seconds = per_row * (first + (3 * extraction + rows + sampling) / workers)
     say(f"  estimate: {duration(seconds)} with {workers} at once ({per_row * 1e3:.2g} ms a row on {run.device})")
+    return seconds
 
 
 def _rows_of(network: Network, images: int) -> float:

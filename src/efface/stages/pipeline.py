@@ -17,7 +17,7 @@ from efface.stages.extract import extract as extract_maps
 from efface.stages.extract import left
 from efface.stages.measure import cells
 from efface.stages.measure import measure as measure_cells
-from efface.stages.progress import say
+from efface.stages.progress import duration, say
 from efface.stages.report import write_report
 from efface.stages.run import Run
 from efface.stages.samples import make_samples
@@ -31,10 +31,11 @@ _READS_TEST_MAPS = "morf"
 
 def check(study: Study, only: Sequence[str] = ()) -> list[str]:
     """Everything that can be known before hours are spent. only: these metrics, here and below; all, if empty."""
-    failures = []
-    for run in _each(study, _runs(_narrowed(study, only))):
-        failures += check_study(run)
-    return failures
+    runs = _runs(_narrowed(study, only))
+    seconds = [check_study(run) for run in _each(study, runs)]
+    if len(runs) > 1:
+        say(f"all {len(runs)} runs: estimate: {duration(sum(seconds))}")
+    return []
 
 
 def train(study: Study, only: Sequence[str] = ()) -> list[str]:
