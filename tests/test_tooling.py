@@ -74,7 +74,14 @@ def tools(tmp_path):
 def checkout(tmp_path):
     folder = tmp_path / "check out"  # with a blank, as some have
     folder.mkdir()
-    for name in ["taskw", "pyproject.toml", "requirements.txt", "requirements-cuda.txt", "requirements-dev.txt"]:
+    for name in [
+        "taskw",
+        "pyproject.toml",
+        "requirements.txt",
+        "requirements-cuda.txt",
+        "requirements-dev.txt",
+        "requirements-overrides.txt",
+    ]:
         shutil.copy(ROOT / name, folder)
     return folder
 
