@@ -64,7 +64,7 @@ def infidelity(
         says="Random squares of the image are filled, or noise is subtracted. A truthful map predicts how far the "
         "score falls; what is shown is the mean square of its error, once the map is scaled as well as can be.",
         family="faithfulness",
-        defaults={"imputer": "efface.impute.channel_mean", "post": [], "unit": "feature"},
+        defaults={"post": []} | ({} if perturbation == "noise" else {"imputer": "efface.impute.channel_mean"}),
         axis="",
         at=lambda _: (0.0,),
     )
@@ -89,6 +89,10 @@ class Squares:
 
     def identity(self) -> dict[str, Any]:
         return identity_of(self)
+
+    @property
+    def conventions(self) -> dict[str, str]:
+        return {"unit": f"square of {self.size} x {self.size} pixels", "count": "1"}
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
         """ValueError: the square is larger than the images."""
@@ -121,6 +125,7 @@ class Noise:
 
     needs_map = True
     needs_network = True
+    takes = "feature"
 
     def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
         """Forward rows."""
