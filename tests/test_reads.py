@@ -144,10 +144,11 @@ READS = {name: {"imputer", "unit", "groups", "post", "fractions"} for name in RA
     "signal_rank": set(),
     "sparseness": {"unit", "post"},
 }
+PATCH = {"call": "efface.units.patch", "kwargs": {"size": 2}}
 GIVEN = {
     "imputer": "efface.impute.image_mean",
     "unit": "feature",
-    "groups": {"call": "patch", "kwargs": {"size": 2}},
+    "groups": PATCH,
     "post": ["efface.post.absolute"],
     "fractions": [0.5],
 }
@@ -234,7 +235,7 @@ POST = {name: Call(call=f"efface.post.{name}") for name in ("absolute", "channel
 OTHERS = {
     "imputer": [{"imputer": fill} for fill in FILL.values()],
     "post": [{"post": (POST["channel_sum"],)}, {"post": (POST["absolute"], POST["channel_sum"])}],
-    "unit": [{"unit": "pixel"}, {"unit": "feature"}],
+    "unit": [{"unit": "pixel"}, {"unit": "feature"}, {"unit": Call.model_validate(PATCH)}],
 }
 
 
@@ -242,9 +243,12 @@ OTHERS = {
 def test_a_setting_that_is_read_changes_numbers_and_no_other_does(run, name):
     each = next(each for each in run.study.metrics if each.name == name)
     kept = {}
-    for setting, (one, other) in OTHERS.items():
-        same = np.array_equal(numbers(run, each, kept, **one), numbers(run, each, kept, **other), equal_nan=True)
-        assert same == (setting not in READS[name]), setting
+    for setting, others in OTHERS.items():
+        first, *more = (numbers(run, each, kept, **other) for other in others)
+        same = [np.array_equal(first, found, equal_nan=True) for found in more]
+        assert all(same) == (setting not in READS[name]), setting
+        if setting == "unit":  # pixels are no patches, where patches are taken as units
+            assert same[-1] == ("groups" not in READS[name])
 
 
 RANKING = (efface.probes.erase, efface.metrics.monotonicity, efface.metrics.f_fidelity)
