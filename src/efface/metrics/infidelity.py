@@ -41,7 +41,8 @@ def infidelity(
 
     The map is signed, of single features where the method gives them; `post` may change it.
 
-    perturbation: square, or noise, which reads no `imputer`. samples: changes of an image, at least 1; each costs one forward pass.
+    perturbation: square, or noise, which reads no `imputer`.
+    samples: changes of an image, at least 1; each costs one forward pass.
     size: pixels across the square, at most the image's. noise: standard deviation, above 0, in units of [0, 1].
     of: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
 
