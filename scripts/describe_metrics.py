@@ -32,6 +32,7 @@ LISTED = 9  # points that are written out
 def main() -> None:
     for part, table in (
         ("metrics", metrics_table()),
+        ("reads", reads()),
         ("units", plugs(units, ["patch", "superpixel"])),
         ("fills", fills()),
     ):
@@ -48,6 +49,22 @@ def metrics_table() -> str:
         if rows:
             parts += [f"### {family.capitalize()}", markdown(head, rows)]
     return "\n\n".join(parts)
+
+
+def reads() -> str:
+    """The shared settings that change a metric's numbers, and the metrics that have just these, with their defaults."""
+    rows: dict[str, list[str]] = {}
+    for name in names():
+        rows.setdefault(read_by(metric(name)), []).append(f"`{name}`")
+    return markdown(("reads", "metrics"), [(read, ", ".join(of)) for read, of in sorted(rows.items(), reverse=True)])
+
+
+def read_by(found: Metric) -> str:
+    """The shared settings that it reads, in words."""
+    values = {each: f"`{each}`" for each in ("imputer", "unit", "post", "fractions")}
+    if "groups" not in found.reads:
+        values["unit"] += " (`pixel` or `feature`)"
+    return ", ".join(told for each, told in values.items() if each in found.reads) or "none"
 
 
 def family_of(found: Metric) -> str:

@@ -269,7 +269,6 @@ def test_an_unknown_metric_of_a_study_is_one_clear_error(tmp_path):
         ("infidelity", {"size": 7}, "size is 7; expected at most the image's 6 pixels"),
         ("monotonicity", {"steps": 37}, "steps is 37; expected at most the image's 36 units"),
         ("faithfulness_correlation", {"grid": 7}, "grid is 7; expected at most the image's 6 pixels"),
-        ("degradation", {"fractions": [0.5]}, "fractions hold 0.5, but it counts patches"),
         ("morf", {"imputer": {"call": "efface.impute.blur", "kwargs": {"kernel": 4}}}, "kernel is 4"),
         ("morf", {"unit": {"call": "patch", "kwargs": {"size": 0}}}, "size is 0; expected pixels from 1"),
     ],
@@ -297,7 +296,9 @@ def test_probes_of_metrics_are_perturbations_and_retrainings():
 
 # What the key of a number holds
 
-KNOWS_NO_NUMBER = {"call", "maps", "metrics.formula", "probes", "results", "rows", "source", "stats", "types"}
+KNOWS_NO_NUMBER = {
+    *("call", "maps", "metrics.formula", "probes", "probes.conventions", "results", "rows", "source", "stats", "types")
+}
 """Of efface: words, files and formulas, which a probe's score does not depend on."""
 
 

@@ -163,12 +163,34 @@ class MetricEntry(Strict):
             close = difflib.get_close_matches(unknown, known, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
             raise ValueError(f"kwargs.{unknown}: unknown key; {hint}")
-        if self.kwargs.fractions is not None and not self.formula.axis:
-            raise ValueError("kwargs.fractions: this metric is one number, it has no points at fractions; drop it")
+        self._refuse_unread()
         if self.kwargs.repeats is not None and self.formula.over != "repeats":
             raise ValueError("kwargs.repeats: this metric has a score of each image, no trainings to repeat; drop it")
         assert self.paper is not None  # raises where the metric, or a setting that it fixes, does not exist
         return self
+
+    def _refuse_unread(self) -> None:
+        """ValueError: a setting of its own that would change no number."""
+        formula, given, own = self.formula, self.kwargs, self.kwargs.model_extra or {}
+        if given.fractions is not None and formula.points_of:
+            raise ValueError(
+                f"kwargs.fractions: the axis of this metric is {formula.axis}, not a fraction; set {formula.points_of} "
+                "instead"
+            )
+        if given.fractions is not None and not formula.axis:
+            raise ValueError("kwargs.fractions: this metric is one number, it has no points at fractions; drop it")
+        beside = f" with {', '.join(f'{name}: {value}' for name, value in own.items())}" if own else ""
+        for name in ("imputer", "unit", "post"):
+            if getattr(given, name) is not None and name not in formula.reads:
+                raise ValueError(
+                    f"kwargs.{name}: the metric '{self.metric or self.name}'{beside} does not read it, its numbers "
+                    "would be the same; drop it"
+                )
+        if isinstance(given.unit, Call) and "groups" not in formula.reads:
+            raise ValueError(
+                f"kwargs.unit: the metric '{self.metric or self.name}'{beside} takes each value by itself, found "
+                f"{given.unit.call}, units of several pixels; expected pixel or feature"
+            )
 
 
 class Judge(Strict):

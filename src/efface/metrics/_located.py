@@ -14,6 +14,7 @@ from efface.call import Call
 from efface.fit import Fit
 from efface.masking import for_unit
 from efface.probes import Case
+from efface.probes.conventions import SHARED
 from efface.results import Score
 
 Measure = Literal["pointing_game", "relevance_mass", "relevance_rank"]
@@ -76,6 +77,13 @@ class Located:
     needs_map = True
     needs_network = True
     needs_masks = True
+    takes = "pixel"
+
+    @property
+    def conventions(self) -> dict[str, str]:
+        """The mass alone ranks no pixel."""
+        counts = {"pointing_game": "the first", "relevance_rank": "as many as the object has"}
+        return {"ties": SHARED, "count": counts[self.measure]} if self.measure in counts else {}
 
     def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
         """Maps looked at: next to nothing."""

@@ -110,6 +110,7 @@ class Mosaics:
     needs_network = True
     needs_method = True
     explains = "true"
+    takes = "pixel"
 
     def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
         """Forward rows: answers to the test images, and at most as many maps, larger where the mosaic is."""

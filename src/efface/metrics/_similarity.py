@@ -75,6 +75,10 @@ def similarities(one: Maps, other: Maps) -> dict[str, Float[Tensor, " n"]]:
     return {name: found[name] for name in NAMES}
 
 
+CONVENTIONS = {"unit": "pixel", "ties": "shared: the mean of their ranks"}
+"""Of a probe that compares maps."""
+
+
 def compared(case: Case, ask: Callable[[Tensor, Images, Targets], Maps]) -> Score:
     """The similarities of the stored maps with those that `ask` gives for (rows, images, explained classes)."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in NAMES}

@@ -23,6 +23,7 @@ from efface.metrics._effects import (
     spearman,
 )
 from efface.probes import Case
+from efface.probes.conventions import COUNT
 from efface.results import Score
 from efface.types import Images, Imputer, Maps, Of, Seeds, Targets
 
@@ -54,6 +55,11 @@ class Subsets:
 
     def identity(self) -> dict[str, Any]:
         return identity_of(self)
+
+    @property
+    def conventions(self) -> dict[str, str]:
+        """Nothing is ranked: the units of a set are drawn."""
+        return {"count": COUNT} | ({"unit": f"cell of {self.grid} x {self.grid}"} if self.grid else {})
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
         """ValueError: the grid has more cells across than the images have pixels."""

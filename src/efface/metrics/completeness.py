@@ -58,6 +58,10 @@ class Sums:
         """Forward rows."""
         return 2.0 * case_rows["test"]
 
+    @property
+    def conventions(self) -> dict[str, str]:
+        return {"count": "all"}
+
     def identity(self) -> dict[str, Any]:
         return identity_of(self)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from efface import draws
 from efface.call import Call
 from efface.fit import Fit, Rows, fit, predict
-from efface.metrics._similarity import BETTER, NAMES, compared
+from efface.metrics._similarity import BETTER, CONVENTIONS, NAMES, compared
 from efface.metrics.formula import Metric
 from efface.probes import Case, Erasure, erased_feed
 from efface.results import Score
@@ -72,6 +72,7 @@ class PermutedLabels:
     needs_map = True
     needs_network = True
     needs_method = True
+    conventions = CONVENTIONS
     needs_fit = True
 
     def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:

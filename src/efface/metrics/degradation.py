@@ -15,6 +15,7 @@ from efface.masking import to_float
 from efface.metrics._orders import gap, value_of
 from efface.metrics.formula import Metric, Point
 from efface.probes import Case, Erasure, Perturb
+from efface.probes.conventions import NONE, SHUFFLED
 from efface.results import Score
 from efface.rows import take
 from efface.types import Images, Order
@@ -65,6 +66,7 @@ def degradation(*, size: int = 9, patches: int = 100, step: int = 1) -> Metric:
             "unit": {"call": "efface.units.patch", "kwargs": {"size": size}},
         },
         axis="patches removed",
+        points_of="'patches' and 'step'",
         at=at,
         summary="mean",
         says="Whole patches are painted over with their own mean colour, those that a map ranks highest first. With a "
@@ -94,6 +96,10 @@ class Degrade:
 
     def identity(self) -> dict[str, Any]:
         return {"probe": "degrade", "patches": self.patches} | self._erasure(0.5).identity()
+
+    @property
+    def conventions(self) -> dict[str, str]:
+        return {"ties": SHUFFLED if self.needs_map else NONE, "count": "min(patches, units)"}
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
         """ValueError: images of different numbers of groups."""

@@ -50,6 +50,7 @@ def density_ratio(*, levels: Sequence[float] = LEVELS, samples: int = 4) -> Metr
         says="The network's logit, read as the logarithm of a density, of noisy images beside that of the images. A "
         "network whose density lies on the data holds noise for less likely.",
         axis="noise level",
+        points_of="'levels'",
         at=lambda _: tuple(levels),
         summary="mean",
         of="network",

@@ -17,6 +17,7 @@ from efface.fit import Fit, Rows, fit
 from efface.masking import erase, pad, rank, removed, to_float, to_stored
 from efface.metrics.formula import Metric, Point
 from efface.probes import Case, fill_of, ranks_of
+from efface.probes.conventions import NONE, SHUFFLED
 from efface.results import Score
 from efface.rows import take
 from efface.source import code_digest
@@ -99,6 +100,11 @@ class FineTune:
     @property
     def needs_map(self) -> bool:
         return 0 < self.share < 1
+
+    @property
+    def conventions(self) -> dict[str, str]:
+        count = f"min(floor({self.alpha} * side + 1e-6), floor({self.beta} * units + 1e-6))"
+        return {"ties": SHUFFLED if self.needs_map else NONE, "count": count}
 
     def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
         """Forward rows; the fine-tuning, which all such probes share, is not among them."""

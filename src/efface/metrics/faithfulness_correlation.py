@@ -1,7 +1,7 @@
 """Faithfulness correlation, and MuFidelity: the map's sums over random sets beside what erasing them does."""
 
 from efface.metrics._subsets import Subsets
-from efface.metrics.formula import Metric
+from efface.metrics.formula import Metric, Point
 from efface.metrics.sensitivity_n import at_least_three
 from efface.types import Of
 
@@ -17,7 +17,7 @@ def faithfulness_correlation(*, fraction: float = 0.2, samples: int = 100, grid:
 
     fraction: part of the units that each set holds, above 0 and below 1.
     samples: sets of an image, at least 3; each costs one forward pass.
-    grid: cells in height and in width, erased as a whole; 0 erases single units (`unit`).
+    grid: cells in height and in width, erased as a whole; 0 erases single units (`unit`, which is refused beside it).
     of: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
 
     Source: Bhatt, Weller & Moura 2020 (arXiv:2005.00631); the grid and the ranks are those of MuFidelity in the
@@ -31,8 +31,13 @@ def faithfulness_correlation(*, fraction: float = 0.2, samples: int = 100, grid:
         )
     if grid < 0 or grid == 1:
         raise ValueError(f"faithfulness_correlation: grid is {grid}; expected at least 2, or 0 for single units")
+
+    def probes(point: Point) -> dict[str, Subsets]:
+        unit = "pixel" if grid else point.unit  # a cell is its unit
+        return {"subsets": Subsets(fraction, samples, grid, of, point.imputer, point.post, unit)}
+
     return Metric(
-        probes=lambda point: {"subsets": Subsets(fraction, samples, grid, of, point.imputer, point.post, point.unit)},
+        probes=probes,
         value=lambda scores: {name: scores["subsets"].values[name] for name in ("pearson", "spearman")},
         better={"pearson": "higher", "spearman": "higher"},
         over="images",

@@ -4,7 +4,9 @@ import difflib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +64,12 @@ class Point:
         return Erasure(order, fraction, self.imputer, () if order == "random" else self.post, self.unit)
 
 
+Setting = Literal["imputer", "unit", "groups", "post", "fractions"]
+_FILLS = Call(call="efface.impute.constant"), Call(call="efface.impute.channel_mean")
+_POST = (Call(call="efface.post.absolute"),)
+_GROUPS = Call(call="efface.units.patch", kwargs={"size": 2})
+
+
 @dataclass(frozen=True)
 class Metric:
     """A formula over probes.
@@ -77,6 +85,7 @@ class Metric:
     axis: what the points count; "" for a metric that is one number. Where it is not "fraction removed", `fractions`
     of the study do not count and `at` gives the points.
     at: the points for images of c h w, ascending; or those of the study.
+    points_of: the settings of its own that give its points where these are no fractions: `fractions` are refused then.
     summary: what stands for a curve in the tables: the area under it by the trapezoid rule, or the mean of its points.
     of: whether it is measured for the maps of each method, or once for the network: then no probe needs a map, and the
         report has it under "The network".
@@ -95,6 +104,34 @@ class Metric:
     summary: Literal["area", "mean"] = "area"
     needs_fit: bool = False
     of: Literal["maps", "network"] = "maps"
+    points_of: str = ""
+
+    @cached_property
+    def reads(self) -> frozenset[Setting]:
+        """The settings which every metric may have that change this one's probes; `groups`: a unit of several pixels.
+
+        Found by asking for its probes with one and with another of each.
+        """
+        apart = self._apart("pixel", "feature", "unit")
+        groups = self._apart("pixel", _GROUPS, "unit") and self._apart("feature", _GROUPS, "unit")
+        found: dict[Setting, bool] = {
+            "imputer": self._apart(*_FILLS, "imputer"),
+            "post": self._apart((), _POST, "post"),
+            "unit": apart or groups,
+            "groups": groups,
+            "fractions": bool(self.axis) and not self.points_of,
+        }
+        return frozenset(name for name, read in found.items() if read)
+
+    def _apart(self, one: Any, other: Any, name: str) -> bool:
+        """Whether its probes with one value of a setting are others than with another; True where it gives none."""
+        found = []
+        for where in (0.0, 0.5, 1.0):  # nothing, some and all of an axis of fractions; a whole number of any other
+            point = Point(where, 0, _FILLS[0], (), "pixel")
+            with suppress(Exception):  # a point that the metric does not take: said where it is planned
+                made = [self.probes(replace(point, **{name: value})) for value in (one, other)]
+                found.append([{each: probe.identity() for each, probe in probes.items()} for probes in made])
+        return not found or any(first != second for first, second in found)
 
 
 def metric(name: str, settings: Mapping[str, Any] | None = None) -> Metric:

@@ -41,7 +41,8 @@ def infidelity(
 
     The map is signed, of single features where the method gives them; `post` may change it.
 
-    perturbation: square or noise. samples: changes of an image, at least 1; each costs one forward pass.
+    perturbation: square, or noise, which reads no `imputer`.
+    samples: changes of an image, at least 1; each costs one forward pass.
     size: pixels across the square, at most the image's. noise: standard deviation, above 0, in units of [0, 1].
     of: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
 
@@ -64,7 +65,7 @@ def infidelity(
         says="Random squares of the image are filled, or noise is subtracted. A truthful map predicts how far the "
         "score falls; what is shown is the mean square of its error, once the map is scaled as well as can be.",
         family="faithfulness",
-        defaults={"imputer": "efface.impute.channel_mean", "post": [], "unit": "feature"},
+        defaults={"post": []} | ({} if perturbation == "noise" else {"imputer": "efface.impute.channel_mean"}),
         axis="",
         at=lambda _: (0.0,),
     )
@@ -89,6 +90,10 @@ class Squares:
 
     def identity(self) -> dict[str, Any]:
         return identity_of(self)
+
+    @property
+    def conventions(self) -> dict[str, str]:
+        return {"unit": f"square of {self.size} x {self.size} pixels", "count": "1"}
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
         """ValueError: the square is larger than the images."""
@@ -121,6 +126,7 @@ class Noise:
 
     needs_map = True
     needs_network = True
+    takes = "feature"
 
     def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
         """Forward rows."""

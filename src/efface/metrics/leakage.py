@@ -19,6 +19,7 @@ from efface.metrics._effects import identity_of, image_blocks, reduced
 from efface.metrics._located import share_of_top
 from efface.metrics.formula import Metric
 from efface.probes import Case
+from efface.probes.conventions import SHARED
 from efface.results import Score
 
 
@@ -61,6 +62,11 @@ class OffObject:
     needs_map = True
     needs_network = True
     needs_masks = True
+    takes = "pixel"
+
+    @property
+    def conventions(self) -> dict[str, str]:
+        return {"ties": SHARED, "count": f"max(1, floor({self.top} * units + 1e-6))"}
 
     def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
         """Maps looked at: next to nothing."""

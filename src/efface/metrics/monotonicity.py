@@ -16,6 +16,7 @@ from efface.masking import erase, for_unit, removed
 from efface.metrics._effects import answers, filling, identity_of, image_blocks, positive, reduced, seeds_for, spearman
 from efface.metrics.formula import Metric
 from efface.probes import Case, ranks_of
+from efface.probes.conventions import SHUFFLED
 from efface.results import Score
 from efface.types import Images, Imputer, Of, Ranks, Targets
 
@@ -88,6 +89,10 @@ class Groups:
 
     def identity(self) -> dict[str, Any]:
         return identity_of(self)
+
+    @property
+    def conventions(self) -> dict[str, str]:
+        return {"ties": SHUFFLED, "count": f"floor(k / {self.steps} * units + 1e-6) in the first k groups"}
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
         """ValueError: more groups than units."""

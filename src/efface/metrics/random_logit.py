@@ -13,7 +13,7 @@ from torch import Tensor
 
 from efface import draws
 from efface.fit import Fit
-from efface.metrics._similarity import BETTER, NAMES, compared
+from efface.metrics._similarity import BETTER, CONVENTIONS, NAMES, compared
 from efface.metrics.formula import Metric
 from efface.probes import Case
 from efface.results import Score
@@ -73,6 +73,7 @@ class OtherClass:
     needs_map = True
     needs_network = True
     needs_method = True
+    conventions = CONVENTIONS
 
     def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
         """Maps asked for."""

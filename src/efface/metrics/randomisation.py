@@ -12,7 +12,7 @@ from torch import nn
 
 from efface.fit import Fit
 from efface.metrics._layers import Draw, Layers, Mode, chosen, groups, read_layers, redrawn
-from efface.metrics._similarity import BETTER, NAMES, compared
+from efface.metrics._similarity import BETTER, CONVENTIONS, NAMES, compared
 from efface.metrics.formula import Metric
 from efface.probes import Case
 from efface.results import Score
@@ -76,6 +76,7 @@ class Randomised:
     needs_map = True
     needs_network = True
     needs_method = True
+    conventions = CONVENTIONS
 
     def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
         """Maps asked for."""

@@ -61,6 +61,7 @@ def robust_accuracy(
         "what such a change cannot hide stays right.",
         family="robustness",
         axis="eps",
+        points_of="'eps'",
         at=lambda _shape: sizes,
         summary="mean",
         of="network",

@@ -12,6 +12,10 @@ explains: (may be left out) the class asked about where it is not the study's `e
 check(network, images): (may be left out) ValueError where its settings do not suit the network or the images' size.
 costs(case_rows, fit): its work in forward rows; `case.advance` reports as many while it runs.
 identity(): what its number depends on, as plain values.
+conventions: (may be left out) words on its `unit`, `imputer`, `ties`, `count`, for the rows of its results and the
+    table, where its fields of these names, or its erasure, do not say them truly; "none" for what it has no use for.
+takes: (may be left out) the values of a map that it reads, "pixel" or "feature", where it has no field `unit`: maps of
+    which it is asked whether they fit. A field `post` is what it does to them before.
 """
 
 from efface.probes.case import Case, Explain, Samples, block_of, image_mean

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from efface import draws
 from efface.call import Call
-from efface.entries import MethodEntry
+from efface.entries import MethodEntry, MetricEntry
 from efface.maps import finished, partial
 from efface.masking import for_unit
 from efface.methods.contract import attribute
+from efface.probes.conventions import Reading, reading, settings
 from efface.rows import take
 from efface.stages.conventions import convention, seed_text
 from efface.stages.extract import left, splits
@@ -24,7 +26,7 @@ from efface.stages.learn import learnt_on_trial
 from efface.stages.measure import applies, cells, of_maps, points, unmet, viewed
 from efface.stages.network import Network
 from efface.stages.progress import duration, say
-from efface.stages.run import Run
+from efface.stages.run import Run, View
 from efface.stages.samples import samples_path
 
 
@@ -162,12 +164,10 @@ def _lost_channels(run: Run, name: str, shape: tuple[int, ...]) -> Iterator[str]
     for entry, view in product(of_maps(run), run.views()):
         if view.maps != name or len(shape) != 3 or shape[0] == 1 or not applies(run, entry, view):
             continue
-        point = next(iter(points(run, entry, view)))
-        if point.unit == "feature":
+        found = _readings(run, entry, view)
+        for read in dict.fromkeys(read for probe, read in found if settings(probe).get("unit") == "feature"):
             with suppress(Exception):  # said where posts are refused
-                maps = torch.zeros(2, *shape)
-                for each in point.post:
-                    maps = each(maps)
+                maps = _reduced(shape, read)
                 if maps.ndim == 3 or maps.shape[1] == 1:
                     yield (
                         f"metrics.{entry.name}, {view.name}: unit 'feature' ranks channels, but 'post' leaves one "
@@ -176,21 +176,37 @@ def _lost_channels(run: Run, name: str, shape: tuple[int, ...]) -> Iterator[str]
 
 
 def _unfit_posts(run: Run, shapes: dict[str, tuple[int, ...]]) -> list[str]:
-    """Metrics whose post and unit do not agree with the maps' shapes."""
-    problems = []
+    """Metrics whose post does not leave of the maps' shapes what they take."""
+    problems: dict[str, None] = {}
     for entry in of_maps(run):
         for view in run.views():
             if view.maps not in shapes or not applies(run, entry, view):
                 continue
-            point = next(iter(points(run, entry, view)))
-            try:
-                maps = torch.zeros(2, *shapes[view.maps])
-                for each in point.post:
-                    maps = each(maps)
-                for_unit(maps, "pixel" if isinstance(point.unit, Call) else point.unit, run.data["test"].shape[0])
-            except Exception as error:  # noqa: BLE001  a post may raise anything
-                problems.append(f"metrics.{entry.name}, {view.name}: {error}")
-    return problems
+            for read in dict.fromkeys(read for _, read in _readings(run, entry, view)):
+                try:
+                    maps = _reduced(shapes[view.maps], read)
+                    if read.values is not None:
+                        for_unit(maps, read.values, run.data["test"].shape[0])
+                except Exception as error:  # noqa: BLE001  a post may raise anything
+                    problems[f"metrics.{entry.name}, {view.name}: {error}"] = None
+    return list(problems)
+
+
+def _readings(run: Run, entry: MetricEntry, view: View) -> Iterator[tuple[Any, Reading]]:
+    """The probes of a metric that read maps, and how they do."""
+    with suppress(Exception):  # a point that the metric does not take: said where settings are refused
+        for point in points(run, entry, view):
+            for probe in entry.formula.probes(point).values():
+                if (read := reading(probe)) is not None:
+                    yield probe, read
+
+
+def _reduced(shape: tuple[int, ...], read: Reading) -> Tensor:
+    """Two maps of this shape as a probe looks at them."""
+    maps = torch.zeros(2, *shape)
+    for each in read.post:
+        maps = each(maps)
+    return maps
 
 
 def _unfit_metrics(run: Run, network: nn.Module, images: Tensor) -> list[str]:
@@ -201,9 +217,10 @@ def _unfit_metrics(run: Run, network: nn.Module, images: Tensor) -> list[str]:
     for entry in (each for each in run.study.metrics if viewed(run, each)):
         view = viewed(run, entry)[0]
         try:
-            point = next(iter(points(run, entry, view)))
-            point.imputer(images, mask, **offered)
-            if isinstance(point.unit, Call):
+            point, reads = next(iter(points(run, entry, view))), entry.formula.reads
+            if "imputer" in reads:
+                point.imputer(images, mask, **offered)
+            if "groups" in reads and isinstance(point.unit, Call):
                 point.unit(images)
             for probe in (probe for each in points(run, entry, view) for probe in entry.formula.probes(each).values()):
                 if hasattr(probe, "check"):

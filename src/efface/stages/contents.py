@@ -1,27 +1,25 @@
 """What stands in a report beside the curves: facts about the study, and a gallery of images, maps and erased images."""
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 import torch
 
 from efface import draws
-from efface.call import Call
 from efface.config import dump
 from efface.entries import MetricEntry
 from efface.maps import MapStore
 from efface.masking import to_stored
 from efface.metrics import Point
 from efface.probes import Erasure, erased
+from efface.probes.conventions import KINDS, NONE, conventions
 from efface.report.cautions import SHARES
 from efface.report.gallery import Gallery
 from efface.report.page import Cost, Facts
 from efface.report.words import listed
 from efface.rows import take
-from efface.stages.measure import Cell, across, applies, cells, of_maps, point_of, viewed
+from efface.stages.measure import Cell, applies, cells, of_maps, points, ranked_as, viewed
 from efface.stages.provenance import surroundings, versions
 from efface.stages.run import Run, View
 from efface.stages.visualize import picture
@@ -29,8 +27,6 @@ from efface.types import Split
 
 _SHOWN = 6  # images of the gallery
 _GALLERY_FRACTION = 0.3
-_COUNT = "floor(fraction * units + 1e-6)"
-_TIES = "shuffled by the image's seed"
 
 
 def facts(run: Run, measured: Sequence[str]) -> Facts:
@@ -88,38 +84,14 @@ def facts_of_several(name: str, beside: Mapping[str, Sequence[Run]]) -> Facts:
 
 def _how(run: Run, entry: MetricEntry) -> dict[str, str]:
     """What the metric's numbers depend on; "none" for what its probes do not have."""
-    at = across(run, entry)
-    point = point_of(run, entry, (viewed(run, entry) or run.views())[0], at[len(at) // 2])
-    told: dict[str, Any] = {"explains": run.study.explain}
-    for probe in entry.formula.probes(point).values():
-        told |= dict(_settings(probe)) | {"explains": getattr(probe, "explains", told["explains"])}
-    ranks = "unit" in told and "imputer" in told  # what fills nothing may have a unit, but breaks no tie
-    return {
-        "unit": _text(told["unit"]) if "unit" in told else "none",
-        "explain": told["explains"],
-        "imputer": _text(told["imputer"]) if "imputer" in told else "none",
-        "ties": _TIES if ranks else "none",
-        "count": _COUNT if ranks else "none",
+    view = (viewed(run, entry) or run.views())[0]
+    probes = [each for point in points(run, entry, view) for each in entry.formula.probes(point).values()]
+    explains = [each.explains for each in probes if hasattr(each, "explains")]
+    said = [conventions(each) for each in probes]
+    told = {kind: dict.fromkeys(each[kind] for each in said if each[kind] != NONE) for kind in KINDS}
+    return {kind: ", ".join(words) or NONE for kind, words in told.items()} | {
+        "explain": (explains or [run.study.explain])[-1]
     }
-
-
-def _settings(probe: Any) -> Iterator[tuple[str, Any]]:
-    """The fields of a probe and of what it erases, if it erases anything."""
-    if isinstance(probe, Erasure) and probe.fraction == 0:
-        return
-    for each in dataclasses.fields(probe):
-        value = getattr(probe, each.name)
-        if dataclasses.is_dataclass(value):
-            yield from _settings(value)
-        elif value is not None:
-            yield each.name, value
-
-
-def _text(value: str | Call) -> str:
-    if isinstance(value, str):
-        return value
-    settings = ", ".join(f"{name}={each}" for name, each in value.kwargs.items())
-    return f"{value.call}({settings})" if settings else value.call
 
 
 def _degenerate(run: Run, planned: Sequence[Cell]) -> dict[str, dict[str, float]]:
@@ -201,11 +173,9 @@ def gallery(run: Run) -> Gallery | None:
     fraction = min(chosen, key=lambda f: abs(f - _GALLERY_FRACTION))
     maps, masked = {}, {}
     for view, store in stores.items():
-        erasing = [each for each in of_maps(run) if each.formula.axis == "fraction removed"]
-        entry = next((each for each in erasing or of_maps(run) if applies(run, each, view)), None)
-        if entry is None:  # no metric reads this map
+        point = ranked_as(run, view, fraction)
+        if point is None:  # no metric reads this map
             continue
-        point = point_of(run, entry, view, fraction)
         case = run.case({"test": store}, network=False)
         gone = Erasure("most_first", fraction, point.imputer, point.post, point.unit)
         maps[view.name] = _shown(run, point, store, rows)

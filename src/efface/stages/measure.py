@@ -19,6 +19,7 @@ from efface.execute import Failure
 from efface.maps import key as key_of
 from efface.metrics import Point
 from efface.probes import Degeneracy
+from efface.probes.conventions import conventions, reading, settings, text
 from efface.results import Score
 from efface.stages.explain import explainer_of
 from efface.stages.extract import left
@@ -103,10 +104,8 @@ def cells(run: Run) -> list[Cell]:
     """
     found: dict[str, Cell] = {}
     for view in run.views():
-        reading = [each for each in of_maps(run) if applies(run, each, view)]
-        erasing = [each for each in reading if each.formula.axis == "fraction removed"]
-        if reading and not _is_redrawn(run, view):
-            point = point_of(run, (erasing or reading)[0], view, 0.0)
+        point = ranked_as(run, view)
+        if point is not None and not _is_redrawn(run, view):
             cell = _cell(run, view, Degeneracy(point.post, "feature" if point.unit == "feature" else "pixel"))
             found[cell.key] = cell
     for entry in run.study.metrics:
@@ -116,6 +115,29 @@ def cells(run: Run) -> list[Cell]:
                     cell = _cell(run, view, probe)
                     found.setdefault(cell.key, cell)
     return sorted(found.values(), key=lambda cell: (not cell.probe.needs_network, cell.view.name if cell.view else ""))
+
+
+def ranked_as(run: Run, view: View, fraction: float = 0.0) -> Point | None:
+    """How the view's maps are taken by the first metric that erases by them, else by the first that reduces them.
+
+    Their channels are summed at the end where that metric, or all of them, takes maps as they are. None where no metric
+    reads them.
+    """
+    applied = [each for each in of_maps(run) if applies(run, each, view)]
+    reducing = [each for each in applied if "post" in each.formula.reads]
+    erasing = [each for each in reducing if each.formula.axis == "fraction removed"]
+    if not applied:
+        return None
+    entry = (erasing or reducing or applied)[0]
+    point = point_of(run, entry, view, fraction)
+    if "unit" in entry.formula.reads:
+        return point
+    found = [reading(probe) for probe in entry.formula.probes(point).values()]
+    values = next((each.values for each in found if each is not None and reducing), None)
+    if values is None:
+        summed = (*(point.post if reducing else ()), Call(call="efface.post.channel_sum"))
+        return dataclasses.replace(point, post=summed, unit="pixel")
+    return dataclasses.replace(point, unit=values)
 
 
 def of_maps(run: Run) -> list[MetricEntry]:
@@ -262,25 +284,21 @@ def _cell(run: Run, view: View, probe: Any) -> Cell:
 
 
 def _row(run: Run, cell: Cell, seconds: dict[str, float]) -> dict[str, Any]:
+    told = conventions(cell.probe)
+    fields = {
+        name: _plain(value)
+        for name, value in settings(cell.probe).items()
+        if name not in ("unit", "imputer") or text(value) == told[name]
+    }
     return {
         "key": cell.key,
         "method": cell.view.name if cell.view else None,
-        "probe": {"probe": type(cell.probe).__name__.lower()} | _settings(cell.probe),
-        "count": "floor(fraction * units + 1e-6)",
-        "ties": "shuffled by the image's seed",
+        "probe": {"probe": type(cell.probe).__name__.lower()} | fields,
+        **told,
         "explain": getattr(cell.probe, "explains", run.study.explain),
         "seed": run.study.seed,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
     } | (seconds | surroundings(run.device))
-
-
-def _settings(probe: Any) -> dict[str, Any]:
-    """A probe's fields as plain values, those of an erasure among them as if they were its own."""
-    found: dict[str, Any] = {}
-    for each in dataclasses.fields(probe):
-        value = getattr(probe, each.name)
-        found |= _settings(value) if dataclasses.is_dataclass(value) else {each.name: _plain(value)}
-    return found
 
 
 def _plain(value: Any) -> Any:
@@ -336,6 +354,6 @@ def _is_redrawn(run: Run, view: View) -> bool:
 
 def _named(cell: Cell) -> str:
     what = type(cell.probe).__name__.lower()
-    told = {name: value for name, value in _settings(cell.probe).items() if isinstance(value, int | float | str)}
+    told = {name: value for name, value in settings(cell.probe).items() if isinstance(value, int | float | str)}
     words = [str(value).replace("_", " ") if name == "order" else f"{name} {value}" for name, value in told.items()]
     return ", ".join([*([cell.view.name] if cell.view else []), what, *words])
