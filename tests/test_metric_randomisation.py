@@ -430,6 +430,7 @@ def test_a_layer_of_rank_one_lets_all_signals_converge(tmp_path):
 
 def test_any_method_sends_signals_back_and_class_blind_ones_converge(tmp_path, tiny):
     made = convergence(layers=["fc", "layer2", "layer1"], pairs=1)
+    assert made.partial  # a method whose layer lies behind a cut has no point there, and still a number
     last = {}
     for method in (gradient, input_x_gradient, guided_backprop, occlusion, sobel, random, grad_cam):
         here, _ = case(tmp_path, tiny(seed=2), method)

@@ -1,6 +1,6 @@
 """Maps that no score should judge, in sentences, before the scores."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -23,17 +23,20 @@ _SAYS = {
 }
 
 
-def cautions(degenerate: Mapping[str, Mapping[str, float]]) -> dict[str, list[str]]:
+def cautions(
+    degenerate: Mapping[str, Mapping[str, float]], controls: Collection[str] = CONTROLS
+) -> dict[str, list[str]]:
     """By method, what a reader of its scores must know first; methods of which there is nothing to say are left out.
 
     That a control knows no class is no news: of controls it is not said.
 
     degenerate: by method, the mean share of each kind, NaN where it is not known.
+    controls: methods that are controls.
     """
     found = {}
     for method, shares in degenerate.items():
         kinds = [kind for kind, edge in _NEGLIGIBLE.items() if shares.get(kind, np.nan) > edge]
-        said = [_SAYS[kind].format(share(shares[kind])) for kind in kinds if kind != "blind" or method not in CONTROLS]
+        said = [_SAYS[kind].format(share(shares[kind])) for kind in kinds if kind != "blind" or method not in controls]
         if said:
             found[method] = said
     return found
