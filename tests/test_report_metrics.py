@@ -58,8 +58,8 @@ FACTS = Facts(
     warnings=(),
     how={metric: HOW for metric, *_ in KINDS},
     degenerate={
-        "random": {"constant": 0.0, "levels": 1.0, "tied_share": 0.0, "like_first": 0.0, "blind": 1.0},
-        "grad_cam": {"constant": 0.25, "levels": 0.1, "tied_share": 0.9, "like_first": 0.0, "blind": np.nan},
+        "random": {"constant": 0.0, "levels": 1.0, "tied_share": 0.0, "alike": 0.0, "blind": 1.0},
+        "grad_cam": {"constant": 0.25, "levels": 0.1, "tied_share": 0.9, "alike": 0.0, "blind": np.nan},
     },
     costs={"morf": Cost(12.0, 0.2, 0.04)},
 )
@@ -133,7 +133,8 @@ def test_maps_to_be_careful_with_stand_before_every_score(page):
 
 
 def test_cautions_are_few_and_told_in_words():
-    fine = {"constant": 0.0, "levels": 1.0, "tied_share": 0.5, "like_first": 0.004, "blind": np.nan}
+    assert cautions({"broken": {"nonfinite": 1 / 64}})["broken"][0].startswith("1.56 % of its maps hold values that")
+    fine = {"constant": 0.0, "levels": 1.0, "tied_share": 0.5, "alike": 0.004, "blind": np.nan}
     assert cautions({"fine": fine}) == {}
     assert cautions({"sobel": fine | {"blind": 1.0}}) == {}
     assert cautions({"edges": fine | {"blind": 1.0}}) == {
