@@ -303,10 +303,8 @@ def test_degradation_counts_patches(settings, shape, last):
 
 
 def uneven(images):
-    """Groups: one in the first image, two in the others."""
-    labels = columns(images).clamp(max=1)
-    labels[0] = 0
-    return labels
+    """Groups: two in an image, one in a black one."""
+    return columns(images).clamp(max=1) * (images.flatten(1).amax(1) > 0)[:, None, None]
 
 
 def test_what_degradation_cannot_count_is_one_clear_error(linear):
@@ -314,8 +312,16 @@ def test_what_degradation_cannot_count_is_one_clear_error(linear):
         metric("degradation", {"size": 0})
     with pytest.raises(ValueError, match=r"fractions hold 0\.3, but it counts patches; set 'patches' and 'step'"):
         degradation().probes(Point(0.3, 0, BLACK, (), "pixel"))
-    with pytest.raises(ValueError, match="between 1 and 2 groups, expected as many in each"):
-        Degrade("random", 1, BLACK, (), Call(call=f"{__name__}.uneven"))(linear[0](linear[1]))
+    make, shares, _ = linear
+    images = make(shares).data["test"].images
+    images[9:] = 0  # beyond what a look at the first few images finds
+    probe = Degrade("random", 1, BLACK, (), Call(call=f"{__name__}.uneven"))
+    probe.check(nn.Identity(), to_float(images[:9]))
+    for rows in (3, 100):
+        with pytest.raises(ValueError, match="gives test image 9 1 groups and image 0 2, expected as many in each"):
+            probe(make(shares, rows))
+    with pytest.raises(ValueError, match="gives test image 1 1 groups and image 0 2"):
+        probe.check(nn.Identity(), to_float(images[8:10]))
 
 
 def test_probes_of_degradation_are_told_apart_and_shared():

@@ -271,6 +271,9 @@ def test_more_groups_than_units(tmp_path):
     found = values(Groups(5, 1, "logit", BLACK, (), PATCH), case(tmp_path, numbers(N, H, W)))
     assert np.isnan(found["correlation"]).all()
     assert np.isnan(found["rising"]).all()
+    Groups(4, 1, "logit", BLACK, (), PATCH).check(nn.Identity(), IMAGES[:2])
+    with pytest.raises(ValueError, match="steps is 5; expected at most the image's 4 units"):
+        Groups(5, 1, "logit", BLACK, (), PATCH).check(nn.Identity(), IMAGES[:2])
 
 
 # Completeness

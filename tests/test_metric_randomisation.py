@@ -342,6 +342,33 @@ def test_mirrored_classes_have_opposite_maps_and_class_blind_maps_are_alike(tmp_
     np.testing.assert_allclose(only(random_logit())(here).values["ssim"], 1)
 
 
+@pytest.mark.filterwarnings("ignore")  # what quantus and what it imports warn of
+def test_random_logit_of_a_linear_network_is_that_of_quantus(tmp_path):
+    quantus = pytest.importorskip("quantus")
+    torch.manual_seed(3)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 2))  # of two classes, the other one is no draw
+    here, _ = case(tmp_path, network, input_x_gradient)
+    ours = only(random_logit())(here).values["spearman"]
+
+    def explained(model, inputs, targets, **_):
+        maps = input_x_gradient(model, torch.as_tensor(inputs).float(), torch.as_tensor(targets).long())
+        return maps.detach().sum(1, keepdim=True).numpy()
+
+    images = to_float(here.data["test"].images)
+    of = quantus.similarity_func.correlation_spearman
+    plain = {"normalise": False, "disable_warnings": True}
+    theirs = quantus.RandomLogit(similarity_func=of, num_classes=2, **plain)(
+        model=network,
+        x_batch=images.numpy(),
+        y_batch=here.explained.numpy(),
+        a_batch=explained(network, images, here.explained),
+        explain_func=explained,
+        device="cpu",
+    )
+    assert np.ptp(ours) > 0.05
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
 # Permuted labels
 
 
@@ -430,6 +457,7 @@ def test_a_layer_of_rank_one_lets_all_signals_converge(tmp_path):
 
 def test_any_method_sends_signals_back_and_class_blind_ones_converge(tmp_path, tiny):
     made = convergence(layers=["fc", "layer2", "layer1"], pairs=1)
+    assert made.partial  # a method whose layer lies behind a cut has no point there, and still a number
     last = {}
     for method in (gradient, input_x_gradient, guided_backprop, occlusion, sobel, random, grad_cam):
         here, _ = case(tmp_path, tiny(seed=2), method)

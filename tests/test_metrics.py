@@ -268,6 +268,11 @@ def test_an_unknown_metric_of_a_study_is_one_clear_error(tmp_path):
         ("grid_pointing_game", {}, "side is 2: a mosaic needs 4 classes, but the network has 2"),
         ("infidelity", {"size": 7}, "size is 7; expected at most the image's 6 pixels"),
         ("monotonicity", {"steps": 37}, "steps is 37; expected at most the image's 36 units"),
+        (
+            "monotonicity",
+            {"unit": {"call": "patch", "kwargs": {"size": 3}}},
+            "steps is 32; expected at most the image's 4 units",
+        ),
         ("faithfulness_correlation", {"grid": 7}, "grid is 7; expected at most the image's 6 pixels"),
         ("morf", {"imputer": {"call": "efface.impute.blur", "kwargs": {"kernel": 4}}}, "kernel is 4"),
         ("morf", {"unit": {"call": "patch", "kwargs": {"size": 0}}}, "size is 0; expected pixels from 1"),

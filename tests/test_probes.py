@@ -517,7 +517,8 @@ def test_degenerate_maps_are_found_image_by_image(tmp_path):
     here = case({"test": store(tmp_path, "odd", maps)}, explain=explain)
     found = Degeneracy((), "pixel")(here).values
     assert found["constant"].tolist() == [False, True, False, False, False, False]
-    assert found["like_first"].tolist() == [False, False, True, False, False, False]
+    assert found["alike"].tolist() == [True, False, True, False, False, False]
+    assert not found["nonfinite"].any()
     assert found["levels"][[0, 2, 5]].tolist() == [1, 1, 1]
     distinct = [len(each.unique()) for each in maps]
     np.testing.assert_allclose(found["levels"][3:5], [distinct[3] / PIXELS, distinct[4] / PIXELS])

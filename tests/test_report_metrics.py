@@ -12,7 +12,7 @@ from efface.report.cautions import cautions
 from efface.report.figure import sheet, styles
 from efface.report.page import Cost, Facts, write
 from efface.report.table import panels, summary
-from efface.report.words import about, findings, headline, plus_minus, point
+from efface.report.words import about, findings, gaps, headline, plus_minus, point
 from efface.stats import Curve, Interval, areas, combine, compare, image_agreement, mean_intervals, metric_agreement
 from efface.stats import summary as summarised
 from small_study import efface, write_study
@@ -58,8 +58,8 @@ FACTS = Facts(
     warnings=(),
     how={metric: HOW for metric, *_ in KINDS},
     degenerate={
-        "random": {"constant": 0.0, "levels": 1.0, "tied_share": 0.0, "like_first": 0.0, "blind": 1.0},
-        "grad_cam": {"constant": 0.25, "levels": 0.1, "tied_share": 0.9, "like_first": 0.0, "blind": np.nan},
+        "random": {"constant": 0.0, "levels": 1.0, "tied_share": 0.0, "alike": 0.0, "blind": 1.0},
+        "grad_cam": {"constant": 0.25, "levels": 0.1, "tied_share": 0.9, "alike": 0.0, "blind": np.nan},
     },
     costs={"morf": Cost(12.0, 0.2, 0.04)},
 )
@@ -133,7 +133,8 @@ def test_maps_to_be_careful_with_stand_before_every_score(page):
 
 
 def test_cautions_are_few_and_told_in_words():
-    fine = {"constant": 0.0, "levels": 1.0, "tied_share": 0.5, "like_first": 0.004, "blind": np.nan}
+    assert cautions({"broken": {"nonfinite": 1 / 64}})["broken"][0].startswith("1.56 % of its maps hold values that")
+    fine = {"constant": 0.0, "levels": 1.0, "tied_share": 0.5, "alike": 0.004, "blind": np.nan}
     assert cautions({"fine": fine}) == {}
     assert cautions({"sobel": fine | {"blind": 1.0}}) == {}
     assert cautions({"edges": fine | {"blind": 1.0}}) == {
@@ -333,11 +334,158 @@ def test_a_point_without_a_value_is_not_one_that_is_awaited():
     told = {}
     for method, missing in (("measured", ()), ("awaited", (0.5,)), ("nobody", None)):
         told[method] = Curve(method=method, values=values, pairs=tuple(range(IMAGES)), missing=missing, **common)
+    whole = np.nan_to_num(values, nan=0.4)
+    told["whole"] = Curve(method="whole", values=whole, pairs=tuple(range(IMAGES)), missing=(), **common)
     (panel,) = panels(list(told.values()))
     assert {row.method: row.verdict for row in panel.rows} == {
+        "whole": "alone",
         "measured": "undefined",
         "awaited": "missing",
         "nobody": "missing",
     }
     assert set(panel.unfinished) == {"awaited", "nobody"}
     assert plus_minus(panel.row("measured").cells[1], "", "no value") == "no value"
+
+
+def test_a_study_tells_points_and_metrics_without_a_value(tmp_path):
+    patches = {"call": "efface.units.patch", "kwargs": {"size": 4}}
+    study = write_study(
+        tmp_path,
+        attribution_methods=[
+            {"name": "random", "method": "efface.methods.control.random"},
+            {"name": "mine", "method": "mine.brightness"},
+        ],
+        metrics=[
+            {"name": "sensitivity_n", "kwargs": {"fractions": [0.0, 0.5, 1.0], "unit": patches}},
+            {"name": "faithfulness_correlation", "kwargs": {"fraction": 0.001, "samples": 3, "unit": patches}},
+        ],
+        fractions=None,
+        repeats=None,
+    )
+    ended = efface(tmp_path, "all", study.name)
+    assert ended.code == 0, ended.err
+    report = tmp_path / "run" / "report" / "report.html"
+    found = lines(report, "summary.csv")
+    points = {(line["metric"], line["method"], line["fraction"]): int(line["n"]) for line in found}
+    assert {key for key in points if key[0] == "sensitivity_n"} == {
+        ("sensitivity_n", "random", "0.5"),
+        ("sensitivity_n", "mine", "0.5"),
+    }
+    assert points["sensitivity_n", "mine", "0.5"] > 0
+    assert points["faithfulness_correlation", "mine", "0.0"] == 0
+    text = report.read_text()
+    assert "sensitivity_n has no value at 0 % and 100 % for any method: left out of value and verdict." in text
+    assert "faithfulness_correlation was measured and has no value for any method" in text
+    assert "not run yet" not in text
+
+
+def told_of(values, method="m", **changes):
+    """A curve of a metric whose probes all ran."""
+    values = np.asarray(values, dtype=np.float64)
+    common = {"metric": "sensitivity_n", "score": "correlation", "at": (0.0, 0.5, 0.75, 1.0), "over": "images"}
+    common |= {"better": "higher", "pairs": tuple(range(len(values))), "missing": (), "summary": "area"}
+    return Curve(method=method, values=values, **{**common, **changes})
+
+
+def of_points(means, method, **changes):
+    noise = np.random.default_rng(len(method)).normal(0, 0.02, (IMAGES, len(means)))
+    return told_of(np.array(means) + noise, method, **changes)
+
+
+def test_points_where_no_method_has_a_value_are_left_out_of_curve_area_and_verdict(tmp_path):
+    shown = [of_points([np.nan, 0.0, 0.1, np.nan], "random"), of_points([np.nan, 0.8, 0.6, np.nan], "gradient")]
+    (panel,) = panels(shown)
+    assert (panel.fractions, panel.empty) == ((0.5, 0.75), (0.0, 1.0))
+    row = panel.row("gradient")
+    assert (row.verdict, row.rank, row.area.n) == ("better", 1, IMAGES)
+    assert row.area.mean == pytest.approx(shown[1].values[:, 1:3].mean())
+    said = "sensitivity_n has no value at 0 % and 100 % for any method: left out of curve, area and verdict."
+    assert gaps(panel) == [said]
+    assert said in findings(panel, [panel])
+    page = write(tmp_path / "report", shown, None, FACTS)
+    assert page.read_text().count(said) == 2  # on top, and beside the curve
+    assert [line["fraction"] for line in lines(page, "summary.csv")] == ["0.5", "0.75"] * 2
+
+
+def test_a_point_that_some_images_lack_stays_and_one_that_is_awaited_does():
+    some = of_points([0.1, 0.2, 0.3, 0.4], "random")
+    some.values[: IMAGES // 2, 0] = np.nan
+    awaited = of_points([np.nan, 0.2, 0.3, 0.4], "gradient", missing=(0.0,))
+    for shown in ([some], [awaited]):
+        (panel,) = panels(shown)
+        assert (len(panel.fractions), panel.empty) == (4, ())
+    assert panels([some])[0].rows[0].area.n == IMAGES // 2
+
+
+def test_a_method_that_has_some_points_is_summed_up_over_them_and_compared_over_the_shared_ones():
+    common = {"partial": True, "better": "lower"}
+    random = of_points([0.1, 0.5, 0.5, 0.1], "random", **common)
+    cam = of_points([np.nan, np.nan, 0.3, 0.9], "grad_cam", **common)
+    blur = of_points([np.nan, 0.2, 0.2, 0.2], "blur", **common)
+    (panel,) = panels([cam, blur, random])
+    assert [(row.method, row.rank) for row in panel.rows] == [("random", 1), ("blur", 0), ("grad_cam", 0)]
+    row = panel.row("grad_cam")
+    assert (row.lacking, row.verdict) == ((0.0, 0.5), "worse")
+    assert row.area.mean == pytest.approx(cam.values[:, 2:].mean())
+    assert row.difference.mean == pytest.approx((cam.values - random.values)[:, 2:].mean())
+    between = {(one.first, one.second): one.difference for one in compare([cam, blur, random])}
+    assert between["grad_cam", "blur"].mean == pytest.approx((cam.values - blur.values)[:, 2:].mean())
+    assert between["grad_cam", "random"] == row.difference
+    (said,) = [each for each in findings(panel, [panel]) if each.startswith("grad_cam has")]
+    assert said.startswith("grad_cam has no value at 0 % and 50 %: its area is over the points that it has")
+    assert "over those that both have" in said
+    strict = [told_of(each.values, each.method, better="lower") for each in (cam, blur, random)]
+    assert {row.method: row.area.n for row in panels(strict)[0].rows}["grad_cam"] == 0
+    apart = of_points([0.3, 0.3, np.nan, np.nan], "early", **common)
+    assert compare([cam, apart])[0].difference.n == 0
+
+
+def test_a_metric_without_any_value_is_shown_with_a_caution(tmp_path):
+    nothing = [told_of(np.full((IMAGES, 1), np.nan), method, at=(0.0,)) for method in ("random", "gradient")]
+    page = write(tmp_path / "report", nothing, None, FACTS)
+    text = page.read_text()
+    assert "sensitivity_n was measured and has no value for any method on any of the images" in text
+    assert "not run yet" not in text
+    assert [line["n"] for line in lines(page, "summary.csv")] == ["0", "0"]
+    (panel,) = panels(nothing)
+    assert {row.verdict for row in panel.rows} == {"undefined"}
+    (panel,) = panels([told_of(each.values, each.method, at=(0.0,), missing=(0.0,)) for each in nothing])
+    assert gaps(panel) == []
+
+
+def test_a_reference_without_a_value_is_undefined_and_not_awaited():
+    gradient = of_points([0.1, 0.2, 0.3, 0.4], "gradient")
+    for missing, verdict in (((), "undefined"), ((0.0,), "missing")):
+        random = of_points([np.nan, 0.2, 0.3, 0.4], "random", missing=missing)
+        assert panels([gradient, random])[0].verdict("gradient") == verdict
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_repeats_of_one_difference_are_undecided_as_their_test_says(count):
+    random = told_of(np.linspace(0.1, 0.7, count)[:, None], "random", at=(0.0,), over="repeats")
+    ours = told_of(random.values + 0.01, "ours", at=(0.0,), over="repeats")
+    (panel,) = panels([random, ours])
+    assert panel.verdict("ours") == "undecided"
+    assert compare([ours, random])[0].test == "none"
+    assert panels([random, told_of(random.values, "ours", at=(0.0,), over="repeats")])[0].verdict("ours") == "same"
+    apart = told_of(random.values + 0.01 + 1e-6 * np.arange(count)[:, None], "ours", at=(0.0,), over="repeats")
+    assert panels([random, apart])[0].verdict("ours") == "better"
+    many = [told_of(np.full((IMAGES, 1), level), name, at=(0.0,)) for level, name in ((0, "random"), (1, "ours"))]
+    assert panels(many)[0].verdict("ours") == "better"  # Wilcoxon's test needs no spread
+
+
+def test_a_view_of_a_control_is_a_control():
+    names = ("random", "true_mask_blurred", "gradient", "gradient_blurred")
+    reads = ("random", "true_mask", "gradient", "gradient")
+    shown = [
+        of_points([0.1 * i] * 4, name, metric=metric, maps=maps)
+        for metric in ("morf", "lerf")
+        for i, (name, maps) in enumerate(zip(names, reads, strict=True))
+    ]
+    found = panels(shown)
+    assert [row.method for row in found[0].rows if row.is_control] == ["true_mask_blurred", "random"]
+    assert {each.n for each in agreements(found).tau.values()} == {2}
+    assert {each.n for each in agreements(found).alpha.values()} == {2}
+    assert "true_mask_blurred" not in " ".join(headline(found))
+    careful = {"true_mask_blurred": {"blind": 1.0}}
+    assert cautions(careful, {"true_mask_blurred"}) == {} != cautions(careful)

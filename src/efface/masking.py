@@ -15,12 +15,14 @@ def rank(maps: Float[Tensor, "n *units"], seeds: Seeds) -> Int[Tensor, "n *units
     """Rank every image's units by relevance, 0 = most relevant; equal values by a shuffle of the image's seed.
 
     By position, ties would be erased as a fixed block of rows, whatever the method says (constant maps, the zeros of
-    a ReLU'd map). int16 where the units fit, else int32.
+    a ReLU'd map). NaN, should there be any, come first and tie. int16 where the units fit, else int32.
     """
     flat = maps.flatten(1)
     order = _descending(flat)
     values = flat.gather(1, order)
-    tied = (values[:, 1:] == values[:, :-1]).any(1).nonzero().flatten()
+    tied = (values[:, 1:] == values[:, :-1]).any(1)
+    tied |= values[:, 1:2].isnan().any(1)  # NaN come first and equal nothing: two of them tie as well
+    tied = tied.nonzero().flatten()
     if len(tied):
         shuffle = draws.keys(seeds[tied], flat.shape[1]).argsort(dim=1)
         ordered = flat[tied].gather(1, shuffle).argsort(dim=1, descending=True, stable=True)

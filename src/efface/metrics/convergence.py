@@ -32,9 +32,10 @@ def convergence(*, layers: list[str] | str | None = None, points: int | None = N
     are the layer's answer times the signal. The method is asked about both. What a gradient sends back stays
     apart; where a rule makes each step's matrix positive, every signal ends in one direction, and the map no longer
     tells classes apart. It takes any method: one that overlooks the class is at 1, one of which the named layer lies
-    behind the cut has no map there and is missing. At 0 the signals start at the image itself. `start` is the
-    value of the signals themselves, which is large where a layer has few numbers, as the logits have; `random` that of
-    two random vectors of a map's size. 2 * `pairs` maps an image and point.
+    behind the cut (a CAM's, at the first points) has no map there and is missing: it is summed up over the points that
+    it has, compared with another method over those that both have, and gets no rank. At 0 the signals start at the
+    image itself. `start` is the value of the signals themselves, which is large where a layer has few numbers, as the
+    logits have; `random` that of two random vectors of a map's size. 2 * `pairs` maps an image and point.
 
     layers: names from the output down, or the word of a list, as in `randomisation`; by default every module with
         parameters of its own, in the order in which they answer. A layer's answer is that of the named module.
@@ -58,6 +59,7 @@ def convergence(*, layers: list[str] | str | None = None, points: int | None = N
         family="randomisation",
         axis="share of layers passed",
         at=lambda _shape: shares,
+        partial=True,
     )
 
 

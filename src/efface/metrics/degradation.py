@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from efface.call import Call
 from efface.fit import Fit
@@ -102,29 +103,46 @@ class Degrade:
         return {"ties": SHUFFLED if self.needs_map else NONE, "count": "min(patches, units)"}
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
-        """ValueError: images of different numbers of groups."""
-        self._whole(images)
+        """ValueError: these images have different numbers of groups. The run counts those of all test images."""
+        if isinstance(self.unit, Call):
+            self._same(self._counts(images))
 
     def __call__(self, case: Case) -> Score:
-        images = case.data["test"].images
-        few = to_float(take(images, torch.arange(min(8, len(case.data["test"])))))
-        return Perturb(self._erasure(min(1.0, self.patches / self._whole(few))))(case)
+        return Perturb(self._erasure(min(1.0, self.patches / self._whole(case))))(case)
 
     def _erasure(self, fraction: float) -> Erasure:
         return Erasure(self.order, fraction, self.imputer, self.post, self.unit)
 
-    def _whole(self, images: Images) -> int:
-        """How many groups an image has."""
-        c, h, w = images.shape[1:]
+    def _whole(self, case: Case) -> int:
+        """How many groups each test image has; all are counted, once for all points and methods."""
+        split = case.data["test"]
+        c, h, w = split.shape
         if not isinstance(self.unit, Call):
             return h * w if self.unit == "pixel" else c * h * w
-        counts = {int(labels.max()) + 1 for labels in self.unit(images)}
-        if len(counts) > 1:
+
+        def counted() -> dict[str, Tensor]:
+            parts = torch.arange(len(split)).split(case.rows)
+            return {"groups": torch.cat([self._counts(to_float(take(split.images, rows))) for rows in parts])}
+
+        return self._same(case.once("groups", {"unit": self.unit.identity()}, counted)["groups"])
+
+    def _counts(self, images: Images) -> Int[Tensor, " n"]:
+        assert isinstance(self.unit, Call)
+        labels: Tensor = self.unit(images)
+        return labels.flatten(1).amax(1).cpu() + 1
+
+    def _same(self, counts: Int[Tensor, " n"]) -> int:
+        """The count, where all are equal."""
+        assert isinstance(self.unit, Call)
+        odd = (counts != counts[0]).nonzero().flatten()
+        if len(odd):
+            row = int(odd[0])
             raise ValueError(
-                f"degradation: unit {self.unit.call} gives images between {min(counts)} and {max(counts)} groups, "
-                "expected as many in each, since it counts them; take efface.units.patch, or metric morf"
+                f"degradation: unit {self.unit.call} gives test image {row} {int(counts[row])} groups and image 0 "
+                f"{int(counts[0])}, expected as many in each, since it counts them; take efface.units.patch, or metric "
+                "morf"
             )
-        return counts.pop()
+        return int(counts[0])
 
 
 def _probes(point: Point) -> dict[str, Any]:

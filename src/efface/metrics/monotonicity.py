@@ -95,9 +95,12 @@ class Groups:
         return {"ties": SHUFFLED, "count": f"floor(k / {self.steps} * units + 1e-6) in the first k groups"}
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
-        """ValueError: more groups than units."""
-        if not isinstance(self.unit, Call):
-            _enough(images[0].numel() if self.unit == "feature" else images[0, 0].numel(), self.steps)
+        """ValueError: more groups than units, in each of the images where they differ."""
+        if isinstance(self.unit, Call):
+            units = int(self.unit(images).max()) + 1
+        else:
+            units = images[0].numel() if self.unit == "feature" else images[0, 0].numel()
+        _enough(units, self.steps)
 
     def __call__(self, case: Case) -> Score:
         assert case.network is not None

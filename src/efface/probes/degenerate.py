@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from efface.call import Call
@@ -19,17 +19,18 @@ from efface.stats import degeneracy
 from efface.types import Maps
 
 IMAGES, ASKED = 64, 8
-"""How many test images are looked at, and of how many the map for another class is asked for."""
+"""How many test images are looked at, and of how many of these the map for another class is asked for."""
 TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
 class Degeneracy:
-    """What is wrong with the maps of the first test images, as they are ranked; precedes every score.
+    """What is wrong with the maps of 64 test images, as they are ranked; precedes every score.
 
-    Values per image: `constant` (its order is the tie rule's), `levels` (distinct values over units), `tied_share`
-    (units that share their value), `like_first` (the same as the first image's map but for scale), `blind` (the same
-    for the next class; NaN beyond the first images, which alone are asked).
+    The images lie evenly over the test split. Values per image: `nonfinite` (it holds a NaN or an infinity), `constant`
+    (its order is the tie rule's), `levels` (distinct values over units), `tied_share` (units that share their value),
+    `alike` (the same, but for scale, as the map that most images share), `blind` (the same for the next class; NaN but
+    for 8 images, which alone are asked, evenly as well).
     """
 
     post: tuple[Call, ...]
@@ -50,16 +51,17 @@ class Degeneracy:
         assert case.explain is not None
         assert case.network is not None
         split = case.data["test"]
-        rows = torch.arange(min(IMAGES, len(split)))
+        rows = _evenly(len(split), IMAGES)
         maps = self._ranked(case.maps["test"].take(rows), split.shape[0])
-        asked = rows[:ASKED]
+        places = _evenly(len(rows), ASKED)
+        asked = rows[places]
         images = to_float(take(split.images, asked).to(case.device))
         with torch.no_grad():
             classes = case.network(images[:1]).shape[1]
         others = (case.explained[asked].to(case.device) + 1) % classes
         other = self._ranked(case.explain(case.network, images, others, asked).cpu(), split.shape[0])
         case.advance(float(len(asked)))
-        return Score(degenerate(maps, other))
+        return Score(degenerate(maps, other, places))
 
     def _ranked(self, maps: Maps, channels: int) -> Maps:
         for each in self.post:
@@ -67,18 +69,21 @@ class Degeneracy:
         return for_unit(maps, self.unit, channels)
 
 
-def degenerate(maps: Maps, other: Float[Tensor, "asked *unit"]) -> dict[str, np.ndarray]:
-    """The values of `Degeneracy` for each map. other: the first maps' for another class."""
-    alone = [degeneracy([each[None]], tolerance=TOLERANCE) for each in maps]
-    first = [degeneracy([maps[:1], each[None]], tolerance=TOLERANCE).spread <= TOLERANCE for each in maps]
-    blind = [
-        degeneracy([one[None]], [two[None]], tolerance=TOLERANCE).blind_share
-        for one, two in zip(maps, other, strict=False)
-    ]
+def degenerate(maps: Maps, other: Float[Tensor, "asked *unit"], places: Int[Tensor, " asked"]) -> dict[str, np.ndarray]:
+    """The values of `Degeneracy` for each map. other: the maps at these places for another class."""
+    found = degeneracy(maps, tolerance=TOLERANCE)
+    blind = torch.full((len(maps),), torch.nan, dtype=torch.float64)
+    blind[places] = degeneracy(maps[places], other, tolerance=TOLERANCE).blind
     return {
-        "constant": np.array([each.constant_share > 0 for each in alone]),
-        "levels": np.array([each.level_share for each in alone]),
-        "tied_share": np.array([each.tied_share for each in alone]),
-        "like_first": np.array([False, *first[1:]]),
-        "blind": np.array(blind + [np.nan] * (len(maps) - len(blind))),
+        "nonfinite": found.nonfinite.numpy(),
+        "constant": found.constant.numpy(),
+        "levels": found.levels.numpy(),
+        "tied_share": found.tied.numpy(),
+        "alike": found.alike.numpy(),
+        "blind": blind.numpy(),
     }
+
+
+def _evenly(count: int, most: int) -> Int[Tensor, " places"]:
+    """At most so many of the places from 0 to count - 1, evenly spaced, both ends among them."""
+    return torch.linspace(0, count - 1, min(most, count)).round().long()

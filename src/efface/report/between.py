@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from efface.report.table import CONTROLS, Panel, Row
+from efface.report.table import Panel, Row
 from efface.report.words import listed, number
 from efface.stats import Agreement, Comparison, compare, image_agreement, metric_agreement
 
@@ -131,4 +131,4 @@ def _likeness(each: Agreement) -> str:
 
 
 def _methods(panel: Panel) -> list[Row]:
-    return [row for row in panel.rows if row.area.n and row.curve.pairs and row.method not in CONTROLS]
+    return [row for row in panel.rows if row.area.n and row.curve.pairs and not row.is_control]

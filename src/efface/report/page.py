@@ -1,7 +1,7 @@
 """The report of a study: one HTML page that needs nothing else, a table and the curves as files."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ MARKS = {
     "better": "▲",
     "same": "●",
     "worse": "▼",
+    "undecided": "○",
     "control": "",
     "described": "",
     "single": "○",
@@ -96,6 +97,8 @@ def write(folder: Path, curves: Sequence[Curve], gallery: Gallery | None, facts:
     firsts = [next(panel for panel in found if panel.metric == metric) for metric in metrics]
     judged = [panel for panel in firsts if reference or panel.family != "network"]
     pairs, agreements = [between.pairs(panel) for panel in judged], between.agreements([] if reference else judged)
+    facts = replace(facts, warnings=(*facts.warnings, *(said for panel in firsts for said in words.gaps(panel))))
+    controls = {*CONTROLS, *(row.method for panel in found for row in panel.rows if row.is_control)}
     looks = figure.styles(row.method for panel in found for row in panel.rows)
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (
@@ -109,13 +112,13 @@ def write(folder: Path, curves: Sequence[Curve], gallery: Gallery | None, facts:
     shown = _metrics(found, firsts, judged, looks, facts) | _between(pairs, agreements)
     page = _template().render(
         facts=facts,
-        cautions=cautions.cautions(facts.degenerate),
+        cautions=cautions.cautions(facts.degenerate, controls),
         shares=cautions.SHARES,
         gallery=gallery,
         tiles=tiles(gallery) if gallery else None,
         picture=uri(facts.picture) if facts.picture else None,
         looks=looks,
-        controls=CONTROLS,
+        controls=controls,
         marks=MARKS,
         verdicts=words.VERDICTS,
         reference=reference or "random",

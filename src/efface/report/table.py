@@ -7,14 +7,27 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from efface.stats import Curve, Interval, Summary, areas, combine, summaries
+from efface.stats import (
+    Curve,
+    Interval,
+    Summary,
+    areas,
+    combine,
+    is_spreadless,
+    lacking,
+    shared,
+    summaries,
+    without_empty,
+)
 
-Verdict = Literal["better", "same", "worse", "control", "described", "single", "alone", "missing", "undefined"]
+Verdict = Literal[
+    "better", "same", "worse", "undecided", "control", "described", "single", "alone", "missing", "undefined"
+]
 
 REFERENCES = ("random", "random_resampled")
 """What a method has to beat: the first of these that a metric has."""
 CONTROLS = (*REFERENCES, "sobel", "centre", "true_mask")
-"""Names under which a study runs maps that know nothing of the network."""
+"""Names under which a study runs maps that know nothing of the network; a view of one is one, too."""
 NOTHING = Interval(np.nan, np.nan, np.nan, np.nan, 0)
 FAMILIES = (
     "network",
@@ -41,11 +54,14 @@ class Row:
     cells: an interval per point.
     area: interval of the number that stands for the curve: its area, the mean of its points, or its one value.
     by: how the intervals were made.
-    rank: by area, 1 = most truthful; 0 while there is no area, and where the metric does not judge.
-    difference: area minus the reference's, paired; n = 0 where there is nothing to compare with.
-    verdict: better, same (the interval includes 0), worse; control (the reference itself), described (the metric does
-        not judge), single (one sample: no interval), alone (no reference), missing (no complete sample yet), undefined
-        (measured, but the metric has no value).
+    rank: by area, 1 = most truthful; 0 while there is no area, where it lacks points, and where the metric does not
+        judge.
+    difference: area minus the reference's, paired, over the points that both have; n = 0 where there is nothing to
+        compare with.
+    verdict: better, same (the interval includes 0), worse; undecided (too few samples, all of one difference: no spread
+        to test against); control (the reference itself), described (the metric does not judge), single (one sample: no
+        interval), alone (no reference), missing (no complete sample yet), undefined (measured, but the metric has no
+        value, of the row or of the reference).
     draws: of the method's maps. between: standard deviation of the mean area between them, NaN for one.
     awaited: draws of which nothing is there yet.
     """
@@ -67,6 +83,16 @@ class Row:
         """Why there is no number where there is none."""
         return "missing" if self.awaited or _is_awaited(self.curve) else "undefined"
 
+    @property
+    def lacking(self) -> tuple[float, ...]:
+        """Points at which it has no value, where there are any at which it has."""
+        return lacking(self.curve) if self.area.n else ()
+
+    @property
+    def is_control(self) -> bool:
+        """Whether its maps know nothing of the network: a control, or a view of one."""
+        return bool({self.method, self.curve.maps.partition("~")[0]} & set(CONTROLS))
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -74,6 +100,7 @@ class Panel:
 
     stands: what stands for a curve: "area" or "mean", or "value" where the metric is one number.
     reference: the control's name, or "" where none was run.
+    empty: points that were left out of `fractions`, as no method has a value there.
     """
 
     metric: str
@@ -86,6 +113,7 @@ class Panel:
     stands: Literal["area", "mean", "value"]
     reference: str
     rows: tuple[Row, ...]
+    empty: tuple[float, ...] = ()
 
     def verdict(self, method: str) -> Verdict:
         """What was found on the method; "missing" where the metric does not have it."""
@@ -105,8 +133,10 @@ def panels(curves: Sequence[Curve], reference: str = "") -> tuple[Panel, ...]:
     """One panel per metric and score, by family, then in the order in which they first come.
 
     reference: the name that the others are compared with; by default the control, random.
-    Curves whose methods differ by `~2`, `~3`, ... alone are draws of one method and make one row.
+    Curves whose methods differ by `~2`, `~3`, ... alone are draws of one method and make one row. Points at which no
+    method has a value are left out.
     """
+    curves = without_empty(curves)
     metrics: dict[str, dict[str, list[Curve]]] = {}
     for curve in curves:
         metrics.setdefault(curve.metric, {}).setdefault(curve.score, []).append(curve)
@@ -187,9 +217,10 @@ def _compared(methods: list[_Method], references: Sequence[str]) -> list[_Method
             found.append(each)
             continue
         rows, mine, its = np.intersect1d(each.curve.pairs, reference.pairs, return_indices=True)
-        values = (areas(each.curve)[mine] - areas(reference)[its])[:, None]
+        one, other = shared(each.curve, reference)
+        values = (areas(one)[mine] - areas(other)[its])[:, None]
         pairs = tuple(int(row) for row in rows)
-        found.append(replace(each, apart=replace(each.curve, at=(0.0,), values=values, pairs=pairs)))
+        found.append(replace(each, apart=replace(each.curve, at=(0.0,), values=values, pairs=pairs, missing=None)))
     return found
 
 
@@ -200,29 +231,39 @@ def _panel(methods: list[_Method], found: Mapping[int, Summary], references: Seq
     if first.better != "none":
         sign = -1 if first.better == "higher" else 1
         means = {id(each): found[id(each.curve)].area.mean for each in methods}
-        methods = sorted(methods, key=lambda each: sign * np.nan_to_num(means[id(each)], nan=sign * np.inf))
+        ordered = {each: sign * np.nan_to_num(mean, nan=sign * np.inf) for each, mean in means.items()}
+        methods = sorted(methods, key=lambda each: (bool(lacking(each.curve)), ordered[id(each)]))
+    control = next((each.curve for each in methods if each.curve.method == reference), None)
     rows = []
     for place, each in enumerate(methods, 1):
         area, cells, by = found[id(each.curve)]
         apart = NOTHING if each.apart is None else found[id(each.apart)].area
-        rank = place if area.n and first.better != "none" else 0
-        verdict = _verdict(each.curve, area, apart, reference)
+        rank = place if area.n and first.better != "none" and not lacking(each.curve) else 0
+        verdict = _verdict(each.curve, area, apart, control)
         drawn = (each.draws, each.between, each.awaited)
         rows.append(Row(each.curve.method, each.curve, cells, area, by, rank, apart, verdict, *drawn))
     stands: Literal["area", "mean", "value"] = "value" if len(first.at) == 1 else first.summary
     what = (first.metric, first.score, first.over, first.better, first.at, first.axis, first.family)
-    return Panel(*what, stands, reference, tuple(rows))
+    return Panel(*what, stands, reference, tuple(rows), first.empty)
 
 
-def _verdict(curve: Curve, area: Interval, apart: Interval, reference: str) -> Verdict:
+def _verdict(curve: Curve, area: Interval, apart: Interval, reference: Curve | None) -> Verdict:
     if area.n == 0:
         return "missing" if _is_awaited(curve) else "undefined"
-    if curve.method == reference:
+    if reference is not None and curve.method == reference.method:
         return "control"
-    if curve.better == "none" or not reference:
-        return "alone" if curve.better != "none" else "described"
-    if apart.n < 2:
-        return "single" if apart.n else "missing"
+    if curve.better == "none":
+        return "described"
+    return "alone" if reference is None else _against(reference, curve, area, apart)
+
+
+def _against(reference: Curve, curve: Curve, area: Interval, apart: Interval) -> Verdict:
+    if apart.n == 0:
+        return "missing" if _is_awaited(reference) or _is_awaited(curve) else "undefined"
+    if apart.n == 1:
+        return "single"
+    if is_spreadless(apart, curve.over, max(abs(area.mean), abs(apart.mean))):
+        return "undecided"
     if apart.low <= 0 <= apart.high:
         return "same"
     return "better" if (apart.mean > 0) == (curve.better == "higher") else "worse"

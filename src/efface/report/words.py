@@ -11,6 +11,7 @@ VERDICTS = {
     "better": "better",
     "same": "no different",
     "worse": "worse",
+    "undecided": "undecided: no spread",
     "control": "the control",
     "described": "described, not judged",
     "single": "one sample: no interval",
@@ -32,8 +33,11 @@ def about(panel: Panel) -> str:
 
 def headline(panels: Sequence[Panel]) -> list[str]:
     """Who survives, over the panels given: one for each metric."""
-    judged = [panel for panel in panels if any(row.verdict in ("better", "same", "worse") for row in panel.rows)]
+    judged = [
+        panel for panel in panels if any(row.verdict in ("better", "same", "worse", "undecided") for row in panel.rows)
+    ]
     known = {*CONTROLS, *(panel.reference for panel in judged)}
+    known |= {row.method for panel in judged for row in panel.rows if row.is_control}
     methods = dict.fromkeys(row.method for panel in judged for row in panel.rows if row.method not in known)
     if not methods:
         return []
@@ -77,12 +81,38 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
         said += _leak(panel, verdicts["worse"], panels)
     elif verdicts["worse"]:
         said.append(f"Worse than {panel.reference}: {_names(verdicts['worse'])}.")
+    if verdicts["undecided"]:
+        who = _names(verdicts["undecided"])
+        said.append(f"All {panel.over} have one difference, so there is no spread to test against: {who}.")
     if any(row.area.n == 1 for row in panel.rows):
         remedy = "set repeats to 3 or more" if panel.over == "repeats" else "take more images"
         said.append(f"Where there is one of the {panel.over} only, there is no interval and no verdict: {remedy}.")
     if panel.unfinished:
         said.append(f"Not run to the end yet: {listed(panel.unfinished)}.")
+    return said + gaps(panel) + [_fewer(row, panel) for row in panel.rows if row.lacking]
+
+
+def gaps(panel: Panel) -> list[str]:
+    """Where the metric was measured and no method has a value, in sentences."""
+    said = []
+    if panel.empty:
+        where = listed([point(at, panel.axis) for at in panel.empty], len(panel.empty))
+        what = "value" if panel.stands == "value" else f"curve, {panel.stands}"
+        said.append(f"{panel.metric} has no value at {where} for any method: left out of {what} and verdict.")
+    if panel.rows and not panel.unfinished and not any(cell.n for row in panel.rows for cell in row.cells):
+        said.append(
+            f"{panel.metric} was measured and has no value for any method on any of the {panel.over}: its settings may "
+            "not suit the images, such as fewer units than it needs."
+        )
     return said
+
+
+def _fewer(row: Row, panel: Panel) -> str:
+    """What a row's numbers are of that has no value at some points."""
+    where = listed([point(at, panel.axis) for at in row.lacking], len(row.lacking))
+    apart = f"its difference to {panel.reference} is over those that both have, and " if row.difference.n else ""
+    judged = f", {apart}it gets no rank" if panel.better != "none" else ""
+    return f"{row.method} has no value at {where}: its {panel.stands} is over the points that it has{judged}."
 
 
 def leaks(panel: Panel) -> bool:
@@ -177,7 +207,7 @@ def _above(panel: Panel, worse: list[Row]) -> str:
     gaps = np.nan_to_num(means - random, nan=-np.inf)
     at = int(gaps.min(axis=0).argmax())
     if gaps[:, at].min() > 0:
-        methods = {row.method for row in panel.rows if row.method not in CONTROLS}
+        methods = {row.method for row in panel.rows if not row.is_control}
         whole = len(methods) > 1 and methods <= {row.method for row in worse}
         who, verb = "every method" if whole else _names(worse), "stays" if whole or len(worse) == 1 else "stay"
         values = means[:, at]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from efface.entries import Claim, Side
-from efface.stats import Curve, Interval, areas, mean_intervals
+from efface.stats import Curve, Interval, areas, mean_intervals, shared
 
 VERDICTS = ("shown", "not shown", "opposite", "one sample", "not measured")
 
@@ -36,7 +36,8 @@ def judge(claims: Sequence[Claim], found: Mapping[tuple[str, str, str], Mapping[
 def _judged(claim: Claim, found: Mapping[tuple[str, str, str], Mapping[str, Curve]]) -> Judged:
     scores = [score for metric, score, _ in found if metric == claim.metric]
     score = claim.score or (scores[0] if scores else "")
-    sides = [_samples(side, claim, score, found) for side in (claim.more, claim.less)]
+    curves = _comparable([_curve(side, claim, score, found) for side in (claim.more, claim.less)], claim)
+    sides = [_samples(*each, claim) for each in zip((claim.more, claim.less), curves, strict=True)]
     nothing = Interval(np.nan, np.nan, np.nan, np.nan, 0)
     names = f"{_named(claim.more)} against {_named(claim.less)}"
     at = "" if claim.at is None else f" at {claim.at:g}"
@@ -48,6 +49,8 @@ def _judged(claim: Claim, found: Mapping[tuple[str, str, str], Mapping[str, Curv
     rows = sorted(set(more[0]) & set(less[0])) if more[0] and less[0] else more[0] or less[0]
     ours = [_at(side, rows) for side in (more, less)]
     over = more[2] or less[2]
+    if any(np.isnan(each).all() for each in ours):
+        return Judged(*told, f"{what}: no value", np.nan, np.nan, nothing, "not measured")
     difference = mean_intervals((ours[0] - ours[1])[:, None], "images" if over == "images" else "repeats")[0]
     high, low = (float(np.nanmean(each)) for each in ours)
     verdict = _verdict(difference)
@@ -61,18 +64,33 @@ _Samples = tuple[tuple[int, ...], np.ndarray, str]
 """Names of the samples, their values, and what they are; a number has no names."""
 
 
-def _samples(
+def _curve(
     side: Side | float, claim: Claim, score: str, found: Mapping[tuple[str, str, str], Mapping[str, Curve]]
-) -> _Samples | None:
+) -> Curve | None:
     if not isinstance(side, Side):
-        return (), np.array([float(side)]), ""
+        return None
     methods = [method for metric, of, method in found if (metric, of) == (claim.metric, score)]
     method = side.method or (methods[0] if len(methods) == 1 else "")
-    curve = found.get((claim.metric, score, method), {}).get(side.variant)
+    return found.get((claim.metric, score, method), {}).get(side.variant)
+
+
+def _comparable(curves: list[Curve | None], claim: Claim) -> list[Curve | None]:
+    """Two curves at the points that both have, for a claim on all of them."""
+    one, two = curves
+    if one is None or two is None or claim.at is not None or one.at != two.at:
+        return curves
+    return list(shared(one, two))
+
+
+def _samples(side: Side | float, curve: Curve | None, claim: Claim) -> _Samples | None:
+    if not isinstance(side, Side):
+        return (), np.array([float(side)]), ""
     if curve is None:
         return None
     values = areas(curve)
     if claim.at is not None:
+        if any(abs(at - claim.at) < 1e-9 for at in curve.empty):
+            return curve.pairs, np.full(len(values), np.nan), curve.over
         near = [i for i, at in enumerate(curve.at) if abs(at - claim.at) < 1e-9]
         if not near:
             raise ValueError(f"claims.{claim.says}: {claim.metric} has no point {claim.at:g}; it has {curve.at}")

@@ -11,7 +11,7 @@ from efface.stages.claims import judge
 from efface.stages.measure import curves, viewed
 from efface.stages.progress import say
 from efface.stages.run import Run
-from efface.stats import Curve
+from efface.stats import Curve, without_empty
 
 Beside = Mapping[str, Sequence[Run]]
 """Runs by the name under which they are shown, one for each seed."""
@@ -49,7 +49,7 @@ def side_by_side(found: Merged, *, one: bool = False) -> list[Curve]:
                 curves.append(curve)
             else:
                 of = metric if curve.family == "network" else f"{metric} · {method}"
-                curves.append(replace(curve, metric=of, method=name))
+                curves.append(replace(curve, metric=of, method=name, maps=""))
     return curves
 
 
@@ -67,14 +67,17 @@ def merged(beside: Beside) -> Merged:
             for curve in (curve for curve in _of(run) if "~" not in curve.method):
                 what = curve.metric, curve.score, curve.method
                 found.setdefault(what, {}).setdefault(name, []).append((run.study.seed, curve))
-    return {
-        what: {name: _mean_of(each) if means else each[0][1] for name, each in named.items()}
+    whole = {
+        (what, name): _mean_of(each) if means else each[0][1]
         for what, named in found.items()
+        for name, each in named.items()
     }
+    left = dict(zip(whole, without_empty(list(whole.values())), strict=True))
+    return {what: {name: left[what, name] for name in named} for what, named in found.items()}
 
 
 def _of(run: Run) -> Iterator[Curve]:
-    """A run's curves of which anything is measured, the network's accuracy first."""
+    """A run's curves of which anything is measured, if only that there is no value, the network's accuracy first."""
     if run.first.trained():
         right = (run.logits("test").argmax(1) == run.data["test"].targets.cpu()).numpy().astype(np.float64)
         says = "The share of the test images that the network classifies right."
@@ -88,7 +91,7 @@ def _of(run: Run) -> Iterator[Curve]:
         )
     measured = {entry.name for entry in run.study.metrics if viewed(run, entry)}
     for curve in curves(run):
-        if curve.metric in measured and not np.isnan(curve.values).all():
+        if curve.metric in measured and (not curve.missing or not np.isnan(curve.values).all()):
             yield curve
 
 

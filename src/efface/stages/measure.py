@@ -239,6 +239,8 @@ def _curves(run: Run, entry: MetricEntry, view: View) -> list[Curve]:
                 summary=formula.summary,
                 family="network" if formula.of == "network" else formula.family,
                 missing=tuple(sorted(missing)),
+                partial=formula.partial,
+                maps=view.maps,
             )
         )
     return found

@@ -50,9 +50,12 @@ def _write(run: Run, folder: Path) -> None:
 
 
 def _is_measured(curve: Curve) -> bool:
-    """Whether there is more than the first point, which may be one for all methods and metrics."""
-    own = curve.values[:, 1:] if len(curve.at) > 1 else curve.values
-    return not np.isnan(own).all()
+    """Whether a probe of it ran, other than the first point's, which may be one for all methods and metrics.
+
+    One that ran and found no value was measured, too: the page says that it has none.
+    """
+    own = slice(1 if len(curve.at) > 1 else 0, None)
+    return bool(set(curve.at[own]) - set(curve.missing or ())) or not np.isnan(curve.values[:, own]).all()
 
 
 def _made_from(run: Run) -> str:

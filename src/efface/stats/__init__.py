@@ -1,7 +1,7 @@
 """What can be said about curves: intervals, paired tests, agreement of metrics, and maps that no score should judge."""
 
 from efface.stats.agreement import Agreement, image_agreement, krippendorff_alpha, metric_agreement
-from efface.stats.curve import Better, Curve, Over, areas
+from efface.stats.curve import Better, Curve, Over, areas, lacking, shared, without_empty
 from efface.stats.degenerate import Degeneracy, degeneracy
 from efface.stats.means import (
     Drawn,
@@ -14,7 +14,7 @@ from efface.stats.means import (
     summaries,
     summary,
 )
-from efface.stats.paired import Comparison, compare, difference, holm
+from efface.stats.paired import Comparison, compare, difference, holm, is_spreadless
 
 __all__ = [
     "Agreement",
@@ -35,9 +35,13 @@ __all__ = [
     "holm",
     "image_agreement",
     "interval",
+    "is_spreadless",
     "krippendorff_alpha",
+    "lacking",
     "mean_intervals",
     "metric_agreement",
+    "shared",
     "summaries",
     "summary",
+    "without_empty",
 ]

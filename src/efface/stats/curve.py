@@ -1,7 +1,7 @@
 """A method's curve on a metric, and its area."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -28,6 +28,9 @@ class Curve:
     family: the kind of metric, such as "erasure"; the report's heading.
     missing: points that have not been measured yet: NaN elsewhere means that the metric has no value there. None where
         nobody said.
+    partial: whether a method may have no value at some points: then it is summed up over those that it has.
+    empty: points of the axis that were left out of `at`, as no method has a value there; see `without_empty`.
+    maps: name of the maps that the row reads, where nobody said: "".
     """
 
     metric: str
@@ -43,6 +46,9 @@ class Curve:
     summary: Literal["area", "mean"] = "area"
     family: str = ""
     missing: tuple[float, ...] | None = None
+    partial: bool = False
+    empty: tuple[float, ...] = ()
+    maps: str = ""
 
     def __post_init__(self) -> None:
         samples, columns = self.values.shape
@@ -59,12 +65,49 @@ def areas(curve: Curve) -> Float[np.ndarray, " samples"]:
     """One number for each sample's curve, of the height of its values: the area under it, or the mean of its points.
 
     The area is the trapezoid rule's, divided by the span of the axis. The value itself where the curve is one point.
-    NaN for a sample of which a point has no value.
+    NaN for a sample of which a point has no value. Of a `partial` curve the points in `lacking` do not count: the area
+    is that of the points that the method has, divided by their span.
     """
-    values = curve.values.astype(np.float64)
-    if curve.summary == "mean" or len(curve.at) == 1:
+    there = _there(curve)
+    values, at = curve.values.astype(np.float64), np.array(curve.at)
+    if there.any() and not there.all():
+        values, at = values[:, there], at[there]
+    if curve.summary == "mean" or len(at) == 1:
         return values.mean(axis=1)
-    return np.asarray(np.trapezoid(values, curve.at, axis=1)) / (curve.at[-1] - curve.at[0])
+    return np.asarray(np.trapezoid(values, at, axis=1)) / (at[-1] - at[0])
+
+
+def lacking(curve: Curve) -> tuple[float, ...]:
+    """Points of a `partial` curve at which the method has no value on any sample, although they were measured."""
+    return tuple(at for at, there in zip(curve.at, _there(curve), strict=True) if not there)
+
+
+def shared(one: Curve, other: Curve) -> tuple[Curve, Curve]:
+    """Both curves at the points that both have, so that their areas can be compared; as they are where none lacks any.
+
+    Where they have no point in common, no sample of theirs has two areas.
+    """
+    both = _there(one) & _there(other)
+    if not both.any():  # strict: at each point one of them is NaN throughout
+        return replace(one, partial=False), replace(other, partial=False)
+    return (one, other) if both.all() else (_at(one, both), _at(other, both))
+
+
+def without_empty(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves without the points at which no method has a value on any sample: none can be there.
+
+    Curves of one metric and score are looked at together, and only points count that were measured for one of them at
+    least. What is left out stands in `empty`. A curve of which nothing would be left stays as it is.
+    """
+    together: dict[tuple[str, str], list[Curve]] = {}
+    for curve in curves:
+        together.setdefault((curve.metric, curve.score), []).append(curve)
+    empty = {}
+    for what, group in together.items():
+        measured = {at for curve in group if curve.missing is not None for at in set(curve.at) - set(curve.missing)}
+        valued = {at for curve in group for at in np.array(curve.at)[~np.isnan(curve.values).all(axis=0)].tolist()}
+        empty[what] = measured - valued
+    return [_without(curve, empty[curve.metric, curve.score]) for curve in curves]
 
 
 def measure_of(curve: Curve) -> tuple[str, str, tuple[float, ...], Over, Better, str]:
@@ -74,6 +117,8 @@ def measure_of(curve: Curve) -> tuple[str, str, tuple[float, ...], Over, Better,
 
 def table(curves: Sequence[Curve]) -> tuple[tuple[int, ...], Float[np.ndarray, "rows methods"]]:
     """The rows of any of the curves, ascending, and each curve's areas there; NaN where it has none.
+
+    All over the same points: a `partial` curve that lacks one has no area here.
 
     ValueError where the curves measure different things, one method comes twice, or samples have no names.
     """
@@ -95,5 +140,26 @@ def table(curves: Sequence[Curve]) -> tuple[tuple[int, ...], Float[np.ndarray, "
     rows = sorted({row for curve in curves for row in curve.pairs})
     found = np.full((len(rows), len(curves)), np.nan)
     for column, curve in enumerate(curves):
-        found[np.searchsorted(rows, curve.pairs), column] = areas(curve)
+        found[np.searchsorted(rows, curve.pairs), column] = areas(replace(curve, partial=False))
     return tuple(rows), found
+
+
+def _there(curve: Curve) -> np.ndarray:
+    """Which points count: all, but of a partial curve those that have a value, or are still to be measured."""
+    if not curve.partial:
+        return np.ones(len(curve.at), dtype=bool)
+    return ~np.isnan(curve.values).all(axis=0) | np.isin(curve.at, curve.missing or ())
+
+
+def _at(curve: Curve, keep: np.ndarray) -> Curve:
+    at = tuple(each for each, kept in zip(curve.at, keep, strict=True) if kept)
+    missing = None if curve.missing is None else tuple(each for each in curve.missing if each in at)
+    return replace(curve, at=at, values=curve.values[:, keep], missing=missing)
+
+
+def _without(curve: Curve, empty: set[float]) -> Curve:
+    keep = np.array([at not in empty for at in curve.at])
+    if keep.all() or not keep.any():
+        return curve
+    gone = tuple(at for at in curve.at if at in empty)
+    return replace(_at(curve, keep), empty=tuple(sorted({*curve.empty, *gone})))

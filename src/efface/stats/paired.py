@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import stdtr
 
-from efface.stats.curve import Better, Curve, Over, areas, table
+from efface.stats.curve import Better, Curve, Over, areas, lacking, shared, table
 from efface.stats.means import Interval, interval, mean_intervals
 
 FEWEST = 6
@@ -55,11 +55,14 @@ def difference(curve: Curve, other: Curve, level: float = 0.95) -> Interval:
     if ours != theirs:
         raise ValueError(f"curves {ours} and {theirs} measure different things; compare curves of one metric and score")
     _, mine, its = np.intersect1d(curve.pairs, other.pairs, return_indices=True)
-    return interval(areas(curve)[mine] - areas(other)[its], level)
+    one, two = shared(curve, other)
+    return interval(areas(one)[mine] - areas(two)[its], level)
 
 
 def compare(curves: Sequence[Curve], level: float = 0.95) -> tuple[Comparison, ...]:
     """Every two methods of one metric and score, paired by sample, with Holm's correction over all these pairs.
+
+    Of two methods of which one lacks points that the other has, the areas are over the points that both have.
 
     Intervals are those of `mean_intervals` over the differences. Images: Wilcoxon's signed-rank test of the areas,
     zeros ranked and then left out (Pratt 1959), exact to 13 differences that are not zero. Repeats, and fewer than 6
@@ -78,9 +81,9 @@ def compare(curves: Sequence[Curve], level: float = 0.95) -> tuple[Comparison, .
                 f"{one.metric}/{one.score}: {one.method} and {two.method} have no sample in common; measure both on "
                 "the same images or seeds"
             )
-    _, found = table(curves)
+    rows, found = table(curves)
     pairs = list(itertools.combinations(range(len(curves)), 2))
-    apart = np.stack([found[:, i] - found[:, j] for i, j in pairs], axis=1)
+    apart = np.stack([_apart(curves[i], curves[j], rows, found[:, [i, j]]) for i, j in pairs], axis=1)
     intervals = mean_intervals(apart, curves[0].over, level)
     step = _SAME * np.max(np.abs(found), initial=0, where=~np.isnan(found))
     apart = np.where(np.abs(apart) <= step, 0, np.round(apart / step) * step) if step else apart
@@ -102,6 +105,16 @@ def holm(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
     order = there[np.argsort(p[there], kind="stable")]
     found[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
     return found
+
+
+def _apart(one: Curve, two: Curve, rows: tuple[int, ...], whole: np.ndarray) -> np.ndarray:
+    """The differences of their areas on these rows; `whole`: the areas where neither lacks a point."""
+    sides = shared(one, two)
+    if lacking(one) or lacking(two):
+        whole = np.full((len(rows), 2), np.nan)
+        for column, curve in enumerate(sides):
+            whole[np.searchsorted(rows, curve.pairs), column] = areas(curve)
+    return np.asarray(whole[:, 0] - whole[:, 1])
 
 
 def _compared(one: Curve, two: Curve, apart: np.ndarray, found: Interval) -> Comparison:
@@ -144,6 +157,16 @@ def _wilcoxon(apart: np.ndarray) -> float:
         sums = np.abs(signs @ ranks)
         return float(np.mean(sums >= abs(np.sign(apart[moved]) @ ranks)))
     return float(stats.wilcoxon(apart, zero_method="pratt").pvalue)
+
+
+def is_spreadless(apart: Interval, over: Over, size: float) -> bool:
+    """Whether all differences are equal and not 0, where only Student's t, which needs a spread, could test them.
+
+    size: of the areas that were compared, below whose rounding nothing counts.
+    """
+    by_t = over == "repeats" or apart.n < FEWEST
+    step = _SAME * size
+    return by_t and apart.n > 1 and apart.std <= step < abs(apart.mean)
 
 
 def _effect(apart: np.ndarray, better: Better) -> tuple[float, float]:
