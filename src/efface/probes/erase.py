@@ -11,7 +11,6 @@ from torch import Tensor
 from efface import draws
 from efface.call import Call
 from efface.feed import Feed, Prepare, resident, streamed
-from efface.impute import channel_mean, constant
 from efface.maps import MapStore
 from efface.masking import erase, erase_stored, for_unit, pad, rank, removed, to_float, to_stored
 from efface.probes.case import Case, block_of
@@ -21,7 +20,7 @@ from efface.units import group_means, spread
 
 Shown = Literal["images", "mask"]
 
-_ONE_COLOUR = (channel_mean, constant)
+_ONE_COLOUR = frozenset({"efface.impute.channel_mean", "efface.impute.constant"})
 """Fills that ask for nothing of the images but their shape."""
 
 
@@ -129,7 +128,7 @@ def _prepare(case: Case, split: str, erasure: Erasure, store: MapStore | None, w
         stored: StoredImages, beside: Tensor | None, rows: Tensor, epoch: int
     ) -> UInt8[Tensor, "n c tall wide"]:
         stored = stored.to(case.device)
-        colour = width == 0 and erasure.imputer.resolve() in _ONE_COLOUR and not isinstance(erasure.unit, Call)
+        colour = width == 0 and erasure.imputer.call in _ONE_COLOUR and not isinstance(erasure.unit, Call)
         images = to_float(stored[:1]).expand(stored.shape) if colour else to_float(stored)  # the shape is enough
         imputer = _imputer(case, split, erasure, rows)
         gone = None
