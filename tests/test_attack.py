@@ -107,21 +107,49 @@ def test_default_steps_are_shares_of_eps(norm, share):
     torch.testing.assert_close(lengths(found - images, norm), torch.full((N,), share * 0.1, dtype=torch.float64))
 
 
-def test_a_very_sure_network_is_attacked_with_full_steps():
+@pytest.mark.parametrize("margin", [20.0, 60.0, 1000.0])
+def test_a_very_sure_network_is_attacked_with_full_steps(margin):
     network = two_classes()
     images = pictures() * 0.2 + 0.4
     sure = (downhill(network) * images).flatten(1).sum(1) + network[1].bias.diff()
-    scale = 60 / sure.abs().min()  # losses of e^-60: their gradients' squares are 0 in float32
+    scale = margin / sure.abs().min()  # losses of e^-60: their gradients' squares are 0 in float32, their softmax is 1
     with torch.no_grad():
         network[1].weight *= scale
         network[1].bias *= scale
     classes = network(images).argmax(1)
+    weight = network[1].weight.detach()
+    way = (weight[1 - classes] - weight[classes]).unflatten(1, (C, H, W))
     network, images = network.float(), images.float()
-    found = pgd(network, images, classes, norm="l2", eps=0.1, steps=1)
-    moved = lengths(found - images, "l2")
-    reached = (sure * scale).abs().flatten() < 80
-    assert reached.any()
-    torch.testing.assert_close(moved[reached], torch.full_like(moved[reached], 0.05), rtol=1e-4, atol=0)
+    moved = (pgd(network, images, classes, norm="l2", eps=0.1, steps=1) - images).double()
+    torch.testing.assert_close(lengths(moved, "l2"), torch.full((N,), 0.05).double(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(moved, 0.05 * way / lengths(way, "l2").view(-1, 1, 1, 1), rtol=0, atol=1e-5)
+    signs = (pgd(network, images, classes, norm="linf", eps=0.1, steps=1) - images).sign()
+    assert torch.equal(signs, way.sign().float())
+
+
+@pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2)])
+def test_robust_accuracy_does_not_depend_on_how_sure_a_linear_network_is(norm, dual):
+    """In float64 the optimum is known: a class is lost from an eps of margin / dual norm on."""
+    plain, count = two_classes(), 200
+    with torch.no_grad():
+        plain[1].bias.zero_()
+    images = torch.rand(count, C, H, W, generator=torch.Generator().manual_seed(5), dtype=torch.float64) * 0.4 + 0.3
+    logits, weight = plain(images).detach(), plain[1].weight.detach()
+    classes = logits.argmax(1)
+    distances = (logits.amax(1) - logits.amin(1)) / (weight[0] - weight[1]).norm(p=dual)
+    ordered = distances.sort().values
+    lost = count // 4
+    eps = float(ordered[lost - 1 : lost + 1].mean())
+    way = weight[0] - weight[1]
+    farthest = eps * (1 if norm == "linf" else float(way.abs().max() / way.norm()))
+    assert farthest < 0.3  # so that the edge of [0, 1] is nowhere reached
+    for scale in (1.0, 10.0, 50.0, 1000.0):
+        network = nn.Sequential(nn.Flatten(), nn.Linear(D, 2, bias=False))
+        network[1].weight.data = (weight * scale).float()
+        found = pgd(network, images.float(), classes, norm=norm, eps=eps)
+        right = network.double()(found.double()).argmax(1) == classes
+        assert torch.equal(right, distances > eps)
+        assert int(right.sum()) == count - lost
 
 
 # What holds for every network
@@ -245,6 +273,10 @@ def test_the_callers_mode_does_not_matter(around):
         ({"norm": "l1"}, "norm is 'l1'; expected linf or l2"),
         ({"eps": -0.1}, "eps is -0.1"),
         ({"eps": math.inf}, "eps is inf"),
+        (
+            {"eps": 8.0},
+            "eps is 8.0, but norm is linf and images lie in .0, 1.; expected at most 1: for 8 of 255 levels",
+        ),
         ({"step": 0.0}, "step is 0"),
         ({"steps": 0}, "steps is 0"),
         ({"restarts": 0}, "restarts is 0"),
@@ -258,6 +290,13 @@ def test_wrong_settings_are_refused_as_the_study_is_read(settings, message):
     kwargs = {"norm": "linf", "eps": 0.1} | settings
     with pytest.raises(ValueError, match=message.split(";", maxsplit=1)[0]):
         Fit(epochs=1, attack={"call": "efface.attack.pgd", "kwargs": kwargs})
+
+
+def test_a_long_way_is_refused_for_linf_alone():
+    network, images = two_classes(), pictures()
+    with pytest.raises(ValueError, match=r"levels give 0\.0313725"):
+        pgd(network, images, TARGETS, norm="linf", eps=8.0)
+    assert pgd(network, images, TARGETS, norm="l2", eps=8.0).shape == images.shape
 
 
 def test_a_random_start_without_seeds_is_refused():

@@ -1,5 +1,7 @@
 """Block images: the digit's block is masked, and nothing but it knows the class."""
 
+import inspect
+
 import pytest
 import torch
 from scipy.stats import binomtest
@@ -141,3 +143,20 @@ def test_mnist_is_shown_as_it_is(tmp_path, monkeypatch):
 def test_settings_out_of_range(kwargs, message):
     with pytest.raises(ValueError, match=message):
         blocks(**kwargs)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"null": "sqare"}, "blocks: null is 'sqare', expected square or blank"),
+        ({"position": "bottom"}, "blocks: position is 'bottom', expected random or top"),
+        ({"source": "mnst"}, "blocks: source is 'mnst', expected digits or mnist"),
+    ],
+)
+def test_a_choice_that_there_is_not_is_refused(kwargs, message):
+    plain = inspect.unwrap(blocks)  # as it is called where no test checks types
+    with pytest.raises(ValueError, match=message):
+        plain(**kwargs)
+    if "null" in kwargs:
+        with pytest.raises(ValueError, match=message):
+            inspect.unwrap(null_block)(**kwargs)

@@ -1,6 +1,7 @@
 """Climbing a logit: closed forms of linear networks, one image at a time, what is left untouched; both metrics."""
 
 import copy
+import inspect
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from efface.generate import COST, Sampling, denoise, grey_noise, maximise, sampl
 from efface.metrics import Point, metric
 from efface.metrics.density_ratio import Noisy, changes, ratios
 from efface.probes import Case, Samples
+from efface.stats.means import mean_intervals
 from efface.types import Split
 
 N, C, H, W, CLASSES = 5, 3, 4, 4, 3
@@ -278,7 +280,14 @@ def test_density_ratios_report_their_work_and_never_are_infinite():
     told, probe = [], Noisy(0.1, 3)
     probe(case(Linear(), advance=told.append))
     assert sum(told) == probe.costs({"test": N}, None)
-    assert np.isfinite(ratios(np.array([[800.0, 0.0]]))).all()
+    largest = ratios(
+        np.array([[800.0, 800.0], [1e300, 1e300], [3.0, -np.inf], [79.0, 79.0]])
+    )  # float max, were they e^x
+    np.testing.assert_allclose(largest, np.exp([80.0, 80.0, 3.0 - np.log(2), 79.0]))
+    with np.errstate(over="raise"):
+        (found,) = mean_intervals(largest[:, None], "images")
+    assert found.mean == pytest.approx(largest.mean())
+    assert np.isfinite([found.low, found.high]).all()
 
 
 @pytest.mark.parametrize(
@@ -294,3 +303,24 @@ def test_density_ratios_report_their_work_and_never_are_infinite():
 def test_metric_settings_that_cannot_be_are_refused(name, settings, said):
     with pytest.raises(ValueError, match=said):
         metric(name, settings)
+
+
+# Published settings, as literals
+
+
+def defaults(function):
+    return {each.name: each.default for each in inspect.signature(function).parameters.values()}
+
+
+def test_the_sampler_has_the_published_settings():
+    published = {"steps": 500, "lr": 0.1, "decay": 0.01}
+    assert Sampling().model_dump() == {"count": 1000, "deviation": 0.2} | published
+    assert {name: defaults(maximise)[name] for name in published} == published
+    assert defaults(maximise)["clip"] == "each"
+    assert defaults(grey_noise)["deviation"] == 0.2
+    assert metric("gan_test", {}).probes(point_at(0.0))["judged"].sampling == Sampling()
+
+
+def test_denoising_has_the_published_settings():
+    published = {"noise": 0.1, "steps": 200, "lr": 0.01, "decay": 0.0}
+    assert {name: defaults(denoise)[name] for name in published} == published

@@ -12,6 +12,7 @@ from torch import nn
 
 from efface import draws
 from efface.methods import cam, control, gradient, path, smooth
+from efface.methods.passes import odds_against, scores_of
 
 # A new method joins the tests of the first part by its line here.
 METHODS = {
@@ -437,3 +438,43 @@ def test_true_mask_is_the_object():
     assert torch.equal(explain(control.true_mask, Linear(), inputs), inputs["masks"].double())
     with pytest.raises(ValueError, match="no masks of the true object"):
         control.true_mask(Linear(), inputs["images"], inputs["targets"])
+
+
+# What is differentiated
+
+
+def logits_of_margin(margin, classes):
+    """Of six images, the target ahead of all others together by the margin."""
+    targets = torch.arange(6) % classes
+    logits = torch.randn(6, classes, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ahead = logits.scatter(1, targets[:, None], -torch.inf).logsumexp(1) + margin
+    return logits.scatter(1, targets[:, None], ahead[:, None]), targets
+
+
+def slope(logits, targets, of):
+    logits = logits.clone().requires_grad_()
+    (found,) = torch.autograd.grad(scores_of(logits, targets, of).sum(), logits)
+    return found
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+@pytest.mark.parametrize("margin", [-30.0, 0.0, 20.0, 40.0, 60.0, 80.0])
+def test_a_sure_networks_loss_is_cross_entropy_in_value_and_gradient(margin, classes):
+    logits, targets = logits_of_margin(margin, classes)
+    expected = F.cross_entropy(logits, targets, reduction="none")
+    torch.testing.assert_close(scores_of(logits, targets, "loss"), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(scores_of(logits, targets, "log_probability"), -expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(scores_of(logits, targets, "probability"), (-expected).exp(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(odds_against(logits, targets), torch.full((6,), -margin, dtype=torch.float64))
+    wrong, right = torch.sigmoid(torch.tensor([-margin, margin], dtype=torch.float64))
+    shares = logits.scatter(1, targets[:, None], -torch.inf).softmax(1)
+    exact = wrong * (shares - F.one_hot(targets, classes))
+    for of, factor in (("loss", 1.0), ("log_probability", -1.0), ("probability", -right)):
+        torch.testing.assert_close(slope(logits, targets, of), factor * exact, rtol=1e-9, atol=0)
+        single = slope(logits.float(), targets, of).double()
+        torch.testing.assert_close(single / wrong, factor * exact / wrong, rtol=1e-4, atol=1e-6)
+
+
+def test_a_probability_of_one_class_is_refused():
+    with pytest.raises(ValueError, match="has one class, whose probability is always 1"):
+        scores_of(torch.ones(3, 1), torch.zeros(3, dtype=torch.int64), "loss")

@@ -103,6 +103,7 @@ def test_the_identity_holds_every_setting_and_the_attacks_source():
     [
         ({"eps": []}, "eps is empty"),
         ({"eps": [0, -1]}, "eps is -1"),
+        ({"eps": [0, 8], "norm": "linf"}, "eps is 8.0, but norm is linf"),
         ({"restarts": 3}, "restarts is 3, but start is 'zero'"),
         ({"norm": "l1"}, "norm is 'l1'"),
         ({"steps": 0}, "steps is 0"),

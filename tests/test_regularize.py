@@ -1,18 +1,26 @@
 """Regularisers: networks whose Hessian is known, derivatives by finite differences, what is refused."""
 
+import inspect
 import math
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from efface import draws
+from efface.execute import settle
 from efface.objective import Regularizer
 from efface.regularize import (
     PRESETS,
     anti_score_matching,
+    check_anti_score_matching,
+    check_score_matching,
     gradient_norm,
     hessian_traces,
+    rounds_to_tf32,
     score_matching,
     squared_gradients,
 )
@@ -249,10 +257,10 @@ def test_noisy_images_are_not_clipped_and_move_the_running_statistics(estimator,
     images, noise = pictures(), normals(2)
     outputs = network(images)
     score_matching(network, images, TARGETS, outputs, samples=2, sigma=0.5, estimator=estimator, noise=noise)
-    assert len(network.seen) == 1 + passes
-    torch.testing.assert_close(network.seen[1], images.detach() + 0.5 * noise[0])
-    assert network.seen[1].min() < 0
-    assert network.seen[1].max() > 1
+    assert len(network.seen) == 2 + passes  # the second is to see whether the network answers the same
+    torch.testing.assert_close(network.seen[2], images.detach() + 0.5 * noise[0])
+    assert network.seen[2].min() < 0
+    assert network.seen[2].max() > 1
     assert int(network.network[1].num_batches_tracked) == 1 + passes
 
 
@@ -268,15 +276,31 @@ def test_relu_has_no_hessian_but_a_gradient():
 
 
 def test_presets_are_the_published_numbers():
-    assert {name: {each: PRESETS[name][each]["weight"] for each in PRESETS[name]} for name in PRESETS} == {
-        "score_matching": {"paper": 1e-3, "code": 1e-5},
-        "anti_score_matching": {"paper": 1e-4, "code": 1e-5},
-        "gradient_norm": {"paper": 1e-3, "code": 1e-5},
-    }
-    settings = {"weight": 1e-5, "samples": 1, "sigma": 0.001, "threshold": 1e4}
-    assert PRESETS["anti_score_matching"]["code"] == settings
-    assert PRESETS["anti_score_matching"]["paper"]["threshold"] == 1000
-    assert PRESETS["score_matching"]["paper"]["stability"] == PRESETS["score_matching"]["code"]["stability"] == 1e-3
+    score = {"samples": 1, "sigma": 0.01, "stability": 1e-3}
+    anti = {"samples": 1, "sigma": 0.001}
+    assert {
+        "score_matching": {"paper": {"weight": 1e-3} | score, "code": {"weight": 1e-5} | score},
+        "anti_score_matching": {
+            "paper": {"weight": 1e-4, "threshold": 1000.0} | anti,
+            "code": {"weight": 1e-5, "threshold": 10_000.0} | anti,
+        },
+        "gradient_norm": {"paper": {"weight": 1e-3}, "code": {"weight": 1e-5}},
+    } == PRESETS
+
+
+@pytest.mark.parametrize(
+    ("function", "published"),
+    [
+        (score_matching, {"samples": 10, "sigma": 0.01, "stability": 0.0}),
+        (check_score_matching, {"samples": 10, "sigma": 0.01, "stability": 0.0}),
+        (anti_score_matching, {"samples": 1, "sigma": 0.01, "threshold": 1e4}),
+        (check_anti_score_matching, {"samples": 1, "sigma": 0.01, "threshold": 1e4}),
+    ],
+)
+def test_defaults_are_those_of_the_published_code(function, published):
+    defaults = {each.name: each.default for each in inspect.signature(function).parameters.values()}
+    assert {name: defaults[name] for name in published} == published
+    assert defaults["estimator"] == "one_sided"
 
 
 @pytest.mark.parametrize("term", TERMS.values(), ids=TERMS)
@@ -297,6 +321,85 @@ def test_dropout_is_refused_where_two_passes_are_compared():
     gradient_norm(network, images, TARGETS, outputs)
     network.eval()
     score_matching(network, images, TARGETS, network(images), samples=1, noise=normals(1))
+
+
+class Noisy(nn.Module):
+    """Linear, with noise of some making on its logits."""
+
+    def __init__(self, noise):
+        super().__init__()
+        self.body, self.noise = nn.Sequential(nn.Flatten(), nn.Linear(D, K, dtype=torch.float64)), noise
+
+    def forward(self, images):
+        return self.noise(self.body(images))
+
+
+NOISES = {
+    "functional dropout": lambda z: F.dropout(z, 1e-6),  # so rare that two passes are hardly ever different
+    "stochastic depth": StochasticDepth(1e-6, "row"),
+    "normal": lambda z: z + 1e-9 * torch.randn_like(z),
+    "numpy": lambda z: z * (1 + 0.1 * float(np.random.default_rng().normal())),
+}
+TWO_PASSES = {"score_matching": score_matching, "anti_score_matching": anti_score_matching}
+
+
+@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+@pytest.mark.parametrize("term", TWO_PASSES.values(), ids=TWO_PASSES)
+def test_noise_of_any_making_is_refused_where_two_passes_are_compared(term, noise):
+    network, images = Noisy(noise), pictures()
+    outputs, state = network(images), torch.get_rng_state()
+    with pytest.raises(ValueError, match=r"Noisy (draws random numbers|gives other logits the second time)"):
+        term(network, images, TARGETS, outputs, samples=1, noise=normals(1))
+    assert torch.equal(torch.get_rng_state(), state)
+    gradient_norm(network, images, TARGETS, outputs)
+
+
+def test_the_pass_that_looks_for_noise_is_made_once_and_leaves_no_trace():
+    network, other, images, noise = Spy(smooth()).train(), smooth().train(), pictures(), normals(1)
+    values = []
+    for _ in range(2):
+        outputs = network(images)
+        values.append(score_matching(network, images, TARGETS, outputs, samples=1, sigma=0.1, noise=noise).value)
+    assert len(network.seen) == 2 * 2 + 1
+    for _ in range(2):
+        other(images.detach())
+        other(images.detach() + 0.1 * noise[0])
+    for mine, plain in zip(network.network.buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(mine, plain)
+    torch.testing.assert_close(values[0], values[1])
+    values[0].backward()
+    network.eval()
+    score_matching(network, images, TARGETS, network(images), samples=1, sigma=0.1, noise=noise)
+    assert len(network.seen) == 2 * 2 + 1 + 3  # looked at again in another mode
+
+
+@pytest.mark.parametrize("term", [score_matching, anti_score_matching, gradient_norm])
+def test_weights_coarser_than_float32_are_refused(term):
+    network, images = smooth(norm=False, dtype=torch.bfloat16), pictures(dtype=torch.bfloat16)
+    seeds = {} if term is gradient_norm else {"samples": 1, "seeds": draws.seeds_of("x", torch.arange(N))}
+    with pytest.raises(ValueError, match=r"Sequential computes in torch\.bfloat16.*call network\.float\(\)"):
+        term(network, images, TARGETS, network(images), **seeds)
+
+
+def test_tf32_is_found_on_a_gpu_alone(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert rounds_to_tf32(torch.device("cuda"))
+    assert not rounds_to_tf32(torch.device("cpu"))
+    settle(torch.get_num_threads())  # as every training of a study
+    assert not rounds_to_tf32(torch.device("cuda"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_tf32_is_refused_on_a_gpu(monkeypatch):
+    network, images = smooth(dtype=torch.float32).cuda(), pictures(dtype=torch.float32).detach().cuda().requires_grad_()
+    call = (network, images, TARGETS.cuda(), network(images))
+    noise = normals(1, dtype=torch.float32).cuda()
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    with pytest.raises(ValueError, match=r"may round to TF32.*cudnn\.allow_tf32 = False"):
+        score_matching(*call, samples=1, noise=noise)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    score_matching(*call, samples=1, noise=noise)
 
 
 @pytest.mark.parametrize(

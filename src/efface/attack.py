@@ -8,13 +8,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.passes import differentiable, evaluating, scores_of
+from efface.methods.passes import differentiable, evaluating, odds_against
 from efface.types import Images, Seeds, Targets
 
 Norm = Literal["linf", "l2"]
 Start = Literal["zero", "random"]
 Keep = Literal["last", "best"]
 Losses = Float[Tensor, " n"]
+"""Log odds against the true class: what the cross entropy grows with, in numbers that a sure network does not round."""
 
 
 def pgd(
@@ -33,11 +34,15 @@ def pgd(
 ) -> Images:
     """Projected gradient ascent on each image's cross entropy: images in [0, 1], at most `eps` from the given ones.
 
+    The steps follow the log odds against the class, of which the cross entropy is the softplus: the same directions,
+    and they are not lost where the network is so sure that its softmax is 1 in float32.
+
     The network is asked in evaluation mode; its modes, flags and gradients are afterwards as they were, and an image's
     attack does not depend on the others of its batch. With eps 0 the images themselves.
 
     norm: what eps measures: linf, the largest change of a channel of a pixel; l2, the Euclidean length of the change.
-    eps: not below 0, in units of [0, 1]. A standard deviation that the network divides by does not count.
+    eps: not below 0, in units of [0, 1], so for linf at most 1. A standard deviation that the network divides by does
+        not count.
     step: length of a step in the norm, above 0; by default eps / 4 for linf, eps / 2 for l2.
     steps: at least 1; each costs a forward and a backward pass.
     start: zero, the image itself; random, uniform in the ball, from the seeds.
@@ -90,6 +95,11 @@ def check_pgd(
             raise ValueError(f"attack.pgd: {name} is {value!r}; expected {' or '.join(get_args(known))}")
     if not 0 <= eps < math.inf:
         raise ValueError(f"attack.pgd: eps is {eps}; expected a number not below 0, in units of [0, 1]")
+    if norm == "linf" and eps > 1:
+        raise ValueError(
+            f"attack.pgd: eps is {eps}, but norm is linf and images lie in [0, 1]; expected at most 1: "
+            f"for {eps:g} of 255 levels give {eps / 255:.6g}"
+        )
     if step is not None and not 0 < step < math.inf:
         raise ValueError(f"attack.pgd: step is {step}; expected a number above 0, or none for a share of eps")
     for name, count in (("steps", steps), ("restarts", restarts)):
@@ -117,7 +127,7 @@ def _ascent(
     best, highest = points, images.new_full((len(images),), -math.inf)
     for _ in range(steps):
         asked = points.detach().requires_grad_()
-        losses = scores_of(differentiable(network, asked), targets, "loss")
+        losses = odds_against(differentiable(network, asked), targets)
         (gradient,) = torch.autograd.grad(losses.sum(), asked)
         points = asked.detach()
         if keep == "best":
@@ -136,14 +146,14 @@ def _worse(found: Images, highest: Losses, others: Images, losses: Losses) -> tu
 
 def _losses(network: nn.Module, points: Images, targets: Targets) -> Losses:
     with torch.no_grad():
-        return scores_of(network(points), targets, "loss").to(points)
+        return odds_against(network(points), targets).to(points)
 
 
 def _uphill(gradient: Images, norm: Norm) -> Images:
     """The step of length 1 that the loss grows most along; none where the gradient is 0."""
     if norm == "linf":
         return gradient.sign()
-    # by its largest value first: the squares of a very sure network's gradient are 0 in float32
+    # by its largest value first: the squares of a small gradient are 0 in float32
     largest = gradient.abs().amax((1, 2, 3), keepdim=True)
     scaled = gradient / torch.where(largest > 0, largest, torch.ones_like(largest))
     return scaled / _lengths(scaled).clamp(min=1.0)  # the largest value is 1, or all are 0

@@ -143,10 +143,7 @@ def fit(
     if not len(rows.training):
         raise ValueError("fit: the data have no training rows; lower data.kwargs.validation, or raise the limit")
     with _own_random_state(device):
-        torch.manual_seed(draws.seed_of(f"weights {seed}"))
-        network = build().to(device)
-        if settings.channels_last:
-            network = network.to(memory_format=torch.channels_last)
+        network = _fresh(build, settings, seed, device)
         optimizer = settings.optimizer(network.parameters())
         steps = -(-len(_trained_on(rows.training, settings)) // settings.batch_size)
         total = settings.epochs * (steps if settings.schedule_each == "step" else 1)
@@ -170,6 +167,20 @@ def fit(
     kept = state.best_epoch if state.best else settings.epochs - 1
     curves = {name: tuple(values) for name, values in state.terms.items()}
     return Fitted(network.eval(), tuple(state.losses), tuple(state.accuracies), kept, curves)
+
+
+def try_step(
+    build: Callable[[], nn.Module], images: Images, targets: Targets, settings: Fit, *, device: torch.device
+) -> None:
+    """The first step of a training on these few images, of which nothing is kept: what it raises, the training would.
+
+    images, targets: on the device.
+    """
+    with _own_random_state(device):
+        network = _fresh(build, settings, 0, device).train()
+        optimizer, seeds = settings.optimizer(network.parameters()), draws.seeds_of("trial", torch.arange(len(images)))
+        classes = int(targets.max()) + 1
+        _step(network, images, targets, classes, settings, optimizer, _loss(settings.loss), seeds)
 
 
 def predict(network: nn.Module, batches: Iterable[Tensor], *, precision: Precision = "fp32") -> Float[Tensor, "n k"]:
@@ -200,6 +211,12 @@ def crop(
     across = torch.where(flips[:, None], w - 1 - across, across) + shifts[:, 1:]
     index = (down[:, :, None] * wide + across[:, None, :]).reshape(n, 1, h * w).expand(n, c, h * w)
     return padded.reshape(n, c, tall * wide).gather(2, index).reshape(n, c, h, w)
+
+
+def _fresh(build: Callable[[], nn.Module], settings: Fit, seed: int, device: torch.device) -> nn.Module:
+    torch.manual_seed(draws.seed_of(f"weights {seed}"))
+    network = build().to(device)
+    return network.to(memory_format=torch.channels_last) if settings.channels_last else network
 
 
 def _epoch(

@@ -6,6 +6,10 @@ weights learn through every pass and both derivatives. A noisy image may leave [
 network's own mode: while training a BatchNorm takes the noisy batch's statistics and updates its running ones with
 them. `PRESETS` are the published weights and settings.
 
+Refused is what a difference of two passes, or a second derivative, would magnify: autocast, weights or images coarser
+than float32; and where two passes are compared TF32, dropout, and any network that answers the same images otherwise
+the second time, which costs one more forward pass, once.
+
 Source: Srinivas & Fleuret 2021 (arXiv:2006.09128), and its released code.
 """
 
@@ -13,6 +17,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -80,7 +85,7 @@ def score_matching(
     Differs: the antithetic estimator is ours, and no default.
     """
     check_score_matching(samples=samples, sigma=sigma, stability=stability, estimator=estimator)
-    _refuse("score_matching", network, images)
+    _refuse("score_matching", network, images, outputs)
     traces = hessian_traces(
         network, images, targets, outputs, samples=samples, sigma=sigma, estimator=estimator, seeds=seeds, noise=noise
     )
@@ -117,7 +122,7 @@ def anti_score_matching(
     Differs: the antithetic estimator is ours, and no default.
     """
     check_anti_score_matching(samples=samples, sigma=sigma, threshold=threshold, estimator=estimator)
-    _refuse("anti_score_matching", network, images)
+    _refuse("anti_score_matching", network, images, outputs)
     traces = hessian_traces(
         network, images, targets, outputs, samples=samples, sigma=sigma, estimator=estimator, seeds=seeds, noise=noise
     )
@@ -130,7 +135,7 @@ def gradient_norm(network: nn.Module, images: Images, targets: Targets, outputs:
 
     Source: Srinivas & Fleuret 2021, section 5 (arXiv:2006.09128).
     """
-    _refuse("gradient_norm", network, images, draws_matter=False)
+    _refuse("gradient_norm", network, images, outputs, compares=False)
     norms = squared_gradients(images, targets, outputs)
     return Term(norms.mean() / 2, {"squared_gradient": norms.mean().detach()})
 
@@ -199,14 +204,28 @@ def _check(name: str, samples: int, sigma: float, estimator: str) -> None:
         raise ValueError(f"{name}: estimator is {estimator!r}; expected {' or '.join(get_args(Estimator))}")
 
 
-def _refuse(name: str, network: nn.Module, images: Images, *, draws_matter: bool = True) -> None:
-    """What would drown the term in rounding, or in other noise, is refused."""
+def _refuse(name: str, network: nn.Module, images: Images, outputs: Logits, *, compares: bool = True) -> None:
+    """What would drown the term in rounding, or in other noise, is refused. compares: two passes with each other."""
     if torch.is_autocast_enabled(images.device.type):
         raise ValueError(
             f"{name}: called under autocast, whose rounding a difference of logits over sigma^2 magnifies ten "
             "thousandfold; expected float32 (or float64) passes: set fit.precision to fp32"
         )
-    dropping = draws_matter and any(
+    coarse = {each.dtype for each in (images, outputs, *network.parameters()) if each.dtype in _COARSE}
+    if coarse:
+        raise ValueError(
+            f"{name}: {type(network).__name__} computes in {', '.join(sorted(map(str, coarse)))}, whose rounding a "
+            "second derivative magnifies; expected float32 (or float64) images and weights: call network.float()"
+        )
+    if not compares:
+        return
+    if rounds_to_tf32(images.device):
+        raise ValueError(
+            f"{name}: torch may round to TF32 on this device, and a difference of logits over sigma^2 magnifies that; "
+            "expected full float32: set torch.backends.cudnn.allow_tf32 = False and "
+            "torch.backends.cuda.matmul.allow_tf32 = False before outputs = network(images)"
+        )
+    dropping = any(
         isinstance(each, nn.modules.dropout._DropoutNd) and each.training and each.p > 0  # noqa: SLF001  the public classes' base
         for each in network.modules()
     )
@@ -215,6 +234,49 @@ def _refuse(name: str, network: nn.Module, images: Images, *, draws_matter: bool
             f"{name}: {type(network).__name__} has dropout, which differs between the two passes whose difference is "
             "divided by sigma^2; take a network without it (p = 0), or gradient_norm"
         )
+    modes = [each.training for each in network.modules()]
+    if _STEADY.get(network) != modes:
+        _refuse_noise(name, network, images, outputs)
+        _STEADY[network] = modes
+
+
+_COARSE = (torch.float16, torch.bfloat16)
+_STEADY: "WeakKeyDictionary[nn.Module, list[bool]]" = WeakKeyDictionary()
+"""The modes in which a network's answers were found to be the same twice."""
+
+
+def rounds_to_tf32(device: torch.device) -> bool:
+    """Whether torch may compute float32 convolutions or products with 10 bits after the point: cuDNN's default."""
+    return device.type == "cuda" and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
+
+
+def _refuse_noise(name: str, network: nn.Module, images: Images, outputs: Logits) -> None:
+    """Noise of any making, found by a second pass of the same images, once for a network and its modes.
+
+    The pass leaves no trace: running statistics and random numbers are afterwards as before.
+    """
+    buffers = {key: each.clone() for key, each in network.named_buffers()}
+    devices = [images.device] if images.device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        before = _random_state(images.device)
+        again = torch.func.functional_call(network, buffers, (images.detach(),))
+        drawn = any(not torch.equal(*both) for both in zip(before, _random_state(images.device), strict=True))
+    apart = (again - outputs.detach()).abs().amax()
+    if drawn or apart > _SAME * outputs.detach().abs().amax():
+        found = "draws random numbers" if drawn else f"gives other logits the second time, by {apart:.3g}"
+        raise ValueError(
+            f"{name}: {type(network).__name__} {found} in a pass, and two passes of an image must be the same, for "
+            "their difference is divided by sigma^2; take a network without noise (dropout, stochastic depth), give "
+            "outputs = network(images) of these images, or take gradient_norm"
+        )
+
+
+_SAME = 1e-3  # of the largest logit: rounding differs by 1e-6 between kernels, noise that matters by more
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
 def _own(outputs: Logits, targets: Targets) -> Float[Tensor, " n"]:

@@ -1,7 +1,7 @@
 """Two blocks, one above the other: a digit that tells the class, and a patch that is the same in every image."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +67,7 @@ def blocks(
         `position: top`.
     Differs: the null patch's bitmap is ours, after the paper's description; `digits` and `copies` are ours.
     """
+    check_blocks(source=source, position=position, null=null)
     times = COPIES[source] if copies is None else copies
     reach = SHIFT[source] if shift is None else shift
     if len({*classes}) < 2 or len({*classes}) < len(classes) or not {*classes} <= {*range(10)}:
@@ -90,8 +91,16 @@ def blocks(
     return made
 
 
+def check_blocks(source: str = "digits", position: str = "random", null: str = "square") -> None:
+    """ValueError: a setting that is none of its choices."""
+    for name, value, choices in (("source", source, Source), ("position", position, Position), ("null", null, Null)):
+        if value not in get_args(choices):
+            raise ValueError(f"blocks: {name} is {value!r}, expected {' or '.join(get_args(choices))}")
+
+
 def null_block(null: Null = "square") -> UInt8[Tensor, "28 28"]:
     """The block that says nothing: the outline of the inner box and its two diagonals, white, or nothing at all."""
+    check_blocks(null=null)
     block = torch.zeros(BLOCK, BLOCK, dtype=torch.uint8)
     if null == "square":
         inner, first = torch.zeros(INNER, INNER, dtype=torch.uint8), (BLOCK - INNER) // 2

@@ -7,11 +7,12 @@ from typing import Any, Literal, NamedTuple, get_args
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.models.fold import folded
-from efface.types import Explained, Images, Method, Of
+from efface.types import Explained, Images, Method, Of, Targets
 
 Gradient = Callable[[nn.Module, Images, Explained], Images]
 """Whatever stands for the gradient of each point: (model, points, targets) -> points' shape."""
@@ -220,17 +221,30 @@ def scores_of(logits: Float[Tensor, "n k"], targets: Explained, of: Of = "logit"
         if of != "logit":
             raise ValueError(f"of is {of!r}, but weights of the classes stand for the target: expected of='logit'")
         return (logits * targets).sum(1)
-    if of != "logit":
-        logits = logits.log_softmax(1)
-    scores = logits.gather(1, targets[:, None]).squeeze(1)
     match of:
-        case "logit" | "log_probability":
-            return scores
+        case "logit":
+            return logits.gather(1, targets[:, None]).squeeze(1)
+        case "log_probability":
+            return F.logsigmoid(-odds_against(logits, targets))
         case "probability":
-            return scores.exp()
+            return F.logsigmoid(-odds_against(logits, targets)).exp()  # a sigmoid's own gradient is 0 where it is 1
         case "loss":
-            return -scores
+            return -F.logsigmoid(-odds_against(logits, targets))
     raise ValueError(f"of is {of!r}; expected logit, log_probability, probability or loss")
+
+
+def odds_against(logits: Float[Tensor, "n k"], targets: Targets) -> Float[Tensor, " n"]:
+    """Logarithm of the odds that the target is wrong: log sum exp of the other logits, less the target's own.
+
+    The cross entropy is its softplus, and grows as it does. A softmax in float32 is 1 from a margin of 17 on, and the
+    target's own logit is then lost from the gradient; here both logits' parts keep their sizes at any margin.
+    """
+    own = targets[:, None].clone()  # it may come from inference_mode, whose tensors autograd refuses
+    if logits.shape[1] == 1:
+        raise ValueError("the network has one class, whose probability is always 1; expected two or more: take logit")
+    logits = logits.float() if logits.dtype.itemsize < 4 else logits  # bytes: those of autocast are rounded
+    others = logits.scatter(1, own, -torch.inf).logsumexp(1)
+    return others - logits.gather(1, own).squeeze(1)
 
 
 def logits_of(model: nn.Module, images: Images) -> Float[Tensor, "n k"]:

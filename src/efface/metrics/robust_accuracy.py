@@ -37,7 +37,8 @@ def robust_accuracy(
     images themselves, the same probe as everywhere. An attack is a lower bound of the damage: a network whose gradient
     tells little seems robust, so look whether more steps, restarts or `keep: best` find more.
 
-    norm: linf or l2, of the change of an image in [0, 1]. eps: sizes, each a point, 0 or more; for linf 8/255 is 0.031.
+    norm: linf or l2, of the change of an image in [0, 1]. eps: sizes, each a point, 0 or more;
+        for linf at most 1: 8/255 is 0.031.
     step, steps, start, restarts, keep: as in `efface.attack.pgd`; a point costs steps x restarts gradients an image.
 
     Source: Madry et al. 2018 (arXiv:1706.06083); sizes and steps of Shah, Jain & Netrapalli 2021 (arXiv:2102.12781),

@@ -28,6 +28,7 @@ from efface.stages.network import Network
 from efface.stages.progress import duration, say
 from efface.stages.run import Run, View
 from efface.stages.samples import samples_path
+from efface.stages.terms import flat, try_terms
 
 
 @dataclass
@@ -48,6 +49,8 @@ def check_study(run: Run) -> float:
     c, h, w = run.data["test"].shape
     say(f"data: {run.study.data.call}: {data} images of {c} x {h} x {w}")
     trials = preflight(run, warn=True)
+    for warning in flat(run):
+        say(f"warning: {warning}")
     for each in trials:
         for warning in each.warnings:
             say(f"warning: {each.name}: {warning}")
@@ -105,7 +108,9 @@ def try_network(run: Run) -> tuple[nn.Module, Tensor, Tensor]:
             )
     for each in run.networks()[1:]:
         _answers(run, each)
-    return _answers(run, run.first)
+    found = _answers(run, run.first)
+    try_terms(run)
+    return found
 
 
 def _answers(run: Run, of: Network) -> tuple[nn.Module, Tensor, Tensor]:

@@ -58,15 +58,22 @@ def train(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[str]]:
         started = time.monotonic()
         tasks = [Training(run.study, network.name) for run, network in missing.values()]
         epochs = sum(network.fit.epochs for _, network in missing.values() if network.fit)
+        done: list[float] = []  # finished epochs, as they are reported
         with bar(float(epochs), "train", "epoch") as progress:
-            for task, outcome in runs[0].study.executor(Train(own), tasks, progress=progress.update):
+
+            def count(amount: float) -> None:
+                done.append(amount)
+                progress.update(amount)
+
+            for task, outcome in runs[0].study.executor(Train(own), tasks, progress=count):
                 run = own[task.study.out]
                 if isinstance(outcome, Failure):
                     failures.setdefault(run.folder, []).append(f"{_named(run, task.network)}: {outcome.message}")
                     keep_trace(run, f"train {task.network}", outcome)
                 else:
                     run.results.append(outcome)
-        say(f"trained {epochs} epochs in {duration(time.monotonic() - started)}")
+        if done:
+            say(f"trained {sum(done):.0f} epochs in {duration(time.monotonic() - started)}")
     for run in runs:
         if run.folder not in failures and (ask or run.logits_path("test").exists()):
             say_accuracy(run, several=len(runs) > 1)
