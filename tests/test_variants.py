@@ -180,6 +180,39 @@ def test_retraining_takes_refit_and_by_default_no_attack(tmp_path):
     assert run.refit.epochs == 7
 
 
+CLAIM = {"says": "x", "metric": "morf", "more": {"method": "random"}, "less": 0}
+TWO_MAPS = {
+    "attribution_methods": [{"name": name, "method": "efface.methods.control.random"} for name in ("one", "two")]
+}
+
+
+def test_a_claim_may_speak_of_what_one_variant_has_alone():
+    tree = {
+        "out": "o",
+        "data": "efface.data.digits.digits",
+        "model": "efface.models.small.mnist_cnn",
+        "fit": {"epochs": 1},
+        "attribution_methods": [{"name": "random", "method": "efface.methods.control.random"}],
+        "metrics": ["morf"],
+        "variants": {"a": {}, "b": TWO_MAPS | {"metrics": ["lerf"], "fractions": [0.25]}},
+        "seeds": [0, 1],
+    }
+    claim = {"metric": "lerf", "at": 0.25, "more": {"variant": "b", "method": "two"}, "less": 0}
+    study = check(tree | {"claims": [CLAIM | claim]}, Path("s.yml"))
+    assert study.metric_names() == ["morf", "lerf"]
+    both = study.with_metrics(["morf", "lerf"]).parts()
+    assert {name: [each.name for each in part.metrics] for name, (part, _) in both.items()} == {
+        "a": ["morf"],
+        "b": ["lerf"],
+    }
+    new = study.with_metrics(["road", "lerf"])
+    assert {name: [each.name for each in part.metrics] for name, (part, _) in new.parts().items()} == {
+        "a": ["road"],
+        "b": ["road", "lerf"],
+    }
+    assert (len(new.claims), len(study.with_metrics(["road"]).claims)) == (1, 0)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -195,6 +228,27 @@ def test_retraining_takes_refit_and_by_default_no_attack(tmp_path):
             "there is no metric 'mor'; there are accuracy, morf",
         ),
         ({"claims": [{"says": "x", "metric": "morf", "more": 1, "less": 0}]}, "compares two numbers"),
+        ({"claims": [CLAIM | {"score": "acuracy"}]}, "'morf' has no score 'acuracy'; did you mean 'accuracy'?"),
+        ({"claims": [CLAIM | {"at": 0.2}]}, "morf has no point 0.2; it has 0, 0.1, 0.3, 0.5, 0.7, 0.9"),
+        ({"claims": [CLAIM | {"metric": "accuracy", "more": {}, "at": 0.1}]}, "accuracy has no point 0.1; it has 0"),
+        ({"claims": [CLAIM | {"metric": "accuracy"}]}, "claims.x: more: 'accuracy' is the network's, not a map's"),
+        ({"variants": {"a": {}, "b": {}}, "claims": [CLAIM]}, "claims.x: more: names no variant; give one of a, b"),
+        (
+            {"variants": {"a": {}, "b": {"metrics": ["lerf"]}}, "claims": [CLAIM | {"more": {"variant": "b"}}]},
+            "claims.x: variant 'b' does not measure 'morf', it measures lerf",
+        ),
+        (
+            {"variants": {"a": {}, "b": TWO_MAPS}, "claims": [CLAIM | {"more": {"variant": "b"}}]},
+            "claims.x: more: names no method, and 'morf' is measured of each; give one of one, two",
+        ),
+        (
+            {"variants": {"a": {}, "b": TWO_MAPS}, "claims": [CLAIM | {"more": {"variant": "a", "method": "two"}}]},
+            "claims.x: there is no method 'two' in variant 'a'; there are random",
+        ),
+        ({"seeds": [0, 1, 0]}, "s.yml: seeds: 0 stands twice"),
+        ({"seeds": [0, 1], "variants": {"a": {"seed": 3}}}, "variants.a: cannot change 'seed', as 'seeds' gives"),
+        ({"variants": {"report": {}}}, "variants.report: the study has files of its own under this name"),
+        ({"variants": {"Models": {}}}, "variants.Models: the study has files of its own under this name"),
     ],
 )
 def test_what_is_wrong_with_variants_and_claims_is_said_when_the_study_is_read(change, said):
@@ -247,8 +301,51 @@ def test_a_claim_is_the_interval_of_the_paired_difference():
     (number,) = judge([claim(less=1.5)], found)
     assert number.difference == pytest.approx(interval(np.array([-0.5, 0.5, 1.6])))
     assert judge([claim(more={"method": "c"})], found)[0].verdict == "not measured"
-    with pytest.raises(ValueError, match=r"has no point 0\.5"):
-        judge([claim(at=0.5)], found)
+    (nowhere,) = judge([claim(at=0.5)], found)
+    assert nowhere.verdict == "not measured"
+    assert nowhere.told.endswith("not measured: x has no point 0.5; it has 0, 1")
+    (misnamed,) = judge([claim(score="t")], found)
+    assert misnamed.told.endswith("not measured: x has no score 't'; it has s")
+
+
+def test_the_means_that_are_told_are_of_the_samples_that_both_sides_have():
+    a, b = curve([[1], [2], [np.nan]], at=(0.0,)), curve([[0], [np.nan], [0]], at=(0.0,))
+    found = {("x", "s", "a"): {"": a}, ("x", "s", "b"): {"": b}}
+    (told,) = judge([claim()], found)
+    assert (told.more, told.less, told.difference.mean, told.difference.n) == (1.0, 0.0, 1.0, 1)
+    b = curve([[np.nan], [np.nan], [0]], at=(0.0,))
+    (none,) = judge([claim()], {("x", "s", "a"): {"": a}, ("x", "s", "b"): {"": b}})
+    assert none.told.endswith("not measured: no sample has a value on both sides")
+
+
+def test_metrics_asked_for_are_measured_by_the_variants_that_have_them(tmp_path):
+    changes = {"metrics": ["morf"], "fractions": [0.5], "repeats": None, "seeds": [0, 1]}
+    claims = [CLAIM | {"metric": name, "more": {"variant": of, "method": "mine"}} for name, of in CLAIMED.items()]
+    write_study(tmp_path, variants={"short": {}, "other": {"metrics": ["lerf"]}}, claims=claims, **changes)
+    done = efface(tmp_path, "measure", "study.yml", "--metrics", "morf")
+    assert done.code == 0, done.err
+    assert "run/other/seed-1: has none of the metrics that are asked for; nothing is measured there" in done.out
+    assert not list((tmp_path / "run/other").rglob("*.pt"))
+    assert not list((tmp_path / "run/other").rglob("*.h5"))
+    beside = pd.read_csv(tmp_path / "run/report/summary.csv")
+    assert {*beside.method} == {"short"}
+    assert {each.partition(" ")[0] for each in beside.metric} == {"accuracy", "morf"}
+    assert efface(tmp_path, "check", "study.yml", "--metrics", "lerf").code == 0
+    assert efface(tmp_path, "status", "study.yml", "--metrics", "morf").out.count("probes: ") == 2
+
+
+CLAIMED = {"morf": "short", "lerf": "other"}
+
+
+def test_a_claim_at_no_point_is_refused_before_anything_is_trained(tmp_path):
+    attacked = {"name": "robust_accuracy", "kwargs": {"eps": [0.0, 0.1], "steps": 1}}
+    bad = CLAIM | {"metric": "robust_accuracy", "at": 0.3, "more": {}}
+    write_study(tmp_path, metrics=[attacked], repeats=None, claims=[bad])
+    done = efface(tmp_path, "all", "study.yml")
+    assert done.code == 1
+    assert "efface: claims.x: robust_accuracy has no point 0.3; it has 0, 0.1" in done.err
+    assert not list((tmp_path / "run").rglob("*.pt"))
+    assert efface(tmp_path, "check", "study.yml").err == done.err
 
 
 def test_metrics_are_of_maps_unless_they_say_otherwise():
