@@ -163,6 +163,57 @@ def test_a_finished_study_does_nothing_and_compare_reads_the_folders(finished):
     assert efface(folder, "compare", "net.py").code == 2
 
 
+def test_compare_takes_folders_of_variants_and_tells_folders_of_one_name_apart(finished):
+    folder, _ = finished
+    variants = efface(folder, "compare", "run/short", "run/long", "--out", "of-variants")
+    assert variants.code == 0, variants.err
+    ours = (folder / "of-variants/summary.csv").read_text()
+    assert ours == (folder / "run/report/summary.csv").read_text()
+    seeds = efface(folder, "compare", "run/short/seed-3", "run/long/seed-3", "run/long/seed-4", "--out", "of-seeds")
+    assert seeds.code == 0, seeds.err
+    named = {"short/seed-3", "long/seed-3", "seed-4"}
+    assert set(pd.read_csv(folder / "of-seeds/summary.csv").method) == named
+    nothing = efface(folder, "compare", "run/models")
+    assert (nothing.code, nothing.err.partition(";")[0]) == (
+        2,
+        "run/models: there is no study.yml in it, nor in seed-0, seed-1, ...",
+    )
+    twice = efface(folder, "compare", "run/short/seed-3", "run/short/seed-3")
+    assert twice.code == 1
+    assert "run/short/seed-3 is given twice" in twice.err
+
+
+def test_a_folder_whose_seeds_differ_in_more_than_the_seed_is_refused(finished, tmp_path):
+    folder, _ = finished
+    for seed in (3, 4):
+        (tmp_path / f"short/seed-{seed}").mkdir(parents=True)
+        text = (folder / f"run/short/seed-{seed}/study.yml").read_text()
+        (tmp_path / f"short/seed-{seed}/study.yml").write_text(text.replace("rows: 16", f"rows: {seed}"))
+    done = efface(folder, "compare", str(tmp_path / "short"))
+    assert done.code == 2
+    assert "short: its seeds (3, 4) were run with different settings" in done.err
+
+
+def test_what_says_little_without_robust_accuracy_says_so(tmp_path):
+    write_study(tmp_path, metrics=["leakage"], repeats=None, variants={"a": {}, "b": {"fit.epochs": 1}})
+    said = "leakage must be read beside the network's clean and robust accuracy"
+    done = efface(tmp_path, "check", "study.yml")
+    assert done.out.count(f"warning: {said}") == 1
+    attacked = {"name": "robust_accuracy", "kwargs": {"eps": [0.0, 0.1], "steps": 1}}
+    assert efface(tmp_path, "all", "study.yml").code == 0
+    pages = [tmp_path / "run" / name / "report/report.html" for name in ("a", "b", ".")]
+    assert [page.read_text().replace("&#39;", "'").count(f"<li>{said}") for page in pages] == [1, 1, 1]
+    write_study(tmp_path, metrics=["leakage", attacked], repeats=None, variants={"a": {}, "b": {"fit.epochs": 1}})
+    assert said not in efface(tmp_path, "check", "study.yml").out
+    assert efface(tmp_path, "all", "study.yml").code == 0
+    assert not any(said in page.read_text().replace("&#39;", "'") for page in pages)
+    table = pd.read_csv(pages[0].with_name("summary.csv"))
+    clean = table[(table.metric == "robust_accuracy") & (table.fraction == 0)]["mean"].item()
+    own = table[table.metric == "accuracy"]
+    assert (own.method.item(), own["mean"].item(), own.n.item()) == ("network", clean, 24)
+    assert "accuracy" not in re.findall("<h2>([^<]*)</h2>", pages[0].read_text())
+
+
 def test_retraining_takes_refit_and_by_default_no_attack(tmp_path):
     attack = {"call": "efface.attack.pgd", "kwargs": {"norm": "l2", "eps": 0.1}}
     tree = {"out": "o", "data": "efface.data.digits.digits", "model": "efface.models.small.mnist_cnn"}

@@ -11,9 +11,10 @@ from efface.config import Study, dump
 from efface.execute import settle
 from efface.maps import finished, partial
 from efface.results import only_one
+from efface.stages.accuracy import unaccompanied
 from efface.stages.check import check_study, preflight, try_network
 from efface.stages.claims import pointless
-from efface.stages.compare import write_comparison
+from efface.stages.compare import labels, study_of, write_comparison
 from efface.stages.extract import extract as extract_maps
 from efface.stages.extract import left
 from efface.stages.measure import cells
@@ -36,6 +37,8 @@ def check(study: Study, only: Sequence[str] = ()) -> list[str]:
     runs = _measuring(_runs(narrowed)) if only else _runs(narrowed)
     _refuse_pointless(narrowed, runs)
     seconds = [check_study(run) for run in _each(study, runs)]
+    for line in dict.fromkeys(line for run in runs for line in unaccompanied(run.study.metrics)):
+        say(f"warning: {line}")
     if len(runs) > 1:
         say(f"all {len(runs)} runs: estimate: {duration(sum(seconds))}")
     return []
@@ -125,15 +128,15 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def compare(studies: Sequence[Study], folder: Path) -> None:
-    """Several studies, and the variants of each, side by side. ValueError: nothing is measured in one of them."""
-    beside: dict[str, list[Run]] = {}
-    for study in studies:
-        for name, parts in study.parts().items():
-            label = f"{study.out.name} {name}".strip()
-            if label in beside:
-                raise ValueError(f"compare: two runs are called '{label}'; give one another folder with out=...")
-            beside[label] = [Run(part) for part in parts]
+def compare(paths: Sequence[Path], folder: Path) -> None:
+    """Several studies, and the variants of each, side by side. ValueError: nothing is measured in one of them.
+
+    paths: YAML files, or folders of runs, of variants, of seeds.
+    """
+    studies = [study_of(each) for each in paths]
+    found = [(study.out, name, parts) for study in studies for name, parts in study.parts().items()]
+    named = zip(labels([(out, name) for out, name, _ in found]), found, strict=True)
+    beside = {label: [Run(part) for part in parts] for label, (_, _, parts) in named}
     for label, runs in beside.items():
         if not any(run.results.rows for run in runs):
             raise ValueError(f"compare: {label}: nothing is measured in {runs[0].folder}; run the measure stage first")
