@@ -34,6 +34,7 @@ LAYERS = (
     {"probes"},
     {"metrics"},
     {"entries"},
+    {"claimed"},
     {"config"},
     {"report"},
     {"stages"},

@@ -85,6 +85,22 @@ def page(report):
         chromium.close()
 
 
+def test_of_many_metrics_those_of_the_network_have_their_value_in_the_cell(tmp_path):
+    shown = [
+        Curve(f"m{i}", "value", name, (0.0,), np.full((4, 1), value), "images", "higher", (0, 1, 2, 3), family=family)
+        for i, family in enumerate(["network", *["erasure"] * 6])
+        for name, value in (("standard", 0.25), ("robust", 0.75))
+    ]
+    text = write(tmp_path, shown, None, FACTS, reference="standard").read_text()
+    cells = re.findall(r'<td [^>]*data-metric="(m\d)"[^>]*data-verdict.*?</td>', text, re.DOTALL)
+    assert cells.count("m0") == cells.count("m1") == 2
+    for metric, method, inside in re.findall(
+        r'<td [^>]*data-metric="(m\d)"[^>]*data-method="(\w+)" data-verdict[^>]*>(.*?)</td>', text, re.DOTALL
+    ):
+        value = {"standard": "0.250", "robust": "0.750"}[method]
+        assert (f"<small>{value}</small>" in inside) == (metric == "m0")
+
+
 def lines(path, name):
     with path.with_name(name).open() as file:
         return list(csv.DictReader(file))
@@ -312,6 +328,10 @@ one_number = Metric(
     half = [line for line in found if line["metric"] == "half"]
     assert {line["method"] for line in half} == {"random", "mine", "mine_blurred"}
     assert {(line["stands"], line["family"], line["n"]) for line in half} == {("value", "faithfulness", "24")}
+    (own,) = (line for line in found if line["metric"] == "accuracy")
+    clean = next(line for line in found if (line["metric"], line["fraction"]) == ("morf", "0.0"))
+    assert (own["method"], own["mean"], own["n"], own["family"]) == ("network", clean["mean"], "24", "network")
+    found.remove(own)
     assert {line["unit"] for line in found} == {"pixel"}
     assert {line["imputer"] for line in found} == {"efface.impute.channel_mean"}
     assert {line["explain"] for line in found} == {"predicted"}

@@ -163,6 +163,57 @@ def test_a_finished_study_does_nothing_and_compare_reads_the_folders(finished):
     assert efface(folder, "compare", "net.py").code == 2
 
 
+def test_compare_takes_folders_of_variants_and_tells_folders_of_one_name_apart(finished):
+    folder, _ = finished
+    variants = efface(folder, "compare", "run/short", "run/long", "--out", "of-variants")
+    assert variants.code == 0, variants.err
+    ours = (folder / "of-variants/summary.csv").read_text()
+    assert ours == (folder / "run/report/summary.csv").read_text()
+    seeds = efface(folder, "compare", "run/short/seed-3", "run/long/seed-3", "run/long/seed-4", "--out", "of-seeds")
+    assert seeds.code == 0, seeds.err
+    named = {"short/seed-3", "long/seed-3", "seed-4"}
+    assert set(pd.read_csv(folder / "of-seeds/summary.csv").method) == named
+    nothing = efface(folder, "compare", "run/models")
+    assert (nothing.code, nothing.err.partition(";")[0]) == (
+        2,
+        "run/models: there is no study.yml in it, nor in seed-0, seed-1, ...",
+    )
+    twice = efface(folder, "compare", "run/short/seed-3", "run/short/seed-3")
+    assert twice.code == 1
+    assert "run/short/seed-3 is given twice" in twice.err
+
+
+def test_a_folder_whose_seeds_differ_in_more_than_the_seed_is_refused(finished, tmp_path):
+    folder, _ = finished
+    for seed in (3, 4):
+        (tmp_path / f"short/seed-{seed}").mkdir(parents=True)
+        text = (folder / f"run/short/seed-{seed}/study.yml").read_text()
+        (tmp_path / f"short/seed-{seed}/study.yml").write_text(text.replace("rows: 16", f"rows: {seed}"))
+    done = efface(folder, "compare", str(tmp_path / "short"))
+    assert done.code == 2
+    assert "short: its seeds (3, 4) were run with different settings" in done.err
+
+
+def test_what_says_little_without_robust_accuracy_says_so(tmp_path):
+    write_study(tmp_path, metrics=["leakage"], repeats=None, variants={"a": {}, "b": {"fit.epochs": 1}})
+    said = "leakage must be read beside the network's clean and robust accuracy"
+    done = efface(tmp_path, "check", "study.yml")
+    assert done.out.count(f"warning: {said}") == 1
+    attacked = {"name": "robust_accuracy", "kwargs": {"eps": [0.0, 0.1], "steps": 1}}
+    assert efface(tmp_path, "all", "study.yml").code == 0
+    pages = [tmp_path / "run" / name / "report/report.html" for name in ("a", "b", ".")]
+    assert [page.read_text().replace("&#39;", "'").count(f"<li>{said}") for page in pages] == [1, 1, 1]
+    write_study(tmp_path, metrics=["leakage", attacked], repeats=None, variants={"a": {}, "b": {"fit.epochs": 1}})
+    assert said not in efface(tmp_path, "check", "study.yml").out
+    assert efface(tmp_path, "all", "study.yml").code == 0
+    assert not any(said in page.read_text().replace("&#39;", "'") for page in pages)
+    table = pd.read_csv(pages[0].with_name("summary.csv"))
+    clean = table[(table.metric == "robust_accuracy") & (table.fraction == 0)]["mean"].item()
+    own = table[table.metric == "accuracy"]
+    assert (own.method.item(), own["mean"].item(), own.n.item()) == ("network", clean, 24)
+    assert "accuracy" not in re.findall("<h2>([^<]*)</h2>", pages[0].read_text())
+
+
 def test_retraining_takes_refit_and_by_default_no_attack(tmp_path):
     attack = {"call": "efface.attack.pgd", "kwargs": {"norm": "l2", "eps": 0.1}}
     tree = {"out": "o", "data": "efface.data.digits.digits", "model": "efface.models.small.mnist_cnn"}
@@ -180,6 +231,39 @@ def test_retraining_takes_refit_and_by_default_no_attack(tmp_path):
     assert run.refit.epochs == 7
 
 
+CLAIM = {"says": "x", "metric": "morf", "more": {"method": "random"}, "less": 0}
+TWO_MAPS = {
+    "attribution_methods": [{"name": name, "method": "efface.methods.control.random"} for name in ("one", "two")]
+}
+
+
+def test_a_claim_may_speak_of_what_one_variant_has_alone():
+    tree = {
+        "out": "o",
+        "data": "efface.data.digits.digits",
+        "model": "efface.models.small.mnist_cnn",
+        "fit": {"epochs": 1},
+        "attribution_methods": [{"name": "random", "method": "efface.methods.control.random"}],
+        "metrics": ["morf"],
+        "variants": {"a": {}, "b": TWO_MAPS | {"metrics": ["lerf"], "fractions": [0.25]}},
+        "seeds": [0, 1],
+    }
+    claim = {"metric": "lerf", "at": 0.25, "more": {"variant": "b", "method": "two"}, "less": 0}
+    study = check(tree | {"claims": [CLAIM | claim]}, Path("s.yml"))
+    assert study.metric_names() == ["morf", "lerf"]
+    both = study.with_metrics(["morf", "lerf"]).parts()
+    assert {name: [each.name for each in part.metrics] for name, (part, _) in both.items()} == {
+        "a": ["morf"],
+        "b": ["lerf"],
+    }
+    new = study.with_metrics(["road", "lerf"])
+    assert {name: [each.name for each in part.metrics] for name, (part, _) in new.parts().items()} == {
+        "a": ["road"],
+        "b": ["road", "lerf"],
+    }
+    assert (len(new.claims), len(study.with_metrics(["road"]).claims)) == (1, 0)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -195,6 +279,27 @@ def test_retraining_takes_refit_and_by_default_no_attack(tmp_path):
             "there is no metric 'mor'; there are accuracy, morf",
         ),
         ({"claims": [{"says": "x", "metric": "morf", "more": 1, "less": 0}]}, "compares two numbers"),
+        ({"claims": [CLAIM | {"score": "acuracy"}]}, "'morf' has no score 'acuracy'; did you mean 'accuracy'?"),
+        ({"claims": [CLAIM | {"at": 0.2}]}, "morf has no point 0.2; it has 0, 0.1, 0.3, 0.5, 0.7, 0.9"),
+        ({"claims": [CLAIM | {"metric": "accuracy", "more": {}, "at": 0.1}]}, "accuracy has no point 0.1; it has 0"),
+        ({"claims": [CLAIM | {"metric": "accuracy"}]}, "claims.x: more: 'accuracy' is the network's, not a map's"),
+        ({"variants": {"a": {}, "b": {}}, "claims": [CLAIM]}, "claims.x: more: names no variant; give one of a, b"),
+        (
+            {"variants": {"a": {}, "b": {"metrics": ["lerf"]}}, "claims": [CLAIM | {"more": {"variant": "b"}}]},
+            "claims.x: variant 'b' does not measure 'morf', it measures lerf",
+        ),
+        (
+            {"variants": {"a": {}, "b": TWO_MAPS}, "claims": [CLAIM | {"more": {"variant": "b"}}]},
+            "claims.x: more: names no method, and 'morf' is measured of each; give one of one, two",
+        ),
+        (
+            {"variants": {"a": {}, "b": TWO_MAPS}, "claims": [CLAIM | {"more": {"variant": "a", "method": "two"}}]},
+            "claims.x: there is no method 'two' in variant 'a'; there are random",
+        ),
+        ({"seeds": [0, 1, 0]}, "s.yml: seeds: 0 stands twice"),
+        ({"seeds": [0, 1], "variants": {"a": {"seed": 3}}}, "variants.a: cannot change 'seed', as 'seeds' gives"),
+        ({"variants": {"report": {}}}, "variants.report: the study has files of its own under this name"),
+        ({"variants": {"Models": {}}}, "variants.Models: the study has files of its own under this name"),
     ],
 )
 def test_what_is_wrong_with_variants_and_claims_is_said_when_the_study_is_read(change, said):
@@ -247,8 +352,51 @@ def test_a_claim_is_the_interval_of_the_paired_difference():
     (number,) = judge([claim(less=1.5)], found)
     assert number.difference == pytest.approx(interval(np.array([-0.5, 0.5, 1.6])))
     assert judge([claim(more={"method": "c"})], found)[0].verdict == "not measured"
-    with pytest.raises(ValueError, match=r"has no point 0\.5"):
-        judge([claim(at=0.5)], found)
+    (nowhere,) = judge([claim(at=0.5)], found)
+    assert nowhere.verdict == "not measured"
+    assert nowhere.told.endswith("not measured: x has no point 0.5; it has 0, 1")
+    (misnamed,) = judge([claim(score="t")], found)
+    assert misnamed.told.endswith("not measured: x has no score 't'; it has s")
+
+
+def test_the_means_that_are_told_are_of_the_samples_that_both_sides_have():
+    a, b = curve([[1], [2], [np.nan]], at=(0.0,)), curve([[0], [np.nan], [0]], at=(0.0,))
+    found = {("x", "s", "a"): {"": a}, ("x", "s", "b"): {"": b}}
+    (told,) = judge([claim()], found)
+    assert (told.more, told.less, told.difference.mean, told.difference.n) == (1.0, 0.0, 1.0, 1)
+    b = curve([[np.nan], [np.nan], [0]], at=(0.0,))
+    (none,) = judge([claim()], {("x", "s", "a"): {"": a}, ("x", "s", "b"): {"": b}})
+    assert none.told.endswith("not measured: no sample has a value on both sides")
+
+
+def test_metrics_asked_for_are_measured_by_the_variants_that_have_them(tmp_path):
+    changes = {"metrics": ["morf"], "fractions": [0.5], "repeats": None, "seeds": [0, 1]}
+    claims = [CLAIM | {"metric": name, "more": {"variant": of, "method": "mine"}} for name, of in CLAIMED.items()]
+    write_study(tmp_path, variants={"short": {}, "other": {"metrics": ["lerf"]}}, claims=claims, **changes)
+    done = efface(tmp_path, "measure", "study.yml", "--metrics", "morf")
+    assert done.code == 0, done.err
+    assert "run/other/seed-1: has none of the metrics that are asked for; nothing is measured there" in done.out
+    assert not list((tmp_path / "run/other").rglob("*.pt"))
+    assert not list((tmp_path / "run/other").rglob("*.h5"))
+    beside = pd.read_csv(tmp_path / "run/report/summary.csv")
+    assert {*beside.method} == {"short"}
+    assert {each.partition(" ")[0] for each in beside.metric} == {"accuracy", "morf"}
+    assert efface(tmp_path, "check", "study.yml", "--metrics", "lerf").code == 0
+    assert efface(tmp_path, "status", "study.yml", "--metrics", "morf").out.count("probes: ") == 2
+
+
+CLAIMED = {"morf": "short", "lerf": "other"}
+
+
+def test_a_claim_at_no_point_is_refused_before_anything_is_trained(tmp_path):
+    attacked = {"name": "robust_accuracy", "kwargs": {"eps": [0.0, 0.1], "steps": 1}}
+    bad = CLAIM | {"metric": "robust_accuracy", "at": 0.3, "more": {}}
+    write_study(tmp_path, metrics=[attacked], repeats=None, claims=[bad])
+    done = efface(tmp_path, "all", "study.yml")
+    assert done.code == 1
+    assert "efface: claims.x: robust_accuracy has no point 0.3; it has 0, 0.1" in done.err
+    assert not list((tmp_path / "run").rglob("*.pt"))
+    assert efface(tmp_path, "check", "study.yml").err == done.err
 
 
 def test_metrics_are_of_maps_unless_they_say_otherwise():

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     study = None
     try:
         if options.stage == "compare":
-            pipeline.compare([read(*_study_of(each)) for each in options.studies], options.out)
+            pipeline.compare(options.studies, options.out)
             return 0
         study = read(options.study, options.overrides)
         only = options.metrics.replace(",", " ").split() if options.metrics else []
@@ -67,11 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
     return 1 if failures else 0
-
-
-def _study_of(path: Path) -> tuple[Path, list[str]]:
-    """A study's file, or that in the folder of its run, which lies where the folder now is."""
-    return (path / "study.yml", [f"out={path}"]) if path.is_dir() else (path, [])
 
 
 def _options_first(words: Sequence[str]) -> list[str]:

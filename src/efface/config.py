@@ -5,7 +5,7 @@ Every path is imported and every kwarg bound while the file is read, so all that
 
 import copy
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from efface.call import Call, bound
+from efface.claimed import ACCURACY, Has, unfounded
 from efface.entries import (
     Claim,
     Fraction,
@@ -112,10 +113,34 @@ class Study(Strict):
         """Every row of the report: maps and views of maps."""
         return [name for each in self.attribution_methods for name in each.gives]
 
+    def metric_names(self) -> list[str]:
+        """The metrics that the study lists, then those that only a variant does."""
+        parts = (self, *self._of_one_seed().values())
+        return list(dict.fromkeys(each.name for part in parts for each in part.metrics))
+
+    def _of_one_seed(self) -> dict[str, "Study"]:
+        """A part of each variant: seeds differ in nothing that a study lists."""
+        return {name: part for name, (part,) in self.model_copy(update={"seeds": self.seeds[:1]}).parts().items()}
+
     def with_metrics(self, names: Sequence[str]) -> "Study":
-        """This study with these metrics alone; those it does not list get its defaults."""
-        listed = {each.name: each.model_dump() for each in self.metrics}
-        tree = self.model_dump() | {"metrics": [listed.get(name, {"name": name}) for name in names]}
+        """This study with these metrics alone, and the claims on them.
+
+        A variant that lists metrics of its own keeps those of them; what nobody lists is measured for all, by its
+        defaults.
+        """
+        own = self._of_one_seed()
+        listed = {each.name for part in (self, *own.values()) for each in part.metrics}
+
+        def narrowed(entries: Iterable[MetricEntry]) -> list[dict[str, Any]]:
+            there = {each.name: each.model_dump(mode="json", exclude_none=True) for each in entries}
+            return [there.get(name, {"name": name}) for name in names if name in there or name not in listed]
+
+        tree = self.model_dump() | {"metrics": narrowed(self.metrics)}
+        tree["claims"] = [each.model_dump() for each in self.claims if each.metric in (ACCURACY, *names)]
+        for name, changes in self.variants.items():
+            others = {key: value for key, value in changes.items() if key.split(".")[0] != "metrics"}
+            if len(others) < len(changes):
+                tree["variants"][name] = others | {"metrics": narrowed(own[name].metrics)}
         try:
             return Study.model_validate(tree)
         except ValidationError as error:
@@ -140,12 +165,17 @@ def check(tree: Any, path: Path) -> Study:
     tree = {key: value for key, value in tree.items() if not str(key).startswith("x-")}
     try:
         study = Study.model_validate(tree)
-        study.parts()
+        there = {
+            name: Has(part.metrics, part.map_names(), part.fractions) for name, (part, *_) in study.parts().items()
+        }
+        problems = list(unfounded(study.claims, there))
     except ValidationError as error:
         lines = [line for each in error.errors() for line in _explain(each, tree)] + _disagreements(tree)
         raise InvalidStudyError("\n".join(f"{path}: {line}" for line in dict.fromkeys(lines))) from None
     except InvalidStudyError as error:
         raise InvalidStudyError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+    if problems:
+        raise InvalidStudyError("\n".join(f"{path}: {line}" for line in problems))
     return study
 
 
@@ -233,7 +263,7 @@ def _known(path: list[str]) -> list[str]:
 
 
 def _disagreements(tree: Any) -> list[str]:
-    """What no single key shows: names that stand twice, views of nothing, retraining without `fit`."""
+    """What no single key shows: names that stand twice or are taken, views of nothing, retraining without `fit`."""
     methods = [each for each in _listed(tree, "attribution_methods") if isinstance(each, dict)]
     metrics = [each if isinstance(each, dict) else {"name": each} for each in _listed(tree, "metrics")]
     rows = [str(name) for each in methods for name in each.get("outputs") or [each.get("name")]]
@@ -246,7 +276,7 @@ def _disagreements(tree: Any) -> list[str]:
             problems.append(
                 f"attribution_methods.{each.get('name')}.maps: no entry '{each['maps']}'; there are {listed}"
             )
-    problems += _unfounded(tree, rows, metrics)
+    problems += _clashing(tree)
     if not tree.get("judge"):
         borrowed = [each.get("name") for each in methods if each.get("network") == "judge"]
         problems += [
@@ -266,21 +296,21 @@ def _disagreements(tree: Any) -> list[str]:
     return problems
 
 
-def _unfounded(tree: Any, rows: list[str], metrics: list[Any]) -> Iterator[str]:
-    """What claims speak of that the study does not have."""
-    known = {
-        "metric": ["accuracy", *(str(each.get("name")) for each in metrics)],
-        "variant": list(tree.get("variants") or {}),
-        "method": rows,
-    }
-    for claim in (each for each in _listed(tree, "claims") if isinstance(each, dict)):
-        sides = [side for side in (claim.get("more"), claim.get("less")) if isinstance(side, dict)]
-        if not sides:
-            yield f"claims.{claim.get('says')}: compares two numbers; give 'more' or 'less' a variant or a method"
-        for kind, name in [("metric", claim.get("metric")), *(pair for side in sides for pair in side.items())]:
-            if name and kind in known and name not in known[kind]:
-                there = ", ".join(known[kind]) or "none"
-                yield f"claims.{claim.get('says')}: there is no {kind} '{name}'; there are {there}"
+_TAKEN = ("models", "report", "study.yml", "failures.log")
+"""What a study of several runs keeps in its own folder."""
+
+
+def _clashing(tree: Any) -> Iterator[str]:
+    """Runs of one study that would be the same, or lie where the study has its own files."""
+    seeds = _listed(tree, "seeds")
+    for seed in sorted({str(each) for each in seeds if seeds.count(each) > 1}):
+        yield f"seeds: {seed} stands twice; each seed is a run of its own, name it once"
+    variants = tree.get("variants")
+    for name, changes in variants.items() if isinstance(variants, dict) else ():
+        if str(name).lower() in _TAKEN:
+            yield f"variants.{name}: the study has files of its own under this name; give the variant another"
+        if seeds and isinstance(changes, dict) and "seed" in changes:
+            yield f"variants.{name}: cannot change 'seed', as 'seeds' gives those of every variant; drop one of the two"
 
 
 def _listed(tree: Any, key: str) -> list[Any]:

@@ -83,13 +83,22 @@ class Facts:
     picture: bytes | None = field(default=None, repr=False)
 
 
-def write(folder: Path, curves: Sequence[Curve], gallery: Gallery | None, facts: Facts, *, reference: str = "") -> Path:
+def write(
+    folder: Path,
+    curves: Sequence[Curve],
+    gallery: Gallery | None,
+    facts: Facts,
+    *,
+    reference: str = "",
+    tabled: Sequence[Curve] = (),
+) -> Path:
     """Path of the `report.html` written to the folder, beside the tables and figures that it shows.
 
     `summary.csv` has every number, `comparisons.csv` every two methods by the first score of each metric,
     `agreement.csv` every two metrics; `curves.svg` and `curves.pdf` the first score of each metric.
     reference: the network that the others are compared with, on a page where the curves of a metric are of networks and
         not of methods.
+    tabled: what stands in `summary.csv` alone.
     Each file takes its name when it is whole, so a reader, or a killed run, never leaves half of one.
     """
     found = panels(curves, reference)
@@ -102,7 +111,7 @@ def write(folder: Path, curves: Sequence[Curve], gallery: Gallery | None, facts:
     looks = figure.styles(row.method for panel in found for row in panel.rows)
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (
-        ("summary", summary(found, facts.how)),
+        ("summary", summary((*panels(tabled), *found), facts.how)),
         ("comparisons", between.comparisons_table(pairs)),
         ("agreement", between.agreement_table(agreements)),
     ):

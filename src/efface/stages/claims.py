@@ -1,11 +1,14 @@
 """What a study claims, and what its numbers say to it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from efface.claimed import no_point, place
 from efface.entries import Claim, Side
+from efface.stages.measure import across
+from efface.stages.run import Run
 from efface.stats import Curve, Interval, areas, mean_intervals, shared
 
 VERDICTS = ("shown", "not shown", "opposite", "one sample", "not measured")
@@ -14,8 +17,9 @@ VERDICTS = ("shown", "not shown", "opposite", "one sample", "not measured")
 class Judged(NamedTuple):
     """A claim and its verdict.
 
-    told: metric, sides and difference in words. more, less: means of the two sides. difference: paired, with its
-    interval. verdict: shown or opposite where the interval leaves out 0.
+    told: metric, sides and difference in words, or why there is none. more, less: means of the two sides, over the
+    samples that both have. difference: paired, with its interval. verdict: shown or opposite where the interval leaves
+    out 0.
     """
 
     says: str
@@ -33,31 +37,46 @@ def judge(claims: Sequence[Claim], found: Mapping[tuple[str, str, str], Mapping[
     return tuple(_judged(claim, found) for claim in claims)
 
 
+def pointless(claims: Sequence[Claim], runs: Mapping[str, Run]) -> Iterator[str]:
+    """Claims at points that their metrics do not have on these data; runs: one of each variant."""
+    for claim in claims:
+        sides = [side for side in (claim.more, claim.less) if isinstance(side, Side) and claim.at is not None]
+        there = [runs[side.variant] for side in sides if side.variant in runs]
+        points = [across(run, each) for run in there for each in run.study.metrics if each.name == claim.metric]
+        problems = dict.fromkeys(no_point(claim, each) for each in points)
+        yield from (f"claims.{claim.says}: {problem}" for problem in problems if problem)
+
+
 def _judged(claim: Claim, found: Mapping[tuple[str, str, str], Mapping[str, Curve]]) -> Judged:
     scores = [score for metric, score, _ in found if metric == claim.metric]
     score = claim.score or (scores[0] if scores else "")
     curves = _comparable([_curve(side, claim, score, found) for side in (claim.more, claim.less)], claim)
     sides = [_samples(*each, claim) for each in zip((claim.more, claim.less), curves, strict=True)]
-    nothing = Interval(np.nan, np.nan, np.nan, np.nan, 0)
     names = f"{_named(claim.more)} against {_named(claim.less)}"
     at = "" if claim.at is None else f" at {claim.at:g}"
     what = f"{claim.metric}, {score.replace('_', ' ')}{at}: {names}"
     told = claim.says, claim.source, claim.published
-    if any(side is None for side in sides):
-        return Judged(*told, f"{what}: not measured", np.nan, np.nan, nothing, "not measured")
-    more, less = (side for side in sides if side is not None)
+    if why := "; ".join(dict.fromkeys(side for side in sides if isinstance(side, str))):
+        return _nothing(claim, f"{what}: not measured: {why}")
+    more, less = (side for side in sides if not isinstance(side, str))
     rows = sorted(set(more[0]) & set(less[0])) if more[0] and less[0] else more[0] or less[0]
     ours = [_at(side, rows) for side in (more, less)]
+    both = ~np.isnan(ours[0] - ours[1])
+    if not both.any():
+        return _nothing(claim, f"{what}: not measured: no sample has a value on both sides")
     over = more[2] or less[2]
-    if any(np.isnan(each).all() for each in ours):
-        return Judged(*told, f"{what}: no value", np.nan, np.nan, nothing, "not measured")
     difference = mean_intervals((ours[0] - ours[1])[:, None], "images" if over == "images" else "repeats")[0]
-    high, low = (float(np.nanmean(each)) for each in ours)
+    high, low = (float(each[both].mean()) for each in ours)
     verdict = _verdict(difference)
     interval = f" [{difference.low:+.3f}, {difference.high:+.3f}]" if difference.n > 1 else ""
     of = f"n = {difference.n} {over}"
     text = f"{what}: {high:.3f} and {low:.3f}, difference {difference.mean:+.3f}{interval}, {of}"
     return Judged(*told, text, high, low, difference, verdict)
+
+
+def _nothing(claim: Claim, told: str) -> Judged:
+    nothing = Interval(np.nan, np.nan, np.nan, np.nan, 0)
+    return Judged(claim.says, claim.source, claim.published, told, np.nan, np.nan, nothing, "not measured")
 
 
 _Samples = tuple[tuple[int, ...], np.ndarray, str]
@@ -66,35 +85,43 @@ _Samples = tuple[tuple[int, ...], np.ndarray, str]
 
 def _curve(
     side: Side | float, claim: Claim, score: str, found: Mapping[tuple[str, str, str], Mapping[str, Curve]]
-) -> Curve | None:
+) -> Curve | str | None:
+    """The curve of a side, or why there is none; None for a number."""
     if not isinstance(side, Side):
         return None
-    methods = [method for metric, of, method in found if (metric, of) == (claim.metric, score)]
-    method = side.method or (methods[0] if len(methods) == 1 else "")
-    return found.get((claim.metric, score, method), {}).get(side.variant)
+    here = {method: named for (metric, of, method), named in found.items() if (metric, of) == (claim.metric, score)}
+    if not here:
+        scores = [of for metric, of, _ in found if metric == claim.metric]
+        known = f"; it has {', '.join(dict.fromkeys(scores))}" if scores else ""
+        return f"{claim.metric} has no score '{score}'{known}" if scores else f"there are no results of {claim.metric}"
+    if not side.method and len(here) > 1:
+        return f"{claim.metric} is measured of several maps; name one of {', '.join(here)}"
+    curve = here.get(side.method or next(iter(here)), {}).get(side.variant)
+    return f"there are no results of {_named(side)}" if curve is None else curve
 
 
-def _comparable(curves: list[Curve | None], claim: Claim) -> list[Curve | None]:
+def _comparable(curves: list[Curve | str | None], claim: Claim) -> list[Curve | str | None]:
     """Two curves at the points that both have, for a claim on all of them."""
     one, two = curves
-    if one is None or two is None or claim.at is not None or one.at != two.at:
+    if not isinstance(one, Curve) or not isinstance(two, Curve) or claim.at is not None or one.at != two.at:
         return curves
     return list(shared(one, two))
 
 
-def _samples(side: Side | float, curve: Curve | None, claim: Claim) -> _Samples | None:
+def _samples(side: Side | float, curve: Curve | str | None, claim: Claim) -> _Samples | str:
+    """The samples of a side, or why there are none."""
     if not isinstance(side, Side):
         return (), np.array([float(side)]), ""
-    if curve is None:
-        return None
+    if isinstance(curve, str):
+        return curve
+    assert curve is not None
     values = areas(curve)
     if claim.at is not None:
-        if any(abs(at - claim.at) < 1e-9 for at in curve.empty):
-            return curve.pairs, np.full(len(values), np.nan), curve.over
-        near = [i for i, at in enumerate(curve.at) if abs(at - claim.at) < 1e-9]
-        if not near:
-            raise ValueError(f"claims.{claim.says}: {claim.metric} has no point {claim.at:g}; it has {curve.at}")
-        values = curve.values[:, near[0]].astype(np.float64)
+        at = place(claim, curve.at)
+        if at is None:
+            gone = any(abs(each - claim.at) < 1e-9 for each in curve.empty)
+            return f"nothing has a value at {claim.at:g}" if gone else no_point(claim, curve.at)
+        values = curve.values[:, at].astype(np.float64)
     return curve.pairs, values, curve.over
 
 

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
+from efface.config import Study, read
 from efface.entries import Claim
+from efface.stages.accuracy import accuracy, unaccompanied
 from efface.stages.claims import judge
 from efface.stages.measure import curves, viewed
 from efface.stages.progress import say
 from efface.stages.run import Run
 from efface.stats import Curve, without_empty
+from efface.tree import InvalidStudyError
 
 Beside = Mapping[str, Sequence[Run]]
 """Runs by the name under which they are shown, one for each seed."""
@@ -32,12 +35,57 @@ def write_comparison(folder: Path, name: str, beside: Beside, claims: Sequence[C
     found = merged(beside)
     if found:
         judged = judge(claims, found)
-        facts = replace(facts_of_several(name, beside), claims=judged)
+        facts = replace(facts_of_several(name, beside), claims=judged, warnings=_warnings(beside, found))
         reference = next(iter(beside)) if len(beside) > 1 else ""
         path = page.write(folder, side_by_side(found, one=not reference), None, facts, reference=reference)
         for each in judged:
             say(f"claim {each.verdict}: {each.says} ({each.told})")
         say(f"side by side: {path}")
+
+
+def study_of(path: Path) -> Study:
+    """The study of a YAML file, or that of the folder of a run, of its variant or seed, wherever the folder now lies.
+
+    InvalidStudyError: there is none, or the seeds in the folder are not of one study.
+    """
+    if not path.is_dir():
+        return read(path)
+    if (path / "study.yml").exists():
+        return read(path / "study.yml", [f"out={path}"])
+    seeds = sorted(
+        int(each.parent.name[5:]) for each in path.glob("seed-*/study.yml") if each.parent.name[5:].isdigit()
+    )
+    if not seeds:
+        raise InvalidStudyError(
+            f"{path}: there is no study.yml in it, nor in seed-0, seed-1, ...; give a study's YAML file, or the folder "
+            "of a run, of one of its variants, or of one seed"
+        )
+    kept = [read(folder / "study.yml", [f"out={folder}"]) for folder in (path / f"seed-{seed}" for seed in seeds)]
+    study = kept[0].model_copy(update={"out": path, "seeds": tuple(seeds)})
+    if study.parts()[""] != kept:
+        raise InvalidStudyError(
+            f"{path}: its seeds ({', '.join(map(str, seeds))}) were run with different settings; give the folders of "
+            "seeds one by one, or run the study again"
+        )
+    return study
+
+
+def labels(runs: Sequence[tuple[Path, str]]) -> list[str]:
+    """A name for each folder and variant: the folder's own, those of the same name with as many parents as it takes.
+
+    ValueError: a folder is given twice.
+    """
+    whole = [(folder.resolve().parts, name) for folder, name in runs]
+    short = found = [f"{parts[-1]} {name}".strip() for parts, name in whole]
+    for depth in range(2, max((len(parts) for parts, _ in whole), default=0) + 1):
+        longer = [f"{Path(*parts[-depth:])} {name}".strip() for parts, name in whole]
+        if len({*found}) < len(found):
+            found = [long if short.count(label) > 1 else label for label, long in zip(short, longer, strict=True)]
+    if twice := sorted({label for label in found if found.count(label) > 1}):
+        raise ValueError(
+            f"compare: {', '.join(twice)} is given twice; give it once, or one another folder with out=..."
+        )
+    return found
 
 
 def side_by_side(found: Merged, *, one: bool = False) -> list[Curve]:
@@ -78,21 +126,19 @@ def merged(beside: Beside) -> Merged:
 
 def _of(run: Run) -> Iterator[Curve]:
     """A run's curves of which anything is measured, if only that there is no value, the network's accuracy first."""
-    if run.first.trained():
-        right = (run.logits("test").argmax(1) == run.data["test"].targets.cpu()).numpy().astype(np.float64)
-        says = "The share of the test images that the network classifies right."
-        pairs = tuple(range(len(right)))
-        yield Curve(
-            *("accuracy", "accuracy", "network", (0.0,), right[:, None], "images", "higher"),
-            pairs=pairs,
-            says=says,
-            axis="",
-            family="network",
-        )
+    if (own := accuracy(run)) is not None:
+        yield own
     measured = {entry.name for entry in run.study.metrics if viewed(run, entry)}
     for curve in curves(run):
         if curve.metric in measured and (not curve.missing or not np.isnan(curve.values).all()):
             yield curve
+
+
+def _warnings(beside: Beside, found: Merged) -> tuple[str, ...]:
+    """What a reader must know of the metrics that are shown."""
+    shown = {(metric, name) for (metric, _, _), named in found.items() for name in named}
+    of = [[each for each in runs[0].study.metrics if (each.name, name) in shown] for name, runs in beside.items()]
+    return tuple(dict.fromkeys(line for metrics in of for line in unaccompanied(metrics)))
 
 
 def _mean_of(each: Sequence[tuple[int, Curve]]) -> Curve:

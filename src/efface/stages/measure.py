@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from efface.call import Call
+from efface.claimed import listed_points
 from efface.config import Study
 from efface.entries import MetricEntry
 from efface.execute import Failure
@@ -174,10 +175,10 @@ def unmet(run: Run) -> list[str]:
 
 def across(run: Run, entry: MetricEntry) -> tuple[float, ...]:
     """The points of a metric's curve, ascending; 0 is always among them, unless the metric has points of its own."""
-    formula, own = entry.formula, entry.kwargs.fractions
-    if formula.at is not None:
-        return formula.at(run.data["test"].shape) if own is None else tuple(sorted(set(own)))
-    return tuple(sorted({0.0, *(own or entry.paper.fractions or run.study.fractions)}))
+    if (listed := listed_points(entry, run.study.fractions)) is not None:
+        return listed
+    assert entry.formula.at is not None
+    return entry.formula.at(run.data["test"].shape)
 
 
 def points(run: Run, entry: MetricEntry, view: View) -> Iterator[Point]:

@@ -11,8 +11,10 @@ from efface.config import Study, dump
 from efface.execute import settle
 from efface.maps import finished, partial
 from efface.results import only_one
+from efface.stages.accuracy import unaccompanied
 from efface.stages.check import check_study, preflight, try_network
-from efface.stages.compare import write_comparison
+from efface.stages.claims import pointless
+from efface.stages.compare import labels, study_of, write_comparison
 from efface.stages.extract import extract as extract_maps
 from efface.stages.extract import left
 from efface.stages.measure import cells
@@ -31,8 +33,12 @@ _READS_TEST_MAPS = "morf"
 
 def check(study: Study, only: Sequence[str] = ()) -> list[str]:
     """Everything that can be known before hours are spent. only: these metrics, here and below; all, if empty."""
-    runs = _runs(_narrowed(study, only))
+    narrowed = _narrowed(study, only)
+    runs = _measuring(_runs(narrowed)) if only else _runs(narrowed)
+    _refuse_pointless(narrowed, runs)
     seconds = [check_study(run) for run in _each(study, runs)]
+    for line in dict.fromkeys(line for run in runs for line in unaccompanied(run.study.metrics)):
+        say(f"warning: {line}")
     if len(runs) > 1:
         say(f"all {len(runs)} runs: estimate: {duration(sum(seconds))}")
     return []
@@ -49,15 +55,13 @@ def train(study: Study, only: Sequence[str] = ()) -> list[str]:
 def extract(study: Study, only: Sequence[str] = ()) -> list[str]:
     """The maps, after the networks."""
     with _working(study, only) as runs:
-        return _extracted(study, runs)[1]
+        return _extracted(study, _measuring(runs) if only else runs)[1]
 
 
 def measure(study: Study, only: Sequence[str] = ()) -> list[str]:
     """The metrics, after networks and maps; then the report, which shows what was measured before as well."""
     with _working(study, only) as runs:
-        if any(not run.study.metrics for run in runs):
-            raise ValueError("metrics: the study names none; list some, or give --metrics roar,morf")
-        whole, failures = _extracted(study, runs)
+        whole, failures = _extracted(study, _measuring(runs))
         for run in _each(study, whole):
             failures += measure_cells(run)
         _write(study, runs, _widened(study, only), anew=False)
@@ -124,15 +128,15 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def compare(studies: Sequence[Study], folder: Path) -> None:
-    """Several studies, and the variants of each, side by side. ValueError: nothing is measured in one of them."""
-    beside: dict[str, list[Run]] = {}
-    for study in studies:
-        for name, parts in study.parts().items():
-            label = f"{study.out.name} {name}".strip()
-            if label in beside:
-                raise ValueError(f"compare: two runs are called '{label}'; give one another folder with out=...")
-            beside[label] = [Run(part) for part in parts]
+def compare(paths: Sequence[Path], folder: Path) -> None:
+    """Several studies, and the variants of each, side by side. ValueError: nothing is measured in one of them.
+
+    paths: YAML files, or folders of runs, of variants, of seeds.
+    """
+    studies = [study_of(each) for each in paths]
+    found = [(study.out, name, parts) for study in studies for name, parts in study.parts().items()]
+    named = zip(labels([(out, name) for out, name, _ in found]), found, strict=True)
+    beside = {label: [Run(part) for part in parts] for label, (_, _, parts) in named}
     for label, runs in beside.items():
         if not any(run.results.rows for run in runs):
             raise ValueError(f"compare: {label}: nothing is measured in {runs[0].folder}; run the measure stage first")
@@ -141,7 +145,8 @@ def compare(studies: Sequence[Study], folder: Path) -> None:
 
 def status(study: Study, only: Sequence[str] = ()) -> list[str]:
     """What is done and what is left."""
-    for run in _each(study, _runs(_narrowed(study, only))):
+    runs = _runs(_narrowed(study, only))
+    for run in _each(study, _measuring(runs) if only else runs):
         for network in run.networks():
             say(f"{run.folder}: {network.name} {'there' if network.trained() else 'to be trained'}")
         for each in left(run):
@@ -160,7 +165,7 @@ def _narrowed(study: Study, only: Sequence[str]) -> Study:
 
 def _widened(study: Study, only: Sequence[str]) -> Study:
     """The study with the metrics asked for beside its own."""
-    names = [each.name for each in study.metrics]
+    names = study.metric_names()
     return study.with_metrics([*names, *(name for name in only if name not in names)])
 
 
@@ -170,6 +175,24 @@ def _runs(study: Study) -> list[Run]:
     for part in (part for parts in study.parts().values() for part in parts):
         runs.append(Run(part, next((run for run in runs if run.study.data == part.data), None)))
     return runs
+
+
+def _measuring(runs: Sequence[Run]) -> list[Run]:
+    """The runs that have metrics; the others are said. ValueError: there is none."""
+    idle = [run for run in runs if not run.study.metrics]
+    if len(idle) == len(runs):
+        raise ValueError("metrics: the study names none; list some, or give --metrics roar,morf")
+    for run in idle:
+        say(f"{run.folder}: has none of the metrics that are asked for; nothing is measured there")
+    return [run for run in runs if run.study.metrics]
+
+
+def _refuse_pointless(study: Study, runs: Sequence[Run]) -> None:
+    """ValueError: a claim is about a point that its metric does not have."""
+    by_folder = {run.folder: run for run in runs}
+    first = {name: by_folder[part.out] for name, (part, *_) in study.parts().items() if part.out in by_folder}
+    if problems := list(pointless(study.claims, first)):
+        raise ValueError("\nefface: ".join(problems))
 
 
 def _each(study: Study, runs: Sequence[Run]) -> Iterator[Run]:
@@ -182,6 +205,7 @@ def _each(study: Study, runs: Sequence[Run]) -> Iterator[Run]:
 
 def _extracted(study: Study, runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     """The runs whose networks are there, and sentences on what failed."""
+    _refuse_pointless(study, runs)
     for run in runs:
         if not _trained(run) or left(run):
             preflight(run)

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 import efface
+from efface.claimed import ACCURACY
 from efface.config import dump
 from efface.maps import key
 from efface.source import source_digest
+from efface.stages.accuracy import HOW, accuracy, unaccompanied
 from efface.stages.claims import judge
 from efface.stages.compare import merged
 from efface.stages.measure import curves
@@ -44,7 +46,11 @@ def _write(run: Run, folder: Path) -> None:
     measured = list(dict.fromkeys(curve.metric for curve in found if _is_measured(curve)))
     shown = [curve for curve in found if curve.metric in measured]  # no section of empty curves
     claims = judge(run.study.claims, merged({"": [run]})) if run.study.claims else ()
-    page.write(folder, shown or found, gallery(run), replace(facts(run, measured), claims=claims))
+    told = facts(run, measured)
+    alone = tuple(unaccompanied(each for each in run.study.metrics if each.name in measured))
+    told = replace(told, claims=claims, warnings=told.warnings + alone, how={ACCURACY: HOW, **told.how})
+    own = accuracy(run) if ACCURACY not in measured else None
+    page.write(folder, shown or found, gallery(run), told, tabled=() if own is None else (own,))
     for each in claims:
         say(f"claim {each.verdict}: {each.says} ({each.told})")
 
