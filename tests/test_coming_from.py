@@ -400,7 +400,9 @@ def test_commands_run(study):
             continue
         stage, path, more = called[1], called[2], called[3:]
         metrics = more.pop(1).split(",") if more[:1] == ["--metrics"] else []
-        config.read(ROOT / path, more[1:] if metrics else more).with_metrics(metrics)
+        found = config.read(ROOT / path, more[1:] if metrics else more)
+        if metrics:
+            found.with_metrics(metrics)
         wanted.setdefault(stage, {}).update(dict.fromkeys(metrics))
     assert {*wanted} == {"train", "extract", "measure", "samples", "visualize", "report", "all"}
     del wanted["all"]  # it is the others
