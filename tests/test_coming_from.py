@@ -1,9 +1,9 @@
 """docs/coming-from.md: every row that names something of ours is run on tiny data, every other one says why not."""
 
 import ast
-import contextlib
 import importlib
 import inspect
+import json
 import os
 import re
 import shlex
@@ -13,14 +13,20 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
+import torchvision
 import yaml
+from torchvision.datasets import CIFAR10, CIFAR100, MNIST, FashionMNIST
 
 from efface import config
 from efface.cli import main
 from efface.entries import MetricEntry
 from small_study import STUDY, write_study
+from test_data import published
+from test_data import tree as folders
+from test_vision import grey_files, mat_files, thousand
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 3  # samples, steps and the like
@@ -59,6 +65,7 @@ THEIRS = {
         install-nvidia-container-toolkit build-docker bash-docker _run-in-docker train-cls
         extract-attribution-maps evaluate-attribution-maps-roar roar lerf --config GT_IMAGE_NAME DATA_DIR
         PYTHON_FLAGS DOCKER_FLAGS desc outdir data.dataset data.split_ratio data.dataset_dir model.arch
+        CIFAR10 ImageNet Food101 Birdsnap
         model.pretrained_weights model.constructor_args model.transformer scheduler optimizer loss.name
         batch_size nb_epochs extract_cams.model attribution_methods retrain_cls.model kar percentiles
         test_samples compute_gradcam ResNet8 ResNet8v2 ResNet10 ResNet18 ResNet34 ResNet50 ResNet101
@@ -69,7 +76,7 @@ THEIRS = {
         --regularization-constant --model-name --eval --saliency-method --proxy-model-name
         --proxy-model-arch --num-samples --csv_path -m -pm resnet9 resnet18 resnet34 resnet50 vgg5 vgg7
         vgg11 vgg14 cifar10 cifar100 score anti gnorm visualize-saliency-and-samples compute-sample-quality
-        pixel-perturb logit_gradient loss_gradient proxylogit_gradient proxyloss_gradient
+        pixel-perturb logit_gradient loss_gradient -s proxylogit_gradient proxyloss_gradient
         largest-insensitive smallest-sensitive SmoothGrad ActivationMaximization
     """,
     "DiffROAR": """
@@ -246,19 +253,51 @@ def test_keys_are_read(word, tmp_path):
     assert touched <= {*config.Study.model_fields}
     if "model" in touched:
         builds(found.model)
-    if "data" in touched and any(name in found.data.call for name in ("synthetic", "digits", "blocks")):
-        with contextlib.suppress(FileNotFoundError):  # MNIST is to be downloaded
-            assert len(found.data(**{"download": False} if "blocks" in found.data.call else {})["test"])
+    if "judge" in touched and found.judge.model.call != TINY["judge"]["model"]["call"]:
+        builds(found.judge.model)
 
 
 def builds(model):
-    """A network is made, without memory for its weights, and answers."""
-    call = model.model_copy(update={"kwargs": {key: each for key, each in model.kwargs.items() if key != "weights"}})
+    """A network is made, without memory for its weights, and answers; weights by name are those of torchvision."""
+    kwargs = dict(model.kwargs)
+    if (weights := kwargs.pop("weights", None)) is not None:
+        assert weights in torchvision.models.get_model_weights(kwargs["name"]).__members__
+    call = model.model_copy(update={"kwargs": kwargs})
     name = call.call.rsplit(".")[-1]
     shape = {"mnist_cnn": (1, 28, 28), "mlp": (1, 1, call.kwargs.get("in_features")), "load": (3, 299, 299)}
     with torch.device("meta"):
         network = call().eval()
         assert network(torch.zeros(2, *shape.get(name, (3, 32, 32)))).shape[0] == 2
+
+
+ARCHIVES = {
+    "cifar10": lambda root, patch: published(root, CIFAR10, patch),
+    "cifar100": lambda root, patch: published(root, CIFAR100, patch),
+    "mnist": lambda root, patch: grey_files(root, MNIST, patch),
+    "fashion_mnist": lambda root, patch: grey_files(root, FashionMNIST, patch),
+    "svhn": lambda root, patch: (root.mkdir(), mat_files(root, patch)),
+    "imagenet10": lambda root, _: thousand(root),
+    "image_folder": lambda root, _: folders(root, splits=(".",) if root.name == "val" else ("train", "val"), each=2),
+    "blocks": lambda root, patch: grey_files(root, MNIST, patch),
+}
+"""What makes the files of a data set in their published format, a few images each."""
+SHAPES = {"cifar10": (3, 32, 32), "cifar100": (3, 32, 32), "svhn": (3, 32, 32), "imagenet10": (3, 112, 112)}
+SHAPES |= {"mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28), "blocks": (1, 56, 28)}
+SHAPES |= {"one_signal": (1, 1, 10), "blockwise": (1, 1, 10)}
+
+
+@pytest.mark.parametrize("word", [word for word in words("keys") if '"data={' in word])
+def test_data_are_read_from_files_in_the_published_format(word, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = config.read(write_study(tmp_path, **TINY), shlex.split(word)).data
+    name = found.call.rpartition(".")[2]
+    if "root" in found.kwargs:
+        ARCHIVES[name](Path(found.kwargs["root"]), monkeypatch)
+    made = found()
+    assert {*made} == ({"test"} if found.kwargs.get("root", "").endswith("/val") else {"train", "test"})
+    for split in made.values():
+        assert len(split) > 0
+        assert split.shape == SHAPES.get(name, (3, found.kwargs.get("size"), found.kwargs.get("size")))
 
 
 def test_trainings_run(study, capsys):
@@ -267,6 +306,76 @@ def test_trainings_run(study, capsys):
     for word in found:
         more = [*shlex.split(word), "fit.epochs=1", "fit.batch_size=8"]
         assert study("train", *more, **TWO_LAYERS) == 0, f"{word}: {capsys.readouterr().err}"
+
+
+WHOLE = ("data=", "model=", "model.", "device=", "judge={")
+"""Keys whose rows are run by the tests above; a device is there or not."""
+
+
+def test_studies_run(study, tmp_path, capsys):
+    """Each row that sets a study up, in as few runs as no two of them set one key twice in."""
+    trained = [word for word in words("keys") if {each[:3] for each in shlex.split(word)} <= {"fit", "see"}]
+    found = [word for word in words("keys") if word not in trained or "seed" in word]
+    found = [word for word in found if not any(each.startswith(WHOLE) for each in shlex.split(word))]
+    assert len(found) > 25
+    groups = []
+    for changes in map(cut, found):
+        group = next((each for each in groups if not {*each} & {*changes}), None)
+        groups.append(changes) if group is None else group.update(changes)
+    assert len(groups) <= 8
+    gan_test = {"name": "gan_test", "kwargs": SHORT["gan_test"]}
+    assert study("train", **TWO_LAYERS) == 0
+    (weights,) = (tmp_path / "run" / "models").glob("network-*.pt")
+    weights = shutil.copy(weights, tmp_path)
+    for changes in groups:
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        for key in {"weights", "judge.weights"} & {*changes}:
+            (tmp_path / changes[key]).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(weights, tmp_path / changes[key])
+        overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+        for stage in ("all", "samples", "visualize"):
+            done = study(stage, *overrides, metrics=["morf", "roar", gan_test], **TWO_LAYERS)
+            assert done == 0, f"{overrides}: {capsys.readouterr().err}"
+        did(tmp_path / changes.get("out", "run"), changes)
+
+
+def cut(word):
+    """The overrides of a row, by key, short as `few` makes the settings of an entry."""
+    pairs = (each.split("=", 1) for each in shlex.split(word))
+    return {key: few(yaml.safe_load(value), key.rpartition(".")[2]) for key, value in pairs}
+
+
+def did(out, changes):
+    """The files of a run show what its overrides asked for."""
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    roar = re.findall(r"^roar,.*$", (out / "report" / "summary.csv").read_text(), re.MULTILINE)
+    methods = {line.split(",")[2] for line in roar}
+    wanted = changes.get("attribution_methods", TINY["attribution_methods"])
+    assert methods == {each["name"] for each in wanted}
+    fractions = {float(line.split(",")[3]) for line in roar}
+    assert fractions == {0.0, *changes.get("fractions", TINY["fractions"])}
+    assert {line.split(",")[8] for line in roar} == {str(changes.get("repeats", TINY["repeats"]))}
+    trained = {line["probe"].get("network", "first") for line in lines if line["probe"].get("probe") == "train"}
+    given = {name for name, key in {"first": "weights", "judge": "judge.weights"}.items() if key in changes}
+    assert trained == {"first", "judge"} - given
+    erased = [line for line in lines if line["probe"]["probe"] == "perturb" and line["probe"]["fraction"] > 0]
+    assert erased
+    for line in erased:
+        asked = {key: line["probe"][key] for key in ("unit", "imputer", "post")}
+        asked |= {key: line[key] for key in ("explain", "seed")}
+        for key in {*asked} & {*changes}:
+            assert plainly(asked[key]) == plainly(changes[key]), key
+    with h5py.File(max(out.glob("samples/*.h5"), key=lambda path: path.stat().st_mtime_ns)) as file:
+        assert len(file["images"]) == changes.get("samples.count", TINY["samples"]["count"])
+
+
+def plainly(setting):
+    """A call without settings is its dotted path; true is the word that YAML reads as a truth."""
+    if isinstance(setting, list):
+        return [plainly(each) for each in setting]
+    if isinstance(setting, dict) and not setting.get("kwargs"):
+        return setting["call"]
+    return "true" if setting is True else setting
 
 
 # Functions, commands
@@ -291,7 +400,9 @@ def test_commands_run(study):
             continue
         stage, path, more = called[1], called[2], called[3:]
         metrics = more.pop(1).split(",") if more[:1] == ["--metrics"] else []
-        config.read(ROOT / path, more[1:] if metrics else more).with_metrics(metrics)
+        found = config.read(ROOT / path, more[1:] if metrics else more)
+        if metrics:
+            found.with_metrics(metrics)
         wanted.setdefault(stage, {}).update(dict.fromkeys(metrics))
     assert {*wanted} == {"train", "extract", "measure", "samples", "visualize", "report", "all"}
     del wanted["all"]  # it is the others

@@ -345,6 +345,7 @@ def test_mirrored_classes_have_opposite_maps_and_class_blind_maps_are_alike(tmp_
 @pytest.mark.filterwarnings("ignore")  # what quantus and what it imports warn of
 def test_random_logit_of_a_linear_network_is_that_of_quantus(tmp_path):
     import quantus
+
     torch.manual_seed(3)
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 2))  # of two classes, the other one is no draw
     here, _ = case(tmp_path, network, input_x_gradient)

@@ -125,8 +125,11 @@ def test_damaged_files_are_not_read(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory):
+    return thousand(tmp_path_factory.mktemp("imagenet"))
+
+
+def thousand(root):
     """A thousand class folders; an 8x8 image of one colour in each of the 60 that are needed, nothing in the others."""
-    root = tmp_path_factory.mktemp("imagenet")
     for split in ("train", "val"):
         for number in range(1000):
             (root / split / f"n{number:08}").mkdir(parents=True)
