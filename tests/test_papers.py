@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from efface import config
-from efface.config import InvalidStudyError, read
+from efface.config import InvalidStudyError
 from efface.metrics import metric
 from efface.stages.measure import cells
 from efface.stages.run import Run
@@ -89,7 +89,7 @@ def test_diffroar_and_leakage_never_stand_without_robust_accuracy(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_study_can_be_narrowed_to_any_of_its_metrics_and_to_those_of_every_task(path):
-    study = read(path)
+    study = read(path)[0]
     whole = {name: part.metrics for name, (part, *_) in study.parts().items()}
     listed = {each.name for metrics in whole.values() for each in metrics}
     for name in sorted(listed):
