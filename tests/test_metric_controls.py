@@ -22,6 +22,7 @@ from efface.probes import Case, Erasure, Perturb, image_mean
 from efface.stages.measure import curves, measure
 from efface.stages.pipeline import extract, train
 from efface.stages.run import Run
+from efface.stats import interval
 from efface.types import Split
 
 BLACK = Call(call="efface.impute.constant")
@@ -407,3 +408,58 @@ def test_all_three_in_a_study(tmp_path):
     np.testing.assert_array_equal(*found_by)  # random masks: no map has a part in it
     assert found["mask_leak", "leak", "true"].values.shape == (1, 2)
     assert found["mask_leak", "leak", "true"].values[0, 0] == 0.0
+
+
+METHODS = [
+    {"name": "random", "method": "efface.methods.control.random"},
+    {"name": "true", "method": "efface.methods.control.true_mask"},
+]
+
+
+def measured(folder, **changes):
+    """The curves of a study of its own folder, by metric, score and method."""
+    tree = {
+        "out": str(folder / "run"),
+        "data": {"call": "efface.data.patches.patches", "kwargs": {"n_train": 24, "n_test": 12, "size": 16}},
+        "model": f"{__name__}.network",
+        "fit": {"epochs": 2, "batch_size": 8},
+        "attribution_methods": METHODS,
+        "executor": "efface.execute.serial",
+    }
+    folder.mkdir()
+    study = check(yaml.safe_load(yaml.safe_dump(tree | changes)), folder / "study.yml")
+    train(study)
+    assert extract(study) == []
+    run = Run(study)
+    assert measure(run) == []
+    return {(each.metric, each.score, each.method): each for each in curves(run)}
+
+
+def test_a_network_that_probes_share_is_the_same_with_any_executor(tmp_path):
+    metrics = [{"name": "f_fidelity", "kwargs": {"samples": 2, "epochs": 1, "fractions": [0.2, 0.8]}}]
+    both = {"call": "efface.execute.processes", "kwargs": {"workers": 2}}
+    serial = measured(tmp_path / "serial", metrics=metrics)
+    parallel = measured(tmp_path / "processes", metrics=metrics, executor=both)
+    assert serial.keys() == parallel.keys()
+    for key, curve in serial.items():
+        np.testing.assert_array_equal(curve.values, parallel[key].values)
+    assert len(list((tmp_path / "processes" / "run" / "kept").glob("f_fidelity-*.pt"))) == 1
+    assert np.ptp(serial["f_fidelity", "probability_difference", "true"].values) > 0
+
+
+def test_diffroar_of_random_is_0_within_its_interval_and_that_of_the_true_map_above(tmp_path):
+    found = measured(
+        tmp_path / "study",
+        data={"call": "efface.data.patches.patches", "kwargs": {"n_train": 128, "n_test": 128, "size": 16}},
+        model={"call": "efface.models.resnet.resnet8", "kwargs": {"num_classes": 4}},
+        fit={
+            "epochs": 6,
+            "batch_size": 16,
+            "optimizer": {"call": "torch.optim.Adam", "kwargs": {"lr": 1e-2}},
+        },
+        metrics=[{"name": "diffroar", "kwargs": {"fractions": [0.5], "repeats": 4}}],
+    )
+    by = {name: interval(found["diffroar", "accuracy", name].values[:, 1]) for name in ("random", "true")}
+    assert by["random"].n == 4
+    assert by["random"].low <= 0 <= by["random"].high
+    assert by["true"].low > max(0.05, by["random"].high)
