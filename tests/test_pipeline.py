@@ -123,6 +123,7 @@ def test_metrics_by_option_runs_those_alone_also_one_that_the_study_does_not_lis
     result = efface(copy, "measure", "study.yml", "--metrics", "lerf,morf")
     assert "8 probes to run, 0 of them trainings" in result.out
     assert {line.split(",")[0] for line in summary(copy).splitlines()[1:]} == {
+        "accuracy",
         "lerf",
         "morf",
         "roar",
