@@ -114,7 +114,7 @@ def _tell_what_is_left(study: Study, runs: Sequence[Run]) -> None:
     """ValueError: of all that the study asks for nothing is there, though something is: that is older code's."""
     planned = [(run, cell) for run in runs for cell in cells(run)]
     there = sum(cell.key in run.results for run, cell in planned)
-    held = any("probe" in row for run in runs for row in run.results.rows.values())  # maps have lines of their own
+    held = any("n" in row for run in runs for row in run.results.rows.values())  # trainings and maps have lines, too
     if planned and held and not there:
         raise ValueError(
             f"{study.out}: holds results, but none of the {len(planned)} that this study asks for: they were made with "
