@@ -113,7 +113,8 @@ def points(found: Metric) -> str:
         where = spelt(tuple(found.defaults.get("fractions", ()))) or "the study's `fractions`"
     else:
         where = spelt(small) if small == large else "by the image's size"
-    return f"{found.axis}: {where}; {found.summary} for each {sample}"
+    means = f", of `{'`, `'.join(found.by_mean)}` mean" if found.by_mean else ""
+    return f"{found.axis}: {where}; {found.summary}{means} for each {sample}"
 
 
 def spelt(at: Sequence[float]) -> str:

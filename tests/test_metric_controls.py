@@ -22,7 +22,7 @@ from efface.probes import Case, Erasure, Perturb, image_mean
 from efface.stages.measure import curves, measure
 from efface.stages.pipeline import extract, train
 from efface.stages.run import Run
-from efface.stats import interval
+from efface.stats import areas, interval
 from efface.types import Split
 
 BLACK = Call(call="efface.impute.constant")
@@ -463,3 +463,17 @@ def test_diffroar_of_random_is_0_within_its_interval_and_that_of_the_true_map_ab
     assert by["random"].n == 4
     assert by["random"].low <= 0 <= by["random"].high
     assert by["true"].low > max(0.05, by["random"].high)
+
+
+def test_the_drop_of_morf_and_lerf_is_summed_up_as_aopc_and_their_probability_by_its_area(tmp_path):
+    found = measured(tmp_path / "study", metrics=["morf", "lerf"], fractions=[0.1, 0.5])
+    for name in ("morf", "lerf"):
+        drop, probability = (found[name, score, "true"] for score in ("drop", "probability"))
+        assert drop.at == (0.0, 0.1, 0.5)
+        start = probability.values[:, :1]
+        np.testing.assert_allclose(drop.values, start - probability.values, atol=1e-6)
+        np.testing.assert_allclose(areas(drop), drop.values.mean(1), rtol=1e-6)
+        np.testing.assert_allclose(
+            areas(probability), np.trapezoid(probability.values, probability.at) / 0.5, rtol=1e-5
+        )
+        assert np.abs(areas(drop) - (start[:, 0] - areas(probability))).max() > 1e-4

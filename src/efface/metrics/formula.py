@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -87,6 +87,7 @@ class Metric:
     at: the points for images of c h w, ascending; or those of the study.
     points_of: the settings of its own that give its points where these are no fractions: `fractions` are refused then.
     summary: what stands for a curve in the tables: the area under it by the trapezoid rule, or the mean of its points.
+    by_mean: named values of which the mean stands whatever `summary` says: AOPC is one.
     partial: whether a method may have no value at some points by its nature: then it is summed up over the points that
         it has, and two methods are compared over those that both have.
     of: whether it is measured for the maps of each method, or once for the network: then no probe needs a map, and the
@@ -104,6 +105,7 @@ class Metric:
     axis: str = "fraction removed"
     at: Callable[[tuple[int, int, int]], tuple[float, ...]] | None = None
     summary: Literal["area", "mean"] = "area"
+    by_mean: Collection[str] = ()
     partial: bool = False
     needs_fit: bool = False
     of: Literal["maps", "network"] = "maps"

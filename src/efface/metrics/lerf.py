@@ -15,6 +15,7 @@ lerf = Metric(
         "drop": "lower",
         "relative_change": "lower",
     },
+    by_mean=("drop",),  # AOPC: the mean over the steps, step 0 among them (Samek et al. 2015, equation 12)
     over="images",
     says="The pixels that a map ranks lowest are erased and the same network is asked again, untrained on such "
     "images. A truthful map leaves its score where it was.",

@@ -15,6 +15,7 @@ morf = Metric(
         "drop": "higher",
         "relative_change": "higher",
     },
+    by_mean=("drop",),  # AOPC: the mean over the steps, step 0 among them (Samek et al. 2015, equation 12)
     over="images",
     says="The pixels that a map ranks highest are erased and the same network is asked again, untrained on such "
     "images. A truthful map makes its score move early.",

@@ -237,7 +237,7 @@ def _curves(run: Run, entry: MetricEntry, view: View) -> list[Curve]:
                 pairs=pairs,
                 says=formula.says,
                 axis=formula.axis,
-                summary=formula.summary,
+                summary="mean" if name in formula.by_mean else formula.summary,
                 family="network" if formula.of == "network" else formula.family,
                 missing=tuple(sorted(missing)),
                 partial=formula.partial,
