@@ -323,6 +323,21 @@ def test_check_plans_warns_and_keeps_nothing(tmp_path):
     assert after == before
 
 
+def test_a_map_that_another_class_changes_by_rounding_alone_is_said_to_be_blind(tmp_path):
+    mine = (
+        "def brightness(model, images, targets):\n"
+        "    return images.mean(1) * (1 + 1e-7 * targets[:, None, None])\n"
+        "def seeing(model, images, targets):\n"
+        "    return images.mean(1) * (1 + 1e-3 * targets[:, None, None])\n"
+    )
+    methods = [{"name": name, "method": f"mine.{name}"} for name in ("brightness", "seeing")]
+    write_study(tmp_path, {"mine": mine}, attribution_methods=methods, metrics=["morf"])
+    result = efface(tmp_path, "check", "study.yml")
+    assert result.code == 0, result.err
+    assert "warning: brightness: the map is the same whatever class is explained" in result.out
+    assert "warning: seeing" not in result.out
+
+
 def test_check_warns_where_features_are_ranked_by_maps_without_channels(tmp_path):
     gradient = {"name": "gradient", "method": "efface.methods.gradient.gradient"}
     write_study(tmp_path, unit="feature", attribution_methods=[gradient], metrics=["morf"])

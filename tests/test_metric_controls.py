@@ -19,7 +19,8 @@ from efface.metrics import Point, metric
 from efface.metrics.f_fidelity import FineTune, dropped, fine_tuned
 from efface.metrics.imputation_detectability import Detect, told
 from efface.probes import Case, Erasure, Perturb, image_mean
-from efface.stages.measure import curves, measure
+from efface.stages.curves import curves
+from efface.stages.measure import measure
 from efface.stages.pipeline import extract, train
 from efface.stages.run import Run
 from efface.stats import areas, interval

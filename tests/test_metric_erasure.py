@@ -16,7 +16,8 @@ from efface.masking import count, to_float
 from efface.metrics import Point, metric
 from efface.metrics.degradation import Degrade, degradation
 from efface.probes import Case, Perturb
-from efface.stages.measure import curves, measure
+from efface.stages.curves import curves
+from efface.stages.measure import measure
 from efface.stages.pipeline import extract
 from efface.stages.run import Run
 from efface.types import Split

@@ -20,8 +20,9 @@ from efface.metrics.di_full import di_full
 from efface.metrics.grid_pointing_game import grid_pointing_game
 from efface.metrics.pointing_game import pointing_game as pointing
 from efface.probes import Case
+from efface.stages.curves import curves
 from efface.stages.extract import extract
-from efface.stages.measure import curves, measure
+from efface.stages.measure import measure
 from efface.stages.run import Run
 from efface.stages.train import train
 from efface.types import Split

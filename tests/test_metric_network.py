@@ -11,7 +11,8 @@ from efface.metrics import Point, metric
 from efface.metrics._effects import seeds_for
 from efface.metrics.robust_accuracy import Attacked
 from efface.probes import Perturb
-from efface.stages.measure import curves, measure
+from efface.stages.curves import curves
+from efface.stages.measure import measure
 from efface.stages.pipeline import extract
 from efface.stages.run import Run
 from efface.types import Split

@@ -11,7 +11,8 @@ from efface.config import check
 from efface.methods.gradient import gradient, input_x_gradient
 from efface.metrics import Point, metric
 from efface.metrics._neighbours import Neighbours, moved, steps
-from efface.stages.measure import curves, measure
+from efface.stages.curves import curves
+from efface.stages.measure import measure
 from efface.stages.pipeline import extract
 from efface.stages.run import Run
 from test_metric_faithfulness import BLACK, CLASS, IMAGES, C, Curved, H, Linear, N, W, case, values

@@ -14,8 +14,9 @@ from efface.data.synthetic import one_signal
 from efface.metrics import Point, metric
 from efface.metrics.leakage import leaked
 from efface.metrics.signal_rank import ranked
+from efface.stages.curves import curves
 from efface.stages.extract import extract
-from efface.stages.measure import curves, measure
+from efface.stages.measure import measure
 from efface.stages.run import Run
 from efface.stages.train import train
 

@@ -25,9 +25,10 @@ from efface.probes import Degeneracy, Perturb, Retrain
 from efface.results import Score
 from efface.source import _code
 from efface.stages import provenance
+from efface.stages.cells import cells
 from efface.stages.check import preflight
 from efface.stages.contents import _how
-from efface.stages.measure import cells, curves
+from efface.stages.curves import curves
 from efface.stages.run import Run
 from efface.types import Split
 

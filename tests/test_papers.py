@@ -15,7 +15,7 @@ import pytest
 from efface import config
 from efface.config import InvalidStudyError
 from efface.metrics import metric
-from efface.stages.measure import cells
+from efface.stages.cells import cells
 from efface.stages.run import Run
 from small_study import STUDY
 

@@ -23,9 +23,10 @@ from efface.entries import MetricEntry, MetricSettings
 from efface.metrics import metric, names
 from efface.probes.conventions import KINDS, NONE, SHARED, SHUFFLED, conventions, text
 from efface.stages import measure as measuring
+from efface.stages.cells import cell_of, point_of, viewed
 from efface.stages.check import preflight
 from efface.stages.contents import _how
-from efface.stages.measure import Measure, _cell, _row, measure, point_of, viewed
+from efface.stages.measure import Measure, _row, measure
 from efface.stages.pipeline import extract, train
 from efface.stages.report import write_report
 from efface.stages.run import Run
@@ -217,7 +218,7 @@ def probes(run, each, **changes):
 
 
 def scored(run, each, probe):
-    return Measure(run.study)(_cell(run, viewed(run, each)[0], probe))[0].values
+    return Measure(run.study)(cell_of(run, viewed(run, each)[0], probe))[0].values
 
 
 def numbers(run, each, kept, **changes):
@@ -300,7 +301,7 @@ def test_a_row_says_what_the_metric_does(run, name, seen):
     view, found = viewed(run, each)[0], {kind: set() for kind in KINDS}
     for probe in probes(run, each).values():
         scored(run, each, probe)
-        row, words = _row(run, _cell(run, view, probe), {}), conventions(probe)
+        row, words = _row(run, cell_of(run, view, probe), {}), conventions(probe)
         assert {kind: row[kind] for kind in KINDS} == words
         assert all(words[kind] != NONE for kind in ("unit", "imputer") if kind in row["probe"])
         for kind, word in words.items():

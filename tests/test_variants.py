@@ -300,6 +300,7 @@ def test_a_claim_may_speak_of_what_one_variant_has_alone():
         ({"seeds": [0, 1], "variants": {"a": {"seed": 3}}}, "variants.a: cannot change 'seed', as 'seeds' gives"),
         ({"variants": {"report": {}}}, "variants.report: the study has files of its own under this name"),
         ({"variants": {"Models": {}}}, "variants.Models: the study has files of its own under this name"),
+        ({"variants": {"wide": {}, "Wide": {}}}, "variants.Wide: differs from 'wide' in capitals alone"),
     ],
 )
 def test_what_is_wrong_with_variants_and_claims_is_said_when_the_study_is_read(change, said):

@@ -15,7 +15,7 @@ from efface.config import read
 from efface.generate import Sampling
 from efface.report import grid
 from efface.report.gallery import paint
-from efface.stages.measure import curves
+from efface.stages.curves import curves
 from efface.stages.run import Run
 from efface.stages.samples import aims, make_samples, provenance, sampled, samples_of, samples_path, some_samples
 from efface.stages.visualize import picture, shown_rows

@@ -5,13 +5,14 @@ Every path is imported and every kwarg bound while the file is read, so all that
 
 import copy
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from efface.agree import disagreements
 from efface.call import Call, bound
 from efface.claimed import ACCURACY, Has, unfounded
 from efface.entries import (
@@ -30,7 +31,6 @@ from efface.entries import (
 )
 from efface.fit import Fit
 from efface.generate import Sampling
-from efface.metrics import metric
 from efface.objective import Regularizer
 from efface.tree import InvalidStudyError, load, override, put, reference_form
 
@@ -81,7 +81,7 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _agrees(self) -> "Study":
-        if problems := _disagreements(self.model_dump()):
+        if problems := disagreements(self.model_dump()):
             raise ValueError("\n".join(problems))
         return self
 
@@ -170,7 +170,7 @@ def check(tree: Any, path: Path) -> Study:
         }
         problems = list(unfounded(study.claims, there))
     except ValidationError as error:
-        lines = [line for each in error.errors() for line in _explain(each, tree)] + _disagreements(tree)
+        lines = [line for each in error.errors() for line in _explain(each, tree)] + disagreements(tree)
         raise InvalidStudyError("\n".join(f"{path}: {line}" for line in dict.fromkeys(lines))) from None
     except InvalidStudyError as error:
         raise InvalidStudyError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
@@ -260,64 +260,3 @@ def _known(path: list[str]) -> list[str]:
     if not words:
         return list(Study.model_fields)
     return list(models.get(words[-1], Call).model_fields)
-
-
-def _disagreements(tree: Any) -> list[str]:
-    """What no single key shows: names that stand twice or are taken, views of nothing, retraining without `fit`."""
-    methods = [each for each in _listed(tree, "attribution_methods") if isinstance(each, dict)]
-    metrics = [each if isinstance(each, dict) else {"name": each} for each in _listed(tree, "metrics")]
-    rows = [str(name) for each in methods for name in each.get("outputs") or [each.get("name")]]
-    maps = [str(name) for each in methods if not each.get("maps") for name in each.get("outputs") or [each.get("name")]]
-    problems = _doubled("attribution_methods", rows)
-    problems += _doubled("metrics", [str(each.get("name")) for each in metrics])
-    for each in methods:
-        if each.get("maps") and each["maps"] not in maps:
-            listed = ", ".join(maps) or "none"
-            problems.append(
-                f"attribution_methods.{each.get('name')}.maps: no entry '{each['maps']}'; there are {listed}"
-            )
-    problems += _clashing(tree)
-    if not tree.get("judge"):
-        borrowed = [each.get("name") for each in methods if each.get("network") == "judge"]
-        problems += [
-            f"attribution_methods.{name}: takes its maps from the judge, but the study has no 'judge'; add it"
-            for name in borrowed
-        ]
-    for each in metrics if not (tree.get("fit") or tree.get("refit")) else ():
-        try:
-            found = metric(str(each.get("metric") or each.get("name")))
-        except ValueError:  # said elsewhere
-            continue
-        if found.over == "repeats" or found.needs_fit:
-            name = each.get("name")
-            problems.append(
-                f"metrics.{name}: retrains the network, but the study has no 'fit'; add it, or drop the metric"
-            )
-    return problems
-
-
-_TAKEN = ("models", "report", "study.yml", "failures.log")
-"""What a study of several runs keeps in its own folder."""
-
-
-def _clashing(tree: Any) -> Iterator[str]:
-    """Runs of one study that would be the same, or lie where the study has its own files."""
-    seeds = _listed(tree, "seeds")
-    for seed in sorted({str(each) for each in seeds if seeds.count(each) > 1}):
-        yield f"seeds: {seed} stands twice; each seed is a run of its own, name it once"
-    variants = tree.get("variants")
-    for name, changes in variants.items() if isinstance(variants, dict) else ():
-        if str(name).lower() in _TAKEN:
-            yield f"variants.{name}: the study has files of its own under this name; give the variant another"
-        if seeds and isinstance(changes, dict) and "seed" in changes:
-            yield f"variants.{name}: cannot change 'seed', as 'seeds' gives those of every variant; drop one of the two"
-
-
-def _listed(tree: Any, key: str) -> list[Any]:
-    found = tree.get(key)
-    return list(found) if isinstance(found, list | tuple) else []
-
-
-def _doubled(where: str, names: Sequence[str]) -> list[str]:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    return [f"{where}: the name '{name}' stands twice; every row of the report needs its own" for name in twice]

@@ -14,8 +14,7 @@ classes_of: logits of some images to the classes that their maps explain, in pla
 The maps are enlarged to the images bilinearly, with pixel centres as the grid (align_corners=False).
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -23,16 +22,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.layers import find_layer, last_convolution
 from efface.methods.backprop import guided_backprop
-from efface.methods.passes import at_least_one, at_once, blocks, evaluating_fast, logits_of, scores_of, target_scores
-from efface.models.fold import answers_as_before
+from efface.methods.feature_maps import Features, cut_at, features_of, looking_at
+from efface.methods.passes import at_least_one, at_once, blocks, logits_of, scores_of, target_scores
 from efface.types import Explained, Images, Of, Targets
 
 ClassesOf = Callable[[Float[Tensor, "n k"]], Targets]
 Map = Float[Tensor, "n h w"]
 Small = Float[Tensor, "n y x"]
-Features = Float[Tensor, "n channels y x"]
 
 
 def grad_cam(
@@ -177,9 +174,9 @@ def score_cam(
         at_least_one("channels", channels)
     images = images.detach()
     maps = []
-    with _looking_at(model, images, layer) as (network, module, name), torch.no_grad():
+    with looking_at(model, images, layer) as (network, module, name), torch.no_grad():
         for block in blocks(len(images), rows):
-            features = _features(network, images[block], module, name)
+            features = features_of(network, images[block], module, name)
             if channels is not None and channels < features.shape[1]:
                 most = features.flatten(2).var(2, correction=0).topk(channels).indices
                 features = features.take_along_dim(most[:, :, None, None], 1)
@@ -203,7 +200,7 @@ def _by_gradient(
 ) -> Map:
     """The sum over channels of the features, each weighed by what `weigh` makes of features and gradients."""
     maps = []
-    with _looking_at(model, images, layer) as (network, module, name), _cut_at(module, name) as leaves:
+    with looking_at(model, images, layer) as (network, module, name), cut_at(module, name) as leaves:
         for block in blocks(len(images), at_once(images, rows)):
             leaves.clear()
             logits = logits_of(network, images[block].detach())
@@ -266,44 +263,3 @@ def _enlarged(small: Small, images: Images, *, relu: bool) -> Map:
     if relu:
         small = small.relu()
     return F.interpolate(small[:, None], size=images.shape[2:], mode="bilinear", align_corners=False).squeeze(1)
-
-
-@contextmanager
-def _looking_at(model: nn.Module, images: Images, layer: str | None) -> Iterator[tuple[nn.Module, nn.Module, str]]:
-    """Within: a network that answers as the model does, its module to look at, and that module's name."""
-    module = last_convolution(model, images[:1]) if layer is None else find_layer(model, layer)
-    name = next(name for name, each in model.named_modules() if each is module)
-    with evaluating_fast(model, images) as network:
-        same = network is not model and answers_as_before(network, name)
-        yield (network, network.get_submodule(name), name) if same else (model, module, name)
-
-
-def _features(model: nn.Module, images: Images, module: nn.Module, name: str) -> Features:
-    """The layer's output for the images."""
-    with _cut_at(module, name) as leaves:
-        logits_of(model, images)
-    if not leaves:
-        raise ValueError(f"layer {name!r} has no part in the logits; expected a layer on the way to them")
-    return leaves[-1].detach()
-
-
-@contextmanager
-def _cut_at(module: nn.Module, name: str) -> Iterator[list[Tensor]]:
-    """Within: the autograd graph of a pass begins at the layer's output, which the list keeps for each run."""
-    leaves: list[Tensor] = []
-
-    def cut(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if not isinstance(output, Tensor) or output.ndim != 4:
-            found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(
-                f"layer {name!r} returns {found}; expected n c h w: name a convolutional layer or leave `layer` out"
-            )
-        leaf = output.detach().requires_grad_()
-        leaves.append(leaf)
-        return leaf.clone()  # what follows may work in place, which a leaf forbids
-
-    handle = module.register_forward_hook(cut)
-    try:
-        yield leaves
-    finally:
-        handle.remove()

@@ -1,7 +1,5 @@
 """Stage check: every method tried on two images, every metric planned, before hours are spent."""
 
-import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,21 +12,22 @@ from torch import Tensor, nn
 from efface import draws
 from efface.call import Call
 from efface.entries import MethodEntry, MetricEntry
-from efface.maps import finished, partial
 from efface.masking import for_unit
 from efface.methods.contract import attribute
 from efface.probes.conventions import Reading, reading, settings
 from efface.rows import take
+from efface.stages.cells import applies, of_maps, points, unmet, viewed
 from efface.stages.conventions import convention, seed_text
-from efface.stages.extract import left, splits
+from efface.stages.extract import splits
 from efface.stages.inputs import check_classes
 from efface.stages.learn import learnt_on_trial
-from efface.stages.measure import applies, cells, of_maps, points, unmet, viewed
 from efface.stages.network import Network
-from efface.stages.progress import duration, say
+from efface.stages.plan import plan
+from efface.stages.progress import bar, say
 from efface.stages.run import Run, View
-from efface.stages.samples import samples_path
 from efface.stages.terms import flat, try_terms
+
+_SOON = 3.0  # seconds; most studies are tried by then
 
 
 @dataclass
@@ -58,28 +57,30 @@ def check_study(run: Run) -> float:
         say(
             "warning: no method is named 'random'; without that control no curve says how much better than chance it is"
         )
-    return _plan(run, trials)
+    return plan(run, {each.name: each.rows for each in trials})
 
 
 def preflight(run: Run, *, warn: bool = False) -> list[Trial]:
     """Run every method on two test images. ValueError: all that does not work, a line each.
 
-    warn: whether to ask for the map of another class, too, to see whether a method is blind to it.
+    warn: whether to ask for an image's map of another class, too, to see whether a method is blind to it.
     """
     if not run.first.trained():
         say("the network is not trained yet: methods are tried on fresh weights")
     network, images, logits = try_network(run)
     splits(run)
     trials, problems = [], []
-    for entry in run.entries():
-        try:
-            own = network if entry.network is None else _to_try(run.network_of(entry))
-            trials.append(_try(run, entry, own, images, logits, warn=warn))
-        except Exception as error:  # noqa: BLE001  a method may raise anything; all are to be tried
-            plain = isinstance(error, ValueError | FileNotFoundError)
-            text = str(error) if plain else f"{type(error).__name__}: {error}"
-            where = f"attribution_methods.{entry.name}: "
-            problems.append(text if text.startswith(where[:-2]) else where + text)
+    with bar(float(len(run.entries())), "try", "method", delay=_SOON) as progress:
+        for entry in run.entries():
+            try:
+                own = network if entry.network is None else run.network_of(entry).to_try()
+                trials.append(_try(run, entry, own, images, logits, warn=warn))
+            except Exception as error:  # noqa: BLE001  a method may raise anything; all are to be tried
+                plain = isinstance(error, ValueError | FileNotFoundError)
+                text = str(error) if plain else f"{type(error).__name__}: {error}"
+                where = f"attribution_methods.{entry.name}: "
+                problems.append(text if text.startswith(where[:-2]) else where + text)
+            progress.update()
     for name, shape in ((name, shape) for trial in trials for name, shape in trial.shapes.items()):
         for line in _lost_channels(run, name, shape):
             say(f"warning: {line}")
@@ -115,7 +116,7 @@ def try_network(run: Run) -> tuple[nn.Module, Tensor, Tensor]:
 
 def _answers(run: Run, of: Network) -> tuple[nn.Module, Tensor, Tensor]:
     """A network, two test images, its answers to them."""
-    network = _to_try(of)
+    network = of.to_try()
     images = take(run.data["test"].images, torch.arange(min(2, len(run.data["test"])))).to(run.device)
     try:
         with torch.inference_mode():
@@ -129,10 +130,6 @@ def _answers(run: Run, of: Network) -> tuple[nn.Module, Tensor, Tensor]:
     return network, images, logits
 
 
-def _to_try(of: Network) -> nn.Module:
-    return of.module if of.trained() else of.fresh()
-
-
 def _try(run: Run, entry: MethodEntry, network: nn.Module, images: Tensor, logits: Tensor, *, warn: bool) -> Trial:
     own = learnt_on_trial(run, entry, network)
     method = convention(entry, own)
@@ -142,14 +139,15 @@ def _try(run: Run, entry: MethodEntry, network: nn.Module, images: Tensor, logit
     floats = images.float().div(255)
 
     def maps(classes: Tensor) -> dict[str, Tensor]:
-        own = None if masks is None else masks[rows].to(run.device)
-        return attribute(method, network, floats, classes, seeds=seeds, rows=run.study.rows, masks=own)
+        n = len(classes)
+        own = None if masks is None else masks[rows[:n]].to(run.device)
+        return attribute(method, network, floats[:n], classes, seeds=seeds[:n], rows=run.study.rows, masks=own)
 
     targets = logits.argmax(1)
     with _counting(network) as counted:
         found = maps(targets)
     per_image = counted[0] / len(images)
-    other = maps((targets + 1) % logits.shape[1]) if warn else {}
+    other = maps((targets[:1] + 1) % logits.shape[1]) if warn else {}  # one image: some methods take minutes for it
     warnings = []
     for name, each in found.items():
         if not each.is_floating_point():
@@ -157,11 +155,16 @@ def _try(run: Run, entry: MethodEntry, network: nn.Module, images: Tensor, logit
         of = f"{name}: " if name != entry.name else ""
         if (each.flatten(1).max(1).values == each.flatten(1).min(1).values).any():
             warnings.append(f"{of}the map of an image is constant: its ranking is a shuffle")
-        if warn and torch.equal(each, other[name]):
+        if warn and _same(each[:1], other[name]):
             control = " (as a control is)" if entry.call.call.startswith("efface.methods.control.") else ""
             warnings.append(f"{of}the map is the same whatever class is explained{control}")
     shapes = {name: tuple(each.shape[1:]) for name, each in found.items() if each.is_floating_point()}
     return Trial(entry.name, per_image, warnings, shapes)
+
+
+def _same(maps: Tensor, others: Tensor) -> bool:
+    """Whether two maps are equal but for what the size of a batch makes of rounding."""
+    return bool((maps - others).abs().max() <= 1e-5 * maps.abs().max())
 
 
 def _lost_channels(run: Run, name: str, shape: tuple[int, ...]) -> Iterator[str]:
@@ -234,70 +237,6 @@ def _unfit_metrics(run: Run, network: nn.Module, images: Tensor) -> list[str]:
             text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             problems.append(f"metrics.{entry.name}: {text.removeprefix(f'{entry.name}: ')}")
     return problems
-
-
-def _plan(run: Run, trials: list[Trial]) -> float:
-    """What is to be done, in forward rows, trainings and an estimate of time."""
-    images = {name: len(split) for name, split in run.data.items()}
-    per_row = _seconds_per_row(run)
-    by_name = {each.name: each.rows for each in trials}
-    extraction = 0.0
-    for task in left(run):
-        held = finished(partial(run.map_path(task.method, task.split)))
-        extraction += by_name[task.method] * (images[task.split] - held)
-    first = sum(_rows_of(each, images["train"]) for each in run.networks() if each.fit and not each.trained())
-    say("plan:")
-    for each in run.networks():
-        rows = 0.0 if each.trained() else _rows_of(each, images["train"])
-        say(f"  {'first network' if each is run.first else each.name}: {f'{rows:,.0f} rows' if rows else 'done'}")
-    say(f"  maps: {len(left(run))} files to extract, {extraction:,.0f} forward rows")
-    planned = cells(run)
-    todo = [cell for cell in planned if cell.key not in run.results]
-    trainings = sum(not cell.probe.needs_network for cell in todo)
-    rows = sum(cell.probe.costs(images, run.refit) for cell in todo)
-    say(f"  probes: {len(todo)} of {len(planned)} to run: {trainings} trainings, {rows:,.0f} rows")
-    wanted = {cell.probe.sampling for cell in todo if hasattr(cell.probe, "sampling")}
-    sampling = sum(each.costs for each in wanted if not samples_path(run, each).exists())
-    if sampling:
-        say(f"  samples: {sampling:,.0f} rows")
-    workers = 1 if run.study.executor.call.endswith("serial") else len(os.sched_getaffinity(0))
-    workers = run.study.executor.kwargs.get("workers") or workers
-    workers = 1 if run.device.type == "cuda" else workers  # they share it
-    seconds = per_row * (first + (3 * extraction + rows + sampling) / workers)
-    say(f"  estimate: {duration(seconds)} with {workers} at once ({per_row * 1e3:.2g} ms a row on {run.device})")
-    return seconds
-
-
-def _rows_of(network: Network, images: int) -> float:
-    """Forward rows that a training takes as long as: three an image and epoch, and what was measured for the rest."""
-    fit = network.fit
-    if fit is None:
-        return 0.0
-    steps = 0 if fit.attack is None else fit.attack.kwargs.get("steps", 8) * fit.attack.kwargs.get("restarts", 1)
-    terms = sum(_TERM_ROWS.get(each.call.rpartition(".")[2], 6.0) for each in fit.regularizers)
-    return (3.0 + 2 * steps + terms) * fit.epochs * images
-
-
-_TERM_ROWS = {"gradient_norm": 6.0, "score_matching": 10.0, "anti_score_matching": 3.0}
-
-
-def _seconds_per_row(run: Run) -> float:
-    """One forward pass of a batch, timed: the third, when everything is warm."""
-    network = _to_try(run.first)
-    count = min(run.study.rows, 64, len(run.data["test"]))
-    images = take(run.data["test"].images, torch.arange(count)).to(run.device).float().div(255)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    best = float("inf")
-    try:
-        for _ in range(3):
-            started = time.perf_counter()
-            with torch.inference_mode():
-                network(images).cpu()
-            best = min(best, time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(threads)
-    return best / count
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import numpy as np
 
 from efface.claimed import no_point, place
 from efface.entries import Claim, Side
-from efface.stages.measure import across
+from efface.stages.cells import across
 from efface.stages.run import Run
 from efface.stats import Curve, Interval, areas, mean_intervals, shared
 

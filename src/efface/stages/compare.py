@@ -9,8 +9,9 @@ import numpy as np
 from efface.config import Study, read
 from efface.entries import Claim
 from efface.stages.accuracy import accuracy, unaccompanied
+from efface.stages.cells import viewed
 from efface.stages.claims import judge
-from efface.stages.measure import curves, viewed
+from efface.stages.curves import curves
 from efface.stages.progress import say
 from efface.stages.run import Run
 from efface.stats import Curve, without_empty

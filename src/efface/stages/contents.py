@@ -19,7 +19,7 @@ from efface.report.gallery import Gallery
 from efface.report.page import Cost, Facts
 from efface.report.words import listed
 from efface.rows import take
-from efface.stages.measure import Cell, applies, cells, of_maps, points, ranked_as, viewed
+from efface.stages.cells import Cell, applies, cells, of_maps, points, ranked_as, viewed
 from efface.stages.provenance import surroundings, versions
 from efface.stages.run import Run, View
 from efface.stages.visualize import picture

@@ -1,14 +1,17 @@
 """What the study's data and model calls return, checked where it comes in."""
 
 import traceback
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from efface.call import Call
 from efface.maps import key
-from efface.rows import digest
+from efface.rows import Rows, digest, pack, packed
 from efface.types import Split
 
 
@@ -42,6 +45,20 @@ def checked_data(call: Call, splits: Any) -> dict[str, Split]:
     return splits
 
 
+def held(split: Split, budget: float, device: torch.device, folder: Path, name: str) -> Split:
+    """The same split, its images where they fit: on the device, or in a packed file of this name in the folder.
+
+    budget: bytes that the images may take on the device.
+    """
+    fits = int(np.prod(split.images.shape)) <= budget
+    if isinstance(split.images, Tensor):
+        images = split.images.to(device) if fits else _packed(split.images, folder, name)
+        return replace(split, images=images)
+    if fits:
+        return replace(split, images=split.images.take(torch.arange(len(split))).to(device))
+    return split
+
+
 def split_digest(split: Split) -> str:
     """Of images, targets, masks and which rows validate."""
     parts = {"images": digest(split.images), "targets": digest(split.targets)}
@@ -60,3 +77,11 @@ def check_classes(logits: Tensor, split: Split, name: str) -> None:
         raise ValueError(
             f"model: gives {found} classes, but the {name} data have {classes}; set model.kwargs.num_classes={classes}"
         )
+
+
+def _packed(images: Tensor, folder: Path, name: str) -> Rows:
+    mark = {"images": digest(images)}
+    path = folder / f"{name}-{mark['images']}.h5"
+    return packed(path, "images", mark) or pack(
+        path, "images", tuple(images.shape), (block.numpy(force=True) for block in images.split(1024)), mark
+    )

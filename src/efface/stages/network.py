@@ -98,6 +98,10 @@ class Network:
             raise ValueError(f"{path}: does not fit {self.model.call} ({first}); delete it to train again") from error
         return network.to(self.device).eval()
 
+    def to_try(self) -> nn.Module:
+        """The network, or one with fresh weights where it is not trained yet."""
+        return self.module if self.trained() else self.fresh()
+
     @property
     def digest(self) -> str:
         """A digest of its weights; before they are there, a word that agrees with no file."""

@@ -12,12 +12,12 @@ from efface.execute import settle
 from efface.maps import finished, partial
 from efface.results import only_one
 from efface.stages.accuracy import unaccompanied
+from efface.stages.cells import cells
 from efface.stages.check import check_study, preflight, try_network
 from efface.stages.claims import pointless
 from efface.stages.compare import labels, study_of, write_comparison
 from efface.stages.extract import extract as extract_maps
 from efface.stages.extract import left
-from efface.stages.measure import cells
 from efface.stages.measure import measure as measure_cells
 from efface.stages.progress import duration, say
 from efface.stages.report import write_report

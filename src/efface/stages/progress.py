@@ -18,11 +18,22 @@ class Clock:
         return {"seconds": round(passed, 3), "cpu_seconds": round(worked, 3)}
 
 
-def bar(total: float, what: str, unit: str) -> "tqdm[None]":
-    """A progress bar on stderr; on a terminal it moves, in a log file it writes a line every half minute."""
+def bar(total: float, what: str, unit: str, *, delay: float = 0.0) -> "tqdm[None]":
+    """A progress bar on stderr; on a terminal it moves, in a log file it writes a line every half minute.
+
+    delay: seconds before it shows, for work that is mostly done by then.
+    """
     often = 0.2 if sys.stderr.isatty() else 30.0
     return tqdm(
-        total=total, desc=what, unit=unit, unit_scale=True, mininterval=often, smoothing=0.1, dynamic_ncols=True
+        total=total,
+        desc=what,
+        unit=unit,
+        unit_scale=True,
+        mininterval=often,
+        smoothing=0.1,
+        dynamic_ncols=True,
+        delay=delay,
+        leave=not delay,
     )
 
 

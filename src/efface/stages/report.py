@@ -14,7 +14,7 @@ from efface.source import source_digest
 from efface.stages.accuracy import HOW, accuracy, unaccompanied
 from efface.stages.claims import judge
 from efface.stages.compare import merged
-from efface.stages.measure import curves
+from efface.stages.curves import curves
 from efface.stages.progress import say
 from efface.stages.run import Run
 from efface.stages.visualize import picture

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ from efface.methods.contract import is_class
 from efface.methods.passes import evaluating_fast
 from efface.probes import Case, image_mean
 from efface.results import Results
-from efface.rows import Rows, digest, pack, packed, take
+from efface.rows import take
 from efface.source import source_digest
-from efface.stages.inputs import check_classes, checked_data, made, split_digest
+from efface.stages.inputs import check_classes, checked_data, held, made, split_digest
 from efface.stages.network import Network
 from efface.stages.provenance import engine, explainer
 from efface.types import Split, Targets
@@ -78,7 +78,8 @@ class Run:
         if self._like is not None:
             return self._like.data
         splits = checked_data(self.study.data, made("data", self.study.data))
-        return {name: self._held(name, split) for name, split in splits.items()}
+        folder, budget = self.folder / "data", self.study.memory_gb * 1e9
+        return {name: held(split, budget, self.device, folder, name) for name, split in splits.items()}
 
     @cached_property
     def data_digest(self) -> dict[str, str]:
@@ -297,22 +298,3 @@ class Run:
     def results(self) -> Results:
         """What is measured so far."""
         return Results(self.folder)
-
-    def _held(self, name: str, split: Split) -> Split:
-        """The same split, its images where the memory budget wants them."""
-        size = int(np.prod(split.images.shape))
-        fits = size <= self.study.memory_gb * 1e9
-        if isinstance(split.images, Tensor):
-            if fits:
-                return replace(split, images=split.images.to(self.device))
-            return replace(split, images=self._packed(name, split.images))
-        if fits:
-            return replace(split, images=split.images.take(torch.arange(len(split))).to(self.device))
-        return split
-
-    def _packed(self, name: str, images: Tensor) -> Rows:
-        mark = {"images": digest(images)}
-        path = self.folder / "data" / f"{name}-{mark['images']}.h5"
-        return packed(path, "images", mark) or pack(
-            path, "images", tuple(images.shape), (block.numpy(force=True) for block in images.split(1024)), mark
-        )
