@@ -9,6 +9,9 @@ import torch
 import yaml
 
 from efface.cli import STAGES, main
+from efface.config import read
+from efface.stages.check import preflight
+from efface.stages.run import Run
 from small_study import MODULES, STUDY, efface, files, write_study
 
 TEST_ONLY = """
@@ -336,6 +339,28 @@ def test_a_map_that_another_class_changes_by_rounding_alone_is_said_to_be_blind(
     assert result.code == 0, result.err
     assert "warning: brightness: the map is the same whatever class is explained" in result.out
     assert "warning: seeing" not in result.out
+
+
+def test_a_method_that_is_tried_for_long_is_left_for_its_extraction_and_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("efface.stages.check._LONG", -1.0)
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = (
+        "def brightness(model, images, targets):\n"
+        "    return images.mean(1)\n"
+        "def asking(model, images, targets):\n"
+        "    try:\n"
+        "        model(images)\n"
+        "    except Exception:\n"
+        "        pass\n"
+        "    return images.mean(1)\n"
+    )
+    methods = [{"name": name, "method": f"long_tried.{name}"} for name in ("brightness", "asking")]
+    write_study(tmp_path, {"long_tried": mine}, attribution_methods=methods, metrics=["morf"])
+    run = Run(read(tmp_path / "study.yml"))
+    brightness, asking = preflight(run, warn=True)
+    assert brightness.shapes == {"brightness": (16, 16)}, "it asks the network nothing"
+    assert asking.shapes == {}
+    assert asking.warnings[0].startswith("-1.0 s on cpu were not enough to try it")
 
 
 def test_check_warns_where_features_are_ranked_by_maps_without_channels(tmp_path):

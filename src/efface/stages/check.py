@@ -1,9 +1,11 @@
 """Stage check: every method tried on two images, every metric planned, before hours are spent."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from efface import draws
 from efface.call import Call
 from efface.entries import MethodEntry, MetricEntry
 from efface.masking import for_unit
-from efface.methods.contract import attribute
+from efface.methods.contract import Convention, attribute
 from efface.probes.conventions import Reading, reading, settings
 from efface.rows import take
 from efface.stages.cells import applies, of_maps, points, unmet, viewed
@@ -23,11 +25,16 @@ from efface.stages.inputs import check_classes
 from efface.stages.learn import learnt_on_trial
 from efface.stages.network import Network
 from efface.stages.plan import plan
-from efface.stages.progress import bar, say
+from efface.stages.progress import bar, duration, say
 from efface.stages.run import Run, View
 from efface.stages.terms import flat, try_terms
 
 _SOON = 3.0  # seconds; most studies are tried by then
+_LONG = 20.0  # seconds that one method may be tried: SmoothGrad of IG on a VGG-16 would take an hour of a CPU
+
+
+class _LongError(BaseException):
+    """Raised within a method's pass, when it has been tried for long enough; no method's own error handling ends it."""
 
 
 @dataclass
@@ -69,12 +76,14 @@ def preflight(run: Run, *, warn: bool = False) -> list[Trial]:
         say("the network is not trained yet: methods are tried on fresh weights")
     network, images, logits = try_network(run)
     splits(run)
-    trials, problems = [], []
+    trials, problems, learnt = [], [], dict[tuple[str | None, Path | None], dict[str, Tensor] | None]()
     with bar(float(len(run.entries())), "try", "method", delay=_SOON) as progress:
         for entry in run.entries():
             try:
                 own = network if entry.network is None else run.network_of(entry).to_try()
-                trials.append(_try(run, entry, own, images, logits, warn=warn))
+                if (what := (entry.network, run.learnt_path(entry))) not in learnt:
+                    learnt[what] = learnt_on_trial(run, entry, own)
+                trials.append(_try(run, convention(entry, learnt[what]), entry, own, images, logits, warn=warn))
             except Exception as error:  # noqa: BLE001  a method may raise anything; all are to be tried
                 plain = isinstance(error, ValueError | FileNotFoundError)
                 text = str(error) if plain else f"{type(error).__name__}: {error}"
@@ -130,9 +139,16 @@ def _answers(run: Run, of: Network) -> tuple[nn.Module, Tensor, Tensor]:
     return network, images, logits
 
 
-def _try(run: Run, entry: MethodEntry, network: nn.Module, images: Tensor, logits: Tensor, *, warn: bool) -> Trial:
-    own = learnt_on_trial(run, entry, network)
-    method = convention(entry, own)
+def _try(
+    run: Run,
+    method: Convention,
+    entry: MethodEntry,
+    network: nn.Module,
+    images: Tensor,
+    logits: Tensor,
+    *,
+    warn: bool,
+) -> Trial:
     rows = torch.arange(len(images))
     seeds = draws.seeds_of(seed_text(run, entry, "test"), rows).to(run.device)
     masks = run.data["test"].masks
@@ -143,11 +159,21 @@ def _try(run: Run, entry: MethodEntry, network: nn.Module, images: Tensor, logit
         own = None if masks is None else masks[rows[:n]].to(run.device)
         return attribute(method, network, floats[:n], classes, seeds=seeds[:n], rows=run.study.rows, masks=own)
 
-    targets = logits.argmax(1)
-    with _counting(network) as counted:
-        found = maps(targets)
-    per_image = counted[0] / len(images)
-    other = maps((targets[:1] + 1) % logits.shape[1]) if warn else {}  # one image: some methods take minutes for it
+    targets, found, other = logits.argmax(1), dict[str, Tensor](), dict[str, Tensor]()
+    with _counting(network, time.monotonic() + _LONG) as counted:
+        try:
+            found = maps(targets)
+            per_image = counted[0] / len(images)
+            if warn:  # of one image: some methods take long
+                other = maps((targets[:1] + 1) % logits.shape[1])
+        except _LongError:
+            if not found:
+                per_image = counted[0] / len(images)
+                told = (
+                    f"{duration(_LONG)} on {run.device} were not enough to try it: what it gives is looked at when it "
+                    f"is extracted, and the plan counts the {per_image:.0f} rows an image that it had until then"
+                )
+                return Trial(entry.name, per_image, [told], {})
     warnings = []
     for name, each in found.items():
         if not each.is_floating_point():
@@ -155,7 +181,7 @@ def _try(run: Run, entry: MethodEntry, network: nn.Module, images: Tensor, logit
         of = f"{name}: " if name != entry.name else ""
         if (each.flatten(1).max(1).values == each.flatten(1).min(1).values).any():
             warnings.append(f"{of}the map of an image is constant: its ranking is a shuffle")
-        if warn and _same(each[:1], other[name]):
+        if other and _same(each[:1], other[name]):
             control = " (as a control is)" if entry.call.call.startswith("efface.methods.control.") else ""
             warnings.append(f"{of}the map is the same whatever class is explained{control}")
     shapes = {name: tuple(each.shape[1:]) for name, each in found.items() if each.is_floating_point()}
@@ -240,11 +266,13 @@ def _unfit_metrics(run: Run, network: nn.Module, images: Tensor) -> list[str]:
 
 
 @contextmanager
-def _counting(network: nn.Module) -> Iterator[list[int]]:
-    """Rows that go into the network while the context lasts."""
+def _counting(network: nn.Module, until: float) -> Iterator[list[int]]:
+    """Rows that go into the network while the context lasts. _LongError: a pass begins after `until` (monotonic)."""
     counted = [0]
 
     def count(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        if time.monotonic() > until:
+            raise _LongError
         counted[0] += len(arguments[0])
 
     handle = network.register_forward_pre_hook(count)
