@@ -124,6 +124,8 @@ def test_a_very_sure_network_is_attacked_with_full_steps(margin):
     moved = (pgd(network, images, classes, norm="l2", eps=0.1, steps=1) - images).double()
     torch.testing.assert_close(lengths(moved, "l2"), torch.full((N,), 0.05).double(), rtol=1e-4, atol=0)
     torch.testing.assert_close(moved, 0.05 * way / lengths(way, "l2").view(-1, 1, 1, 1), rtol=0, atol=1e-5)
+    back = pgd(network, images, classes, norm="l2", eps=0.1, steps=1, loss="targeted") - images  # where it is already
+    torch.testing.assert_close(back.double(), -moved, rtol=0, atol=1e-5)
     signs = (pgd(network, images, classes, norm="linf", eps=0.1, steps=1) - images).sign()
     assert torch.equal(signs, way.sign().float())
 

@@ -6,7 +6,9 @@ the block's input as it is. Images of any size from 8x8 upwards. PyTorch's defau
 
 Names are those of the other ResNets (`conv1`, `layer1.0.conv1`, ..., `linear`); `layer3.0.relu1` and `relu2` stand
 before the convolutions of these numbers, `bn` and `relu` behind the last block. Every non-linearity is a module used
-once and never in place.
+once and never in place. Sums here have both signs and may nearly cancel, and LRP divides by them: its maps in float32
+can change by a hundredth with the size of the batch, in float64 they do not; composites without a rule for a BatchNorm
+that follows no layer refuse.
 
 Both take these settings:
 
