@@ -1,5 +1,6 @@
 """PGD: the exact optimum of a linear network, what it may not leave or change, and what is refused."""
 
+import copy
 import math
 
 import pytest
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from efface import draws
-from efface.attack import pgd
+from efface.attack import minimal, pgd
 from efface.config import Fit
 
 N, C, H, W = 6, 2, 3, 4
@@ -123,6 +124,8 @@ def test_a_very_sure_network_is_attacked_with_full_steps(margin):
     moved = (pgd(network, images, classes, norm="l2", eps=0.1, steps=1) - images).double()
     torch.testing.assert_close(lengths(moved, "l2"), torch.full((N,), 0.05).double(), rtol=1e-4, atol=0)
     torch.testing.assert_close(moved, 0.05 * way / lengths(way, "l2").view(-1, 1, 1, 1), rtol=0, atol=1e-5)
+    back = pgd(network, images, classes, norm="l2", eps=0.1, steps=1, loss="targeted") - images  # where it is already
+    torch.testing.assert_close(back.double(), -moved, rtol=0, atol=1e-5)
     signs = (pgd(network, images, classes, norm="linf", eps=0.1, steps=1) - images).sign()
     assert torch.equal(signs, way.sign().float())
 
@@ -219,6 +222,169 @@ def test_random_starts_fill_the_ball(norm):
     assert not torch.equal(found, pgd(network, images, classes, seeds=seeds(count) + 1, **settings) - images)
 
 
+# Losses with a class to reach
+
+AIMED = ("targeted", "random_targeted", "plusone_targeted")
+
+
+def theirs(loss, logits, aims):
+    """What an attack of this kind descends, in cross entropies."""
+    match loss:
+        case "untargeted":
+            return -F.cross_entropy(logits, aims)
+        case "binary_hybrid":
+            return F.cross_entropy(logits, 1 - aims) - F.cross_entropy(logits, aims)
+    return F.cross_entropy(logits, (aims + 1) % logits.shape[1] if loss == "plusone_targeted" else aims)
+
+
+def drawn_class(network, image, target, number):
+    """The class that random_targeted aims at, seen from where one step leads: it is that of an attack on that class."""
+    settings = {"norm": "l2", "eps": 0.1, "steps": 1}
+    found = pgd(network, image, target, loss="random_targeted", seeds=number, **settings)
+    others = [k for k in range(network(image).shape[1]) if k != int(target)]
+    aimed = [pgd(network, image, torch.tensor([k]), loss="targeted", **settings) for k in others]
+    (same,) = [k for k, each in zip(others, aimed, strict=True) if torch.equal(each, found)]
+    return same
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("loss", ["untargeted", "targeted", "plusone_targeted", "binary_hybrid"])
+def test_a_step_goes_down_the_gradient_of_the_cross_entropies(norm, loss):
+    network, images = smooth(classes=2 if loss == "binary_hybrid" else 3).eval(), pictures() * 0.2 + 0.4
+    points = images.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(theirs(loss, network(points), TARGETS), points)
+    way = -slope.sign() if norm == "linf" else -slope / lengths(slope, "l2").view(-1, 1, 1, 1)
+    found = pgd(network, images, TARGETS, norm=norm, eps=0.1, step=0.1, steps=1, loss=loss)
+    torch.testing.assert_close(found, images + 0.1 * way)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("loss", AIMED)
+def test_the_optimum_towards_a_class_of_a_linear_network_is_one_step(norm, loss):
+    """Three classes, of which the others than the one aimed at share their weights: the way is the difference."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(D, 3, dtype=torch.float64))
+    weight = network[1].weight.data
+    weight[1] = weight[0]
+    way = (weight[2] - weight[0]).unflatten(0, (C, H, W)).expand(N, -1, -1, -1)
+    images, eps, true = pictures() * 0.2 + 0.4, 0.1, torch.full((N,), 1)
+    far = images + eps * (way.sign() if norm == "linf" else way / way[0].norm())
+    settings = {"norm": norm, "eps": eps, "loss": loss}
+    if loss == "random_targeted":  # towards class 2, or towards 0, which shares its weights with 1
+        found = pgd(network, images, true, seeds=seeds(), **settings)
+        back = 2 * images - far
+        towards = lengths(found - far, "linf") < 1e-9
+        assert 0 < towards.sum() < N
+        torch.testing.assert_close(found[~towards], back[~towards])
+    else:
+        found = pgd(network, images, true if loss == "plusone_targeted" else true + 1, **settings)
+        torch.testing.assert_close(found, far)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_with_two_classes_all_but_targeted_are_the_same_attack(norm):
+    network, images, settings = smooth(classes=2), pictures(), {"norm": norm, "eps": 0.3, "seeds": seeds()}
+    settings |= {"start": "random", "restarts": 2, "keep": "best"}
+    expected = pgd(network, images, TARGETS, **settings)
+    for loss in ("random_targeted", "plusone_targeted", "binary_hybrid"):
+        torch.testing.assert_close(pgd(network, images, TARGETS, loss=loss, **settings), expected)
+    torch.testing.assert_close(pgd(network, images, 1 - TARGETS, loss="targeted", **settings), expected)
+    assert not torch.allclose(pgd(network, images, TARGETS, loss="targeted", **settings), expected)
+
+
+def test_a_random_class_is_never_the_true_one_and_each_other_as_often():
+    count, classes = 1200, 4
+    network = nn.Sequential(nn.Flatten(), nn.Linear(classes, classes, bias=False))
+    network[1].weight.data = torch.eye(classes)
+    images, true = torch.full((count, 1, 1, classes), 0.5), torch.arange(count) % classes
+    settings = {"norm": "linf", "eps": 0.1, "step": 0.1, "steps": 1, "loss": "random_targeted"}
+    risen = pgd(network, images, true, seeds=seeds(count), **settings).flatten(1) > 0.5
+    assert (risen.sum(1) == 1).all()  # one logit rises, the others fall
+    aimed = risen.int().argmax(1)
+    assert (aimed != true).all()
+    steps = ((aimed - true) % classes).bincount(minlength=classes)
+    assert (steps[1:] - count / 3).abs().max() < 5 * (count * 2 / 9) ** 0.5
+    again = pgd(network, images, true, seeds=seeds(count) + 1, **settings).flatten(1) > 0.5
+    assert not torch.equal(again, risen)
+
+
+def test_a_random_class_is_the_images_own_whatever_batch_start_and_restart():
+    network, images = smooth(classes=4).eval(), pictures()
+    alone = [drawn_class(network, images[i : i + 1], TARGETS[i : i + 1], seeds()[i : i + 1]) for i in range(N)]
+    aims = torch.tensor(alone)
+    assert len(aims.unique()) > 1
+    settings = {"norm": "l2", "eps": 0.3, "start": "random", "restarts": 3, "keep": "best", "seeds": seeds()}
+    found = pgd(network, images, TARGETS, loss="random_targeted", **settings)
+    assert torch.equal(found, pgd(network, images, aims, loss="targeted", **settings))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_restarts_and_the_best_iterate_go_by_the_class_aimed_at(norm):
+    network, images, aims = smooth(sharp=20.0), pictures(), (TARGETS + 2) % 3
+    eps = 0.3 if norm == "linf" else 1.0
+    settings = {"norm": norm, "eps": eps, "step": eps, "steps": 3, "start": "random", "seeds": seeds()}
+    settings |= {"loss": "targeted"}
+    found = [losses(network, pgd(network, images, aims, restarts=k, **settings), aims) for k in (1, 5)]
+    assert (found[1] <= found[0]).all()
+    assert (found[1] < found[0]).any()
+    best = losses(network, pgd(network, images, aims, keep="best", **settings), aims)
+    assert (best <= found[0]).all()
+    assert (best < found[0]).any()
+
+
+# The least change
+
+
+@pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2)])
+def test_the_least_change_of_a_linear_network_is_its_margin_and_less_than_a_step(norm, dual):
+    network, images, step = two_classes(), pictures() * 0.2 + 0.4, 0.003
+    logits = network(images).detach()
+    true = logits.argmax(1)
+    true[0] = 1 - true[0]  # wrong from the start
+    exact = logits.diff().abs().flatten() / network[1].weight.detach().diff(dim=0).norm(p=dual)
+    found = minimal(network, images, true, norm=norm, step=step, steps=400)
+    assert (network(found).argmax(1) != true).all()
+    moved = lengths(found - images, norm)
+    assert moved[0] == 0
+    assert (moved[1:] > exact[1:]).all()
+    assert (moved[1:] <= exact[1:] + step * (1 + 1e-9)).all()
+    assert found.min() > 0
+    assert found.max() < 1  # the box was nowhere reached
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_least_change_stops_with_the_steps_and_stays_in_the_box(norm):
+    network, images = two_classes(1e-3), pictures()
+    true = network(images).argmax(1)
+    network[1].bias.data[true[0]] += 1e3  # one class is never lost
+    kept = true == true[0]
+    few = minimal(network, images * 0.2 + 0.4, true, norm=norm, step=0.01, steps=3)
+    torch.testing.assert_close(
+        lengths(few - images * 0.2 - 0.4, norm)[kept], torch.full((int(kept.sum()),), 0.03).double()
+    )
+    far = minimal(network, images, true, norm=norm, step=1.0, steps=50)
+    assert (network(far).argmax(1)[kept] == true[0]).all()
+    assert far.min() == 0
+    assert far.max() == 1
+    assert minimal(network, images[:0], true[:0], norm=norm, step=0.1).shape == (0, C, H, W)
+
+
+def test_the_least_change_is_the_images_own_and_leaves_the_network():
+    network, images = smooth().train(), pictures()
+    buffers = [each.clone() for each in network.buffers()]
+    with torch.no_grad():
+        true = copy.deepcopy(network).eval()(images).argmax(1)
+    true[0] = (true[0] + 1) % 3
+    whole = minimal(network, images, true, norm="l2", step=0.05)
+    assert network.training
+    assert all(map(torch.equal, network.buffers(), buffers))
+    assert torch.equal(lengths(whole - images, "l2") > 0, torch.arange(N) > 0)
+    for row in range(N):
+        part = slice(row, row + 1)
+        torch.testing.assert_close(minimal(network, images[part], true[part], norm="l2", step=0.05), whole[part])
+    with torch.inference_mode():
+        torch.testing.assert_close(minimal(network, pictures(), true.clone(), norm="l2", step=0.05), whole)
+
+
 # The network afterwards
 
 
@@ -283,6 +449,8 @@ def test_the_callers_mode_does_not_matter(around):
         ({"restarts": 2}, "restarts is 2, but start is 'zero'"),
         ({"start": "there"}, "start is 'there'; expected zero or random"),
         ({"keep": "all"}, "keep is 'all'"),
+        ({"loss": "hinge"}, "loss is 'hinge'; expected untargeted or targeted or random_targeted"),
+        ({"loss": "targeted"}, "loss is 'targeted', which takes the classes to reach as targets, but a study gives"),
         ({"restart": 2}, "no setting 'restart'; did you mean 'restarts'"),
     ],
 )
@@ -302,3 +470,26 @@ def test_a_long_way_is_refused_for_linf_alone():
 def test_a_random_start_without_seeds_is_refused():
     with pytest.raises(ValueError, match="seeds are missing"):
         pgd(smooth(), pictures(), TARGETS, norm="l2", eps=0.1, start="random")
+
+
+def test_a_random_class_without_seeds_is_refused():
+    with pytest.raises(ValueError, match="seeds are missing, from which loss 'random_targeted' is drawn"):
+        pgd(smooth(), pictures(), TARGETS, norm="l2", eps=0.1, loss="random_targeted")
+
+
+def test_the_binary_loss_is_refused_for_more_classes_and_every_loss_for_one():
+    with pytest.raises(ValueError, match="loss is 'binary_hybrid', but the network has 3 classes; expected two"):
+        pgd(smooth(), pictures(), TARGETS, norm="l2", eps=0.1, loss="binary_hybrid")
+    for loss in ("untargeted", *AIMED):
+        with pytest.raises(ValueError, match="the network has one class"):
+            pgd(smooth(1), pictures(), TARGETS * 0, norm="l2", eps=0.1, loss=loss, seeds=seeds())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"norm": "l1"}, "norm is 'l1'"), ({"step": 0.0}, "step is 0"), ({"steps": 0}, "steps is 0")],
+)
+def test_wrong_settings_of_the_least_change_are_refused_as_the_study_is_read(settings, message):
+    kwargs = {"norm": "l2", "step": 0.1} | settings
+    with pytest.raises(ValueError, match=message):
+        Fit(epochs=1, attack={"call": "efface.attack.minimal", "kwargs": kwargs})

@@ -11,6 +11,7 @@ from torch import nn
 from efface.methods.backprop import deconvnet, guided_backprop, rectified_gradient
 from efface.methods.gradient import gradient
 from efface.models import resnet
+from efface.models.preact import preact_resnet
 from efface.models.torchvision import load
 
 METHODS = {"guided_backprop": guided_backprop, "deconvnet": deconvnet, "rectified_gradient": rectified_gradient}
@@ -79,10 +80,11 @@ def batch(count=5, size=8):
     "make",
     [
         partial(resnet.resnet8, num_classes=4),
+        partial(preact_resnet, blocks=[2, 1], widths=[4, 6], num_classes=4),
         partial(load, "resnet18", num_classes=4),
         partial(load, "squeezenet1_1", num_classes=4),
     ],
-    ids=["resnet8", "resnet18", "squeezenet"],
+    ids=["resnet8", "preact", "resnet18", "squeezenet"],
 )
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU")
 def test_equals_captum(name, make):

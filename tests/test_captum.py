@@ -14,6 +14,7 @@ from torch import nn
 from efface import draws
 from efface.draws import seeded
 from efface.methods import cam, captum, gradient, occlusion, smooth
+from efface.models.preact import preact_resnet
 from efface.models.resnet import resnet8
 
 N, SIZE = 3, 8
@@ -195,10 +196,13 @@ def test_gradient_shap_tends_to_the_rise_of_the_logit():
     torch.testing.assert_close(found.sum((1, 2, 3)), rise, rtol=0.1, atol=0.02)
 
 
-def test_deep_lift_is_complete_on_our_residual_network():
+@pytest.mark.parametrize(
+    "build", [resnet8, partial(preact_resnet, blocks=[2, 1], widths=[4, 6])], ids=["resnet8", "preact"]
+)
+def test_deep_lift_is_complete_on_our_residual_networks(build):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = resnet8(num_classes=4, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.2)).double()
+        model = build(num_classes=4, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.2)).double()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_var, 5.0, 20.0)

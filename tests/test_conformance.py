@@ -15,6 +15,7 @@ from efface.config import load
 from efface.entries import MethodEntry
 from efface.layers import find_layer
 from efface.methods.contract import OFFERS, Convention, attribute
+from efface.models.preact import PreActResNet, preact_resnet
 from efface.types import Split
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yml"))
@@ -22,6 +23,8 @@ N, SIZE, CLASSES, ROWS = 5, 12, 4, 7
 STAGE = "layer2"  # what stands for a layer that the tiny networks do not have
 SAME_FOR_ALL = ("efface.methods.control.centre", "efface.methods.backprop.deconvnet")
 """Methods that may give two images of a class the same map: without max pooling, a deconvnet never asks the image."""
+LRP = "efface.methods.zennit.attribute"
+"""Where features of both signs are added, it divides by sums that nearly cancel, and rounding is all that they say."""
 OWN_N, LARGEST = 2, 64  # images on a study's own network; photographs are shrunk to this side
 
 
@@ -56,6 +59,15 @@ class Fire(nn.Module):
         return self.fc(torch.cat([first, both], 1)).mean((2, 3))
 
 
+def before(channels, classes):
+    """Blocks that normalise and rectify before they convolve."""
+    made = preact_resnet(blocks=[2, 1], widths=[5, 6], strides=[1, 1], in_channels=channels, num_classes=classes)
+    for each in made.modules():
+        if isinstance(each, (nn.Conv2d, nn.Linear)):  # or an erased corner moves a logit by little more than rounding
+            nn.init.kaiming_normal_(each.weight)
+    return made
+
+
 @pytest.fixture
 def family(request, tiny):
     """Makes a tiny network of a family by its name."""
@@ -65,7 +77,7 @@ def family(request, tiny):
             return tiny(channels, classes, seed=seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            made = {"plain": Plain, "side_by_side": Fire}[request.param](channels, classes)
+            made = {"plain": Plain, "side_by_side": Fire, "before": before}[request.param](channels, classes)
             if request.param == "side_by_side":  # or a class against which all speaks has an empty Grad-CAM
                 nn.init.uniform_(made.fc.weight, 0, 1)
             for norm in made.modules():
@@ -114,7 +126,7 @@ def studies():
 
 
 every_line = pytest.mark.parametrize(("line", "channels"), entries())
-every_family = pytest.mark.parametrize("family", ["residual", "plain", "side_by_side"], indirect=True)
+every_family = pytest.mark.parametrize("family", ["residual", "plain", "side_by_side", "before"], indirect=True)
 residual = pytest.mark.parametrize("family", ["residual"], indirect=True)
 
 
@@ -240,6 +252,8 @@ def test_same_seeds_give_the_same_bits(family, line, channels):
 def test_a_batch_gives_the_maps_of_its_images_alone_at_any_budget(family, line, channels):
     model, inputs = family(channels, CLASSES, seed=3), batch(channels)
     entry = method_of(line, model)
+    if entry.method == LRP and isinstance(model, PreActResNet):
+        model, inputs["images"] = model.double(), inputs["images"].double()
     together = explain(entry, model, inputs)
     singles = [explain(entry, model, {key: rows[i : i + 1] for key, rows in inputs.items()}, rows=1) for i in range(N)]
     for name, maps in together.items():

@@ -16,6 +16,7 @@ from efface.methods.path import integrated_gradients
 from efface.methods.smooth import smooth_grad
 from efface.models import cifar
 from efface.models.fold import answers_as_before, folded, norms_after
+from efface.models.preact import preact_resnet
 from efface.models.resnet import resnet8, resnet20
 
 IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -48,6 +49,8 @@ NETWORKS = {
     "densenet": lambda: torchvision.models.DenseNet(8, (2, 2), 8, num_classes=4),
     "mobilenet": lambda: torchvision.models.mobilenet_v2(num_classes=4),
     "twice": Twice,
+    "preact": lambda: preact_resnet(blocks=[2, 1], widths=[4, 6], num_classes=4),
+    "preact_bottleneck": lambda: preact_resnet(blocks=[2, 1], widths=[4, 6], bottleneck=True, num_classes=4),
     "no_affine": lambda: nn.Sequential(
         nn.Conv2d(3, 4, 3, bias=False),
         nn.BatchNorm2d(4, affine=False),
@@ -104,6 +107,16 @@ def test_every_batchnorm_after_a_layer_is_folded(name, stay):
     )
 
 
+@pytest.mark.parametrize(("name", "inside"), [("preact", ["bn2"]), ("preact_bottleneck", ["bn2", "bn3"])])
+def test_before_a_convolution_the_batchnorms_stay_and_those_within_a_block_are_folded(name, inside):
+    network = made(name)
+    names = {module: name for name, module in network.named_modules()}
+    pairs = norms_after(network, IMAGES[:1])[0]
+    blocks = [f"layer{stage}.{block}" for stage, block in ((1, 0), (1, 1), (2, 0))]
+    assert [names[norm] for _, norm in pairs] == [f"{block}.{each}" for block in blocks for each in inside]
+    assert folded(network, IMAGES) is not network
+
+
 def test_a_convolution_used_elsewhere_too_leaves_the_network_as_it_is():
     network = made("twice")
     assert folded(network, IMAGES) is network  # folding `bare` shows in the logits
@@ -112,7 +125,15 @@ def test_a_convolution_used_elsewhere_too_leaves_the_network_as_it_is():
     assert pairs == [(network.again, network.last)]  # `first` follows no layer
 
 
-@pytest.mark.parametrize("build", [resnet20, functools.partial(resnet8, num_classes=4), cifar.resnet50])
+@pytest.mark.parametrize(
+    "build",
+    [
+        resnet20,
+        functools.partial(resnet8, num_classes=4),
+        cifar.resnet50,
+        *(NETWORKS[f"preact{each}"] for each in ("", "_bottleneck")),
+    ],
+)
 def test_a_copy_may_work_in_place_where_the_network_never_does(build):
     network = build().eval()
     copy, slow = folded(network, IMAGES), folded(network, IMAGES)
@@ -131,10 +152,12 @@ def test_a_copy_may_work_in_place_where_the_network_never_does(build):
 
 @pytest.mark.parametrize("layer", ["conv1", "relu", "layer1.0.bn2", "layer2.0", "layer2.0.relu1", "layer3.2.conv2"])
 def test_a_layer_of_the_copy_is_looked_at_before_anything_overwrites_it(layer, monkeypatch):
-    network = resnet20().eval()
-    for each in network.modules():
-        if isinstance(each, nn.BatchNorm2d):
-            nn.init.uniform_(each.bias, -0.5, 0.5)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # a gradient that is 0 but for rounding passes a ReLU in one of the two, or does not
+        network = resnet20().eval()
+        for each in network.modules():
+            if isinstance(each, nn.BatchNorm2d):
+                nn.init.uniform_(each.bias, -0.5, 0.5)
     fast = layer_cam(network, IMAGES, TARGETS, layer=layer)
     monkeypatch.setattr(passes, "folded", lambda network, _images: network)
     passes._FAST.clear()
@@ -219,7 +242,7 @@ def test_a_model_with_hooks_is_used_itself(register):
     assert seen
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet18", "twice"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet18", "twice", "preact"])
 def test_maps_are_those_of_the_network_itself(name, monkeypatch):
     model = made(name)
     noise = torch.randn(4, *IMAGES.shape, generator=torch.Generator().manual_seed(3)) * 0.1

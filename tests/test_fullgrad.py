@@ -12,6 +12,7 @@ from torchvision.models import densenet, mobilenetv2, resnet, vgg
 
 from efface.methods import fullgrad, gradient
 from efface.models.normalise import Normalise
+from efface.models.preact import preact_resnet
 from efface.models.resnet import resnet8
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.25]
@@ -100,6 +101,7 @@ COMPLETE = {
     "small": Small,
     "again": Again,
     "ours": partial(resnet8, num_classes=4, mean=MEAN, std=STD),
+    "preact": partial(preact_resnet, blocks=[2, 1], widths=[4, 6], num_classes=4, mean=MEAN, std=STD),
     "resnet": lambda: resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=4),
     "vgg": lambda: nn.Sequential(vgg.make_layers([8, "M", 16, "M"], batch_norm=True), head(16)),
     "densenet": lambda: densenet.DenseNet(4, (2, 2), 8, num_classes=4),

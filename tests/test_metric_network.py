@@ -1,4 +1,4 @@
-"""Metrics of the network: robust accuracy on a linear network, whose distance to the other class is known."""
+"""Metrics of the network: robust accuracy and adversarial distance on a linear network, whose distances are known."""
 
 import numpy as np
 import pytest
@@ -9,11 +9,13 @@ from efface.attack import pgd
 from efface.config import check
 from efface.metrics import Point, metric
 from efface.metrics._effects import seeds_for
+from efface.metrics.adversarial_distance import Moved
 from efface.metrics.robust_accuracy import Attacked
 from efface.probes import Perturb
 from efface.stages.curves import curves
 from efface.stages.measure import measure
 from efface.stages.pipeline import extract
+from efface.stages.report import write_report
 from efface.stages.run import Run
 from efface.types import Split
 from test_metric_faithfulness import BLACK, C, H, N, W, case, values
@@ -99,6 +101,81 @@ def test_the_identity_holds_every_setting_and_the_attacks_source():
     assert first.identity()["attack"]["source"]
 
 
+def test_the_loss_stands_in_the_identity_only_where_it_is_another():
+    """So that the key of what was measured before there was a choice stays."""
+    assert sorted(Attacked(0.1, **DEFAULTS).identity()["attack"]["kwargs"]) == sorted(["eps", *DEFAULTS])
+    assert (
+        Attacked(0.1, **DEFAULTS, loss="plusone_targeted").identity()["attack"]["kwargs"]["loss"] == "plusone_targeted"
+    )
+
+
+@pytest.mark.parametrize("loss", ["random_targeted", "plusone_targeted", "binary_hybrid"])
+def test_every_loss_finds_the_same_with_two_classes_and_targeted_asks_for_python(tmp_path, loss):
+    expected = robust(tmp_path, 0.01)
+    assert 0 < expected.sum() < COUNT
+    assert (robust(tmp_path, 0.01, loss=loss) == expected).all()
+    with pytest.raises(ValueError, match="takes the classes to reach as targets, but a study gives the true ones"):
+        metric("robust_accuracy", {"loss": "targeted"})
+
+
+def test_the_loss_for_two_classes_is_refused_before_anything_is_measured():
+    images = torch.rand(2, C, H, W)
+    hybrid = Attacked(0.1, **DEFAULTS, loss="binary_hybrid")
+    hybrid.check(Halves(), images)
+    three = nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, 3))
+    with pytest.raises(ValueError, match="loss is 'binary_hybrid', but the network has 3 classes"):
+        hybrid.check(three, images)
+    Attacked(0.1, **DEFAULTS, loss="random_targeted").check(three, images)
+
+
+@pytest.mark.parametrize(("norm", "dual", "step"), [("linf", 1, 1 / 2550), ("l2", 2, 0.002)])
+def test_adversarial_distance_of_a_linear_network_is_its_margin_and_less_than_a_step(tmp_path, norm, dual, step):
+    split, network = pictures(), Halves()
+    with torch.no_grad():
+        logits = network(split.images.float() / 255)
+    margins = logits.gather(1, split.targets[:, None])[:, 0].double()
+    exact = (margins.clamp(min=0) / network.fc.weight[0].detach().norm(p=dual)).numpy()
+    far = float(np.quantile(exact, 0.8))
+    found = {}
+    for rows in (7, 100):
+        here = case(tmp_path, torch.zeros(N, H, W), network=Halves(), data={"test": split}, rows=rows)
+        found[rows] = Moved(norm, step, int(far / step))(here).values
+    distance, unchanged = found[7]["distance"], found[7]["unchanged"]
+    assert np.allclose(distance, found[100]["distance"], rtol=1e-5, equal_nan=True)
+    assert 0 < unchanged.sum() < COUNT
+    assert (np.isnan(distance) == unchanged.astype(bool)).all()
+    assert (exact[unchanged == 1] > far - 2 * step).all()
+    changed = unchanged == 0
+    assert (distance[changed & (exact == 0)] == 0).all()
+    assert (distance[changed] >= exact[changed] * (1 - 1e-4)).all()
+    assert (distance[changed] <= exact[changed] + step * 1.001).all()
+
+
+def test_adversarial_distance_reports_the_work_that_it_announces_and_refuses_what_it_cannot_do(tmp_path):
+    values(Moved("l2", 0.1, 3), case(tmp_path, torch.zeros(N, H, W)))
+    assert (
+        len(
+            {
+                str(Moved(*each).identity())
+                for each in (("l2", 0.1, 3), ("linf", 0.1, 3), ("l2", 0.2, 3), ("l2", 0.1, 4))
+            }
+        )
+        == 4
+    )
+    made = {
+        norm: metric("adversarial_distance", {"norm": norm}).probes(Point(0.0, 0, BLACK, (), "pixel"))
+        for norm in ("l2", "linf")
+    }
+    assert {norm: each["moved"].step for norm, each in made.items()} == {"l2": 0.05, "linf": 1 / 255}
+    for settings, message in (
+        ({"norm": "l1"}, "norm is 'l1'"),
+        ({"step": 0.0}, "step is 0"),
+        ({"steps": 0}, "steps is 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            metric("adversarial_distance", settings)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -122,7 +199,20 @@ def test_a_study_of_an_adversarially_trained_network(tmp_path):
         "model": {"call": "test_metric_network.network"},
         "attribution_methods": [{"name": "gradient", "method": "efface.methods.gradient.gradient"}],
         "post": ["efface.post.absolute", "efface.post.channel_sum"],
-        "metrics": ["morf", {"name": "robust_accuracy", "kwargs": {"eps": [0, 0.1, 2], "steps": 3}}],
+        "metrics": [
+            "morf",
+            {"name": "robust_accuracy", "kwargs": {"eps": [0, 0.1, 2], "steps": 3}},
+            {
+                "name": "far",
+                "metric": "efface.metrics.adversarial_distance.adversarial_distance",
+                "kwargs": {"steps": 3},
+            },
+            {
+                "name": "nowhere",
+                "metric": "efface.metrics.adversarial_distance.adversarial_distance",
+                "kwargs": {"steps": 1, "step": 1e-9},
+            },
+        ],
         "fractions": [0.5],
         "fit": {
             "epochs": 1,
@@ -141,6 +231,14 @@ def test_a_study_of_an_adversarially_trained_network(tmp_path):
     assert found.at == (0.0, 0.1, 2.0)
     assert np.array_equal(found.values[:, 0], clean.values[:, 0])
     assert (np.diff(found.values, axis=1) <= 0).all()
+    by = {(each.metric, each.score): each for each in curves(Run(made))}
+    right = clean.values[:, 0] == 1
+    assert np.array_equal(by["nowhere", "unchanged"].values[:, 0] == 1, right)  # a step of 1e-9 changes no class
+    assert (by["nowhere", "distance"].values[~right] == 0).all()
+    assert (by["far", "unchanged"].values <= by["nowhere", "unchanged"].values).all()
+    write_report(run)
+    page = (tmp_path / "run" / "report" / "report.html").read_text()
+    assert page.count("unchanged") >= 2
     kinds = [row["probe"]["probe"] for row in run.results.rows.values()]
     assert kinds.count("attacked") == 2
     (trained,) = [row for row in run.results.rows.values() if row["probe"]["probe"] == "train"]

@@ -8,12 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from efface.layers import last_convolution
 from efface.methods.backprop import guided_backprop
 from efface.methods.cam import grad_cam
 from efface.methods.fullgrad import full_grad, full_grad_parts
 from efface.methods.gradient import gradient
 from efface.models import cifar
 from efface.models.activation import nonlinearity
+from efface.models.fold import folded
+from efface.models.preact import preact_resnet, preact_resnet18
 from efface.models.small import mlp, mnist_cnn
 
 PUBLISHED = {  # parameters with 100 classes
@@ -27,6 +30,7 @@ PUBLISHED = {  # parameters with 100 classes
     "vgg14": 14_928_036,
 }
 SMALL_RESNET = {"blocks": [1, 2], "widths": [4, 6], "num_classes": 3}
+SMALL_PREACT = {"blocks": [2, 1], "widths": [4, 6], "num_classes": 3}
 SMALL_VGG = {"plan": [4, "M", 5, "M", 6], "size": 8, "num_classes": 3}
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 
@@ -159,13 +163,100 @@ def test_a_resnet_is_its_equations(bottleneck):
     assert x.shape[1] == (24 if bottleneck else 6)
 
 
+# Blocks that normalise and rectify first
+
+
+def counted(blocks, widths, classes, expansion, *, final_norm):
+    """Parameters of a pre-activation network, by the formula of each layer."""
+    total, inputs = 3 * 9 * widths[0], widths[0]
+    for stage, (count, width) in enumerate(zip(blocks, widths, strict=True)):
+        for block in range(count):
+            outputs = width * expansion
+            if expansion == 1:
+                total += 2 * inputs + 9 * inputs * width + 2 * width + 9 * width * width
+            else:
+                total += 2 * inputs + inputs * width + 2 * width + 9 * width * width + 2 * width + width * outputs
+            if inputs != outputs or (stage > 0 and block == 0):
+                total += inputs * outputs
+            inputs = outputs
+    return total + (2 * inputs if final_norm else 0) + (inputs + 1) * classes
+
+
+@pytest.mark.parametrize("final_norm", [True, False])
+def test_parameters_of_a_preactivation_network_are_those_of_its_layers(final_norm):
+    four = (64, 128, 256, 512)
+    with torch.device("meta"):
+        eighteen = parameters(preact_resnet18(final_norm=final_norm))
+        deep = preact_resnet(blocks=[3, 4, 6, 3], bottleneck=True, num_classes=100, final_norm=final_norm)
+        same = preact_resnet(blocks=[2, 1], widths=[4, 4], strides=[1, 2], final_norm=final_norm)
+    assert eighteen == counted((2, 2, 2, 2), four, 10, 1, final_norm=final_norm)
+    assert f"{eighteen:,}" in preact_resnet18.__doc__
+    assert parameters(deep) == counted((3, 4, 6, 3), four, 100, 4, final_norm=final_norm)
+    assert parameters(same) == counted((2, 1), (4, 4), 10, 1, final_norm=final_norm)  # a stride projects, too
+
+
+@pytest.mark.parametrize("final_norm", [True, False])
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_a_preactivation_network_is_its_equations(bottleneck, final_norm):
+    network = scrambled(preact_resnet(**SMALL_PREACT, bottleneck=bottleneck, final_norm=final_norm, mean=MEAN, std=STD))
+    state = network.state_dict()
+
+    def rectified(name, x):
+        parts = ("running_mean", "running_var", "weight", "bias")
+        return F.batch_norm(x, *(state[f"{name}.{part}"] for part in parts)).relu()
+
+    def convolved(name, x, padding, stride=1):
+        return F.conv2d(x, state[f"{name}.weight"], padding=padding, stride=stride)
+
+    x = (images() - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    x, projected = convolved("conv1", x, 1), []
+    for name, stride in (("layer1.0", 1), ("layer1.1", 1), ("layer2.0", 2)):
+        first = rectified(f"{name}.bn1", x)
+        if bottleneck:
+            inner = rectified(f"{name}.bn2", convolved(f"{name}.conv1", first, 0))
+            inner = rectified(f"{name}.bn3", convolved(f"{name}.conv2", inner, 1, stride))
+            inner = convolved(f"{name}.conv3", inner, 0)
+        else:
+            inner = rectified(f"{name}.bn2", convolved(f"{name}.conv1", first, 1, stride))
+            inner = convolved(f"{name}.conv2", inner, 1)
+        if inner.shape != x.shape:
+            projected.append(name)
+            x = convolved(f"{name}.shortcut.0", first, 0, stride)
+        x = inner + x
+    assert projected == (["layer1.0", "layer2.0"] if bottleneck else ["layer2.0"])
+    features = rectified("bn", x) if final_norm else x
+    torch.testing.assert_close(network(images()), network.linear(features.mean((2, 3))), atol=1e-5, rtol=1e-5)
+    assert last_convolution(network, images()) is (network.relu if final_norm else network.layer2)
+    assert not any(getattr(each, "inplace", False) for each in network.modules())
+    ran = []
+    for name in kinds(network, nn.ReLU):
+        network.get_submodule(name).register_forward_hook(lambda _m, _i, _o, name=name: ran.append(name))
+    network(images())
+    assert ran == kinds(network, nn.ReLU)  # each once
+
+
+def test_a_preactivation_network_has_the_names_of_published_state_dicts():
+    with torch.device("meta"):
+        keys = {*preact_resnet18(final_norm=False).state_dict()}
+    assert {"conv1.weight", "layer1.0.bn1.weight", "layer1.0.conv1.weight", "layer4.1.conv2.weight"} < keys
+    assert {name for name in keys if "shortcut" in name} == {f"layer{k}.0.shortcut.0.weight" for k in (2, 3, 4)}
+    assert {"linear.weight", "linear.bias"} < keys
+    assert not {name for name in keys if name.startswith(("bn", "relu"))}
+    assert preact_resnet18(num_classes=7, mean=MEAN, std=STD).eval()(images(8, 2)).shape == (2, 7)
+
+
 @pytest.mark.parametrize("name", ["resnet9", "vgg5"])
 def test_the_named_networks_take_small_photographs(name):
     assert getattr(cifar, name)(num_classes=7, mean=MEAN, std=STD).eval()(images(32, 2)).shape == (2, 7)
 
 
 @pytest.mark.parametrize(
-    "build", [lambda **s: cifar.resnet(**SMALL_RESNET, **s), lambda **s: cifar.vgg(**SMALL_VGG, **s)]
+    "build",
+    [
+        lambda **s: cifar.resnet(**SMALL_RESNET, **s),
+        lambda **s: cifar.vgg(**SMALL_VGG, **s),
+        lambda **s: preact_resnet(**SMALL_PREACT, **s),
+    ],
 )
 @pytest.mark.parametrize("activation", ["softplus", "relu"])
 def test_gradients_cams_and_full_gradients_work_on_them(build, activation):
@@ -193,7 +284,9 @@ def test_weights_go_round(tmp_path):
     for build in (
         lambda **s: cifar.resnet(**SMALL_RESNET, **s),
         lambda **s: cifar.vgg(**SMALL_VGG, **s),
+        lambda **s: preact_resnet(**SMALL_PREACT, **s),
         lambda **s: mlp(in_features=192, widths=[5], in_channels=3, **s),
+        lambda **s: mlp(in_features=192, widths=[5], in_channels=3, batch_norm=True, dropout=0.5, **s),
     ):
         network = scrambled(build())
         torch.save(network.state_dict(), tmp_path / "w.pt")
@@ -231,6 +324,49 @@ def test_a_fully_connected_network_of_any_depth(widths, activation):
     torch.testing.assert_close(network(images(3)), network.linear(x))
 
 
+def test_a_fully_connected_network_with_batchnorm_and_dropout_is_its_equations():
+    network = mlp(in_features=27, widths=[7, 5], in_channels=3, batch_norm=True, dropout=0.5, input_dropout=0.2)
+    names = ["normalise", "flatten", "input_dropout"]
+    names += [f"{each}{number}" for number in (1, 2) for each in ("linear", "bn", "relu", "dropout")]
+    assert [name for name, _ in network.named_children()] == [*names, "linear"]
+    for each in (network.bn1, network.bn2):
+        for tensor in (each.weight, each.bias, each.running_mean, each.running_var):
+            tensor.data += torch.rand(tensor.shape, generator=torch.Generator().manual_seed(1))
+    x = images(3).flatten(1)
+    for linear, norm in ((network.linear1, network.bn1), (network.linear2, network.bn2)):
+        x = ((linear(x) - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias).relu()
+    torch.testing.assert_close(network.eval()(images(3)), network.linear(x))
+    copied = folded(network, images(3))
+    assert copied is not network
+    torch.testing.assert_close(copied(images(3)), network.linear(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("setting", "name"), [("dropout", "dropout2"), ("input_dropout", "input_dropout")])
+def test_dropout_loses_its_share_in_training_and_nothing_afterwards(setting, name):
+    network = mlp(in_features=3000, widths=[4, 3000], in_channels=3, **{setting: 0.3})
+    whole = mlp(in_features=3000, widths=[4, 3000], in_channels=3)
+    whole.load_state_dict(network.state_dict())  # the same names
+    kept = []
+    network.get_submodule(name).register_forward_hook(lambda _m, inputs, output: kept.append((inputs[0], output)))
+    batch = images(n=8).repeat(1, 1, 4, 5)[:, :, :25] * 0.9 + 0.1
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network.train()(batch)
+    before, after = kept[0]
+    lost = (after == 0)[before != 0].float()
+    assert abs(lost.mean() - 0.3) < 5 * (0.3 * 0.7 / len(lost)) ** 0.5
+    torch.testing.assert_close(after[after != 0], before[after != 0] / 0.7)
+    assert torch.equal(network.eval()(batch), whole.eval()(batch))
+
+
+def test_a_fully_connected_network_without_these_is_the_one_that_it_was():
+    assert list(mlp(in_features=27, widths=[7], in_channels=3).state_dict()) == [
+        "linear1.weight", "linear1.bias", "linear.weight", "linear.bias",
+    ]  # fmt: skip
+    plain = mlp(in_features=27, widths=[7], in_channels=3, batch_norm=False, dropout=0.0, input_dropout=0.0)
+    assert [name for name, _ in plain.named_children()] == ["normalise", "flatten", "linear1", "relu1", "linear"]
+
+
 def test_a_centred_network_sees_the_vectors_that_were_stored():
     linear = mlp(in_features=4, widths=[], centred=True, num_classes=2)
     stored = torch.tensor([1, 128, 255, 64], dtype=torch.uint8)[None, None, None]
@@ -253,6 +389,13 @@ def test_a_centred_network_sees_the_vectors_that_were_stored():
         (lambda: cifar.vgg(plan=["M"]), "at least one convolution"),
         (lambda: cifar.vgg(plan=[4, "M", "M"], size=2), "2x2 pixels; .* 4 pixels or more for 2 pools"),
         (lambda: cifar.vgg(plan=[4], beta=0.0), "beta is 0.0, expected a steepness above 0"),
+        (lambda: preact_resnet(blocks=[1, 1], widths=[4]), r"preact_resnet: blocks \[1, 1\], widths \[4\], strides"),
+        (lambda: preact_resnet(blocks=[]), "preact_resnet: .* one for each stage"),
+        (lambda: preact_resnet(blocks=[1, 0], widths=[4, 4]), "numbers of at least 1"),
+        (lambda: mlp(in_features=3, dropout=1.0), r"dropout is 1\.0; expected a share of at least 0 and below 1"),
+        (lambda: mlp(in_features=3, input_dropout=-0.1), r"input_dropout is -0\.1"),
+        (lambda: mlp(in_features=3, widths=[], batch_norm=True), "batch_norm is True, but widths is empty"),
+        (lambda: mlp(in_features=3, widths=[], dropout=0.5), r"dropout is 0\.5, but widths is empty"),
         (lambda: mnist_cnn(size=3), "size is 3, expected 4 pixels or more"),
         (lambda: mlp(in_features=0), "in_features is 0"),
         (lambda: mlp(in_features=3, widths=[2, 0]), r"widths are \[2, 0\]"),

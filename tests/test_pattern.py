@@ -20,6 +20,7 @@ from efface.methods.pattern_fit import Estimate, estimate_patterns
 from efface.methods.pattern_network import folded
 from efface.methods.smooth import smooth_grad, smooth_grad_family
 from efface.models import resnet
+from efface.models.preact import preact_resnet
 from efface.types import Split
 
 ESTIMATORS = ("two_component", "positive", "linear")
@@ -260,7 +261,20 @@ def test_way_back_unrolled_by_hand():
         torch.testing.assert_close(found, back if attributes else scaled(back))
 
 
-@pytest.mark.parametrize("make", [net, partial(lambda: drawn(resnet.resnet8(num_classes=4)))], ids=["net", "resnet8"])
+def unscaled():
+    """A network some of whose BatchNorms follow no layer; a value's pattern there is 1 / weight, so they only shift."""
+    model = drawn(preact_resnet(blocks=[2, 1], widths=[4, 6], num_classes=4))
+    for name, each in model.named_modules():
+        if name.endswith(("bn1", "bn")):
+            each.weight.data = (each.running_var + each.eps).sqrt()
+    return model
+
+
+@pytest.mark.parametrize(
+    "make",
+    [net, partial(lambda: drawn(resnet.resnet8(num_classes=4))), unscaled],
+    ids=["net", "resnet8", "preact"],
+)
 def test_patterns_that_undo_themselves_leave_the_gradient(make):
     """w * 1 is w; and w in place of a is w."""
     model, (images, targets) = make(), batch()
@@ -273,6 +287,18 @@ def test_patterns_that_undo_themselves_leave_the_gradient(make):
     torch.testing.assert_close(PatternAttribution()(model, images, targets, patterns=ones), logits * expected)
     torch.testing.assert_close(PatternAttribution(start="one")(model, images, targets, patterns=ones), expected)
     torch.testing.assert_close(PatternNet(start="one")(model, images, targets, patterns=weights), scaled(expected))
+
+
+def test_a_layer_before_a_batchnorm_that_stays_is_not_rectified():
+    model, (images, targets) = drawn(preact_resnet(blocks=[2, 1], widths=[4, 6], num_classes=4)), batch()
+    _, names = folded(model, images)
+    assert {"conv1", "layer1.1.conv1", "layer2.0.shortcut.0", "linear"} <= {*names}
+    assert [name for name, rectified in names.items() if rectified] == [
+        f"layer{block}.conv1" for block in ("1.0", "1.1", "2.0")
+    ]
+    found = PatternAttribution()(model, images, targets, patterns=estimate(model, images))
+    assert found.isfinite().all()
+    assert found.flatten(1).abs().sum(1).min() > 0
 
 
 def test_starts():

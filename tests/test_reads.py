@@ -94,6 +94,7 @@ OWN = {
     "max_sensitivity": {"samples": 1},
     "local_lipschitz": {"samples": 1},
     "robust_accuracy": {"steps": 1, "eps": [0.5]},
+    "adversarial_distance": {"steps": 2},
     "density_ratio": {"samples": 1, "levels": [0.5]},
     "data_randomisation": {"epochs": 1},
 }
@@ -116,6 +117,7 @@ RANKED = {
     *("pixel_perturb", "road", "roar", "sensitivity_n", "srg"),
 }
 READS = {name: {"imputer", "unit", "groups", "post", "fractions"} for name in RANKED} | {
+    "adversarial_distance": set(),
     "completeness": {"imputer"},
     "complexity": {"unit", "post"},
     "convergence": {"fractions"},

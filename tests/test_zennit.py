@@ -13,6 +13,7 @@ from zennit.torchvision import ResNetCanonizer
 
 from efface.methods import gradient, zennit
 from efface.models.normalise import Normalise
+from efface.models.preact import preact_resnet
 from efface.models.resnet import resnet8, resnet8_wide, resnet20
 
 N = 3
@@ -186,6 +187,17 @@ def test_relevance_is_conserved_on_torchvisions_networks(name):
     best = model(images).argmax(1)  # SqueezeNet rectifies its logits: one of 0 has nothing to pass on
     maps = zennit.attribute(model, images, best, settings={"zero_params": "bias"} | TIGHT)
     torch.testing.assert_close(maps.sum((1, 2, 3)), torch.ones(1, dtype=torch.float64), rtol=1e-4, atol=1e-4)
+
+
+def test_relevance_is_conserved_where_batchnorms_stand_before_the_layers():
+    """Wide, for a unit that no positive value reaches has nothing to pass on, whatever its BatchNorm adds."""
+    model, (images, targets) = drawn(preact_resnet(blocks=[2, 1], widths=[32, 40], num_classes=4, **NORMAL)), inputs()
+    maps = zennit.attribute(model, images, targets, settings={"zero_params": "bias"} | TIGHT)
+    torch.testing.assert_close(maps.sum((1, 2, 3)), torch.ones(N, dtype=torch.float64), rtol=1e-4, atol=1e-4)
+    with pytest.raises(
+        ValueError, match=r"'layer1.0.bn1' .BatchNorm2d. has weights, but ExcitationBackprop has no rule"
+    ):
+        zennit.attribute(model, images, targets, composite="ExcitationBackprop")
 
 
 # zennit itself

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from efface.attack import Keep, Norm, Start, check_pgd
+from efface.attack import Keep, Loss, Norm, Start, check_pgd, pgd
 from efface.call import Call
 from efface.fit import Fit
 from efface.masking import to_float
@@ -17,6 +18,7 @@ from efface.metrics.formula import Metric
 from efface.probes import Case
 from efface.results import Score
 from efface.rows import take
+from efface.types import Images
 
 _EPS = (0.0, 0.25, 0.5, 1.0)
 
@@ -30,6 +32,7 @@ def robust_accuracy(
     start: Start = "zero",
     restarts: int = 1,
     keep: Keep = "last",
+    loss: Loss = "untargeted",
 ) -> Metric:
     """Share of test images that the network classifies right after an attack, over the attack's size.
 
@@ -40,6 +43,7 @@ def robust_accuracy(
     norm: linf or l2, of the change of an image in [0, 1]. eps: sizes, each a point, 0 or more;
         for linf at most 1: 8/255 is 0.031.
     step, steps, start, restarts, keep: as in `efface.attack.pgd`; a point costs steps x restarts gradients an image.
+    loss: as there, but for targeted. An attack on one class misses the others, so that a network seems more robust.
 
     Source: Madry et al. 2018 (arXiv:1706.06083); sizes and steps of Shah, Jain & Netrapalli 2021 (arXiv:2102.12781),
         who take 5 steps on CIFAR-10.
@@ -48,10 +52,10 @@ def robust_accuracy(
         raise ValueError("robust_accuracy: eps is empty; expected sizes such as [0, 0.25, 0.5, 1]")
     sizes = tuple(sorted({float(each) for each in eps}))
     for size in sizes:
-        check_pgd(norm=norm, eps=size, step=step, steps=steps, start=start, restarts=restarts, keep=keep)
+        check_pgd(norm=norm, eps=size, step=step, steps=steps, start=start, restarts=restarts, keep=keep, loss=loss)
     return Metric(
         probes=lambda point: {
-            "attacked": Attacked(point.fraction, norm, step, steps, start, restarts, keep)
+            "attacked": Attacked(point.fraction, norm, step, steps, start, restarts, keep, loss)
             if point.fraction > 0
             else point.clean()
         },
@@ -80,6 +84,7 @@ class Attacked:
     start: Start
     restarts: int
     keep: Keep
+    loss: Loss = "untargeted"
 
     needs_map = False
     needs_network = True
@@ -88,8 +93,15 @@ class Attacked:
     @property
     def attack(self) -> Call:
         """The attack with its settings."""
-        names = ("eps", "norm", "step", "steps", "start", "restarts", "keep")
+        names = ["eps", "norm", "step", "steps", "start", "restarts", "keep"]
+        names += ["loss"] if self.loss != "untargeted" else []  # so that the keys of results that had none stay
         return Call(call="efface.attack.pgd", kwargs={name: getattr(self, name) for name in names})
+
+    def check(self, network: nn.Module, images: Images) -> None:
+        """ValueError: the loss is for two classes, and the network has others."""
+        if self.loss == "binary_hybrid":
+            targets = torch.zeros(1, dtype=torch.int64, device=images.device)
+            pgd(network, images[:1], targets, norm=self.norm, eps=self.eps, steps=1, loss=self.loss)
 
     def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
         """Forward rows: a gradient of the image counts two, one forward and one back."""

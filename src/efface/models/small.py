@@ -61,6 +61,9 @@ def mlp(
     widths: Sequence[int] = (1024, 1024),
     activation: Nonlinearity = "relu",
     beta: float = 10.0,
+    batch_norm: bool = False,
+    dropout: float = 0.0,
+    input_dropout: float = 0.0,
     centred: bool = False,
     num_classes: int = 10,
     in_channels: int = 1,
@@ -74,24 +77,47 @@ def mlp(
     widths: units of each hidden layer, at least 1; none for a linear network. Cost and memory are the products of
         neighbours: 25,000 units on 10 values are 0.3 million weights, two layers of 1,024 on 3,072 values 4.2 million.
     activation: relu or softplus. beta: steepness of the softplus, above 0.
+    batch_norm: whether a BatchNorm stands between each hidden layer and its non-linearity.
+    dropout: share of a hidden layer's values, after the non-linearity, that each training step loses; at least 0, below
+        1. input_dropout: the same of the image's values. Regularisers of the loss refuse a network with either.
     centred: the images are the stored vectors of `efface.data.synthetic`, which the first layer maps back to [-1, 1]:
         0 exactly, -1 and 1 but for the last place of float32. Instead of `mean` and `std`.
     in_channels: channels of the images, one `mean` and `std` each.
     """
     if centred and (mean is not None or std is not None):
         raise ValueError("mlp: centred is a normalisation, found mean and std beside it; give one of them")
-    if in_features < 1 or min([1, *widths]) < 1:
-        raise ValueError(
-            f"mlp: in_features is {in_features}, widths are {list(widths)}; expected numbers of at least 1; raise them"
-        )
+    _check_mlp(in_features, widths, dropout, input_dropout, batch_norm=batch_norm)
     if centred:
         mean, std = [VECTOR_ZERO / 255] * in_channels, [VECTOR_ONE / 255] * in_channels
     make, inputs = nonlinearity(activation, beta), in_features
     layers: OrderedDict[str, nn.Module] = OrderedDict(normalise=normalisation(mean, std, in_channels))
     layers["flatten"] = nn.Flatten()
+    if input_dropout:
+        layers["input_dropout"] = nn.Dropout(input_dropout)
     for number, width in enumerate(widths, 1):
         layers[f"linear{number}"] = nn.Linear(inputs, width)
+        if batch_norm:
+            layers[f"bn{number}"] = nn.BatchNorm1d(width)
         layers[f"{activation}{number}"] = make()
+        if dropout:
+            layers[f"dropout{number}"] = nn.Dropout(dropout)
         inputs = width
     layers["linear"] = nn.Linear(inputs, num_classes)
     return started(nn.Sequential(layers), weights)
+
+
+def _check_mlp(
+    in_features: int, widths: Sequence[int], dropout: float, input_dropout: float, *, batch_norm: bool
+) -> None:
+    if in_features < 1 or min([1, *widths]) < 1:
+        raise ValueError(
+            f"mlp: in_features is {in_features}, widths are {list(widths)}; expected numbers of at least 1; raise them"
+        )
+    for name, share in (("dropout", dropout), ("input_dropout", input_dropout)):
+        if not 0 <= share < 1:
+            raise ValueError(f"mlp: {name} is {share}; expected a share of at least 0 and below 1")
+    for name, value in (("batch_norm", batch_norm), ("dropout", dropout)):
+        if value and not widths:
+            raise ValueError(
+                f"mlp: {name} is {value}, but widths is empty; expected a hidden layer: give one, or drop it"
+            )

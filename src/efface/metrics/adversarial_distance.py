@@ -1,0 +1,96 @@
+"""Adversarial distance: how far an image has to be moved until the network gives it another class."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from efface.attack import Norm, check_minimal
+from efface.call import Call
+from efface.fit import Fit
+from efface.masking import to_float
+from efface.methods.passes import evaluating_fast
+from efface.metrics.formula import Metric
+from efface.probes import Case
+from efface.results import Score
+from efface.rows import take
+
+_STEP = {"l2": 0.05, "linf": 1 / 255}
+
+
+def adversarial_distance(*, norm: Norm = "l2", step: float | None = None, steps: int = 100) -> Metric:
+    """Distance at which a test image loses its class, along steps up the log odds against it: a mean over images.
+
+    Of the network, not of a map: the attack is `efface.attack.minimal` on the true class. An image that is wrong from
+    the start has 0. One that keeps its class has no distance and counts in `unchanged`: read both, for the mean is of
+    the others alone. It is an upper bound: a network whose gradient tells little seems robust.
+
+    norm: linf or l2, of the change of an image in [0, 1].
+    step: length of a step in the norm, above 0; by default 0.05 for l2, 1/255 for linf. Distances are too long by up to
+        a step. steps: at most, at least 1; each costs a gradient of the images that are still right.
+
+    Source: the minimal attack of the released code of Shah, Jain & Netrapalli 2021 (arXiv:2102.12781); the mean as in
+        Moosavi-Dezfooli, Fawzi & Frossard 2016 (arXiv:1511.04599).
+    Differs: not divided by the length of the image, as the latter do.
+    """
+    length = _STEP.get(norm, 1.0) if step is None else float(step)
+    check_minimal(norm, length, steps)
+    return Metric(
+        probes=lambda _: {"moved": Moved(norm, length, steps)},
+        value=lambda scores: {name: scores["moved"].values[name] for name in ("distance", "unchanged")},
+        better={"distance": "higher", "unchanged": "higher"},
+        over="images",
+        says="Each image is moved, step by step, to where the network gives it another class. The farther that is, the "
+        "less can be hidden in a change that nobody sees.",
+        family="robustness",
+        axis="",
+        at=lambda _shape: (0.0,),
+        of="network",
+    )
+
+
+@dataclass(frozen=True)
+class Moved:
+    """How far each test image came until it lost its class, and whether it kept it."""
+
+    norm: Norm
+    step: float
+    steps: int
+
+    needs_map = False
+    needs_network = True
+    explains = "true"
+
+    @property
+    def attack(self) -> Call:
+        """The attack with its settings."""
+        names = ("norm", "step", "steps")
+        return Call(call="efface.attack.minimal", kwargs={name: getattr(self, name) for name in names})
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Forward rows, as if no image lost its class before the last step."""
+        return float(case_rows["test"] * (2 * self.steps + 1))
+
+    def identity(self) -> dict[str, Any]:
+        """The attack's source, too."""
+        return {"probe": "moved", "attack": self.attack.identity()}
+
+    def __call__(self, case: Case) -> Score:
+        assert case.network is not None
+        split, distances, kept = case.data["test"], [], []
+        every = torch.arange(len(split))
+        first = to_float(take(split.images, every[:1]).to(case.device))
+        with evaluating_fast(case.network, first) as fast:
+            for rows in every.split(case.rows):
+                images = to_float(take(split.images, rows).to(case.device))
+                targets = split.targets[rows].to(case.device)
+                moved = self.attack(fast, images, targets)
+                with torch.no_grad():
+                    unchanged = fast(moved).argmax(1) == targets
+                change = (moved - images).flatten(1).double()
+                lengths = change.norm(dim=1) if self.norm == "l2" else change.abs().amax(1)
+                distances.append(lengths.masked_fill(unchanged, torch.nan).cpu())
+                kept.append(unchanged.double().cpu())
+                case.advance(float(len(rows) * (2 * self.steps + 1)))
+        return Score({"distance": torch.cat(distances).numpy(), "unchanged": torch.cat(kept).numpy()})
