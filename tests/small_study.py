@@ -128,6 +128,7 @@ def _forks():
 def _child(folder: Path, words: tuple[str, ...], kill_at: int, file_limit: int) -> None:
     os.setsid()
     os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and hand that on
     stem = folder / f".said-{os.getpid()}"
     for stream, suffix in ((sys.stdout, ".out"), (sys.stderr, ".err")):
         with stem.with_suffix(suffix).open("w") as file:

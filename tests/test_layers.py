@@ -34,7 +34,7 @@ LAYERS = (
     {"probes"},
     {"metrics"},
     {"entries"},
-    {"claimed"},
+    {"agree", "claimed"},
     {"config"},
     {"report"},
     {"stages"},
