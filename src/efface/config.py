@@ -28,7 +28,7 @@ from efface.entries import (
     UnitCall,
     Visualize,
 )
-from efface.fit import Fit
+from efface.fit import Fit, Stop
 from efface.generate import Sampling
 from efface.metrics import metric
 from efface.objective import Regularizer
@@ -247,6 +247,7 @@ def _known(path: list[str]) -> list[str]:
     models: dict[str, type[BaseModel]] = {
         "fit": Fit,
         "refit": Fit,
+        "stop": Stop,
         "regularizers": Regularizer,
         "judge": Judge,
         "claims": Claim,
