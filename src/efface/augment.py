@@ -153,7 +153,7 @@ def _windows(seeds: Seeds, h: int, w: int, scale: Sequence[float], ratio: Sequen
     first = fits.int().argmax(1)
     allowed = min(max(w / h, ratio[0]), ratio[1])
     largest = torch.tensor([min(h, round(w / allowed)), min(w, round(h * allowed))], device=seeds.device)
-    sides = torch.where(fits.any(1, keepdim=True), sides[torch.arange(len(seeds)), first], largest)
+    sides = torch.where(fits.any(1, keepdim=True), sides[torch.arange(len(seeds), device=seeds.device), first], largest)
     free = whole - sides
     place = (draws.uniform(draws.fold(seeds, 0), (2,)).double() * (free + 1)).floor()
     place = torch.where(fits.any(1, keepdim=True), place, (free / 2).floor())
