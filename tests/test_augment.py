@@ -150,6 +150,15 @@ def test_settings_that_change_nothing_change_no_bit(shape):
     assert torch.equal(random_resized_crop(images, seeds(), scale=(1.0, 1.0), ratio=ratio), images)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("function", "settings"), FUNCTIONS.values(), ids=FUNCTIONS)
+def test_the_same_on_the_gpu(function, settings):
+    images, every = pictures(30), seeds(30)
+    there = function(images.cuda(), every.cuda(), **settings)
+    torch.testing.assert_close(there.cpu(), function(images, every, **settings), rtol=0, atol=1e-4)
+
+
 # Refused
 
 
