@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder, cifar
 from torchvision.transforms import functional as F
 
+from efface.call import Call
 from efface.data import folder
 from efface.data.cifar import cifar10, cifar100
 from efface.data.digits import digits
@@ -278,6 +279,26 @@ def test_cifar_damaged_file_is_not_read(tmp_path, monkeypatch):
         cifar10(root=str(tmp_path), download=False)
 
 
+# Sizes
+
+
+def test_a_set_is_resized_as_pillow_does(tmp_path, monkeypatch):
+    """To the rounding of Pillow, which rounds after each of the two directions."""
+    images, _ = published(tmp_path, CIFAR10, monkeypatch)
+    for size in (8, 32, 45):
+        made = cifar10(root=str(tmp_path), size=size, limit=10, validation=0.2, seed=3)
+        same_rows = cifar10(root=str(tmp_path), limit=10, validation=0.2, seed=3)
+        assert torch.equal(made["train"].validation, same_rows["train"].validation)
+        for name, split in made.items():
+            assert split.shape == (3, size, size)
+            for image, given in zip(split.images, same_rows[name].images, strict=True):
+                known = F.to_pil_image(given).resize((size, size), Image.Resampling.BILINEAR)
+                assert (image.int() - F.pil_to_tensor(known).int()).abs().max() <= 1
+    assert torch.equal(cifar10(root=str(tmp_path), size=32)["test"].images, images[20:])
+    with pytest.raises(ValueError, match="size: 0, expected at least 1 pixel, or null"):
+        cifar10(root=str(tmp_path), size=0)
+
+
 # Folders
 
 
@@ -313,6 +334,31 @@ def test_folder_is_image_folder_resized_and_cropped_as_torchvision_does(tmp_path
         assert torch.equal(every_row(split), images)
         assert split.targets.tolist() == known.targets
         assert split.classes == tuple(known.classes)
+
+
+def test_folder_squeezed_images_are_whole_and_have_packs_of_their_own(tmp_path, decoded):
+    root = tree(tmp_path / "set", shape=(50, 40, 3))
+    cropped = image_folder(root=str(root), size=24, resize=28)
+    before = {each: each.stat().st_mtime_ns for each in (tmp_path / "set.packed").iterdir()}
+    made = image_folder(root=str(root), size=24, resize="squeeze")
+    for name, split in (("train", made["train"]), ("val", made["test"])):
+        known = [
+            F.pil_to_tensor(image.resize((24, 24), Image.Resampling.BILINEAR)) for image, _ in ImageFolder(root / name)
+        ]
+        assert torch.equal(every_row(split), torch.stack(known))
+    decoded.clear()
+    assert torch.equal(every_row(image_folder(root=str(root), size=24, resize=28)["test"]), every_row(cropped["test"]))
+    image_folder(root=str(root), size=24, resize="squeeze")
+    assert not decoded
+    assert {each: each.stat().st_mtime_ns for each in before} == before
+    assert len(list((tmp_path / "set.packed").iterdir())) == 4
+    image_folder(root=str(root), size=50, resize="squeeze")  # any size: nothing is too small
+
+
+def test_folder_takes_one_word_for_resize(tmp_path):
+    Call(call="efface.data.folder.image_folder", kwargs={"root": "x", "resize": "squeeze"}).check(())
+    with pytest.raises(ValueError, match="resize is 'squeze', expected a number or 'squeeze'"):
+        Call(call="efface.data.imagenet10.imagenet10", kwargs={"root": "x", "resize": "squeze"}).check(())
 
 
 def test_folder_small_images_pass_bit_exactly(tmp_path):

@@ -378,6 +378,249 @@ def test_validation_images_are_the_middle_unmirrored():
     assert torch.equal(seen, images(2)[VALID][..., 2:-2, 2:-2])
 
 
+# Augmentations
+
+
+def marked(images, seeds, *, notes="notes"):
+    """Changes nothing, but notes each image with its seed."""
+    NOTES.setdefault(notes, []).append(
+        [(row.numpy().tobytes(), int(seed)) for row, seed in zip(images, seeds, strict=True)]
+    )
+    return images
+
+
+def inverted(images, _seeds):
+    return 1 - images
+
+
+def halved(images, _seeds):
+    return images / 2
+
+
+def outside(images, _seeds, *, by=0.1):
+    return images + by
+
+
+def in_half_precision(images, _seeds):
+    return images.half()
+
+
+def cut_off(images, _seeds):
+    return images[:, :, 1:]
+
+
+def nothing(_images, _seeds):
+    return None
+
+
+NOTES: dict = {}
+JITTER = {"call": "efface.augment.colour_jitter", "kwargs": {"brightness": 0.25, "contrast": 0.25, "saturation": 0.25}}
+ROBUSTNESS = {
+    "crop": 2,
+    "flip": True,
+    "augment": [JITTER, {"call": "efface.augment.rotation", "kwargs": {"degrees": 2.0}}],
+}
+
+
+def test_augmentations_work_one_after_the_other_on_training_images_alone():
+    notes, stored = [], images()
+    choices = settings(epochs=1, batch_size=36, augment=["test_fit.inverted", "test_fit.halved"])
+    train(lambda: Spy(notes), choices)
+    (training,), (validation,) = ([seen for mode, seen in notes if mode is wanted] for wanted in (True, False))
+    expected = ((1 - to_float(stored[TRAIN])) / 2 * 255).round().byte()
+    assert sorted(each.numpy().tobytes() for each in training) == sorted(each.numpy().tobytes() for each in expected)
+    assert torch.equal(validation, stored[VALID])
+
+
+def test_augmentations_come_after_crop_and_flip_and_before_the_attack():
+    NOTES.clear()
+    notes = []
+    here = {"call": "test_fit.marked", "kwargs": {"notes": "order"}}
+    choices = settings(
+        epochs=1, crop=1, flip=True, batch_size=36, augment=[here, "test_fit.halved"], attack=pgd(eps=0.0)
+    )
+    train(lambda: Spy(notes), choices, rows=Rows(TRAIN))
+    possible = [windows(image, 1) for image in images(1)[:36]]
+    (seen,) = NOTES["order"]
+    bytes_of = [(torch.frombuffer(bytearray(each), dtype=torch.float32) * 255).round().byte() for each, _ in seen]
+    assert all(any(each.numpy().tobytes() in some for some in possible) for each in bytes_of)
+    halves = [(each.float() / 2).round() for each in bytes_of]
+    found = notes[-1][1].flatten(1).float()
+    assert max(float((one - other).abs().max()) for one, other in zip(found, halves, strict=True)) <= 1
+
+
+@pytest.mark.parametrize("size", [7, 16, 36])
+def test_an_images_seeds_are_of_seed_epoch_and_row_whatever_the_batch_size(size):
+    def seeds_of(batch_size):
+        NOTES.clear()
+        named = [{"call": "test_fit.marked", "kwargs": {"notes": each}} for each in ("first", "second")]
+        train(linear, settings(epochs=2, batch_size=batch_size, augment=named), rows=Rows(TRAIN[:35]))
+        return {name: [pair for batch in batches for pair in batch] for name, batches in NOTES.items()}
+
+    found, whole = seeds_of(size), seeds_of(35)
+    for name in ("first", "second"):
+        for epoch in range(2):
+            part = slice(epoch * 35, (epoch + 1) * 35)
+            assert sorted(found[name][part]) == sorted(whole[name][part])
+    every = [seed for pairs in found.values() for _, seed in pairs]
+    assert len(set(every)) == len(every) == 4 * 35  # another for each image, epoch and augmentation
+
+
+@pytest.mark.parametrize(
+    "changes", [{"keep": "best"}, {"attack": {"call": "efface.attack.pgd", "kwargs": {"norm": "l2", "eps": 0.1}}}]
+)
+def test_with_augmentations_resumed_is_the_same_as_straight_through(tmp_path, tiny, changes):
+    choices, path = settings(epochs=3, **ROBUSTNESS, **changes), tmp_path / "state.pt"
+    whole = train(tiny, choices)
+    with pytest.raises(Killed):
+        train(tiny, choices, checkpoint=path, advance=kill_after(1))
+    assert same(train(tiny, choices, checkpoint=path), whole)
+    assert not same(train(tiny, settings(epochs=3, crop=2, flip=True, **changes)), whole)
+
+
+def test_augmentations_that_change_nothing_leave_every_bit(tiny):
+    still = {"call": "efface.augment.rotation", "kwargs": {"degrees": 0.0}}
+    choices = {"crop": 2, "flip": True, "precision": "bf16", "channels_last": True}
+    found = train(tiny, settings(augment=["efface.augment.colour_jitter", still], **choices))
+    assert same(found, train(tiny, settings(**choices)))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cut_off", r"gives \(16, 3, 7, 8\) for images of \(16, 3, 8, 8\); expected as many images of the same shape"),
+        ("nothing", "gives NoneType for images of"),
+        ("outside", r"gives torch.float32 numbers from 0.\d+ to 1.1; expected torch.float32 in \[0, 1\]: cut them off"),
+        ("in_half_precision", r"gives torch.float16 numbers from 0 to 1; expected torch.float32"),
+    ],
+)
+def test_an_augmentation_that_gives_no_such_images_is_one_clear_error(tiny, name, message):
+    with pytest.raises(ValueError, match=rf"^fit\.augment: test_fit\.{name} {message}"):
+        train(tiny, settings(augment=[f"test_fit.{name}"]))
+
+
+def test_numbers_that_are_none_are_found_in_the_first_step(tiny):
+    bad = {"call": "test_fit.outside", "kwargs": {"by": float("nan")}}
+    with pytest.raises(
+        ValueError, match=r"^fit\.augment: test_fit\.outside gives torch\.float32 numbers from nan to nan"
+    ):
+        train(tiny, settings(augment=[bad]))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("efface.augment.rotation", "missing a required.*degrees"),
+        ("efface.augment.rotate", "has no 'rotate'; did you mean 'rotation'"),
+        (JITTER | {"kwargs": {"hue": 0.1}}, "has no setting 'hue'"),
+        (JITTER | {"kwargs": {"contrast": -0.1}}, "contrast is -0.1; expected a number not below 0"),
+        ({"call": "efface.augment.random_resized_crop", "kwargs": {"scale": [0.5, 2.0]}}, r"scale is \[0.5, 2.0\]"),
+        ({"call": "efface.augment.rotation", "kwargs": {"degrees": 200.0}}, "degrees is 200.0"),
+        ("test_fit.targets", "cannot be called with"),
+    ],
+)
+def test_a_wrong_augmentation_is_refused_as_the_study_is_read(entry, message):
+    with pytest.raises(ValueError, match=message):
+        settings(augment=[entry])
+
+
+# When it stops
+
+FAST = {"call": "torch.optim.Adam", "kwargs": {"lr": 0.02}}
+
+
+def test_a_training_stops_after_the_first_epoch_below_a_loss_and_keeps_its_weights():
+    whole = train(linear, settings(epochs=12, optimizer=FAST))
+    limit = (whole.losses[5] + whole.losses[6]) / 2
+    last = next(epoch for epoch, loss in enumerate(whole.losses) if loss < limit)
+    assert 0 < last < 11
+    found = train(linear, settings(epochs=12, optimizer=FAST, stop={"loss": limit}))
+    assert found.losses == whole.losses[: last + 1]
+    assert (found.epoch, len(found.validation)) == (last, last + 1)
+    assert same(found, train(linear, settings(epochs=last + 1, optimizer=FAST)))
+
+
+def test_a_training_stops_after_the_first_epoch_of_an_accuracy():
+    """Of plain gradient descent on all images at once, an epoch's accuracy is that of the network before it."""
+    choices = {"epochs": 40, "batch_size": 36, "optimizer": {"call": "torch.optim.SGD", "kwargs": {"lr": 0.1}}}
+    right, inputs = [], to_float(images()[TRAIN])
+    for epochs in range(1, 41):
+        before = train(linear, settings(**choices | {"epochs": epochs})).network
+        right.append(int((predict(before, [images()[TRAIN]]).argmax(1) == targets()[TRAIN]).sum()))
+    assert len(inputs) == 36
+    for wanted in sorted({*right})[-4:-1]:
+        found = train(linear, settings(**choices, stop={"accuracy": wanted / 36}))
+        expected = next(at for at, count in enumerate(right) if count >= wanted) + 2  # seen by the epoch after it
+        assert len(found.losses) == expected < 40
+        assert found.terms["training_accuracy"][-1] == pytest.approx(right[expected - 2] / 36)
+        assert all(each < wanted / 36 for each in found.terms["training_accuracy"][:-1])
+
+
+def test_either_of_the_two_stops_a_training_and_neither_prolongs_it():
+    loose, never = {"loss": 1e9, "accuracy": 1.0}, {"loss": 1e-9, "accuracy": 1.0}
+    assert len(train(linear, settings(stop=loose)).losses) == 1
+    assert len(train(linear, settings(stop={"accuracy": 1e-9})).losses) == 1
+    whole = train(linear, settings(stop=never))
+    assert len(whole.losses) == len(whole.terms["training_accuracy"]) == 4
+    assert same(whole, train(linear, settings()))
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+@pytest.mark.parametrize("epochs", [1, 3, 5])
+def test_stopped_and_resumed_ends_at_the_same_epoch(tmp_path, keep, epochs):
+    """5: killed between the last epoch and its end."""
+    plan = {"optimizer": FAST, "schedule": ONE_CYCLE, "schedule_each": "step", "keep": keep, "crop": 1}
+    losses = train(linear, settings(epochs=9, **plan)).losses
+    assert losses[4] < min(losses[:4])
+    choices, path = (
+        settings(epochs=9, stop={"loss": losses[4] * 1.0001, "accuracy": 1.0}, **plan),
+        tmp_path / "state.pt",
+    )
+    whole = train(linear, choices)
+    assert len(whole.losses) == 5
+    assert whole.epoch == (4 if keep == "last" else int(np.argmax(whole.validation)))
+    with pytest.raises(Killed):
+        train(linear, choices, checkpoint=path, advance=kill_after(epochs))
+    seen = []
+    resumed = train(linear, choices, checkpoint=path, advance=seen.append)
+    assert same(resumed, whole)
+    assert resumed.terms == whole.terms
+    assert len(seen) == 5 - epochs
+
+
+def test_a_schedule_counts_to_the_last_epoch_whatever_stops_the_training():
+    Scale.made.clear()
+    train(linear, settings(schedule="test_fit.Scale", stop={"loss": 1e9}))
+    assert [(each.total_steps, each.steps) for each in Scale.made] == [(4, 1)]
+
+
+@pytest.mark.parametrize(
+    ("stop", "message"),
+    [
+        ({}, "neither loss nor accuracy is given"),
+        ({"loss": 0.0}, "greater than 0"),
+        ({"loss": float("inf")}, "finite"),
+        ({"accuracy": 1.5}, "less than or equal to 1"),
+        ({"accuracies": 0.9}, "accuracies"),
+    ],
+)
+def test_a_wrong_stop_is_refused(stop, message):
+    with pytest.raises(ValueError, match=message):
+        settings(stop=stop)
+
+
+def test_augmentations_and_stop_are_in_the_identity_and_in_the_plain_training():
+    jitters = [JITTER, JITTER | {"kwargs": {"contrast": 0.1}}]
+    others = [{"augment": [each]} for each in jitters] + [{"augment": jitters}, {"augment": jitters[::-1]}]
+    others += [{"stop": {"loss": 0.1}}, {"stop": {"accuracy": 0.1}}, {"stop": {"loss": 0.1, "accuracy": 0.1}}]
+    identities = [str(settings(**each).identity()) for each in [{}, *others]]
+    assert len(set(identities)) == len(identities)
+    for each in others:
+        made = settings(attack=pgd(), **each)
+        assert made.plain() == settings(**each)
+        assert Fit.model_validate(made.model_dump(mode="json")) == made
+
+
 # Which epoch is kept
 
 

@@ -29,6 +29,7 @@ LAYERS = (
         "layers",
         "regularize",
         "attack",
+        "augment",
     },
     {"maps", "learnt", "results", "fit", "stats", "feed", "objective", "generate"},
     {"probes"},

@@ -206,7 +206,8 @@ def test_it_is_fine_tuned_from_the_given_weights_on_images_with_new_holes_each_e
         return make()
 
     given = Spy([])
-    here = case(data, build=lambda: Spy(notes), network=given, fit=Fit(epochs=50, batch_size=40), once=once)
+    choices = Fit(epochs=50, batch_size=40, stop={"loss": 1e9})  # whose end is not that of fine-tuning
+    here = case(data, build=lambda: Spy(notes), network=given, fit=choices, once=once)
     tuned = fine_tuned(here, BLACK, beta=0.25, epochs=2, rate=1e-3)
     assert torch.allclose(tuned.fc.weight, given.fc.weight, atol=1e-5)  # the rate is a thousandth
     assert not torch.equal(tuned.fc.weight, given.fc.weight)

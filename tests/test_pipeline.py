@@ -321,6 +321,46 @@ def test_another_fit_trains_extracts_and_measures_again(copy, finished):
     assert scores(finished).items() <= scores(copy).items()
 
 
+LIGHTER = """
+from efface import draws
+
+
+def lighter(images, seeds, *, by: float = 0.1):
+    return (images + by * draws.uniform(seeds, (1, 1, 1))).clamp(0, 1)
+"""
+
+
+def test_with_augmentations_and_an_early_end_a_killed_run_is_the_same_and_edits_count(tmp_path):
+    augment = [
+        {"call": "efface.augment.colour_jitter", "kwargs": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}},
+        {"call": "efface.augment.rotation", "kwargs": {"degrees": 5.0}},
+        "own.lighter",
+    ]
+    fit = STUDY["fit"] | {"epochs": 40, "augment": augment, "stop": {"loss": 1.37}}
+    changes = {"fit": fit, "metrics": ["roar"], "fractions": [0.5], "repeats": 1, "modules": {"own": LIGHTER}}
+    changes["attribution_methods"] = STUDY["attribution_methods"][:1]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+        write_study(folder, **changes)
+    assert efface(whole, "all", "study.yml").code == 0
+    (trained,) = [row for row in rows(whole) if row["probe"]["probe"] == "train"]
+    assert 2 < len(trained["losses"]) == trained["epoch_kept"] < 40
+    assert trained["losses"][-1] < 1.37 <= min(trained["losses"][:-1])
+    assert efface(killed, "all", "study.yml", kill_at=10).code == -signal.SIGKILL
+    assert any((killed / "run" / "partial").iterdir())
+    assert efface(killed, "all", "study.yml").code == 0
+    assert_same(killed, whole)
+    before = sizes_and_bytes(whole / "run")
+    assert efface(whole, "all", "study.yml").code == 0
+    assert sizes_and_bytes(whole / "run") == before
+    (whole / "own.py").write_text(LIGHTER.replace("by *", "0.5 * by *"))
+    assert efface(whole, "all", "study.yml").code == 0
+    assert len([row for row in rows(whole) if row["probe"]["probe"] == "train"]) == 2
+    assert not {*scores(killed)} & ({*scores(whole)} - {*scores(killed)})
+    assert len(scores(whole)) == 2 * len(scores(killed))
+
+
 def test_more_fractions_cost_only_themselves_and_one_of_all_is_shared_by_all_maps(copy):
     result = efface(copy, "all", "study.yml", "fractions=[0.3, 0.7, 1.0]")
     assert f"{1 + 2} probes to run, 2 of them trainings" in result.out

@@ -382,9 +382,11 @@ def test_the_mean_is_that_of_the_training_images():
 
 def test_progress_adds_up_to_the_cost(tmp_path):
     rows = {"train": 14, "test": 6}
-    for probe in (Perturb(Erasure("most_first", 0.5, MEAN)), Retrain(Erasure("most_first", 0.5, MEAN), 0)):
+    early = Fit(epochs=5, batch_size=4, stop={"loss": 1e9})
+    retrain = Retrain(Erasure("most_first", 0.5, MEAN), 0)
+    for probe, changes in ((Perturb(Erasure("most_first", 0.5, MEAN)), {}), (retrain, {}), (retrain, {"fit": early})):
         ticks = []
-        here = case(stores(tmp_path), advance=ticks.append)
+        here = case(stores(tmp_path), advance=ticks.append, **changes)
         probe(here)
         assert sum(ticks) == probe.costs(rows, here.fit)
 

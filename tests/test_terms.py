@@ -96,6 +96,32 @@ def test_an_attack_that_gives_no_such_images_is_refused(tmp_path):
         try_network(run_of(tmp_path, {"attack": "test_terms.doubled"}))
 
 
+def darker(images, _seeds, *, by):
+    return images - by
+
+
+def test_augmentations_are_tried_wherever_they_are_to_be_used(tmp_path):
+    dark, fit = {"call": "test_terms.darker", "kwargs": {"by": 0.1}}, {"epochs": 1}
+    message = r"a step on two training images fails: test_terms\.darker gives torch\.float32 numbers from -0\.1 to"
+    coloured = {"call": "efface.augment.colour_jitter", "kwargs": {"saturation": 0.1}}
+    with pytest.raises(ValueError, match=rf"^fit: {message}"):
+        try_network(run_of(tmp_path, {"augment": [dark]}))
+    with pytest.raises(ValueError, match=rf"^refit: {message}"):
+        try_network(run_of(tmp_path, {}, refit=fit | {"augment": [dark]}))
+    with pytest.raises(ValueError, match=rf"^judge\.fit: {message}"):
+        try_network(run_of(tmp_path, {}, judge={"model": "test_terms.network", "fit": fit | {"augment": [dark]}}))
+    with pytest.raises(
+        ValueError, match=r"^fit: a step .* fails: .*saturation is 0\.1, but the images have one channel"
+    ):
+        try_network(run_of(tmp_path, {"augment": [coloured]}))
+    weights = tmp_path / "weights.pt"
+    torch.save(network().state_dict(), weights)
+    with pytest.raises(ValueError, match=rf"^fit: {message}"):  # of the retrainings
+        check_study(run_of(tmp_path, {"augment": [dark]}, weights=str(weights)))
+    still = [{"call": "test_terms.darker", "kwargs": {"by": 0.0}}, "efface.augment.random_resized_crop"]
+    try_network(run_of(tmp_path, {"augment": still}))
+
+
 def test_a_trial_changes_neither_weights_nor_random_numbers(tmp_path):
     run = run_of(tmp_path, {"regularizers": [SCORE, NORM], "attack": PGD})
     torch.manual_seed(3)

@@ -73,6 +73,8 @@ def test_grey_sets_are_read_from_their_archives(function, kind, packed, tmp_path
     assert made["train"].targets[made["train"].validation].bincount().tolist() == [1] * 10
     assert made["test"].classes == (tuple("0123456789") if kind is MNIST else tuple(FashionMNIST.classes))
     assert len(function(root=str(tmp_path), limit=10, test_limit=3)["test"]) == 3
+    larger = function(root=str(tmp_path), size=32, limit=10)["train"]
+    assert (len(larger), larger.shape, larger.images.dtype) == (10, (1, 32, 32), torch.uint8)
 
 
 def test_svhn_is_read_from_its_files(tmp_path, monkeypatch):
@@ -85,6 +87,7 @@ def test_svhn_is_read_from_its_files(tmp_path, monkeypatch):
     assert made["train"].images.is_contiguous()
     assert made["train"].classes == tuple("0123456789")
     assert svhn(root=str(tmp_path), limit=10, download=False)["train"].targets.bincount().tolist() == [1] * 10
+    assert svhn(root=str(tmp_path), size=16)["test"].shape == (3, 16, 16)
 
 
 def test_without_network_or_files_it_is_one_sentence(tmp_path, monkeypatch):
@@ -154,6 +157,11 @@ def test_imagenet10_takes_six_classes_for_each_of_its_ten(imagenet, tmp_path):
         assert {number: int(target) for number, target in zip(numbers, split.targets, strict=True)} == expected
         assert split.targets.bincount().tolist() == [6] * 10
     assert made["train"].targets[made["train"].validation].bincount().tolist() == [3] * 10
+    squeezed = imagenet10(root=str(imagenet), size=4, resize="squeeze", pack=str(tmp_path))["test"]
+    assert torch.equal(
+        squeezed.images.take(torch.arange(60))[:, :, :1, :1], split.images.take(torch.arange(60))[:, :, :1, :1]
+    )
+    assert squeezed.shape == (3, 4, 4)
     few = imagenet10(root=str(imagenet), size=8, resize=None, pack=str(tmp_path), limit=20, test_limit=10)
     assert few["train"].targets.bincount().tolist() == [2] * 10
 

@@ -188,8 +188,9 @@ def _wrong_types(target: Any, kwargs: dict[str, Any]) -> list[str]:
     for name, value in kwargs.items():
         if not _is_plain(hints.get(name)):
             continue
-        if isinstance(value, str | bool) and _is_number(hints[name], type(value)):
-            problems.append(f"{name} is {value!r}, expected a number")
+        words = _words(hints[name])
+        if isinstance(value, str | bool) and value not in words and _is_number(hints[name], type(value)):
+            problems.append(f"{name} is {value!r}, expected a number{''.join(f' or {word!r}' for word in words)}")
             continue
         if isinstance(value, float) and int in _parts(hints[name]) and float not in _parts(hints[name]):
             problems.append(f"{name} is {value!r}, expected a whole number")
@@ -259,6 +260,11 @@ def _is_plain(hint: Any) -> bool:
 def _is_number(hint: Any, other: type) -> bool:
     """Whether it takes numbers and nothing of the other type."""
     return (int in _parts(hint) or float in _parts(hint)) and other not in _parts(hint)
+
+
+def _words(hint: Any) -> tuple[Any, ...]:
+    """What it takes literally."""
+    return tuple(w for part in _parts(hint) if typing.get_origin(part) is typing.Literal for w in typing.get_args(part))
 
 
 def _parts(hint: Any) -> tuple[Any, ...]:

@@ -29,7 +29,7 @@ from efface.entries import (
     UnitCall,
     Visualize,
 )
-from efface.fit import Fit
+from efface.fit import Fit, Stop
 from efface.generate import Sampling
 from efface.objective import Regularizer
 from efface.tree import InvalidStudyError, load, override, put, reference_form
@@ -247,6 +247,7 @@ def _known(path: list[str]) -> list[str]:
     models: dict[str, type[BaseModel]] = {
         "fit": Fit,
         "refit": Fit,
+        "stop": Stop,
         "regularizers": Regularizer,
         "judge": Judge,
         "claims": Claim,

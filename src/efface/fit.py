@@ -1,7 +1,7 @@
 """The one training loop: the first training and every retraining.
 
-Everything that an epoch draws (order, crops, flips, dropout) comes from (seed, epoch), so a training that is killed
-and goes on from its last checkpoint ends at the same weights as one that ran through.
+Everything that an epoch draws (order, crops, flips, augmentations, dropout) comes from (seed, epoch), so a training
+that is killed and goes on from its last checkpoint ends at the same weights as one that ran through.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from pydantic import AfterValidator, BaseModel, ConfigDict, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from efface import draws
@@ -22,7 +22,7 @@ from efface.checkpoint import Training
 from efface.feed import Feed
 from efface.masking import to_float
 from efface.methods.passes import at_once
-from efface.objective import Means, Regularizer, attacked, regularized
+from efface.objective import Means, Regularizer, attacked, augmented, regularized
 from efface.types import Images, Seeds, StoredImages, Targets
 
 Precision = Literal["fp32", "bf16"]
@@ -41,6 +41,33 @@ def _steps_alone(call: Call) -> Call:
     return call
 
 
+class Stop(BaseModel):
+    """When a training ends before its last epoch: after the first one that is good enough by one of the two.
+
+    loss: the epoch's mean loss is below this: what is minimised, terms included.
+    accuracy: the part of the epoch's images classified right, each as its step saw it, is at least this, in (0, 1].
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    loss: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _says_when(self) -> "Stop":
+        if self.loss is None and self.accuracy is None:
+            raise ValueError("neither loss nor accuracy is given; give one, or both, or drop 'stop'")
+        return self
+
+    def reached(self, state: Training) -> bool:
+        """Whether the last epoch was good enough."""
+        if not state.losses:
+            return False
+        if self.loss is not None and state.losses[-1] < self.loss:
+            return True
+        # a mean of batches is rounded: 1e-9 is less than one image of any data set
+        return self.accuracy is not None and state.terms["training_accuracy"][-1] >= self.accuracy - 1e-9
+
+
 class Fit(BaseModel):
     """How a network is trained.
 
@@ -50,6 +77,8 @@ class Fit(BaseModel):
     precision: fp32, or bf16 for autocast. channels_last: the faster layout for convolutions on most devices.
     keep: weights of the last epoch, or of the epoch that was best on the validation rows.
     tensorboard: write scalars to the run's tensorboard folder.
+    augment: `(images, seeds, **kwargs) -> images`, one after the other: what changes a batch after crop and flip.
+    stop: ends a training before `epochs`; schedules count to `epochs` all the same.
     regularizers: terms added to the loss; they need fp32.
     attack: `(network, images, targets, **kwargs) -> images`: each step sees these images alone, not the given ones.
     """
@@ -67,6 +96,8 @@ class Fit(BaseModel):
     channels_last: bool = False
     keep: Literal["last", "best"] = "last"
     tensorboard: bool = False
+    augment: tuple[Annotated[Call, bound("images", "seeds")], ...] = ()
+    stop: Stop | None = None
     regularizers: tuple[Regularizer, ...] = ()
     attack: Annotated[Call, bound("network", "images", "targets", offered=("seeds",))] | None = None
 
@@ -78,9 +109,11 @@ class Fit(BaseModel):
         """What the weights depend on: the settings, with the source behind each path."""
         names = ("optimizer", "schedule", "loss", "attack")
         calls: dict[str, Any] = {name: call.identity() for name in names if (call := getattr(self, name))}
-        if self.regularizers:
-            calls["regularizers"] = [each.identity() for each in self.regularizers]
-        return self.model_dump(exclude={"tensorboard", "regularizers", "attack"}) | calls
+        lists = {name: [each.identity() for each in getattr(self, name)] for name in ("regularizers", "augment")}
+        calls |= {name: listed for name, listed in lists.items() if listed}
+        if self.stop is not None:
+            calls["stop"] = self.stop.model_dump()
+        return self.model_dump(exclude={"tensorboard", "regularizers", "attack", "augment", "stop"}) | calls
 
     @model_validator(mode="after")
     def _in_fp32(self) -> "Fit":
@@ -105,7 +138,8 @@ class Fitted:
     """A trained network (in eval mode), its mean loss of each epoch, its validation accuracies, the epoch kept.
 
     terms: means of each epoch, where the loss has regularisers (`classification`, the loss without them, and each by
-    its name, without its weight) or the images were attacked (`attacked_accuracy`).
+    its name, without its weight), the images were attacked (`attacked_accuracy`), or accuracy may stop the training
+    (`training_accuracy`).
     """
 
     network: nn.Module
@@ -134,7 +168,8 @@ def fit(
     targets: classes by row number of the feed.
     checkpoint: a file written after each epoch and gone on from; `fingerprint` must agree or it is ignored.
     log: called for the loss, its terms and the validation accuracy. advance: called with 1 after each epoch.
-    ValueError: keep is 'best' without validation rows, a loss that is no number, a network with too few classes.
+    ValueError: keep is 'best' without validation rows, a loss that is no number, a network with too few classes, an
+        augmentation or an attack that gives no such images.
     """
     if settings.keep == "best" and (rows.validation is None or not len(rows.validation)):
         raise ValueError(
@@ -152,6 +187,8 @@ def fit(
         state = Training(network, optimizer, schedule, checkpoint, fingerprint)
         targets = targets.to(device)
         for epoch in range(state.epoch, settings.epochs):
+            if settings.stop is not None and settings.stop.reached(state):
+                break
             each_step = schedule if settings.schedule_each == "step" else None
             found = _epoch(network, feed, rows.training, targets, settings, optimizer, each_step, loss_of, seed, epoch)
             if schedule is not None and settings.schedule_each == "epoch":
@@ -164,7 +201,7 @@ def fit(
             state.finish(epoch, found, best=settings.keep == "best")
             advance(1)
         state.restore(settings.keep)
-    kept = state.best_epoch if state.best else settings.epochs - 1
+    kept = state.best_epoch if state.best else state.epoch - 1
     curves = {name: tuple(values) for name, values in state.terms.items()}
     return Fitted(network.eval(), tuple(state.losses), tuple(state.accuracies), kept, curves)
 
@@ -180,6 +217,7 @@ def try_step(
         network = _fresh(build, settings, 0, device).train()
         optimizer, seeds = settings.optimizer(network.parameters()), draws.seeds_of("trial", torch.arange(len(images)))
         classes = int(targets.max()) + 1
+        images = augmented(settings.augment, images, seeds, first=True)
         _step(network, images, targets, classes, settings, optimizer, _loss(settings.loss), seeds)
 
 
@@ -243,11 +281,12 @@ def _epoch(
     seeds = draws.seeds_of(f"terms {seed} {epoch}", order)
     network.train()
     means, at = Means(), 0
-    augments, classes = settings.crop > 0 or settings.flip, int(targets.max()) + 1
+    moves, classes = settings.crop > 0 or settings.flip, int(targets.max()) + 1
     for padded in feed(order, settings.batch_size, epoch):
         part = slice(at, at + len(padded))
-        shift, flip = (shifts[part], flips[part]) if augments else (None, None)
+        shift, flip = (shifts[part], flips[part]) if moves else (None, None)
         images = to_float(crop(padded, shift, flip, settings.crop))
+        images = augmented(settings.augment, images, seeds[part], first=at == 0)
         found = _step(network, images, expected[part], classes, settings, optimizer, loss_of, seeds[part])
         if each_step is not None:
             each_step.step()
@@ -292,6 +331,8 @@ def _step(
     found: dict[str, Tensor] = {}
     if settings.attack is not None:
         found["attacked_accuracy"] = (outputs.argmax(1) == expected).float().mean()
+    if settings.stop is not None and settings.stop.accuracy is not None:
+        found["training_accuracy"] = (outputs.argmax(1) == expected).double().mean()
     if settings.regularizers:
         loss, terms = regularized(loss, settings.regularizers, network, images, expected, outputs, seeds)
         found |= terms

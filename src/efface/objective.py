@@ -1,4 +1,4 @@
-"""What a training minimises on a batch beside its plain loss: weighted terms, and the images' attacked twins."""
+"""What a training makes of a batch beside its plain loss: augmented and attacked images, weighted terms."""
 
 import math
 import sys
@@ -77,7 +77,7 @@ class Regularizer(BaseModel):
 
 def names_of(regularizers: Sequence[Regularizer]) -> list[str]:
     """What each term is called in the curves: its function's name; a second one of it is numbered."""
-    seen = Counter(("loss", "classification", "validation_accuracy", "attacked_accuracy"))
+    seen = Counter(("loss", "classification", "validation_accuracy", "training_accuracy", "attacked_accuracy"))
     found = []
     for each in regularizers:
         name = each.call.rpartition(".")[2]
@@ -109,13 +109,37 @@ def regularized(
     return loss, found
 
 
+def augmented(calls: Sequence[Call], images: Images, seeds: Seeds, *, first: bool) -> Images:
+    """The images after each augmentation in turn.
+
+    first: of a training or an epoch: then the values are looked at, too, which waits for the device.
+    ValueError: one gives others than images of this shape and type in [0, 1].
+    """
+    for number, each in enumerate(calls):
+        own = draws.fold(seeds, -1 - number).to(images.device)  # folds from 0 on are the attack's and the terms'
+        found = _like("fit.augment", each, each(images, own), images)
+        if first:
+            low, high = (float(bound) for bound in found.aminmax())
+            if found.dtype != images.dtype or not (low >= 0 and high <= 1):  # NaN is neither
+                raise ValueError(
+                    f"fit.augment: {each.call} gives {found.dtype} numbers from {low:g} to {high:g}; expected "
+                    f"{images.dtype} in [0, 1]: cut them off there"
+                )
+        images = found
+    return images
+
+
 def attacked(attack: Call, network: nn.Module, images: Images, targets: Targets, seeds: Seeds) -> Images:
     """The images that the training sees instead. ValueError: the attack gives others than images of this shape."""
     found = attack(network, images, targets, seeds=draws.fold(seeds, 0).to(images.device))
+    return _like("fit.attack", attack, found, images)
+
+
+def _like(where: str, call: Call, found: object, images: Images) -> Tensor:
     if not isinstance(found, Tensor) or found.shape != images.shape:
         shown = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(
-            f"fit.attack: {attack.call} gives {shown} for images of {tuple(images.shape)}; expected as many images of "
+            f"{where}: {call.call} gives {shown} for images of {tuple(images.shape)}; expected as many images of "
             "the same shape"
         )
     return found.detach()

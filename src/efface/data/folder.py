@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from efface.types import Split
 
 FORMAT = 1
 """Part of every packed file's attributes: a change in what is packed packs anew."""
+Resize = int | Literal["squeeze"] | None
+"""Length of the shorter side before the centre crop; both sides to the crop's size, without one; as it is."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def image_folder(
     *,
     root: str,
     size: int = 224,
-    resize: int | None = 256,
+    resize: Resize = 256,
     train: str | None = None,
     test: str | None = None,
     pack: str | None = None,
@@ -55,7 +57,8 @@ def image_folder(
 
     root: the tree. To leave a training split out, name the test folder as the root.
     size: height and width of the centre crop, in pixels.
-    resize: length of the shorter side before the crop (bilinear, antialiased), in pixels; None: as it is.
+    resize: length of the shorter side before the crop (bilinear, antialiased), in pixels; None: as it is; squeeze: both
+        sides are resized to `size` and nothing is cut off, which changes the shape of what is seen.
     train: the training split's folder in `root`; None: `train` where it exists, else there is no such split.
     test: the test split's folder in `root`; None: `val` or `test`, or `root` itself where it has no split's folder.
     pack: the folder of the packed files; None: `<root>.packed`, beside the root. 150 kB an image of 224x224.
@@ -88,7 +91,7 @@ def grouped_folder(
     root: str,
     groups: Groups,
     size: int,
-    resize: int | None,
+    resize: Resize,
     train: str | None,
     test: str | None,
     pack: str | None,
@@ -102,8 +105,10 @@ def grouped_folder(
 
     title: begins the names of the packed files, so that another choice from the same tree has its own.
     """
-    if resize is not None and resize < size:
-        raise ValueError(f"resize: {resize}, expected at least size, {size}, or null for images as they are; change it")
+    if isinstance(resize, int) and resize < size:
+        raise ValueError(
+            f"resize: {resize}, expected at least size, {size}, or null for images as they are, or squeeze; change it"
+        )
     place = Path(root).expanduser().absolute()
     named = _names(place, train, test)
     listings = {split: _list(place / name, groups) for split, name in named.items()}
@@ -179,7 +184,7 @@ def _agree(listings: dict[str, _Listing]) -> None:
         )
 
 
-def _rows(path: Path, listing: _Listing, size: int, resize: int | None) -> rows.Rows:
+def _rows(path: Path, listing: _Listing, size: int, resize: Resize) -> rows.Rows:
     """The packed images: those of an earlier run where they are the same, else packed now."""
     attributes: dict[str, Any] = {
         "format": FORMAT,
@@ -216,7 +221,7 @@ def _digest(listing: _Listing) -> str:
     return whole.hexdigest()[:16]
 
 
-def _decode(listing: _Listing, size: int, resize: int | None) -> Iterator[UInt8[np.ndarray, "b 3 h w"]]:
+def _decode(listing: _Listing, size: int, resize: Resize) -> Iterator[UInt8[np.ndarray, "b 3 h w"]]:
     """The images in blocks, decoded by one thread for each core: decoders and the resize leave Python's lock."""
     workers = len(os.sched_getaffinity(0))
     block = 32 * workers
@@ -230,14 +235,14 @@ def _decode(listing: _Listing, size: int, resize: int | None) -> Iterator[UInt8[
             bar.update(len(files))
 
 
-def _image(file: str, size: int, resize: int | None) -> UInt8[np.ndarray, "3 h w"]:
+def _image(file: str, size: int, resize: Resize) -> UInt8[np.ndarray, "3 h w"]:
     try:
         with Image.open(file) as stored:
             image = _rgb(stored)
     except Exception as error:  # decoders raise whatever they like
         raise ValueError(f"{file}: not a readable image ({error}); replace or remove it") from error
     if resize is not None:
-        image = F.resize(image, resize)
+        image = F.resize(image, [size, size] if resize == "squeeze" else resize)
     if min(image.size) < size:
         raise ValueError(f"{file}: {image.width}x{image.height} pixels, expected at least {size}x{size}; set resize")
     return np.asarray(F.center_crop(image, size)).transpose(2, 0, 1)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from efface.data.folder import grouped_folder
+from efface.data.folder import Resize, grouped_folder
 from efface.types import Split
 
 ALL = 1000
@@ -27,7 +27,7 @@ def imagenet10(
     root: str,
     folders: Mapping[str, Sequence[str]] | None = None,
     size: int = 112,
-    resize: int | None = 128,
+    resize: Resize = 128,
     train: str | None = None,
     test: str | None = None,
     pack: str | None = None,
@@ -45,10 +45,12 @@ def imagenet10(
     root: a tree `root/train/<class>/*`, `root/val/<class>/*` with all 1,000 class folders (n01440764, ...): which of
         them are meant is known by their place when sorted by name.
     folders: for a tree that has not all 1,000: each class with the names of its folders, e.g. `{dog: [n02085620]}`.
-    size: height and width of the centre crop, in pixels. resize: length of the shorter side before it; None: as it is.
+    size: height and width of the centre crop, in pixels.
+    resize: length of the shorter side before it; None: as it is; squeeze: both sides to `size`, without a crop.
 
     Source: Shah, Jain & Netrapalli 2021 (arXiv:2102.12781), the balanced `mixed_10` of the robustness library.
-    Differs: training images are cropped like test images, once; a random crop of them is `fit.crop`.
+    Differs: training images are cropped like test images, once; random windows of that crop are
+        `efface.augment.random_resized_crop` in `fit.augment`, theirs are of the photograph resized to 128.
     """
 
     def groups(folder: Path, names: list[str]) -> Mapping[str, Sequence[str]]:

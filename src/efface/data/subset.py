@@ -1,8 +1,10 @@
 """A part of a data set, chosen by a seed: the same rows on every machine, in every version of every library."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -18,6 +20,23 @@ def splits(
     train = _cut(train, balanced(train.targets, limit, seed, setting="limit", least=len(train.classes)))
     test = _cut(test, balanced(test.targets, test_limit, seed, setting="test_limit"))
     return {"train": replace(train, validation=stratified(train.targets, validation, seed)), "test": test}
+
+
+def resized(found: Mapping[str, Split], size: int | None) -> dict[str, Split]:
+    """Images without masks as squares of this size, in memory: bilinear, antialiased, 8 bits; None: as they are."""
+    if size is None:
+        return dict(found)
+    if size < 1:
+        raise ValueError(f"size: {size}, expected at least 1 pixel, or null for images as they are; change it")
+    made = {}
+    for name, split in found.items():
+        assert split.masks is None
+        images = torch.empty(len(split), split.shape[0], size, size, dtype=torch.uint8)
+        for rows in torch.arange(len(split)).split(256):
+            part = take(split.images, rows).float()
+            images[rows] = F.interpolate(part, (size, size), mode="bilinear", antialias=True).round_().byte()
+        made[name] = replace(split, images=images)
+    return made
 
 
 def balanced(targets: Targets, limit: int | None, seed: int, *, setting: str, least: int = 1) -> Int[Tensor, " m"]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torchvision.datasets import MNIST, SVHN, FashionMNIST
 
-from efface.data.subset import splits
+from efface.data.subset import resized, splits
 from efface.types import Split
 
 _DAMAGED = (
@@ -25,6 +25,7 @@ def mnist(
     *,
     root: str = "data",
     download: bool = True,
+    size: int | None = None,
     limit: int | None = None,
     test_limit: int | None = None,
     validation: float = 0.0,
@@ -34,6 +35,8 @@ def mnist(
 
     root: the folder that holds `MNIST/raw`, or gets it.
     download: get the four archives (12 MB) where the folder does not hold them yet; their MD5 sums are checked then.
+    size: height and width to resize the chosen images to (bilinear, antialiased), in pixels, all in memory; None: as
+        they are.
     limit: training images, a balanced choice; None: all.
     test_limit: test images, a balanced choice; None: all.
     validation: the share of the training images set apart, stratified, in [0, 1).
@@ -42,13 +45,15 @@ def mnist(
     Source: LeCun, Bottou, Bengio & Haffner 1998, Gradient-based learning applied to document recognition.
     """
     train, test = (_grey(MNIST, root, train=train, download=download) for train in (True, False))
-    return splits(train, test, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
+    made = splits(train, test, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
+    return resized(made, size)
 
 
 def fashion_mnist(
     *,
     root: str = "data",
     download: bool = True,
+    size: int | None = None,
     limit: int | None = None,
     test_limit: int | None = None,
     validation: float = 0.0,
@@ -59,13 +64,15 @@ def fashion_mnist(
     Source: Xiao, Rasul & Vollgraf 2017 (arXiv:1708.07747).
     """
     train, test = (_grey(FashionMNIST, root, train=train, download=download) for train in (True, False))
-    return splits(train, test, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
+    made = splits(train, test, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
+    return resized(made, size)
 
 
 def svhn(
     *,
     root: str = "data",
     download: bool = True,
+    size: int | None = None,
     limit: int | None = None,
     test_limit: int | None = None,
     validation: float = 0.0,
@@ -82,7 +89,8 @@ def svhn(
         learning.
     """
     train, test = (_coloured(root, split, download=download) for split in ("train", "test"))
-    return splits(train, test, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
+    made = splits(train, test, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
+    return resized(made, size)
 
 
 def _grey(published: type[MNIST], root: str, *, train: bool, download: bool) -> Split:

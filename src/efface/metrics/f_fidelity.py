@@ -192,7 +192,8 @@ def dropped(
 def fine_tuned(case: Case, imputer: Call, *, beta: float, epochs: int, rate: float) -> nn.Module:
     """The given network, trained on from its weights on training images without a random part of their pixels.
 
-    Made once in a run. ValueError: the data have no training images, or the optimizer no learning rate.
+    Made once in a run, in all of the `epochs`: `fit.stop` is left out. ValueError: the data have no training images, or
+    the optimizer no learning rate.
     """
     if "train" not in case.data:
         raise ValueError("f_fidelity: the data have no 'train' split to fine-tune on; take other data, or drop it")
@@ -200,7 +201,7 @@ def fine_tuned(case: Case, imputer: Call, *, beta: float, epochs: int, rate: flo
     assert case.fit is not None
     given, train = case.network, case.data["train"]
     settings = case.fit.model_copy(
-        update={"epochs": epochs, "schedule": None, "optimizer": _slower(case.fit.optimizer, rate)}
+        update={"epochs": epochs, "stop": None, "schedule": None, "optimizer": _slower(case.fit.optimizer, rate)}
     )
     what = {"beta": beta, "imputer": imputer.identity(), "fit": settings.identity(), "source": code_digest(__name__)}
 

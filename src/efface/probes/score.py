@@ -89,6 +89,7 @@ class Retrain:
             log=case.log,
             advance=lambda epochs: case.advance(3.0 * epochs * len(train)),
         )
+        case.advance(3.0 * (case.fit.epochs - len(fitted.losses)) * len(train))  # what `fit.stop` spared
         logits = logits_of(case, fitted.network, self.erasure, case.fit.precision)
         return score_of(logits, test.targets, test.targets)
 

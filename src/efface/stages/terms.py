@@ -1,4 +1,4 @@
-"""Regularisers and attacks of a study's trainings, tried on two training images before an epoch is spent."""
+"""Augmentations, regularisers and attacks of a study, tried on two training images before an epoch is spent."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ _OF_HESSIAN = ("efface.regularize.score_matching", "efface.regularize.anti_score
 
 
 def try_terms(run: Run) -> None:
-    """One step of each training that is to come and has regularisers or an attack.
+    """One step of each training that is to come and has augmentations, regularisers or an attack.
 
     ValueError: the network, or the images, are none that these can be called with.
     """
@@ -30,7 +30,8 @@ def try_terms(run: Run) -> None:
         except Exception as error:  # a term, an attack or a network may raise anything
             text = " ".join(str(error).split())
             named = text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
-            named = named.removeprefix(f"{where}.attack: ").removeprefix("fit.attack: ")
+            for key in ("attack", "augment"):
+                named = named.removeprefix(f"{where}.{key}: ").removeprefix(f"fit.{key}: ")
             raise ValueError(f"{where}: a step on two training images fails: {named}") from error
 
 
@@ -60,13 +61,13 @@ def curved(network: nn.Module, images: Images, targets: Targets) -> bool:
 
 
 def _to_come(run: Run) -> Iterator[tuple[str, Network, Fit]]:
-    """Trainings that have regularisers or an attack: the study's key, the network, the settings."""
+    """Trainings that have augmentations, regularisers or an attack: the study's key, the network, the settings."""
     asked = [("fit" if each is run.first else f"{each.name}.fit", each, each.fit) for each in run.networks()]
     found = [(where, network, fit) for where, network, fit in asked if not network.trained()]
-    if run.study.refit is not None:
-        found.append(("refit", run.first, run.study.refit))
+    if run.refit is not None and (run.study.refit is not None or run.first.trained()):
+        found.append(("fit" if run.study.refit is None else "refit", run.first, run.refit))
     for where, network, fit in found:
-        if "train" in run.data and fit is not None and (fit.regularizers or fit.attack is not None):
+        if "train" in run.data and fit is not None and (fit.augment or fit.regularizers or fit.attack):
             yield where, network, fit
 
 
