@@ -31,7 +31,7 @@ LAYERS = (
         "attack",
         "augment",
     },
-    {"maps", "learnt", "results", "fit", "stats", "feed", "objective", "generate"},
+    {"maps", "learnt", "results", "fit", "recipe", "stats", "feed", "objective", "generate"},
     {"probes"},
     {"metrics"},
     {"entries"},
@@ -50,6 +50,8 @@ SIBLINGS = {
     ("attack", "methods"),  # the passes of every gradient
     ("fit", "feed"),  # the batches that it trains on
     ("fit", "objective"),  # what it minimises
+    ("fit", "recipe"),  # its settings
+    ("recipe", "objective"),  # of which a term is one
 }
 CONFINED = ("captum", "zennit", "ray", "matplotlib", "tensorboard")
 FILES = sorted(ROOT.rglob("*.py"))

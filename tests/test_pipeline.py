@@ -347,6 +347,9 @@ def test_with_augmentations_and_an_early_end_a_killed_run_is_the_same_and_edits_
     (trained,) = [row for row in rows(whole) if row["probe"]["probe"] == "train"]
     assert 2 < len(trained["losses"]) == trained["epoch_kept"] < 40
     assert trained["losses"][-1] < 1.37 <= min(trained["losses"][:-1])
+    retrained = [row["epochs"] for row in rows(whole) if row["probe"]["probe"] == "retrain"]
+    assert len(retrained) == 2
+    assert all(2 < epochs <= 40 for epochs in retrained)
     assert efface(killed, "all", "study.yml", kill_at=10).code == -signal.SIGKILL
     assert any((killed / "run" / "partial").iterdir())
     assert efface(killed, "all", "study.yml").code == 0

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -91,7 +92,10 @@ class Retrain:
         )
         case.advance(3.0 * (case.fit.epochs - len(fitted.losses)) * len(train))  # what `fit.stop` spared
         logits = logits_of(case, fitted.network, self.erasure, case.fit.precision)
-        return score_of(logits, test.targets, test.targets)
+        score = score_of(logits, test.targets, test.targets)
+        if case.fit.stop is None:
+            return score
+        return Score({**score.values, "epochs": np.array([len(fitted.losses)], np.float64)})
 
 
 def logits_of(case: Case, network: nn.Module, erasure: Erasure, precision: Precision) -> Tensor:

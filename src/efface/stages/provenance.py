@@ -18,6 +18,7 @@ ERASING = (
     "efface.probes.score",
     "efface.units",
     "efface.fit",
+    "efface.recipe",
     "efface.objective",
     "efface.feed",
     "efface.masking",
