@@ -90,7 +90,6 @@ def test_a_second_network_is_the_one_that_the_method_within_learns_with():
     settings = {"samples": 2, "centres": 3}
     inner, of_model = (taught(LocalPathIntegration(**settings), each) for each in (other, model))
     whole = partial(explain_with, network=partial(network, 1), method=LocalPathIntegration(**settings))
-    # drawn for it once and for all; so its weights are those of the factory only where that draws them by a seed
     around = taught(Around(method=whole), model)
     centres = around.learnt[".method.centres"]
     torch.testing.assert_close(centres, inner.learnt["centres"])

@@ -87,19 +87,20 @@ class Call(BaseModel):
 
     def settings(self) -> dict[str, Any]:
         """The kwargs as they are handed over: a method's class is made, what else is to be called is a Call."""
-        methods = self.methods()
-        made = {name: each() for name, each in methods.items() if inspect.isclass(each.resolve())}
-        return self.kwargs | self.nested() | made
+        if not (nested := self.nested()):
+            return self.kwargs
+        made = {name: each() for name, each in self.methods().items() if inspect.isclass(each.resolve())}
+        return self.kwargs | nested | made
 
     def nested(self) -> dict[str, "Call"]:
         """The settings that are something to call themselves: a method's base, a second network."""
-        plugs = _plugs(self.resolve())
+        plugs = _plugs(self.resolve()) if self.kwargs else {}
         given = {name: value for name, value in self.kwargs.items() if name in plugs and value is not None}
         return {name: Call.model_validate(value) for name, value in given.items()}
 
     def methods(self) -> dict[str, "Call"]:
         """Those of them that are methods."""
-        plugs = _plugs(self.resolve())
+        plugs = _plugs(self.resolve()) if self.kwargs else {}
         return {name: each for name, each in self.nested().items() if plugs[name]}
 
     @property
