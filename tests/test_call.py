@@ -216,8 +216,24 @@ class Made:
 
 
 class Learning(Made):
+    def __init__(self, *, factor: int = 1):
+        self.factor = factor
+
     def fit(self, model, data, *, seed, rows):
         self.learnt = {}
+
+
+class Short:
+    def __call__(self, model):
+        return model
+
+
+class Wrapper:
+    def __init__(self, *, base: Method):
+        self.base = base
+
+    def __call__(self, model, images, targets):
+        return self.base(model, images, targets)
 """
 
 
@@ -250,8 +266,9 @@ def test_a_setting_that_takes_a_method_is_called_with_what_it_names(beside):
         ),
         ({"base": {"call": "inner", "kwargs": {"factor": 1.5}}}, "base: factor is 1.5, expected a whole number"),
         ({"base": {"call": "inner", "kwarg": {}}}, "expected a dotted path, or {call: ..., kwargs: {...}}"),
-        ({"base": "Learning"}, "base: {name}.Learning learns from training images, which it does not get here; take"),
-        ({"base": "Made"}, "base: {name}.Made is a class, which is not made here; take a function"),
+        ({"base": {"call": "Learning", "kwargs": {"facto": 1}}}, "base: {name}.Learning has no setting 'facto'; did"),
+        ({"base": {"call": "Learning", "kwargs": {"factor": 1.5}}}, "base: factor is 1.5, expected a whole number"),
+        ({"base": "Short"}, "base: {name}.Short cannot be called with (model, images, targets)"),
         ({"base": "build"}, "base: {name}.build cannot be called with (model, images, targets)"),
         ({"base": "inner", "network": "inner"}, "network: {name}.inner cannot be called with"),
     ],
@@ -261,6 +278,28 @@ def test_a_wrong_call_within_a_call_says_which(beside, kwargs, said):
     with pytest.raises(ValueError) as error:
         made.check(("model", "images", "targets"))
     assert said.replace("{name}", name) in str(error.value)
+
+
+def test_a_method_that_is_a_class_is_made_with_its_settings(beside):
+    name, made = outer(beside, base={"call": "Learning", "kwargs": {"factor": 3}}, network="build", other="Made")
+    made.check(("model", "images", "targets"))
+    assert made.learns
+    found = made.settings()
+    assert (type(found["base"]).__name__, found["base"].factor) == ("Learning", 3)
+    assert type(found["other"]).__name__ == "Made"
+    assert found["network"] == Call(call=f"{name}.build")
+    assert not Call(call=f"{name}.outer", kwargs={"base": f"{name}.Made"}).learns
+    deep = Call(call=f"{name}.outer", kwargs={"base": made.model_dump(), "network": f"{name}.build"})
+    assert deep.learns
+
+
+def test_a_class_without_fit_around_one_that_learns_is_refused(beside):
+    name = beside(OUTER)
+    Call(call=f"{name}.Wrapper", kwargs={"base": f"{name}.Made"}).check(())
+    with pytest.raises(
+        ValueError, match=r"base: \w+.Learning learns from training images, which a class without fit does"
+    ):
+        Call(call=f"{name}.Wrapper", kwargs={"base": f"{name}.Learning"}).check(())
 
 
 def test_a_function_may_check_its_settings_itself(beside):

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from efface import draws
-from efface.call import Call
 from efface.methods import control, gradient
 
 N, SIZE = 3, 8
@@ -162,10 +161,3 @@ def test_network_that_cannot_be_made_is_refused(tiny, settings, kind, said):
     whole = {"network": partial(tiny, seed=3), "method": gradient.gradient} | settings
     with pytest.raises(kind, match=said):
         control.explain_with(tiny(seed=3), images, targets, **whole)
-
-
-def test_method_that_learns_is_refused_when_the_study_is_read():
-    kwargs = {"network": "efface.models.resnet.resnet8", "method": "efface.methods.path.expected_gradients"}
-    call = Call(call="efface.methods.control.explain_with", kwargs=kwargs)
-    with pytest.raises(ValueError, match=r"method: efface.methods.path.expected_gradients learns from training images"):
-        call.check(("model", "images", "targets"), ("seeds", "rows"))

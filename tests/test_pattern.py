@@ -1,6 +1,7 @@
 """Patterns: estimates against brute force, the way back unrolled by hand, and the papers' synthetic experiments."""
 
 import copy
+import itertools
 from functools import partial
 
 import numpy as np
@@ -14,7 +15,7 @@ from efface import draws
 from efface.methods.backprop import guided_backprop
 from efface.methods.cam import grad_cam
 from efface.methods.gradient import gradient, input_x_gradient
-from efface.methods.path import integrated_gradients
+from efface.methods.path import ExpectedGradients, integrated_gradients
 from efface.methods.pattern import PatternAttribution, PatternGuided, PatternGuidedIG, PatternNet
 from efface.methods.pattern_fit import Estimate, estimate_patterns
 from efface.methods.pattern_network import folded
@@ -33,8 +34,14 @@ METHODS = {
     "smooth_grad": partial(PatternGuided, method=partial(smooth_grad, samples=3)),
     "on_pattern_net": partial(PatternGuided, back="pattern_net"),
 }
+WITHIN = {
+    "expected_gradients": partial(PatternGuided, method=partial(ExpectedGradients, samples=3, steps=2)),
+    "expected_gradients_on_pattern_net": partial(PatternGuided, method=ExpectedGradients, back="pattern_net"),
+}
+"""Those whose method learns, too."""
 CHECKED = "Type-check error"  # a wrong word is refused by the signature already, where that is checked
 every_method = pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
+every_learner = pytest.mark.parametrize("make", (METHODS | WITHIN).values(), ids=METHODS | WITHIN)
 
 
 class Net(nn.Module):
@@ -408,6 +415,68 @@ def test_any_gradient_method_runs_along_patterns():
     assert not torch.allclose(cam, grad_cam(model, images, targets, layer="conv2"))
 
 
+def test_expected_gradients_along_patterns_are_the_mean_over_references_and_points():
+    """Way to each reference times the gradient along patterns at each point of it, written out."""
+    model, (images, targets) = net(), batch()
+    patterns, along = estimate(model, images), PatternAttribution(start="one")
+    generator = torch.Generator().manual_seed(5)
+    references = torch.rand(3, *images.shape, generator=generator, dtype=torch.float64).transpose(0, 1)
+    alphas = torch.rand(5, 3, 2, generator=generator, dtype=torch.float64)
+    expected = torch.zeros_like(images)
+    for n, r, p in itertools.product(range(5), range(3), range(2)):
+        way = images[n] - references[n, r]
+        point = references[n, r] + alphas[n, r, p] * way
+        expected[n] += way * along(model, point[None], targets[n : n + 1], patterns=patterns)[0] / 6
+    method = PatternGuided(method=partial(ExpectedGradients(), references=references, alphas=alphas))
+    torch.testing.assert_close(method(model, images, targets, patterns=patterns), expected)
+    assert not torch.allclose(
+        expected, ExpectedGradients()(model, images, targets, references=references, alphas=alphas)
+    )
+
+
+def test_expected_gradients_along_patterns_draw_the_learnt_images_and_points_by_seed():
+    model, (images, targets) = net(), batch()
+    method = fitted(partial(PatternGuided, method=partial(ExpectedGradients, samples=2, pool=7)), model)
+    kept, seeds = method.learnt[".method.images"].double() / 255, draws.seeds_of("test", torch.arange(5))
+    assert len(kept) == 7
+    chosen = draws.keys(draws.fold(seeds, 0), 7).argsort(dim=1, stable=True)[:, :2]
+    alphas = draws.uniform(draws.fold(seeds, 1), (2, 1)).double()
+    along = fitted(PatternAttribution, model, start="one")
+    expected = torch.zeros_like(images)
+    for number in range(2):
+        way = images - kept[chosen[:, number]]
+        expected += way * along(model, images - way * (1 - alphas[:, number, :, None, None]), targets) / 2
+    torch.testing.assert_close(explain(method, model, images, targets), expected)
+
+
+def test_one_black_reference_and_the_points_of_a_line_give_pattern_guided_ig():
+    model, (images, targets) = net(), batch()
+    patterns, points = estimate(model, images), (torch.arange(6, dtype=torch.float64) + 0.5) / 6
+    black = torch.zeros_like(images)[:, None]
+    inner = partial(ExpectedGradients(), references=black, alphas=points.expand(5, 1, 6))
+    for start in ("logit", "one", "softmax"):
+        found = PatternGuided(method=inner, start=start)(model, images, targets, patterns=patterns)
+        expected = PatternGuidedIG(steps=6, start=start)(model, images, targets, patterns=patterns)
+        torch.testing.assert_close(found, expected)
+
+
+def test_what_the_method_within_learnt_lies_beside_the_patterns_and_is_read_back():
+    model, (images, targets) = net(), batch()
+    make = partial(PatternGuided, method=partial(ExpectedGradients, samples=3, pool=6))
+    method, patterns = fitted(make, model), fitted(PatternAttribution, model)
+    alone = ExpectedGradients(pool=6)
+    alone.fit(model, data(), seed=0, rows=8)
+    assert {*method.learnt} == {*patterns.learnt, ".method.images", ".method.rows"}
+    assert torch.equal(method.learnt[".method.images"], alone.learnt["images"])
+    assert all(torch.equal(method.learnt[name], pattern) for name, pattern in patterns.learnt.items())
+    fresh = make(pool=20, places=4)
+    fresh.learnt = dict(method.learnt)
+    expected = explain(method, model, images, targets)
+    torch.testing.assert_close(explain(fresh, model, images, targets), expected)
+    method.method.fit(model, data(), seed=7, rows=8)  # by somebody else
+    torch.testing.assert_close(explain(method, model, images, targets), expected)
+
+
 def test_pattern_guided_backprop_is_positive_at_the_relus():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 4)).double()
@@ -423,7 +492,7 @@ def test_pattern_guided_backprop_is_positive_at_the_relus():
 # What holds for each
 
 
-@every_method
+@every_learner
 def test_batch_row_budget_and_autograd_mode_change_nothing(make):
     model, (images, targets) = net(nn.ReLU()), batch()
     method, passed = fitted(make, model), []
@@ -444,7 +513,7 @@ def state(model):
     return repr([(m.training, m._forward_hooks, m._forward_pre_hooks, sorted(vars(m))) for m in model.modules()])
 
 
-@every_method
+@every_learner
 def test_model_is_as_before_also_after_an_exception(make):
     model, (images, targets) = net(nn.ReLU()), batch()
     model.train()
@@ -477,7 +546,6 @@ def test_fit_is_shared_by_all_with_the_same_settings(make):
     method = fitted(make, model)
     other = PatternAttribution(pool=20, places=4)
     assert method.learnt_from() == other.learnt_from()
-    assert type(method).fit is type(other).fit
     assert method.learnt_from() != PatternAttribution(pool=20, places=4, estimator="linear").learnt_from()
     other.fit(model, data(), seed=0, rows=3)
     assert method.learnt.keys() == other.learnt.keys()
@@ -611,7 +679,7 @@ def test_foreign_patterns_are_refused():
             PatternAttribution()(model, images, targets, patterns=changed)
 
 
-@every_method
+@every_learner
 def test_unfitted_and_impossible_settings_are_refused(make):
     model, (images, targets) = net(), batch()
     model.rectify, method = nn.ReLU(), make()

@@ -83,13 +83,33 @@ class Call(BaseModel):
     def __call__(self, *args: Any, **offered: Any) -> Any:
         """Call it; of the `offered` keywords it gets those that its signature names and its kwargs leave open."""
         taken = {name: value for name, value in offered.items() if self.wants(name)}
-        return self.resolve()(*args, **taken, **self.kwargs | self.nested())
+        return self.resolve()(*args, **taken, **self.settings())
+
+    def settings(self) -> dict[str, Any]:
+        """The kwargs as they are handed over: a method's class is made, what else is to be called is a Call."""
+        if not (nested := self.nested()):
+            return self.kwargs
+        made = {name: each() for name, each in self.methods().items() if inspect.isclass(each.resolve())}
+        return self.kwargs | nested | made
 
     def nested(self) -> dict[str, "Call"]:
         """The settings that are something to call themselves: a method's base, a second network."""
-        plugs = _plugs(self.resolve())
+        plugs = _plugs(self.resolve()) if self.kwargs else {}
         given = {name: value for name, value in self.kwargs.items() if name in plugs and value is not None}
         return {name: Call.model_validate(value) for name, value in given.items()}
+
+    def methods(self) -> dict[str, "Call"]:
+        """Those of them that are methods."""
+        plugs = _plugs(self.resolve()) if self.kwargs else {}
+        return {name: each for name, each in self.nested().items() if plugs[name]}
+
+    @property
+    def learns(self) -> bool:
+        """Whether a class with `fit` is in it: itself, or one of its methods."""
+        found = self.resolve()
+        return (inspect.isclass(found) and hasattr(found, "fit")) or any(
+            each.learns for each in self.methods().values()
+        )
 
     def identity(self) -> dict[str, Any]:
         """What a number made with this call depends on: path, kwargs, the source behind the path, files it names."""
@@ -210,10 +230,16 @@ def _wrong_plugs(target: Any, kwargs: dict[str, Any]) -> list[str]:
             continue
         try:
             call = Call.model_validate(kwargs[name])
-            if positional and inspect.isclass(found := call.resolve()):  # would be made with them, not called
-                problems.append(f"{name}: {_not_made(call.call, found)}")
-                continue
-            call.check(positional, _OFFERED)
+            if positional and inspect.isclass(call.resolve()):  # made with its settings, then called with them
+                call.check(())
+                problems += [f"{name}: {each}" for each in _wrong_made(call, positional)]
+            else:
+                call.check(positional, _OFFERED)
+            if positional and call.learns and inspect.isclass(target) and not hasattr(target, "fit"):
+                problems.append(
+                    f"{name}: {call.call} learns from training images, which a class without fit does not hand on; "
+                    f"give {target.__qualname__} a fit, or take a method that does not learn"
+                )
         except ValidationError:
             problems.append(f"{name} is {kwargs[name]!r}, expected a dotted path, or {{call: ..., kwargs: {{...}}}}")
         except ValueError as error:
@@ -221,10 +247,12 @@ def _wrong_plugs(target: Any, kwargs: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _not_made(path: str, found: type) -> str:
-    if hasattr(found, "fit"):
-        return f"{path} learns from training images, which it does not get here; take a method without fit"
-    return f"{path} is a class, which is not made here; take a function (model, images, targets, ...) -> maps"
+def _wrong_made(call: Call, positional: Sequence[str]) -> list[str]:
+    """A method that is a class is made, which checks its settings, and bound to the way it will be called."""
+    made = call()
+    if not callable(made):
+        return [f"{call.call} is a class without __call__, expected __call__({', '.join(positional)})"]
+    return _missing(call.call, inspect.signature(made), positional, {}, _OFFERED)
 
 
 def _plugs(target: Any) -> dict[str, tuple[str, ...]]:

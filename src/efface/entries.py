@@ -18,7 +18,7 @@ from pydantic import (
 
 from efface.call import Call, bound
 from efface.fit import Fit
-from efface.methods.contract import check_method
+from efface.methods.contract import check_method, is_class
 from efface.metrics import Metric, metric, own_settings
 from efface.types import Unit
 
@@ -29,6 +29,7 @@ ImputerCall = Annotated[Call, bound("images", "removed", offered=("mean", "seeds
 
 
 _GROUPS = ("patch", "superpixel")
+_AROUND = "efface.methods.within.Around"
 
 
 def _unit(value: object) -> object:
@@ -94,7 +95,14 @@ class MethodEntry(Strict):
 
     @property
     def call(self) -> Call:
-        """The method with its settings."""
+        """The method with its settings; a function that is given methods that learn is made a class that does."""
+        plain = self._plain
+        if is_class(plain) or not plain.learns:
+            return plain
+        return Call(call=_AROUND, kwargs={"method": plain.model_dump()})
+
+    @property
+    def _plain(self) -> Call:
         assert self.method is not None
         return Call(call=self.method, kwargs=self.kwargs)
 
@@ -112,7 +120,7 @@ class MethodEntry(Strict):
         ):
             raise ValueError("a view of another entry's maps has 'post' and nothing else")
         if self.method is not None:
-            check_method(self.call, batched=self.batched)
+            check_method(self._plain, batched=self.batched)
         return self
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from efface.call import Call
 from efface.methods.passes import blocks, evaluating, logits_of, offer
+from efface.methods.within import ready
 from efface.types import Images, Maps, Method, Seeds, Targets
 
 Against = Literal["mean", "max", "weighted"]
@@ -40,7 +41,8 @@ def contrast(
     times 1 - p that of its log probability: the same ranks within an image.
 
     base: the method that explains one class: (model, images, targets, ...) -> maps; gets `seeds` and `rows` if it takes
-        them, and `relu=False`. If its `of` is logit, its targets are weights of the classes, n k.
+        them, and `relu=False`. If its `of` (of a class: the attribute) is logit, its targets are weights of the
+        classes, n k.
     against: all others alike (mean), that with the largest logit (max), or by the softmax of their logits (weighted).
     relu: whether what speaks for the others becomes 0 in the end.
     seeds: one an image, for a base that draws.
@@ -49,6 +51,7 @@ def contrast(
     Source: Wang & Wang 2022, Class-contrastive back-propagation explanations, section 3 (NeurIPS).
     Differs: nothing for gradient and Grad-CAM; the rule for other bases is ours.
     """
+    base = ready("base", base)
     with evaluating(model), torch.no_grad():
         logits = torch.cat([logits_of(model, images[block].detach()) for block in blocks(len(images), rows)])
         weights = _weights(logits, targets, against)
@@ -70,7 +73,9 @@ def _explains_logits(base: Method) -> bool:
     """Whether it explains the logit, as it will be called; then it explains a weighted sum of logits as well."""
     given = base.kwargs if isinstance(base, Call) else {}
     of = inspect.signature(base.resolve() if isinstance(base, Call) else base).parameters.get("of")
-    return of is not None and bool(given.get("of", of.default) == "logit")
+    if of is None:  # a class keeps it
+        return bool(getattr(base, "of", None) == "logit")
+    return bool(given.get("of", of.default) == "logit")
 
 
 def _weights(logits: Float[Tensor, "n k"], targets: Targets, against: Against) -> Float[Tensor, "n k"]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from efface import draws
 from efface.call import Call
 from efface.methods.passes import evaluating, logits_of, offer
+from efface.methods.within import ready
 from efface.models.weights import load_weights, read_weights
 from efface.types import Explained, Images, Maps, Method, Seeds, Targets
 
@@ -92,7 +93,7 @@ def explain_with(
     always the same. Costs what `method` costs on it, and one image through both networks, to compare their classes.
 
     network: makes the other network, for images in [0, 1]; in a study a dotted path or {call, kwargs}.
-    method: explains it; it is given seeds and rows if it takes them. It must need no fit.
+    method: explains it; it is given seeds and rows if it takes them. One that learns does so with the other network.
     weights: its state-dict file; without one it is as `network` makes it.
     seeds, rows: handed on to `method`.
     """
@@ -104,7 +105,7 @@ def explain_with(
             f"explain_with: the other network, {type(other).__name__}, has {others} classes, the network of the study "
             f"{own}; expected the same: set num_classes in `network`"
         )
-    found: Maps = offer(method, other, images, targets, seeds=seeds, rows=rows)
+    found: Maps = offer(ready("method", method), other, images, targets, seeds=seeds, rows=rows)
     return found
 
 

@@ -18,7 +18,8 @@ from efface.methods.path.baseline import Baseline
 from efface.methods.path.grid import Rule, grid_of
 from efface.methods.pattern_fit import Estimate, Estimator, Fitted, fit, learnt_from
 from efface.methods.pattern_network import Back, Start, pattern_network
-from efface.types import Explained, Images, Maps, Method, Seeds
+from efface.methods.within import depends_on, made, outside, restore, teach
+from efface.types import Explained, Images, Maps, Method, Seeds, Split
 
 Patterns = Mapping[str, Tensor]
 """Of each convolution and linear layer, by its name, in the shape of its weights with the BatchNorm after it folded."""
@@ -156,7 +157,8 @@ class PatternGuided:
     So pattern input x gradient, pattern guided backprop, SmoothGrad or Grad-CAM along patterns: the method gets a copy
     of the network, which answers as the network does. Cost: the method's, and that copy.
 
-    method: any that takes gradients.
+    method: any that takes gradients. A class is made; with a `fit`, such as expected gradients, it learns from the same
+        training images as the patterns, with the network itself, and its `fit` is part of this one.
     back: pattern_attribution, weights times patterns; or pattern_net, the patterns alone, each map divided by its
         largest absolute value.
     estimator, pool, places: `PatternAttribution`.
@@ -165,8 +167,6 @@ class PatternGuided:
     Source: Schwarzenberg & Castle 2020 (arXiv:2007.10685), whose released code has all of its methods so.
     Differs: it starts from the softmax.
     """
-
-    fit, learnt_from = fit, learnt_from
 
     def __init__(
         self,
@@ -180,9 +180,21 @@ class PatternGuided:
     ) -> None:
         if back not in ("pattern_attribution", "pattern_net"):
             raise ValueError(f"back is {back!r}; expected pattern_attribution or pattern_net")
-        self.method, self.back = method, back
+        self.method, self.back = made(method), back
         self.estimate, self.start = Estimate(estimator, pool, places), _checked(start)
         self.learnt: dict[str, Tensor] = {}
+
+    def learnt_from(self) -> dict[str, Any]:
+        """The settings that `learnt` depends on; those of a method that does not learn are none of them."""
+        return learnt_from(self) | ({"method": depends_on(self.method)} if hasattr(self.method, "fit") else {})
+
+    def fit(self, model: nn.Module, data: Split, *, seed: int, rows: int) -> None:
+        """Let the method learn, if it does; then estimate the patterns, as `PatternAttribution` does."""
+        within = {}
+        if hasattr(self.method, "fit"):
+            within = teach("method", self.method, model, data, seed=seed, rows=rows)
+        fit(self, model, data, seed=seed, rows=rows)
+        self.learnt |= within
 
     def __call__(
         self,
@@ -195,6 +207,7 @@ class PatternGuided:
         rows: int = 256,
     ) -> Any:
         """The method's maps. patterns: `PatternAttribution`; seeds, rows: for the method, where it takes them."""
+        restore("method", self.method, self.learnt)
         return _along(self, model, images, targets, patterns, self.back, self.method, seeds=seeds, rows=rows)
 
 
@@ -214,7 +227,7 @@ def _along(
     **offered: Any,
 ) -> Any:
     """The method's maps of the network's copy that goes back along the patterns."""
-    known = settled.learnt if patterns is None else patterns
+    known = outside(settled.learnt) if patterns is None else patterns
     if not known:
         raise ValueError(f"{type(settled).__name__} is not fitted: call fit first, or pass patterns")
     with evaluating(model):

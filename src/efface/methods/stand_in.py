@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from efface.methods.passes import Gradient, offer, takes
+from efface.methods.within import ready
 from efface.types import Explained, Images, Method, Of, Seeds
 
 
@@ -15,6 +16,7 @@ def stand_in(base: Method, of: Of, rows: int, drawn: list[Seeds]) -> Gradient:
     of: handed on unless it is logit: else the base keeps its own, which the study may have set.
     drawn: the seeds of the points of each pass, in their order; emptied by the pass. None where there are none.
     """
+    base = ready("base", base)
     if of != "logit" and not takes(base, "of"):
         raise ValueError(
             f"of is {of!r}, but the base leaves no keyword `of` open; expected of='logit': set what it explains in "

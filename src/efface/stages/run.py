@@ -217,7 +217,7 @@ class Run:
             return None
         if "train" not in self.data:
             raise ValueError(
-                f"attribution_methods.{entry.name}: {entry.call.call} learns from training images, but "
+                f"attribution_methods.{entry.name}: {entry.method} learns from training images, but "
                 f"{self.study.data.call} gives no 'train' split; take other data, or drop the method"
             )
         made, kind = entry.call(), entry.call.resolve()

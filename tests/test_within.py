@@ -1,0 +1,339 @@
+"""Methods within methods that learn: each wrapper against the sum or the method that it must equal, and in a study."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from efface import draws
+from efface.call import Call
+from efface.entries import MethodEntry
+from efface.learnt import read_learnt
+from efface.methods.contrast import contrast
+from efface.methods.control import explain_with
+from efface.methods.gradient import gradient
+from efface.methods.path import ExpectedGradients, LocalPathIntegration, integrated_gradients
+from efface.methods.pattern import PatternAttribution, PatternGuided, PatternGuidedIG
+from efface.methods.smooth import smooth_grad, smooth_grad_family
+from efface.methods.within import Around, made
+from efface.types import Split
+from small_study import STUDY, efface, files, write_study
+
+LEARNER = "efface.methods.path.expected_gradients"
+FEW = {"samples": 3, "pool": 8}
+PATTERNS = {"pool": 12, "places": 4}
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(20, 4)).eval()
+
+
+def batch(count=5):
+    images = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    return images, torch.arange(count) % 4, draws.seeds_of("test", torch.arange(count))
+
+
+def data(count=20):
+    images = torch.randint(256, (count, 3, 8, 8), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
+    return Split(images, torch.arange(count) % 4)
+
+
+def taught(method, model, seed=3):
+    method.fit(model, data(), seed=seed, rows=8)
+    return method
+
+
+# What each wrapper must equal
+
+
+def test_integrated_gradients_of_pattern_attribution_are_pattern_guided_ig():
+    model, (images, targets, _) = network(), batch()
+    line = {"steps": 4, "rule": "right", "baseline": 0.3}
+    around = taught(Around(method=partial(integrated_gradients, base=PatternAttribution(**PATTERNS), **line)), model)
+    expected = taught(PatternGuidedIG(**line, **PATTERNS), model)
+    found = around(model, images, targets)
+    torch.testing.assert_close(found, expected(model, images, targets))
+    assert found.abs().max() > 0
+
+
+def test_smooth_grad_without_noise_is_the_method_on_its_own_seeds():
+    model, (images, targets, seeds) = network(), batch()
+    around = taught(
+        Around(method=partial(smooth_grad, base=partial(ExpectedGradients, **FEW), samples=2, noise=0.0)), model
+    )
+    inner = taught(ExpectedGradients(**FEW), model)
+    copies = [inner(model, images, targets, seeds=draws.fold(draws.fold(seeds, copy), 0)) for copy in range(2)]
+    assert not torch.allclose(copies[0], copies[1])
+    torch.testing.assert_close(around(model, images, targets, seeds=seeds), torch.stack(copies).mean(0))
+
+
+@pytest.mark.parametrize("of", ["logit", "probability"])
+def test_contrast_is_the_weighted_sum_over_classes(of):
+    """By the logit the method runs once, on the weighted logits; else once a class."""
+    model, (images, targets, seeds) = network(), batch()
+    inner = taught(ExpectedGradients(**FEW, of=of), model)
+    own = F.one_hot(targets, 4)
+    with torch.no_grad():
+        weights = own - model(images).masked_fill(own.bool(), -torch.inf).softmax(1)
+    classes = [inner(model, images, torch.full((5,), k), seeds=seeds) for k in range(4)]
+    expected = torch.einsum("nk,nkchw->nchw", weights, torch.stack(classes, 1))
+    around = taught(Around(method=partial(contrast, base=ExpectedGradients(**FEW, of=of))), model)
+    torch.testing.assert_close(around(model, images, targets, seeds=seeds), expected)
+    torch.testing.assert_close(contrast(model, images, targets, base=inner, seeds=seeds), expected)
+
+
+def test_a_second_network_is_the_one_that_the_method_within_learns_with():
+    model, other, (images, targets, seeds) = network(), network(1), batch()
+    settings = {"samples": 2, "centres": 3}
+    inner, of_model = (taught(LocalPathIntegration(**settings), each) for each in (other, model))
+    whole = partial(explain_with, network=partial(network, 1), method=LocalPathIntegration(**settings))
+    around = taught(Around(method=whole), model)
+    centres = around.learnt[".method.centres"]
+    torch.testing.assert_close(centres, inner.learnt["centres"])
+    assert not torch.allclose(centres, of_model.learnt["centres"])
+    torch.testing.assert_close(around(model, images, targets, seeds=seeds), inner(other, images, targets, seeds=seeds))
+
+
+def test_two_deep_the_innermost_learns():
+    model, (images, targets, seeds) = network(), batch()
+    smooth = partial(smooth_grad, samples=2, base=partial(ExpectedGradients, **FEW))
+    around = taught(Around(method=partial(contrast, base=smooth, against="max")), model)
+    assert list(around.learnt) == [".base..base.images", ".base..base.rows"]
+    fitted = taught(ExpectedGradients(**FEW), model)
+    expected = contrast(
+        model, images, targets, base=partial(smooth_grad, samples=2, base=fitted), against="max", seeds=seeds
+    )
+    torch.testing.assert_close(around(model, images, targets, seeds=seeds), expected)
+    guided = taught(PatternGuided(method=smooth, **PATTERNS), model)
+    assert ".method..base.images" in guided.learnt
+    assert guided(model, images, targets, seeds=seeds).abs().max() > 0
+
+
+@pytest.mark.parametrize("rows", [1, 2, 256])
+def test_maps_do_not_depend_on_the_batch(rows):
+    model, (images, targets, seeds) = network(), batch()
+    for method in (
+        partial(smooth_grad_family, samples=2, base=partial(ExpectedGradients, **FEW)),
+        partial(contrast, base=partial(ExpectedGradients, **FEW)),
+    ):
+        around = taught(Around(method=method), model)
+        whole, one = (
+            around(model, images, targets, seeds=seeds),
+            around(model, images[3:4], targets[3:4], seeds=seeds[3:4], rows=rows),
+        )
+        for each, single in zip(
+            *(found.values() if isinstance(found, dict) else [found] for found in (whole, one)), strict=True
+        ):
+            torch.testing.assert_close(each[3:4], single)
+
+
+def test_what_was_learnt_is_read_back_into_a_fresh_one_and_is_its_own():
+    model, (images, targets, seeds) = network(), batch()
+    shared = ExpectedGradients(**FEW)
+    first = taught(Around(method=partial(smooth_grad, samples=2, base=shared)), model)
+    expected = first(model, images, targets, seeds=seeds)
+    taught(shared, model, seed=9)  # another one's fit of the same instance
+    torch.testing.assert_close(first(model, images, targets, seeds=seeds), expected)
+    fresh = Around(method=partial(smooth_grad, samples=2, base=partial(ExpectedGradients, **FEW)))
+    fresh.learnt = dict(first.learnt)
+    torch.testing.assert_close(fresh(model, images, targets, seeds=seeds), expected)
+
+
+# What is said
+
+
+@pytest.mark.parametrize(
+    ("function", "setting", "more"),
+    [
+        (smooth_grad, "base", {}),
+        (integrated_gradients, "base", {}),
+        (contrast, "base", {}),
+        (explain_with, "method", {"network": network}),
+    ],
+)
+def test_a_function_alone_refuses_a_class_that_has_yet_to_learn(function, setting, more):
+    model, (images, targets, seeds) = network(), batch()
+    for given in (ExpectedGradients, partial(ExpectedGradients, samples=3)):
+        with pytest.raises(
+            ValueError, match=f"{setting} is the class ExpectedGradients, which learns .* pass a fitted"
+        ):
+            function(model, images, targets, seeds=seeds, **more, **{setting: given})
+    with pytest.raises(ValueError, match="ExpectedGradients is not fitted: call fit first, or pass references"):
+        function(model, images, targets, seeds=seeds, **more, **{setting: ExpectedGradients()})
+
+
+def test_around_a_method_that_does_not_learn_is_refused():
+    for method in (gradient, partial(smooth_grad, base=gradient), partial(explain_with, network=nn.Identity)):
+        with pytest.raises(
+            ValueError, match="Around: no setting of its method is a class with fit; expected a function"
+        ):
+            Around(method=method)
+
+
+class Forgets:
+    """Learns, but leaves nothing."""
+
+    def fit(self, model, data, *, seed, rows):
+        pass
+
+    def __call__(self, model, images, targets):
+        return images
+
+
+class Short(Forgets):
+    """Called with less than a method is."""
+
+    def __call__(self, model):
+        return model
+
+
+class Fitting(nn.Module):
+    """A network with a `fit`, which is no method."""
+
+    def fit(self):
+        raise AssertionError
+
+
+def test_a_class_that_leaves_nothing_or_says_not_what_it_learns_from_is_refused():
+    model = network()
+    for outer in (Around(method=partial(smooth_grad, base=Forgets)), PatternGuided(method=Forgets, **PATTERNS)):
+        with pytest.raises(ValueError, match=r"(base|method): test_within.Forgets.fit left no dict of tensors"):
+            taught(outer, model)
+        with pytest.raises(
+            ValueError, match=r"test_within.Forgets learns within another method, but has no learnt_from"
+        ):
+            outer.learnt_from()
+
+
+def test_a_network_with_a_fit_is_no_method_that_learns():
+    assert made(method := partial(explain_with, network=Fitting, method=gradient)) is method
+
+
+# In a study
+
+
+def entry(method, /, **kwargs):
+    return MethodEntry.model_validate({"name": "x", "method": f"efface.methods.{method}", "kwargs": kwargs})
+
+
+def test_an_entry_is_as_it_was_unless_a_method_within_learns():
+    plain = entry("smooth.smooth_grad", base="efface.methods.gradient.gradient")
+    assert plain.call == Call(call="efface.methods.smooth.smooth_grad", kwargs=plain.kwargs)
+    own = entry("pattern.PatternGuided", method=LEARNER)
+    assert own.call == Call(call="efface.methods.pattern.PatternGuided", kwargs=own.kwargs)
+    learns = entry("contrast.contrast", base={"call": "efface.methods.smooth.smooth_grad", "kwargs": {"base": LEARNER}})
+    assert isinstance(learns.call(), Around)
+    assert {"seeds", "rows", "against"} <= {*learns.call().__signature__.parameters}
+    assert "base" not in learns.call().__signature__.parameters
+
+
+def test_what_is_learnt_from_names_the_method_within_only_where_it_learns():
+    settings = {"fit": "patterns", "estimator": "two_component", "pool": 1024, "places": 64}
+    plain = entry("pattern.PatternGuided", method="efface.methods.backprop.guided_backprop")
+    assert plain.call().learnt_from() == settings == PatternAttribution().learnt_from()
+    many, more, other = (
+        entry("pattern.PatternGuided", method={"call": call, "kwargs": kwargs}).call().learnt_from()
+        for call, kwargs in (
+            (LEARNER, {"samples": 49}),
+            (LEARNER, {"samples": 25}),
+            (LEARNER, {"pool": 7}),
+        )
+    )
+    assert many == more != other
+    assert {name: many[name] for name in settings} == settings
+    assert many["method"]["from"] == ExpectedGradients().learnt_from()
+
+
+def test_other_settings_of_a_function_make_another_file(tmp_path):
+    weights = tmp_path / "weights.pt"
+    found = []
+    for content, classes in ((b"a", 4), (b"b", 4), (b"b", 5)):
+        weights.write_bytes(content)
+        other = {"call": "efface.models.resnet.resnet8", "kwargs": {"num_classes": classes}}
+        found.append(
+            entry("control.explain_with", method=LEARNER, network=other, weights=str(weights)).call().learnt_from()
+        )
+    assert found[0] != found[1] != found[2]
+
+
+@pytest.mark.parametrize("method", ["pattern.PatternGuided", "contrast.contrast", "control.explain_with"])
+@pytest.mark.parametrize(
+    ("within", "said"),
+    [
+        ({"call": LEARNER, "kwargs": {"sample": 3}}, f"{LEARNER} has no setting 'sample'; did you mean 'samples'?"),
+        ({"call": LEARNER, "kwargs": {"samples": 0}}, "samples is 0; expected a whole number of at least 1"),
+        ("test_within.Short", "test_within.Short cannot be called with (model, images, targets)"),
+        ("fractions.Fraction", "fractions.Fraction is a class without __call__, expected __call__(model, images,"),
+    ],
+)
+def test_a_wrong_class_within_is_refused_when_the_study_is_read(method, within, said):
+    setting = "base" if method.startswith("contrast") else "method"
+    more = {"network": "efface.models.resnet.resnet8"} if method.startswith("control") else {}
+    with pytest.raises(ValueError) as error:
+        entry(method, **{setting: within}, **more)
+    assert f"{setting}: {said}" in str(error.value)
+
+
+def entries():
+    guided, within = "efface.methods.pattern.PatternGuided", {"call": LEARNER, "kwargs": {"samples": 2, "pool": 9}}
+    other, few = {"network": "net.network", "method": within}, {"call": LEARNER, "kwargs": {"samples": 2, "pool": 9}}
+    return [
+        *STUDY["attribution_methods"][:1],
+        {"name": "pattern", "method": "efface.methods.pattern.PatternAttribution", "kwargs": PATTERNS},
+        {"name": "pattern_ixg", "method": guided, "kwargs": PATTERNS},
+        {"name": "pattern_eg", "method": guided, "kwargs": {**PATTERNS, "method": within}},
+        {"name": "pattern_net_eg", "method": guided, "kwargs": {**PATTERNS, "method": within, "back": "pattern_net"}},
+        {"name": "smooth_eg", "method": "efface.methods.smooth.smooth_grad", "kwargs": {"samples": 2, "base": few}},
+        {"name": "other_eg", "method": "efface.methods.control.explain_with", "kwargs": other},
+    ]
+
+
+def test_a_study_keeps_what_methods_within_learnt_and_reads_it_back(tmp_path):
+    write_study(tmp_path, attribution_methods=entries(), metrics=["morf"])
+    run, maps = tmp_path / "run", tmp_path / "run" / "maps"
+    result = efface(tmp_path, "all", "study.yml")
+    assert result.code == 0, result.err
+    # the patterns, for two; patterns and images, for two; images, for each function
+    assert "4 of 4 methods learnt" in result.out
+    learnt = sorted((run / "learnt").glob("*.h5"))
+    assert [path.name.partition("-")[0] for path in learnt] == ["around", "around", "patterns", "patterns"]
+    names = sorted(sorted(name for name in read_learnt(path) if name.startswith(".")) for path in learnt)
+    assert names == [
+        [],
+        [".base.images", ".base.rows"],
+        [".method.images", ".method.rows"],
+        [".method.images", ".method.rows"],
+    ]
+    before = files(run / "learnt"), {name: digest for name, (_, digest) in files(maps).items()}
+    for name in ("pattern_eg", "smooth_eg", "other_eg"):
+        (maps / f"{name}-test.h5").unlink()
+    again = efface(tmp_path, "extract", "study.yml")
+    assert again.code == 0, again.err
+    assert "learnt in" not in again.out
+    assert (files(run / "learnt"), {name: digest for name, (_, digest) in files(maps).items()}) == before
+    more = efface(tmp_path, "extract", "study.yml", "attribution_methods.smooth_eg.kwargs.base.kwargs.pool=8")
+    assert "1 of 1 methods learnt" in more.out
+    assert "extracted 1 of 1" in more.out
+
+
+@pytest.mark.parametrize("name", ["pattern_eg", "smooth_eg", "other_eg"])
+def test_without_training_images_it_is_refused_in_the_words_of_the_study(tmp_path, name):
+    mine = {
+        "own": """
+from efface.data.patches import patches
+
+
+def test_only():
+    return {"test": patches(n_train=48, n_test=24, size=16)["test"]}
+"""
+    }
+    (chosen,) = (each for each in entries() if each["name"] == name)
+    write_study(tmp_path, mine, attribution_methods=[chosen], metrics=["morf"], data="own.test_only", fit=None)
+    result = efface(tmp_path, "check", "study.yml")
+    assert result.code == 1
+    said = f"attribution_methods.{name}: {chosen['method']} learns from training images, but own.test_only gives no"
+    assert said in result.err
+    assert "Traceback" not in result.err
