@@ -164,6 +164,26 @@ def test_overrides(file):
     assert [each.call for each in study.post] == ["efface.post.absolute", "efface.post.channel_max"]
 
 
+def test_an_override_changes_one_place_of_an_anchor_and_all_of_a_shared_piece(file):
+    methods = """attribution_methods:
+  - {name: one, method: efface.methods.path.integrated_gradients, kwargs: &line {steps: 4, alphas: [0.1, 0.9]}}
+  - {name: two, method: efface.methods.path.integrated_gradients, kwargs: *line}
+  - {name: three, method: efface.methods.smooth.smooth_grad, kwargs: {base: *base}}
+  - {name: four, method: efface.methods.smooth.smooth_grad, kwargs: {base: *base}}
+"""
+    base = "x-base: &base {call: efface.methods.path.integrated_gradients, kwargs: {steps: 4}}\n"
+    before, after = STUDY.split("attribution_methods:")
+    text = base + before + methods + after[after.index("post:") :]
+    shared = "x-base.kwargs.steps=7"
+    study = read(file(text), ["attribution_methods.one.kwargs.alphas.0=0.2", shared])
+    kwargs = {each.name: each.kwargs for each in study.attribution_methods}
+    assert (kwargs["one"]["alphas"], kwargs["two"]["alphas"]) == ([0.2, 0.9], [0.1, 0.9])
+    assert {kwargs[name]["base"]["kwargs"]["steps"] for name in ("three", "four")} == {7}
+    study = read(file(text), ["attribution_methods.three.kwargs.base.kwargs.steps=5"])
+    kwargs = {each.name: each.kwargs for each in study.attribution_methods}
+    assert [kwargs[name]["base"]["kwargs"]["steps"] for name in ("three", "four")] == [5, 4]
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

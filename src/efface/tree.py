@@ -1,5 +1,6 @@
 """What the YAML file of a study holds, as plain values: read safely, with `key=value` overrides."""
 
+import copy
 import difflib
 import re
 from collections.abc import Collection
@@ -44,7 +45,10 @@ def override(tree: Any, text: str, path: Path) -> None:
 
 
 def put(tree: Any, key: str, value: Any, path: Path) -> None:
-    """Set a key such as fit.optimizer.kwargs.lr, entries of a list by name or number. path: where this is asked."""
+    """Set a key such as fit.optimizer.kwargs.lr, entries of a list by name or number. path: where this is asked.
+
+    Of what an anchor put into several places, this one alone changes; all of them, where the key begins with `x-`.
+    """
     top, (*parents, last) = tree, key.split(".")
     for part, following in zip(parents, [*parents, last][1:], strict=True):
         at = _place(tree, part)
@@ -54,6 +58,8 @@ def put(tree: Any, key: str, value: Any, path: Path) -> None:
             tree[at := part] = {}
         if isinstance(tree[at], str) and following == "kwargs":  # a short form, about to get kwargs
             tree[at] = {"name" if tree is top.get("metrics") else "call": tree[at]}
+        if not key.startswith("x-"):
+            tree[at] = copy.copy(tree[at])
         tree = tree[at]
     if isinstance(tree, list):
         at = _place(tree, last)
