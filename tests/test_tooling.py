@@ -115,7 +115,7 @@ def test_test_lints_first_and_hands_its_words_to_pytest(task):
         "ruff format --check",
         "ruff check",
         "mypy",
-        "pytest -n 2 --dist worksteal -k 'a or b'",
+        "pytest -n 3 --dist worksteal -k 'a or b'",
     ]
 
 
