@@ -1,5 +1,6 @@
 """Every mistake gets one clear error on stderr and the right exit status, no traceback, and loses nothing."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -341,26 +342,56 @@ def test_a_map_that_another_class_changes_by_rounding_alone_is_said_to_be_blind(
     assert "warning: seeing" not in result.out
 
 
+LONG = """
+import copy
+import time
+
+copies = []
+
+
+def quick(model, images, targets):
+    copies.append(copy.deepcopy(model))
+    return images.mean(1)
+
+
+def slow(model, images, targets):
+    for _ in range(100):
+        try:
+            model(images)
+        except Exception:
+            pass
+        time.sleep(0.02)
+    return images.mean(1)
+
+
+def slow_for_one(model, images, targets):
+    return slow(model, images, targets) if len(images) == 1 else quick(model, images, targets)
+
+
+def elsewhere(model, images, targets):
+    return slow(copy.deepcopy(model), images, targets)
+"""
+
+
 def test_a_method_that_is_tried_for_long_is_left_for_its_extraction_and_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("efface.stages.check._LONG", -1.0)
+    monkeypatch.setattr("efface.stages.check._LONG", 0.3)
     monkeypatch.syspath_prepend(tmp_path)
-    mine = (
-        "def brightness(model, images, targets):\n"
-        "    return images.mean(1)\n"
-        "def asking(model, images, targets):\n"
-        "    try:\n"
-        "        model(images)\n"
-        "    except Exception:\n"
-        "        pass\n"
-        "    return images.mean(1)\n"
-    )
-    methods = [{"name": name, "method": f"long_tried.{name}"} for name in ("brightness", "asking")]
-    write_study(tmp_path, {"long_tried": mine}, attribution_methods=methods, metrics=["morf"])
+    names = ("quick", "slow", "slow_for_one", "elsewhere")
+    methods = [{"name": name, "method": f"tried_long.{name}"} for name in names]
+    write_study(tmp_path, {"tried_long": LONG}, attribution_methods=methods, metrics=["morf"])
     run = Run(read(tmp_path / "study.yml"))
-    brightness, asking = preflight(run, warn=True)
-    assert brightness.shapes == {"brightness": (16, 16)}, "it asks the network nothing"
-    assert asking.shapes == {}
-    assert asking.warnings[0].startswith("-1.0 s on cpu were not enough to try it")
+    quick, slow, one, elsewhere = preflight(run, warn=True)
+    for each in (slow, elsewhere):
+        assert each.shapes == {}, "no map was made"
+        assert each.warnings[0].startswith("0.3 s on cpu were not enough to try it")
+        assert 1 < each.rows < 30, "passes of the two images, of 100"
+    for each in (quick, one):
+        assert each.shapes == {each.name: (16, 16)}
+    assert quick.warnings == ["the map is the same whatever class is explained"]
+    assert one.warnings == [], "its map of another class was not waited for"
+    images = torch.zeros(1, 3, 16, 16)
+    for copied in (*importlib.import_module("tried_long").copies, run.first.fresh()):
+        assert copied(images).shape == (1, 4), "the limit ended with the trial"
 
 
 def test_check_warns_where_features_are_ranked_by_maps_without_channels(tmp_path):

@@ -189,6 +189,8 @@ def test_an_override_changes_one_place_of_an_anchor_and_all_of_a_shared_piece(fi
     [
         ("epochs", "'epochs': an override is key=value"),
         ("=3", "an override is key=value"),
+        ("x-none.kwargs.steps=3", "override x-none.kwargs.steps: there is no 'x-none'"),
+        ("x-base={steps: 3}", "override x-base: replaces a shared piece as a whole, which no place would see"),
         ("fit.epoch=3", "fit.epoch: unknown key; did you mean 'epochs'?"),
         ("repeat=3", "repeat: unknown key; did you mean 'repeats'?"),
         ("attribution_methods.gone.kwargs.steps=3", "there is no 'gone'"),

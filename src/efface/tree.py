@@ -47,18 +47,23 @@ def override(tree: Any, text: str, path: Path) -> None:
 def put(tree: Any, key: str, value: Any, path: Path) -> None:
     """Set a key such as fit.optimizer.kwargs.lr, entries of a list by name or number. path: where this is asked.
 
-    Of what an anchor put into several places, this one alone changes; all of them, where the key begins with `x-`.
+    Of what an anchor put into several places, this one alone changes. Where the key begins with `x-`, all places that
+    name the piece by `*` do, but not those that merge it by `<<`, which have its keys and no longer the piece.
     """
-    top, (*parents, last) = tree, key.split(".")
+    top, (*parents, last), shared = tree, key.split("."), key.startswith("x-")
+    if shared and not parents:
+        raise InvalidStudyError(
+            f"{path}: override {key}: replaces a shared piece as a whole, which no place would see; set keys within it"
+        )
     for part, following in zip(parents, [*parents, last][1:], strict=True):
         at = _place(tree, part)
         if at is None:
-            if not isinstance(tree, dict):
+            if not isinstance(tree, dict) or shared:
                 raise InvalidStudyError(f"{path}: override {key}: there is no '{part}'")
             tree[at := part] = {}
         if isinstance(tree[at], str) and following == "kwargs":  # a short form, about to get kwargs
             tree[at] = {"name" if tree is top.get("metrics") else "call": tree[at]}
-        if not key.startswith("x-"):
+        if not shared:
             tree[at] = copy.copy(tree[at])
         tree = tree[at]
     if isinstance(tree, list):

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from efface import draws
 from efface.call import Call
@@ -160,7 +161,7 @@ def _try(
         return attribute(method, network, floats[:n], classes, seeds=seeds[:n], rows=run.study.rows, masks=own)
 
     targets, found, other = logits.argmax(1), dict[str, Tensor](), dict[str, Tensor]()
-    with _counting(network, time.monotonic() + _LONG) as counted:
+    with _counting(time.monotonic() + _LONG) as counted:
         try:
             found = maps(targets)
             per_image = counted[0] / len(images)
@@ -266,17 +267,28 @@ def _unfit_metrics(run: Run, network: nn.Module, images: Tensor) -> list[str]:
 
 
 @contextmanager
-def _counting(network: nn.Module, until: float) -> Iterator[list[int]]:
-    """Rows that go into the network while the context lasts. _LongError: a pass begins after `until` (monotonic)."""
-    counted = [0]
+def _counting(until: float) -> Iterator[list[int]]:
+    """Rows that go into any network while the context lasts, a second one or a copy as well.
 
-    def count(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+    _LongError: a pass begins, or goes on to its next module, after `until` (monotonic).
+    """
+    counted, depth = [0], 0
+
+    def enter(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+        nonlocal depth
         if time.monotonic() > until:
             raise _LongError
-        counted[0] += len(arguments[0])
+        if not depth and arguments and isinstance(arguments[0], Tensor) and arguments[0].ndim:
+            counted[0] += len(arguments[0])
+        depth += 1
 
-    handle = network.register_forward_pre_hook(count)
+    def leave(*_: Any) -> None:
+        nonlocal depth
+        depth = max(0, depth - 1)
+
+    handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True))
     try:
         yield counted
     finally:
-        handle.remove()
+        for each in handles:
+            each.remove()

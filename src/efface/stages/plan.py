@@ -1,11 +1,13 @@
 """What a run has left to do, and how long it may take."""
 
+import inspect
 import os
 import time
 from collections.abc import Mapping
 
 import torch
 
+from efface.call import Call
 from efface.maps import finished, partial
 from efface.rows import take
 from efface.stages.cells import cells
@@ -55,9 +57,16 @@ def _rows_of(network: Network, images: int) -> float:
     fit = network.fit
     if fit is None:
         return 0.0
-    steps = 0 if fit.attack is None else fit.attack.kwargs.get("steps", 8) * fit.attack.kwargs.get("restarts", 1)
+    steps = 0 if fit.attack is None else _setting(fit.attack, "steps", 8) * _setting(fit.attack, "restarts", 1)
     terms = sum(_TERM_ROWS.get(each.call.rpartition(".")[2], 6.0) for each in fit.regularizers)
     return (3.0 + 2 * steps + terms) * fit.epochs * images
+
+
+def _setting(call: Call, name: str, otherwise: int) -> int:
+    """A whole number among a function's settings: as given, by the function's default, or else."""
+    known = inspect.signature(call.resolve()).parameters.get(name)
+    found = call.kwargs.get(name, None if known is None else known.default)
+    return found if isinstance(found, int) else otherwise
 
 
 _TERM_ROWS = {"gradient_norm": 6.0, "score_matching": 10.0, "anti_score_matching": 3.0}
