@@ -389,6 +389,7 @@ def test_a_method_that_is_tried_for_long_is_left_for_its_extraction_and_said(tmp
         assert each.shapes == {each.name: (16, 16)}
     assert quick.warnings == ["the map is the same whatever class is explained"]
     assert one.warnings == [], "its map of another class was not waited for"
+    assert [each.cut for each in (quick, slow, one, elsewhere)] == [False, True, False, True]
     images = torch.zeros(1, 3, 16, 16)
     for copied in (*importlib.import_module("tried_long").copies, run.first.fresh()):
         assert copied(images).shape == (1, 4), "the limit ended with the trial"

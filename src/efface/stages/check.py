@@ -48,6 +48,8 @@ class Trial:
     warnings: list[str]
     shapes: dict[str, tuple[int, ...]]
     """Of one map, by its name; a ranking that is drawn anew has none."""
+    cut: bool = False
+    """Whether it was left before it was through: then `rows` are only those until then."""
 
 
 def check_study(run: Run) -> float:
@@ -65,7 +67,7 @@ def check_study(run: Run) -> float:
         say(
             "warning: no method is named 'random'; without that control no curve says how much better than chance it is"
         )
-    return plan(run, {each.name: each.rows for each in trials})
+    return plan(run, {each.name: each.rows for each in trials}, least=any(each.cut for each in trials))
 
 
 def preflight(run: Run, *, warn: bool = False) -> list[Trial]:
@@ -174,7 +176,7 @@ def _try(
                     f"{duration(_LONG)} on {run.device} were not enough to try it: what it gives is looked at when it "
                     f"is extracted, and the plan counts the {per_image:.0f} rows an image that it had until then"
                 )
-                return Trial(entry.name, per_image, [told], {})
+                return Trial(entry.name, per_image, [told], {}, cut=True)
     warnings = []
     for name, each in found.items():
         if not each.is_floating_point():

@@ -18,10 +18,10 @@ from efface.stages.run import Run
 from efface.stages.samples import samples_path
 
 
-def plan(run: Run, rows_of: Mapping[str, float]) -> float:
+def plan(run: Run, rows_of: Mapping[str, float], *, least: bool) -> float:
     """Say what is to be done, in forward rows and trainings, and an estimate of time, which is returned in seconds.
 
-    rows_of: forward rows of a method for one image.
+    rows_of: forward rows of a method for one image. least: whether some of these are more.
     """
     images = {name: len(split) for name, split in run.data.items()}
     per_row = _seconds_per_row(run)
@@ -48,7 +48,8 @@ def plan(run: Run, rows_of: Mapping[str, float]) -> float:
     workers = run.study.executor.kwargs.get("workers") or workers
     workers = 1 if run.device.type == "cuda" else workers  # they share it
     seconds = per_row * (first + (3 * extraction + rows + sampling) / workers)
-    say(f"  estimate: {duration(seconds)} with {workers} at once ({per_row * 1e3:.2g} ms a row on {run.device})")
+    about = f"{'at least ' if least else ''}{duration(seconds)}"
+    say(f"  estimate: {about} with {workers} at once ({per_row * 1e3:.2g} ms a row on {run.device})")
     return seconds
 
 
