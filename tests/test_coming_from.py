@@ -103,7 +103,8 @@ THEIRS = {
         pgd_adv_fit_model L2_PGD_Attack Linf_PGD_Attack eps lr num_iter rand_eps restarts bounds loss_type
         minimal evaluate_attack RandomSignalCoordinate SemiRandomSignalCoordinate get_linear get_fcn basic
         robustness_repo basic_resize BlockMNIST SVHN FashionMNIST ImageNet-10 epoch_gap eval_attack min_loss
-        max_updates max_epochs use_grayscale binarize y0 flatten_data get_imagenet_model pretrained use_bn dropout
+        max_updates max_epochs use_grayscale binarize y0 flatten_data get_imagenet_model pretrained augment_type
+        living_9 mixed_13 geirhos_16 big_12 use_bn dropout
         input_dropout activation use_activation init
     """,
     "Re-calibration and LPI": """
