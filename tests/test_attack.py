@@ -481,8 +481,10 @@ def test_the_binary_loss_is_refused_for_more_classes_and_every_loss_for_one():
     with pytest.raises(ValueError, match="loss is 'binary_hybrid', but the network has 3 classes; expected two"):
         pgd(smooth(), pictures(), TARGETS, norm="l2", eps=0.1, loss="binary_hybrid")
     for loss in ("untargeted", *AIMED):
-        with pytest.raises(ValueError, match="the network has one class"):
+        with pytest.raises(ValueError, match=r"attack\.pgd: the network has one class, which no image can lose"):
             pgd(smooth(1), pictures(), TARGETS * 0, norm="l2", eps=0.1, loss=loss, seeds=seeds())
+    with pytest.raises(ValueError, match=r"attack\.minimal: the network has one class, which no image can lose"):
+        minimal(smooth(1), pictures(), TARGETS * 0, norm="l2", step=0.1)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,20 @@
-"""docs/coming-from.md: every row that names something of ours is run on tiny data, every other one says why not."""
+"""docs/coming-from.md: every row that names something of ours is run on tiny data, every other one says why not.
+
+Run are methods, metrics, commands, functions and scripts, and of the keys all but these. Networks of more than `SMALL`
+weights are built without memory for them and answer, but learn nothing; weights by name are looked up, not loaded; a
+judge of full size is built; a device is a word that is read. What a command would do is read off `task --dry`, and its
+stage is run on the tiny study. Data are read from files in their published format, a few images each, and an epoch of
+the row's training is run on them. Counts are cut to a few.
+"""
 
 import ast
+import copy
 import importlib
-import inspect
 import json
+import math
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -16,13 +25,19 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 import yaml
+from jaxtyping import TypeCheckError
+from torch import nn
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST, FashionMNIST
 
 from efface import config
 from efface.cli import main
 from efface.entries import MetricEntry
+from efface.feed import resident
+from efface.fit import Rows, fit
+from efface.rows import take
 from small_study import STUDY, write_study
 from test_data import published
 from test_data import tree as folders
@@ -30,6 +45,7 @@ from test_vision import grey_files, mat_files, thousand
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 3  # samples, steps and the like
+SMALL = 4_000_000  # weights of a network that takes a training step here
 TINY = STUDY | {
     "data": {"call": "efface.data.patches.patches", "kwargs": {"n_train": 16, "n_test": 4, "size": 16}},
     "model": {"call": "efface.models.resnet.resnet8", "kwargs": {"num_classes": 4}},
@@ -78,6 +94,7 @@ THEIRS = {
         vgg11 vgg14 cifar10 cifar100 score anti gnorm visualize-saliency-and-samples compute-sample-quality
         pixel-perturb logit_gradient loss_gradient -s proxylogit_gradient proxyloss_gradient
         largest-insensitive smallest-sensitive SmoothGrad ActivationMaximization
+        ScoreMatching AntiScoreMatching GradNormRegularizer num_samples std_dev tau thresh S sigma T
     """,
     "DiffROAR": """
         01_fig_in_real_data.ipynb 02_fig_in_synthetic_data.ipynb LossGrad LogitGrad LossGradientTimesInput
@@ -85,13 +102,17 @@ THEIRS = {
         get_attribution_masked_data get_input_logit_gradients get_input_loss_gradients fit_model
         pgd_adv_fit_model L2_PGD_Attack Linf_PGD_Attack eps lr num_iter rand_eps restarts bounds loss_type
         minimal evaluate_attack RandomSignalCoordinate SemiRandomSignalCoordinate get_linear get_fcn basic
-        robustness basic_resize BlockMNIST SVHN FashionMNIST ImageNet-10
+        robustness_repo basic_resize BlockMNIST SVHN FashionMNIST ImageNet-10 epoch_gap eval_attack min_loss
+        max_updates max_epochs use_grayscale binarize y0 flatten_data get_imagenet_model pretrained augment_type
+        living_9 mixed_13 geirhos_16 big_12 use_bn dropout
+        input_dropout activation use_activation init
     """,
     "Re-calibration and LPI": """
         InputGrad IntGrad ExpGrad IG_SG IG_SQ IG_Uniform AGI FullGrad SmoothGrad Random LPI GradCAM
         -attr_method -model -dataset -metric -k -bg_size -est_method -exp_obj -batch_size -gpuid resnet34
         vgg16 MLP imagenet cifar10 cifar100 mnist DiffID visualize sensitivity_n sanity_check vanilla
-        valid_ip valid_ref logit prob contrast -num_centers -center_num -ref_num distribution_estimation.py
+        valid_ip valid_ref logit prob contrast post_process PreActResNet -num_centers -center_num -ref_num
+        distribution_estimation.py
     """,
     "Pattern-guided integrated gradients": """
         --methods --batch_size --data_dir --val_size --n_patches --imagenet_download_key vanilla_grad
@@ -143,9 +164,11 @@ def words(kind, system=None):
 
 
 def kind_of(word):
-    """Command, method, metric, function or keys of a study."""
+    """Command, script, method, metric, function or keys of a study."""
     if word.startswith("task "):
         return "command"
+    if word.startswith("python "):
+        return "script"
     if word.startswith("efface."):
         return "function"
     if word.startswith("{"):
@@ -252,7 +275,10 @@ def test_keys_are_read(word, tmp_path):
     touched = {each.split("=")[0].split(".")[0] for each in overrides}
     assert touched <= {*config.Study.model_fields}
     if "model" in touched:
-        builds(found.model)
+        network = builds(found.model)
+        if sum(each.numel() for each in network.parameters()) <= SMALL:
+            images = torch.randint(256, (4, *shape_of(found.model)), generator=torch.Generator().manual_seed(0))
+            learns(found.model, images.byte(), torch.arange(4) % 2, found.fit)
     if "judge" in touched and found.judge.model.call != TINY["judge"]["model"]["call"]:
         builds(found.judge.model)
 
@@ -262,12 +288,34 @@ def builds(model):
     kwargs = dict(model.kwargs)
     if (weights := kwargs.pop("weights", None)) is not None:
         assert weights in torchvision.models.get_model_weights(kwargs["name"]).__members__
+        kwargs.pop("freeze", None)
     call = model.model_copy(update={"kwargs": kwargs})
-    name = call.call.rsplit(".")[-1]
-    shape = {"mnist_cnn": (1, 28, 28), "mlp": (1, 1, call.kwargs.get("in_features")), "load": (3, 299, 299)}
     with torch.device("meta"):
         network = call().eval()
-        assert network(torch.zeros(2, *shape.get(name, (3, 32, 32)))).shape[0] == 2
+        assert network(torch.zeros(2, *shape_of(model))).shape[0] == 2
+    return network
+
+
+def shape_of(model):
+    """Of an image that suits a network."""
+    shapes = {"mnist_cnn": (1, 28, 28), "mlp": (1, 1, model.kwargs.get("in_features")), "load": (3, 299, 299)}
+    return shapes.get(model.call.rpartition(".")[2], (3, 32, 32))
+
+
+def learns(build, images, targets, settings):
+    """One epoch of the training itself, augmentations and all, moves the network."""
+    before = []
+
+    def fresh():
+        network = build()
+        before.append(copy.deepcopy(network.state_dict()))
+        return network
+
+    padded = F.pad(images, [settings.crop] * 4)
+    feed = resident(len(images), lambda rows: (padded[rows], None), lambda found, *_: found)
+    short = settings.model_copy(update={"epochs": 1})
+    fitted = fit(fresh, feed, Rows(torch.arange(len(images))), targets, short, seed=0, device=torch.device("cpu"))
+    assert any(not torch.equal(value, before[0][name]) for name, value in fitted.network.state_dict().items())
 
 
 ARCHIVES = {
@@ -289,7 +337,9 @@ SHAPES |= {"one_signal": (1, 1, 10), "blockwise": (1, 1, 10)}
 @pytest.mark.parametrize("word", [word for word in words("keys") if '"data={' in word])
 def test_data_are_read_from_files_in_the_published_format(word, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = config.read(write_study(tmp_path, **TINY), shlex.split(word)).data
+    overrides = shlex.split(word)
+    whole = config.read(write_study(tmp_path, **TINY), overrides)
+    found = whole.data
     name = found.call.rpartition(".")[2]
     if "root" in found.kwargs:
         ARCHIVES[name](Path(found.kwargs["root"]), monkeypatch)
@@ -301,6 +351,11 @@ def test_data_are_read_from_files_in_the_published_format(word, tmp_path, monkey
     for split in made.values():
         assert len(split) > 0
         assert split.shape == (channels, *sides)
+    split = made["test"]
+    rows = torch.arange(min(4, len(split)))
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(split.shape), len(split.classes)))
+    build = whole.model if any(each.startswith("model") for each in overrides) else lambda: linear
+    learns(build, take(split.images, rows), split.targets[rows], whole.fit)
 
 
 def test_trainings_run(study, capsys):
@@ -384,13 +439,97 @@ def plainly(setting):
 # Functions, commands
 
 
-@pytest.mark.parametrize("word", words("function"))
-def test_functions_take_these_settings(word):
+# Two classes, linear: what each function gives is known. All values of the images are far from 0 and 1.
+WEIGHTS = torch.linspace(-1, 1, 24)[torch.randperm(24, generator=torch.Generator().manual_seed(0))].reshape(2, 12)
+IMAGES = 0.45 + 0.1 * torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+
+
+def linear():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2, bias=False))
+    network.load_state_dict({"1.weight": WEIGHTS})
+    return network.eval()
+
+
+def attacks(pgd, **settings):
+    """As far as eps, straight to the other class; to the class of the targets if these are aimed at."""
+    targets = torch.tensor([0, 1, 0, 1])
+    aims = targets if settings.get("loss") == "targeted" else 1 - targets
+    ways = (WEIGHTS[aims] - WEIGHTS[1 - aims]).reshape(IMAGES.shape)
+    ways = ways / ways.flatten(1).norm(dim=1)[:, None, None, None]
+    torch.testing.assert_close(pgd(linear(), IMAGES, targets, **settings), IMAGES + settings["eps"] * ways)
+
+
+def gives_way(minimal, **settings):
+    """Beyond the border between the classes, by a step at most."""
+    logits = IMAGES.flatten(1) @ WEIGHTS.T
+    targets = logits.argmax(1)
+    far = logits.diff(dim=1).abs()[:, 0] / WEIGHTS.diff(dim=0).norm()
+    found = minimal(linear(), IMAGES, targets, **settings)
+    moved = (found - IMAGES).flatten(1).norm(dim=1)
+    assert (linear()(found).argmax(1) == 1 - targets).all()
+    assert (moved > far).all()
+    assert (moved <= far + settings["step"] * 1.001).all()
+
+
+def slopes(gradient, *, of):
+    """Weights of the class; for the loss the other's less these, times the probability of the other."""
+    targets = torch.tensor([0, 1, 0, 1])
+    expected = WEIGHTS[targets]
+    if of == "loss":
+        odds = (IMAGES.flatten(1) @ WEIGHTS.T).softmax(1).gather(1, 1 - targets[:, None])
+        expected = odds * (WEIGHTS[1 - targets] - expected)
+    torch.testing.assert_close(gradient(linear(), IMAGES, targets, of=of), expected.reshape(IMAGES.shape))
+
+
+def climbs(maximise, **settings):
+    """To white where the class has a weight above 0, to black elsewhere; what it started from stays."""
+    start, targets = IMAGES.clone(), torch.tensor([0, 1, 0, 1])
+    found = maximise(linear(), targets, start, **settings)
+    ends = (WEIGHTS[targets] > 0).float().reshape(IMAGES.shape)
+    torch.testing.assert_close(found, ends, rtol=0, atol=0.01)
+    assert torch.equal(start, IMAGES)
+
+
+DOES = {
+    "efface.attack.pgd": attacks,
+    "efface.attack.minimal": gives_way,
+    "efface.methods.gradient.gradient": slopes,
+    "efface.generate.maximise": climbs,
+}
+"""What is true of each function of the page."""
+
+
+def does(word):
+    """Calls a function of the page with the settings that stand there."""
     call = ast.parse(word, mode="eval").body
     path = ast.unparse(call.func)
     function = getattr(importlib.import_module(path.rpartition(".")[0]), path.rpartition(".")[2])
-    settings = {each.arg: ast.literal_eval(each.value) for each in call.keywords}
-    assert inspect.signature(function).bind_partial(**settings).arguments == settings
+    DOES[path](function, **{each.arg: ast.literal_eval(each.value) for each in call.keywords})
+
+
+@pytest.mark.parametrize("word", words("function"))
+def test_functions_do_what_they_say(word):
+    does(word)
+
+
+def test_a_function_of_the_page_with_wrong_settings_would_be_found():
+    for wrong in ('norm="l7", eps=0.5', 'norm="l2", eps=-3', 'norm="l2", eps=0.5, loss="nonsense"'):
+        with pytest.raises((ValueError, TypeCheckError)):  # the latter by the types that tests check
+            does(f"efface.attack.pgd({wrong})")
+
+
+def test_scripts_run(monkeypatch, capsys):
+    (word,) = words("script")
+    path, *more = shlex.split(word)[1:]
+    monkeypatch.setattr(sys, "argv", [path, *more])
+    threads = torch.get_num_threads()
+    try:
+        runpy.run_path(str(ROOT / path), run_name="__main__")
+    finally:
+        torch.set_num_threads(threads)
+    said = capsys.readouterr().out
+    for number in ("0.210561", "0.000694", "(1.634260, 6.365740)", "(2.091870, 5.908130)"):
+        assert number in said, f"{number} is not in what {path} says"
 
 
 def test_commands_run(study):

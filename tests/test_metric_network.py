@@ -126,6 +126,11 @@ def test_the_loss_for_two_classes_is_refused_before_anything_is_measured():
     with pytest.raises(ValueError, match="loss is 'binary_hybrid', but the network has 3 classes"):
         hybrid.check(three, images)
     Attacked(0.1, **DEFAULTS, loss="random_targeted").check(three, images)
+    one = nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, 1))
+    for probe in (Attacked(0.1, **DEFAULTS), Attacked(0.1, **DEFAULTS | {"start": "random"}), Moved("l2", 0.1, 3)):
+        probe.check(three, images)
+        with pytest.raises(ValueError, match="the network has one class"):
+            probe.check(one, images)
 
 
 @pytest.mark.parametrize(("norm", "dual", "step"), [("linf", 1, 1 / 2550), ("l2", 2, 0.002)])
@@ -142,11 +147,14 @@ def test_adversarial_distance_of_a_linear_network_is_its_margin_and_less_than_a_
         found[rows] = Moved(norm, step, int(far / step))(here).values
     distance, unchanged = found[7]["distance"], found[7]["unchanged"]
     assert np.allclose(distance, found[100]["distance"], rtol=1e-5, equal_nan=True)
-    assert 0 < unchanged.sum() < COUNT
-    assert (np.isnan(distance) == unchanged.astype(bool)).all()
+    wrong = exact == 0
+    assert 0 < wrong.sum() < COUNT
+    assert (np.isnan(unchanged) == wrong).all()
+    assert 0 < np.nansum(unchanged) < COUNT - wrong.sum()
+    assert (np.isnan(distance) == (wrong | (unchanged == 1))).all()
     assert (exact[unchanged == 1] > far - 2 * step).all()
     changed = unchanged == 0
-    assert (distance[changed & (exact == 0)] == 0).all()
+    assert (distance[changed] > 0).all()
     assert (distance[changed] >= exact[changed] * (1 - 1e-4)).all()
     assert (distance[changed] <= exact[changed] + step * 1.001).all()
 
@@ -233,9 +241,10 @@ def test_a_study_of_an_adversarially_trained_network(tmp_path):
     assert (np.diff(found.values, axis=1) <= 0).all()
     by = {(each.metric, each.score): each for each in curves(Run(made))}
     right = clean.values[:, 0] == 1
-    assert np.array_equal(by["nowhere", "unchanged"].values[:, 0] == 1, right)  # a step of 1e-9 changes no class
-    assert (by["nowhere", "distance"].values[~right] == 0).all()
-    assert (by["far", "unchanged"].values <= by["nowhere", "unchanged"].values).all()
+    nowhere = by["nowhere", "unchanged"].values[:, 0]  # a step of 1e-9 changes no class
+    assert np.array_equal(nowhere, np.where(right, 1.0, np.nan), equal_nan=True)
+    assert np.isnan(by["nowhere", "distance"].values).all()  # no mean of images that were never moved
+    assert np.array_equal(np.isnan(by["far", "unchanged"].values[:, 0]), ~right)
     write_report(run)
     page = (tmp_path / "run" / "report" / "report.html").read_text()
     assert page.count("unchanged") >= 2

@@ -6,7 +6,10 @@ import torchvision
 from torch import nn
 from torchvision.models import convnext, efficientnet, mobilenetv3
 
+from efface.feed import resident
+from efface.fit import Fit, Rows, fit
 from efface.layers import find_layer, last_convolution
+from efface.methods.gradient import gradient
 from efface.models import resnet
 from efface.models.hookable import make_hookable
 from efface.models.normalise import Normalise, normalisation
@@ -16,6 +19,8 @@ from efface.models.weights import head, read_weights
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 SMALL = [resnet.resnet8_wide, resnet.resnet8, resnet.resnet20, resnet.resnet32, resnet.resnet44, resnet.resnet56]
 PARAMETERS = [1_227_594, 75_290, 269_722, 464_154, 658_586, 853_018]
+PGD = "efface.attack.pgd"
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish)
 
 
@@ -225,6 +230,29 @@ def test_torchvision_weights_file_and_a_new_head(name, tmp_path):
     last = head(source.network)
     kept = {key: value for key, value in source.network.state_dict().items() if not key.startswith(last)}
     assert all(torch.equal(fresh.network.state_dict()[key], value) for key, value in kept.items())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_0"])
+def test_of_a_frozen_network_a_training_changes_the_last_layer_and_running_statistics_alone(name, tmp_path):
+    torch.save(load(name, num_classes=6).state_dict(), tmp_path / "w.pth")
+    frozen = load(name, weights=tmp_path / "w.pth", num_classes=3, freeze=True)
+    before = {key: value.clone() for key, value in frozen.network.state_dict().items()}
+    stored = (images(40, n=8) * 255).byte()
+    feed = resident(8, lambda rows: (stored[rows], None), lambda found, maps, rows, epoch: found)
+    optimizer = {"call": "torch.optim.AdamW", "kwargs": {"lr": 0.1, "weight_decay": 0.5}}
+    settings = Fit(
+        epochs=1, batch_size=4, optimizer=optimizer, attack={"call": PGD, "kwargs": {"norm": "linf", "eps": 0.1}}
+    )
+    targets = torch.arange(8) % 3
+    trained = fit(lambda: frozen, feed, Rows(torch.arange(8)), targets, settings, seed=0, device=torch.device("cpu"))
+    changed = {k for k, value in trained.network.network.state_dict().items() if not torch.equal(value, before[k])}
+    last = head(frozen.network)
+    assert {f"{last}.weight", f"{last}.bias"} <= changed
+    assert all(k.startswith(last) or k.split(".")[-1] in STATISTICS for k in changed)
+    maps = gradient(trained.network, images(40), targets[:2])
+    assert maps.abs().sum() > 0
+    with pytest.raises(ValueError, match="freeze keeps weights that have learnt, but there are none: name weights"):
+        load(name, freeze=True)
 
 
 def test_old_names_and_auxiliary_branches_of_a_published_file(tmp_path):

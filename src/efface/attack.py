@@ -141,6 +141,7 @@ def minimal(
                 break
             asked = points[still].requires_grad_()
             logits = differentiable(network, asked)
+            _check_classes("minimal", logits)
             right = logits.argmax(1) == targets[still]
             (gradient,) = torch.autograd.grad(odds_against(logits, targets[still]).sum(), asked)
             still = still[right]
@@ -189,8 +190,17 @@ def _counts(where: str, **settings: int) -> None:
             raise ValueError(f"attack.{where}: {name} is {count}; expected a whole number of at least 1")
 
 
+def _check_classes(where: str, logits: Float[Tensor, "n k"]) -> None:
+    if logits.shape[1] == 1:
+        raise ValueError(
+            f"attack.{where}: the network has one class, which no image can lose; expected two or more: "
+            "attack a network that has them"
+        )
+
+
 def _climbed(logits: Float[Tensor, "n k"], targets: Targets, loss: Loss, seeds: Seeds | None) -> Losses:
     """What the steps climb, of each image's logits."""
+    _check_classes("pgd", logits)
     count = logits.shape[1]
     if loss == "binary_hybrid" and count != 2:
         raise ValueError(
@@ -206,7 +216,7 @@ def _climbed(logits: Float[Tensor, "n k"], targets: Targets, loss: Loss, seeds: 
             aims = (targets + 1) % count
         case "random_targeted":
             assert seeds is not None
-            further = draws.keys(draws.fold(seeds, -1), 1)[:, 0].remainder(max(1, count - 1))  # starts fold by 0 and up
+            further = draws.keys(draws.fold(seeds, -1), 1)[:, 0].remainder(count - 1)  # starts fold by 0 and up
             aims = (targets + 1 + further) % count
     return -odds_against(logits, aims)
 

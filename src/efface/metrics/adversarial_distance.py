@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
-from efface.attack import Norm, check_minimal
+from efface.attack import Norm, check_minimal, minimal
 from efface.call import Call
 from efface.fit import Fit
 from efface.masking import to_float
@@ -15,6 +16,7 @@ from efface.metrics.formula import Metric
 from efface.probes import Case
 from efface.results import Score
 from efface.rows import take
+from efface.types import Images
 
 _STEP = {"l2": 0.05, "linf": 1 / 255}
 
@@ -23,8 +25,9 @@ def adversarial_distance(*, norm: Norm = "l2", step: float | None = None, steps:
     """Distance at which a test image loses its class, along steps up the log odds against it: a mean over images.
 
     Of the network, not of a map: the attack is `efface.attack.minimal` on the true class. An image that is wrong from
-    the start has 0. One that keeps its class has no distance and counts in `unchanged`: read both, for the mean is of
-    the others alone. It is an upper bound: a network whose gradient tells little seems robust.
+    the start has neither distance nor part in `unchanged`. Of the others, one that keeps its class has no distance and
+    counts in `unchanged`, a share of those that were right: read both, for the mean is of those that lost it. It is an
+    upper bound: a network whose gradient tells little seems robust. Where no image moves, there is no distance.
 
     norm: linf or l2, of the change of an image in [0, 1].
     step: length of a step in the norm, above 0; by default 0.05 for l2, 1/255 for linf. Distances are too long by up to
@@ -32,7 +35,7 @@ def adversarial_distance(*, norm: Norm = "l2", step: float | None = None, steps:
 
     Source: the minimal attack of the released code of Shah, Jain & Netrapalli 2021 (arXiv:2102.12781); the mean as in
         Moosavi-Dezfooli, Fawzi & Frossard 2016 (arXiv:1511.04599).
-    Differs: not divided by the length of the image, as the latter do.
+    Differs: not divided by the length of the image, as the latter do; images that are wrong anyway do not count.
     """
     length = _STEP.get(norm, 1.0) if step is None else float(step)
     check_minimal(norm, length, steps)
@@ -52,7 +55,7 @@ def adversarial_distance(*, norm: Norm = "l2", step: float | None = None, steps:
 
 @dataclass(frozen=True)
 class Moved:
-    """How far each test image came until it lost its class, and whether it kept it."""
+    """How far each test image came until it lost its class, and whether it kept it; NaN where it never had it."""
 
     norm: Norm
     step: float
@@ -67,6 +70,11 @@ class Moved:
         """The attack with its settings."""
         names = ("norm", "step", "steps")
         return Call(call="efface.attack.minimal", kwargs={name: getattr(self, name) for name in names})
+
+    def check(self, network: nn.Module, images: Images) -> None:
+        """ValueError: the network has one class."""
+        none = torch.zeros(1, dtype=torch.int64, device=images.device)
+        minimal(network, images[:1], none, norm=self.norm, step=self.step, steps=1)
 
     def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
         """Forward rows, as if no image lost its class before the last step."""
@@ -90,7 +98,8 @@ class Moved:
                     unchanged = fast(moved).argmax(1) == targets
                 change = (moved - images).flatten(1).double()
                 lengths = change.norm(dim=1) if self.norm == "l2" else change.abs().amax(1)
-                distances.append(lengths.masked_fill(unchanged, torch.nan).cpu())
-                kept.append(unchanged.double().cpu())
+                wrong = ~unchanged & (lengths == 0)  # the attack leaves it where it is; one that is right has to move
+                distances.append(lengths.masked_fill(unchanged | wrong, torch.nan).cpu())
+                kept.append(unchanged.double().masked_fill(wrong, torch.nan).cpu())
                 case.advance(float(len(rows) * (2 * self.steps + 1)))
         return Score({"distance": torch.cat(distances).numpy(), "unchanged": torch.cat(kept).numpy()})

@@ -98,10 +98,9 @@ class Attacked:
         return Call(call="efface.attack.pgd", kwargs={name: getattr(self, name) for name in names})
 
     def check(self, network: nn.Module, images: Images) -> None:
-        """ValueError: the loss is for two classes, and the network has others."""
-        if self.loss == "binary_hybrid":
-            targets = torch.zeros(1, dtype=torch.int64, device=images.device)
-            pgd(network, images[:1], targets, norm=self.norm, eps=self.eps, steps=1, loss=self.loss)
+        """ValueError: the network has one class, or the loss is for two and it has more."""
+        none = torch.zeros(1, dtype=torch.int64, device=images.device)
+        pgd(network, images[:1], none, norm=self.norm, eps=self.eps, steps=1, loss=self.loss, seeds=none)
 
     def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
         """Forward rows: a gradient of the image counts two, one forward and one back."""

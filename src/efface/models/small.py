@@ -83,6 +83,9 @@ def mlp(
     centred: the images are the stored vectors of `efface.data.synthetic`, which the first layer maps back to [-1, 1]:
         0 exactly, -1 and 1 but for the last place of float32. Instead of `mean` and `std`.
     in_channels: channels of the images, one `mean` and `std` each.
+
+    Differs: the builder in the released code of Shah, Jain & Netrapalli 2021 (arXiv:2102.12781) normalises last: linear
+        layer, non-linearity, dropout, BatchNorm.
     """
     if centred and (mean is not None or std is not None):
         raise ValueError("mlp: centred is a normalisation, found mean and std beside it; give one of them")

@@ -29,6 +29,7 @@ def load(
     *,
     weights: str | Path | None = None,
     num_classes: int | None = None,
+    freeze: bool = False,
     mean: Sequence[float] | None = IMAGENET_MEAN,
     std: Sequence[float] | None = IMAGENET_STD,
     **kwargs: object,
@@ -42,6 +43,8 @@ def load(
         state-dict file; fresh weights without.
     num_classes: classes wanted, those of the weights (or 1000) if not given; if the weights have another number, the
         last layer starts anew.
+    freeze: whether trainings leave all weights but the last layer's as they are; the running statistics of BatchNorm
+        move all the same. Needs `weights`.
     mean, std: one number a channel, for images in [0, 1]; none of them: no normalisation.
     kwargs: whatever the torchvision network takes.
     """
@@ -49,6 +52,8 @@ def load(
     if name not in names:
         near = get_close_matches(name, names, n=4, cutoff=0.4)
         raise ValueError(f"torchvision has no classification network {name!r}; nearest are {', '.join(near or names)}")
+    if freeze and weights is None:
+        raise ValueError("freeze keeps weights that have learnt, but there are none: name weights, or leave freeze out")
     normalise = normalisation(mean, std)
     if weights is None:
         network = _build(name, weights=None, **{"num_classes": num_classes or 1000} | kwargs)
@@ -58,6 +63,8 @@ def load(
         network = _from_file(name, Path(weights), kwargs)
     if num_classes is not None:
         _resize_head(network, num_classes)
+    if freeze:
+        network.requires_grad_(False).get_submodule(head(network)).requires_grad_(True)
     make_hookable(network)
     return nn.Sequential(OrderedDict(normalise=normalise, network=network))
 
