@@ -239,7 +239,7 @@ def test_of_a_frozen_network_a_training_changes_the_last_layer_and_running_stati
     before = {key: value.clone() for key, value in frozen.network.state_dict().items()}
     stored = (images(40, n=8) * 255).byte()
     feed = resident(8, lambda rows: (stored[rows], None), lambda found, maps, rows, epoch: found)
-    optimizer = {"call": "torch.optim.AdamW", "kwargs": {"lr": 0.1, "weight_decay": 0.5}}
+    optimizer = {"call": "torch.optim.AdamW", "kwargs": {"lr": 1e-3, "weight_decay": 0.5}}
     settings = Fit(
         epochs=1, batch_size=4, optimizer=optimizer, attack={"call": PGD, "kwargs": {"norm": "linf", "eps": 0.1}}
     )
