@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from efface import draws
 from efface.config import Study
 from efface.entries import MethodEntry
 from efface.execute import Failure, advance
@@ -76,7 +75,8 @@ def learnt_on_trial(run: Run, entry: MethodEntry, network: nn.Module) -> dict[st
         return learnt(run, entry)
     train = run.data["train"]
     rows = train.training[:_TRIED_ON]
-    few = replace(train, images=take(train.images, rows), targets=train.targets[rows], masks=None, validation=None)
+    masks = None if train.masks is None else train.masks[rows]
+    few = replace(train, images=take(train.images, rows), targets=train.targets[rows], masks=masks, validation=None)
     return learn_from(run, entry, network, few)
 
 
@@ -84,12 +84,12 @@ def learn_from(run: Run, entry: MethodEntry, network: nn.Module, data: Split) ->
     """What a fresh method learns from these images."""
     made = Convention(entry.name, entry.call).made
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed := draws.seed_of(f"{run.study.seed} learn {entry.call.call}"))
+        torch.manual_seed(seed := run.learnt_seed(entry))
         made.fit(network, data, seed=seed, rows=run.study.rows)
     found = getattr(made, "learnt", None)
     if not isinstance(found, dict) or not found or not all(isinstance(each, Tensor) for each in found.values()):
         raise ValueError(
-            f"attribution_methods.{entry.name}: {entry.call.call}.fit left no dict of tensors in its attribute "
+            f"attribution_methods.{entry.name}: {entry.method}.fit left no dict of tensors in its attribute "
             "'learnt'; set it there"
         )
     return found
