@@ -145,7 +145,7 @@ def test_a_fit_that_fails_stops_its_own_method_alone(tmp_path):
     write_study(tmp_path, {"learner": broken}, **learners(metrics=["morf"], fractions=[0.5]))
     result = efface(tmp_path, "all", "study.yml")
     assert result.code == 1
-    assert "one, learning: AssertionError: no" in result.err
+    assert "one, learning: AssertionError: no (so two cannot learn, either)" in result.err
     maps = {path.name for path in (tmp_path / "run" / "maps").glob("*.h5")}
     assert "few-test.h5" in maps
     assert "random-test.h5" in maps

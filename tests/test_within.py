@@ -18,7 +18,7 @@ from efface.methods.control import explain_with
 from efface.methods.gradient import gradient
 from efface.methods.path import ExpectedGradients, LocalPathIntegration, integrated_gradients
 from efface.methods.pattern import PatternAttribution, PatternGuided, PatternGuidedIG
-from efface.methods.smooth import smooth_grad, smooth_grad_family
+from efface.methods.smooth import smooth_grad, smooth_grad_family, smooth_grad_squared
 from efface.methods.within import Around, made
 from efface.types import Method, Split
 from small_study import STUDY, efface, files, write_study
@@ -174,6 +174,16 @@ class Named:
         return {"red": images[:, 0] * self.learnt["seed"]}
 
 
+class Taught:
+    """The gradient, which has learnt something."""
+
+    def fit(self, model, data, *, seed, rows):
+        self.learnt = {"seed": torch.tensor(seed)}
+
+    def __call__(self, model, images, targets, *, of="logit", seeds=None):
+        return gradient(model, images, targets, of=of)
+
+
 class Maker:
     """Makes a network, and has a `fit` which is none of a method's."""
 
@@ -217,6 +227,23 @@ def test_a_function_that_reads_maps_by_name_may_have_a_method_that_learns():
     model, (images, targets, _) = network(), batch()
     around = taught(Around(method=partial(red, base=Named)), model, seed=3)
     torch.testing.assert_close(around(model, images, targets), 3 * images[:, 0])
+
+
+@pytest.mark.parametrize("of", ["logit", "probability"])
+def test_of_means_the_same_whether_it_is_written_or_a_default_or_the_learners_own(of):
+    """Of a method that is not linear: contrast of the logit is one map of the difference, else a sum over classes."""
+    model, (images, targets, seeds) = network(), batch()
+    own = {} if of == "logit" else {"of": of}
+
+    def contrasted(**more):
+        squared = partial(smooth_grad_squared, samples=2, noise=0.2, base=Taught, **more)
+        return taught(Around(method=partial(contrast, base=squared)), model)(model, images, targets, seeds=seeds)
+
+    plain = partial(smooth_grad_squared, samples=2, noise=0.2, base=gradient, of=of)
+    expected = contrast(model, images, targets, base=plain, seeds=seeds)
+    torch.testing.assert_close(contrasted(of=of), expected)
+    torch.testing.assert_close(contrasted(**own), expected)
+    assert expected.abs().max() > 0
 
 
 def test_what_a_function_fails_with_before_it_has_shown_all_is_said():

@@ -36,6 +36,8 @@ class Around:
             )
         self.method, self.function = method, partial(function, **given | self.inner)
         self.learnt: dict[str, Tensor] = {}
+        if "of" in given:
+            self.of = given["of"]  # `contrast` asks for it
         whole = inspect.signature(function)
         still_open = [each for name, each in whole.parameters.items() if name not in given]
         self.__signature__ = whole.replace(parameters=still_open)  # what it takes is what the function leaves open
@@ -81,7 +83,8 @@ class Around:
                 shown[name] = network
                 return torch.zeros_like(images)
 
-            vars(watches)["__signature__"] = inspect.signature(self.inner[name])  # it is asked for what it takes
+            signature = inspect.signature(self.inner[name])
+            vars(watches).update(vars(self.inner[name]), __signature__=signature)  # it is asked for what it is
             return watches
 
         watching = partial(self.function, **{name: watched(name) for name in self.inner})

@@ -45,20 +45,22 @@ class Learn:
 def learn(run: Run, methods: Sequence[str]) -> list[str]:
     """Let those of the methods learn that have not yet; sentences on what failed."""
     entries = [each for each in run.entries() if each.name in methods]
-    missing: dict[Path, str] = {}
+    missing: dict[Path, list[str]] = {}
     for each in entries:
         if (path := run.learnt_path(each)) and not path.exists():
-            missing.setdefault(path, each.name)  # methods that learn the same are taught once
+            missing.setdefault(path, []).append(each.name)  # methods that learn the same are taught once
     if not missing:
         return []
-    started, failures, names = time.monotonic(), [], list(missing.values())
-    with bar(float(len(names) * len(run.data["train"])), "learn", "image") as progress:
-        for name, outcome in run.study.executor(Learn(run.study), names, progress=progress.update):
+    started, failures = time.monotonic(), list[str]()
+    others = {first: rest for first, *rest in missing.values()}
+    with bar(float(len(others) * len(run.data["train"])), "learn", "image") as progress:
+        for name, outcome in run.study.executor(Learn(run.study), list(others), progress=progress.update):
             if isinstance(outcome, Failure):
-                failures.append(f"{name}, learning: {outcome.message}")
+                same = f" (so {', '.join(others[name])} cannot learn, either)" if others[name] else ""
+                failures.append(f"{name}, learning: {outcome.message}{same}")
                 keep_trace(run, f"learn {name}", outcome)
     took = duration(time.monotonic() - started)
-    say(f"{len(names) - len(failures)} of {len(names)} methods learnt in {took}: {run.folder / 'learnt'}")
+    say(f"{len(others) - len(failures)} of {len(others)} methods learnt in {took}: {run.folder / 'learnt'}")
     return failures
 
 
