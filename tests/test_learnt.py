@@ -190,6 +190,24 @@ def test_on_trial_methods_that_learn_the_same_learn_the_same(tmp_path):
         assert all(torch.equal(other[name], each) for name, each in one.items())
 
 
+def test_what_a_fit_leaves_on_the_network_is_taken_off(tmp_path, monkeypatch):
+    leaves = LEARNER.replace(
+        'self.learnt = {"mean"',
+        'model.train().register_forward_hook(lambda *given: given[-1] * 2)\n        self.learnt = {"mean"',
+    )
+    (tmp_path / "leaving_learner.py").write_text(leaves)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = {"call": "efface.models.resnet.resnet8", "kwargs": {"num_classes": 4}}
+    entry = {"name": "one", "method": "leaving_learner.Background"}
+    run = Run(read(write_study(tmp_path, attribution_methods=[entry], metrics=["morf"], model=model)))
+    network, images = run.first.to_try(), torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        before = network.eval()(images)
+        learnt_on_trial(run, *run.entries(), network)
+        torch.testing.assert_close(network(images), before)
+    assert not any(each.training for each in network.modules())
+
+
 def test_a_class_that_does_not_say_what_it_learns_from_keeps_its_key_and_its_draws(tmp_path, monkeypatch):
     """The key is as it always was; where a file is named, its bytes are in it."""
     silent = LEARNER.replace("def learnt_from", "def unread").replace("gain: float", "weights: str = '', gain: float")

@@ -13,7 +13,7 @@ from efface.config import Study
 from efface.entries import MethodEntry
 from efface.execute import Failure, advance
 from efface.learnt import read_learnt, write_learnt
-from efface.methods.contract import Convention
+from efface.methods.contract import Convention, _as_before  # private: another name would be another key of all maps
 from efface.rows import take
 from efface.stages.here import here, keep_trace
 from efface.stages.progress import bar, duration, say
@@ -83,9 +83,9 @@ def learnt_on_trial(run: Run, entry: MethodEntry, network: nn.Module) -> dict[st
 
 
 def learn_from(run: Run, entry: MethodEntry, network: nn.Module, data: Split) -> dict[str, Tensor]:
-    """What a fresh method learns from these images."""
+    """What a fresh method learns from these images; the network is as it was, hooks and modes included."""
     made = Convention(entry.name, entry.call).made
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with _as_before(network), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed := run.learnt_seed(entry))
         made.fit(network, data, seed=seed, rows=run.study.rows)
     found = getattr(made, "learnt", None)
