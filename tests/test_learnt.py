@@ -190,6 +190,21 @@ def test_on_trial_methods_that_learn_the_same_learn_the_same(tmp_path):
         assert all(torch.equal(other[name], each) for name, each in one.items())
 
 
+def test_a_fit_draws_the_same_by_whatever_it_draws(tmp_path, monkeypatch):
+    """Older code draws from the generators of NumPy, Python or torch itself."""
+    drawn = "torch.tensor([numpy.random.rand(), random.random(), torch.rand(()).item(), seed % 1000])"
+    draws_so = "import random\n\nimport numpy\n" + LEARNER.replace("images.mean(0)}", f"{drawn}}}")
+    (tmp_path / "drawing_learner.py").write_text(draws_so)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = {"call": "efface.models.resnet.resnet8", "kwargs": {"num_classes": 4}}
+    entry = {"name": "one", "method": "drawing_learner.Background"}
+    run = Run(read(write_study(tmp_path, attribution_methods=[entry], metrics=["morf"], model=model)))
+    network = run.first.to_try()
+    first, second = (learnt_on_trial(run, *run.entries(), network)["mean"] for _ in range(2))
+    assert torch.equal(first, second)
+    assert len(first.unique()) == 4
+
+
 def test_what_a_fit_leaves_on_the_network_is_taken_off(tmp_path, monkeypatch):
     leaves = LEARNER.replace(
         'self.learnt = {"mean"',

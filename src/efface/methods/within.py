@@ -84,7 +84,8 @@ class Around:
                 return torch.zeros_like(images)
 
             signature = inspect.signature(self.inner[name])
-            vars(watches).update(vars(self.inner[name]), __signature__=signature)  # it is asked for what it is
+            own = getattr(self.inner[name], "__dict__", {})
+            vars(watches).update(own, __signature__=signature)  # it is asked for what it is
             return watches
 
         watching = partial(self.function, **{name: watched(name) for name in self.inner})

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
+from efface import draws
 from efface.config import Study
 from efface.entries import MethodEntry
 from efface.execute import Failure, advance
@@ -84,9 +84,9 @@ def learnt_on_trial(run: Run, entry: MethodEntry, network: nn.Module) -> dict[st
 
 def learn_from(run: Run, entry: MethodEntry, network: nn.Module, data: Split) -> dict[str, Tensor]:
     """What a fresh method learns from these images; the network is as it was, hooks and modes included."""
-    made = Convention(entry.name, entry.call).made
-    with _as_before(network), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed := run.learnt_seed(entry))
+    seed = run.learnt_seed(entry)
+    with _as_before(network), draws.seeded(seed):
+        made = Convention(entry.name, entry.call).made
         made.fit(network, data, seed=seed, rows=run.study.rows)
     found = getattr(made, "learnt", None)
     if not isinstance(found, dict) or not found or not all(isinstance(each, Tensor) for each in found.values()):
