@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from efface import draws
+from efface.config import read
 from efface.learnt import learnt_digest, read_learnt, write_learnt
+from efface.maps import key
+from efface.source import source_digest
+from efface.stages.learn import learnt_on_trial
+from efface.stages.run import Run
 from small_study import STUDY, efface, files, write_study
 
 TENSORS = {
@@ -139,8 +145,109 @@ def test_a_fit_that_fails_stops_its_own_method_alone(tmp_path):
     write_study(tmp_path, {"learner": broken}, **learners(metrics=["morf"], fractions=[0.5]))
     result = efface(tmp_path, "all", "study.yml")
     assert result.code == 1
-    assert "one, learning: AssertionError: no" in result.err
+    assert "one, learning: AssertionError: no (so two cannot learn, either)" in result.err
     maps = {path.name for path in (tmp_path / "run" / "maps").glob("*.h5")}
     assert "few-test.h5" in maps
     assert "random-test.h5" in maps
     assert "one-test.h5" not in maps
+
+
+# One key, one set of tensors
+
+
+def sharing(*, turned):
+    """Three classes of one fit, which draws images and places; and the other order."""
+    few = {"pool": 12, "places": 4}
+    entries = [
+        {"name": name, "method": f"efface.methods.pattern.{method}", "kwargs": few}
+        for name, method in (("attribution", "PatternAttribution"), ("guided", "PatternGuided"), ("net", "PatternNet"))
+    ]
+    return {"attribution_methods": entries[::-1] if turned else entries, "metrics": ["morf"], "fractions": [0.5]}
+
+
+def test_methods_that_learn_the_same_learn_it_in_any_order(tmp_path):
+    found = []
+    for turned in (False, True):
+        folder = tmp_path / str(turned)
+        folder.mkdir()
+        write_study(folder, **sharing(turned=turned))
+        result = efface(folder, "extract", "study.yml")
+        assert result.code == 0, result.err
+        assert "1 of 1 methods learnt" in result.out
+        kept = {**files(folder / "run" / "learnt"), **files(folder / "run" / "maps")}
+        found.append({name: digest for name, (_, digest) in kept.items()})
+    assert len(found[0]) == 1 + 3
+    assert found[0] == found[1]
+
+
+def test_on_trial_methods_that_learn_the_same_learn_the_same(tmp_path):
+    model = {"call": "efface.models.resnet.resnet8", "kwargs": {"num_classes": 4}}
+    run = Run(read(write_study(tmp_path, **sharing(turned=False), model=model)))
+    network = run.first.to_try()
+    one, *others = (learnt_on_trial(run, entry, network) for entry in run.entries())
+    for other in others:
+        assert list(other) == list(one)
+        assert all(torch.equal(other[name], each) for name, each in one.items())
+
+
+def test_a_fit_draws_the_same_by_whatever_it_draws(tmp_path, monkeypatch):
+    """Older code draws from the generators of NumPy, Python or torch itself."""
+    drawn = "torch.tensor([numpy.random.rand(), random.random(), torch.rand(()).item(), seed % 1000])"
+    draws_so = "import random\n\nimport numpy\n" + LEARNER.replace("images.mean(0)}", f"{drawn}}}")
+    (tmp_path / "drawing_learner.py").write_text(draws_so)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = {"call": "efface.models.resnet.resnet8", "kwargs": {"num_classes": 4}}
+    entry = {"name": "one", "method": "drawing_learner.Background"}
+    run = Run(read(write_study(tmp_path, attribution_methods=[entry], metrics=["morf"], model=model)))
+    network = run.first.to_try()
+    first, second = (learnt_on_trial(run, *run.entries(), network)["mean"] for _ in range(2))
+    assert torch.equal(first, second)
+    assert len(first.unique()) == 4
+
+
+def test_what_a_fit_leaves_on_the_network_is_taken_off(tmp_path, monkeypatch):
+    leaves = LEARNER.replace(
+        'self.learnt = {"mean"',
+        'model.train().register_forward_hook(lambda *given: given[-1] * 2)\n        self.learnt = {"mean"',
+    )
+    (tmp_path / "leaving_learner.py").write_text(leaves)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = {"call": "efface.models.resnet.resnet8", "kwargs": {"num_classes": 4}}
+    entry = {"name": "one", "method": "leaving_learner.Background"}
+    run = Run(read(write_study(tmp_path, attribution_methods=[entry], metrics=["morf"], model=model)))
+    network, images = run.first.to_try(), torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        before = network.eval()(images)
+        learnt_on_trial(run, *run.entries(), network)
+        torch.testing.assert_close(network(images), before)
+    assert not any(each.training for each in network.modules())
+
+
+def test_a_class_that_does_not_say_what_it_learns_from_keeps_its_key_and_its_draws(tmp_path, monkeypatch):
+    """The key is as it always was; where a file is named, its bytes are in it."""
+    silent = LEARNER.replace("def learnt_from", "def unread").replace("gain: float", "weights: str = '', gain: float")
+    (tmp_path / "silent_learner.py").write_text(silent)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = {"call": "efface.models.resnet.resnet8", "kwargs": {"num_classes": 4}}
+
+    def run_of(**kwargs):
+        entry = {"name": "one", "method": "silent_learner.Background", "kwargs": kwargs}
+        return Run(read(write_study(tmp_path, attribution_methods=[entry], metrics=["morf"], model=model)))
+
+    run = run_of(images=3)
+    (entry,) = run.entries()
+    what = {
+        "from": {"call": "silent_learner.Background", "kwargs": {"images": 3}},
+        "source": source_digest("silent_learner"),
+        "data": run.data_digest["train"],
+        "network": run.first.digest,
+        "seed": 0,
+    }
+    assert run.learnt_path(entry).name == f"Background-{key(what)}.h5"
+    assert run.learnt_seed(entry) == draws.seed_of("0 learn silent_learner.Background")
+    weights, paths = tmp_path / "weights.pt", []
+    for content in (b"a", b"b"):
+        weights.write_bytes(content)
+        run = run_of(weights=str(weights))
+        paths.append(run.learnt_path(*run.entries()))
+    assert paths[0] != paths[1]

@@ -1,5 +1,7 @@
 """Methods within methods that learn: each wrapper against the sum or the method that it must equal, and in a study."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -16,9 +18,9 @@ from efface.methods.control import explain_with
 from efface.methods.gradient import gradient
 from efface.methods.path import ExpectedGradients, LocalPathIntegration, integrated_gradients
 from efface.methods.pattern import PatternAttribution, PatternGuided, PatternGuidedIG
-from efface.methods.smooth import smooth_grad, smooth_grad_family
+from efface.methods.smooth import smooth_grad, smooth_grad_family, smooth_grad_squared
 from efface.methods.within import Around, made
-from efface.types import Split
+from efface.types import Method, Split
 from small_study import STUDY, efface, files, write_study
 
 LEARNER = "efface.methods.path.expected_gradients"
@@ -142,6 +144,116 @@ def test_what_was_learnt_is_read_back_into_a_fresh_one_and_is_its_own():
     torch.testing.assert_close(fresh(model, images, targets, seeds=seeds), expected)
 
 
+def masked(model, images, targets, *, base: Method, masks, seeds=None):
+    """Needs to know where the object is."""
+    return masks[:, None] * base(model, images, targets, seeds=seeds)
+
+
+def of_asked(model, images, targets, *, base: Method, seeds, classes_of):
+    """Asks for the classes."""
+    return base(model, images, classes_of(model(images)), seeds=seeds)
+
+
+def one_image(model, image, label, *, base: Method):
+    """Of one image and its label, as older code is; the label is a number."""
+    return base(model, image, torch.full((1,), label))[0]
+
+
+def red(model, images, targets, *, base: Method):
+    """One of several maps."""
+    return base(model, images, targets)["red"]
+
+
+class Named:
+    """Learns, and returns its maps by name."""
+
+    def fit(self, model, data, *, seed, rows):
+        self.learnt = {"seed": torch.tensor([seed])}
+
+    def __call__(self, model, images, targets):
+        return {"red": images[:, 0] * self.learnt["seed"]}
+
+
+class Taught:
+    """The gradient, which has learnt something."""
+
+    def fit(self, model, data, *, seed, rows):
+        self.learnt = {"seed": torch.tensor(seed)}
+
+    def __call__(self, model, images, targets, *, of="logit", seeds=None):
+        return gradient(model, images, targets, of=of)
+
+
+class Maker:
+    """Makes a network, and has a `fit` which is none of a method's."""
+
+    def __call__(self):
+        return network(1)
+
+    def fit(self):
+        raise AssertionError
+
+
+def with_maker(model, images, targets, *, base: Method, maker: Callable[[], nn.Module], seeds):
+    """Takes something to call that is no method."""
+    return base(maker(), images, targets, seeds=seeds)
+
+
+def test_a_function_is_offered_masks_and_classes_while_it_is_found_out_what_it_shows():
+    model, (images, targets, seeds) = network(), batch()
+    known = data()
+    masks = torch.arange(64).reshape(1, 8, 8).expand(len(known), 8, 8) % 3 == 0
+    around = Around(method=partial(masked, base=partial(ExpectedGradients, **FEW)))
+    around.fit(model, replace(known, masks=masks), seed=3, rows=8)
+    expected = taught(ExpectedGradients(**FEW), model)(model, images, targets, seeds=seeds)
+    assert expected[:, :, ~masks[0]].abs().max() > 0
+    found = around(model, images, targets, seeds=seeds, masks=masks[:5])
+    torch.testing.assert_close(found, expected * masks[:5, None])
+    asked = taught(Around(method=partial(of_asked, base=partial(ExpectedGradients, **FEW))), model)
+    torch.testing.assert_close(asked(model, images, targets, seeds=seeds, classes_of=lambda _: targets), expected)
+
+
+def test_a_function_of_one_image_is_shown_one_image_and_its_number():
+    model, (images, targets, _) = network(), batch()
+    around = taught(
+        Around(method=partial(one_image, base=partial(PatternAttribution, **PATTERNS)), batched=False), model
+    )
+    expected = taught(PatternAttribution(**PATTERNS), model)(model, images, targets)
+    found = [around(model, images[i : i + 1], int(targets[i])) for i in range(5)]
+    torch.testing.assert_close(torch.stack(found), expected)
+
+
+def test_a_function_that_reads_maps_by_name_may_have_a_method_that_learns():
+    model, (images, targets, _) = network(), batch()
+    around = taught(Around(method=partial(red, base=Named)), model, seed=3)
+    torch.testing.assert_close(around(model, images, targets), 3 * images[:, 0])
+
+
+@pytest.mark.parametrize("of", ["logit", "probability"])
+def test_of_means_the_same_whether_it_is_written_or_a_default_or_the_learners_own(of):
+    """Of a method that is not linear: contrast of the logit is one map of the difference, else a sum over classes."""
+    model, (images, targets, seeds) = network(), batch()
+    own = {} if of == "logit" else {"of": of}
+
+    def contrasted(**more):
+        squared = partial(smooth_grad_squared, samples=2, noise=0.2, base=Taught, **more)
+        return taught(Around(method=partial(contrast, base=squared)), model)(model, images, targets, seeds=seeds)
+
+    plain = partial(smooth_grad_squared, samples=2, noise=0.2, base=gradient, of=of)
+    expected = contrast(model, images, targets, base=plain, seeds=seeds)
+    torch.testing.assert_close(contrasted(of=of), expected)
+    torch.testing.assert_close(contrasted(**own), expected)
+    assert expected.abs().max() > 0
+
+
+def test_what_a_function_fails_with_before_it_has_shown_all_is_said():
+    def broken(model, images, targets, *, base: Method):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        taught(Around(method=partial(broken, base=ExpectedGradients)), network())
+
+
 # What is said
 
 
@@ -208,6 +320,13 @@ def test_a_class_that_leaves_nothing_or_says_not_what_it_learns_from_is_refused(
             outer.learnt_from()
 
 
+def test_without_masks_a_function_that_needs_them_is_refused_before_anything_is_learnt():
+    around = Around(method=partial(masked, base=partial(ExpectedGradients, **FEW)))
+    with pytest.raises(ValueError, match="needs the masks of the true object, which the training images do not have"):
+        taught(around, network())
+    assert around.learnt == {}
+
+
 def test_a_network_with_a_fit_is_no_method_that_learns():
     assert made(method := partial(explain_with, network=Fitting, method=gradient)) is method
 
@@ -228,6 +347,19 @@ def test_an_entry_is_as_it_was_unless_a_method_within_learns():
     assert isinstance(learns.call(), Around)
     assert {"seeds", "rows", "against"} <= {*learns.call().__signature__.parameters}
     assert "base" not in learns.call().__signature__.parameters
+
+
+def test_only_the_settings_that_a_function_takes_as_methods_are_taught_in_a_study():
+    more = {"base": LEARNER, "maker": "test_within.Maker"}
+    found = MethodEntry.model_validate({"name": "x", "method": "test_within.with_maker", "kwargs": more})
+    assert list(found.call().inner) == ["base"]
+
+
+def test_a_control_is_one_whatever_it_is_given():
+    other = {"network": "efface.models.resnet.resnet8"}
+    assert entry("control.explain_with", method=LEARNER, **other).is_control
+    assert entry("control.random").is_control
+    assert not entry("smooth.smooth_grad", base=LEARNER).is_control
 
 
 def test_what_is_learnt_from_names_the_method_within_only_where_it_learns():
@@ -317,6 +449,85 @@ def test_a_study_keeps_what_methods_within_learnt_and_reads_it_back(tmp_path):
     more = efface(tmp_path, "extract", "study.yml", "attribution_methods.smooth_eg.kwargs.base.kwargs.pool=8")
     assert "1 of 1 methods learnt" in more.out
     assert "extracted 1 of 1" in more.out
+
+
+WITHIN = """
+import torch
+
+from efface.data.patches import patches
+from efface.types import Method, Split
+
+
+class Blind:
+    def learnt_from(self):
+        return {"fit": "blind"}
+
+    def fit(self, model, data, *, seed, rows):
+        self.learnt = {"mean": data.images.float().div(255).mean(0)}
+
+    def __call__(self, model, images, targets):
+        return images - self.learnt["mean"]
+
+
+def masked(model, images, targets, *, base: Method, masks):
+    return base(model, images, targets) * masks[:, None]
+
+
+def one_image(model, image, label, *, base: Method):
+    return base(model, image, torch.full((1,), label))[0]
+
+
+def unmasked():
+    whole = patches(n_train=48, n_test=24, size=16)
+    return {name: Split(each.images, each.targets, each.classes) for name, each in whole.items()}
+"""
+BLIND = [
+    {"name": "random", "method": "efface.methods.control.random"},
+    {"name": "masked", "method": "own.masked", "kwargs": {"base": "own.Blind"}},
+    {"name": "single", "method": "own.one_image", "kwargs": {"base": "own.Blind"}, "batched": False},
+    {
+        "name": "other",
+        "method": "efface.methods.control.explain_with",
+        "kwargs": {"network": "net.network", "method": "own.Blind"},
+    },
+]
+
+
+def test_what_is_around_a_method_that_learns_is_tried_as_what_it_is_and_extracted_by_processes(tmp_path):
+    write_study(tmp_path, {"own": WITHIN}, attribution_methods=BLIND, metrics=["morf"], fractions=[0.5])
+    result = efface(tmp_path, "check", "study.yml")
+    assert result.code == 0, result.err
+    blind = "the map is the same whatever class is explained"
+    assert f"warning: other: {blind} (as a control is)" in result.out
+    assert f"warning: masked: {blind}\n" in result.out
+    assert f"warning: single: {blind}\n" in result.out
+    many = "executor={call: efface.execute.processes, kwargs: {workers: 2, threads: 1}}"
+    maps = []
+    for more in ([], ["out=many", many]):
+        result = efface(tmp_path, "all", "study.yml", *more)
+        assert result.code == 0, result.err
+        assert "3 of 3 methods learnt" in result.out
+        found = files(tmp_path / ("many" if more else "run") / "maps")
+        maps.append({name: digest for name, (_, digest) in found.items()})
+    assert len(maps[0]) == 4
+    assert maps[0] == maps[1]
+    pages = list(tmp_path.glob("run/**/*.html"))
+    assert pages
+    for page in pages:
+        text = page.read_text()
+        assert "own.masked" in text
+        assert "Around" not in text
+
+
+def test_data_without_masks_are_named_before_anything_is_trained(tmp_path):
+    write_study(
+        tmp_path, {"own": WITHIN}, attribution_methods=BLIND[:2], metrics=["morf"], data={"call": "own.unmasked"}
+    )
+    result = efface(tmp_path, "all", "study.yml")
+    assert result.code == 1
+    said = "attribution_methods.masked: needs the masks of the true object, which the training images do not have"
+    assert said in result.err
+    assert not (tmp_path / "run" / "models").exists()
 
 
 @pytest.mark.parametrize("name", ["pattern_eg", "smooth_eg", "other_eg"])

@@ -99,7 +99,12 @@ class MethodEntry(Strict):
         plain = self._plain
         if is_class(plain) or not plain.learns:
             return plain
-        return Call(call=_AROUND, kwargs={"method": plain.model_dump()})
+        return Call(call=_AROUND, kwargs={"method": plain.model_dump()} | ({} if self.batched else {"batched": False}))
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the method is one of efface's controls, whatever it is given."""
+        return self.method is not None and self.method.startswith("efface.methods.control.")
 
     @property
     def _plain(self) -> Call:

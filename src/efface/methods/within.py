@@ -23,11 +23,12 @@ class Around:
     function is called once, on one training image. Costs what the methods' fits cost, and that call.
 
     method: the function with its settings: a `functools.partial`, or as a study names it.
+    batched: false for a function of one image, `(model, image, label, **kwargs)`.
     """
 
-    def __init__(self, *, method: Method) -> None:
+    def __init__(self, *, method: Method, batched: bool = True) -> None:
         function, given = _apart(method)
-        self.inner = {name: made(each) for name, each in given.items() if _learns(each)}
+        self.batched, self.inner = batched, {name: made(each) for name, each in _learners(method).items()}
         if not self.inner:
             raise ValueError(
                 "Around: no setting of its method is a class with fit; expected a function that is given one, such as "
@@ -35,6 +36,8 @@ class Around:
             )
         self.method, self.function = method, partial(function, **given | self.inner)
         self.learnt: dict[str, Tensor] = {}
+        if "of" in given:
+            self.of = given["of"]  # `contrast` asks for it
         whole = inspect.signature(function)
         still_open = [each for name, each in whole.parameters.items() if name not in given]
         self.__signature__ = whole.replace(parameters=still_open)  # what it takes is what the function leaves open
@@ -46,34 +49,55 @@ class Around:
         return {"fit": "around", **{name: depends_on(each) for name, each in self.inner.items()}}
 
     def fit(self, model: nn.Module, data: Split, *, seed: int, rows: int) -> None:
-        """Let each method learn. rows: images in one pass, at least 1."""
+        """Let each method learn.
+
+        rows: images in one pass, at least 1.
+        ValueError: the function needs the masks of the true object, and the data have none.
+        """
         networks = self._shown(model, data, rows)
         learnt = (teach(name, each, networks[name], data, seed=seed, rows=rows) for name, each in self.inner.items())
         self.learnt = {name: each for tensors in learnt for name, each in tensors.items()}
 
-    def __call__(self, model: nn.Module, images: Images, targets: Explained, **offered: Any) -> Any:
-        """The function's maps. offered: the settings that it leaves open."""
+    def __call__(self, model: nn.Module, images: Images, targets: Explained | int, **offered: Any) -> Any:
+        """The function's maps. targets: the label, where it takes one image; offered: the settings it leaves open."""
         for name, each in self.inner.items():
             restore(name, each, self.learnt)
         return self.function(model, images, targets, **offered)
 
     def _shown(self, model: nn.Module, data: Split, rows: int) -> dict[str, nn.Module]:
-        """The network that the function calls each method with."""
-        first, shown = data.training[:1], dict.fromkeys(self.inner, model)
+        """The network that the function calls each method with; the model for one that it does not call."""
+        first, shown = data.training[:1], dict[str, nn.Module]()
         images = take(data.images, first).to(next(model.parameters(), torch.empty(0))).div(255)
         targets, seeds = (each.to(images.device) for each in (data.targets[first], draws.seeds_of("around", first)))
+        offered: dict[str, Any] = {"seeds": seeds, "rows": rows, "classes_of": lambda _logits: targets}
+        if data.masks is not None:
+            offered["masks"] = data.masks[first].to(images.device)
+        elif (masks := self.__signature__.parameters.get("masks")) and masks.default is inspect.Parameter.empty:
+            raise ValueError(
+                "needs the masks of the true object, which the training images do not have; choose data that have "
+                "them, such as efface.data.patches.patches, or drop this method"
+            )
 
         def watched(name: str) -> Callable[..., Images]:
             def watches(network: nn.Module, images: Images, _targets: Explained, **_: Any) -> Images:
                 shown[name] = network
                 return torch.zeros_like(images)
 
-            vars(watches)["__signature__"] = inspect.signature(self.inner[name])  # it is asked for what it takes
+            signature = inspect.signature(self.inner[name])
+            own = getattr(self.inner[name], "__dict__", {})
+            vars(watches).update(own, __signature__=signature)  # it is asked for what it is
             return watches
 
         watching = partial(self.function, **{name: watched(name) for name in self.inner})
-        offer(watching, model, images, targets, seeds=seeds, rows=rows)
-        return shown
+        try:
+            if self.batched:
+                offer(watching, model, images, targets, **offered)
+            else:
+                watching(model, images, int(targets))
+        except Exception:
+            if len(shown) < len(self.inner):
+                raise  # else all is known: it only cannot do with the zeros that it was given for maps
+        return dict.fromkeys(self.inner, model) | shown
 
 
 def made(method: Method) -> Any:
@@ -82,10 +106,10 @@ def made(method: Method) -> Any:
     A class is made, with the settings of its `functools.partial` or of the study; a function that is given methods that
     learn can learn then, too; all else is as it is.
     """
-    function, given = _apart(method)
+    function, _ = _apart(method)
     if inspect.isclass(function):
         return method()
-    return Around(method=method) if any(map(_learns, given.values())) else method
+    return Around(method=method) if _learners(method) else method
 
 
 def ready(setting: str, method: Method) -> Any:
@@ -145,6 +169,13 @@ def _apart(method: Any) -> tuple[Any, dict[str, Any]]:
     if hasattr(method, "resolve"):
         return method.resolve(), method.settings()
     return method, {}
+
+
+def _learners(method: Any) -> dict[str, Any]:
+    """The settings that are methods that learn. Of a study's Call only those that its function takes as methods."""
+    _, given = _apart(method)
+    methods = method.methods() if hasattr(method, "resolve") else given
+    return {name: each for name, each in given.items() if name in methods and _learns(each)}
 
 
 def _learns(given: Any) -> bool:

@@ -185,7 +185,7 @@ def _try(
         if (each.flatten(1).max(1).values == each.flatten(1).min(1).values).any():
             warnings.append(f"{of}the map of an image is constant: its ranking is a shuffle")
         if other and _same(each[:1], other[name]):
-            control = " (as a control is)" if entry.call.call.startswith("efface.methods.control.") else ""
+            control = " (as a control is)" if entry.is_control else ""
             warnings.append(f"{of}the map is the same whatever class is explained{control}")
     shapes = {name: tuple(each.shape[1:]) for name, each in found.items() if each.is_floating_point()}
     return Trial(entry.name, per_image, warnings, shapes)

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from efface import draws
@@ -14,7 +13,7 @@ from efface.config import Study
 from efface.entries import MethodEntry
 from efface.execute import Failure, advance
 from efface.learnt import read_learnt, write_learnt
-from efface.methods.contract import Convention
+from efface.methods.contract import Convention, _as_before  # private: another name would be another key of all maps
 from efface.rows import take
 from efface.stages.here import here, keep_trace
 from efface.stages.progress import bar, duration, say
@@ -46,20 +45,22 @@ class Learn:
 def learn(run: Run, methods: Sequence[str]) -> list[str]:
     """Let those of the methods learn that have not yet; sentences on what failed."""
     entries = [each for each in run.entries() if each.name in methods]
-    missing: dict[Path, str] = {}
+    missing: dict[Path, list[str]] = {}
     for each in entries:
         if (path := run.learnt_path(each)) and not path.exists():
-            missing.setdefault(path, each.name)  # methods that learn the same are taught once
+            missing.setdefault(path, []).append(each.name)  # methods that learn the same are taught once
     if not missing:
         return []
-    started, failures, names = time.monotonic(), [], list(missing.values())
-    with bar(float(len(names) * len(run.data["train"])), "learn", "image") as progress:
-        for name, outcome in run.study.executor(Learn(run.study), names, progress=progress.update):
+    started, failures = time.monotonic(), list[str]()
+    others = {first: rest for first, *rest in missing.values()}
+    with bar(float(len(others) * len(run.data["train"])), "learn", "image") as progress:
+        for name, outcome in run.study.executor(Learn(run.study), list(others), progress=progress.update):
             if isinstance(outcome, Failure):
-                failures.append(f"{name}, learning: {outcome.message}")
+                same = f" (so {', '.join(others[name])} cannot learn, either)" if others[name] else ""
+                failures.append(f"{name}, learning: {outcome.message}{same}")
                 keep_trace(run, f"learn {name}", outcome)
     took = duration(time.monotonic() - started)
-    say(f"{len(names) - len(failures)} of {len(names)} methods learnt in {took}: {run.folder / 'learnt'}")
+    say(f"{len(others) - len(failures)} of {len(others)} methods learnt in {took}: {run.folder / 'learnt'}")
     return failures
 
 
@@ -76,20 +77,21 @@ def learnt_on_trial(run: Run, entry: MethodEntry, network: nn.Module) -> dict[st
         return learnt(run, entry)
     train = run.data["train"]
     rows = train.training[:_TRIED_ON]
-    few = replace(train, images=take(train.images, rows), targets=train.targets[rows], masks=None, validation=None)
+    masks = None if train.masks is None else train.masks[rows]
+    few = replace(train, images=take(train.images, rows), targets=train.targets[rows], masks=masks, validation=None)
     return learn_from(run, entry, network, few)
 
 
 def learn_from(run: Run, entry: MethodEntry, network: nn.Module, data: Split) -> dict[str, Tensor]:
-    """What a fresh method learns from these images."""
-    made = Convention(entry.name, entry.call).made
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed := draws.seed_of(f"{run.study.seed} learn {entry.call.call}"))
+    """What a fresh method learns from these images; the network is as it was, hooks and modes included."""
+    seed = run.learnt_seed(entry)
+    with _as_before(network), draws.seeded(seed):
+        made = Convention(entry.name, entry.call).made
         made.fit(network, data, seed=seed, rows=run.study.rows)
     found = getattr(made, "learnt", None)
     if not isinstance(found, dict) or not found or not all(isinstance(each, Tensor) for each in found.values()):
         raise ValueError(
-            f"attribution_methods.{entry.name}: {entry.call.call}.fit left no dict of tensors in its attribute "
+            f"attribution_methods.{entry.name}: {entry.method}.fit left no dict of tensors in its attribute "
             "'learnt'; set it there"
         )
     return found

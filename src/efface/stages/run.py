@@ -220,16 +220,30 @@ class Run:
                 f"attribution_methods.{entry.name}: {entry.method} learns from training images, but "
                 f"{self.study.data.call} gives no 'train' split; take other data, or drop the method"
             )
-        made, kind = entry.call(), entry.call.resolve()
-        settings: dict[str, Any] = made.learnt_from() if hasattr(made, "learnt_from") else entry.call.model_dump()
-        what = {
-            "from": settings,
-            "source": source_digest(kind.__module__),
+        name, _, settings = self._learning(entry)
+        what = settings | {
+            "source": source_digest(entry.call.resolve().__module__),
             "data": self.data_digest["train"],
             "network": self.network_of(entry).digest,
-            "seed": self.study.seed,
         }
-        return self.folder / "learnt" / f"{settings.get('fit', kind.__name__)}-{key(what)}.h5"
+        return self.folder / "learnt" / f"{name}-{key(what)}.h5"
+
+    def learnt_seed(self, entry: MethodEntry) -> int:
+        """What the fit of a method that learns draws from: entries of one `learnt_path` have one."""
+        return draws.seed_of(self._learning(entry)[1])
+
+    def _learning(self, entry: MethodEntry) -> tuple[str, str, dict[str, Any]]:
+        """What a method learns, by name; what it draws from, in words; and the part of the key that tells both.
+
+        Methods whose `learnt_from` has the same `fit` draw the same, whatever their class; one without by its path.
+        """
+        made, kind, seed = entry.call(), entry.call.resolve(), self.study.seed
+        if not hasattr(made, "learnt_from"):
+            own = {name: each for name, each in entry.call.identity().items() if name != "source"}
+            return kind.__name__, f"{seed} learn {entry.call.call}", {"from": own, "seed": seed}
+        settings = made.learnt_from()
+        name = settings.get("fit", kind.__name__)
+        return name, (drawn := f"{seed} learn {name}"), {"from": settings, "seed": drawn}
 
     def store(self, name: str, split: str) -> MapStore:
         """The finished maps of this name, verified to be this study's."""
