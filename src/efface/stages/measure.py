@@ -21,6 +21,7 @@ from efface.stages.progress import Clock, bar, duration, say
 from efface.stages.provenance import surroundings
 from efface.stages.run import Run
 from efface.stages.samples import make_samples, samples_of
+from efface.stages.scalars import scalars
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Measure:
         maps = {split: run.store(name, split) for name, split in _reads(cell)}
         frozen = cell.probe.needs_network
         explain = explainer_of(run, cell.view) if cell.view and asks_method(cell.probe) else None
-        with contextlib.nullcontext() if frozen else run.scalars(cell.key) as log:
+        with contextlib.nullcontext() if frozen else scalars(run, cell.key) as log:
             case = run.case(maps, network=frozen, checkpoint=checkpoint_of(run, cell), cache=_RANKS, log=log)
             case = dataclasses.replace(case, explain=explain, samples=functools.partial(samples_of, run))
             return cell.probe(case), clock.seconds()

@@ -1,9 +1,8 @@
 """A run: where its files lie, and what is in them. Only stages know this."""
 
-import contextlib
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -292,21 +291,6 @@ class Run:
             "engine": engine(),
         }
         return made_once(self.folder / "kept" / f"{name}-{key(depends)}.pt", make)
-
-    @contextlib.contextmanager
-    def scalars(self, name: str) -> Iterator[Log | None]:
-        """Where a training writes its scalars, if the study asks for TensorBoard."""
-        if self.study.fit is None or not self.study.fit.tensorboard:
-            yield None
-            return
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ValueError(
-                "fit.tensorboard: tensorboard is not installed; pip install 'efface[tensorboard]'"
-            ) from error
-        with SummaryWriter(str(self.folder / "tensorboard" / name)) as writer:
-            yield writer.add_scalar
 
     @cached_property
     def results(self) -> Results:

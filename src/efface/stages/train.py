@@ -17,6 +17,7 @@ from efface.stages.network import Network
 from efface.stages.progress import Clock, bar, duration, say
 from efface.stages.provenance import surroundings
 from efface.stages.run import Run
+from efface.stages.scalars import scalars
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _train(run: Run, network: Network) -> dict[str, Any]:
     network.path.parent.mkdir(parents=True, exist_ok=True)
     case = run.case({}, network=False)
     feed = erased_feed(case, "train", Erasure("most_first", 0.0, run.study.imputer), width=settings.crop, whole=True)
-    with run.scalars(network.path.stem) as log:
+    with scalars(run, network.path.stem) as log:
         fitted = fit(
             network.build,
             feed,
