@@ -15,7 +15,7 @@ import efface
 ROOT = Path(efface.__file__).parent
 LAYERS = (
     {"types"},
-    {"rows", "blur", "draws", "checkpoint", "tree", "source"},
+    {"rows", "blur", "draws", "checkpoint", "tree", "source", "hints"},
     {
         "methods",
         "data",

@@ -13,16 +13,15 @@ import json
 import pkgutil
 import sys
 import traceback
-import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
+from efface.hints import plugs, wrong_types
 from efface.source import file_digest, source_digest
-from efface.types import Method
 
 _OFFERED = ("seeds", "rows", "of", "relu")  # what a method may hand on to one that it is given
 _LONGEST_PATH = 4096
@@ -62,7 +61,7 @@ class Call(BaseModel):
         except (ValueError, TypeError):  # some builtins have none: nothing to check against
             return
         problems = _unknown(self.call, signature, len(positional), self.kwargs)
-        problems += _missing(self.call, signature, positional, self.kwargs, offered) + _wrong_types(target, self.kwargs)
+        problems += _missing(self.call, signature, positional, self.kwargs, offered) + wrong_types(target, self.kwargs)
         problems += _wrong_plugs(target, self.kwargs)
         if problems:
             raise ValueError("; ".join(problems))
@@ -94,14 +93,14 @@ class Call(BaseModel):
 
     def nested(self) -> dict[str, "Call"]:
         """The settings that are something to call themselves: a method's base, a second network."""
-        plugs = _plugs(self.resolve()) if self.kwargs else {}
-        given = {name: value for name, value in self.kwargs.items() if name in plugs and value is not None}
+        taken = plugs(self.resolve()) if self.kwargs else {}
+        given = {name: value for name, value in self.kwargs.items() if name in taken and value is not None}
         return {name: Call.model_validate(value) for name, value in given.items()}
 
     def methods(self) -> dict[str, "Call"]:
         """Those of them that are methods."""
-        plugs = _plugs(self.resolve()) if self.kwargs else {}
-        return {name: each for name, each in self.nested().items() if plugs[name]}
+        taken = plugs(self.resolve()) if self.kwargs else {}
+        return {name: each for name, each in self.nested().items() if taken[name]}
 
     @property
     def learns(self) -> bool:
@@ -202,30 +201,10 @@ def _missing(
     return []
 
 
-def _wrong_types(target: Any, kwargs: dict[str, Any]) -> list[str]:
-    """Plainly annotated settings (numbers, words, flags, lists of them) are checked; others are the callee's."""
-    hints, problems = _hints(target), []
-    for name, value in kwargs.items():
-        if not _is_plain(hints.get(name)):
-            continue
-        words = _words(hints[name])
-        if isinstance(value, str | bool) and value not in words and _is_number(hints[name], type(value)):
-            problems.append(f"{name} is {value!r}, expected a number{''.join(f' or {word!r}' for word in words)}")
-            continue
-        if isinstance(value, float) and int in _parts(hints[name]) and float not in _parts(hints[name]):
-            problems.append(f"{name} is {value!r}, expected a whole number")
-            continue
-        try:
-            TypeAdapter(hints[name]).validate_python(value)
-        except ValidationError as error:
-            problems.append(f"{name} is {value!r}: {error.errors()[0]['msg'].lower()}")
-    return problems
-
-
 def _wrong_plugs(target: Any, kwargs: dict[str, Any]) -> list[str]:
     """Settings that are something to call are checked as the study's own calls are."""
     problems = []
-    for name, positional in _plugs(target).items():
+    for name, positional in plugs(target).items():
         if kwargs.get(name) is None:
             continue
         try:
@@ -255,48 +234,8 @@ def _wrong_made(call: Call, positional: Sequence[str]) -> list[str]:
     return _missing(call.call, inspect.signature(made), positional, {}, _OFFERED)
 
 
-def _plugs(target: Any) -> dict[str, tuple[str, ...]]:
-    """The settings that take something to call, each with what it will be called with by position."""
-    found: dict[str, tuple[str, ...]] = {}
-    for name, hint in _hints(target).items():
-        if Method in _parts(hint):
-            found[name] = ("model", "images", "targets")
-        elif any(typing.get_origin(part) is Callable for part in _parts(hint)):
-            found[name] = ()
-    return found
-
-
-def _hints(target: Any) -> dict[str, Any]:
-    """The annotations of a call's settings; none where they do not resolve, as they need not."""
-    try:
-        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except Exception:  # noqa: BLE001  annotations may name anything
-        return {}
-
-
 def _is_file(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) < _LONGEST_PATH and Path(value).is_file()
-
-
-def _is_plain(hint: Any) -> bool:
-    if typing.get_origin(hint) is typing.Literal:
-        return True
-    parts = [part for part in typing.get_args(hint) if part is not Ellipsis]
-    return all(map(_is_plain, parts)) if parts else hint in (int, float, str, bool, type(None), list, tuple, dict)
-
-
-def _is_number(hint: Any, other: type) -> bool:
-    """Whether it takes numbers and nothing of the other type."""
-    return (int in _parts(hint) or float in _parts(hint)) and other not in _parts(hint)
-
-
-def _words(hint: Any) -> tuple[Any, ...]:
-    """What it takes literally."""
-    return tuple(w for part in _parts(hint) if typing.get_origin(part) is typing.Literal for w in typing.get_args(part))
-
-
-def _parts(hint: Any) -> tuple[Any, ...]:
-    return hint, *typing.get_args(hint)
 
 
 def _near(name: str, known: Sequence[str]) -> str:
