@@ -127,3 +127,34 @@ def test_a_killed_parent_leaves_no_worker_behind(tmp_path):
 def test_work_that_does_not_pickle_is_one_clear_error_and_no_hang():
     with pytest.raises(ValueError, match=r"cannot be handed to other processes .*efface\.execute\.serial"):
         list(processes(lambda task: task, [1, 2], workers=2))
+
+
+class _Deaf:
+    """In a finaliser Python says that an exception was ignored, and goes on."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)  # here the signal is looked at
+
+
+def _interrupted(steps):
+    with execute.stoppable():
+        deaf = _Deaf()
+        del deaf
+        for each in steps:
+            each()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("step", [lambda: execute.advance(1.0), lambda: list(serial(int, [1]))], ids=["advance", "task"])
+def test_a_ctrl_c_that_python_ignores_stops_at_the_next_step(step):
+    done = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _interrupted([lambda: done.append("ignored where it came"), step, lambda: done.append("went on")])
+        assert done == ["ignored where it came"]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        step()  # it is over with what was stopped
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(_options_first(sys.argv[1:] if arguments is None else arguments))
     # torch takes seconds to import: -h and slips are answered at once
     from efface.config import read
+    from efface.execute import stoppable
     from efface.stages import pipeline
     from efface.tree import InvalidStudyError
 
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         only = options.metrics.replace(",", " ").split() if options.metrics else []
         if options.stage not in ("status", "report") and os.environ.get("OMP_NUM_THREADS") is None:
             os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers: N processes of one thread each
-        failures = getattr(pipeline, options.stage)(study, only)
+        with stoppable():
+            failures = getattr(pipeline, options.stage)(study, only)
     except InvalidStudyError as error:
         print(error, file=sys.stderr)
         return 2

@@ -4,9 +4,11 @@
 fails does not stop the others.
 """
 
+import contextlib
 import multiprocessing
 import os
 import pickle
+import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -39,7 +41,40 @@ class Failure(NamedTuple):
 
 def advance(amount: float) -> None:
     """Report progress from inside a task, in the task's own units."""
+    _go_on()
     _advance(amount)
+
+
+_stop = threading.Event()
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Within: a Ctrl-C is not lost.
+
+    Where it meets a callback of Python's own, such as a weak reference's, KeyboardInterrupt is ignored there; then the
+    next `advance`, or task, raises it.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        _stop.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _stop.clear()
+
+
+def _go_on() -> None:
+    if _stop.is_set():
+        raise KeyboardInterrupt
 
 
 def serial(
@@ -50,6 +85,7 @@ def serial(
     _set_up(progress or _advance, threads)
     try:
         for task in tasks:
+            _go_on()
             yield task, _outcome(work, task)
     finally:
         _set_up(_nowhere, before)
@@ -158,6 +194,7 @@ def _check_pickles(work: Callable[[Task], Any], tasks: list[Task]) -> None:
 
 def _collect(waiting: dict["Future[Any]", Task]) -> Iterator[tuple[Task, Any]]:
     for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+        _go_on()
         task = waiting.pop(future)
         try:
             yield task, future.result()
