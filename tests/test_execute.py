@@ -146,7 +146,9 @@ def _interrupted(steps):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("step", [lambda: execute.advance(1.0), lambda: list(serial(int, [1]))], ids=["advance", "task"])
+@pytest.mark.parametrize(
+    "step", [lambda: execute.advance(1.0), lambda: list(serial(int, [1]))], ids=["advance", "task"]
+)
 def test_a_ctrl_c_that_python_ignores_stops_at_the_next_step(step):
     done = []
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
