@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from efface.maps import MapStore, MapWriter
+from efface.store.maps import MapStore, MapWriter
 
 BLOCK = 1024  # rows that a writer gets at once
 PROVENANCE = {"from": "benchmark"}

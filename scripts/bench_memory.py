@@ -33,7 +33,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         if not any(each.startswith("out=") for each in overrides):
             overrides = [*overrides, f"out={folder}/run"]
-        program = "from efface.cli import main; raise SystemExit(main())"
+        program = "from efface.__main__ import main; raise SystemExit(main())"
         command = [sys.executable, "-c", program, arguments.stage, str(study), *overrides]
         return measured(command, arguments.every)
 

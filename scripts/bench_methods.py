@@ -35,13 +35,13 @@ from captum.attr import IntegratedGradients, LayerGradCam, NoiseTunnel, Saliency
 from PIL import Image
 from torch import Tensor, nn
 
-from efface.config import Study
 from efface.methods.gradient import gradient
 from efface.methods.path import integrated_gradients
 from efface.methods.smooth import smooth_grad, smooth_grad_family
 from efface.models.resnet import resnet20
 from efface.models.torchvision import IMAGENET_MEAN, IMAGENET_STD
 from efface.stages import pipeline
+from efface.study.study import Study
 
 SAMPLES, NOISE, SIZES = 50, 0.15, (16, 32, 64, 128)
 NORMALISATION = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}

@@ -28,14 +28,14 @@ from bench_methods import Case as Explained
 from bench_train import alternate
 from torch import Tensor, nn
 
-from efface.call import Call
-from efface.maps import MapStore, MapWriter
 from efface.methods.gradient import gradient
 from efface.metrics import Point
 from efface.metrics.lerf import lerf
 from efface.metrics.morf import morf
+from efface.metrics.probes import Case, Perturb
 from efface.models.resnet import resnet20
-from efface.probes import Case, Perturb
+from efface.plug.call import Call
+from efface.store.maps import MapStore, MapWriter
 from efface.types import Split
 
 try:

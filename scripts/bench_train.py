@@ -23,13 +23,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from efface.call import Call
-from efface.feed import Feed
-from efface.fit import Fit, Rows, crop, fit
-from efface.maps import MapStore, MapWriter
-from efface.masking import to_float
+from efface.erase.batches import Feed
+from efface.erase.masking import to_float
+from efface.metrics.probes import Case, Erasure, erased_feed, image_mean
 from efface.models.resnet import resnet8, resnet20
-from efface.probes import Case, Erasure, erased_feed, image_mean
+from efface.plug.call import Call
+from efface.store.maps import MapStore, MapWriter
+from efface.training.loop import Fit, Rows, crop, fit
 from efface.types import Split
 
 FRACTION, BATCH, CROP, CLASSES = 0.5, 256, 4, 10

@@ -34,20 +34,21 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 import efface.methods
-from efface import config, draws
-from efface.call import Call
-from efface.entries import MethodEntry
-from efface.layers import find_layer
-from efface.methods.contract import Convention, attribute
+from efface import draws
+from efface.methods.calling import Convention, attribute
 from efface.models import resnet
+from efface.models.layers import find_layer
 from efface.models.torchvision import load
+from efface.plug.call import Call
 from efface.report.gallery import paint
-from efface.rows import take
 from efface.stages.check import try_network
-from efface.stages.conventions import convention, seed_text
-from efface.stages.learn import learnt_on_trial
-from efface.stages.provenance import surroundings
-from efface.stages.run import Run, View
+from efface.stages.run.learn import learnt_on_trial
+from efface.stages.run.method_calls import convention, seed_text
+from efface.stages.run.provenance import surroundings
+from efface.stages.run.run import Run, View
+from efface.store.arrays import take
+from efface.study import study as config
+from efface.study.schema import MethodEntry
 from efface.types import Split
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"

@@ -16,16 +16,16 @@ from typing import Any
 from describe_methods import fill, markdown, value
 
 import efface.impute
-from efface import units
-from efface.call import resolve
+from efface.erase import units
 from efface.metrics import Metric, metric, names
+from efface.plug.call import resolve
 from efface.report.table import FAMILIES
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 ARROWS = {"lower": "&darr;", "higher": "&uarr;", "none": "(describes)"}
 HANDED = {"images", "removed", "mean", "seeds"}  # by the harness, or instead of a draw
 NOTEBOOK = {"sources"}
-SHORT = ("efface.impute.", "efface.units.", "efface.post.")
+SHORT = ("efface.impute.", "efface.erase.units.", "efface.erase.post.")
 LISTED = 9  # points that are written out
 
 

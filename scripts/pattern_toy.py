@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from efface.methods.path import integrated_gradients
 from efface.methods.pattern import PatternAttribution, PatternGuidedIG
-from efface.methods.pattern_fit import Estimate, Estimator, estimate_patterns
+from efface.methods.pattern.fit import Estimate, Estimator, estimate_patterns
 
 Patterns = dict[str, Tensor]
 Maps = dict[str, Tensor]  # by method, points x 2

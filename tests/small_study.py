@@ -48,7 +48,7 @@ STUDY = {
         {"name": "mine", "method": "mine.brightness"},
         {"name": "pair", "method": "pair.two", "outputs": ["red", "green"]},
     ],
-    "post": ["efface.post.absolute", "efface.post.channel_sum"],
+    "post": ["efface.erase.post.absolute", "efface.erase.post.channel_sum"],
     "metrics": ["morf", "roar"],
     "fractions": [0.3, 0.7],
     "repeats": 2,
@@ -138,7 +138,7 @@ def _child(folder: Path, words: tuple[str, ...], kill_at: int, file_limit: int) 
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     if kill_at:
         _kill_at(kill_at, str(folder / "run"))
-    from efface.cli import main
+    from efface.__main__ import main
 
     try:
         code = main(words)

@@ -10,8 +10,9 @@ from scipy import stats
 from torchvision.transforms import ColorJitter, InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as F
 
-from efface import augment, draws
-from efface.augment import colour_jitter, random_resized_crop, rotation
+from efface import draws
+from efface.training import augment
+from efface.training.augment import colour_jitter, random_resized_crop, rotation
 
 ALL = {"brightness": 0.25, "contrast": 0.4, "saturation": 0.8}
 

@@ -9,17 +9,17 @@ import textwrap
 
 import pytest
 
-import efface.call
-import efface.source
-from efface import call
-from efface.call import Call
+import efface.plug.call
+import efface.plug.source
+from efface.plug import call
+from efface.plug.call import Call
 
 NUMBER = itertools.count()
 
 
 def forget():
     """What a fresh process would not know."""
-    for each in (*vars(call).values(), *vars(efface.source).values()):
+    for each in (*vars(call).values(), *vars(efface.plug.source).values()):
         if hasattr(each, "cache_clear"):
             each.cache_clear()
 
@@ -81,7 +81,7 @@ def test_attributes_of_attributes_and_modules_of_packages():
         ("a..b", "is no dotted path"),
         ("a b.c", "is no dotted path"),
         ("no_such_package.f", "there is no module 'no_such_package' here; is it installed, or in the current folder?"),
-        ("efface.post.absolut", "'efface.post' has no 'absolut'; did you mean 'absolute'? it has absolute"),
+        ("efface.erase.post.absolut", "'efface.erase.post' has no 'absolut'; did you mean 'absolute'? it has absolute"),
         ("efface.methods.gradeint.gradient", "'efface.methods' has no 'gradeint'; did you mean 'gradient'?"),
         ("collections.OrderedDict.nothing", "'collections.OrderedDict' has no 'nothing'"),
     ],
@@ -117,7 +117,7 @@ def test_error_inside_a_module_is_shown_as_that_error(beside, text, said):
         ("efface.methods.path.integrated_gradients", {"steps": 50.0}, "steps is 50.0, expected a whole number"),
         ("efface.impute.blur", {"sigma": [2]}, "sigma is [2]"),
         ("efface.__name__", {}, "'efface.__name__' is a str, expected something to call"),
-        ("efface.blur.gaussian_blur", {}, "cannot be called with (images, removed)"),
+        ("efface.erase.blur.gaussian_blur", {}, "cannot be called with (images, removed)"),
         ("efface.impute.channel_mean", {}, "missing a required argument: 'mean'"),
     ],
 )
@@ -176,10 +176,10 @@ def test_identity_of_a_relative_import_and_of_an_installed_package(tmp_path, mon
 def test_identity_follows_efface_and_the_module_that_the_path_names(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     name = f"beside_{next(NUMBER)}"
-    text = "from functools import partial\n\nfrom efface.post import square\n\nf = partial(square)\n"
+    text = "from functools import partial\n\nfrom efface.erase.post import square\n\nf = partial(square)\n"
     (tmp_path / f"{name}.py").write_text(text)
     own = Call(call=f"{name}.f").identity()["source"]
-    assert efface.source._is_own("efface.post", name)
+    assert efface.plug.source._is_own("efface.erase.post", name)
     sys.modules.pop(name)
     forget()
     (tmp_path / f"{name}.py").write_text(text + "g = 1\n")

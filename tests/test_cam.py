@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from captum import attr
 from torch import nn
 
-from efface.methods import backprop, cam, passes
+from efface.methods import backprop, cam
+from efface.methods import gradients as passes
 
 METHODS = {
     "grad_cam": cam.grad_cam,

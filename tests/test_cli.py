@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 
-from efface.cli import STAGES, main
-from efface.config import read
+from efface.__main__ import STAGES, main
 from efface.stages.check import preflight
-from efface.stages.run import Run
+from efface.stages.run.run import Run
+from efface.study.study import read
 from small_study import MODULES, STUDY, efface, files, write_study
 
 TEST_ONLY = """
@@ -75,7 +75,7 @@ def test_a_wrong_command_line_exits_with_2(words, capsys):
 
 
 def test_help_does_not_wait_for_torch():
-    code = "import sys, efface.cli\ntry: efface.cli.main(['-h'])\nfinally: assert 'torch' not in sys.modules"
+    code = "import sys, efface.__main__\ntry: efface.__main__.main(['-h'])\nfinally: assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0
     assert all(stage in done.stdout for stage in STAGES)

@@ -32,12 +32,12 @@ from jaxtyping import TypeCheckError
 from torch import nn
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST, FashionMNIST
 
-from efface import config
-from efface.cli import main
-from efface.entries import MetricEntry
-from efface.feed import resident
-from efface.fit import Rows, fit
-from efface.rows import take
+from efface.__main__ import main
+from efface.erase.batches import resident
+from efface.store.arrays import take
+from efface.study import study as config
+from efface.study.schema import MetricEntry
+from efface.training.loop import Rows, fit
 from small_study import STUDY, write_study
 from test_data import published
 from test_data import tree as folders
@@ -491,10 +491,10 @@ def climbs(maximise, **settings):
 
 
 DOES = {
-    "efface.attack.pgd": attacks,
-    "efface.attack.minimal": gives_way,
+    "efface.training.attack.pgd": attacks,
+    "efface.training.attack.minimal": gives_way,
     "efface.methods.gradient.gradient": slopes,
-    "efface.generate.maximise": climbs,
+    "efface.training.generate.maximise": climbs,
 }
 """What is true of each function of the page."""
 
@@ -515,7 +515,7 @@ def test_functions_do_what_they_say(word):
 def test_a_function_of_the_page_with_wrong_settings_would_be_found():
     for wrong in ('norm="l7", eps=0.5', 'norm="l2", eps=-3', 'norm="l2", eps=0.5, loss="nonsense"'):
         with pytest.raises((ValueError, TypeCheckError)):  # the latter by the types that tests check
-            does(f"efface.attack.pgd({wrong})")
+            does(f"efface.training.attack.pgd({wrong})")
 
 
 def test_scripts_run(monkeypatch, capsys):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from efface import config
-from efface.config import InvalidStudyError, check, dump, load, read
+from efface.study import study as config
+from efface.study.study import InvalidStudyError, check, dump, load, read
 
 STUDY = """
 out: runs/test
@@ -18,7 +18,7 @@ fit: {epochs: 2, optimizer: {call: torch.optim.Adam, kwargs: {lr: 1e-3}}}
 attribution_methods:
   - {name: random, method: efface.methods.control.random}
   - {name: ig, method: efface.methods.path.integrated_gradients, kwargs: {steps: 4}}
-post: [efface.post.absolute, efface.post.channel_sum]
+post: [efface.erase.post.absolute, efface.erase.post.channel_sum]
 metrics: [morf, roar]
 """
 
@@ -49,7 +49,7 @@ def test_all_problems_at_once_with_their_place_and_the_nearest_name(file):
         "out: missing",
         "attribution_methods.random: 'efface.methods.control' has no 'randm'; did you mean 'random'?",
         "attribution_methods.ig: efface.methods.path.integrated_gradients has no setting 'step'; did you mean 'steps'?",
-        "'efface.post' has no 'absolut'; did you mean 'absolute'?",
+        "'efface.erase.post' has no 'absolut'; did you mean 'absolute'?",
         "metrics.1: there is no metric 'raor'; did you mean 'roar'?",
     ):
         assert any(line.startswith(f"{path}: ") and said in line for line in lines), (said, lines)
@@ -151,7 +151,7 @@ def test_overrides(file):
             "imputer=efface.impute.constant",
             "imputer.kwargs.value=1e-1",
             "fit.optimizer.kwargs.lr=1e-4",
-            "post.1=efface.post.channel_max",
+            "post.1=efface.erase.post.channel_max",
             "metrics.morf.kwargs.fractions=[0.1]",
         ],
     )
@@ -161,7 +161,7 @@ def test_overrides(file):
     assert study.imputer.kwargs == {"value": 0.1}
     assert study.fit.optimizer.kwargs == {"lr": 1e-4}
     assert [(each.name, each.kwargs.fractions) for each in study.metrics] == [("morf", (0.1,)), ("roar", None)]
-    assert [each.call for each in study.post] == ["efface.post.absolute", "efface.post.channel_max"]
+    assert [each.call for each in study.post] == ["efface.erase.post.absolute", "efface.erase.post.channel_max"]
 
 
 def test_an_override_changes_one_place_of_an_anchor_and_all_of_a_shared_piece(file):

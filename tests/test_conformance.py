@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from efface import draws
-from efface.call import Call
-from efface.config import load
-from efface.entries import MethodEntry
-from efface.layers import find_layer
-from efface.methods.contract import OFFERS, Convention, attribute
+from efface.methods.calling import OFFERS, Convention, attribute
+from efface.models.layers import find_layer
 from efface.models.preact import PreActResNet, preact_resnet
+from efface.plug.call import Call
+from efface.study.schema import MethodEntry
+from efface.study.study import load
 from efface.types import Split
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yml"))

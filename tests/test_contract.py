@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from efface import draws
-from efface.call import Call
-from efface.methods.contract import Convention, attribute
+from efface.methods.calling import Convention, attribute
+from efface.plug.call import Call
 
 N, C, H, W = 5, 3, 6, 7
 

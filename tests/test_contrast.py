@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from efface import draws
-from efface.call import Call
 from efface.methods import cam, control, fullgrad, gradient, occlusion, smooth
 from efface.methods.contrast import contrast
+from efface.plug.call import Call
 
 AGAINST = ("mean", "max", "weighted")
 every_kind = pytest.mark.parametrize("against", AGAINST)

@@ -13,13 +13,13 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder, cifar
 from torchvision.transforms import functional as F
 
-from efface.call import Call
 from efface.data import folder
 from efface.data.cifar import cifar10, cifar100
 from efface.data.digits import digits
 from efface.data.folder import image_folder
 from efface.data.patches import OUTLINES, TEXTURES, patches
 from efface.data.subset import balanced, stratified
+from efface.plug.call import Call
 
 
 def same(a, b):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from efface.entries import MethodEntry
+from efface.study.schema import MethodEntry
 from efface.types import Split
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from efface import config, impute, metrics, units
+from efface import impute, metrics
+from efface.erase import units
+from efface.study import study as config
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "metrics.md").read_text()
@@ -72,7 +74,7 @@ def test_a_row_of_a_metric(script):
     assert script.spelt([float(2**k) for k in range(10)]) == "10 from 1 to 512"
     blur = {"call": "efface.impute.blur", "kwargs": {"sigma": 5.0, "kernel": 11}}
     assert script.shared(blur) == "blur {sigma: 5.0, kernel: 11}"
-    assert script.shared(["efface.post.channel_sum"]) == "[channel_sum]"
+    assert script.shared(["efface.erase.post.channel_sum"]) == "[channel_sum]"
 
 
 def test_the_study_of_the_known_true_map_runs_every_metric():

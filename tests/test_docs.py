@@ -11,9 +11,10 @@ import pytest
 import torch
 import yaml
 
-from efface import config, metrics
-from efface.entries import MethodEntry
-from efface.methods.contract import Convention, attribute
+from efface import metrics
+from efface.methods.calling import Convention, attribute
+from efface.study import study as config
+from efface.study.schema import MethodEntry
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -5,14 +5,14 @@ import shutil
 import pytest
 import torch
 
-from efface.config import Study
 from efface.execute import serial
-from efface.maps import finished, partial
 from efface.methods import cam
 from efface.methods.cam import grad_cam
 from efface.models import resnet
 from efface.stages import extract, pipeline
-from efface.stages.run import Run
+from efface.stages.run.run import Run
+from efface.store.maps import finished, partial
+from efface.study.study import Study
 
 CAM = {"name": "cam", "method": "efface.methods.cam.grad_cam"}
 GRADIENT = {"name": "gradient", "method": "efface.methods.gradient.gradient"}

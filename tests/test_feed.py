@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from efface.feed import resident, streamed
+from efface.erase.batches import resident, streamed
 
 CPU = torch.device("cpu")
 IMAGES = torch.arange(11 * 3 * 2 * 2, dtype=torch.int64).remainder(256).byte().reshape(11, 3, 2, 2)

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from efface.attack import pgd as attacked_by_pgd
-from efface.call import Call
-from efface.feed import resident
-from efface.fit import Fit, Rows, crop, fit, predict
-from efface.masking import to_float
+from efface.erase.batches import resident
+from efface.erase.masking import to_float
+from efface.plug.call import Call
+from efface.training.attack import pgd as attacked_by_pgd
+from efface.training.loop import Fit, Rows, crop, fit, predict
 
 CPU = torch.device("cpu")
 N, TRAIN, VALID = 44, torch.arange(36), torch.arange(36, 44)
@@ -414,11 +414,14 @@ def nothing(_images, _seeds):
 
 
 NOTES: dict = {}
-JITTER = {"call": "efface.augment.colour_jitter", "kwargs": {"brightness": 0.25, "contrast": 0.25, "saturation": 0.25}}
+JITTER = {
+    "call": "efface.training.augment.colour_jitter",
+    "kwargs": {"brightness": 0.25, "contrast": 0.25, "saturation": 0.25},
+}
 ROBUSTNESS = {
     "crop": 2,
     "flip": True,
-    "augment": [JITTER, {"call": "efface.augment.rotation", "kwargs": {"degrees": 2.0}}],
+    "augment": [JITTER, {"call": "efface.training.augment.rotation", "kwargs": {"degrees": 2.0}}],
 }
 
 
@@ -467,7 +470,8 @@ def test_an_images_seeds_are_of_seed_epoch_and_row_whatever_the_batch_size(size)
 
 
 @pytest.mark.parametrize(
-    "changes", [{"keep": "best"}, {"attack": {"call": "efface.attack.pgd", "kwargs": {"norm": "l2", "eps": 0.1}}}]
+    "changes",
+    [{"keep": "best"}, {"attack": {"call": "efface.training.attack.pgd", "kwargs": {"norm": "l2", "eps": 0.1}}}],
 )
 def test_with_augmentations_resumed_is_the_same_as_straight_through(tmp_path, tiny, changes):
     choices, path = settings(epochs=3, **ROBUSTNESS, **changes), tmp_path / "state.pt"
@@ -479,9 +483,9 @@ def test_with_augmentations_resumed_is_the_same_as_straight_through(tmp_path, ti
 
 
 def test_augmentations_that_change_nothing_leave_every_bit(tiny):
-    still = {"call": "efface.augment.rotation", "kwargs": {"degrees": 0.0}}
+    still = {"call": "efface.training.augment.rotation", "kwargs": {"degrees": 0.0}}
     choices = {"crop": 2, "flip": True, "precision": "bf16", "channels_last": True}
-    found = train(tiny, settings(augment=["efface.augment.colour_jitter", still], **choices))
+    found = train(tiny, settings(augment=["efface.training.augment.colour_jitter", still], **choices))
     assert same(found, train(tiny, settings(**choices)))
 
 
@@ -510,12 +514,15 @@ def test_numbers_that_are_none_are_found_in_the_first_step(tiny):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("efface.augment.rotation", "missing a required.*degrees"),
-        ("efface.augment.rotate", "has no 'rotate'; did you mean 'rotation'"),
+        ("efface.training.augment.rotation", "missing a required.*degrees"),
+        ("efface.training.augment.rotate", "has no 'rotate'; did you mean 'rotation'"),
         (JITTER | {"kwargs": {"hue": 0.1}}, "has no setting 'hue'"),
         (JITTER | {"kwargs": {"contrast": -0.1}}, "contrast is -0.1; expected a number not below 0"),
-        ({"call": "efface.augment.random_resized_crop", "kwargs": {"scale": [0.5, 2.0]}}, r"scale is \[0.5, 2.0\]"),
-        ({"call": "efface.augment.rotation", "kwargs": {"degrees": 200.0}}, "degrees is 200.0"),
+        (
+            {"call": "efface.training.augment.random_resized_crop", "kwargs": {"scale": [0.5, 2.0]}},
+            r"scale is \[0.5, 2.0\]",
+        ),
+        ({"call": "efface.training.augment.rotation", "kwargs": {"degrees": 200.0}}, "degrees is 200.0"),
         ("test_fit.targets", "cannot be called with"),
     ],
 )
@@ -710,11 +717,11 @@ def small(activation=nn.Softplus):
 
 
 def term(name, **others):
-    return {"call": f"efface.regularize.{name}"} | others
+    return {"call": f"efface.training.regularize.{name}"} | others
 
 
 def pgd(**kwargs):
-    return {"call": "efface.attack.pgd", "kwargs": {"norm": "linf", "eps": 0.05, "steps": 2} | kwargs}
+    return {"call": "efface.training.attack.pgd", "kwargs": {"norm": "linf", "eps": 0.05, "steps": 2} | kwargs}
 
 
 WITH_TERMS = {
@@ -824,7 +831,7 @@ def test_attacks_go_with_bf16_and_regularisers_do_not(tiny):
     [
         ({"weight": 1.0}, "call"),
         (term("gradient_norm"), "weight is missing; give a number, or preset: paper or code"),
-        ("efface.regularize.gradient_norm", "weight is missing"),
+        ("efface.training.regularize.gradient_norm", "weight is missing"),
         (term("gradient_norm", weight=-1.0), "weight is -1"),
         (term("gradient_norm", weight=1.0, preset="paper"), "preset 'paper' sets weight already"),
         (term("score_matching", kwargs={"sigma": 0.1}, preset="paper"), "preset 'paper' sets sigma already"),

@@ -9,13 +9,13 @@ import torch
 import torchvision
 from torch import nn
 
-from efface.methods import passes
+from efface.methods import gradients as passes
 from efface.methods.cam import layer_cam
 from efface.methods.gradient import gradient
 from efface.methods.path import integrated_gradients
 from efface.methods.smooth import smooth_grad
 from efface.models import cifar
-from efface.models.fold import answers_as_before, folded, norms_after
+from efface.models.fast_copy import answers_as_before, folded, norms_after
 from efface.models.preact import preact_resnet
 from efface.models.resnet import resnet8, resnet20
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from efface import draws
-from efface.methods import foreign
+from efface.methods import adapters as foreign
 
 
 def traces(model):

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from efface import draws
-from efface.call import Call
-from efface.generate import COST, Sampling, denoise, grey_noise, maximise, samples
 from efface.metrics import Point, metric
 from efface.metrics.density_ratio import Noisy, changes, ratios
-from efface.probes import Case, Samples
-from efface.stats.means import mean_intervals
+from efface.metrics.probes import Case, Samples
+from efface.plug.call import Call
+from efface.report.stats.means import mean_intervals
+from efface.training.generate import COST, Sampling, denoise, grey_noise, maximise, samples
 from efface.types import Split
 
 N, C, H, W, CLASSES = 5, 3, 4, 4, 3

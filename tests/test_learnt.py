@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from efface import draws
-from efface.config import read
-from efface.learnt import learnt_digest, read_learnt, write_learnt
-from efface.maps import key
-from efface.source import source_digest
-from efface.stages.learn import learnt_on_trial
-from efface.stages.run import Run
+from efface.plug.source import source_digest
+from efface.stages.run.learn import learnt_on_trial
+from efface.stages.run.run import Run
+from efface.store.keys import key
+from efface.store.tensors import learnt_digest, read_learnt, write_learnt
+from efface.study.study import read
 from small_study import STUDY, efface, files, write_study
 
 TENSORS = {

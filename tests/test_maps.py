@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from efface import maps
-from efface.maps import MapStore, MapWriter, partial
+from efface.store import maps
+from efface.store.maps import MapStore, MapWriter, partial
 
 MADE_FROM = {"method": {"call": "a.b", "kwargs": {"k": 1}}, "data": "d1"}
 MAPS = torch.randn(40, 4, 6, generator=torch.Generator().manual_seed(0))

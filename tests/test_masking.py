@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from efface import draws, impute, masking
+from efface import draws, impute
+from efface.erase import masking
 
 
 def seeds(n):

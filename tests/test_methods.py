@@ -12,7 +12,7 @@ from torch import nn
 
 from efface import draws
 from efface.methods import cam, control, gradient, path, smooth
-from efface.methods.passes import odds_against, scores_of
+from efface.models.scores import odds_against, scores_of
 
 # A new method joins the tests of the first part by its line here.
 METHODS = {

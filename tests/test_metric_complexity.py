@@ -7,13 +7,13 @@ import pytest
 import torch
 from scipy.stats import entropy as scipy_entropy
 
-from efface.call import Call
 from efface.metrics import Point, metric
-from efface.metrics._concentration import Concentration, entropy, gini
-from efface.metrics._located import pointing_game, relevance_mass
+from efface.metrics.shared.concentration import Concentration, entropy, gini
+from efface.metrics.shared.located import pointing_game, relevance_mass
+from efface.plug.call import Call
 from test_metric_faithfulness import C, H, N, W, case, numbers, values
 
-SUM = (Call(call="efface.post.absolute"), Call(call="efface.post.channel_sum"))
+SUM = (Call(call="efface.erase.post.absolute"), Call(call="efface.erase.post.channel_sum"))
 
 
 def test_closed_forms():

@@ -9,21 +9,22 @@ import yaml
 from torch import nn
 
 from efface import draws
-from efface.call import Call
-from efface.config import check
 from efface.data.patches import patches
-from efface.fit import Fit
-from efface.maps import MapStore, MapWriter
-from efface.masking import rank, to_float
+from efface.erase.masking import to_float
+from efface.erase.ranking import rank
 from efface.metrics import Point, metric
 from efface.metrics.f_fidelity import FineTune, dropped, fine_tuned
 from efface.metrics.imputation_detectability import Detect, told
-from efface.probes import Case, Erasure, Perturb, image_mean
-from efface.stages.curves import curves
+from efface.metrics.probes import Case, Erasure, Perturb, image_mean
+from efface.plug.call import Call
+from efface.report.stats import areas, interval
 from efface.stages.measure import measure
 from efface.stages.pipeline import extract, train
-from efface.stages.run import Run
-from efface.stats import areas, interval
+from efface.stages.run.curves import curves
+from efface.stages.run.run import Run
+from efface.store.maps import MapStore, MapWriter
+from efface.study.study import check
+from efface.training.loop import Fit
 from efface.types import Split
 
 BLACK = Call(call="efface.impute.constant")

@@ -8,18 +8,19 @@ import torch
 import yaml
 from torch import nn
 
-from efface.call import Call
-from efface.config import check
-from efface.entries import MetricEntry
-from efface.maps import MapStore, MapWriter
-from efface.masking import count, to_float
+from efface.erase.masking import to_float
+from efface.erase.ranking import count
 from efface.metrics import Point, metric
 from efface.metrics.degradation import Degrade, degradation
-from efface.probes import Case, Perturb
-from efface.stages.curves import curves
+from efface.metrics.probes import Case, Perturb
+from efface.plug.call import Call
 from efface.stages.measure import measure
 from efface.stages.pipeline import extract
-from efface.stages.run import Run
+from efface.stages.run.curves import curves
+from efface.stages.run.run import Run
+from efface.store.maps import MapStore, MapWriter
+from efface.study.schema import MetricEntry
+from efface.study.study import check
 from efface.types import Split
 
 BLACK = Call(call="efface.impute.constant")
@@ -327,7 +328,7 @@ def test_what_degradation_cannot_count_is_one_clear_error(linear):
 
 def test_probes_of_degradation_are_told_apart_and_shared():
     where = itertools.product(
-        (1.0, 2.0), (BLACK, GREY), ((), (Call(call="efface.post.absolute"),)), ("pixel", "feature")
+        (1.0, 2.0), (BLACK, GREY), ((), (Call(call="efface.erase.post.absolute"),)), ("pixel", "feature")
     )
     made = {probe for each in where for probe in degradation().probes(Point(each[0], 0, *each[1:])).values()}
     assert len(made) == len({str(probe.identity()) for probe in made})

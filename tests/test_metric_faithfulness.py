@@ -9,21 +9,21 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from efface import draws
-from efface.call import Call
-from efface.maps import MapStore, MapWriter
 from efface.metrics import Point, metric
-from efface.metrics._effects import pearson, spearman
-from efface.metrics._subsets import Subsets, cells, random_subsets, subset_effects
 from efface.metrics.completeness import Sums, gaps
 from efface.metrics.infidelity import Noise, Squares, infidelities, noise_effects, squares
 from efface.metrics.monotonicity import Groups, group_effects, rising_share
-from efface.probes import Case, image_mean
+from efface.metrics.probes import Case, image_mean
+from efface.metrics.shared.effects import pearson, spearman
+from efface.metrics.shared.subsets import Subsets, cells, random_subsets, subset_effects
+from efface.plug.call import Call
+from efface.store.maps import MapStore, MapWriter
 from efface.types import Split
 
 C, H, W, CLASSES, N = 3, 6, 5, 4, 6
 BLACK = Call(call="efface.impute.constant", kwargs={"value": 0.0})
 UNIFORM = Call(call="efface.metrics.sensitivity_n.uniform")
-CHANNELS = (Call(call="efface.post.channel_sum"),)
+CHANNELS = (Call(call="efface.erase.post.channel_sum"),)
 PATCH = Call(call="test_metric_faithfulness.halves")
 
 

@@ -8,28 +8,28 @@ import torch
 import yaml
 from torch import nn
 
-from efface.call import Call
-from efface.config import check
 from efface.methods.cam import grad_cam
 from efface.methods.control import centre, true_mask
 from efface.methods.gradient import gradient, input_x_gradient
 from efface.metrics import Point, metric
-from efface.metrics._located import pointing_game, relevance_mass, relevance_rank
-from efface.metrics._mosaic import OneCell, boxes, choose, compose, share_inside
 from efface.metrics.di_full import di_full
 from efface.metrics.grid_pointing_game import grid_pointing_game
 from efface.metrics.pointing_game import pointing_game as pointing
-from efface.probes import Case
-from efface.stages.curves import curves
+from efface.metrics.probes import Case
+from efface.metrics.shared.located import pointing_game, relevance_mass, relevance_rank
+from efface.metrics.shared.mosaic import OneCell, boxes, choose, compose, share_inside
+from efface.plug.call import Call
 from efface.stages.extract import extract
 from efface.stages.measure import measure
-from efface.stages.run import Run
+from efface.stages.run.curves import curves
+from efface.stages.run.run import Run
 from efface.stages.train import train
+from efface.study.study import check
 from efface.types import Split
 
 CPU = torch.device("cpu")
 MEAN = Call(call="efface.impute.channel_mean")
-SUM = (Call(call="efface.post.channel_sum"),)
+SUM = (Call(call="efface.erase.post.channel_sum"),)
 
 
 def numbers(*shape, seed=0):
@@ -340,7 +340,7 @@ def test_all_of_them_through_a_study(tmp_path):
             {"name": "true", "method": "efface.methods.control.true_mask"},
             {"name": "gradient", "method": "efface.methods.gradient.gradient"},
         ],
-        "post": ["efface.post.absolute", "efface.post.channel_sum"],
+        "post": ["efface.erase.post.absolute", "efface.erase.post.channel_sum"],
         "metrics": METRICS,
         "explain": "true",
         "rows": 16,

@@ -5,18 +5,18 @@ import pytest
 import torch
 from torch import nn
 
-from efface.attack import pgd
-from efface.config import check
 from efface.metrics import Point, metric
-from efface.metrics._effects import seeds_for
 from efface.metrics.adversarial_distance import Moved
+from efface.metrics.probes import Perturb
 from efface.metrics.robust_accuracy import Attacked
-from efface.probes import Perturb
-from efface.stages.curves import curves
+from efface.metrics.shared.effects import seeds_for
 from efface.stages.measure import measure
 from efface.stages.pipeline import extract
 from efface.stages.report import write_report
-from efface.stages.run import Run
+from efface.stages.run.curves import curves
+from efface.stages.run.run import Run
+from efface.study.study import check
+from efface.training.attack import pgd
 from efface.types import Split
 from test_metric_faithfulness import BLACK, C, H, N, W, case, values
 
@@ -206,7 +206,7 @@ def test_a_study_of_an_adversarially_trained_network(tmp_path):
         "data": {"call": "efface.data.patches.patches", "kwargs": {"n_train": 40, "n_test": 8, "size": 16}},
         "model": {"call": "test_metric_network.network"},
         "attribution_methods": [{"name": "gradient", "method": "efface.methods.gradient.gradient"}],
-        "post": ["efface.post.absolute", "efface.post.channel_sum"],
+        "post": ["efface.erase.post.absolute", "efface.erase.post.channel_sum"],
         "metrics": [
             "morf",
             {"name": "robust_accuracy", "kwargs": {"eps": [0, 0.1, 2], "steps": 3}},
@@ -224,8 +224,8 @@ def test_a_study_of_an_adversarially_trained_network(tmp_path):
         "fractions": [0.5],
         "fit": {
             "epochs": 1,
-            "attack": {"call": "efface.attack.pgd", "kwargs": {"norm": "l2", "eps": 0.1, "steps": 2}},
-            "regularizers": [{"call": "efface.regularize.gradient_norm", "preset": "paper"}],
+            "attack": {"call": "efface.training.attack.pgd", "kwargs": {"norm": "l2", "eps": 0.1, "steps": 2}},
+            "regularizers": [{"call": "efface.training.regularize.gradient_norm", "preset": "paper"}],
         },
         "executor": "efface.execute.serial",
     }

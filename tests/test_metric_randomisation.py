@@ -10,31 +10,31 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from efface import draws
-from efface.call import Call
-from efface.fit import Fit
-from efface.maps import MapStore, MapWriter
-from efface.masking import to_float
+from efface.erase.masking import to_float
 from efface.methods.backprop import guided_backprop
 from efface.methods.cam import grad_cam
 from efface.methods.control import random, sobel
 from efface.methods.gradient import gradient, input_x_gradient
 from efface.methods.occlusion import occlusion
 from efface.metrics import Point, metric
-from efface.metrics._layers import PRESETS, chosen, groups, reached, redrawn
-from efface.metrics._similarity import NAMES, rank_correlation, similarities, structural_similarity
 from efface.metrics.convergence import Opened, absolute_cosine, answering, convergence
 from efface.metrics.data_randomisation import data_randomisation, permuted
 from efface.metrics.efficient_randomisation import efficient_randomisation, histogram_entropy
+from efface.metrics.probes import Case
 from efface.metrics.random_logit import other_class, random_logit
 from efface.metrics.randomisation import randomisation
+from efface.metrics.shared.layers import PRESETS, chosen, groups, reached, redrawn
+from efface.metrics.shared.similarity import NAMES, rank_correlation, similarities, structural_similarity
 from efface.models.resnet import resnet8
 from efface.models.torchvision import load
-from efface.probes import Case
+from efface.plug.call import Call
+from efface.store.maps import MapStore, MapWriter
+from efface.training.loop import Fit
 from efface.types import Split
 
 CPU = torch.device("cpu")
 N, SIZE = 6, 8
-SUM = (Call(call="efface.post.channel_sum"),)
+SUM = (Call(call="efface.erase.post.channel_sum"),)
 MEAN = Call(call="efface.impute.channel_mean")
 
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from efface import draws
-from efface.config import check
 from efface.methods.gradient import gradient, input_x_gradient
 from efface.metrics import Point, metric
-from efface.metrics._neighbours import Neighbours, moved, steps
-from efface.stages.curves import curves
+from efface.metrics.shared.neighbours import Neighbours, moved, steps
 from efface.stages.measure import measure
 from efface.stages.pipeline import extract
-from efface.stages.run import Run
+from efface.stages.run.curves import curves
+from efface.stages.run.run import Run
+from efface.study.study import check
 from test_metric_faithfulness import BLACK, CLASS, IMAGES, C, Curved, H, Linear, N, W, case, values
 
 FAMILY = {
@@ -125,7 +125,7 @@ def test_every_metric_of_these_families_in_a_study(tmp_path):
         "kwargs": {
             "fractions": [0.6, 0.3],
             "imputer": "efface.metrics.sensitivity_n.uniform",
-            "post": ["efface.post.absolute", "efface.post.channel_sum"],
+            "post": ["efface.erase.post.absolute", "efface.erase.post.channel_sum"],
         },
     }
     tree = {
@@ -136,7 +136,7 @@ def test_every_metric_of_these_families_in_a_study(tmp_path):
             {"name": "gradient", "method": "efface.methods.gradient.gradient"},
             {"name": "random", "method": "efface.methods.control.random"},
         ],
-        "post": ["efface.post.absolute", "efface.post.channel_sum"],
+        "post": ["efface.erase.post.absolute", "efface.erase.post.channel_sum"],
         "metrics": [*({"name": name, "kwargs": kwargs} for name, kwargs in FAMILY.items()), absolute],
         "fractions": [0.5],
         "executor": "efface.execute.serial",

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from efface.call import Call
-from efface.config import check
 from efface.data.synthetic import one_signal
 from efface.metrics import Point, metric
 from efface.metrics.leakage import leaked
 from efface.metrics.signal_rank import ranked
-from efface.stages.curves import curves
+from efface.plug.call import Call
 from efface.stages.extract import extract
 from efface.stages.measure import measure
-from efface.stages.run import Run
+from efface.stages.run.curves import curves
+from efface.stages.run.run import Run
 from efface.stages.train import train
+from efface.study.study import check
 
 MEAN = Call(call="efface.impute.channel_mean")
 
@@ -124,7 +124,7 @@ def tree(tmp_path):
             {"name": "gradient", "method": "efface.methods.gradient.gradient"},
             {"name": "random", "method": "efface.methods.control.random", "kwargs": {"per_channel": True}},
         ],
-        "post": ["efface.post.absolute", "efface.post.channel_sum"],
+        "post": ["efface.erase.post.absolute", "efface.erase.post.channel_sum"],
         "metrics": ["leakage", "signal_rank"],
         "rows": 16,
         "device": "cpu",
@@ -160,7 +160,7 @@ def test_batches_change_nothing(tmp_path):
 
 
 def test_probes_say_what_they_need_and_what_they_depend_on():
-    point = Point(0.0, 0, MEAN, (Call(call="efface.post.absolute"),), "pixel")
+    point = Point(0.0, 0, MEAN, (Call(call="efface.erase.post.absolute"),), "pixel")
     for name, settings, other in (("leakage", {"top": 0.1}, {"top": 0.2}), ("signal_rank", {}, {"centre": 0.5})):
         (probe,) = metric(name, settings).probes(point).values()
         (changed,) = metric(name, other).probes(point).values()

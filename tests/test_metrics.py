@@ -13,27 +13,27 @@ import torch
 import yaml
 from torch import nn
 
-from efface.call import Call, resolve
-from efface.config import check, dump
 from efface.metrics import Metric, Point, metric, names, own_settings
 from efface.metrics.diffroar import diffroar
 from efface.metrics.kar import kar
 from efface.metrics.lerf import lerf
 from efface.metrics.morf import morf
+from efface.metrics.probes import Degeneracy, Perturb, Retrain
 from efface.metrics.roar import roar
-from efface.probes import Degeneracy, Perturb, Retrain
-from efface.results import Score
-from efface.source import _code
-from efface.stages import provenance
-from efface.stages.cells import cells
+from efface.plug.call import Call, resolve
+from efface.plug.source import _code
 from efface.stages.check import preflight
-from efface.stages.contents import _how
-from efface.stages.curves import curves
-from efface.stages.run import Run
+from efface.stages.run import provenance
+from efface.stages.run.curves import curves
+from efface.stages.run.plan import cells
+from efface.stages.run.report_data import _how
+from efface.stages.run.run import Run
+from efface.store.results import Score
+from efface.study.study import check, dump
 from efface.types import Split
 
 MEAN, BLUR = Call(call="efface.impute.channel_mean"), Call(call="efface.impute.blur")
-SUM = (Call(call="efface.post.channel_sum"),)
+SUM = (Call(call="efface.erase.post.channel_sum"),)
 EVERY = [roar, kar, diffroar, morf, lerf]
 
 
@@ -219,7 +219,7 @@ def study(folder, metrics):
             {"name": "random", "method": "efface.methods.control.random"},
             {"name": "gradient", "method": "efface.methods.gradient.gradient"},
         ],
-        "post": ["efface.post.absolute", "efface.post.channel_sum"],
+        "post": ["efface.erase.post.absolute", "efface.erase.post.channel_sum"],
         "metrics": metrics,
         "fractions": [0.5],
         "repeats": 2,
@@ -235,7 +235,7 @@ def test_a_users_metric_is_measured_by_its_dotted_path(tmp_path):
     made = study(tmp_path, [own, *known, "diffroar", "roar", "kar"])
     (tmp_path / "study.yml").write_text(dump(made))
     here = Path(__file__).parent  # as a user would, beside the file that holds the metric
-    run = "import sys, efface.cli; sys.exit(efface.cli.main(sys.argv[1:]))"
+    run = "import sys, efface.__main__; sys.exit(efface.__main__.main(sys.argv[1:]))"
     asked = [sys.executable, "-c", run, "measure", str(tmp_path / "study.yml")]
     done = subprocess.run(asked, cwd=here, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -309,20 +309,23 @@ KNOWS_NO_NUMBER = {
 
 
 def test_the_key_of_a_number_holds_the_code_of_all_that_its_probe_imports(monkeypatch):
-    digested = {*provenance.ERASING, "efface.attack"}  # its source is in the identity of the probe that attacks
+    digested = {
+        *provenance.ERASING,
+        "efface.training.attack",
+    }  # its source is in the identity of the probe that attacks
     monkeypatch.setattr(provenance, "code_digest", lambda *modules: digested.update(modules) or "")
-    probes = ["efface.probes.degenerate", *(f"efface.metrics.{each.stem}" for each in METRIC_FILES)]
+    probes = ["efface.metrics.probes.degeneracy", *(f"efface.metrics.{each.stem}" for each in METRIC_FILES)]
     for module in probes:
         provenance.measurer.__wrapped__(module)
     used = {
         each
         for module in digested
-        if module.startswith(("efface.metrics", "efface.probes"))
+        if module.startswith(("efface.metrics", "efface.metrics.probes"))
         for each in imports(module)
     }
     digested |= {f"efface.{each}" for each in KNOWS_NO_NUMBER}
     digested |= set(provenance.GENERATING)  # of a probe that reads samples, in its identity
-    assert {"efface.metrics._subsets", "efface.methods.passes"} < used <= digested
+    assert {"efface.metrics.shared.subsets", "efface.methods.gradients"} < used <= digested
 
 
 METRIC_FILES = sorted(Path(inspect.getfile(Metric)).parent.glob("*.py"))

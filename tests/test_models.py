@@ -6,20 +6,20 @@ import torchvision
 from torch import nn
 from torchvision.models import convnext, efficientnet, mobilenetv3
 
-from efface.feed import resident
-from efface.fit import Fit, Rows, fit
-from efface.layers import find_layer, last_convolution
+from efface.erase.batches import resident
 from efface.methods.gradient import gradient
 from efface.models import resnet
 from efface.models.hookable import make_hookable
+from efface.models.layers import find_layer, last_convolution
 from efface.models.normalise import Normalise, normalisation
 from efface.models.torchvision import IMAGENET_MEAN, IMAGENET_STD, load
 from efface.models.weights import head, read_weights
+from efface.training.loop import Fit, Rows, fit
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 SMALL = [resnet.resnet8_wide, resnet.resnet8, resnet.resnet20, resnet.resnet32, resnet.resnet44, resnet.resnet56]
 PARAMETERS = [1_227_594, 75_290, 269_722, 464_154, 658_586, 853_018]
-PGD = "efface.attack.pgd"
+PGD = "efface.training.attack.pgd"
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish)
 

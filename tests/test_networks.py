@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from efface.layers import last_convolution
 from efface.methods.backprop import guided_backprop
 from efface.methods.cam import grad_cam
 from efface.methods.fullgrad import full_grad, full_grad_parts
 from efface.methods.gradient import gradient
 from efface.models import cifar
 from efface.models.activation import nonlinearity
-from efface.models.fold import folded
+from efface.models.fast_copy import folded
+from efface.models.layers import last_convolution
 from efface.models.preact import preact_resnet, preact_resnet18
 from efface.models.small import mlp, mnist_cnn
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from efface import draws
 from efface.methods import occlusion
-from efface.methods.passes import target_scores
+from efface.models.scores import target_scores
 
 N, SIZE = 3, 8
 rise = partial(occlusion.rise, of="logit", cells=3)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from efface import config
-from efface.config import InvalidStudyError
 from efface.metrics import metric
-from efface.stages.cells import cells
-from efface.stages.run import Run
+from efface.stages.run.plan import cells
+from efface.stages.run.run import Run
+from efface.study import study as config
+from efface.study.study import InvalidStudyError
 from small_study import STUDY
 
 ROOT = Path(__file__).parent.parent

@@ -11,8 +11,7 @@ from captum.attr._core.gradient_shap import InputBaselineXGradient  # what Gradi
 from torch import nn
 
 from efface import draws
-from efface.blur import gaussian_blur
-from efface.call import resolve
+from efface.erase.blur import gaussian_blur
 from efface.methods import path
 from efface.methods.gradient import gradient
 from efface.methods.path import adversarial
@@ -21,6 +20,7 @@ from efface.methods.path.baseline import start_of
 from efface.methods.path.clusters import k_means, representatives
 from efface.methods.path.grid import _points, grid_of
 from efface.methods.smooth import smooth_grad, smooth_grad_family
+from efface.plug.call import resolve
 from efface.types import Split
 
 RULES = ("midpoint", "gauss_legendre", "trapezoid", "left", "right", "closed", "interior")

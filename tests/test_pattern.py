@@ -17,8 +17,8 @@ from efface.methods.cam import grad_cam
 from efface.methods.gradient import gradient, input_x_gradient
 from efface.methods.path import ExpectedGradients, integrated_gradients
 from efface.methods.pattern import PatternAttribution, PatternGuided, PatternGuidedIG, PatternNet
-from efface.methods.pattern_fit import Estimate, estimate_patterns
-from efface.methods.pattern_network import folded
+from efface.methods.pattern.fit import Estimate, estimate_patterns
+from efface.methods.pattern.network import folded
 from efface.methods.smooth import smooth_grad, smooth_grad_family
 from efface.models import resnet
 from efface.models.preact import preact_resnet
@@ -198,7 +198,7 @@ def test_places_are_drawn_by_the_seed_of_the_image():
 def test_small_pieces_change_nothing(monkeypatch):
     model, (images, _) = net(), batch(7, 9)
     whole = estimate(model, images)
-    monkeypatch.setattr("efface.methods.pattern_fit._NUMBERS", 200)
+    monkeypatch.setattr("efface.methods.pattern.fit._NUMBERS", 200)
     for name, pattern in estimate(model, images).items():
         torch.testing.assert_close(pattern, whole[name], rtol=1e-6, atol=1e-9)
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 import yaml
 
-from efface.call import resolve
-from efface.cli import main
-from efface.config import read
-from efface.stages.contents import gallery
-from efface.stages.run import Run
+from efface.__main__ import main
+from efface.plug.call import resolve
+from efface.stages.run.report_data import gallery
+from efface.stages.run.run import Run
+from efface.study.study import read
 from small_study import MODULES, STUDY, efface, ended, files, start, write_study
 
 
@@ -308,7 +308,7 @@ def test_a_comment_in_a_method_runs_nothing_again(copy):
 
 
 def test_another_post_extracts_nothing_and_measures_all_maps_again(copy):
-    result = efface(copy, "all", "study.yml", "post=[efface.post.square, efface.post.channel_sum]")
+    result = efface(copy, "all", "study.yml", "post=[efface.erase.post.square, efface.erase.post.channel_sum]")
     assert "extracted" not in result.out
     assert f"{4 + 24} probes to run, 16 of them trainings" in result.out
 
@@ -332,8 +332,11 @@ def lighter(images, seeds, *, by: float = 0.1):
 
 def test_with_augmentations_and_an_early_end_a_killed_run_is_the_same_and_edits_count(tmp_path):
     augment = [
-        {"call": "efface.augment.colour_jitter", "kwargs": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}},
-        {"call": "efface.augment.rotation", "kwargs": {"degrees": 5.0}},
+        {
+            "call": "efface.training.augment.colour_jitter",
+            "kwargs": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2},
+        },
+        {"call": "efface.training.augment.rotation", "kwargs": {"degrees": 5.0}},
         "own.lighter",
     ]
     fit = STUDY["fit"] | {"epochs": 40, "augment": augment, "stop": {"loss": 1.37}}
@@ -614,7 +617,7 @@ def test_a_number_that_no_state_dict_holds_is_part_of_the_network(tmp_path):
 
 
 def test_a_metric_with_its_own_post_and_unit_is_enough_for_a_report(tmp_path):
-    entry = {"name": "morf", "kwargs": {"post": ["efface.post.absolute"], "unit": "feature"}}
+    entry = {"name": "morf", "kwargs": {"post": ["efface.erase.post.absolute"], "unit": "feature"}}
     gradient = {"name": "gradient", "method": "efface.methods.gradient.gradient"}
     write_study(tmp_path, post=[], metrics=[entry], attribution_methods=[gradient])
     result = efface(tmp_path, "all", "study.yml")

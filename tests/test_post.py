@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from efface import blur, post
+from efface.erase import blur, post
 
 
 def signed(*shape):

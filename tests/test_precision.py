@@ -7,7 +7,7 @@ from torch import nn
 
 from efface.methods import path, smooth
 from efface.methods.gradient import gradient, input_x_gradient
-from efface.methods.passes import check_precision
+from efface.models.evaluation import check_precision
 from efface.models.resnet import resnet8
 
 IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))

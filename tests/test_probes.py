@@ -9,13 +9,14 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from efface import draws
-from efface.call import Call
-from efface.fit import Fit
-from efface.maps import MapStore, MapWriter
-from efface.masking import count, removed, to_float
+from efface.erase.masking import to_float
+from efface.erase.ranking import count, removed
 from efface.methods.control import random
-from efface.probes import Case, Degeneracy, Erasure, Perturb, Retrain, erased, erased_feed, image_mean
-from efface.rows import pack
+from efface.metrics.probes import Case, Degeneracy, Erasure, Perturb, Retrain, erased, erased_feed, image_mean
+from efface.plug.call import Call
+from efface.store.arrays import pack
+from efface.store.maps import MapStore, MapWriter
+from efface.training.loop import Fit
 from efface.types import Split
 
 CPU = torch.device("cpu")
@@ -24,7 +25,7 @@ PIXELS = H * W
 MEAN = Call(call="efface.impute.channel_mean")
 GREY = Call(call="efface.impute.constant", kwargs={"value": [0.2, 0.4, 0.9]})
 BLUR = Call(call="efface.impute.blur", kwargs={"sigma": 1.5})
-SUM = (Call(call="efface.post.absolute"), Call(call="efface.post.channel_sum"))
+SUM = (Call(call="efface.erase.post.absolute"), Call(call="efface.erase.post.channel_sum"))
 
 
 def stored(count, seed):
@@ -176,7 +177,7 @@ def test_post_is_applied_before_ranking(tmp_path):
     reduced = {"test": store(tmp_path, "reduced", signed["test"].take(torch.arange(6)).abs().sum(1))}
     with_post = Perturb(Erasure("most_first", 0.4, MEAN, SUM))(case(signed))
     assert same(with_post, Perturb(Erasure("most_first", 0.4, MEAN))(case(reduced)))
-    doubled = (Call(call="efface.post.square"), *SUM)
+    doubled = (Call(call="efface.erase.post.square"), *SUM)
     assert not same(with_post, Perturb(Erasure("most_first", 0.4, MEAN, doubled))(case(signed)))
 
 

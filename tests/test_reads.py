@@ -10,31 +10,31 @@ import torch
 import yaml
 from torch import nn
 
-import efface.metrics._located
-import efface.metrics._subsets
 import efface.metrics.f_fidelity
 import efface.metrics.leakage
 import efface.metrics.monotonicity
+import efface.metrics.probes.erasure
+import efface.metrics.shared.located
+import efface.metrics.shared.subsets
 import efface.metrics.signal_rank
-import efface.probes.erase
-from efface.call import Call
-from efface.config import check
-from efface.entries import MetricEntry, MetricSettings
 from efface.metrics import metric, names
-from efface.probes.conventions import KINDS, NONE, SHARED, SHUFFLED, conventions, text
+from efface.metrics.probes.description import KINDS, NONE, SHARED, SHUFFLED, conventions, text
+from efface.plug.call import Call
 from efface.stages import measure as measuring
-from efface.stages.cells import cell_of, point_of, viewed
 from efface.stages.check import preflight
-from efface.stages.contents import _how
 from efface.stages.measure import Measure, _row, measure
 from efface.stages.pipeline import extract, train
 from efface.stages.report import write_report
-from efface.stages.run import Run
+from efface.stages.run.plan import cell_of, point_of, viewed
+from efface.stages.run.report_data import _how
+from efface.stages.run.run import Run
 from efface.stages.samples import make_samples
+from efface.study.schema import MetricEntry, MetricSettings
+from efface.study.study import check
 from efface.types import Split
 
 SIZE, CLASSES, TEST = 8, 4, 16
-RAW, SUMMED = [], ["efface.post.channel_sum"]
+RAW, SUMMED = [], ["efface.erase.post.channel_sum"]
 
 
 def split(count, seed):
@@ -147,12 +147,12 @@ READS = {name: {"imputer", "unit", "groups", "post", "fractions"} for name in RA
     "signal_rank": set(),
     "sparseness": {"unit", "post"},
 }
-PATCH = {"call": "efface.units.patch", "kwargs": {"size": 2}}
+PATCH = {"call": "efface.erase.units.patch", "kwargs": {"size": 2}}
 GIVEN = {
     "imputer": "efface.impute.image_mean",
     "unit": "feature",
     "groups": PATCH,
-    "post": ["efface.post.absolute"],
+    "post": ["efface.erase.post.absolute"],
     "fractions": [0.5],
 }
 
@@ -186,7 +186,11 @@ def test_no_paper_fixes_what_its_metric_does_not_read(name):
         ("robust_accuracy", {"fractions": [0.5]}, "is eps, not a fraction; set 'eps' instead"),
         ("density_ratio", {"fractions": [0.5]}, "is noise level, not a fraction; set 'levels' instead"),
         ("faithfulness_grid", {"unit": "pixel"}, "with grid: 4, samples: 5 does not read it"),
-        ("sparseness", {"unit": "superpixel"}, "takes each value by itself, found efface.units.superpixel, units of"),
+        (
+            "sparseness",
+            {"unit": "superpixel"},
+            "takes each value by itself, found efface.erase.units.superpixel, units of",
+        ),
     ],
 )
 def test_the_refusal_names_the_remedy(name, settings, said):
@@ -234,7 +238,7 @@ def numbers(run, each, kept, **changes):
 
 
 FILL = {number: Call(call="efface.impute.constant", kwargs={"value": number}) for number in (0.0, 1.0)}
-POST = {name: Call(call=f"efface.post.{name}") for name in ("absolute", "channel_sum")}
+POST = {name: Call(call=f"efface.erase.post.{name}") for name in ("absolute", "channel_sum")}
 OTHERS = {
     "imputer": [{"imputer": fill} for fill in FILL.values()],
     "post": [{"post": (POST["channel_sum"],)}, {"post": (POST["absolute"], POST["channel_sum"])}],
@@ -254,9 +258,9 @@ def test_a_setting_that_is_read_changes_numbers_and_no_other_does(run, name):
             assert same[-1] == ("groups" not in READS[name])
 
 
-RANKING = (efface.probes.erase, efface.metrics.monotonicity, efface.metrics.f_fidelity)
-SHARING = (efface.metrics._located, efface.metrics.leakage, efface.metrics.signal_rank)
-ERASING = (efface.metrics._subsets, efface.metrics.f_fidelity)
+RANKING = (efface.metrics.probes.erasure, efface.metrics.monotonicity, efface.metrics.f_fidelity)
+SHARING = (efface.metrics.shared.located, efface.metrics.leakage, efface.metrics.signal_rank)
+ERASING = (efface.metrics.shared.subsets, efface.metrics.f_fidelity)
 
 
 @pytest.fixture
@@ -280,7 +284,9 @@ def seen(monkeypatch):
         watch(module, "share_of_top", lambda given, _: found["shared"].update(given[2].tolist()))
     for module in ERASING:
         watch(module, "erase", lambda given, _: found["gone"].update(given[1].flatten(1).sum(1).tolist()))
-    watch(efface.probes.erase, "removed", lambda _, gone: found["gone"].update(gone.flatten(1).sum(1).tolist()))
+    watch(
+        efface.metrics.probes.erasure, "removed", lambda _, gone: found["gone"].update(gone.flatten(1).sum(1).tolist())
+    )
     monkeypatch.setattr(measuring, "_RANKS", {})  # what other tests ranked
     return found
 
@@ -334,7 +340,7 @@ def test_words_are_those_of_the_settings(run):
         "explain": "predicted",
     }
     assert told["mask_leak"]["imputer"] == NONE
-    assert told["degradation"]["unit"] == "efface.units.patch(size=2)"
+    assert told["degradation"]["unit"] == "efface.erase.units.patch(size=2)"
     assert {told[name]["ties"] for name in ("sensitivity_n", "faithfulness_correlation", "relevance_mass")} == {NONE}
     assert {told[name]["unit"] for name in ("pointing_game", "relevance_rank", "leakage")} == {"pixel"}
     assert all(told[name]["unit"] == NONE for name in ("max_sensitivity", "gan_test", "robust_accuracy"))
@@ -361,11 +367,15 @@ def test_metrics_of_raw_maps_ask_no_post(tmp_path):
         ("imputation_detectability", {"post": RAW}, False),
         ("detectability_method", {"post": RAW}, True),
         ("efficient_randomisation", {"post": RAW}, False),
-        ("pointing_game", {"unit": "feature", "post": ["efface.post.absolute"]}, True),
-        ("relevance_mass", {"unit": "feature", "post": ["efface.post.absolute"]}, True),
-        ("leakage", {"unit": "feature", "post": ["efface.post.absolute"]}, True),
-        ("grid_pointing_game", {"unit": "feature", "post": ["efface.post.absolute"]}, False),  # has a post of its own
-        ("morf", {"unit": "feature", "post": ["efface.post.absolute"]}, False),
+        ("pointing_game", {"unit": "feature", "post": ["efface.erase.post.absolute"]}, True),
+        ("relevance_mass", {"unit": "feature", "post": ["efface.erase.post.absolute"]}, True),
+        ("leakage", {"unit": "feature", "post": ["efface.erase.post.absolute"]}, True),
+        (
+            "grid_pointing_game",
+            {"unit": "feature", "post": ["efface.erase.post.absolute"]},
+            False,
+        ),  # has a post of its own
+        ("morf", {"unit": "feature", "post": ["efface.erase.post.absolute"]}, False),
         ("morf", {"post": RAW}, True),
     ],
 )

@@ -12,8 +12,7 @@ from torchvision.ops import StochasticDepth
 
 from efface import draws
 from efface.execute import settle
-from efface.objective import Regularizer
-from efface.regularize import (
+from efface.training.regularize import (
     PRESETS,
     anti_score_matching,
     check_anti_score_matching,
@@ -24,6 +23,7 @@ from efface.regularize import (
     score_matching,
     squared_gradients,
 )
+from efface.training.settings import Regularizer
 
 N, C, H, W, K = 4, 2, 3, 2, 3
 D = C * H * W
@@ -421,7 +421,7 @@ def test_wrong_settings_are_refused(settings, message):
 
 def test_an_unknown_estimator_is_refused_as_the_study_is_read():
     with pytest.raises(ValueError, match="estimator is 'two_sided'"):
-        Regularizer(call="efface.regularize.score_matching", kwargs={"estimator": "two_sided"}, weight=1e-3)
+        Regularizer(call="efface.training.regularize.score_matching", kwargs={"estimator": "two_sided"}, weight=1e-3)
 
 
 def test_a_threshold_must_be_a_number():

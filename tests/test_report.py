@@ -11,9 +11,9 @@ import pytest
 from efface.report.figure import identifiers, styles
 from efface.report.gallery import Gallery, paint
 from efface.report.page import Facts, write
+from efface.report.stats import Curve, areas, interval, mean_intervals, summary
 from efface.report.table import panels
 from efface.report.words import findings, headline
-from efface.stats import Curve, areas, interval, mean_intervals, summary
 from small_study import efface, write_study
 
 FRACTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)

@@ -11,10 +11,19 @@ from efface.report.between import agreements, pairs, said_of_metrics
 from efface.report.cautions import cautions
 from efface.report.figure import sheet, styles
 from efface.report.page import Cost, Facts, write
+from efface.report.stats import (
+    Curve,
+    Interval,
+    areas,
+    combine,
+    compare,
+    image_agreement,
+    mean_intervals,
+    metric_agreement,
+)
+from efface.report.stats import summary as summarised
 from efface.report.table import panels, summary
 from efface.report.words import about, findings, gaps, headline, plus_minus, point
-from efface.stats import Curve, Interval, areas, combine, compare, image_agreement, mean_intervals, metric_agreement
-from efface.stats import summary as summarised
 from small_study import efface, write_study
 
 METHODS = ("random", "gradient", "smooth_grad", "smooth_grad~2", "smooth_grad~3", "grad_cam", "blurred")
@@ -294,7 +303,7 @@ def test_summary_without_provenance_has_the_columns_all_the_same():
     assert set(table["unit"]) == {""}
 
 
-BLUR = {"call": "efface.post.gaussian_blur", "kwargs": {"sigma": 1.0}}
+BLUR = {"call": "efface.erase.post.gaussian_blur", "kwargs": {"sigma": 1.0}}
 
 
 def test_a_blurred_twin_and_a_metric_of_one_number_through_a_run(tmp_path):
@@ -319,7 +328,7 @@ one_number = Metric(
         attribution_methods=[
             {"name": "random", "method": "efface.methods.control.random"},
             {"name": "mine", "method": "mine.brightness"},
-            {"name": "mine_blurred", "maps": "mine", "post": ["efface.post.channel_sum", BLUR]},
+            {"name": "mine_blurred", "maps": "mine", "post": ["efface.erase.post.channel_sum", BLUR]},
         ],
     )
     ended = efface(tmp_path, "all", study.name)
@@ -368,7 +377,7 @@ def test_a_point_without_a_value_is_not_one_that_is_awaited():
 
 
 def test_a_study_tells_points_and_metrics_without_a_value(tmp_path):
-    patches = {"call": "efface.units.patch", "kwargs": {"size": 4}}
+    patches = {"call": "efface.erase.units.patch", "kwargs": {"size": 4}}
     study = write_study(
         tmp_path,
         attribution_methods=[

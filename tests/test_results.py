@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from efface.results import Results, Score, only_one
+from efface.store.results import Results, Score, only_one
 
 
 def score(n=5, shift=0.0):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from efface import rows
-from efface.rows import Rows
+from efface.store import arrays as rows
+from efface.store.arrays import Rows
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 3, 5, 7), dtype=np.uint8)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from efface.stats import Curve, areas, difference, interval
+from efface.report.stats import Curve, areas, difference, interval
 
 
 def curve(values, pairs=(), at=(0.0, 0.1, 0.5), method="m", metric="roar"):

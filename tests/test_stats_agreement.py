@@ -5,8 +5,8 @@ import pytest
 from scipy import stats as scipy_stats
 
 from efface.draws import seed_of
-from efface.stats import Curve, image_agreement, krippendorff_alpha, metric_agreement
-from efface.stats.agreement import tau_b
+from efface.report.stats import Curve, image_agreement, krippendorff_alpha, metric_agreement
+from efface.report.stats.agreement import tau_b
 
 _ = np.nan
 # Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, section D: 4 observers, 12 units.

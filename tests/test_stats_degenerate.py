@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from efface.stats import degeneracy
+from efface.report.stats import degeneracy
 
 SHAPE = (12, 8, 8)
 

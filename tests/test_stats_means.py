@@ -5,8 +5,8 @@ import pytest
 from scipy import stats as scipy_stats
 
 from efface.draws import seed_of
-from efface.stats import Curve, areas, bootstrap, combine, interval, mean_intervals, summaries, summary
-from efface.stats.means import RESAMPLES
+from efface.report.stats import Curve, areas, bootstrap, combine, interval, mean_intervals, summaries, summary
+from efface.report.stats.means import RESAMPLES
 
 
 def curve(values, over="images", method="m", at=(0.0, 0.5, 1.0), **settings):

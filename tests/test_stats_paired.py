@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from efface.stats import Curve, bootstrap, compare, holm, interval
-from efface.stats.paired import _wilcoxon
+from efface.report.stats import Curve, bootstrap, compare, holm, interval
+from efface.report.stats.paired import _wilcoxon
 
 # Hollander & Wolfe 1973, page 29: the example of R's ?wilcox.test.
 DEPRESSION = (

@@ -4,17 +4,17 @@ import pytest
 import torch
 from torch import nn
 
-from efface.config import check
 from efface.models.small import mlp
 from efface.stages.check import check_study, try_network
-from efface.stages.run import Run
-from efface.stages.terms import curved
+from efface.stages.run.run import Run
+from efface.stages.run.training_check import curved
 from efface.stages.train import train
+from efface.study.study import check
 
-SCORE = {"call": "efface.regularize.score_matching", "preset": "paper"}
-ANTI = {"call": "efface.regularize.anti_score_matching", "preset": "paper"}
-NORM = {"call": "efface.regularize.gradient_norm", "weight": 1e-3}
-PGD = {"call": "efface.attack.pgd", "kwargs": {"norm": "linf", "eps": 0.1, "steps": 1}}
+SCORE = {"call": "efface.training.regularize.score_matching", "preset": "paper"}
+ANTI = {"call": "efface.training.regularize.anti_score_matching", "preset": "paper"}
+NORM = {"call": "efface.training.regularize.gradient_norm", "weight": 1e-3}
+PGD = {"call": "efface.training.attack.pgd", "kwargs": {"norm": "linf", "eps": 0.1, "steps": 1}}
 
 
 def network(bend: str = "Softplus", p: float = 0.0):
@@ -103,7 +103,7 @@ def darker(images, _seeds, *, by):
 def test_augmentations_are_tried_wherever_they_are_to_be_used(tmp_path):
     dark, fit = {"call": "test_terms.darker", "kwargs": {"by": 0.1}}, {"epochs": 1}
     message = r"a step on two training images fails: test_terms\.darker gives torch\.float32 numbers from -0\.1 to"
-    coloured = {"call": "efface.augment.colour_jitter", "kwargs": {"saturation": 0.1}}
+    coloured = {"call": "efface.training.augment.colour_jitter", "kwargs": {"saturation": 0.1}}
     with pytest.raises(ValueError, match=rf"^fit: {message}"):
         try_network(run_of(tmp_path, {"augment": [dark]}))
     with pytest.raises(ValueError, match=rf"^refit: {message}"):
@@ -118,7 +118,7 @@ def test_augmentations_are_tried_wherever_they_are_to_be_used(tmp_path):
     torch.save(network().state_dict(), weights)
     with pytest.raises(ValueError, match=rf"^fit: {message}"):  # of the retrainings
         check_study(run_of(tmp_path, {"augment": [dark]}, weights=str(weights)))
-    still = [{"call": "test_terms.darker", "kwargs": {"by": 0.0}}, "efface.augment.random_resized_crop"]
+    still = [{"call": "test_terms.darker", "kwargs": {"by": 0.0}}, "efface.training.augment.random_resized_crop"]
     try_network(run_of(tmp_path, {"augment": still}))
 
 
@@ -173,7 +173,7 @@ def broken(model, images, targets, outputs):
     """A term that fails after the trial: on more than two images."""
     if len(images) > 2:
         raise ValueError("too many images")
-    return __import__("efface.regularize", fromlist=["Term"]).Term(outputs.sum() * 0)
+    return __import__("efface.training.regularize", fromlist=["Term"]).Term(outputs.sum() * 0)
 
 
 def test_epochs_that_were_not_finished_are_not_counted(tmp_path, capsys):

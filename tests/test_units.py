@@ -5,7 +5,7 @@ import builtins
 import pytest
 import torch
 
-from efface import units
+from efface.erase import units
 
 IMAGES = torch.rand(3, 3, 12, 10, generator=torch.Generator().manual_seed(0))
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 
-from efface.config import InvalidStudyError, check
-from efface.entries import Claim
 from efface.metrics import Metric
-from efface.stages.claims import judge
-from efface.stats import Curve, interval
+from efface.report.claims import judge
+from efface.report.stats import Curve, interval
+from efface.study.schema import Claim
+from efface.study.study import InvalidStudyError, check
 from small_study import efface, write_study
 
 CHANGES = {
@@ -215,13 +215,13 @@ def test_what_says_little_without_robust_accuracy_says_so(tmp_path):
 
 
 def test_retraining_takes_refit_and_by_default_no_attack(tmp_path):
-    attack = {"call": "efface.attack.pgd", "kwargs": {"norm": "l2", "eps": 0.1}}
+    attack = {"call": "efface.training.attack.pgd", "kwargs": {"norm": "l2", "eps": 0.1}}
     tree = {"out": "o", "data": "efface.data.digits.digits", "model": "efface.models.small.mnist_cnn"}
     tree |= {
         "fit": {"epochs": 2, "attack": attack},
         "attribution_methods": [{"name": "a", "method": "efface.methods.control.random"}],
     }
-    from efface.stages.run import Run
+    from efface.stages.run.run import Run
 
     run = Run(check(tree, Path("s.yml")))
     assert run.first.fit.attack is not None

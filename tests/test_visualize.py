@@ -10,15 +10,16 @@ import torch
 import yaml
 from PIL import Image
 
-from efface import draws, generate
-from efface.config import read
-from efface.generate import Sampling
+from efface import draws
 from efface.report import grid
 from efface.report.gallery import paint
-from efface.stages.curves import curves
-from efface.stages.run import Run
+from efface.stages.run.curves import curves
+from efface.stages.run.run import Run
 from efface.stages.samples import aims, make_samples, provenance, sampled, samples_of, samples_path, some_samples
 from efface.stages.visualize import picture, shown_rows
+from efface.study.study import read
+from efface.training import generate
+from efface.training.generate import Sampling
 from small_study import efface, ended, files, start, write_study
 
 SAMPLES = {"count": 40, "steps": 3}

@@ -10,16 +10,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from efface import draws
-from efface.call import Call
-from efface.entries import MethodEntry
-from efface.learnt import read_learnt
 from efface.methods.contrast import contrast
 from efface.methods.control import explain_with
 from efface.methods.gradient import gradient
+from efface.methods.nested import Around, made
 from efface.methods.path import ExpectedGradients, LocalPathIntegration, integrated_gradients
 from efface.methods.pattern import PatternAttribution, PatternGuided, PatternGuidedIG
 from efface.methods.smooth import smooth_grad, smooth_grad_family, smooth_grad_squared
-from efface.methods.within import Around, made
+from efface.plug.call import Call
+from efface.store.tensors import read_learnt
+from efface.study.schema import MethodEntry
 from efface.types import Method, Split
 from small_study import STUDY, efface, files, write_study
 

@@ -1,8 +1,114 @@
-"""`python -m efface` is `efface`."""
+"""efface STAGE STUDY [key=value ...]: every stage does what is left of its own work and of the stages before it."""
 
+import argparse
+import os
 import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
 
-from efface.cli import main
+STAGES = {
+    "check": "read the study, try every method on two images, print the plan; computes nothing that is kept",
+    "train": "train the network that is explained",
+    "extract": "write the maps of every method into HDF5 files",
+    "measure": "run the probes of the metrics, then write the report",
+    "samples": "let the network make images of the classes, and keep them as HDF5",
+    "visualize": "draw images, samples, denoised images and maps, and show them in the report",
+    "report": "write the report from what is measured so far",
+    "all": "train, extract, measure, report",
+    "status": "say what is done and what is left",
+    "compare": "write the report of several studies, or folders of runs, side by side",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one stage. Exit status: 0 done, 1 something failed, 2 the study or the command is wrong, 130 stopped."""
+    options = _parser().parse_args(_options_first(sys.argv[1:] if arguments is None else arguments))
+    # torch takes seconds to import: -h and slips are answered at once
+    from efface.execute import stoppable
+    from efface.stages import pipeline
+    from efface.study.study import read
+    from efface.study.yaml_file import InvalidStudyError
+
+    sys.path.insert(0, str(Path.cwd()))  # so that a method in the user's own folder is importable
+    study = None
+    try:
+        if options.stage == "compare":
+            pipeline.compare(options.studies, options.out)
+            return 0
+        study = read(options.study, options.overrides)
+        only = options.metrics.replace(",", " ").split() if options.metrics else []
+        if options.stage not in ("status", "report") and os.environ.get("OMP_NUM_THREADS") is None:
+            os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers: N processes of one thread each
+        with stoppable():
+            failures = getattr(pipeline, options.stage)(study, only)
+    except InvalidStudyError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (ValueError, OSError) as error:
+        print(f"efface: {_sentence(error)}", file=sys.stderr)
+        return 1
+    except Exception as error:  # noqa: BLE001  a user's loss or network, torch, the GPU: all of it is said in a line
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(last.filename).name}:{last.lineno}"
+        if study is not None and study.out.is_dir():
+            with (study.out / "failures.log").open("a") as file:
+                file.write(f"{options.stage}\n{traceback.format_exc()}\n")
+            where += f", trace in {study.out / 'failures.log'}"
+        text = " ".join(str(error).split())[:400]
+        print(f"efface: {options.stage} fails: {type(error).__name__}: {text} ({where})", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("efface: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    for each in failures:
+        print(f"efface: failed: {each}", file=sys.stderr)
+    if failures:
+        print(
+            f"efface: {len(failures)} failed (traces in {study.out / 'failures.log'}); the rest is kept",
+            file=sys.stderr,
+        )
+    return 1 if failures else 0
+
+
+def _options_first(words: Sequence[str]) -> list[str]:
+    """The words with options before the study: argparse refuses `STUDY --metrics roar key=value`."""
+    rest = list(words)
+    options = []
+    for at in [i for i, word in enumerate(rest) if word.split("=")[0] == "--metrics"][::-1]:
+        taken = 1 if "=" in rest[at] else 2
+        options += rest[at : at + taken]
+        del rest[at : at + taken]
+    return [*rest[:1], *options, *rest[1:]]
+
+
+def _sentence(error: Exception) -> str:
+    """Our own errors are sentences; the system's say which file, and what is the matter with it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file of this run'}: {error.strerror.lower()}; what is finished is kept"
+    return str(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="efface",
+        description="Does an attribution map tell the truth about an image classifier?",
+        epilog="A stage that was killed goes on where it was; a stage that is done does nothing.",
+    )
+    stages = parser.add_subparsers(dest="stage", metavar="STAGE", required=True)
+    for name, does in STAGES.items():
+        each = stages.add_parser(name, help=does, description=does)
+        if name == "compare":
+            each.add_argument("studies", nargs="+", type=Path, metavar="STUDY", help="YAML files, or folders of runs")
+            each.add_argument("--out", type=Path, default=Path("runs/compare"), help="default: runs/compare")
+            continue
+        each.add_argument("study", type=Path, metavar="STUDY", help="a YAML file, such as configs/digits.yml")
+        each.add_argument(
+            "overrides", nargs="*", metavar="key=value", help="set a key of the study: fit.epochs=2, out=runs/other"
+        )
+        each.add_argument("--metrics", metavar="A,B", help="these metrics alone, by name; default: the study's")
+    return parser
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -38,7 +38,7 @@ Imputer = Callable[..., Images]
 
 @runtime_checkable
 class Stored(Protocol):
-    """Rows that live in a file: see `efface.rows.Rows`."""
+    """Rows that live in a file: see `efface.store.arrays.Rows`."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...

@@ -12,7 +12,7 @@ from efface.data.digits import digits
 from efface.data.subset import balanced, stratified
 from efface.data.vision import mnist
 from efface.draws import fold, seeds_of, uniform
-from efface.rows import take
+from efface.store.arrays import take
 from efface.types import Seeds, Split, StoredImages, Targets
 
 Source = Literal["digits", "mnist"]

@@ -17,8 +17,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_datas
 from torchvision.transforms import functional as F
 from tqdm import tqdm
 
-from efface import rows
 from efface.data.subset import balanced, stratified
+from efface.store import arrays as rows
 from efface.types import Split
 
 FORMAT = 1

@@ -50,7 +50,7 @@ def imagenet10(
 
     Source: Shah, Jain & Netrapalli 2021 (arXiv:2102.12781), the balanced `mixed_10` of the robustness library.
     Differs: training images are cropped like test images, once; random windows of that crop are
-        `efface.augment.random_resized_crop` in `fit.augment`, theirs are of the photograph resized to 128.
+        `efface.training.augment.random_resized_crop` in `fit.augment`, theirs are of the photograph resized to 128.
     """
 
     def groups(folder: Path, names: list[str]) -> Mapping[str, Sequence[str]]:

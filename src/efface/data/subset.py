@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from efface.draws import keys, seeds_of
-from efface.rows import take
+from efface.store.arrays import take
 from efface.types import Split, Targets
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from efface.blur import gaussian_blur
+from efface.erase.blur import gaussian_blur
 from efface.types import Images, Mask
 
 Colour = Float[Tensor, " c"] | Sequence[float]

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from efface.methods.passes import blocks, evaluating, gradient_at
+from efface.methods.gradients import gradient_at
+from efface.models.evaluation import evaluating
+from efface.models.memory import blocks
 from efface.types import Explained, Images, Of
 
 Rule = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from efface.methods.backprop import guided_backprop
 from efface.methods.feature_maps import Features, cut_at, features_of, looking_at
-from efface.methods.passes import at_least_one, at_once, blocks, logits_of, scores_of, target_scores
+from efface.models.memory import at_least_one, at_once, blocks
+from efface.models.scores import logits_of, scores_of, target_scores
 from efface.types import Explained, Images, Of, Targets
 
 ClassesOf = Callable[[Float[Tensor, "n k"]], Targets]

@@ -7,9 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.call import Call
-from efface.methods.passes import blocks, evaluating, logits_of, offer
-from efface.methods.within import ready
+from efface.methods.nested import ready
+from efface.models.evaluation import evaluating
+from efface.models.memory import blocks
+from efface.models.scores import logits_of
+from efface.plug.accepts import offer
+from efface.plug.call import Call
 from efface.types import Images, Maps, Method, Seeds, Targets
 
 Against = Literal["mean", "max", "weighted"]

@@ -11,10 +11,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from efface import draws
-from efface.call import Call
-from efface.methods.passes import evaluating, logits_of, offer
-from efface.methods.within import ready
+from efface.methods.nested import ready
+from efface.models.evaluation import evaluating
+from efface.models.scores import logits_of
 from efface.models.weights import load_weights, read_weights
+from efface.plug.accepts import offer
+from efface.plug.call import Call
 from efface.types import Explained, Images, Maps, Method, Seeds, Targets
 
 Network = Callable[[], nn.Module] | str | Mapping[str, Any]

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.layers import find_layer, last_convolution
-from efface.methods.passes import evaluating_fast, logits_of
-from efface.models.fold import answers_as_before
+from efface.models.evaluation import evaluating_fast
+from efface.models.fast_copy import answers_as_before
+from efface.models.layers import find_layer, last_convolution
+from efface.models.scores import logits_of
 from efface.types import Images
 
 Features = Float[Tensor, "n channels y x"]

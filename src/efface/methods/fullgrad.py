@@ -16,8 +16,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.methods.passes import blocks, evaluating, gradient_at, target_scores
+from efface.methods.gradients import gradient_at
+from efface.models.evaluation import evaluating
+from efface.models.memory import blocks
 from efface.models.normalise import Normalise
+from efface.models.scores import target_scores
 from efface.types import Explained, Images, Of
 
 _AFFINE = (

@@ -3,7 +3,9 @@
 import torch
 from torch import nn
 
-from efface.methods.passes import Precision, blocks, evaluating_fast, gradient_at
+from efface.methods.gradients import gradient_at
+from efface.models.evaluation import Precision, evaluating_fast
+from efface.models.memory import blocks
 from efface.types import Explained, Images, Of
 
 
@@ -19,11 +21,11 @@ def gradient(
     """Gradient of the target logit with respect to the image, signed: one forward and one backward pass an image.
 
     of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    precision: of the passes; `bf16` is refused, `bf16_forced` is not (`efface.methods.passes.Precision`).
+    precision: of the passes; `bf16` is refused, `bf16_forced` is not (`efface.models.evaluation.Precision`).
     rows: images in one pass, at least 1; bounds the memory, changes no map.
 
     Source: Simonyan, Vedaldi & Zisserman 2014, section 3 (arXiv:1312.6034).
-    Differs: sign and channels are kept; `efface.post.absolute` and `channel_max` make the paper's map.
+    Differs: sign and channels are kept; `efface.erase.post.absolute` and `channel_max` make the paper's map.
     """
     with evaluating_fast(model, images, precision=precision) as network:
         return torch.cat(
@@ -45,7 +47,7 @@ def input_x_gradient(
     Sums over pixels to the logit on a network that is piecewise linear and has no biases. A black pixel gets 0.
 
     of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    precision: of the passes; `bf16` is refused, `bf16_forced` is not (`efface.methods.passes.Precision`).
+    precision: of the passes; `bf16` is refused, `bf16_forced` is not (`efface.models.evaluation.Precision`).
     rows: images in one pass, at least 1; bounds the memory, changes no map.
 
     Source: Shrikumar, Greenside, Shcherbina & Kundaje 2016 (arXiv:1605.01713).

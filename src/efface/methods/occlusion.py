@@ -9,7 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.passes import at_least_one, blocks, evaluating_fast, target_scores
+from efface.models.evaluation import evaluating_fast
+from efface.models.memory import at_least_one, blocks
+from efface.models.scores import target_scores
 from efface.types import Explained, Images, Of, Seeds
 
 Size = int | Sequence[int]

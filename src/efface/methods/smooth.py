@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
+from efface.methods.as_gradient import stand_in
+from efface.methods.gradients import gradients_at
 from efface.methods.noise import Noise, check_noise, needed, ranges
-from efface.methods.passes import Precision, at_least_one, evaluating_fast, gradients_at
-from efface.methods.stand_in import stand_in
+from efface.models.evaluation import Precision, evaluating_fast
+from efface.models.memory import at_least_one
 from efface.types import Explained, Images, Method, Of, Seeds
 
 
@@ -36,7 +38,7 @@ def smooth_grad_family(
     base: what stands for the gradient at a noisy copy: any method whose maps have the images' shape, such as guided
         backpropagation. One that draws gets other seeds at each copy.
     of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    precision: of the passes, fp32 or bf16 (`efface.methods.passes.Precision`).
+    precision: of the passes, fp32 or bf16 (`efface.models.evaluation.Precision`).
     rows: noisy copies in one pass, at least 1; bounds the memory, changes maps by rounding only.
 
     Source: Smilkov et al. 2017 (arXiv:1706.03825); the square from Hooker et al. 2019 (arXiv:1806.10758); the

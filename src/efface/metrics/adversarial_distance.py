@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from efface.attack import Norm, check_minimal, minimal
-from efface.call import Call
-from efface.fit import Fit
-from efface.masking import to_float
-from efface.methods.passes import evaluating_fast
+from efface.erase.masking import to_float
 from efface.metrics.formula import Metric
-from efface.probes import Case
-from efface.results import Score
-from efface.rows import take
+from efface.metrics.probes import Case
+from efface.models.evaluation import evaluating_fast
+from efface.plug.call import Call
+from efface.store.arrays import take
+from efface.store.results import Score
+from efface.training.attack import Norm, check_minimal, minimal
+from efface.training.loop import Fit
 from efface.types import Images
 
 _STEP = {"l2": 0.05, "linf": 1 / 255}
@@ -24,7 +24,7 @@ _STEP = {"l2": 0.05, "linf": 1 / 255}
 def adversarial_distance(*, norm: Norm = "l2", step: float | None = None, steps: int = 100) -> Metric:
     """Distance at which a test image loses its class, along steps up the log odds against it: a mean over images.
 
-    Of the network, not of a map: the attack is `efface.attack.minimal` on the true class. An image that is wrong from
+    Of the network, not of a map: the attack is `minimal` on the true class. An image that is wrong from
     the start has neither distance nor part in `unchanged`. Of the others, one that keeps its class has no distance and
     counts in `unchanged`, a share of those that were right: read both, for the mean is of those that lost it. It is an
     upper bound: a network whose gradient tells little seems robust. Where no image moves, there is no distance.
@@ -69,7 +69,7 @@ class Moved:
     def attack(self) -> Call:
         """The attack with its settings."""
         names = ("norm", "step", "steps")
-        return Call(call="efface.attack.minimal", kwargs={name: getattr(self, name) for name in names})
+        return Call(call="efface.training.attack.minimal", kwargs={name: getattr(self, name) for name in names})
 
     def check(self, network: nn.Module, images: Images) -> None:
         """ValueError: the network has one class."""

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from efface.call import Call
-from efface.fit import Fit
-from efface.metrics._effects import falls, filling, identity_of, image_blocks, reduced, seeds_for
 from efface.metrics.formula import Metric
-from efface.probes import Case
-from efface.results import Score
+from efface.metrics.probes import Case
+from efface.metrics.shared.effects import falls, filling, identity_of, image_blocks, reduced, seeds_for
+from efface.plug.call import Call
+from efface.store.results import Score
+from efface.training.loop import Fit
 from efface.types import Of
 
 

@@ -8,8 +8,8 @@ is as spread as the network's evidence is. Costs no pass, and nothing once `spar
 Source: Bhatt, Weller & Moura 2020 (arXiv:2005.00631).
 """
 
-from efface.metrics._concentration import concentration
 from efface.metrics.formula import Metric
+from efface.metrics.shared.concentration import concentration
 
 complexity = Metric(
     probes=concentration,

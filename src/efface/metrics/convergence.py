@@ -14,14 +14,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface import draws
-from efface.fit import Fit
-from efface.layers import find_layer
-from efface.masking import to_float
-from efface.metrics._layers import Layers, groups, reached, read_layers
+from efface.erase.masking import to_float
 from efface.metrics.formula import Metric
-from efface.probes import Case
-from efface.results import Score
-from efface.rows import take
+from efface.metrics.probes import Case
+from efface.metrics.shared.layers import Layers, groups, reached, read_layers
+from efface.models.layers import find_layer
+from efface.store.arrays import take
+from efface.store.results import Score
+from efface.training.loop import Fit
 from efface.types import Images, Maps
 
 

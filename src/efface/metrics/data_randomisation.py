@@ -13,14 +13,14 @@ from jaxtyping import Int
 from torch import Tensor
 
 from efface import draws
-from efface.call import Call
-from efface.fit import Fit, Rows, fit, predict
-from efface.metrics._similarity import BETTER, CONVENTIONS, NAMES, compared
 from efface.metrics.formula import Metric
-from efface.probes import Case, Erasure, erased_feed
-from efface.results import Score
-from efface.rows import take
-from efface.source import code_digest
+from efface.metrics.probes import Case, Erasure, erased_feed
+from efface.metrics.shared.similarity import BETTER, CONVENTIONS, NAMES, compared
+from efface.plug.call import Call
+from efface.plug.source import code_digest
+from efface.store.arrays import take
+from efface.store.results import Score
+from efface.training.loop import Fit, Rows, fit, predict
 from efface.types import Targets
 
 

@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from efface.call import Call
-from efface.fit import Fit
-from efface.masking import to_float
-from efface.metrics._orders import gap, value_of
+from efface.erase.masking import to_float
 from efface.metrics.formula import Metric, Point
-from efface.probes import Case, Erasure, Perturb
-from efface.probes.conventions import NONE, SHUFFLED
-from efface.results import Score
-from efface.rows import take
+from efface.metrics.probes import Case, Erasure, Perturb
+from efface.metrics.probes.description import NONE, SHUFFLED
+from efface.metrics.shared.orders import gap, value_of
+from efface.plug.call import Call
+from efface.store.arrays import take
+from efface.store.results import Score
+from efface.training.loop import Fit
 from efface.types import Images, Order
 
 _WAYS: tuple[Literal["most_first", "least_first", "random"], ...] = ("most_first", "least_first", "random")
@@ -64,7 +64,7 @@ def degradation(*, size: int = 9, patches: int = 100, step: int = 1) -> Metric:
         over="images",
         defaults={
             "imputer": {"call": "efface.impute.patch_mean", "kwargs": {"size": size}},
-            "unit": {"call": "efface.units.patch", "kwargs": {"size": size}},
+            "unit": {"call": "efface.erase.units.patch", "kwargs": {"size": size}},
         },
         axis="patches removed",
         points_of="'patches' and 'step'",
@@ -139,7 +139,7 @@ class Degrade:
             row = int(odd[0])
             raise ValueError(
                 f"degradation: unit {self.unit.call} gives test image {row} {int(counts[row])} groups and image 0 "
-                f"{int(counts[0])}, expected as many in each, since it counts them; take efface.units.patch, or metric "
+                f"{int(counts[0])}, expected as many in each, since it counts them; take unit patch, or metric "
                 "morf"
             )
         return int(counts[0])

@@ -11,8 +11,8 @@ Differs: 20 steps instead of 224; channel means of this data set, where the code
 ImageNet.
 """
 
-from efface.metrics._orders import value_of, ways
 from efface.metrics.formula import Metric
+from efface.metrics.shared.orders import value_of, ways
 
 deletion = Metric(
     probes=lambda point: ways(point, "most_first"),

@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface import draws
-from efface.fit import Fit
-from efface.masking import to_float
-from efface.metrics._effects import falls, identity_of, positive, seeds_for
+from efface.erase.masking import to_float
 from efface.metrics.formula import Metric
-from efface.probes import Case
-from efface.results import Score
-from efface.rows import take
+from efface.metrics.probes import Case
+from efface.metrics.shared.effects import falls, identity_of, positive, seeds_for
+from efface.store.arrays import take
+from efface.store.results import Score
+from efface.training.loop import Fit
 from efface.types import Images, Targets
 
 LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)

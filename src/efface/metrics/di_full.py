@@ -3,8 +3,8 @@
 Source: Rao, Boehle & Schiele 2022, section 3 (arXiv:2205.10435).
 """
 
-from efface.metrics._mosaic import Mosaics, Size, read_grid
 from efface.metrics.formula import Metric
+from efface.metrics.shared.mosaic import Mosaics, Size, read_grid
 
 
 def di_full(*, side: int = 2, size: Size = "larger", mosaics: int = 100, fill: float = 0.5) -> Metric:
@@ -34,7 +34,7 @@ def di_full(*, side: int = 2, size: Size = "larger", mosaics: int = 100, fill: f
         says=f"Mosaics of {side} x {side} test images, of which the network sees one cell: the share of the positive "
         "relevance that lies in it. Any elsewhere is wrong, whatever the network has learnt.",
         family="localisation",
-        defaults={"post": ["efface.post.channel_sum"]},
+        defaults={"post": ["efface.erase.post.channel_sum"]},
         axis="",
         at=lambda _shape: (0.0,),
     )

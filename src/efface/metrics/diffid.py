@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from efface.metrics._orders import gap, ways
 from efface.metrics.formula import Metric, logit_ratio
-from efface.results import Score
+from efface.metrics.shared.orders import gap, ways
+from efface.store.results import Score
 
 FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 

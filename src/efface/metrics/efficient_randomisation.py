@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from efface.call import Call
-from efface.fit import Fit
-from efface.masking import to_float
-from efface.metrics._layers import Draw, chosen, redrawn
+from efface.erase.masking import to_float
 from efface.metrics.formula import Metric
-from efface.probes import Case
-from efface.results import Score
-from efface.rows import take
+from efface.metrics.probes import Case
+from efface.metrics.shared.layers import Draw, chosen, redrawn
+from efface.plug.call import Call
+from efface.store.arrays import take
+from efface.store.results import Score
+from efface.training.loop import Fit
 
 
 def efficient_randomisation(*, bins: int = 100, draw: Draw = "reset") -> Metric:

@@ -11,16 +11,17 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from efface import draws
-from efface.call import Call
-from efface.feed import Feed
-from efface.fit import Fit, Rows, fit
-from efface.masking import erase, pad, rank, removed, to_float, to_stored
+from efface.erase.batches import Feed
+from efface.erase.masking import erase, pad, to_float, to_stored
+from efface.erase.ranking import rank, removed
 from efface.metrics.formula import Metric, Point
-from efface.probes import Case, fill_of, ranks_of
-from efface.probes.conventions import NONE, SHUFFLED
-from efface.results import Score
-from efface.rows import take
-from efface.source import code_digest
+from efface.metrics.probes import Case, fill_of, ranks_of
+from efface.metrics.probes.description import NONE, SHUFFLED
+from efface.plug.call import Call
+from efface.plug.source import code_digest
+from efface.store.arrays import take
+from efface.store.results import Score
+from efface.training.loop import Fit, Rows, fit
 from efface.types import Imputer, Ranks, Seeds, StoredImages
 
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)

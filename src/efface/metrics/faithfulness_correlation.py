@@ -1,8 +1,8 @@
 """Faithfulness correlation, and MuFidelity: the map's sums over random sets beside what erasing them does."""
 
-from efface.metrics._subsets import Subsets
 from efface.metrics.formula import Metric, Point
 from efface.metrics.sensitivity_n import at_least_three
+from efface.metrics.shared.subsets import Subsets
 from efface.types import Of
 
 
@@ -44,7 +44,7 @@ def faithfulness_correlation(*, fraction: float = 0.2, samples: int = 100, grid:
         says="Random sets of pixels are erased. The more a truthful map gives to a set, the further the score falls "
         "without it: the correlation over the sets nears 1.",
         family="faithfulness",
-        defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.post.channel_sum"]},
+        defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.erase.post.channel_sum"]},
         axis="",
         at=lambda _: (0.0,),
     )

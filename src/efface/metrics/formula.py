@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from efface.call import Call, resolve
-from efface.probes import Erasure, Perturb, Retrain
-from efface.results import Score
+from efface.metrics.probes import Erasure, Perturb, Retrain
+from efface.plug.call import Call, resolve
+from efface.store.results import Score
 from efface.types import Order
 
 Better = Literal["higher", "lower", "none"]
@@ -66,8 +66,8 @@ class Point:
 
 Setting = Literal["imputer", "unit", "groups", "post", "fractions"]
 _FILLS = Call(call="efface.impute.constant"), Call(call="efface.impute.channel_mean")
-_POST = (Call(call="efface.post.absolute"),)
-_GROUPS = Call(call="efface.units.patch", kwargs={"size": 2})
+_POST = (Call(call="efface.erase.post.absolute"),)
+_GROUPS = Call(call="efface.erase.units.patch", kwargs={"size": 2})
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def own_settings(name: str) -> list[str]:
 
 def names() -> list[str]:
     """Short names: the files of this folder."""
-    found = (each.name for each in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    found = (each.name for each in pkgutil.iter_modules([str(Path(__file__).parent)]) if not each.ispkg)
     return sorted(name for name in found if name != "formula" and not name.startswith("_"))
 
 

@@ -9,14 +9,15 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from efface.fit import Fit
-from efface.generate import Sampling
-from efface.methods.passes import blocks, evaluating_fast
-from efface.metrics._effects import identity_of
 from efface.metrics.formula import Metric
-from efface.probes import Case
-from efface.results import Score
-from efface.source import code_digest
+from efface.metrics.probes import Case
+from efface.metrics.shared.effects import identity_of
+from efface.models.evaluation import evaluating_fast
+from efface.models.memory import blocks
+from efface.plug.source import code_digest
+from efface.store.results import Score
+from efface.training.generate import Sampling
+from efface.training.loop import Fit
 from efface.types import Images, Targets
 
 
@@ -77,7 +78,7 @@ class Judged:
         return 2.0 * self.count
 
     def identity(self) -> dict[str, Any]:
-        return identity_of(self) | {"generator": code_digest("efface.generate")}
+        return identity_of(self) | {"generator": code_digest("efface.training.generate")}
 
     def __call__(self, case: Case) -> Score:
         assert case.network is not None

@@ -3,8 +3,8 @@
 Source: Boehle, Fritz & Schiele 2021, section 4 (arXiv:2104.00032); Rao, Boehle & Schiele 2022 (arXiv:2205.10435).
 """
 
-from efface.metrics._mosaic import Mosaics, Size, read_grid
 from efface.metrics.formula import Metric
+from efface.metrics.shared.mosaic import Mosaics, Size, read_grid
 
 
 def grid_pointing_game(*, side: int = 2, size: Size = "larger", mosaics: int = 100) -> Metric:
@@ -36,7 +36,7 @@ def grid_pointing_game(*, side: int = 2, size: Size = "larger", mosaics: int = 1
         f"a cell's class that lies in that cell. A truthful map of a network that tells the classes apart has it "
         f"there; chance is {1 / side**2:.3g}.",
         family="localisation",
-        defaults={"post": ["efface.post.channel_sum"]},
+        defaults={"post": ["efface.erase.post.channel_sum"]},
         axis="",
         at=lambda _shape: (0.0,),
     )

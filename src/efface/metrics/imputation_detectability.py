@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from efface import draws
-from efface.feed import Feed
-from efface.fit import Fit
-from efface.masking import to_float
+from efface.erase.batches import Feed
+from efface.erase.masking import to_float
 from efface.metrics.formula import Metric, Point
-from efface.probes import Case, Erasure, erased_feed
-from efface.results import Score
+from efface.metrics.probes import Case, Erasure, erased_feed
+from efface.store.results import Score
+from efface.training.loop import Fit
 from efface.types import Images
 
 FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)

@@ -10,14 +10,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from efface import draws
-from efface.call import Call
-from efface.fit import Fit
-from efface.masking import for_unit
-from efface.metrics._effects import falls, filling, identity_of, image_blocks, positive, reduced, seeds_for
-from efface.metrics._subsets import subset_effects
+from efface.erase.ranking import for_unit
 from efface.metrics.formula import Metric, Point
-from efface.probes import Case
-from efface.results import Score
+from efface.metrics.probes import Case
+from efface.metrics.shared.effects import falls, filling, identity_of, image_blocks, positive, reduced, seeds_for
+from efface.metrics.shared.subsets import subset_effects
+from efface.plug.call import Call
+from efface.store.results import Score
+from efface.training.loop import Fit
 from efface.types import Images, Of, Seeds, Targets
 
 

@@ -11,8 +11,8 @@ Source: Petsiuk, Das & Saenko 2018 (arXiv:1806.07421), the insertion metric and 
 Differs: 20 steps instead of 224; the blur repeats the border outwards, where the code darkens it.
 """
 
-from efface.metrics._orders import value_of, ways
 from efface.metrics.formula import Metric
+from efface.metrics.shared.orders import value_of, ways
 
 insertion = Metric(
     probes=lambda point: ways(point, "least_first"),

@@ -12,15 +12,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from efface.call import Call
-from efface.fit import Fit
-from efface.masking import count, for_unit
-from efface.metrics._effects import identity_of, image_blocks, reduced
-from efface.metrics._located import share_of_top
+from efface.erase.ranking import count, for_unit
 from efface.metrics.formula import Metric
-from efface.probes import Case
-from efface.probes.conventions import SHARED
-from efface.results import Score
+from efface.metrics.probes import Case
+from efface.metrics.probes.description import SHARED
+from efface.metrics.shared.effects import identity_of, image_blocks, reduced
+from efface.metrics.shared.located import share_of_top
+from efface.plug.call import Call
+from efface.store.results import Score
+from efface.training.loop import Fit
 
 
 def leakage(*, top: float = 0.1) -> Metric:

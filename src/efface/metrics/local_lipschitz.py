@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from efface.metrics._effects import positive
-from efface.metrics._neighbours import Neighbours
 from efface.metrics.formula import Metric
+from efface.metrics.shared.effects import positive
+from efface.metrics.shared.neighbours import Neighbours
 
 
 def local_lipschitz(

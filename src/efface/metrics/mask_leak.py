@@ -15,10 +15,10 @@ Differs: the study's own network and `fit`; masks as they are, not moved to the 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from efface.call import Call
 from efface.metrics.formula import Metric, Point
-from efface.probes import Retrain
-from efface.results import Score
+from efface.metrics.probes import Retrain
+from efface.plug.call import Call
+from efface.store.results import Score
 
 _UNUSED = Call(call="efface.impute.constant")  # black or white is all there is
 

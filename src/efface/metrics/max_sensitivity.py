@@ -1,8 +1,8 @@
 """Max-sensitivity: how far a map moves when the image changes by almost nothing."""
 
-from efface.metrics._effects import positive
-from efface.metrics._neighbours import Neighbours
 from efface.metrics.formula import Metric
+from efface.metrics.shared.effects import positive
+from efface.metrics.shared.neighbours import Neighbours
 
 
 def max_sensitivity(*, radius: float = 0.02, samples: int = 10) -> Metric:

@@ -10,14 +10,24 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from efface import draws
-from efface.call import Call
-from efface.fit import Fit
-from efface.masking import erase, for_unit, removed
-from efface.metrics._effects import answers, filling, identity_of, image_blocks, positive, reduced, seeds_for, spearman
+from efface.erase.masking import erase
+from efface.erase.ranking import for_unit, removed
 from efface.metrics.formula import Metric
-from efface.probes import Case, ranks_of
-from efface.probes.conventions import SHUFFLED
-from efface.results import Score
+from efface.metrics.probes import Case, ranks_of
+from efface.metrics.probes.description import SHUFFLED
+from efface.metrics.shared.effects import (
+    answers,
+    filling,
+    identity_of,
+    image_blocks,
+    positive,
+    reduced,
+    seeds_for,
+    spearman,
+)
+from efface.plug.call import Call
+from efface.store.results import Score
+from efface.training.loop import Fit
 from efface.types import Images, Imputer, Of, Ranks, Targets
 
 _EXACT = 1e-6  # of the score's own size: below, a fall is rounding
@@ -58,7 +68,7 @@ def monotonicity(*, steps: int = 32, samples: int = 10, of: Of = "logit") -> Met
         says="Groups of pixels return to an empty image, least relevant first, and each is erased alone. With a "
         "truthful map groups of larger value have a larger effect; how steadily the score rises describes the network.",
         family="faithfulness",
-        defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.post.channel_sum"]},
+        defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.erase.post.channel_sum"]},
         axis="",
         at=lambda _: (0.0,),
     )

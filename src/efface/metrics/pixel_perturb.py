@@ -9,13 +9,13 @@ is efface.impute.image_mean.
 
 Source: Srinivas & Fleuret 2021 (Rethinking the role of gradient-based attribution methods, arXiv:2006.09128).
 Differs: removes k pixels, where the code removes k - 1, so that all are gone at 1; ties by a shuffle. Its score of a
-pixel, the standard deviation over channels, is `post: [efface.post.channel_std]`.
+pixel, the standard deviation over channels, is `post: [efface.erase.post.channel_std]`.
 """
 
 import numpy as np
 
-from efface.metrics._orders import value_of, ways
 from efface.metrics.formula import Metric
+from efface.metrics.shared.orders import value_of, ways
 
 pixel_perturb = Metric(
     probes=lambda point: ways(point, "least_first", "most_first"),

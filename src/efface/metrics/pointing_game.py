@@ -3,8 +3,8 @@
 Source: Zhang, Bargal, Lin, Brandt, Shen & Sclaroff 2018, section 4.2 (arXiv:1608.00507).
 """
 
-from efface.metrics._located import Located
 from efface.metrics.formula import Metric
+from efface.metrics.shared.located import Located
 
 
 def pointing_game(*, tolerance: float = 0.0) -> Metric:

@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface import draws
-from efface.fit import Fit
-from efface.metrics._similarity import BETTER, CONVENTIONS, NAMES, compared
 from efface.metrics.formula import Metric
-from efface.probes import Case
-from efface.results import Score
+from efface.metrics.probes import Case
+from efface.metrics.shared.similarity import BETTER, CONVENTIONS, NAMES, compared
+from efface.store.results import Score
+from efface.training.loop import Fit
 from efface.types import Images, Maps, Seeds, Targets
 
 Other = Literal["random", "runner_up"]

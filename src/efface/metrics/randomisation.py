@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import nn
 
-from efface.fit import Fit
-from efface.metrics._layers import Draw, Layers, Mode, chosen, groups, read_layers, redrawn
-from efface.metrics._similarity import BETTER, CONVENTIONS, NAMES, compared
 from efface.metrics.formula import Metric
-from efface.probes import Case
-from efface.results import Score
+from efface.metrics.probes import Case
+from efface.metrics.shared.layers import Draw, Layers, Mode, chosen, groups, read_layers, redrawn
+from efface.metrics.shared.similarity import BETTER, CONVENTIONS, NAMES, compared
+from efface.store.results import Score
+from efface.training.loop import Fit
 from efface.types import Images
 
 

@@ -7,8 +7,8 @@ Source: Arras, Osman & Samek 2022, section 3.2 (arXiv:2003.07258): relevance mas
 Differs: the channels are pooled by the study's `post`, not by one of the paper's five ways.
 """
 
-from efface.metrics._located import Located
 from efface.metrics.formula import Metric
+from efface.metrics.shared.located import Located
 
 relevance_mass = Metric(
     probes=lambda point: {"located": Located("relevance_mass", point.post)},

@@ -7,8 +7,8 @@ Source: Arras, Osman & Samek 2022, section 3.2 (arXiv:2003.07258): relevance ran
 Differs: the channels are pooled by the study's `post`; the paper breaks ties in an order of its own.
 """
 
-from efface.metrics._located import Located
 from efface.metrics.formula import Metric
+from efface.metrics.shared.located import Located
 
 relevance_rank = Metric(
     probes=lambda point: {"located": Located("relevance_rank", point.post)},

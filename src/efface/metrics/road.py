@@ -15,9 +15,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from efface.metrics._orders import gap, value_of, ways
 from efface.metrics.formula import Metric
-from efface.results import Score
+from efface.metrics.shared.orders import gap, value_of, ways
+from efface.store.results import Score
 
 
 def _values(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from efface.attack import Keep, Loss, Norm, Start, check_pgd, pgd
-from efface.call import Call
-from efface.fit import Fit
-from efface.masking import to_float
-from efface.methods.passes import evaluating_fast
-from efface.metrics._effects import seeds_for
+from efface.erase.masking import to_float
 from efface.metrics.formula import Metric
-from efface.probes import Case
-from efface.results import Score
-from efface.rows import take
+from efface.metrics.probes import Case
+from efface.metrics.shared.effects import seeds_for
+from efface.models.evaluation import evaluating_fast
+from efface.plug.call import Call
+from efface.store.arrays import take
+from efface.store.results import Score
+from efface.training.attack import Keep, Loss, Norm, Start, check_pgd, pgd
+from efface.training.loop import Fit
 from efface.types import Images
 
 _EPS = (0.0, 0.25, 0.5, 1.0)
@@ -36,13 +36,13 @@ def robust_accuracy(
 ) -> Metric:
     """Share of test images that the network classifies right after an attack, over the attack's size.
 
-    Of the network, not of a map: the attack is `efface.attack.pgd` on the true class. At 0 it is the accuracy on the
+    Of the network, not of a map: the attack is `pgd` on the true class. At 0 it is the accuracy on the
     images themselves, the same probe as everywhere. An attack is a lower bound of the damage: a network whose gradient
     tells little seems robust, so look whether more steps, restarts or `keep: best` find more.
 
     norm: linf or l2, of the change of an image in [0, 1]. eps: sizes, each a point, 0 or more;
         for linf at most 1: 8/255 is 0.031.
-    step, steps, start, restarts, keep: as in `efface.attack.pgd`; a point costs steps x restarts gradients an image.
+    step, steps, start, restarts, keep: as in `pgd`; a point costs steps x restarts gradients an image.
     loss: as there, but for targeted. An attack on one class misses the others, so that a network seems more robust.
 
     Source: Madry et al. 2018 (arXiv:1706.06083); sizes and steps of Shah, Jain & Netrapalli 2021 (arXiv:2102.12781),
@@ -95,7 +95,7 @@ class Attacked:
         """The attack with its settings."""
         names = ["eps", "norm", "step", "steps", "start", "restarts", "keep"]
         names += ["loss"] if self.loss != "untargeted" else []  # so that the keys of results that had none stay
-        return Call(call="efface.attack.pgd", kwargs={name: getattr(self, name) for name in names})
+        return Call(call="efface.training.attack.pgd", kwargs={name: getattr(self, name) for name in names})
 
     def check(self, network: nn.Module, images: Images) -> None:
         """ValueError: the network has one class, or the loss is for two and it has more."""

@@ -1,9 +1,9 @@
 """Sensitivity-n: whether what a map gives to n pixels goes with the fall of the score when these n are erased."""
 
 from efface import draws
-from efface.metrics._effects import positive
-from efface.metrics._subsets import Subsets
 from efface.metrics.formula import Metric
+from efface.metrics.shared.effects import positive
+from efface.metrics.shared.subsets import Subsets
 from efface.types import Images, Mask, Of, Seeds
 
 TENTHS = tuple(round(0.1 * k, 1) for k in range(1, 10))
@@ -40,7 +40,7 @@ def sensitivity_n(*, samples: int = 10, of: Of = "logit") -> Metric:
         says="Random sets of pixels are erased. The more a truthful map gives to a set, the further the score falls "
         "without it: the correlation over the sets nears 1.",
         family="faithfulness",
-        defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.post.channel_sum"]},
+        defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.erase.post.channel_sum"]},
         axis="fraction removed",
         at=lambda _: TENTHS,
         summary="mean",

@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from efface.fit import Fit
-from efface.masking import for_unit
-from efface.metrics._effects import identity_of, image_blocks, reduced
-from efface.metrics._located import share_of_top
+from efface.erase.ranking import for_unit
 from efface.metrics.formula import Metric
-from efface.probes import Case
-from efface.probes.conventions import SHARED
-from efface.results import Score
+from efface.metrics.probes import Case
+from efface.metrics.probes.description import SHARED
+from efface.metrics.shared.effects import identity_of, image_blocks, reduced
+from efface.metrics.shared.located import share_of_top
+from efface.store.results import Score
+from efface.training.loop import Fit
 from efface.types import VECTOR_ZERO
 
 NAMES = ("difference", "top", "bottom", "cosine")

@@ -8,8 +8,8 @@ Source: Chalasani, Chen, Chowdhury, Jha & Wu 2020 (arXiv:1810.06583).
 Differs: no small constant is added to the values.
 """
 
-from efface.metrics._concentration import concentration
 from efface.metrics.formula import Metric
+from efface.metrics.shared.concentration import concentration
 
 sparseness = Metric(
     probes=concentration,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from efface.report.stats import Agreement, Comparison, compare, image_agreement, metric_agreement
 from efface.report.table import Panel, Row
 from efface.report.words import listed, number
-from efface.stats import Agreement, Comparison, compare, image_agreement, metric_agreement
 
 ALPHA = 0.05
 """Chance, over all pairs of a metric, to tell any apart that are not."""

@@ -9,8 +9,8 @@ import jinja2
 
 from efface.report import between, cautions, figure, words
 from efface.report.gallery import Gallery, tiles, uri
+from efface.report.stats import Curve
 from efface.report.table import CONTROLS, HOW, Panel, Row, panels, summary
-from efface.stats import Curve
 
 MARKS = {
     "better": "▲",

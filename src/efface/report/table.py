@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from efface.stats import (
+from efface.report.stats import (
     Curve,
     Interval,
     Summary,

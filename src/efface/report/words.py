@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from efface.report.stats import Interval
 from efface.report.table import CONTROLS, Panel, Row
-from efface.stats import Interval
 
 VERDICTS = {
     "better": "better",

@@ -13,22 +13,22 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from efface import draws
-from efface.call import Call
-from efface.entries import MethodEntry, MetricEntry
-from efface.masking import for_unit
-from efface.methods.contract import Convention, attribute
-from efface.probes.conventions import Reading, reading, settings
-from efface.rows import take
-from efface.stages.cells import applies, of_maps, points, unmet, viewed
-from efface.stages.conventions import convention, seed_text
+from efface.erase.ranking import for_unit
+from efface.methods.calling import Convention, attribute
+from efface.metrics.probes.description import Reading, reading, settings
+from efface.plug.call import Call
 from efface.stages.extract import splits
-from efface.stages.inputs import check_classes
-from efface.stages.learn import learnt_on_trial
-from efface.stages.network import Network
-from efface.stages.plan import plan
-from efface.stages.progress import bar, duration, say
-from efface.stages.run import Run, View
-from efface.stages.terms import flat, try_terms
+from efface.stages.run.estimate import plan
+from efface.stages.run.inputs import check_classes
+from efface.stages.run.learn import learnt_on_trial
+from efface.stages.run.method_calls import convention, seed_text
+from efface.stages.run.network import Network
+from efface.stages.run.plan import applies, of_maps, points, unmet, viewed
+from efface.stages.run.progress import bar, duration, say
+from efface.stages.run.run import Run, View
+from efface.stages.run.training_check import flat, try_terms
+from efface.store.arrays import take
+from efface.study.schema import MethodEntry, MetricEntry
 
 _SOON = 3.0  # seconds; most studies are tried by then
 _LONG = 20.0  # seconds that one method may be tried: SmoothGrad of IG on a VGG-16 would take an hour of a CPU

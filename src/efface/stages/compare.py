@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from efface.config import Study, read
-from efface.entries import Claim
-from efface.stages.accuracy import accuracy, unaccompanied
-from efface.stages.cells import viewed
-from efface.stages.claims import judge
-from efface.stages.curves import curves
-from efface.stages.progress import say
-from efface.stages.run import Run
-from efface.stats import Curve, without_empty
-from efface.tree import InvalidStudyError
+from efface.report.claims import judge
+from efface.report.stats import Curve, without_empty
+from efface.stages.run.accuracy import accuracy, unaccompanied
+from efface.stages.run.curves import curves
+from efface.stages.run.plan import viewed
+from efface.stages.run.progress import say
+from efface.stages.run.run import Run
+from efface.study.schema import Claim
+from efface.study.study import Study, read
+from efface.study.yaml_file import InvalidStudyError
 
 Beside = Mapping[str, Sequence[Run]]
 """Runs by the name under which they are shown, one for each seed."""
@@ -31,7 +31,7 @@ def write_comparison(folder: Path, name: str, beside: Beside, claims: Sequence[C
     The first name is what the others are compared with; of one alone, the page is that of a study, over its seeds.
     """
     from efface.report import page  # draws with matplotlib, which takes seconds to import
-    from efface.stages.contents import facts_of_several
+    from efface.stages.run.report_data import facts_of_several
 
     found = merged(beside)
     if found:

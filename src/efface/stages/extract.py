@@ -11,19 +11,20 @@ import torch
 from torch import Tensor
 
 from efface import draws
-from efface.config import Study
-from efface.entries import MethodEntry
 from efface.execute import Advance, Failure, advance, serial
-from efface.maps import MapWriter, differences, finished, key, partial, read_provenance
-from efface.methods.contract import Convention, asks_classes, attribute
-from efface.rows import open_file, take
-from efface.stages.conventions import convention, named, seed_text
-from efface.stages.here import here, keep_trace
-from efface.stages.learn import learn, learnt
-from efface.stages.progress import Clock, bar, duration, say
-from efface.stages.provenance import surroundings
-from efface.stages.run import Run
+from efface.methods.calling import Convention, asks_classes, attribute
+from efface.stages.run.learn import learn, learnt
+from efface.stages.run.method_calls import convention, named, seed_text
+from efface.stages.run.progress import Clock, bar, duration, say
+from efface.stages.run.provenance import surroundings
+from efface.stages.run.run import Run
+from efface.stages.run.worker import here, keep_trace
 from efface.stages.train import say_accuracy
+from efface.store.arrays import open_file, take
+from efface.store.keys import differences, key
+from efface.store.maps import MapWriter, finished, partial, read_provenance
+from efface.study.schema import MethodEntry
+from efface.study.study import Study
 from efface.types import Targets
 
 

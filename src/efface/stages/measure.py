@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from efface.call import Call
-from efface.config import Study
 from efface.execute import Failure
-from efface.probes.conventions import conventions, settings, text
-from efface.results import Score
-from efface.stages.cells import Cell, asks_method, cells, unmet
-from efface.stages.explain import explainer_of
+from efface.metrics.probes.description import conventions, settings, text
+from efface.plug.call import Call
 from efface.stages.extract import left
-from efface.stages.here import here, keep_trace
-from efface.stages.progress import Clock, bar, duration, say
-from efface.stages.provenance import surroundings
-from efface.stages.run import Run
+from efface.stages.run.method_calls import explainer_of
+from efface.stages.run.plan import Cell, asks_method, cells, unmet
+from efface.stages.run.progress import Clock, bar, duration, say
+from efface.stages.run.provenance import surroundings
+from efface.stages.run.run import Run
+from efface.stages.run.scalars import scalars
+from efface.stages.run.worker import here, keep_trace
 from efface.stages.samples import make_samples, samples_of
-from efface.stages.scalars import scalars
+from efface.store.results import Score
+from efface.study.study import Study
 
 
 @dataclass(frozen=True)

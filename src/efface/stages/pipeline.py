@@ -7,25 +7,24 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from efface.config import Study, dump
 from efface.execute import settle
-from efface.maps import finished, partial
-from efface.results import only_one
-from efface.stages.accuracy import unaccompanied
-from efface.stages.cells import cells
 from efface.stages.check import check_study, preflight, try_network
-from efface.stages.claims import pointless
 from efface.stages.compare import labels, study_of, write_comparison
 from efface.stages.extract import extract as extract_maps
 from efface.stages.extract import left
 from efface.stages.measure import measure as measure_cells
-from efface.stages.progress import duration, say
 from efface.stages.report import write_report
-from efface.stages.run import Run
+from efface.stages.run.accuracy import unaccompanied
+from efface.stages.run.plan import cells, pointless
+from efface.stages.run.progress import duration, say
+from efface.stages.run.run import Run
 from efface.stages.samples import make_samples
 from efface.stages.train import train as train_networks
 from efface.stages.visualize import shown_rows
 from efface.stages.visualize import visualize as draw_pictures
+from efface.store.maps import finished, partial
+from efface.store.results import only_one
+from efface.study.study import Study, dump
 
 _READS_TEST_MAPS = "morf"
 """A metric that needs no maps of training images: those are not shown."""

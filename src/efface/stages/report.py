@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 
 import efface
-from efface.claimed import ACCURACY
-from efface.config import dump
-from efface.maps import key
-from efface.source import source_digest
-from efface.stages.accuracy import HOW, accuracy, unaccompanied
-from efface.stages.claims import judge
+from efface.plug.source import source_digest
+from efface.report.claims import judge
+from efface.report.stats import Curve
 from efface.stages.compare import merged
-from efface.stages.curves import curves
-from efface.stages.progress import say
-from efface.stages.run import Run
+from efface.stages.run.accuracy import HOW, accuracy, unaccompanied
+from efface.stages.run.curves import curves
+from efface.stages.run.progress import say
+from efface.stages.run.run import Run
 from efface.stages.visualize import picture
-from efface.stats import Curve
+from efface.store.keys import key
+from efface.study.claims import ACCURACY
+from efface.study.study import dump
 
 FILES = ("report.html", "summary.csv", "comparisons.csv", "agreement.csv", "curves.svg", "curves.pdf")
 
@@ -39,7 +39,7 @@ def write_report(run: Run, *, anew: bool = True) -> None:
 
 def _write(run: Run, folder: Path) -> None:
     from efface.report import page  # draws with matplotlib, which takes seconds to import
-    from efface.stages.contents import facts, gallery
+    from efface.stages.run.report_data import facts, gallery
 
     (folder / ".made-from").unlink(missing_ok=True)
     found = curves(run)
@@ -68,6 +68,6 @@ def _made_from(run: Run) -> str:
     """What the report shows, as a digest: the study, the results, the code and the page's own files."""
     files = (Path(efface.__file__).parent / "report").glob("page.*")
     pages = {each.name: each.read_text() for each in files if each.suffix != ".py"}
-    code = [source_digest(name) for name in (__name__, "efface.stages.contents")]
+    code = [source_digest(name) for name in (__name__, "efface.stages.run.report_data")]
     drawn = zlib.crc32(picture(run) or b"")
     return key({"study": dump(run.study), "results": run.results.rows, "code": code, "pages": pages, "drawn": drawn})

@@ -15,16 +15,18 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from efface import draws, execute, generate
-from efface.config import Study
+from efface import draws, execute
 from efface.execute import Failure
-from efface.generate import COST, Advance, Sampling
-from efface.maps import MapStore, MapWriter, key
-from efface.probes import Samples
-from efface.stages.here import here, keep_trace
-from efface.stages.progress import bar, duration, say
-from efface.stages.provenance import generator, surroundings
-from efface.stages.run import Run
+from efface.metrics.probes import Samples
+from efface.stages.run.progress import bar, duration, say
+from efface.stages.run.provenance import generator, surroundings
+from efface.stages.run.run import Run
+from efface.stages.run.worker import here, keep_trace
+from efface.store.keys import key
+from efface.store.maps import MapStore, MapWriter
+from efface.study.study import Study
+from efface.training import generate
+from efface.training.generate import COST, Advance, Sampling
 from efface.types import Images, Targets
 
 _BLOCK = 32  # samples that a kill may cost a worker: hundreds of passes each, a minute or so of a small network

@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
-from efface.config import Study
 from efface.execute import Failure, advance
-from efface.fit import Rows, fit
-from efface.probes import Erasure, erased_feed
-from efface.stages.here import here, keep_trace
-from efface.stages.network import Network
-from efface.stages.progress import Clock, bar, duration, say
-from efface.stages.provenance import surroundings
-from efface.stages.run import Run
-from efface.stages.scalars import scalars
+from efface.metrics.probes import Erasure, erased_feed
+from efface.stages.run.network import Network
+from efface.stages.run.progress import Clock, bar, duration, say
+from efface.stages.run.provenance import surroundings
+from efface.stages.run.run import Run
+from efface.stages.run.scalars import scalars
+from efface.stages.run.worker import here, keep_trace
+from efface.study.study import Study
+from efface.training.loop import Rows, fit
 
 
 @dataclass(frozen=True)

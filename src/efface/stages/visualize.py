@@ -12,17 +12,17 @@ from jaxtyping import Int
 from torch import Tensor
 
 from efface import draws
-from efface.generate import COST, denoise
-from efface.maps import key
-from efface.masking import to_float, to_stored
+from efface.erase.masking import to_float, to_stored
+from efface.plug.source import code_digest
 from efface.report.gallery import paint, rgb
 from efface.report.grid import Line, grid, read_made_from
-from efface.rows import take
-from efface.source import code_digest
-from efface.stages.progress import bar, say
-from efface.stages.provenance import generator
-from efface.stages.run import Run
+from efface.stages.run.progress import bar, say
+from efface.stages.run.provenance import generator
+from efface.stages.run.run import Run
 from efface.stages.samples import some_samples
+from efface.store.arrays import take
+from efface.store.keys import key
+from efface.training.generate import COST, denoise
 from efface.types import Images, Maps
 
 FOLDER = "figures"

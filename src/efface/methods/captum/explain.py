@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efface.draws import seeded
-from efface.layers import find_layer, last_convolution
+from efface.methods.adapters import untouched
 from efface.methods.captum.hooks import check_hooks
 from efface.methods.captum.plan import Plan, Settings, planned
 from efface.methods.captum.settings import of_block, settings_of
-from efface.methods.foreign import untouched
-from efface.methods.passes import at_least_one, blocks, evaluating, target_scores
+from efface.models.evaluation import evaluating
+from efface.models.layers import find_layer, last_convolution
+from efface.models.memory import at_least_one, blocks
+from efface.models.scores import target_scores
 from efface.types import Explained, Images, Maps, Of, Seeds
 
 _ITS = ("more than once", "no rule defined", "relevance_output")  # words of errors that Captum's own classes raise

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from efface.methods.adapters import NON_LINEAR, depend, name_of, watching
 from efface.methods.captum.plan import Plan
-from efface.methods.foreign import NON_LINEAR, depend, name_of, watching
 from efface.types import Images
 
 

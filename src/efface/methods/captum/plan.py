@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from efface.call import Call
-from efface.methods.foreign import nearest
+from efface.methods.adapters import nearest
+from efface.plug.call import Call
 from efface.types import Of
 
 Settings = Mapping[str, Any] | None

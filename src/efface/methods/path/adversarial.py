@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.methods.noise import needed
-from efface.methods.passes import at_least_one, blocks, differentiable, evaluating_fast, logits_of, scores_of
 from efface.methods.path.average import Kept, Recalibrate, check_recalibrate
+from efface.models.evaluation import evaluating_fast
+from efface.models.memory import at_least_one, blocks
+from efface.models.scores import differentiable, logits_of, scores_of
 from efface.types import Explained, Images, Of, Seeds, Targets
 
 Classes = Int[Tensor, "n s"]

@@ -9,9 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface import draws
+from efface.methods.gradients import gradients_at
 from efface.methods.noise import needed
-from efface.methods.passes import Precision, at_least_one, evaluating_fast, gradients_at
 from efface.methods.path.grid import Grid
+from efface.models.evaluation import Precision, evaluating_fast
+from efface.models.memory import at_least_one
 from efface.types import Explained, Images, Of, Seeds
 
 Recalibrate = Literal["none", "references", "points"]

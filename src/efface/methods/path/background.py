@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.methods.noise import needed
-from efface.methods.passes import at_least_one, blocks, evaluating, logits_of
 from efface.methods.path.average import (
     Draw,
     Recalibrate,
@@ -19,7 +18,10 @@ from efface.methods.path.average import (
 )
 from efface.methods.path.clusters import k_means, nearest, representatives
 from efface.methods.path.grid import Alphas, grid_of
-from efface.rows import take
+from efface.models.evaluation import evaluating
+from efface.models.memory import at_least_one, blocks
+from efface.models.scores import logits_of
+from efface.store.arrays import take
 from efface.types import Explained, Images, Of, Seeds, Split
 
 _KEYS = 1 << 20  # sorted at once to draw references: 8 MB

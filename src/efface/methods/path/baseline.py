@@ -6,7 +6,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from efface.blur import gaussian_blur
+from efface.erase.blur import gaussian_blur
 from efface.types import Images
 
 Baseline = float | Sequence[float] | Literal["mean", "blur"] | Tensor

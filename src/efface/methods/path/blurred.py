@@ -3,9 +3,11 @@
 import torch
 from torch import nn
 
-from efface.blur import gaussian_blur
-from efface.methods.passes import at_least_one, evaluating_fast, gradients_at
+from efface.erase.blur import gaussian_blur
+from efface.methods.gradients import gradients_at
 from efface.methods.path.baseline import sigma_of
+from efface.models.evaluation import evaluating_fast
+from efface.models.memory import at_least_one
 from efface.types import Explained, Images, Of
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from efface.methods.passes import at_least_one
+from efface.models.memory import at_least_one
 
 Rule = Literal["midpoint", "gauss_legendre", "trapezoid", "left", "right", "closed", "interior"]
 """The m points of a path from 0, the reference, to 1, the image. All weigh 1/m, unless said:

@@ -4,8 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.methods.passes import at_least_one, blocks, evaluating_fast, gradient_at
+from efface.methods.gradients import gradient_at
 from efface.methods.path.baseline import Baseline, start_of
+from efface.models.evaluation import evaluating_fast
+from efface.models.memory import at_least_one, blocks
 from efface.types import Explained, Images, Of
 
 

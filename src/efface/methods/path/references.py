@@ -4,15 +4,9 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.methods.noise import Noise, check_noise, gaussian
-from efface.methods.passes import Precision
-from efface.methods.path.average import (
-    Recalibrate,
-    References,
-    average_over_paths,
-    check_recalibrate,
-    references_of,
-)
+from efface.methods.path.average import Recalibrate, References, average_over_paths, check_recalibrate, references_of
 from efface.methods.path.grid import Alphas, Grid, Rule, grid_of
+from efface.models.evaluation import Precision
 from efface.types import Explained, Images, Of, Seeds
 
 
@@ -48,7 +42,7 @@ def ig_uniform(
     recalibrate: none; or what the average is restricted to, where it is not below zero, element by element: whole
         references, or single points (`efface.methods.path.average.Recalibrate`). Costs no pass.
     of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    precision: of the passes, fp32 or bf16 (`efface.methods.passes.Precision`).
+    precision: of the passes, fp32 or bf16 (`efface.models.evaluation.Precision`).
     rows: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
 
     Source: Sturmfels, Lundberg & Lee 2020 (doi:10.23915/distill.00022); number of references, points and

@@ -4,11 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
+from efface.methods.as_gradient import stand_in
+from efface.methods.gradients import gradients_at
 from efface.methods.noise import Noise, check_noise, gaussian, needed
-from efface.methods.passes import Precision, at_least_one, evaluating_fast, gradients_at
 from efface.methods.path.baseline import Baseline, start_of
 from efface.methods.path.grid import Line, Rule, grid_of
-from efface.methods.stand_in import stand_in
+from efface.models.evaluation import Precision, evaluating_fast
+from efface.models.memory import at_least_one
 from efface.types import Explained, Images, Method, Of, Seeds
 
 
@@ -45,7 +47,7 @@ def integrated_gradients(
     base: another method that stands for the gradient, such as `efface.methods.backprop.guided_backprop`; its maps
         have the images' shape. One that draws gets other seeds at each point.
     of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    precision: of the passes, fp32 or bf16 (`efface.methods.passes.Precision`).
+    precision: of the passes, fp32 or bf16 (`efface.models.evaluation.Precision`).
     rows: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
 
     Source: Sundararajan, Taly & Yan 2017, section 5 (arXiv:1703.01365).

@@ -3,10 +3,12 @@
 import torch
 from torch import nn
 
-from efface.methods.foreign import untouched
-from efface.methods.passes import blocks, evaluating, target_scores
+from efface.methods.adapters import untouched
 from efface.methods.zennit.network import reading, traced
 from efface.methods.zennit.rules import Settings, plan
+from efface.models.evaluation import evaluating
+from efface.models.memory import blocks
+from efface.models.scores import target_scores
 from efface.types import Explained, Images, Of
 
 

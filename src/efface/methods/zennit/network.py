@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from efface.methods.passes import logits_of
+from efface.models.scores import logits_of
 from efface.types import Images
 
 Linear = (

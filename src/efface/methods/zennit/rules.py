@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from efface.methods.foreign import NON_LINEAR, depend, name_of, nearest, watching
+from efface.methods.adapters import NON_LINEAR, depend, name_of, nearest, watching
 from efface.methods.zennit.network import BatchNorm, Linear, Traced, bounds
 from efface.types import Images
 

@@ -1,0 +1,88 @@
+"""Maps become ranks, and ranks become masks: which units of an image are removed."""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from efface import draws
+from efface.types import Maps, Mask, Order, Ranks, Seeds, Unit
+
+
+def rank(maps: Float[Tensor, "n *units"], seeds: Seeds) -> Int[Tensor, "n *units"]:
+    """Rank every image's units by relevance, 0 = most relevant; equal values by a shuffle of the image's seed.
+
+    By position, ties would be erased as a fixed block of rows, whatever the method says (constant maps, the zeros of
+    a ReLU'd map). NaN, should there be any, come first and tie. int16 where the units fit, else int32.
+    """
+    flat = maps.flatten(1)
+    order = _descending(flat)
+    values = flat.gather(1, order)
+    tied = (values[:, 1:] == values[:, :-1]).any(1)
+    tied |= values[:, 1:2].isnan().any(1)  # NaN come first and equal nothing: two of them tie as well
+    tied = tied.nonzero().flatten()
+    if len(tied):
+        shuffle = draws.keys(seeds[tied], flat.shape[1]).argsort(dim=1)
+        ordered = flat[tied].gather(1, shuffle).argsort(dim=1, descending=True, stable=True)
+        order[tied] = shuffle.gather(1, ordered)
+    dtype = torch.int16 if flat.shape[1] <= torch.iinfo(torch.int16).max else torch.int32
+    places = torch.arange(flat.shape[1], dtype=dtype, device=maps.device).expand_as(order)
+    return torch.empty_like(order, dtype=dtype).scatter_(1, order, places).reshape(maps.shape)
+
+
+def count(fraction: float, units: int) -> int:
+    """How many of the units a fraction removes: floor(f * units + 1e-6), so 0 removes none and 1 all."""
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction is {fraction}, expected a number from 0 to 1")
+    return math.floor(fraction * units + 1e-6)
+
+
+def removed(ranks: Ranks, fraction: float, order: Order, *, grouped: bool = False) -> Mask:
+    """Exactly `count` units of each image: the most or the least relevant ones.
+
+    The two orders are complements: `most_first` at f and `least_first` at 1 - f split the units in two.
+
+    grouped: pixels that share a rank are one unit; an image has as many units as it has ranks.
+    """
+    if grouped:
+        units = ranks.flatten(1).amax(1).long() + 1
+        gone = torch.floor(fraction * units.double() + 1e-6).long()[:, None, None]
+        return ranks < gone if order == "most_first" else ranks >= units[:, None, None] - gone
+    whole = math.prod(ranks.shape[1:])
+    first = count(fraction, whole)
+    return ranks < first if order == "most_first" else ranks >= whole - first
+
+
+def for_unit(maps: Maps, unit: Unit, channels: int) -> Float[Tensor, "n h w"] | Float[Tensor, "n {channels} h w"]:
+    """The maps as the unit ranks them; ValueError where their channels do not fit it.
+
+    Where features are ranked, a map without channels gives all channels of a pixel its value; such ties are shuffled.
+    """
+    if unit == "pixel" and maps.ndim == 4:
+        if maps.shape[1] != 1:
+            raise ValueError(
+                f"maps have {maps.shape[1]} channels after 'post', but unit 'pixel' ranks one value a pixel; "
+                "end 'post' with efface.erase.post.channel_sum or channel_max, or set unit: feature"
+            )
+        return maps[:, 0]
+    if unit == "feature":
+        whole = maps[:, None] if maps.ndim == 3 else maps
+        if whole.shape[1] not in (1, channels):
+            raise ValueError(
+                f"maps have {whole.shape[1]} channels after 'post', but unit 'feature' ranks {channels} of each pixel; "
+                "return a map for each channel of the image, or one for all of them"
+            )
+        return whole.expand(-1, channels, -1, -1)
+    return maps
+
+
+def _descending(flat: Float[Tensor, "n units"]) -> Int[Tensor, "n units"]:
+    """Where each row's values stand from the largest to the least, NaN first; equal ones in any order.
+
+    Measured on a CPU: NumPy's sort takes a third to two thirds of the time of torch's.
+    """
+    if flat.device.type != "cpu" or flat.dtype not in (torch.float32, torch.float64) or flat.isnan().any():
+        return flat.argsort(dim=1, descending=True)
+    return torch.from_numpy(np.argsort(-flat.numpy(force=True), axis=1))

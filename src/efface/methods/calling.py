@@ -1,0 +1,235 @@
+"""How a method is called, whoever wrote it, and what is asked of the maps it returns."""
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from efface import draws
+from efface.plug.call import Call
+from efface.types import Images, Seeds, Targets
+
+OFFERS = ("seeds", "rows", "masks", "classes_of")
+"""Keywords that a method is handed if it names them."""
+
+
+@dataclass(frozen=True)
+class Convention:
+    """A method as the study declares it.
+
+    batched: it takes a batch, (model, images, targets); else one image at a time, (model, image 1 c h w, label).
+    outputs: the names of the maps to keep of those it returns as a dict; empty for a method of one map.
+    learnt: what a class with `fit` learnt from the training images.
+    """
+
+    name: str
+    call: Call
+    batched: bool = True
+    outputs: tuple[str, ...] = ()
+
+    learnt: Mapping[str, Tensor] | None = None
+
+    @cached_property
+    def made(self) -> Any:
+        """What is called with (model, images, targets): the function, or the class made with its settings, fitted."""
+        if not is_class(self.call):
+            return self.call
+        found = self.call()
+        if self.learnt is not None:
+            found.learnt = dict(self.learnt)
+        return found
+
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """The names of its maps."""
+        return self.outputs or (self.name,)
+
+
+def attribute(
+    method: Convention,
+    model: nn.Module,
+    images: Images,
+    targets: Targets,
+    *,
+    seeds: Seeds,
+    rows: int,
+    masks: Tensor | None = None,
+    classes_of: Callable[[Tensor], Targets] | None = None,
+) -> dict[str, Tensor]:
+    """Maps of a batch by name: float n h w or n c h w, or int64 n (seeds of a ranking that is drawn anew each epoch).
+
+    classes_of: for a method that `asks_classes`: logits to the classes that are explained, in place of `targets`.
+    ValueError: the maps are missing, of a wrong shape or not finite; it names the method and the image.
+    """
+    if masks is None and _takes(method.made, "masks", needed=True):
+        raise ValueError(
+            f"attribution_methods.{method.name}: needs the masks of the true object, which these data do not have; "
+            "choose data that have them, such as efface.data.patches.patches, or drop this method"
+        )
+    with _as_before(model), draws.seeded(int(seeds[0])):
+        model.eval()
+        if method.batched:
+            offered = {"seeds": seeds, "rows": rows, "masks": masks, "classes_of": classes_of}
+            offered = {
+                name: value for name, value in offered.items() if value is not None and _takes(method.made, name)
+            }
+            found = method.made(model, images.clone(), targets, **offered)
+        else:
+            found = _one_by_one(method, model, images, targets)
+    return _checked(method, found, images)
+
+
+def asks_classes(call: Call, *, batched: bool) -> bool:
+    """Whether a method asks for the class of an image once it has the network's answer: its own pass is enough."""
+    return batched and not is_class(call) and call.wants("classes_of")
+
+
+def is_class(call: Call) -> bool:
+    """Whether a call names a class: made with its settings, fitted if it has `fit`, then called."""
+    return inspect.isclass(call.resolve())
+
+
+def check_method(call: Call, *, batched: bool) -> None:
+    """Bind a method to the way it will be called. ValueError: all that does not fit."""
+    positional = ("model", "images", "targets") if batched else ("model", "image", "label")
+    offered = OFFERS if batched else ()
+    if not is_class(call):
+        call.check(positional, offered)
+        return
+    call.check(())
+    made = call()  # it checks its settings itself
+    if not callable(made):
+        raise ValueError(f"'{call.call}' is a class without __call__, expected __call__(model, images, targets)")
+    given = dict.fromkeys(name for name in offered if _takes(made, name))
+    try:
+        inspect.signature(made).bind(*positional, **given)
+    except TypeError as error:
+        raise ValueError(f"{call.call} cannot be called with ({', '.join(positional)}): {error}") from error
+
+
+def _takes(made: Any, name: str, *, needed: bool = False) -> bool:
+    """Whether a method has a parameter of this name; needed: without a default."""
+    if isinstance(made, Call):
+        return made.wants(name, needed=needed)
+    parameters = inspect.signature(made).parameters
+    return name in parameters and not (needed and parameters[name].default is not inspect.Parameter.empty)
+
+
+def _one_by_one(method: Convention, model: nn.Module, images: Images, targets: Targets) -> Any:
+    maps = [method.made(model, images[i : i + 1].clone(), int(targets[i])) for i in range(len(images))]
+    if isinstance(maps[0], dict):
+        return {name: _stacked(method, [each[name] for each in maps], images) for name in maps[0]}
+    return _stacked(method, maps, images)
+
+
+def _stacked(method: Convention, found: list[Any], images: Images) -> Tensor:
+    """The maps of single images as older code returns them: NumPy or torch, h w, c h w or 1 c h w."""
+    _, c, h, w = images.shape
+    maps = []
+    for each in found:
+        shape = tuple(getattr(each, "shape", ()))
+        if not isinstance(each, Tensor | np.ndarray) or shape not in ((h, w), (1, h, w), (c, h, w), (1, c, h, w)):
+            raise ValueError(
+                f"attribution_methods.{method.name}: returned {f'shape {shape}' if shape else _described(each)} "
+                f"for one image, expected an array of shape ({h}, {w}), (1, {h}, {w}) or ({c}, {h}, {w})"
+            )
+        maps.append(_tensor(each).reshape(shape[-3:]))
+    return torch.stack(maps)
+
+
+def _tensor(found: Tensor | np.ndarray) -> Tensor:
+    """A copy where NumPy's memory is flipped or read-only, which torch refuses."""
+    return found.detach() if isinstance(found, Tensor) else torch.from_numpy(np.array(found))
+
+
+def _checked(method: Convention, found: Any, images: Images) -> dict[str, Tensor]:
+    where = f"attribution_methods.{method.name}"
+    if not isinstance(found, dict):
+        if method.outputs:
+            raise ValueError(
+                f"{where}: returned one map, but 'outputs' names {', '.join(method.outputs)}; drop 'outputs'"
+            )
+        found = {method.name: found}
+    elif not method.outputs or not set(method.outputs) <= set(found):
+        raise ValueError(
+            f"{where}: returned a dict of maps {', '.join(map(str, found))}; name them in the study, "
+            f"outputs: [{', '.join(map(str, found))}]"
+        )
+    return {
+        name: _one(
+            where if name == method.name else f"{where}.{name}",
+            found[name],
+            images,
+            seeded=_takes(method.made, "seeds"),
+        )
+        for name in method.gives
+    }
+
+
+def _one(where: str, found: Any, images: Images, *, seeded: bool) -> Tensor:
+    """seeded: the method takes seeds, so it may return some: a ranking that is drawn anew each epoch."""
+    n, c, h, w = images.shape
+    if not isinstance(found, Tensor | np.ndarray):
+        raise ValueError(
+            f"{where}: returned {_described(found)}, expected a tensor of shape ({n}, {h}, {w}) or ({n}, c, {h}, {w})"
+        )
+    maps = _tensor(found)
+    if seeded and maps.shape == (n,) and maps.dtype == torch.int64:
+        return maps.cpu()
+    fits = (
+        maps.ndim > 0
+        and maps.shape[0] == n
+        and maps.shape[-2:] == (h, w)
+        and (maps.ndim == 3 or (maps.ndim == 4 and maps.shape[1] in (1, c)))
+    )
+    if maps.ndim not in (3, 4) or not fits:
+        raise ValueError(
+            f"{where}: returned shape {tuple(maps.shape)} for {n} images of {c} x {h} x {w}, "
+            f"expected ({n}, {h}, {w}), ({n}, 1, {h}, {w}) or ({n}, {c}, {h}, {w})"
+        )
+    maps = maps.float().cpu()
+    bad = (~maps.isfinite()).flatten(1).any(1).nonzero().flatten()
+    if len(bad):
+        raise ValueError(
+            f"{where}: returned NaN or infinity for {len(bad)} of {n} images, first for number {int(bad[0])}"
+        )
+    return maps
+
+
+def _described(found: Any) -> str:
+    if isinstance(found, Sequence) and not isinstance(found, str):
+        return f"a {type(found).__name__} of {len(found)}"
+    return "nothing" if found is None else f"a {type(found).__name__}"
+
+
+@contextlib.contextmanager
+def _as_before(model: nn.Module) -> Iterator[None]:
+    """Whatever a method leaves on the model (hooks, modes, gradients, flags) is taken off for the next one."""
+    modules, parameters = list(model.modules()), list(model.parameters())
+    modes = [each.training for each in modules]
+    hooks = [{name: _kept(found) for name, found in vars(each).items() if "_hook" in name} for each in modules]
+    flags = [(each.requires_grad, each.grad) for each in parameters]
+    try:
+        yield
+    finally:
+        for each, mode, kept in zip(modules, modes, hooks, strict=True):
+            each.training = mode
+            for name, found in kept.items():
+                if isinstance(found, dict):  # the same dict, which the caller's handles know
+                    if found or vars(each)[name]:
+                        vars(each)[name].clear()
+                        vars(each)[name].update(found)
+                else:
+                    vars(each)[name] = found
+        for parameter, (flag, grad) in zip(parameters, flags, strict=True):
+            parameter.requires_grad_(flag).grad = grad
+
+
+def _kept(found: Any) -> Any:
+    return dict(found) if isinstance(found, dict) else found

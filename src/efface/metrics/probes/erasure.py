@@ -1,0 +1,214 @@
+"""Erasing: which units of an image go, what takes their place, and the erased images of a split."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from efface import draws
+from efface.erase.batches import Feed, Prepare, resident, streamed
+from efface.erase.masking import erase, erase_stored, pad, to_float, to_stored
+from efface.erase.ranking import for_unit, rank, removed
+from efface.erase.units import group_means, spread
+from efface.metrics.probes.case import Case, block_of
+from efface.plug.call import Call
+from efface.store.arrays import look, take
+from efface.store.maps import MapStore
+from efface.types import Images, Imputer, Maps, Order, Ranks, Seeds, StoredImages
+
+Shown = Literal["images", "mask"]
+
+_ONE_COLOUR = frozenset({"efface.impute.channel_mean", "efface.impute.constant"})
+"""Fills that ask for nothing of the images but their shape."""
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """What is erased and what takes its place; the part that every erasing probe shares.
+
+    order: `random` is a shuffle of each image's units that no map has a part in.
+    unit: `pixel`, `feature` (a channel of a pixel), or a call that says which pixels go together.
+    shown: `mask` shows the network what is left, white, and what is gone, black, and nothing of the image.
+    """
+
+    order: Order | Literal["random"]
+    fraction: float
+    imputer: Call
+    post: tuple[Call, ...] = ()
+    unit: Literal["pixel", "feature"] | Call = "pixel"
+    shown: Shown = "images"
+
+    @property
+    def needs_map(self) -> bool:
+        """At 0 and 1 every ranking erases the same: nothing, or all."""
+        return 0 < self.fraction < 1 and self.order != "random"
+
+    def identity(self) -> dict[str, Any]:
+        """What the erased image depends on besides the map."""
+        found: dict[str, Any] = {"fraction": self.fraction, "imputer": self.imputer.identity()}
+        if self.shown != "images":
+            found |= {"shown": self.shown, "imputer": None}
+        if not 0 < self.fraction < 1:
+            return found
+        unit = self.unit.identity() if isinstance(self.unit, Call) else self.unit
+        post = [each.identity() for each in self.post] if self.needs_map else []
+        return found | {"order": self.order, "post": post, "unit": unit}
+
+
+def erased(case: Case, erasure: Erasure, rows: Tensor) -> Images:
+    """Test images of these rows, erased: what the network sees, for looking at."""
+    return to_float(torch.cat(list(erased_feed(case, "test", erasure, width=0, whole=False)(rows, case.rows, 0))))
+
+
+def erased_feed(case: Case, split: str, erasure: Erasure, *, width: int, whole: bool, first_draw: int = 0) -> Feed:
+    """The split's images, erased.
+
+    whole: they are read many times, so keep them all where they fit.
+    first_draw: where the draws of a ranking that is drawn anew begin, so that no two repeats share theirs.
+    """
+    images = case.data[split].images
+    store = case.maps[split] if erasure.needs_map else None
+    redrawn = store is not None and store.kind == "seeds" and split == "train"
+    if isinstance(images, Tensor):
+        ranks = _kept_ranks(case, split, store, erasure) if store is not None and not redrawn else None
+        prepare = _prepare(case, split, erasure, store if ranks is None else None, width, first_draw)
+
+        def gather(rows: Tensor) -> tuple[Tensor, Tensor | None]:
+            beside = ranks if ranks is not None else store
+            return look(images, rows), None if beside is None else look(beside, rows)
+
+        if whole:
+            return resident(len(images), gather, prepare, block=block_of(case.data[split]), redrawn=redrawn)
+        return lambda rows, size, epoch: (prepare(*gather(part), part, epoch) for part in rows.split(size))
+
+    def gather_files(rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        return take(images, rows), None if store is None else store.take(rows)
+
+    prepare = _prepare(case, split, erasure, store, width, first_draw)
+    return streamed(gather_files, prepare, case.device, redrawn=redrawn)
+
+
+def ranks_of(
+    maps: Maps | Seeds,
+    images: Images | None,
+    *,
+    post: Sequence[Call],
+    unit: Literal["pixel", "feature"] | Call,
+    ties: Seeds,
+    channels: int,
+) -> Ranks:
+    """Maps become ranks: reduced by `post`, gathered by `unit`, 0 = most relevant. Pixels of one group share its rank.
+
+    maps: or numbers already drawn; `post` is the caller's to leave out then. images: what a unit forms its groups of.
+    """
+    for each in post:
+        maps = each(maps)
+    if not isinstance(unit, Call):
+        return rank(for_unit(maps, unit, channels), ties)
+    assert images is not None
+    labels = unit(images)
+    return spread(rank(group_means(for_unit(maps, "pixel", channels), labels), ties), labels)
+
+
+def fill_of(case: Case, split: str, imputer: Call, rows: Tensor) -> Imputer:
+    """The fill of these rows' images, with all that it may ask for: channel means, and seeds of the images."""
+    mean = case.mean.to(case.device)
+    if not imputer.wants("seeds"):
+        return lambda images, mask: imputer(images, mask, mean=mean)
+    seeds = draws.seeds_of(f"{case.seed} {split} fill", rows).to(case.device)
+    return lambda images, mask: imputer(images, mask, mean=mean, seeds=seeds)
+
+
+def _prepare(case: Case, split: str, erasure: Erasure, store: MapStore | None, width: int, first_draw: int) -> Prepare:
+    """Ranks (or maps, where `store` is given: they are ranked here) and images become erased, padded, 8-bit images."""
+
+    def prepare(
+        stored: StoredImages, beside: Tensor | None, rows: Tensor, epoch: int
+    ) -> UInt8[Tensor, "n c tall wide"]:
+        stored = stored.to(case.device)
+        colour = width == 0 and erasure.imputer.call in _ONE_COLOUR and not isinstance(erasure.unit, Call)
+        images = to_float(stored[:1]).expand(stored.shape) if colour else to_float(stored)  # the shape is enough
+        imputer = _imputer(case, split, erasure, rows)
+        gone = None
+        if erasure.fraction == 1:
+            gone = torch.ones(len(images), *images.shape[2:], dtype=torch.bool, device=case.device)
+        elif erasure.fraction > 0:
+            if erasure.order == "random":
+                ranks = _random_ranks(case, split, erasure, rows, images)
+            elif store is not None:
+                assert beside is not None
+                ranks = _rank(case, store, beside.to(case.device), erasure, rows, first_draw + epoch, images)
+            else:
+                assert beside is not None
+                ranks = beside.to(case.device)
+            order: Order = "most_first" if erasure.order == "random" else erasure.order
+            gone = removed(ranks, erasure.fraction, order, grouped=isinstance(erasure.unit, Call))
+        if erasure.shown == "mask":
+            images = _outline(images, gone)
+        elif width == 0:
+            return stored if gone is None else erase_stored(stored, images, gone, imputer)
+        elif gone is not None:
+            images = erase(images, gone, imputer)
+        return to_stored(pad(images, width, imputer))
+
+    return prepare
+
+
+def _outline(images: Images, gone: Tensor | None) -> Images:
+    """White where the image is left, black where it is gone."""
+    if gone is None:
+        return torch.ones_like(images)
+    where = gone if gone.ndim == images.ndim else gone[:, None]
+    return (~where).to(images.dtype).expand_as(images)
+
+
+def _imputer(case: Case, split: str, erasure: Erasure, rows: Tensor) -> Imputer:
+    if erasure.shown == "mask":
+        return lambda images, _mask: torch.zeros_like(images)
+    return fill_of(case, split, erasure.imputer, rows)
+
+
+def _kept_ranks(case: Case, split: str, store: MapStore, erasure: Erasure) -> Ranks:
+    """The whole split's ranks, kept for the next probe of the same map."""
+    written = store.path.stat().st_mtime_ns  # the same path may hold other maps by now
+    key = (store.path, split, written, case.seed, erasure.post, erasure.unit)
+    if key not in case.cache:
+        for stale in [each for each in case.cache if each[1] == split]:
+            del case.cache[stale]
+        images, whole = case.data[split].images, None
+        for rows in torch.arange(len(store)).split(block_of(case.data[split])):
+            seen = to_float(take(images, rows).to(case.device)) if isinstance(erasure.unit, Call) else None
+            part = _rank(case, store, store.take(rows).to(case.device), erasure, rows, 0, seen)
+            if whole is None:  # written in place, so that the ranks never exist twice
+                whole = part.new_empty(len(store), *part.shape[1:])
+            whole[rows[0] : rows[-1] + 1] = part
+            store.release()
+        assert whole is not None
+        case.cache[key] = whole
+    return case.cache[key]
+
+
+def _rank(
+    case: Case, store: MapStore, maps: Tensor, erasure: Erasure, rows: Tensor, epoch: int, images: Images | None
+) -> Ranks:
+    c, h, w = case.data["test"].shape
+    ties, post = draws.seeds_of(f"{case.seed} ties", rows.to(maps.device)), erasure.post
+    if store.kind == "seeds":  # the first draw is that of `control.random`
+        seeds, post = draws.fold(maps, epoch) if epoch else maps, ()
+        maps = draws.uniform(seeds, (c, h, w) if erasure.unit == "feature" else (h, w))
+    return ranks_of(maps, images, post=post, unit=erasure.unit, ties=ties, channels=c)
+
+
+def _random_ranks(case: Case, split: str, erasure: Erasure, rows: Tensor, images: Images) -> Ranks:
+    """A shuffle of each image's units."""
+    seeds = draws.seeds_of(f"{case.seed} {split} random order", rows).to(images.device)
+    if not isinstance(erasure.unit, Call):
+        return rank(draws.uniform(seeds, tuple(images.shape[1 if erasure.unit == "feature" else 2 :])), seeds)
+    labels: Int[Tensor, "n h w"] = erasure.unit(images)
+    counts = labels.flatten(1).amax(1, keepdim=True) + 1
+    values: Float[Tensor, "n g"] = draws.uniform(seeds, (int(counts.max()),))
+    values = values.masked_fill(torch.arange(values.shape[1], device=values.device) >= counts, -torch.inf)
+    return spread(rank(values, seeds), labels)

@@ -1,0 +1,133 @@
+"""The two ways to score an erased image: ask the given network again, or train a new one on such images."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from efface import draws
+from efface.erase.masking import to_float
+from efface.metrics.probes.case import Case
+from efface.metrics.probes.erasure import Erasure, erased_feed
+from efface.models.evaluation import evaluating_fast
+from efface.store.arrays import take
+from efface.store.results import Score
+from efface.training.loop import Fit, Precision, Rows, fit, predict
+from efface.types import StoredImages, Targets
+
+
+@dataclass(frozen=True)
+class Perturb:
+    """Score the given network on erased test images: one point of MoRF (most relevant first) or LeRF."""
+
+    erasure: Erasure
+
+    needs_network = True
+
+    @property
+    def needs_map(self) -> bool:
+        return self.erasure.needs_map
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Forward rows."""
+        return float(case_rows["test"])
+
+    def identity(self) -> dict[str, Any]:
+        return {"probe": "perturb"} | self.erasure.identity()
+
+    def __call__(self, case: Case) -> Score:
+        assert case.network is not None
+        logits = logits_of(case, case.network, self.erasure, "fp32")
+        return score_of(logits, case.data["test"].targets, case.explained)
+
+
+@dataclass(frozen=True)
+class Retrain:
+    """Train a fresh network on erased training images, score it on equally erased test images: a point of ROAR or KAR.
+
+    The same repeat has the same initial weights and order of images for every method and fraction, so methods are
+    compared in pairs.
+    """
+
+    erasure: Erasure
+    repeat: int
+
+    needs_network = False
+
+    @property
+    def needs_map(self) -> bool:
+        return self.erasure.needs_map
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:
+        """Forward rows: a training step counts three (forward, and backward about twice that)."""
+        assert fit_settings is not None
+        return float(3 * fit_settings.epochs * case_rows["train"] + case_rows["test"])
+
+    def identity(self) -> dict[str, Any]:
+        return {"probe": "retrain", "repeat": self.repeat} | self.erasure.identity()
+
+    def __call__(self, case: Case) -> Score:
+        assert case.fit is not None
+        train, test = case.data["train"], case.data["test"]
+        seed = draws.seed_of(f"{case.seed} retrain {self.repeat}")
+        draws_before = self.repeat * case.fit.epochs
+        width = case.fit.crop
+        feed = erased_feed(case, "train", self.erasure, width=width, whole=True, first_draw=draws_before)
+        fitted = fit(
+            case.build,
+            feed,
+            Rows(train.training, train.validation),
+            train.targets,
+            case.fit,
+            seed=seed,
+            device=case.device,
+            checkpoint=case.checkpoint,
+            fingerprint=case.checkpoint.stem if case.checkpoint else "",
+            log=case.log,
+            advance=lambda epochs: case.advance(3.0 * epochs * len(train)),
+        )
+        case.advance(3.0 * (case.fit.epochs - len(fitted.losses)) * len(train))  # what `fit.stop` spared
+        logits = logits_of(case, fitted.network, self.erasure, case.fit.precision)
+        score = score_of(logits, test.targets, test.targets)
+        if case.fit.stop is None:
+            return score
+        return Score({**score.values, "epochs": np.array([len(fitted.losses)], np.float64)})
+
+
+def logits_of(case: Case, network: nn.Module, erasure: Erasure, precision: Precision) -> Tensor:
+    """A network's answers to the erased test images; in smaller batches when memory runs out."""
+    split = case.data["test"]
+    feed, rows = erased_feed(case, "test", erasure, width=0, whole=False), case.rows
+    every = torch.arange(len(split))
+    first = to_float(take(split.images, every[:1]).to(case.device))
+    while True:
+        try:
+            with evaluating_fast(network, first, allowed=precision == "fp32") as fast:
+                return predict(fast, _counted(feed(every, rows, 0), case.advance), precision=precision)
+        except torch.OutOfMemoryError:
+            if rows == 1:
+                raise
+            rows //= 2
+            torch.cuda.empty_cache()
+
+
+def score_of(logits: Float[Tensor, "n classes"], targets: Targets, asked: Targets) -> Score:
+    """Of each image: whether its true class is found, and probability and logit of the class asked about."""
+    where = asked.cpu()[:, None]
+    return Score(
+        {
+            "accuracy": (logits.argmax(1) == targets.cpu()).numpy(),
+            "probability": logits.softmax(1).gather(1, where)[:, 0].numpy(),
+            "logit": logits.gather(1, where)[:, 0].numpy(),
+        }
+    )
+
+
+def _counted(batches: Iterator[StoredImages], advance: Callable[[float], None]) -> Iterator[StoredImages]:
+    for batch in batches:
+        yield batch
+        advance(float(len(batch)))

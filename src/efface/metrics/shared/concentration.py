@@ -1,0 +1,71 @@
+"""Concentration: on how few units a map puts its weight."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from efface.erase.ranking import for_unit
+from efface.metrics.formula import Point
+from efface.metrics.probes import Case
+from efface.metrics.shared.effects import identity_of, image_blocks, reduced
+from efface.plug.call import Call
+from efface.store.results import Score
+from efface.training.loop import Fit
+from efface.types import Maps
+
+
+@dataclass(frozen=True)
+class Concentration:
+    """Gini index and entropy of the sizes of a map's values, unit by unit. No pass of the network."""
+
+    post: tuple[Call, ...]
+    unit: Literal["pixel", "feature"]
+
+    needs_map = True
+    needs_network = True
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Maps read."""
+        return float(case_rows["test"])
+
+    def identity(self) -> dict[str, Any]:
+        return identity_of(self)
+
+    def __call__(self, case: Case) -> Score:
+        channels, found = case.data["test"].shape[0], []
+        for rows, _, _ in image_blocks(case, 1):
+            maps = for_unit(reduced(case, rows, self.post), self.unit, channels)
+            found.append(torch.stack([gini(maps), entropy(maps)]).cpu())
+        values = torch.cat(found, 1).numpy()
+        return Score({"gini": values[0], "entropy": values[1]})
+
+
+def concentration(point: Point) -> dict[str, Concentration]:
+    """The probe of a point; pixels that are erased in groups still count one by one."""
+    return {"map": Concentration(point.post, "feature" if point.unit == "feature" else "pixel")}
+
+
+def gini(maps: Maps) -> Float[Tensor, " n"]:
+    """Gini index of each map's absolute values, float64: 0 where all are equal, 1 - 1 / units where all but one are 0.
+
+    The sum of (2 i - units - 1) v_i over the values in ascending order, i from 1, divided by units times their sum.
+    NaN for a map of zeros.
+    """
+    sizes = maps.double().abs().flatten(1).sort(1).values
+    units = sizes.shape[1]
+    weights = 2 * torch.arange(1, units + 1, device=maps.device, dtype=sizes.dtype) - units - 1
+    return (sizes * weights).sum(1) / (units * sizes.sum(1))
+
+
+def entropy(maps: Maps) -> Float[Tensor, " n"]:
+    """Entropy in nats of each map's absolute values divided by their sum, float64: 0 to log(units), for equal ones.
+
+    NaN for a map of zeros.
+    """
+    sizes = maps.double().abs().flatten(1)
+    shares = sizes / sizes.sum(1, keepdim=True)
+    return -torch.special.xlogy(shares, shares).sum(1)

@@ -1,0 +1,122 @@
+"""The layers of a network in order, and copies of it in which some of them are drawn anew."""
+
+import copy
+import difflib
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from efface import draws
+from efface.models.layers import find_layer
+
+Draw = Literal["reset", "normal"]
+Mode = Literal["cascading", "independent"]
+Layers = tuple[str, ...] | None
+"""Names from the output down; None: every module that has parameters of its own."""
+
+PRESETS = {
+    "inception_v3": (
+        *("fc", "Mixed_7c", "Mixed_7b", "Mixed_7a", "Mixed_6e", "Mixed_6d", "Mixed_6c", "Mixed_6b", "Mixed_6a"),
+        *("Mixed_5d", "Conv2d_4a_3x3", "Conv2d_3b_1x1"),
+        *("Conv2d_2b_3x3", "Conv2d_2a_3x3", "Conv2d_1a_3x3"),
+    ),
+    "resnet": ("fc", "layer4", "layer3", "layer2", "layer1", "bn1", "conv1"),
+    "resnet_small": ("linear", "layer3", "layer2", "layer1", "bn1", "conv1"),
+}
+"""Ordered lists of torchvision's Inception-v3 and ResNets, and of the small ones of `efface.models.resnet`."""
+
+POINTS = 8
+
+
+def read_layers(metric: str, layers: list[str] | str | None, points: int | None) -> tuple[Layers, tuple[float, ...]]:
+    """The layers that a study names, and the shares of them that are the points of a curve.
+
+    layers: names, the word of a preset, or None for all that learn. points: steps of the axis beside 0; by default one
+    a layer where they are named, 8 where not. ValueError: no such preset, a name twice, no point.
+    """
+    if isinstance(layers, str):
+        if layers not in PRESETS:
+            close = difflib.get_close_matches(layers, PRESETS, n=1)
+            hint = f"did you mean '{close[0]}'? " if close else ""
+            raise ValueError(
+                f"{metric}: layers is '{layers}', expected a list of names or one of {', '.join(PRESETS)}; "
+                f"{hint}for a single layer write ['{layers}']"
+            )
+        layers = list(PRESETS[layers])
+    if layers is not None and (not layers or len(set(layers)) != len(layers)):
+        raise ValueError(f"{metric}: layers is {layers}, expected names from the output down, each once; change it")
+    steps = (POINTS if layers is None else len(layers)) if points is None else points
+    if steps < 1:
+        raise ValueError(f"{metric}: points is {steps}, expected a whole number of at least 1; raise it")
+    return None if layers is None else tuple(layers), tuple(step / steps for step in range(steps + 1))
+
+
+def groups(network: nn.Module, layers: Layers) -> list[tuple[str, ...]]:
+    """Of each layer, from the output down, the names of the modules in it that have parameters of their own.
+
+    Without `layers`, a layer is one such module, and the order is the reverse of that in which the network holds them.
+    ValueError: a name that the network does not have (near ones are told), or one without parameters.
+    """
+    names = {module: name for name, module in network.named_modules() if _learns(module)}
+    if layers is None:
+        if not names:
+            raise ValueError(f"{type(network).__name__} has no parameters; expected a network that learns")
+        return [(name,) for name in reversed(names.values())]
+    found: list[tuple[str, ...]] = []
+    for layer in layers:
+        inside = tuple(names[each] for each in find_layer(network, layer).modules() if each in names)
+        if not inside:
+            raise ValueError(f"layer {layer!r} of {type(network).__name__} has no parameters; name one that has")
+        found.append(inside)
+    return found
+
+
+def reached(count: int, share: float) -> int:
+    """How many of the layers a share is: rounded up, so that any share above 0 is one at least."""
+    return math.ceil(share * count - 1e-6)
+
+
+def chosen(network: nn.Module, layers: Layers, share: float, mode: Mode) -> list[str]:
+    """The modules drawn anew at a share of the layers: all down to there, or those of the layer there alone."""
+    every = groups(network, layers)
+    upto = reached(len(every), share)
+    return [name for group in every[0 if mode == "cascading" else max(0, upto - 1) : upto] for name in group]
+
+
+def redrawn(network: nn.Module, names: Sequence[str], *, draw: Draw, seed: int) -> nn.Module:
+    """A copy of the network in which the parameters of these modules are drawn anew; the network stays as it is.
+
+    The running statistics of a BatchNorm are kept. What a module gets depends on its name and the seed alone, so that
+    the same module is drawn the same whatever else is, on any device.
+
+    draw: `reset`, by the module's own `reset_parameters`, as fresh layers of torch are; `normal`, and a module that
+        has none: each tensor from a normal distribution of its own mean and standard deviation, but for the scale of
+        a BatchNorm, which is kept.
+    """
+    device = next((each.device for each in network.parameters()), torch.device("cpu"))
+    copied = copy.deepcopy(network).cpu()
+    for name in names:
+        module: Any = copied.get_submodule(name)
+        with torch.no_grad(), draws.seeded(draws.seed_of(f"{seed} redrawn {name}")):
+            if draw == "reset" and hasattr(module, "reset_parameters"):
+                kept = {each: value.clone() for each, value in module.named_buffers(recurse=False)}
+                module.reset_parameters()  # that of a BatchNorm resets its statistics, too
+                for each, value in module.named_buffers(recurse=False):
+                    value.copy_(kept[each])
+            else:
+                _normal(module)
+    return copied.to(device).eval()
+
+
+def _normal(module: nn.Module) -> None:
+    for name, value in module.named_parameters(recurse=False):
+        if not (isinstance(module, _BatchNorm) and name == "weight"):
+            value.copy_(torch.randn_like(value) * value.std(correction=0) + value.mean())
+
+
+def _learns(module: nn.Module) -> bool:
+    return next(module.parameters(recurse=False), None) is not None

@@ -1,0 +1,125 @@
+"""How much of a map lies on the true object, where the data know it: the three localisation scores and their probe."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from efface.erase.ranking import for_unit
+from efface.metrics.probes import Case
+from efface.metrics.probes.description import SHARED
+from efface.plug.call import Call
+from efface.store.results import Score
+from efface.training.loop import Fit
+
+Measure = Literal["pointing_game", "relevance_mass", "relevance_rank"]
+
+
+def pointing_game(
+    maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"], *, tolerance: float = 0.0
+) -> Float[Tensor, " n"]:
+    """Whether a map's largest value lies on the object: 1 or 0; the share on it of those that tie. NaN without object.
+
+    tolerance: how far from the object still counts, in pixels between centres, at least 0.
+
+    Source: Zhang et al. 2018, section 4.2 (arXiv:1608.00507), with a tolerance of 15 pixels.
+    """
+    near = _widened(masks, tolerance)
+    largest = maps == maps.amax((1, 2), keepdim=True)
+    shares = (largest & near).sum((1, 2)) / largest.sum((1, 2))
+    return torch.where(masks.any(2).any(1), shares, torch.nan)
+
+
+def relevance_mass(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -> Float[Tensor, " n"]:
+    """The share of the positive relevance that lies on the object. NaN without an object, or without relevance."""
+    positive = maps.double().clamp(min=0)
+    whole = positive.sum((1, 2))
+    shares = (positive * masks).sum((1, 2)) / whole
+    return torch.where((whole > 0) & masks.any(2).any(1), shares, torch.nan).float()
+
+
+def relevance_rank(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -> Float[Tensor, " n"]:
+    """Of as many pixels as the object has, those of the highest relevance: the share that lies on it. NaN without one.
+
+    Pixels that tie for the last places count by the share of them on the object, which is the mean over all orders.
+    """
+    size = masks.flatten(1).sum(1)
+    return torch.where(size > 0, share_of_top(maps, masks, size), torch.nan).float()
+
+
+def share_of_top(
+    maps: Float[Tensor, "n *units"], inside: Bool[Tensor, "n *units"], size: Int[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """Of the `size` units of the largest values, the share that lies inside. float64.
+
+    Units that tie for the last places count by the share of them inside, which is the mean over all orders.
+    """
+    values, within = maps.flatten(1), inside.flatten(1)
+    least = values.sort(dim=1, descending=True).values.gather(1, (size - 1).clamp(min=0)[:, None])
+    above, tied = values > least, values == least
+    left = (size - above.sum(1)).double()  # places that those of the last value share
+    return ((above & within).sum(1) + left * (tied & within).sum(1) / tied.sum(1)) / size
+
+
+@dataclass(frozen=True)
+class Located:
+    """One of the scores, of the maps as `post` makes them."""
+
+    measure: Measure
+    post: tuple[Call, ...]
+    tolerance: float = 0.0
+
+    needs_map = True
+    needs_network = True
+    needs_masks = True
+    takes = "pixel"
+
+    @property
+    def conventions(self) -> dict[str, str]:
+        """The mass alone ranks no pixel."""
+        counts = {"pointing_game": "the first", "relevance_rank": "as many as the object has"}
+        return {"ties": SHARED, "count": counts[self.measure]} if self.measure in counts else {}
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Maps looked at: next to nothing."""
+        return float(case_rows["test"])
+
+    def identity(self) -> dict[str, Any]:
+        post = [each.identity() for each in self.post]
+        return {"probe": "located", "measure": self.measure, "post": post, "tolerance": self.tolerance}
+
+    def __call__(self, case: Case) -> Score:
+        split, found = case.data["test"], []
+        assert split.masks is not None
+        for rows in torch.arange(len(split)).split(case.rows):
+            maps = case.maps["test"].take(rows).to(case.device)
+            for each in self.post:
+                maps = each(maps)
+            maps, masks = for_unit(maps, "pixel", split.shape[0]), split.masks[rows].to(case.device)
+            found.append(self._of(maps, masks).float().numpy(force=True))
+            case.advance(float(len(rows)))
+        return Score({self.measure: np.concatenate(found)})
+
+    def _of(self, maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -> Float[Tensor, " n"]:
+        match self.measure:
+            case "pointing_game":
+                return pointing_game(maps, masks, tolerance=self.tolerance)
+            case "relevance_mass":
+                return relevance_mass(maps, masks)
+            case "relevance_rank":
+                return relevance_rank(maps, masks)
+
+
+def _widened(masks: Bool[Tensor, "n h w"], tolerance: float) -> Bool[Tensor, "n h w"]:
+    """The object and all pixels as near to it as the tolerance."""
+    reach = int(tolerance)
+    if reach == 0:
+        return masks
+    places = torch.arange(-reach, reach + 1, device=masks.device).float()
+    disc = (places[:, None] ** 2 + places**2 <= tolerance**2).float()
+    return F.conv2d(masks[:, None].float(), disc[None, None], padding=reach)[:, 0] > 0.5

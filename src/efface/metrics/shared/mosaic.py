@@ -1,0 +1,214 @@
+"""Mosaics of well classified images, and how much of a map lies in the cell that it is about."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from efface import draws
+from efface.erase.masking import to_float
+from efface.erase.ranking import for_unit
+from efface.metrics.probes import Case
+from efface.plug.call import Call
+from efface.store.arrays import take
+from efface.store.results import Score
+from efface.training.loop import Fit
+from efface.types import Images, Targets
+
+Size = Literal["larger", "same"]
+Box = tuple[slice, slice]
+
+
+def choose(
+    logits: Float[Tensor, "n k"], targets: Targets, *, cells: int, mosaics: int, seed: int
+) -> Int[Tensor, "m cells"]:
+    """Row numbers of the images of each mosaic: rightly classified, of distinct classes, the surest ones first.
+
+    No image is in two mosaics. Each takes one image of those classes that have most left, so that as many mosaics as
+    can be are filled; which of equal ones, and the order of the cells, is drawn.
+
+    cells: images in one mosaic. mosaics: how many at most. ValueError: too few classes with a right answer.
+    """
+    targets, sure = targets.cpu(), logits.softmax(1).amax(1).cpu()
+    right = (logits.argmax(1).cpu() == targets).nonzero().flatten()
+    right = right[sure[right].argsort(descending=True, stable=True)]
+    queues = {int(each): right[targets[right] == each].tolist() for each in targets[right].unique()}
+    if len(queues) < cells:
+        raise ValueError(
+            f"a mosaic of {cells} cells needs as many classes with rightly classified test images; there are "
+            f"{len(queues)}: take fewer cells, more test images or a better network"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    found: list[list[int]] = []
+    while len(found) < mosaics:
+        names = [name for name, queue in queues.items() if queue]
+        if len(names) < cells:
+            break
+        shuffled = [names[place] for place in torch.randperm(len(names), generator=generator)]
+        taken = sorted(shuffled, key=lambda name: -len(queues[name]))[:cells]
+        order = torch.randperm(cells, generator=generator).tolist()
+        found.append([queues[taken[place]].pop(0) for place in order])
+    return torch.tensor(found, dtype=torch.int64)
+
+
+def boxes(side: int, h: int, w: int) -> list[Box]:
+    """The cells of an image of h x w, row by row."""
+    down, across = ([size * cell // side for cell in range(side + 1)] for size in (h, w))
+    return [(slice(down[i], down[i + 1]), slice(across[j], across[j + 1])) for i in range(side) for j in range(side)]
+
+
+def compose(images: Float[Tensor, "n c h w"], side: int, size: Size) -> Float[Tensor, "m c tall wide"]:
+    """Mosaics of side x side images each, row by row; `same` shrinks each image by averaging over areas."""
+    n, c, h, w = images.shape
+    tall, wide = (h * side, w * side) if size == "larger" else (h, w)
+    whole = images.new_empty(n // side**2, c, tall, wide)
+    for cell, (down, across) in enumerate(boxes(side, tall, wide)):
+        part = images[cell :: side**2]
+        shape = (down.stop - down.start, across.stop - across.start)
+        whole[:, :, down, across] = part if size == "larger" else F.interpolate(part, shape, mode="area")
+    return whole
+
+
+def share_inside(maps: Float[Tensor, "n h w"], box: Box) -> Float[Tensor, " n"]:
+    """The share of each map's positive relevance that lies in the box; NaN where it has none."""
+    positive = maps.double().clamp(min=0)
+    whole = positive.sum((1, 2))
+    return torch.where(whole > 0, positive[:, box[0], box[1]].sum((1, 2)) / whole, torch.nan).float()
+
+
+class OneCell(nn.Module):
+    """A network that sees one cell of a mosaic: all around it is grey, whatever the image."""
+
+    def __init__(self, network: nn.Module, box: Box, fill: float) -> None:
+        super().__init__()
+        self.network, self.box, self.fill = network, box, fill
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = torch.zeros(images.shape[2:], dtype=torch.bool, device=images.device)
+        seen[self.box] = True
+        return self.network(torch.where(seen, images, self.fill))
+
+
+@dataclass(frozen=True)
+class Mosaics:
+    """The method asked about the class of each cell: how much of its map lies in that cell.
+
+    fill: shown around the cell that is asked about, in its own network; None: the given network sees all cells.
+    """
+
+    side: int
+    size: Size
+    mosaics: int
+    post: tuple[Call, ...]
+    fill: float | None = None
+
+    needs_map = False
+    needs_network = True
+    needs_method = True
+    explains = "true"
+    takes = "pixel"
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Forward rows: answers to the test images, and at most as many maps, larger where the mosaic is."""
+        most = min(self.mosaics * self.side**2, case_rows["test"])
+        return float(case_rows["test"] + most * self._area())
+
+    def identity(self) -> dict[str, Any]:
+        what = {"probe": "mosaics", "side": self.side, "size": self.size, "mosaics": self.mosaics, "fill": self.fill}
+        return what | {"post": [each.identity() for each in self.post]}
+
+    def check(self, network: nn.Module, images: Images) -> None:
+        """ValueError: the network has too few classes for a mosaic, or takes no images of its size."""
+        with torch.no_grad():
+            classes = network(images[:1]).shape[1]
+        if classes < self.side**2:
+            raise ValueError(
+                f"side is {self.side}: a mosaic needs {self.side**2} classes, but the network has {classes}: lower it"
+            )
+        self._check(network, images[:1].repeat(1, 1, self.side, self.side))
+
+    def __call__(self, case: Case) -> Score:
+        split, network = case.data["test"], case.network
+        assert network is not None
+        seed = draws.seed_of(f"{case.seed} mosaics")
+        rows = choose(_logits(case), split.targets, cells=self.side**2, mosaics=self.mosaics, seed=seed)
+        found = np.full(len(split), np.nan, np.float32)
+        for part in rows.split(max(1, case.rows // (self.side**2 * self._area()))):
+            whole, masks = self._made(case, part)
+            self._check(network, whole)
+            for cell, box in enumerate(boxes(self.side, *whole.shape[2:])):
+                asked = network if self.fill is None else OneCell(network, box, self.fill).eval()
+                classes = split.targets[part[:, cell].to(split.targets.device)]
+                own = self._maps(case, asked, whole, classes, part[:, cell], box, masks)
+                found[part[:, cell].numpy()] = share_inside(own, box).numpy(force=True)
+            case.advance(float(part.numel() * self._area()))
+        most = min(self.mosaics * self.side**2, len(split))
+        case.advance(float((most - rows.numel()) * self._area()))  # images that found no place
+        return Score({"share": found})
+
+    def _made(self, case: Case, rows: Int[Tensor, "m cells"]) -> tuple[Images, Tensor | None]:
+        """Mosaics of these rows, and the objects in them where the data know them."""
+        split = case.data["test"]
+        images = to_float(take(split.images, rows.flatten()).to(case.device))
+        if split.masks is None:
+            return compose(images, self.side, self.size), None
+        objects = split.masks[rows.flatten()].to(case.device, torch.float32)
+        return compose(images, self.side, self.size), compose(objects[:, None], self.side, self.size)[:, 0] >= 0.5
+
+    def _maps(
+        self, case: Case, network: nn.Module, whole: Images, classes: Targets, rows: Tensor, box: Box, masks: Any
+    ) -> Float[Tensor, "n h w"]:
+        """Maps of the mosaics for the class of one cell; the object that counts is that in it."""
+        assert case.explain is not None
+        offered = {}
+        if masks is not None:
+            offered["masks"] = torch.zeros_like(masks)
+            offered["masks"][:, box[0], box[1]] = masks[:, box[0], box[1]]
+        maps = case.explain(network, whole, classes.to(case.device), rows, **offered)
+        for each in self.post:
+            maps = each(maps)
+        return for_unit(maps, "pixel", case.data["test"].shape[0])
+
+    def _check(self, network: nn.Module, whole: Images) -> None:
+        if self.size == "same":
+            return
+        try:
+            with torch.no_grad():
+                network(whole[:1])
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            h, w = whole.shape[2:]
+            raise ValueError(
+                f"{type(network).__name__} takes no images of {h} x {w} ({' '.join(str(error).split())[:120]}); "
+                "set size: same, which shrinks the cells"
+            ) from error
+
+    def _area(self) -> int:
+        return self.side**2 if self.size == "larger" else 1
+
+
+def read_grid(metric: str, side: int, mosaics: int) -> None:
+    """ValueError: a mosaic of one cell, or none at all."""
+    if side < 2:
+        raise ValueError(f"{metric}: side is {side}, expected at least 2 cells across; raise it")
+    if mosaics < 1:
+        raise ValueError(f"{metric}: mosaics is {mosaics}, expected at least 1; raise it")
+
+
+def _logits(case: Case) -> Tensor:
+    return torch.cat(list(_answers(case)))
+
+
+def _answers(case: Case) -> Iterator[Tensor]:
+    split = case.data["test"]
+    assert case.network is not None
+    for rows in torch.arange(len(split)).split(case.rows):
+        with torch.no_grad():
+            yield case.network(to_float(take(split.images, rows).to(case.device))).float().cpu()
+        case.advance(float(len(rows)))

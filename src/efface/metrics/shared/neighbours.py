@@ -1,0 +1,82 @@
+"""Neighbours: the method asked again at images close by, and how far its maps moved."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from efface import draws
+from efface.metrics.probes import Case
+from efface.metrics.shared.effects import identity_of, image_blocks, seeds_for
+from efface.store.results import Score
+from efface.training.loop import Fit
+from efface.types import Images, Maps, Seeds
+
+Noise = Literal["uniform", "gaussian"]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Maps at the image and at random images close by, of the same class and with the method's same draws.
+
+    radius: of the uniform noise, or the standard deviation of the Gaussian.
+    """
+
+    radius: float
+    samples: int
+    noise: Noise
+
+    needs_map = False  # the map at the image is asked for anew, beside the others: a method may draw by the batch
+    needs_network = True
+    needs_method = True
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Calls of the method: what one costs in passes is the method's own."""
+        return float((self.samples + 1) * case_rows["test"])
+
+    def identity(self) -> dict[str, Any]:
+        return identity_of(self)
+
+    def __call__(self, case: Case) -> Score:
+        assert case.network is not None
+        assert case.explain is not None
+        found = []
+        for rows, images, classes in image_blocks(case, self.samples + 1, whole=True):
+            seeds, movements = seeds_for(case, "neighbours", rows), []
+            here = case.explain(case.network, images, classes, rows)
+            for k in range(self.samples):
+                noise = steps(draws.fold(seeds, k), tuple(images.shape[1:]), self.radius, self.noise)
+                there = case.explain(case.network, images + noise, classes, rows)
+                movements.append(moved(here, there, noise))
+            found.append(torch.stack(movements, 2).cpu())
+        relative, slope, relative_slope = torch.cat(found, 1).numpy()
+        return Score(
+            {
+                "max": relative.max(1),
+                "mean": relative.mean(1),
+                "slope": slope.max(1),
+                "relative_slope": relative_slope.max(1),
+            }
+        )
+
+
+def steps(seeds: Seeds, shape: tuple[int, ...], radius: float, noise: Noise) -> Images:
+    """One random step from each image: each channel of each pixel uniform in [-radius, radius), or normal."""
+    if noise == "gaussian":
+        return draws.normal(seeds, shape) * radius
+    return (draws.uniform(seeds, shape) * 2 - 1) * radius
+
+
+def moved(here: Maps, there: Maps, step: Images) -> Float[Tensor, "3 n"]:
+    """How far each map moved: relative to its own length, to the step's, and to both. Lengths are Euclidean; float64.
+
+    NaN relative to a map of zeros.
+    """
+    away = torch.linalg.vector_norm((there.double() - here.double()).flatten(1), dim=1)
+    own = torch.linalg.vector_norm(here.double().flatten(1), dim=1)
+    far = torch.linalg.vector_norm(step.double().flatten(1), dim=1)
+    relative = (away / own).masked_fill(own == 0, torch.nan)
+    return torch.stack([relative, away / far, relative / far])

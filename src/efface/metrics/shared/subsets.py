@@ -1,0 +1,165 @@
+"""Subsets: how what a map gives to random parts of an image goes with the fall of the score when they are erased."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from efface import draws
+from efface.erase.masking import erase
+from efface.erase.ranking import for_unit
+from efface.metrics.probes import Case
+from efface.metrics.probes.description import COUNT
+from efface.metrics.shared.effects import (
+    falls,
+    filling,
+    identity_of,
+    image_blocks,
+    pearson,
+    reduced,
+    seeds_for,
+    spearman,
+)
+from efface.plug.call import Call
+from efface.store.results import Score
+from efface.training.loop import Fit
+from efface.types import Images, Imputer, Maps, Of, Seeds, Targets
+
+Subset = Bool[Tensor, "s n h w"] | Bool[Tensor, "s n c h w"]
+"""True = erased, of each draw and image."""
+
+
+@dataclass(frozen=True)
+class Subsets:
+    """The given network on images that lose random units, and what the map says these units are worth.
+
+    fraction: of the units that each draw erases. grid: erase cells of a grid x grid instead; 0 for `unit`.
+    """
+
+    fraction: float
+    samples: int
+    grid: int
+    of: Of
+    imputer: Call
+    post: tuple[Call, ...]
+    unit: Literal["pixel", "feature"] | Call
+
+    needs_map = True
+    needs_network = True
+
+    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+        """Forward rows."""
+        return float((self.samples + 1) * case_rows["test"])
+
+    def identity(self) -> dict[str, Any]:
+        return identity_of(self)
+
+    @property
+    def conventions(self) -> dict[str, str]:
+        """Nothing is ranked: the units of a set are drawn."""
+        return {"count": COUNT} | ({"unit": f"cell of {self.grid} x {self.grid}"} if self.grid else {})
+
+    def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
+        """ValueError: the grid has more cells across than the images have pixels."""
+        if self.grid:
+            cells(self.grid, *images.shape[2:])
+
+    def __call__(self, case: Case) -> Score:
+        assert case.network is not None
+        found = []
+        for rows, images, classes in image_blocks(case, self.samples + 1):
+            whole = self.unit != "feature" or self.grid > 0
+            maps = for_unit(reduced(case, rows, self.post), "pixel" if whole else "feature", images.shape[1])
+            seeds, fills = seeds_for(case, "subsets", rows), seeds_for(case, "subsets fill", rows)
+            sums, fallen = subset_effects(
+                case.network,
+                images,
+                classes,
+                maps,
+                self.subsets(images, seeds),
+                [filling(case, self.imputer, draws.fold(fills, k)) for k in range(self.samples)],
+                of=self.of,
+                rows=case.rows,
+            )
+            found.append((sums, fallen))
+        given, lost = (torch.cat(each).numpy() for each in zip(*found, strict=True))
+        return Score({"pearson": pearson(given, lost), "spearman": spearman(given, lost)})
+
+    def subsets(self, images: Images, seeds: Seeds) -> Subset:
+        """What each draw erases."""
+        n, c, h, w = images.shape
+        if self.unit == "feature" and not self.grid:
+            labels = torch.arange(c * h * w, device=images.device).expand(n, -1)
+            return random_subsets(labels, seeds, self.fraction, self.samples).unflatten(2, (c, h, w))
+        if self.grid:
+            labels = cells(self.grid, h, w).to(images.device).flatten().expand(n, -1)
+        elif isinstance(self.unit, Call):
+            labels = self.unit(images).flatten(1)
+        else:
+            labels = torch.arange(h * w, device=images.device).expand(n, -1)
+        return random_subsets(labels, seeds, self.fraction, self.samples).unflatten(2, (h, w))
+
+
+def subset_effects(
+    network: nn.Module,
+    images: Images,
+    classes: Targets,
+    maps: Maps,
+    removed: Subset,
+    imputer: Imputer | list[Imputer],
+    *,
+    of: Of = "logit",
+    rows: int = 256,
+) -> tuple[Float[Tensor, "n s"], Float[Tensor, "n s"]]:
+    """Of each image and subset: the sum of the map over it, and the fall of the score when it is erased; float64, CPU.
+
+    maps: with channels where the subsets have channels, without where they have none.
+    imputer: one for all subsets, or one for each.
+    of: the score, of the class explained. rows: images in one pass; bounds the memory.
+    """
+    if removed.shape[1:] != maps.shape:
+        raise ValueError(
+            f"subsets of {tuple(removed.shape[1:])} over maps of {tuple(maps.shape)}; give one value to each place "
+            "that is erased: efface.erase.ranking.for_unit makes them fit"
+        )
+    fills = imputer if isinstance(imputer, list) else [imputer] * len(removed)
+    exact = maps.double()
+    sums = torch.stack([(exact * each).flatten(1).sum(1) for each in removed], 1)
+
+    def changed(k: int) -> Images:
+        return erase(images, removed[k], fills[k])
+
+    return sums.cpu(), falls(network, images, classes, changed, len(removed), of=of, rows=rows)
+
+
+def random_subsets(
+    labels: Int[Tensor, "n places"], seeds: Seeds, fraction: float, samples: int
+) -> Bool[Tensor, "{samples} n places"]:
+    """Exactly floor(fraction * units + 1e-6) units of each image, drawn anew for each of the samples.
+
+    labels: the unit that each place belongs to, from 0.
+    """
+    units = labels.amax(1, keepdim=True) + 1
+    count = torch.floor(fraction * units.double() + 1e-6).long()
+    width, found = int(units.max()), []
+    fewest, most = max(1, int(count.min())), max(1, int(count.max()))
+    beyond = torch.arange(width, device=labels.device) >= units
+    for k in range(samples):
+        keys = draws.keys(draws.fold(seeds, k), width).masked_fill_(beyond, torch.iinfo(torch.int64).max)
+        if fewest == most:  # measured: a sixth of a sort
+            last = keys.kthvalue(most, 1, keepdim=True).values
+        else:
+            last = keys.sort(1).values.gather(1, (count - 1).clamp_min(0))
+        found.append(((keys <= last) & (count > 0)).gather(1, labels))
+    return torch.stack(found)
+
+
+def cells(grid: int, h: int, w: int) -> Int[Tensor, "{h} {w}"]:
+    """The cell of a grid x grid that each pixel lies in, cells as even as whole pixels allow."""
+    if grid > min(h, w):
+        raise ValueError(f"grid is {grid}; expected at most the image's {min(h, w)} pixels: lower it")
+    down, across = torch.arange(h) * grid // h, torch.arange(w) * grid // w
+    return down[:, None] * grid + across

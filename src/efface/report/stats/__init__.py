@@ -1,0 +1,47 @@
+"""What can be said about curves: intervals, paired tests, agreement of metrics, and maps that no score should judge."""
+
+from efface.metrics.shared.degenerate import Degeneracy, degeneracy
+from efface.report.stats.agreement import Agreement, image_agreement, krippendorff_alpha, metric_agreement
+from efface.report.stats.curve import Better, Curve, Over, areas, lacking, shared, without_empty
+from efface.report.stats.means import (
+    Drawn,
+    Interval,
+    Summary,
+    bootstrap,
+    combine,
+    interval,
+    mean_intervals,
+    summaries,
+    summary,
+)
+from efface.report.stats.paired import Comparison, compare, difference, holm, is_spreadless
+
+__all__ = [
+    "Agreement",
+    "Better",
+    "Comparison",
+    "Curve",
+    "Degeneracy",
+    "Drawn",
+    "Interval",
+    "Over",
+    "Summary",
+    "areas",
+    "bootstrap",
+    "combine",
+    "compare",
+    "degeneracy",
+    "difference",
+    "holm",
+    "image_agreement",
+    "interval",
+    "is_spreadless",
+    "krippendorff_alpha",
+    "lacking",
+    "mean_intervals",
+    "metric_agreement",
+    "shared",
+    "summaries",
+    "summary",
+    "without_empty",
+]

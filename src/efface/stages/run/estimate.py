@@ -1,0 +1,92 @@
+"""What a run has left to do, and how long it may take."""
+
+import inspect
+import os
+import time
+from collections.abc import Mapping
+
+import torch
+
+from efface.plug.call import Call
+from efface.stages.extract import left
+from efface.stages.run.network import Network
+from efface.stages.run.plan import cells
+from efface.stages.run.progress import duration, say
+from efface.stages.run.run import Run
+from efface.stages.samples import samples_path
+from efface.store.arrays import take
+from efface.store.maps import finished, partial
+
+
+def plan(run: Run, rows_of: Mapping[str, float], *, least: bool) -> float:
+    """Say what is to be done, in forward rows and trainings, and an estimate of time, which is returned in seconds.
+
+    rows_of: forward rows of a method for one image. least: whether some of these are more.
+    """
+    images = {name: len(split) for name, split in run.data.items()}
+    per_row = _seconds_per_row(run)
+    extraction = 0.0
+    for task in left(run):
+        held = finished(partial(run.map_path(task.method, task.split)))
+        extraction += rows_of[task.method] * (images[task.split] - held)
+    first = sum(_rows_of(each, images["train"]) for each in run.networks() if each.fit and not each.trained())
+    say("plan:")
+    for each in run.networks():
+        rows = 0.0 if each.trained() else _rows_of(each, images["train"])
+        say(f"  {'first network' if each is run.first else each.name}: {f'{rows:,.0f} rows' if rows else 'done'}")
+    say(f"  maps: {len(left(run))} files to extract, {extraction:,.0f} forward rows")
+    planned = cells(run)
+    todo = [cell for cell in planned if cell.key not in run.results]
+    trainings = sum(not cell.probe.needs_network for cell in todo)
+    rows = sum(cell.probe.costs(images, run.refit) for cell in todo)
+    say(f"  probes: {len(todo)} of {len(planned)} to run: {trainings} trainings, {rows:,.0f} rows")
+    wanted = {cell.probe.sampling for cell in todo if hasattr(cell.probe, "sampling")}
+    sampling = sum(each.costs for each in wanted if not samples_path(run, each).exists())
+    if sampling:
+        say(f"  samples: {sampling:,.0f} rows")
+    workers = 1 if run.study.executor.call.endswith("serial") else len(os.sched_getaffinity(0))
+    workers = run.study.executor.kwargs.get("workers") or workers
+    workers = 1 if run.device.type == "cuda" else workers  # they share it
+    seconds = per_row * (first + (3 * extraction + rows + sampling) / workers)
+    about = f"{'at least ' if least else ''}{duration(seconds)}"
+    say(f"  estimate: {about} with {workers} at once ({per_row * 1e3:.2g} ms a row on {run.device})")
+    return seconds
+
+
+def _rows_of(network: Network, images: int) -> float:
+    """Forward rows that a training takes as long as: three an image and epoch, and what was measured for the rest."""
+    fit = network.fit
+    if fit is None:
+        return 0.0
+    steps = 0 if fit.attack is None else _setting(fit.attack, "steps", 8) * _setting(fit.attack, "restarts", 1)
+    terms = sum(_TERM_ROWS.get(each.call.rpartition(".")[2], 6.0) for each in fit.regularizers)
+    return (3.0 + 2 * steps + terms) * fit.epochs * images
+
+
+def _setting(call: Call, name: str, otherwise: int) -> int:
+    """A whole number among a function's settings: as given, by the function's default, or else."""
+    known = inspect.signature(call.resolve()).parameters.get(name)
+    found = call.kwargs.get(name, None if known is None else known.default)
+    return found if isinstance(found, int) else otherwise
+
+
+_TERM_ROWS = {"gradient_norm": 6.0, "score_matching": 10.0, "anti_score_matching": 3.0}
+
+
+def _seconds_per_row(run: Run) -> float:
+    """One forward pass of a batch, timed: the third, when everything is warm."""
+    network = run.first.to_try()
+    count = min(run.study.rows, 64, len(run.data["test"]))
+    images = take(run.data["test"].images, torch.arange(count)).to(run.device).float().div(255)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    best = float("inf")
+    try:
+        for _ in range(3):
+            started = time.perf_counter()
+            with torch.inference_mode():
+                network(images).cpu()
+            best = min(best, time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(threads)
+    return best / count

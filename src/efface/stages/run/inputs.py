@@ -1,0 +1,87 @@
+"""What the study's data and model calls return, checked where it comes in."""
+
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from efface.plug.call import Call
+from efface.store.arrays import Rows, digest, pack, packed
+from efface.store.keys import key
+from efface.types import Split
+
+
+def made(where: str, call: Call) -> Any:
+    """What a call of the study returns; an error of another kind than ours becomes a sentence that says where it is."""
+    try:
+        return call()
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise ValueError(
+            f"{where}: {call.call} fails: {type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+        ) from error
+
+
+def checked_data(call: Call, splits: Any) -> dict[str, Split]:
+    """The splits that a data call returned; ValueError where they are none."""
+    if not isinstance(splits, dict) or "test" not in splits or not all(isinstance(s, Split) for s in splits.values()):
+        raise ValueError(f"data: {call.call} returned no dict of Split with a 'test' in it; see efface.types.Split")
+    for name, split in splits.items():
+        if len(split.images.shape) != 4 or split.images.shape[0] != len(split.targets):
+            raise ValueError(
+                f"data: {call.call}, split '{name}': images have shape {tuple(split.images.shape)} for "
+                f"{len(split.targets)} targets, expected n c h w and n targets"
+            )
+        if isinstance(split.images, Tensor) and split.images.dtype != torch.uint8:
+            raise ValueError(
+                f"data: {call.call}, split '{name}': images are {split.images.dtype}, expected uint8 (0 to 255)"
+            )
+    return splits
+
+
+def held(split: Split, budget: float, device: torch.device, folder: Path, name: str) -> Split:
+    """The same split, its images where they fit: on the device, or in a packed file of this name in the folder.
+
+    budget: bytes that the images may take on the device.
+    """
+    fits = int(np.prod(split.images.shape)) <= budget
+    if isinstance(split.images, Tensor):
+        images = split.images.to(device) if fits else _packed(split.images, folder, name)
+        return replace(split, images=images)
+    if fits:
+        return replace(split, images=split.images.take(torch.arange(len(split))).to(device))
+    return split
+
+
+def split_digest(split: Split) -> str:
+    """Of images, targets, masks and which rows validate."""
+    parts = {"images": digest(split.images), "targets": digest(split.targets)}
+    if split.masks is not None:
+        parts["masks"] = digest(split.masks)
+    if split.validation is not None:
+        parts["validation"] = digest(split.validation)
+    return key(parts)
+
+
+def check_classes(logits: Tensor, split: Split, name: str) -> None:
+    """ValueError where a network has fewer classes than the data."""
+    classes = int(split.targets.max()) + 1
+    if logits.ndim != 2 or logits.shape[1] < classes:
+        found = logits.shape[1] if logits.ndim == 2 else tuple(logits.shape[1:])
+        raise ValueError(
+            f"model: gives {found} classes, but the {name} data have {classes}; set model.kwargs.num_classes={classes}"
+        )
+
+
+def _packed(images: Tensor, folder: Path, name: str) -> Rows:
+    mark = {"images": digest(images)}
+    path = folder / f"{name}-{mark['images']}.h5"
+    return packed(path, "images", mark) or pack(
+        path, "images", tuple(images.shape), (block.numpy(force=True) for block in images.split(1024)), mark
+    )

@@ -1,0 +1,116 @@
+"""Stage extract, its first part: methods that learn from training images learn, each once."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from efface import draws
+from efface.execute import Failure, advance
+from efface.methods.calling import Convention, _as_before  # private: another name would be another key of all maps
+from efface.stages.run.progress import bar, duration, say
+from efface.stages.run.run import Run
+from efface.stages.run.worker import here, keep_trace
+from efface.store.arrays import take
+from efface.store.tensors import read_learnt, write_learnt
+from efface.study.schema import MethodEntry
+from efface.study.study import Study
+from efface.types import Split
+
+_TRIED_ON = 64  # training images that a method is tried on before it learns from all
+
+
+@dataclass(frozen=True)
+class Learn:
+    """The work: one method learns, and what it learnt is kept."""
+
+    study: Study
+
+    def __call__(self, method: str) -> float:
+        """Seconds it took."""
+        started, run = time.monotonic(), here(self.study)
+        entry = next(each for each in run.entries() if each.name == method)
+        path, train = run.learnt_path(entry), run.data["train"]
+        assert path is not None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        network = run.network_of(entry).module
+        with _counting(network, len(train)):
+            write_learnt(path, learn_from(run, entry, network, train))
+        return time.monotonic() - started
+
+
+def learn(run: Run, methods: Sequence[str]) -> list[str]:
+    """Let those of the methods learn that have not yet; sentences on what failed."""
+    entries = [each for each in run.entries() if each.name in methods]
+    missing: dict[Path, list[str]] = {}
+    for each in entries:
+        if (path := run.learnt_path(each)) and not path.exists():
+            missing.setdefault(path, []).append(each.name)  # methods that learn the same are taught once
+    if not missing:
+        return []
+    started, failures = time.monotonic(), list[str]()
+    others = {first: rest for first, *rest in missing.values()}
+    with bar(float(len(others) * len(run.data["train"])), "learn", "image") as progress:
+        for name, outcome in run.study.executor(Learn(run.study), list(others), progress=progress.update):
+            if isinstance(outcome, Failure):
+                same = f" (so {', '.join(others[name])} cannot learn, either)" if others[name] else ""
+                failures.append(f"{name}, learning: {outcome.message}{same}")
+                keep_trace(run, f"learn {name}", outcome)
+    took = duration(time.monotonic() - started)
+    say(f"{len(others) - len(failures)} of {len(others)} methods learnt in {took}: {run.folder / 'learnt'}")
+    return failures
+
+
+def learnt(run: Run, entry: MethodEntry) -> dict[str, Tensor] | None:
+    """What a method learnt; None for one that does not learn."""
+    path = run.learnt_path(entry)
+    return None if path is None else read_learnt(path)
+
+
+def learnt_on_trial(run: Run, entry: MethodEntry, network: nn.Module) -> dict[str, Tensor] | None:
+    """What a method learnt, or would learn from a few of the training images."""
+    path = run.learnt_path(entry)
+    if path is None or path.exists():
+        return learnt(run, entry)
+    train = run.data["train"]
+    rows = train.training[:_TRIED_ON]
+    masks = None if train.masks is None else train.masks[rows]
+    few = replace(train, images=take(train.images, rows), targets=train.targets[rows], masks=masks, validation=None)
+    return learn_from(run, entry, network, few)
+
+
+def learn_from(run: Run, entry: MethodEntry, network: nn.Module, data: Split) -> dict[str, Tensor]:
+    """What a fresh method learns from these images; the network is as it was, hooks and modes included."""
+    seed = run.learnt_seed(entry)
+    with _as_before(network), draws.seeded(seed):
+        made = Convention(entry.name, entry.call).made
+        made.fit(network, data, seed=seed, rows=run.study.rows)
+    found = getattr(made, "learnt", None)
+    if not isinstance(found, dict) or not found or not all(isinstance(each, Tensor) for each in found.values()):
+        raise ValueError(
+            f"attribution_methods.{entry.name}: {entry.method}.fit left no dict of tensors in its attribute "
+            "'learnt'; set it there"
+        )
+    return found
+
+
+@contextmanager
+def _counting(network: nn.Module, most: int) -> Iterator[None]:
+    """Images that go into the network are progress, up to `most`; the rest comes at the end."""
+    seen = 0
+
+    def count(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        nonlocal seen
+        new = min(len(arguments[0]), most - seen)
+        seen += new
+        advance(float(new))
+
+    handle = network.register_forward_pre_hook(count)
+    try:
+        yield
+        advance(float(most - seen))
+    finally:
+        handle.remove()

@@ -1,0 +1,61 @@
+"""How a study's entries become calls of their methods, and what their maps are called."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from efface import draws
+from efface.methods.calling import Convention, attribute
+from efface.metrics.probes import Explain
+from efface.stages.run.learn import learnt
+from efface.stages.run.run import Run, View
+from efface.study.schema import MethodEntry
+from efface.types import Explained, Images, Maps
+
+
+def convention(entry: MethodEntry, learnt: Mapping[str, Tensor] | None) -> Convention:
+    """The entry's method. It knows its maps by the names that the study gave them, whichever draw this is."""
+    outputs = tuple(map(_undrawn, entry.outputs))
+    return Convention(_undrawn(entry.name), entry.call, entry.batched, outputs, learnt)
+
+
+def named(entry: MethodEntry, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The method's maps by the names of this draw."""
+    return {name: maps[_undrawn(name)] for name in entry.gives}
+
+
+def seed_text(run: Run, entry: MethodEntry, split: str) -> str:
+    """What a method's draws belong to. The controls that shuffle share theirs: to a frozen network they are one."""
+    is_shuffle = entry.call.call.startswith("efface.methods.control.random")
+    again = f" draw {entry.draw}" if entry.draw > 1 else ""
+    return f"{run.study.seed} {split} {'random' if is_shuffle else entry.call.draw_text}{again}"
+
+
+def _undrawn(name: str) -> str:
+    return name.partition("~")[0]
+
+
+def explainer_of(run: Run, view: View) -> Explain:
+    """The method behind a view's maps. It draws for a row as it did when that row's map was extracted."""
+    entry = next(each for each in run.entries() if view.maps in each.gives)
+    method = convention(entry, learnt(run, entry))
+    own = run.data["test"].masks
+
+    def explain(
+        network: nn.Module, images: Images, targets: Explained, rows: Tensor, masks: Tensor | None = None
+    ) -> Maps:
+        if entry.network is not None:
+            if network is not run.network:
+                raise ValueError(
+                    f"attribution_methods.{entry.name}: its maps are the {entry.network}'s, so it cannot explain a "
+                    "changed first network; drop this method or the metric from the study"
+                )
+            network = run.network_of(entry).module
+        seeds = draws.seeds_of(seed_text(run, entry, "test"), rows).to(images.device)
+        masks = own[rows] if masks is None and own is not None else masks
+        known = None if masks is None else masks.to(images.device)
+        found = named(entry, attribute(method, network, images, targets, seeds=seeds, rows=run.study.rows, masks=known))
+        return found[view.maps].to(images.device, torch.float32)
+
+    return explain

@@ -1,0 +1,122 @@
+"""A network of a run: what it depends on, where its weights lie, and the network itself."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from efface import draws
+from efface.models.weights import load_weights, read_weights
+from efface.plug.call import Call
+from efface.stages.run.inputs import made
+from efface.stages.run.provenance import engine
+from efface.store.keys import key
+from efface.training.loop import Fit
+
+
+@dataclass(frozen=True)
+class Network:
+    """One that is trained as `fit` says, read from `weights`, or as its function makes it.
+
+    name: what it is to the study, and the key that stands before its settings in messages.
+    seed: of its weights and its training. data: digest of the training images; None where there are none, or for a
+        network that is not trained. source: what gives the data.
+    border: what fills the border that training crops from.
+    """
+
+    name: str
+    model: Call
+    fit: Fit | None
+    weights: Path | None
+    seed: int
+    data: str | None
+    source: str
+    border: Call
+    folder: Path
+    device: torch.device
+
+    @cached_property
+    def key(self) -> str:
+        """What it depends on; the name of its file."""
+        what: dict[str, Any] = {"model": self.model.identity(), "seed": self.seed}
+        if self.weights is not None:
+            what["weights"] = hashlib.sha256(_readable(self.weights).read_bytes()).hexdigest()[:16]
+        elif self.fit is not None:
+            if self.data is None:
+                raise ValueError(f"fit: {self.source} gives no 'train' split to fit on; give 'weights', or other data")
+            what |= {"fit": self.fit.identity(), "data": self.data, "engine": engine()}
+            what["border"] = self.border.identity() if self.fit.crop else None
+        return key(what)
+
+    @property
+    def path(self) -> Path:
+        """The trained weights."""
+        return self.folder / f"{self.name}-{self.key}.pt"
+
+    @property
+    def origin(self) -> str:
+        """Where its weights come from, in words."""
+        return str(self.weights or (self.path if self.fit else "as its function makes it"))
+
+    def trained(self) -> bool:
+        """Whether its weights are there (one that needs no training always has them)."""
+        return self.weights is not None or self.fit is None or self.path.exists()
+
+    def build(self) -> nn.Module:
+        """The network as its function makes it."""
+        return made("model" if self.name == "network" else f"{self.name}.model", self.model)
+
+    def fresh(self) -> nn.Module:
+        """With the weights that its function gives it, by the seed; on the device, in eval mode."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draws.seed_of(f"network {self.seed}"))
+            return self.build().to(self.device).eval()
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The network itself, on the device, in eval mode."""
+        path = self.weights or (self.path if self.fit is not None else None)
+        if path is None:
+            return self.fresh()
+        if not self.weights and not path.is_file():
+            raise FileNotFoundError(f"{path}: there is no trained network; run the train stage")
+        network = self.fresh()
+        if self.weights:
+            load_weights(network, read_weights(path), path)
+            return network.to(self.device).eval()
+        try:
+            network.load_state_dict(torch.load(_readable(path), map_location="cpu", weights_only=True))
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # torch names a foreign or damaged file in many ways
+            first = " ".join(str(error).split())[:300]
+            raise ValueError(f"{path}: does not fit {self.model.call} ({first}); delete it to train again") from error
+        return network.to(self.device).eval()
+
+    def to_try(self) -> nn.Module:
+        """The network, or one with fresh weights where it is not trained yet."""
+        return self.module if self.trained() else self.fresh()
+
+    @property
+    def digest(self) -> str:
+        """A digest of its weights; before they are there, a word that agrees with no file."""
+        return self._weights_digest if self.trained() else "not trained yet"
+
+    @cached_property
+    def _weights_digest(self) -> str:
+        whole = hashlib.sha256(key(self.model.identity()).encode())  # what the weights alone do not tell
+        buffers = dict(self.module.named_buffers())  # a normalisation's numbers are in no state dict
+        for name, value in (self.module.state_dict() | buffers).items():
+            whole.update(name.encode() + np.ascontiguousarray(value.numpy(force=True)).tobytes())
+        return whole.hexdigest()[:16]
+
+
+def _readable(path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    return path

@@ -1,0 +1,21 @@
+"""Where a training writes its scalars."""
+
+import contextlib
+from collections.abc import Iterator
+
+from efface.stages.run.run import Run
+from efface.training.loop import Log
+
+
+@contextlib.contextmanager
+def scalars(run: Run, name: str) -> Iterator[Log | None]:
+    """A log of TensorBoard's, if the study asks for one."""
+    if run.study.fit is None or not run.study.fit.tensorboard:
+        yield None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError("fit.tensorboard: tensorboard is not installed; pip install 'efface[tensorboard]'") from error
+    with SummaryWriter(str(run.folder / "tensorboard" / name)) as writer:
+        yield writer.add_scalar

@@ -1,0 +1,80 @@
+"""Augmentations, regularisers and attacks of a study, tried on two training images before an epoch is spent."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from efface.erase.masking import to_float
+from efface.execute import settle
+from efface.models.evaluation import evaluating
+from efface.models.scores import differentiable
+from efface.stages.run.network import Network
+from efface.stages.run.run import Run
+from efface.store.arrays import take
+from efface.training.loop import Fit, try_step
+from efface.types import Images, Targets
+
+_OF_HESSIAN = ("efface.training.regularize.score_matching", "efface.training.regularize.anti_score_matching")
+
+
+def try_terms(run: Run) -> None:
+    """One step of each training that is to come and has augmentations, regularisers or an attack.
+
+    ValueError: the network, or the images, are none that these can be called with.
+    """
+    for where, network, fit in _to_come(run):
+        images, targets = _two(run)
+        settle(torch.get_num_threads())  # as trainings have it: no TF32
+        try:
+            try_step(network.build, images, targets, fit, device=run.device)
+        except Exception as error:  # a term, an attack or a network may raise anything
+            text = " ".join(str(error).split())
+            named = text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+            for key in ("attack", "augment"):
+                named = named.removeprefix(f"{where}.{key}: ").removeprefix(f"fit.{key}: ")
+            raise ValueError(f"{where}: a step on two training images fails: {named}") from error
+
+
+def flat(run: Run) -> Iterator[str]:
+    """Sentences on trainings whose regulariser estimates a Hessian that the network does not have."""
+    for where, network, fit in _to_come(run):
+        named = [each.call.rpartition(".")[2] for each in fit.regularizers if each.call in _OF_HESSIAN]
+        if named and not curved(network.fresh(), *_two(run)):
+            yield (
+                f"{where}.regularizers: {' and '.join(named)} estimates the Hessian of {network.model.call}, which is "
+                "0: it is made of straight pieces, as ReLU makes them, and the estimate is noise alone; take softplus "
+                "(of our networks activation: softplus)"
+            )
+
+
+def curved(network: nn.Module, images: Images, targets: Targets) -> bool:
+    """Whether the Hessian of the target's logit is other than 0 at any of the images, in evaluation mode."""
+    with evaluating(network):
+        points = images.detach().clone().requires_grad_()
+        own = differentiable(network, points).gather(1, targets[:, None])
+        (slope,) = torch.autograd.grad(own.sum(), points, create_graph=True)
+        if not slope.requires_grad:
+            return False
+        way = torch.randn(slope.shape, generator=torch.Generator().manual_seed(0)).to(slope)
+        (bend,) = torch.autograd.grad((slope * way).sum(), points, allow_unused=True)
+        return bend is not None and bool(bend.any())
+
+
+def _to_come(run: Run) -> Iterator[tuple[str, Network, Fit]]:
+    """Trainings that have augmentations, regularisers or an attack: the study's key, the network, the settings."""
+    asked = [("fit" if each is run.first else f"{each.name}.fit", each, each.fit) for each in run.networks()]
+    found = [(where, network, fit) for where, network, fit in asked if not network.trained()]
+    if run.refit is not None and (run.study.refit is not None or run.first.trained()):
+        found.append(("fit" if run.study.refit is None else "refit", run.first, run.refit))
+    for where, network, fit in found:
+        if "train" in run.data and fit is not None and (fit.augment or fit.regularizers or fit.attack):
+            yield where, network, fit
+
+
+def _two(run: Run) -> tuple[Tensor, Tensor]:
+    train = run.data["train"]
+    rows = train.training[:2]
+    return to_float(take(train.images, rows).to(run.device)), train.targets[rows.to(train.targets.device)].to(
+        run.device
+    )

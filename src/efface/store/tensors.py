@@ -1,0 +1,77 @@
+"""What a method learnt from the training images: a few named tensors in one HDF5 file."""
+
+import fcntl
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from efface.store.arrays import Rows, create_file, open_file, write
+
+
+def made_once(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors in the file, made and written first where it is not there; other processes wait for them meanwhile.
+
+    ValueError: the file is damaged.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            found = {name: value.detach().cpu() for name, value in make().items()}
+            temporary = path.with_name(path.name + ".new")
+            torch.save(found, temporary)
+            temporary.replace(path)
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch names a damaged file in many ways
+        raise ValueError(
+            f"{path}: is damaged ({' '.join(str(error).split())[:200]}); delete it to make it again"
+        ) from error
+
+
+def write_learnt(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Keep the tensors; the file has its name only once it is whole. Empty tensors and single numbers pass, too."""
+    arrays = {name: np.atleast_1d(np.ascontiguousarray(each.numpy(force=True))) for name, each in tensors.items()}
+    shapes = {f"{name}.shape": list(each.shape) for name, each in tensors.items()}
+    partial = path.with_name(path.name + ".partial")
+    kept = {name: (each.shape, each.dtype) for name, each in arrays.items() if each.size}
+    create_file(partial, kept, shapes | {"digest": _digest(arrays), "names": list(arrays)} | _types(arrays))
+    with partial.open("r+b", buffering=0) as file:
+        for name in kept:
+            write(file, Rows(partial, name), 0, arrays[name])
+    partial.replace(path)
+
+
+def read_learnt(path: Path) -> dict[str, Tensor]:
+    """The tensors, on the CPU. ValueError: the file is damaged."""
+    with open_file(path) as file:
+        arrays = {
+            str(name): file[name][:] if name in file else np.zeros(1, file.attrs[f"{name}.type"])[:0]
+            for name in file.attrs["names"]
+        }
+        shapes = {name: tuple(int(side) for side in file.attrs[f"{name}.shape"]) for name in arrays}
+        digest = file.attrs["digest"]
+    if _digest(arrays) != digest:
+        raise ValueError(f"{path}: is damaged (its digest differs); delete it and run the extract stage again")
+    return {name: torch.from_numpy(each).reshape(shapes[name]) for name, each in arrays.items()}
+
+
+def learnt_digest(path: Path) -> str:
+    """The digest of what is in the file, as the file says it."""
+    with open_file(path) as file:
+        return str(file.attrs["digest"])
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    whole = hashlib.sha256()
+    for name, each in sorted(arrays.items()):
+        whole.update(f"{name} {each.shape if each.size else 0} {each.dtype}".encode() + each.tobytes())
+    return whole.hexdigest()[:16]
+
+
+def _types(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    return {f"{name}.type": each.dtype.str for name, each in arrays.items()}

@@ -1,0 +1,92 @@
+"""Claims as they are read: what they speak of is there."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from efface.study.schema import Claim, MetricEntry, Side
+
+ACCURACY = "accuracy"
+"""The network's own, of which a claim may speak although no study lists it."""
+
+
+class Has(NamedTuple):
+    """What a variant has: its metrics, its rows of the report, its fractions."""
+
+    metrics: Sequence[MetricEntry]
+    rows: Sequence[str]
+    fractions: Sequence[float]
+
+
+def unfounded(claims: Sequence[Claim], there: Mapping[str, Has]) -> Iterator[str]:
+    """What claims speak of that the study does not have.
+
+    there: by variant; of a study without variants by "".
+    """
+    for claim in claims:
+        for problem in dict.fromkeys(_problems(claim, there)):
+            yield f"claims.{claim.says}: {problem}"
+
+
+def listed_points(entry: MetricEntry, fractions: Sequence[float]) -> tuple[float, ...] | None:
+    """The points of a metric's curve, ascending, as the study lists them; None where the images' shape decides."""
+    own = entry.kwargs.fractions
+    if entry.formula.at is not None:
+        return None if own is None else tuple(sorted(set(own)))
+    return tuple(sorted({0.0, *(own or entry.paper.fractions or fractions)}))
+
+
+def place(claim: Claim, points: Sequence[float]) -> int | None:
+    """Which of these points a claim is about; None where it is none of them."""
+    return next((i for i, at in enumerate(points) if claim.at is not None and abs(at - claim.at) < 1e-9), None)
+
+
+def no_point(claim: Claim, points: Sequence[float]) -> str:
+    """That a claim is about no point of its metric; nothing where it is."""
+    if claim.at is None or place(claim, points) is not None:
+        return ""
+    return f"{claim.metric} has no point {claim.at:g}; it has {', '.join(f'{at:g}' for at in points)}"
+
+
+def _problems(claim: Claim, there: Mapping[str, Has]) -> Iterator[str]:
+    sides = [(word, side) for word, side in (("more", claim.more), ("less", claim.less)) if isinstance(side, Side)]
+    if not sides:
+        yield "compares two numbers; give 'more' or 'less' a variant or a method"
+    metrics = list(dict.fromkeys([ACCURACY, *(each.name for has in there.values() for each in has.metrics)]))
+    if claim.metric not in metrics:
+        yield f"there is no metric '{claim.metric}'; there are {', '.join(metrics)}"
+    variants = [name for name in there if name]
+    for word, side in sides:
+        if side.variant and side.variant not in variants:
+            yield f"there is no variant '{side.variant}'; there are {', '.join(variants) or 'none'}"
+        elif variants and not side.variant:
+            yield f"{word}: names no variant; give one of {', '.join(variants)}"
+        else:
+            yield from _missing(claim, word, side, there[side.variant], known=claim.metric in metrics)
+
+
+def _missing(claim: Claim, word: str, side: Side, has: Has, *, known: bool) -> Iterator[str]:
+    """What one side names that its variant does not have. known: whether any variant measures the metric."""
+    here = f"variant '{side.variant}'" if side.variant else "the study"
+    if side.method and side.method not in has.rows:
+        of = f" in {here}" if side.variant else ""
+        yield f"there is no method '{side.method}'{of}; there are {', '.join(has.rows)}"
+    entry = next((each for each in has.metrics if each.name == claim.metric), None)
+    if entry is None and claim.metric != ACCURACY:
+        if known:
+            measured = ", ".join(each.name for each in has.metrics) or "nothing"
+            yield f"{here} does not measure '{claim.metric}', it measures {measured}"
+        return
+    of_network = entry is None or entry.formula.of == "network"
+    if of_network and side.method:
+        yield f"{word}: '{claim.metric}' is the network's, not a map's; drop 'method'"
+    if not of_network and not side.method and len(has.rows) > 1:
+        yield f"{word}: names no method, and '{claim.metric}' is measured of each; give one of {', '.join(has.rows)}"
+    scores = [ACCURACY] if entry is None else list(entry.formula.better)
+    if claim.score and claim.score not in scores:
+        close = difflib.get_close_matches(claim.score, scores, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"it has {', '.join(scores)}"
+        yield f"'{claim.metric}' has no score '{claim.score}'; {hint}"
+    points = (0.0,) if entry is None else listed_points(entry, has.fractions)
+    if points is not None and (problem := no_point(claim, points)):
+        yield problem

@@ -1,0 +1,263 @@
+"""Study: one YAML file, read safely, checked whole before any work.
+
+Every path is imported and every kwarg bound while the file is read, so all that is wrong is said at once.
+"""
+
+import copy
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+
+from efface.plug.call import Call, bound
+from efface.study.claims import ACCURACY, Has, unfounded
+from efface.study.cross_checks import disagreements
+from efface.study.schema import (
+    Claim,
+    Fraction,
+    ImputerCall,
+    Judge,
+    MethodEntry,
+    MetricEntry,
+    MetricSettings,
+    Name,
+    Post,
+    Strict,
+    UnitCall,
+    Visualize,
+)
+from efface.study.yaml_file import InvalidStudyError, load, override, put, reference_form
+from efface.training.generate import Sampling
+from efface.training.loop import Fit, Stop
+from efface.training.settings import Regularizer
+
+
+def _word(value: object) -> object:
+    """YAML reads the word true as a truth value."""
+    return {True: "true", False: "false"}.get(value, value) if isinstance(value, bool) else value
+
+
+_PROCESSES = "efface.execute.processes"
+
+
+def _of_processes(value: object) -> object:
+    """`executor.kwargs.workers=1` of a study that names no executor."""
+    return {"call": _PROCESSES} | value if isinstance(value, dict) else value
+
+
+class Study(Strict):
+    """One study, as its file says it. docs/studies.md explains each key."""
+
+    out: Path
+    data: Annotated[Call, bound()]
+    model: Annotated[Call, bound()]
+    weights: Path | None = None
+    fit: Fit | None = None
+    refit: Fit | None = None
+    judge: Judge | None = None
+    explain: Annotated[Literal["predicted", "true"], BeforeValidator(_word)] = "predicted"
+    attribution_methods: tuple[MethodEntry, ...] = Field(min_length=1)
+    post: Post = ()
+    imputer: ImputerCall = Call(call="efface.impute.channel_mean")
+    metrics: tuple[MetricEntry, ...] = ()
+    samples: Sampling = Sampling()
+    visualize: Visualize = Visualize()
+    unit: UnitCall = "pixel"
+    fractions: tuple[Fraction, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    repeats: PositiveInt = 3
+    executor: Annotated[Call, bound("work", "tasks", offered=("progress",)), BeforeValidator(_of_processes)] = Call(
+        call=_PROCESSES
+    )
+    seed: NonNegativeInt = 0
+    seeds: tuple[NonNegativeInt, ...] = ()
+    variants: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
+    device: str = "auto"
+    rows: PositiveInt = 256
+    memory_gb: Annotated[float, Field(ge=0)] = 2.0
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "Study":
+        if problems := disagreements(self.model_dump()):
+            raise ValueError("\n".join(problems))
+        return self
+
+    def parts(self) -> dict[str, list["Study"]]:
+        """The studies that this one consists of, by variant, a study for each seed; itself where it has neither.
+
+        Each has a folder of its own below this one's; the judge, which is the same for all variants of a seed, is kept
+        once.
+        """
+        if not self.variants and not self.seeds:
+            return {"": [self]}
+        found: dict[str, list[Study]] = {}
+        for name, changes in (self.variants or {"": {}}).items():
+            for seed in self.seeds or (None,):
+                tree = self.model_dump(mode="json", exclude={"variants", "seeds", "claims"})
+                folder = self.out / name if name else self.out
+                tree["out"] = str(folder / f"seed-{seed}" if seed is not None else folder)
+                if seed is not None:
+                    tree["seed"] = seed
+                if self.judge is not None:  # one for all variants, trained as the study itself says
+                    judge = tree["judge"]
+                    judge["folder"] = judge["folder"] or str(self.out / "models")
+                    if not judge["weights"] and self.fit is not None:
+                        judge["fit"] = judge["fit"] or self.fit.plain().model_dump(mode="json")
+                found.setdefault(name, []).append(_varied(tree, name, changes))
+        return found
+
+    def map_names(self) -> list[str]:
+        """Every row of the report: maps and views of maps."""
+        return [name for each in self.attribution_methods for name in each.gives]
+
+    def metric_names(self) -> list[str]:
+        """The metrics that the study lists, then those that only a variant does."""
+        parts = (self, *self._of_one_seed().values())
+        return list(dict.fromkeys(each.name for part in parts for each in part.metrics))
+
+    def _of_one_seed(self) -> dict[str, "Study"]:
+        """A part of each variant: seeds differ in nothing that a study lists."""
+        return {name: part for name, (part,) in self.model_copy(update={"seeds": self.seeds[:1]}).parts().items()}
+
+    def with_metrics(self, names: Sequence[str]) -> "Study":
+        """This study with these metrics alone, and the claims on them.
+
+        A variant that lists metrics of its own keeps those of them; what nobody lists is measured for all, by its
+        defaults.
+        """
+        own = self._of_one_seed()
+        listed = {each.name for part in (self, *own.values()) for each in part.metrics}
+
+        def narrowed(entries: Iterable[MetricEntry]) -> list[dict[str, Any]]:
+            there = {each.name: each.model_dump(mode="json", exclude_none=True) for each in entries}
+            return [there.get(name, {"name": name}) for name in names if name in there or name not in listed]
+
+        tree = self.model_dump() | {"metrics": narrowed(self.metrics)}
+        tree["claims"] = [each.model_dump() for each in self.claims if each.metric in (ACCURACY, *names)]
+        for name, changes in self.variants.items():
+            others = {key: value for key, value in changes.items() if key.split(".")[0] != "metrics"}
+            if len(others) < len(changes):
+                tree["variants"][name] = others | {"metrics": narrowed(own[name].metrics)}
+        try:
+            return Study.model_validate(tree)
+        except ValidationError as error:
+            lines = dict.fromkeys(line for each in error.errors() for line in _explain(each, tree))
+            raise InvalidStudyError("\n".join(f"--metrics: {line}" for line in lines)) from None
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """A study from its file and `key=value` overrides (`fit.epochs=2`). InvalidStudyError lists all that is wrong."""
+    tree = load(path)
+    for each in overrides:
+        override(tree, each, path)
+    return check(tree, path)
+
+
+def check(tree: Any, path: Path) -> Study:
+    """A study from what its file held."""
+    if not isinstance(tree, dict):
+        raise InvalidStudyError(f"{path}: holds a {type(tree).__name__}, expected keys like 'data:' and 'model:'")
+    if old := reference_form(tree):
+        raise InvalidStudyError(f"{path}: {old}")
+    tree = {key: value for key, value in tree.items() if not str(key).startswith("x-")}
+    try:
+        study = Study.model_validate(tree)
+        there = {
+            name: Has(part.metrics, part.map_names(), part.fractions) for name, (part, *_) in study.parts().items()
+        }
+        problems = list(unfounded(study.claims, there))
+    except ValidationError as error:
+        lines = [line for each in error.errors() for line in _explain(each, tree)] + disagreements(tree)
+        raise InvalidStudyError("\n".join(f"{path}: {line}" for line in dict.fromkeys(lines))) from None
+    except InvalidStudyError as error:
+        raise InvalidStudyError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+    if problems:
+        raise InvalidStudyError("\n".join(f"{path}: {line}" for line in problems))
+    return study
+
+
+def _varied(tree: dict[str, Any], name: str, changes: Mapping[str, Any]) -> Study:
+    """The study that a variant's changes make of the tree. InvalidStudyError: all that is wrong with it."""
+    tree, where = copy.deepcopy(tree), Path(f"variants.{name}")
+    for key, value in changes.items():
+        if key.split(".")[0] in ("out", "variants", "seeds", "claims"):
+            raise InvalidStudyError(f"{where}: cannot change '{key}'; each variant has a folder and the seeds of all")
+        put(tree, key, copy.deepcopy(value), where)  # one anchor may stand in several variants
+    try:
+        return Study.model_validate(tree)
+    except ValidationError as error:
+        lines = dict.fromkeys(line for each in error.errors() for line in _explain(each, tree))
+        raise InvalidStudyError("\n".join(f"{where}: {line}" for line in lines)) from None
+
+
+def dump(study: Study) -> str:
+    """The study as YAML, every default written out."""
+    tree = study.model_dump(mode="json", exclude_none=True)
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=120)
+
+
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the same text, ten times as fast where libyaml is there
+
+
+def _explain(error: Any, tree: Any) -> list[str]:
+    """One problem in the user's words: where, what was found, what to do."""
+    if (
+        error["type"] == "too_short" and error["input"]
+    ):  # entries that are wrong are said to be wrong, not to be missing
+        return []
+    names: list[tuple[Any, Any]] = []
+    for part in error["loc"]:
+        if isinstance(part, str) and part[:9] in ("function-", "union_tag"):
+            continue
+        here = _named(tree, names)
+        entry = here[part] if isinstance(here, list) and isinstance(part, int) and part < len(here) else None
+        names.append((entry.get("name", part) if isinstance(entry, dict) else part, part))
+    where = ".".join(str(shown) for shown, _ in names)
+    prefix = f"{where}: " if where else ""
+    if error["type"] == "extra_forbidden":
+        known = _known([str(part) for _, part in names[:-1]])
+        close = difflib.get_close_matches(str(names[-1][0]), known, n=1)
+        return [
+            f"{prefix}unknown key; " + (f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}")
+        ]
+    if error["type"] == "missing":
+        return [f"{prefix}missing; this key is needed"]
+    if error["type"] in ("value_error", "assertion_error"):
+        lines = str(error["ctx"]["error"]).splitlines()
+        return [f"{where}.{line}" if line.startswith("kwargs.") else prefix + line for line in lines]
+    found = error.get("input")
+    shown = f"{found!r}" if not isinstance(found, dict | list) else f"a {type(found).__name__}"
+    return [f"{prefix}{error['msg'][0].lower()}{error['msg'][1:]}, found {shown}"]
+
+
+def _named(tree: Any, names: list[tuple[Any, Any]]) -> Any:
+    for _, part in names:
+        try:
+            tree = tree[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return tree
+
+
+def _known(path: list[str]) -> list[str]:
+    """The keys that may stand at this place."""
+    models: dict[str, type[BaseModel]] = {
+        "fit": Fit,
+        "refit": Fit,
+        "stop": Stop,
+        "regularizers": Regularizer,
+        "judge": Judge,
+        "claims": Claim,
+        "attribution_methods": MethodEntry,
+        "metrics": MetricEntry,
+        "kwargs": MetricSettings,
+        "samples": Sampling,
+        "visualize": Visualize,
+    }
+    words = [part for part in path if not part.isdigit()]
+    if not words:
+        return list(Study.model_fields)
+    return list(models.get(words[-1], Call).model_fields)

@@ -1,0 +1,289 @@
+"""Adversarial images: within a small distance, those that the network gets most wrong."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from efface import draws
+from efface.models.evaluation import evaluating
+from efface.models.scores import differentiable, odds_against
+from efface.types import Images, Seeds, Targets
+
+Norm = Literal["linf", "l2"]
+Start = Literal["zero", "random"]
+Keep = Literal["last", "best"]
+Loss = Literal["untargeted", "targeted", "random_targeted", "plusone_targeted", "binary_hybrid"]
+Losses = Float[Tensor, " n"]
+"""Log odds against the true class, or for the class aimed at: the cross entropy grows, or falls, with them, and a sure
+network does not round them.
+"""
+Climbed = Callable[[Float[Tensor, "n k"]], Losses]
+
+
+def pgd(
+    network: nn.Module,
+    images: Images,
+    targets: Targets,
+    *,
+    norm: Norm,
+    eps: float,
+    step: float | None = None,
+    steps: int = 8,
+    start: Start = "zero",
+    restarts: int = 1,
+    keep: Keep = "last",
+    loss: Loss = "untargeted",
+    seeds: Seeds | None = None,
+) -> Images:
+    """Projected gradient ascent on each image's cross entropy: images in [0, 1], at most `eps` from the given ones.
+
+    The steps follow the log odds against the class, of which the cross entropy is the softplus: the same directions,
+    and they are not lost where the network is so sure that its softmax is 1 in float32.
+
+    The network is asked in evaluation mode; its modes, flags and gradients are afterwards as they were, and an image's
+    attack does not depend on the others of its batch. With eps 0 the images themselves.
+
+    targets: the true classes; for `loss: targeted` the classes to reach.
+    norm: what eps measures: linf, the largest change of a channel of a pixel; l2, the Euclidean length of the change.
+    eps: not below 0, in units of [0, 1], so for linf at most 1. A standard deviation that the network divides by does
+        not count.
+    step: length of a step in the norm, above 0; by default eps / 4 for linf, eps / 2 for l2.
+    steps: at least 1; each costs a forward and a backward pass.
+    start: zero, the image itself; random, uniform in the ball, from the seeds.
+    restarts: attacks from so many random starts, at least 1, of which each image keeps the one of the highest loss;
+        they cost as many times as much, and a forward pass each.
+    keep: last, where the ascent ends; best, the highest loss on the way, start and end included; costs a forward pass.
+    loss: what is climbed, and what restarts and `keep` go by. untargeted, the cross entropy of the class; the others
+        descend that of a class aimed at. targeted: `targets`, so not for a study, whose targets are the true classes.
+        random_targeted: another than the true class, drawn by the seed and the same for all restarts. plusone_targeted:
+        the true class + 1, the first one after the last. binary_hybrid, for two classes alone, climbs the one and
+        descends the other cross entropy: their difference is the log odds, so that it is the same as untargeted.
+    seeds: one an image, for random starts and random classes.
+
+    Source: Madry, Makelov, Schmidt, Tsipras & Vladu 2018, section 2 (arXiv:1706.06083); steps and losses of Shah,
+        Jain & Netrapalli 2021 (arXiv:2102.12781), and of its released code.
+    Differs: evaluation mode and [0, 1] throughout, where theirs trains with its BatchNorms in training mode and scales
+        eps by the range of normalised values; the random start fills the ball of eps.
+    """
+    _check(norm, eps, step, steps, start, restarts, keep, loss)
+    if eps == 0 or not len(images):
+        return images.detach()
+    drawn = [each for each in (f"start '{start}'", f"loss '{loss}'") if "random" in each]
+    if drawn and seeds is None:
+        raise ValueError(
+            f"attack.pgd: seeds are missing, from which {' and '.join(drawn)} is drawn; expected one integer an image: "
+            "pass seeds, or take another"
+        )
+    length = step if step is not None else eps / (4 if norm == "linf" else 2)
+    with evaluating(network):
+        images, targets = images.detach().clone(), targets.clone()  # what comes from inference_mode autograd refuses
+        own = None if seeds is None else seeds.to(images.device)
+        climbed = partial(_climbed, targets=targets, loss=loss, seeds=own)
+        found, highest = images, images.new_full((len(images),), -math.inf)
+        for number in range(restarts):
+            begin = images
+            if start == "random" and own is not None:
+                begin = _inside(images, _drawn(images, draws.fold(own, number), norm, eps), norm, eps)
+            attacked, losses = _ascent(network, images, climbed, begin, norm, eps, length, steps, keep)
+            if restarts == 1:
+                return attacked
+            if losses is None:
+                losses = _losses(network, attacked, climbed)
+            found, highest = _worse(found, highest, attacked, losses)
+    return found
+
+
+def check_pgd(
+    norm: str,
+    eps: float,
+    step: float | None = None,
+    steps: int = 8,
+    start: str = "zero",
+    restarts: int = 1,
+    keep: str = "last",
+    loss: str = "untargeted",
+) -> None:
+    """ValueError: a setting outside of its range, or not for a study."""
+    _check(norm, eps, step, steps, start, restarts, keep, loss)
+    if loss == "targeted":
+        raise ValueError(
+            "attack.pgd: loss is 'targeted', which takes the classes to reach as targets, but a study gives the true "
+            "ones; expected untargeted, random_targeted, plusone_targeted or binary_hybrid: take one of them"
+        )
+
+
+def minimal(
+    network: nn.Module, images: Images, targets: Targets, *, norm: Norm, step: float, steps: int = 100
+) -> Images:
+    """The images, each moved until the network no longer gives it its class: a small attack, of no fixed size.
+
+    An image takes equal steps up its log odds against the class, is kept in [0, 1], and stays where its class is lost;
+    one that is wrong already stays as it is, one that is right after the last step has kept its class. How far an image
+    came is an upper bound of its distance to another class: on a linear network far from the edges by a step at most.
+
+    The network is asked in evaluation mode and is afterwards as it was; an image does not depend on its batch.
+
+    norm: what a step measures, linf or l2. step: its length, above 0, in units of [0, 1]: the coarseness of the answer.
+    steps: at most, at least 1; each costs a forward and a backward pass of the images that are still right.
+
+    Source: as `pgd`, whose steps these are, without its ball.
+    """
+    check_minimal(norm, step, steps)
+    with evaluating(network):
+        points, targets = images.detach().clone(), targets.clone()
+        still = torch.arange(len(points), device=points.device)
+        for _ in range(steps):
+            if not len(still):
+                break
+            asked = points[still].requires_grad_()
+            logits = differentiable(network, asked)
+            _check_classes("minimal", logits)
+            right = logits.argmax(1) == targets[still]
+            (gradient,) = torch.autograd.grad(odds_against(logits, targets[still]).sum(), asked)
+            still = still[right]
+            points[still] = (asked.detach() + step * _uphill(gradient, norm))[right].clamp(0.0, 1.0)
+    return points
+
+
+def check_minimal(norm: str, step: float, steps: int = 100) -> None:
+    """ValueError: a setting outside of its range."""
+    _known("minimal", norm=(norm, Norm))
+    if not 0 < step < math.inf:
+        raise ValueError(f"attack.minimal: step is {step}; expected a number above 0, in units of [0, 1]")
+    _counts("minimal", steps=steps)
+
+
+def _check(
+    norm: str, eps: float, step: float | None, steps: int, start: str, restarts: int, keep: str, loss: str
+) -> None:
+    _known("pgd", norm=(norm, Norm), start=(start, Start), keep=(keep, Keep), loss=(loss, Loss))
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"attack.pgd: eps is {eps}; expected a number not below 0, in units of [0, 1]")
+    if norm == "linf" and eps > 1:
+        raise ValueError(
+            f"attack.pgd: eps is {eps}, but norm is linf and images lie in [0, 1]; expected at most 1: "
+            f"for {eps:g} of 255 levels give {eps / 255:.6g}"
+        )
+    if step is not None and not 0 < step < math.inf:
+        raise ValueError(f"attack.pgd: step is {step}; expected a number above 0, or none for a share of eps")
+    _counts("pgd", steps=steps, restarts=restarts)
+    if restarts > 1 and start == "zero":
+        raise ValueError(
+            f"attack.pgd: restarts is {restarts}, but start is 'zero', from which every attack is the same; "
+            "set start to random, or restarts to 1"
+        )
+
+
+def _known(where: str, **settings: tuple[str, object]) -> None:
+    for name, (value, words) in settings.items():
+        if value not in get_args(words):
+            raise ValueError(f"attack.{where}: {name} is {value!r}; expected {' or '.join(get_args(words))}")
+
+
+def _counts(where: str, **settings: int) -> None:
+    for name, count in settings.items():
+        if count < 1:
+            raise ValueError(f"attack.{where}: {name} is {count}; expected a whole number of at least 1")
+
+
+def _check_classes(where: str, logits: Float[Tensor, "n k"]) -> None:
+    if logits.shape[1] == 1:
+        raise ValueError(
+            f"attack.{where}: the network has one class, which no image can lose; expected two or more: "
+            "attack a network that has them"
+        )
+
+
+def _climbed(logits: Float[Tensor, "n k"], targets: Targets, loss: Loss, seeds: Seeds | None) -> Losses:
+    """What the steps climb, of each image's logits."""
+    _check_classes("pgd", logits)
+    count = logits.shape[1]
+    if loss == "binary_hybrid" and count != 2:
+        raise ValueError(
+            f"attack.pgd: loss is 'binary_hybrid', but the network has {count} classes; expected two: take untargeted, "
+            "which is the same for two"
+        )
+    match loss:
+        case "untargeted" | "binary_hybrid":
+            return odds_against(logits, targets)
+        case "targeted":
+            aims = targets
+        case "plusone_targeted":
+            aims = (targets + 1) % count
+        case "random_targeted":
+            assert seeds is not None
+            further = draws.keys(draws.fold(seeds, -1), 1)[:, 0].remainder(count - 1)  # starts fold by 0 and up
+            aims = (targets + 1 + further) % count
+    return -odds_against(logits, aims)
+
+
+def _ascent(
+    network: nn.Module,
+    images: Images,
+    climbed: Climbed,
+    points: Images,
+    norm: Norm,
+    eps: float,
+    length: float,
+    steps: int,
+    keep: Keep,
+) -> tuple[Images, Losses | None]:
+    """Where the steps lead from `points`; with the losses there, where they are known."""
+    best, highest = points, images.new_full((len(images),), -math.inf)
+    for _ in range(steps):
+        asked = points.detach().requires_grad_()
+        losses = climbed(differentiable(network, asked))
+        (gradient,) = torch.autograd.grad(losses.sum(), asked)
+        points = asked.detach()
+        if keep == "best":
+            best, highest = _worse(best, highest, points, losses.detach().to(highest))
+        points = _inside(images, points - images + length * _uphill(gradient, norm), norm, eps)
+    if keep == "last":
+        return points, None
+    return _worse(best, highest, points, _losses(network, points, climbed).to(highest))
+
+
+def _worse(found: Images, highest: Losses, others: Images, losses: Losses) -> tuple[Images, Losses]:
+    """Of two attacks on each image the one of the higher loss."""
+    higher = losses > highest
+    return torch.where(higher[:, None, None, None], others, found), torch.where(higher, losses, highest)
+
+
+def _losses(network: nn.Module, points: Images, climbed: Climbed) -> Losses:
+    with torch.no_grad():
+        return climbed(network(points)).to(points)
+
+
+def _uphill(gradient: Images, norm: Norm) -> Images:
+    """The step of length 1 that the loss grows most along; none where the gradient is 0."""
+    if norm == "linf":
+        return gradient.sign()
+    # by its largest value first: the squares of a small gradient are 0 in float32
+    largest = gradient.abs().amax((1, 2, 3), keepdim=True)
+    scaled = gradient / torch.where(largest > 0, largest, torch.ones_like(largest))
+    return scaled / _lengths(scaled).clamp(min=1.0)  # the largest value is 1, or all are 0
+
+
+def _inside(images: Images, change: Images, norm: Norm, eps: float) -> Images:
+    """The image changed: the change projected to the ball, then the image to [0, 1], which makes no change longer."""
+    within = change.clamp(-eps, eps) if norm == "linf" else change * (eps / _lengths(change).clamp(min=eps))
+    return (images + within).clamp(0.0, 1.0)
+
+
+def _drawn(images: Images, seeds: Seeds, norm: Norm, eps: float) -> Images:
+    """A change uniform in the ball."""
+    shape = tuple(images.shape[1:])
+    if norm == "linf":
+        return (draws.uniform(seeds, shape).to(images) * 2 - 1) * eps
+    direction = draws.normal(seeds, shape).to(images)
+    radius = draws.uniform(draws.fold(seeds, 0), (1, 1, 1)).to(images) ** (1 / direction[0].numel())
+    return direction / _lengths(direction) * (radius * eps)
+
+
+def _lengths(changes: Images) -> Float[Tensor, "n 1 1 1"]:
+    return changes.flatten(1).norm(dim=1)[:, None, None, None]

@@ -1,0 +1,101 @@
+"""What a training makes of a batch beside its plain loss: augmented and attacked images, weighted terms."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from efface import draws
+from efface.plug.call import Call
+from efface.training.settings import Regularizer
+from efface.types import Images, Seeds, Targets
+
+
+def names_of(regularizers: Sequence[Regularizer]) -> list[str]:
+    """What each term is called in the curves: its function's name; a second one of it is numbered."""
+    seen = Counter(("loss", "classification", "validation_accuracy", "training_accuracy", "attacked_accuracy"))
+    found = []
+    for each in regularizers:
+        name = each.call.rpartition(".")[2]
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return found
+
+
+def regularized(
+    loss: Tensor,
+    regularizers: Sequence[Regularizer],
+    network: nn.Module,
+    images: Images,
+    targets: Targets,
+    outputs: Tensor,
+    seeds: Seeds,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss with all terms, and each by its name: the plain loss is `classification`, values are without weights.
+
+    images: what the outputs are the network's answers to; they require a gradient.
+    """
+    found = {"classification": loss.detach()}
+    for number, (name, each) in enumerate(zip(names_of(regularizers), regularizers, strict=True)):
+        own = draws.fold(seeds, number + 1).to(images.device)  # fold 0 is the attack's
+        term = each.term(network, images, targets, outputs, seeds=own)
+        loss = loss + each.factor * term.value
+        found[name] = term.value.detach()
+        found |= {f"{name}.{part}": value.detach() for part, value in term.parts.items()}
+    return loss, found
+
+
+def augmented(calls: Sequence[Call], images: Images, seeds: Seeds, *, first: bool) -> Images:
+    """The images after each augmentation in turn.
+
+    first: of a training or an epoch: then the values are looked at, too, which waits for the device.
+    ValueError: one gives others than images of this shape and type in [0, 1].
+    """
+    for number, each in enumerate(calls):
+        own = draws.fold(seeds, -1 - number).to(images.device)  # folds from 0 on are the attack's and the terms'
+        found = _like("fit.augment", each, each(images, own), images)
+        if first:
+            low, high = (float(bound) for bound in found.aminmax())
+            if found.dtype != images.dtype or not (low >= 0 and high <= 1):  # NaN is neither
+                raise ValueError(
+                    f"fit.augment: {each.call} gives {found.dtype} numbers from {low:g} to {high:g}; expected "
+                    f"{images.dtype} in [0, 1]: cut them off there"
+                )
+        images = found
+    return images
+
+
+def attacked(attack: Call, network: nn.Module, images: Images, targets: Targets, seeds: Seeds) -> Images:
+    """The images that the training sees instead. ValueError: the attack gives others than images of this shape."""
+    found = attack(network, images, targets, seeds=draws.fold(seeds, 0).to(images.device))
+    return _like("fit.attack", attack, found, images)
+
+
+def _like(where: str, call: Call, found: object, images: Images) -> Tensor:
+    if not isinstance(found, Tensor) or found.shape != images.shape:
+        shown = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"{where}: {call.call} gives {shown} for images of {tuple(images.shape)}; expected as many images of "
+            "the same shape"
+        )
+    return found.detach()
+
+
+class Means:
+    """Running means over images of named numbers, kept on the device until they are asked for."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def add(self, values: Mapping[str, Tensor], count: int) -> None:
+        """A batch's means of so many images."""
+        self._count += count
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0) + value * count
+
+    def found(self) -> dict[str, float]:
+        """The means over all images: one wait for the device."""
+        sums = torch.stack([each.double() for each in self._sums.values()]) / self._count
+        return dict(zip(self._sums, sums.tolist(), strict=True))

@@ -1,0 +1,83 @@
+"""Where a training stands, in memory and in its checkpoint file: written each epoch, gone on from after a kill."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Training:
+    """The state of a training: network, optimizer and schedule as they are, the epochs done, the best weights so far.
+
+    path: its file, read here if its fingerprint agrees. ValueError: it cannot be read; nothing is changed.
+    """
+
+    def __init__(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, path: Path | None, fingerprint: str
+    ) -> None:
+        self.network, self.optimizer, self.schedule = network, optimizer, schedule
+        self.path, self.fingerprint = path, fingerprint
+        self.epoch, self.best_epoch = 0, -1
+        self.losses: list[float] = []
+        self.accuracies: list[float] = []
+        self.terms: dict[str, list[float]] = {}
+        self.best: dict[str, Tensor] = {}
+        if path is not None and path.exists():
+            self._load(path)
+
+    def finish(self, epoch: int, found: Mapping[str, float], *, best: bool) -> None:
+        """Note the epoch, remember the best weights, write the checkpoint under a temporary name and rename it."""
+        self.epoch = epoch + 1
+        self.losses.append(found["loss"])
+        if "validation_accuracy" in found:
+            self.accuracies.append(found["validation_accuracy"])
+        for name, value in found.items():
+            if name not in ("loss", "validation_accuracy"):
+                self.terms.setdefault(name, []).append(value)
+        if best and (not self.best or self.accuracies[-1] > max(self.accuracies[:-1])):
+            self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+            self.best_epoch = epoch
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.path.with_name(self.path.name + ".new")
+            torch.save(self._dump(), temporary)
+            temporary.replace(self.path)
+
+    def restore(self, keep: str) -> None:
+        """Give the network the weights that are kept."""
+        if keep == "best":
+            self.network.load_state_dict(self.best)
+
+    def _dump(self) -> dict[str, Any]:
+        return {
+            "fingerprint": self.fingerprint,
+            "epoch": self.epoch,
+            "losses": self.losses,
+            "accuracies": self.accuracies,
+            "terms": self.terms,
+            "best_epoch": self.best_epoch,
+            "best": self.best,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict() if self.schedule is not None else None,
+        }
+
+    def _load(self, path: Path) -> None:
+        device = next(self.network.parameters()).device
+        try:
+            found = torch.load(path, map_location=device, weights_only=True)
+            if found["fingerprint"] != self.fingerprint:
+                return
+            self.network.load_state_dict(found["network"])
+            self.optimizer.load_state_dict(found["optimizer"])
+            if self.schedule is not None:
+                self.schedule.load_state_dict(found["schedule"])
+            self.epoch, self.best, self.best_epoch = found["epoch"], found["best"], found["best_epoch"]
+            self.losses, self.accuracies, self.terms = found["losses"], found["accuracies"], found["terms"]
+        except Exception as error:  # torch names a damaged or foreign file in many ways
+            raise ValueError(
+                f"{path}: not a checkpoint of this training ({' '.join(str(error).split())[:200]}); "
+                "delete it to train from the start"
+            ) from error

@@ -1,0 +1,197 @@
+"""Images that a network makes of a class: its logit climbed from noise or from an image, drawn back towards grey.
+
+What a network thinks a class looks like, read off its input gradient alone. There is no noise in the steps, so the
+outcome depends on the start and the settings, and on nothing else.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from efface import draws, execute
+from efface.methods.gradients import gradient_at
+from efface.models.evaluation import evaluating_fast
+from efface.models.memory import at_least_one, blocks
+from efface.types import Images, Seeds, Targets
+
+GREY = 0.5
+"""The middle of [0, 1]: where the noise lies around, and where the decay draws to."""
+COST = 3
+"""Forward rows that a step counts: a forward pass, and backward about twice that."""
+
+Advance = Callable[[float], None]
+Clip = Literal["each", "last"]
+
+
+class Sampling(BaseModel):
+    """How samples are made: a study's `samples:`, and the settings of the metric `gan_test`.
+
+    count: how many. steps, lr, decay: as `maximise` has them. deviation: of the noise that a sample begins from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    count: PositiveInt = 1000
+    steps: PositiveInt = 500
+    lr: PositiveFloat = 0.1
+    decay: NonNegativeFloat = 0.01
+    deviation: float = Field(default=0.2, ge=0)
+
+    @property
+    def costs(self) -> float:
+        """Forward rows of all samples."""
+        return float(COST * self.steps * self.count)
+
+    def identity(self) -> dict[str, Any]:
+        """What a sample depends on besides network, class and seed; how many there are is no part of it."""
+        return self.model_dump(exclude={"count"})
+
+
+class Denoised(NamedTuple):
+    """Images with noise on them, and what the network made of these."""
+
+    noisy: Images
+    images: Images
+
+
+def maximise(
+    network: nn.Module,
+    targets: Targets,
+    start: Images,
+    *,
+    steps: int = 500,
+    lr: float = 0.1,
+    decay: float = 0.01,
+    clip: Clip = "each",
+    rows: int = 256,
+    advance: Advance = execute.advance,
+) -> Images:
+    """Images climbed towards the logit of their target: x <- clip(x + lr (gradient of the logit - decay (x - 0.5))).
+
+    All are in [0, 1]. None depends on the batch's other images. The network is in evaluation mode meanwhile and left as
+    it was; neither `start` nor `targets` is changed.
+
+    start: where the climb begins, for instance `grey_noise`; may leave [0, 1].
+    steps: at least 1; each costs one forward and one backward pass of all images.
+    lr: length of a step, above 0. decay: pull towards grey, at least 0; a pixel that the logit does not depend on
+        comes nearer to grey by the factor 1 - lr decay in each step.
+    clip: "each": after every step. "last": the iterate is free, the network sees it clipped (so a value that has left
+        [0, 1] has no gradient and comes back by the decay alone), and it is clipped at the end.
+    rows: images in one pass. advance: called with 3 forward rows an image and step.
+
+    Source: Srinivas & Fleuret 2021 (arXiv:2006.09128): their sampler; with clip="last" their activation maximisation.
+    Differs: they call it SGLD, but it has no Langevin noise. The iterate is our own copy, never the caller's tensor.
+    """
+    if len(targets) != len(start):
+        raise ValueError(f"{len(targets)} targets for {len(start)} images to start from; expected one target an image")
+    if clip not in ("each", "last"):
+        raise ValueError(f"clip is {clip!r}; expected 'each' (after every step) or 'last' (at the end alone)")
+    at_least_one("steps", steps)
+    if not 0 < lr < math.inf:
+        raise ValueError(f"lr is {lr}; expected a number above 0: raise it")
+    if not 0 <= decay < math.inf:
+        raise ValueError(f"decay is {decay}; expected a number of at least 0: raise it")
+    with evaluating_fast(network, start) as fast:
+        found = [
+            _climbed(fast, targets[block], start[block], steps, lr, decay, clip, advance)
+            for block in blocks(len(start), rows)
+        ]
+    return torch.cat(found) if found else start.clone()
+
+
+def grey_noise(seeds: Seeds, shape: tuple[int, int, int], *, deviation: float = 0.2) -> Images:
+    """Normal noise around grey, clipped to [0, 1]: c h w of it for each seed.
+
+    deviation: standard deviation before clipping, in units of [0, 1].
+    """
+    return draws.normal(seeds, shape).mul_(deviation).add_(GREY).clamp_(0, 1)
+
+
+def samples(
+    network: nn.Module,
+    targets: Targets,
+    seeds: Seeds,
+    shape: tuple[int, int, int],
+    settings: Sampling,
+    *,
+    rows: int = 256,
+    advance: Advance = execute.advance,
+) -> Images:
+    """An image of c h w for each target, climbed from noise of its own seed; `settings.count` is not looked at."""
+    start = grey_noise(seeds, shape, deviation=settings.deviation)
+    return maximise(
+        network,
+        targets,
+        start,
+        steps=settings.steps,
+        lr=settings.lr,
+        decay=settings.decay,
+        rows=rows,
+        advance=advance,
+    )
+
+
+def denoise(
+    network: nn.Module,
+    images: Images,
+    targets: Targets,
+    *,
+    seeds: Seeds | None = None,
+    noise: float | Tensor = 0.1,
+    steps: int = 200,
+    lr: float = 0.01,
+    decay: float = 0.0,
+    rows: int = 256,
+    advance: Advance = execute.advance,
+) -> Denoised:
+    """Images with noise added, and these climbed towards the logit of their target.
+
+    The noisy images may leave [0, 1]; the climb begins at them as they are.
+
+    noise: its standard deviation in units of [0, 1], then `seeds` are needed; or the noise itself.
+    steps, lr, decay, rows, advance: as those of `maximise`.
+
+    Source: Srinivas & Fleuret 2021 (arXiv:2006.09128), its code for the denoised samples.
+    """
+    if isinstance(noise, Tensor):
+        if noise.shape != images.shape:
+            raise ValueError(f"noise has shape {tuple(noise.shape)}; expected {tuple(images.shape)}, the images' own")
+        noisy = images + noise
+    elif seeds is None:
+        raise ValueError("seeds are missing; expected one integer an image: pass seeds, or the noise itself")
+    else:
+        drawn = draws.normal(seeds.to(images.device), tuple(images.shape[1:]))
+        noisy = images + noise * drawn.to(images.dtype)
+    climbed = maximise(network, targets, noisy, steps=steps, lr=lr, decay=decay, rows=rows, advance=advance)
+    return Denoised(noisy, climbed)
+
+
+def _climbed(
+    network: nn.Module,
+    targets: Targets,
+    start: Images,
+    steps: int,
+    lr: float,
+    decay: float,
+    clip: Clip,
+    advance: Advance,
+) -> Images:
+    images = start.detach().clone()
+    for _ in range(steps):
+        if clip == "each":
+            gradient = gradient_at(network, images, targets)
+        else:
+            gradient = gradient_at(network, images.clamp(0, 1), targets) * ((images >= 0) & (images <= 1))
+        images = images + lr * (gradient - decay * (images - GREY))
+        if clip == "each":
+            images.clamp_(0, 1)
+        advance(float(COST * len(images)))
+    if images.isnan().any():
+        raise ValueError(
+            f"the climb of {len(images)} images ended at values that are no numbers: the network's gradient is not "
+            "finite; lower lr, or look at the network's weights"
+        )
+    return images.clamp_(0, 1)

@@ -1,0 +1,265 @@
+"""The one training loop: the first training and every retraining.
+
+Everything that an epoch draws (order, crops, flips, augmentations, dropout) comes from (seed, epoch), so a training
+that is killed and goes on from its last checkpoint ends at the same weights as one that ran through.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+
+from efface import draws
+from efface.erase.batches import Feed
+from efface.erase.masking import to_float
+from efface.models.memory import at_once
+from efface.plug.call import Call
+from efface.training.batch import Means, attacked, augmented, regularized
+from efface.training.checkpoint import Training
+from efface.training.settings import Fit, Precision, Stop
+from efface.types import Images, Seeds, StoredImages, Targets
+
+__all__ = ["Fit", "Fitted", "Log", "Precision", "Rows", "Stop", "crop", "fit", "predict", "try_step"]
+
+Log = Callable[[str, float, int], None]
+"""Called with name, value and epoch."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of the feed are trained on and which choose the epoch."""
+
+    training: Int[Tensor, " n"]
+    validation: Int[Tensor, " m"] | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network (in eval mode), its mean loss of each epoch, its validation accuracies, the epoch kept.
+
+    terms: means of each epoch, where the loss has regularisers (`classification`, the loss without them, and each by
+    its name, without its weight), the images were attacked (`attacked_accuracy`), or accuracy may stop the training
+    (`training_accuracy`).
+    """
+
+    network: nn.Module
+    losses: tuple[float, ...]
+    validation: tuple[float, ...]
+    epoch: int
+    terms: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+def fit(
+    build: Callable[[], nn.Module],
+    feed: Feed,
+    rows: Rows,
+    targets: Targets,
+    settings: Fit,
+    *,
+    seed: int,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    fingerprint: str = "",
+    log: Log | None = None,
+    advance: Callable[[float], None] = lambda _: None,
+) -> Fitted:
+    """Train a fresh network on a feed of (erased) images.
+
+    targets: classes by row number of the feed.
+    checkpoint: a file written after each epoch and gone on from; `fingerprint` must agree or it is ignored.
+    log: called for the loss, its terms and the validation accuracy. advance: called with 1 after each epoch.
+    ValueError: keep is 'best' without validation rows, a loss that is no number, a network with too few classes, an
+        augmentation or an attack that gives no such images.
+    """
+    if settings.keep == "best" and (rows.validation is None or not len(rows.validation)):
+        raise ValueError(
+            "fit.keep is 'best', but the data have no validation rows; set data.kwargs.validation, e.g. 0.125"
+        )
+    if not len(rows.training):
+        raise ValueError("fit: the data have no training rows; lower data.kwargs.validation, or raise the limit")
+    with _own_random_state(device):
+        network = _fresh(build, settings, seed, device)
+        optimizer = settings.optimizer(network.parameters())
+        steps = -(-len(_trained_on(rows.training, settings)) // settings.batch_size)
+        total = settings.epochs * (steps if settings.schedule_each == "step" else 1)
+        schedule = settings.schedule(optimizer, total_steps=total) if settings.schedule else None
+        loss_of = _loss(settings.loss)
+        state = Training(network, optimizer, schedule, checkpoint, fingerprint)
+        targets = targets.to(device)
+        for epoch in range(state.epoch, settings.epochs):
+            if settings.stop is not None and settings.stop.reached(state):
+                break
+            each_step = schedule if settings.schedule_each == "step" else None
+            found = _epoch(network, feed, rows.training, targets, settings, optimizer, each_step, loss_of, seed, epoch)
+            if schedule is not None and settings.schedule_each == "epoch":
+                schedule.step()
+            if rows.validation is not None and len(rows.validation):
+                found["validation_accuracy"] = _accuracy(network, feed, rows.validation, targets, settings, epoch)
+            for name, value in found.items():
+                if log:
+                    log(name, value, epoch + 1)
+            state.finish(epoch, found, best=settings.keep == "best")
+            advance(1)
+        state.restore(settings.keep)
+    kept = state.best_epoch if state.best else state.epoch - 1
+    curves = {name: tuple(values) for name, values in state.terms.items()}
+    return Fitted(network.eval(), tuple(state.losses), tuple(state.accuracies), kept, curves)
+
+
+def try_step(
+    build: Callable[[], nn.Module], images: Images, targets: Targets, settings: Fit, *, device: torch.device
+) -> None:
+    """The first step of a training on these few images, of which nothing is kept: what it raises, the training would.
+
+    images, targets: on the device.
+    """
+    with _own_random_state(device):
+        network = _fresh(build, settings, 0, device).train()
+        optimizer, seeds = settings.optimizer(network.parameters()), draws.seeds_of("trial", torch.arange(len(images)))
+        classes = int(targets.max()) + 1
+        images = augmented(settings.augment, images, seeds, first=True)
+        _step(network, images, targets, classes, settings, optimizer, _loss(settings.loss), seeds)
+
+
+def predict(network: nn.Module, batches: Iterable[Tensor], *, precision: Precision = "fp32") -> Float[Tensor, "n k"]:
+    """Logits of a feed's batches, float32, on the CPU. The network is left in eval mode."""
+    if any(each.training for each in network.modules()):  # else a quarter millisecond of setting what is so already
+        network.eval()
+    found = []
+    with torch.inference_mode():
+        for part in (part for batch in batches for part in batch.split(at_once(batch, len(batch)))):
+            with torch.autocast(part.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                found.append(network(to_float(part)).float().cpu())
+    return torch.cat(found)
+
+
+def crop(
+    padded: UInt8[Tensor, "n c tall wide"],
+    shifts: Int[Tensor, "n 2"] | None,
+    flips: Bool[Tensor, " n"] | None,
+    width: int,
+) -> StoredImages:
+    """Cut each image's window out of its border, mirrored or not: one gather, no loop. None: the middle, unmirrored."""
+    if shifts is None or flips is None:
+        return padded if width == 0 else padded[..., width:-width, width:-width]
+    n, c, tall, wide = padded.shape
+    h, w = tall - 2 * width, wide - 2 * width
+    down = torch.arange(h, device=padded.device) + shifts[:, :1]
+    across = torch.arange(w, device=padded.device).expand(n, w)
+    across = torch.where(flips[:, None], w - 1 - across, across) + shifts[:, 1:]
+    index = (down[:, :, None] * wide + across[:, None, :]).reshape(n, 1, h * w).expand(n, c, h * w)
+    return padded.reshape(n, c, tall * wide).gather(2, index).reshape(n, c, h, w)
+
+
+def _fresh(build: Callable[[], nn.Module], settings: Fit, seed: int, device: torch.device) -> nn.Module:
+    torch.manual_seed(draws.seed_of(f"weights {seed}"))
+    network = build().to(device)
+    return network.to(memory_format=torch.channels_last) if settings.channels_last else network
+
+
+def _epoch(
+    network: nn.Module,
+    feed: Feed,
+    rows: Tensor,
+    targets: Tensor,
+    settings: Fit,
+    optimizer: torch.optim.Optimizer,
+    each_step: Any,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    seed: int,
+    epoch: int,
+) -> dict[str, float]:
+    generator = torch.Generator().manual_seed(draws.seed_of(f"epoch {seed} {epoch}"))
+    torch.manual_seed(draws.seed_of(f"dropout {seed} {epoch}"))
+    order = rows[torch.randperm(len(rows), generator=generator)]
+    shifts = torch.randint(0, 2 * settings.crop + 1, (len(order), 2), generator=generator)
+    flips = (torch.rand(len(order), generator=generator) < 0.5) & settings.flip
+    order = _trained_on(order, settings)
+    # One transfer an epoch: a small network's step is as short as a handful of copies to the device.
+    shifts, flips = shifts.to(targets.device), flips.to(targets.device)
+    expected = targets.index_select(0, order.to(targets.device))
+    seeds = draws.seeds_of(f"terms {seed} {epoch}", order)
+    network.train()
+    means, at = Means(), 0
+    moves, classes = settings.crop > 0 or settings.flip, int(targets.max()) + 1
+    for padded in feed(order, settings.batch_size, epoch):
+        part = slice(at, at + len(padded))
+        shift, flip = (shifts[part], flips[part]) if moves else (None, None)
+        images = to_float(crop(padded, shift, flip, settings.crop))
+        images = augmented(settings.augment, images, seeds[part], first=at == 0)
+        found = _step(network, images, expected[part], classes, settings, optimizer, loss_of, seeds[part])
+        if each_step is not None:
+            each_step.step()
+        means.add(found, len(padded))
+        at += len(padded)
+    curves = means.found()
+    if not math.isfinite(curves["loss"]):
+        raise ValueError(f"the loss is {curves['loss']} in epoch {epoch + 1}; lower the learning rate in fit.optimizer")
+    return curves
+
+
+def _trained_on(order: Tensor, settings: Fit) -> Tensor:
+    """The rows of an epoch without a single one left over: BatchNorm has no variance for one image."""
+    return order[:-1] if len(order) > 1 and len(order) % settings.batch_size == 1 else order
+
+
+def _step(
+    network: nn.Module,
+    images: Images,
+    expected: Targets,
+    classes: int,
+    settings: Fit,
+    optimizer: torch.optim.Optimizer,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    seeds: Seeds,
+) -> dict[str, Tensor]:
+    """The loss before the step, and what else has a curve."""
+    if settings.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        if settings.attack is not None:
+            images = attacked(settings.attack, network, images, expected, seeds)
+        if settings.regularizers:
+            images = images.detach().requires_grad_()
+        outputs = network(images)
+        if outputs.shape[1] < classes:
+            raise ValueError(
+                f"model: gives {outputs.shape[1]} classes, but the data have {classes}; "
+                f"set model.kwargs.num_classes={classes}"
+            )
+        loss = loss_of(outputs, expected)
+    found: dict[str, Tensor] = {}
+    if settings.attack is not None:
+        found["attacked_accuracy"] = (outputs.argmax(1) == expected).float().mean()
+    if settings.stop is not None and settings.stop.accuracy is not None:
+        found["training_accuracy"] = (outputs.argmax(1) == expected).double().mean()
+    if settings.regularizers:
+        loss, terms = regularized(loss, settings.regularizers, network, images, expected, outputs, seeds)
+        found |= terms
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return {"loss": loss.detach()} | found
+
+
+def _accuracy(network: nn.Module, feed: Feed, rows: Tensor, targets: Tensor, settings: Fit, epoch: int) -> float:
+    batches = (crop(padded, None, None, settings.crop) for padded in feed(rows, settings.batch_size, epoch))
+    logits = predict(network, batches, precision=settings.precision)
+    return float((logits.argmax(1) == targets[rows.to(targets.device)].cpu()).float().mean())
+
+
+def _loss(call: Call) -> Callable[[Tensor, Tensor], Tensor]:
+    """A loss class is made with its kwargs, a loss function is called with them."""
+    return call() if isinstance(call.resolve(), type) else call
+
+
+@contextlib.contextmanager
+def _own_random_state(device: torch.device) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield

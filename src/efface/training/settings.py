@@ -1,0 +1,176 @@
+"""How a network is trained: the settings under a study's `fit`, `refit` and `judge.fit`."""
+
+import math
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+
+from efface.plug.call import Call, bound
+from efface.training.checkpoint import Training
+
+
+class Regularizer(BaseModel):
+    """A term of the loss.
+
+    call, kwargs: a function `(network, images, targets, outputs, **kwargs) -> Term`.
+    weight: what its value is multiplied with, not below 0; 0 costs as much and only shows its curve.
+    preset: published weight and settings instead, by the name that the function's module knows them by.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    call: str
+    kwargs: dict[str, Any] = {}
+    weight: float | None = None
+    preset: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: object) -> object:
+        return {"call": value} if isinstance(value, str) else value
+
+    @property
+    def factor(self) -> float:
+        """The weight, given or published."""
+        return float(self._published["weight"] if self.weight is None else self.weight)
+
+    @property
+    def term(self) -> Call:
+        """The function with its settings, given or published."""
+        published = {name: value for name, value in self._published.items() if name != "weight"}
+        return Call(call=self.call, kwargs=published | self.kwargs)
+
+    @property
+    def _published(self) -> Mapping[str, Any]:
+        return _presets(self.call).get(self.preset or "", {})
+
+    def identity(self) -> dict[str, Any]:
+        """What the weights of a network trained with it depend on."""
+        return {"weight": self.factor} | self.term.identity()
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "Regularizer":
+        known = _presets(self.call)
+        named = f"preset: {' or '.join(known)}" if known else ""
+        if self.preset is not None and self.preset not in known:
+            raise ValueError(
+                f"{self.call} has no preset '{self.preset}'; "
+                + (f"it has {', '.join(known)}" if known else "it has none: give weight, and kwargs")
+            )
+        if self.preset is None and self.weight is None:
+            raise ValueError(f"weight is missing; give a number{f', or {named}' if named else ''}")
+        if self.weight is not None and not 0 <= self.weight < math.inf:
+            raise ValueError(f"weight is {self.weight}; expected a number not below 0")
+        doubled = sorted({*self.kwargs, *(["weight"] if self.weight is not None else [])} & {*self._published})
+        if doubled:
+            raise ValueError(
+                f"preset '{self.preset}' sets {', '.join(doubled)} already; drop what is given, or write all out"
+            )
+        self.term.check(("network", "images", "targets", "outputs"), ("seeds",))
+        return self
+
+
+def _presets(path: str) -> Mapping[str, Mapping[str, Any]]:
+    """Published weights and settings of a regulariser, from the table PRESETS beside its function."""
+    found = Call(call=path).resolve()
+    beside = getattr(sys.modules.get(getattr(found, "__module__", "")), "PRESETS", {})
+    return dict(beside.get(path.rpartition(".")[2], {}))
+
+
+Precision = Literal["fp32", "bf16"]
+
+
+def _loss_binds(call: Call) -> Call:
+    call.check(() if isinstance(call.resolve(), type) else ("outputs", "targets"))
+    return call
+
+
+def _steps_alone(call: Call) -> Call:
+    if getattr(call.resolve(), "__name__", "") == "ReduceLROnPlateau":
+        raise ValueError("ReduceLROnPlateau steps by a measured loss, which a benchmark must not tune on; take another")
+    return call
+
+
+class Stop(BaseModel):
+    """When a training ends before its last epoch: after the first one that is good enough by one of the two.
+
+    loss: the epoch's mean loss is below this: what is minimised, terms included.
+    accuracy: the part of the epoch's images classified right, each as its step saw it, is at least this, in (0, 1].
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    loss: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _says_when(self) -> "Stop":
+        if self.loss is None and self.accuracy is None:
+            raise ValueError("neither loss nor accuracy is given; give one, or both, or drop 'stop'")
+        return self
+
+    def reached(self, state: Training) -> bool:
+        """Whether the last epoch was good enough."""
+        if not state.losses:
+            return False
+        if self.loss is not None and state.losses[-1] < self.loss:
+            return True
+        # a mean of batches is rounded: 1e-9 is less than one image of any data set
+        return self.accuracy is not None and state.terms["training_accuracy"][-1] >= self.accuracy - 1e-9
+
+
+class Fit(BaseModel):
+    """How a network is trained.
+
+    epochs, batch_size: passes over the training rows, images a step.
+    optimizer, schedule, loss: any of torch's (or others') by dotted path; a schedule steps each epoch or each step.
+    crop: width in pixels of a border of removed pixels from which each epoch cuts a random window. flip: mirror half.
+    precision: fp32, or bf16 for autocast. channels_last: the faster layout for convolutions on most devices.
+    keep: weights of the last epoch, or of the epoch that was best on the validation rows.
+    tensorboard: write scalars to the run's tensorboard folder.
+    augment: `(images, seeds, **kwargs) -> images`, one after the other: what changes a batch after crop and flip.
+    stop: ends a training before `epochs`; schedules count to `epochs` all the same.
+    regularizers: terms added to the loss; they need fp32.
+    attack: `(network, images, targets, **kwargs) -> images`: each step sees these images alone, not the given ones.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    epochs: PositiveInt
+    batch_size: PositiveInt = 128
+    optimizer: Annotated[Call, bound("params")] = Call(call="torch.optim.Adam", kwargs={"lr": 1e-3})
+    schedule: Annotated[Call, bound("optimizer", offered=("total_steps",)), AfterValidator(_steps_alone)] | None = None
+    schedule_each: Literal["epoch", "step"] = "epoch"
+    loss: Annotated[Call, AfterValidator(_loss_binds)] = Call(call="torch.nn.CrossEntropyLoss")
+    crop: NonNegativeInt = 0
+    flip: bool = False
+    precision: Precision = "fp32"
+    channels_last: bool = False
+    keep: Literal["last", "best"] = "last"
+    tensorboard: bool = False
+    augment: tuple[Annotated[Call, bound("images", "seeds")], ...] = ()
+    stop: Stop | None = None
+    regularizers: tuple[Regularizer, ...] = ()
+    attack: Annotated[Call, bound("network", "images", "targets", offered=("seeds",))] | None = None
+
+    def plain(self) -> "Fit":
+        """The same training without regularisers and attack."""
+        return self.model_copy(update={"regularizers": (), "attack": None})
+
+    def identity(self) -> dict[str, Any]:
+        """What the weights depend on: the settings, with the source behind each path."""
+        names = ("optimizer", "schedule", "loss", "attack")
+        calls: dict[str, Any] = {name: call.identity() for name in names if (call := getattr(self, name))}
+        lists = {name: [each.identity() for each in getattr(self, name)] for name in ("regularizers", "augment")}
+        calls |= {name: listed for name, listed in lists.items() if listed}
+        if self.stop is not None:
+            calls["stop"] = self.stop.model_dump()
+        return self.model_dump(exclude={"tensorboard", "regularizers", "attack", "augment", "stop"}) | calls
+
+    @model_validator(mode="after")
+    def _in_fp32(self) -> "Fit":
+        if self.regularizers and self.precision != "fp32":
+            raise ValueError(
+                f"precision is '{self.precision}', but regularizers differentiate twice, or divide a small difference "
+                "of logits by a smaller number, which only fp32 survives; set precision to fp32, or drop them"
+            )
+        return self
