@@ -40,7 +40,7 @@ from efface.methods.path import integrated_gradients
 from efface.methods.smooth import smooth_grad, smooth_grad_family
 from efface.models.resnet import resnet20
 from efface.models.torchvision import IMAGENET_MEAN, IMAGENET_STD
-from efface.stages import pipeline
+from efface.stages.extract import extract
 from efface.study.study import Study
 
 SAMPLES, NOISE, SIZES = 50, 0.15, (16, 32, 64, 128)
@@ -295,7 +295,7 @@ def study_of(folder: Path, case: Case, name: str) -> Study:
 def stage(study: Study, out: Path) -> None:
     """The extract stage, from reading the data to the file."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        failures = pipeline.extract(study.model_copy(update={"out": out}))
+        failures = extract(study.model_copy(update={"out": out}))
     assert not failures, failures
 
 

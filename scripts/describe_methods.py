@@ -41,11 +41,13 @@ from efface.models.layers import find_layer
 from efface.models.torchvision import load
 from efface.plug.call import Call
 from efface.report.gallery import paint
-from efface.stages.check import try_network
-from efface.stages.run.learn import learnt_on_trial
+from efface.stages.run.map_files import map_store
 from efface.stages.run.method_calls import convention, seed_text
 from efface.stages.run.provenance import surroundings
-from efface.stages.run.run import Run, View
+from efface.stages.run.run import Run
+from efface.stages.run.views import View
+from efface.stages.trial.network import try_network
+from efface.stages.work.learning import learnt_on_trial
 from efface.store.arrays import take
 from efface.study import study as config
 from efface.study.schema import MethodEntry
@@ -192,7 +194,7 @@ def speed(run: Run, count: int) -> str:
     with torch.no_grad():
         classes = network(images).argmax(1)
     rows = []
-    for entry in run.entries():
+    for entry in run.entries:
         made = convention(entry, learnt_on_trial(run, entry, network))
         call = partial(explained, run, entry, made, network, images, classes)
         one, twice, few = (
@@ -259,11 +261,11 @@ def timed(call: Callable[[], object]) -> float:
 
 def networks(run: Run) -> str:
     """Every method on every network: whether it gives maps, or the first words of the error that says why not."""
-    found: dict[str, dict[str, str]] = {entry.name: {} for entry in run.entries()}
+    found: dict[str, dict[str, str]] = {entry.name: {} for entry in run.entries}
     for name, build in {"CIFAR ResNets": THIN, **{name: (name,) for name in LARGE}}.items():
         for network, side in map(fresh, build):
             learnt: dict[str, dict[str, Tensor]] = {}
-            for entry in run.entries():
+            for entry in run.entries:
                 why = tried(entry, network, side, learnt)
                 found[entry.name][name] = found[entry.name].get(name) or why
         print(name, *(f"\n  {entry}: {line[name]}" for entry, line in found.items() if line[name]), flush=True)
@@ -357,7 +359,7 @@ def picture(run: Run) -> str:
     rows = torch.linspace(0, len(test) - 1, min(SHOWN, len(test))).round().long()
     images = take(test.images, rows).cpu().numpy().transpose(0, 2, 3, 1)
     lines = {"image": images.repeat(3, -1) if images.shape[-1] == 1 else images}
-    lines |= {view.name: [paint(one) for one in shown(run, view, rows).numpy()] for view in run.views()}
+    lines |= {view.name: [paint(one) for one in shown(run, view, rows).numpy()] for view in run.views}
     step = EDGE + GAP
     sheet = Image.new("RGB", (NAMES + len(rows) * step, len(lines) * step), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
@@ -377,7 +379,7 @@ def picture(run: Run) -> str:
 
 def shown(run: Run, view: View, rows: Tensor) -> Tensor:
     """The maps as they are ranked, channels summed for the eye."""
-    store, post = run.store(view.maps, "test"), run.study.post if view.post is None else view.post
+    store, post = map_store(run, view.maps, "test"), run.study.post if view.post is None else view.post
     maps = store.take(rows)
     if store.kind == "seeds":
         return draws.uniform(maps, run.data["test"].shape[1:])

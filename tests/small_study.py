@@ -111,7 +111,13 @@ def _forks():
     """Processes forked from a server that has imported everything once: each starts clean, in milliseconds."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["pytest", "efface.stages.pipeline", "efface.data.patches", "matplotlib.backends.backend_pdf"]
+        [
+            "pytest",
+            "efface.stages.all",
+            "efface.stages.status",
+            "efface.data.patches",
+            "matplotlib.backends.backend_pdf",
+        ]
     )
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -10,8 +10,9 @@ import torch
 import yaml
 
 from efface.__main__ import STAGES, main
-from efface.stages.check import preflight
+from efface.stages.run.curves import planned
 from efface.stages.run.run import Run
+from efface.stages.trial.methods import preflight
 from efface.study.study import read
 from small_study import MODULES, STUDY, efface, files, write_study
 
@@ -374,13 +375,12 @@ def elsewhere(model, images, targets):
 
 
 def test_a_method_that_is_tried_for_long_is_left_for_its_extraction_and_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("efface.stages.check._LONG", 0.3)
     monkeypatch.syspath_prepend(tmp_path)
     names = ("quick", "slow", "slow_for_one", "elsewhere")
     methods = [{"name": name, "method": f"tried_long.{name}"} for name in names]
     write_study(tmp_path, {"tried_long": LONG}, attribution_methods=methods, metrics=["morf"])
     run = Run(read(tmp_path / "study.yml"))
-    quick, slow, one, elsewhere = preflight(run, warn=True)
+    quick, slow, one, elsewhere = preflight(planned(run), warn=True, long=0.3)
     for each in (slow, elsewhere):
         assert each.shapes == {}, "no map was made"
         assert each.warnings[0].startswith("0.3 s on cpu were not enough to try it")

@@ -9,7 +9,8 @@ from efface.execute import serial
 from efface.methods import cam
 from efface.methods.cam import grad_cam
 from efface.models import resnet
-from efface.stages import extract, pipeline
+from efface.stages import extract, train
+from efface.stages.run.map_files import map_store
 from efface.stages.run.run import Run
 from efface.store.maps import finished, partial
 from efface.study.study import Study
@@ -54,14 +55,14 @@ def asked(monkeypatch):
 def before(tmp_path_factory):
     """The files of a study whose network is asked for the classes first."""
     one = study(tmp_path_factory.mktemp("before") / "run", CAM, GRADIENT)
-    assert pipeline.train(one) == []
-    assert pipeline.extract(one) == []
+    assert train.train(one) == []
+    assert extract.extract(one) == []
     return one.out
 
 
 @pytest.mark.parametrize("order", [(CAM, GRADIENT), (GRADIENT, CAM)])
 def test_the_files_are_those_of_a_pass_that_asks_first(tmp_path, before, order, capsys):
-    assert pipeline.extract(study(tmp_path / "run", *order)) == []
+    assert extract.extract(study(tmp_path / "run", *order)) == []
     assert made(tmp_path / "run") == made(before)
     assert len(made(before)) == 3
     told = Run(study(tmp_path / "run", CAM)).explained("test")
@@ -73,7 +74,7 @@ def test_one_pass_an_image_is_enough_for_a_class_activation_map(tmp_path, asked)
     rows = {}
     for name, methods in {"cam": [CAM], "both": [CAM, GRADIENT], "gradient": [GRADIENT]}.items():
         asked.clear()
-        assert pipeline.extract(study(tmp_path / name, *methods)) == []
+        assert extract.extract(study(tmp_path / name, *methods)) == []
         rows[name] = sum(each for each in asked if each == 16)  # the study's batch; methods are tried on one or two
     assert rows == {"cam": ROWS, "both": 2 * ROWS, "gradient": 2 * ROWS}
 
@@ -89,11 +90,11 @@ def test_stopped_on_the_way_it_ends_at_the_same_files(tmp_path, before, monkeypa
 
     monkeypatch.setattr(extract, "attribute", fail_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        pipeline.extract(one)
+        extract.extract(one)
     monkeypatch.undo()
     assert finished(partial(one.out / "maps" / "cam-test.h5")) == 32
     assert not list(one.out.glob("models/logits-*"))
-    assert pipeline.extract(one) == []
+    assert extract.extract(one) == []
     assert made(one.out) == made(before)
 
 
@@ -103,7 +104,7 @@ def test_stopped_before_its_name_it_is_only_renamed(tmp_path, before, asked):
     path = one.out / "maps" / "cam-test.h5"
     path.rename(partial(path))
     asked.clear()
-    assert pipeline.extract(one) == []
+    assert extract.extract(one) == []
     assert 16 not in asked
     assert made(one.out) == made(before)
 
@@ -130,9 +131,9 @@ def test_rows_that_explain_another_class_are_made_again(tmp_path, before):
 def test_true_classes_are_never_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(cam, "_by_gradient", lambda _weigh, _model, images, *others, **_: none_asked(images, *others))
     one = study(tmp_path / "run", CAM, explain="true")
-    assert pipeline.extract(one) == []
+    assert extract.extract(one) == []
     run = Run(one)
-    assert torch.equal(run.store("cam", "test").targets, run.data["test"].targets)
+    assert torch.equal(map_store(run, "cam", "test").targets, run.data["test"].targets)
 
 
 def none_asked(images, targets, layer, of, rows, classes_of):
@@ -151,7 +152,7 @@ def test_memory_that_runs_out_on_the_way_changes_no_byte(tmp_path, before, monke
         return found
 
     monkeypatch.setattr(extract, "attribute", short)
-    assert pipeline.extract(study(tmp_path / "run", CAM, GRADIENT)) == []
+    assert extract.extract(study(tmp_path / "run", CAM, GRADIENT)) == []
     ours, expected = Run(study(tmp_path / "run", CAM)), Run(study(before, CAM))
     torch.testing.assert_close(ours.logits("test"), expected.logits("test"))
     torch.testing.assert_close(
@@ -167,7 +168,7 @@ def forgetful(model, images, targets, *, classes_of=None):
 
 
 def test_a_method_that_asks_for_some_classes_only_is_told(tmp_path):
-    failures = pipeline.extract(study(tmp_path / "run", {"name": "mine", "method": f"{__name__}.forgetful"}))
+    failures = extract.extract(study(tmp_path / "run", {"name": "mine", "method": f"{__name__}.forgetful"}))
     assert len(failures) == 1
     assert "attribution_methods.mine: asked for the classes of 8 images out of 16; call classes_of once" in failures[0]
 
@@ -182,5 +183,5 @@ def watching(work, tasks, *, progress):
 
 def test_the_method_that_asks_runs_before_the_others_are_handed_out(tmp_path):
     one = study(tmp_path / "run", GRADIENT, CAM, executor=f"{__name__}.watching")
-    assert pipeline.extract(one) == []
+    assert extract.extract(one) == []
     assert [each.name for each in one.out.glob("* *")] == ["gradient True"]

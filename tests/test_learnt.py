@@ -6,8 +6,9 @@ import torch
 
 from efface import draws
 from efface.plug.source import source_digest
-from efface.stages.run.learn import learnt_on_trial
+from efface.stages.run.map_files import learnt_path
 from efface.stages.run.run import Run
+from efface.stages.work.learning import learnt_on_trial
 from efface.store.keys import key
 from efface.store.tensors import learnt_digest, read_learnt, write_learnt
 from efface.study.study import read
@@ -184,7 +185,7 @@ def test_on_trial_methods_that_learn_the_same_learn_the_same(tmp_path):
     model = {"call": "efface.models.resnet.resnet8", "kwargs": {"num_classes": 4}}
     run = Run(read(write_study(tmp_path, **sharing(turned=False), model=model)))
     network = run.first.to_try()
-    one, *others = (learnt_on_trial(run, entry, network) for entry in run.entries())
+    one, *others = (learnt_on_trial(run, entry, network) for entry in run.entries)
     for other in others:
         assert list(other) == list(one)
         assert all(torch.equal(other[name], each) for name, each in one.items())
@@ -200,7 +201,7 @@ def test_a_fit_draws_the_same_by_whatever_it_draws(tmp_path, monkeypatch):
     entry = {"name": "one", "method": "drawing_learner.Background"}
     run = Run(read(write_study(tmp_path, attribution_methods=[entry], metrics=["morf"], model=model)))
     network = run.first.to_try()
-    first, second = (learnt_on_trial(run, *run.entries(), network)["mean"] for _ in range(2))
+    first, second = (learnt_on_trial(run, *run.entries, network)["mean"] for _ in range(2))
     assert torch.equal(first, second)
     assert len(first.unique()) == 4
 
@@ -218,7 +219,7 @@ def test_what_a_fit_leaves_on_the_network_is_taken_off(tmp_path, monkeypatch):
     network, images = run.first.to_try(), torch.rand(2, 3, 16, 16)
     with torch.no_grad():
         before = network.eval()(images)
-        learnt_on_trial(run, *run.entries(), network)
+        learnt_on_trial(run, *run.entries, network)
         torch.testing.assert_close(network(images), before)
     assert not any(each.training for each in network.modules())
 
@@ -235,7 +236,7 @@ def test_a_class_that_does_not_say_what_it_learns_from_keeps_its_key_and_its_dra
         return Run(read(write_study(tmp_path, attribution_methods=[entry], metrics=["morf"], model=model)))
 
     run = run_of(images=3)
-    (entry,) = run.entries()
+    (entry,) = run.entries
     what = {
         "from": {"call": "silent_learner.Background", "kwargs": {"images": 3}},
         "source": source_digest("silent_learner"),
@@ -243,11 +244,11 @@ def test_a_class_that_does_not_say_what_it_learns_from_keeps_its_key_and_its_dra
         "network": run.first.digest,
         "seed": 0,
     }
-    assert run.learnt_path(entry).name == f"Background-{key(what)}.h5"
+    assert learnt_path(run, entry).name == f"Background-{key(what)}.h5"
     assert run.learnt_seed(entry) == draws.seed_of("0 learn silent_learner.Background")
     weights, paths = tmp_path / "weights.pt", []
     for content in (b"a", b"b"):
         weights.write_bytes(content)
         run = run_of(weights=str(weights))
-        paths.append(run.learnt_path(*run.entries()))
+        paths.append(learnt_path(run, *run.entries))
     assert paths[0] != paths[1]

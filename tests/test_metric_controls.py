@@ -18,10 +18,11 @@ from efface.metrics.imputation_detectability import Detect, told
 from efface.metrics.probes import Case, Erasure, Perturb, image_mean
 from efface.plug.call import Call
 from efface.report.stats import areas, interval
-from efface.stages.measure import measure
-from efface.stages.pipeline import extract, train
-from efface.stages.run.curves import curves
+from efface.stages.extract import extract
+from efface.stages.run.curves import planned
 from efface.stages.run.run import Run
+from efface.stages.train import train
+from efface.stages.work.measuring import measure_missing
 from efface.store.maps import MapStore, MapWriter
 from efface.study.study import check
 from efface.training.loop import Fit
@@ -402,8 +403,8 @@ def test_all_three_in_a_study(tmp_path):
     train(study)
     assert extract(study) == []
     run = Run(study)
-    assert measure(run) == []
-    found = {(each.metric, each.score, each.method): each for each in curves(run)}
+    assert measure_missing(planned(run)) == []
+    found = {(each.metric, each.score, each.method): each for each in planned(run).curves}
     assert all(np.isfinite(each.values).all() for each in found.values())
     assert found["f_fidelity", "difference", "true"].at == (0.2, 0.8)
     assert len(list((run.folder / "kept").glob("f_fidelity-*.pt"))) == 1  # fine-tuned once
@@ -434,8 +435,8 @@ def measured(folder, **changes):
     train(study)
     assert extract(study) == []
     run = Run(study)
-    assert measure(run) == []
-    return {(each.metric, each.score, each.method): each for each in curves(run)}
+    assert measure_missing(planned(run)) == []
+    return {(each.metric, each.score, each.method): each for each in planned(run).curves}
 
 
 def test_a_network_that_probes_share_is_the_same_with_any_executor(tmp_path):

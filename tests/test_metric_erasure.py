@@ -14,10 +14,10 @@ from efface.metrics import Point, metric
 from efface.metrics.degradation import Degrade, degradation
 from efface.metrics.probes import Case, Perturb
 from efface.plug.call import Call
-from efface.stages.measure import measure
-from efface.stages.pipeline import extract
-from efface.stages.run.curves import curves
+from efface.stages.extract import extract
+from efface.stages.run.curves import planned
 from efface.stages.run.run import Run
+from efface.stages.work.measuring import measure_missing
 from efface.store.maps import MapStore, MapWriter
 from efface.study.schema import MetricEntry
 from efface.study.study import check
@@ -376,8 +376,8 @@ def test_all_find_the_true_map_in_a_study(tmp_path):
     study = check(yaml.safe_load(yaml.safe_dump(tree)), tmp_path / "study.yml")
     assert extract(study) == []
     run = Run(study)
-    assert measure(run) == []
-    found = {(each.metric, each.score, each.method): each for each in curves(run)}
+    assert measure_missing(planned(run)) == []
+    found = {(each.metric, each.score, each.method): each for each in planned(run).curves}
     assert found["degradation", "probability", "true"].at == (0, 3, 6, 9)
     for name, score in {(curve.metric, curve.score) for curve in found.values()}:
         better = metric(name).better[score]

@@ -19,11 +19,11 @@ from efface.metrics.probes import Case
 from efface.metrics.shared.located import pointing_game, relevance_mass, relevance_rank
 from efface.metrics.shared.mosaic import OneCell, boxes, choose, compose, share_inside
 from efface.plug.call import Call
-from efface.stages.extract import extract
-from efface.stages.measure import measure
-from efface.stages.run.curves import curves
+from efface.stages.run.curves import planned
 from efface.stages.run.run import Run
-from efface.stages.train import train
+from efface.stages.work.extraction import extract_missing
+from efface.stages.work.measuring import measure_missing
+from efface.stages.work.training import train_missing
 from efface.study.study import check
 from efface.types import Split
 
@@ -348,10 +348,10 @@ def test_all_of_them_through_a_study(tmp_path):
     }
     made = check(yaml.safe_load(yaml.safe_dump(tree)), tmp_path / "study.yml")
     run = Run(made)
-    train([run])
-    assert extract(run) == []
-    assert measure(run) == []
-    found = {(each.metric, each.score, each.method): each for each in curves(run)}
+    train_missing([run])
+    assert extract_missing(run) == []
+    assert measure_missing(planned(run)) == []
+    found = {(each.metric, each.score, each.method): each for each in planned(run).curves}
     for name, score in (("pointing_game", "hit"), ("relevance_mass", "mass"), ("relevance_rank", "overlap")):
         np.testing.assert_array_equal(found[name, score, "true"].values, 1)
         assert found[name, score, "gradient"].values.mean() > 0.9

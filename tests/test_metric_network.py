@@ -10,11 +10,11 @@ from efface.metrics.adversarial_distance import Moved
 from efface.metrics.probes import Perturb
 from efface.metrics.robust_accuracy import Attacked
 from efface.metrics.shared.effects import seeds_for
-from efface.stages.measure import measure
-from efface.stages.pipeline import extract
-from efface.stages.report import write_report
-from efface.stages.run.curves import curves
+from efface.stages.extract import extract
+from efface.stages.page.report import write_report
+from efface.stages.run.curves import planned
 from efface.stages.run.run import Run
+from efface.stages.work.measuring import measure_missing
 from efface.study.study import check
 from efface.training.attack import pgd
 from efface.types import Split
@@ -233,7 +233,7 @@ def test_a_study_of_an_adversarially_trained_network(tmp_path):
     made = check(tree, tmp_path / "study.yml")
     assert extract(made) == []
     run = Run(made)
-    assert measure(run) == []
+    assert measure_missing(planned(run)) == []
     (found,) = [each for each in curves(Run(made)) if each.metric == "robust_accuracy"]
     (clean,) = [each for each in curves(Run(made)) if (each.metric, each.score) == ("morf", "accuracy")]
     assert found.at == (0.0, 0.1, 2.0)
@@ -245,7 +245,7 @@ def test_a_study_of_an_adversarially_trained_network(tmp_path):
     assert np.array_equal(nowhere, np.where(right, 1.0, np.nan), equal_nan=True)
     assert np.isnan(by["nowhere", "distance"].values).all()  # no mean of images that were never moved
     assert np.array_equal(np.isnan(by["far", "unchanged"].values[:, 0]), ~right)
-    write_report(run)
+    write_report(planned(run))
     page = (tmp_path / "run" / "report" / "report.html").read_text()
     assert page.count("unchanged") >= 2
     kinds = [row["probe"]["probe"] for row in run.results.rows.values()]

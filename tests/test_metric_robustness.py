@@ -10,10 +10,10 @@ from efface import draws
 from efface.methods.gradient import gradient, input_x_gradient
 from efface.metrics import Point, metric
 from efface.metrics.shared.neighbours import Neighbours, moved, steps
-from efface.stages.measure import measure
-from efface.stages.pipeline import extract
-from efface.stages.run.curves import curves
+from efface.stages.extract import extract
+from efface.stages.run.curves import planned
 from efface.stages.run.run import Run
+from efface.stages.work.measuring import measure_missing
 from efface.study.study import check
 from test_metric_faithfulness import BLACK, CLASS, IMAGES, C, Curved, H, Linear, N, W, case, values
 
@@ -143,7 +143,7 @@ def test_every_metric_of_these_families_in_a_study(tmp_path):
     }
     made = check(tree, tmp_path / "study.yml")
     assert extract(made) == []
-    assert measure(Run(made)) == []
+    assert measure_missing(planned(Run(made))) == []
     found = {(each.metric, each.score, each.method): each for each in curves(Run(made))}
     for name, kwargs in FAMILY.items():
         for score in metric(name, kwargs).better:

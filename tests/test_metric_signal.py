@@ -13,11 +13,11 @@ from efface.metrics import Point, metric
 from efface.metrics.leakage import leaked
 from efface.metrics.signal_rank import ranked
 from efface.plug.call import Call
-from efface.stages.extract import extract
-from efface.stages.measure import measure
-from efface.stages.run.curves import curves
+from efface.stages.run.curves import planned
 from efface.stages.run.run import Run
-from efface.stages.train import train
+from efface.stages.work.extraction import extract_missing
+from efface.stages.work.measuring import measure_missing
+from efface.stages.work.training import train_missing
 from efface.study.study import check
 
 MEAN = Call(call="efface.impute.channel_mean")
@@ -134,10 +134,10 @@ def tree(tmp_path):
 
 def test_a_study_of_a_network_that_looks_at_the_signal_alone(tmp_path):
     run = Run(check(tree(tmp_path), Path("test")))
-    train([run])
-    assert not extract(run)
-    assert not measure(run)
-    means = {(each.metric, each.score, each.method): float(np.nanmean(each.values)) for each in curves(run)}
+    train_missing([run])
+    assert not extract_missing(run)
+    assert not measure_missing(planned(run))
+    means = {(each.metric, each.score, each.method): float(np.nanmean(each.values)) for each in planned(run).curves}
     expected = {"difference": 1, "top": 1, "bottom": 0, "cosine": 1}
     for score, value in expected.items():
         assert means["signal_rank", score, "gradient"] == pytest.approx(value, abs=1e-6)
@@ -151,10 +151,10 @@ def test_batches_change_nothing(tmp_path):
     found = []
     for rows in (7, 40):
         run = Run(check(tree(tmp_path / str(rows)) | {"rows": rows}, Path("test")))
-        train([run])
-        extract(run)
-        measure(run)
-        found.append({(each.metric, each.score, each.method): each.values for each in curves(run)})
+        train_missing([run])
+        extract_missing(run)
+        measure_missing(planned(run))
+        found.append({(each.metric, each.score, each.method): each.values for each in planned(run).curves})
     for name, values in found[0].items():
         np.testing.assert_array_equal(values, found[1][name])
 

@@ -22,12 +22,12 @@ from efface.metrics.probes import Degeneracy, Perturb, Retrain
 from efface.metrics.roar import roar
 from efface.plug.call import Call, resolve
 from efface.plug.source import _code
-from efface.stages.check import preflight
+from efface.stages.page.report_data import how_of
 from efface.stages.run import provenance
-from efface.stages.run.curves import curves
-from efface.stages.run.plan import cells
-from efface.stages.run.report_data import _how
+from efface.stages.run.curves import planned
+from efface.stages.run.plan import make_plan
 from efface.stages.run.run import Run
+from efface.stages.trial.methods import preflight
 from efface.store.results import Score
 from efface.study.study import check, dump
 from efface.types import Split
@@ -281,18 +281,23 @@ def test_an_unknown_metric_of_a_study_is_one_clear_error(tmp_path):
 )
 def test_what_a_metric_cannot_do_with_these_images_is_said_before_any_work(tmp_path, name, settings, said):
     with pytest.raises(ValueError, match=f"^metrics.{name}: {re.escape(said)}"):
-        preflight(Run(study(tmp_path, [{"name": name, "kwargs": settings}])))
+        preflight(planned(Run(study(tmp_path, [{"name": name, "kwargs": settings}]))))
 
 
 def test_the_degenerate_are_looked_for_as_the_first_metric_that_erases_ranks_them(tmp_path):
-    probes = {cell.probe for cell in cells(Run(study(tmp_path, ["infidelity", "morf"])))}
+    probes = {cell.probe for cell in make_plan(Run(study(tmp_path, ["infidelity", "morf"]))).tasks}
     found = [(each.unit, len(each.post)) for each in probes if isinstance(each, Degeneracy)]
     assert found == [("pixel", 2)]
 
 
 def test_a_metric_that_asks_about_another_class_says_so(tmp_path):
     run = Run(study(tmp_path, ["grid_pointing_game", "di_full", "convergence", "morf"]))
-    assert [_how(run, entry)["explain"] for entry in run.study.metrics] == ["true", "true", "none", "predicted"]
+    assert [how_of(planned(run), entry)["explain"] for entry in run.study.metrics] == [
+        "true",
+        "true",
+        "none",
+        "predicted",
+    ]
 
 
 def test_probes_of_metrics_are_perturbations_and_retrainings():

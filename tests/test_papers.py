@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from efface.metrics import metric
-from efface.stages.run.plan import cells
+from efface.stages.run.plan import make_plan
 from efface.stages.run.run import Run
 from efface.study import study as config
 from efface.study.study import InvalidStudyError
@@ -178,4 +178,4 @@ def test_a_header_counts_as_the_study_does(path, tmp_path):
 
 def trainings(study, like):
     """How often a study's metrics train a network again; of other data, which changes no count."""
-    return sum(not cell.probe.needs_network for cell in cells(Run(study, like=like)))
+    return sum(not cell.probe.needs_network for cell in make_plan(Run(study, like=like)).tasks)

@@ -20,15 +20,17 @@ import efface.metrics.signal_rank
 from efface.metrics import metric, names
 from efface.metrics.probes.description import KINDS, NONE, SHARED, SHUFFLED, conventions, text
 from efface.plug.call import Call
-from efface.stages import measure as measuring
-from efface.stages.check import preflight
-from efface.stages.measure import Measure, _row, measure
-from efface.stages.pipeline import extract, train
-from efface.stages.report import write_report
-from efface.stages.run.plan import cell_of, point_of, viewed
-from efface.stages.run.report_data import _how
+from efface.stages.extract import extract
+from efface.stages.page.report import write_report
+from efface.stages.page.report_data import how_of
+from efface.stages.run.curves import planned
+from efface.stages.run.plan import Keys, point_of, viewed
 from efface.stages.run.run import Run
-from efface.stages.samples import make_samples
+from efface.stages.train import train
+from efface.stages.trial.methods import preflight
+from efface.stages.work import measuring
+from efface.stages.work.measuring import Measure, measure_missing, result_row
+from efface.stages.work.sampling import make_samples
 from efface.study.schema import MetricEntry, MetricSettings
 from efface.study.study import check
 from efface.types import Split
@@ -219,12 +221,12 @@ def where(each):
 
 
 def probes(run, each, **changes):
-    point = point_of(run, each, viewed(run, each)[0], where(each))
+    point = point_of(run, each, viewed(run, each, frozenset())[0], where(each))
     return each.formula.probes(dataclasses.replace(point, **changes))
 
 
 def scored(run, each, probe):
-    return Measure(run.study)(cell_of(run, viewed(run, each)[0], probe))[0].values
+    return Measure(run.study)(Keys(run).task(viewed(run, each, frozenset())[0], probe))[0].values
 
 
 def numbers(run, each, kept, **changes):
@@ -287,7 +289,7 @@ def seen(monkeypatch):
     watch(
         efface.metrics.probes.erasure, "removed", lambda _, gone: found["gone"].update(gone.flatten(1).sum(1).tolist())
     )
-    monkeypatch.setattr(measuring, "_RANKS", {})  # what other tests ranked
+    monkeypatch.setattr(measuring, "RANKS", {})  # what other tests ranked
     return found
 
 
@@ -306,16 +308,16 @@ TOP = {"relevance_rank": ("as many as the object has", {9}), "signal_rank": ("th
 @pytest.mark.parametrize("name", ENTRIES)
 def test_a_row_says_what_the_metric_does(run, name, seen):
     each = next(each for each in run.study.metrics if each.name == name)
-    view, found = viewed(run, each)[0], {kind: set() for kind in KINDS}
+    view, found = viewed(run, each, frozenset())[0], {kind: set() for kind in KINDS}
     for probe in probes(run, each).values():
         scored(run, each, probe)
-        row, words = _row(run, cell_of(run, view, probe), {}), conventions(probe)
+        row, words = result_row(run, Keys(run).task(view, probe), {}), conventions(probe)
         assert {kind: row[kind] for kind in KINDS} == words
         assert all(words[kind] != NONE for kind in ("unit", "imputer") if kind in row["probe"])
         for kind, word in words.items():
             found[kind] |= {word} - {NONE}
     told = {kind: ", ".join(words) or NONE for kind, words in found.items()}
-    assert {kind: _how(run, each)[kind] for kind in KINDS} == told
+    assert {kind: how_of(planned(run), each)[kind] for kind in KINDS} == told
     point = point_of(run, each, view, where(each))
     assert told["imputer"] == (text(point.imputer) if "imputer" in READS[name] else NONE)
     assert "unit" not in READS[name] or told["unit"] == text(point.unit)
@@ -329,7 +331,7 @@ def test_a_row_says_what_the_metric_does(run, name, seen):
 
 def test_words_are_those_of_the_settings(run):
     by = {each.name: each for each in run.study.metrics}
-    told = {name: _how(run, each) for name, each in by.items()}
+    told = {name: how_of(planned(run), each) for name, each in by.items()}
     assert told["faithfulness_grid"]["unit"] == "cell of 4 x 4"
     assert told["infidelity"]["unit"] == "square of 3 x 3 pixels"
     assert told["infidelity_noise"] == {
@@ -353,10 +355,10 @@ def test_metrics_of_raw_maps_ask_no_post(tmp_path):
     raw = ["completeness", "max_sensitivity", "random_logit"]
     made = study(tmp_path, [*raw, {"name": "imputation_detectability", "kwargs": {"epochs": 1, "width": 2}}], post=RAW)
     train(made)
-    preflight(Run(made))
+    preflight(planned(Run(made)))
     assert extract(made) == []
-    assert measure(Run(made)) == []  # the look for degenerate maps among them
-    write_report(Run(made))
+    assert measure_missing(planned(Run(made))) == []  # the look for degenerate maps among them
+    write_report(planned(Run(made)))
     assert (tmp_path / "run" / "report" / "report.html").exists()
 
 
@@ -382,20 +384,20 @@ def test_metrics_of_raw_maps_ask_no_post(tmp_path):
 def test_posts_are_refused_where_the_metric_cannot_take_what_they_leave(tmp_path, name, changes, refused):
     run = Run(study(tmp_path, [entry(name).model_dump()], **changes))
     if not refused:
-        preflight(run)
+        preflight(planned(run))
         return
     with pytest.raises(ValueError, match=rf"^metrics\.{name}, gradient: maps have 3 channels after 'post'"):
-        preflight(run)
+        preflight(planned(run))
 
 
 @pytest.mark.parametrize(("name", "warned"), [("randomisation", False), ("completeness", False), ("morf", True)])
 def test_lost_channels_are_told_of_metrics_that_rank_channels(tmp_path, capsys, name, warned):
-    preflight(Run(study(tmp_path, [name], unit="feature")))
+    preflight(planned(Run(study(tmp_path, [name], unit="feature"))))
     assert ("unit 'feature' ranks channels" in capsys.readouterr().out) == warned
 
 
 def test_a_fill_that_no_metric_reads_refuses_none(tmp_path):
     uneven = {"call": "efface.impute.blur", "kwargs": {"kernel": 4}}
-    preflight(Run(study(tmp_path, ["max_sensitivity", "sparseness"], imputer=uneven)))
+    preflight(planned(Run(study(tmp_path, ["max_sensitivity", "sparseness"], imputer=uneven))))
     with pytest.raises(ValueError, match="kernel is 4"):
-        preflight(Run(study(tmp_path, ["morf"], imputer=uneven)))
+        preflight(planned(Run(study(tmp_path, ["morf"], imputer=uneven))))

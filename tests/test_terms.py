@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from efface.models.small import mlp
-from efface.stages.check import check_study, try_network
+from efface.stages.check import check_run
 from efface.stages.run.run import Run
-from efface.stages.run.training_check import curved
-from efface.stages.train import train
+from efface.stages.trial.network import try_network
+from efface.stages.trial.training_step import curved
+from efface.stages.work.training import train_missing
 from efface.study.study import check
 
 SCORE = {"call": "efface.training.regularize.score_matching", "preset": "paper"}
@@ -117,7 +118,7 @@ def test_augmentations_are_tried_wherever_they_are_to_be_used(tmp_path):
     weights = tmp_path / "weights.pt"
     torch.save(network().state_dict(), weights)
     with pytest.raises(ValueError, match=rf"^fit: {message}"):  # of the retrainings
-        check_study(run_of(tmp_path, {"augment": [dark]}, weights=str(weights)))
+        check_run(run_of(tmp_path, {"augment": [dark]}, weights=str(weights)))
     still = [{"call": "test_terms.darker", "kwargs": {"by": 0.0}}, "efface.training.augment.random_resized_crop"]
     try_network(run_of(tmp_path, {"augment": still}))
 
@@ -135,11 +136,11 @@ def test_a_trial_changes_neither_weights_nor_random_numbers(tmp_path):
 @pytest.mark.parametrize("term", [SCORE, ANTI], ids=["score", "anti"])
 def test_a_network_without_a_hessian_is_told_of(tmp_path, capsys, term):
     for bend, flat in (("ReLU", True), ("Softplus", False)):
-        check_study(run_of(tmp_path / bend, {"regularizers": [term]}, {"bend": bend}))
+        check_run(run_of(tmp_path / bend, {"regularizers": [term]}, {"bend": bend}))
         said = capsys.readouterr().out
         assert ("estimates the Hessian of test_terms.network, which is 0" in said) == flat
         assert ("warning: fit.regularizers: " in said) == flat
-    check_study(run_of(tmp_path / "norm", {"regularizers": [NORM]}, {"bend": "ReLU"}))
+    check_run(run_of(tmp_path / "norm", {"regularizers": [NORM]}, {"bend": "ReLU"}))
     assert "Hessian" not in capsys.readouterr().out
 
 
@@ -178,7 +179,7 @@ def broken(model, images, targets, outputs):
 
 def test_epochs_that_were_not_finished_are_not_counted(tmp_path, capsys):
     failed = run_of(tmp_path / "failed", {"regularizers": [{"call": "test_terms.broken", "weight": 1.0}]})
-    assert "too many images" in train([failed])[failed.folder][0]
+    assert "too many images" in train_missing([failed])[failed.folder][0]
     assert "trained" not in capsys.readouterr().out
-    train([run_of(tmp_path / "well", {})])
+    train_missing([run_of(tmp_path / "well", {})])
     assert "trained 2 epochs in" in capsys.readouterr().out

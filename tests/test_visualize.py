@@ -13,10 +13,11 @@ from PIL import Image
 from efface import draws
 from efface.report import grid
 from efface.report.gallery import paint
-from efface.stages.run.curves import curves
+from efface.stages.page.pictures import picture, shown_rows
+from efface.stages.run.curves import planned
+from efface.stages.run.map_files import map_store
 from efface.stages.run.run import Run
-from efface.stages.samples import aims, make_samples, provenance, sampled, samples_of, samples_path, some_samples
-from efface.stages.visualize import picture, shown_rows
+from efface.stages.work.sampling import aims, make_samples, provenance, sampled, samples_of, samples_path, some_samples
 from efface.study.study import read
 from efface.training import generate
 from efface.training.generate import Sampling
@@ -172,7 +173,7 @@ def test_pictures_are_the_images_and_the_maps(study):
         run.network, test.images[rows] / 255, test.targets[rows], seeds=seeds, noise=0.3, steps=2, lr=0.01
     )
     assert np.abs(found.images.permute(0, 2, 3, 1).numpy() - denoised).max() < 0.003
-    maps = run.store("mine", "test").take(rows).numpy()
+    maps = map_store(run, "mine", "test").take(rows).numpy()
     for number in range(4):
         signed, absolute = (column(drawn[f"mine-{kind}"], number) for kind in ("signed", "absolute"))
         assert (signed == paint(maps[number], signed=True)).all()
@@ -240,7 +241,7 @@ def test_metrics_of_the_network_are_measured_once_and_share_the_samples(study):
     assert done.code == 0, done.err
     run, path = made(study)
     assert [each.name for each in (study / "run" / "samples").iterdir()] == [path.name]
-    found = {(each.metric, each.score): each for each in curves(run)}
+    found = {(each.metric, each.score): each for each in planned(run).curves}
     assert {each.method for each in found.values()} == {"network"}
     images, targets = samples_of(run, SETTINGS)
     with torch.no_grad():

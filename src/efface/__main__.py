@@ -1,11 +1,13 @@
 """efface STAGE STUDY [key=value ...]: every stage does what is left of its own work and of the stages before it."""
 
 import argparse
+import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 STAGES = {
     "check": "read the study, try every method on two images, print the plan; computes nothing that is kept",
@@ -26,7 +28,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(_options_first(sys.argv[1:] if arguments is None else arguments))
     # torch takes seconds to import: -h and slips are answered at once
     from efface.execute import stoppable
-    from efface.stages import pipeline
     from efface.study.study import read
     from efface.study.yaml_file import InvalidStudyError
 
@@ -34,14 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     study = None
     try:
         if options.stage == "compare":
-            pipeline.compare(options.studies, options.out)
+            _stage("compare")(options.studies, options.out)
             return 0
         study = read(options.study, options.overrides)
         only = options.metrics.replace(",", " ").split() if options.metrics else []
         if options.stage not in ("status", "report") and os.environ.get("OMP_NUM_THREADS") is None:
             os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers: N processes of one thread each
         with stoppable():
-            failures = getattr(pipeline, options.stage)(study, only)
+            failures = _stage(options.stage)(study, only)
     except InvalidStudyError as error:
         print(error, file=sys.stderr)
         return 2
@@ -69,6 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
     return 1 if failures else 0
+
+
+def _stage(word: str) -> Callable[..., Any]:
+    """The function behind a word of the command line: `efface.stages` has a module for each, with one of its name."""
+    found: Callable[..., Any] = getattr(importlib.import_module(f"efface.stages.{word}"), word)
+    return found
 
 
 def _options_first(words: Sequence[str]) -> list[str]:

@@ -1,157 +1,24 @@
-"""Stage compare: several networks side by side, their curves on the same metric and method in one figure."""
+"""Stage compare: several studies, or folders of runs, side by side on one page."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from efface.report.claims import judge
-from efface.report.stats import Curve, without_empty
-from efface.stages.run.accuracy import accuracy, unaccompanied
-from efface.stages.run.curves import curves
-from efface.stages.run.plan import viewed
-from efface.stages.run.progress import say
+from efface.stages.page.comparison import labels, study_of, write_comparison
+from efface.stages.run.curves import planned
 from efface.stages.run.run import Run
-from efface.study.schema import Claim
-from efface.study.study import Study, read
-from efface.study.yaml_file import InvalidStudyError
-
-Beside = Mapping[str, Sequence[Run]]
-"""Runs by the name under which they are shown, one for each seed."""
 
 
-Merged = Mapping[tuple[str, str, str], Mapping[str, Curve]]
-"""By metric, score and method: a curve for each name."""
+def compare(paths: Sequence[Path], folder: Path) -> None:
+    """Write the page of several studies, and of the variants of each. ValueError: nothing is measured in one of them.
 
-
-def write_comparison(folder: Path, name: str, beside: Beside, claims: Sequence[Claim] = ()) -> None:
-    """Write the page of the runs side by side; say where it is, and what has become of the claims.
-
-    The first name is what the others are compared with; of one alone, the page is that of a study, over its seeds.
+    paths: YAML files, or folders of runs, of variants, of seeds.
     """
-    from efface.report import page  # draws with matplotlib, which takes seconds to import
-    from efface.stages.run.report_data import facts_of_several
-
-    found = merged(beside)
-    if found:
-        judged = judge(claims, found)
-        facts = replace(facts_of_several(name, beside), claims=judged, warnings=_warnings(beside, found))
-        reference = next(iter(beside)) if len(beside) > 1 else ""
-        path = page.write(folder, side_by_side(found, one=not reference), None, facts, reference=reference)
-        for each in judged:
-            say(f"claim {each.verdict}: {each.says} ({each.told})")
-        say(f"side by side: {path}")
-
-
-def study_of(path: Path) -> Study:
-    """The study of a YAML file, or that of the folder of a run, of its variant or seed, wherever the folder now lies.
-
-    InvalidStudyError: there is none, or the seeds in the folder are not of one study.
-    """
-    if not path.is_dir():
-        return read(path)
-    if (path / "study.yml").exists():
-        return read(path / "study.yml", [f"out={path}"])
-    seeds = sorted(
-        int(each.parent.name[5:]) for each in path.glob("seed-*/study.yml") if each.parent.name[5:].isdigit()
-    )
-    if not seeds:
-        raise InvalidStudyError(
-            f"{path}: there is no study.yml in it, nor in seed-0, seed-1, ...; give a study's YAML file, or the folder "
-            "of a run, of one of its variants, or of one seed"
-        )
-    kept = [read(folder / "study.yml", [f"out={folder}"]) for folder in (path / f"seed-{seed}" for seed in seeds)]
-    study = kept[0].model_copy(update={"out": path, "seeds": tuple(seeds)})
-    if study.parts()[""] != kept:
-        raise InvalidStudyError(
-            f"{path}: its seeds ({', '.join(map(str, seeds))}) were run with different settings; give the folders of "
-            "seeds one by one, or run the study again"
-        )
-    return study
-
-
-def labels(runs: Sequence[tuple[Path, str]]) -> list[str]:
-    """A name for each folder and variant: the folder's own, those of the same name with as many parents as it takes.
-
-    ValueError: a folder is given twice.
-    """
-    whole = [(folder.resolve().parts, name) for folder, name in runs]
-    short = found = [f"{parts[-1]} {name}".strip() for parts, name in whole]
-    for depth in range(2, max((len(parts) for parts, _ in whole), default=0) + 1):
-        longer = [f"{Path(*parts[-depth:])} {name}".strip() for parts, name in whole]
-        if len({*found}) < len(found):
-            found = [long if short.count(label) > 1 else label for label, long in zip(short, longer, strict=True)]
-    if twice := sorted({label for label in found if found.count(label) > 1}):
-        raise ValueError(
-            f"compare: {', '.join(twice)} is given twice; give it once, or one another folder with out=..."
-        )
-    return found
-
-
-def side_by_side(found: Merged, *, one: bool = False) -> list[Curve]:
-    """The curves for a page: `metric` tells the method, `method` the name. one: there is one name, so methods stay."""
-    curves = []
-    for (metric, _, method), named in found.items():
-        for name, curve in named.items():
-            if one:
-                curves.append(curve)
-            else:
-                of = metric if curve.family == "network" else f"{metric} · {method}"
-                curves.append(replace(curve, metric=of, method=name, maps=""))
-    return curves
-
-
-def merged(beside: Beside) -> Merged:
-    """A curve for each metric, score, method and name.
-
-    With one run a name, samples are the runs' own, and images are paired where all runs have the same; with several
-    seeds a sample is a seed's mean.
-    """
-    means = any(len(runs) > 1 for runs in beside.values())
-    means |= len({run.data_digest["test"] for runs in beside.values() for run in runs}) > 1
-    found: dict[tuple[str, str, str], dict[str, list[tuple[int, Curve]]]] = {}
-    for name, runs in beside.items():
-        for run in runs:
-            for curve in (curve for curve in _of(run) if "~" not in curve.method):
-                what = curve.metric, curve.score, curve.method
-                found.setdefault(what, {}).setdefault(name, []).append((run.study.seed, curve))
-    whole = {
-        (what, name): _mean_of(each) if means else each[0][1]
-        for what, named in found.items()
-        for name, each in named.items()
-    }
-    left = dict(zip(whole, without_empty(list(whole.values())), strict=True))
-    return {what: {name: left[what, name] for name in named} for what, named in found.items()}
-
-
-def _of(run: Run) -> Iterator[Curve]:
-    """A run's curves of which anything is measured, if only that there is no value, the network's accuracy first."""
-    if (own := accuracy(run)) is not None:
-        yield own
-    measured = {entry.name for entry in run.study.metrics if viewed(run, entry)}
-    for curve in curves(run):
-        if curve.metric in measured and (not curve.missing or not np.isnan(curve.values).all()):
-            yield curve
-
-
-def _warnings(beside: Beside, found: Merged) -> tuple[str, ...]:
-    """What a reader must know of the metrics that are shown."""
-    shown = {(metric, name) for (metric, _, _), named in found.items() for name in named}
-    of = [[each for each in runs[0].study.metrics if (each.name, name) in shown] for name, runs in beside.items()]
-    return tuple(dict.fromkeys(line for metrics in of for line in unaccompanied(metrics)))
-
-
-def _mean_of(each: Sequence[tuple[int, Curve]]) -> Curve:
-    """One curve of several seeds'."""
-    curve = each[0][1]
-    values = np.stack([_mean(one.values) for _, one in each])
-    missing = sorted({at for _, one in each for at in one.missing or ()})
-    seeds = tuple(seed for seed, _ in each)
-    return replace(curve, values=values, over="repeats", pairs=seeds, missing=tuple(missing))
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over samples of each point, of those that are there."""
-    known = ~np.isnan(values)
-    return np.where(known.any(0), np.where(known, values, 0).sum(0) / np.maximum(known.sum(0), 1), np.nan)
+    studies = [study_of(path) for path in paths]
+    parts = [(study.out, name, each) for study in studies for name, each in study.parts().items()]
+    named = zip(labels([(out, name) for out, name, _ in parts]), parts, strict=True)
+    beside = {label: [Run(part) for part in each] for label, (_, _, each) in named}
+    for label, runs in beside.items():
+        if not any(run.results.rows for run in runs):
+            raise ValueError(f"compare: {label}: nothing is measured in {runs[0].folder}; run the measure stage first")
+    measured = {label: [planned(run) for run in runs] for label, runs in beside.items()}
+    write_comparison(folder, folder.name, measured)

@@ -1,73 +1,44 @@
-"""Stage report: what the results say, as one page. Reads files, computes no new number."""
+"""Stage report: the page of what is measured so far. It reads files and computes no new number."""
 
-import zlib
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-import efface
-from efface.plug.source import source_digest
-from efface.report.claims import judge
-from efface.report.stats import Curve
-from efface.stages.compare import merged
-from efface.stages.run.accuracy import HOW, accuracy, unaccompanied
-from efface.stages.run.curves import curves
+from efface.stages.page.write import write_pages
+from efface.stages.run.curves import PlannedRun, planned
 from efface.stages.run.progress import say
-from efface.stages.run.run import Run
-from efface.stages.visualize import picture
-from efface.store.keys import key
-from efface.study.claims import ACCURACY
-from efface.study.study import dump
-
-FILES = ("report.html", "summary.csv", "comparisons.csv", "agreement.csv", "curves.svg", "curves.pdf")
+from efface.stages.run.runs import narrowed, runs_of
+from efface.study.study import Study
 
 
-def write_report(run: Run, *, anew: bool = True) -> None:
-    """Write report.html, summary.csv and the figures; say where they are.
-
-    anew: False leaves a report that was made from these results and this code as it is.
-    """
-    folder, made_from = run.folder / "report", _made_from(run)
-    mark = folder / ".made-from"
-    whole = mark.exists() and all((folder / name).exists() for name in FILES)
-    if anew or not whole or mark.read_text() != made_from:
-        _write(run, folder)
-        mark.write_text(made_from)
-    say(f"report: {folder / 'report.html'}")
-
-
-def _write(run: Run, folder: Path) -> None:
-    from efface.report import page  # draws with matplotlib, which takes seconds to import
-    from efface.stages.run.report_data import facts, gallery
-
-    (folder / ".made-from").unlink(missing_ok=True)
-    found = curves(run)
-    measured = list(dict.fromkeys(curve.metric for curve in found if _is_measured(curve)))
-    shown = [curve for curve in found if curve.metric in measured]  # no section of empty curves
-    claims = judge(run.study.claims, merged({"": [run]})) if run.study.claims else ()
-    told = facts(run, measured)
-    alone = tuple(unaccompanied(each for each in run.study.metrics if each.name in measured))
-    told = replace(told, claims=claims, warnings=told.warnings + alone, how={ACCURACY: HOW, **told.how})
-    own = accuracy(run) if ACCURACY not in measured else None
-    page.write(folder, shown or found, gallery(run), told, tabled=() if own is None else (own,))
-    for each in claims:
-        say(f"claim {each.verdict}: {each.says} ({each.told})")
+def report(study: Study, only: Sequence[str] = ()) -> list[str]:
+    """Write the pages. They are written again if more was measured while they were written."""
+    study = narrowed(study, only)
+    while True:
+        runs = runs_of(study)
+        before = [_size(run.results.path) for run in runs]
+        if not any(run.results.rows for run in runs):
+            raise FileNotFoundError(f"{runs[0].results.path}: nothing is measured yet; run the measure stage first")
+        measured = [planned(run) for run in runs]
+        _say_what_is_open(study, measured)
+        write_pages(study, measured, anew=True)
+        if [_size(run.results.path) for run in runs] == before:
+            return []
 
 
-def _is_measured(curve: Curve) -> bool:
-    """Whether a probe of it ran, other than the first point's, which may be one for all methods and metrics.
+def _say_what_is_open(study: Study, measured: Sequence[PlannedRun]) -> None:
+    """ValueError: the folder holds results, but none of those that the study plans: they are of older code."""
+    planned = sum(len(one.plan.tasks) for one in measured)
+    there = planned - sum(len(one.plan.open(one.run.results)) for one in measured)
+    held = any("n" in row for one in measured for row in one.run.results.rows.values())  # training has lines, too
+    if planned and held and not there:
+        raise ValueError(
+            f"{study.out}: holds results, but none of the {planned} that this study asks for: they were made with "
+            "other settings, other weights or other code of efface; run the measure stage to make them anew (the "
+            "report is left as it is), or write it with the version that made them"
+        )
+    if there < planned:
+        say(f"report: {there} of the {planned} probes of this study are there; the others are left to be measured")
 
-    One that ran and found no value was measured, too: the page says that it has none.
-    """
-    own = slice(1 if len(curve.at) > 1 else 0, None)
-    return bool(set(curve.at[own]) - set(curve.missing or ())) or not np.isnan(curve.values[:, own]).all()
 
-
-def _made_from(run: Run) -> str:
-    """What the report shows, as a digest: the study, the results, the code and the page's own files."""
-    files = (Path(efface.__file__).parent / "report").glob("page.*")
-    pages = {each.name: each.read_text() for each in files if each.suffix != ".py"}
-    code = [source_digest(name) for name in (__name__, "efface.stages.run.report_data")]
-    drawn = zlib.crc32(picture(run) or b"")
-    return key({"study": dump(run.study), "results": run.results.rows, "code": code, "pages": pages, "drawn": drawn})
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,126 +1,27 @@
-"""Stage visualize: test images, what the network makes of their class and of them with noise, every method's maps.
+"""Stage visualize: test images, samples and maps as pictures, after networks and maps; then the report."""
 
-One line of pictures for each kind, one column for each image; drawn once, and shown in the report.
-"""
+from collections.abc import Sequence
 
-from collections.abc import Iterator
-from typing import Any
+from efface.stages.page.pictures import draw_pictures, shown_rows
+from efface.stages.page.write import write_pages
+from efface.stages.run.curves import planned
+from efface.stages.run.map_files import missing_extractions
+from efface.stages.run.runs import one_by_one, working
+from efface.stages.work.steps import extracted
+from efface.study.study import Study
 
-import numpy as np
-import torch
-from jaxtyping import Int
-from torch import Tensor
-
-from efface import draws
-from efface.erase.masking import to_float, to_stored
-from efface.plug.source import code_digest
-from efface.report.gallery import paint, rgb
-from efface.report.grid import Line, grid, read_made_from
-from efface.stages.run.progress import bar, say
-from efface.stages.run.provenance import generator
-from efface.stages.run.run import Run
-from efface.stages.samples import some_samples
-from efface.store.arrays import take
-from efface.store.keys import key
-from efface.training.generate import COST, denoise
-from efface.types import Images, Maps
-
-FOLDER = "figures"
+_READS_TEST_MAPS = "morf"
+"""A metric that needs no maps of training images: those are not shown."""
 
 
-def visualize(run: Run) -> None:
-    """Draw the pictures unless they are there, and say where. ValueError: it is to show rows that there are not."""
-    path = run.folder / FOLDER / "grid.png"
-    if picture(run) is None:
-        rows = shown_rows(run)
-        lines = [*_made(run, rows), *_maps(run, rows)]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        found = grid(lines, _headings(run, rows), key(made_from(run)))
-        for name, content in sorted(found.items(), key=lambda each: each[0] == path.name):  # what tells is last
-            partial = path.with_name(f".{name}.partial")
-            partial.write_bytes(content)
-            partial.replace(path.with_name(name))
-    say(f"pictures: {path}, and each line of it beside")
-
-
-def picture(run: Run) -> bytes | None:
-    """The grid, if it is there and shows this study as it is now."""
-    path = run.folder / FOLDER / "grid.png"
-    content = path.read_bytes() if path.is_file() and run.first.trained() else b""
-    return content if content and read_made_from(content) == key(made_from(run)) else None
-
-
-def made_from(run: Run) -> dict[str, Any]:
-    """What the pictures depend on."""
-    return {
-        "rows": shown_rows(run).tolist(),
-        "visualize": run.study.visualize.model_dump(exclude={"rows", "count"}),
-        "samples": run.study.samples.identity(),
-        "data": run.data_digest["test"],
-        "network": run.network_digest,
-        "seed": run.study.seed,
-        "maps": {name: run.provenance(entry, name, "test") for entry in run.entries() for name in entry.gives},
-        "code": [generator(), code_digest(__name__, "efface.report.grid", "efface.report.gallery")],
-    }
-
-
-def shown_rows(run: Run) -> Int[Tensor, " n"]:
-    """The test rows that are shown."""
-    settings, count = run.study.visualize, len(run.data["test"])
-    if settings.rows is None:
-        return torch.linspace(0, count - 1, min(settings.count, count)).round().long()
-    if beyond := [row for row in settings.rows if row >= count]:
-        raise ValueError(f"visualize.rows: there is no test image {beyond[0]}; expected rows below {count}")
-    return torch.tensor(settings.rows)
-
-
-def _made(run: Run, rows: Int[Tensor, " n"]) -> Iterator[Line]:
-    """The images themselves, and what the network makes."""
-    settings, samples, test = run.study.visualize, run.study.samples, run.data["test"]
-    stored = take(test.images, rows).to(run.device)
-    targets = test.targets[rows.to(test.targets.device)].to(run.device)
-    seeds = draws.seeds_of(f"{run.study.seed} visualize", rows).to(run.device)
-    with bar(float(COST * len(rows) * (samples.steps + settings.steps)), "visualize", "row") as progress:
-        made = some_samples(run, samples, rows, advance=progress.update)
-        denoised = denoise(
-            run.network,
-            to_float(stored),
-            targets,
-            seeds=seeds,
-            noise=settings.noise,
-            steps=settings.steps,
-            lr=settings.lr,
-            rows=run.study.rows,
-            advance=progress.update,
-        )
-    yield _line("images", "image", to_float(stored))
-    yield _line("samples", "sample of its class", made)
-    yield _line("noisy", f"noise of {settings.noise:g} added", denoised.noisy)
-    yield _line("denoised", "denoised by the network", denoised.images)
-
-
-def _maps(run: Run, rows: Int[Tensor, " n"]) -> Iterator[Line]:
-    """Every method's maps as they are stored, whatever `post` says, channels summed: signed, then absolute."""
-    percentile = run.study.visualize.percentile
-    for name in (name for entry in run.entries() for name in entry.gives):
-        store = run.store(name, "test")
-        if store.kind != "seeds":  # a ranking that is drawn anew has no map
-            maps = store.take(rows)
-            for kind, signed, values in (("signed", True, _summed(maps)), ("absolute", False, _summed(maps.abs()))):
-                pictures = [paint(each, percentile=percentile, signed=signed) for each in values]
-                yield Line(f"{name}-{kind}", f"{name}, {kind}", pictures)
-
-
-def _summed(maps: Maps) -> np.ndarray:
-    return (maps if maps.ndim == 3 else maps.sum(1)).numpy(force=True)
-
-
-def _line(name: str, label: str, images: Images) -> Line:
-    return Line(name, label, [rgb(each) for each in to_stored(images.cpu()).numpy()])
-
-
-def _headings(run: Run, rows: Int[Tensor, " n"]) -> list[str]:
-    test = run.data["test"]
-    classes = [int(test.targets[row]) for row in rows]
-    names = [test.classes[each] if each < len(test.classes) else str(each) for each in classes]
-    return [f"row {row}: {name}" for row, name in zip(rows.tolist(), names, strict=True)]
+def visualize(study: Study, only: Sequence[str] = ()) -> list[str]:
+    """Draw the pictures of every run whose maps are there; sentences on what failed."""
+    with working(study, only) as runs:
+        for run in runs:
+            shown_rows(run)  # refused before hours are spent
+        reading = [run.of(run.study.with_metrics([_READS_TEST_MAPS])) for run in runs]
+        whole, failures = extracted(study, reading)
+        for run in one_by_one(study, [run for run in whole if not missing_extractions(run)]):
+            draw_pictures(run)
+        write_pages(study, [planned(run) for run in runs], anew=False)
+        return failures

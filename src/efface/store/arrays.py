@@ -28,14 +28,15 @@ _METADATA = 1 << 18  # room beside the rows for what HDF5 writes itself: a few K
 class Rows:
     """Rows of the data set `name` in the HDF5 file `path`. Holds no open file until the first read, so it pickles."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, file: h5py.File | None = None) -> None:
+        """file: the same file, where the caller has it open."""
         self.path, self.name = Path(path), name
-        with open_file(self.path) as file:
-            if name not in file:
+        with contextlib.nullcontext(file) if file is not None else open_file(self.path) as opened:
+            if name not in opened:
                 raise ValueError(
-                    f"{path}: holds no data set '{name}', only {', '.join(file) or 'nothing'}; delete the file"
+                    f"{path}: holds no data set '{name}', only {', '.join(opened) or 'nothing'}; delete the file"
                 )
-            data = file[name]
+            data = opened[name]
             self.offset = data.id.get_offset()
             if self.offset is None:
                 raise ValueError(f"{path}: '{name}' is chunked or empty, expected contiguous rows; delete the file")

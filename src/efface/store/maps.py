@@ -31,36 +31,42 @@ Kind = Literal["maps", "seeds", "images"]
 
 
 class MapStore:
-    """Reader of a finished file: the maps of row numbers, memory-mapped; pickles.
+    """Reader of a finished file: the maps of row numbers, memory-mapped; pickles. The file is opened once.
 
-    provenance: what the maps must have been made from. ValueError: it differs, or the file is short or damaged.
-    FileNotFoundError: not extracted, or not to the end.
+    provenance, rows: what the maps must have been made from, and how many there must be; None leaves that to `expect`.
+    ValueError: the file differs from that, or it is short or damaged. FileNotFoundError: it is not extracted, or not to
+    the end.
     """
 
-    def __init__(self, path: Path, provenance: Mapping[str, Any], rows: int) -> None:
+    def __init__(self, path: Path, provenance: Mapping[str, Any] | None = None, rows: int | None = None) -> None:
         self.path = Path(path)
         if not self.path.exists():
             left = ""
             if (part := partial(self.path)).exists():
-                left = f"; {part.name} holds {finished(part)} of {rows} maps"
+                left = f"; {part.name} holds {finished(part)}{'' if rows is None else f' of {rows}'} maps"
             raise FileNotFoundError(f"{self.path}: not there{left}; run the extract stage to finish it")
         with open_file(self.path) as file:
-            found = read_provenance(file, self.path)
-            if differing := differences(found, provenance):
-                raise ValueError(f"{self.path}: was made from something else: {differing}; run the extract stage again")
-            if "done" not in file or len(file["done"]) != rows or not file["done"][:].all():
-                held = int(file["done"][:].sum()) if "done" in file else 0
+            self.provenance = read_provenance(file, self.path)
+            self._problem = _problem(file)
+            if self._problem is None:
+                self.kind: Kind = next((kind for kind in get_args(Kind) if kind in file), "maps")
+                self.targets = torch.from_numpy(file["targets"][:])
+                self._rows, self._sums = Rows(self.path, self.kind, file), Rows(self.path, "crc", file)
+                self.shape = self._rows.shape
+        if provenance is not None and rows is not None:
+            self.expect(provenance, rows)
+
+    def expect(self, provenance: Mapping[str, Any], rows: int) -> None:
+        """ValueError: the maps were made from something else, or they are not as many, or they are damaged."""
+        if differing := differences(self.provenance, provenance):
+            raise ValueError(f"{self.path}: was made from something else: {differing}; run the extract stage again")
+        if self._problem is not None:
+            raise ValueError(f"{self.path}: {self._problem}, expected {rows}; delete it and run the extract stage")
+        for found in (len(self.targets), self.shape[0]):
+            if found != rows:
                 raise ValueError(
-                    f"{self.path}: holds {held} maps, expected {rows}; delete it and run the extract stage"
+                    f"{self.path}: holds {found} maps, expected {rows}; delete it and run the extract stage"
                 )
-            self.kind: Kind = next((kind for kind in get_args(Kind) if kind in file), "maps")
-            self.targets = torch.from_numpy(file["targets"][:])
-        self._rows = Rows(self.path, self.kind)
-        if self._rows.shape[0] != rows:
-            raise ValueError(
-                f"{self.path}: has {self._rows.shape[0]} rows, expected {rows}; delete it and extract again"
-            )
-        self.shape = self._rows.shape
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -78,7 +84,7 @@ class MapStore:
         chosen = np.arange(len(self))
         if self.path.stat().st_size > 1 << 32:
             chosen = np.linspace(0, len(self) - 1, SAMPLED_ROWS).round().astype(np.int64)
-        expected = Rows(self.path, "crc").numpy()
+        expected = self._sums.numpy()
         data, targets = self._rows.numpy(), self.targets.numpy()
         for row in chosen:
             if _checksum(data[row], targets[row]) != expected[row]:
@@ -86,6 +92,7 @@ class MapStore:
                     f"{self.path}: row {row} is damaged (its checksum differs); delete it and extract again"
                 )
         del data
+        self._sums.release()
         self.release()
 
 
@@ -163,6 +170,14 @@ class MapWriter:
         laid_out = self.partial.with_name(self.partial.name + ".new")
         create_file(laid_out, arrays, attributes)
         laid_out.replace(self.partial)
+
+
+def _problem(file: h5py.File) -> str | None:
+    """What is wrong with a file that should be whole, in words; None where nothing is."""
+    if missing := [name for name in ("done", "targets", "crc") if name not in file]:
+        return f"holds 0 maps ('{missing[0]}' is missing)"
+    done = file["done"][:]
+    return None if done.all() else f"holds {int(done.sum())} maps"
 
 
 def _checksum(row: np.ndarray | np.generic, target: np.integer) -> int:

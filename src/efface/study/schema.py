@@ -102,6 +102,11 @@ class MethodEntry(Strict):
         return Call(call=_AROUND, kwargs={"method": plain.model_dump()} | ({} if self.batched else {"batched": False}))
 
     @property
+    def learns(self) -> bool:
+        """Whether the method learns from training images before it makes maps."""
+        return is_class(self.call) and hasattr(self.call.resolve(), "fit")
+
+    @property
     def is_control(self) -> bool:
         """Whether the method is one of efface's controls, whatever it is given."""
         return self.method is not None and self.method.startswith("efface.methods.control.")

@@ -1,67 +1,77 @@
-"""Curves of all metrics, put together from the results."""
+"""What a run's results say so far: the curves of its plan, put together from the results alone."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from efface.metrics import Point
 from efface.report.stats import Curve
-from efface.stages.run.plan import across, cell_of, point_of, repeats, viewed
-from efface.stages.run.run import Run, View
-from efface.study.schema import MetricEntry
+from efface.stages.run.plan import Plan, PlannedCurve, PlannedPoint, make_plan
+from efface.stages.run.run import Run
+from efface.store.results import Results
 
 
-def curves(run: Run) -> list[Curve]:
-    """The curves of all metrics and views, from the results alone; NaN where a probe has not run yet."""
-    found = []
-    for entry in run.study.metrics:
-        for view in viewed(run, entry):
-            found += _curves(run, entry, view)
-    return found
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run with its plan, and what its results say so far: the curves, put together once."""
+
+    run: Run
+    plan: Plan
+
+    @cached_property
+    def curves(self) -> list[Curve]:
+        """The curves of all metrics and views; NaN where a probe has not run yet."""
+        return [curve for planned in self.plan.curves for curve in curves_of(planned, self.run.results)]
 
 
-def _curves(run: Run, entry: MetricEntry, view: View) -> list[Curve]:
-    formula, at = entry.formula, across(run, entry)
+def planned(run: Run) -> PlannedRun:
+    """The run with its plan as the run is now: keys change when its networks are trained."""
+    return PlannedRun(run, make_plan(run))
+
+
+def curves_of(planned: PlannedCurve, results: Results) -> list[Curve]:
+    """A planned curve's values, a curve for each score of the metric."""
+    formula, at = planned.entry.formula, planned.at
     table: dict[str, list[list[np.ndarray]]] = {name: [] for name in formula.better}
     missing: set[float] = set()
-    for repeat in range(repeats(run, entry)):
-        found_here = [_value(run, entry, view, point_of(run, entry, view, fraction, repeat)) for fraction in at]
-        missing |= {where for where, value in zip(at, found_here, strict=True) if value is None}
+    for repeat in planned.repeats:
+        values = [_value(planned, point, results) for point in repeat]
+        missing |= {where for where, value in zip(at, values, strict=True) if value is None}
         for name in formula.better:
-            table[name].append([np.atleast_1d(value[name]) if value else np.array([np.nan]) for value in found_here])
-    found = []
-    for name, better in formula.better.items():
-        samples = max(len(each) for row in table[name] for each in row)
-        blocks = [
-            np.stack([each if len(each) == samples else np.full(samples, np.nan) for each in row], 1)
-            for row in table[name]
-        ]
-        values = np.concatenate(blocks).astype(np.float64)
-        pairs = tuple(range(len(values)))
-        found.append(
-            Curve(
-                metric=entry.name,
-                score=name,
-                method=view.name,
-                at=at,
-                values=values,
-                over=formula.over,
-                better=better,
-                pairs=pairs,
-                says=formula.says,
-                axis=formula.axis,
-                summary="mean" if name in formula.by_mean else formula.summary,
-                family="network" if formula.of == "network" else formula.family,
-                missing=tuple(sorted(missing)),
-                partial=formula.partial,
-                maps=view.maps,
-            )
+            table[name].append([np.atleast_1d(value[name]) if value else np.array([np.nan]) for value in values])
+    return [
+        Curve(
+            metric=planned.entry.name,
+            score=name,
+            method=planned.view.name,
+            at=at,
+            values=(stacked := _stacked(table[name])),
+            over=formula.over,
+            better=better,
+            pairs=tuple(range(len(stacked))),
+            says=formula.says,
+            axis=formula.axis,
+            summary="mean" if name in formula.by_mean else formula.summary,
+            family="network" if formula.of == "network" else formula.family,
+            missing=tuple(sorted(missing)),
+            partial=formula.partial,
+            maps=planned.view.maps,
         )
-    return found
+        for name, better in formula.better.items()
+    ]
 
 
-def _value(run: Run, entry: MetricEntry, view: View, point: Point) -> dict[str, Any] | None:
-    keys = {name: cell_of(run, view, probe).key for name, probe in entry.formula.probes(point).items()}
-    if not all(each in run.results for each in keys.values()):
+def _stacked(rows: list[list[np.ndarray]]) -> np.ndarray:
+    """Samples of all repeats by points; a point that lacks samples is NaN."""
+    samples = max(len(each) for row in rows for each in row)
+    blocks = [np.stack([each if len(each) == samples else np.full(samples, np.nan) for each in row], 1) for row in rows]
+    return np.concatenate(blocks).astype(np.float64)
+
+
+def _value(planned: PlannedCurve, point: PlannedPoint, results: Results) -> dict[str, Any] | None:
+    """The metric's values at a point; None while one of its probes has no result."""
+    if not all(task.key in results for task in point.tasks.values()):
         return None
-    return dict(entry.formula.value({name: run.results.score(each) for name, each in keys.items()}))
+    scores = {name: results.score(task.key) for name, task in point.tasks.items()}
+    return dict(planned.entry.formula.value(scores))

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from efface import draws
 from efface.methods.calling import Convention, attribute
 from efface.metrics.probes import Explain
-from efface.stages.run.learn import learnt
-from efface.stages.run.run import Run, View
+from efface.stages.run.map_files import read_learnt_tensors
+from efface.stages.run.run import Run
+from efface.stages.run.views import View
 from efface.study.schema import MethodEntry
 from efface.types import Explained, Images, Maps
 
@@ -38,8 +39,8 @@ def _undrawn(name: str) -> str:
 
 def explainer_of(run: Run, view: View) -> Explain:
     """The method behind a view's maps. It draws for a row as it did when that row's map was extracted."""
-    entry = next(each for each in run.entries() if view.maps in each.gives)
-    method = convention(entry, learnt(run, entry))
+    entry = run.entry_of_maps(view.maps)
+    method = convention(entry, read_learnt_tensors(run, entry))
     own = run.data["test"].masks
 
     def explain(

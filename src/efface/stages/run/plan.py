@@ -1,19 +1,26 @@
-"""The probes that a study's metrics need, each once, with the key of its result."""
+"""The plan of a run: every probe that its metrics need, with the key of its result. It is made once for a command.
+
+study -> plan -> executor -> results -> curves -> page. Measuring, `check`, `status` and the report read the same plan.
+"""
 
 import contextlib
 import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from efface.metrics import Point
 from efface.metrics.probes import Degeneracy
 from efface.metrics.probes.description import reading
 from efface.plug.call import Call
+from efface.stages.run.map_files import map_store, provenance
 from efface.stages.run.provenance import ERASING, engine, measurer
-from efface.stages.run.run import Run, View
+from efface.stages.run.run import Run
+from efface.stages.run.views import NETWORK, View
 from efface.store.keys import key as key_of
+from efface.store.results import Results
 from efface.study.claims import listed_points, no_point
 from efface.study.schema import Claim, MetricEntry, Side
 from efface.types import Seeds
@@ -21,59 +28,122 @@ from efface.types import Seeds
 
 @dataclass(frozen=True)
 class Cell:
-    """One probe on the maps of one view; of no view where it erases nothing, or everything."""
+    """One probe on the maps of one view; of no view where it erases nothing, or everything.
+
+    key: of its result. reads: the maps that it needs, by name and split.
+    """
 
     view: View | None
     probe: Any
     key: str
+    reads: frozenset[tuple[str, str]] = frozenset()
+
+    @property
+    def kind(self) -> str:
+        """The probe's name."""
+        return type(self.probe).__name__.lower()
 
 
-NETWORK = View("network", "", None)
-"""The row of a metric of the network: no maps."""
+@dataclass(frozen=True)
+class PlannedPoint:
+    """One point of a curve and the tasks whose scores give its value, by the names that the metric knows them by."""
+
+    point: Point
+    tasks: Mapping[str, Cell]
 
 
-def cells(run: Run) -> list[Cell]:
-    """Every probe that the study's metrics need, once each, in the order in which they are worth running.
+@dataclass(frozen=True)
+class PlannedCurve:
+    """A metric on the maps of a view.
 
-    Before a view's scores comes the probe that says whether its maps are fit to be scored, as the first metric that
-    erases ranks them.
+    at: the points of the axis, ascending. repeats: for each repeat, a planned point for each of them.
     """
-    found: dict[str, Cell] = {}
-    for view in run.views():
-        point = ranked_as(run, view)
-        if point is not None and not _is_redrawn(run, view):
-            cell = cell_of(run, view, Degeneracy(point.post, "feature" if point.unit == "feature" else "pixel"))
-            found[cell.key] = cell
+
+    entry: MetricEntry
+    view: View
+    at: tuple[float, ...]
+    repeats: tuple[tuple[PlannedPoint, ...], ...]
+
+    @property
+    def points(self) -> Iterator[PlannedPoint]:
+        """All points, repeat by repeat."""
+        return (point for repeat in self.repeats for point in repeat)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study needs. It is a value: it reads no file and does not change when results arrive.
+
+    curves: by metric, then by view. conditions: by view, the task that tells whether its maps are fit to be scored.
+    redrawn: views whose ranking is drawn anew in each epoch. problems: metrics that cannot be planned, in words.
+    """
+
+    curves: tuple[PlannedCurve, ...]
+    conditions: Mapping[str, Cell]
+    redrawn: frozenset[str]
+    problems: tuple[str, ...] = ()
+
+    @cached_property
+    def tasks(self) -> tuple[Cell, ...]:
+        """Every task once, in the order in which they are worth running: given networks before trainings."""
+        found = {task.key: task for task in self.conditions.values()}
+        for curve in self.curves:
+            for point in curve.points:
+                for task in point.tasks.values():
+                    found.setdefault(task.key, task)
+        return tuple(sorted(found.values(), key=_running_order))
+
+    def open(self, results: Results) -> list[Cell]:
+        """The tasks that have no result yet."""
+        return [task for task in self.tasks if task.key not in results]
+
+    def of(self, entry: MetricEntry) -> list[PlannedCurve]:
+        """The curves of one metric."""
+        return [curve for curve in self.curves if curve.entry == entry]
+
+
+def _running_order(task: Cell) -> tuple[bool, str]:
+    return not task.probe.needs_network, task.view.name if task.view else ""
+
+
+def make_plan(run: Run) -> Plan:
+    """Plan every metric of the run's study. A metric that refuses its settings stands in `problems`."""
+    keys, redrawn = Keys(run), frozenset(view.name for view in run.views if _is_redrawn(run, view))
+    curves, problems = list[PlannedCurve](), list[str]()
     for entry in run.study.metrics:
-        for view in viewed(run, entry):
-            for point in points(run, entry, view):
-                for probe in entry.formula.probes(point).values():
-                    cell = cell_of(run, view, probe)
-                    found.setdefault(cell.key, cell)
-    return sorted(found.values(), key=lambda cell: (not cell.probe.needs_network, cell.view.name if cell.view else ""))
+        try:
+            curves += [_planned(run, keys, entry, view) for view in viewed(run, entry, redrawn)]
+        except ValueError as error:
+            problems.append(f"metrics.{entry.name}: {str(error).removeprefix(f'{entry.name}: ')}")
+    conditions = {}
+    for view in (each for each in run.views if each.name not in redrawn):
+        with contextlib.suppress(ValueError):  # stands in the problems already
+            if (point := ranked_as(run, redrawn, view)) is not None:
+                probe = Degeneracy(point.post, "feature" if point.unit == "feature" else "pixel")
+                conditions[view.name] = keys.task(view, probe)
+    return Plan(tuple(curves), conditions, redrawn, tuple(problems))
 
 
-def ranked_as(run: Run, view: View, fraction: float = 0.0) -> Point | None:
-    """How the view's maps are taken by the first metric that erases by them, else by the first that reduces them.
+def _planned(run: Run, keys: "Keys", entry: MetricEntry, view: View) -> PlannedCurve:
+    at = axis_points(run, entry)
 
-    Their channels are summed at the end where that metric, or all of them, takes maps as they are. None where no metric
-    reads them.
+    def planned(x: float, repeat: int) -> PlannedPoint:
+        point = point_of(run, entry, view, x, repeat)
+        probes = entry.formula.probes(point)
+        return PlannedPoint(point, {name: keys.task(view, probe) for name, probe in probes.items()})
+
+    repeats = range(repeats_of(run, entry))
+    return PlannedCurve(entry, view, at, tuple(tuple(planned(x, repeat) for x in at) for repeat in repeats))
+
+
+def viewed(run: Run, entry: MetricEntry, redrawn: frozenset[str]) -> list[View]:
+    """The rows of a metric: the network alone, or those views that the metric applies to.
+
+    A ranking that is drawn anew in each epoch only makes sense for retraining: for a fixed network it is `random`.
     """
-    applied = [each for each in of_maps(run) if applies(run, each, view)]
-    reducing = [each for each in applied if "post" in each.formula.reads]
-    erasing = [each for each in reducing if each.formula.axis == "fraction removed"]
-    if not applied:
-        return None
-    entry = (erasing or reducing or applied)[0]
-    point = point_of(run, entry, view, fraction)
-    if "unit" in entry.formula.reads:
-        return point
-    found = [reading(probe) for probe in entry.formula.probes(point).values()]
-    values = next((each.values for each in found if each is not None and reducing), None)
-    if values is None:
-        summed = (*(point.post if reducing else ()), Call(call="efface.erase.post.channel_sum"))
-        return dataclasses.replace(point, post=summed, unit="pixel")
-    return dataclasses.replace(point, unit=values)
+    if entry.formula.of == "network":
+        return [NETWORK]
+    return [view for view in run.views if entry.formula.over == "repeats" or view.name not in redrawn]
 
 
 def of_maps(run: Run) -> list[MetricEntry]:
@@ -81,34 +151,30 @@ def of_maps(run: Run) -> list[MetricEntry]:
     return [each for each in run.study.metrics if each.formula.of == "maps"]
 
 
-def viewed(run: Run, entry: MetricEntry) -> list[View]:
-    """The rows of a metric: those views that it applies to, or the network alone."""
-    if entry.formula.of == "network":
-        return [NETWORK]
-    return [view for view in run.views() if applies(run, entry, view)]
+def ranked_as(run: Run, redrawn: frozenset[str], view: View, x: float = 0.0) -> Point | None:
+    """The post-processing and the unit by which a view's maps are shown and checked; None where no metric reads them.
+
+    They are those of the first metric that erases by the maps, else of the first that uses `post`. Where that metric
+    takes maps as they are, their channels are summed.
+    """
+    applied = [each for each in of_maps(run) if view in viewed(run, each, redrawn)]
+    reducing = [each for each in applied if "post" in each.formula.reads]
+    erasing = [each for each in reducing if each.formula.axis == "fraction removed"]
+    if not applied:
+        return None
+    entry = (erasing or reducing or applied)[0]
+    point = point_of(run, entry, view, x)
+    if "unit" in entry.formula.reads:
+        return point
+    readings = [reading(probe) for probe in entry.formula.probes(point).values()]
+    values = next((each.values for each in readings if each is not None and reducing), None)
+    if values is None:
+        summed = (*(point.post if reducing else ()), Call(call="efface.erase.post.channel_sum"))
+        return dataclasses.replace(point, post=summed, unit="pixel")
+    return dataclasses.replace(point, unit=values)
 
 
-def applies(run: Run, entry: MetricEntry, view: View) -> bool:
-    """A ranking that is drawn anew each epoch is no other than `random` to a network that does not train."""
-    return entry.formula.over == "repeats" or not _is_redrawn(run, view)
-
-
-def unmet(run: Run) -> list[str]:
-    """Metrics that ask for what the data do not have."""
-    without = run.data["test"].masks is None
-    needing = [entry.name for entry in run.study.metrics if without and _asks(run, entry, "needs_masks")]
-    unjudged = [entry.name for entry in run.study.metrics if not run.study.judge and _asks(run, entry, "needs_judge")]
-    return [
-        f"metrics.{name}: asks a second network, but the study has no 'judge'; add judge: {{model: ..., fit: ...}}"
-        for name in unjudged
-    ] + [
-        f"metrics.{name}: needs the masks of the true object, which {run.study.data.call} does not give; "
-        "choose data that have them, such as efface.data.patches.patches, or drop this metric"
-        for name in needing
-    ]
-
-
-def across(run: Run, entry: MetricEntry) -> tuple[float, ...]:
+def axis_points(run: Run, entry: MetricEntry) -> tuple[float, ...]:
     """The points of a metric's curve, ascending; 0 is always among them, unless the metric has points of its own."""
     if (listed := listed_points(entry, run.study.fractions)) is not None:
         return listed
@@ -116,49 +182,66 @@ def across(run: Run, entry: MetricEntry) -> tuple[float, ...]:
     return entry.formula.at(run.data["test"].shape)
 
 
-def points(run: Run, entry: MetricEntry, view: View) -> Iterator[Point]:
-    """The points of a view's curve, repeat by repeat; the view's own post beats the metric's, that the study's."""
-    for repeat in range(repeats(run, entry)):
-        for fraction in across(run, entry):
-            yield point_of(run, entry, view, fraction, repeat)
-
-
-def repeats(run: Run, entry: MetricEntry) -> int:
+def repeats_of(run: Run, entry: MetricEntry) -> int:
     """How many trainings a point has; a frozen network has one score."""
     return (entry.kwargs.repeats or entry.paper.repeats or run.study.repeats) if entry.formula.over == "repeats" else 1
 
 
-def point_of(run: Run, entry: MetricEntry, view: View, fraction: float, repeat: int = 0) -> Point:
-    """A point of a view's curve, with the settings that count for it."""
+def point_of(run: Run, entry: MetricEntry, view: View, x: float, repeat: int = 0) -> Point:
+    """A point of a view's curve. The view's own post comes before the metric's, and that before the study's."""
     own, paper, study = entry.kwargs, entry.paper, run.study
     post = next(each for each in (view.post, own.post, paper.post, study.post) if each is not None)
     imputer = own.imputer or paper.imputer or study.imputer
-    return Point(fraction, repeat, imputer, tuple(post), own.unit or paper.unit or study.unit)
+    return Point(x, repeat, imputer, tuple(post), own.unit or paper.unit or study.unit)
 
 
-def cell_of(run: Run, view: View, probe: Any) -> Cell:
-    """A probe on a view's maps, with the key that its result has."""
-    of = view if probe.needs_map or asks_method(probe) else None
-    what: dict[str, Any] = {
-        "probe": probe.identity(),
-        "data": run.data_digest,
-        "seed": run.study.seed,
-        "engine": engine(),
-    }
-    if probe.needs_network:
-        what |= {"network": run.network_digest, "explain": run.study.explain}
-    if not probe.needs_network or getattr(probe, "needs_fit", False):
-        assert run.refit is not None
-        what |= {"model": run.study.model.identity(), "fit": run.refit.identity()}
-    if needs_judge(probe):
-        what["judge"] = run.second.digest
-    if (module := type(probe).__module__) not in ERASING:
-        what["source"] = measurer(module)
-    if of is not None:
-        entry = next(each for each in run.entries() if of.maps in each.gives)
-        read = ("test",) if probe.needs_network else ("train", "test")
-        what["maps"] = {split: run.provenance(entry, of.maps, split) for split in read}
-    return Cell(of, probe, key_of(what))
+class _Uses(NamedTuple):
+    """What a probe uses of its run."""
+
+    maps: str | None
+    splits: tuple[str, ...]
+    network: bool
+    training: bool
+    judge: bool
+    module: str
+
+
+class Keys:
+    """Keys of results. What many tasks share is digested once."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._shared: dict[_Uses, str] = {}
+
+    def task(self, view: View, probe: Any) -> Cell:
+        """A probe on a view's maps, with the key of its result."""
+        read = probe.needs_map or asks_method(probe)
+        splits = ("test",) if probe.needs_network else ("train", "test")
+        maps = view.maps if read else None
+        trains = not probe.needs_network or getattr(probe, "needs_fit", False)
+        uses = _Uses(maps, splits, probe.needs_network, trains, needs_judge(probe), type(probe).__module__)
+        if uses not in self._shared:
+            self._shared[uses] = key_of(self._depends(uses))
+        key = key_of({"probe": probe.identity(), "shared": self._shared[uses]})
+        return Cell(view if read else None, probe, key, frozenset((view.maps, each) for each in splits if read))
+
+    def _depends(self, uses: _Uses) -> dict[str, Any]:
+        """All that a result depends on besides its probe."""
+        run = self._run
+        what: dict[str, Any] = {"data": run.data_digest, "seed": run.study.seed, "engine": engine()}
+        if uses.network:
+            what |= {"network": run.network_digest, "explain": run.study.explain}
+        if uses.training:
+            assert run.refit is not None
+            what |= {"model": run.study.model.identity(), "fit": run.refit.identity()}
+        if uses.judge:
+            what["judge"] = run.second.digest if run.study.judge is not None else "none"
+        if uses.module not in ERASING:
+            what["source"] = measurer(uses.module)
+        if uses.maps is not None:
+            entry = run.entry_of_maps(uses.maps)
+            what["maps"] = {split: provenance(run, entry, uses.maps, split) for split in uses.splits}
+        return what
 
 
 def needs_judge(probe: Any) -> bool:
@@ -171,20 +254,25 @@ def asks_method(probe: Any) -> bool:
     return getattr(probe, "needs_method", False)
 
 
-def _asks(run: Run, entry: MetricEntry, what: str) -> bool:
-    first = point_of(run, entry, (viewed(run, entry) or run.views())[0], across(run, entry)[-1])
-    with contextlib.suppress(ValueError):  # a point that the metric does not take: said where it is planned
-        return any(getattr(probe, what, False) for probe in entry.formula.probes(first).values())
-    return False
+def unmet(run: Run, plan: Plan) -> list[str]:
+    """Metrics that need what the data or the study do not have, in words."""
 
+    def needing(what: str) -> list[str]:
+        tasks = (
+            (curve.entry.name, task) for curve in plan.curves for each in curve.points for task in each.tasks.values()
+        )
+        return list(dict.fromkeys(name for name, task in tasks if getattr(task.probe, what, False)))
 
-def _is_redrawn(run: Run, view: View) -> bool:
-    with contextlib.suppress(ValueError, FileNotFoundError):  # not there yet, or not this study's
-        return run.store(view.maps, "test").kind == "seeds"
-    entry = next(each for each in run.entries() if view.maps in each.gives)
-    with contextlib.suppress(ValueError, TypeError):  # some callables have no signature
-        return inspect.signature(entry.call.resolve()).return_annotation is Seeds
-    return False
+    unjudged = [] if run.study.judge else needing("needs_judge")
+    unmasked = needing("needs_masks") if run.data["test"].masks is None else []
+    return [
+        f"metrics.{name}: asks a second network, but the study has no 'judge'; add judge: {{model: ..., fit: ...}}"
+        for name in unjudged
+    ] + [
+        f"metrics.{name}: needs the masks of the true object, which {run.study.data.call} does not give; "
+        "choose data that have them, such as efface.data.patches.patches, or drop this metric"
+        for name in unmasked
+    ]
 
 
 def pointless(claims: Sequence[Claim], runs: Mapping[str, Run]) -> Iterator[str]:
@@ -192,6 +280,14 @@ def pointless(claims: Sequence[Claim], runs: Mapping[str, Run]) -> Iterator[str]
     for claim in claims:
         sides = [side for side in (claim.more, claim.less) if isinstance(side, Side) and claim.at is not None]
         there = [runs[side.variant] for side in sides if side.variant in runs]
-        points = [across(run, each) for run in there for each in run.study.metrics if each.name == claim.metric]
+        points = [axis_points(run, each) for run in there for each in run.study.metrics if each.name == claim.metric]
         problems = dict.fromkeys(no_point(claim, each) for each in points)
         yield from (f"claims.{claim.says}: {problem}" for problem in problems if problem)
+
+
+def _is_redrawn(run: Run, view: View) -> bool:
+    with contextlib.suppress(ValueError, FileNotFoundError):  # not there yet, or not this study's
+        return map_store(run, view.maps, "test").kind == "seeds"
+    with contextlib.suppress(ValueError, TypeError):  # some callables have no signature
+        return inspect.signature(run.entry_of_maps(view.maps).call.resolve()).return_annotation is Seeds
+    return False

@@ -1,4 +1,4 @@
-"""Stage extract, its first part: methods that learn from training images learn, each once."""
+"""First step of extraction: fit the methods that need training images, each once."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from efface import draws
 from efface.execute import Failure, advance
 from efface.methods.calling import Convention, _as_before  # private: another name would be another key of all maps
+from efface.stages.run.map_files import learnt_path, learnt_seed, read_learnt_tensors
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.run import Run
 from efface.stages.run.worker import here, keep_trace
 from efface.store.arrays import take
-from efface.store.tensors import read_learnt, write_learnt
+from efface.store.tensors import write_learnt
 from efface.study.schema import MethodEntry
 from efface.study.study import Study
 from efface.types import Split
@@ -32,8 +33,8 @@ class Learn:
     def __call__(self, method: str) -> float:
         """Seconds it took."""
         started, run = time.monotonic(), here(self.study)
-        entry = next(each for each in run.entries() if each.name == method)
-        path, train = run.learnt_path(entry), run.data["train"]
+        entry = run.entry(method)
+        path, train = learnt_path(run, entry), run.data["train"]
         assert path is not None
         path.parent.mkdir(parents=True, exist_ok=True)
         network = run.network_of(entry).module
@@ -42,12 +43,12 @@ class Learn:
         return time.monotonic() - started
 
 
-def learn(run: Run, methods: Sequence[str]) -> list[str]:
+def learn_missing(run: Run, methods: Sequence[str]) -> list[str]:
     """Let those of the methods learn that have not yet; sentences on what failed."""
-    entries = [each for each in run.entries() if each.name in methods]
+    entries = [each for each in run.entries if each.name in methods]
     missing: dict[Path, list[str]] = {}
     for each in entries:
-        if (path := run.learnt_path(each)) and not path.exists():
+        if (path := learnt_path(run, each)) and not path.exists():
             missing.setdefault(path, []).append(each.name)  # methods that learn the same are taught once
     if not missing:
         return []
@@ -64,17 +65,11 @@ def learn(run: Run, methods: Sequence[str]) -> list[str]:
     return failures
 
 
-def learnt(run: Run, entry: MethodEntry) -> dict[str, Tensor] | None:
-    """What a method learnt; None for one that does not learn."""
-    path = run.learnt_path(entry)
-    return None if path is None else read_learnt(path)
-
-
 def learnt_on_trial(run: Run, entry: MethodEntry, network: nn.Module) -> dict[str, Tensor] | None:
     """What a method learnt, or would learn from a few of the training images."""
-    path = run.learnt_path(entry)
+    path = learnt_path(run, entry)
     if path is None or path.exists():
-        return learnt(run, entry)
+        return read_learnt_tensors(run, entry)
     train = run.data["train"]
     rows = train.training[:_TRIED_ON]
     masks = None if train.masks is None else train.masks[rows]
@@ -84,7 +79,7 @@ def learnt_on_trial(run: Run, entry: MethodEntry, network: nn.Module) -> dict[st
 
 def learn_from(run: Run, entry: MethodEntry, network: nn.Module, data: Split) -> dict[str, Tensor]:
     """What a fresh method learns from these images; the network is as it was, hooks and modes included."""
-    seed = run.learnt_seed(entry)
+    seed = learnt_seed(run, entry)
     with _as_before(network), draws.seeded(seed):
         made = Convention(entry.name, entry.call).made
         made.fit(network, data, seed=seed, rows=run.study.rows)

@@ -20,7 +20,7 @@ def accuracy(run: Run) -> Curve | None:
     """Whether each test image is classified right, as a curve of one point; None before the network is there."""
     if not run.first.trained():
         return None
-    right = (run.logits("test").argmax(1) == run.data["test"].targets.cpu()).numpy().astype(np.float64)
+    right = run.right().numpy().astype(np.float64)
     return Curve(
         *(ACCURACY, ACCURACY, "network", (0.0,), right[:, None], "images", "higher"),
         pairs=tuple(range(len(right))),

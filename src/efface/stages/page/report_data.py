@@ -15,10 +15,14 @@ from efface.report.cautions import SHARES
 from efface.report.gallery import Gallery
 from efface.report.page import Cost, Facts
 from efface.report.words import listed
-from efface.stages.run.plan import Cell, applies, cells, of_maps, points, ranked_as, viewed
+from efface.stages.page.pictures import picture
+from efface.stages.run.case import case_of
+from efface.stages.run.curves import PlannedRun
+from efface.stages.run.map_files import map_store
+from efface.stages.run.plan import Plan, of_maps, ranked_as
 from efface.stages.run.provenance import surroundings, versions
-from efface.stages.run.run import Run, View
-from efface.stages.visualize import picture
+from efface.stages.run.run import Run
+from efface.stages.run.views import View
 from efface.store.arrays import take
 from efface.store.maps import MapStore
 from efface.study.schema import MetricEntry
@@ -29,17 +33,14 @@ _SHOWN = 6  # images of the gallery
 _GALLERY_FRACTION = 0.3
 
 
-def facts(run: Run, measured: Sequence[str]) -> Facts:
+def facts(one: PlannedRun, measured: Sequence[str]) -> Facts:
     """What the page says beside the numbers. measured: the metrics of which anything is there."""
-    data, study, planned = run.data, run.study, cells(run)
+    run, plan = one.run, one.plan
+    data, study = run.data, run.study
     sizes = ", ".join(f"{len(split):,} {name} images" for name, split in data.items())
     c, h, w = data["test"].shape
-    accuracy = (
-        float((run.logits("test").argmax(1) == data["test"].targets.cpu()).float().mean())
-        if run.first.trained()
-        else None
-    )
-    right = "not trained yet" if accuracy is None else f"{accuracy:.2%} of the test images right"
+    trained = run.first.trained()
+    right = f"{float(run.right().float().mean()):.2%} of the test images right" if trained else "not trained yet"
     more = {name: version(name) for name in ("torchvision", "h5py", "scipy")}
     return Facts(
         study=dump(study),
@@ -47,27 +48,31 @@ def facts(run: Run, measured: Sequence[str]) -> Facts:
         versions=versions() | more,
         device=surroundings(run.device)["device"],
         seconds=_seconds(run),
-        unfinished=_unfinished(run, planned, measured),
+        unfinished=_unfinished(run, plan, measured),
         data=f"{study.data.call}: {sizes}, {c} x {h} x {w}",
         network=f"{study.model.call}: {right}",
-        warnings=_remarks(run),
-        how={entry.name: _how(run, entry) for entry in study.metrics},
-        degenerate=_degenerate(run, planned),
-        costs={entry.name: cost for entry in study.metrics if (cost := _cost(run, entry)) is not None},
+        warnings=_remarks(run, plan),
+        how={entry.name: how_of(one, entry) for entry in study.metrics},
+        degenerate=_degenerate(one),
+        costs={entry.name: cost for entry in study.metrics if (cost := _cost(one, entry)) is not None},
         picture=picture(run),
     )
 
 
-def facts_of_several(name: str, beside: Mapping[str, Sequence[Run]]) -> Facts:
+def facts_of_several(name: str, beside: Mapping[str, Sequence[PlannedRun]]) -> Facts:
     """What the page of several networks says beside the numbers."""
-    runs = [run for of in beside.values() for run in of]
+    every = [one for several in beside.values() for one in several]
+    runs = [one.run for one in every]
     first = runs[0]
     seconds: dict[str, float] = {}
     for each in (_seconds(run) for run in runs):
         for what, spent in each.items():
             seconds[what] = seconds.get(what, 0.0) + spent
-    missing = [run.folder for run in runs if any(cell.key not in run.results for cell in cells(run))]
-    models = {label: ", ".join(dict.fromkeys(run.study.model.call for run in of)) for label, of in beside.items()}
+    missing = [one.run.folder for one in every if one.plan.open(one.run.results)]
+    models = {
+        label: ", ".join(dict.fromkeys(one.run.study.model.call for one in several))
+        for label, several in beside.items()
+    }
     told = [f"{label}: {model}" if label else model for label, model in models.items()]
     return Facts(
         study="\n".join(f"# {run.folder}\n{dump(run.study)}" for run in runs),
@@ -82,10 +87,10 @@ def facts_of_several(name: str, beside: Mapping[str, Sequence[Run]]) -> Facts:
     )
 
 
-def _how(run: Run, entry: MetricEntry) -> dict[str, str]:
+def how_of(one: PlannedRun, entry: MetricEntry) -> dict[str, str]:
     """What the metric's numbers depend on; "none" for what its probes do not have."""
-    view = (viewed(run, entry) or run.views())[0]
-    probes = [each for point in points(run, entry, view) for each in entry.formula.probes(point).values()]
+    run, points = one.run, (point for curve in one.plan.of(entry)[:1] for point in curve.points)
+    probes = [task.probe for point in points for task in point.tasks.values()]
     explains = [each.explains for each in probes if hasattr(each, "explains")]
     said = [conventions(each) for each in probes]
     told = {kind: dict.fromkeys(each[kind] for each in said if each[kind] != NONE) for kind in KINDS}
@@ -94,22 +99,21 @@ def _how(run: Run, entry: MetricEntry) -> dict[str, str]:
     }
 
 
-def _degenerate(run: Run, planned: Sequence[Cell]) -> dict[str, dict[str, float]]:
+def _degenerate(one: PlannedRun) -> dict[str, dict[str, float]]:
     """By row of the report, the means of what was found on its maps; NaN for what is not known."""
-    found = {}
-    for cell in planned:
-        if cell.view is not None and _kind(cell) == "degeneracy" and cell.key in run.results:
-            row = run.results.rows[cell.key]
-            found[cell.view.name] = {kind: np.nan if row.get(kind) is None else float(row[kind]) for kind in SHARES}
-    return found
+    results = one.run.results
+    rows = {name: results.rows[task.key] for name, task in one.plan.conditions.items() if task.key in results}
+    return {
+        name: {kind: np.nan if row.get(kind) is None else float(row[kind]) for kind in SHARES}
+        for name, row in sorted(rows.items())
+    }
 
 
-def _cost(run: Run, entry: MetricEntry) -> Cost | None:
+def _cost(one: PlannedRun, entry: MetricEntry) -> Cost | None:
     """Seconds of the metric's own probes; None where none has run."""
-    alone = cells(run.of(run.study.model_copy(update={"metrics": (entry,)})))
-    rows = [
-        run.results.rows[cell.key] for cell in alone if _kind(cell) != "degeneracy" and cell.key in run.results.rows
-    ]
+    run, points = one.run, (point for curve in one.plan.of(entry) for point in curve.points)
+    keys = dict.fromkeys(task.key for point in points for task in point.tasks.values())
+    rows = [run.results.rows[key] for key in keys if key in run.results.rows]
     if not rows:
         return None
     seconds, images = sum(row["seconds"] for row in rows), len(run.data["test"])
@@ -117,10 +121,6 @@ def _cost(run: Run, entry: MetricEntry) -> Cost | None:
         return Cost(seconds, np.nan, np.nan)
     maps = len({row["method"] for row in rows} - {None}) or 1
     return Cost(seconds, seconds / images, seconds / images / maps)
-
-
-def _kind(cell: Cell) -> str:
-    return type(cell.probe).__name__.lower()
 
 
 def _seconds(run: Run) -> dict[str, float]:
@@ -139,16 +139,16 @@ def _seconds(run: Run) -> dict[str, float]:
     return found
 
 
-def _unfinished(run: Run, planned: Sequence[Cell], measured: Sequence[str]) -> tuple[str, ...]:
-    missing = sum(cell.key not in run.results for cell in planned)
+def _unfinished(run: Run, plan: Plan, measured: Sequence[str]) -> tuple[str, ...]:
+    missing = len(plan.open(run.results))
     without = [entry.name for entry in run.study.metrics if entry.name not in measured]
     of = f", all of {', '.join(without)} among them" if without else ""
-    return (f"{missing} of {len(planned)} probes are not run yet{of}: run the measure stage",) if missing else ()
+    return (f"{missing} of {len(plan.tasks)} probes are not run yet{of}: run the measure stage",) if missing else ()
 
 
-def _remarks(run: Run) -> tuple[str, ...]:
+def _remarks(run: Run, plan: Plan) -> tuple[str, ...]:
     frozen = [entry for entry in of_maps(run) if entry.formula.over == "images"]
-    redrawn = [view.name for view in _rows(run) if frozen and not applies(run, frozen[0], view)]
+    redrawn = [view.name for view in _rows(run) if frozen and view.name in plan.redrawn]
     return tuple(
         f"{name} is ranked anew in each epoch of a training; to a network that does not train it is no other than "
         f"a fixed random ranking, so {listed([entry.name for entry in frozen])} are not run for it."
@@ -156,12 +156,13 @@ def _remarks(run: Run) -> tuple[str, ...]:
     )
 
 
-def gallery(run: Run) -> Gallery | None:
+def gallery(one: PlannedRun) -> Gallery | None:
     """Some test images with every map that is there, and what the map erases."""
+    run = one.run
     test, stores = run.data["test"], {}
     for view in _rows(run):
         try:
-            stores[view] = run.store(view.maps, "test")
+            stores[view] = map_store(run, view.maps, "test")
         except FileNotFoundError:
             continue
         except ValueError:  # stale: the report shows nothing that is not this study's
@@ -173,10 +174,10 @@ def gallery(run: Run) -> Gallery | None:
     fraction = min(chosen, key=lambda f: abs(f - _GALLERY_FRACTION))
     maps, masked = {}, {}
     for view, store in stores.items():
-        point = ranked_as(run, view, fraction)
+        point = ranked_as(run, one.plan.redrawn, view, fraction)
         if point is None:  # no metric reads this map
             continue
-        case = run.case({"test": store}, network=False)
+        case = case_of(run, {"test": store}, network=False)
         gone = Erasure("most_first", fraction, point.imputer, point.post, point.unit)
         maps[view.name] = _shown(run, point, store, rows)
         masked[view.name] = to_stored(erased(case, gone, rows)).cpu()
@@ -187,7 +188,7 @@ def gallery(run: Run) -> Gallery | None:
 
 def _rows(run: Run) -> list[View]:
     """The views that are rows of the report by themselves, and no further draw of one."""
-    return [view for view in run.views() if "~" not in view.name]
+    return [view for view in run.views if not view.draw_of]
 
 
 def _shown(run: Run, point: Point, store: MapStore, rows: torch.Tensor) -> torch.Tensor:

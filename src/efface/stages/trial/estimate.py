@@ -8,25 +8,27 @@ from collections.abc import Mapping
 import torch
 
 from efface.plug.call import Call
-from efface.stages.extract import left
+from efface.stages.run.curves import PlannedRun
+from efface.stages.run.map_files import missing_extractions
 from efface.stages.run.network import Network
-from efface.stages.run.plan import cells
 from efface.stages.run.progress import duration, say
 from efface.stages.run.run import Run
-from efface.stages.samples import samples_path
+from efface.stages.work.sampling import samples_path
 from efface.store.arrays import take
 from efface.store.maps import finished, partial
 
 
-def plan(run: Run, rows_of: Mapping[str, float], *, least: bool) -> float:
+def say_estimate(one: PlannedRun, rows_of: Mapping[str, float], *, least: bool) -> float:
     """Say what is to be done, in forward rows and trainings, and an estimate of time, which is returned in seconds.
 
     rows_of: forward rows of a method for one image. least: whether some of these are more.
     """
+    run, plan = one.run, one.plan
     images = {name: len(split) for name, split in run.data.items()}
     per_row = _seconds_per_row(run)
     extraction = 0.0
-    for task in left(run):
+    missing = missing_extractions(run)
+    for task in missing:
         held = finished(partial(run.map_path(task.method, task.split)))
         extraction += rows_of[task.method] * (images[task.split] - held)
     first = sum(_rows_of(each, images["train"]) for each in run.networks() if each.fit and not each.trained())
@@ -34,12 +36,11 @@ def plan(run: Run, rows_of: Mapping[str, float], *, least: bool) -> float:
     for each in run.networks():
         rows = 0.0 if each.trained() else _rows_of(each, images["train"])
         say(f"  {'first network' if each is run.first else each.name}: {f'{rows:,.0f} rows' if rows else 'done'}")
-    say(f"  maps: {len(left(run))} files to extract, {extraction:,.0f} forward rows")
-    planned = cells(run)
-    todo = [cell for cell in planned if cell.key not in run.results]
+    say(f"  maps: {len(missing)} files to extract, {extraction:,.0f} forward rows")
+    todo = plan.open(run.results)
     trainings = sum(not cell.probe.needs_network for cell in todo)
     rows = sum(cell.probe.costs(images, run.refit) for cell in todo)
-    say(f"  probes: {len(todo)} of {len(planned)} to run: {trainings} trainings, {rows:,.0f} rows")
+    say(f"  probes: {len(todo)} of {len(plan.tasks)} to run: {trainings} trainings, {rows:,.0f} rows")
     wanted = {cell.probe.sampling for cell in todo if hasattr(cell.probe, "sampling")}
     sampling = sum(each.costs for each in wanted if not samples_path(run, each).exists())
     if sampling:

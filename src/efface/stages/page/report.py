@@ -1,0 +1,73 @@
+"""The page of one run: what its results say. It reads files and computes no new number."""
+
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+import efface
+from efface.plug.source import source_digest
+from efface.report.claims import judge
+from efface.report.stats import Curve
+from efface.stages.page.accuracy import HOW, accuracy, unaccompanied
+from efface.stages.page.comparison import merged
+from efface.stages.page.pictures import picture
+from efface.stages.run.curves import PlannedRun
+from efface.stages.run.progress import say
+from efface.stages.run.run import Run
+from efface.store.keys import key
+from efface.study.claims import ACCURACY
+from efface.study.study import dump
+
+FILES = ("report.html", "summary.csv", "comparisons.csv", "agreement.csv", "curves.svg", "curves.pdf")
+
+
+def write_report(one: PlannedRun, *, anew: bool = True) -> None:
+    """Write report.html, summary.csv and the figures; say where they are.
+
+    anew: False leaves a report that was made from these results and this code as it is.
+    """
+    folder, made_from = one.run.folder / "report", _made_from(one.run)
+    mark = folder / ".made-from"
+    whole = mark.exists() and all((folder / name).exists() for name in FILES)
+    if anew or not whole or mark.read_text() != made_from:
+        _write(one, folder)
+        mark.write_text(made_from)
+    say(f"report: {folder / 'report.html'}")
+
+
+def _write(one: PlannedRun, folder: Path) -> None:
+    from efface.report import page  # draws with matplotlib, which takes seconds to import
+    from efface.stages.page.report_data import facts, gallery
+
+    (folder / ".made-from").unlink(missing_ok=True)
+    run, found = one.run, one.curves
+    measured = list(dict.fromkeys(curve.metric for curve in found if _is_measured(curve)))
+    shown = [curve for curve in found if curve.metric in measured]  # no section of empty curves
+    claims = judge(run.study.claims, merged({"": [one]})) if run.study.claims else ()
+    told = facts(one, measured)
+    alone = tuple(unaccompanied(each for each in run.study.metrics if each.name in measured))
+    told = replace(told, claims=claims, warnings=told.warnings + alone, how={ACCURACY: HOW, **told.how})
+    own = accuracy(run) if ACCURACY not in measured else None
+    page.write(folder, shown or found, gallery(one), told, tabled=() if own is None else (own,))
+    for each in claims:
+        say(f"claim {each.verdict}: {each.says} ({each.told})")
+
+
+def _is_measured(curve: Curve) -> bool:
+    """Whether a probe of it ran, other than the first point's, which may be one for all methods and metrics.
+
+    One that ran and found no value was measured, too: the page says that it has none.
+    """
+    own = slice(1 if len(curve.at) > 1 else 0, None)
+    return bool(set(curve.at[own]) - set(curve.missing or ())) or not np.isnan(curve.values[:, own]).all()
+
+
+def _made_from(run: Run) -> str:
+    """What the report shows, as a digest: the study, the results, the code and the page's own files."""
+    files = (Path(efface.__file__).parent / "report").glob("page.*")
+    pages = {each.name: each.read_text() for each in files if each.suffix != ".py"}
+    code = [source_digest(name) for name in (__name__, "efface.stages.page.report_data")]
+    drawn = zlib.crc32(picture(run) or b"")
+    return key({"study": dump(run.study), "results": run.results.rows, "code": code, "pages": pages, "drawn": drawn})

@@ -1,0 +1,24 @@
+"""The pages of a study: one for each run, and one of several runs side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from efface.stages.page.comparison import write_comparison
+from efface.stages.page.report import write_report
+from efface.stages.run.curves import PlannedRun
+from efface.study.study import Study
+
+
+def write_pages(study: Study, measured: Sequence[PlannedRun], *, anew: bool) -> None:
+    """Write the page of each run that has results, and of several beside one another.
+
+    study: the one that the runs belong to, with the metrics that the pages show.
+    anew: False leaves a page as it is that was made from the same results and the same code.
+    """
+    for one in measured:
+        if one.run.results.rows:
+            write_report(one, anew=anew)
+    if len(measured) > 1:
+        by_folder: dict[Path, PlannedRun] = {one.run.folder: one for one in measured}
+        beside = {name: [by_folder[part.out] for part in parts] for name, parts in study.parts().items()}
+        write_comparison(study.out / "report", study.out.name, beside, study.claims)

@@ -1,0 +1,65 @@
+"""The case of a probe: all that it may need, from the run."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from efface import execute
+from efface.metrics.probes import Case
+from efface.stages.run.provenance import engine
+from efface.stages.run.run import Run
+from efface.store.keys import key
+from efface.store.maps import MapStore
+from efface.store.tensors import made_once
+from efface.training.loop import Log
+
+
+def case_of(
+    run: Run,
+    maps: Mapping[str, MapStore],
+    *,
+    network: bool,
+    checkpoint: Path | None = None,
+    cache: dict[Any, Any] | None = None,
+    log: Log | None = None,
+) -> Case:
+    """What a probe is called with. network: whether it scores the given network, and does not train a new one."""
+    study = run.study
+    return Case(
+        build=run.first.build,
+        network=run.network if network else None,
+        data=run.data,
+        explained=run.explained("test") if network else run.data["test"].targets,
+        maps=maps,
+        mean=run.mean,
+        fit=run.refit,
+        seed=study.seed,
+        rows=study.rows,
+        device=run.device,
+        checkpoint=checkpoint,
+        advance=execute.advance,
+        cache={} if cache is None else cache,
+        log=log,
+        once=_once(run),
+        judge=None if study.judge is None else lambda: run.second.module,
+    )
+
+
+def _once(run: Run) -> Callable[[str, Any, Callable[[], dict[str, Tensor]]], dict[str, Tensor]]:
+    """Makes tensors that several probes share once, and keeps them in the run."""
+
+    def once(name: str, what: Any, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        depends = {
+            "what": what,
+            "data": run.data_digest,
+            "network": run.network_digest,
+            "model": run.study.model.identity(),
+            "fit": run.refit.identity() if run.refit is not None else None,
+            "seed": run.study.seed,
+            "engine": engine(),
+        }
+        return made_once(run.folder / "kept" / f"{name}-{key(depends)}.pt", make)
+
+    return once

@@ -1,0 +1,148 @@
+"""The map files of a run: what each is made from, which are there, and which are still to be extracted."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from efface import draws
+from efface.plug import moved
+from efface.plug.source import source_digest
+from efface.stages.run.provenance import explainer
+from efface.stages.run.run import Run
+from efface.store.keys import differences, key
+from efface.store.maps import MapStore
+from efface.store.tensors import learnt_digest, read_learnt
+from efface.study.schema import MethodEntry
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """One method on one split."""
+
+    method: str
+    split: str
+
+
+def needed_splits(run: Run) -> list[str]:
+    """The splits whose maps the study's metrics read: the test images, and the training images where one retrains."""
+    retrains = run.refit is not None and (
+        not run.study.metrics or any(each.formula.over == "repeats" for each in run.study.metrics)
+    )
+    if retrains and "train" not in run.data:
+        raise ValueError(f"metrics: retraining needs a 'train' split, which {run.study.data.call} does not give")
+    return ["train", "test"] if retrains else ["test"]
+
+
+def missing_extractions(run: Run) -> list[Extraction]:
+    """The extractions that are not there yet. ValueError: a file of that name holds maps of other data."""
+    tasks: list[Extraction] = []
+    for split in needed_splits(run):
+        missing = [each for each in run.entries if not all(_is_there(run, each, name, split) for name in each.gives)]
+        tasks += [Extraction(entry.name, split) for entry in missing]
+    return tasks
+
+
+def missing_maps(run: Run) -> set[tuple[str, str]]:
+    """The maps that are not there, by name and split."""
+    return {(name, task.split) for task in missing_extractions(run) for name in run.entry(task.method).gives}
+
+
+def map_store(run: Run, name: str, split: str) -> MapStore:
+    """The finished maps of this name, verified to be this study's."""
+    store = read_store(run, name, split)
+    store.expect(provenance(run, run.entry_of_maps(name), name, split), len(run.data[split]))
+    return store
+
+
+def read_store(run: Run, name: str, split: str) -> MapStore:
+    """The file of this name, whatever it was made from; opened again only when it has changed."""
+    path = run.map_path(name, split)
+    status = path.stat() if path.exists() else None
+    stamp = None if status is None else (status.st_mtime_ns, status.st_size, status.st_ino)
+    held = run.stores.get(path)
+    if held is None or stamp is None or held[0] != stamp:
+        held = run.stores[path] = stamp, MapStore(path)
+    return held[1]
+
+
+def provenance(run: Run, entry: MethodEntry, name: str, split: str) -> dict[str, Any]:
+    """What the maps of this name are made from."""
+    path = learnt_path(run, entry)
+    learnt = {} if path is None else {"learnt": learnt_digest(path) if path.exists() else "nothing yet"}
+    return (
+        learnt
+        | {
+            "split": split,
+            "data": run.data_digest[split],
+            "network": run.network_of(entry).digest,
+            "method": entry.call.identity(),
+            "engine": explainer(),
+            "batched": entry.batched,
+            "output": name if entry.outputs else "",
+            "explain": run.study.explain,
+            "seed": run.study.seed,
+        }
+        | ({"draw": entry.draw} if entry.draw > 1 else {})
+    )
+
+
+def learnt_path(run: Run, entry: MethodEntry) -> Path | None:
+    """Where a method that learns from training images keeps what it learnt; None for one that does not."""
+    if not entry.learns:
+        return None
+    if "train" not in run.data:
+        raise ValueError(
+            f"attribution_methods.{entry.name}: {entry.method} learns from training images, but "
+            f"{run.study.data.call} gives no 'train' split; take other data, or drop the method"
+        )
+    name, _, settings = _learning(run, entry)
+    what = settings | {
+        "source": source_digest(entry.call.resolve().__module__),
+        "data": run.data_digest["train"],
+        "network": run.network_of(entry).digest,
+    }
+    return run.folder / "learnt" / f"{name}-{key(what)}.h5"
+
+
+def read_learnt_tensors(run: Run, entry: MethodEntry) -> dict[str, Tensor] | None:
+    """What a method learnt; None for one that does not learn."""
+    path = learnt_path(run, entry)
+    return None if path is None else read_learnt(path)
+
+
+def learnt_seed(run: Run, entry: MethodEntry) -> int:
+    """What the fit of a method that learns draws from: entries of one `learnt_path` have one."""
+    return draws.seed_of(_learning(run, entry)[1])
+
+
+def _learning(run: Run, entry: MethodEntry) -> tuple[str, str, dict[str, Any]]:
+    """What a method learns, by name; the text that seeds it; and the part of the key that tells both.
+
+    Methods whose `learnt_from` has the same `fit` draw the same, whatever their class; one without by its path.
+    """
+    made, kind, seed = entry.call(), entry.call.resolve(), run.study.seed
+    if not hasattr(made, "learnt_from"):
+        own = {name: each for name, each in entry.call.identity().items() if name != "source"}
+        return kind.__name__, f"{seed} learn {moved.first(entry.call.call)}", {"from": own, "seed": seed}
+    settings = made.learnt_from()
+    name = settings.get("fit", kind.__name__)
+    return name, (drawn := f"{seed} learn {name}"), {"from": settings, "seed": drawn}
+
+
+def _is_there(run: Run, entry: MethodEntry, name: str, split: str) -> bool:
+    path = run.map_path(name, split)
+    if not path.exists():
+        return False
+    store, expected = read_store(run, name, split), provenance(run, entry, name, split)
+    foreign = {"split": split, "data": run.data_digest[split]}
+    if wrong := differences({each: store.provenance.get(each) for each in foreign}, foreign):
+        raise ValueError(
+            f"{path}: holds maps of other data: {wrong}; move it away or delete it, "
+            "or give this study another folder with out=..."
+        )
+    if differences(store.provenance, expected):
+        return False
+    store.expect(expected, len(run.data[split]))  # whole and readable, or an error that says what to do
+    return True

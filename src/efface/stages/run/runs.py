@@ -1,0 +1,66 @@
+"""The runs that a study consists of, as every command needs them: narrowed to some metrics, one by one, held."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from efface.execute import settle
+from efface.stages.run.progress import say
+from efface.stages.run.run import Run
+from efface.store.results import only_one
+from efface.study.study import Study, dump
+
+
+def narrowed(study: Study, only: Sequence[str]) -> Study:
+    """The study with these metrics alone; the whole study if there are none."""
+    return study.with_metrics(only) if only else study
+
+
+def widened(study: Study, only: Sequence[str]) -> Study:
+    """The study with these metrics beside its own."""
+    names = study.metric_names()
+    return study.with_metrics([*names, *(name for name in only if name not in names)])
+
+
+def runs_of(study: Study) -> list[Run]:
+    """The runs that a study consists of; those of the same data share them."""
+    runs: list[Run] = []
+    for part in (part for parts in study.parts().values() for part in parts):
+        runs.append(Run(part, next((run for run in runs if run.study.data == part.data), None)))
+    return runs
+
+
+def measuring(runs: Sequence[Run]) -> list[Run]:
+    """The runs that have metrics; a line says which have none. ValueError: no run has any."""
+    idle = [run for run in runs if not run.study.metrics]
+    if len(idle) == len(runs):
+        raise ValueError("metrics: the study names none; list some, or give --metrics roar,morf")
+    for run in idle:
+        say(f"{run.folder}: has none of the metrics that are asked for; nothing is measured there")
+    return [run for run in runs if run.study.metrics]
+
+
+def one_by_one(study: Study, runs: Sequence[Run]) -> Iterator[Run]:
+    """The runs in turn, each with a line that names it where there are several."""
+    for run in runs:
+        if run.folder != study.out:
+            say(f"-- {run.folder.relative_to(study.out)}")
+        yield run
+
+
+@contextlib.contextmanager
+def working(study: Study, only: Sequence[str]) -> Iterator[list[Run]]:
+    """Hold the study's folder, write the resolved study into it, and yield the runs. ValueError: the folder is held."""
+    if study.out.exists() and not study.out.is_dir():
+        raise ValueError(
+            f"{study.out}: is a file, expected the folder of this run; move it, or give another with out=..."
+        )
+    asked = narrowed(study, only)
+    runs = runs_of(asked)
+    with only_one(study.out):
+        for folder, each in ({run.folder: run.study for run in runs} | {study.out: asked}).items():
+            folder.mkdir(parents=True, exist_ok=True)
+            path, text = folder / "study.yml", dump(each)
+            if not path.exists() or path.read_text() != text:
+                path.write_text(text)
+        settle(study.executor.kwargs.get("threads", 1))  # as the workers: the same bits, no waiting
+        yield runs

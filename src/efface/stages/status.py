@@ -1,0 +1,25 @@
+"""Stage status: what is done and what is left."""
+
+from collections.abc import Sequence
+
+from efface.stages.run.map_files import missing_extractions
+from efface.stages.run.plan import make_plan
+from efface.stages.run.progress import say
+from efface.stages.run.runs import measuring, narrowed, one_by_one, runs_of
+from efface.store.maps import finished, partial
+from efface.study.study import Study
+
+
+def status(study: Study, only: Sequence[str] = ()) -> list[str]:
+    """Say of every run which networks, maps and results are there."""
+    runs = runs_of(narrowed(study, only))
+    for run in one_by_one(study, measuring(runs) if only else runs):
+        for network in run.networks():
+            say(f"{run.folder}: {network.name} {'there' if network.trained() else 'to be trained'}")
+        for task in missing_extractions(run):
+            held = finished(partial(run.map_path(task.method, task.split)))
+            say(f"  to extract: {task.method}, {task.split}: {held} of {len(run.data[task.split])} maps are there")
+        plan = make_plan(run)
+        left = len(plan.open(run.results))
+        say(f"probes: {len(plan.tasks) - left} of {len(plan.tasks)} done, {left} left")
+    return []

@@ -1,0 +1,166 @@
+"""The methods of a study, each tried on two test images before hours are spent."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from efface import draws
+from efface.methods.calling import Convention, attribute
+from efface.stages.run.curves import PlannedRun
+from efface.stages.run.map_files import learnt_path, needed_splits
+from efface.stages.run.method_calls import convention, seed_text
+from efface.stages.run.plan import unmet
+from efface.stages.run.progress import bar, duration, say
+from efface.stages.run.run import Run
+from efface.stages.trial.metrics import lost_channels, unfit_metrics, unfit_posts
+from efface.stages.trial.network import try_network
+from efface.stages.work.learning import learnt_on_trial
+from efface.study.schema import MethodEntry
+
+SOON = 3.0  # seconds; most studies are tried by then
+LONG = 20.0  # seconds that one method may be tried: SmoothGrad of IG on a VGG-16 would take an hour of a CPU
+
+
+class _LongError(BaseException):
+    """Raised within a method's pass, when it has been tried for long enough; no method's own error handling ends it."""
+
+
+@dataclass
+class Trial:
+    """What two images tell of a method."""
+
+    name: str
+    rows: float
+    """Forward rows for one image."""
+    warnings: list[str]
+    shapes: dict[str, tuple[int, ...]]
+    """Of one map, by its name; a ranking that is drawn anew has none."""
+    cut: bool = False
+    """Whether it was left before it was through: then `rows` are only those until then."""
+
+
+def preflight(one: PlannedRun, *, warn: bool = False, long: float = LONG) -> list[Trial]:
+    """Run every method on two test images. ValueError: all that does not work, a line each.
+
+    warn: whether to ask for an image's map of another class, too, to see whether a method is blind to it.
+    long: seconds after which the trial of a method ends.
+    """
+    run, plan = one.run, one.plan
+    if not run.first.trained():
+        say("the network is not trained yet: methods are tried on fresh weights")
+    network, images, logits = try_network(run)
+    needed_splits(run)
+    trials, problems, learnt = [], [], dict[tuple[str | None, Path | None], dict[str, Tensor] | None]()
+    with bar(float(len(run.entries)), "try", "method", delay=SOON) as progress:
+        for entry in run.entries:
+            try:
+                own = network if entry.network is None else run.network_of(entry).to_try()
+                if (what := (entry.network, learnt_path(run, entry))) not in learnt:
+                    learnt[what] = learnt_on_trial(run, entry, own)
+                method = convention(entry, learnt[what])
+                trials.append(_try(run, method, entry, own, images, logits, warn=warn, long=long))
+            except Exception as error:  # noqa: BLE001  a method may raise anything; all are to be tried
+                plain = isinstance(error, ValueError | FileNotFoundError)
+                text = str(error) if plain else f"{type(error).__name__}: {error}"
+                where = f"attribution_methods.{entry.name}: "
+                problems.append(text if text.startswith(where[:-2]) else where + text)
+            progress.update()
+    shapes = {name: shape for trial in trials for name, shape in trial.shapes.items()}
+    for line in lost_channels(plan, shapes):
+        say(f"warning: {line}")
+    problems += unmet(run, plan)
+    problems += unfit_metrics(plan, network, images.float().div(255))
+    problems += unfit_posts(run, plan, shapes)
+    if problems:
+        raise ValueError("\nefface: ".join(problems))
+    return trials
+
+
+def _try(
+    run: Run,
+    method: Convention,
+    entry: MethodEntry,
+    network: nn.Module,
+    images: Tensor,
+    logits: Tensor,
+    *,
+    warn: bool,
+    long: float,
+) -> Trial:
+    rows = torch.arange(len(images))
+    seeds = draws.seeds_of(seed_text(run, entry, "test"), rows).to(run.device)
+    masks = run.data["test"].masks
+    floats = images.float().div(255)
+
+    def maps(classes: Tensor) -> dict[str, Tensor]:
+        n = len(classes)
+        own = None if masks is None else masks[rows[:n]].to(run.device)
+        return attribute(method, network, floats[:n], classes, seeds=seeds[:n], rows=run.study.rows, masks=own)
+
+    targets, found, other = logits.argmax(1), dict[str, Tensor](), dict[str, Tensor]()
+    with _counting(time.monotonic() + long) as counted:
+        try:
+            found = maps(targets)
+            per_image = counted[0] / len(images)
+            if warn:  # of one image: some methods take long
+                other = maps((targets[:1] + 1) % logits.shape[1])
+        except _LongError:
+            if not found:
+                per_image = counted[0] / len(images)
+                told = (
+                    f"{duration(long)} on {run.device} were not enough to try it: what it gives is looked at when it "
+                    f"is extracted, and the plan counts the {per_image:.0f} rows an image that it had until then"
+                )
+                return Trial(entry.name, per_image, [told], {}, cut=True)
+    warnings = []
+    for name, each in found.items():
+        if not each.is_floating_point():
+            continue
+        of = f"{name}: " if name != entry.name else ""
+        if (each.flatten(1).max(1).values == each.flatten(1).min(1).values).any():
+            warnings.append(f"{of}the map of an image is constant: its ranking is a shuffle")
+        if other and _same(each[:1], other[name]):
+            control = " (as a control is)" if entry.is_control else ""
+            warnings.append(f"{of}the map is the same whatever class is explained{control}")
+    shapes = {name: tuple(each.shape[1:]) for name, each in found.items() if each.is_floating_point()}
+    return Trial(entry.name, per_image, warnings, shapes)
+
+
+def _same(maps: Tensor, others: Tensor) -> bool:
+    """Whether two maps are equal but for what the size of a batch makes of rounding."""
+    return bool((maps - others).abs().max() <= 1e-5 * maps.abs().max())
+
+
+@contextmanager
+def _counting(until: float) -> Iterator[list[int]]:
+    """Rows that go into any network while the context lasts, a second one or a copy as well.
+
+    _LongError: a pass begins, or goes on to its next module, after `until` (monotonic).
+    """
+    counted, depth = [0], 0
+
+    def enter(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+        nonlocal depth
+        if time.monotonic() > until:
+            raise _LongError
+        if not depth and arguments and isinstance(arguments[0], Tensor) and arguments[0].ndim:
+            counted[0] += len(arguments[0])
+        depth += 1
+
+    def leave(*_: Any) -> None:
+        nonlocal depth
+        depth = max(0, depth - 1)
+
+    handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True))
+    try:
+        yield counted
+    finally:
+        for each in handles:
+            each.remove()

@@ -1,0 +1,88 @@
+"""The metrics of a plan, tried on two test images: settings, fills, units and what is done to the maps."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from efface.erase.ranking import for_unit
+from efface.metrics.probes.description import Reading, reading, settings
+from efface.plug.call import Call
+from efface.stages.run.plan import Plan, PlannedCurve
+from efface.stages.run.run import Run
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""The shape of one map, by its name."""
+
+
+def lost_channels(plan: Plan, shapes: Shapes) -> Iterator[str]:
+    """Metrics that rank features of maps whose channels `post` has reduced to one value: all of a pixel's are tied."""
+    for name, shape in shapes.items():
+        for curve in plan.curves:
+            if curve.view.maps != name or len(shape) != 3 or shape[0] == 1:
+                continue
+            readings = (read for probe, read in _readings(curve) if settings(probe).get("unit") == "feature")
+            for read in dict.fromkeys(readings):
+                with suppress(Exception):  # said where posts are refused
+                    maps = _reduced(shape, read)
+                    if maps.ndim == 3 or maps.shape[1] == 1:
+                        yield (
+                            f"metrics.{curve.entry.name}, {curve.view.name}: unit 'feature' ranks channels, but 'post' "
+                            "leaves one value a pixel; drop channel_sum or channel_max from it"
+                        )
+
+
+def unfit_posts(run: Run, plan: Plan, shapes: Shapes) -> list[str]:
+    """Metrics whose `post` does not turn maps of these shapes into what they take, in words."""
+    problems: dict[str, None] = {}
+    for curve in plan.curves:
+        if curve.view.maps not in shapes:
+            continue
+        for read in dict.fromkeys(read for _, read in _readings(curve)):
+            try:
+                maps = _reduced(shapes[curve.view.maps], read)
+                if read.values is not None:
+                    for_unit(maps, read.values, run.data["test"].shape[0])
+            except Exception as error:  # noqa: BLE001  a post may raise anything
+                problems[f"metrics.{curve.entry.name}, {curve.view.name}: {error}"] = None
+    return list(problems)
+
+
+def unfit_metrics(plan: Plan, network: nn.Module, images: Tensor) -> list[str]:
+    """Metrics whose settings, fill or unit do not suit the network, or images of this size, in words."""
+    problems, mask = list(plan.problems), torch.zeros_like(images[:, 0], dtype=torch.bool)
+    mask[:, : mask.shape[1] // 2] = True
+    offered = {"mean": images.mean((0, 2, 3)), "seeds": torch.arange(len(images), device=images.device)}
+    firsts = {curve.entry.name: curve for curve in reversed(plan.curves)}
+    for curve in (each for each in plan.curves if each is firsts[each.entry.name]):
+        name, reads, point = curve.entry.name, curve.entry.formula.reads, curve.repeats[0][0].point
+        try:
+            if "imputer" in reads:
+                point.imputer(images, mask, **offered)
+            if "groups" in reads and isinstance(point.unit, Call):
+                point.unit(images)
+            for probe in (task.probe for each in curve.points for task in each.tasks.values()):
+                if hasattr(probe, "check"):
+                    probe.check(network, images)
+        except Exception as error:  # noqa: BLE001  a fill or a unit may raise anything
+            text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            problems.append(f"metrics.{name}: {text.removeprefix(f'{name}: ')}")
+    return problems
+
+
+def _readings(curve: PlannedCurve) -> Iterator[tuple[Any, Reading]]:
+    """The probes of a curve that read maps, and how they do."""
+    for point in curve.points:
+        for task in point.tasks.values():
+            if curve.entry.formula.of == "maps" and (read := reading(task.probe)) is not None:
+                yield task.probe, read
+
+
+def _reduced(shape: tuple[int, ...], read: Reading) -> Tensor:
+    """Two maps of this shape as a probe looks at them."""
+    maps = torch.zeros(2, *shape)
+    for each in read.post:
+        maps = each(maps)
+    return maps

@@ -1,0 +1,48 @@
+"""The networks of a study, tried on two test images before hours are spent."""
+
+import torch
+from torch import Tensor, nn
+
+from efface.stages.run.inputs import check_classes
+from efface.stages.run.network import Network
+from efface.stages.run.run import Run
+from efface.stages.trial.training_step import try_terms
+from efface.store.arrays import take
+
+
+def try_network(run: Run) -> tuple[nn.Module, Tensor, Tensor]:
+    """The network (with fresh weights, where it is to be trained), two test images, its answers to them.
+
+    ValueError: it, or the judge, cannot take them, has too few classes, or cannot be trained as the study says.
+    """
+    train = run.data.get("train")
+    for where, fit in (
+        ("fit", run.first.fit),
+        ("refit", run.refit),
+        *(("judge.fit", each.fit) for each in run.networks()[1:]),
+    ):
+        if fit is not None and fit.keep == "best" and train is not None and train.validation is None:
+            raise ValueError(
+                f"{where}.keep: is 'best', but no rows are set apart to choose by; set data.kwargs.validation=0.125"
+            )
+    for each in run.networks()[1:]:
+        _answers(run, each)
+    found = _answers(run, run.first)
+    try_terms(run)
+    return found
+
+
+def _answers(run: Run, of: Network) -> tuple[nn.Module, Tensor, Tensor]:
+    """A network, two test images, its answers to them."""
+    network = of.to_try()
+    images = take(run.data["test"].images, torch.arange(min(2, len(run.data["test"])))).to(run.device)
+    try:
+        with torch.inference_mode():
+            logits = network(images.float().div(255))
+    except Exception as error:
+        size, why = " x ".join(map(str, images.shape[1:])), " ".join(str(error).split())
+        where = "model" if of is run.first else f"{of.name}.model"
+        raise ValueError(f"{where}: {of.model.call} fails on images of {size}: {why}") from error
+    for name, split in run.data.items():
+        check_classes(logits, split, name)
+    return network, images, logits

@@ -1,0 +1,245 @@
+"""Extraction: the maps of every method on every split that a metric needs, one file each."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from efface import draws
+from efface.execute import Advance, Failure, advance, serial
+from efface.methods.calling import Convention, asks_classes, attribute
+from efface.stages.run.map_files import (
+    Extraction,
+    learnt_path,
+    missing_extractions,
+    provenance,
+    read_learnt_tensors,
+)
+from efface.stages.run.method_calls import convention, named, seed_text
+from efface.stages.run.progress import Clock, bar, duration, say
+from efface.stages.run.provenance import surroundings
+from efface.stages.run.run import Run
+from efface.stages.run.worker import here, keep_trace
+from efface.stages.work.learning import learn_missing
+from efface.stages.work.training import say_accuracy
+from efface.store.arrays import open_file, take
+from efface.store.keys import differences, key
+from efface.store.maps import MapWriter, finished, partial, read_provenance
+from efface.study.schema import MethodEntry
+from efface.study.study import Study
+from efface.types import Targets
+
+
+@dataclass(frozen=True)
+class Extract:
+    """The work: makes what is missing of an extraction's files."""
+
+    study: Study
+    run: Run | None = None
+    """This process's own, with data and network in it already; another process makes itself one."""
+
+    def __reduce__(self) -> tuple[type["Extract"], tuple[Study]]:
+        return Extract, (self.study,)
+
+    def __call__(self, task: Extraction) -> dict[str, float]:
+        """Seconds it took."""
+        clock, run = Clock(), self.run or here(self.study)
+        entry = run.entry(task.method)
+        extract_one(run, entry, task.split)
+        return clock.seconds()
+
+
+def extract_missing(run: Run) -> list[str]:
+    """Extract what is not there yet; sentences on what failed."""
+    said = run.logits_path("test").exists()
+    failures = _extract(run)
+    if not said:
+        say_accuracy(run)
+    return failures
+
+
+def _extract(run: Run) -> list[str]:
+    failures = learn_missing(run, [task.method for task in missing_extractions(run)])
+    for task in missing_extractions(run):
+        _adopt(run, task)
+    unlearnt = {each.name for each in run.entries if (path := learnt_path(run, each)) and not path.exists()}
+    tasks = [task for task in missing_extractions(run) if task.method not in unlearnt]
+    if not tasks:
+        return failures
+    started, before = time.monotonic(), len(failures)
+    total = sum(len(run.data[task.split]) for task in tasks)
+    done = sum(max(finished(partial(run.map_path(task.method, task.split))), 0) for task in tasks)
+    with bar(float(total), "extract", "map") as progress:
+        progress.update(min(done, total))
+        for task, outcome in _worked_off(run, tasks, progress.update):
+            if isinstance(outcome, Failure):
+                failures.append(f"{task.method}, {task.split}: {outcome.message}")
+                keep_trace(run, f"extract {task.method} {task.split}", outcome)
+            else:
+                run.results.append(_row(run, task, outcome))
+    made, took = len(tasks) - len(failures) + before, duration(time.monotonic() - started)
+    say(f"extracted {made} of {len(tasks)} sets of maps in {took}: {run.folder / 'maps'}")
+    return failures
+
+
+def _worked_off(run: Run, tasks: list[Extraction], progress: Advance) -> Iterator[tuple[Extraction, Any]]:
+    """The tasks and what came of them: first, here, those that find out the classes, which every worker reads."""
+    work, asking = Extract(run.study, run), dict[str, Extraction]()
+    for task in tasks:
+        if _asks(run, task):
+            asking.setdefault(task.split, task)
+    yield from serial(work, asking.values(), progress=progress, threads=run.study.executor.kwargs.get("threads", 1))
+    for split in dict.fromkeys(task.split for task in tasks):
+        run.explained(split)  # once, here, not in every worker
+    if rest := [task for task in tasks if task not in asking.values()]:
+        yield from run.study.executor(work, rest, progress=progress)
+
+
+def _asks(run: Run, task: Extraction) -> bool:
+    """Whether the passes of this extraction are the first to tell the classes; one that is gone on with knows them."""
+    entry = run.entry(task.method)
+    begun = any(partial(run.map_path(name, task.split)).exists() for name in entry.gives)
+    known = run.study.explain != "predicted" or run.logits_path(task.split).exists()
+    explained = run.network_of(entry) is run.first
+    return explained and not known and not begun and asks_classes(entry.call, batched=entry.batched)
+
+
+def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
+    """All maps of one method on one split, in blocks of the row budget, each kept as soon as it is there."""
+    asking = _asks(run, Extraction(entry.name, split))
+    classes = torch.zeros(len(run.data[split]), dtype=torch.int64) if asking else run.explained(split)
+    method, answers = convention(entry, read_learnt_tensors(run, entry)), []
+    compute = functools.partial(
+        _compute, run, entry, method, split, _Budget(run.study.rows), None if asking else classes
+    )
+    every = torch.arange(len(classes)).split(run.study.rows)
+    fresh = not any(partial(run.map_path(name, split)).exists() for name in entry.gives)
+    sample = compute(every[0] if fresh else torch.arange(1))
+    with contextlib.ExitStack() as files:
+        writers = {}
+        for name in entry.gives:
+            made_from = provenance(run, entry, name, split)
+            writers[name] = MapWriter(run.map_path(name, split), made_from, classes, sample.maps[name][0])
+            files.callback(writers[name].abandon)
+        found = sample if fresh else None
+        for rows in every:
+            first, block = int(rows[0]), slice(int(rows[0]), int(rows[-1]) + 1)
+            if all(writer.done[block].all() for writer in writers.values()):
+                continue
+            found = found or compute(rows)
+            if asking:
+                answers += found.logits
+                classes[block] = torch.cat(found.logits).argmax(1)
+            for name, writer in writers.items():
+                writer.write(first, found.maps[name])
+            found = None
+            advance(float(len(rows)))
+        if asking:
+            run.keep_logits(split, torch.cat(answers))
+        for writer in writers.values():
+            writer.close()
+
+
+def _adopt(run: Run, task: Extraction) -> None:
+    """Give the maps of a method that was renamed their new name: the same bytes, under both."""
+    entry = run.entry(task.method)
+    for name in entry.gives:
+        path, expected = run.map_path(name, task.split), provenance(run, entry, name, task.split)
+        for other in () if path.exists() else sorted(path.parent.glob(f"*-{task.split}.h5")):
+            with contextlib.suppress(ValueError, OSError), open_file(other) as file:  # a broken one is no help
+                if not differences(read_provenance(file, other), expected):
+                    path.hardlink_to(other)
+                    break
+
+
+def _row(run: Run, task: Extraction, seconds: dict[str, float]) -> dict[str, Any]:
+    entry = run.entry(task.method)
+    made_from = provenance(run, entry, entry.gives[0], task.split)
+    return {
+        "key": f"extract-{key(made_from)}",
+        "method": task.method,
+        "probe": {"probe": "extract", "split": task.split},
+        "made_from": made_from,
+        "maps": len(run.data[task.split]),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
+    } | (seconds | surroundings(run.device))
+
+
+class _Budget:
+    """How many forward rows fit; halves itself when memory runs out."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def halve(self) -> bool:
+        if self.rows == 1:
+            return False
+        self.rows //= 2
+        torch.cuda.empty_cache()
+        say(f"memory ran out: going on with rows={self.rows}")
+        return True
+
+
+class _Found(NamedTuple):
+    """Maps by name, and the answers that the method's passes told of their images, if it was asked for them."""
+
+    maps: dict[str, Tensor]
+    logits: list[Tensor]
+
+
+def _compute(
+    run: Run,
+    entry: MethodEntry,
+    method: Convention,
+    split: str,
+    budget: _Budget,
+    classes: Targets | None,
+    rows: Tensor,
+) -> _Found:
+    while True:
+        try:
+            every = [
+                _attribute(run, entry, method, split, budget.rows, classes, part) for part in rows.split(budget.rows)
+            ]
+            maps = {name: torch.cat([each.maps[name] for each in every]) for name in every[0].maps}
+            return _Found(named(entry, maps), [part for each in every for part in each.logits])
+        except torch.OutOfMemoryError:
+            if not budget.halve():
+                raise
+
+
+def _attribute(
+    run: Run, entry: MethodEntry, method: Convention, split: str, budget: int, classes: Targets | None, rows: Tensor
+) -> _Found:
+    """classes: of the whole split; None to have them found."""
+    data, told = run.data[split], []
+    images = take(data.images, rows).to(run.device).float().div_(255)
+    masks = None if data.masks is None else data.masks[rows].to(run.device)
+    seeds = draws.seeds_of(seed_text(run, entry, split), rows).to(run.device)
+
+    def classes_of(logits: Tensor) -> Targets:
+        told.append(logits.detach().float().cpu())
+        return logits.argmax(1)
+
+    targets = torch.zeros_like(rows) if classes is None else classes[rows]
+    maps = attribute(
+        method,
+        run.network_of(entry).module,
+        images,
+        targets.to(run.device),
+        seeds=seeds,
+        rows=budget,
+        masks=masks,
+        classes_of=classes_of if classes is None else None,
+    )
+    if classes is None and (asked := sum(map(len, told))) != len(rows):
+        raise ValueError(
+            f"attribution_methods.{entry.name}: asked for the classes of {asked} images out of {len(rows)}; call "
+            "classes_of once for each image, in their order, or leave this keyword out"
+        )
+    return _Found(maps, told)

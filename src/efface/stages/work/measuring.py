@@ -1,0 +1,120 @@
+"""Measuring: the tasks of a plan that have no result yet, on any executor."""
+
+import contextlib
+import dataclasses
+import functools
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from efface.execute import Failure
+from efface.metrics.probes.description import conventions, settings, text
+from efface.plug.call import Call
+from efface.stages.run.case import case_of
+from efface.stages.run.curves import PlannedRun
+from efface.stages.run.map_files import map_store, missing_maps
+from efface.stages.run.method_calls import explainer_of
+from efface.stages.run.plan import Cell, asks_method, unmet
+from efface.stages.run.progress import Clock, bar, duration, say
+from efface.stages.run.provenance import surroundings
+from efface.stages.run.run import Run
+from efface.stages.run.worker import here, keep_trace
+from efface.stages.work.sampling import make_samples, samples_of
+from efface.stages.work.scalars import scalars
+from efface.store.results import Score
+from efface.study.study import Study
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The work: calls a probe with the case it needs."""
+
+    study: Study
+
+    def __call__(self, cell: Cell) -> tuple[Score, dict[str, float]]:
+        """The score, and the seconds it took."""
+        run = here(self.study)
+        clock = Clock()
+        maps = {split: map_store(run, name, split) for name, split in cell.reads}
+        frozen = cell.probe.needs_network
+        explain = explainer_of(run, cell.view) if cell.view and asks_method(cell.probe) else None
+        with contextlib.nullcontext() if frozen else scalars(run, cell.key) as log:
+            case = case_of(run, maps, network=frozen, checkpoint=checkpoint_of(run, cell), cache=RANKS, log=log)
+            case = dataclasses.replace(case, explain=explain, samples=functools.partial(samples_of, run))
+            return cell.probe(case), clock.seconds()
+
+
+RANKS: dict[Any, Any] = {}
+"""Ranks of the last map that this process ranked."""
+
+
+def measure_missing(one: PlannedRun) -> list[str]:
+    """Run what is not in the results yet and has its maps; sentences on what failed.
+
+    Maps whose extraction failed are missing: the tasks that read them wait, the others run.
+    ValueError: a metric cannot be planned, or needs something that the data do not have.
+    """
+    run, plan = one.run, one.plan
+    if problems := [*plan.problems, *unmet(run, plan)]:
+        raise ValueError("\nefface: ".join(problems))
+    missing = missing_maps(run)
+    tasks = [task for task in plan.open(run.results) if not missing & task.reads]
+    if not tasks:
+        return []
+    for name, split in sorted(set().union(*(task.reads for task in tasks))):
+        map_store(run, name, split).verify()  # before hours are spent on damaged maps
+    started, rows = time.monotonic(), {name: len(split) for name, split in run.data.items()}
+    failures = make_samples(run, [cell.probe.sampling for cell in tasks if hasattr(cell.probe, "sampling")])
+    before, total = len(failures), sum(cell.probe.costs(rows, run.refit) for cell in tasks)
+    trainings = sum(not cell.probe.needs_network for cell in tasks)
+    say(f"{len(tasks)} probes to run, {trainings} of them trainings")
+    with bar(total, "measure", "row") as progress:
+        for cell, outcome in run.study.executor(Measure(run.study), tasks, progress=progress.update):
+            if isinstance(outcome, Failure):
+                failures.append(f"{_named(cell)}: {outcome.message}")
+                keep_trace(run, _named(cell), outcome)
+                continue
+            score, seconds = outcome
+            run.results.append(result_row(run, cell, seconds), score)
+            checkpoint_of(run, cell).unlink(missing_ok=True)
+    took = duration(time.monotonic() - started)
+    say(f"{len(tasks) - len(failures) + before} of {len(tasks)} probes in {took}: {run.results.path}")
+    return failures
+
+
+def checkpoint_of(run: Run, cell: Cell) -> Path:
+    """Where a retraining keeps its state between two epochs."""
+    return run.folder / "partial" / f"{cell.key}.pt"
+
+
+def result_row(run: Run, cell: Cell, seconds: dict[str, float]) -> dict[str, Any]:
+    """The line of a result, without the score."""
+    told = conventions(cell.probe)
+    fields = {
+        name: _plain(value)
+        for name, value in settings(cell.probe).items()
+        if name not in ("unit", "imputer") or text(value) == told[name]
+    }
+    return {
+        "key": cell.key,
+        "method": cell.view.name if cell.view else None,
+        "probe": {"probe": type(cell.probe).__name__.lower()} | fields,
+        **told,
+        "explain": getattr(cell.probe, "explains", run.study.explain),
+        "seed": run.study.seed,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
+    } | (seconds | surroundings(run.device))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Call):
+        return value.model_dump()
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+
+
+def _named(cell: Cell) -> str:
+    what = type(cell.probe).__name__.lower()
+    told = {name: value for name, value in settings(cell.probe).items() if isinstance(value, int | float | str)}
+    words = [str(value).replace("_", " ") if name == "order" else f"{name} {value}" for name, value in told.items()]
+    return ", ".join([*([cell.view.name] if cell.view else []), what, *words])

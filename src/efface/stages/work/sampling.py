@@ -1,0 +1,162 @@
+"""Samples: what the network makes of the classes of the test images, from noise; kept as HDF5 and gone on from.
+
+Sample i is aimed at the class of test row i, over again where there are more samples than rows; its noise is row i's.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from efface import draws, execute
+from efface.execute import Failure
+from efface.metrics.probes import Samples
+from efface.stages.run.progress import bar, duration, say
+from efface.stages.run.provenance import generator, surroundings
+from efface.stages.run.run import Run
+from efface.stages.run.worker import here, keep_trace
+from efface.store.keys import key
+from efface.store.maps import MapStore, MapWriter
+from efface.study.study import Study
+from efface.training import generate
+from efface.training.generate import COST, Advance, Sampling
+from efface.types import Images, Targets
+
+_BLOCK = 32  # samples that a kill may cost a worker: hundreds of passes each, a minute or so of a small network
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The work: a block of samples, by the number of its first."""
+
+    study: Study
+    settings: Sampling
+
+    def __call__(self, first: int) -> np.ndarray:
+        run = here(self.study)
+        last = min(first + block_of(run), self.settings.count)
+        return sampled(run, self.settings, torch.arange(first, last)).numpy(force=True)
+
+
+def make_samples(run: Run, wanted: Iterable[Sampling] | None = None) -> list[str]:
+    """Make those samples that are not there yet, and say where they are; sentences on what failed.
+
+    wanted: by default the study's `samples`.
+    """
+    failures = []
+    for settings in dict.fromkeys([run.study.samples] if wanted is None else wanted):
+        if not samples_path(run, settings).exists():
+            failures += _make(run, settings)
+        with contextlib.suppress(FileNotFoundError):
+            store = _store(run, settings)
+            say(f"samples: {len(store)} images in {store.path}")
+    return failures
+
+
+def samples_of(run: Run, settings: Sampling) -> Samples:
+    """The samples that the stage made. FileNotFoundError: not made, or not to the end."""
+    store = _store(run, settings)
+    return Samples(store.take(torch.arange(len(store))), store.targets)
+
+
+def some_samples(run: Run, settings: Sampling, rows: Int[Tensor, " n"], advance: Advance = execute.advance) -> Images:
+    """The samples of these test rows: those that the stage made, or, where it has not, made now and not kept."""
+    if samples_path(run, settings).exists() and int(rows.max()) < settings.count:
+        advance(float(COST * settings.steps * len(rows)))
+        return _store(run, settings).take(rows)
+    return sampled(run, settings, rows, advance).cpu()
+
+
+def sampled(run: Run, settings: Sampling, numbers: Int[Tensor, " n"], advance: Advance = execute.advance) -> Images:
+    """Samples by number, computed; in smaller batches when memory runs out."""
+    rows = run.study.rows
+    targets = aims(run, numbers).to(run.device)
+    seeds = draws.seeds_of(f"{run.study.seed} samples", numbers).to(run.device)
+    while True:
+        try:
+            return generate.samples(
+                run.network, targets, seeds, run.data["test"].shape, settings, rows=rows, advance=advance
+            )
+        except torch.OutOfMemoryError:
+            if rows == 1:
+                raise
+            rows //= 2
+            torch.cuda.empty_cache()
+
+
+def aims(run: Run, numbers: Int[Tensor, " n"]) -> Targets:
+    """The classes that samples of these numbers are aimed at."""
+    targets = run.data["test"].targets.cpu()
+    return targets[numbers % len(targets)]
+
+
+def samples_path(run: Run, settings: Sampling) -> Path:
+    """The file of these samples."""
+    return run.folder / "samples" / f"samples-{key(provenance(run, settings))}.h5"
+
+
+def provenance(run: Run, settings: Sampling) -> dict[str, Any]:
+    """What samples are made from."""
+    return {
+        "samples": settings.identity(),
+        "count": settings.count,
+        "network": run.network_digest,
+        "data": run.data_digest["test"],
+        "seed": run.study.seed,
+        "engine": generator(),
+    }
+
+
+def block_of(run: Run) -> int:
+    """Samples that are made and kept at once: on a GPU as many as a pass holds."""
+    return run.study.rows if run.device.type == "cuda" else min(run.study.rows, _BLOCK)
+
+
+def _make(run: Run, settings: Sampling) -> list[str]:
+    path, started, failures = samples_path(run, settings), time.monotonic(), []
+    targets = aims(run, torch.arange(settings.count))
+    writer = MapWriter(path, provenance(run, settings), targets, torch.empty(run.data["test"].shape), "images")
+    try:
+        size = block_of(run)
+        tasks = [first for first in range(0, settings.count, size) if not writer.done[first : first + size].all()]
+        with bar(settings.costs, "samples", "row") as progress:
+            progress.update(float(COST * settings.steps * int(writer.done.sum())))
+            for first, outcome in run.study.executor(Sample(run.study, settings), tasks, progress=progress.update):
+                if isinstance(outcome, Failure):
+                    failures.append(f"samples from {first} on: {outcome.message}")
+                    keep_trace(run, f"samples {first}", outcome)
+                else:
+                    writer.write(first, torch.from_numpy(outcome))
+        if not failures:
+            writer.close()
+    finally:
+        writer.abandon()
+    if not failures:
+        seconds = time.monotonic() - started
+        run.results.append(_row(run, settings, round(seconds, 3)))
+        say(f"{settings.count} samples in {duration(seconds)}")
+    return failures
+
+
+def _store(run: Run, settings: Sampling) -> MapStore:
+    path = samples_path(run, settings)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: not there, or not whole yet; run the samples stage to finish it")
+    return MapStore(path, provenance(run, settings), settings.count)
+
+
+def _row(run: Run, settings: Sampling, seconds: float) -> dict[str, Any]:
+    return {
+        "key": f"samples-{key(provenance(run, settings))}",
+        "probe": {"probe": "samples"} | settings.model_dump(),
+        "made_from": provenance(run, settings),
+        "seconds": seconds,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
+    } | surroundings(run.device)

@@ -1,0 +1,131 @@
+"""Training: the network that is explained, and the judge where the study has one."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from efface.execute import Failure, advance
+from efface.metrics.probes import Erasure, erased_feed
+from efface.stages.run.case import case_of
+from efface.stages.run.network import Network
+from efface.stages.run.progress import Clock, bar, duration, say
+from efface.stages.run.provenance import surroundings
+from efface.stages.run.run import Run
+from efface.stages.run.worker import here, keep_trace
+from efface.stages.work.scalars import scalars
+from efface.study.study import Study
+from efface.training.loop import Rows, fit
+
+
+@dataclass(frozen=True)
+class Training:
+    """A network to be trained, by its name in its study."""
+
+    study: Study
+    network: str
+
+
+@dataclass(frozen=True)
+class Train:
+    """The work: trains a network and keeps it. Returns its line of the results."""
+
+    runs: Mapping[Path, Run] = field(default_factory=dict)
+    """This process's own, by folder, with data in them already; another process makes itself one."""
+
+    def __reduce__(self) -> tuple[type["Train"], tuple[()]]:
+        return Train, ()
+
+    def __call__(self, task: Training) -> dict[str, Any]:
+        run = self.runs.get(task.study.out) or here(task.study)
+        return _train(run, next(each for each in run.networks() if each.name == task.network))
+
+
+def train_missing(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[str]]:
+    """Train what is not there yet, side by side where there are several, each going on from its checkpoint.
+
+    ask: say what each network gets right even where that takes a pass of its own.
+    By folder of the runs, sentences on what failed.
+    """
+    missing: dict[Path, tuple[Run, Network]] = {}
+    for run in runs:
+        for network in (each for each in run.networks() if not each.trained()):
+            missing.setdefault(network.path, (run, network))  # a judge that several runs share is trained once
+    failures: dict[Path, list[str]] = {}
+    own = {run.folder: run for run in runs}
+    if missing:
+        started = time.monotonic()
+        tasks = [Training(run.study, network.name) for run, network in missing.values()]
+        epochs = sum(network.fit.epochs for _, network in missing.values() if network.fit)
+        done: list[float] = []  # finished epochs, as they are reported
+        with bar(float(epochs), "train", "epoch") as progress:
+
+            def count(amount: float) -> None:
+                done.append(amount)
+                progress.update(amount)
+
+            for task, outcome in runs[0].study.executor(Train(own), tasks, progress=count):
+                run = own[task.study.out]
+                if isinstance(outcome, Failure):
+                    failures.setdefault(run.folder, []).append(f"{_named(run, task.network)}: {outcome.message}")
+                    keep_trace(run, f"train {task.network}", outcome)
+                else:
+                    run.results.append(outcome)
+        if done:
+            say(f"trained {sum(done):.0f} epochs in {duration(time.monotonic() - started)}")
+    for run in runs:
+        if run.folder not in failures and (ask or run.logits_path("test").exists()):
+            say_accuracy(run, several=len(runs) > 1)
+    return failures
+
+
+def say_accuracy(run: Run, *, several: bool = False) -> None:
+    """A line on the network that is explained. several: with its run's folder."""
+    where = f"{run.folder}: " if several else ""
+    accuracy = float(run.right().float().mean())
+    count = len(run.data["test"])
+    say(f"{where}network: {run.study.model.call}, {accuracy:.2%} of {count} test images right ({run.first.origin})")
+
+
+def _named(run: Run, network: str) -> str:
+    return f"{run.folder}, {'the network' if network == 'network' else network}"
+
+
+def _train(run: Run, network: Network) -> dict[str, Any]:
+    settings, clock, split = network.fit, Clock(), run.data["train"]
+    assert settings is not None
+    checkpoint = run.folder / "partial" / network.path.name
+    network.path.parent.mkdir(parents=True, exist_ok=True)
+    case = case_of(run, {}, network=False)
+    feed = erased_feed(case, "train", Erasure("most_first", 0.0, run.study.imputer), width=settings.crop, whole=True)
+    with scalars(run, network.path.stem) as log:
+        fitted = fit(
+            network.build,
+            feed,
+            Rows(split.training, split.validation),
+            split.targets,
+            settings,
+            seed=network.seed,
+            device=run.device,
+            checkpoint=checkpoint,
+            fingerprint=network.key,
+            log=log,
+            advance=lambda epochs: advance(float(epochs)),
+        )
+    temporary = network.path.with_name(network.path.name + ".new")
+    torch.save({name: value.cpu() for name, value in fitted.network.state_dict().items()}, temporary)
+    temporary.replace(network.path)
+    checkpoint.unlink(missing_ok=True)
+    row = {
+        "key": f"train-{network.key}",
+        "probe": {"probe": "train"} | ({} if network.name == "network" else {"network": network.name}),
+        "losses": list(fitted.losses),
+        "validation_accuracies": list(fitted.validation),
+        "terms": {name: list(values) for name, values in fitted.terms.items()},
+        "epoch_kept": fitted.epoch + 1,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
+    }
+    return row | clock.seconds() | surroundings(run.device)
