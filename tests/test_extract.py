@@ -10,8 +10,9 @@ from efface.methods import cam
 from efface.methods.cam import grad_cam
 from efface.models import resnet
 from efface.stages import extract, train
-from efface.stages.run.map_files import map_store
+from efface.stages.run.map_files import map_store, provenance
 from efface.stages.run.run import Run
+from efface.stages.work import extraction
 from efface.store.maps import finished, partial
 from efface.study.study import Study
 
@@ -80,7 +81,7 @@ def test_one_pass_an_image_is_enough_for_a_class_activation_map(tmp_path, asked)
 
 
 def test_stopped_on_the_way_it_ends_at_the_same_files(tmp_path, before, monkeypatch):
-    one, plain, blocks = study(tmp_path / "run", CAM, GRADIENT), extract.attribute, []
+    one, plain, blocks = study(tmp_path / "run", CAM, GRADIENT), extraction.attribute, []
 
     def fail_at_the_third(*arguments, **settings):
         blocks.append(1)
@@ -88,7 +89,7 @@ def test_stopped_on_the_way_it_ends_at_the_same_files(tmp_path, before, monkeypa
             raise KeyboardInterrupt
         return plain(*arguments, **settings)
 
-    monkeypatch.setattr(extract, "attribute", fail_at_the_third)
+    monkeypatch.setattr(extraction, "attribute", fail_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         extract.extract(one)
     monkeypatch.undo()
@@ -112,18 +113,16 @@ def test_stopped_before_its_name_it_is_only_renamed(tmp_path, before, asked):
 def test_rows_that_explain_another_class_are_made_again(tmp_path, before):
     one = study(tmp_path / "run", CAM, GRADIENT)
     shutil.copytree(before, one.out)
-    store = Run(one).store("cam", "test")
+    store = map_store(Run(one), "cam", "test")
     path, wrong = one.out / "maps" / "cam-test.h5", store.targets.clone()
     wrong[5] = (wrong[5] + 1) % 4
     path.unlink()
-    writer = extract.MapWriter(
-        path, Run(one).provenance(Run(one).entries()[0], "cam", "test"), wrong, torch.zeros(16, 16)
-    )
+    run = Run(one)
+    made_from = provenance(run, run.entries[0], "cam", "test")
+    writer = extraction.MapWriter(path, made_from, wrong, torch.zeros(16, 16))
     writer.write(0, torch.zeros(ROWS, 16, 16))
     writer.abandon()
-    writer = extract.MapWriter(
-        path, Run(one).provenance(Run(one).entries()[0], "cam", "test"), store.targets, torch.zeros(16, 16)
-    )
+    writer = extraction.MapWriter(path, made_from, store.targets, torch.zeros(16, 16))
     assert (~writer.done).nonzero()[0].tolist() == [5]
     writer.abandon()
 
@@ -142,7 +141,7 @@ def none_asked(images, targets, layer, of, rows, classes_of):
 
 
 def test_memory_that_runs_out_on_the_way_changes_no_byte(tmp_path, before, monkeypatch):
-    plain, sizes = extract.attribute, []
+    plain, sizes = extraction.attribute, []
 
     def short(method, model, images, *arguments, **settings):
         found = plain(method, model, images, *arguments, **settings)
@@ -151,7 +150,7 @@ def test_memory_that_runs_out_on_the_way_changes_no_byte(tmp_path, before, monke
             raise torch.OutOfMemoryError("none left")
         return found
 
-    monkeypatch.setattr(extract, "attribute", short)
+    monkeypatch.setattr(extraction, "attribute", short)
     assert extract.extract(study(tmp_path / "run", CAM, GRADIENT)) == []
     ours, expected = Run(study(tmp_path / "run", CAM)), Run(study(before, CAM))
     torch.testing.assert_close(ours.logits("test"), expected.logits("test"))

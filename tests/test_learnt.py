@@ -24,7 +24,7 @@ TENSORS = {
 LEARNER = """
 import torch
 
-from efface.rows import take
+from efface.store.arrays import take
 
 
 class Background:

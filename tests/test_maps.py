@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from efface.store import maps
+from efface.store import keys, maps
 from efface.store.maps import MapStore, MapWriter, partial
 
 MADE_FROM = {"method": {"call": "a.b", "kwargs": {"k": 1}}, "data": "d1"}
@@ -105,7 +105,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 import torch
-from efface.maps import MapWriter
+from efface.store.maps import MapWriter
 maps = torch.randn(4000, 4, 6, generator=torch.Generator().manual_seed(0))
 writer = MapWriter(Path(sys.argv[1]), {"a": 1}, torch.arange(4000) % 7, maps[0])
 print("ready", flush=True)
@@ -198,7 +198,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import torch
-from efface.maps import MapWriter
+from efface.store.maps import MapWriter
 for limit in (500_000, 2000):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
@@ -241,8 +241,8 @@ def test_no_permission_is_one_error(tmp_path):
 
 
 def test_differences_are_told_by_their_keys():
-    assert maps.differences(MADE_FROM, MADE_FROM) == ""
-    assert maps.differences({"a": 1, "gone": 2}, {"a": 1, "new": None, "b": {"c": [1]}}) == (
+    assert keys.differences(MADE_FROM, MADE_FROM) == ""
+    assert keys.differences({"a": 1, "gone": 2}, {"a": 1, "new": None, "b": {"c": [1]}}) == (
         'b is null, expected {"c": [1]}, gone is 2, expected null'
     )
-    assert maps.key({"a": 1, "b": 2}) == maps.key({"b": 2, "a": 1}) != maps.key({"a": 1, "b": 3})
+    assert keys.key({"a": 1, "b": 2}) == keys.key({"b": 2, "a": 1}) != keys.key({"a": 1, "b": 3})

@@ -93,7 +93,7 @@ def test_separators_of_unicode_do_not_split_a_line(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from efface.results import only_one
+from efface.store.results import only_one
 with only_one(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -39,7 +39,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from efface.metrics import Metric, Point
-from efface.results import Score
+from efface.store.results import Score
 
 
 @dataclass(frozen=True)

@@ -47,26 +47,35 @@ class MapStore:
             raise FileNotFoundError(f"{self.path}: not there{left}; run the extract stage to finish it")
         with open_file(self.path) as file:
             self.provenance = read_provenance(file, self.path)
-            self._problem = _problem(file)
-            if self._problem is None:
-                self.kind: Kind = next((kind for kind in get_args(Kind) if kind in file), "maps")
-                self.targets = torch.from_numpy(file["targets"][:])
-                self._rows, self._sums = Rows(self.path, self.kind, file), Rows(self.path, "crc", file)
-                self.shape = self._rows.shape
+            self._held = int(file["done"][:].sum()) if "done" in file else 0
+            self._error: ValueError | None = None  # a file that was made from something else may be damaged
+            try:
+                self._read(file)
+            except KeyError as error:
+                self._error = ValueError(f"{self.path}: is damaged ({error}); delete it and run the stage again")
+            except ValueError as error:
+                self._error = error
         if provenance is not None and rows is not None:
             self.expect(provenance, rows)
+
+    def _read(self, file: h5py.File) -> None:
+        self.kind: Kind = next((kind for kind in get_args(Kind) if kind in file), "maps")
+        self.targets = torch.from_numpy(file["targets"][:])
+        self._rows, self._sums = (Rows(self.path, name, file) for name in (self.kind, "crc"))
+        self.shape = self._rows.shape
 
     def expect(self, provenance: Mapping[str, Any], rows: int) -> None:
         """ValueError: the maps were made from something else, or they are not as many, or they are damaged."""
         if differing := differences(self.provenance, provenance):
             raise ValueError(f"{self.path}: was made from something else: {differing}; run the extract stage again")
-        if self._problem is not None:
-            raise ValueError(f"{self.path}: {self._problem}, expected {rows}; delete it and run the extract stage")
-        for found in (len(self.targets), self.shape[0]):
-            if found != rows:
-                raise ValueError(
-                    f"{self.path}: holds {found} maps, expected {rows}; delete it and run the extract stage"
-                )
+        if self._held != rows:
+            raise ValueError(
+                f"{self.path}: holds {self._held} maps, expected {rows}; delete it and run the extract stage"
+            )
+        if self._error is not None:
+            raise self._error
+        if self.shape[0] != rows:
+            raise ValueError(f"{self.path}: has {self.shape[0]} rows, expected {rows}; delete it and extract again")
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -170,14 +179,6 @@ class MapWriter:
         laid_out = self.partial.with_name(self.partial.name + ".new")
         create_file(laid_out, arrays, attributes)
         laid_out.replace(self.partial)
-
-
-def _problem(file: h5py.File) -> str | None:
-    """What is wrong with a file that should be whole, in words; None where nothing is."""
-    if missing := [name for name in ("done", "targets", "crc") if name not in file]:
-        return f"holds 0 maps ('{missing[0]}' is missing)"
-    done = file["done"][:]
-    return None if done.all() else f"holds {int(done.sum())} maps"
 
 
 def _checksum(row: np.ndarray | np.generic, target: np.integer) -> int:
