@@ -18,7 +18,7 @@ from efface.study.schema import MethodEntry
 from efface.study.study import load
 from efface.types import Split
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yml"))
 N, SIZE, CLASSES, ROWS = 5, 12, 4, 7
 STAGE = "layer2"  # what stands for a layer that the tiny networks do not have
 SAME_FOR_ALL = ("efface.methods.control.centre", "efface.methods.backprop.deconvnet")

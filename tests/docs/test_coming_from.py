@@ -43,7 +43,7 @@ from test_data import published
 from test_data import tree as folders
 from test_vision import grey_files, mat_files, thousand
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LIMIT = 3  # samples, steps and the like
 SMALL = 4_000_000  # weights of a network that takes a training step here
 TINY = STUDY | {
@@ -201,7 +201,7 @@ def study(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(sys, "path", [*sys.path])  # the program adds the folder
-    # two thirds of the time would go into drawing, which tests/test_report.py looks at
+    # two thirds of the time would go into drawing, which tests/report/test_report.py looks at
     monkeypatch.setattr("efface.report.figure.inline", lambda *_: "")
     monkeypatch.setattr("efface.report.figure.sheet", lambda *_: {})
 
@@ -538,7 +538,7 @@ def test_commands_run(study):
         done = dry(word)
         assert done.returncode == 0, f"{word}: {done.stderr}"
         called = shlex.split(done.stderr.split("] ", 1)[1])
-        if called[0].startswith("docker/"):  # tests/test_tooling.py runs these
+        if called[0].startswith("docker/"):  # tests/docs/test_tooling.py runs these
             continue
         stage, path, more = called[1], called[2], called[3:]
         metrics = more.pop(1).split(",") if more[:1] == ["--metrics"] else []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STAGES = ["check", "train", "extract", "samples", "visualize", "report", "all", "status"]
 METRICS = {"roar": "roar", "kar": "kar", "diffroar": "diffroar", "lerf": "lerf,morf"}
 METRICS |= {"gan-test": "gan_test", "pixel-perturb": "pixel_perturb", "diffid": "diffid", "degradation": "degradation"}

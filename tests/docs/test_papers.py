@@ -19,7 +19,7 @@ from efface.study import study as config
 from efface.study.study import InvalidStudyError
 from small_study import STUDY
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAPERS = ROOT / "configs" / "papers"
 FILES = sorted(PAPERS.glob("*.yml"))
 EVERY = [*sorted((ROOT / "configs").glob("*.yml")), *FILES]

@@ -212,7 +212,7 @@ def test_the_resolved_study_reads_as_itself(file):
 
 
 def test_the_studies_that_come_along_are_valid():
-    for path in sorted((Path(__file__).parents[1] / "configs").glob("*.yml")):
+    for path in sorted((Path(__file__).parents[2] / "configs").glob("*.yml")):
         study = read(path)
         assert isinstance(study, config.Study)
         assert pickle.loads(pickle.dumps(study)) == study, path  # noqa: S301  as an executor's workers get it

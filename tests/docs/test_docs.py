@@ -16,7 +16,7 @@ from efface.methods.calling import Convention, attribute
 from efface.study import study as config
 from efface.study.schema import MethodEntry
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 CONFIGS = sorted((ROOT / "configs").glob("*.yml"))
 

@@ -11,7 +11,7 @@ from torch import nn
 from efface.study.schema import MethodEntry
 from efface.types import Split
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "methods.md").read_text()
 
 

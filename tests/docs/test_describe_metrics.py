@@ -11,7 +11,7 @@ from efface import impute, metrics
 from efface.erase import units
 from efface.study import study as config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "metrics.md").read_text()
 
 
