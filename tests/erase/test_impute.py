@@ -5,6 +5,7 @@ import torch
 from scipy import ndimage
 
 from efface import impute
+from small.messages import words
 
 IMAGES = torch.rand(4, 3, 6, 5, generator=torch.Generator().manual_seed(0))
 GONE = torch.rand(4, 6, 5, generator=torch.Generator().manual_seed(1)) < 0.5
@@ -33,10 +34,10 @@ def test_constant_is_one_number_or_one_a_channel():
 
 @pytest.mark.parametrize("values", [[0.5], [0.1, 0.2], [0.1] * 4])
 def test_a_colour_of_other_channels_is_refused(values):
-    said = f"the fill has {len(values)} values, the images 3 channels; give one value a channel"
-    with pytest.raises(ValueError, match=said):
+    said = f"{len(values)} 3 channels"
+    with pytest.raises(ValueError, match=words(said)):
         impute.constant(IMAGES, GONE, value=values)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=words(said)):
         impute.channel_mean(IMAGES, GONE, mean=values)
 
 
@@ -122,16 +123,16 @@ def test_histogram_takes_whole_pixels_of_the_same_image():
 @pytest.mark.parametrize(
     ("fill", "said"),
     [
-        (lambda: impute.patch_mean(IMAGES, GONE, size=0), "size is 0"),
-        (lambda: impute.patch_mean(IMAGES, GONE, size=(2, 2, 2)), "size is"),
-        (lambda: impute.gaussian_noise(IMAGES, GONE, mean=[0.5] * 3, seeds=torch.arange(4), noise=-1.0), "noise is -1"),
-        (lambda: impute.gaussian_noise(IMAGES, GONE, mean=[0.5] * 3), "give seeds"),
-        (lambda: impute.histogram(IMAGES, GONE), "give seeds"),
-        (lambda: impute.histogram(IMAGES, GONE, sources=torch.full((4, 6, 5), 30)), "from 0 to 29"),
+        (lambda: impute.patch_mean(IMAGES, GONE, size=0), "size 0"),
+        (lambda: impute.patch_mean(IMAGES, GONE, size=(2, 2, 2)), "size"),
+        (lambda: impute.gaussian_noise(IMAGES, GONE, mean=[0.5] * 3, seeds=torch.arange(4), noise=-1.0), "noise -1"),
+        (lambda: impute.gaussian_noise(IMAGES, GONE, mean=[0.5] * 3), "seeds"),
+        (lambda: impute.histogram(IMAGES, GONE), "seeds"),
+        (lambda: impute.histogram(IMAGES, GONE, sources=torch.full((4, 6, 5), 30)), "0 29"),
     ],
 )
 def test_what_cannot_be_is_refused(fill, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=words(said)):
         fill()
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from efface.erase import units
+from small.messages import words
 
 IMAGES = torch.rand(3, 3, 12, 10, generator=torch.Generator().manual_seed(0))
 
@@ -24,7 +25,7 @@ def test_patches_at_the_border_may_be_smaller():
 
 @pytest.mark.parametrize("size", [0, (2, 0), (2, 2, 2)])
 def test_a_patch_has_a_size(size):
-    with pytest.raises(ValueError, match="size is"):
+    with pytest.raises(ValueError, match=words("size")):
         units.patch(IMAGES, size=size)
 
 
@@ -81,7 +82,7 @@ def test_superpixels_of_grey_and_of_tiny_images():
 
 @pytest.mark.parametrize("settings", [{"segments": 0}, {"compactness": 0.0}, {"sigma": -1.0}])
 def test_superpixels_refuse_what_cannot_be(settings):
-    with pytest.raises(ValueError, match="expected at least 1, above 0, from 0"):
+    with pytest.raises(ValueError, match=words(f"{next(iter(settings))} {next(iter(settings.values()))}")):
         units.superpixel(IMAGES, **settings)
 
 
@@ -94,5 +95,5 @@ def test_superpixels_name_the_package_that_is_missing(monkeypatch):
         return real(name, *arguments, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match="pip install 'scikit-image"):
+    with pytest.raises(ImportError, match=r"pip install.*scikit-image"):
         units.superpixel(IMAGES)

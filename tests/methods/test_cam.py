@@ -10,6 +10,7 @@ from torch import nn
 
 from efface.methods import backprop, cam
 from efface.methods import gradients as passes
+from small.messages import words
 
 METHODS = {
     "grad_cam": cam.grad_cam,
@@ -151,15 +152,15 @@ def test_model_is_as_before_an_exception(method):
 @pytest.mark.parametrize(
     ("layer", "said"),
     [
-        ("secnd", "'secnd'.*second"),
-        ("head", r"layer 'head' returns shape \(5, 4\); expected n c h w"),
-        ("unused", "layer 'unused' has no part in the logits"),
+        ("secnd", "secnd second"),
+        ("head", "head (5, 4)"),
+        ("unused", "unused logits"),
     ],
 )
 def test_layer_that_cannot_be_explained_is_refused(method, layer, said):
     model, (images, targets) = make(Net), batch()
     before = state(model)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=words(said)):
         method(model, images, targets, layer=layer)
     assert state(model) == before
 
@@ -195,7 +196,7 @@ def test_layer_whose_last_run_is_unused_is_refused():
             return found
 
     images, targets = batch()
-    with pytest.raises(ValueError, match="layer 'second' has no part in the logits"):
+    with pytest.raises(ValueError, match=words("second logits")):
         cam.grad_cam(make(Twice), images, targets, layer="second")
 
 
@@ -387,11 +388,11 @@ def test_score_cam_without_any_contrast_is_zero():
 
 def test_impossible_settings_are_refused():
     images, targets = batch()
-    with pytest.raises(ValueError, match="channels is 0; expected a whole number of at least 1"):
+    with pytest.raises(ValueError, match=words("channels 0")):
         cam.score_cam(make(Net), images, targets, channels=0)
-    with pytest.raises(ValueError, match="weights is 'ratio'; expected softmax or score"):
+    with pytest.raises(ValueError, match=words("weights ratio softmax score")):
         cam._weighed(torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool), "ratio")
-    with pytest.raises(ValueError, match="rows is 0"):
+    with pytest.raises(ValueError, match=words("rows 0")):
         cam.grad_cam(make(Net), images, targets, rows=0)
 
 

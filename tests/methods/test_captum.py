@@ -16,6 +16,7 @@ from efface.draws import seeded
 from efface.methods import cam, captum, gradient, occlusion, smooth
 from efface.models.preact import preact_resnet
 from efface.models.resnet import resnet8
+from small.messages import words
 
 N, SIZE = 3, 8
 
@@ -133,7 +134,7 @@ def test_maps_are_captums(algorithm):
 def test_maps_of_a_layer_are_captums_enlarged(algorithm, layer):
     model, (images, targets, _) = plain(), inputs()
     if algorithm == "LayerLRP" and layer is None:
-        with pytest.raises(ValueError, match=r"captum's LayerLRP cannot explain .* efface\.methods\.zennit\.attribute"):
+        with pytest.raises(ValueError, match=words("captum's LayerLRP efface.methods.zennit.attribute")):
             explain(algorithm, model, layer=layer)
         return
     module = model.conv if layer else model.relu  # the last feature map but pooling
@@ -321,50 +322,50 @@ def test_inference_mode_of_the_caller_is_no_obstacle():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"algorithm": "Deeplift"}, "captum.attr has no algorithm 'Deeplift'; nearest are DeepLift"),
-        ({"algorithm": "os"}, "captum.attr has no algorithm 'os'"),
-        ({"algorithm": "NeuronGradient"}, "'NeuronGradient' explains a neuron, not a class"),
-        ({"algorithm": "FeaturePermutation"}, "'FeaturePermutation' shuffles the images of a batch"),
-        ({"algorithm": "LLMAttribution"}, "explains language models"),
-        ({"algorithm": "NoiseTunnel"}, "around is None; NoiseTunnel expects a class to go around, such as Saliency"),
-        ({"algorithm": "NoiseTunnel", "around": "Salience"}, "no algorithm 'Salience'; nearest are Saliency"),
-        ({"algorithm": "Saliency", "around": "DeepLift"}, "around is 'DeepLift', but Saliency goes around nothing"),
-        ({"algorithm": "Saliency", "layer": "conv"}, "layer is 'conv', but Saliency explains no layer"),
-        ({"algorithm": "Saliency", "cells": 3}, "cells is 3, but Saliency knows no features of several pixels"),
-        ({"algorithm": "Lime"}, "Lime cannot tell thousands of single values apart; expected cells"),
-        ({"algorithm": "ShapleyValues", "cells": 4}, "cells is 4; ShapleyValues tries every order .* 3 at most"),
-        ({"algorithm": "DeepLift", "of": "loss"}, "of is 'loss', but the rules of DeepLift begin at the logit"),
-        ({"algorithm": "DeepLiftShap"}, r"DeepLiftShap compares with several images; expected attribute: \{baselines"),
-        ({"algorithm": "Saliency", "attribute": {"abc": 1}}, "attribute: Saliency has no setting 'abc'; .* abs"),
-        ({"algorithm": "DeepLift", "init": {"epsilon": 1}}, "init: DeepLift has no setting 'epsilon'; nearest are eps"),
+        ({"algorithm": "Deeplift"}, "captum.attr Deeplift DeepLift"),
+        ({"algorithm": "os"}, "captum.attr os"),
+        ({"algorithm": "NeuronGradient"}, "NeuronGradient neuron class"),
+        ({"algorithm": "FeaturePermutation"}, "FeaturePermutation batch"),
+        ({"algorithm": "LLMAttribution"}, "language"),
+        ({"algorithm": "NoiseTunnel"}, "around None NoiseTunnel Saliency"),
+        ({"algorithm": "NoiseTunnel", "around": "Salience"}, "Salience Saliency"),
+        ({"algorithm": "Saliency", "around": "DeepLift"}, "around DeepLift Saliency"),
+        ({"algorithm": "Saliency", "layer": "conv"}, "layer conv Saliency"),
+        ({"algorithm": "Saliency", "cells": 3}, "cells 3 Saliency"),
+        ({"algorithm": "Lime"}, "Lime cells"),
+        ({"algorithm": "ShapleyValues", "cells": 4}, "cells 4 ShapleyValues 3"),
+        ({"algorithm": "DeepLift", "of": "loss"}, "loss DeepLift logit"),
+        ({"algorithm": "DeepLiftShap"}, "DeepLiftShap attribute baselines"),
+        ({"algorithm": "Saliency", "attribute": {"abc": 1}}, "attribute Saliency abc abs"),
+        ({"algorithm": "DeepLift", "init": {"epsilon": 1}}, "init DeepLift epsilon eps"),
         (
             {"algorithm": "IntegratedGradients", "attribute": {"internal_batch_size": 4}},
-            r"attribute: internal_batch_size is set by efface \(rows bounds a pass\)",
+            "attribute internal_batch_size rows",
         ),
     ],
 )
 def test_settings_that_cannot_be_right_are_refused_before_any_image(settings, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=words(said)):
         captum.check_attribute(**settings)
     images, targets, seeds = inputs()
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=words(said)):
         captum.attribute(plain(), images, targets, seeds=seeds, **settings)
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"algorithm": "Lime", "cells": 9}, "cells is 9; expected 1 to 8"),
-        ({"algorithm": "DeepLift", "attribute": {"baselines": [0.0, 1.0]}}, "expected a number, or one for each"),
-        ({"algorithm": "DeepLiftShap", "attribute": {"baselines": [0.0]}}, "baselines hold 1 image; .* 2 at least"),
-        ({"algorithm": "LayerGradCam", "layer": "cnv"}, "layer 'cnv'.*nearest are 'conv'|conv"),
+        ({"algorithm": "Lime", "cells": 9}, "cells.*9.*8"),
+        ({"algorithm": "DeepLift", "attribute": {"baselines": [0.0, 1.0]}}, "number"),
+        ({"algorithm": "DeepLiftShap", "attribute": {"baselines": [0.0]}}, "baselines.*1.*2"),
+        ({"algorithm": "LayerGradCam", "layer": "cnv"}, "conv"),
         (
             {"algorithm": "LayerGradCam", "layer": "last"},
-            r"returned shape \(3, 1\)|returned shape \(3, 4\)|expected n c h w",
+            r"\(3, 1\)|\(3, 4\)|n c h w",
         ),
-        ({"algorithm": "Saliency", "rows": 0}, "rows is 0"),
-        ({"algorithm": "Lime", "cells": 3, "seeds": None}, "Lime draws at random; expected seeds"),
-        ({"algorithm": "GradientShap", "attribute": {"baselines": 0.0, "n_samples": 0}}, "n_samples is 0"),
+        ({"algorithm": "Saliency", "rows": 0}, "rows.*0"),
+        ({"algorithm": "Lime", "cells": 3, "seeds": None}, "Lime.*seeds"),
+        ({"algorithm": "GradientShap", "attribute": {"baselines": 0.0, "n_samples": 0}}, "n_samples.*0"),
     ],
 )
 def test_settings_that_do_not_fit_the_images_are_refused(settings, said):
@@ -396,37 +397,35 @@ class Normalised(Plain):
     "algorithm", ["DeepLift", "DeepLiftShap", "GuidedBackprop", "Deconvolution", "GuidedGradCam", "LRP"]
 )
 def test_functions_that_hooks_pass_over_are_refused(algorithm):
-    with pytest.raises(
-        ValueError, match=rf"captum's {algorithm} cannot change the relu of Functional; expected one of"
-    ):
+    with pytest.raises(ValueError, match=words(f"{algorithm} relu Functional")):
         explain(algorithm, Functional().double())
 
 
 def test_activation_that_captum_does_not_know_is_refused():
     model = Plain().double()
     model.relu = nn.GELU()
-    with pytest.raises(ValueError, match=r"cannot change the gelu of 'relu' \(GELU\)"):
+    with pytest.raises(ValueError, match=words("gelu relu GELU")):
         explain("DeepLift", model)
 
 
 def test_reused_module_is_refused():
-    said = r"captum's DeepLift cannot explain this network: .* used more than once.* \(here relu\)$"
-    with pytest.raises(ValueError, match=said):
+    said = "DeepLift once relu"
+    with pytest.raises(ValueError, match=words(said)):
         explain("DeepLift", Reused().double())
 
 
 def test_module_without_a_rule_is_named():
-    said = r"captum's LRP cannot explain .*Identity.* no rule .* \(here normalise\); efface.methods.zennit.attribute"
-    with pytest.raises(ValueError, match=said):
+    said = "LRP Identity rule normalise efface.methods.zennit.attribute"
+    with pytest.raises(ValueError, match=words(said)):
         explain("LRP", Normalised().double())
 
 
 def test_sum_that_captum_would_count_twice_is_refused(tiny):
-    with pytest.raises(ValueError, match="captum's LRP counts relevance twice where Tiny adds two features"):
+    with pytest.raises(ValueError, match=words("LRP twice Tiny")):
         explain("LRP", tiny(seed=3).double())
 
 
 def test_command_that_installs_captum_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "captum.attr", None)
-    with pytest.raises(ValueError, match=r"needs Captum, which is not installed; run: pip install 'efface\[captum\]'"):
+    with pytest.raises(ValueError, match=words("Captum pip install efface[captum]")):
         captum.check_attribute(algorithm="DeepLift")

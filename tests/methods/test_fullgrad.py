@@ -14,6 +14,7 @@ from efface.methods import fullgrad, gradient
 from efface.models.normalise import Normalise
 from efface.models.preact import preact_resnet
 from efface.models.resnet import resnet8
+from small.messages import words
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.25]
 METHODS = {
@@ -411,21 +412,21 @@ class Pyramid(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        (COMPLETE["last_axis"], r"layer '2' \(Linear\) returns shape \(3, 6, 5\), its features on the last axis"),
+        (COMPLETE["last_axis"], "2 Linear (3, 6, 5)"),
         (
             lambda: around(nn.BatchNorm2d(6, track_running_stats=False)),
-            r"layer '1' \(BatchNorm2d\) has no running statistics.*expected track_running_stats=True",
+            "1 BatchNorm2d track_running_stats=True",
         ),
         (
             lambda: around(Odd()),
-            r"layer '1' \(Odd\) has a bias that takes its second derivative, which fails: .*simple",
+            "1 Odd second derivative",
         ),
-        (Pyramid, r"layer 'same' returns shapes \(3, 4, 30, 30\) and \(3, 4, 30, 14\) in one pass; expected one shape"),
+        (Pyramid, "same (3, 4, 30, 30) (3, 4, 30, 14)"),
     ],
 )
 def test_network_in_the_way_is_refused_by_the_layers_name(kind, said):
     model, (images, targets) = make(kind), batch()
     before = state(model)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=words(said)):
         fullgrad.full_grad(model, images, targets)
     assert state(model) == before

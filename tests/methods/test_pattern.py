@@ -23,6 +23,7 @@ from efface.methods.smooth import smooth_grad, smooth_grad_family
 from efface.models import resnet
 from efface.models.preact import preact_resnet
 from efface.types import Split
+from small.messages import words
 
 ESTIMATORS = ("two_component", "positive", "linear")
 METHODS = {
@@ -647,23 +648,23 @@ def sequential(*layers):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (sequential(nn.GroupNorm(2, 4)), r"patterns are not defined for '1' \(GroupNorm\); expected a network of"),
-        (sequential(nn.GELU()), r"not defined for '1' \(GELU\)"),
-        (sequential(nn.BatchNorm2d(4, track_running_stats=False)), r"not defined for '1' \(BatchNorm2d\)"),
-        (sequential(nn.ConvTranspose2d(4, 4, 3)), r"not defined for '1' \(ConvTranspose2d\)"),
-        (sequential(Standardised(4, 4, 3)), r"not defined for '1' \(Standardised\)"),
-        (lambda: drawn(nn.Conv2d(3, 4, 3)), r"Conv2d answers 1 images with \(1, 4, 6, 6\); expected logits"),
+        (sequential(nn.GroupNorm(2, 4)), "patterns 1 GroupNorm"),
+        (sequential(nn.GELU()), "1 GELU"),
+        (sequential(nn.BatchNorm2d(4, track_running_stats=False)), "1 BatchNorm2d"),
+        (sequential(nn.ConvTranspose2d(4, 4, 3)), "1 ConvTranspose2d"),
+        (sequential(Standardised(4, 4, 3)), "1 Standardised"),
+        (lambda: drawn(nn.Conv2d(3, 4, 3)), "Conv2d 1 (1, 4, 6, 6)"),
         (
             lambda: drawn(Leaks()),
-            r"not defined for Leaks: its logits change by \d.*what that layer returns is used else",
+            "Leaks logits",
         ),
     ],
 )
 def test_network_without_patterns_is_refused_by_name(make, said):
     model, (images, targets) = make(), batch()
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=words(said)):
         estimate(model, images)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=words(said)):
         PatternAttribution()(model, images, targets, patterns=weights_of(model))
 
 
@@ -671,11 +672,11 @@ def test_foreign_patterns_are_refused():
     model, (images, targets) = net(), batch()
     patterns = estimate(model, images)
     for changed, said in (
-        ({name: pattern for name, pattern in patterns.items() if name != "side"}, "finds none for its layer 'side'"),
-        (patterns | {"conv9": patterns["side"]}, "finds one for a layer 'conv9' it has not"),
-        (patterns | {"side": patterns["conv3"]}, r"layer 'side' has shape \(4, 6, 2, 1\), its weights \(4, 6, 1, 1\)"),
+        ({name: pattern for name, pattern in patterns.items() if name != "side"}, "none side"),
+        (patterns | {"conv9": patterns["side"]}, "conv9"),
+        (patterns | {"side": patterns["conv3"]}, "side (4, 6, 2, 1) (4, 6, 1, 1)"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=words(said)):
             PatternAttribution()(model, images, targets, patterns=changed)
 
 
@@ -683,24 +684,24 @@ def test_foreign_patterns_are_refused():
 def test_unfitted_and_impossible_settings_are_refused(make):
     model, (images, targets) = net(), batch()
     model.rectify, method = nn.ReLU(), make()
-    with pytest.raises(ValueError, match=f"{type(method).__name__} is not fitted: call fit first, or pass patterns"):
+    with pytest.raises(ValueError, match=words(f"{type(method).__name__} fit patterns")):
         explain(method, model, images, targets)
     for settings, said in (
-        ({"pool": 0}, "pool is 0"),
-        ({"places": 0}, "places is 0"),
-        ({"estimator": "lineal"}, f"estimator is 'lineal'; expected two_component, positive or linear|{CHECKED}"),
-        ({"start": "two"}, f"start is 'two'; expected logit, one or softmax|{CHECKED}"),
+        ({"pool": 0}, "pool.*0"),
+        ({"places": 0}, "places.*0"),
+        ({"estimator": "lineal"}, f"estimator.*lineal.*two_component|{CHECKED}"),
+        ({"start": "two"}, f"start.*two.*softmax|{CHECKED}"),
     ):
         with pytest.raises((ValueError, TypeError), match=said):
             make(**settings)
-    with pytest.raises(ValueError, match="rows is 0"):
+    with pytest.raises(ValueError, match=words("rows 0")):
         explain(fitted(make, model), model, images, targets, rows=0)
 
 
 def test_impossible_settings_of_one_method_are_refused():
-    with pytest.raises((ValueError, TypeError), match=f"back is 'forth'; expected pattern_attribution|{CHECKED}"):
+    with pytest.raises((ValueError, TypeError), match=f"back.*forth.*pattern_attribution|{CHECKED}"):
         PatternGuided(back="forth")
-    with pytest.raises((ValueError, TypeError), match="steps is 0"):
+    with pytest.raises((ValueError, TypeError), match=words("steps 0")):
         PatternGuidedIG(steps=0)
 
 

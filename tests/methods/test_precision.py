@@ -9,6 +9,7 @@ from efface.methods import path, smooth
 from efface.methods.gradient import gradient, input_x_gradient
 from efface.models.evaluation import check_precision
 from efface.models.resnet import resnet8
+from small.messages import words
 
 IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 TARGETS, SEEDS = torch.tensor([1, 3]), torch.tensor([5, 6])
@@ -49,7 +50,7 @@ def test_means_of_many_gradients_rank_pixels_as_in_fp32(name, network):
 @pytest.mark.parametrize("name", SINGLE)
 def test_a_single_gradient_is_refused_unless_forced(name, network):
     method, settings = SINGLE[name]
-    with pytest.raises(ValueError, match=r"a single gradient: in bf16 its ranks .* take fp32, or bf16_forced"):
+    with pytest.raises(ValueError, match=words("gradient bf16 fp32 bf16_forced")):
         method(network, IMAGES, TARGETS, precision="bf16", **settings)
     exact, forced = (method(network, IMAGES, TARGETS, precision=each, **settings) for each in ("fp32", "bf16_forced"))
     assert forced.dtype == torch.float32
@@ -75,7 +76,7 @@ def test_the_network_runs_in_bf16_and_stays_as_it_was(network):
 
 
 def test_what_cannot_be_is_refused(network):
-    with pytest.raises(ValueError, match="precision is 'fp16'; expected fp32, bf16, bf16_forced"):
+    with pytest.raises(ValueError, match=words("precision fp16 fp32 bf16 bf16_forced")):
         check_precision("fp16", 50)
-    with pytest.raises(ValueError, match="but the passes are those of `base`: set it in the base itself"):
+    with pytest.raises(ValueError, match=words("base passes")):
         smooth.smooth_grad(network, IMAGES, TARGETS, seeds=SEEDS, base=gradient, precision="bf16")

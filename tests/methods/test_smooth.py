@@ -7,6 +7,7 @@ from captum import attr
 from efface import draws
 from efface.methods import gradient, smooth
 from efface.methods.noise import check_noise
+from small.messages import words
 
 N, SAMPLES = 3, 5
 NAMES = {"smooth_grad": "smoothgrad", "smooth_grad_squared": "smoothgrad_sq", "var_grad": "vargrad"}
@@ -73,7 +74,7 @@ def test_base_is_told_what_is_differentiated_if_it_asks(tiny):
     model, (_, targets, _) = tiny(seed=3).double(), inputs()
     plain = family(model, targets, of="probability")["smooth_grad"]
     torch.testing.assert_close(family(model, targets, of="probability", base=gradient.gradient)["smooth_grad"], plain)
-    with pytest.raises(ValueError, match="of is 'probability', but the base leaves no keyword `of` open"):
+    with pytest.raises(ValueError, match=words("probability base")):
         family(model, targets, of="probability", base=lambda model, images, targets: images)
 
 
@@ -94,10 +95,10 @@ def test_base_is_handed_the_row_budget_and_no_more_points(tiny):
     [
         (
             lambda model, images, targets: images.sum(1),
-            r"returned maps of shape \(\d+, 8, 8\) for images of shape \(\d+, 3, 8, 8\)",
+            r"\(\d+, 8, 8\).*\(\d+, 3, 8, 8\)",
         ),
-        (lambda model, images, targets: None, "returned NoneType for images"),
-        (smooth.smooth_grad_family, "returned dict for images"),
+        (lambda model, images, targets: None, "NoneType"),
+        (smooth.smooth_grad_family, "dict"),
     ],
 )
 def test_base_of_another_shape_is_refused(tiny, base, said):
@@ -136,5 +137,5 @@ def test_given_noise_is_for_these_images_and_of_any_type(tiny):
     noise = torch.randn(4, 3, 3, 8, 8, dtype=torch.float64)
     found = smooth.smooth_grad(model, images, targets, samples=4, noise=noise)
     torch.testing.assert_close(found, smooth.smooth_grad(model, images, targets, samples=4, noise=noise.float()))
-    with pytest.raises(ValueError, match=r"noise has shape \(4, 1, 3, 8, 8\); expected \(4, 3, 3, 8, 8\)"):
+    with pytest.raises(ValueError, match=words("noise (4, 1, 3, 8, 8) (4, 3, 3, 8, 8)")):
         check_noise(noise[:, :1], 4, images)  # which would go to the first image of each pass, or to all

@@ -15,6 +15,7 @@ from efface.methods import gradient, zennit
 from efface.models.normalise import Normalise
 from efface.models.preact import preact_resnet
 from efface.models.resnet import resnet8, resnet8_wide, resnet20
+from small.messages import words
 
 N = 3
 NORMAL = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
@@ -194,9 +195,7 @@ def test_relevance_is_conserved_where_batchnorms_stand_before_the_layers():
     model, (images, targets) = drawn(preact_resnet(blocks=[2, 1], widths=[32, 40], num_classes=4, **NORMAL)), inputs()
     maps = zennit.attribute(model, images, targets, settings={"zero_params": "bias"} | TIGHT)
     torch.testing.assert_close(maps.sum((1, 2, 3)), torch.ones(N, dtype=torch.float64), rtol=1e-4, atol=1e-4)
-    with pytest.raises(
-        ValueError, match=r"'layer1.0.bn1' .BatchNorm2d. has weights, but ExcitationBackprop has no rule"
-    ):
+    with pytest.raises(ValueError, match=words("layer1.0.bn1 BatchNorm2d ExcitationBackprop")):
         zennit.attribute(model, images, targets, composite="ExcitationBackprop")
 
 
@@ -326,16 +325,16 @@ def test_broken_canonizer_leaves_nothing_behind():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"composite": "EpsilonPluss"}, "zennit has no composite 'EpsilonPluss'; nearest are EpsilonPlus"),
-        ({"canonizer": "Resnet"}, "zennit has no canonizer 'Resnet'; nearest are ResNetCanonizer"),
-        ({"settings": {"epsilom": 1}}, "settings: EpsilonPlus has no setting 'epsilom'; nearest are epsilon"),
-        ({"settings": {"canonizers": []}}, "settings: EpsilonPlus has no setting 'canonizers'"),
+        ({"composite": "EpsilonPluss"}, "zennit EpsilonPluss EpsilonPlus"),
+        ({"canonizer": "Resnet"}, "zennit Resnet ResNetCanonizer"),
+        ({"settings": {"epsilom": 1}}, "settings EpsilonPlus epsilom"),
+        ({"settings": {"canonizers": []}}, "settings EpsilonPlus canonizers"),
     ],
 )
 def test_settings_that_cannot_be_right_are_refused_before_any_image(settings, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=words(said)):
         zennit.check_attribute(**settings)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=words(said)):
         zennit.attribute(nn.Identity(), *inputs(), **settings)
 
 
@@ -381,51 +380,51 @@ def functional():
 @pytest.mark.parametrize(
     ("network", "settings", "said"),
     [
-        (Gated, {}, r"Gated multiplies features by features, for which EpsilonPlus has no rule"),
+        (Gated, {}, "Gated EpsilonPlus"),
         (
             lambda: nn.Sequential(nn.Conv2d(3, 4, 8), nn.GroupNorm(2, 4), nn.Flatten()),
             {},
-            r"'1' \(GroupNorm\) has weights, but EpsilonPlus has no rule for it",
+            "1 GroupNorm EpsilonPlus",
         ),
-        (lambda: nn.Sequential(nn.Flatten(), nn.Softmax(1)), {}, "no convolution or linear layer runs in Sequential"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Softmax(1)), {}, "Sequential convolution linear"),
         (
             lambda: nn.Sequential(nn.Conv2d(3, 4, 8), nn.Softmax(1), nn.Flatten()),
             {},
-            r"'1' \(Softmax\) computes softmax, for which EpsilonPlus has no rule",
+            "1 Softmax EpsilonPlus",
         ),
         (
             Backwards,
             {"composite": "EpsilonPlusFlat"},
-            r"it takes for 'last' \(Linear\), but 'conv' \(Conv2d\) runs first",
+            "last Linear conv Conv2d",
         ),
-        (Shared, {}, "canonizer auto changes the logits of Shared by up to"),
+        (Shared, {}, "canonizer auto Shared logits"),
         (
             functional,
             {"composite": "GuidedBackprop"},
-            "Block calls relu as a function, which GuidedBackprop cannot change",
+            "Block relu GuidedBackprop",
         ),
         (
             lambda: nn.Sequential(nn.Conv2d(3, 4, 8), nn.GELU(), nn.Flatten()),
             {"composite": "GuidedBackprop"},
-            "no nn.ReLU runs in Sequential, and GuidedBackprop changes the gradient of those alone",
+            "nn.ReLU Sequential GuidedBackprop",
         ),
         (
             lambda: resnet8(num_classes=4),
             {"composite": "EpsilonGammaBox", "settings": {"low": [0.0, 0.0]}},
-            "settings: low has 2 numbers; expected one, or one for each of the images' 3 channels",
+            "settings low 2 3",
         ),
-        (lambda: resnet8(num_classes=4), {"rows": 0}, "rows is 0"),
+        (lambda: resnet8(num_classes=4), {"rows": 0}, "rows 0"),
     ],
 )
 def test_network_without_rules_is_refused(network, settings, said):
     model = drawn(network())
     before = marks(model)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=words(said)):
         zennit.attribute(model, *inputs(), **settings)
     assert marks(model) == before
 
 
 def test_command_that_installs_zennit_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "zennit", None)
-    with pytest.raises(ValueError, match=r"needs zennit, which is not installed; run: pip install 'efface\[zennit\]'"):
+    with pytest.raises(ValueError, match=words("zennit pip install efface[zennit]")):
         zennit.check_attribute()

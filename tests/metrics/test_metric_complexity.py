@@ -11,6 +11,7 @@ from efface.metrics import Point, metric
 from efface.metrics.shared.concentration import Concentration, entropy, gini
 from efface.metrics.shared.located import pointing_game, relevance_mass
 from efface.plug.call import Call
+from small.messages import words
 from test_metric_faithfulness import C, H, N, W, case, numbers, values
 
 SUM = (Call(call="efface.erase.post.absolute"), Call(call="efface.erase.post.channel_sum"))
@@ -72,7 +73,7 @@ def test_the_probe_reduces_the_maps_by_post_and_unit(tmp_path):
         found = values(Concentration(SUM, "pixel"), case(tmp_path, maps, rows=rows))
         np.testing.assert_array_equal(found["gini"], gini(maps.abs().sum(1)))
     np.testing.assert_array_equal(values(Concentration((), "feature"), case(tmp_path, maps))["entropy"], entropy(maps))
-    with pytest.raises(ValueError, match="maps have 3 channels after 'post'"):
+    with pytest.raises(ValueError, match=words("3 post channels")):
         Concentration((), "pixel")(case(tmp_path, maps))
 
 

@@ -26,6 +26,7 @@ from efface.store.maps import MapStore, MapWriter
 from efface.study.study import check
 from efface.training.loop import Fit
 from efface.types import Split
+from small.messages import words
 
 BLACK = Call(call="efface.impute.constant")
 MEAN = Call(call="efface.impute.channel_mean")
@@ -254,15 +255,15 @@ def test_fine_tuning_makes_it_bear_holes():
 
 def test_what_f_fidelity_cannot_do_is_one_clear_error():
     for settings, said in (
-        ({"samples": 0}, "samples is 0, expected 1 or more"),
-        ({"alpha": 0.0}, "alpha is 0.0, expected a part above 0"),
-        ({"beta": 1.5}, "beta is 1.5, expected a part above 0, to 1"),
-        ({"rate": 0.0}, "rate is 0.0, expected above 0"),
+        ({"samples": 0}, "samples 0"),
+        ({"alpha": 0.0}, "alpha 0.0"),
+        ({"beta": 1.5}, "beta 1.5"),
+        ({"rate": 0.0}, "rate 0.0"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=words(said)):
             metric("f_fidelity", settings)
     here = case({"test": splits()["test"]})
-    with pytest.raises(ValueError, match="no 'train' split to fine-tune on"):
+    with pytest.raises(ValueError, match=words("train split")):
         fine_tuned(here, BLACK, beta=0.1, epochs=1, rate=0.1)
     tree = {
         "out": "run",
@@ -271,7 +272,7 @@ def test_what_f_fidelity_cannot_do_is_one_clear_error():
         "attribution_methods": [{"name": "random", "method": "efface.methods.control.random"}],
         "metrics": ["f_fidelity"],
     }
-    with pytest.raises(ValueError, match=r"metrics\.f_fidelity: .* but the study has no 'fit'"):
+    with pytest.raises(ValueError, match=words("metrics.f_fidelity fit")):
         check(tree, Path("study.yml"))
 
 
@@ -368,11 +369,11 @@ def test_detection_is_the_same_at_any_row_budget_and_progress_adds_up():
 
 
 def test_what_detectability_cannot_do_is_one_clear_error():
-    with pytest.raises(ValueError, match="masks is 'all'"):
+    with pytest.raises(ValueError, match=words("masks all")):
         metric("imputation_detectability", {"masks": "all"})
-    with pytest.raises(ValueError, match="imputation_detectability: epochs is 0, expected 1 or more"):
+    with pytest.raises(ValueError, match=words("imputation_detectability epochs 0")):
         metric("imputation_detectability", {"epochs": 0})
-    with pytest.raises(ValueError, match="needs 2 test images or more"):
+    with pytest.raises(ValueError, match=words("2 test images")):
         Detect(Erasure("random", 0.3, BLUR), 4, 1, 1)(
             case({"test": Split(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1).long())}, fit=None)
         )

@@ -19,6 +19,7 @@ from efface.metrics.shared.subsets import Subsets, cells, random_subsets, subset
 from efface.plug.call import Call
 from efface.store.maps import MapStore, MapWriter
 from efface.types import Split
+from small.messages import words
 
 C, H, W, CLASSES, N = 3, 6, 5, 4, 6
 BLACK = Call(call="efface.impute.constant", kwargs={"value": 0.0})
@@ -121,7 +122,7 @@ def test_cells_of_a_grid_are_erased_whole(tmp_path):
     )
     np.testing.assert_allclose(found["pearson"], 1, atol=1e-6)
     assert cells(2, 5, 4).tolist() == [[0, 0, 1, 1]] * 3 + [[2, 2, 3, 3]] * 2
-    with pytest.raises(ValueError, match="grid is 6; expected at most the image's 5 pixels"):
+    with pytest.raises(ValueError, match=words("grid 6 5")):
         cells(6, 9, 5)
 
 
@@ -148,7 +149,7 @@ def test_effects_are_the_loop(unit):
             before, after = (network(each[None])[0, CLASS[i]].item() for each in (IMAGES[i], changed))
             assert sums[i, k] == pytest.approx(maps[i][removed[k, i]].double().sum().item(), abs=1e-6)
             assert fallen[i, k] == pytest.approx(before - after, abs=1e-5)
-    with pytest.raises(ValueError, match="give one value to each place"):
+    with pytest.raises(ValueError, match=words("value each")):
         subset_effects(
             network, IMAGES, CLASS, numbers(N, H, W) if maps.ndim == 4 else numbers(N, C, H, W), removed, fill
         )
@@ -221,7 +222,7 @@ def test_infidelity_by_hand():
     found = squares(4, 3, 2, torch.tensor([[[0.0, 0.0]], [[0.999, 0.5]]]))
     assert found[0, 0].int().tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0]]
     assert found[1, 0].int().tolist() == [[0, 0, 0], [0, 0, 0], [0, 1, 1], [0, 1, 1]]
-    with pytest.raises(ValueError, match="size is 4; expected at most the image's 3 pixels"):
+    with pytest.raises(ValueError, match=words("size 4 3")):
         squares(4, 3, 4, torch.zeros(1, 1, 2))
 
 
@@ -266,13 +267,13 @@ def test_a_step_that_changes_nothing_is_no_fall():
 
 
 def test_more_groups_than_units(tmp_path):
-    with pytest.raises(ValueError, match="steps is 31; expected at most the image's 30 units"):
+    with pytest.raises(ValueError, match=words("steps 31 30")):
         Groups(31, 1, "logit", BLACK, (), "pixel")(case(tmp_path, numbers(N, H, W)))
     found = values(Groups(5, 1, "logit", BLACK, (), PATCH), case(tmp_path, numbers(N, H, W)))
     assert np.isnan(found["correlation"]).all()
     assert np.isnan(found["rising"]).all()
     Groups(4, 1, "logit", BLACK, (), PATCH).check(nn.Identity(), IMAGES[:2])
-    with pytest.raises(ValueError, match="steps is 5; expected at most the image's 4 units"):
+    with pytest.raises(ValueError, match=words("steps 5 4")):
         Groups(5, 1, "logit", BLACK, (), PATCH).check(nn.Identity(), IMAGES[:2])
 
 
@@ -332,18 +333,18 @@ def test_every_setting_is_part_of_what_a_number_depends_on(probe):
 @pytest.mark.parametrize(
     ("name", "settings", "said"),
     [
-        ("sensitivity_n", {"samples": 2}, "samples is 2; expected at least 3"),
-        ("sensitivity_n", {"samples": 0}, "samples is 0; expected a number above 0"),
-        ("faithfulness_correlation", {"fraction": 1.0}, "fraction is 1.0; expected above 0 and below 1"),
-        ("faithfulness_correlation", {"grid": 1}, "grid is 1; expected at least 2, or 0"),
-        ("infidelity", {"noise": -0.1}, "noise is -0.1; expected a number above 0"),
-        ("infidelity", {"perturbation": "squares"}, "perturbation is 'squares'"),
-        ("monotonicity", {"steps": 2}, "steps is 2; expected at least 3"),
-        ("completeness", {"of": "logits"}, "of is 'logits'"),
+        ("sensitivity_n", {"samples": 2}, "samples 2 3"),
+        ("sensitivity_n", {"samples": 0}, "samples 0"),
+        ("faithfulness_correlation", {"fraction": 1.0}, "fraction 1.0"),
+        ("faithfulness_correlation", {"grid": 1}, "grid 1 2"),
+        ("infidelity", {"noise": -0.1}, "noise -0.1"),
+        ("infidelity", {"perturbation": "squares"}, "perturbation squares"),
+        ("monotonicity", {"steps": 2}, "steps 2 3"),
+        ("completeness", {"of": "logits"}, "logits"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_error(name, settings, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=words(said)):
         metric(name, settings)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import re
 
 import numpy as np
 import pytest
@@ -32,6 +31,7 @@ from efface.stages.samples import make_samples
 from efface.study.schema import MetricEntry, MetricSettings
 from efface.study.study import check
 from efface.types import Split
+from small.messages import words
 
 SIZE, CLASSES, TEST = 8, 4, 16
 RAW, SUMMED = [], ["efface.erase.post.channel_sum"]
@@ -165,7 +165,7 @@ def test_a_metric_refuses_a_setting_of_its_own_that_it_does_not_read(name):
         if setting in READS[name]:
             entry(name, **{key: value})
             continue
-        with pytest.raises(ValueError, match=rf"kwargs\.{key}: .+(drop it|pixel or feature|instead)") as refused:
+        with pytest.raises(ValueError, match=rf"kwargs\.{key}.+(drop|pixel|instead)") as refused:
             entry(name, **{key: value})
         assert key == "fractions" or f"the metric 'efface.metrics.{ENTRIES[name][0]}." in str(refused.value)
 
@@ -182,19 +182,19 @@ def test_no_paper_fixes_what_its_metric_does_not_read(name):
 @pytest.mark.parametrize(
     ("name", "settings", "said"),
     [
-        ("degradation", {"fractions": [0.0, 1.0]}, "is patches removed, not a fraction; set 'patches' and 'step'"),
-        ("robust_accuracy", {"fractions": [0.5]}, "is eps, not a fraction; set 'eps' instead"),
-        ("density_ratio", {"fractions": [0.5]}, "is noise level, not a fraction; set 'levels' instead"),
-        ("faithfulness_grid", {"unit": "pixel"}, "with grid: 4, samples: 5 does not read it"),
+        ("degradation", {"fractions": [0.0, 1.0]}, "fraction patches step"),
+        ("robust_accuracy", {"fractions": [0.5]}, "fraction eps"),
+        ("density_ratio", {"fractions": [0.5]}, "fraction levels"),
+        ("faithfulness_grid", {"unit": "pixel"}, "grid 4 samples 5"),
         (
             "sparseness",
             {"unit": "superpixel"},
-            "takes each value by itself, found efface.erase.units.superpixel, units of",
+            "efface.erase.units.superpixel",
         ),
     ],
 )
 def test_the_refusal_names_the_remedy(name, settings, said):
-    with pytest.raises(ValueError, match=re.escape(said)):
+    with pytest.raises(ValueError, match=words(said)):
         entry(name, **settings)
 
 
@@ -384,7 +384,7 @@ def test_posts_are_refused_where_the_metric_cannot_take_what_they_leave(tmp_path
     if not refused:
         preflight(run)
         return
-    with pytest.raises(ValueError, match=rf"^metrics\.{name}, gradient: maps have 3 channels after 'post'"):
+    with pytest.raises(ValueError, match=words(f"metrics.{name} gradient 3 channels post")):
         preflight(run)
 
 
@@ -397,5 +397,5 @@ def test_lost_channels_are_told_of_metrics_that_rank_channels(tmp_path, capsys, 
 def test_a_fill_that_no_metric_reads_refuses_none(tmp_path):
     uneven = {"call": "efface.impute.blur", "kwargs": {"kernel": 4}}
     preflight(Run(study(tmp_path, ["max_sensitivity", "sparseness"], imputer=uneven)))
-    with pytest.raises(ValueError, match="kernel is 4"):
+    with pytest.raises(ValueError, match=words("kernel 4")):
         preflight(Run(study(tmp_path, ["morf"], imputer=uneven)))

@@ -3,7 +3,6 @@
 import functools
 import itertools
 import pickle
-import re
 import sys
 import textwrap
 
@@ -13,6 +12,7 @@ import efface.plug.call
 import efface.plug.source
 from efface.plug import call
 from efface.plug.call import Call
+from small.messages import words
 
 NUMBER = itertools.count()
 
@@ -77,32 +77,32 @@ def test_attributes_of_attributes_and_modules_of_packages():
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("gradient", "'gradient' is no dotted path; expected module.function"),
-        ("a..b", "is no dotted path"),
-        ("a b.c", "is no dotted path"),
-        ("no_such_package.f", "there is no module 'no_such_package' here; is it installed, or in the current folder?"),
-        ("efface.erase.post.absolut", "'efface.erase.post' has no 'absolut'; did you mean 'absolute'? it has absolute"),
-        ("efface.methods.gradeint.gradient", "'efface.methods' has no 'gradeint'; did you mean 'gradient'?"),
-        ("collections.OrderedDict.nothing", "'collections.OrderedDict' has no 'nothing'"),
+        ("gradient", "gradient module.function"),
+        ("a..b", "dotted path"),
+        ("a b.c", "dotted path"),
+        ("no_such_package.f", "no_such_package"),
+        ("efface.erase.post.absolut", "efface.erase.post absolut absolute"),
+        ("efface.methods.gradeint.gradient", "efface.methods gradeint gradient"),
+        ("collections.OrderedDict.nothing", "collections.OrderedDict nothing"),
     ],
 )
 def test_wrong_paths(path, said):
-    with pytest.raises(ValueError, match=re.escape(said)):
+    with pytest.raises(ValueError, match=words(said)):
         call.resolve(path)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("x = 1\nimport no_such_thing\ndef f(): pass\n", "ModuleNotFoundError: No module named 'no_such_thing'"),
-        ("x = 1\n1 / 0\ndef f(): pass\n", "ZeroDivisionError: division by zero"),
-        ("x = 1\ndef f(:\n", "SyntaxError: invalid syntax"),
-        ("x = 1\nraise SystemExit('stop')\n", "SystemExit: stop"),
+        ("x = 1\nimport no_such_thing\ndef f(): pass\n", "ModuleNotFoundError no_such_thing"),
+        ("x = 1\n1 / 0\ndef f(): pass\n", "ZeroDivisionError"),
+        ("x = 1\ndef f(:\n", "SyntaxError"),
+        ("x = 1\nraise SystemExit('stop')\n", "SystemExit stop"),
     ],
 )
 def test_error_inside_a_module_is_shown_as_that_error(beside, text, said):
     name = beside(text)
-    with pytest.raises(ValueError, match=rf"importing '{name}' fails: {re.escape(said)}.*{name}\.py:2\)") as found:
+    with pytest.raises(ValueError, match=words(f"{name} {said} {name}.py:2")) as found:
         call.resolve(f"{name}.f")
     assert "no module" not in str(found.value)
     assert len(str(found.value).splitlines()) == 1
@@ -111,18 +111,18 @@ def test_error_inside_a_module_is_shown_as_that_error(beside, text, said):
 @pytest.mark.parametrize(
     ("path", "kwargs", "said"),
     [
-        ("efface.impute.blur", {"sigm": 2.0}, "has no setting 'sigm'; did you mean 'sigma'? it has kernel, sigma"),
-        ("efface.impute.blur", {"sigma": "two"}, "sigma is 'two', expected a number"),
-        ("efface.impute.blur", {"sigma": True}, "sigma is True, expected a number"),
-        ("efface.methods.path.integrated_gradients", {"steps": 50.0}, "steps is 50.0, expected a whole number"),
-        ("efface.impute.blur", {"sigma": [2]}, "sigma is [2]"),
-        ("efface.__name__", {}, "'efface.__name__' is a str, expected something to call"),
-        ("efface.erase.blur.gaussian_blur", {}, "cannot be called with (images, removed)"),
-        ("efface.impute.channel_mean", {}, "missing a required argument: 'mean'"),
+        ("efface.impute.blur", {"sigm": 2.0}, "sigm sigma"),
+        ("efface.impute.blur", {"sigma": "two"}, "sigma two"),
+        ("efface.impute.blur", {"sigma": True}, "sigma True"),
+        ("efface.methods.path.integrated_gradients", {"steps": 50.0}, "steps 50.0"),
+        ("efface.impute.blur", {"sigma": [2]}, "sigma [2]"),
+        ("efface.__name__", {}, "efface.__name__ str"),
+        ("efface.erase.blur.gaussian_blur", {}, "(images, removed)"),
+        ("efface.impute.channel_mean", {}, "mean"),
     ],
 )
 def test_binding_is_checked(path, kwargs, said):
-    with pytest.raises(ValueError, match=re.escape(said)):
+    with pytest.raises(ValueError, match=words(said)):
         Call(call=path, kwargs=kwargs).check(("images", "removed"))
 
 
@@ -296,9 +296,7 @@ def test_a_method_that_is_a_class_is_made_with_its_settings(beside):
 def test_a_class_without_fit_around_one_that_learns_is_refused(beside):
     name = beside(OUTER)
     Call(call=f"{name}.Wrapper", kwargs={"base": f"{name}.Made"}).check(())
-    with pytest.raises(
-        ValueError, match=r"base: \w+.Learning learns from training images, which a class without fit does"
-    ):
+    with pytest.raises(ValueError, match=r"base.*Learning"):
         Call(call=f"{name}.Wrapper", kwargs={"base": f"{name}.Learning"}).check(())
 
 
@@ -314,7 +312,7 @@ def test_a_function_may_check_its_settings_itself(beside):
         """)
     Call(call=f"{name}.f", kwargs={"word": "b"}).check(())
     Call(call=f"{name}.f").check(())
-    with pytest.raises(ValueError, match="word is 'c'; expected a or b"):
+    with pytest.raises(ValueError, match=words("word c")):
         Call(call=f"{name}.f", kwargs={"word": "c"}).check(())
 
 

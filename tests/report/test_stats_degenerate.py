@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from efface.report.stats import degeneracy
+from small.messages import words
 
 SHAPE = (12, 8, 8)
 
@@ -78,5 +79,5 @@ def test_maps_that_are_blind_to_the_class_are_found():
 
 
 def test_maps_of_other_images_are_refused():
-    with pytest.raises(ValueError, match=r"maps are \(12, 8, 8\), those for another class \(6, 8, 8\)"):
+    with pytest.raises(ValueError, match=words("maps (12, 8, 8) (6, 8, 8)")):
         degeneracy(good(), good((6, 8, 8)))

@@ -20,6 +20,7 @@ from efface.stages.visualize import picture, shown_rows
 from efface.study.study import read
 from efface.training import generate
 from efface.training.generate import Sampling
+from small.messages import words
 from small_study import efface, ended, files, start, write_study
 
 SAMPLES = {"count": 40, "steps": 3}
@@ -100,7 +101,7 @@ def test_finished_blocks_are_not_made_again(study, monkeypatch):
 
 def test_missing_samples_name_the_stage(study):
     run, _ = made(study)
-    with pytest.raises(FileNotFoundError, match="run the samples stage"):
+    with pytest.raises(FileNotFoundError, match=words("samples stage")):
         samples_of(run, SETTINGS)
 
 

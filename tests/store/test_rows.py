@@ -11,6 +11,7 @@ import torch
 
 from efface.store import arrays as rows
 from efface.store.arrays import Rows
+from small.messages import words
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 3, 5, 7), dtype=np.uint8)
 
@@ -63,9 +64,9 @@ def test_any_hdf5_tool_may_write_what_is_read(tmp_path):
         file["a"] = IMAGES
         file.create_dataset("chunked", data=IMAGES, chunks=True)
     assert np.array_equal(Rows(tmp_path / "x.h5", "a").numpy(), IMAGES)
-    with pytest.raises(ValueError, match="'chunked' is chunked or empty, expected contiguous rows"):
+    with pytest.raises(ValueError, match=words("chunked contiguous")):
         Rows(tmp_path / "x.h5", "chunked")
-    with pytest.raises(ValueError, match="holds no data set 'b', only a, chunked"):
+    with pytest.raises(ValueError, match=words("b a chunked")):
         Rows(tmp_path / "x.h5", "b")
 
 
@@ -83,7 +84,7 @@ def test_packed_files_are_verified(tmp_path):
         old = file.read(1)
         file.seek(packed.offset + 1000)
         file.write(bytes([old[0] ^ 1]))
-    with pytest.raises(ValueError, match=r"x\.h5: its rows are not those that were packed .*delete it"):
+    with pytest.raises(ValueError, match=words("x.h5 rows delete")):
         rows.packed(path, "images", {"size": 5})
 
 
@@ -117,16 +118,16 @@ def test_a_failing_source_keeps_the_earlier_file(tmp_path):
 
 
 def test_what_cannot_be_read_is_one_sentence(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.h5: no such file"):
+    with pytest.raises(FileNotFoundError, match=words("none.h5")):
         Rows(tmp_path / "none.h5", "images")
     (tmp_path / "text.h5").write_text("no HDF5")
-    with pytest.raises(ValueError, match=r"text\.h5: not a readable HDF5 file"):
+    with pytest.raises(ValueError, match=words("text.h5 HDF5")):
         Rows(tmp_path / "text.h5", "images")
     pack(tmp_path / "x.h5")
     whole = (tmp_path / "x.h5").read_bytes()
     for size in (0, 10, 600, 2000, 2500, len(whole) - 1):
         (tmp_path / "short.h5").write_bytes(whole[:size])
-        with pytest.raises(ValueError, match=r"short\.h5: (not a readable HDF5 file|is cut short|is damaged)"):
+        with pytest.raises(ValueError, match=r"short\.h5.*(HDF5|cut short|damaged)"):
             Rows(tmp_path / "short.h5", "images")
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from efface.study import study as config
 from efface.study.study import InvalidStudyError, check, dump, load, read
+from small.messages import words
 
 STUDY = """
 out: runs/test
@@ -207,7 +208,7 @@ def test_the_resolved_study_reads_as_itself(file):
     study = read(file())
     assert check(yaml.safe_load(dump(study)), Path("again.yml")) == study
     assert study.with_metrics(["kar", "roar"]).metrics[1] == study.metrics[1]
-    with pytest.raises(ValueError, match="'kra'; did you mean 'kar'"):
+    with pytest.raises(ValueError, match=words("kra kar")):
         study.with_metrics(["kra"])
 
 
@@ -221,7 +222,7 @@ def test_the_studies_that_come_along_are_valid():
 def test_the_references_own_file_with_its_tag_is_told_apart(tmp_path):
     path = tmp_path / "roar.yml"
     path.write_text("desc: x\nextract_cams:\n  model:\n    pretrained: !!python/object/apply:os.path.join [a, b]\n")
-    with pytest.raises(InvalidStudyError, match=r"roar\.yml: extract_cams: .*'attribution_methods:' at the top level"):
+    with pytest.raises(InvalidStudyError, match=words("roar.yml extract_cams attribution_methods:")):
         read(path)
 
 

@@ -13,6 +13,7 @@ from torchvision.transforms import functional as F
 from efface import draws
 from efface.training import augment
 from efface.training.augment import colour_jitter, random_resized_crop, rotation
+from small.messages import words
 
 ALL = {"brightness": 0.25, "contrast": 0.4, "saturation": 0.8}
 
@@ -166,19 +167,19 @@ def test_the_same_on_the_gpu(function, settings):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: colour_jitter(x, seeds(), contrast=-0.1), "colour_jitter: contrast is -0.1; expected a number not"),
-        (lambda x: colour_jitter(x, seeds(), hue=0.1), "unexpected keyword argument 'hue'"),
-        (lambda x: colour_jitter(x[:, :1], seeds(), saturation=0.1), "saturation is 0.1, but the images have one"),
-        (lambda x: colour_jitter(x[:, :2], seeds(), brightness=0.1), "the images have 2 channels, expected 1 or 3"),
-        (lambda x: rotation(x, seeds(), degrees=-1.0), "degrees is -1.0; expected a number from 0 to 180"),
-        (lambda x: rotation(x, seeds(), degrees=1.0, fill=2.0), "fill is 2.0; expected a number in"),
-        (lambda x: random_resized_crop(x, seeds(), scale=(0.0, 1.0)), r"scale is \[0.0, 1.0\]; .*above 0, at most 1"),
-        (lambda x: random_resized_crop(x, seeds(), scale=(0.5, 1.1)), "scale is"),
-        (lambda x: random_resized_crop(x, seeds(), ratio=(2.0, 1.0)), "ratio is .* the larger one last"),
-        (lambda x: random_resized_crop(x, seeds(), ratio=(2.0,)), "ratio is"),
+        (lambda x: colour_jitter(x, seeds(), contrast=-0.1), "colour_jitter contrast -0.1"),
+        (lambda x: colour_jitter(x, seeds(), hue=0.1), "hue"),
+        (lambda x: colour_jitter(x[:, :1], seeds(), saturation=0.1), "saturation 0.1"),
+        (lambda x: colour_jitter(x[:, :2], seeds(), brightness=0.1), "2 channels"),
+        (lambda x: rotation(x, seeds(), degrees=-1.0), "degrees -1.0 180"),
+        (lambda x: rotation(x, seeds(), degrees=1.0, fill=2.0), "fill 2.0"),
+        (lambda x: random_resized_crop(x, seeds(), scale=(0.0, 1.0)), "scale [0.0, 1.0] 0 1"),
+        (lambda x: random_resized_crop(x, seeds(), scale=(0.5, 1.1)), "scale"),
+        (lambda x: random_resized_crop(x, seeds(), ratio=(2.0, 1.0)), "ratio last"),
+        (lambda x: random_resized_crop(x, seeds(), ratio=(2.0,)), "ratio"),
     ],
 )
 def test_settings_out_of_range_are_one_sentence(call, message):
-    with pytest.raises((ValueError, TypeError), match=message) as caught:
+    with pytest.raises((ValueError, TypeError), match=words(message)) as caught:
         call(pictures())
     assert re.search(r"\n", str(caught.value)) is None

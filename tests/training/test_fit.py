@@ -13,6 +13,7 @@ from efface.erase.masking import to_float
 from efface.plug.call import Call
 from efface.training.attack import pgd as attacked_by_pgd
 from efface.training.loop import Fit, Rows, crop, fit, predict
+from small.messages import words
 
 CPU = torch.device("cpu")
 N, TRAIN, VALID = 44, torch.arange(36), torch.arange(36, 44)
@@ -274,7 +275,7 @@ def test_a_damaged_checkpoint_is_one_clear_error(tmp_path, tiny, damage):
         path.write_bytes(path.read_bytes()[:-2000])
     elif damage == "other pickle":
         torch.save({"epoch": torch.ones(3)}, path)
-    with pytest.raises(ValueError, match=r"state\.pt: .*; delete it to train from the start") as caught:
+    with pytest.raises(ValueError, match=words("state.pt delete")) as caught:
         train(tiny, settings(), checkpoint=path)
     assert "\n" not in str(caught.value)
 
@@ -492,42 +493,40 @@ def test_augmentations_that_change_nothing_leave_every_bit(tiny):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cut_off", r"gives \(16, 3, 7, 8\) for images of \(16, 3, 8, 8\); expected as many images of the same shape"),
-        ("nothing", "gives NoneType for images of"),
-        ("outside", r"gives torch.float32 numbers from 0.\d+ to 1.1; expected torch.float32 in \[0, 1\]: cut them off"),
-        ("in_half_precision", r"gives torch.float16 numbers from 0 to 1; expected torch.float32"),
+        ("cut_off", "(16, 3, 7, 8) (16, 3, 8, 8)"),
+        ("nothing", "NoneType"),
+        ("outside", "torch.float32 1.1 [0, 1]"),
+        ("in_half_precision", "torch.float16 0 1 torch.float32"),
     ],
 )
 def test_an_augmentation_that_gives_no_such_images_is_one_clear_error(tiny, name, message):
-    with pytest.raises(ValueError, match=rf"^fit\.augment: test_fit\.{name} {message}"):
+    with pytest.raises(ValueError, match=words(f"fit.augment test_fit.{name} {message}")):
         train(tiny, settings(augment=[f"test_fit.{name}"]))
 
 
 def test_numbers_that_are_none_are_found_in_the_first_step(tiny):
     bad = {"call": "test_fit.outside", "kwargs": {"by": float("nan")}}
-    with pytest.raises(
-        ValueError, match=r"^fit\.augment: test_fit\.outside gives torch\.float32 numbers from nan to nan"
-    ):
+    with pytest.raises(ValueError, match=words("fit.augment test_fit.outside torch.float32 nan")):
         train(tiny, settings(augment=[bad]))
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("efface.training.augment.rotation", "missing a required.*degrees"),
-        ("efface.training.augment.rotate", "has no 'rotate'; did you mean 'rotation'"),
-        (JITTER | {"kwargs": {"hue": 0.1}}, "has no setting 'hue'"),
-        (JITTER | {"kwargs": {"contrast": -0.1}}, "contrast is -0.1; expected a number not below 0"),
+        ("efface.training.augment.rotation", "degrees"),
+        ("efface.training.augment.rotate", "rotate rotation"),
+        (JITTER | {"kwargs": {"hue": 0.1}}, "hue"),
+        (JITTER | {"kwargs": {"contrast": -0.1}}, "contrast -0.1"),
         (
             {"call": "efface.training.augment.random_resized_crop", "kwargs": {"scale": [0.5, 2.0]}},
-            r"scale is \[0.5, 2.0\]",
+            "scale [0.5, 2.0]",
         ),
-        ({"call": "efface.training.augment.rotation", "kwargs": {"degrees": 200.0}}, "degrees is 200.0"),
-        ("test_fit.targets", "cannot be called with"),
+        ({"call": "efface.training.augment.rotation", "kwargs": {"degrees": 200.0}}, "degrees 200.0"),
+        ("test_fit.targets", "called"),
     ],
 )
 def test_a_wrong_augmentation_is_refused_as_the_study_is_read(entry, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=words(message)):
         settings(augment=[entry])
 
 
@@ -604,7 +603,7 @@ def test_a_schedule_counts_to_the_last_epoch_whatever_stops_the_training():
 @pytest.mark.parametrize(
     ("stop", "message"),
     [
-        ({}, "neither loss nor accuracy is given"),
+        ({}, "loss accuracy"),
         ({"loss": 0.0}, "greater than 0"),
         ({"loss": float("inf")}, "finite"),
         ({"accuracy": 1.5}, "less than or equal to 1"),
@@ -612,7 +611,7 @@ def test_a_schedule_counts_to_the_last_epoch_whatever_stops_the_training():
     ],
 )
 def test_a_wrong_stop_is_refused(stop, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=words(message)):
         settings(stop=stop)
 
 
@@ -656,7 +655,7 @@ def test_only_training_and_validation_rows_are_asked_for(tiny):
 
 @pytest.mark.parametrize("validation", [None, torch.arange(0)])
 def test_best_without_validation_rows_is_refused(tiny, validation):
-    with pytest.raises(ValueError, match=r"fit\.keep is 'best'.*set data\.kwargs\.validation"):
+    with pytest.raises(ValueError, match=words("fit.keep best data.kwargs.validation")):
         train(tiny, settings(keep="best"), rows=Rows(TRAIN, validation))
 
 
@@ -665,17 +664,17 @@ def test_best_without_validation_rows_is_refused(tiny, validation):
 
 def test_a_loss_that_is_no_number_is_one_clear_error(tiny):
     wild = {"call": "torch.optim.SGD", "kwargs": {"lr": 1e30}}
-    with pytest.raises(ValueError, match=r"the loss is (nan|inf) in epoch \d; lower the learning rate"):
+    with pytest.raises(ValueError, match=r"loss.*(nan|inf).*epoch \d"):
         train(tiny, settings(optimizer=wild))
 
 
 def test_a_network_with_too_few_classes_is_one_clear_error(tiny):
-    with pytest.raises(ValueError, match=r"gives 3 classes, but the data have 4; set model\.kwargs\.num_classes=4"):
+    with pytest.raises(ValueError, match=words("3 4 model.kwargs.num_classes=4")):
         train(partial(tiny, classes=3), settings())
 
 
 def test_no_training_rows_are_one_clear_error(tiny):
-    with pytest.raises(ValueError, match="no training rows"):
+    with pytest.raises(ValueError, match=words("training rows")):
         train(tiny, settings(), rows=Rows(torch.arange(0)))
 
 
@@ -822,7 +821,7 @@ def test_an_attack_with_eps_0_changes_nothing(tiny):
 
 def test_attacks_go_with_bf16_and_regularisers_do_not(tiny):
     assert train(tiny, settings(epochs=2, precision="bf16", attack=pgd())).losses[-1] > 0
-    with pytest.raises(ValueError, match=r"precision is 'bf16', but regularizers .* set precision to fp32"):
+    with pytest.raises(ValueError, match=words("precision bf16 regularizers fp32")):
         settings(precision="bf16", regularizers=[term("gradient_norm", weight=1.0)])
 
 
@@ -830,20 +829,20 @@ def test_attacks_go_with_bf16_and_regularisers_do_not(tiny):
     ("entry", "message"),
     [
         ({"weight": 1.0}, "call"),
-        (term("gradient_norm"), "weight is missing; give a number, or preset: paper or code"),
-        ("efface.training.regularize.gradient_norm", "weight is missing"),
-        (term("gradient_norm", weight=-1.0), "weight is -1"),
-        (term("gradient_norm", weight=1.0, preset="paper"), "preset 'paper' sets weight already"),
-        (term("score_matching", kwargs={"sigma": 0.1}, preset="paper"), "preset 'paper' sets sigma already"),
-        (term("score_matching", preset="papers"), "no preset 'papers'; it has paper, code"),
-        (term("score_matching", weight=1.0, kwargs={"sigmas": 0.1}), "no setting 'sigmas'; did you mean 'sigma'"),
-        (term("score_matching", weight=1.0, kwargs={"sigma": -0.1}), "sigma is -0.1"),
-        (term("score_match", weight=1.0), "has no 'score_match'; did you mean 'score_matching'"),
-        ({"call": "test_fit.squared", "preset": "paper"}, "has no preset 'paper'; it has none"),
+        (term("gradient_norm"), "weight preset paper code"),
+        ("efface.training.regularize.gradient_norm", "weight"),
+        (term("gradient_norm", weight=-1.0), "weight -1"),
+        (term("gradient_norm", weight=1.0, preset="paper"), "paper weight"),
+        (term("score_matching", kwargs={"sigma": 0.1}, preset="paper"), "paper sigma"),
+        (term("score_matching", preset="papers"), "papers paper code"),
+        (term("score_matching", weight=1.0, kwargs={"sigmas": 0.1}), "sigmas sigma"),
+        (term("score_matching", weight=1.0, kwargs={"sigma": -0.1}), "sigma -0.1"),
+        (term("score_match", weight=1.0), "score_match score_matching"),
+        ({"call": "test_fit.squared", "preset": "paper"}, "paper"),
     ],
 )
 def test_a_wrong_regulariser_is_refused_as_the_study_is_read(entry, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=words(message)):
         settings(regularizers=[entry])
 
 
@@ -852,7 +851,7 @@ def doubled(network, images, targets):
 
 
 def test_an_attack_that_gives_no_such_images_is_one_clear_error(tiny):
-    with pytest.raises(ValueError, match=r"fit\.attack: test_fit\.doubled gives \(32, 3, 8, 8\) for images of \(16, "):
+    with pytest.raises(ValueError, match=words("fit.attack test_fit.doubled (32, 3, 8, 8)")):
         train(tiny, settings(attack="test_fit.doubled"))
 
 

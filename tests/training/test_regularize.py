@@ -24,6 +24,7 @@ from efface.training.regularize import (
     squared_gradients,
 )
 from efface.training.settings import Regularizer
+from small.messages import words
 
 N, C, H, W, K = 4, 2, 3, 2, 3
 D = C * H * W
@@ -308,7 +309,7 @@ def test_autocast_is_refused(term):
     network = smooth(dtype=torch.float32)
     images = pictures(dtype=torch.float32)
     outputs = network(images)
-    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match=r"autocast.*set fit\.precision to fp3"):
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match=words("autocast fit.precision fp32")):
         term(network, images, TARGETS, outputs)
 
 
@@ -316,7 +317,7 @@ def test_dropout_is_refused_where_two_passes_are_compared():
     network = nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(D, K)).double()
     images = pictures()
     outputs = network(images)
-    with pytest.raises(ValueError, match="has dropout"):
+    with pytest.raises(ValueError, match=words("dropout")):
         score_matching(network, images, TARGETS, outputs, samples=1, noise=normals(1))
     gradient_norm(network, images, TARGETS, outputs)
     network.eval()
@@ -348,7 +349,7 @@ TWO_PASSES = {"score_matching": score_matching, "anti_score_matching": anti_scor
 def test_noise_of_any_making_is_refused_where_two_passes_are_compared(term, noise):
     network, images = Noisy(noise), pictures()
     outputs, state = network(images), torch.get_rng_state()
-    with pytest.raises(ValueError, match=r"Noisy (draws random numbers|gives other logits the second time)"):
+    with pytest.raises(ValueError, match=r"Noisy.*(random|second)"):
         term(network, images, TARGETS, outputs, samples=1, noise=normals(1))
     assert torch.equal(torch.get_rng_state(), state)
     gradient_norm(network, images, TARGETS, outputs)
@@ -377,7 +378,7 @@ def test_the_pass_that_looks_for_noise_is_made_once_and_leaves_no_trace():
 def test_weights_coarser_than_float32_are_refused(term):
     network, images = smooth(norm=False, dtype=torch.bfloat16), pictures(dtype=torch.bfloat16)
     seeds = {} if term is gradient_norm else {"samples": 1, "seeds": draws.seeds_of("x", torch.arange(N))}
-    with pytest.raises(ValueError, match=r"Sequential computes in torch\.bfloat16.*call network\.float\(\)"):
+    with pytest.raises(ValueError, match=words("Sequential torch.bfloat16 network.float()")):
         term(network, images, TARGETS, network(images), **seeds)
 
 
@@ -396,7 +397,7 @@ def test_tf32_is_refused_on_a_gpu(monkeypatch):
     call = (network, images, TARGETS.cuda(), network(images))
     noise = normals(1, dtype=torch.float32).cuda()
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    with pytest.raises(ValueError, match=r"may round to TF32.*cudnn\.allow_tf32 = False"):
+    with pytest.raises(ValueError, match=words("TF32 cudnn.allow_tf32 False")):
         score_matching(*call, samples=1, noise=noise)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     score_matching(*call, samples=1, noise=noise)
@@ -405,32 +406,32 @@ def test_tf32_is_refused_on_a_gpu(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"samples": 0}, "samples is 0"),
-        ({"sigma": 0.0}, "sigma is 0"),
-        ({"sigma": math.inf}, "sigma is inf"),
-        ({"stability": -1.0}, "stability is -1"),
-        ({"samples": 2, "noise": normals(3)}, "noise has 3 draws an image, but samples is 2"),
-        ({}, "seeds are missing"),
+        ({"samples": 0}, "samples 0"),
+        ({"sigma": 0.0}, "sigma 0"),
+        ({"sigma": math.inf}, "sigma inf"),
+        ({"stability": -1.0}, "stability -1"),
+        ({"samples": 2, "noise": normals(3)}, "noise 3 2"),
+        ({}, "seeds"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):
     network, images = Quadratic(), pictures()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=words(message)):
         score_matching(network, images, TARGETS, network(images), **settings)
 
 
 def test_an_unknown_estimator_is_refused_as_the_study_is_read():
-    with pytest.raises(ValueError, match="estimator is 'two_sided'"):
+    with pytest.raises(ValueError, match=words("estimator two_sided")):
         Regularizer(call="efface.training.regularize.score_matching", kwargs={"estimator": "two_sided"}, weight=1e-3)
 
 
 def test_a_threshold_must_be_a_number():
     network, images = Quadratic(), pictures()
-    with pytest.raises(ValueError, match="threshold is nan"):
+    with pytest.raises(ValueError, match=words("threshold nan")):
         anti_score_matching(network, images, TARGETS, network(images), threshold=math.nan, noise=normals(1))
 
 
 def test_images_without_a_gradient_are_refused():
     network, images = Quadratic(), pictures().detach()
-    with pytest.raises(ValueError, match=r"images\.requires_grad_\(\) before"):
+    with pytest.raises(ValueError, match=words("images.requires_grad_()")):
         gradient_norm(network, images, TARGETS, network(images))

@@ -64,18 +64,16 @@ def run_of(tmp_path, fit, model=None, **others):
 @pytest.mark.parametrize("term", [SCORE, ANTI], ids=["score", "anti"])
 def test_dropout_is_refused_before_the_first_epoch(tmp_path, term):
     run = run_of(tmp_path, {"regularizers": [NORM, term]}, {"p": 0.5})
-    with pytest.raises(
-        ValueError, match=r"^fit: a step on two training images fails: \w*score_matching: .*has dropout"
-    ):
+    with pytest.raises(ValueError, match=r"^fit:.*score_matching.*dropout"):
         try_network(run)
     assert not run.first.path.exists()
 
 
 def test_refit_and_judge_are_tried_too(tmp_path):
     drop, fit = {"call": "test_terms.network", "kwargs": {"p": 0.5}}, {"epochs": 1, "regularizers": [SCORE]}
-    with pytest.raises(ValueError, match=r"^refit: a step on two training images fails: score_matching"):
+    with pytest.raises(ValueError, match=r"^refit:.*score_matching"):
         try_network(run_of(tmp_path, {}, {"p": 0.5}, refit=fit))
-    with pytest.raises(ValueError, match=r"^judge\.fit: a step on two training images fails: score_matching"):
+    with pytest.raises(ValueError, match=r"^judge\.fit:.*score_matching"):
         try_network(run_of(tmp_path, {}, judge={"model": drop, "fit": fit}))
     try_network(run_of(tmp_path, {}, {"p": 0.5}, refit={"epochs": 1, "regularizers": [NORM]}))
 
@@ -85,14 +83,12 @@ def test_a_network_that_cannot_be_differentiated_twice_is_refused(tmp_path):
     made = Run(
         run.study.model_copy(update={"model": run.study.model.model_copy(update={"call": "test_terms.Doubled"})})
     )
-    with pytest.raises(
-        ValueError, match=r"^fit: a step on two training images fails: RuntimeError: .*differentiate twice"
-    ):
+    with pytest.raises(ValueError, match=r"^fit:.*RuntimeError.*twice"):
         try_network(made)
 
 
 def test_an_attack_that_gives_no_such_images_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"^fit: a step on two .* fails: test_terms\.doubled gives \(4, 1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"^fit:.*test_terms\.doubled.*\(4, 1, 8, 8\)"):
         try_network(run_of(tmp_path, {"attack": "test_terms.doubled"}))
 
 
@@ -102,21 +98,19 @@ def darker(images, _seeds, *, by):
 
 def test_augmentations_are_tried_wherever_they_are_to_be_used(tmp_path):
     dark, fit = {"call": "test_terms.darker", "kwargs": {"by": 0.1}}, {"epochs": 1}
-    message = r"a step on two training images fails: test_terms\.darker gives torch\.float32 numbers from -0\.1 to"
+    message = r".*test_terms\.darker.*-0\.1"
     coloured = {"call": "efface.training.augment.colour_jitter", "kwargs": {"saturation": 0.1}}
-    with pytest.raises(ValueError, match=rf"^fit: {message}"):
+    with pytest.raises(ValueError, match=rf"^fit:{message}"):
         try_network(run_of(tmp_path, {"augment": [dark]}))
-    with pytest.raises(ValueError, match=rf"^refit: {message}"):
+    with pytest.raises(ValueError, match=rf"^refit:{message}"):
         try_network(run_of(tmp_path, {}, refit=fit | {"augment": [dark]}))
-    with pytest.raises(ValueError, match=rf"^judge\.fit: {message}"):
+    with pytest.raises(ValueError, match=rf"^judge\.fit:{message}"):
         try_network(run_of(tmp_path, {}, judge={"model": "test_terms.network", "fit": fit | {"augment": [dark]}}))
-    with pytest.raises(
-        ValueError, match=r"^fit: a step .* fails: .*saturation is 0\.1, but the images have one channel"
-    ):
+    with pytest.raises(ValueError, match=r"^fit:.*saturation.*0\.1"):
         try_network(run_of(tmp_path, {"augment": [coloured]}))
     weights = tmp_path / "weights.pt"
     torch.save(network().state_dict(), weights)
-    with pytest.raises(ValueError, match=rf"^fit: {message}"):  # of the retrainings
+    with pytest.raises(ValueError, match=rf"^fit:{message}"):  # of the retrainings
         check_study(run_of(tmp_path, {"augment": [dark]}, weights=str(weights)))
     still = [{"call": "test_terms.darker", "kwargs": {"by": 0.0}}, "efface.training.augment.random_resized_crop"]
     try_network(run_of(tmp_path, {"augment": still}))
