@@ -38,6 +38,7 @@ from efface.store.arrays import take
 from efface.study import study as config
 from efface.study.schema import MetricEntry
 from efface.training.loop import Rows, fit
+from small.tiers import first_short
 from small_study import STUDY, write_study
 from test_data import published
 from test_data import tree as folders
@@ -242,7 +243,7 @@ def test_every_word_of_theirs_has_a_row(system, theirs):
 # Entries: methods, metrics
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", first_short(1, SYSTEMS))
 def test_methods_give_maps(system, study, tmp_path):
     entries = [few(tree) for tree in listed(words("method", system))]
     assert entries
@@ -253,6 +254,7 @@ def test_methods_give_maps(system, study, tmp_path):
     assert extracted == {each["name"] for each in entries}
 
 
+@pytest.mark.long
 def test_metrics_give_numbers(study, tmp_path):
     entries = []
     for number, tree in enumerate(map(yaml.safe_load, words("metric"))):
@@ -268,7 +270,7 @@ def test_metrics_give_numbers(study, tmp_path):
 # Keys of a study
 
 
-@pytest.mark.parametrize("word", words("keys"))
+@pytest.mark.parametrize("word", first_short(8, words("keys")))
 def test_keys_are_read(word, tmp_path):
     overrides = shlex.split(word)
     found = config.read(write_study(tmp_path, **TINY), overrides)
@@ -334,7 +336,7 @@ SHAPES |= {"mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28), "blocks": (1, 56,
 SHAPES |= {"one_signal": (1, 1, 10), "blockwise": (1, 1, 10)}
 
 
-@pytest.mark.parametrize("word", [word for word in words("keys") if '"data={' in word])
+@pytest.mark.parametrize("word", first_short(2, (word for word in words("keys") if '"data={' in word)))
 def test_data_are_read_from_files_in_the_published_format(word, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     overrides = shlex.split(word)
@@ -358,6 +360,7 @@ def test_data_are_read_from_files_in_the_published_format(word, tmp_path, monkey
     learns(build, take(split.images, rows), split.targets[rows], whole.fit)
 
 
+@pytest.mark.long
 def test_trainings_run(study, capsys):
     found = [word for word in words("keys") if {each[:3] for each in shlex.split(word)} <= {"fit", "see"}]
     assert len(found) > 10
@@ -370,6 +373,7 @@ WHOLE = ("data=", "model=", "model.", "device=", "judge={")
 """Keys whose rows are run by the tests above; a device is there or not."""
 
 
+@pytest.mark.long
 def test_studies_run(study, tmp_path, capsys):
     """Each row that sets a study up, in as few runs as no two of them set one key twice in."""
     trained = [word for word in words("keys") if {each[:3] for each in shlex.split(word)} <= {"fit", "see"}]
@@ -507,7 +511,7 @@ def does(word):
     DOES[path](function, **{each.arg: ast.literal_eval(each.value) for each in call.keywords})
 
 
-@pytest.mark.parametrize("word", words("function"))
+@pytest.mark.parametrize("word", first_short(8, words("function")))
 def test_functions_do_what_they_say(word):
     does(word)
 
@@ -518,6 +522,7 @@ def test_a_function_of_the_page_with_wrong_settings_would_be_found():
             does(f"efface.training.attack.pgd({wrong})")
 
 
+@pytest.mark.long
 def test_scripts_run(monkeypatch, capsys):
     (word,) = words("script")
     path, *more = shlex.split(word)[1:]
@@ -532,6 +537,7 @@ def test_scripts_run(monkeypatch, capsys):
         assert number in said, f"{number} is not in what {path} says"
 
 
+@pytest.mark.long
 def test_commands_run(study):
     wanted = {}
     for word in words("command"):

@@ -17,6 +17,7 @@ from efface.stages.run.plan import cells
 from efface.stages.run.run import Run
 from efface.study import study as config
 from efface.study.study import InvalidStudyError
+from small.tiers import first_short
 from small_study import STUDY
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +88,7 @@ def test_diffroar_and_leakage_never_stand_without_robust_accuracy(path):
     assert "robust_accuracy" in metrics or not metrics & {"diffroar", "leakage", "signal_rank"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", first_short(3, FILES), ids=lambda path: path.stem)
 def test_a_study_can_be_narrowed_to_any_of_its_metrics_and_to_those_of_every_task(path):
     study = read(path)[0]
     whole = {name: part.metrics for name, (part, *_) in study.parts().items()}
@@ -135,7 +136,9 @@ def test_a_claim_is_of_what_the_study_measures_and_no_two_say_the_same(path):
         assert methods.setdefault(claim.says, sides) == sides
 
 
-@pytest.mark.parametrize(("path", "words"), HEADERS, ids=lambda each: each.stem if isinstance(each, Path) else "")
+@pytest.mark.parametrize(
+    ("path", "words"), first_short(6, HEADERS), ids=lambda each: each.stem if isinstance(each, Path) else ""
+)
 def test_a_command_of_a_header_runs_the_study_with_its_overrides(path, words):
     task = shutil.which("task") or str(Path(sys.executable).parent / "task")
     done = subprocess.run([task, "--dry", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -149,7 +152,7 @@ def test_a_command_of_a_header_runs_the_study_with_its_overrides(path, words):
         assert config.read(path, overrides) != read(path)[0]
 
 
-@pytest.mark.parametrize("path", EVERY, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", first_short(4, EVERY), ids=lambda path: path.stem)
 def test_a_header_counts_as_the_study_does(path, tmp_path):
     said = {name: re.search(words, header(path)) for name, words in COUNTED.items()}
     said = {name: int(found[1].replace(",", "")) for name, found in said.items() if found}

@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ OTHERS = [
     "bash-docker",
     "docker",
     "test",
+    "test-long",
+    "test-all",
     "lint",
     "format",
     "bench",
@@ -117,6 +120,21 @@ def test_test_lints_first_and_hands_its_words_to_pytest(task):
         "mypy",
         "pytest -n 3 --dist worksteal -k 'a or b'",
     ]
+
+
+def test_the_two_tiers_are_all_tests_and_ci_runs_both(task):
+    assert task("--dry", "test-long", "--", "-x").strip().endswith("pytest -m long -n 3 --dist worksteal -x")
+    lines = [line.split("] ", 1)[1] for line in task("--dry", "test-all").strip().splitlines()]
+    assert lines[:3] == ["ruff format --check", "ruff check", "mypy"]
+    assert [line.split() for line in lines[3:]] == [
+        ["pytest", "-n", "3", "--dist", "worksteal"],
+        ["pytest", "-m", "long", "-n", "3", "--dist", "worksteal"],
+    ]
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert options["addopts"].endswith("-m 'not long'")
+    said = (ROOT / ".ci/run").read_text().splitlines()
+    assert said.index("./taskw test") < said.index("./taskw test-long")
+    assert "./taskw test " in (ROOT / "README.md").read_text()
 
 
 def test_clean_spares_runs_data_and_environment(task):

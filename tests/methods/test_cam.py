@@ -11,6 +11,7 @@ from torch import nn
 from efface.methods import backprop, cam
 from efface.methods import gradients as passes
 from small.messages import words
+from small.tiers import first_short
 
 METHODS = {
     "grad_cam": cam.grad_cam,
@@ -101,7 +102,7 @@ def state(model):
 
 
 @every_method
-@pytest.mark.parametrize("rows", [1, 3, 7, 1000])
+@pytest.mark.parametrize("rows", first_short(2, [1, 7, 3, 1000]))
 def test_batch_and_row_budget_change_nothing(method, rows):
     model, (images, targets) = make(Net), batch()
     singles = [method(model, images[i : i + 1], targets[i : i + 1]) for i in range(len(images))]
@@ -405,7 +406,7 @@ def test_guided_grad_cam_without_relu_keeps_the_sign_of_grad_cam():
 
 
 @every_method
-@pytest.mark.parametrize("layer", [None, "first", "first.0", "first.1", "second"])
+@pytest.mark.parametrize("layer", first_short(2, [None, "first", "first.0", "first.1", "second"]))
 def test_maps_are_those_of_the_network_whose_batchnorms_are_not_folded(method, layer, monkeypatch):
     model, (images, targets) = make(Net), batch()
     quick = method(model, images, targets, layer=layer)

@@ -17,6 +17,7 @@ from efface.methods import cam, captum, gradient, occlusion, smooth
 from efface.models.preact import preact_resnet
 from efface.models.resnet import resnet8
 from small.messages import words
+from small.tiers import first_short
 
 N, SIZE = 3, 8
 
@@ -251,7 +252,7 @@ def test_tensors_of_a_row_for_each_image_go_with_the_images():
 
 
 @every_class
-@pytest.mark.parametrize("rows", [1, 7])
+@pytest.mark.parametrize("rows", first_short(1, [7, 1]))
 def test_batch_and_budget_change_nothing(algorithm, rows):
     model, passed, (images, targets, seeds) = plain(), [], inputs()
     whole = explain(algorithm, model)
@@ -291,7 +292,7 @@ def test_nothing_is_left_behind(algorithm):
 
 
 @every_class
-@pytest.mark.parametrize("calls", [0, 1, 2])
+@pytest.mark.parametrize("calls", first_short(1, [1, 0, 2]))
 def test_nothing_is_left_behind_an_exception(algorithm, calls):
     model, passed = plain().train(), []
 

@@ -25,6 +25,7 @@ SAME_FOR_ALL = ("efface.methods.control.centre", "efface.methods.backprop.deconv
 """Methods that may give two images of a class the same map: without max pooling, a deconvnet never asks the image."""
 LRP = "efface.methods.zennit.attribute"
 """Where features of both signs are added, it divides by sums that nearly cancel, and rounding is all that they say."""
+LONG = pytest.mark.long
 OWN_N, LARGEST = 2, 64  # images on a study's own network; photographs are shrunk to this side
 
 
@@ -90,15 +91,19 @@ def family(request, tiny):
 
 
 def entries():
-    """Each method once for all studies that call it alike, cut to a few passes."""
-    found = {}
+    """Each method once for all studies that call it alike, cut to a few passes; further settings of it are long."""
+    found, seen = {}, set()
     for path in CONFIGS:
         tree = load(path)
         channels = tree["model"].get("kwargs", {}).get("in_channels", 3) if isinstance(tree["model"], dict) else 3
         for entry in tree["attribution_methods"]:
             if entry.get("method"):
                 cut = entry | {"kwargs": few(entry.get("kwargs", {}))}
-                found.setdefault(f"{channels} {cut}", pytest.param(cut, channels, id=f"{path.stem}-{entry['name']}"))
+                key = f"{channels} {cut}"
+                if key not in found:
+                    marks = (LONG,) if entry["method"] in seen else ()
+                    found[key] = pytest.param(cut, channels, id=f"{path.stem}-{entry['name']}", marks=marks)
+                seen.add(entry["method"])
     return list(found.values())
 
 
@@ -110,7 +115,7 @@ def few(setting):
 
 
 def studies():
-    """Every method of every study, with the study's network."""
+    """Every method of every study, with the study's network; beyond a study's first they are long."""
     found = []
     for path in CONFIGS:
         tree = load(path)
@@ -118,15 +123,21 @@ def studies():
         size = 8 if "digits" in str(tree["data"]) else min(size, LARGEST)
         model = Call.model_validate(tree["model"])
         model = model.model_copy(update={"kwargs": {k: v for k, v in model.kwargs.items() if k != "weights"}})
+        marks = ()
         for entry in tree["attribution_methods"]:
             if entry.get("method"):
                 cut = entry | {"kwargs": few(entry.get("kwargs", {}))}
-                found.append(pytest.param(cut, model, size, id=f"{path.stem}-{entry['name']}"))
+                found.append(pytest.param(cut, model, size, id=f"{path.stem}-{entry['name']}", marks=marks))
+                marks = (LONG,)
     return found
 
 
 every_line = pytest.mark.parametrize(("line", "channels"), entries())
-every_family = pytest.mark.parametrize("family", ["residual", "plain", "side_by_side", "before"], indirect=True)
+every_family = pytest.mark.parametrize(
+    "family",
+    ["residual", *(pytest.param(each, marks=LONG) for each in ("plain", "side_by_side", "before"))],
+    indirect=True,
+)
 residual = pytest.mark.parametrize("family", ["residual"], indirect=True)
 
 
@@ -277,8 +288,10 @@ def test_model_and_images_are_as_before(family, line, channels):
 
 @residual
 @every_line
-@pytest.mark.parametrize("at", ["layer2", "fc"])
-@pytest.mark.parametrize("calls", [0, 1])
+@pytest.mark.parametrize(
+    ("at", "calls"),
+    [("layer2", 1), ("fc", 0), pytest.param("layer2", 0, marks=LONG), pytest.param("fc", 1, marks=LONG)],
+)
 def test_model_and_images_are_as_before_an_exception(family, line, channels, at, calls):
     model, inputs, passed = in_use(family, channels), batch(channels), []
     entry = method_of(line, model)

@@ -488,6 +488,7 @@ BLIND = [
 ]
 
 
+@pytest.mark.long
 def test_what_is_around_a_method_that_learns_is_tried_as_what_it_is_and_extracted_by_processes(tmp_path):
     write_study(tmp_path, {"own": WITHIN}, attribution_methods=BLIND, metrics=["morf"], fractions=[0.5])
     result = efface(tmp_path, "check", "study.yml")

@@ -16,6 +16,7 @@ from efface.models.normalise import Normalise
 from efface.models.preact import preact_resnet
 from efface.models.resnet import resnet8, resnet8_wide, resnet20
 from small.messages import words
+from small.tiers import first_short
 
 N = 3
 NORMAL = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
@@ -168,7 +169,7 @@ PUBLISHED = {  # the families, small
 }
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", first_short(2, NETWORKS))
 @pytest.mark.parametrize(
     "composite",
     ["EpsilonPlus", "EpsilonAlpha2Beta1", "EpsilonPlusFlat", "EpsilonAlpha2Beta1Flat", "ExcitationBackprop"],
@@ -182,7 +183,7 @@ def test_relevance_is_conserved_on_our_networks(network, composite):
         torch.testing.assert_close(maps.sum((1, 2, 3)), expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", first_short(1, PUBLISHED))
 def test_relevance_is_conserved_on_torchvisions_networks(name):
     model, (images, _) = drawn(PUBLISHED[name]()), inputs(32, 1)
     best = model(images).argmax(1)  # SqueezeNet rectifies its logits: one of 0 has nothing to pass on
@@ -286,7 +287,7 @@ def marks(model):
 
 
 @pytest.mark.parametrize("canonizer", ["auto", "ResNetCanonizer", "SequentialMergeBatchNorm", None])
-@pytest.mark.parametrize("calls", [99, 0, 1, 2, 3])
+@pytest.mark.parametrize("calls", first_short(2, [99, 1, 0, 2, 3]))
 def test_nothing_is_left_behind_also_after_an_exception(canonizer, calls):
     model, (images, targets), passed = drawn(resnet8(num_classes=4)).train(), inputs(), []
 

@@ -382,6 +382,7 @@ def test_what_detectability_cannot_do_is_one_clear_error():
 # Through a study
 
 
+@pytest.mark.long
 def test_all_three_in_a_study(tmp_path):
     tree = {
         "out": str(tmp_path / "run"),
@@ -439,6 +440,7 @@ def measured(folder, **changes):
     return {(each.metric, each.score, each.method): each for each in curves(run)}
 
 
+@pytest.mark.long
 def test_a_network_that_probes_share_is_the_same_with_any_executor(tmp_path):
     metrics = [{"name": "f_fidelity", "kwargs": {"samples": 2, "epochs": 1, "fractions": [0.2, 0.8]}}]
     both = {"call": "efface.execute.processes", "kwargs": {"workers": 2}}
@@ -451,6 +453,7 @@ def test_a_network_that_probes_share_is_the_same_with_any_executor(tmp_path):
     assert np.ptp(serial["f_fidelity", "probability_difference", "true"].values) > 0
 
 
+@pytest.mark.long
 def test_diffroar_of_random_is_0_within_its_interval_and_that_of_the_true_map_above(tmp_path):
     found = measured(
         tmp_path / "study",

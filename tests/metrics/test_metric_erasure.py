@@ -358,6 +358,7 @@ def shares(model, images, targets):
     return sign * (model.weights * (images - 0.5)).sum(1)
 
 
+@pytest.mark.long
 def test_all_find_the_true_map_in_a_study(tmp_path):
     grey = {"imputer": GREY.model_dump(), "fractions": [0.0, 0.25, 0.5, 0.75, 1.0]}
     tree = {

@@ -201,6 +201,7 @@ def test_wrong_settings_are_refused(settings, message):
         metric("robust_accuracy", settings)
 
 
+@pytest.mark.long
 def test_a_study_of_an_adversarially_trained_network(tmp_path):
     tree = {
         "out": str(tmp_path / "run"),

@@ -75,7 +75,12 @@ def made(name):
     return network.eval()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+LARGE = ("resnet18", "vgg11_bn", "mobilenet")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name in LARGE else []) for name in NETWORKS]
+)
 def test_answers_and_gradients_are_the_networks_own(name):
     network, images = made(name).double(), IMAGES.double().requires_grad_()
     state = {key: value.clone() for key, value in network.state_dict().items()}
@@ -242,7 +247,7 @@ def test_a_model_with_hooks_is_used_itself(register):
     assert seen
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet18", "twice", "preact"])
+@pytest.mark.parametrize("name", ["resnet8", "twice", "preact", pytest.param("resnet18", marks=pytest.mark.long)])
 def test_maps_are_those_of_the_network_itself(name, monkeypatch):
     model = made(name)
     noise = torch.randn(4, *IMAGES.shape, generator=torch.Generator().manual_seed(3)) * 0.1

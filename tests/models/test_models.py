@@ -16,6 +16,7 @@ from efface.models.torchvision import IMAGENET_MEAN, IMAGENET_STD, load
 from efface.models.weights import head, read_weights
 from efface.training.loop import Fit, Rows, fit
 from small.messages import words
+from small.tiers import first_short
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 SMALL = [resnet.resnet8_wide, resnet.resnet8, resnet.resnet20, resnet.resnet32, resnet.resnet44, resnet.resnet56]
@@ -220,7 +221,7 @@ def test_inception_gives_scores_alone_while_training():
     assert network.train()(images(64)).shape == (2, 4)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_0"])
+@pytest.mark.parametrize("name", first_short(1, ["squeezenet1_0", "resnet18"]))
 def test_torchvision_weights_file_and_a_new_head(name, tmp_path):
     source = load(name, num_classes=6)
     torch.save(source.state_dict(), tmp_path / "w.pth")
@@ -233,7 +234,7 @@ def test_torchvision_weights_file_and_a_new_head(name, tmp_path):
     assert all(torch.equal(fresh.network.state_dict()[key], value) for key, value in kept.items())
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_0"])
+@pytest.mark.parametrize("name", first_short(1, ["squeezenet1_0", "resnet18"]))
 def test_of_a_frozen_network_a_training_changes_the_last_layer_and_running_statistics_alone(name, tmp_path):
     torch.save(load(name, num_classes=6).state_dict(), tmp_path / "w.pth")
     frozen = load(name, weights=tmp_path / "w.pth", num_classes=3, freeze=True)

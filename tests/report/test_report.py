@@ -14,6 +14,7 @@ from efface.report.page import Facts, write
 from efface.report.stats import Curve, areas, interval, mean_intervals, summary
 from efface.report.table import panels
 from efface.report.words import findings, headline
+from small.tiers import first_short
 from small_study import efface, write_study
 
 FRACTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
@@ -167,6 +168,7 @@ def test_pointing_at_a_method_sets_it_apart_everywhere(whole, look):
     assert wrong == []
 
 
+@pytest.mark.long
 def test_thirty_methods_fit_any_width(tmp_path, look):
     many = [f"method_{i}_with_a_name_that_is_rather_long" for i in range(29)]
     path = write(tmp_path, curves(["random", *many])[-30:], gallery(many), facts())
@@ -203,7 +205,7 @@ def test_unfinished_study_says_so(tmp_path, look):
 
 
 @pytest.mark.parametrize(
-    "shown", [[], curves(["gradient"])[:1], curves(repeats=1)[:7]], ids=["empty", "one", "one repeat"]
+    "shown", first_short(2, [[], curves(["gradient"])[:1], curves(repeats=1)[:7]]), ids=["empty", "one", "one repeat"]
 )
 def test_page_holds_for_small_studies(tmp_path, look, shown):
     page, wrong = look(write(tmp_path, shown, None, facts()))

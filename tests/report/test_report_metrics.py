@@ -306,6 +306,7 @@ def test_summary_without_provenance_has_the_columns_all_the_same():
 BLUR = {"call": "efface.erase.post.gaussian_blur", "kwargs": {"sigma": 1.0}}
 
 
+@pytest.mark.long
 def test_a_blurred_twin_and_a_metric_of_one_number_through_a_run(tmp_path):
     own = """
 from efface.metrics import Metric
@@ -376,6 +377,7 @@ def test_a_point_without_a_value_is_not_one_that_is_awaited():
     assert plus_minus(panel.row("measured").cells[1], "", "no value") == "no value"
 
 
+@pytest.mark.long
 def test_a_study_tells_points_and_metrics_without_a_value(tmp_path):
     patches = {"call": "efface.erase.units.patch", "kwargs": {"size": 4}}
     study = write_study(

@@ -13,6 +13,7 @@ from efface.__main__ import STAGES, main
 from efface.stages.check import preflight
 from efface.stages.run.run import Run
 from efface.study.study import read
+from small.tiers import first_short
 from small_study import MODULES, STUDY, efface, files, write_study
 
 TEST_ONLY = """
@@ -120,16 +121,22 @@ def test_all_that_is_wrong_with_a_study_is_said_at_once(tmp_path):
 
 @pytest.mark.parametrize(
     ("word", "said"),
-    [
-        ("fit.epoch=3", "study.yml: fit.epoch: unknown key; did you mean 'epochs'?"),
-        ("rows=0", "study.yml: rows: "),
-        ("epochs", "'epochs': an override is key=value"),
-        ("attribution_methods.mine.method=mine.brightnes", "'mine' has no 'brightnes'; did you mean 'brightness'?"),
-        ("attribution_methods.mine.method=theirs.brightness", "there is no module 'theirs' here"),
-        ("attribution_methods.mine.kwargs={gian: 2.0}", "mine.brightness has no setting 'gian'; did you mean 'gain'?"),
-        ("attribution_methods.mine.kwargs={gain: much}", "gain is 'much', expected a number"),
-        ("metrics=[roar, marf]", "'marf'"),
-    ],
+    first_short(
+        4,
+        [
+            ("fit.epoch=3", "study.yml: fit.epoch: unknown key; did you mean 'epochs'?"),
+            ("rows=0", "study.yml: rows: "),
+            ("epochs", "'epochs': an override is key=value"),
+            ("attribution_methods.mine.method=mine.brightnes", "'mine' has no 'brightnes'; did you mean 'brightness'?"),
+            ("attribution_methods.mine.method=theirs.brightness", "there is no module 'theirs' here"),
+            (
+                "attribution_methods.mine.kwargs={gian: 2.0}",
+                "mine.brightness has no setting 'gian'; did you mean 'gain'?",
+            ),
+            ("attribution_methods.mine.kwargs={gain: much}", "gain is 'much', expected a number"),
+            ("metrics=[roar, marf]", "'marf'"),
+        ],
+    ),
 )
 def test_a_wrong_override_is_an_error_of_the_study(word, said, tmp_path):
     write_study(tmp_path)
@@ -164,7 +171,7 @@ BAD_METHODS = {
 }
 
 
-@pytest.mark.parametrize("kind", BAD_METHODS)
+@pytest.mark.parametrize("kind", first_short(3, BAD_METHODS))
 def test_a_bad_method_is_named_before_anything_is_computed(kind, tmp_path):
     (code, said), stage = BAD_METHODS[kind], "check" if kind == "dict" else "all"
     write_study(tmp_path, {"mine": f"def brightness(model, images, targets):\n    return {code}\n"})
@@ -203,23 +210,29 @@ def test_a_method_that_returns_nan_late_keeps_what_was_there(copy):
 
 @pytest.mark.parametrize(
     ("word", "said"),
-    [
-        ("model.kwargs={classes: 3}", "model: gives 3 classes, but the train data have 4"),
-        ("data.kwargs={n_train: 48, n_test: 24, size: 32}", "model: net.network fails on images of 3 x 32 x 32: "),
-        ("data={call: efface.data.digits.digits, kwargs: {limit: 20}}", "model: net.network fails on images of 1 x 8"),
-        ("data=mine.test_only", "mine.test_only gives no 'train' split"),
-        ("data=mine.broken_data", "data: mine.broken_data fails: KeyError: 'root' ("),
-        ("data=mine.no_data", "data: mine.no_data returned no dict of Split"),
-        ("model=mine.broken_network", "model: mine.broken_network fails: TypeError: "),
-        ("fit.keep=best", "no rows are set apart to choose by; set data.kwargs.validation=0.125"),
-        ("data={call: efface.data.folder.image_folder, kwargs: {root: nowhere}}", "nowhere"),
-        ("data={call: efface.data.folder.image_folder, kwargs: {root: empty}}", "empty"),
-        ("device=tpu", "device: 'tpu' cannot be used here"),
-        ("device=cuda:99", "device: 'cuda:99' cannot be used here"),
-        ("weights=nowhere.pt", "there is no file nowhere.pt"),
-        ("weights=foreign.pt", "foreign.pt does not fit "),
-        ("weights=garbage.pt", "garbage.pt cannot be read as plain tensors"),
-    ],
+    first_short(
+        4,
+        [
+            ("model.kwargs={classes: 3}", "model: gives 3 classes, but the train data have 4"),
+            ("data.kwargs={n_train: 48, n_test: 24, size: 32}", "model: net.network fails on images of 3 x 32 x 32: "),
+            (
+                "data={call: efface.data.digits.digits, kwargs: {limit: 20}}",
+                "model: net.network fails on images of 1 x 8",
+            ),
+            ("data=mine.test_only", "mine.test_only gives no 'train' split"),
+            ("data=mine.broken_data", "data: mine.broken_data fails: KeyError: 'root' ("),
+            ("data=mine.no_data", "data: mine.no_data returned no dict of Split"),
+            ("model=mine.broken_network", "model: mine.broken_network fails: TypeError: "),
+            ("fit.keep=best", "no rows are set apart to choose by; set data.kwargs.validation=0.125"),
+            ("data={call: efface.data.folder.image_folder, kwargs: {root: nowhere}}", "nowhere"),
+            ("data={call: efface.data.folder.image_folder, kwargs: {root: empty}}", "empty"),
+            ("device=tpu", "device: 'tpu' cannot be used here"),
+            ("device=cuda:99", "device: 'cuda:99' cannot be used here"),
+            ("weights=nowhere.pt", "there is no file nowhere.pt"),
+            ("weights=foreign.pt", "foreign.pt does not fit "),
+            ("weights=garbage.pt", "garbage.pt cannot be read as plain tensors"),
+        ],
+    ),
 )
 def test_what_does_not_fit_is_said_before_anything_is_computed(word, said, tmp_path):
     more = TEST_ONLY + (
@@ -291,6 +304,7 @@ def test_a_file_that_may_not_grow_stops_extraction_and_the_rest_goes_on_later(co
         assert (copy / "run" / "maps" / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.long
 def test_results_that_may_not_grow_stop_measuring_and_nothing_is_lost(copy):
     path = copy / "run" / "results.jsonl"
     before = path.read_bytes()
@@ -327,6 +341,7 @@ def test_check_plans_warns_and_keeps_nothing(tmp_path):
     assert after == before
 
 
+@pytest.mark.long
 def test_a_map_that_another_class_changes_by_rounding_alone_is_said_to_be_blind(tmp_path):
     mine = (
         "def brightness(model, images, targets):\n"
@@ -443,6 +458,7 @@ def test_a_study_without_metrics_is_extracted_but_not_measured(tmp_path):
     assert "the study names none" in error(efface(tmp_path, "measure", "study.yml"))
 
 
+@pytest.mark.long
 def test_options_and_overrides_come_in_any_order(tmp_path):
     study = write_study(tmp_path)
     for words in (

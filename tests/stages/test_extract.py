@@ -59,7 +59,7 @@ def before(tmp_path_factory):
     return one.out
 
 
-@pytest.mark.parametrize("order", [(CAM, GRADIENT), (GRADIENT, CAM)])
+@pytest.mark.parametrize("order", [(CAM, GRADIENT), pytest.param((GRADIENT, CAM), marks=pytest.mark.long)])
 def test_the_files_are_those_of_a_pass_that_asks_first(tmp_path, before, order, capsys):
     assert pipeline.extract(study(tmp_path / "run", *order)) == []
     assert made(tmp_path / "run") == made(before)

@@ -20,6 +20,7 @@ from efface.plug.call import resolve
 from efface.stages.run.report_data import gallery
 from efface.stages.run.run import Run
 from efface.study.study import read
+from small.tiers import first_short
 from small_study import MODULES, STUDY, efface, ended, files, start, write_study
 
 
@@ -156,6 +157,7 @@ def test_killed_at_any_touch_of_a_file_it_ends_as_if_never_killed(finished, tmp_
     assert_same(tmp_path, finished)
 
 
+@pytest.mark.long
 def test_killed_at_any_moment_it_ends_as_if_never_killed(finished, tmp_path):
     write_study(tmp_path)
     draw, kills = random.Random(time.time_ns()), 0  # noqa: S311
@@ -171,6 +173,7 @@ def test_killed_at_any_moment_it_ends_as_if_never_killed(finished, tmp_path):
     assert_same(tmp_path, finished)
 
 
+@pytest.mark.long
 def test_a_parent_killed_while_its_workers_write_is_gone_on_from_at_once_and_processes_give_what_serial_gives(
     finished, tmp_path
 ):
@@ -214,6 +217,7 @@ def test_a_stop_by_ctrl_c_says_that_the_same_command_goes_on(finished, tmp_path)
     assert maps(tmp_path) == maps(finished)
 
 
+@pytest.mark.long
 def test_status_and_report_do_not_disturb_a_run(finished, tmp_path):
     write_study(tmp_path)
     process = start(tmp_path, "all", "study.yml")
@@ -239,6 +243,7 @@ def test_two_at_once_in_one_folder_are_told_so(tmp_path):
 # The same by another road
 
 
+@pytest.mark.long
 def test_images_from_a_file_give_what_images_in_memory_give(finished, tmp_path):
     write_study(tmp_path)
     assert efface(tmp_path, "all", "study.yml", "memory_gb=0").code == 0
@@ -246,6 +251,7 @@ def test_images_from_a_file_give_what_images_in_memory_give(finished, tmp_path):
     assert_same(tmp_path, finished)
 
 
+@pytest.mark.long
 def test_other_batches_and_another_folder_give_the_same_maps(finished, tmp_path):
     write_study(tmp_path)
     assert efface(tmp_path, "extract", "study.yml", "rows=5", "out=other").code == 0
@@ -307,6 +313,7 @@ def test_a_comment_in_a_method_runs_nothing_again(copy):
     assert files(copy / "run" / "maps") | files(copy / "run" / "scores") == before
 
 
+@pytest.mark.long
 def test_another_post_extracts_nothing_and_measures_all_maps_again(copy):
     result = efface(copy, "all", "study.yml", "post=[efface.erase.post.square, efface.erase.post.channel_sum]")
     assert "extracted" not in result.out
@@ -330,6 +337,7 @@ def lighter(images, seeds, *, by: float = 0.1):
 """
 
 
+@pytest.mark.long
 def test_with_augmentations_and_an_early_end_a_killed_run_is_the_same_and_edits_count(tmp_path):
     augment = [
         {
@@ -367,6 +375,7 @@ def test_with_augmentations_and_an_early_end_a_killed_run_is_the_same_and_edits_
     assert len(scores(whole)) == 2 * len(scores(killed))
 
 
+@pytest.mark.long
 def test_more_fractions_cost_only_themselves_and_one_of_all_is_shared_by_all_maps(copy):
     result = efface(copy, "all", "study.yml", "fractions=[0.3, 0.7, 1.0]")
     assert f"{1 + 2} probes to run, 2 of them trainings" in result.out
@@ -449,7 +458,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("break_it", BROKEN, ids=lambda each: each.__name__.strip("_"))
+@pytest.mark.parametrize("break_it", first_short(2, BROKEN), ids=lambda each: each.__name__.strip("_"))
 def test_a_broken_map_file_is_one_clear_error_and_nothing_is_lost(copy, break_it):
     memory = "0" if break_it in (_swap, _shorten, _replace) else "2.0"  # read beside the images from their file
     path = break_it(copy / "run" / "maps")
@@ -543,6 +552,7 @@ def test_a_study_without_training_images_scores_the_frozen_network(tmp_path):
     assert sorted(maps(tmp_path)) == ["green-test.h5", "mine-test.h5", "random-test.h5", "red-test.h5"]
 
 
+@pytest.mark.long
 def test_views_single_images_true_classes_and_redrawn_rankings(tmp_path):
     pair = MODULES["pair"] + "\n\ndef one(model, image, label):\n    return image[0].mean(0).numpy() * (label + 1)\n"
     methods = [
@@ -605,6 +615,7 @@ def network(by: float = 1.0):
 """
 
 
+@pytest.mark.long
 def test_a_number_that_no_state_dict_holds_is_part_of_the_network(tmp_path):
     frozen = {"fit": None, "metrics": ["morf"], "attribution_methods": STUDY["attribution_methods"][:1]}
     write_study(tmp_path, {"scaled": SCALED}, model={"call": "scaled.network"}, **frozen)
@@ -616,6 +627,7 @@ def test_a_number_that_no_state_dict_holds_is_part_of_the_network(tmp_path):
     assert "4 probes to run" in efface(tmp_path, "all", "study.yml").out
 
 
+@pytest.mark.long
 def test_a_metric_with_its_own_post_and_unit_is_enough_for_a_report(tmp_path):
     entry = {"name": "morf", "kwargs": {"post": ["efface.erase.post.absolute"], "unit": "feature"}}
     gradient = {"name": "gradient", "method": "efface.methods.gradient.gradient"}
@@ -636,6 +648,7 @@ def test_weights_of_the_study_may_come_from_a_wrapped_network(copy):
     assert "probes: 0 of" in result.out
 
 
+@pytest.mark.long
 def test_a_random_rankings_picture_is_what_was_erased(tmp_path, monkeypatch):
     resampled = {"name": "again", "method": "efface.methods.control.random_resampled"}
     write_study(tmp_path, metrics=["roar"], attribution_methods=[resampled], fractions=[0.3])
@@ -718,6 +731,7 @@ def network():
 """
 
 
+@pytest.mark.long
 def test_the_true_map_beats_random_on_every_metric(tmp_path):
     # A spot of the class's colour at a random place on grey noise: its 21 of 144 pixels, and no others, tell the class.
     names = ("random", "true_mask")

@@ -163,6 +163,7 @@ def test_a_finished_study_does_nothing_and_compare_reads_the_folders(finished):
     assert efface(folder, "compare", "net.py").code == 2
 
 
+@pytest.mark.long
 def test_compare_takes_folders_of_variants_and_tells_folders_of_one_name_apart(finished):
     folder, _ = finished
     variants = efface(folder, "compare", "run/short", "run/long", "--out", "of-variants")
@@ -194,6 +195,7 @@ def test_a_folder_whose_seeds_differ_in_more_than_the_seed_is_refused(finished, 
     assert "short: its seeds (3, 4) were run with different settings" in done.err
 
 
+@pytest.mark.long
 def test_what_says_little_without_robust_accuracy_says_so(tmp_path):
     write_study(tmp_path, metrics=["leakage"], repeats=None, variants={"a": {}, "b": {"fit.epochs": 1}})
     said = "leakage must be read beside the network's clean and robust accuracy"
@@ -370,6 +372,7 @@ def test_the_means_that_are_told_are_of_the_samples_that_both_sides_have():
     assert none.told.endswith("not measured: no sample has a value on both sides")
 
 
+@pytest.mark.long
 def test_metrics_asked_for_are_measured_by_the_variants_that_have_them(tmp_path):
     changes = {"metrics": ["morf"], "fractions": [0.5], "repeats": None, "seeds": [0, 1]}
     claims = [CLAIM | {"metric": name, "more": {"variant": of, "method": "mine"}} for name, of in CLAIMED.items()]

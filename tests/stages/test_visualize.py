@@ -21,6 +21,7 @@ from efface.study.study import read
 from efface.training import generate
 from efface.training.generate import Sampling
 from small.messages import words
+from small.tiers import first_short
 from small_study import efface, ended, files, start, write_study
 
 SAMPLES = {"count": 40, "steps": 3}
@@ -67,7 +68,7 @@ def test_done_twice_is_nothing_done(study):
     assert files(study / "run" / "samples") == before
 
 
-@pytest.mark.parametrize("kill_at", [3, 6, 9])
+@pytest.mark.parametrize("kill_at", first_short(1, [3, 6, 9]))
 def test_killed_samples_go_on_and_are_the_same(study, kill_at):
     efface(study, "samples", "study.yml", "out=whole")
     killed = ended(start(study, "samples", "study.yml", kill_at=kill_at), study)
@@ -180,6 +181,7 @@ def test_pictures_are_the_images_and_the_maps(study):
         assert (absolute == paint(np.abs(maps[number]), signed=False)).all()
 
 
+@pytest.mark.long
 def test_drawn_once_and_again_when_something_changes(study):
     see(study)
     before = files(study / "run" / "figures")
@@ -235,6 +237,7 @@ JUDGED = {
 }
 
 
+@pytest.mark.long
 def test_metrics_of_the_network_are_measured_once_and_share_the_samples(study):
     write_study(study, samples=SAMPLES, rows=8, fit=None, **JUDGED)
     done = efface(study, "measure", "study.yml")
@@ -267,6 +270,7 @@ def test_gan_test_without_a_judge_is_refused_before_any_work(study):
     assert not (study / "run" / "samples").exists()
 
 
+@pytest.mark.long
 def test_each_variant_has_samples_and_pictures_of_its_own(study):
     variants = {"plain": {}, "other": {"seed": 3}}
     write_study(study, samples=SAMPLES, rows=8, fit=None, metrics=["morf"], variants=variants)
