@@ -9,7 +9,7 @@ from captum import attr
 from torch import nn
 
 from efface.methods import backprop, cam
-from efface.methods import gradients as passes
+from efface.models import evaluation, memory
 from small.messages import words
 from small.tiers import first_short
 
@@ -410,12 +410,12 @@ def test_guided_grad_cam_without_relu_keeps_the_sign_of_grad_cam():
 def test_maps_are_those_of_the_network_whose_batchnorms_are_not_folded(method, layer, monkeypatch):
     model, (images, targets) = make(Net), batch()
     quick = method(model, images, targets, layer=layer)
-    monkeypatch.setattr(passes, "_fast", lambda model, _: model)
+    monkeypatch.setattr(evaluation, "fast_copy", lambda model, _: model)
     torch.testing.assert_close(quick, method(model, images, targets, layer=layer), rtol=1e-8, atol=1e-9)
 
 
 def test_on_a_cpu_a_pass_without_way_back_is_as_small_as_its_cache():
-    assert passes.at_once(torch.zeros(1, 3, 32, 32), 256) == 32
-    assert passes.at_once(torch.zeros(1, 3, 224, 224), 256) == 6
-    assert passes.at_once(torch.zeros(1, 3, 224, 224), 2) == 2
-    assert passes.at_once(torch.zeros(1, 3, 32, 32, device="meta"), 256) == 256
+    assert memory.at_once(torch.zeros(1, 3, 32, 32), 256) == 32
+    assert memory.at_once(torch.zeros(1, 3, 224, 224), 256) == 6
+    assert memory.at_once(torch.zeros(1, 3, 224, 224), 2) == 2
+    assert memory.at_once(torch.zeros(1, 3, 32, 32, device="meta"), 256) == 256

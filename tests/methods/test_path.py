@@ -18,7 +18,7 @@ from efface.methods.path import adversarial
 from efface.methods.path.average import check_recalibrate
 from efface.methods.path.baseline import start_of
 from efface.methods.path.clusters import k_means, representatives
-from efface.methods.path.grid import _points, grid_of
+from efface.methods.path.grid import grid_of, points_and_weights
 from efface.methods.smooth import smooth_grad, smooth_grad_family
 from efface.plug.call import resolve
 from efface.types import Split
@@ -247,11 +247,11 @@ def test_points_and_weights_of_each_rule():
     }
     for rule, (points, weights) in expected.items():
         weights = weights if isinstance(weights, tuple) else (weights,) * len(points)
-        np.testing.assert_allclose(_points(rule, 4), (points, weights), atol=1e-15)
-    points, weights = map(np.array, _points("gauss_legendre", 4))
+        np.testing.assert_allclose(points_and_weights(rule, 4), (points, weights), atol=1e-15)
+    points, weights = map(np.array, points_and_weights("gauss_legendre", 4))
     for power in range(8):
         np.testing.assert_allclose((weights * points**power).sum(), 1 / (power + 1), atol=1e-15)
-    assert _points("closed", 1) == ((1.0,), (1.0,))
+    assert points_and_weights("closed", 1) == ((1.0,), (1.0,))
 
 
 def incompleteness(rule, steps, activation=nn.Softplus):
@@ -301,7 +301,7 @@ def test_integrated_gradients_equal_captum(rule, theirs):
 
 
 def test_given_points_and_weights_replace_the_rule():
-    points, weights = _points("gauss_legendre", 7)
+    points, weights = points_and_weights("gauss_legendre", 7)
     found = explain(path.integrated_gradients, net(), batch(), alphas=points, weights=torch.tensor(weights))
     expected = explain(path.integrated_gradients, net(), batch(), steps=7, rule="gauss_legendre")
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
@@ -939,7 +939,7 @@ def test_impossible_settings_are_refused(method, settings, said):
 
 def test_words_that_there_are_not_are_refused():
     with pytest.raises(ValueError, match=words("rule simpson midpoint gauss_legendre")):
-        _points("simpson", 3)
+        points_and_weights("simpson", 3)
     with pytest.raises(ValueError, match=words("recalibrate valid_ip none references points")):
         check_recalibrate("valid_ip")
     with pytest.raises(ValueError, match=words("baseline white mean blur")):

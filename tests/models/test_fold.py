@@ -9,12 +9,11 @@ import torch
 import torchvision
 from torch import nn
 
-from efface.methods import gradients as passes
 from efface.methods.cam import layer_cam
 from efface.methods.gradient import gradient
 from efface.methods.path import integrated_gradients
 from efface.methods.smooth import smooth_grad
-from efface.models import cifar
+from efface.models import cifar, evaluation, fast_copy
 from efface.models.fast_copy import answers_as_before, folded, norms_after
 from efface.models.preact import preact_resnet
 from efface.models.resnet import resnet8, resnet20
@@ -164,8 +163,8 @@ def test_a_layer_of_the_copy_is_looked_at_before_anything_overwrites_it(layer, m
             if isinstance(each, nn.BatchNorm2d):
                 nn.init.uniform_(each.bias, -0.5, 0.5)
     fast = layer_cam(network, IMAGES, TARGETS, layer=layer)
-    monkeypatch.setattr(passes, "folded", lambda network, _images: network)
-    passes._FAST.clear()
+    monkeypatch.setattr(fast_copy, "folded", lambda network, _images: network)
+    fast_copy.FAST_COPIES.clear()
     torch.testing.assert_close(fast, layer_cam(network, IMAGES, TARGETS, layer=layer), rtol=1e-4, atol=1e-6)
 
 
@@ -175,7 +174,7 @@ def test_a_network_without_convolution_or_batchnorm_is_not_copied():
 
 
 def fast(model):
-    with passes.evaluating_fast(model, IMAGES) as network:
+    with evaluation.evaluating_fast(model, IMAGES) as network:
         return network
 
 
@@ -257,7 +256,7 @@ def test_maps_are_those_of_the_network_itself(name, monkeypatch):
         "path": lambda: integrated_gradients(model, IMAGES, TARGETS, steps=4),
     }
     quick = {each: way() for each, way in ways.items()}
-    monkeypatch.setattr(passes, "_fast", lambda model, _: model)
+    monkeypatch.setattr(evaluation, "fast_copy", lambda model, _: model)
     for each, way in ways.items():
         plain = way()
         assert (quick[each] - plain).abs().max() <= 1e-5 * plain.abs().max(), each

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from efface.report.stats import Curve, bootstrap, compare, holm, interval
-from efface.report.stats.paired import _wilcoxon
+from efface.report.stats.paired import wilcoxon_p
 from small.messages import words
 
 # Hollander & Wolfe 1973, page 29: the example of R's ?wilcox.test.
@@ -41,7 +41,7 @@ def test_the_signed_rank_test_of_the_book():
 @pytest.mark.parametrize("n", [6, 10, 13])
 def test_few_differences_are_exact_as_scipys(n):
     apart = np.random.default_rng(n).normal(0.3, 1, n)
-    assert _wilcoxon(apart) == pytest.approx(scipy_stats.wilcoxon(apart, method="exact").pvalue, rel=1e-12)
+    assert wilcoxon_p(apart) == pytest.approx(scipy_stats.wilcoxon(apart, method="exact").pvalue, rel=1e-12)
 
 
 def test_zeros_and_ties_by_all_signs():
@@ -49,7 +49,7 @@ def test_zeros_and_ties_by_all_signs():
     ranks = np.array([5, 5, 5, 7, 8.5, 8.5])  # after those of the three zeros: Pratt
     sums = [abs(np.dot(signs, ranks)) for signs in itertools.product((-1, 1), repeat=6)]
     expected = np.mean(np.array(sums) >= 5 - 5 + 5 + 7 + 17)
-    assert _wilcoxon(apart.astype(np.float64)) == pytest.approx(expected)
+    assert wilcoxon_p(apart.astype(np.float64)) == pytest.approx(expected)
     found = pair(apart, np.zeros(9))
     assert found.p == pytest.approx(expected)
     assert found.rank_biserial == pytest.approx(29 / 45)
@@ -155,7 +155,7 @@ def test_pairs_go_by_name():
 @pytest.mark.parametrize("draw", [lambda rng, n: rng.normal(size=n), lambda rng, n: rng.integers(-2, 3, n) * 1.0])
 def test_the_test_errs_as_often_as_it_says(draw):
     rng = np.random.default_rng(6)
-    wrong = np.mean([_wilcoxon(draw(rng, 40)) <= 0.05 for _ in range(500)])
+    wrong = np.mean([wilcoxon_p(draw(rng, 40)) <= 0.05 for _ in range(500)])
     assert wrong == pytest.approx(0.05, abs=3.5 * (0.05 * 0.95 / 500) ** 0.5)
 
 

@@ -30,7 +30,7 @@ def seeds(count=12, text="augment"):
 
 
 def test_colours_are_torchvisions_with_the_same_factors_in_the_same_order(monkeypatch):
-    monkeypatch.setattr(augment, "_GREY", (0.2989, 0.587, 0.114))  # theirs, of which a grey loses a ten thousandth
+    monkeypatch.setattr(augment, "GREY", (0.2989, 0.587, 0.114))  # theirs, of which a grey loses a ten thousandth
     images = pictures()
     factors, order = augment._jitter(seeds(), tuple(ALL.values()))
     adjust = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
