@@ -1,6 +1,6 @@
 """What retraining costs: our loop beside a loader of PNG files and beside the bare network.
 
-    python scripts/bench_train.py [--images 1024] [--rounds 3]
+    python scripts/bench_train.py [--images 1024] [--rounds 3] [--networks resnet8 resnet20]
 
 `files` decodes an image and its map from PNG, sorts the map in NumPy, masks, goes back to PIL, crops and mirrors, one
 image at a time in the training process (worker processes cost more CPU seconds, not fewer). `limit` trains on batches
@@ -44,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1024, help="images an epoch; at least one batch of 256")
     parser.add_argument("--rounds", type=int, default=3, help="alternated rounds, after one that is not counted")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="which are trained")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +52,7 @@ def main() -> None:
         loader = files(Path(folder), data, maps)
         feed = ours(Path(folder), data, maps)
         report_input(data, loader, feed, arguments.rounds)
-        for name in NETWORKS:
+        for name in arguments.networks:
             report_epoch(name, data, loader, feed, arguments.rounds)
 
 
@@ -140,7 +141,7 @@ def ours(folder: Path, data: Split, maps: Tensor) -> Feed:
     case = Case(
         build=resnet8,
         network=None,
-        data={"train": data},
+        data={"train": data, "test": data},
         explained=data.targets,
         maps={"train": MapStore(path, provenance, len(data))},
         mean=image_mean(data),

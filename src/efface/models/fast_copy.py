@@ -29,7 +29,7 @@ class _Fast(NamedTuple):
     """Settings that are told by which object they are: kept, so that no other one can get their place in memory."""
 
 
-_FAST: "WeakKeyDictionary[nn.Module, _Fast]" = WeakKeyDictionary()
+FAST_COPIES: "WeakKeyDictionary[nn.Module, _Fast]" = WeakKeyDictionary()
 
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -42,13 +42,13 @@ def fast_copy(model: nn.Module, images: Images) -> nn.Module:
         return model
     values = [each for module in modules for held in own_tensors(module) for each in held.values() if each is not None]
     settings = _settings(modules, values)
-    found = _FAST.get(model)
+    found = FAST_COPIES.get(model)
     if found is None or found.settings != settings or not _equal(found.values, values):
         made = folded(model, images)
         kept = [each.detach().clone() for each in values]  # versions do not count what is done to `.data`
         plain = [value for each in modules for value in vars(each).values() if isinstance(value, _PLAIN)]
         found = _Fast(settings, kept, None if made is model else made, plain)  # itself would keep it alive
-        _FAST[model] = found
+        FAST_COPIES[model] = found
     return found.network or model
 
 

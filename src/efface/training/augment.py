@@ -14,7 +14,7 @@ from torch import Tensor
 from efface import draws
 from efface.types import Images, Seeds
 
-_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
+GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _TRIES = 10
 
 
@@ -44,7 +44,7 @@ def colour_jitter(
             "set saturation to 0"
         )
     factors, order = _jitter(seeds, (brightness, contrast, saturation))
-    weights = images.new_tensor(_GREY if channels == 3 else (1.0,))[:, None, None]
+    weights = images.new_tensor(GREY if channels == 3 else (1.0,))[:, None, None]
     for turn in order.T[..., None]:
         grey = (images * weights).sum(1, keepdim=True)
         change = turn[..., None, None]

@@ -55,7 +55,7 @@ def grid_of(rule: Rule, steps: int, alphas: Alphas | None = None, weights: Line 
     if alphas is None:
         if weights is not None:
             raise ValueError("weights are given, but no alphas that they weigh; expected both: pass alphas, or a rule")
-        return Grid(*_points(rule, steps))
+        return Grid(*points_and_weights(rule, steps))
     if isinstance(alphas, Tensor) and alphas.ndim == 3:
         at_least_one("the number of alphas", alphas.shape[2])
         _check_range(float(alphas.min()), float(alphas.max()))
@@ -69,7 +69,8 @@ def grid_of(rule: Rule, steps: int, alphas: Alphas | None = None, weights: Line 
     return Grid(points, counts)
 
 
-def _points(rule: str, steps: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def points_and_weights(rule: str, steps: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The points in [0, 1] of a rule of so many steps, and the weight of each point."""
     at_least_one("steps", steps)
     if rule in _ENDS and steps == 1:
         raise ValueError(f"steps is 1; rule {rule!r} needs at least 2: raise it, or choose rule 'midpoint'")

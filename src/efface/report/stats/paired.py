@@ -132,7 +132,7 @@ def _tested(apart: np.ndarray, over: Over) -> tuple[Literal["wilcoxon", "t", "no
         return "none", np.nan, f"{n} pairs: nothing to test, at least 2 are needed."
     few = n < FEWEST
     if over == "images" and not few:
-        return "wilcoxon", _wilcoxon(apart), ""
+        return "wilcoxon", wilcoxon_p(apart), ""
     says = (
         f"{n} pairs: the t test, as Wilcoxon's could give no p below {2 / 2**n:.4g}." if few else "Repeats: the t test."
     )
@@ -144,7 +144,7 @@ def _tested(apart: np.ndarray, over: Over) -> tuple[Literal["wilcoxon", "t", "no
     return "t", float(2 * stdtr(n - 1, -abs(t))), says
 
 
-def _wilcoxon(apart: np.ndarray) -> float:
+def wilcoxon_p(apart: np.ndarray) -> float:
     """Two-sided p of the signed-rank test, zeros by Pratt."""
     from scipy import stats
 

@@ -1,0 +1,109 @@
+"""scripts/describe_methods.py: what it derives is what docs/methods.md says."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from efface.study.schema import MethodEntry
+from efface.types import Split
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "methods.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("describe_methods", ROOT / "scripts" / "describe_methods.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def part(name):
+    (found,) = re.findall(f"<!-- begin: {name} -->\n\n(.*?)\n\n<!-- end: {name} -->", PAGE, re.DOTALL)
+    return found
+
+
+def test_the_table_of_methods_is_what_their_docstrings_say(script):
+    assert part("table") == script.table(), "run: python scripts/describe_methods.py table"
+
+
+def test_a_row_says_sentence_settings_source_and_difference(script):
+    def made(model, images, targets, *, base, steps: int = 2, rule: str = "left", rows: int = 8):
+        """Map a | b. One pass.
+
+        steps: points.
+
+        Source: Someone 2020
+            (arXiv:1).
+        Differs: nothing.
+        """
+
+    assert script.is_method(made)
+    assert script.first_line(made) == "Map a | b."
+    assert script.settings(made) == "`base` (needed), `steps: 2`, `rule: left`"
+    assert script.said(made, "Source") == "Someone 2020 (arXiv:1)"
+    assert script.markdown(("",), [("a | b",)]) == "|  |\n| --- |\n| a \\| b |"
+
+
+def test_a_part_is_replaced_between_its_markers(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "PAGE", tmp_path / "page.md")
+    script.PAGE.write_text("a\n<!-- begin: x -->\nold\n<!-- end: x -->\nb <!-- begin: y --><!-- end: y -->\n")
+    for _ in range(2):
+        script.fill("x", "new")
+    assert script.PAGE.read_text() == (
+        "a\n<!-- begin: x -->\n\nnew\n\n<!-- end: x -->\nb <!-- begin: y --><!-- end: y -->\n"
+    )
+
+
+def test_passes_are_counted_both_ways_and_split_into_images_and_calls(script, tiny):
+    model, images = tiny(3, 4), torch.rand(3, 3, 8, 8)
+
+    def call():
+        model(images[:1])
+        points = images.requires_grad_()
+        score = model(points).sum()
+        torch.autograd.grad(score, points, retain_graph=True)
+        torch.autograd.grad(score, points)
+
+    assert script.counted(model, call) == {"forward": 4, "backward": 6}
+    assert not model._forward_hooks
+    assert script.passed(6, 11, 21, 4) == "5 (and 1 a call)"
+    assert script.passed(4000, 8000, 16000, 4) == "4,000"
+    assert script.passed(5, 10, 21, 4) == "5.2"
+
+
+def test_the_class_of_the_page_learns(tiny):
+    (text,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    exec(text, names := {})  # noqa: S102
+    method = names["AboveMean"](scale=2.0)
+    data = Split(torch.full((3, 3, 8, 8), 51, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
+    method.fit(tiny(3, 4), data, seed=0, rows=2)
+    torch.testing.assert_close(method(None, torch.ones(2, 3, 8, 8), None), torch.full((2, 3, 8, 8), 1.6))
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ({"method": "efface.methods.gradient.gradient"}, r"^$"),
+        ({"method": "efface.methods.cam.score_cam", "kwargs": {"layer": "nowhere"}}, r"^$"),
+        ({"method": "efface.methods.path.expected_gradients"}, r"^$"),
+        (
+            {"method": "efface.methods.backprop.guided_backprop"},
+            r"^no ReLU module ran in Sequential, whose non-linearities are Tanh$",
+        ),
+        ({"method": "efface.methods.control.random_resampled"}, r"^$"),
+        ({"method": "efface.methods.gradient.gradient", "batched": False}, r"^FAILS: \w+: "),
+    ],
+)
+def test_a_network_is_tried_and_a_refusal_told_from_a_failure(script, line, why):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # of some weights Score-CAM's map is constant
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(720, 10))
+    model.eval()
+    entry = MethodEntry(name="x", **line)
+    assert re.search(why, script.tried(entry, model, 16, {}))

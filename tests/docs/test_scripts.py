@@ -1,0 +1,119 @@
+"""Every script in scripts/ runs in its smallest size, ends well, and prints the numbers that it promises."""
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from efface.models import resnet
+from efface.models.torchvision import load
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+ONE_METHOD = "attribution_methods=[{name: gradient, method: efface.methods.gradient.gradient}]"
+
+# Words of each script's smallest run, and what must stand in its output.
+SMALLEST = {
+    "bench_impute.py": (["--images", "1", "--rounds", "1", "--sizes", "16"], r"16 +random .*\d\.\d+x"),
+    "bench_maps.py": (["--maps", "64", "--size", "8", "--batch", "16", "--rounds", "1"], r"\d\.\d+x"),
+    "bench_memory.py": (["--stage", "status", "--every", "0.1"], r"\d\.\d+ GB +\d+"),
+    "bench_methods.py": (["--images", "1", "--rounds", "1"], r"SmoothGrad family[^\n]*(\n.*)*?\d\.\d+x"),
+    "bench_perturb.py": (["--images", "2", "--rounds", "1"], r"\d\.\d+"),
+    "bench_train.py": (
+        ["--images", "256", "--rounds", "1", "--networks", "resnet8"],
+        r"ours, fp32 .*\d\.\d+x .*>= 1\.4",
+    ),
+    "pattern_toy.py": ([], r"0\.210561[^\n]*(\n.*)*0\.000694"),
+}
+
+
+def run(script, *words, root=ROOT):
+    """The output of a script that must end with 0, run as a user runs it."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    asked = [sys.executable, str(root / "scripts" / script), *map(str, words)]
+    done = subprocess.run(asked, cwd=root, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_no_script_is_forgotten():
+    own = {"check_networks.py", "describe_methods.py", "describe_metrics.py"}
+    benches = {name for name in SCRIPTS if name.startswith("bench_")}
+    assert {*SMALLEST} | own == {*SCRIPTS} or benches - {*SMALLEST} == {"bench_start.py"}
+
+
+@pytest.mark.parametrize(
+    "script", [pytest.param(name, marks=[] if name == "pattern_toy.py" else pytest.mark.long) for name in SMALLEST]
+)
+def test_a_script_prints_the_numbers_that_it_promises(script):
+    words, promised = SMALLEST[script]
+    said = run(script, *words)
+    assert re.search(promised, said), said
+    assert "nan" not in said.split()
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Two JPEG files in each of the two packs, and random weights under the names that the script looks for."""
+    rng = np.random.default_rng(0)
+    for name, side in (("cifar10-test", 32), ("imagenet-sample", 260)):
+        files = [io.BytesIO() for _ in range(2)]
+        for file in files:
+            Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(file, "JPEG")
+        contents = [file.getvalue() for file in files]
+        offset = np.cumsum([0, *map(len, contents)])
+        jpeg = np.frombuffer(b"".join(contents), dtype=np.uint8)
+        np.savez(tmp_path / f"{name}.npz", jpeg=jpeg, offset=offset, label=np.arange(2))
+    for depth in (20, 32, 44, 56):
+        weights = getattr(resnet, f"resnet{depth}")().state_dict()
+        torch.save(weights, tmp_path / f"cifar10-resnet{depth}.pth")
+    torch.save(load("squeezenet1_0").state_dict(), tmp_path / "imagenet-squeezenet1_0.pth")
+    return tmp_path
+
+
+@pytest.mark.long
+def test_check_networks_prints_the_accuracy_of_each_network(photographs):
+    lines = run("check_networks.py", photographs, "--batch", "2").splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "network",
+        *(f"resnet{depth}" for depth in (20, 32, 44, 56)),
+        "squeezenet1_0",
+    ]
+    for line in lines[1:]:
+        _, first, five, count, _ = line.split()
+        assert 0 <= float(first.rstrip("%")) <= float(five.rstrip("%")) <= 100
+        assert count == "2"
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the pages, studies and scripts, for scripts that write into the pages."""
+    for name in ("docs", "configs", "scripts"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.long
+def test_describe_scripts_write_the_pages_as_they_are(checkout):
+    run("describe_metrics.py", root=checkout)
+    run("describe_methods.py", "table", root=checkout)
+    for page in ("metrics.md", "methods.md"):
+        assert (checkout / "docs" / page).read_text() == (ROOT / "docs" / page).read_text()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("part", "more"), [("networks", []), ("speed", ["--images", "2"])])
+def test_describe_methods_runs_a_study(checkout, part, more):
+    overrides = [ONE_METHOD, "metrics=[]", f"out={checkout / 'run'}"]
+    run("describe_methods.py", part, "configs/digits.yml", *overrides, *more, root=checkout)
+    page = (checkout / "docs" / "methods.md").read_text()
+    assert page != (ROOT / "docs" / "methods.md").read_text()
+    assert "gradient" in page

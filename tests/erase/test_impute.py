@@ -1,0 +1,158 @@
+"""What takes the place of a removed pixel."""
+
+import pytest
+import torch
+from scipy import ndimage
+
+from efface import impute
+from small.messages import words
+
+IMAGES = torch.rand(4, 3, 6, 5, generator=torch.Generator().manual_seed(0))
+GONE = torch.rand(4, 6, 5, generator=torch.Generator().manual_seed(1)) < 0.5
+
+
+def seeds(images):
+    """One an image, the same for the same image."""
+    return (images.flatten(1)[:, 0] * 1e6).long()
+
+
+@pytest.mark.parametrize("mean", [[0.1, 0.5, 0.9], torch.tensor([0.1, 0.5, 0.9])])
+def test_channel_mean_is_one_colour(mean):
+    filled = impute.channel_mean(IMAGES, GONE, mean=mean)
+    assert filled.shape == IMAGES.shape
+    for channel, value in enumerate((0.1, 0.5, 0.9)):
+        assert (filled[:, channel] == value).all()
+
+
+def test_constant_is_one_number_or_one_a_channel():
+    assert (impute.constant(IMAGES, GONE) == 0).all()
+    assert (impute.constant(IMAGES, GONE, value=0.25) == 0.25).all()
+    assert torch.equal(
+        impute.constant(IMAGES, GONE, value=[0.1, 0.5, 0.9]), impute.channel_mean(IMAGES, GONE, mean=[0.1, 0.5, 0.9])
+    )
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.1, 0.2], [0.1] * 4])
+def test_a_colour_of_other_channels_is_refused(values):
+    said = f"{len(values)} 3 channels"
+    with pytest.raises(ValueError, match=words(said)):
+        impute.constant(IMAGES, GONE, value=values)
+    with pytest.raises(ValueError, match=words(said)):
+        impute.channel_mean(IMAGES, GONE, mean=values)
+
+
+def test_blur_is_the_gaussian_of_the_whole_image():
+    images = IMAGES.double()
+    expected = ndimage.gaussian_filter(images.numpy(), 2.0, mode="nearest", axes=(2, 3))
+    torch.testing.assert_close(impute.blur(images, GONE, sigma=2.0), torch.from_numpy(expected))
+
+
+def test_rises_blur_is_nearly_a_box():
+    flat, gone = torch.zeros(1, 1, 31, 31), torch.zeros(1, 31, 31, dtype=torch.bool)
+    flat[..., 15, 15] = 1
+    found = impute.blur(flat, gone, sigma=5.0, kernel=11)[0, 0]
+    assert (found > 0).sum() == 11 * 11
+    assert found.max() / found[found > 0].min() == pytest.approx(torch.e, rel=1e-4)  # 5 away along both axes: exp(-1)
+
+
+def test_image_mean_is_each_images_own():
+    filled = impute.image_mean(IMAGES, GONE)
+    torch.testing.assert_close(filled[2, 1], IMAGES[2, 1].mean().expand(6, 5))
+    assert torch.equal(filled, impute.image_mean(IMAGES, ~GONE))
+
+
+def test_kept_mean_sees_only_what_is_kept():
+    filled = impute.kept_mean(IMAGES, GONE)
+    hidden = torch.where(GONE[:, None], 7.0, IMAGES)
+    torch.testing.assert_close(filled, impute.kept_mean(hidden, GONE))
+    for row in range(4):
+        torch.testing.assert_close(filled[row, :, 0, 0], IMAGES[row][:, ~GONE[row]].mean(1))
+    one = impute.kept_mean(IMAGES, GONE, over="image")
+    torch.testing.assert_close(one[1, :, 3, 3], IMAGES[1][:, ~GONE[1]].mean().expand(3))
+
+
+def test_kept_mean_of_features_is_each_channels_own():
+    gone = torch.rand(4, 3, 6, 5, generator=torch.Generator().manual_seed(2)) < 0.5
+    gone[3, 2] = True
+    filled = impute.kept_mean(IMAGES, gone, mean=[0.1, 0.2, 0.3])
+    torch.testing.assert_close(filled[1, 2, 0, 0], IMAGES[1, 2][~gone[1, 2]].mean())
+    assert (filled[3, 2] == torch.tensor(0.3)).all()
+
+
+def test_an_image_that_kept_nothing_gets_the_datas_mean_or_grey():
+    everything = torch.ones_like(GONE)
+    for over in ("channel", "image"):
+        assert (impute.kept_mean(IMAGES, everything, over=over) == 0.5).all()
+        filled = impute.kept_mean(IMAGES, everything, over=over, mean=[0.1, 0.2, 0.3])
+        assert torch.equal(filled, impute.channel_mean(IMAGES, everything, mean=[0.1, 0.2, 0.3]))
+
+
+@pytest.mark.parametrize(("size", "high", "wide"), [(2, 2, 2), (4, 4, 4), ((6, 2), 6, 2), ([1, 3], 1, 3), (50, 50, 50)])
+def test_patch_mean_is_the_mean_of_each_patch(size, high, wide):
+    filled = impute.patch_mean(IMAGES, GONE, size=size)
+    for y in range(0, 6, high):
+        for x in range(0, 5, wide):
+            patch = IMAGES[:, :, y : y + high, x : x + wide]
+            mean = patch.mean((2, 3), keepdim=True).expand_as(patch)
+            torch.testing.assert_close(filled[:, :, y : y + high, x : x + wide], mean)
+
+
+def test_gaussian_noise_lies_around_the_datas_mean():
+    images, gone = torch.zeros(8, 3, 32, 32), torch.ones(8, 32, 32, dtype=torch.bool)
+    filled = impute.gaussian_noise(images, gone, mean=[0.4, 0.5, 0.6], seeds=torch.arange(8), noise=0.1)
+    torch.testing.assert_close(filled.mean((0, 2, 3)), torch.tensor([0.4, 0.5, 0.6]), atol=5e-3, rtol=0)
+    torch.testing.assert_close(filled.std((0, 2, 3)), torch.full((3,), 0.1), atol=5e-3, rtol=0)
+    given = torch.full_like(images, -0.25)
+    assert (impute.gaussian_noise(images, gone, mean=[0.5, 0.5, 0.1], noise=given)[:, :2] == 0.25).all()
+    assert (impute.gaussian_noise(images, gone, mean=[0.5, 0.5, 0.1], noise=given)[:, 2] == 0).all()
+
+
+def test_histogram_takes_whole_pixels_of_the_same_image():
+    images = torch.arange(2 * 3 * 30 * 30).reshape(2, 3, 30, 30) / 5400
+    gone = torch.ones(2, 30, 30, dtype=torch.bool)
+    filled = impute.histogram(images, gone, seeds=torch.tensor([3, 4]))
+    place = ((filled - images[:, :, :1, :1]) * 5400).round()  # which pixel of the image it was, said by each channel
+    assert (place == place[:, :1]).all()
+    assert place.min() >= 0
+    assert place.max() < 900
+    assert 500 < len(place[0, 0].unique()) < 630  # 1 - 1/e of 900: drawn with replacement, evenly
+    sources = torch.arange(900).flip(0).reshape(1, 30, 30).expand(2, -1, -1)
+    assert torch.equal(impute.histogram(images, gone, sources=sources), images.flip(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("fill", "said"),
+    [
+        (lambda: impute.patch_mean(IMAGES, GONE, size=0), "size 0"),
+        (lambda: impute.patch_mean(IMAGES, GONE, size=(2, 2, 2)), "size"),
+        (lambda: impute.gaussian_noise(IMAGES, GONE, mean=[0.5] * 3, seeds=torch.arange(4), noise=-1.0), "noise -1"),
+        (lambda: impute.gaussian_noise(IMAGES, GONE, mean=[0.5] * 3), "seeds"),
+        (lambda: impute.histogram(IMAGES, GONE), "seeds"),
+        (lambda: impute.histogram(IMAGES, GONE, sources=torch.full((4, 6, 5), 30)), "0 29"),
+    ],
+)
+def test_what_cannot_be_is_refused(fill, said):
+    with pytest.raises(ValueError, match=words(said)):
+        fill()
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [
+        lambda images, gone: impute.channel_mean(images, gone, mean=[0.1, 0.5, 0.9]),
+        lambda images, gone: impute.constant(images, gone, value=0.3),
+        impute.blur,
+        impute.image_mean,
+        impute.kept_mean,
+        lambda images, gone: impute.patch_mean(images, gone, size=4),
+        lambda images, gone: impute.gaussian_noise(images, gone, mean=[0.1, 0.5, 0.9], seeds=seeds(images)),
+        lambda images, gone: impute.histogram(images, gone, seeds=seeds(images)),
+        lambda images, gone: impute.noisy_linear(images, gone, seeds=seeds(images)),
+    ],
+)
+def test_each_image_is_on_its_own_and_stays_as_it_was(fill):
+    before = IMAGES.clone()
+    whole = fill(IMAGES, GONE)
+    torch.testing.assert_close(whole, torch.cat([fill(IMAGES[i : i + 1], GONE[i : i + 1]) for i in range(4)]))
+    assert torch.equal(IMAGES, before)
+    assert 0 <= whole.min() <= whole.max() <= 1

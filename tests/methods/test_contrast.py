@@ -1,0 +1,269 @@
+"""Class-contrastive explanations: identities of the softmax, and plain sums over classes."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from efface import draws
+from efface.methods import cam, control, fullgrad, gradient, occlusion, smooth
+from efface.methods.contrast import contrast
+from efface.plug.call import Call
+from small.messages import words
+
+AGAINST = ("mean", "max", "weighted")
+every_kind = pytest.mark.parametrize("against", AGAINST)
+
+
+def squared(model, images, targets):
+    """A method that explains one class and nothing else, as users write them."""
+    assert not targets.is_floating_point()
+    return gradient.gradient(model, images, targets).square().sum(1)
+
+
+def rowwise(model, images, targets, *, rows=256):
+    """Takes the row budget; one class at a time, signed, by channel."""
+    assert not targets.is_floating_point()
+    return gradient.input_x_gradient(model, images, targets, rows=rows)
+
+
+BASES = {
+    "gradient": gradient.gradient,
+    "grad_cam": cam.grad_cam,
+    "score_cam": cam.score_cam,
+    "full_grad": fullgrad.full_grad,
+    "smooth_grad": partial(smooth.smooth_grad, samples=3),
+    "squared": squared,
+    "rowwise": rowwise,
+}
+every_base = pytest.mark.parametrize("base", BASES.values(), ids=BASES)
+
+
+@pytest.fixture
+def case(tiny):
+    """A network whose logits are far enough apart for the kinds of weights to differ, images and targets."""
+    model = tiny(3, 4, seed=0).double().eval()
+    with torch.no_grad():
+        model.fc.weight.mul_(8)
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(5, 3, 8, 8, generator=generator, dtype=torch.float64)
+    return model, images, torch.arange(5) % 4
+
+
+def coefficients(logits, target, against):
+    """Of one image, class by class."""
+    others = [k for k in range(len(logits)) if k != target]
+    if against == "mean":
+        shares = dict.fromkeys(others, 1 / len(others))
+    elif against == "max":
+        shares = {max(others, key=lambda k: logits[k].item()): 1.0}
+    else:
+        shares = dict(zip(others, logits[others].softmax(0).tolist(), strict=True))
+    return {target: 1.0} | {k: -share for k, share in shares.items()}
+
+
+def by_hand(method, case, against):
+    """The method for each class of each image, and their sum."""
+    model, images, targets = case
+    logits, maps = model(images).detach(), []
+    for i, target in enumerate(targets.tolist()):
+        weights = coefficients(logits[i], target, against)
+        each = [w * method(model, images[i : i + 1], torch.tensor([k]))[0] for k, w in weights.items()]
+        maps.append(sum(each))
+    return torch.stack(maps)
+
+
+@every_kind
+@pytest.mark.parametrize(
+    "base",
+    [
+        gradient.gradient,
+        gradient.input_x_gradient,
+        partial(fullgrad.full_grad, psi=False),
+        partial(cam.hires_cam, relu=False),
+        squared,
+        rowwise,
+    ],
+)
+def test_contrast_is_the_weighted_difference_of_the_maps(case, base, against):
+    found = contrast(*case, base=base, against=against)
+    torch.testing.assert_close(found, by_hand(base, case, against))
+    assert found.abs().sum() > 0
+
+
+@every_kind
+@pytest.mark.parametrize("method", [cam.grad_cam, cam.hires_cam])
+def test_class_activation_maps_are_contrasted_before_their_relu(case, method, against):
+    expected = by_hand(partial(method, relu=False), case, against)
+    found = contrast(*case, base=method, against=against)
+    torch.testing.assert_close(found, expected)
+    assert found.min() < 0 < found.max()
+    torch.testing.assert_close(contrast(*case, base=method, against=against, relu=True), expected.relu())
+
+
+@every_kind
+def test_maps_of_a_method_without_scores_are_contrasted_before_their_relu(case, against):
+    def own(model, images, targets, *, relu=True):
+        return cam.grad_cam(model, images, targets, relu=relu)
+
+    expected = by_hand(partial(own, relu=False), case, against)
+    torch.testing.assert_close(contrast(*case, base=own, against=against), expected)
+    torch.testing.assert_close(contrast(*case, base=own, against=against, relu=True), expected.relu())
+
+
+def test_weighted_contrast_is_the_gradient_of_the_probability(case):
+    model, images, targets = case
+    p = model(images).detach().softmax(1).gather(1, targets[:, None])[:, :, None, None]
+    for method in (gradient.gradient, partial(cam.grad_cam, relu=False), partial(fullgrad.full_grad, psi=False)):
+        found = contrast(*case, base=method)
+        scale = p if found.ndim == 4 else p[:, 0]
+        torch.testing.assert_close(scale * (1 - scale) * found, method(*case, of="probability"))
+        torch.testing.assert_close((1 - scale) * found, method(*case, of="log_probability"))
+
+
+@every_kind
+def test_non_linear_base_explains_the_difference_of_the_logits(case, against):
+    model, images, targets = case
+    logits = model(images).detach()
+    weights = torch.zeros_like(logits)
+    for i, target in enumerate(targets.tolist()):
+        for k, weight in coefficients(logits[i], target, against).items():
+            weights[i, k] = weight
+    torch.testing.assert_close(weights.sum(1), torch.zeros(5, dtype=torch.float64), rtol=0.0, atol=1e-12)
+    for method in (fullgrad.full_grad, partial(cam.score_cam, relu=False)):
+        torch.testing.assert_close(contrast(*case, base=method, against=against), method(model, images, weights))
+
+
+@pytest.mark.parametrize(("against", "runs"), [("mean", 4), ("max", 2), ("weighted", 4)])
+def test_runs_are_those_promised(case, against, runs):
+    asked = []
+
+    def counting(model, images, targets):
+        asked.append(targets)
+        return squared(model, images, targets)
+
+    contrast(*case, base=counting, against=against)
+    assert len(asked) == runs
+    passed = []
+    case[0].register_forward_hook(lambda module, inputs, output: passed.append(len(output)))
+    contrast(*case, base=gradient.gradient, against=against)
+    assert passed == [5, 5]  # the weights, then one run
+
+
+def test_base_of_a_study_keeps_its_own_settings(case):
+    plain = contrast(*case, base=partial(cam.grad_cam, layer="layer1"))
+    call = Call.model_validate({"call": "efface.methods.cam.grad_cam", "kwargs": {"layer": "layer1"}})
+    torch.testing.assert_close(contrast(*case, base=call), plain)
+    told = Call.model_validate({"call": "efface.methods.gradient.gradient", "kwargs": {"of": "probability"}})
+    expected = by_hand(partial(gradient.gradient, of="probability"), case, "weighted")
+    for base in (told, partial(gradient.gradient, of="probability")):
+        torch.testing.assert_close(contrast(*case, base=base), expected)  # what it explains is taken: class by class
+
+
+def test_a_base_told_to_explain_the_logit_runs_once(case):
+    passed = []
+    plain = contrast(*case, base=gradient.gradient)
+    case[0].register_forward_hook(lambda module, inputs, output: passed.append(len(output)))
+    told = Call.model_validate({"call": "efface.methods.gradient.gradient", "kwargs": {"of": "logit"}})
+    torch.testing.assert_close(contrast(*case, base=told), plain)
+    assert passed == [5, 5]
+
+
+def test_maps_of_probabilities_are_subtracted(case):
+    fields = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    expected = by_hand(partial(occlusion.rise, samples=6, fields=fields), case, "weighted")
+    whole = partial(occlusion.rise, samples=6, fields=fields.expand(-1, 5, -1, -1))
+    torch.testing.assert_close(contrast(*case, base=whole), expected)
+
+
+def test_draws_are_the_same_for_every_class(case):
+    """What does not depend on the class is gone: here, all of it."""
+    seeds = draws.seeds_of("test", torch.arange(5))
+    for against in AGAINST:
+        found = contrast(*case, base=control.random, against=against, seeds=seeds)
+        assert found.abs().max() < 1e-6
+
+
+@every_base
+@every_kind
+def test_batch_and_row_budget_change_nothing(case, base, against):
+    model, images, targets = case
+    seeds = draws.seeds_of("test", torch.arange(5))
+    whole = contrast(*case, base=base, against=against, seeds=seeds)
+    assert not whole.requires_grad
+    rowwise = contrast(*case, base=base, against=against, seeds=seeds, rows=1)
+    torch.testing.assert_close(rowwise, whole, rtol=1e-9, atol=1e-12)
+    for i in range(5):
+        one = slice(i, i + 1)
+        single = contrast(model, images[one], targets[one], base=base, against=against, seeds=seeds[one])
+        torch.testing.assert_close(single, whole[one], rtol=1e-9, atol=1e-12)
+
+
+def state(model):
+    return {
+        "modes": [module.training for module in model.modules()],
+        "hooks": [{name: len(kept) for name, kept in vars(m).items() if "_hooks" in name} for m in model.modules()],
+        "flags": [parameter.requires_grad for parameter in model.parameters()],
+        "grads": [parameter.grad for parameter in model.parameters()],
+        "values": [value.sum().item() for value in model.state_dict().values()],
+    }
+
+
+@every_base
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_model_is_as_before_also_after_an_exception(case, base, mode):
+    model, images, _ = case
+    seeds = draws.seeds_of("test", torch.arange(5))
+    expected = contrast(*case, base=base, seeds=seeds)
+    model.train()
+    model.fc.bias.requires_grad_(False)
+    images.requires_grad_()
+    before = state(model)
+    with mode():
+        torch.testing.assert_close(contrast(*case, base=base, seeds=seeds), expected)
+    assert state(model) == before
+    assert images.grad is None
+    calls = []
+
+    def fail(module, inputs):
+        calls.append(module)
+        if len(calls) > 2:
+            raise RuntimeError("out of memory")
+
+    model.fc.register_forward_pre_hook(fail)
+    before = state(model)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        contrast(*case, base=base, seeds=seeds, rows=2)
+    assert state(model) == before
+
+
+def test_large_logits_have_finite_weights(case):
+    with torch.no_grad():
+        case[0].fc.weight.mul_(1e4)
+    assert contrast(*case, base=gradient.gradient).isfinite().all()
+    strongest = contrast(*case, base=squared, against="max")
+    torch.testing.assert_close(contrast(*case, base=squared), strongest)  # all weight on one other class
+
+
+def test_impossible_contrasts_are_refused(case, tiny):
+    _, images, targets = case
+    with pytest.raises(ValueError, match=words("one class two")):
+        contrast(tiny(3, 1, seed=0).double(), images, targets * 0, base=gradient.gradient)
+    with pytest.raises(ValueError, match=words("base dict")):
+        contrast(*case, base=smooth.smooth_grad_family, seeds=targets)
+    with pytest.raises(ValueError, match=words("base (5,)")):
+        contrast(*case, base=control.random_resampled, seeds=targets)
+    with pytest.raises(ValueError, match=words("rows 0")):
+        contrast(*case, base=gradient.gradient, rows=0)
+
+
+def test_one_hot_difference_of_two_classes(tiny):
+    """With two classes, all three kinds are the difference of the two logits."""
+    model = tiny(3, 2, seed=1).double().eval()
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    targets = torch.tensor([0, 1, 1, 0])
+    difference = (2 * F.one_hot(targets, 2) - 1).double()
+    expected = gradient.gradient(model, images, difference)
+    for against in AGAINST:
+        torch.testing.assert_close(contrast(model, images, targets, base=gradient.gradient, against=against), expected)

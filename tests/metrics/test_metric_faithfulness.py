@@ -1,0 +1,359 @@
+"""Faithfulness and axioms on a linear network, whose every answer is known, and against plain loops."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch import nn
+
+from efface import draws
+from efface.metrics import Point, metric
+from efface.metrics.completeness import Sums, gaps
+from efface.metrics.infidelity import Noise, Squares, infidelities, noise_effects, squares
+from efface.metrics.monotonicity import Groups, group_effects, rising_share
+from efface.metrics.probes import Case, image_mean
+from efface.metrics.shared.effects import pearson, spearman
+from efface.metrics.shared.subsets import Subsets, cells, random_subsets, subset_effects
+from efface.plug.call import Call
+from efface.store.maps import MapStore, MapWriter
+from efface.types import Split
+from small.messages import words
+
+C, H, W, CLASSES, N = 3, 6, 5, 4, 6
+BLACK = Call(call="efface.impute.constant", kwargs={"value": 0.0})
+UNIFORM = Call(call="efface.metrics.sensitivity_n.uniform")
+CHANNELS = (Call(call="efface.erase.post.channel_sum"),)
+PATCH = Call(call="test_metric_faithfulness.halves")
+
+
+def halves(images):
+    """Units: three columns of an image's left part, one each, and the rest."""
+    labels = torch.arange(W).clamp_max(3).expand(len(images), H, W)
+    return labels.contiguous()
+
+
+class Linear(nn.Module):
+    """Weights fixed, with a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(C * H * W, CLASSES)
+        generator = torch.Generator().manual_seed(5)
+        self.fc.weight.data = torch.randn(CLASSES, C * H * W, generator=generator)
+        self.fc.bias.data = torch.randn(CLASSES, generator=generator)
+
+    def forward(self, images):
+        return self.fc(images.flatten(1))
+
+
+class Curved(Linear):
+    def forward(self, images):
+        return self.fc(images.flatten(1).square()).tanh() * 3
+
+
+def split(seed=2):
+    images = torch.randint(0, 256, (N, C, H, W), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    return Split(images, torch.arange(N) % CLASSES)
+
+
+IMAGES, CLASS = split().images.float() / 255, torch.tensor([3, 3, 2, 1, 0, 0])
+
+
+def weights(network=None):
+    """The weights of each image's class, n c h w."""
+    return (network or Linear()).fc.weight.detach()[CLASS].unflatten(1, (C, H, W))
+
+
+def numbers(*shape, seed=3):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def case(folder, maps, **changes):
+    """A case of these maps."""
+    path = folder / f"{len(list(folder.iterdir()))}.h5"
+    writer = MapWriter(path, {}, torch.zeros(N, dtype=torch.int64), maps[0])
+    writer.write(0, maps)
+    writer.close()
+    found = {
+        "build": Linear,
+        "network": Linear(),
+        "data": {"test": split()},
+        "explained": CLASS,
+        "maps": {"test": MapStore(path, {}, N)},
+        "mean": image_mean(split()),
+        "fit": None,
+        "seed": 0,
+        "rows": 16,
+        "device": torch.device("cpu"),
+    }
+    return Case(**(found | changes))
+
+
+def values(probe, here):
+    """A probe's values, having checked that it reported the work it announced."""
+    reported = []
+    found = probe(replace(here, advance=reported.append)).values
+    assert sum(reported) == probe.costs({"test": N}, None)
+    assert hash(probe) == hash(type(probe)(**vars(probe)))
+    return found
+
+
+# Sensitivity-n and faithfulness correlation
+
+
+@pytest.mark.parametrize("unit", ["pixel", "feature", PATCH])
+@pytest.mark.parametrize("fraction", [0.3, 0.5, 0.9])
+def test_contributions_of_a_linear_network_correlate_fully(tmp_path, unit, fraction):
+    post = () if unit == "feature" else CHANNELS
+    for sign in (1, -1):
+        here = case(tmp_path, sign * weights() * IMAGES)
+        found = values(Subsets(fraction, 8, 0, "logit", BLACK, post, unit), here)
+        np.testing.assert_allclose(found["pearson"], sign, atol=1e-6)
+        if unit is not PATCH:  # so few units that a set comes twice: rounding orders what should tie
+            np.testing.assert_allclose(found["spearman"], sign, atol=1e-6)
+
+
+def test_cells_of_a_grid_are_erased_whole(tmp_path):
+    found = values(
+        Subsets(0.5, 9, 2, "logit", BLACK, CHANNELS, "pixel"),
+        case(tmp_path, weights() * IMAGES),
+    )
+    np.testing.assert_allclose(found["pearson"], 1, atol=1e-6)
+    assert cells(2, 5, 4).tolist() == [[0, 0, 1, 1]] * 3 + [[2, 2, 3, 3]] * 2
+    with pytest.raises(ValueError, match=words("grid 6 5")):
+        cells(6, 9, 5)
+
+
+def test_a_constant_map_has_no_value(tmp_path):
+    found = values(Subsets(0.4, 5, 0, "logit", BLACK, (), "pixel"), case(tmp_path, torch.full((N, H, W), 0.1)))
+    assert np.isnan(found["pearson"]).all()
+    assert np.isnan(found["spearman"]).all()
+
+
+@pytest.mark.parametrize("unit", ["pixel", "feature"])
+def test_effects_are_the_loop(unit):
+    network, shape = Curved(), (C, H, W) if unit == "feature" else (H, W)
+    maps, removed = numbers(N, *shape), numbers(4, N, *shape, seed=7) > 0.3
+    blank = torch.tensor([0.2, 0.5, 0.9])[:, None, None]
+
+    def fill(images, mask):
+        return blank.expand_as(images)
+
+    sums, fallen = subset_effects(network, IMAGES, CLASS, maps, removed, fill, rows=10)
+    for k in range(4):
+        for i in range(N):
+            where = removed[k, i].expand(C, H, W)
+            changed = torch.where(where, blank, IMAGES[i])
+            before, after = (network(each[None])[0, CLASS[i]].item() for each in (IMAGES[i], changed))
+            assert sums[i, k] == pytest.approx(maps[i][removed[k, i]].double().sum().item(), abs=1e-6)
+            assert fallen[i, k] == pytest.approx(before - after, abs=1e-5)
+    with pytest.raises(ValueError, match=words("value each")):
+        subset_effects(
+            network, IMAGES, CLASS, numbers(N, H, W) if maps.ndim == 4 else numbers(N, C, H, W), removed, fill
+        )
+
+
+def test_subsets_have_exactly_their_size_and_differ():
+    labels = torch.arange(12).expand(3, 12)
+    found = random_subsets(labels, draws.seeds_of("x", torch.arange(3)), 0.26, 50)
+    assert (found.sum(2) == 3).all()
+    assert len({tuple(row.tolist()) for row in found[:, 0]}) > 40
+    np.testing.assert_allclose(found.float().mean((0, 1)), 0.25, atol=0.12)
+    grouped = torch.tensor([[0, 0, 1, 1, 2, 2], [0, 0, 0, 0, 1, 1]])
+    found = random_subsets(grouped, draws.seeds_of("x", torch.arange(2)), 0.5, 20)
+    assert (found[:, 0].sum(1) == 2).all()  # one of three
+    assert set(found[:, 1].sum(1).tolist()) == {2, 4}  # one of two
+    assert not random_subsets(grouped, draws.seeds_of("x", torch.arange(2)), 0.1, 2).any()
+
+
+def test_correlations_are_those_of_scipy_and_numpy():
+    one, other = numbers(5, 9).double().numpy(), numbers(5, 9, seed=4).round().double().numpy()
+    np.testing.assert_allclose(pearson(one, other), [np.corrcoef(*each)[0, 1] for each in zip(one, other, strict=True)])
+    expected = [spearmanr(*each).statistic for each in zip(one, other, strict=True)]
+    np.testing.assert_allclose(spearman(one, other), expected)
+    assert np.isnan(pearson(one, np.full_like(one, 1 / 3))).all()
+
+
+# Infidelity
+
+
+def test_a_gradient_is_exact_for_noise_on_a_linear_network(tmp_path):
+    found = values(Noise(7, 0.2, "logit", ()), case(tmp_path, weights()))
+    np.testing.assert_allclose(found["infidelity"], 0, atol=1e-9)
+    np.testing.assert_allclose(found["scaled"], 0, atol=1e-9)
+    tripled = values(Noise(7, 0.2, "logit", ()), case(tmp_path, 3 * weights()))
+    assert (tripled["infidelity"] > 1).all()
+    np.testing.assert_allclose(tripled["scaled"], 0, atol=1e-9)
+
+
+def test_contributions_are_exact_for_squares_on_a_linear_network(tmp_path):
+    probe = Squares(7, 3, "logit", BLACK, ())
+    found = values(probe, case(tmp_path, weights() * IMAGES))
+    np.testing.assert_allclose(found["infidelity"], 0, atol=1e-9)
+    pixels = values(probe, case(tmp_path, (weights() * IMAGES).sum(1)))
+    np.testing.assert_allclose(pixels["infidelity"], 0, atol=1e-9)
+    nothing = values(probe, case(tmp_path, torch.zeros(N, H, W)))
+    np.testing.assert_allclose(nothing["infidelity"], nothing["scaled"])
+    assert (nothing["scaled"] > 0.1).all()
+
+
+def test_noise_against_captum():
+    metrics = pytest.importorskip("captum.metrics")
+    network, maps, steps = Curved(), numbers(N, C, H, W), numbers(5, N, C, H, W, seed=8) * 0.1
+
+    def change(inputs):
+        every = torch.stack([steps[:, i] for i in range(N)]).flatten(0, 1)  # captum: image by image
+        return every, inputs - every
+
+    for scaled in (False, True):
+        expected = metrics.infidelity(
+            network, change, IMAGES, maps, target=CLASS, n_perturb_samples=5, normalize=scaled
+        )
+        found = infidelities(*(each.numpy() for each in noise_effects(network, IMAGES, CLASS, maps, steps, rows=9)))
+        np.testing.assert_allclose(found[scaled], expected.detach().double().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_infidelity_by_hand():
+    plain, scaled = infidelities(np.array([[1.0, 2.0], [0.0, 0.0]]), np.array([[2.0, 4.0], [1.0, 3.0]]))
+    np.testing.assert_allclose(plain, [2.5, 5.0])
+    np.testing.assert_allclose(scaled, [0.0, 5.0])
+    found = squares(4, 3, 2, torch.tensor([[[0.0, 0.0]], [[0.999, 0.5]]]))
+    assert found[0, 0].int().tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0]]
+    assert found[1, 0].int().tolist() == [[0, 0, 0], [0, 0, 0], [0, 1, 1], [0, 1, 1]]
+    with pytest.raises(ValueError, match=words("size 4 3")):
+        squares(4, 3, 4, torch.zeros(1, 1, 2))
+
+
+# Monotonicity
+
+
+def test_groups_of_a_linear_network_have_the_effect_that_the_map_says(tmp_path):
+    contributions = (weights() * IMAGES).sum(1)
+    found = values(Groups(6, 3, "logit", BLACK, (), "pixel"), case(tmp_path, contributions))
+    np.testing.assert_allclose(found["correlation"], 1, atol=1e-9)
+    ordered = contributions.flatten(1).sort(1, descending=True).values.unflatten(1, (6, 5)).sum(2)
+    np.testing.assert_allclose(found["rising"], (ordered >= 0).double().mean(1))
+
+
+def test_group_effects_are_the_loop():
+    network, ranks = Curved(), numbers(N, H, W).flatten(1).argsort(1).argsort(1).unflatten(1, (H, W)).int()
+    fills = [lambda images, mask: torch.zeros_like(images), lambda images, mask: torch.ones_like(images)]
+    rising, changes = group_effects(network, IMAGES, CLASS, ranks, fills, steps=4, rows=7)
+    cuts = [0, 7, 15, 22, 30]  # floor(30 k / 4)
+    for i in range(N):
+        for k in range(5):
+            left = ranks[i] >= 30 - [0, 8, 15, 23, 30][k]  # least relevant first; the rest is black
+            assert rising[i, k] == pytest.approx(network((IMAGES[i] * left)[None])[0, CLASS[i]].item(), abs=1e-5)
+        for k in range(4):
+            gone = (ranks[i] >= cuts[k]) & (ranks[i] < cuts[k + 1])
+            after = [network(torch.where(gone, float(v), IMAGES[i])[None])[0, CLASS[i]].item() for v in (0, 1)]
+            before = network(IMAGES[i][None])[0, CLASS[i]].item()
+            assert changes[i, k] == pytest.approx(np.mean([(before - each) ** 2 for each in after]), abs=1e-4)
+
+
+def test_a_random_order_rises_more_steadily_than_the_true_one():
+    """Why `rising` judges no map: on a linear network each group of a random order holds a bit of everything."""
+    contributions = numbers(500, 64) + 0.7
+    true = contributions.sort(1).values.unflatten(1, (8, 8)).sum(2).cumsum(1).numpy()
+    random = contributions.unflatten(1, (8, 8)).sum(2).cumsum(1).numpy()
+    assert rising_share(random).mean() > 0.95
+    assert rising_share(true).mean() < 0.9
+
+
+def test_a_step_that_changes_nothing_is_no_fall():
+    assert rising_share(np.array([[1.0, 1.0, 2.0, 2.0 - 1e-9, 1.5]])).tolist() == [0.75]
+
+
+def test_more_groups_than_units(tmp_path):
+    with pytest.raises(ValueError, match=words("steps 31 30")):
+        Groups(31, 1, "logit", BLACK, (), "pixel")(case(tmp_path, numbers(N, H, W)))
+    found = values(Groups(5, 1, "logit", BLACK, (), PATCH), case(tmp_path, numbers(N, H, W)))
+    assert np.isnan(found["correlation"]).all()
+    assert np.isnan(found["rising"]).all()
+    Groups(4, 1, "logit", BLACK, (), PATCH).check(nn.Identity(), IMAGES[:2])
+    with pytest.raises(ValueError, match=words("steps 5 4")):
+        Groups(5, 1, "logit", BLACK, (), PATCH).check(nn.Identity(), IMAGES[:2])
+
+
+# Completeness
+
+
+def test_completeness_of_a_linear_network(tmp_path):
+    black = values(Sums("logit", BLACK), case(tmp_path, weights() * IMAGES))
+    np.testing.assert_allclose(black["gap"], 0, atol=1e-4)
+    np.testing.assert_allclose(black["relative"], 0, atol=1e-4)
+    grey = Call(call="efface.impute.constant", kwargs={"value": 0.5})
+    np.testing.assert_allclose(
+        values(Sums("logit", grey), case(tmp_path, weights() * (IMAGES - 0.5)))["gap"], 0, atol=1e-4
+    )
+    zero = values(Sums("logit", BLACK), case(tmp_path, torch.zeros(N, H, W)))
+    gained = (weights() * IMAGES).flatten(1).sum(1).abs().numpy()
+    np.testing.assert_allclose(zero["gap"], gained, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(zero["relative"], 1)
+    gap, relative = gaps(np.array([3.0, 2.0]), np.array([-1.0, 0.0]))
+    assert gap.tolist() == [4.0, 2.0]
+    assert relative[0] == 4
+    assert np.isnan(relative[1])
+
+
+# All of them
+
+
+PROBES = [
+    Subsets(0.4, 6, 0, "logit", UNIFORM, CHANNELS, "pixel"),
+    Subsets(0.5, 6, 0, "probability", BLACK, CHANNELS, PATCH),
+    Squares(5, 2, "logit", UNIFORM, ()),
+    Noise(5, 0.1, "logit", ()),
+    Groups(4, 2, "logit", UNIFORM, CHANNELS, "pixel"),
+    Sums("logit", UNIFORM),
+]
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: type(probe).__name__)
+def test_the_row_budget_changes_nothing(tmp_path, probe):
+    maps = numbers(N, C, H, W)
+    one, other = (values(probe, case(tmp_path, maps, network=Curved(), rows=rows)) for rows in (1, 64))
+    for name in one:
+        assert one[name].dtype == np.float64
+        assert np.isfinite(one[name]).all()
+        np.testing.assert_allclose(one[name], other[name], rtol=1e-4, atol=1e-5)
+    seeded = values(probe, case(tmp_path, maps, network=Curved(), seed=1))
+    assert any(not np.allclose(one[name], seeded[name], rtol=1e-3) for name in one)
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: type(probe).__name__)
+def test_every_setting_is_part_of_what_a_number_depends_on(probe):
+    found = probe.identity()
+    assert set(vars(probe)) < set(found)
+    assert {type(each) for each in found.values()} <= {str, int, float, dict, list}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("sensitivity_n", {"samples": 2}, "samples 2 3"),
+        ("sensitivity_n", {"samples": 0}, "samples 0"),
+        ("faithfulness_correlation", {"fraction": 1.0}, "fraction 1.0"),
+        ("faithfulness_correlation", {"grid": 1}, "grid 1 2"),
+        ("infidelity", {"noise": -0.1}, "noise -0.1"),
+        ("infidelity", {"perturbation": "squares"}, "perturbation squares"),
+        ("monotonicity", {"steps": 2}, "steps 2 3"),
+        ("completeness", {"of": "logits"}, "logits"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_error(name, settings, said):
+    with pytest.raises(ValueError, match=words(said)):
+        metric(name, settings)
+
+
+def test_values_are_named_by_the_formula(tmp_path):
+    here = case(tmp_path, numbers(N, H, W))
+    point = Point(0.5, 0, BLACK, (), "pixel")
+    few = {"monotonicity": {"steps": 4}, "infidelity": {"size": 2}}
+    for name in ("sensitivity_n", "faithfulness_correlation", "infidelity", "monotonicity", "completeness"):
+        found = metric(name, few.get(name))
+        scores = {each: probe(here) for each, probe in found.probes(point).items()}
+        assert list(found.value(scores)) == list(found.better)
+        assert all(value.shape == (N,) for value in found.value(scores).values())

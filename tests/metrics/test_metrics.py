@@ -1,0 +1,354 @@
+"""Metrics: formulas against hand-made scores, shared probes, and a user's own metric in a study."""
+
+import inspect
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from efface.metrics import Metric, Point, metric, names, own_settings
+from efface.metrics.diffroar import diffroar
+from efface.metrics.kar import kar
+from efface.metrics.lerf import lerf
+from efface.metrics.morf import morf
+from efface.metrics.probes import Degeneracy, Perturb, Retrain
+from efface.metrics.roar import roar
+from efface.plug.call import Call, resolve
+from efface.plug.source import _code
+from efface.stages.page.report_data import how_of
+from efface.stages.run import provenance
+from efface.stages.run.curves import planned
+from efface.stages.run.plan import make_plan
+from efface.stages.run.run import Run
+from efface.stages.trial.methods import preflight
+from efface.store.results import Score
+from efface.study.study import check, dump
+from efface.types import Split
+from small.messages import words
+
+MEAN, BLUR = Call(call="efface.impute.channel_mean"), Call(call="efface.impute.blur")
+SUM = (Call(call="efface.erase.post.channel_sum"),)
+EVERY = [roar, kar, diffroar, morf, lerf]
+
+
+def point(fraction, repeat=0, imputer=MEAN, post=(), unit="pixel"):
+    return Point(fraction, repeat, imputer, post, unit)
+
+
+def score(correct, probability):
+    values = {"accuracy": np.array(correct, dtype=bool), "probability": np.array(probability, dtype=np.float32)}
+    return Score(values | {"logit": np.log(values["probability"] + np.float32(1e-9))})
+
+
+# Formulas
+
+
+@pytest.mark.parametrize("formula", [roar, kar])
+def test_retraining_metrics_are_the_accuracy(formula):
+    assert formula.value({"erased": score([1, 0, 1, 1], [0.9, 0.2, 0.8, 0.7])}) == {"accuracy": 0.75}
+    assert formula.over == "repeats"
+
+
+def test_diffroar_is_kar_minus_roar():
+    kept, gone = score([1, 1, 1, 0], [0.5] * 4), score([1, 0, 0, 0], [0.5] * 4)
+    assert diffroar.value({"kept": kept, "removed": gone}) == {"accuracy": 0.5}
+    here = point(0.3, 2)
+    assert diffroar.probes(here) == {"kept": kar.probes(here)["erased"], "removed": roar.probes(here)["erased"]}
+    parts = kar.value({"erased": kept})["accuracy"] - roar.value({"erased": gone})["accuracy"]
+    assert diffroar.value({"kept": kept, "removed": gone})["accuracy"] == parts
+
+
+@pytest.mark.parametrize("formula", [morf, lerf])
+def test_perturbing_metrics_are_values_of_each_image(formula):
+    clean = score([1, 1, 0, 1], [0.5, 0.8, 0.2, 0.0])
+    after = score([0, 1, 1, 0], [0.25, 0.8, 0.4, 0.0])
+    found = formula.value({"erased": after, "clean": clean})
+    assert found["accuracy"].tolist() == [0, 1, 1, 0]
+    np.testing.assert_allclose(found["probability"], [0.25, 0.8, 0.4, 0.0])
+    # the reference's |p0 - p| / p0 in percent: a rise counts as well, and 0 / 0 is no change
+    np.testing.assert_allclose(found["relative_change"], [50, 0, 100, 0], atol=1e-4)
+    assert formula.over == "images"
+
+
+def test_a_metric_says_which_way_is_better_for_each_of_its_values():
+    assert (roar.better["accuracy"], kar.better["accuracy"], diffroar.better["accuracy"]) == (
+        "lower",
+        "higher",
+        "higher",
+    )
+    assert set(morf.better) == set(lerf.better)
+    assert all({morf.better[name], lerf.better[name]} == {"lower", "higher"} for name in morf.better)
+    for formula in (morf, lerf):
+        scores = dict.fromkeys(formula.probes(point(0.5)), score([1], [0.5]))
+        assert set(formula.value(scores)) == set(formula.better)
+
+
+# Probes
+
+
+def test_orders():
+    for formula, order in ((roar, "most_first"), (morf, "most_first"), (kar, "least_first"), (lerf, "least_first")):
+        assert formula.probes(point(0.3))["erased"].erasure.order == order
+
+
+def test_probes_are_shared_between_metrics_and_at_both_ends_between_all_maps():
+    def probes(*formulas, **where):
+        return {probe for each in formulas for probe in each.probes(point(**where)).values()}
+
+    assert probes(diffroar, fraction=0.3) == probes(roar, kar, fraction=0.3)
+    assert len(probes(*EVERY, fraction=0.3)) == 5  # roar, kar, morf, lerf and the clean network
+    for end in (0.0, 1.0):
+        ways = [{"post": SUM}, {"unit": "feature"}, {}]
+        found = {each for way in ways for each in probes(*EVERY, fraction=end, **way)}
+        kinds = sorted(type(each).__name__ for each in found)
+        assert kinds == (["Perturb", "Retrain"] if end == 0 else ["Perturb", "Perturb", "Retrain"])
+        assert not any(each.needs_map for each in found)
+        assert len({hash(each) for each in found}) == len(found)
+    clean = {each for imputer in (MEAN, BLUR) for each in probes(morf, lerf, fraction=0.0, imputer=imputer)}
+    assert len(clean) == 1  # nothing is filled
+
+
+def test_points_differ_where_their_numbers_differ():
+    where = itertools.product([0.1, 0.2], [0, 1], [MEAN, BLUR], [(), SUM], ["pixel", "feature"])
+    points = [point(*each) for each in where]
+    assert len({each.retrain("most_first") for each in points}) == 32
+    assert len({each.perturb("most_first") for each in points}) == 16  # a frozen network has no repeats
+
+
+# Names
+
+
+def test_every_file_is_a_metric_of_its_name():
+    assert {"roar", "kar", "diffroar", "morf", "lerf"} <= set(names())
+    assert "formula" not in names()
+    for name in names():
+        found, path = metric(name), f"efface.metrics.{name}.{name}"
+        assert isinstance(found, Metric)
+        assert metric(path).better == found.better  # the same value, or one made anew by the same function
+        assert metric(path) is found or inspect.isfunction(resolve(path))
+        assert found.says.endswith(".")
+
+
+def answers(*, right: bool = True, times: int = 1) -> Metric:
+    """A metric with settings of its own."""
+    return Metric(
+        probes=lambda point: {"clean": point.clean()},
+        value=lambda scores: {"accuracy": scores["clean"].values["accuracy"] * times},
+        better={"accuracy": "higher" if right else "lower"},
+        over="images",
+        says="Nothing.",
+        axis="",
+        at=lambda _: (0.0,),
+    )
+
+
+def test_a_function_makes_a_metric_from_its_settings():
+    path = f"{__name__}.answers"
+    assert metric(path).better == {"accuracy": "higher"}
+    assert metric(path, {"right": False}).better == {"accuracy": "lower"}
+    assert own_settings(path) == ["right", "times"]
+    assert own_settings("morf") == []
+    with pytest.raises(ValueError, match=words("time times")):
+        metric(path, {"time": 3})
+    with pytest.raises(ValueError, match=words("times x")):
+        metric(path, {"times": "x"})
+    with pytest.raises(ValueError, match=words("morf times")):
+        metric("morf", {"times": 3})
+
+
+@pytest.mark.parametrize(("wrong", "meant"), [("roarr", "roar"), ("diffrora", "diffroar"), ("lrf", "lerf")])
+def test_a_near_name_is_offered(wrong, meant):
+    with pytest.raises(ValueError, match=words(f"{wrong} {meant} morf")):
+        metric(wrong)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("zzz", "zzz"),
+        ("efface.metrics.roar.roarr", "roarr roar"),
+        ("efface.metrics.formula.metric", "function efface.metrics.Metric"),
+    ],
+)
+def test_what_is_no_metric_is_one_clear_error(path, said):
+    with pytest.raises(ValueError, match=words(said)):
+        metric(path)
+
+
+# A user's own metric
+
+
+def data():
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (20, 3, 6, 6), generator=generator, dtype=torch.uint8)
+    targets = torch.arange(20) % 2
+    images[:, 0] = (images[:, 0] // 4).add((targets * 150)[:, None, None].byte())
+    return {"train": Split(images[:12], targets[:12]), "test": Split(images[12:], targets[12:])}
+
+
+def network():
+    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+gap = Metric(
+    probes=lambda point: {"most": point.perturb("most_first"), "least": point.perturb("least_first")},
+    value=lambda scores: {
+        "probability": scores["least"].values["probability"] - scores["most"].values["probability"],
+        "either": scores["least"].values["accuracy"] | scores["most"].values["accuracy"],
+    },
+    better={"probability": "higher", "either": "higher"},
+    over="images",
+    says="The probability that stays without the least relevant pixels, less that without the most relevant ones.",
+    defaults={"fractions": (0.25, 1.0), "imputer": Call(call="efface.impute.constant", kwargs={"value": 0.5})},
+)
+
+
+def study(folder, metrics):
+    tree = {
+        "out": str(folder / "run"),
+        "data": "test_metrics.data",
+        "model": "test_metrics.network",
+        "fit": {"epochs": 1, "batch_size": 4},
+        "attribution_methods": [
+            {"name": "random", "method": "efface.methods.control.random"},
+            {"name": "gradient", "method": "efface.methods.gradient.gradient"},
+        ],
+        "post": ["efface.erase.post.absolute", "efface.erase.post.channel_sum"],
+        "metrics": metrics,
+        "fractions": [0.5],
+        "repeats": 2,
+        "executor": "efface.execute.serial",
+    }
+    return check(yaml.safe_load(yaml.safe_dump(tree)), folder / "study.yml")
+
+
+def test_a_users_metric_is_measured_by_its_dotted_path(tmp_path):
+    grey = {"imputer": {"call": "efface.impute.constant", "kwargs": {"value": 0.5}}, "fractions": [0.25, 1.0]}
+    own = {"name": "gap", "metric": "test_metrics.gap"}
+    known = [{"name": each, "kwargs": grey} for each in ("morf", "lerf")]
+    made = study(tmp_path, [own, *known, "diffroar", "roar", "kar"])
+    (tmp_path / "study.yml").write_text(dump(made))
+    here = Path(__file__).parent  # as a user would, beside the file that holds the metric
+    path = f"sys.path.append({str(here.parent)!r})"  # what the tests share
+    run = f"import sys, efface.__main__; {path}; sys.exit(efface.__main__.main(sys.argv[1:]))"
+    asked = [sys.executable, "-c", run, "measure", str(tmp_path / "study.yml")]
+    done = subprocess.run(asked, cwd=here, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found = {(each.metric, each.score, each.method): each for each in curves(Run(made))}
+    for method in ("random", "gradient"):
+        mine = found["gap", "probability", method]
+        assert mine.at == (0.0, 0.25, 1.0)
+        assert mine.values.shape == (8, 3)
+        expected = found["lerf", "probability", method].values - found["morf", "probability", method].values
+        np.testing.assert_allclose(mine.values, expected, atol=1e-6)
+        np.testing.assert_array_equal(mine.values[:, [0, 2]], 0.0)  # nothing or everything removed: no order
+        shared = [found[each, "accuracy", method] for each in ("diffroar", "kar", "roar")]
+        assert all(each.at == (0.0, 0.5) and each.values.shape == (2, 2) for each in shared)
+        np.testing.assert_allclose(shared[0].values, shared[1].values - shared[2].values)
+    rows = [row["probe"] for row in Run(made).results.rows.values() if row["probe"]["probe"] in ("perturb", "retrain")]
+    # clean, all grey, and two orders of two methods; no removal twice, and two orders of two methods twice
+    assert sum(row["probe"] == "perturb" for row in rows) == 1 + 1 + 4
+    assert sum(row["probe"] == "retrain" for row in rows) == 2 + 8
+
+
+def test_an_unknown_metric_of_a_study_is_one_clear_error(tmp_path):
+    with pytest.raises(ValueError, match=words("study.yml metrics.gap test_metrics gapp")):
+        study(tmp_path, [{"name": "gap", "metric": "test_metrics.gapp"}])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("randomisation", {"layers": ["fc9"]}, "layer fc9 Sequential"),
+        ("convergence", {"layers": ["1"]}, "layer 1 Sequential"),
+        ("grid_pointing_game", {}, "side 2 4"),
+        ("infidelity", {"size": 7}, "size 7 6"),
+        ("monotonicity", {"steps": 37}, "steps 37 36"),
+        (
+            "monotonicity",
+            {"unit": {"call": "patch", "kwargs": {"size": 3}}},
+            "steps 32 4",
+        ),
+        ("faithfulness_correlation", {"grid": 7}, "grid 7 6"),
+        ("morf", {"imputer": {"call": "efface.impute.blur", "kwargs": {"kernel": 4}}}, "kernel 4"),
+        ("morf", {"unit": {"call": "patch", "kwargs": {"size": 0}}}, "size 0"),
+    ],
+)
+def test_what_a_metric_cannot_do_with_these_images_is_said_before_any_work(tmp_path, name, settings, said):
+    with pytest.raises(ValueError, match=words(f"metrics.{name} {said}")):
+        preflight(planned(Run(study(tmp_path, [{"name": name, "kwargs": settings}]))))
+
+
+def test_the_degenerate_are_looked_for_as_the_first_metric_that_erases_ranks_them(tmp_path):
+    probes = {cell.probe for cell in make_plan(Run(study(tmp_path, ["infidelity", "morf"]))).tasks}
+    found = [(each.unit, len(each.post)) for each in probes if isinstance(each, Degeneracy)]
+    assert found == [("pixel", 2)]
+
+
+def test_a_metric_that_asks_about_another_class_says_so(tmp_path):
+    run = Run(study(tmp_path, ["grid_pointing_game", "di_full", "convergence", "morf"]))
+    assert [how_of(planned(run), entry)["explain"] for entry in run.study.metrics] == [
+        "true",
+        "true",
+        "none",
+        "predicted",
+    ]
+
+
+def test_probes_of_metrics_are_perturbations_and_retrainings():
+    kinds = {type(probe) for each in EVERY for probe in each.probes(point(0.5)).values()}
+    assert kinds == {Perturb, Retrain}
+
+
+# What the key of a number holds
+
+KNOWS_NO_NUMBER = {
+    *("call", "maps", "metrics.formula", "probes", "probes.conventions", "results", "rows", "source", "stats", "types")
+}
+"""Of efface: words, files and formulas, which a probe's score does not depend on."""
+
+
+def test_the_key_of_a_number_holds_the_code_of_all_that_its_probe_imports(monkeypatch):
+    digested = {
+        *provenance.ERASING,
+        "efface.training.attack",
+    }  # its source is in the identity of the probe that attacks
+    monkeypatch.setattr(provenance, "code_digest", lambda *modules: digested.update(modules) or "")
+    probes = ["efface.metrics.probes.degeneracy", *(f"efface.metrics.{each.stem}" for each in METRIC_FILES)]
+    for module in probes:
+        provenance.measurer.__wrapped__(module)
+    used = {
+        each
+        for module in digested
+        if module.startswith(("efface.metrics", "efface.metrics.probes"))
+        for each in imports(module)
+    }
+    digested |= {f"efface.{each}" for each in KNOWS_NO_NUMBER}
+    digested |= set(provenance.GENERATING)  # of a probe that reads samples, in its identity
+    assert {"efface.metrics.shared.subsets", "efface.methods.gradients"} < used <= digested
+
+
+METRIC_FILES = sorted(Path(inspect.getfile(Metric)).parent.glob("*.py"))
+
+
+def imports(module):
+    """The modules of efface that it imports."""
+    return {each for each in _code(module)[1] if each.startswith("efface.") and _code(each)}
+
+
+def test_the_key_of_a_number_holds_the_code_beside_a_users_probe(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "users_probe_of_key.py").write_text("import users_helper_of_key\n")
+    found = set()
+    for number in (1, 2):
+        (tmp_path / "users_helper_of_key.py").write_text(f"NUMBER = {number}\n")
+        for each in (provenance.measurer, provenance.source_digest, _code):
+            each.cache_clear()
+        found.add(provenance.measurer("users_probe_of_key"))
+    assert len(found) == 2

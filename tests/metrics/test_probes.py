@@ -1,0 +1,530 @@
+"""Probes against a plain NumPy loop, and against what a spying network is shown."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import nn
+
+from efface import draws
+from efface.erase.masking import to_float
+from efface.erase.ranking import count, removed
+from efface.methods.control import random
+from efface.metrics.probes import Case, Degeneracy, Erasure, Perturb, Retrain, erased, erased_feed, image_mean
+from efface.plug.call import Call
+from efface.store.arrays import pack
+from efface.store.maps import MapStore, MapWriter
+from efface.training.loop import Fit
+from efface.types import Split
+from small.tiers import first_short
+
+CPU = torch.device("cpu")
+C, H, W, CLASSES = 3, 5, 4, 4
+PIXELS = H * W
+MEAN = Call(call="efface.impute.channel_mean")
+GREY = Call(call="efface.impute.constant", kwargs={"value": [0.2, 0.4, 0.9]})
+BLUR = Call(call="efface.impute.blur", kwargs={"sigma": 1.5})
+SUM = (Call(call="efface.erase.post.absolute"), Call(call="efface.erase.post.channel_sum"))
+
+
+def stored(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, C, H, W), generator=generator, dtype=torch.uint8)
+
+
+def splits():
+    train = Split(stored(14, 1), torch.arange(14) % CLASSES, validation=torch.tensor([3, 8]))
+    return {"train": train, "test": Split(stored(6, 2), torch.arange(6) % CLASSES)}
+
+
+def numbers(count, seed, channels=None):
+    shape = (count, H, W) if channels is None else (count, channels, H, W)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def store(folder, name, rows):
+    writer = MapWriter(folder / f"{name}.h5", {"name": name}, torch.zeros(len(rows), dtype=torch.int64), rows[0])
+    writer.write(0, rows)
+    writer.close()
+    return MapStore(folder / f"{name}.h5", {"name": name}, len(rows))
+
+
+def stores(folder, name="m", channels=None, sign=1.0):
+    train, test = numbers(14, 3, channels) * sign, numbers(6, 4, channels) * sign
+    return {"train": store(folder, f"{name}-train", train), "test": store(folder, f"{name}-test", test)}
+
+
+def seed_stores(folder):
+    rows = {"train": torch.arange(14), "test": torch.arange(6)}
+    return {each: store(folder, f"seeds-{each}", draws.seeds_of(each, found)) for each, found in rows.items()}
+
+
+class Linear(nn.Module):
+    """A softmax classifier without a bias, its weights fixed."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(C * PIXELS, CLASSES, bias=False)
+        self.fc.weight.data = torch.randn(CLASSES, C * PIXELS, generator=torch.Generator().manual_seed(5))
+
+    def forward(self, images):
+        return self.fc(images.flatten(1))
+
+
+class Spy(nn.Module):
+    """Notes its first weights, and of each pass whether it trained and the 8-bit images it was shown."""
+
+    def __init__(self, notes):
+        super().__init__()
+        self.notes, self.fc = notes, nn.Linear(C, CLASSES)
+        notes.append(self.fc.weight.detach().clone())
+
+    def forward(self, images):
+        self.notes.append((self.training, (images * 255).round().byte().clone()))
+        return self.fc(images.mean((2, 3)))
+
+
+def case(maps=None, **changes):
+    found = {
+        "build": Linear,
+        "network": Linear(),
+        "data": splits(),
+        "explained": torch.tensor([3, 3, 2, 1, 0, 0]),
+        "maps": maps or {},
+        "mean": image_mean(splits()["train"]),
+        "fit": Fit(epochs=2, batch_size=4),
+        "seed": 0,
+        "rows": 4,
+        "device": CPU,
+    }
+    return Case(**(found | changes))
+
+
+def erased_by_loop(images, maps, fraction, order, fill):
+    """uint8 n c h w with the chosen pixels (maps n h w) or channel values (n c h w) put to `fill`, one by one."""
+    out = images.numpy().copy()
+    for image, relevance in zip(out, maps.numpy(), strict=True):
+        places = sorted(np.ndindex(relevance.shape), key=lambda at: -relevance[at])  # most relevant first
+        chosen = places if order == "most_first" else places[::-1]
+        for at in chosen[: int(np.floor(fraction * relevance.size + 1e-6))]:
+            for channel in range(C) if len(at) == 2 else at[:1]:
+                image[(channel, *at[-2:])] = round(float(np.float32(fill[channel]) * np.float32(255)))
+    return out
+
+
+def softmax_by_loop(images):
+    weights = Linear().fc.weight.detach().double().numpy()
+    powers = np.exp(images.reshape(len(images), -1) / 255.0 @ weights.T)
+    return powers / powers.sum(1, keepdims=True)
+
+
+def same(one, other):
+    values = all(np.array_equal(one.values[name], other.values[name]) for name in ("accuracy", "probability"))
+    return values and one.n == other.n
+
+
+# Perturb
+
+
+@pytest.mark.parametrize("order", ["most_first", "least_first"])
+@pytest.mark.parametrize("fraction", first_short(2, [0.3, 0.77, 0.01, 0.05, 0.99]))
+@pytest.mark.parametrize("unit", ["pixel", "feature"])
+@pytest.mark.parametrize("imputer", [MEAN, GREY], ids=["mean", "grey"])
+def test_perturb_is_the_loop(tmp_path, order, fraction, unit, imputer):
+    maps = stores(tmp_path, channels=None if unit == "pixel" else C)
+    here = case(maps)
+    score = Perturb(Erasure(order, fraction, imputer, (), unit))(here)
+    fill = here.mean.tolist() if imputer is MEAN else GREY.kwargs["value"]
+    test = splits()["test"]
+    images = erased_by_loop(test.images, maps["test"].take(torch.arange(6)), fraction, order, fill)
+    softmax = softmax_by_loop(images)
+    np.testing.assert_allclose(score.values["probability"], softmax[range(6), here.explained], rtol=1e-4, atol=1e-6)
+    assert np.array_equal(score.values["accuracy"], softmax.argmax(1) == test.targets.numpy())
+    assert score.mean("accuracy") == pytest.approx(score.values["accuracy"].mean())
+    assert score.mean("probability") == pytest.approx(score.values["probability"].mean())
+    assert score.n == 6
+
+
+def test_nothing_removed_is_the_clean_network():
+    score = Perturb(Erasure("most_first", 0.0, BLUR))(case())
+    np.testing.assert_allclose(
+        score.values["probability"],
+        softmax_by_loop(splits()["test"].images.numpy())[range(6), case().explained],
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
+def test_everything_removed_needs_no_map_and_shows_the_fill_alone():
+    score = Perturb(Erasure("least_first", 1.0, GREY))(case())
+    blank = np.tile(np.array([51, 102, 230], dtype=np.uint8)[None, :, None, None], (6, 1, H, W))
+    np.testing.assert_allclose(
+        score.values["probability"], softmax_by_loop(blank)[range(6), case().explained], rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.85])
+def test_MoRF_on_a_map_is_LeRF_on_its_negative(tmp_path, fraction):
+    one = Perturb(Erasure("most_first", fraction, MEAN))(case(stores(tmp_path)))
+    other = Perturb(Erasure("least_first", fraction, MEAN))(case(stores(tmp_path, "negative", sign=-1.0)))
+    assert same(one, other)
+    assert not same(one, Perturb(Erasure("least_first", fraction, MEAN))(case(stores(tmp_path, "again"))))
+
+
+def test_post_is_applied_before_ranking(tmp_path):
+    signed = stores(tmp_path, channels=C)
+    reduced = {"test": store(tmp_path, "reduced", signed["test"].take(torch.arange(6)).abs().sum(1))}
+    with_post = Perturb(Erasure("most_first", 0.4, MEAN, SUM))(case(signed))
+    assert same(with_post, Perturb(Erasure("most_first", 0.4, MEAN))(case(reduced)))
+    doubled = (Call(call="efface.erase.post.square"), *SUM)
+    assert not same(with_post, Perturb(Erasure("most_first", 0.4, MEAN, doubled))(case(signed)))
+
+
+def test_the_row_budget_changes_nothing_but_rounding(tmp_path):
+    maps, probe = stores(tmp_path), Perturb(Erasure("most_first", 0.4, BLUR))
+    one, other = probe(case(maps, rows=1)), probe(case(maps, rows=100))
+    np.testing.assert_allclose(one.values["probability"], other.values["probability"], rtol=1e-5)
+    assert np.array_equal(one.values["accuracy"], other.values["accuracy"])
+
+
+def test_ranks_are_kept_for_the_next_probe_but_not_for_other_maps_seeds_or_posts(tmp_path, monkeypatch):
+    maps, kept, reads = stores(tmp_path), {}, []
+    take = MapStore.take
+    monkeypatch.setattr(MapStore, "take", lambda self, rows: reads.append(len(rows)) or take(self, rows))
+    half = Erasure("most_first", 0.5, MEAN)
+    first = Perturb(half)(case(maps, cache=kept))
+    Perturb(Erasure("least_first", 0.2, GREY))(case(maps, cache=kept))
+    assert reads == [6]
+    again = {"test": store(tmp_path, "m-test", numbers(6, 99))}  # extracted anew, under the same name
+    assert same(Perturb(half)(case(again, cache=kept)), Perturb(half)(case(again)))
+    assert not same(Perturb(half)(case(again, cache=kept)), first)
+    flat = {"test": store(tmp_path, "flat", torch.zeros(6, H, W))}
+    scores = [Perturb(half)(case(flat, cache=kept, seed=seed)) for seed in (0, 1, 0)]  # the seed breaks the ties
+    assert same(scores[0], scores[2])
+    assert not same(scores[0], scores[1])
+
+
+# Retrain
+
+
+def shown(probe, here):
+    """What the network of a retraining was shown: first weights, training, validation and test images."""
+    notes = []
+    score = probe(case(here.maps, data=here.data, fit=here.fit, build=lambda: Spy(notes), seed=here.seed))
+    weights, passes = notes[0], notes[1:]
+    test = sum(len(images) for _, images in passes[-2:])
+    assert test == 6  # in two passes, at rows=4
+    training = [images for trains, images in passes if trains]
+    validation = [images for trains, images in passes[:-2] if not trains]
+    return weights, training, validation, torch.cat([images for _, images in passes[-2:]]), score
+
+
+def as_set(images):
+    return sorted(image.numpy().tobytes() for image in images)
+
+
+@pytest.mark.parametrize("order", ["most_first", "least_first"])
+def test_retrain_shows_exactly_the_erased_images(tmp_path, order):
+    maps, here = stores(tmp_path), splits()
+    whole = case(maps)
+    _, training, validation, test, _ = shown(Retrain(Erasure(order, 0.3, MEAN), 0), whole)
+    expected = {
+        name: torch.from_numpy(
+            erased_by_loop(split.images, maps[name].take(torch.arange(len(split))), 0.3, order, whole.mean.tolist())
+        )
+        for name, split in here.items()
+    }
+    seen = torch.cat(training).split(12)  # two epochs of the twelve rows that do not validate
+    assert len(seen) == 2
+    for epoch in seen:
+        assert as_set(epoch) == as_set(expected["train"][here["train"].training])
+    assert not torch.equal(seen[0], seen[1])  # in another order
+    assert torch.equal(torch.cat(validation), expected["train"][[3, 8, 3, 8]])
+    assert torch.equal(test, expected["test"])
+
+
+def test_retrain_scores_the_true_class(tmp_path):
+    *_, score = shown(Retrain(Erasure("most_first", 0.5, MEAN), 0), case(stores(tmp_path)))
+    assert score.n == 6
+    one = Retrain(Erasure("most_first", 0.5, MEAN), 0)
+    assert same(one(case(stores(tmp_path, "a"))), one(case(stores(tmp_path, "b"), explained=torch.zeros(6).long())))
+
+
+def test_the_same_repeat_starts_alike_for_every_method_and_fraction(tmp_path):
+    here, other = case(stores(tmp_path)), case(stores(tmp_path, "other", sign=-1.0))
+    weights = [
+        shown(Retrain(Erasure(order, fraction, MEAN), repeat), each)[0]
+        for order, fraction, repeat, each in [
+            ("most_first", 0.1, 0, here),
+            ("least_first", 0.9, 0, other),
+            ("most_first", 0.1, 1, here),
+        ]
+    ]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_the_epoch_kept_does_not_hang_on_the_test_images(tmp_path):
+    choices = Fit(epochs=4, batch_size=4, keep="best", optimizer={"call": "torch.optim.SGD", "kwargs": {"lr": 1.0}})
+    states = []
+
+    class Kept(Linear):
+        def eval(self):
+            states.append(self.fc.weight.detach().clone())
+            return super().eval()
+
+    for seed in (2, 7):
+        states.append(None)
+        data = splits() | {"test": Split(stored(6, seed), torch.zeros(6, dtype=torch.int64))}
+        Retrain(Erasure("most_first", 0.5, MEAN), 0)(
+            case(stores(tmp_path, f"{seed}"), data=data, fit=choices, build=Kept)
+        )
+    assert torch.equal(states[-1], states[states.index(None, 1) - 1])
+
+
+@pytest.mark.parametrize("imputer", [MEAN, GREY, BLUR], ids=["mean", "grey", "blur"])
+@pytest.mark.parametrize("fraction", [0.0, 0.4, 1.0])
+def test_the_border_of_random_crops_is_filled_as_a_removed_pixel_is(tmp_path, imputer, fraction):
+    here = case(stores(tmp_path))
+    rows, width = torch.arange(14), 2
+    erasure = Erasure("most_first", fraction, imputer)
+    padded = torch.cat(list(erased_feed(here, "train", erasure, width=width, whole=True)(rows, 5, 0)))
+    plain = torch.cat(list(erased_feed(here, "train", erasure, width=0, whole=True)(rows, 5, 0)))
+    inside = padded[..., width:-width, width:-width]
+    assert torch.equal(inside, plain)
+    border = torch.ones(padded.shape[2:], dtype=torch.bool)
+    border[width:-width, width:-width] = False
+    if imputer is BLUR:
+        larger = np.pad(plain.numpy() / 255.0, ((0, 0), (0, 0), (width, width), (width, width)), mode="edge")
+        expected = np.stack([[gaussian_filter(c, 1.5, mode="nearest") for c in image] for image in larger]) * 255
+        far = np.abs(padded.numpy() - expected)[..., border.numpy()]
+        assert far.max() <= 1.01  # 8 bits: blurred before or after rounding
+    else:
+        fill = here.mean if imputer is MEAN else torch.tensor(GREY.kwargs["value"])
+        assert torch.equal(padded[..., border], (fill * 255).round().byte()[:, None].expand(14, C, int(border.sum())))
+
+
+# Rankings that are drawn anew
+
+
+def test_a_resampled_ranking_changes_each_epoch_and_removes_as_many_pixels(tmp_path):
+    here = case(seed_stores(tmp_path), mean=torch.zeros(C))
+    feed = erased_feed(here, "train", Erasure("most_first", 0.35, MEAN), width=0, whole=True)
+    rows = torch.arange(14)
+    epochs = [torch.cat(list(feed(rows, 4, epoch))) for epoch in (0, 1, 2, 0)]
+    whole = splits()["train"].images
+    for images in epochs:
+        gone = (images == 0).all(1) & (whole != 0).any(1)
+        assert (gone.flatten(1).sum(1) == count(0.35, PIXELS)).all()
+        assert torch.equal(torch.where(gone[:, None], whole, images), whole)
+    assert not torch.equal(epochs[0], epochs[1])
+    assert not torch.equal(epochs[1], epochs[2])
+    assert torch.equal(epochs[0], epochs[3])
+
+
+@pytest.mark.parametrize("unit", ["pixel", "feature"])
+def test_a_resampled_ranking_is_drawn_once_for_the_test_images(tmp_path, unit):
+    here = case(seed_stores(tmp_path))
+    feed = erased_feed(here, "test", Erasure("most_first", 0.5, MEAN, (), unit), width=0, whole=False)
+    one, other = (torch.cat(list(feed(torch.arange(6), 4, epoch))) for epoch in (0, 3))
+    assert torch.equal(one, other)
+
+
+def test_a_resampled_ranking_of_the_test_images_is_that_of_random(tmp_path):
+    seeds = seed_stores(tmp_path)
+    maps = {
+        each: store(tmp_path, f"random-{each}", random(Linear(), to_float(split.images), split.targets, seeds=found))
+        for each, split in splits().items()
+        for found in [seeds[each].take(torch.arange(len(split)))]
+    }
+    for order in ("most_first", "least_first"):
+        probe = Perturb(Erasure(order, 0.5, MEAN))
+        assert same(probe(case(seeds)), probe(case(maps)))
+    both = [shown(Retrain(Erasure("most_first", 0.5, MEAN), 0), case(each)) for each in (seeds, maps)]
+    assert torch.equal(both[0][3], both[1][3])
+    first, second = (torch.cat(each[1]).split(12) for each in both)
+    assert torch.equal(first[0], second[0])  # the first epoch's ranking is that of random too
+    assert as_set(first[1]) != as_set(second[1])
+
+
+# Images in files
+
+
+@pytest.mark.parametrize("kind", ["maps", "seeds"])
+@pytest.mark.parametrize("imputer", [MEAN, BLUR], ids=["mean", "blur"])
+@pytest.mark.parametrize("fraction", [0.0, 0.4, 1.0])
+def test_images_in_files_give_the_same_scores_bit_for_bit(tmp_path, kind, imputer, fraction):
+    maps = stores(tmp_path, channels=C) if kind == "maps" else seed_stores(tmp_path)
+    packed = {
+        name: Split(
+            pack(tmp_path / f"{name}.h5", "images", tuple(split.images.shape), [split.images.numpy()], {}),
+            split.targets,
+            validation=split.validation,
+        )
+        for name, split in splits().items()
+    }
+    choices = Fit(epochs=3, batch_size=5, crop=1, flip=True, keep="best")
+    erasure = Erasure("most_first", fraction, imputer, SUM if kind == "maps" else ())
+    for probe in (Perturb(erasure), Retrain(erasure, 1)):
+        assert same(probe(case(maps, fit=choices)), probe(case(maps, fit=choices, data=packed)))
+    assert torch.equal(image_mean(packed["train"]), image_mean(splits()["train"]))
+    rows = torch.tensor([5, 0])
+    assert torch.equal(erased(case(maps), erasure, rows), erased(case(maps, data=packed), erasure, rows))
+
+
+# Values
+
+
+def test_the_mean_is_that_of_the_training_images():
+    train = splits()["train"]
+    np.testing.assert_allclose(image_mean(train), train.images.double().mean((0, 2, 3)) / 255, rtol=1e-6)
+
+
+def test_progress_adds_up_to_the_cost(tmp_path):
+    rows = {"train": 14, "test": 6}
+    early = Fit(epochs=5, batch_size=4, stop={"loss": 1e9})
+    retrain = Retrain(Erasure("most_first", 0.5, MEAN), 0)
+    for probe, changes in ((Perturb(Erasure("most_first", 0.5, MEAN)), {}), (retrain, {}), (retrain, {"fit": early})):
+        ticks = []
+        here = case(stores(tmp_path), advance=ticks.append, **changes)
+        probe(here)
+        assert sum(ticks) == probe.costs(rows, here.fit)
+
+
+def test_probes_are_values():
+    for make in (
+        lambda: Perturb(Erasure("most_first", 0.5, GREY, SUM)),
+        lambda: Retrain(Erasure("most_first", 1.0, BLUR), 2),
+    ):
+        assert make() == make()
+        assert hash(make()) == hash(make())
+        assert pickle.loads(pickle.dumps(make())) == make()  # noqa: S301
+
+
+def test_identity_tells_apart_all_that_the_number_depends_on():
+    base = {"order": "most_first", "fraction": 0.5, "imputer": MEAN, "post": (), "unit": "pixel"}
+    changes = [{}, {"order": "least_first"}, {"fraction": 0.4}, {"imputer": GREY}, {"post": SUM}, {"unit": "feature"}]
+    probes = [kind(Erasure(**(base | each))) for each in changes for kind in (Perturb, lambda e: Retrain(e, 0))]
+    probes.append(Retrain(Erasure(**base), 1))
+    assert len({str(each.identity()) for each in probes}) == len(probes)
+    ends = [Perturb(Erasure(**(base | each | {"fraction": 1.0}))) for each in changes if "imputer" not in each]
+    assert len({str(each.identity()) for each in ends}) == 1  # order, post and unit do not matter there
+    assert not any(each.needs_map for each in ends)
+
+
+def test_the_two_orders_split_the_pixels():
+    ranks = torch.stack([torch.randperm(PIXELS) for _ in range(5)]).reshape(5, H, W)
+    for fraction in (0.1, 0.25, 0.5):
+        most, least = removed(ranks, fraction, "most_first"), removed(ranks, 1 - fraction, "least_first")
+        assert torch.equal(most, ~least)
+
+
+class Narrow(Linear):
+    """A network on a device with room for two images."""
+
+    def forward(self, images):
+        if len(images) > 2:
+            raise torch.OutOfMemoryError
+        return super().forward(images)
+
+
+def test_scoring_goes_on_with_smaller_batches_when_memory_runs_out(tmp_path):
+    probe = Perturb(Erasure("most_first", 0.5, MEAN, SUM))
+    maps = stores(tmp_path)
+    whole, narrow = probe(case(maps)), probe(case(maps, network=Narrow()))
+    assert narrow.mean("accuracy") == whole.mean("accuracy")
+    assert np.allclose(narrow.values["probability"], whole.values["probability"], atol=1e-6)
+
+
+# Orders, units and what is shown
+
+
+def halves(images, *, rows=1):
+    """Groups: bands of `rows` rows of pixels."""
+    n, _, h, w = images.shape
+    return (torch.arange(h)[:, None] // rows).expand(h, w).expand(n, h, w).contiguous()
+
+
+def test_a_group_goes_as_one_by_its_mean(tmp_path):
+    maps = torch.zeros(6, H, W)
+    maps[:, 2] = 1.0  # the third row of pixels is the most relevant one, the fourth the next
+    maps[:, 3] = 0.5
+    maps[:, 0, 0] = 1.9  # in a row of four: a mean of 0.475
+    here = case({"test": store(tmp_path, "bands", maps)})
+    unit = Call(call=f"{__name__}.halves")
+    for fraction, gone in ((0.2, [2]), (0.4, [2, 3]), (0.6, [0, 2, 3]), (0.39, [2])):
+        found = erased(here, Erasure("most_first", fraction, GREY, unit=unit), torch.arange(6))
+        changed = (found != to_float(here.data["test"].images)).any(1).any(2)
+        assert all(changed[:, row].all() == (row in gone) for row in range(H)), fraction
+        kept = erased(here, Erasure("least_first", 1 - fraction, GREY, unit=unit), torch.arange(6))
+        if round(fraction * H, 6).is_integer():
+            same = (kept == to_float(here.data["test"].images)).all(1)
+            assert all(same[:, row].all() == (row in gone) for row in range(H))
+
+
+@pytest.mark.parametrize("unit", ["pixel", "feature", Call(call=f"{__name__}.halves", kwargs={"rows": 2})])
+def test_a_random_order_needs_no_map_and_is_each_images_own(tmp_path, unit):
+    here = case({})
+    erasure = Erasure("random", 0.5, GREY, unit=unit)
+    assert not erasure.needs_map
+    every = erased(here, erasure, torch.arange(6))
+    assert torch.equal(every[4:5], erased(here, erasure, torch.tensor([4])))
+    gone = every != to_float(here.data["test"].images)
+    if unit == "feature":
+        assert set(gone.flatten(1).sum(1).tolist()) <= {C * PIXELS // 2, C * PIXELS // 2 - 1}
+    if unit == "pixel":
+        assert set(gone.any(1).flatten(1).sum(1).tolist()) == {PIXELS // 2}
+    assert len({tuple(each.flatten().tolist()) for each in gone}) > 1
+
+
+def test_a_mask_shows_what_is_gone_and_nothing_else(tmp_path):
+    here = case(stores(tmp_path))
+    found = erased(here, Erasure("most_first", 0.25, MEAN, shown="mask"), torch.arange(6))
+    assert set(found.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(found[:, :1].expand_as(found), found)
+    where = erased(here, Erasure("most_first", 0.25, GREY), torch.arange(6)) == to_float(here.data["test"].images)
+    assert torch.equal(found.bool().all(1), where.all(1))
+    whole = erased(here, Erasure("most_first", 0.0, MEAN, shown="mask"), torch.arange(6))
+    assert whole.eq(1).all()
+
+
+def test_a_fill_that_draws_is_given_seeds_of_the_images(tmp_path):
+    here = case(stores(tmp_path))
+    erasure = Erasure("most_first", 0.5, Call(call=f"{__name__}.noisy"))
+    every = erased(here, erasure, torch.arange(6))
+    assert torch.equal(every[2:4], erased(here, erasure, torch.tensor([2, 3])))
+    assert not torch.equal(every[2], every[3])
+
+
+def noisy(images, removed, *, seeds):
+    return draws.uniform(seeds, tuple(images.shape[1:]))
+
+
+# Maps that no score should judge
+
+
+def test_degenerate_maps_are_found_image_by_image(tmp_path):
+    maps = numbers(6, 4)
+    maps[1] = 0.25  # constant
+    maps[2] = maps[0] * 3 + 1  # the first but for scale
+    maps[3] = maps[3].round()  # ties
+    maps[4].flatten()[:5] = 9.0
+
+    def explain(network, images, classes, rows):
+        assert torch.equal(classes, (here.explained[rows] + 1) % CLASSES)
+        other = maps[rows].clone()
+        other[0] = -other[0]
+        return other
+
+    here = case({"test": store(tmp_path, "odd", maps)}, explain=explain)
+    found = Degeneracy((), "pixel")(here).values
+    assert found["constant"].tolist() == [False, True, False, False, False, False]
+    assert found["alike"].tolist() == [True, False, True, False, False, False]
+    assert not found["nonfinite"].any()
+    assert found["levels"][[0, 2, 5]].tolist() == [1, 1, 1]
+    distinct = [len(each.unique()) for each in maps]
+    np.testing.assert_allclose(found["levels"][3:5], [distinct[3] / PIXELS, distinct[4] / PIXELS])
+    assert found["tied_share"][4] == pytest.approx(5 / PIXELS)
+    assert found["blind"][[0, 2, 3, 4, 5]].tolist() == [0, 1, 1, 1, 1]

@@ -1,0 +1,522 @@
+"""The report of many kinds of metrics: any axis, one number, mere description, draws, pairs, agreement, cautions."""
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from efface.report.between import agreements, pairs, said_of_metrics
+from efface.report.cautions import cautions
+from efface.report.figure import sheet, styles
+from efface.report.page import Cost, Facts, write
+from efface.report.stats import (
+    Curve,
+    Interval,
+    areas,
+    combine,
+    compare,
+    image_agreement,
+    mean_intervals,
+    metric_agreement,
+)
+from efface.report.stats import summary as summarised
+from efface.report.table import panels, summary
+from efface.report.words import about, findings, gaps, headline, plus_minus, point
+from small_study import efface, write_study
+
+METHODS = ("random", "gradient", "smooth_grad", "smooth_grad~2", "smooth_grad~3", "grad_cam", "blurred")
+IMAGES = 60
+KINDS = (  # metric, family, axis, points, better
+    ("sparse", "complexity", "", (0.0,), "none"),
+    ("degradation", "erasure", "patches removed", (0.0, 1.0, 2.0, 5.0), "lower"),
+    ("morf", "erasure", "fraction removed", (0.0, 0.5, 1.0), "lower"),
+    ("lerf", "erasure", "fraction removed", (0.0, 0.5, 1.0), "higher"),
+    ("layers", "randomisation", "share of layers randomised", (0.0, 0.5, 1.0), "lower"),
+    ("hits", "localisation", "", (0.0,), "higher"),
+)
+
+
+def curves(methods=METHODS, kinds=KINDS, images=IMAGES):
+    found = []
+    for i, method in enumerate(methods):
+        for metric, family, axis, at, better in kinds:
+            rng = np.random.default_rng([i, len(metric)])
+            gain = 0 if method == "random" else 0.1 * (1 + METHODS.index(method) % 4)
+            values = 0.5 + (gain if better == "higher" else -gain) + rng.normal(0, 0.1, (images, len(at)))
+            pairs_ = tuple(range(images))
+            found.append(Curve(metric, "value", method, at, values, "images", better, pairs_, "", axis, family=family))
+    return found
+
+
+def of(shown, metric, method):
+    return next(curve for curve in shown if (curve.metric, curve.method) == (metric, method))
+
+
+HOW = {"unit": "patch", "explain": "true", "imputer": "a.fill(size=3)", "ties": "shuffled", "count": "floor"}
+FACTS = Facts(
+    study="out: runs/x",
+    name="kinds",
+    versions={},
+    device="CPU",
+    seconds={"train": 1.0},
+    unfinished=(),
+    data="patches",
+    network="net",
+    warnings=(),
+    how={metric: HOW for metric, *_ in KINDS},
+    degenerate={
+        "random": {"constant": 0.0, "levels": 1.0, "tied_share": 0.0, "alike": 0.0, "blind": 1.0},
+        "grad_cam": {"constant": 0.25, "levels": 0.1, "tied_share": 0.9, "alike": 0.0, "blind": np.nan},
+    },
+    costs={"morf": Cost(12.0, 0.2, 0.04)},
+)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    shown = curves()
+    return shown, write(tmp_path_factory.mktemp("kinds") / "report", shown, None, FACTS)
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as engine:
+        chromium = engine.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        opened, wrong = chromium.new_context(offline=True).new_page(), []
+        opened.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+        opened.on("pageerror", lambda error: wrong.append(str(error)))
+        opened.goto(report[1].as_uri())
+        yield opened
+        assert wrong == []
+        chromium.close()
+
+
+def test_of_many_metrics_those_of_the_network_have_their_value_in_the_cell(tmp_path):
+    shown = [
+        Curve(f"m{i}", "value", name, (0.0,), np.full((4, 1), value), "images", "higher", (0, 1, 2, 3), family=family)
+        for i, family in enumerate(["network", *["erasure"] * 6])
+        for name, value in (("standard", 0.25), ("robust", 0.75))
+    ]
+    text = write(tmp_path, shown, None, FACTS, reference="standard").read_text()
+    cells = re.findall(r'<td [^>]*data-metric="(m\d)"[^>]*data-verdict.*?</td>', text, re.DOTALL)
+    assert cells.count("m0") == cells.count("m1") == 2
+    for metric, method, inside in re.findall(
+        r'<td [^>]*data-metric="(m\d)"[^>]*data-method="(\w+)" data-verdict[^>]*>(.*?)</td>', text, re.DOTALL
+    ):
+        value = {"standard": "0.250", "robust": "0.750"}[method]
+        assert (f"<small>{value}</small>" in inside) == (metric == "m0")
+
+
+def lines(path, name):
+    with path.with_name(name).open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_kind_of_metric_is_shown_whole(report, page):
+    rows = {"random", "gradient", "smooth_grad", "grad_cam", "blurred"}
+    assert set(page.locator("tr[data-row]").evaluate_all("r => r.map(x => x.dataset.row)")) == rows
+    for metric, _, axis, at, better in KINDS:
+        figure = page.locator(f'article[data-metric="{metric}"] figure svg')
+        assert (axis or "value") in figure.evaluate("s => s.textContent")
+        for method in rows:
+            line = figure.locator(f"g.curve#curve-{metric}-value-{method} > path").first
+            assert line.evaluate("p => p.getTotalLength()") > 1
+            verdict = page.locator(f'td[data-verdict][data-metric="{metric}"][data-method="{method}"]')
+            assert (verdict.get_attribute("data-verdict") == "described") == (better == "none" and method != "random")
+            cells = page.locator(f'td[data-value][data-metric="{metric}"][data-method="{method}"]')
+            assert cells.count() == len(at)
+
+
+def test_families_come_in_order_and_group_their_metrics(page):
+    headings = page.locator(".family > summary").evaluate_all("h => h.map(x => x.textContent.trim().split(':')[0])")
+    assert headings == ["Erasure", "Localisation", "Randomisation", "Complexity"]
+    inside = "f => [...f.querySelectorAll('.metric > h2')].map(x => x.textContent)"
+    assert page.locator("#family-1").evaluate(inside) == ["degradation", "morf", "lerf"]
+
+
+def test_what_numbers_depend_on_stands_below_each_figure_and_in_each_line(report, page):
+    for caption in page.locator("figcaption .how").all():
+        said = caption.evaluate("c => c.textContent")
+        assert said == "unit: patch; class explained: true; fill: a.fill(size=3); ties: shuffled; count: floor."
+    found = lines(report[1], "summary.csv")
+    assert {tuple(line[name] for name in HOW) for line in found} == {tuple(HOW.values())}
+    assert {(line["metric"], line["axis"]) for line in found} == {(metric, axis) for metric, _, axis, *_ in KINDS}
+
+
+def test_maps_to_be_careful_with_stand_before_every_score(page):
+    order = page.locator("main > section").evaluate_all("s => s.map(x => x.id)")
+    assert order.index("careful") < order.index("verdict")
+    said = page.locator(".cautions").inner_text()
+    assert said.startswith("grad_cam: 25 % of its maps are one value everywhere")
+    assert "90 % of the units tie" in said
+    assert "random" not in said  # a control knows no class
+    shares = page.locator('td[data-method="grad_cam"][data-share="blind"]')
+    assert shares.evaluate("s => s.textContent") == "?"
+
+
+def test_cautions_are_few_and_told_in_words():
+    assert cautions({"broken": {"nonfinite": 1 / 64}})["broken"][0].startswith("1.56 % of its maps hold values that")
+    fine = {"constant": 0.0, "levels": 1.0, "tied_share": 0.5, "alike": 0.004, "blind": np.nan}
+    assert cautions({"fine": fine}) == {}
+    assert cautions({"sobel": fine | {"blind": 1.0}}) == {}
+    assert cautions({"edges": fine | {"blind": 1.0}}) == {
+        "edges": ["all of its maps are the same for another class: blind to what they explain"]
+    }
+
+
+def test_time_by_metric(page):
+    cells = page.locator(".costs tbody tr").evaluate_all("r => r.map(x => [...x.children].map(y => y.textContent))")
+    assert cells == [["morf", "12.0 s", "200.0", "40.0"]]
+
+
+def test_draws_are_one_row(report, page):
+    shown, path = report
+    drawn = [of(shown, "morf", name) for name in METHODS if name.startswith("smooth_grad")]
+    whole = combine(drawn, "smooth_grad")
+    (panel,) = (each for each in panels(shown) if each.metric == "morf")
+    row = panel.row("smooth_grad")
+    assert (row.draws, row.between, row.awaited) == (3, whole.between, 0)
+    assert row.area == pytest.approx(summarised(whole.curve).area)
+    found = next(
+        line for line in lines(path, "summary.csv") if (line["metric"], line["method"]) == ("morf", row.method)
+    )
+    assert (int(found["draws"]), float(found["between_draws"])) == (3, whole.between)
+    note = page.locator('article[data-metric="morf"] .draws')
+    assert note.evaluate("n => n.textContent") == f"3 draws, {whole.between:.3f} apart"
+
+
+def test_a_draw_that_is_awaited_is_said_and_not_averaged():
+    shown = curves(kinds=KINDS[2:3])
+    at = next(i for i, curve in enumerate(shown) if curve.method == "smooth_grad~2")
+    empty = np.full((1, 3), np.nan)  # what is not measured yet has one line
+    shown[at] = Curve(
+        "morf", "value", "smooth_grad~2", (0.0, 0.5, 1.0), empty, "images", "lower", (0,), family="erasure"
+    )
+    (panel,) = panels(shown)
+    row = panel.row("smooth_grad")
+    assert (row.draws, row.awaited) == (2, 1)
+    assert panel.unfinished == ("smooth_grad",)
+    kept = [curve for curve in shown if curve.method in ("smooth_grad", "smooth_grad~3")]
+    np.testing.assert_array_equal(row.curve.values, np.mean([curve.values for curve in kept], axis=0))
+
+
+def test_verdict_is_that_of_the_paired_interval(report):
+    shown, _ = report
+    for panel in panels(shown):
+        for row in panel.rows:
+            if row.verdict not in ("better", "worse", "same"):
+                continue
+            apart = areas(row.curve) - areas(panel.row("random").curve)
+            (expected,) = mean_intervals(apart[:, None], "images")
+            assert row.difference == pytest.approx(expected)
+            assert (row.verdict == "same") == (expected.low <= 0 <= expected.high)
+
+
+def test_what_only_describes_is_neither_judged_nor_ranked():
+    shown = [curve for curve in curves() if curve.metric in ("sparse", "hits")]
+    hits, sparse = panels(shown)
+    assert [row.method for row in sparse.rows] == ["random", "gradient", "smooth_grad", "grad_cam", "blurred"]
+    assert {row.verdict for row in sparse.rows} == {"control", "described"}
+    assert {row.rank for row in sparse.rows} == {0}
+    assert {row.difference.n for row in sparse.rows} == {0}
+    assert about(sparse).endswith("It describes and does not judge.")
+    assert findings(sparse, [hits, sparse]) == []
+    assert headline([hits, sparse]) == headline([hits])
+    assert [panel.metric for panel in agreements([hits, sparse]).panels] == ["hits"]
+
+
+def test_all_pairs_of_methods_are_in_the_table_and_the_matrix(report, page):
+    shown, path = report
+    found = lines(path, "comparisons.csv")
+    for panel in panels(shown):
+        expected = {(one.first, one.second): one for one in compare([row.curve for row in panel.rows])}
+        here = [line for line in found if line["metric"] == panel.metric]
+        assert {(line["first"], line["second"]) for line in here} == set(expected)
+        for line in here:
+            one = expected[line["first"], line["second"]]
+            assert [float(line[name]) for name in ("p", "p_holm", "rank_biserial", "common_language")] == [
+                *(one.p, one.p_holm, one.rank_biserial, one.common_language)
+            ]
+            assert float(line["difference"]) == one.difference.mean
+    matrix = page.locator("#between-methods details").first
+    cells = matrix.locator("tbody td[title]").evaluate_all("c => c.map(x => x.textContent)")
+    first = pairs(panels(shown)[0])
+    assert len(cells) == 5 * 4 / 2
+    assert sum(cell.endswith("*") for cell in cells) == first.apart > 0
+
+
+def test_agreement_of_metrics_leaves_the_controls_out(report, page):
+    shown, path = report
+    found = {(line["kind"], line["metric"], line["other"]): line for line in lines(path, "agreement.csv")}
+    by_metric = {panel.metric: [row.curve for row in panel.rows if row.method != "random"] for panel in panels(shown)}
+    del by_metric["sparse"]
+    assert len(found) == 5 * 4 / 2 + 5
+    for (kind, metric, other), line in found.items():
+        one = by_metric[metric]
+        expected = metric_agreement(one, by_metric[other]) if other else image_agreement(one)
+        assert [float(line[name]) for name in ("value", "low", "high", "n")] == list(expected), (kind, metric)
+    cell = page.locator('#between-metrics td[data-metric="morf"][data-other="lerf"]')
+    assert float(cell.get_attribute("data-tau")) == float(found["kendall_tau_b", "morf", "lerf"]["value"])
+    assert "MoRF and LeRF rank the methods" in page.locator("#between-metrics .lead").inner_text()
+
+
+def test_words_of_agreement_name_a_contradiction():
+    better = {"morf": "lower", "lerf": "higher"}
+    at, count = (0.0, 1.0), 5
+    shown = [
+        Curve(
+            metric,
+            "value",
+            f"m{i}",
+            at,
+            np.full((30, 2), i / 10) + 1e-3 * np.arange(30)[:, None],
+            "images",
+            way,
+            tuple(range(30)),
+        )
+        for metric, way in better.items()
+        for i in range(count)
+    ]
+    (said, *_) = said_of_metrics(agreements(panels(shown)))
+    assert said.startswith("MoRF and LeRF rank the methods against one another (tau \N{MINUS SIGN}1.000")
+    assert agreements(panels(shown[:1])).tau == {}
+    assert agreements(()).panels == ()
+
+
+def test_lopsided_intervals_show_their_ends():
+    assert plus_minus(Interval(0.5, 0.1, 0.4, 0.6, 9)) == "0.500 ± 0.100"
+    assert plus_minus(Interval(0.5, 0.1, 0.45, 0.6, 9)) == "0.500 [0.450, 0.600]"
+
+
+def test_points_are_told_in_the_units_of_their_axis():
+    assert point(0.25, "fraction removed") == "25 %"
+    assert point(0.25, "share of layers randomised") == "25 %"
+    assert point(12.0, "patches removed") == "12"
+
+
+def test_summary_without_provenance_has_the_columns_all_the_same():
+    table = summary(panels(curves(kinds=KINDS[:1])), {})
+    assert set(HOW) <= set(table.columns)
+    assert set(table["unit"]) == {""}
+
+
+BLUR = {"call": "efface.erase.post.gaussian_blur", "kwargs": {"sigma": 1.0}}
+
+
+@pytest.mark.long
+def test_a_blurred_twin_and_a_metric_of_one_number_through_a_run(tmp_path):
+    own = """
+from efface.metrics import Metric
+
+one_number = Metric(
+    probes=lambda point: {"erased": point.perturb("most_first", 0.5)},
+    value=lambda scores: {"probability": scores["erased"].values["probability"]},
+    better={"probability": "lower"},
+    over="images",
+    says="Half is erased.",
+    family="faithfulness",
+    axis="",
+    at=lambda shape: (0.0,),
+)
+"""
+    study = write_study(
+        tmp_path,
+        {"own": own},
+        metrics=[{"name": "half", "metric": "own.one_number"}, "morf"],
+        attribution_methods=[
+            {"name": "random", "method": "efface.methods.control.random"},
+            {"name": "mine", "method": "mine.brightness"},
+            {"name": "mine_blurred", "maps": "mine", "post": ["efface.erase.post.channel_sum", BLUR]},
+        ],
+    )
+    ended = efface(tmp_path, "all", study.name)
+    assert ended.code == 0, ended.err
+    found = lines(tmp_path / "run" / "report" / "report.html", "summary.csv")
+    half = [line for line in found if line["metric"] == "half"]
+    assert {line["method"] for line in half} == {"random", "mine", "mine_blurred"}
+    assert {(line["stands"], line["family"], line["n"]) for line in half} == {("value", "faithfulness", "24")}
+    (own,) = (line for line in found if line["metric"] == "accuracy")
+    clean = next(line for line in found if (line["metric"], line["fraction"]) == ("morf", "0.0"))
+    assert (own["method"], own["mean"], own["n"], own["family"]) == ("network", clean["mean"], "24", "network")
+    found.remove(own)
+    assert {line["unit"] for line in found} == {"pixel"}
+    assert {line["imputer"] for line in found} == {"efface.impute.channel_mean"}
+    assert {line["explain"] for line in found} == {"predicted"}
+    text = Path(tmp_path / "run" / "report" / "report.html").read_text()
+    assert 'id="curve-half-probability-mine_blurred"' in text
+    assert "Time by metric, extraction apart" in text
+    assert set(re.findall('data-share="constant" data-method="([^"]*)"', text)) == {"random", "mine", "mine_blurred"}
+
+
+def test_the_sheet_holds_any_kinds_of_panels():
+    for shown in (curves(kinds=KINDS[2:3]), curves(["random", *METHODS[1:2]]), curves(METHODS[:1])):
+        found = panels(shown)
+        files = sheet(found, styles(row.method for panel in found for row in panel.rows))
+        assert {kind: content[:5] for kind, content in files.items()} == {"svg": b"<?xml", "pdf": b"%PDF-"}
+
+
+def test_a_point_without_a_value_is_not_one_that_is_awaited():
+    values = np.tile([0.5, np.nan, 0.3], (IMAGES, 1))
+    common = {"metric": "convergence", "score": "cosine", "at": (0.0, 0.5, 1.0), "over": "images", "better": "lower"}
+    told = {}
+    for method, missing in (("measured", ()), ("awaited", (0.5,)), ("nobody", None)):
+        told[method] = Curve(method=method, values=values, pairs=tuple(range(IMAGES)), missing=missing, **common)
+    whole = np.nan_to_num(values, nan=0.4)
+    told["whole"] = Curve(method="whole", values=whole, pairs=tuple(range(IMAGES)), missing=(), **common)
+    (panel,) = panels(list(told.values()))
+    assert {row.method: row.verdict for row in panel.rows} == {
+        "whole": "alone",
+        "measured": "undefined",
+        "awaited": "missing",
+        "nobody": "missing",
+    }
+    assert set(panel.unfinished) == {"awaited", "nobody"}
+    assert plus_minus(panel.row("measured").cells[1], "", "no value") == "no value"
+
+
+@pytest.mark.long
+def test_a_study_tells_points_and_metrics_without_a_value(tmp_path):
+    patches = {"call": "efface.erase.units.patch", "kwargs": {"size": 4}}
+    study = write_study(
+        tmp_path,
+        attribution_methods=[
+            {"name": "random", "method": "efface.methods.control.random"},
+            {"name": "mine", "method": "mine.brightness"},
+        ],
+        metrics=[
+            {"name": "sensitivity_n", "kwargs": {"fractions": [0.0, 0.5, 1.0], "unit": patches}},
+            {"name": "faithfulness_correlation", "kwargs": {"fraction": 0.001, "samples": 3, "unit": patches}},
+        ],
+        fractions=None,
+        repeats=None,
+    )
+    ended = efface(tmp_path, "all", study.name)
+    assert ended.code == 0, ended.err
+    report = tmp_path / "run" / "report" / "report.html"
+    found = lines(report, "summary.csv")
+    points = {(line["metric"], line["method"], line["fraction"]): int(line["n"]) for line in found}
+    assert {key for key in points if key[0] == "sensitivity_n"} == {
+        ("sensitivity_n", "random", "0.5"),
+        ("sensitivity_n", "mine", "0.5"),
+    }
+    assert points["sensitivity_n", "mine", "0.5"] > 0
+    assert points["faithfulness_correlation", "mine", "0.0"] == 0
+    text = report.read_text()
+    assert "sensitivity_n has no value at 0 % and 100 % for any method: left out of value and verdict." in text
+    assert "faithfulness_correlation was measured and has no value for any method" in text
+    assert "not run yet" not in text
+
+
+def told_of(values, method="m", **changes):
+    """A curve of a metric whose probes all ran."""
+    values = np.asarray(values, dtype=np.float64)
+    common = {"metric": "sensitivity_n", "score": "correlation", "at": (0.0, 0.5, 0.75, 1.0), "over": "images"}
+    common |= {"better": "higher", "pairs": tuple(range(len(values))), "missing": (), "summary": "area"}
+    return Curve(method=method, values=values, **{**common, **changes})
+
+
+def of_points(means, method, **changes):
+    noise = np.random.default_rng(len(method)).normal(0, 0.02, (IMAGES, len(means)))
+    return told_of(np.array(means) + noise, method, **changes)
+
+
+def test_points_where_no_method_has_a_value_are_left_out_of_curve_area_and_verdict(tmp_path):
+    shown = [of_points([np.nan, 0.0, 0.1, np.nan], "random"), of_points([np.nan, 0.8, 0.6, np.nan], "gradient")]
+    (panel,) = panels(shown)
+    assert (panel.fractions, panel.empty) == ((0.5, 0.75), (0.0, 1.0))
+    row = panel.row("gradient")
+    assert (row.verdict, row.rank, row.area.n) == ("better", 1, IMAGES)
+    assert row.area.mean == pytest.approx(shown[1].values[:, 1:3].mean())
+    said = "sensitivity_n has no value at 0 % and 100 % for any method: left out of curve, area and verdict."
+    assert gaps(panel) == [said]
+    assert said in findings(panel, [panel])
+    page = write(tmp_path / "report", shown, None, FACTS)
+    assert page.read_text().count(said) == 2  # on top, and beside the curve
+    assert [line["fraction"] for line in lines(page, "summary.csv")] == ["0.5", "0.75"] * 2
+
+
+def test_a_point_that_some_images_lack_stays_and_one_that_is_awaited_does():
+    some = of_points([0.1, 0.2, 0.3, 0.4], "random")
+    some.values[: IMAGES // 2, 0] = np.nan
+    awaited = of_points([np.nan, 0.2, 0.3, 0.4], "gradient", missing=(0.0,))
+    for shown in ([some], [awaited]):
+        (panel,) = panels(shown)
+        assert (len(panel.fractions), panel.empty) == (4, ())
+    assert panels([some])[0].rows[0].area.n == IMAGES // 2
+
+
+def test_a_method_that_has_some_points_is_summed_up_over_them_and_compared_over_the_shared_ones():
+    common = {"partial": True, "better": "lower"}
+    random = of_points([0.1, 0.5, 0.5, 0.1], "random", **common)
+    cam = of_points([np.nan, np.nan, 0.3, 0.9], "grad_cam", **common)
+    blur = of_points([np.nan, 0.2, 0.2, 0.2], "blur", **common)
+    (panel,) = panels([cam, blur, random])
+    assert [(row.method, row.rank) for row in panel.rows] == [("random", 1), ("blur", 0), ("grad_cam", 0)]
+    row = panel.row("grad_cam")
+    assert (row.lacking, row.verdict) == ((0.0, 0.5), "worse")
+    assert row.area.mean == pytest.approx(cam.values[:, 2:].mean())
+    assert row.difference.mean == pytest.approx((cam.values - random.values)[:, 2:].mean())
+    between = {(one.first, one.second): one.difference for one in compare([cam, blur, random])}
+    assert between["grad_cam", "blur"].mean == pytest.approx((cam.values - blur.values)[:, 2:].mean())
+    assert between["grad_cam", "random"] == row.difference
+    (said,) = [each for each in findings(panel, [panel]) if each.startswith("grad_cam has")]
+    assert said.startswith("grad_cam has no value at 0 % and 50 %: its area is over the points that it has")
+    assert "over those that both have" in said
+    strict = [told_of(each.values, each.method, better="lower") for each in (cam, blur, random)]
+    assert {row.method: row.area.n for row in panels(strict)[0].rows}["grad_cam"] == 0
+    apart = of_points([0.3, 0.3, np.nan, np.nan], "early", **common)
+    assert compare([cam, apart])[0].difference.n == 0
+
+
+def test_a_metric_without_any_value_is_shown_with_a_caution(tmp_path):
+    nothing = [told_of(np.full((IMAGES, 1), np.nan), method, at=(0.0,)) for method in ("random", "gradient")]
+    page = write(tmp_path / "report", nothing, None, FACTS)
+    text = page.read_text()
+    assert "sensitivity_n was measured and has no value for any method on any of the images" in text
+    assert "not run yet" not in text
+    assert [line["n"] for line in lines(page, "summary.csv")] == ["0", "0"]
+    (panel,) = panels(nothing)
+    assert {row.verdict for row in panel.rows} == {"undefined"}
+    (panel,) = panels([told_of(each.values, each.method, at=(0.0,), missing=(0.0,)) for each in nothing])
+    assert gaps(panel) == []
+
+
+def test_a_reference_without_a_value_is_undefined_and_not_awaited():
+    gradient = of_points([0.1, 0.2, 0.3, 0.4], "gradient")
+    for missing, verdict in (((), "undefined"), ((0.0,), "missing")):
+        random = of_points([np.nan, 0.2, 0.3, 0.4], "random", missing=missing)
+        assert panels([gradient, random])[0].verdict("gradient") == verdict
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_repeats_of_one_difference_are_undecided_as_their_test_says(count):
+    random = told_of(np.linspace(0.1, 0.7, count)[:, None], "random", at=(0.0,), over="repeats")
+    ours = told_of(random.values + 0.01, "ours", at=(0.0,), over="repeats")
+    (panel,) = panels([random, ours])
+    assert panel.verdict("ours") == "undecided"
+    assert compare([ours, random])[0].test == "none"
+    assert panels([random, told_of(random.values, "ours", at=(0.0,), over="repeats")])[0].verdict("ours") == "same"
+    apart = told_of(random.values + 0.01 + 1e-6 * np.arange(count)[:, None], "ours", at=(0.0,), over="repeats")
+    assert panels([random, apart])[0].verdict("ours") == "better"
+    many = [told_of(np.full((IMAGES, 1), level), name, at=(0.0,)) for level, name in ((0, "random"), (1, "ours"))]
+    assert panels(many)[0].verdict("ours") == "better"  # Wilcoxon's test needs no spread
+
+
+def test_a_view_of_a_control_is_a_control():
+    names = ("random", "true_mask_blurred", "gradient", "gradient_blurred")
+    reads = ("random", "true_mask", "gradient", "gradient")
+    shown = [
+        of_points([0.1 * i] * 4, name, metric=metric, maps=maps)
+        for metric in ("morf", "lerf")
+        for i, (name, maps) in enumerate(zip(names, reads, strict=True))
+    ]
+    found = panels(shown)
+    assert [row.method for row in found[0].rows if row.is_control] == ["true_mask_blurred", "random"]
+    assert {each.n for each in agreements(found).tau.values()} == {2}
+    assert {each.n for each in agreements(found).alpha.values()} == {2}
+    assert "true_mask_blurred" not in " ".join(headline(found))
+    careful = {"true_mask_blurred": {"blind": 1.0}}
+    assert cautions(careful, {"true_mask_blurred"}) == {} != cautions(careful)

@@ -1,0 +1,161 @@
+"""Executors: the same outcomes, whoever does the work and whoever dies."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from efface import execute
+from efface.execute import Failure, processes, serial
+from small.messages import words
+
+
+def heavy(task):
+    """A number that depends on the order in which threads would add, a tick, and for some tasks an error."""
+    execute.advance(float(task))
+    if task == 3:
+        raise ValueError("three: is no good")
+    if task == 4:
+        raise ZeroDivisionError("four")
+    values = torch.rand(200, 200, generator=torch.Generator().manual_seed(task))
+    return (values @ values).sum().item(), torch.get_num_threads()
+
+
+def die(task):
+    if task == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+
+def tell(task, folder):
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(60)
+
+
+def test_serial_equals_processes_and_ticks_sum_up():
+    outcomes = []
+    for executor in (serial, functools.partial(processes, workers=2)):
+        ticks = []
+        outcomes.append(dict(executor(heavy, range(8), progress=ticks.append)))
+        assert sum(ticks) == sum(range(8))
+        assert len(ticks) == 8
+    for each in outcomes:
+        assert sorted(each) == list(range(8))
+        assert each[3].message == "three: is no good"
+        assert each[4].message == "ZeroDivisionError: four"
+        assert "in heavy" in each[4].trace
+        assert all(isinstance(outcome, Failure) == (task in (3, 4)) for task, outcome in each.items())
+        assert all(each[task][1] == 1 for task in (0, 1, 2, 5, 6, 7))
+    assert all(outcomes[0][task] == outcomes[1][task] for task in (0, 1, 2, 5, 6, 7))
+
+
+def test_serial_keeps_order_and_gives_the_threads_back():
+    before = torch.get_num_threads()
+    found = serial(heavy, iter([2, 0, 1]), threads=2)
+    task, outcome = next(found)
+    assert (task, outcome[1]) == (2, 2)
+    assert [task for task, _ in found] == [0, 1]
+    assert torch.get_num_threads() == before
+    list(zip(serial(heavy, [0, 1, 2], threads=2), range(1), strict=False))  # left in the middle
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("executor", [serial, processes])
+def test_no_tasks_no_work(executor):
+    assert list(executor(heavy, [])) == []
+
+
+def test_ctrl_c_is_not_an_outcome():
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(serial(stop, [0]))
+
+
+def test_a_killed_worker_is_one_clear_error_and_no_hang():
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=words("worker same command")):
+        list(processes(die, range(6), workers=2))
+    assert time.monotonic() - started < 120
+
+
+def alive(number):
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+PARENT = """
+import functools, sys
+import test_execute
+from efface.execute import processes
+if __name__ == "__main__":
+    list(processes(functools.partial(test_execute.tell, folder=sys.argv[1]), range(4), workers=2))
+"""
+
+
+def test_a_killed_parent_leaves_no_worker_behind(tmp_path):
+    script, folder = tmp_path / "parent.py", tmp_path / "pids"
+    folder.mkdir()
+    script.write_text(PARENT)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))}
+    parent = subprocess.Popen([sys.executable, str(script), str(folder)], env=environment)
+    try:
+        deadline = time.monotonic() + 120
+        while len(workers := [int(each.name) for each in folder.iterdir()]) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(workers) == 2
+        assert all(map(alive, workers))
+    finally:
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 10
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(alive, workers))
+
+
+def test_work_that_does_not_pickle_is_one_clear_error_and_no_hang():
+    with pytest.raises(ValueError, match=words("efface.execute.serial")):
+        list(processes(lambda task: task, [1, 2], workers=2))
+
+
+class _Deaf:
+    """In a finaliser Python says that an exception was ignored, and goes on."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)  # here the signal is looked at
+
+
+def _interrupted(steps):
+    with execute.stoppable():
+        deaf = _Deaf()
+        del deaf
+        for each in steps:
+            each()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    "step", [lambda: execute.advance(1.0), lambda: list(serial(int, [1]))], ids=["advance", "task"]
+)
+def test_a_ctrl_c_that_python_ignores_stops_at_the_next_step(step):
+    done = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _interrupted([lambda: done.append("ignored where it came"), step, lambda: done.append("went on")])
+        assert done == ["ignored where it came"]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        step()  # it is over with what was stopped
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,255 @@
+"""What a method learnt, kept and read again; a class that learns, through the stages."""
+
+import numpy as np
+import pytest
+import torch
+
+from efface import draws
+from efface.plug.source import source_digest
+from efface.stages.run.map_files import learnt_path
+from efface.stages.run.run import Run
+from efface.stages.work.learning import learnt_on_trial
+from efface.store.keys import key
+from efface.store.tensors import learnt_digest, read_learnt, write_learnt
+from efface.study.study import read
+from small.messages import names, words
+from small_study import STUDY, efface, files, write_study
+
+TENSORS = {
+    "images": torch.arange(24, dtype=torch.uint8).reshape(2, 3, 2, 2),
+    "moments": torch.linspace(0, 1, 7, dtype=torch.float64),
+    "count": torch.tensor(5),
+    "none": torch.zeros(0, 3),
+}
+
+LEARNER = """
+import torch
+
+from efface.store.arrays import take
+
+
+class Background:
+    \"\"\"The distance from the mean of some training images, weighed by the answer of the network.\"\"\"
+
+    def __init__(self, *, images: int = 8, gain: float = 1.0):
+        if images < 1:
+            raise ValueError(f"images is {images}; expected at least 1")
+        self.images, self.gain, self.learnt = images, gain, {}
+
+    def learnt_from(self):
+        return {"fit": "background", "images": self.images}
+
+    def fit(self, model, data, *, seed, rows):
+        generator = torch.Generator().manual_seed(seed)
+        chosen = data.training[torch.randperm(len(data.training), generator=generator)[: self.images]]
+        images = take(data.images, chosen).float().div(255)
+        for part in images.split(rows):
+            model(part)
+        print("LEARNING", self.images, len(data))
+        self.learnt = {"mean": images.mean(0)}
+
+    def __call__(self, model, images, targets, *, rows=256):
+        if not self.learnt:
+            raise ValueError("not fitted: call fit first")
+        return self.gain * (images - self.learnt["mean"].to(images)) * model(images).detach()[:, :1, None, None]
+"""
+
+
+def learners(**more):
+    entries = [
+        {"name": "one", "method": "learner.Background"},
+        {"name": "two", "method": "learner.Background", "kwargs": {"gain": 2.0}},
+        {"name": "few", "method": "learner.Background", "kwargs": {"images": 3}},
+    ]
+    return {"attribution_methods": STUDY["attribution_methods"][:1] + entries, "metrics": ["morf", "roar"]} | more
+
+
+@pytest.mark.parametrize("changed", [None, "images", "moments", "count"])
+def test_learnt_tensors_come_back_bit_for_bit_or_not_at_all(tmp_path, changed):
+    path = tmp_path / "deep" / "x.h5"
+    write_learnt(path, TENSORS)
+    found = read_learnt(path)
+    assert list(found) == list(TENSORS)
+    for name, each in TENSORS.items():
+        assert found[name].dtype == each.dtype
+        assert torch.equal(found[name], each)
+    if changed:
+        other = TENSORS | {changed: TENSORS[changed] + 1}
+        write_learnt(tmp_path / "y.h5", other)
+        assert learnt_digest(tmp_path / "y.h5") != learnt_digest(path)
+        raw = bytearray(path.read_bytes())
+        at = raw.find(np.atleast_1d(TENSORS[changed].numpy()).tobytes())
+        raw[at] ^= 1
+        path.write_bytes(raw)
+        with pytest.raises(ValueError, match=words("x.h5 damaged delete")):
+            read_learnt(path)
+
+
+def test_a_class_learns_once_for_all_entries_that_learn_alike_and_is_not_asked_again(tmp_path):
+    write_study(tmp_path, {"learner": LEARNER}, **learners())
+    result = efface(tmp_path, "all", "study.yml")
+    assert result.code == 0, result.err
+    # A trial on the first 48 rows before the training, then each fit once: `two` shares what `one` learnt.
+    assert result.out.count("LEARNING 8 48") == 1 + 1, "tried for both entries at once, then taught for both"
+    assert result.out.count("LEARNING 3 48") == 1 + 1
+    assert "2 of 2 methods learnt in" in result.out
+    assert len(list((tmp_path / "run" / "learnt").glob("background-*.h5"))) == 2
+    before = files(tmp_path / "run")
+    again = efface(tmp_path, "all", "study.yml")
+    assert again.code == 0
+    assert "LEARNING" not in again.out
+    after = files(tmp_path / "run")
+    assert after | {".lock": None} == before | {".lock": None}
+    # Lost, it is learnt again, and the maps made from it are still good.
+    for path in (tmp_path / "run" / "learnt").iterdir():
+        path.unlink()
+    lost = efface(tmp_path, "all", "study.yml")
+    assert "2 of 2 methods learnt" in lost.out
+    assert "extracted" not in lost.out
+    assert "probes to run" not in lost.out
+
+
+def test_other_settings_of_the_fit_make_other_maps(tmp_path):
+    write_study(tmp_path, {"learner": LEARNER}, **learners(metrics=["morf"], fractions=[0.5]))
+    assert efface(tmp_path, "all", "study.yml").code == 0
+    result = efface(tmp_path, "all", "study.yml", "attribution_methods.few.kwargs.images=4")
+    assert "1 of 1 methods learnt" in result.out
+    assert "extracted 2 of 2" in result.out or "extracted 1 of 1" in result.out
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("attribution_methods.few.kwargs.images=0", "attribution_methods.few images 0"),
+        ("attribution_methods.few.kwargs.image=3", "learner.Background image images"),
+        ("data=learner.no_training", "learner.Background training learner.no_training"),
+    ],
+)
+def test_what_is_wrong_with_a_class_is_said_at_once(tmp_path, change, said):
+    more = """
+
+def no_training():
+    from efface.data.patches import patches
+    return {"test": patches(n_train=48, n_test=24, size=16)["test"]}
+"""
+    write_study(tmp_path, {"learner": LEARNER + more}, fit=None, **learners(metrics=["morf"]))
+    result = efface(tmp_path, "check", "study.yml", change)
+    assert result.code != 0
+    assert names(result.err, said)
+    assert "Traceback" not in result.err
+
+
+def test_a_fit_that_fails_stops_its_own_method_alone(tmp_path):
+    broken = LEARNER.replace(
+        'print("LEARNING", self.images, len(data))',
+        'assert self.images < 8 or not __import__("os").path.exists("run/models"), "no"',
+    )
+    write_study(tmp_path, {"learner": broken}, **learners(metrics=["morf"], fractions=[0.5]))
+    result = efface(tmp_path, "all", "study.yml")
+    assert result.code == 1
+    assert names(result.err, "one learning AssertionError two")
+    maps = {path.name for path in (tmp_path / "run" / "maps").glob("*.h5")}
+    assert "few-test.h5" in maps
+    assert "random-test.h5" in maps
+    assert "one-test.h5" not in maps
+
+
+# One key, one set of tensors
+
+
+def sharing(*, turned):
+    """Three classes of one fit, which draws images and places; and the other order."""
+    few = {"pool": 12, "places": 4}
+    entries = [
+        {"name": name, "method": f"efface.methods.pattern.{method}", "kwargs": few}
+        for name, method in (("attribution", "PatternAttribution"), ("guided", "PatternGuided"), ("net", "PatternNet"))
+    ]
+    return {"attribution_methods": entries[::-1] if turned else entries, "metrics": ["morf"], "fractions": [0.5]}
+
+
+def test_methods_that_learn_the_same_learn_it_in_any_order(tmp_path):
+    found = []
+    for turned in (False, True):
+        folder = tmp_path / str(turned)
+        folder.mkdir()
+        write_study(folder, **sharing(turned=turned))
+        result = efface(folder, "extract", "study.yml")
+        assert result.code == 0, result.err
+        assert "1 of 1 methods learnt" in result.out
+        kept = {**files(folder / "run" / "learnt"), **files(folder / "run" / "maps")}
+        found.append({name: digest for name, (_, digest) in kept.items()})
+    assert len(found[0]) == 1 + 3
+    assert found[0] == found[1]
+
+
+def test_on_trial_methods_that_learn_the_same_learn_the_same(tmp_path):
+    model = {"call": "efface.models.resnet.resnet8", "kwargs": {"num_classes": 4}}
+    run = Run(read(write_study(tmp_path, **sharing(turned=False), model=model)))
+    network = run.first.to_try()
+    one, *others = (learnt_on_trial(run, entry, network) for entry in run.entries)
+    for other in others:
+        assert list(other) == list(one)
+        assert all(torch.equal(other[name], each) for name, each in one.items())
+
+
+def test_a_fit_draws_the_same_by_whatever_it_draws(tmp_path, monkeypatch):
+    """Older code draws from the generators of NumPy, Python or torch itself."""
+    drawn = "torch.tensor([numpy.random.rand(), random.random(), torch.rand(()).item(), seed % 1000])"
+    draws_so = "import random\n\nimport numpy\n" + LEARNER.replace("images.mean(0)}", f"{drawn}}}")
+    (tmp_path / "drawing_learner.py").write_text(draws_so)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = {"call": "efface.models.resnet.resnet8", "kwargs": {"num_classes": 4}}
+    entry = {"name": "one", "method": "drawing_learner.Background"}
+    run = Run(read(write_study(tmp_path, attribution_methods=[entry], metrics=["morf"], model=model)))
+    network = run.first.to_try()
+    first, second = (learnt_on_trial(run, *run.entries, network)["mean"] for _ in range(2))
+    assert torch.equal(first, second)
+    assert len(first.unique()) == 4
+
+
+def test_what_a_fit_leaves_on_the_network_is_taken_off(tmp_path, monkeypatch):
+    leaves = LEARNER.replace(
+        'self.learnt = {"mean"',
+        'model.train().register_forward_hook(lambda *given: given[-1] * 2)\n        self.learnt = {"mean"',
+    )
+    (tmp_path / "leaving_learner.py").write_text(leaves)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = {"call": "efface.models.resnet.resnet8", "kwargs": {"num_classes": 4}}
+    entry = {"name": "one", "method": "leaving_learner.Background"}
+    run = Run(read(write_study(tmp_path, attribution_methods=[entry], metrics=["morf"], model=model)))
+    network, images = run.first.to_try(), torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        before = network.eval()(images)
+        learnt_on_trial(run, *run.entries, network)
+        torch.testing.assert_close(network(images), before)
+    assert not any(each.training for each in network.modules())
+
+
+def test_a_class_that_does_not_say_what_it_learns_from_keeps_its_key_and_its_draws(tmp_path, monkeypatch):
+    """The key is as it always was; where a file is named, its bytes are in it."""
+    silent = LEARNER.replace("def learnt_from", "def unread").replace("gain: float", "weights: str = '', gain: float")
+    (tmp_path / "silent_learner.py").write_text(silent)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = {"call": "efface.models.resnet.resnet8", "kwargs": {"num_classes": 4}}
+
+    def run_of(**kwargs):
+        entry = {"name": "one", "method": "silent_learner.Background", "kwargs": kwargs}
+        return Run(read(write_study(tmp_path, attribution_methods=[entry], metrics=["morf"], model=model)))
+
+    run = run_of(images=3)
+    (entry,) = run.entries
+    what = {
+        "from": {"call": "silent_learner.Background", "kwargs": {"images": 3}},
+        "source": source_digest("silent_learner"),
+        "data": run.data_digest["train"],
+        "network": run.first.digest,
+        "seed": 0,
+    }
+    assert learnt_path(run, entry).name == f"Background-{key(what)}.h5"
+    assert run.learnt_seed(entry) == draws.seed_of("0 learn silent_learner.Background")
+    weights, paths = tmp_path / "weights.pt", []
+    for content in (b"a", b"b"):
+        weights.write_bytes(content)
+        run = run_of(weights=str(weights))
+        paths.append(learnt_path(run, *run.entries))
+    assert paths[0] != paths[1]

@@ -1,0 +1,124 @@
+"""Append-only JSON lines."""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from efface.store.results import Results, Score, only_one
+from small.messages import words
+
+
+def score(n=5, shift=0.0):
+    values = {"accuracy": np.arange(n) % 2 == 0, "probability": np.linspace(0, 1, n, dtype=np.float32) + shift}
+    return Score(values)
+
+
+def test_what_is_appended_is_read_again(tmp_path):
+    results = Results(tmp_path)
+    results.append({"key": "a", "seconds": 1.5}, score())
+    results.append({"key": "b", "note": "Ångström"})
+    for found in (results, Results(tmp_path)):
+        assert set(found.rows) == {"a", "b"}
+        assert "a" in found
+        assert "b" in found
+        assert "c" not in found
+        assert found.score("a").n == score().n
+        for name, values in score().values.items():
+            assert np.array_equal(found.score("a").values[name], values)
+            assert found.score("a").values[name].dtype == values.dtype
+    assert [json.loads(line)["key"] for line in results.path.read_text().splitlines()] == ["a", "b"]
+
+
+def test_the_last_line_of_a_key_counts(tmp_path):
+    for shift in (0.0, 0.25):
+        Results(tmp_path).append({"key": "a"}, score(shift=shift))
+    assert Results(tmp_path).score("a").mean("probability") == pytest.approx(0.75)
+
+
+def test_every_torn_last_line_is_dropped_and_cut_on_the_next_append(tmp_path):
+    results = Results(tmp_path)
+    results.append({"key": "a"})
+    whole = results.path.read_bytes()
+    results.append({"key": "bb"})
+    second = results.path.read_bytes()[len(whole) :]
+    for cut in range(len(second)):
+        results.path.write_bytes(whole + second[:cut])
+        found = Results(tmp_path)
+        assert set(found.rows) == {"a"}
+        found.append({"key": "bb"})
+        assert results.path.read_bytes() == whole + second
+
+
+def test_killed_between_values_and_line(tmp_path):
+    results = Results(tmp_path)
+    results.append({"key": "a"}, score())
+    line = results.path.read_bytes()
+    results.path.write_bytes(b"")  # the values are there, the line is not
+    assert "a" not in Results(tmp_path)
+    Results(tmp_path).append({"key": "a"}, score())
+    assert results.path.read_bytes() == line
+    (tmp_path / "scores" / "a.npz").unlink()  # the line without its values: computed again
+    assert "a" not in Results(tmp_path)
+
+
+@pytest.mark.parametrize("bad", ['{"key": "b", ', "", "[]", "3", '"a key"', '{"no": 1}', "\\x00\\x00"])
+def test_an_edited_line_is_an_error_with_its_number(tmp_path, bad):
+    results = Results(tmp_path)
+    for key in "abc":
+        results.append({"key": key})
+    lines = results.path.read_text().splitlines()
+    results.path.write_text("\n".join([lines[0], bad, lines[2]]) + "\n")
+    with pytest.raises(ValueError, match=words("results.jsonl:2 delete line")):
+        Results(tmp_path)
+
+
+def test_a_line_that_is_no_text_is_an_error_with_its_number(tmp_path):
+    results = Results(tmp_path)
+    results.append({"key": "a"})
+    results.path.write_bytes(results.path.read_bytes() + b"\xff\xfe\n")
+    with pytest.raises(ValueError, match=words("results.jsonl:2")):
+        Results(tmp_path)
+
+
+def test_separators_of_unicode_do_not_split_a_line(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text(json.dumps({"key": "a", "note": "one\u2028two\x85three"}, ensure_ascii=False) + "\n")
+    assert Results(tmp_path).rows["a"]["note"] == "one\u2028two\x85three"
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from efface.store.results import only_one
+with only_one(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_locked_out_and_a_killed_one_is_not_waited_for(tmp_path):
+    folder = tmp_path / "run"
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        said = f"{holder.pid} wait out="
+        for _ in range(2):
+            with pytest.raises(ValueError, match=words(said)), only_one(folder):
+                pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with only_one(folder):
+        assert (folder / ".lock").read_text() == str(os.getpid())
+
+
+def test_the_lock_is_given_back_after_an_error(tmp_path):
+    with pytest.raises(KeyError), only_one(tmp_path):
+        raise KeyError
+    with only_one(tmp_path):
+        assert multiprocessing.active_children() == []

@@ -1,0 +1,327 @@
+"""Climbing a logit: closed forms of linear networks, one image at a time, what is left untouched; both metrics."""
+
+import copy
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from efface import draws
+from efface.metrics import Point, metric
+from efface.metrics.density_ratio import Noisy, changes, ratios
+from efface.metrics.probes import Case, Samples
+from efface.plug.call import Call
+from efface.report.stats.means import mean_intervals
+from efface.training.generate import COST, Sampling, denoise, grey_noise, maximise, samples
+from efface.types import Split
+from small.messages import words
+
+N, C, H, W, CLASSES = 5, 3, 4, 4, 3
+SHAPE = (C, H, W)
+SEEDS = draws.seeds_of("test", torch.arange(N))
+TARGETS = torch.tensor([0, 2, 1, 1, 0])
+
+
+class Linear(nn.Module):
+    """Logits that are linear in the image: the gradient is the weights of the class."""
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.fc = nn.Linear(C * H * W, CLASSES)
+        weights = draws.normal(draws.seeds_of("weights", torch.arange(CLASSES)), SHAPE)
+        self.fc.weight.data = (scale * weights).flatten(1)
+
+    def forward(self, images):
+        return self.fc(images.flatten(1))
+
+    def of(self, targets):
+        return self.fc.weight.detach()[targets].unflatten(1, SHAPE)
+
+
+def images(n=N):
+    return draws.uniform(draws.seeds_of("images", torch.arange(n)), SHAPE)
+
+
+def test_a_linear_network_is_climbed_by_the_affine_recursion():
+    network, lr, decay, start = Linear(0.1), 0.3, 0.2, images()
+    found = maximise(network, TARGETS, start, steps=7, lr=lr, decay=decay)
+    x = start.double()
+    for _ in range(7):
+        x = (x + lr * (network.of(TARGETS).double() - decay * (x - 0.5))).clamp(0, 1)
+    torch.testing.assert_close(found.double(), x, atol=2e-6, rtol=0)
+    assert 0.02 < ((found == 0) | (found == 1)).float().mean() < 0.9
+
+
+def test_without_clipping_on_the_way_the_iterate_follows_the_closed_form():
+    network, lr, decay, start, steps = Linear(0.01), 0.3, 0.2, images() * 0.4 + 0.3, 7
+    found = maximise(network, TARGETS, start, steps=steps, lr=lr, decay=decay, clip="last")
+    kept = (1 - lr * decay) ** steps
+    fixed = 0.5 + network.of(TARGETS) / decay  # where gradient and decay cancel
+    torch.testing.assert_close(found, fixed + kept * (start - fixed), atol=2e-6, rtol=0)
+
+
+def test_a_free_iterate_that_left_the_cube_comes_back_by_the_decay_alone():
+    network, lr, decay = Linear(3.0), 0.1, 0.5
+    start = torch.where(network.of(TARGETS) > 0, 1.5, -0.5)
+    found = maximise(network, TARGETS, start, steps=3, lr=lr, decay=decay, clip="last")
+    torch.testing.assert_close(found, (0.5 + 0.95**3 * (start - 0.5)).clamp(0, 1))
+    turned = maximise(network, TARGETS, start, steps=60, lr=lr, decay=decay, clip="last")
+    assert (turned.sub(0.5).sign() == network.of(TARGETS).sign()).all()
+
+
+def test_the_free_gradient_is_that_of_the_clipped_image(tiny):
+    network, start = tiny(seed=1).eval(), images() * 2 - 0.5
+    found = maximise(network, TARGETS, start, steps=1, lr=0.1, decay=0.0, clip="last")
+    x = start.clone().requires_grad_()
+    logits = network(x.clamp(0, 1)).gather(1, TARGETS[:, None]).sum()
+    (gradient,) = torch.autograd.grad(logits, x)
+    torch.testing.assert_close(found, (start + 0.1 * gradient).clamp(0, 1), atol=1e-6, rtol=0)
+
+
+def test_decay_alone_draws_to_grey():
+    found = maximise(Linear(0.0), TARGETS, images(), steps=200, lr=0.5, decay=0.2)
+    torch.testing.assert_close(found, torch.full_like(found, 0.5))
+
+
+def test_the_logit_rises_and_images_stay_in_the_cube(tiny):
+    network, start = tiny(seed=2).eval(), grey_noise(SEEDS, SHAPE)
+    found = maximise(network, TARGETS, start, steps=20)
+    before, after = (network(each).gather(1, TARGETS[:, None]) for each in (start, found))
+    assert (after > before).all()
+    assert found.min() >= 0
+    assert found.max() <= 1
+
+
+def test_nothing_of_the_callers_is_changed(tiny):
+    network, start, targets = tiny(seed=3).train(), images() * 2 - 0.5, TARGETS.clone()
+    before, kept = copy.deepcopy(network.state_dict()), start.clone()
+    for clip in ("each", "last"):
+        maximise(network, targets, start, steps=2, clip=clip)
+    denoise(network, start, targets, seeds=SEEDS, steps=2)
+    assert network.training
+    assert network.dropout.training
+    assert all(each.requires_grad for each in network.parameters())
+    assert all(each.grad is None for each in network.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert torch.equal(start, kept)
+    assert torch.equal(targets, TARGETS)
+
+
+def test_any_batch_gives_the_images_of_single_ones(tiny):
+    network, settings = tiny(seed=4), Sampling(steps=5)
+    whole = samples(network, TARGETS, SEEDS, SHAPE, settings)
+    parts = samples(network, TARGETS, SEEDS, SHAPE, settings, rows=2)
+    single = [samples(network, TARGETS[i : i + 1], SEEDS[i : i + 1], SHAPE, settings) for i in range(N)]
+    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.cat(single), whole, atol=1e-5, rtol=0)
+
+
+def test_works_within_inference_mode(tiny):
+    with torch.inference_mode():
+        found = maximise(tiny(seed=5), TARGETS, grey_noise(SEEDS, SHAPE), steps=2)
+    assert found.isfinite().all()
+
+
+def test_grey_noise_has_the_moments_of_clipped_normal_noise():
+    found = grey_noise(draws.seeds_of("many", torch.arange(400)), (3, 8, 8)).flatten()
+    assert found.min() == 0
+    assert found.max() == 1
+    assert abs(float(found.mean()) - 0.5) < 5 * 0.2 / len(found) ** 0.5
+    beyond = 0.5 * torch.erfc(torch.tensor(2.5) / 2**0.5)  # 0.5 is 2.5 deviations
+    share = (found == 0).float().mean()
+    assert abs(share - beyond) < 5 * (beyond / len(found)) ** 0.5
+
+
+def test_denoising_begins_at_the_noisy_images_themselves():
+    network, start = Linear(0.1), images()
+    noise = draws.normal(SEEDS, SHAPE) * 0.5
+    found = denoise(network, start, TARGETS, noise=noise, steps=1, lr=0.2)
+    torch.testing.assert_close(found.noisy, start + noise)
+    assert found.noisy.min() < 0
+    assert found.noisy.max() > 1
+    torch.testing.assert_close(found.images, (start + noise + 0.2 * network.of(TARGETS)).clamp(0, 1))
+    drawn = denoise(network, start, TARGETS, seeds=SEEDS, noise=0.5, steps=1, lr=0.2)
+    torch.testing.assert_close(drawn.images, found.images)
+
+
+def test_progress_counts_forward_rows():
+    told = []
+    settings = Sampling(count=N, steps=3)
+    samples(Linear(), TARGETS, SEEDS, SHAPE, settings, rows=2, advance=told.append)
+    assert sum(told) == settings.costs == COST * 3 * N
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"steps": 0}, "steps 0"),
+        ({"lr": 0.0}, "lr 0.0"),
+        ({"decay": -0.1}, "decay -0.1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes, said):
+    with pytest.raises(ValueError, match=words(said)):
+        maximise(Linear(), TARGETS, images(), **changes)
+
+
+def test_missing_seeds_other_shapes_and_values_that_are_no_numbers_are_said():
+    with pytest.raises(ValueError, match=words("seeds")):
+        denoise(Linear(), images(), TARGETS)
+    with pytest.raises(ValueError, match=words("noise (2, 3, 4, 4) (5, 3, 4, 4)")):
+        denoise(Linear(), images(), TARGETS, noise=torch.zeros(2, *SHAPE))
+    with pytest.raises(ValueError, match=words("gradient finite")):
+        maximise(Linear(float("nan")), TARGETS, images(), steps=1)
+
+
+def case(network, **changes):
+    """A case of test images, for a network that needs no maps."""
+    stored = torch.randint(0, 256, (N, *SHAPE), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    given = {
+        "build": Linear,
+        "network": network,
+        "data": {"test": Split(stored, TARGETS)},
+        "explained": torch.zeros(N, dtype=torch.int64),
+        "maps": {},
+        "mean": torch.zeros(C),
+        "fit": None,
+        "seed": 0,
+        "rows": 4,
+        "device": torch.device("cpu"),
+    }
+    return Case(**given | changes)
+
+
+def judged(count=N, **settings):
+    (probe,) = metric("gan_test", {"count": count, **settings}).probes(POINT).values()
+    return probe
+
+
+POINT = Point(0.0, 0, Call(call="efface.impute.channel_mean"), (), "pixel")
+
+
+def test_gan_test_is_the_share_of_the_samples_that_the_judge_assigns_to_their_class():
+    network, judge, asked, told = Linear(), Linear(-1.0), [], []
+    made = Samples(network.of(TARGETS).clamp(0, 1), TARGETS)
+
+    def given(settings):
+        asked.append(settings)
+        return made
+
+    probe = judged(steps=7)
+    found = probe(case(network, judge=lambda: judge, samples=given, advance=told.append)).values
+    assert asked == [Sampling(count=N, steps=7)]
+    for name, which in (("share", judge), ("own_share", network)):
+        logits = which(made.images).detach()
+        by_hand = [float(logits[i].argmax() == TARGETS[i]) for i in range(N)]
+        assert found[name].tolist() == by_hand
+    assert found["own_share"].mean() == 1  # each image is its class's own weights
+    assert found["share"].mean() == 0  # and the judge's are their negative
+    expected = judge(made.images).detach().double().softmax(1)[torch.arange(N), TARGETS]
+    torch.testing.assert_close(torch.from_numpy(found["probability"]), expected, atol=1e-6, rtol=0)
+    assert sum(told) == probe.costs({"test": N}, None)
+
+
+def test_gan_test_wants_a_judge_of_as_many_classes():
+    made = Samples(images(), TARGETS)
+    with pytest.raises(ValueError, match=words("judge")):
+        judged()(case(Linear(), samples=lambda _: made))
+    few = nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, 2))
+    with pytest.raises(ValueError, match=words("2 class")):
+        judged()(case(Linear(), samples=lambda _: made, judge=lambda: few))
+
+
+def test_what_a_judgement_depends_on():
+    assert judged().identity() == judged().identity()
+    assert judged().identity() != judged(lr=0.2).identity()
+    assert judged().sampling == Sampling(count=N)  # the stage's defaults: the same file
+
+
+def test_the_density_ratio_with_given_noise_is_the_exponential_of_the_weights_along_it():
+    network, start = Linear(0.3), images()
+    noise = draws.normal(draws.fold(SEEDS, 9), (3, *SHAPE)).transpose(0, 1)
+    found = changes(network, start, TARGETS, noise, rows=4)
+    expected = torch.einsum("nchw,snchw->ns", network.of(TARGETS).double(), noise.double())
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    ratio = ratios(found.numpy())
+    torch.testing.assert_close(torch.from_numpy(ratio), expected.exp().mean(1), atol=0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.2])
+def test_the_density_ratio_of_a_linear_network_has_the_lognormal_mean(level):
+    network, samples = Linear(0.5), 2000
+    probe = metric("density_ratio", {"levels": (level,), "samples": samples}).probes(point_at(level))["noisy"]
+    found = probe(case(network)).values
+    spread = level * network.of(TARGETS).flatten(1).norm(dim=1).double()
+    expected = (spread**2 / 2).exp()
+    error = ((spread**2).exp() - 1).sqrt() * expected / samples**0.5  # of the lognormal mean
+    assert (torch.from_numpy(found["ratio"]) - expected).abs().div(error).max() < 5
+    assert (torch.from_numpy(found["change"]).abs() / (spread / samples**0.5)).max() < 5
+
+
+def point_at(level):
+    return Point(level, 0, Call(call="efface.impute.channel_mean"), (), "pixel")
+
+
+def test_the_density_ratio_is_of_the_true_class_and_of_no_batch():
+    network = Linear(0.3)
+    probe = Noisy(0.1, 3)
+    whole = probe(case(network)).values
+    small = probe(case(network, rows=1)).values
+    other = probe(case(network, explained=torch.ones(N, dtype=torch.int64))).values
+    for name, values in whole.items():
+        np.testing.assert_allclose(small[name], values, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(other[name], values)
+    directions = Noisy(0.2, 3)(case(network)).values["change"]
+    np.testing.assert_allclose(directions, 2 * whole["change"], rtol=1e-4, atol=1e-5)  # the same, twice as far
+
+
+def test_density_ratios_report_their_work_and_never_are_infinite():
+    told, probe = [], Noisy(0.1, 3)
+    probe(case(Linear(), advance=told.append))
+    assert sum(told) == probe.costs({"test": N}, None)
+    largest = ratios(
+        np.array([[800.0, 800.0], [1e300, 1e300], [3.0, -np.inf], [79.0, 79.0]])
+    )  # float max, were they e^x
+    np.testing.assert_allclose(largest, np.exp([80.0, 80.0, 3.0 - np.log(2), 79.0]))
+    with np.errstate(over="raise"):
+        (found,) = mean_intervals(largest[:, None], "images")
+    assert found.mean == pytest.approx(largest.mean())
+    assert np.isfinite([found.low, found.high]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("density_ratio", {"levels": (0.2, 0.1)}, "above last"),
+        ("density_ratio", {"levels": (0.0, 0.1)}, "0.0"),
+        ("density_ratio", {"levels": ()}, "at least one"),
+        ("density_ratio", {"samples": 0}, "samples 0"),
+        ("gan_test", {"steps": 0}, "gan_test steps 0"),
+    ],
+)
+def test_metric_settings_that_cannot_be_are_refused(name, settings, said):
+    with pytest.raises(ValueError, match=words(said)):
+        metric(name, settings)
+
+
+# Published settings, as literals
+
+
+def defaults(function):
+    return {each.name: each.default for each in inspect.signature(function).parameters.values()}
+
+
+def test_the_sampler_has_the_published_settings():
+    published = {"steps": 500, "lr": 0.1, "decay": 0.01}
+    assert Sampling().model_dump() == {"count": 1000, "deviation": 0.2} | published
+    assert {name: defaults(maximise)[name] for name in published} == published
+    assert defaults(maximise)["clip"] == "each"
+    assert defaults(grey_noise)["deviation"] == 0.2
+    assert metric("gan_test", {}).probes(point_at(0.0))["judged"].sampling == Sampling()
+
+
+def test_denoising_has_the_published_settings():
+    published = {"noise": 0.1, "steps": 200, "lr": 0.01, "decay": 0.0}
+    assert {name: defaults(denoise)[name] for name in published} == published
