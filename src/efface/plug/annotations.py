@@ -80,7 +80,7 @@ def _kept(work: Callable[[Any], Any], target: Any) -> Any:
 
 
 @functools.cache
-def _adapter(hint: Any) -> TypeAdapter[Any]:
+def _adapter(hint: Any) -> Any:
     return TypeAdapter(hint)
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from efface.erase.masking import to_float
 from efface.erase.ranking import for_unit
 from efface.metrics.probes.case import Case
+from efface.metrics.shared.degenerate import degeneracy
 from efface.plug.call import Call
-from efface.report.stats import degeneracy
 from efface.store.arrays import take
 from efface.store.results import Score
 from efface.training.loop import Fit
