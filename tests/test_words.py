@@ -1,4 +1,4 @@
-"""Short words of plug-ins: each names one function of its kind, and a study with them is the study with dotted paths."""
+"""Short words of plug-ins: each names one function of its kind; a study with them is the study with dotted paths."""
 
 import copy
 import re
@@ -168,10 +168,10 @@ def test_helpers_are_no_words(kind):
 
 def test_an_unknown_word_is_answered_with_near_ones():
     with pytest.raises(
-        ValueError, match="^'grad_cm' is no method; did you mean 'grad_cam'.* the dotted path of your own"
+        ValueError, match=r"^'grad_cm' is no method; did you mean 'grad_cam'.* the dotted path of your own"
     ):
         words.expand("method", "grad_cm")
-    with pytest.raises(ValueError, match="^'zzz' is no executor; there are processes, serial, or the dotted path"):
+    with pytest.raises(ValueError, match=r"^'zzz' is no executor; there are processes, serial, or the dotted path"):
         words.expand("executor", "zzz")
     for change, said in (
         ({"data": "digit"}, "data: 'digit' is no data; did you mean 'digits'"),
@@ -185,7 +185,9 @@ def test_an_unknown_word_is_answered_with_near_ones():
         assert line.count("dotted path of your own function") == 1
     tree = copy.deepcopy(SHORT)
     tree["attribution_methods"][1]["kwargs"]["base"] = "gradeint"
-    with pytest.raises(InvalidStudyError, match="noisy.kwargs: base: 'gradeint' is no method; did you mean 'gradient'"):
+    with pytest.raises(
+        InvalidStudyError, match=r"noisy.kwargs: base: 'gradeint' is no method; did you mean 'gradient'"
+    ):
         read_tree(tree)
 
 
@@ -236,12 +238,12 @@ def test_a_moved_path_works_with_one_note(capsys):
     moved._note.cache_clear()
     for _ in range(2):
         assert Call(call="efface.post.absolute").call == "efface.erase.post.absolute"
-    assert MethodEntry(name="x", method="smooth_grad", kwargs={"base": "efface.methods.passes.logits_of"}).kwargs == {
-        "base": "efface.models.scores.logits_of"
-    }
+    base = {"base": "efface.methods.passes.logits_of"}
+    assert Call(call="efface.methods.smooth.var_grad", kwargs=base).kwargs == {"base": "efface.models.scores.logits_of"}
+    ends = "the old path works until efface 0.3"
     assert capsys.readouterr().err.splitlines() == [
-        "note: efface.post.absolute is now absolute (efface.erase.post.absolute); the old path works until efface 0.3",
-        "note: efface.methods.passes.logits_of is now efface.models.scores.logits_of; the old path works until efface 0.3",
+        f"note: efface.post.absolute is now absolute (efface.erase.post.absolute); {ends}",
+        f"note: efface.methods.passes.logits_of is now efface.models.scores.logits_of; {ends}",
     ]
 
 

@@ -19,7 +19,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -53,7 +52,7 @@ class Call(BaseModel):
 
     @field_validator("kwargs")
     @classmethod
-    def _by_path(cls, kwargs: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    def _by_path(cls, kwargs: dict[str, Any], info: Any) -> dict[str, Any]:
         return settings_by_path(info.data.get("call", ""), kwargs)
 
     def __hash__(self) -> int:

@@ -1,10 +1,11 @@
 """A field of a study that holds a plug-in: its kind is known, so a short word is enough."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import GetCoreSchemaHandler, SerializationInfo, SerializerFunctionWrapHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import core_schema
 
 from efface.plug import words
 from efface.plug.call import settings_by_word
@@ -23,7 +24,7 @@ class Word:
     kind: str
     beside: tuple[str, ...] = ()
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
         written = core_schema.wrap_serializer_function_ser_schema(self._by_word, info_arg=True)
         return core_schema.no_info_before_validator_function(self.by_path, handler(source), serialization=written)
 
@@ -36,7 +37,7 @@ class Word:
         return value
 
     @staticmethod
-    def _by_word(value: Any, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
+    def _by_word(value: Any, handler: Callable[[Any], Any], info: Any) -> Any:
         found = handler(value)
         if not writes_words(info):
             return found
@@ -48,6 +49,6 @@ class Word:
         return found
 
 
-def writes_words(info: SerializationInfo) -> bool:
+def writes_words(info: Any) -> bool:
     """Whether a dump is to hold short words."""
     return bool(info.context and info.context.get("words"))

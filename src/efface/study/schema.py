@@ -13,8 +13,6 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     PrivateAttr,
-    SerializationInfo,
-    ValidationInfo,
     field_serializer,
     field_validator,
     model_validator,
@@ -117,11 +115,11 @@ class MethodEntry(Strict):
 
     @field_validator("kwargs")
     @classmethod
-    def _by_path(cls, kwargs: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    def _by_path(cls, kwargs: dict[str, Any], info: Any) -> dict[str, Any]:
         return settings_by_path(info.data.get("method") or "", kwargs)
 
     @field_serializer("kwargs")
-    def _by_word(self, kwargs: dict[str, Any], info: SerializationInfo) -> dict[str, Any]:
+    def _by_word(self, kwargs: dict[str, Any], info: Any) -> dict[str, Any]:
         return settings_by_word(self.method or "", kwargs) if writes_words(info) else kwargs
 
     @model_validator(mode="after")
