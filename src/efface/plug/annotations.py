@@ -70,7 +70,7 @@ T = TypeVar("T")
 def _once(work: Callable[[Any], T], target: Any) -> T:
     """What is worked out of a function or class, kept for the next time; an object may change, and is asked again."""
     if inspect.isfunction(target) or inspect.isclass(target):
-        return _kept(work, target)  # type: ignore[no-any-return]
+        return _kept(work, target)  # type: ignore[arg-type]  # both are hashable
     return work(target)
 
 
