@@ -10,6 +10,7 @@ import pytest
 from efface.report.between import agreements, pairs, said_of_metrics
 from efface.report.cautions import cautions
 from efface.report.figure import sheet, styles
+from efface.report.frames import summary
 from efface.report.page import Cost, Facts, write
 from efface.report.stats import (
     Curve,
@@ -22,7 +23,7 @@ from efface.report.stats import (
     metric_agreement,
 )
 from efface.report.stats import summary as summarised
-from efface.report.table import panels, summary
+from efface.report.table import panels
 from efface.report.words import about, findings, gaps, headline, plus_minus, point
 from small_study import efface, write_study
 

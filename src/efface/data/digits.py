@@ -1,7 +1,13 @@
 """The 1,797 handwritten digits of the UCI repository that come with scikit-learn."""
 
+import gzip
+import importlib.util
+from pathlib import Path
+
+import numpy as np
 import torch
-from sklearn.datasets import load_digits
+from jaxtyping import Float64
+from torch import Tensor
 
 from efface.data.subset import splits, stratified
 from efface.types import Split
@@ -21,12 +27,24 @@ def digits(
 
     Source: Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits; the test part of that set.
     """
-    known = load_digits()
+    table = _table()
     # 0 .. 16 counts the inked pixels of a 4x4 block: scaled to the whole range of 8 bits.
-    images = torch.from_numpy(known.images).mul(255 / 16).round().to(torch.uint8)[:, None]
-    targets = torch.from_numpy(known.target).long()
+    images = table[:, :-1].reshape(-1, 1, 8, 8).mul(255 / 16).round().to(torch.uint8)
+    targets = table[:, -1].long()
     held_out = torch.zeros(len(targets), dtype=torch.bool)
     held_out[stratified(targets, TEST_IMAGES / len(targets), seed=0, setting="digits test")] = True
-    classes = tuple(str(name) for name in known.target_names)
+    classes = tuple(map(str, range(10)))
     train, test = (Split(images[part], targets[part], classes) for part in (~held_out, held_out))
     return splits(train, test, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
+
+
+def _table() -> Float64[Tensor, "1797 65"]:
+    """The 64 numbers of each image and its class, from scikit-learn's file: its import would take seconds.
+
+    ModuleNotFoundError: scikit-learn is not installed.
+    """
+    package = importlib.util.find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("the digits come with scikit-learn, which is not installed: pip install scikit-learn")
+    with gzip.open(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", "rt") as file:
+        return torch.from_numpy(np.loadtxt(file, delimiter=","))

@@ -1,11 +1,13 @@
-"""What a function or class says of its settings by their annotations."""
+"""What a function or class says of its settings by their annotations. It is worked out once for each callable."""
 
+import functools
 import inspect
 import typing
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from torch import nn
 
 from efface.types import Method
 
@@ -24,25 +26,70 @@ def wrong_types(target: Any, kwargs: dict[str, Any]) -> list[str]:
             problems.append(f"{name} is {value!r}, expected a whole number")
             continue
         try:
-            TypeAdapter(hints[name]).validate_python(value)
+            _adapter(hints[name]).validate_python(value)
         except ValidationError as error:
             problems.append(f"{name} is {value!r}: {error.errors()[0]['msg'].lower()}")
     return problems
 
 
-def plugs(target: Any) -> dict[str, tuple[str, ...]]:
-    """The settings that take something to call, each with what it will be called with by position."""
-    found: dict[str, tuple[str, ...]] = {}
+class Plug(NamedTuple):
+    """A setting that takes something to call.
+
+    positional: what it will be called with by position. kind: whose short words it may have; "" for no kind.
+    """
+
+    positional: tuple[str, ...]
+    kind: str
+
+
+def plugs(target: Any) -> Mapping[str, Plug]:
+    """The settings that take something to call, by name."""
+    return _once(_plugs, target)
+
+
+def signature(target: Any) -> inspect.Signature:
+    """The signature of a callable. ValueError, TypeError: it has none, as some builtins have."""
+    return _once(inspect.signature, target)
+
+
+def _plugs(target: Any) -> dict[str, Plug]:
+    found = {}
     for name, hint in _hints(target).items():
+        called = [part for part in _parts(hint) if typing.get_origin(part) is Callable]
         if Method in _parts(hint):
-            found[name] = ("model", "images", "targets")
-        elif any(typing.get_origin(part) is Callable for part in _parts(hint)):
-            found[name] = ()
+            found[name] = Plug(("model", "images", "targets"), "method")
+        elif called:
+            made = [typing.get_args(part)[-1] for part in called]
+            found[name] = Plug((), "model" if nn.Module in made else "")
     return found
 
 
-def _hints(target: Any) -> dict[str, Any]:
+T = TypeVar("T")
+
+
+def _once(work: Callable[[Any], T], target: Any) -> T:
+    """What is worked out of a function or class, kept for the next time; an object may change, and is asked again."""
+    if inspect.isfunction(target) or inspect.isclass(target):
+        return _kept(work, target)  # type: ignore[arg-type]  # both are hashable
+    return work(target)
+
+
+@functools.cache
+def _kept(work: Callable[[Any], Any], target: Any) -> Any:
+    return work(target)
+
+
+@functools.cache
+def _adapter(hint: Any) -> Any:
+    return TypeAdapter(hint)
+
+
+def _hints(target: Any) -> Mapping[str, Any]:
     """The annotations of a call's settings; none where they do not resolve, as they need not."""
+    return _once(_annotations, target)
+
+
+def _annotations(target: Any) -> dict[str, Any]:
     try:
         return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except Exception:  # noqa: BLE001  annotations may name anything

@@ -4,32 +4,41 @@ The path is imported and the kwargs are bound to the signature when the study is
 before the first computation, and an error inside an imported module is shown as that error.
 """
 
-import difflib
 import functools
-import importlib
-import importlib.util
 import inspect
 import json
-import pkgutil
+import os
 import sys
-import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from efface.plug import moved
-from efface.plug.annotations import plugs, wrong_types
+from efface.plug import moved, words
+from efface.plug.annotations import plugs, signature, wrong_types
+from efface.plug.path import modules_of, near, resolve
 from efface.plug.source import file_digest, source_digest
+
+__all__ = ["Call", "bound", "resolve", "settings_by_path", "settings_by_word"]
 
 _OFFERED = ("seeds", "rows", "of", "relu")  # what a method may hand on to one that it is given
 _LONGEST_PATH = 4096
 
 
 class Call(BaseModel):
-    """`{call: dotted.path, kwargs: {...}}`; a bare string is a call without kwargs."""
+    """`{call: dotted.path, kwargs: {...}}`; a bare string is a call without kwargs.
+
+    Settings that are methods or models may be named by their short words; they are kept by their dotted paths.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     call: str
@@ -43,15 +52,26 @@ class Call(BaseModel):
             return tree | {"call": moved.current(tree["call"])}
         return tree
 
+    @field_validator("kwargs")
+    @classmethod
+    def _by_path(cls, kwargs: dict[str, Any], info: Any) -> dict[str, Any]:
+        return settings_by_path(info.data.get("call", ""), kwargs)
+
     def __hash__(self) -> int:
         return hash(self.text)
 
-    @property
+    def __getstate__(self) -> dict[Any, Any]:
+        """What another process needs: it works the texts out anew."""
+        state = super().__getstate__()
+        plain = {name: value for name, value in state["__dict__"].items() if name in type(self).model_fields}
+        return state | {"__dict__": plain}
+
+    @cached_property
     def text(self) -> str:
         """The call in one canonical line."""
         return json.dumps(self.model_dump(), sort_keys=True, default=str)
 
-    @property
+    @cached_property
     def draw_text(self) -> str:
         """The call in one canonical line, from which random numbers are seeded: with the paths of efface 0.1.
 
@@ -69,22 +89,22 @@ class Call(BaseModel):
         if not callable(target):
             raise ValueError(f"'{self.call}' is a {type(target).__name__}, expected something to call")
         try:
-            signature = inspect.signature(target)
+            bindable = signature(target)
         except (ValueError, TypeError):  # some builtins have none: nothing to check against
             return
-        problems = _unknown(self.call, signature, len(positional), self.kwargs)
-        problems += _missing(self.call, signature, positional, self.kwargs, offered) + wrong_types(target, self.kwargs)
+        problems = _unknown(self.call, bindable, len(positional), self.kwargs)
+        problems += _missing(self.call, bindable, positional, self.kwargs, offered) + wrong_types(target, self.kwargs)
         problems += _wrong_plugs(target, self.kwargs)
         if problems:
             raise ValueError("; ".join(problems))
         own = getattr(sys.modules.get(getattr(target, "__module__", "")), f"check_{self.call.rpartition('.')[2]}", None)
         if callable(own):  # a function beside it, of the same settings, that knows what only it can know
-            own(**{name: value for name, value in self.kwargs.items() if name in inspect.signature(own).parameters})
+            own(**{name: value for name, value in self.kwargs.items() if name in signature(own).parameters})
 
     def wants(self, name: str, *, needed: bool = False) -> bool:
         """Whether the signature has a parameter of this name that the kwargs leave open; needed: without a default."""
         try:
-            parameters = inspect.signature(self.resolve()).parameters
+            parameters = signature(self.resolve()).parameters
         except (ValueError, TypeError):
             return False
         if name not in parameters or name in self.kwargs:
@@ -105,31 +125,83 @@ class Call(BaseModel):
 
     def nested(self) -> dict[str, "Call"]:
         """The settings that are something to call themselves: a method's base, a second network."""
-        taken = plugs(self.resolve()) if self.kwargs else {}
-        given = {name: value for name, value in self.kwargs.items() if name in taken and value is not None}
-        return {name: Call.model_validate(value) for name, value in given.items()}
+        return dict(_nested(self)) if self.kwargs else {}
 
     def methods(self) -> dict[str, "Call"]:
         """Those of them that are methods."""
-        taken = plugs(self.resolve()) if self.kwargs else {}
-        return {name: each for name, each in self.nested().items() if taken[name]}
+        return {name: each for name, each in self.nested().items() if plugs(self.resolve())[name].positional}
 
     @property
     def learns(self) -> bool:
         """Whether a class with `fit` is in it: itself, or one of its methods."""
-        found = self.resolve()
-        return (inspect.isclass(found) and hasattr(found, "fit")) or any(
-            each.learns for each in self.methods().values()
-        )
+        return _learns(self)
 
     def identity(self) -> dict[str, Any]:
         """What a number made with this call depends on: path, kwargs, the source behind the path, files it names."""
-        found = self.model_dump() | {"source": [source_digest(name) for name in _modules_of(self.call)]}
+        found = dict(_known(self))
         if nested := self.nested():
             found["nested"] = {name: each.identity() for name, each in nested.items()}
         if files := {name: file_digest(Path(value)) for name, value in self.kwargs.items() if _is_file(value)}:
             found["files"] = files
         return found
+
+
+@functools.cache
+def _nested(call: Call) -> dict[str, Call]:
+    taken = plugs(call.resolve())
+    given = {name: value for name, value in call.kwargs.items() if name in taken and value is not None}
+    return {name: Call.model_validate(value) for name, value in given.items()}
+
+
+@functools.cache
+def _learns(call: Call) -> bool:
+    found = call.resolve()
+    return (inspect.isclass(found) and hasattr(found, "fit")) or any(each.learns for each in call.methods().values())
+
+
+@functools.cache
+def _known(call: Call) -> dict[str, Any]:
+    """What a call depends on but for the files that its settings name, which may change meanwhile."""
+    return call.model_dump() | {"source": [source_digest(name) for name in modules_of(call.call)]}
+
+
+def settings_by_path(path: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a call with those that are plug-ins by their dotted paths. ValueError: a word that is none."""
+    if not any(isinstance(value, str | dict) for value in kwargs.values()):
+        return kwargs
+    return kwargs | _changed(path, kwargs, words.expand)
+
+
+def settings_by_word(path: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The same with short words, where efface has them."""
+    return kwargs | _changed(path, kwargs, lambda _, each: words.word_of(each) or each)
+
+
+def _changed(path: str, kwargs: dict[str, Any], change: Callable[[str, str], str]) -> dict[str, Any]:
+    try:
+        taken = plugs(resolve(path))
+    except ValueError:  # said where the call is checked
+        return {}
+    found = {}
+    for name, value in kwargs.items():
+        if name in taken and taken[name].kind and isinstance(value, str | dict):
+            try:
+                found[name] = _with_path(value, taken[name].kind, change)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+    return found
+
+
+def _with_path(value: Any, kind: str, change: Callable[[str, str], str]) -> Any:
+    """A call as a study writes it, with the path of it and of its settings changed by `change(kind, path)`."""
+    if isinstance(value, str):
+        return change(kind, value)
+    if not isinstance(value.get("call"), str):
+        return value
+    path = words.expand(kind, value["call"])
+    kwargs = value.get("kwargs")
+    inner = {"kwargs": kwargs | _changed(path, kwargs, change)} if isinstance(kwargs, dict) else {}
+    return value | {"call": change(kind, path)} | inner
 
 
 def _as_first(value: Any) -> Any:
@@ -151,61 +223,12 @@ def bound(*positional: str, offered: tuple[str, ...] = ()) -> AfterValidator:
     return AfterValidator(check)
 
 
-@functools.cache
-def resolve(path: str) -> Any:
-    """Import a dotted path: modules first, then attributes. ValueError tells the three ways to fail apart."""
-    parts = path.split(".")
-    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        raise ValueError(f"'{path}' is no dotted path; expected module.function, e.g. efface.methods.gradient.gradient")
-    found: Any = None
-    depth = 0
-    for depth in range(1, len(parts)):
-        name = ".".join(parts[:depth])
-        if not _exists(name):
-            depth -= 1
-            break
-        found = _import(name)
-    if found is None:
-        raise ValueError(f"'{path}': there is no module '{parts[0]}' here; is it installed, or in the current folder?")
-    for at in range(depth, len(parts)):
-        if not hasattr(found, parts[at]):
-            raise ValueError(f"'{'.'.join(parts[:at])}' has no '{parts[at]}'; {_near(parts[at], _public(found))}")
-        found = getattr(found, parts[at])
-    return found
-
-
-@functools.cache
-def _modules_of(path: str) -> tuple[str, ...]:
-    """The modules behind a path: the one that the path names, and the one that the object's own code is in."""
-    found, parts = resolve(path), path.split(".")
-    named = next(name for end in range(len(parts) - 1, 0, -1) if (name := ".".join(parts[:end])) in sys.modules)
-    return tuple(dict.fromkeys([named, str(getattr(found, "__module__", None) or type(found).__module__)]))
-
-
-def _exists(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ModuleNotFoundError, ValueError):
-        return False
-
-
-def _import(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # whatever it raises is the user's own error, to be shown
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where, what = f"{last.filename}:{last.lineno}", str(error)
-        if isinstance(error, SyntaxError):  # the trace ends in the importer
-            where, what = f"{error.filename}:{error.lineno}", error.msg
-        raise ValueError(f"importing '{name}' fails: {type(error).__name__}: {what} ({where})") from error
-
-
 def _unknown(call: str, signature: inspect.Signature, positional: int, kwargs: dict[str, Any]) -> list[str]:
     parameters = list(signature.parameters.values())[positional:]
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return []
     known = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return [f"{call} has no setting '{name}'; {_near(name, known)}" for name in kwargs if name not in known]
+    return [f"{call} has no setting '{name}'; {near(name, known)}" for name in kwargs if name not in known]
 
 
 def _missing(
@@ -222,10 +245,10 @@ def _missing(
     return []
 
 
-def _wrong_plugs(target: Any, kwargs: dict[str, Any]) -> list[str]:
+def _wrong_plugs(target: Any, kwargs: Mapping[str, Any]) -> list[str]:
     """Settings that are something to call are checked as the study's own calls are."""
     problems = []
-    for name, positional in plugs(target).items():
+    for name, (positional, _) in plugs(target).items():
         if kwargs.get(name) is None:
             continue
         try:
@@ -256,17 +279,4 @@ def _wrong_made(call: Call, positional: Sequence[str]) -> list[str]:
 
 
 def _is_file(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) < _LONGEST_PATH and Path(value).is_file()
-
-
-def _near(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    listed = ", ".join(sorted(known)[:20]) + (", ..." if len(known) > 20 else "") if known else "nothing"
-    return (f"did you mean '{close[0]}'? " if close else "") + f"it has {listed}"
-
-
-def _public(found: Any) -> list[str]:
-    names = [name for name in dir(found) if not name.startswith("_")]
-    own = [n for n in names if getattr(getattr(found, n), "__module__", None) == getattr(found, "__name__", "")]
-    own += [each.name for each in pkgutil.iter_modules(getattr(found, "__path__", ()))]
-    return own or names
+    return isinstance(value, str) and 0 < len(value) < _LONGEST_PATH and os.path.isfile(value)  # noqa: PTH113  asked often

@@ -6,6 +6,7 @@ An old path may stand in a study (`efface.post.absolute`), or in an import (`fro
 import functools
 import importlib
 import importlib.machinery
+import multiprocessing
 import sys
 import warnings
 from collections.abc import Sequence
@@ -132,7 +133,15 @@ _PREFIX = "efface."
 
 
 def current(path: str) -> str:
-    """The path of today for a dotted path of efface 0.1; any other path as it is."""
+    """The path of today for a dotted path of efface 0.1, with a note on stderr; any other path as it is."""
+    new = _current(path)
+    if new != path:
+        _note(path, new)
+    return new
+
+
+@functools.cache
+def _current(path: str) -> str:
     if not path.startswith(_PREFIX):
         return path
     parts = path.removeprefix(_PREFIX).split(".")
@@ -141,6 +150,16 @@ def current(path: str) -> str:
         if new := NAMES.get(head) or MODULES.get(head):
             return _PREFIX + ".".join([new, *rest])
     return path
+
+
+@functools.cache
+def _note(old: str, new: str) -> None:
+    """Say once in a process where a path is now. The workers of a run say nothing: the main process has said it."""
+    from efface.plug.words import word_of  # it imports this module
+
+    if multiprocessing.parent_process() is None:
+        now = f"{word} ({new})" if (word := word_of(new)) else new
+        sys.stderr.write(f"note: {old} is now {now}; the old path works until efface 0.3\n")
 
 
 @functools.cache

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from efface.report.stats import Agreement, Comparison, compare, image_agreement, metric_agreement
 from efface.report.table import Panel, Row
@@ -63,32 +62,6 @@ def agreements(firsts: Sequence[Panel]) -> Agreements:
     }
     alpha = {panel.metric: image_agreement(ranked[panel.metric]) for panel in judging if panel.over == "images"}
     return Agreements(judging, tau, alpha)
-
-
-def comparisons_table(found: Sequence[Pairs]) -> pd.DataFrame:
-    """A line per metric and pair of methods."""
-    columns = ["metric", "score", "first", "second", "better", "difference", "low", "high", "n", "test", "p", "p_holm"]
-    columns += ["rank_biserial", "common_language", "says"]
-    lines = [
-        (
-            *(each.metric, each.score, each.first, each.second, one.panel.better),
-            *(each.difference.mean, each.difference.low, each.difference.high, each.difference.n),
-            *(each.test, each.p, each.p_holm, each.rank_biserial, each.common_language, each.says),
-        )
-        for one in found
-        for each in one.found.values()
-    ]
-    return pd.DataFrame(lines, columns=columns)
-
-
-def agreement_table(found: Agreements) -> pd.DataFrame:
-    """A line per two metrics (Kendall's tau-b) and per metric (Krippendorff's alpha over images); n counts methods."""
-    scores = {panel.metric: panel.score for panel in found.panels}
-    columns = ["kind", "metric", "score", "other", "other_score", "value", "low", "high", "n"]
-    lines = [("kendall_tau_b", one, scores[one], two, scores[two], *each) for (one, two), each in found.tau.items()] + [
-        ("krippendorff_alpha", metric, scores[metric], "", "", *each) for metric, each in found.alpha.items()
-    ]
-    return pd.DataFrame(lines, columns=columns)
 
 
 def said_of_pairs(found: Pairs) -> str:

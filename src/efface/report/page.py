@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from efface.report import between, cautions, figure, words
+from efface.report import between, cautions, figure, frames, words
 from efface.report.gallery import Gallery, tiles, uri
 from efface.report.stats import Curve
-from efface.report.table import CONTROLS, HOW, Panel, Row, panels, summary
+from efface.report.table import CONTROLS, HOW, Panel, Row, panels
 
 MARKS = {
     "better": "▲",
@@ -111,9 +111,9 @@ def write(
     looks = figure.styles(row.method for panel in found for row in panel.rows)
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (
-        ("summary", summary((*panels(tabled), *found), facts.how)),
-        ("comparisons", between.comparisons_table(pairs)),
-        ("agreement", between.agreement_table(agreements)),
+        ("summary", frames.summary((*panels(tabled), *found), facts.how)),
+        ("comparisons", frames.comparisons_table(pairs)),
+        ("agreement", frames.agreement_table(agreements)),
     ):
         _replace(folder / f"{name}.csv", frame.to_csv(index=False).encode())
     for kind, content in figure.sheet(firsts, looks).items():

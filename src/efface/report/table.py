@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
 from efface.report.stats import (
     Curve,
@@ -144,30 +143,6 @@ def panels(curves: Sequence[Curve], reference: str = "") -> tuple[Panel, ...]:
     found = [panel for scores in metrics.values() for panel in _panels(list(scores.values()), references)]
     known = {family: place for place, family in enumerate(FAMILIES)}
     return tuple(sorted(found, key=lambda panel: known.get(panel.family, len(known))))
-
-
-def summary(found: Sequence[Panel], how: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
-    """A line per metric, score, method and point; area and difference stand in each line of their curve.
-
-    fraction: the point, whatever the axis counts. how: by metric, what its numbers depend on.
-    """
-    columns = ["metric", "score", "method", "fraction", "mean", "std", "low", "high", "n", "over", "better"]
-    columns += ["area", "area_low", "area_high"]
-    columns += ["random_difference", "random_difference_low", "random_difference_high"]
-    columns += ["family", "axis", "stands", "interval", "draws", "between_draws", *HOW]
-    lines = [
-        (
-            *(panel.metric, panel.score, row.method, fraction, *cell, panel.over, panel.better),
-            *(row.area.mean, row.area.low, row.area.high),
-            *(row.difference.mean, row.difference.low, row.difference.high),
-            *(panel.family, panel.axis, panel.stands, row.by, row.draws, row.between),
-            *(how.get(panel.metric, {}).get(each, "") for each in HOW),
-        )
-        for panel in found
-        for row in panel.rows
-        for fraction, cell in zip(panel.fractions, row.cells, strict=True)
-    ]
-    return pd.DataFrame(lines, columns=columns)
 
 
 @dataclass(frozen=True)

@@ -13,40 +13,37 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     PrivateAttr,
+    field_serializer,
+    field_validator,
     model_validator,
 )
 
 from efface.methods.calling import check_method, is_class
 from efface.metrics import Metric, metric, own_settings
-from efface.plug.call import Call, bound
+from efface.plug.call import Call, bound, settings_by_path, settings_by_word
+from efface.plug.field import Word, writes_words
 from efface.training.loop import Fit
 from efface.types import Unit
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
-Post = tuple[Annotated[Call, bound("maps")], ...]
-ImputerCall = Annotated[Call, bound("images", "removed", offered=("mean", "seeds"))]
+Post = tuple[Annotated[Call, Word("post"), bound("maps")], ...]
+ImputerCall = Annotated[Call, Word("imputer"), bound("images", "removed", offered=("mean", "seeds"))]
 
 
-_GROUPS = ("patch", "superpixel")
 _AROUND = "efface.methods.nested.Around"
 
 
 def _unit(value: object) -> object:
-    """`patch` is short for its dotted path; what is no unit of ours is a call, checked here to give one message."""
+    """A word that means no function is kept; anything else is a call, checked here to give one message."""
     if value in get_args(Unit) or not isinstance(value, str | dict | Call):
         return value
     call = value if isinstance(value, Call) else Call.model_validate(value)
-    if "." not in call.call:
-        if call.call not in _GROUPS:
-            known = ", ".join((*get_args(Unit), *_GROUPS))
-            raise ValueError(f"'{call.call}' is no unit; there are {known}, or the dotted path of a function of images")
-        call = Call(call=f"efface.erase.units.{call.call}", kwargs=call.kwargs)
     call.check(("images",))
     return call
 
 
-UnitCall = Annotated[Unit | Call, BeforeValidator(_unit)]
+UnitCall = Annotated[Unit | Call, BeforeValidator(_unit), Word("unit", get_args(Unit))]
 
 
 class Strict(BaseModel):
@@ -68,7 +65,7 @@ class MethodEntry(Strict):
     """
 
     name: Name
-    method: str | None = None
+    method: Annotated[str, Word("method")] | None = None
     kwargs: dict[str, Any] = {}
     batched: bool = True
     outputs: tuple[Name, ...] = ()
@@ -121,10 +118,19 @@ class MethodEntry(Strict):
         """The names of its maps."""
         return self.outputs or (self.name,)
 
+    @field_validator("kwargs")
+    @classmethod
+    def _by_path(cls, kwargs: dict[str, Any], info: Any) -> dict[str, Any]:
+        return settings_by_path(info.data.get("method") or "", kwargs)
+
+    @field_serializer("kwargs")
+    def _by_word(self, kwargs: dict[str, Any], info: Any) -> dict[str, Any]:
+        return settings_by_word(self.method or "", kwargs) if writes_words(info) else kwargs
+
     @model_validator(mode="after")
     def _is_callable(self) -> "MethodEntry":
         if (self.method is None) == (self.maps is None):
-            raise ValueError("give either 'method' (a dotted path) or 'maps' (the name of another entry)")
+            raise ValueError("give either 'method' (a word or a dotted path) or 'maps' (the name of another entry)")
         if self.maps is not None and (
             self.kwargs or self.outputs or self.network or self.draws > 1 or self.post is None
         ):
@@ -149,7 +155,7 @@ class MetricEntry(Strict):
     """A metric by its name, or by `metric:`, the dotted path of a Metric, with settings of its own."""
 
     name: Name
-    metric: str | None = None
+    metric: Annotated[str, Word("metric")] | None = None
     kwargs: MetricSettings = MetricSettings()
 
     @model_validator(mode="before")
@@ -220,7 +226,7 @@ class Judge(Strict):
     folder: where it is kept, so that several studies have one; by default the study's own.
     """
 
-    model: Annotated[Call, bound()]
+    model: Annotated[Call, Word("model"), bound()]
     fit: Fit | None = None
     weights: Path | None = None
     seed: NonNegativeInt | None = None

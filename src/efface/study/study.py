@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from efface.plug.call import Call, bound
+from efface.plug.field import WORDS, Word
 from efface.study.claims import ACCURACY, Has, unfounded
 from efface.study.cross_checks import disagreements
 from efface.study.schema import (
@@ -52,8 +53,8 @@ class Study(Strict):
     """One study, as its file says it. docs/studies.md explains each key."""
 
     out: Path
-    data: Annotated[Call, bound()]
-    model: Annotated[Call, bound()]
+    data: Annotated[Call, Word("data"), bound()]
+    model: Annotated[Call, Word("model"), bound()]
     weights: Path | None = None
     fit: Fit | None = None
     refit: Fit | None = None
@@ -68,9 +69,9 @@ class Study(Strict):
     unit: UnitCall = "pixel"
     fractions: tuple[Fraction, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
     repeats: PositiveInt = 3
-    executor: Annotated[Call, bound("work", "tasks", offered=("progress",)), BeforeValidator(_of_processes)] = Call(
-        call=_PROCESSES
-    )
+    executor: Annotated[
+        Call, Word("executor"), bound("work", "tasks", offered=("progress",)), BeforeValidator(_of_processes)
+    ] = Call(call=_PROCESSES)
     seed: NonNegativeInt = 0
     seeds: tuple[NonNegativeInt, ...] = ()
     variants: dict[Name, dict[str, Any]] = Field(default_factory=dict)
@@ -194,8 +195,8 @@ def _varied(tree: dict[str, Any], name: str, changes: Mapping[str, Any]) -> Stud
 
 
 def dump(study: Study) -> str:
-    """The study as YAML, every default written out."""
-    tree = study.model_dump(mode="json", exclude_none=True)
+    """The study as YAML, every default written out, with the short words of plug-ins, which outlive their paths."""
+    tree = study.model_dump(mode="json", exclude_none=True, context=WORDS)
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=120)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from efface.plug.call import Call, bound
+from efface.plug.field import Word
 from efface.training.checkpoint import Training
 
 
@@ -20,7 +21,7 @@ class Regularizer(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    call: str
+    call: Annotated[str, Word("regularizer")]
     kwargs: dict[str, Any] = {}
     weight: float | None = None
     preset: str | None = None
@@ -147,10 +148,10 @@ class Fit(BaseModel):
     channels_last: bool = False
     keep: Literal["last", "best"] = "last"
     tensorboard: bool = False
-    augment: tuple[Annotated[Call, bound("images", "seeds")], ...] = ()
+    augment: tuple[Annotated[Call, Word("augmentation"), bound("images", "seeds")], ...] = ()
     stop: Stop | None = None
     regularizers: tuple[Regularizer, ...] = ()
-    attack: Annotated[Call, bound("network", "images", "targets", offered=("seeds",))] | None = None
+    attack: Annotated[Call, Word("attack"), bound("network", "images", "targets", offered=("seeds",))] | None = None
 
     def plain(self) -> "Fit":
         """The same training without regularisers and attack."""

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from efface import draws
@@ -78,6 +77,8 @@ def pearson(one: Float[np.ndarray, "n s"], other: Float[np.ndarray, "n s"]) -> F
 
 def spearman(one: Float[np.ndarray, "n s"], other: Float[np.ndarray, "n s"]) -> Float[np.ndarray, " n"]:
     """Correlation of the ranks in each row, equal values sharing their mean rank; NaN where either is constant."""
+    from scipy.stats import rankdata
+
     return pearson(rankdata(one, axis=1), rankdata(other, axis=1))
 
 

@@ -7,7 +7,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import ndtr, ndtri, stdtrit
 
 from efface.draws import seed_of
 from efface.report.stats.curve import Curve, Over, areas, measure_of
@@ -60,6 +59,8 @@ def interval(values: Float[np.ndarray, " samples"], level: float = 0.95) -> Inte
 
     level: probability that the interval covers the true mean, in (0, 1).
     """
+    from scipy.special import stdtrit
+
     values = values[~np.isnan(values)].astype(np.float64)
     n = len(values)
     if n == 0:
@@ -189,6 +190,8 @@ def resampled(
 
 def _bca(values: np.ndarray, means: np.ndarray, level: float) -> Interval:
     """The bootstrap interval of one column, from the means of its resamples."""
+    from scipy.special import ndtr, ndtri
+
     values, means = values[~np.isnan(values)], means[~np.isnan(means)]
     n = len(values)
     if n < 2 or np.ptp(values) == 0:

@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import stdtr
 
 from efface.report.stats.curve import Better, Curve, Over, areas, lacking, shared, table
 from efface.report.stats.means import Interval, interval, mean_intervals
@@ -127,6 +126,8 @@ def _compared(one: Curve, two: Curve, apart: np.ndarray, found: Interval) -> Com
 
 
 def _tested(apart: np.ndarray, over: Over) -> tuple[Literal["wilcoxon", "t", "none"], float, str]:
+    from scipy.special import stdtr
+
     n = len(apart)
     if n < 2:
         return "none", np.nan, f"{n} pairs: nothing to test, at least 2 are needed."

@@ -1,0 +1,75 @@
+"""What a dotted path names: modules are imported first, then attributes are read."""
+
+import difflib
+import functools
+import importlib
+import importlib.util
+import pkgutil
+import sys
+import traceback
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+
+@functools.cache
+def resolve(path: str) -> Any:
+    """Import a dotted path: modules first, then attributes. ValueError tells the three ways to fail apart."""
+    parts = path.split(".")
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        raise ValueError(f"'{path}' is no dotted path; expected module.function, e.g. efface.methods.gradient.gradient")
+    found: Any = None
+    depth = 0
+    for depth in range(1, len(parts)):
+        name = ".".join(parts[:depth])
+        if not _exists(name):
+            depth -= 1
+            break
+        found = _import(name)
+    if found is None:
+        raise ValueError(f"'{path}': there is no module '{parts[0]}' here; is it installed, or in the current folder?")
+    for at in range(depth, len(parts)):
+        if not hasattr(found, parts[at]):
+            raise ValueError(f"'{'.'.join(parts[:at])}' has no '{parts[at]}'; {near(parts[at], _public(found))}")
+        found = getattr(found, parts[at])
+    return found
+
+
+@functools.cache
+def modules_of(path: str) -> tuple[str, ...]:
+    """The modules behind a path: the one that the path names, and the one that the object's own code is in."""
+    found, parts = resolve(path), path.split(".")
+    named = next(name for end in range(len(parts) - 1, 0, -1) if (name := ".".join(parts[:end])) in sys.modules)
+    return tuple(dict.fromkeys([named, str(getattr(found, "__module__", None) or type(found).__module__)]))
+
+
+def _exists(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ModuleNotFoundError, ValueError):
+        return False
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # whatever it raises is the user's own error, to be shown
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where, what = f"{last.filename}:{last.lineno}", str(error)
+        if isinstance(error, SyntaxError):  # the trace ends in the importer
+            where, what = f"{error.filename}:{error.lineno}", error.msg
+        raise ValueError(f"importing '{name}' fails: {type(error).__name__}: {what} ({where})") from error
+
+
+def near(name: str, known: Sequence[str]) -> str:
+    """What to say of a name that is not known: the nearest known one, and what there is."""
+    close = difflib.get_close_matches(name, known, n=1)
+    listed = ", ".join(sorted(known)[:20]) + (", ..." if len(known) > 20 else "") if known else "nothing"
+    return (f"did you mean '{close[0]}'? " if close else "") + f"it has {listed}"
+
+
+def _public(found: Any) -> list[str]:
+    names = [name for name in dir(found) if not name.startswith("_")]
+    own = [n for n in names if getattr(getattr(found, n), "__module__", None) == getattr(found, "__name__", "")]
+    own += [each.name for each in pkgutil.iter_modules(getattr(found, "__path__", ()))]
+    return own or names

@@ -1,0 +1,202 @@
+"""Short words of plug-ins: `grad_cam` stands for `efface.methods.cam.grad_cam` where a method is expected.
+
+No list is kept: the folder of a kind is the list. Its files are read as text, so that no module is imported for a word
+but the one that it names. A function is a plug-in of its kind if its signature is that of the kind. A module or package
+whose plug-in is called `load` or `attribute` gives it its own name: `torchvision`, `captum`.
+"""
+
+import ast
+import difflib
+import functools
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from efface.plug import moved
+
+_ROOT = Path(__file__).parent.parent
+_NAMED_BY_MODULE = ("load", "attribute")
+_LISTED = 40
+_DEFINITION = re.compile(
+    r"^def (?P<name>[a-z]\w*)(?P<rest>\(.*?\)(?:\s*->\s*[^\n]+?)?:)[ \t]*(?:#[^\n]*)?\n[ \t]"
+    r"|^class (?P<kind>[A-Z]\w*)(?P<body>.*?)(?=^\S|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+_CALLED = re.compile(r"^    def __call__(?P<rest>\(.*?\)(?:\s*->\s*[^\n]+?)?:)[ \t]*\n", re.DOTALL | re.MULTILINE)
+
+
+class _Signature(NamedTuple):
+    """What the text of a signature says.
+
+    positional: names of the positional arguments. needed: annotations of those, and of keywords without a default.
+    gives: the annotation of the result.
+    """
+
+    positional: tuple[str, ...]
+    needed: tuple[str, ...]
+    gives: str
+
+
+class _Kind(NamedTuple):
+    place: str
+    fits: Callable[[_Signature], bool]
+
+
+def _takes(*positional: str, gives: str = "") -> Callable[[_Signature], bool]:
+    """Plug-ins that are called with these arguments; gives: how the result's annotation begins, as a pattern."""
+    return lambda found: found.positional == positional and re.match(gives, found.gives) is not None
+
+
+def _made(gives: str) -> Callable[[_Signature], bool]:
+    """Plug-ins that are called with settings alone. One that must be given a value that may be None is a helper."""
+
+    def fits(found: _Signature) -> bool:
+        plain = not any("None" in annotation for annotation in found.needed)
+        return found.positional in ((), ("name",)) and plain and found.gives == gives
+
+    return fits
+
+
+_MAPS = r"Maps?$|Images$|Any$|Seeds$|Float\[|dict\[str, Images\]$"
+_KINDS = {
+    "data": _Kind("data", _made("dict[str, Split]")),
+    "model": _Kind("models", _made("nn.Module")),
+    "method": _Kind("methods", _takes("model", "images", "targets", gives=_MAPS)),
+    "imputer": _Kind("impute", _takes("images", "removed", gives="Images")),
+    "post": _Kind("erase/post.py", _takes("maps")),
+    "unit": _Kind("erase/units.py", _takes("images", gives="Labels")),
+    "executor": _Kind("execute.py", _takes("work", "tasks")),
+    "attack": _Kind("training/attack.py", _takes("network", "images", "targets", gives="Images")),
+    "augmentation": _Kind("training/augment.py", _takes("images", "seeds", gives="Images")),
+    "regularizer": _Kind("training/regularize.py", _takes("network", "images", "targets", "outputs", gives="Term")),
+    "metric": _Kind("metrics", lambda _: False),
+}
+KINDS = tuple(_KINDS)
+"""The kinds of plug-ins, as messages call them."""
+
+
+def expand(kind: str, word: str, beside: tuple[str, ...] = ()) -> str:
+    """The dotted path of a word of this kind; a dotted path is returned as it is, a moved one as it is today.
+
+    beside: words that mean no plug-in, and are returned as they are.
+    ValueError: the kind has no such word. It names the nearest ones.
+    """
+    if "." in word:
+        return moved.current(word)
+    if word in beside:
+        return word
+    if (path := index(kind).get(word)) is None:
+        known = [*beside, *index(kind)]
+        near = difflib.get_close_matches(word, known, n=3)
+        listed = ", ".join(sorted(known)[:_LISTED]) + (", ..." if len(known) > _LISTED else "")
+        hint = f"did you mean {' or '.join(map(repr, near))}" if near else f"there are {listed}"
+        raise ValueError(f"'{word}' is no {kind}; {hint}, or the dotted path of your own function{'?' * bool(near)}")
+    return path
+
+
+def word_of(path: str) -> str:
+    """The word of one of efface's own plug-ins; "" for any other path."""
+    return _words().get(path, "")
+
+
+@functools.cache
+def index(kind: str) -> dict[str, str]:
+    """The dotted path of each word of a kind, in alphabetical order."""
+    return dict(sorted(entries(kind)))
+
+
+def entries(kind: str) -> Iterator[tuple[str, str]]:
+    """Each plug-in of a kind: its word and its dotted path."""
+    if kind == "metric":  # a file each, as efface.metrics.metric finds them
+        for file in sorted((_ROOT / "metrics").glob("[a-z]*.py")):
+            if f"\ndef {file.stem}(" in (text := file.read_text()) or f"\n{file.stem} = " in text:
+                yield file.stem, f"efface.metrics.{file.stem}.{file.stem}"
+        return
+    place = _KINDS[kind].place
+    for module, name in _public(_ROOT / place):
+        if (signature := _signatures(module[1]).get(module[2])) and _KINDS[kind].fits(signature):
+            stem = module[0].rpartition(".")[2]
+            yield (stem if name in _NAMED_BY_MODULE else name), f"{module[0]}.{name}"
+
+
+@functools.cache
+def _words() -> dict[str, str]:
+    return {path: word for kind in KINDS for word, path in entries(kind)}
+
+
+def _public(place: Path) -> Iterator[tuple[tuple[str, Path, str], str]]:
+    """What stands at the top of a file, of each file of a folder, or in `__all__` of a package that has one.
+
+    For each, ((the public module, the file that defines it, its name there), its public name).
+    """
+    if place.is_file():
+        yield from (((_dotted(place), place, name), name) for name in _signatures(place))
+        return
+    listed = _listed(place / "__init__.py")
+    if listed:
+        yield from (((_dotted(place), *source), name) for name, source in listed.items())
+        return
+    for each in sorted(place.iterdir()):
+        is_module = each.suffix == ".py" and each.name != "__init__.py"
+        if is_module or (each / "__init__.py").is_file():
+            yield from _public(each)
+
+
+def _listed(init: Path) -> dict[str, tuple[Path, str]]:
+    """The names in `__all__` of a package, each with the file that defines it and its name there."""
+    sources: dict[str, tuple[Path, str]] = {}
+    names: list[str] = []
+    for node in ast.parse(init.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("efface."):
+            file = _ROOT.parent / Path(*str(node.module).split(".")).with_suffix(".py")
+            sources |= {alias.asname or alias.name: (file, alias.name) for alias in node.names}
+        elif isinstance(node, ast.Assign) and isinstance(target := node.targets[0], ast.Name):
+            if target.id == "__all__":
+                names = list(ast.literal_eval(node.value))
+            elif isinstance(node.value, ast.Name) and node.value.id in sources:
+                sources[target.id] = sources[node.value.id]
+    return {name: sources[name] for name in names if name in sources}
+
+
+@functools.cache
+def _signatures(file: Path) -> dict[str, _Signature]:
+    """The signatures at the top of a file: of functions, and of the calls of classes."""
+    if not file.is_file():
+        return {}
+    found = {}
+    for match in _DEFINITION.finditer(file.read_text()):
+        name, rest = match["name"], match["rest"]
+        if match["kind"]:
+            called = _CALLED.search(match["body"])
+            name, rest = match["kind"], called["rest"] if called else None
+            if rest and "**" in rest:  # a class that wraps a function of any signature
+                continue
+        if rest and (signature := _parsed(rest)):
+            found[name] = signature
+    return found
+
+
+def _parsed(text: str) -> _Signature | None:
+    try:
+        (node,) = ast.parse(f"def f{text} ...").body
+    except SyntaxError:
+        return None
+    assert isinstance(node, ast.FunctionDef)
+    given = node.args
+    positional = [*given.posonlyargs, *given.args]
+    if positional and positional[0].arg == "self":
+        positional = positional[1:]
+    needed = [
+        *positional,
+        *(each for each, value in zip(given.kwonlyargs, given.kw_defaults, strict=True) if not value),
+    ]
+    return _Signature(
+        tuple(each.arg for each in positional),
+        tuple(ast.unparse(each.annotation) if each.annotation else "" for each in needed),
+        ast.unparse(node.returns) if node.returns else "",
+    )
+
+
+def _dotted(place: Path) -> str:
+    return ".".join(("efface", *place.relative_to(_ROOT).with_suffix("").parts))

@@ -1,0 +1,58 @@
+"""The tables of a report as data frames, which it writes as CSV."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from efface.report.between import Agreements, Pairs
+from efface.report.table import HOW, Panel
+
+
+def summary(found: Sequence[Panel], how: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    """A line per metric, score, method and point; area and difference stand in each line of their curve.
+
+    fraction: the point, whatever the axis counts. how: by metric, what its numbers depend on.
+    """
+    columns = ["metric", "score", "method", "fraction", "mean", "std", "low", "high", "n", "over", "better"]
+    columns += ["area", "area_low", "area_high"]
+    columns += ["random_difference", "random_difference_low", "random_difference_high"]
+    columns += ["family", "axis", "stands", "interval", "draws", "between_draws", *HOW]
+    lines = [
+        (
+            *(panel.metric, panel.score, row.method, fraction, *cell, panel.over, panel.better),
+            *(row.area.mean, row.area.low, row.area.high),
+            *(row.difference.mean, row.difference.low, row.difference.high),
+            *(panel.family, panel.axis, panel.stands, row.by, row.draws, row.between),
+            *(how.get(panel.metric, {}).get(each, "") for each in HOW),
+        )
+        for panel in found
+        for row in panel.rows
+        for fraction, cell in zip(panel.fractions, row.cells, strict=True)
+    ]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def comparisons_table(found: Sequence[Pairs]) -> pd.DataFrame:
+    """A line per metric and pair of methods."""
+    columns = ["metric", "score", "first", "second", "better", "difference", "low", "high", "n", "test", "p", "p_holm"]
+    columns += ["rank_biserial", "common_language", "says"]
+    lines = [
+        (
+            *(each.metric, each.score, each.first, each.second, one.panel.better),
+            *(each.difference.mean, each.difference.low, each.difference.high, each.difference.n),
+            *(each.test, each.p, each.p_holm, each.rank_biserial, each.common_language, each.says),
+        )
+        for one in found
+        for each in one.found.values()
+    ]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def agreement_table(found: Agreements) -> pd.DataFrame:
+    """A line per two metrics (Kendall's tau-b) and per metric (Krippendorff's alpha over images); n counts methods."""
+    scores = {panel.metric: panel.score for panel in found.panels}
+    columns = ["kind", "metric", "score", "other", "other_score", "value", "low", "high", "n"]
+    lines = [("kendall_tau_b", one, scores[one], two, scores[two], *each) for (one, two), each in found.tau.items()] + [
+        ("krippendorff_alpha", metric, scores[metric], "", "", *each) for metric, each in found.alpha.items()
+    ]
+    return pd.DataFrame(lines, columns=columns)
