@@ -13,7 +13,7 @@ from efface import draws
 from efface.erase.batches import Feed
 from efface.erase.masking import to_float
 from efface.metrics.formula import Metric, Point
-from efface.metrics.probes import Case, Erasure, erased_feed
+from efface.metrics.probes import Case, Erasure, Needs, erased_feed
 from efface.store.results import Score
 from efface.training.loop import Fit
 from efface.types import Images
@@ -71,15 +71,13 @@ class Detect:
     layers: int
     epochs: int
 
-    needs_network = True  # of the test images alone
-
     @property
-    def needs_map(self) -> bool:
-        return self.erasure.needs_map
+    def needs(self) -> Needs:  # of the test images alone
+        return Needs(maps=self.erasure.needs_map)
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Forward rows, of the small network; a step counts three."""
-        return float(case_rows["test"] * (3 * self.epochs + 1)) if 0 < self.erasure.fraction < 1 else 0.0
+        return float(images["test"] * (3 * self.epochs + 1)) if 0 < self.erasure.fraction < 1 else 0.0
 
     def identity(self) -> dict[str, Any]:
         plain = {"width": self.width, "layers": self.layers, "epochs": self.epochs}

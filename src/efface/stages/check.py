@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from efface import draws
 from efface.erase.ranking import for_unit
 from efface.methods.calling import Convention, attribute
+from efface.metrics.probes.contract import Checks
 from efface.metrics.probes.description import Reading, reading, settings
 from efface.plug.call import Call
 from efface.stages.extract import splits
@@ -254,13 +255,13 @@ def _unfit_metrics(run: Run, network: nn.Module, images: Tensor) -> list[str]:
     for entry in (each for each in run.study.metrics if viewed(run, each)):
         view = viewed(run, entry)[0]
         try:
-            point, reads = next(iter(points(run, entry, view))), entry.formula.reads
+            point, reads = next(iter(points(run, entry, view))), entry.formula.uses
             if "imputer" in reads:
                 point.imputer(images, mask, **offered)
             if "groups" in reads and isinstance(point.unit, Call):
                 point.unit(images)
             for probe in (probe for each in points(run, entry, view) for probe in entry.formula.probes(each).values()):
-                if hasattr(probe, "check"):
+                if isinstance(probe, Checks):
                     probe.check(network, images)
         except Exception as error:  # noqa: BLE001  a fill or a unit may raise anything
             text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from efface.execute import Failure
-from efface.metrics.probes.description import conventions, settings, text
+from efface.metrics.probes.contract import Explains
+from efface.metrics.probes.description import describe, settings, text
 from efface.plug.call import Call
 from efface.stages.extract import left
 from efface.stages.run.method_calls import explainer_of
-from efface.stages.run.plan import Cell, asks_method, cells, unmet
+from efface.stages.run.plan import Cell, cells, unmet
 from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
@@ -35,11 +36,12 @@ class Measure:
         run = here(self.study)
         clock = Clock()
         maps = {split: run.store(name, split) for name, split in _reads(cell)}
-        frozen = cell.probe.needs_network
-        explain = explainer_of(run, cell.view) if cell.view and asks_method(cell.probe) else None
+        frozen = cell.probe.needs.network
         with contextlib.nullcontext() if frozen else scalars(run, cell.key) as log:
             case = run.case(maps, network=frozen, checkpoint=checkpoint_of(run, cell), cache=_RANKS, log=log)
-            case = dataclasses.replace(case, explain=explain, samples=functools.partial(samples_of, run))
+            case = dataclasses.replace(case, samples=functools.partial(samples_of, run))
+            if cell.view and cell.probe.needs.method:
+                case = dataclasses.replace(case, explain=explainer_of(run, cell.view))
             return cell.probe(case), clock.seconds()
 
 
@@ -59,9 +61,9 @@ def measure(run: Run) -> list[str]:
         return []
     _verify(run, tasks)
     started, rows = time.monotonic(), {name: len(split) for name, split in run.data.items()}
-    failures = make_samples(run, [cell.probe.sampling for cell in tasks if hasattr(cell.probe, "sampling")])
-    before, total = len(failures), sum(cell.probe.costs(rows, run.refit) for cell in tasks)
-    trainings = sum(not cell.probe.needs_network for cell in tasks)
+    failures = make_samples(run, [each for cell in tasks if (each := cell.probe.needs.samples) is not None])
+    before, total = len(failures), sum(cell.probe.cost(rows, run.refit) for cell in tasks)
+    trainings = sum(not cell.probe.needs.network for cell in tasks)
     say(f"{len(tasks)} probes to run, {trainings} of them trainings")
     with bar(total, "measure", "row") as progress:
         for cell, outcome in run.study.executor(Measure(run.study), tasks, progress=progress.update):
@@ -83,7 +85,7 @@ def checkpoint_of(run: Run, cell: Cell) -> Path:
 
 
 def _row(run: Run, cell: Cell, seconds: dict[str, float]) -> dict[str, Any]:
-    told = conventions(cell.probe)
+    told = dataclasses.asdict(describe(cell.probe))
     fields = {
         name: _plain(value)
         for name, value in settings(cell.probe).items()
@@ -94,7 +96,7 @@ def _row(run: Run, cell: Cell, seconds: dict[str, float]) -> dict[str, Any]:
         "method": cell.view.name if cell.view else None,
         "probe": {"probe": type(cell.probe).__name__.lower()} | fields,
         **told,
-        "explain": getattr(cell.probe, "explains", run.study.explain),
+        "explain": cell.probe.explains if isinstance(cell.probe, Explains) else run.study.explain,
         "seed": run.study.seed,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
     } | (seconds | surroundings(run.device))
@@ -116,7 +118,7 @@ def _reads(cell: Cell) -> set[tuple[str, str]]:
     """The maps that a probe needs, by name and split."""
     if cell.view is None:
         return set()
-    return {(cell.view.maps, split) for split in (("test",) if cell.probe.needs_network else ("train", "test"))}
+    return {(cell.view.maps, split) for split in (("test",) if cell.probe.needs.network else ("train", "test"))}
 
 
 def _missing(run: Run) -> set[tuple[str, str]]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from efface.metrics import Point
+from efface.metrics import Point, misnamed
 from efface.report.stats import Curve
 from efface.stages.run.plan import across, cell_of, point_of, repeats, viewed
 from efface.stages.run.run import Run, View
@@ -64,4 +64,7 @@ def _value(run: Run, entry: MetricEntry, view: View, point: Point) -> dict[str, 
     keys = {name: cell_of(run, view, probe).key for name, probe in entry.formula.probes(point).items()}
     if not all(each in run.results for each in keys.values()):
         return None
-    return dict(entry.formula.value({name: run.results.score(each) for name, each in keys.items()}))
+    found = entry.formula.value({name: run.results.score(each) for name, each in keys.items()})
+    if problem := misnamed(entry.formula, found):
+        raise ValueError(f"metrics.{entry.name}: {problem}")
+    return dict(found)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from efface.plug.call import Call
+from efface.plug.facts import fact
 from efface.stages.extract import left
 from efface.stages.run.network import Network
 from efface.stages.run.plan import cells
@@ -37,11 +38,11 @@ def plan(run: Run, rows_of: Mapping[str, float], *, least: bool) -> float:
     say(f"  maps: {len(left(run))} files to extract, {extraction:,.0f} forward rows")
     planned = cells(run)
     todo = [cell for cell in planned if cell.key not in run.results]
-    trainings = sum(not cell.probe.needs_network for cell in todo)
-    rows = sum(cell.probe.costs(images, run.refit) for cell in todo)
+    trainings = sum(not cell.probe.needs.network for cell in todo)
+    rows = sum(cell.probe.cost(images, run.refit) for cell in todo)
     say(f"  probes: {len(todo)} of {len(planned)} to run: {trainings} trainings, {rows:,.0f} rows")
-    wanted = {cell.probe.sampling for cell in todo if hasattr(cell.probe, "sampling")}
-    sampling = sum(each.costs for each in wanted if not samples_path(run, each).exists())
+    wanted = {asked for cell in todo if (asked := cell.probe.needs.samples) is not None}
+    sampling = sum(asked.costs for asked in wanted if not samples_path(run, asked).exists())
     if sampling:
         say(f"  samples: {sampling:,.0f} rows")
     workers = 1 if run.study.executor.call.endswith("serial") else len(os.sched_getaffinity(0))
@@ -59,7 +60,7 @@ def _rows_of(network: Network, images: int) -> float:
     if fit is None:
         return 0.0
     steps = 0 if fit.attack is None else _setting(fit.attack, "steps", 8) * _setting(fit.attack, "restarts", 1)
-    terms = sum(_TERM_ROWS.get(each.call.rpartition(".")[2], 6.0) for each in fit.regularizers)
+    terms = sum(fact(each.resolve(), "cost") for each in fit.regularizers)
     return (3.0 + 2 * steps + terms) * fit.epochs * images
 
 
@@ -68,9 +69,6 @@ def _setting(call: Call, name: str, otherwise: int) -> int:
     known = inspect.signature(call.resolve()).parameters.get(name)
     found = call.kwargs.get(name, None if known is None else known.default)
     return found if isinstance(found, int) else otherwise
-
-
-_TERM_ROWS = {"gradient_norm": 6.0, "score_matching": 10.0, "anti_score_matching": 3.0}
 
 
 def _seconds_per_row(run: Run) -> float:

@@ -3,12 +3,12 @@
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from efface.metrics import Point
-from efface.metrics.probes import Degeneracy
+from efface.metrics import Point, check_metric
+from efface.metrics.probes import Degeneracy, Needs, Probe
 from efface.metrics.probes.description import reading
 from efface.plug.call import Call
 from efface.stages.run.provenance import ERASING, engine, measurer
@@ -24,7 +24,7 @@ class Cell:
     """One probe on the maps of one view; of no view where it erases nothing, or everything."""
 
     view: View | None
-    probe: Any
+    probe: Probe
     key: str
 
 
@@ -50,7 +50,7 @@ def cells(run: Run) -> list[Cell]:
                 for probe in entry.formula.probes(point).values():
                     cell = cell_of(run, view, probe)
                     found.setdefault(cell.key, cell)
-    return sorted(found.values(), key=lambda cell: (not cell.probe.needs_network, cell.view.name if cell.view else ""))
+    return sorted(found.values(), key=lambda cell: (not cell.probe.needs.network, cell.view.name if cell.view else ""))
 
 
 def ranked_as(run: Run, view: View, fraction: float = 0.0) -> Point | None:
@@ -60,13 +60,13 @@ def ranked_as(run: Run, view: View, fraction: float = 0.0) -> Point | None:
     reads them.
     """
     applied = [each for each in of_maps(run) if applies(run, each, view)]
-    reducing = [each for each in applied if "post" in each.formula.reads]
+    reducing = [each for each in applied if "post" in each.formula.uses]
     erasing = [each for each in reducing if each.formula.axis == "fraction removed"]
     if not applied:
         return None
     entry = (erasing or reducing or applied)[0]
     point = point_of(run, entry, view, fraction)
-    if "unit" in entry.formula.reads:
+    if "unit" in entry.formula.uses:
         return point
     found = [reading(probe) for probe in entry.formula.probes(point).values()]
     values = next((each.values for each in found if each is not None and reducing), None)
@@ -94,10 +94,15 @@ def applies(run: Run, entry: MetricEntry, view: View) -> bool:
 
 
 def unmet(run: Run) -> list[str]:
-    """Metrics that ask for what the data do not have."""
+    """Metrics whose parts are wrong; else those that ask for what the data do not have."""
+    if wrong := [line for entry in run.study.metrics for line in _wrong(run, entry)]:
+        return wrong
     without = run.data["test"].masks is None
-    needing = [entry.name for entry in run.study.metrics if without and _asks(run, entry, "needs_masks")]
-    unjudged = [entry.name for entry in run.study.metrics if not run.study.judge and _asks(run, entry, "needs_judge")]
+    needing = [entry.name for entry in run.study.metrics if without and _asks(run, entry, lambda needs: needs.masks)]
+    lone = not run.study.judge
+    unjudged = [
+        each.name for each in run.study.metrics if lone and _asks(run, each, lambda needs: needs.second_network)
+    ]
     return [
         f"metrics.{name}: asks a second network, but the study has no 'judge'; add judge: {{model: ..., fit: ...}}"
         for name in unjudged
@@ -136,45 +141,41 @@ def point_of(run: Run, entry: MetricEntry, view: View, fraction: float, repeat: 
     return Point(fraction, repeat, imputer, tuple(post), own.unit or paper.unit or study.unit)
 
 
-def cell_of(run: Run, view: View, probe: Any) -> Cell:
+def cell_of(run: Run, view: View, probe: Probe) -> Cell:
     """A probe on a view's maps, with the key that its result has."""
-    of = view if probe.needs_map or asks_method(probe) else None
+    of = view if probe.needs.of_method else None
     what: dict[str, Any] = {
         "probe": probe.identity(),
         "data": run.data_digest,
         "seed": run.study.seed,
         "engine": engine(),
     }
-    if probe.needs_network:
+    if probe.needs.network:
         what |= {"network": run.network_digest, "explain": run.study.explain}
-    if not probe.needs_network or getattr(probe, "needs_fit", False):
+    if not probe.needs.network or probe.needs.training:
         assert run.refit is not None
         what |= {"model": run.study.model.identity(), "fit": run.refit.identity()}
-    if needs_judge(probe):
+    if probe.needs.second_network:
         what["judge"] = run.second.digest
     if (module := type(probe).__module__) not in ERASING:
         what["source"] = measurer(module)
     if of is not None:
         entry = next(each for each in run.entries() if of.maps in each.gives)
-        read = ("test",) if probe.needs_network else ("train", "test")
+        read = ("test",) if probe.needs.network else ("train", "test")
         what["maps"] = {split: run.provenance(entry, of.maps, split) for split in read}
     return Cell(of, probe, key_of(what))
 
 
-def needs_judge(probe: Any) -> bool:
-    """Whether a probe asks the study's second network."""
-    return getattr(probe, "needs_judge", False)
+def _wrong(run: Run, entry: MetricEntry) -> list[str]:
+    """What is wrong with the parts of a metric and of its probes."""
+    view = (viewed(run, entry) or run.views())[0]
+    return check_metric(f"metrics.{entry.name}", entry.formula, points(run, entry, view))
 
 
-def asks_method(probe: Any) -> bool:
-    """Whether a probe asks the method again."""
-    return getattr(probe, "needs_method", False)
-
-
-def _asks(run: Run, entry: MetricEntry, what: str) -> bool:
+def _asks(run: Run, entry: MetricEntry, what: Callable[[Needs], bool]) -> bool:
     first = point_of(run, entry, (viewed(run, entry) or run.views())[0], across(run, entry)[-1])
     with contextlib.suppress(ValueError):  # a point that the metric does not take: said where it is planned
-        return any(getattr(probe, what, False) for probe in entry.formula.probes(first).values())
+        return any(what(probe.needs) for probe in entry.formula.probes(first).values())
     return False
 
 

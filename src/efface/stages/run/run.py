@@ -263,21 +263,21 @@ class Run:
         study = self.study
         return Case(
             build=self.first.build,
-            network=self.network if network else None,
             data=self.data,
             explained=self.explained("test") if network else self.data["test"].targets,
             maps=maps,
             mean=self.mean,
-            fit=self.refit,
             seed=study.seed,
             rows=study.rows,
             device=self.device,
+            given_network=self.network if network else None,
+            given_training=self.refit,
             checkpoint=checkpoint,
             advance=execute.advance,
             cache={} if cache is None else cache,
             log=log,
             once=self._once,
-            judge=None if study.judge is None else lambda: self.second.module,
+            judge=lambda: self.second.module,
         )
 
     def _once(self, name: str, what: Any, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
