@@ -44,6 +44,7 @@ def adversarial_distance(*, norm: Norm = "l2", step: float | None = None, steps:
         value=lambda scores: {name: scores["moved"].values[name] for name in ("distance", "unchanged")},
         better={"distance": "higher", "unchanged": "higher"},
         over="images",
+        uses=frozenset(),
         says="Each image is moved, step by step, to where the network gives it another class. The farther that is, the "
         "less can be hidden in a change that nobody sees.",
         family="robustness",

@@ -36,6 +36,7 @@ def completeness(*, of: Of = "logit") -> Metric:
         value=lambda scores: {name: scores["sums"].values[name] for name in ("relative", "gap")},
         better={"relative": "lower", "gap": "lower"},
         over="images",
+        uses=frozenset({"imputer"}),
         says="The map's sum beside the score that the image gained over an empty one. The gap is 0 for a map that "
         "divides this gain up among the pixels.",
         family="axiom",

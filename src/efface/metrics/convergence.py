@@ -54,6 +54,7 @@ def convergence(*, layers: list[str] | str | None = None, points: int | None = N
         value=lambda scores: {name: scores["signals"].values[name] for name in ("cosine", "start", "random")},
         better={"cosine": "lower", "start": "none", "random": "none"},
         over="images",
+        uses=frozenset({"fractions"}),
         says="Random signals start at a layer, and the method sends them back to the image. A truthful map keeps them "
         "apart; an absolute cosine near 1 says that it would be the same for any class.",
         family="randomisation",

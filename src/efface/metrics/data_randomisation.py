@@ -45,6 +45,7 @@ def data_randomisation(*, epochs: int | None = None) -> Metric:
         value=lambda scores: {name: scores["alike"].values[name] for name in (*NAMES, "memorised")},
         better={**BETTER, "memorised": "none"},
         over="images",
+        uses=frozenset({"imputer"}),
         says="A network is trained on shuffled labels, and the method is asked about it. A truthful map shows what a "
         "network has learnt, so it changes.",
         family="randomisation",

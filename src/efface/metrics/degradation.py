@@ -62,6 +62,7 @@ def degradation(*, size: int = 9, patches: int = 100, step: int = 1) -> Metric:
             "probability_random": "none",
         },
         over="images",
+        uses=frozenset({"imputer", "unit", "groups", "post"}),
         defaults={
             "imputer": {"call": "efface.impute.patch_mean", "kwargs": {"size": size}},
             "unit": {"call": "efface.erase.units.patch", "kwargs": {"size": size}},

@@ -49,6 +49,7 @@ def density_ratio(*, levels: Sequence[float] = LEVELS, samples: int = 4) -> Metr
         value=lambda scores: {name: scores["noisy"].values[name] for name in ("ratio", "change")},
         better={"ratio": "lower", "change": "none"},
         over="images",
+        uses=frozenset(),
         says="The network's logit, read as the logarithm of a density, of noisy images beside that of the images. A "
         "network whose density lies on the data holds noise for less likely.",
         axis="noise level",

@@ -42,6 +42,7 @@ def efficient_randomisation(*, bins: int = 100, draw: Draw = "reset") -> Metric:
         value=_rise,
         better={"entropy_rise": "higher"},
         over="images",
+        uses=frozenset({"post"}),
         says="All weights are drawn anew, and the method is asked again. A truthful map loses its structure: the "
         "entropy of its histogram rises.",
         family="randomisation",

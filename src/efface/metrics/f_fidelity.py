@@ -14,7 +14,7 @@ from efface import draws
 from efface.erase.batches import Feed
 from efface.erase.masking import erase, pad, to_float, to_stored
 from efface.erase.ranking import rank, removed
-from efface.metrics.formula import Metric, Point
+from efface.metrics.formula import EVERY, Metric, Point
 from efface.metrics.probes import Case, Description, Needs, fill_of, fill_seeds, ranks_of
 from efface.metrics.probes.description import NONE, SHUFFLED, by_fields
 from efface.plug.call import Call
@@ -71,6 +71,7 @@ def f_fidelity(
             prefix + name: "lower" if name == "minus" else "higher" for prefix in ("", "probability_") for name in names
         },
         over="images",
+        uses=EVERY,
         axis="share taken as explanation",
         at=lambda _: SHARES,
         summary="mean",

@@ -131,6 +131,8 @@ def check_metric(where: str, formula: Metric, points: Iterable[Point]) -> list[s
 
 def _at_odds(formula: Metric, probes: Mapping[str, Probe]) -> Iterator[str]:
     """Where a metric says something else than its probes do, or than its own `value`."""
+    if unknown := [str(each) for each in formula.uses if each not in EVERY]:
+        yield f"its 'uses' has {', '.join(sorted(unknown))}; known are {', '.join(sorted(EVERY))}"
     for probe in probes.values():
         name, needs = type(probe).__name__, probe.needs
         if needs.network and needs.training and not formula.needs_fit:

@@ -46,6 +46,7 @@ def gan_test(
         value=lambda scores: {name: scores["judged"].values[name] for name in ("share", "probability", "own_share")},
         better={"share": "higher", "probability": "higher", "own_share": "none"},
         over="images",
+        uses=frozenset(),
         says="The network makes images of the classes, from its input gradient alone, and another network looks at "
         "them. A network that knows what a class looks like makes images that the other takes for it.",
         axis="",

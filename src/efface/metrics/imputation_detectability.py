@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from efface import draws
 from efface.erase.batches import Feed
 from efface.erase.masking import to_float
-from efface.metrics.formula import Metric, Point
+from efface.metrics.formula import EVERY, Metric, Point
 from efface.metrics.probes import Case, Erasure, Needs, erased_feed
 from efface.store.results import Score
 from efface.training.loop import Fit
@@ -54,6 +54,7 @@ def imputation_detectability(
         value=lambda scores: {name: scores["found"].values[name] for name in ("balanced_accuracy", "area")},
         better={"balanced_accuracy": "none", "area": "none"},
         over="images",
+        uses=frozenset({"imputer", "unit", "groups", "fractions"}) if masks == "random" else EVERY,
         family="control",
         at=lambda _: FRACTIONS,
         summary="mean",

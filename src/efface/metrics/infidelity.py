@@ -63,6 +63,7 @@ def infidelity(
         value=lambda scores: {name: scores["changes"].values[name] for name in ("scaled", "infidelity")},
         better={"scaled": "lower", "infidelity": "lower"},
         over="images",
+        uses=frozenset({"post"}) if perturbation == "noise" else frozenset({"imputer", "post"}),
         says="Random squares of the image are filled, or noise is subtracted. A truthful map predicts how far the "
         "score falls; what is shown is the mean square of its error, once the map is scaled as well as can be.",
         family="faithfulness",

@@ -44,6 +44,8 @@ def leakage(*, top: float = 0.1) -> Metric:
         value=lambda scores: {name: scores["off"].values[name] for name in ("mass", "top")},
         better={"mass": "lower", "top": "lower"},
         over="images",
+        uses=frozenset({"post"}),
+        read_with=("robust_accuracy",),
         says="The share of the map's absolute values, and of its largest ones, off the true object, where nothing "
         "tells the class. A truthful map of a network that looks at the object alone has none there.",
         family="localisation",

@@ -64,6 +64,7 @@ def monotonicity(*, steps: int = 32, samples: int = 10, of: Of = "logit") -> Met
         value=lambda scores: {name: scores["groups"].values[name] for name in ("correlation", "rising")},
         better={"correlation": "higher", "rising": "none"},
         over="images",
+        uses=frozenset({"imputer", "unit", "groups", "post"}),
         says="Groups of pixels return to an empty image, least relevant first, and each is erased alone. With a "
         "truthful map groups of larger value have a larger effect; how steadily the score rises describes the network.",
         family="faithfulness",

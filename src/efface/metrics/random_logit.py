@@ -39,6 +39,7 @@ def random_logit(*, other: Other = "random") -> Metric:
         value=lambda scores: {name: scores["alike"].values[name] for name in NAMES},
         better=BETTER,
         over="images",
+        uses=frozenset(),
         says=f"The method is asked about {_SAYS[other]} class of the same image. A truthful map says something else of "
         "it.",
         family="randomisation",

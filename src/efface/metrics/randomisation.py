@@ -52,6 +52,7 @@ def randomisation(
         value=lambda scores: {name: scores["alike"].values[name] for name in NAMES},
         better=BETTER,
         over="images",
+        uses=frozenset({"fractions"}),
         says=f"The layers of the network are drawn anew{_HOW[mode]}, and the method is asked again. A truthful map "
         "changes with what the network knows; one that stays alike shows the image, not the network.",
         family="randomisation",

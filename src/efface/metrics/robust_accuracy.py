@@ -62,6 +62,7 @@ def robust_accuracy(
         value=lambda scores: {"accuracy": scores["attacked"].values["accuracy"].astype(np.float64)},
         better={"accuracy": "higher"},
         over="images",
+        uses=frozenset(),
         says="Each image is moved, by at most eps, to where the network is most wrong. A network whose answers rest on "
         "what such a change cannot hide stays right.",
         family="robustness",

@@ -45,6 +45,8 @@ def signal_rank(*, centre: float = VECTOR_ZERO / 255) -> Metric:
         value=lambda scores: {name: scores["signal"].values[name] for name in NAMES},
         better={"difference": "higher", "top": "higher", "bottom": "lower", "cosine": "higher"},
         over="images",
+        uses=frozenset(),
+        read_with=("robust_accuracy",),
         says="Whether the coordinate of the largest absolute value is the one that carries the class, less whether "
         "that of the smallest is. A truthful map of a network that looks at the signal alone has 1.",
         family="localisation",

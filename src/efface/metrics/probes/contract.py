@@ -158,7 +158,7 @@ def check_probe(where: str, probe: object) -> list[str]:
 
     where: the metric, in the words of the study, such as `metrics.mine`.
     """
-    return [f"{where}: the probe {type(probe).__name__} {each}; {_SEE}" for each in _faults(probe)]
+    return [f"{where}: the probe {type(probe).__name__} {each} ({_SEE})" for each in _faults(probe)]
 
 
 def _faults(probe: object) -> Iterator[str]:
@@ -166,7 +166,9 @@ def _faults(probe: object) -> Iterator[str]:
         yield "is not a frozen dataclass; write @dataclass(frozen=True) above its class"
         return
     own = [name for name in _names(probe) if name not in _KNOWN]
-    misspelt = {name: told for name in own if (told := _meant(name))}
+    meant = {name: told for name in own if (told := _meant(name))}
+    there = tuple(name for name in _names(probe) if name in _KNOWN)
+    misspelt = {name: told for name, told in meant.items() if name.startswith("need") or not told.startswith(there)}
     yield from (f"has '{name}', which nothing reads; did you mean {told}?" for name, told in misspelt.items())
     for name, told in _MUST.items():
         if name not in _names(probe) and not any(told.startswith(name) for told in misspelt.values()):

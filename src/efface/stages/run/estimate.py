@@ -60,7 +60,7 @@ def _rows_of(network: Network, images: int) -> float:
     if fit is None:
         return 0.0
     steps = 0 if fit.attack is None else _setting(fit.attack, "steps", 8) * _setting(fit.attack, "restarts", 1)
-    terms = sum(fact(each.resolve(), "cost") for each in fit.regularizers)
+    terms = sum(fact(each.term.resolve(), "cost") for each in fit.regularizers)
     return (3.0 + 2 * steps + terms) * fit.epochs * images
 
 

@@ -38,7 +38,7 @@ def try_terms(run: Run) -> None:
 def flat(run: Run) -> Iterator[str]:
     """Sentences on trainings whose regulariser estimates a Hessian that the network does not have."""
     for where, network, fit in _to_come(run):
-        estimating = [each for each in fit.regularizers if fact(each.resolve(), "estimates_hessian")]
+        estimating = [each for each in fit.regularizers if fact(each.term.resolve(), "estimates_hessian")]
         named = [each.call.rpartition(".")[2] for each in estimating]
         if named and not curved(network.fresh(), *_two(run)):
             yield (
