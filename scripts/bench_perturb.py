@@ -139,7 +139,7 @@ def report_shared(images: int) -> None:
     """Forward rows of a study: the whole image and the empty one are asked about once, whatever ranks their pixels."""
     asked = METHODS * 2 * (STEPS + 1) * images
     probes = {
-        (method if probe.needs_map else None, str(probe.identity())): probe.costs({"test": images}, None)
+        (method if probe.needs.maps else None, str(probe.identity())): probe.cost({"test": images}, None)
         for method in range(METHODS)
         for metric in (morf, lerf)
         for point in points(0)
@@ -158,12 +158,12 @@ def case_of(folder: Path, explained: Explained, maps: Tensor) -> Case:
     writer.close()
     return Case(
         build=functools.partial(resnet20, **NORMALISATION),
-        network=explained.network,
+        given_network=explained.network,
         data={"test": Split(explained.images.mul(255).round().byte(), explained.targets)},
         explained=explained.targets,
         maps={"test": MapStore(path, provenance, len(maps))},
         mean=torch.full((3,), 0.5),
-        fit=None,
+        given_training=None,
         seed=0,
         rows=256,
         device=torch.device("cpu"),

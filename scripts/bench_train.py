@@ -140,12 +140,12 @@ def ours(folder: Path, data: Split, maps: Tensor) -> Feed:
     writer.close()
     case = Case(
         build=resnet8,
-        network=None,
+        given_network=None,
         data={"train": data, "test": data},
         explained=data.targets,
         maps={"train": MapStore(path, provenance, len(data))},
         mean=image_mean(data),
-        fit=None,
+        given_training=None,
         seed=0,
         rows=BATCH,
         device=torch.device("cpu"),

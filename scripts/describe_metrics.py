@@ -62,9 +62,9 @@ def reads() -> str:
 def read_by(found: Metric) -> str:
     """The shared settings that it reads, in words."""
     values = {each: f"`{each}`" for each in ("imputer", "unit", "post", "fractions")}
-    if "groups" not in found.reads:
+    if "groups" not in found.uses:
         values["unit"] += " (`pixel` or `feature`)"
-    return ", ".join(told for each, told in values.items() if each in found.reads) or "none"
+    return ", ".join(told for each, told in values.items() if each in found.uses) or "none"
 
 
 def family_of(found: Metric) -> str:

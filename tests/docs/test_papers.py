@@ -181,4 +181,4 @@ def test_a_header_counts_as_the_study_does(path, tmp_path):
 
 def trainings(study, like):
     """How often a study's metrics train a network again; of other data, which changes no count."""
-    return sum(not cell.probe.needs_network for cell in make_plan(Run(study, like=like)).tasks)
+    return sum(not cell.probe.needs.network for cell in make_plan(Run(study, like=like)).tasks)

@@ -59,12 +59,12 @@ def store(folder, maps, name="maps"):
 def case(data, maps=None, **changes):
     found = {
         "build": network,
-        "network": seeded(network).eval(),
+        "given_network": seeded(network).eval(),
         "data": data,
         "explained": data["test"].targets,
         "maps": maps or {},
         "mean": image_mean(data["train"]) if "train" in data else torch.zeros(3),
-        "fit": Fit(epochs=3, batch_size=16),
+        "given_training": Fit(epochs=3, batch_size=16),
         "seed": 0,
         "rows": 64,
         "device": torch.device("cpu"),
@@ -167,7 +167,7 @@ def test_the_row_budget_changes_nothing_but_rounding(maps, rows):
     )
     for name in one:
         np.testing.assert_allclose(one[name], other[name], atol=1e-5)
-    assert sum(ticks) == probe.costs({"test": 24}, None)
+    assert sum(ticks) == probe.cost({"test": 24}, None)
 
 
 def noise(images, removed, *, seeds):
@@ -178,7 +178,7 @@ def test_no_explanation_costs_nothing_and_the_ends_need_no_map():
     given = seeded(network).eval()
     here = case(splits(), once=untuned(given))
     probe = metric("f_fidelity", {"samples": 2}).probes(Point(0.0, 0, MEAN, (), "pixel"))["holes"]
-    assert not probe.needs_map
+    assert not probe.needs.maps
     found = probe(here).values
     assert np.abs(found["plus"]).max() == 0
     assert np.abs(found["probability_plus"]).max() < 1e-6
@@ -210,7 +210,7 @@ def test_it_is_fine_tuned_from_the_given_weights_on_images_with_new_holes_each_e
 
     given = Spy([])
     choices = Fit(epochs=50, batch_size=40, stop={"loss": 1e9})  # whose end is not that of fine-tuning
-    here = case(data, build=lambda: Spy(notes), network=given, fit=choices, once=once)
+    here = case(data, build=lambda: Spy(notes), given_network=given, given_training=choices, once=once)
     tuned = fine_tuned(here, BLACK, beta=0.25, epochs=2, rate=1e-3)
     assert torch.allclose(tuned.fc.weight, given.fc.weight, atol=1e-5)  # the rate is a thousandth
     assert not torch.equal(tuned.fc.weight, given.fc.weight)
@@ -247,10 +247,10 @@ def test_fine_tuning_makes_it_bear_holes():
     grey = (100 + 60 * targets)[:, None, None, None].expand(60, 3, 8, 8).byte()
     data = {"train": Split(grey, targets), "test": Split(grey[:20], targets[:20])}
     fit = Fit(epochs=1, batch_size=10, optimizer={"call": "torch.optim.Adam", "kwargs": {"lr": 1.0}})
-    here = case(data, build=Brightness, network=Brightness(), fit=fit)
+    here = case(data, build=Brightness, given_network=Brightness(), given_training=fit)
     tuned = fine_tuned(here, BLACK, beta=0.5, epochs=20, rate=0.1)
     holed = Perturb(Erasure("random", 0.5, BLACK))
-    right = [holed(case(data, network=each)).values["accuracy"].mean() for each in (here.network, tuned)]
+    right = [holed(case(data, given_network=each)).values["accuracy"].mean() for each in (here.network, tuned)]
     assert right == [0.5, 1.0]
 
 
@@ -304,7 +304,7 @@ def test_outlines_leak_where_the_shape_is_the_class_and_nowhere_else(tmp_path, l
     data = patches(n_train=160, n_test=80, size=16, leaky=leaky)
     maps = {name: store(tmp_path, split.masks.float(), name) for name, split in data.items()}
     fit = Fit(epochs=12, batch_size=16, optimizer={"call": "torch.optim.Adam", "kwargs": {"lr": 1e-2}})
-    here = case(data, maps, build=shape_reader, network=None, fit=fit)
+    here = case(data, maps, build=shape_reader, given_network=None, given_training=fit)
     leak = metric("mask_leak")
     area = float(data["test"].masks[0].float().mean())
     scores = {name: probe(here) for name, probe in leak.probes(Point(area, 0, MEAN, (), "pixel")).items()}
@@ -319,7 +319,7 @@ def test_a_mask_needs_no_fill_and_an_even_one_no_map():
     for end in (0.0, 1.0):
         ends = leak.probes(Point(end, 1, MEAN, (), "feature"))
         assert ends["mask"] == ends["blank"] == leak.probes(Point(0.4, 1, MEAN, (), "pixel"))["blank"]
-        assert not ends["mask"].needs_map
+        assert not ends["mask"].needs.maps
 
 
 # Imputation detectability
@@ -340,7 +340,7 @@ def test_a_foreign_colour_is_found_and_the_images_own_pixels_are_not(tmp_path, m
     data = {"test": Split(images, torch.arange(24) % 4)}
     order = "random" if masks == "random" else "most_first"
     maps = {"test": store(tmp_path, torch.randn(24, 12, 12, generator=generator))}
-    here = case(data, maps, fit=None)
+    here = case(data, maps, given_training=None)
     seen, hidden = (
         Detect(Erasure(order, 0.3, imputer), 8, 2, 25)(here).values
         for imputer in (BLACK, Call(call=f"{__name__}.alike"))
@@ -359,13 +359,13 @@ def alike(images, removed, *, seeds):
 def test_detection_is_the_same_at_any_row_budget_and_progress_adds_up():
     data = {"test": splits()["test"]}
     ticks, probe = [], Detect(Erasure("random", 0.3, BLUR), 4, 1, 2)
-    one = probe(case(data, fit=None, rows=1)).values
-    other = probe(case(data, fit=None, rows=64, advance=ticks.append)).values
+    one = probe(case(data, given_training=None, rows=1)).values
+    other = probe(case(data, given_training=None, rows=64, advance=ticks.append)).values
     for name in one:
         np.testing.assert_allclose(one[name], other[name], atol=1e-5)
-    assert sum(ticks) == probe.costs({"test": 24}, None)
-    assert not probe.needs_map
-    even = Detect(Erasure("random", 1.0, BLUR), 4, 1, 2)(case(data, fit=None)).values
+    assert sum(ticks) == probe.cost({"test": 24}, None)
+    assert not probe.needs.maps
+    even = Detect(Erasure("random", 1.0, BLUR), 4, 1, 2)(case(data, given_training=None)).values
     assert set(even["area"].tolist()) == {0.5}
 
 
@@ -376,7 +376,9 @@ def test_what_detectability_cannot_do_is_one_clear_error():
         metric("imputation_detectability", {"epochs": 0})
     with pytest.raises(ValueError, match=words("2 test images")):
         Detect(Erasure("random", 0.3, BLUR), 4, 1, 1)(
-            case({"test": Split(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1).long())}, fit=None)
+            case(
+                {"test": Split(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1).long())}, given_training=None
+            )
         )
 
 

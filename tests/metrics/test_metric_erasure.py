@@ -47,12 +47,12 @@ def case(folder, images, maps, weights, *, rows=4, targets=None):
     test = Split(images, classes if targets is None else targets)
     return Case(
         build=lambda: Linear(weights),
-        network=Linear(weights),
+        given_network=Linear(weights),
         data={"test": test},
         explained=classes,
         maps={"test": store(folder, maps)},
         mean=torch.full((images.shape[1],), 0.5),
-        fit=None,
+        given_training=None,
         seed=0,
         rows=rows,
         device=torch.device("cpu"),

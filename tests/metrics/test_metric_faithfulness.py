@@ -78,12 +78,12 @@ def case(folder, maps, **changes):
     writer.close()
     found = {
         "build": Linear,
-        "network": Linear(),
+        "given_network": Linear(),
         "data": {"test": split()},
         "explained": CLASS,
         "maps": {"test": MapStore(path, {}, N)},
         "mean": image_mean(split()),
-        "fit": None,
+        "given_training": None,
         "seed": 0,
         "rows": 16,
         "device": torch.device("cpu"),
@@ -95,7 +95,7 @@ def values(probe, here):
     """A probe's values, having checked that it reported the work it announced."""
     reported = []
     found = probe(replace(here, advance=reported.append)).values
-    assert sum(reported) == probe.costs({"test": N}, None)
+    assert sum(reported) == probe.cost({"test": N}, None)
     assert hash(probe) == hash(type(probe)(**vars(probe)))
     return found
 
@@ -314,12 +314,12 @@ PROBES = [
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: type(probe).__name__)
 def test_the_row_budget_changes_nothing(tmp_path, probe):
     maps = numbers(N, C, H, W)
-    one, other = (values(probe, case(tmp_path, maps, network=Curved(), rows=rows)) for rows in (1, 64))
+    one, other = (values(probe, case(tmp_path, maps, given_network=Curved(), rows=rows)) for rows in (1, 64))
     for name in one:
         assert one[name].dtype == np.float64
         assert np.isfinite(one[name]).all()
         np.testing.assert_allclose(one[name], other[name], rtol=1e-4, atol=1e-5)
-    seeded = values(probe, case(tmp_path, maps, network=Curved(), seed=1))
+    seeded = values(probe, case(tmp_path, maps, given_network=Curved(), seed=1))
     assert any(not np.allclose(one[name], seeded[name], rtol=1e-3) for name in one)
 
 

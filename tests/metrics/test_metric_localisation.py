@@ -186,12 +186,12 @@ def case(network, method, *, split=None, rows=64):
     data = split or coloured()
     found = Case(
         build=nn.Identity,
-        network=network.eval(),
+        given_network=network.eval(),
         data={"test": data},
         explained=data.targets,
         maps={},
         mean=torch.zeros(4),
-        fit=None,
+        given_training=None,
         seed=0,
         rows=rows,
         device=CPU,
@@ -206,7 +206,7 @@ def test_a_network_that_separates_the_classes_has_its_maps_in_their_cells(size):
     probe = only(grid_pointing_game(size=size))
     here, ticks = case(Quadrants(), input_x_gradient)
     np.testing.assert_allclose(probe(here).values["share"], 1, atol=1e-6)
-    assert sum(ticks) == probe.costs({"test": 16}, None) == 16 + 16 * (4 if size == "larger" else 1)
+    assert sum(ticks) == probe.cost({"test": 16}, None) == 16 + 16 * (4 if size == "larger" else 1)
     here, _ = case(Quadrants(), centre)  # the same in all cells: chance
     np.testing.assert_allclose(probe(here).values["share"], 0.25, atol=1e-6)
     here, _ = case(Quadrants(), true_mask)  # the object in the cell, and nothing else
@@ -252,7 +252,7 @@ def test_rows_change_nothing_and_unused_images_are_missing(made):
     for rows in (1, 5, 64):
         here, ticks = case(Quadrants(), input_x_gradient, rows=rows)
         found.append(probe(here).values["share"])
-        assert sum(ticks) == probe.costs({"test": 16}, None)
+        assert sum(ticks) == probe.cost({"test": 16}, None)
     for other in found[1:]:
         np.testing.assert_allclose(other, found[0], atol=1e-6)
     assert np.isfinite(found[0]).sum() == min(16, 4 * probe.mosaics)

@@ -48,7 +48,7 @@ def pictures():
 
 
 def robust(tmp_path, eps, **settings):
-    here = case(tmp_path, torch.zeros(N, H, W), network=Halves(), data={"test": pictures()})
+    here = case(tmp_path, torch.zeros(N, H, W), given_network=Halves(), data={"test": pictures()})
     return Attacked(eps, **(DEFAULTS | settings))(here).values["accuracy"]
 
 
@@ -70,7 +70,7 @@ def test_it_is_the_accuracy_on_the_attacked_images_whatever_the_batch(tmp_path):
     probe, split = Attacked(0.1, **(DEFAULTS | settings)), pictures()
     found = []
     for rows in (7, 16, 100):
-        here = case(tmp_path, torch.zeros(N, H, W), network=Halves(), data={"test": split}, rows=rows)
+        here = case(tmp_path, torch.zeros(N, H, W), given_network=Halves(), data={"test": split}, rows=rows)
         found.append(probe(here).values["accuracy"])
     network, images = Halves(), split.images.float() / 255
     seeds = seeds_for(here, "attack", torch.arange(COUNT))
@@ -144,7 +144,7 @@ def test_adversarial_distance_of_a_linear_network_is_its_margin_and_less_than_a_
     far = float(np.quantile(exact, 0.8))
     found = {}
     for rows in (7, 100):
-        here = case(tmp_path, torch.zeros(N, H, W), network=Halves(), data={"test": split}, rows=rows)
+        here = case(tmp_path, torch.zeros(N, H, W), given_network=Halves(), data={"test": split}, rows=rows)
         found[rows] = Moved(norm, step, int(far / step))(here).values
     distance, unchanged = found[7]["distance"], found[7]["unchanged"]
     assert np.allclose(distance, found[100]["distance"], rtol=1e-5, equal_nan=True)

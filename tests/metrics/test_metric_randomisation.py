@@ -193,12 +193,12 @@ def case(folder, network, method=gradient, *, rows=4, **changes):
     found = Case(
         **{
             "build": nn.Identity,
-            "network": network,
+            "given_network": network,
             "data": data,
             "explained": classes,
             "maps": {"test": MapStore(path, {}, len(maps))},
             "mean": torch.zeros(3),
-            "fit": None,
+            "given_training": None,
             "seed": 0,
             "rows": rows,
             "device": CPU,
@@ -225,7 +225,7 @@ def test_rows_change_nothing_and_progress_is_the_cost(tmp_path, tiny, made):
     for rows in (1, 4, 64):
         here, ticks = case(tmp_path, tiny(seed=2), rows=rows)
         found.append(probe(here))
-        assert sum(ticks) == probe.costs({"train": 16, "test": N}, None)
+        assert sum(ticks) == probe.cost({"train": 16, "test": N}, None)
     for other in found[1:]:
         for name, values in other.values.items():
             np.testing.assert_allclose(values, found[0].values[name], atol=1e-5)
@@ -395,12 +395,12 @@ def test_a_network_is_trained_on_permuted_labels_once_and_says_what_it_memorised
         return kept[str(what)]
 
     choices = Fit(epochs=2, batch_size=16, optimizer=Call(call="torch.optim.Adam", kwargs={"lr": 1e-2}))
-    here, ticks = case(tmp_path, build(), build=build, fit=choices, once=once)
+    here, ticks = case(tmp_path, build(), build=build, given_training=choices, once=once)
     probe = only(made)
-    assert probe.needs_fit
+    assert probe.needs.training
     assert made.needs_fit
     score = probe(here)
-    assert sum(ticks) == probe.costs({"train": 16, "test": N}, choices) == 3 * 60 * 16 + N
+    assert sum(ticks) == probe.cost({"train": 16, "test": N}, choices) == 3 * 60 * 16 + N
     assert made.value({"alike": score})["memorised"].tolist() == [1.0] * N  # 16 images in 192 dimensions
     assert abs(score.mean("spearman")) < 0.3
     (weights,) = kept.values()

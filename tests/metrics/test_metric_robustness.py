@@ -43,7 +43,7 @@ def asking(method, asked=None):
 
 
 def near(tmp_path, method, network, probe=None, **changes):
-    here = case(tmp_path, torch.zeros(N, H, W), network=network, explain=asking(method), **changes)
+    here = case(tmp_path, torch.zeros(N, H, W), given_network=network, explain=asking(method), **changes)
     return values(probe or Neighbours(0.05, 4, "uniform"), here)
 
 
@@ -95,7 +95,7 @@ def test_against_captum(tmp_path):
 
 def test_the_same_class_is_explained_with_the_same_draws_and_the_row_budget_changes_nothing(tmp_path):
     asked = []
-    here = case(tmp_path, torch.zeros(N, H, W), network=Curved(), explain=asking(gradient, asked), rows=4)
+    here = case(tmp_path, torch.zeros(N, H, W), given_network=Curved(), explain=asking(gradient, asked), rows=4)
     some = values(Neighbours(0.05, 3, "gaussian"), here)
     assert [len(images) for images, *_ in asked] == [4] * 4 + [2] * 4
     for images, classes, rows in asked:
@@ -112,7 +112,7 @@ def test_both_metrics_ask_the_method_once():
     point = Point(0.0, 0, BLACK, (), "pixel")
     found = [next(iter(metric(name).probes(point).values())) for name in ("max_sensitivity", "local_lipschitz")]
     assert found[0] == found[1]
-    assert found[0].needs_method
+    assert found[0].needs.method
     with pytest.raises(ValueError, match=words("radius -1.0")):
         metric("max_sensitivity", {"radius": -1.0})
     with pytest.raises(ValueError, match=words("noise normal")):

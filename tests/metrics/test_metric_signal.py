@@ -165,8 +165,8 @@ def test_probes_say_what_they_need_and_what_they_depend_on():
     for name, settings, other in (("leakage", {"top": 0.1}, {"top": 0.2}), ("signal_rank", {}, {"centre": 0.5})):
         (probe,) = metric(name, settings).probes(point).values()
         (changed,) = metric(name, other).probes(point).values()
-        assert probe.needs_masks
-        assert probe.needs_map
+        assert probe.needs.masks
+        assert probe.needs.maps
         assert dataclasses.is_dataclass(probe)
         assert hash(probe) != hash(changed)
         assert probe.identity() != changed.identity()

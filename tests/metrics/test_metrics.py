@@ -108,7 +108,7 @@ def test_probes_are_shared_between_metrics_and_at_both_ends_between_all_maps():
         found = {each for way in ways for each in probes(*EVERY, fraction=end, **way)}
         kinds = sorted(type(each).__name__ for each in found)
         assert kinds == (["Perturb", "Retrain"] if end == 0 else ["Perturb", "Perturb", "Retrain"])
-        assert not any(each.needs_map for each in found)
+        assert not any(each.needs.maps for each in found)
         assert len({hash(each) for each in found}) == len(found)
     clean = {each for imputer in (MEAN, BLUR) for each in probes(morf, lerf, fraction=0.0, imputer=imputer)}
     assert len(clean) == 1  # nothing is filled

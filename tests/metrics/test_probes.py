@@ -89,12 +89,12 @@ class Spy(nn.Module):
 def case(maps=None, **changes):
     found = {
         "build": Linear,
-        "network": Linear(),
+        "given_network": Linear(),
         "data": splits(),
         "explained": torch.tensor([3, 3, 2, 1, 0, 0]),
         "maps": maps or {},
         "mean": image_mean(splits()["train"]),
-        "fit": Fit(epochs=2, batch_size=4),
+        "given_training": Fit(epochs=2, batch_size=4),
         "seed": 0,
         "rows": 4,
         "device": CPU,
@@ -212,7 +212,9 @@ def test_ranks_are_kept_for_the_next_probe_but_not_for_other_maps_seeds_or_posts
 def shown(probe, here):
     """What the network of a retraining was shown: first weights, training, validation and test images."""
     notes = []
-    score = probe(case(here.maps, data=here.data, fit=here.fit, build=lambda: Spy(notes), seed=here.seed))
+    score = probe(
+        case(here.maps, data=here.data, given_training=here.training, build=lambda: Spy(notes), seed=here.seed)
+    )
     weights, passes = notes[0], notes[1:]
     test = sum(len(images) for _, images in passes[-2:])
     assert test == 6  # in two passes, at rows=4
@@ -279,7 +281,7 @@ def test_the_epoch_kept_does_not_hang_on_the_test_images(tmp_path):
         states.append(None)
         data = splits() | {"test": Split(stored(6, seed), torch.zeros(6, dtype=torch.int64))}
         Retrain(Erasure("most_first", 0.5, MEAN), 0)(
-            case(stores(tmp_path, f"{seed}"), data=data, fit=choices, build=Kept)
+            case(stores(tmp_path, f"{seed}"), data=data, given_training=choices, build=Kept)
         )
     assert torch.equal(states[-1], states[states.index(None, 1) - 1])
 
@@ -368,7 +370,7 @@ def test_images_in_files_give_the_same_scores_bit_for_bit(tmp_path, kind, impute
     choices = Fit(epochs=3, batch_size=5, crop=1, flip=True, keep="best")
     erasure = Erasure("most_first", fraction, imputer, SUM if kind == "maps" else ())
     for probe in (Perturb(erasure), Retrain(erasure, 1)):
-        assert same(probe(case(maps, fit=choices)), probe(case(maps, fit=choices, data=packed)))
+        assert same(probe(case(maps, given_training=choices)), probe(case(maps, given_training=choices, data=packed)))
     assert torch.equal(image_mean(packed["train"]), image_mean(splits()["train"]))
     rows = torch.tensor([5, 0])
     assert torch.equal(erased(case(maps), erasure, rows), erased(case(maps, data=packed), erasure, rows))
@@ -390,7 +392,7 @@ def test_progress_adds_up_to_the_cost(tmp_path):
         ticks = []
         here = case(stores(tmp_path), advance=ticks.append, **changes)
         probe(here)
-        assert sum(ticks) == probe.costs(rows, here.fit)
+        assert sum(ticks) == probe.cost(rows, here.training)
 
 
 def test_probes_are_values():
@@ -411,7 +413,7 @@ def test_identity_tells_apart_all_that_the_number_depends_on():
     assert len({str(each.identity()) for each in probes}) == len(probes)
     ends = [Perturb(Erasure(**(base | each | {"fraction": 1.0}))) for each in changes if "imputer" not in each]
     assert len({str(each.identity()) for each in ends}) == 1  # order, post and unit do not matter there
-    assert not any(each.needs_map for each in ends)
+    assert not any(each.needs.maps for each in ends)
 
 
 def test_the_two_orders_split_the_pixels():
@@ -433,7 +435,7 @@ class Narrow(Linear):
 def test_scoring_goes_on_with_smaller_batches_when_memory_runs_out(tmp_path):
     probe = Perturb(Erasure("most_first", 0.5, MEAN, SUM))
     maps = stores(tmp_path)
-    whole, narrow = probe(case(maps)), probe(case(maps, network=Narrow()))
+    whole, narrow = probe(case(maps)), probe(case(maps, given_network=Narrow()))
     assert narrow.mean("accuracy") == whole.mean("accuracy")
     assert np.allclose(narrow.values["probability"], whole.values["probability"], atol=1e-6)
 

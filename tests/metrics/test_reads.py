@@ -1,5 +1,6 @@
 """What a metric reads of the settings that all may have, and what its rows say of it, against what it does."""
 
+import contextlib
 import dataclasses
 import math
 
@@ -16,8 +17,8 @@ import efface.metrics.probes.erasure
 import efface.metrics.shared.located
 import efface.metrics.shared.subsets
 import efface.metrics.signal_rank
-from efface.metrics import metric, names
-from efface.metrics.probes.description import KINDS, NONE, SHARED, SHUFFLED, conventions, text
+from efface.metrics import Metric, Point, metric, names
+from efface.metrics.probes.description import KINDS, NONE, SHARED, SHUFFLED, describe, text
 from efface.plug.call import Call
 from efface.stages.extract import extract
 from efface.stages.page.report import write_report
@@ -162,7 +163,7 @@ GIVEN = {
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_a_metric_refuses_a_setting_of_its_own_that_it_does_not_read(name):
-    assert entry(name).formula.reads == READS[name]
+    assert entry(name).formula.uses == READS[name]
     for setting, value in GIVEN.items():
         key = "unit" if setting == "groups" else setting
         if setting in READS[name]:
@@ -173,13 +174,47 @@ def test_a_metric_refuses_a_setting_of_its_own_that_it_does_not_read(name):
         assert key == "fractions" or f"the metric 'efface.metrics.{ENTRIES[name][0]}." in str(refused.value)
 
 
+FILLS = Call(call="efface.impute.constant"), Call(call="efface.impute.channel_mean")
+
+
+def apart(formula, one, other, name):
+    """Whether its probes with one value of a setting are others than with another."""
+    found = []
+    for at in (0.0, 0.5, 1.0):  # nothing, some and all of an axis of fractions; a whole number of any other
+        point = Point(at, 0, FILLS[0], (), "pixel")
+        with contextlib.suppress(ValueError):  # a point that the metric does not take
+            made = [formula.probes(dataclasses.replace(point, **{name: value})) for value in (one, other)]
+            found.append([{each: probe.identity() for each, probe in probes.items()} for probes in made])
+    return any(first != second for first, second in found)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_what_a_metric_says_that_it_uses_is_what_changes_its_probes(name):
+    formula = entry(name).formula
+    patch = Call.model_validate(PATCH)
+    groups = apart(formula, "pixel", patch, "unit") and apart(formula, "feature", patch, "unit")
+    changed = {
+        "imputer": apart(formula, *FILLS, "imputer"),
+        "post": apart(formula, (), (Call(call="efface.erase.post.absolute"),), "post"),
+        "unit": groups or apart(formula, "pixel", "feature", "unit"),
+        "groups": groups,
+        "fractions": bool(formula.axis) and not formula.points_of,
+    }
+    assert formula.uses == {setting for setting, other in changed.items() if other}
+
+
+def test_a_metric_that_says_nothing_of_its_settings_is_taken_to_use_them_all():
+    plain = Metric(lambda point: {}, lambda scores: {}, {}, "images", "Nothing.")
+    assert plain.uses == {"imputer", "unit", "groups", "post", "fractions"}
+
+
 @pytest.mark.parametrize("name", names())
 def test_no_paper_fixes_what_its_metric_does_not_read(name):
     formula = metric(name)
     fixed = MetricSettings.model_validate(dict(formula.defaults))
     used = {each for each in ("imputer", "unit", "post", "fractions") if getattr(fixed, each) is not None}
-    assert used <= formula.reads
-    assert not isinstance(fixed.unit, Call) or "groups" in formula.reads
+    assert used <= formula.uses
+    assert not isinstance(fixed.unit, Call) or "groups" in formula.uses
 
 
 @pytest.mark.parametrize(
@@ -212,7 +247,7 @@ def run(tmp_path_factory):
     assert extract(made) == []
     found = Run(made)
     gan = next(each for each in made.metrics if each.name == "gan_test")
-    assert make_samples(found, [each.sampling for each in probes(found, gan).values()]) == []
+    assert make_samples(found, [each.needs.samples for each in probes(found, gan).values()]) == []
     return found
 
 
@@ -312,7 +347,7 @@ def test_a_row_says_what_the_metric_does(run, name, seen):
     view, found = viewed(run, each, frozenset())[0], {kind: set() for kind in KINDS}
     for probe in probes(run, each).values():
         scored(run, each, probe)
-        row, words = result_row(run, Keys(run).task(view, probe), {}), conventions(probe)
+        row, words = result_row(run, Keys(run).task(view, probe), {}), dataclasses.asdict(describe(probe))
         assert {kind: row[kind] for kind in KINDS} == words
         assert all(words[kind] != NONE for kind in ("unit", "imputer") if kind in row["probe"])
         for kind, word in words.items():

@@ -40,16 +40,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from efface.metrics import Metric, Point
-from efface.store.results import Score
+from efface.metrics.probes import Needs, Score
 
 
 @dataclass(frozen=True)
 class Counts:
-    needs_map = False
-    needs_network = True
-    needs_judge = True
+    needs = Needs(maps=False, second_network=True)
 
-    def costs(self, case_rows, fit_settings):
+    def cost(self, images, training):
         return 1.0
 
     def identity(self):

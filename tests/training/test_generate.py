@@ -180,12 +180,12 @@ def case(network, **changes):
     stored = torch.randint(0, 256, (N, *SHAPE), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     given = {
         "build": Linear,
-        "network": network,
+        "given_network": network,
         "data": {"test": Split(stored, TARGETS)},
         "explained": torch.zeros(N, dtype=torch.int64),
         "maps": {},
         "mean": torch.zeros(C),
-        "fit": None,
+        "given_training": None,
         "seed": 0,
         "rows": 4,
         "device": torch.device("cpu"),
@@ -220,7 +220,7 @@ def test_gan_test_is_the_share_of_the_samples_that_the_judge_assigns_to_their_cl
     assert found["share"].mean() == 0  # and the judge's are their negative
     expected = judge(made.images).detach().double().softmax(1)[torch.arange(N), TARGETS]
     torch.testing.assert_close(torch.from_numpy(found["probability"]), expected, atol=1e-6, rtol=0)
-    assert sum(told) == probe.costs({"test": N}, None)
+    assert sum(told) == probe.cost({"test": N}, None)
 
 
 def test_gan_test_wants_a_judge_of_as_many_classes():
@@ -235,7 +235,7 @@ def test_gan_test_wants_a_judge_of_as_many_classes():
 def test_what_a_judgement_depends_on():
     assert judged().identity() == judged().identity()
     assert judged().identity() != judged(lr=0.2).identity()
-    assert judged().sampling == Sampling(count=N)  # the stage's defaults: the same file
+    assert judged().needs.samples == Sampling(count=N)  # the stage's defaults: the same file
 
 
 def test_the_density_ratio_with_given_noise_is_the_exponential_of_the_weights_along_it():
@@ -280,7 +280,7 @@ def test_the_density_ratio_is_of_the_true_class_and_of_no_batch():
 def test_density_ratios_report_their_work_and_never_are_infinite():
     told, probe = [], Noisy(0.1, 3)
     probe(case(Linear(), advance=told.append))
-    assert sum(told) == probe.costs({"test": N}, None)
+    assert sum(told) == probe.cost({"test": N}, None)
     largest = ratios(
         np.array([[800.0, 800.0], [1e300, 1e300], [3.0, -np.inf], [79.0, 79.0]])
     )  # float max, were they e^x
@@ -319,7 +319,7 @@ def test_the_sampler_has_the_published_settings():
     assert {name: defaults(maximise)[name] for name in published} == published
     assert defaults(maximise)["clip"] == "each"
     assert defaults(grey_noise)["deviation"] == 0.2
-    assert metric("gan_test", {}).probes(point_at(0.0))["judged"].sampling == Sampling()
+    assert metric("gan_test", {}).probes(point_at(0.0))["judged"].needs.samples == Sampling()
 
 
 def test_denoising_has_the_published_settings():

@@ -1,11 +1,20 @@
 """What happens to a map between the file and the ranking: each map on its own, sign and channels an explicit choice."""
 
+from collections.abc import Callable, Sequence
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from efface.erase import blur
 from efface.types import Maps
+
+
+def apply_post(maps: Maps, post: Sequence[Callable[[Maps], Maps]]) -> Maps:
+    """The maps after each step of `post`, in its order."""
+    for step in post:
+        maps = step(maps)
+    return maps
 
 
 def absolute(maps: Maps) -> Maps:

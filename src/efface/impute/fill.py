@@ -10,12 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface.erase.blur import gaussian_blur
+from efface.plug.facts import states
 from efface.types import Images, Mask
 
 Colour = Float[Tensor, " c"] | Sequence[float]
 """One value a channel, in [0, 1]."""
 
 
+@states(is_flat=True)
 def channel_mean(images: Images, removed: Mask, *, mean: Colour) -> Images:  # noqa: ARG001
     """The mean of each channel over the training images: the fill of the original ROAR.
 
@@ -24,6 +26,7 @@ def channel_mean(images: Images, removed: Mask, *, mean: Colour) -> Images:  # n
     return flat(images, mean)
 
 
+@states(is_flat=True)
 def constant(images: Images, removed: Mask, *, value: float | Sequence[float] = 0.0) -> Images:  # noqa: ARG001
     """One colour. value: in [0, 1], one number or one a channel."""
     return flat(images, [value] * images.shape[1] if isinstance(value, int | float) else value)

@@ -1,5 +1,5 @@
 """Metrics: formulas over probes, a file each. `metric(name)` finds one by its short name or dotted path."""
 
-from efface.metrics.formula import Metric, Point, metric, names, own_settings
+from efface.metrics.formula import EVERY, Metric, Point, check_metric, metric, misnamed, names, own_settings
 
-__all__ = ["Metric", "Point", "metric", "names", "own_settings"]
+__all__ = ["EVERY", "Metric", "Point", "check_metric", "metric", "misnamed", "names", "own_settings"]

@@ -9,7 +9,7 @@ from torch import nn
 
 from efface.erase.masking import to_float
 from efface.metrics.formula import Metric
-from efface.metrics.probes import Case
+from efface.metrics.probes import Case, Needs
 from efface.models.evaluation import evaluating_fast
 from efface.plug.call import Call
 from efface.store.arrays import take
@@ -44,6 +44,7 @@ def adversarial_distance(*, norm: Norm = "l2", step: float | None = None, steps:
         value=lambda scores: {name: scores["moved"].values[name] for name in ("distance", "unchanged")},
         better={"distance": "higher", "unchanged": "higher"},
         over="images",
+        uses=frozenset(),
         says="Each image is moved, step by step, to where the network gives it another class. The farther that is, the "
         "less can be hidden in a change that nobody sees.",
         family="robustness",
@@ -61,8 +62,7 @@ class Moved:
     step: float
     steps: int
 
-    needs_map = False
-    needs_network = True
+    needs = Needs(maps=False)
     explains = "true"
 
     @property
@@ -76,16 +76,15 @@ class Moved:
         none = torch.zeros(1, dtype=torch.int64, device=images.device)
         minimal(network, images[:1], none, norm=self.norm, step=self.step, steps=1)
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Forward rows, as if no image lost its class before the last step."""
-        return float(case_rows["test"] * (2 * self.steps + 1))
+        return float(images["test"] * (2 * self.steps + 1))
 
     def identity(self) -> dict[str, Any]:
         """The attack's source, too."""
         return {"probe": "moved", "attack": self.attack.identity()}
 
     def __call__(self, case: Case) -> Score:
-        assert case.network is not None
         split, distances, kept = case.data["test"], [], []
         every = torch.arange(len(split))
         first = to_float(take(split.images, every[:1]).to(case.device))

@@ -1,7 +1,7 @@
 """Completeness: whether a map adds up to what the score gained over an empty image."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 
 from efface.metrics.formula import Metric
-from efface.metrics.probes import Case
-from efface.metrics.shared.effects import falls, filling, identity_of, image_blocks, reduced, seeds_for
+from efface.metrics.probes import Case, Description, Needs, fill_of
+from efface.metrics.probes.description import by_fields
+from efface.metrics.shared.effects import falls, identity_of, image_blocks, reduced, seeds_for
 from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.loop import Fit
@@ -35,6 +36,7 @@ def completeness(*, of: Of = "logit") -> Metric:
         value=lambda scores: {name: scores["sums"].values[name] for name in ("relative", "gap")},
         better={"relative": "lower", "gap": "lower"},
         over="images",
+        uses=frozenset({"imputer"}),
         says="The map's sum beside the score that the image gained over an empty one. The gap is 0 for a map that "
         "divides this gain up among the pixels.",
         family="axiom",
@@ -51,27 +53,24 @@ class Sums:
     of: Of
     imputer: Call
 
-    needs_map = True
-    needs_network = True
+    needs = Needs()
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Forward rows."""
-        return 2.0 * case_rows["test"]
+        return 2.0 * images["test"]
 
-    @property
-    def conventions(self) -> dict[str, str]:
-        return {"count": "all"}
+    def describe(self) -> Description:
+        return replace(by_fields(self), count="all")
 
     def identity(self) -> dict[str, Any]:
         return identity_of(self)
 
     def __call__(self, case: Case) -> Score:
-        assert case.network is not None
         found = []
         for rows, images, classes in image_blocks(case, 2):
             sums = reduced(case, rows, ()).double().flatten(1).sum(1).cpu()
             every = torch.ones_like(images[:, 0], dtype=torch.bool)
-            empty = filling(case, self.imputer, seeds_for(case, "completeness fill", rows))(images, every)
+            empty = fill_of(case, self.imputer, seeds_for(case, "completeness fill", rows))(images, every)
             gained = falls(case.network, images, classes, [empty].__getitem__, 1, of=self.of, rows=case.rows)
             found.append(torch.stack([sums, gained[:, 0]], 1))
         gap, relative = gaps(*torch.cat(found).numpy().T)

@@ -16,6 +16,7 @@ complexity = Metric(
     value=lambda scores: {"entropy": scores["map"].values["entropy"]},
     better={"entropy": "none"},
     over="images",
+    uses=frozenset({"unit", "post"}),
     says="The entropy of the sizes of a map's values: 0 for one pixel with all the weight, the logarithm of the pixels "
     "for an even map. It describes a map; a truthful one need not be simple.",
     family="complexity",

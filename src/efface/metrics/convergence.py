@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from efface import draws
 from efface.erase.masking import to_float
 from efface.metrics.formula import Metric
-from efface.metrics.probes import Case
+from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.layers import Layers, groups, reached, read_layers
 from efface.models.layers import find_layer
 from efface.store.arrays import take
@@ -54,6 +54,7 @@ def convergence(*, layers: list[str] | str | None = None, points: int | None = N
         value=lambda scores: {name: scores["signals"].values[name] for name in ("cosine", "start", "random")},
         better={"cosine": "lower", "start": "none", "random": "none"},
         over="images",
+        uses=frozenset({"fractions"}),
         says="Random signals start at a layer, and the method sends them back to the image. A truthful map keeps them "
         "apart; an absolute cosine near 1 says that it would be the same for any class.",
         family="randomisation",
@@ -144,14 +145,12 @@ class Signals:
     layers: Layers
     pairs: int
 
-    needs_map = False
-    needs_network = True
-    needs_method = True
+    needs = Needs(maps=False, method=True)
     explains = "none"  # the classes are signals
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Maps asked for."""
-        return float(2 * self.pairs * case_rows["test"])
+        return float(2 * self.pairs * images["test"])
 
     def identity(self) -> dict[str, Any]:
         return {"probe": "signals", "share": self.share, "layers": self.layers, "pairs": self.pairs}
@@ -161,7 +160,6 @@ class Signals:
         groups(network, self.layers)
 
     def __call__(self, case: Case) -> Score:
-        assert case.network is not None
         split = case.data["test"]
         found: dict[str, list[np.ndarray]] = {"cosine": [], "random": []}
         opened = self.opened(case, to_float(take(split.images, torch.arange(1)).to(case.device)))
@@ -181,7 +179,6 @@ class Signals:
     def opened(self, case: Case, image: Images) -> Opened:
         """The network cut open, with its signals."""
         network = case.network
-        assert network is not None
         names = self._names(network, image)
         upto = reached(len(names), self.share)
         layer = names[upto - 1] if upto else None
@@ -199,7 +196,6 @@ class Signals:
         return [full[find_layer(network, layer)] for layer in reversed(self.layers)]
 
     def _maps(self, case: Case, opened: Opened, images: Images, rows: Tensor, number: int) -> Maps:
-        assert case.explain is not None
         classes = torch.full((len(rows),), number, device=case.device)
         maps = case.explain(opened, images, classes, rows)
         case.advance(float(len(rows)))

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from efface import draws
 from efface.metrics.formula import Metric
-from efface.metrics.probes import Case, Erasure, erased_feed
-from efface.metrics.shared.similarity import BETTER, CONVENTIONS, NAMES, compared
+from efface.metrics.probes import Case, Description, Erasure, Needs, erased_feed
+from efface.metrics.probes.score import epochs_of
+from efface.metrics.shared.similarity import BETTER, NAMES, compared, compares
 from efface.plug.call import Call
 from efface.plug.source import code_digest
 from efface.store.arrays import take
@@ -44,6 +45,7 @@ def data_randomisation(*, epochs: int | None = None) -> Metric:
         value=lambda scores: {name: scores["alike"].values[name] for name in (*NAMES, "memorised")},
         better={**BETTER, "memorised": "none"},
         over="images",
+        uses=frozenset({"imputer"}),
         says="A network is trained on shuffled labels, and the method is asked about it. A truthful map shows what a "
         "network has learnt, so it changes.",
         family="randomisation",
@@ -69,25 +71,21 @@ class PermutedLabels:
     epochs: int | None
     imputer: Call
 
-    needs_map = True
-    needs_network = True
-    needs_method = True
-    conventions = CONVENTIONS
-    needs_fit = True
+    needs = Needs(method=True, training=True)
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:
+    def describe(self) -> Description:
+        return compares(self)
+
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:
         """Forward rows of the training, though but the first probe of a run trains, and maps asked for."""
-        assert fit_settings is not None
-        epochs = self.epochs or fit_settings.epochs
-        return float(3 * epochs * case_rows["train"] + case_rows["test"])
+        epochs = self.epochs or epochs_of(training)
+        return float(3 * epochs * images["train"] + images["test"])
 
     def identity(self) -> dict[str, Any]:
         return {"probe": "permuted labels", "epochs": self.epochs, "imputer": self.imputer.identity()}
 
     def __call__(self, case: Case) -> Score:
-        explain, settings = case.explain, case.fit
-        assert explain is not None
-        assert settings is not None
+        explain, settings = case.explain, case.training
         settings = settings.model_copy(update={"keep": "last", "epochs": self.epochs or settings.epochs})
         what = self.identity() | {"source": code_digest(__name__)}
         kept = case.once("permuted-labels", what, lambda: self._train(case, settings))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from efface.erase.masking import to_float
 from efface.metrics.formula import Metric, Point
-from efface.metrics.probes import Case, Erasure, Perturb
-from efface.metrics.probes.description import NONE, SHUFFLED
+from efface.metrics.probes import Case, Description, Erasure, Needs, Perturb
+from efface.metrics.probes.description import NONE, SHUFFLED, by_fields
 from efface.metrics.shared.orders import gap, value_of
 from efface.plug.call import Call
 from efface.store.arrays import take
@@ -62,6 +62,7 @@ def degradation(*, size: int = 9, patches: int = 100, step: int = 1) -> Metric:
             "probability_random": "none",
         },
         over="images",
+        uses=frozenset({"imputer", "unit", "groups", "post"}),
         defaults={
             "imputer": {"call": "efface.impute.patch_mean", "kwargs": {"size": size}},
             "unit": {"call": "efface.erase.units.patch", "kwargs": {"size": size}},
@@ -85,22 +86,19 @@ class Degrade:
     post: tuple[Call, ...]
     unit: Literal["pixel", "feature"] | Call
 
-    needs_network = True
-
     @property
-    def needs_map(self) -> bool:
-        return self.order != "random"
+    def needs(self) -> Needs:
+        return Needs(maps=self.order != "random")
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Forward rows."""
-        return float(case_rows["test"])
+        return float(images["test"])
 
     def identity(self) -> dict[str, Any]:
         return {"probe": "degrade", "patches": self.patches} | self._erasure(0.5).identity()
 
-    @property
-    def conventions(self) -> dict[str, str]:
-        return {"ties": SHUFFLED if self.needs_map else NONE, "count": "min(patches, units)"}
+    def describe(self) -> Description:
+        return replace(by_fields(self), ties=SHUFFLED if self.needs.maps else NONE, count="min(patches, units)")
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
         """ValueError: these images have different numbers of groups. The run counts those of all test images."""

@@ -11,7 +11,7 @@ Differs: 20 steps instead of 224; channel means of this data set, where the code
 ImageNet.
 """
 
-from efface.metrics.formula import Metric
+from efface.metrics.formula import EVERY, Metric
 from efface.metrics.shared.orders import value_of, ways
 
 deletion = Metric(
@@ -19,6 +19,7 @@ deletion = Metric(
     value=lambda scores: {name: value_of(scores, "most_first", name) for name in ("probability", "accuracy")},
     better={"probability": "lower", "accuracy": "lower"},
     over="images",
+    uses=EVERY,
     defaults={"imputer": "efface.impute.channel_mean", "fractions": tuple(step / 20 for step in range(21))},
     says="The pixels that a map ranks highest are deleted, step by step, until the image is flat. With a truthful map "
     "the probability of the explained class falls early and the area under it is small.",

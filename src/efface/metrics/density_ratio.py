@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from efface import draws
 from efface.erase.masking import to_float
 from efface.metrics.formula import Metric
-from efface.metrics.probes import Case
+from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import falls, identity_of, positive, seeds_for
 from efface.store.arrays import take
 from efface.store.results import Score
@@ -49,6 +49,7 @@ def density_ratio(*, levels: Sequence[float] = LEVELS, samples: int = 4) -> Metr
         value=lambda scores: {name: scores["noisy"].values[name] for name in ("ratio", "change")},
         better={"ratio": "lower", "change": "none"},
         over="images",
+        uses=frozenset(),
         says="The network's logit, read as the logarithm of a density, of noisy images beside that of the images. A "
         "network whose density lies on the data holds noise for less likely.",
         axis="noise level",
@@ -66,19 +67,17 @@ class Noisy:
     level: float
     samples: int
 
-    needs_map = False
-    needs_network = True
+    needs = Needs(maps=False)
     explains = "true"
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Forward rows."""
-        return float((self.samples + 1) * case_rows["test"])
+        return float((self.samples + 1) * images["test"])
 
     def identity(self) -> dict[str, Any]:
         return identity_of(self)
 
     def __call__(self, case: Case) -> Score:
-        assert case.network is not None
         test, found = case.data["test"], []
         together = max(1, case.rows // self.samples)
         for rows in torch.arange(len(test)).split(together):

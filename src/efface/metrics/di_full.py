@@ -31,6 +31,7 @@ def di_full(*, side: int = 2, size: Size = "larger", mosaics: int = 100, fill: f
         value=lambda scores: {"share": scores["cells"].values["share"]},
         better={"share": "higher"},
         over="images",
+        uses=frozenset({"post"}),
         says=f"Mosaics of {side} x {side} test images, of which the network sees one cell: the share of the positive "
         "relevance that lies in it. Any elsewhere is wrong, whatever the network has learnt.",
         family="localisation",

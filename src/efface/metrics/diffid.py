@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from efface.metrics.formula import Metric, logit_ratio
+from efface.metrics.formula import EVERY, Metric, logit_ratio
 from efface.metrics.shared.orders import gap, ways
 from efface.store.results import Score
 
@@ -36,6 +36,7 @@ def diffid(*, elementwise: bool = False) -> Metric:
         value=_differences,
         better={"accuracy": "higher", "logit_ratio": "higher", "probability": "higher"},
         over="images",
+        uses=EVERY,
         defaults={"imputer": fill, "unit": "feature" if elementwise else "pixel", "fractions": FRACTIONS},
         at=lambda _: FRACTIONS,
         summary="mean",

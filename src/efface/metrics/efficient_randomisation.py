@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface.erase.masking import to_float
+from efface.erase.post import apply_post
 from efface.metrics.formula import Metric
-from efface.metrics.probes import Case
+from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.layers import Draw, chosen, redrawn
 from efface.plug.call import Call
 from efface.store.arrays import take
@@ -41,6 +42,7 @@ def efficient_randomisation(*, bins: int = 100, draw: Draw = "reset") -> Metric:
         value=_rise,
         better={"entropy_rise": "higher"},
         over="images",
+        uses=frozenset({"post"}),
         says="All weights are drawn anew, and the method is asked again. A truthful map loses its structure: the "
         "entropy of its histogram rises.",
         family="randomisation",
@@ -73,21 +75,17 @@ class Forgotten:
     draw: Draw
     post: tuple[Call, ...]
 
-    needs_map = True
-    needs_network = True
-    needs_method = True
+    needs = Needs(method=True)
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Maps asked for."""
-        return float(case_rows["test"])
+        return float(images["test"])
 
     def identity(self) -> dict[str, Any]:
         what = {"probe": "forgotten", "bins": self.bins, "draw": self.draw}
         return what | {"post": [each.identity() for each in self.post]}
 
     def __call__(self, case: Case) -> Score:
-        assert case.network is not None
-        assert case.explain is not None
         every = chosen(case.network, None, 1.0, "cascading")
         network, split = redrawn(case.network, every, draw=self.draw, seed=case.seed), case.data["test"]
         found: dict[str, list[np.ndarray]] = {"entropy": [], "randomised": []}
@@ -95,8 +93,8 @@ class Forgotten:
             images = to_float(take(split.images, rows).to(case.device))
             asked = case.explain(network, images, case.explained[rows].to(case.device), rows)
             for name, maps in (("entropy", case.maps["test"].take(rows)), ("randomised", asked)):
-                for each in self.post:
-                    maps = each(maps)
-                found[name].append(histogram_entropy(maps, bins=self.bins).float().numpy(force=True))
+                found[name].append(
+                    histogram_entropy(apply_post(maps, self.post), bins=self.bins).float().numpy(force=True)
+                )
             case.advance(float(len(rows)))
         return Score({name: np.concatenate(each) for name, each in found.items()})

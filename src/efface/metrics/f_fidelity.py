@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,9 +14,9 @@ from efface import draws
 from efface.erase.batches import Feed
 from efface.erase.masking import erase, pad, to_float, to_stored
 from efface.erase.ranking import rank, removed
-from efface.metrics.formula import Metric, Point
-from efface.metrics.probes import Case, fill_of, ranks_of
-from efface.metrics.probes.description import NONE, SHUFFLED
+from efface.metrics.formula import EVERY, Metric, Point
+from efface.metrics.probes import Case, Description, Needs, fill_of, fill_seeds, ranks_of
+from efface.metrics.probes.description import NONE, SHUFFLED, by_fields
 from efface.plug.call import Call
 from efface.plug.source import code_digest
 from efface.store.arrays import take
@@ -71,6 +71,7 @@ def f_fidelity(
             prefix + name: "lower" if name == "minus" else "higher" for prefix in ("", "probability_") for name in names
         },
         over="images",
+        uses=EVERY,
         axis="share taken as explanation",
         at=lambda _: SHARES,
         summary="mean",
@@ -95,21 +96,17 @@ class FineTune:
     epochs: int
     rate: float
 
-    needs_network = True
-    needs_fit = True
-
     @property
-    def needs_map(self) -> bool:
-        return 0 < self.share < 1
+    def needs(self) -> Needs:
+        return Needs(maps=0 < self.share < 1, training=True)
 
-    @property
-    def conventions(self) -> dict[str, str]:
+    def describe(self) -> Description:
         count = f"min(floor({self.alpha} * side + 1e-6), floor({self.beta} * units + 1e-6))"
-        return {"ties": SHUFFLED if self.needs_map else NONE, "count": count}
+        return replace(by_fields(self), ties=SHUFFLED if self.needs.maps else NONE, count=count)
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Forward rows; the fine-tuning, which all such probes share, is not among them."""
-        return float(case_rows["test"] * (1 + 2 * self.samples))
+        return float(images["test"] * (1 + 2 * self.samples))
 
     def identity(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in ("share", "samples", "alpha", "beta", "epochs", "rate")}
@@ -146,7 +143,7 @@ class FineTune:
                     beta=self.beta,
                     grouped=isinstance(self.unit, Call),
                 )
-                fill = fill_of(case, "test", self.imputer, rows.repeat_interleave(len(some)))
+                fill = fill_of(case, self.imputer, fill_seeds(case, "test", rows.repeat_interleave(len(some))))
                 holed = to_float(to_stored(erase(images.repeat_interleave(len(some), 0), gone, fill)))
                 many = (each.repeat_interleave(len(some)) for each in (expected, asked))
                 sums += _answers(network(holed), *many).unflatten(0, (len(rows), -1)).sum(1)
@@ -157,7 +154,7 @@ class FineTune:
     def _ranks(self, case: Case, rows: Tensor, images: Tensor) -> Ranks:
         c, h, w = case.data["test"].shape
         seeds = draws.seeds_of(f"{case.seed} ties", rows).to(case.device)
-        if not self.needs_map:  # one side is everything: any ranking tells the units apart
+        if not self.needs.maps:  # one side is everything: any ranking tells the units apart
             drawn = draws.uniform(seeds, (h, w))
             return ranks_of(drawn, images, post=(), unit=self.unit, ties=seeds, channels=c)
         maps = case.maps["test"].take(rows).to(case.device)
@@ -198,11 +195,9 @@ def fine_tuned(case: Case, imputer: Call, *, beta: float, epochs: int, rate: flo
     """
     if "train" not in case.data:
         raise ValueError("f_fidelity: the data have no 'train' split to fine-tune on; take other data, or drop it")
-    assert case.network is not None
-    assert case.fit is not None
     given, train = case.network, case.data["train"]
-    settings = case.fit.model_copy(
-        update={"epochs": epochs, "stop": None, "schedule": None, "optimizer": _slower(case.fit.optimizer, rate)}
+    settings = case.training.model_copy(
+        update={"epochs": epochs, "stop": None, "schedule": None, "optimizer": _slower(case.training.optimizer, rate)}
     )
     what = {"beta": beta, "imputer": imputer.identity(), "fit": settings.identity(), "source": code_digest(__name__)}
 
@@ -231,7 +226,7 @@ def _holed(case: Case, imputer: Call, beta: float, width: int) -> Feed:
             images = to_float(take(train.images, part).to(case.device))
             seeds = draws.fold(draws.seeds_of(f"{case.seed} f_fidelity train", part), epoch).to(case.device)
             gone = removed(rank(draws.uniform(seeds, tuple(images.shape[2:])), seeds), beta, "most_first")
-            fill: Imputer = fill_of(case, "train", imputer, part)
+            fill: Imputer = fill_of(case, imputer, fill_seeds(case, "train", part))
             yield to_stored(pad(erase(images, gone, fill), width, fill))
 
     return feed

@@ -41,6 +41,7 @@ def faithfulness_correlation(*, fraction: float = 0.2, samples: int = 100, grid:
         value=lambda scores: {name: scores["subsets"].values[name] for name in ("pearson", "spearman")},
         better={"pearson": "higher", "spearman": "higher"},
         over="images",
+        uses=frozenset({"imputer", "post"}) if grid else frozenset({"imputer", "unit", "groups", "post"}),
         says="Random sets of pixels are erased. The more a truthful map gives to a set, the further the score falls "
         "without it: the correlation over the sets nears 1.",
         family="faithfulness",

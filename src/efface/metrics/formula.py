@@ -1,34 +1,26 @@
 """What a metric is: the probes that one point of its curve needs, and how their scores combine."""
 
+import contextlib
 import difflib
 import inspect
 import pkgutil
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from efface.metrics.probes import Erasure, Perturb, Retrain
+from efface.metrics.probes import Erasure, Perturb, Probe, Retrain, check_probe
 from efface.plug.call import Call, resolve
 from efface.store.results import Score
 from efface.types import Order
 
 Better = Literal["higher", "lower", "none"]
-Family = Literal[
-    "retraining",
-    "erasure",
-    "faithfulness",
-    "robustness",
-    "randomisation",
-    "localisation",
-    "axiom",
-    "complexity",
-    "control",
-]
+Setting = Literal["imputer", "unit", "groups", "post", "fractions"]
+EVERY: frozenset[Setting] = frozenset({"imputer", "unit", "groups", "post", "fractions"})
+"""All settings that a study may give any metric."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +56,6 @@ class Point:
         return Erasure(order, fraction, self.imputer, () if order == "random" else self.post, self.unit)
 
 
-Setting = Literal["imputer", "unit", "groups", "post", "fractions"]
-_FILLS = Call(call="efface.impute.constant"), Call(call="efface.impute.channel_mean")
-_POST = (Call(call="efface.erase.post.absolute"),)
-_GROUPS = Call(call="efface.erase.units.patch", kwargs={"size": 2})
-
-
 @dataclass(frozen=True)
 class Metric:
     """A formula over probes.
@@ -80,7 +66,8 @@ class Metric:
     better: for each named value, which way a truthful map moves it (`none`: it only describes); the first is the one
     shown first.
     over: what a sample is. says: what is erased and what a truthful map does; the report says it beside the curve.
-    family: under which heading the report shows it.
+    family: under which heading the report shows it: retraining, erasure, faithfulness, robustness, randomisation,
+        localisation, axiom, complexity or control; any other word is a heading of its own.
     defaults: settings that its paper fixes and a study may override (imputer, fractions, unit, post, repeats).
     axis: what the points count; "" for a metric that is one number. Where it is not "fraction removed", `fractions`
     of the study do not count and `at` gives the points.
@@ -92,15 +79,18 @@ class Metric:
         it has, and two methods are compared over those that both have.
     of: whether it is measured for the maps of each method, or once for the network: then no probe needs a map, and the
         report has it under "The network".
+    uses: the settings of a study that change its probes; whoever gives it another is told so. `groups`: a unit of
+        several pixels. By default all of them.
+    read_with: metrics that must be read beside it; the report says so where they are missing.
     needs_fit: whether it trains with the study's `fit` although its samples are images; `repeats` always do.
     """
 
-    probes: Callable[[Point], Mapping[str, Any]]
+    probes: Callable[[Point], Mapping[str, Probe]]
     value: Callable[[Mapping[str, Score]], Mapping[str, Any]]
     better: Mapping[str, Better]
     over: Literal["repeats", "images"]
     says: str
-    family: Family = "erasure"
+    family: str = "erasure"
     defaults: Mapping[str, Any] = field(default_factory=dict)
     axis: str = "fraction removed"
     at: Callable[[tuple[int, int, int]], tuple[float, ...]] | None = None
@@ -110,33 +100,67 @@ class Metric:
     needs_fit: bool = False
     of: Literal["maps", "network"] = "maps"
     points_of: str = ""
+    uses: frozenset[Setting] = EVERY
+    read_with: tuple[str, ...] = ()
 
-    @cached_property
-    def reads(self) -> frozenset[Setting]:
-        """The settings which every metric may have that change this one's probes; `groups`: a unit of several pixels.
 
-        Found by asking for its probes with one and with another of each.
-        """
-        apart = self._apart("pixel", "feature", "unit")
-        groups = self._apart("pixel", _GROUPS, "unit") and self._apart("feature", _GROUPS, "unit")
-        found: dict[Setting, bool] = {
-            "imputer": self._apart(*_FILLS, "imputer"),
-            "post": self._apart((), _POST, "post"),
-            "unit": apart or groups,
-            "groups": groups,
-            "fractions": bool(self.axis) and not self.points_of,
-        }
-        return frozenset(name for name, read in found.items() if read)
+def check_metric(where: str, formula: Metric, points: Iterable[Point]) -> list[str]:
+    """Sentences on what is wrong with the parts of a metric or of its probes, found without measuring anything.
 
-    def _apart(self, one: Any, other: Any, name: str) -> bool:
-        """Whether its probes with one value of a setting are others than with another; True where it gives none."""
-        found = []
-        for where in (0.0, 0.5, 1.0):  # nothing, some and all of an axis of fractions; a whole number of any other
-            point = Point(where, 0, _FILLS[0], (), "pixel")
-            with suppress(Exception):  # a point that the metric does not take: said where it is planned
-                made = [self.probes(replace(point, **{name: value})) for value in (one, other)]
-                found.append([{each: probe.identity() for each, probe in probes.items()} for probes in made])
-        return not found or any(first != second for first, second in found)
+    where: the metric, in the words of the study, such as `metrics.mine`. points: those of its curve.
+    """
+    found: dict[str, None] = {}
+    seen = set()
+    for point in points:
+        try:
+            probes = formula.probes(point)
+        except ValueError:  # a point that the metric does not take: said where its settings are refused
+            continue
+        except Exception as error:  # noqa: BLE001  a metric of one's own may raise anything
+            return [f"{where}: its 'probes' fails at {point.fraction:g}: {type(error).__name__}: {error}"]
+        if not isinstance(probes, Mapping):
+            return [f"{where}: its 'probes' gives a {type(probes).__name__}; expected a mapping of names to probes"]
+        if (kinds := tuple((name, type(probe)) for name, probe in probes.items())) in seen:
+            continue
+        seen.add(kinds)
+        told = [line for probe in probes.values() for line in check_probe(where, probe)]
+        told = told or [f"{where}: {each}" for each in _at_odds(formula, probes)]
+        found |= dict.fromkeys(told)
+    return list(found)
+
+
+def _at_odds(formula: Metric, probes: Mapping[str, Probe]) -> Iterator[str]:
+    """Where a metric says something else than its probes do, or than its own `value`."""
+    if unknown := [str(each) for each in formula.uses if each not in EVERY]:
+        yield f"its 'uses' has {', '.join(sorted(unknown))}; known are {', '.join(sorted(EVERY))}"
+    for probe in probes.values():
+        name, needs = type(probe).__name__, probe.needs
+        if needs.network and needs.training and not formula.needs_fit:
+            yield f"the probe {name} needs training, but the metric does not say needs_fit=True; add it"
+        if not needs.network and formula.over == "images" and not formula.needs_fit:
+            yield f"the probe {name} trains a network, but the metric does not say over='repeats' or needs_fit=True"
+        if formula.of == "network" and needs.of_method:
+            yield f"the probe {name} needs maps, but the metric is of the network; say needs = Needs(maps=False)"
+    with contextlib.suppress(Exception):  # it may ask for more of its scores than zeros have
+        zeros = {name: Score(defaultdict(lambda: np.zeros(2))) for name in probes}
+        with np.errstate(all="ignore"):
+            if problem := misnamed(formula, formula.value(zeros)):
+                yield problem
+
+
+def misnamed(formula: Metric, values: Mapping[str, Any]) -> str:
+    """Where the names that `value` gives are not those of `better`, in words; "" where they are."""
+    extra, lacking = (
+        [each for each in one if each not in other]
+        for one, other in ((values, formula.better), (formula.better, values))
+    )
+    if extra:
+        return f"its 'value' gives {', '.join(extra)}, of which 'better' says nothing; add it to 'better', or drop it"
+    if lacking:
+        return (
+            f"its 'value' does not give {', '.join(lacking)}, which 'better' names; give it, or drop it from 'better'"
+        )
+    return ""
 
 
 def metric(name: str, settings: Mapping[str, Any] | None = None) -> Metric:

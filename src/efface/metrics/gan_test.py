@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from efface.metrics.formula import Metric
-from efface.metrics.probes import Case
+from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import identity_of
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import blocks
@@ -46,6 +46,7 @@ def gan_test(
         value=lambda scores: {name: scores["judged"].values[name] for name in ("share", "probability", "own_share")},
         better={"share": "higher", "probability": "higher", "own_share": "none"},
         over="images",
+        uses=frozenset(),
         says="The network makes images of the classes, from its input gradient alone, and another network looks at "
         "them. A network that knows what a class looks like makes images that the other takes for it.",
         axis="",
@@ -64,16 +65,18 @@ class Judged:
     decay: float
     deviation: float
 
-    needs_map = False
-    needs_network = True
-    needs_judge = True
     explains = "true"
 
     @property
+    def needs(self) -> Needs:
+        return Needs(maps=False, second_network=True, samples=self.sampling)
+
+    @property
     def sampling(self) -> Sampling:
+        """The settings of its samples."""
         return Sampling(count=self.count, steps=self.steps, lr=self.lr, decay=self.decay, deviation=self.deviation)
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Forward rows; the samples are there already."""
         return 2.0 * self.count
 
@@ -81,10 +84,6 @@ class Judged:
         return identity_of(self) | {"generator": code_digest("efface.training.generate")}
 
     def __call__(self, case: Case) -> Score:
-        assert case.network is not None
-        assert case.samples is not None
-        if case.judge is None:
-            raise ValueError("gan_test: asks a second network, but there is no judge; give the study a 'judge'")
         images, targets = case.samples(self.sampling)
         judged = answers(case, case.judge(), images, targets)
         own = answers(case, case.network, images, targets)

@@ -32,6 +32,7 @@ def grid_pointing_game(*, side: int = 2, size: Size = "larger", mosaics: int = 1
         value=lambda scores: {"share": scores["cells"].values["share"]},
         better={"share": "higher"},
         over="images",
+        uses=frozenset({"post"}),
         says=f"Mosaics of {side} x {side} test images of distinct classes: the share of the positive relevance for "
         f"a cell's class that lies in that cell. A truthful map of a network that tells the classes apart has it "
         f"there; chance is {1 / side**2:.3g}.",

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from efface import draws
 from efface.erase.batches import Feed
 from efface.erase.masking import to_float
-from efface.metrics.formula import Metric, Point
-from efface.metrics.probes import Case, Erasure, erased_feed
+from efface.metrics.formula import EVERY, Metric, Point
+from efface.metrics.probes import Case, Erasure, Needs, erased_feed
 from efface.store.results import Score
 from efface.training.loop import Fit
 from efface.types import Images
@@ -54,6 +54,7 @@ def imputation_detectability(
         value=lambda scores: {name: scores["found"].values[name] for name in ("balanced_accuracy", "area")},
         better={"balanced_accuracy": "none", "area": "none"},
         over="images",
+        uses=frozenset({"imputer", "unit", "groups", "fractions"}) if masks == "random" else EVERY,
         family="control",
         at=lambda _: FRACTIONS,
         summary="mean",
@@ -71,15 +72,13 @@ class Detect:
     layers: int
     epochs: int
 
-    needs_network = True  # of the test images alone
-
     @property
-    def needs_map(self) -> bool:
-        return self.erasure.needs_map
+    def needs(self) -> Needs:  # of the test images alone
+        return Needs(maps=self.erasure.needs_map)
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Forward rows, of the small network; a step counts three."""
-        return float(case_rows["test"] * (3 * self.epochs + 1)) if 0 < self.erasure.fraction < 1 else 0.0
+        return float(images["test"] * (3 * self.epochs + 1)) if 0 < self.erasure.fraction < 1 else 0.0
 
     def identity(self) -> dict[str, Any]:
         plain = {"width": self.width, "layers": self.layers, "epochs": self.epochs}

@@ -1,7 +1,7 @@
 """Infidelity: how far what a map predicts for a change of the image is from what the change does."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from efface import draws
 from efface.erase.ranking import for_unit
 from efface.metrics.formula import Metric, Point
-from efface.metrics.probes import Case
-from efface.metrics.shared.effects import falls, filling, identity_of, image_blocks, positive, reduced, seeds_for
+from efface.metrics.probes import Case, Description, Needs, fill_of
+from efface.metrics.probes.description import by_fields
+from efface.metrics.shared.effects import falls, identity_of, image_blocks, positive, reduced, seeds_for
 from efface.metrics.shared.subsets import subset_effects
 from efface.plug.call import Call
 from efface.store.results import Score
@@ -62,6 +63,7 @@ def infidelity(
         value=lambda scores: {name: scores["changes"].values[name] for name in ("scaled", "infidelity")},
         better={"scaled": "lower", "infidelity": "lower"},
         over="images",
+        uses=frozenset({"post"}) if perturbation == "noise" else frozenset({"imputer", "post"}),
         says="Random squares of the image are filled, or noise is subtracted. A truthful map predicts how far the "
         "score falls; what is shown is the mean square of its error, once the map is scaled as well as can be.",
         family="faithfulness",
@@ -81,26 +83,23 @@ class Squares:
     imputer: Call
     post: tuple[Call, ...]
 
-    needs_map = True
-    needs_network = True
+    needs = Needs()
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Forward rows."""
-        return float((self.samples + 1) * case_rows["test"])
+        return float((self.samples + 1) * images["test"])
 
     def identity(self) -> dict[str, Any]:
         return identity_of(self)
 
-    @property
-    def conventions(self) -> dict[str, str]:
-        return {"unit": f"square of {self.size} x {self.size} pixels", "count": "1"}
+    def describe(self) -> Description:
+        return replace(by_fields(self), unit=f"square of {self.size} x {self.size} pixels", count="1")
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
         """ValueError: the square is larger than the images."""
         squares(images.shape[2], images.shape[3], self.size, torch.zeros(1, 1, 2))
 
     def __call__(self, case: Case) -> Score:
-        assert case.network is not None
         found = []
         for rows, images, classes in image_blocks(case, self.samples + 1):
             maps = reduced(case, rows, self.post)
@@ -108,7 +107,7 @@ class Squares:
             places = corners(seeds_for(case, "squares", rows), self.samples)
             removed = squares(images.shape[2], images.shape[3], self.size, places)
             seeds = seeds_for(case, "squares fill", rows)
-            fills = [filling(case, self.imputer, draws.fold(seeds, k)) for k in range(self.samples)]
+            fills = [fill_of(case, self.imputer, draws.fold(seeds, k)) for k in range(self.samples)]
             found.append(
                 subset_effects(case.network, images, classes, maps, removed, fills, of=self.of, rows=case.rows)
             )
@@ -124,19 +123,17 @@ class Noise:
     of: Of
     post: tuple[Call, ...]
 
-    needs_map = True
-    needs_network = True
-    takes = "feature"
+    needs = Needs()
+    map_values = "feature"
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Forward rows."""
-        return float((self.samples + 1) * case_rows["test"])
+        return float((self.samples + 1) * images["test"])
 
     def identity(self) -> dict[str, Any]:
         return identity_of(self)
 
     def __call__(self, case: Case) -> Score:
-        assert case.network is not None
         found = []
         for rows, images, classes in image_blocks(case, self.samples + 1):
             maps = for_unit(reduced(case, rows, self.post), "feature", images.shape[1])

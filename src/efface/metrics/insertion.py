@@ -11,7 +11,7 @@ Source: Petsiuk, Das & Saenko 2018 (arXiv:1806.07421), the insertion metric and 
 Differs: 20 steps instead of 224; the blur repeats the border outwards, where the code darkens it.
 """
 
-from efface.metrics.formula import Metric
+from efface.metrics.formula import EVERY, Metric
 from efface.metrics.shared.orders import value_of, ways
 
 insertion = Metric(
@@ -19,6 +19,7 @@ insertion = Metric(
     value=lambda scores: {name: value_of(scores, "least_first", name) for name in ("probability", "accuracy")},
     better={"probability": "higher", "accuracy": "higher"},
     over="images",
+    uses=EVERY,
     defaults={
         "imputer": {"call": "efface.impute.blur", "kwargs": {"sigma": 5.0, "kernel": 11}},
         "fractions": tuple(step / 20 for step in range(21)),

@@ -3,13 +3,14 @@
 Source: Hooker, Erhan, Kindermans & Kim 2019 (arXiv:1806.10758).
 """
 
-from efface.metrics.formula import Metric
+from efface.metrics.formula import EVERY, Metric
 
 kar = Metric(
     probes=lambda point: {"erased": point.retrain("least_first")},
     value=lambda scores: {"accuracy": scores["erased"].mean("accuracy")},
     better={"accuracy": "higher"},
     over="repeats",
+    uses=EVERY,
     family="retraining",
     says="The pixels that a map ranks lowest are erased in training and test images, and a network is trained anew "
     "on what is kept. A truthful map leaves that network good.",

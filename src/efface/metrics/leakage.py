@@ -4,7 +4,7 @@ Source: Shah, Jain & Netrapalli 2021, section 5 (arXiv:2102.12781).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from efface.erase.ranking import count, for_unit
 from efface.metrics.formula import Metric
-from efface.metrics.probes import Case
-from efface.metrics.probes.description import SHARED
+from efface.metrics.probes import Case, Description, Needs
+from efface.metrics.probes.description import SHARED, by_fields
 from efface.metrics.shared.effects import identity_of, image_blocks, reduced
 from efface.metrics.shared.located import share_of_top
 from efface.plug.call import Call
@@ -44,6 +44,8 @@ def leakage(*, top: float = 0.1) -> Metric:
         value=lambda scores: {name: scores["off"].values[name] for name in ("mass", "top")},
         better={"mass": "lower", "top": "lower"},
         over="images",
+        uses=frozenset({"post"}),
+        read_with=("robust_accuracy",),
         says="The share of the map's absolute values, and of its largest ones, off the true object, where nothing "
         "tells the class. A truthful map of a network that looks at the object alone has none there.",
         family="localisation",
@@ -59,28 +61,24 @@ class OffObject:
     top: float
     post: tuple[Call, ...]
 
-    needs_map = True
-    needs_network = True
-    needs_masks = True
-    takes = "pixel"
+    needs = Needs(masks=True)
+    map_values = "pixel"
 
-    @property
-    def conventions(self) -> dict[str, str]:
-        return {"ties": SHARED, "count": f"max(1, floor({self.top} * units + 1e-6))"}
+    def describe(self) -> Description:
+        return replace(by_fields(self), ties=SHARED, count=f"max(1, floor({self.top} * units + 1e-6))")
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Maps looked at: next to nothing."""
-        return float(case_rows["test"])
+        return float(images["test"])
 
     def identity(self) -> dict[str, Any]:
         return identity_of(self)
 
     def __call__(self, case: Case) -> Score:
         split, found = case.data["test"], []
-        assert split.masks is not None
         for rows, images, _ in image_blocks(case, 1):
             maps = for_unit(reduced(case, rows, self.post), "pixel", split.shape[0])
-            masks = split.masks[rows].to(images.device)
+            masks = case.masks[rows].to(images.device)
             found.append(torch.stack(leaked(maps, masks, top=self.top)).numpy(force=True))
         mass, largest = np.concatenate(found, axis=1)
         return Score({"mass": mass, "top": largest})

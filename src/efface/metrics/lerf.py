@@ -3,7 +3,7 @@
 Source: Ancona et al. 2018, section 4 (arXiv:1711.06104); relative change: the released code of Khakzar et al. 2021.
 """
 
-from efface.metrics.formula import Metric, frozen_values
+from efface.metrics.formula import EVERY, Metric, frozen_values
 
 lerf = Metric(
     probes=lambda point: {"erased": point.perturb("least_first"), "clean": point.clean()},
@@ -17,6 +17,7 @@ lerf = Metric(
     },
     by_mean=("drop",),  # AOPC: the mean over the steps, step 0 among them (Samek et al. 2015, equation 12)
     over="images",
+    uses=EVERY,
     says="The pixels that a map ranks lowest are erased and the same network is asked again, untrained on such "
     "images. A truthful map leaves its score where it was.",
 )

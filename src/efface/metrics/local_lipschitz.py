@@ -33,6 +33,7 @@ def local_lipschitz(
         },
         better={"relative": "lower", "lipschitz": "lower"},
         over="images",
+        uses=frozenset(),
         says="The method is asked again at images close by; shown is the largest change of its map for the length of "
         "the step. A stable map changes little; a map that is blind to the image does not change at all.",
         family="robustness",

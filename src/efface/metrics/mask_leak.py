@@ -41,6 +41,7 @@ mask_leak = Metric(
     value=_values,
     better={"leak": "none", "accuracy": "none"},
     over="repeats",
+    uses=frozenset({"unit", "groups", "post", "fractions"}),
     family="control",
     says="A network is trained anew on the mere outline of what would be erased: white where the image is left, black "
     "where a map ranks highest. What it gets right beyond chance, the outline betrays; a retrained score of the same "

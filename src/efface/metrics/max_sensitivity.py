@@ -28,6 +28,7 @@ def max_sensitivity(*, radius: float = 0.02, samples: int = 10) -> Metric:
         value=lambda scores: {name: scores["near"].values[name] for name in ("max", "mean")},
         better={"max": "lower", "mean": "lower"},
         over="images",
+        uses=frozenset(),
         says="The method is asked again at images that differ by faint noise. A stable map hardly moves; a map that "
         "is blind to the image does not move either.",
         family="robustness",

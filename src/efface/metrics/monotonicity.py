@@ -1,7 +1,7 @@
 """Monotonicity: whether the score rises as pixels return, and larger values of the map have larger effects."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,11 +13,10 @@ from efface import draws
 from efface.erase.masking import erase
 from efface.erase.ranking import for_unit, removed
 from efface.metrics.formula import Metric
-from efface.metrics.probes import Case, ranks_of
-from efface.metrics.probes.description import SHUFFLED
+from efface.metrics.probes import Case, Description, Needs, fill_of, ranks_of
+from efface.metrics.probes.description import SHUFFLED, by_fields
 from efface.metrics.shared.effects import (
     answers,
-    filling,
     identity_of,
     image_blocks,
     positive,
@@ -65,6 +64,7 @@ def monotonicity(*, steps: int = 32, samples: int = 10, of: Of = "logit") -> Met
         value=lambda scores: {name: scores["groups"].values[name] for name in ("correlation", "rising")},
         better={"correlation": "higher", "rising": "none"},
         over="images",
+        uses=frozenset({"imputer", "unit", "groups", "post"}),
         says="Groups of pixels return to an empty image, least relevant first, and each is erased alone. With a "
         "truthful map groups of larger value have a larger effect; how steadily the score rises describes the network.",
         family="faithfulness",
@@ -85,24 +85,23 @@ class Groups:
     post: tuple[Call, ...]
     unit: Literal["pixel", "feature"] | Call
 
-    needs_map = True
-    needs_network = True
+    needs = Needs()
 
     @property
     def times(self) -> int:
         """How often a group is erased: a fill that is not drawn is the same each time."""
         return self.samples if self.imputer.wants("seeds") else 1
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Forward rows."""
-        return float(self._passes * case_rows["test"])
+        return float(self._passes * images["test"])
 
     def identity(self) -> dict[str, Any]:
         return identity_of(self)
 
-    @property
-    def conventions(self) -> dict[str, str]:
-        return {"ties": SHUFFLED, "count": f"floor(k / {self.steps} * units + 1e-6) in the first k groups"}
+    def describe(self) -> Description:
+        count = f"floor(k / {self.steps} * units + 1e-6) in the first k groups"
+        return replace(by_fields(self), ties=SHUFFLED, count=count)
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
         """ValueError: more groups than units, in each of the images where they differ."""
@@ -113,14 +112,13 @@ class Groups:
         _enough(units, self.steps)
 
     def __call__(self, case: Case) -> Score:
-        assert case.network is not None
         found = []
         for rows, images, classes in image_blocks(case, self._passes):
             c, ties = images.shape[1], draws.seeds_of(f"{case.seed} ties", rows.to(case.device))
             maps = for_unit(reduced(case, rows, self.post), "feature" if self.unit == "feature" else "pixel", c)
             ranks = ranks_of(maps, images, post=(), unit=self.unit, ties=ties, channels=c)
             seeds = seeds_for(case, "monotonicity fill", rows)
-            fills = [filling(case, self.imputer, draws.fold(seeds, k)) for k in range(self.times)]
+            fills = [fill_of(case, self.imputer, draws.fold(seeds, k)) for k in range(self.times)]
             effects = group_effects(
                 case.network,
                 images,

@@ -14,7 +14,7 @@ pixel, the standard deviation over channels, is `post: [efface.erase.post.channe
 
 import numpy as np
 
-from efface.metrics.formula import Metric
+from efface.metrics.formula import EVERY, Metric
 from efface.metrics.shared.orders import value_of, ways
 
 pixel_perturb = Metric(
@@ -25,6 +25,7 @@ pixel_perturb = Metric(
     },
     better={"accuracy": "higher", "accuracy_most_first": "lower"},
     over="images",
+    uses=EVERY,
     defaults={
         "imputer": {"call": "efface.impute.constant", "kwargs": {"value": 0.5}},
         "fractions": tuple(np.logspace(-2, 0, 25).tolist()),

@@ -25,6 +25,7 @@ def pointing_game(*, tolerance: float = 0.0) -> Metric:
         value=lambda scores: {"hit": scores["located"].values["pointing_game"]},
         better={"hit": "higher"},
         over="images",
+        uses=frozenset({"post"}),
         says="Whether the pixel that a map ranks first lies on the true object. A truthful map of a network that "
         "looks at the object points there.",
         family="localisation",

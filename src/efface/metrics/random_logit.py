@@ -13,8 +13,8 @@ from torch import Tensor
 
 from efface import draws
 from efface.metrics.formula import Metric
-from efface.metrics.probes import Case
-from efface.metrics.shared.similarity import BETTER, CONVENTIONS, NAMES, compared
+from efface.metrics.probes import Case, Description, Needs
+from efface.metrics.shared.similarity import BETTER, NAMES, compared, compares
 from efface.store.results import Score
 from efface.training.loop import Fit
 from efface.types import Images, Maps, Seeds, Targets
@@ -39,6 +39,7 @@ def random_logit(*, other: Other = "random") -> Metric:
         value=lambda scores: {name: scores["alike"].values[name] for name in NAMES},
         better=BETTER,
         over="images",
+        uses=frozenset(),
         says=f"The method is asked about {_SAYS[other]} class of the same image. A truthful map says something else of "
         "it.",
         family="randomisation",
@@ -70,22 +71,20 @@ class OtherClass:
 
     other: Other
 
-    needs_map = True
-    needs_network = True
-    needs_method = True
-    conventions = CONVENTIONS
+    needs = Needs(method=True)
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def describe(self) -> Description:
+        return compares(self)
+
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Maps asked for."""
-        return float(case_rows["test"])
+        return float(images["test"])
 
     def identity(self) -> dict[str, Any]:
         return {"probe": "other class", "other": self.other}
 
     def __call__(self, case: Case) -> Score:
         network, explain = case.network, case.explain
-        assert network is not None
-        assert explain is not None
 
         def ask(rows: Tensor, images: Images, classes: Targets) -> Maps:
             with torch.no_grad():

@@ -11,9 +11,9 @@ from typing import Any
 from torch import nn
 
 from efface.metrics.formula import Metric
-from efface.metrics.probes import Case
+from efface.metrics.probes import Case, Description, Needs
 from efface.metrics.shared.layers import Draw, Layers, Mode, chosen, groups, read_layers, redrawn
-from efface.metrics.shared.similarity import BETTER, CONVENTIONS, NAMES, compared
+from efface.metrics.shared.similarity import BETTER, NAMES, compared, compares
 from efface.store.results import Score
 from efface.training.loop import Fit
 from efface.types import Images
@@ -52,6 +52,7 @@ def randomisation(
         value=lambda scores: {name: scores["alike"].values[name] for name in NAMES},
         better=BETTER,
         over="images",
+        uses=frozenset({"fractions"}),
         says=f"The layers of the network are drawn anew{_HOW[mode]}, and the method is asked again. A truthful map "
         "changes with what the network knows; one that stays alike shows the image, not the network.",
         family="randomisation",
@@ -73,14 +74,14 @@ class Randomised:
     layers: Layers
     draw: Draw
 
-    needs_map = True
-    needs_network = True
-    needs_method = True
-    conventions = CONVENTIONS
+    needs = Needs(method=True)
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def describe(self) -> Description:
+        return compares(self)
+
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Maps asked for."""
-        return float(case_rows["test"])
+        return float(images["test"])
 
     def identity(self) -> dict[str, Any]:
         what = {"probe": "randomised", "share": self.share}
@@ -94,8 +95,6 @@ class Randomised:
 
     def __call__(self, case: Case) -> Score:
         network, explain = case.network, case.explain
-        assert network is not None
-        assert explain is not None
         names = chosen(network, self.layers, self.share, self.mode)
         if names:
             network = redrawn(network, names, draw=self.draw, seed=case.seed)

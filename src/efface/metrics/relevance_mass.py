@@ -15,6 +15,7 @@ relevance_mass = Metric(
     value=lambda scores: {"mass": scores["located"].values["relevance_mass"]},
     better={"mass": "higher"},
     over="images",
+    uses=frozenset({"post"}),
     says="The share of a map's positive relevance that lies on the true object. A truthful map of a network that "
     "looks at the object has it there.",
     family="localisation",

@@ -15,6 +15,7 @@ relevance_rank = Metric(
     value=lambda scores: {"overlap": scores["located"].values["relevance_rank"]},
     better={"overlap": "higher"},
     over="images",
+    uses=frozenset({"post"}),
     says="Of as many pixels as the true object has, those that a map ranks highest: the share that lies on it. A "
     "truthful map of a network that looks at the object ranks it first.",
     family="localisation",

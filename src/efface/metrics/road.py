@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from efface.metrics.formula import Metric
+from efface.metrics.formula import EVERY, Metric
 from efface.metrics.shared.orders import gap, value_of, ways
 from efface.store.results import Score
 
@@ -41,6 +41,7 @@ road = Metric(
         "probability_least_first": "higher",
     },
     over="images",
+    uses=EVERY,
     defaults={"imputer": "efface.impute.noisy_linear", "fractions": (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)},
     says="Removed pixels are filled from their neighbours, with a little noise, so that neither a foreign colour nor "
     "the outline of what is gone speaks for a class. Without the pixels that a truthful map ranks highest accuracy "

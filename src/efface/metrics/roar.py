@@ -4,13 +4,14 @@ Source: Hooker, Erhan, Kindermans & Kim 2019 (arXiv:1806.10758).
 Differs: pixels (all channels) are removed, not single channel values; set `unit: feature` for the original.
 """
 
-from efface.metrics.formula import Metric
+from efface.metrics.formula import EVERY, Metric
 
 roar = Metric(
     probes=lambda point: {"erased": point.retrain("most_first")},
     value=lambda scores: {"accuracy": scores["erased"].mean("accuracy")},
     better={"accuracy": "lower"},
     over="repeats",
+    uses=EVERY,
     family="retraining",
     says="The pixels that a map ranks highest are erased in training and test images, and a network is trained "
     "anew on what is left. A truthful map makes that network worse.",

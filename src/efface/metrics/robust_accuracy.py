@@ -10,7 +10,7 @@ from torch import nn
 
 from efface.erase.masking import to_float
 from efface.metrics.formula import Metric
-from efface.metrics.probes import Case
+from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import seeds_for
 from efface.models.evaluation import evaluating_fast
 from efface.plug.call import Call
@@ -62,6 +62,7 @@ def robust_accuracy(
         value=lambda scores: {"accuracy": scores["attacked"].values["accuracy"].astype(np.float64)},
         better={"accuracy": "higher"},
         over="images",
+        uses=frozenset(),
         says="Each image is moved, by at most eps, to where the network is most wrong. A network whose answers rest on "
         "what such a change cannot hide stays right.",
         family="robustness",
@@ -86,8 +87,7 @@ class Attacked:
     keep: Keep
     loss: Loss = "untargeted"
 
-    needs_map = False
-    needs_network = True
+    needs = Needs(maps=False)
     explains = "true"
 
     @property
@@ -102,9 +102,9 @@ class Attacked:
         none = torch.zeros(1, dtype=torch.int64, device=images.device)
         pgd(network, images[:1], none, norm=self.norm, eps=self.eps, steps=1, loss=self.loss, seeds=none)
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Forward rows: a gradient of the image counts two, one forward and one back."""
-        return float(case_rows["test"] * self._passes())
+        return float(images["test"] * self._passes())
 
     def _passes(self) -> int:
         return 2 * self.steps * self.restarts + 1
@@ -114,7 +114,6 @@ class Attacked:
         return {"probe": "attacked", "attack": self.attack.identity()}
 
     def __call__(self, case: Case) -> Score:
-        assert case.network is not None
         split, right = case.data["test"], []
         every = torch.arange(len(split))
         first = to_float(take(split.images, every[:1]).to(case.device))

@@ -1,7 +1,7 @@
 """Sensitivity-n: whether what a map gives to n pixels goes with the fall of the score when these n are erased."""
 
 from efface import draws
-from efface.metrics.formula import Metric
+from efface.metrics.formula import EVERY, Metric
 from efface.metrics.shared.effects import positive
 from efface.metrics.shared.subsets import Subsets
 from efface.types import Images, Mask, Of, Seeds
@@ -37,6 +37,7 @@ def sensitivity_n(*, samples: int = 10, of: Of = "logit") -> Metric:
         value=lambda scores: {"correlation": scores["subsets"].values["pearson"]},
         better={"correlation": "higher"},
         over="images",
+        uses=EVERY,
         says="Random sets of pixels are erased. The more a truthful map gives to a set, the further the score falls "
         "without it: the correlation over the sets nears 1.",
         family="faithfulness",

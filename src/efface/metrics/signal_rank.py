@@ -4,7 +4,7 @@ Source: Shah, Jain & Netrapalli 2021, version 1, section 5 (arXiv:2102.12781v1).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from efface.erase.ranking import for_unit
 from efface.metrics.formula import Metric
-from efface.metrics.probes import Case
-from efface.metrics.probes.description import SHARED
+from efface.metrics.probes import Case, Description, Needs
+from efface.metrics.probes.description import SHARED, by_fields
 from efface.metrics.shared.effects import identity_of, image_blocks, reduced
 from efface.metrics.shared.located import share_of_top
 from efface.store.results import Score
@@ -45,6 +45,8 @@ def signal_rank(*, centre: float = VECTOR_ZERO / 255) -> Metric:
         value=lambda scores: {name: scores["signal"].values[name] for name in NAMES},
         better={"difference": "higher", "top": "higher", "bottom": "lower", "cosine": "higher"},
         over="images",
+        uses=frozenset(),
+        read_with=("robust_accuracy",),
         says="Whether the coordinate of the largest absolute value is the one that carries the class, less whether "
         "that of the smallest is. A truthful map of a network that looks at the signal alone has 1.",
         family="localisation",
@@ -59,29 +61,25 @@ class SignalRank:
 
     centre: float
 
-    needs_map = True
-    needs_network = True
-    needs_masks = True
-    takes = "feature"
+    needs = Needs(masks=True)
+    map_values = "feature"
 
-    @property
-    def conventions(self) -> dict[str, str]:
-        return {"ties": SHARED, "count": "the first, and the last"}
+    def describe(self) -> Description:
+        return replace(by_fields(self), ties=SHARED, count="the first, and the last")
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Maps looked at: next to nothing."""
-        return float(case_rows["test"])
+        return float(images["test"])
 
     def identity(self) -> dict[str, Any]:
         return identity_of(self)
 
     def __call__(self, case: Case) -> Score:
         split = case.data["test"]
-        assert split.masks is not None
         found = []
         for rows, images, _ in image_blocks(case, 1):
             maps = for_unit(reduced(case, rows, ()), "feature", split.shape[0])
-            masks = split.masks[rows].to(images.device)[:, None].expand_as(maps)
+            masks = case.masks[rows].to(images.device)[:, None].expand_as(maps)
             found.append(torch.stack(ranked(images - self.centre, maps, masks)).numpy(force=True))
         return Score(dict(zip(NAMES, np.concatenate(found, axis=1), strict=True)))
 

@@ -16,6 +16,7 @@ sparseness = Metric(
     value=lambda scores: {"gini": scores["map"].values["gini"]},
     better={"gini": "none"},
     over="images",
+    uses=frozenset({"unit", "post"}),
     says="The Gini index of the sizes of a map's values: 0 for an even map, near 1 for one that puts all its weight on "
     "one pixel. It describes a map; a truthful one need not be sparse.",
     family="complexity",

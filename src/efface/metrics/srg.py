@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from efface.metrics.formula import Metric
+from efface.metrics.formula import EVERY, Metric
 from efface.metrics.shared.orders import gap, ways
 from efface.store.results import Score
 
@@ -45,6 +45,7 @@ srg = Metric(
         "higher",
     ),
     over="images",
+    uses=EVERY,
     says="What is left when the least relevant pixels are erased, less what is left when the most relevant ones are. "
     "What the fill does by itself is in both and cancels; a random map scores 0 and a truthful one above it. The "
     "halves tell whether a map knows what matters (random order less MoRF) or what does not (LeRF less random).",

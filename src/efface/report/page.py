@@ -162,7 +162,10 @@ def _metrics(
     names = figure.identifiers(found)
     sections = [[_section(each, found, looks, names) for each in found if each.metric == f.metric] for f in firsts]
     families = [
-        (HEADINGS.get(family, ""), [parts for parts in sections if parts[0]["panel"].family == family])
+        (
+            HEADINGS.get(family, family.replace("_", " ").capitalize()),
+            [parts for parts in sections if parts[0]["panel"].family == family],
+        )
         for family in dict.fromkeys(panel.family for panel in firsts)
     ]
     return {

@@ -205,12 +205,12 @@ class MetricEntry(Strict):
             raise ValueError("kwargs.fractions: this metric is one number, it has no points at fractions; drop it")
         beside = f" with {', '.join(f'{name}: {value}' for name, value in own.items())}" if own else ""
         for name in ("imputer", "unit", "post"):
-            if getattr(given, name) is not None and name not in formula.reads:
+            if getattr(given, name) is not None and name not in formula.uses:
                 raise ValueError(
                     f"kwargs.{name}: the metric '{self.metric or self.name}'{beside} does not read it, its numbers "
                     "would be the same; drop it"
                 )
-        if isinstance(given.unit, Call) and "groups" not in formula.reads:
+        if isinstance(given.unit, Call) and "groups" not in formula.uses:
             raise ValueError(
                 f"kwargs.unit: the metric '{self.metric or self.name}'{beside} takes each value by itself, found "
                 f"{given.unit.call}, units of several pixels; expected pixel or feature"

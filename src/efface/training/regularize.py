@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface import draws
+from efface.plug.facts import states
 from efface.types import Images, Seeds, Targets
 
 Estimator = Literal["one_sided", "antithetic"]
@@ -53,6 +54,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 """Weights and settings of the published trainings. The paper tells no noise: samples and sigma are the code's."""
 
 
+@states(cost=10.0, estimates_hessian=True)
 def score_matching(
     network: nn.Module,
     images: Images,
@@ -97,6 +99,7 @@ def score_matching(
     return Term(value, {name: part.detach() for name, part in parts.items()})
 
 
+@states(cost=3.0, estimates_hessian=True)
 def anti_score_matching(
     network: nn.Module,
     images: Images,
@@ -130,6 +133,7 @@ def anti_score_matching(
     return Term(-traces.clamp(max=threshold).mean(), parts)
 
 
+@states(cost=6.0)
 def gradient_norm(network: nn.Module, images: Images, targets: Targets, outputs: Logits) -> Term:
     """Half the mean squared norm of f's gradient. Costs a backward pass, and a second one through it.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from efface.store.arrays import take
@@ -32,39 +33,78 @@ class Samples(NamedTuple):
     targets: Targets
 
 
+def _no_explain(*_: Any, **__: Any) -> Maps:
+    raise ValueError("this case has no method to ask again; say in the probe: needs = Needs(method=True)")
+
+
+def _no_samples(_: Any) -> Samples:
+    raise ValueError("this case has no samples; say in the probe: needs = Needs(samples=Sampling(...))")
+
+
+def _no_judge() -> nn.Module:
+    raise ValueError(
+        "this case has no judge, a second network; say in the probe: needs = Needs(second_network=True), and give the "
+        "study a 'judge'"
+    )
+
+
 @dataclass(frozen=True)
 class Case:
-    """All that a probe may need. `network` is the given one; `build` makes a fresh one.
+    """All that a probe may need. What it did not ask for in its `needs` is not there: to read it is a ValueError.
 
-    explained: the class each test image's maps explain. maps: by split, absent for a probe that needs none.
-    mean: channel means of the training images. rows: images in one forward pass. checkpoint: where a training may
-    keep its state. log: where it may write its scalars. cache: ranks of the last map.
+    build: makes a fresh network. data: the splits. explained: the class that each test image's maps explain.
+    maps: by split, absent for a probe that needs none. mean: channel means of the training images.
+    rows: images in one forward pass. given_network, given_training: read them as `network` and `training`.
+    checkpoint: where a training may keep its state. log: where it may write its scalars. cache: ranks of the last map.
+    advance: reports work that is done, in forward passes of one image.
     explain: the method, for a probe that asks it again.
     samples: (a Sampling) -> images that the network made of the classes of the test rows, in their
         order, and over again.
     once: (name, what it depends on, make) -> the tensors that `make` gives, made once in a run and kept: a network that
         several probes share.
-    judge: gives the study's second network, on the device, in eval mode; None where it has none.
+    judge: gives the study's second network, on the device, in eval mode.
     """
 
     build: Callable[[], nn.Module]
-    network: nn.Module | None
     data: Mapping[str, Split]
     explained: Targets
     maps: Mapping[str, MapStore]
     mean: Tensor
-    fit: Fit | None
     seed: int
     rows: int
     device: torch.device
+    given_network: nn.Module | None = None
+    given_training: Fit | None = None
     checkpoint: Path | None = None
     advance: Callable[[float], None] = lambda _: None
     log: Log | None = None
     cache: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
-    explain: Explain | None = None
-    samples: Callable[[Any], Samples] | None = None
+    explain: Explain = _no_explain
+    samples: Callable[[Any], Samples] = _no_samples
     once: Callable[[str, Any, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = lambda _name, _what, make: make()
-    judge: Callable[[], nn.Module] | None = None
+    judge: Callable[[], nn.Module] = _no_judge
+
+    @property
+    def network(self) -> nn.Module:
+        """The given network. ValueError: this probe trains a new one."""
+        if self.given_network is None:
+            raise ValueError("this case has no given network; say in the probe: needs = Needs(network=True)")
+        return self.given_network
+
+    @property
+    def training(self) -> Fit:
+        """How networks are trained. ValueError: the study has no 'fit'."""
+        if self.given_training is None:
+            raise ValueError("this case has no settings of a training; give the study a 'fit'")
+        return self.given_training
+
+    @property
+    def masks(self) -> Bool[Tensor, "n h w"]:
+        """The true object of each test image. ValueError: the data have no masks."""
+        masks = self.data["test"].masks
+        if masks is None:
+            raise ValueError("this case has no masks of true objects; say in the probe: needs = Needs(masks=True)")
+        return masks
 
 
 def image_mean(split: Split) -> Tensor:

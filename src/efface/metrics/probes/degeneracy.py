@@ -10,8 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from efface.erase.masking import to_float
+from efface.erase.post import apply_post
 from efface.erase.ranking import for_unit
 from efface.metrics.probes.case import Case
+from efface.metrics.probes.contract import Needs
 from efface.metrics.shared.degenerate import degeneracy
 from efface.plug.call import Call
 from efface.store.arrays import take
@@ -37,20 +39,16 @@ class Degeneracy:
     post: tuple[Call, ...]
     unit: Literal["pixel", "feature"]
 
-    needs_map = True
-    needs_network = True
-    needs_method = True
+    needs = Needs(method=True)
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Forward rows, if a map took one."""
-        return float(min(ASKED, case_rows["test"]))
+        return float(min(ASKED, images["test"]))
 
     def identity(self) -> dict[str, Any]:
         return {"probe": "degeneracy", "post": [each.identity() for each in self.post], "unit": self.unit}
 
     def __call__(self, case: Case) -> Score:
-        assert case.explain is not None
-        assert case.network is not None
         split = case.data["test"]
         rows = _evenly(len(split), IMAGES)
         maps = self._ranked(case.maps["test"].take(rows), split.shape[0])
@@ -65,9 +63,7 @@ class Degeneracy:
         return Score(degenerate(maps, other, places))
 
     def _ranked(self, maps: Maps, channels: int) -> Maps:
-        for each in self.post:
-            maps = each(maps)
-        return for_unit(maps, self.unit, channels)
+        return for_unit(apply_post(maps, self.post), self.unit, channels)
 
 
 def degenerate(maps: Maps, other: Float[Tensor, "asked *unit"], places: Int[Tensor, " asked"]) -> dict[str, np.ndarray]:

@@ -1,13 +1,14 @@
-"""Conventions: what a probe's number depends on, in words for a table, and how the probe reads a map."""
+"""How a probe is described for a table, and how it reads a map."""
 
 import dataclasses
 from typing import Any, Literal, NamedTuple
 
+from efface.metrics.probes.contract import Describes, Description, Needs, Probe, ReadsValues
 from efface.metrics.probes.erasure import Erasure
 from efface.plug.call import Call
 
 NONE = "none"
-KINDS = ("unit", "imputer", "ties", "count")
+KINDS = tuple(each.name for each in dataclasses.fields(Description))
 COUNT = "floor(fraction * units + 1e-6)"
 SHUFFLED = "shuffled by the image's seed"
 SHARED = "shared: the mean over all orders"
@@ -23,21 +24,27 @@ class Reading(NamedTuple):
     values: Literal["pixel", "feature"] | None
 
 
-def conventions(probe: Any) -> dict[str, str]:
-    """A probe's `unit`, `imputer`, `ties` and `count`; "none" for what it has no use for.
-
-    Its own `conventions` count; what they leave out is what it erases, or its fields of these names.
-    """
-    own = dict(getattr(probe, "conventions", {}))
-    return dict.fromkeys(KINDS, NONE) | _of_fields(probe) | own
+def describe(probe: Probe) -> Description:
+    """A probe's description: its own, or what its fields and its erasure say."""
+    return probe.describe() if isinstance(probe, Describes) else by_fields(probe)
 
 
-def reading(probe: Any) -> Reading | None:
+def by_fields(probe: Any) -> Description:
+    """What a probe's erasure says, or its fields `unit` and `imputer`; without a unit, the values of a map it reads."""
+    for each in dataclasses.fields(probe):
+        if isinstance(erasure := getattr(probe, each.name), Erasure):
+            return _of_erasure(erasure, trains=not probe.needs.network)
+    found = settings(probe)
+    unit = found.get("unit", probe.map_values if isinstance(probe, ReadsValues) else NONE)
+    return Description(unit=text(unit), imputer=text(found.get("imputer", NONE)))
+
+
+def reading(probe: Probe) -> Reading | None:
     """How a probe reads maps; None where it reads none."""
-    if not (probe.needs_map or getattr(probe, "needs_method", False)):
+    if not probe.needs.of_method:
         return None
     found = settings(probe)
-    values = getattr(probe, "takes", found.get("unit"))
+    values = probe.map_values if isinstance(probe, ReadsValues) else found.get("unit")
     return Reading(tuple(found.get("post", ())), "pixel" if isinstance(values, Call) else values)
 
 
@@ -46,6 +53,8 @@ def settings(probe: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for each in dataclasses.fields(probe):
         value = getattr(probe, each.name)
+        if isinstance(value, Needs):
+            continue
         found |= settings(value) if dataclasses.is_dataclass(value) else {each.name: value}
     return found
 
@@ -58,19 +67,11 @@ def text(value: Any) -> str:
     return f"{value.call}({told})" if told else value.call
 
 
-def _of_fields(probe: Any) -> dict[str, str]:
-    for each in dataclasses.fields(probe):
-        if isinstance(erasure := getattr(probe, each.name), Erasure):
-            return _of_erasure(erasure, trains=not probe.needs_network)
-    unit = getattr(probe, "unit", getattr(probe, "takes", NONE))
-    return {"unit": text(unit), "imputer": text(getattr(probe, "imputer", NONE))}
-
-
-def _of_erasure(erasure: Erasure, *, trains: bool) -> dict[str, str]:
+def _of_erasure(erasure: Erasure, *, trains: bool) -> Description:
     fill = NONE if erasure.shown == "mask" else text(erasure.imputer)
     if erasure.fraction == 0:  # a training's crop may have a border to fill
-        return {"imputer": fill if trains else NONE}
+        return Description(imputer=fill if trains else NONE)
     if erasure.fraction == 1:
-        return {"imputer": fill, "count": COUNT}
+        return Description(imputer=fill, count=COUNT)
     ties = NONE if erasure.order == "random" else SHUFFLED
-    return {"unit": text(erasure.unit), "imputer": fill, "ties": ties, "count": COUNT}
+    return Description(text(erasure.unit), fill, ties, COUNT)

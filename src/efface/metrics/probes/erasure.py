@@ -11,18 +11,17 @@ from torch import Tensor
 from efface import draws
 from efface.erase.batches import Feed, Prepare, resident, streamed
 from efface.erase.masking import erase, erase_stored, pad, to_float, to_stored
+from efface.erase.post import apply_post
 from efface.erase.ranking import for_unit, rank, removed
 from efface.erase.units import group_means, spread
 from efface.metrics.probes.case import Case, block_of
 from efface.plug.call import Call
+from efface.plug.facts import fact
 from efface.store.arrays import look, take
 from efface.store.maps import MapStore
 from efface.types import Images, Imputer, Maps, Order, Ranks, Seeds, StoredImages
 
 Shown = Literal["images", "mask"]
-
-_ONE_COLOUR = frozenset({"efface.impute.channel_mean", "efface.impute.constant"})
-"""Fills that ask for nothing of the images but their shape."""
 
 
 @dataclass(frozen=True)
@@ -104,22 +103,24 @@ def ranks_of(
 
     maps: or numbers already drawn; `post` is the caller's to leave out then. images: what a unit forms its groups of.
     """
-    for each in post:
-        maps = each(maps)
+    maps = apply_post(maps, post)
     if not isinstance(unit, Call):
         return rank(for_unit(maps, unit, channels), ties)
-    assert images is not None
+    if images is None:
+        raise ValueError(f"unit {unit.call} forms its groups of images, but none are given; give the images, too")
     labels = unit(images)
     return spread(rank(group_means(for_unit(maps, "pixel", channels), labels), ties), labels)
 
 
-def fill_of(case: Case, split: str, imputer: Call, rows: Tensor) -> Imputer:
-    """The fill of these rows' images, with all that it may ask for: channel means, and seeds of the images."""
+def fill_of(case: Case, imputer: Call, seeds: Seeds) -> Imputer:
+    """The fill, with all that it may ask for: channel means, and seeds. seeds: one an image, the caller's."""
     mean = case.mean.to(case.device)
-    if not imputer.wants("seeds"):
-        return lambda images, mask: imputer(images, mask, mean=mean)
-    seeds = draws.seeds_of(f"{case.seed} {split} fill", rows).to(case.device)
     return lambda images, mask: imputer(images, mask, mean=mean, seeds=seeds)
+
+
+def fill_seeds(case: Case, split: str, rows: Tensor) -> Seeds:
+    """The seeds with which the images of these rows are filled wherever they are erased."""
+    return draws.seeds_of(f"{case.seed} {split} fill", rows).to(case.device)
 
 
 def _prepare(case: Case, split: str, erasure: Erasure, store: MapStore | None, width: int, first_draw: int) -> Prepare:
@@ -129,7 +130,7 @@ def _prepare(case: Case, split: str, erasure: Erasure, store: MapStore | None, w
         stored: StoredImages, beside: Tensor | None, rows: Tensor, epoch: int
     ) -> UInt8[Tensor, "n c tall wide"]:
         stored = stored.to(case.device)
-        colour = width == 0 and erasure.imputer.call in _ONE_COLOUR and not isinstance(erasure.unit, Call)
+        colour = width == 0 and fact(erasure.imputer.resolve(), "is_flat") and not isinstance(erasure.unit, Call)
         images = to_float(stored[:1]).expand(stored.shape) if colour else to_float(stored)  # the shape is enough
         imputer = _imputer(case, split, erasure, rows)
         gone = None
@@ -168,7 +169,7 @@ def _outline(images: Images, gone: Tensor | None) -> Images:
 def _imputer(case: Case, split: str, erasure: Erasure, rows: Tensor) -> Imputer:
     if erasure.shown == "mask":
         return lambda images, _mask: torch.zeros_like(images)
-    return fill_of(case, split, erasure.imputer, rows)
+    return fill_of(case, erasure.imputer, fill_seeds(case, split, rows))
 
 
 def _kept_ranks(case: Case, split: str, store: MapStore, erasure: Erasure) -> Ranks:

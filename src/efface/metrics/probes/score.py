@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from efface import draws
 from efface.erase.masking import to_float
 from efface.metrics.probes.case import Case
+from efface.metrics.probes.contract import Needs
 from efface.metrics.probes.erasure import Erasure, erased_feed
 from efface.models.evaluation import evaluating_fast
 from efface.store.arrays import take
@@ -26,21 +27,18 @@ class Perturb:
 
     erasure: Erasure
 
-    needs_network = True
-
     @property
-    def needs_map(self) -> bool:
-        return self.erasure.needs_map
+    def needs(self) -> Needs:
+        return Needs(maps=self.erasure.needs_map)
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Forward rows."""
-        return float(case_rows["test"])
+        return float(images["test"])
 
     def identity(self) -> dict[str, Any]:
         return {"probe": "perturb"} | self.erasure.identity()
 
     def __call__(self, case: Case) -> Score:
-        assert case.network is not None
         logits = logits_of(case, case.network, self.erasure, "fp32")
         return score_of(logits, case.data["test"].targets, case.explained)
 
@@ -56,33 +54,29 @@ class Retrain:
     erasure: Erasure
     repeat: int
 
-    needs_network = False
-
     @property
-    def needs_map(self) -> bool:
-        return self.erasure.needs_map
+    def needs(self) -> Needs:
+        return Needs(maps=self.erasure.needs_map, network=False)
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:
         """Forward rows: a training step counts three (forward, and backward about twice that)."""
-        assert fit_settings is not None
-        return float(3 * fit_settings.epochs * case_rows["train"] + case_rows["test"])
+        return float(3 * epochs_of(training) * images["train"] + images["test"])
 
     def identity(self) -> dict[str, Any]:
         return {"probe": "retrain", "repeat": self.repeat} | self.erasure.identity()
 
     def __call__(self, case: Case) -> Score:
-        assert case.fit is not None
-        train, test = case.data["train"], case.data["test"]
+        train, test, settings = case.data["train"], case.data["test"], case.training
         seed = draws.seed_of(f"{case.seed} retrain {self.repeat}")
-        draws_before = self.repeat * case.fit.epochs
-        width = case.fit.crop
+        draws_before = self.repeat * settings.epochs
+        width = settings.crop
         feed = erased_feed(case, "train", self.erasure, width=width, whole=True, first_draw=draws_before)
         fitted = fit(
             case.build,
             feed,
             Rows(train.training, train.validation),
             train.targets,
-            case.fit,
+            settings,
             seed=seed,
             device=case.device,
             checkpoint=case.checkpoint,
@@ -90,12 +84,19 @@ class Retrain:
             log=case.log,
             advance=lambda epochs: case.advance(3.0 * epochs * len(train)),
         )
-        case.advance(3.0 * (case.fit.epochs - len(fitted.losses)) * len(train))  # what `fit.stop` spared
-        logits = logits_of(case, fitted.network, self.erasure, case.fit.precision)
+        case.advance(3.0 * (settings.epochs - len(fitted.losses)) * len(train))  # what `fit.stop` spared
+        logits = logits_of(case, fitted.network, self.erasure, settings.precision)
         score = score_of(logits, test.targets, test.targets)
-        if case.fit.stop is None:
+        if settings.stop is None:
             return score
         return Score({**score.values, "epochs": np.array([len(fitted.losses)], np.float64)})
+
+
+def epochs_of(training: Fit | None) -> int:
+    """The epochs of a training. ValueError: the study says none."""
+    if training is None:
+        raise ValueError("a probe trains the network, but the study has no 'fit'; add it, or drop the metric")
+    return training.epochs
 
 
 def logits_of(case: Case, network: nn.Module, erasure: Erasure, precision: Precision) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from efface.erase.ranking import for_unit
 from efface.metrics.formula import Point
-from efface.metrics.probes import Case
+from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import identity_of, image_blocks, reduced
 from efface.plug.call import Call
 from efface.store.results import Score
@@ -25,12 +25,11 @@ class Concentration:
     post: tuple[Call, ...]
     unit: Literal["pixel", "feature"]
 
-    needs_map = True
-    needs_network = True
+    needs = Needs()
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Maps read."""
-        return float(case_rows["test"])
+        return float(images["test"])
 
     def identity(self) -> dict[str, Any]:
         return identity_of(self)

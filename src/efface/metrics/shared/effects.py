@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.erase.masking import to_float
-from efface.metrics.probes import Case
+from efface.erase.post import apply_post
+from efface.metrics.probes import Case, Needs
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import blocks
 from efface.models.scores import target_scores
 from efface.plug.call import Call
 from efface.store.arrays import take
-from efface.types import Images, Imputer, Maps, Of, Seeds, Targets
+from efface.types import Images, Maps, Of, Seeds, Targets
 
 Changed = Callable[[int], Images]
 """Number of the draw -> the images as it changes them."""
@@ -96,18 +97,7 @@ def image_blocks(case: Case, samples: int, *, whole: bool = False) -> Iterator[t
 
 def reduced(case: Case, rows: Int[Tensor, " n"], post: tuple[Call, ...]) -> Maps:
     """The maps of these test rows after `post`."""
-    maps = case.maps["test"].take(rows).to(case.device)
-    for each in post:
-        maps = each(maps)
-    return maps
-
-
-def filling(case: Case, imputer: Call, seeds: Seeds) -> Imputer:
-    """The fill, with all that it may ask for; the seeds are the caller's, so that each draw may fill anew."""
-    mean = case.mean.to(case.device)
-    if not imputer.wants("seeds"):
-        return lambda images, mask: imputer(images, mask, mean=mean)
-    return lambda images, mask: imputer(images, mask, mean=mean, seeds=seeds)
+    return apply_post(case.maps["test"].take(rows).to(case.device), post)
 
 
 def seeds_for(case: Case, name: str, rows: Int[Tensor, " n"]) -> Seeds:
@@ -118,7 +108,8 @@ def seeds_for(case: Case, name: str, rows: Int[Tensor, " n"]) -> Seeds:
 def identity_of(probe: Any) -> dict[str, Any]:
     """A probe's name and fields as plain values."""
     found = {"probe": type(probe).__name__.lower()}
-    return found | {each.name: _plain(getattr(probe, each.name)) for each in dataclasses.fields(probe)}
+    fields = {each.name: getattr(probe, each.name) for each in dataclasses.fields(probe)}
+    return found | {name: _plain(value) for name, value in fields.items() if not isinstance(value, Needs)}
 
 
 def positive(where: str, **settings: Any) -> None:

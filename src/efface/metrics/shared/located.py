@@ -1,7 +1,7 @@
 """How much of a map lies on the true object, where the data know it: the three localisation scores and their probe."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from efface.erase.post import apply_post
 from efface.erase.ranking import for_unit
-from efface.metrics.probes import Case
-from efface.metrics.probes.description import SHARED
+from efface.metrics.probes import Case, Description, Needs
+from efface.metrics.probes.description import SHARED, by_fields
 from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.loop import Fit
@@ -74,20 +75,19 @@ class Located:
     post: tuple[Call, ...]
     tolerance: float = 0.0
 
-    needs_map = True
-    needs_network = True
-    needs_masks = True
-    takes = "pixel"
+    needs = Needs(masks=True)
+    map_values = "pixel"
 
-    @property
-    def conventions(self) -> dict[str, str]:
+    def describe(self) -> Description:
         """The mass alone ranks no pixel."""
         counts = {"pointing_game": "the first", "relevance_rank": "as many as the object has"}
-        return {"ties": SHARED, "count": counts[self.measure]} if self.measure in counts else {}
+        if self.measure not in counts:
+            return by_fields(self)
+        return replace(by_fields(self), ties=SHARED, count=counts[self.measure])
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Maps looked at: next to nothing."""
-        return float(case_rows["test"])
+        return float(images["test"])
 
     def identity(self) -> dict[str, Any]:
         post = [each.identity() for each in self.post]
@@ -95,12 +95,9 @@ class Located:
 
     def __call__(self, case: Case) -> Score:
         split, found = case.data["test"], []
-        assert split.masks is not None
         for rows in torch.arange(len(split)).split(case.rows):
-            maps = case.maps["test"].take(rows).to(case.device)
-            for each in self.post:
-                maps = each(maps)
-            maps, masks = for_unit(maps, "pixel", split.shape[0]), split.masks[rows].to(case.device)
+            maps = apply_post(case.maps["test"].take(rows).to(case.device), self.post)
+            maps, masks = for_unit(maps, "pixel", split.shape[0]), case.masks[rows].to(case.device)
             found.append(self._of(maps, masks).float().numpy(force=True))
             case.advance(float(len(rows)))
         return Score({self.measure: np.concatenate(found)})

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.erase.masking import to_float
+from efface.erase.post import apply_post
 from efface.erase.ranking import for_unit
-from efface.metrics.probes import Case
+from efface.metrics.probes import Case, Needs
 from efface.plug.call import Call
 from efface.store.arrays import take
 from efface.store.results import Score
@@ -107,16 +108,14 @@ class Mosaics:
     post: tuple[Call, ...]
     fill: float | None = None
 
-    needs_map = False
-    needs_network = True
-    needs_method = True
+    needs = Needs(maps=False, method=True)
     explains = "true"
-    takes = "pixel"
+    map_values = "pixel"
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Forward rows: answers to the test images, and at most as many maps, larger where the mosaic is."""
-        most = min(self.mosaics * self.side**2, case_rows["test"])
-        return float(case_rows["test"] + most * self._area())
+        most = min(self.mosaics * self.side**2, images["test"])
+        return float(images["test"] + most * self._area())
 
     def identity(self) -> dict[str, Any]:
         what = {"probe": "mosaics", "side": self.side, "size": self.size, "mosaics": self.mosaics, "fill": self.fill}
@@ -134,7 +133,6 @@ class Mosaics:
 
     def __call__(self, case: Case) -> Score:
         split, network = case.data["test"], case.network
-        assert network is not None
         seed = draws.seed_of(f"{case.seed} mosaics")
         rows = choose(_logits(case), split.targets, cells=self.side**2, mosaics=self.mosaics, seed=seed)
         found = np.full(len(split), np.nan, np.float32)
@@ -164,15 +162,12 @@ class Mosaics:
         self, case: Case, network: nn.Module, whole: Images, classes: Targets, rows: Tensor, box: Box, masks: Any
     ) -> Float[Tensor, "n h w"]:
         """Maps of the mosaics for the class of one cell; the object that counts is that in it."""
-        assert case.explain is not None
         offered = {}
         if masks is not None:
             offered["masks"] = torch.zeros_like(masks)
             offered["masks"][:, box[0], box[1]] = masks[:, box[0], box[1]]
         maps = case.explain(network, whole, classes.to(case.device), rows, **offered)
-        for each in self.post:
-            maps = each(maps)
-        return for_unit(maps, "pixel", case.data["test"].shape[0])
+        return for_unit(apply_post(maps, self.post), "pixel", case.data["test"].shape[0])
 
     def _check(self, network: nn.Module, whole: Images) -> None:
         if self.size == "same":
@@ -207,7 +202,6 @@ def _logits(case: Case) -> Tensor:
 
 def _answers(case: Case) -> Iterator[Tensor]:
     split = case.data["test"]
-    assert case.network is not None
     for rows in torch.arange(len(split)).split(case.rows):
         with torch.no_grad():
             yield case.network(to_float(take(split.images, rows).to(case.device))).float().cpu()

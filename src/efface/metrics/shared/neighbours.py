@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface import draws
-from efface.metrics.probes import Case
+from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import identity_of, image_blocks, seeds_for
 from efface.store.results import Score
 from efface.training.loop import Fit
@@ -29,20 +29,17 @@ class Neighbours:
     samples: int
     noise: Noise
 
-    needs_map = False  # the map at the image is asked for anew, beside the others: a method may draw by the batch
-    needs_network = True
-    needs_method = True
+    # the map at the image is asked for anew, beside the others: a method may draw by the batch
+    needs = Needs(maps=False, method=True)
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Calls of the method: what one costs in passes is the method's own."""
-        return float((self.samples + 1) * case_rows["test"])
+        return float((self.samples + 1) * images["test"])
 
     def identity(self) -> dict[str, Any]:
         return identity_of(self)
 
     def __call__(self, case: Case) -> Score:
-        assert case.network is not None
-        assert case.explain is not None
         found = []
         for rows, images, classes in image_blocks(case, self.samples + 1, whole=True):
             seeds, movements = seeds_for(case, "neighbours", rows), []

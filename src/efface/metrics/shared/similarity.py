@@ -1,6 +1,7 @@
 """How alike two maps of an image are: rank correlation and structural similarity, of signed and of absolute maps."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface.erase.masking import to_float
-from efface.metrics.probes import Case
+from efface.metrics.probes import Case, Description, Probe
+from efface.metrics.probes.description import by_fields
 from efface.store.arrays import take
 from efface.store.results import Score
 from efface.types import Images, Maps, Targets
@@ -75,8 +77,9 @@ def similarities(one: Maps, other: Maps) -> dict[str, Float[Tensor, " n"]]:
     return {name: found[name] for name in NAMES}
 
 
-CONVENTIONS = {"unit": "pixel", "ties": "shared: the mean of their ranks"}
-"""Of a probe that compares maps."""
+def compares(probe: Probe) -> Description:
+    """The description of a probe that compares maps."""
+    return replace(by_fields(probe), unit="pixel", ties="shared: the mean of their ranks")
 
 
 def compared(case: Case, ask: Callable[[Tensor, Images, Targets], Maps]) -> Score:

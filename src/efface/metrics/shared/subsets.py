@@ -1,7 +1,7 @@
 """Subsets: how what a map gives to random parts of an image goes with the fall of the score when they are erased."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from efface import draws
 from efface.erase.masking import erase
 from efface.erase.ranking import for_unit
-from efface.metrics.probes import Case
-from efface.metrics.probes.description import COUNT
+from efface.metrics.probes import Case, Description, Needs, fill_of
+from efface.metrics.probes.description import COUNT, by_fields
 from efface.metrics.shared.effects import (
     falls,
-    filling,
     identity_of,
     image_blocks,
     pearson,
@@ -47,20 +46,19 @@ class Subsets:
     post: tuple[Call, ...]
     unit: Literal["pixel", "feature"] | Call
 
-    needs_map = True
-    needs_network = True
+    needs = Needs()
 
-    def costs(self, case_rows: Mapping[str, int], fit_settings: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
         """Forward rows."""
-        return float((self.samples + 1) * case_rows["test"])
+        return float((self.samples + 1) * images["test"])
 
     def identity(self) -> dict[str, Any]:
         return identity_of(self)
 
-    @property
-    def conventions(self) -> dict[str, str]:
+    def describe(self) -> Description:
         """Nothing is ranked: the units of a set are drawn."""
-        return {"count": COUNT} | ({"unit": f"cell of {self.grid} x {self.grid}"} if self.grid else {})
+        found = replace(by_fields(self), count=COUNT)
+        return replace(found, unit=f"cell of {self.grid} x {self.grid}") if self.grid else found
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
         """ValueError: the grid has more cells across than the images have pixels."""
@@ -68,7 +66,6 @@ class Subsets:
             cells(self.grid, *images.shape[2:])
 
     def __call__(self, case: Case) -> Score:
-        assert case.network is not None
         found = []
         for rows, images, classes in image_blocks(case, self.samples + 1):
             whole = self.unit != "feature" or self.grid > 0
@@ -80,7 +77,7 @@ class Subsets:
                 classes,
                 maps,
                 self.subsets(images, seeds),
-                [filling(case, self.imputer, draws.fold(fills, k)) for k in range(self.samples)],
+                [fill_of(case, self.imputer, draws.fold(fills, k)) for k in range(self.samples)],
                 of=self.of,
                 rows=case.rows,
             )

@@ -12,8 +12,6 @@ from efface.study.schema import MetricEntry
 
 HOW = {"unit": "none", "explain": "true", "imputer": "none", "ties": "none", "count": "none"}
 """What it depends on, as of any metric."""
-_ROBUST = "robust_accuracy"
-_BESIDE = ("diffroar", "leakage", "signal_rank")
 
 
 def accuracy(run: Run) -> Curve | None:
@@ -31,12 +29,21 @@ def accuracy(run: Run) -> Curve | None:
 
 
 def unaccompanied(metrics: Iterable[MetricEntry]) -> Iterator[str]:
-    """A sentence on those of the metrics that must be read beside the network's robust accuracy, if it is not there."""
-    kinds = {each.name: (each.metric or each.name).rpartition(".")[2] for each in metrics}
-    found = [name for name, kind in kinds.items() if kind in _BESIDE]
-    if found and _ROBUST not in kinds.values():
+    """For each metric that is missing, a sentence on those that must be read with it."""
+    listing = list(metrics)
+    kinds = {each.name: (each.metric or each.name).rpartition(".")[2] for each in listing}
+    missing = dict.fromkeys(
+        other for each in listing for other in each.formula.read_with if other not in kinds.values()
+    )
+    for other in missing:
+        found = [each.name for each in listing if other in each.formula.read_with]
         yield (
-            f"{listed(found)} must be read beside the network's clean and robust accuracy, as a network that has "
+            f"{listed(found)} must be read beside the network's {_told(other)}, as a network that has "
             "learnt little can score well or badly for that alone; measure it, too: metrics: "
-            f"[{', '.join((*found, _ROBUST))}]"
+            f"[{', '.join((*found, other))}]"
         )
+
+
+def _told(metric: str) -> str:
+    """A metric in words; the clean accuracy always stands in the report."""
+    return "clean and robust accuracy" if metric == "robust_accuracy" else metric.replace("_", " ")

@@ -1,5 +1,6 @@
 """What stands in a report beside the curves: facts about the study, and a gallery of images, maps and erased images."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
@@ -8,9 +9,11 @@ import torch
 
 from efface import draws
 from efface.erase.masking import to_stored
+from efface.erase.post import apply_post
 from efface.metrics import Point
 from efface.metrics.probes import Erasure, erased
-from efface.metrics.probes.description import KINDS, NONE, conventions
+from efface.metrics.probes.contract import Explains
+from efface.metrics.probes.description import KINDS, NONE, describe
 from efface.report.cautions import SHARES
 from efface.report.gallery import Gallery
 from efface.report.page import Cost, Facts
@@ -91,8 +94,8 @@ def how_of(one: PlannedRun, entry: MetricEntry) -> dict[str, str]:
     """What the metric's numbers depend on; "none" for what its probes do not have."""
     run, points = one.run, (point for curve in one.plan.of(entry)[:1] for point in curve.points)
     probes = [task.probe for point in points for task in point.tasks.values()]
-    explains = [each.explains for each in probes if hasattr(each, "explains")]
-    said = [conventions(each) for each in probes]
+    explains = [each.explains for each in probes if isinstance(each, Explains)]
+    said = [dataclasses.asdict(describe(each)) for each in probes]
     told = {kind: dict.fromkeys(each[kind] for each in said if each[kind] != NONE) for kind in KINDS}
     return {kind: ", ".join(words) or NONE for kind, words in told.items()} | {
         "explain": (explains or [run.study.explain])[-1]
@@ -196,8 +199,7 @@ def _shown(run: Run, point: Point, store: MapStore, rows: torch.Tensor) -> torch
     found = store.take(rows)
     if store.kind == "seeds":
         return draws.uniform(found, run.data["test"].shape[1:])
-    for each in point.post:
-        found = each(found)
+    found = apply_post(found, point.post)
     return found if found.ndim == 3 else found.sum(1)
 
 

@@ -29,12 +29,12 @@ def case_of(
     study = run.study
     return Case(
         build=run.first.build,
-        network=run.network if network else None,
+        given_network=run.network if network else None,
         data=run.data,
         explained=run.explained("test") if network else run.data["test"].targets,
         maps=maps,
         mean=run.mean,
-        fit=run.refit,
+        given_training=run.refit,
         seed=study.seed,
         rows=study.rows,
         device=run.device,
@@ -43,7 +43,7 @@ def case_of(
         cache={} if cache is None else cache,
         log=log,
         once=_once(run),
-        judge=None if study.judge is None else lambda: run.second.module,
+        judge=lambda: run.second.module,
     )
 
 

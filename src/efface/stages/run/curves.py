@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from efface.metrics import misnamed
 from efface.report.stats import Curve
 from efface.stages.run.plan import Plan, PlannedCurve, PlannedPoint, make_plan
 from efface.stages.run.run import Run
@@ -74,4 +75,7 @@ def _value(planned: PlannedCurve, point: PlannedPoint, results: Results) -> dict
     if not all(task.key in results for task in point.tasks.values()):
         return None
     scores = {name: results.score(task.key) for name, task in point.tasks.items()}
-    return dict(planned.entry.formula.value(scores))
+    values = planned.entry.formula.value(scores)
+    if problem := misnamed(planned.entry.formula, values):
+        raise ValueError(f"metrics.{planned.entry.name}: {problem}")
+    return dict(values)

@@ -6,13 +6,13 @@ study -> plan -> executor -> results -> curves -> page. Measuring, `check`, `sta
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from efface.metrics import Point
-from efface.metrics.probes import Degeneracy
+from efface.metrics import Point, check_metric
+from efface.metrics.probes import Degeneracy, Needs, Probe
 from efface.metrics.probes.description import reading
 from efface.plug.call import Call
 from efface.stages.run.map_files import map_store, provenance
@@ -34,7 +34,7 @@ class Cell:
     """
 
     view: View | None
-    probe: Any
+    probe: Probe
     key: str
     reads: frozenset[tuple[str, str]] = frozenset()
 
@@ -103,7 +103,7 @@ class Plan:
 
 
 def _running_order(task: Cell) -> tuple[bool, str]:
-    return not task.probe.needs_network, task.view.name if task.view else ""
+    return not task.probe.needs.network, task.view.name if task.view else ""
 
 
 def make_plan(run: Run) -> Plan:
@@ -111,6 +111,9 @@ def make_plan(run: Run) -> Plan:
     keys, redrawn = Keys(run), frozenset(view.name for view in run.views if _is_redrawn(run, view))
     curves, problems = list[PlannedCurve](), list[str]()
     for entry in run.study.metrics:
+        if wrong := _wrong(run, entry, redrawn):
+            problems += wrong
+            continue
         try:
             curves += [_planned(run, keys, entry, view) for view in viewed(run, entry, redrawn)]
         except ValueError as error:
@@ -122,6 +125,13 @@ def make_plan(run: Run) -> Plan:
                 probe = Degeneracy(point.post, "feature" if point.unit == "feature" else "pixel")
                 conditions[view.name] = keys.task(view, probe)
     return Plan(tuple(curves), conditions, redrawn, tuple(problems))
+
+
+def _wrong(run: Run, entry: MetricEntry, redrawn: frozenset[str]) -> list[str]:
+    """What is wrong with the parts of a metric and of its probes, in words."""
+    view = (viewed(run, entry, redrawn) or run.views)[0]
+    points = (point_of(run, entry, view, x) for x in axis_points(run, entry))
+    return check_metric(f"metrics.{entry.name}", entry.formula, points)
 
 
 def _planned(run: Run, keys: "Keys", entry: MetricEntry, view: View) -> PlannedCurve:
@@ -158,13 +168,13 @@ def ranked_as(run: Run, redrawn: frozenset[str], view: View, x: float = 0.0) -> 
     takes maps as they are, their channels are summed.
     """
     applied = [each for each in of_maps(run) if view in viewed(run, each, redrawn)]
-    reducing = [each for each in applied if "post" in each.formula.reads]
+    reducing = [each for each in applied if "post" in each.formula.uses]
     erasing = [each for each in reducing if each.formula.axis == "fraction removed"]
     if not applied:
         return None
     entry = (erasing or reducing or applied)[0]
     point = point_of(run, entry, view, x)
-    if "unit" in entry.formula.reads:
+    if "unit" in entry.formula.uses:
         return point
     readings = [reading(probe) for probe in entry.formula.probes(point).values()]
     values = next((each.values for each in readings if each is not None and reducing), None)
@@ -213,13 +223,13 @@ class Keys:
         self._run = run
         self._shared: dict[_Uses, str] = {}
 
-    def task(self, view: View, probe: Any) -> Cell:
+    def task(self, view: View, probe: Probe) -> Cell:
         """A probe on a view's maps, with the key of its result."""
-        read = probe.needs_map or asks_method(probe)
-        splits = ("test",) if probe.needs_network else ("train", "test")
+        read = probe.needs.of_method
+        splits = ("test",) if probe.needs.network else ("train", "test")
         maps = view.maps if read else None
-        trains = not probe.needs_network or getattr(probe, "needs_fit", False)
-        uses = _Uses(maps, splits, probe.needs_network, trains, needs_judge(probe), type(probe).__module__)
+        trains = not probe.needs.network or probe.needs.training
+        uses = _Uses(maps, splits, probe.needs.network, trains, probe.needs.second_network, type(probe).__module__)
         if uses not in self._shared:
             self._shared[uses] = key_of(self._depends(uses))
         key = key_of({"probe": probe.identity(), "shared": self._shared[uses]})
@@ -244,27 +254,17 @@ class Keys:
         return what
 
 
-def needs_judge(probe: Any) -> bool:
-    """Whether a probe asks the study's second network."""
-    return getattr(probe, "needs_judge", False)
-
-
-def asks_method(probe: Any) -> bool:
-    """Whether a probe asks the method again."""
-    return getattr(probe, "needs_method", False)
-
-
 def unmet(run: Run, plan: Plan) -> list[str]:
     """Metrics that need what the data or the study do not have, in words."""
 
-    def needing(what: str) -> list[str]:
+    def needing(what: Callable[[Needs], bool]) -> list[str]:
         tasks = (
             (curve.entry.name, task) for curve in plan.curves for each in curve.points for task in each.tasks.values()
         )
-        return list(dict.fromkeys(name for name, task in tasks if getattr(task.probe, what, False)))
+        return list(dict.fromkeys(name for name, task in tasks if what(task.probe.needs)))
 
-    unjudged = [] if run.study.judge else needing("needs_judge")
-    unmasked = needing("needs_masks") if run.data["test"].masks is None else []
+    unjudged = [] if run.study.judge else needing(lambda needs: needs.second_network)
+    unmasked = needing(lambda needs: needs.masks) if run.data["test"].masks is None else []
     return [
         f"metrics.{name}: asks a second network, but the study has no 'judge'; add judge: {{model: ..., fit: ...}}"
         for name in unjudged

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from efface.plug.call import Call
+from efface.plug.facts import fact
 from efface.stages.run.curves import PlannedRun
 from efface.stages.run.map_files import missing_extractions
 from efface.stages.run.network import Network
@@ -38,10 +39,10 @@ def say_estimate(one: PlannedRun, rows_of: Mapping[str, float], *, least: bool) 
         say(f"  {'first network' if each is run.first else each.name}: {f'{rows:,.0f} rows' if rows else 'done'}")
     say(f"  maps: {len(missing)} files to extract, {extraction:,.0f} forward rows")
     todo = plan.open(run.results)
-    trainings = sum(not cell.probe.needs_network for cell in todo)
-    rows = sum(cell.probe.costs(images, run.refit) for cell in todo)
+    trainings = sum(not cell.probe.needs.network for cell in todo)
+    rows = sum(cell.probe.cost(images, run.refit) for cell in todo)
     say(f"  probes: {len(todo)} of {len(plan.tasks)} to run: {trainings} trainings, {rows:,.0f} rows")
-    wanted = {cell.probe.sampling for cell in todo if hasattr(cell.probe, "sampling")}
+    wanted = {cell.probe.needs.samples for cell in todo} - {None}
     sampling = sum(each.costs for each in wanted if not samples_path(run, each).exists())
     if sampling:
         say(f"  samples: {sampling:,.0f} rows")
@@ -60,7 +61,7 @@ def _rows_of(network: Network, images: int) -> float:
     if fit is None:
         return 0.0
     steps = 0 if fit.attack is None else _setting(fit.attack, "steps", 8) * _setting(fit.attack, "restarts", 1)
-    terms = sum(_TERM_ROWS.get(each.call.rpartition(".")[2], 6.0) for each in fit.regularizers)
+    terms = sum(fact(each.term.resolve(), "cost") for each in fit.regularizers)
     return (3.0 + 2 * steps + terms) * fit.epochs * images
 
 
@@ -69,9 +70,6 @@ def _setting(call: Call, name: str, otherwise: int) -> int:
     known = inspect.signature(call.resolve()).parameters.get(name)
     found = call.kwargs.get(name, None if known is None else known.default)
     return found if isinstance(found, int) else otherwise
-
-
-_TERM_ROWS = {"gradient_norm": 6.0, "score_matching": 10.0, "anti_score_matching": 3.0}
 
 
 def _seconds_per_row(run: Run) -> float:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from efface.erase.ranking import for_unit
+from efface.metrics.probes.contract import Checks
 from efface.metrics.probes.description import Reading, reading, settings
 from efface.plug.call import Call
 from efface.stages.run.plan import Plan, PlannedCurve
@@ -57,14 +58,14 @@ def unfit_metrics(plan: Plan, network: nn.Module, images: Tensor) -> list[str]:
     offered = {"mean": images.mean((0, 2, 3)), "seeds": torch.arange(len(images), device=images.device)}
     firsts = {curve.entry.name: curve for curve in reversed(plan.curves)}
     for curve in (each for each in plan.curves if each is firsts[each.entry.name]):
-        name, reads, point = curve.entry.name, curve.entry.formula.reads, curve.repeats[0][0].point
+        name, reads, point = curve.entry.name, curve.entry.formula.uses, curve.repeats[0][0].point
         try:
             if "imputer" in reads:
                 point.imputer(images, mask, **offered)
             if "groups" in reads and isinstance(point.unit, Call):
                 point.unit(images)
             for probe in (task.probe for each in curve.points for task in each.tasks.values()):
-                if hasattr(probe, "check"):
+                if isinstance(probe, Checks):
                     probe.check(network, images)
         except Exception as error:  # noqa: BLE001  a fill or a unit may raise anything
             text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"

@@ -9,13 +9,12 @@ from efface.erase.masking import to_float
 from efface.execute import settle
 from efface.models.evaluation import evaluating
 from efface.models.scores import differentiable
+from efface.plug.facts import fact
 from efface.stages.run.network import Network
 from efface.stages.run.run import Run
 from efface.store.arrays import take
 from efface.training.loop import Fit, try_step
 from efface.types import Images, Targets
-
-_OF_HESSIAN = ("efface.training.regularize.score_matching", "efface.training.regularize.anti_score_matching")
 
 
 def try_terms(run: Run) -> None:
@@ -39,7 +38,8 @@ def try_terms(run: Run) -> None:
 def flat(run: Run) -> Iterator[str]:
     """Sentences on trainings whose regulariser estimates a Hessian that the network does not have."""
     for where, network, fit in _to_come(run):
-        named = [each.call.rpartition(".")[2] for each in fit.regularizers if each.call in _OF_HESSIAN]
+        estimating = [each for each in fit.regularizers if fact(each.term.resolve(), "estimates_hessian")]
+        named = [each.call.rpartition(".")[2] for each in estimating]
         if named and not curved(network.fresh(), *_two(run)):
             yield (
                 f"{where}.regularizers: {' and '.join(named)} estimates the Hessian of {network.model.call}, which is "

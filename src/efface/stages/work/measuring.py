@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from efface.execute import Failure
-from efface.metrics.probes.description import conventions, settings, text
+from efface.metrics.probes.contract import Explains
+from efface.metrics.probes.description import describe, settings, text
 from efface.plug.call import Call
 from efface.stages.run.case import case_of
 from efface.stages.run.curves import PlannedRun
 from efface.stages.run.map_files import map_store, missing_maps
 from efface.stages.run.method_calls import explainer_of
-from efface.stages.run.plan import Cell, asks_method, unmet
+from efface.stages.run.plan import Cell, unmet
 from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
@@ -37,11 +38,12 @@ class Measure:
         run = here(self.study)
         clock = Clock()
         maps = {split: map_store(run, name, split) for name, split in cell.reads}
-        frozen = cell.probe.needs_network
-        explain = explainer_of(run, cell.view) if cell.view and asks_method(cell.probe) else None
+        frozen = cell.probe.needs.network
         with contextlib.nullcontext() if frozen else scalars(run, cell.key) as log:
             case = case_of(run, maps, network=frozen, checkpoint=checkpoint_of(run, cell), cache=RANKS, log=log)
-            case = dataclasses.replace(case, explain=explain, samples=functools.partial(samples_of, run))
+            case = dataclasses.replace(case, samples=functools.partial(samples_of, run))
+            if cell.view and cell.probe.needs.method:
+                case = dataclasses.replace(case, explain=explainer_of(run, cell.view))
             return cell.probe(case), clock.seconds()
 
 
@@ -65,9 +67,9 @@ def measure_missing(one: PlannedRun) -> list[str]:
     for name, split in sorted(set().union(*(task.reads for task in tasks))):
         map_store(run, name, split).verify()  # before hours are spent on damaged maps
     started, rows = time.monotonic(), {name: len(split) for name, split in run.data.items()}
-    failures = make_samples(run, [cell.probe.sampling for cell in tasks if hasattr(cell.probe, "sampling")])
-    before, total = len(failures), sum(cell.probe.costs(rows, run.refit) for cell in tasks)
-    trainings = sum(not cell.probe.needs_network for cell in tasks)
+    failures = make_samples(run, [each for cell in tasks if (each := cell.probe.needs.samples) is not None])
+    before, total = len(failures), sum(cell.probe.cost(rows, run.refit) for cell in tasks)
+    trainings = sum(not cell.probe.needs.network for cell in tasks)
     say(f"{len(tasks)} probes to run, {trainings} of them trainings")
     with bar(total, "measure", "row") as progress:
         for cell, outcome in run.study.executor(Measure(run.study), tasks, progress=progress.update):
@@ -90,7 +92,7 @@ def checkpoint_of(run: Run, cell: Cell) -> Path:
 
 def result_row(run: Run, cell: Cell, seconds: dict[str, float]) -> dict[str, Any]:
     """The line of a result, without the score."""
-    told = conventions(cell.probe)
+    told = dataclasses.asdict(describe(cell.probe))
     fields = {
         name: _plain(value)
         for name, value in settings(cell.probe).items()
@@ -101,7 +103,7 @@ def result_row(run: Run, cell: Cell, seconds: dict[str, float]) -> dict[str, Any
         "method": cell.view.name if cell.view else None,
         "probe": {"probe": type(cell.probe).__name__.lower()} | fields,
         **told,
-        "explain": getattr(cell.probe, "explains", run.study.explain),
+        "explain": cell.probe.explains if isinstance(cell.probe, Explains) else run.study.explain,
         "seed": run.study.seed,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
     } | (seconds | surroundings(run.device))

@@ -1,0 +1,216 @@
+"""The contract of a probe: what it needs, how it is described, what it must have; and a check that names a fault."""
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from torch import nn
+
+from efface.metrics.probes.case import Case
+from efface.store.results import Score
+from efface.training.generate import Sampling
+from efface.training.loop import Fit
+from efface.types import Images
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a probe asks of a study. A probe that scores the given network by its maps needs what stands here.
+
+    maps: it reads the stored maps of a method. Without maps and method, all methods share its score.
+    network: it scores the given network. False: it trains a new network with the study's `fit`, on the maps of both
+        splits.
+    method: it asks the method again, through `case.explain`.
+    training: it trains with the study's `fit` although it scores the given network. Its metric says `needs_fit=True`.
+    masks: it reads the true objects' masks, which not all data have.
+    second_network: it asks the study's second network, the judge.
+    samples: the settings of the samples that it reads through `case.samples`; None for a probe that reads none.
+    """
+
+    maps: bool = True
+    network: bool = True
+    method: bool = False
+    training: bool = False
+    masks: bool = False
+    second_network: bool = False
+    samples: Sampling | None = None
+
+    @property
+    def of_method(self) -> bool:
+        """Whether its score is that of one method; otherwise all methods share it."""
+        return self.maps or self.method
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a number depends on, in words for a table; "none" for what the probe has no use for.
+
+    unit: what is ranked or erased as a whole. imputer: what takes an erased unit's place. ties: how the order of equal
+    values is found. count: how many units count.
+    """
+
+    unit: str = "none"
+    imputer: str = "none"
+    ties: str = "none"
+    count: str = "none"
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """One unit of work of a metric: a frozen dataclass that is called with a case and yields a score of each image.
+
+    It is a value: equal probes are measured once, and it travels to other processes. There is no base class.
+
+    A probe must have:
+
+    * `needs`: a `Needs`, as a class attribute (`needs = Needs(masks=True)`) or a property.
+    * `identity()`: what its number depends on besides data and network, as plain values: its name and its settings.
+    * `cost(images, training)`: its work in forward passes of one image. images: how many each split has. training: the
+      study's settings of a training, None where the study has none. `case.advance` reports as many while it runs.
+    * `__call__(case)`: the work itself.
+
+    A probe may have:
+
+    * `describe()`: a `Description`. Without it, the fields `unit` and `imputer`, or the probe's erasure, describe it.
+    * `explains`: the class that it asks about where it is not the study's `explain`: "true" or "none".
+    * `check(network, images)`: raises ValueError where its settings do not suit the network or two test images.
+    * `map_values`: "pixel" or "feature", the values of a map that it reads, where it has no field `unit`. Maps are
+      asked beforehand whether they have them.
+    * a field `post`: what it does to the maps before it reads them.
+    """
+
+    @property
+    def needs(self) -> Needs: ...
+
+    def identity(self) -> dict[str, Any]: ...
+
+    def cost(self, images: Mapping[str, int], training: Fit | None, /) -> float: ...
+
+    def __call__(self, case: Case, /) -> Score: ...
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """A probe that describes itself."""
+
+    def describe(self) -> Description: ...
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A probe that asks about another class than the study's."""
+
+    @property
+    def explains(self) -> str: ...
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """A probe that knows which networks and images its settings suit."""
+
+    def check(self, network: nn.Module, images: Images, /) -> None: ...
+
+
+@runtime_checkable
+class ReadsValues(Protocol):
+    """A probe that says which values of a map it reads."""
+
+    @property
+    def map_values(self) -> Literal["pixel", "feature"]: ...
+
+
+@runtime_checkable
+class _HasNeeds(Protocol):
+    @property
+    def needs(self) -> object: ...
+
+
+_MUST = {
+    "needs": "needs = Needs(...): what it asks of a study",
+    "identity": "identity() -> dict: what its number depends on, as plain values",
+    "cost": "cost(images, training) -> float: its work in forward passes",
+    "__call__": "__call__(case) -> Score: the work itself",
+}
+_CALLED = {"identity": (), "cost": ("images", "training"), "__call__": ("case",), "describe": ()}
+_CALLED_IF_THERE = {"check": ("network", "images")}
+_KNOWN = {*_MUST, *_CALLED, *_CALLED_IF_THERE, "explains", "map_values", "post", "unit", "imputer"}
+_FORMER = {
+    "needs_map": "needs = Needs(maps=...)",
+    "needs_network": "needs = Needs(network=...)",
+    "needs_method": "needs = Needs(method=True)",
+    "needs_fit": "needs = Needs(training=True)",
+    "needs_masks": "needs = Needs(masks=True)",
+    "needs_judge": "needs = Needs(second_network=True)",
+    "sampling": "needs = Needs(samples=...)",
+    "conventions": "describe() -> Description",
+    "takes": "map_values",
+    "costs": "cost(images, training)",
+}
+"""Parts of the contract of efface 0.1, and what stands for them."""
+_SEE = "see docs/extending.md"
+
+
+def check_probe(where: str, probe: object) -> list[str]:
+    """Sentences on the parts of a probe that are missing, misspelt or of a wrong kind; none for a whole one.
+
+    where: the metric, in the words of the study, such as `metrics.mine`.
+    """
+    return [f"{where}: the probe {type(probe).__name__} {each} ({_SEE})" for each in _faults(probe)]
+
+
+def _faults(probe: object) -> Iterator[str]:
+    if not dataclasses.is_dataclass(probe) or isinstance(probe, type) or probe.__hash__ is None:
+        yield "is not a frozen dataclass; write @dataclass(frozen=True) above its class"
+        return
+    own = [name for name in _names(probe) if name not in _KNOWN]
+    meant = {name: told for name in own if (told := _meant(name))}
+    there = tuple(name for name in _names(probe) if name in _KNOWN)
+    misspelt = {name: told for name, told in meant.items() if name.startswith("need") or not told.startswith(there)}
+    yield from (f"has '{name}', which nothing reads; did you mean {told}?" for name, told in misspelt.items())
+    for name, told in _MUST.items():
+        if name not in _names(probe) and not any(told.startswith(name) for told in misspelt.values()):
+            yield f"has no '{name}'; add {told}"
+    needs = probe.needs if isinstance(probe, _HasNeeds) else Needs()
+    if not isinstance(needs, Needs):
+        yield f"has a 'needs' that is a {type(needs).__name__}; expected needs = Needs(...)"
+    for name, given in (_CALLED | _CALLED_IF_THERE).items():
+        if name in _names(probe) and (fault := _not_called(getattr(probe, name), name, given)):
+            yield fault
+
+
+def _names(probe: object) -> list[str]:
+    """What its own classes and fields name: `__call__` of every class is not among them."""
+    fields = [each.name for each in dataclasses.fields(probe)]  # type: ignore[arg-type]
+    return [*fields, *(name for each in type(probe).__mro__[:-1] for name in vars(each) if name not in fields)]
+
+
+def _meant(name: str) -> str:
+    """The part of the contract that a name is likely to stand for; "" for a name of the probe's own."""
+    if name in _FORMER:
+        return _FORMER[name]
+    if name.startswith("need"):
+        words = {f"needs_{each.name}": each.name for each in dataclasses.fields(Needs)}
+        former = {old: new for old, new in _FORMER.items() if old.startswith("needs_")}
+        if close := difflib.get_close_matches(name, [*words, *former], n=1, cutoff=0.7):
+            return former.get(close[0]) or f"needs = Needs({words[close[0]]}=True)"
+        return "needs = Needs(...)"
+    parts = [*_MUST, "describe", "explains", "map_values"]
+    close = [] if name.startswith("_") else difflib.get_close_matches(name, parts, n=1, cutoff=0.8)
+    return close[0] if close else ""
+
+
+def _not_called(part: Any, name: str, given: tuple[str, ...]) -> str:
+    """What is wrong with a method of a probe: it is none, or it does not take what it is called with."""
+    expected = f"{name}({', '.join(given)})"
+    if not callable(part):
+        return f"has a '{name}' that is a {type(part).__name__}; expected a method {expected}"
+    try:
+        inspect.signature(part).bind(*given)
+    except TypeError as error:
+        return f"has a '{name}' that cannot be called as {expected}: {error}; change its arguments"
+    except ValueError:  # some builtins have no signature
+        pass
+    return ""

@@ -1,0 +1,297 @@
+"""Plug-ins of a user's own: a metric with its own probe runs, and one that is slightly wrong is refused in words."""
+
+import csv
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from efface.erase.post import absolute, apply_post, channel_sum
+from efface.impute import blur, channel_mean, constant
+from efface.metrics import Metric, Point, check_metric, metric, misnamed, names
+from efface.metrics.probes import Case, Description, Needs, Perturb, Probe, Score, check_probe
+from efface.metrics.probes.description import describe
+from efface.plug.call import Call
+from efface.plug.facts import fact, states
+from efface.training import regularize
+from efface.types import Split
+from small_study import efface, write_study
+
+PAGE = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
+POINT = Point(0.5, 0, Call(call="efface.impute.channel_mean"), (), "pixel")
+
+
+def example():
+    """The smallest working metric with a probe of its own, as the page shows it."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (found,) = [each for each in blocks if "class Peak" in each]
+    return found
+
+
+# A whole one
+
+
+def test_the_example_of_the_page_runs_and_has_a_heading_of_its_own(tmp_path):
+    entry = {"name": "peak", "metric": "lab.peak"}
+    write_study(tmp_path, {"lab": example()}, metrics=[entry], fractions=[0.5])
+    done = efface(tmp_path, "all", "study.yml")
+    assert done.code == 0, done.err
+    with (tmp_path / "run" / "report" / "summary.csv").open() as file:
+        lines = {line["method"]: line for line in csv.DictReader(file) if line["metric"] == "peak"}
+    assert set(lines) == {"random", "mine", "red", "green"}
+    assert {line["family"] for line in lines.values()} == {"peaks"}
+    assert "<h2>Peaks</h2>" in (tmp_path / "run" / "report" / "report.html").read_text()
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A probe with all that it must have."""
+
+    needs = Needs()
+
+    def identity(self):
+        return {"probe": "whole"}
+
+    def cost(self, images, training):
+        return float(images["test"])
+
+    def __call__(self, case):
+        return Score({"value": np.zeros(len(case.data["test"]))})
+
+
+def made(probe, **changes):
+    settings = {"value": lambda scores: {"value": scores["one"].values["value"]}, "better": {"value": "higher"}}
+    return Metric(**({"probes": lambda _: {"one": probe}, "over": "images", "says": "Nothing."} | settings | changes))
+
+
+def test_a_whole_probe_is_accepted():
+    assert isinstance(Whole(), Probe)
+    assert check_probe("metrics.mine", Whole()) == []
+    assert check_metric("metrics.mine", made(Whole()), [POINT]) == []
+    assert describe(Whole()) == Description("none", "none", "none", "none")
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_metric_of_ours_is_whole(name):
+    found = metric(name)
+    points = [dataclasses.replace(POINT, fraction=at) for at in (found.at or (lambda _: (0.0, 0.5, 1.0)))((3, 16, 16))]
+    assert check_metric(name, found, points) == []
+    for point in points:
+        for probe in found.probes(point).values():
+            assert isinstance(probe, Probe)
+            assert isinstance(probe.needs, Needs)
+            assert isinstance(describe(probe), Description)
+
+
+# One that is slightly wrong
+
+
+def without(*parts, **others):
+    """A probe like `Whole` that lacks some parts and has others."""
+    body = {name: vars(Whole)[name] for name in ("needs", "identity", "cost", "__call__") if name not in parts}
+    return dataclass(frozen=True)(type("Brightness", (), body | others))()
+
+
+BROKEN = {
+    "no cost": (without("cost"), "has no 'cost'; add cost(images, training) -> float: its work in forward passes"),
+    "costs": (
+        without("cost", costs=Whole.cost),
+        "has 'costs', which nothing reads; did you mean cost(images, training)?",
+    ),
+    "no identity": (without("identity"), "has no 'identity'; add identity() -> dict"),
+    "identify": (
+        without("identity", identify=Whole.identity),
+        "has 'identify', which nothing reads; did you mean ident",
+    ),
+    "no needs": (without("needs"), "has no 'needs'; add needs = Needs(...)"),
+    "need": (without("needs", need=Needs()), "has 'need', which nothing reads; did you mean needs = Needs(...)?"),
+    "need_masks": (
+        without(need_masks=True),
+        "has 'need_masks', which nothing reads; did you mean needs = Needs(masks=Tr",
+    ),
+    "needs_map": (without("needs", needs_map=True), "did you mean needs = Needs(maps=...)?"),
+    "needs_judge": (without(needs_judge=True), "did you mean needs = Needs(second_network=True)?"),
+    "conventions": (without(conventions={"count": "all"}), "did you mean describe() -> Description?"),
+    "no call": (without("__call__"), "has no '__call__'; add __call__(case) -> Score"),
+    "needs of a dict": (without(needs={"masks": True}), "has a 'needs' that is a dict; expected needs = Needs(...)"),
+    "cost of one": (
+        without(cost=lambda self, images: 1.0),
+        "has a 'cost' that cannot be called as cost(images, training)",
+    ),
+    "cost of a number": (without(cost=3.0), "has a 'cost' that is a float; expected a method cost(images, training)"),
+    "check of one": (without(check=lambda self, network: None), "cannot be called as check(network, images)"),
+    "no dataclass": (object(), "is not a frozen dataclass; write @dataclass(frozen=True)"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_probe_is_refused_with_the_part_named(kind):
+    probe, said = BROKEN[kind]
+    (told,) = check_probe("metrics.mine", probe)
+    name = "object" if kind == "no dataclass" else "Brightness"
+    assert told.startswith(f"metrics.mine: the probe {name} ")
+    assert said in told
+    assert told.endswith("(see docs/extending.md)")
+
+
+def test_a_name_of_the_probes_own_is_left_alone():
+    (told,) = check_probe("metrics.mine", without(sampling=3, described="so", levels=(1,), _cost=2.0))
+    assert "has 'described', which nothing reads; did you mean describe?" in told
+    assert check_probe("metrics.mine", without(describe=lambda self: Description(), described="so")) == []
+
+
+def test_a_misspelt_need_is_a_type_error():
+    with pytest.raises(TypeError, match="mask"):
+        Needs(mask=True)
+
+
+def more(scores):
+    return {"value": scores["one"].values["value"], "other": scores["one"].values["value"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"value": more}, "'value' gives other, of which 'better' says nothing"),
+        ({"better": {"value": "higher", "drop": "lower"}}, "'value' does not give drop, which 'better' names"),
+        ({"probes": lambda _: [Whole()]}, "'probes' gives a list; expected a mapping of names to probes"),
+        ({"probes": lambda _: {"one": 1 / 0}}, "'probes' fails at 0.5: ZeroDivisionError"),
+        ({"probes": lambda _: {"one": without(needs=Needs(training=True))}}, "does not say needs_fit=True"),
+        ({"probes": lambda _: {"one": without(needs=Needs(network=False))}}, "over='repeats' or needs_fit=True"),
+        ({"of": "network"}, "needs maps, but the metric is of the network"),
+    ],
+)
+def test_a_metric_at_odds_with_itself_is_refused(changes, said):
+    (told,) = check_metric("metrics.mine", made(Whole(), **changes), [POINT, POINT])
+    assert told.startswith("metrics.mine: ")
+    assert said in told
+
+
+def test_names_are_compared_both_ways():
+    assert misnamed(made(Whole()), {"value": 1.0}) == ""
+    assert "gives b" in misnamed(made(Whole()), {"value": 1.0, "b": 2.0})
+    assert "does not give value" in misnamed(made(Whole()), {})
+
+
+LAB = """
+from dataclasses import dataclass
+from efface.metrics import Metric
+from efface.metrics.probes import Score
+
+@dataclass(frozen=True)
+class Brightness:
+    need_masks = True
+
+    def identity(self):
+        return {"probe": "brightness"}
+
+    def __call__(self, case):
+        return Score({"value": case.masks.float().mean((1, 2)).numpy()})
+
+bright = Metric(
+    probes=lambda point: {"one": Brightness()},
+    value=lambda scores: {"value": scores["one"].values["value"]},
+    better={"value": "higher"},
+    over="images",
+    says="How much of the image the object is.",
+    axis="",
+    at=lambda shape: (0.0,),
+)
+"""
+
+
+def test_a_study_with_a_broken_probe_is_refused_before_any_work(tmp_path):
+    write_study(tmp_path, {"lab": LAB}, metrics=["morf", {"name": "bright", "metric": "lab.bright"}])
+    done = efface(tmp_path, "check", "study.yml")
+    assert done.code != 0
+    assert "metrics.bright: the probe Brightness has 'need_masks'" in done.err
+    assert "did you mean needs = Needs(masks=True)?" in done.err
+    assert "metrics.bright: the probe Brightness has no 'cost'; add cost(images, training)" in done.err
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "run" / "results.jsonl").exists()
+
+
+# What a case does not have
+
+
+def case(**changes):
+    zeros = torch.zeros(2, dtype=torch.int64)
+    data = {"test": Split(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), zeros)}
+    build, device = torch.nn.Identity, torch.device("cpu")
+    found = {"build": build, "data": data, "explained": zeros, "maps": {}, "mean": torch.zeros(3), "device": device}
+    return Case(**({"seed": 0, "rows": 2} | found | changes))
+
+
+@pytest.mark.parametrize(
+    ("read", "said"),
+    [
+        (lambda here: here.network, "needs = Needs(network=True)"),
+        (lambda here: here.training, "give the study a 'fit'"),
+        (lambda here: here.masks, "needs = Needs(masks=True)"),
+        (lambda here: here.explain(None, None, None, None), "needs = Needs(method=True)"),
+        (lambda here: here.samples(None), "needs = Needs(samples=Sampling(...))"),
+        (lambda here: here.judge(), "needs = Needs(second_network=True)"),
+    ],
+)
+def test_a_case_says_how_to_ask_for_what_it_does_not_have(read, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        read(case())
+
+
+def test_a_case_has_what_was_asked_for():
+    network = torch.nn.Identity()
+    assert case(given_network=network).network is network
+    masks = torch.ones(2, 4, 4, dtype=torch.bool)
+    split = Split(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), masks=masks)
+    assert case(data={"test": split}).masks is masks
+
+
+# Facts that stand on the plug-in
+
+
+def test_fills_and_regularisers_say_what_they_are():
+    assert fact(channel_mean, "is_flat")
+    assert fact(constant, "is_flat")
+    assert not fact(blur, "is_flat")
+    told = {
+        name: (fact(getattr(regularize, name), "cost"), fact(getattr(regularize, name), "estimates_hessian"))
+        for name in ("gradient_norm", "score_matching", "anti_score_matching")
+    }
+    assert told == {"gradient_norm": (6, False), "score_matching": (10, True), "anti_score_matching": (3, True)}
+
+
+def test_a_user_may_say_a_fact_by_decorator_or_attribute_and_no_other():
+    def grey(images, removed):
+        return torch.full_like(images, 0.5)
+
+    assert not fact(grey, "is_flat")
+    grey.is_flat = True
+    assert fact(grey, "is_flat")
+    marked = states(cost=2.0)(lambda *_: None)
+    assert fact(marked, "cost") == 2.0
+    with pytest.raises(TypeError, match="is_plain"):
+        states(is_plain=True)
+
+
+def test_metrics_that_say_little_alone_name_what_to_read_beside_them():
+    beside = {name for name in names() if metric(name).read_with}
+    assert beside == {"diffroar", "leakage", "signal_rank"}
+    assert {metric(name).read_with for name in beside} == {("robust_accuracy",)}
+
+
+def test_post_is_applied_in_its_order():
+    maps = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(apply_post(maps, (absolute, channel_sum)), maps.abs().sum(1))
+    assert torch.equal(apply_post(maps, (channel_sum, absolute)), maps.sum(1).abs())
+    assert apply_post(maps, ()) is maps
+
+
+def test_needs_of_an_erasing_probe_follow_its_erasure():
+    assert POINT.perturb("most_first").needs == Needs()
+    assert POINT.clean().needs == Needs(maps=False)
+    assert POINT.retrain("random").needs == Needs(maps=False, network=False)
+    assert isinstance(POINT.clean(), Perturb)
