@@ -45,7 +45,8 @@ from efface.stages.check import try_network
 from efface.stages.run.learn import learnt_on_trial
 from efface.stages.run.method_calls import convention, seed_text
 from efface.stages.run.provenance import surroundings
-from efface.stages.run.run import Run, View
+from efface.stages.run.run import Run
+from efface.stages.run.view import View
 from efface.store.arrays import take
 from efface.study import study as config
 from efface.study.schema import MethodEntry

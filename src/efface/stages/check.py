@@ -25,7 +25,8 @@ from efface.stages.run.method_calls import convention, seed_text
 from efface.stages.run.network import Network
 from efface.stages.run.plan import applies, of_maps, points, unmet, viewed
 from efface.stages.run.progress import bar, duration, say
-from efface.stages.run.run import Run, View
+from efface.stages.run.run import Run
+from efface.stages.run.view import View
 from efface.stages.run.training_check import flat, try_terms
 from efface.store.arrays import take
 from efface.study.schema import MethodEntry, MetricEntry
@@ -63,9 +64,10 @@ def check_study(run: Run) -> float:
     for each in trials:
         for warning in each.warnings:
             say(f"warning: {each.name}: {warning}")
-    if "random" not in run.study.map_names():
+    if not run.study.references():
         say(
-            "warning: no method is named 'random'; without that control no curve says how much better than chance it is"
+            "warning: no method is a random control (efface.methods.control.random); without one no curve says how "
+            "much better than chance it is"
         )
     return plan(run, {each.name: each.rows for each in trials}, least=any(each.cut for each in trials))
 

@@ -18,6 +18,7 @@ from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
 from efface.stages.run.scalars import scalars
+from efface.stages.run.work import work_through
 from efface.stages.run.worker import here, keep_trace
 from efface.stages.samples import make_samples, samples_of
 from efface.store.results import Score
@@ -60,11 +61,12 @@ def measure(run: Run) -> list[str]:
     _verify(run, tasks)
     started, rows = time.monotonic(), {name: len(split) for name, split in run.data.items()}
     failures = make_samples(run, [cell.probe.sampling for cell in tasks if hasattr(cell.probe, "sampling")])
-    before, total = len(failures), sum(cell.probe.costs(rows, run.refit) for cell in tasks)
+    before, total = len(failures), sum(_cost(run, rows, cell) for cell in tasks)
     trainings = sum(not cell.probe.needs_network for cell in tasks)
     say(f"{len(tasks)} probes to run, {trainings} of them trainings")
     with bar(total, "measure", "row") as progress:
-        for cell, outcome in run.study.executor(Measure(run.study), tasks, progress=progress.update):
+        work, cost = Measure(run.study), functools.partial(_cost, run, rows)
+        for cell, outcome in work_through(run.study, work, tasks, progress.update, cost=cost):
             if isinstance(outcome, Failure):
                 failures.append(f"{_named(cell)}: {outcome.message}")
                 keep_trace(run, _named(cell), outcome)
@@ -75,6 +77,11 @@ def measure(run: Run) -> list[str]:
     took = duration(time.monotonic() - started)
     say(f"{len(tasks) - len(failures) + before} of {len(tasks)} probes in {took}: {run.results.path}")
     return failures
+
+
+def _cost(run: Run, rows: dict[str, int], cell: Cell) -> float:
+    """Forward rows that a probe takes. rows: images of each split."""
+    return float(cell.probe.costs(rows, run.refit))
 
 
 def checkpoint_of(run: Run, cell: Cell) -> Path:

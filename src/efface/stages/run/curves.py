@@ -7,7 +7,8 @@ import numpy as np
 from efface.metrics import Point
 from efface.report.stats import Curve
 from efface.stages.run.plan import across, cell_of, point_of, repeats, viewed
-from efface.stages.run.run import Run, View
+from efface.stages.run.run import Run
+from efface.stages.run.view import View
 from efface.study.schema import MetricEntry
 
 
@@ -54,7 +55,8 @@ def _curves(run: Run, entry: MetricEntry, view: View) -> list[Curve]:
                 family="network" if formula.of == "network" else formula.family,
                 missing=tuple(sorted(missing)),
                 partial=formula.partial,
-                maps=view.maps,
+                control=view.control,
+                draw_of=view.draw_of,
             )
         )
     return found

@@ -1,12 +1,12 @@
 """What a run has left to do, and how long it may take."""
 
 import inspect
-import os
 import time
 from collections.abc import Mapping
 
 import torch
 
+from efface.execute import slots
 from efface.plug.call import Call
 from efface.stages.extract import left
 from efface.stages.run.network import Network
@@ -44,9 +44,8 @@ def plan(run: Run, rows_of: Mapping[str, float], *, least: bool) -> float:
     sampling = sum(each.costs for each in wanted if not samples_path(run, each).exists())
     if sampling:
         say(f"  samples: {sampling:,.0f} rows")
-    workers = 1 if run.study.executor.call.endswith("serial") else len(os.sched_getaffinity(0))
-    workers = run.study.executor.kwargs.get("workers") or workers
-    workers = 1 if run.device.type == "cuda" else workers  # they share it
+    executor, tasks = run.study.executor, len(left(run)) + len(todo)
+    workers = 1 if run.device.type == "cuda" else slots(executor.resolve(), tasks, executor.kwargs)  # they share it
     seconds = per_row * (first + (3 * extraction + rows + sampling) / workers)
     about = f"{'at least ' if least else ''}{duration(seconds)}"
     say(f"  estimate: {about} with {workers} at once ({per_row * 1e3:.2g} ms a row on {run.device})")

@@ -12,7 +12,8 @@ from efface.metrics.probes import Degeneracy
 from efface.metrics.probes.description import reading
 from efface.plug.call import Call
 from efface.stages.run.provenance import ERASING, engine, measurer
-from efface.stages.run.run import Run, View
+from efface.stages.run.run import Run
+from efface.stages.run.view import View
 from efface.store.keys import key as key_of
 from efface.study.claims import listed_points, no_point
 from efface.study.schema import Claim, MetricEntry, Side

@@ -17,7 +17,8 @@ from efface.report.page import Cost, Facts
 from efface.report.words import listed
 from efface.stages.run.plan import Cell, applies, cells, of_maps, points, ranked_as, viewed
 from efface.stages.run.provenance import surroundings, versions
-from efface.stages.run.run import Run, View
+from efface.stages.run.run import Run
+from efface.stages.run.view import View
 from efface.stages.visualize import picture
 from efface.store.arrays import take
 from efface.store.maps import MapStore
@@ -187,7 +188,7 @@ def gallery(run: Run) -> Gallery | None:
 
 def _rows(run: Run) -> list[View]:
     """The views that are rows of the report by themselves, and no further draw of one."""
-    return [view for view in run.views() if "~" not in view.name]
+    return [view for view in run.views() if not view.draw_of]
 
 
 def _shown(run: Run, point: Point, store: MapStore, rows: torch.Tensor) -> torch.Tensor:

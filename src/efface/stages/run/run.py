@@ -3,7 +3,6 @@
 import copy
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,12 @@ from efface.metrics.probes import Case, image_mean
 from efface.models.evaluation import evaluating_fast
 from efface.plug import moved
 from efface.plug.call import Call
+from efface.plug.learning import is_learning
 from efface.plug.source import source_digest
 from efface.stages.run.inputs import check_classes, checked_data, held, made, split_digest
 from efface.stages.run.network import Network
 from efface.stages.run.provenance import engine, explainer
+from efface.stages.run.view import View, views
 from efface.store.arrays import take
 from efface.store.keys import key
 from efface.store.maps import MapStore
@@ -31,17 +32,6 @@ from efface.study.schema import MethodEntry
 from efface.study.study import Study
 from efface.training.loop import Fit, Log, predict
 from efface.types import Split, Targets
-
-
-@dataclass(frozen=True)
-class View:
-    """A row of the report: maps, and what is done to them on reading."""
-
-    name: str
-    maps: str
-    post: tuple[Call, ...] | None
-    draw_of: str = ""
-    """The row that this is another draw of; "" for the row itself."""
 
 
 class Run:
@@ -172,16 +162,7 @@ class Run:
 
     def views(self) -> list[View]:
         """The rows of the report."""
-        listed = self.study.attribution_methods
-        draws = {name: each.draws for each in listed for name in each.gives}
-        found = []
-        for each in listed:
-            for name in each.gives:
-                maps = each.maps or name
-                found.append(View(name, maps, each.post))
-                more = range(2, draws[maps] + 1)
-                found += [View(f"{name}~{n}", f"{maps}~{n}", each.post, draw_of=name) for n in more]
-        return found
+        return views(self.study)
 
     def entries(self) -> list[MethodEntry]:
         """The methods that make maps."""
@@ -213,7 +194,7 @@ class Run:
 
     def learnt_path(self, entry: MethodEntry) -> Path | None:
         """Where a method that learns from training images keeps what it learnt; None for one that does not."""
-        if not (is_class(entry.call) and hasattr(entry.call.resolve(), "fit")):
+        if not (is_class(entry.call) and is_learning(entry.call)):
             return None
         if "train" not in self.data:
             raise ValueError(
