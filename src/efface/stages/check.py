@@ -26,8 +26,8 @@ from efface.stages.run.network import Network
 from efface.stages.run.plan import applies, of_maps, points, unmet, viewed
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.run import Run
-from efface.stages.run.view import View
 from efface.stages.run.training_check import flat, try_terms
+from efface.stages.run.view import View
 from efface.store.arrays import take
 from efface.study.schema import MethodEntry, MetricEntry
 
