@@ -26,7 +26,7 @@ LAYERS = (
     {"__main__"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-CONFINED = ("captum", "zennit", "ray", "matplotlib", "tensorboard")
+CONFINED = ("captum", "zennit", "skimage", "matplotlib", "tensorboard")
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -1,12 +1,16 @@
 """Which pixels go together."""
 
 import builtins
+import importlib.util
+import sys
 
 import pytest
 import torch
 
 from efface.erase import units
+from efface.study.study import read
 from small.messages import words
+from small_study import write_study
 
 IMAGES = torch.rand(3, 3, 12, 10, generator=torch.Generator().manual_seed(0))
 
@@ -95,5 +99,23 @@ def test_superpixels_name_the_package_that_is_missing(monkeypatch):
         return real(name, *arguments, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r"pip install.*scikit-image"):
+    with pytest.raises(ImportError, match=r"pip install 'efface\[superpixel\]'"):
         units.superpixel(IMAGES)
+
+
+def test_without_scikit_image_a_study_of_superpixels_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *of: None if name == "skimage" else real(name, *of))
+    why = r"superpixels are made by scikit-image, which is not installed; run: pip install 'efface\[superpixel\]'"
+    with pytest.raises(ImportError, match=why):
+        units.superpixel(IMAGES)
+    with pytest.raises(ValueError, match=why):
+        units.check_superpixel()
+    with pytest.raises(ValueError, match=rf"unit: .*{why}"):
+        read(write_study(tmp_path, unit="superpixel"))
+    one = {"name": "irof", "metric": "morf", "kwargs": {"unit": {"call": "superpixel", "kwargs": {"segments": 4}}}}
+    with pytest.raises(ValueError, match=rf"metrics.irof.kwargs.unit: .*{why}"):
+        read(write_study(tmp_path, metrics=[one]))

@@ -1,6 +1,7 @@
 """The page in a browser without a network: whole, readable by a machine, and true to the numbers it was given."""
 
 import csv
+import functools
 import json
 import re
 from pathlib import Path
@@ -8,15 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from efface.report.figure import identifiers, styles
+from efface.report import figure, page, table
+from efface.report.figure import identifiers
 from efface.report.gallery import Gallery, paint
-from efface.report.page import Facts, write
+from efface.report.page import Facts
 from efface.report.stats import Curve, areas, interval, mean_intervals, summary
-from efface.report.table import panels
 from efface.report.words import findings, headline
 from small.tiers import first_short
 from small_study import efface, write_study
 
+CHANCE = ("random", "random_resampled")  # what the others are compared with
+panels = functools.partial(table.panels, references=CHANCE)
+write = functools.partial(page.write, references=CHANCE)
+styles = functools.partial(figure.styles, references=CHANCE)
 FRACTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
 FILES = ["agreement.csv", "comparisons.csv", "curves.pdf", "curves.svg", "report.html", "summary.csv"]
 METHODS = ("random", "gradient", "input_x_gradient", "smooth_grad", "integrated_gradients", "grad_cam", "sobel")
@@ -42,7 +47,10 @@ def curves(methods=METHODS, repeats=3, images=200, scores=("accuracy",)):
                 noise = rng.normal(0, 0.012 if over == "repeats" else 0.15, (n, len(FRACTIONS)))
                 values = 100 * (1 - mean + noise) if score == "relative_change" else mean + noise
                 flipped = {"lower": "higher", "higher": "lower"}[better] if score == "relative_change" else better
-                found.append(Curve(metric, score, method, FRACTIONS, values, over, flipped, tuple(range(n))))
+                control = method in (*CHANCE, "sobel")
+                found.append(
+                    Curve(metric, score, method, FRACTIONS, values, over, flipped, tuple(range(n)), control=control)
+                )
     return found
 
 

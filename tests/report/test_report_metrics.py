@@ -1,17 +1,20 @@
 """The report of many kinds of metrics: any axis, one number, mere description, draws, pairs, agreement, cautions."""
 
 import csv
+import functools
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from efface.report import page as report_page
+from efface.report import table
 from efface.report.between import agreements, pairs, said_of_metrics
 from efface.report.cautions import cautions
 from efface.report.figure import sheet, styles
 from efface.report.frames import summary
-from efface.report.page import Cost, Facts, write
+from efface.report.page import Cost, Facts
 from efface.report.stats import (
     Curve,
     Interval,
@@ -23,10 +26,12 @@ from efface.report.stats import (
     metric_agreement,
 )
 from efface.report.stats import summary as summarised
-from efface.report.table import panels
 from efface.report.words import about, findings, gaps, headline, plus_minus, point
 from small_study import efface, write_study
 
+CHANCE = ("random",)  # what the others are compared with
+panels = functools.partial(table.panels, references=CHANCE)
+write = functools.partial(report_page.write, references=CHANCE)
 METHODS = ("random", "gradient", "smooth_grad", "smooth_grad~2", "smooth_grad~3", "grad_cam", "blurred")
 IMAGES = 60
 KINDS = (  # metric, family, axis, points, better
@@ -47,7 +52,9 @@ def curves(methods=METHODS, kinds=KINDS, images=IMAGES):
             gain = 0 if method == "random" else 0.1 * (1 + METHODS.index(method) % 4)
             values = 0.5 + (gain if better == "higher" else -gain) + rng.normal(0, 0.1, (images, len(at)))
             pairs_ = tuple(range(images))
-            found.append(Curve(metric, "value", method, at, values, "images", better, pairs_, "", axis, family=family))
+            common = {"pairs": pairs_, "axis": axis, "family": family, "control": method in CHANCE}
+            of_first = method.partition("~")[0] if "~" in method else ""
+            found.append(Curve(metric, "value", method, at, values, "images", better, draw_of=of_first, **common))
     return found
 
 
@@ -101,7 +108,7 @@ def test_of_many_metrics_those_of_the_network_have_their_value_in_the_cell(tmp_p
         for i, family in enumerate(["network", *["erasure"] * 6])
         for name, value in (("standard", 0.25), ("robust", 0.75))
     ]
-    text = write(tmp_path, shown, None, FACTS, reference="standard").read_text()
+    text = write(tmp_path, shown, None, FACTS, network="standard").read_text()
     cells = re.findall(r'<td [^>]*data-metric="(m\d)"[^>]*data-verdict.*?</td>', text, re.DOTALL)
     assert cells.count("m0") == cells.count("m1") == 2
     for metric, method, inside in re.findall(
@@ -162,7 +169,7 @@ def test_cautions_are_few_and_told_in_words():
     assert cautions({"broken": {"nonfinite": 1 / 64}})["broken"][0].startswith("1.56 % of its maps hold values that")
     fine = {"constant": 0.0, "levels": 1.0, "tied_share": 0.5, "alike": 0.004, "blind": np.nan}
     assert cautions({"fine": fine}) == {}
-    assert cautions({"sobel": fine | {"blind": 1.0}}) == {}
+    assert cautions({"sobel": fine | {"blind": 1.0}}, {"sobel"}) == {}
     assert cautions({"edges": fine | {"blind": 1.0}}) == {
         "edges": ["all of its maps are the same for another class: blind to what they explain"]
     }
@@ -193,9 +200,8 @@ def test_a_draw_that_is_awaited_is_said_and_not_averaged():
     shown = curves(kinds=KINDS[2:3])
     at = next(i for i, curve in enumerate(shown) if curve.method == "smooth_grad~2")
     empty = np.full((1, 3), np.nan)  # what is not measured yet has one line
-    shown[at] = Curve(
-        "morf", "value", "smooth_grad~2", (0.0, 0.5, 1.0), empty, "images", "lower", (0,), family="erasure"
-    )
+    own = {"family": "erasure", "draw_of": "smooth_grad"}
+    shown[at] = Curve("morf", "value", "smooth_grad~2", (0.0, 0.5, 1.0), empty, "images", "lower", (0,), **own)
     (panel,) = panels(shown)
     row = panel.row("smooth_grad")
     assert (row.draws, row.awaited) == (2, 1)
@@ -508,11 +514,11 @@ def test_repeats_of_one_difference_are_undecided_as_their_test_says(count):
 
 def test_a_view_of_a_control_is_a_control():
     names = ("random", "true_mask_blurred", "gradient", "gradient_blurred")
-    reads = ("random", "true_mask", "gradient", "gradient")
+    controls = (True, True, False, False)  # what the maps that they read are
     shown = [
-        of_points([0.1 * i] * 4, name, metric=metric, maps=maps)
+        of_points([0.1 * i] * 4, name, metric=metric, control=control)
         for metric in ("morf", "lerf")
-        for i, (name, maps) in enumerate(zip(names, reads, strict=True))
+        for i, (name, control) in enumerate(zip(names, controls, strict=True))
     ]
     found = panels(shown)
     assert [row.method for row in found[0].rows if row.is_control] == ["true_mask_blurred", "random"]

@@ -432,7 +432,7 @@ def test_check_and_status_know_what_is_done(copy):
 
 def test_check_misses_the_control(tmp_path):
     write_study(tmp_path, attribution_methods=STUDY["attribution_methods"][1:])
-    assert "warning: no method is named 'random'" in efface(tmp_path, "check", "study.yml").out
+    assert "warning: no method is a random control" in efface(tmp_path, "check", "study.yml").out
 
 
 def test_status_of_nothing_writes_nothing(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from efface import execute
-from efface.execute import Failure, processes, serial
+from efface.execute import Attempt, Failure, processes, serial
 from small.messages import words
 
 
@@ -42,7 +42,7 @@ def test_serial_equals_processes_and_ticks_sum_up():
     outcomes = []
     for executor in (serial, functools.partial(processes, workers=2)):
         ticks = []
-        outcomes.append(dict(executor(heavy, range(8), progress=ticks.append)))
+        outcomes.append(dict(executor(Attempt(heavy), range(8), progress=ticks.append)))
         assert sum(ticks) == sum(range(8))
         assert len(ticks) == 8
     for each in outcomes:
@@ -76,7 +76,7 @@ def test_ctrl_c_is_not_an_outcome():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(serial(stop, [0]))
+        list(serial(Attempt(stop), [0]))
 
 
 def test_a_killed_worker_is_one_clear_error_and_no_hang():

@@ -1,10 +1,17 @@
 """What a method learnt, kept and read again; a class that learns, through the stages."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
 
 from efface import draws
+from efface.methods.path.background import ExpectedGradients
+from efface.methods.smooth import smooth_grad
+from efface.plug.accepts import accepts
+from efface.plug.call import Call
+from efface.plug.learning import LearningMethod, is_learning
 from efface.plug.source import source_digest
 from efface.stages.run.map_files import learnt_path
 from efface.stages.run.run import Run
@@ -253,3 +260,125 @@ def test_a_class_that_does_not_say_what_it_learns_from_keeps_its_key_and_its_dra
         run = run_of(weights=str(weights))
         paths.append(learnt_path(run, *run.entries))
     assert paths[0] != paths[1]
+
+
+WRONG = {
+    "wrong": """
+import torch
+
+
+class Mean:
+    def __init__(self):
+        self.learnt = {}
+
+    def fit(self, model, data, *, seed, rows):
+        self.learnt = {"mean": torch.zeros(3, 1, 1)}
+
+    def __call__(self, model, images, targets):
+        return images - self.learnt["mean"]
+
+
+class NoRows(Mean):
+    def fit(self, model, data, *, seed):
+        super().fit(model, data, seed=seed, rows=1)
+
+
+class AsksMore(Mean):
+    def fit(self, model, data, labels, *, seed, rows):
+        super().fit(model, data, seed=seed, rows=rows)
+
+
+class Misspelt:
+    def __init__(self):
+        self.learned = {}
+
+    def fit(self, model, data, *, seed, rows):
+        self.learned = {"mean": torch.zeros(3, 1, 1)}
+
+    def __call__(self, model, images, targets):
+        return images
+
+
+class LaterMisspelt(Misspelt):
+    def __init__(self):
+        pass
+
+
+class Fits:
+    def __init__(self):
+        self.learnt = {}
+
+    def fits(self, model, data, *, seed, rows):
+        self.learnt = {"mean": torch.zeros(3, 1, 1)}
+
+    def __call__(self, model, images, targets):
+        return images
+
+
+class Flag(Mean):
+    fit = True
+"""
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (
+            "NoRows",
+            "wrong.NoRows.fit cannot be called with (model, data, seed=..., rows=...): got an unexpected keyword ",
+        ),
+        ("AsksMore", "wrong.AsksMore.fit cannot be called with (model, data, seed=..., rows=...): missing a required "),
+        (
+            "Misspelt",
+            "wrong.Misspelt has a fit, but no attribute 'learnt' for fit to fill with tensors by name (it has ",
+        ),
+        ("Fits", "wrong.Fits has 'learnt', but no fit, so it would learn nothing; expected fit(self, model, data, *, "),
+        ("Flag", "wrong.Flag.fit is a bool; expected fit(self, model, data, *, seed, rows)"),
+    ],
+)
+def test_the_part_of_a_learning_method_that_is_wrong_is_named_before_any_work(tmp_path, monkeypatch, kind, why):
+    monkeypatch.syspath_prepend(tmp_path)
+    file = write_study(tmp_path, WRONG, attribution_methods=[{"name": "it", "method": f"wrong.{kind}"}])
+    with pytest.raises(ValueError, match="wrong") as error:
+        read(file)
+    assert f"attribution_methods.it: {why}" in str(error.value)
+    assert "rows)" in str(error.value) or kind == "Misspelt"
+    within = {"method": "efface.methods.smooth.smooth_grad", "kwargs": {"base": f"wrong.{kind}"}}
+    with pytest.raises(ValueError, match="wrong") as error:
+        read(write_study(tmp_path, WRONG, attribution_methods=[{"name": "it", **within}]))
+    assert f"base: {why}" in str(error.value)
+
+
+def test_what_fit_leaves_under_another_name_is_named_by_check(tmp_path):
+    write_study(tmp_path, WRONG, attribution_methods=[{"name": "it", "method": "wrong.LaterMisspelt"}])
+    found = efface(tmp_path, "check", "study.yml")
+    said = "attribution_methods.it: wrong.LaterMisspelt.fit left no dict of tensors in its attribute 'learnt'; set it"
+    assert found.code != 0
+    assert f"{said} there (it has 'learned': is that meant?)" in found.out + found.err
+
+
+def test_what_learns_is_recognised_in_one_way():
+    kind = ExpectedGradients
+    path = f"{kind.__module__}.{kind.__qualname__}"
+    for each in (kind, kind(), functools.partial(kind, samples=2), Call(call=path)):
+        assert is_learning(each)
+    assert isinstance(kind(), LearningMethod)
+    for each in (
+        smooth_grad,
+        functools.partial(smooth_grad, base=kind),
+        Call(call="efface.methods.smooth.smooth_grad"),
+    ):
+        assert not is_learning(each)
+
+
+def test_what_a_callable_accepts_is_asked_in_one_way():
+    def one(model, *, seeds, rows=3):
+        return model
+
+    assert [accepts(one, name) for name in ("seeds", "rows", "masks")] == [True, True, False]
+    assert [accepts(one, name, needed=True) for name in ("seeds", "rows")] == [True, False]
+    call = Call(call="efface.methods.control.random", kwargs={"per_channel": True})
+    assert [accepts(call, name) for name in ("seeds", "per_channel", "rows")] == [True, False, False]
+    assert call.wants("seeds", needed=True) is accepts(call, "seeds", needed=True) is True
+    assert not accepts(dict.fromkeys, "seeds")  # no signature, or none of that name

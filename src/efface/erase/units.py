@@ -1,5 +1,6 @@
 """Units: which pixels of an image are ranked and removed together; (images, *, settings) -> labels."""
 
+import importlib.util
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,9 +48,7 @@ def superpixel(images: Images, *, segments: int = 100, compactness: float = 10.0
     try:
         from skimage.segmentation import slic
     except ImportError as error:
-        raise ImportError(
-            "superpixels are made by scikit-image; install it: pip install 'scikit-image>=0.25'"
-        ) from error
+        raise ImportError(_NO_SUPERPIXELS) from error
     found = []
     for image in images.detach().double().permute(0, 2, 3, 1).cpu().numpy():
         regions = slic(
@@ -63,6 +62,15 @@ def superpixel(images: Images, *, segments: int = 100, compactness: float = 10.0
         )
         found.append(np.unique(regions, return_inverse=True)[1].reshape(regions.shape))
     return torch.from_numpy(np.stack(found)).to(images.device, torch.int64)
+
+
+_NO_SUPERPIXELS = "superpixels are made by scikit-image, which is not installed; run: pip install 'efface[superpixel]'"
+
+
+def check_superpixel() -> None:
+    """ValueError: scikit-image is not installed. A study that names the unit is refused before any work."""
+    if importlib.util.find_spec("skimage") is None:
+        raise ValueError(_NO_SUPERPIXELS)
 
 
 def group_means(maps: Float[Tensor, "n h w"], labels: Labels) -> Float[Tensor, "n g"]:

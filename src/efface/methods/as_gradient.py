@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from efface.methods.gradients import Gradient
 from efface.methods.nested import ready
-from efface.plug.accepts import offer, takes
+from efface.plug.accepts import accepts, offer
 from efface.types import Explained, Images, Method, Of, Seeds
 
 
@@ -18,7 +18,7 @@ def stand_in(base: Method, of: Of, rows: int, drawn: list[Seeds]) -> Gradient:
     drawn: the seeds of the points of each pass, in their order; emptied by the pass. None where there are none.
     """
     base = ready("base", base)
-    if of != "logit" and not takes(base, "of"):
+    if of != "logit" and not accepts(base, "of"):
         raise ValueError(
             f"of is {of!r}, but the base leaves no keyword `of` open; expected of='logit': set what it explains in "
             "the base itself"

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
+from efface.plug.accepts import accepts
 from efface.plug.call import Call
+from efface.plug.learning import wrong_parts
 from efface.types import Images, Seeds, Targets
 
 OFFERS = ("seeds", "rows", "masks", "classes_of")
@@ -67,7 +69,7 @@ def attribute(
     classes_of: for a method that `asks_classes`: logits to the classes that are explained, in place of `targets`.
     ValueError: the maps are missing, of a wrong shape or not finite; it names the method and the image.
     """
-    if masks is None and _takes(method.made, "masks", needed=True):
+    if masks is None and accepts(method.made, "masks", needed=True):
         raise ValueError(
             f"attribution_methods.{method.name}: needs the masks of the true object, which these data do not have; "
             "choose data that have them, such as efface.data.patches.patches, or drop this method"
@@ -77,7 +79,7 @@ def attribute(
         if method.batched:
             offered = {"seeds": seeds, "rows": rows, "masks": masks, "classes_of": classes_of}
             offered = {
-                name: value for name, value in offered.items() if value is not None and _takes(method.made, name)
+                name: value for name, value in offered.items() if value is not None and accepts(method.made, name)
             }
             found = method.made(model, images.clone(), targets, **offered)
         else:
@@ -106,19 +108,13 @@ def check_method(call: Call, *, batched: bool) -> None:
     made = call()  # it checks its settings itself
     if not callable(made):
         raise ValueError(f"'{call.call}' is a class without __call__, expected __call__(model, images, targets)")
-    given = dict.fromkeys(name for name in offered if _takes(made, name))
+    given = dict.fromkeys(name for name in offered if accepts(made, name))
     try:
         inspect.signature(made).bind(*positional, **given)
     except TypeError as error:
         raise ValueError(f"{call.call} cannot be called with ({', '.join(positional)}): {error}") from error
-
-
-def _takes(made: Any, name: str, *, needed: bool = False) -> bool:
-    """Whether a method has a parameter of this name; needed: without a default."""
-    if isinstance(made, Call):
-        return made.wants(name, needed=needed)
-    parameters = inspect.signature(made).parameters
-    return name in parameters and not (needed and parameters[name].default is not inspect.Parameter.empty)
+    if problems := wrong_parts(call.resolve(), made):
+        raise ValueError("; ".join(problems))
 
 
 def _one_by_one(method: Convention, model: nn.Module, images: Images, targets: Targets) -> Any:
@@ -166,7 +162,7 @@ def _checked(method: Convention, found: Any, images: Images) -> dict[str, Tensor
             where if name == method.name else f"{where}.{name}",
             found[name],
             images,
-            seeded=_takes(method.made, "seeds"),
+            seeded=accepts(method.made, "seeds"),
         )
         for name in method.gives
     }

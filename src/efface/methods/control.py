@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.nested import ready
+from efface.methods.nested import Around, ready
 from efface.models.evaluation import evaluating
 from efface.models.scores import logits_of
 from efface.models.weights import load_weights, read_weights
@@ -23,6 +23,45 @@ Network = Callable[[], nn.Module] | str | Mapping[str, Any]
 """What makes a network: a function of no arguments, or, as in a study, a dotted path or {call, kwargs}."""
 
 
+_Given = TypeVar("_Given", bound=Callable[..., Any])
+
+
+def control(*, of_chance: bool = False) -> Callable[[_Given], _Given]:
+    """For decorating a method: its maps know nothing of the network, so a study shows it as a control.
+
+    The method then has `is_control = True`; a method of one's own may set that itself.
+
+    of_chance: whether the maps are drawn at random. The other methods of a study are compared with the first such
+        control, and all of them share their draws; the method has `is_random = True`.
+    """
+
+    def marked(method: _Given) -> _Given:
+        facts = {"is_control": True} | ({"is_random": True} if of_chance else {})
+        for name, value in facts.items():
+            setattr(method, name, value)
+        return method
+
+    return marked
+
+
+def is_control(method: Method) -> bool:
+    """Whether a method, as it is or as a study calls it, says that it is a control; within `Around`, what is there."""
+    return _says(method, "is_control") or is_random(method)
+
+
+def is_random(method: Method) -> bool:
+    """Whether a method says that it is a control of chance; within `Around`, what is there."""
+    return _says(method, "is_random")
+
+
+def _says(method: Any, fact: str) -> bool:
+    found = method.resolve() if hasattr(method, "resolve") else method
+    if found is Around and hasattr(method, "methods"):
+        return any(_says(each, fact) for name, each in method.methods().items() if name == "method")
+    return getattr(found, fact, False) is True
+
+
+@control(of_chance=True)
 def random(model: nn.Module, images: Images, targets: Targets, *, seeds: Seeds, per_channel: bool = False) -> Maps:
     """Independent numbers in [0, 1), one a pixel: a fixed random ranking for each image. No pass of the network.
 
@@ -33,6 +72,7 @@ def random(model: nn.Module, images: Images, targets: Targets, *, seeds: Seeds, 
     return draws.uniform(seeds.to(images.device), tuple(images.shape[1:] if per_channel else images.shape[2:]))
 
 
+@control(of_chance=True)
 def random_resampled(model: nn.Module, images: Images, targets: Targets, *, seeds: Seeds) -> Seeds:
     """The seeds themselves: a training draws a new random ranking from them each epoch. No pass of the network.
 
@@ -46,6 +86,7 @@ def random_resampled(model: nn.Module, images: Images, targets: Targets, *, seed
     return seeds
 
 
+@control()
 def sobel(model: nn.Module, images: Images, targets: Targets) -> Float[Tensor, "n h w"]:
     """Length of the image's own gradient by the Sobel operator, mean over channels: edges. No pass of the network.
 
@@ -62,6 +103,7 @@ def sobel(model: nn.Module, images: Images, targets: Targets) -> Float[Tensor, "
     return slopes.square().sum(1).sqrt().unflatten(0, images.shape[:2]).mean(1)
 
 
+@control()
 def centre(model: nn.Module, images: Images, targets: Targets, *, sigma: float = 0.25) -> Float[Tensor, "n h w"]:
     """A Gaussian at the middle of the image, 1 at its top: photographers put the object there. No pass of the network.
 
@@ -78,6 +120,7 @@ def centre(model: nn.Module, images: Images, targets: Targets, *, sigma: float =
     return (down[:, None] * across).to(images.device, images.dtype).repeat(len(images), 1, 1)
 
 
+@control()
 def explain_with(
     model: nn.Module,
     images: Images,
@@ -111,6 +154,7 @@ def explain_with(
     return found
 
 
+@control()
 def true_mask(
     model: nn.Module, images: Images, targets: Targets, *, masks: Bool[Tensor, "n h w"] | None = None
 ) -> Float[Tensor, "n h w"]:

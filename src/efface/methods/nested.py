@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.plug.accepts import offer
+from efface.plug.learning import check_learnt, is_learning
 from efface.plug.source import source_digest
 from efface.store.arrays import take
 from efface.types import Explained, Images, Method, Split
@@ -115,7 +116,7 @@ def made(method: Method) -> Any:
 def ready(setting: str, method: Method) -> Any:
     """`made`, for a function, which teaches nobody. ValueError: it is a class that has yet to learn."""
     found, _ = _apart(method)
-    if inspect.isclass(found) and hasattr(found, "fit"):
+    if inspect.isclass(found) and is_learning(found):
         raise ValueError(
             f"{setting} is the class {found.__qualname__}, which learns from training images, and a function has none; "
             f"expected one that has learnt: pass a fitted {found.__qualname__}, or let "
@@ -130,12 +131,7 @@ def teach(name: str, method: Any, network: nn.Module, data: Split, *, seed: int,
     name: the setting that the method is.
     """
     method.fit(network, data, seed=seed, rows=rows)
-    learnt = getattr(method, "learnt", None)
-    if not isinstance(learnt, dict) or not learnt or not all(isinstance(each, Tensor) for each in learnt.values()):
-        raise ValueError(
-            f"{name}: {_path(type(method))}.fit left no dict of tensors in its attribute 'learnt'; set it there"
-        )
-    return {f".{name}.{each}": tensor for each, tensor in learnt.items()}
+    return {f".{name}.{each}": tensor for each, tensor in check_learnt(name, method).items()}
 
 
 def restore(name: str, method: Any, learnt: Mapping[str, Tensor]) -> None:
@@ -185,7 +181,7 @@ def _learns(given: Any) -> bool:
     found = given.resolve() if hasattr(given, "resolve") else given
     if issubclass(found if inspect.isclass(found) else type(found), nn.Module):
         return False
-    return hasattr(given, "fit") or getattr(given, "learns", False) is True
+    return is_learning(given) or getattr(given, "learns", False) is True
 
 
 def _path(kind: type) -> str:

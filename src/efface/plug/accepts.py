@@ -1,6 +1,7 @@
 """Whether a callable accepts a keyword, and a call with only the keywords that it accepts."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -9,13 +10,22 @@ from efface.types import Explained, Images, Method
 
 
 def offer(method: Method, model: nn.Module, images: Images, targets: Explained, **offered: Any) -> Any:
-    """Call a method with those of the `offered` keywords that it takes."""
-    return method(model, images, targets, **{name: value for name, value in offered.items() if takes(method, name)})
+    """Call a method with those of the `offered` keywords that it accepts."""
+    return method(model, images, targets, **{name: value for name, value in offered.items() if accepts(method, name)})
 
 
-def takes(method: Method, name: str) -> bool:
-    """Whether a method has a keyword of this name; one that a study gave names only those it leaves open."""
-    wants = getattr(method, "wants", None)
+def accepts(called: Callable[..., Any], name: str, *, needed: bool = False) -> bool:
+    """Whether a callable has a parameter of this name; a study's Call only one that its settings leave open.
+
+    False for a callable that has no signature, as some builtins.
+
+    needed: whether to ask for a parameter without a default.
+    """
+    wants = getattr(called, "wants", None)
     if wants is not None:  # a Call
-        return bool(wants(name))
-    return name in inspect.signature(method).parameters
+        return bool(wants(name, needed=needed))
+    try:
+        parameters = inspect.signature(called).parameters
+    except (ValueError, TypeError):
+        return False
+    return name in parameters and not (needed and parameters[name].default is not inspect.Parameter.empty)

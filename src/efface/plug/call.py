@@ -24,7 +24,9 @@ from pydantic import (
 )
 
 from efface.plug import moved, words
+from efface.plug.accepts import accepts
 from efface.plug.annotations import plugs, signature, wrong_types
+from efface.plug.learning import is_learning, wrong_parts
 from efface.plug.path import modules_of, near, resolve
 from efface.plug.source import file_digest, source_digest
 
@@ -103,13 +105,7 @@ class Call(BaseModel):
 
     def wants(self, name: str, *, needed: bool = False) -> bool:
         """Whether the signature has a parameter of this name that the kwargs leave open; needed: without a default."""
-        try:
-            parameters = signature(self.resolve()).parameters
-        except (ValueError, TypeError):
-            return False
-        if name not in parameters or name in self.kwargs:
-            return False
-        return not needed or parameters[name].default is inspect.Parameter.empty
+        return name not in self.kwargs and accepts(self.resolve(), name, needed=needed)
 
     def __call__(self, *args: Any, **offered: Any) -> Any:
         """Call it; of the `offered` keywords it gets those that its signature names and its kwargs leave open."""
@@ -156,7 +152,7 @@ def _nested(call: Call) -> dict[str, Call]:
 @functools.cache
 def _learns(call: Call) -> bool:
     found = call.resolve()
-    return (inspect.isclass(found) and hasattr(found, "fit")) or any(each.learns for each in call.methods().values())
+    return (inspect.isclass(found) and is_learning(call)) or any(each.learns for each in call.methods().values())
 
 
 @functools.cache
@@ -258,7 +254,7 @@ def _wrong_plugs(target: Any, kwargs: Mapping[str, Any]) -> list[str]:
                 problems += [f"{name}: {each}" for each in _wrong_made(call, positional)]
             else:
                 call.check(positional, _OFFERED)
-            if positional and call.learns and inspect.isclass(target) and not hasattr(target, "fit"):
+            if positional and call.learns and inspect.isclass(target) and not is_learning(target):
                 problems.append(
                     f"{name}: {call.call} learns from training images, which a class without fit does not hand on; "
                     f"give {target.__qualname__} a fit, or take a method that does not learn"
@@ -275,7 +271,8 @@ def _wrong_made(call: Call, positional: Sequence[str]) -> list[str]:
     made = call()
     if not callable(made):
         return [f"{call.call} is a class without __call__, expected __call__({', '.join(positional)})"]
-    return _missing(call.call, inspect.signature(made), positional, {}, _OFFERED)
+    problems = _missing(call.call, inspect.signature(made), positional, {}, _OFFERED)
+    return problems + wrong_parts(call.resolve(), made)
 
 
 def _is_file(value: Any) -> bool:

@@ -121,7 +121,7 @@ NAMES = {
     "methods.passes.odds_against": "models.scores.odds_against",
     "methods.passes.offer": "plug.accepts.offer",
     "methods.passes.scores_of": "models.scores.scores_of",
-    "methods.passes.takes": "plug.accepts.takes",
+    "methods.passes.takes": "plug.accepts.accepts",
     "methods.passes.target_scores": "models.scores.target_scores",
     "objective.Regularizer": "training.settings.Regularizer",
     "stages.claims.pointless": "stages.run.plan.pointless",

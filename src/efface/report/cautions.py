@@ -4,8 +4,6 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from efface.report.table import CONTROLS
-
 SHARES = {
     "nonfinite": "not finite",
     "constant": "constant",
@@ -25,9 +23,7 @@ _SAYS = {
 }
 
 
-def cautions(
-    degenerate: Mapping[str, Mapping[str, float]], controls: Collection[str] = CONTROLS
-) -> dict[str, list[str]]:
+def cautions(degenerate: Mapping[str, Mapping[str, float]], controls: Collection[str] = ()) -> dict[str, list[str]]:
     """By method, what a reader of its scores must know first; methods of which there is nothing to say are left out.
 
     That a control knows no class is no news: of controls it is not said.

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from efface.report.table import REFERENCES, Panel
+from efface.report.table import Panel
 from efface.report.words import is_share
 
 # Okabe & Ito's colours, tuned to read on white and on near-black; yellow and black gave way to violet and olive.
@@ -34,10 +34,13 @@ class Style(NamedTuple):
     dashes: tuple[float, ...]
 
 
-def styles(methods: Iterable[str]) -> dict[str, Style]:
-    """A look for each method: 32 before any comes twice; the reference is grey and dashed."""
-    looks = {name: Style(GREY, (4.0, 2.4) if i == 0 else (1.4, 1.4)) for i, name in enumerate(REFERENCES)}
-    for i, name in enumerate(name for name in dict.fromkeys(methods) if name not in REFERENCES):
+def styles(methods: Iterable[str], references: Sequence[str] = ()) -> dict[str, Style]:
+    """A look for each method: 32 before any comes twice; the reference is grey and dashed.
+
+    references: the first two of these are grey.
+    """
+    looks = {name: Style(GREY, (4.0, 2.4) if i == 0 else (1.4, 1.4)) for i, name in enumerate(references[:2])}
+    for i, name in enumerate(name for name in dict.fromkeys(methods) if name not in looks):
         looks[name] = Style(COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)])
     return looks
 

@@ -10,7 +10,7 @@ import jinja2
 from efface.report import between, cautions, figure, frames, words
 from efface.report.gallery import Gallery, tiles, uri
 from efface.report.stats import Curve
-from efface.report.table import CONTROLS, HOW, Panel, Row, panels
+from efface.report.table import HOW, Panel, Row, panels
 
 MARKS = {
     "better": "▲",
@@ -89,29 +89,32 @@ def write(
     gallery: Gallery | None,
     facts: Facts,
     *,
-    reference: str = "",
+    references: Sequence[str] = (),
+    network: str = "",
     tabled: Sequence[Curve] = (),
 ) -> Path:
     """Path of the `report.html` written to the folder, beside the tables and figures that it shows.
 
     `summary.csv` has every number, `comparisons.csv` every two methods by the first score of each metric,
     `agreement.csv` every two metrics; `curves.svg` and `curves.pdf` the first score of each metric.
-    reference: the network that the others are compared with, on a page where the curves of a metric are of networks and
-        not of methods.
+    references: names of methods; the others are compared with the first of these that a metric has.
+    network: the one that the others are compared with, on a page where the curves of a metric are of networks and not
+        of methods.
     tabled: what stands in `summary.csv` alone.
     Each file takes its name when it is whole, so a reader, or a killed run, never leaves half of one.
     """
-    found = panels(curves, reference)
+    references = (network,) if network else references
+    found = panels(curves, references, kind="network" if network else "method")
     metrics = dict.fromkeys(panel.metric for panel in found)
     firsts = [next(panel for panel in found if panel.metric == metric) for metric in metrics]
-    judged = [panel for panel in firsts if reference or panel.family != "network"]
-    pairs, agreements = [between.pairs(panel) for panel in judged], between.agreements([] if reference else judged)
+    judged = [panel for panel in firsts if network or panel.family != "network"]
+    pairs, agreements = [between.pairs(panel) for panel in judged], between.agreements([] if network else judged)
     facts = replace(facts, warnings=(*facts.warnings, *(said for panel in firsts for said in words.gaps(panel))))
-    controls = {*CONTROLS, *(row.method for panel in found for row in panel.rows if row.is_control)}
-    looks = figure.styles(row.method for panel in found for row in panel.rows)
+    controls = {row.method for panel in found for row in panel.rows if row.is_control}
+    looks = figure.styles((row.method for panel in found for row in panel.rows), () if network else references)
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (
-        ("summary", frames.summary((*panels(tabled), *found), facts.how)),
+        ("summary", frames.summary((*panels(tabled, references), *found), facts.how)),
         ("comparisons", frames.comparisons_table(pairs)),
         ("agreement", frames.agreement_table(agreements)),
     ):
@@ -130,8 +133,8 @@ def write(
         controls=controls,
         marks=MARKS,
         verdicts=words.VERDICTS,
-        reference=reference or "random",
-        kind="network" if reference else "method",
+        reference=network or next((panel.reference for panel in found if panel.reference), "random"),
+        kind="network" if network else "method",
         **shown,
     )
     return _replace(folder / "report.html", page.encode())

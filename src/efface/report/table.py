@@ -23,10 +23,8 @@ Verdict = Literal[
     "better", "same", "worse", "undecided", "control", "described", "single", "alone", "missing", "undefined"
 ]
 
-REFERENCES = ("random", "random_resampled")
-"""What a method has to beat: the first of these that a metric has."""
-CONTROLS = (*REFERENCES, "sobel", "centre", "true_mask")
-"""Names under which a study runs maps that know nothing of the network; a view of one is one, too."""
+Kind = Literal["method", "network"]
+"""What stands beside one another in a panel."""
 NOTHING = Interval(np.nan, np.nan, np.nan, np.nan, 0)
 FAMILIES = (
     "network",
@@ -90,7 +88,7 @@ class Row:
     @property
     def is_control(self) -> bool:
         """Whether its maps know nothing of the network: a control, or a view of one."""
-        return bool({self.method, self.curve.maps.partition("~")[0]} & set(CONTROLS))
+        return self.curve.control
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,9 @@ class Panel:
     """All methods on one metric and score, best area first; in the given order where the metric does not judge.
 
     stands: what stands for a curve: "area" or "mean", or "value" where the metric is one number.
-    reference: the control's name, or "" where none was run.
+    reference: the row that the others are compared with, or "" where there is none.
     empty: points that were left out of `fractions`, as no method has a value there.
+    kind: what the rows are.
     """
 
     metric: str
@@ -113,6 +112,7 @@ class Panel:
     reference: str
     rows: tuple[Row, ...]
     empty: tuple[float, ...] = ()
+    kind: Kind = "method"
 
     def verdict(self, method: str) -> Verdict:
         """What was found on the method; "missing" where the metric does not have it."""
@@ -123,24 +123,29 @@ class Panel:
         return next((row for row in self.rows if row.method == method), None)
 
     @property
+    def by_chance(self) -> bool:
+        """Whether the methods are compared with a control."""
+        found = self.row(self.reference)
+        return found is not None and found.is_control
+
+    @property
     def unfinished(self) -> tuple[str, ...]:
         """Methods of which a value is not there yet."""
         return tuple(row.method for row in self.rows if row.nothing == "missing")
 
 
-def panels(curves: Sequence[Curve], reference: str = "") -> tuple[Panel, ...]:
+def panels(curves: Sequence[Curve], references: Sequence[str] = (), kind: Kind = "method") -> tuple[Panel, ...]:
     """One panel per metric and score, by family, then in the order in which they first come.
 
-    reference: the name that the others are compared with; by default the control, random.
-    Curves whose methods differ by `~2`, `~3`, ... alone are draws of one method and make one row. Points at which no
-    method has a value are left out.
+    references: names of rows; the others are compared with the first of these that a metric has.
+    kind: what the rows are.
+    Curves that are draws of one method (`draw_of`) make one row. Points at which no method has a value are left out.
     """
     curves = without_empty(curves)
     metrics: dict[str, dict[str, list[Curve]]] = {}
     for curve in curves:
         metrics.setdefault(curve.metric, {}).setdefault(curve.score, []).append(curve)
-    references = (reference,) if reference else REFERENCES
-    found = [panel for scores in metrics.values() for panel in _panels(list(scores.values()), references)]
+    found = [panel for scores in metrics.values() for panel in _panels(list(scores.values()), references, kind)]
     known = {family: place for place, family in enumerate(FAMILIES)}
     return tuple(sorted(found, key=lambda panel: known.get(panel.family, len(known))))
 
@@ -156,20 +161,20 @@ class _Method:
     apart: Curve | None = None
 
 
-def _panels(groups: list[list[Curve]], references: Sequence[str]) -> list[Panel]:
+def _panels(groups: list[list[Curve]], references: Sequence[str], kind: Kind) -> list[Panel]:
     """The panels of one metric: resampled together, as that is most of the time."""
     sides = [_compared(_combined(group), references) for group in groups]
     wanted = [each.curve for side in sides for each in side]
     wanted += [each.apart for side in sides for each in side if each.apart is not None]
     # By identity: two methods may have equal curves, and arrays cannot be keys.
     found = dict(zip(map(id, wanted), summaries(wanted), strict=True))
-    return [_panel(side, found, references) for side in sides]
+    return [_panel(side, found, references, kind) for side in sides]
 
 
 def _combined(curves: list[Curve]) -> list[_Method]:
     first, draws = curves[0], dict[str, list[Curve]]()
     for curve in curves:
-        draws.setdefault(curve.method.partition("~")[0], []).append(curve)
+        draws.setdefault(curve.draw_of or curve.method, []).append(curve)
     names = [curve.method for curve in curves]
     if len(set(names)) < len(names):
         raise ValueError(f"{first.metric}/{first.score}: a method has two curves among {sorted(names)}; name each once")
@@ -199,7 +204,7 @@ def _compared(methods: list[_Method], references: Sequence[str]) -> list[_Method
     return found
 
 
-def _panel(methods: list[_Method], found: Mapping[int, Summary], references: Sequence[str]) -> Panel:
+def _panel(methods: list[_Method], found: Mapping[int, Summary], references: Sequence[str], kind: Kind) -> Panel:
     first = methods[0].curve
     names = [each.curve.method for each in methods]
     reference = next((name for name in references if name in names), "")
@@ -219,7 +224,7 @@ def _panel(methods: list[_Method], found: Mapping[int, Summary], references: Seq
         rows.append(Row(each.curve.method, each.curve, cells, area, by, rank, apart, verdict, *drawn))
     stands: Literal["area", "mean", "value"] = "value" if len(first.at) == 1 else first.summary
     what = (first.metric, first.score, first.over, first.better, first.at, first.axis, first.family)
-    return Panel(*what, stands, reference, tuple(rows), first.empty)
+    return Panel(*what, stands, reference, tuple(rows), first.empty, kind)
 
 
 def _verdict(curve: Curve, area: Interval, apart: Interval, reference: Curve | None) -> Verdict:

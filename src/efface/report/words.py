@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from efface.report.stats import Interval
-from efface.report.table import CONTROLS, Panel, Row
+from efface.report.table import Panel, Row
 
 VERDICTS = {
     "better": "better",
@@ -36,12 +36,12 @@ def headline(panels: Sequence[Panel]) -> list[str]:
     judged = [
         panel for panel in panels if any(row.verdict in ("better", "same", "worse", "undecided") for row in panel.rows)
     ]
-    known = {*CONTROLS, *(panel.reference for panel in judged)}
+    known = {panel.reference for panel in judged}
     known |= {row.method for panel in judged for row in panel.rows if row.is_control}
     methods = dict.fromkeys(row.method for panel in judged for row in panel.rows if row.method not in known)
     if not methods:
         return []
-    against, kind = judged[0].reference, "methods" if judged[0].reference in CONTROLS else "networks"
+    against, kind = judged[0].reference, f"{judged[0].kind}s"
     wins = {name: sum(panel.verdict(name) == "better" for panel in judged) for name in methods}
     best = max(wins.values())
     top = [name for name, won in wins.items() if won == best]
@@ -66,7 +66,7 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
     said = []
     if not panel.reference and panel.better != "none" and panel.family != "network":
         said.append(
-            "No method named random was run, so nothing tells how far these curves are from chance: add "
+            "No random control was measured here, so nothing tells how far these curves are from chance: add "
             "{name: random, method: efface.methods.control.random} to attribution_methods and measure again."
         )
     if verdicts["better"]:
@@ -116,9 +116,11 @@ def _fewer(row: Row, panel: Panel) -> str:
 
 
 def leaks(panel: Panel) -> bool:
-    """Whether methods stay above random where networks are retrained on what the maps leave: a suspicion of leakage."""
+    """Whether methods stay above chance where networks are retrained on what the maps leave: a suspicion of leakage."""
     retrained = panel.over == "repeats" and panel.better == "lower" and panel.family in ("", "retraining")
-    return retrained and panel.reference in CONTROLS and any(row.verdict == "worse" for row in panel.rows)
+    return (
+        retrained and panel.kind == "method" and panel.by_chance and any(row.verdict == "worse" for row in panel.rows)
+    )
 
 
 def number(value: float, score: str = "", *, signed: bool = False) -> str:
@@ -193,8 +195,9 @@ def _names(rows: Sequence[Row]) -> str:
 
 def _leak(panel: Panel, worse: list[Row], panels: Sequence[Panel]) -> list[str]:
     caution = (
-        "By itself this does not say that these maps are worse than random: the outline of what a map removes can tell "
-        "the class to the network retrained on it (mask leakage), and random's outline tells nothing."
+        f"By itself this does not say that these maps are worse than {panel.reference}: the outline of what a map "
+        "removes can tell the class to the network retrained on it (mask leakage), and "
+        f"{panel.reference}'s outline tells nothing."
     )
     control = "KAR can gain from the same outline; a network trained on the masks alone would measure it."
     return [_above(panel, worse), caution, _witness(worse, panels), control]
@@ -216,7 +219,8 @@ def _above(panel: Panel, worse: list[Row]) -> str:
         who, verb, values = worse[line].method, "stays", means[line : line + 1, at]
     removed = "half" if panel.fractions[at] == 0.5 else point(panel.fractions[at], panel.axis)
     ends = dict.fromkeys(number(float(end), panel.score) for end in (values.min(), values.max()))
-    return f"At {removed} removed, {who} {verb} above random ({' to '.join(ends)} against {number(random[at])})."
+    means_are = f"{' to '.join(ends)} against {number(random[at])}"
+    return f"At {removed} removed, {who} {verb} above {panel.reference} ({means_are})."
 
 
 def _witness(worse: list[Row], panels: Sequence[Panel]) -> str:
@@ -226,9 +230,10 @@ def _witness(worse: list[Row], panels: Sequence[Panel]) -> str:
     frozen = [panel for panel in erasing if panel.over == "images" and panel.reference]
     if not frozen:
         return "Look at MoRF, where no network is trained on the masks, before calling them worse."
+    against = {panel.metric: panel.reference for panel in frozen}
     found = {panel.metric: [name for name in names if panel.verdict(name) == "better"] for panel in reversed(frozen)}
     metric = max(reversed(found), key=lambda name: len(found[name]))
     if not found[metric]:
-        return "The metrics that train no network on the masks find none of them better than random either."
+        return f"The metrics that train no network on the masks find none of them better than {against[metric]} either."
     whom = listed(found[metric]) if len(found[metric]) < len(names) else "it" if len(names) == 1 else "all of them"
-    return f"{metric}, where no network is trained on the masks, finds {whom} better than random."
+    return f"{metric}, where no network is trained on the masks, finds {whom} better than {against[metric]}."

@@ -42,9 +42,10 @@ def check_run(run: Run) -> float:
     for trial in trials:
         for warning in trial.warnings:
             say(f"warning: {trial.name}: {warning}")
-    if "random" not in run.study.map_names():
+    if not run.study.references():
         say(
-            "warning: no method is named 'random'; without that control no curve says how much better than chance it is"
+            "warning: no method is a random control (efface.methods.control.random); without one no curve says how "
+            "much better than chance it is"
         )
     rows = {trial.name: trial.rows for trial in trials}
     return say_estimate(one, rows, least=any(trial.cut for trial in trials))

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from efface.metrics import metric
+from efface.study.schema import MethodEntry, MetricEntry
 
 
 def disagreements(tree: Any) -> list[str]:
@@ -20,6 +21,13 @@ def disagreements(tree: Any) -> list[str]:
             problems.append(
                 f"attribution_methods.{each.get('name')}.maps: no entry '{each['maps']}'; there are {listed}"
             )
+    if tree.get("reference") and tree["reference"] not in rows:
+        problems.append(f"reference: no row '{tree['reference']}'; there are {', '.join(rows) or 'none'}")
+    threads, own = tree.get("threads"), _kwargs(tree.get("executor")).get("threads")
+    if threads is not None and own is not None and threads != own:
+        problems.append(
+            f"threads: is {threads}, but executor.kwargs.threads is {own}; give the number once, as 'threads'"
+        )
     problems += _clashing(tree)
     if not tree.get("judge"):
         borrowed = [each.get("name") for each in methods if each.get("network") == "judge"]
@@ -38,6 +46,20 @@ def disagreements(tree: Any) -> list[str]:
                 f"metrics.{name}: retrains the network, but the study has no 'fit'; add it, or drop the metric"
             )
     return problems
+
+
+def unheard(reference: str | None, methods: Sequence[MethodEntry], metrics: Sequence[MetricEntry]) -> Iterator[str]:
+    """That no metric of a study has the row that the others are to be compared with."""
+    entries = {name: each for each in methods for name in each.gives}
+    if reference is None or reference not in entries or not metrics:
+        return
+    entry = entries[reference]
+    made = entries.get(entry.maps or "", entry)
+    of_maps = [each for each in metrics if each.formula.of == "maps"]
+    if any(each.formula.over == "repeats" or not made.is_redrawn for each in of_maps):
+        return
+    why = "it is drawn anew each epoch, and no metric retrains" if of_maps else "all of them are of the network"
+    yield f"reference: no metric of the study has the row '{reference}': {why}; name another row, or drop this key"
 
 
 _TAKEN = ("models", "report", "study.yml", "failures.log")
@@ -61,6 +83,11 @@ def _clashing(tree: Any) -> Iterator[str]:
             )
         if seeds and isinstance(changes, dict) and "seed" in changes:
             yield f"variants.{name}: cannot change 'seed', as 'seeds' gives those of every variant; drop one of the two"
+
+
+def _kwargs(call: Any) -> dict[str, Any]:
+    found = call.get("kwargs") if isinstance(call, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _listed(tree: Any, key: str) -> list[Any]:

@@ -1,6 +1,7 @@
 """What stands in a study: methods, metrics, a second network, each checked while it is read."""
 
 import difflib
+import inspect
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -19,11 +20,13 @@ from pydantic import (
 )
 
 from efface.methods.calling import check_method, is_class
+from efface.methods.control import is_control, is_random
 from efface.metrics import Metric, metric, own_settings
 from efface.plug.call import Call, bound, settings_by_path, settings_by_word
 from efface.plug.field import Word, writes_words
+from efface.plug.learning import is_learning
 from efface.training.loop import Fit
-from efface.types import Unit
+from efface.types import Seeds, Unit
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
@@ -74,6 +77,7 @@ class MethodEntry(Strict):
     maps: str | None = None
     post: Post | None = None
     _draw: int = PrivateAttr(default=1)
+    _first: "MethodEntry | None" = PrivateAttr(default=None)
 
     @property
     def draw(self) -> int:
@@ -86,7 +90,7 @@ class MethodEntry(Strict):
         for number in range(2, self.draws + 1):
             names = {"name": f"{self.name}~{number}", "outputs": tuple(f"{each}~{number}" for each in self.outputs)}
             entry = self.model_copy(update=names)
-            entry._draw = number  # noqa: SLF001  of its own class
+            entry._draw, entry._first = number, self  # noqa: SLF001  of its own class
             found.append(entry)
         return found
 
@@ -101,12 +105,32 @@ class MethodEntry(Strict):
     @property
     def learns(self) -> bool:
         """Whether the method learns from training images before it makes maps."""
-        return is_class(self.call) and hasattr(self.call.resolve(), "fit")
+        return is_class(self.call) and is_learning(self.call)
+
+    @property
+    def undrawn(self) -> "MethodEntry":
+        """The first draw of its maps: this one, or the entry that this one is another draw of."""
+        return self._first or self
 
     @property
     def is_control(self) -> bool:
-        """Whether the method is one of efface's controls, whatever it is given."""
-        return self.method is not None and self.method.startswith("efface.methods.control.")
+        """Whether the method is a control, whatever it is given: it says so, see `efface.methods.control.control`."""
+        return self.method is not None and is_control(self._plain)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the method is a control of chance, with which the others are compared."""
+        return self.method is not None and is_random(self._plain)
+
+    @property
+    def is_redrawn(self) -> bool:
+        """Whether the method says that it gives seeds: a ranking that is drawn anew each epoch of a training."""
+        if self.method is None:
+            return False
+        try:
+            return inspect.signature(self._plain.resolve()).return_annotation is Seeds
+        except (ValueError, TypeError):  # some callables have no signature
+            return False
 
     @property
     def _plain(self) -> Call:

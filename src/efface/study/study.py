@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, Field, NonNegativeInt, Positive
 from efface.plug.call import Call, bound
 from efface.plug.field import WORDS, Word
 from efface.study.claims import ACCURACY, Has, unfounded
-from efface.study.cross_checks import disagreements
+from efface.study.cross_checks import disagreements, unheard
 from efface.study.schema import (
     Claim,
     Fraction,
@@ -63,6 +63,7 @@ class Study(Strict):
     attribution_methods: tuple[MethodEntry, ...] = Field(min_length=1)
     post: Post = ()
     imputer: ImputerCall = Call(call="efface.impute.channel_mean")
+    reference: Name | None = None
     metrics: tuple[MetricEntry, ...] = ()
     samples: Sampling = Sampling()
     visualize: Visualize = Visualize()
@@ -72,6 +73,7 @@ class Study(Strict):
     executor: Annotated[
         Call, Word("executor"), bound("work", "tasks", offered=("progress",)), BeforeValidator(_of_processes)
     ] = Call(call=_PROCESSES)
+    threads: PositiveInt | None = None
     seed: NonNegativeInt = 0
     seeds: tuple[NonNegativeInt, ...] = ()
     variants: dict[Name, dict[str, Any]] = Field(default_factory=dict)
@@ -113,6 +115,22 @@ class Study(Strict):
     def map_names(self) -> list[str]:
         """Every row of the report: maps and views of maps."""
         return [name for each in self.attribution_methods for name in each.gives]
+
+    @property
+    def torch_threads(self) -> int:
+        """Threads of torch in each process that works: the key `threads`, the executor's own setting, or 1."""
+        own = self.executor.kwargs.get("threads")
+        return self.threads or (own if isinstance(own, int) else 1)
+
+    def references(self) -> tuple[str, ...]:
+        """The rows that others are compared with, the first that a metric has: `reference`, else what is random.
+
+        A control that is drawn anew each epoch comes after those that are fixed.
+        """
+        if self.reference is not None:
+            return (self.reference,)
+        drawn = [each for each in self.attribution_methods if each.is_random]
+        return tuple(name for each in sorted(drawn, key=lambda each: each.is_redrawn) for name in each.gives)
 
     def metric_names(self) -> list[str]:
         """The metrics that the study lists, then those that only a variant does."""
@@ -170,6 +188,9 @@ def check(tree: Any, path: Path) -> Study:
             name: Has(part.metrics, part.map_names(), part.fractions) for name, (part, *_) in study.parts().items()
         }
         problems = list(unfounded(study.claims, there))
+        for name, (part, *_) in study.parts().items():
+            where = f"variants.{name}: " if name else ""
+            problems += [f"{where}{line}" for line in unheard(part.reference, part.attribution_methods, part.metrics)]
     except ValidationError as error:
         lines = [line for each in error.errors() for line in _explain(each, tree)] + disagreements(tree)
         raise InvalidStudyError("\n".join(f"{path}: {line}" for line in dict.fromkeys(lines))) from None

@@ -20,6 +20,7 @@ from efface.methods.pattern.fit import Estimate, Estimator, Fitted, fit, learnt_
 from efface.methods.pattern.network import Back, Start, pattern_network
 from efface.models.evaluation import evaluating
 from efface.plug.accepts import offer
+from efface.plug.learning import is_learning
 from efface.types import Explained, Images, Maps, Method, Seeds, Split
 
 Patterns = Mapping[str, Tensor]
@@ -187,12 +188,12 @@ class PatternGuided:
 
     def learnt_from(self) -> dict[str, Any]:
         """The settings that `learnt` depends on; those of a method that does not learn are none of them."""
-        return learnt_from(self) | ({"method": depends_on(self.method)} if hasattr(self.method, "fit") else {})
+        return learnt_from(self) | ({"method": depends_on(self.method)} if is_learning(self.method) else {})
 
     def fit(self, model: nn.Module, data: Split, *, seed: int, rows: int) -> None:
         """Let the method learn, if it does; then estimate the patterns, as `PatternAttribution` does."""
         within = {}
-        if hasattr(self.method, "fit"):
+        if is_learning(self.method):
             within = teach("method", self.method, model, data, seed=seed, rows=rows)
         fit(self, model, data, seed=seed, rows=rows)
         self.learnt |= within

@@ -30,7 +30,8 @@ class Curve:
         nobody said.
     partial: whether a method may have no value at some points: then it is summed up over those that it has.
     empty: points of the axis that were left out of `at`, as no method has a value there; see `without_empty`.
-    maps: name of the maps that the row reads, where nobody said: "".
+    control: whether the maps are a control's, which knows nothing of the network.
+    draw_of: the method that this is another draw of; "" for its first draw, and where there is one.
     """
 
     metric: str
@@ -48,7 +49,8 @@ class Curve:
     missing: tuple[float, ...] | None = None
     partial: bool = False
     empty: tuple[float, ...] = ()
-    maps: str = ""
+    control: bool = False
+    draw_of: str = ""
 
     def __post_init__(self) -> None:
         samples, columns = self.values.shape

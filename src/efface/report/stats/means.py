@@ -158,7 +158,7 @@ def combine(draws: Sequence[Curve], method: str) -> Drawn:
     each = np.stack([areas(curve) for curve in draws])
     whole = each[:, ~np.isnan(each).any(axis=0)]
     between = float(whole.mean(axis=1).std(ddof=1)) if len(draws) > 1 and whole.size else np.nan
-    return Drawn(replace(first, method=method, values=values), between, len(draws))
+    return Drawn(replace(first, method=method, values=values, draw_of=""), between, len(draws))
 
 
 def bootstrapped(over: Over, n: int) -> bool:

@@ -35,8 +35,10 @@ def write_comparison(folder: Path, name: str, beside: Beside, claims: Sequence[C
     if found:
         judged = judge(claims, found)
         facts = replace(facts_of_several(name, beside), claims=judged, warnings=_warnings(beside, found))
-        reference = next(iter(beside)) if len(beside) > 1 else ""
-        path = page.write(folder, side_by_side(found, one=not reference), None, facts, reference=reference)
+        network = next(iter(beside)) if len(beside) > 1 else ""
+        references = next(iter(beside.values()))[0].run.study.references()
+        shown = side_by_side(found, one=not network)
+        path = page.write(folder, shown, None, facts, references=references, network=network)
         for each in judged:
             say(f"claim {each.verdict}: {each.says} ({each.told})")
         say(f"side by side: {path}")
@@ -96,7 +98,7 @@ def side_by_side(found: Merged, *, one: bool = False) -> list[Curve]:
                 curves.append(curve)
             else:
                 of = metric if curve.family == "network" else f"{metric} · {method}"
-                curves.append(replace(curve, metric=of, method=name, maps=""))
+                curves.append(replace(curve, metric=of, method=name, control=False))
     return curves
 
 
@@ -111,8 +113,7 @@ def merged(beside: Beside) -> Merged:
     found: dict[tuple[str, str, str], dict[str, list[tuple[int, Curve]]]] = {}
     for name, several in beside.items():
         for one in several:
-            draws = {view.name for view in one.run.views if view.draw_of}
-            for curve in (curve for curve in _measured_curves(one) if curve.method not in draws):
+            for curve in (curve for curve in _measured_curves(one) if not curve.draw_of):
                 what = curve.metric, curve.score, curve.method
                 found.setdefault(what, {}).setdefault(name, []).append((one.run.study.seed, curve))
     whole = {

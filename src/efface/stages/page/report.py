@@ -50,7 +50,14 @@ def _write(one: PlannedRun, folder: Path) -> None:
     alone = tuple(unaccompanied(each for each in run.study.metrics if each.name in measured))
     told = replace(told, claims=claims, warnings=told.warnings + alone, how={ACCURACY: HOW, **told.how})
     own = accuracy(run) if ACCURACY not in measured else None
-    page.write(folder, shown or found, gallery(one), told, tabled=() if own is None else (own,))
+    page.write(
+        folder,
+        shown or found,
+        gallery(one),
+        told,
+        references=run.study.references(),
+        tabled=() if own is None else (own,),
+    )
     for each in claims:
         say(f"claim {each.verdict}: {each.says} ({each.told})")
 

@@ -57,7 +57,8 @@ def curves_of(planned: PlannedCurve, results: Results) -> list[Curve]:
             family="network" if formula.of == "network" else formula.family,
             missing=tuple(sorted(missing)),
             partial=formula.partial,
-            maps=planned.view.maps,
+            control=planned.view.control,
+            draw_of=planned.view.draw_of,
         )
         for name, better in formula.better.items()
     ]

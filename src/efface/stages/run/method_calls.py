@@ -17,24 +17,19 @@ from efface.types import Explained, Images, Maps
 
 def convention(entry: MethodEntry, learnt: Mapping[str, Tensor] | None) -> Convention:
     """The entry's method. It knows its maps by the names that the study gave them, whichever draw this is."""
-    outputs = tuple(map(_undrawn, entry.outputs))
-    return Convention(_undrawn(entry.name), entry.call, entry.batched, outputs, learnt)
+    first = entry.undrawn
+    return Convention(first.name, entry.call, entry.batched, first.outputs, learnt)
 
 
 def named(entry: MethodEntry, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The method's maps by the names of this draw."""
-    return {name: maps[_undrawn(name)] for name in entry.gives}
+    return {name: maps[first] for name, first in zip(entry.gives, entry.undrawn.gives, strict=True)}
 
 
 def seed_text(run: Run, entry: MethodEntry, split: str) -> str:
     """What a method's draws belong to. The controls that shuffle share theirs: to a frozen network they are one."""
-    is_shuffle = entry.call.call.startswith("efface.methods.control.random")
     again = f" draw {entry.draw}" if entry.draw > 1 else ""
-    return f"{run.study.seed} {split} {'random' if is_shuffle else entry.call.draw_text}{again}"
-
-
-def _undrawn(name: str) -> str:
-    return name.partition("~")[0]
+    return f"{run.study.seed} {split} {'random' if entry.is_random else entry.call.draw_text}{again}"
 
 
 def explainer_of(run: Run, view: View) -> Explain:

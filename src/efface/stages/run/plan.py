@@ -5,7 +5,6 @@ study -> plan -> executor -> results -> curves -> page. Measuring, `check`, `sta
 
 import contextlib
 import dataclasses
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,6 @@ from efface.store.keys import key as key_of
 from efface.store.results import Results
 from efface.study.claims import listed_points, no_point
 from efface.study.schema import Claim, MetricEntry, Side
-from efface.types import Seeds
 
 
 @dataclass(frozen=True)
@@ -288,6 +286,4 @@ def pointless(claims: Sequence[Claim], runs: Mapping[str, Run]) -> Iterator[str]
 def _is_redrawn(run: Run, view: View) -> bool:
     with contextlib.suppress(ValueError, FileNotFoundError):  # not there yet, or not this study's
         return map_store(run, view.maps, "test").kind == "seeds"
-    with contextlib.suppress(ValueError, TypeError):  # some callables have no signature
-        return inspect.signature(run.entry_of_maps(view.maps).call.resolve()).return_annotation is Seeds
-    return False
+    return run.entry_of_maps(view.maps).is_redrawn

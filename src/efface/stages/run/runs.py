@@ -62,5 +62,5 @@ def working(study: Study, only: Sequence[str]) -> Iterator[list[Run]]:
             path, text = folder / "study.yml", dump(each)
             if not path.exists() or path.read_text() != text:
                 path.write_text(text)
-        settle(study.executor.kwargs.get("threads", 1))  # as the workers: the same bits, no waiting
+        settle(study.torch_threads)  # as the workers: the same bits, no waiting
         yield runs

@@ -11,13 +11,16 @@ from efface.study.study import Study
 class View:
     """A row of the report: maps, and what is done to them on reading.
 
-    draw_of: the row that this is another draw of; "" for the row itself.
+    draw: which draw of its maps it shows. draw_of: the row that it is another draw of; "" for the row itself.
+    control: whether its maps are a control's, which knows nothing of the network.
     """
 
     name: str
     maps: str
     post: tuple[Call, ...] | None
     draw_of: str = ""
+    draw: int = 1
+    control: bool = False
 
 
 NETWORK = View("network", "", None)
@@ -25,16 +28,17 @@ NETWORK = View("network", "", None)
 
 
 def views_of(study: Study) -> tuple[View, ...]:
-    """The rows of the report, each followed by its further draws."""
+    """The rows of a study's report, each with its further draws after it."""
     listed = study.attribution_methods
-    draws = {name: each.draws for each in listed for name in each.gives}
+    makers = {name: entry for entry in listed for name in entry.gives}
     views = []
     for entry in listed:
         for name in entry.gives:
             maps = entry.maps or name
-            views.append(View(name, maps, entry.post))
-            more = range(2, draws[maps] + 1)
-            views += [View(f"{name}~{n}", f"{maps}~{n}", entry.post, draw_of=name) for n in more]
+            control = makers[maps].is_control
+            views.append(View(name, maps, entry.post, control=control))
+            more = range(2, makers[maps].draws + 1)
+            views += [View(f"{name}~{n}", f"{maps}~{n}", entry.post, name, n, control) for n in more]
     return tuple(views)
 
 

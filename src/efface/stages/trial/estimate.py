@@ -1,12 +1,12 @@
 """What a run has left to do, and how long it may take."""
 
 import inspect
-import os
 import time
 from collections.abc import Mapping
 
 import torch
 
+from efface.execute import slots
 from efface.plug.call import Call
 from efface.plug.facts import fact
 from efface.stages.run.curves import PlannedRun
@@ -42,13 +42,12 @@ def say_estimate(one: PlannedRun, rows_of: Mapping[str, float], *, least: bool) 
     trainings = sum(not cell.probe.needs.network for cell in todo)
     rows = sum(cell.probe.cost(images, run.refit) for cell in todo)
     say(f"  probes: {len(todo)} of {len(plan.tasks)} to run: {trainings} trainings, {rows:,.0f} rows")
-    wanted = {cell.probe.needs.samples for cell in todo} - {None}
-    sampling = sum(each.costs for each in wanted if not samples_path(run, each).exists())
+    wanted = {cell.probe.needs.samples for cell in todo}
+    sampling = sum(each.costs for each in wanted if each is not None and not samples_path(run, each).exists())
     if sampling:
         say(f"  samples: {sampling:,.0f} rows")
-    workers = 1 if run.study.executor.call.endswith("serial") else len(os.sched_getaffinity(0))
-    workers = run.study.executor.kwargs.get("workers") or workers
-    workers = 1 if run.device.type == "cuda" else workers  # they share it
+    executor, tasks = run.study.executor, len(missing) + len(todo)
+    workers = 1 if run.device.type == "cuda" else slots(executor.resolve(), tasks, executor.kwargs)  # they share it
     seconds = per_row * (first + (3 * extraction + rows + sampling) / workers)
     about = f"{'at least ' if least else ''}{duration(seconds)}"
     say(f"  estimate: {about} with {workers} at once ({per_row * 1e3:.2g} ms a row on {run.device})")

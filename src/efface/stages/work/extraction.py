@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from efface import draws
-from efface.execute import Advance, Failure, advance, serial
+from efface.execute import Advance, Failure, advance
 from efface.methods.calling import Convention, asks_classes, attribute
 from efface.stages.run.map_files import (
     Extraction,
@@ -26,6 +26,7 @@ from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
 from efface.stages.run.worker import here, keep_trace
 from efface.stages.work.learning import learn_missing
+from efface.stages.work.through import work_through
 from efface.stages.work.training import say_accuracy
 from efface.store.arrays import open_file, take
 from efface.store.keys import differences, key
@@ -93,11 +94,18 @@ def _worked_off(run: Run, tasks: list[Extraction], progress: Advance) -> Iterato
     for task in tasks:
         if _asks(run, task):
             asking.setdefault(task.split, task)
-    yield from serial(work, asking.values(), progress=progress, threads=run.study.executor.kwargs.get("threads", 1))
+    cost, first = functools.partial(_left_of, run), [*asking.values()]
+    yield from work_through(run.study, work, first, progress, cost=cost, here=True)
     for split in dict.fromkeys(task.split for task in tasks):
         run.explained(split)  # once, here, not in every worker
     if rest := [task for task in tasks if task not in asking.values()]:
-        yield from run.study.executor(work, rest, progress=progress)
+        yield from work_through(run.study, work, rest, progress, cost=cost)
+
+
+def _left_of(run: Run, task: Extraction) -> float:
+    """Maps of an extraction that are not there yet."""
+    done = max(finished(partial(run.map_path(task.method, task.split))), 0)
+    return float(len(run.data[task.split]) - done)
 
 
 def _asks(run: Run, task: Extraction) -> bool:

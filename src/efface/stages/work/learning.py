@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from efface import draws
 from efface.execute import Failure, advance
 from efface.methods.calling import Convention, _as_before  # private: another name would be another key of all maps
+from efface.plug.learning import check_learnt
 from efface.stages.run.map_files import learnt_path, learnt_seed, read_learnt_tensors
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.run import Run
 from efface.stages.run.worker import here, keep_trace
+from efface.stages.work.through import work_through
 from efface.store.arrays import take
 from efface.store.tensors import write_learnt
 from efface.study.schema import MethodEntry
@@ -55,7 +57,9 @@ def learn_missing(run: Run, methods: Sequence[str]) -> list[str]:
     started, failures = time.monotonic(), list[str]()
     others = {first: rest for first, *rest in missing.values()}
     with bar(float(len(others) * len(run.data["train"])), "learn", "image") as progress:
-        for name, outcome in run.study.executor(Learn(run.study), list(others), progress=progress.update):
+        images = float(len(run.data["train"]))
+        work, tasks = Learn(run.study), list(others)
+        for name, outcome in work_through(run.study, work, tasks, progress.update, cost=lambda _: images):
             if isinstance(outcome, Failure):
                 same = f" (so {', '.join(others[name])} cannot learn, either)" if others[name] else ""
                 failures.append(f"{name}, learning: {outcome.message}{same}")
@@ -83,13 +87,7 @@ def learn_from(run: Run, entry: MethodEntry, network: nn.Module, data: Split) ->
     with _as_before(network), draws.seeded(seed):
         made = Convention(entry.name, entry.call).made
         made.fit(network, data, seed=seed, rows=run.study.rows)
-    found = getattr(made, "learnt", None)
-    if not isinstance(found, dict) or not found or not all(isinstance(each, Tensor) for each in found.values()):
-        raise ValueError(
-            f"attribution_methods.{entry.name}: {entry.method}.fit left no dict of tensors in its attribute "
-            "'learnt'; set it there"
-        )
-    return found
+    return check_learnt(f"attribution_methods.{entry.name}", made)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from efface.stages.run.run import Run
 from efface.stages.run.worker import here, keep_trace
 from efface.stages.work.sampling import make_samples, samples_of
 from efface.stages.work.scalars import scalars
+from efface.stages.work.through import work_through
 from efface.store.results import Score
 from efface.study.study import Study
 
@@ -68,11 +69,12 @@ def measure_missing(one: PlannedRun) -> list[str]:
         map_store(run, name, split).verify()  # before hours are spent on damaged maps
     started, rows = time.monotonic(), {name: len(split) for name, split in run.data.items()}
     failures = make_samples(run, [each for cell in tasks if (each := cell.probe.needs.samples) is not None])
-    before, total = len(failures), sum(cell.probe.cost(rows, run.refit) for cell in tasks)
+    before, total = len(failures), sum(_cost(run, rows, cell) for cell in tasks)
     trainings = sum(not cell.probe.needs.network for cell in tasks)
     say(f"{len(tasks)} probes to run, {trainings} of them trainings")
     with bar(total, "measure", "row") as progress:
-        for cell, outcome in run.study.executor(Measure(run.study), tasks, progress=progress.update):
+        work, cost = Measure(run.study), functools.partial(_cost, run, rows)
+        for cell, outcome in work_through(run.study, work, tasks, progress.update, cost=cost):
             if isinstance(outcome, Failure):
                 failures.append(f"{_named(cell)}: {outcome.message}")
                 keep_trace(run, _named(cell), outcome)
@@ -83,6 +85,11 @@ def measure_missing(one: PlannedRun) -> list[str]:
     took = duration(time.monotonic() - started)
     say(f"{len(tasks) - len(failures) + before} of {len(tasks)} probes in {took}: {run.results.path}")
     return failures
+
+
+def _cost(run: Run, rows: dict[str, int], cell: Cell) -> float:
+    """Forward rows that a probe takes. rows: images of each split."""
+    return float(cell.probe.cost(rows, run.refit))
 
 
 def checkpoint_of(run: Run, cell: Cell) -> Path:

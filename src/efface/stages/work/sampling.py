@@ -22,6 +22,7 @@ from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.provenance import generator, surroundings
 from efface.stages.run.run import Run
 from efface.stages.run.worker import here, keep_trace
+from efface.stages.work.through import work_through
 from efface.store.keys import key
 from efface.store.maps import MapStore, MapWriter
 from efface.study.study import Study
@@ -128,7 +129,12 @@ def _make(run: Run, settings: Sampling) -> list[str]:
         tasks = [first for first in range(0, settings.count, size) if not writer.done[first : first + size].all()]
         with bar(settings.costs, "samples", "row") as progress:
             progress.update(float(COST * settings.steps * int(writer.done.sum())))
-            for first, outcome in run.study.executor(Sample(run.study, settings), tasks, progress=progress.update):
+
+            def cost(first: int) -> float:
+                return float(COST * settings.steps * min(size, settings.count - first))
+
+            work = Sample(run.study, settings)
+            for first, outcome in work_through(run.study, work, tasks, progress.update, cost=cost):
                 if isinstance(outcome, Failure):
                     failures.append(f"samples from {first} on: {outcome.message}")
                     keep_trace(run, f"samples {first}", outcome)

@@ -1,5 +1,6 @@
 """Training: the network that is explained, and the judge where the study has one."""
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
 from efface.stages.run.worker import here, keep_trace
 from efface.stages.work.scalars import scalars
+from efface.stages.work.through import work_through
 from efface.study.study import Study
 from efface.training.loop import Rows, fit
 
@@ -59,15 +61,15 @@ def train_missing(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[s
     if missing:
         started = time.monotonic()
         tasks = [Training(run.study, network.name) for run, network in missing.values()]
-        epochs = sum(network.fit.epochs for _, network in missing.values() if network.fit)
+        epochs = functools.partial(_epochs, own)
         done: list[float] = []  # finished epochs, as they are reported
-        with bar(float(epochs), "train", "epoch") as progress:
+        with bar(sum(map(epochs, tasks)), "train", "epoch") as progress:
 
             def count(amount: float) -> None:
                 done.append(amount)
                 progress.update(amount)
 
-            for task, outcome in runs[0].study.executor(Train(own), tasks, progress=count):
+            for task, outcome in work_through(runs[0].study, Train(own), tasks, count, cost=epochs):
                 run = own[task.study.out]
                 if isinstance(outcome, Failure):
                     failures.setdefault(run.folder, []).append(f"{_named(run, task.network)}: {outcome.message}")
@@ -80,6 +82,12 @@ def train_missing(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[s
         if run.folder not in failures and (ask or run.logits_path("test").exists()):
             say_accuracy(run, several=len(runs) > 1)
     return failures
+
+
+def _epochs(runs: Mapping[Path, Run], task: Training) -> float:
+    """Epochs of a training, its share of the bar. runs: by folder."""
+    run = runs[task.study.out]
+    return float(next(each.fit.epochs for each in run.networks() if each.name == task.network and each.fit))
 
 
 def say_accuracy(run: Run, *, several: bool = False) -> None:
