@@ -19,10 +19,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -32,16 +33,32 @@ from jaxtyping import TypeCheckError
 from torch import nn
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST, FashionMNIST
 
-from efface.__main__ import main
+from efface import draws
+from efface.cli import main
 from efface.erase.batches import resident
+from efface.erase.ranking import count
+from efface.impute import kept_mean
+from efface.methods import path
+from efface.methods.contrast import contrast
+from efface.methods.gradient import gradient
+from efface.metrics import Point, metric
+from efface.models.normalise import Normalise
+from efface.models.preact import preact_resnet18
+from efface.models.resnet import resnet8_wide
+from efface.plug.call import Call
+from efface.report.gallery import paint
 from efface.store.arrays import take
 from efface.study import study as config
 from efface.study.schema import MetricEntry
+from efface.training.attack import pgd
 from efface.training.loop import Rows, fit
+from efface.training.regularize import anti_score_matching
+from efface.types import VECTOR_ONE
 from small.tiers import first_short
 from small_study import STUDY, write_study
 from test_data import published
 from test_data import tree as folders
+from test_metric_erasure import case
 from test_vision import grey_files, mat_files, thousand
 
 ROOT = Path(__file__).parents[2]
@@ -565,3 +582,263 @@ def dry(word):
     words = [task, "--dry", *shlex.split(word)[1:]]
     plain = os.environ | {"NO_COLOR": "1", "CI": ""}  # which colours what task says
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, env=plain)
+
+
+# What the page says of numbers: the originals' formulas, written from what their papers and systems compute
+
+
+MEAN, STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def normalising():
+    """A smooth network in double precision whose first layer normalises; that layer's numbers; what follows it."""
+    torch.manual_seed(0)
+    rest = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.Softplus(), nn.Flatten(), nn.Linear(384, 4)).double()
+    mean, std = (torch.tensor(each, dtype=torch.float64)[:, None, None] for each in (MEAN, STD))
+    return nn.Sequential(Normalise(MEAN, STD), rest).double().eval(), mean, std, rest
+
+
+def slope_of(network, points, score):
+    points = points.clone().requires_grad_()
+    return torch.autograd.grad(score(network(points)).sum(), points)[0]
+
+
+def photographs(count=3, **how):
+    how = {"dtype": torch.float64, "generator": torch.Generator().manual_seed(1)} | how
+    return torch.rand(count, 3, 8, 8, **how), torch.arange(count)
+
+
+def own(targets):
+    return lambda logits: logits.gather(1, targets[:, None])
+
+
+def test_a_gradient_is_one_over_the_deviation_times_that_at_the_normalised_image():
+    network, mean, std, rest = normalising()
+    images, targets = photographs()
+    theirs = slope_of(rest, (images - mean) / std, own(targets))
+    torch.testing.assert_close(gradient(network, images, targets), theirs / std)
+    assert not torch.allclose(gradient(network, images, targets), theirs)
+
+
+@pytest.mark.parametrize("mode", ["none", "references", "points"])
+@pytest.mark.parametrize("squared", [False, True])
+def test_of_the_path_methods_only_ig_sq_without_recalibration_depends_on_the_deviations(mode, squared):
+    network, mean, std, rest = normalising()
+    images, targets = photographs()
+    references, _ = photographs(12, generator=torch.Generator().manual_seed(2))
+    references = references.unflatten(0, (3, 4))
+    x, found, number = (images - mean) / std, torch.zeros_like(images), torch.zeros_like(images)
+    for each in (references - mean).div(std).unbind(1):
+        points = [(1 - a) * each + a * x for a in np.linspace(0, 1, 5)]  # the last is the image, bit for bit
+        slopes = [slope_of(rest, point, own(targets)) / 5 for point in points]
+        terms = [(x - each) * sum(slopes)]
+        if mode == "points":
+            terms = [(x - point) * slope for point, slope in zip(points, slopes, strict=True)]
+        for term in terms:
+            kept = torch.ones_like(term) if mode == "none" else (term >= 0).double()
+            whole = (x - each) * sum(slopes) ** 2 if mode == "none" else term**2
+            found += kept * (whole if squared else term)
+            number += kept
+    theirs = found / number.clamp(min=1)
+    method = path.ig_squared if squared else path.ig_smooth
+    ours = method(network, images, targets, references=references, steps=5, recalibrate=mode)
+    torch.testing.assert_close(ours, theirs / std if squared and mode == "none" else theirs)
+
+
+def test_integrated_gradients_are_a_mean_where_theirs_weigh_by_the_point():
+    network, mean, std, rest = normalising()
+    images, targets = photographs()
+    x, black = (images - mean) / std, -mean / std
+    slopes = [slope_of(rest, black + a * (x - black), own(targets)) for a in np.linspace(0, 1, 5)]
+    ours = path.integrated_gradients(network, images, targets, steps=5, rule="closed")
+    torch.testing.assert_close(ours, (x - black) * sum(slopes) / 5)
+    theirs = sum(a * (x - black) * slope for a, slope in zip(np.linspace(0, 1, 5), slopes, strict=True))
+    gained = (network(images) - network(torch.zeros_like(images))).gather(1, targets[:, None])[:, 0]
+    far = [(each.sum((1, 2, 3)) - gained).abs().mean() for each in (ours, theirs)]
+    assert far[0] < far[1]
+
+
+def test_the_contrast_holds_its_weights_constant_and_the_log_probability_is_it_times_one_less_p():
+    network, mean, std, rest = normalising()
+    images, targets = photographs()
+    x = (images - mean) / std
+
+    def attached(logits):
+        others = logits.scatter(1, targets[:, None], -torch.inf).softmax(1)
+        return own(targets)(logits)[:, 0] - (others * logits).sum(1)
+
+    def constant(logits):
+        others = logits.scatter(1, targets[:, None], -torch.inf).softmax(1).detach()
+        return own(targets)(logits)[:, 0] - (others * logits).sum(1)
+
+    ours = contrast(network, images, targets, base=gradient, against="weighted")
+    torch.testing.assert_close(ours, slope_of(rest, x, constant) / std)
+    assert not torch.allclose(ours, slope_of(rest, x, attached) / std)
+    probability = network(images).softmax(1).gather(1, targets[:, None])[:, :, None, None]
+    torch.testing.assert_close(gradient(network, images, targets, of="log_probability"), (1 - probability) * ours)
+
+
+@pytest.mark.parametrize(("samples", "steps"), [(10, 5), (20, 5), (12, 5), (6, 4), (1, 5), (10, 1)])
+def test_there_a_reference_is_seen_at_as_many_points_as_the_page_says(samples, steps):
+    """Pass j there takes reference j mod n and point j mod k; its gradient counts for reference j div k."""
+    passes = range(samples * steps)
+    seen = {j % samples: {i % steps for i in passes if i % samples == j % samples} for j in passes}
+    assert {len(points) for points in seen.values()} == {steps // math.gcd(samples, steps)}
+    assert (steps // math.gcd(samples, steps) == 1) == (samples % steps == 0)
+    strangers = [j for j in passes if j % samples != j // steps]
+    assert (strangers == []) == (samples == 1 or steps == 1)
+    network, *_ = normalising()
+    images, targets = photographs()
+    references, _ = photographs(3 * samples, generator=torch.Generator().manual_seed(2))
+    references = references.unflatten(0, (3, samples))
+    grid = torch.linspace(0, 1, steps, dtype=torch.float64) if steps > 1 else torch.ones(1, dtype=torch.float64)
+    theirs = torch.zeros_like(images)
+    for j in passes:
+        start, a = references[:, j % samples], grid[j % steps]
+        slope = slope_of(network, start + a * (images - start), own(targets))
+        theirs += (images - references[:, j // steps]) * slope / (samples * steps)
+    ours = path.ig_uniform(network, images, targets, references=references, steps=steps)
+    assert torch.allclose(ours, theirs) == (strangers == [])
+
+
+def test_the_row_budget_moves_float32_maps_of_a_smooth_network_by_less_than_1e_5():
+    """What moves more is a rectifier at its kink: docs/methods.md."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 16, 3, padding=1), nn.Softplus(), nn.Conv2d(16, 16, 3, padding=1), nn.Softplus()]
+    network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(1024, 4)).eval()
+    images, targets = photographs(4, dtype=torch.float32)
+    for mode in ("none", "references"):
+        one, other = (
+            path.ig_uniform(network, images, targets, seeds=torch.arange(4), recalibrate=mode, rows=rows)
+            for rows in (1, 256)
+        )
+        far = (one - other).abs().flatten(1).amax(1) / other.abs().flatten(1).amax(1)
+        assert far.median() < 1e-5
+
+
+POST = (Call(call="efface.erase.post.absolute"), Call(call="efface.erase.post.channel_sum"))
+
+
+@pytest.fixture
+def erasing(tmp_path):
+    """Images of 6 x 5 pixels, maps that are noise, a linear network; the metric's values of a point, by name."""
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (20, 3, 6, 5), generator=draw, dtype=torch.uint8)
+    weights, maps = torch.randn(3, 6, 5, generator=draw) / 9, torch.randn(20, 3, 6, 5, generator=draw)
+    here = case(tmp_path, images, maps, weights)
+
+    def value(formula, fraction, post=()):
+        settings = formula.defaults
+        imputer = Call.model_validate(settings["imputer"])
+        probes = formula.probes(Point(fraction, 0, imputer, post, settings.get("unit", "pixel")))
+        return formula.value({name: probe(here) for name, probe in probes.items()})
+
+    return here, images.double().numpy() / 255, maps.double().numpy(), weights.double().numpy(), value
+
+
+def test_diffid_element_by_element_ranks_a_map_of_one_value_a_pixel(erasing):
+    """A whole number of pixels goes, so no tie is left to the order of a sort."""
+    _, images, maps, weights, value = erasing
+    expected = []
+    for image, one in zip(images, maps, strict=True):
+        score = np.repeat(np.abs(one).sum(0)[None], 3, 0).ravel()
+        score = (score - score.min()) / (score.max() - score.min() + 1e-10)
+        probabilities = []
+        for order in (np.argsort(score), np.argsort(-score)):
+            gone = order[: int(90 * 0.3)]
+            filled = image.ravel().copy()
+            filled[gone] = np.round(np.delete(image.ravel(), gone).mean() * 255) / 255
+            probabilities.append(1 / (1 + np.exp(-(filled * weights.ravel()).sum())))
+        expected.append(probabilities[0] - probabilities[1])
+    formula = metric("diffid", {"elementwise": True})
+    np.testing.assert_allclose(value(formula, 0.3, POST)["probability"], expected, atol=1e-3)
+    assert np.abs(value(formula, 0.3, POST[:1])["probability"] - expected).max() > 0.01  # each channel by itself
+    (row,) = (row for row in ROWS if row.theirs == "`-metric DiffID`, element by element")
+    kwargs = yaml.safe_load(row.words[0])["kwargs"]
+    assert kwargs == {"elementwise": True, "post": [each.call for each in POST]}
+
+
+def test_diffid_takes_its_grey_in_0_to_1_where_theirs_is_one_normalised_number():
+    images, _ = photographs(1, dtype=torch.float32)
+    removed = images > 0.6
+    mean, std = (torch.tensor(each)[:, None, None] for each in (MEAN, STD))
+    ours = kept_mean(images, removed, over="image")[0, :, 0, 0]
+    theirs = (((images - mean) / std)[~removed].mean() * std + mean)[:, 0, 0]
+    torch.testing.assert_close(ours, images[~removed].mean().expand(3))
+    assert theirs.max() - theirs.min() > 0.05  # a colour
+
+
+def test_completeness_is_a_mean_of_sizes_where_ig_test_lets_signs_cancel(erasing):
+    _, images, maps, weights, value = erasing
+    signed = maps.sum((1, 2, 3)) - ((images - 0.5) * weights).sum((1, 2, 3))
+    imputer = {"call": "efface.impute.constant", "kwargs": {"value": 0.5}}
+    formula = replace(metric("completeness"), defaults={"imputer": imputer})
+    np.testing.assert_allclose(value(formula, 0.0)["gap"], np.abs(signed), rtol=1e-4)
+    assert abs(signed.mean()) < np.abs(signed).mean()
+
+
+def test_pixel_perturb_shows_128_of_255_where_theirs_is_a_half(erasing):
+    here, *_, value = erasing
+    seen = []
+    here.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    value(metric("pixel_perturb"), 1.0, POST)
+    assert torch.cat(seen).unique().tolist() == [pytest.approx(128 / 255)]
+
+
+def test_pictures_scale_from_0_where_theirs_scale_from_the_minimum():
+    values = 1 + np.random.default_rng(0).random((9, 9)) ** 3
+    end = np.percentile(values, 99)
+    from_zero, from_least = (np.clip((values - low) / (end - low), 0, 1) for low in (0, values.min()))
+    ours = paint(values, percentile=99.0, signed=False)
+    assert (ours == paint(from_zero, percentile=100.0, signed=False)).all()
+    assert (ours != paint(from_least, percentile=100.0, signed=False)).any()
+    assert (paint(from_least, percentile=100.0, signed=False).reshape(-1, 3) == (0, 0, 4)).all(1).any()  # black
+    assert not (ours.reshape(-1, 3) == (0, 0, 4)).all(1).any()
+    signed = values - 1.9  # most are negative: the percentile of the sizes is another than that of the values
+    theirs = np.clip(signed / abs(np.percentile(signed, 99)), -1, 1)
+    ours = np.clip(signed / np.percentile(np.abs(signed), 99), -1, 1)
+    assert (paint(signed, percentile=99.0, signed=True) == paint(ours, percentile=100.0, signed=True)).all()
+    assert np.abs(ours - theirs).max() > 0.1
+
+
+def test_the_curve_of_anti_score_matching_is_not_cut_off_where_theirs_is():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.Softplus(), nn.Linear(8, 4)).double()
+    images, targets = photographs()
+    outputs = network(images.requires_grad_())
+    noise = torch.randn(1, *images.shape, dtype=torch.float64)
+    h = (2 / 0.01**2) * (network(images + 0.01 * noise[0]) - outputs).gather(1, targets[:, None])[:, 0]
+    threshold = float(h.detach().median())
+    term = anti_score_matching(network, images, targets, outputs, sigma=0.01, threshold=threshold, noise=noise)
+    torch.testing.assert_close(term.value, -h.clamp(max=threshold).mean())
+    torch.testing.assert_close(term.parts["trace"], h.mean().detach())
+    assert term.parts["trace"] > h.clamp(max=threshold).mean()  # theirs shows the latter
+
+
+@pytest.mark.parametrize("clipped", [True, False])
+def test_a_random_start_is_clipped_to_the_box_before_the_first_gradient(clipped):
+    """Theirs takes the first gradient where the start is, and clips after the first step."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 32), nn.Tanh(), nn.Linear(32, 4)).eval()
+    images, targets = photographs(dtype=torch.float32)
+    seeds, eps, step = torch.arange(3), 0.5, 0.125
+    start = images + (2 * draws.uniform(draws.fold(seeds, 0), (3, 8, 8)) - 1) * eps
+    assert ((start < 0) | (start > 1)).float().mean() > 0.1
+    points = start.clamp(0, 1) if clipped else start
+    for _ in range(3):
+        slope = slope_of(network, points, lambda logits: F.cross_entropy(logits, targets, reduction="none"))
+        change = (points - images + step * slope.sign()).clamp(-eps, eps)
+        points = (images + change).clamp(0, 1)
+    settings = {"norm": "linf", "eps": eps, "step": step, "steps": 3, "start": "random", "seeds": seeds}
+    found = pgd(network, images, targets, **settings)
+    assert torch.allclose(found, points, atol=1e-6) == clipped
+
+
+def test_numbers_that_stand_on_the_page():
+    page = " ".join(row.differs for row in ROWS)
+    with torch.device("meta"):
+        for made in (resnet8_wide(), preact_resnet18()):
+            assert f"{sum(each.numel() for each in made.parameters()):,}" in page
+    assert f"{0.45 * VECTOR_ONE / 255:.4f} here" in page
+    assert count(0.7, 5) == 3  # floor; theirs rounds half to even
+    assert round(0.7 * 5) == 4

@@ -25,7 +25,8 @@ def gradient(
     rows: images in one pass, at least 1; bounds the memory, changes no map.
 
     Source: Simonyan, Vedaldi & Zisserman 2014, section 3 (arXiv:1312.6034).
-    Differs: sign and channels are kept; `efface.erase.post.absolute` and `channel_max` make the paper's map.
+    Differs: sign and channels are kept; `efface.erase.post.absolute` and `channel_max` make the paper's map. The gradient is
+        one per unit of [0, 1]: at a normalised image it is this times each channel's standard deviation.
     """
     with evaluating_fast(model, images, precision=precision) as network:
         return torch.cat(

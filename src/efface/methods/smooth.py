@@ -86,7 +86,7 @@ def smooth_grad(
     """Mean gradient over noisy copies of the image, signed. Settings and cost: `smooth_grad_family`.
 
     Source: Smilkov et al. 2017 (arXiv:1706.03825).
-    Differs: sign and channels are kept.
+    Differs: sign and channels are kept. Gradients are per unit of [0, 1], as those of `gradient`.
     """
     family = smooth_grad_family(
         model,

@@ -30,6 +30,7 @@ def completeness(*, of: Of = "logit") -> Metric:
     of: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
 
     Source: Sundararajan, Taly & Yan 2017, section 3 (arXiv:1703.01365).
+    Differs: the code of Schwarzenberg & Castle 2020 averages signed differences, which cancel.
     """
     return Metric(
         probes=lambda point: {"sums": Sums(of, point.imputer)},

@@ -19,14 +19,15 @@ def diffid(*, elementwise: bool = False) -> Metric:
     probability: the value after LeRF ("insertion" in the paper: the most relevant pixels are what is kept), less that
     after MoRF ("deletion"). 0 on average for a random map. A curve is summed up by the mean of its points.
 
-    elementwise: rank and remove single channel values (all channels of a pixel are tied where the map has one), and
-        fill with one mean over all kept values, as the original does; otherwise pixels, with a mean for each channel.
+    elementwise: rank and remove single channel values, and fill with one mean over all kept values; otherwise pixels,
+        with a mean for each channel. The original is `elementwise: true` with `post: [efface.erase.post.absolute,
+        efface.erase.post.channel_sum]`: its map has one value a pixel, and a pixel's channels are tied.
     `fractions` (0.1 to 0.9): each costs two forward passes of the test images.
 
     Source: Yang, Akhtar, Wen & Mian, ICLR 2023, "Re-calibrating feature attributions for model interpretation".
     Differs: no logit ratio for an image whose clean logit is not positive, where the original's flips its sign; the
     class is the explained one (the true one with `explain: true`); ties by a shuffle; means are taken in [0, 1], not
-    after normalisation.
+    after normalisation, where one number for all channels is a colour of [0, 1].
     """
     fill: Any = (
         {"call": "efface.impute.kept_mean", "kwargs": {"over": "image"}} if elementwise else "efface.impute.kept_mean"

@@ -68,7 +68,8 @@ def pgd(
     Source: Madry, Makelov, Schmidt, Tsipras & Vladu 2018, section 2 (arXiv:1706.06083); steps and losses of Shah,
         Jain & Netrapalli 2021 (arXiv:2102.12781), and of its released code.
     Differs: evaluation mode and [0, 1] throughout, where theirs trains with its BatchNorms in training mode and scales
-        eps by the range of normalised values; the random start fills the ball of eps.
+        eps by the range of normalised values. The random start fills the ball of eps. It is clipped to [0, 1] at once,
+        where theirs is clipped after the first step.
     """
     _check(norm, eps, step, steps, start, restarts, keep, loss)
     if eps == 0 or not len(images):

@@ -122,7 +122,7 @@ def anti_score_matching(
     threshold: where the reward of an image's trace ends, any number.
 
     Source: Srinivas & Fleuret 2021, section 5 (arXiv:2006.09128).
-    Differs: the antithetic estimator is ours, and no default.
+    Differs: the antithetic estimator is ours, and no default. The curve `trace` is not cut off at the threshold.
     """
     check_anti_score_matching(samples=samples, sigma=sigma, threshold=threshold, estimator=estimator)
     _refuse("anti_score_matching", network, images, outputs)

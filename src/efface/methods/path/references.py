@@ -43,11 +43,13 @@ def ig_uniform(
         references, or single points (`efface.methods.path.average.Recalibrate`). Costs no pass.
     of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
     precision: of the passes, fp32 or bf16 (`efface.models.evaluation.Precision`).
-    rows: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
+    rows: points in one pass, at least 1; bounds the memory, changes maps by rounding only: measured, 1e-3 of a map's
+        maximum at one point a pass, in single precision, with ReLUs.
 
     Source: Sturmfels, Lundberg & Lee 2020 (doi:10.23915/distill.00022); number of references, points and
         re-calibration from Yang et al., ICLR 2023.
-    Differs: every reference sees every point; in the released code each sees one of them, `steps` times.
+    Differs: every reference sees every point. In the released code a reference sees steps / gcd(samples, steps) of
+        them: one alone only where samples is a multiple of steps.
     """
 
     def draw(images: Images, seeds: Seeds) -> Images:
@@ -98,8 +100,8 @@ def ig_smooth(
     Other settings and cost: `ig_uniform`.
 
     Source: Smilkov et al. 2017 (arXiv:1706.03825) for the noise; as a set of references, Yang et al., ICLR 2023.
-    Differs: every reference sees every point, and an image's references are noisy copies of itself; in the released
-        code each sees one point, and those of a batch are mixed up.
+    Differs: every reference sees every point, and an image's references are noisy copies of itself. The released code
+        pairs them with points as for `ig_uniform`, and it mixes up those of a batch.
     """
     return _around(
         model,
@@ -142,7 +144,8 @@ def ig_squared(
     Settings and cost: `ig_smooth`.
 
     Source: Hooker et al. 2019 (arXiv:1806.10758) for the square; as a set of references, Yang et al., ICLR 2023.
-    Differs: as `ig_smooth`.
+    Differs: as `ig_smooth`. Without re-calibration the map is per unit of [0, 1]: at normalised images it is this times
+        each channel's standard deviation.
     """
     return _around(
         model,
