@@ -160,12 +160,12 @@ def case_of(folder: Path, explained: Explained, maps: Tensor) -> Case:
         build=functools.partial(resnet20, **NORMALISATION),
         given_network=explained.network,
         data={"test": Split(explained.images.mul(255).round().byte(), explained.targets)},
-        explained=explained.targets,
+        target_classes=explained.targets,
         maps={"test": MapStore(path, provenance, len(maps))},
         mean=torch.full((3,), 0.5),
         given_training=None,
         seed=0,
-        rows=256,
+        max_batch=256,
         device=torch.device("cpu"),
     )
 

@@ -23,13 +23,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from efface.erase.batches import Feed
+from efface.erase.batches import Batches
 from efface.erase.masking import to_float
-from efface.metrics.probes import Case, Erasure, erased_feed, image_mean
+from efface.metrics.probes import Case, Erasure, erased_batches, image_mean
 from efface.models.resnet import resnet8, resnet20
 from efface.plug.call import Call
 from efface.store.maps import MapStore, MapWriter
-from efface.training.loop import Fit, Rows, crop, fit
+from efface.training.loop import TrainingRows, TrainingSettings, crop, train
 from efface.types import Split
 
 FRACTION, BATCH, CROP, CLASSES = 0.5, 256, 4, 10
@@ -56,7 +56,7 @@ def main() -> None:
             report_epoch(name, data, loader, feed, arguments.rounds)
 
 
-def report_input(data: Split, loader: DataLoader, feed: Feed, rounds: int) -> None:
+def report_input(data: Split, loader: DataLoader, feed: Batches, rounds: int) -> None:
     """Batches alone, with no network behind them."""
     found = alternate({"files": lambda: drain(loader), "ours": lambda: drain(augmented(data, feed))}, rounds)
     print(f"{'input alone':<34}{'images/CPU s':>14}{'over files':>12}{'target':>10}")
@@ -65,11 +65,11 @@ def report_input(data: Split, loader: DataLoader, feed: Feed, rounds: int) -> No
         print(f"{name:<34}{len(data) / seconds:>14,.0f}{ratio:>11.1f}x{target:>10}")
 
 
-def report_epoch(name: str, data: Split, loader: DataLoader, feed: Feed, rounds: int) -> None:
+def report_epoch(name: str, data: Split, loader: DataLoader, feed: Batches, rounds: int) -> None:
     """An epoch of the network: the loader's, ours, and the limit, in two precisions."""
     ways = {"files, fp32": lambda: train_files(name, loader)}
     for precision, switches in {"fp32": {}, "bf16 channels_last": FAST}.items():
-        settings = Fit(epochs=1, batch_size=BATCH, crop=CROP, flip=True, **switches)
+        settings = TrainingSettings(epochs=1, batch_size=BATCH, crop=CROP, flip=True, **switches)
         ways[f"ours, {precision}"] = lambda settings=settings: train_ours(name, data, feed, settings)
         ways[f"limit, {precision}"] = lambda settings=settings: train_staged(name, data, feed, settings)
     found = alternate(ways, rounds)
@@ -132,7 +132,7 @@ def files(folder: Path, data: Split, maps: Tensor) -> DataLoader:
     return DataLoader(Masked(folder / "image", folder / "map", fill), BATCH, shuffle=True)
 
 
-def ours(folder: Path, data: Split, maps: Tensor) -> Feed:
+def ours(folder: Path, data: Split, maps: Tensor) -> Batches:
     """The same data as our retraining reads them: map file, ranks, one table of erased images, filled here."""
     path, provenance = folder / "maps.h5", {"from": "benchmark"}
     writer = MapWriter(path, provenance, data.targets, maps[0])
@@ -142,23 +142,23 @@ def ours(folder: Path, data: Split, maps: Tensor) -> Feed:
         build=resnet8,
         given_network=None,
         data={"train": data, "test": data},
-        explained=data.targets,
+        target_classes=data.targets,
         maps={"train": MapStore(path, provenance, len(data))},
         mean=image_mean(data),
         given_training=None,
         seed=0,
-        rows=BATCH,
+        max_batch=BATCH,
         device=torch.device("cpu"),
     )
     erasure = Erasure("most_first", FRACTION, Call(call="efface.impute.channel_mean"))
     started = time.process_time()
-    feed = erased_feed(case, "train", erasure, width=CROP, whole=True)
+    feed = erased_batches(case, "train", erasure, width=CROP, whole=True)
     next(feed(torch.arange(1), 1, 0))
     print(f"ranking and erasing, once a training: {1e6 * (time.process_time() - started) / len(data):.0f} us an image")
     return feed
 
 
-def augmented(data: Split, feed: Feed) -> Iterable[tuple[Tensor, Tensor]]:
+def augmented(data: Split, feed: Batches) -> Iterable[tuple[Tensor, Tensor]]:
     """An epoch's batches, as the training loop makes them."""
     order = torch.randperm(len(data))
     shifts, flips = torch.randint(0, 2 * CROP + 1, (len(data), 2)), torch.rand(len(data)) < 0.5
@@ -179,15 +179,15 @@ def train_files(name: str, loader: DataLoader) -> None:
         step(network, optimizer, images, targets, bf16=False)
 
 
-def train_ours(name: str, data: Split, feed: Feed, settings: Fit) -> None:
-    rows = Rows(torch.arange(len(data)))
-    fit(NETWORKS[name], feed, rows, data.targets, settings, seed=0, device=torch.device("cpu"))
+def train_ours(name: str, data: Split, feed: Batches, settings: TrainingSettings) -> None:
+    rows = TrainingRows(torch.arange(len(data)))
+    train(NETWORKS[name], feed, rows, data.targets, settings, seed=0, device=torch.device("cpu"))
 
 
 _STAGED: dict[bool, list[tuple[Tensor, Tensor]]] = {}
 
 
-def train_staged(name: str, data: Split, feed: Feed, settings: Fit) -> None:
+def train_staged(name: str, data: Split, feed: Batches, settings: TrainingSettings) -> None:
     """The same steps on batches in memory, in the layout that they are wanted in."""
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     if settings.channels_last not in _STAGED:  # in the round that is not counted

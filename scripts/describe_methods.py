@@ -35,20 +35,20 @@ from torch import Tensor, nn
 
 import efface.methods
 from efface import draws
-from efface.methods.calling import Convention, attribute
+from efface.methods.calling import MethodCall, attribute
 from efface.models import resnet
 from efface.models.layers import find_layer
 from efface.models.torchvision import load
 from efface.plug.call import Call
 from efface.report.gallery import paint
 from efface.stages.run.map_files import map_store
-from efface.stages.run.method_calls import convention, seed_text
+from efface.stages.run.method_calls import method_call, seed_text
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
 from efface.stages.run.views import View
 from efface.stages.trial.network import try_network
 from efface.stages.work.learning import learnt_on_trial
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.study import study as config
 from efface.study.schema import MethodEntry
 from efface.types import Split
@@ -56,7 +56,7 @@ from efface.types import Split
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 PICTURE = PAGE.with_suffix(".png")
 SHELF = "efface.methods."
-HANDED = {"self", "model", "images", "targets", "seeds", "rows", "masks", "classes_of"}  # to whatever takes them
+HANDED = {"self", "model", "images", "targets", "seeds", "max_batch", "masks", "classes_of"}  # to whatever takes them
 
 COUNTED = 4  # images that passes are counted on
 SECONDS = 1.0  # of timed calls, at least
@@ -190,12 +190,12 @@ def speed(run: Run, count: int) -> str:
     """Passes per image of every method, and how many images a second it explains."""
     network, *_ = try_network(run)
     every = torch.arange(min(count, len(run.data["test"])))
-    images = take(run.data["test"].images, every).to(run.device).float().div(255)
+    images = read_rows(run.data["test"].images, every).to(run.device).float().div(255)
     with torch.no_grad():
         classes = network(images).argmax(1)
     rows = []
     for entry in run.entries:
-        made = convention(entry, learnt_on_trial(run, entry, network))
+        made = method_call(entry, learnt_on_trial(run, entry, network))
         call = partial(explained, run, entry, made, network, images, classes)
         one, twice, few = (
             counted(network, partial(call, each)) for each in (every[:1], every[[0, 0]], every[:COUNTED])
@@ -212,12 +212,12 @@ def speed(run: Run, count: int) -> str:
 
 
 def explained(
-    run: Run, entry: MethodEntry, made: Convention, network: nn.Module, images: Tensor, classes: Tensor, rows: Tensor
+    run: Run, entry: MethodEntry, made: MethodCall, network: nn.Module, images: Tensor, classes: Tensor, rows: Tensor
 ) -> dict[str, Tensor]:
     """The maps of these rows, by the harness."""
     seeds = draws.seeds_of(seed_text(run, entry, "test"), rows).to(run.device)
     masks = run.data["test"].masks
-    more = {"rows": run.study.rows, "masks": None if masks is None else masks[rows].to(run.device)}
+    more = {"max_batch": run.study.max_batch, "masks": None if masks is None else masks[rows].to(run.device)}
     return attribute(made, network, images[rows], classes[rows], seeds=seeds, **more)
 
 
@@ -313,7 +313,7 @@ def tried(entry: MethodEntry, network: nn.Module, side: int, learnt: dict[str, d
 
     learnt: what methods learnt from this network, by what it depends on.
     """
-    made = Convention(entry.name, few(entry.call, network), entry.batched, entry.outputs)
+    made = MethodCall(entry.name, few(entry.call, network), entry.batched, entry.outputs)
     images = torch.rand(TAUGHT, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         targets = network(images).argmax(1)
@@ -321,10 +321,10 @@ def tried(entry: MethodEntry, network: nn.Module, side: int, learnt: dict[str, d
         if hasattr(entry.call.resolve(), "fit"):
             key = json.dumps(made.made.learnt_from())
             if key not in learnt:
-                made.made.fit(network, Split(images.mul(255).byte(), targets), seed=0, rows=TAUGHT)
+                made.made.fit(network, Split(images.mul(255).byte(), targets), seed=0, max_batch=TAUGHT)
                 learnt[key] = made.made.learnt
             made.made.learnt = learnt[key]
-        maps = attribute(made, network, images[:2], targets[:2], seeds=torch.arange(2), rows=TAUGHT)
+        maps = attribute(made, network, images[:2], targets[:2], seeds=torch.arange(2), max_batch=TAUGHT)
     except Exception as error:  # noqa: BLE001  every kind is to be seen
         text = re.sub(r"^[\w.]+: | \('[^']*'\)", "", textwrap.shorten(str(error).split(";")[0], 150))
         is_refusal = isinstance(error, ValueError) and not str(error).startswith("attribution_methods.")
@@ -357,7 +357,7 @@ def picture(run: Run) -> str:
     """Draws some test images and every map of them, as ranked, into one file; the page's link to it."""
     test = run.data["test"]
     rows = torch.linspace(0, len(test) - 1, min(SHOWN, len(test))).round().long()
-    images = take(test.images, rows).cpu().numpy().transpose(0, 2, 3, 1)
+    images = read_rows(test.images, rows).cpu().numpy().transpose(0, 2, 3, 1)
     lines = {"image": images.repeat(3, -1) if images.shape[-1] == 1 else images}
     lines |= {view.name: [paint(one) for one in shown(run, view, rows).numpy()] for view in run.views}
     step = EDGE + GAP

@@ -69,7 +69,7 @@ def read_by(found: Metric) -> str:
 
 def family_of(found: Metric) -> str:
     """Under which heading a metric stands; those of the network stand apart."""
-    return "network" if found.of == "network" else found.family
+    return "network" if found.subject == "network" else found.family
 
 
 def row(name: str, found: Metric) -> tuple[str, ...]:
@@ -77,7 +77,7 @@ def row(name: str, found: Metric) -> tuple[str, ...]:
     return (
         f"`{name}`",
         sentence(where),
-        ", ".join(f"`{score}` {ARROWS[better]}" for score, better in found.better.items()),
+        ", ".join(f"`{score}` {ARROWS[better]}" for score, better in found.direction.items()),
         points(found),
         settings(name, found.defaults),
         said(where, "Source"),
@@ -105,11 +105,11 @@ def said(found: Any, word: str) -> str:
 
 def points(found: Metric) -> str:
     """The points of its curve, what stands for the curve, and what a sample is."""
-    sample = "repeat" if found.over == "repeats" else "image"
+    sample = "repeat" if found.sample == "repeats" else "image"
     if not found.axis:
         return f"one number for each {sample}"
-    small, large = (found.at((3, side, side)) if found.at else () for side in (32, 224))
-    if not found.at:
+    small, large = (found.points_for((3, side, side)) if found.points_for else () for side in (32, 224))
+    if not found.points_for:
         where = spelt(tuple(found.defaults.get("fractions", ()))) or "the study's `fractions`"
     else:
         where = spelt(small) if small == large else "by the image's size"

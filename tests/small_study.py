@@ -52,7 +52,7 @@ STUDY = {
     "metrics": ["morf", "roar"],
     "fractions": [0.3, 0.7],
     "repeats": 2,
-    "rows": 16,
+    "max_batch": 16,
     "executor": "efface.execute.serial",
 }
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from efface.methods import control, smooth
-from efface.methods.nested import Around
+from efface.methods.nested import FittedInner
 from efface.plug.call import Call
 from efface.report.between import agreements
 from efface.report.stats import Curve
@@ -71,10 +71,10 @@ def test_each_control_says_what_it_is():
 def test_within_around_it_is_what_is_there():
     learner = {"call": "efface.methods.path.expected_gradients", "kwargs": {}}
     other = {"call": f"{CONTROL}.explain_with", "kwargs": {"network": "net.network", "method": learner}}
-    assert control.is_control(Call(call="efface.methods.nested.Around", kwargs={"method": other}))
+    assert control.is_control(Call(call="efface.methods.nested.FittedInner", kwargs={"method": other}))
     smooth_one = {"call": "efface.methods.smooth.smooth_grad", "kwargs": {"base": learner}}
-    assert not control.is_control(Call(call="efface.methods.nested.Around", kwargs={"method": smooth_one}))
-    assert not control.is_control(Around)
+    assert not control.is_control(Call(call="efface.methods.nested.FittedInner", kwargs={"method": smooth_one}))
+    assert not control.is_control(FittedInner)
 
 
 def test_a_control_of_chance_is_the_reference_under_any_name(study):
@@ -146,7 +146,7 @@ def test_each_variant_has_the_reference(study):
 
 def curve(method, level, metric="morf", **facts):
     noise = np.random.default_rng(len(method)).normal(0, 0.01, (60, 3))
-    common = {"over": "images", "better": "lower", "pairs": tuple(range(60)), "family": "erasure"}
+    common = {"sample": "images", "direction": "lower", "pairs": tuple(range(60)), "family": "erasure"}
     return Curve(metric, "accuracy", method, (0.0, 0.5, 1.0), level + noise, **{**common, **facts})
 
 
@@ -163,7 +163,7 @@ def test_a_panel_goes_by_facts_and_not_by_names():
 
 
 def test_leakage_is_suspected_where_methods_stay_above_a_control_alone():
-    retrained = {"over": "repeats", "family": "retraining"}
+    retrained = {"sample": "repeats", "family": "retraining"}
     shown = [curve("chance", 0.5, control=True, **retrained), curve("mine", 0.8, **retrained)]
     (panel,) = panels(shown, ("chance",))
     text = " ".join(findings(panel, [panel]))

@@ -64,8 +64,10 @@ class Whole:
 
 
 def made(probe, **changes):
-    settings = {"value": lambda scores: {"value": scores["one"].values["value"]}, "better": {"value": "higher"}}
-    return Metric(**({"probes": lambda _: {"one": probe}, "over": "images", "says": "Nothing."} | settings | changes))
+    settings = {"value": lambda scores: {"value": scores["one"].values["value"]}, "direction": {"value": "higher"}}
+    return Metric(
+        **({"probes": lambda _: {"one": probe}, "sample": "images", "caption": "Nothing."} | settings | changes)
+    )
 
 
 def test_a_whole_probe_is_accepted():
@@ -114,7 +116,7 @@ BROKEN = {
         "has 'need_masks', which nothing reads; did you mean needs = Needs(masks=Tr",
     ),
     "needs_map": (without("needs", needs_map=True), "did you mean needs = Needs(maps=...)?"),
-    "needs_judge": (without(needs_judge=True), "did you mean needs = Needs(second_network=True)?"),
+    "needs_second_network": (without(needs_judge=True), "did you mean needs = Needs(second_network=True)?"),
     "conventions": (without(conventions={"count": "all"}), "did you mean describe() -> Description?"),
     "no call": (without("__call__"), "has no '__call__'; add __call__(case) -> Score"),
     "needs of a dict": (without(needs={"masks": True}), "has a 'needs' that is a dict; expected needs = Needs(...)"),
@@ -157,12 +159,12 @@ def more(scores):
     ("changes", "said"),
     [
         ({"value": more}, "'value' gives other, of which 'better' says nothing"),
-        ({"better": {"value": "higher", "drop": "lower"}}, "'value' does not give drop, which 'better' names"),
+        ({"direction": {"value": "higher", "drop": "lower"}}, "'value' does not give drop, which 'better' names"),
         ({"probes": lambda _: [Whole()]}, "'probes' gives a list; expected a mapping of names to probes"),
         ({"probes": lambda _: {"one": 1 / 0}}, "'probes' fails at 0.5: ZeroDivisionError"),
         ({"probes": lambda _: {"one": without(needs=Needs(training=True))}}, "does not say needs_fit=True"),
         ({"probes": lambda _: {"one": without(needs=Needs(network=False))}}, "over='repeats' or needs_fit=True"),
-        ({"of": "network"}, "needs maps, but the metric is of the network"),
+        ({"score": "network"}, "needs maps, but the metric is of the network"),
     ],
 )
 def test_a_metric_at_odds_with_itself_is_refused(changes, said):
@@ -195,11 +197,11 @@ class Brightness:
 bright = Metric(
     probes=lambda point: {"one": Brightness()},
     value=lambda scores: {"value": scores["one"].values["value"]},
-    better={"value": "higher"},
-    over="images",
-    says="How much of the image the object is.",
+    direction={"value": "higher"},
+    sample="images",
+    caption="How much of the image the object is.",
     axis="",
-    at=lambda shape: (0.0,),
+    points_for=lambda shape: (0.0,),
 )
 """
 
@@ -222,8 +224,15 @@ def case(**changes):
     zeros = torch.zeros(2, dtype=torch.int64)
     data = {"test": Split(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), zeros)}
     build, device = torch.nn.Identity, torch.device("cpu")
-    found = {"build": build, "data": data, "explained": zeros, "maps": {}, "mean": torch.zeros(3), "device": device}
-    return Case(**({"seed": 0, "rows": 2} | found | changes))
+    found = {
+        "build": build,
+        "data": data,
+        "target_classes": zeros,
+        "maps": {},
+        "mean": torch.zeros(3),
+        "device": device,
+    }
+    return Case(**({"seed": 0, "max_batch": 2} | found | changes))
 
 
 @pytest.mark.parametrize(
@@ -234,7 +243,7 @@ def case(**changes):
         (lambda here: here.masks, "needs = Needs(masks=True)"),
         (lambda here: here.explain(None, None, None, None), "needs = Needs(method=True)"),
         (lambda here: here.samples(None), "needs = Needs(samples=Sampling(...))"),
-        (lambda here: here.judge(), "needs = Needs(second_network=True)"),
+        (lambda here: here.second_network(), "needs = Needs(second_network=True)"),
     ],
 )
 def test_a_case_says_how_to_ask_for_what_it_does_not_have(read, said):

@@ -15,7 +15,7 @@ from efface import impute
 from efface.data.digits import digits
 from efface.plug import moved, words
 from efface.plug.call import Call, resolve
-from efface.stages.run.plan import cells
+from efface.stages.run.plan import probe_tasks
 from efface.stages.run.run import Run
 from efface.study.schema import MethodEntry, MetricEntry
 from efface.study.study import InvalidStudyError, Study, check, dump, read
@@ -34,7 +34,7 @@ SHORT = {
         "attack": {"call": "pgd", "kwargs": {"norm": "l2", "eps": 0.5}},
         "regularizers": [{"call": "gradient_norm", "weight": 0.1}],
     },
-    "judge": {"model": {"call": "resnet8", "kwargs": {"in_channels": 1}}},
+    "second_network": {"model": {"call": "resnet8", "kwargs": {"in_channels": 1}}},
     "attribution_methods": [
         {"name": "random", "method": "random"},
         {"name": "noisy", "method": "smooth_grad", "kwargs": {"base": "gradient", "samples": 2}},
@@ -71,7 +71,7 @@ def with_paths(tree):
     """The same study with the dotted path of every word, found by hand."""
     tree = copy.deepcopy(tree)
     tree["data"]["call"] = "efface.data.digits.digits"
-    tree["model"]["call"] = tree["judge"]["model"]["call"] = "efface.models.resnet.resnet8"
+    tree["model"]["call"] = tree["second_network"]["model"]["call"] = "efface.models.resnet.resnet8"
     tree["fit"]["augment"][0]["call"] = "efface.training.augment.rotation"
     tree["fit"]["attack"]["call"] = "efface.training.attack.pgd"
     tree["fit"]["regularizers"][0]["call"] = "efface.training.regularize.gradient_norm"
@@ -215,9 +215,9 @@ def test_the_numbers_are_drawn_from_the_words_of_efface_0_1():
 def test_the_keys_of_results_are_those_of_paths(tmp_path):
     trees = [copy.deepcopy(each) | {"out": str(tmp_path)} for each in (SHORT, with_paths(SHORT))]
     for tree in trees:  # what has its own network or its own training is left out: none is trained here
-        del tree["fit"]["attack"], tree["fit"]["regularizers"], tree["judge"], tree["attribution_methods"][3:]
+        del tree["fit"]["attack"], tree["fit"]["regularizers"], tree["second_network"], tree["attribution_methods"][3:]
     runs = [Run(read_tree(each)) for each in trees]
-    one, other = ([cell.key for cell in cells(run)] for run in runs)
+    one, other = ([task.key for task in probe_tasks(run)] for run in runs)
     assert one == other
     assert len(one) > 10
 

@@ -15,7 +15,7 @@ StoredImages = UInt8[Tensor, "n c h w"]
 VECTOR_ZERO, VECTOR_ONE = 128, 127
 """A vector in [-1, 1] is kept as `VECTOR_ZERO + VECTOR_ONE * x`: -1, 0 and 1 are levels of 8 bits, exactly."""
 Targets = Int[Tensor, " n"]
-Explained = Int[Tensor, " n"] | Float[Tensor, "n k"]
+Target = Int[Tensor, " n"] | Float[Tensor, "n k"]
 """What a gradient method explains: a class for each image, or a weight for each class, whose weighted sum is meant."""
 Maps = Float[Tensor, "n h w"] | Float[Tensor, "n c h w"]
 """Attributions, signed unless the method says otherwise."""
@@ -29,7 +29,7 @@ Seeds = Int[Tensor, " n"]
 Order = Literal["most_first", "least_first"]
 Unit = Literal["pixel", "feature"]
 """What a map ranks without forming groups: pixels with all their channels, or each channel of a pixel."""
-Of = Literal["logit", "log_probability", "probability", "loss"]
+TargetScore = Literal["logit", "log_probability", "probability", "loss"]
 """What is differentiated, of the target class: its output before softmax, its (log) probability, its cross entropy."""
 
 Method = Callable[..., Maps]
@@ -38,7 +38,7 @@ Imputer = Callable[..., Images]
 
 @runtime_checkable
 class Stored(Protocol):
-    """Rows that live in a file: see `efface.store.arrays.Rows`."""
+    """Rows that live in a file: see `efface.store.arrays.StoredArray`."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...

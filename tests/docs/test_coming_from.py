@@ -47,11 +47,11 @@ from efface.models.preact import preact_resnet18
 from efface.models.resnet import resnet8_wide
 from efface.plug.call import Call
 from efface.report.gallery import paint
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.study import study as config
 from efface.study.schema import MetricEntry
 from efface.training.attack import pgd
-from efface.training.loop import Rows, fit
+from efface.training.loop import TrainingRows, train
 from efface.training.regularize import anti_score_matching
 from efface.types import VECTOR_ONE
 from small.tiers import first_short
@@ -72,7 +72,7 @@ TINY = STUDY | {
         {"name": "random", "method": "efface.methods.control.random", "kwargs": {"per_channel": True}},
         {"name": "gradient", "method": "efface.methods.gradient.gradient"},
     ],
-    "judge": {"model": {"call": "efface.models.resnet.resnet8", "kwargs": {"num_classes": 4}}},
+    "second_network": {"model": {"call": "efface.models.resnet.resnet8", "kwargs": {"num_classes": 4}}},
     "samples": {"count": 2, "steps": 2},
     "visualize": {"count": 2, "steps": 2},
     "metrics": ["morf"],
@@ -80,7 +80,7 @@ TINY = STUDY | {
     "repeats": 1,
     "device": "cpu",
 }
-TWO_LAYERS = {"model": "net.network", "judge": {"model": "net.network"}}
+TWO_LAYERS = {"model": "net.network", "second_network": {"model": "net.network"}}
 """Quicker still, for what needs no layer by its name; beside the study, so that only the program can read it."""
 SHORT = {
     "randomisation": {"points": 1},
@@ -298,8 +298,8 @@ def test_keys_are_read(word, tmp_path):
         if sum(each.numel() for each in network.parameters()) <= SMALL:
             images = torch.randint(256, (4, *shape_of(found.model)), generator=torch.Generator().manual_seed(0))
             learns(found.model, images.byte(), torch.arange(4) % 2, found.fit)
-    if "judge" in touched and found.judge.model.call != TINY["judge"]["model"]["call"]:
-        builds(found.judge.model)
+    if "second" in touched and found.second_network.model.call != TINY["second_network"]["model"]["call"]:
+        builds(found.second_network.model)
 
 
 def builds(model):
@@ -333,7 +333,9 @@ def learns(build, images, targets, settings):
     padded = F.pad(images, [settings.crop] * 4)
     feed = resident(len(images), lambda rows: (padded[rows], None), lambda found, *_: found)
     short = settings.model_copy(update={"epochs": 1})
-    fitted = fit(fresh, feed, Rows(torch.arange(len(images))), targets, short, seed=0, device=torch.device("cpu"))
+    fitted = train(
+        fresh, feed, TrainingRows(torch.arange(len(images))), targets, short, seed=0, device=torch.device("cpu")
+    )
     assert any(not torch.equal(value, before[0][name]) for name, value in fitted.network.state_dict().items())
 
 
@@ -374,7 +376,7 @@ def test_data_are_read_from_files_in_the_published_format(word, tmp_path, monkey
     rows = torch.arange(min(4, len(split)))
     linear = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(split.shape), len(split.classes)))
     build = whole.model if any(each.startswith("model") for each in overrides) else lambda: linear
-    learns(build, take(split.images, rows), split.targets[rows], whole.fit)
+    learns(build, read_rows(split.images, rows), split.targets[rows], whole.fit)
 
 
 @pytest.mark.long
@@ -386,7 +388,7 @@ def test_trainings_run(study, capsys):
         assert study("train", *more, **TWO_LAYERS) == 0, f"{word}: {capsys.readouterr().err}"
 
 
-WHOLE = ("data=", "model=", "model.", "device=", "judge={")
+WHOLE = ("data=", "model=", "model.", "device=", "second_network={")
 """Keys whose rows are run by the tests above; a device is there or not."""
 
 
@@ -408,7 +410,7 @@ def test_studies_run(study, tmp_path, capsys):
     weights = shutil.copy(weights, tmp_path)
     for changes in groups:
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
-        for key in {"weights", "judge.weights"} & {*changes}:
+        for key in {"weights", "second_network.weights"} & {*changes}:
             (tmp_path / changes[key]).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(weights, tmp_path / changes[key])
         overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
@@ -435,7 +437,9 @@ def did(out, changes):
     assert fractions == {0.0, *changes.get("fractions", TINY["fractions"])}
     assert {line.split(",")[8] for line in roar} == {str(changes.get("repeats", TINY["repeats"]))}
     trained = {line["probe"].get("network", "first") for line in lines if line["probe"].get("probe") == "train"}
-    given = {name for name, key in {"first": "weights", "judge": "judge.weights"}.items() if key in changes}
+    given = {
+        name for name, key in {"first": "weights", "second_network": "second_network.weights"}.items() if key in changes
+    }
     assert trained == {"first", "judge"} - given
     erased = [line for line in lines if line["probe"]["probe"] == "perturb" and line["probe"]["fraction"] > 0]
     assert erased
@@ -492,14 +496,14 @@ def gives_way(minimal, **settings):
     assert (moved <= far + settings["step"] * 1.001).all()
 
 
-def slopes(gradient, *, of):
+def slopes(gradient, *, score):
     """Weights of the class; for the loss the other's less these, times the probability of the other."""
     targets = torch.tensor([0, 1, 0, 1])
     expected = WEIGHTS[targets]
-    if of == "loss":
+    if score == "loss":
         odds = (IMAGES.flatten(1) @ WEIGHTS.T).softmax(1).gather(1, 1 - targets[:, None])
         expected = odds * (WEIGHTS[1 - targets] - expected)
-    torch.testing.assert_close(gradient(linear(), IMAGES, targets, of=of), expected.reshape(IMAGES.shape))
+    torch.testing.assert_close(gradient(linear(), IMAGES, targets, score=score), expected.reshape(IMAGES.shape))
 
 
 def climbs(maximise, **settings):
@@ -675,7 +679,7 @@ def test_the_contrast_holds_its_weights_constant_and_the_log_probability_is_it_t
     torch.testing.assert_close(ours, slope_of(rest, x, constant) / std)
     assert not torch.allclose(ours, slope_of(rest, x, attached) / std)
     probability = network(images).softmax(1).gather(1, targets[:, None])[:, :, None, None]
-    torch.testing.assert_close(gradient(network, images, targets, of="log_probability"), (1 - probability) * ours)
+    torch.testing.assert_close(gradient(network, images, targets, score="log_probability"), (1 - probability) * ours)
 
 
 @pytest.mark.parametrize(("samples", "steps"), [(10, 5), (20, 5), (12, 5), (6, 4), (1, 5), (10, 1)])
@@ -709,8 +713,8 @@ def test_the_row_budget_moves_float32_maps_of_a_smooth_network_by_less_than_1e_5
     images, targets = photographs(4, dtype=torch.float32)
     for mode in ("none", "references"):
         one, other = (
-            path.ig_uniform(network, images, targets, seeds=torch.arange(4), recalibrate=mode, rows=rows)
-            for rows in (1, 256)
+            path.ig_uniform(network, images, targets, seeds=torch.arange(4), recalibrate=mode, max_batch=max_batch)
+            for max_batch in (1, 256)
         )
         far = (one - other).abs().flatten(1).amax(1) / other.abs().flatten(1).amax(1)
         assert far.median() < 1e-5

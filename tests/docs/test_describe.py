@@ -33,7 +33,7 @@ def test_the_table_of_methods_is_what_their_docstrings_say(script):
 
 
 def test_a_row_says_sentence_settings_source_and_difference(script):
-    def made(model, images, targets, *, base, steps: int = 2, rule: str = "left", rows: int = 8):
+    def made(model, images, targets, *, base, steps: int = 2, rule: str = "left", max_batch: int = 8):
         """Map a | b. One pass.
 
         steps: points.
@@ -82,7 +82,7 @@ def test_the_class_of_the_page_learns(tiny):
     exec(text, names := {})  # noqa: S102
     method = names["AboveMean"](scale=2.0)
     data = Split(torch.full((3, 3, 8, 8), 51, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
-    method.fit(tiny(3, 4), data, seed=0, rows=2)
+    method.fit(tiny(3, 4), data, seed=0, max_batch=2)
     torch.testing.assert_close(method(None, torch.ones(2, 3, 8, 8), None), torch.full((2, 3, 8, 8), 1.6))
 
 

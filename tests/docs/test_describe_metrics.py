@@ -57,7 +57,7 @@ def test_every_unit_and_fill_is_listed():
 
 
 def test_a_row_of_a_metric(script):
-    def made(*, size: int = 9, of: str = "logit") -> metrics.Metric:
+    def made(*, size: int = 9, score: str = "logit") -> metrics.Metric:
         """Share of p | q. More.
 
         Source: Someone 2020
@@ -80,6 +80,6 @@ def test_a_row_of_a_metric(script):
 def test_the_study_of_the_known_true_map_runs_every_metric():
     study = config.read(ROOT / "configs" / "metrics_patches.yml")
     run = {(entry.metric or entry.name).split(".")[-1] for entry in study.metrics}
-    assert run >= {name for name in metrics.names() if metrics.metric(name).of == "maps"}
+    assert run >= {name for name in metrics.names() if metrics.metric(name).subject == "maps"}
     assert study.data.call == "efface.data.patches.patches"
     assert {"random", "true_mask", "centre", "sobel"} <= set(study.map_names())

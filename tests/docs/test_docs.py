@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from efface import metrics
-from efface.methods.calling import Convention, attribute
+from efface.methods.calling import MethodCall, attribute
 from efface.study import study as config
 from efface.study.schema import MethodEntry
 
@@ -49,8 +49,8 @@ def test_the_two_calling_conventions_of_the_readme_give_the_maps_they_say() -> N
     found = {}
     for tree in entries():
         entry = MethodEntry.model_validate(tree)
-        method = Convention(entry.name, entry.call, entry.batched, entry.outputs)
-        found |= attribute(method, model, images, targets, seeds=torch.arange(5), rows=16)
+        method = MethodCall(entry.name, entry.call, entry.batched, entry.outputs)
+        found |= attribute(method, model, images, targets, seeds=torch.arange(5), max_batch=16)
     weight = model[1].weight[targets].reshape(5, 3, 8, 8)
     torch.testing.assert_close(found["mine"], 2 * weight.detach())
     torch.testing.assert_close(found["older"], images.mean(1) ** 2)
@@ -85,7 +85,7 @@ def test_every_metric_and_method_is_described() -> None:
 
 def test_every_key_of_a_study_is_described() -> None:
     page = (ROOT / "docs" / "studies.md").read_text()
-    keys = [*config.Study.model_fields, *config.Fit.model_fields]
+    keys = [*config.Study.model_fields, *config.TrainingSettings.model_fields]
     assert [key for key in keys if f"| `{key}` |" not in page] == []
 
 

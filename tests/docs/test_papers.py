@@ -101,7 +101,7 @@ def test_a_study_can_be_narrowed_to_any_of_its_metrics_and_to_those_of_every_tas
     tasks = re.findall("--metrics ([a-z_,]+) ", (PAPERS.parents[1] / "Taskfile.yml").read_text())
     assert {"roar", "gan_test", "lerf,morf"} <= {*tasks}
     for names in (each.split(",") for each in tasks):
-        if not (study.fit or study.refit) and any(metric(name).over == "repeats" for name in names):
+        if not (study.fit or study.refit) and any(metric(name).sample == "repeats" for name in names):
             with pytest.raises(InvalidStudyError, match="retrains the network"):
                 study.with_metrics(names)
             continue
@@ -129,8 +129,12 @@ def test_a_claim_is_of_what_the_study_measures_and_no_two_say_the_same(path):
             metric = {each.name: each for each in part.metrics}[claim.metric]
             shape = (1, 8, 8)
             fractions = metric.kwargs.fractions or metric.paper.fractions or part.fractions
-            points = metric.formula.at(shape) if metric.formula.at and not metric.kwargs.fractions else fractions
-            assert not claim.score or claim.score in metric.formula.better
+            points = (
+                metric.formula.points_for(shape)
+                if metric.formula.points_for and not metric.kwargs.fractions
+                else fractions
+            )
+            assert not claim.score or claim.score in metric.formula.direction
             assert claim.at is None or claim.at in points
             assert not side.method or side.method in part.map_names()
         assert methods.setdefault(claim.says, sides) == sides
@@ -160,7 +164,11 @@ def test_a_header_counts_as_the_study_does(path, tmp_path):
         return
     _, by_variant = read(path)
     parts = [part for of in by_variant.values() for part in of]
-    judges = {json.dumps([part.judge.model_dump(mode="json"), part.seed]) for part in parts if part.judge is not None}
+    judges = {
+        json.dumps([part.second_network.model_dump(mode="json"), part.seed])
+        for part in parts
+        if part.second_network is not None
+    }
     ours = {
         "networks": len(parts),
         "attacked": sum(part.fit is not None and part.fit.attack is not None for part in parts),

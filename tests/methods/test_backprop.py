@@ -212,11 +212,11 @@ def test_batch_and_row_budget_change_nothing(method):
     model, (images, targets), passed = net(), batch(), []
     whole = method(model, images, targets)
     model.register_forward_hook(lambda module, arguments, output: passed.append(len(output)))
-    for rows in (1, 3):
-        torch.testing.assert_close(method(model, images, targets, rows=rows), whole)
-        assert max(passed) <= rows
+    for max_batch in (1, 3):
+        torch.testing.assert_close(method(model, images, targets, max_batch=max_batch), whole)
+        assert max(passed) <= max_batch
     with pytest.raises(ValueError, match=words("rows 0")):
-        method(model, images, targets, rows=0)
+        method(model, images, targets, max_batch=0)
 
 
 @every_method
@@ -227,12 +227,12 @@ def test_what_is_explained(method):
     torch.testing.assert_close(method(model, images, weights), plain)
     with torch.no_grad():
         probabilities = model(images).softmax(1)
-    for of in ("log_probability", "probability", "loss"):
+    for score in ("log_probability", "probability", "loss"):
         seed = weights - probabilities
-        if of == "probability":
+        if score == "probability":
             seed = seed * probabilities.gather(1, targets[:, None])
-        expected = method(model, images, -seed if of == "loss" else seed)
-        torch.testing.assert_close(method(model, images, targets, of=of), expected)
+        expected = method(model, images, -seed if score == "loss" else seed)
+        torch.testing.assert_close(method(model, images, targets, score=score), expected)
 
 
 @every_method

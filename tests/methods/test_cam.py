@@ -19,7 +19,7 @@ METHODS = {
     "hires_cam": cam.hires_cam,
     "layer_cam": cam.layer_cam,
     "score_cam": cam.score_cam,
-    "score_cam_of_few": partial(cam.score_cam, channels=3, weights="score", of="probability"),
+    "score_cam_of_few": partial(cam.score_cam, channels=3, weights="score", score="probability"),
     "guided_grad_cam": cam.guided_grad_cam,
 }
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
@@ -102,15 +102,15 @@ def state(model):
 
 
 @every_method
-@pytest.mark.parametrize("rows", first_short(2, [1, 7, 3, 1000]))
-def test_batch_and_row_budget_change_nothing(method, rows):
+@pytest.mark.parametrize("max_batch", first_short(2, [1, 7, 3, 1000]))
+def test_batch_and_row_budget_change_nothing(method, max_batch):
     model, (images, targets) = make(Net), batch()
     singles = [method(model, images[i : i + 1], targets[i : i + 1]) for i in range(len(images))]
     passed = []
     model.register_forward_hook(lambda module, inputs, output: passed.append(len(output)))
-    found = method(model, images, targets, rows=rows)
+    found = method(model, images, targets, max_batch=max_batch)
     torch.testing.assert_close(found, torch.cat(singles), rtol=1e-9, atol=1e-12)
-    assert max(passed) <= rows
+    assert max(passed) <= max_batch
     assert found.abs().sum() > 0
     assert not found.requires_grad
 
@@ -145,7 +145,7 @@ def test_model_is_as_before_an_exception(method):
     model.head.register_forward_pre_hook(fail)
     before = state(model)
     with pytest.raises(RuntimeError, match="out of memory"):
-        method(model, images, targets, rows=2)
+        method(model, images, targets, max_batch=2)
     assert state(model) == before
 
 
@@ -204,8 +204,8 @@ def test_layer_whose_last_run_is_unused_is_refused():
 # Gradient-weighted
 
 
-@pytest.mark.parametrize("of", ["logit", "log_probability", "probability", "loss"])
-def test_what_is_explained_can_be_chosen(of):
+@pytest.mark.parametrize("score", ["logit", "log_probability", "probability", "loss"])
+def test_what_is_explained_can_be_chosen(score):
     """On a linear head, in closed form: gradient of the score by the pooled features, times the features."""
     model, (images, targets) = make(Net), batch()
     features = features_of(model, "last", images)
@@ -213,9 +213,9 @@ def test_what_is_explained_can_be_chosen(of):
     probability = logits.softmax(1)
     slope = {"logit": own, "log_probability": own - probability, "loss": probability - own}
     slope["probability"] = slope["log_probability"] * (probability * own).sum(1, keepdim=True)
-    pooled = slope[of] @ model.head.weight.detach()
+    pooled = slope[score] @ model.head.weight.detach()
     expected = large(torch.einsum("nk,nkhw->nhw", pooled / 20, features))
-    torch.testing.assert_close(cam.grad_cam(model, images, targets, of=of, relu=False), expected)
+    torch.testing.assert_close(cam.grad_cam(model, images, targets, score=score, relu=False), expected)
 
 
 @pytest.mark.parametrize("layer", ["stage", "stage.0", "rest.0", "rest.1"])
@@ -309,9 +309,9 @@ def test_grad_cam_plus_plus_is_finite_where_a_share_has_no_denominator():
 
 def test_guided_grad_cam_is_the_product():
     model, (images, targets) = make(Behind), batch()
-    coarse = cam.grad_cam(model, images, targets, layer="stage", of="probability")
-    fine = backprop.guided_backprop(model, images, targets, of="probability")
-    found = cam.guided_grad_cam(model, images, targets, layer="stage", of="probability")
+    coarse = cam.grad_cam(model, images, targets, layer="stage", score="probability")
+    fine = backprop.guided_backprop(model, images, targets, score="probability")
+    found = cam.guided_grad_cam(model, images, targets, layer="stage", score="probability")
     torch.testing.assert_close(found, fine * coarse[:, None])
 
 
@@ -329,7 +329,7 @@ def test_guided_grad_cam_equals_captum(layer):
 # Score-weighted
 
 
-def masked_scores(model, image, target, features, of):
+def masked_scores(model, image, target, features, score):
     """One mask at a time; None where a channel has no contrast."""
     for channel in features:
         mask = F.interpolate(channel[None, None], size=(10, 8), mode="bilinear", align_corners=False)[0, 0]
@@ -338,26 +338,26 @@ def masked_scores(model, image, target, features, of):
             continue
         mask = (mask - mask.min()) / (mask.max() - mask.min())
         logits = model((image * mask)[None])[0]
-        yield (logits.softmax(0) if of == "probability" else logits)[target].item()
+        yield (logits.softmax(0) if score == "probability" else logits)[target].item()
 
 
 @pytest.mark.parametrize(
-    ("weights", "of"), [("softmax", "logit"), ("softmax", "probability"), ("score", "probability")]
+    ("weights", "score"), [("softmax", "logit"), ("softmax", "probability"), ("score", "probability")]
 )
 @pytest.mark.parametrize("layer", ["first", "second", "last"])
-def test_score_cam_equals_a_plain_loop(weights, of, layer):
+def test_score_cam_equals_a_plain_loop(weights, score, layer):
     model, (images, targets) = make(Net), batch()
     with torch.no_grad():
         model.second.weight[2], model.second.bias[2] = 0.0, 0.7  # a channel that is flat on every image
         features = features_of(model, layer, images)
         expected = []
         for n, image in enumerate(images):
-            scores = list(masked_scores(model, image, targets[n], features[n], of))
+            scores = list(masked_scores(model, image, targets[n], features[n], score))
             kept = [k for k, score in enumerate(scores) if score is not None]
             each = torch.tensor([scores[k] for k in kept], dtype=torch.float64)
             each = each.softmax(0) if weights == "softmax" else each
             expected.append(sum(weight * features[n, k] for k, weight in zip(kept, each, strict=True)))
-    found = cam.score_cam(model, images, targets, layer=layer, of=of, weights=weights)
+    found = cam.score_cam(model, images, targets, layer=layer, score=score, weights=weights)
     torch.testing.assert_close(found, large(torch.stack(expected).relu()))
 
 
@@ -394,7 +394,7 @@ def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match=words("weights ratio softmax score")):
         cam._weighed(torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool), "ratio")
     with pytest.raises(ValueError, match=words("rows 0")):
-        cam.grad_cam(make(Net), images, targets, rows=0)
+        cam.grad_cam(make(Net), images, targets, max_batch=0)
 
 
 def test_guided_grad_cam_without_relu_keeps_the_sign_of_grad_cam():

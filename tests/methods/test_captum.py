@@ -215,11 +215,11 @@ def test_deep_lift_is_complete_on_our_residual_networks(build):
     torch.testing.assert_close(maps.sum((1, 2, 3)), rise.gather(1, targets[:, None])[:, 0], rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("of", ["logit", "log_probability", "probability", "loss"])
-def test_what_is_explained_is_said_by_of(of):
+@pytest.mark.parametrize("score", ["logit", "log_probability", "probability", "loss"])
+def test_what_is_explained_is_said_by_of(score):
     model, (images, targets, _) = plain(), inputs()
-    expected = gradient.gradient(model, images, targets, of=of)
-    torch.testing.assert_close(explain("Saliency", model, of=of), expected)
+    expected = gradient.gradient(model, images, targets, score=score)
+    torch.testing.assert_close(explain("Saliency", model, score=score), expected)
 
 
 @pytest.mark.parametrize("algorithm", ["IntegratedGradients", "DeepLift", "ShapleyValues", "LayerGradCam"])
@@ -242,7 +242,7 @@ def test_tensors_of_a_row_for_each_image_go_with_the_images():
     model, (images, targets, _) = plain(), inputs()
     own = torch.rand(images.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     expected = directly(attr.IntegratedGradients(model), images, baselines=own, target=targets)
-    found = explain("IntegratedGradients", model, attribute={"baselines": own}, rows=2)
+    found = explain("IntegratedGradients", model, attribute={"baselines": own}, max_batch=2)
     torch.testing.assert_close(found, expected)
     several = explain("DeepLiftShap", model, attribute={"baselines": own})  # as many, but a distribution
     torch.testing.assert_close(several[:1], explain("DeepLiftShap", model, inputs(1), attribute={"baselines": own}))
@@ -252,17 +252,17 @@ def test_tensors_of_a_row_for_each_image_go_with_the_images():
 
 
 @every_class
-@pytest.mark.parametrize("rows", first_short(1, [7, 1]))
-def test_batch_and_budget_change_nothing(algorithm, rows):
+@pytest.mark.parametrize("max_batch", first_short(1, [7, 1]))
+def test_batch_and_budget_change_nothing(algorithm, max_batch):
     model, passed, (images, targets, seeds) = plain(), [], inputs()
     whole = explain(algorithm, model)
     model.register_forward_hook(lambda module, arguments, output: passed.append(len(output)))
-    torch.testing.assert_close(explain(algorithm, model, rows=rows), whole, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(explain(algorithm, model, max_batch=max_batch), whole, rtol=1e-5, atol=1e-7)
     least = (
         4 if "DeepLiftShap" in algorithm else 2 if algorithm in ("DeepLift", "LayerDeepLift", "LayerConductance") else 1
     )
-    assert max(passed) <= max(rows, least)
-    single = explain(algorithm, model, (images[1:2], targets[1:2], seeds[1:2]), rows=rows)
+    assert max(passed) <= max(max_batch, least)
+    single = explain(algorithm, model, (images[1:2], targets[1:2], seeds[1:2]), max_batch=max_batch)
     torch.testing.assert_close(single, whole[1:2], rtol=1e-5, atol=1e-7)
 
 
@@ -335,7 +335,7 @@ def test_inference_mode_of_the_caller_is_no_obstacle():
         ({"algorithm": "Saliency", "cells": 3}, "cells 3 Saliency"),
         ({"algorithm": "Lime"}, "Lime cells"),
         ({"algorithm": "ShapleyValues", "cells": 4}, "cells 4 ShapleyValues 3"),
-        ({"algorithm": "DeepLift", "of": "loss"}, "loss DeepLift logit"),
+        ({"algorithm": "DeepLift", "score": "loss"}, "loss DeepLift logit"),
         ({"algorithm": "DeepLiftShap"}, "DeepLiftShap attribute baselines"),
         ({"algorithm": "Saliency", "attribute": {"abc": 1}}, "attribute Saliency abc abs"),
         ({"algorithm": "DeepLift", "init": {"epsilon": 1}}, "init DeepLift epsilon eps"),
@@ -364,7 +364,7 @@ def test_settings_that_cannot_be_right_are_refused_before_any_image(settings, sa
             {"algorithm": "LayerGradCam", "layer": "last"},
             r"\(3, 1\)|\(3, 4\)|n c h w",
         ),
-        ({"algorithm": "Saliency", "rows": 0}, "rows.*0"),
+        ({"algorithm": "Saliency", "max_batch": 0}, "rows.*0"),
         ({"algorithm": "Lime", "cells": 3, "seeds": None}, "Lime.*seeds"),
         ({"algorithm": "GradientShap", "attribute": {"baselines": 0.0, "n_samples": 0}}, "n_samples.*0"),
     ],

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from efface import draws
-from efface.methods.calling import OFFERS, Convention, attribute
+from efface.methods.calling import OFFERS, MethodCall, attribute
 from efface.models.layers import find_layer
 from efface.models.preact import PreActResNet, preact_resnet
 from efface.plug.call import Call
@@ -168,13 +168,13 @@ def batch(channels, size=SIZE, n=N):
     }
 
 
-def explain(entry, model, inputs, rows=ROWS):
-    more = {"seeds": inputs["seeds"], "masks": inputs["masks"], "rows": rows}
+def explain(entry, model, inputs, max_batch=ROWS):
+    more = {"seeds": inputs["seeds"], "masks": inputs["masks"], "max_batch": max_batch}
     return attribute(convention(entry, model, inputs), model, inputs["images"], inputs["targets"], **more)
 
 
 def convention(entry, model, inputs):
-    return Convention(
+    return MethodCall(
         entry.name, entry.call, entry.batched, entry.outputs, learnt(entry, model, inputs["images"].shape)
     )
 
@@ -188,7 +188,7 @@ def learnt(entry, model, shape):
         made = entry.call()
         generator = torch.Generator().manual_seed(4)
         images = torch.randint(0, 256, (12, *shape[1:]), generator=generator, dtype=torch.uint8)
-        made.fit(copy.deepcopy(model).eval(), Split(images, torch.arange(12) % CLASSES), seed=1, rows=ROWS)
+        made.fit(copy.deepcopy(model).eval(), Split(images, torch.arange(12) % CLASSES), seed=1, max_batch=ROWS)
         kept[entry.call.text] = made.learnt
     return kept[entry.call.text]
 
@@ -266,7 +266,9 @@ def test_a_batch_gives_the_maps_of_its_images_alone_at_any_budget(family, line, 
     if entry.method == LRP and isinstance(model, PreActResNet):
         model, inputs["images"] = model.double(), inputs["images"].double()
     together = explain(entry, model, inputs)
-    singles = [explain(entry, model, {key: rows[i : i + 1] for key, rows in inputs.items()}, rows=1) for i in range(N)]
+    singles = [
+        explain(entry, model, {key: rows[i : i + 1] for key, rows in inputs.items()}, max_batch=1) for i in range(N)
+    ]
     for name, maps in together.items():
         alone = torch.cat([each[name] for each in singles])
         if maps.ndim == 1:

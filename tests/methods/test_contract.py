@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from efface import draws
-from efface.methods.calling import Convention, attribute
+from efface.methods.calling import MethodCall, attribute
 from efface.plug.call import Call
 from small.messages import words
 
@@ -20,10 +20,10 @@ def images(channels=C):
 
 def run(name, model, *, batched=True, outputs=(), inputs=None, part=slice(None), **kwargs):
     """The maps by a function of this file."""
-    method = Convention("mine", Call(call=f"test_contract.{name}", kwargs=kwargs), batched, outputs)
+    method = MethodCall("mine", Call(call=f"test_contract.{name}", kwargs=kwargs), batched, outputs)
     inputs = images() if inputs is None else inputs
     targets, seeds = torch.arange(N) % 4, draws.seeds_of("t", torch.arange(N))
-    return attribute(method, model, inputs[part], targets[part], seeds=seeds[part], rows=2)
+    return attribute(method, model, inputs[part], targets[part], seeds=seeds[part], max_batch=2)
 
 
 # Methods as users write them
@@ -57,8 +57,8 @@ def plain_gradient(model, image, label):
     return image.grad[0]
 
 
-def given(model, images, targets, *, seeds, rows):
-    assert rows == 2
+def given(model, images, targets, *, seeds, max_batch):
+    assert max_batch == 2
     return draws.uniform(seeds, (H, W))
 
 

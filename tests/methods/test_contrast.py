@@ -22,10 +22,10 @@ def squared(model, images, targets):
     return gradient.gradient(model, images, targets).square().sum(1)
 
 
-def rowwise(model, images, targets, *, rows=256):
+def rowwise(model, images, targets, *, max_batch=256):
     """Takes the row budget; one class at a time, signed, by channel."""
     assert not targets.is_floating_point()
-    return gradient.input_x_gradient(model, images, targets, rows=rows)
+    return gradient.input_x_gradient(model, images, targets, max_batch=max_batch)
 
 
 BASES = {
@@ -118,8 +118,8 @@ def test_weighted_contrast_is_the_gradient_of_the_probability(case):
     for method in (gradient.gradient, partial(cam.grad_cam, relu=False), partial(fullgrad.full_grad, psi=False)):
         found = contrast(*case, base=method)
         scale = p if found.ndim == 4 else p[:, 0]
-        torch.testing.assert_close(scale * (1 - scale) * found, method(*case, of="probability"))
-        torch.testing.assert_close((1 - scale) * found, method(*case, of="log_probability"))
+        torch.testing.assert_close(scale * (1 - scale) * found, method(*case, score="probability"))
+        torch.testing.assert_close((1 - scale) * found, method(*case, score="log_probability"))
 
 
 @every_kind
@@ -155,9 +155,9 @@ def test_base_of_a_study_keeps_its_own_settings(case):
     plain = contrast(*case, base=partial(cam.grad_cam, layer="layer1"))
     call = Call.model_validate({"call": "efface.methods.cam.grad_cam", "kwargs": {"layer": "layer1"}})
     torch.testing.assert_close(contrast(*case, base=call), plain)
-    told = Call.model_validate({"call": "efface.methods.gradient.gradient", "kwargs": {"of": "probability"}})
-    expected = by_hand(partial(gradient.gradient, of="probability"), case, "weighted")
-    for base in (told, partial(gradient.gradient, of="probability")):
+    told = Call.model_validate({"call": "efface.methods.gradient.gradient", "kwargs": {"score": "probability"}})
+    expected = by_hand(partial(gradient.gradient, score="probability"), case, "weighted")
+    for base in (told, partial(gradient.gradient, score="probability")):
         torch.testing.assert_close(contrast(*case, base=base), expected)  # what it explains is taken: class by class
 
 
@@ -165,7 +165,7 @@ def test_a_base_told_to_explain_the_logit_runs_once(case):
     passed = []
     plain = contrast(*case, base=gradient.gradient)
     case[0].register_forward_hook(lambda module, inputs, output: passed.append(len(output)))
-    told = Call.model_validate({"call": "efface.methods.gradient.gradient", "kwargs": {"of": "logit"}})
+    told = Call.model_validate({"call": "efface.methods.gradient.gradient", "kwargs": {"score": "logit"}})
     torch.testing.assert_close(contrast(*case, base=told), plain)
     assert passed == [5, 5]
 
@@ -192,7 +192,7 @@ def test_batch_and_row_budget_change_nothing(case, base, against):
     seeds = draws.seeds_of("test", torch.arange(5))
     whole = contrast(*case, base=base, against=against, seeds=seeds)
     assert not whole.requires_grad
-    rowwise = contrast(*case, base=base, against=against, seeds=seeds, rows=1)
+    rowwise = contrast(*case, base=base, against=against, seeds=seeds, max_batch=1)
     torch.testing.assert_close(rowwise, whole, rtol=1e-9, atol=1e-12)
     for i in range(5):
         one = slice(i, i + 1)
@@ -234,7 +234,7 @@ def test_model_is_as_before_also_after_an_exception(case, base, mode):
     model.fc.register_forward_pre_hook(fail)
     before = state(model)
     with pytest.raises(RuntimeError, match="out of memory"):
-        contrast(*case, base=base, seeds=seeds, rows=2)
+        contrast(*case, base=base, seeds=seeds, max_batch=2)
     assert state(model) == before
 
 
@@ -255,7 +255,7 @@ def test_impossible_contrasts_are_refused(case, tiny):
     with pytest.raises(ValueError, match=words("base (5,)")):
         contrast(*case, base=control.random_resampled, seeds=targets)
     with pytest.raises(ValueError, match=words("rows 0")):
-        contrast(*case, base=gradient.gradient, rows=0)
+        contrast(*case, base=gradient.gradient, max_batch=0)
 
 
 def test_one_hot_difference_of_two_classes(tiny):

@@ -63,7 +63,7 @@ def test_centre_without_width_is_refused():
 def test_maps_are_those_of_the_other_network(tiny):
     images, targets, _ = inputs()
     first, second = tiny(seed=3), tiny(seed=4)
-    found = control.explain_with(first, images, targets, network=lambda: second, method=gradient.gradient, rows=2)
+    found = control.explain_with(first, images, targets, network=lambda: second, method=gradient.gradient, max_batch=2)
     torch.testing.assert_close(found, gradient.gradient(second, images, targets))
     assert not torch.allclose(found, gradient.gradient(first, images, targets))
 

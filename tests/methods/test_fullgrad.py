@@ -285,17 +285,17 @@ def large(part, size):
 
 
 @pytest.mark.parametrize("kind", [Small, Again, COMPLETE["ours"]])
-@pytest.mark.parametrize("of", ["logit", "probability"])
-def test_full_grad_stretches_each_part_and_sums(kind, of):
+@pytest.mark.parametrize("score", ["logit", "probability"])
+def test_full_grad_stretches_each_part_and_sums(kind, score):
     model, (images, targets) = make(kind), batch()
-    parts = fullgrad.full_grad_parts(model, images, targets, of=of)
+    parts = fullgrad.full_grad_parts(model, images, targets, score=score)
     places = [parts.image, *(part for part in parts.modules.values() if part.ndim == 4)]
     assert len(places) >= 4
     assert len(places) == len(parts.modules)  # the linear layer's is not among them
     expected = sum(large(psi(part), 32) for part in places)
-    torch.testing.assert_close(fullgrad.full_grad(model, images, targets, of=of), expected)
+    torch.testing.assert_close(fullgrad.full_grad(model, images, targets, score=score), expected)
     plain = sum(large(part, 32) for part in places)
-    torch.testing.assert_close(fullgrad.full_grad(model, images, targets, of=of, psi=False), plain)
+    torch.testing.assert_close(fullgrad.full_grad(model, images, targets, score=score, psi=False), plain)
     assert plain.min() < 0 < expected.min()
 
 
@@ -329,21 +329,21 @@ def test_map_of_a_flat_part_is_finite():
 
 @every_method
 @pytest.mark.parametrize("kind", [Small, Again])
-@pytest.mark.parametrize("rows", [1, 4])
-def test_batch_and_row_budget_change_nothing(method, kind, rows):
+@pytest.mark.parametrize("max_batch", [1, 4])
+def test_batch_and_row_budget_change_nothing(method, kind, max_batch):
     model, (images, targets) = make(kind), batch(count=5, size=8)
     singles = torch.cat([method(model, images[i : i + 1], targets[i : i + 1]) for i in range(5)])
     passed = []
     model.register_forward_hook(lambda module, inputs, output: passed.append(len(output)))
     torch.testing.assert_close(method(model, images, targets), singles, rtol=1e-9, atol=1e-12)
     passed.clear()
-    torch.testing.assert_close(method(model, images, targets, rows=rows), singles, rtol=1e-9, atol=1e-12)
-    assert max(passed) <= rows
+    torch.testing.assert_close(method(model, images, targets, max_batch=max_batch), singles, rtol=1e-9, atol=1e-12)
+    assert max(passed) <= max_batch
 
 
 def test_parts_do_not_depend_on_the_row_budget():
     model, (images, targets) = make(Small), batch(count=5, size=8)
-    whole, rowwise = (fullgrad.full_grad_parts(model, images, targets, rows=rows) for rows in (256, 2))
+    whole, rowwise = (fullgrad.full_grad_parts(model, images, targets, max_batch=max_batch) for max_batch in (256, 2))
     torch.testing.assert_close(whole._asdict(), rowwise._asdict(), rtol=1e-9, atol=1e-12)
 
 
@@ -380,7 +380,7 @@ def test_model_is_as_before_an_exception(method, at):
     model.get_submodule(at).register_forward_pre_hook(fail)
     before = state(model)
     with pytest.raises(RuntimeError, match="out of memory"):
-        method(model, images, targets, rows=2)
+        method(model, images, targets, max_batch=2)
     assert state(model) == before
 
 

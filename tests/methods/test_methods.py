@@ -115,19 +115,19 @@ def test_batch_equals_singles(method):
 
 
 @every_pass
-@pytest.mark.parametrize("rows", first_short(2, [1, 7, 4, 13]))
-def test_row_budget_changes_nothing_and_is_kept(method, rows):
+@pytest.mark.parametrize("max_batch", first_short(2, [1, 7, 4, 13]))
+def test_row_budget_changes_nothing_and_is_kept(method, max_batch):
     model, inputs, passed = net(), batch(), []
     whole = explain(method, model, inputs)
     model.register_forward_hook(lambda module, arguments, output: passed.append(len(output)))
-    torch.testing.assert_close(explain(method, model, inputs, rows=rows), whole, rtol=1e-5, atol=1e-12)
-    assert max(passed) <= rows
+    torch.testing.assert_close(explain(method, model, inputs, max_batch=max_batch), whole, rtol=1e-5, atol=1e-12)
+    assert max(passed) <= max_batch
 
 
 @every_pass
 def test_no_rows_are_refused(method):
     with pytest.raises(ValueError, match=words("rows 0")):
-        explain(method, net(), batch(), rows=0)
+        explain(method, net(), batch(), max_batch=0)
 
 
 def state(model, images):
@@ -236,8 +236,8 @@ def test_one_noiseless_sample_is_the_gradient():
     assert family["var_grad"].eq(0).all()
 
 
-@pytest.mark.parametrize("rows", [1, 5, 16, 256])
-def test_family_is_mean_square_and_variance_of_the_noisy_gradients(rows):
+@pytest.mark.parametrize("max_batch", [1, 5, 16, 256])
+def test_family_is_mean_square_and_variance_of_the_noisy_gradients(max_batch):
     model, inputs = net(), batch()
     deviation = 0.3 * (inputs["images"].amax((1, 2, 3)) - inputs["images"].amin((1, 2, 3)))[:, None, None, None]
     noise = [deviation * draws.normal(draws.fold(inputs["seeds"], s), (3, 8, 8)) for s in range(7)]
@@ -248,7 +248,7 @@ def test_family_is_mean_square_and_variance_of_the_noisy_gradients(rows):
         "smooth_grad_squared": gradients.square().mean(0),
         "var_grad": gradients.var(0, correction=0),
     }
-    settings = {"samples": 7, "rows": rows}
+    settings = {"samples": 7, "max_batch": max_batch}
     found = explain(smooth.smooth_grad_family, model, inputs, noise=0.3, **settings)
     given = explain(smooth.smooth_grad_family, model, inputs, noise=torch.stack(noise), **settings)
     for name, maps in expected.items():
@@ -453,9 +453,9 @@ def logits_of_margin(margin, classes):
     return logits.scatter(1, targets[:, None], ahead[:, None]), targets
 
 
-def slope(logits, targets, of):
+def slope(logits, targets, score):
     logits = logits.clone().requires_grad_()
-    (found,) = torch.autograd.grad(scores_of(logits, targets, of).sum(), logits)
+    (found,) = torch.autograd.grad(scores_of(logits, targets, score).sum(), logits)
     return found
 
 
@@ -471,9 +471,9 @@ def test_a_sure_networks_loss_is_cross_entropy_in_value_and_gradient(margin, cla
     wrong, right = torch.sigmoid(torch.tensor([-margin, margin], dtype=torch.float64))
     shares = logits.scatter(1, targets[:, None], -torch.inf).softmax(1)
     exact = wrong * (shares - F.one_hot(targets, classes))
-    for of, factor in (("loss", 1.0), ("log_probability", -1.0), ("probability", -right)):
-        torch.testing.assert_close(slope(logits, targets, of), factor * exact, rtol=1e-9, atol=0)
-        single = slope(logits.float(), targets, of).double()
+    for score, factor in (("loss", 1.0), ("log_probability", -1.0), ("probability", -right)):
+        torch.testing.assert_close(slope(logits, targets, score), factor * exact, rtol=1e-9, atol=0)
+        single = slope(logits.float(), targets, score).double()
         torch.testing.assert_close(single / wrong, factor * exact / wrong, rtol=1e-4, atol=1e-6)
 
 

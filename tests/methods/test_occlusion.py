@@ -14,7 +14,7 @@ from efface.models.scores import target_scores
 from small.messages import words
 
 N, SIZE = 3, 8
-rise = partial(occlusion.rise, of="logit", cells=3)
+rise = partial(occlusion.rise, score="logit", cells=3)
 
 
 class Linear(nn.Module):
@@ -50,14 +50,16 @@ both = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
 
 @both
-@pytest.mark.parametrize("rows", [1, 2, 4, 7])
-def test_row_budget_is_kept_and_changes_nothing(tiny, method, rows):
+@pytest.mark.parametrize("max_batch", [1, 2, 4, 7])
+def test_row_budget_is_kept_and_changes_nothing(tiny, method, max_batch):
     model, passed = tiny(seed=3).double(), []
     images, targets, seeds = inputs()
     whole = method(model, images, targets, seeds=seeds)
     model.register_forward_hook(lambda module, arguments, output: passed.append(len(output)))
-    torch.testing.assert_close(method(model, images, targets, seeds=seeds, rows=rows), whole, rtol=1e-9, atol=1e-15)
-    assert max(passed) <= rows
+    torch.testing.assert_close(
+        method(model, images, targets, seeds=seeds, max_batch=max_batch), whole, rtol=1e-9, atol=1e-15
+    )
+    assert max(passed) <= max_batch
 
 
 @both
@@ -71,21 +73,21 @@ def test_batch_equals_singles(tiny, method):
 
 
 @both
-@pytest.mark.parametrize("of", ["logit", "log_probability", "probability", "loss"])
-def test_weights_and_scores_are_explained(tiny, method, of):
+@pytest.mark.parametrize("score", ["logit", "log_probability", "probability", "loss"])
+def test_weights_and_scores_are_explained(tiny, method, score):
     model, (images, targets, seeds) = tiny(seed=3).double().eval(), inputs()
-    maps = method(model, images, targets, seeds=seeds, of=of)
+    maps = method(model, images, targets, seeds=seeds, score=score)
 
     class Scores(nn.Module):
         def forward(self, points):
             labels = targets.repeat(len(points) // N)
-            return target_scores(model, points, labels, of)[:, None]
+            return target_scores(model, points, labels, score)[:, None]
 
     first = torch.zeros_like(targets)
-    torch.testing.assert_close(method(Scores().eval(), images, first, seeds=seeds, of="logit"), maps)
-    if of == "logit":
+    torch.testing.assert_close(method(Scores().eval(), images, first, seeds=seeds, score="logit"), maps)
+    if score == "logit":
         weights = 2.0 * nn.functional.one_hot(targets, 4).double()
-        torch.testing.assert_close(method(model, images, weights, seeds=seeds, of="logit"), 2 * maps)
+        torch.testing.assert_close(method(model, images, weights, seeds=seeds, score="logit"), 2 * maps)
 
 
 @both
@@ -135,7 +137,7 @@ def test_impossible_value_is_refused(method, value, said):
 def test_no_rows_are_refused(method):
     images, targets, seeds = inputs()
     with pytest.raises(ValueError, match=words("rows 0")):
-        method(Linear(), images, targets, seeds=seeds, rows=0)
+        method(Linear(), images, targets, seeds=seeds, max_batch=0)
 
 
 # Occlusion
@@ -188,8 +190,8 @@ def test_impossible_patch_is_refused(settings, said):
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, "mean"])
-@pytest.mark.parametrize("rows", [2, 256])
-def test_rise_with_given_fields_is_the_weighted_mean_of_the_scores(tiny, value, rows):
+@pytest.mark.parametrize("max_batch", [2, 256])
+def test_rise_with_given_fields_is_the_weighted_mean_of_the_scores(tiny, value, max_batch):
     model, (images, targets, _) = tiny(seed=3).double().eval(), inputs()
     given = fields()
     fill = images.mean((2, 3), keepdim=True) if value == "mean" else value
@@ -199,7 +201,7 @@ def test_rise_with_given_fields_is_the_weighted_mean_of_the_scores(tiny, value, 
         with torch.no_grad():
             scores = model(veiled).softmax(1).gather(1, targets[:, None])
         expected += scores[:, :, None] * field / (len(given) * 0.25)
-    settings = {"samples": len(given), "fields": given, "visible": 0.25, "value": value, "rows": rows}
+    settings = {"samples": len(given), "fields": given, "visible": 0.25, "value": value, "max_batch": max_batch}
     torch.testing.assert_close(occlusion.rise(model, images, targets, **settings), expected)
 
 

@@ -108,7 +108,7 @@ def data(count=40):
 
 
 def fitted(method, **settings):
-    method.fit(net().float(), data(), seed=3, rows=7, **settings)
+    method.fit(net().float(), data(), seed=3, max_batch=7, **settings)
     return method
 
 
@@ -148,13 +148,13 @@ def test_map_has_the_images_shape_and_batch_equals_singles(method):
 
 
 @every_method
-@pytest.mark.parametrize("rows", first_short(1, [7, 1]))
-def test_row_budget_changes_nothing_and_is_kept(method, rows):
+@pytest.mark.parametrize("max_batch", first_short(1, [7, 1]))
+def test_row_budget_changes_nothing_and_is_kept(method, max_batch):
     model, inputs, passed = net(), batch(), []
     whole = explain(method, model, inputs)
     model.register_forward_hook(lambda module, arguments, output: passed.append(len(output)))
-    torch.testing.assert_close(explain(method, model, inputs, rows=rows), whole, rtol=1e-6, atol=1e-12)
-    assert max(passed) <= rows
+    torch.testing.assert_close(explain(method, model, inputs, max_batch=max_batch), whole, rtol=1e-6, atol=1e-12)
+    assert max(passed) <= max_batch
 
 
 def state(model, images):
@@ -213,8 +213,10 @@ def test_weights_of_classes_stand_for_a_class(method):
 
 @pytest.mark.parametrize("name", [name for name in METHODS if "local" not in name and "expected" not in name])
 def test_minus_log_probability_is_the_loss(name):
-    settings = {"rows": 100, "recalibrate": "none"} if "recalibrate" in METHODS[name].keywords else {}
-    log, loss = (explain(METHODS[name], net(), batch(), of=of, **settings) for of in ("log_probability", "loss"))
+    settings = {"max_batch": 100, "recalibrate": "none"} if "recalibrate" in METHODS[name].keywords else {}
+    log, loss = (
+        explain(METHODS[name], net(), batch(), score=score, **settings) for score in ("log_probability", "loss")
+    )
     assert log.abs().max() > 0
     torch.testing.assert_close(loss, log if name == "ig_squared" else -log)
 
@@ -336,10 +338,10 @@ def test_integrated_gradients_of_a_linear_network_in_closed_form(kind, rule):
 
 def test_a_base_stands_for_the_gradient():
     model, inputs = net(), batch()
-    plain = explain(path.integrated_gradients, model, inputs, steps=5, of="probability")
-    found = explain(path.integrated_gradients, model, inputs, steps=5, base=gradient, of="probability")
+    plain = explain(path.integrated_gradients, model, inputs, steps=5, score="probability")
+    found = explain(path.integrated_gradients, model, inputs, steps=5, base=gradient, score="probability")
     torch.testing.assert_close(found, plain, rtol=1e-12, atol=1e-15)
-    own = explain(path.integrated_gradients, model, inputs, steps=5, base=partial(gradient, of="probability"))
+    own = explain(path.integrated_gradients, model, inputs, steps=5, base=partial(gradient, score="probability"))
     torch.testing.assert_close(own, plain, rtol=1e-12, atol=1e-15)
 
 
@@ -350,7 +352,7 @@ def test_a_base_stands_for_the_gradient():
         (smooth_grad_family, {}, "base dict"),
         (
             lambda model, images, targets: images,
-            {"of": "loss"},
+            {"score": "loss"},
             "loss base",
         ),
         (smooth_grad, {"seeds": None}, "seeds"),
@@ -433,7 +435,7 @@ def closed(r=5, p=10):
 @pytest.mark.parametrize("alphas", [None, random_alphas()], ids=["closed", "random"])
 def test_several_references_by_hand(mode, squared, alphas):
     model, inputs, references = net(), batch(), drawn_references()
-    settings = {"references": references, "steps": 10, "alphas": alphas, "recalibrate": mode, "rows": 7}
+    settings = {"references": references, "steps": 10, "alphas": alphas, "recalibrate": mode, "max_batch": 7}
     grid = closed() if alphas is None else alphas
     images, targets = inputs["images"], inputs["targets"]
     expected = double_loop(model, images, targets, references, grid, mode, squared=squared)
@@ -449,7 +451,7 @@ def test_expected_gradients_by_hand(mode):
     model, inputs, references, alphas = net(), batch(), drawn_references(), random_alphas()
     expected = double_loop(model, inputs["images"], inputs["targets"], references, alphas, mode)
     method = path.ExpectedGradients(recalibrate=mode)
-    found = method(model, inputs["images"], inputs["targets"], references=references, alphas=alphas, rows=7)
+    found = method(model, inputs["images"], inputs["targets"], references=references, alphas=alphas, max_batch=7)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-14)
 
 
@@ -461,7 +463,13 @@ def test_local_path_integration_by_hand(mode):
     expected = double_loop(model, inputs["images"], inputs["targets"], references, alphas, mode, densities=densities)
     method = path.LocalPathIntegration(recalibrate=mode)
     found = method(
-        model, inputs["images"], inputs["targets"], references=references, alphas=alphas, densities=densities, rows=7
+        model,
+        inputs["images"],
+        inputs["targets"],
+        references=references,
+        alphas=alphas,
+        densities=densities,
+        max_batch=7,
     )
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-14)
 
@@ -616,15 +624,15 @@ def attacked(model, image, target, classes, *, steps, step_size, mode):
 
 
 @every_mode
-@pytest.mark.parametrize("rows", [1, 5, 100])
-def test_adversarial_gradient_integration_by_hand(mode, rows):
+@pytest.mark.parametrize("max_batch", [1, 5, 100])
+def test_adversarial_gradient_integration_by_hand(mode, max_batch):
     model, inputs = net(seed=4), batch()
     with torch.no_grad():  # no class is far, so that some paths end early
         model.head.bias -= model(inputs["images"]).mean(0)
     classes = torch.tensor([[1, 2, 3], [3, 0, 2], [0, 1, 3]])
     settings = {"steps": 6, "step_size": 0.03}
     found = path.adversarial_gradient_integration(
-        model, inputs["images"], inputs["targets"], classes=classes, recalibrate=mode, rows=rows, **settings
+        model, inputs["images"], inputs["targets"], classes=classes, recalibrate=mode, max_batch=max_batch, **settings
     )
     answers = []
     for i in range(3):
@@ -699,7 +707,7 @@ def test_blur_ig_by_hand():
         slopes(model, gaussian_blur(images, sigma=sigmas[i] + 0.25), targets) * (blurred[i] - blurred[i + 1])
         for i in range(3)
     )
-    torch.testing.assert_close(path.blur_ig(model, images, targets, steps=3, sigma=1.5, rows=4), expected)
+    torch.testing.assert_close(path.blur_ig(model, images, targets, steps=3, sigma=1.5, max_batch=4), expected)
     model = Linear()
     found = path.blur_ig(model, images, targets, steps=4)
     whole = images - gaussian_blur(images, sigma=8 * 50 / 224)
@@ -778,8 +786,8 @@ def test_expected_gradients_keep_training_images_by_seed():
     assert not set(rows.tolist()) & set(range(0, 40, 5))  # validation rows
     assert torch.equal(method.learnt["images"], data().images[rows])
     again, other = path.ExpectedGradients(pool=10), path.ExpectedGradients(pool=10)
-    again.fit(net(), data(), seed=3, rows=1)
-    other.fit(net(), data(), seed=4, rows=1)
+    again.fit(net(), data(), seed=3, max_batch=1)
+    other.fit(net(), data(), seed=4, max_batch=1)
     assert torch.equal(again.learnt["rows"], rows)
     assert not torch.equal(other.learnt["rows"], rows)
     everything = fitted(path.ExpectedGradients(pool=1000))
@@ -804,7 +812,7 @@ def test_small_pieces_draw_the_same_references(monkeypatch):
 
 def test_settings_that_share_a_fit_say_so():
     assert path.ExpectedGradients(samples=3).learnt_from() == path.ExpectedGradients(recalibrate="points").learnt_from()
-    assert path.LocalPathIntegration(steps=3).learnt_from() == path.LocalPathIntegration(of="loss").learnt_from()
+    assert path.LocalPathIntegration(steps=3).learnt_from() == path.LocalPathIntegration(score="loss").learnt_from()
     assert path.LocalPathIntegration(samples=3).learnt_from() != path.LocalPathIntegration().learnt_from()
     assert path.ExpectedGradients().learnt_from() != path.LocalPathIntegration().learnt_from()
 
@@ -820,7 +828,7 @@ def test_local_path_integration_finds_clusters_and_their_densities():
     images[:8, 0, 0, 0] = torch.tensor([*range(200, 205), *range(240, 243)], dtype=torch.uint8)
     images[8:, 0, 0, 1] = torch.tensor([*range(100, 109), *range(180, 183)], dtype=torch.uint8)
     method = path.LocalPathIntegration(samples=2, steps=2, centres=2)
-    method.fit(Colours(), Split(images, torch.zeros(20, dtype=torch.int64)), seed=0, rows=3)
+    method.fit(Colours(), Split(images, torch.zeros(20, dtype=torch.int64)), seed=0, max_batch=3)
     found = {}
     for centre, rows, densities in zip(
         *(method.learnt[name] for name in ("centres", "rows", "densities")), strict=True
@@ -858,8 +866,8 @@ def test_local_path_integration_leaves_the_model_as_it_was_and_is_reproducible()
     model = net().float().train()
     before = state(model, data().images)
     first, second = (path.LocalPathIntegration(samples=3, centres=2) for _ in range(2))
-    first.fit(model, data(), seed=1, rows=5)
-    second.fit(model, data(), seed=1, rows=100)
+    first.fit(model, data(), seed=1, max_batch=5)
+    second.fit(model, data(), seed=1, max_batch=100)
     assert state(model, data().images) == before
     assert torch.equal(first.learnt["rows"], second.learnt["rows"])
     torch.testing.assert_close(first.learnt["densities"].sum(1), torch.ones(len(first.learnt["centres"])))
@@ -967,7 +975,7 @@ def test_networks_that_no_attack_can_work_on_are_refused():
 @every_method
 def test_no_rows_are_refused(method):
     with pytest.raises(ValueError, match=words("rows 0")):
-        explain(method, net(), batch(), rows=0)
+        explain(method, net(), batch(), max_batch=0)
 
 
 def test_a_grid_given_as_a_list_may_be_any_line():

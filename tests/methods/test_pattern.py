@@ -99,7 +99,7 @@ def data(count=40, validation=None):
 
 def fitted(make, model, **settings):
     method = make(pool=20, places=4, **settings)
-    method.fit(model, data(), seed=0, rows=8)
+    method.fit(model, data(), seed=0, max_batch=8)
     return method
 
 
@@ -169,17 +169,19 @@ def test_patterns_equal_brute_force_on_patches(estimator, rectify):
         assert alive.sum() >= 2, name  # the others never answer
 
 
-def estimate(model, images, estimator="two_component", places=10_000, rows=256):
+def estimate(model, images, estimator="two_component", places=10_000, max_batch=256):
     seeds = draws.seeds_of("test", torch.arange(len(images)))
-    return estimate_patterns(model, lambda block: images[block], seeds, Estimate(estimator, 1, places), rows=rows)
+    return estimate_patterns(
+        model, lambda block: images[block], seeds, Estimate(estimator, 1, places), max_batch=max_batch
+    )
 
 
 @pytest.mark.parametrize("places", [10_000, 3])
 def test_patterns_do_not_depend_on_the_row_budget(places):
     model, (images, _) = net(), batch(7, 9)
     whole = estimate(model, images, places=places)
-    for rows in (1, 3):
-        found = estimate(model, images, places=places, rows=rows)
+    for max_batch in (1, 3):
+        found = estimate(model, images, places=places, max_batch=max_batch)
         for name, pattern in whole.items():
             torch.testing.assert_close(found[name], pattern, rtol=1e-6, atol=1e-9)
 
@@ -393,7 +395,7 @@ def test_any_gradient_method_runs_along_patterns():
 
     def run(method, **settings):
         return PatternGuided(method=method, **settings)(
-            model, images, targets, patterns=patterns, seeds=torch.arange(len(images)), rows=4
+            model, images, targets, patterns=patterns, seeds=torch.arange(len(images)), max_batch=4
         )
 
     torch.testing.assert_close(run(gradient), along(model, images, targets, patterns=patterns))
@@ -466,7 +468,7 @@ def test_what_the_method_within_learnt_lies_beside_the_patterns_and_is_read_back
     make = partial(PatternGuided, method=partial(ExpectedGradients, samples=3, pool=6))
     method, patterns = fitted(make, model), fitted(PatternAttribution, model)
     alone = ExpectedGradients(pool=6)
-    alone.fit(model, data(), seed=0, rows=8)
+    alone.fit(model, data(), seed=0, max_batch=8)
     assert {*method.learnt} == {*patterns.learnt, ".method.images", ".method.rows"}
     assert torch.equal(method.learnt[".method.images"], alone.learnt["images"])
     assert all(torch.equal(method.learnt[name], pattern) for name, pattern in patterns.learnt.items())
@@ -474,7 +476,7 @@ def test_what_the_method_within_learnt_lies_beside_the_patterns_and_is_read_back
     fresh.learnt = dict(method.learnt)
     expected = explain(method, model, images, targets)
     torch.testing.assert_close(explain(fresh, model, images, targets), expected)
-    method.method.fit(model, data(), seed=7, rows=8)  # by somebody else
+    method.method.fit(model, data(), seed=7, max_batch=8)  # by somebody else
     torch.testing.assert_close(explain(method, model, images, targets), expected)
 
 
@@ -501,9 +503,9 @@ def test_batch_row_budget_and_autograd_mode_change_nothing(make):
     assert whole.shape == images.shape
     assert whole.abs().amax((1, 2, 3)).gt(0).all()
     model.register_forward_hook(lambda module, arguments, output: passed.append(len(output)))
-    for rows in (1, 3):
-        torch.testing.assert_close(explain(method, model, images, targets, rows=rows), whole)
-        assert max(passed) <= rows
+    for max_batch in (1, 3):
+        torch.testing.assert_close(explain(method, model, images, targets, max_batch=max_batch), whole)
+        assert max(passed) <= max_batch
     first = explain(method, model, images[:1], targets[:1])
     torch.testing.assert_close(first, whole[:1])
     with torch.inference_mode():
@@ -536,7 +538,7 @@ def test_model_is_as_before_also_after_an_exception(make):
     check()
     learnt = method.learnt
     with pytest.raises(RuntimeError):
-        method.fit(model, Split(data().images[:, :2], data().targets), seed=0, rows=8)
+        method.fit(model, Split(data().images[:, :2], data().targets), seed=0, max_batch=8)
     check()
     assert method.learnt is learnt
 
@@ -548,7 +550,7 @@ def test_fit_is_shared_by_all_with_the_same_settings(make):
     other = PatternAttribution(pool=20, places=4)
     assert method.learnt_from() == other.learnt_from()
     assert method.learnt_from() != PatternAttribution(pool=20, places=4, estimator="linear").learnt_from()
-    other.fit(model, data(), seed=0, rows=3)
+    other.fit(model, data(), seed=0, max_batch=3)
     assert method.learnt.keys() == other.learnt.keys()
     for name, pattern in method.learnt.items():
         torch.testing.assert_close(other.learnt[name], pattern, rtol=1e-6, atol=1e-9)
@@ -569,7 +571,7 @@ def test_fit_reads_a_pool_of_training_rows_by_seed():
         split = data(validation=held)
         watched = Watched(split.images)
         method = PatternAttribution(pool=9, places=4)
-        method.fit(net(), Split(watched, split.targets, validation=held), seed=seed, rows=4)
+        method.fit(net(), Split(watched, split.targets, validation=held), seed=seed, max_batch=4)
         return sorted(set(watched.read)), method.learnt["conv1"]
 
     rows, learnt = fit(0)
@@ -695,7 +697,7 @@ def test_unfitted_and_impossible_settings_are_refused(make):
         with pytest.raises((ValueError, TypeError), match=said):
             make(**settings)
     with pytest.raises(ValueError, match=words("rows 0")):
-        explain(fitted(make, model), model, images, targets, rows=0)
+        explain(fitted(make, model), model, images, targets, max_batch=0)
 
 
 def test_impossible_settings_of_one_method_are_refused():

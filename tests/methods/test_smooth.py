@@ -36,56 +36,60 @@ def test_family_equals_captums_tunnel_on_the_same_noise(tiny, monkeypatch, name)
     torch.testing.assert_close(family(model, targets)[name], expected, rtol=1e-9, atol=1e-15)
 
 
-@pytest.mark.parametrize("of", ["logit", "log_probability", "probability", "loss"])
-@pytest.mark.parametrize("rows", [1, 4, 256])
-def test_family_is_that_of_what_is_differentiated(tiny, of, rows):
+@pytest.mark.parametrize("score", ["logit", "log_probability", "probability", "loss"])
+@pytest.mark.parametrize("max_batch", [1, 4, 256])
+def test_family_is_that_of_what_is_differentiated(tiny, score, max_batch):
     model = tiny(seed=3).double()
     images, targets, noise = inputs()
-    gradients = torch.stack([gradient.gradient(model, images + each, targets, of=of) for each in noise])
-    found = family(model, targets, of=of, rows=rows)
+    gradients = torch.stack([gradient.gradient(model, images + each, targets, score=score) for each in noise])
+    found = family(model, targets, score=score, max_batch=max_batch)
     torch.testing.assert_close(found["smooth_grad"], gradients.mean(0), rtol=1e-9, atol=1e-15)
     torch.testing.assert_close(found["var_grad"], gradients.var(0, correction=0), rtol=1e-9, atol=1e-15)
 
 
-@pytest.mark.parametrize("rows", [2, 256])
-def test_weights_of_the_classes_are_explained(tiny, rows):
+@pytest.mark.parametrize("max_batch", [2, 256])
+def test_weights_of_the_classes_are_explained(tiny, max_batch):
     model = tiny(seed=3).double()
     weights = torch.tensor([[1.0, -0.5, 0.0, 0.25]], dtype=torch.float64).repeat(N, 1)
     single = [family(model, torch.full((N,), k))["smooth_grad"] for k in range(4)]
     expected = single[0] - 0.5 * single[1] + 0.25 * single[3]
-    torch.testing.assert_close(family(model, weights, rows=rows)["smooth_grad"], expected)
+    torch.testing.assert_close(family(model, weights, max_batch=max_batch)["smooth_grad"], expected)
 
 
-@pytest.mark.parametrize("rows", [2, 256])
-def test_any_method_of_the_images_shape_stands_for_the_gradient(tiny, rows):
+@pytest.mark.parametrize("max_batch", [2, 256])
+def test_any_method_of_the_images_shape_stands_for_the_gradient(tiny, max_batch):
     model = tiny(seed=3).double()
     images, targets, noise = inputs()
     products = torch.stack([gradient.input_x_gradient(model, images + each, targets) for each in noise])
-    found = family(model, targets, base=gradient.input_x_gradient, rows=rows)
+    found = family(model, targets, base=gradient.input_x_gradient, max_batch=max_batch)
     torch.testing.assert_close(found["smooth_grad"], products.mean(0))
     torch.testing.assert_close(found["smooth_grad_squared"], products.square().mean(0))
     for name in NAMES:
         single = getattr(smooth, name)
-        alone = single(model, images, targets, samples=SAMPLES, noise=noise, base=gradient.input_x_gradient, rows=rows)
+        alone = single(
+            model, images, targets, samples=SAMPLES, noise=noise, base=gradient.input_x_gradient, max_batch=max_batch
+        )
         assert torch.equal(alone, found[name])
 
 
 def test_base_is_told_what_is_differentiated_if_it_asks(tiny):
     model, (_, targets, _) = tiny(seed=3).double(), inputs()
-    plain = family(model, targets, of="probability")["smooth_grad"]
-    torch.testing.assert_close(family(model, targets, of="probability", base=gradient.gradient)["smooth_grad"], plain)
+    plain = family(model, targets, score="probability")["smooth_grad"]
+    torch.testing.assert_close(
+        family(model, targets, score="probability", base=gradient.gradient)["smooth_grad"], plain
+    )
     with pytest.raises(ValueError, match=words("probability base")):
-        family(model, targets, of="probability", base=lambda model, images, targets: images)
+        family(model, targets, score="probability", base=lambda model, images, targets: images)
 
 
 def test_base_is_handed_the_row_budget_and_no_more_points(tiny):
     told = []
 
-    def base(model, points, targets, *, rows):
-        told.append((len(points), rows))
+    def base(model, points, targets, *, max_batch):
+        told.append((len(points), max_batch))
         return points
 
-    family(tiny(seed=3).double(), inputs()[1], base=base, rows=2)
+    family(tiny(seed=3).double(), inputs()[1], base=base, max_batch=2)
     assert {rows for _, rows in told} == {2}
     assert max(points for points, _ in told) <= 2
 
@@ -106,8 +110,8 @@ def test_base_of_another_shape_is_refused(tiny, base, said):
         family(tiny(seed=3).double(), inputs()[1], base=base, seeds=torch.arange(N))
 
 
-@pytest.mark.parametrize("rows", [2, 256])
-def test_a_base_that_draws_gets_seeds_of_its_own_at_each_copy(tiny, rows):
+@pytest.mark.parametrize("max_batch", [2, 256])
+def test_a_base_that_draws_gets_seeds_of_its_own_at_each_copy(tiny, max_batch):
     told = []
 
     def base(model, points, targets, *, seeds):
@@ -116,7 +120,7 @@ def test_a_base_that_draws_gets_seeds_of_its_own_at_each_copy(tiny, rows):
 
     model, (images, targets, _) = tiny(seed=3).double(), inputs()
     settings = {"seeds": torch.arange(N), "samples": 4, "base": base}
-    found = smooth.smooth_grad(model, images, targets, **settings, rows=rows)
+    found = smooth.smooth_grad(model, images, targets, **settings, max_batch=max_batch)
     own = torch.stack([draws.fold(draws.fold(torch.arange(N), sample), 0) for sample in range(4)])
     assert len(own.unique()) == 4 * N
     assert torch.cat(told).sort().values.tolist() == own.flatten().sort().values.tolist()
@@ -128,7 +132,7 @@ def test_noise_of_an_image_is_its_seeds(tiny):
     model, (images, targets, _) = tiny(seed=3).double(), inputs()
     seeds = draws.seeds_of("smooth", torch.arange(N))
     whole = smooth.smooth_grad(model, images, targets, seeds=seeds, samples=4)
-    turned = smooth.smooth_grad(model, images.flip(0), targets.flip(0), seeds=seeds.flip(0), samples=4, rows=3)
+    turned = smooth.smooth_grad(model, images.flip(0), targets.flip(0), seeds=seeds.flip(0), samples=4, max_batch=3)
     torch.testing.assert_close(turned.flip(0), whole)
 
 

@@ -13,7 +13,7 @@ from efface import draws
 from efface.methods.contrast import contrast
 from efface.methods.control import explain_with
 from efface.methods.gradient import gradient
-from efface.methods.nested import Around, made
+from efface.methods.nested import FittedInner, made
 from efface.methods.path import ExpectedGradients, LocalPathIntegration, integrated_gradients
 from efface.methods.pattern import PatternAttribution, PatternGuided, PatternGuidedIG
 from efface.methods.smooth import smooth_grad, smooth_grad_family, smooth_grad_squared
@@ -45,7 +45,7 @@ def data(count=20):
 
 
 def taught(method, model, seed=3):
-    method.fit(model, data(), seed=seed, rows=8)
+    method.fit(model, data(), seed=seed, max_batch=8)
     return method
 
 
@@ -55,7 +55,9 @@ def taught(method, model, seed=3):
 def test_integrated_gradients_of_pattern_attribution_are_pattern_guided_ig():
     model, (images, targets, _) = network(), batch()
     line = {"steps": 4, "rule": "right", "baseline": 0.3}
-    around = taught(Around(method=partial(integrated_gradients, base=PatternAttribution(**PATTERNS), **line)), model)
+    around = taught(
+        FittedInner(method=partial(integrated_gradients, base=PatternAttribution(**PATTERNS), **line)), model
+    )
     expected = taught(PatternGuidedIG(**line, **PATTERNS), model)
     found = around(model, images, targets)
     torch.testing.assert_close(found, expected(model, images, targets))
@@ -65,7 +67,7 @@ def test_integrated_gradients_of_pattern_attribution_are_pattern_guided_ig():
 def test_smooth_grad_without_noise_is_the_method_on_its_own_seeds():
     model, (images, targets, seeds) = network(), batch()
     around = taught(
-        Around(method=partial(smooth_grad, base=partial(ExpectedGradients, **FEW), samples=2, noise=0.0)), model
+        FittedInner(method=partial(smooth_grad, base=partial(ExpectedGradients, **FEW), samples=2, noise=0.0)), model
     )
     inner = taught(ExpectedGradients(**FEW), model)
     copies = [inner(model, images, targets, seeds=draws.fold(draws.fold(seeds, copy), 0)) for copy in range(2)]
@@ -73,17 +75,17 @@ def test_smooth_grad_without_noise_is_the_method_on_its_own_seeds():
     torch.testing.assert_close(around(model, images, targets, seeds=seeds), torch.stack(copies).mean(0))
 
 
-@pytest.mark.parametrize("of", ["logit", "probability"])
-def test_contrast_is_the_weighted_sum_over_classes(of):
+@pytest.mark.parametrize("score", ["logit", "probability"])
+def test_contrast_is_the_weighted_sum_over_classes(score):
     """By the logit the method runs once, on the weighted logits; else once a class."""
     model, (images, targets, seeds) = network(), batch()
-    inner = taught(ExpectedGradients(**FEW, of=of), model)
+    inner = taught(ExpectedGradients(**FEW, score=score), model)
     own = F.one_hot(targets, 4)
     with torch.no_grad():
         weights = own - model(images).masked_fill(own.bool(), -torch.inf).softmax(1)
     classes = [inner(model, images, torch.full((5,), k), seeds=seeds) for k in range(4)]
     expected = torch.einsum("nk,nkchw->nchw", weights, torch.stack(classes, 1))
-    around = taught(Around(method=partial(contrast, base=ExpectedGradients(**FEW, of=of))), model)
+    around = taught(FittedInner(method=partial(contrast, base=ExpectedGradients(**FEW, score=score))), model)
     torch.testing.assert_close(around(model, images, targets, seeds=seeds), expected)
     torch.testing.assert_close(contrast(model, images, targets, base=inner, seeds=seeds), expected)
 
@@ -93,7 +95,7 @@ def test_a_second_network_is_the_one_that_the_method_within_learns_with():
     settings = {"samples": 2, "centres": 3}
     inner, of_model = (taught(LocalPathIntegration(**settings), each) for each in (other, model))
     whole = partial(explain_with, network=partial(network, 1), method=LocalPathIntegration(**settings))
-    around = taught(Around(method=whole), model)
+    around = taught(FittedInner(method=whole), model)
     centres = around.learnt[".method.centres"]
     torch.testing.assert_close(centres, inner.learnt["centres"])
     assert not torch.allclose(centres, of_model.learnt["centres"])
@@ -103,7 +105,7 @@ def test_a_second_network_is_the_one_that_the_method_within_learns_with():
 def test_two_deep_the_innermost_learns():
     model, (images, targets, seeds) = network(), batch()
     smooth = partial(smooth_grad, samples=2, base=partial(ExpectedGradients, **FEW))
-    around = taught(Around(method=partial(contrast, base=smooth, against="max")), model)
+    around = taught(FittedInner(method=partial(contrast, base=smooth, against="max")), model)
     assert list(around.learnt) == [".base..base.images", ".base..base.rows"]
     fitted = taught(ExpectedGradients(**FEW), model)
     expected = contrast(
@@ -115,17 +117,17 @@ def test_two_deep_the_innermost_learns():
     assert guided(model, images, targets, seeds=seeds).abs().max() > 0
 
 
-@pytest.mark.parametrize("rows", [1, 2, 256])
-def test_maps_do_not_depend_on_the_batch(rows):
+@pytest.mark.parametrize("max_batch", [1, 2, 256])
+def test_maps_do_not_depend_on_the_batch(max_batch):
     model, (images, targets, seeds) = network(), batch()
     for method in (
         partial(smooth_grad_family, samples=2, base=partial(ExpectedGradients, **FEW)),
         partial(contrast, base=partial(ExpectedGradients, **FEW)),
     ):
-        around = taught(Around(method=method), model)
+        around = taught(FittedInner(method=method), model)
         whole, one = (
             around(model, images, targets, seeds=seeds),
-            around(model, images[3:4], targets[3:4], seeds=seeds[3:4], rows=rows),
+            around(model, images[3:4], targets[3:4], seeds=seeds[3:4], max_batch=max_batch),
         )
         for each, single in zip(
             *(found.values() if isinstance(found, dict) else [found] for found in (whole, one)), strict=True
@@ -136,11 +138,11 @@ def test_maps_do_not_depend_on_the_batch(rows):
 def test_what_was_learnt_is_read_back_into_a_fresh_one_and_is_its_own():
     model, (images, targets, seeds) = network(), batch()
     shared = ExpectedGradients(**FEW)
-    first = taught(Around(method=partial(smooth_grad, samples=2, base=shared)), model)
+    first = taught(FittedInner(method=partial(smooth_grad, samples=2, base=shared)), model)
     expected = first(model, images, targets, seeds=seeds)
     taught(shared, model, seed=9)  # another one's fit of the same instance
     torch.testing.assert_close(first(model, images, targets, seeds=seeds), expected)
-    fresh = Around(method=partial(smooth_grad, samples=2, base=partial(ExpectedGradients, **FEW)))
+    fresh = FittedInner(method=partial(smooth_grad, samples=2, base=partial(ExpectedGradients, **FEW)))
     fresh.learnt = dict(first.learnt)
     torch.testing.assert_close(fresh(model, images, targets, seeds=seeds), expected)
 
@@ -168,7 +170,7 @@ def red(model, images, targets, *, base: Method):
 class Named:
     """Learns, and returns its maps by name."""
 
-    def fit(self, model, data, *, seed, rows):
+    def fit(self, model, data, *, seed, max_batch):
         self.learnt = {"seed": torch.tensor([seed])}
 
     def __call__(self, model, images, targets):
@@ -178,11 +180,11 @@ class Named:
 class Taught:
     """The gradient, which has learnt something."""
 
-    def fit(self, model, data, *, seed, rows):
+    def fit(self, model, data, *, seed, max_batch):
         self.learnt = {"seed": torch.tensor(seed)}
 
-    def __call__(self, model, images, targets, *, of="logit", seeds=None):
-        return gradient(model, images, targets, of=of)
+    def __call__(self, model, images, targets, *, score="logit", seeds=None):
+        return gradient(model, images, targets, score=score)
 
 
 class Maker:
@@ -204,20 +206,20 @@ def test_a_function_is_offered_masks_and_classes_while_it_is_found_out_what_it_s
     model, (images, targets, seeds) = network(), batch()
     known = data()
     masks = torch.arange(64).reshape(1, 8, 8).expand(len(known), 8, 8) % 3 == 0
-    around = Around(method=partial(masked, base=partial(ExpectedGradients, **FEW)))
-    around.fit(model, replace(known, masks=masks), seed=3, rows=8)
+    around = FittedInner(method=partial(masked, base=partial(ExpectedGradients, **FEW)))
+    around.fit(model, replace(known, masks=masks), seed=3, max_batch=8)
     expected = taught(ExpectedGradients(**FEW), model)(model, images, targets, seeds=seeds)
     assert expected[:, :, ~masks[0]].abs().max() > 0
     found = around(model, images, targets, seeds=seeds, masks=masks[:5])
     torch.testing.assert_close(found, expected * masks[:5, None])
-    asked = taught(Around(method=partial(of_asked, base=partial(ExpectedGradients, **FEW))), model)
+    asked = taught(FittedInner(method=partial(of_asked, base=partial(ExpectedGradients, **FEW))), model)
     torch.testing.assert_close(asked(model, images, targets, seeds=seeds, classes_of=lambda _: targets), expected)
 
 
 def test_a_function_of_one_image_is_shown_one_image_and_its_number():
     model, (images, targets, _) = network(), batch()
     around = taught(
-        Around(method=partial(one_image, base=partial(PatternAttribution, **PATTERNS)), batched=False), model
+        FittedInner(method=partial(one_image, base=partial(PatternAttribution, **PATTERNS)), batched=False), model
     )
     expected = taught(PatternAttribution(**PATTERNS), model)(model, images, targets)
     found = [around(model, images[i : i + 1], int(targets[i])) for i in range(5)]
@@ -226,23 +228,23 @@ def test_a_function_of_one_image_is_shown_one_image_and_its_number():
 
 def test_a_function_that_reads_maps_by_name_may_have_a_method_that_learns():
     model, (images, targets, _) = network(), batch()
-    around = taught(Around(method=partial(red, base=Named)), model, seed=3)
+    around = taught(FittedInner(method=partial(red, base=Named)), model, seed=3)
     torch.testing.assert_close(around(model, images, targets), 3 * images[:, 0])
 
 
-@pytest.mark.parametrize("of", ["logit", "probability"])
-def test_of_means_the_same_whether_it_is_written_or_a_default_or_the_learners_own(of):
+@pytest.mark.parametrize("score", ["logit", "probability"])
+def test_of_means_the_same_whether_it_is_written_or_a_default_or_the_learners_own(score):
     """Of a method that is not linear: contrast of the logit is one map of the difference, else a sum over classes."""
     model, (images, targets, seeds) = network(), batch()
-    own = {} if of == "logit" else {"of": of}
+    own = {} if score == "logit" else {"score": score}
 
     def contrasted(**more):
         squared = partial(smooth_grad_squared, samples=2, noise=0.2, base=Taught, **more)
-        return taught(Around(method=partial(contrast, base=squared)), model)(model, images, targets, seeds=seeds)
+        return taught(FittedInner(method=partial(contrast, base=squared)), model)(model, images, targets, seeds=seeds)
 
-    plain = partial(smooth_grad_squared, samples=2, noise=0.2, base=gradient, of=of)
+    plain = partial(smooth_grad_squared, samples=2, noise=0.2, base=gradient, score=score)
     expected = contrast(model, images, targets, base=plain, seeds=seeds)
-    torch.testing.assert_close(contrasted(of=of), expected)
+    torch.testing.assert_close(contrasted(score=score), expected)
     torch.testing.assert_close(contrasted(**own), expected)
     assert expected.abs().max() > 0
 
@@ -252,7 +254,7 @@ def test_what_a_function_fails_with_before_it_has_shown_all_is_said():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        taught(Around(method=partial(broken, base=ExpectedGradients)), network())
+        taught(FittedInner(method=partial(broken, base=ExpectedGradients)), network())
 
 
 # What is said
@@ -279,13 +281,13 @@ def test_a_function_alone_refuses_a_class_that_has_yet_to_learn(function, settin
 def test_around_a_method_that_does_not_learn_is_refused():
     for method in (gradient, partial(smooth_grad, base=gradient), partial(explain_with, network=nn.Identity)):
         with pytest.raises(ValueError, match=words("Around method fit")):
-            Around(method=method)
+            FittedInner(method=method)
 
 
 class Forgets:
     """Learns, but leaves nothing."""
 
-    def fit(self, model, data, *, seed, rows):
+    def fit(self, model, data, *, seed, max_batch):
         pass
 
     def __call__(self, model, images, targets):
@@ -308,7 +310,7 @@ class Fitting(nn.Module):
 
 def test_a_class_that_leaves_nothing_or_says_not_what_it_learns_from_is_refused():
     model = network()
-    for outer in (Around(method=partial(smooth_grad, base=Forgets)), PatternGuided(method=Forgets, **PATTERNS)):
+    for outer in (FittedInner(method=partial(smooth_grad, base=Forgets)), PatternGuided(method=Forgets, **PATTERNS)):
         with pytest.raises(ValueError, match=r"(base|method).*test_within\.Forgets.*tensors"):
             taught(outer, model)
         with pytest.raises(ValueError, match=words("test_within.Forgets learnt_from")):
@@ -316,7 +318,7 @@ def test_a_class_that_leaves_nothing_or_says_not_what_it_learns_from_is_refused(
 
 
 def test_without_masks_a_function_that_needs_them_is_refused_before_anything_is_learnt():
-    around = Around(method=partial(masked, base=partial(ExpectedGradients, **FEW)))
+    around = FittedInner(method=partial(masked, base=partial(ExpectedGradients, **FEW)))
     with pytest.raises(ValueError, match=words("masks training")):
         taught(around, network())
     assert around.learnt == {}
@@ -339,8 +341,8 @@ def test_an_entry_is_as_it_was_unless_a_method_within_learns():
     own = entry("pattern.PatternGuided", method=LEARNER)
     assert own.call == Call(call="efface.methods.pattern.PatternGuided", kwargs=own.kwargs)
     learns = entry("contrast.contrast", base={"call": "efface.methods.smooth.smooth_grad", "kwargs": {"base": LEARNER}})
-    assert isinstance(learns.call(), Around)
-    assert {"seeds", "rows", "against"} <= {*learns.call().__signature__.parameters}
+    assert isinstance(learns.call(), FittedInner)
+    assert {"seeds", "max_batch", "against"} <= {*learns.call().__signature__.parameters}
     assert "base" not in learns.call().__signature__.parameters
 
 
@@ -457,7 +459,7 @@ class Blind:
     def learnt_from(self):
         return {"fit": "blind"}
 
-    def fit(self, model, data, *, seed, rows):
+    def fit(self, model, data, *, seed, max_batch):
         self.learnt = {"mean": data.images.float().div(255).mean(0)}
 
     def __call__(self, model, images, targets):
@@ -512,7 +514,7 @@ def test_what_is_around_a_method_that_learns_is_tried_as_what_it_is_and_extracte
     for page in pages:
         text = page.read_text()
         assert "own.masked" in text
-        assert "Around" not in text
+        assert "FittedInner" not in text
 
 
 def test_data_without_masks_are_named_before_anything_is_trained(tmp_path):

@@ -260,8 +260,8 @@ def test_budget_batch_and_weights(tiny, composite):
     whole = zennit.attribute(model, images, targets, composite=composite)
     assert whole.shape == images.shape
     model.register_forward_hook(lambda module, arguments, output: passed.append(len(output)))
-    for rows in (1, 2):
-        found = zennit.attribute(model, images, targets, composite=composite, rows=rows)
+    for max_batch in (1, 2):
+        found = zennit.attribute(model, images, targets, composite=composite, max_batch=max_batch)
         torch.testing.assert_close(found, whole, rtol=1e-9, atol=1e-12)
     assert max(passed) == 2
     single = zennit.attribute(model, images[1:2], targets[1:2], composite=composite)
@@ -301,7 +301,7 @@ def test_nothing_is_left_behind_also_after_an_exception(canonizer, calls):
     model.layer3.register_forward_pre_hook(fail)
     before = marks(model)
     try:
-        zennit.attribute(model, images, targets, canonizer=canonizer, rows=2)
+        zennit.attribute(model, images, targets, canonizer=canonizer, max_batch=2)
     except RuntimeError as error:
         assert str(error) == "out of memory"  # noqa: PT017  some canonizers make fewer passes
     else:
@@ -414,7 +414,7 @@ def functional():
             {"composite": "EpsilonGammaBox", "settings": {"low": [0.0, 0.0]}},
             "settings low 2 3",
         ),
-        (lambda: resnet8(num_classes=4), {"rows": 0}, "rows 0"),
+        (lambda: resnet8(num_classes=4), {"max_batch": 0}, "rows 0"),
     ],
 )
 def test_network_without_rules_is_refused(network, settings, said):

@@ -69,8 +69,8 @@ def test_quantus_agrees():
 
 def test_the_probe_reduces_the_maps_by_post_and_unit(tmp_path):
     maps = numbers(N, C, H, W)
-    for rows in (1, 4, 64):
-        found = values(Concentration(SUM, "pixel"), case(tmp_path, maps, rows=rows))
+    for max_batch in (1, 4, 64):
+        found = values(Concentration(SUM, "pixel"), case(tmp_path, maps, max_batch=max_batch))
         np.testing.assert_array_equal(found["gini"], gini(maps.abs().sum(1)))
     np.testing.assert_array_equal(values(Concentration((), "feature"), case(tmp_path, maps))["entropy"], entropy(maps))
     with pytest.raises(ValueError, match=words("3 post channels")):
@@ -87,5 +87,5 @@ def test_both_metrics_share_one_probe(tmp_path):
     score = probes.pop()(case(tmp_path, numbers(N, H, W)))
     for name in ("sparseness", "complexity"):
         found = metric(name).value({"map": score})
-        assert list(found) == list(metric(name).better)
-        assert set(metric(name).better.values()) == {"none"}
+        assert list(found) == list(metric(name).direction)
+        assert set(metric(name).direction.values()) == {"none"}

@@ -25,7 +25,7 @@ from efface.stages.train import train
 from efface.stages.work.measuring import measure_missing
 from efface.store.maps import MapStore, MapWriter
 from efface.study.study import check
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 from efface.types import Split
 from small.messages import words
 
@@ -61,12 +61,12 @@ def case(data, maps=None, **changes):
         "build": network,
         "given_network": seeded(network).eval(),
         "data": data,
-        "explained": data["test"].targets,
+        "target_classes": data["test"].targets,
         "maps": maps or {},
         "mean": image_mean(data["train"]) if "train" in data else torch.zeros(3),
-        "given_training": Fit(epochs=3, batch_size=16),
+        "given_training": TrainingSettings(epochs=3, batch_size=16),
         "seed": 0,
-        "rows": 64,
+        "max_batch": 64,
         "device": torch.device("cpu"),
     }
     return Case(**(found | changes))
@@ -156,14 +156,14 @@ def test_the_score_is_the_mean_over_holes(maps):
     np.testing.assert_allclose(found["minus"], expected["rest"], atol=1e-6)
 
 
-@pytest.mark.parametrize("rows", [1, 3, 1000])
-def test_the_row_budget_changes_nothing_but_rounding(maps, rows):
+@pytest.mark.parametrize("max_batch", [1, 3, 1000])
+def test_the_row_budget_changes_nothing_but_rounding(maps, max_batch):
     given, ticks = seeded(network).eval(), []
     here = case(splits(), maps, once=untuned(given))
     probe = FineTune(0.5, Call(call=f"{__name__}.noise"), (), "pixel", 4, 0.5, 0.3, 1, 1.0)
     one, other = (
         probe(each).values
-        for each in (here, case(splits(), maps, once=untuned(given), rows=rows, advance=ticks.append))
+        for each in (here, case(splits(), maps, once=untuned(given), max_batch=max_batch, advance=ticks.append))
     )
     for name in one:
         np.testing.assert_allclose(one[name], other[name], atol=1e-5)
@@ -209,7 +209,7 @@ def test_it_is_fine_tuned_from_the_given_weights_on_images_with_new_holes_each_e
         return make()
 
     given = Spy([])
-    choices = Fit(epochs=50, batch_size=40, stop={"loss": 1e9})  # whose end is not that of fine-tuning
+    choices = TrainingSettings(epochs=50, batch_size=40, stop={"loss": 1e9})  # whose end is not that of fine-tuning
     here = case(data, build=lambda: Spy(notes), given_network=given, given_training=choices, once=once)
     tuned = fine_tuned(here, BLACK, beta=0.25, epochs=2, rate=1e-3)
     assert torch.allclose(tuned.fc.weight, given.fc.weight, atol=1e-5)  # the rate is a thousandth
@@ -246,7 +246,7 @@ def test_fine_tuning_makes_it_bear_holes():
     targets = torch.arange(60) % 2
     grey = (100 + 60 * targets)[:, None, None, None].expand(60, 3, 8, 8).byte()
     data = {"train": Split(grey, targets), "test": Split(grey[:20], targets[:20])}
-    fit = Fit(epochs=1, batch_size=10, optimizer={"call": "torch.optim.Adam", "kwargs": {"lr": 1.0}})
+    fit = TrainingSettings(epochs=1, batch_size=10, optimizer={"call": "torch.optim.Adam", "kwargs": {"lr": 1.0}})
     here = case(data, build=Brightness, given_network=Brightness(), given_training=fit)
     tuned = fine_tuned(here, BLACK, beta=0.5, epochs=20, rate=0.1)
     holed = Perturb(Erasure("random", 0.5, BLACK))
@@ -303,7 +303,7 @@ class Spread(nn.Module):
 def test_outlines_leak_where_the_shape_is_the_class_and_nowhere_else(tmp_path, leaky):
     data = patches(n_train=160, n_test=80, size=16, leaky=leaky)
     maps = {name: store(tmp_path, split.masks.float(), name) for name, split in data.items()}
-    fit = Fit(epochs=12, batch_size=16, optimizer={"call": "torch.optim.Adam", "kwargs": {"lr": 1e-2}})
+    fit = TrainingSettings(epochs=12, batch_size=16, optimizer={"call": "torch.optim.Adam", "kwargs": {"lr": 1e-2}})
     here = case(data, maps, build=shape_reader, given_network=None, given_training=fit)
     leak = metric("mask_leak")
     area = float(data["test"].masks[0].float().mean())
@@ -359,8 +359,8 @@ def alike(images, removed, *, seeds):
 def test_detection_is_the_same_at_any_row_budget_and_progress_adds_up():
     data = {"test": splits()["test"]}
     ticks, probe = [], Detect(Erasure("random", 0.3, BLUR), 4, 1, 2)
-    one = probe(case(data, given_training=None, rows=1)).values
-    other = probe(case(data, given_training=None, rows=64, advance=ticks.append)).values
+    one = probe(case(data, given_training=None, max_batch=1)).values
+    other = probe(case(data, given_training=None, max_batch=64, advance=ticks.append)).values
     for name in one:
         np.testing.assert_allclose(one[name], other[name], atol=1e-5)
     assert sum(ticks) == probe.cost({"test": 24}, None)

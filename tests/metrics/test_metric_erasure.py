@@ -42,19 +42,19 @@ class Linear(nn.Module):
         return torch.stack([logits, torch.zeros_like(logits)], 1)
 
 
-def case(folder, images, maps, weights, *, rows=4, targets=None):
+def case(folder, images, maps, weights, *, max_batch=4, targets=None):
     classes = torch.zeros(len(images), dtype=torch.int64)
     test = Split(images, classes if targets is None else targets)
     return Case(
         build=lambda: Linear(weights),
         given_network=Linear(weights),
         data={"test": test},
-        explained=classes,
+        target_classes=classes,
         maps={"test": store(folder, maps)},
         mean=torch.full((images.shape[1],), 0.5),
         given_training=None,
         seed=0,
-        rows=rows,
+        max_batch=max_batch,
         device=torch.device("cpu"),
     )
 
@@ -73,7 +73,7 @@ def values(formula, here, fractions, *, imputer=BLACK, unit="pixel"):
     for fraction in fractions:
         probes = formula.probes(Point(fraction, 0, imputer, (), unit))
         found.append(formula.value({name: probe(here) for name, probe in probes.items()}))
-    return {name: np.stack([each[name] for each in found], 1) for name in formula.better}
+    return {name: np.stack([each[name] for each in found], 1) for name in formula.direction}
 
 
 def sigmoid(*logits):
@@ -159,8 +159,8 @@ def linear(tmp_path):
     shares = (weights * to_float(images)).sum(1)
     targets = (shares.sum((1, 2)) < 0).long()
 
-    def make(maps, rows=16):
-        return case(tmp_path, images, maps, weights, rows=rows, targets=targets)
+    def make(maps, max_batch=16):
+        return case(tmp_path, images, maps, weights, max_batch=max_batch, targets=targets)
 
     return make, shares, torch.randn(40, 6, 5, generator=generator)
 
@@ -204,7 +204,7 @@ def test_a_random_map_has_no_gain(linear):
 @pytest.mark.parametrize("name", ALL)
 def test_the_row_budget_changes_nothing_but_rounding(linear, name):
     make, shares, _ = linear
-    one, other = (values(metric(name), make(shares, rows), (0.2, 0.6)) for rows in (1, 64))
+    one, other = (values(metric(name), make(shares, max_batch), (0.2, 0.6)) for max_batch in (1, 64))
     for score in one:
         np.testing.assert_allclose(one[score], other[score], rtol=1e-5, atol=1e-6)
 
@@ -299,7 +299,7 @@ def test_pixel_perturb_removes_as_many_pixels_as_the_paper():
     ],
 )
 def test_degradation_counts_patches(settings, shape, last):
-    at = degradation(**settings).at(shape)
+    at = degradation(**settings).points_for(shape)
     assert at[0] == 0
     assert at[-1] == last
     assert set(np.diff(at)) == {settings.get("step", 1)}
@@ -320,9 +320,9 @@ def test_what_degradation_cannot_count_is_one_clear_error(linear):
     images[9:] = 0  # beyond what a look at the first few images finds
     probe = Degrade("random", 1, BLACK, (), Call(call=f"{__name__}.uneven"))
     probe.check(nn.Identity(), to_float(images[:9]))
-    for rows in (3, 100):
+    for max_batch in (3, 100):
         with pytest.raises(ValueError, match=words("image 9 1 0 2 groups")):
-            probe(make(shares, rows))
+            probe(make(shares, max_batch))
     with pytest.raises(ValueError, match=words("image 1 0 2 groups")):
         probe.check(nn.Identity(), to_float(images[8:10]))
 
@@ -382,7 +382,7 @@ def test_all_find_the_true_map_in_a_study(tmp_path):
     found = {(each.metric, each.score, each.method): each for each in planned(run).curves}
     assert found["degradation", "probability", "true"].at == (0, 3, 6, 9)
     for name, score in {(curve.metric, curve.score) for curve in found.values()}:
-        better = metric(name).better[score]
+        better = metric(name).direction[score]
         true, other = (found[name, score, each].values for each in ("true", "random"))
         assert np.isfinite(true).all() or score == "logit_ratio"
         if better == "none":

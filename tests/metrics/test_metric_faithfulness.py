@@ -80,12 +80,12 @@ def case(folder, maps, **changes):
         "build": Linear,
         "given_network": Linear(),
         "data": {"test": split()},
-        "explained": CLASS,
+        "target_classes": CLASS,
         "maps": {"test": MapStore(path, {}, N)},
         "mean": image_mean(split()),
         "given_training": None,
         "seed": 0,
-        "rows": 16,
+        "max_batch": 16,
         "device": torch.device("cpu"),
     }
     return Case(**(found | changes))
@@ -141,7 +141,7 @@ def test_effects_are_the_loop(unit):
     def fill(images, mask):
         return blank.expand_as(images)
 
-    sums, fallen = subset_effects(network, IMAGES, CLASS, maps, removed, fill, rows=10)
+    sums, fallen = subset_effects(network, IMAGES, CLASS, maps, removed, fill, max_batch=10)
     for k in range(4):
         for i in range(N):
             where = removed[k, i].expand(C, H, W)
@@ -211,7 +211,9 @@ def test_noise_against_captum():
         expected = metrics.infidelity(
             network, change, IMAGES, maps, target=CLASS, n_perturb_samples=5, normalize=scaled
         )
-        found = infidelities(*(each.numpy() for each in noise_effects(network, IMAGES, CLASS, maps, steps, rows=9)))
+        found = infidelities(
+            *(each.numpy() for each in noise_effects(network, IMAGES, CLASS, maps, steps, max_batch=9))
+        )
         np.testing.assert_allclose(found[scaled], expected.detach().double().numpy(), rtol=1e-4, atol=1e-5)
 
 
@@ -240,7 +242,7 @@ def test_groups_of_a_linear_network_have_the_effect_that_the_map_says(tmp_path):
 def test_group_effects_are_the_loop():
     network, ranks = Curved(), numbers(N, H, W).flatten(1).argsort(1).argsort(1).unflatten(1, (H, W)).int()
     fills = [lambda images, mask: torch.zeros_like(images), lambda images, mask: torch.ones_like(images)]
-    rising, changes = group_effects(network, IMAGES, CLASS, ranks, fills, steps=4, rows=7)
+    rising, changes = group_effects(network, IMAGES, CLASS, ranks, fills, steps=4, max_batch=7)
     cuts = [0, 7, 15, 22, 30]  # floor(30 k / 4)
     for i in range(N):
         for k in range(5):
@@ -314,7 +316,9 @@ PROBES = [
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: type(probe).__name__)
 def test_the_row_budget_changes_nothing(tmp_path, probe):
     maps = numbers(N, C, H, W)
-    one, other = (values(probe, case(tmp_path, maps, given_network=Curved(), rows=rows)) for rows in (1, 64))
+    one, other = (
+        values(probe, case(tmp_path, maps, given_network=Curved(), max_batch=max_batch)) for max_batch in (1, 64)
+    )
     for name in one:
         assert one[name].dtype == np.float64
         assert np.isfinite(one[name]).all()
@@ -340,7 +344,7 @@ def test_every_setting_is_part_of_what_a_number_depends_on(probe):
         ("infidelity", {"noise": -0.1}, "noise -0.1"),
         ("infidelity", {"perturbation": "squares"}, "perturbation squares"),
         ("monotonicity", {"steps": 2}, "steps 2 3"),
-        ("completeness", {"of": "logits"}, "logits"),
+        ("completeness", {"score": "logits"}, "logits"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_error(name, settings, said):
@@ -355,5 +359,5 @@ def test_values_are_named_by_the_formula(tmp_path):
     for name in ("sensitivity_n", "faithfulness_correlation", "infidelity", "monotonicity", "completeness"):
         found = metric(name, few.get(name))
         scores = {each: probe(here) for each, probe in found.probes(point).items()}
-        assert list(found.value(scores)) == list(found.better)
+        assert list(found.value(scores)) == list(found.direction)
         assert all(value.shape == (N,) for value in found.value(scores).values())

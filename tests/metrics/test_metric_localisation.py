@@ -175,7 +175,7 @@ def coloured(count=16, size=6):
     return Split(images, targets, masks=drawn(count, size, size))
 
 
-def case(network, method, *, split=None, rows=64):
+def case(network, method, *, split=None, max_batch=64):
     ticks = []
 
     def explain(network, images, classes, rows, masks=None):
@@ -188,12 +188,12 @@ def case(network, method, *, split=None, rows=64):
         build=nn.Identity,
         given_network=network.eval(),
         data={"test": data},
-        explained=data.targets,
+        target_classes=data.targets,
         maps={},
         mean=torch.zeros(4),
         given_training=None,
         seed=0,
-        rows=rows,
+        max_batch=max_batch,
         device=CPU,
         advance=ticks.append,
         explain=explain,
@@ -249,8 +249,8 @@ def test_methods_that_name_a_layer_find_it_in_the_cut_network():
 @pytest.mark.parametrize("made", [grid_pointing_game(), di_full(size="same"), grid_pointing_game(mosaics=2)])
 def test_rows_change_nothing_and_unused_images_are_missing(made):
     probe, found = only(made), []
-    for rows in (1, 5, 64):
-        here, ticks = case(Quadrants(), input_x_gradient, rows=rows)
+    for max_batch in (1, 5, 64):
+        here, ticks = case(Quadrants(), input_x_gradient, max_batch=max_batch)
         found.append(probe(here).values["share"])
         assert sum(ticks) == probe.cost({"test": 16}, None)
     for other in found[1:]:
@@ -344,7 +344,7 @@ def test_all_of_them_through_a_study(tmp_path):
         "post": ["efface.erase.post.absolute", "efface.erase.post.channel_sum"],
         "metrics": METRICS,
         "explain": "true",
-        "rows": 16,
+        "max_batch": 16,
         "executor": "efface.execute.serial",
     }
     made = check(yaml.safe_load(yaml.safe_dump(tree)), tmp_path / "study.yml")

@@ -69,8 +69,8 @@ def test_it_is_the_accuracy_on_the_attacked_images_whatever_the_batch(tmp_path):
     settings = {"norm": "l2", "start": "random", "restarts": 2, "keep": "best", "steps": 3}
     probe, split = Attacked(0.1, **(DEFAULTS | settings)), pictures()
     found = []
-    for rows in (7, 16, 100):
-        here = case(tmp_path, torch.zeros(N, H, W), given_network=Halves(), data={"test": split}, rows=rows)
+    for max_batch in (7, 16, 100):
+        here = case(tmp_path, torch.zeros(N, H, W), given_network=Halves(), data={"test": split}, max_batch=max_batch)
         found.append(probe(here).values["accuracy"])
     network, images = Halves(), split.images.float() / 255
     seeds = seeds_for(here, "attack", torch.arange(COUNT))
@@ -86,7 +86,7 @@ def test_it_reports_the_work_that_it_announces(tmp_path):
 
 def test_at_0_it_is_the_probe_of_the_clean_images():
     formula = metric("robust_accuracy", {"eps": [0.5, 0, 0.25, 0.5]})
-    assert formula.at((C, H, W)) == (0.0, 0.25, 0.5)
+    assert formula.points_for((C, H, W)) == (0.0, 0.25, 0.5)
     clean = formula.probes(Point(0.0, 0, BLACK, (), "pixel"))["attacked"]
     assert clean == Point(0.5, 0, BLACK, (), "pixel").clean()
     assert isinstance(clean, Perturb)
@@ -143,9 +143,9 @@ def test_adversarial_distance_of_a_linear_network_is_its_margin_and_less_than_a_
     exact = (margins.clamp(min=0) / network.fc.weight[0].detach().norm(p=dual)).numpy()
     far = float(np.quantile(exact, 0.8))
     found = {}
-    for rows in (7, 100):
-        here = case(tmp_path, torch.zeros(N, H, W), given_network=Halves(), data={"test": split}, rows=rows)
-        found[rows] = Moved(norm, step, int(far / step))(here).values
+    for max_batch in (7, 100):
+        here = case(tmp_path, torch.zeros(N, H, W), given_network=Halves(), data={"test": split}, max_batch=max_batch)
+        found[max_batch] = Moved(norm, step, int(far / step))(here).values
     distance, unchanged = found[7]["distance"], found[7]["unchanged"]
     assert np.allclose(distance, found[100]["distance"], rtol=1e-5, equal_nan=True)
     wrong = exact == 0

@@ -29,7 +29,7 @@ from efface.models.resnet import resnet8
 from efface.models.torchvision import load
 from efface.plug.call import Call
 from efface.store.maps import MapStore, MapWriter
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 from efface.types import Split
 from small.messages import words
 
@@ -174,7 +174,7 @@ def split(count=N, seed=0):
     return Split(images.byte(), torch.arange(count) % 4)
 
 
-def case(folder, network, method=gradient, *, rows=4, **changes):
+def case(folder, network, method=gradient, *, max_batch=4, **changes):
     """A case whose stored maps are the method's own."""
     data = changes.pop("data", {"train": split(16, 1), "test": split()})
     images = to_float(data["test"].images)
@@ -195,12 +195,12 @@ def case(folder, network, method=gradient, *, rows=4, **changes):
             "build": nn.Identity,
             "given_network": network,
             "data": data,
-            "explained": classes,
+            "target_classes": classes,
             "maps": {"test": MapStore(path, {}, len(maps))},
             "mean": torch.zeros(3),
             "given_training": None,
             "seed": 0,
-            "rows": rows,
+            "max_batch": max_batch,
             "device": CPU,
             "advance": ticks.append,
             "explain": explain,
@@ -222,22 +222,24 @@ ALL = [randomisation(), efficient_randomisation(), random_logit(), convergence(p
 def test_rows_change_nothing_and_progress_is_the_cost(tmp_path, tiny, made):
     probe = only(made, 0.5)
     found = []
-    for rows in (1, 4, 64):
-        here, ticks = case(tmp_path, tiny(seed=2), rows=rows)
+    for max_batch in (1, 4, 64):
+        here, ticks = case(tmp_path, tiny(seed=2), max_batch=max_batch)
         found.append(probe(here))
         assert sum(ticks) == probe.cost({"train": 16, "test": N}, None)
     for other in found[1:]:
         for name, values in other.values.items():
             np.testing.assert_allclose(values, found[0].values[name], atol=1e-5)
-    assert set(made.value(dict.fromkeys(made.probes(Point(0.5, 0, MEAN, SUM, "pixel")), found[0]))) == set(made.better)
+    assert set(made.value(dict.fromkeys(made.probes(Point(0.5, 0, MEAN, SUM, "pixel")), found[0]))) == set(
+        made.direction
+    )
 
 
 def test_at_0_the_method_is_asked_again_and_controls_stay_alike(tmp_path, tiny):
     made = randomisation(layers=["fc", "layer2", "layer1"])
-    assert made.at((3, SIZE, SIZE)) == (0, 1 / 3, 2 / 3, 1)
+    assert made.points_for((3, SIZE, SIZE)) == (0, 1 / 3, 2 / 3, 1)
     for method in (gradient, sobel, random):
         here, _ = case(tmp_path, tiny(seed=2), method)
-        for share in made.at((3, SIZE, SIZE)):
+        for share in made.points_for((3, SIZE, SIZE)):
             score = only(made, share)(here)
             for name in NAMES:
                 if share == 0 or method is not gradient:
@@ -251,14 +253,16 @@ def test_a_linear_network_loses_its_order_when_its_weights_are_drawn_anew(tmp_pa
     here, _ = case(tmp_path, network)
     fresh = redrawn(network, ["1"], draw="reset", seed=0)[1].weight.detach()
     old = network[1].weight.detach()
-    expected = rank_correlation(*(each[here.explained].unflatten(1, (3, SIZE, SIZE)).sum(1) for each in (old, fresh)))
+    expected = rank_correlation(
+        *(each[here.target_classes].unflatten(1, (3, SIZE, SIZE)).sum(1) for each in (old, fresh))
+    )
     np.testing.assert_allclose(only(randomisation(), 1.0)(here).values["spearman"], expected, atol=1e-6)
 
 
 def test_settings_are_checked_when_they_are_read():
-    assert metric("randomisation").at((3, 8, 8)) == tuple(each / 8 for each in range(9))
-    assert len(metric("randomisation", {"layers": "resnet"}).at((3, 8, 8))) == 8
-    assert metric("randomisation", {"points": 2, "mode": "independent"}).at((3, 8, 8)) == (0, 0.5, 1)
+    assert metric("randomisation").points_for((3, 8, 8)) == tuple(each / 8 for each in range(9))
+    assert len(metric("randomisation", {"layers": "resnet"}).points_for((3, 8, 8))) == 8
+    assert metric("randomisation", {"points": 2, "mode": "independent"}).points_for((3, 8, 8)) == (0, 0.5, 1)
     wrong = {
         "resnet1 resnet": {"layers": "resnet1"},
         "layers fc": {"layers": ["fc", "fc"]},
@@ -362,8 +366,8 @@ def test_random_logit_of_a_linear_network_is_that_of_quantus(tmp_path):
     theirs = quantus.RandomLogit(similarity_func=of, num_classes=2, **plain)(
         model=network,
         x_batch=images.numpy(),
-        y_batch=here.explained.numpy(),
-        a_batch=explained(network, images, here.explained),
+        y_batch=here.target_classes.numpy(),
+        a_batch=explained(network, images, here.target_classes),
         explain_func=explained,
         device="cpu",
     )
@@ -394,7 +398,7 @@ def test_a_network_is_trained_on_permuted_labels_once_and_says_what_it_memorised
             kept[str(what)] = make()
         return kept[str(what)]
 
-    choices = Fit(epochs=2, batch_size=16, optimizer=Call(call="torch.optim.Adam", kwargs={"lr": 1e-2}))
+    choices = TrainingSettings(epochs=2, batch_size=16, optimizer=Call(call="torch.optim.Adam", kwargs={"lr": 1e-2}))
     here, ticks = case(tmp_path, build(), build=build, given_training=choices, once=once)
     probe = only(made)
     assert probe.needs.training
@@ -450,7 +454,7 @@ def test_a_layer_of_rank_one_lets_all_signals_converge(tmp_path):
     )
     here, _ = case(tmp_path, network)
     made = convergence(layers=["last", "wide", "narrow"])
-    found = [only(made, share)(here) for share in made.at((3, SIZE, SIZE))]
+    found = [only(made, share)(here) for share in made.points_for((3, SIZE, SIZE))]
     assert found[0].mean("cosine") < 0.3
     assert [each.mean("cosine") for each in found[1:]] == pytest.approx([1, 1, 1], abs=1e-5)
     chance = math.sqrt(2 / math.pi / (3 * SIZE * SIZE))  # of two random vectors
@@ -459,11 +463,11 @@ def test_a_layer_of_rank_one_lets_all_signals_converge(tmp_path):
 
 def test_any_method_sends_signals_back_and_class_blind_ones_converge(tmp_path, tiny):
     made = convergence(layers=["fc", "layer2", "layer1"], pairs=1)
-    assert made.partial  # a method whose layer lies behind a cut has no point there, and still a number
+    assert made.may_lack_points  # a method whose layer lies behind a cut has no point there, and still a number
     last = {}
     for method in (gradient, input_x_gradient, guided_backprop, occlusion, sobel, random, grad_cam):
         here, _ = case(tmp_path, tiny(seed=2), method)
-        found = [only(made, share)(here).values["cosine"] for share in made.at((3, SIZE, SIZE))]
+        found = [only(made, share)(here).values["cosine"] for share in made.points_for((3, SIZE, SIZE))]
         last[method.__name__] = np.nanmean(found[-1])
         if method is grad_cam:  # its layer lies behind the first cuts
             assert np.isnan(found[0]).all()

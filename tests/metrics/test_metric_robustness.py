@@ -95,15 +95,15 @@ def test_against_captum(tmp_path):
 
 def test_the_same_class_is_explained_with_the_same_draws_and_the_row_budget_changes_nothing(tmp_path):
     asked = []
-    here = case(tmp_path, torch.zeros(N, H, W), given_network=Curved(), explain=asking(gradient, asked), rows=4)
+    here = case(tmp_path, torch.zeros(N, H, W), given_network=Curved(), explain=asking(gradient, asked), max_batch=4)
     some = values(Neighbours(0.05, 3, "gaussian"), here)
     assert [len(images) for images, *_ in asked] == [4] * 4 + [2] * 4
     for images, classes, rows in asked:
         assert torch.equal(classes, CLASS[rows])
         assert (images - IMAGES[rows]).abs().max() < 0.4
     assert torch.equal(asked[0][0], IMAGES[:4])
-    for rows in (1, 64):
-        other = values(Neighbours(0.05, 3, "gaussian"), replace(here, rows=rows))
+    for max_batch in (1, 64):
+        other = values(Neighbours(0.05, 3, "gaussian"), replace(here, max_batch=max_batch))
         for name in some:
             np.testing.assert_allclose(some[name], other[name], rtol=1e-3)
 
@@ -147,7 +147,7 @@ def test_every_metric_of_these_families_in_a_study(tmp_path):
     assert measure_missing(planned(Run(made))) == []
     found = {(each.metric, each.score, each.method): each for each in curves(Run(made))}
     for name, kwargs in FAMILY.items():
-        for score in metric(name, kwargs).better:
+        for score in metric(name, kwargs).direction:
             for method in ("gradient", "random"):
                 curve = found[name, score, method]
                 assert curve.values.shape == (8, 9 if name == "sensitivity_n" else 1)

@@ -127,7 +127,7 @@ def tree(tmp_path):
         ],
         "post": ["efface.erase.post.absolute", "efface.erase.post.channel_sum"],
         "metrics": ["leakage", "signal_rank"],
-        "rows": 16,
+        "max_batch": 16,
         "device": "cpu",
         "executor": "efface.execute.serial",
     }
@@ -150,8 +150,8 @@ def test_a_study_of_a_network_that_looks_at_the_signal_alone(tmp_path):
 
 def test_batches_change_nothing(tmp_path):
     found = []
-    for rows in (7, 40):
-        run = Run(check(tree(tmp_path / str(rows)) | {"rows": rows}, Path("test")))
+    for max_batch in (7, 40):
+        run = Run(check(tree(tmp_path / str(max_batch)) | {"max_batch": max_batch}, Path("test")))
         train_missing([run])
         extract_missing(run)
         measure_missing(planned(run))

@@ -52,7 +52,7 @@ def score(correct, probability):
 @pytest.mark.parametrize("formula", [roar, kar])
 def test_retraining_metrics_are_the_accuracy(formula):
     assert formula.value({"erased": score([1, 0, 1, 1], [0.9, 0.2, 0.8, 0.7])}) == {"accuracy": 0.75}
-    assert formula.over == "repeats"
+    assert formula.sample == "repeats"
 
 
 def test_diffroar_is_kar_minus_roar():
@@ -73,20 +73,20 @@ def test_perturbing_metrics_are_values_of_each_image(formula):
     np.testing.assert_allclose(found["probability"], [0.25, 0.8, 0.4, 0.0])
     # the reference's |p0 - p| / p0 in percent: a rise counts as well, and 0 / 0 is no change
     np.testing.assert_allclose(found["relative_change"], [50, 0, 100, 0], atol=1e-4)
-    assert formula.over == "images"
+    assert formula.sample == "images"
 
 
 def test_a_metric_says_which_way_is_better_for_each_of_its_values():
-    assert (roar.better["accuracy"], kar.better["accuracy"], diffroar.better["accuracy"]) == (
+    assert (roar.direction["accuracy"], kar.direction["accuracy"], diffroar.direction["accuracy"]) == (
         "lower",
         "higher",
         "higher",
     )
-    assert set(morf.better) == set(lerf.better)
-    assert all({morf.better[name], lerf.better[name]} == {"lower", "higher"} for name in morf.better)
+    assert set(morf.direction) == set(lerf.direction)
+    assert all({morf.direction[name], lerf.direction[name]} == {"lower", "higher"} for name in morf.direction)
     for formula in (morf, lerf):
         scores = dict.fromkeys(formula.probes(point(0.5)), score([1], [0.5]))
-        assert set(formula.value(scores)) == set(formula.better)
+        assert set(formula.value(scores)) == set(formula.direction)
 
 
 # Probes
@@ -130,9 +130,9 @@ def test_every_file_is_a_metric_of_its_name():
     for name in names():
         found, path = metric(name), f"efface.metrics.{name}.{name}"
         assert isinstance(found, Metric)
-        assert metric(path).better == found.better  # the same value, or one made anew by the same function
+        assert metric(path).direction == found.direction  # the same value, or one made anew by the same function
         assert metric(path) is found or inspect.isfunction(resolve(path))
-        assert found.says.endswith(".")
+        assert found.caption.endswith(".")
 
 
 def answers(*, right: bool = True, times: int = 1) -> Metric:
@@ -140,18 +140,18 @@ def answers(*, right: bool = True, times: int = 1) -> Metric:
     return Metric(
         probes=lambda point: {"clean": point.clean()},
         value=lambda scores: {"accuracy": scores["clean"].values["accuracy"] * times},
-        better={"accuracy": "higher" if right else "lower"},
-        over="images",
-        says="Nothing.",
+        direction={"accuracy": "higher" if right else "lower"},
+        sample="images",
+        caption="Nothing.",
         axis="",
-        at=lambda _: (0.0,),
+        points_for=lambda _: (0.0,),
     )
 
 
 def test_a_function_makes_a_metric_from_its_settings():
     path = f"{__name__}.answers"
-    assert metric(path).better == {"accuracy": "higher"}
-    assert metric(path, {"right": False}).better == {"accuracy": "lower"}
+    assert metric(path).direction == {"accuracy": "higher"}
+    assert metric(path, {"right": False}).direction == {"accuracy": "lower"}
     assert own_settings(path) == ["right", "times"]
     assert own_settings("morf") == []
     with pytest.raises(ValueError, match=words("time times")):
@@ -202,9 +202,9 @@ gap = Metric(
         "probability": scores["least"].values["probability"] - scores["most"].values["probability"],
         "either": scores["least"].values["accuracy"] | scores["most"].values["accuracy"],
     },
-    better={"probability": "higher", "either": "higher"},
-    over="images",
-    says="The probability that stays without the least relevant pixels, less that without the most relevant ones.",
+    direction={"probability": "higher", "either": "higher"},
+    sample="images",
+    caption="The probability that stays without the least relevant pixels, less that without the most relevant ones.",
     defaults={"fractions": (0.25, 1.0), "imputer": Call(call="efface.impute.constant", kwargs={"value": 0.5})},
 )
 

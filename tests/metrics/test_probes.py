@@ -12,11 +12,11 @@ from efface import draws
 from efface.erase.masking import to_float
 from efface.erase.ranking import count, removed
 from efface.methods.control import random
-from efface.metrics.probes import Case, Degeneracy, Erasure, Perturb, Retrain, erased, erased_feed, image_mean
+from efface.metrics.probes import Case, Degeneracy, Erasure, Perturb, Retrain, erased, erased_batches, image_mean
 from efface.plug.call import Call
 from efface.store.arrays import pack
 from efface.store.maps import MapStore, MapWriter
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 from efface.types import Split
 from small.tiers import first_short
 
@@ -91,12 +91,12 @@ def case(maps=None, **changes):
         "build": Linear,
         "given_network": Linear(),
         "data": splits(),
-        "explained": torch.tensor([3, 3, 2, 1, 0, 0]),
+        "target_classes": torch.tensor([3, 3, 2, 1, 0, 0]),
         "maps": maps or {},
         "mean": image_mean(splits()["train"]),
-        "given_training": Fit(epochs=2, batch_size=4),
+        "given_training": TrainingSettings(epochs=2, batch_size=4),
         "seed": 0,
-        "rows": 4,
+        "max_batch": 4,
         "device": CPU,
     }
     return Case(**(found | changes))
@@ -140,7 +140,9 @@ def test_perturb_is_the_loop(tmp_path, order, fraction, unit, imputer):
     test = splits()["test"]
     images = erased_by_loop(test.images, maps["test"].take(torch.arange(6)), fraction, order, fill)
     softmax = softmax_by_loop(images)
-    np.testing.assert_allclose(score.values["probability"], softmax[range(6), here.explained], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        score.values["probability"], softmax[range(6), here.target_classes], rtol=1e-4, atol=1e-6
+    )
     assert np.array_equal(score.values["accuracy"], softmax.argmax(1) == test.targets.numpy())
     assert score.mean("accuracy") == pytest.approx(score.values["accuracy"].mean())
     assert score.mean("probability") == pytest.approx(score.values["probability"].mean())
@@ -151,7 +153,7 @@ def test_nothing_removed_is_the_clean_network():
     score = Perturb(Erasure("most_first", 0.0, BLUR))(case())
     np.testing.assert_allclose(
         score.values["probability"],
-        softmax_by_loop(splits()["test"].images.numpy())[range(6), case().explained],
+        softmax_by_loop(splits()["test"].images.numpy())[range(6), case().target_classes],
         rtol=1e-4,
         atol=1e-6,
     )
@@ -161,7 +163,7 @@ def test_everything_removed_needs_no_map_and_shows_the_fill_alone():
     score = Perturb(Erasure("least_first", 1.0, GREY))(case())
     blank = np.tile(np.array([51, 102, 230], dtype=np.uint8)[None, :, None, None], (6, 1, H, W))
     np.testing.assert_allclose(
-        score.values["probability"], softmax_by_loop(blank)[range(6), case().explained], rtol=1e-4, atol=1e-6
+        score.values["probability"], softmax_by_loop(blank)[range(6), case().target_classes], rtol=1e-4, atol=1e-6
     )
 
 
@@ -184,7 +186,7 @@ def test_post_is_applied_before_ranking(tmp_path):
 
 def test_the_row_budget_changes_nothing_but_rounding(tmp_path):
     maps, probe = stores(tmp_path), Perturb(Erasure("most_first", 0.4, BLUR))
-    one, other = probe(case(maps, rows=1)), probe(case(maps, rows=100))
+    one, other = probe(case(maps, max_batch=1)), probe(case(maps, max_batch=100))
     np.testing.assert_allclose(one.values["probability"], other.values["probability"], rtol=1e-5)
     assert np.array_equal(one.values["accuracy"], other.values["accuracy"])
 
@@ -217,7 +219,7 @@ def shown(probe, here):
     )
     weights, passes = notes[0], notes[1:]
     test = sum(len(images) for _, images in passes[-2:])
-    assert test == 6  # in two passes, at rows=4
+    assert test == 6  # in two passes, at max_batch=4
     training = [images for trains, images in passes if trains]
     validation = [images for trains, images in passes[:-2] if not trains]
     return weights, training, validation, torch.cat([images for _, images in passes[-2:]]), score
@@ -251,7 +253,9 @@ def test_retrain_scores_the_true_class(tmp_path):
     *_, score = shown(Retrain(Erasure("most_first", 0.5, MEAN), 0), case(stores(tmp_path)))
     assert score.n == 6
     one = Retrain(Erasure("most_first", 0.5, MEAN), 0)
-    assert same(one(case(stores(tmp_path, "a"))), one(case(stores(tmp_path, "b"), explained=torch.zeros(6).long())))
+    assert same(
+        one(case(stores(tmp_path, "a"))), one(case(stores(tmp_path, "b"), target_classes=torch.zeros(6).long()))
+    )
 
 
 def test_the_same_repeat_starts_alike_for_every_method_and_fraction(tmp_path):
@@ -269,7 +273,9 @@ def test_the_same_repeat_starts_alike_for_every_method_and_fraction(tmp_path):
 
 
 def test_the_epoch_kept_does_not_hang_on_the_test_images(tmp_path):
-    choices = Fit(epochs=4, batch_size=4, keep="best", optimizer={"call": "torch.optim.SGD", "kwargs": {"lr": 1.0}})
+    choices = TrainingSettings(
+        epochs=4, batch_size=4, keep="best", optimizer={"call": "torch.optim.SGD", "kwargs": {"lr": 1.0}}
+    )
     states = []
 
     class Kept(Linear):
@@ -292,8 +298,8 @@ def test_the_border_of_random_crops_is_filled_as_a_removed_pixel_is(tmp_path, im
     here = case(stores(tmp_path))
     rows, width = torch.arange(14), 2
     erasure = Erasure("most_first", fraction, imputer)
-    padded = torch.cat(list(erased_feed(here, "train", erasure, width=width, whole=True)(rows, 5, 0)))
-    plain = torch.cat(list(erased_feed(here, "train", erasure, width=0, whole=True)(rows, 5, 0)))
+    padded = torch.cat(list(erased_batches(here, "train", erasure, width=width, whole=True)(rows, 5, 0)))
+    plain = torch.cat(list(erased_batches(here, "train", erasure, width=0, whole=True)(rows, 5, 0)))
     inside = padded[..., width:-width, width:-width]
     assert torch.equal(inside, plain)
     border = torch.ones(padded.shape[2:], dtype=torch.bool)
@@ -313,7 +319,7 @@ def test_the_border_of_random_crops_is_filled_as_a_removed_pixel_is(tmp_path, im
 
 def test_a_resampled_ranking_changes_each_epoch_and_removes_as_many_pixels(tmp_path):
     here = case(seed_stores(tmp_path), mean=torch.zeros(C))
-    feed = erased_feed(here, "train", Erasure("most_first", 0.35, MEAN), width=0, whole=True)
+    feed = erased_batches(here, "train", Erasure("most_first", 0.35, MEAN), width=0, whole=True)
     rows = torch.arange(14)
     epochs = [torch.cat(list(feed(rows, 4, epoch))) for epoch in (0, 1, 2, 0)]
     whole = splits()["train"].images
@@ -329,7 +335,7 @@ def test_a_resampled_ranking_changes_each_epoch_and_removes_as_many_pixels(tmp_p
 @pytest.mark.parametrize("unit", ["pixel", "feature"])
 def test_a_resampled_ranking_is_drawn_once_for_the_test_images(tmp_path, unit):
     here = case(seed_stores(tmp_path))
-    feed = erased_feed(here, "test", Erasure("most_first", 0.5, MEAN, (), unit), width=0, whole=False)
+    feed = erased_batches(here, "test", Erasure("most_first", 0.5, MEAN, (), unit), width=0, whole=False)
     one, other = (torch.cat(list(feed(torch.arange(6), 4, epoch))) for epoch in (0, 3))
     assert torch.equal(one, other)
 
@@ -367,7 +373,7 @@ def test_images_in_files_give_the_same_scores_bit_for_bit(tmp_path, kind, impute
         )
         for name, split in splits().items()
     }
-    choices = Fit(epochs=3, batch_size=5, crop=1, flip=True, keep="best")
+    choices = TrainingSettings(epochs=3, batch_size=5, crop=1, flip=True, keep="best")
     erasure = Erasure("most_first", fraction, imputer, SUM if kind == "maps" else ())
     for probe in (Perturb(erasure), Retrain(erasure, 1)):
         assert same(probe(case(maps, given_training=choices)), probe(case(maps, given_training=choices, data=packed)))
@@ -386,7 +392,7 @@ def test_the_mean_is_that_of_the_training_images():
 
 def test_progress_adds_up_to_the_cost(tmp_path):
     rows = {"train": 14, "test": 6}
-    early = Fit(epochs=5, batch_size=4, stop={"loss": 1e9})
+    early = TrainingSettings(epochs=5, batch_size=4, stop={"loss": 1e9})
     retrain = Retrain(Erasure("most_first", 0.5, MEAN), 0)
     for probe, changes in ((Perturb(Erasure("most_first", 0.5, MEAN)), {}), (retrain, {}), (retrain, {"fit": early})):
         ticks = []
@@ -444,7 +450,7 @@ def test_scoring_goes_on_with_smaller_batches_when_memory_runs_out(tmp_path):
 
 
 def halves(images, *, rows=1):
-    """Groups: bands of `rows` rows of pixels."""
+    """Groups: bands of `max_batch` rows of pixels."""
     n, _, h, w = images.shape
     return (torch.arange(h)[:, None] // rows).expand(h, w).expand(n, h, w).contiguous()
 
@@ -515,7 +521,7 @@ def test_degenerate_maps_are_found_image_by_image(tmp_path):
     maps[4].flatten()[:5] = 9.0
 
     def explain(network, images, classes, rows):
-        assert torch.equal(classes, (here.explained[rows] + 1) % CLASSES)
+        assert torch.equal(classes, (here.target_classes[rows] + 1) % CLASSES)
         other = maps[rows].clone()
         other[0] = -other[0]
         return other

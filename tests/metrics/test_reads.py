@@ -72,7 +72,7 @@ def study(folder, metrics, **changes):
             "crop": 1,
             "optimizer": {"call": "torch.optim.Adam", "kwargs": {"lr": 2e-2}},
         },
-        "judge": {"model": f"{__name__}.network"},
+        "second_network": {"model": f"{__name__}.network"},
         "attribution_methods": [{"name": "gradient", "method": "efface.methods.gradient.gradient"}],
         "post": SUMMED,
         "metrics": metrics,
@@ -198,7 +198,7 @@ def test_what_a_metric_says_that_it_uses_is_what_changes_its_probes(name):
         "post": apart(formula, (), (Call(call="efface.erase.post.absolute"),), "post"),
         "unit": groups or apart(formula, "pixel", "feature", "unit"),
         "groups": groups,
-        "fractions": bool(formula.axis) and not formula.points_of,
+        "fractions": bool(formula.axis) and not formula.point_settings,
     }
     assert formula.uses == {setting for setting, other in changed.items() if other}
 

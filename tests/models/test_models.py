@@ -14,7 +14,7 @@ from efface.models.layers import find_layer, last_convolution
 from efface.models.normalise import Normalise, normalisation
 from efface.models.torchvision import IMAGENET_MEAN, IMAGENET_STD, load
 from efface.models.weights import head, read_weights
-from efface.training.loop import Fit, Rows, fit
+from efface.training.loop import TrainingRows, TrainingSettings, train
 from small.messages import words
 from small.tiers import first_short
 
@@ -244,11 +244,13 @@ def test_of_a_frozen_network_a_training_changes_the_last_layer_and_running_stati
     stored = (images(40, n=8) * 255).byte()
     feed = resident(8, lambda rows: (stored[rows], None), lambda found, maps, rows, epoch: found)
     optimizer = {"call": "torch.optim.AdamW", "kwargs": {"lr": 1e-3, "weight_decay": 0.5}}
-    settings = Fit(
+    settings = TrainingSettings(
         epochs=1, batch_size=4, optimizer=optimizer, attack={"call": PGD, "kwargs": {"norm": "linf", "eps": 0.1}}
     )
     targets = torch.arange(8) % 3
-    trained = fit(lambda: frozen, feed, Rows(torch.arange(8)), targets, settings, seed=0, device=torch.device("cpu"))
+    trained = train(
+        lambda: frozen, feed, TrainingRows(torch.arange(8)), targets, settings, seed=0, device=torch.device("cpu")
+    )
     changed = {k for k, value in trained.network.network.state_dict().items() if not torch.equal(value, before[k])}
     last = head(frozen.network)
     assert {f"{last}.weight", f"{last}.bias"} <= changed

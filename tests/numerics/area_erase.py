@@ -4,14 +4,14 @@ import math
 
 import torch
 
-from efface.plug.call import Call
 from efface.erase.batches import resident, streamed
 from efface.erase.masking import erase, erase_stored, pad, to_float, to_stored
 from efface.erase.ranking import count, for_unit, rank, removed
-from efface.metrics.probes import Erasure, Perturb, Retrain, erased, erased_feed, image_mean
-from efface.metrics.probes.degeneracy import Degeneracy
-from efface.store.arrays import pack
 from efface.erase.units import group_means, patch, spread
+from efface.metrics.probes import Erasure, Perturb, Retrain, erased, erased_batches, image_mean
+from efface.metrics.probes.degeneracy import Degeneracy
+from efface.plug.call import Call
+from efface.store.arrays import pack
 from numerics import inputs
 from numerics.table import golden
 
@@ -129,7 +129,7 @@ def _splits():
             found[f"{order}_{name}"] = erased(case, erasure, torch.tensor([4, 0, 1, 5, 2]))
     rows = torch.tensor([3, 20, 0])
     for name, case, epoch in (("single", single, 0), ("drawn", drawn, 1)):
-        feed = erased_feed(case, "train", Erasure("most_first", 0.5, BLUR), width=1, whole=True, first_draw=2)
+        feed = erased_batches(case, "train", Erasure("most_first", 0.5, BLUR), width=1, whole=True, first_draw=2)
         found[f"train_{name}"] = torch.cat(list(feed(rows, 2, epoch)))
     for fraction in (0.0, 1.0):
         found[f"at_{fraction:g}"] = erased(single, Erasure("most_first", fraction, BLUR), torch.tensor([1, 0]))

@@ -5,30 +5,29 @@ import yaml
 from torch import nn
 
 from efface import draws
-from efface.plug.call import Call
-from efface.study.study import Study
-from efface.study.schema import MethodEntry
-from efface.training.generate import Sampling, denoise, grey_noise, maximise, samples
-from efface.models.layers import find_layer
-from efface.methods.calling import Convention, attribute
+from efface.methods.calling import MethodCall, attribute
 from efface.methods.gradients import gradient_at
-from efface.models.evaluation import evaluating_fast
-from efface.models.scores import logits_of, odds_against, scores_of, target_scores
-from efface.models.fast_copy import affine, folded
-from efface.models.normalise import normalisation
 from efface.metrics.probes.score import score_of
-from efface.stages.run.method_calls import convention, named, seed_text
-from efface.stages.run.method_calls import explainer_of
+from efface.models.evaluation import evaluating_fast
+from efface.models.fast_copy import affine, folded
+from efface.models.layers import find_layer
+from efface.models.normalise import normalisation
+from efface.models.scores import logits_of, odds_against, scores_of, target_scores
+from efface.plug.call import Call
+from efface.stages.run.method_calls import explainer_of, method_call, named, seed_text
 from efface.stages.run.run import Run
+from efface.study.schema import MethodEntry
+from efface.study.study import Study
+from efface.training.generate import Sampling, denoise, grey_noise, maximise, samples
 from numerics import inputs
 from numerics.table import golden
 
 OF = ("logit", "log_probability", "probability", "loss")
 
 
-def batched(model, images, targets, *, seeds, rows, masks):
+def batched(model, images, targets, *, seeds, max_batch, masks):
     """A method that shows what it is handed."""
-    shown = draws.uniform(seeds, images.shape[2:]) + rows + masks.float() + targets[:, None, None]
+    shown = draws.uniform(seeds, images.shape[2:]) + max_batch + masks.float() + targets[:, None, None]
     return {"shown": shown, "drawn": torch.rand(len(images), *images.shape[2:]), "unused": shown}
 
 
@@ -46,9 +45,9 @@ class Learns:
     def __init__(self, *, gain: float = 1.0) -> None:
         self.gain, self.learnt = gain, {}
 
-    def fit(self, network, data, *, seed, rows):
+    def fit(self, network, data, *, seed, max_batch):
         """Keep the mean image, moved by what it is called with."""
-        self.learnt = {"mean": data.images.float().mean(0) / 255 + seed + rows}
+        self.learnt = {"mean": data.images.float().mean(0) / 255 + seed + max_batch}
 
     def __call__(self, model, images, targets):
         return self.gain * (images - self.learnt["mean"])
@@ -57,18 +56,18 @@ class Learns:
 @golden("explain")
 def _explain():
     net, images, classes, seeds = inputs.network(), inputs.images(4), inputs.targets(4), inputs.seeds(4)
-    more = {"seeds": seeds, "rows": 3, "masks": inputs.masks(4)}
+    more = {"seeds": seeds, "max_batch": 3, "masks": inputs.masks(4)}
     here = f"{__name__}."
-    shown = Convention("b", Call(call=f"{here}batched"), outputs=("shown", "drawn"))
-    one = Convention("s", Call(call=f"{here}single"), batched=False)
+    shown = MethodCall("b", Call(call=f"{here}batched"), outputs=("shown", "drawn"))
+    one = MethodCall("s", Call(call=f"{here}single"), batched=False)
     learns = Call(call=f"{here}Learns", kwargs={"gain": 2.0})
     made = learns()
-    made.fit(net, inputs.data()["train"], seed=1, rows=7)
-    drawn = Convention("r", Call(call="efface.methods.control.random_resampled"))
-    cam = Convention("c", Call(call="efface.methods.cam.grad_cam", kwargs={"layer": "layer1"}))
+    made.fit(net, inputs.data()["train"], seed=1, max_batch=7)
+    drawn = MethodCall("r", Call(call="efface.methods.control.random_resampled"))
+    cam = MethodCall("c", Call(call="efface.methods.cam.grad_cam", kwargs={"layer": "layer1"}))
     found = attribute(shown, net, images, classes, **more)
     found |= attribute(one, net, images, classes, **more)
-    found |= attribute(Convention("l", learns, learnt=made.learnt), net, images, classes, **more)
+    found |= attribute(MethodCall("l", learns, learnt=made.learnt), net, images, classes, **more)
     found |= attribute(drawn, net, images, classes, **more)
     found |= attribute(cam, net, images, classes, classes_of=lambda logits: logits.argmin(1), **more)
     return found | _of_a_study() | _layers(net)
@@ -81,7 +80,7 @@ def _study():
         "data": {"call": "efface.data.patches.patches", "kwargs": {"n_train": 8, "n_test": 5, "size": 16}},
         "model": {"call": "numerics.inputs.network"},
         "explain": "true",
-        "rows": 3,
+        "max_batch": 3,
         "seed": 4,
         "attribution_methods": [
             {"name": "random", "method": "efface.methods.control.random"},
@@ -112,7 +111,7 @@ def _of_a_study():
             for split in ("test", "train"):
                 found[f"seeds_of_{name}_{again.draw}_{split}"] = seeds_of(seed_text(run, again, split))
     outputs = MethodEntry.model_validate(mean)
-    found["outputs"] = str(convention(outputs, None).outputs)
+    found["outputs"] = str(method_call(outputs, None).outputs)
     found["named"] = str(sorted(named(outputs, {each: torch.zeros(1) for each in outputs.outputs})))
     images, classes = inputs.images(2, size=16), inputs.targets(2)
     for view in run.views():
@@ -134,9 +133,9 @@ def _generate():
     given = denoise(net, images, classes, noise=0.1 * inputs.normal(1, 4, 3, 8, 8), steps=2, lr=0.1)
     return {
         "noise": grey_noise(seeds, (3, 8, 8), deviation=0.4),
-        "samples": samples(net, classes, seeds, (3, 8, 8), settings, rows=3),
-        "last": maximise(net, classes, images * 1.4 - 0.2, steps=4, lr=0.3, decay=0.1, clip="last", rows=3),
-        "each": maximise(net, classes, images * 1.4 - 0.2, steps=4, lr=0.3, decay=0.1, rows=3),
+        "samples": samples(net, classes, seeds, (3, 8, 8), settings, max_batch=3),
+        "last": maximise(net, classes, images * 1.4 - 0.2, steps=4, lr=0.3, decay=0.1, clip="last", max_batch=3),
+        "each": maximise(net, classes, images * 1.4 - 0.2, steps=4, lr=0.3, decay=0.1, max_batch=3),
         "default_decay": maximise(net, classes, images, steps=3, lr=2.0),
         "noisy": noisy,
         "denoised": denoised,

@@ -6,12 +6,23 @@ import numpy as np
 import torch
 
 from efface import draws
-from efface.store.tensors import learnt_digest, read_learnt, write_learnt
-from efface.store.keys import key
-from efface.store.maps import MapStore, MapWriter, finished, partial
-from efface.store.results import Results, Score
-from efface.store.arrays import Rows, create_file, digest, digest_sample, look, open_file, pack, packed, take, write
 from efface.stages.run.inputs import split_digest
+from efface.store.arrays import (
+    StoredArray,
+    create_file,
+    digest,
+    digest_sample,
+    open_file,
+    pack,
+    packed,
+    read_rows,
+    view_rows,
+    write,
+)
+from efface.store.keys import key
+from efface.store.maps import MapStore, MapWriter, finished_rows, partial_path
+from efface.store.results import Results, Score
+from efface.store.tensors import learnt_digest, read_learnt, write_learnt
 from numerics import inputs
 from numerics.table import golden
 
@@ -45,21 +56,21 @@ def _rows():
     path, block = inputs.folder() / "rows.h5", np.arange(60, dtype=np.float32).reshape(10, 2, 3)
     create_file(path, {"a": ((10, 2, 3), np.float32), "b": ((4,), np.int64)}, {"what": "rows"})
     with path.open("r+b", buffering=0) as file:
-        write(file, Rows(path, "a"), 3, block[:4])
-        write(file, Rows(path, "b"), 1, np.array([8, 9]))
+        write(file, StoredArray(path, "a"), 3, block[:4])
+        write(file, StoredArray(path, "b"), 1, np.array([8, 9]))
     order = torch.tensor([5, 0, 3, 3, 6])
     with open_file(path) as file:
         read, said = file["a"][:], str(file.attrs["what"])
     tensor = torch.from_numpy(block)
     return {
         "written": read,
-        "written_b": Rows(path, "b").numpy(),
-        "taken": take(Rows(path, "a"), order),
-        "taken_from_memory": take(tensor, order),
-        "looked": look(tensor, torch.arange(2, 6)),
-        "looked_backwards": look(tensor, torch.tensor([5, 4, 3])),
-        "looked_with_a_gap": look(tensor, torch.tensor([2, 4, 4, 5])),
-        "looked_from_a_file": look(Rows(path, "a"), torch.tensor([3, 4, 5])),
+        "written_b": StoredArray(path, "b").numpy(),
+        "taken": read_rows(StoredArray(path, "a"), order),
+        "taken_from_memory": read_rows(tensor, order),
+        "looked": view_rows(tensor, torch.arange(2, 6)),
+        "looked_backwards": view_rows(tensor, torch.tensor([5, 4, 3])),
+        "looked_with_a_gap": view_rows(tensor, torch.tensor([2, 4, 4, 5])),
+        "looked_from_a_file": view_rows(StoredArray(path, "a"), torch.tensor([3, 4, 5])),
         "attribute": said,
     }
 
@@ -67,15 +78,15 @@ def _rows():
 def _maps():
     where, rows, classes = inputs.folder(), inputs.maps(5, channels=2), torch.tensor([3, 1, 0, 2, 2])
     path = where / "m.h5"
-    writer = MapWriter(path, {"of": "maps"}, classes, rows[0])
+    writer = MapWriter(path, {"score": "maps"}, classes, rows[0])
     writer.write(0, rows[:2])
     writer.abandon()
-    before = finished(partial(path))
-    again = MapWriter(path, {"of": "maps"}, classes, rows[0])
+    before = finished_rows(partial_path(path))
+    again = MapWriter(path, {"score": "maps"}, classes, rows[0])
     resumed = again.done.copy()
     again.write(2, rows[2:])
     again.close()
-    held = MapStore(path, {"of": "maps"}, 5)
+    held = MapStore(path, {"score": "maps"}, 5)
     held.verify()
     drawn = inputs.store(inputs.seeds(5), "seeds")
     with open_file(path) as file:

@@ -2,13 +2,13 @@
 
 import torch
 
-from efface.plug.call import Call
-from efface.store.tensors import made_once
-from efface.training.checkpoint import Training
 from efface.erase.batches import resident
-from efface.training.loop import Fit, Rows, Stop, crop, fit, predict
 from efface.erase.masking import pad, to_float, to_stored
+from efface.plug.call import Call
+from efface.store.tensors import cached_tensors
 from efface.training.batch import Means, augmented, names_of
+from efface.training.checkpoint import Training
+from efface.training.loop import Stop, TrainingRows, TrainingSettings, crop, predict, train
 from efface.training.settings import Regularizer
 from numerics import inputs
 from numerics.table import golden
@@ -20,21 +20,25 @@ JITTER = Call(call="efface.training.augment.colour_jitter", kwargs={"brightness"
 TURN = Call(call="efface.training.augment.rotation", kwargs={"degrees": 30.0})
 PGD = Call(call="efface.training.attack.pgd", kwargs={"norm": "l2", "eps": 0.3, "steps": 2, "start": "random"})
 PENALTY = Regularizer(call="efface.training.regularize.gradient_norm", weight=0.05)
-MATCHING = Regularizer(call="efface.training.regularize.score_matching", weight=0.02, kwargs={"samples": 2, "sigma": 0.1})
+MATCHING = Regularizer(
+    call="efface.training.regularize.score_matching", weight=0.02, kwargs={"samples": 2, "sigma": 0.1}
+)
 
 PLANS = {
-    "plain": Fit(epochs=2, batch_size=4),
-    "moved": Fit(epochs=3, batch_size=4, optimizer=SGD, crop=1, flip=True, schedule=COSINE),
-    "each_step": Fit(epochs=2, batch_size=5, optimizer=SGD, crop=2, schedule=ONE_CYCLE, schedule_each="step"),
-    "kept_best": Fit(epochs=6, batch_size=8, optimizer=SGD, flip=True, keep="best"),
-    "stopped_by_loss": Fit(epochs=5, batch_size=8, optimizer=SGD, stop=Stop(loss=1.4)),
-    "stopped_by_accuracy": Fit(epochs=5, batch_size=8, optimizer=SGD, stop=Stop(accuracy=0.375)),
-    "channels_last": Fit(epochs=2, batch_size=8, optimizer=SGD, channels_last=True),
-    "bf16": Fit(epochs=1, batch_size=17, optimizer=SGD, precision="bf16"),
-    "augmented": Fit(epochs=2, batch_size=8, optimizer=SGD, augment=(JITTER, TURN)),
-    "regularized": Fit(epochs=2, batch_size=8, optimizer=SGD, regularizers=(PENALTY, MATCHING, PENALTY)),
-    "attacked": Fit(epochs=2, batch_size=8, optimizer=SGD, attack=PGD),
-    "other_loss": Fit(
+    "plain": TrainingSettings(epochs=2, batch_size=4),
+    "moved": TrainingSettings(epochs=3, batch_size=4, optimizer=SGD, crop=1, flip=True, schedule=COSINE),
+    "each_step": TrainingSettings(
+        epochs=2, batch_size=5, optimizer=SGD, crop=2, schedule=ONE_CYCLE, schedule_each="step"
+    ),
+    "kept_best": TrainingSettings(epochs=6, batch_size=8, optimizer=SGD, flip=True, keep="best"),
+    "stopped_by_loss": TrainingSettings(epochs=5, batch_size=8, optimizer=SGD, stop=Stop(loss=1.4)),
+    "stopped_by_accuracy": TrainingSettings(epochs=5, batch_size=8, optimizer=SGD, stop=Stop(accuracy=0.375)),
+    "channels_last": TrainingSettings(epochs=2, batch_size=8, optimizer=SGD, channels_last=True),
+    "bf16": TrainingSettings(epochs=1, batch_size=17, optimizer=SGD, precision="bf16"),
+    "augmented": TrainingSettings(epochs=2, batch_size=8, optimizer=SGD, augment=(JITTER, TURN)),
+    "regularized": TrainingSettings(epochs=2, batch_size=8, optimizer=SGD, regularizers=(PENALTY, MATCHING, PENALTY)),
+    "attacked": TrainingSettings(epochs=2, batch_size=8, optimizer=SGD, attack=PGD),
+    "other_loss": TrainingSettings(
         epochs=2,
         batch_size=8,
         optimizer=SGD,
@@ -64,11 +68,11 @@ def feed(width: int):
     return resident(len(images), lambda rows: (images[rows], None), prepare, block=8)
 
 
-def trained(settings: Fit, seed: int = 2, **how):
+def trained(settings: TrainingSettings, seed: int = 2, **how):
     """A training, its log and its progress."""
     split, said, steps = inputs.data()["train"], [], []
-    rows = Rows(split.training, split.validation)
-    fitted = fit(
+    rows = TrainingRows(split.training, split.validation)
+    fitted = train(
         how.pop("build", inputs.Net),
         how.pop("feed", None) or feed(settings.crop),
         how.pop("rows", rows),
@@ -117,8 +121,8 @@ def _resumed():
 
 def _left_over():
     """Batches of 8 of 9 rows leave one image over, which is not trained on; a single row is."""
-    settings = Fit(epochs=2, batch_size=8, optimizer=SGD)
-    nine = _named("nine", trained(settings, rows=Rows(torch.arange(9))))
+    settings = TrainingSettings(epochs=2, batch_size=8, optimizer=SGD)
+    nine = _named("nine", trained(settings, rows=TrainingRows(torch.arange(9))))
     return {name: nine[name] for name in ("nine_losses", "nine_weights", "nine_epoch")}
 
 
@@ -132,7 +136,7 @@ def _parts():
     means = Means()
     means.add({"a": torch.tensor(1.0), "b": torch.tensor(0.5)}, 3)
     means.add({"a": torch.tensor(2.0), "b": torch.tensor(0.25)}, 1)
-    kept = made_once(inputs.folder() / "k.pt", lambda: {"x": inputs.normal(1, 4)})
+    kept = cached_tensors(inputs.folder() / "k.pt", lambda: {"x": inputs.normal(1, 4)})
     return {
         "crop": crop(padded, shifts, flips, 1),
         "crop_of_the_middle": crop(padded, None, None, 1),

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
-from efface.plug.call import Call
-from efface.training.loop import Fit
-from efface.training.generate import samples
-from efface.store.maps import MapStore, MapWriter
 from efface.erase.masking import to_float
-from efface.methods.calling import Convention, attribute
+from efface.methods.calling import MethodCall, attribute
 from efface.metrics.probes import Case, Samples, image_mean
+from efface.plug.call import Call
+from efface.store.maps import MapStore, MapWriter
+from efface.training.generate import samples
+from efface.training.loop import TrainingSettings
 from efface.types import Split
 
 CPU = torch.device("cpu")
@@ -170,9 +170,9 @@ def folder() -> Path:
 
 def gradient_maps(case: Case, split: str) -> Tensor:
     """Maps that have to do with the network, n c h w."""
-    method = Convention("gradient", Call(call="efface.methods.gradient.gradient"))
+    method = MethodCall("gradient", Call(call="efface.methods.gradient.gradient"))
     held = case.data[split]
-    found = attribute(method, case.network, to_float(held.images), held.targets, seeds=seeds(len(held)), rows=8)
+    found = attribute(method, case.network, to_float(held.images), held.targets, seeds=seeds(len(held)), max_batch=8)
     return found["gradient"]
 
 
@@ -184,26 +184,26 @@ def case(found: dict[str, Tensor] | None = None, **changes) -> Case:
         "build": Net,
         "network": net,
         "data": splits,
-        "explained": torch.tensor([2, 0, 1, 1, 3, 0]),
+        "target_classes": torch.tensor([2, 0, 1, 1, 3, 0]),
         "maps": {split: store(rows) for split, rows in (found or {}).items()},
         "mean": image_mean(splits["train"]),
-        "fit": Fit(
+        "fit": TrainingSettings(
             epochs=2, batch_size=5, optimizer=Call(call="torch.optim.SGD", kwargs={"lr": 0.1, "momentum": 0.9}), crop=1
         ),
         "seed": 3,
-        "rows": 4,
+        "max_batch": 4,
         "device": CPU,
         "explain": explain,
         "samples": sampled,
-        "judge": second_network,
+        "second_network": second_network,
     }
     return Case(**(settings | changes))
 
 
 def explain(net: nn.Module, shown: Tensor, classes: Tensor, rows: Tensor, masks: Tensor | None = None) -> Tensor:
     """A method that draws, asked again for these rows."""
-    method = Convention("m", Call(call="efface.methods.smooth.smooth_grad", kwargs={"samples": 2, "noise": 0.1}))
-    return attribute(method, net, shown, classes, seeds=draws.seeds_of("asked", rows), rows=16)["m"].sum(1)
+    method = MethodCall("m", Call(call="efface.methods.smooth.smooth_grad", kwargs={"samples": 2, "noise": 0.1}))
+    return attribute(method, net, shown, classes, seeds=draws.seeds_of("asked", rows), max_batch=16)["m"].sum(1)
 
 
 def sampled(settings) -> Samples:

@@ -4,11 +4,31 @@ import functools
 
 import torch
 
-from efface.training.augment import colour_jitter, random_resized_crop, rotation
-from efface.impute import blur, channel_mean, constant, gaussian_noise, histogram, image_mean, kept_mean, noisy_linear, patch_mean
 from efface.erase.masking import to_stored
-from efface.erase.post import absolute, channel_max, channel_std, channel_sum, gaussian_blur, max_filter, normalise, positive, square
+from efface.erase.post import (
+    absolute,
+    channel_max,
+    channel_std,
+    channel_sum,
+    gaussian_blur,
+    max_filter,
+    normalise,
+    positive,
+    square,
+)
 from efface.erase.units import patch, superpixel
+from efface.impute import (
+    blur,
+    channel_mean,
+    constant,
+    gaussian_noise,
+    histogram,
+    image_mean,
+    kept_mean,
+    noisy_linear,
+    patch_mean,
+)
+from efface.training.augment import colour_jitter, random_resized_crop, rotation
 from numerics import inputs
 from numerics.table import golden
 

@@ -4,19 +4,19 @@ import functools
 
 import torch
 
-from efface.plug.call import Call
-from efface.methods.calling import Convention, attribute
+from efface.methods.calling import MethodCall, attribute
 from efface.methods.fullgrad import full_grad_parts
 from efface.methods.noise import gaussian, ranges
 from efface.methods.path.clusters import k_means, representatives
 from efface.methods.path.grid import grid_of
 from efface.methods.pattern import PatternAttribution
+from efface.plug.call import Call
 from efface.types import Split
 from numerics import inputs
 from numerics.table import golden
 
-CAM = ({"layer": "layer1"}, {"layer": "layer2", "of": "probability", "relu": False})
-DRAWN = ({"samples": 3}, {"samples": 2, "noise": 0.3, "of": "log_probability"})
+CAM = ({"layer": "layer1"}, {"layer": "layer2", "score": "probability", "relu": False})
+DRAWN = ({"samples": 3}, {"samples": 2, "noise": 0.3, "score": "log_probability"})
 LEARNT = ({},)
 SQUARE = {"call": "efface.methods.cam.grad_cam", "kwargs": {"layer": "layer1"}}
 NOISY = {"call": "efface.methods.smooth.smooth_grad", "kwargs": {"samples": 2}}
@@ -35,8 +35,8 @@ METHODS = {
         {"network": "numerics.inputs.second_network", "method": "efface.methods.gradient.gradient"},
         {"network": "numerics.inputs.second_network", "method": NOISY},
     ),
-    "efface.methods.gradient.gradient": ({}, {"of": "probability"}, {"of": "loss"}),
-    "efface.methods.gradient.input_x_gradient": ({}, {"of": "log_probability"}),
+    "efface.methods.gradient.gradient": ({}, {"score": "probability"}, {"score": "loss"}),
+    "efface.methods.gradient.input_x_gradient": ({}, {"score": "log_probability"}),
     "efface.methods.smooth.smooth_grad_family": DRAWN,
     "efface.methods.smooth.smooth_grad": (*DRAWN, {"samples": 2, "base": "efface.methods.gradient.input_x_gradient"}),
     "efface.methods.smooth.smooth_grad_squared": DRAWN,
@@ -44,7 +44,7 @@ METHODS = {
     "efface.methods.path.integrated_gradients": (
         {"steps": 4},
         {"steps": 4, "rule": "trapezoid", "baseline": "mean"},
-        {"steps": 3, "rule": "left", "baseline": 0.5, "of": "probability"},
+        {"steps": 3, "rule": "left", "baseline": 0.5, "score": "probability"},
         {"steps": 3, "rule": "gauss_legendre", "baseline": "blur"},
     ),
     "efface.methods.path.smooth_integrated_gradients": ({"steps": 3, "samples": 2},),
@@ -73,11 +73,11 @@ METHODS = {
     "efface.methods.cam.guided_grad_cam": CAM,
     "efface.methods.cam.score_cam": (
         *CAM,
-        {"layer": "layer1", "weights": "score", "channels": 3, "of": "probability"},
+        {"layer": "layer1", "weights": "score", "channels": 3, "score": "probability"},
     ),
     "efface.methods.fullgrad.full_grad": ({}, {"psi": False}),
     "efface.methods.fullgrad.simple_full_grad": ({},),
-    "efface.methods.backprop.guided_backprop": ({}, {"of": "loss"}),
+    "efface.methods.backprop.guided_backprop": ({}, {"score": "loss"}),
     "efface.methods.backprop.deconvnet": ({},),
     "efface.methods.backprop.rectified_gradient": ({"fraction": 0.5}, {"fraction": 0.7, "times_image": False}),
     "efface.methods.contrast.contrast": tuple(
@@ -90,14 +90,14 @@ METHODS = {
     "efface.methods.pattern.PatternGuided": LEARNT,
     "efface.methods.occlusion.occlusion": (
         {"patch": 3, "stride": 2},
-        {"patch": [2, 4], "value": "mean", "of": "probability"},
+        {"patch": [2, 4], "value": "mean", "score": "probability"},
         {"patch": 4, "stride": 3, "value": [0.1, 0.5, 0.9]},
     ),
     "efface.methods.occlusion.rise": (
         {"samples": 6, "cells": 3},
         {"samples": 5, "cells": 4, "visible": 0.3, "value": 0.5},
     ),
-    "efface.methods.nested.Around": ({"method": AROUND},),
+    "efface.methods.nested.FittedInner": ({"method": AROUND},),
 }
 """Settings of each method by its dotted path; the last part is the name of its output."""
 
@@ -129,9 +129,9 @@ def _mapped(path: str, settings):
             net = make()
             call = Call(call=path, kwargs=kwargs)
             outputs = ("smooth_grad", "smooth_grad_squared", "var_grad") if path.endswith("family") else ()
-            method = Convention("m", call, outputs=outputs, learnt=_learnt(call, net))
+            method = MethodCall("m", call, outputs=outputs, learnt=_learnt(call, net))
             images, classes = inputs.images(4), inputs.targets(4)
-            more = {"seeds": inputs.seeds(4), "rows": 5, "masks": inputs.masks(4)}
+            more = {"seeds": inputs.seeds(4), "max_batch": 5, "masks": inputs.masks(4)}
             maps = attribute(method, net, images, classes, **more)
             found |= {f"{kind}_{number}_{name}": each for name, each in maps.items()}
     return found
@@ -141,7 +141,7 @@ def _learnt(call: Call, net):
     if not call.learns:
         return None
     made = call()
-    made.fit(net, Split(inputs.stored(10, 15), inputs.targets(10)), seed=1, rows=4)
+    made.fit(net, Split(inputs.stored(10, 15), inputs.targets(10)), seed=1, max_batch=4)
     return made.learnt
 
 
@@ -169,7 +169,7 @@ def _parts():
     images, seeds = inputs.images(3), inputs.seeds(3)
     net, data = inputs.network(), Split(inputs.stored(10, 15), inputs.targets(10))
     patterns = PatternAttribution()
-    patterns.fit(net, data, seed=1, rows=4)
+    patterns.fit(net, data, seed=1, max_batch=4)
     found = {f"learnt_{name}": value for name, value in patterns.learnt.items() if value.is_floating_point()}
     for rule in ("midpoint", "gauss_legendre", "trapezoid", "left", "right", "closed", "interior"):
         grid = grid_of(rule, 4)

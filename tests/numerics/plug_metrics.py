@@ -6,21 +6,21 @@ import math
 import numpy as np
 import torch
 
-from efface.plug.call import Call
 from efface.erase.masking import to_float
 from efface.metrics import Point, metric, names
+from efface.metrics.formula import frozen_values, logit_ratio
 from efface.metrics.shared.concentration import entropy, gini
 from efface.metrics.shared.effects import pearson, spearman
-from efface.metrics.formula import frozen_values, logit_ratio
-from efface.store.results import Score
+from efface.plug.call import Call
 from efface.report.stats import degeneracy
+from efface.store.results import Score
 from efface.types import Split
 from numerics import inputs
 from numerics.table import golden
 
 SETTINGS = {
     "adversarial_distance": ({"steps": 6, "step": 0.1}, {"norm": "linf", "steps": 4, "step": 0.02}),
-    "completeness": ({}, {"of": "probability"}),
+    "completeness": ({}, {"score": "probability"}),
     "convergence": ({"points": 2, "pairs": 1},),
     "data_randomisation": ({"epochs": 1},),
     "degradation": ({"size": 3, "patches": 5, "step": 2},),
@@ -29,7 +29,7 @@ SETTINGS = {
     "diffid": ({}, {"elementwise": True}),
     "efficient_randomisation": ({"bins": 10}, {"bins": 10, "draw": "normal"}),
     "f_fidelity": ({"samples": 2},),
-    "faithfulness_correlation": ({"samples": 6}, {"samples": 5, "grid": 3, "of": "probability"}),
+    "faithfulness_correlation": ({"samples": 6}, {"samples": 5, "grid": 3, "score": "probability"}),
     "gan_test": ({"count": 5, "steps": 3, "lr": 0.5},),
     "grid_pointing_game": ({"mosaics": 4},),
     "infidelity": ({"samples": 4, "size": 3}, {"samples": 4, "perturbation": "noise"}),
@@ -63,7 +63,7 @@ def _case():
     asked = right.clone()
     asked[[1, 6]] = (asked[[1, 6]] + 2) % 4
     data = {"train": inputs.data()["train"], "test": Split(stored, right, masks=inputs.masks(8))}
-    return inputs.case(maps, network=net, data=data, explained=asked)
+    return inputs.case(maps, network=net, data=data, target_classes=asked)
 
 
 def _sure(stored):
@@ -89,7 +89,7 @@ def _measured(name: str):
         formula = metric(name, settings)
         for point in _points(formula):
             scores = {each: probe(_case()) for each, probe in formula.probes(point).items()}
-            where = f"{number}_{point.fraction:.3g}_{point.repeat}"
+            where = f"{number}_{point.x:.3g}_{point.repeat}"
             for each, score in scores.items():
                 found |= {f"{where}_{each}_{value}": array for value, array in score.values.items()}
             found |= {f"{where}_{value}": np.asarray(array) for value, array in formula.value(scores).items()}
@@ -114,8 +114,8 @@ def _points(formula):
     given["post"] = tuple(Call.model_validate(each) for each in given["post"])
     if isinstance(given["unit"], dict):
         given["unit"] = Call.model_validate(given["unit"])
-    fractions = formula.at((3, 8, 8)) if formula.at else (0.3,) if formula.axis else (0.0,)
-    repeats = (1,) if formula.over == "repeats" else (0,)
+    fractions = formula.points_for((3, 8, 8)) if formula.points_for else (0.3,) if formula.axis else (0.0,)
+    repeats = (1,) if formula.sample == "repeats" else (0,)
     some = fractions if len(fractions) < 4 else (fractions[0], fractions[len(fractions) // 2], fractions[-1])
     found = [Point(fraction, repeat, **given) for fraction in some for repeat in repeats]
     if formula.family == "localisation":  # maps of both signs, too: repeat 1 is only for its name

@@ -12,9 +12,9 @@ from efface.data.patches import patches
 from efface.data.subset import balanced, resized, stratified
 from efface.data.synthetic import blockwise, one_signal
 from efface.models.activation import nonlinearity
-from efface.models.cifar import resnet, resnet18, resnet34, resnet50, resnet9, vgg, vgg11, vgg14, vgg5, vgg7
+from efface.models.cifar import resnet, resnet9, resnet18, resnet34, resnet50, vgg, vgg5, vgg7, vgg11, vgg14
 from efface.models.preact import preact_resnet, preact_resnet18
-from efface.models.resnet import resnet20, resnet32, resnet44, resnet56, resnet8, resnet8_wide
+from efface.models.resnet import resnet8, resnet8_wide, resnet20, resnet32, resnet44, resnet56
 from efface.models.small import mlp, mnist_cnn
 from efface.models.torchvision import load
 from numerics import inputs

@@ -4,8 +4,15 @@ import torch
 
 from efface.training.attack import minimal, pgd
 from efface.training.batch import regularized
+from efface.training.regularize import (
+    PRESETS,
+    anti_score_matching,
+    gradient_norm,
+    hessian_traces,
+    score_matching,
+    squared_gradients,
+)
 from efface.training.settings import Regularizer
-from efface.training.regularize import PRESETS, anti_score_matching, gradient_norm, hessian_traces, score_matching, squared_gradients
 from numerics import inputs
 from numerics.table import golden
 

@@ -46,13 +46,13 @@ def beside(tmp_path, monkeypatch):
 
 def test_calls_with_kwargs_and_what_is_wanted_of_the_offer(beside):
     name = beside("""
-        def f(x, *, a=1, seeds=None, rows=7):
-            return x, a, seeds, rows
+        def f(x, *, a=1, seeds=None, max_batch=7):
+            return x, a, seeds, max_batch
     """)
     assert Call(call=f"{name}.f", kwargs={"a": 2})(0) == (0, 2, None, 7)
-    assert Call(call=f"{name}.f", kwargs={"rows": 3})(0, seeds=5, rows=9, masks=1) == (0, 1, 5, 3)
-    assert Call(call=f"{name}.f").wants("rows")
-    assert not Call(call=f"{name}.f", kwargs={"rows": 3}).wants("rows")
+    assert Call(call=f"{name}.f", kwargs={"max_batch": 3})(0, seeds=5, max_batch=9, masks=1) == (0, 1, 5, 3)
+    assert Call(call=f"{name}.f").wants("max_batch")
+    assert not Call(call=f"{name}.f", kwargs={"max_batch": 3}).wants("max_batch")
     assert not Call(call=f"{name}.f").wants("masks")
 
 
@@ -219,7 +219,7 @@ class Learning(Made):
     def __init__(self, *, factor: int = 1):
         self.factor = factor
 
-    def fit(self, model, data, *, seed, rows):
+    def fit(self, model, data, *, seed, max_batch):
         self.learnt = {}
 
 

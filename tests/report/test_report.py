@@ -247,7 +247,7 @@ def test_csv_equals_the_statistics(whole):
         for i, fraction in enumerate(FRACTIONS):
             line = lines[*key, curve.method, fraction]
             told = summary(curve)
-            assert line["interval"] == told.by == ("t" if curve.over == "repeats" else "bootstrap")
+            assert line["interval"] == told.by == ("t" if curve.sample == "repeats" else "bootstrap")
             assert [float(line[k]) for k in ("mean", "std", "low", "high", "n")] == pytest.approx(
                 told.points[i], rel=1e-12
             )
@@ -257,7 +257,7 @@ def test_csv_equals_the_statistics(whole):
             if curve.method == "random":
                 assert line["random_difference"] == ""
             else:
-                (apart,) = mean_intervals((areas(curve) - areas(random))[:, None], curve.over)
+                (apart,) = mean_intervals((areas(curve) - areas(random))[:, None], curve.sample)
                 keys = ("random_difference", "random_difference_low", "random_difference_high")
                 assert [float(line[k]) for k in keys] == pytest.approx([apart.mean, apart.low, apart.high], rel=1e-12)
 

@@ -321,12 +321,12 @@ from efface.metrics import Metric
 one_number = Metric(
     probes=lambda point: {"erased": point.perturb("most_first", 0.5)},
     value=lambda scores: {"probability": scores["erased"].values["probability"]},
-    better={"probability": "lower"},
-    over="images",
-    says="Half is erased.",
+    direction={"probability": "lower"},
+    sample="images",
+    caption="Half is erased.",
     family="faithfulness",
     axis="",
-    at=lambda shape: (0.0,),
+    points_for=lambda shape: (0.0,),
 )
 """
     study = write_study(
@@ -367,7 +367,13 @@ def test_the_sheet_holds_any_kinds_of_panels():
 
 def test_a_point_without_a_value_is_not_one_that_is_awaited():
     values = np.tile([0.5, np.nan, 0.3], (IMAGES, 1))
-    common = {"metric": "convergence", "score": "cosine", "at": (0.0, 0.5, 1.0), "over": "images", "better": "lower"}
+    common = {
+        "metric": "convergence",
+        "score": "cosine",
+        "at": (0.0, 0.5, 1.0),
+        "sample": "images",
+        "direction": "lower",
+    }
     told = {}
     for method, missing in (("measured", ()), ("awaited", (0.5,)), ("nobody", None)):
         told[method] = Curve(method=method, values=values, pairs=tuple(range(IMAGES)), missing=missing, **common)
@@ -420,8 +426,8 @@ def test_a_study_tells_points_and_metrics_without_a_value(tmp_path):
 def told_of(values, method="m", **changes):
     """A curve of a metric whose probes all ran."""
     values = np.asarray(values, dtype=np.float64)
-    common = {"metric": "sensitivity_n", "score": "correlation", "at": (0.0, 0.5, 0.75, 1.0), "over": "images"}
-    common |= {"better": "higher", "pairs": tuple(range(len(values))), "missing": (), "summary": "area"}
+    common = {"metric": "sensitivity_n", "score": "correlation", "at": (0.0, 0.5, 0.75, 1.0), "sample": "images"}
+    common |= {"direction": "higher", "pairs": tuple(range(len(values))), "missing": (), "summary": "area"}
     return Curve(method=method, values=values, **{**common, **changes})
 
 
@@ -456,7 +462,7 @@ def test_a_point_that_some_images_lack_stays_and_one_that_is_awaited_does():
 
 
 def test_a_method_that_has_some_points_is_summed_up_over_them_and_compared_over_the_shared_ones():
-    common = {"partial": True, "better": "lower"}
+    common = {"may_lack_points": True, "direction": "lower"}
     random = of_points([0.1, 0.5, 0.5, 0.1], "random", **common)
     cam = of_points([np.nan, np.nan, 0.3, 0.9], "grad_cam", **common)
     blur = of_points([np.nan, 0.2, 0.2, 0.2], "blur", **common)
@@ -472,7 +478,7 @@ def test_a_method_that_has_some_points_is_summed_up_over_them_and_compared_over_
     (said,) = [each for each in findings(panel, [panel]) if each.startswith("grad_cam has")]
     assert said.startswith("grad_cam has no value at 0 % and 50 %: its area is over the points that it has")
     assert "over those that both have" in said
-    strict = [told_of(each.values, each.method, better="lower") for each in (cam, blur, random)]
+    strict = [told_of(each.values, each.method, direction="lower") for each in (cam, blur, random)]
     assert {row.method: row.area.n for row in panels(strict)[0].rows}["grad_cam"] == 0
     apart = of_points([0.3, 0.3, np.nan, np.nan], "early", **common)
     assert compare([cam, apart])[0].difference.n == 0
@@ -500,13 +506,13 @@ def test_a_reference_without_a_value_is_undefined_and_not_awaited():
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_repeats_of_one_difference_are_undecided_as_their_test_says(count):
-    random = told_of(np.linspace(0.1, 0.7, count)[:, None], "random", at=(0.0,), over="repeats")
-    ours = told_of(random.values + 0.01, "ours", at=(0.0,), over="repeats")
+    random = told_of(np.linspace(0.1, 0.7, count)[:, None], "random", at=(0.0,), sample="repeats")
+    ours = told_of(random.values + 0.01, "ours", at=(0.0,), sample="repeats")
     (panel,) = panels([random, ours])
     assert panel.verdict("ours") == "undecided"
     assert compare([ours, random])[0].test == "none"
-    assert panels([random, told_of(random.values, "ours", at=(0.0,), over="repeats")])[0].verdict("ours") == "same"
-    apart = told_of(random.values + 0.01 + 1e-6 * np.arange(count)[:, None], "ours", at=(0.0,), over="repeats")
+    assert panels([random, told_of(random.values, "ours", at=(0.0,), sample="repeats")])[0].verdict("ours") == "same"
+    apart = told_of(random.values + 0.01 + 1e-6 * np.arange(count)[:, None], "ours", at=(0.0,), sample="repeats")
     assert panels([random, apart])[0].verdict("ours") == "better"
     many = [told_of(np.full((IMAGES, 1), level), name, at=(0.0,)) for level, name in ((0, "random"), (1, "ours"))]
     assert panels(many)[0].verdict("ours") == "better"  # Wilcoxon's test needs no spread

@@ -21,12 +21,12 @@ OBSERVERS = np.array(
 )
 
 
-def curves(values, metric="morf", over="images", better="lower", pairs=None, names="abcdefghij"):
+def curves(values, metric="morf", sample="images", direction="lower", pairs=None, names="abcdefghij"):
     """A curve a column."""
     pairs = tuple(range(len(values))) if pairs is None else pairs
     values = np.array(values, dtype=np.float64)
     return [
-        Curve(metric, "share", names[i], (0.0,), column[:, None], over, better, pairs)
+        Curve(metric, "share", names[i], (0.0,), column[:, None], sample, direction, pairs)
         for i, column in enumerate(values.T)
     ]
 
@@ -76,11 +76,11 @@ def test_morf_and_lerf_agree_where_they_rank_alike():
     rng = np.random.default_rng(0)
     truth = np.array([0.1, 0.2, 0.3, 0.4])
     morf = curves(truth + rng.normal(0, 0.05, (100, 4)))
-    lerf = curves(-truth + rng.normal(0, 0.05, (100, 4)), "lerf", better="higher")
+    lerf = curves(-truth + rng.normal(0, 0.05, (100, 4)), "lerf", direction="higher")
     assert metric_agreement(morf, lerf) == (1, 1, 1, 4)
-    upside_down = curves(truth + rng.normal(0, 0.05, (100, 4)), "lerf", better="higher")
+    upside_down = curves(truth + rng.normal(0, 0.05, (100, 4)), "lerf", direction="higher")
     assert metric_agreement(morf, upside_down)[:3] == (-1, -1, -1)
-    described = curves(truth + rng.normal(0, 0.05, (100, 4)), "entropy", better="none")
+    described = curves(truth + rng.normal(0, 0.05, (100, 4)), "entropy", direction="none")
     assert metric_agreement(morf, described)[:3] == (-1, -1, -1)
 
 
@@ -163,4 +163,4 @@ def test_what_cannot_be_ranked_is_refused():
     with pytest.raises(ValueError, match=words("1 curves")):
         image_agreement(curves(values[:, :1]))
     with pytest.raises(ValueError, match=words("images")):
-        image_agreement(curves(values, over="repeats"))
+        image_agreement(curves(values, sample="repeats"))

@@ -10,9 +10,9 @@ from efface.report.stats.means import RESAMPLES
 from small.messages import words
 
 
-def curve(values, over="images", method="m", at=(0.0, 0.5, 1.0), **settings):
+def curve(values, sample="images", method="m", at=(0.0, 0.5, 1.0), **settings):
     values = np.array(values, dtype=np.float64)
-    return Curve("morf", "probability", method, at, values, over, "lower", tuple(range(len(values))), **settings)
+    return Curve("morf", "probability", method, at, values, sample, "lower", tuple(range(len(values))), **settings)
 
 
 @pytest.mark.parametrize("level", [0.9, 0.95])

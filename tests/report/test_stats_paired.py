@@ -17,10 +17,10 @@ DEPRESSION = (
 )
 
 
-def number(values, method, over="images", better="higher", pairs=None, metric="mass"):
+def number(values, method, sample="images", direction="higher", pairs=None, metric="mass"):
     values = np.array(values, dtype=np.float64)[:, None]
     pairs = tuple(range(len(values))) if pairs is None else pairs
-    return Curve(metric, "share", method, (0.0,), values, over, better, pairs, axis="")
+    return Curve(metric, "share", method, (0.0,), values, sample, direction, pairs, axis="")
 
 
 def pair(one, two, *settings):
@@ -165,7 +165,7 @@ def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match=words("different")):
         compare([one, number(values, "two", metric="energy")])
     with pytest.raises(ValueError, match=words("different")):
-        compare([one, number(values, "two", over="repeats")])
+        compare([one, number(values, "two", sample="repeats")])
     with pytest.raises(ValueError, match=words("one two sample")):
         compare([one, number(values, "two", pairs=(7, 8, 9))])
     with pytest.raises(ValueError, match=words("two curves")):

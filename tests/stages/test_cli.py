@@ -103,7 +103,7 @@ def test_every_stage_says_the_same_of_a_file_that_is_not_there(stage, tmp_path, 
 
 
 def test_all_that_is_wrong_with_a_study_is_said_at_once(tmp_path):
-    tree = STUDY | {"repeat": 3, "rows": "many", "fractions": [0.3, 1.5]}
+    tree = STUDY | {"repeat": 3, "max_batch": "many", "fractions": [0.3, 1.5]}
     tree["fit"] = STUDY["fit"] | {"epoch": 3}
     (tmp_path / "study.yml").write_text(yaml.safe_dump(tree))
     for name, text in MODULES.items():
@@ -125,7 +125,7 @@ def test_all_that_is_wrong_with_a_study_is_said_at_once(tmp_path):
         4,
         [
             ("fit.epoch=3", "study.yml fit.epoch epochs"),
-            ("rows=0", "study.yml rows"),
+            ("max_batch=0", "study.yml rows"),
             ("epochs", "epochs override key=value"),
             ("attribution_methods.mine.method=mine.brightnes", "mine brightnes brightness"),
             ("attribution_methods.mine.method=theirs.brightness", "module theirs"),

@@ -13,7 +13,7 @@ from efface.stages import extract, train
 from efface.stages.run.map_files import map_store, provenance
 from efface.stages.run.run import Run
 from efface.stages.work import extraction
-from efface.store.maps import finished, partial
+from efface.store.maps import finished_rows, partial_path
 from efface.study.study import Study
 
 CAM = {"name": "cam", "method": "efface.methods.cam.grad_cam"}
@@ -27,7 +27,7 @@ def study(out, *methods, **changes):
         "data": {"call": "efface.data.patches.patches", "kwargs": {"n_train": 8, "n_test": ROWS, "size": 16}},
         "model": {"call": "efface.models.resnet.resnet8", "kwargs": {"num_classes": 4}},
         "attribution_methods": list(methods),
-        "rows": 16,
+        "max_batch": 16,
         "executor": "efface.execute.serial",
     }
     return Study(**settings | changes)
@@ -66,7 +66,7 @@ def test_the_files_are_those_of_a_pass_that_asks_first(tmp_path, before, order, 
     assert extract.extract(study(tmp_path / "run", *order)) == []
     assert made(tmp_path / "run") == made(before)
     assert len(made(before)) == 3
-    told = Run(study(tmp_path / "run", CAM)).explained("test")
+    told = Run(study(tmp_path / "run", CAM)).target_classes("test")
     assert f"of {ROWS} test images right" in capsys.readouterr().out
     assert len(told.unique()) > 1
 
@@ -93,7 +93,7 @@ def test_stopped_on_the_way_it_ends_at_the_same_files(tmp_path, before, monkeypa
     with pytest.raises(KeyboardInterrupt):
         extract.extract(one)
     monkeypatch.undo()
-    assert finished(partial(one.out / "maps" / "cam-test.h5")) == 32
+    assert finished_rows(partial_path(one.out / "maps" / "cam-test.h5")) == 32
     assert not list(one.out.glob("models/logits-*"))
     assert extract.extract(one) == []
     assert made(one.out) == made(before)
@@ -103,7 +103,7 @@ def test_stopped_before_its_name_it_is_only_renamed(tmp_path, before, asked):
     one = study(tmp_path / "run", CAM, GRADIENT)
     shutil.copytree(before, one.out)
     path = one.out / "maps" / "cam-test.h5"
-    path.rename(partial(path))
+    path.rename(partial_path(path))
     asked.clear()
     assert extract.extract(one) == []
     assert 16 not in asked
@@ -135,7 +135,7 @@ def test_true_classes_are_never_asked_for(tmp_path, monkeypatch):
     assert torch.equal(map_store(run, "cam", "test").targets, run.data["test"].targets)
 
 
-def none_asked(images, targets, layer, of, rows, classes_of):
+def none_asked(images, targets, layer, score, max_batch, classes_of):
     assert classes_of is None
     return images.mean(1) * (1 + targets[:, None, None])
 
@@ -146,7 +146,7 @@ def test_memory_that_runs_out_on_the_way_changes_no_byte(tmp_path, before, monke
     def short(method, model, images, *arguments, **settings):
         found = plain(method, model, images, *arguments, **settings)
         sizes.append(len(images))
-        if settings["rows"] > 8 and len(sizes) > 1:  # the answers of this pass have been told by now
+        if settings["max_batch"] > 8 and len(sizes) > 1:  # the answers of this pass have been told by now
             raise torch.OutOfMemoryError("none left")
         return found
 

@@ -256,7 +256,7 @@ def test_images_from_a_file_give_what_images_in_memory_give(finished, tmp_path):
 @pytest.mark.long
 def test_other_batches_and_another_folder_give_the_same_maps(finished, tmp_path):
     write_study(tmp_path)
-    assert efface(tmp_path, "extract", "study.yml", "rows=5", "out=other").code == 0
+    assert efface(tmp_path, "extract", "study.yml", "max_batch=5", "out=other").code == 0
     for path in sorted((finished / "run" / "maps").iterdir()):
         with h5py.File(path) as one, h5py.File(tmp_path / "other" / "maps" / path.name) as two:
             np.testing.assert_allclose(one["maps"][:], two["maps"][:], atol=1e-5, rtol=0)
@@ -265,7 +265,12 @@ def test_other_batches_and_another_folder_give_the_same_maps(finished, tmp_path)
 def test_a_copied_folder_with_other_rows_and_executor_runs_nothing_again(copy):
     shutil.move(copy / "run", copy / "moved")
     before = sizes_and_bytes(copy / "moved")
-    words = ("out=moved", "rows=7", "executor={call: efface.execute.processes, kwargs: {workers: 2}}", "memory_gb=1")
+    words = (
+        "out=moved",
+        "max_batch=7",
+        "executor={call: efface.execute.processes, kwargs: {workers: 2}}",
+        "memory_gb=1",
+    )
     result = efface(copy, "all", "study.yml", *words)
     assert result.code == 0
     assert "to run" not in result.out + result.err
@@ -591,7 +596,7 @@ def test_the_study_in_the_run_is_the_study_that_ran(finished, tmp_path):
     for name, text in MODULES.items():
         (tmp_path / f"{name}.py").write_text(text)
     shutil.copytree(finished / "run", tmp_path / "run")
-    assert yaml.safe_load((tmp_path / "study.yml").read_text())["rows"] == 16
+    assert yaml.safe_load((tmp_path / "study.yml").read_text())["max_batch"] == 16
     before = (tmp_path / "run" / "results.jsonl").read_bytes()
     assert efface(tmp_path, "all", "study.yml").code == 0
     assert (tmp_path / "run" / "results.jsonl").read_bytes() == before

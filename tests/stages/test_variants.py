@@ -1,4 +1,4 @@
-"""Studies of several networks: variants, seeds, a judge, claims, and the page that sets them side by side."""
+"""Studies of several networks: variants, seeds, a second network, claims, and the page that sets them side by side."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from efface.metrics import Metric
-from efface.report.claims import judge
+from efface.report.claims import answer_claims
 from efface.report.stats import Curve, interval
 from efface.study.schema import Claim
 from efface.study.study import InvalidStudyError, check
@@ -25,9 +25,9 @@ CHANGES = {
     "attribution_methods": [
         {"name": "random", "method": "efface.methods.control.random"},
         {"name": "own", "method": "efface.methods.gradient.gradient"},
-        {"name": "proxy", "method": "efface.methods.gradient.gradient", "network": "judge"},
+        {"name": "proxy", "method": "efface.methods.gradient.gradient", "network": "second"},
     ],
-    "judge": {"model": {"call": "net.network", "kwargs": {"classes": 5}}},
+    "second_network": {"model": {"call": "net.network", "kwargs": {"classes": 5}}},
     "variants": {"short": {}, "long": {"fit.epochs": 6}},
     "seeds": [3, 4],
     "claims": [
@@ -54,20 +54,20 @@ class Counts:
         return {"probe": "counts"}
 
     def __call__(self, case):
-        outputs = [module.out_features for module in case.judge().modules() if hasattr(module, "out_features")]
+        outputs = [module.out_features for module in case.second_network().modules() if hasattr(module, "out_features")]
         return Score({"classes": np.full(3, float(outputs[-1]))})
 
 
 counted = Metric(
     probes=lambda point: {"counts": Counts()},
     value=lambda scores: {"classes": scores["counts"].values["classes"]},
-    better={"classes": "higher"},
-    over="images",
-    says="How many classes the judge knows.",
+    direction={"classes": "higher"},
+    sample="images",
+    caption="How many classes the second network knows.",
     family="control",
     axis="",
-    at=lambda shape: (0.0,),
-    of="network",
+    points_for=lambda shape: (0.0,),
+    subject="network",
 )
 """
 
@@ -90,7 +90,7 @@ def test_each_variant_and_seed_is_a_run_of_its_own_with_one_judge_a_seed(finishe
         assert len(list((run / "models").glob("network-*.pt"))) == 1
         kept = yaml.safe_load((run / "study.yml").read_text())
         assert (kept["seed"], kept["variants"], kept["seeds"]) == (int(part[-1]), {}, [])
-    assert len(list((folder / "run" / "models").glob("judge-*.pt"))) == 2
+    assert len(list((folder / "run" / "models").glob("second_network-*.pt"))) == 2
     digests = {json.dumps(torch.load(path)["4.bias"].tolist()) for path in (folder / "run").rglob("*-*.pt")}
     assert len(digests) == 6, "six networks, no two alike"
 
@@ -103,11 +103,14 @@ def test_a_value_that_two_variants_share_by_an_anchor_is_changed_in_one_alone():
         "model": "efface.models.resnet.resnet8",
         "fit": {"epochs": 1},
         "attribution_methods": [{"name": "random", "method": "efface.methods.control.random"}],
-        "variants": {"plain": {"judge": shared}, "other": {"judge": shared, "judge.fit.epochs": 7}},
+        "variants": {
+            "plain": {"second_network": shared},
+            "other": {"second_network": shared, "second_network.fit.epochs": 7},
+        },
     }
     study = check(tree, Path("s.yml"))
     for _ in range(2):  # a second reading once saw what the first had changed
-        epochs = {name: part.judge.fit.epochs for name, (part,) in study.parts().items()}
+        epochs = {name: part.second_network.fit.epochs for name, (part,) in study.parts().items()}
         assert epochs == {"plain": 1, "other": 7}
 
 
@@ -328,9 +331,9 @@ def test_a_judge_that_nobody_gave_is_missed_before_anything_is_computed(tmp_path
     assert not list((tmp_path / "run").rglob("*.pt"))
 
 
-def curve(values, method="m", at=(0.0, 1.0), over="repeats"):
+def curve(values, method="m", at=(0.0, 1.0), sample="repeats"):
     values = np.array(values, np.float64)
-    return Curve("x", "s", method, at, values, over, "higher", tuple(range(len(values))))
+    return Curve("x", "s", method, at, values, sample, "higher", tuple(range(len(values))))
 
 
 def claim(**changes):
@@ -343,31 +346,31 @@ def test_a_claim_is_the_interval_of_the_paired_difference():
     a, b = curve([[0, 2], [1, 3], [2, 4.2]]), curve([[0, 1], [1, 1.8], [2, 2.8]])
     found = {("x", "s", "a"): {"": a}, ("x", "s", "b"): {"": b}}
     expected = interval(np.array([0.5, 0.6, 0.7]))
-    (area,) = judge([claim()], found)
+    (area,) = answer_claims([claim()], found)
     assert area.difference == pytest.approx(expected)
     assert area.verdict == "shown"
-    assert judge([claim(more={"method": "b"}, less={"method": "a"})], found)[0].verdict == "opposite"
-    (end,) = judge([claim(at=1.0)], found)
+    assert answer_claims([claim(more={"method": "b"}, less={"method": "a"})], found)[0].verdict == "opposite"
+    (end,) = answer_claims([claim(at=1.0)], found)
     assert end.difference == pytest.approx(interval(np.array([1.0, 1.2, 1.4])))
-    (start,) = judge([claim(at=0.0)], found)
+    (start,) = answer_claims([claim(at=0.0)], found)
     assert start.verdict == "not shown"
-    (number,) = judge([claim(less=1.5)], found)
+    (number,) = answer_claims([claim(less=1.5)], found)
     assert number.difference == pytest.approx(interval(np.array([-0.5, 0.5, 1.6])))
-    assert judge([claim(more={"method": "c"})], found)[0].verdict == "not measured"
-    (nowhere,) = judge([claim(at=0.5)], found)
+    assert answer_claims([claim(more={"method": "c"})], found)[0].verdict == "not measured"
+    (nowhere,) = answer_claims([claim(at=0.5)], found)
     assert nowhere.verdict == "not measured"
     assert nowhere.told.endswith("not measured: x has no point 0.5; it has 0, 1")
-    (misnamed,) = judge([claim(score="t")], found)
+    (misnamed,) = answer_claims([claim(score="t")], found)
     assert misnamed.told.endswith("not measured: x has no score 't'; it has s")
 
 
 def test_the_means_that_are_told_are_of_the_samples_that_both_sides_have():
     a, b = curve([[1], [2], [np.nan]], at=(0.0,)), curve([[0], [np.nan], [0]], at=(0.0,))
     found = {("x", "s", "a"): {"": a}, ("x", "s", "b"): {"": b}}
-    (told,) = judge([claim()], found)
+    (told,) = answer_claims([claim()], found)
     assert (told.more, told.less, told.difference.mean, told.difference.n) == (1.0, 0.0, 1.0, 1)
     b = curve([[np.nan], [np.nan], [0]], at=(0.0,))
-    (none,) = judge([claim()], {("x", "s", "a"): {"": a}, ("x", "s", "b"): {"": b}})
+    (none,) = answer_claims([claim()], {("x", "s", "a"): {"": a}, ("x", "s", "b"): {"": b}})
     assert none.told.endswith("not measured: no sample has a value on both sides")
 
 
@@ -403,4 +406,4 @@ def test_a_claim_at_no_point_is_refused_before_anything_is_trained(tmp_path):
 
 
 def test_metrics_are_of_maps_unless_they_say_otherwise():
-    assert Metric(probes=dict, value=dict, better={}, over="images", says="").of == "maps"
+    assert Metric(probes=dict, value=dict, direction={}, sample="images", caption="").subject == "maps"

@@ -34,7 +34,7 @@ def study(tmp_path, monkeypatch):
     """A study whose network needs no training: its samples are what takes time."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    write_study(tmp_path, samples=SAMPLES, metrics=["morf"], rows=8, fit=None)
+    write_study(tmp_path, samples=SAMPLES, metrics=["morf"], max_batch=8, fit=None)
     return tmp_path
 
 
@@ -234,13 +234,13 @@ JUDGED = {
         {"name": "gan_test", "kwargs": {"count": 40, "steps": 3}},
         {"name": "density_ratio", "kwargs": {"levels": [0.1, 0.3], "samples": 2}},
     ],
-    "judge": {"model": {"call": "net.network"}, "seed": 7},
+    "second_network": {"model": {"call": "net.network"}, "seed": 7},
 }
 
 
 @pytest.mark.long
 def test_metrics_of_the_network_are_measured_once_and_share_the_samples(study):
-    write_study(study, samples=SAMPLES, rows=8, fit=None, **JUDGED)
+    write_study(study, samples=SAMPLES, max_batch=8, fit=None, **JUDGED)
     done = efface(study, "measure", "study.yml")
     assert done.code == 0, done.err
     run, path = made(study)
@@ -264,7 +264,7 @@ def test_metrics_of_the_network_are_measured_once_and_share_the_samples(study):
 
 
 def test_gan_test_without_a_judge_is_refused_before_any_work(study):
-    write_study(study, samples=SAMPLES, rows=8, fit=None, metrics=["gan_test"])
+    write_study(study, samples=SAMPLES, max_batch=8, fit=None, metrics=["gan_test"])
     said = efface(study, "measure", "study.yml")
     assert said.code == 1
     assert "metrics.gan_test: asks a second network" in said.err
@@ -274,7 +274,7 @@ def test_gan_test_without_a_judge_is_refused_before_any_work(study):
 @pytest.mark.long
 def test_each_variant_has_samples_and_pictures_of_its_own(study):
     variants = {"plain": {}, "other": {"seed": 3}}
-    write_study(study, samples=SAMPLES, rows=8, fit=None, metrics=["morf"], variants=variants)
+    write_study(study, samples=SAMPLES, max_batch=8, fit=None, metrics=["morf"], variants=variants)
     assert efface(study, "samples", "study.yml").code == 0
     done = efface(study, "visualize", "study.yml", "visualize.count=2", "visualize.steps=2")
     assert done.code == 0, done.err

@@ -46,16 +46,16 @@ class Background:
     def learnt_from(self):
         return {"fit": "background", "images": self.images}
 
-    def fit(self, model, data, *, seed, rows):
+    def fit(self, model, data, *, seed, max_batch):
         generator = torch.Generator().manual_seed(seed)
         chosen = data.training[torch.randperm(len(data.training), generator=generator)[: self.images]]
         images = take(data.images, chosen).float().div(255)
-        for part in images.split(rows):
+        for part in images.split(max_batch):
             model(part)
         print("LEARNING", self.images, len(data))
         self.learnt = {"mean": images.mean(0)}
 
-    def __call__(self, model, images, targets, *, rows=256):
+    def __call__(self, model, images, targets, *, max_batch=256):
         if not self.learnt:
             raise ValueError("not fitted: call fit first")
         return self.gain * (images - self.learnt["mean"].to(images)) * model(images).detach()[:, :1, None, None]
@@ -271,7 +271,7 @@ class Mean:
     def __init__(self):
         self.learnt = {}
 
-    def fit(self, model, data, *, seed, rows):
+    def fit(self, model, data, *, seed, max_batch):
         self.learnt = {"mean": torch.zeros(3, 1, 1)}
 
     def __call__(self, model, images, targets):
@@ -280,19 +280,19 @@ class Mean:
 
 class NoRows(Mean):
     def fit(self, model, data, *, seed):
-        super().fit(model, data, seed=seed, rows=1)
+        super().fit(model, data, seed=seed, max_batch=1)
 
 
 class AsksMore(Mean):
-    def fit(self, model, data, labels, *, seed, rows):
-        super().fit(model, data, seed=seed, rows=rows)
+    def fit(self, model, data, labels, *, seed, max_batch):
+        super().fit(model, data, seed=seed, max_batch=max_batch)
 
 
 class Misspelt:
     def __init__(self):
         self.learned = {}
 
-    def fit(self, model, data, *, seed, rows):
+    def fit(self, model, data, *, seed, max_batch):
         self.learned = {"mean": torch.zeros(3, 1, 1)}
 
     def __call__(self, model, images, targets):
@@ -308,7 +308,7 @@ class Fits:
     def __init__(self):
         self.learnt = {}
 
-    def fits(self, model, data, *, seed, rows):
+    def fits(self, model, data, *, seed, max_batch):
         self.learnt = {"mean": torch.zeros(3, 1, 1)}
 
     def __call__(self, model, images, targets):
@@ -373,12 +373,12 @@ def test_what_learns_is_recognised_in_one_way():
 
 
 def test_what_a_callable_accepts_is_asked_in_one_way():
-    def one(model, *, seeds, rows=3):
+    def one(model, *, seeds, max_batch=3):
         return model
 
-    assert [accepts(one, name) for name in ("seeds", "rows", "masks")] == [True, True, False]
-    assert [accepts(one, name, needed=True) for name in ("seeds", "rows")] == [True, False]
+    assert [accepts(one, name) for name in ("seeds", "max_batch", "masks")] == [True, True, False]
+    assert [accepts(one, name, needed=True) for name in ("seeds", "max_batch")] == [True, False]
     call = Call(call="efface.methods.control.random", kwargs={"per_channel": True})
-    assert [accepts(call, name) for name in ("seeds", "per_channel", "rows")] == [True, False, False]
+    assert [accepts(call, name) for name in ("seeds", "per_channel", "max_batch")] == [True, False, False]
     assert call.wants("seeds", needed=True) is accepts(call, "seeds", needed=True) is True
     assert not accepts(dict.fromkeys, "seeds")  # no signature, or none of that name

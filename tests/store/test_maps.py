@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from efface.store import keys, maps
-from efface.store.maps import MapStore, MapWriter, partial
+from efface.store.maps import MapStore, MapWriter, partial_path
 from small.messages import words
 
 MADE_FROM = {"method": {"call": "a.b", "kwargs": {"k": 1}}, "data": "d1"}
@@ -64,7 +64,7 @@ def test_a_stopped_writer_goes_on_and_ends_at_the_same_file(tmp_path):
     whole = written(tmp_path / "whole.h5")
     time.sleep(1.1)  # no time of the day stands in the file
     path = written(tmp_path / "x.h5", upto=16)
-    assert maps.finished(partial(path)) == 16
+    assert maps.finished_rows(partial_path(path)) == 16
     with pytest.raises(FileNotFoundError, match=words("x.h5 x.h5.partial 16 40 extract")):
         MapStore(path, MADE_FROM, 40)
     writer = MapWriter(path, MADE_FROM, TARGETS, MAPS[0])
@@ -72,7 +72,7 @@ def test_a_stopped_writer_goes_on_and_ends_at_the_same_file(tmp_path):
     writer.write(16, MAPS[16:])
     writer.close()
     assert path.read_bytes() == whole.read_bytes()
-    assert not partial(path).exists()
+    assert not partial_path(path).exists()
 
 
 @pytest.mark.parametrize("change", ["provenance", "shape", "kind", "noise", "empty", "unfinished layout"])
@@ -86,12 +86,12 @@ def test_an_unfinished_file_of_something_else_is_begun_anew(tmp_path, change):
         rows = torch.arange(40)
     written(path, made_from, rows, upto=8)
     if change == "noise":
-        partial(path).write_bytes(b"noise")
+        partial_path(path).write_bytes(b"noise")
     elif change == "empty":
-        partial(path).write_bytes(b"")
+        partial_path(path).write_bytes(b"")
     elif change == "unfinished layout":
-        partial(path).with_name("x.h5.partial.new").write_bytes(partial(path).read_bytes()[:900])
-        partial(path).unlink()
+        partial_path(path).with_name("x.h5.partial.new").write_bytes(partial_path(path).read_bytes()[:900])
+        partial_path(path).unlink()
     writer = MapWriter(path, MADE_FROM, TARGETS, MAPS[0])
     assert not writer.done.any()
     writer.write(0, MAPS)
@@ -121,11 +121,11 @@ def test_kill_and_resume_gives_the_same_file(tmp_path):
     path = tmp_path / "x.h5"
     child = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "ready\n"
-    while maps.finished(partial(path)) < 500:
+    while maps.finished_rows(partial_path(path)) < 500:
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    assert 500 <= maps.finished(partial(path)) < 4000
+    assert 500 <= maps.finished_rows(partial_path(path)) < 4000
     for file in (path, tmp_path / "whole.h5"):
         writer = MapWriter(file, {"a": 1}, targets, rows[0])
         for first in range(0, 4000, 8):
@@ -164,7 +164,7 @@ def test_short_unfinished_and_incomplete_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=words("none.h5 extract")):
         MapStore(tmp_path / "none.h5", MADE_FROM, 40)
     written(tmp_path / "y.h5", upto=24)
-    partial(tmp_path / "y.h5").rename(tmp_path / "y.h5")
+    partial_path(tmp_path / "y.h5").rename(tmp_path / "y.h5")
     with pytest.raises(ValueError, match=words("y.h5 24 40 delete extract")):
         MapStore(tmp_path / "y.h5", MADE_FROM, 40)
     whole = path.read_bytes()
@@ -228,7 +228,7 @@ def test_what_is_written_stays_when_the_disk_refuses_more(tmp_path, monkeypatch)
         with pytest.raises(ValueError, match="No space left on device"):
             writer.write(8, MAPS[8:16])
     writer.abandon()
-    assert maps.finished(partial(path)) == 8
+    assert maps.finished_rows(partial_path(path)) == 8
 
 
 def test_no_permission_is_one_error(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from efface.store import arrays as rows
-from efface.store.arrays import Rows
+from efface.store.arrays import StoredArray
 from small.messages import words
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 3, 5, 7), dtype=np.uint8)
@@ -32,7 +32,7 @@ def pack(path, **attributes):
 def test_memory_map_equals_h5py(tmp_path, dtype):
     path, values = tmp_path / "x.h5", IMAGES.astype(dtype)
     rows.create_file(path, {"a": (values.shape, dtype), "b": ((3,), np.int64)}, {"note": "x"})
-    found = Rows(path, "a")
+    found = StoredArray(path, "a")
     assert (found.numpy() == 0).all()
     with path.open("r+b", buffering=0) as file:
         rows.write(file, found, 0, values[:20])
@@ -46,7 +46,7 @@ def test_memory_map_equals_h5py(tmp_path, dtype):
     chosen = torch.tensor([7, 0, 49, 7])
     for each in (found, pickle.loads(pickle.dumps(found))):  # noqa: S301
         assert torch.equal(each.take(chosen), torch.from_numpy(values[chosen.numpy()]))
-    assert torch.equal(rows.take(found, chosen), rows.take(torch.from_numpy(values), chosen))
+    assert torch.equal(rows.read_rows(found, chosen), rows.read_rows(torch.from_numpy(values), chosen))
     for each in (
         chosen,
         torch.arange(2, 5),
@@ -56,18 +56,18 @@ def test_memory_map_equals_h5py(tmp_path, dtype):
         torch.tensor([1, 1, 3]),
     ):
         for source in (found, torch.from_numpy(values)):
-            assert torch.equal(rows.look(source, each), torch.from_numpy(values[each.numpy()]))
+            assert torch.equal(rows.view_rows(source, each), torch.from_numpy(values[each.numpy()]))
 
 
 def test_any_hdf5_tool_may_write_what_is_read(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["a"] = IMAGES
         file.create_dataset("chunked", data=IMAGES, chunks=True)
-    assert np.array_equal(Rows(tmp_path / "x.h5", "a").numpy(), IMAGES)
+    assert np.array_equal(StoredArray(tmp_path / "x.h5", "a").numpy(), IMAGES)
     with pytest.raises(ValueError, match=words("chunked contiguous")):
-        Rows(tmp_path / "x.h5", "chunked")
+        StoredArray(tmp_path / "x.h5", "chunked")
     with pytest.raises(ValueError, match=words("b a chunked")):
-        Rows(tmp_path / "x.h5", "b")
+        StoredArray(tmp_path / "x.h5", "b")
 
 
 def test_packed_files_are_verified(tmp_path):
@@ -114,21 +114,21 @@ def test_a_failing_source_keeps_the_earlier_file(tmp_path):
     with pytest.raises(KeyError):
         rows.pack(tmp_path / "x.h5", "images", IMAGES.shape, failing(), {})
     assert names(tmp_path) == ["x.h5"]
-    assert np.array_equal(Rows(tmp_path / "x.h5", "images").numpy(), IMAGES)
+    assert np.array_equal(StoredArray(tmp_path / "x.h5", "images").numpy(), IMAGES)
 
 
 def test_what_cannot_be_read_is_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match=words("none.h5")):
-        Rows(tmp_path / "none.h5", "images")
+        StoredArray(tmp_path / "none.h5", "images")
     (tmp_path / "text.h5").write_text("no HDF5")
     with pytest.raises(ValueError, match=words("text.h5 HDF5")):
-        Rows(tmp_path / "text.h5", "images")
+        StoredArray(tmp_path / "text.h5", "images")
     pack(tmp_path / "x.h5")
     whole = (tmp_path / "x.h5").read_bytes()
     for size in (0, 10, 600, 2000, 2500, len(whole) - 1):
         (tmp_path / "short.h5").write_bytes(whole[:size])
         with pytest.raises(ValueError, match=r"short\.h5.*(HDF5|cut short|damaged)"):
-            Rows(tmp_path / "short.h5", "images")
+            StoredArray(tmp_path / "short.h5", "images")
 
 
 def test_what_cannot_be_written_is_the_systems_error(tmp_path):
@@ -165,4 +165,4 @@ def test_a_file_size_limit_is_one_error_and_the_earlier_file_stays(tmp_path):
     assert (ran.returncode, ran.stderr) == (0, "")  # HDF5 itself would write pages of noise and crash
     assert ran.stdout == f"{tmp_path / 'x.h5.partial'}: File too large\n" * 2
     assert names(tmp_path) == ["x.h5"]
-    assert np.array_equal(Rows(tmp_path / "x.h5", "images").numpy(), IMAGES)
+    assert np.array_equal(StoredArray(tmp_path / "x.h5", "images").numpy(), IMAGES)

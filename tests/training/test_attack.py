@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from efface import draws
-from efface.study.study import Fit
+from efface.study.study import TrainingSettings
 from efface.training.attack import minimal, pgd
 from small.messages import words
 
@@ -458,7 +458,7 @@ def test_the_callers_mode_does_not_matter(around):
 def test_wrong_settings_are_refused_as_the_study_is_read(settings, message):
     kwargs = {"norm": "linf", "eps": 0.1} | settings
     with pytest.raises(ValueError, match=words(message)):
-        Fit(epochs=1, attack={"call": "efface.training.attack.pgd", "kwargs": kwargs})
+        TrainingSettings(epochs=1, attack={"call": "efface.training.attack.pgd", "kwargs": kwargs})
 
 
 def test_a_long_way_is_refused_for_linf_alone():
@@ -495,4 +495,4 @@ def test_the_binary_loss_is_refused_for_more_classes_and_every_loss_for_one():
 def test_wrong_settings_of_the_least_change_are_refused_as_the_study_is_read(settings, message):
     kwargs = {"norm": "l2", "step": 0.1} | settings
     with pytest.raises(ValueError, match=words(message)):
-        Fit(epochs=1, attack={"call": "efface.training.attack.minimal", "kwargs": kwargs})
+        TrainingSettings(epochs=1, attack={"call": "efface.training.attack.minimal", "kwargs": kwargs})

@@ -12,7 +12,8 @@ from efface.erase.batches import resident
 from efface.erase.masking import to_float
 from efface.plug.call import Call
 from efface.training.attack import pgd as attacked_by_pgd
-from efface.training.loop import Fit, Rows, crop, fit, predict
+from efface.training.loop import TrainingRows, TrainingSettings, crop, predict
+from efface.training.loop import train as train_network
 from small.messages import words
 from small.tiers import first_short
 
@@ -38,12 +39,14 @@ def feed_of(stored):
 
 
 def settings(**changes):
-    return Fit(**{"epochs": 4, "batch_size": 16} | changes)
+    return TrainingSettings(**{"epochs": 4, "batch_size": 16} | changes)
 
 
 def train(build, choices, *, feed=None, rows=None, seed=1, **extras):
     feed = feed or feed_of(images(choices.crop))
-    return fit(build, feed, rows or Rows(TRAIN, VALID), targets(), choices, seed=seed, device=CPU, **extras)
+    return train_network(
+        build, feed, rows or TrainingRows(TRAIN, VALID), targets(), choices, seed=seed, device=CPU, **extras
+    )
 
 
 def same(one, other):
@@ -148,7 +151,7 @@ def test_weights_are_those_of_a_plain_loop(optimizer, schedule, each):
         schedule=call(schedule) if schedule else None,
         schedule_each=each,
     )
-    found = train(linear, choices, rows=Rows(torch.arange(34)))
+    found = train(linear, choices, rows=TrainingRows(torch.arange(34)))
     torch.testing.assert_close(found.network.state_dict(), network.state_dict(), rtol=1e-3, atol=1e-4)
     assert found.losses == pytest.approx(losses, rel=1e-4)
     assert found.epoch == 4
@@ -182,13 +185,13 @@ def test_loss_class_and_loss_function_train_alike(tiny, by_class, by_function, k
 @pytest.mark.parametrize("each", ["epoch", "step"])
 def test_schedule_is_told_how_often_it_will_step(count, steps, each):
     Scale.made.clear()
-    train(linear, settings(schedule="test_fit.Scale", schedule_each=each), rows=Rows(torch.arange(count)))
+    train(linear, settings(schedule="test_fit.Scale", schedule_each=each), rows=TrainingRows(torch.arange(count)))
     (schedule,) = Scale.made
     assert schedule.total_steps == schedule.steps == (4 * steps if each == "step" else 4)
 
 
 def test_a_single_image_left_over_does_not_stop_batch_norm(tiny):
-    assert len(train(tiny, settings(epochs=2), rows=Rows(torch.arange(33))).losses) == 2
+    assert len(train(tiny, settings(epochs=2), rows=TrainingRows(torch.arange(33))).losses) == 2
 
 
 def test_bf16_and_channels_last_are_near_fp32(tiny):
@@ -347,7 +350,7 @@ def windows(image, border):
 
 def test_each_epoch_sees_every_row_once_in_new_order_windows_and_flips():
     stored, notes = images(1), []
-    train(lambda: Spy(notes), settings(crop=1, flip=True, batch_size=36, epochs=3), rows=Rows(TRAIN))
+    train(lambda: Spy(notes), settings(crop=1, flip=True, batch_size=36, epochs=3), rows=TrainingRows(TRAIN))
     possible = [windows(image, 1) for image in stored[:36]]
     orders = []
     for training, seen in notes:
@@ -366,7 +369,7 @@ def test_without_crop_and_flip_an_image_is_seen_as_it_is_with_its_target():
     class Check(Spy):
         pass
 
-    train(lambda: Check(notes), settings(epochs=2), rows=Rows(TRAIN, VALID))
+    train(lambda: Check(notes), settings(epochs=2), rows=TrainingRows(TRAIN, VALID))
     passes = [torch.cat([seen for training, seen in notes if training is wanted]) for wanted in (True, False)]
     rows_seen = sorted(image.numpy().tobytes() for image in passes[0])
     assert rows_seen == sorted(image.numpy().tobytes() for image in stored[TRAIN].repeat(2, 1, 1, 1))
@@ -444,7 +447,7 @@ def test_augmentations_come_after_crop_and_flip_and_before_the_attack():
     choices = settings(
         epochs=1, crop=1, flip=True, batch_size=36, augment=[here, "test_fit.halved"], attack=pgd(eps=0.0)
     )
-    train(lambda: Spy(notes), choices, rows=Rows(TRAIN))
+    train(lambda: Spy(notes), choices, rows=TrainingRows(TRAIN))
     possible = [windows(image, 1) for image in images(1)[:36]]
     (seen,) = NOTES["order"]
     bytes_of = [(torch.frombuffer(bytearray(each), dtype=torch.float32) * 255).round().byte() for each, _ in seen]
@@ -459,7 +462,7 @@ def test_an_images_seeds_are_of_seed_epoch_and_row_whatever_the_batch_size(size)
     def seeds_of(batch_size):
         NOTES.clear()
         named = [{"call": "test_fit.marked", "kwargs": {"notes": each}} for each in ("first", "second")]
-        train(linear, settings(epochs=2, batch_size=batch_size, augment=named), rows=Rows(TRAIN[:35]))
+        train(linear, settings(epochs=2, batch_size=batch_size, augment=named), rows=TrainingRows(TRAIN[:35]))
         return {name: [pair for batch in batches for pair in batch] for name, batches in NOTES.items()}
 
     found, whole = seeds_of(size), seeds_of(35)
@@ -625,7 +628,7 @@ def test_augmentations_and_stop_are_in_the_identity_and_in_the_plain_training():
     for each in others:
         made = settings(attack=pgd(), **each)
         assert made.plain() == settings(**each)
-        assert Fit.model_validate(made.model_dump(mode="json")) == made
+        assert TrainingSettings.model_validate(made.model_dump(mode="json")) == made
 
 
 # Which epoch is kept
@@ -650,14 +653,14 @@ def test_only_training_and_validation_rows_are_asked_for(tiny):
         asked["valid" if len(rows) == 3 else "train"].append(sorted(rows.tolist()))
         return inner(rows, size, epoch)
 
-    train(tiny, settings(keep="best"), feed=spying, rows=Rows(torch.arange(5, 25), torch.tensor([40, 2, 31])))
+    train(tiny, settings(keep="best"), feed=spying, rows=TrainingRows(torch.arange(5, 25), torch.tensor([40, 2, 31])))
     assert asked == {"train": [list(range(5, 25))] * 4, "valid": [[2, 31, 40]] * 4}
 
 
 @pytest.mark.parametrize("validation", [None, torch.arange(0)])
 def test_best_without_validation_rows_is_refused(tiny, validation):
     with pytest.raises(ValueError, match=words("fit.keep best data.kwargs.validation")):
-        train(tiny, settings(keep="best"), rows=Rows(TRAIN, validation))
+        train(tiny, settings(keep="best"), rows=TrainingRows(TRAIN, validation))
 
 
 # Errors and reports
@@ -676,7 +679,7 @@ def test_a_network_with_too_few_classes_is_one_clear_error(tiny):
 
 def test_no_training_rows_are_one_clear_error(tiny):
     with pytest.raises(ValueError, match=words("training rows")):
-        train(tiny, settings(), rows=Rows(torch.arange(0)))
+        train(tiny, settings(), rows=TrainingRows(torch.arange(0)))
 
 
 def test_logs_and_progress_tell_every_epoch(tiny):
@@ -801,14 +804,14 @@ def test_the_gradient_norm_of_a_linear_network_trains_as_a_decay_of_its_weights(
         rule.step()
     sgd = {"call": "torch.optim.SGD", "kwargs": {"lr": 0.05}}
     choices = settings(epochs=5, batch_size=36, optimizer=sgd, regularizers=[term("gradient_norm", weight=weight)])
-    found = train(constant, choices, rows=Rows(TRAIN))
+    found = train(constant, choices, rows=TrainingRows(TRAIN))
     torch.testing.assert_close(found.network.state_dict(), network.state_dict(), rtol=1e-4, atol=1e-6)
     assert found.losses[-1] == pytest.approx(loss.item(), rel=1e-5)
 
 
 def test_an_attack_is_all_that_the_network_sees_and_it_sees_it_in_training_mode():
     notes = []
-    train(lambda: Spy(notes), settings(epochs=1, batch_size=36, attack=pgd(eps=0.1, steps=4)), rows=Rows(TRAIN))
+    train(lambda: Spy(notes), settings(epochs=1, batch_size=36, attack=pgd(eps=0.1, steps=4)), rows=TrainingRows(TRAIN))
     assert [training for training, _ in notes] == [False] * 4 + [True]
     clean, seen = notes[0][1].int(), notes[-1][1].int()
     assert (clean - seen).abs().max() in (25, 26)  # 0.1 of 255
@@ -866,7 +869,7 @@ def test_terms_are_in_the_identity_and_without_them_it_is_what_it_was():
     written_out = term("score_matching", weight=1e-3, kwargs={"samples": 1, "sigma": 0.01, "stability": 1e-3})
     preset = settings(regularizers=[term("score_matching", preset="paper")])
     assert settings(regularizers=[written_out]).identity() == preset.identity()
-    assert Fit.model_validate(preset.model_dump()) == preset
+    assert TrainingSettings.model_validate(preset.model_dump()) == preset
     for each in WITH_TERMS.values():
         assert settings(**each).plain() == settings()
         assert settings(**each).plain().identity() == settings().identity()
@@ -897,8 +900,10 @@ def test_adversarial_training_makes_a_network_more_robust():
     feed = resident(400, lambda rows: (inputs[rows], None), lambda found, maps, rows, epoch: found)
     attack, robust = {"norm": "linf", "eps": 0.05, "steps": 5}, []
     for changes in ({}, {"attack": pgd(**attack)}):
-        choices = Fit(epochs=15, batch_size=50, optimizer=ADAM, **changes)
-        found = fit(lambda: mlp(Centred()), feed, Rows(torch.arange(300)), classes, choices, seed=0, device=CPU)
+        choices = TrainingSettings(epochs=15, batch_size=50, optimizer=ADAM, **changes)
+        found = train_network(
+            lambda: mlp(Centred()), feed, TrainingRows(torch.arange(300)), classes, choices, seed=0, device=CPU
+        )
         unseen, truth = to_float(inputs[300:]), classes[300:]
         worst = attacked_by_pgd(found.network, unseen, truth, **attack)
         assert (found.network(unseen).argmax(1) == truth).float().mean() > 0.95

@@ -112,7 +112,7 @@ def test_nothing_of_the_callers_is_changed(tiny):
 def test_any_batch_gives_the_images_of_single_ones(tiny):
     network, settings = tiny(seed=4), Sampling(steps=5)
     whole = samples(network, TARGETS, SEEDS, SHAPE, settings)
-    parts = samples(network, TARGETS, SEEDS, SHAPE, settings, rows=2)
+    parts = samples(network, TARGETS, SEEDS, SHAPE, settings, max_batch=2)
     single = [samples(network, TARGETS[i : i + 1], SEEDS[i : i + 1], SHAPE, settings) for i in range(N)]
     torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
     torch.testing.assert_close(torch.cat(single), whole, atol=1e-5, rtol=0)
@@ -149,7 +149,7 @@ def test_denoising_begins_at_the_noisy_images_themselves():
 def test_progress_counts_forward_rows():
     told = []
     settings = Sampling(count=N, steps=3)
-    samples(Linear(), TARGETS, SEEDS, SHAPE, settings, rows=2, advance=told.append)
+    samples(Linear(), TARGETS, SEEDS, SHAPE, settings, max_batch=2, advance=told.append)
     assert sum(told) == settings.costs == COST * 3 * N
 
 
@@ -182,12 +182,12 @@ def case(network, **changes):
         "build": Linear,
         "given_network": network,
         "data": {"test": Split(stored, TARGETS)},
-        "explained": torch.zeros(N, dtype=torch.int64),
+        "target_classes": torch.zeros(N, dtype=torch.int64),
         "maps": {},
         "mean": torch.zeros(C),
         "given_training": None,
         "seed": 0,
-        "rows": 4,
+        "max_batch": 4,
         "device": torch.device("cpu"),
     }
     return Case(**given | changes)
@@ -202,7 +202,7 @@ POINT = Point(0.0, 0, Call(call="efface.impute.channel_mean"), (), "pixel")
 
 
 def test_gan_test_is_the_share_of_the_samples_that_the_judge_assigns_to_their_class():
-    network, judge, asked, told = Linear(), Linear(-1.0), [], []
+    network, second, asked, told = Linear(), Linear(-1.0), [], []
     made = Samples(network.of(TARGETS).clamp(0, 1), TARGETS)
 
     def given(settings):
@@ -210,15 +210,15 @@ def test_gan_test_is_the_share_of_the_samples_that_the_judge_assigns_to_their_cl
         return made
 
     probe = judged(steps=7)
-    found = probe(case(network, judge=lambda: judge, samples=given, advance=told.append)).values
+    found = probe(case(network, second_network=lambda: second, samples=given, advance=told.append)).values
     assert asked == [Sampling(count=N, steps=7)]
-    for name, which in (("share", judge), ("own_share", network)):
+    for name, which in (("share", second), ("own_share", network)):
         logits = which(made.images).detach()
         by_hand = [float(logits[i].argmax() == TARGETS[i]) for i in range(N)]
         assert found[name].tolist() == by_hand
     assert found["own_share"].mean() == 1  # each image is its class's own weights
-    assert found["share"].mean() == 0  # and the judge's are their negative
-    expected = judge(made.images).detach().double().softmax(1)[torch.arange(N), TARGETS]
+    assert found["share"].mean() == 0  # and the second network's are their negative
+    expected = second(made.images).detach().double().softmax(1)[torch.arange(N), TARGETS]
     torch.testing.assert_close(torch.from_numpy(found["probability"]), expected, atol=1e-6, rtol=0)
     assert sum(told) == probe.cost({"test": N}, None)
 
@@ -229,7 +229,7 @@ def test_gan_test_wants_a_judge_of_as_many_classes():
         judged()(case(Linear(), samples=lambda _: made))
     few = nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, 2))
     with pytest.raises(ValueError, match=words("2 class")):
-        judged()(case(Linear(), samples=lambda _: made, judge=lambda: few))
+        judged()(case(Linear(), samples=lambda _: made, second_network=lambda: few))
 
 
 def test_what_a_judgement_depends_on():
@@ -241,7 +241,7 @@ def test_what_a_judgement_depends_on():
 def test_the_density_ratio_with_given_noise_is_the_exponential_of_the_weights_along_it():
     network, start = Linear(0.3), images()
     noise = draws.normal(draws.fold(SEEDS, 9), (3, *SHAPE)).transpose(0, 1)
-    found = changes(network, start, TARGETS, noise, rows=4)
+    found = changes(network, start, TARGETS, noise, max_batch=4)
     expected = torch.einsum("nchw,snchw->ns", network.of(TARGETS).double(), noise.double())
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     ratio = ratios(found.numpy())
@@ -268,8 +268,8 @@ def test_the_density_ratio_is_of_the_true_class_and_of_no_batch():
     network = Linear(0.3)
     probe = Noisy(0.1, 3)
     whole = probe(case(network)).values
-    small = probe(case(network, rows=1)).values
-    other = probe(case(network, explained=torch.ones(N, dtype=torch.int64))).values
+    small = probe(case(network, max_batch=1)).values
+    other = probe(case(network, target_classes=torch.ones(N, dtype=torch.int64))).values
     for name, values in whole.items():
         np.testing.assert_allclose(small[name], values, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(other[name], values)

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from efface import draws
-from efface.execute import settle
+from efface.execute import set_torch_defaults
 from efface.training.regularize import (
     PRESETS,
     anti_score_matching,
@@ -386,7 +386,7 @@ def test_tf32_is_found_on_a_gpu_alone(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     assert rounds_to_tf32(torch.device("cuda"))
     assert not rounds_to_tf32(torch.device("cpu"))
-    settle(torch.get_num_threads())  # as every training of a study
+    set_torch_defaults(torch.get_num_threads())  # as every training of a study
     assert not rounds_to_tf32(torch.device("cuda"))
 
 

@@ -8,7 +8,7 @@ from efface.models.small import mlp
 from efface.stages.check import check_run
 from efface.stages.run.run import Run
 from efface.stages.trial.network import try_network
-from efface.stages.trial.training_step import curved
+from efface.stages.trial.training_step import has_hessian
 from efface.stages.work.training import train_missing
 from efface.study.study import check
 
@@ -74,8 +74,8 @@ def test_refit_and_judge_are_tried_too(tmp_path):
     drop, fit = {"call": "test_terms.network", "kwargs": {"p": 0.5}}, {"epochs": 1, "regularizers": [SCORE]}
     with pytest.raises(ValueError, match=r"^refit:.*score_matching"):
         try_network(run_of(tmp_path, {}, {"p": 0.5}, refit=fit))
-    with pytest.raises(ValueError, match=r"^judge\.fit:.*score_matching"):
-        try_network(run_of(tmp_path, {}, judge={"model": drop, "fit": fit}))
+    with pytest.raises(ValueError, match=r"^second_network\.fit:.*score_matching"):
+        try_network(run_of(tmp_path, {}, second_network={"model": drop, "fit": fit}))
     try_network(run_of(tmp_path, {}, {"p": 0.5}, refit={"epochs": 1, "regularizers": [NORM]}))
 
 
@@ -105,8 +105,10 @@ def test_augmentations_are_tried_wherever_they_are_to_be_used(tmp_path):
         try_network(run_of(tmp_path, {"augment": [dark]}))
     with pytest.raises(ValueError, match=rf"^refit:{message}"):
         try_network(run_of(tmp_path, {}, refit=fit | {"augment": [dark]}))
-    with pytest.raises(ValueError, match=rf"^judge\.fit:{message}"):
-        try_network(run_of(tmp_path, {}, judge={"model": "test_terms.network", "fit": fit | {"augment": [dark]}}))
+    with pytest.raises(ValueError, match=rf"^second_network\.fit:{message}"):
+        try_network(
+            run_of(tmp_path, {}, second_network={"model": "test_terms.network", "fit": fit | {"augment": [dark]}})
+        )
     with pytest.raises(ValueError, match=r"^fit:.*saturation.*0\.1"):
         try_network(run_of(tmp_path, {"augment": [coloured]}))
     weights = tmp_path / "weights.pt"
@@ -154,14 +156,14 @@ def test_a_network_without_a_hessian_is_told_of(tmp_path, capsys, term):
 def test_which_networks_are_curved(layers, expected):
     torch.manual_seed(0)
     made = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), *layers, nn.Linear(6, 3)).train()
-    assert curved(made, torch.rand(2, 1, 8, 8), torch.tensor([0, 2])) == expected
+    assert has_hessian(made, torch.rand(2, 1, 8, 8), torch.tensor([0, 2])) == expected
     assert all(each.training for each in made.modules())
 
 
 def test_curvature_of_our_own(tmp_path):
     for activation in ("relu", "softplus"):
         made = mlp(in_features=64, widths=[8], num_classes=3, activation=activation)
-        assert curved(made, torch.rand(2, 1, 8, 8), torch.tensor([0, 2])) == (activation == "softplus")
+        assert has_hessian(made, torch.rand(2, 1, 8, 8), torch.tensor([0, 2])) == (activation == "softplus")
 
 
 def broken(model, images, targets, outputs):

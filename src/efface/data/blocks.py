@@ -12,7 +12,7 @@ from efface.data.digits import digits
 from efface.data.subset import balanced, stratified
 from efface.data.vision import mnist
 from efface.draws import fold, seeds_of, uniform
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.types import Seeds, Split, StoredImages, Targets
 
 Source = Literal["digits", "mnist"]
@@ -116,7 +116,7 @@ def _of_classes(split: Split, classes: Sequence[int]) -> tuple[StoredImages, Tar
     number[list(classes)] = torch.arange(len(classes))
     targets = number[split.targets]
     rows = (targets >= 0).nonzero().flatten()
-    return take(split.images, rows), targets[rows]
+    return read_rows(split.images, rows), targets[rows]
 
 
 def _digits(images: StoredImages) -> UInt8[Tensor, "n 28 28"]:

@@ -184,7 +184,7 @@ def _agree(listings: dict[str, _Listing]) -> None:
         )
 
 
-def _rows(path: Path, listing: _Listing, size: int, resize: Resize) -> rows.Rows:
+def _rows(path: Path, listing: _Listing, size: int, resize: Resize) -> rows.StoredArray:
     """The packed images: those of an earlier run where they are the same, else packed now."""
     attributes: dict[str, Any] = {
         "format": FORMAT,

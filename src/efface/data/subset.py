@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from efface.draws import keys, seeds_of
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.types import Split, Targets
 
 
@@ -33,7 +33,7 @@ def resized(found: Mapping[str, Split], size: int | None) -> dict[str, Split]:
         assert split.masks is None
         images = torch.empty(len(split), split.shape[0], size, size, dtype=torch.uint8)
         for rows in torch.arange(len(split)).split(256):
-            part = take(split.images, rows).float()
+            part = read_rows(split.images, rows).float()
             images[rows] = F.interpolate(part, (size, size), mode="bilinear", antialias=True).round_().byte()
         made[name] = replace(split, images=images)
     return made
@@ -100,4 +100,4 @@ def _cut(split: Split, chosen: Int[Tensor, " m"]) -> Split:
     if len(chosen) == len(split):
         return split
     masks = None if split.masks is None else split.masks[chosen]
-    return replace(split, images=take(split.images, chosen), targets=split.targets[chosen], masks=masks)
+    return replace(split, images=read_rows(split.images, chosen), targets=split.targets[chosen], masks=masks)

@@ -17,11 +17,11 @@ Gather = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 """Row numbers -> image rows and map (or rank) rows of these same numbers; None where nothing is erased."""
 Prepare = Callable[[Tensor, Tensor | None, Tensor, int], StoredImages]
 """Image rows, map rows, row numbers, epoch -> images as the network is to see them (padded, 8 bits)."""
-Feed = Callable[[Tensor, int, int], Iterator[StoredImages]]
+Batches = Callable[[Tensor, int, int], Iterator[StoredImages]]
 """Row numbers, batch size, epoch -> batches in this order."""
 
 
-def resident(count: int, gather: Gather, prepare: Prepare, *, block: int = 1024, redrawn: bool = False) -> Feed:
+def resident(count: int, gather: Gather, prepare: Prepare, *, block: int = 1024, redrawn: bool = False) -> Batches:
     """Prepare all `count` rows once, keep them as one 8-bit tensor, and index that.
 
     block: images prepared at once: large enough for the device, small beside the table.
@@ -51,7 +51,7 @@ def resident(count: int, gather: Gather, prepare: Prepare, *, block: int = 1024,
     return feed
 
 
-def streamed(gather: Gather, prepare: Prepare, device: torch.device, *, redrawn: bool = False) -> Feed:
+def streamed(gather: Gather, prepare: Prepare, device: torch.device, *, redrawn: bool = False) -> Batches:
     """Gather the rows of the next batches from their files in a thread while the device works on this one."""
 
     def feed(rows: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:

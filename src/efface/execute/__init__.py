@@ -3,7 +3,7 @@
 An executor of three lines works: `def mine(work, tasks): for task in tasks: yield task, work(task)`.
 """
 
-from efface.execute.attempt import Attempt, Failure, settle
+from efface.execute.attempt import Attempt, Failure, set_torch_defaults
 from efface.execute.contract import Executor, runs_at_once, slots
 from efface.execute.pool import close_all, processes
 from efface.execute.progress import Advance, advance, go_on, reporting, stoppable
@@ -21,7 +21,7 @@ __all__ = [
     "reporting",
     "runs_at_once",
     "serial",
-    "settle",
+    "set_torch_defaults",
     "slots",
     "stoppable",
 ]

@@ -41,7 +41,7 @@ class Attempt:
         go_on()
         before = torch.get_num_threads()
         if self.threads is not None:
-            settle(self.threads)
+            set_torch_defaults(self.threads)
         try:
             return self.work(task)
         except Exception as error:  # noqa: BLE001  the stage decides what a failed task means
@@ -51,7 +51,7 @@ class Attempt:
                 torch.set_num_threads(before)
 
 
-def settle(threads: int) -> None:
+def set_torch_defaults(threads: int) -> None:
     """Torch as every process of a run has it: so many threads, and on a GPU the same bits each time, in full fp32."""
     torch.set_num_threads(threads)
     torch.backends.cudnn.allow_tf32 = False

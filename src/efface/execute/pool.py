@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from efface.execute.attempt import settle
+from efface.execute.attempt import set_torch_defaults
 from efface.execute.contract import runs_at_once
 from efface.execute.progress import Advance, go_on, report_to
 from efface.execute.sequence import serial
@@ -143,13 +143,13 @@ def _collect(waiting: dict["Future[Any]", Task]) -> Iterator[tuple[Task, Any]]:
         except BrokenProcessPool as error:
             raise ValueError(
                 "a worker process died (killed, or out of memory); what is finished is kept: run the same command "
-                "again, with fewer workers (executor.kwargs.workers=1) or a smaller 'rows' if memory was short"
+                "again, with fewer workers (executor.kwargs.workers=1) or a smaller 'max_batch' if memory was short"
             ) from error
 
 
 def _start_worker(ticks: Any, threads: int) -> None:
     report_to(ticks.put)
-    settle(threads)
+    set_torch_defaults(threads)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

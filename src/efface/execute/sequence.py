@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from efface.execute.attempt import settle
+from efface.execute.attempt import set_torch_defaults
 from efface.execute.progress import Advance, go_on, reporting
 
 Task = TypeVar("Task")
@@ -16,7 +16,7 @@ def serial(
 ) -> Iterator[tuple[Task, Any]]:
     """One task after another, here. threads: of torch, for each task; 1 gives the same bits as `processes`."""
     before = torch.get_num_threads()
-    settle(threads)
+    set_torch_defaults(threads)
     try:
         with reporting(progress):
             for task in tasks:

@@ -8,24 +8,24 @@ from torch import Tensor, nn
 from efface.methods.gradients import Gradient
 from efface.methods.nested import ready
 from efface.plug.accepts import accepts, offer
-from efface.types import Explained, Images, Method, Of, Seeds
+from efface.types import Images, Method, Seeds, Target, TargetScore
 
 
-def stand_in(base: Method, of: Of, rows: int, drawn: list[Seeds]) -> Gradient:
+def as_gradient(base: Method, score: TargetScore, max_batch: int, drawn: list[Seeds]) -> Gradient:
     """The method as a gradient of points.
 
-    of: handed on unless it is logit: else the base keeps its own, which the study may have set.
+    score: handed on unless it is logit: else the base keeps its own, which the study may have set.
     drawn: the seeds of the points of each pass, in their order; emptied by the pass. None where there are none.
     """
     base = ready("base", base)
-    if of != "logit" and not accepts(base, "of"):
+    if score != "logit" and not accepts(base, "score"):
         raise ValueError(
-            f"of is {of!r}, but the base leaves no keyword `of` open; expected of='logit': set what it explains in "
-            "the base itself"
+            f"score is {score!r}, but the base leaves no keyword `score` open; expected score='logit': set what it "
+            "explains in the base itself"
         )
 
-    def stands(model: nn.Module, points: Images, targets: Explained) -> Images:
-        offered: dict[str, Any] = {"rows": rows} | ({} if of == "logit" else {"of": of})
+    def stands(model: nn.Module, points: Images, targets: Target) -> Images:
+        offered: dict[str, Any] = {"max_batch": max_batch} | ({} if score == "logit" else {"score": score})
         if drawn:
             offered["seeds"] = torch.cat(drawn)
             drawn.clear()

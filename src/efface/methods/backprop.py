@@ -13,14 +13,14 @@ from torch.overrides import TorchFunctionMode
 from efface.methods.gradients import gradient_at
 from efface.models.evaluation import evaluating
 from efface.models.memory import blocks
-from efface.types import Explained, Images, Of
+from efface.types import Images, Target, TargetScore
 
 Rule = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(a ReLU's answer, True where it lets changes through, gradient of that answer) -> gradient of its input."""
 
 
 def guided_backprop(
-    model: nn.Module, images: Images, targets: Explained, *, of: Of = "logit", rows: int = 256
+    model: nn.Module, images: Images, targets: Target, *, score: TargetScore = "logit", max_batch: int = 256
 ) -> Images:
     """Gradient that passes a ReLU only where it is positive and the ReLU is active: one forward, one backward pass.
 
@@ -28,16 +28,18 @@ def guided_backprop(
     rectifies outside of them, by the name of the module that does. Other non-linearities keep their own gradient; a
     network that has no ReLU at all is refused.
 
-    of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    rows: images in one pass, at least 1; bounds the memory, changes no map.
+    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    max_batch: images in one pass, at least 1; bounds the memory, changes no map.
 
     Source: Springenberg, Dosovitskiy, Brox & Riedmiller 2015, section 3.4 (arXiv:1412.6806).
     Differs: sign and channels are kept.
     """
-    return _explain("guided_backprop", model, images, targets, _guided, of, rows)
+    return _explain("guided_backprop", model, images, targets, _guided, score, max_batch)
 
 
-def deconvnet(model: nn.Module, images: Images, targets: Explained, *, of: Of = "logit", rows: int = 256) -> Images:
+def deconvnet(
+    model: nn.Module, images: Images, targets: Target, *, score: TargetScore = "logit", max_batch: int = 256
+) -> Images:
     """Gradient that passes a ReLU wherever it is positive, active or not: one forward and one backward pass an image.
 
     What it needs of the network, and the settings: `guided_backprop`. Max pooling sends it to where the maximum was.
@@ -45,18 +47,18 @@ def deconvnet(model: nn.Module, images: Images, targets: Explained, *, of: Of = 
     Source: Zeiler & Fergus 2014, section 2.1 (arXiv:1311.2901), as a backward pass by Springenberg et al. 2015.
     Differs: sign and channels are kept.
     """
-    return _explain("deconvnet", model, images, targets, _deconvolved, of, rows)
+    return _explain("deconvnet", model, images, targets, _deconvolved, score, max_batch)
 
 
 def rectified_gradient(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     fraction: float = 0.98,
     times_image: bool = True,
-    of: Of = "logit",
-    rows: int = 256,
+    score: TargetScore = "logit",
+    max_batch: int = 256,
 ) -> Images:
     """Gradient that passes a ReLU only at the units of highest activation times gradient, times the image: signed.
 
@@ -67,8 +69,8 @@ def rectified_gradient(
 
     fraction: part of a layer's units that is closed, in [0, 1).
     times_image: multiply by the image, as published; then a black pixel gets 0.
-    of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    rows: images in one pass, at least 1; bounds the memory, changes no map.
+    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    max_batch: images in one pass, at least 1; bounds the memory, changes no map.
 
     Source: Kim et al. 2019, section 4 (arXiv:1902.04893).
     Differs: the image is the one in [0, 1]; max pooling keeps its gradient (the paper's proportional redistribution
@@ -77,7 +79,7 @@ def rectified_gradient(
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction is {fraction}; expected 0 to below 1, the part of a layer's units to close")
     rule = partial(_strongest, fraction)
-    maps = _explain("rectified_gradient", model, images, targets, rule, of, rows)
+    maps = _explain("rectified_gradient", model, images, targets, rule, score, max_batch)
     return images.detach() * maps if times_image else maps
 
 
@@ -98,9 +100,13 @@ def _strongest(fraction: float, answer: Tensor, passing: Tensor, gradient: Tenso
     return gradient * passing
 
 
-def _explain(title: str, model: nn.Module, images: Images, targets: Explained, rule: Rule, of: Of, rows: int) -> Images:
+def _explain(
+    title: str, model: nn.Module, images: Images, targets: Target, rule: Rule, score: TargetScore, max_batch: int
+) -> Images:
     with evaluating(model), _rectifying(title, model, rule):
-        return torch.cat([gradient_at(model, images[block], targets[block], of) for block in blocks(len(images), rows)])
+        return torch.cat(
+            [gradient_at(model, images[block], targets[block], score) for block in blocks(len(images), max_batch)]
+        )
 
 
 @contextmanager

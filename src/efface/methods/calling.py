@@ -17,12 +17,12 @@ from efface.plug.call import Call
 from efface.plug.learning import wrong_parts
 from efface.types import Images, Seeds, Targets
 
-OFFERS = ("seeds", "rows", "masks", "classes_of")
+OFFERS = ("seeds", "max_batch", "masks", "classes_of")
 """Keywords that a method is handed if it names them."""
 
 
 @dataclass(frozen=True)
-class Convention:
+class MethodCall:
     """A method as the study declares it.
 
     batched: it takes a batch, (model, images, targets); else one image at a time, (model, image 1 c h w, label).
@@ -54,13 +54,13 @@ class Convention:
 
 
 def attribute(
-    method: Convention,
+    method: MethodCall,
     model: nn.Module,
     images: Images,
     targets: Targets,
     *,
     seeds: Seeds,
-    rows: int,
+    max_batch: int,
     masks: Tensor | None = None,
     classes_of: Callable[[Tensor], Targets] | None = None,
 ) -> dict[str, Tensor]:
@@ -77,7 +77,7 @@ def attribute(
     with _as_before(model), draws.seeded(int(seeds[0])):
         model.eval()
         if method.batched:
-            offered = {"seeds": seeds, "rows": rows, "masks": masks, "classes_of": classes_of}
+            offered = {"seeds": seeds, "max_batch": max_batch, "masks": masks, "classes_of": classes_of}
             offered = {
                 name: value for name, value in offered.items() if value is not None and accepts(method.made, name)
             }
@@ -117,14 +117,14 @@ def check_method(call: Call, *, batched: bool) -> None:
         raise ValueError("; ".join(problems))
 
 
-def _one_by_one(method: Convention, model: nn.Module, images: Images, targets: Targets) -> Any:
+def _one_by_one(method: MethodCall, model: nn.Module, images: Images, targets: Targets) -> Any:
     maps = [method.made(model, images[i : i + 1].clone(), int(targets[i])) for i in range(len(images))]
     if isinstance(maps[0], dict):
         return {name: _stacked(method, [each[name] for each in maps], images) for name in maps[0]}
     return _stacked(method, maps, images)
 
 
-def _stacked(method: Convention, found: list[Any], images: Images) -> Tensor:
+def _stacked(method: MethodCall, found: list[Any], images: Images) -> Tensor:
     """The maps of single images as older code returns them: NumPy or torch, h w, c h w or 1 c h w."""
     _, c, h, w = images.shape
     maps = []
@@ -144,7 +144,7 @@ def _tensor(found: Tensor | np.ndarray) -> Tensor:
     return found.detach() if isinstance(found, Tensor) else torch.from_numpy(np.array(found))
 
 
-def _checked(method: Convention, found: Any, images: Images) -> dict[str, Tensor]:
+def _checked(method: MethodCall, found: Any, images: Images) -> dict[str, Tensor]:
     where = f"attribution_methods.{method.name}"
     if not isinstance(found, dict):
         if method.outputs:

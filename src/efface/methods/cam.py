@@ -7,7 +7,7 @@ layer: name of a module with an n c h w output, as the network names it; of a mo
     BatchNorm and ReLU is had by naming that convolution.
 of: what is explained, of the target class: logit, log_probability, probability or loss (cross entropy).
 relu: whether what speaks against the class becomes 0; without, the map is signed.
-rows: images in one pass, at least 1; bounds the memory, changes no map.
+max_batch: images in one pass, at least 1; bounds the memory, changes no map.
 classes_of: logits of some images to the classes that their maps explain, in place of `targets`: called once for each
     image, in their order, with what the pass that makes the map answers; it saves the pass that would ask before.
 
@@ -26,7 +26,7 @@ from efface.methods.backprop import guided_backprop
 from efface.methods.feature_maps import Features, cut_at, features_of, looking_at
 from efface.models.memory import at_least_one, at_once, blocks
 from efface.models.scores import logits_of, scores_of, target_scores
-from efface.types import Explained, Images, Of, Targets
+from efface.types import Images, Target, Targets, TargetScore
 
 ClassesOf = Callable[[Float[Tensor, "n k"]], Targets]
 Map = Float[Tensor, "n h w"]
@@ -36,12 +36,12 @@ Small = Float[Tensor, "n y x"]
 def grad_cam(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     layer: str | None = None,
-    of: Of = "logit",
+    score: TargetScore = "logit",
     relu: bool = True,
-    rows: int = 256,
+    max_batch: int = 256,
     classes_of: ClassesOf | None = None,
 ) -> Map:
     """Channels of a layer, weighted by their mean gradient, summed, ReLU'd and brought to image size: never negative.
@@ -51,18 +51,18 @@ def grad_cam(
     Source: Selvaraju et al. 2017, section 3 (arXiv:1610.02391).
     Differs: nothing.
     """
-    return _by_gradient(_mean_gradient, model, images, targets, layer, of, rows, classes_of, relu=relu)
+    return _by_gradient(_mean_gradient, model, images, targets, layer, score, max_batch, classes_of, relu=relu)
 
 
 def grad_cam_plus_plus(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     layer: str | None = None,
-    of: Of = "logit",
+    score: TargetScore = "logit",
     relu: bool = True,
-    rows: int = 256,
+    max_batch: int = 256,
     classes_of: ClassesOf | None = None,
 ) -> Map:
     """Grad-CAM whose channel weights sum the positive gradients, each by its share in the class score.
@@ -76,18 +76,18 @@ def grad_cam_plus_plus(
     Source: Chattopadhay et al. 2018, section 3 (arXiv:1710.11063).
     Differs: the factor exp(logit) is left out: one number an image, which changes no rank and overflows.
     """
-    return _by_gradient(_shared_gradient, model, images, targets, layer, of, rows, classes_of, relu=relu)
+    return _by_gradient(_shared_gradient, model, images, targets, layer, score, max_batch, classes_of, relu=relu)
 
 
 def hires_cam(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     layer: str | None = None,
-    of: Of = "logit",
+    score: TargetScore = "logit",
     relu: bool = True,
-    rows: int = 256,
+    max_batch: int = 256,
     classes_of: ClassesOf | None = None,
 ) -> Map:
     """Features times their own gradient, place by place, summed over the layer's channels.
@@ -98,18 +98,18 @@ def hires_cam(
     Source: Draelos & Carin 2020, section 3 (arXiv:2011.08891).
     Differs: a ReLU ends it unless `relu` is off, as in Grad-CAM.
     """
-    return _by_gradient(_gradient, model, images, targets, layer, of, rows, classes_of, relu=relu)
+    return _by_gradient(_gradient, model, images, targets, layer, score, max_batch, classes_of, relu=relu)
 
 
 def layer_cam(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     layer: str | None = None,
-    of: Of = "logit",
+    score: TargetScore = "logit",
     relu: bool = True,
-    rows: int = 256,
+    max_batch: int = 256,
     classes_of: ClassesOf | None = None,
 ) -> Map:
     """Features times their own positive gradient, place by place, summed over the channels: sharp in early layers, too.
@@ -119,18 +119,18 @@ def layer_cam(
     Source: Jiang et al. 2021, section 3, IEEE Transactions on Image Processing 30.
     Differs: one layer; the paper's tanh, which evens early layers out before merging several, changes no rank in one.
     """
-    return _by_gradient(_positive_gradient, model, images, targets, layer, of, rows, classes_of, relu=relu)
+    return _by_gradient(_positive_gradient, model, images, targets, layer, score, max_batch, classes_of, relu=relu)
 
 
 def guided_grad_cam(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     layer: str | None = None,
-    of: Of = "logit",
+    score: TargetScore = "logit",
     relu: bool = True,
-    rows: int = 256,
+    max_batch: int = 256,
 ) -> Images:
     """Guided backpropagation times Grad-CAM at image size, signed: two forward and two backward passes an image.
 
@@ -139,21 +139,21 @@ def guided_grad_cam(
     Source: Selvaraju et al. 2017, section 3.1 (arXiv:1610.02391).
     Differs: sign and channels are kept.
     """
-    coarse = grad_cam(model, images, targets, layer=layer, of=of, relu=relu, rows=rows)
-    return guided_backprop(model, images, targets, of=of, rows=rows) * coarse[:, None]
+    coarse = grad_cam(model, images, targets, layer=layer, score=score, relu=relu, max_batch=max_batch)
+    return guided_backprop(model, images, targets, score=score, max_batch=max_batch) * coarse[:, None]
 
 
 def score_cam(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     layer: str | None = None,
-    of: Of = "logit",
+    score: TargetScore = "logit",
     weights: Literal["softmax", "score"] = "softmax",
     channels: int | None = None,
     relu: bool = True,
-    rows: int = 256,
+    max_batch: int = 256,
 ) -> Map:
     """Channels of a layer, weighted by the target score of the image that each of them masks; no gradient.
 
@@ -164,24 +164,24 @@ def score_cam(
     weights: `softmax` of the scores over the channels, or the `score` itself.
     channels: how many channels of an image count, at least 1: those that vary most over their places, before they are
         enlarged; all by default. So many forward passes an image are enough then.
-    rows: masked images in one pass.
+    max_batch: masked images in one pass.
 
     Source: Wang et al. 2020, algorithm 1 (arXiv:1910.01279).
     Differs: the black image's score, which algorithm 1 takes off all scores alike, is gone in the softmax anyway. The
-        paper's released code is of="probability", weights="score", and masks normalised images: there the mean colour
-        stands behind. The choice of `channels` is that of the later Faster Score-CAM.
+        paper's released code is score="probability", weights="score", and masks normalised images: there the mean
+        colour stands behind. The choice of `channels` is that of the later Faster Score-CAM.
     """
     if channels is not None:
         at_least_one("channels", channels)
     images = images.detach()
     maps = []
     with looking_at(model, images, layer) as (network, module, name), torch.no_grad():
-        for block in blocks(len(images), rows):
+        for block in blocks(len(images), max_batch):
             features = features_of(network, images[block], module, name)
             if channels is not None and channels < features.shape[1]:
                 most = features.flatten(2).var(2, correction=0).topk(channels).indices
                 features = features.take_along_dim(most[:, :, None, None], 1)
-            scores = _masked_scores(network, images[block], targets[block], features, of, rows)
+            scores = _masked_scores(network, images[block], targets[block], features, score, max_batch)
             flat = features.amax((2, 3)) == features.amin((2, 3))
             maps.append(torch.einsum("nk,nkyx->nyx", _weighed(scores, flat, weights), features))
     return _enlarged(torch.cat(maps), images, relu=relu)
@@ -191,10 +191,10 @@ def _by_gradient(
     weigh: Callable[[Features, Features], Tensor],
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     layer: str | None,
-    of: Of,
-    rows: int,
+    score: TargetScore,
+    max_batch: int,
     classes_of: ClassesOf | None,
     *,
     relu: bool,
@@ -202,10 +202,10 @@ def _by_gradient(
     """The sum over channels of the features, each weighed by what `weigh` makes of features and gradients."""
     maps = []
     with looking_at(model, images, layer) as (network, module, name), cut_at(module, name) as leaves:
-        for block in blocks(len(images), at_once(images, rows)):
+        for block in blocks(len(images), at_once(images, max_batch)):
             leaves.clear()
             logits = logits_of(network, images[block].detach())
-            scores = scores_of(logits, targets[block] if classes_of is None else classes_of(logits.detach()), of)
+            scores = scores_of(logits, targets[block] if classes_of is None else classes_of(logits.detach()), score)
             gradients = None
             if scores.requires_grad:
                 (gradients,) = torch.autograd.grad(scores.sum(), leaves[-1], allow_unused=True)
@@ -236,10 +236,10 @@ def _shared_gradient(features: Features, gradients: Features) -> Tensor:
 
 
 def _masked_scores(
-    model: nn.Module, images: Images, targets: Explained, features: Features, of: Of, rows: int
+    model: nn.Module, images: Images, targets: Target, features: Features, score: TargetScore, max_batch: int
 ) -> Float[Tensor, "n channels"]:
-    """Target scores of the images behind each of their channels, in passes of at most `rows` masked images."""
-    together = max(1, rows // len(images))
+    """Target scores of the images behind each of their channels, in passes of at most `max_batch` masked images."""
+    together = max(1, max_batch // len(images))
     scores = []
     for part in features.split(together, dim=1):
         large = F.interpolate(part, size=images.shape[2:], mode="bilinear", align_corners=False)
@@ -247,7 +247,7 @@ def _masked_scores(
         masks = (large - low) / (high - low).clamp_min(torch.finfo(large.dtype).tiny)
         masked = (images[:, None] * masks[:, :, None]).flatten(0, 1)
         each = targets.repeat_interleave(part.shape[1], 0)
-        scores.append(target_scores(model, masked, each, of).unflatten(0, part.shape[:2]))
+        scores.append(target_scores(model, masked, each, score).unflatten(0, part.shape[:2]))
     return torch.cat(scores, 1)
 
 

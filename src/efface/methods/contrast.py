@@ -27,13 +27,13 @@ def contrast(
     against: Against = "weighted",
     relu: bool = False,
     seeds: Seeds | None = None,
-    rows: int = 256,
+    max_batch: int = 256,
 ) -> Maps:
     """Explanation of the target class by another method, less the weighted explanations of all other classes; signed.
 
     The weights add up to 1; they are taken at the image and then held constant.
 
-    A base whose `of` is logit (every gradient-based one, Score-CAM, occlusion by default) runs once: it explains the
+    A base whose `score` is logit (every gradient-based one, Score-CAM, occlusion by default) runs once: it explains the
     weighted difference of the logits. Where it is linear in the gradient, that is the difference of its maps; where it
     is not (full_grad with psi, squares), it is its map of the difference. Any other base (RISE, which explains the
     probability by default) runs once for each class of weight above 0, all of them unless `against` is max, on the same
@@ -43,22 +43,22 @@ def contrast(
     With the weighted contrast, gradient times p (1 - p) is the gradient of the target's probability p, and gradient
     times 1 - p that of its log probability: the same ranks within an image.
 
-    base: the method that explains one class: (model, images, targets, ...) -> maps; gets `seeds` and `rows` if it takes
-        them, and `relu=False`. If its `of` (of a class: the attribute) is logit, its targets are weights of the
-        classes, n k.
+    base: the method that explains one class: (model, images, targets, ...) -> maps; gets `seeds` and `max_batch` if it
+        takes them, and `relu=False`. If its `score` (of a class: the attribute) is logit, its targets are weights of
+        the classes, n k.
     against: all others alike (mean), that with the largest logit (max), or by the softmax of their logits (weighted).
     relu: whether what speaks for the others becomes 0 in the end.
     seeds: one an image, for a base that draws.
-    rows: rows in one pass, at least 1; bounds the memory.
+    max_batch: rows in one pass, at least 1; bounds the memory.
 
     Source: Wang & Wang 2022, Class-contrastive back-propagation explanations, section 3 (NeurIPS).
     Differs: nothing for gradient and Grad-CAM; the rule for other bases is ours.
     """
     base = ready("base", base)
     with evaluating(model), torch.no_grad():
-        logits = torch.cat([logits_of(model, images[block].detach()) for block in blocks(len(images), rows)])
+        logits = torch.cat([logits_of(model, images[block].detach()) for block in blocks(len(images), max_batch)])
         weights = _weights(logits, targets, against)
-    offered = {"seeds": seeds, "rows": rows, "relu": False}
+    offered = {"seeds": seeds, "max_batch": max_batch, "relu": False}
     if _explains_logits(base):
         maps = _map(offer(base, model, images, weights, **offered))
     else:
@@ -75,10 +75,10 @@ def contrast(
 def _explains_logits(base: Method) -> bool:
     """Whether it explains the logit, as it will be called; then it explains a weighted sum of logits as well."""
     given = base.kwargs if isinstance(base, Call) else {}
-    of = inspect.signature(base.resolve() if isinstance(base, Call) else base).parameters.get("of")
+    of = inspect.signature(base.resolve() if isinstance(base, Call) else base).parameters.get("score")
     if of is None:  # a class keeps it
-        return bool(getattr(base, "of", None) == "logit")
-    return bool(given.get("of", of.default) == "logit")
+        return bool(getattr(base, "score", None) == "logit")
+    return bool(given.get("score", of.default) == "logit")
 
 
 def _weights(logits: Float[Tensor, "n k"], targets: Targets, against: Against) -> Float[Tensor, "n k"]:

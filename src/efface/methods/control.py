@@ -11,13 +11,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.nested import Around, ready
+from efface.methods.nested import FittedInner, ready
 from efface.models.evaluation import evaluating
 from efface.models.scores import logits_of
 from efface.models.weights import load_weights, read_weights
 from efface.plug.accepts import offer
 from efface.plug.call import Call
-from efface.types import Explained, Images, Maps, Method, Seeds, Targets
+from efface.types import Images, Maps, Method, Seeds, Target, Targets
 
 Network = Callable[[], nn.Module] | str | Mapping[str, Any]
 """What makes a network: a function of no arguments, or, as in a study, a dotted path or {call, kwargs}."""
@@ -56,7 +56,7 @@ def is_random(method: Method) -> bool:
 
 def _says(method: Any, fact: str) -> bool:
     found = method.resolve() if hasattr(method, "resolve") else method
-    if found is Around and hasattr(method, "methods"):
+    if found is FittedInner and hasattr(method, "methods"):
         return any(_says(each, fact) for name, each in method.methods().items() if name == "method")
     return getattr(found, fact, False) is True
 
@@ -124,13 +124,13 @@ def centre(model: nn.Module, images: Images, targets: Targets, *, sigma: float =
 def explain_with(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     network: Network,
     method: Method,
     weights: str | Path | None = None,
     seeds: Seeds | None = None,
-    rows: int = 256,
+    max_batch: int = 256,
 ) -> Maps:
     """Maps of another network for the same classes: what ranks the pixels as well knows nothing of the first one.
 
@@ -140,7 +140,7 @@ def explain_with(
     network: makes the other network, for images in [0, 1]; in a study a dotted path or {call, kwargs}.
     method: explains it; it is given seeds and rows if it takes them. One that learns does so with the other network.
     weights: its state-dict file; without one it is as `network` makes it.
-    seeds, rows: handed on to `method`.
+    seeds, max_batch: handed on to `method`.
     """
     other = _made(network, weights).to(images.device)
     with evaluating(model), evaluating(other), torch.no_grad():
@@ -150,7 +150,7 @@ def explain_with(
             f"explain_with: the other network, {type(other).__name__}, has {others} classes, the network of the study "
             f"{own}; expected the same: set num_classes in `network`"
         )
-    found: Maps = offer(ready("method", method), other, images, targets, seeds=seeds, rows=rows)
+    found: Maps = offer(ready("method", method), other, images, targets, seeds=seeds, max_batch=max_batch)
     return found
 
 

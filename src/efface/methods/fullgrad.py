@@ -21,7 +21,7 @@ from efface.models.evaluation import evaluating
 from efface.models.memory import blocks
 from efface.models.normalise import Normalise
 from efface.models.scores import target_scores
-from efface.types import Explained, Images, Of
+from efface.types import Images, Target, TargetScore
 
 _AFFINE = (
     *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
@@ -52,7 +52,13 @@ class FullGradient(NamedTuple):
 
 
 def full_grad(
-    model: nn.Module, images: Images, targets: Explained, *, of: Of = "logit", psi: bool = True, rows: int = 256
+    model: nn.Module,
+    images: Images,
+    targets: Target,
+    *,
+    score: TargetScore = "logit",
+    psi: bool = True,
+    max_batch: int = 256,
 ) -> Float[Tensor, "n h w"]:
     """Image times gradient plus bias times gradient of every layer with places, each part stretched to 0..1, enlarged.
 
@@ -60,21 +66,21 @@ def full_grad(
     backward pass an image, and memory for the gradient at each module's output. A module that runs several times is one
     part. Networks whose features are not n c h w throughout (ConvNeXt, transformers) are refused.
 
-    of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
     psi: each part's absolute values, less their minimum, divided by their maximum, for each image and over all channels
         and places; without, the parts' values as they are: signed, and linear in the gradient.
-    rows: images in one pass, at least 1; bounds the memory, changes no map.
+    max_batch: images in one pass, at least 1; bounds the memory, changes no map.
 
     Source: Srinivas & Fleuret 2019, sections 3 and 4 (arXiv:1905.00780).
     Differs: images are in [0, 1], so the network's normalisation has a part of its own. Enlarged with pixel centres as
         the grid (align_corners=False), and no 1e-6 in the division: a small gradient gives the same map. The released
         code knows no biases of non-linearities, which the paper defines.
     """
-    return _collected(model, images, targets, _bias, of=of, psi=psi, rows=rows)
+    return _collected(model, images, targets, _bias, score=score, psi=psi, max_batch=max_batch)
 
 
 def simple_full_grad(
-    model: nn.Module, images: Images, targets: Explained, *, of: Of = "logit", rows: int = 256
+    model: nn.Module, images: Images, targets: Target, *, score: TargetScore = "logit", max_batch: int = 256
 ) -> Float[Tensor, "n h w"]:
     """FullGrad with the gradient by each bias where FullGrad has bias times gradient: never negative.
 
@@ -85,11 +91,11 @@ def simple_full_grad(
     Source: the released code of Srinivas & Fleuret 2019 (arXiv:1905.00780), which calls it a convenience.
     Differs: as `full_grad`.
     """
-    return _collected(model, images, targets, _one, of=of, psi=True, rows=rows)
+    return _collected(model, images, targets, _one, score=score, psi=True, max_batch=max_batch)
 
 
 def full_grad_parts(
-    model: nn.Module, images: Images, targets: Explained, *, of: Of = "logit", rows: int = 256
+    model: nn.Module, images: Images, targets: Target, *, score: TargetScore = "logit", max_batch: int = 256
 ) -> FullGradient:
     """The score as a sum: image times gradient, bias times gradient of each module, and what these leave over.
 
@@ -99,10 +105,10 @@ def full_grad_parts(
     Differs: `rest` says how complete it is.
     """
     found, scores = [], []
-    for block, image, modules in _parts(model, images, targets, _bias, of=of, rows=rows):
+    for block, image, modules in _parts(model, images, targets, _bias, score=score, max_batch=max_batch):
         found.append((image, modules))
         with evaluating(model), torch.no_grad():
-            scores.append(target_scores(model, images[block].detach(), targets[block], of))
+            scores.append(target_scores(model, images[block].detach(), targets[block], score))
     image = torch.cat([image for image, _ in found])
     modules = {name: torch.cat([each[name] for _, each in found]) for name in found[0][1]}
     explained = sum(part.flatten(1).sum(1) for part in (image, *modules.values()))
@@ -114,10 +120,10 @@ Bias = Callable[[str, nn.Module, tuple[Any, ...], dict[str, Any]], Tensor | None
 
 
 def _collected(
-    model: nn.Module, images: Images, targets: Explained, bias: Bias, *, of: Of, psi: bool, rows: int
+    model: nn.Module, images: Images, targets: Target, bias: Bias, *, score: TargetScore, psi: bool, max_batch: int
 ) -> Float[Tensor, "n h w"]:
     named, maps = dict(model.named_modules()), []
-    for _, image, modules in _parts(model, images, targets, bias, of=of, rows=rows):
+    for _, image, modules in _parts(model, images, targets, bias, score=score, max_batch=max_batch):
         total = _summed(image, psi=psi)
         for name, part in modules.items():
             if part.ndim == 2:  # of a vector: it has no place in the image
@@ -142,12 +148,12 @@ def _summed(part: Float[Tensor, "n c h w"], *, psi: bool) -> Float[Tensor, "n h 
 
 
 def _parts(
-    model: nn.Module, images: Images, targets: Explained, bias: Bias, *, of: Of, rows: int
+    model: nn.Module, images: Images, targets: Target, bias: Bias, *, score: TargetScore, max_batch: int
 ) -> Iterator[tuple[slice, Images, dict[str, Tensor]]]:
     """Block by block: the images' slice, image times gradient, and each module's part in the network's own order."""
-    for block in blocks(len(images), rows):
+    for block in blocks(len(images), max_batch):
         with evaluating(model), _collecting(model, bias) as modules:
-            gradient = gradient_at(model, images[block], targets[block], of)
+            gradient = gradient_at(model, images[block], targets[block], score)
         ordered = {name: modules[name] for name, _ in model.named_modules() if name in modules}
         yield block, images[block].detach() * gradient, ordered
 

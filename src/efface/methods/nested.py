@@ -12,11 +12,11 @@ from efface import draws
 from efface.plug.accepts import offer
 from efface.plug.learning import check_learnt, is_learning
 from efface.plug.source import source_digest
-from efface.store.arrays import take
-from efface.types import Explained, Images, Method, Split
+from efface.store.arrays import read_rows
+from efface.types import Images, Method, Split, Target
 
 
-class Around:
+class FittedInner:
     """A function that takes methods of which some learn: they learn from training images, then it is called with them.
 
     A study needs no word of it: an entry whose `base` or `method` is a class with `fit` is made so. Each method learns
@@ -32,13 +32,13 @@ class Around:
         self.batched, self.inner = batched, {name: made(each) for name, each in _learners(method).items()}
         if not self.inner:
             raise ValueError(
-                "Around: no setting of its method is a class with fit; expected a function that is given one, such as "
-                "functools.partial(smooth_grad, base=ExpectedGradients): take the method itself"
+                "FittedInner: no setting of its method is a class with fit; expected a function that is given one, "
+                "such as functools.partial(smooth_grad, base=ExpectedGradients): take the method itself"
             )
         self.method, self.function = method, partial(function, **given | self.inner)
         self.learnt: dict[str, Tensor] = {}
-        if "of" in given:
-            self.of = given["of"]  # `contrast` asks for it
+        if "score" in given:
+            self.score = given["score"]  # `contrast` asks for it
         whole = inspect.signature(function)
         still_open = [each for name, each in whole.parameters.items() if name not in given]
         self.__signature__ = whole.replace(parameters=still_open)  # what it takes is what the function leaves open
@@ -49,28 +49,30 @@ class Around:
             return {"fit": "around", "method": self.method.identity()}
         return {"fit": "around", **{name: depends_on(each) for name, each in self.inner.items()}}
 
-    def fit(self, model: nn.Module, data: Split, *, seed: int, rows: int) -> None:
+    def fit(self, model: nn.Module, data: Split, *, seed: int, max_batch: int) -> None:
         """Let each method learn.
 
-        rows: images in one pass, at least 1.
+        max_batch: images in one pass, at least 1.
         ValueError: the function needs the masks of the true object, and the data have none.
         """
-        networks = self._shown(model, data, rows)
-        learnt = (teach(name, each, networks[name], data, seed=seed, rows=rows) for name, each in self.inner.items())
+        networks = self._shown(model, data, max_batch)
+        learnt = (
+            teach(name, each, networks[name], data, seed=seed, max_batch=max_batch) for name, each in self.inner.items()
+        )
         self.learnt = {name: each for tensors in learnt for name, each in tensors.items()}
 
-    def __call__(self, model: nn.Module, images: Images, targets: Explained | int, **offered: Any) -> Any:
+    def __call__(self, model: nn.Module, images: Images, targets: Target | int, **offered: Any) -> Any:
         """The function's maps. targets: the label, where it takes one image; offered: the settings it leaves open."""
         for name, each in self.inner.items():
             restore(name, each, self.learnt)
         return self.function(model, images, targets, **offered)
 
-    def _shown(self, model: nn.Module, data: Split, rows: int) -> dict[str, nn.Module]:
+    def _shown(self, model: nn.Module, data: Split, max_batch: int) -> dict[str, nn.Module]:
         """The network that the function calls each method with; the model for one that it does not call."""
         first, shown = data.training[:1], dict[str, nn.Module]()
-        images = take(data.images, first).to(next(model.parameters(), torch.empty(0))).div(255)
+        images = read_rows(data.images, first).to(next(model.parameters(), torch.empty(0))).div(255)
         targets, seeds = (each.to(images.device) for each in (data.targets[first], draws.seeds_of("around", first)))
-        offered: dict[str, Any] = {"seeds": seeds, "rows": rows, "classes_of": lambda _logits: targets}
+        offered: dict[str, Any] = {"seeds": seeds, "max_batch": max_batch, "classes_of": lambda _logits: targets}
         if data.masks is not None:
             offered["masks"] = data.masks[first].to(images.device)
         elif (masks := self.__signature__.parameters.get("masks")) and masks.default is inspect.Parameter.empty:
@@ -80,7 +82,7 @@ class Around:
             )
 
         def watched(name: str) -> Callable[..., Images]:
-            def watches(network: nn.Module, images: Images, _targets: Explained, **_: Any) -> Images:
+            def watches(network: nn.Module, images: Images, _targets: Target, **_: Any) -> Images:
                 shown[name] = network
                 return torch.zeros_like(images)
 
@@ -110,7 +112,7 @@ def made(method: Method) -> Any:
     function, _ = _apart(method)
     if inspect.isclass(function):
         return method()
-    return Around(method=method) if _learners(method) else method
+    return FittedInner(method=method) if _learners(method) else method
 
 
 def ready(setting: str, method: Method) -> Any:
@@ -120,17 +122,17 @@ def ready(setting: str, method: Method) -> Any:
         raise ValueError(
             f"{setting} is the class {found.__qualname__}, which learns from training images, and a function has none; "
             f"expected one that has learnt: pass a fitted {found.__qualname__}, or let "
-            f"efface.methods.nested.Around(method=functools.partial(..., {setting}={found.__qualname__})) learn"
+            f"efface.methods.nested.FittedInner(method=functools.partial(..., {setting}={found.__qualname__})) learn"
         )
     return made(method)
 
 
-def teach(name: str, method: Any, network: nn.Module, data: Split, *, seed: int, rows: int) -> dict[str, Tensor]:
+def teach(name: str, method: Any, network: nn.Module, data: Split, *, seed: int, max_batch: int) -> dict[str, Tensor]:
     """Let the method learn; what it learnt, each tensor's name behind a prefix that no layer of a network has.
 
     name: the setting that the method is.
     """
-    method.fit(network, data, seed=seed, rows=rows)
+    method.fit(network, data, seed=seed, max_batch=max_batch)
     return {f".{name}.{each}": tensor for each, tensor in check_learnt(name, method).items()}
 
 

@@ -12,7 +12,7 @@ from efface import draws
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import at_least_one, blocks
 from efface.models.scores import target_scores
-from efface.types import Explained, Images, Of, Seeds
+from efface.types import Images, Seeds, Target, TargetScore
 
 Size = int | Sequence[int]
 """Pixels of a square, or (height, width)."""
@@ -26,13 +26,13 @@ Veils = Callable[[slice, slice], Fields]
 def occlusion(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     patch: Size = 8,
     stride: Size | None = None,
     value: Value = 0.5,
-    of: Of = "logit",
-    rows: int = 256,
+    score: TargetScore = "logit",
+    max_batch: int = 256,
 ) -> Float[Tensor, "n h w"]:
     """How far the score falls when a patch is hidden, averaged over all patches that cover a pixel: signed.
 
@@ -42,8 +42,8 @@ def occlusion(
     patch: pixels hidden at once, in all channels: one number, or height and width; at most the image.
     stride: pixels between patches, at most the patch; half the patch by default; halving it quadruples the passes.
     value: what is put there, in [0, 1]: one number, one a channel, or "mean", each image's own of each channel.
-    of: the score, of the target class: logit, log_probability, probability or loss (cross entropy).
-    rows: images in one pass, at least 1; bounds the memory, changes maps by rounding only.
+    score: the score, of the target class: logit, log_probability, probability or loss (cross entropy).
+    max_batch: images in one pass, at least 1; bounds the memory, changes maps by rounding only.
 
     Source: Zeiler & Fergus 2014, section 4.2 (arXiv:1311.2901).
     Differs: the fall of the score, where the paper plots the score itself; overlapping patches are averaged.
@@ -63,14 +63,14 @@ def occlusion(
     rows_hidden, columns_hidden = _patches(images, 2, high, down), _patches(images, 3, wide, right)
     falls = torch.zeros_like(images[:, 0])
     with evaluating_fast(model, images) as network, torch.no_grad():
-        for block, some in _passes(len(images), len(rows_hidden) * len(columns_hidden), rows):
+        for block, some in _passes(len(images), len(rows_hidden) * len(columns_hidden), max_batch):
             if some.start == 0:
-                whole = target_scores(network, images[block], targets[block], of)
+                whole = target_scores(network, images[block], targets[block], score)
             numbers = torch.arange(some.start, some.stop, device=images.device)
             ys, xs = numbers // len(columns_hidden), numbers % len(columns_hidden)
             hidden = rows_hidden[ys, :, None] & columns_hidden[xs, None, :]
             points = torch.where(hidden[:, None, None], fill[block], images[block])
-            fall = whole - _scores(network, points, targets[block], of)
+            fall = whole - _scores(network, points, targets[block], score)
             falls[block] += torch.einsum("sn,shw->nhw", fall, hidden.to(fall.dtype))
     return falls / (rows_hidden.sum(0)[:, None] * columns_hidden.sum(0)[None, :])
 
@@ -78,7 +78,7 @@ def occlusion(
 def rise(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     seeds: Seeds | None = None,
     samples: int = 4000,
@@ -86,8 +86,8 @@ def rise(
     visible: float = 0.5,
     value: Value = 0.0,
     fields: Fields | None = None,
-    of: Of = "probability",
-    rows: int = 256,
+    score: TargetScore = "probability",
+    max_batch: int = 256,
 ) -> Float[Tensor, "n h w"]:
     """Mean score of randomly veiled images, weighted by how visible each pixel was: never negative for probabilities.
 
@@ -101,9 +101,9 @@ def rise(
     value: what stands behind the veil, in [0, 1]: one number, one a channel, or "mean", the image's own of each.
     fields: the veils themselves, s n h w with s = samples, 1 where the image is seen, 0 where it is not: then without
         seeds; the map is divided by `visible` all the same.
-    of: the score, of the target class: logit, log_probability, probability or loss (cross entropy). Weights of the
+    score: the score, of the target class: logit, log_probability, probability or loss (cross entropy). Weights of the
         classes want logit.
-    rows: images in one pass, at least 1; bounds the memory, changes maps by rounding only.
+    max_batch: images in one pass, at least 1; bounds the memory, changes maps by rounding only.
 
     Source: Petsiuk, Das & Saenko 2018, section 3 (arXiv:1806.07421).
     Differs: each image has its own veils, by its seed; hidden is black in [0, 1], before the network normalises.
@@ -116,23 +116,25 @@ def rise(
     veils = _veils(images, seeds, cells, visible) if fields is None else _given(fields, samples, images)
     total = torch.zeros_like(images[:, 0])
     with evaluating_fast(model, images) as network, torch.no_grad():
-        for block, some in _passes(len(images), samples, rows):
+        for block, some in _passes(len(images), samples, max_batch):
             seen = veils(block, some)
             points = torch.lerp(fill[block], images[block], seen[:, :, None])
-            total[block] += torch.einsum("sn,snhw->nhw", _scores(network, points, targets[block], of), seen)
+            total[block] += torch.einsum("sn,snhw->nhw", _scores(network, points, targets[block], score), seen)
     return total / (samples * visible)
 
 
-def _passes(images: int, points: int, rows: int) -> Iterator[tuple[slice, slice]]:
-    """For each block of images, pieces of its points: together at most `rows`."""
-    for block in blocks(images, rows):
-        together = max(1, rows // (block.stop - block.start))
+def _passes(images: int, points: int, max_batch: int) -> Iterator[tuple[slice, slice]]:
+    """For each block of images, pieces of its points: together at most `max_batch`."""
+    for block in blocks(images, max_batch):
+        together = max(1, max_batch // (block.stop - block.start))
         yield from ((block, slice(first, min(first + together, points))) for first in range(0, points, together))
 
 
-def _scores(model: nn.Module, points: Float[Tensor, "s n c h w"], targets: Explained, of: Of) -> Float[Tensor, "s n"]:
+def _scores(
+    model: nn.Module, points: Float[Tensor, "s n c h w"], targets: Target, score: TargetScore
+) -> Float[Tensor, "s n"]:
     each = targets.repeat(len(points), *(1,) * (targets.ndim - 1))
-    return target_scores(model, points.flatten(0, 1), each, of).unflatten(0, points.shape[:2])
+    return target_scores(model, points.flatten(0, 1), each, score).unflatten(0, points.shape[:2])
 
 
 def _pair(setting: str, size: Size) -> tuple[int, int]:

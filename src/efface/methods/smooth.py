@@ -6,26 +6,26 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.as_gradient import stand_in
+from efface.methods.as_gradient import as_gradient
 from efface.methods.gradients import gradients_at
 from efface.methods.noise import Noise, check_noise, needed, ranges
 from efface.models.evaluation import Precision, evaluating_fast
 from efface.models.memory import at_least_one
-from efface.types import Explained, Images, Method, Of, Seeds
+from efface.types import Images, Method, Seeds, Target, TargetScore
 
 
 def smooth_grad_family(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     seeds: Seeds | None = None,
     samples: int = 50,
     noise: Noise = 0.15,
     base: Method | None = None,
-    of: Of = "logit",
+    score: TargetScore = "logit",
     precision: Precision = "fp32",
-    rows: int = 256,
+    max_batch: int = 256,
 ) -> dict[str, Images]:
     """SmoothGrad, SmoothGrad-squared and VarGrad from the same noisy gradients, for the passes of one of them.
 
@@ -37,9 +37,9 @@ def smooth_grad_family(
         channels), at least 0; or the noise itself, s n c h w with s = samples, added as it is: then without seeds.
     base: what stands for the gradient at a noisy copy: any method whose maps have the images' shape, such as guided
         backpropagation. One that draws gets other seeds at each copy.
-    of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
     precision: of the passes, fp32 or bf16 (`efface.models.evaluation.Precision`).
-    rows: noisy copies in one pass, at least 1; bounds the memory, changes maps by rounding only.
+    max_batch: noisy copies in one pass, at least 1; bounds the memory, changes maps by rounding only.
 
     Source: Smilkov et al. 2017 (arXiv:1706.03825); the square from Hooker et al. 2019 (arXiv:1806.10758); the
         variance from Adebayo et al. 2018 (arXiv:1810.03307).
@@ -58,9 +58,9 @@ def smooth_grad_family(
                 drawn.append(draws.fold(own, 0))  # not those of the noise
             return noisy(block, sample)
 
-        stands = None if base is None else stand_in(base, of, rows, drawn)
+        stands = None if base is None else as_gradient(base, score, max_batch, drawn)
         for block, before, gradients in gradients_at(
-            network, copied, targets, count=samples, rows=rows, of=of, base=stands
+            network, copied, targets, count=samples, max_batch=max_batch, score=score, base=stands
         ):
             new, centre = len(gradients), gradients.mean(0)
             shift = centre - mean[block]
@@ -73,15 +73,15 @@ def smooth_grad_family(
 def smooth_grad(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     seeds: Seeds | None = None,
     samples: int = 50,
     noise: Noise = 0.15,
     base: Method | None = None,
-    of: Of = "logit",
+    score: TargetScore = "logit",
     precision: Precision = "fp32",
-    rows: int = 256,
+    max_batch: int = 256,
 ) -> Images:
     """Mean gradient over noisy copies of the image, signed. Settings and cost: `smooth_grad_family`.
 
@@ -96,9 +96,9 @@ def smooth_grad(
         samples=samples,
         noise=noise,
         base=base,
-        of=of,
+        score=score,
         precision=precision,
-        rows=rows,
+        max_batch=max_batch,
     )
     return family["smooth_grad"]
 
@@ -106,15 +106,15 @@ def smooth_grad(
 def smooth_grad_squared(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     seeds: Seeds | None = None,
     samples: int = 50,
     noise: Noise = 0.15,
     base: Method | None = None,
-    of: Of = "logit",
+    score: TargetScore = "logit",
     precision: Precision = "fp32",
-    rows: int = 256,
+    max_batch: int = 256,
 ) -> Images:
     """Mean squared gradient over noisy copies of the image, never negative. Settings and cost: `smooth_grad_family`.
 
@@ -128,9 +128,9 @@ def smooth_grad_squared(
         samples=samples,
         noise=noise,
         base=base,
-        of=of,
+        score=score,
         precision=precision,
-        rows=rows,
+        max_batch=max_batch,
     )
     return family["smooth_grad_squared"]
 
@@ -138,15 +138,15 @@ def smooth_grad_squared(
 def var_grad(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     seeds: Seeds | None = None,
     samples: int = 50,
     noise: Noise = 0.15,
     base: Method | None = None,
-    of: Of = "logit",
+    score: TargetScore = "logit",
     precision: Precision = "fp32",
-    rows: int = 256,
+    max_batch: int = 256,
 ) -> Images:
     """Variance of the gradient over noisy copies of the image, never negative. Settings and cost: `smooth_grad_family`.
 
@@ -161,9 +161,9 @@ def var_grad(
         samples=samples,
         noise=noise,
         base=base,
-        of=of,
+        score=score,
         precision=precision,
-        rows=rows,
+        max_batch=max_batch,
     )
     return family["var_grad"]
 

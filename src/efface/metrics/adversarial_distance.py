@@ -12,10 +12,10 @@ from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Needs
 from efface.models.evaluation import evaluating_fast
 from efface.plug.call import Call
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.store.results import Score
 from efface.training.attack import Norm, check_minimal, minimal
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 from efface.types import Images
 
 _STEP = {"l2": 0.05, "linf": 1 / 255}
@@ -42,15 +42,15 @@ def adversarial_distance(*, norm: Norm = "l2", step: float | None = None, steps:
     return Metric(
         probes=lambda _: {"moved": Moved(norm, length, steps)},
         value=lambda scores: {name: scores["moved"].values[name] for name in ("distance", "unchanged")},
-        better={"distance": "higher", "unchanged": "higher"},
-        over="images",
+        direction={"distance": "higher", "unchanged": "higher"},
+        sample="images",
         uses=frozenset(),
-        says="Each image is moved, step by step, to where the network gives it another class. The farther that is, the "
-        "less can be hidden in a change that nobody sees.",
+        caption="Each image is moved, step by step, to where the network gives it another class. The farther that is, "
+        "the less can be hidden in a change that nobody sees.",
         family="robustness",
         axis="",
-        at=lambda _shape: (0.0,),
-        of="network",
+        points_for=lambda _shape: (0.0,),
+        subject="network",
     )
 
 
@@ -76,7 +76,7 @@ class Moved:
         none = torch.zeros(1, dtype=torch.int64, device=images.device)
         minimal(network, images[:1], none, norm=self.norm, step=self.step, steps=1)
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward rows, as if no image lost its class before the last step."""
         return float(images["test"] * (2 * self.steps + 1))
 
@@ -87,10 +87,10 @@ class Moved:
     def __call__(self, case: Case) -> Score:
         split, distances, kept = case.data["test"], [], []
         every = torch.arange(len(split))
-        first = to_float(take(split.images, every[:1]).to(case.device))
+        first = to_float(read_rows(split.images, every[:1]).to(case.device))
         with evaluating_fast(case.network, first) as fast:
-            for rows in every.split(case.rows):
-                images = to_float(take(split.images, rows).to(case.device))
+            for rows in every.split(case.max_batch):
+                images = to_float(read_rows(split.images, rows).to(case.device))
                 targets = split.targets[rows].to(case.device)
                 moved = self.attack(fast, images, targets)
                 with torch.no_grad():

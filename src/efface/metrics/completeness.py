@@ -14,11 +14,11 @@ from efface.metrics.probes.description import by_fields
 from efface.metrics.shared.effects import falls, identity_of, image_blocks, reduced, seeds_for
 from efface.plug.call import Call
 from efface.store.results import Score
-from efface.training.loop import Fit
-from efface.types import Of
+from efface.training.loop import TrainingSettings
+from efface.types import TargetScore
 
 
-def completeness(*, of: Of = "logit") -> Metric:
+def completeness(*, score: TargetScore = "logit") -> Metric:
     """How far a map's sum is from score(image) - score(empty image): `gap` as it is, `relative` to that difference.
 
     The map is the method's own, signed and unreduced, whatever `post` says. The empty image is the `imputer`'s: black
@@ -27,23 +27,23 @@ def completeness(*, of: Of = "logit") -> Metric:
     methods that claim to add up, with their own empty image and score, and no verdict on others: any map can be scaled
     to have it. `relative` is NaN where the score does not change, and large where it hardly does.
 
-    of: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
+    score: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
 
     Source: Sundararajan, Taly & Yan 2017, section 3 (arXiv:1703.01365).
     Differs: the code of Schwarzenberg & Castle 2020 averages signed differences, which cancel.
     """
     return Metric(
-        probes=lambda point: {"sums": Sums(of, point.imputer)},
+        probes=lambda point: {"sums": Sums(score, point.imputer)},
         value=lambda scores: {name: scores["sums"].values[name] for name in ("relative", "gap")},
-        better={"relative": "lower", "gap": "lower"},
-        over="images",
+        direction={"relative": "lower", "gap": "lower"},
+        sample="images",
         uses=frozenset({"imputer"}),
-        says="The map's sum beside the score that the image gained over an empty one. The gap is 0 for a map that "
+        caption="The map's sum beside the score that the image gained over an empty one. The gap is 0 for a map that "
         "divides this gain up among the pixels.",
         family="axiom",
         defaults={"imputer": {"call": "efface.impute.constant", "kwargs": {"value": 0.0}}},
         axis="",
-        at=lambda _: (0.0,),
+        points_for=lambda _: (0.0,),
     )
 
 
@@ -51,12 +51,12 @@ def completeness(*, of: Of = "logit") -> Metric:
 class Sums:
     """The map's sum, and the score of the image and of an empty one."""
 
-    of: Of
+    score: TargetScore
     imputer: Call
 
     needs = Needs()
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward rows."""
         return 2.0 * images["test"]
 
@@ -72,7 +72,9 @@ class Sums:
             sums = reduced(case, rows, ()).double().flatten(1).sum(1).cpu()
             every = torch.ones_like(images[:, 0], dtype=torch.bool)
             empty = fill_of(case, self.imputer, seeds_for(case, "completeness fill", rows))(images, every)
-            gained = falls(case.network, images, classes, [empty].__getitem__, 1, of=self.of, rows=case.rows)
+            gained = falls(
+                case.network, images, classes, [empty].__getitem__, 1, score=self.score, max_batch=case.max_batch
+            )
             found.append(torch.stack([sums, gained[:, 0]], 1))
         gap, relative = gaps(*torch.cat(found).numpy().T)
         return Score({"gap": gap, "relative": relative})

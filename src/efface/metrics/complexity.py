@@ -14,12 +14,12 @@ from efface.metrics.shared.concentration import concentration
 complexity = Metric(
     probes=concentration,
     value=lambda scores: {"entropy": scores["map"].values["entropy"]},
-    better={"entropy": "none"},
-    over="images",
+    direction={"entropy": "none"},
+    sample="images",
     uses=frozenset({"unit", "post"}),
-    says="The entropy of the sizes of a map's values: 0 for one pixel with all the weight, the logarithm of the pixels "
-    "for an even map. It describes a map; a truthful one need not be simple.",
+    caption="The entropy of the sizes of a map's values: 0 for one pixel with all the weight, the logarithm of the "
+    "pixels for an even map. It describes a map; a truthful one need not be simple.",
     family="complexity",
     axis="",
-    at=lambda _: (0.0,),
+    points_for=lambda _: (0.0,),
 )

@@ -19,9 +19,9 @@ from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.layers import Layers, groups, reached, read_layers
 from efface.models.layers import find_layer
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.store.results import Score
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 from efface.types import Images, Maps
 
 
@@ -50,17 +50,17 @@ def convergence(*, layers: list[str] | str | None = None, points: int | None = N
     if pairs < 1:
         raise ValueError(f"convergence: pairs is {pairs}, expected a whole number of at least 1; raise it")
     return Metric(
-        probes=lambda point: {"signals": Signals(point.fraction, named, pairs)},
+        probes=lambda point: {"signals": Signals(point.x, named, pairs)},
         value=lambda scores: {name: scores["signals"].values[name] for name in ("cosine", "start", "random")},
-        better={"cosine": "lower", "start": "none", "random": "none"},
-        over="images",
+        direction={"cosine": "lower", "start": "none", "random": "none"},
+        sample="images",
         uses=frozenset({"fractions"}),
-        says="Random signals start at a layer, and the method sends them back to the image. A truthful map keeps them "
-        "apart; an absolute cosine near 1 says that it would be the same for any class.",
+        caption="Random signals start at a layer, and the method sends them back to the image. A truthful map keeps "
+        "them apart; an absolute cosine near 1 says that it would be the same for any class.",
         family="randomisation",
         axis="share of layers passed",
-        at=lambda _shape: shares,
-        partial=True,
+        points_for=lambda _shape: shares,
+        may_lack_points=True,
     )
 
 
@@ -148,7 +148,7 @@ class Signals:
     needs = Needs(maps=False, method=True)
     explains = "none"  # the classes are signals
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Maps asked for."""
         return float(2 * self.pairs * images["test"])
 
@@ -162,9 +162,9 @@ class Signals:
     def __call__(self, case: Case) -> Score:
         split = case.data["test"]
         found: dict[str, list[np.ndarray]] = {"cosine": [], "random": []}
-        opened = self.opened(case, to_float(take(split.images, torch.arange(1)).to(case.device)))
-        for rows in torch.arange(len(split)).split(case.rows):
-            images = to_float(take(split.images, rows).to(case.device))
+        opened = self.opened(case, to_float(read_rows(split.images, torch.arange(1)).to(case.device)))
+        for rows in torch.arange(len(split)).split(case.max_batch):
+            images = to_float(read_rows(split.images, rows).to(case.device))
             maps = [self._maps(case, opened, images, rows, number) for number in range(2 * self.pairs)]
             pairs = zip(maps[::2], maps[1::2], strict=True)
             cosines = torch.stack([absolute_cosine(one, other) for one, other in pairs])

@@ -14,14 +14,15 @@ from torch import Tensor
 
 from efface import draws
 from efface.metrics.formula import Metric
-from efface.metrics.probes import Case, Description, Erasure, Needs, erased_feed
+from efface.metrics.probes import Case, Description, Erasure, Needs, erased_batches
 from efface.metrics.probes.score import epochs_of
 from efface.metrics.shared.similarity import BETTER, NAMES, compared, compares
 from efface.plug.call import Call
 from efface.plug.source import code_digest
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.store.results import Score
-from efface.training.loop import Fit, Rows, fit, predict
+from efface.training.loop import TrainingRows, TrainingSettings, predict
+from efface.training.loop import train as train_network
 from efface.types import Targets
 
 
@@ -43,14 +44,14 @@ def data_randomisation(*, epochs: int | None = None) -> Metric:
     return Metric(
         probes=lambda point: {"alike": PermutedLabels(epochs, point.imputer)},
         value=lambda scores: {name: scores["alike"].values[name] for name in (*NAMES, "memorised")},
-        better={**BETTER, "memorised": "none"},
-        over="images",
+        direction={**BETTER, "memorised": "none"},
+        sample="images",
         uses=frozenset({"imputer"}),
-        says="A network is trained on shuffled labels, and the method is asked about it. A truthful map shows what a "
-        "network has learnt, so it changes.",
+        caption="A network is trained on shuffled labels, and the method is asked about it. A truthful map shows what "
+        "a network has learnt, so it changes.",
         family="randomisation",
         axis="",
-        at=lambda _shape: (0.0,),
+        points_for=lambda _shape: (0.0,),
         needs_fit=True,
     )
 
@@ -76,7 +77,7 @@ class PermutedLabels:
     def describe(self) -> Description:
         return compares(self)
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:
         """Forward rows of the training, though but the first probe of a run trains, and maps asked for."""
         epochs = self.epochs or epochs_of(training)
         return float(3 * epochs * images["train"] + images["test"])
@@ -96,15 +97,22 @@ class PermutedLabels:
         memorised = np.full(score.n, float(kept["memorised"]), np.float32)
         return Score({**score.values, "memorised": memorised})
 
-    def _train(self, case: Case, settings: Fit) -> dict[str, Tensor]:
+    def _train(self, case: Case, settings: TrainingSettings) -> dict[str, Tensor]:
         """The weights, and the accuracy on the labels that they were trained on."""
         train, seed = case.data["train"], draws.seed_of(f"{case.seed} permuted labels")
         targets = permuted(train.targets, seed=seed)
-        feed = erased_feed(case, "train", Erasure("most_first", 0.0, self.imputer), width=settings.crop, whole=True)
-        fitted = fit(
-            case.build, feed, Rows(train.training), targets, settings, seed=seed, device=case.device, log=case.log
+        feed = erased_batches(case, "train", Erasure("most_first", 0.0, self.imputer), width=settings.crop, whole=True)
+        fitted = train_network(
+            case.build,
+            feed,
+            TrainingRows(train.training),
+            targets,
+            settings,
+            seed=seed,
+            device=case.device,
+            log=case.log,
         )
-        parts = (take(train.images, rows).to(case.device) for rows in train.training.split(case.rows))
+        parts = (read_rows(train.images, rows).to(case.device) for rows in train.training.split(case.max_batch))
         logits = predict(fitted.network, parts, precision=settings.precision)
         right = logits.argmax(1) == targets[train.training.to(targets.device)].cpu()
         weights = {f"network.{name}": value for name, value in fitted.network.state_dict().items()}

@@ -16,9 +16,9 @@ from efface.metrics.probes import Case, Description, Erasure, Needs, Perturb
 from efface.metrics.probes.description import NONE, SHUFFLED, by_fields
 from efface.metrics.shared.orders import gap, value_of
 from efface.plug.call import Call
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.store.results import Score
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 from efface.types import Images, Order
 
 _WAYS: tuple[Literal["most_first", "least_first", "random"], ...] = ("most_first", "least_first", "random")
@@ -54,25 +54,25 @@ def degradation(*, size: int = 9, patches: int = 100, step: int = 1) -> Metric:
     return Metric(
         probes=_probes,
         value=_values,
-        better={
+        direction={
             "probability": "lower",
             "drop": "higher",
             "gain": "higher",
             "probability_least_first": "higher",
             "probability_random": "none",
         },
-        over="images",
+        sample="images",
         uses=frozenset({"imputer", "unit", "groups", "post"}),
         defaults={
             "imputer": {"call": "efface.impute.patch_mean", "kwargs": {"size": size}},
             "unit": {"call": "efface.erase.units.patch", "kwargs": {"size": size}},
         },
         axis="patches removed",
-        points_of="'patches' and 'step'",
-        at=at,
+        point_settings="'patches' and 'step'",
+        points_for=at,
         summary="mean",
-        says="Whole patches are painted over with their own mean colour, those that a map ranks highest first. With a "
-        "truthful map the probability of the explained class falls within a few patches.",
+        caption="Whole patches are painted over with their own mean colour, those that a map ranks highest first. With "
+        "a truthful map the probability of the explained class falls within a few patches.",
     )
 
 
@@ -90,7 +90,7 @@ class Degrade:
     def needs(self) -> Needs:
         return Needs(maps=self.order != "random")
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward rows."""
         return float(images["test"])
 
@@ -119,8 +119,8 @@ class Degrade:
             return h * w if self.unit == "pixel" else c * h * w
 
         def counted() -> dict[str, Tensor]:
-            parts = torch.arange(len(split)).split(case.rows)
-            return {"groups": torch.cat([self._counts(to_float(take(split.images, rows))) for rows in parts])}
+            parts = torch.arange(len(split)).split(case.max_batch)
+            return {"groups": torch.cat([self._counts(to_float(read_rows(split.images, rows))) for rows in parts])}
 
         return self._same(case.once("groups", {"unit": self.unit.identity()}, counted)["groups"])
 
@@ -144,16 +144,14 @@ class Degrade:
 
 
 def _probes(point: Point) -> dict[str, Any]:
-    if point.fraction != int(point.fraction):
+    if point.x != int(point.x):
         raise ValueError(
-            f"degradation: fractions hold {point.fraction}, but it counts patches; set 'patches' and 'step' instead"
+            f"degradation: fractions hold {point.x}, but it counts patches; set 'patches' and 'step' instead"
         )
     found: dict[str, Any] = {"clean": point.clean()}
     for order in _WAYS:
         post = () if order == "random" else point.post
-        found[order] = (
-            Degrade(order, int(point.fraction), point.imputer, post, point.unit) if point.fraction else point.clean()
-        )
+        found[order] = Degrade(order, int(point.x), point.imputer, post, point.unit) if point.x else point.clean()
     return found
 
 

@@ -17,10 +17,10 @@ from efface.metrics.shared.orders import value_of, ways
 deletion = Metric(
     probes=lambda point: ways(point, "most_first"),
     value=lambda scores: {name: value_of(scores, "most_first", name) for name in ("probability", "accuracy")},
-    better={"probability": "lower", "accuracy": "lower"},
-    over="images",
+    direction={"probability": "lower", "accuracy": "lower"},
+    sample="images",
     uses=EVERY,
     defaults={"imputer": "efface.impute.channel_mean", "fractions": tuple(step / 20 for step in range(21))},
-    says="The pixels that a map ranks highest are deleted, step by step, until the image is flat. With a truthful map "
-    "the probability of the explained class falls early and the area under it is small.",
+    caption="The pixels that a map ranks highest are deleted, step by step, until the image is flat. With a truthful "
+    "map the probability of the explained class falls early and the area under it is small.",
 )

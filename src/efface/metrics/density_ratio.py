@@ -14,9 +14,9 @@ from efface.erase.masking import to_float
 from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import falls, identity_of, positive, seeds_for
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.store.results import Score
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 from efface.types import Images, Targets
 
 LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
@@ -45,18 +45,18 @@ def density_ratio(*, levels: Sequence[float] = LEVELS, samples: int = 4) -> Metr
     if not levels or list(levels) != sorted(set(levels)):
         raise ValueError(f"density_ratio: levels are {list(levels)}; expected at least one, each above the last")
     return Metric(
-        probes=lambda point: {"noisy": Noisy(point.fraction, samples)},
+        probes=lambda point: {"noisy": Noisy(point.x, samples)},
         value=lambda scores: {name: scores["noisy"].values[name] for name in ("ratio", "change")},
-        better={"ratio": "lower", "change": "none"},
-        over="images",
+        direction={"ratio": "lower", "change": "none"},
+        sample="images",
         uses=frozenset(),
-        says="The network's logit, read as the logarithm of a density, of noisy images beside that of the images. A "
+        caption="The network's logit, read as the logarithm of a density, of noisy images beside that of the images. A "
         "network whose density lies on the data holds noise for less likely.",
         axis="noise level",
-        points_of="'levels'",
-        at=lambda _: tuple(levels),
+        point_settings="'levels'",
+        points_for=lambda _: tuple(levels),
         summary="mean",
-        of="network",
+        subject="network",
     )
 
 
@@ -70,7 +70,7 @@ class Noisy:
     needs = Needs(maps=False)
     explains = "true"
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward rows."""
         return float((self.samples + 1) * images["test"])
 
@@ -79,23 +79,23 @@ class Noisy:
 
     def __call__(self, case: Case) -> Score:
         test, found = case.data["test"], []
-        together = max(1, case.rows // self.samples)
+        together = max(1, case.max_batch // self.samples)
         for rows in torch.arange(len(test)).split(together):
-            images = to_float(take(test.images, rows).to(case.device))
+            images = to_float(read_rows(test.images, rows).to(case.device))
             seeds = seeds_for(case, "density ratio", rows)
             noise = torch.stack([draws.normal(draws.fold(seeds, k), test.shape) for k in range(self.samples)])
             targets = test.targets[rows.to(test.targets.device)].to(case.device)
-            found.append(changes(case.network, images, targets, noise * self.level, rows=case.rows))
+            found.append(changes(case.network, images, targets, noise * self.level, max_batch=case.max_batch))
             case.advance(float((self.samples + 1) * len(rows)))
         change = torch.cat(found).numpy()
         return Score({"ratio": ratios(change), "change": change.mean(1)})
 
 
 def changes(
-    network: nn.Module, images: Images, targets: Targets, noise: Float[Tensor, "s n c h w"], *, rows: int = 256
+    network: nn.Module, images: Images, targets: Targets, noise: Float[Tensor, "s n c h w"], *, max_batch: int = 256
 ) -> Float[Tensor, "n s"]:
     """What each of the noises adds to the target's logit, in float64 on the CPU."""
-    return -falls(network, images, targets, lambda k: images + noise[k], len(noise), rows=rows)
+    return -falls(network, images, targets, lambda k: images + noise[k], len(noise), max_batch=max_batch)
 
 
 def ratios(change: Float[np.ndarray, "n s"]) -> Float[np.ndarray, " n"]:

@@ -29,13 +29,13 @@ def di_full(*, side: int = 2, size: Size = "larger", mosaics: int = 100, fill: f
     return Metric(
         probes=lambda point: {"cells": Mosaics(side, size, mosaics, point.post, float(fill))},
         value=lambda scores: {"share": scores["cells"].values["share"]},
-        better={"share": "higher"},
-        over="images",
+        direction={"share": "higher"},
+        sample="images",
         uses=frozenset({"post"}),
-        says=f"Mosaics of {side} x {side} test images, of which the network sees one cell: the share of the positive "
-        "relevance that lies in it. Any elsewhere is wrong, whatever the network has learnt.",
+        caption=f"Mosaics of {side} x {side} test images, of which the network sees one cell: the share of the "
+        "positive relevance that lies in it. Any elsewhere is wrong, whatever the network has learnt.",
         family="localisation",
         defaults={"post": ["efface.erase.post.channel_sum"]},
         axis="",
-        at=lambda _shape: (0.0,),
+        points_for=lambda _shape: (0.0,),
     )

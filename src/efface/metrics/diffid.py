@@ -35,13 +35,13 @@ def diffid(*, elementwise: bool = False) -> Metric:
     return Metric(
         probes=lambda point: ways(point, "most_first", "least_first") | {"clean": point.clean()},
         value=_differences,
-        better={"accuracy": "higher", "logit_ratio": "higher", "probability": "higher"},
-        over="images",
+        direction={"accuracy": "higher", "logit_ratio": "higher", "probability": "higher"},
+        sample="images",
         uses=EVERY,
         defaults={"imputer": fill, "unit": "feature" if elementwise else "pixel", "fractions": FRACTIONS},
-        at=lambda _: FRACTIONS,
+        points_for=lambda _: FRACTIONS,
         summary="mean",
-        says="The given network on images that keep what a map ranks highest, less the same on images that lose it. "
+        caption="The given network on images that keep what a map ranks highest, less the same on images that lose it. "
         "What any removal costs is in both and cancels; a random map scores 0 and a truthful one above it.",
     )
 

@@ -8,11 +8,11 @@ from efface.metrics.formula import EVERY, Metric
 diffroar = Metric(
     probes=lambda point: {"kept": point.retrain("least_first"), "removed": point.retrain("most_first")},
     value=lambda scores: {"accuracy": scores["kept"].mean("accuracy") - scores["removed"].mean("accuracy")},
-    better={"accuracy": "higher"},
-    over="repeats",
+    direction={"accuracy": "higher"},
+    sample="repeats",
     uses=EVERY,
     read_with=("robust_accuracy",),
     family="retraining",
-    says="KAR minus ROAR at the same fraction: how much more a network can learn from the pixels that a map ranks "
+    caption="KAR minus ROAR at the same fraction: how much more a network can learn from the pixels that a map ranks "
     "highest than from those it ranks lowest.",
 )

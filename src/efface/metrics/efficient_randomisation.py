@@ -19,9 +19,9 @@ from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.layers import Draw, chosen, redrawn
 from efface.plug.call import Call
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.store.results import Score
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 
 
 def efficient_randomisation(*, bins: int = 100, draw: Draw = "reset") -> Metric:
@@ -40,14 +40,14 @@ def efficient_randomisation(*, bins: int = 100, draw: Draw = "reset") -> Metric:
     return Metric(
         probes=lambda point: {"entropy": Forgotten(bins, draw, point.post)},
         value=_rise,
-        better={"entropy_rise": "higher"},
-        over="images",
+        direction={"entropy_rise": "higher"},
+        sample="images",
         uses=frozenset({"post"}),
-        says="All weights are drawn anew, and the method is asked again. A truthful map loses its structure: the "
+        caption="All weights are drawn anew, and the method is asked again. A truthful map loses its structure: the "
         "entropy of its histogram rises.",
         family="randomisation",
         axis="",
-        at=lambda _shape: (0.0,),
+        points_for=lambda _shape: (0.0,),
     )
 
 
@@ -77,7 +77,7 @@ class Forgotten:
 
     needs = Needs(method=True)
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Maps asked for."""
         return float(images["test"])
 
@@ -89,9 +89,9 @@ class Forgotten:
         every = chosen(case.network, None, 1.0, "cascading")
         network, split = redrawn(case.network, every, draw=self.draw, seed=case.seed), case.data["test"]
         found: dict[str, list[np.ndarray]] = {"entropy": [], "randomised": []}
-        for rows in torch.arange(len(split)).split(case.rows):
-            images = to_float(take(split.images, rows).to(case.device))
-            asked = case.explain(network, images, case.explained[rows].to(case.device), rows)
+        for rows in torch.arange(len(split)).split(case.max_batch):
+            images = to_float(read_rows(split.images, rows).to(case.device))
+            asked = case.explain(network, images, case.target_classes[rows].to(case.device), rows)
             for name, maps in (("entropy", case.maps["test"].take(rows)), ("randomised", asked)):
                 found[name].append(
                     histogram_entropy(apply_post(maps, self.post), bins=self.bins).float().numpy(force=True)

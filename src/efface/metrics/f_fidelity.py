@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from efface import draws
-from efface.erase.batches import Feed
+from efface.erase.batches import Batches
 from efface.erase.masking import erase, pad, to_float, to_stored
 from efface.erase.ranking import rank, removed
 from efface.metrics.formula import EVERY, Metric, Point
@@ -19,9 +19,10 @@ from efface.metrics.probes import Case, Description, Needs, fill_of, fill_seeds,
 from efface.metrics.probes.description import NONE, SHUFFLED, by_fields
 from efface.plug.call import Call
 from efface.plug.source import code_digest
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.store.results import Score
-from efface.training.loop import Fit, Rows, fit
+from efface.training.loop import TrainingRows, TrainingSettings
+from efface.training.loop import train as train_network
 from efface.types import Imputer, Ranks, Seeds, StoredImages
 
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -59,7 +60,7 @@ def f_fidelity(
         raise ValueError(f"f_fidelity: rate is {rate}, expected above 0, a part of fit's learning rate; change it")
 
     def probes(point: Point) -> dict[str, Any]:
-        share = float(point.fraction)
+        share = float(point.x)
         post, unit = (point.post, point.unit) if 0 < share < 1 else ((), point.unit)
         return {"holes": FineTune(share, point.imputer, post, unit, samples, alpha, beta, epochs, rate)}
 
@@ -67,17 +68,17 @@ def f_fidelity(
     return Metric(
         probes=probes,
         value=_values,
-        better={
+        direction={
             prefix + name: "lower" if name == "minus" else "higher" for prefix in ("", "probability_") for name in names
         },
-        over="images",
+        sample="images",
         uses=EVERY,
         axis="share taken as explanation",
-        at=lambda _: SHARES,
+        points_for=lambda _: SHARES,
         summary="mean",
         needs_fit=True,
-        says="The network is fine-tuned on images with random holes. Then random holes are made in the pixels that a "
-        "map ranks highest (plus: what they cost) and in all others (minus), never larger ones than it was tuned to. "
+        caption="The network is fine-tuned on images with random holes. Then random holes are made in the pixels that "
+        "a map ranks highest (plus: what they cost) and in all others (minus), never larger ones than it was tuned to. "
         "With a truthful map the first cost much and the second little.",
     )
 
@@ -104,7 +105,7 @@ class FineTune:
         count = f"min(floor({self.alpha} * side + 1e-6), floor({self.beta} * units + 1e-6))"
         return replace(by_fields(self), ties=SHUFFLED if self.needs.maps else NONE, count=count)
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward rows; the fine-tuning, which all such probes share, is not among them."""
         return float(images["test"] * (1 + 2 * self.samples))
 
@@ -116,15 +117,15 @@ class FineTune:
 
     def __call__(self, case: Case) -> Score:
         network = fine_tuned(case, self.imputer, beta=self.beta, epochs=self.epochs, rate=self.rate)
-        together = max(1, case.rows // self.samples)
+        together = max(1, case.max_batch // self.samples)
         found = [self._score(case, network, part) for part in torch.arange(len(case.data["test"])).split(together)]
         return Score({name: torch.cat([each[name] for each in found]).numpy() for name in found[0]})
 
     @torch.inference_mode()
     def _score(self, case: Case, network: nn.Module, rows: Tensor) -> dict[str, Tensor]:
         test = case.data["test"]
-        images = to_float(take(test.images, rows).to(case.device))
-        expected, asked = test.targets[rows].to(case.device), case.explained[rows].to(case.device)
+        images = to_float(read_rows(test.images, rows).to(case.device))
+        expected, asked = test.targets[rows].to(case.device), case.target_classes[rows].to(case.device)
         seeds = draws.seeds_of(f"{case.seed} f_fidelity", rows).to(case.device)
         ranks = self._ranks(case, rows, images)
         whole = _answers(network(images), expected, asked)
@@ -132,8 +133,8 @@ class FineTune:
         result = {}
         for sign, side in ((0, "plus"), (1, "minus")):
             sums = torch.zeros_like(whole)
-            for first in range(0, self.samples, case.rows):
-                some = torch.arange(first, min(first + case.rows, self.samples))
+            for first in range(0, self.samples, case.max_batch):
+                some = torch.arange(first, min(first + case.max_batch, self.samples))
                 gone = dropped(
                     ranks.repeat_interleave(len(some), 0),
                     self.share,
@@ -209,21 +210,23 @@ def fine_tuned(case: Case, imputer: Call, *, beta: float, epochs: int, rate: flo
     def make() -> dict[str, Tensor]:
         feed = _holed(case, imputer, beta, settings.crop)
         seed = draws.seed_of(f"{case.seed} f_fidelity")
-        rows = Rows(train.training, train.validation)
-        return fit(start, feed, rows, train.targets, settings, seed=seed, device=case.device).network.state_dict()
+        rows = TrainingRows(train.training, train.validation)
+        return train_network(
+            start, feed, rows, train.targets, settings, seed=seed, device=case.device
+        ).network.state_dict()
 
     network = start()
     network.load_state_dict(case.once("f_fidelity", what, make))
     return network.to(case.device).eval()
 
 
-def _holed(case: Case, imputer: Call, beta: float, width: int) -> Feed:
+def _holed(case: Case, imputer: Call, beta: float, width: int) -> Batches:
     """Training images without a random part of their pixels, another one each epoch."""
     train = case.data["train"]
 
     def feed(rows: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
         for part in rows.cpu().split(size):
-            images = to_float(take(train.images, part).to(case.device))
+            images = to_float(read_rows(train.images, part).to(case.device))
             seeds = draws.fold(draws.seeds_of(f"{case.seed} f_fidelity train", part), epoch).to(case.device)
             gone = removed(rank(draws.uniform(seeds, tuple(images.shape[2:])), seeds), beta, "most_first")
             fill: Imputer = fill_of(case, imputer, fill_seeds(case, "train", part))

@@ -3,10 +3,12 @@
 from efface.metrics.formula import Metric, Point
 from efface.metrics.sensitivity_n import at_least_three
 from efface.metrics.shared.subsets import Subsets
-from efface.types import Of
+from efface.types import TargetScore
 
 
-def faithfulness_correlation(*, fraction: float = 0.2, samples: int = 100, grid: int = 0, of: Of = "logit") -> Metric:
+def faithfulness_correlation(
+    *, fraction: float = 0.2, samples: int = 100, grid: int = 0, score: TargetScore = "logit"
+) -> Metric:
     """Correlation, over random sets of one size, of the map's sum over the set with the fall of the score without it.
 
     `pearson` is Bhatt et al.'s, `spearman` that of MuFidelity, which asks for the order alone: with `grid: 9` and
@@ -18,7 +20,7 @@ def faithfulness_correlation(*, fraction: float = 0.2, samples: int = 100, grid:
     fraction: part of the units that each set holds, above 0 and below 1.
     samples: sets of an image, at least 3; each costs one forward pass.
     grid: cells in height and in width, erased as a whole; 0 erases single units (`unit`, which is refused beside it).
-    of: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
+    score: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
 
     Source: Bhatt, Weller & Moura 2020 (arXiv:2005.00631); the grid and the ranks are those of MuFidelity in the
         xplique library.
@@ -34,18 +36,18 @@ def faithfulness_correlation(*, fraction: float = 0.2, samples: int = 100, grid:
 
     def probes(point: Point) -> dict[str, Subsets]:
         unit = "pixel" if grid else point.unit  # a cell is its unit
-        return {"subsets": Subsets(fraction, samples, grid, of, point.imputer, point.post, unit)}
+        return {"subsets": Subsets(fraction, samples, grid, score, point.imputer, point.post, unit)}
 
     return Metric(
         probes=probes,
         value=lambda scores: {name: scores["subsets"].values[name] for name in ("pearson", "spearman")},
-        better={"pearson": "higher", "spearman": "higher"},
-        over="images",
+        direction={"pearson": "higher", "spearman": "higher"},
+        sample="images",
         uses=frozenset({"imputer", "post"}) if grid else frozenset({"imputer", "unit", "groups", "post"}),
-        says="Random sets of pixels are erased. The more a truthful map gives to a set, the further the score falls "
+        caption="Random sets of pixels are erased. The more a truthful map gives to a set, the further the score falls "
         "without it: the correlation over the sets nears 1.",
         family="faithfulness",
         defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.erase.post.channel_sum"]},
         axis="",
-        at=lambda _: (0.0,),
+        points_for=lambda _: (0.0,),
     )

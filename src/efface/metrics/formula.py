@@ -27,10 +27,10 @@ EVERY: frozenset[Setting] = frozenset({"imputer", "unit", "groups", "post", "fra
 class Point:
     """One point of a curve: where it lies on the metric's axis, the repeat, and what fills, ranks and reduces.
 
-    fraction: the fraction removed; whatever else the metric's axis counts; 0 where it has none.
+    x: the fraction removed; whatever else the metric's axis counts; 0 where it has none.
     """
 
-    fraction: float
+    x: float
     repeat: int
     imputer: Call
     post: tuple[Call, ...]
@@ -38,12 +38,12 @@ class Point:
 
     def perturb(self, order: Order | Literal["random"], fraction: float | None = None) -> Perturb:
         """The given network on images erased in this order; fraction: another than the point's."""
-        where = self.fraction if fraction is None else fraction
+        where = self.x if fraction is None else fraction
         return self.clean() if where == 0 else Perturb(self.erasure(order, where))
 
     def retrain(self, order: Order | Literal["random"]) -> Retrain:
         """A new network on images erased in this order."""
-        return Retrain(self.erasure(order, self.fraction), self.repeat)
+        return Retrain(self.erasure(order, self.x), self.repeat)
 
     def clean(self) -> Perturb:
         """The given network on whole images: one probe for all methods, fills, posts and units."""
@@ -63,22 +63,23 @@ class Metric:
     probes: the probes of a point, by the name that `value` knows them by.
     value: their scores -> named values. For a retrained metric each is one number (a repeat is a sample), for a
     frozen network an array with one value an image, NaN where an image has none.
-    better: for each named value, which way a truthful map moves it (`none`: it only describes); the first is the one
+    direction: for each named value, which way a truthful map moves it (`none`: it only describes); the first is the one
     shown first.
-    over: what a sample is. says: what is erased and what a truthful map does; the report says it beside the curve.
+    sample: what a sample is. caption: what is erased and what a truthful map does; the report says it beside the curve.
     family: under which heading the report shows it: retraining, erasure, faithfulness, robustness, randomisation,
         localisation, axiom, complexity or control; any other word is a heading of its own.
     defaults: settings that its paper fixes and a study may override (imputer, fractions, unit, post, repeats).
     axis: what the points count; "" for a metric that is one number. Where it is not "fraction removed", `fractions`
     of the study do not count and `at` gives the points.
-    at: the points for images of c h w, ascending; or those of the study.
-    points_of: the settings of its own that give its points where these are no fractions: `fractions` are refused then.
+    points_for: the points for images of c h w, ascending; or those of the study.
+    point_settings: the settings of its own that give its points where these are no fractions: `fractions` are refused
+        then.
     summary: what stands for a curve in the tables: the area under it by the trapezoid rule, or the mean of its points.
     by_mean: named values of which the mean stands whatever `summary` says: AOPC is one.
-    partial: whether a method may have no value at some points by its nature: then it is summed up over the points that
-        it has, and two methods are compared over those that both have.
-    of: whether it is measured for the maps of each method, or once for the network: then no probe needs a map, and the
-        report has it under "The network".
+    may_lack_points: whether a method may have no value at some points by its nature: then it is summed up over the
+        points that it has, and two methods are compared over those that both have.
+    subject: whether it is measured for the maps of each method, or once for the network: then no probe needs a map, and
+        the report has it under "The network".
     uses: the settings of a study that change its probes; whoever gives it another is told so. `groups`: a unit of
         several pixels. By default all of them.
     read_with: metrics that must be read beside it; the report says so where they are missing.
@@ -87,19 +88,19 @@ class Metric:
 
     probes: Callable[[Point], Mapping[str, Probe]]
     value: Callable[[Mapping[str, Score]], Mapping[str, Any]]
-    better: Mapping[str, Better]
-    over: Literal["repeats", "images"]
-    says: str
+    direction: Mapping[str, Better]
+    sample: Literal["repeats", "images"]
+    caption: str
     family: str = "erasure"
     defaults: Mapping[str, Any] = field(default_factory=dict)
     axis: str = "fraction removed"
-    at: Callable[[tuple[int, int, int]], tuple[float, ...]] | None = None
+    points_for: Callable[[tuple[int, int, int]], tuple[float, ...]] | None = None
     summary: Literal["area", "mean"] = "area"
     by_mean: Collection[str] = ()
-    partial: bool = False
+    may_lack_points: bool = False
     needs_fit: bool = False
-    of: Literal["maps", "network"] = "maps"
-    points_of: str = ""
+    subject: Literal["maps", "network"] = "maps"
+    point_settings: str = ""
     uses: frozenset[Setting] = EVERY
     read_with: tuple[str, ...] = ()
 
@@ -117,7 +118,7 @@ def check_metric(where: str, formula: Metric, points: Iterable[Point]) -> list[s
         except ValueError:  # a point that the metric does not take: said where its settings are refused
             continue
         except Exception as error:  # noqa: BLE001  a metric of one's own may raise anything
-            return [f"{where}: its 'probes' fails at {point.fraction:g}: {type(error).__name__}: {error}"]
+            return [f"{where}: its 'probes' fails at {point.x:g}: {type(error).__name__}: {error}"]
         if not isinstance(probes, Mapping):
             return [f"{where}: its 'probes' gives a {type(probes).__name__}; expected a mapping of names to probes"]
         if (kinds := tuple((name, type(probe)) for name, probe in probes.items())) in seen:
@@ -137,9 +138,9 @@ def _at_odds(formula: Metric, probes: Mapping[str, Probe]) -> Iterator[str]:
         name, needs = type(probe).__name__, probe.needs
         if needs.network and needs.training and not formula.needs_fit:
             yield f"the probe {name} needs training, but the metric does not say needs_fit=True; add it"
-        if not needs.network and formula.over == "images" and not formula.needs_fit:
+        if not needs.network and formula.sample == "images" and not formula.needs_fit:
             yield f"the probe {name} trains a network, but the metric does not say over='repeats' or needs_fit=True"
-        if formula.of == "network" and needs.of_method:
+        if formula.subject == "network" and needs.of_method:
             yield f"the probe {name} needs maps, but the metric is of the network; say needs = Needs(maps=False)"
     with contextlib.suppress(Exception):  # it may ask for more of its scores than zeros have
         zeros = {name: Score(defaultdict(lambda: np.zeros(2))) for name in probes}
@@ -152,7 +153,7 @@ def misnamed(formula: Metric, values: Mapping[str, Any]) -> str:
     """Where the names that `value` gives are not those of `better`, in words; "" where they are."""
     extra, lacking = (
         [each for each in one if each not in other]
-        for one, other in ((values, formula.better), (formula.better, values))
+        for one, other in ((values, formula.direction), (formula.direction, values))
     )
     if extra:
         return f"its 'value' gives {', '.join(extra)}, of which 'better' says nothing; add it to 'better', or drop it"

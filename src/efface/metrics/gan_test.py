@@ -17,19 +17,19 @@ from efface.models.memory import blocks
 from efface.plug.source import code_digest
 from efface.store.results import Score
 from efface.training.generate import Sampling
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 from efface.types import Images, Targets
 
 
 def gan_test(
     *, count: int = 1000, steps: int = 500, lr: float = 0.1, decay: float = 0.01, deviation: float = 0.2
 ) -> Metric:
-    """Share of the network's samples of a class that the study's `judge`, another network, assigns to that class.
+    """Share of the network's samples of a class that the study's second network assigns to that class.
 
     The samples are made by climbing the class's logit from noise, with decay to grey; nothing but the network's input
     gradient is in them, so the share tells how much of the data it knows. They are those of the stage `samples`: the
-    same settings, the same file. `share` is the judge's verdict on each, `probability` its probability of the class
-    aimed at; `own_share`, the same of the network that made them, says whether the climb arrived at all.
+    same settings, the same file. `share` is the second network's verdict on each, `probability` its probability of the
+    class aimed at; `own_share`, the same of the network that made them, says whether the climb arrived at all.
 
     count: samples, at least 1; sample i is aimed at the class of test row i, over again beyond the last row. Take as
         many as hold all classes: rows that are sorted by class begin with one.
@@ -42,22 +42,22 @@ def gan_test(
     """
     settings = _sampling(count=count, steps=steps, lr=lr, decay=decay, deviation=deviation)
     return Metric(
-        probes=lambda _: {"judged": Judged(**settings.model_dump())},
+        probes=lambda _: {"judged": ClassifiedSamples(**settings.model_dump())},
         value=lambda scores: {name: scores["judged"].values[name] for name in ("share", "probability", "own_share")},
-        better={"share": "higher", "probability": "higher", "own_share": "none"},
-        over="images",
+        direction={"share": "higher", "probability": "higher", "own_share": "none"},
+        sample="images",
         uses=frozenset(),
-        says="The network makes images of the classes, from its input gradient alone, and another network looks at "
+        caption="The network makes images of the classes, from its input gradient alone, and another network looks at "
         "them. A network that knows what a class looks like makes images that the other takes for it.",
         axis="",
-        at=lambda _: (0.0,),
-        of="network",
+        points_for=lambda _: (0.0,),
+        subject="network",
     )
 
 
 @dataclass(frozen=True)
-class Judged:
-    """The judge's answers, and the network's own, to each sample."""
+class ClassifiedSamples:
+    """The second network's answers, and the network's own, to each sample."""
 
     count: int
     steps: int
@@ -76,7 +76,7 @@ class Judged:
         """The settings of its samples."""
         return Sampling(count=self.count, steps=self.steps, lr=self.lr, decay=self.decay, deviation=self.deviation)
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward rows; the samples are there already."""
         return 2.0 * self.count
 
@@ -85,7 +85,7 @@ class Judged:
 
     def __call__(self, case: Case) -> Score:
         images, targets = case.samples(self.sampling)
-        judged = answers(case, case.judge(), images, targets)
+        judged = answers(case, case.second_network(), images, targets)
         own = answers(case, case.network, images, targets)
         return Score({"share": judged[0], "probability": judged[1], "own_share": own[0]})
 
@@ -94,14 +94,14 @@ def answers(case: Case, network: nn.Module, images: Images, targets: Targets) ->
     """Of each image: whether the network assigns it to its target (0 or 1), and the target's probability."""
     found = []
     with evaluating_fast(network, images[:1].to(case.device)) as fast, torch.no_grad():
-        for block in blocks(len(images), case.rows):
+        for block in blocks(len(images), case.max_batch):
             found.append(fast(images[block].to(case.device)).double().cpu())
             case.advance(float(len(found[-1])))
     logits = torch.cat(found)
     if logits.shape[1] <= int(targets.max()):
         raise ValueError(
             f"gan_test: {type(network).__name__} has {logits.shape[1]} classes, but the samples are aimed at class "
-            f"{int(targets.max())}; give the judge as many classes as the data have"
+            f"{int(targets.max())}; give the second network as many classes as the data have"
         )
     right = (logits.argmax(1) == targets).double().numpy()
     return right, logits.softmax(1).gather(1, targets[:, None])[:, 0].numpy()

@@ -30,14 +30,14 @@ def grid_pointing_game(*, side: int = 2, size: Size = "larger", mosaics: int = 1
     return Metric(
         probes=lambda point: {"cells": Mosaics(side, size, mosaics, point.post)},
         value=lambda scores: {"share": scores["cells"].values["share"]},
-        better={"share": "higher"},
-        over="images",
+        direction={"share": "higher"},
+        sample="images",
         uses=frozenset({"post"}),
-        says=f"Mosaics of {side} x {side} test images of distinct classes: the share of the positive relevance for "
+        caption=f"Mosaics of {side} x {side} test images of distinct classes: the share of the positive relevance for "
         f"a cell's class that lies in that cell. A truthful map of a network that tells the classes apart has it "
         f"there; chance is {1 / side**2:.3g}.",
         family="localisation",
         defaults={"post": ["efface.erase.post.channel_sum"]},
         axis="",
-        at=lambda _shape: (0.0,),
+        points_for=lambda _shape: (0.0,),
     )

@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from efface import draws
-from efface.erase.batches import Feed
+from efface.erase.batches import Batches
 from efface.erase.masking import to_float
 from efface.metrics.formula import EVERY, Metric, Point
-from efface.metrics.probes import Case, Erasure, Needs, erased_feed
+from efface.metrics.probes import Case, Erasure, Needs, erased_batches
 from efface.store.results import Score
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 from efface.types import Images
 
 FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -46,20 +46,20 @@ def imputation_detectability(
             raise ValueError(f"imputation_detectability: {name} is {value}, expected 1 or more; change it")
 
     def probes(point: Point) -> dict[str, Any]:
-        erasure = point.erasure("random" if masks == "random" else "most_first", point.fraction)
+        erasure = point.erasure("random" if masks == "random" else "most_first", point.x)
         return {"found": Detect(erasure, width, layers, epochs)}
 
     return Metric(
         probes=probes,
         value=lambda scores: {name: scores["found"].values[name] for name in ("balanced_accuracy", "area")},
-        better={"balanced_accuracy": "none", "area": "none"},
-        over="images",
+        direction={"balanced_accuracy": "none", "area": "none"},
+        sample="images",
         uses=frozenset({"imputer", "unit", "groups", "fractions"}) if masks == "random" else EVERY,
         family="control",
-        at=lambda _: FRACTIONS,
+        points_for=lambda _: FRACTIONS,
         summary="mean",
-        says="A small network is trained to say which pixels were filled in. At 0.5 it can only guess; above it, the "
-        "fill itself betrays what was erased, and a network that is shown it may react to that.",
+        caption="A small network is trained to say which pixels were filled in. At 0.5 it can only guess; above it, "
+        "the fill itself betrays what was erased, and a network that is shown it may react to that.",
     )
 
 
@@ -76,7 +76,7 @@ class Detect:
     def needs(self) -> Needs:  # of the test images alone
         return Needs(maps=self.erasure.needs_map)
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward rows, of the small network; a step counts three."""
         return float(images["test"] * (3 * self.epochs + 1)) if 0 < self.erasure.fraction < 1 else 0.0
 
@@ -97,14 +97,14 @@ class Detect:
         halves = torch.randperm(count, generator=generator).tensor_split(2)
         for learnt, unseen in (halves, halves[::-1]):
             network = self._train(case, feeds, learnt)
-            for rows in unseen.split(case.rows):
+            for rows in unseen.split(case.max_batch):
                 images, gone = _pair(feeds, rows)
                 with torch.inference_mode():
                     found[:, rows] = torch.stack(told(network(images)[:, 0], gone)).cpu()
                 case.advance(float(len(rows)))
         return Score({"balanced_accuracy": found[0].numpy(), "area": found[1].numpy()})
 
-    def _train(self, case: Case, feeds: tuple[Feed, Feed], rows: Tensor) -> nn.Module:
+    def _train(self, case: Case, feeds: tuple[Batches, Batches], rows: Tensor) -> nn.Module:
         part = self.erasure.fraction
         seed = draws.seed_of(f"{case.seed} detect")
         with torch.random.fork_rng(devices=[case.device] if case.device.type == "cuda" else []):
@@ -153,13 +153,15 @@ def told(
     return balanced.float(), area.float()
 
 
-def _feeds(case: Case, erasure: Erasure) -> tuple[Feed, Feed]:
+def _feeds(case: Case, erasure: Erasure) -> tuple[Batches, Batches]:
     """Of erased test images, and of the masks of what was erased."""
     of, masks = erasure, replace(erasure, shown="mask")
-    return erased_feed(case, "test", of, width=0, whole=True), erased_feed(case, "test", masks, width=0, whole=True)
+    return erased_batches(case, "test", of, width=0, whole=True), erased_batches(
+        case, "test", masks, width=0, whole=True
+    )
 
 
-def _pair(feeds: tuple[Feed, Feed], rows: Tensor) -> tuple[Images, Bool[Tensor, "n h w"]]:
+def _pair(feeds: tuple[Batches, Batches], rows: Tensor) -> tuple[Images, Bool[Tensor, "n h w"]]:
     """Erased images, 0 in the middle of their range, and where they were erased."""
     images, left = (to_float(next(iter(feed(rows, len(rows), 0)))) for feed in feeds)
     return images - 0.5, (left < 1).any(1)

@@ -18,8 +18,8 @@ from efface.metrics.shared.effects import falls, identity_of, image_blocks, posi
 from efface.metrics.shared.subsets import subset_effects
 from efface.plug.call import Call
 from efface.store.results import Score
-from efface.training.loop import Fit
-from efface.types import Images, Of, Seeds, Targets
+from efface.training.loop import TrainingSettings
+from efface.types import Images, Seeds, Targets, TargetScore
 
 
 def infidelity(
@@ -28,7 +28,7 @@ def infidelity(
     samples: int = 100,
     size: int = 8,
     noise: float = 0.2,
-    of: Of = "logit",
+    score: TargetScore = "logit",
 ) -> Metric:
     """Mean square of (what the map predicts for a change) - (the fall of the score under it), over random changes.
 
@@ -45,7 +45,7 @@ def infidelity(
     perturbation: square, or noise, which reads no `imputer`.
     samples: changes of an image, at least 1; each costs one forward pass.
     size: pixels across the square, at most the image's. noise: standard deviation, above 0, in units of [0, 1].
-    of: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
+    score: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
 
     Source: Yeh, Hsieh, Suggala, Inouye & Ravikumar 2019 (arXiv:1901.09392); the optimal
         scale from their released code.
@@ -55,21 +55,21 @@ def infidelity(
 
     def probes(point: Point) -> dict[str, Any]:
         if perturbation == "noise":
-            return {"changes": Noise(samples, noise, of, point.post)}
-        return {"changes": Squares(samples, size, of, point.imputer, point.post)}
+            return {"changes": Noise(samples, noise, score, point.post)}
+        return {"changes": Squares(samples, size, score, point.imputer, point.post)}
 
     return Metric(
         probes=probes,
         value=lambda scores: {name: scores["changes"].values[name] for name in ("scaled", "infidelity")},
-        better={"scaled": "lower", "infidelity": "lower"},
-        over="images",
+        direction={"scaled": "lower", "infidelity": "lower"},
+        sample="images",
         uses=frozenset({"post"}) if perturbation == "noise" else frozenset({"imputer", "post"}),
-        says="Random squares of the image are filled, or noise is subtracted. A truthful map predicts how far the "
+        caption="Random squares of the image are filled, or noise is subtracted. A truthful map predicts how far the "
         "score falls; what is shown is the mean square of its error, once the map is scaled as well as can be.",
         family="faithfulness",
         defaults={"post": []} | ({} if perturbation == "noise" else {"imputer": "efface.impute.channel_mean"}),
         axis="",
-        at=lambda _: (0.0,),
+        points_for=lambda _: (0.0,),
     )
 
 
@@ -79,13 +79,13 @@ class Squares:
 
     samples: int
     size: int
-    of: Of
+    score: TargetScore
     imputer: Call
     post: tuple[Call, ...]
 
     needs = Needs()
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward rows."""
         return float((self.samples + 1) * images["test"])
 
@@ -109,7 +109,9 @@ class Squares:
             seeds = seeds_for(case, "squares fill", rows)
             fills = [fill_of(case, self.imputer, draws.fold(seeds, k)) for k in range(self.samples)]
             found.append(
-                subset_effects(case.network, images, classes, maps, removed, fills, of=self.of, rows=case.rows)
+                subset_effects(
+                    case.network, images, classes, maps, removed, fills, score=self.score, max_batch=case.max_batch
+                )
             )
         return _score(found)
 
@@ -120,13 +122,13 @@ class Noise:
 
     samples: int
     noise: float
-    of: Of
+    score: TargetScore
     post: tuple[Call, ...]
 
     needs = Needs()
     map_values = "feature"
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward rows."""
         return float((self.samples + 1) * images["test"])
 
@@ -140,7 +142,9 @@ class Noise:
             seeds, shape = seeds_for(case, "infidelity noise", rows), tuple(images.shape[1:])
             steps = torch.stack([draws.normal(draws.fold(seeds, k), shape) for k in range(self.samples)])
             found.append(
-                noise_effects(case.network, images, classes, maps, steps * self.noise, of=self.of, rows=case.rows)
+                noise_effects(
+                    case.network, images, classes, maps, steps * self.noise, score=self.score, max_batch=case.max_batch
+                )
             )
         return _score(found)
 
@@ -152,15 +156,15 @@ def noise_effects(
     maps: Images,
     steps: Float[Tensor, "s n c h w"],
     *,
-    of: Of = "logit",
-    rows: int = 256,
+    score: TargetScore = "logit",
+    max_batch: int = 256,
 ) -> tuple[Float[Tensor, "n s"], Float[Tensor, "n s"]]:
     """Of each image and step: the map times the step, summed, and the fall of the score at image - step; float64, CPU.
 
-    of: the score, of the class explained. rows: images in one pass; bounds the memory.
+    score: the score, of the class explained. max_batch: images in one pass; bounds the memory.
     """
     products = torch.stack([(each.double() * maps).flatten(1).sum(1) for each in steps], 1)
-    fallen = falls(network, images, classes, lambda k: images - steps[k], len(steps), of=of, rows=rows)
+    fallen = falls(network, images, classes, lambda k: images - steps[k], len(steps), score=score, max_batch=max_batch)
     return products.cpu(), fallen
 
 

@@ -17,14 +17,14 @@ from efface.metrics.shared.orders import value_of, ways
 insertion = Metric(
     probes=lambda point: ways(point, "least_first"),
     value=lambda scores: {name: value_of(scores, "least_first", name) for name in ("probability", "accuracy")},
-    better={"probability": "higher", "accuracy": "higher"},
-    over="images",
+    direction={"probability": "higher", "accuracy": "higher"},
+    sample="images",
     uses=EVERY,
     defaults={
         "imputer": {"call": "efface.impute.blur", "kwargs": {"sigma": 5.0, "kernel": 11}},
         "fractions": tuple(step / 20 for step in range(21)),
     },
-    says="The pixels that a map ranks highest are put back, step by step, into the blurred image: read the "
+    caption="The pixels that a map ranks highest are put back, step by step, into the blurred image: read the "
     "curve from right (all blurred) to left (all inserted). With a truthful map the probability of the explained class "
     "rises early and the area under it is large.",
 )

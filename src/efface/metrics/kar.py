@@ -8,10 +8,10 @@ from efface.metrics.formula import EVERY, Metric
 kar = Metric(
     probes=lambda point: {"erased": point.retrain("least_first")},
     value=lambda scores: {"accuracy": scores["erased"].mean("accuracy")},
-    better={"accuracy": "higher"},
-    over="repeats",
+    direction={"accuracy": "higher"},
+    sample="repeats",
     uses=EVERY,
     family="retraining",
-    says="The pixels that a map ranks lowest are erased in training and test images, and a network is trained anew "
+    caption="The pixels that a map ranks lowest are erased in training and test images, and a network is trained anew "
     "on what is kept. A truthful map leaves that network good.",
 )

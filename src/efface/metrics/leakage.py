@@ -20,7 +20,7 @@ from efface.metrics.shared.effects import identity_of, image_blocks, reduced
 from efface.metrics.shared.located import share_of_top
 from efface.plug.call import Call
 from efface.store.results import Score
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 
 
 def leakage(*, top: float = 0.1) -> Metric:
@@ -42,15 +42,15 @@ def leakage(*, top: float = 0.1) -> Metric:
     return Metric(
         probes=lambda point: {"off": OffObject(top, point.post)},
         value=lambda scores: {name: scores["off"].values[name] for name in ("mass", "top")},
-        better={"mass": "lower", "top": "lower"},
-        over="images",
+        direction={"mass": "lower", "top": "lower"},
+        sample="images",
         uses=frozenset({"post"}),
         read_with=("robust_accuracy",),
-        says="The share of the map's absolute values, and of its largest ones, off the true object, where nothing "
+        caption="The share of the map's absolute values, and of its largest ones, off the true object, where nothing "
         "tells the class. A truthful map of a network that looks at the object alone has none there.",
         family="localisation",
         axis="",
-        at=lambda _shape: (0.0,),
+        points_for=lambda _shape: (0.0,),
     )
 
 
@@ -67,7 +67,7 @@ class OffObject:
     def describe(self) -> Description:
         return replace(by_fields(self), ties=SHARED, count=f"max(1, floor({self.top} * units + 1e-6))")
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Maps looked at: next to nothing."""
         return float(images["test"])
 

@@ -8,7 +8,7 @@ from efface.metrics.formula import EVERY, Metric, frozen_values
 lerf = Metric(
     probes=lambda point: {"erased": point.perturb("least_first"), "clean": point.clean()},
     value=frozen_values,
-    better={
+    direction={
         "accuracy": "higher",
         "probability": "higher",
         "logit_ratio": "higher",
@@ -16,8 +16,8 @@ lerf = Metric(
         "relative_change": "lower",
     },
     by_mean=("drop",),  # AOPC: the mean over the steps, step 0 among them (Samek et al. 2015, equation 12)
-    over="images",
+    sample="images",
     uses=EVERY,
-    says="The pixels that a map ranks lowest are erased and the same network is asked again, untrained on such "
+    caption="The pixels that a map ranks lowest are erased and the same network is asked again, untrained on such "
     "images. A truthful map leaves its score where it was.",
 )

@@ -31,12 +31,12 @@ def local_lipschitz(
             "relative": scores["near"].values["relative_slope"],
             "lipschitz": scores["near"].values["slope"],
         },
-        better={"relative": "lower", "lipschitz": "lower"},
-        over="images",
+        direction={"relative": "lower", "lipschitz": "lower"},
+        sample="images",
         uses=frozenset(),
-        says="The method is asked again at images close by; shown is the largest change of its map for the length of "
-        "the step. A stable map changes little; a map that is blind to the image does not change at all.",
+        caption="The method is asked again at images close by; shown is the largest change of its map for the length "
+        "of the step. A stable map changes little; a map that is blind to the image does not change at all.",
         family="robustness",
         axis="",
-        at=lambda _: (0.0,),
+        points_for=lambda _: (0.0,),
     )

@@ -25,9 +25,9 @@ _UNUSED = Call(call="efface.impute.constant")  # black or white is all there is
 
 def _probes(point: Point) -> dict[str, Retrain]:
     blank = Retrain(replace(point.erasure("most_first", 0.0), imputer=_UNUSED, shown="mask"), point.repeat)
-    if point.fraction in (0, 1):  # an even image, white or black
+    if point.x in (0, 1):  # an even image, white or black
         return {"mask": blank, "blank": blank}
-    shown = replace(point.erasure("most_first", point.fraction), imputer=_UNUSED, shown="mask")
+    shown = replace(point.erasure("most_first", point.x), imputer=_UNUSED, shown="mask")
     return {"mask": Retrain(shown, point.repeat), "blank": blank}
 
 
@@ -39,11 +39,11 @@ def _values(scores: Mapping[str, Score]) -> dict[str, float]:
 mask_leak = Metric(
     probes=_probes,
     value=_values,
-    better={"leak": "none", "accuracy": "none"},
-    over="repeats",
+    direction={"leak": "none", "accuracy": "none"},
+    sample="repeats",
     uses=frozenset({"unit", "groups", "post", "fractions"}),
     family="control",
-    says="A network is trained anew on the mere outline of what would be erased: white where the image is left, black "
-    "where a map ranks highest. What it gets right beyond chance, the outline betrays; a retrained score of the same "
-    "map is worth that much less.",
+    caption="A network is trained anew on the mere outline of what would be erased: white where the image is left, "
+    "black where a map ranks highest. What it gets right beyond chance, the outline betrays; a retrained score of the "
+    "same map is worth that much less.",
 )

@@ -26,12 +26,12 @@ def max_sensitivity(*, radius: float = 0.02, samples: int = 10) -> Metric:
     return Metric(
         probes=lambda _: {"near": Neighbours(radius, samples, "uniform")},
         value=lambda scores: {name: scores["near"].values[name] for name in ("max", "mean")},
-        better={"max": "lower", "mean": "lower"},
-        over="images",
+        direction={"max": "lower", "mean": "lower"},
+        sample="images",
         uses=frozenset(),
-        says="The method is asked again at images that differ by faint noise. A stable map hardly moves; a map that "
+        caption="The method is asked again at images that differ by faint noise. A stable map hardly moves; a map that "
         "is blind to the image does not move either.",
         family="robustness",
         axis="",
-        at=lambda _: (0.0,),
+        points_for=lambda _: (0.0,),
     )

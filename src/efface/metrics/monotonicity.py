@@ -26,13 +26,13 @@ from efface.metrics.shared.effects import (
 )
 from efface.plug.call import Call
 from efface.store.results import Score
-from efface.training.loop import Fit
-from efface.types import Images, Imputer, Of, Ranks, Targets
+from efface.training.loop import TrainingSettings
+from efface.types import Images, Imputer, Ranks, Targets, TargetScore
 
 _EXACT = 1e-6  # of the score's own size: below, a fall is rounding
 
 
-def monotonicity(*, steps: int = 32, samples: int = 10, of: Of = "logit") -> Metric:
+def monotonicity(*, steps: int = 32, samples: int = 10, score: TargetScore = "logit") -> Metric:
     """How steadily the score rises as groups of units return, and whether a larger value of a group is a larger effect.
 
     `rising` is the share of steps at which the score does not fall as units return, least relevant first, to an empty
@@ -49,7 +49,7 @@ def monotonicity(*, steps: int = 32, samples: int = 10, of: Of = "logit") -> Met
 
     steps: groups, at least 3, at most the units; each costs one forward pass, and `samples` more for the correlation.
     samples: times that a group alone is erased where the fill is drawn (one that is not drawn is asked once).
-    of: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
+    score: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
 
     Source: `rising`: Luss et al. 2019 (arXiv:1905.12698) and Arya et al. 2019 (arXiv:1909.03012);
         `correlation`: Nguyen & Martinez 2020 (arXiv:2007.07584).
@@ -60,17 +60,17 @@ def monotonicity(*, steps: int = 32, samples: int = 10, of: Of = "logit") -> Met
     if steps < 3:
         raise ValueError(f"monotonicity: steps is {steps}; expected at least 3, for a correlation over them: raise it")
     return Metric(
-        probes=lambda point: {"groups": Groups(steps, samples, of, point.imputer, point.post, point.unit)},
+        probes=lambda point: {"groups": Groups(steps, samples, score, point.imputer, point.post, point.unit)},
         value=lambda scores: {name: scores["groups"].values[name] for name in ("correlation", "rising")},
-        better={"correlation": "higher", "rising": "none"},
-        over="images",
+        direction={"correlation": "higher", "rising": "none"},
+        sample="images",
         uses=frozenset({"imputer", "unit", "groups", "post"}),
-        says="Groups of pixels return to an empty image, least relevant first, and each is erased alone. With a "
+        caption="Groups of pixels return to an empty image, least relevant first, and each is erased alone. With a "
         "truthful map groups of larger value have a larger effect; how steadily the score rises describes the network.",
         family="faithfulness",
         defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.erase.post.channel_sum"]},
         axis="",
-        at=lambda _: (0.0,),
+        points_for=lambda _: (0.0,),
     )
 
 
@@ -80,7 +80,7 @@ class Groups:
 
     steps: int
     samples: int
-    of: Of
+    score: TargetScore
     imputer: Call
     post: tuple[Call, ...]
     unit: Literal["pixel", "feature"] | Call
@@ -92,7 +92,7 @@ class Groups:
         """How often a group is erased: a fill that is not drawn is the same each time."""
         return self.samples if self.imputer.wants("seeds") else 1
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward rows."""
         return float(self._passes * images["test"])
 
@@ -127,8 +127,8 @@ class Groups:
                 fills,
                 steps=self.steps,
                 grouped=isinstance(self.unit, Call),
-                of=self.of,
-                rows=case.rows,
+                score=self.score,
+                max_batch=case.max_batch,
             )
             found.append((*effects, _sums(maps, ranks, self.steps, grouped=isinstance(self.unit, Call))))
         return _score(*(torch.cat(each).numpy() for each in zip(*found, strict=True)))
@@ -147,8 +147,8 @@ def group_effects(
     *,
     steps: int,
     grouped: bool = False,
-    of: Of = "logit",
-    rows: int = 256,
+    score: TargetScore = "logit",
+    max_batch: int = 256,
 ) -> tuple[Float[Tensor, "n _"], Float[Tensor, "n {steps}"]]:
     """The scores as groups return, from the empty image to the whole one; the mean square change without each group.
 
@@ -162,8 +162,8 @@ def group_effects(
     def alone(k: int) -> Images:
         return erase(images, _group(ranks, k // len(imputers), steps, grouped=grouped), imputers[k % len(imputers)])
 
-    rising = answers(network, images, classes, returning, steps + 1, of=of, rows=rows)
-    without = answers(network, images, classes, alone, steps * len(imputers), of=of, rows=rows)
+    rising = answers(network, images, classes, returning, steps + 1, score=score, max_batch=max_batch)
+    without = answers(network, images, classes, alone, steps * len(imputers), score=score, max_batch=max_batch)
     changes = (rising[:, -1:] - without).square().unflatten(1, (steps, len(imputers))).mean(2)
     return rising, changes
 

@@ -8,7 +8,7 @@ from efface.metrics.formula import EVERY, Metric, frozen_values
 morf = Metric(
     probes=lambda point: {"erased": point.perturb("most_first"), "clean": point.clean()},
     value=frozen_values,
-    better={
+    direction={
         "accuracy": "lower",
         "probability": "lower",
         "logit_ratio": "lower",
@@ -16,8 +16,8 @@ morf = Metric(
         "relative_change": "higher",
     },
     by_mean=("drop",),  # AOPC: the mean over the steps, step 0 among them (Samek et al. 2015, equation 12)
-    over="images",
+    sample="images",
     uses=EVERY,
-    says="The pixels that a map ranks highest are erased and the same network is asked again, untrained on such "
+    caption="The pixels that a map ranks highest are erased and the same network is asked again, untrained on such "
     "images. A truthful map makes its score move early.",
 )

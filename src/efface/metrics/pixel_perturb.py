@@ -24,13 +24,14 @@ pixel_perturb = Metric(
         "accuracy": value_of(scores, "least_first", "accuracy"),
         "accuracy_most_first": value_of(scores, "most_first", "accuracy"),
     },
-    better={"accuracy": "higher", "accuracy_most_first": "lower"},
-    over="images",
+    direction={"accuracy": "higher", "accuracy_most_first": "lower"},
+    sample="images",
     uses=EVERY,
     defaults={
         "imputer": {"call": "efface.impute.constant", "kwargs": {"value": 0.5}},
         "fractions": tuple(np.logspace(-2, 0, 25).tolist()),
     },
-    says="The pixels that a map ranks lowest turn grey, from one in a hundred to all. With a truthful map images are "
-    "still classified right when most of them is gone; in the mirror order, most relevant first, they soon are not.",
+    caption="The pixels that a map ranks lowest turn grey, from one in a hundred to all. With a truthful map images "
+    "are still classified right when most of them is gone; in the mirror order, most relevant first, they soon are "
+    "not.",
 )

@@ -23,12 +23,12 @@ def pointing_game(*, tolerance: float = 0.0) -> Metric:
     return Metric(
         probes=lambda point: {"located": Located("pointing_game", point.post, float(tolerance))},
         value=lambda scores: {"hit": scores["located"].values["pointing_game"]},
-        better={"hit": "higher"},
-        over="images",
+        direction={"hit": "higher"},
+        sample="images",
         uses=frozenset({"post"}),
-        says="Whether the pixel that a map ranks first lies on the true object. A truthful map of a network that "
+        caption="Whether the pixel that a map ranks first lies on the true object. A truthful map of a network that "
         "looks at the object points there.",
         family="localisation",
         axis="",
-        at=lambda _shape: (0.0,),
+        points_for=lambda _shape: (0.0,),
     )

@@ -16,7 +16,7 @@ from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Description, Needs
 from efface.metrics.shared.similarity import BETTER, NAMES, compared, compares
 from efface.store.results import Score
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 from efface.types import Images, Maps, Seeds, Targets
 
 Other = Literal["random", "runner_up"]
@@ -37,14 +37,14 @@ def random_logit(*, other: Other = "random") -> Metric:
     return Metric(
         probes=lambda _point: {"alike": OtherClass(other)},
         value=lambda scores: {name: scores["alike"].values[name] for name in NAMES},
-        better=BETTER,
-        over="images",
+        direction=BETTER,
+        sample="images",
         uses=frozenset(),
-        says=f"The method is asked about {_SAYS[other]} class of the same image. A truthful map says something else of "
-        "it.",
+        caption=f"The method is asked about {_SAYS[other]} class of the same image. A truthful map says something else "
+        "of it.",
         family="randomisation",
         axis="",
-        at=lambda _shape: (0.0,),
+        points_for=lambda _shape: (0.0,),
     )
 
 
@@ -76,7 +76,7 @@ class OtherClass:
     def describe(self) -> Description:
         return compares(self)
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Maps asked for."""
         return float(images["test"])
 

@@ -15,7 +15,7 @@ from efface.metrics.probes import Case, Description, Needs
 from efface.metrics.shared.layers import Draw, Layers, Mode, chosen, groups, read_layers, redrawn
 from efface.metrics.shared.similarity import BETTER, NAMES, compared, compares
 from efface.store.results import Score
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 from efface.types import Images
 
 
@@ -48,16 +48,16 @@ def randomisation(
     """
     named, shares = read_layers("randomisation", layers, points)
     return Metric(
-        probes=lambda point: {"alike": Randomised(point.fraction, mode, named, draw)},
+        probes=lambda point: {"alike": Randomised(point.x, mode, named, draw)},
         value=lambda scores: {name: scores["alike"].values[name] for name in NAMES},
-        better=BETTER,
-        over="images",
+        direction=BETTER,
+        sample="images",
         uses=frozenset({"fractions"}),
-        says=f"The layers of the network are drawn anew{_HOW[mode]}, and the method is asked again. A truthful map "
+        caption=f"The layers of the network are drawn anew{_HOW[mode]}, and the method is asked again. A truthful map "
         "changes with what the network knows; one that stays alike shows the image, not the network.",
         family="randomisation",
         axis="share of layers randomised",
-        at=lambda _shape: shares,
+        points_for=lambda _shape: shares,
         summary="mean" if mode == "independent" else "area",
     )
 
@@ -79,7 +79,7 @@ class Randomised:
     def describe(self) -> Description:
         return compares(self)
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Maps asked for."""
         return float(images["test"])
 

@@ -13,12 +13,12 @@ from efface.metrics.shared.located import Located
 relevance_mass = Metric(
     probes=lambda point: {"located": Located("relevance_mass", point.post)},
     value=lambda scores: {"mass": scores["located"].values["relevance_mass"]},
-    better={"mass": "higher"},
-    over="images",
+    direction={"mass": "higher"},
+    sample="images",
     uses=frozenset({"post"}),
-    says="The share of a map's positive relevance that lies on the true object. A truthful map of a network that "
+    caption="The share of a map's positive relevance that lies on the true object. A truthful map of a network that "
     "looks at the object has it there.",
     family="localisation",
     axis="",
-    at=lambda _shape: (0.0,),
+    points_for=lambda _shape: (0.0,),
 )

@@ -13,12 +13,12 @@ from efface.metrics.shared.located import Located
 relevance_rank = Metric(
     probes=lambda point: {"located": Located("relevance_rank", point.post)},
     value=lambda scores: {"overlap": scores["located"].values["relevance_rank"]},
-    better={"overlap": "higher"},
-    over="images",
+    direction={"overlap": "higher"},
+    sample="images",
     uses=frozenset({"post"}),
-    says="Of as many pixels as the true object has, those that a map ranks highest: the share that lies on it. A "
+    caption="Of as many pixels as the true object has, those that a map ranks highest: the share that lies on it. A "
     "truthful map of a network that looks at the object ranks it first.",
     family="localisation",
     axis="",
-    at=lambda _shape: (0.0,),
+    points_for=lambda _shape: (0.0,),
 )

@@ -32,7 +32,7 @@ def _values(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
 road = Metric(
     probes=lambda point: ways(point, "most_first", "least_first"),
     value=_values,
-    better={
+    direction={
         "combined": "higher",
         "accuracy_most_first": "lower",
         "accuracy_least_first": "higher",
@@ -40,10 +40,10 @@ road = Metric(
         "probability_most_first": "lower",
         "probability_least_first": "higher",
     },
-    over="images",
+    sample="images",
     uses=EVERY,
     defaults={"imputer": "efface.impute.noisy_linear", "fractions": (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)},
-    says="Removed pixels are filled from their neighbours, with a little noise, so that neither a foreign colour nor "
-    "the outline of what is gone speaks for a class. Without the pixels that a truthful map ranks highest accuracy "
+    caption="Removed pixels are filled from their neighbours, with a little noise, so that neither a foreign colour "
+    "nor the outline of what is gone speaks for a class. Without the pixels that a truthful map ranks highest accuracy "
     "falls early, without those it ranks lowest late; combined is half the difference.",
 )

@@ -9,10 +9,10 @@ from efface.metrics.formula import EVERY, Metric
 roar = Metric(
     probes=lambda point: {"erased": point.retrain("most_first")},
     value=lambda scores: {"accuracy": scores["erased"].mean("accuracy")},
-    better={"accuracy": "lower"},
-    over="repeats",
+    direction={"accuracy": "lower"},
+    sample="repeats",
     uses=EVERY,
     family="retraining",
-    says="The pixels that a map ranks highest are erased in training and test images, and a network is trained "
+    caption="The pixels that a map ranks highest are erased in training and test images, and a network is trained "
     "anew on what is left. A truthful map makes that network worse.",
 )

@@ -14,10 +14,10 @@ from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import seeds_for
 from efface.models.evaluation import evaluating_fast
 from efface.plug.call import Call
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.store.results import Score
 from efface.training.attack import Keep, Loss, Norm, Start, check_pgd, pgd
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 from efface.types import Images
 
 _EPS = (0.0, 0.25, 0.5, 1.0)
@@ -55,22 +55,22 @@ def robust_accuracy(
         check_pgd(norm=norm, eps=size, step=step, steps=steps, start=start, restarts=restarts, keep=keep, loss=loss)
     return Metric(
         probes=lambda point: {
-            "attacked": Attacked(point.fraction, norm, step, steps, start, restarts, keep, loss)
-            if point.fraction > 0
+            "attacked": Attacked(point.x, norm, step, steps, start, restarts, keep, loss)
+            if point.x > 0
             else point.clean()
         },
         value=lambda scores: {"accuracy": scores["attacked"].values["accuracy"].astype(np.float64)},
-        better={"accuracy": "higher"},
-        over="images",
+        direction={"accuracy": "higher"},
+        sample="images",
         uses=frozenset(),
-        says="Each image is moved, by at most eps, to where the network is most wrong. A network whose answers rest on "
-        "what such a change cannot hide stays right.",
+        caption="Each image is moved, by at most eps, to where the network is most wrong. A network whose answers rest "
+        "on what such a change cannot hide stays right.",
         family="robustness",
         axis="eps",
-        points_of="'eps'",
-        at=lambda _shape: sizes,
+        point_settings="'eps'",
+        points_for=lambda _shape: sizes,
         summary="mean",
-        of="network",
+        subject="network",
     )
 
 
@@ -102,7 +102,7 @@ class Attacked:
         none = torch.zeros(1, dtype=torch.int64, device=images.device)
         pgd(network, images[:1], none, norm=self.norm, eps=self.eps, steps=1, loss=self.loss, seeds=none)
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward rows: a gradient of the image counts two, one forward and one back."""
         return float(images["test"] * self._passes())
 
@@ -116,10 +116,10 @@ class Attacked:
     def __call__(self, case: Case) -> Score:
         split, right = case.data["test"], []
         every = torch.arange(len(split))
-        first = to_float(take(split.images, every[:1]).to(case.device))
+        first = to_float(read_rows(split.images, every[:1]).to(case.device))
         with evaluating_fast(case.network, first) as fast:
-            for rows in every.split(case.rows):
-                images = to_float(take(split.images, rows).to(case.device))
+            for rows in every.split(case.max_batch):
+                images = to_float(read_rows(split.images, rows).to(case.device))
                 targets = split.targets[rows].to(case.device)
                 worst = self.attack(fast, images, targets, seeds=seeds_for(case, "attack", rows))
                 with torch.no_grad():

@@ -4,12 +4,12 @@ from efface import draws
 from efface.metrics.formula import EVERY, Metric
 from efface.metrics.shared.effects import positive
 from efface.metrics.shared.subsets import Subsets
-from efface.types import Images, Mask, Of, Seeds
+from efface.types import Images, Mask, Seeds, TargetScore
 
 TENTHS = tuple(round(0.1 * k, 1) for k in range(1, 10))
 
 
-def sensitivity_n(*, samples: int = 10, of: Of = "logit") -> Metric:
+def sensitivity_n(*, samples: int = 10, score: TargetScore = "logit") -> Metric:
     """Correlation, over random sets of n pixels, of the map's sum over the set with the fall of the score without it.
 
     For each fraction (0.1 to 0.9 unless `fractions` says otherwise) and each image: `samples` sets of exactly that part
@@ -23,7 +23,7 @@ def sensitivity_n(*, samples: int = 10, of: Of = "logit") -> Metric:
 
     samples: sets of an image at each fraction, at least 3; each costs one forward pass. Few are noise for an image;
         the mean over images is not biased by it at 0, but pulled there: at 10 draws a true 0.9 shows as about 0.89.
-    of: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
+    score: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
 
     Source: Ancona, Ceolini, Oztireli & Gross 2018 (arXiv:1711.06104); the fractions, ten draws and both
         references from the released code of Yang, Wang & Bilgic 2023.
@@ -31,19 +31,17 @@ def sensitivity_n(*, samples: int = 10, of: Of = "logit") -> Metric:
     """
     at_least_three("sensitivity_n", samples)
     return Metric(
-        probes=lambda point: {
-            "subsets": Subsets(point.fraction, samples, 0, of, point.imputer, point.post, point.unit)
-        },
+        probes=lambda point: {"subsets": Subsets(point.x, samples, 0, score, point.imputer, point.post, point.unit)},
         value=lambda scores: {"correlation": scores["subsets"].values["pearson"]},
-        better={"correlation": "higher"},
-        over="images",
+        direction={"correlation": "higher"},
+        sample="images",
         uses=EVERY,
-        says="Random sets of pixels are erased. The more a truthful map gives to a set, the further the score falls "
+        caption="Random sets of pixels are erased. The more a truthful map gives to a set, the further the score falls "
         "without it: the correlation over the sets nears 1.",
         family="faithfulness",
         defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.erase.post.channel_sum"]},
         axis="fraction removed",
-        at=lambda _: TENTHS,
+        points_for=lambda _: TENTHS,
         summary="mean",
     )
 

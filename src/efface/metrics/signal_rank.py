@@ -19,7 +19,7 @@ from efface.metrics.probes.description import SHARED, by_fields
 from efface.metrics.shared.effects import identity_of, image_blocks, reduced
 from efface.metrics.shared.located import share_of_top
 from efface.store.results import Score
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 from efface.types import VECTOR_ZERO
 
 NAMES = ("difference", "top", "bottom", "cosine")
@@ -29,7 +29,7 @@ def signal_rank(*, centre: float = VECTOR_ZERO / 255) -> Metric:
     """How much oftener a map's largest than its smallest absolute value is the signal's: 1 at best, -1 at worst.
 
     `top` and `bottom` are P_top and P_bot, `difference` is AQ(1) = P_top - P_bot, `cosine` is |cos(x, map)|. The map
-    is the method's own, signed and unreduced, whatever `post` says; published is `gradient` with `of: loss` and
+    is the method's own, signed and unreduced, whatever `post` says; published is `gradient` with `score: loss` and
     `explain: true`. The signal is the mask of the true object. Values that tie count by the share of them that is the
     signal's, so that a map of zeros has a difference of 0; its cosine is missing. Chance is 0.
     Standard networks weigh all coordinates nearly alike, so that small differences between them decide: take several
@@ -43,15 +43,15 @@ def signal_rank(*, centre: float = VECTOR_ZERO / 255) -> Metric:
     return Metric(
         probes=lambda _point: {"signal": SignalRank(float(centre))},
         value=lambda scores: {name: scores["signal"].values[name] for name in NAMES},
-        better={"difference": "higher", "top": "higher", "bottom": "lower", "cosine": "higher"},
-        over="images",
+        direction={"difference": "higher", "top": "higher", "bottom": "lower", "cosine": "higher"},
+        sample="images",
         uses=frozenset(),
         read_with=("robust_accuracy",),
-        says="Whether the coordinate of the largest absolute value is the one that carries the class, less whether "
+        caption="Whether the coordinate of the largest absolute value is the one that carries the class, less whether "
         "that of the smallest is. A truthful map of a network that looks at the signal alone has 1.",
         family="localisation",
         axis="",
-        at=lambda _shape: (0.0,),
+        points_for=lambda _shape: (0.0,),
     )
 
 
@@ -67,7 +67,7 @@ class SignalRank:
     def describe(self) -> Description:
         return replace(by_fields(self), ties=SHARED, count="the first, and the last")
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Maps looked at: next to nothing."""
         return float(images["test"])
 

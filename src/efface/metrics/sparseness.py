@@ -14,12 +14,12 @@ from efface.metrics.shared.concentration import concentration
 sparseness = Metric(
     probes=concentration,
     value=lambda scores: {"gini": scores["map"].values["gini"]},
-    better={"gini": "none"},
-    over="images",
+    direction={"gini": "none"},
+    sample="images",
     uses=frozenset({"unit", "post"}),
-    says="The Gini index of the sizes of a map's values: 0 for an even map, near 1 for one that puts all its weight on "
-    "one pixel. It describes a map; a truthful one need not be sparse.",
+    caption="The Gini index of the sizes of a map's values: 0 for an even map, near 1 for one that puts all its weight "
+    "on one pixel. It describes a map; a truthful one need not be sparse.",
     family="complexity",
     axis="",
-    at=lambda _: (0.0,),
+    points_for=lambda _: (0.0,),
 )

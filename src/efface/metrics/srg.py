@@ -33,7 +33,7 @@ def _gains(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
 srg = Metric(
     probes=lambda point: ways(point, "most_first", "least_first", "random"),
     value=_gains,
-    better=dict.fromkeys(
+    direction=dict.fromkeys(
         [
             "probability",
             "accuracy",
@@ -44,9 +44,9 @@ srg = Metric(
         ],
         "higher",
     ),
-    over="images",
+    sample="images",
     uses=EVERY,
-    says="What is left when the least relevant pixels are erased, less what is left when the most relevant ones are. "
-    "What the fill does by itself is in both and cancels; a random map scores 0 and a truthful one above it. The "
+    caption="What is left when the least relevant pixels are erased, less what is left when the most relevant ones "
+    "are. What the fill does by itself is in both and cancels; a random map scores 0 and a truthful one above it. The "
     "halves tell whether a map knows what matters (random order less MoRF) or what does not (LeRF less random).",
 )

@@ -5,21 +5,21 @@ from collections.abc import Iterator
 from torch import Tensor
 
 
-def blocks(count: int, rows: int) -> Iterator[slice]:
-    """Slices of at most `rows` images that cover them all."""
-    at_least_one("rows", rows)
-    return (slice(start, min(start + rows, count)) for start in range(0, count, rows))
+def blocks(count: int, max_batch: int) -> Iterator[slice]:
+    """Slices of at most `max_batch` images that cover them all."""
+    at_least_one("max_batch", max_batch)
+    return (slice(start, min(start + max_batch, count)) for start in range(0, count, max_batch))
 
 
-def at_once(images: Tensor, rows: int) -> int:
-    """Images in a pass that keeps nothing for a way back: at most `rows`, on a CPU so few that its cache holds them.
+def at_once(images: Tensor, max_batch: int) -> int:
+    """Images in a pass that keeps nothing for a way back: at most `max_batch`, or what a CPU's cache holds.
 
     Measured: a ResNet20 answers 256 images of 32x32 in passes of 32 in three quarters of the time of one pass, a
     SqueezeNet images of 224x224 in passes of 6 in three quarters of the time of passes of 8.
     """
     if images.device.type != "cpu":
-        return rows
-    return min(rows, max(6, (1 << 15) // max(1, images.shape[-2] * images.shape[-1])))
+        return max_batch
+    return min(max_batch, max(6, (1 << 15) // max(1, images.shape[-2] * images.shape[-1])))
 
 
 def at_least_one(setting: str, number: int) -> None:

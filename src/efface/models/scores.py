@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.types import Explained, Images, Of, Targets
+from efface.types import Images, Target, Targets, TargetScore
 
 
 def differentiable(model: nn.Module, points: Images) -> Float[Tensor, "n k"]:
@@ -19,23 +19,28 @@ def differentiable(model: nn.Module, points: Images) -> Float[Tensor, "n k"]:
     return logits
 
 
-def target_scores(model: nn.Module, images: Images, targets: Explained, of: Of = "logit") -> Float[Tensor, " n"]:
+def target_scores(
+    model: nn.Module, images: Images, targets: Target, score: TargetScore = "logit"
+) -> Float[Tensor, " n"]:
     """The number that is explained for each image; none depends on the batch's other images.
 
     targets: a class for each image; or weights of the classes, n k: then it is the weighted sum of the logits.
-    of: logit; log_probability or probability of the target class; loss, its cross entropy (minus the log probability).
+    score: logit; log_probability or probability of the target class; loss, its cross entropy (minus the log
+        probability).
     """
-    return scores_of(logits_of(model, images), targets, of)
+    return scores_of(logits_of(model, images), targets, score)
 
 
-def scores_of(logits: Float[Tensor, "n k"], targets: Explained, of: Of = "logit") -> Float[Tensor, " n"]:
+def scores_of(logits: Float[Tensor, "n k"], targets: Target, score: TargetScore = "logit") -> Float[Tensor, " n"]:
     """`target_scores` of answers that are there already."""
     targets = targets.clone()  # they may come from inference_mode, whose tensors autograd refuses
     if targets.is_floating_point():
-        if of != "logit":
-            raise ValueError(f"of is {of!r}, but weights of the classes stand for the target: expected of='logit'")
+        if score != "logit":
+            raise ValueError(
+                f"score is {score!r}, but weights of the classes stand for the target: expected score='logit'"
+            )
         return (logits * targets).sum(1)
-    match of:
+    match score:
         case "logit":
             return logits.gather(1, targets[:, None]).squeeze(1)
         case "log_probability":
@@ -44,7 +49,7 @@ def scores_of(logits: Float[Tensor, "n k"], targets: Explained, of: Of = "logit"
             return F.logsigmoid(-odds_against(logits, targets)).exp()  # a sigmoid's own gradient is 0 where it is 1
         case "loss":
             return -F.logsigmoid(-odds_against(logits, targets))
-    raise ValueError(f"of is {of!r}; expected logit, log_probability, probability or loss")
+    raise ValueError(f"score is {score!r}; expected logit, log_probability, probability or loss")
 
 
 def odds_against(logits: Float[Tensor, "n k"], targets: Targets) -> Float[Tensor, " n"]:

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from efface.types import Explained, Images, Method
+from efface.types import Images, Method, Target
 
 
-def offer(method: Method, model: nn.Module, images: Images, targets: Explained, **offered: Any) -> Any:
+def offer(method: Method, model: nn.Module, images: Images, targets: Target, **offered: Any) -> Any:
     """Call a method with those of the `offered` keywords that it accepts."""
     return method(model, images, targets, **{name: value for name, value in offered.items() if accepts(method, name)})
 

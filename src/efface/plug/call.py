@@ -32,7 +32,7 @@ from efface.plug.source import file_digest, source_digest
 
 __all__ = ["Call", "bound", "resolve", "settings_by_path", "settings_by_word"]
 
-_OFFERED = ("seeds", "rows", "of", "relu")  # what a method may hand on to one that it is given
+_OFFERED = ("seeds", "max_batch", "score", "relu")  # what a method may hand on to one that it is given
 _LONGEST_PATH = 4096
 
 

@@ -21,8 +21,8 @@ class LearningMethod(Protocol):
 
     * `learnt`: what it learnt, tensors by name; before `fit` an empty dict, or not there. It is all that is kept: the
       method is made anew with its settings, is given `learnt`, and is called.
-    * `fit(model, data, *, seed, rows)`, which sets `learnt`. data: the training split. seed: of all draws. rows: images
-      in one pass, at least 1.
+    * `fit(model, data, *, seed, max_batch)`, which sets `learnt`. data: the training split. seed: of all draws.
+      max_batch: images in one pass, at least 1.
 
     It may have:
 
@@ -32,7 +32,7 @@ class LearningMethod(Protocol):
 
     learnt: dict[str, Tensor]
 
-    def fit(self, model: nn.Module, data: Split, *, seed: int, rows: int) -> None:
+    def fit(self, model: nn.Module, data: Split, *, seed: int, max_batch: int) -> None:
         """Learn from the training images."""
         ...
 
@@ -86,7 +86,7 @@ def wrong_parts(kind: type, made: Any) -> list[str]:
 def _unbound(fit: Callable[..., Any]) -> str:
     """Why `fit` cannot be called as it will be; "" where it can."""
     try:
-        inspect.signature(fit).bind("model", "data", seed=0, rows=1)
+        inspect.signature(fit).bind("model", "data", seed=0, max_batch=1)
     except TypeError as error:
         return str(error)
     except ValueError:  # some builtins have no signature: nothing to check against

@@ -53,14 +53,14 @@ def pairs(panel: Panel) -> Pairs:
 
 def agreements(firsts: Sequence[Panel]) -> Agreements:
     """Every two metrics that judge, by the first score of each, over the methods that are no controls."""
-    judging = tuple(panel for panel in firsts if panel.better != "none" and len(_methods(panel)) > 1)
+    judging = tuple(panel for panel in firsts if panel.direction != "none" and len(_methods(panel)) > 1)
     ranked = {panel.metric: [row.curve for row in _methods(panel)] for panel in judging}
     tau = {
         (one, two): metric_agreement(ranked[one], ranked[two])
         for one, two in itertools.combinations(ranked, 2)
         if len({curve.method for curve in ranked[one]} & {curve.method for curve in ranked[two]}) > 1
     }
-    alpha = {panel.metric: image_agreement(ranked[panel.metric]) for panel in judging if panel.over == "images"}
+    alpha = {panel.metric: image_agreement(ranked[panel.metric]) for panel in judging if panel.sample == "images"}
     return Agreements(judging, tau, alpha)
 
 

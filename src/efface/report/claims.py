@@ -12,7 +12,7 @@ from efface.study.schema import Claim, Side
 VERDICTS = ("shown", "not shown", "opposite", "one sample", "not measured")
 
 
-class Judged(NamedTuple):
+class Answer(NamedTuple):
     """A claim and its verdict.
 
     told: metric, sides and difference in words, or why there is none. more, less: means of the two sides, over the
@@ -30,12 +30,14 @@ class Judged(NamedTuple):
     verdict: str
 
 
-def judge(claims: Sequence[Claim], found: Mapping[tuple[str, str, str], Mapping[str, Curve]]) -> tuple[Judged, ...]:
+def answer_claims(
+    claims: Sequence[Claim], found: Mapping[tuple[str, str, str], Mapping[str, Curve]]
+) -> tuple[Answer, ...]:
     """Each claim against the curves, by metric, score and method, then by variant (`""` where there are none)."""
     return tuple(_judged(claim, found) for claim in claims)
 
 
-def _judged(claim: Claim, found: Mapping[tuple[str, str, str], Mapping[str, Curve]]) -> Judged:
+def _judged(claim: Claim, found: Mapping[tuple[str, str, str], Mapping[str, Curve]]) -> Answer:
     scores = [score for metric, score, _ in found if metric == claim.metric]
     score = claim.score or (scores[0] if scores else "")
     curves = _comparable([_curve(side, claim, score, found) for side in (claim.more, claim.less)], claim)
@@ -59,12 +61,12 @@ def _judged(claim: Claim, found: Mapping[tuple[str, str, str], Mapping[str, Curv
     interval = f" [{difference.low:+.3f}, {difference.high:+.3f}]" if difference.n > 1 else ""
     of = f"n = {difference.n} {over}"
     text = f"{what}: {high:.3f} and {low:.3f}, difference {difference.mean:+.3f}{interval}, {of}"
-    return Judged(*told, text, high, low, difference, verdict)
+    return Answer(*told, text, high, low, difference, verdict)
 
 
-def _nothing(claim: Claim, told: str) -> Judged:
+def _nothing(claim: Claim, told: str) -> Answer:
     nothing = Interval(np.nan, np.nan, np.nan, np.nan, 0)
-    return Judged(claim.says, claim.source, claim.published, told, np.nan, np.nan, nothing, "not measured")
+    return Answer(claim.says, claim.source, claim.published, told, np.nan, np.nan, nothing, "not measured")
 
 
 _Samples = tuple[tuple[int, ...], np.ndarray, str]
@@ -110,7 +112,7 @@ def _samples(side: Side | float, curve: Curve | str | None, claim: Claim) -> _Sa
             gone = any(abs(each - claim.at) < 1e-9 for each in curve.empty)
             return f"nothing has a value at {claim.at:g}" if gone else no_point(claim, curve.at)
         values = curve.values[:, at].astype(np.float64)
-    return curve.pairs, values, curve.over
+    return curve.pairs, values, curve.sample
 
 
 def _at(side: _Samples, rows: Sequence[int]) -> np.ndarray:

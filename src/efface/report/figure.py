@@ -99,7 +99,7 @@ def sheet(panels: Sequence[Panel], looks: dict[str, Style]) -> dict[str, bytes]:
             axes.set_axis_off()
         for axes, panel in zip(grid.flat, panels, strict=False):
             _draw(axes, panel, looks, names)
-            good = "" if panel.better == "none" else f" ({panel.better} is better)"
+            good = "" if panel.direction == "none" else f" ({panel.direction} is better)"
             dots = panel.stands == "value"
             axes.set_title(panel.metric + good, fontsize=10, parse_math=False, loc="right" if dots else "center")
             if dots:

@@ -19,7 +19,7 @@ def summary(found: Sequence[Panel], how: Mapping[str, Mapping[str, str]]) -> pd.
     columns += ["family", "axis", "stands", "interval", "draws", "between_draws", *HOW]
     lines = [
         (
-            *(panel.metric, panel.score, row.method, fraction, *cell, panel.over, panel.better),
+            *(panel.metric, panel.score, row.method, fraction, *cell, panel.sample, panel.direction),
             *(row.area.mean, row.area.low, row.area.high),
             *(row.difference.mean, row.difference.low, row.difference.high),
             *(panel.family, panel.axis, panel.stands, row.by, row.draws, row.between),
@@ -38,7 +38,7 @@ def comparisons_table(found: Sequence[Pairs]) -> pd.DataFrame:
     columns += ["rank_biserial", "common_language", "says"]
     lines = [
         (
-            *(each.metric, each.score, each.first, each.second, one.panel.better),
+            *(each.metric, each.score, each.first, each.second, one.panel.direction),
             *(each.difference.mean, each.difference.low, each.difference.high, each.difference.n),
             *(each.test, each.p, each.p_holm, each.rank_biserial, each.common_language, each.says),
         )

@@ -103,8 +103,8 @@ class Panel:
 
     metric: str
     score: str
-    over: Literal["repeats", "images"]
-    better: Literal["higher", "lower", "none"]
+    sample: Literal["repeats", "images"]
+    direction: Literal["higher", "lower", "none"]
     fractions: tuple[float, ...]
     axis: str
     family: str
@@ -189,7 +189,7 @@ def _combined(curves: list[Curve]) -> list[_Method]:
 def _compared(methods: list[_Method], references: Sequence[str]) -> list[_Method]:
     by_name = {each.curve.method: each.curve for each in methods}
     reference = next((by_name[name] for name in references if name in by_name), None)
-    if reference is None or reference.better == "none":
+    if reference is None or reference.direction == "none":
         return methods
     found = []
     for each in methods:
@@ -208,8 +208,8 @@ def _panel(methods: list[_Method], found: Mapping[int, Summary], references: Seq
     first = methods[0].curve
     names = [each.curve.method for each in methods]
     reference = next((name for name in references if name in names), "")
-    if first.better != "none":
-        sign = -1 if first.better == "higher" else 1
+    if first.direction != "none":
+        sign = -1 if first.direction == "higher" else 1
         means = {id(each): found[id(each.curve)].area.mean for each in methods}
         ordered = {each: sign * np.nan_to_num(mean, nan=sign * np.inf) for each, mean in means.items()}
         methods = sorted(methods, key=lambda each: (bool(lacking(each.curve)), ordered[id(each)]))
@@ -218,12 +218,12 @@ def _panel(methods: list[_Method], found: Mapping[int, Summary], references: Seq
     for place, each in enumerate(methods, 1):
         area, cells, by = found[id(each.curve)]
         apart = NOTHING if each.apart is None else found[id(each.apart)].area
-        rank = place if area.n and first.better != "none" and not lacking(each.curve) else 0
+        rank = place if area.n and first.direction != "none" and not lacking(each.curve) else 0
         verdict = _verdict(each.curve, area, apart, control)
         drawn = (each.draws, each.between, each.awaited)
         rows.append(Row(each.curve.method, each.curve, cells, area, by, rank, apart, verdict, *drawn))
     stands: Literal["area", "mean", "value"] = "value" if len(first.at) == 1 else first.summary
-    what = (first.metric, first.score, first.over, first.better, first.at, first.axis, first.family)
+    what = (first.metric, first.score, first.sample, first.direction, first.at, first.axis, first.family)
     return Panel(*what, stands, reference, tuple(rows), first.empty, kind)
 
 
@@ -232,7 +232,7 @@ def _verdict(curve: Curve, area: Interval, apart: Interval, reference: Curve | N
         return "missing" if _is_awaited(curve) else "undefined"
     if reference is not None and curve.method == reference.method:
         return "control"
-    if curve.better == "none":
+    if curve.direction == "none":
         return "described"
     return "alone" if reference is None else _against(reference, curve, area, apart)
 
@@ -242,11 +242,11 @@ def _against(reference: Curve, curve: Curve, area: Interval, apart: Interval) ->
         return "missing" if _is_awaited(reference) or _is_awaited(curve) else "undefined"
     if apart.n == 1:
         return "single"
-    if is_spreadless(apart, curve.over, max(abs(area.mean), abs(apart.mean))):
+    if is_spreadless(apart, curve.sample, max(abs(area.mean), abs(apart.mean))):
         return "undecided"
     if apart.low <= 0 <= apart.high:
         return "same"
-    return "better" if (apart.mean > 0) == (curve.better == "higher") else "worse"
+    return "better" if (apart.mean > 0) == (curve.direction == "higher") else "worse"
 
 
 def _is_awaited(curve: Curve) -> bool:
@@ -258,4 +258,4 @@ def _is_awaited(curve: Curve) -> bool:
     if curve.missing is not None:
         return bool(curve.missing)
     nothing = np.isnan(curve.values)
-    return bool(nothing.all(axis=0).any() or (curve.over == "repeats" and nothing.any()))
+    return bool(nothing.all(axis=0).any() or (curve.sample == "repeats" and nothing.any()))

@@ -24,10 +24,16 @@ VERDICTS = {
 def about(panel: Panel) -> str:
     """What the metric erases, and which direction is good."""
     default = (
-        "A network is trained anew for each point." if panel.over == "repeats" else "The given network is asked again."
+        "A network is trained anew for each point."
+        if panel.sample == "repeats"
+        else "The given network is asked again."
     )
-    says = panel.rows[0].curve.says if panel.rows else ""
-    good = "It describes and does not judge." if panel.better == "none" else f"{panel.better.capitalize()} is better."
+    says = panel.rows[0].curve.caption if panel.rows else ""
+    good = (
+        "It describes and does not judge."
+        if panel.direction == "none"
+        else f"{panel.direction.capitalize()} is better."
+    )
     return f"{says or default} {good}"
 
 
@@ -64,7 +70,7 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
     """What this panel shows, and where it must not be trusted; other panels serve as witnesses."""
     verdicts = {kind: [row for row in panel.rows if row.verdict == kind] for kind in VERDICTS}
     said = []
-    if not panel.reference and panel.better != "none" and panel.family != "network":
+    if not panel.reference and panel.direction != "none" and panel.family != "network":
         said.append(
             "No random control was measured here, so nothing tells how far these curves are from chance: add "
             "{name: random, method: efface.methods.control.random} to attribution_methods and measure again."
@@ -83,10 +89,10 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
         said.append(f"Worse than {panel.reference}: {_names(verdicts['worse'])}.")
     if verdicts["undecided"]:
         who = _names(verdicts["undecided"])
-        said.append(f"All {panel.over} have one difference, so there is no spread to test against: {who}.")
+        said.append(f"All {panel.sample} have one difference, so there is no spread to test against: {who}.")
     if any(row.area.n == 1 for row in panel.rows):
-        remedy = "set repeats to 3 or more" if panel.over == "repeats" else "take more images"
-        said.append(f"Where there is one of the {panel.over} only, there is no interval and no verdict: {remedy}.")
+        remedy = "set repeats to 3 or more" if panel.sample == "repeats" else "take more images"
+        said.append(f"Where there is one of the {panel.sample} only, there is no interval and no verdict: {remedy}.")
     if panel.unfinished:
         said.append(f"Not run to the end yet: {listed(panel.unfinished)}.")
     return said + gaps(panel) + [_fewer(row, panel) for row in panel.rows if row.lacking]
@@ -101,8 +107,8 @@ def gaps(panel: Panel) -> list[str]:
         said.append(f"{panel.metric} has no value at {where} for any method: left out of {what} and verdict.")
     if panel.rows and not panel.unfinished and not any(cell.n for row in panel.rows for cell in row.cells):
         said.append(
-            f"{panel.metric} was measured and has no value for any method on any of the {panel.over}: its settings may "
-            "not suit the images, such as fewer units than it needs."
+            f"{panel.metric} was measured and has no value for any method on any of the {panel.sample}: its settings "
+            "may not suit the images, such as fewer units than it needs."
         )
     return said
 
@@ -111,13 +117,13 @@ def _fewer(row: Row, panel: Panel) -> str:
     """What a row's numbers are of that has no value at some points."""
     where = listed([point(at, panel.axis) for at in row.lacking], len(row.lacking))
     apart = f"its difference to {panel.reference} is over those that both have, and " if row.difference.n else ""
-    judged = f", {apart}it gets no rank" if panel.better != "none" else ""
+    judged = f", {apart}it gets no rank" if panel.direction != "none" else ""
     return f"{row.method} has no value at {where}: its {panel.stands} is over the points that it has{judged}."
 
 
 def leaks(panel: Panel) -> bool:
     """Whether methods stay above chance where networks are retrained on what the maps leave: a suspicion of leakage."""
-    retrained = panel.over == "repeats" and panel.better == "lower" and panel.family in ("", "retraining")
+    retrained = panel.sample == "repeats" and panel.direction == "lower" and panel.family in ("", "retraining")
     return (
         retrained and panel.kind == "method" and panel.by_chance and any(row.verdict == "worse" for row in panel.rows)
     )
@@ -227,7 +233,7 @@ def _witness(worse: list[Row], panels: Sequence[Panel]) -> str:
     """What the metric without retraining that likes them best says of the same methods."""
     names = [row.method for row in worse]
     erasing = [panel for panel in panels if panel.family in ("", "erasure")]
-    frozen = [panel for panel in erasing if panel.over == "images" and panel.reference]
+    frozen = [panel for panel in erasing if panel.sample == "images" and panel.reference]
     if not frozen:
         return "Look at MoRF, where no network is trained on the masks, before calling them worse."
     against = {panel.metric: panel.reference for panel in frozen}

@@ -9,7 +9,7 @@ from efface.stages.run.run import Run
 from efface.stages.run.runs import measuring, narrowed, one_by_one, runs_of
 from efface.stages.trial.estimate import say_estimate
 from efface.stages.trial.methods import preflight
-from efface.stages.trial.training_step import flat
+from efface.stages.trial.training_step import has_zero_hessian
 from efface.stages.work.steps import refuse_pointless
 from efface.study.study import Study
 
@@ -37,7 +37,7 @@ def check_run(run: Run) -> float:
     say(f"data: {run.study.data.call}: {data} images of {c} x {h} x {w}")
     one = planned(run)
     trials = preflight(one, warn=True)
-    for warning in flat(run):
+    for warning in has_zero_hessian(run):
         say(f"warning: {warning}")
     for trial in trials:
         for warning in trial.warnings:

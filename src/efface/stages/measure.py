@@ -29,4 +29,4 @@ def measure(study: Study, only: Sequence[str] = ()) -> list[str]:
 def _widened(one: PlannedRun, shown: Study) -> PlannedRun:
     """The run with all metrics that the page shows, and the plan of these."""
     part = next(part for parts in shown.parts().values() for part in parts if part.out == one.run.folder)
-    return planned(one.run.of(part))
+    return planned(one.run.with_study(part))

@@ -6,7 +6,7 @@ from efface.stages.run.map_files import missing_extractions
 from efface.stages.run.plan import make_plan
 from efface.stages.run.progress import say
 from efface.stages.run.runs import measuring, narrowed, one_by_one, runs_of
-from efface.store.maps import finished, partial
+from efface.store.maps import finished_rows, partial_path
 from efface.study.study import Study
 
 
@@ -17,7 +17,7 @@ def status(study: Study, only: Sequence[str] = ()) -> list[str]:
         for network in run.networks():
             say(f"{run.folder}: {network.name} {'there' if network.trained() else 'to be trained'}")
         for task in missing_extractions(run):
-            held = finished(partial(run.map_path(task.method, task.split)))
+            held = finished_rows(partial_path(run.map_path(task.method, task.split)))
             say(f"  to extract: {task.method}, {task.split}: {held} of {len(run.data[task.split])} maps are there")
         plan = make_plan(run)
         left = len(plan.open(run.results))

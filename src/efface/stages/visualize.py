@@ -19,7 +19,7 @@ def visualize(study: Study, only: Sequence[str] = ()) -> list[str]:
     with working(study, only) as runs:
         for run in runs:
             shown_rows(run)  # refused before hours are spent
-        reading = [run.of(run.study.with_metrics([_READS_TEST_MAPS])) for run in runs]
+        reading = [run.with_study(run.study.with_metrics([_READS_TEST_MAPS])) for run in runs]
         whole, failures = extracted(study, reading)
         for run in one_by_one(study, [run for run in whole if not missing_extractions(run)]):
             draw_pictures(run)

@@ -25,7 +25,7 @@ SAMPLED_ROWS = 4096
 _METADATA = 1 << 18  # room beside the rows for what HDF5 writes itself: a few KB, and attributes
 
 
-class Rows:
+class StoredArray:
     """Rows of the data set `name` in the HDF5 file `path`. Holds no open file until the first read, so it pickles."""
 
     def __init__(self, path: Path, name: str, file: h5py.File | None = None) -> None:
@@ -67,18 +67,18 @@ class Rows:
         return torch.from_numpy(np.take(self.numpy(), rows.cpu().numpy(), axis=0))
 
 
-def take(source: Tensor | Stored, rows: Int[Tensor, " n"]) -> Tensor:
+def read_rows(source: Tensor | Stored, rows: Int[Tensor, " n"]) -> Tensor:
     """Rows by number, from memory or from a file."""
     return source.index_select(0, rows.to(source.device)) if isinstance(source, Tensor) else source.take(rows)
 
 
-def look(source: Tensor | Stored, rows: Int[Tensor, " n"]) -> Tensor:
+def view_rows(source: Tensor | Stored, rows: Int[Tensor, " n"]) -> Tensor:
     """`take` for what is only read: rows that follow each other in memory are not copied."""
     if isinstance(source, Tensor) and len(rows):
         first, last = int(rows[0]), int(rows[-1])
         if last - first + 1 == len(rows) and bool((rows.diff() == 1).all()):
             return source[first : last + 1]
-    return take(source, rows)
+    return read_rows(source, rows)
 
 
 def create_file(
@@ -123,7 +123,7 @@ def reserve(path: Path, size: int) -> None:
             raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def write(file: BinaryIO, rows: Rows, first: int, block: np.ndarray) -> None:
+def write(file: BinaryIO, rows: StoredArray, first: int, block: np.ndarray) -> None:
     """Put a block over the rows from `first` on, in a file opened for reading and writing, unbuffered."""
     data = np.ascontiguousarray(block, rows.dtype)
     assert data.shape[1:] == rows.shape[1:]
@@ -158,7 +158,7 @@ def open_file(path: Path, mode: str = "r") -> Iterator[h5py.File]:
 
 def pack(
     path: Path, name: str, shape: tuple[int, ...], blocks: Iterable[np.ndarray], attributes: Mapping[str, Any]
-) -> Rows:
+) -> StoredArray:
     """Write blocks of uint8 rows, in order, into a file that `Rows` reads; it has its name only once it is whole.
 
     The file carries `attributes` and two digests: `digest`, of all bytes, and `sample`, of evenly spaced rows.
@@ -166,7 +166,7 @@ def pack(
     partial = path.with_name(path.name + ".partial")
     create_file(partial, {name: (shape, np.uint8)}, attributes)
     try:
-        rows = Rows(partial, name)
+        rows = StoredArray(partial, name)
         whole = _fill(rows, blocks)
         reserve(partial, partial.stat().st_size + _METADATA)  # HDF5 cuts off what it does not need
         with open_file(partial, "r+") as file:
@@ -176,10 +176,10 @@ def pack(
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    return Rows(path, name)
+    return StoredArray(path, name)
 
 
-def packed(path: Path, name: str, attributes: Mapping[str, Any]) -> Rows | None:
+def packed(path: Path, name: str, attributes: Mapping[str, Any]) -> StoredArray | None:
     """The packed file, verified by its attributes and by the digest of its rows; None where it must be packed anew."""
     if not path.exists():
         return None
@@ -187,7 +187,7 @@ def packed(path: Path, name: str, attributes: Mapping[str, Any]) -> Rows | None:
         if any(file.attrs.get(key) != value for key, value in attributes.items()):
             return None
         sample = file.attrs.get("sample")
-    rows = Rows(path, name)
+    rows = StoredArray(path, name)
     if digest_sample(rows) != sample:
         raise ValueError(
             f"{path}: its rows are not those that were packed (digest differs); delete it to pack them again"
@@ -199,7 +199,7 @@ def digest(source: Tensor | Stored) -> str:
     """SHA-256 over shape, type and all bytes, 16 digits; a packed file carries its own."""
     if isinstance(source, Tensor):
         array = source.numpy(force=True)
-    elif isinstance(source, Rows):
+    elif isinstance(source, StoredArray):
         with open_file(source.path) as file:
             if "digest" in file.attrs:
                 return str(file.attrs["digest"])
@@ -211,7 +211,7 @@ def digest(source: Tensor | Stored) -> str:
     return whole.hexdigest()[:16]
 
 
-def digest_sample(source: Rows) -> str:
+def digest_sample(source: StoredArray) -> str:
     """SHA-256 over at most `SAMPLED_ROWS` evenly spaced rows, 16 digits."""
     count = min(SAMPLED_ROWS, len(source))
     chosen = np.linspace(0, len(source) - 1, count).round().astype(np.int64)
@@ -221,7 +221,7 @@ def digest_sample(source: Rows) -> str:
     return some.hexdigest()[:16]
 
 
-def _fill(rows: Rows, blocks: Iterable[np.ndarray]) -> str:
+def _fill(rows: StoredArray, blocks: Iterable[np.ndarray]) -> str:
     whole, at = _start(rows.shape, rows.dtype), 0
     with rows.path.open("r+b", buffering=0) as file:
         for block in blocks:

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from efface.store.arrays import SAMPLED_ROWS, Rows, create_file, open_file, write
+from efface.store.arrays import SAMPLED_ROWS, StoredArray, create_file, open_file, write
 from efface.store.keys import differences
 from efface.types import Maps, Targets
 
@@ -42,8 +42,8 @@ class MapStore:
         self.path = Path(path)
         if not self.path.exists():
             left = ""
-            if (part := partial(self.path)).exists():
-                left = f"; {part.name} holds {finished(part)}{'' if rows is None else f' of {rows}'} maps"
+            if (part := partial_path(self.path)).exists():
+                left = f"; {part.name} holds {finished_rows(part)}{'' if rows is None else f' of {rows}'} maps"
             raise FileNotFoundError(f"{self.path}: not there{left}; run the extract stage to finish it")
         with open_file(self.path) as file:
             self.provenance = read_provenance(file, self.path)
@@ -61,7 +61,7 @@ class MapStore:
     def _read(self, file: h5py.File) -> None:
         self.kind: Kind = next((kind for kind in get_args(Kind) if kind in file), "maps")
         self.targets = torch.from_numpy(file["targets"][:])
-        self._rows, self._sums = (Rows(self.path, name, file) for name in (self.kind, "crc"))
+        self._rows, self._sums = (StoredArray(self.path, name, file) for name in (self.kind, "crc"))
         self.shape = self._rows.shape
 
     def expect(self, provenance: Mapping[str, Any], rows: int) -> None:
@@ -117,7 +117,7 @@ class MapWriter:
         sample: one row of what is to come, for its shape.
         kind: "maps", or "seeds" where the sample holds whole numbers, unless given.
         """
-        self.path, self.partial = path, partial(path)
+        self.path, self.partial = path, partial_path(path)
         kind = kind or ("maps" if sample.is_floating_point() else "seeds")
         shape = (len(targets), *sample.shape)
         with _writing(self.partial):
@@ -125,7 +125,7 @@ class MapWriter:
                 self._start(provenance, kind, shape)
             self.file = self.partial.open("r+b", buffering=0)
         self.data, self.flags, self.crc, self.said = (
-            Rows(self.partial, name) for name in (kind, "done", "crc", "targets")
+            StoredArray(self.partial, name) for name in (kind, "done", "crc", "targets")
         )
         self.targets = targets.numpy(force=True)
         self.done: np.ndarray = self.flags.numpy().astype(bool) & (self.said.numpy() == self.targets)
@@ -197,12 +197,12 @@ def _writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def partial(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
     """The name of a file that is not whole yet."""
     return path.with_name(path.name + ".partial")
 
 
-def finished(path: Path) -> int:
+def finished_rows(path: Path) -> int:
     """How many rows an unfinished file holds; 0 where it cannot be read (yet)."""
     try:
         with open_file(path) as file:

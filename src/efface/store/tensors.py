@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from efface.store.arrays import Rows, create_file, open_file, write
+from efface.store.arrays import StoredArray, create_file, open_file, write
 
 
-def made_once(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def cached_tensors(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """The tensors in the file, made and written first where it is not there; other processes wait for them meanwhile.
 
     ValueError: the file is damaged.
@@ -42,7 +42,7 @@ def write_learnt(path: Path, tensors: Mapping[str, Tensor]) -> None:
     create_file(partial, kept, shapes | {"digest": _digest(arrays), "names": list(arrays)} | _types(arrays))
     with partial.open("r+b", buffering=0) as file:
         for name in kept:
-            write(file, Rows(partial, name), 0, arrays[name])
+            write(file, StoredArray(partial, name), 0, arrays[name])
     partial.replace(path)
 
 

@@ -31,7 +31,7 @@ def unfounded(claims: Sequence[Claim], there: Mapping[str, Has]) -> Iterator[str
 def listed_points(entry: MetricEntry, fractions: Sequence[float]) -> tuple[float, ...] | None:
     """The points of a metric's curve, ascending, as the study lists them; None where the images' shape decides."""
     own = entry.kwargs.fractions
-    if entry.formula.at is not None:
+    if entry.formula.points_for is not None:
         return None if own is None else tuple(sorted(set(own)))
     return tuple(sorted({0.0, *(own or entry.paper.fractions or fractions)}))
 
@@ -77,12 +77,12 @@ def _missing(claim: Claim, word: str, side: Side, has: Has, *, known: bool) -> I
             measured = ", ".join(each.name for each in has.metrics) or "nothing"
             yield f"{here} does not measure '{claim.metric}', it measures {measured}"
         return
-    of_network = entry is None or entry.formula.of == "network"
+    of_network = entry is None or entry.formula.subject == "network"
     if of_network and side.method:
         yield f"{word}: '{claim.metric}' is the network's, not a map's; drop 'method'"
     if not of_network and not side.method and len(has.rows) > 1:
         yield f"{word}: names no method, and '{claim.metric}' is measured of each; give one of {', '.join(has.rows)}"
-    scores = [ACCURACY] if entry is None else list(entry.formula.better)
+    scores = [ACCURACY] if entry is None else list(entry.formula.direction)
     if claim.score and claim.score not in scores:
         close = difflib.get_close_matches(claim.score, scores, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"it has {', '.join(scores)}"

@@ -29,10 +29,11 @@ def disagreements(tree: Any) -> list[str]:
             f"threads: is {threads}, but executor.kwargs.threads is {own}; give the number once, as 'threads'"
         )
     problems += _clashing(tree)
-    if not tree.get("judge"):
-        borrowed = [each.get("name") for each in methods if each.get("network") == "judge"]
+    if not tree.get("second_network"):
+        borrowed = [each.get("name") for each in methods if each.get("network") == "second"]
         problems += [
-            f"attribution_methods.{name}: takes its maps from the judge, but the study has no 'judge'; add it"
+            f"attribution_methods.{name}: takes its maps from the second network, but the study has no "
+            "'second_network'; add it"
             for name in borrowed
         ]
     for each in metrics if not (tree.get("fit") or tree.get("refit")) else ():
@@ -40,7 +41,7 @@ def disagreements(tree: Any) -> list[str]:
             found = metric(str(each.get("metric") or each.get("name")))
         except ValueError:  # said elsewhere
             continue
-        if found.over == "repeats" or found.needs_fit:
+        if found.sample == "repeats" or found.needs_fit:
             name = each.get("name")
             problems.append(
                 f"metrics.{name}: retrains the network, but the study has no 'fit'; add it, or drop the metric"
@@ -55,8 +56,8 @@ def unheard(reference: str | None, methods: Sequence[MethodEntry], metrics: Sequ
         return
     entry = entries[reference]
     made = entries.get(entry.maps or "", entry)
-    of_maps = [each for each in metrics if each.formula.of == "maps"]
-    if any(each.formula.over == "repeats" or not made.is_redrawn for each in of_maps):
+    of_maps = [each for each in metrics if each.formula.subject == "maps"]
+    if any(each.formula.sample == "repeats" or not made.is_redrawn for each in of_maps):
         return
     why = "it is drawn anew each epoch, and no metric retrains" if of_maps else "all of them are of the network"
     yield f"reference: no metric of the study has the row '{reference}': {why}; name another row, or drop this key"

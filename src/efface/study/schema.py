@@ -25,7 +25,7 @@ from efface.metrics import Metric, metric, own_settings
 from efface.plug.call import Call, bound, settings_by_path, settings_by_word
 from efface.plug.field import Word, writes_words
 from efface.plug.learning import is_learning
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 from efface.types import Seeds, Unit
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -34,7 +34,7 @@ Post = tuple[Annotated[Call, Word("post"), bound("maps")], ...]
 ImputerCall = Annotated[Call, Word("imputer"), bound("images", "removed", offered=("mean", "seeds"))]
 
 
-_AROUND = "efface.methods.nested.Around"
+_AROUND = "efface.methods.nested.FittedInner"
 
 
 def _unit(value: object) -> object:
@@ -61,8 +61,8 @@ class MethodEntry(Strict):
     method, kwargs: a callable `(model, images, targets, **kwargs) -> maps`.
     batched: false for `(model, image, label, **kwargs)`, one image at a time.
     outputs: names of the maps of a method that returns a dict of them.
-    network: `judge` for maps of the study's second network, which then rank the pixels that the first one loses (the
-        class is still the one that the first explains).
+    network: `second_network` for maps of the study's second network, which then rank the pixels that the first one
+        loses (the class is still the one that the first explains).
     draws: how many times the maps of a method that draws are made, each time from other seeds: what differs between
         them is the method's own chance. Each costs a whole extraction, and its own trainings where one retrains.
     """
@@ -72,7 +72,7 @@ class MethodEntry(Strict):
     kwargs: dict[str, Any] = {}
     batched: bool = True
     outputs: tuple[Name, ...] = ()
-    network: Literal["judge"] | None = None
+    network: Literal["second"] | None = None
     draws: PositiveInt = 1
     maps: str | None = None
     post: Post | None = None
@@ -212,7 +212,7 @@ class MetricEntry(Strict):
             hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
             raise ValueError(f"kwargs.{unknown}: unknown key; {hint}")
         self._refuse_unread()
-        if self.kwargs.repeats is not None and self.formula.over != "repeats":
+        if self.kwargs.repeats is not None and self.formula.sample != "repeats":
             raise ValueError("kwargs.repeats: this metric has a score of each image, no trainings to repeat; drop it")
         assert self.paper is not None  # raises where the metric, or a setting that it fixes, does not exist
         return self
@@ -220,10 +220,10 @@ class MetricEntry(Strict):
     def _refuse_unread(self) -> None:
         """ValueError: a setting of its own that would change no number."""
         formula, given, own = self.formula, self.kwargs, self.kwargs.model_extra or {}
-        if given.fractions is not None and formula.points_of:
+        if given.fractions is not None and formula.point_settings:
             raise ValueError(
-                f"kwargs.fractions: the axis of this metric is {formula.axis}, not a fraction; set {formula.points_of} "
-                "instead"
+                f"kwargs.fractions: the axis of this metric is {formula.axis}, not a fraction; set "
+                f"{formula.point_settings} instead"
             )
         if given.fractions is not None and not formula.axis:
             raise ValueError("kwargs.fractions: this metric is one number, it has no points at fractions; drop it")
@@ -241,7 +241,7 @@ class MetricEntry(Strict):
             )
 
 
-class Judge(Strict):
+class SecondNetwork(Strict):
     """A second network: it judges samples of the first, or lends it maps.
 
     fit: how it is trained, on the study's own training images; by default as the first, without attack and
@@ -251,7 +251,7 @@ class Judge(Strict):
     """
 
     model: Annotated[Call, Word("model"), bound()]
-    fit: Fit | None = None
+    fit: TrainingSettings | None = None
     weights: Path | None = None
     seed: NonNegativeInt | None = None
     folder: Path | None = None

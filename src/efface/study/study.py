@@ -20,19 +20,19 @@ from efface.study.schema import (
     Claim,
     Fraction,
     ImputerCall,
-    Judge,
     MethodEntry,
     MetricEntry,
     MetricSettings,
     Name,
     Post,
+    SecondNetwork,
     Strict,
     UnitCall,
     Visualize,
 )
 from efface.study.yaml_file import InvalidStudyError, load, override, put, reference_form
 from efface.training.generate import Sampling
-from efface.training.loop import Fit, Stop
+from efface.training.loop import Stop, TrainingSettings
 from efface.training.settings import Regularizer
 
 
@@ -56,9 +56,9 @@ class Study(Strict):
     data: Annotated[Call, Word("data"), bound()]
     model: Annotated[Call, Word("model"), bound()]
     weights: Path | None = None
-    fit: Fit | None = None
-    refit: Fit | None = None
-    judge: Judge | None = None
+    fit: TrainingSettings | None = None
+    refit: TrainingSettings | None = None
+    second_network: SecondNetwork | None = None
     explain: Annotated[Literal["predicted", "true"], BeforeValidator(_word)] = "predicted"
     attribution_methods: tuple[MethodEntry, ...] = Field(min_length=1)
     post: Post = ()
@@ -79,7 +79,7 @@ class Study(Strict):
     variants: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     device: str = "auto"
-    rows: PositiveInt = 256
+    max_batch: PositiveInt = 256
     memory_gb: Annotated[float, Field(ge=0)] = 2.0
 
     @model_validator(mode="after")
@@ -91,8 +91,8 @@ class Study(Strict):
     def parts(self) -> dict[str, list["Study"]]:
         """The studies that this one consists of, by variant, a study for each seed; itself where it has neither.
 
-        Each has a folder of its own below this one's; the judge, which is the same for all variants of a seed, is kept
-        once.
+        Each has a folder of its own below this one's; the second network, which is the same for all variants of a seed,
+        is kept once.
         """
         if not self.variants and not self.seeds:
             return {"": [self]}
@@ -104,11 +104,11 @@ class Study(Strict):
                 tree["out"] = str(folder / f"seed-{seed}" if seed is not None else folder)
                 if seed is not None:
                     tree["seed"] = seed
-                if self.judge is not None:  # one for all variants, trained as the study itself says
-                    judge = tree["judge"]
-                    judge["folder"] = judge["folder"] or str(self.out / "models")
-                    if not judge["weights"] and self.fit is not None:
-                        judge["fit"] = judge["fit"] or self.fit.plain().model_dump(mode="json")
+                if self.second_network is not None:  # one for all variants, trained as the study itself says
+                    second = tree["second_network"]
+                    second["folder"] = second["folder"] or str(self.out / "models")
+                    if not second["weights"] and self.fit is not None:
+                        second["fit"] = second["fit"] or self.fit.plain().model_dump(mode="json")
                 found.setdefault(name, []).append(_varied(tree, name, changes))
         return found
 
@@ -267,11 +267,11 @@ def _named(tree: Any, names: list[tuple[Any, Any]]) -> Any:
 def _known(path: list[str]) -> list[str]:
     """The keys that may stand at this place."""
     models: dict[str, type[BaseModel]] = {
-        "fit": Fit,
-        "refit": Fit,
+        "fit": TrainingSettings,
+        "refit": TrainingSettings,
         "stop": Stop,
         "regularizers": Regularizer,
-        "judge": Judge,
+        "second_network": SecondNetwork,
         "claims": Claim,
         "attribution_methods": MethodEntry,
         "metrics": MetricEntry,

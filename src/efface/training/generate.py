@@ -66,7 +66,7 @@ def maximise(
     lr: float = 0.1,
     decay: float = 0.01,
     clip: Clip = "each",
-    rows: int = 256,
+    max_batch: int = 256,
     advance: Advance = execute.advance,
 ) -> Images:
     """Images climbed towards the logit of their target: x <- clip(x + lr (gradient of the logit - decay (x - 0.5))).
@@ -80,7 +80,7 @@ def maximise(
         comes nearer to grey by the factor 1 - lr decay in each step.
     clip: "each": after every step. "last": the iterate is free, the network sees it clipped (so a value that has left
         [0, 1] has no gradient and comes back by the decay alone), and it is clipped at the end.
-    rows: images in one pass. advance: called with 3 forward rows an image and step.
+    max_batch: images in one pass. advance: called with 3 forward rows an image and step.
 
     Source: Srinivas & Fleuret 2021 (arXiv:2006.09128): their sampler; with clip="last" their activation maximisation.
     Differs: they call it SGLD, but it has no Langevin noise. The iterate is our own copy, never the caller's tensor.
@@ -97,7 +97,7 @@ def maximise(
     with evaluating_fast(network, start) as fast:
         found = [
             _climbed(fast, targets[block], start[block], steps, lr, decay, clip, advance)
-            for block in blocks(len(start), rows)
+            for block in blocks(len(start), max_batch)
         ]
     return torch.cat(found) if found else start.clone()
 
@@ -117,7 +117,7 @@ def samples(
     shape: tuple[int, int, int],
     settings: Sampling,
     *,
-    rows: int = 256,
+    max_batch: int = 256,
     advance: Advance = execute.advance,
 ) -> Images:
     """An image of c h w for each target, climbed from noise of its own seed; `settings.count` is not looked at."""
@@ -129,7 +129,7 @@ def samples(
         steps=settings.steps,
         lr=settings.lr,
         decay=settings.decay,
-        rows=rows,
+        max_batch=max_batch,
         advance=advance,
     )
 
@@ -144,7 +144,7 @@ def denoise(
     steps: int = 200,
     lr: float = 0.01,
     decay: float = 0.0,
-    rows: int = 256,
+    max_batch: int = 256,
     advance: Advance = execute.advance,
 ) -> Denoised:
     """Images with noise added, and these climbed towards the logit of their target.
@@ -152,7 +152,7 @@ def denoise(
     The noisy images may leave [0, 1]; the climb begins at them as they are.
 
     noise: its standard deviation in units of [0, 1], then `seeds` are needed; or the noise itself.
-    steps, lr, decay, rows, advance: as those of `maximise`.
+    steps, lr, decay, max_batch, advance: as those of `maximise`.
 
     Source: Srinivas & Fleuret 2021 (arXiv:2006.09128), its code for the denoised samples.
     """
@@ -165,7 +165,7 @@ def denoise(
     else:
         drawn = draws.normal(seeds.to(images.device), tuple(images.shape[1:]))
         noisy = images + noise * drawn.to(images.dtype)
-    climbed = maximise(network, targets, noisy, steps=steps, lr=lr, decay=decay, rows=rows, advance=advance)
+    climbed = maximise(network, targets, noisy, steps=steps, lr=lr, decay=decay, max_batch=max_batch, advance=advance)
     return Denoised(noisy, climbed)
 
 

@@ -16,23 +16,34 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from efface import draws
-from efface.erase.batches import Feed
+from efface.erase.batches import Batches
 from efface.erase.masking import to_float
 from efface.models.memory import at_once
 from efface.plug.call import Call
 from efface.training.batch import Means, attacked, augmented, regularized
 from efface.training.checkpoint import Training
-from efface.training.settings import Fit, Precision, Stop
+from efface.training.settings import Precision, Stop, TrainingSettings
 from efface.types import Images, Seeds, StoredImages, Targets
 
-__all__ = ["Fit", "Fitted", "Log", "Precision", "Rows", "Stop", "crop", "fit", "predict", "try_step"]
+__all__ = [
+    "Log",
+    "Precision",
+    "Stop",
+    "TrainingResult",
+    "TrainingRows",
+    "TrainingSettings",
+    "crop",
+    "predict",
+    "train",
+    "try_step",
+]
 
 Log = Callable[[str, float, int], None]
 """Called with name, value and epoch."""
 
 
 @dataclass(frozen=True)
-class Rows:
+class TrainingRows:
     """Which rows of the feed are trained on and which choose the epoch."""
 
     training: Int[Tensor, " n"]
@@ -40,7 +51,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class TrainingResult:
     """A trained network (in eval mode), its mean loss of each epoch, its validation accuracies, the epoch kept.
 
     terms: means of each epoch, where the loss has regularisers (`classification`, the loss without them, and each by
@@ -55,12 +66,12 @@ class Fitted:
     terms: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
-def fit(
+def train(
     build: Callable[[], nn.Module],
-    feed: Feed,
-    rows: Rows,
+    feed: Batches,
+    rows: TrainingRows,
     targets: Targets,
-    settings: Fit,
+    settings: TrainingSettings,
     *,
     seed: int,
     device: torch.device,
@@ -68,7 +79,7 @@ def fit(
     fingerprint: str = "",
     log: Log | None = None,
     advance: Callable[[float], None] = lambda _: None,
-) -> Fitted:
+) -> TrainingResult:
     """Train a fresh network on a feed of (erased) images.
 
     targets: classes by row number of the feed.
@@ -109,11 +120,16 @@ def fit(
         state.restore(settings.keep)
     kept = state.best_epoch if state.best else state.epoch - 1
     curves = {name: tuple(values) for name, values in state.terms.items()}
-    return Fitted(network.eval(), tuple(state.losses), tuple(state.accuracies), kept, curves)
+    return TrainingResult(network.eval(), tuple(state.losses), tuple(state.accuracies), kept, curves)
 
 
 def try_step(
-    build: Callable[[], nn.Module], images: Images, targets: Targets, settings: Fit, *, device: torch.device
+    build: Callable[[], nn.Module],
+    images: Images,
+    targets: Targets,
+    settings: TrainingSettings,
+    *,
+    device: torch.device,
 ) -> None:
     """The first step of a training on these few images, of which nothing is kept: what it raises, the training would.
 
@@ -157,7 +173,7 @@ def crop(
     return padded.reshape(n, c, tall * wide).gather(2, index).reshape(n, c, h, w)
 
 
-def _fresh(build: Callable[[], nn.Module], settings: Fit, seed: int, device: torch.device) -> nn.Module:
+def _fresh(build: Callable[[], nn.Module], settings: TrainingSettings, seed: int, device: torch.device) -> nn.Module:
     torch.manual_seed(draws.seed_of(f"weights {seed}"))
     network = build().to(device)
     return network.to(memory_format=torch.channels_last) if settings.channels_last else network
@@ -165,10 +181,10 @@ def _fresh(build: Callable[[], nn.Module], settings: Fit, seed: int, device: tor
 
 def _epoch(
     network: nn.Module,
-    feed: Feed,
+    feed: Batches,
     rows: Tensor,
     targets: Tensor,
-    settings: Fit,
+    settings: TrainingSettings,
     optimizer: torch.optim.Optimizer,
     each_step: Any,
     loss_of: Callable[[Tensor, Tensor], Tensor],
@@ -204,7 +220,7 @@ def _epoch(
     return curves
 
 
-def _trained_on(order: Tensor, settings: Fit) -> Tensor:
+def _trained_on(order: Tensor, settings: TrainingSettings) -> Tensor:
     """The rows of an epoch without a single one left over: BatchNorm has no variance for one image."""
     return order[:-1] if len(order) > 1 and len(order) % settings.batch_size == 1 else order
 
@@ -214,7 +230,7 @@ def _step(
     images: Images,
     expected: Targets,
     classes: int,
-    settings: Fit,
+    settings: TrainingSettings,
     optimizer: torch.optim.Optimizer,
     loss_of: Callable[[Tensor, Tensor], Tensor],
     seeds: Seeds,
@@ -248,7 +264,9 @@ def _step(
     return {"loss": loss.detach()} | found
 
 
-def _accuracy(network: nn.Module, feed: Feed, rows: Tensor, targets: Tensor, settings: Fit, epoch: int) -> float:
+def _accuracy(
+    network: nn.Module, feed: Batches, rows: Tensor, targets: Tensor, settings: TrainingSettings, epoch: int
+) -> float:
     batches = (crop(padded, None, None, settings.crop) for padded in feed(rows, settings.batch_size, epoch))
     logits = predict(network, batches, precision=settings.precision)
     return float((logits.argmax(1) == targets[rows.to(targets.device)].cpu()).float().mean())

@@ -1,4 +1,4 @@
-"""How a network is trained: the settings under a study's `fit`, `refit` and `judge.fit`."""
+"""How a network is trained: the settings under a study's `fit`, `refit` and `second_network.fit`."""
 
 import math
 import sys
@@ -120,7 +120,7 @@ class Stop(BaseModel):
         return self.accuracy is not None and state.terms["training_accuracy"][-1] >= self.accuracy - 1e-9
 
 
-class Fit(BaseModel):
+class TrainingSettings(BaseModel):
     """How a network is trained.
 
     epochs, batch_size: passes over the training rows, images a step.
@@ -153,7 +153,7 @@ class Fit(BaseModel):
     regularizers: tuple[Regularizer, ...] = ()
     attack: Annotated[Call, Word("attack"), bound("network", "images", "targets", offered=("seeds",))] | None = None
 
-    def plain(self) -> "Fit":
+    def plain(self) -> "TrainingSettings":
         """The same training without regularisers and attack."""
         return self.model_copy(update={"regularizers": (), "attack": None})
 
@@ -168,7 +168,7 @@ class Fit(BaseModel):
         return self.model_dump(exclude={"tensorboard", "regularizers", "attack", "augment", "stop"}) | calls
 
     @model_validator(mode="after")
-    def _in_fp32(self) -> "Fit":
+    def _in_fp32(self) -> "TrainingSettings":
         if self.regularizers and self.precision != "fp32":
             raise ValueError(
                 f"precision is '{self.precision}', but regularizers differentiate twice, or divide a small difference "

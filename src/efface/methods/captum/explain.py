@@ -18,7 +18,7 @@ from efface.models.evaluation import evaluating
 from efface.models.layers import find_layer, last_convolution
 from efface.models.memory import at_least_one, blocks
 from efface.models.scores import target_scores
-from efface.types import Explained, Images, Maps, Of, Seeds
+from efface.types import Images, Maps, Seeds, Target, TargetScore
 
 _ITS = ("more than once", "no rule defined", "relevance_output")  # words of errors that Captum's own classes raise
 
@@ -26,7 +26,7 @@ _ITS = ("more than once", "no rule defined", "relevance_output")  # words of err
 def attribute(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     algorithm: str,
     layer: str | None = None,
@@ -34,9 +34,9 @@ def attribute(
     cells: int | None = None,
     init: Settings = None,
     attribute: Settings = None,
-    of: Of = "logit",
+    score: TargetScore = "logit",
     seeds: Seeds | None = None,
-    rows: int = 256,
+    max_batch: int = 256,
 ) -> Maps:
     """Maps of one of Captum's attribution classes, with Captum's defaults where nothing is set: signed where it signs.
 
@@ -54,33 +54,35 @@ def attribute(
         {call, kwargs} is called for an object, such as captum._utils.models.linear_model.SkLearnLasso. `baselines` is
         a number, one a channel, or for a distribution (DeepLiftShap, GradientShap) a list of such, in [0, 1]; black by
         default. `sliding_window_shapes` may be one number. A tensor of as many rows as images goes with the images.
-    of: what is explained, of the target class: logit, log_probability, probability or loss (cross entropy).
+    score: what is explained, of the target class: logit, log_probability, probability or loss (cross entropy).
     seeds: one an image, for classes that draw.
-    rows: images in one pass; becomes Captum's internal_batch_size and perturbations_per_eval. What one image needs at
-        once (2 rows for DeepLift and LayerConductance, 4 for DeepLiftShap) is passed in any case.
+    max_batch: images in one pass; becomes Captum's internal_batch_size and perturbations_per_eval. What one image needs
+        at once (2 rows for DeepLift and LayerConductance, 4 for DeepLiftShap) is passed in any case.
 
     Source: Kokhlikyan et al. 2020 (arXiv:2009.07896), and the paper of each class.
     Differs: draws are as said; the network is left as it was also where Captum leaves traces on it (LRP).
     """
-    at_least_one("rows", rows)
-    plan = planned(algorithm, around, init, attribute, layer=layer, cells=cells, of=of)
+    at_least_one("max_batch", max_batch)
+    plan = planned(algorithm, around, init, attribute, layer=layer, cells=cells, score=score)
     if plan.draws and seeds is None:
         raise ValueError(f"captum.attribute: {algorithm} draws at random; expected seeds, one integer an image")
     images, maps = images.detach(), []
     settings = settings_of(plan, images)
-    together = 1 if plan.draws else max(1, rows // plan.least(settings))
+    together = 1 if plan.draws else max(1, max_batch // plan.least(settings))
     with untouched(model), evaluating(model), _quiet():
         again = check_hooks(plan, model, images[:1])
         module = None
         if plan.wants_layer:
             module = last_convolution(model, images[:1]) if layer is None else find_layer(model, layer)
-        explainer = plan.made(_Score(model, of), module)
+        explainer = plan.made(_Score(model, score), module)
         for block in blocks(len(images), together):
             points = images[block].clone().requires_grad_()  # else Captum sets it, and warns
             asked = {"inputs": points, "additional_forward_args": (targets[block].clone(),)}
             own = of_block(plan, settings, block, len(images))
             with seeded(int(seeds[block.start])) if plan.draws and seeds is not None else nullcontext():
-                found = _called(plan, model, explainer, asked, own | plan.limits(len(points), rows, own), rows, again)
+                found = _called(
+                    plan, model, explainer, asked, own | plan.limits(len(points), max_batch, own), max_batch, again
+                )
             maps.append(_map(plan, found, images[block]))
     return torch.cat(maps)
 
@@ -93,21 +95,21 @@ def check_attribute(
     cells: int | None = None,
     init: Settings = None,
     attribute: Settings = None,
-    of: Of = "logit",
+    score: TargetScore = "logit",
 ) -> None:
     """Refuse settings of `attribute` that no network and no image could make right; imports Captum."""
-    planned(algorithm, around, init, attribute, layer=layer, cells=cells, of=of)
+    planned(algorithm, around, init, attribute, layer=layer, cells=cells, score=score)
 
 
 class _Score(nn.Module):
     """The network with the number to explain as its only output: Captum expands the targets with the images."""
 
-    def __init__(self, model: nn.Module, of: Of) -> None:
+    def __init__(self, model: nn.Module, score: TargetScore) -> None:
         super().__init__()
-        self.model, self.of = model, of
+        self.model, self.score = model, score
 
-    def forward(self, images: Images, targets: Explained) -> Tensor:
-        return target_scores(self.model, images, targets, self.of)
+    def forward(self, images: Images, targets: Target) -> Tensor:
+        return target_scores(self.model, images, targets, self.score)
 
 
 def _called(
@@ -116,13 +118,13 @@ def _called(
     explainer: Any,
     asked: dict[str, Any],
     own: dict[str, Any],
-    rows: int,
+    max_batch: int,
     again: list[str],
 ) -> Tensor:
     """again: names of modules that run more than once, for the error."""
     total: Any = 0
     try:
-        for share, part in _pieces(plan, own, rows):
+        for share, part in _pieces(plan, own, max_batch):
             found = explainer.attribute(**asked, **own | part)
             if not isinstance(found, Tensor):
                 raise ValueError(f"captum's {plan.name} returned a {type(found).__name__}; expected one tensor")
@@ -138,7 +140,7 @@ def _called(
     return total
 
 
-def _pieces(plan: Plan, own: dict[str, Any], rows: int) -> list[tuple[float, dict[str, Any]]]:
+def _pieces(plan: Plan, own: dict[str, Any], max_batch: int) -> list[tuple[float, dict[str, Any]]]:
     """Calls whose weighted sum is the map, where Captum itself would pass everything at once.
 
     DeepLiftShap wants two images to compare with at least: one that is left over is given twice.
@@ -149,7 +151,7 @@ def _pieces(plan: Plan, own: dict[str, Any], rows: int) -> list[tuple[float, dic
         return [(1 / samples, {"n_samples": 1})] * samples
     if plan.outer is plan.inner and plan.name.endswith("DeepLiftShap"):
         count = len(own["baselines"])
-        parts = own["baselines"].split(max(2, rows // 2))
+        parts = own["baselines"].split(max(2, max_batch // 2))
         return [(len(part) / count, {"baselines": part.repeat(2 // len(part) or 1, 1, 1, 1)}) for part in parts]
     return [(1.0, {})]
 

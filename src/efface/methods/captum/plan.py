@@ -9,7 +9,7 @@ from torch import nn
 
 from efface.methods.adapters import nearest
 from efface.plug.call import Call
-from efface.types import Of
+from efface.types import TargetScore
 
 Settings = Mapping[str, Any] | None
 
@@ -24,7 +24,7 @@ _REFUSED = {
 _OURS = {
     *("self", "model", "forward_func", "layer", "device_ids", "attribution_method"),
     *("inputs", "target", "additional_forward_args", "return_convergence_delta", "kwargs"),
-    *("internal_batch_size", "perturbations_per_eval"),  # what `rows` becomes
+    *("internal_batch_size", "perturbations_per_eval"),  # what `max_batch` becomes
 }
 _MOST_FEATURES = 9  # 9! = 362,880 orders; from 10 on Captum warns
 
@@ -71,12 +71,12 @@ class Plan:
             return 2 * len(settings["baselines"])
         return 2 if self.name.endswith("DeepLift") or self.name == "LayerConductance" else 1
 
-    def limits(self, images: int, rows: int, settings: dict[str, Any]) -> dict[str, int]:
+    def limits(self, images: int, max_batch: int, settings: dict[str, Any]) -> dict[str, int]:
         """The row budget in Captum's words."""
         count = images * int(settings.get("nt_samples_batch_size", 1))
         words = {
-            "internal_batch_size": max(rows, count * self.least(settings)),  # it warns of less
-            "perturbations_per_eval": max(1, rows // count),
+            "internal_batch_size": max(max_batch, count * self.least(settings)),  # it warns of less
+            "perturbations_per_eval": max(1, max_batch // count),
         }
         return {word: limit for word, limit in words.items() if word in self.takes}
 
@@ -89,7 +89,7 @@ def planned(
     *,
     layer: str | None,
     cells: int | None,
-    of: Of,
+    score: TargetScore,
 ) -> Plan:
     """The class and its settings, checked; ValueError says what no network and no image could make right."""
     attr = _captum()
@@ -112,8 +112,8 @@ def planned(
     )
     if layer is not None and not plan.wants_layer:
         raise ValueError(f"layer is {layer!r}, but {plan.name} explains no layer: leave `layer` out")
-    if of != "logit" and any(word in plan.name for word in ("DeepLift", "LRP")):
-        raise ValueError(f"of is {of!r}, but the rules of {plan.name} begin at the logit; expected of='logit'")
+    if score != "logit" and any(word in plan.name for word in ("DeepLift", "LRP")):
+        raise ValueError(f"score is {score!r}, but the rules of {plan.name} begin at the logit; expected score='logit'")
     if plan.compares and "baselines" not in plan.attribute and "DeepLift" in plan.name:
         raise ValueError(f"{plan.name} compares with several images; expected attribute: {{baselines: [0.0, 1.0]}}")
     if cells is not None and "feature_mask" not in takes:
@@ -158,7 +158,7 @@ def _found(attr: Any, name: str) -> Any:
 def _accepted(setting: str, name: str, given: Settings, known: set[str]) -> dict[str, Any]:
     for key in given or {}:
         if key in _OURS:
-            raise ValueError(f"{setting}: {key} is set by efface (rows bounds a pass): leave it out")
+            raise ValueError(f"{setting}: {key} is set by efface (max_batch bounds a pass): leave it out")
         if key not in known:
             raise ValueError(f"{setting}: {name} has no setting {key!r}; {nearest(key, sorted(known - _OURS))}")
     return {key: _object(value) for key, value in (given or {}).items()}

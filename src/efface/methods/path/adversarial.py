@@ -12,7 +12,7 @@ from efface.methods.path.average import Kept, Recalibrate, check_recalibrate
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import at_least_one, blocks
 from efface.models.scores import differentiable, logits_of, scores_of
-from efface.types import Explained, Images, Of, Seeds, Targets
+from efface.types import Images, Seeds, Target, Targets, TargetScore
 
 Classes = Int[Tensor, "n s"]
 """Classes for each image."""
@@ -21,7 +21,7 @@ Classes = Int[Tensor, "n s"]
 def adversarial_gradient_integration(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     seeds: Seeds | None = None,
     samples: int = 20,
@@ -29,8 +29,8 @@ def adversarial_gradient_integration(
     step_size: float = 0.05,
     classes: Classes | None = None,
     recalibrate: Recalibrate = "none",
-    of: Of = "logit",
-    rows: int = 256,
+    score: TargetScore = "logit",
+    max_batch: int = 256,
 ) -> Images:
     """Fall of the target logit on the way to adversarial images of other classes, shared out among the pixels (AGI).
 
@@ -46,14 +46,15 @@ def adversarial_gradient_integration(
     classes: the other classes themselves, n s, in place of `samples`: then without seeds.
     recalibrate: none, the sum; or the mean over what is not below zero, element by element: `references`, the paths to
         whole classes, or `points`, single steps. Costs no pass.
-    of: what is differentiated, of the target and of the other class: logit, log_probability, probability or loss
+    score: what is differentiated, of the target and of the other class: logit, log_probability, probability or loss
         (cross entropy, of the target only; the other class then gains log_probability).
-    rows: images x classes in one pass, at least 1; bounds the memory, changes maps by rounding only, to which the sign
+    max_batch: images x classes in one pass, at least 1; bounds the memory, changes maps by rounding only, to which the
+        sign
         of a gradient near 0 is sensitive: measured, 4e-4 of a map's maximum in single precision.
 
     Source: Pan, Li & Zhu, IJCAI 2021; re-calibration from Yang et al., ICLR 2023.
-    Differs: logits where the released code takes probabilities (`of="probability"`). There every step starts from the
-        image itself and classes are fixed; the code of Yang et al. gives the attack an unnormalised image, may draw
+    Differs: logits where the released code takes probabilities (`score="probability"`). There every step starts from
+        the image itself and classes are fixed; the code of Yang et al. gives the attack an unnormalised image, may draw
         the target itself and never stops early.
     """
     check_recalibrate(recalibrate)
@@ -70,11 +71,11 @@ def adversarial_gradient_integration(
             row = int(own.nonzero()[0])
             raise ValueError(f"classes of image {row} hold {int(explained[row])}, its target; expected other classes")
         kept = Kept(images, recalibrate)
-        for block in blocks(len(images), rows):
-            together = max(1, rows // len(images[block]))
+        for block in blocks(len(images), max_batch):
+            together = max(1, max_batch // len(images[block]))
             for some in classes[block].split(together, 1):
                 for terms, counts in _terms(
-                    network, images[block], targets[block], some, steps, step_size, of, each=recalibrate == "points"
+                    network, images[block], targets[block], some, steps, step_size, score, each=recalibrate == "points"
                 ):
                     kept.add(block, terms, None, counts)
         return kept.total if recalibrate == "none" else kept.average()
@@ -83,11 +84,11 @@ def adversarial_gradient_integration(
 def _terms(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     classes: Classes,
     steps: int,
     step_size: float,
-    of: Of,
+    score: TargetScore,
     *,
     each: bool,
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -96,7 +97,7 @@ def _terms(
     points = images.repeat(s, 1, 1, 1)
     whole, counts = torch.zeros_like(points), points.new_zeros(s * n, 1, 1, 1)
     aims = targets.repeat(s, *(1,) * (targets.ndim - 1))
-    for going, terms in _climb(model, points, aims, classes.T.flatten(), steps, step_size, of):
+    for going, terms in _climb(model, points, aims, classes.T.flatten(), steps, step_size, score):
         if each:
             whole, counts = torch.zeros_like(points), torch.zeros_like(counts)
         whole[going] += terms
@@ -108,7 +109,13 @@ def _terms(
 
 
 def _climb(
-    model: nn.Module, points: Images, targets: Explained, classes: Targets, steps: int, step_size: float, of: Of
+    model: nn.Module,
+    points: Images,
+    targets: Target,
+    classes: Targets,
+    steps: int,
+    step_size: float,
+    score: TargetScore,
 ) -> Iterator[tuple[Targets, Images]]:
     """Moves the points, in place, towards their classes; yields of each step the rows that moved, and their terms."""
     going = torch.arange(len(points), device=points.device)
@@ -118,9 +125,9 @@ def _climb(
         on = logits.argmax(1) != classes[going]
         if not on.any():
             return
-        other = scores_of(logits, classes[going], "log_probability" if of == "loss" else of)
+        other = scores_of(logits, classes[going], "log_probability" if score == "loss" else score)
         (rise,) = torch.autograd.grad(other.sum(), here, retain_graph=True)
-        (slope,) = torch.autograd.grad(scores_of(logits, targets[going], of).sum(), here)
+        (slope,) = torch.autograd.grad(scores_of(logits, targets[going], score).sum(), here)
         here, going, slope = here.detach()[on], going[on], slope[on]
         after = (here + step_size * rise[on].sign()).clamp(0, 1)
         points[going] = after

@@ -14,7 +14,7 @@ from efface.methods.noise import needed
 from efface.methods.path.grid import Grid
 from efface.models.evaluation import Precision, evaluating_fast
 from efface.models.memory import at_least_one
-from efface.types import Explained, Images, Of, Seeds
+from efface.types import Images, Seeds, Target, TargetScore
 
 Recalibrate = Literal["none", "references", "points"]
 """Which terms the average of several paths is taken over, for each element of the map by itself.
@@ -67,7 +67,7 @@ class Kept:
 def average_over_paths(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     reference: Draw,
     count: int,
@@ -75,9 +75,9 @@ def average_over_paths(
     recalibrate: Recalibrate,
     squared: bool = False,
     densities: Float[Tensor, "n r"] | None = None,
-    of: Of,
+    score: TargetScore,
     precision: Precision = "fp32",
-    rows: int,
+    max_batch: int,
 ) -> Images:
     """Mean over `count` references of way x mean gradient along it; re-calibrated, the mean of the kept terms.
 
@@ -98,7 +98,9 @@ def average_over_paths(
     with evaluating_fast(model, images, precision=precision, gradients=gradients) as network:
         kept = Kept(images, recalibrate)
         slope = images
-        for block, number, step, way, gradient in _along(network, images, targets, reference, count, grid, of, rows):
+        for block, number, step, way, gradient in _along(
+            network, images, targets, reference, count, grid, score, max_batch
+        ):
             weights = None if densities is None else densities[None, block, number, None, None, None].to(images)
             gradient = gradient * grid.weights[step]
             if recalibrate == "points":
@@ -149,12 +151,12 @@ def check_recalibrate(recalibrate: str) -> None:
 def _along(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     reference: Draw,
     count: int,
     grid: Grid,
-    of: Of,
-    rows: int,
+    score: TargetScore,
+    max_batch: int,
 ) -> Iterator[tuple[slice, int, int, Images, Images]]:
     """(block, reference, step, way, gradient) at every point of every path, those of a path one after the other.
 
@@ -174,7 +176,9 @@ def _along(
         return images[block] - ways[at] * (1 - grid.alpha(block, at, step))
 
     last = images
-    for block, first, gradients in gradients_at(model, point, targets, count=shared + count * inner, rows=rows, of=of):
+    for block, first, gradients in gradients_at(
+        model, point, targets, count=shared + count * inner, max_batch=max_batch, score=score
+    ):
         for number, gradient in enumerate(gradients, first - shared):
             if number < 0:
                 last = gradient.clone()  # not a view, which would keep the whole pass

@@ -21,8 +21,8 @@ from efface.methods.path.grid import Alphas, grid_of
 from efface.models.evaluation import evaluating
 from efface.models.memory import at_least_one, blocks
 from efface.models.scores import logits_of
-from efface.store.arrays import take
-from efface.types import Explained, Images, Of, Seeds, Split
+from efface.store.arrays import read_rows
+from efface.types import Images, Seeds, Split, Target, TargetScore
 
 _KEYS = 1 << 20  # sorted at once to draw references: 8 MB
 
@@ -41,7 +41,7 @@ class ExpectedGradients:
         folder.
     recalibrate: none; or what the average is restricted to, where it is not below zero, element by element: whole
         references, or single points (`efface.methods.path.average.Recalibrate`). Costs no pass.
-    of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
 
     Source: Erion et al. 2021 (arXiv:1906.10670); re-calibration from Yang et al., ICLR 2023.
     Differs: references are drawn from `pool` training images, not from all of them. The code of Yang et al. takes
@@ -55,43 +55,43 @@ class ExpectedGradients:
         steps: int = 1,
         pool: int = 1000,
         recalibrate: Recalibrate = "none",
-        of: Of = "logit",
+        score: TargetScore = "logit",
     ) -> None:
         at_least_one("samples", samples)
         at_least_one("steps", steps)
         at_least_one("pool", pool)
         check_recalibrate(recalibrate)
         self.samples, self.steps, self.pool = samples, steps, pool
-        self.recalibrate, self.of = recalibrate, of
+        self.recalibrate, self.score = recalibrate, score
         self.learnt: dict[str, Tensor] = {}
 
     def learnt_from(self) -> dict[str, Any]:
         """The settings that `learnt` depends on."""
         return {"fit": "training_images", "pool": self.pool}
 
-    def fit(self, model: nn.Module, data: Split, *, seed: int, rows: int) -> None:
+    def fit(self, model: nn.Module, data: Split, *, seed: int, max_batch: int) -> None:
         """Keep `pool` training images, and the numbers of their rows."""
-        del model, rows
+        del model, max_batch
         chosen = _some_training_rows(data, self.pool, seed)
-        self.learnt = {"images": take(data.images, chosen).cpu(), "rows": chosen}
+        self.learnt = {"images": read_rows(data.images, chosen).cpu(), "rows": chosen}
 
     def __call__(
         self,
         model: nn.Module,
         images: Images,
-        targets: Explained,
+        targets: Target,
         *,
         seeds: Seeds | None = None,
         references: References | None = None,
         alphas: Alphas | None = None,
-        rows: int = 256,
+        max_batch: int = 256,
     ) -> Images:
         """Maps.
 
         seeds: one an image; its references and points depend on its seed alone, not on the batch.
         references: the references themselves, then without `fit`.
         alphas: the points, 0 the reference and 1 the image: one row for all, or n r p; with `references` without seeds.
-        rows: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
+        max_batch: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
         """
         images = images.detach()
         if references is None:
@@ -115,8 +115,8 @@ class ExpectedGradients:
             count=count,
             grid=grid_of("midpoint", self.steps, alphas),
             recalibrate=self.recalibrate,
-            of=self.of,
-            rows=rows,
+            score=self.score,
+            max_batch=max_batch,
         )
 
 
@@ -136,7 +136,7 @@ class LocalPathIntegration:
         and memory for their logits.
     recalibrate: none; or what the average is restricted to, where it is not below zero, element by element: whole
         references, or single points (`efface.methods.path.average.Recalibrate`). Costs no pass.
-    of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
 
     Source: Yang, Akhtar, Wen & Mian, AAAI 2023 (doi:10.1609/aaai.v37i3.25422); re-calibration from the same, ICLR 2023.
     Differs: the released code also divides by the number of references, which changes no ranking; each reference sees
@@ -151,25 +151,25 @@ class LocalPathIntegration:
         centres: int = 1,
         pool: int = 50_000,
         recalibrate: Recalibrate = "none",
-        of: Of = "logit",
+        score: TargetScore = "logit",
     ) -> None:
         for name, count in (("samples", samples), ("steps", steps), ("centres", centres), ("pool", pool)):
             at_least_one(name, count)
         check_recalibrate(recalibrate)
         self.samples, self.steps, self.centres, self.pool = samples, steps, centres, pool
-        self.recalibrate, self.of = recalibrate, of
+        self.recalibrate, self.score = recalibrate, score
         self.learnt: dict[str, Tensor] = {}
 
     def learnt_from(self) -> dict[str, Any]:
         """The settings that `learnt` depends on."""
         return {"fit": "local_paths", "samples": self.samples, "centres": self.centres, "pool": self.pool}
 
-    def fit(self, model: nn.Module, data: Split, *, seed: int, rows: int) -> None:
+    def fit(self, model: nn.Module, data: Split, *, seed: int, max_batch: int) -> None:
         """Cluster training images: the centres; of each, reference images, the numbers of their rows, densities."""
         chosen = _some_training_rows(data, self.pool, seed)
         device = next((each.device for each in model.parameters()), torch.device("cpu"))
         with evaluating(model), torch.no_grad():
-            parts = (take(data.images, chosen[block]).to(device) for block in blocks(len(chosen), rows))
+            parts = (read_rows(data.images, chosen[block]).to(device) for block in blocks(len(chosen), max_batch))
             logits = torch.cat([logits_of(model, part.float().div(255)).float().cpu() for part in parts])
         centres, cluster, _ = k_means(logits, self.centres, seed)
         found, densities = [], []
@@ -181,7 +181,7 @@ class LocalPathIntegration:
         kept = torch.stack(found)
         self.learnt = {
             "centres": centres,
-            "images": take(data.images, kept.flatten()).cpu().unflatten(0, kept.shape),
+            "images": read_rows(data.images, kept.flatten()).cpu().unflatten(0, kept.shape),
             "densities": torch.stack(densities),
             "rows": kept,
         }
@@ -190,13 +190,13 @@ class LocalPathIntegration:
         self,
         model: nn.Module,
         images: Images,
-        targets: Explained,
+        targets: Target,
         *,
         seeds: Seeds | None = None,
         references: References | None = None,
         densities: Float[Tensor, "n r"] | None = None,
         alphas: Alphas | None = None,
-        rows: int = 256,
+        max_batch: int = 256,
     ) -> Images:
         """Maps.
 
@@ -204,7 +204,7 @@ class LocalPathIntegration:
         references: the references themselves, then without `fit`.
         densities: what each of those counts; by default all the same.
         alphas: the points, 0 the reference and 1 the image, then without seeds: one row for all, or n r p.
-        rows: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
+        max_batch: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
         """
         images = images.detach()
         if references is None:
@@ -212,7 +212,7 @@ class LocalPathIntegration:
                 raise ValueError(
                     "densities are given without references; expected both, or neither: the fit has its own"
                 )
-            stored, cluster = _fitted(self, "images"), self._cluster(model, images, rows)
+            stored, cluster = _fitted(self, "images"), self._cluster(model, images, max_batch)
             count = stored.shape[1]
             numbers = torch.arange(stored.shape[0] * count).unflatten(0, stored.shape[:2])[cluster]
             reference = _stored(images, stored.flatten(0, 1), numbers)
@@ -231,17 +231,17 @@ class LocalPathIntegration:
             grid=grid_of("midpoint", self.steps, alphas),
             recalibrate=self.recalibrate,
             densities=densities,
-            of=self.of,
-            rows=rows,
+            score=self.score,
+            max_batch=max_batch,
         )
 
-    def _cluster(self, model: nn.Module, images: Images, rows: int) -> Int[Tensor, " n"]:
+    def _cluster(self, model: nn.Module, images: Images, max_batch: int) -> Int[Tensor, " n"]:
         """The number of the centre that each image's logits are nearest to."""
         centres = self.learnt["centres"]
         if len(centres) == 1:
             return torch.zeros(len(images), dtype=torch.int64)
         with evaluating(model), torch.no_grad():
-            logits = torch.cat([logits_of(model, images[block]).float() for block in blocks(len(images), rows)])
+            logits = torch.cat([logits_of(model, images[block]).float() for block in blocks(len(images), max_batch)])
         return nearest(logits.cpu(), centres)
 
 

@@ -8,18 +8,18 @@ from efface.methods.gradients import gradients_at
 from efface.methods.path.baseline import sigma_of
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import at_least_one
-from efface.types import Explained, Images, Of
+from efface.types import Images, Target, TargetScore
 
 
 def blur_ig(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     steps: int = 100,
     sigma: float | None = None,
-    of: Of = "logit",
-    rows: int = 256,
+    score: TargetScore = "logit",
+    max_batch: int = 256,
 ) -> Images:
     """Gradient of the target logit along the path on which the blurred image becomes sharp, times the way travelled.
 
@@ -29,8 +29,8 @@ def blur_ig(
     steps: parts of the path, equal in standard deviation, at least 1; each costs one forward and one backward pass,
         and two blurs, which on small images are as nothing.
     sigma: standard deviation of the strongest blur, in pixels above 0; by default 50/224 of the image's shorter side.
-    of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    rows: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
+    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    max_batch: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
 
     Source: Xu, Venugopalan & Sundararajan 2020, section 3 (arXiv:2004.03383); 100 steps to 50 pixels in their code.
     Differs: the gradient is taken at the middle of each part and multiplied by the way itself, not at its sharper end
@@ -47,7 +47,12 @@ def blur_ig(
         total = torch.zeros_like(images)
         sharper = images
         points = gradients_at(
-            network, lambda block, step: blurred(block, step + 0.5), targets, count=steps, rows=rows, of=of
+            network,
+            lambda block, step: blurred(block, step + 0.5),
+            targets,
+            count=steps,
+            max_batch=max_batch,
+            score=score,
         )
         for block, first, gradients in points:
             for step, gradient in enumerate(gradients, first):

@@ -8,21 +8,21 @@ from efface.methods.gradients import gradient_at
 from efface.methods.path.baseline import Baseline, start_of
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import at_least_one, blocks
-from efface.types import Explained, Images, Of
+from efface.types import Images, Target, TargetScore
 
 
 def guided_ig(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     steps: int = 200,
     fraction: float = 0.25,
     max_distance: float = 0.02,
     baseline: Baseline = 0.0,
     sigma: float | None = None,
-    of: Of = "logit",
-    rows: int = 256,
+    score: TargetScore = "logit",
+    max_batch: int = 256,
 ) -> Images:
     """Gradient of the target logit along a path that moves the features of smallest gradient first, times the way.
 
@@ -34,8 +34,9 @@ def guided_ig(
     max_distance: how far a feature may be ahead of or behind the straight line, as a fraction of its way, in [0, 1];
         0 is the straight line itself, with rule `left`; 1 leaves the path free.
     baseline, sigma: as in `integrated_gradients`.
-    of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    rows: images in one pass, at least 1; bounds the memory, changes maps by rounding only, to which the order of nearly
+    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    max_batch: images in one pass, at least 1; bounds the memory, changes maps by rounding only, to which the order of
+        nearly
         equal gradients is sensitive: measured, 2e-4 of a map's maximum in single precision.
 
     Source: Kapishnikov et al. 2021, algorithm 1 (arXiv:2106.09788); the defaults are those of their code.
@@ -49,11 +50,11 @@ def guided_ig(
     with evaluating_fast(model, images) as network:
         way = images - start_of(images, baseline, sigma)
         total = torch.zeros_like(way)
-        for block in blocks(len(images), rows):
+        for block in blocks(len(images), max_batch):
             done = torch.zeros_like(way[block]).flatten(1)
             for step in range(1, steps + 1):
                 point = images[block] - way[block] * (1 - done).view_as(way[block])
-                gradient = gradient_at(network, point, targets[block], of)
+                gradient = gradient_at(network, point, targets[block], score)
                 low, high = max(step / steps - max_distance, 0.0), min(step / steps + max_distance, 1.0)
                 after = done.clamp(min=low)
                 if step < steps:

@@ -7,13 +7,13 @@ from efface.methods.noise import Noise, check_noise, gaussian
 from efface.methods.path.average import Recalibrate, References, average_over_paths, check_recalibrate, references_of
 from efface.methods.path.grid import Alphas, Grid, Rule, grid_of
 from efface.models.evaluation import Precision
-from efface.types import Explained, Images, Of, Seeds
+from efface.types import Images, Seeds, Target, TargetScore
 
 
 def ig_uniform(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     seeds: Seeds | None = None,
     samples: int = 10,
@@ -22,9 +22,9 @@ def ig_uniform(
     references: References | None = None,
     alphas: Alphas | None = None,
     recalibrate: Recalibrate = "none",
-    of: Of = "logit",
+    score: TargetScore = "logit",
     precision: Precision = "fp32",
-    rows: int = 256,
+    max_batch: int = 256,
 ) -> Images:
     """Integrated gradients averaged over references of uniform noise.
 
@@ -41,10 +41,10 @@ def ig_uniform(
         `rule`.
     recalibrate: none; or what the average is restricted to, where it is not below zero, element by element: whole
         references, or single points (`efface.methods.path.average.Recalibrate`). Costs no pass.
-    of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
     precision: of the passes, fp32 or bf16 (`efface.models.evaluation.Precision`).
-    rows: points in one pass, at least 1; bounds the memory, changes maps by rounding only: measured, 1e-3 of a map's
-        maximum at one point a pass, in single precision, with ReLUs.
+    max_batch: points in one pass, at least 1; bounds the memory, changes maps by rounding only: measured, 1e-3 of a
+        map's maximum at one point a pass, in single precision, with ReLUs.
 
     Source: Sturmfels, Lundberg & Lee 2020 (doi:10.23915/distill.00022); number of references, points and
         re-calibration from Yang et al., ICLR 2023.
@@ -67,16 +67,16 @@ def ig_uniform(
         count=count,
         grid=grid,
         recalibrate=recalibrate,
-        of=of,
+        score=score,
         precision=precision,
-        rows=rows,
+        max_batch=max_batch,
     )
 
 
 def ig_smooth(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     seeds: Seeds | None = None,
     samples: int = 10,
@@ -86,9 +86,9 @@ def ig_smooth(
     references: References | None = None,
     alphas: Alphas | None = None,
     recalibrate: Recalibrate = "none",
-    of: Of = "logit",
+    score: TargetScore = "logit",
     precision: Precision = "fp32",
-    rows: int = 256,
+    max_batch: int = 256,
 ) -> Images:
     """Integrated gradients averaged over references that are noisy copies of the image (IG-SG).
 
@@ -114,16 +114,16 @@ def ig_smooth(
         references=references,
         grid=grid_of(rule, steps, alphas),
         recalibrate=recalibrate,
-        of=of,
+        score=score,
         precision=precision,
-        rows=rows,
+        max_batch=max_batch,
     )
 
 
 def ig_squared(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     seeds: Seeds | None = None,
     samples: int = 10,
@@ -133,9 +133,9 @@ def ig_squared(
     references: References | None = None,
     alphas: Alphas | None = None,
     recalibrate: Recalibrate = "none",
-    of: Of = "logit",
+    score: TargetScore = "logit",
     precision: Precision = "fp32",
-    rows: int = 256,
+    max_batch: int = 256,
 ) -> Images:
     """Square of the mean gradient along the line times the way, averaged over noisy copies of the image (IG-SQ).
 
@@ -158,16 +158,16 @@ def ig_squared(
         references=references,
         grid=grid_of(rule, steps, alphas),
         recalibrate=recalibrate,
-        of=of,
+        score=score,
         precision=precision,
-        rows=rows,
+        max_batch=max_batch,
     )
 
 
 def _around(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     squared: bool,
     seeds: Seeds | None,
@@ -176,9 +176,9 @@ def _around(
     references: References | None,
     grid: Grid,
     recalibrate: Recalibrate,
-    of: Of,
+    score: TargetScore,
     precision: Precision,
-    rows: int,
+    max_batch: int,
 ) -> Images:
     check_recalibrate(recalibrate)
     check_noise(noise, samples, images)
@@ -202,7 +202,7 @@ def _around(
         grid=grid,
         recalibrate=recalibrate,
         squared=squared,
-        of=of,
+        score=score,
         precision=precision,
-        rows=rows,
+        max_batch=max_batch,
     )

@@ -4,20 +4,20 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.as_gradient import stand_in
+from efface.methods.as_gradient import as_gradient
 from efface.methods.gradients import gradients_at
 from efface.methods.noise import Noise, check_noise, gaussian, needed
 from efface.methods.path.baseline import Baseline, start_of
 from efface.methods.path.grid import Line, Rule, grid_of
 from efface.models.evaluation import Precision, evaluating_fast
 from efface.models.memory import at_least_one
-from efface.types import Explained, Images, Method, Of, Seeds
+from efface.types import Images, Method, Seeds, Target, TargetScore
 
 
 def integrated_gradients(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     seeds: Seeds | None = None,
     steps: int = 50,
@@ -27,9 +27,9 @@ def integrated_gradients(
     alphas: Line | None = None,
     weights: Line | None = None,
     base: Method | None = None,
-    of: Of = "logit",
+    score: TargetScore = "logit",
     precision: Precision = "fp32",
-    rows: int = 256,
+    max_batch: int = 256,
 ) -> Images:
     """Gradient of the target logit averaged along the straight line from a baseline, times the way travelled.
 
@@ -46,9 +46,9 @@ def integrated_gradients(
     weights: what each of those counts; by default all the same, 1 together.
     base: another method that stands for the gradient, such as `efface.methods.backprop.guided_backprop`; its maps
         have the images' shape. One that draws gets other seeds at each point.
-    of: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
     precision: of the passes, fp32 or bf16 (`efface.models.evaluation.Precision`).
-    rows: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
+    max_batch: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
 
     Source: Sundararajan, Taly & Yan 2017, section 5 (arXiv:1703.01365).
     Differs: midpoint rule by default instead of the right-hand sum (`right`).
@@ -67,8 +67,8 @@ def integrated_gradients(
             return images[block] - way[block] * (1 - grid.alpha(block, 0, step))
 
         counts = way.new_tensor(grid.weights)
-        stands = None if base is None else stand_in(base, of, rows, drawn)
-        passes = gradients_at(network, point, targets, count=len(counts), rows=rows, of=of, base=stands)
+        stands = None if base is None else as_gradient(base, score, max_batch, drawn)
+        passes = gradients_at(network, point, targets, count=len(counts), max_batch=max_batch, score=score, base=stands)
         for block, first, gradients in passes:
             total[block] += torch.tensordot(counts[first : first + len(gradients)], gradients, dims=1)
         return way * total
@@ -77,7 +77,7 @@ def integrated_gradients(
 def smooth_integrated_gradients(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     seeds: Seeds | None = None,
     steps: int = 25,
@@ -86,9 +86,9 @@ def smooth_integrated_gradients(
     rule: Rule = "midpoint",
     baseline: Baseline = 0.0,
     sigma: float | None = None,
-    of: Of = "logit",
+    score: TargetScore = "logit",
     precision: Precision = "fp32",
-    rows: int = 256,
+    max_batch: int = 256,
 ) -> Images:
     """Integrated gradients with SmoothGrad in place of the gradient at each point of the line (SG-IG), signed.
 
@@ -98,8 +98,8 @@ def smooth_integrated_gradients(
     noise: standard deviation as a fraction of the range of the point itself (its maximum minus its minimum over all
         channels), at least 0; or the noise itself, s n c h w with s = steps x samples, added as it is, samples of
         one point after the other: then without seeds.
-    rule, baseline, sigma, of, precision: as in `integrated_gradients`.
-    rows: noisy copies in one pass, at least 1; bounds the memory, changes maps by rounding only.
+    rule, baseline, sigma, score, precision: as in `integrated_gradients`.
+    max_batch: noisy copies in one pass, at least 1; bounds the memory, changes maps by rounding only.
 
     Source: Schwarzenberg & Castle 2020 (arXiv:2007.10685), where it is compared with pattern-guided methods.
     Differs: the released code lets noise and gradients pile up from one sample to the next and takes one range for
@@ -124,6 +124,8 @@ def smooth_integrated_gradients(
             return point + gaussian(point, draws.fold(draws.fold(own[block], step), sample), noise)
 
         counts = way.new_tensor(grid.weights).repeat_interleave(samples) / samples
-        for block, first, gradients in gradients_at(network, noisy, targets, count=len(counts), rows=rows, of=of):
+        for block, first, gradients in gradients_at(
+            network, noisy, targets, count=len(counts), max_batch=max_batch, score=score
+        ):
             total[block] += torch.tensordot(counts[first : first + len(gradients)], gradients, dims=1)
         return way * total

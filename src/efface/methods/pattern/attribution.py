@@ -16,12 +16,12 @@ from efface.methods.nested import depends_on, made, outside, restore, teach
 from efface.methods.path import integrated_gradients
 from efface.methods.path.baseline import Baseline
 from efface.methods.path.grid import Rule, grid_of
-from efface.methods.pattern.fit import Estimate, Estimator, Fitted, fit, learnt_from
+from efface.methods.pattern.fit import Estimate, Estimator, FittedPatterns, fit, learnt_from
 from efface.methods.pattern.network import Back, Start, pattern_network
 from efface.models.evaluation import evaluating
 from efface.plug.accepts import offer
 from efface.plug.learning import is_learning
-from efface.types import Explained, Images, Maps, Method, Seeds, Split
+from efface.types import Images, Maps, Method, Seeds, Split, Target
 
 Patterns = Mapping[str, Tensor]
 """Of each convolution and linear layer, by its name, in the shape of its weights with the BatchNorm after it folded."""
@@ -60,17 +60,17 @@ class PatternAttribution:
         self,
         model: nn.Module,
         images: Images,
-        targets: Explained,
+        targets: Target,
         *,
         patterns: Patterns | None = None,
-        rows: int = 256,
+        max_batch: int = 256,
     ) -> Images:
         """Maps.
 
         patterns: the patterns themselves, then without `fit`.
-        rows: images in one pass, at least 1; bounds the memory, changes no map.
+        max_batch: images in one pass, at least 1; bounds the memory, changes no map.
         """
-        return _along(self, model, images, targets, patterns, "pattern_attribution", gradient, rows=rows)
+        return _along(self, model, images, targets, patterns, "pattern_attribution", gradient, max_batch=max_batch)
 
 
 class PatternNet:
@@ -96,13 +96,13 @@ class PatternNet:
         self,
         model: nn.Module,
         images: Images,
-        targets: Explained,
+        targets: Target,
         *,
         patterns: Patterns | None = None,
-        rows: int = 256,
+        max_batch: int = 256,
     ) -> Images:
         """Maps. Settings: `PatternAttribution`."""
-        return _along(self, model, images, targets, patterns, "pattern_net", gradient, rows=rows)
+        return _along(self, model, images, targets, patterns, "pattern_net", gradient, max_batch=max_batch)
 
 
 class PatternGuidedIG:
@@ -143,14 +143,14 @@ class PatternGuidedIG:
         self,
         model: nn.Module,
         images: Images,
-        targets: Explained,
+        targets: Target,
         *,
         patterns: Patterns | None = None,
-        rows: int = 256,
+        max_batch: int = 256,
     ) -> Images:
-        """Maps. Settings: `PatternAttribution`, where `rows` counts points."""
+        """Maps. Settings: `PatternAttribution`, where `max_batch` counts points."""
         line = partial(integrated_gradients, steps=self.steps, rule=self.rule, baseline=self.baseline)
-        return _along(self, model, images, targets, patterns, "pattern_attribution", line, rows=rows)
+        return _along(self, model, images, targets, patterns, "pattern_attribution", line, max_batch=max_batch)
 
 
 class PatternGuided:
@@ -164,7 +164,7 @@ class PatternGuided:
     back: pattern_attribution, weights times patterns; or pattern_net, the patterns alone, each map divided by its
         largest absolute value.
     estimator, pool, places: `PatternAttribution`.
-    start: as there, but one by default, with which a gradient starts; then the method's own `of` counts as well.
+    start: as there, but one by default, with which a gradient starts; then the method's own `score` counts as well.
 
     Source: Schwarzenberg & Castle 2020 (arXiv:2007.10685), whose released code has all of its methods so.
     Differs: it starts from the softmax.
@@ -190,31 +190,31 @@ class PatternGuided:
         """The settings that `learnt` depends on; those of a method that does not learn are none of them."""
         return learnt_from(self) | ({"method": depends_on(self.method)} if is_learning(self.method) else {})
 
-    def fit(self, model: nn.Module, data: Split, *, seed: int, rows: int) -> None:
+    def fit(self, model: nn.Module, data: Split, *, seed: int, max_batch: int) -> None:
         """Let the method learn, if it does; then estimate the patterns, as `PatternAttribution` does."""
         within = {}
         if is_learning(self.method):
-            within = teach("method", self.method, model, data, seed=seed, rows=rows)
-        fit(self, model, data, seed=seed, rows=rows)
+            within = teach("method", self.method, model, data, seed=seed, max_batch=max_batch)
+        fit(self, model, data, seed=seed, max_batch=max_batch)
         self.learnt |= within
 
     def __call__(
         self,
         model: nn.Module,
         images: Images,
-        targets: Explained,
+        targets: Target,
         *,
         patterns: Patterns | None = None,
         seeds: Seeds | None = None,
-        rows: int = 256,
+        max_batch: int = 256,
     ) -> Any:
-        """The method's maps. patterns: `PatternAttribution`; seeds, rows: for the method, where it takes them."""
+        """The method's maps. patterns: `PatternAttribution`; seeds, max_batch: for the method, where it takes them."""
         restore("method", self.method, self.learnt)
-        return _along(self, model, images, targets, patterns, self.back, self.method, seeds=seeds, rows=rows)
+        return _along(self, model, images, targets, patterns, self.back, self.method, seeds=seeds, max_batch=max_batch)
 
 
 @runtime_checkable
-class _Settled(Fitted, Protocol):
+class _Settled(FittedPatterns, Protocol):
     start: Start
 
 
@@ -222,7 +222,7 @@ def _along(
     settled: _Settled,
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     patterns: Patterns | None,
     back: Back,
     method: Method,

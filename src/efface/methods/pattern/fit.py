@@ -20,7 +20,7 @@ from efface.methods.pattern.network import folded, padded
 from efface.models.evaluation import evaluating
 from efface.models.fast_copy import Layer, is_layer
 from efface.models.memory import at_least_one, blocks
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.types import Images, Seeds, Split
 
 Estimator = Literal["two_component", "positive", "linear"]
@@ -57,36 +57,36 @@ class Estimate:
 
 
 @runtime_checkable
-class Fitted(Protocol):
+class FittedPatterns(Protocol):
     """A method whose patterns are estimated."""
 
     estimate: Estimate
     learnt: dict[str, Tensor]
 
 
-def learnt_from(method: Fitted) -> dict[str, Any]:
+def learnt_from(method: FittedPatterns) -> dict[str, Any]:
     """The settings that `learnt` depends on: methods with equal ones share it."""
     return {"fit": "patterns", **vars(method.estimate)}
 
 
-def fit(method: Fitted, model: nn.Module, data: Split, *, seed: int, rows: int) -> None:
+def fit(method: FittedPatterns, model: nn.Module, data: Split, *, seed: int, max_batch: int) -> None:
     """Estimate the patterns of the network's layers from training images, drawn by seed.
 
-    rows: images in one pass, at least 1; bounds the memory, changes patterns by rounding only.
+    max_batch: images in one pass, at least 1; bounds the memory, changes patterns by rounding only.
     """
     order = draws.keys(torch.tensor([seed]), len(data.training))[0].argsort(stable=True)
     chosen = data.training[order[: method.estimate.pool]].sort().values
     like = next(model.parameters(), torch.empty(0))
 
     def batch(block: slice) -> Images:
-        return take(data.images, chosen[block]).to(like).div(255)
+        return read_rows(data.images, chosen[block]).to(like).div(255)
 
     seeds = draws.seeds_of(f"patterns {seed}", chosen)
-    method.learnt = estimate_patterns(model, batch, seeds, method.estimate, rows=rows)
+    method.learnt = estimate_patterns(model, batch, seeds, method.estimate, max_batch=max_batch)
 
 
 def estimate_patterns(
-    model: nn.Module, batch: Callable[[slice], Images], seeds: Seeds, estimate: Estimate, *, rows: int = 256
+    model: nn.Module, batch: Callable[[slice], Images], seeds: Seeds, estimate: Estimate, *, max_batch: int = 256
 ) -> dict[str, Tensor]:
     """The patterns of each convolution and linear layer by its name, in the shape of its weights, on the CPU.
 
@@ -110,7 +110,7 @@ def estimate_patterns(
             estimator = estimate.estimator if rectifies else "linear"
             sums[name] = _Moments(name, layer, estimator, estimate.places, number)
             layer.register_forward_hook(partial(collect, sums[name]))
-        for block in blocks(len(seeds), rows):
+        for block in blocks(len(seeds), max_batch):
             own = seeds[block]
             network(batch(block))
         return {name: moments.patterns() for name, moments in sums.items()}

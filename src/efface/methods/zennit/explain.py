@@ -9,19 +9,19 @@ from efface.methods.zennit.rules import Settings, plan
 from efface.models.evaluation import evaluating
 from efface.models.memory import blocks
 from efface.models.scores import target_scores
-from efface.types import Explained, Images, Of
+from efface.types import Images, Target, TargetScore
 
 
 def attribute(
     model: nn.Module,
     images: Images,
-    targets: Explained,
+    targets: Target,
     *,
     composite: str = "EpsilonPlus",
     canonizer: str | None = "auto",
     settings: Settings = None,
-    of: Of = "logit",
-    rows: int = 256,
+    score: TargetScore = "logit",
+    max_batch: int = 256,
 ) -> Images:
     """Relevance of each value of the image, passed back through each layer by a rule of its own: signed.
 
@@ -38,9 +38,9 @@ def attribute(
         no rules for is refused. none: zennit as it is.
     settings: of the composite, by zennit's names: epsilon, gamma, stabilizer, zero_params, beta_smooth. EpsilonGammaBox
         takes `low` and `high`, what a pixel can be, in [0, 1] (0 and 1 by default).
-    of: what starts it, of the target class: logit, log_probability, probability or loss (cross entropy), by its
+    score: what starts it, of the target class: logit, log_probability, probability or loss (cross entropy), by its
         gradient at the logits.
-    rows: images in one pass, at least 1; bounds the memory, changes no map.
+    max_batch: images in one pass, at least 1; bounds the memory, changes no map.
 
     Source: Bach et al. 2015, doi 10.1371/journal.pone.0130140; zennit: Anders et al. 2021 (arXiv:2106.13200).
     Differs: starts at 1, not at the score, so that a negative score does not turn the map round.
@@ -50,10 +50,10 @@ def attribute(
     with untouched(model), evaluating(model):
         found = traced(model, images[:1])
         rules = planned.made(model, found, images[:1])
-        for block in blocks(len(images), rows):
+        for block in blocks(len(images), max_batch):
             points = images[block].clone().requires_grad_()
             with rules.holding(model), reading(found.first) as read:
-                scores = target_scores(model, points, targets[block], of)
+                scores = target_scores(model, points, targets[block], score)
                 start = read[0] if rules.relevant and read[0].shape == points.shape else points
                 maps.append(torch.autograd.grad(scores.sum(), start)[0])
     return torch.cat(maps)

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.store.maps import MapStore
-from efface.training.loop import Fit, Log
+from efface.training.loop import Log, TrainingSettings
 from efface.types import Images, Maps, Split, Targets
 
 _TOGETHER = 1 << 22  # numbers ranked or erased at once, of 4 to 8 bytes each: 1,024 images of 32 x 32, 27 of 224 x 224
@@ -43,8 +43,8 @@ def _no_samples(_: Any) -> Samples:
 
 def _no_judge() -> nn.Module:
     raise ValueError(
-        "this case has no judge, a second network; say in the probe: needs = Needs(second_network=True), and give the "
-        "study a 'judge'"
+        "this case has no second network, a second network; say in the probe: needs = Needs(second_network=True), and "
+        "give the study a 'second_network'"
     )
 
 
@@ -52,9 +52,9 @@ def _no_judge() -> nn.Module:
 class Case:
     """All that a probe may need. What it did not ask for in its `needs` is not there: to read it is a ValueError.
 
-    build: makes a fresh network. data: the splits. explained: the class that each test image's maps explain.
+    build: makes a fresh network. data: the splits. target_classes: the class that each test image's maps explain.
     maps: by split, absent for a probe that needs none. mean: channel means of the training images.
-    rows: images in one forward pass. given_network, given_training: read them as `network` and `training`.
+    max_batch: images in one forward pass. given_network, given_training: read them as `network` and `training`.
     checkpoint: where a training may keep its state. log: where it may write its scalars. cache: ranks of the last map.
     advance: reports work that is done, in forward passes of one image.
     explain: the method, for a probe that asks it again.
@@ -62,19 +62,19 @@ class Case:
         order, and over again.
     once: (name, what it depends on, make) -> the tensors that `make` gives, made once in a run and kept: a network that
         several probes share.
-    judge: gives the study's second network, on the device, in eval mode.
+    second_network: gives the study's second network, on the device, in eval mode.
     """
 
     build: Callable[[], nn.Module]
     data: Mapping[str, Split]
-    explained: Targets
+    target_classes: Targets
     maps: Mapping[str, MapStore]
     mean: Tensor
     seed: int
-    rows: int
+    max_batch: int
     device: torch.device
     given_network: nn.Module | None = None
-    given_training: Fit | None = None
+    given_training: TrainingSettings | None = None
     checkpoint: Path | None = None
     advance: Callable[[float], None] = lambda _: None
     log: Log | None = None
@@ -82,7 +82,7 @@ class Case:
     explain: Explain = _no_explain
     samples: Callable[[Any], Samples] = _no_samples
     once: Callable[[str, Any, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = lambda _name, _what, make: make()
-    judge: Callable[[], nn.Module] = _no_judge
+    second_network: Callable[[], nn.Module] = _no_judge
 
     @property
     def network(self) -> nn.Module:
@@ -92,7 +92,7 @@ class Case:
         return self.given_network
 
     @property
-    def training(self) -> Fit:
+    def training(self) -> TrainingSettings:
         """How networks are trained. ValueError: the study has no 'fit'."""
         if self.given_training is None:
             raise ValueError("this case has no settings of a training; give the study a 'fit'")
@@ -111,7 +111,7 @@ def image_mean(split: Split) -> Tensor:
     """Channel means of a split's images in [0, 1], over at most 50,000 evenly spaced rows."""
     count = min(len(split), 50_000)
     rows = torch.linspace(0, len(split) - 1, count).round().long()
-    sums = [take(split.images, part).sum((0, 2, 3), dtype=torch.int64) for part in rows.split(block_of(split))]
+    sums = [read_rows(split.images, part).sum((0, 2, 3), dtype=torch.int64) for part in rows.split(block_of(split))]
     _, h, w = split.shape
     return (torch.stack(sums).sum(0).double() / (count * h * w * 255)).float()
 

@@ -12,7 +12,7 @@ from torch import nn
 from efface.metrics.probes.case import Case
 from efface.store.results import Score
 from efface.training.generate import Sampling
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 from efface.types import Images
 
 
@@ -26,7 +26,7 @@ class Needs:
     method: it asks the method again, through `case.explain`.
     training: it trains with the study's `fit` although it scores the given network. Its metric says `needs_fit=True`.
     masks: it reads the true objects' masks, which not all data have.
-    second_network: it asks the study's second network, the judge.
+    second_network: it asks the study's second network, the second network.
     samples: the settings of the samples that it reads through `case.samples`; None for a probe that reads none.
     """
 
@@ -87,7 +87,7 @@ class Probe(Protocol):
 
     def identity(self) -> dict[str, Any]: ...
 
-    def cost(self, images: Mapping[str, int], training: Fit | None, /) -> float: ...
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None, /) -> float: ...
 
     def __call__(self, case: Case, /) -> Score: ...
 
@@ -143,7 +143,7 @@ _FORMER = {
     "needs_method": "needs = Needs(method=True)",
     "needs_fit": "needs = Needs(training=True)",
     "needs_masks": "needs = Needs(masks=True)",
-    "needs_judge": "needs = Needs(second_network=True)",
+    "needs_second_network": "needs = Needs(second_network=True)",
     "sampling": "needs = Needs(samples=...)",
     "conventions": "describe() -> Description",
     "takes": "map_values",

@@ -16,9 +16,9 @@ from efface.metrics.probes.case import Case
 from efface.metrics.probes.contract import Needs
 from efface.metrics.shared.degenerate import degeneracy
 from efface.plug.call import Call
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.store.results import Score
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 from efface.types import Maps
 
 IMAGES, ASKED = 64, 8
@@ -41,7 +41,7 @@ class Degeneracy:
 
     needs = Needs(method=True)
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward rows, if a map took one."""
         return float(min(ASKED, images["test"]))
 
@@ -54,10 +54,10 @@ class Degeneracy:
         maps = self._ranked(case.maps["test"].take(rows), split.shape[0])
         places = _evenly(len(rows), ASKED)
         asked = rows[places]
-        images = to_float(take(split.images, asked).to(case.device))
+        images = to_float(read_rows(split.images, asked).to(case.device))
         with torch.no_grad():
             classes = case.network(images[:1]).shape[1]
-        others = (case.explained[asked].to(case.device) + 1) % classes
+        others = (case.target_classes[asked].to(case.device) + 1) % classes
         other = self._ranked(case.explain(case.network, images, others, asked).cpu(), split.shape[0])
         case.advance(float(len(asked)))
         return Score(degenerate(maps, other, places))

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from efface import draws
-from efface.erase.batches import Feed, Prepare, resident, streamed
+from efface.erase.batches import Batches, Prepare, resident, streamed
 from efface.erase.masking import erase, erase_stored, pad, to_float, to_stored
 from efface.erase.post import apply_post
 from efface.erase.ranking import for_unit, rank, removed
@@ -17,7 +17,7 @@ from efface.erase.units import group_means, spread
 from efface.metrics.probes.case import Case, block_of
 from efface.plug.call import Call
 from efface.plug.facts import fact
-from efface.store.arrays import look, take
+from efface.store.arrays import read_rows, view_rows
 from efface.store.maps import MapStore
 from efface.types import Images, Imputer, Maps, Order, Ranks, Seeds, StoredImages
 
@@ -59,10 +59,14 @@ class Erasure:
 
 def erased(case: Case, erasure: Erasure, rows: Tensor) -> Images:
     """Test images of these rows, erased: what the network sees, for looking at."""
-    return to_float(torch.cat(list(erased_feed(case, "test", erasure, width=0, whole=False)(rows, case.rows, 0))))
+    return to_float(
+        torch.cat(list(erased_batches(case, "test", erasure, width=0, whole=False)(rows, case.max_batch, 0)))
+    )
 
 
-def erased_feed(case: Case, split: str, erasure: Erasure, *, width: int, whole: bool, first_draw: int = 0) -> Feed:
+def erased_batches(
+    case: Case, split: str, erasure: Erasure, *, width: int, whole: bool, first_draw: int = 0
+) -> Batches:
     """The split's images, erased.
 
     whole: they are read many times, so keep them all where they fit.
@@ -77,14 +81,14 @@ def erased_feed(case: Case, split: str, erasure: Erasure, *, width: int, whole: 
 
         def gather(rows: Tensor) -> tuple[Tensor, Tensor | None]:
             beside = ranks if ranks is not None else store
-            return look(images, rows), None if beside is None else look(beside, rows)
+            return view_rows(images, rows), None if beside is None else view_rows(beside, rows)
 
         if whole:
             return resident(len(images), gather, prepare, block=block_of(case.data[split]), redrawn=redrawn)
         return lambda rows, size, epoch: (prepare(*gather(part), part, epoch) for part in rows.split(size))
 
     def gather_files(rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        return take(images, rows), None if store is None else store.take(rows)
+        return read_rows(images, rows), None if store is None else store.take(rows)
 
     prepare = _prepare(case, split, erasure, store, width, first_draw)
     return streamed(gather_files, prepare, case.device, redrawn=redrawn)
@@ -181,7 +185,7 @@ def _kept_ranks(case: Case, split: str, store: MapStore, erasure: Erasure) -> Ra
             del case.cache[stale]
         images, whole = case.data[split].images, None
         for rows in torch.arange(len(store)).split(block_of(case.data[split])):
-            seen = to_float(take(images, rows).to(case.device)) if isinstance(erasure.unit, Call) else None
+            seen = to_float(read_rows(images, rows).to(case.device)) if isinstance(erasure.unit, Call) else None
             part = _rank(case, store, store.take(rows).to(case.device), erasure, rows, 0, seen)
             if whole is None:  # written in place, so that the ranks never exist twice
                 whole = part.new_empty(len(store), *part.shape[1:])

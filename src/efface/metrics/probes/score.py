@@ -13,11 +13,12 @@ from efface import draws
 from efface.erase.masking import to_float
 from efface.metrics.probes.case import Case
 from efface.metrics.probes.contract import Needs
-from efface.metrics.probes.erasure import Erasure, erased_feed
+from efface.metrics.probes.erasure import Erasure, erased_batches
 from efface.models.evaluation import evaluating_fast
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.store.results import Score
-from efface.training.loop import Fit, Precision, Rows, fit, predict
+from efface.training.loop import Precision, TrainingRows, TrainingSettings, predict
+from efface.training.loop import train as train_network
 from efface.types import StoredImages, Targets
 
 
@@ -31,7 +32,7 @@ class Perturb:
     def needs(self) -> Needs:
         return Needs(maps=self.erasure.needs_map)
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward rows."""
         return float(images["test"])
 
@@ -40,7 +41,7 @@ class Perturb:
 
     def __call__(self, case: Case) -> Score:
         logits = logits_of(case, case.network, self.erasure, "fp32")
-        return score_of(logits, case.data["test"].targets, case.explained)
+        return score_of(logits, case.data["test"].targets, case.target_classes)
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Retrain:
     def needs(self) -> Needs:
         return Needs(maps=self.erasure.needs_map, network=False)
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:
         """Forward rows: a training step counts three (forward, and backward about twice that)."""
         return float(3 * epochs_of(training) * images["train"] + images["test"])
 
@@ -70,11 +71,11 @@ class Retrain:
         seed = draws.seed_of(f"{case.seed} retrain {self.repeat}")
         draws_before = self.repeat * settings.epochs
         width = settings.crop
-        feed = erased_feed(case, "train", self.erasure, width=width, whole=True, first_draw=draws_before)
-        fitted = fit(
+        feed = erased_batches(case, "train", self.erasure, width=width, whole=True, first_draw=draws_before)
+        fitted = train_network(
             case.build,
             feed,
-            Rows(train.training, train.validation),
+            TrainingRows(train.training, train.validation),
             train.targets,
             settings,
             seed=seed,
@@ -92,7 +93,7 @@ class Retrain:
         return Score({**score.values, "epochs": np.array([len(fitted.losses)], np.float64)})
 
 
-def epochs_of(training: Fit | None) -> int:
+def epochs_of(training: TrainingSettings | None) -> int:
     """The epochs of a training. ValueError: the study says none."""
     if training is None:
         raise ValueError("a probe trains the network, but the study has no 'fit'; add it, or drop the metric")
@@ -102,17 +103,17 @@ def epochs_of(training: Fit | None) -> int:
 def logits_of(case: Case, network: nn.Module, erasure: Erasure, precision: Precision) -> Tensor:
     """A network's answers to the erased test images; in smaller batches when memory runs out."""
     split = case.data["test"]
-    feed, rows = erased_feed(case, "test", erasure, width=0, whole=False), case.rows
+    feed, max_batch = erased_batches(case, "test", erasure, width=0, whole=False), case.max_batch
     every = torch.arange(len(split))
-    first = to_float(take(split.images, every[:1]).to(case.device))
+    first = to_float(read_rows(split.images, every[:1]).to(case.device))
     while True:
         try:
             with evaluating_fast(network, first, allowed=precision == "fp32") as fast:
-                return predict(fast, _counted(feed(every, rows, 0), case.advance), precision=precision)
+                return predict(fast, _counted(feed(every, max_batch, 0), case.advance), precision=precision)
         except torch.OutOfMemoryError:
-            if rows == 1:
+            if max_batch == 1:
                 raise
-            rows //= 2
+            max_batch //= 2
             torch.cuda.empty_cache()
 
 

@@ -14,7 +14,7 @@ from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import identity_of, image_blocks, reduced
 from efface.plug.call import Call
 from efface.store.results import Score
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 from efface.types import Maps
 
 
@@ -27,7 +27,7 @@ class Concentration:
 
     needs = Needs()
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Maps read."""
         return float(images["test"])
 

@@ -10,7 +10,7 @@ from efface.types import Maps
 
 
 @dataclass(frozen=True)
-class Degeneracy:
+class Defects:
     """What is wrong with a method's maps, map by map.
 
     Equal, here, is within a tolerance of a map's own range, each map scaled to [0, 1]: an order of erasure knows no
@@ -32,7 +32,7 @@ class Degeneracy:
     blind: Float[Tensor, " n"]
 
 
-def degeneracy(maps: Maps, others: Tensor | None = None, tolerance: float = 1e-5) -> Degeneracy:
+def degeneracy(maps: Maps, others: Tensor | None = None, tolerance: float = 1e-5) -> Defects:
     """What is wrong with these maps. Every two are compared: some tens of them, not thousands.
 
     others: the same images' maps for another class; without them nothing is said of blindness.
@@ -57,7 +57,7 @@ def degeneracy(maps: Maps, others: Tensor | None = None, tolerance: float = 1e-5
         both = finite & other.isfinite().all(1)
         apart = (scaled - _scaled(other, tolerance)[0]).abs().amax(1)
         blind[both] = (apart[both] <= tolerance).double()
-    return Degeneracy(~finite, finite & ~varied, levels, tied, alike, blind)
+    return Defects(~finite, finite & ~varied, levels, tied, alike, blind)
 
 
 def _ties(flat: Float[Tensor, "n units"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:

@@ -18,8 +18,8 @@ from efface.models.evaluation import evaluating_fast
 from efface.models.memory import blocks
 from efface.models.scores import target_scores
 from efface.plug.call import Call
-from efface.store.arrays import take
-from efface.types import Images, Maps, Of, Seeds, Targets
+from efface.store.arrays import read_rows
+from efface.types import Images, Maps, Seeds, Targets, TargetScore
 
 Changed = Callable[[int], Images]
 """Number of the draw -> the images as it changes them."""
@@ -32,17 +32,17 @@ def falls(
     changed: Changed,
     samples: int,
     *,
-    of: Of = "logit",
-    rows: int = 256,
+    score: TargetScore = "logit",
+    max_batch: int = 256,
 ) -> Float[Tensor, "n {samples}"]:
     """How far the score of each image's class falls under each change, in float64 on the CPU.
 
     changed: asked for draws 0, 1, ... `samples` - 1, in this order.
-    of: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
-    rows: images in one pass, or a single draw of them all where that is more; bounds the memory.
+    score: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
+    max_batch: images in one pass, or a single draw of them all where that is more; bounds the memory.
     """
-    whole = answers(network, images, classes, lambda _: images, 1, of=of, rows=rows)
-    return whole - answers(network, images, classes, changed, samples, of=of, rows=rows)
+    whole = answers(network, images, classes, lambda _: images, 1, score=score, max_batch=max_batch)
+    return whole - answers(network, images, classes, changed, samples, score=score, max_batch=max_batch)
 
 
 def answers(
@@ -52,15 +52,15 @@ def answers(
     changed: Changed,
     samples: int,
     *,
-    of: Of = "logit",
-    rows: int = 256,
+    score: TargetScore = "logit",
+    max_batch: int = 256,
 ) -> Float[Tensor, "n {samples}"]:
     """The score of each image's class under each change; settings as those of `falls`."""
-    together, found = max(1, rows // max(1, len(images))), []
+    together, found = max(1, max_batch // max(1, len(images))), []
     with evaluating_fast(network, images) as fast, torch.no_grad():
         for some in blocks(samples, together):
             points = torch.cat([changed(k) for k in range(some.start, some.stop)])
-            scores = target_scores(fast, points, classes.repeat(some.stop - some.start), of)
+            scores = target_scores(fast, points, classes.repeat(some.stop - some.start), score)
             found.append(scores.double().cpu().unflatten(0, (-1, len(images))))
     return torch.cat(found).T.contiguous()
 
@@ -89,9 +89,11 @@ def image_blocks(case: Case, samples: int, *, whole: bool = False) -> Iterator[t
     whole: as many images as a pass holds of one sample each.
     What was worked on is reported when the next block is asked for: `samples` forward rows an image.
     """
-    for rows in torch.arange(len(case.data["test"])).split(case.rows if whole else max(1, case.rows // samples)):
-        images = to_float(take(case.data["test"].images, rows).to(case.device))
-        yield rows, images, case.explained.to(case.device)[rows.to(case.device)]
+    for rows in torch.arange(len(case.data["test"])).split(
+        case.max_batch if whole else max(1, case.max_batch // samples)
+    ):
+        images = to_float(read_rows(case.data["test"].images, rows).to(case.device))
+        yield rows, images, case.target_classes.to(case.device)[rows.to(case.device)]
         case.advance(float(samples * len(rows)))
 
 

@@ -16,7 +16,7 @@ from efface.metrics.probes import Case, Description, Needs
 from efface.metrics.probes.description import SHARED, by_fields
 from efface.plug.call import Call
 from efface.store.results import Score
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 
 Measure = Literal["pointing_game", "relevance_mass", "relevance_rank"]
 
@@ -85,7 +85,7 @@ class Located:
             return by_fields(self)
         return replace(by_fields(self), ties=SHARED, count=counts[self.measure])
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Maps looked at: next to nothing."""
         return float(images["test"])
 
@@ -95,7 +95,7 @@ class Located:
 
     def __call__(self, case: Case) -> Score:
         split, found = case.data["test"], []
-        for rows in torch.arange(len(split)).split(case.rows):
+        for rows in torch.arange(len(split)).split(case.max_batch):
             maps = apply_post(case.maps["test"].take(rows).to(case.device), self.post)
             maps, masks = for_unit(maps, "pixel", split.shape[0]), case.masks[rows].to(case.device)
             found.append(self._of(maps, masks).float().numpy(force=True))

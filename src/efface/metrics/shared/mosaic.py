@@ -16,9 +16,9 @@ from efface.erase.post import apply_post
 from efface.erase.ranking import for_unit
 from efface.metrics.probes import Case, Needs
 from efface.plug.call import Call
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.store.results import Score
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 from efface.types import Images, Targets
 
 Size = Literal["larger", "same"]
@@ -112,7 +112,7 @@ class Mosaics:
     explains = "true"
     map_values = "pixel"
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward rows: answers to the test images, and at most as many maps, larger where the mosaic is."""
         most = min(self.mosaics * self.side**2, images["test"])
         return float(images["test"] + most * self._area())
@@ -136,7 +136,7 @@ class Mosaics:
         seed = draws.seed_of(f"{case.seed} mosaics")
         rows = choose(_logits(case), split.targets, cells=self.side**2, mosaics=self.mosaics, seed=seed)
         found = np.full(len(split), np.nan, np.float32)
-        for part in rows.split(max(1, case.rows // (self.side**2 * self._area()))):
+        for part in rows.split(max(1, case.max_batch // (self.side**2 * self._area()))):
             whole, masks = self._made(case, part)
             self._check(network, whole)
             for cell, box in enumerate(boxes(self.side, *whole.shape[2:])):
@@ -152,7 +152,7 @@ class Mosaics:
     def _made(self, case: Case, rows: Int[Tensor, "m cells"]) -> tuple[Images, Tensor | None]:
         """Mosaics of these rows, and the objects in them where the data know them."""
         split = case.data["test"]
-        images = to_float(take(split.images, rows.flatten()).to(case.device))
+        images = to_float(read_rows(split.images, rows.flatten()).to(case.device))
         if split.masks is None:
             return compose(images, self.side, self.size), None
         objects = split.masks[rows.flatten()].to(case.device, torch.float32)
@@ -202,7 +202,7 @@ def _logits(case: Case) -> Tensor:
 
 def _answers(case: Case) -> Iterator[Tensor]:
     split = case.data["test"]
-    for rows in torch.arange(len(split)).split(case.rows):
+    for rows in torch.arange(len(split)).split(case.max_batch):
         with torch.no_grad():
-            yield case.network(to_float(take(split.images, rows).to(case.device))).float().cpu()
+            yield case.network(to_float(read_rows(split.images, rows).to(case.device))).float().cpu()
         case.advance(float(len(rows)))

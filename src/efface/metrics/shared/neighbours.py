@@ -12,7 +12,7 @@ from efface import draws
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import identity_of, image_blocks, seeds_for
 from efface.store.results import Score
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 from efface.types import Images, Maps, Seeds
 
 Noise = Literal["uniform", "gaussian"]
@@ -32,7 +32,7 @@ class Neighbours:
     # the map at the image is asked for anew, beside the others: a method may draw by the batch
     needs = Needs(maps=False, method=True)
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Calls of the method: what one costs in passes is the method's own."""
         return float((self.samples + 1) * images["test"])
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from efface.erase.masking import to_float
 from efface.metrics.probes import Case, Description, Probe
 from efface.metrics.probes.description import by_fields
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.store.results import Score
 from efface.types import Images, Maps, Targets
 
@@ -85,9 +85,9 @@ def compares(probe: Probe) -> Description:
 def compared(case: Case, ask: Callable[[Tensor, Images, Targets], Maps]) -> Score:
     """The similarities of the stored maps with those that `ask` gives for (rows, images, explained classes)."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in NAMES}
-    for rows in torch.arange(len(case.data["test"])).split(case.rows):
-        images = to_float(take(case.data["test"].images, rows).to(case.device))
-        maps = ask(rows, images, case.explained[rows].to(case.device))
+    for rows in torch.arange(len(case.data["test"])).split(case.max_batch):
+        images = to_float(read_rows(case.data["test"].images, rows).to(case.device))
+        maps = ask(rows, images, case.target_classes[rows].to(case.device))
         stored = case.maps["test"].take(rows).to(case.device)
         for name, value in similarities(stored, maps).items():
             found[name].append(value.float().numpy(force=True))

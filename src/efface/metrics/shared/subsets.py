@@ -24,8 +24,8 @@ from efface.metrics.shared.effects import (
 )
 from efface.plug.call import Call
 from efface.store.results import Score
-from efface.training.loop import Fit
-from efface.types import Images, Imputer, Maps, Of, Seeds, Targets
+from efface.training.loop import TrainingSettings
+from efface.types import Images, Imputer, Maps, Seeds, Targets, TargetScore
 
 Subset = Bool[Tensor, "s n h w"] | Bool[Tensor, "s n c h w"]
 """True = erased, of each draw and image."""
@@ -41,14 +41,14 @@ class Subsets:
     fraction: float
     samples: int
     grid: int
-    of: Of
+    score: TargetScore
     imputer: Call
     post: tuple[Call, ...]
     unit: Literal["pixel", "feature"] | Call
 
     needs = Needs()
 
-    def cost(self, images: Mapping[str, int], training: Fit | None) -> float:  # noqa: ARG002
+    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward rows."""
         return float((self.samples + 1) * images["test"])
 
@@ -78,8 +78,8 @@ class Subsets:
                 maps,
                 self.subsets(images, seeds),
                 [fill_of(case, self.imputer, draws.fold(fills, k)) for k in range(self.samples)],
-                of=self.of,
-                rows=case.rows,
+                score=self.score,
+                max_batch=case.max_batch,
             )
             found.append((sums, fallen))
         given, lost = (torch.cat(each).numpy() for each in zip(*found, strict=True))
@@ -108,14 +108,14 @@ def subset_effects(
     removed: Subset,
     imputer: Imputer | list[Imputer],
     *,
-    of: Of = "logit",
-    rows: int = 256,
+    score: TargetScore = "logit",
+    max_batch: int = 256,
 ) -> tuple[Float[Tensor, "n s"], Float[Tensor, "n s"]]:
     """Of each image and subset: the sum of the map over it, and the fall of the score when it is erased; float64, CPU.
 
     maps: with channels where the subsets have channels, without where they have none.
     imputer: one for all subsets, or one for each.
-    of: the score, of the class explained. rows: images in one pass; bounds the memory.
+    score: the score, of the class explained. max_batch: images in one pass; bounds the memory.
     """
     if removed.shape[1:] != maps.shape:
         raise ValueError(
@@ -129,7 +129,7 @@ def subset_effects(
     def changed(k: int) -> Images:
         return erase(images, removed[k], fills[k])
 
-    return sums.cpu(), falls(network, images, classes, changed, len(removed), of=of, rows=rows)
+    return sums.cpu(), falls(network, images, classes, changed, len(removed), score=score, max_batch=max_batch)
 
 
 def random_subsets(

@@ -1,6 +1,6 @@
 """What can be said about curves: intervals, paired tests, agreement of metrics, and maps that no score should judge."""
 
-from efface.metrics.shared.degenerate import Degeneracy, degeneracy
+from efface.metrics.shared.degenerate import Defects, degeneracy
 from efface.report.stats.agreement import Agreement, image_agreement, krippendorff_alpha, metric_agreement
 from efface.report.stats.curve import Better, Curve, Over, areas, lacking, shared, without_empty
 from efface.report.stats.means import (
@@ -21,7 +21,7 @@ __all__ = [
     "Better",
     "Comparison",
     "Curve",
-    "Degeneracy",
+    "Defects",
     "Drawn",
     "Interval",
     "Over",

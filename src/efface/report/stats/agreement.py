@@ -52,12 +52,12 @@ def metric_agreement(
     tables = [table(side) for side in sides]
     ready = np.all([~np.isnan(values).all(axis=0) for _, values in tables], axis=0)
     tables = [(rows, _whole(values[:, ready])) for rows, values in tables]
-    signs = [-1 if side[0].better == "lower" else 1 for side in sides]
+    signs = [-1 if side[0].direction == "lower" else 1 for side in sides]
     n = int(ready.sum())
     if n < 2 or any(np.isnan(values).all() for _, values in tables):
         return Agreement(np.nan, np.nan, np.nan, n)
     means = [sign * np.nanmean(values, axis=0)[None] for sign, (_, values) in zip(signs, tables, strict=True)]
-    drawn = _drawn(tables, [side[0].over == "images" for side in sides], resamples)
+    drawn = _drawn(tables, [side[0].sample == "images" for side in sides], resamples)
     taus = tau_b(signs[0] * drawn[0], signs[1] * drawn[1])
     return Agreement(float(tau_b(*means)[0]), *_ends(taus, level), n)
 
@@ -74,8 +74,10 @@ def image_agreement(curves: Sequence[Curve], level: float = 0.95, resamples: int
 
     if len(curves) < 2:
         raise ValueError(f"{_name(curves)}: {len(curves)} curves; a ranking needs at least two methods")
-    if curves[0].over != "images":
-        raise ValueError(f"{_name(curves)}: its samples are {curves[0].over}; image_agreement needs images as samples")
+    if curves[0].sample != "images":
+        raise ValueError(
+            f"{_name(curves)}: its samples are {curves[0].sample}; image_agreement needs images as samples"
+        )
     _, values = table(curves)
     step = _SAME * np.max(np.abs(values), initial=0, where=~np.isnan(values))
     ranks = stats.rankdata(np.round(values / step) if step else values, axis=1, nan_policy="omit")

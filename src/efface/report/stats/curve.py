@@ -19,16 +19,16 @@ class Curve:
     score: what the values are: "accuracy", "probability", "relative_change" (percent), ...
     at: the points of the axis, ascending; one point for a metric that is one number.
     values: a sample is a repeat (retrained) or an image (frozen network); NaN where there is none.
-    over: what the samples are.
-    better: which way a truthful map moves the curve; "none" where the metric describes and does not judge.
+    sample: what the samples are.
+    direction: which way a truthful map moves the curve; "none" where the metric describes and does not judge.
     pairs: seeds of the repeats or row numbers of the images; two curves are compared where these agree.
-    says: a sentence or two on what the metric erases and what a truthful map does.
+    caption: a sentence or two on what the metric erases and what a truthful map does.
     summary: what stands for a curve in a table: the area under it, or the mean of its points, each counting alike.
     axis: what `at` counts, such as "fraction removed", "patches removed", "layers randomised"; "" for one number.
     family: the kind of metric, such as "erasure"; the report's heading.
     missing: points that have not been measured yet: NaN elsewhere means that the metric has no value there. None where
         nobody said.
-    partial: whether a method may have no value at some points: then it is summed up over those that it has.
+    may_lack_points: whether a method may have no value at some points: then it is summed up over those that it has.
     empty: points of the axis that were left out of `at`, as no method has a value there; see `without_empty`.
     control: whether the maps are a control's, which knows nothing of the network.
     draw_of: the method that this is another draw of; "" for its first draw, and where there is one.
@@ -39,15 +39,15 @@ class Curve:
     method: str
     at: tuple[float, ...]
     values: Float[np.ndarray, "samples points"]
-    over: Over
-    better: Better
+    sample: Over
+    direction: Better
     pairs: tuple[int, ...] = ()
-    says: str = ""
+    caption: str = ""
     axis: str = "fraction removed"
     summary: Literal["area", "mean"] = "area"
     family: str = ""
     missing: tuple[float, ...] | None = None
-    partial: bool = False
+    may_lack_points: bool = False
     empty: tuple[float, ...] = ()
     control: bool = False
     draw_of: str = ""
@@ -67,8 +67,8 @@ def areas(curve: Curve) -> Float[np.ndarray, " samples"]:
     """One number for each sample's curve, of the height of its values: the area under it, or the mean of its points.
 
     The area is the trapezoid rule's, divided by the span of the axis. The value itself where the curve is one point.
-    NaN for a sample of which a point has no value. Of a `partial` curve the points in `lacking` do not count: the area
-    is that of the points that the method has, divided by their span.
+    NaN for a sample of which a point has no value. Of a `may_lack_points` curve the points in `lacking` do not count:
+    the area is that of the points that the method has, divided by their span.
     """
     there = _there(curve)
     values, at = curve.values.astype(np.float64), np.array(curve.at)
@@ -80,7 +80,7 @@ def areas(curve: Curve) -> Float[np.ndarray, " samples"]:
 
 
 def lacking(curve: Curve) -> tuple[float, ...]:
-    """Points of a `partial` curve at which the method has no value on any sample, although they were measured."""
+    """Measured points of a `may_lack_points` curve at which the method has no value on any sample."""
     return tuple(at for at, there in zip(curve.at, _there(curve), strict=True) if not there)
 
 
@@ -91,7 +91,7 @@ def shared(one: Curve, other: Curve) -> tuple[Curve, Curve]:
     """
     both = _there(one) & _there(other)
     if not both.any():  # strict: at each point one of them is NaN throughout
-        return replace(one, partial=False), replace(other, partial=False)
+        return replace(one, may_lack_points=False), replace(other, may_lack_points=False)
     return (one, other) if both.all() else (_at(one, both), _at(other, both))
 
 
@@ -114,13 +114,13 @@ def without_empty(curves: Sequence[Curve]) -> list[Curve]:
 
 def measure_of(curve: Curve) -> tuple[str, str, tuple[float, ...], Over, Better, str]:
     """What a curve measures: curves in which all of this agrees can be compared."""
-    return curve.metric, curve.score, curve.at, curve.over, curve.better, curve.summary
+    return curve.metric, curve.score, curve.at, curve.sample, curve.direction, curve.summary
 
 
 def table(curves: Sequence[Curve]) -> tuple[tuple[int, ...], Float[np.ndarray, "rows methods"]]:
     """The rows of any of the curves, ascending, and each curve's areas there; NaN where it has none.
 
-    All over the same points: a `partial` curve that lacks one has no area here.
+    All over the same points: a `may_lack_points` curve that lacks one has no area here.
 
     ValueError where the curves measure different things, one method comes twice, or samples have no names.
     """
@@ -142,13 +142,13 @@ def table(curves: Sequence[Curve]) -> tuple[tuple[int, ...], Float[np.ndarray, "
     rows = sorted({row for curve in curves for row in curve.pairs})
     found = np.full((len(rows), len(curves)), np.nan)
     for column, curve in enumerate(curves):
-        found[np.searchsorted(rows, curve.pairs), column] = areas(replace(curve, partial=False))
+        found[np.searchsorted(rows, curve.pairs), column] = areas(replace(curve, may_lack_points=False))
     return tuple(rows), found
 
 
 def _there(curve: Curve) -> np.ndarray:
     """Which points count: all, but of a partial curve those that have a value, or are still to be measured."""
-    if not curve.partial:
+    if not curve.may_lack_points:
         return np.ones(len(curve.at), dtype=bool)
     return ~np.isnan(curve.values).all(axis=0) | np.isin(curve.at, curve.missing or ())
 

@@ -91,14 +91,14 @@ def bootstrap(
 
 
 def mean_intervals(
-    values: Float[np.ndarray, "samples columns"], over: Over, level: float = 0.95
+    values: Float[np.ndarray, "samples columns"], sample: Over, level: float = 0.95
 ) -> tuple[Interval, ...]:
     """An interval for each column's mean: `bootstrap` over at least 50 images, else `interval`.
 
     level: as in `interval`.
     """
     found = [interval(column, level) for column in values.T]
-    many = [i for i, each in enumerate(found) if bootstrapped(over, each.n)]
+    many = [i for i, each in enumerate(found) if bootstrapped(sample, each.n)]
     if many:
         for i, each in zip(many, bootstrap(values[:, many], level), strict=True):
             found[i] = each
@@ -121,7 +121,7 @@ def summaries(curves: Sequence[Curve], level: float = 0.95) -> tuple[Summary, ..
     tables = [np.column_stack([areas(curve), curve.values.astype(np.float64)]) for curve in curves]
     groups: dict[tuple[Over, int], list[int]] = {}
     for i, curve in enumerate(curves):
-        groups.setdefault((curve.over, len(curve.values)), []).append(i)
+        groups.setdefault((curve.sample, len(curve.values)), []).append(i)
     found: dict[int, Summary] = {}
     for (over, _), members in groups.items():
         intervals = iter(mean_intervals(np.hstack([tables[i] for i in members]), over, level))
@@ -161,9 +161,9 @@ def combine(draws: Sequence[Curve], method: str) -> Drawn:
     return Drawn(replace(first, method=method, values=values, draw_of=""), between, len(draws))
 
 
-def bootstrapped(over: Over, n: int) -> bool:
+def bootstrapped(sample: Over, n: int) -> bool:
     """Whether a mean of so many samples gets the bootstrap's interval."""
-    return over == "images" and n >= ENOUGH
+    return sample == "images" and n >= ENOUGH
 
 
 def resampled(

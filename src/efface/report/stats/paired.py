@@ -29,7 +29,7 @@ class Comparison:
     common_language: 0 to 1: on how many samples the first is better, ties counted half; 0.5 is no effect.
     says: why this test, where it is not Wilcoxon's on enough pairs; "" where it is.
 
-    Where the metric does not judge (better is "none"), higher stands for better.
+    Where the metric does not judge (direction is "none"), higher stands for better.
     """
 
     metric: str
@@ -83,7 +83,7 @@ def compare(curves: Sequence[Curve], level: float = 0.95) -> tuple[Comparison, .
     rows, found = table(curves)
     pairs = list(itertools.combinations(range(len(curves)), 2))
     apart = np.stack([_apart(curves[i], curves[j], rows, found[:, [i, j]]) for i, j in pairs], axis=1)
-    intervals = mean_intervals(apart, curves[0].over, level)
+    intervals = mean_intervals(apart, curves[0].sample, level)
     step = _SAME * np.max(np.abs(found), initial=0, where=~np.isnan(found))
     apart = np.where(np.abs(apart) <= step, 0, np.round(apart / step) * step) if step else apart
     tested = [
@@ -119,20 +119,20 @@ def _apart(one: Curve, two: Curve, rows: tuple[int, ...], whole: np.ndarray) -> 
 def _compared(one: Curve, two: Curve, apart: np.ndarray, found: Interval) -> Comparison:
     """The two methods by their differences; not yet corrected."""
     apart = apart[~np.isnan(apart)]
-    test, p, says = _tested(apart, one.over)
-    rank_biserial, common_language = _effect(apart, one.better)
+    test, p, says = _tested(apart, one.sample)
+    rank_biserial, common_language = _effect(apart, one.direction)
     names = (one.metric, one.score, one.method, two.method)
     return Comparison(*names, found, test, p, np.nan, rank_biserial, common_language, says)
 
 
-def _tested(apart: np.ndarray, over: Over) -> tuple[Literal["wilcoxon", "t", "none"], float, str]:
+def _tested(apart: np.ndarray, sample: Over) -> tuple[Literal["wilcoxon", "t", "none"], float, str]:
     from scipy.special import stdtr
 
     n = len(apart)
     if n < 2:
         return "none", np.nan, f"{n} pairs: nothing to test, at least 2 are needed."
     few = n < FEWEST
-    if over == "images" and not few:
+    if sample == "images" and not few:
         return "wilcoxon", wilcoxon_p(apart), ""
     says = (
         f"{n} pairs: the t test, as Wilcoxon's could give no p below {2 / 2**n:.4g}." if few else "Repeats: the t test."
@@ -160,22 +160,22 @@ def wilcoxon_p(apart: np.ndarray) -> float:
     return float(stats.wilcoxon(apart, zero_method="pratt").pvalue)
 
 
-def is_spreadless(apart: Interval, over: Over, size: float) -> bool:
+def is_spreadless(apart: Interval, sample: Over, size: float) -> bool:
     """Whether all differences are equal and not 0, where only Student's t, which needs a spread, could test them.
 
     size: of the areas that were compared, below whose rounding nothing counts.
     """
-    by_t = over == "repeats" or apart.n < FEWEST
+    by_t = sample == "repeats" or apart.n < FEWEST
     step = _SAME * size
     return by_t and apart.n > 1 and apart.std <= step < abs(apart.mean)
 
 
-def _effect(apart: np.ndarray, better: Better) -> tuple[float, float]:
+def _effect(apart: np.ndarray, direction: Better) -> tuple[float, float]:
     """Rank-biserial correlation and common-language effect size, both in favour of the first."""
     from scipy import stats
 
     if len(apart) == 0:
         return np.nan, np.nan
     ranks = stats.rankdata(np.abs(apart))
-    toward = np.sign(apart) * (-1 if better == "lower" else 1)
+    toward = np.sign(apart) * (-1 if direction == "lower" else 1)
     return float(toward @ ranks / ranks.sum()), float((toward.mean() + 1) / 2)

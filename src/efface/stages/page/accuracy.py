@@ -22,7 +22,7 @@ def accuracy(run: Run) -> Curve | None:
     return Curve(
         *(ACCURACY, ACCURACY, "network", (0.0,), right[:, None], "images", "higher"),
         pairs=tuple(range(len(right))),
-        says="The share of the test images that the network classifies right.",
+        caption="The share of the test images that the network classifies right.",
         axis="",
         family="network",
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from efface.report.claims import judge
+from efface.report.claims import answer_claims
 from efface.report.stats import Curve, without_empty
 from efface.stages.page.accuracy import accuracy, unaccompanied
 from efface.stages.run.curves import PlannedRun
@@ -33,7 +33,7 @@ def write_comparison(folder: Path, name: str, beside: Beside, claims: Sequence[C
 
     found = merged(beside)
     if found:
-        judged = judge(claims, found)
+        judged = answer_claims(claims, found)
         facts = replace(facts_of_several(name, beside), claims=judged, warnings=_warnings(beside, found))
         network = next(iter(beside)) if len(beside) > 1 else ""
         references = next(iter(beside.values()))[0].run.study.references()
@@ -147,7 +147,7 @@ def _mean_of(each: Sequence[tuple[int, Curve]]) -> Curve:
     values = np.stack([_mean(one.values) for _, one in each])
     missing = sorted({at for _, one in each for at in one.missing or ()})
     seeds = tuple(seed for seed, _ in each)
-    return replace(curve, values=values, over="repeats", pairs=seeds, missing=tuple(missing))
+    return replace(curve, values=values, sample="repeats", pairs=seeds, missing=tuple(missing))
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from efface.stages.run.progress import bar, say
 from efface.stages.run.provenance import generator
 from efface.stages.run.run import Run
 from efface.stages.work.sampling import some_samples
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.store.keys import key
 from efface.training.generate import COST, denoise
 from efface.types import Images, Maps
@@ -78,7 +78,7 @@ def shown_rows(run: Run) -> Int[Tensor, " n"]:
 def _made(run: Run, rows: Int[Tensor, " n"]) -> Iterator[Line]:
     """The images themselves, and what the network makes."""
     settings, samples, test = run.study.visualize, run.study.samples, run.data["test"]
-    stored = take(test.images, rows).to(run.device)
+    stored = read_rows(test.images, rows).to(run.device)
     targets = test.targets[rows.to(test.targets.device)].to(run.device)
     seeds = draws.seeds_of(f"{run.study.seed} visualize", rows).to(run.device)
     with bar(float(COST * len(rows) * (samples.steps + settings.steps)), "visualize", "row") as progress:
@@ -91,7 +91,7 @@ def _made(run: Run, rows: Int[Tensor, " n"]) -> Iterator[Line]:
             noise=settings.noise,
             steps=settings.steps,
             lr=settings.lr,
-            rows=run.study.rows,
+            max_batch=run.study.max_batch,
             advance=progress.update,
         )
     yield _line("images", "image", to_float(stored))

@@ -8,7 +8,7 @@ import numpy as np
 
 import efface
 from efface.plug.source import source_digest
-from efface.report.claims import judge
+from efface.report.claims import answer_claims
 from efface.report.stats import Curve
 from efface.stages.page.accuracy import HOW, accuracy, unaccompanied
 from efface.stages.page.comparison import merged
@@ -45,7 +45,7 @@ def _write(one: PlannedRun, folder: Path) -> None:
     run, found = one.run, one.curves
     measured = list(dict.fromkeys(curve.metric for curve in found if _is_measured(curve)))
     shown = [curve for curve in found if curve.metric in measured]  # no section of empty curves
-    claims = judge(run.study.claims, merged({"": [one]})) if run.study.claims else ()
+    claims = answer_claims(run.study.claims, merged({"": [one]})) if run.study.claims else ()
     told = facts(one, measured)
     alone = tuple(unaccompanied(each for each in run.study.metrics if each.name in measured))
     told = replace(told, claims=claims, warnings=told.warnings + alone, how={ACCURACY: HOW, **told.how})

@@ -26,7 +26,7 @@ from efface.stages.run.plan import Plan, of_maps, ranked_as
 from efface.stages.run.provenance import surroundings, versions
 from efface.stages.run.run import Run
 from efface.stages.run.views import View
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.store.maps import MapStore
 from efface.study.schema import MetricEntry
 from efface.study.study import dump
@@ -120,7 +120,7 @@ def _cost(one: PlannedRun, entry: MetricEntry) -> Cost | None:
     if not rows:
         return None
     seconds, images = sum(row["seconds"] for row in rows), len(run.data["test"])
-    if entry.formula.over == "repeats":
+    if entry.formula.sample == "repeats":
         return Cost(seconds, np.nan, np.nan)
     maps = len({row["method"] for row in rows} - {None}) or 1
     return Cost(seconds, seconds / images, seconds / images / maps)
@@ -150,7 +150,7 @@ def _unfinished(run: Run, plan: Plan, measured: Sequence[str]) -> tuple[str, ...
 
 
 def _remarks(run: Run, plan: Plan) -> tuple[str, ...]:
-    frozen = [entry for entry in of_maps(run) if entry.formula.over == "images"]
+    frozen = [entry for entry in of_maps(run) if entry.formula.sample == "images"]
     redrawn = [view.name for view in _rows(run) if frozen and view.name in plan.redrawn]
     return tuple(
         f"{name} is ranked anew in each epoch of a training; to a network that does not train it is no other than "
@@ -186,7 +186,7 @@ def gallery(one: PlannedRun) -> Gallery | None:
         masked[view.name] = to_stored(erased(case, gone, rows)).cpu()
     if not maps:
         return None
-    return Gallery(take(test.images, rows).cpu(), _labels(run, test, rows), maps, masked, fraction)
+    return Gallery(read_rows(test.images, rows).cpu(), _labels(run, test, rows), maps, masked, fraction)
 
 
 def _rows(run: Run) -> list[View]:
@@ -204,7 +204,7 @@ def _shown(run: Run, point: Point, store: MapStore, rows: torch.Tensor) -> torch
 
 
 def _labels(run: Run, test: Split, rows: torch.Tensor) -> tuple[str, ...]:
-    explained = run.explained("test")
+    explained = run.target_classes("test")
 
     def named(number: int) -> str:
         return test.classes[number] if number < len(test.classes) else str(number)

@@ -12,7 +12,7 @@ from efface.stages.run.provenance import engine
 from efface.stages.run.run import Run
 from efface.store.keys import key
 from efface.store.maps import MapStore
-from efface.store.tensors import made_once
+from efface.store.tensors import cached_tensors
 from efface.training.loop import Log
 
 
@@ -31,19 +31,19 @@ def case_of(
         build=run.first.build,
         given_network=run.network if network else None,
         data=run.data,
-        explained=run.explained("test") if network else run.data["test"].targets,
+        target_classes=run.target_classes("test") if network else run.data["test"].targets,
         maps=maps,
         mean=run.mean,
         given_training=run.refit,
         seed=study.seed,
-        rows=study.rows,
+        max_batch=study.max_batch,
         device=run.device,
         checkpoint=checkpoint,
         advance=execute.advance,
         cache={} if cache is None else cache,
         log=log,
         once=_once(run),
-        judge=lambda: run.second.module,
+        second_network=lambda: run.second.module,
     )
 
 
@@ -60,6 +60,6 @@ def _once(run: Run) -> Callable[[str, Any, Callable[[], dict[str, Tensor]]], dic
             "seed": run.study.seed,
             "engine": engine(),
         }
-        return made_once(run.folder / "kept" / f"{name}-{key(depends)}.pt", make)
+        return cached_tensors(run.folder / "kept" / f"{name}-{key(depends)}.pt", make)
 
     return once

@@ -34,12 +34,12 @@ def planned(run: Run) -> PlannedRun:
 def curves_of(planned: PlannedCurve, results: Results) -> list[Curve]:
     """A planned curve's values, a curve for each score of the metric."""
     formula, at = planned.entry.formula, planned.at
-    table: dict[str, list[list[np.ndarray]]] = {name: [] for name in formula.better}
+    table: dict[str, list[list[np.ndarray]]] = {name: [] for name in formula.direction}
     missing: set[float] = set()
     for repeat in planned.repeats:
         values = [_value(planned, point, results) for point in repeat]
         missing |= {where for where, value in zip(at, values, strict=True) if value is None}
-        for name in formula.better:
+        for name in formula.direction:
             table[name].append([np.atleast_1d(value[name]) if value else np.array([np.nan]) for value in values])
     return [
         Curve(
@@ -48,19 +48,19 @@ def curves_of(planned: PlannedCurve, results: Results) -> list[Curve]:
             method=planned.view.name,
             at=at,
             values=(stacked := _stacked(table[name])),
-            over=formula.over,
-            better=better,
+            sample=formula.sample,
+            direction=better,
             pairs=tuple(range(len(stacked))),
-            says=formula.says,
+            caption=formula.caption,
             axis=formula.axis,
             summary="mean" if name in formula.by_mean else formula.summary,
-            family="network" if formula.of == "network" else formula.family,
+            family="network" if formula.subject == "network" else formula.family,
             missing=tuple(sorted(missing)),
-            partial=formula.partial,
+            may_lack_points=formula.may_lack_points,
             control=planned.view.control,
             draw_of=planned.view.draw_of,
         )
-        for name, better in formula.better.items()
+        for name, better in formula.direction.items()
     ]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from efface.plug.call import Call
-from efface.store.arrays import Rows, digest, pack, packed
+from efface.store.arrays import StoredArray, digest, pack, packed
 from efface.store.keys import key
 from efface.types import Split
 
@@ -45,7 +45,7 @@ def checked_data(call: Call, splits: Any) -> dict[str, Split]:
     return splits
 
 
-def held(split: Split, budget: float, device: torch.device, folder: Path, name: str) -> Split:
+def place_split(split: Split, budget: float, device: torch.device, folder: Path, name: str) -> Split:
     """The same split, its images where they fit: on the device, or in a packed file of this name in the folder.
 
     budget: bytes that the images may take on the device.
@@ -79,7 +79,7 @@ def check_classes(logits: Tensor, split: Split, name: str) -> None:
         )
 
 
-def _packed(images: Tensor, folder: Path, name: str) -> Rows:
+def _packed(images: Tensor, folder: Path, name: str) -> StoredArray:
     mark = {"images": digest(images)}
     path = folder / f"{name}-{mark['images']}.h5"
     return packed(path, "images", mark) or pack(

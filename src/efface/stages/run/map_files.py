@@ -28,7 +28,7 @@ class Extraction:
 def needed_splits(run: Run) -> list[str]:
     """The splits whose maps the study's metrics read: the test images, and the training images where one retrains."""
     retrains = run.refit is not None and (
-        not run.study.metrics or any(each.formula.over == "repeats" for each in run.study.metrics)
+        not run.study.metrics or any(each.formula.sample == "repeats" for each in run.study.metrics)
     )
     if retrains and "train" not in run.data:
         raise ValueError(f"metrics: retraining needs a 'train' split, which {run.study.data.call} does not give")

@@ -6,19 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.calling import Convention, attribute
+from efface.methods.calling import MethodCall, attribute
 from efface.metrics.probes import Explain
 from efface.stages.run.map_files import read_learnt_tensors
 from efface.stages.run.run import Run
 from efface.stages.run.views import View
 from efface.study.schema import MethodEntry
-from efface.types import Explained, Images, Maps
+from efface.types import Images, Maps, Target
 
 
-def convention(entry: MethodEntry, learnt: Mapping[str, Tensor] | None) -> Convention:
+def method_call(entry: MethodEntry, learnt: Mapping[str, Tensor] | None) -> MethodCall:
     """The entry's method. It knows its maps by the names that the study gave them, whichever draw this is."""
     first = entry.undrawn
-    return Convention(first.name, entry.call, entry.batched, first.outputs, learnt)
+    return MethodCall(first.name, entry.call, entry.batched, first.outputs, learnt)
 
 
 def named(entry: MethodEntry, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -35,23 +35,23 @@ def seed_text(run: Run, entry: MethodEntry, split: str) -> str:
 def explainer_of(run: Run, view: View) -> Explain:
     """The method behind a view's maps. It draws for a row as it did when that row's map was extracted."""
     entry = run.entry_of_maps(view.maps)
-    method = convention(entry, read_learnt_tensors(run, entry))
+    method = method_call(entry, read_learnt_tensors(run, entry))
     own = run.data["test"].masks
 
-    def explain(
-        network: nn.Module, images: Images, targets: Explained, rows: Tensor, masks: Tensor | None = None
-    ) -> Maps:
+    def explain(network: nn.Module, images: Images, targets: Target, rows: Tensor, masks: Tensor | None = None) -> Maps:
         if entry.network is not None:
             if network is not run.network:
                 raise ValueError(
-                    f"attribution_methods.{entry.name}: its maps are the {entry.network}'s, so it cannot explain a "
-                    "changed first network; drop this method or the metric from the study"
+                    f"attribution_methods.{entry.name}: its maps are the {entry.network} network's, so it cannot "
+                    "explain a changed first network; drop this method or the metric from the study"
                 )
             network = run.network_of(entry).module
         seeds = draws.seeds_of(seed_text(run, entry, "test"), rows).to(images.device)
         masks = own[rows] if masks is None and own is not None else masks
         known = None if masks is None else masks.to(images.device)
-        found = named(entry, attribute(method, network, images, targets, seeds=seeds, rows=run.study.rows, masks=known))
+        found = named(
+            entry, attribute(method, network, images, targets, seeds=seeds, max_batch=run.study.max_batch, masks=known)
+        )
         return found[view.maps].to(images.device, torch.float32)
 
     return explain

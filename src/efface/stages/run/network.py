@@ -16,7 +16,7 @@ from efface.plug.call import Call
 from efface.stages.run.inputs import made
 from efface.stages.run.provenance import engine
 from efface.store.keys import key
-from efface.training.loop import Fit
+from efface.training.loop import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Network:
 
     name: str
     model: Call
-    fit: Fit | None
+    fit: TrainingSettings | None
     weights: Path | None
     seed: int
     data: str | None

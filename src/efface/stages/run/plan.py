@@ -25,7 +25,7 @@ from efface.study.schema import Claim, MetricEntry, Side
 
 
 @dataclass(frozen=True)
-class Cell:
+class ProbeTask:
     """One probe on the maps of one view; of no view where it erases nothing, or everything.
 
     key: of its result. reads: the maps that it needs, by name and split.
@@ -47,7 +47,7 @@ class PlannedPoint:
     """One point of a curve and the tasks whose scores give its value, by the names that the metric knows them by."""
 
     point: Point
-    tasks: Mapping[str, Cell]
+    tasks: Mapping[str, ProbeTask]
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,12 @@ class Plan:
     """
 
     curves: tuple[PlannedCurve, ...]
-    conditions: Mapping[str, Cell]
+    conditions: Mapping[str, ProbeTask]
     redrawn: frozenset[str]
     problems: tuple[str, ...] = ()
 
     @cached_property
-    def tasks(self) -> tuple[Cell, ...]:
+    def tasks(self) -> tuple[ProbeTask, ...]:
         """Every task once, in the order in which they are worth running: given networks before trainings."""
         found = {task.key: task for task in self.conditions.values()}
         for curve in self.curves:
@@ -91,7 +91,7 @@ class Plan:
                     found.setdefault(task.key, task)
         return tuple(sorted(found.values(), key=_running_order))
 
-    def open(self, results: Results) -> list[Cell]:
+    def open(self, results: Results) -> list[ProbeTask]:
         """The tasks that have no result yet."""
         return [task for task in self.tasks if task.key not in results]
 
@@ -100,7 +100,7 @@ class Plan:
         return [curve for curve in self.curves if curve.entry == entry]
 
 
-def _running_order(task: Cell) -> tuple[bool, str]:
+def _running_order(task: ProbeTask) -> tuple[bool, str]:
     return not task.probe.needs.network, task.view.name if task.view else ""
 
 
@@ -149,14 +149,14 @@ def viewed(run: Run, entry: MetricEntry, redrawn: frozenset[str]) -> list[View]:
 
     A ranking that is drawn anew in each epoch only makes sense for retraining: for a fixed network it is `random`.
     """
-    if entry.formula.of == "network":
+    if entry.formula.subject == "network":
         return [NETWORK]
-    return [view for view in run.views if entry.formula.over == "repeats" or view.name not in redrawn]
+    return [view for view in run.views if entry.formula.sample == "repeats" or view.name not in redrawn]
 
 
 def of_maps(run: Run) -> list[MetricEntry]:
     """The metrics that are measured for the maps of each method."""
-    return [each for each in run.study.metrics if each.formula.of == "maps"]
+    return [each for each in run.study.metrics if each.formula.subject == "maps"]
 
 
 def ranked_as(run: Run, redrawn: frozenset[str], view: View, x: float = 0.0) -> Point | None:
@@ -186,13 +186,15 @@ def axis_points(run: Run, entry: MetricEntry) -> tuple[float, ...]:
     """The points of a metric's curve, ascending; 0 is always among them, unless the metric has points of its own."""
     if (listed := listed_points(entry, run.study.fractions)) is not None:
         return listed
-    assert entry.formula.at is not None
-    return entry.formula.at(run.data["test"].shape)
+    assert entry.formula.points_for is not None
+    return entry.formula.points_for(run.data["test"].shape)
 
 
 def repeats_of(run: Run, entry: MetricEntry) -> int:
     """How many trainings a point has; a frozen network has one score."""
-    return (entry.kwargs.repeats or entry.paper.repeats or run.study.repeats) if entry.formula.over == "repeats" else 1
+    return (
+        (entry.kwargs.repeats or entry.paper.repeats or run.study.repeats) if entry.formula.sample == "repeats" else 1
+    )
 
 
 def point_of(run: Run, entry: MetricEntry, view: View, x: float, repeat: int = 0) -> Point:
@@ -210,7 +212,7 @@ class _Uses(NamedTuple):
     splits: tuple[str, ...]
     network: bool
     training: bool
-    judge: bool
+    second_network: bool
     module: str
 
 
@@ -221,7 +223,7 @@ class Keys:
         self._run = run
         self._shared: dict[_Uses, str] = {}
 
-    def task(self, view: View, probe: Probe) -> Cell:
+    def task(self, view: View, probe: Probe) -> ProbeTask:
         """A probe on a view's maps, with the key of its result."""
         read = probe.needs.of_method
         splits = ("test",) if probe.needs.network else ("train", "test")
@@ -231,7 +233,7 @@ class Keys:
         if uses not in self._shared:
             self._shared[uses] = key_of(self._depends(uses))
         key = key_of({"probe": probe.identity(), "shared": self._shared[uses]})
-        return Cell(view if read else None, probe, key, frozenset((view.maps, each) for each in splits if read))
+        return ProbeTask(view if read else None, probe, key, frozenset((view.maps, each) for each in splits if read))
 
     def _depends(self, uses: _Uses) -> dict[str, Any]:
         """All that a result depends on besides its probe."""
@@ -242,8 +244,8 @@ class Keys:
         if uses.training:
             assert run.refit is not None
             what |= {"model": run.study.model.identity(), "fit": run.refit.identity()}
-        if uses.judge:
-            what["judge"] = run.second.digest if run.study.judge is not None else "none"
+        if uses.second_network:
+            what["second_network"] = run.second.digest if run.study.second_network is not None else "none"
         if uses.module not in ERASING:
             what["source"] = measurer(uses.module)
         if uses.maps is not None:
@@ -261,10 +263,11 @@ def unmet(run: Run, plan: Plan) -> list[str]:
         )
         return list(dict.fromkeys(name for name, task in tasks if what(task.probe.needs)))
 
-    unjudged = [] if run.study.judge else needing(lambda needs: needs.second_network)
+    unjudged = [] if run.study.second_network else needing(lambda needs: needs.second_network)
     unmasked = needing(lambda needs: needs.masks) if run.data["test"].masks is None else []
     return [
-        f"metrics.{name}: asks a second network, but the study has no 'judge'; add judge: {{model: ..., fit: ...}}"
+        f"metrics.{name}: asks a second network, but the study has no 'second_network'; add second_network: {{model: "
+        "..., fit: ...}}"
         for name in unjudged
     ] + [
         f"metrics.{name}: needs the masks of the true object, which {run.study.data.call} does not give; "

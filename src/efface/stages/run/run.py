@@ -14,15 +14,15 @@ from efface.erase.masking import to_float
 from efface.metrics.probes import image_mean
 from efface.models.evaluation import evaluating_fast
 from efface.plug.call import Call
-from efface.stages.run.inputs import check_classes, checked_data, held, made, split_digest
+from efface.stages.run.inputs import check_classes, checked_data, made, place_split, split_digest
 from efface.stages.run.network import Network
 from efface.stages.run.views import View, extracted_entries, views_of
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.store.maps import MapStore
 from efface.store.results import Results
 from efface.study.schema import MethodEntry
 from efface.study.study import Study
-from efface.training.loop import Fit, predict
+from efface.training.loop import TrainingSettings, predict
 from efface.types import Split, Targets
 
 
@@ -35,7 +35,7 @@ class Run:
         self.stores: dict[Path, tuple[tuple[int, int, int] | None, MapStore]] = {}
         """Map files that were read, each with the state of the file (time, size, number) at that moment."""
 
-    def of(self, study: Study) -> "Run":
+    def with_study(self, study: Study) -> "Run":
         """The same data, network and results for a study that differs in its metrics alone."""
         other = copy.copy(self)
         other.study = study
@@ -65,7 +65,7 @@ class Run:
             return self._like.data
         splits = checked_data(self.study.data, made("data", self.study.data))
         folder, budget = self.folder / "data", self.study.memory_gb * 1e9
-        return {name: held(split, budget, self.device, folder, name) for name, split in splits.items()}
+        return {name: place_split(split, budget, self.device, folder, name) for name, split in splits.items()}
 
     @cached_property
     def data_digest(self) -> dict[str, str]:
@@ -93,24 +93,27 @@ class Run:
 
     @cached_property
     def second(self) -> Network:
-        """The judge. ValueError: the study has none."""
-        judge = self.study.judge
-        if judge is None:
-            raise ValueError("judge: the study has none; add judge: {model: ..., fit: ...}, a second network")
-        fit = judge.fit or (self.study.fit.plain() if self.study.fit is not None and not judge.weights else None)
-        seed = draws.seed_of(f"judge {self.study.seed if judge.seed is None else judge.seed}")
-        return self._network("judge", judge.model, fit, judge.weights, seed, judge.folder or self.folder / "models")
+        """The second network. ValueError: the study has none."""
+        second = self.study.second_network
+        if second is None:
+            raise ValueError(
+                "second_network: the study has none; add second_network: {model: ..., fit: ...}, a second network"
+            )
+        fit = second.fit or (self.study.fit.plain() if self.study.fit is not None and not second.weights else None)
+        # The text of efface 0.1: the network keeps its draws.
+        seed = draws.seed_of(f"judge {self.study.seed if second.seed is None else second.seed}")
+        return self._network("judge", second.model, fit, second.weights, seed, second.folder or self.folder / "models")
 
     def networks(self) -> list[Network]:
         """All networks that the study trains or reads."""
-        return [self.first] if self.study.judge is None else [self.first, self.second]
+        return [self.first] if self.study.second_network is None else [self.first, self.second]
 
     def network_of(self, entry: MethodEntry) -> Network:
         """The network whose maps an entry makes."""
-        return self.second if entry.network == "judge" else self.first
+        return self.second if entry.network == "second" else self.first
 
     def _network(
-        self, name: str, model: Call, fit: Fit | None, weights: Path | None, seed: int, folder: Path
+        self, name: str, model: Call, fit: TrainingSettings | None, weights: Path | None, seed: int, folder: Path
     ) -> Network:
         data = self.data_digest["train"] if fit is not None and "train" in self.data else None
         study = self.study
@@ -122,7 +125,7 @@ class Run:
         return self.first.module
 
     @property
-    def refit(self) -> Fit | None:
+    def refit(self) -> TrainingSettings | None:
         """How networks are trained again."""
         study = self.study
         return study.refit or (study.fit.plain() if study.fit is not None else None)
@@ -142,10 +145,10 @@ class Run:
         """The first network's logits on whole images, computed once and kept."""
         if not self.logits_path(split).exists():
             images = self.data[split].images
-            every = torch.arange(len(self.data[split])).split(self.study.rows)
-            first = to_float(take(images, every[0][:1]).to(self.device))
+            every = torch.arange(len(self.data[split])).split(self.study.max_batch)
+            first = to_float(read_rows(images, every[0][:1]).to(self.device))
             with evaluating_fast(self.network, first) as network:
-                logits = predict(network, (take(images, part).to(self.device) for part in every))
+                logits = predict(network, (read_rows(images, part).to(self.device) for part in every))
             self.keep_logits(split, logits)
         return torch.from_numpy(np.load(self.logits_path(split)))
 
@@ -162,7 +165,7 @@ class Run:
         """Whether the first network classifies each test image right."""
         return self.logits("test").argmax(1) == self.data["test"].targets.cpu()
 
-    def explained(self, split: str) -> Targets:
+    def target_classes(self, split: str) -> Targets:
         """The class that every map of the split explains."""
         return self.logits(split).argmax(1) if self.study.explain == "predicted" else self.data[split].targets
 

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from efface.execute import settle
+from efface.execute import set_torch_defaults
 from efface.stages.run.progress import say
 from efface.stages.run.run import Run
 from efface.store.results import only_one
@@ -62,5 +62,5 @@ def working(study: Study, only: Sequence[str]) -> Iterator[list[Run]]:
             path, text = folder / "study.yml", dump(each)
             if not path.exists() or path.read_text() != text:
                 path.write_text(text)
-        settle(study.torch_threads)  # as the workers: the same bits, no waiting
+        set_torch_defaults(study.torch_threads)  # as the workers: the same bits, no waiting
         yield runs

@@ -9,7 +9,7 @@ from efface.study.study import Study
 _RUNS: dict[str, Run] = {}
 
 
-def here(study: Study) -> Run:
+def current_run(study: Study) -> Run:
     """This process's run of the study: data and network are loaded once, whatever the number of tasks."""
     text = study.model_dump_json()
     if text not in _RUNS:

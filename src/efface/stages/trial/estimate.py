@@ -15,8 +15,8 @@ from efface.stages.run.network import Network
 from efface.stages.run.progress import duration, say
 from efface.stages.run.run import Run
 from efface.stages.work.sampling import samples_path
-from efface.store.arrays import take
-from efface.store.maps import finished, partial
+from efface.store.arrays import read_rows
+from efface.store.maps import finished_rows, partial_path
 
 
 def say_estimate(one: PlannedRun, rows_of: Mapping[str, float], *, least: bool) -> float:
@@ -30,7 +30,7 @@ def say_estimate(one: PlannedRun, rows_of: Mapping[str, float], *, least: bool) 
     extraction = 0.0
     missing = missing_extractions(run)
     for task in missing:
-        held = finished(partial(run.map_path(task.method, task.split)))
+        held = finished_rows(partial_path(run.map_path(task.method, task.split)))
         extraction += rows_of[task.method] * (images[task.split] - held)
     first = sum(_rows_of(each, images["train"]) for each in run.networks() if each.fit and not each.trained())
     say("plan:")
@@ -74,8 +74,8 @@ def _setting(call: Call, name: str, otherwise: int) -> int:
 def _seconds_per_row(run: Run) -> float:
     """One forward pass of a batch, timed: the third, when everything is warm."""
     network = run.first.to_try()
-    count = min(run.study.rows, 64, len(run.data["test"]))
-    images = take(run.data["test"].images, torch.arange(count)).to(run.device).float().div(255)
+    count = min(run.study.max_batch, 64, len(run.data["test"]))
+    images = read_rows(run.data["test"].images, torch.arange(count)).to(run.device).float().div(255)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     best = float("inf")

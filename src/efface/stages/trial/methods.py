@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from efface import draws
-from efface.methods.calling import Convention, attribute
+from efface.methods.calling import MethodCall, attribute
 from efface.stages.run.curves import PlannedRun
 from efface.stages.run.map_files import learnt_path, needed_splits
-from efface.stages.run.method_calls import convention, seed_text
+from efface.stages.run.method_calls import method_call, seed_text
 from efface.stages.run.plan import unmet
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.run import Run
@@ -43,7 +43,7 @@ class Trial:
     shapes: dict[str, tuple[int, ...]]
     """Of one map, by its name; a ranking that is drawn anew has none."""
     cut: bool = False
-    """Whether it was left before it was through: then `rows` are only those until then."""
+    """Whether it was left before it was through: then `max_batch` are only those until then."""
 
 
 def preflight(one: PlannedRun, *, warn: bool = False, long: float = LONG) -> list[Trial]:
@@ -64,7 +64,7 @@ def preflight(one: PlannedRun, *, warn: bool = False, long: float = LONG) -> lis
                 own = network if entry.network is None else run.network_of(entry).to_try()
                 if (what := (entry.network, learnt_path(run, entry))) not in learnt:
                     learnt[what] = learnt_on_trial(run, entry, own)
-                method = convention(entry, learnt[what])
+                method = method_call(entry, learnt[what])
                 trials.append(_try(run, method, entry, own, images, logits, warn=warn, long=long))
             except Exception as error:  # noqa: BLE001  a method may raise anything; all are to be tried
                 plain = isinstance(error, ValueError | FileNotFoundError)
@@ -85,7 +85,7 @@ def preflight(one: PlannedRun, *, warn: bool = False, long: float = LONG) -> lis
 
 def _try(
     run: Run,
-    method: Convention,
+    method: MethodCall,
     entry: MethodEntry,
     network: nn.Module,
     images: Tensor,
@@ -102,7 +102,9 @@ def _try(
     def maps(classes: Tensor) -> dict[str, Tensor]:
         n = len(classes)
         own = None if masks is None else masks[rows[:n]].to(run.device)
-        return attribute(method, network, floats[:n], classes, seeds=seeds[:n], rows=run.study.rows, masks=own)
+        return attribute(
+            method, network, floats[:n], classes, seeds=seeds[:n], max_batch=run.study.max_batch, masks=own
+        )
 
     targets, found, other = logits.argmax(1), dict[str, Tensor](), dict[str, Tensor]()
     with _counting(time.monotonic() + long) as counted:

@@ -77,7 +77,7 @@ def _readings(curve: PlannedCurve) -> Iterator[tuple[Any, Reading]]:
     """The probes of a curve that read maps, and how they do."""
     for point in curve.points:
         for task in point.tasks.values():
-            if curve.entry.formula.of == "maps" and (read := reading(task.probe)) is not None:
+            if curve.entry.formula.subject == "maps" and (read := reading(task.probe)) is not None:
                 yield task.probe, read
 
 

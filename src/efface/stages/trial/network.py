@@ -7,19 +7,20 @@ from efface.stages.run.inputs import check_classes
 from efface.stages.run.network import Network
 from efface.stages.run.run import Run
 from efface.stages.trial.training_step import try_terms
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 
 
 def try_network(run: Run) -> tuple[nn.Module, Tensor, Tensor]:
     """The network (with fresh weights, where it is to be trained), two test images, its answers to them.
 
-    ValueError: it, or the judge, cannot take them, has too few classes, or cannot be trained as the study says.
+    ValueError: it, or the second network, cannot take them, has too few classes, or cannot be trained as the study
+        says.
     """
     train = run.data.get("train")
     for where, fit in (
         ("fit", run.first.fit),
         ("refit", run.refit),
-        *(("judge.fit", each.fit) for each in run.networks()[1:]),
+        *(("second_network.fit", each.fit) for each in run.networks()[1:]),
     ):
         if fit is not None and fit.keep == "best" and train is not None and train.validation is None:
             raise ValueError(
@@ -35,7 +36,7 @@ def try_network(run: Run) -> tuple[nn.Module, Tensor, Tensor]:
 def _answers(run: Run, of: Network) -> tuple[nn.Module, Tensor, Tensor]:
     """A network, two test images, its answers to them."""
     network = of.to_try()
-    images = take(run.data["test"].images, torch.arange(min(2, len(run.data["test"])))).to(run.device)
+    images = read_rows(run.data["test"].images, torch.arange(min(2, len(run.data["test"])))).to(run.device)
     try:
         with torch.inference_mode():
             logits = network(images.float().div(255))

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from efface.erase.masking import to_float
-from efface.execute import settle
+from efface.execute import set_torch_defaults
 from efface.models.evaluation import evaluating
 from efface.models.scores import differentiable
 from efface.plug.facts import fact
 from efface.stages.run.network import Network
 from efface.stages.run.run import Run
-from efface.store.arrays import take
-from efface.training.loop import Fit, try_step
+from efface.store.arrays import read_rows
+from efface.training.loop import TrainingSettings, try_step
 from efface.types import Images, Targets
 
 
@@ -24,7 +24,7 @@ def try_terms(run: Run) -> None:
     """
     for where, network, fit in _to_come(run):
         images, targets = _two(run)
-        settle(torch.get_num_threads())  # as trainings have it: no TF32
+        set_torch_defaults(torch.get_num_threads())  # as trainings have it: no TF32
         try:
             try_step(network.build, images, targets, fit, device=run.device)
         except Exception as error:  # a term, an attack or a network may raise anything
@@ -35,12 +35,12 @@ def try_terms(run: Run) -> None:
             raise ValueError(f"{where}: a step on two training images fails: {named}") from error
 
 
-def flat(run: Run) -> Iterator[str]:
+def has_zero_hessian(run: Run) -> Iterator[str]:
     """Sentences on trainings whose regulariser estimates a Hessian that the network does not have."""
     for where, network, fit in _to_come(run):
         estimating = [each for each in fit.regularizers if fact(each.term.resolve(), "estimates_hessian")]
         named = [each.call.rpartition(".")[2] for each in estimating]
-        if named and not curved(network.fresh(), *_two(run)):
+        if named and not has_hessian(network.fresh(), *_two(run)):
             yield (
                 f"{where}.regularizers: {' and '.join(named)} estimates the Hessian of {network.model.call}, which is "
                 "0: it is made of straight pieces, as ReLU makes them, and the estimate is noise alone; take softplus "
@@ -48,7 +48,7 @@ def flat(run: Run) -> Iterator[str]:
             )
 
 
-def curved(network: nn.Module, images: Images, targets: Targets) -> bool:
+def has_hessian(network: nn.Module, images: Images, targets: Targets) -> bool:
     """Whether the Hessian of the target's logit is other than 0 at any of the images, in evaluation mode."""
     with evaluating(network):
         points = images.detach().clone().requires_grad_()
@@ -61,7 +61,7 @@ def curved(network: nn.Module, images: Images, targets: Targets) -> bool:
         return bend is not None and bool(bend.any())
 
 
-def _to_come(run: Run) -> Iterator[tuple[str, Network, Fit]]:
+def _to_come(run: Run) -> Iterator[tuple[str, Network, TrainingSettings]]:
     """Trainings that have augmentations, regularisers or an attack: the study's key, the network, the settings."""
     asked = [("fit" if each is run.first else f"{each.name}.fit", each, each.fit) for each in run.networks()]
     found = [(where, network, fit) for where, network, fit in asked if not network.trained()]
@@ -75,6 +75,6 @@ def _to_come(run: Run) -> Iterator[tuple[str, Network, Fit]]:
 def _two(run: Run) -> tuple[Tensor, Tensor]:
     train = run.data["train"]
     rows = train.training[:2]
-    return to_float(take(train.images, rows).to(run.device)), train.targets[rows.to(train.targets.device)].to(
+    return to_float(read_rows(train.images, rows).to(run.device)), train.targets[rows.to(train.targets.device)].to(
         run.device
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from efface import draws
 from efface.execute import Advance, Failure, advance
-from efface.methods.calling import Convention, asks_classes, attribute
+from efface.methods.calling import MethodCall, asks_classes, attribute
 from efface.stages.run.map_files import (
     Extraction,
     learnt_path,
@@ -20,17 +20,17 @@ from efface.stages.run.map_files import (
     provenance,
     read_learnt_tensors,
 )
-from efface.stages.run.method_calls import convention, named, seed_text
+from efface.stages.run.method_calls import method_call, named, seed_text
 from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
-from efface.stages.run.worker import here, keep_trace
+from efface.stages.run.worker import current_run, keep_trace
 from efface.stages.work.learning import learn_missing
 from efface.stages.work.through import work_through
 from efface.stages.work.training import say_accuracy
-from efface.store.arrays import open_file, take
+from efface.store.arrays import open_file, read_rows
 from efface.store.keys import differences, key
-from efface.store.maps import MapWriter, finished, partial, read_provenance
+from efface.store.maps import MapWriter, finished_rows, partial_path, read_provenance
 from efface.study.schema import MethodEntry
 from efface.study.study import Study
 from efface.types import Targets
@@ -49,7 +49,7 @@ class Extract:
 
     def __call__(self, task: Extraction) -> dict[str, float]:
         """Seconds it took."""
-        clock, run = Clock(), self.run or here(self.study)
+        clock, run = Clock(), self.run or current_run(self.study)
         entry = run.entry(task.method)
         extract_one(run, entry, task.split)
         return clock.seconds()
@@ -74,7 +74,7 @@ def _extract(run: Run) -> list[str]:
         return failures
     started, before = time.monotonic(), len(failures)
     total = sum(len(run.data[task.split]) for task in tasks)
-    done = sum(max(finished(partial(run.map_path(task.method, task.split))), 0) for task in tasks)
+    done = sum(max(finished_rows(partial_path(run.map_path(task.method, task.split))), 0) for task in tasks)
     with bar(float(total), "extract", "map") as progress:
         progress.update(min(done, total))
         for task, outcome in _worked_off(run, tasks, progress.update):
@@ -97,21 +97,21 @@ def _worked_off(run: Run, tasks: list[Extraction], progress: Advance) -> Iterato
     cost, first = functools.partial(_left_of, run), [*asking.values()]
     yield from work_through(run.study, work, first, progress, cost=cost, here=True)
     for split in dict.fromkeys(task.split for task in tasks):
-        run.explained(split)  # once, here, not in every worker
+        run.target_classes(split)  # once, here, not in every worker
     if rest := [task for task in tasks if task not in asking.values()]:
         yield from work_through(run.study, work, rest, progress, cost=cost)
 
 
 def _left_of(run: Run, task: Extraction) -> float:
     """Maps of an extraction that are not there yet."""
-    done = max(finished(partial(run.map_path(task.method, task.split))), 0)
+    done = max(finished_rows(partial_path(run.map_path(task.method, task.split))), 0)
     return float(len(run.data[task.split]) - done)
 
 
 def _asks(run: Run, task: Extraction) -> bool:
     """Whether the passes of this extraction are the first to tell the classes; one that is gone on with knows them."""
     entry = run.entry(task.method)
-    begun = any(partial(run.map_path(name, task.split)).exists() for name in entry.gives)
+    begun = any(partial_path(run.map_path(name, task.split)).exists() for name in entry.gives)
     known = run.study.explain != "predicted" or run.logits_path(task.split).exists()
     explained = run.network_of(entry) is run.first
     return explained and not known and not begun and asks_classes(entry.call, batched=entry.batched)
@@ -120,13 +120,13 @@ def _asks(run: Run, task: Extraction) -> bool:
 def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
     """All maps of one method on one split, in blocks of the row budget, each kept as soon as it is there."""
     asking = _asks(run, Extraction(entry.name, split))
-    classes = torch.zeros(len(run.data[split]), dtype=torch.int64) if asking else run.explained(split)
-    method, answers = convention(entry, read_learnt_tensors(run, entry)), []
+    classes = torch.zeros(len(run.data[split]), dtype=torch.int64) if asking else run.target_classes(split)
+    method, answers = method_call(entry, read_learnt_tensors(run, entry)), []
     compute = functools.partial(
-        _compute, run, entry, method, split, _Budget(run.study.rows), None if asking else classes
+        _compute, run, entry, method, split, _Budget(run.study.max_batch), None if asking else classes
     )
-    every = torch.arange(len(classes)).split(run.study.rows)
-    fresh = not any(partial(run.map_path(name, split)).exists() for name in entry.gives)
+    every = torch.arange(len(classes)).split(run.study.max_batch)
+    fresh = not any(partial_path(run.map_path(name, split)).exists() for name in entry.gives)
     sample = compute(every[0] if fresh else torch.arange(1))
     with contextlib.ExitStack() as files:
         writers = {}
@@ -181,15 +181,15 @@ def _row(run: Run, task: Extraction, seconds: dict[str, float]) -> dict[str, Any
 class _Budget:
     """How many forward rows fit; halves itself when memory runs out."""
 
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
+    def __init__(self, max_batch: int) -> None:
+        self.max_batch = max_batch
 
     def halve(self) -> bool:
-        if self.rows == 1:
+        if self.max_batch == 1:
             return False
-        self.rows //= 2
+        self.max_batch //= 2
         torch.cuda.empty_cache()
-        say(f"memory ran out: going on with rows={self.rows}")
+        say(f"memory ran out: going on with max_batch={self.max_batch}")
         return True
 
 
@@ -203,7 +203,7 @@ class _Found(NamedTuple):
 def _compute(
     run: Run,
     entry: MethodEntry,
-    method: Convention,
+    method: MethodCall,
     split: str,
     budget: _Budget,
     classes: Targets | None,
@@ -212,7 +212,8 @@ def _compute(
     while True:
         try:
             every = [
-                _attribute(run, entry, method, split, budget.rows, classes, part) for part in rows.split(budget.rows)
+                _attribute(run, entry, method, split, budget.max_batch, classes, part)
+                for part in rows.split(budget.max_batch)
             ]
             maps = {name: torch.cat([each.maps[name] for each in every]) for name in every[0].maps}
             return _Found(named(entry, maps), [part for each in every for part in each.logits])
@@ -222,11 +223,11 @@ def _compute(
 
 
 def _attribute(
-    run: Run, entry: MethodEntry, method: Convention, split: str, budget: int, classes: Targets | None, rows: Tensor
+    run: Run, entry: MethodEntry, method: MethodCall, split: str, budget: int, classes: Targets | None, rows: Tensor
 ) -> _Found:
     """classes: of the whole split; None to have them found."""
     data, told = run.data[split], []
-    images = take(data.images, rows).to(run.device).float().div_(255)
+    images = read_rows(data.images, rows).to(run.device).float().div_(255)
     masks = None if data.masks is None else data.masks[rows].to(run.device)
     seeds = draws.seeds_of(seed_text(run, entry, split), rows).to(run.device)
 
@@ -241,7 +242,7 @@ def _attribute(
         images,
         targets.to(run.device),
         seeds=seeds,
-        rows=budget,
+        max_batch=budget,
         masks=masks,
         classes_of=classes_of if classes is None else None,
     )

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.execute import Failure, advance
-from efface.methods.calling import Convention, _as_before  # private: another name would be another key of all maps
+from efface.methods.calling import MethodCall, _as_before  # private: another name would be another key of all maps
 from efface.plug.learning import check_learnt
 from efface.stages.run.map_files import learnt_path, learnt_seed, read_learnt_tensors
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.run import Run
-from efface.stages.run.worker import here, keep_trace
+from efface.stages.run.worker import current_run, keep_trace
 from efface.stages.work.through import work_through
-from efface.store.arrays import take
+from efface.store.arrays import read_rows
 from efface.store.tensors import write_learnt
 from efface.study.schema import MethodEntry
 from efface.study.study import Study
@@ -34,7 +34,7 @@ class Learn:
 
     def __call__(self, method: str) -> float:
         """Seconds it took."""
-        started, run = time.monotonic(), here(self.study)
+        started, run = time.monotonic(), current_run(self.study)
         entry = run.entry(method)
         path, train = learnt_path(run, entry), run.data["train"]
         assert path is not None
@@ -77,7 +77,9 @@ def learnt_on_trial(run: Run, entry: MethodEntry, network: nn.Module) -> dict[st
     train = run.data["train"]
     rows = train.training[:_TRIED_ON]
     masks = None if train.masks is None else train.masks[rows]
-    few = replace(train, images=take(train.images, rows), targets=train.targets[rows], masks=masks, validation=None)
+    few = replace(
+        train, images=read_rows(train.images, rows), targets=train.targets[rows], masks=masks, validation=None
+    )
     return learn_from(run, entry, network, few)
 
 
@@ -85,8 +87,8 @@ def learn_from(run: Run, entry: MethodEntry, network: nn.Module, data: Split) ->
     """What a fresh method learns from these images; the network is as it was, hooks and modes included."""
     seed = learnt_seed(run, entry)
     with _as_before(network), draws.seeded(seed):
-        made = Convention(entry.name, entry.call).made
-        made.fit(network, data, seed=seed, rows=run.study.rows)
+        made = MethodCall(entry.name, entry.call).made
+        made.fit(network, data, seed=seed, max_batch=run.study.max_batch)
     return check_learnt(f"attribution_methods.{entry.name}", made)
 
 

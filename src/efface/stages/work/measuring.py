@@ -16,11 +16,11 @@ from efface.stages.run.case import case_of
 from efface.stages.run.curves import PlannedRun
 from efface.stages.run.map_files import map_store, missing_maps
 from efface.stages.run.method_calls import explainer_of
-from efface.stages.run.plan import Cell, unmet
+from efface.stages.run.plan import ProbeTask, unmet
 from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
-from efface.stages.run.worker import here, keep_trace
+from efface.stages.run.worker import current_run, keep_trace
 from efface.stages.work.sampling import make_samples, samples_of
 from efface.stages.work.scalars import scalars
 from efface.stages.work.through import work_through
@@ -34,18 +34,18 @@ class Measure:
 
     study: Study
 
-    def __call__(self, cell: Cell) -> tuple[Score, dict[str, float]]:
+    def __call__(self, task: ProbeTask) -> tuple[Score, dict[str, float]]:
         """The score, and the seconds it took."""
-        run = here(self.study)
+        run = current_run(self.study)
         clock = Clock()
-        maps = {split: map_store(run, name, split) for name, split in cell.reads}
-        frozen = cell.probe.needs.network
-        with contextlib.nullcontext() if frozen else scalars(run, cell.key) as log:
-            case = case_of(run, maps, network=frozen, checkpoint=checkpoint_of(run, cell), cache=RANKS, log=log)
+        maps = {split: map_store(run, name, split) for name, split in task.reads}
+        frozen = task.probe.needs.network
+        with contextlib.nullcontext() if frozen else scalars(run, task.key) as log:
+            case = case_of(run, maps, network=frozen, checkpoint=checkpoint_of(run, task), cache=RANKS, log=log)
             case = dataclasses.replace(case, samples=functools.partial(samples_of, run))
-            if cell.view and cell.probe.needs.method:
-                case = dataclasses.replace(case, explain=explainer_of(run, cell.view))
-            return cell.probe(case), clock.seconds()
+            if task.view and task.probe.needs.method:
+                case = dataclasses.replace(case, explain=explainer_of(run, task.view))
+            return task.probe(case), clock.seconds()
 
 
 RANKS: dict[Any, Any] = {}
@@ -68,49 +68,49 @@ def measure_missing(one: PlannedRun) -> list[str]:
     for name, split in sorted(set().union(*(task.reads for task in tasks))):
         map_store(run, name, split).verify()  # before hours are spent on damaged maps
     started, rows = time.monotonic(), {name: len(split) for name, split in run.data.items()}
-    failures = make_samples(run, [each for cell in tasks if (each := cell.probe.needs.samples) is not None])
-    before, total = len(failures), sum(_cost(run, rows, cell) for cell in tasks)
-    trainings = sum(not cell.probe.needs.network for cell in tasks)
+    failures = make_samples(run, [each for task in tasks if (each := task.probe.needs.samples) is not None])
+    before, total = len(failures), sum(_cost(run, rows, task) for task in tasks)
+    trainings = sum(not task.probe.needs.network for task in tasks)
     say(f"{len(tasks)} probes to run, {trainings} of them trainings")
     with bar(total, "measure", "row") as progress:
         work, cost = Measure(run.study), functools.partial(_cost, run, rows)
-        for cell, outcome in work_through(run.study, work, tasks, progress.update, cost=cost):
+        for task, outcome in work_through(run.study, work, tasks, progress.update, cost=cost):
             if isinstance(outcome, Failure):
-                failures.append(f"{_named(cell)}: {outcome.message}")
-                keep_trace(run, _named(cell), outcome)
+                failures.append(f"{_named(task)}: {outcome.message}")
+                keep_trace(run, _named(task), outcome)
                 continue
             score, seconds = outcome
-            run.results.append(result_row(run, cell, seconds), score)
-            checkpoint_of(run, cell).unlink(missing_ok=True)
+            run.results.append(result_row(run, task, seconds), score)
+            checkpoint_of(run, task).unlink(missing_ok=True)
     took = duration(time.monotonic() - started)
     say(f"{len(tasks) - len(failures) + before} of {len(tasks)} probes in {took}: {run.results.path}")
     return failures
 
 
-def _cost(run: Run, rows: dict[str, int], cell: Cell) -> float:
+def _cost(run: Run, rows: dict[str, int], task: ProbeTask) -> float:
     """Forward rows that a probe takes. rows: images of each split."""
-    return float(cell.probe.cost(rows, run.refit))
+    return float(task.probe.cost(rows, run.refit))
 
 
-def checkpoint_of(run: Run, cell: Cell) -> Path:
+def checkpoint_of(run: Run, task: ProbeTask) -> Path:
     """Where a retraining keeps its state between two epochs."""
-    return run.folder / "partial" / f"{cell.key}.pt"
+    return run.folder / "partial" / f"{task.key}.pt"
 
 
-def result_row(run: Run, cell: Cell, seconds: dict[str, float]) -> dict[str, Any]:
+def result_row(run: Run, task: ProbeTask, seconds: dict[str, float]) -> dict[str, Any]:
     """The line of a result, without the score."""
-    told = dataclasses.asdict(describe(cell.probe))
+    told = dataclasses.asdict(describe(task.probe))
     fields = {
         name: _plain(value)
-        for name, value in settings(cell.probe).items()
+        for name, value in settings(task.probe).items()
         if name not in ("unit", "imputer") or text(value) == told[name]
     }
     return {
-        "key": cell.key,
-        "method": cell.view.name if cell.view else None,
-        "probe": {"probe": type(cell.probe).__name__.lower()} | fields,
+        "key": task.key,
+        "method": task.view.name if task.view else None,
+        "probe": {"probe": type(task.probe).__name__.lower()} | fields,
         **told,
-        "explain": cell.probe.explains if isinstance(cell.probe, Explains) else run.study.explain,
+        "explain": task.probe.explains if isinstance(task.probe, Explains) else run.study.explain,
         "seed": run.study.seed,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
     } | (seconds | surroundings(run.device))
@@ -122,8 +122,8 @@ def _plain(value: Any) -> Any:
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
-def _named(cell: Cell) -> str:
-    what = type(cell.probe).__name__.lower()
-    told = {name: value for name, value in settings(cell.probe).items() if isinstance(value, int | float | str)}
+def _named(task: ProbeTask) -> str:
+    what = type(task.probe).__name__.lower()
+    told = {name: value for name, value in settings(task.probe).items() if isinstance(value, int | float | str)}
     words = [str(value).replace("_", " ") if name == "order" else f"{name} {value}" for name, value in told.items()]
-    return ", ".join([*([cell.view.name] if cell.view else []), what, *words])
+    return ", ".join([*([task.view.name] if task.view else []), what, *words])

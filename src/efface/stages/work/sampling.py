@@ -21,7 +21,7 @@ from efface.metrics.probes import Samples
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.provenance import generator, surroundings
 from efface.stages.run.run import Run
-from efface.stages.run.worker import here, keep_trace
+from efface.stages.run.worker import current_run, keep_trace
 from efface.stages.work.through import work_through
 from efface.store.keys import key
 from efface.store.maps import MapStore, MapWriter
@@ -41,7 +41,7 @@ class Sample:
     settings: Sampling
 
     def __call__(self, first: int) -> np.ndarray:
-        run = here(self.study)
+        run = current_run(self.study)
         last = min(first + block_of(run), self.settings.count)
         return sampled(run, self.settings, torch.arange(first, last)).numpy(force=True)
 
@@ -77,18 +77,18 @@ def some_samples(run: Run, settings: Sampling, rows: Int[Tensor, " n"], advance:
 
 def sampled(run: Run, settings: Sampling, numbers: Int[Tensor, " n"], advance: Advance = execute.advance) -> Images:
     """Samples by number, computed; in smaller batches when memory runs out."""
-    rows = run.study.rows
+    max_batch = run.study.max_batch
     targets = aims(run, numbers).to(run.device)
     seeds = draws.seeds_of(f"{run.study.seed} samples", numbers).to(run.device)
     while True:
         try:
             return generate.samples(
-                run.network, targets, seeds, run.data["test"].shape, settings, rows=rows, advance=advance
+                run.network, targets, seeds, run.data["test"].shape, settings, max_batch=max_batch, advance=advance
             )
         except torch.OutOfMemoryError:
-            if rows == 1:
+            if max_batch == 1:
                 raise
-            rows //= 2
+            max_batch //= 2
             torch.cuda.empty_cache()
 
 
@@ -117,7 +117,7 @@ def provenance(run: Run, settings: Sampling) -> dict[str, Any]:
 
 def block_of(run: Run) -> int:
     """Samples that are made and kept at once: on a GPU as many as a pass holds."""
-    return run.study.rows if run.device.type == "cuda" else min(run.study.rows, _BLOCK)
+    return run.study.max_batch if run.device.type == "cuda" else min(run.study.max_batch, _BLOCK)
 
 
 def _make(run: Run, settings: Sampling) -> list[str]:

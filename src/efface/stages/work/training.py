@@ -1,4 +1,4 @@
-"""Training: the network that is explained, and the judge where the study has one."""
+"""Training: the network that is explained, and the second network where the study has one."""
 
 import functools
 import time
@@ -10,17 +10,17 @@ from typing import Any
 import torch
 
 from efface.execute import Failure, advance
-from efface.metrics.probes import Erasure, erased_feed
+from efface.metrics.probes import Erasure, erased_batches
 from efface.stages.run.case import case_of
 from efface.stages.run.network import Network
 from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
-from efface.stages.run.worker import here, keep_trace
+from efface.stages.run.worker import current_run, keep_trace
 from efface.stages.work.scalars import scalars
 from efface.stages.work.through import work_through
 from efface.study.study import Study
-from efface.training.loop import Rows, fit
+from efface.training.loop import TrainingRows, train
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Train:
         return Train, ()
 
     def __call__(self, task: Training) -> dict[str, Any]:
-        run = self.runs.get(task.study.out) or here(task.study)
+        run = self.runs.get(task.study.out) or current_run(task.study)
         return _train(run, next(each for each in run.networks() if each.name == task.network))
 
 
@@ -55,7 +55,7 @@ def train_missing(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[s
     missing: dict[Path, tuple[Run, Network]] = {}
     for run in runs:
         for network in (each for each in run.networks() if not each.trained()):
-            missing.setdefault(network.path, (run, network))  # a judge that several runs share is trained once
+            missing.setdefault(network.path, (run, network))  # a second network that several runs share is trained once
     failures: dict[Path, list[str]] = {}
     own = {run.folder: run for run in runs}
     if missing:
@@ -108,12 +108,12 @@ def _train(run: Run, network: Network) -> dict[str, Any]:
     checkpoint = run.folder / "partial" / network.path.name
     network.path.parent.mkdir(parents=True, exist_ok=True)
     case = case_of(run, {}, network=False)
-    feed = erased_feed(case, "train", Erasure("most_first", 0.0, run.study.imputer), width=settings.crop, whole=True)
+    feed = erased_batches(case, "train", Erasure("most_first", 0.0, run.study.imputer), width=settings.crop, whole=True)
     with scalars(run, network.path.stem) as log:
-        fitted = fit(
+        fitted = train(
             network.build,
             feed,
-            Rows(split.training, split.validation),
+            TrainingRows(split.training, split.validation),
             split.targets,
             settings,
             seed=network.seed,
