@@ -240,7 +240,7 @@ def test_a_moved_path_works_with_one_note(capsys):
         assert Call(call="efface.post.absolute").call == "efface.erase.post.absolute"
     base = {"base": "efface.methods.passes.logits_of"}
     assert Call(call="efface.methods.smooth.var_grad", kwargs=base).kwargs == {"base": "efface.models.scores.logits_of"}
-    ends = "the old path works until efface 0.3"
+    ends = "the old name works until efface 0.3"
     assert capsys.readouterr().err.splitlines() == [
         f"note: efface.post.absolute is now absolute (efface.erase.post.absolute); {ends}",
         f"note: efface.methods.passes.logits_of is now efface.models.scores.logits_of; {ends}",

@@ -1,8 +1,9 @@
 """The words: what a tensor means is said once, here, and checked wherever a signature uses it."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -79,3 +80,15 @@ class Split:
         if self.validation is not None:
             seen[self.validation] = False
         return seen.nonzero().flatten()
+
+
+_OLD = {"Explained": "Target", "Of": "TargetScore"}
+
+
+def __getattr__(name: str) -> Any:
+    """The names of efface 0.1, until efface 0.3."""
+    if name not in _OLD:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    message = f"{__name__}.{name} is now {__name__}.{_OLD[name]}; the old name works until efface 0.3"
+    warnings.warn(message, FutureWarning, stacklevel=2)
+    return globals()[_OLD[name]]

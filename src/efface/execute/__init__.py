@@ -3,6 +3,9 @@
 An executor of three lines works: `def mine(work, tasks): for task in tasks: yield task, work(task)`.
 """
 
+import warnings
+from typing import Any
+
 from efface.execute.attempt import Attempt, Failure, set_torch_defaults
 from efface.execute.contract import Executor, runs_at_once, slots
 from efface.execute.pool import close_all, processes
@@ -25,3 +28,12 @@ __all__ = [
     "slots",
     "stoppable",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The name of efface 0.1, until efface 0.3."""
+    if name != "settle":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    message = f"{__name__}.settle is now {__name__}.set_torch_defaults; the old name works until efface 0.3"
+    warnings.warn(message, FutureWarning, stacklevel=2)
+    return set_torch_defaults

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
-from efface.plug.accepts import accepts
+from efface.plug.accepts import accepts, offer, taken
 from efface.plug.call import Call
 from efface.plug.learning import wrong_parts
 from efface.types import Images, Seeds, Targets
@@ -78,10 +78,8 @@ def attribute(
         model.eval()
         if method.batched:
             offered = {"seeds": seeds, "max_batch": max_batch, "masks": masks, "classes_of": classes_of}
-            offered = {
-                name: value for name, value in offered.items() if value is not None and accepts(method.made, name)
-            }
-            found = method.made(model, images.clone(), targets, **offered)
+            given = {name: value for name, value in offered.items() if value is not None}
+            found = offer(method.made, model, images.clone(), targets, **given)
         else:
             found = _one_by_one(method, model, images, targets)
     return _checked(method, found, images)
@@ -108,7 +106,7 @@ def check_method(call: Call, *, batched: bool) -> None:
     made = call()  # it checks its settings itself
     if not callable(made):
         raise ValueError(f"'{call.call}' is a class without __call__, expected __call__(model, images, targets)")
-    given = dict.fromkeys(name for name in offered if accepts(made, name))
+    given = taken(made, dict.fromkeys(offered))
     try:
         inspect.signature(made).bind(*positional, **given)
     except TypeError as error:

@@ -11,7 +11,7 @@ from efface.methods.nested import ready
 from efface.models.evaluation import evaluating
 from efface.models.memory import blocks
 from efface.models.scores import logits_of
-from efface.plug.accepts import offer
+from efface.plug.accepts import offer, own_name
 from efface.plug.call import Call
 from efface.types import Images, Maps, Method, Seeds, Targets
 
@@ -75,10 +75,11 @@ def contrast(
 def _explains_logits(base: Method) -> bool:
     """Whether it explains the logit, as it will be called; then it explains a weighted sum of logits as well."""
     given = base.kwargs if isinstance(base, Call) else {}
-    of = inspect.signature(base.resolve() if isinstance(base, Call) else base).parameters.get("score")
-    if of is None:  # a class keeps it
-        return bool(getattr(base, "score", None) == "logit")
-    return bool(given.get("score", of.default) == "logit")
+    function = base.resolve() if isinstance(base, Call) else base
+    own = own_name(function, "score")
+    if own is None:  # a class keeps it
+        return bool(getattr(base, "score", getattr(base, "score", None)) == "logit")
+    return bool(given.get(own, inspect.signature(function).parameters[own].default) == "logit")
 
 
 def _weights(logits: Float[Tensor, "n k"], targets: Targets, against: Against) -> Float[Tensor, "n k"]:

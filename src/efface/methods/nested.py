@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
-from efface.plug.accepts import offer
+from efface.plug.accepts import named, offer
 from efface.plug.learning import check_learnt, is_learning
 from efface.plug.source import source_digest
 from efface.store.arrays import read_rows
@@ -132,7 +132,7 @@ def teach(name: str, method: Any, network: nn.Module, data: Split, *, seed: int,
 
     name: the setting that the method is.
     """
-    method.fit(network, data, seed=seed, max_batch=max_batch)
+    method.fit(network, data, **named(method.fit, {"seed": seed, "max_batch": max_batch}))
     return {f".{name}.{each}": tensor for each, tensor in check_learnt(name, method).items()}
 
 

@@ -6,12 +6,24 @@ from typing import Any
 
 from torch import nn
 
+from efface.plug import moved
+from efface.plug.annotations import signature
 from efface.types import Images, Method, Target
 
 
 def offer(method: Method, model: nn.Module, images: Images, targets: Target, **offered: Any) -> Any:
     """Call a method with those of the `offered` keywords that it accepts."""
-    return method(model, images, targets, **{name: value for name, value in offered.items() if accepts(method, name)})
+    return method(model, images, targets, **taken(method, offered))
+
+
+def taken(called: Callable[..., Any], offered: dict[str, Any]) -> dict[str, Any]:
+    """Those of the offered keywords that a callable accepts, by the names of its own signature."""
+    return {own: value for name, value in offered.items() if (own := own_name(called, name)) is not None}
+
+
+def named(called: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    """All the given keywords, by the names of a callable's own signature where it has them."""
+    return {own_name(called, name) or name: value for name, value in given.items()}
 
 
 def accepts(called: Callable[..., Any], name: str, *, needed: bool = False) -> bool:
@@ -21,11 +33,23 @@ def accepts(called: Callable[..., Any], name: str, *, needed: bool = False) -> b
 
     needed: whether to ask for a parameter without a default.
     """
-    wants = getattr(called, "wants", None)
-    if wants is not None:  # a Call
-        return bool(wants(name, needed=needed))
+    return own_name(called, name, needed=needed) is not None
+
+
+def own_name(called: Callable[..., Any], name: str, *, needed: bool = False) -> str | None:
+    """The parameter that a keyword goes to: of this name, or of its name in efface 0.1; None where there is none.
+
+    needed: whether to ask for a parameter without a default.
+    """
+    still_open = getattr(called, "open", None)
+    if hasattr(called, "wants") and still_open is not None:  # a Call
+        found: str | None = still_open(name, needed=needed)
+        return found
     try:
-        parameters = inspect.signature(called).parameters
+        parameters = signature(called).parameters
     except (ValueError, TypeError):
-        return False
-    return name in parameters and not (needed and parameters[name].default is not inspect.Parameter.empty)
+        return None
+    own = moved.accepted(parameters, name, getattr(called, "__qualname__", type(called).__qualname__))
+    if own is None or (needed and parameters[own].default is not inspect.Parameter.empty):
+        return None
+    return own

@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from efface.plug import moved, words
-from efface.plug.accepts import accepts
+from efface.plug.accepts import own_name
 from efface.plug.annotations import plugs, signature, wrong_types
 from efface.plug.learning import is_learning, wrong_parts
 from efface.plug.path import modules_of, near, resolve
@@ -51,7 +51,9 @@ class Call(BaseModel):
     def _short_form(cls, value: object) -> object:
         tree = {"call": value} if isinstance(value, str) else value
         if isinstance(tree, dict) and isinstance(tree.get("call"), str):
-            return tree | {"call": moved.current(tree["call"])}
+            tree = tree | {"call": (path := moved.current(tree["call"]))}
+            if isinstance(given := tree.get("kwargs"), dict):
+                tree["kwargs"] = moved.settings(path, given, lambda: _parameters(path))
         return tree
 
     @field_validator("kwargs")
@@ -75,9 +77,9 @@ class Call(BaseModel):
 
     @cached_property
     def draw_text(self) -> str:
-        """The call in one canonical line, from which random numbers are seeded: with the paths of efface 0.1.
+        """The call in one canonical line, from which random numbers are seeded: with the words of efface 0.1.
 
-        A moved or renamed function keeps its random numbers, so no published number changes.
+        A moved or renamed function or setting keeps its random numbers, so no published number changes.
         """
         return json.dumps(_as_first(self.model_dump()), sort_keys=True, default=str)
 
@@ -105,11 +107,16 @@ class Call(BaseModel):
 
     def wants(self, name: str, *, needed: bool = False) -> bool:
         """Whether the signature has a parameter of this name that the kwargs leave open; needed: without a default."""
-        return name not in self.kwargs and accepts(self.resolve(), name, needed=needed)
+        return self.open(name, needed=needed) is not None
+
+    def open(self, name: str, *, needed: bool = False) -> str | None:
+        """The parameter that a keyword of this name goes to, see `wants`; None where there is none."""
+        own = own_name(self.resolve(), name, needed=needed)
+        return None if own in self.kwargs else own
 
     def __call__(self, *args: Any, **offered: Any) -> Any:
         """Call it; of the `offered` keywords it gets those that its signature names and its kwargs leave open."""
-        taken = {name: value for name, value in offered.items() if self.wants(name)}
+        taken = {own: value for name, value in offered.items() if (own := self.open(name)) is not None}
         return self.resolve()(*args, **taken, **self.settings())
 
     def settings(self) -> dict[str, Any]:
@@ -200,9 +207,19 @@ def _with_path(value: Any, kind: str, change: Callable[[str, str], str]) -> Any:
     return value | {"call": change(kind, path)} | inner
 
 
+def _parameters(path: str) -> Mapping[str, inspect.Parameter]:
+    """The parameters behind a path; none where it leads nowhere or has no signature."""
+    try:
+        return signature(resolve(path)).parameters
+    except (ValueError, TypeError):
+        return {}
+
+
 def _as_first(value: Any) -> Any:
-    """The same tree with every dotted path of efface as efface 0.1 wrote it."""
+    """The same tree with every dotted path and setting of efface as efface 0.1 wrote it."""
     if isinstance(value, dict):
+        if isinstance(value.get("call"), str) and isinstance(value.get("kwargs"), dict):
+            value = value | {"kwargs": moved.first_settings(value["call"], value["kwargs"])}
         return {name: _as_first(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [_as_first(each) for each in value]
@@ -230,7 +247,8 @@ def _unknown(call: str, signature: inspect.Signature, positional: int, kwargs: d
 def _missing(
     call: str, signature: inspect.Signature, positional: Sequence[str], kwargs: dict[str, Any], offered: Sequence[str]
 ) -> list[str]:
-    given = dict.fromkeys([*kwargs, *(name for name in offered if name in signature.parameters)])
+    taken = (moved.accepted(signature.parameters, name, call) for name in offered)
+    given = dict.fromkeys([*kwargs, *(name for name in taken if name is not None)])
     try:
         signature.bind(*positional, **given)
     except TypeError as error:

@@ -1,132 +1,21 @@
-"""Where the modules of efface 0.1 are now. Their old paths work until efface 0.3, with a note of the new one.
+"""What the modules, names and settings of efface 0.1 are called now. The old ones work until efface 0.3, with a note.
 
-An old path may stand in a study (`efface.post.absolute`), or in an import (`from efface.probes import Case`).
+An old path may stand in a study (`efface.post.absolute`), or in an import (`from efface.probes import Case`). An old
+setting may stand in a study (`of: loss`), or in the signature of a user's method (`def mine(..., *, rows=256)`).
 """
 
 import functools
 import importlib
 import importlib.machinery
+import inspect
 import multiprocessing
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-MODULES = {
-    "agree": "study.cross_checks",
-    "attack": "training.attack",
-    "augment": "training.augment",
-    "blur": "erase.blur",
-    "call": "plug.call",
-    "checkpoint": "training.checkpoint",
-    "claimed": "study.claims",
-    "cli": "__main__",
-    "config": "study.study",
-    "entries": "study.schema",
-    "feed": "erase.batches",
-    "fit": "training.loop",
-    "generate": "training.generate",
-    "hints": "plug.annotations",
-    "layers": "models.layers",
-    "learnt": "store.tensors",
-    "maps": "store.maps",
-    "masking": "erase.masking",
-    "methods.contract": "methods.calling",
-    "methods.foreign": "methods.adapters",
-    "methods.passes": "methods.gradients",
-    "methods.pattern_fit": "methods.pattern.fit",
-    "methods.pattern_network": "methods.pattern.network",
-    "methods.stand_in": "methods.as_gradient",
-    "methods.within": "methods.nested",
-    "metrics._concentration": "metrics.shared.concentration",
-    "metrics._effects": "metrics.shared.effects",
-    "metrics._layers": "metrics.shared.layers",
-    "metrics._located": "metrics.shared.located",
-    "metrics._mosaic": "metrics.shared.mosaic",
-    "metrics._neighbours": "metrics.shared.neighbours",
-    "metrics._orders": "metrics.shared.orders",
-    "metrics._similarity": "metrics.shared.similarity",
-    "metrics._subsets": "metrics.shared.subsets",
-    "models.fold": "models.fast_copy",
-    "objective": "training.batch",
-    "post": "erase.post",
-    "probes": "metrics.probes",
-    "probes.case": "metrics.probes.case",
-    "probes.conventions": "metrics.probes.description",
-    "probes.degenerate": "metrics.probes.degeneracy",
-    "probes.erase": "metrics.probes.erasure",
-    "probes.score": "metrics.probes.score",
-    "recipe": "training.settings",
-    "regularize": "training.regularize",
-    "results": "store.results",
-    "rows": "store.arrays",
-    "source": "plug.source",
-    "stages.accuracy": "stages.page.accuracy",
-    "stages.cells": "stages.run.plan",
-    "stages.claims": "report.claims",
-    "stages.contents": "stages.page.report_data",
-    "stages.conventions": "stages.run.method_calls",
-    "stages.curves": "stages.run.curves",
-    "stages.explain": "stages.run.method_calls",
-    "stages.here": "stages.run.worker",
-    "stages.inputs": "stages.run.inputs",
-    "stages.learn": "stages.work.learning",
-    "stages.network": "stages.run.network",
-    "stages.pipeline": "stages",
-    "stages.plan": "stages.trial.estimate",
-    "stages.progress": "stages.run.progress",
-    "stages.provenance": "stages.run.provenance",
-    "stages.run": "stages.run.run",
-    "stages.scalars": "stages.work.scalars",
-    "stages.terms": "stages.trial.training_step",
-    "stats": "report.stats",
-    "stats.agreement": "report.stats.agreement",
-    "stats.curve": "report.stats.curve",
-    "stats.degenerate": "metrics.shared.degenerate",
-    "stats.means": "report.stats.means",
-    "stats.paired": "report.stats.paired",
-    "tree": "study.yaml_file",
-    "units": "erase.units",
-}
-"""Old module: new module. Both are written without the leading `efface.`."""
-
-NAMES = {
-    "stages.pipeline.all": "stages.all.all",
-    "stages.pipeline.check": "stages.check.check",
-    "stages.pipeline.compare": "stages.compare.compare",
-    "stages.pipeline.extract": "stages.extract.extract",
-    "stages.pipeline.measure": "stages.measure.measure",
-    "stages.pipeline.report": "stages.report.report",
-    "stages.pipeline.samples": "stages.samples.samples",
-    "stages.pipeline.status": "stages.status.status",
-    "stages.pipeline.train": "stages.train.train",
-    "stages.pipeline.visualize": "stages.visualize.visualize",
-    "checkpoint.made_once": "store.tensors.made_once",
-    "maps.differences": "store.keys.differences",
-    "maps.key": "store.keys.key",
-    "masking.count": "erase.ranking.count",
-    "masking.for_unit": "erase.ranking.for_unit",
-    "masking.rank": "erase.ranking.rank",
-    "masking.removed": "erase.ranking.removed",
-    "methods.passes.Precision": "models.evaluation.Precision",
-    "methods.passes.at_least_one": "models.memory.at_least_one",
-    "methods.passes.at_once": "models.memory.at_once",
-    "methods.passes.blocks": "models.memory.blocks",
-    "methods.passes.check_precision": "models.evaluation.check_precision",
-    "methods.passes.differentiable": "models.scores.differentiable",
-    "methods.passes.evaluating": "models.evaluation.evaluating",
-    "methods.passes.evaluating_fast": "models.evaluation.evaluating_fast",
-    "methods.passes.logits_of": "models.scores.logits_of",
-    "methods.passes.odds_against": "models.scores.odds_against",
-    "methods.passes.offer": "plug.accepts.offer",
-    "methods.passes.scores_of": "models.scores.scores_of",
-    "methods.passes.takes": "plug.accepts.accepts",
-    "methods.passes.target_scores": "models.scores.target_scores",
-    "objective.Regularizer": "training.settings.Regularizer",
-    "stages.claims.pointless": "stages.run.plan.pointless",
-}
-"""Old name: new name, for a name that left its module or was renamed."""
+from efface.plug.moved_names import MODULES, NAMES, SETTINGS, STUDY_KEYS
 
 _PACKAGES = {"probes", "stats"}
 _PREFIX = "efface."
@@ -154,12 +43,10 @@ def _current(path: str) -> str:
 
 @functools.cache
 def _note(old: str, new: str) -> None:
-    """Say once in a process where a path is now. The workers of a run say nothing: the main process has said it."""
+    """Say where a path is now."""
     from efface.plug.words import word_of  # it imports this module
 
-    if multiprocessing.parent_process() is None:
-        now = f"{word} ({new})" if (word := word_of(new)) else new
-        sys.stderr.write(f"note: {old} is now {now}; the old path works until efface 0.3\n")
+    note(f"{old} is now {f'{word} ({new})' if (word := word_of(new)) else new}")
 
 
 @functools.cache
@@ -169,6 +56,83 @@ def first(path: str) -> str:
         if path == _PREFIX + new or path.startswith(f"{_PREFIX}{new}."):
             return _PREFIX + old + path.removeprefix(_PREFIX + new)
     return path
+
+
+@functools.cache
+def note(text: str) -> None:
+    """Say on stderr, once in a run, that an old word was used. Worker processes leave that to the main one."""
+    if multiprocessing.parent_process() is None:
+        sys.stderr.write(f"note: {text}; the old name works until efface 0.3\n")
+
+
+def settings(where: str, given: Mapping[str, Any], known: Callable[[], Collection[str]]) -> dict[str, Any]:
+    """The settings of a call, by the names of today.
+
+    where: what is called. known: gives the names that it takes; only asked where an old name is among the settings.
+    """
+    found = dict(given)
+    for old, new in SETTINGS.items():
+        if old in found and new not in found and new in (names := known()) and old not in names:
+            note(f"{where}: the setting '{old}' is now '{new}'")
+            found = {new if name == old else name: value for name, value in found.items()}
+    return found
+
+
+def accepted(parameters: Mapping[str, inspect.Parameter], name: str, where: str) -> str | None:
+    """The name by which a signature takes a keyword: the keyword's own, or the one of efface 0.1; None: it does not."""
+    if name in parameters:
+        return name
+    for old, new in SETTINGS.items():
+        if new == name and old in parameters:
+            note(f"{where}: the keyword '{old}' of its signature is now '{new}'")
+            return old
+    return None
+
+
+def first_settings(path: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of one of efface's own functions, by the names that efface 0.1 had; others as they are."""
+    olds = {new: old for old, new in SETTINGS.items()} if path.startswith(_PREFIX) else {}
+    return {olds.get(name, name): value for name, value in given.items()}
+
+
+def study_key(key: str) -> str:
+    """A study's key, dotted as in an override, whose first part is the word of today."""
+    head, dot, rest = key.partition(".")
+    if head in STUDY_KEYS:
+        note(f"study: the key '{head}' is now '{STUDY_KEYS[head]}'")
+    return STUDY_KEYS.get(head, head) + dot + rest
+
+
+def study(tree: Mapping[Any, Any]) -> dict[Any, Any]:
+    """What the file of a study held, with the keys of today; variants too. A key that stands there twice stays."""
+    found = {_key(key, tree): _entries(key, value) for key, value in tree.items()}
+    if isinstance(variants := found.get("variants"), dict):
+        found["variants"] = {
+            name: {_key(key, part): _entries(key, value) for key, value in part.items()}
+            if isinstance(part, dict)
+            else part
+            for name, part in variants.items()
+        }
+    return found
+
+
+def _key(key: Any, beside: Mapping[Any, Any]) -> Any:
+    old = isinstance(key, str) and STUDY_KEYS.get(key.partition(".")[0]) not in (None, *beside)
+    return study_key(key) if old else key
+
+
+def _entries(key: Any, value: Any) -> Any:
+    """`network: judge` of an entry of `attribution_methods` is `network: second`."""
+    if not isinstance(key, str) or key.partition(".")[0] != "attribution_methods":
+        return value
+    if isinstance(value, list):
+        return [_entries(key, each) for each in value]
+    if isinstance(value, dict) and value.get("network") == "judge":
+        return value | {"network": _entries("attribution_methods.network", "judge")}
+    if key.endswith(".network") and value == "judge":
+        note("attribution_methods: 'network: judge' is now 'network: second'")
+        return "second"
+    return value
 
 
 class Finder:
@@ -195,7 +159,7 @@ class Finder:
         """Say where the module is now."""
         warnings.warn(
             f"{module.__name__} has moved to {_PREFIX}{MODULES[module.__name__.removeprefix(_PREFIX)]}; "
-            "the old path works until efface 0.3",
+            "the old name works until efface 0.3",
             FutureWarning,
             stacklevel=2,
         )

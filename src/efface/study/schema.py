@@ -22,6 +22,7 @@ from pydantic import (
 from efface.methods.calling import check_method, is_class
 from efface.methods.control import is_control, is_random
 from efface.metrics import Metric, metric, own_settings
+from efface.plug import moved
 from efface.plug.call import Call, bound, settings_by_path, settings_by_word
 from efface.plug.field import Word, writes_words
 from efface.plug.learning import is_learning
@@ -185,7 +186,11 @@ class MetricEntry(Strict):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: object) -> object:
-        return {"name": value} if isinstance(value, str) else value
+        tree = {"name": value} if isinstance(value, str) else value
+        if isinstance(tree, dict) and isinstance(given := tree.get("kwargs"), dict):
+            name = str(tree.get("metric") or tree.get("name"))
+            return tree | {"kwargs": moved.settings(name, given, lambda: own_settings(name))}
+        return tree
 
     @cached_property
     def formula(self) -> Metric:

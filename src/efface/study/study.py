@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from efface.plug import moved
 from efface.plug.call import Call, bound
 from efface.plug.field import WORDS, Word
 from efface.study.claims import ACCURACY, Has, unfounded
@@ -170,6 +171,7 @@ class Study(Strict):
 def read(path: Path, overrides: Sequence[str] = ()) -> Study:
     """A study from its file and `key=value` overrides (`fit.epochs=2`). InvalidStudyError lists all that is wrong."""
     tree = load(path)
+    tree = moved.study(tree) if isinstance(tree, dict) else tree
     for each in overrides:
         override(tree, each, path)
     return check(tree, path)
@@ -181,7 +183,7 @@ def check(tree: Any, path: Path) -> Study:
         raise InvalidStudyError(f"{path}: holds a {type(tree).__name__}, expected keys like 'data:' and 'model:'")
     if old := reference_form(tree):
         raise InvalidStudyError(f"{path}: {old}")
-    tree = {key: value for key, value in tree.items() if not str(key).startswith("x-")}
+    tree = moved.study({key: value for key, value in tree.items() if not str(key).startswith("x-")})
     try:
         study = Study.model_validate(tree)
         there = {

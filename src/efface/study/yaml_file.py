@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from efface.plug import moved
+
 
 class InvalidStudyError(ValueError):
     """Everything that is wrong with a study, a line each."""
@@ -50,6 +52,7 @@ def put(tree: Any, key: str, value: Any, path: Path) -> None:
     Of what an anchor put into several places, this one alone changes. Where the key begins with `x-`, all places that
     name the piece by `*` do, but not those that merge it by `<<`, which have its keys and no longer the piece.
     """
+    key = moved.study_key(key)
     top, (*parents, last), shared = tree, key.split("."), key.startswith("x-")
     if shared and not parents:
         raise InvalidStudyError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from efface import draws
 from efface.execute import Failure, advance
 from efface.methods.calling import MethodCall, _as_before  # private: another name would be another key of all maps
+from efface.plug.accepts import named
 from efface.plug.learning import check_learnt
 from efface.stages.run.map_files import learnt_path, learnt_seed, read_learnt_tensors
 from efface.stages.run.progress import bar, duration, say
@@ -88,7 +89,7 @@ def learn_from(run: Run, entry: MethodEntry, network: nn.Module, data: Split) ->
     seed = learnt_seed(run, entry)
     with _as_before(network), draws.seeded(seed):
         made = MethodCall(entry.name, entry.call).made
-        made.fit(network, data, seed=seed, max_batch=run.study.max_batch)
+        made.fit(network, data, **named(made.fit, {"seed": seed, "max_batch": run.study.max_batch}))
     return check_learnt(f"attribution_methods.{entry.name}", made)
 
 
