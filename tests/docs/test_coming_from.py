@@ -2,9 +2,9 @@
 
 Run are methods, metrics, commands, functions and scripts, and of the keys all but these. Networks of more than `SMALL`
 weights are built without memory for them and answer, but learn nothing; weights by name are looked up, not loaded; a
-judge of full size is built; a device is a word that is read. What a command would do is read off `task --dry`, and its
-stage is run on the tiny study. Data are read from files in their published format, a few images each, and an epoch of
-the row's training is run on them. Counts are cut to a few.
+second network of full size is built; a device is a word that is read. What a command would do is read off `task --dry`,
+and its stage is run on the tiny study. Data are read from files in their published format, a few images each, and an
+epoch of the row's training is run on them. Counts are cut to a few.
 """
 
 import ast
@@ -440,7 +440,7 @@ def did(out, changes):
     given = {
         name for name, key in {"first": "weights", "second_network": "second_network.weights"}.items() if key in changes
     }
-    assert trained == {"first", "judge"} - given
+    assert trained == {"first", "second_network"} - given
     erased = [line for line in lines if line["probe"]["probe"] == "perturb" and line["probe"]["fraction"] > 0]
     assert erased
     for line in erased:

@@ -38,7 +38,7 @@ STUDIES = (
 COUNTED = {
     "networks": r"(\d[\d,]*) networks\b",
     "attacked": r"(\d[\d,]*) of them trained (?:by PGD|on attacks)",
-    "judges": r"(\d[\d,]*) judges\b",
+    "second networks": r"(\d[\d,]*) second networks\b",
     "trainings": r"(\d[\d,]*) (?:re)?trainings\b",
     "trainings a seed": r"trainings \((\d[\d,]*) a seed\)",
     "trainings a network": r"retrainings \((\d[\d,]*) a network\)",
@@ -164,7 +164,7 @@ def test_a_header_counts_as_the_study_does(path, tmp_path):
         return
     _, by_variant = read(path)
     parts = [part for of in by_variant.values() for part in of]
-    judges = {
+    second_networks = {
         json.dumps([part.second_network.model_dump(mode="json"), part.seed])
         for part in parts
         if part.second_network is not None
@@ -172,7 +172,7 @@ def test_a_header_counts_as_the_study_does(path, tmp_path):
     ours = {
         "networks": len(parts),
         "attacked": sum(part.fit is not None and part.fit.attack is not None for part in parts),
-        "judges": len(judges),
+        "second networks": len(second_networks),
     }
     if any(name.startswith("trainings") for name in said):
         tiny = {
