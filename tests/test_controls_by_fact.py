@@ -12,7 +12,7 @@ from efface.report.between import agreements
 from efface.report.stats import Curve
 from efface.report.table import panels
 from efface.report.words import findings, headline
-from efface.stages.run.views import views
+from efface.stages.run.views import views_of
 from efface.study.schema import MethodEntry
 from efface.study.study import InvalidStudyError, read
 from small_study import efface, write_study
@@ -104,7 +104,7 @@ def test_the_text_that_seeds_a_control_of_chance_is_the_same_as_ever(study):
 
 def test_views_know_their_draw_and_whose_they_are(study):
     view = {"name": "soft", "maps": "chance", "post": ["efface.erase.post.absolute"]}
-    found = {each.name: each for each in views(study([MINE, {**CHANCE, "draws": 2}, view]))}
+    found = {each.name: each for each in views_of(study([MINE, {**CHANCE, "draws": 2}, view]))}
     told = {name: (each.maps, each.draw, each.draw_of, each.control) for name, each in found.items()}
     assert told == {
         "mine": ("mine", 1, "", False),

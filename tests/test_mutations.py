@@ -41,14 +41,14 @@ def numbered(*, harmless):
     return [pytest.param(number, id=f"{number}-{each.old[:30]}".replace("\n", " ")) for number, each in found]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("number", numbered(harmless=False))
 def test_a_change_of_numerics_is_noticed(server, number):
     told = said(server, number)
     assert any(" gives other numbers" in each or " fails: " in each for each in told)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("number", numbered(harmless=True))
 def test_a_harmless_change_is_not_noticed(server, number):
     assert said(server, number) == []

@@ -16,7 +16,7 @@ from efface.methods.calling import MethodCall, attribute
 from efface.methods.contrast import contrast
 from efface.methods.nested import teach
 from efface.plug import moved
-from efface.plug.accepts import offer, takes
+from efface.plug.accepts import accepts, offer
 from efface.plug.call import Call
 from efface.study.schema import MethodEntry, MetricEntry
 from efface.study.study import InvalidStudyError, read
@@ -158,8 +158,8 @@ def old_method(model, images, targets, *, rows, of="logit"):
 
 def test_a_method_of_old_keywords_is_offered_them_by_its_own_names(capsys):
     model, images, targets = linear(), torch.rand(2, 3, 2, 2), torch.tensor([0, 2])
-    assert takes(old_method, "max_batch")
-    assert takes(old_method, "score")
+    assert accepts(old_method, "max_batch")
+    assert accepts(old_method, "score")
     found = offer(old_method, model, images, targets, max_batch=5, score="loss", seeds=targets)
     assert torch.equal(found, -5 * images)
     call = Call(call=f"{__name__}.old_method", kwargs={"of": "loss"})

@@ -15,7 +15,7 @@ from efface import impute
 from efface.data.digits import digits
 from efface.plug import moved, words
 from efface.plug.call import Call, resolve
-from efface.stages.run.plan import probe_tasks
+from efface.stages.run.plan import make_plan
 from efface.stages.run.run import Run
 from efface.study.schema import MethodEntry, MetricEntry
 from efface.study.study import InvalidStudyError, Study, check, dump, read
@@ -217,7 +217,7 @@ def test_the_keys_of_results_are_those_of_paths(tmp_path):
     for tree in trees:  # what has its own network or its own training is left out: none is trained here
         del tree["fit"]["attack"], tree["fit"]["regularizers"], tree["second_network"], tree["attribution_methods"][3:]
     runs = [Run(read_tree(each)) for each in trees]
-    one, other = ([task.key for task in probe_tasks(run)] for run in runs)
+    one, other = ([task.key for task in make_plan(run).tasks] for run in runs)
     assert one == other
     assert len(one) > 10
 

@@ -34,7 +34,7 @@ from torch import nn
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST, FashionMNIST
 
 from efface import draws
-from efface.cli import main
+from efface.__main__ import main
 from efface.erase.batches import resident
 from efface.erase.ranking import count
 from efface.impute import kept_mean
