@@ -71,7 +71,7 @@ def test_a_study_in_old_words_is_read_and_each_is_noted_once(tmp_path, capsys):
     for words in ("'rows' is now 'max_batch'", "'judge' is now 'second_network'", "'network: second'"):
         assert sum(words in line for line in said) == 1
     assert sum("'of' is now 'score'" in line for line in said) == 2  # of the gradient, and of the metric
-    assert all(line.startswith("efface: note: ") and line.endswith("until efface 0.3") for line in said)
+    assert all(line.startswith("note: ") and line.endswith("until efface 0.3") for line in said)
     study(tmp_path)
     assert notes(capsys) == []
 

@@ -32,7 +32,7 @@ TENSORS = {
 LEARNER = """
 import torch
 
-from efface.store.arrays import take
+from efface.store.arrays import read_rows as take
 
 
 class Background:

@@ -66,7 +66,7 @@ _KINDS = {
     "imputer": _Kind("impute", _takes("images", "removed", gives="Images")),
     "post": _Kind("erase/post.py", _takes("maps")),
     "unit": _Kind("erase/units.py", _takes("images", gives="Labels")),
-    "executor": _Kind("execute.py", _takes("work", "tasks")),
+    "executor": _Kind("execute", _takes("work", "tasks")),
     "attack": _Kind("training/attack.py", _takes("network", "images", "targets", gives="Images")),
     "augmentation": _Kind("training/augment.py", _takes("images", "seeds", gives="Images")),
     "regularizer": _Kind("training/regularize.py", _takes("network", "images", "targets", "outputs", gives="Term")),
