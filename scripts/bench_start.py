@@ -1,0 +1,200 @@
+"""How long efface takes to start, to plan, and to read what is there: nothing is trained or explained.
+
+    python scripts/bench_start.py [--results 1000 10000 100000] [--rounds 3] [--quick]
+
+Four parts. CPU seconds are of one thread; each figure is the median of the rounds.
+
+1. `efface status` on a finished run of the demo's study, beside `import torch` alone: the difference is efface's own.
+2. Planning 10,000 tasks with their keys.
+3. A second `measure` of the same run, which has nothing to do: how often it opens each map file.
+4. Planning, `status` and the report at so many results. The results are made up: their values are random numbers, and
+   only the time to read them counts.
+
+`--quick` takes the smallest size of each part. About ten minutes on one core without it.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from efface.stages.measure import measure
+from efface.stages.report import report
+from efface.stages.run.plan import Plan, make_plan
+from efface.stages.run.run import Run
+from efface.stages.status import status
+from efface.study.study import Study, check, read
+
+ROOT = Path(__file__).parent.parent
+STATUS_CEILING, PLAN_CEILING, OPENS_CEILING = 1.5, 1.0, 2
+PLANNED = 10_000
+METHODS, FRACTIONS = 10, 20
+SMALL = ["fit.epochs=1", "fractions=[0.5]", "repeats=1", "executor=serial", "data.kwargs.validation=0"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="the smallest size of each part")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    counts, rounds = ([200], 1) if options.quick else (options.results, options.rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        study = demo(Path(folder), quick=options.quick)
+        bench_status(study, rounds)
+        bench_plan(Path(folder), 1_000 if options.quick else PLANNED, rounds)
+        bench_second_run(study)
+        for count in counts:
+            bench_results(Path(folder) / str(count), count, rounds)
+
+
+def demo(folder: Path, *, quick: bool) -> Path:
+    """A finished run of the demo's study; the path of its resolved study."""
+    small = SMALL[:-1] if quick else []
+    run = [
+        sys.executable,
+        "-m",
+        "efface",
+        "all",
+        str(ROOT / "configs" / "digits.yml"),
+        f"out={folder / 'demo'}",
+        *small,
+    ]
+    subprocess.run(run, check=True, capture_output=True)
+    return folder / "demo" / "study.yml"
+
+
+def bench_status(study: Path, rounds: int) -> None:
+    """Part 1."""
+    torch, whole = (
+        statistics.median(cpu_of(words) for _ in range(rounds))
+        for words in (["-c", "import torch"], ["-m", "efface", "status", str(study)])
+    )
+    print(f"status of the demo: {whole:.2f} s CPU, import torch {torch:.2f} s")
+    say("status beyond torch", whole - torch, STATUS_CEILING, "s")
+
+
+def cpu_of(words: list[str]) -> float:
+    """CPU seconds of a Python process."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *words], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def bench_plan(folder: Path, count: int, rounds: int) -> None:
+    """Part 2. Signatures and sources are read before: a process does that once."""
+    run = Run(synthetic(folder / "planned", count))
+    assert len(run.data_digest) == 2
+    make_plan(run)
+    seconds = statistics.median(timed(lambda: make_plan(run)) for _ in range(rounds))
+    tasks = len(make_plan(run).tasks)
+    print(f"{tasks:,} tasks are planned in {seconds:.2f} s CPU")
+    say(f"{PLANNED:,} tasks planned", seconds * PLANNED / tasks, PLAN_CEILING, "s")
+
+
+def bench_second_run(study: Path) -> None:
+    """Part 3."""
+    with counted_opens() as opens:
+        quiet(lambda: measure(read(study)))
+    maps = {path: times for path, times in opens.items() if path.endswith(".h5") and "/maps/" in path}
+    print(f"a second measure opens {len(maps)} map files {sum(maps.values())} times")
+    say("openings of a map file, at most", max(maps.values(), default=0), OPENS_CEILING, "")
+
+
+@contextlib.contextmanager
+def counted_opens() -> Iterator[Counter[str]]:
+    """Within: how often each HDF5 file is opened in this process."""
+    opens: Counter[str] = Counter()
+    plain = h5py.File.__init__
+
+    def opened(self: h5py.File, name: object, *arguments: object, **settings: object) -> None:
+        opens[str(name)] += 1
+        plain(self, name, *arguments, **settings)
+
+    h5py.File.__init__ = opened
+    try:
+        yield opens
+    finally:
+        h5py.File.__init__ = plain
+
+
+def bench_results(folder: Path, count: int, rounds: int) -> None:
+    """Part 4."""
+    study = synthetic(folder, count)
+    run = Run(study)
+    plan = make_plan(run)
+    write_results(run, plan)
+    seconds = {
+        "plan": statistics.median(timed(lambda: make_plan(run)) for _ in range(rounds)),
+        "status": statistics.median(timed(lambda: quiet(lambda: status(study))) for _ in range(rounds)),
+        "report": timed(lambda: quiet(lambda: report(study))),
+    }
+    shown = ", ".join(f"{name} {each:.2f} s" for name, each in seconds.items())
+    print(f"{len(plan.tasks):,} results: {shown} CPU")
+
+
+def synthetic(folder: Path, count: int) -> Study:
+    """A study of about `count` tasks: ten rankings, twenty fractions, as many trainings of each as it takes."""
+    methods = [{"name": f"m{i}", "method": "centre", "kwargs": {"sigma": 0.1 + i / 10}} for i in range(METHODS - 1)]
+    tree = {
+        "out": str(folder),
+        "data": {"call": "patches", "kwargs": {"n_train": 48, "n_test": 24, "size": 16}},
+        "model": {"call": "resnet8", "kwargs": {"num_classes": 4}},
+        "fit": {"epochs": 1},
+        "attribution_methods": [{"name": "random", "method": "random"}, *methods],
+        "metrics": ["roar"],
+        "fractions": [i / (FRACTIONS + 1) for i in range(1, FRACTIONS + 1)],
+        "repeats": max(1, count // (METHODS * FRACTIONS)),
+        "executor": "serial",
+    }
+    return check(tree, folder / "study.yml")
+
+
+def write_results(run: Run, plan: Plan) -> None:
+    """A made-up result of each task."""
+    scores, values = run.folder / "scores", np.random.default_rng(0)
+    scores.mkdir(parents=True, exist_ok=True)
+    with run.results.path.open("w") as file:
+        for task in plan.tasks:
+            right = values.random(24)
+            np.savez(scores / f"{task.key}.npz", accuracy=right < values.random(), probability=right, logit=right)
+            row = {"key": task.key, "method": task.view and task.view.name, "probe": {"probe": task.kind}, "n": 24}
+            file.write(json.dumps(row | {"seconds": 1.0}) + "\n")
+
+
+def timed(work: Callable[[], object]) -> float:
+    """CPU seconds of a piece of work in this process."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def quiet(work: Callable[[], object]) -> None:
+    """Do it without its lines."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        work()
+
+
+def say(what: str, found: float, ceiling: float, unit: str) -> None:
+    """A figure and whether it keeps its goal."""
+    kept = "kept" if found <= ceiling else "MISSED"
+    print(f"  {what}: {found:.2f} {unit} (goal {ceiling:g} {unit}, {kept})".replace("  (", " ("))
+
+
+if __name__ == "__main__":
+    main()
