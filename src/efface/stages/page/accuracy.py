@@ -1,4 +1,4 @@
-"""The network's own accuracy, and the metrics that say little without it."""
+"""The network's accuracy, and warnings for metrics that need another metric beside them."""
 
 from collections.abc import Iterable, Iterator
 
@@ -11,11 +11,11 @@ from efface.study.claims import ACCURACY
 from efface.study.schema import MetricEntry
 
 HOW = {"unit": "none", "explain": "true", "imputer": "none", "ties": "none", "count": "none"}
-"""What it depends on, as of any metric."""
+"""What the accuracy depends on, in the form of a metric."""
 
 
 def accuracy(run: Run) -> Curve | None:
-    """Whether each test image is classified right, as a curve of one point; None before the network is there."""
+    """Return the accuracy on each test image as a curve of one point, or None before training."""
     if not run.first.trained():
         return None
     right = run.right().numpy().astype(np.float64)
@@ -29,7 +29,7 @@ def accuracy(run: Run) -> Curve | None:
 
 
 def unaccompanied(metrics: Iterable[MetricEntry]) -> Iterator[str]:
-    """For each metric that is missing, a sentence on those that must be read with it."""
+    """Yield a sentence for each missing metric that others must be read with."""
     listing = list(metrics)
     kinds = {each.name: (each.metric or each.name).rpartition(".")[2] for each in listing}
     missing = dict.fromkeys(
@@ -45,5 +45,5 @@ def unaccompanied(metrics: Iterable[MetricEntry]) -> Iterator[str]:
 
 
 def _told(metric: str) -> str:
-    """A metric in words; the clean accuracy always stands in the report."""
+    """Return a metric in words. The clean accuracy is always in the report."""
     return "clean and robust accuracy" if metric == "robust_accuracy" else metric.replace("_", " ")

@@ -16,17 +16,17 @@ from efface.study.study import Study, read
 from efface.study.yaml_file import InvalidStudyError
 
 Beside = Mapping[str, Sequence[PlannedRun]]
-"""PlannedRun runs by the name under which they are shown, one for each seed."""
+"""Runs by the name under which the page shows them, one for each seed."""
 
 
 Merged = Mapping[tuple[str, str, str], Mapping[str, Curve]]
-"""By metric, score and method: a curve for each name."""
+"""A curve for each name, by metric, score and method."""
 
 
 def write_comparison(folder: Path, name: str, beside: Beside, claims: Sequence[Claim] = ()) -> None:
-    """Write the page of the runs side by side; say where it is, and what has become of the claims.
+    """Write the page of the runs side by side. Print its path and the verdict on each claim.
 
-    The first name is what the others are compared with; of one alone, the page is that of a study, over its seeds.
+    The others are compared with the first name. With one name, the page shows one study over its seeds.
     """
     from efface.report import page  # draws with matplotlib, which takes seconds to import
     from efface.stages.page.report_data import facts_of_several
@@ -45,9 +45,9 @@ def write_comparison(folder: Path, name: str, beside: Beside, claims: Sequence[C
 
 
 def study_of(path: Path) -> Study:
-    """The study of a YAML file, or that of the folder of a run, of its variant or seed, wherever the folder now lies.
+    """Return the study of a YAML file, or of the folder of a run, a variant or a seed. The folder may have moved.
 
-    InvalidStudyError: there is none, or the seeds in the folder are not of one study.
+    InvalidStudyError: there is no study, or the seeds in the folder belong to different studies.
     """
     if not path.is_dir():
         return read(path)
@@ -72,7 +72,7 @@ def study_of(path: Path) -> Study:
 
 
 def labels(runs: Sequence[tuple[Path, str]]) -> list[str]:
-    """A name for each folder and variant: the folder's own, those of the same name with as many parents as it takes.
+    """Return a unique label for each folder and variant: the folder's name, with parents if names are equal.
 
     ValueError: a folder is given twice.
     """
@@ -90,7 +90,7 @@ def labels(runs: Sequence[tuple[Path, str]]) -> list[str]:
 
 
 def side_by_side(found: Merged, *, one: bool = False) -> list[Curve]:
-    """The curves for a page: `metric` tells the method, `method` the name. one: there is one name, so methods stay."""
+    """Return the curves for a page. `metric` holds the method and `method` the name, unless there is only one name."""
     curves = []
     for (metric, _, method), named in found.items():
         for name, curve in named.items():
@@ -103,10 +103,10 @@ def side_by_side(found: Merged, *, one: bool = False) -> list[Curve]:
 
 
 def merged(beside: Beside) -> Merged:
-    """A curve for each metric, score, method and name.
+    """Return a curve for each metric, score, method and name.
 
-    With one run a name, samples are the runs' own, and images are paired where all runs have the same; with several
-    seeds a sample is a seed's mean.
+    With one run for each name, samples are images, paired if all runs have the same test images. With several seeds, a
+    sample is the mean of a seed.
     """
     means = any(len(several) > 1 for several in beside.values())
     means |= len({one.run.data_digest["test"] for several in beside.values() for one in several}) > 1
@@ -126,7 +126,7 @@ def merged(beside: Beside) -> Merged:
 
 
 def _measured_curves(one: PlannedRun) -> Iterator[Curve]:
-    """A run's curves of which anything is measured, if only that there is no value, the network's accuracy first."""
+    """Yield the network's accuracy, then every curve of the run that has a result."""
     if (own := accuracy(one.run)) is not None:
         yield own
     for curve in one.curves:
@@ -135,14 +135,14 @@ def _measured_curves(one: PlannedRun) -> Iterator[Curve]:
 
 
 def _warnings(beside: Beside, found: Merged) -> tuple[str, ...]:
-    """What a reader must know of the metrics that are shown."""
+    """Return the warnings that a reader of these metrics needs."""
     shown = {(metric, name) for (metric, _, _), named in found.items() for name in named}
     of = [[each for each in ones[0].run.study.metrics if (each.name, name) in shown] for name, ones in beside.items()]
     return tuple(dict.fromkeys(line for metrics in of for line in unaccompanied(metrics)))
 
 
 def _mean_of(each: Sequence[tuple[int, Curve]]) -> Curve:
-    """One curve of several seeds'."""
+    """Return one curve of several seeds. A sample is the mean of a seed."""
     curve = each[0][1]
     values = np.stack([_mean(one.values) for _, one in each])
     missing = sorted({at for _, one in each for at in one.missing or ()})
@@ -151,6 +151,6 @@ def _mean_of(each: Sequence[tuple[int, Curve]]) -> Curve:
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over samples of each point, of those that are there."""
+    """Return the mean over samples at each point. NaN samples are left out."""
     known = ~np.isnan(values)
     return np.where(known.any(0), np.where(known, values, 0).sum(0) / np.maximum(known.sum(0), 1), np.nan)

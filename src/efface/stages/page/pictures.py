@@ -1,4 +1,4 @@
-"""Pictures: test images, what the network makes of their class and of them with noise, every method's maps.
+"""Pictures of test images, of samples of their class, of denoised images, and of every method's maps.
 
 One line of pictures for each kind, one column for each image; drawn once, and shown in the report.
 """
@@ -30,7 +30,7 @@ FOLDER = "figures"
 
 
 def draw_pictures(run: Run) -> None:
-    """Draw the pictures unless they are there, and say where. ValueError: it is to show rows that there are not."""
+    """Draw the pictures unless they exist, and print the path. ValueError: a named test row does not exist."""
     path = run.folder / FOLDER / "grid.png"
     if picture(run) is None:
         rows = shown_rows(run)
@@ -45,14 +45,14 @@ def draw_pictures(run: Run) -> None:
 
 
 def picture(run: Run) -> bytes | None:
-    """The grid, if it is there and shows this study as it is now."""
+    """Return the PNG bytes of the grid, or None if it does not show the study as it is now."""
     path = run.folder / FOLDER / "grid.png"
     content = path.read_bytes() if path.is_file() and run.first.trained() else b""
     return content if content and read_made_from(content) == key(made_from(run)) else None
 
 
 def made_from(run: Run) -> dict[str, Any]:
-    """What the pictures depend on."""
+    """Return everything that the pictures depend on."""
     return {
         "rows": shown_rows(run).tolist(),
         "visualize": run.study.visualize.model_dump(exclude={"rows", "count"}),
@@ -66,7 +66,7 @@ def made_from(run: Run) -> dict[str, Any]:
 
 
 def shown_rows(run: Run) -> Int[Tensor, " n"]:
-    """The test rows that are shown."""
+    """Return the test rows that are shown."""
     settings, count = run.study.visualize, len(run.data["test"])
     if settings.rows is None:
         return torch.linspace(0, count - 1, min(settings.count, count)).round().long()
@@ -76,7 +76,7 @@ def shown_rows(run: Run) -> Int[Tensor, " n"]:
 
 
 def _made(run: Run, rows: Int[Tensor, " n"]) -> Iterator[Line]:
-    """The images themselves, and what the network makes."""
+    """Yield lines of the images, the samples, the noisy images and the denoised images."""
     settings, samples, test = run.study.visualize, run.study.samples, run.data["test"]
     stored = read_rows(test.images, rows).to(run.device)
     targets = test.targets[rows.to(test.targets.device)].to(run.device)
@@ -101,7 +101,7 @@ def _made(run: Run, rows: Int[Tensor, " n"]) -> Iterator[Line]:
 
 
 def _maps(run: Run, rows: Int[Tensor, " n"]) -> Iterator[Line]:
-    """Every method's maps as they are stored, whatever `post` says, channels summed: signed, then absolute."""
+    """Yield two lines for each method: stored maps and their absolute values, channels summed, without `post`."""
     percentile = run.study.visualize.percentile
     for name in (name for entry in run.entries for name in entry.gives):
         store = map_store(run, name, "test")

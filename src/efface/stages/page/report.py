@@ -24,9 +24,9 @@ FILES = ("report.html", "summary.csv", "comparisons.csv", "agreement.csv", "curv
 
 
 def write_report(one: PlannedRun, *, anew: bool = True) -> None:
-    """Write report.html, summary.csv and the figures; say where they are.
+    """Write report.html, summary.csv and the figures. Print the path.
 
-    anew: False leaves a report that was made from these results and this code as it is.
+    anew: False keeps a report that was made from the same results and the same code.
     """
     folder, made_from = one.run.folder / "report", _made_from(one.run)
     mark = folder / ".made-from"
@@ -63,16 +63,16 @@ def _write(one: PlannedRun, folder: Path) -> None:
 
 
 def _is_measured(curve: Curve) -> bool:
-    """Whether a probe of it ran, other than the first point's, which may be one for all methods and metrics.
+    """Return whether a probe of the curve ran. The first point does not count, since methods and metrics may share it.
 
-    One that ran and found no value was measured, too: the page says that it has none.
+    A probe that found no value counts: the page says so.
     """
     own = slice(1 if len(curve.at) > 1 else 0, None)
     return bool(set(curve.at[own]) - set(curve.missing or ())) or not np.isnan(curve.values[:, own]).all()
 
 
 def _made_from(run: Run) -> str:
-    """What the report shows, as a digest: the study, the results, the code and the page's own files."""
+    """Return a digest of everything that the report shows: study, results, code and page files."""
     files = (Path(efface.__file__).parent / "report").glob("page.*")
     pages = {each.name: each.read_text() for each in files if each.suffix != ".py"}
     code = [source_digest(name) for name in (__name__, "efface.stages.page.report_data")]

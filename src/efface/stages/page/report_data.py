@@ -1,4 +1,4 @@
-"""What stands in a report beside the curves: facts about the study, and a gallery of images, maps and erased images."""
+"""The parts of a page beside the curves: facts about the study, and a gallery of images, maps, erased images."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ _GALLERY_FRACTION = 0.3
 
 
 def facts(one: PlannedRun, measured: Sequence[str]) -> Facts:
-    """What the page says beside the numbers. measured: the metrics of which anything is there."""
+    """Return the facts that the page states beside the numbers. measured: metrics that have a result."""
     run, plan = one.run, one.plan
     data, study = run.data, run.study
     sizes = ", ".join(f"{len(split):,} {name} images" for name, split in data.items())
@@ -63,7 +63,7 @@ def facts(one: PlannedRun, measured: Sequence[str]) -> Facts:
 
 
 def facts_of_several(name: str, beside: Mapping[str, Sequence[PlannedRun]]) -> Facts:
-    """What the page of several networks says beside the numbers."""
+    """Return the facts that the page of several networks states beside the numbers."""
     every = [one for several in beside.values() for one in several]
     runs = [one.run for one in every]
     first = runs[0]
@@ -91,7 +91,7 @@ def facts_of_several(name: str, beside: Mapping[str, Sequence[PlannedRun]]) -> F
 
 
 def how_of(one: PlannedRun, entry: MetricEntry) -> dict[str, str]:
-    """What the metric's numbers depend on; "none" for what its probes do not have."""
+    """Return what a metric's numbers depend on, in words. "none" stands for what its probes do not have."""
     run, points = one.run, (point for curve in one.plan.of(entry)[:1] for point in curve.points)
     probes = [task.probe for point in points for task in point.tasks.values()]
     explains = [each.explains for each in probes if isinstance(each, Explains)]
@@ -103,7 +103,7 @@ def how_of(one: PlannedRun, entry: MetricEntry) -> dict[str, str]:
 
 
 def _degenerate(one: PlannedRun) -> dict[str, dict[str, float]]:
-    """By row of the report, the means of what was found on its maps; NaN for what is not known."""
+    """Return the mean share of each kind of degenerate map, by row of the report. NaN: not known."""
     results = one.run.results
     rows = {name: results.rows[task.key] for name, task in one.plan.conditions.items() if task.key in results}
     return {
@@ -113,7 +113,7 @@ def _degenerate(one: PlannedRun) -> dict[str, dict[str, float]]:
 
 
 def _cost(one: PlannedRun, entry: MetricEntry) -> Cost | None:
-    """Seconds of the metric's own probes; None where none has run."""
+    """Return the time of the metric's own probes, or None if none has run."""
     run, points = one.run, (point for curve in one.plan.of(entry) for point in curve.points)
     keys = dict.fromkeys(task.key for point in points for task in point.tasks.values())
     rows = [run.results.rows[key] for key in keys if key in run.results.rows]
@@ -127,7 +127,7 @@ def _cost(one: PlannedRun, entry: MetricEntry) -> Cost | None:
 
 
 def _seconds(run: Run) -> dict[str, float]:
-    """Time spent, summed over processes."""
+    """Return the seconds spent on each kind of work, summed over processes."""
     names = {
         "train": "train",
         "extract": "extract maps",
@@ -153,14 +153,14 @@ def _remarks(run: Run, plan: Plan) -> tuple[str, ...]:
     frozen = [entry for entry in of_maps(run) if entry.formula.sample == "images"]
     redrawn = [view.name for view in _rows(run) if frozen and view.name in plan.redrawn]
     return tuple(
-        f"{name} is ranked anew in each epoch of a training; to a network that does not train it is no other than "
+        f"{name} is ranked anew in each epoch of a training. For a network that does not train, it equals "
         f"a fixed random ranking, so {listed([entry.name for entry in frozen])} are not run for it."
         for name in redrawn
     )
 
 
 def gallery(one: PlannedRun) -> Gallery | None:
-    """Some test images with every map that is there, and what the map erases."""
+    """Return some test images with every existing map and the erased images, or None without maps."""
     run = one.run
     test, stores = run.data["test"], {}
     for view in _rows(run):
@@ -190,12 +190,12 @@ def gallery(one: PlannedRun) -> Gallery | None:
 
 
 def _rows(run: Run) -> list[View]:
-    """The views that are rows of the report by themselves, and no further draw of one."""
+    """Return the rows of the report. Further draws of a row are left out."""
     return [view for view in run.views if not view.draw_of]
 
 
 def _shown(run: Run, point: Point, store: MapStore, rows: torch.Tensor) -> torch.Tensor:
-    """The maps as they were ranked, channels summed for the eye."""
+    """Return the maps as they were ranked. Channels are summed for display."""
     found = store.take(rows)
     if store.kind == "seeds":
         return draws.uniform(found, run.data["test"].shape[1:])

@@ -1,4 +1,4 @@
-"""What the study's data and model calls return, checked where it comes in."""
+"""Checks of what the study's data and model calls return."""
 
 import traceback
 from dataclasses import replace
@@ -16,7 +16,7 @@ from efface.types import Split
 
 
 def made(where: str, call: Call) -> Any:
-    """What a call of the study returns; an error of another kind than ours becomes a sentence that says where it is."""
+    """Return the result of a call of the study. An unexpected error becomes a ValueError that names the place."""
     try:
         return call()
     except (ValueError, OSError):
@@ -29,7 +29,7 @@ def made(where: str, call: Call) -> Any:
 
 
 def checked_data(call: Call, splits: Any) -> dict[str, Split]:
-    """The splits that a data call returned; ValueError where they are none."""
+    """Return the splits of a data call. ValueError: they are not a dict of Split with uint8 images."""
     if not isinstance(splits, dict) or "test" not in splits or not all(isinstance(s, Split) for s in splits.values()):
         raise ValueError(f"data: {call.call} returned no dict of Split with a 'test' in it; see efface.types.Split")
     for name, split in splits.items():
@@ -46,7 +46,7 @@ def checked_data(call: Call, splits: Any) -> dict[str, Split]:
 
 
 def place_split(split: Split, budget: float, device: torch.device, folder: Path, name: str) -> Split:
-    """The same split, its images where they fit: on the device, or in a packed file of this name in the folder.
+    """Return the split with its images on the device if they fit, else in a packed file in the folder.
 
     budget: bytes that the images may take on the device.
     """
@@ -60,7 +60,7 @@ def place_split(split: Split, budget: float, device: torch.device, folder: Path,
 
 
 def split_digest(split: Split) -> str:
-    """Of images, targets, masks and which rows validate."""
+    """Return a digest of images, targets, masks and validation rows."""
     parts = {"images": digest(split.images), "targets": digest(split.targets)}
     if split.masks is not None:
         parts["masks"] = digest(split.masks)
@@ -70,7 +70,7 @@ def split_digest(split: Split) -> str:
 
 
 def check_classes(logits: Tensor, split: Split, name: str) -> None:
-    """ValueError where a network has fewer classes than the data."""
+    """Raise ValueError if a network has fewer classes than the data."""
     classes = int(split.targets.max()) + 1
     if logits.ndim != 2 or logits.shape[1] < classes:
         found = logits.shape[1] if logits.ndim == 2 else tuple(logits.shape[1:])

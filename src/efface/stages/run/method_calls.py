@@ -1,4 +1,4 @@
-"""How a study's entries become calls of their methods, and what their maps are called."""
+"""Calls of a study's methods, the names of their maps, and the seeds of their random numbers."""
 
 from collections.abc import Mapping
 
@@ -16,24 +16,27 @@ from efface.types import Images, Maps, Target
 
 
 def method_call(entry: MethodEntry, learnt: Mapping[str, Tensor] | None) -> MethodCall:
-    """The entry's method. It knows its maps by the names that the study gave them, whichever draw this is."""
+    """Return the call of an entry's method. Maps have the names of the study, whichever draw this is."""
     first = entry.undrawn
     return MethodCall(first.name, entry.call, entry.batched, first.outputs, learnt)
 
 
 def named(entry: MethodEntry, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The method's maps by the names of this draw."""
+    """Return the method's maps by the names of this draw."""
     return {name: maps[first] for name, first in zip(entry.gives, entry.undrawn.gives, strict=True)}
 
 
 def seed_text(run: Run, entry: MethodEntry, split: str) -> str:
-    """What a method's draws belong to. The controls that shuffle share theirs: to a frozen network they are one."""
+    """Return the text that seeds a method's random numbers.
+
+    The random controls share it, so that they give the same ranking to a fixed network.
+    """
     again = f" draw {entry.draw}" if entry.draw > 1 else ""
     return f"{run.study.seed} {split} {'random' if entry.is_random else entry.call.draw_text}{again}"
 
 
 def explainer_of(run: Run, view: View) -> Explain:
-    """The method behind a view's maps. It draws for a row as it did when that row's map was extracted."""
+    """Return the method behind a view's maps. Its random numbers for a row are those of the extraction."""
     entry = run.entry_of_maps(view.maps)
     method = method_call(entry, read_learnt_tensors(run, entry))
     own = run.data["test"].masks

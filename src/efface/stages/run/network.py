@@ -1,4 +1,4 @@
-"""A network of a run: what it depends on, where its weights lie, and the network itself."""
+"""A network of a run: its key, the file of its weights, and the loaded module."""
 
 import hashlib
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from efface.training.loop import TrainingSettings
 
 @dataclass(frozen=True)
 class Network:
-    """One that is trained as `fit` says, read from `weights`, or as its function makes it.
+    """A network that is trained by `fit`, read from `weights`, or used as its function makes it.
 
     name: what it is to the study, and the key that stands before its settings in messages.
     seed: of its weights and its training. data: digest of the training images; None where there are none, or for a
@@ -42,7 +42,7 @@ class Network:
 
     @cached_property
     def key(self) -> str:
-        """What it depends on; the name of its file."""
+        """A digest of everything that the weights depend on. It names the file."""
         what: dict[str, Any] = {"model": self.model.identity(), "seed": self.seed}
         if self.weights is not None:
             what["weights"] = hashlib.sha256(_readable(self.weights).read_bytes()).hexdigest()[:16]
@@ -55,31 +55,31 @@ class Network:
 
     @property
     def path(self) -> Path:
-        """The trained weights."""
+        """The file of the trained weights."""
         return self.folder / f"{self.name}-{self.key}.pt"
 
     @property
     def origin(self) -> str:
-        """Where its weights come from, in words."""
+        """The origin of the weights, in words."""
         return str(self.weights or (self.path if self.fit else "as its function makes it"))
 
     def trained(self) -> bool:
-        """Whether its weights are there (one that needs no training always has them)."""
+        """Return whether the weights exist. A network without training always has them."""
         return self.weights is not None or self.fit is None or self.path.exists()
 
     def build(self) -> nn.Module:
-        """The network as its function makes it."""
+        """Return the network as its function makes it."""
         return made("model" if self.name == "network" else f"{self.name}.model", self.model)
 
     def fresh(self) -> nn.Module:
-        """With the weights that its function gives it, by the seed; on the device, in eval mode."""
+        """Return the network with fresh weights from the seed, on the device, in eval mode."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draws.seed_of(f"network {self.seed}"))
             return self.build().to(self.device).eval()
 
     @cached_property
     def module(self) -> nn.Module:
-        """The network itself, on the device, in eval mode."""
+        """The network, on the device, in eval mode."""
         path = self.weights or (self.path if self.fit is not None else None)
         if path is None:
             return self.fresh()
@@ -99,12 +99,12 @@ class Network:
         return network.to(self.device).eval()
 
     def to_try(self) -> nn.Module:
-        """The network, or one with fresh weights where it is not trained yet."""
+        """Return the network, or one with fresh weights if it is not trained yet."""
         return self.module if self.trained() else self.fresh()
 
     @property
     def digest(self) -> str:
-        """A digest of its weights; before they are there, a word that agrees with no file."""
+        """A digest of the weights, or "not trained yet", which matches no stored digest."""
         return self._weights_digest if self.trained() else "not trained yet"
 
     @cached_property

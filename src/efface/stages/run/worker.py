@@ -1,4 +1,4 @@
-"""What a process that works for a run keeps: the run itself, and the traces of what failed."""
+"""State of a worker process: its loaded run, and the log of failures."""
 
 import time
 
@@ -10,7 +10,7 @@ _RUNS: dict[str, Run] = {}
 
 
 def current_run(study: Study) -> Run:
-    """This process's run of the study: data and network are loaded once, whatever the number of tasks."""
+    """Return this process's run of the study. Data and network are loaded once for all tasks."""
     text = study.model_dump_json()
     if text not in _RUNS:
         _RUNS.clear()
@@ -19,6 +19,6 @@ def current_run(study: Study) -> Run:
 
 
 def keep_trace(run: Run, what: str, failure: Failure) -> None:
-    """The whole trace goes into a file, for whoever wrote the code that failed."""
+    """Append the trace of a failure to failures.log."""
     with (run.folder / "failures.log").open("a") as file:
         file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {what}\n{failure.trace}\n")

@@ -1,4 +1,4 @@
-"""What a run has left to do, and how long it may take."""
+"""The work that a run has left, and an estimate of its time."""
 
 import inspect
 import time
@@ -20,9 +20,9 @@ from efface.store.maps import finished_rows, partial_path
 
 
 def say_estimate(one: PlannedRun, rows_of: Mapping[str, float], *, least: bool) -> float:
-    """Say what is to be done, in forward rows and trainings, and an estimate of time, which is returned in seconds.
+    """Print the work that is left, in forward passes and trainings. Return the estimated seconds.
 
-    rows_of: forward rows of a method for one image. least: whether some of these are more.
+    rows_of: forward passes of each method for one image. least: whether some of these are lower bounds.
     """
     run, plan = one.run, one.plan
     images = {name: len(split) for name, split in run.data.items()}
@@ -55,7 +55,7 @@ def say_estimate(one: PlannedRun, rows_of: Mapping[str, float], *, least: bool) 
 
 
 def _rows_of(network: Network, images: int) -> float:
-    """Forward rows that a training takes as long as: three an image and epoch, and what was measured for the rest."""
+    """Return the cost of a training in forward passes: three per image and epoch, more for an attack and terms."""
     fit = network.fit
     if fit is None:
         return 0.0
@@ -65,14 +65,14 @@ def _rows_of(network: Network, images: int) -> float:
 
 
 def _setting(call: Call, name: str, otherwise: int) -> int:
-    """A whole number among a function's settings: as given, by the function's default, or else."""
+    """Return an integer setting of a call: the given value, else the function's default, else `otherwise`."""
     known = inspect.signature(call.resolve()).parameters.get(name)
     found = call.kwargs.get(name, None if known is None else known.default)
     return found if isinstance(found, int) else otherwise
 
 
 def _seconds_per_row(run: Run) -> float:
-    """One forward pass of a batch, timed: the third, when everything is warm."""
+    """Return the seconds of a forward pass for one image. It is the fastest of three timed batches."""
     network = run.first.to_try()
     count = min(run.study.max_batch, 64, len(run.data["test"]))
     images = read_rows(run.data["test"].images, torch.arange(count)).to(run.device).float().div(255)

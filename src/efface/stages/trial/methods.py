@@ -1,4 +1,4 @@
-"""The methods of a study, each tried on two test images before hours are spent."""
+"""Trial of every method on two test images, before hours are spent."""
 
 import time
 from collections.abc import Iterator
@@ -24,32 +24,32 @@ from efface.stages.trial.network import try_network
 from efface.stages.work.learning import learnt_on_trial
 from efface.study.schema import MethodEntry
 
-SOON = 3.0  # seconds; most studies are tried by then
-LONG = 20.0  # seconds that one method may be tried: SmoothGrad of IG on a VGG-16 would take an hour of a CPU
+SOON = 3.0  # seconds; most trials end before that, so that no bar is shown
+LONG = 20.0  # seconds for the trial of one method: SmoothGrad of IG on a VGG-16 would take an hour on a CPU
 
 
 class _LongError(BaseException):
-    """Raised within a method's pass, when it has been tried for long enough; no method's own error handling ends it."""
+    """Ends a trial that takes too long. It is a BaseException, so that no method catches it."""
 
 
 @dataclass
 class Trial:
-    """What two images tell of a method."""
+    """The result of trying one method on two images."""
 
     name: str
     rows: float
     """Forward rows for one image."""
     warnings: list[str]
     shapes: dict[str, tuple[int, ...]]
-    """Of one map, by its name; a ranking that is drawn anew has none."""
+    """Shape of one map, by its name. A ranking that is redrawn in each epoch has no map."""
     cut: bool = False
-    """Whether it was left before it was through: then `max_batch` are only those until then."""
+    """Whether the trial was ended early. Then `rows` counts only the passes until that moment."""
 
 
 def preflight(one: PlannedRun, *, warn: bool = False, long: float = LONG) -> list[Trial]:
-    """Run every method on two test images. ValueError: all that does not work, a line each.
+    """Run every method on two test images. ValueError: everything that does not work, one line each.
 
-    warn: whether to ask for an image's map of another class, too, to see whether a method is blind to it.
+    warn: also make one image's map for another class. It shows whether a method ignores the class.
     long: seconds after which the trial of a method ends.
     """
     run, plan = one.run, one.plan
@@ -66,7 +66,7 @@ def preflight(one: PlannedRun, *, warn: bool = False, long: float = LONG) -> lis
                     learnt[what] = learnt_on_trial(run, entry, own)
                 method = method_call(entry, learnt[what])
                 trials.append(_try(run, method, entry, own, images, logits, warn=warn, long=long))
-            except Exception as error:  # noqa: BLE001  a method may raise anything; all are to be tried
+            except Exception as error:  # noqa: BLE001  a method may raise any error, and every method is tried
                 plain = isinstance(error, ValueError | FileNotFoundError)
                 text = str(error) if plain else f"{type(error).__name__}: {error}"
                 where = f"attribution_methods.{entry.name}: "
@@ -117,8 +117,9 @@ def _try(
             if not found:
                 per_image = counted[0] / len(images)
                 told = (
-                    f"{duration(long)} on {run.device} were not enough to try it: what it gives is looked at when it "
-                    f"is extracted, and the plan counts the {per_image:.0f} rows an image that it had until then"
+                    f"test stopped after {duration(long)} on {run.device}. Its maps will be checked during extraction. "
+                    f"The time estimate uses the {per_image:.0f} forward passes per image counted so far, so it is a "
+                    "lower bound."
                 )
                 return Trial(entry.name, per_image, [told], {}, cut=True)
     warnings = []
@@ -127,7 +128,7 @@ def _try(
             continue
         of = f"{name}: " if name != entry.name else ""
         if (each.flatten(1).max(1).values == each.flatten(1).min(1).values).any():
-            warnings.append(f"{of}the map of an image is constant: its ranking is a shuffle")
+            warnings.append(f"{of}the map of an image is constant, so its ranking is random")
         if other and _same(each[:1], other[name]):
             control = " (as a control is)" if entry.is_control else ""
             warnings.append(f"{of}the map is the same whatever class is explained{control}")
@@ -136,15 +137,15 @@ def _try(
 
 
 def _same(maps: Tensor, others: Tensor) -> bool:
-    """Whether two maps are equal but for what the size of a batch makes of rounding."""
+    """Return whether two maps are equal up to the rounding that the batch size causes."""
     return bool((maps - others).abs().max() <= 1e-5 * maps.abs().max())
 
 
 @contextmanager
 def _counting(until: float) -> Iterator[list[int]]:
-    """Rows that go into any network while the context lasts, a second one or a copy as well.
+    """Count the images that pass through any network, also through copies and a second network.
 
-    _LongError: a pass begins, or goes on to its next module, after `until` (monotonic).
+    until: time of the monotonic clock. A module that starts after it raises _LongError.
     """
     counted, depth = [0], 0
 

@@ -1,4 +1,4 @@
-"""The networks of a study, tried on two test images before hours are spent."""
+"""Trial of the networks on two test images, before hours are spent."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from efface.store.arrays import read_rows
 
 
 def try_network(run: Run) -> tuple[nn.Module, Tensor, Tensor]:
-    """The network (with fresh weights, where it is to be trained), two test images, its answers to them.
+    """Return the first network, two test images, and its logits. A network that is not trained yet has fresh weights.
 
     ValueError: it, or the second network, cannot take them, has too few classes, or cannot be trained as the study
         says.
@@ -24,7 +24,7 @@ def try_network(run: Run) -> tuple[nn.Module, Tensor, Tensor]:
     ):
         if fit is not None and fit.keep == "best" and train is not None and train.validation is None:
             raise ValueError(
-                f"{where}.keep: is 'best', but no rows are set apart to choose by; set data.kwargs.validation=0.125"
+                f"{where}.keep: is 'best', but the data have no validation rows; set data.kwargs.validation=0.125"
             )
     for each in run.networks()[1:]:
         _answers(run, each)
@@ -34,7 +34,7 @@ def try_network(run: Run) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def _answers(run: Run, of: Network) -> tuple[nn.Module, Tensor, Tensor]:
-    """A network, two test images, its answers to them."""
+    """Return a network, two test images, and its logits."""
     network = of.to_try()
     images = read_rows(run.data["test"].images, torch.arange(min(2, len(run.data["test"])))).to(run.device)
     try:

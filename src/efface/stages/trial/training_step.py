@@ -1,4 +1,4 @@
-"""Augmentations, regularisers and attacks of a study, tried on two training images before an epoch is spent."""
+"""Trial of augmentations, regularisers and attacks on two training images, before an epoch is spent."""
 
 from collections.abc import Iterator
 
@@ -18,9 +18,9 @@ from efface.types import Images, Targets
 
 
 def try_terms(run: Run) -> None:
-    """One step of each training that is to come and has augmentations, regularisers or an attack.
+    """Take one step of each coming training that has augmentations, regularisers or an attack.
 
-    ValueError: the network, or the images, are none that these can be called with.
+    ValueError: they cannot be used with this network, or with images of this size.
     """
     for where, network, fit in _to_come(run):
         images, targets = _two(run)
@@ -36,20 +36,20 @@ def try_terms(run: Run) -> None:
 
 
 def has_zero_hessian(run: Run) -> Iterator[str]:
-    """Sentences on trainings whose regulariser estimates a Hessian that the network does not have."""
+    """Yield a warning for each training whose regulariser estimates a Hessian that is 0 for this network."""
     for where, network, fit in _to_come(run):
         estimating = [each for each in fit.regularizers if fact(each.term.resolve(), "estimates_hessian")]
         named = [each.call.rpartition(".")[2] for each in estimating]
         if named and not has_hessian(network.fresh(), *_two(run)):
             yield (
-                f"{where}.regularizers: {' and '.join(named)} estimates the Hessian of {network.model.call}, which is "
+                f"{where}.regularizers: {' and '.join(named)} estimates the Hessian of {network.model.call}. It is "
                 "0: it is made of straight pieces, as ReLU makes them, and the estimate is noise alone; take softplus "
                 "(of our networks activation: softplus)"
             )
 
 
 def has_hessian(network: nn.Module, images: Images, targets: Targets) -> bool:
-    """Whether the Hessian of the target's logit is other than 0 at any of the images, in evaluation mode."""
+    """Return whether the Hessian of the target's logit differs from 0 at any image, in evaluation mode."""
     with evaluating(network):
         points = images.detach().clone().requires_grad_()
         own = differentiable(network, points).gather(1, targets[:, None])
@@ -62,7 +62,7 @@ def has_hessian(network: nn.Module, images: Images, targets: Targets) -> bool:
 
 
 def _to_come(run: Run) -> Iterator[tuple[str, Network, TrainingSettings]]:
-    """Trainings that have augmentations, regularisers or an attack: the study's key, the network, the settings."""
+    """Yield each coming training with augmentations, regularisers or an attack: its key, network and settings."""
     asked = [("fit" if each is run.first else f"{each.name}.fit", each, each.fit) for each in run.networks()]
     found = [(where, network, fit) for where, network, fit in asked if not network.trained()]
     if run.refit is not None and (run.study.refit is not None or run.first.trained()):

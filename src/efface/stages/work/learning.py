@@ -29,12 +29,12 @@ _TRIED_ON = 64  # training images that a method is tried on before it learns fro
 
 @dataclass(frozen=True)
 class Learn:
-    """The work: one method learns, and what it learnt is kept."""
+    """The work of one task: fit a method and save what it learnt."""
 
     study: Study
 
     def __call__(self, method: str) -> float:
-        """Seconds it took."""
+        """Return the seconds that it took."""
         started, run = time.monotonic(), current_run(self.study)
         entry = run.entry(method)
         path, train = learnt_path(run, entry), run.data["train"]
@@ -47,7 +47,7 @@ class Learn:
 
 
 def learn_missing(run: Run, methods: Sequence[str]) -> list[str]:
-    """Let those of the methods learn that have not yet; sentences on what failed."""
+    """Fit the methods that are not fitted yet. Return a sentence for each failure."""
     entries = [each for each in run.entries if each.name in methods]
     missing: dict[Path, list[str]] = {}
     for each in entries:
@@ -71,7 +71,7 @@ def learn_missing(run: Run, methods: Sequence[str]) -> list[str]:
 
 
 def learnt_on_trial(run: Run, entry: MethodEntry, network: nn.Module) -> dict[str, Tensor] | None:
-    """What a method learnt, or would learn from a few of the training images."""
+    """Return what a method learnt; before extraction, what it learns from a few training images."""
     path = learnt_path(run, entry)
     if path is None or path.exists():
         return read_learnt_tensors(run, entry)
@@ -85,7 +85,7 @@ def learnt_on_trial(run: Run, entry: MethodEntry, network: nn.Module) -> dict[st
 
 
 def learn_from(run: Run, entry: MethodEntry, network: nn.Module, data: Split) -> dict[str, Tensor]:
-    """What a fresh method learns from these images; the network is as it was, hooks and modes included."""
+    """Return what a new method learns from these images. The network, its hooks and modes stay unchanged."""
     seed = learnt_seed(run, entry)
     with _as_before(network), draws.seeded(seed):
         made = MethodCall(entry.name, entry.call).made
@@ -95,7 +95,7 @@ def learn_from(run: Run, entry: MethodEntry, network: nn.Module, data: Split) ->
 
 @contextmanager
 def _counting(network: nn.Module, most: int) -> Iterator[None]:
-    """Images that go into the network are progress, up to `most`; the rest comes at the end."""
+    """Report images that pass through the network as progress, `most` in all."""
     seen = 0
 
     def count(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:

@@ -30,12 +30,12 @@ from efface.study.study import Study
 
 @dataclass(frozen=True)
 class Measure:
-    """The work: calls a probe with the case it needs."""
+    """The work of one task: call a probe with its case."""
 
     study: Study
 
     def __call__(self, task: ProbeTask) -> tuple[Score, dict[str, float]]:
-        """The score, and the seconds it took."""
+        """Return the score and the seconds that it took."""
         run = current_run(self.study)
         clock = Clock()
         maps = {split: map_store(run, name, split) for name, split in task.reads}
@@ -53,7 +53,7 @@ RANKS: dict[Any, Any] = {}
 
 
 def measure_missing(one: PlannedRun) -> list[str]:
-    """Run what is not in the results yet and has its maps; sentences on what failed.
+    """Run every task that has no result yet and whose maps exist. Return a sentence for each failure.
 
     Maps whose extraction failed are missing: the tasks that read them wait, the others run.
     ValueError: a metric cannot be planned, or needs something that the data do not have.
@@ -88,17 +88,17 @@ def measure_missing(one: PlannedRun) -> list[str]:
 
 
 def _cost(run: Run, rows: dict[str, int], task: ProbeTask) -> float:
-    """Forward rows that a probe takes. rows: images of each split."""
+    """Return the forward passes that a probe takes. rows: number of images in each split."""
     return float(task.probe.cost(rows, run.refit))
 
 
 def checkpoint_of(run: Run, task: ProbeTask) -> Path:
-    """Where a retraining keeps its state between two epochs."""
+    """Return the file in which a retraining keeps its state between epochs."""
     return run.folder / "partial" / f"{task.key}.pt"
 
 
 def result_row(run: Run, task: ProbeTask, seconds: dict[str, float]) -> dict[str, Any]:
-    """The line of a result, without the score."""
+    """Return the line of a result, without its score."""
     told = dataclasses.asdict(describe(task.probe))
     fields = {
         name: _plain(value)

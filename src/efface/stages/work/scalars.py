@@ -1,4 +1,4 @@
-"""Where a training writes its scalars."""
+"""TensorBoard scalars of a training."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from efface.training.loop import Log
 
 @contextlib.contextmanager
 def scalars(run: Run, name: str) -> Iterator[Log | None]:
-    """A log of TensorBoard's, if the study asks for one."""
+    """Yield a log function that writes to TensorBoard, or None if the study does not want it."""
     if run.study.fit is None or not run.study.fit.tensorboard:
         yield None
         return

@@ -1,4 +1,4 @@
-"""How every stage has its tasks done: failures, progress and threads are its own business, not the executor's."""
+"""Runs the tasks of a stage on the study's executor. Failures, progress and threads are handled here."""
 
 import contextlib
 import traceback
@@ -23,7 +23,7 @@ def work_through(
     cost: Callable[[Task], float],
     here: bool = False,
 ) -> Iterator[tuple[Task, Any]]:
-    """Each task once, with what the work returned or a `Failure`, in the order in which they are finished.
+    """Yield each task once, with the result of the work or a `Failure`, in the order in which they finish.
 
     Torch has the study's threads while a task runs.
 
@@ -58,7 +58,7 @@ def work_through(
 def _outcomes(
     executor: Callable[..., Any], name: str, work: Attempt, tasks: Sequence[Any], offered: dict[str, Any]
 ) -> Generator[Any]:
-    """What the executor yields; an error of its own, of another kind than ours, becomes a sentence that names it."""
+    """Yield what the executor yields. Its own errors become a ValueError that names the executor."""
     found: Any = None
     try:
         found = executor(work, tasks, **offered)
@@ -81,7 +81,7 @@ def _outcomes(
 
 
 def _checked(name: str, each: Any, left: dict[int, Any]) -> tuple[Any, Any]:
-    """One of the tasks that are left, which is taken from them, and its outcome."""
+    """Return a task and its outcome, and remove the task from those that are left."""
     if not isinstance(each, tuple | list) or len(each) != 2:
         raise ValueError(f"executor: {name} yielded {_kind(each)}; expected a pair (task, outcome)")
     given, outcome = each

@@ -25,7 +25,7 @@ from efface.training.loop import TrainingRows, train
 
 @dataclass(frozen=True)
 class Training:
-    """A network to be trained, by its name in its study."""
+    """A network to train, by its name in the study."""
 
     study: Study
     network: str
@@ -33,10 +33,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Train:
-    """The work: trains a network and keeps it. Returns its line of the results."""
+    """The work of one task: train a network and save it. Returns its line of the results."""
 
     runs: Mapping[Path, Run] = field(default_factory=dict)
-    """This process's own, by folder, with data in them already; another process makes itself one."""
+    """Loaded runs of this process, by folder. Another process loads its own."""
 
     def __reduce__(self) -> tuple[type["Train"], tuple[()]]:
         return Train, ()
@@ -47,10 +47,10 @@ class Train:
 
 
 def train_missing(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[str]]:
-    """Train what is not there yet, side by side where there are several, each going on from its checkpoint.
+    """Train every missing network, several at once if the executor can. Each resumes from its checkpoint.
 
-    ask: say what each network gets right even where that takes a pass of its own.
-    By folder of the runs, sentences on what failed.
+    ask: print the accuracy of each network, even if that needs a forward pass of its own.
+    Returns sentences on failures, by the folder of the run.
     """
     missing: dict[Path, tuple[Run, Network]] = {}
     for run in runs:
@@ -85,13 +85,13 @@ def train_missing(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[s
 
 
 def _epochs(runs: Mapping[Path, Run], task: Training) -> float:
-    """Epochs of a training, its share of the bar. runs: by folder."""
+    """Return the epochs of a training, its share of the bar. runs: by folder."""
     run = runs[task.study.out]
     return float(next(each.fit.epochs for each in run.networks() if each.name == task.network and each.fit))
 
 
 def say_accuracy(run: Run, *, several: bool = False) -> None:
-    """A line on the network that is explained. several: with its run's folder."""
+    """Print the accuracy of the explained network. several: name the run's folder."""
     where = f"{run.folder}: " if several else ""
     accuracy = float(run.right().float().mean())
     count = len(run.data["test"])
