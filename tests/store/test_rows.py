@@ -147,7 +147,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from efface import rows
+from efface.store import arrays as rows
 for limit in (700_000, 1000):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:

@@ -70,7 +70,7 @@ class Metric:
         localisation, axiom, complexity or control; any other word is a heading of its own.
     defaults: settings that its paper fixes and a study may override (imputer, fractions, unit, post, repeats).
     axis: what the points count; "" for a metric that is one number. Where it is not "fraction removed", `fractions`
-    of the study do not count and `at` gives the points.
+    of the study do not count and `points_for` gives the points.
     points_for: the points for images of c h w, ascending; or those of the study.
     point_settings: the settings of its own that give its points where these are no fractions: `fractions` are refused
         then.
@@ -139,7 +139,7 @@ def _at_odds(formula: Metric, probes: Mapping[str, Probe]) -> Iterator[str]:
         if needs.network and needs.training and not formula.needs_fit:
             yield f"the probe {name} needs training, but the metric does not say needs_fit=True; add it"
         if not needs.network and formula.sample == "images" and not formula.needs_fit:
-            yield f"the probe {name} trains a network, but the metric does not say over='repeats' or needs_fit=True"
+            yield f"the probe {name} trains a network, but the metric does not say sample='repeats' or needs_fit=True"
         if formula.subject == "network" and needs.of_method:
             yield f"the probe {name} needs maps, but the metric is of the network; say needs = Needs(maps=False)"
     with contextlib.suppress(Exception):  # it may ask for more of its scores than zeros have
@@ -150,17 +150,17 @@ def _at_odds(formula: Metric, probes: Mapping[str, Probe]) -> Iterator[str]:
 
 
 def misnamed(formula: Metric, values: Mapping[str, Any]) -> str:
-    """Where the names that `value` gives are not those of `better`, in words; "" where they are."""
+    """Where the names that `value` gives are not those of `direction`, in words; "" where they are."""
     extra, lacking = (
         [each for each in one if each not in other]
         for one, other in ((values, formula.direction), (formula.direction, values))
     )
     if extra:
-        return f"its 'value' gives {', '.join(extra)}, of which 'better' says nothing; add it to 'better', or drop it"
+        them = ", ".join(extra)
+        return f"its 'value' gives {them}, of which 'direction' says nothing; add it to 'direction', or drop it"
     if lacking:
-        return (
-            f"its 'value' does not give {', '.join(lacking)}, which 'better' names; give it, or drop it from 'better'"
-        )
+        them = ", ".join(lacking)
+        return f"its 'value' does not give {them}, which 'direction' names; give it, or drop it from 'direction'"
     return ""
 
 

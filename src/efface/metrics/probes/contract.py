@@ -143,7 +143,7 @@ _FORMER = {
     "needs_method": "needs = Needs(method=True)",
     "needs_fit": "needs = Needs(training=True)",
     "needs_masks": "needs = Needs(masks=True)",
-    "needs_second_network": "needs = Needs(second_network=True)",
+    "needs_judge": "needs = Needs(second_network=True)",
     "sampling": "needs = Needs(samples=...)",
     "conventions": "describe() -> Description",
     "takes": "map_values",

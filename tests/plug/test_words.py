@@ -21,7 +21,7 @@ from efface.study.schema import MethodEntry, MetricEntry
 from efface.study.study import InvalidStudyError, Study, check, dump, read
 from efface.types import Unit
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "methods.md").read_text()
 
 SHORT = {

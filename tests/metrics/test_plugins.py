@@ -21,7 +21,7 @@ from efface.training import regularize
 from efface.types import Split
 from small_study import efface, write_study
 
-PAGE = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
 POINT = Point(0.5, 0, Call(call="efface.impute.channel_mean"), (), "pixel")
 
 
@@ -80,7 +80,7 @@ def test_a_whole_probe_is_accepted():
 @pytest.mark.parametrize("name", names())
 def test_every_metric_of_ours_is_whole(name):
     found = metric(name)
-    points = [dataclasses.replace(POINT, fraction=at) for at in (found.at or (lambda _: (0.0, 0.5, 1.0)))((3, 16, 16))]
+    points = [dataclasses.replace(POINT, x=at) for at in (found.points_for or (lambda _: (0.0, 0.5, 1.0)))((3, 16, 16))]
     assert check_metric(name, found, points) == []
     for point in points:
         for probe in found.probes(point).values():
@@ -116,7 +116,7 @@ BROKEN = {
         "has 'need_masks', which nothing reads; did you mean needs = Needs(masks=Tr",
     ),
     "needs_map": (without("needs", needs_map=True), "did you mean needs = Needs(maps=...)?"),
-    "needs_second_network": (without(needs_judge=True), "did you mean needs = Needs(second_network=True)?"),
+    "needs_judge": (without(needs_judge=True), "did you mean needs = Needs(second_network=True)?"),
     "conventions": (without(conventions={"count": "all"}), "did you mean describe() -> Description?"),
     "no call": (without("__call__"), "has no '__call__'; add __call__(case) -> Score"),
     "needs of a dict": (without(needs={"masks": True}), "has a 'needs' that is a dict; expected needs = Needs(...)"),
@@ -158,13 +158,13 @@ def more(scores):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"value": more}, "'value' gives other, of which 'better' says nothing"),
-        ({"direction": {"value": "higher", "drop": "lower"}}, "'value' does not give drop, which 'better' names"),
+        ({"value": more}, "'value' gives other, of which 'direction' says nothing"),
+        ({"direction": {"value": "higher", "drop": "lower"}}, "'value' does not give drop, which 'direction' names"),
         ({"probes": lambda _: [Whole()]}, "'probes' gives a list; expected a mapping of names to probes"),
         ({"probes": lambda _: {"one": 1 / 0}}, "'probes' fails at 0.5: ZeroDivisionError"),
         ({"probes": lambda _: {"one": without(needs=Needs(training=True))}}, "does not say needs_fit=True"),
-        ({"probes": lambda _: {"one": without(needs=Needs(network=False))}}, "over='repeats' or needs_fit=True"),
-        ({"score": "network"}, "needs maps, but the metric is of the network"),
+        ({"probes": lambda _: {"one": without(needs=Needs(network=False))}}, "sample='repeats' or needs_fit=True"),
+        ({"subject": "network"}, "needs maps, but the metric is of the network"),
     ],
 )
 def test_a_metric_at_odds_with_itself_is_refused(changes, said):
