@@ -175,8 +175,8 @@ def test_an_unknown_word_is_answered_with_near_ones():
         words.expand("executor", "zzz")
     for change, said in (
         ({"data": "digit"}, "data: 'digit' is no data; did you mean 'digits'"),
-        ({"executor": {"call": "serail"}}, "executor: 'serail' is no executor; did you mean 'serial'"),
-        ({"unit": "pixels"}, "unit: 'pixels' is no unit; did you mean 'pixel'"),
+        ({"executor": {"call": "serail"}}, "executor: 'serail' is no executor; there are processes, serial"),
+        ({"unit": "pixels"}, "unit: 'pixels' is no unit; there are pixel, feature, patch, superpixel"),
         ({"post": ["absolut"]}, "post.0: 'absolut' is no post; did you mean 'absolute'"),
     ):
         with pytest.raises(InvalidStudyError) as error:

@@ -17,7 +17,7 @@ from efface.plug import moved
 
 _ROOT = Path(__file__).parent.parent
 _NAMED_BY_MODULE = ("load", "attribute")
-_LISTED = 40
+_FEW, _LISTED = 5, 40  # words that are all listed, and that are listed where none is near
 _DEFINITION = re.compile(
     r"^def (?P<name>[a-z]\w*)(?P<rest>\(.*?\)(?:\s*->\s*[^\n]+?)?:)[ \t]*(?:#[^\n]*)?\n[ \t]"
     r"|^class (?P<kind>[A-Z]\w*)(?P<body>.*?)(?=^\S|\Z)",
@@ -88,8 +88,8 @@ def expand(kind: str, word: str, beside: tuple[str, ...] = ()) -> str:
         return word
     if (path := index(kind).get(word)) is None:
         known = [*beside, *index(kind)]
-        near = difflib.get_close_matches(word, known, n=3)
-        listed = ", ".join(sorted(known)[:_LISTED]) + (", ..." if len(known) > _LISTED else "")
+        near = difflib.get_close_matches(word, known, n=3) if len(known) > _FEW else []
+        listed = ", ".join(known[:_LISTED]) + (", ..." if len(known) > _LISTED else "")
         hint = f"did you mean {' or '.join(map(repr, near))}" if near else f"there are {listed}"
         raise ValueError(f"'{word}' is no {kind}; {hint}, or the dotted path of your own function{'?' * bool(near)}")
     return path
