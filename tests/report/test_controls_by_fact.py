@@ -96,7 +96,7 @@ def test_the_text_that_seeds_a_control_of_chance_is_the_same_as_ever(study):
     from efface.stages.run.run import Run
 
     run = Run(study([MINE, {**CHANCE, "draws": 2}, ANEW]))
-    texts = {each.name: seed_text(run, each, "test") for each in run.entries()}
+    texts = {each.name: seed_text(run, each, "test") for each in run.entries}
     assert texts["chance"] == texts["anew"] == "0 test random"
     assert texts["chance~2"] == "0 test random draw 2"
     assert texts["mine"] == '0 test {"call": "mine.brightness", "kwargs": {}}'
