@@ -113,7 +113,9 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument(
             "overrides", nargs="*", metavar="key=value", help="set a key of the study: fit.epochs=2, out=runs/other"
         )
-        each.add_argument("--metrics", metavar="A,B", help="measure only these metrics, by name; default: those of the study")
+        each.add_argument(
+            "--metrics", metavar="A,B", help="measure only these metrics, by name; default: those of the study"
+        )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The pages on the code say what is so: every example of docs/extending.md runs, every file that a page names is there."""
+"""The pages on the code are true: examples of docs/extending.md run, files that a page names are there."""
 
 import re
 import sys
@@ -10,7 +10,6 @@ import yaml
 import efface.__main__ as program
 from efface import stages
 from efface.study.study import read
-from small.tiers import first_short
 from small_study import MODULES, STUDY, write_study
 from small_study import efface as run_efface
 from test_layers import LAYERS
@@ -81,7 +80,8 @@ def test_the_study_of_an_example_is_read(name, folder):
     assert f"{own}." in study.model_dump_json(), "the study names what the example defines"
 
 
-@pytest.mark.parametrize("name", first_short(0, EXAMPLES))
+@pytest.mark.long
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_each_example_runs_alone(name, tmp_path):
     own = changes(SECTIONS[name])
     write_study(tmp_path, modules(SECTIONS[name]), **own)
@@ -129,7 +129,8 @@ def test_the_stage_of_the_page_is_a_word_of_the_command_line(folder, monkeypatch
 def test_facts_of_the_page_are_those_that_the_code_reads():
     from efface.plug.facts import KNOWN
 
-    named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`[^|]+) \|", SECTIONS["What holds for every kind"], re.M))))
+    rows = re.findall(r"^\| (`[^|]+) \|", SECTIONS["What holds for every kind"], re.MULTILINE)
+    named = set(re.findall(r"`(\w+)`", "".join(rows)))
     assert set(KNOWN) <= named
 
 
@@ -138,7 +139,8 @@ def test_every_file_that_a_page_names_is_there(page):
     text = (ROOT / page).read_text()
     named = set(re.findall(r"`((?:src|tests|docs|configs|scripts)/[\w./-]+)`", text))
     assert named
-    assert [each for each in sorted(named) if "WORD" not in each and "NAME" not in each and not (ROOT / each).exists()] == []
+    files = [each for each in sorted(named) if "WORD" not in each and "NAME" not in each]
+    assert [each for each in files if not (ROOT / each).exists()] == []
 
 
 def test_the_picture_of_the_layers_has_their_order():
@@ -154,9 +156,8 @@ def test_every_folder_of_the_package_has_its_line():
     assert [each.name for each in folders if f"| `{each.relative_to(ROOT / 'src' / 'efface')}/` |" not in text] == []
 
 
-PLAIN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs" / f"{name}.md" for name in ("architecture", "extending", "studies"))]
-PLAIN += [*(ROOT / "src").rglob("README.md"), ROOT / "tests/README.md", ROOT / "tests/numerics/README.md"]
-PLAIN += [ROOT / "configs/README.md", ROOT / "scripts/README.md"]
+PLAIN = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/studies.md", *PAGES[:2])]
+PLAIN += [each for folder in ("src", "tests", "configs", "scripts") for each in (ROOT / folder).rglob("README.md")]
 
 
 @pytest.mark.parametrize("page", PLAIN, ids=lambda page: str(page.relative_to(ROOT)))
