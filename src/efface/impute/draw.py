@@ -25,7 +25,7 @@ def gaussian_noise(
     What falls outside [0, 1] is cut off.
 
     mean: the data set's channel means, or one value a channel.
-    seeds: one an image; an image's noise depends on its seed alone, not on the batch.
+    seeds: one integer per image. An image's noise depends only on its seed, not on the batch.
     noise: standard deviation, from 0, in units of the image's [0, 1]; or the noise itself, n c h w: then without seeds.
     """
     return (flat(images, mean) + noise_of(images, seeds, noise)).clamp_(0, 1)
@@ -43,7 +43,7 @@ def histogram(
     All channels come from one pixel, so no colour appears that the image does not have. Pixels are drawn from kept
     and removed ones alike.
 
-    seeds: one an image; an image's draws depend on its seed alone, not on the batch.
+    seeds: one integer per image. An image's draws depend only on its seed, not on the batch.
     sources: for each pixel the one that it becomes, counted row by row from 0, instead of seeds.
 
     Source: Blücher, Vielhaben & Strodthoff 2024, histogram imputer (arXiv:2401.06654).

@@ -32,7 +32,7 @@ def noisy_linear(
     channel. It is solved to `tolerance`, whatever the mask. Before the noise the fill lies between the least and the
     greatest kept value of its channel; after it, what falls outside [0, 1] is cut off.
 
-    seeds: one an image; an image's noise depends on its seed alone, not on the batch.
+    seeds: one integer per image. An image's noise depends only on its seed, not on the batch.
     mean: the data set's channel means, the colour of an image that has kept nothing (0.5 without them). Any kept pixel
         determines all removed ones.
     noise: standard deviation, from 0, in units of the image's [0, 1]; or the noise itself, n c h w: then without seeds.

@@ -54,8 +54,8 @@ def attribute(
         {call, kwargs} is called for an object, such as captum._utils.models.linear_model.SkLearnLasso. `baselines` is
         a number, one a channel, or for a distribution (DeepLiftShap, GradientShap) a list of such, in [0, 1]; black by
         default. `sliding_window_shapes` may be one number. A tensor of as many rows as images goes with the images.
-    score: what is explained, of the target class: logit, log_probability, probability or loss (cross entropy).
-    seeds: one an image, for classes that draw.
+    score: score of the target class to explain: logit, log_probability, probability or loss (cross entropy).
+    seeds: one integer per image, for classes that draw.
     max_batch: images in one pass; becomes Captum's internal_batch_size and perturbations_per_eval. What one image needs
         at once (2 rows for DeepLift and LayerConductance, 4 for DeepLiftShap) is passed in any case.
 

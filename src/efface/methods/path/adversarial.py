@@ -38,7 +38,7 @@ def adversarial_gradient_integration(
     network answers that class or `steps` are done. The map is the sum over steps and classes of minus the target's
     gradient times the step, so no baseline is needed. A class that is answered at once has no path.
 
-    seeds: one an image; an image's classes depend on its seed alone, not on the batch.
+    seeds: one integer per image. An image's classes depend only on its seed, not on the batch.
     samples: other classes for each image, drawn without repeats, at least 1; all of them where there are fewer.
     steps: at most so many for each class, at least 1; each costs one forward and two backward passes. An image whose
         paths end early is cheaper.

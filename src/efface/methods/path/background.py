@@ -41,7 +41,7 @@ class ExpectedGradients:
         folder.
     recalibrate: none; or what the average is restricted to, where it is not below zero, element by element: whole
         references, or single points (`efface.methods.path.average.Recalibrate`). Costs no pass.
-    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    score: score of the target class to differentiate: logit, log_probability, probability or loss (cross entropy).
 
     Source: Erion et al. 2021 (arXiv:1906.10670); re-calibration from Yang et al., ICLR 2023.
     Differs: references are drawn from `pool` training images, not from all of them. The code of Yang et al. takes
@@ -88,10 +88,10 @@ class ExpectedGradients:
     ) -> Images:
         """Maps.
 
-        seeds: one an image; its references and points depend on its seed alone, not on the batch.
+        seeds: one integer per image. An image's references and points depend only on its seed, not on the batch.
         references: the references themselves, then without `fit`.
         alphas: the points, 0 the reference and 1 the image: one row for all, or n r p; with `references` without seeds.
-        max_batch: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
+        max_batch: most points in one pass, at least 1. It limits the memory and changes maps by rounding only.
         """
         images = images.detach()
         if references is None:
@@ -136,7 +136,7 @@ class LocalPathIntegration:
         and memory for their logits.
     recalibrate: none; or what the average is restricted to, where it is not below zero, element by element: whole
         references, or single points (`efface.methods.path.average.Recalibrate`). Costs no pass.
-    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    score: score of the target class to differentiate: logit, log_probability, probability or loss (cross entropy).
 
     Source: Yang, Akhtar, Wen & Mian, AAAI 2023 (doi:10.1609/aaai.v37i3.25422); re-calibration from the same, ICLR 2023.
     Differs: the released code also divides by the number of references, which changes no ranking; each reference sees
@@ -200,11 +200,11 @@ class LocalPathIntegration:
     ) -> Images:
         """Maps.
 
-        seeds: one an image; its points depend on its seed alone, not on the batch.
+        seeds: one integer per image. An image's points depend only on its seed, not on the batch.
         references: the references themselves, then without `fit`.
         densities: what each of those counts; by default all the same.
         alphas: the points, 0 the reference and 1 the image, then without seeds: one row for all, or n r p.
-        max_batch: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
+        max_batch: most points in one pass, at least 1. It limits the memory and changes maps by rounding only.
         """
         images = images.detach()
         if references is None:

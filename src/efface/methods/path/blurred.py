@@ -29,8 +29,8 @@ def blur_ig(
     steps: parts of the path, equal in standard deviation, at least 1; each costs one forward and one backward pass,
         and two blurs, which on small images are as nothing.
     sigma: standard deviation of the strongest blur, in pixels above 0; by default 50/224 of the image's shorter side.
-    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    max_batch: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
+    score: score of the target class to differentiate: logit, log_probability, probability or loss (cross entropy).
+    max_batch: most points in one pass, at least 1. It limits the memory and changes maps by rounding only.
 
     Source: Xu, Venugopalan & Sundararajan 2020, section 3 (arXiv:2004.03383); 100 steps to 50 pixels in their code.
     Differs: the gradient is taken at the middle of each part and multiplied by the way itself, not at its sharper end

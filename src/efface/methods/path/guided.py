@@ -34,7 +34,7 @@ def guided_ig(
     max_distance: how far a feature may be ahead of or behind the straight line, as a fraction of its way, in [0, 1];
         0 is the straight line itself, with rule `left`; 1 leaves the path free.
     baseline, sigma: as in `integrated_gradients`.
-    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    score: score of the target class to differentiate: logit, log_probability, probability or loss (cross entropy).
     max_batch: images in one pass, at least 1; bounds the memory, changes maps by rounding only, to which the order of
         nearly
         equal gradients is sensitive: measured, 2e-4 of a map's maximum in single precision.

@@ -46,9 +46,9 @@ def integrated_gradients(
     weights: what each of those counts; by default all the same, 1 together.
     base: another method that stands for the gradient, such as `efface.methods.backprop.guided_backprop`; its maps
         have the images' shape. One that draws gets other seeds at each point.
-    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    precision: of the passes, fp32 or bf16 (`efface.models.evaluation.Precision`).
-    max_batch: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
+    score: score of the target class to differentiate: logit, log_probability, probability or loss (cross entropy).
+    precision: number format of the passes, fp32 or bf16 (`efface.models.evaluation.Precision`).
+    max_batch: most points in one pass, at least 1. It limits the memory and changes maps by rounding only.
 
     Source: Sundararajan, Taly & Yan 2017, section 5 (arXiv:1703.01365).
     Differs: midpoint rule by default instead of the right-hand sum (`right`).
@@ -99,7 +99,7 @@ def smooth_integrated_gradients(
         channels), at least 0; or the noise itself, s n c h w with s = steps x samples, added as it is, samples of
         one point after the other: then without seeds.
     rule, baseline, sigma, score, precision: as in `integrated_gradients`.
-    max_batch: noisy copies in one pass, at least 1; bounds the memory, changes maps by rounding only.
+    max_batch: most noisy copies in one pass, at least 1. It limits the memory and changes maps by rounding only.
 
     Source: Schwarzenberg & Castle 2020 (arXiv:2007.10685), where it is compared with pattern-guided methods.
     Differs: the released code lets noise and gradients pile up from one sample to the next and takes one range for

@@ -72,7 +72,7 @@ def learnt_from(method: FittedPatterns) -> dict[str, Any]:
 def fit(method: FittedPatterns, model: nn.Module, data: Split, *, seed: int, max_batch: int) -> None:
     """Estimate the patterns of the network's layers from training images, drawn by seed.
 
-    max_batch: images in one pass, at least 1; bounds the memory, changes patterns by rounding only.
+    max_batch: most images in one pass, at least 1. It limits the memory and changes patterns by rounding only.
     """
     order = draws.keys(torch.tensor([seed]), len(data.training))[0].argsort(stable=True)
     chosen = data.training[order[: method.estimate.pool]].sort().values
