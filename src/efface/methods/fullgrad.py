@@ -64,11 +64,14 @@ def full_grad(
     psi: bool = True,
     max_batch: int = 256,
 ) -> Float[Tensor, "n h w"]:
-    """Image times gradient plus bias times gradient of every layer with places, each part stretched to 0..1, enlarged.
+    """Image times gradient plus bias times gradient of every spatial layer, each part scaled to [0, 1] and enlarged.
 
-    With psi the map is never negative, and each part's largest value counts as much as another's. One forward and one
-    backward pass an image, and memory for the gradient at each module's output. A module that runs several times is one
-    part. Networks whose features are not n c h w throughout (ConvNeXt, transformers) are refused.
+    Formula: map = psi(x * g) + sum over layers l and their channels of enlarged(psi(b_l * g_l)).
+
+    With psi the map is never negative, and the largest value of every part has the same weight. It costs one forward
+    and one backward pass per image, and memory for the gradient at each module's output. A module that runs several
+    times is one part. A network with a layer whose features are not n c h w (ConvNeXt, transformers) raises a
+    ValueError.
 
     score: score of the target class to differentiate: logit, log_probability, probability or loss (cross entropy).
     psi: take absolute values of each part, subtract their minimum, and divide by their maximum, for each image over all
@@ -123,7 +126,7 @@ def full_grad_parts(
 
 
 Bias = Callable[[str, nn.Module, tuple[Any, ...], dict[str, Any]], Tensor | None]
-"""(name, module, inputs, keywords) -> factor for the gradient at the module's output; None: the module has no part."""
+"""(name, module, inputs, keywords) -> factor of the gradient at the module's output; None: the module has no part."""
 
 
 def _collected(
@@ -137,8 +140,8 @@ def _collected(
                 continue
             if part.ndim != 4 or isinstance(named[name], nn.Linear):
                 raise ValueError(
-                    f"layer {name!r} ({type(named[name]).__name__}) returns shape {tuple(part.shape)} with the features "
-                    "on the last axis; expected n c h w: choose another method, or full_grad_parts for unchanged parts"
+                    f"layer {name!r} ({type(named[name]).__name__}) returns shape {tuple(part.shape)}, its features on "
+                    "the last axis; expected n c h w: choose another method, or full_grad_parts for unchanged parts"
                 )
             small = _summed(part, psi=psi)[:, None]
             total += F.interpolate(small, size=images.shape[2:], mode="bilinear", align_corners=False).squeeze(1)
@@ -157,7 +160,7 @@ def _summed(part: Float[Tensor, "n c h w"], *, psi: bool) -> Float[Tensor, "n h 
 def _parts(
     model: nn.Module, images: Images, targets: Target, bias: Bias, *, score: TargetScore, max_batch: int
 ) -> Iterator[tuple[slice, Images, dict[str, Tensor]]]:
-    """Yield for each block: slice of the images, image times gradient, and the modules' parts in the network's order."""
+    """Yield for each block: slice of the images, image times gradient, and the modules' parts in network order."""
     for block in blocks(len(images), max_batch):
         with evaluating(model), _collecting(model, bias) as modules:
             gradient = gradient_at(model, images[block], targets[block], score)
