@@ -267,7 +267,7 @@ def unmet(run: Run, plan: Plan) -> list[str]:
     unmasked = needing(lambda needs: needs.masks) if run.data["test"].masks is None else []
     return [
         f"metrics.{name}: asks a second network, but the study has no 'second_network'; add second_network: {{model: "
-        "..., fit: ...}}"
+        "..., fit: ...}"
         for name in unjudged
     ] + [
         f"metrics.{name}: needs the masks of the true object, which {run.study.data.call} does not give; "
