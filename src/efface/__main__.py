@@ -1,4 +1,4 @@
-"""efface STAGE STUDY [key=value ...]: every stage does what is left of its own work and of the stages before it."""
+"""efface STAGE STUDY [key=value ...]: each stage does what is left of the stages that it needs, then its own work."""
 
 import argparse
 import importlib
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 STAGES = {
-    "check": "read the study, try every method on two images, print the plan; computes nothing that is kept",
-    "train": "train the network that is explained",
+    "check": "read the study, try every method on two images, print the plan and an estimate of time; keep nothing",
+    "train": "train the network that is explained, and the second network where the study has one",
     "extract": "write the maps of every method into HDF5 files",
-    "measure": "run the probes of the metrics, then write the report",
-    "samples": "let the network make images of the classes, and keep them as HDF5",
-    "visualize": "draw images, samples, denoised images and maps, and show them in the report",
-    "report": "write the report from what is measured so far",
-    "all": "train, extract, measure, report",
+    "measure": "measure all metrics of the study, or those of --metrics, then write the report",
+    "samples": "make images of the classes with the network, and keep them in HDF5",
+    "visualize": "draw images, samples, denoised images and every method's maps, and show them in the report",
+    "report": "write the report of what is measured so far",
+    "all": "train, extract, measure and report",
     "status": "say what is done and what is left",
     "compare": "write the report of several studies, or folders of runs, side by side",
 }
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="efface",
         description="Does an attribution map tell the truth about an image classifier?",
-        epilog="A stage that was killed goes on where it was; a stage that is done does nothing.",
+        epilog="Each stage first does what is left of the stages that it needs. A killed stage goes on where it was.",
     )
     stages = parser.add_subparsers(dest="stage", metavar="STAGE", required=True)
     for name, does in STAGES.items():
@@ -113,7 +113,9 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument(
             "overrides", nargs="*", metavar="key=value", help="set a key of the study: fit.epochs=2, out=runs/other"
         )
-        each.add_argument("--metrics", metavar="A,B", help="these metrics alone, by name; default: the study's")
+        each.add_argument(
+            "--metrics", metavar="A,B", help="measure only these metrics, by name; default: those of the study"
+        )
     return parser
 
 

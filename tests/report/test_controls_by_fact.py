@@ -96,7 +96,7 @@ def test_the_text_that_seeds_a_control_of_chance_is_the_same_as_ever(study):
     from efface.stages.run.run import Run
 
     run = Run(study([MINE, {**CHANCE, "draws": 2}, ANEW]))
-    texts = {each.name: seed_text(run, each, "test") for each in run.entries()}
+    texts = {each.name: seed_text(run, each, "test") for each in run.entries}
     assert texts["chance"] == texts["anew"] == "0 test random"
     assert texts["chance~2"] == "0 test random draw 2"
     assert texts["mine"] == '0 test {"call": "mine.brightness", "kwargs": {}}'
@@ -159,7 +159,7 @@ def test_a_panel_goes_by_facts_and_not_by_names():
     assert any(said.startswith("Better than chance: ") for said in findings(panel, [panel]))
     (alone,) = panels(shown)
     assert (alone.reference, alone.verdict("random")) == ("", "alone")
-    assert findings(alone, [alone])[0].startswith("No random control was measured here")
+    assert findings(alone, [alone])[0].startswith("No random control was measured")
 
 
 def test_leakage_is_suspected_where_methods_stay_above_a_control_alone():
@@ -168,7 +168,7 @@ def test_leakage_is_suspected_where_methods_stay_above_a_control_alone():
     (panel,) = panels(shown, ("chance",))
     text = " ".join(findings(panel, [panel]))
     assert "mine stays above chance" in text
-    assert "worse than chance: the outline of what a map removes" in text
+    assert "worse than chance. The outline of the erased pixels" in text
     assert "random" not in text
     shown[0] = curve("chance", 0.5, **retrained)
     (panel,) = panels(shown, ("chance",))

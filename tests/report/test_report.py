@@ -207,7 +207,7 @@ def test_unfinished_study_says_so(tmp_path, look):
     partly = page.locator(f'td{cell.format("gradient")}[data-fraction="0.9"]')
     kept = next(c for c in shown if (c.metric, c.method) == ("kar", "gradient")).values[[0, 2], 5]
     assert float(partly.get_attribute("data-value")) == pytest.approx(kept.mean())
-    (said,) = re.findall("Not run to the end yet: (.*)", page.locator("#metric-2 .findings").inner_text())
+    (said,) = re.findall("Not finished yet: (.*)", page.locator("#metric-2 .findings").inner_text())
     assert set(re.split(", | and ", said.rstrip("."))) == {"gradient", "smooth_grad", "grad_cam"}
     assert wrong == []
 
@@ -274,14 +274,14 @@ def test_words_name_the_leak_with_its_numbers():
     assert f"against {random[at]:.3f}" in text
     assert f"({min(line[at] for line in gap.values()):.3f} to" in text
     assert "mask leakage" in text
-    assert "morf, where no network is trained on the masks, finds all of them better than random" in text
+    assert "morf, which trains no network on the masks, finds all of them better than random" in text
     kar = next(panel for panel in found if panel.metric == "kar")
     assert "mask leakage" not in " ".join(findings(kar, found))
 
 
 def test_words_without_control_and_without_repeats():
     (alone, *_) = panels(curves(["gradient", "grad_cam"]))
-    assert "efface.methods.control.random" in " ".join(findings(alone, [alone]))
+    assert "{name: random, method: random}" in " ".join(findings(alone, [alone]))
     assert {row.verdict for row in alone.rows} == {"alone"}
     single = panels(curves(repeats=1))[0]
     assert "no interval" in " ".join(findings(single, [single]))

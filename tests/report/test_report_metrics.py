@@ -158,8 +158,8 @@ def test_maps_to_be_careful_with_stand_before_every_score(page):
     order = page.locator("main > section").evaluate_all("s => s.map(x => x.id)")
     assert order.index("careful") < order.index("verdict")
     said = page.locator(".cautions").inner_text()
-    assert said.startswith("grad_cam: 25 % of its maps are one value everywhere")
-    assert "90 % of the units tie" in said
+    assert said.startswith("grad_cam: 25 % of its maps are constant")
+    assert "90 % of the units have the same value" in said
     assert "random" not in said  # a control knows no class
     shares = page.locator('td[data-method="grad_cam"][data-share="blind"]')
     assert shares.evaluate("s => s.textContent") == "?"
@@ -171,7 +171,7 @@ def test_cautions_are_few_and_told_in_words():
     assert cautions({"fine": fine}) == {}
     assert cautions({"sobel": fine | {"blind": 1.0}}, {"sobel"}) == {}
     assert cautions({"edges": fine | {"blind": 1.0}}) == {
-        "edges": ["all of its maps are the same for another class: blind to what they explain"]
+        "edges": ["all of its maps are the same for another class: they do not depend on the class"]
     }
 
 
@@ -229,7 +229,7 @@ def test_what_only_describes_is_neither_judged_nor_ranked():
     assert {row.verdict for row in sparse.rows} == {"control", "described"}
     assert {row.rank for row in sparse.rows} == {0}
     assert {row.difference.n for row in sparse.rows} == {0}
-    assert about(sparse).endswith("It describes and does not judge.")
+    assert about(sparse).endswith("The metric describes the maps; no direction is better.")
     assert findings(sparse, [hits, sparse]) == []
     assert headline([hits, sparse]) == headline([hits])
     assert [panel.metric for panel in agreements([hits, sparse]).panels] == ["hits"]
@@ -418,8 +418,11 @@ def test_a_study_tells_points_and_metrics_without_a_value(tmp_path):
     assert points["sensitivity_n", "mine", "0.5"] > 0
     assert points["faithfulness_correlation", "mine", "0.0"] == 0
     text = report.read_text()
-    assert "sensitivity_n has no value at 0 % and 100 % for any method: left out of value and verdict." in text
-    assert "faithfulness_correlation was measured and has no value for any method" in text
+    assert (
+        "sensitivity_n has no value at 0 % and 100 % for any method. Such points are left out of value and verdict."
+        in text
+    )
+    assert "faithfulness_correlation was measured, but no method has a value" in text
     assert "not run yet" not in text
 
 
@@ -443,7 +446,8 @@ def test_points_where_no_method_has_a_value_are_left_out_of_curve_area_and_verdi
     row = panel.row("gradient")
     assert (row.verdict, row.rank, row.area.n) == ("better", 1, IMAGES)
     assert row.area.mean == pytest.approx(shown[1].values[:, 1:3].mean())
-    said = "sensitivity_n has no value at 0 % and 100 % for any method: left out of curve, area and verdict."
+    said = "sensitivity_n has no value at 0 % and 100 % for any method. "
+    said += "Such points are left out of curve, area and verdict."
     assert gaps(panel) == [said]
     assert said in findings(panel, [panel])
     page = write(tmp_path / "report", shown, None, FACTS)
@@ -476,8 +480,8 @@ def test_a_method_that_has_some_points_is_summed_up_over_them_and_compared_over_
     assert between["grad_cam", "blur"].mean == pytest.approx((cam.values - blur.values)[:, 2:].mean())
     assert between["grad_cam", "random"] == row.difference
     (said,) = [each for each in findings(panel, [panel]) if each.startswith("grad_cam has")]
-    assert said.startswith("grad_cam has no value at 0 % and 50 %: its area is over the points that it has")
-    assert "over those that both have" in said
+    assert said.startswith("grad_cam has no value at 0 % and 50 %. Its area uses its other points.")
+    assert "uses the points that both have" in said
     strict = [told_of(each.values, each.method, direction="lower") for each in (cam, blur, random)]
     assert {row.method: row.area.n for row in panels(strict)[0].rows}["grad_cam"] == 0
     apart = of_points([0.3, 0.3, np.nan, np.nan], "early", **common)
@@ -488,7 +492,7 @@ def test_a_metric_without_any_value_is_shown_with_a_caution(tmp_path):
     nothing = [told_of(np.full((IMAGES, 1), np.nan), method, at=(0.0,)) for method in ("random", "gradient")]
     page = write(tmp_path / "report", nothing, None, FACTS)
     text = page.read_text()
-    assert "sensitivity_n was measured and has no value for any method on any of the images" in text
+    assert "sensitivity_n was measured, but no method has a value on any of the images" in text
     assert "not run yet" not in text
     assert [line["n"] for line in lines(page, "summary.csv")] == ["0", "0"]
     (panel,) = panels(nothing)

@@ -114,7 +114,7 @@ def test_all_that_is_wrong_with_a_study_is_said_at_once(tmp_path):
     assert len(said) == 4
     assert all(line.startswith("study.yml: ") for line in said)
     found = "\n".join(said)
-    for wrong in ("repeat repeats", "fit.epoch epochs", "rows many", "fractions.1"):
+    for wrong in ("repeat repeats", "fit.epoch epochs", "max_batch many", "fractions.1"):
         assert any(names(line, wrong) for line in said), (wrong, found)
     assert not (tmp_path / "run").exists()
 
@@ -125,7 +125,7 @@ def test_all_that_is_wrong_with_a_study_is_said_at_once(tmp_path):
         4,
         [
             ("fit.epoch=3", "study.yml fit.epoch epochs"),
-            ("max_batch=0", "study.yml rows"),
+            ("max_batch=0", "study.yml max_batch"),
             ("epochs", "epochs override key=value"),
             ("attribution_methods.mine.method=mine.brightnes", "mine brightnes brightness"),
             ("attribution_methods.mine.method=theirs.brightness", "module theirs"),

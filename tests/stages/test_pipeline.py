@@ -746,7 +746,7 @@ def test_the_true_map_beats_random_on_every_metric(tmp_path):
         {"spots": SPOTS},
         data="spots.spots",
         model="spots.network",
-        fit=STUDY["fit"] | {"epochs": 5, "batch_size": 12, "crop": 0},
+        fit=STUDY["fit"] | {"epochs": 10, "batch_size": 12, "crop": 0},
         explain="true",
         attribution_methods=[{"name": name, "method": f"efface.methods.control.{name}"} for name in names],
         metrics=["morf", "lerf", "roar", "kar", "diffroar"],

@@ -170,6 +170,8 @@ def _signatures(file: Path) -> dict[str, _Signature]:
         if match["kind"]:
             called = _CALLED.search(match["body"])
             name, rest = match["kind"], called["rest"] if called else None
+            if match["body"].startswith("(Protocol"):  # it describes plug-ins and is none
+                continue
             if rest and "**" in rest:  # a class that wraps a function of any signature
                 continue
         if rest and (signature := _parsed(rest)):

@@ -1,4 +1,4 @@
-"""Between methods: which pairs are told apart. Between metrics: whether they rank the methods alike."""
+"""Comparisons between methods (which pairs differ) and between metrics (whether they rank the methods alike)."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from efface.report.table import Panel, Row
 from efface.report.words import listed, number
 
 ALPHA = 0.05
-"""Chance, over all pairs of a metric, to tell any apart that are not."""
+"""Probability of one or more false differences among all pairs of a metric."""
 _CLOSE = ((0.8, "nearly alike"), (0.5, "much alike"), (0.2, "somewhat alike"), (-0.2, "with little in common"))
 
 
@@ -65,16 +65,16 @@ def agreements(firsts: Sequence[Panel]) -> Agreements:
 
 
 def said_of_pairs(found: Pairs) -> str:
-    """How many pairs are told apart, in a phrase."""
+    """Return how many pairs differ significantly, in a phrase."""
     if not found.found:
         return "fewer than two methods to compare"
     untested = sum(each.test == "none" for each in found.found.values())
-    told = f"{found.apart} of {len(found.found)} pairs told apart"
+    told = f"{found.apart} of {len(found.found)} pairs differ significantly"
     return f"{told}, {untested} could not be tested" if untested else told
 
 
 def said_of_metrics(found: Agreements) -> list[str]:
-    """Which metrics agree and which contradict each other, MoRF and LeRF by name, in sentences."""
+    """Return sentences on which metrics agree and which contradict each other."""
     known = {names: each for names, each in found.tau.items() if not np.isnan(each.value)}
     orders = [names for names in known if set(names) == {"morf", "lerf"}]
     said = [f"MoRF and LeRF rank the methods {_likeness(known[names])}." for names in orders]
@@ -87,11 +87,11 @@ def said_of_metrics(found: Agreements) -> list[str]:
         most, least = max(images, key=lambda name: images[name]), min(images, key=lambda name: images[name])
         ends = f"most on {most} (alpha {number(images[most])})"
         ends += f", least on {least} ({number(images[least])})" if least != most else ""
-        said.append(f"Single images agree on the ranking {ends}; 0 is chance, 1 is every image alike.")
+        said.append(f"Single images agree on the ranking {ends}. 0 is chance, 1 is complete agreement.")
     few = sorted({panel.metric for panel in found.panels if len(_methods(panel)) < 5})
     if few and known:
         said.append(
-            f"Fewer than five methods were ranked on {listed(few, 3)}: few orders are possible, so trust it little."
+            f"Fewer than five methods were ranked on {listed(few, 3)}. Few orders are possible, so it means little."
         )
     return said
 
@@ -99,7 +99,7 @@ def said_of_metrics(found: Agreements) -> list[str]:
 def _likeness(each: Agreement) -> str:
     word = next((word for edge, word in _CLOSE if each.value >= edge), "against one another")
     ends = f", {number(each.low)} to {number(each.high)}" if not np.isnan(each.low) else ""
-    doubt = "; not told apart from chance" if each.low <= 0 <= each.high else ""
+    doubt = "; compatible with chance" if each.low <= 0 <= each.high else ""
     return f"{word} (tau {number(each.value)}{ends}{doubt})"
 
 

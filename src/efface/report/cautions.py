@@ -1,4 +1,4 @@
-"""Maps that no score should judge, in sentences, before the scores."""
+"""Cautions about degenerate maps. The page shows them before the scores."""
 
 from collections.abc import Collection, Mapping
 
@@ -12,21 +12,21 @@ SHARES = {
     "alike": "same for several images",
     "blind": "same for another class",
 }
-"""The columns of the table, by the name of the share; `levels` is good where it is high, the others where low."""
+"""The columns of the table, by the name of the share. `levels` should be high, the others low."""
 _NEGLIGIBLE = {"nonfinite": 0.0, "constant": 0.01, "tied_share": 0.5, "alike": 0.1, "blind": 0.01}
 _SAYS = {
-    "nonfinite": "{} of its maps hold values that are not finite: where these rank says nothing",
-    "constant": "{} of its maps are one value everywhere: their order is the tie rule's",
-    "tied_share": "{} of the units tie with another of their map: much of the order is the tie rule's",
-    "alike": "{} of its maps are one map but for scale: they do not depend on the image",
-    "blind": "{} of its maps are the same for another class: blind to what they explain",
+    "nonfinite": "{} of its maps hold values that are not finite, so their ranks mean nothing",
+    "constant": "{} of its maps are constant, so their ranking is random",
+    "tied_share": "{} of the units have the same value as another unit of their map, so much of the ranking is random",
+    "alike": "{} of its maps are equal up to scale: they do not depend on the image",
+    "blind": "{} of its maps are the same for another class: they do not depend on the class",
 }
 
 
 def cautions(degenerate: Mapping[str, Mapping[str, float]], controls: Collection[str] = ()) -> dict[str, list[str]]:
-    """By method, what a reader of its scores must know first; methods of which there is nothing to say are left out.
+    """Return the cautions for each method. Methods without a caution are left out.
 
-    That a control knows no class is no news: of controls it is not said.
+    Controls never depend on the class, so no caution says that of them.
 
     degenerate: by method, the mean share of each kind, NaN where it is not known.
     controls: methods that are controls.
@@ -41,5 +41,5 @@ def cautions(degenerate: Mapping[str, Mapping[str, float]], controls: Collection
 
 
 def share(value: float | None) -> str:
-    """A share in percent; "?" where it is not known."""
+    """Format a share in percent. "?" stands for an unknown share."""
     return "?" if value is None or np.isnan(value) else "all" if value == 1 else f"{100 * value:.3g} %"

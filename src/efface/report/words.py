@@ -1,4 +1,4 @@
-"""What the numbers say, in sentences: nothing here that the panels do not show."""
+"""Sentences about the numbers of the panels. They state only what the panels show."""
 
 from collections.abc import Sequence
 
@@ -22,15 +22,15 @@ VERDICTS = {
 
 
 def about(panel: Panel) -> str:
-    """What the metric erases, and which direction is good."""
+    """Return what the metric erases, and which direction is good."""
     default = (
-        "A network is trained anew for each point."
+        "A new network is trained for each point."
         if panel.sample == "repeats"
-        else "The given network is asked again."
+        else "The given network is scored again."
     )
     says = panel.rows[0].curve.caption if panel.rows else ""
     good = (
-        "It describes and does not judge."
+        "The metric describes the maps; no direction is better."
         if panel.direction == "none"
         else f"{panel.direction.capitalize()} is better."
     )
@@ -38,7 +38,7 @@ def about(panel: Panel) -> str:
 
 
 def headline(panels: Sequence[Panel]) -> list[str]:
-    """Who survives, over the panels given: one for each metric."""
+    """Return the sentences that summarise the panels, one panel for each metric."""
     judged = [
         panel for panel in panels if any(row.verdict in ("better", "same", "worse", "undecided") for row in panel.rows)
     ]
@@ -59,27 +59,28 @@ def headline(panels: Sequence[Panel]) -> list[str]:
         said = [f"No {kind[:-1]} is better than {against} on {where}."]
         said += [f"Most often better: {listed(top)}, on {best} of {len(judged)}."] if best else []
     if best and never:
-        said.append(f"Not shown to be better on any: {listed(never)}.")
+        said.append(f"Not shown to be better on any metric: {listed(never)}.")
     leaking = [panel.metric for panel in judged if leaks(panel)]
     if leaking:
-        said.append(f"On {listed(leaking)}, the outline of what is erased may speak for the class (†).")
+        said.append(f"On {listed(leaking)}, the outline of the erased pixels may reveal the class (†).")
     return said
 
 
 def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
-    """What this panel shows, and where it must not be trusted; other panels serve as witnesses."""
+    """Return what a panel shows, and its cautions. Other panels are used as a second opinion."""
     verdicts = {kind: [row for row in panel.rows if row.verdict == kind] for kind in VERDICTS}
     said = []
     if not panel.reference and panel.direction != "none" and panel.family != "network":
         said.append(
-            "No random control was measured here, so nothing tells how far these curves are from chance: add "
-            "{name: random, method: efface.methods.control.random} to attribution_methods and measure again."
+            "No random control was measured, so the distance of these curves from chance is unknown. Add "
+            "{name: random, method: random} to attribution_methods and measure again."
         )
     if verdicts["better"]:
         most = max(verdicts["better"], key=lambda row: abs(row.difference.mean))
         change = f"{panel.stands}, {number(most.difference.mean, panel.score, signed=True)}"
         said.append(
-            f"Better than {panel.reference}: {_names(verdicts['better'])}; the most in {change}, is {most.method}'s."
+            f"Better than {panel.reference}: {_names(verdicts['better'])}. "
+            f"The largest difference in {change}, is that of {most.method}."
         )
     if verdicts["same"]:
         said.append(f"Not told apart from {panel.reference} (the interval includes 0): {_names(verdicts['same'])}.")
@@ -89,40 +90,42 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
         said.append(f"Worse than {panel.reference}: {_names(verdicts['worse'])}.")
     if verdicts["undecided"]:
         who = _names(verdicts["undecided"])
-        said.append(f"All {panel.sample} have one difference, so there is no spread to test against: {who}.")
+        said.append(f"The difference is the same in all {panel.sample}, so no test is possible: {who}.")
     if any(row.area.n == 1 for row in panel.rows):
         remedy = "set repeats to 3 or more" if panel.sample == "repeats" else "take more images"
-        said.append(f"Where there is one of the {panel.sample} only, there is no interval and no verdict: {remedy}.")
+        said.append(f"With a single one of the {panel.sample} there is no interval and no verdict: {remedy}.")
     if panel.unfinished:
-        said.append(f"Not run to the end yet: {listed(panel.unfinished)}.")
+        said.append(f"Not finished yet: {listed(panel.unfinished)}.")
     return said + gaps(panel) + [_fewer(row, panel) for row in panel.rows if row.lacking]
 
 
 def gaps(panel: Panel) -> list[str]:
-    """Where the metric was measured and no method has a value, in sentences."""
+    """Return sentences on points, or whole metrics, at which no method has a value."""
     said = []
     if panel.empty:
         where = listed([point(at, panel.axis) for at in panel.empty], len(panel.empty))
         what = "value" if panel.stands == "value" else f"curve, {panel.stands}"
-        said.append(f"{panel.metric} has no value at {where} for any method: left out of {what} and verdict.")
+        said.append(
+            f"{panel.metric} has no value at {where} for any method. Such points are left out of {what} and verdict."
+        )
     if panel.rows and not panel.unfinished and not any(cell.n for row in panel.rows for cell in row.cells):
         said.append(
-            f"{panel.metric} was measured and has no value for any method on any of the {panel.sample}: its settings "
-            "may not suit the images, such as fewer units than it needs."
+            f"{panel.metric} was measured, but no method has a value on any of the {panel.sample}. Its settings may "
+            "not suit the images: for example, an image may have too few units."
         )
     return said
 
 
 def _fewer(row: Row, panel: Panel) -> str:
-    """What a row's numbers are of that has no value at some points."""
+    """Return a sentence on a row that has no value at some points."""
     where = listed([point(at, panel.axis) for at in row.lacking], len(row.lacking))
-    apart = f"its difference to {panel.reference} is over those that both have, and " if row.difference.n else ""
-    judged = f", {apart}it gets no rank" if panel.direction != "none" else ""
-    return f"{row.method} has no value at {where}: its {panel.stands} is over the points that it has{judged}."
+    apart = f" Its difference to {panel.reference} uses the points that both have." if row.difference.n else ""
+    judged = f"{apart} It gets no rank." if panel.direction != "none" else ""
+    return f"{row.method} has no value at {where}. Its {panel.stands} uses its other points.{judged}"
 
 
 def leaks(panel: Panel) -> bool:
-    """Whether methods stay above chance where networks are retrained on what the maps leave: a suspicion of leakage."""
+    """Return whether methods are worse than chance in a retrained metric, which suggests mask leakage."""
     retrained = panel.sample == "repeats" and panel.direction == "lower" and panel.family in ("", "retraining")
     return (
         retrained and panel.kind == "method" and panel.by_chance and any(row.verdict == "worse" for row in panel.rows)
@@ -130,7 +133,7 @@ def leaks(panel: Panel) -> bool:
 
 
 def number(value: float, score: str = "", *, signed: bool = False) -> str:
-    """Three decimals, fewer for large values; a minus sign that lines up."""
+    """Format a number with three decimals, or fewer for large values, and a true minus sign."""
     if np.isnan(value):
         return "?"
     decimals = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
@@ -139,14 +142,14 @@ def number(value: float, score: str = "", *, signed: bool = False) -> str:
 
 
 def two_digits(value: float) -> str:
-    """A number from -1 to 1 with its sign, where there is room for little."""
+    """Format a number from -1 to 1 with its sign and two decimals."""
     return "?" if np.isnan(value) else f"{round(value, 2) + 0.0:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def plus_minus(cell: Interval, score: str = "", nothing: str = VERDICTS["missing"]) -> str:
-    """Mean and half-width of the interval, or its ends where it is lopsided; the mean alone where there is none.
+    """Format a mean with the half-width of its interval, or with both ends if the interval is asymmetric.
 
-    nothing: said where there is no mean either.
+    nothing: the text for a cell without a mean.
     """
     if cell.n == 0:
         return nothing
@@ -158,7 +161,7 @@ def plus_minus(cell: Interval, score: str = "", nothing: str = VERDICTS["missing
 
 
 def between(cell: Interval, score: str = "") -> str:
-    """The mean with its interval in brackets; "" where there is nothing."""
+    """Format a mean with its interval in brackets. The text is empty if there is no mean."""
     if cell.n == 0:
         return ""
     mean = number(cell.mean, score, signed=True)
@@ -166,22 +169,22 @@ def between(cell: Interval, score: str = "") -> str:
 
 
 def point(at: float, axis: str = "fraction removed") -> str:
-    """A point of an axis as a heading: 0.1 of a fraction or share is "10 %"."""
+    """Format a point of an axis as a heading. 0.1 of a fraction or share becomes "10 %"."""
     return percent(at) if is_share(axis) else f"{at:.4g}"
 
 
 def is_share(axis: str) -> bool:
-    """Whether what an axis counts is a part of a whole."""
+    """Return whether an axis counts parts of a whole."""
     return axis.startswith(("fraction", "share"))
 
 
 def percent(fraction: float) -> str:
-    """A fraction in percent."""
+    """Format a fraction in percent."""
     return f"{100 * fraction:.4g} %"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person would say them."""
+    """Format seconds as text: 1.5 s, 2 min 3 s, 1 h 5 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -190,7 +193,7 @@ def duration(seconds: float) -> str:
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
-    """Names as a phrase, the first `most` of them."""
+    """Join names to a phrase. Names after the first `most` are counted."""
     names = [*names[:most], f"{len(names) - most} more"] if len(names) > most + 1 else list(names)
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
@@ -201,16 +204,15 @@ def _names(rows: Sequence[Row]) -> str:
 
 def _leak(panel: Panel, worse: list[Row], panels: Sequence[Panel]) -> list[str]:
     caution = (
-        f"By itself this does not say that these maps are worse than {panel.reference}: the outline of what a map "
-        "removes can tell the class to the network retrained on it (mask leakage), and "
-        f"{panel.reference}'s outline tells nothing."
+        f"This alone does not show that these maps are worse than {panel.reference}. The outline of the erased pixels "
+        "can reveal the class to the retrained network (mask leakage). The outline of random pixels reveals nothing."
     )
-    control = "KAR can gain from the same outline; a network trained on the masks alone would measure it."
+    control = "KAR can gain from the same outline. A network trained on the masks alone would measure this effect."
     return [_above(panel, worse), caution, _witness(worse, panels), control]
 
 
 def _above(panel: Panel, worse: list[Row]) -> str:
-    """The fraction where all of them are furthest above the reference, or, if nowhere all are, where one is."""
+    """Return a sentence on the fraction at which these methods are furthest above the reference."""
     means = np.array([[cell.mean for cell in row.cells] for row in worse])
     random = np.array([[cell.mean for cell in row.cells] for row in panel.rows if row.method == panel.reference])[0]
     gaps = np.nan_to_num(means - random, nan=-np.inf)
@@ -230,16 +232,16 @@ def _above(panel: Panel, worse: list[Row]) -> str:
 
 
 def _witness(worse: list[Row], panels: Sequence[Panel]) -> str:
-    """What the metric without retraining that likes them best says of the same methods."""
+    """Return what metrics without retraining find for the same methods. The most favourable metric is named."""
     names = [row.method for row in worse]
     erasing = [panel for panel in panels if panel.family in ("", "erasure")]
     frozen = [panel for panel in erasing if panel.sample == "images" and panel.reference]
     if not frozen:
-        return "Look at MoRF, where no network is trained on the masks, before calling them worse."
+        return "Look at MoRF before you call them worse: no network is trained on the masks there."
     against = {panel.metric: panel.reference for panel in frozen}
     found = {panel.metric: [name for name in names if panel.verdict(name) == "better"] for panel in reversed(frozen)}
     metric = max(reversed(found), key=lambda name: len(found[name]))
     if not found[metric]:
-        return f"The metrics that train no network on the masks find none of them better than {against[metric]} either."
+        return f"The metrics without retraining find none of them better than {against[metric]} either."
     whom = listed(found[metric]) if len(found[metric]) < len(names) else "it" if len(names) == 1 else "all of them"
-    return f"{metric}, where no network is trained on the masks, finds {whom} better than {against[metric]}."
+    return f"{metric}, which trains no network on the masks, finds {whom} better than {against[metric]}."
