@@ -327,7 +327,7 @@ def test_a_judge_that_nobody_gave_is_missed_before_anything_is_computed(tmp_path
     write_study(tmp_path, {"known": KNOWN}, metrics=["morf", {"name": "counted", "metric": "known.counted"}])
     done = efface(tmp_path, "all", "study.yml")
     assert done.code == 1
-    assert names(done.err, "metrics.counted judge")
+    assert names(done.err, "metrics.counted second_network")
     assert not list((tmp_path / "run").rglob("*.pt"))
 
 
