@@ -74,7 +74,7 @@ def read_rows(source: Tensor | Stored, rows: Int[Tensor, " n"]) -> Tensor:
 
 
 def view_rows(source: Tensor | Stored, rows: Int[Tensor, " n"]) -> Tensor:
-    """`take` for what is only read: rows that follow each other in memory are not copied."""
+    """Like `read_rows`, for what is only read: rows that follow each other in memory are not copied."""
     if isinstance(source, Tensor) and len(rows):
         first, last = int(rows[0]), int(rows[-1])
         if last - first + 1 == len(rows) and bool((rows.diff() == 1).all()):

@@ -43,7 +43,7 @@ def _no_samples(_: Any) -> Samples:
 
 def _no_judge() -> nn.Module:
     raise ValueError(
-        "this case has no second network, a second network; say in the probe: needs = Needs(second_network=True), and "
+        "this case has no second network; say in the probe: needs = Needs(second_network=True), and "
         "give the study a 'second_network'"
     )
 

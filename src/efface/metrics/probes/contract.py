@@ -26,7 +26,7 @@ class Needs:
     method: it asks the method again, through `case.explain`.
     training: it trains with the study's `fit` although it scores the given network. Its metric says `needs_fit=True`.
     masks: it reads the true objects' masks, which not all data have.
-    second_network: it asks the study's second network, the second network.
+    second_network: it asks the study's second network.
     samples: the settings of the samples that it reads through `case.samples`; None for a probe that reads none.
     """
 

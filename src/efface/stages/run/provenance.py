@@ -22,6 +22,7 @@ ERASING = (
     "efface.training.batch",
     "efface.erase.batches",
     "efface.erase.masking",
+    "efface.erase.post",
     "efface.draws",
     "efface.erase.ranking",
     "efface.models.evaluation",
@@ -29,6 +30,7 @@ ERASING = (
     "efface.models.memory",
     "efface.models.modes",
     "efface.models.fast_copy",
+    "efface.plug.facts",
 )
 EXPLAINING = ("efface.methods.calling", "efface.models.modes", "efface.draws")
 GENERATING = (
@@ -52,7 +54,7 @@ def engine() -> str:
 def measurer(module: str) -> str:
     """A digest of the code of a probe, besides the engine: its module, and what this may import.
 
-    Of efface's own, that is what metrics share, the files whose names begin with an underscore.
+    A probe of efface may import the modules of `efface.metrics.shared`, and the layers of a network.
     """
     if not module.startswith("efface."):
         return source_digest(module)
