@@ -161,3 +161,17 @@ PLAIN += [each for folder in ("src", "tests", "configs", "scripts") for each in 
 def test_lines_of_prose_are_at_most_120_characters(page):
     lines = page.read_text().splitlines()
     assert [line for line in lines if len(line) > 120 and not line.startswith(("|", "!["))] == []
+
+
+def anchors(page):
+    """The places of a page that a link can name."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PLAIN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_a_file_and_a_heading(page):
+    for file, heading in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text()):
+        other = page.parent / file if file else page
+        assert other.exists(), file
+        assert not heading or heading in anchors(other), f"{file}#{heading}"
