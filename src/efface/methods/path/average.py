@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,17 @@ References = Float[Tensor, "n r c h w"]
 """Images at which the paths of each image begin."""
 Draw = Callable[[slice, int], Images]
 """(block of images, number of the reference) -> reference of each image."""
+
+
+class Drawn(NamedTuple):
+    """References of each image.
+
+    reference: function that returns a reference by its number.
+    count: number of references of each image.
+    """
+
+    reference: Draw
+    count: int
 
 
 class Kept:
@@ -69,43 +80,40 @@ def average_over_paths(
     model: nn.Module,
     images: Images,
     targets: Target,
-    *,
-    reference: Draw,
-    count: int,
+    drawn: Drawn,
     grid: Grid,
     recalibrate: Recalibrate,
+    *,
     squared: bool = False,
     densities: Float[Tensor, "n r"] | None = None,
     score: TargetScore,
     precision: Precision = "fp32",
     max_batch: int,
 ) -> Images:
-    """Return the mean over `count` references of way times mean gradient; re-calibrated, the mean of the kept terms.
+    """Return the mean over the references of way times mean gradient; re-calibrated, the mean of the kept terms.
 
     Every point of the grid is used with every reference. It needs memory for a few copies of the images, and for the
     references of one pass.
 
-    reference: function that returns a reference by its number.
-    count: number of references of each image.
+    drawn: references of each image.
     grid: points of the paths, and their weights.
     squared: use the square of the mean gradient; re-calibrated, the mean of the squares of the kept terms.
     densities: weights of the references of each image; by default equal.
     """
+    check_recalibrate(recalibrate)
     if isinstance(grid.alphas, Tensor):
-        found, expected = tuple(grid.alphas.shape[:2]), (len(images), count)
+        found, expected = tuple(grid.alphas.shape[:2]), (len(images), drawn.count)
         if found != expected:
             raise ValueError(
                 f"alphas are given for {found[0]} images of {found[1]} references; expected {expected[0]} of "
                 f"{expected[1]}, as n r p, or one row of points for all"
             )
         grid = replace(grid, alphas=grid.alphas.to(images))
-    gradients = count * len(grid.weights)
+    gradients = drawn.count * len(grid.weights)
     with evaluating_fast(model, images, precision=precision, gradients=gradients) as network:
         kept = Kept(images, recalibrate)
         slope = images
-        for block, number, step, way, gradient in _along(
-            network, images, targets, reference, count, grid, score, max_batch
-        ):
+        for block, number, step, way, gradient in _along(network, images, targets, drawn, grid, score, max_batch):
             weights = None if densities is None else densities[None, block, number, None, None, None].to(images)
             gradient = gradient * grid.weights[step]
             if recalibrate == "points":
@@ -129,22 +137,22 @@ def references_of(
     samples: int,
     seeds: Seeds | None,
     draw: Callable[[Images, Seeds], Images],
-) -> tuple[Draw, int]:
-    """Return the given references, or `samples` drawn references for each image, and the number of references."""
+) -> Drawn:
+    """Return the given references, or `samples` drawn references for each image."""
     if given is not None:
         return given_references(images, given)
     at_least_one("samples", samples)
     own = needed(seeds, images, "the references themselves")
-    return (lambda block, number: draw(images[block], draws.fold(own[block], number))), samples
+    return Drawn(lambda block, number: draw(images[block], draws.fold(own[block], number)), samples)
 
 
-def given_references(images: Images, given: References) -> tuple[Draw, int]:
-    """Return the function for the given references, and the number of references."""
+def given_references(images: Images, given: References) -> Drawn:
+    """Return the given references, after a check of their shape."""
     n, c, h, w = images.shape
     if given.shape[0] != n or given.shape[2:] != (c, h, w):
         raise ValueError(f"references have shape {tuple(given.shape)}; expected ({n}, r, {c}, {h}, {w})")
     at_least_one("the number of references", given.shape[1])
-    return (lambda block, number: given[block, number].detach().to(images)), given.shape[1]
+    return Drawn(lambda block, number: given[block, number].detach().to(images), given.shape[1])
 
 
 def check_recalibrate(recalibrate: str) -> None:
@@ -154,20 +162,13 @@ def check_recalibrate(recalibrate: str) -> None:
 
 
 def _along(
-    model: nn.Module,
-    images: Images,
-    targets: Target,
-    reference: Draw,
-    count: int,
-    grid: Grid,
-    score: TargetScore,
-    max_batch: int,
+    model: nn.Module, images: Images, targets: Target, drawn: Drawn, grid: Grid, score: TargetScore, max_batch: int
 ) -> Iterator[tuple[slice, int, int, Images, Images]]:
     """Yield (block, reference, step, way, gradient) at every point of every path, path after path.
 
     If all paths end at the image itself, the gradient there is computed once.
     """
-    steps = len(grid.weights)
+    (reference, count), steps = drawn, len(grid.weights)
     shared = int(grid.ends_at_image)
     inner = steps - shared
     ways: dict[int, Images] = {}  # ways from the references of the current pass
