@@ -40,7 +40,7 @@ class PatternAttribution:
         `efface.methods.pattern.fit.Estimator` defines them. Other units, such as the classes, get linear.
     pool: training images for the patterns, drawn by seed, at least 1. Each costs two to ten forward passes, once.
     places: places of each convolution's output to use in an image, drawn by seed, at least 1.
-    start: value to send back. logit: the target's logit. one: always 1. softmax: the target's probability, squared, sent
+    start: value to send back. logit: the target's logit. one: always 1. softmax: the squared probability of the target, sent
         back through the softmax, so that other classes have an influence.
 
     Source: Kindermans et al. 2018, section 5 (arXiv:1705.05598).
