@@ -40,8 +40,8 @@ class PatternAttribution:
         `efface.methods.pattern.fit.Estimator` defines them. Other units, such as the classes, get linear.
     pool: training images for the patterns, drawn by seed, at least 1. Each costs two to ten forward passes, once.
     places: places of each convolution's output to use in an image, drawn by seed, at least 1.
-    start: value to send back. logit: the target's logit. one: always 1. softmax: the squared probability of the target, sent
-        back through the softmax, so that other classes have an influence.
+    start: value to send back. logit: the target's logit. one: always 1. softmax: the squared probability of the
+        target, sent back through the softmax, so that other classes have an influence.
 
     Source: Kindermans et al. 2018, section 5 (arXiv:1705.05598).
     Differs: any sum or branch is allowed. A BatchNorm is folded into the layer before it. Without such a layer, each of
