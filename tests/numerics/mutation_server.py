@@ -51,7 +51,7 @@ class Source(importlib.machinery.SourceFileLoader):
 
 def changed(number: int) -> list[str]:
     """What the golden outputs of a mutation say once it is made."""
-    from mutations import MUTATIONS, mutated
+    from numerics.mutations import MUTATIONS, mutated
 
     mutation = MUTATIONS[number]
     sys.meta_path.insert(0, Changed(*mutated(mutation)))

@@ -74,14 +74,14 @@ def gives(words, *, by_name=False):
 
 
 SHELVES = (
-    ("impute", "efface.impute", begins("images", "removed")),
+    ("imputer", "efface.impute", begins("images", "removed")),
     ("post", "efface.erase.post", begins("maps")),
-    ("augment", "efface.training.augment", begins("images", "seeds")),
+    ("augmentation", "efface.training.augment", begins("images", "seeds")),
     ("attack", "efface.training.attack", begins("network", "images", "targets")),
-    ("methods", "efface.methods", begins("model", "images", "targets")),
-    ("units", "efface.erase.units", begins("images")),
-    ("regularize", "efface.training.regularize", gives("Term")),
-    ("models", "efface.models", gives("nn.modules.module.Module")),
+    ("method", "efface.methods", begins("model", "images", "targets")),
+    ("unit", "efface.erase.units", begins("images")),
+    ("regularizer", "efface.training.regularize", gives("Term")),
+    ("model", "efface.models", gives("nn.modules.module.Module")),
     ("data", "efface.data", gives("Split]", by_name=True)),
 )
 """Kinds of plug-ins, where they are, and what tells them from helpers beside them."""
@@ -99,18 +99,18 @@ def plugins():
 
 def is_covered(kind, known):
     if known == {"attribute"}:  # the other libraries' algorithms, a name each
-        return {"methods.captum", "methods.zennit"} <= {name.rpartition(".")[0] for name in names()}
+        return {"method.captum", "method.zennit"} <= {name.rpartition(".")[0] for name in names()}
     return any(f"{kind}.{name}" in names() for name in known)
 
 
 def test_every_plug_in_has_a_golden_output():
     found = [f"{kind}: {', '.join(sorted(known))}" for kind, known in plugins() if not is_covered(kind, known)]
-    assert found + [name for name in metric_names() if f"metrics.{name}" not in names()] == []
+    assert found + [name for name in metric_names() if f"metric.{name}" not in names()] == []
 
 
 def test_every_kind_of_plug_in_is_found():
     kinds = {kind for kind, _ in plugins()}
-    assert kinds == {"impute", "post", "augment", "attack", "methods", "units", "regularize", "models", "data"}
+    assert kinds == {"imputer", "post", "augmentation", "attack", "method", "unit", "regularizer", "model", "data"}
     assert len(plugins()) > 80
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mutations import MUTATIONS, mutated
+from numerics.mutations import MUTATIONS, mutated
 
 HERE = Path(__file__).parent
 
