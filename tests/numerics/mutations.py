@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-SOURCE = Path(__file__).parent.parent / "src" / "efface"
+SOURCE = Path(__file__).parents[2] / "src" / "efface"
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,9 @@ TRAINING = (
     _wrong("self.network.load_state_dict(self.best)", "None", "train"),
     _wrong('eps / (4 if norm == "linf" else 2)', 'eps / (2 if norm == "linf" else 2)', "attack.pgd"),
     _wrong(
-        "(math.log(each) for each in ratio)", "(math.log(each) + 0.05 for each in ratio)", "augmentation.random_resized_crop"
+        "(math.log(each) for each in ratio)",
+        "(math.log(each) + 0.05 for each in ratio)",
+        "augmentation.random_resized_crop",
     ),
     _wrong("_GREY = (0.299, 0.587, 0.114)", "_GREY = (0.2126, 0.7152, 0.0722)", "augmentation.colour_jitter"),
 )

@@ -157,9 +157,7 @@ for _path, _settings in METHODS.items():
 for _library, _key, _algorithms in (("captum", "algorithm", CAPTUM), ("zennit", "composite", ZENNIT)):
     for _name, _settings in _algorithms.items():
         _given = tuple({_key: _name} | each for each in _settings)
-        golden(f"method.{_library}.{_name}")(
-            functools.partial(_mapped, f"efface.methods.{_library}.attribute", _given)
-        )
+        golden(f"method.{_library}.{_name}")(functools.partial(_mapped, f"efface.methods.{_library}.attribute", _given))
 
 
 @golden("method.full_grad.parts")

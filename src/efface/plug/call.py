@@ -26,8 +26,8 @@ from pydantic import (
 from efface.plug import moved, words
 from efface.plug.accepts import own_name
 from efface.plug.annotations import plugs, signature, wrong_types
-from efface.plug.learning import is_learning, wrong_parts
 from efface.plug.identity import code_of
+from efface.plug.learning import is_learning, wrong_parts
 from efface.plug.path import near, resolve
 from efface.plug.source import file_digest
 

@@ -1,4 +1,4 @@
-"""What stands in a key for a plug-in's code: a declared version for efface's own, a digest of its source for a user's."""
+"""What stands in a key for a plug-in's code: a declared version for efface's own, a user's source as a digest."""
 
 import functools
 from typing import Any

@@ -9,10 +9,10 @@ AREAS = ("draws", "store", "erase", "train", "explain", "generate", "evaluate", 
 """What many numbers pass through. A key holds the version of each area that its number passes through."""
 
 NUMERICS: dict[str, int] = {}
-"""The declared versions of efface's own code where they are above 1: of an area, or of a plug-in, such as `method.rise`.
+"""The declared versions of efface's code that are above 1: of an area, or of a plug-in, such as `method.rise`.
 
-Whoever changes numbers raises the version of what gives them, and writes the golden outputs of the tests again. Then all
-results that hold the old version in their keys are measured anew. docs/decisions/0003-keys.md tells more.
+Whoever changes numbers raises the version of what gives them, and writes the golden outputs of the tests again.
+Then all results that hold the old version in their keys are measured anew. See docs/decisions/0003-keys.md.
 """
 
 

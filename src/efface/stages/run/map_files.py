@@ -16,7 +16,6 @@ from efface.store.maps import MapStore
 from efface.store.tensors import learnt_digest, read_learnt
 from efface.study.schema import MethodEntry
 
-
 _CODE = ("source", "version", "numerics")  # parts of an identity that stand for the code
 
 

@@ -227,7 +227,7 @@ class Keys:
         self._codes: dict[tuple[type, str], str] = {}
 
     def task(self, view: View, probe: Probe, entry: MetricEntry | None = None) -> ProbeTask:
-        """A probe on a view's maps, with the key of its result. entry: the metric that it is of; none for one of all."""
+        """A probe on a view's maps, with the key of its result. entry: its metric; None for one of no metric."""
         read = probe.needs.of_method
         splits = ("test",) if probe.needs.network else ("train", "test")
         maps = view.maps if read else None
