@@ -128,7 +128,7 @@ TRAINING = (
         "(math.log(each) + 0.05 for each in ratio)",
         "augmentation.random_resized_crop",
     ),
-    _wrong("_GREY = (0.299, 0.587, 0.114)", "_GREY = (0.2126, 0.7152, 0.0722)", "augmentation.colour_jitter"),
+    _wrong("GREY = (0.299, 0.587, 0.114)", "GREY = (0.2126, 0.7152, 0.0722)", "augmentation.colour_jitter"),
 )
 ERASING = (
     _wrong("return math.floor(fraction * units + 1e-6)", "return math.floor(fraction * units)", "erase"),
@@ -277,7 +277,7 @@ HARMLESS = (
         "post.channel_max",
     ),
     _fine("return _mix(_mix(rows.long() + 1) + start)", "return _mix(start + _mix(1 + rows.long()))", "draws"),
-    _fine("Kind = Literal[", "import random  # unused\n\nKind = Literal[", "store"),
+    _fine('Kind = Literal["maps", ', 'import random  # unused\n\nKind = Literal["maps", ', "store"),
     _fine("loss = loss + each.factor * term.value", "loss = each.factor * term.value + loss", "train"),
 )
 MUTATIONS = (*STORE, *TRAINING, *ERASING, *DRAWING, *MAPPING, *SCORING, *HARMLESS)

@@ -24,7 +24,7 @@ COVERED = {
     "erase/batches": "erase",
     "erase/masking": "erase",
     "erase/ranking": "erase",
-    "erase/units": "erase",
+    "erase/units": "unit",
     "erase/blur": "imputer",
     "erase/post": "post",
     "impute": "imputer",

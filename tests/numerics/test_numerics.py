@@ -7,7 +7,8 @@ import pkgutil
 import pytest
 
 from efface.metrics import names as metric_names
-from numerics import compare, names, versions
+from efface.store.keys import NUMERICS
+from numerics import compare, declared, files, names, table, versions
 from numerics.files import summary
 
 FROM_ELSEWHERE = {"cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "imagenet10"}
@@ -121,3 +122,39 @@ def test_a_summary_tells_small_changes_apart():
     swapped = [*many[:50], many[51], many[50], *many[52:]]
     assert summary(many)["mix"] != summary(swapped)["mix"]
     assert summary(list(range(100)))["sha256"] != summary(list(range(1, 101)))["sha256"]
+
+
+def test_every_declared_version_is_of_a_golden_output():
+    assert set(NUMERICS) - {declared(name) for name in names()} == set()
+    assert all(isinstance(number, int) and number > 1 for number in NUMERICS.values())
+
+
+@pytest.fixture
+def made_up(monkeypatch, tmp_path):
+    """One golden output, in a folder of its own, whose number the test sets."""
+    number = {"value": 1.0}
+    monkeypatch.setattr(files, "FOLDER", tmp_path)
+    monkeypatch.setitem(table._OUTPUTS, "post.made_up", lambda: {"value": number["value"]})
+    assert files.write(["post.made_up"]) == []
+    return number
+
+
+@pytest.mark.parametrize("raised", ["post.made_up", "draws"])
+def test_numbers_that_moved_are_written_only_under_a_raised_version(made_up, monkeypatch, raised):
+    if raised == "draws":
+        monkeypatch.setitem(table._OUTPUTS, "draws", lambda: {"value": 3.0})
+        assert files.write(["draws"]) == []
+    made_up["value"] = 2.0
+    (told,) = compare(["post.made_up"])
+    assert "raise NUMERICS['post.made_up']" in told
+    (refused,) = files.write(["post.made_up"])
+    assert "raise NUMERICS['post.made_up']" in refused
+    monkeypatch.setitem(NUMERICS, raised, 2)
+    assert files.write(["post.made_up"]) == []
+    assert compare(["post.made_up"]) == []
+
+
+def test_a_raised_version_asks_for_the_golden_file(made_up, monkeypatch):
+    monkeypatch.setitem(NUMERICS, "post.made_up", 2)
+    (told,) = compare(["post.made_up"])
+    assert "is kept with version 1 of post.made_up, which is 2 now" in told
