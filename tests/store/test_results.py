@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from efface.store.keys import NUMERICS, key, version, versions
+from efface.store import keys
+from efface.store.keys import NUMERICS, version, versions
 from efface.store.results import Results, Score, only_one
 from small.messages import words
 
@@ -139,8 +140,8 @@ def test_a_value_without_a_mean_is_null_so_that_every_line_is_json(tmp_path):
 
 
 def test_the_form_of_a_key_is_16_hexadecimal_digits_of_sha_256():
-    assert key({"b": 1, "a": [1.5, "x", None]}) == "b37be4ba3e9bf206"
-    assert key({"a": [1.5, "x", None], "b": 1}) == key({"b": 1, "a": [1.5, "x", None]})
+    assert keys.key({"b": 1, "a": [1.5, "x", None]}) == "b37be4ba3e9bf206"
+    assert keys.key({"a": [1.5, "x", None], "b": 1}) == keys.key({"b": 1, "a": [1.5, "x", None]})
 
 
 def test_a_version_is_one_until_it_is_raised(monkeypatch):

@@ -13,7 +13,7 @@ import efface
 from efface.metrics.probes import Needs
 from efface.plug import words
 from efface.plug.identity import code_of
-from efface.store.keys import version
+from efface.store.keys import NUMERICS, version
 
 TRAINED = ("draws", "store", "erase", "train", "evaluate")
 """Areas that the weights of a trained network pass through."""
@@ -35,14 +35,16 @@ def probe_code(kind: type, metric: str) -> dict[str, Any]:
 
     A metric of efface counts by its declared version, where that is above 1: until then metrics share a probe's result.
     """
+    module = kind.__module__
+    home = words.name_of(f"{module}.{module.rpartition('.')[2]}")  # the metric whose file the class is in
     name = words.name_of(metric)
-    own = code_of(metric) if metric and not name else {}
-    told = {"version": own["version"]} if "version" in own else {}
-    raised = {name: version(name)} if version(name) > 1 else {}
-    if not kind.__module__.startswith("efface."):
-        return code_of(f"{kind.__module__}.{kind.__qualname__}", kind) | raised | {"metric": told}
-    home = words.name_of(f"{kind.__module__}.{kind.__module__.rpartition('.')[2]}")
-    return {"home": home, "metric": told} | raised
+    passed = {home, name} if name or not metric else {each for each in NUMERICS if each.startswith("metric.")}
+    found: dict[str, Any] = {"home": home, "raised": {each: version(each) for each in passed if version(each) > 1}}
+    if metric and not name:  # a user's: its formula has no key, but it may carry a version
+        found["metric"] = {part: number for part, number in code_of(metric).items() if part == "version"}
+    if not module.startswith("efface."):
+        found |= code_of(f"{module}.{kind.__qualname__}", kind)
+    return found
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:
