@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -34,7 +34,8 @@ Draw = Callable[[slice, int], Images]
 """(block of images, number of the reference) -> reference of each image."""
 
 
-class Drawn(NamedTuple):
+@dataclass(frozen=True)
+class Drawn:
     """References of each image.
 
     reference: function that returns a reference by its number.
