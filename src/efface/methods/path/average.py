@@ -1,7 +1,7 @@
 """Average over the paths from several references to the image, and its re-calibration."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
