@@ -169,7 +169,7 @@ def _along(
 
     If all paths end at the image itself, the gradient there is computed once.
     """
-    (reference, count), steps = drawn, len(grid.weights)
+    reference, count, steps = drawn.reference, drawn.count, len(grid.weights)
     shared = int(grid.ends_at_image)
     inner = steps - shared
     ways: dict[int, Images] = {}  # ways from the references of the current pass
