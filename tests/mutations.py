@@ -168,8 +168,8 @@ DRAWING = (
     _wrong("found[rows, 0, columns] = angle.cos()", "found[rows, 0, columns] = angle.sin()", "draws"),
     _wrong("_wrap(_wrap(number + 1) * _GOLDEN)", "_wrap(_wrap(number) * _GOLDEN)", "draws"),
     _wrong(
-        "with _as_before(model), draws.seeded(int(seeds[0])):",
-        "with _as_before(model), draws.seeded(int(seeds[-1])):",
+        "with restored(model), draws.seeded(int(seeds[0])):",
+        "with restored(model), draws.seeded(int(seeds[-1])):",
         "explain",
     ),
     _wrong(

@@ -7,12 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from efface.erase.masking import to_float
 from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Needs
-from efface.models.evaluation import evaluating_fast
 from efface.plug.call import Call
-from efface.store.arrays import read_rows
 from efface.store.results import Score
 from efface.training.attack import Norm, check_minimal, minimal
 from efface.training.loop import TrainingSettings
@@ -85,20 +82,16 @@ class Moved:
         return {"probe": "moved", "attack": self.attack.identity()}
 
     def __call__(self, case: Case) -> Score:
-        split, distances, kept = case.data["test"], [], []
-        every = torch.arange(len(split))
-        first = to_float(read_rows(split.images, every[:1]).to(case.device))
-        with evaluating_fast(case.network, first) as fast:
-            for rows in every.split(case.max_batch):
-                images = to_float(read_rows(split.images, rows).to(case.device))
-                targets = split.targets[rows].to(case.device)
-                moved = self.attack(fast, images, targets)
-                with torch.no_grad():
-                    unchanged = fast(moved).argmax(1) == targets
-                change = (moved - images).flatten(1).double()
-                lengths = change.norm(dim=1) if self.norm == "l2" else change.abs().amax(1)
-                wrong = ~unchanged & (lengths == 0)  # the attack leaves it where it is; one that is right has to move
-                distances.append(lengths.masked_fill(unchanged | wrong, torch.nan).cpu())
-                kept.append(unchanged.double().masked_fill(wrong, torch.nan).cpu())
-                case.advance(float(len(rows) * (2 * self.steps + 1)))
-        return Score({"distance": torch.cat(distances).numpy(), "unchanged": torch.cat(kept).numpy()})
+        found = on_test_images(case, self._moved, cost=2.0 * self.steps + 1)
+        distances, kept = torch.cat(found, 1).numpy()
+        return Score({"distance": distances, "unchanged": kept})
+
+    def _moved(self, network: nn.Module, _rows: Tensor, images: Images, targets: Targets) -> Float[Tensor, "2 n"]:
+        moved = self.attack(network, images, targets)
+        with torch.no_grad():
+            unchanged = network(moved).argmax(1) == targets
+        change = (moved - images).flatten(1).double()
+        lengths = change.norm(dim=1) if self.norm == "l2" else change.abs().amax(1)
+        wrong = ~unchanged & (lengths == 0)  # the attack leaves it where it is; one that is right has to move
+        distances = lengths.masked_fill(unchanged | wrong, torch.nan)
+        return torch.stack([distances, unchanged.double().masked_fill(wrong, torch.nan)]).cpu()

@@ -8,18 +8,10 @@ is as spread as the network's evidence is. Costs no pass, and nothing once `spar
 Source: Bhatt, Weller & Moura 2020 (arXiv:2005.00631).
 """
 
-from efface.metrics.formula import Metric
-from efface.metrics.shared.concentration import concentration
+from efface.metrics.shared.concentration import described
 
-complexity = Metric(
-    probes=concentration,
-    value=lambda scores: {"entropy": scores["map"].values["entropy"]},
-    direction={"entropy": "none"},
-    sample="images",
-    uses=frozenset({"unit", "post"}),
+complexity = described(
+    "entropy",
     caption="The entropy of the sizes of a map's values: 0 for one pixel with all the weight, the logarithm of the "
     "pixels for an even map. It describes a map; a truthful one need not be simple.",
-    family="complexity",
-    axis="",
-    points_for=lambda _: (0.0,),
 )

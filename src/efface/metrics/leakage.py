@@ -3,9 +3,7 @@
 Source: Shah, Jain & Netrapalli 2021, section 5 (arXiv:2102.12781).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +14,10 @@ from efface.erase.ranking import count, for_unit
 from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Description, Needs
 from efface.metrics.probes.description import SHARED, by_fields
-from efface.metrics.shared.effects import identity_of, image_blocks, reduced
+from efface.metrics.shared.effects import identity_of, image_blocks, one_an_image, reduced
 from efface.metrics.shared.located import share_of_top
 from efface.plug.call import Call
 from efface.store.results import Score
-from efface.training.loop import TrainingSettings
 
 
 def leakage(*, top: float = 0.1) -> Metric:
@@ -62,17 +59,12 @@ class OffObject:
     post: tuple[Call, ...]
 
     needs = Needs(masks=True)
+    cost = one_an_image
+    identity = identity_of
     map_values = "pixel"
 
     def describe(self) -> Description:
         return replace(by_fields(self), ties=SHARED, count=f"max(1, floor({self.top} * units + 1e-6))")
-
-    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Maps looked at: next to nothing."""
-        return float(images["test"])
-
-    def identity(self) -> dict[str, Any]:
-        return identity_of(self)
 
     def __call__(self, case: Case) -> Score:
         split, found = case.data["test"], []

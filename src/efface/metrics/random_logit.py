@@ -3,7 +3,6 @@
 Source: Sixt, Granz & Landgraf 2020, section 5 (arXiv:1912.09818).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,10 +12,10 @@ from torch import Tensor
 
 from efface import draws
 from efface.metrics.formula import Metric
-from efface.metrics.probes import Case, Description, Needs
+from efface.metrics.probes import Case, Needs
+from efface.metrics.shared.effects import one_an_image
 from efface.metrics.shared.similarity import BETTER, NAMES, compared, compares
 from efface.store.results import Score
-from efface.training.loop import TrainingSettings
 from efface.types import Images, Maps, Seeds, Targets
 
 Other = Literal["random", "runner_up"]
@@ -72,13 +71,8 @@ class OtherClass:
     other: Other
 
     needs = Needs(method=True)
-
-    def describe(self) -> Description:
-        return compares(self)
-
-    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Maps asked for."""
-        return float(images["test"])
+    cost = one_an_image
+    describe = compares
 
     def identity(self) -> dict[str, Any]:
         return {"probe": "other class", "other": self.other}

@@ -4,18 +4,17 @@ Source: Adebayo, Gilmer, Muelly, Goodfellow, Hardt & Kim 2018, section 4 (arXiv:
 Differs: the axis is the share of layers, so that networks compare; maps are compared by image, on their raw values.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from efface.metrics.formula import Metric
-from efface.metrics.probes import Case, Description, Needs
+from efface.metrics.probes import Case, Needs
+from efface.metrics.shared.effects import one_an_image
 from efface.metrics.shared.layers import Draw, Layers, Mode, chosen, groups, read_layers, redrawn
 from efface.metrics.shared.similarity import BETTER, NAMES, compared, compares
 from efface.store.results import Score
-from efface.training.loop import TrainingSettings
 from efface.types import Images
 
 
@@ -75,13 +74,8 @@ class Randomised:
     draw: Draw
 
     needs = Needs(method=True)
-
-    def describe(self) -> Description:
-        return compares(self)
-
-    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Maps asked for."""
-        return float(images["test"])
+    cost = one_an_image
+    describe = compares
 
     def identity(self) -> dict[str, Any]:
         what = {"probe": "randomised", "share": self.share}

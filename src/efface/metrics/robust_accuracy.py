@@ -8,13 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from efface.erase.masking import to_float
 from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import seeds_for
-from efface.models.evaluation import evaluating_fast
 from efface.plug.call import Call
-from efface.store.arrays import read_rows
 from efface.store.results import Score
 from efface.training.attack import Keep, Loss, Norm, Start, check_pgd, pgd
 from efface.training.loop import TrainingSettings
@@ -114,15 +111,9 @@ class Attacked:
         return {"probe": "attacked", "attack": self.attack.identity()}
 
     def __call__(self, case: Case) -> Score:
-        split, right = case.data["test"], []
-        every = torch.arange(len(split))
-        first = to_float(read_rows(split.images, every[:1]).to(case.device))
-        with evaluating_fast(case.network, first) as fast:
-            for rows in every.split(case.max_batch):
-                images = to_float(read_rows(split.images, rows).to(case.device))
-                targets = split.targets[rows].to(case.device)
-                worst = self.attack(fast, images, targets, seeds=seeds_for(case, "attack", rows))
-                with torch.no_grad():
-                    right.append((fast(worst).argmax(1) == targets).cpu())
-                case.advance(float(len(rows) * self._passes()))
-        return Score({"accuracy": torch.cat(right).numpy()})
+        def right(network: nn.Module, rows: Tensor, images: Images, targets: Targets) -> Tensor:
+            worst = self.attack(network, images, targets, seeds=seeds_for(case, "attack", rows))
+            with torch.no_grad():
+                return (network(worst).argmax(1) == targets).cpu()
+
+        return Score({"accuracy": torch.cat(on_test_images(case, right, cost=float(self._passes()))).numpy()})

@@ -3,9 +3,7 @@
 Source: Shah, Jain & Netrapalli 2021, version 1, section 5 (arXiv:2102.12781v1).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +14,9 @@ from efface.erase.ranking import for_unit
 from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Description, Needs
 from efface.metrics.probes.description import SHARED, by_fields
-from efface.metrics.shared.effects import identity_of, image_blocks, reduced
+from efface.metrics.shared.effects import identity_of, image_blocks, one_an_image, reduced
 from efface.metrics.shared.located import share_of_top
 from efface.store.results import Score
-from efface.training.loop import TrainingSettings
 from efface.types import VECTOR_ZERO
 
 NAMES = ("difference", "top", "bottom", "cosine")
@@ -62,17 +59,12 @@ class SignalRank:
     centre: float
 
     needs = Needs(masks=True)
+    cost = one_an_image
+    identity = identity_of
     map_values = "feature"
 
     def describe(self) -> Description:
         return replace(by_fields(self), ties=SHARED, count="the first, and the last")
-
-    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Maps looked at: next to nothing."""
-        return float(images["test"])
-
-    def identity(self) -> dict[str, Any]:
-        return identity_of(self)
 
     def __call__(self, case: Case) -> Score:
         split = case.data["test"]

@@ -8,18 +8,10 @@ Source: Chalasani, Chen, Chowdhury, Jha & Wu 2020 (arXiv:1810.06583).
 Differs: no small constant is added to the values.
 """
 
-from efface.metrics.formula import Metric
-from efface.metrics.shared.concentration import concentration
+from efface.metrics.shared.concentration import described
 
-sparseness = Metric(
-    probes=concentration,
-    value=lambda scores: {"gini": scores["map"].values["gini"]},
-    direction={"gini": "none"},
-    sample="images",
-    uses=frozenset({"unit", "post"}),
+sparseness = described(
+    "gini",
     caption="The Gini index of the sizes of a map's values: 0 for an even map, near 1 for one that puts all its weight "
     "on one pixel. It describes a map; a truthful one need not be sparse.",
-    family="complexity",
-    axis="",
-    points_for=lambda _: (0.0,),
 )

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from efface.store.atomic import atomic_write
+
 
 class Training:
     """The state of a training: network, optimizer and schedule as they are, the epochs done, the best weights so far.
@@ -28,7 +30,7 @@ class Training:
             self._load(path)
 
     def finish(self, epoch: int, found: Mapping[str, float], *, best: bool) -> None:
-        """Note the epoch, remember the best weights, write the checkpoint under a temporary name and rename it."""
+        """Note the epoch, remember the best weights, and replace the checkpoint as a whole."""
         self.epoch = epoch + 1
         self.losses.append(found["loss"])
         if "validation_accuracy" in found:
@@ -40,10 +42,8 @@ class Training:
             self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
             self.best_epoch = epoch
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_name(self.path.name + ".new")
-            torch.save(self._dump(), temporary)
-            temporary.replace(self.path)
+            with atomic_write(self.path) as temporary:
+                torch.save(self._dump(), temporary)
 
     def restore(self, keep: str) -> None:
         """Give the network the weights that are kept."""

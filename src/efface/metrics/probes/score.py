@@ -15,6 +15,7 @@ from efface.metrics.probes.case import Case
 from efface.metrics.probes.contract import Needs
 from efface.metrics.probes.erasure import Erasure, erased_batches
 from efface.models.evaluation import evaluating_fast
+from efface.models.memory import with_smaller_batches
 from efface.store.arrays import read_rows
 from efface.store.results import Score
 from efface.training.loop import Precision, TrainingRows, TrainingSettings, predict
@@ -103,18 +104,15 @@ def epochs_of(training: TrainingSettings | None) -> int:
 def logits_of(case: Case, network: nn.Module, erasure: Erasure, precision: Precision) -> Tensor:
     """A network's answers to the erased test images; in smaller batches when memory runs out."""
     split = case.data["test"]
-    feed, max_batch = erased_batches(case, "test", erasure, width=0, whole=False), case.max_batch
+    feed = erased_batches(case, "test", erasure, width=0, whole=False)
     every = torch.arange(len(split))
     first = to_float(read_rows(split.images, every[:1]).to(case.device))
-    while True:
-        try:
-            with evaluating_fast(network, first, allowed=precision == "fp32") as fast:
-                return predict(fast, _counted(feed(every, max_batch, 0), case.advance), precision=precision)
-        except torch.OutOfMemoryError:
-            if max_batch == 1:
-                raise
-            max_batch //= 2
-            torch.cuda.empty_cache()
+
+    def answers(max_batch: int) -> Tensor:
+        with evaluating_fast(network, first, allowed=precision == "fp32") as fast:
+            return predict(fast, _counted(feed(every, max_batch, 0), case.advance), precision=precision)
+
+    return with_smaller_batches(answers, case.max_batch)
 
 
 def score_of(logits: Float[Tensor, "n classes"], targets: Targets, asked: Targets) -> Score:
