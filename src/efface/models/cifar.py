@@ -61,8 +61,7 @@ def resnet(
     blocks: number of blocks in each stage, at least 1.
     widths: channels of each stage, at least 1; with `bottleneck` a fourth of its output channels.
     strides: stride of each stage's first block, at least 1; None: 1 for the first stage and 2 for the others.
-    bottleneck: True for blocks of three convolutions (1x1, 3x3 with the stride, 1x1 to four times the width) instead of
-        two 3x3.
+    bottleneck: True for blocks of three convolutions (1x1, 3x3 with the stride, 1x1 to four times the width).
     inner: the non-linearity inside the blocks; None: that of the stem and the sums.
     """
     lengths = {len(each) for each in (blocks, widths, strides or blocks)}
@@ -101,8 +100,7 @@ def vgg(
     """3x3 convolutions with bias and BatchNorm, 2x2 max-pools between them, and one linear layer over all positions.
 
     plan: channels of each convolution, M for a pool.
-    size: height and width of the images, in pixels, at least 2 to the power of the number of pools. The width of the
-        linear layer follows from it.
+    size: height and width of the images in pixels, at least 2 ** (number of pools); it sets the linear layer's width.
     """
     pools = [each for each in plan if each == "M"]
     side = size // 2 ** len(pools)
