@@ -1,4 +1,4 @@
-"""Does an attribution map tell the truth about an image classifier? Erase what it calls important, and see."""
+"""Benchmark of attribution maps: it erases the pixels that a map ranks as important and measures the classifier."""
 
 from efface.plug.moved import install as _install
 

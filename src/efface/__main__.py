@@ -24,14 +24,17 @@ STAGES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one stage. Exit status: 0 done, 1 something failed, 2 the study or the command is wrong, 130 stopped."""
+    """Run one stage and return the exit status.
+
+    0: done. 1: a task or the stage failed. 2: the study or the command is wrong. 130: stopped by Ctrl-C.
+    """
     options = _parser().parse_args(_options_first(sys.argv[1:] if arguments is None else arguments))
-    # torch takes seconds to import: -h and slips are answered at once
+    # torch takes seconds to import, so help and wrong commands are handled first
     from efface.execute import stoppable
     from efface.study.study import read
     from efface.study.yaml_file import InvalidStudyError
 
-    sys.path.insert(0, str(Path.cwd()))  # so that a method in the user's own folder is importable
+    sys.path.insert(0, str(Path.cwd()))  # so that a method in the user's folder can be imported
     study = None
     try:
         if options.stage == "compare":
@@ -40,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         study = read(options.study, options.overrides)
         only = options.metrics.replace(",", " ").split() if options.metrics else []
         if options.stage not in ("status", "report") and os.environ.get("OMP_NUM_THREADS") is None:
-            os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers: N processes of one thread each
+            os.environ["OMP_NUM_THREADS"] = "1"  # the workers read it: N processes of one thread each
         with stoppable():
             failures = _stage(options.stage)(study, only)
     except InvalidStudyError as error:
@@ -49,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"efface: {_sentence(error)}", file=sys.stderr)
         return 1
-    except Exception as error:  # noqa: BLE001  a user's loss or network, torch, the GPU: all of it is said in a line
+    except Exception as error:  # noqa: BLE001  from a user's loss or network, torch or the GPU; reported in one line
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
         if study is not None and study.out.is_dir():
@@ -60,26 +63,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"efface: {options.stage} fails: {type(error).__name__}: {text} ({where})", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("efface: stopped; the same command goes on from here", file=sys.stderr)
+        print("efface: stopped; the same command continues from here", file=sys.stderr)
         return 130
     for each in failures:
         print(f"efface: failed: {each}", file=sys.stderr)
     if failures:
         print(
-            f"efface: {len(failures)} failed (traces in {study.out / 'failures.log'}); the rest is kept",
+            f"efface: {len(failures)} failed (traces in {study.out / 'failures.log'}); all other results are kept",
             file=sys.stderr,
         )
     return 1 if failures else 0
 
 
 def _stage(word: str) -> Callable[..., Any]:
-    """The function behind a word of the command line: `efface.stages` has a module for each, with one of its name."""
-    found: Callable[..., Any] = getattr(importlib.import_module(f"efface.stages.{word}"), word)
-    return found
+    """Return the function of a stage: `efface.stages` has a module for each stage, with a function of the same name."""
+    function: Callable[..., Any] = getattr(importlib.import_module(f"efface.stages.{word}"), word)
+    return function
 
 
 def _options_first(words: Sequence[str]) -> list[str]:
-    """The words with options before the study: argparse refuses `STUDY --metrics roar key=value`."""
+    """Return the words with the options before the study, for argparse refuses `STUDY --metrics roar key=value`."""
     rest = list(words)
     options = []
     for at in [i for i, word in enumerate(rest) if word.split("=")[0] == "--metrics"][::-1]:
@@ -90,9 +93,9 @@ def _options_first(words: Sequence[str]) -> list[str]:
 
 
 def _sentence(error: Exception) -> str:
-    """Our own errors are sentences; the system's say which file, and what is the matter with it."""
+    """Return an error as a sentence. Errors of efface are sentences; for errors of the system, name file and reason."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'a file of this run'}: {error.strerror.lower()}; what is finished is kept"
+        return f"{error.filename or 'a file of this run'}: {error.strerror.lower()}; finished work is kept"
     return str(error)
 
 

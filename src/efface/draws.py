@@ -1,6 +1,6 @@
-"""Random numbers that belong to an image: the same for any batch size, any device, any order of work.
+"""Random numbers of an image: they are the same for any batch size, any device and any order of work.
 
-A generator hands out its numbers in the order of the calls, so a batch of 64 and two of 32 would give an image
+A generator yields its numbers in the order of the calls, so one batch of 64 and two batches of 32 would give an image
 different noise. Here a number is a hash of (seed of the image, position), after Steele, Lea & Flood 2014 (SplitMix64).
 """
 
@@ -19,11 +19,11 @@ from efface.types import Seeds
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit number: the step of SplitMix64
 _MIX = (-4658895280553007687, -7723592293110705685)  # its two multipliers, 0xBF58476D1CE4E5B9 and 0x94D049BB133111EB
-_PIECE = 1 << 15  # measured: numbers worked on at once, 256 KB, fastest on a CPU from 2^14 to 2^17
+_PIECE = 1 << 15  # numbers in one piece, 256 KB; measured: 2^14 to 2^17 are fastest on a CPU
 
 
 def uniform(seeds: Seeds, shape: tuple[int, ...]) -> Float[Tensor, "n ..."]:
-    """Numbers in [0, 1), float32, `shape` of them for each seed."""
+    """Return uniform numbers in [0, 1), float32, of the given shape for each seed."""
     found = torch.empty(len(seeds), math.prod(shape), device=seeds.device)
     for rows, columns, bits in _pieces(seeds, found.shape[1]):
         found[rows, columns] = bits.bitwise_right_shift_(40).bitwise_and_(0xFFFFFF)
@@ -31,9 +31,9 @@ def uniform(seeds: Seeds, shape: tuple[int, ...]) -> Float[Tensor, "n ..."]:
 
 
 def normal(seeds: Seeds, shape: tuple[int, ...]) -> Float[Tensor, "n ..."]:
-    """Standard normal numbers, float32, `shape` of them for each seed; at most 5.9 from 0.
+    """Return standard normal numbers, float32, of the given shape for each seed; their size is at most 5.9.
 
-    About twice the cost of `torch.randn`. Source: Box & Muller 1958, both numbers of each pair.
+    The cost is about twice that of `torch.randn`. Source: Box & Muller 1958, both numbers of each pair.
     """
     count = math.prod(shape)
     pairs = (count + 1) // 2
@@ -48,7 +48,7 @@ def normal(seeds: Seeds, shape: tuple[int, ...]) -> Float[Tensor, "n ..."]:
 
 
 def keys(seeds: Seeds, count: int) -> Int[Tensor, "n count"]:
-    """`count` random 64-bit numbers for each seed; sorting by them shuffles."""
+    """Return `count` random 64-bit numbers for each seed. Sorting by them shuffles."""
     found = torch.empty(len(seeds), count, dtype=torch.int64, device=seeds.device)
     for rows, columns, bits in _pieces(seeds, count):
         found[rows, columns] = bits
@@ -56,25 +56,25 @@ def keys(seeds: Seeds, count: int) -> Int[Tensor, "n count"]:
 
 
 def fold(seeds: Seeds, number: int) -> Seeds:
-    """New seeds, independent of the old ones: one set for each `number`."""
+    """Return new seeds that are independent of the old ones, other seeds for each `number`."""
     return _mix(seeds + _wrap(_wrap(number + 1) * _GOLDEN))
 
 
 def seeds_of(text: str, rows: Int[Tensor, " n"]) -> Seeds:
-    """One seed for each row number, by a text that names what the numbers are for."""
+    """Return one seed for each row number. The text names the purpose of the random numbers."""
     start = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little", signed=True)
     return _mix(_mix(rows.long() + 1) + start)
 
 
 def seed_of(text: str) -> int:
-    """One seed in [0, 2^63) for a whole piece of work, by a text that names it."""
+    """Return one seed in [0, 2^63) for a whole piece of work. The text names the work."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within: torch, NumPy and Python draw from this seed, for code that takes no seeds; the caller's draws go on."""
-    before, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002  what older code draws from
+    """Seed torch, NumPy and Python inside the block, for code that takes no seeds; then restore their states."""
+    before, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002  older code uses this generator
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed % (1 << 63))
         random.seed(seed)
@@ -87,7 +87,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def _pieces(seeds: Seeds, count: int) -> Iterator[tuple[slice, slice, Tensor]]:
-    """`count` hashes for each seed, in pieces that stay in the processor's cache, each with its place."""
+    """Yield `count` hashes for each seed, in pieces that fit in the processor's cache, with their rows and columns."""
     size = _PIECE if seeds.device.type == "cpu" else _PIECE << 8
     steps = torch.arange(1, count + 1, dtype=torch.int64, device=seeds.device).mul_(_GOLDEN)
     for first in range(0, len(seeds), high := max(1, size // max(1, count))):
@@ -98,11 +98,11 @@ def _pieces(seeds: Seeds, count: int) -> Iterator[tuple[slice, slice, Tensor]]:
 
 
 def _mix(z: Tensor) -> Tensor:
-    """SplitMix64's last step, in place."""
+    """Apply SplitMix64's last step, in place."""
     spare = torch.empty_like(z)
     for by, factor in ((30, _MIX[0]), (27, _MIX[1]), (31, 1)):
         torch.bitwise_right_shift(z, by, out=spare)
-        z.bitwise_xor_(spare.bitwise_and_((1 << (64 - by)) - 1))  # as unsigned: torch's shift drags the sign along
+        z.bitwise_xor_(spare.bitwise_and_((1 << (64 - by)) - 1))  # unsigned shift: torch's shift copies the sign bit
         if factor != 1:
             z.mul_(factor)
     return z

@@ -1,4 +1,4 @@
-"""The words: what a tensor means is said once, here, and checked wherever a signature uses it."""
+"""Shared types: the meaning of each kind of tensor. Its shape is checked wherever a signature uses the type."""
 
 import warnings
 from collections.abc import Callable
@@ -10,28 +10,28 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 Images = Float[Tensor, "n c h w"]
-"""Images in [0, 1]; normalisation is the network's first layer."""
+"""Images in [0, 1]; the first layer of a network normalises them."""
 StoredImages = UInt8[Tensor, "n c h w"]
-"""Images as they are kept: 8 bits a channel."""
+"""Stored images: 8 bits for each channel."""
 VECTOR_ZERO, VECTOR_ONE = 128, 127
-"""A vector in [-1, 1] is kept as `VECTOR_ZERO + VECTOR_ONE * x`: -1, 0 and 1 are levels of 8 bits, exactly."""
+"""A vector x in [-1, 1] is stored as `VECTOR_ZERO + VECTOR_ONE * x`, so -1, 0 and 1 are exact levels of 8 bits."""
 Targets = Int[Tensor, " n"]
 Target = Int[Tensor, " n"] | Float[Tensor, "n k"]
-"""What a gradient method explains: a class for each image, or a weight for each class, whose weighted sum is meant."""
+"""Target of a gradient method: a class for each image, or a weight for each class, for the weighted sum of logits."""
 Maps = Float[Tensor, "n h w"] | Float[Tensor, "n c h w"]
-"""Attributions, signed unless the method says otherwise."""
+"""Attributions; they have both signs unless the method states otherwise."""
 Ranks = Int[Tensor, "n h w"] | Int[Tensor, "n c h w"]
-"""0 = most relevant; a permutation of the image's units."""
+"""Ranks of an image's units, a permutation; 0 is the most relevant unit."""
 Mask = Bool[Tensor, "n h w"] | Bool[Tensor, "n c h w"]
-"""True = removed."""
+"""Mask of removed pixels or features; True means removed."""
 Seeds = Int[Tensor, " n"]
-"""One seed an image: the same draws in any batch."""
+"""One seed for each image, which gives the same random numbers in any batch."""
 
 Order = Literal["most_first", "least_first"]
 Unit = Literal["pixel", "feature"]
-"""What a map ranks without forming groups: pixels with all their channels, or each channel of a pixel."""
+"""Units that a map ranks if it forms no groups: pixels with all their channels, or each channel of a pixel."""
 TargetScore = Literal["logit", "log_probability", "probability", "loss"]
-"""What is differentiated, of the target class: its output before softmax, its (log) probability, its cross entropy."""
+"""Score of the target class that is differentiated: output before softmax, (log) probability, or cross entropy."""
 
 Method = Callable[..., Maps]
 Imputer = Callable[..., Images]
@@ -39,7 +39,7 @@ Imputer = Callable[..., Images]
 
 @runtime_checkable
 class Stored(Protocol):
-    """Rows that live in a file: see `efface.store.arrays.StoredArray`."""
+    """Rows in a file, see `efface.store.arrays.StoredArray`."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -49,13 +49,13 @@ class Stored(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """Images and their classes. Row i of a map file is row i of its split, for ever.
+    """Images and their classes. Row i of a map file is always row i of its split.
 
     images: uint8 n c h w, in memory or in a file.
-    targets: int64 n.
-    classes: their names, in the order of the targets; may be empty.
-    masks: True where the true object is, n h w; only where the data know it.
-    validation: row numbers of a part of the training rows that no training sees.
+    targets: class of each image, int64 n.
+    classes: names of the classes, in the order of the targets; may be empty.
+    masks: True for the pixels of the true object, n h w; None if the data set has no masks.
+    validation: row numbers of the held-out training rows, which no training uses.
     """
 
     images: Tensor | Stored
@@ -75,7 +75,7 @@ class Split:
 
     @property
     def training(self) -> Tensor:
-        """Row numbers that a training may see: all but the validation rows."""
+        """Row numbers that a training may use: all but the validation rows."""
         seen = torch.ones(len(self), dtype=torch.bool)
         if self.validation is not None:
             seen[self.validation] = False
@@ -86,7 +86,7 @@ _OLD = {"Explained": "Target", "Of": "TargetScore"}
 
 
 def __getattr__(name: str) -> Any:
-    """The names of efface 0.1, until efface 0.3."""
+    """Return the object behind a name of efface 0.1. The old names work until efface 0.3."""
     if name not in _OLD:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     message = f"{__name__}.{name} is now {__name__}.{_OLD[name]}; the old name works until efface 0.3"

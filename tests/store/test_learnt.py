@@ -327,15 +327,18 @@ class Flag(Mean):
     [
         (
             "NoRows",
-            "wrong.NoRows.fit cannot be called with (model, data, seed=..., rows=...): got an unexpected keyword ",
+            "wrong.NoRows.fit cannot be called with (model, data, seed=..., max_batch=...): got an unexpected keyword ",
         ),
-        ("AsksMore", "wrong.AsksMore.fit cannot be called with (model, data, seed=..., rows=...): missing a required "),
+        (
+            "AsksMore",
+            "wrong.AsksMore.fit cannot be called with (model, data, seed=..., max_batch=...): missing a required ",
+        ),
         (
             "Misspelt",
             "wrong.Misspelt has a fit, but no attribute 'learnt' for fit to fill with tensors by name (it has ",
         ),
         ("Fits", "wrong.Fits has 'learnt', but no fit, so it would learn nothing; expected fit(self, model, data, *, "),
-        ("Flag", "wrong.Flag.fit is a bool; expected fit(self, model, data, *, seed, rows)"),
+        ("Flag", "wrong.Flag.fit is a bool; expected fit(self, model, data, *, seed, max_batch)"),
     ],
 )
 def test_the_part_of_a_learning_method_that_is_wrong_is_named_before_any_work(tmp_path, monkeypatch, kind, why):
@@ -344,7 +347,7 @@ def test_the_part_of_a_learning_method_that_is_wrong_is_named_before_any_work(tm
     with pytest.raises(ValueError, match="wrong") as error:
         read(file)
     assert f"attribution_methods.it: {why}" in str(error.value)
-    assert "rows)" in str(error.value) or kind == "Misspelt"
+    assert "max_batch)" in str(error.value) or kind == "Misspelt"
     within = {"method": "efface.methods.smooth.smooth_grad", "kwargs": {"base": f"wrong.{kind}"}}
     with pytest.raises(ValueError, match="wrong") as error:
         read(write_study(tmp_path, WRONG, attribution_methods=[{"name": "it", **within}]))

@@ -1,4 +1,4 @@
-"""Two blocks, one above the other: a digit that tells the class, and a patch that is the same in every image."""
+"""Images of two blocks, one above the other: a digit, which shows the class, and a patch that never changes."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -22,9 +22,9 @@ Null = Literal["square", "blank"]
 BLOCK = 28
 """Height and width of a block in pixels."""
 INNER = 20
-"""Height and width of the digits' and the square's own box in the middle of a block, as in MNIST."""
+"""Height and width of the box in the middle of a block that holds the digit or the square, as in MNIST."""
 COPIES, SHIFT = {"digits": 8, "mnist": 1}, {"digits": 2, "mnist": 0}
-"""How often each training digit is shown, and how far it is moved: 259 digits of two classes are few to train on."""
+"""Copies of each training digit, and its largest shift in pixels: 259 digits of two classes are few for a training."""
 
 
 def blocks(
@@ -42,26 +42,28 @@ def blocks(
     validation: float = 0.0,
     seed: int = 0,
 ) -> dict[str, Split]:
-    """A digit's block above or below a null block, 56x28, grey; the digit's block is the split's mask.
+    """Images of a digit's block above or below a null block, 56x28, grey. The mask of a split is the digit's block.
 
-    The null block (`null_block`) is the same in every image, and where it lies is the toss of a coin that knows nothing
-    of the class: what a map says of it is leaked. Its share of the image, and so chance, is a half.
+    The null block (`null_block`) is the same in every image. A fair coin that does not depend on the class decides its
+    position. Relevance in the null block is therefore leaked. The null block covers half of the image, so a random map
+    has half of its relevance there.
 
-    source: digits, the 8x8 digits of scikit-learn enlarged to 20x20 (needs no download; about 260 to train and 100 to
-        test on for two classes); mnist, as it is (about 12,700 and 2,100).
-    classes: the digits to tell apart, two or more of 0 to 9; targets count them in this order.
-    position: of the digit's block: random, each with chance 1/2; top, always above.
-    null: square, a hollow square with its diagonals; blank, nothing, to see what is the patch's doing.
-    copies: how often each training digit is shown, each time moved and placed anew; None: 8 of digits, 1 of mnist.
-        Test digits are shown once, so that they are independent.
-    shift: how far a digit may be moved in its block, up, down and sideways, 0 to 4 pixels; None: 2 of digits, 0 of
+    source: digits or mnist. digits: the 8x8 digits of scikit-learn, enlarged to 20x20. They need no download; two
+        classes have about 260 training and 100 test images. mnist: unchanged (about 12,700 and 2,100).
+    classes: the digits to classify, two or more of 0 to 9. Targets count them in this order.
+    position: position of the digit's block. random: above or below, each with probability 1/2; top: always above.
+    null: content of the null block. square: a hollow square with its diagonals; blank: nothing, to measure the effect
+        of the patch.
+    copies: number of images of each training digit, each with its own shift and position; None: 8 for digits, 1 for
+        mnist. Each test digit is shown once, so that test images are independent.
+    shift: largest shift of a digit in its block, up, down and sideways, 0 to 4 pixels; None: 2 for digits, 0 for
         mnist.
-    root: the folder that holds `MNIST/raw`, or gets it.
-    download: get MNIST's archives where the folder does not hold them yet.
-    limit: training images, a balanced choice; None: all.
-    test_limit: test images, a balanced choice; None: all.
-    validation: the share of the training digits set apart, with all their copies, stratified, in [0, 1).
-    seed: draws places, moves, both choices and the validation digits.
+    root: folder of `MNIST/raw`, existing or new.
+    download: True to download MNIST's archives if the folder does not hold them yet.
+    limit: number of training images, a balanced choice; None takes all.
+    test_limit: number of test images, a balanced choice; None takes all.
+    validation: share of the training digits that is held out with all their copies, stratified, in [0, 1).
+    seed: seeds positions, shifts, both choices and the validation digits.
 
     Source: Shah, Jain & Netrapalli 2021, section 5 (arXiv:2102.12781): BlockMNIST, and BlockMNIST-Top for
         `position: top`.
@@ -92,14 +94,14 @@ def blocks(
 
 
 def check_blocks(source: str = "digits", position: str = "random", null: str = "square") -> None:
-    """ValueError: a setting that is none of its choices."""
+    """Raise ValueError if a setting is not one of its choices."""
     for name, value, choices in (("source", source, Source), ("position", position, Position), ("null", null, Null)):
         if value not in get_args(choices):
             raise ValueError(f"blocks: {name} is {value!r}, expected {' or '.join(get_args(choices))}")
 
 
 def null_block(null: Null = "square") -> UInt8[Tensor, "28 28"]:
-    """The block that says nothing: the outline of the inner box and its two diagonals, white, or nothing at all."""
+    """Return the block without information: the white outline of the inner box with its two diagonals, or black."""
     check_blocks(null=null)
     block = torch.zeros(BLOCK, BLOCK, dtype=torch.uint8)
     if null == "square":
@@ -120,7 +122,7 @@ def _of_classes(split: Split, classes: Sequence[int]) -> tuple[StoredImages, Tar
 
 
 def _digits(images: StoredImages) -> UInt8[Tensor, "n 28 28"]:
-    """Digits in the middle of a block: those of 8x8 enlarged to the inner box, those of 28x28 as they are."""
+    """Return digits in the middle of a block: digits of 8x8 are enlarged to the inner box, those of 28x28 are not."""
     if images.shape[-1] == BLOCK:
         return images[:, 0]
     large = F.interpolate(images.float(), size=(INNER, INNER), mode="bilinear", align_corners=False)
@@ -130,7 +132,7 @@ def _digits(images: StoredImages) -> UInt8[Tensor, "n 28 28"]:
 def _stacked(
     seeds: Seeds, shown: UInt8[Tensor, "n 28 28"], position: Position, null: UInt8[Tensor, "28 28"], reach: int
 ) -> tuple[StoredImages, Bool[Tensor, "n h w"]]:
-    """Each digit, moved by up to `reach` pixels, above or below the null block; and True where its block is."""
+    """Return each digit, shifted by up to `reach` pixels, above or below the null block, and the digit block's mask."""
     moves = (uniform(fold(seeds, 1), (2,)) * (2 * reach + 1)).long() - reach
     y, x = (torch.arange(BLOCK) - moves[:, axis, None] for axis in (0, 1))
     wide = F.pad(shown, (reach,) * 4) if reach else shown
@@ -144,7 +146,7 @@ def _stacked(
 
 
 def _held_out(shown: Int[Tensor, " r"], targets: Targets, validation: float, seed: int) -> Int[Tensor, " m"] | None:
-    """Rows of the digits set apart: with all copies, for a digit that was trained on is no test of anything."""
+    """Return the rows of the held-out digits with all their copies, so that no digit is in both parts."""
     used = shown.unique()
     held = stratified(targets[used], validation, seed)
     return None if held is None else torch.isin(shown, used[held]).nonzero().flatten()

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as torchvision reads them: each set one uint8 tensor."""
+"""CIFAR-10 and CIFAR-100, read by torchvision into one uint8 tensor for each split."""
 
 from pathlib import Path
 
@@ -21,14 +21,14 @@ def cifar10(
 ) -> dict[str, Split]:
     """50,000 training and 10,000 test photographs, 32x32 RGB, of 10 classes; 184 MB of memory.
 
-    root: the folder that holds `cifar-10-batches-py`, or gets it.
-    download: get the 170 MB archive where the folder does not hold it yet.
-    size: height and width to resize the chosen images to (bilinear, antialiased), in pixels, all in memory: 9 GB at
-        224; None: as they are.
-    limit: training images, a balanced choice; None: all.
-    test_limit: test images, a balanced choice; None: all.
-    validation: the share of the training images set apart, stratified, in [0, 1).
-    seed: draws both choices and the validation images.
+    root: folder of `cifar-10-batches-py`, existing or new.
+    download: True to download the archive (170 MB) if the folder does not hold it yet.
+    size: height and width of the resized images (bilinear, antialiased), in pixels; None: no resizing. All chosen
+        images are kept in memory: 9 GB at 224.
+    limit: number of training images, a balanced choice; None takes all.
+    test_limit: number of test images, a balanced choice; None takes all.
+    validation: share of the training images that is held out, stratified, in [0, 1).
+    seed: seeds both choices and the validation images.
 
     Source: Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images.
     """
@@ -47,18 +47,18 @@ def cifar100(
     validation: float = 0.0,
     seed: int = 0,
 ) -> dict[str, Split]:
-    """As `cifar10`, of the 100 fine classes; its folder is `cifar-100-python`."""
+    """The images of the 100 fine classes, with the settings of `cifar10`; the folder is `cifar-100-python`."""
     train, test = (_read(CIFAR100, root, train=train, download=download) for train in (True, False))
     made = splits(train, test, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
     return resized(made, size)
 
 
 def _read(published: type[CIFAR10], root: str, *, train: bool, download: bool) -> Split:
-    """One split, its files checked by their MD5 sums before they are unpickled."""
+    """Return one split. The MD5 sums of its files are checked before the files are unpickled."""
     try:
         known = published(root, train=train, download=download)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; torchvision raises RuntimeError on a bad sum
-        got = "could not be downloaded" if download else "not found whole, and download is false"
+        got = "could not be downloaded" if download else "is missing or incomplete, and download is false"
         raise FileNotFoundError(
             f"{Path(root) / published.base_folder}: {published.__name__} {got} ({error}); "
             f"put {published.filename} of {published.url} into {root}"

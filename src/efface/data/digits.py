@@ -18,17 +18,17 @@ TEST_IMAGES = 500
 def digits(
     *, limit: int | None = None, test_limit: int | None = None, validation: float = 0.0, seed: int = 0
 ) -> dict[str, Split]:
-    """Real digits, 8x8, grey: 1,297 to train and 500 to test, always the same 500. Needs no download.
+    """Real digits, 8x8, grey: 1,297 for training and 500 for test, always the same 500. They need no download.
 
-    limit: training images, a balanced choice of 10 to 1,297; None: all.
-    test_limit: test images, a balanced choice of 1 to 500; None: all.
-    validation: the share of the training images set apart, stratified, in [0, 1).
-    seed: draws both choices and the validation images, not the split.
+    limit: number of training images, a balanced choice of 10 to 1,297; None takes all.
+    test_limit: number of test images, a balanced choice of 1 to 500; None takes all.
+    validation: share of the training images that is held out, stratified, in [0, 1).
+    seed: seeds both choices and the validation images, but not the split.
 
     Source: Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits; the test part of that set.
     """
     table = _table()
-    # 0 .. 16 counts the inked pixels of a 4x4 block: scaled to the whole range of 8 bits.
+    # The values 0 .. 16 count the inked pixels of a 4x4 block. They are scaled to the whole range of 8 bits.
     images = table[:, :-1].reshape(-1, 1, 8, 8).mul(255 / 16).round().to(torch.uint8)
     targets = table[:, -1].long()
     held_out = torch.zeros(len(targets), dtype=torch.bool)
@@ -39,7 +39,7 @@ def digits(
 
 
 def _table() -> Float64[Tensor, "1797 65"]:
-    """The 64 numbers of each image and its class, from scikit-learn's file: its import would take seconds.
+    """Return the 64 numbers of each image and its class, from scikit-learn's file. Its import would take seconds.
 
     ModuleNotFoundError: scikit-learn is not installed.
     """

@@ -1,4 +1,4 @@
-"""Any tree of images, a folder for each class: decoded once into a file that is read as a memory map."""
+"""Trees of images with a folder for each class. They are decoded once into a file that is read as a memory map."""
 
 import hashlib
 import os
@@ -22,9 +22,9 @@ from efface.store import arrays as rows
 from efface.types import Split
 
 FORMAT = 1
-"""Part of every packed file's attributes: a change in what is packed packs anew."""
+"""Format number in the attributes of every packed file. Images are packed again when it changes."""
 Resize = int | Literal["squeeze"] | None
-"""Length of the shorter side before the centre crop; both sides to the crop's size, without one; as it is."""
+"""Length of the shorter side before the centre crop; "squeeze": both sides get the crop's size; None: no resizing."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,20 @@ def image_folder(
 ) -> dict[str, Split]:
     """RGB images of a tree `root/<split>/<class>/*`, resized, cropped, and packed once into contiguous HDF5.
 
-    A pack is used again while its files have the same names, sizes and times and its rows the digest they were
-    packed with; only the chosen images are decoded. Classes are sorted by name, as torchvision's ImageFolder does.
+    A packed file is used again while the images have the same names, sizes and times and the packed rows have the same
+    digest. Only the chosen images are decoded. Classes are sorted by name, as in torchvision's ImageFolder.
 
-    root: the tree. To leave a training split out, name the test folder as the root.
+    root: folder of the tree. To use no training split, give the test folder as the root.
     size: height and width of the centre crop, in pixels.
-    resize: length of the shorter side before the crop (bilinear, antialiased), in pixels; None: as it is; squeeze: both
-        sides are resized to `size` and nothing is cut off, which changes the shape of what is seen.
-    train: the training split's folder in `root`; None: `train` where it exists, else there is no such split.
-    test: the test split's folder in `root`; None: `val` or `test`, or `root` itself where it has no split's folder.
-    pack: the folder of the packed files; None: `<root>.packed`, beside the root. 150 kB an image of 224x224.
-    limit: training images, a balanced choice; None: all.
-    test_limit: test images, a balanced choice; None: all.
-    validation: the share of the training images set apart, stratified, in [0, 1).
-    seed: draws both choices and the validation images.
+    resize: length of the shorter side before the crop (bilinear, antialiased), in pixels; None: no resizing; squeeze:
+        both sides are resized to `size` without a crop, which changes the proportions of the objects.
+    train: folder of the training split in `root`; None: `train` if it exists, else there is no training split.
+    test: folder of the test split in `root`; None: `val` or `test`, or `root` itself if it has no folder of a split.
+    pack: folder of the packed files; None: `<root>.packed`, beside the root. An image of 224x224 takes 150 kB.
+    limit: number of training images, a balanced choice; None takes all.
+    test_limit: number of test images, a balanced choice; None takes all.
+    validation: share of the training images that is held out, stratified, in [0, 1).
+    seed: seeds both choices and the validation images.
     """
     return grouped_folder(
         root=root,
@@ -83,7 +83,7 @@ def image_folder(
 
 
 Groups = Callable[[Path, list[str]], Mapping[str, Sequence[str]]]
-"""A split's folder and the names of its class folders, sorted -> classes in their order, each with its folders."""
+"""Function of a split's folder and its sorted class folders. It returns the classes in order, each with its folders."""
 
 
 def grouped_folder(
@@ -101,13 +101,16 @@ def grouped_folder(
     seed: int,
     title: str = "",
 ) -> dict[str, Split]:
-    """As `image_folder`, of classes that are each made of some of the tree's folders; the others are not looked at.
+    """Return images as `image_folder` does. Each class consists of some of the tree's folders; others are ignored.
 
-    title: begins the names of the packed files, so that another choice from the same tree has its own.
+    groups: function that assigns folders to classes.
+    title: prefix of the names of the packed files, so that another choice from the same tree has its own files.
+
+    The other settings are those of `image_folder`.
     """
     if isinstance(resize, int) and resize < size:
         raise ValueError(
-            f"resize: {resize}, expected at least size, {size}, or null for images as they are, or squeeze; change it"
+            f"resize: {resize}, expected at least size, {size}, or null for no resizing, or squeeze; change it"
         )
     place = Path(root).expanduser().absolute()
     named = _names(place, train, test)
@@ -133,7 +136,7 @@ def grouped_folder(
 
 
 def _names(root: Path, train: str | None, test: str | None) -> dict[str, str]:
-    """The folder of each split, by what is said and what is there."""
+    """Return the folder of each split, from the settings and the folders that exist."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder, expected a tree of images; change root")
     for setting, name in (("train", train), ("test", test)):
@@ -146,7 +149,7 @@ def _names(root: Path, train: str | None, test: str | None) -> dict[str, str]:
     if test is None:
         found = [name for name in ("val", "test") if (root / name).is_dir() and name != train]
         if len(found) == 2:
-            raise ValueError(f"{root}: holds val and test, expected one; set test to the one to use")
+            raise ValueError(f"{root}: holds both val and test, expected one of them; set test to the folder to use")
         if not found and train is not None:
             raise FileNotFoundError(f"{root}: holds neither val nor test; set test to the folder of the test split")
         test = found[0] if found else "."
@@ -180,12 +183,12 @@ def _agree(listings: dict[str, _Listing]) -> None:
         odd = sorted(set(train.classes) ^ set(test.classes))
         raise ValueError(
             f"{test.folder}: its {len(test.classes)} classes are not the {len(train.classes)} of {train.folder} "
-            f"(only one has {', '.join(odd[:5])}); give both the same class folders"
+            f"(only one of the two has {', '.join(odd[:5])}); give both the same class folders"
         )
 
 
 def _rows(path: Path, listing: _Listing, size: int, resize: Resize) -> rows.StoredArray:
-    """The packed images: those of an earlier run where they are the same, else packed now."""
+    """Return the packed images: those of an earlier run if they are the same, else images that are packed now."""
     attributes: dict[str, Any] = {
         "format": FORMAT,
         "files": _digest(listing),
@@ -208,7 +211,7 @@ def _rows(path: Path, listing: _Listing, size: int, resize: Resize) -> rows.Stor
 
 
 def _digest(listing: _Listing) -> str:
-    """SHA-256 over each file's name in the tree, size and time, 16 digits."""
+    """Return the SHA-256 of each file's name in the tree, size and time, 16 digits."""
     whole, start = hashlib.sha256(), len(str(listing.folder))
     for file in listing.files:
         try:
@@ -222,7 +225,7 @@ def _digest(listing: _Listing) -> str:
 
 
 def _decode(listing: _Listing, size: int, resize: Resize) -> Iterator[UInt8[np.ndarray, "b 3 h w"]]:
-    """The images in blocks, decoded by one thread for each core: decoders and the resize leave Python's lock."""
+    """Yield the images in blocks, decoded by one thread for each core: decoders and resizing release Python's lock."""
     workers = len(os.sched_getaffinity(0))
     block = 32 * workers
     with (
@@ -239,7 +242,7 @@ def _image(file: str, size: int, resize: Resize) -> UInt8[np.ndarray, "3 h w"]:
     try:
         with Image.open(file) as stored:
             image = _rgb(stored)
-    except Exception as error:  # decoders raise whatever they like
+    except Exception as error:  # decoders raise many types of exceptions
         raise ValueError(f"{file}: not a readable image ({error}); replace or remove it") from error
     if resize is not None:
         image = F.resize(image, [size, size] if resize == "squeeze" else resize)
@@ -249,8 +252,8 @@ def _image(file: str, size: int, resize: Resize) -> UInt8[np.ndarray, "3 h w"]:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of grey: Pillow would cut them off at 255
+    if image.mode.startswith("I"):  # 16 bits of grey: Pillow would clip the values at 255
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "P":  # straight to RGB, Pillow warns of a palette with transparency
+    if image.mode == "P":  # a direct conversion to RGB makes Pillow warn about a palette with transparency
         image = image.convert("RGBA")
     return image.convert("RGB")

@@ -19,7 +19,7 @@ NUMBERS: Mapping[str, Sequence[int]] = {
     "fungus": range(991, 997),
     "boat": (472, 554, 576, 625, 814, 914),
 }
-"""The classes in their order, with the places of their ImageNet classes when all 1,000 folders are sorted by name."""
+"""The classes in order, with the positions of their ImageNet classes in the list of all 1,000 folders by name."""
 
 
 def imagenet10(
@@ -36,35 +36,38 @@ def imagenet10(
     validation: float = 0.0,
     seed: int = 0,
 ) -> dict[str, Split]:
-    """Dog, bird, insect, monkey, car, feline, truck, fruit, fungus, boat: up to 78,000 images to train, 3,000 to test.
+    """Dog, bird, insect, monkey, car, feline, truck, fruit, fungus, boat: up to 78,000 training and 3,000 test images.
 
-    RGB, resized to 128 and cropped to 112x112, packed once as `image_folder` packs; 38 kB an image. Networks take them
-    as they are, in [0, 1]. Other folders of the tree are not looked at. The settings not listed here are
-    `image_folder`'s.
+    The images are RGB, resized to 128, cropped to 112x112 and packed once as in `image_folder`; an image takes 38 kB.
+    Networks take them in [0, 1], without normalisation. Other folders of the tree are ignored. Settings that are not
+    listed here are those of `image_folder`.
 
-    root: a tree `root/train/<class>/*`, `root/val/<class>/*` with all 1,000 class folders (n01440764, ...): which of
-        them are meant is known by their place when sorted by name.
-    folders: for a tree that has not all 1,000: each class with the names of its folders, e.g. `{dog: [n02085620]}`.
+    root: folder of a tree `root/train/<class>/*`, `root/val/<class>/*` with all 1,000 class folders (n01440764, ...).
+        The folders are chosen by their position in the sorted list of names.
+    folders: for a tree with other folders, the names of the folders of each class, such as `{dog: [n02085620]}`.
     size: height and width of the centre crop, in pixels.
-    resize: length of the shorter side before it; None: as it is; squeeze: both sides to `size`, without a crop.
+    resize: length of the shorter side before the crop, in pixels; None: no resizing; squeeze: both sides are resized to
+        `size` without a crop.
 
     Source: Shah, Jain & Netrapalli 2021 (arXiv:2102.12781), the balanced `mixed_10` of the robustness library.
-    Differs: training images are cropped like test images, once; random windows of that crop are
-        `efface.training.augment.random_resized_crop` in `fit.augment`, theirs are of the photograph resized to 128.
+    Differs: training images are cropped once, like test images. Random windows of that crop need
+        `efface.training.augment.random_resized_crop` in `fit.augment`. In the paper, the windows are of the photograph
+        resized to 128.
     """
 
     def groups(folder: Path, names: list[str]) -> Mapping[str, Sequence[str]]:
         if folders is None:
             if len(names) != ALL:
                 raise ValueError(
-                    f"{folder}: {len(names)} class folders, expected all {ALL} of ImageNet, of which 60 are known by "
-                    "their place; take the whole tree, or name the folders of each class in data.kwargs.folders"
+                    f"{folder}: {len(names)} class folders, expected all {ALL} of ImageNet, because 60 of them are "
+                    "chosen by their position; take the whole tree, or name the folders of each class in "
+                    "data.kwargs.folders"
                 )
             return {name: [names[place] for place in places] for name, places in NUMBERS.items()}
         missing = sorted({each for listed in folders.values() for each in listed} - {*names})
         if missing:
             raise ValueError(
-                f"{folder}: {len(missing)} of the named folders are not there ({', '.join(missing[:5])}); correct "
+                f"{folder}: {len(missing)} of the named folders do not exist ({', '.join(missing[:5])}); correct "
                 "data.kwargs.folders"
             )
         return folders

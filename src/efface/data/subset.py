@@ -1,4 +1,4 @@
-"""A part of a data set, chosen by a seed: the same rows on every machine, in every version of every library."""
+"""Random choice of a part of a data set. A seed gives the same rows on every machine and with every library version."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,18 +16,21 @@ from efface.types import Split, Targets
 def splits(
     train: Split, test: Split, *, limit: int | None, test_limit: int | None, validation: float, seed: int
 ) -> dict[str, Split]:
-    """Both splits cut down to their limits, then a part of the training rows set apart for validation."""
+    """Cut both splits down to their limits, then hold out a part of the training rows for validation."""
     train = _cut(train, balanced(train.targets, limit, seed, setting="limit", least=len(train.classes)))
     test = _cut(test, balanced(test.targets, test_limit, seed, setting="test_limit"))
     return {"train": replace(train, validation=stratified(train.targets, validation, seed)), "test": test}
 
 
 def resized(found: Mapping[str, Split], size: int | None) -> dict[str, Split]:
-    """Images without masks as squares of this size, in memory: bilinear, antialiased, 8 bits; None: as they are."""
+    """Return images without masks as squares, in memory: bilinear, antialiased, 8 bits.
+
+    size: height and width in pixels, at least 1; None: no resizing.
+    """
     if size is None:
         return dict(found)
     if size < 1:
-        raise ValueError(f"size: {size}, expected at least 1 pixel, or null for images as they are; change it")
+        raise ValueError(f"size: {size}, expected at least 1 pixel, or null for no resizing; change it")
     made = {}
     for name, split in found.items():
         assert split.masks is None
@@ -40,13 +43,13 @@ def resized(found: Mapping[str, Split], size: int | None) -> dict[str, Split]:
 
 
 def balanced(targets: Targets, limit: int | None, seed: int, *, setting: str, least: int = 1) -> Int[Tensor, " m"]:
-    """Row numbers, ascending, of `limit` rows spread over the classes as evenly as the classes' sizes allow.
+    """Return ascending row numbers of `limit` rows, spread over the classes as evenly as the class sizes allow.
 
-    A smaller limit chooses a part of what a larger one chooses.
+    The rows of a smaller limit are a subset of the rows of a larger one.
 
-    limit: how many rows; None: all.
-    setting: the name under which the user knows the limit.
-    least: the smallest limit that makes sense; for training rows the number of classes.
+    limit: number of rows; None takes all.
+    setting: name of the limit in the study.
+    least: smallest valid limit; for training rows the number of classes.
     """
     if limit is None:
         return torch.arange(len(targets))
@@ -58,10 +61,10 @@ def balanced(targets: Targets, limit: int | None, seed: int, *, setting: str, le
 
 
 def stratified(targets: Targets, part: float, seed: int, *, setting: str = "validation") -> Int[Tensor, " m"] | None:
-    """Row numbers, ascending, of `round(part * n)` rows in which every class has its share; None where `part` is 0.
+    """Return ascending row numbers of `round(part * n)` rows with every class in proportion; None if `part` is 0.
 
-    part: the share of the rows, in [0, 1).
-    setting: the name under which the user knows the part; each name has its own draw.
+    part: share of the rows, in [0, 1).
+    setting: name of the part in the study; each name has its own random numbers.
     """
     if part == 0.0:
         return None
@@ -75,7 +78,7 @@ def stratified(targets: Targets, part: float, seed: int, *, setting: str = "vali
 
 
 def _turns(targets: Targets, seed: int, setting: str) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Each row's place (0, 1, ...) in its class, shuffled, and the size of its class."""
+    """Return the shuffled position (0, 1, ...) of each row in its class, and the size of its class."""
     shuffled = _shuffle(len(targets), f"rows {setting} {seed}")
     grouped = shuffled[targets[shuffled].argsort(stable=True)]
     sizes = targets.bincount()
@@ -86,7 +89,7 @@ def _turns(targets: Targets, seed: int, setting: str) -> tuple[Float[Tensor, " n
 
 
 def _first(turns: Float[Tensor, " n"], targets: Targets, count: int, seed: int, setting: str) -> Int[Tensor, " m"]:
-    """The rows whose turn comes first; of equal turns, classes go in a shuffled order."""
+    """Return the rows with the lowest turns. For equal turns, the classes follow in a shuffled order."""
     lots = _shuffle(int(targets.max()) + 1, f"classes {setting} {seed}")
     by_lot = lots[targets].argsort(stable=True)
     return by_lot[turns[by_lot].argsort(stable=True)][:count].sort().values

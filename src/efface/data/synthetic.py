@@ -1,8 +1,8 @@
-"""Vectors whose signal is known, coordinate by coordinate: images of one row, n 1 1 d, with the signal as their mask.
+"""Vectors with a known signal in each coordinate: images of one row, n 1 1 d, with the signal as their mask.
 
-A vector x in [-1, 1] is kept in 8 bits as the level 128 + 127 x, so that -1, 0 and 1 are exact and others are rounded
-to steps of 1/127. A network gets x back from `efface.models.small.mlp` with `centred: true`. An attack's radius eps
-in x is 127/255 eps on the images: 0.45 becomes 0.2241; its box [0, 1] is [-1.008, 1] in x.
+A vector x in [-1, 1] is stored in 8 bits as the level 128 + 127 x. The values -1, 0 and 1 are exact; others are rounded
+to steps of 1/127. The network `efface.models.small.mlp` with `centred: true` maps the levels back to x. An attack of
+radius eps in x has the radius 127/255 eps on the images: 0.45 becomes 0.2241. Its box [0, 1] is [-1.008, 1] in x.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,24 +31,25 @@ def one_signal(
     validation: float = 0.0,
     seed: int = 0,
 ) -> dict[str, Split]:
-    """Vectors of zeros but for the signal: one coordinate, drawn for each vector, that is -1 or +1 as the class says.
+    """Vectors of zeros with a signal in one random coordinate of each vector: -1 or +1, the class.
 
-    So the mean is 0, the second moments are those of 1/d times the identity, and a linear network that weighs all
-    coordinates alike is right throughout. Vector i depends on the settings, the seed, the split and i alone.
+    The mean is 0, and the matrix of second moments is 1/d times the identity. A linear network with equal weights for
+    all coordinates is always right. Vector i depends only on the settings, the seed, the split and i.
 
-    d: coordinates, at least 2.
-    n_train, n_test: vectors of each split, at least 2; the class is the toss of a coin.
-    signals: coordinates with a signal, 1 to d - 1.
-    amplitude: least and largest size of a signal, above 0 and at most 1; drawn evenly for each coordinate.
-    first: chance that coordinate 0 is the only signal; otherwise they are among the others. None: 1 / d, so that with
-        one signal every coordinate is as likely.
-    limit: training vectors, a balanced choice; None: all.
-    test_limit: test vectors, a balanced choice; None: all.
-    validation: the share of the training vectors set apart, stratified, in [0, 1).
-    seed: draws the vectors, both choices and the validation vectors.
+    d: number of coordinates, at least 2.
+    n_train: number of training vectors, at least 2; a fair coin gives the class of each.
+    n_test: number of test vectors, at least 2; a fair coin gives the class of each.
+    signals: number of coordinates with a signal, 1 to d - 1.
+    amplitude: least and largest size of a signal, above 0 and at most 1; drawn uniformly for each coordinate.
+    first: probability that coordinate 0 is the only signal; otherwise the signals are among the other coordinates.
+        None: 1 / d, so that a single signal is in each coordinate with equal probability.
+    limit: number of training vectors, a balanced choice; None takes all.
+    test_limit: number of test vectors, a balanced choice; None takes all.
+    validation: share of the training vectors that is held out, stratified, in [0, 1).
+    seed: seeds the vectors, both choices and the validation vectors.
 
     Source: the released notebook of Shah, Jain & Netrapalli 2021, version 1, section 5 (arXiv:2102.12781v1).
-    Differs: rounding to 8 bits, which moves nothing where the amplitude is 1.
+    Differs: rounding to 8 bits, which changes no value if the amplitude is 1.
     """
     chance = (1 / max(d, 1)) if first is None else first
     low, high = min(amplitude), max(amplitude)
@@ -90,19 +91,21 @@ def blockwise(
     validation: float = 0.0,
     seed: int = 0,
 ) -> dict[str, Split]:
-    """Vectors of d blocks: one of the relevant ones, drawn for each vector, carries the class; all have a little noise.
+    """Vectors of d blocks. One random relevant block of each vector carries the class; all blocks have some noise.
 
-    The signal is plus or minus the unit vector of equal entries, the noise of each block is eta times a vector drawn
-    evenly from the unit ball. What the largest entry could be beyond 1 divides all entries, so that they fit in
-    [-1, 1]: by 1 + eta for blocks of one coordinate; eps of an attack shrinks alike. The other settings are
-    `one_signal`'s.
+    The signal is plus or minus the unit vector of equal entries. The noise of each block is eta times a vector drawn
+    uniformly from the unit ball. If the largest possible entry exceeds 1, all entries are divided by it, so that they
+    fit in [-1, 1]. For blocks of one coordinate this divisor is 1 + eta. The eps of an attack shrinks by the same
+    factor. The other settings are those of `one_signal`.
 
-    d: blocks, at least 2. size: coordinates of a block, at least 1.
-    relevant: blocks, from the first on, that may carry the class, 1 to d; None: half of them. The rest is noise only.
+    d: number of blocks, at least 2.
+    size: coordinates of a block, at least 1.
+    relevant: number of blocks, from the first on, that may carry the class, 1 to d; None: half of them. The other
+        blocks contain only noise.
     eta: radius of the noise, at least 0.
 
     Source: Shah, Jain & Netrapalli 2021 (NeurIPS), section 5, the simplified BlockMNIST (arXiv:2102.12781).
-    Differs: the unit vector that carries the class has equal entries, where the paper leaves it open; 8 bits.
+    Differs: the unit vector that carries the class has equal entries, which the paper leaves open; 8 bits.
     """
     half = d // 2 if relevant is None else relevant
     for setting, found, good, expected in (
@@ -127,12 +130,12 @@ def blockwise(
 
 
 def stored(vectors: Float[Tensor, "n d"]) -> StoredImages:
-    """Vectors in [-1, 1] as images of one row, in 8 bits."""
+    """Return vectors in [-1, 1] as images of one row, in 8 bits."""
     return (VECTOR_ZERO + VECTOR_ONE * vectors).round().clamp(0, 255).to(torch.uint8)[:, None, None]
 
 
 Draw = Callable[[Seeds, Targets], tuple[Float[Tensor, "n d"], Bool[Tensor, "n d"]]]
-"""Seeds and classes of some vectors -> the vectors, and where their signal is."""
+"""Function of the seeds and classes of some vectors. It returns the vectors and the mask of their signal."""
 
 
 def _split(purpose: str, count: int, draw: Draw) -> Split:

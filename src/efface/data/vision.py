@@ -1,4 +1,4 @@
-"""MNIST, FashionMNIST and SVHN as torchvision reads them: each set one uint8 tensor."""
+"""MNIST, FashionMNIST and SVHN, read by torchvision into one uint8 tensor for each split."""
 
 import zlib
 from collections.abc import Callable
@@ -18,7 +18,7 @@ _DAMAGED = (
     KeyError,
     EOFError,
     zlib.error,
-)  # what the readers meet in such files
+)  # exceptions of torchvision's readers for damaged files
 
 
 def mnist(
@@ -33,14 +33,15 @@ def mnist(
 ) -> dict[str, Split]:
     """60,000 training and 10,000 test handwritten digits, 28x28, grey; 55 MB of memory.
 
-    root: the folder that holds `MNIST/raw`, or gets it.
-    download: get the four archives (12 MB) where the folder does not hold them yet; their MD5 sums are checked then.
-    size: height and width to resize the chosen images to (bilinear, antialiased), in pixels, all in memory; None: as
-        they are.
-    limit: training images, a balanced choice; None: all.
-    test_limit: test images, a balanced choice; None: all.
-    validation: the share of the training images set apart, stratified, in [0, 1).
-    seed: draws both choices and the validation images.
+    root: folder of `MNIST/raw`, existing or new.
+    download: True to download the four archives (12 MB) if the folder does not hold them yet. Their MD5 sums are
+        checked after the download.
+    size: height and width of the resized images (bilinear, antialiased), in pixels; None: no resizing. All chosen
+        images are kept in memory.
+    limit: number of training images, a balanced choice; None takes all.
+    test_limit: number of test images, a balanced choice; None takes all.
+    validation: share of the training images that is held out, stratified, in [0, 1).
+    seed: seeds both choices and the validation images.
 
     Source: LeCun, Bottou, Bengio & Haffner 1998, Gradient-based learning applied to document recognition.
     """
@@ -59,7 +60,9 @@ def fashion_mnist(
     validation: float = 0.0,
     seed: int = 0,
 ) -> dict[str, Split]:
-    """As `mnist`, of 10 kinds of clothes; its folder is `FashionMNIST/raw`, its archives take 31 MB.
+    """Images of 10 kinds of clothes, with the settings of `mnist`.
+
+    The folder is `FashionMNIST/raw`. The archives take 31 MB.
 
     Source: Xiao, Rasul & Vollgraf 2017 (arXiv:1708.07747).
     """
@@ -78,12 +81,13 @@ def svhn(
     validation: float = 0.0,
     seed: int = 0,
 ) -> dict[str, Split]:
-    """73,257 training and 26,032 test house numbers cut into digits, 32x32 RGB, of 10 classes; 305 MB of memory.
+    """73,257 training and 26,032 test digits of house numbers, 32x32 RGB, of 10 classes; 305 MB of memory.
 
-    The 531,131 extra images are left out. The other settings are `mnist`'s.
+    The 531,131 extra images are left out. The other settings are those of `mnist`.
 
-    root: the folder that holds `train_32x32.mat` and `test_32x32.mat`, or gets them.
-    download: get the two files (246 MB) where the folder does not hold them yet; their MD5 sums are always checked.
+    root: folder of `train_32x32.mat` and `test_32x32.mat`, existing or new.
+    download: True to download the two files (246 MB) if the folder does not hold them yet. Their MD5 sums are always
+        checked.
 
     Source: Netzer, Wang, Coates, Bissacco, Wu & Ng 2011, Reading digits in natural images with unsupervised feature
         learning.
@@ -115,15 +119,15 @@ def _coloured(root: str, split: str, *, download: bool) -> Split:
 
 
 def _read(read: Callable[[], Any], name: str, place: str, files: str, *, download: bool) -> Any:
-    """What torchvision reads, or one sentence."""
+    """Return the data set that torchvision reads. FileNotFoundError: one sentence about missing or damaged files."""
     try:
         return read()
     except (OSError, RuntimeError, *_DAMAGED) as error:  # URLError is an OSError, a bad sum a RuntimeError
         why = " ".join(str(error).split())  # torchvision lists its mirrors on lines of their own
-        got = "could not be downloaded, or is damaged" if download else "is not there whole, and download is false"
+        got = "could not be downloaded, or is damaged" if download else "is missing or damaged, and download is false"
         raise FileNotFoundError(
             f"{place}: {name} {got} ({why}); put {files} there"
-            + (", or delete what is there and try again" if download else ", unpacked, or set download: true")
+            + (", or delete the present files and try again" if download else ", unpacked, or set download: true")
         ) from error
 
 

@@ -1,6 +1,7 @@
-"""Executors: they decide where tasks run and how many run at once; failures, progress and threads are the stage's.
+"""Executors: they decide where tasks run and how many run at once.
 
-An executor of three lines works: `def mine(work, tasks): for task in tasks: yield task, work(task)`.
+The stage handles failures, progress and threads. An executor can therefore be as short as
+`def mine(work, tasks): for task in tasks: yield task, work(task)`.
 """
 
 import warnings
@@ -31,7 +32,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The name of efface 0.1, until efface 0.3."""
+    """Return the object behind a name of efface 0.1. The old name works until efface 0.3."""
     if name != "settle":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     message = f"{__name__}.settle is now {__name__}.set_torch_defaults; the old name works until efface 0.3"

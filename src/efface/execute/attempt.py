@@ -1,4 +1,4 @@
-"""A task that may fail: what the stage hands to an executor as its work."""
+"""Work that may fail. A stage passes it to an executor."""
 
 import traceback
 from collections.abc import Callable
@@ -11,14 +11,18 @@ from efface.execute.progress import go_on
 
 
 class Failure(NamedTuple):
-    """What a task raised: one sentence, and the trace for whoever wrote the code that raised it."""
+    """The failure of a task.
+
+    message: one sentence for the user.
+    trace: the traceback, for the author of the code that failed.
+    """
 
     message: str
     trace: str
 
     @classmethod
     def of(cls, error: Exception) -> "Failure":
-        """The failure that an exception tells of. A ValueError or a missing file speaks for itself."""
+        """Return the failure for an exception; its message names any type but ValueError and FileNotFoundError."""
         plain = isinstance(error, ValueError | FileNotFoundError)
         message = str(error) if plain else f"{type(error).__name__}: {error}"
         return cls(message, "".join(traceback.format_exception(error)))
@@ -26,25 +30,27 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class Attempt:
-    """Work whose exceptions become outcomes, so that a failed task stops no other. The stage makes it.
+    """Work whose exceptions become outcomes, so that a failed task does not stop the others. The stage creates it.
 
-    It pickles if `work` does. A KeyboardInterrupt is no outcome and goes on.
+    It pickles if `work` does. A KeyboardInterrupt is raised as usual.
 
-    threads: of torch, while a task runs; the number of before is set again after it. None leaves torch as it is.
+    work: the function of a task.
+    threads: threads of torch while a task runs, at least 1; the earlier number is restored after the task. None does
+        not change torch.
     """
 
     work: Callable[[Any], Any]
     threads: int | None = None
 
     def __call__(self, task: Any) -> Any:
-        """What the work returns for the task, or a `Failure`."""
+        """Return the result of the work for the task, or a `Failure`."""
         go_on()
         before = torch.get_num_threads()
         if self.threads is not None:
             set_torch_defaults(self.threads)
         try:
             return self.work(task)
-        except Exception as error:  # noqa: BLE001  the stage decides what a failed task means
+        except Exception as error:  # noqa: BLE001  the stage decides how to treat a failed task
             return Failure.of(error)
         finally:
             if torch.get_num_threads() != before:
@@ -52,11 +58,11 @@ class Attempt:
 
 
 def set_torch_defaults(threads: int) -> None:
-    """Torch as every process of a run has it: so many threads, and on a GPU the same bits each time, in full fp32."""
+    """Set torch as in every process of a run: the number of threads, and on a GPU reproducible bits in full fp32."""
     torch.set_num_threads(threads)
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    # Freed at once, untouched: then glibc keeps what is freed, up to twice this, instead of giving it back to the
-    # system, and a pass need not get its pages anew for each layer (ResNet20, 256 images: 226 ms instead of 331).
+    # This block is freed at once. After that, glibc keeps freed memory up to twice this size and does not return it to
+    # the system, so a forward pass need not map new pages for each layer (ResNet20, 256 images: 226 ms, not 331).
     torch.empty(31 << 20, dtype=torch.uint8)

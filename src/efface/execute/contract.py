@@ -1,4 +1,4 @@
-"""What an executor is, and what it may tell of itself."""
+"""The contract of an executor and the facts that it may state about itself."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,30 +9,35 @@ Given = TypeVar("Given", bound=Callable[..., Any])
 
 
 class Executor(Protocol):
-    """Whoever runs the tasks of a stage.
+    """A callable that runs the tasks of a stage.
 
     It must have:
 
-    * the call `(work, tasks) -> iterator of (task, outcome)`, where outcome is what `work(task)` returned. Each task
-      comes back once, in any order. `work` raises nothing but KeyboardInterrupt, and it pickles, as the tasks do.
+    * the call `(work, tasks) -> iterator of (task, outcome)`. The outcome is the result of `work(task)`. Each task is
+      yielded once, in any order. `work` raises only KeyboardInterrupt. `work` and the tasks pickle.
 
     It may have:
 
-    * a keyword `progress`, a function of one number. An executor that takes it hands on what `efface.execute.advance`
-      reports in the tasks: `with efface.execute.reporting(progress):` does so for tasks of the same process. Without
-      this keyword the stage moves its bar when a task is finished.
-    * an attribute `slots`, which says how many tasks run at once: a number, or a function of the number of tasks and of
-      those settings of the executor that it names. The estimate of `check` reads it; without it, tasks run one by one.
+    * a keyword `progress`, a function of one number. The executor calls it with the amounts that
+      `efface.execute.advance` reports in the tasks. For tasks in the same process,
+      `with efface.execute.reporting(progress):` does this. Without the keyword, the progress bar of the stage moves
+      when a task is finished.
+    * an attribute `slots`, the number of tasks that run at once. It is a number, or a function of the number of tasks
+      and of the executor's settings that it has as parameters. The estimate of `check` uses it. Without it, the
+      estimate assumes that tasks run one by one.
     * settings of its own, as keywords.
     """
 
     def __call__(self, work: Callable[[Task], Any], tasks: Iterable[Task], /) -> Iterator[tuple[Task, Any]]:
-        """The tasks with their outcomes."""
+        """Yield the tasks with their outcomes."""
         ...
 
 
 def runs_at_once(slots: Callable[..., int]) -> Callable[[Given], Given]:
-    """For decorating an executor: `slots(tasks, **settings)` answers how many of so many tasks run at once."""
+    """Return a decorator that sets the `slots` of an executor.
+
+    slots: function `(tasks, **settings)` that returns how many of that many tasks run at once.
+    """
 
     def marked(executor: Given) -> Given:
         vars(executor)["slots"] = slots
@@ -42,10 +47,12 @@ def runs_at_once(slots: Callable[..., int]) -> Callable[[Given], Given]:
 
 
 def slots(executor: Any, tasks: int, settings: Mapping[str, Any]) -> int:
-    """How many of so many tasks the executor runs at once, at least 1; 1 where it does not say.
+    """Return how many tasks the executor runs at once, at least 1; 1 for an executor without `slots`.
 
-    settings: those that the study gives to the executor.
-    ValueError: it says something else than a whole number from 1.
+    tasks: number of tasks.
+    settings: settings of the executor in the study.
+
+    ValueError: `slots` is not a whole number of at least 1.
     """
     found = getattr(executor, "slots", 1)
     if callable(found):

@@ -1,4 +1,4 @@
-"""Tasks side by side in processes that stay for the next call."""
+"""Parallel tasks in worker processes that are reused by the next call."""
 
 import multiprocessing
 import os
@@ -18,7 +18,7 @@ from efface.execute.sequence import serial
 
 Task = TypeVar("Task")
 
-_ON_ONE_GPU = 4  # each has its own context, data and ranks on it
+_ON_ONE_GPU = 4  # each worker has its own context, data and ranks on the GPU
 
 
 def _slots(tasks: int, workers: int | None = None) -> int:
@@ -26,7 +26,7 @@ def _slots(tasks: int, workers: int | None = None) -> int:
 
 
 def _most(workers: int | None) -> int:
-    """How many workers there may be, however many tasks there are."""
+    """Return the largest number of workers, for any number of tasks."""
     cores = len(os.sched_getaffinity(0))
     return workers or (min(cores, _ON_ONE_GPU) if torch.cuda.is_available() else cores)
 
@@ -40,12 +40,16 @@ def processes(
     progress: Advance | None = None,
     threads: int = 1,
 ) -> Iterator[tuple[Task, Any]]:
-    """Tasks side by side in spawned processes.
+    """Run tasks in parallel, in spawned processes.
 
-    workers: how many; by default one for each processor that this process may use, at most 4 where there is a GPU,
-    which they share. N processes of one thread beat one process of N threads. threads: of torch, in each of them.
+    N processes of one thread are faster than one process of N threads.
 
-    ValueError: the work does not pickle, or a worker died. What the work raises is raised here.
+    workers: number of processes, at least 1. By default there is one for each processor that this process may use. With
+        a GPU there are at most 4 by default, which share the GPU.
+    progress: function that gets the progress of the tasks.
+    threads: threads of torch in each process, at least 1.
+
+    ValueError: the work does not pickle, or a worker died. An exception of the work is raised again here.
     """
     tasks = list(tasks)
     most = _most(workers)
@@ -60,7 +64,7 @@ def processes(
     try:
         pool.progress = progress
         left = iter(tasks)
-        for task in left:  # one ahead of each worker: order is kept, and a late stop loses little
+        for task in left:  # one task waits beside those at work: the order is kept, and a late stop loses little
             waiting[pool.futures.submit(work, task)] = task
             if len(waiting) > workers:
                 yield from _collect(waiting)
@@ -70,12 +74,12 @@ def processes(
         whole = True
     finally:
         pool.progress = None
-        if not whole:  # stopped or broken: none of its workers goes on with what nobody waits for
+        if not whole:  # on stop or crash, shut the workers down; nobody reads their results
             close_all()
 
 
 class _Pool:
-    """Workers that stay for the next call: each takes seconds to start, to import torch and to read the data."""
+    """Workers that are reused by the next call: each needs seconds to start, to import torch and to read the data."""
 
     def __init__(self, workers: int, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -106,11 +110,11 @@ class _Pool:
 
 
 _KEPT: list[_Pool] = []
-"""The workers of the last call, which wait for the next one; one pool at the most."""
+"""The idle workers of the last call; at most one pool."""
 
 
 def _pool(needed: int, most: int, threads: int) -> _Pool:
-    """The workers of an earlier call, if they are enough and not too many; else new ones."""
+    """Return the workers of an earlier call if their number fits; else start new ones."""
     if not (_KEPT and needed <= _KEPT[0].workers <= most and _KEPT[0].threads == threads):
         close_all()
         _KEPT.append(_Pool(needed, threads))
@@ -118,19 +122,19 @@ def _pool(needed: int, most: int, threads: int) -> _Pool:
 
 
 def close_all() -> None:
-    """Let the workers go that wait for more."""
+    """Shut down the idle workers."""
     while _KEPT:
         _KEPT.pop().close()
 
 
 def _check_pickles(work: Callable[[Task], Any], tasks: list[Task]) -> None:
-    """ValueError for what no other process can be given; in the pool it would wait for ever."""
+    """Raise ValueError for work that cannot be sent to another process. The pool would wait for it for ever."""
     try:
         pickle.dumps((work, tasks))
-    except Exception as error:  # pickle names what it cannot take in many ways
+    except Exception as error:  # pickle raises many types of exceptions
         raise ValueError(
-            f"executor: this work cannot be handed to other processes ({type(error).__name__}: {error}); define what "
-            "it names at the top of a module, or take executor: efface.execute.serial"
+            f"executor: this work cannot be sent to other processes ({type(error).__name__}: {error}); define the "
+            "functions and classes that it uses at the top level of a module, or set executor: efface.execute.serial"
         ) from error
 
 
@@ -142,7 +146,7 @@ def _collect(waiting: dict["Future[Any]", Task]) -> Iterator[tuple[Task, Any]]:
             yield task, future.result()
         except BrokenProcessPool as error:
             raise ValueError(
-                "a worker process died (killed, or out of memory); what is finished is kept: run the same command "
+                "a worker process died (killed, or out of memory); finished work is kept: run the same command "
                 "again, with fewer workers (executor.kwargs.workers=1) or a smaller 'max_batch' if memory was short"
             ) from error
 
@@ -154,7 +158,7 @@ def _start_worker(ticks: Any, threads: int) -> None:
 
 
 def _die_with_parent() -> None:
-    """A parent that was killed leaves no worker behind to write into its files."""
+    """Exit with the parent process, so that a killed run leaves no worker that writes into its files."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

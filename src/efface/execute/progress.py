@@ -1,4 +1,4 @@
-"""What every process of a run holds: where its progress goes, and whether a Ctrl-C is still to be obeyed."""
+"""State of each process of a run: the receiver of its progress, and a Ctrl-C that has not yet stopped it."""
 
 import contextlib
 import signal
@@ -10,23 +10,26 @@ Advance = Callable[[float], None]
 
 
 def _nowhere(_: float) -> None:
-    """Progress that nobody asked for."""
+    """Ignore the progress."""
 
 
 _report_to: Advance = _nowhere
-"""Where this process reports the progress of the task that it is at."""
+"""Function that gets the progress of this process's present task."""
 _ctrl_c = threading.Event()
-"""Set from a Ctrl-C until the run has ended."""
+"""Set by a Ctrl-C and cleared when the run has ended."""
 
 
 def advance(amount: float) -> None:
-    """Report progress from inside a task, in the task's own units."""
+    """Report progress from inside a task, in the units of the task."""
     go_on()
     _report_to(amount)
 
 
 def report_to(report: Advance | None) -> Advance:
-    """Send this process's progress there from now on; None sends it nowhere. Returns where it went until now."""
+    """Send the progress of this process to `report` from now on, and return the earlier receiver.
+
+    report: function of one number; None ignores the progress.
+    """
     global _report_to  # noqa: PLW0603  one process runs one task at a time
     before = _report_to
     _report_to = report or _nowhere
@@ -35,7 +38,7 @@ def report_to(report: Advance | None) -> Advance:
 
 @contextlib.contextmanager
 def reporting(progress: Advance | None) -> Iterator[None]:
-    """Within: tasks that run in this process report their progress there; None leaves it where it goes."""
+    """Send the progress of tasks in this process to `progress` inside the block; None changes nothing."""
     before = report_to(_report_to if progress is None else progress)
     try:
         yield
@@ -45,10 +48,10 @@ def reporting(progress: Advance | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Within: a Ctrl-C is not lost.
+    """Make sure that a Ctrl-C inside the block is not lost.
 
-    Where it meets a callback of Python's own, such as a weak reference's, KeyboardInterrupt is ignored there; then the
-    next `advance`, or task, raises it.
+    Python ignores a KeyboardInterrupt inside some callbacks, such as those of weak references. In this case the next
+    `advance`, or the next task, raises it.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -68,6 +71,6 @@ def stoppable() -> Iterator[None]:
 
 
 def go_on() -> None:
-    """Nothing; KeyboardInterrupt where a Ctrl-C came and was ignored."""
+    """Raise KeyboardInterrupt if Python ignored a Ctrl-C; otherwise do nothing."""
     if _ctrl_c.is_set():
         raise KeyboardInterrupt

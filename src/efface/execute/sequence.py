@@ -1,4 +1,4 @@
-"""One task after another, in this process."""
+"""Sequential tasks in this process."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -14,7 +14,11 @@ Task = TypeVar("Task")
 def serial(
     work: Callable[[Task], Any], tasks: Iterable[Task], *, progress: Advance | None = None, threads: int = 1
 ) -> Iterator[tuple[Task, Any]]:
-    """One task after another, here. threads: of torch, for each task; 1 gives the same bits as `processes`."""
+    """Run one task after another, in this process.
+
+    progress: function that gets the progress of the tasks.
+    threads: threads of torch for each task, at least 1; 1 gives the same bits as `processes`.
+    """
     before = torch.get_num_threads()
     set_torch_defaults(threads)
     try:

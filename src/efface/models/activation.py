@@ -10,9 +10,9 @@ Nonlinearity = Literal["softplus", "relu"]
 
 
 def nonlinearity(name: Nonlinearity, beta: float = 10.0) -> Callable[[], nn.Module]:
-    """Makes the module, anew for each place, so that hooks see each use once.
+    """Return a function that creates the module. Each place has its own module, so hooks see each use once.
 
-    name: softplus, log(1 + exp(beta z)) / beta, which PyTorch takes as z where beta z > 20; or relu.
+    name: softplus, log(1 + exp(beta z)) / beta, which PyTorch replaces by z for beta z > 20; or relu.
     beta: steepness of the softplus, above 0.
     """
     if not beta > 0:

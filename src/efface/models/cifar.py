@@ -1,19 +1,20 @@
-"""Networks of the CIFAR experiments whose Hessian matters: softplus (or ReLU) ResNets of four stages, and VGGs.
+"""Networks for CIFAR experiments that need a Hessian: softplus (or ReLU) ResNets of four stages, and VGGs.
 
-As published, a softplus of steepness `beta` = 10 stands wherever a ReLU would, for a network of ReLUs is piecewise
-linear and has no second derivative to regularise. Images go in as they are, in [0, 1], unless `mean` and `std` are
-given. PyTorch's default initialisation. A ResNet takes images of any size from 8x8 upwards, a VGG those of `size`.
-Methods that change a ReLU's way back (guided backprop, deconvnet) refuse the softplus: take `activation: relu`. Where
-both occur (`inner`), they change the ReLUs alone.
+As published, a softplus of steepness `beta` = 10 replaces every ReLU, for a network of ReLUs is piecewise linear and
+has no second derivative to regularise. Images in [0, 1] are not normalised unless `mean` and `std` are given. The
+weights have PyTorch's default initialisation. A ResNet takes images of any size from 8x8 upwards, a VGG images of
+`size`. Methods that change the backward pass of a ReLU (guided backprop, deconvnet) refuse the softplus; set
+`activation: relu` for them. If a network has both (`inner`), these methods change only the ReLUs.
 
-All take these settings:
+All networks take these settings:
 
 activation: softplus, log(1 + exp(beta z)) / beta; or relu.
-beta: steepness of the softplus, above 0; the larger, the nearer to ReLU and the larger the second derivative.
+beta: steepness of the softplus, above 0; a larger value is nearer to ReLU and has a larger second derivative.
 num_classes: width of the last layer.
 in_channels: channels of the images.
-mean, std: one number a channel, for images in [0, 1]; the first layer normalises by them, or does nothing without.
-weights: a state-dict file to start from; fresh weights without.
+mean: one number for each channel, for images in [0, 1]; the first layer subtracts it. None: no normalisation.
+std: one number above 0 for each channel; the first layer divides by it. Give both `mean` and `std` or neither.
+weights: a state-dict file to load; None: new random weights.
 
 Source: Srinivas & Fleuret 2021 (Rethinking the role of gradient-based attribution methods, arXiv:2006.09128), the
     networks of its released code.
@@ -55,18 +56,19 @@ def resnet(
     """A 3x3 stem, a stage for each of the `blocks`, global average pooling and a linear layer; projections.
 
     With `activation: relu`, ResNet10, 101 and 152 are blocks [1, 1, 1, 1], [3, 4, 23, 3] and [3, 8, 36, 3] (the last
-    two with `bottleneck`), ResNet8v2 is blocks [1, 1, 1], widths [64, 128, 256], strides [1, 1, 2].
+    two with `bottleneck`). ResNet8v2 is blocks [1, 1, 1], widths [64, 128, 256], strides [1, 1, 2].
 
-    blocks: how many in each stage, at least 1; widths: channels of each stage, a fourth of them with `bottleneck`.
-    strides: of each stage's first block; 1 for the first stage and 2 for the others if not given.
-    bottleneck: blocks of three convolutions (1x1, 3x3 that strides, 1x1 to four times the width) instead of two 3x3.
-    inner: the non-linearity inside the blocks, where it is not that of the stem and the sums.
+    blocks: number of blocks in each stage, at least 1.
+    widths: channels of each stage, at least 1; with `bottleneck` a fourth of its output channels.
+    strides: stride of each stage's first block, at least 1; None: 1 for the first stage and 2 for the others.
+    bottleneck: True for blocks of three convolutions (1x1, 3x3 with the stride, 1x1 to four times the width).
+    inner: the non-linearity inside the blocks; None: that of the stem and the sums.
     """
     lengths = {len(each) for each in (blocks, widths, strides or blocks)}
     if len(lengths) > 1 or not lengths - {0} or min(*blocks, *widths, *(strides or [1])) < 1:
         raise ValueError(
             f"resnet: blocks {list(blocks)}, widths {list(widths)}, strides {strides and list(strides)}; expected "
-            "numbers of at least 1, one for each stage in all of them: make them as many"
+            "numbers of at least 1, one for each stage in all of them: make the lists equally long"
         )
     network = ResNet(
         widths,
@@ -95,11 +97,10 @@ def vgg(
     std: Numbers = None,
     weights: File = None,
 ) -> nn.Module:
-    """3x3 convolutions with bias and BatchNorm, 2x2 max-pools between them, and one linear layer over all places.
+    """3x3 convolutions with bias and BatchNorm, 2x2 max-pools between them, and one linear layer over all positions.
 
     plan: channels of each convolution, M for a pool.
-    size: height and width of the images, in pixels, at least 2 to the number of pools; the linear layer is as wide as
-        what is left of them.
+    size: height and width of the images in pixels, at least 2 ** (number of pools); it sets the linear layer's width.
     """
     pools = [each for each in plan if each == "M"]
     side = size // 2 ** len(pools)
@@ -135,7 +136,7 @@ def resnet9(
     std: Numbers = None,
     weights: File = None,
 ) -> nn.Module:
-    """ResNet-9, a basic block a stage: 4,903,242 parameters with 10 classes."""
+    """ResNet-9, one basic block in each stage: 4,903,242 parameters with 10 classes."""
     return _resnet((1, 1, 1, 1), activation, beta, num_classes, in_channels, mean, std, weights)
 
 
@@ -149,7 +150,7 @@ def resnet18(
     std: Numbers = None,
     weights: File = None,
 ) -> nn.Module:
-    """ResNet-18, two basic blocks a stage: 11,173,962 parameters with 10 classes."""
+    """ResNet-18, two basic blocks in each stage: 11,173,962 parameters with 10 classes."""
     return _resnet((2, 2, 2, 2), activation, beta, num_classes, in_channels, mean, std, weights)
 
 
@@ -180,9 +181,9 @@ def resnet50(
 ) -> nn.Module:
     """ResNet-50, 3, 4, 6 and 3 bottlenecks: 23,520,842 parameters with 10 classes.
 
-    inner: the non-linearity inside the bottlenecks, where it is another; `relu` is the network of the released code.
+    inner: the non-linearity inside the bottlenecks, if it differs; `relu` gives the network of the released code.
 
-    Differs: softplus throughout, where the released code has ReLUs inside the bottlenecks.
+    Differs: softplus throughout; the released code has ReLUs inside the bottlenecks.
     """
     return resnet(
         blocks=(3, 4, 6, 3),

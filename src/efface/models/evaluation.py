@@ -12,26 +12,27 @@ from efface.models.modes import modes_restored
 from efface.types import Images
 
 Precision = Literal["fp32", "bf16", "bf16_forced"]
-"""What the passes of the network compute in: sums, ways and maps are float32 whatever it is.
+"""Number format of the forward and backward passes. Sums, paths and maps are always float32.
 
-bf16: up to twice as fast where the processor computes in it. Measured on a trained ResNet20, 50 passes a map: the ranks
-    of SmoothGrad and integrated gradients correlate with those of fp32 by 0.995 and 0.996, those of the gradient by
-    0.955 only; so it is refused where a map is one gradient.
-bf16_forced: bf16 there, too.
+fp32: the default.
+bf16: up to twice as fast on a processor that computes in bf16. Measured on a trained ResNet20 with 50 passes for each
+    map, the ranks of SmoothGrad and integrated gradients correlate with those of fp32 by 0.995 and 0.996. The ranks of
+    the gradient correlate by only 0.955, so bf16 is refused if a map is a single gradient.
+bf16_forced: bf16 also for a map that is a single gradient.
 """
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within: evaluation mode, no gradients of parameters (nobody asks for them), autograd on whatever the caller set.
+    """Evaluate the model inside the block: evaluation mode, autograd on, and no gradients of parameters.
 
-    Afterwards, also after an exception, every module's mode and every parameter's flag is as before.
+    After the block, also after an exception, each module's mode and each parameter's flag is restored.
     """
     modules = list(model.modules())
     own = (each for module in modules for each in own_tensors(module)[0].values() if each is not None)
     flags = [(parameter, parameter.requires_grad) for parameter in own]
     with modes_restored(model):
-        try:  # what is so already is not set again: torch takes a microsecond and more for each
+        try:  # values that are right already are not set again: each costs torch a microsecond or more
             if any(module.training for module in modules):
                 model.eval()
             for parameter, flag in flags:
@@ -49,15 +50,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def evaluating_fast(
     model: nn.Module, images: Images, *, allowed: bool = True, precision: Precision = "fp32", gradients: int = 1
 ) -> Iterator[nn.Module]:
-    """`evaluating`, with a network that answers as the model does: for methods that ask for nothing but its answers.
+    """Yield a faster copy of the model inside `evaluating`, for methods that use only the output of the network.
 
-    Its BatchNorms are folded and its convolutions work on channels last. It is made once for a model and made again
-    when a weight, a module or a module's setting has changed, however that was done, which each use compares; a model
-    with hooks is used as it is, for they would not be called. Costs two copies of the weights.
+    The copy has folded BatchNorms and convolutions in channels-last order. Each use compares the model with its state
+    at the time of the copy. If a weight, a module or a setting of a module has changed, a new copy is made. A model
+    with hooks is used itself, because a copy would not call the hooks. The copy costs two copies of the weights.
 
-    allowed: False for a method that does ask for more: then the model itself.
-    precision: of its passes; bf16 answers are float32 again, as are the gradients that come out.
-    gradients: how many a map is the mean of.
+    allowed: False for a method that uses more than the output; it gets the model itself.
+    precision: number format of the passes. With bf16, the output and the gradients are converted to float32.
+    gradients: number of gradients that a map is the mean of.
     """
     check_precision(precision, gradients, allowed=allowed)
     with evaluating(model):
@@ -66,20 +67,20 @@ def evaluating_fast(
 
 
 def check_precision(precision: str, gradients: int, *, allowed: bool = True) -> None:
-    """Refuse bf16 where a map is a single gradient, or where the passes are another method's."""
+    """Raise ValueError for bf16 if a map is a single gradient, or if the passes belong to another method."""
     if precision not in get_args(Precision):
         raise ValueError(f"precision is {precision!r}; expected {', '.join(get_args(Precision))}")
     if precision != "fp32" and not allowed:
-        raise ValueError(f"precision is {precision!r}, but the passes are those of `base`: set it in the base itself")
+        raise ValueError(f"precision is {precision!r}, but `base` runs the passes: set precision in the base itself")
     if precision == "bf16" and gradients < 2:
         raise ValueError(
             "precision is 'bf16', but the map is a single gradient: in bf16 its ranks correlate with those of fp32 by "
-            "0.955 only, for rounding ties and reorders pixels and no mean evens it out; take fp32, or bf16_forced"
+            "only 0.955, because rounding ties and reorders pixels and no mean evens this out; take fp32 or bf16_forced"
         )
 
 
 class _InBf16(nn.Module):
-    """A network whose passes are in bf16, there and back, and whose answers are float32."""
+    """A network whose forward and backward passes are in bf16, and whose output is float32."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -87,5 +88,5 @@ class _InBf16(nn.Module):
 
     def forward(self, images: Images) -> Tensor:
         with torch.autocast(images.device.type, torch.bfloat16):
-            answers: Tensor = self.network(images)
-        return answers.to(images.dtype)
+            logits: Tensor = self.network(images)
+        return logits.to(images.dtype)

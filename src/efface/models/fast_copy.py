@@ -1,10 +1,10 @@
-"""A copy of a network that gives the same answers faster: BatchNorm folded into the layer before it, channels last.
+"""A faster copy of a network with the same output: BatchNorm folded into the layer before it, channels last.
 
-In evaluation mode a BatchNorm is an affine map of each channel, so the convolution or linear layer before it can do its
-work; where the BatchNorm was, nothing is left to do. Source: Jacob et al. 2018, section 3.2 (arXiv:1712.05877).
+In evaluation mode a BatchNorm is an affine map of each channel. The convolution or linear layer before it can include
+this map, and the BatchNorm becomes the identity. Source: Jacob et al. 2018, section 3.2 (arXiv:1712.05877).
 
-A module that says `in_place = False` may overwrite what its own sums and ReLUs are given: the copy says True. Measured
-on a ResNet20 on a CPU: a tenth of a pass.
+A module with the attribute `in_place = False` may overwrite the inputs of its own sums and ReLUs. The copy sets it to
+True. On a CPU this saves a tenth of a forward pass of a ResNet20 (measured).
 """
 
 import copy
@@ -20,13 +20,13 @@ from efface.types import Images
 
 
 class _Fast(NamedTuple):
-    """A copy, None where nothing is gained by one, and what the network was when it was made."""
+    """A copy (None if it brings no gain), and the state of the network at the time of the copy."""
 
     settings: list[Any]
     values: list[Tensor]
     network: nn.Module | None
     plain: list[Any]
-    """Settings that are told by which object they are: kept, so that no other one can get their place in memory."""
+    """Settings that are compared by identity. They are kept, so that no other object gets their address in memory."""
 
 
 FAST_COPIES: "WeakKeyDictionary[nn.Module, _Fast]" = WeakKeyDictionary()
@@ -36,7 +36,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def fast_copy(model: nn.Module, images: Images) -> nn.Module:
-    """The folded copy that was made before, or a new one if the model has changed; the model itself if it has hooks."""
+    """Return the earlier folded copy, or a new one if the model has changed; the model itself if it has hooks."""
     modules = [*model.modules()]
     if not len(images) or any(getattr(each, name) for each in modules for name in _HOOKS):
         return model
@@ -45,62 +45,60 @@ def fast_copy(model: nn.Module, images: Images) -> nn.Module:
     found = FAST_COPIES.get(model)
     if found is None or found.settings != settings or not _equal(found.values, values):
         made = folded(model, images)
-        kept = [each.detach().clone() for each in values]  # versions do not count what is done to `.data`
+        kept = [each.detach().clone() for each in values]  # a tensor's version does not count changes of `.data`
         plain = [value for each in modules for value in vars(each).values() if isinstance(value, _PLAIN)]
-        found = _Fast(settings, kept, None if made is model else made, plain)  # itself would keep it alive
+        found = _Fast(settings, kept, None if made is model else made, plain)  # a reference would keep the model alive
         FAST_COPIES[model] = found
     return found.network or model
 
 
 def own_tensors(module: nn.Module) -> tuple[dict[str, nn.Parameter | None], dict[str, Tensor | None]]:
-    """A module's own, in a tenth of the time that `parameters` and `buffers` take."""
+    """Return a module's own parameters and buffers, in a tenth of the time that `parameters` and `buffers` take."""
     return module._parameters, module._buffers  # noqa: SLF001
 
 
-_PLAIN = (int, float, str, tuple)  # None and what is true or false are among them, or one object each
+_PLAIN = (int, float, str, tuple)  # a bool is an int, and None is a single object
 
 
 def _settings(modules: list[nn.Module], values: list[Tensor]) -> list[Any]:
-    """All that a network's answers depend on but the numbers in its tensors: another list where it is changed.
+    """Return a fingerprint of the modules without the values of their tensors.
 
-    An attribute is told by which object it is: a fifth of the time that comparing takes. One that is set anew to the
-    same costs another copy.
+    Attributes are compared by identity, which takes a fifth of the time of comparing values. Setting an attribute to an
+    equal new object therefore causes one unnecessary copy.
     """
-    told = [
+    attributes = [
         (type(each), [(name, id(value)) for name, value in vars(each).items() if name != "training"])
         for each in modules
     ]
-    return [told, [(each.shape, each.dtype, each.device) for each in values]]
+    return [attributes, [(each.shape, each.dtype, each.device) for each in values]]
 
 
 def _equal(before: list[Tensor], now: list[Tensor]) -> bool:
     if all(each.device.type == "cpu" for each in now):
         return all(map(torch.equal, before, now))
     same = [(one == other).all() for one, other in zip(before, now, strict=True)]
-    return bool(torch.stack([each.to(same[0].device) for each in same]).all())  # one answer to wait for
+    return bool(torch.stack([each.to(same[0].device) for each in same]).all())  # waits for the device only once
 
 
 Layer = nn.Conv2d | nn.Linear
 
 
-_TOLERANCE = 1e-3  # of the largest logit: folding moves float32 logits by some 1e-5
+_TOLERANCE = 1e-3  # relative to the largest logit; folding changes float32 logits by about 1e-5
 
 
 def folded(network: nn.Module, images: Images) -> nn.Module:
-    """The copy, in evaluation mode; the network itself is left as it is, and is returned where nothing is to be gained.
+    """Return a folded copy in evaluation mode, or the unchanged network if a copy brings no gain.
 
-    A BatchNorm stays that follows no layer, or whose layer's output is used elsewhere, too. Costs a copy of the weights
-    and two forward passes of the first image.
+    A BatchNorm is not folded if it follows no layer, or if the output of its layer is also used elsewhere. The copy
+    costs a copy of the weights and two forward passes of the first image.
     """
     if not any(isinstance(each, (nn.Conv2d, _BatchNorm)) for each in network.modules()):
         return network
-    if any(
-        "forward" in vars(each) for each in network.modules()
-    ):  # it may work on what it was made with, not on a copy
+    if any("forward" in vars(each) for each in network.modules()):  # it may refer to the original, not to the copy
         return network
     try:
         copied = copy.deepcopy(network).eval()
-    except (RuntimeError, TypeError, AttributeError):  # what cannot be copied is used as it is
+    except (RuntimeError, TypeError, AttributeError):  # a network that cannot be copied is used itself
         return network
     with torch.no_grad():
         pairs, before = norms_after(copied, images[:1].clone())
@@ -117,17 +115,20 @@ def folded(network: nn.Module, images: Images) -> nn.Module:
 
 
 def answers_as_before(copied: nn.Module, name: str) -> bool:
-    """Whether a module of a folded copy makes what it makes in the network: no layer that does a later one's work."""
+    """Return True if a module of a folded copy has the same output as in the network.
+
+    This is not so if one of its layers includes a BatchNorm that lies outside the module.
+    """
     inside = {*copied.get_submodule(name).modules()}
     folded_away = (each for each in copied.modules() if "done_by" in vars(each))
     return all(norm in inside or vars(norm)["done_by"] not in inside for norm in folded_away)
 
 
 def norms_after(network: nn.Module, images: Images) -> tuple[list[tuple[Layer, _BatchNorm]], Any]:
-    """Each layer whose output goes to a BatchNorm at once, with that BatchNorm; and the network's answer."""
+    """Return each layer whose output goes directly to a BatchNorm, with that BatchNorm, and the network's output."""
     made: dict[tuple[int, int], nn.Module] = {}
     sources: dict[_BatchNorm, list[nn.Module | None]] = {}
-    kept: list[Tensor] = []  # lest another tensor gets the same id
+    kept: list[Tensor] = []  # so that no other tensor gets the same id
     ran: Counter[nn.Module] = Counter()
 
     def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -143,7 +144,7 @@ def norms_after(network: nn.Module, images: Images) -> tuple[list[tuple[Layer, _
     handles = [module.register_forward_pre_hook(enter) for module in watched]
     handles += [module.register_forward_hook(leave) for module in watched if is_layer(module)]
     try:
-        answer = network(images)
+        output = network(images)
     finally:
         for handle in handles:
             handle.remove()
@@ -156,11 +157,11 @@ def norms_after(network: nn.Module, images: Images) -> tuple[list[tuple[Layer, _
             continue
         if len(before) == used[layer] == ran[layer]:
             pairs.append((layer, norm))
-    return pairs, answer
+    return pairs, output
 
 
 def fold_into(layer: Layer, norm: _BatchNorm) -> None:
-    """Let the layer do the BatchNorm's work; the BatchNorm becomes the identity. Changes both."""
+    """Include the BatchNorm in the layer; the BatchNorm becomes the identity. Both are changed in place."""
     scale, shift = affine(norm)
     bias = 0.0 if layer.bias is None else layer.bias.detach().double() * scale
     weight = layer.weight.detach()
@@ -168,12 +169,14 @@ def fold_into(layer: Layer, norm: _BatchNorm) -> None:
     layer.weight = nn.Parameter((weight.double() * wide).to(weight), requires_grad=False)
     layer.bias = nn.Parameter((bias + shift).to(weight), requires_grad=False)
     norm.reset_parameters()
-    norm.eps = 0.0  # with fresh statistics exactly the identity, should anything else fold it again
-    vars(norm).update(forward=_unchanged, done_by=layer)  # past nn.Module, for which a layer there would be a child
+    norm.eps = 0.0  # with reset statistics it is exactly the identity, in case it is folded again
+    vars(norm).update(
+        forward=_unchanged, done_by=layer
+    )  # bypasses nn.Module, which would register the layer as a child
 
 
 def affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """What a BatchNorm multiplies each channel with in evaluation mode, and what it adds; float64."""
+    """Return the factor and the summand of each channel of a BatchNorm in evaluation mode, in float64."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
@@ -184,7 +187,7 @@ def affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 def is_layer(module: nn.Module) -> TypeGuard[Layer]:
-    """A layer with weights that a BatchNorm can be folded into."""
+    """Return True for a layer with weights that a BatchNorm can be folded into."""
     return isinstance(module, (nn.Conv2d, nn.Linear))
 
 
@@ -200,5 +203,5 @@ def _unchanged(x: Tensor) -> Tensor:
 
 
 def _mark(tensor: Tensor) -> tuple[int, int]:
-    """What works in place makes a new version of the same tensor."""
+    """Return the identity and the version of a tensor: an in-place operation changes only the version."""
     return id(tensor), tensor._version  # noqa: SLF001

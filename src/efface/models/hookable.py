@@ -1,9 +1,10 @@
-"""torchvision's networks with every non-linearity a module of its own, so that hooks see each use once.
+"""torchvision's networks with a separate module for each non-linearity, so that hooks see each use once.
 
-As published, a ResNet block calls one ReLU module two or three times, and some networks rectify or add in place, which
-overwrites what a hook has kept. Here such modules change their class to a subclass with the same children, hence
-the same names and state dict, and a `forward` of the same value. Rewriting the traced graph would be more general, but
-it drops the stages as layers, freezes `self.training` and hides the types by which other libraries know a block.
+In the original networks, a ResNet block calls one ReLU module two or three times. Some networks rectify or add in
+place, which overwrites tensors that a hook has stored. Here such modules change their class to a subclass with the same
+children, the same names and state dict, and a `forward` of the same value. Rewriting the traced graph would be more
+general. But it removes the stages as layers, freezes `self.training` and hides the types that other libraries need to
+recognise a block.
 """
 
 from typing import Any
@@ -16,9 +17,10 @@ from torchvision.models.inception import BasicConv2d as PlainInceptionConv
 
 
 def make_hookable(network: nn.Module) -> None:
-    """Changes the network in place: one module per use of a ReLU, nothing in place, the same function and state dict.
+    """Change the network in place: one module for each use of a ReLU, and no in-place operations.
 
-    In a ResNet block `relu1` and `relu2` follow the inner convolutions, `relu` makes the output.
+    Function and state dict stay the same. In a ResNet block, `relu1` and `relu2` follow the inner convolutions, and
+    `relu` computes the output.
     """
     for module in list(network.modules()):
         if "inplace" in vars(module):
@@ -32,7 +34,7 @@ def make_hookable(network: nn.Module) -> None:
 
 
 class BasicBlock(resnet.BasicBlock):
-    """Two ReLUs: `relu1` inside, `relu` at the end."""
+    """A block with two ReLUs: `relu1` inside, `relu` at the end."""
 
     extra = ("relu1",)
 
@@ -42,7 +44,7 @@ class BasicBlock(resnet.BasicBlock):
 
 
 class Bottleneck(resnet.Bottleneck):
-    """Three ReLUs: `relu1` and `relu2` inside, `relu` at the end."""
+    """A block with three ReLUs: `relu1` and `relu2` inside, `relu` at the end."""
 
     extra = ("relu1", "relu2")
 
@@ -52,7 +54,7 @@ class Bottleneck(resnet.Bottleneck):
 
 
 class DenseNet(densenet.DenseNet):
-    """Its last ReLU a module at the end of `features`, which in torchvision is done to their output in place."""
+    """A DenseNet whose last ReLU is a module at the end of `features`; torchvision rectifies their output in place."""
 
     extra = ("features.relu5",)
 
@@ -66,21 +68,21 @@ def _rectified(self: Any, x: Tensor) -> Tensor:
 
 
 class GoogLeNetConv(PlainGoogLeNetConv):
-    """Its ReLU a module."""
+    """A convolution of GoogLeNet whose ReLU is a module."""
 
     extra = ("relu",)
     forward = _rectified
 
 
 class InceptionConv(PlainInceptionConv):
-    """Its ReLU a module."""
+    """A convolution of Inception whose ReLU is a module."""
 
     extra = ("relu",)
     forward = _rectified
 
 
 class InvertedResidual(mobilenetv3.InvertedResidual):
-    """The sum a new tensor."""
+    """A MobileNet block whose sum is a new tensor."""
 
     extra = ()
 
@@ -95,21 +97,21 @@ def _perhaps_skipped(self: Any, x: Tensor) -> Tensor:
 
 
 class MBConv(efficientnet.MBConv):
-    """The sum a new tensor."""
+    """An EfficientNet block whose sum is a new tensor."""
 
     extra = ()
     forward = _perhaps_skipped
 
 
 class FusedMBConv(efficientnet.FusedMBConv):
-    """The sum a new tensor."""
+    """An EfficientNet block whose sum is a new tensor."""
 
     extra = ()
     forward = _perhaps_skipped
 
 
 class CNBlock(convnext.CNBlock):
-    """The sum a new tensor."""
+    """A ConvNeXt block whose sum is a new tensor."""
 
     extra = ()
 

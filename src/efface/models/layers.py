@@ -1,4 +1,4 @@
-"""The layers of a network: found by name, and the feature map that Grad-CAM and its kin look at."""
+"""Search for layers of a network: by name, or the layer of the feature map that the CAM methods use."""
 
 from difflib import get_close_matches
 from typing import Any, NamedTuple
@@ -14,9 +14,10 @@ _NOT_FEATURES = {"torch.nn.modules.pooling", "torch.nn.modules.dropout"}
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """The module of that name, whatever wraps the network: `layer3.0` also finds `network.layer3.0`.
+    """Return the module of that name, also in a wrapped network: `layer3.0` also finds `network.layer3.0`.
 
-    The exact name wins, then the least deeply nested module whose name ends in `.name`; two of them are an error.
+    The exact name has priority, then the least deeply nested module whose name ends in `.name`. ValueError: there are
+    several such modules at this depth, or none.
     """
     modules = dict(model.named_modules())
     if name and name in modules:
@@ -27,17 +28,17 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     if len(found) == 1:
         return modules[found[0]]
     if found:
-        raise ValueError(f"layer {name!r} is one of {_some(found)} in {type(model).__name__}; write the whole name")
+        raise ValueError(f"layer {name!r} can be {_some(found)} in {type(model).__name__}; write the whole name")
     raise ValueError(f"layer {name!r}: {type(model).__name__} has no such layer; {_nearest(name, modules)}")
 
 
 def last_convolution(model: nn.Module, images: Images) -> nn.Module:
-    """The module that makes the last feature map: what Grad-CAM explains when no layer is named.
+    """Return the module that computes the last feature map. Grad-CAM uses it when no layer is named.
 
-    It is the last one to finish, pooling and dropout aside, whose output has four axes and more than one place,
-    with a convolution in it or before it; a convolution that makes the class scores themselves does not count.
-    So it is the whole last stage: `layer4` of a ResNet, `features` of VGG, SqueezeNet and DenseNet. Costs one
-    forward pass of the first image, in eval mode; the model is left as it was. It is looked for once.
+    It is the last module to finish whose output has four axes and more than one position, with a convolution in it or
+    before it. Pooling and dropout do not count, nor does a convolution that computes the class scores. The result is
+    therefore the whole last stage: `layer4` of a ResNet, `features` of VGG, SqueezeNet and DenseNet. The search costs
+    one forward pass of the first image in evaluation mode and is done once. The model is not changed.
     """
     kept = _LAST.setdefault(model, {})
     seen = (*images.shape[1:], *((name, type(each)) for name, each in model.named_modules()))
@@ -65,7 +66,7 @@ def _last_convolution(model: nn.Module, images: Images) -> nn.Module:
     if last is None or last is model:
         size = "x".join(map(str, images.shape[2:]))
         raise ValueError(
-            f"{type(model).__name__} on {size} images has no convolution with more than 1x1 places in its output; "
+            f"{type(model).__name__} on {size} images has no convolution with more than 1x1 positions in its output; "
             "name a layer or take larger images"
         )
     return last
@@ -77,7 +78,7 @@ class _Call(NamedTuple):
 
 
 def _calls(model: nn.Module, images: Images) -> list[_Call]:
-    """Every call of a module in one forward pass, in the order in which they finish; the model's own is the last."""
+    """Return all calls of modules in one forward pass, in the order in which they finish; the model is the last."""
     calls: list[_Call] = []
 
     def record(module: nn.Module, _: object, output: object) -> None:

@@ -1,4 +1,4 @@
-"""The modes of a network's modules, training or evaluation."""
+"""Modes of a network's modules: training or evaluation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +8,11 @@ from torch import nn
 
 @contextmanager
 def modes_restored(model: nn.Module) -> Iterator[None]:
-    """Afterwards, also after an exception, each module is in the mode that it was in before."""
+    """Restore the mode of each module after the block, also after an exception."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
     finally:
         for module, mode in modes:
-            if module.training != mode:  # to set a mode that is set already costs torch a microsecond and more
+            if module.training != mode:  # setting a mode costs torch a microsecond or more, even if nothing changes
                 module.training = mode

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 
 class Normalise(nn.Module):
-    """Subtracts the mean of each channel and divides by its standard deviation.
+    """A layer that subtracts the mean of each channel and divides by its standard deviation.
 
-    Both are settings, not weights: they move with the network and stay out of its state dict.
+    Both are settings, not weights: they move with the network between devices, but are not part of its state dict.
 
-    mean, std: one number a channel, on the scale of images in [0, 1]; std above 0.
+    mean: one number for each channel, on the scale of images in [0, 1].
+    std: one number above 0 for each channel, on the same scale.
     """
 
     mean: Tensor
@@ -21,7 +22,7 @@ class Normalise(nn.Module):
         super().__init__()
         if len(mean) != len(std) or not all(value > 0 for value in std):
             raise ValueError(
-                f"mean {list(mean)} and std {list(std)}: expected one number a channel in each, std above 0"
+                f"mean {list(mean)} and std {list(std)}: expected one number for each channel in both, and std above 0"
             )
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None], persistent=False)
@@ -34,12 +35,14 @@ class Normalise(nn.Module):
 
 
 def normalisation(mean: Sequence[float] | None, std: Sequence[float] | None, channels: int = 3) -> nn.Module:
-    """The first layer of a network: `Normalise`, or nothing where neither mean nor std is given."""
+    """Return the first layer of a network: `Normalise`, or the identity if neither mean nor std is given."""
     if mean is None and std is None:
         return nn.Identity()
     if mean is None or std is None:
         raise ValueError(f"mean is {mean}, std is {std}: give both or neither")
     layer = Normalise(mean, std)
     if len(mean) != channels:
-        raise ValueError(f"mean and std have {len(mean)} numbers, the images {channels} channels; give one a channel")
+        raise ValueError(
+            f"mean and std have {len(mean)} numbers, the images {channels} channels; give one number for each channel"
+        )
     return layer

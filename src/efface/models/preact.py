@@ -1,24 +1,25 @@
-"""Residual networks whose blocks normalise and rectify before they convolve, for small images.
+"""Residual networks for small images, whose blocks normalise and rectify before they convolve.
 
-A block is BatchNorm, ReLU, convolution, and the same again; nothing stands between one sum and the next. Where the
-shape changes, the way past the block is a 1x1 convolution of what is normalised and rectified already; elsewhere it is
-the block's input as it is. Images of any size from 8x8 upwards. PyTorch's default initialisation.
+A block is BatchNorm, ReLU, convolution, and the same again, with no layer between one sum and the next. If the shape
+changes, the shortcut is a 1x1 convolution of the input after the first BatchNorm and ReLU; otherwise it is the block's
+input. Images can have any size from 8x8 upwards. The weights have PyTorch's default initialisation.
 
-Names are those of the other ResNets (`conv1`, `layer1.0.conv1`, ..., `linear`); `layer3.0.relu1` and `relu2` stand
-before the convolutions of these numbers, `bn` and `relu` behind the last block. Every non-linearity is a module used
-once and never in place. Sums here have both signs and may nearly cancel, and LRP divides by them: its maps in float32
-can change by a hundredth with the size of the batch, in float64 they do not; composites without a rule for a BatchNorm
-that follows no layer refuse.
+Names are those of the other ResNets (`conv1`, `layer1.0.conv1`, ..., `linear`). `layer3.0.relu1` and `relu2` precede
+the convolutions with these numbers; `bn` and `relu` follow the last block. Every non-linearity is a module that is used
+once and never in place. The sums of these networks have both signs and may nearly cancel, and LRP divides by them. LRP
+maps in float32 can therefore change by a hundredth with the size of the batch; in float64 they do not. LRP composites
+without a rule for a BatchNorm that follows no layer refuse these networks.
 
-Both take these settings:
+Both functions take these settings:
 
 activation: relu; or softplus, log(1 + exp(beta z)) / beta.
 beta: steepness of the softplus, above 0.
-final_norm: whether a BatchNorm and a ReLU stand behind the last block, as published; some released networks have none.
+final_norm: True for a BatchNorm and a ReLU after the last block, as published; some released networks have none.
 num_classes: width of the last layer.
 in_channels: channels of the images.
-mean, std: one number a channel, for images in [0, 1]; the first layer normalises by them, or does nothing without.
-weights: a state-dict file to start from; fresh weights without.
+mean: one number for each channel, for images in [0, 1]; the first layer subtracts it. None: no normalisation.
+std: one number above 0 for each channel; the first layer divides by it. Give both `mean` and `std` or neither.
+weights: a state-dict file to load; None: new random weights.
 
 Source: He, Zhang, Ren & Sun 2016, "Identity mappings in deep residual networks", figure 1b and appendix
     (arXiv:1603.05027).
@@ -45,12 +46,12 @@ def preact_resnet18(
     std: Numbers = None,
     weights: File = None,
 ) -> nn.Module:
-    """Pre-activation ResNet-18, two basic blocks a stage: 11,172,170 parameters with 10 classes.
+    """Pre-activation ResNet-18, two basic blocks in each stage: 11,172,170 parameters with 10 classes.
 
-    Without the last BatchNorm they are 11,171,146.
+    Without the last BatchNorm it has 11,171,146 parameters.
 
-    Source: this file's; the supplement of Yang, Akhtar & Mian 2023, "Local path integration for attribution", trains a
-        pre-activation ResNet on CIFAR.
+    Source: that of this module; the supplement of Yang, Akhtar & Mian 2023, "Local path integration for attribution",
+        trains a pre-activation ResNet on CIFAR.
     """
     return preact_resnet(
         blocks=(2, 2, 2, 2),
@@ -82,16 +83,18 @@ def preact_resnet(
 ) -> nn.Module:
     """A 3x3 stem, a stage for each of the `blocks`, global average pooling and a linear layer.
 
-    blocks: how many in each stage, at least 1; widths: channels of each stage, a fourth of them with `bottleneck`.
-    strides: of each stage's first block; 1 for the first stage and 2 for the others if not given.
-    bottleneck: blocks of three convolutions (1x1, 3x3 that strides, 1x1 to four times the width) instead of two 3x3.
+    blocks: number of blocks in each stage, at least 1.
+    widths: channels of each stage, at least 1; with `bottleneck` a fourth of its output channels.
+    strides: stride of each stage's first block, at least 1; None: 1 for the first stage and 2 for the others.
+    bottleneck: True for blocks of three convolutions (1x1, 3x3 with the stride, 1x1 to four times the width) instead of
+        two 3x3.
     """
     steps = [1, *[2] * (len(blocks) - 1)] if strides is None else list(strides)
     stages = {name: list(each) for name, each in (("blocks", blocks), ("widths", widths), ("strides", steps))}
     if not blocks or len({len(each) for each in stages.values()}) > 1 or min(map(min, stages.values())) < 1:
         raise ValueError(
             f"preact_resnet: {', '.join(f'{name} {each}' for name, each in stages.items())}; expected numbers of at "
-            "least 1, one for each stage in all of them: make them as many"
+            "least 1, one for each stage in all of them: make the lists equally long"
         )
     network = PreActResNet(
         list(zip(blocks, widths, steps, strict=True)),
@@ -106,9 +109,9 @@ def preact_resnet(
 
 
 class PreActBlock(nn.Module):
-    """Two 3x3 convolutions, each of what is normalised and rectified, and a way past them.
+    """A block of two 3x3 convolutions, each after a BatchNorm and a ReLU, and a shortcut.
 
-    in_place: a copy made for speed sets it, for nothing here keeps what a ReLU or the sum overwrites.
+    in_place: True in a fast copy, for no hook keeps the tensors that a ReLU or the sum overwrites there.
     """
 
     expansion = 1
@@ -131,9 +134,11 @@ class PreActBlock(nn.Module):
 
 
 class PreActBottleneck(nn.Module):
-    """Convolutions of 1x1, 3x3, which strides, and 1x1 to four times the width, each of what is rectified; a way past.
+    """A block of three convolutions, each after a BatchNorm and a ReLU, and a shortcut.
 
-    in_place: as of the other block.
+    The convolutions are 1x1, 3x3 with the stride, and 1x1 to four times the width.
+
+    in_place: as in `PreActBlock`.
     """
 
     expansion = 4
@@ -160,9 +165,9 @@ class PreActBottleneck(nn.Module):
 
 
 class PreActResNet(nn.Module):
-    """Normalise, 3x3 stem, stages of blocks, BatchNorm and ReLU (or not), global average pooling, linear.
+    """Normalisation, 3x3 stem, stages of blocks, optional BatchNorm and ReLU, global average pooling, linear layer.
 
-    stages: number of blocks, width, and stride of the first block, of each.
+    stages: number of blocks, width, and stride of the first block, for each stage.
     """
 
     in_place = False
@@ -198,7 +203,7 @@ class PreActResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.conv1(self.normalise(images))
-        x = x.view_as(x)  # another tensor: the first BatchNorm is not to be folded into what goes past it, too
+        x = x.view_as(x)  # a new tensor, so that the first BatchNorm is not folded into the shortcut's input
         for name in self.stages:
             x = self.get_submodule(name)(x)
         if self.final_norm:
@@ -213,6 +218,6 @@ def _past(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 def _sum(inside: Tensor, shortcut: nn.Module, x: Tensor, first: Tensor, *, in_place: bool) -> Tensor:
-    """A block's output: a projection takes what is rectified already, an identity the block's input."""
+    """Return a block's output. A projection takes the input after BatchNorm and ReLU, an identity the input itself."""
     past = shortcut(x if isinstance(shortcut, nn.Identity) else first)
     return inside.add_(past) if in_place else inside + past

@@ -1,15 +1,17 @@
-"""Residual networks for small images: three stages or as many as asked for, any size from 8x8 upwards.
+"""Residual networks for small images: three stages or any other number, for any size from 8x8 upwards.
 
-Names are those of the published state dicts (`conv1`, `layer1.0.conv1`, ..., `linear`). Every ReLU is a module used
-once and never in place, and the addition makes a new tensor, so that hooks see what they should: `layer3.0.relu1` is
-inside the block, `layer3.0.relu` is its output. These names stay where another non-linearity takes the ReLU's place.
+Names are those of the published state dicts (`conv1`, `layer1.0.conv1`, ..., `linear`). Every ReLU is a module that is
+used once and never in place, and the addition creates a new tensor. Hooks therefore see the right tensors:
+`layer3.0.relu1` is inside the block, `layer3.0.relu` is its output. The names stay if another non-linearity replaces
+the ReLU.
 
-All take these settings:
+All networks take these settings:
 
 num_classes: width of the last layer.
 in_channels: channels of the images.
-mean, std: one number a channel, for images in [0, 1]; the first layer normalises by them, or does nothing without.
-weights: a state-dict file to start from; fresh weights without.
+mean: one number for each channel, for images in [0, 1]; the first layer subtracts it. None: no normalisation.
+std: one number above 0 for each channel; the first layer divides by it. Give both `mean` and `std` or neither.
+weights: a state-dict file to load; None: new random weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,9 +37,11 @@ Shortcut = Literal["projection", "padding"]
 def resnet8_wide(
     *, num_classes: int = 10, in_channels: int = 3, mean: Numbers = None, std: Numbers = None, weights: File = None
 ) -> nn.Module:
-    """ResNet-8 of 64, 128 and 256 channels, a block a stage, projections: 1,227,594 parameters, 195 M MACs at 32x32.
+    """Wide ResNet-8, one block in each stage: 1,227,594 parameters with 10 classes, 195 M MACs at 32x32.
 
-    Source: the network of Khakzar et al. 2021 (CVPR); PyTorch's default initialisation, as there.
+    The stages have 64, 128 and 256 channels, and the shortcuts are projections.
+
+    Source: the network of Khakzar et al. 2021 (CVPR), with PyTorch's default initialisation as in the paper.
     """
     normalise = normalisation(mean, std, in_channels)
     network = ResNet(_WIDE, 1, "projection", num_classes=num_classes, in_channels=in_channels, normalise=normalise)
@@ -47,47 +51,56 @@ def resnet8_wide(
 def resnet8(
     *, num_classes: int = 10, in_channels: int = 3, mean: Numbers = None, std: Numbers = None, weights: File = None
 ) -> nn.Module:
-    """Thin ResNet-8, one block a stage: 75,290 parameters. He et al. begin at 20; the same rule, n = 1."""
+    """Thin ResNet-8, one block in each stage: 75,290 parameters. It follows the rule of He et al. with n = 1.
+
+    Differs: the smallest network of He et al. has 20 layers.
+    """
     return _thin(1, num_classes, in_channels, mean=mean, std=std, weights=weights)
 
 
 def resnet20(
     *, num_classes: int = 10, in_channels: int = 3, mean: Numbers = None, std: Numbers = None, weights: File = None
 ) -> nn.Module:
-    """Thin ResNet-20, three blocks a stage: 269,722 parameters. Source: He et al. 2016, section 4.2."""
+    """Thin ResNet-20, three blocks in each stage: 269,722 parameters. Source: He et al. 2016, section 4.2."""
     return _thin(3, num_classes, in_channels, mean=mean, std=std, weights=weights)
 
 
 def resnet32(
     *, num_classes: int = 10, in_channels: int = 3, mean: Numbers = None, std: Numbers = None, weights: File = None
 ) -> nn.Module:
-    """Thin ResNet-32, five blocks a stage: 464,154 parameters. Source: He et al. 2016, section 4.2."""
+    """Thin ResNet-32, five blocks in each stage: 464,154 parameters. Source: He et al. 2016, section 4.2."""
     return _thin(5, num_classes, in_channels, mean=mean, std=std, weights=weights)
 
 
 def resnet44(
     *, num_classes: int = 10, in_channels: int = 3, mean: Numbers = None, std: Numbers = None, weights: File = None
 ) -> nn.Module:
-    """Thin ResNet-44, seven blocks a stage: 658,586 parameters. Source: He et al. 2016, section 4.2."""
+    """Thin ResNet-44, seven blocks in each stage: 658,586 parameters. Source: He et al. 2016, section 4.2."""
     return _thin(7, num_classes, in_channels, mean=mean, std=std, weights=weights)
 
 
 def resnet56(
     *, num_classes: int = 10, in_channels: int = 3, mean: Numbers = None, std: Numbers = None, weights: File = None
 ) -> nn.Module:
-    """Thin ResNet-56, nine blocks a stage: 853,018 parameters. Source: He et al. 2016, section 4.2."""
+    """Thin ResNet-56, nine blocks in each stage: 853,018 parameters. Source: He et al. 2016, section 4.2."""
     return _thin(9, num_classes, in_channels, mean=mean, std=std, weights=weights)
 
 
 class ResNet(nn.Module):
-    """Normalise, 3x3 stem, stages of blocks (all but the first halve the size), global average pooling, linear.
+    """Normalisation, 3x3 stem, stages of blocks, global average pooling, linear layer.
 
-    widths: channels of each stage. blocks: in each stage, or in all. shortcut: what widens the way past a block.
-    strides: of each stage's first block, where the size is not to be halved. block: `BasicBlock` or `Bottleneck`.
-    activation: makes the non-linearity of the stem and of the sums; inner: that inside the blocks, where it is another.
+    By default, every stage but the first halves the height and width.
 
-    in_place (here and of each block): a copy made for speed sets it, for nothing here keeps what a sum or a ReLU of its
-    own overwrites. A network as built leaves every output as it was, for hooks.
+    widths: channels of each stage.
+    blocks: number of blocks in each stage, one number or a number for each stage.
+    shortcut: type of a shortcut that changes the shape.
+    strides: stride of each stage's first block; None: 1 for the first stage and 2 for the others.
+    block: `BasicBlock` or `Bottleneck`; None: `BasicBlock`.
+    activation: creates the non-linearity of the stem and of the sums.
+    inner: creates the non-linearity inside the blocks; None: `activation`.
+
+    in_place (also of each block): True in a fast copy, for no hook keeps the tensors that a sum or a ReLU overwrites
+    there. In the network itself it is False, so no output is overwritten and hooks see all outputs.
     """
 
     in_place = False
@@ -134,7 +147,7 @@ class ResNet(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a way past them."""
+    """A block of two 3x3 convolutions and a shortcut."""
 
     expansion = 1
     in_place = False
@@ -157,7 +170,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 3x3 convolution, which strides, between two of 1x1, of which the last has four times its width; a way past."""
+    """A block of three convolutions and a shortcut: 1x1, 3x3 with the stride, and 1x1 to four times the width."""
 
     expansion = 4
     in_place = False
@@ -183,9 +196,9 @@ class Bottleneck(nn.Module):
 
 
 class Padding(nn.Module):
-    """Every second row and column, new channels of zeros on both sides: the shortcut without parameters.
+    """The shortcut without parameters: every second row and column, with channels of zeros added on both sides.
 
-    Source: option A of He et al. 2016, section 4.2; zeros on both sides as the published weights were trained.
+    Source: option A of He et al. 2016, section 4.2; zeros on both sides, as in the training of the published weights.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -206,12 +219,14 @@ def _thin(blocks: int, num_classes: int, in_channels: int, *, mean: Numbers, std
     network = ResNet(_THIN, blocks, "padding", num_classes=num_classes, in_channels=in_channels, normalise=normalise)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")  # He et al. 2015: deep ones train only so
+            nn.init.kaiming_normal_(
+                module.weight, nonlinearity="relu"
+            )  # He et al. 2015: deep networks need it to train
     return started(network, weights)
 
 
 def started(network: nn.Module, weights: File) -> nn.Module:
-    """The network, with the weights of a state-dict file where one is given."""
+    """Return the network, with the weights of a state-dict file if one is given."""
     if weights is not None:
         load_weights(network, read_weights(weights), weights)
     return network

@@ -1,4 +1,4 @@
-"""The output of a network that is explained: logit, probability or loss of the target class, checked to exist."""
+"""The output of a network that a map explains: logit, probability or loss of the target class, with checks."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from efface.types import Images, Target, Targets, TargetScore
 
 
 def differentiable(model: nn.Module, points: Images) -> Float[Tensor, "n k"]:
-    """The network's answers to points that require a gradient, checked to have one."""
+    """Return the logits of points that require a gradient. ValueError: the logits have no gradient."""
     logits = logits_of(model, points)
     if not logits.requires_grad:
         raise ValueError(
@@ -22,22 +22,22 @@ def differentiable(model: nn.Module, points: Images) -> Float[Tensor, "n k"]:
 def target_scores(
     model: nn.Module, images: Images, targets: Target, score: TargetScore = "logit"
 ) -> Float[Tensor, " n"]:
-    """The number that is explained for each image; none depends on the batch's other images.
+    """Return the score that is explained, for each image. It does not depend on the other images of the batch.
 
-    targets: a class for each image; or weights of the classes, n k: then it is the weighted sum of the logits.
-    score: logit; log_probability or probability of the target class; loss, its cross entropy (minus the log
+    targets: a class for each image; or weights of the classes, n k, for the weighted sum of the logits.
+    score: logit, log_probability or probability of the target class; or loss, its cross entropy (minus the log
         probability).
     """
     return scores_of(logits_of(model, images), targets, score)
 
 
 def scores_of(logits: Float[Tensor, "n k"], targets: Target, score: TargetScore = "logit") -> Float[Tensor, " n"]:
-    """`target_scores` of answers that are there already."""
-    targets = targets.clone()  # they may come from inference_mode, whose tensors autograd refuses
+    """Return `target_scores` of logits that are known already."""
+    targets = targets.clone()  # targets may come from inference_mode, and autograd refuses such tensors
     if targets.is_floating_point():
         if score != "logit":
             raise ValueError(
-                f"score is {score!r}, but weights of the classes stand for the target: expected score='logit'"
+                f"score is {score!r}, but the target is given as weights of the classes: expected score='logit'"
             )
         return (logits * targets).sum(1)
     match score:
@@ -46,33 +46,37 @@ def scores_of(logits: Float[Tensor, "n k"], targets: Target, score: TargetScore 
         case "log_probability":
             return F.logsigmoid(-odds_against(logits, targets))
         case "probability":
-            return F.logsigmoid(-odds_against(logits, targets)).exp()  # a sigmoid's own gradient is 0 where it is 1
+            return F.logsigmoid(-odds_against(logits, targets)).exp()  # the gradient of a sigmoid of 1 would be 0
         case "loss":
             return -F.logsigmoid(-odds_against(logits, targets))
     raise ValueError(f"score is {score!r}; expected logit, log_probability, probability or loss")
 
 
 def odds_against(logits: Float[Tensor, "n k"], targets: Targets) -> Float[Tensor, " n"]:
-    """Logarithm of the odds that the target is wrong: log sum exp of the other logits, less the target's own.
+    """Logarithm of the odds against the target: log sum exp of the other logits minus the target's logit.
 
-    The cross entropy is its softplus, and grows as it does. A softmax in float32 is 1 from a margin of 17 on, and the
-    target's own logit is then lost from the gradient; here both logits' parts keep their sizes at any margin.
+    The cross entropy is the softplus of this value and increases with it. A softmax in float32 is 1 from a margin of 17
+    on, so the gradient then loses the target's logit. Here the parts of both logits keep their sizes at any margin.
+
+    Formula: log(sum over c != t of exp(z_c)) - z_t.
     """
-    own = targets[:, None].clone()  # it may come from inference_mode, whose tensors autograd refuses
+    own = targets[:, None].clone()  # targets may come from inference_mode, and autograd refuses such tensors
     if logits.shape[1] == 1:
-        raise ValueError("the network has one class, whose probability is always 1; expected two or more: take logit")
-    logits = logits.float() if logits.dtype.itemsize < 4 else logits  # bytes: those of autocast are rounded
+        raise ValueError(
+            "the network has one class, whose probability is always 1; expected two or more classes: set score to logit"
+        )
+    logits = logits.float() if logits.dtype.itemsize < 4 else logits  # logits of autocast have 2 bytes and are rounded
     others = logits.scatter(1, own, -torch.inf).logsumexp(1)
     return others - logits.gather(1, own).squeeze(1)
 
 
 def logits_of(model: nn.Module, images: Images) -> Float[Tensor, "n k"]:
-    """The network's answers, checked to be logits."""
+    """Return the network's output for the images. ValueError: the output does not have the shape of logits."""
     logits = model(images)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
-            f"{type(model).__name__} answers {len(images)} images with {found}; expected logits of shape "
-            f"({len(images)}, classes): wrap the network so that it returns them"
+            f"{type(model).__name__} returns {found} for {len(images)} images; expected logits of shape "
+            f"({len(images)}, classes): wrap the network so that it returns logits"
         )
     return logits

@@ -1,10 +1,12 @@
-"""Small networks: the convolutional one of the MNIST experiments, and fully connected ones of any depth and width.
+"""Small networks: a convolutional network for MNIST, and fully connected networks of any depth and width.
 
-Both take these settings:
+Both functions take these settings:
 
 num_classes: width of the last layer.
-mean, std: one number a channel, for images in [0, 1]; the first layer normalises by them, or does nothing without.
-weights: a state-dict file to start from; fresh weights without.
+in_channels: channels of the images.
+mean: one number for each channel, for images in [0, 1]; the first layer subtracts it. None: no normalisation.
+std: one number above 0 for each channel; the first layer divides by it. Give both `mean` and `std` or neither.
+weights: a state-dict file to load; None: new random weights.
 """
 
 from collections import OrderedDict
@@ -29,7 +31,7 @@ def mnist_cnn(
 ) -> nn.Module:
     """Two 5x5 convolutions of 32 and 64 channels, each pooled 2x2, then 1,024 units: 3,274,634 parameters.
 
-    ReLU throughout, PyTorch's default initialisation.
+    All non-linearities are ReLUs, and the weights have PyTorch's default initialisation.
 
     size: height and width of the images in pixels, at least 4.
 
@@ -71,24 +73,28 @@ def mlp(
     std: Numbers = None,
     weights: File = None,
 ) -> nn.Module:
-    """Linear layers over all values of an image, a non-linearity after each but the last. PyTorch's initialisation.
+    """Linear layers over all values of an image, with a non-linearity after each but the last.
 
-    in_features: values of an image, channels times height times width.
-    widths: units of each hidden layer, at least 1; none for a linear network. Cost and memory are the products of
-        neighbours: 25,000 units on 10 values are 0.3 million weights, two layers of 1,024 on 3,072 values 4.2 million.
-    activation: relu or softplus. beta: steepness of the softplus, above 0.
-    batch_norm: whether a BatchNorm stands between each hidden layer and its non-linearity.
-    dropout: share of a hidden layer's values, after the non-linearity, that each training step loses; at least 0, below
-        1. input_dropout: the same of the image's values. Regularisers of the loss refuse a network with either.
-    centred: the images are the stored vectors of `efface.data.synthetic`, which the first layer maps back to [-1, 1]:
-        0 exactly, -1 and 1 but for the last place of float32. Instead of `mean` and `std`.
-    in_channels: channels of the images, one `mean` and `std` each.
+    The weights have PyTorch's default initialisation.
 
-    Differs: the builder in the released code of Shah, Jain & Netrapalli 2021 (arXiv:2102.12781) normalises last: linear
-        layer, non-linearity, dropout, BatchNorm.
+    in_features: number of values of an image, channels times height times width.
+    widths: units of each hidden layer, at least 1; an empty list gives a linear network. Cost and memory grow with the
+        products of neighbouring widths: 25,000 units on 10 values have 0.3 million weights, two layers of 1,024 units
+        on 3,072 values have 4.2 million.
+    activation: relu or softplus.
+    beta: steepness of the softplus, above 0.
+    batch_norm: True for a BatchNorm between each hidden layer and its non-linearity.
+    dropout: share of a hidden layer's values, after the non-linearity, that each training step sets to 0; at least 0,
+        below 1. Regularisers of the loss refuse a network with dropout.
+    input_dropout: the same share for the values of the image, with the same limit.
+    centred: True if the images are the stored vectors of `efface.data.synthetic`. The first layer then maps them back
+        to [-1, 1]: 0 exactly, -1 and 1 up to the last digit of float32. It replaces `mean` and `std`.
+
+    Differs: the released code of Shah, Jain & Netrapalli 2021 (arXiv:2102.12781) normalises last: linear layer,
+        non-linearity, dropout, BatchNorm.
     """
     if centred and (mean is not None or std is not None):
-        raise ValueError("mlp: centred is a normalisation, found mean and std beside it; give one of them")
+        raise ValueError("mlp: centred is a normalisation, but mean and std are given as well; give only one of them")
     _check_mlp(in_features, widths, dropout, input_dropout, batch_norm=batch_norm)
     if centred:
         mean, std = [VECTOR_ZERO / 255] * in_channels, [VECTOR_ONE / 255] * in_channels
@@ -122,5 +128,5 @@ def _check_mlp(
     for name, value in (("batch_norm", batch_norm), ("dropout", dropout)):
         if value and not widths:
             raise ValueError(
-                f"mlp: {name} is {value}, but widths is empty; expected a hidden layer: give one, or drop it"
+                f"mlp: {name} is {value}, but widths is empty; expected a hidden layer: add one, or drop {name}"
             )

@@ -21,7 +21,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")  # training-time branches of GoogLeNet and Inception
-_SLOW_START = ("googlenet", "inception_v3")  # warn unless told whether to draw their initial weights as published
+_SLOW_START = ("googlenet", "inception_v3")  # torchvision warns unless `init_weights` is given
 
 
 def load(
@@ -34,26 +34,29 @@ def load(
     std: Sequence[float] | None = IMAGENET_STD,
     **kwargs: object,
 ) -> nn.Module:
-    """A torchvision network behind its normalisation: a Sequential of `normalise` and `network`.
+    """A torchvision network after its normalisation: a Sequential of `normalise` and `network`.
 
-    One ReLU module per use and nothing in place (see `make_hookable`); auxiliary classifiers are left out.
+    The network has one ReLU module for each use and no in-place operations (see `make_hookable`). Auxiliary classifiers
+    are left out.
 
-    name: as torchvision writes it, e.g. `resnet50`.
-    weights: a name of torchvision's (`IMAGENET1K_V2`, `DEFAULT`), downloaded once into torchvision's own cache, or a
-        state-dict file; fresh weights without.
-    num_classes: classes wanted, those of the weights (or 1000) if not given; if the weights have another number, the
-        last layer starts anew.
-    freeze: whether trainings leave all weights but the last layer's as they are; the running statistics of BatchNorm
-        move all the same. Needs `weights`.
-    mean, std: one number a channel, for images in [0, 1]; none of them: no normalisation.
-    kwargs: whatever the torchvision network takes.
+    name: torchvision's name of the network, such as `resnet50`.
+    weights: torchvision's name of the weights (`IMAGENET1K_V2`, `DEFAULT`), which are downloaded once into
+        torchvision's own cache, or a state-dict file; None: new random weights.
+    num_classes: number of classes; None: that of the weights, or 1000. If the weights have another number, the last
+        layer gets new random weights.
+    freeze: True to train only the weights of the last layer; needs `weights`. The running statistics of BatchNorm still
+        change in a training.
+    mean: one number for each channel, for images in [0, 1]. With None for both `mean` and `std` there is no
+        normalisation.
+    std: one number above 0 for each channel.
+    kwargs: settings of the torchvision network.
     """
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
         near = get_close_matches(name, names, n=4, cutoff=0.4)
         raise ValueError(f"torchvision has no classification network {name!r}; nearest are {', '.join(near or names)}")
     if freeze and weights is None:
-        raise ValueError("freeze keeps weights that have learnt, but there are none: name weights, or leave freeze out")
+        raise ValueError("freeze keeps trained weights, but none are given: set weights, or drop freeze")
     normalise = normalisation(mean, std)
     if weights is None:
         network = _build(name, weights=None, **{"num_classes": num_classes or 1000} | kwargs)
@@ -87,15 +90,15 @@ def _published(name: str, weights: str, kwargs: dict[str, object]) -> nn.Module:
     choice = torchvision.models.get_model_weights(name)[weights]
     file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(choice.url).path).name)
     try:
-        choice.get_state_dict(check_hash=True)  # from the cache where it has been fetched before
+        choice.get_state_dict(check_hash=True)  # from the cache after the first download
     except (OSError, HTTPException, RuntimeError, EOFError, UnpicklingError) as problem:
         if file.exists():
             raise ValueError(
-                f"{file}: cannot be read as {name}'s weights; delete it, it is then fetched anew"
+                f"{file}: cannot be read as {name}'s weights; delete the file, so that it is downloaded again"
             ) from problem
         raise FileNotFoundError(
             f"{name}'s weights {weights} could not be downloaded ({problem}); "
-            f"fetch {choice.url} on a machine that can and put it at {file}"
+            f"download {choice.url} on another machine and put it at {file}"
         ) from problem
     return _build(name, weights=choice, **kwargs)
 
@@ -103,7 +106,9 @@ def _published(name: str, weights: str, kwargs: dict[str, object]) -> nn.Module:
 def _from_file(name: str, path: Path, kwargs: dict[str, object]) -> nn.Module:
     if not path.is_file():
         choices = ", ".join(torchvision.models.get_model_weights(name).__members__)
-        raise FileNotFoundError(f"weights: {path} is neither a file nor one of torchvision's for {name}: {choices}")
+        raise FileNotFoundError(
+            f"weights: {path} is neither a file nor one of torchvision's weights for {name}: {choices}"
+        )
     state = {_current(key): value for key, value in read_weights(path).items() if key.split(".")[0] not in _AUXILIARY}
     network = _build(name, weights=None, **kwargs)
     last = state.get(f"{head(network)}.weight")
@@ -114,12 +119,12 @@ def _from_file(name: str, path: Path, kwargs: dict[str, object]) -> nn.Module:
 
 
 def _current(key: str) -> str:
-    """The present name of a weight: published DenseNet files still write `norm.1` for `norm1`."""
+    """Return the present name of a weight: published DenseNet files still have `norm.1` for `norm1`."""
     return re.sub(r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key)
 
 
 def _resize_head(network: nn.Module, num_classes: int) -> None:
-    """A new last layer, freshly drawn, unless it has the right number of classes already."""
+    """Replace the last layer by one with random weights, unless it has the right number of classes already."""
     parent, _, child = head(network).rpartition(".")
     old = network.get_submodule(parent).get_submodule(child)
     bias = old.bias is not None

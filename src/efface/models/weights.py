@@ -1,4 +1,4 @@
-"""State-dict files: read safely, compared with the network, loaded whole or not at all."""
+"""State-dict files: they are read safely, compared with the network, and loaded as a whole or not at all."""
 
 import pickle
 from pathlib import Path
@@ -11,9 +11,9 @@ _SHOWN = 4
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a state-dict file, on the CPU, under the network's own names whatever wrapped it.
+    """Return the tensors of a state-dict file, on the CPU, under the network's own names without those of wrappers.
 
-    Reads tensors only, never code. A checkpoint that keeps them under `state_dict` is understood.
+    Only tensors are read, never code. The tensors may also be under the key `state_dict` of a checkpoint.
     """
     path = Path(path)
     if not path.is_file():
@@ -27,16 +27,16 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"weights: {path} holds no state dict; save the network's state_dict() with torch.save")
+        raise ValueError(f"weights: {path} contains no state dict; save the network's state_dict() with torch.save")
     while prefix := next((w for w in _WRAPPERS if all(key.startswith(w) for key in state)), None):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     return dict(state)
 
 
 def load_weights(network: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
-    """Puts the tensors into the network, every one of them or none.
+    """Load the tensors into the network, either all of them or none.
 
-    source: where they came from, for the error that lists what does not fit.
+    source: file of the tensors, for the error that lists the tensors that do not fit.
     """
     own = network.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]  # old files: none
@@ -62,12 +62,12 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], source: str | Pat
 
 
 def head(network: nn.Module) -> str:
-    """The name of the layer that makes the class scores: the last linear layer, or else the last convolution."""
+    """Return the name of the layer that computes the class scores: the last linear layer, else the last convolution."""
     for kind in (nn.Linear, nn.Conv2d):
         names = [name for name, module in network.named_modules() if isinstance(module, kind)]
         if names:
             return names[-1]
-    raise ValueError(f"{type(network).__name__} has neither a linear layer nor a convolution to make class scores")
+    raise ValueError(f"{type(network).__name__} has neither a linear layer nor a convolution that gives class scores")
 
 
 def _shape(tensor: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""Whether a callable accepts a keyword, and a call with only the keywords that it accepts."""
+"""Tests of the keywords that a callable accepts, and calls with only those keywords."""
 
 import inspect
 from collections.abc import Callable
@@ -12,34 +12,36 @@ from efface.types import Images, Method, Target
 
 
 def offer(method: Method, model: nn.Module, images: Images, targets: Target, **offered: Any) -> Any:
-    """Call a method with those of the `offered` keywords that it accepts."""
+    """Call a method with the `offered` keywords that it accepts."""
     return method(model, images, targets, **taken(method, offered))
 
 
 def taken(called: Callable[..., Any], offered: dict[str, Any]) -> dict[str, Any]:
-    """Those of the offered keywords that a callable accepts, by the names of its own signature."""
+    """Return the offered keywords that a callable accepts, under the names of its own signature."""
     return {own: value for name, value in offered.items() if (own := own_name(called, name)) is not None}
 
 
 def named(called: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
-    """All the given keywords, by the names of a callable's own signature where it has them."""
+    """Return all the given keywords. Those that the callable accepts have the names of its own signature."""
     return {own_name(called, name) or name: value for name, value in given.items()}
 
 
 def accepts(called: Callable[..., Any], name: str, *, needed: bool = False) -> bool:
-    """Whether a callable has a parameter of this name; a study's Call only one that its settings leave open.
+    """Return True if a callable has a parameter of this name. A study's Call has those that its settings leave open.
 
-    False for a callable that has no signature, as some builtins.
+    The result is False for a callable without a signature, such as some builtins.
 
-    needed: whether to ask for a parameter without a default.
+    needed: True to accept only a parameter without a default.
     """
     return own_name(called, name, needed=needed) is not None
 
 
 def own_name(called: Callable[..., Any], name: str, *, needed: bool = False) -> str | None:
-    """The parameter that a keyword goes to: of this name, or of its name in efface 0.1; None where there is none.
+    """Return the name of the parameter that takes a keyword; None if there is no such parameter.
 
-    needed: whether to ask for a parameter without a default.
+    The parameter has the keyword's name, or the name that it had in efface 0.1.
+
+    needed: True to accept only a parameter without a default.
     """
     still_open = getattr(called, "open", None)
     if hasattr(called, "wants") and still_open is not None:  # a Call

@@ -1,4 +1,4 @@
-"""What a function or class says of its settings by their annotations. It is worked out once for each callable."""
+"""Annotations of the settings of a function or class. They are read once for each callable."""
 
 import functools
 import inspect
@@ -13,7 +13,10 @@ from efface.types import Method
 
 
 def wrong_types(target: Any, kwargs: dict[str, Any]) -> list[str]:
-    """Plainly annotated settings (numbers, words, flags, lists of them) are checked; others are the callee's."""
+    """Check the settings that are annotated with plain types: numbers, words, flags and lists of them.
+
+    Other settings are checked by the function itself. The result has one message for each wrong setting.
+    """
     hints, problems = _hints(target), []
     for name, value in kwargs.items():
         if not _is_plain(hints.get(name)):
@@ -33,9 +36,10 @@ def wrong_types(target: Any, kwargs: dict[str, Any]) -> list[str]:
 
 
 class Plug(NamedTuple):
-    """A setting that takes something to call.
+    """A setting that takes a callable.
 
-    positional: what it will be called with by position. kind: whose short words it may have; "" for no kind.
+    positional: names of the positional arguments that the callable gets.
+    kind: kind of plug-in whose short words the setting accepts; "" for no kind.
     """
 
     positional: tuple[str, ...]
@@ -43,12 +47,12 @@ class Plug(NamedTuple):
 
 
 def plugs(target: Any) -> Mapping[str, Plug]:
-    """The settings that take something to call, by name."""
+    """Return the settings that take a callable, by name."""
     return _once(_plugs, target)
 
 
 def signature(target: Any) -> inspect.Signature:
-    """The signature of a callable. ValueError, TypeError: it has none, as some builtins have."""
+    """Return the signature of a callable. ValueError or TypeError: it has no signature, such as some builtins."""
     return _once(inspect.signature, target)
 
 
@@ -68,7 +72,7 @@ T = TypeVar("T")
 
 
 def _once(work: Callable[[Any], T], target: Any) -> T:
-    """What is worked out of a function or class, kept for the next time; an object may change, and is asked again."""
+    """Apply `work` to the target. The result for a function or class is cached; an object may change, so it is not."""
     if inspect.isfunction(target) or inspect.isclass(target):
         return _kept(work, target)  # type: ignore[arg-type]  # both are hashable
     return work(target)
@@ -85,7 +89,7 @@ def _adapter(hint: Any) -> Any:
 
 
 def _hints(target: Any) -> Mapping[str, Any]:
-    """The annotations of a call's settings; none where they do not resolve, as they need not."""
+    """Return the annotations of a callable's settings; an empty result if they do not resolve, which is allowed."""
     return _once(_annotations, target)
 
 
@@ -104,12 +108,12 @@ def _is_plain(hint: Any) -> bool:
 
 
 def _is_number(hint: Any, other: type) -> bool:
-    """Whether it takes numbers and nothing of the other type."""
+    """Return True if the annotation takes numbers and no value of the other type."""
     return (int in _parts(hint) or float in _parts(hint)) and other not in _parts(hint)
 
 
 def _words(hint: Any) -> tuple[Any, ...]:
-    """What it takes literally."""
+    """Return the literal values that the annotation takes."""
     return tuple(w for part in _parts(hint) if typing.get_origin(part) is typing.Literal for w in typing.get_args(part))
 
 

@@ -1,4 +1,4 @@
-"""Facts about a plug-in that stand on the plug-in: attributes of a fill or a regulariser that the harness reads."""
+"""Facts about a plug-in: attributes of an imputer or a regulariser that efface reads."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -6,21 +6,24 @@ from typing import Any, TypeVar
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 KNOWN: dict[str, Any] = {"is_flat": False, "cost": 6.0, "estimates_hessian": False}
-"""What may be said, and what holds of a function that does not say it.
+"""The known facts, with the values for a function that does not state them.
 
-is_flat: of a fill; it asks nothing of the images but their shape, so that its colours may be worked out once.
-cost: of a regulariser; the forward passes that it adds to a training step, for each image.
-estimates_hessian: of a regulariser; its estimate is noise on a network whose Hessian is 0, as ReLU makes it.
+is_flat: for an imputer. True if its fill depends only on the shape of the images, so it is computed only once.
+cost: for a regulariser. Forward passes that it adds to a training step, for each image.
+estimates_hessian: for a regulariser. True if its estimate is noise on a network whose Hessian is 0, such as a network
+    of ReLUs.
 """
 
 
 def states(**facts: bool | float) -> Callable[[Function], Function]:
-    """A decorator: `@states(is_flat=True)` above a function. A plain attribute, `mine.is_flat = True`, does the same.
+    """Return a decorator that states facts: `@states(is_flat=True)` above a function.
 
-    TypeError: a fact that nothing reads.
+    A plain attribute, `mine.is_flat = True`, has the same effect.
+
+    TypeError: a fact is unknown.
     """
     if unknown := sorted(set(facts) - set(KNOWN)):
-        raise TypeError(f"nothing reads the facts {', '.join(unknown)}; known are {', '.join(KNOWN)}")
+        raise TypeError(f"unknown facts: {', '.join(unknown)}; known are {', '.join(KNOWN)}")
 
     def mark(function: Function) -> Function:
         function.__dict__.update(facts)
@@ -30,5 +33,5 @@ def states(**facts: bool | float) -> Callable[[Function], Function]:
 
 
 def fact(function: Any, name: str) -> Any:
-    """What a function says of itself under this name, or what holds of one that says nothing."""
+    """Return the value of a fact that a function states, else the default value of that fact."""
     return getattr(function, name, KNOWN[name])

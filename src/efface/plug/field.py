@@ -1,4 +1,4 @@
-"""A field of a study that holds a plug-in: its kind is known, so a short word is enough."""
+"""Fields of a study that hold a plug-in. The kind of plug-in is known, so a short word is enough."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +16,10 @@ WORDS = {"words": True}
 
 @dataclass(frozen=True)
 class Word:
-    """For annotating a field: a plug-in of this kind, by its short word or its dotted path. The path is kept.
+    """Annotation of a field that holds a plug-in, by its short word or its dotted path. The field stores the path.
 
-    beside: words that the field may hold and that mean no plug-in.
+    kind: kind of the plug-in.
+    beside: words that the field also accepts and that name no plug-in.
     """
 
     kind: str
@@ -29,7 +30,7 @@ class Word:
         return core_schema.no_info_before_validator_function(self.by_path, handler(source), serialization=written)
 
     def by_path(self, value: Any) -> Any:
-        """What a study gives, with the dotted path in place of a word. ValueError: it is no word of this kind."""
+        """Return the value of a study with the dotted path in place of a word. ValueError: the word is unknown."""
         if isinstance(value, str):
             return words.expand(self.kind, value, self.beside)
         if isinstance(value, dict) and isinstance(value.get("call"), str):
@@ -38,17 +39,17 @@ class Word:
 
     @staticmethod
     def _by_word(value: Any, handler: Callable[[Any], Any], info: Any) -> Any:
-        found = handler(value)
+        plain = handler(value)
         if not writes_words(info):
-            return found
-        if isinstance(found, str):
-            return words.word_of(found) or found
-        if isinstance(found, dict):
-            short = words.word_of(found["call"]) or found["call"]
-            return {"call": short, "kwargs": settings_by_word(found["call"], found["kwargs"])}
-        return found
+            return plain
+        if isinstance(plain, str):
+            return words.word_of(plain) or plain
+        if isinstance(plain, dict):
+            short = words.word_of(plain["call"]) or plain["call"]
+            return {"call": short, "kwargs": settings_by_word(plain["call"], plain["kwargs"])}
+        return plain
 
 
 def writes_words(info: Any) -> bool:
-    """Whether a dump is to hold short words."""
+    """Return True if a dump shall contain short words."""
     return bool(info.context and info.context.get("words"))

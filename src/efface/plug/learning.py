@@ -1,4 +1,4 @@
-"""A method that learns from training images: what it is, how it is recognised, and what is asked of it."""
+"""Methods that learn from training images: their contract, how efface recognises them, and checks of them."""
 
 import difflib
 import functools
@@ -10,24 +10,24 @@ from torch import Tensor, nn
 
 from efface.types import Split
 
-FIT = "fit(self, model, data, *, seed, rows)"
+FIT = "fit(self, model, data, *, seed, max_batch)"
 
 
 @runtime_checkable
 class LearningMethod(Protocol):
-    """A method of attribution that learns from training images before it is called.
+    """An attribution method that learns from training images before it is called.
 
     It must have, besides `__call__(model, images, targets)`:
 
-    * `learnt`: what it learnt, tensors by name; before `fit` an empty dict, or not there. It is all that is kept: the
-      method is made anew with its settings, is given `learnt`, and is called.
-    * `fit(model, data, *, seed, max_batch)`, which sets `learnt`. data: the training split. seed: of all draws.
-      max_batch: images in one pass, at least 1.
+    * `learnt`: dict of the learnt tensors by name. Before `fit` it is empty or missing. Only `learnt` is stored: efface
+      builds the method again from its settings, sets `learnt`, and calls the method.
+    * `fit(model, data, *, seed, max_batch)`, which sets `learnt`. `data` is the training split. `seed` seeds all random
+      numbers. `max_batch` is the number of images in one forward pass, at least 1.
 
     It may have:
 
-    * `learnt_from()`: the settings that `learnt` depends on, as a dict that JSON can write. Methods that answer alike
-      learn once. Without it, `learnt` depends on all of the method's settings.
+    * `learnt_from()`: returns the settings that `learnt` depends on, as a dict that JSON can write. Methods that return
+      equal dicts learn only once. Without `learnt_from`, `learnt` depends on all settings of the method.
     """
 
     learnt: dict[str, Tensor]
@@ -38,7 +38,7 @@ class LearningMethod(Protocol):
 
 
 def is_learning(method: Any) -> bool:
-    """Whether a method learns: a class with `fit`, what is made of it, its `functools.partial`, or a study's Call."""
+    """Return True if a method learns: a class with `fit`, its instance, its `functools.partial` or its Call."""
     found = method.resolve() if hasattr(method, "resolve") else method
     if isinstance(found, functools.partial) and inspect.isclass(found.func):
         found = found.func
@@ -46,13 +46,15 @@ def is_learning(method: Any) -> bool:
 
 
 def check_learnt(name: str, method: Any) -> dict[str, Tensor]:
-    """What a method has learnt. ValueError: its `fit` left no tensors; it names the method and what is misspelt.
+    """Return the tensors that a method has learnt.
 
-    name: the method's place in the study, or the setting that it is.
+    name: place of the method in the study, or the setting that holds the method.
+
+    ValueError: its `fit` left no tensors. The message names the method and a misspelt attribute.
     """
-    found = getattr(method, "learnt", None)
-    if isinstance(found, dict) and found and all(isinstance(each, Tensor) for each in found.values()):
-        return found
+    tensors = getattr(method, "learnt", None)
+    if isinstance(tensors, dict) and tensors and all(isinstance(each, Tensor) for each in tensors.values()):
+        return tensors
     kind = type(method)
     raise ValueError(
         f"{name}: {kind.__module__}.{kind.__qualname__}.fit left no dict of tensors in its attribute 'learnt'; set it "
@@ -61,9 +63,9 @@ def check_learnt(name: str, method: Any) -> dict[str, Tensor]:
 
 
 def wrong_parts(kind: type, made: Any) -> list[str]:
-    """What keeps a class from being a method that learns though it seems to be one, in sentences; else nothing.
+    """Return a sentence for each reason why a class that looks like a learning method is none.
 
-    made: what was made of it.
+    made: an instance of the class.
     """
     path = f"{kind.__module__}.{kind.__qualname__}"
     if not hasattr(kind, "fit"):
@@ -76,20 +78,22 @@ def wrong_parts(kind: type, made: Any) -> list[str]:
     if not callable(made.fit):
         return [f"{path}.fit is a {type(made.fit).__name__}; expected {FIT}"]
     if error := _unbound(made.fit):
-        problems.append(f"{path}.fit cannot be called with (model, data, seed=..., rows=...): {error}; expected {FIT}")
+        problems.append(
+            f"{path}.fit cannot be called with (model, data, seed=..., max_batch=...): {error}; expected {FIT}"
+        )
     near = "" if hasattr(made, "learnt") else _near("learnt", getattr(made, "__dict__", ()))
-    if near:  # without a name like it, the attribute may come with fit
+    if near:  # without a similar name, fit itself may create the attribute
         problems.append(f"{path} has a fit, but no attribute 'learnt' for fit to fill with tensors by name{near}")
     return problems
 
 
 def _unbound(fit: Callable[..., Any]) -> str:
-    """Why `fit` cannot be called as it will be; "" where it can."""
+    """Return the reason why `fit` cannot be called with its arguments; "" if it can."""
     try:
         inspect.signature(fit).bind("model", "data", seed=0, max_batch=1)
     except TypeError as error:
         return str(error)
-    except ValueError:  # some builtins have no signature: nothing to check against
+    except ValueError:  # some builtins have no signature to check against
         return ""
     return ""
 

@@ -1,4 +1,4 @@
-"""What a dotted path names: modules are imported first, then attributes are read."""
+"""Resolution of dotted paths: modules are imported first, then attributes are read."""
 
 import difflib
 import functools
@@ -14,10 +14,15 @@ from typing import Any
 
 @functools.cache
 def resolve(path: str) -> Any:
-    """Import a dotted path: modules first, then attributes. ValueError tells the three ways to fail apart."""
+    """Return the object that a dotted path names.
+
+    ValueError: the module does not exist, its import fails, or it has no such attribute.
+    """
     parts = path.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        raise ValueError(f"'{path}' is no dotted path; expected module.function, e.g. efface.methods.gradient.gradient")
+        raise ValueError(
+            f"'{path}' is not a dotted path; expected module.function, such as efface.methods.gradient.gradient"
+        )
     found: Any = None
     depth = 0
     for depth in range(1, len(parts)):
@@ -37,7 +42,7 @@ def resolve(path: str) -> Any:
 
 @functools.cache
 def modules_of(path: str) -> tuple[str, ...]:
-    """The modules behind a path: the one that the path names, and the one that the object's own code is in."""
+    """Return the modules behind a path: the one that the path names, and the one that contains the object's code."""
     found, parts = resolve(path), path.split(".")
     named = next(name for end in range(len(parts) - 1, 0, -1) if (name := ".".join(parts[:end])) in sys.modules)
     return tuple(dict.fromkeys([named, str(getattr(found, "__module__", None) or type(found).__module__)]))
@@ -53,7 +58,7 @@ def _exists(name: str) -> bool:
 def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # whatever it raises is the user's own error, to be shown
+    except (Exception, SystemExit) as error:  # any exception comes from the user's module, so the message shows it
         last = traceback.extract_tb(error.__traceback__)[-1]
         where, what = f"{last.filename}:{last.lineno}", str(error)
         if isinstance(error, SyntaxError):  # the trace ends in the importer
@@ -62,7 +67,7 @@ def _import(name: str) -> ModuleType:
 
 
 def near(name: str, known: Sequence[str]) -> str:
-    """What to say of a name that is not known: the nearest known one, and what there is."""
+    """Return a hint for an unknown name: the nearest known name and a list of the known names."""
     close = difflib.get_close_matches(name, known, n=1)
     listed = ", ".join(sorted(known)[:20]) + (", ..." if len(known) > 20 else "") if known else "nothing"
     return (f"did you mean '{close[0]}'? " if close else "") + f"it has {listed}"

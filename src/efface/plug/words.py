@@ -1,8 +1,8 @@
 """Short words of plug-ins: `grad_cam` stands for `efface.methods.cam.grad_cam` where a method is expected.
 
-No list is kept: the folder of a kind is the list. Its files are read as text, so that no module is imported for a word
-but the one that it names. A function is a plug-in of its kind if its signature is that of the kind. A module or package
-whose plug-in is called `load` or `attribute` gives it its own name: `torchvision`, `captum`.
+The folder of a kind is the list of its words. Its files are read as text, so a word imports only the module that it
+names. A function is a plug-in of a kind if it has the signature of that kind. If a plug-in is called `load` or
+`attribute`, its word is the name of its module or package: `torchvision`, `captum`.
 """
 
 import ast
@@ -17,7 +17,7 @@ from efface.plug import moved
 
 _ROOT = Path(__file__).parent.parent
 _NAMED_BY_MODULE = ("load", "attribute")
-_FEW, _LISTED = 5, 40  # words that are all listed, and that are listed where none is near
+_FEW, _LISTED = 5, 40  # up to 5 words are always listed; at most 40 are listed if no word is near
 _DEFINITION = re.compile(
     r"^def (?P<name>[a-z]\w*)(?P<rest>\(.*?\)(?:\s*->\s*[^\n]+?)?:)[ \t]*(?:#[^\n]*)?\n[ \t]"
     r"|^class (?P<kind>[A-Z]\w*)(?P<body>.*?)(?=^\S|\Z)",
@@ -27,10 +27,11 @@ _CALLED = re.compile(r"^    def __call__(?P<rest>\(.*?\)(?:\s*->\s*[^\n]+?)?:)[ 
 
 
 class _Signature(NamedTuple):
-    """What the text of a signature says.
+    """The parts of a signature, as text.
 
-    positional: names of the positional arguments. needed: annotations of those, and of keywords without a default.
-    gives: the annotation of the result.
+    positional: names of the positional arguments.
+    needed: annotations of the positional arguments and of the keywords without a default.
+    gives: annotation of the result.
     """
 
     positional: tuple[str, ...]
@@ -44,12 +45,18 @@ class _Kind(NamedTuple):
 
 
 def _takes(*positional: str, gives: str = "") -> Callable[[_Signature], bool]:
-    """Plug-ins that are called with these arguments; gives: how the result's annotation begins, as a pattern."""
+    """Return the test for plug-ins that are called with these arguments.
+
+    gives: pattern for the beginning of the result's annotation.
+    """
     return lambda found: found.positional == positional and re.match(gives, found.gives) is not None
 
 
 def _made(gives: str) -> Callable[[_Signature], bool]:
-    """Plug-ins that are called with settings alone. One that must be given a value that may be None is a helper."""
+    """Return the test for plug-ins that are called with settings alone.
+
+    A function with a required setting that may be None is a helper and no plug-in.
+    """
 
     def fits(found: _Signature) -> bool:
         plain = not any("None" in annotation for annotation in found.needed)
@@ -73,14 +80,17 @@ _KINDS = {
     "metric": _Kind("metrics", lambda _: False),
 }
 KINDS = tuple(_KINDS)
-"""The kinds of plug-ins, as messages call them."""
+"""The kinds of plug-ins, by the names that messages use."""
 
 
 def expand(kind: str, word: str, beside: tuple[str, ...] = ()) -> str:
-    """The dotted path of a word of this kind; a dotted path is returned as it is, a moved one as it is today.
+    """Return the dotted path of a word of this kind.
 
-    beside: words that mean no plug-in, and are returned as they are.
-    ValueError: the kind has no such word. It names the nearest ones.
+    A dotted path is returned unchanged. The path of an object that has moved is replaced by its present path.
+
+    beside: words that name no plug-in; they are returned unchanged.
+
+    ValueError: the kind has no such word. The message names the nearest ones.
     """
     if "." in word:
         return moved.current(word)
@@ -96,7 +106,7 @@ def expand(kind: str, word: str, beside: tuple[str, ...] = ()) -> str:
 
 
 def word_of(path: str) -> str:
-    """The word of one of efface's own plug-ins; "" for any other path."""
+    """Return the word of one of efface's own plug-ins; "" for any other path."""
     return _words().get(path, "")
 
 
@@ -116,13 +126,13 @@ def _named(kind: str) -> dict[str, str]:
 
 @functools.cache
 def index(kind: str) -> dict[str, str]:
-    """The dotted path of each word of a kind, in alphabetical order."""
+    """Return the dotted path of each word of a kind, in alphabetical order."""
     return dict(sorted(entries(kind)))
 
 
 def entries(kind: str) -> Iterator[tuple[str, str]]:
-    """Each plug-in of a kind: its word and its dotted path."""
-    if kind == "metric":  # a file each, as efface.metrics.metric finds them
+    """Yield the word and the dotted path of each plug-in of a kind."""
+    if kind == "metric":  # each metric has its own file; efface.metrics.metric finds them in the same way
         for file in sorted((_ROOT / "metrics").glob("[a-z]*.py")):
             if f"\ndef {file.stem}(" in (text := file.read_text()) or f"\n{file.stem} = " in text:
                 yield file.stem, f"efface.metrics.{file.stem}.{file.stem}"
@@ -140,9 +150,9 @@ def _words() -> dict[str, str]:
 
 
 def _public(place: Path) -> Iterator[tuple[tuple[str, Path, str], str]]:
-    """What stands at the top of a file, of each file of a folder, or in `__all__` of a package that has one.
+    """Yield the public names of a file, of each file of a folder, or of the `__all__` of a package that has one.
 
-    For each, ((the public module, the file that defines it, its name there), its public name).
+    Each item is ((public module, file that defines the object, its name there), public name).
     """
     if place.is_file():
         yield from (((_dotted(place), place, name), name) for name in _signatures(place))
@@ -158,7 +168,7 @@ def _public(place: Path) -> Iterator[tuple[tuple[str, Path, str], str]]:
 
 
 def _listed(init: Path) -> dict[str, tuple[Path, str]]:
-    """The names in `__all__` of a package, each with the file that defines it and its name there."""
+    """Return the names in `__all__` of a package, each with the file that defines it and its name there."""
     sources: dict[str, tuple[Path, str]] = {}
     names: list[str] = []
     for node in ast.parse(init.read_text()).body:
@@ -175,7 +185,7 @@ def _listed(init: Path) -> dict[str, tuple[Path, str]]:
 
 @functools.cache
 def _signatures(file: Path) -> dict[str, _Signature]:
-    """The signatures at the top of a file: of functions, and of the calls of classes."""
+    """Return the signatures at the top level of a file: those of functions and of the `__call__` of classes."""
     if not file.is_file():
         return {}
     found = {}
@@ -184,7 +194,7 @@ def _signatures(file: Path) -> dict[str, _Signature]:
         if match["kind"]:
             called = _CALLED.search(match["body"])
             name, rest = match["kind"], called["rest"] if called else None
-            if match["body"].startswith("(Protocol"):  # it describes plug-ins and is none
+            if match["body"].startswith("(Protocol"):  # a protocol describes plug-ins and is none itself
                 continue
             if rest and "**" in rest:  # a class that wraps a function of any signature
                 continue

@@ -1,8 +1,9 @@
-"""A contiguous HDF5 data set read as a memory map: packed images and maps alike.
+"""Contiguous HDF5 data sets that are read as memory maps: packed images and maps.
 
-HDF5 stores an unfiltered, contiguous data set as one run of bytes at a known offset, so any HDF5 tool reads the file
-and we read it as a memory map: shuffled batches of small rows come out about 28 times faster than through h5py.
-HDF5 lays the file out, rows are written past it: its library crashes the process when the disk or a limit is full.
+HDF5 stores an unfiltered, contiguous data set as one run of bytes at a known offset. Any HDF5 tool can read the file,
+and efface reads it as a memory map: shuffled batches of small rows are about 28 times faster than through h5py. HDF5
+creates the layout of the file, but rows are written without HDF5. Its library would crash the process when the disk is
+full or a file size limit is reached.
 """
 
 import contextlib
@@ -22,20 +23,27 @@ from efface.store.atomic import atomic_write
 from efface.types import Stored
 
 SAMPLED_ROWS = 4096
-"""A digest reads at most this many rows, evenly spaced: files of any size are verified in seconds."""
-_METADATA = 1 << 18  # room beside the rows for what HDF5 writes itself: a few KB, and attributes
+"""Largest number of evenly spaced rows that a digest reads, so that files of any size are verified in seconds."""
+_METADATA = 1 << 18  # room beside the rows for HDF5's own data (a few KB) and for attributes
 
 
 class StoredArray:
-    """Rows of the data set `name` in the HDF5 file `path`. Holds no open file until the first read, so it pickles."""
+    """Rows of the data set `name` in the HDF5 file `path`. No file is open before the first read, so it pickles."""
 
     def __init__(self, path: Path, name: str, file: h5py.File | None = None) -> None:
-        """file: the same file, where the caller has it open."""
+        """Read the layout of the data set.
+
+        path: HDF5 file.
+        name: name of the data set.
+        file: the same file, if the caller has it open.
+
+        ValueError: the file has no such data set, the rows are not contiguous, or the file is too short.
+        """
         self.path, self.name = Path(path), name
         with contextlib.nullcontext(file) if file is not None else open_file(self.path) as opened:
             if name not in opened:
                 raise ValueError(
-                    f"{path}: holds no data set '{name}', only {', '.join(opened) or 'nothing'}; delete the file"
+                    f"{path}: contains no data set '{name}', only {', '.join(opened) or 'nothing'}; delete the file"
                 )
             data = opened[name]
             self.offset = data.id.get_offset()
@@ -54,27 +62,27 @@ class StoredArray:
         return self.__dict__ | {"_map": None}
 
     def numpy(self) -> np.memmap:
-        """The rows as a read-only array that reads the file where it is touched."""
+        """Return the rows as a read-only array. Access to an element reads it from the file."""
         if self._map is None:
             self._map = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
         return self._map
 
     def release(self) -> None:
-        """Let go of the pages read so far, which count as this process's memory; the next read maps the file anew."""
+        """Release the pages read so far, which count as memory of this process. The next read maps the file again."""
         self._map = None
 
     def take(self, rows: Int[Tensor, " n"]) -> Tensor:
-        """The rows of these numbers, in this order, copied into memory."""
+        """Return the rows of these numbers, in this order, copied into memory."""
         return torch.from_numpy(np.take(self.numpy(), rows.cpu().numpy(), axis=0))
 
 
 def read_rows(source: Tensor | Stored, rows: Int[Tensor, " n"]) -> Tensor:
-    """Rows by number, from memory or from a file."""
+    """Return rows by number, from memory or from a file."""
     return source.index_select(0, rows.to(source.device)) if isinstance(source, Tensor) else source.take(rows)
 
 
 def view_rows(source: Tensor | Stored, rows: Int[Tensor, " n"]) -> Tensor:
-    """Like `read_rows`, for what is only read: rows that follow each other in memory are not copied."""
+    """Return rows by number for reading only: consecutive rows in memory are not copied."""
     if isinstance(source, Tensor) and len(rows):
         first, last = int(rows[0]), int(rows[-1])
         if last - first + 1 == len(rows) and bool((rows.diff() == 1).all()):
@@ -85,7 +93,13 @@ def view_rows(source: Tensor | Stored, rows: Int[Tensor, " n"]) -> Tensor:
 def create_file(
     path: Path, arrays: Mapping[str, tuple[tuple[int, ...], Any]], attributes: Mapping[str, Any] | None = None
 ) -> None:
-    """A file with these data sets (shape and type each), all zero, and room on the disk for all of it; else OSError."""
+    """Create a file with data sets of zeros, and reserve its space on the disk.
+
+    arrays: shape and type of each data set, by name.
+    attributes: attributes of the file.
+
+    OSError: the disk has no room, or a limit forbids the size.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     size = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in arrays.values())
@@ -102,7 +116,7 @@ def create_file(
 
 
 def create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
-    """A data set that a memory map can read: its bytes reserved at once, neither chunks nor filters nor times."""
+    """Create a data set for a memory map: its bytes are reserved at once, without chunks, filters or times."""
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plist.set_layout(h5py.h5d.CONTIGUOUS)
     plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -114,7 +128,7 @@ def create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5
 
 
 def reserve(path: Path, size: int) -> None:
-    """At least `size` bytes of the disk for this file; OSError where there is no room, or a limit forbids it."""
+    """Reserve at least `size` bytes of the disk for a file. OSError: there is no room, or a limit forbids the size."""
     with path.open("ab") as file:
         try:
             if file.tell() < size:
@@ -125,7 +139,7 @@ def reserve(path: Path, size: int) -> None:
 
 
 def write(file: BinaryIO, rows: StoredArray, first: int, block: np.ndarray) -> None:
-    """Put a block over the rows from `first` on, in a file opened for reading and writing, unbuffered."""
+    """Write a block over the rows from `first` on. The file is opened for reading and writing, unbuffered."""
     data = np.ascontiguousarray(block, rows.dtype)
     assert data.shape[1:] == rows.shape[1:]
     assert first + len(data) <= len(rows)
@@ -138,14 +152,19 @@ def write(file: BinaryIO, rows: StoredArray, first: int, block: np.ndarray) -> N
 
 @contextlib.contextmanager
 def open_file(path: Path, mode: str = "r") -> Iterator[h5py.File]:
-    """An HDF5 file, or one clear sentence about what is wrong with it, also where that shows only while it is read."""
+    """Open an HDF5 file inside the block. An exception describes a wrong file in one sentence.
+
+    This also holds for damage that becomes visible only while the file is read.
+
+    mode: mode of h5py.File.
+    """
     if mode == "r" and not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        # A reader takes no lock: it may look at a file that another process is writing.
+        # A reader takes no lock, so it can read a file that another process is writing.
         file = h5py.File(path, mode, locking=False if mode == "r" else None)
     except OSError as error:
-        if error.errno is not None:  # the system's: no permission, no such folder, no room
+        if error.errno is not None:  # an error of the system: no permission, no such folder, no room
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise ValueError(f"{path}: not a readable HDF5 file ({error}); delete it and run the stage again") from error
     with file:
@@ -160,15 +179,15 @@ def open_file(path: Path, mode: str = "r") -> Iterator[h5py.File]:
 def pack(
     path: Path, name: str, shape: tuple[int, ...], blocks: Iterable[np.ndarray], attributes: Mapping[str, Any]
 ) -> StoredArray:
-    """Write blocks of uint8 rows, in order, into a file that `StoredArray` reads; the file is whole or not there.
+    """Write blocks of uint8 rows, in order, into a file for `StoredArray`. The file is written atomically.
 
-    The file carries `attributes` and two digests: `digest`, of all bytes, and `sample`, of evenly spaced rows.
+    The file has the `attributes` and two digests: `digest`, of all bytes, and `sample`, of evenly spaced rows.
     """
     with atomic_write(path) as temporary:
         create_file(temporary, {name: (shape, np.uint8)}, attributes)
         rows = StoredArray(temporary, name)
         whole = _fill(rows, blocks)
-        reserve(temporary, temporary.stat().st_size + _METADATA)  # HDF5 cuts off what it does not need
+        reserve(temporary, temporary.stat().st_size + _METADATA)  # HDF5 cuts off the bytes that it does not need
         with open_file(temporary, "r+") as file:
             file.attrs["digest"] = whole
             file.attrs["sample"] = digest_sample(rows)
@@ -176,7 +195,7 @@ def pack(
 
 
 def packed(path: Path, name: str, attributes: Mapping[str, Any]) -> StoredArray | None:
-    """The packed file, verified by its attributes and by the digest of its rows; None where it must be packed anew."""
+    """Return the packed file, verified by its attributes and the digest of its rows; None if it must be repacked."""
     if not path.exists():
         return None
     with open_file(path) as file:
@@ -186,13 +205,13 @@ def packed(path: Path, name: str, attributes: Mapping[str, Any]) -> StoredArray 
     rows = StoredArray(path, name)
     if digest_sample(rows) != sample:
         raise ValueError(
-            f"{path}: its rows are not those that were packed (digest differs); delete it to pack them again"
+            f"{path}: its rows differ from the packed rows (the digest differs); delete the file to pack them again"
         )
     return rows
 
 
 def digest(source: Tensor | Stored) -> str:
-    """SHA-256 over shape, type and all bytes, 16 digits; a packed file carries its own."""
+    """Return the SHA-256 of shape, type and all bytes, 16 digits; for a packed file, the digest that it contains."""
     if isinstance(source, Tensor):
         array = source.numpy(force=True)
     elif isinstance(source, StoredArray):
@@ -208,7 +227,7 @@ def digest(source: Tensor | Stored) -> str:
 
 
 def digest_sample(source: StoredArray) -> str:
-    """SHA-256 over at most `SAMPLED_ROWS` evenly spaced rows, 16 digits."""
+    """Return the SHA-256 of at most `SAMPLED_ROWS` evenly spaced rows, 16 digits."""
     count = min(SAMPLED_ROWS, len(source))
     chosen = np.linspace(0, len(source) - 1, count).round().astype(np.int64)
     some = _start(source.shape, source.dtype)

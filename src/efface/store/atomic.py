@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written under another name, then renamed."""
+"""Atomic writes of files: a file is written under another name, then renamed."""
 
 import contextlib
 import glob
@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _ABANDONED = 3600.0
-"""Seconds after which a temporary file belongs to nobody: its writer would have written to it since."""
+"""Seconds without a write after which a temporary file counts as abandoned."""
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path, *, synced: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what was written there takes the name `path` at the end.
+    """Yield a temporary path beside `path`. At the end of the block, the temporary file is renamed to `path`.
 
-    Readers find the earlier file or the new one, never a part. After an exception the earlier file stays and the
-    temporary one is removed. The temporary name holds the process's number, so that two processes do not write into
-    the same file. A process that is killed leaves its file; the next write of `path` removes it once it is an hour old.
-    The folder is made where there is none.
+    Readers find the earlier file or the new one, never a part. After an exception, the earlier file stays and the
+    temporary file is removed. The temporary name contains the process number, so that two processes do not write into
+    the same file. A killed process leaves its temporary file. The next write of `path` removes that file once it is an
+    hour old. The folder is created if it does not exist.
 
-    synced: the content is on the disk before the file gets its name, so that it also survives a loss of power.
+    synced: True to sync the content to the disk before the file is renamed, so that it also survives a loss of power.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)

@@ -1,9 +1,15 @@
 """MapStore: the maps of one method on one split, in one HDF5 file that survives kill -9.
 
-The file holds `maps` (float32, contiguous, so it is memory-mapped; or `seeds`, int64, of a ranking that is drawn anew
-each epoch; or `images`, float32, that a network made), `targets` (the class each explains, or is to show), `crc` (a
-checksum of each row and its target) and `done` (a flag a row). Its attribute `provenance` says what it was made from;
-a file made from something else is never read as if it were this one.
+The file contains these data sets:
+
+maps: maps, float32, contiguous, so that they can be memory-mapped. Other files have one of two data sets instead:
+    `seeds`, int64, of a ranking that is drawn anew in each epoch; or `images`, float32, that a network generated.
+targets: the class that each row explains or shall show.
+crc: a checksum of each row and its target.
+done: a flag for each row, 1 for a row that is written.
+
+Its attribute `provenance` contains everything that the rows were computed from. A file with another provenance is never
+used in place of this one.
 """
 
 import contextlib
@@ -32,11 +38,13 @@ Kind = Literal["maps", "seeds", "images"]
 
 
 class MapStore:
-    """Reader of a finished file: the maps of row numbers, memory-mapped; pickles. The file is opened once.
+    """Reader of a finished file. It returns maps by row number, memory-mapped. It pickles. The file is opened once.
 
-    provenance, rows: what the maps must have been made from, and how many there must be; None leaves that to `expect`.
-    ValueError: the file differs from that, or it is short or damaged. FileNotFoundError: it is not extracted, or not to
-    the end.
+    provenance: provenance that the file must have; None: `expect` checks it later.
+    rows: number of maps that the file must have; None: `expect` checks it later.
+
+    ValueError: the file differs from these, or it is too short or damaged.
+    FileNotFoundError: the extraction has not started, or it has not finished.
     """
 
     def __init__(self, path: Path, provenance: Mapping[str, Any] | None = None, rows: int | None = None) -> None:
@@ -45,11 +53,11 @@ class MapStore:
             left = ""
             if (part := partial_path(self.path)).exists():
                 left = f"; {part.name} holds {finished_rows(part)}{'' if rows is None else f' of {rows}'} maps"
-            raise FileNotFoundError(f"{self.path}: not there{left}; run the extract stage to finish it")
+            raise FileNotFoundError(f"{self.path}: does not exist{left}; run the extract stage to finish it")
         with open_file(self.path) as file:
             self.provenance = read_provenance(file, self.path)
             self._held = int(file["done"][:].sum()) if "done" in file else 0
-            self._error: ValueError | None = None  # a file that was made from something else may be damaged
+            self._error: ValueError | None = None  # raised by `expect`, which reports another provenance first
             try:
                 self._read(file)
             except KeyError as error:
@@ -66,9 +74,11 @@ class MapStore:
         self.shape = self._rows.shape
 
     def expect(self, provenance: Mapping[str, Any], rows: int) -> None:
-        """ValueError: the maps were made from something else, or they are not as many, or they are damaged."""
+        """Raise ValueError if the maps have another provenance or number, or if they are damaged."""
         if differing := differences(self.provenance, provenance):
-            raise ValueError(f"{self.path}: was made from something else: {differing}; run the extract stage again")
+            raise ValueError(
+                f"{self.path}: was made from other inputs or settings: {differing}; run the extract stage again"
+            )
         if self._held != rows:
             raise ValueError(
                 f"{self.path}: holds {self._held} maps, expected {rows}; delete it and run the extract stage"
@@ -82,15 +92,15 @@ class MapStore:
         return self.shape[0]
 
     def take(self, rows: Int[Tensor, " n"]) -> Tensor:
-        """Maps (or seeds) of these row numbers, in this order, copied into memory."""
+        """Return the maps (or seeds) of these row numbers, in this order, copied into memory."""
         return self._rows.take(rows)
 
     def release(self) -> None:
-        """Let go of the pages read so far: a file read to its end would stay in this process's memory."""
+        """Release the pages read so far. Otherwise a whole file would stay in the memory of this process."""
         self._rows.release()
 
     def verify(self) -> None:
-        """Compare rows with their checksums: all of them, or 4,096 evenly spaced ones of a file too large for that."""
+        """Compare rows with their checksums: all rows, or 4,096 evenly spaced rows of a file above 4 GB."""
         chosen = np.arange(len(self))
         if self.path.stat().st_size > 1 << 32:
             chosen = np.linspace(0, len(self) - 1, SAMPLED_ROWS).round().astype(np.int64)
@@ -107,16 +117,18 @@ class MapStore:
 
 
 class MapWriter:
-    """Writes rows into `<file>.partial`, each flagged once it is there; `close` renames the file once it is whole."""
+    """Writer of rows into `<file>.partial`. Each written row gets a flag. `close` renames the finished file."""
 
     def __init__(
         self, path: Path, provenance: Mapping[str, Any], targets: Targets, sample: Tensor, kind: Kind | None = None
     ) -> None:
-        """Open what an earlier writer left, or start.
+        """Open the partial file of an earlier writer, or create a new one.
 
-        targets: the class that each row explains; of a row that is still to be written it may change until then.
-        sample: one row of what is to come, for its shape.
-        kind: "maps", or "seeds" where the sample holds whole numbers, unless given.
+        path: path of the finished file.
+        provenance: everything that the rows are computed from.
+        targets: the class that each row explains. It may change until the row is written.
+        sample: one row, for shape and type.
+        kind: kind of the rows; None: "seeds" if the sample holds whole numbers, else "maps".
         """
         self.path, self.partial = path, partial_path(path)
         kind = kind or ("maps" if sample.is_floating_point() else "seeds")
@@ -132,7 +144,7 @@ class MapWriter:
         self.done: np.ndarray = self.flags.numpy().astype(bool) & (self.said.numpy() == self.targets)
 
     def write(self, first: int, rows: Tensor) -> None:
-        """Rows from `first` on: the data reach the system before the flags that vouch for them."""
+        """Write rows from `first` on. The data are written before their flags."""
         block = np.ascontiguousarray(rows.numpy(force=True), self.data.dtype)
         sums = np.array([_checksum(*each) for each in zip(block, self.targets[first:], strict=False)], np.uint32)
         with _writing(self.partial):
@@ -143,7 +155,7 @@ class MapWriter:
         self.done[first : first + len(block)] = True
 
     def close(self) -> None:
-        """Rename to the final name; only whole files get it."""
+        """Rename the file to its final name. All rows must be written."""
         assert self.done.all()
         with _writing(self.partial):
             os.fsync(self.file.fileno())
@@ -151,7 +163,7 @@ class MapWriter:
             self.partial.replace(self.path)
 
     def abandon(self) -> None:
-        """Close the file as it is; what it holds is gone on from."""
+        """Close the partial file. The next writer continues it."""
         self.file.close()
 
     def _is_resumable(self, provenance: Mapping[str, Any], kind: Kind, shape: tuple[int, ...]) -> bool:
@@ -161,7 +173,7 @@ class MapWriter:
             with open_file(self.partial) as file:
                 whole = {kind, "done", "crc", "targets"} <= set(file) and file[kind].shape == shape
                 return whole and not differences(read_provenance(file, self.partial), provenance)
-        except ValueError:  # killed while it was laid out: nothing in it yet
+        except ValueError:  # the process was killed while it created the file, so the file has no rows yet
             return False
 
     def _start(self, provenance: Mapping[str, Any], kind: Kind, shape: tuple[int, ...]) -> None:
@@ -182,7 +194,7 @@ class MapWriter:
 
 
 def _checksum(row: np.ndarray | np.generic, target: np.integer) -> int:
-    """Of a row and of the class that it explains."""
+    """Return the checksum of a row and of the class that it explains."""
     return zlib.crc32(np.ascontiguousarray(row).data, zlib.crc32(target.tobytes()))
 
 
@@ -193,17 +205,17 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise ValueError(
             f"{path}: cannot be written ({error.strerror or error}); make room, raise the limit, or give this study "
-            "another folder with out=...: what is finished is kept, the same command goes on from it"
+            "another folder with out=...: finished rows are kept, and the same command continues from them"
         ) from error
 
 
 def partial_path(path: Path) -> Path:
-    """The name of a file that is not whole yet."""
+    """Return the path of the unfinished file."""
     return path.with_name(path.name + ".partial")
 
 
 def finished_rows(path: Path) -> int:
-    """How many rows an unfinished file holds; 0 where it cannot be read (yet)."""
+    """Return the number of rows in an unfinished file; 0 if it cannot be read (yet)."""
     try:
         with open_file(path) as file:
             return int(file["done"][:].sum()) if "done" in file else 0
@@ -212,17 +224,19 @@ def finished_rows(path: Path) -> int:
 
 
 def read_provenance(file: h5py.File, path: Path) -> dict[str, Any]:
-    """What a map file says it was made from; ValueError where it says nothing."""
+    """Return the provenance of a map file. ValueError: it has none, or it has another format."""
     try:
         if file.attrs["format"] != FORMAT:
-            raise ValueError(f"{path}: has format {file.attrs['format']}, this efface reads {FORMAT}; delete it")
+            raise ValueError(
+                f"{path}: has format {file.attrs['format']}, but this version of efface reads {FORMAT}; delete the file"
+            )
         return json.loads(file.attrs["provenance"])
     except (KeyError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"{path}: is no map file of efface (no provenance in it); move it out of the run folder"
+            f"{path}: is not a map file of efface (it has no provenance); move it out of the run folder"
         ) from error
 
 
 def as_rows(maps: Maps) -> Maps:
-    """Maps as they are stored: float32, on the CPU."""
+    """Return maps in the form in which they are stored: float32, on the CPU."""
     return maps.detach().float().cpu()

@@ -1,7 +1,8 @@
-"""Append-only JSON lines: one finished probe a line, with its per-image values in a file beside.
+"""Append-only JSON lines: one line for each finished probe, with its per-image values in a separate file.
 
-Only the parent process writes. A line is synced before the next probe counts as done, and a torn last line (the
-machine died while it was written) is dropped on reading, so the worst that a crash costs is the probe under way.
+Only the parent process writes. A line is synced before the next probe counts as done. An incomplete last line is
+dropped when the file is read; it remains if the machine crashes during the write. A crash therefore costs at most the
+probe that is being computed.
 """
 
 import contextlib
@@ -22,27 +23,28 @@ from efface.store.atomic import atomic_write
 
 @dataclass(frozen=True)
 class Score:
-    """What a probe yields: by name, a value of each image, or one number of all of them.
+    """The result of a probe: for each name, one value for each image, or one number for all images.
 
-    values: such as `accuracy` (bool n: classified as the true class), `probability` and `logit` (float32 n: of the
-        class in question), by row of the test split. NaN where an image has no value.
+    values: arrays by name, in the order of the rows of the test split. Examples are `accuracy` (bool n: classified as
+        the true class), and `probability` and `logit` (float32 n: of the target class). NaN marks images without a
+        value.
     """
 
     values: Mapping[str, np.ndarray]
 
     @property
     def n(self) -> int:
-        """How many images (or other samples) the values are of."""
+        """Number of images (or other samples) that have a value."""
         return len(next(iter(self.values.values())))
 
     def mean(self, name: str) -> float:
-        """Mean of the values that are there; NaN if none is."""
-        found = self.values[name][~np.isnan(self.values[name])]
-        return float(found.mean(dtype=np.float64)) if len(found) else float("nan")
+        """Return the mean of the values that are not NaN; NaN if there are none."""
+        known = self.values[name][~np.isnan(self.values[name])]
+        return float(known.mean(dtype=np.float64)) if len(known) else float("nan")
 
 
 class Results:
-    """The lines of `folder/results.jsonl` by key, the last one of a key counting."""
+    """The lines of `folder/results.jsonl` by key. If a key has several lines, the last one counts."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / "results.jsonl"
@@ -54,7 +56,7 @@ class Results:
         return key in self.rows and ("n" not in self.rows[key] or self._values(key).exists())
 
     def append(self, row: Mapping[str, Any], score: Score | None = None) -> None:
-        """One finished probe: its values first, then its line, each on the disk before the call returns."""
+        """Write a finished probe: first its values, then its line. Both are on the disk when the call returns."""
         line = dict(row)
         if score is not None:
             means = {name: score.mean(name) for name in score.values}
@@ -71,7 +73,7 @@ class Results:
         self.rows[row["key"]] = line
 
     def score(self, key: str) -> Score:
-        """A finished probe's score with its per-image values."""
+        """Return the score of a finished probe with its per-image values."""
         with np.load(self._values(key)) as values:
             return Score({name: values[name] for name in values.files})
 
@@ -81,7 +83,7 @@ class Results:
 
 @contextlib.contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Hold a run folder for one process at a time; ValueError where another has it."""
+    """Lock a run folder for this process inside the block. ValueError: another process has the lock."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+") as file:
         try:
@@ -102,15 +104,17 @@ def _whole_rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # what follows the last end is torn
+    for number, line in enumerate(
+        path.read_bytes().split(b"\n")[:-1], 1
+    ):  # bytes after the last newline are incomplete
         try:
             row = json.loads(line)
-        except ValueError:  # no JSON, or no text
+        except ValueError:  # not JSON, or not text
             row = None
         if not isinstance(row, dict) or "key" not in row:
             raise ValueError(
                 f"{path}:{number}: is no result line ({line[:60].decode(errors='replace')!r}); the file was edited or "
-                "damaged: delete that line, what it stood for is computed again"
+                "damaged: delete that line, and efface computes its result again"
             )
         rows.append(row)
     return rows

@@ -1,4 +1,4 @@
-"""What a method learnt from the training images: a few named tensors in one HDF5 file."""
+"""Named tensors that a method learnt from the training images, in one HDF5 file."""
 
 import fcntl
 import hashlib
@@ -14,7 +14,12 @@ from efface.store.atomic import atomic_write
 
 
 def cached_tensors(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors in the file, made and written first where it is not there; other processes wait for them meanwhile.
+    """Return the tensors in the file. If there is no file, `make` computes the tensors, and they are written first.
+
+    Other processes wait meanwhile.
+
+    path: the file.
+    make: function that computes the tensors.
 
     ValueError: the file is damaged.
     """
@@ -22,19 +27,19 @@ def cached_tensors(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[st
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
-            found = {name: value.detach().cpu() for name, value in make().items()}
+            tensors = {name: value.detach().cpu() for name, value in make().items()}
             with atomic_write(path) as temporary:
-                torch.save(found, temporary)
+                torch.save(tensors, temporary)
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch names a damaged file in many ways
+    except Exception as error:  # torch raises many types of exceptions for a damaged file
         raise ValueError(
-            f"{path}: is damaged ({' '.join(str(error).split())[:200]}); delete it to make it again"
+            f"{path}: is damaged ({' '.join(str(error).split())[:200]}); delete it, so that efface computes it again"
         ) from error
 
 
 def write_learnt(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Keep the tensors; the file has its name only once it is whole. Empty tensors and single numbers pass, too."""
+    """Write the tensors atomically. Empty tensors and single numbers are allowed."""
     arrays = {name: np.atleast_1d(np.ascontiguousarray(each.numpy(force=True))) for name, each in tensors.items()}
     shapes = {f"{name}.shape": list(each.shape) for name, each in tensors.items()}
     kept = {name: (each.shape, each.dtype) for name, each in arrays.items() if each.size}
@@ -47,7 +52,7 @@ def write_learnt(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_learnt(path: Path) -> dict[str, Tensor]:
-    """The tensors, on the CPU. ValueError: the file is damaged."""
+    """Return the tensors, on the CPU. ValueError: the file is damaged."""
     with open_file(path) as file:
         arrays = {
             str(name): file[name][:] if name in file else np.zeros(1, file.attrs[f"{name}.type"])[:0]
@@ -61,7 +66,7 @@ def read_learnt(path: Path) -> dict[str, Tensor]:
 
 
 def learnt_digest(path: Path) -> str:
-    """The digest of what is in the file, as the file says it."""
+    """Return the digest of the tensors that is stored in the file."""
     with open_file(path) as file:
         return str(file.attrs["digest"])
 

@@ -1,4 +1,4 @@
-"""Claims as they are read: what they speak of is there."""
+"""Checks of claims while a study is read: every metric, variant, method and point of a claim must exist."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,11 +7,11 @@ from typing import NamedTuple
 from efface.study.schema import Claim, MetricEntry, Side
 
 ACCURACY = "accuracy"
-"""The network's own, of which a claim may speak although no study lists it."""
+"""The metric of the network itself. A claim may name it although no study lists it."""
 
 
 class Has(NamedTuple):
-    """What a variant has: its metrics, its rows of the report, its fractions."""
+    """The metrics of a variant, its rows of the report and its fractions."""
 
     metrics: Sequence[MetricEntry]
     rows: Sequence[str]
@@ -19,9 +19,9 @@ class Has(NamedTuple):
 
 
 def unfounded(claims: Sequence[Claim], there: Mapping[str, Has]) -> Iterator[str]:
-    """What claims speak of that the study does not have.
+    """Yield a message for everything that a claim names and the study does not have.
 
-    there: by variant; of a study without variants by "".
+    there: the content of each variant, by its name; "" is the name where a study has no variants.
     """
     for claim in claims:
         for problem in dict.fromkeys(_problems(claim, there)):
@@ -29,7 +29,7 @@ def unfounded(claims: Sequence[Claim], there: Mapping[str, Has]) -> Iterator[str
 
 
 def listed_points(entry: MetricEntry, fractions: Sequence[float]) -> tuple[float, ...] | None:
-    """The points of a metric's curve, ascending, as the study lists them; None where the images' shape decides."""
+    """Return the points of a metric's curve, ascending; None where the shape of the images decides them."""
     own = entry.kwargs.fractions
     if entry.formula.points_for is not None:
         return None if own is None else tuple(sorted(set(own)))
@@ -37,12 +37,12 @@ def listed_points(entry: MetricEntry, fractions: Sequence[float]) -> tuple[float
 
 
 def place(claim: Claim, points: Sequence[float]) -> int | None:
-    """Which of these points a claim is about; None where it is none of them."""
+    """Return the index of the point that a claim is about; None if the claim is about none of these points."""
     return next((i for i, at in enumerate(points) if claim.at is not None and abs(at - claim.at) < 1e-9), None)
 
 
 def no_point(claim: Claim, points: Sequence[float]) -> str:
-    """That a claim is about no point of its metric; nothing where it is."""
+    """Return a message if the point of a claim is no point of its metric, else ""."""
     if claim.at is None or place(claim, points) is not None:
         return ""
     return f"{claim.metric} has no point {claim.at:g}; it has {', '.join(f'{at:g}' for at in points)}"
@@ -51,7 +51,7 @@ def no_point(claim: Claim, points: Sequence[float]) -> str:
 def _problems(claim: Claim, there: Mapping[str, Has]) -> Iterator[str]:
     sides = [(word, side) for word, side in (("more", claim.more), ("less", claim.less)) if isinstance(side, Side)]
     if not sides:
-        yield "compares two numbers; give 'more' or 'less' a variant or a method"
+        yield "both sides are numbers; give 'more' or 'less' a variant or a method"
     metrics = list(dict.fromkeys([ACCURACY, *(each.name for has in there.values() for each in has.metrics)]))
     if claim.metric not in metrics:
         yield f"there is no metric '{claim.metric}'; there are {', '.join(metrics)}"
@@ -60,13 +60,16 @@ def _problems(claim: Claim, there: Mapping[str, Has]) -> Iterator[str]:
         if side.variant and side.variant not in variants:
             yield f"there is no variant '{side.variant}'; there are {', '.join(variants) or 'none'}"
         elif variants and not side.variant:
-            yield f"{word}: names no variant; give one of {', '.join(variants)}"
+            yield f"{word}: the variant is missing; give one of {', '.join(variants)}"
         else:
             yield from _missing(claim, word, side, there[side.variant], known=claim.metric in metrics)
 
 
 def _missing(claim: Claim, word: str, side: Side, has: Has, *, known: bool) -> Iterator[str]:
-    """What one side names that its variant does not have. known: whether any variant measures the metric."""
+    """Yield a message for everything that one side names and its variant does not have.
+
+    known: True if any variant measures the metric.
+    """
     here = f"variant '{side.variant}'" if side.variant else "the study"
     if side.method and side.method not in has.rows:
         of = f" in {here}" if side.variant else ""
@@ -79,9 +82,12 @@ def _missing(claim: Claim, word: str, side: Side, has: Has, *, known: bool) -> I
         return
     of_network = entry is None or entry.formula.subject == "network"
     if of_network and side.method:
-        yield f"{word}: '{claim.metric}' is the network's, not a map's; drop 'method'"
+        yield f"{word}: '{claim.metric}' measures the network, not a map; drop 'method'"
     if not of_network and not side.method and len(has.rows) > 1:
-        yield f"{word}: names no method, and '{claim.metric}' is measured of each; give one of {', '.join(has.rows)}"
+        yield (
+            f"{word}: the method is missing, and '{claim.metric}' is measured for each method; give one of "
+            f"{', '.join(has.rows)}"
+        )
     scores = [ACCURACY] if entry is None else list(entry.formula.direction)
     if claim.score and claim.score not in scores:
         close = difflib.get_close_matches(claim.score, scores, n=1)

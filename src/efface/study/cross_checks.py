@@ -1,4 +1,4 @@
-"""What no single key of a study shows: settings that do not go with each other."""
+"""Cross-checks between the keys of a study: settings that do not fit together."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,7 +8,10 @@ from efface.study.schema import MethodEntry, MetricEntry
 
 
 def disagreements(tree: Any) -> list[str]:
-    """What no single key shows: names that stand twice or are taken, views of nothing, retraining without `fit`."""
+    """Return a message for each contradiction between keys.
+
+    Examples are duplicate or reserved names, views of missing entries, and metrics that retrain without `fit`.
+    """
     methods = [each for each in _listed(tree, "attribution_methods") if isinstance(each, dict)]
     metrics = [each if isinstance(each, dict) else {"name": each} for each in _listed(tree, "metrics")]
     rows = [str(name) for each in methods for name in each.get("outputs") or [each.get("name")]]
@@ -26,31 +29,31 @@ def disagreements(tree: Any) -> list[str]:
     threads, own = tree.get("threads"), _kwargs(tree.get("executor")).get("threads")
     if threads is not None and own is not None and threads != own:
         problems.append(
-            f"threads: is {threads}, but executor.kwargs.threads is {own}; give the number once, as 'threads'"
+            f"threads: is {threads}, but executor.kwargs.threads is {own}; give the number only once, as 'threads'"
         )
     problems += _clashing(tree)
     if not tree.get("second_network"):
         borrowed = [each.get("name") for each in methods if each.get("network") == "second"]
         problems += [
-            f"attribution_methods.{name}: takes its maps from the second network, but the study has no "
+            f"attribution_methods.{name}: its maps come from the second network, but the study has no "
             "'second_network'; add it"
             for name in borrowed
         ]
     for each in metrics if not (tree.get("fit") or tree.get("refit")) else ():
         try:
             found = metric(str(each.get("metric") or each.get("name")))
-        except ValueError:  # said elsewhere
+        except ValueError:  # the check of the entry itself reports it
             continue
         if found.sample == "repeats" or found.needs_fit:
             name = each.get("name")
             problems.append(
-                f"metrics.{name}: retrains the network, but the study has no 'fit'; add it, or drop the metric"
+                f"metrics.{name}: it retrains the network, but the study has no 'fit'; add it, or drop the metric"
             )
     return problems
 
 
 def unheard(reference: str | None, methods: Sequence[MethodEntry], metrics: Sequence[MetricEntry]) -> Iterator[str]:
-    """That no metric of a study has the row that the others are to be compared with."""
+    """Yield a message if no metric of the study has the row that the other rows are compared with."""
     entries = {name: each for each in methods for name in each.gives}
     if reference is None or reference not in entries or not metrics:
         return
@@ -59,31 +62,31 @@ def unheard(reference: str | None, methods: Sequence[MethodEntry], metrics: Sequ
     of_maps = [each for each in metrics if each.formula.subject == "maps"]
     if any(each.formula.sample == "repeats" or not made.is_redrawn for each in of_maps):
         return
-    why = "it is drawn anew each epoch, and no metric retrains" if of_maps else "all of them are of the network"
+    why = "it is drawn anew each epoch, and no metric retrains" if of_maps else "all of them measure the network"
     yield f"reference: no metric of the study has the row '{reference}': {why}; name another row, or drop this key"
 
 
 _TAKEN = ("models", "report", "study.yml", "failures.log")
-"""What a study of several runs keeps in its own folder."""
+"""Names of the files and folders that a study of several runs writes into its own folder."""
 
 
 def _clashing(tree: Any) -> Iterator[str]:
-    """Runs of one study that would be the same, or lie where the study has its own files."""
+    """Yield a message for runs of one study that would be equal or would overwrite each other or the study's files."""
     seeds = _listed(tree, "seeds")
     for seed in sorted({str(each) for each in seeds if seeds.count(each) > 1}):
-        yield f"seeds: {seed} stands twice; each seed is a run of its own, name it once"
+        yield f"seeds: {seed} is listed twice; each seed is a separate run, list it once"
     variants = tree.get("variants")
     lower: dict[str, str] = {}
     for name, changes in variants.items() if isinstance(variants, dict) else ():
         if str(name).lower() in _TAKEN:
-            yield f"variants.{name}: the study has files of its own under this name; give the variant another"
+            yield f"variants.{name}: the study's own files have this name; give the variant another name"
         if (other := lower.setdefault(str(name).lower(), str(name))) != str(name):
             yield (
-                f"variants.{name}: differs from '{other}' in capitals alone, and on some disks they would share a "
-                "folder; give it another name"
+                f"variants.{name}: it differs from '{other}' only in capital letters, and some disks would put both "
+                "into one folder; give it another name"
             )
         if seeds and isinstance(changes, dict) and "seed" in changes:
-            yield f"variants.{name}: cannot change 'seed', as 'seeds' gives those of every variant; drop one of the two"
+            yield f"variants.{name}: cannot change 'seed', because 'seeds' sets it for every variant; drop one of them"
 
 
 def _kwargs(call: Any) -> dict[str, Any]:
@@ -98,4 +101,4 @@ def _listed(tree: Any, key: str) -> list[Any]:
 
 def _doubled(where: str, names: Sequence[str]) -> list[str]:
     twice = sorted({name for name in names if names.count(name) > 1})
-    return [f"{where}: the name '{name}' stands twice; every row of the report needs its own" for name in twice]
+    return [f"{where}: the name '{name}' is used twice; every row of the report needs its own" for name in twice]

@@ -1,4 +1,4 @@
-"""What stands in a study: methods, metrics, a second network, each checked while it is read."""
+"""Entries of a study: methods, metrics, a second network and claims. Each is checked while it is read."""
 
 import difflib
 import inspect
@@ -39,7 +39,7 @@ _AROUND = "efface.methods.nested.FittedInner"
 
 
 def _unit(value: object) -> object:
-    """A word that means no function is kept; anything else is a call, checked here to give one message."""
+    """Keep a word that means no function. Check anything else as a call, so that there is only one message."""
     if value in get_args(Unit) or not isinstance(value, str | dict | Call):
         return value
     call = value if isinstance(value, Call) else Call.model_validate(value)
@@ -51,7 +51,7 @@ UnitCall = Annotated[Unit | Call, BeforeValidator(_unit), Word("unit", get_args(
 
 
 class Strict(BaseModel):
-    """Frozen, and no key that it does not know."""
+    """A frozen model that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,13 +59,16 @@ class Strict(BaseModel):
 class MethodEntry(Strict):
     """An attribution method, or a second view (`maps:`) of another entry's maps with a `post` of its own.
 
-    method, kwargs: a callable `(model, images, targets, **kwargs) -> maps`.
-    batched: false for `(model, image, label, **kwargs)`, one image at a time.
-    outputs: names of the maps of a method that returns a dict of them.
-    network: `second_network` for maps of the study's second network, which then rank the pixels that the first one
-        loses (the class is still the one that the first explains).
-    draws: how many times the maps of a method that draws are made, each time from other seeds: what differs between
-        them is the method's own chance. Each costs a whole extraction, and its own trainings where one retrains.
+    method: a callable `(model, images, targets, **kwargs) -> maps`.
+    kwargs: settings of the method.
+    batched: False for a method `(model, image, label, **kwargs)` that takes one image at a time.
+    outputs: names of the maps, for a method that returns a dict of maps.
+    network: `second` for maps of the study's second network. These maps then rank the pixels that the first network
+        loses. The class stays the one that is explained for the first network.
+    draws: number of times that the maps are computed, each time with other seeds, at least 1. The differences show how
+        much a random method varies. Each draw costs a whole extraction, and its own trainings if a metric retrains.
+    maps: name of the entry that this one is a second view of.
+    post: functions that process the maps before they are used.
     """
 
     name: Name
@@ -82,11 +85,11 @@ class MethodEntry(Strict):
 
     @property
     def draw(self) -> int:
-        """Which draw of its maps this is, from 1."""
+        """Number of this draw of the maps, from 1."""
         return self._draw
 
     def each_draw(self) -> list["MethodEntry"]:
-        """An entry for each draw of the maps: this one, and NAME~2, NAME~3, ..."""
+        """Return an entry for each draw of the maps: this entry, then NAME~2, NAME~3, ..."""
         found = [self]
         for number in range(2, self.draws + 1):
             names = {"name": f"{self.name}~{number}", "outputs": tuple(f"{each}~{number}" for each in self.outputs)}
@@ -97,7 +100,7 @@ class MethodEntry(Strict):
 
     @property
     def call(self) -> Call:
-        """The method with its settings; a function that is given methods that learn is made a class that does."""
+        """The method with its settings. If a setting is a learning method, the function is wrapped to be fitted."""
         plain = self._plain
         if is_class(plain) or not plain.learns:
             return plain
@@ -105,27 +108,27 @@ class MethodEntry(Strict):
 
     @property
     def learns(self) -> bool:
-        """Whether the method learns from training images before it makes maps."""
+        """True if the method learns from training images before it computes maps."""
         return is_class(self.call) and is_learning(self.call)
 
     @property
     def undrawn(self) -> "MethodEntry":
-        """The first draw of its maps: this one, or the entry that this one is another draw of."""
+        """The entry of the first draw: this entry itself, or the one that it repeats with other seeds."""
         return self._first or self
 
     @property
     def is_control(self) -> bool:
-        """Whether the method is a control, whatever it is given: it says so, see `efface.methods.control.control`."""
+        """True if the method is marked as a control, see `efface.methods.control.control`."""
         return self.method is not None and is_control(self._plain)
 
     @property
     def is_random(self) -> bool:
-        """Whether the method is a control of chance, with which the others are compared."""
+        """True if the method is a random control, which the other methods are compared with."""
         return self.method is not None and is_random(self._plain)
 
     @property
     def is_redrawn(self) -> bool:
-        """Whether the method says that it gives seeds: a ranking that is drawn anew each epoch of a training."""
+        """True if the method returns seeds, so that its ranking is drawn anew in each epoch of a training."""
         if self.method is None:
             return False
         try:
@@ -140,7 +143,7 @@ class MethodEntry(Strict):
 
     @property
     def gives(self) -> tuple[str, ...]:
-        """The names of its maps."""
+        """Names of the maps that the entry yields."""
         return self.outputs or (self.name,)
 
     @field_validator("kwargs")
@@ -159,14 +162,17 @@ class MethodEntry(Strict):
         if self.maps is not None and (
             self.kwargs or self.outputs or self.network or self.draws > 1 or self.post is None
         ):
-            raise ValueError("a view of another entry's maps has 'post' and nothing else")
+            raise ValueError("a view of another entry's maps takes 'post' and no other key")
         if self.method is not None:
             check_method(self._plain, batched=self.batched)
         return self
 
 
 class MetricSettings(BaseModel):
-    """What every metric may set for itself (what it leaves out is the study's), and its own settings beside."""
+    """Settings of one metric: those that every metric may have, and the metric's own.
+
+    A shared setting that is left out has the study's value.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
     imputer: ImputerCall | None = None
@@ -177,7 +183,12 @@ class MetricSettings(BaseModel):
 
 
 class MetricEntry(Strict):
-    """A metric by its name, or by `metric:`, the dotted path of a Metric, with settings of its own."""
+    """A metric with its settings.
+
+    name: name of the metric in the report, and its short word unless `metric` is given.
+    metric: short word or dotted path of a Metric.
+    kwargs: settings of the metric.
+    """
 
     name: Name
     metric: Annotated[str, Word("metric")] | None = None
@@ -204,11 +215,11 @@ class MetricEntry(Strict):
 
     @cached_property
     def paper(self) -> MetricSettings:
-        """What the metric's own paper fixes."""
+        """Settings that the paper of the metric fixes."""
         return MetricSettings.model_validate(dict(self.formula.defaults))
 
     def __getstate__(self) -> dict[Any, Any]:
-        """What another process needs to make the formula anew: its functions do not pickle."""
+        """Return the fields alone. Another process builds the formula from them, for its functions do not pickle."""
         state = super().__getstate__()
         plain = {name: value for name, value in state["__dict__"].items() if name in type(self).model_fields}
         return state | {"__dict__": plain}
@@ -223,12 +234,14 @@ class MetricEntry(Strict):
             raise ValueError(f"kwargs.{unknown}: unknown key; {hint}")
         self._refuse_unread()
         if self.kwargs.repeats is not None and self.formula.sample != "repeats":
-            raise ValueError("kwargs.repeats: this metric has a score of each image, no trainings to repeat; drop it")
-        assert self.paper is not None  # raises where the metric, or a setting that it fixes, does not exist
+            raise ValueError(
+                "kwargs.repeats: this metric scores each image and has no trainings to repeat; drop the setting"
+            )
+        assert self.paper is not None  # raises if the metric, or a setting that it fixes, does not exist
         return self
 
     def _refuse_unread(self) -> None:
-        """ValueError: a setting of its own that would change no number."""
+        """Raise ValueError for a setting of the entry that would change no number."""
         formula, given, own = self.formula, self.kwargs, self.kwargs.model_extra or {}
         if given.fractions is not None and formula.point_settings:
             raise ValueError(
@@ -236,28 +249,32 @@ class MetricEntry(Strict):
                 f"{formula.point_settings} instead"
             )
         if given.fractions is not None and not formula.axis:
-            raise ValueError("kwargs.fractions: this metric is one number, it has no points at fractions; drop it")
+            raise ValueError(
+                "kwargs.fractions: this metric is one number without points at fractions; drop the setting"
+            )
         beside = f" with {', '.join(f'{name}: {value}' for name, value in own.items())}" if own else ""
         for name in ("imputer", "unit", "post"):
             if getattr(given, name) is not None and name not in formula.uses:
                 raise ValueError(
-                    f"kwargs.{name}: the metric '{self.metric or self.name}'{beside} does not read it, its numbers "
-                    "would be the same; drop it"
+                    f"kwargs.{name}: the metric '{self.metric or self.name}'{beside} does not read it, so its numbers "
+                    "would stay the same; drop the setting"
                 )
         if isinstance(given.unit, Call) and "groups" not in formula.uses:
             raise ValueError(
-                f"kwargs.unit: the metric '{self.metric or self.name}'{beside} takes each value by itself, found "
-                f"{given.unit.call}, units of several pixels; expected pixel or feature"
+                f"kwargs.unit: the metric '{self.metric or self.name}'{beside} needs single values; found "
+                f"{given.unit.call}, which forms units of several pixels; expected pixel or feature"
             )
 
 
 class SecondNetwork(Strict):
-    """A second network: it judges samples of the first, or lends it maps.
+    """A second network. It classifies samples of the first network, or provides maps that rank its pixels.
 
-    fit: how it is trained, on the study's own training images; by default as the first, without attack and
-        regularizers.
-    weights: a state-dict file instead. seed: of its training; by default drawn from the study's.
-    folder: where it is kept, so that several studies have one; by default the study's own.
+    model: the network.
+    fit: settings of its training on the study's training images; by default those of the first network, without
+        attack and regularizers.
+    weights: a state-dict file to load in place of a training.
+    seed: seed of its training; by default drawn from the study's seed.
+    folder: folder that holds the network, so that several studies can share it; by default the study's own.
     """
 
     model: Annotated[Call, Word("model"), bound()]
@@ -268,19 +285,27 @@ class SecondNetwork(Strict):
 
 
 class Side(Strict):
-    """One side of a claim: the maps of a method, of a variant; what is left out is the study's only one."""
+    """One side of a claim: the maps of a method in a variant.
+
+    variant: may be left out if the study has no variants.
+    method: may be left out if the study has only one, or if the metric measures the network.
+    """
 
     variant: str = ""
     method: str = ""
 
 
 class Claim(Strict):
-    """A sentence that the study's numbers bear out or not: `more` is higher than `less` on a metric.
+    """A sentence that the study's numbers support or not: `more` is higher than `less` on a metric.
 
-    source, published: where it is claimed, and with which figures.
-    metric, score: a metric of the study, or `accuracy`, the network's; by default its first score.
-    at: a point of the metric's axis; by default what stands for its curve.
-    more, less: a variant and a method each, or a number.
+    says: the sentence.
+    source: publication that claims it.
+    published: figures of that publication.
+    metric: a metric of the study, or `accuracy` for the accuracy of the network.
+    score: a score of the metric; by default its first score.
+    at: a point of the metric's axis; by default the area of the curve, or the metric's only number.
+    more: a variant and a method, or a number.
+    less: a variant and a method, or a number.
     """
 
     says: str
@@ -294,11 +319,14 @@ class Claim(Strict):
 
 
 class Visualize(Strict):
-    """What the stage `visualize` shows.
+    """Settings of the stage `visualize`.
 
-    rows: test rows; or count of them, evenly spaced over the test images.
-    percentile: of a map's magnitudes, where its colours end.
-    noise: standard deviation of that which is added to an image, in units of [0, 1]; steps, lr: how it is taken away.
+    count: number of test images, evenly spaced over the test rows, at least 1.
+    rows: row numbers of the test images to show; replaces `count`.
+    percentile: percentile of a map's magnitudes at which its colours saturate, in (0, 100].
+    noise: standard deviation of the noise that is added to an image, in units of [0, 1].
+    steps: steps of the optimizer that removes the noise, at least 1.
+    lr: learning rate of that optimizer, above 0.
     """
 
     count: PositiveInt = 9

@@ -1,6 +1,7 @@
-"""Study: one YAML file, read safely, checked whole before any work.
+"""Study: one YAML file. It is read safely and checked as a whole before any work.
 
-Every path is imported and every kwarg bound while the file is read, so all that is wrong is said at once.
+While the file is read, every dotted path is imported and every setting is bound to its function. One message
+therefore lists all problems at once.
 """
 
 import copy
@@ -38,7 +39,7 @@ from efface.training.settings import Regularizer
 
 
 def _word(value: object) -> object:
-    """YAML reads the word true as a truth value."""
+    """Return the words "true" and "false" as text, for YAML reads them as truth values."""
     return {True: "true", False: "false"}.get(value, value) if isinstance(value, bool) else value
 
 
@@ -46,12 +47,12 @@ _PROCESSES = "efface.execute.processes"
 
 
 def _of_processes(value: object) -> object:
-    """`executor.kwargs.workers=1` of a study that names no executor."""
+    """Add the default executor if the study sets only its settings, such as `executor.kwargs.workers=1`."""
     return {"call": _PROCESSES} | value if isinstance(value, dict) else value
 
 
 class Study(Strict):
-    """One study, as its file says it. docs/studies.md explains each key."""
+    """The keys of one study file. docs/studies.md explains each key."""
 
     out: Path
     data: Annotated[Call, Word("data"), bound()]
@@ -90,10 +91,10 @@ class Study(Strict):
         return self
 
     def parts(self) -> dict[str, list["Study"]]:
-        """The studies that this one consists of, by variant, a study for each seed; itself where it has neither.
+        """Return the runs of this study: for each variant, one study for each seed.
 
-        Each has a folder of its own below this one's; the second network, which is the same for all variants of a seed,
-        is kept once.
+        A study without variants and seeds is its own only run. Each run has its own folder below this study's folder.
+        The second network is the same for all variants of a seed, so it is stored only once.
         """
         if not self.variants and not self.seeds:
             return {"": [self]}
@@ -105,7 +106,7 @@ class Study(Strict):
                 tree["out"] = str(folder / f"seed-{seed}" if seed is not None else folder)
                 if seed is not None:
                     tree["seed"] = seed
-                if self.second_network is not None:  # one for all variants, trained as the study itself says
+                if self.second_network is not None:  # one for all variants, trained with the settings of the study
                     second = tree["second_network"]
                     second["folder"] = second["folder"] or str(self.out / "models")
                     if not second["weights"] and self.fit is not None:
@@ -114,19 +115,19 @@ class Study(Strict):
         return found
 
     def map_names(self) -> list[str]:
-        """Every row of the report: maps and views of maps."""
+        """Return the names of all rows of the report: maps and views of maps."""
         return [name for each in self.attribution_methods for name in each.gives]
 
     @property
     def torch_threads(self) -> int:
-        """Threads of torch in each process that works: the key `threads`, the executor's own setting, or 1."""
+        """Threads of torch in each worker process: the key `threads`, else the executor's own setting, else 1."""
         own = self.executor.kwargs.get("threads")
         return self.threads or (own if isinstance(own, int) else 1)
 
     def references(self) -> tuple[str, ...]:
-        """The rows that others are compared with, the first that a metric has: `reference`, else what is random.
+        """Return the rows that the others can be compared with: `reference`, else the random controls.
 
-        A control that is drawn anew each epoch comes after those that are fixed.
+        A metric uses the first of these rows that it has. Controls that are drawn anew each epoch come last.
         """
         if self.reference is not None:
             return (self.reference,)
@@ -134,19 +135,19 @@ class Study(Strict):
         return tuple(name for each in sorted(drawn, key=lambda each: each.is_redrawn) for name in each.gives)
 
     def metric_names(self) -> list[str]:
-        """The metrics that the study lists, then those that only a variant does."""
+        """Return the names of the metrics that the study lists, then of those that only a variant lists."""
         parts = (self, *self._of_one_seed().values())
         return list(dict.fromkeys(each.name for part in parts for each in part.metrics))
 
     def _of_one_seed(self) -> dict[str, "Study"]:
-        """A part of each variant: seeds differ in nothing that a study lists."""
+        """Return one run of each variant, for the runs of several seeds list the same entries."""
         return {name: part for name, (part,) in self.model_copy(update={"seeds": self.seeds[:1]}).parts().items()}
 
     def with_metrics(self, names: Sequence[str]) -> "Study":
-        """This study with these metrics alone, and the claims on them.
+        """Return this study with these metrics alone, and with the claims on them.
 
-        A variant that lists metrics of its own keeps those of them; what nobody lists is measured for all, by its
-        defaults.
+        A variant that lists its own metrics keeps those that are named here. A metric that neither the study nor a
+        variant lists is measured for all variants, with its default settings.
         """
         own = self._of_one_seed()
         listed = {each.name for part in (self, *own.values()) for each in part.metrics}
@@ -169,7 +170,10 @@ class Study(Strict):
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Study:
-    """A study from its file and `key=value` overrides (`fit.epochs=2`). InvalidStudyError lists all that is wrong."""
+    """Read a study from its file and `key=value` overrides, such as `fit.epochs=2`.
+
+    InvalidStudyError: the study is wrong; the message lists all problems.
+    """
     tree = load(path)
     tree = moved.study(tree) if isinstance(tree, dict) else tree
     for each in overrides:
@@ -178,9 +182,11 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Study:
 
 
 def check(tree: Any, path: Path) -> Study:
-    """A study from what its file held."""
+    """Return the study of a tree that was read from a file. InvalidStudyError lists all problems."""
     if not isinstance(tree, dict):
-        raise InvalidStudyError(f"{path}: holds a {type(tree).__name__}, expected keys like 'data:' and 'model:'")
+        raise InvalidStudyError(
+            f"{path}: the file contains a {type(tree).__name__}; expected keys like 'data:' and 'model:'"
+        )
     if old := reference_form(tree):
         raise InvalidStudyError(f"{path}: {old}")
     tree = moved.study({key: value for key, value in tree.items() if not str(key).startswith("x-")})
@@ -204,12 +210,14 @@ def check(tree: Any, path: Path) -> Study:
 
 
 def _varied(tree: dict[str, Any], name: str, changes: Mapping[str, Any]) -> Study:
-    """The study that a variant's changes make of the tree. InvalidStudyError: all that is wrong with it."""
+    """Return the study of the tree with a variant's changes. InvalidStudyError lists all problems."""
     tree, where = copy.deepcopy(tree), Path(f"variants.{name}")
     for key, value in changes.items():
         if key.split(".")[0] in ("out", "variants", "seeds", "claims"):
-            raise InvalidStudyError(f"{where}: cannot change '{key}'; each variant has a folder and the seeds of all")
-        put(tree, key, copy.deepcopy(value), where)  # one anchor may stand in several variants
+            raise InvalidStudyError(
+                f"{where}: a variant cannot change '{key}'; each variant has its own folder and the seeds of the study"
+            )
+        put(tree, key, copy.deepcopy(value), where)  # several variants may use one YAML anchor
     try:
         return Study.model_validate(tree)
     except ValidationError as error:
@@ -218,19 +226,17 @@ def _varied(tree: dict[str, Any], name: str, changes: Mapping[str, Any]) -> Stud
 
 
 def dump(study: Study) -> str:
-    """The study as YAML, every default written out, with the short words of plug-ins, which outlive their paths."""
+    """Return the study as YAML with all defaults. Plug-ins have their short words, which outlive dotted paths."""
     tree = study.model_dump(mode="json", exclude_none=True, context=WORDS)
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=120)
 
 
-_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the same text, ten times as fast where libyaml is there
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # same text; ten times as fast if libyaml is installed
 
 
 def _explain(error: Any, tree: Any) -> list[str]:
-    """One problem in the user's words: where, what was found, what to do."""
-    if (
-        error["type"] == "too_short" and error["input"]
-    ):  # entries that are wrong are said to be wrong, not to be missing
+    """Return the lines that describe one problem to the user: where, what was found, what to do."""
+    if error["type"] == "too_short" and error["input"]:  # entries with errors are reported as wrong, not as missing
         return []
     names: list[tuple[Any, Any]] = []
     for part in error["loc"]:
@@ -248,7 +254,7 @@ def _explain(error: Any, tree: Any) -> list[str]:
             f"{prefix}unknown key; " + (f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}")
         ]
     if error["type"] == "missing":
-        return [f"{prefix}missing; this key is needed"]
+        return [f"{prefix}the key is missing; add it"]
     if error["type"] in ("value_error", "assertion_error"):
         lines = str(error["ctx"]["error"]).splitlines()
         return [f"{where}.{line}" if line.startswith("kwargs.") else prefix + line for line in lines]
@@ -267,7 +273,7 @@ def _named(tree: Any, names: list[tuple[Any, Any]]) -> Any:
 
 
 def _known(path: list[str]) -> list[str]:
-    """The keys that may stand at this place."""
+    """Return the keys that are valid at this place."""
     models: dict[str, type[BaseModel]] = {
         "fit": TrainingSettings,
         "refit": TrainingSettings,

@@ -1,4 +1,4 @@
-"""What the YAML file of a study holds, as plain values: read safely, with `key=value` overrides."""
+"""Safe reading of a study's YAML file into plain values, with `key=value` overrides."""
 
 import copy
 import difflib
@@ -13,11 +13,11 @@ from efface.plug import moved
 
 
 class InvalidStudyError(ValueError):
-    """Everything that is wrong with a study, a line each."""
+    """A study is wrong. The message lists all problems, one on each line."""
 
 
 def load(path: Path) -> Any:
-    """What a YAML file holds, read safely, `1e-3` being a number."""
+    """Return the content of a YAML file, read safely. `1e-3` is a number."""
     if not path.is_file():
         here = sorted(str(each) for each in path.parent.glob("*.yml")) if path.parent.is_dir() else []
         near = difflib.get_close_matches(str(path), here, n=1) or here[:5]
@@ -35,28 +35,31 @@ def load(path: Path) -> Any:
 
 
 def override(tree: Any, text: str, path: Path) -> None:
-    """Set a key of the tree by `key=value`, entries of a list by name or number."""
+    """Set a key of the tree by `key=value`. Entries of a list are addressed by name or number."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise InvalidStudyError(f"'{text}': an override is key=value, such as fit.epochs=2 or repeats=1")
+        raise InvalidStudyError(f"'{text}': an override has the form key=value, such as fit.epochs=2 or repeats=1")
     try:
         parsed = yaml.load(value, Loader=_Loader)  # noqa: S506
     except yaml.YAMLError:
-        raise InvalidStudyError(f"override {text}: '{value}' is no YAML value; quote it") from None
+        raise InvalidStudyError(f"override {text}: '{value}' is not a valid YAML value; quote it") from None
     put(tree, key, parsed, path)
 
 
 def put(tree: Any, key: str, value: Any, path: Path) -> None:
-    """Set a key such as fit.optimizer.kwargs.lr, entries of a list by name or number. path: where this is asked.
+    """Set a key such as fit.optimizer.kwargs.lr. Entries of a list are addressed by name or number.
 
-    Of what an anchor put into several places, this one alone changes. Where the key begins with `x-`, all places that
-    name the piece by `*` do, but not those that merge it by `<<`, which have its keys and no longer the piece.
+    If a YAML anchor is used in several places, only the place that the key names changes. If the key begins with `x-`,
+    all uses of the anchor by `*` change. Copies made with `<<` do not change.
+
+    path: file or variant that the messages name.
     """
     key = moved.study_key(key)
     top, (*parents, last), shared = tree, key.split("."), key.startswith("x-")
     if shared and not parents:
         raise InvalidStudyError(
-            f"{path}: override {key}: replaces a shared piece as a whole, which no place would see; set keys within it"
+            f"{path}: override {key}: it replaces a whole anchor, which would change no use of the anchor; set the "
+            "keys below it"
         )
     for part, following in zip(parents, [*parents, last][1:], strict=True):
         at = _place(tree, part)
@@ -64,7 +67,7 @@ def put(tree: Any, key: str, value: Any, path: Path) -> None:
             if not isinstance(tree, dict) or shared:
                 raise InvalidStudyError(f"{path}: override {key}: there is no '{part}'")
             tree[at := part] = {}
-        if isinstance(tree[at], str) and following == "kwargs":  # a short form, about to get kwargs
+        if isinstance(tree[at], str) and following == "kwargs":  # expand the short form, for it gets kwargs
             tree[at] = {"name" if tree is top.get("metrics") else "call": tree[at]}
         if not shared:
             tree[at] = copy.copy(tree[at])
@@ -77,23 +80,25 @@ def put(tree: Any, key: str, value: Any, path: Path) -> None:
     elif isinstance(tree, dict):
         tree[last] = value
     else:
-        raise InvalidStudyError(f"{path}: override {key}: '{'.'.join(parents)}' is no section, it holds {tree!r}")
+        raise InvalidStudyError(
+            f"{path}: override {key}: '{'.'.join(parents)}' is not a section; its value is {tree!r}"
+        )
 
 
 def reference_form(keys: Collection[str]) -> str:
-    """What to say of a configuration of the ROAR reference system; nothing, where it is none."""
+    """Return a message if the keys are those of a configuration of the ROAR reference system, else ""."""
     old = [key for key in ("extract_cams", "retrain_cls", "train_cls", "pixel_perturbation_analysis") if key in keys]
     if not old:
         return ""
     return (
-        f"{old[0]}: this is a configuration of the ROAR reference system; here one list "
+        f"{old[0]}: this is a configuration of the ROAR reference system; in efface, one list "
         "'attribution_methods:' at the top level, with the same name, method and kwargs, serves every stage; "
         "'train_cls' is 'model' and 'fit', 'percentiles' are 'fractions', 0 to 1: see configs/cifar10_resnet8.yml"
     )
 
 
 def _top_level(path: Path) -> list[str]:
-    """The keys of a file that cannot be read safely: looked at, without making anything of its tags."""
+    """Return the top-level keys of a file that cannot be read safely. Its tags are not constructed."""
     try:
         node = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
     except yaml.YAMLError:
@@ -102,7 +107,7 @@ def _top_level(path: Path) -> list[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe, and with YAML 1.2's idea of a number: 1e-3 needs no dot."""
+    """A safe loader with the numbers of YAML 1.2: 1e-3 needs no dot."""
 
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
@@ -112,7 +117,7 @@ _Loader.add_implicit_resolver(
 
 
 def _place(tree: Any, part: str) -> Any:
-    """The key or index of a part, by number or by its entry's name; None where it is not there."""
+    """Return the key or index of a part, by number or by the name of its entry; None if there is no such part."""
     if isinstance(tree, list):
         if part.isdigit() and int(part) < len(tree):
             return int(part)
