@@ -1,4 +1,4 @@
-"""efface STAGE STUDY [key=value ...]: each stage does what is left of the stages that it needs, then its own work."""
+"""efface STAGE STUDY [key=value ...]: a stage does what is left of the stages that it needs, then its own work."""
 
 import argparse
 import importlib
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="efface",
         description="Does an attribution map tell the truth about an image classifier?",
-        epilog="Each stage first does what is left of the stages that it needs. A killed stage goes on where it was.",
+        epilog="A stage first does what is left of the stages that it needs. After a kill it goes on where it was.",
     )
     stages = parser.add_subparsers(dest="stage", metavar="STAGE", required=True)
     for name, does in STAGES.items():

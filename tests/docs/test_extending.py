@@ -1,7 +1,6 @@
 """The pages on the code are true: examples of docs/extending.md run, files that a page names are there."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import yaml
 import efface.__main__ as program
 from efface import stages
 from efface.study.study import read
-from small_study import MODULES, STUDY, write_study
+from small_study import STUDY, write_study
 from small_study import efface as run_efface
 from test_layers import LAYERS
 
@@ -40,11 +39,9 @@ EXAMPLES = [name for name, text in SECTIONS.items() if "```yaml" in text]
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A user's folder: it is the current one, and its modules are importable and forgotten afterwards."""
+    """A user's folder: it is the current one, and its modules are importable."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name in [*MODULES, *modules(PAGE)]:
-        monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
 
@@ -120,7 +117,7 @@ def test_the_stage_of_the_page_is_a_word_of_the_command_line(folder, monkeypatch
     (own / "count.py").write_text(modules(SECTIONS["Stage"])["count"])
     monkeypatch.setattr(stages, "__path__", [*stages.__path__, str(own)])
     monkeypatch.setitem(program.STAGES, "count", "say how many images each split has")
-    monkeypatch.delitem(sys.modules, "efface.stages.count", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     write_study(folder)
     assert program.main(["count", "study.yml"]) == 0
     assert "train: 48 images\ntest: 24 images\n" in capsys.readouterr().out
@@ -164,3 +161,17 @@ PLAIN += [each for folder in ("src", "tests", "configs", "scripts") for each in 
 def test_lines_of_prose_are_at_most_120_characters(page):
     lines = page.read_text().splitlines()
     assert [line for line in lines if len(line) > 120 and not line.startswith(("|", "!["))] == []
+
+
+def anchors(page):
+    """The places of a page that a link can name."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PLAIN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_a_file_and_a_heading(page):
+    for file, heading in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text()):
+        other = page.parent / file if file else page
+        assert other.exists(), file
+        assert not heading or heading in anchors(other), f"{file}#{heading}"

@@ -1,4 +1,4 @@
-"""Controls: maps that do not use the network. An attribution method should rank better than they do."""
+"""Controls: maps that do not use the network; an attribution method should rank pixels better than they do."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache

@@ -34,7 +34,7 @@ def features_of(model: nn.Module, images: Images, module: nn.Module, name: str) 
     with cut_at(module, name) as leaves:
         logits_of(model, images)
     if not leaves:
-        raise ValueError(f"layer {name!r} has no part in the logits; expected a layer that the logits depend on")
+        raise ValueError(f"layer {name!r} has no part in the logits; expected one that the logits depend on")
     return leaves[-1].detach()
 
 

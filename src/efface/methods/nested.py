@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.plug.accepts import named, offer
+from efface.plug.identity import code_of
 from efface.plug.learning import check_learnt, is_learning
-from efface.plug.source import source_digest
 from efface.store.arrays import read_rows
 from efface.types import Images, Method, Split, Target
 
@@ -165,7 +165,7 @@ def depends_on(method: Any) -> dict[str, Any]:
             f"{path} learns within another method, but has no learnt_from; expected a method that returns the "
             "settings its fit depends on, as a dict: add it to the class"
         )
-    return {"class": path, "source": source_digest(type(method).__module__), "from": method.learnt_from()}
+    return code_of(path, type(method)) | {"from": method.learnt_from()}
 
 
 def _apart(method: Any) -> tuple[Any, dict[str, Any]]:

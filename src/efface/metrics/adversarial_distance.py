@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Needs
+from efface.metrics.shared.effects import on_test_images
 from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.attack import Norm, check_minimal, minimal

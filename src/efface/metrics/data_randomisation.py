@@ -18,8 +18,8 @@ from efface.metrics.probes import Case, Description, Erasure, Needs, erased_batc
 from efface.metrics.probes.score import epochs_of
 from efface.metrics.shared.similarity import BETTER, NAMES, compared, compares
 from efface.plug.call import Call
-from efface.plug.source import code_digest
 from efface.store.arrays import read_rows
+from efface.store.keys import versions
 from efface.store.results import Score
 from efface.training.loop import TrainingRows, TrainingSettings, predict
 from efface.training.loop import train as train_network
@@ -88,7 +88,7 @@ class PermutedLabels:
     def __call__(self, case: Case) -> Score:
         explain, settings = case.explain, case.training
         settings = settings.model_copy(update={"keep": "last", "epochs": self.epochs or settings.epochs})
-        what = self.identity() | {"source": code_digest(__name__)}
+        what = self.identity() | versions("metric.data_randomisation")
         kept = case.once("permuted-labels", what, lambda: self._train(case, settings))
         case.advance(3.0 * settings.epochs * len(case.data["train"]))
         network = case.build().to(case.device).eval()

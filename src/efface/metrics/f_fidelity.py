@@ -18,8 +18,8 @@ from efface.metrics.formula import EVERY, Metric, Point
 from efface.metrics.probes import Case, Description, Needs, fill_of, fill_seeds, ranks_of
 from efface.metrics.probes.description import NONE, SHUFFLED, by_fields
 from efface.plug.call import Call
-from efface.plug.source import code_digest
 from efface.store.arrays import read_rows
+from efface.store.keys import versions
 from efface.store.results import Score
 from efface.training.loop import TrainingRows, TrainingSettings
 from efface.training.loop import train as train_network
@@ -200,7 +200,7 @@ def fine_tuned(case: Case, imputer: Call, *, beta: float, epochs: int, rate: flo
     settings = case.training.model_copy(
         update={"epochs": epochs, "stop": None, "schedule": None, "optimizer": _slower(case.training.optimizer, rate)}
     )
-    what = {"beta": beta, "imputer": imputer.identity(), "fit": settings.identity(), "source": code_digest(__name__)}
+    what = {"beta": beta, "imputer": imputer.identity(), "fit": settings.identity()} | versions("metric.f_fidelity")
 
     def start() -> nn.Module:
         network = case.build()

@@ -14,7 +14,6 @@ from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import identity_of
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import blocks
-from efface.plug.source import code_digest
 from efface.store.results import Score
 from efface.training.generate import Sampling
 from efface.training.loop import TrainingSettings
@@ -81,7 +80,7 @@ class ClassifiedSamples:
         return 2.0 * self.count
 
     def identity(self) -> dict[str, Any]:
-        return identity_of(self) | {"generator": code_digest("efface.training.generate")}
+        return identity_of(self)
 
     def __call__(self, case: Case) -> Score:
         images, targets = case.samples(self.sampling)

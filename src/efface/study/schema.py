@@ -22,7 +22,7 @@ from pydantic import (
 from efface.methods.calling import check_method, is_class
 from efface.methods.control import is_control, is_random
 from efface.metrics import Metric, metric, own_settings
-from efface.plug import moved
+from efface.plug import moved, words
 from efface.plug.call import Call, bound, settings_by_path, settings_by_word
 from efface.plug.field import Word, writes_words
 from efface.plug.learning import is_learning
@@ -196,6 +196,11 @@ class MetricEntry(Strict):
     def formula(self) -> Metric:
         """The metric itself, with its own settings."""
         return metric(self.metric or self.name, self.kwargs.model_extra)
+
+    @property
+    def path(self) -> str:
+        """The dotted path of the metric."""
+        return words.expand("metric", self.metric or self.name)
 
     @cached_property
     def paper(self) -> MetricSettings:

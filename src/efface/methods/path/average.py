@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -34,8 +34,13 @@ Draw = Callable[[slice, int], Images]
 """(block of images, number of the reference) -> reference of each image."""
 
 
-class Drawn(NamedTuple):
-    """The references of each image: what makes them, and how many there are."""
+@dataclass(frozen=True)
+class Drawn:
+    """References of each image.
+
+    reference: function that returns a reference by its number.
+    count: number of references of each image.
+    """
 
     reference: Draw
     count: int
@@ -86,12 +91,12 @@ def average_over_paths(
     precision: Precision = "fp32",
     max_batch: int,
 ) -> Images:
-    """Return the mean over references of way times mean gradient; re-calibrated, the mean of the kept terms.
+    """Return the mean over the references of way times mean gradient; re-calibrated, the mean of the kept terms.
 
     Every point of the grid is used with every reference. It needs memory for a few copies of the images, and for the
     references of one pass.
 
-    drawn: the references of each image.
+    drawn: references of each image.
     grid: points of the paths, and their weights.
     squared: use the square of the mean gradient; re-calibrated, the mean of the squares of the kept terms.
     densities: weights of the references of each image; by default equal.
@@ -143,7 +148,7 @@ def references_of(
 
 
 def given_references(images: Images, given: References) -> Drawn:
-    """Those references."""
+    """Return the given references, after a check of their shape."""
     n, c, h, w = images.shape
     if given.shape[0] != n or given.shape[2:] != (c, h, w):
         raise ValueError(f"references have shape {tuple(given.shape)}; expected ({n}, r, {c}, {h}, {w})")

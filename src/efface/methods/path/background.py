@@ -70,7 +70,7 @@ class ExpectedGradients:
         self.learnt: dict[str, Tensor] = {}
 
     def learnt_from(self) -> dict[str, Any]:
-        """The settings that `learnt` depends on."""
+        """Return the settings that `learnt` depends on."""
         return {"fit": "training_images", "pool": self.pool}
 
     def fit(self, model: nn.Module, data: Split, *, seed: int, max_batch: int) -> None:
@@ -163,7 +163,7 @@ class LocalPathIntegration:
         self.learnt: dict[str, Tensor] = {}
 
     def learnt_from(self) -> dict[str, Any]:
-        """The settings that `learnt` depends on."""
+        """Return the settings that `learnt` depends on."""
         return {"fit": "local_paths", "samples": self.samples, "centres": self.centres, "pool": self.pool}
 
     def fit(self, model: nn.Module, data: Split, *, seed: int, max_batch: int) -> None:

@@ -10,7 +10,7 @@ from efface.erase.blur import gaussian_blur
 from efface.types import Images
 
 Baseline = float | Sequence[float] | Literal["mean", "blur"] | Tensor
-"""Where a path starts.
+"""Start of a path.
 
 a number, or one per channel, in [0, 1]: an image of one colour; black by default.
 mean: an image of one colour, the mean of each channel of the image.

@@ -7,7 +7,8 @@ import pkgutil
 import pytest
 
 from efface.metrics import names as metric_names
-from numerics import compare, names, versions
+from efface.store.keys import NUMERICS
+from numerics import compare, declared, files, names, table, versions
 from numerics.files import summary
 
 FROM_ELSEWHERE = {"cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "imagenet10"}
@@ -74,14 +75,14 @@ def gives(words, *, by_name=False):
 
 
 SHELVES = (
-    ("impute", "efface.impute", begins("images", "removed")),
+    ("imputer", "efface.impute", begins("images", "removed")),
     ("post", "efface.erase.post", begins("maps")),
-    ("augment", "efface.training.augment", begins("images", "seeds")),
+    ("augmentation", "efface.training.augment", begins("images", "seeds")),
     ("attack", "efface.training.attack", begins("network", "images", "targets")),
-    ("methods", "efface.methods", begins("model", "images", "targets")),
-    ("units", "efface.erase.units", begins("images")),
-    ("regularize", "efface.training.regularize", gives("Term")),
-    ("models", "efface.models", gives("nn.modules.module.Module")),
+    ("method", "efface.methods", begins("model", "images", "targets")),
+    ("unit", "efface.erase.units", begins("images")),
+    ("regularizer", "efface.training.regularize", gives("Term")),
+    ("model", "efface.models", gives("nn.modules.module.Module")),
     ("data", "efface.data", gives("Split]", by_name=True)),
 )
 """Kinds of plug-ins, where they are, and what tells them from helpers beside them."""
@@ -99,18 +100,18 @@ def plugins():
 
 def is_covered(kind, known):
     if known == {"attribute"}:  # the other libraries' algorithms, a name each
-        return {"methods.captum", "methods.zennit"} <= {name.rpartition(".")[0] for name in names()}
+        return {"method.captum", "method.zennit"} <= {name.rpartition(".")[0] for name in names()}
     return any(f"{kind}.{name}" in names() for name in known)
 
 
 def test_every_plug_in_has_a_golden_output():
     found = [f"{kind}: {', '.join(sorted(known))}" for kind, known in plugins() if not is_covered(kind, known)]
-    assert found + [name for name in metric_names() if f"metrics.{name}" not in names()] == []
+    assert found + [name for name in metric_names() if f"metric.{name}" not in names()] == []
 
 
 def test_every_kind_of_plug_in_is_found():
     kinds = {kind for kind, _ in plugins()}
-    assert kinds == {"impute", "post", "augment", "attack", "methods", "units", "regularize", "models", "data"}
+    assert kinds == {"imputer", "post", "augmentation", "attack", "method", "unit", "regularizer", "model", "data"}
     assert len(plugins()) > 80
 
 
@@ -121,3 +122,39 @@ def test_a_summary_tells_small_changes_apart():
     swapped = [*many[:50], many[51], many[50], *many[52:]]
     assert summary(many)["mix"] != summary(swapped)["mix"]
     assert summary(list(range(100)))["sha256"] != summary(list(range(1, 101)))["sha256"]
+
+
+def test_every_declared_version_is_of_a_golden_output():
+    assert set(NUMERICS) - {declared(name) for name in names()} == set()
+    assert all(isinstance(number, int) and number > 1 for number in NUMERICS.values())
+
+
+@pytest.fixture
+def made_up(monkeypatch, tmp_path):
+    """One golden output, in a folder of its own, whose number the test sets."""
+    number = {"value": 1.0}
+    monkeypatch.setattr(files, "FOLDER", tmp_path)
+    monkeypatch.setitem(table._OUTPUTS, "post.made_up", lambda: {"value": number["value"]})
+    assert files.write(["post.made_up"]) == []
+    return number
+
+
+@pytest.mark.parametrize("raised", ["post.made_up", "draws"])
+def test_numbers_that_moved_are_written_only_under_a_raised_version(made_up, monkeypatch, raised):
+    if raised == "draws":
+        monkeypatch.setitem(table._OUTPUTS, "draws", lambda: {"value": 3.0})
+        assert files.write(["draws"]) == []
+    made_up["value"] = 2.0
+    (told,) = compare(["post.made_up"])
+    assert "raise NUMERICS['post.made_up']" in told
+    (refused,) = files.write(["post.made_up"])
+    assert "raise NUMERICS['post.made_up']" in refused
+    monkeypatch.setitem(NUMERICS, raised, 2)
+    assert files.write(["post.made_up"]) == []
+    assert compare(["post.made_up"]) == []
+
+
+def test_a_raised_version_asks_for_the_golden_file(made_up, monkeypatch):
+    monkeypatch.setitem(NUMERICS, "post.made_up", 2)
+    (told,) = compare(["post.made_up"])
+    assert "is kept with version 1 of post.made_up, which is 2 now" in told
