@@ -1,7 +1,7 @@
 """Average over the paths from several references to the image, and its re-calibration."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -169,7 +169,7 @@ def _along(
 
     If all paths end at the image itself, the gradient there is computed once.
     """
-    (reference, count), steps = drawn, len(grid.weights)
+    reference, count, steps = drawn.reference, drawn.count, len(grid.weights)
     shared = int(grid.ends_at_image)
     inner = steps - shared
     ways: dict[int, Images] = {}  # ways from the references of the current pass
