@@ -13,7 +13,7 @@ from efface.plug.accepts import accepts
 from efface.plug.call import Call
 from efface.plug.learning import LearningMethod, is_learning
 from efface.plug.source import source_digest
-from efface.stages.run.map_files import learnt_path
+from efface.stages.run.map_files import learnt_path, learnt_seed
 from efface.stages.run.run import Run
 from efface.stages.work.learning import learnt_on_trial
 from efface.store.keys import key
@@ -254,7 +254,7 @@ def test_a_class_that_does_not_say_what_it_learns_from_keeps_its_key_and_its_dra
         "seed": 0,
     }
     assert learnt_path(run, entry).name == f"Background-{key(what)}.h5"
-    assert run.learnt_seed(entry) == draws.seed_of("0 learn silent_learner.Background")
+    assert learnt_seed(run, entry) == draws.seed_of("0 learn silent_learner.Background")
     weights, paths = tmp_path / "weights.pt", []
     for content in (b"a", b"b"):
         weights.write_bytes(content)
