@@ -42,7 +42,7 @@ class Erasure:
 
     @property
     def needs_map(self) -> bool:
-        """False at 0 and 1, where every ranking erases the same: nothing or everything."""
+        """True if a map decides what is erased. At 0 and 1 every ranking erases the same, and `random` uses no map."""
         return 0 < self.fraction < 1 and self.order != "random"
 
     def identity(self) -> dict[str, Any]:

@@ -84,8 +84,9 @@ def spearman(one: Float[np.ndarray, "n s"], other: Float[np.ndarray, "n s"]) -> 
 
 
 def image_blocks(case: Case, samples: int, *, whole: bool = False) -> Iterator[tuple[Tensor, Images, Targets]]:
-    """Yield row numbers, images and explained classes. A block is as large as fits `samples` of each image into one pass.
+    """Yield row numbers, images and explained classes, in blocks for one forward pass.
 
+    A block holds as many images as fit into a pass with `samples` of each.
     whole: True: a block fills a pass with one sample of each image.
     After each block, `samples` forward passes for each image are reported as done.
     """
