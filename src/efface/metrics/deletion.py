@@ -24,5 +24,5 @@ deletion = Metric(
     uses=EVERY,
     defaults={"imputer": "efface.impute.channel_mean", "fractions": tuple(step / 20 for step in range(21))},
     caption="The pixels that a map ranks highest are deleted, step by step, until the image is flat. With a truthful "
-    "map the probability of the explained class falls early and the area under it is small.",
+    "map the probability of the explained class falls early, and the area under it is small.",
 )

@@ -43,7 +43,7 @@ def diffid(*, elementwise: bool = False) -> Metric:
         points_for=lambda _: FRACTIONS,
         summary="mean",
         caption="The score of the given network on images that keep the pixels that a map ranks highest, minus its "
-        "score on images that lose them. The cost of any removal cancels. A random map scores 0, a truthful one above 0.",
+        "score on images that lose them. The cost of any removal cancels. A random map scores 0, a truthful map more.",
     )
 
 
