@@ -168,8 +168,8 @@ DRAWING = (
     _wrong("found[rows, 0, columns] = angle.cos()", "found[rows, 0, columns] = angle.sin()", "draws"),
     _wrong("_wrap(_wrap(number + 1) * _GOLDEN)", "_wrap(_wrap(number) * _GOLDEN)", "draws"),
     _wrong(
-        "with _as_before(model), draws.seeded(int(seeds[0])):",
-        "with _as_before(model), draws.seeded(int(seeds[-1])):",
+        "with restored(model), draws.seeded(int(seeds[0])):",
+        "with restored(model), draws.seeded(int(seeds[-1])):",
         "explain",
     ),
     _wrong(
@@ -209,7 +209,7 @@ SCORING = (
         "return pearson(rankdata(one, axis=1), other)",
         "metrics.formula",
     ),
-    _wrong('{"erased": point.retrain("most_first")}', '{"erased": point.retrain("least_first")}', "metrics.roar"),
+    _wrong('roar = retrained(\n    "most_first"', 'roar = retrained(\n    "least_first"', "metrics.roar"),
     _wrong(
         "positive = maps.double().clamp(min=0)\n    whole = positive.sum((1, 2))\n    shares",
         "positive = maps.double().abs()\n    whole = positive.sum((1, 2))\n    shares",

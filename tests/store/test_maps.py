@@ -90,7 +90,9 @@ def test_an_unfinished_file_of_something_else_is_begun_anew(tmp_path, change):
     elif change == "empty":
         partial_path(path).write_bytes(b"")
     elif change == "unfinished layout":
-        partial_path(path).with_name("x.h5.partial.new").write_bytes(partial_path(path).read_bytes()[:900])
+        unfinished = partial_path(path).with_name(".x.h5.partial.1.new")
+        unfinished.write_bytes(partial_path(path).read_bytes()[:900])
+        os.utime(unfinished, (0, 0))
         partial_path(path).unlink()
     writer = MapWriter(path, MADE_FROM, TARGETS, MAPS[0])
     assert not writer.done.any()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
+from efface.models.modes import modes_restored
 from efface.plug.accepts import accepts, offer, taken
 from efface.plug.call import Call
 from efface.plug.learning import wrong_parts
@@ -74,7 +75,7 @@ def attribute(
             f"attribution_methods.{method.name}: needs the masks of the true object, which these data do not have; "
             "choose data that have them, such as efface.data.patches.patches, or drop this method"
         )
-    with _as_before(model), draws.seeded(int(seeds[0])):
+    with restored(model), draws.seeded(int(seeds[0])):
         model.eval()
         if method.batched:
             offered = {"seeds": seeds, "max_batch": max_batch, "masks": masks, "classes_of": classes_of}
@@ -203,26 +204,25 @@ def _described(found: Any) -> str:
 
 
 @contextlib.contextmanager
-def _as_before(model: nn.Module) -> Iterator[None]:
-    """Whatever a method leaves on the model (hooks, modes, gradients, flags) is taken off for the next one."""
+def restored(model: nn.Module) -> Iterator[None]:
+    """Afterwards, also after an exception, the model's hooks, modes, gradients and flags are as before."""
     modules, parameters = list(model.modules()), list(model.parameters())
-    modes = [each.training for each in modules]
     hooks = [{name: _kept(found) for name, found in vars(each).items() if "_hook" in name} for each in modules]
     flags = [(each.requires_grad, each.grad) for each in parameters]
-    try:
-        yield
-    finally:
-        for each, mode, kept in zip(modules, modes, hooks, strict=True):
-            each.training = mode
-            for name, found in kept.items():
-                if isinstance(found, dict):  # the same dict, which the caller's handles know
-                    if found or vars(each)[name]:
-                        vars(each)[name].clear()
-                        vars(each)[name].update(found)
-                else:
-                    vars(each)[name] = found
-        for parameter, (flag, grad) in zip(parameters, flags, strict=True):
-            parameter.requires_grad_(flag).grad = grad
+    with modes_restored(model):
+        try:
+            yield
+        finally:
+            for each, kept in zip(modules, hooks, strict=True):
+                for name, found in kept.items():
+                    if isinstance(found, dict):  # the same dict, which the caller's handles know
+                        if found or vars(each)[name]:
+                            vars(each)[name].clear()
+                            vars(each)[name].update(found)
+                    else:
+                        vars(each)[name] = found
+            for parameter, (flag, grad) in zip(parameters, flags, strict=True):
+                parameter.requires_grad_(flag).grad = grad
 
 
 def _kept(found: Any) -> Any:

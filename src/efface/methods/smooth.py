@@ -1,6 +1,7 @@
 """Gradients at noisy copies of the image: their mean, mean square and variance, all from one noise stream."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -88,19 +89,9 @@ def smooth_grad(
     Source: Smilkov et al. 2017 (arXiv:1706.03825).
     Differs: sign and channels are kept. Gradients are per unit of [0, 1], as those of `gradient`.
     """
-    family = smooth_grad_family(
-        model,
-        images,
-        targets,
-        seeds=seeds,
-        samples=samples,
-        noise=noise,
-        base=base,
-        score=score,
-        precision=precision,
-        max_batch=max_batch,
+    return _one_of_family(
+        "smooth_grad", model, images, targets, seeds, samples, noise, base, score, precision, max_batch
     )
-    return family["smooth_grad"]
 
 
 def smooth_grad_squared(
@@ -120,19 +111,9 @@ def smooth_grad_squared(
 
     Source: Hooker et al. 2019 (arXiv:1806.10758).
     """
-    family = smooth_grad_family(
-        model,
-        images,
-        targets,
-        seeds=seeds,
-        samples=samples,
-        noise=noise,
-        base=base,
-        score=score,
-        precision=precision,
-        max_batch=max_batch,
+    return _one_of_family(
+        "smooth_grad_squared", model, images, targets, seeds, samples, noise, base, score, precision, max_batch
     )
-    return family["smooth_grad_squared"]
 
 
 def var_grad(
@@ -153,19 +134,24 @@ def var_grad(
     Source: Adebayo et al. 2018 (arXiv:1810.03307).
     Differs: divided by `samples`, not samples - 1; the ranking is the same.
     """
-    family = smooth_grad_family(
-        model,
-        images,
-        targets,
-        seeds=seeds,
-        samples=samples,
-        noise=noise,
-        base=base,
-        score=score,
-        precision=precision,
-        max_batch=max_batch,
-    )
-    return family["var_grad"]
+    return _one_of_family("var_grad", model, images, targets, seeds, samples, noise, base, score, precision, max_batch)
+
+
+def _one_of_family(
+    name: str,
+    model: nn.Module,
+    images: Images,
+    targets: Target,
+    seeds: Seeds | None,
+    samples: int,
+    noise: Noise,
+    base: Method | None,
+    score: TargetScore,
+    precision: Precision,
+    max_batch: int,
+) -> Images:
+    passes = partial(smooth_grad_family, seeds=seeds, samples=samples, noise=noise, base=base, score=score)
+    return passes(model, images, targets, precision=precision, max_batch=max_batch)[name]
 
 
 def _noisy(images: Images, seeds: Seeds | None, samples: int, noise: Noise) -> Callable[[slice, int], Images]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +58,7 @@ class Sums:
     imputer: Call
 
     needs = Needs()
+    identity = identity_of
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward passes."""
@@ -66,9 +66,6 @@ class Sums:
 
     def describe(self) -> Description:
         return replace(by_fields(self), count="all")
-
-    def identity(self) -> dict[str, Any]:
-        return identity_of(self)
 
     def __call__(self, case: Case) -> Score:
         found = []

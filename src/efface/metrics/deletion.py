@@ -13,16 +13,12 @@ Differs: 20 steps instead of 224; channel means of this data set, where the code
 ImageNet.
 """
 
-from efface.metrics.formula import EVERY, Metric
-from efface.metrics.shared.orders import value_of, ways
+from efface.metrics.shared.orders import area
 
-deletion = Metric(
-    probes=lambda point: ways(point, "most_first"),
-    value=lambda scores: {name: value_of(scores, "most_first", name) for name in ("probability", "accuracy")},
-    direction={"probability": "lower", "accuracy": "lower"},
-    sample="images",
-    uses=EVERY,
-    defaults={"imputer": "efface.impute.channel_mean", "fractions": tuple(step / 20 for step in range(21))},
+deletion = area(
+    "most_first",
+    better="lower",
+    imputer="efface.impute.channel_mean",
     caption="The pixels that a map ranks highest are deleted, step by step, until the image is flat. With a truthful "
     "map the probability of the explained class falls early, and the area under it is small.",
 )

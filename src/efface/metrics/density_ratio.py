@@ -1,8 +1,7 @@
 """Density ratio: how the density of a class that the network implies changes when noise is added to an image of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +12,9 @@ from efface import draws
 from efface.erase.masking import to_float
 from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Needs
-from efface.metrics.shared.effects import falls, identity_of, positive, seeds_for
+from efface.metrics.shared.effects import falls, identity_of, one_a_sample, positive, seeds_for
 from efface.store.arrays import read_rows
 from efface.store.results import Score
-from efface.training.loop import TrainingSettings
 from efface.types import Images, Targets
 
 LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
@@ -68,14 +66,9 @@ class Noisy:
     samples: int
 
     needs = Needs(maps=False)
+    cost = one_a_sample
+    identity = identity_of
     explains = "true"
-
-    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Forward passes."""
-        return float((self.samples + 1) * images["test"])
-
-    def identity(self) -> dict[str, Any]:
-        return identity_of(self)
 
     def __call__(self, case: Case) -> Score:
         test, found = case.data["test"], []

@@ -17,11 +17,11 @@ from efface.erase.masking import to_float
 from efface.erase.post import apply_post
 from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Needs
+from efface.metrics.shared.effects import one_an_image
 from efface.metrics.shared.layers import Draw, chosen, redrawn
 from efface.plug.call import Call
 from efface.store.arrays import read_rows
 from efface.store.results import Score
-from efface.training.loop import TrainingSettings
 
 
 def efficient_randomisation(*, bins: int = 100, draw: Draw = "reset") -> Metric:
@@ -77,10 +77,7 @@ class Forgotten:
     post: tuple[Call, ...]
 
     needs = Needs(method=True)
-
-    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Number of maps."""
-        return float(images["test"])
+    cost = one_an_image
 
     def identity(self) -> dict[str, Any]:
         what = {"probe": "forgotten", "bins": self.bins, "draw": self.draw}

@@ -145,7 +145,8 @@ def told(
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Return the balanced accuracy of logits above 0 for each image, and their area under the ROC curve.
 
-    Ties count half in the area."""
+    Ties count half in the area.
+    """
     flat, where = logits.flatten(1).double(), gone.flatten(1)
     yes, no = where.sum(1).double(), (~where).sum(1).double()
     positive = flat > 0

@@ -1,6 +1,5 @@
 """Infidelity: the error of a map's prediction of how the score falls under a change of the image."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,11 +13,10 @@ from efface.erase.ranking import for_unit
 from efface.metrics.formula import Metric, Point
 from efface.metrics.probes import Case, Description, Needs, fill_of
 from efface.metrics.probes.description import by_fields
-from efface.metrics.shared.effects import falls, identity_of, image_blocks, positive, reduced, seeds_for
+from efface.metrics.shared.effects import falls, identity_of, image_blocks, one_a_sample, positive, reduced, seeds_for
 from efface.metrics.shared.subsets import subset_effects
 from efface.plug.call import Call
 from efface.store.results import Score
-from efface.training.loop import TrainingSettings
 from efface.types import Images, Seeds, Targets, TargetScore
 
 
@@ -88,13 +86,8 @@ class Squares:
     post: tuple[Call, ...]
 
     needs = Needs()
-
-    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Forward passes."""
-        return float((self.samples + 1) * images["test"])
-
-    def identity(self) -> dict[str, Any]:
-        return identity_of(self)
+    cost = one_a_sample
+    identity = identity_of
 
     def describe(self) -> Description:
         return replace(by_fields(self), unit=f"square of {self.size} x {self.size} pixels", count="1")
@@ -130,14 +123,9 @@ class Noise:
     post: tuple[Call, ...]
 
     needs = Needs()
+    cost = one_a_sample
+    identity = identity_of
     map_values = "feature"
-
-    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Forward passes."""
-        return float((self.samples + 1) * images["test"])
-
-    def identity(self) -> dict[str, Any]:
-        return identity_of(self)
 
     def __call__(self, case: Case) -> Score:
         found = []

@@ -12,19 +12,12 @@ Source: Petsiuk, Das & Saenko 2018 (arXiv:1806.07421), the insertion metric and 
 Differs: 20 steps instead of 224; the blur repeats the border outwards, where the code darkens it.
 """
 
-from efface.metrics.formula import EVERY, Metric
-from efface.metrics.shared.orders import value_of, ways
+from efface.metrics.shared.orders import area
 
-insertion = Metric(
-    probes=lambda point: ways(point, "least_first"),
-    value=lambda scores: {name: value_of(scores, "least_first", name) for name in ("probability", "accuracy")},
-    direction={"probability": "higher", "accuracy": "higher"},
-    sample="images",
-    uses=EVERY,
-    defaults={
-        "imputer": {"call": "efface.impute.blur", "kwargs": {"sigma": 5.0, "kernel": 11}},
-        "fractions": tuple(step / 20 for step in range(21)),
-    },
+insertion = area(
+    "least_first",
+    better="higher",
+    imputer={"call": "efface.impute.blur", "kwargs": {"sigma": 5.0, "kernel": 11}},
     caption="The pixels that a map ranks highest return, step by step, to the blurred image. Read the curve from "
     "right (all blurred) to left (all inserted). With a truthful map the probability of the explained class rises "
     "early, and the area under it is large.",

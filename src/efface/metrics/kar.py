@@ -3,15 +3,11 @@
 Source: Hooker, Erhan, Kindermans & Kim 2019 (arXiv:1806.10758).
 """
 
-from efface.metrics.formula import EVERY, Metric
+from efface.metrics.shared.orders import retrained
 
-kar = Metric(
-    probes=lambda point: {"erased": point.retrain("least_first")},
-    value=lambda scores: {"accuracy": scores["erased"].mean("accuracy")},
-    direction={"accuracy": "higher"},
-    sample="repeats",
-    uses=EVERY,
-    family="retraining",
+kar = retrained(
+    "least_first",
+    better="higher",
     caption="The pixels that a map ranks lowest are erased in training and test images, and a new network is trained "
     "on the rest. With a truthful map that network stays accurate.",
 )

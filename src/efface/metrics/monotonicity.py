@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -86,6 +86,7 @@ class Groups:
     unit: Literal["pixel", "feature"] | Call
 
     needs = Needs()
+    identity = identity_of
 
     @property
     def times(self) -> int:
@@ -95,9 +96,6 @@ class Groups:
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward passes."""
         return float(self._passes * images["test"])
-
-    def identity(self) -> dict[str, Any]:
-        return identity_of(self)
 
     def describe(self) -> Description:
         count = f"floor(k / {self.steps} * units + 1e-6) in the first k groups"

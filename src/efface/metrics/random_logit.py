@@ -1,9 +1,8 @@
-"""Random logit: how alike the maps of two classes are.
+"""Random logit: similarity of the maps of two classes.
 
 Source: Sixt, Granz & Landgraf 2020, section 5 (arXiv:1912.09818).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,10 +12,10 @@ from torch import Tensor
 
 from efface import draws
 from efface.metrics.formula import Metric
-from efface.metrics.probes import Case, Description, Needs
+from efface.metrics.probes import Case, Needs
+from efface.metrics.shared.effects import one_an_image
 from efface.metrics.shared.similarity import BETTER, NAMES, compared, compares
 from efface.store.results import Score
-from efface.training.loop import TrainingSettings
 from efface.types import Images, Maps, Seeds, Targets
 
 Other = Literal["random", "runner_up"]
@@ -25,10 +24,11 @@ Other = Literal["random", "runner_up"]
 def random_logit(*, other: Other = "random") -> Metric:
     """Similarity of the maps of the explained class with those of another class of the same image.
 
-    Spearman and SSIM of the channel-summed maps, signed and absolute, whatever `post` says. With two classes whose
-    logits mirror each other even a true map is alike, or opposite. One map and one pass an image.
+    Spearman and SSIM of the channel-summed maps, signed and absolute; `post` is not used. If two classes have mirrored
+    logits, even true maps are equal or opposite. It costs one map and one forward pass for each image.
 
-    other: random, any other class, drawn for each image, the same for all methods; runner_up, the most probable one.
+    other: random: any other class, drawn for each image, the same for all methods. runner_up: the most probable other
+        class.
 
     Source: Sixt et al. 2020, section 5 (arXiv:1912.09818).
     Differs: Spearman and signed maps beside its SSIM of absolute ones; SSIM is of maps divided by their largest
@@ -40,8 +40,8 @@ def random_logit(*, other: Other = "random") -> Metric:
         direction=BETTER,
         sample="images",
         uses=frozenset(),
-        caption=f"The method is asked about {_SAYS[other]} class of the same image. A truthful map says something else "
-        "of it.",
+        caption=f"The method explains {_SAYS[other]} class of the same image. With a truthful method this map is "
+        "different.",
         family="randomisation",
         axis="",
         points_for=lambda _shape: (0.0,),
@@ -52,9 +52,9 @@ _SAYS = {"random": "another", "runner_up": "the second most probable"}
 
 
 def other_class(logits: Float[Tensor, "n k"], classes: Targets, *, other: Other, seeds: Seeds) -> Targets:
-    """Another class of each image. ValueError: there is no other.
+    """Return another class for each image. ValueError: there is no other class.
 
-    seeds: one an image, for the draw.
+    seeds: one for each image, for the draw.
     """
     count = logits.shape[1]
     if count < 2:
@@ -67,18 +67,13 @@ def other_class(logits: Float[Tensor, "n k"], classes: Targets, *, other: Other,
 
 @dataclass(frozen=True)
 class OtherClass:
-    """The method asked about another class, compared with its stored maps."""
+    """Maps of another class, compared with the stored maps."""
 
     other: Other
 
     needs = Needs(method=True)
-
-    def describe(self) -> Description:
-        return compares(self)
-
-    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Maps asked for."""
-        return float(images["test"])
+    cost = one_an_image
+    describe = compares
 
     def identity(self) -> dict[str, Any]:
         return {"probe": "other class", "other": self.other}

@@ -4,15 +4,11 @@ Source: Hooker, Erhan, Kindermans & Kim 2019 (arXiv:1806.10758).
 Differs: pixels (all channels) are removed, not single channel values; set `unit: feature` for the original.
 """
 
-from efface.metrics.formula import EVERY, Metric
+from efface.metrics.shared.orders import retrained
 
-roar = Metric(
-    probes=lambda point: {"erased": point.retrain("most_first")},
-    value=lambda scores: {"accuracy": scores["erased"].mean("accuracy")},
-    direction={"accuracy": "lower"},
-    sample="repeats",
-    uses=EVERY,
-    family="retraining",
+roar = retrained(
+    "most_first",
+    better="lower",
     caption="The pixels that a map ranks highest are erased in training and test images, and a new network is trained "
     "on the rest. A truthful map makes that network less accurate.",
 )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from efface.models.fast_copy import fast_copy, own_tensors
+from efface.models.modes import modes_restored
 from efface.types import Images
 
 Precision = Literal["fp32", "bf16", "bf16_forced"]
@@ -26,24 +27,22 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
     Afterwards, also after an exception, every module's mode and every parameter's flag is as before.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    own = (each for module, _ in modes for each in own_tensors(module)[0].values() if each is not None)
+    modules = list(model.modules())
+    own = (each for module in modules for each in own_tensors(module)[0].values() if each is not None)
     flags = [(parameter, parameter.requires_grad) for parameter in own]
-    try:  # what is so already is not set again: torch takes a microsecond and more for each
-        if any(mode for _, mode in modes):
-            model.eval()
-        for parameter, flag in flags:
-            if flag:
-                parameter.requires_grad_(False)
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            if module.training != mode:
-                module.training = mode
-        for parameter, flag in flags:
-            if parameter.requires_grad != flag:
-                parameter.requires_grad_(flag)
+    with modes_restored(model):
+        try:  # what is so already is not set again: torch takes a microsecond and more for each
+            if any(module.training for module in modules):
+                model.eval()
+            for parameter, flag in flags:
+                if flag:
+                    parameter.requires_grad_(False)
+            with torch.inference_mode(False), torch.enable_grad():
+                yield
+        finally:
+            for parameter, flag in flags:
+                if parameter.requires_grad != flag:
+                    parameter.requires_grad_(flag)
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """The layers of a network: found by name, and the feature map that Grad-CAM and its kin look at."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -9,6 +7,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from efface.models.modes import modes_restored
 from efface.types import Images
 
 _NOT_FEATURES = {"torch.nn.modules.pooling", "torch.nn.modules.dropout"}
@@ -86,23 +85,13 @@ def _calls(model: nn.Module, images: Images) -> list[_Call]:
 
     handles = [module.register_forward_hook(record) for module in model.modules()]
     try:
-        with _evaluating(model), torch.no_grad():
+        with modes_restored(model), torch.no_grad():
+            model.eval()
             model(images)
     finally:
         for handle in handles:
             handle.remove()
     return calls
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _learns(module: nn.Module) -> bool:

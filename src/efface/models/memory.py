@@ -1,8 +1,12 @@
 """How many images go into one forward pass."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
+import torch
 from torch import Tensor
+
+Found = TypeVar("Found")
 
 
 def blocks(count: int, max_batch: int) -> Iterator[slice]:
@@ -20,6 +24,26 @@ def at_once(images: Tensor, max_batch: int) -> int:
     if images.device.type != "cpu":
         return max_batch
     return min(max_batch, max(6, (1 << 15) // max(1, images.shape[-2] * images.shape[-1])))
+
+
+def with_smaller_batches(
+    compute: Callable[[int], Found], max_batch: int, *, halved: Callable[[int], None] | None = None
+) -> Found:
+    """What `compute(max_batch)` gives; when memory runs out, it is called again with half as many images in a pass.
+
+    halved: is told each smaller number before the next attempt.
+    torch.OutOfMemoryError: one image at a time is too much.
+    """
+    while True:
+        try:
+            return compute(max_batch)
+        except torch.OutOfMemoryError:
+            if max_batch == 1:
+                raise
+        max_batch //= 2  # outside of the handler, whose traceback holds the tensors of the attempt
+        torch.cuda.empty_cache()
+        if halved is not None:
+            halved(max_batch)
 
 
 def at_least_one(setting: str, number: int) -> None:

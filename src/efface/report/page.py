@@ -11,6 +11,7 @@ from efface.report import between, cautions, figure, frames, words
 from efface.report.gallery import Gallery, tiles, uri
 from efface.report.stats import Curve
 from efface.report.table import HOW, Panel, Row, panels
+from efface.store.atomic import atomic_write
 
 MARKS = {
     "better": "▲",
@@ -227,10 +228,6 @@ def _standing(firsts: Sequence[Panel]) -> list[tuple[str, list[Row | None]]]:
 
 
 def _replace(path: Path, content: bytes) -> Path:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
     return path

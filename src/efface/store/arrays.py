@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from efface.store.atomic import atomic_write
 from efface.types import Stored
 
 SAMPLED_ROWS = 4096
@@ -159,23 +160,18 @@ def open_file(path: Path, mode: str = "r") -> Iterator[h5py.File]:
 def pack(
     path: Path, name: str, shape: tuple[int, ...], blocks: Iterable[np.ndarray], attributes: Mapping[str, Any]
 ) -> StoredArray:
-    """Write blocks of uint8 rows, in order, into a file that `Rows` reads; it has its name only once it is whole.
+    """Write blocks of uint8 rows, in order, into a file that `StoredArray` reads; the file is whole or not there.
 
     The file carries `attributes` and two digests: `digest`, of all bytes, and `sample`, of evenly spaced rows.
     """
-    partial = path.with_name(path.name + ".partial")
-    create_file(partial, {name: (shape, np.uint8)}, attributes)
-    try:
-        rows = StoredArray(partial, name)
+    with atomic_write(path) as temporary:
+        create_file(temporary, {name: (shape, np.uint8)}, attributes)
+        rows = StoredArray(temporary, name)
         whole = _fill(rows, blocks)
-        reserve(partial, partial.stat().st_size + _METADATA)  # HDF5 cuts off what it does not need
-        with open_file(partial, "r+") as file:
+        reserve(temporary, temporary.stat().st_size + _METADATA)  # HDF5 cuts off what it does not need
+        with open_file(temporary, "r+") as file:
             file.attrs["digest"] = whole
             file.attrs["sample"] = digest_sample(rows)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
     return StoredArray(path, name)
 
 

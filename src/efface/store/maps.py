@@ -21,6 +21,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from efface.store.arrays import SAMPLED_ROWS, StoredArray, create_file, open_file, write
+from efface.store.atomic import atomic_write
 from efface.store.keys import differences
 from efface.types import Maps, Targets
 
@@ -176,9 +177,8 @@ class MapWriter:
             "provenance": json.dumps(provenance, sort_keys=True),
             "versions": f"torch {torch.__version__}, h5py {h5py.__version__}, numpy {np.__version__}",
         }
-        laid_out = self.partial.with_name(self.partial.name + ".new")
-        create_file(laid_out, arrays, attributes)
-        laid_out.replace(self.partial)
+        with atomic_write(self.partial) as laid_out:
+            create_file(laid_out, arrays, attributes)
 
 
 def _checksum(row: np.ndarray | np.generic, target: np.integer) -> int:

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from efface.store.atomic import atomic_write
+
 
 @dataclass(frozen=True)
 class Score:
@@ -59,7 +61,8 @@ class Results:
             line |= {name: None if math.isnan(mean) else mean for name, mean in means.items()} | {"n": score.n}
             buffer = io.BytesIO()
             np.savez(buffer, **dict(score.values))  # type: ignore[arg-type]
-            _replace(self._values(row["key"]), buffer.getvalue())
+            with atomic_write(self._values(row["key"]), synced=True) as temporary:
+                temporary.write_bytes(buffer.getvalue())
         _cut_torn_line(self.path)
         with self.path.open("ab") as file:
             file.write(json.dumps(line, sort_keys=True).encode() + b"\n")
@@ -120,13 +123,3 @@ def _cut_torn_line(path: Path) -> None:
         text = file.read()
         if text and not text.endswith(b"\n"):
             file.truncate(text.rfind(b"\n") + 1)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

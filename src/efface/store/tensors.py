@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from efface.store.arrays import StoredArray, create_file, open_file, write
+from efface.store.atomic import atomic_write
 
 
 def cached_tensors(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -22,9 +23,8 @@ def cached_tensors(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[st
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             found = {name: value.detach().cpu() for name, value in make().items()}
-            temporary = path.with_name(path.name + ".new")
-            torch.save(found, temporary)
-            temporary.replace(path)
+            with atomic_write(path) as temporary:
+                torch.save(found, temporary)
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # torch names a damaged file in many ways
@@ -37,13 +37,13 @@ def write_learnt(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Keep the tensors; the file has its name only once it is whole. Empty tensors and single numbers pass, too."""
     arrays = {name: np.atleast_1d(np.ascontiguousarray(each.numpy(force=True))) for name, each in tensors.items()}
     shapes = {f"{name}.shape": list(each.shape) for name, each in tensors.items()}
-    partial = path.with_name(path.name + ".partial")
     kept = {name: (each.shape, each.dtype) for name, each in arrays.items() if each.size}
-    create_file(partial, kept, shapes | {"digest": _digest(arrays), "names": list(arrays)} | _types(arrays))
-    with partial.open("r+b", buffering=0) as file:
-        for name in kept:
-            write(file, StoredArray(partial, name), 0, arrays[name])
-    partial.replace(path)
+    attributes = shapes | {"digest": _digest(arrays), "names": list(arrays)} | _types(arrays)
+    with atomic_write(path) as temporary:
+        create_file(temporary, kept, attributes)
+        with temporary.open("r+b", buffering=0) as file:
+            for name in kept:
+                write(file, StoredArray(temporary, name), 0, arrays[name])
 
 
 def read_learnt(path: Path) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,13 @@ References = Float[Tensor, "n r c h w"]
 """Where the paths of each image begin."""
 Draw = Callable[[slice, int], Images]
 """Makes the reference of this number for a block of images."""
+
+
+class Drawn(NamedTuple):
+    """The references of each image: what makes them, and how many there are."""
+
+    reference: Draw
+    count: int
 
 
 class Kept:
@@ -68,39 +75,37 @@ def average_over_paths(
     model: nn.Module,
     images: Images,
     targets: Target,
-    *,
-    reference: Draw,
-    count: int,
+    drawn: Drawn,
     grid: Grid,
     recalibrate: Recalibrate,
+    *,
     squared: bool = False,
     densities: Float[Tensor, "n r"] | None = None,
     score: TargetScore,
     precision: Precision = "fp32",
     max_batch: int,
 ) -> Images:
-    """Mean over `count` references of way x mean gradient along it; re-calibrated, the mean of the kept terms.
+    """Mean over the references of way x mean gradient along it; re-calibrated, the mean of the kept terms.
 
     Every reference sees every point of the grid. Memory: a few times the images, and the references of one pass.
 
     squared: the square of the mean gradient; re-calibrated, the mean of the kept terms' squares.
     densities: what the references of each image count; by default all the same.
     """
+    check_recalibrate(recalibrate)
     if isinstance(grid.alphas, Tensor):
-        found, expected = tuple(grid.alphas.shape[:2]), (len(images), count)
+        found, expected = tuple(grid.alphas.shape[:2]), (len(images), drawn.count)
         if found != expected:
             raise ValueError(
                 f"alphas are given for {found[0]} images of {found[1]} references; expected {expected[0]} of "
                 f"{expected[1]}, as n r p, or one row of points for all"
             )
         grid = replace(grid, alphas=grid.alphas.to(images))
-    gradients = count * len(grid.weights)
+    gradients = drawn.count * len(grid.weights)
     with evaluating_fast(model, images, precision=precision, gradients=gradients) as network:
         kept = Kept(images, recalibrate)
         slope = images
-        for block, number, step, way, gradient in _along(
-            network, images, targets, reference, count, grid, score, max_batch
-        ):
+        for block, number, step, way, gradient in _along(network, images, targets, drawn, grid, score, max_batch):
             weights = None if densities is None else densities[None, block, number, None, None, None].to(images)
             gradient = gradient * grid.weights[step]
             if recalibrate == "points":
@@ -124,22 +129,22 @@ def references_of(
     samples: int,
     seeds: Seeds | None,
     draw: Callable[[Images, Seeds], Images],
-) -> tuple[Draw, int]:
-    """The given references, or `samples` of them drawn for each image; and their number."""
+) -> Drawn:
+    """The given references, or `samples` of them drawn for each image."""
     if given is not None:
         return given_references(images, given)
     at_least_one("samples", samples)
     own = needed(seeds, images, "the references themselves")
-    return (lambda block, number: draw(images[block], draws.fold(own[block], number))), samples
+    return Drawn(lambda block, number: draw(images[block], draws.fold(own[block], number)), samples)
 
 
-def given_references(images: Images, given: References) -> tuple[Draw, int]:
-    """Those references, and their number."""
+def given_references(images: Images, given: References) -> Drawn:
+    """Those references."""
     n, c, h, w = images.shape
     if given.shape[0] != n or given.shape[2:] != (c, h, w):
         raise ValueError(f"references have shape {tuple(given.shape)}; expected ({n}, r, {c}, {h}, {w})")
     at_least_one("the number of references", given.shape[1])
-    return (lambda block, number: given[block, number].detach().to(images)), given.shape[1]
+    return Drawn(lambda block, number: given[block, number].detach().to(images), given.shape[1])
 
 
 def check_recalibrate(recalibrate: str) -> None:
@@ -149,20 +154,13 @@ def check_recalibrate(recalibrate: str) -> None:
 
 
 def _along(
-    model: nn.Module,
-    images: Images,
-    targets: Target,
-    reference: Draw,
-    count: int,
-    grid: Grid,
-    score: TargetScore,
-    max_batch: int,
+    model: nn.Module, images: Images, targets: Target, drawn: Drawn, grid: Grid, score: TargetScore, max_batch: int
 ) -> Iterator[tuple[slice, int, int, Images, Images]]:
     """(block, reference, step, way, gradient) at every point of every path, those of a path one after the other.
 
     Where all paths end at the image itself, the gradient there is taken once.
     """
-    steps = len(grid.weights)
+    (reference, count), steps = drawn, len(grid.weights)
     shared = int(grid.ends_at_image)
     inner = steps - shared
     ways: dict[int, Images] = {}  # of the references that the pass sees

@@ -1,5 +1,6 @@
 """Integrated gradients from references that are training images."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from efface import draws
 from efface.methods.noise import needed
 from efface.methods.path.average import (
     Draw,
+    Drawn,
     Recalibrate,
     References,
     average_over_paths,
@@ -101,22 +103,15 @@ class ExpectedGradients:
             some = draws.fold(own, 0).split(max(1, _KEYS // len(stored)))
             orders = (draws.keys(each, len(stored)).argsort(dim=1, stable=True)[:, :count] for each in some)
             chosen = torch.cat([order.cpu() for order in orders])
-            reference = _stored(images, stored, chosen)
+            drawn = Drawn(_stored(images, stored, chosen), count)
         else:
-            reference, count = given_references(images, references)
+            drawn = given_references(images, references)
         if alphas is None:
             own = needed(seeds, images, "alphas, the points themselves")
-            alphas = draws.uniform(draws.fold(own, 1), (count, self.steps)).to(images.dtype)
+            alphas = draws.uniform(draws.fold(own, 1), (drawn.count, self.steps)).to(images.dtype)
+        grid = grid_of("midpoint", self.steps, alphas)
         return average_over_paths(
-            model,
-            images,
-            targets,
-            reference=reference,
-            count=count,
-            grid=grid_of("midpoint", self.steps, alphas),
-            recalibrate=self.recalibrate,
-            score=self.score,
-            max_batch=max_batch,
+            model, images, targets, drawn, grid, self.recalibrate, score=self.score, max_batch=max_batch
         )
 
 
@@ -215,25 +210,15 @@ class LocalPathIntegration:
             stored, cluster = _fitted(self, "images"), self._cluster(model, images, max_batch)
             count = stored.shape[1]
             numbers = torch.arange(stored.shape[0] * count).unflatten(0, stored.shape[:2])[cluster]
-            reference = _stored(images, stored.flatten(0, 1), numbers)
+            drawn = Drawn(_stored(images, stored.flatten(0, 1), numbers), count)
             densities = self.learnt["densities"][cluster]
         else:
-            reference, count = given_references(images, references)
+            drawn = given_references(images, references)
         if alphas is None:
             own = needed(seeds, images, "alphas, the points themselves")
-            alphas = 0.01 + 0.98 * draws.uniform(own, (count, self.steps)).to(images.dtype)
-        return average_over_paths(
-            model,
-            images,
-            targets,
-            reference=reference,
-            count=count,
-            grid=grid_of("midpoint", self.steps, alphas),
-            recalibrate=self.recalibrate,
-            densities=densities,
-            score=self.score,
-            max_batch=max_batch,
-        )
+            alphas = 0.01 + 0.98 * draws.uniform(own, (drawn.count, self.steps)).to(images.dtype)
+        average = partial(average_over_paths, densities=densities, score=self.score, max_batch=max_batch)
+        return average(model, images, targets, drawn, grid_of("midpoint", self.steps, alphas), self.recalibrate)
 
     def _cluster(self, model: nn.Module, images: Images, max_batch: int) -> Int[Tensor, " n"]:
         """The number of the centre that each image's logits are nearest to."""

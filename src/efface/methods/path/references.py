@@ -4,8 +4,8 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.methods.noise import Noise, check_noise, gaussian
-from efface.methods.path.average import Recalibrate, References, average_over_paths, check_recalibrate, references_of
-from efface.methods.path.grid import Alphas, Grid, Rule, grid_of
+from efface.methods.path.average import Drawn, Recalibrate, References, average_over_paths, references_of
+from efface.methods.path.grid import Alphas, Rule, grid_of
 from efface.models.evaluation import Precision
 from efface.types import Images, Seeds, Target, TargetScore
 
@@ -55,21 +55,10 @@ def ig_uniform(
     def draw(images: Images, seeds: Seeds) -> Images:
         return draws.uniform(seeds, tuple(images.shape[1:])).to(images.dtype)
 
-    check_recalibrate(recalibrate)
-    grid = grid_of(rule, steps, alphas)
-    images = images.detach()
-    reference, count = references_of(images, references, samples, seeds, draw)
+    images, grid = images.detach(), grid_of(rule, steps, alphas)
+    drawn = references_of(images, references, samples, seeds, draw)
     return average_over_paths(
-        model,
-        images,
-        targets,
-        reference=reference,
-        count=count,
-        grid=grid,
-        recalibrate=recalibrate,
-        score=score,
-        precision=precision,
-        max_batch=max_batch,
+        model, images, targets, drawn, grid, recalibrate, score=score, precision=precision, max_batch=max_batch
     )
 
 
@@ -103,20 +92,10 @@ def ig_smooth(
     Differs: every reference sees every point, and an image's references are noisy copies of itself. The released code
         pairs them with points as for `ig_uniform`, and it mixes up those of a batch.
     """
-    return _around(
-        model,
-        images,
-        targets,
-        squared=False,
-        seeds=seeds,
-        samples=samples,
-        noise=noise,
-        references=references,
-        grid=grid_of(rule, steps, alphas),
-        recalibrate=recalibrate,
-        score=score,
-        precision=precision,
-        max_batch=max_batch,
+    images, grid = images.detach(), grid_of(rule, steps, alphas)
+    drawn = _around(images, references, samples, seeds, noise)
+    return average_over_paths(
+        model, images, targets, drawn, grid, recalibrate, score=score, precision=precision, max_batch=max_batch
     )
 
 
@@ -147,42 +126,25 @@ def ig_squared(
     Differs: as `ig_smooth`. Without re-calibration the map is per unit of [0, 1]: at normalised images it is this times
         each channel's standard deviation.
     """
-    return _around(
+    images, grid = images.detach(), grid_of(rule, steps, alphas)
+    drawn = _around(images, references, samples, seeds, noise)
+    return average_over_paths(
         model,
         images,
         targets,
+        drawn,
+        grid,
+        recalibrate,
         squared=True,
-        seeds=seeds,
-        samples=samples,
-        noise=noise,
-        references=references,
-        grid=grid_of(rule, steps, alphas),
-        recalibrate=recalibrate,
         score=score,
         precision=precision,
         max_batch=max_batch,
     )
 
 
-def _around(
-    model: nn.Module,
-    images: Images,
-    targets: Target,
-    *,
-    squared: bool,
-    seeds: Seeds | None,
-    samples: int,
-    noise: Noise,
-    references: References | None,
-    grid: Grid,
-    recalibrate: Recalibrate,
-    score: TargetScore,
-    precision: Precision,
-    max_batch: int,
-) -> Images:
-    check_recalibrate(recalibrate)
+def _around(images: Images, references: References | None, samples: int, seeds: Seeds | None, noise: Noise) -> Drawn:
+    """Noisy copies of each image as its references; or those that are given."""
     check_noise(noise, samples, images)
-    images = images.detach()
     if isinstance(noise, Tensor):
         if references is not None:
             raise ValueError("noise and references are both given; expected one of them: leave the other out")
@@ -192,17 +154,4 @@ def _around(
         assert not isinstance(noise, Tensor)
         return (images + gaussian(images, seeds, noise)).clamp(0, 1)
 
-    reference, count = references_of(images, references, samples, seeds, draw)
-    return average_over_paths(
-        model,
-        images,
-        targets,
-        reference=reference,
-        count=count,
-        grid=grid,
-        recalibrate=recalibrate,
-        squared=squared,
-        score=score,
-        precision=precision,
-        max_batch=max_batch,
-    )
+    return references_of(images, references, samples, seeds, draw)

@@ -1,20 +1,18 @@
 """Concentration: measures of how few units hold most of a map's weight."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from efface.erase.ranking import for_unit
-from efface.metrics.formula import Point
+from efface.metrics.formula import Metric, Point
 from efface.metrics.probes import Case, Needs
-from efface.metrics.shared.effects import identity_of, image_blocks, reduced
+from efface.metrics.shared.effects import identity_of, image_blocks, one_an_image, reduced
 from efface.plug.call import Call
 from efface.store.results import Score
-from efface.training.loop import TrainingSettings
 from efface.types import Maps
 
 
@@ -26,13 +24,8 @@ class Concentration:
     unit: Literal["pixel", "feature"]
 
     needs = Needs()
-
-    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Number of maps read."""
-        return float(images["test"])
-
-    def identity(self) -> dict[str, Any]:
-        return identity_of(self)
+    cost = one_an_image
+    identity = identity_of
 
     def __call__(self, case: Case) -> Score:
         channels, found = case.data["test"].shape[0], []
@@ -41,6 +34,21 @@ class Concentration:
             found.append(torch.stack([gini(maps), entropy(maps)]).cpu())
         values = torch.cat(found, 1).numpy()
         return Score({"gini": values[0], "entropy": values[1]})
+
+
+def described(name: str, caption: str) -> Metric:
+    """Return the metric of one value of `Concentration`. It describes a map and does not judge it."""
+    return Metric(
+        probes=concentration,
+        value=lambda scores: {name: scores["map"].values[name]},
+        direction={name: "none"},
+        sample="images",
+        uses=frozenset({"unit", "post"}),
+        caption=caption,
+        family="complexity",
+        axis="",
+        points_for=lambda _: (0.0,),
+    )
 
 
 def concentration(point: Point) -> dict[str, Concentration]:

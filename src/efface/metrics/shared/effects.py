@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,10 +19,17 @@ from efface.models.memory import blocks
 from efface.models.scores import target_scores
 from efface.plug.call import Call
 from efface.store.arrays import read_rows
+from efface.training.loop import TrainingSettings
 from efface.types import Images, Maps, Seeds, Targets, TargetScore
 
 Changed = Callable[[int], Images]
 """Function: number of the draw -> changed images."""
+Found = TypeVar("Found")
+
+
+class _Sampling(Protocol):
+    @property
+    def samples(self) -> int: ...
 
 
 def falls(
@@ -113,6 +120,38 @@ def identity_of(probe: Any) -> dict[str, Any]:
     found = {"probe": type(probe).__name__.lower()}
     fields = {each.name: getattr(probe, each.name) for each in dataclasses.fields(probe)}
     return found | {name: _plain(value) for name, value in fields.items() if not isinstance(value, Needs)}
+
+
+def one_an_image(_probe: Any, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG001
+    """Return the cost of a probe that costs one forward pass, or one map, for each test image.
+
+    Reading a stored map counts the same, although it costs almost nothing. The passes of a map depend on the method.
+    """
+    return float(images["test"])
+
+
+def one_a_sample(probe: _Sampling, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG001
+    """Return the cost of a probe that uses each test image, and `samples` changed images beside it."""
+    return float((probe.samples + 1) * images["test"])
+
+
+def on_test_images(
+    case: Case, measure: Callable[[nn.Module, Tensor, Images, Targets], Found], *, cost: float
+) -> list[Found]:
+    """Return the results of `measure(network, rows, images, true classes)` for each batch of the test images.
+
+    network: the given network, or a faster copy with the same output.
+    cost: forward passes of one image. They are reported after each batch.
+    """
+    split, found = case.data["test"], []
+    every = torch.arange(len(split))
+    first = to_float(read_rows(split.images, every[:1]).to(case.device))
+    with evaluating_fast(case.network, first) as fast:
+        for rows in every.split(case.max_batch):
+            images = to_float(read_rows(split.images, rows).to(case.device))
+            found.append(measure(fast, rows, images, split.targets[rows].to(case.device)))
+            case.advance(len(rows) * cost)
+    return found
 
 
 def positive(where: str, **settings: Any) -> None:

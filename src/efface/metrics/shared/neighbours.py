@@ -1,8 +1,7 @@
 """Neighbours: how far the maps of a method move when it runs again on images nearby."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -10,9 +9,8 @@ from torch import Tensor
 
 from efface import draws
 from efface.metrics.probes import Case, Needs
-from efface.metrics.shared.effects import identity_of, image_blocks, seeds_for
+from efface.metrics.shared.effects import identity_of, image_blocks, one_a_sample, seeds_for
 from efface.store.results import Score
-from efface.training.loop import TrainingSettings
 from efface.types import Images, Maps, Seeds
 
 Noise = Literal["uniform", "gaussian"]
@@ -31,13 +29,8 @@ class Neighbours:
 
     # the map at the image is computed again with the others, since a method may draw for the whole batch
     needs = Needs(maps=False, method=True)
-
-    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Calls of the method. The forward passes of one call depend on the method."""
-        return float((self.samples + 1) * images["test"])
-
-    def identity(self) -> dict[str, Any]:
-        return identity_of(self)
+    cost = one_a_sample
+    identity = identity_of
 
     def __call__(self, case: Case) -> Score:
         found = []

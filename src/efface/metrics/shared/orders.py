@@ -1,17 +1,71 @@
-"""Helpers of the erasing metrics: the probes of each erasing order, and a value of each image after erasing."""
+"""Helpers of the erasing metrics: metrics of one erasing order, the probes of each order, and values after erasing."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from efface.metrics.formula import Point
+from efface.metrics.formula import EVERY, Better, Metric, Point, frozen_values
 from efface.metrics.probes import Perturb
 from efface.store.results import Score
 from efface.types import Order
 
 Ways = Literal["most_first", "least_first", "random"]
+
+
+def opposite(better: Better) -> Better:
+    """Return the other direction in which a truthful map may move a value."""
+    return "lower" if better == "higher" else "higher"
+
+
+def frozen(order: Order, better: Better, caption: str) -> Metric:
+    """Return a metric of the given network on images without pixels, erased in this order.
+
+    better: the direction in which a truthful map moves the score.
+    """
+    return Metric(
+        probes=lambda point: {"erased": point.perturb(order), "clean": point.clean()},
+        value=frozen_values,
+        direction=dict.fromkeys(("accuracy", "probability", "logit_ratio"), better)
+        | dict.fromkeys(("drop", "relative_change"), opposite(better)),
+        by_mean=("drop",),  # AOPC: the mean over the steps, step 0 among them (Samek et al. 2015, equation 12)
+        sample="images",
+        uses=EVERY,
+        caption=caption,
+    )
+
+
+def retrained(order: Order, better: Better, caption: str) -> Metric:
+    """Return a metric of a new network, trained on images without pixels, erased in this order.
+
+    better: as for `frozen`.
+    """
+    return Metric(
+        probes=lambda point: {"erased": point.retrain(order)},
+        value=lambda scores: {"accuracy": scores["erased"].mean("accuracy")},
+        direction={"accuracy": better},
+        sample="repeats",
+        uses=EVERY,
+        family="retraining",
+        caption=caption,
+    )
+
+
+def area(order: Order, better: Better, imputer: str | Mapping[str, Any], caption: str) -> Metric:
+    """Return the metric of the area under the curve of the given network. A study may change `imputer` and `fractions`.
+
+    better: as for `frozen`.
+    """
+    return Metric(
+        probes=lambda point: ways(point, order),
+        value=lambda scores: {name: value_of(scores, order, name) for name in ("probability", "accuracy")},
+        direction={"probability": better, "accuracy": better},
+        sample="images",
+        uses=EVERY,
+        defaults={"imputer": imputer, "fractions": tuple(step / 20 for step in range(21))},
+        caption=caption,
+    )
 
 
 def ways(point: Point, *orders: Order | Literal["random"]) -> dict[str, Perturb]:

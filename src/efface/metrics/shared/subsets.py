@@ -1,8 +1,7 @@
 """Subsets: the map's sum over random parts of an image, and the fall of the score when these parts are erased."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,6 +16,7 @@ from efface.metrics.shared.effects import (
     falls,
     identity_of,
     image_blocks,
+    one_a_sample,
     pearson,
     reduced,
     seeds_for,
@@ -24,7 +24,6 @@ from efface.metrics.shared.effects import (
 )
 from efface.plug.call import Call
 from efface.store.results import Score
-from efface.training.loop import TrainingSettings
 from efface.types import Images, Imputer, Maps, Seeds, Targets, TargetScore
 
 Subset = Bool[Tensor, "s n h w"] | Bool[Tensor, "s n c h w"]
@@ -48,13 +47,8 @@ class Subsets:
     unit: Literal["pixel", "feature"] | Call
 
     needs = Needs()
-
-    def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Forward passes."""
-        return float((self.samples + 1) * images["test"])
-
-    def identity(self) -> dict[str, Any]:
-        return identity_of(self)
+    cost = one_a_sample
+    identity = identity_of
 
     def describe(self) -> Description:
         """Return the description. Nothing is ranked, since the units of a set are drawn."""

@@ -22,6 +22,7 @@ from efface.stages.run.provenance import generator
 from efface.stages.run.run import Run
 from efface.stages.work.sampling import some_samples
 from efface.store.arrays import read_rows
+from efface.store.atomic import atomic_write
 from efface.store.keys import key
 from efface.training.generate import COST, denoise
 from efface.types import Images, Maps
@@ -35,12 +36,10 @@ def draw_pictures(run: Run) -> None:
     if picture(run) is None:
         rows = shown_rows(run)
         lines = [*_made(run, rows), *_maps(run, rows)]
-        path.parent.mkdir(parents=True, exist_ok=True)
         found = grid(lines, _headings(run, rows), key(made_from(run)))
         for name, content in sorted(found.items(), key=lambda each: each[0] == path.name):  # what tells is last
-            partial = path.with_name(f".{name}.partial")
-            partial.write_bytes(content)
-            partial.replace(path.with_name(name))
+            with atomic_write(path.with_name(name)) as temporary:
+                temporary.write_bytes(content)
     say(f"pictures: {path}, and each line of it beside")
 
 

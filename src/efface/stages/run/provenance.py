@@ -27,15 +27,17 @@ ERASING = (
     "efface.models.evaluation",
     "efface.models.scores",
     "efface.models.memory",
+    "efface.models.modes",
     "efface.models.fast_copy",
 )
-EXPLAINING = ("efface.methods.calling", "efface.draws")
+EXPLAINING = ("efface.methods.calling", "efface.models.modes", "efface.draws")
 GENERATING = (
     "efface.training.generate",
     "efface.draws",
     "efface.models.evaluation",
     "efface.models.scores",
     "efface.models.memory",
+    "efface.models.modes",
     "efface.models.fast_copy",
 )
 
@@ -55,8 +57,9 @@ def measurer(module: str) -> str:
     if not module.startswith("efface."):
         return source_digest(module)
     files = sorted((Path(efface.__file__).parent / "metrics" / "shared").glob("[a-z]*.py"))
+    layers = ("efface.models.layers", "efface.models.modes")
     shared = (f"efface.metrics.shared.{each.stem}" for each in files)
-    return code_digest(module, *shared, "efface.models.layers", "efface.metrics.shared.degenerate")
+    return code_digest(module, *shared, *layers, "efface.metrics.shared.degenerate")
 
 
 @functools.cache

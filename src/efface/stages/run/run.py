@@ -1,7 +1,6 @@
 """A run: one study, the folder where its files lie, and its data and networks, each loaded once."""
 
 import copy
-import os
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from efface.stages.run.inputs import check_classes, checked_data, made, place_sp
 from efface.stages.run.network import Network
 from efface.stages.run.views import View, extracted_entries, views_of
 from efface.store.arrays import read_rows
+from efface.store.atomic import atomic_write
 from efface.store.maps import MapStore
 from efface.store.results import Results
 from efface.study.schema import MethodEntry
@@ -155,11 +155,8 @@ class Run:
     def keep_logits(self, split: str, logits: Tensor) -> None:
         """Keep the first network's logits, whichever forward pass gave them."""
         check_classes(logits, self.data[split], split)
-        path = self.logits_path(split)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.npy")
-        np.save(temporary, logits.numpy())
-        temporary.replace(path)
+        with atomic_write(self.logits_path(split)) as temporary, temporary.open("wb") as file:
+            np.save(file, logits.numpy())
 
     def right(self) -> Tensor:
         """Whether the first network classifies each test image right."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from efface import draws
 from efface.execute import Advance, Failure, advance
 from efface.methods.calling import MethodCall, asks_classes, attribute
+from efface.models.memory import with_smaller_batches
 from efface.stages.run.map_files import (
     Extraction,
     learnt_path,
@@ -179,18 +180,14 @@ def _row(run: Run, task: Extraction, seconds: dict[str, float]) -> dict[str, Any
 
 
 class _Budget:
-    """How many forward rows fit; halves itself when memory runs out."""
+    """How many forward rows fit into memory; later blocks begin with what an earlier one came down to."""
 
     def __init__(self, max_batch: int) -> None:
         self.max_batch = max_batch
 
-    def halve(self) -> bool:
-        if self.max_batch == 1:
-            return False
-        self.max_batch //= 2
-        torch.cuda.empty_cache()
-        say(f"memory ran out: going on with max_batch={self.max_batch}")
-        return True
+    def lower(self, max_batch: int) -> None:
+        self.max_batch = max_batch
+        say(f"memory ran out: going on with max_batch={max_batch}")
 
 
 class _Found(NamedTuple):
@@ -209,17 +206,12 @@ def _compute(
     classes: Targets | None,
     rows: Tensor,
 ) -> _Found:
-    while True:
-        try:
-            every = [
-                _attribute(run, entry, method, split, budget.max_batch, classes, part)
-                for part in rows.split(budget.max_batch)
-            ]
-            maps = {name: torch.cat([each.maps[name] for each in every]) for name in every[0].maps}
-            return _Found(named(entry, maps), [part for each in every for part in each.logits])
-        except torch.OutOfMemoryError:
-            if not budget.halve():
-                raise
+    def found(max_batch: int) -> _Found:
+        every = [_attribute(run, entry, method, split, max_batch, classes, part) for part in rows.split(max_batch)]
+        maps = {name: torch.cat([each.maps[name] for each in every]) for name in every[0].maps}
+        return _Found(named(entry, maps), [part for each in every for part in each.logits])
+
+    return with_smaller_batches(found, budget.max_batch, halved=budget.lower)
 
 
 def _attribute(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.execute import Failure, advance
-from efface.methods.calling import MethodCall, _as_before  # private: another name would be another key of all maps
+from efface.methods.calling import MethodCall, restored
 from efface.plug.accepts import named
 from efface.plug.learning import check_learnt
 from efface.stages.run.map_files import learnt_path, learnt_seed, read_learnt_tensors
@@ -87,7 +87,7 @@ def learnt_on_trial(run: Run, entry: MethodEntry, network: nn.Module) -> dict[st
 def learn_from(run: Run, entry: MethodEntry, network: nn.Module, data: Split) -> dict[str, Tensor]:
     """Return what a new method learns from these images. The network, its hooks and modes stay unchanged."""
     seed = learnt_seed(run, entry)
-    with _as_before(network), draws.seeded(seed):
+    with restored(network), draws.seeded(seed):
         made = MethodCall(entry.name, entry.call).made
         made.fit(network, data, **named(made.fit, {"seed": seed, "max_batch": run.study.max_batch}))
     return check_learnt(f"attribution_methods.{entry.name}", made)

@@ -18,6 +18,7 @@ from torch import Tensor
 from efface import draws, execute
 from efface.execute import Failure
 from efface.metrics.probes import Samples
+from efface.models.memory import with_smaller_batches
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.provenance import generator, surroundings
 from efface.stages.run.run import Run
@@ -77,19 +78,14 @@ def some_samples(run: Run, settings: Sampling, rows: Int[Tensor, " n"], advance:
 
 def sampled(run: Run, settings: Sampling, numbers: Int[Tensor, " n"], advance: Advance = execute.advance) -> Images:
     """Samples by number, computed; in smaller batches when memory runs out."""
-    max_batch = run.study.max_batch
     targets = aims(run, numbers).to(run.device)
     seeds = draws.seeds_of(f"{run.study.seed} samples", numbers).to(run.device)
-    while True:
-        try:
-            return generate.samples(
-                run.network, targets, seeds, run.data["test"].shape, settings, max_batch=max_batch, advance=advance
-            )
-        except torch.OutOfMemoryError:
-            if max_batch == 1:
-                raise
-            max_batch //= 2
-            torch.cuda.empty_cache()
+
+    def made(max_batch: int) -> Images:
+        shape = run.data["test"].shape
+        return generate.samples(run.network, targets, seeds, shape, settings, max_batch=max_batch, advance=advance)
+
+    return with_smaller_batches(made, run.study.max_batch)
 
 
 def aims(run: Run, numbers: Int[Tensor, " n"]) -> Targets:

@@ -19,6 +19,7 @@ from efface.stages.run.run import Run
 from efface.stages.run.worker import current_run, keep_trace
 from efface.stages.work.scalars import scalars
 from efface.stages.work.through import work_through
+from efface.store.atomic import atomic_write
 from efface.study.study import Study
 from efface.training.loop import TrainingRows, train
 
@@ -106,7 +107,6 @@ def _train(run: Run, network: Network) -> dict[str, Any]:
     settings, clock, split = network.fit, Clock(), run.data["train"]
     assert settings is not None
     checkpoint = run.folder / "partial" / network.path.name
-    network.path.parent.mkdir(parents=True, exist_ok=True)
     case = case_of(run, {}, network=False)
     feed = erased_batches(case, "train", Erasure("most_first", 0.0, run.study.imputer), width=settings.crop, whole=True)
     with scalars(run, network.path.stem) as log:
@@ -123,9 +123,8 @@ def _train(run: Run, network: Network) -> dict[str, Any]:
             log=log,
             advance=lambda epochs: advance(float(epochs)),
         )
-    temporary = network.path.with_name(network.path.name + ".new")
-    torch.save({name: value.cpu() for name, value in fitted.network.state_dict().items()}, temporary)
-    temporary.replace(network.path)
+    with atomic_write(network.path) as temporary:
+        torch.save({name: value.cpu() for name, value in fitted.network.state_dict().items()}, temporary)
     checkpoint.unlink(missing_ok=True)
     row = {
         "key": f"train-{network.key}",

@@ -1,0 +1,70 @@
+"""A file that is written as a whole: the earlier one or the new one, whatever happens in between."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from efface.store.atomic import atomic_write
+
+
+def names(folder):
+    return sorted(each.name for each in folder.iterdir())
+
+
+@pytest.mark.parametrize("synced", [False, True])
+def test_a_file_has_its_name_only_once_it_is_whole(tmp_path, synced):
+    path = tmp_path / "made" / "here" / "x.npy"
+    with atomic_write(path, synced=synced) as temporary:
+        temporary.write_bytes(b"new")
+        assert (path.exists(), temporary.parent) == (False, path.parent)
+    assert (path.read_bytes(), names(path.parent)) == (b"new", ["x.npy"])
+
+
+def test_the_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
+    done, replace, path = [], os.fsync, tmp_path / "x"
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append(path.exists()), replace(file)))
+    with atomic_write(path, synced=True) as temporary:
+        temporary.write_bytes(b"new")
+    assert done == [False]
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+def test_an_exception_keeps_the_earlier_file(tmp_path, kind):
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+
+    def fail():
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(b"ne")
+            raise kind
+
+    with pytest.raises(kind):
+        fail()
+    assert (path.read_bytes(), names(tmp_path)) == (b"old", ["x"])
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from efface.store.atomic import atomic_write
+with atomic_write(Path(sys.argv[1])) as temporary:
+    temporary.write_bytes(b"ne")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    assert subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False).returncode == -9
+    (left,) = set(tmp_path.iterdir()) - {path}
+    assert path.read_bytes() == b"old"
+    for age, stays in ((60, True), (7200, False)):
+        os.utime(left, (time.time() - age,) * 2)
+        with atomic_write(path) as temporary:
+            assert temporary != left  # another process's
+            temporary.write_bytes(b"new")
+        assert (path.read_bytes(), left.exists()) == (b"new", stays)
