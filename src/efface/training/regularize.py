@@ -7,8 +7,8 @@ mode: in training, a BatchNorm uses the statistics of the noisy batch and update
 holds the published weights and settings.
 
 A second derivative, or a difference of two passes, magnifies rounding. All terms therefore refuse autocast, and weights
-or images coarser than float32. Terms that compare two passes also refuse TF32, dropout, and a network whose output
-differs in a second pass of the same images. That test costs one forward pass, once.
+or images coarser than float32. Terms that compare two passes also refuse TF32, dropout, and a network whose second
+pass of the same images differs. That test costs one forward pass, once.
 
 Source: Srinivas & Fleuret 2021 (arXiv:2006.09128), and its released code.
 """
@@ -256,10 +256,8 @@ def rounds_to_tf32(device: torch.device) -> bool:
 
 
 def _refuse_noise(name: str, network: nn.Module, images: Images, outputs: Logits) -> None:
-    """Raise ValueError for noise of any kind, found by a second pass of the same images, once for each mode.
-
-    The pass restores running statistics and random numbers.
-    """
+    """Raise ValueError for noise of any kind, found by a second pass of the same images, once for each mode."""
+    # the pass restores running statistics and random numbers
     buffers = {key: each.clone() for key, each in network.named_buffers()}
     devices = [images.device] if images.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
