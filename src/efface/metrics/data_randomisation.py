@@ -47,7 +47,7 @@ def data_randomisation(*, epochs: int | None = None) -> Metric:
         direction={**BETTER, "memorised": "none"},
         sample="images",
         uses=frozenset({"imputer"}),
-        caption="A network is trained on shuffled labels, and the method is asked about it. A truthful map shows what "
+        caption="A second network is trained on shuffled labels, and the method explains it. A truthful map shows what "
         "a network has learnt, so it changes.",
         family="randomisation",
         axis="",

@@ -140,7 +140,7 @@ class Degrade:
             row = int(odd[0])
             raise ValueError(
                 f"degradation: unit {self.unit.call} gives test image {row} {int(counts[row])} groups and image 0 "
-                f"{int(counts[0])}, expected as many in each, since it counts them; take unit patch, or metric "
+                f"{int(counts[0])}, expected the same number in each; use unit patch, or metric "
                 "morf"
             )
         return int(counts[0])

@@ -63,7 +63,7 @@ def augmented(calls: Sequence[Call], images: Images, seeds: Seeds, *, first: boo
             if found.dtype != images.dtype or not (low >= 0 and high <= 1):  # NaN is neither
                 raise ValueError(
                     f"fit.augment: {each.call} gives {found.dtype} numbers from {low:g} to {high:g}; expected "
-                    f"{images.dtype} in [0, 1]: cut them off there"
+                    f"{images.dtype} in [0, 1]: clip the values"
                 )
         images = found
     return images

@@ -47,7 +47,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Description:
-    """What a number depends on, in words for a table. "none" stands for a part that the probe does not use.
+    """Words for a table on the parts that a number depends on. "none" stands for a part that the probe does not use.
 
     unit: what is ranked or erased as a whole.
     imputer: what replaces an erased unit.
@@ -170,13 +170,13 @@ def _faults(probe: object) -> Iterator[str]:
         yield "is not a frozen dataclass; write @dataclass(frozen=True) above its class"
         return
     own = [name for name in _names(probe) if name not in _KNOWN]
-    meant = {name: told for name in own if (told := _meant(name))}
+    meant = {name: part for name in own if (part := _meant(name))}
     there = tuple(name for name in _names(probe) if name in _KNOWN)
-    misspelt = {name: told for name, told in meant.items() if name.startswith("need") or not told.startswith(there)}
-    yield from (f"has '{name}', which nothing reads; did you mean {told}?" for name, told in misspelt.items())
-    for name, told in _MUST.items():
-        if name not in _names(probe) and not any(told.startswith(name) for told in misspelt.values()):
-            yield f"has no '{name}'; add {told}"
+    misspelt = {name: part for name, part in meant.items() if name.startswith("need") or not part.startswith(there)}
+    yield from (f"has '{name}', which nothing reads; did you mean {part}?" for name, part in misspelt.items())
+    for name, part in _MUST.items():
+        if name not in _names(probe) and not any(part.startswith(name) for part in misspelt.values()):
+            yield f"has no '{name}'; add {part}"
     needs = probe.needs if isinstance(probe, _HasNeeds) else Needs()
     if not isinstance(needs, Needs):
         yield f"has a 'needs' that is a {type(needs).__name__}; expected needs = Needs(...)"

@@ -26,7 +26,7 @@ Shown = Literal["images", "mask"]
 
 @dataclass(frozen=True)
 class Erasure:
-    """What is erased and what replaces it. All erasing probes share this part.
+    """The removed units and their fill. All erasing probes share this part.
 
     order: `random` shuffles the units of each image and uses no map.
     unit: `pixel`, `feature` (a channel of a pixel), or a call that groups pixels.
