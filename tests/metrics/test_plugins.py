@@ -175,7 +175,7 @@ def test_a_metric_at_odds_with_itself_is_refused(changes, said):
 
 def test_names_are_compared_both_ways():
     assert misnamed(made(Whole()), {"value": 1.0}) == ""
-    assert "gives b" in misnamed(made(Whole()), {"value": 1.0, "b": 2.0})
+    assert "returns b" in misnamed(made(Whole()), {"value": 1.0, "b": 2.0})
     assert "does not return value" in misnamed(made(Whole()), {})
 
 
