@@ -31,13 +31,16 @@ def convergence(*, layers: list[str] | str | None = None, points: int | None = N
     The network is cut at a layer. Two standard normal signals of the layer's shape act as two classes. Their logits are
     the products of the layer's output with the signals. The method explains both classes. Signals that a gradient sends
     back stay apart. If a rule makes the matrix of each step positive, every signal ends in one direction, and the map
-    no longer depends on the class. Any method can be measured. A method that ignores the class has the value 1. A
-    method that needs a layer behind the cut (a CAM, at the first points) has no map there. Its summary uses the points
-    that it has, it is compared with another method on the points that both have, and it gets no rank. At 0 the signals
-    start at the image. `start` is the value of the signals themselves. It is large if a layer has few numbers, as the
-    logits have. `random` is the value of two random vectors of a map's size. The cost is 2 * `pairs` maps for each
-    image and point.
+    no longer depends on the class.
     Formula: cosine = |<a, b>| / (|a| |b|) of two whole maps a and b, averaged over pairs.
+
+    Any method can be measured. A method that ignores the class has the value 1. A method that needs a layer behind the
+    cut (a CAM, at the first points) has no map there. Its summary uses the points that it has, it is compared with
+    another method on the points that both have, and it gets no rank.
+
+    At 0 the signals start at the image. `start` is the value of the signals themselves. It is large if a layer has few
+    numbers, as the logits have. `random` is the value of two random vectors of a map's size. The cost is 2 * `pairs`
+    maps for each image and point.
 
     layers: names from the output down, or the name of a list, as in `randomisation`. By default every module with
         parameters of its own, in the order in which they run. A layer's output is that of the named module.

@@ -28,12 +28,15 @@ def degradation(*, size: int = 9, patches: int = 100, step: int = 1) -> Metric:
     """Probability of the explained class after 0, 1, ... patches turn flat, in three orders.
 
     Values of each image at point k:
+
     probability: without the k most relevant patches (MoRF).
     drop: the probability lost. Its mean over the points is AOPC.
     gain: LeRF - MoRF.
     probability_least_first: without the k least relevant patches (LeRF).
-    probability_random: without k random patches. The relevance of a patch is the mean over its pixels. A removed patch
-    turns to its own mean colour. The summary is the mean of the points.
+    probability_random: without k random patches.
+
+    The relevance of a patch is the mean over its pixels. A removed patch turns to its own mean colour. The summary is
+    the mean of the points.
 
     size: width of a patch in pixels, at least 1. The last row and column are smaller if it does not divide the image.
     patches: largest number of removed patches, at least 1. It never exceeds the number in an image.

@@ -35,12 +35,15 @@ def f_fidelity(
     """Cost of random holes in the explanation minus their cost in the rest, for a network fine-tuned on such holes.
 
     The explanation is the share s of pixels that a map ranks highest. Values of each image and s:
+
     plus: right on the whole image (1 or 0) minus the mean over samples of right without a random part of the
         explanation.
     minus: the same for the rest.
-    difference: plus - minus. The three values exist also for the probability of the explained class. The random part is
-    alpha of the pixels of that side, but at most beta of all pixels, so no image loses more than in the fine-tuning.
-    The summary is the mean of the points.
+    difference: plus - minus.
+
+    The three values exist also for the probability of the explained class. The random part is alpha of the pixels of
+    that side, but at most beta of all pixels, so no image loses more than in the fine-tuning. The summary is the mean
+    of the points.
 
     samples: random holes of each image, at least 1. Each costs two forward passes of the test images at each point.
     alpha: part of a side that is dropped, in (0, 1].

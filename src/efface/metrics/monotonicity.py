@@ -37,14 +37,18 @@ def monotonicity(*, steps: int = 32, samples: int = 10, score: TargetScore = "lo
 
     The ranking is cut into `steps` groups of units. The fill is `imputer`, by default the data set's mean colour. The
     map is signed, with its channels summed (`post`).
+
     rising: the share of steps at which the score does not fall as groups return, least relevant first, to an empty
         image. A fall within 1e-6 of the score's size does not count.
     correlation: the rank correlation, over the groups, of |sum of the map over the group| with the mean square change
-        of the score when only that group is erased. On a network that adds up contributions, `rising` is the share of
-        groups with a contribution that is not negative. A true signed map gathers the negative pixels in groups of
-        their own, so it scores less than a random map, whose groups are mixtures. `rising` is therefore shown but does
-        not judge. NaN for an image with fewer units than steps. The correlation is also NaN if the map or the effect is
-        equal for all groups.
+        of the score when only that group is erased.
+
+    On a network that adds up contributions, `rising` is the share of groups with a contribution that is not negative. A
+    true signed map gathers the negative pixels in groups of their own, so it scores less than a random map, whose
+    groups are mixtures. `rising` is therefore shown but does not judge.
+
+    NaN for an image with fewer units than steps. The correlation is also NaN if the map or the effect is equal for all
+    groups.
 
     steps: number of groups, at least 3, at most the units. Each costs one forward pass, and `samples` more for the
         correlation.
