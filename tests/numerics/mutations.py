@@ -254,7 +254,7 @@ HARMLESS = (
     _renamed("_enlarged", "_made_large", "def _shared_gradient(", "method.grad_cam"),
     _renamed("_climbed", "_risen", "def grey_noise(", "generate"),
     _renamed("shuffle", "mixed", "def _descending(", "erase"),
-    _fine('"""What takes the place of a removed pixel: ', '"""What stands for a removed pixel: ', "imputer.constant"),
+    _fine('"""Imputers: functions ', '"""Fills are functions ', "imputer.constant"),
     _fine("# NaN come first and equal nothing: two of them tie as well", "# NaN equal nothing", "erase"),
     _fine(
         'raise ValueError(f"fraction is {fraction}, expected a number from 0 to 1")',

@@ -16,6 +16,7 @@ COVERED = {
     "store/maps": "store",
     "store/results": "store",
     "store/tensors": "store",
+    "store/atomic": NO_NUMBERS,
     "store/keys": NO_NUMBERS,
     "types": NO_NUMBERS,
     "plug": NO_NUMBERS,

@@ -1,28 +1,16 @@
 """Every area and plug-in gives the numbers that its golden output holds; none is without one."""
 
-import importlib
-import inspect
-import pkgutil
-
 import pytest
 
 from efface.metrics import names as metric_names
+from efface.plug import words
 from efface.store.keys import NUMERICS
 from numerics import compare, declared, files, names, table, versions
 from numerics.files import summary
 
 FROM_ELSEWHERE = {"cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "imagenet10"}
 """Data sets that are downloaded, or whose folders nobody but their owner has."""
-PARTS = {
-    "folded",
-    "started",
-    "normalisation",
-    "pattern_network",
-    "target_scores",
-    "grouped_folder",
-    "average_over_paths",
-}
-"""Functions that a study does not name: outputs of those that call them show what they do."""
+KINDS = tuple(kind for kind in words.KINDS if kind not in ("executor", "metric"))
 
 
 @pytest.mark.parametrize("name", names())
@@ -34,85 +22,21 @@ def test_the_golden_files_hold_no_other_names():
     assert sorted(versions()) == sorted(names())
 
 
-def modules(package):
-    found = importlib.import_module(package)
-    yield found
-    for each in pkgutil.walk_packages(getattr(found, "__path__", []), f"{package}."):
-        yield importlib.import_module(each.name)
+def is_covered(kind, word):
+    if word in ("captum", "zennit"):  # one output for each algorithm of these libraries
+        return any(name.startswith(f"{kind}.{word}.") for name in names())
+    return f"{kind}.{word}" in names()
 
 
-def own(package):
-    """The public functions and classes that are written in a package, with the names that it knows them by."""
-    for module in modules(package):
-        for name, found in vars(module).items():
-            public = not name.startswith(("_", "check_")) and (inspect.isfunction(found) or inspect.isclass(found))
-            if public and getattr(found, "__module__", "").startswith(package):
-                yield name, found
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_plug_in_has_a_golden_output(kind):
+    known = words.index(kind)
+    assert known
+    assert [word for word in known if word not in FROM_ELSEWHERE and not is_covered(kind, word)] == []
 
 
-def positional(found):
-    """The names of what it is called with by place; of a class, what its instances are called with."""
-    if inspect.isclass(found):
-        found = vars(found).get("__call__")
-    if found is None:
-        return []
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(found).parameters.values()
-    return [each.name for each in parameters if each.kind in kinds and each.name != "self"]
-
-
-def begins(*expected):
-    return lambda found: positional(found) == list(expected)
-
-
-def gives(words, *, by_name=False):
-    """Functions of this return type, in words; by_name: whose arguments have names, all of them."""
-    return lambda found: (
-        inspect.isfunction(found)
-        and words in str(inspect.signature(found).return_annotation)
-        and not (by_name and positional(found))
-    )
-
-
-SHELVES = (
-    ("imputer", "efface.impute", begins("images", "removed")),
-    ("post", "efface.erase.post", begins("maps")),
-    ("augmentation", "efface.training.augment", begins("images", "seeds")),
-    ("attack", "efface.training.attack", begins("network", "images", "targets")),
-    ("method", "efface.methods", begins("model", "images", "targets")),
-    ("unit", "efface.erase.units", begins("images")),
-    ("regularizer", "efface.training.regularize", gives("Term")),
-    ("model", "efface.models", gives("nn.modules.module.Module")),
-    ("data", "efface.data", gives("Split]", by_name=True)),
-)
-"""Kinds of plug-ins, where they are, and what tells them from helpers beside them."""
-
-
-def plugins():
-    """Each plug-in's kind and the names that it is known by."""
-    found = {}
-    for kind, package, is_one in SHELVES:
-        for name, each in own(package):
-            if is_one(each):
-                found.setdefault((kind, id(each)), (kind, set()))[1].add(name)
-    return [(kind, known) for kind, known in found.values() if not known & (FROM_ELSEWHERE | PARTS)]
-
-
-def is_covered(kind, known):
-    if known == {"attribute"}:  # the other libraries' algorithms, a name each
-        return {"method.captum", "method.zennit"} <= {name.rpartition(".")[0] for name in names()}
-    return any(f"{kind}.{name}" in names() for name in known)
-
-
-def test_every_plug_in_has_a_golden_output():
-    found = [f"{kind}: {', '.join(sorted(known))}" for kind, known in plugins() if not is_covered(kind, known)]
-    assert found + [name for name in metric_names() if f"metric.{name}" not in names()] == []
-
-
-def test_every_kind_of_plug_in_is_found():
-    kinds = {kind for kind, _ in plugins()}
-    assert kinds == {"imputer", "post", "augmentation", "attack", "method", "unit", "regularizer", "model", "data"}
-    assert len(plugins()) > 80
+def test_every_metric_has_a_golden_output():
+    assert [name for name in metric_names() if f"metric.{name}" not in names()] == []
 
 
 def test_a_summary_tells_small_changes_apart():

@@ -22,7 +22,8 @@ from efface.store.keys import key as key_of
 from efface.store.keys import versions
 from efface.store.results import Results
 from efface.study.claims import listed_points, no_point
-from efface.study.schema import Claim, MetricEntry, Side
+from efface.study.metric_entry import MetricEntry
+from efface.study.schema import Claim, Side
 
 
 @dataclass(frozen=True)
