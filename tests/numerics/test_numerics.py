@@ -15,6 +15,13 @@ FROM_ELSEWHERE = {"cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "imag
 """Data sets that are downloaded, or whose folders nobody but their owner has."""
 PARTS = {
     "folded",
+    "FittedInner",
+    "fast_copy",
+    "evaluating_fast",
+    "find_layer",
+    "last_convolution",
+    "full_grad_parts",
+    "nonlinearity",
     "started",
     "normalisation",
     "pattern_network",
@@ -101,6 +108,8 @@ def plugins():
 def is_covered(kind, known):
     if known == {"attribute"}:  # the other libraries' algorithms, a name each
         return {"method.captum", "method.zennit"} <= {name.rpartition(".")[0] for name in names()}
+    if known == {"load"}:  # its word is the module's name
+        return "model.torchvision" in names()
     return any(f"{kind}.{name}" in names() for name in known)
 
 
