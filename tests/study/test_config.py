@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from efface.study import study as config
+from efface.study.schema import MethodEntry
 from efface.study.study import InvalidStudyError, check, dump, load, read
 from small.messages import names, words
 
@@ -231,3 +232,15 @@ def test_a_setting_of_the_executor_alone_is_one_of_the_default_executor(file):
     assert (executor.call, executor.kwargs) == ("efface.execute.processes", {"workers": 1})
     with pytest.raises(InvalidStudyError, match=r"executor.*wurkers"):
         read(file(), ["executor.kwargs.wurkers=1"])
+
+
+@pytest.mark.parametrize(
+    "key",
+    [{"kwargs": {"steps": 3}}, {"outputs": ["a"]}, {"network": "second"}, {"draws": 2}, {"post": None}],
+    ids=lambda key: next(iter(key)),
+)
+def test_a_view_of_other_maps_takes_a_post_and_nothing_else(key):
+    view = {"name": "view", "maps": "ig", "post": ["absolute"]}
+    assert MethodEntry.model_validate(view).maps == "ig"
+    with pytest.raises(ValueError, match=words("view post")):
+        MethodEntry.model_validate(view | key)
