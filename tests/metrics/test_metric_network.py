@@ -93,13 +93,13 @@ def test_at_0_it_is_the_probe_of_the_clean_images():
     assert formula.probes(Point(0.25, 0, BLACK, (), "pixel"))["attacked"].eps == 0.25
 
 
-def test_the_identity_holds_every_setting_and_the_attacks_source():
+def test_the_identity_holds_every_setting_and_the_attacks_version():
     first = Attacked(0.1, **DEFAULTS)
     others = [{"norm": "l2"}, {"step": 0.1}, {"steps": 9}, {"start": "random"}, {"keep": "best"}]
     identities = [str(first.identity()), str(Attacked(0.2, **DEFAULTS).identity())]
     identities += [str(Attacked(0.1, **(DEFAULTS | each)).identity()) for each in others]
     assert len(set(identities)) == len(identities)
-    assert first.identity()["attack"]["source"]
+    assert {"call": "attack.pgd", "version": 1}.items() <= first.identity()["attack"].items()
 
 
 def test_the_loss_stands_in_the_identity_only_where_it_is_another():
@@ -236,12 +236,12 @@ def test_a_study_of_an_adversarially_trained_network(tmp_path):
     assert extract(made) == []
     run = Run(made)
     assert measure_missing(planned(run)) == []
-    (found,) = [each for each in planned(Run(made)).curves() if each.metric == "robust_accuracy"]
-    (clean,) = [each for each in planned(Run(made)).curves() if (each.metric, each.score) == ("morf", "accuracy")]
+    (found,) = [each for each in planned(Run(made)).curves if each.metric == "robust_accuracy"]
+    (clean,) = [each for each in planned(Run(made)).curves if (each.metric, each.score) == ("morf", "accuracy")]
     assert found.at == (0.0, 0.1, 2.0)
     assert np.array_equal(found.values[:, 0], clean.values[:, 0])
     assert (np.diff(found.values, axis=1) <= 0).all()
-    by = {(each.metric, each.score): each for each in planned(Run(made)).curves()}
+    by = {(each.metric, each.score): each for each in planned(Run(made)).curves}
     right = clean.values[:, 0] == 1
     nowhere = by["nowhere", "unchanged"].values[:, 0]  # a step of 1e-9 changes no class
     assert np.array_equal(nowhere, np.where(right, 1.0, np.nan), equal_nan=True)

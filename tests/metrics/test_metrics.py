@@ -245,7 +245,7 @@ def test_a_users_metric_is_measured_by_its_dotted_path(tmp_path):
     asked = [sys.executable, "-c", run, "measure", str(tmp_path / "study.yml")]
     done = subprocess.run(asked, cwd=here, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    found = {(each.metric, each.score, each.method): each for each in planned(Run(made)).curves()}
+    found = {(each.metric, each.score, each.method): each for each in planned(Run(made)).curves}
     for method in ("random", "gradient"):
         mine = found["gap", "probability", method]
         assert mine.at == (0.0, 0.25, 1.0)

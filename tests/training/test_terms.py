@@ -134,7 +134,7 @@ def test_a_network_without_a_hessian_is_told_of(tmp_path, capsys, term):
     for bend, flat in (("ReLU", True), ("Softplus", False)):
         check_run(run_of(tmp_path / bend, {"regularizers": [term]}, {"bend": bend}))
         said = capsys.readouterr().out
-        assert ("estimates the Hessian of test_terms.network, which is 0" in said) == flat
+        assert ("estimates the Hessian of test_terms.network. This Hessian is 0, " in said) == flat
         assert ("warning: fit.regularizers: " in said) == flat
     check_run(run_of(tmp_path / "norm", {"regularizers": [NORM]}, {"bend": "ReLU"}))
     assert "Hessian" not in capsys.readouterr().out

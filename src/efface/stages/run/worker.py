@@ -20,5 +20,6 @@ def current_run(study: Study) -> Run:
 
 def keep_trace(run: Run, what: str, failure: Failure) -> None:
     """Append the trace of a failure to failures.log."""
+    run.folder.mkdir(parents=True, exist_ok=True)
     with (run.folder / "failures.log").open("a") as file:
         file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {what}\n{failure.trace}\n")
