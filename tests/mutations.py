@@ -209,7 +209,7 @@ SCORING = (
         "return pearson(rankdata(one, axis=1), other)",
         "metrics.formula",
     ),
-    _wrong('{"erased": point.retrain("most_first")}', '{"erased": point.retrain("least_first")}', "metrics.roar"),
+    _wrong('roar = retrained(\n    "most_first"', 'roar = retrained(\n    "least_first"', "metrics.roar"),
     _wrong(
         "positive = maps.double().clamp(min=0)\n    whole = positive.sum((1, 2))\n    shares",
         "positive = maps.double().abs()\n    whole = positive.sum((1, 2))\n    shares",

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Needs
+from efface.metrics.shared.effects import on_test_images
 from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.attack import Norm, check_minimal, minimal
 from efface.training.loop import TrainingSettings
-from efface.types import Images
+from efface.types import Images, Targets
 
 _STEP = {"l2": 0.05, "linf": 1 / 255}
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Needs
-from efface.metrics.shared.effects import seeds_for
+from efface.metrics.shared.effects import on_test_images, seeds_for
 from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.attack import Keep, Loss, Norm, Start, check_pgd, pgd
 from efface.training.loop import TrainingSettings
-from efface.types import Images
+from efface.types import Images, Targets
 
 _EPS = (0.0, 0.25, 0.5, 1.0)
 

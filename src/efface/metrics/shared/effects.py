@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ Changed = Callable[[int], Images]
 Found = TypeVar("Found")
 
 
+@runtime_checkable
 class _Sampling(Protocol):
     @property
     def samples(self) -> int: ...
