@@ -1,15 +1,18 @@
-"""Writes the parts of docs/methods.md that can be derived: from docstrings, or by running every method of a study.
+"""Writes the generated parts of docs/methods.md: from docstrings, or by running every method of a study.
 
     python scripts/describe_methods.py table
     python scripts/describe_methods.py networks STUDY [key=value ...]
     python scripts/describe_methods.py speed STUDY [key=value ...] [--images 16]
     python scripts/describe_methods.py picture STUDY [key=value ...]
 
-STUDY is configs/methods_cifar10.yml; its entries by captum and zennit need these packages. Each command replaces what
-stands between its own markers on the page, and `picture` writes docs/methods.png. `table` runs no network. `networks`
-tries fresh networks on noise. `speed` takes the study's network, fresh where it is not trained yet, and its first test
-images; methods learn from 64 training images where the study has not let them learn yet. `picture` shows finished maps:
-run the extract stage before.
+STUDY is configs/methods_cifar10.yml; its entries of captum and zennit need these packages. Each command replaces the
+text between its markers on the page, and `picture` also writes docs/methods.png.
+
+table: runs no network.
+networks: tries networks with fresh weights on noise.
+speed: uses the study's network, with fresh weights if it is not trained yet, and its first test images. A method that
+    has not learnt yet learns from 64 training images.
+picture: shows finished maps; run the extract stage before.
 """
 
 import argparse
@@ -56,13 +59,13 @@ from efface.types import Split
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 PICTURE = PAGE.with_suffix(".png")
 SHELF = "efface.methods."
-HANDED = {"self", "model", "images", "targets", "seeds", "max_batch", "masks", "classes_of"}  # to whatever takes them
+HANDED = {"self", "model", "images", "targets", "seeds", "max_batch", "masks", "classes_of"}  # passed by efface
 
-COUNTED = 4  # images that passes are counted on
-SECONDS = 1.0  # of timed calls, at least
-CLOCK = time.perf_counter if torch.cuda.is_available() else time.process_time  # other work beside it does not count
+COUNTED = 4  # images on which passes are counted
+SECONDS = 1.0  # least total time of the timed calls
+CLOCK = time.perf_counter if torch.cuda.is_available() else time.process_time  # process time excludes other work
 
-SIDE, CLASSES, TAUGHT = 96, 10, 8  # of the networks that methods are tried on; images that methods learn from there
+SIDE, CLASSES, TAUGHT = 96, 10, 8  # image side and classes of the tried networks; training images for methods there
 FEW = {"samples": 2, "steps": 2, "channels": 2, "pool": TAUGHT, "places": 4, "patch": SIDE // 4, "stride": SIDE // 4}
 THIN = ("resnet8", "resnet8_wide", "resnet20", "resnet32", "resnet44", "resnet56")
 LARGE = (
@@ -70,14 +73,14 @@ LARGE = (
     *("mobilenet_v3_small", "efficientnet_b0", "convnext_tiny", "vit_b_16"),
 )
 
-SHOWN, EDGE, GAP, NAMES = 16, 48, 2, 226  # images; pixels of a tile, between tiles, and of the methods' names
+SHOWN, EDGE, GAP, NAMES = 16, 48, 2, 226  # images; pixels of a tile, between tiles, and for the methods' names
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
-    parts.add_parser("table", help="what every method computes, its settings, its source, where it differs")
-    for name, does in {"networks": "what works where", "speed": "passes and time", "picture": "maps"}.items():
+    parts.add_parser("table", help="table of all methods: computation, settings, source, differences")
+    for name, does in {"networks": "methods by network", "speed": "passes and time", "picture": "maps"}.items():
         part = parts.add_parser(name, help=does)
         part.add_argument("study", type=Path, metavar="STUDY", help="a YAML file: configs/methods_cifar10.yml")
         part.add_argument("overrides", nargs="*", metavar="key=value", help="set a key of the study")
@@ -95,7 +98,10 @@ def main() -> None:
 
 
 def fill(part: str, text: str, where: Path | None = None) -> None:
-    """Put the text between the part's markers on the page; where: another page than that of the methods."""
+    """Put the text between the part's markers on the page.
+
+    where: path of another page than that of the methods.
+    """
     where = where or PAGE
     page, (begin, end) = where.read_text(), (f"<!-- {word}: {part} -->" for word in ("begin", "end"))
     before, rest = page.split(begin)
@@ -104,7 +110,7 @@ def fill(part: str, text: str, where: Path | None = None) -> None:
 
 
 def origin(run: Run, options: argparse.Namespace) -> str:
-    """The command, when and on what. Of a setting that is a path, only the key: it is this machine's."""
+    """Return the command, the device, the version and the date; a setting that is a path appears only by its key."""
     words = [each.split("=")[0] + "=..." if "/" in each else each for each in options.overrides]
     words += [f"--images={options.images}"] if options.part == "speed" else []
     called = " ".join(["python scripts/describe_methods.py", options.part, str(options.study), *map(quote, words)])
@@ -117,11 +123,11 @@ def markdown(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
-# What the docstrings say.
+# Table from the docstrings.
 
 
 def table() -> str:
-    """Every method, shelf by shelf, as its docstring and its signature describe it."""
+    """Return the tables of all methods, one table per module, from docstrings and signatures."""
     parts = []
     for shelf, methods in shelves():
         title = f"### `{shelf.__name__.removeprefix(SHELF)}`: {first_line(shelf)}"
@@ -134,7 +140,7 @@ def table() -> str:
 
 
 def shelves() -> Iterator[tuple[ModuleType, dict[str, Any]]]:
-    """The modules of methods, each with its methods by their paths in a study, less `efface.methods.`."""
+    """Yield each module with its methods, by their paths in a study without `efface.methods.`."""
     for each in pkgutil.iter_modules(efface.methods.__path__, SHELF):
         shelf = importlib.import_module(each.name)
         own = [name for name, found in vars(shelf).items() if getattr(found, "__module__", "") == shelf.__name__]
@@ -145,7 +151,7 @@ def shelves() -> Iterator[tuple[ModuleType, dict[str, Any]]]:
 
 
 def is_method(found: Any) -> bool:
-    """Whether a study can name it: called with model, images and targets, all else by keyword, for maps."""
+    """Return True if a study can use it: it takes model, images and targets, all else by keyword, and returns maps."""
     if not (inspect.isfunction(found) or inspect.isclass(found)) or found.__name__.startswith("_"):
         return False
     called = inspect.signature(found.__call__ if inspect.isclass(found) else found)
@@ -155,18 +161,18 @@ def is_method(found: Any) -> bool:
 
 
 def first_line(found: Any) -> str:
-    """The first sentence of the first line."""
+    """Return the first sentence of the docstring's first line."""
     return re.split(r"(?<=\.) ", (inspect.getdoc(found) or "").partition("\n")[0])[0]
 
 
 def said(method: Any, word: str) -> str:
-    """What the docstring says after a word such as `Source:`."""
+    """Return the docstring's text after a word such as `Source:`."""
     found = re.search(rf"^{word}: (.+(?:\n +.+)*)", inspect.getdoc(method) or "", re.MULTILINE)
     return " ".join(found[1].split()).removesuffix(".") if found else ""
 
 
 def settings(method: Any) -> str:
-    """Its settings as a study writes them, with their defaults."""
+    """Return the method's settings as a study writes them, with their defaults."""
     parameters = dict(inspect.signature(method).parameters)
     if inspect.isclass(method):
         parameters |= inspect.signature(method.__call__).parameters
@@ -183,11 +189,11 @@ def value(default: Any) -> str:
     return default if isinstance(default, str) else json.dumps(default)
 
 
-# What methods cost.
+# Cost of methods.
 
 
 def speed(run: Run, count: int) -> str:
-    """Passes per image of every method, and how many images a second it explains."""
+    """Return the table of passes per image and images per second of every method."""
     network, *_ = try_network(run)
     every = torch.arange(min(count, len(run.data["test"])))
     images = read_rows(run.data["test"].images, every).to(run.device).float().div(255)
@@ -214,7 +220,7 @@ def speed(run: Run, count: int) -> str:
 def explained(
     run: Run, entry: MethodEntry, made: MethodCall, network: nn.Module, images: Tensor, classes: Tensor, rows: Tensor
 ) -> dict[str, Tensor]:
-    """The maps of these rows, by the harness."""
+    """Return the maps of these rows, computed as in a study."""
     seeds = draws.seeds_of(seed_text(run, entry, "test"), rows).to(run.device)
     masks = run.data["test"].masks
     more = {"max_batch": run.study.max_batch, "masks": None if masks is None else masks[rows].to(run.device)}
@@ -222,7 +228,7 @@ def explained(
 
 
 def counted(network: nn.Module, call: Callable[[], object]) -> Counter[str]:
-    """Rows that go forward through the network in a call, and rows that come back."""
+    """Count the rows of all forward passes and of all backward passes in a call."""
     found: Counter[str] = Counter()
 
     def forward(_module: nn.Module, _inputs: object, output: Tensor) -> None:
@@ -239,14 +245,19 @@ def counted(network: nn.Module, call: Callable[[], object]) -> Counter[str]:
 
 
 def passed(one: int, twice: int, few: int, images: int) -> str:
-    """What an image costs, and what a call costs besides, from an image alone, twice, and several different ones."""
+    """Return the passes per image, and the additional passes per call.
+
+    one: passes of one image.
+    twice: passes of the same image twice.
+    few: passes of `images` different images.
+    """
     call = 2 * one - twice
     each = (few - call) / images
     return f"{round(each, 1):,g}" + (f" (and {call} a call)" if call else "")
 
 
 def timed(call: Callable[[], object]) -> float:
-    """Median seconds of a call, after one that is not counted."""
+    """Return the median seconds of a call, after a first call that is not counted."""
     call()
     found: list[float] = []
     while sum(found) < SECONDS:
@@ -256,11 +267,11 @@ def timed(call: Callable[[], object]) -> float:
     return statistics.median(found)
 
 
-# What works where.
+# Methods by network.
 
 
 def networks(run: Run) -> str:
-    """Every method on every network: whether it gives maps, or the first words of the error that says why not."""
+    """Return the table of every method on every network: yes, or the first words of the error message."""
     found: dict[str, dict[str, str]] = {entry.name: {} for entry in run.entries}
     for name, build in {"CIFAR ResNets": THIN, **{name: (name,) for name in LARGE}}.items():
         for network, side in map(fresh, build):
@@ -289,7 +300,7 @@ def verdict(why: str, reasons: list[str]) -> str:
 
 
 def fresh(name: str) -> tuple[nn.Module, int]:
-    """A network with fresh weights, and the side of the images that it is tried on."""
+    """Return a network with fresh weights, and the side of its test images."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if name in THIN:
@@ -298,20 +309,20 @@ def fresh(name: str) -> tuple[nn.Module, int]:
             more = {"image_size": SIDE} if name.startswith("vit") else {}
             network, side = load(name, num_classes=CLASSES, **more), SIDE
         for each in network.parameters():
-            if each.ndim > 1 and not each.any():  # ViT's head begins with zeros, behind which no gradient is left
+            if each.ndim > 1 and not each.any():  # ViT's head starts at zero, so every gradient would be zero
                 nn.init.xavier_uniform_(each)
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.momentum = None  # what it has seen is what it knows: else deep features grow until softmax is 1
+                module.momentum = None  # statistics of these images only; else deep features grow until softmax is 1
         with torch.no_grad():
             network.train()(torch.rand(TAUGHT, 3, side, side))
     return network.eval(), side
 
 
 def tried(entry: MethodEntry, network: nn.Module, side: int, learnt: dict[str, dict[str, Tensor]]) -> str:
-    """Nothing, or why there are no maps; an error that is not the method's own refusal begins with FAILS.
+    """Return "" if there are maps, else the reason; an error that the method does not explain starts with FAILS.
 
-    learnt: what methods learnt from this network, by what it depends on.
+    learnt: tensors that methods learnt from this network, by the settings that they depend on.
     """
     made = MethodCall(entry.name, few(entry.call, network), entry.batched, entry.outputs)
     images = torch.rand(TAUGHT, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -325,7 +336,7 @@ def tried(entry: MethodEntry, network: nn.Module, side: int, learnt: dict[str, d
                 learnt[key] = made.made.learnt
             made.made.learnt = learnt[key]
         maps = attribute(made, network, images[:2], targets[:2], seeds=torch.arange(2), max_batch=TAUGHT)
-    except Exception as error:  # noqa: BLE001  every kind is to be seen
+    except Exception as error:  # noqa: BLE001  the table shows errors of every kind
         text = re.sub(r"^[\w.]+: | \('[^']*'\)", "", textwrap.shorten(str(error).split(";")[0], 150))
         is_refusal = isinstance(error, ValueError) and not str(error).startswith("attribution_methods.")
         return text if is_refusal else f"FAILS: {type(error).__name__}: {text}"
@@ -334,7 +345,7 @@ def tried(entry: MethodEntry, network: nn.Module, side: int, learnt: dict[str, d
 
 
 def few(call: Call, network: nn.Module) -> Call:
-    """The call with counts cut, also in methods that are its settings, and without a layer that the network lacks."""
+    """Return the call with fewer samples and steps, also in inner methods, and without a layer that does not exist."""
     known = inspect.signature(call.resolve()).parameters
     kwargs = {name: each for name, each in call.kwargs.items() if name != "layer" or has(network, each)}
     kwargs |= {name: count for name, count in FEW.items() if name in known}
@@ -350,11 +361,11 @@ def has(network: nn.Module, layer: str) -> bool:
     return True
 
 
-# What maps look like.
+# Picture of the maps.
 
 
 def picture(run: Run) -> str:
-    """Draws some test images and every map of them, as ranked, into one file; the page's link to it."""
+    """Draw some test images and all their ranked maps into one file, and return the page's link to the file."""
     test = run.data["test"]
     rows = torch.linspace(0, len(test) - 1, min(SHOWN, len(test))).round().long()
     images = read_rows(test.images, rows).cpu().numpy().transpose(0, 2, 3, 1)
@@ -378,7 +389,7 @@ def picture(run: Run) -> str:
 
 
 def shown(run: Run, view: View, rows: Tensor) -> Tensor:
-    """The maps as they are ranked, channels summed for the eye."""
+    """Return the maps as they are ranked, with channels summed for the picture."""
     store, post = map_store(run, view.maps, "test"), run.study.post if view.post is None else view.post
     maps = store.take(rows)
     if store.kind == "seeds":

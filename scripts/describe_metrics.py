@@ -1,8 +1,8 @@
-"""Writes the parts of docs/metrics.md that can be derived, from docstrings, signatures and the metrics themselves.
+"""Write the generated parts of docs/metrics.md, from docstrings, signatures and the metrics themselves.
 
     python scripts/describe_metrics.py
 
-Replaces what stands between the markers on the page: every metric, unit and fill. No network runs.
+It replaces the tables between the markers on the page: every metric, unit and fill. No network runs.
 """
 
 import importlib
@@ -23,7 +23,7 @@ from efface.report.table import FAMILIES
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 ARROWS = {"lower": "&darr;", "higher": "&uarr;", "none": "(describes)"}
-HANDED = {"images", "removed", "mean", "seeds"}  # by the harness, or instead of a draw
+HANDED = {"images", "removed", "mean", "seeds"}  # passed by efface, so no settings of a study
 NOTEBOOK = {"sources"}
 SHORT = ("efface.impute.", "efface.erase.units.", "efface.erase.post.")
 LISTED = 9  # points that are written out
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def metrics_table() -> str:
-    """Every metric, family by family, as its docstring, its signature and its value describe it."""
+    """Return the tables of metrics by family, from docstrings, signatures and values."""
     found = {name: metric(name) for name in names()}
     parts = []
     for family in FAMILIES:
@@ -52,7 +52,7 @@ def metrics_table() -> str:
 
 
 def reads() -> str:
-    """The shared settings that change a metric's numbers, and the metrics that have just these, with their defaults."""
+    """Return the table of sets of shared settings that change numbers, and the metrics with each set."""
     rows: dict[str, list[str]] = {}
     for name in names():
         rows.setdefault(read_by(metric(name)), []).append(f"`{name}`")
@@ -60,15 +60,15 @@ def reads() -> str:
 
 
 def read_by(found: Metric) -> str:
-    """The shared settings that it reads, in words."""
+    """Return the shared settings that the metric uses, in words."""
     values = {each: f"`{each}`" for each in ("imputer", "unit", "post", "fractions")}
     if "groups" not in found.uses:
         values["unit"] += " (`pixel` or `feature`)"
-    return ", ".join(told for each, told in values.items() if each in found.uses) or "none"
+    return ", ".join(words for each, words in values.items() if each in found.uses) or "none"
 
 
 def family_of(found: Metric) -> str:
-    """Under which heading a metric stands; those of the network stand apart."""
+    """Return the heading of a metric. Metrics of the network have their own."""
     return "network" if found.subject == "network" else found.family
 
 
@@ -86,25 +86,25 @@ def row(name: str, found: Metric) -> tuple[str, ...]:
 
 
 def described(name: str) -> Any:
-    """What holds a metric's docstring: the function that makes it, or the file of one that is a value."""
+    """Return the object with a metric's docstring: its function, or its file if the metric is a value."""
     path = f"efface.metrics.{name}"
     made = resolve(f"{path}.{name}")
     return made if inspect.isfunction(made) else importlib.import_module(path)
 
 
 def sentence(found: Any) -> str:
-    """The first line, whole."""
+    """Return the first line of the docstring."""
     return (inspect.getdoc(found) or "").partition("\n")[0]
 
 
 def said(found: Any, word: str) -> str:
-    """What the docstring says after `Source:` or `Differs:`, to the end of the paragraph or to the other word."""
+    """Return the text after `Source:` or `Differs:`, up to the end of the paragraph or the next such word."""
     text = re.search(rf"^{word}: (.+(?:\n(?!\w+: ).+)*)", inspect.getdoc(found) or "", re.MULTILINE)
     return " ".join(text[1].split()).removesuffix(".") if text else ""
 
 
 def points(found: Metric) -> str:
-    """The points of its curve, what stands for the curve, and what a sample is."""
+    """Return the points of the curve, the number that summarises it, and the sample."""
     sample = "repeat" if found.sample == "repeats" else "image"
     if not found.axis:
         return f"one number for each {sample}"
@@ -118,7 +118,7 @@ def points(found: Metric) -> str:
 
 
 def spelt(at: Sequence[float]) -> str:
-    """Numbers in words, if there are many of them."""
+    """Return numbers as text, as a range if there are many."""
     steps = {round(b - a, 6) for a, b in itertools.pairwise(at)}
     if len(steps) == 1 and len(at) > 3:
         return f"{at[0]:g} to {at[-1]:g} by {steps.pop():g}"
@@ -126,7 +126,7 @@ def spelt(at: Sequence[float]) -> str:
 
 
 def settings(name: str, fixed: Mapping[str, Any]) -> str:
-    """The metric's own settings with their defaults, then the shared ones that its paper fixes."""
+    """Return the metric's own settings with their defaults, then the shared ones that its paper fixes."""
     made = described(name)
     own = inspect.signature(made).parameters.items() if inspect.isfunction(made) else ()
     told = [f"`{each}: {value(parameter.default)}`" for each, parameter in own]
@@ -135,7 +135,7 @@ def settings(name: str, fixed: Mapping[str, Any]) -> str:
 
 
 def shared(setting: Any) -> str:
-    """A call by its short name, with its settings."""
+    """Return the short name of a call, with its settings."""
     if isinstance(setting, Mapping):
         inner = ", ".join(f"{key}: {each}" for key, each in setting.get("kwargs", {}).items())
         return shared(setting["call"]) + (f" {{{inner}}}" if inner else "")
@@ -151,7 +151,7 @@ def fills() -> str:
 
 
 def plugs(shelf: Any, listed: Sequence[str]) -> str:
-    """Functions that a study names, with their settings."""
+    """Return the table of functions that a study can name, with their settings."""
     rows = [
         (f"`{name}`", sentence(each), own(each), said(each, "Source"), said(each, "Differs"))
         for name, each in ((name, getattr(shelf, name)) for name in listed)

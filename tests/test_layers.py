@@ -15,7 +15,8 @@ ROOT = Path(efface.__file__).parent
 LAYERS = (
     {"types"},
     {"draws"},
-    {"plug", "store", "models", "execute"},
+    {"store", "models", "execute"},
+    {"plug"},
     {"data", "erase"},
     {"impute", "methods"},
     {"training"},

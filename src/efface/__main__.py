@@ -1,4 +1,4 @@
-"""efface STAGE STUDY [key=value ...]: each stage does its unfinished work and that of the stages before it."""
+"""efface STAGE STUDY [key=value ...]: a stage does what is left of the stages that it needs, then its own work."""
 
 import argparse
 import importlib
@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 STAGES = {
-    "check": "read the study, try every method on two images, and print the plan; no result is kept",
-    "train": "train the network that the maps explain",
+    "check": "read the study, try every method on two images, print the plan and an estimate of time; keep nothing",
+    "train": "train the network that is explained, and the second network where the study has one",
     "extract": "write the maps of every method into HDF5 files",
-    "measure": "run the probes of the metrics, then write the report",
-    "samples": "generate images of the classes with the network, and write them into an HDF5 file",
-    "visualize": "draw images, samples, denoised images and maps, and show them in the report",
-    "report": "write the report from the results so far",
-    "all": "train, extract, measure, report",
-    "status": "show which work is done and which is left",
+    "measure": "measure all metrics of the study, or those of --metrics, then write the report",
+    "samples": "make images of the classes with the network, and keep them in HDF5",
+    "visualize": "draw images, samples, denoised images and every method's maps, and show them in the report",
+    "report": "write the report of what is measured so far",
+    "all": "train, extract, measure and report",
+    "status": "say what is done and what is left",
     "compare": "write the report of several studies, or folders of runs, side by side",
 }
 
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="efface",
         description="Does an attribution map tell the truth about an image classifier?",
-        epilog="A stage that was stopped continues where it was; a finished stage does nothing.",
+        epilog="A stage first does what is left of the stages that it needs. After a kill it goes on where it was.",
     )
     stages = parser.add_subparsers(dest="stage", metavar="STAGE", required=True)
     for name, does in STAGES.items():
@@ -116,7 +116,9 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument(
             "overrides", nargs="*", metavar="key=value", help="set a key of the study: fit.epochs=2, out=runs/other"
         )
-        each.add_argument("--metrics", metavar="A,B", help="names of the only metrics to use; default: the study's")
+        each.add_argument(
+            "--metrics", metavar="A,B", help="measure only these metrics, by name; default: those of the study"
+        )
     return parser
 
 

@@ -49,7 +49,7 @@ from efface.plug.call import Call
 from efface.report.gallery import paint
 from efface.store.arrays import read_rows
 from efface.study import study as config
-from efface.study.schema import MetricEntry
+from efface.study.metric_entry import MetricEntry
 from efface.training.attack import pgd
 from efface.training.loop import TrainingRows, train
 from efface.training.regularize import anti_score_matching

@@ -109,7 +109,7 @@ def test_without_scikit_image_a_study_of_superpixels_is_refused_before_any_work(
     monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *of: None if name == "skimage" else real(name, *of))
-    why = r"superpixels are made by scikit-image, which is not installed; run: pip install 'efface\[superpixel\]'"
+    why = r"superpixels need scikit-image, which is not installed; run: pip install 'efface\[superpixel\]'"
     with pytest.raises(ImportError, match=why):
         units.superpixel(IMAGES)
     with pytest.raises(ValueError, match=why):

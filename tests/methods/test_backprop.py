@@ -215,7 +215,7 @@ def test_batch_and_row_budget_change_nothing(method):
     for max_batch in (1, 3):
         torch.testing.assert_close(method(model, images, targets, max_batch=max_batch), whole)
         assert max(passed) <= max_batch
-    with pytest.raises(ValueError, match=words("rows 0")):
+    with pytest.raises(ValueError, match=words("max_batch 0")):
         method(model, images, targets, max_batch=0)
 
 

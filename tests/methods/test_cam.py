@@ -393,7 +393,7 @@ def test_impossible_settings_are_refused():
         cam.score_cam(make(Net), images, targets, channels=0)
     with pytest.raises(ValueError, match=words("weights ratio softmax score")):
         cam._weighed(torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool), "ratio")
-    with pytest.raises(ValueError, match=words("rows 0")):
+    with pytest.raises(ValueError, match=words("max_batch 0")):
         cam.grad_cam(make(Net), images, targets, max_batch=0)
 
 

@@ -341,7 +341,7 @@ def test_inference_mode_of_the_caller_is_no_obstacle():
         ({"algorithm": "DeepLift", "init": {"epsilon": 1}}, "init DeepLift epsilon eps"),
         (
             {"algorithm": "IntegratedGradients", "attribute": {"internal_batch_size": 4}},
-            "attribute internal_batch_size rows",
+            "attribute internal_batch_size max_batch",
         ),
     ],
 )
@@ -364,7 +364,7 @@ def test_settings_that_cannot_be_right_are_refused_before_any_image(settings, sa
             {"algorithm": "LayerGradCam", "layer": "last"},
             r"\(3, 1\)|\(3, 4\)|n c h w",
         ),
-        ({"algorithm": "Saliency", "max_batch": 0}, "rows.*0"),
+        ({"algorithm": "Saliency", "max_batch": 0}, "max_batch.*0"),
         ({"algorithm": "Lime", "cells": 3, "seeds": None}, "Lime.*seeds"),
         ({"algorithm": "GradientShap", "attribute": {"baselines": 0.0, "n_samples": 0}}, "n_samples.*0"),
     ],

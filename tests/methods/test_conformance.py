@@ -14,6 +14,7 @@ from efface.methods.calling import OFFERS, MethodCall, attribute
 from efface.models.layers import find_layer
 from efface.models.preact import PreActResNet, preact_resnet
 from efface.plug.call import Call
+from efface.plug.field import Word
 from efface.study.schema import MethodEntry
 from efface.study.study import load
 from efface.types import Split
@@ -121,7 +122,7 @@ def studies():
         tree = load(path)
         size = tree["data"].get("kwargs", {}).get("size", 32) if isinstance(tree["data"], dict) else 32
         size = 8 if "digits" in str(tree["data"]) else min(size, LARGEST)
-        model = Call.model_validate(tree["model"])
+        model = Call.model_validate(Word("model").by_path(tree["model"]))
         model = model.model_copy(update={"kwargs": {k: v for k, v in model.kwargs.items() if k != "weights"}})
         marks = ()
         for entry in tree["attribution_methods"]:

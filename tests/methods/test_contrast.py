@@ -254,7 +254,7 @@ def test_impossible_contrasts_are_refused(case, tiny):
         contrast(*case, base=smooth.smooth_grad_family, seeds=targets)
     with pytest.raises(ValueError, match=words("base (5,)")):
         contrast(*case, base=control.random_resampled, seeds=targets)
-    with pytest.raises(ValueError, match=words("rows 0")):
+    with pytest.raises(ValueError, match=words("max_batch 0")):
         contrast(*case, base=gradient.gradient, max_batch=0)
 
 

@@ -126,7 +126,7 @@ def test_row_budget_changes_nothing_and_is_kept(method, max_batch):
 
 @every_pass
 def test_no_rows_are_refused(method):
-    with pytest.raises(ValueError, match=words("rows 0")):
+    with pytest.raises(ValueError, match=words("max_batch 0")):
         explain(method, net(), batch(), max_batch=0)
 
 

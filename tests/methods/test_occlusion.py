@@ -136,7 +136,7 @@ def test_impossible_value_is_refused(method, value, said):
 @both
 def test_no_rows_are_refused(method):
     images, targets, seeds = inputs()
-    with pytest.raises(ValueError, match=words("rows 0")):
+    with pytest.raises(ValueError, match=words("max_batch 0")):
         method(Linear(), images, targets, seeds=seeds, max_batch=0)
 
 

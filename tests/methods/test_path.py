@@ -974,7 +974,7 @@ def test_networks_that_no_attack_can_work_on_are_refused():
 
 @every_method
 def test_no_rows_are_refused(method):
-    with pytest.raises(ValueError, match=words("rows 0")):
+    with pytest.raises(ValueError, match=words("max_batch 0")):
         explain(method, net(), batch(), max_batch=0)
 
 

@@ -696,7 +696,7 @@ def test_unfitted_and_impossible_settings_are_refused(make):
     ):
         with pytest.raises((ValueError, TypeError), match=said):
             make(**settings)
-    with pytest.raises(ValueError, match=words("rows 0")):
+    with pytest.raises(ValueError, match=words("max_batch 0")):
         explain(fitted(make, model), model, images, targets, max_batch=0)
 
 

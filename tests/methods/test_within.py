@@ -280,7 +280,7 @@ def test_a_function_alone_refuses_a_class_that_has_yet_to_learn(function, settin
 
 def test_around_a_method_that_does_not_learn_is_refused():
     for method in (gradient, partial(smooth_grad, base=gradient), partial(explain_with, network=nn.Identity)):
-        with pytest.raises(ValueError, match=words("Around method fit")):
+        with pytest.raises(ValueError, match=words("FittedInner method fit")):
             FittedInner(method=method)
 
 

@@ -414,7 +414,7 @@ def functional():
             {"composite": "EpsilonGammaBox", "settings": {"low": [0.0, 0.0]}},
             "settings low 2 3",
         ),
-        (lambda: resnet8(num_classes=4), {"max_batch": 0}, "rows 0"),
+        (lambda: resnet8(num_classes=4), {"max_batch": 0}, "max_batch 0"),
     ],
 )
 def test_network_without_rules_is_refused(network, settings, said):

@@ -19,7 +19,7 @@ from efface.stages.run.curves import planned
 from efface.stages.run.run import Run
 from efface.stages.work.measuring import measure_missing
 from efface.store.maps import MapStore, MapWriter
-from efface.study.schema import MetricEntry
+from efface.study.metric_entry import MetricEntry
 from efface.study.study import check
 from efface.types import Split
 from small.messages import words

@@ -236,12 +236,12 @@ def test_a_study_of_an_adversarially_trained_network(tmp_path):
     assert extract(made) == []
     run = Run(made)
     assert measure_missing(planned(run)) == []
-    (found,) = [each for each in curves(Run(made)) if each.metric == "robust_accuracy"]
-    (clean,) = [each for each in curves(Run(made)) if (each.metric, each.score) == ("morf", "accuracy")]
+    (found,) = [each for each in planned(Run(made)).curves() if each.metric == "robust_accuracy"]
+    (clean,) = [each for each in planned(Run(made)).curves() if (each.metric, each.score) == ("morf", "accuracy")]
     assert found.at == (0.0, 0.1, 2.0)
     assert np.array_equal(found.values[:, 0], clean.values[:, 0])
     assert (np.diff(found.values, axis=1) <= 0).all()
-    by = {(each.metric, each.score): each for each in curves(Run(made))}
+    by = {(each.metric, each.score): each for each in planned(Run(made)).curves()}
     right = clean.values[:, 0] == 1
     nowhere = by["nowhere", "unchanged"].values[:, 0]  # a step of 1e-9 changes no class
     assert np.array_equal(nowhere, np.where(right, 1.0, np.nan), equal_nan=True)

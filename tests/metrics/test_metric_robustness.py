@@ -145,7 +145,7 @@ def test_every_metric_of_these_families_in_a_study(tmp_path):
     made = check(tree, tmp_path / "study.yml")
     assert extract(made) == []
     assert measure_missing(planned(Run(made))) == []
-    found = {(each.metric, each.score, each.method): each for each in curves(Run(made))}
+    found = {(each.metric, each.score, each.method): each for each in planned(Run(made)).curves()}
     for name, kwargs in FAMILY.items():
         for score in metric(name, kwargs).direction:
             for method in ("gradient", "random"):

@@ -1,5 +1,6 @@
 """Metrics: formulas against hand-made scores, shared probes, and a user's own metric in a study."""
 
+import importlib
 import inspect
 import itertools
 import subprocess
@@ -17,18 +18,22 @@ from efface.metrics.diffroar import diffroar
 from efface.metrics.kar import kar
 from efface.metrics.lerf import lerf
 from efface.metrics.morf import morf
-from efface.metrics.probes import Degeneracy, Perturb, Retrain
+from efface.metrics.probes import Degeneracy, Needs, Perturb, Retrain
 from efface.metrics.roar import roar
 from efface.plug.call import Call, resolve
-from efface.plug.source import _code
+from efface.plug.source import _closure as imports_of
+from efface.plug.source import _code as code_of_module
+from efface.plug.source import source_digest
 from efface.stages.page.report_data import how_of
 from efface.stages.run import provenance
 from efface.stages.run.curves import planned
 from efface.stages.run.plan import make_plan
 from efface.stages.run.run import Run
 from efface.stages.trial.methods import preflight
+from efface.store.keys import NUMERICS
 from efface.store.results import Score
-from efface.study.study import check, dump
+from efface.study.study import Study, check, dump
+from efface.training.generate import Sampling
 from efface.types import Split
 from small.messages import words
 
@@ -238,9 +243,9 @@ def test_a_users_metric_is_measured_by_its_dotted_path(tmp_path):
     path = f"sys.path.append({str(here.parent)!r})"  # what the tests share
     run = f"import sys, efface.__main__; {path}; sys.exit(efface.__main__.main(sys.argv[1:]))"
     asked = [sys.executable, "-c", run, "measure", str(tmp_path / "study.yml")]
-    done = subprocess.run(asked, cwd=here, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(asked, cwd=here, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    found = {(each.metric, each.score, each.method): each for each in curves(Run(made))}
+    found = {(each.metric, each.score, each.method): each for each in planned(Run(made)).curves()}
     for method in ("random", "gradient"):
         mine = found["gap", "probability", method]
         assert mine.at == (0.0, 0.25, 1.0)
@@ -308,47 +313,68 @@ def test_probes_of_metrics_are_perturbations_and_retrainings():
 
 # What the key of a number holds
 
-KNOWS_NO_NUMBER = {
-    *("call", "maps", "metrics.formula", "probes", "probes.conventions", "results", "rows", "source", "stats", "types")
-}
-"""Of efface: words, files and formulas, which a probe's score does not depend on."""
 
-
-def test_the_key_of_a_number_holds_the_code_of_all_that_its_probe_imports(monkeypatch):
-    digested = {
-        *provenance.ERASING,
-        "efface.training.attack",
-    }  # its source is in the identity of the probe that attacks
-    monkeypatch.setattr(provenance, "code_digest", lambda *modules: digested.update(modules) or "")
-    probes = ["efface.metrics.probes.degeneracy", *(f"efface.metrics.{each.stem}" for each in METRIC_FILES)]
-    for module in probes:
-        provenance.measurer.__wrapped__(module)
-    used = {
-        each
-        for module in digested
-        if module.startswith(("efface.metrics", "efface.metrics.probes"))
-        for each in imports(module)
+def test_the_key_of_a_number_holds_the_versions_of_what_it_passes_through(tmp_path, monkeypatch):
+    retrained = {"draws", "store", "erase", "train", "evaluate", "measure"}
+    assert set(provenance.measured_areas(Needs(network=False))) == retrained
+    assert set(provenance.measured_areas(Needs())) == retrained - {"train"}
+    assert {"train", "explain"} < set(provenance.measured_areas(Needs(method=True, training=True)))
+    assert "generate" in provenance.measured_areas(Needs(maps=False, samples=Sampling()))
+    run = Run(Study.model_validate(KEYED | {"out": str(tmp_path)}))
+    raises = {
+        "train": {"roar"},
+        "metric.pointing_game": {"pointing_game"},
+        "metric.roar": {"roar"},
+        "method.gradient": {"roar", "morf", "pointing_game"},
+        "explain": {"roar", "morf", "pointing_game"},
+        "imputer.channel_mean": {"roar", "morf"},
+        "post.absolute": {"roar", "morf", "pointing_game"},
+        "model.resnet8": {"roar", "morf", "pointing_game"},
+        "regularizer.gradient_norm": set(),
     }
-    digested |= {f"efface.{each}" for each in KNOWS_NO_NUMBER}
-    digested |= set(provenance.GENERATING)  # of a probe that reads samples, in its identity
-    assert {"efface.metrics.shared.subsets", "efface.methods.gradients"} < used <= digested
+    before = metric_keys(run)
+    for name, moved in raises.items():
+        with monkeypatch.context() as raised:
+            raised.setitem(NUMERICS, name, 2)
+            after = metric_keys(Run(Study.model_validate(KEYED | {"out": str(tmp_path)})))
+        assert {each for each in before if before[each] != after[each]} == moved, name
+    assert metric_keys(Run(Study.model_validate(KEYED | {"out": str(tmp_path)}))) == before
 
 
-METRIC_FILES = sorted(Path(inspect.getfile(Metric)).parent.glob("*.py"))
+KEYED = {
+    "data": {"call": "patches", "kwargs": {"n_train": 8, "n_test": 5, "size": 16}},
+    "model": {"call": "resnet8", "kwargs": {"num_classes": 4}},
+    "refit": {"epochs": 1, "batch_size": 4, "optimizer": {"call": "torch.optim.SGD", "kwargs": {"lr": 0.1}}},
+    "attribution_methods": [{"name": "one", "method": "gradient"}],
+    "imputer": "channel_mean",
+    "post": ["absolute", "channel_sum"],
+    "metrics": ["roar", "morf", "pointing_game"],
+    "fractions": [0.3],
+    "repeats": 1,
+}
 
 
-def imports(module):
-    """The modules of efface that it imports."""
-    return {each for each in _code(module)[1] if each.startswith("efface.") and _code(each)}
+def metric_keys(run):
+    """The keys of each metric's tasks on maps."""
+    return {
+        each.name: {
+            task.key for curve in make_plan(run).of(each) for point in curve.points for task in point.tasks.values()
+        }
+        for each in run.study.metrics
+    }
 
 
 def test_the_key_of_a_number_holds_the_code_beside_a_users_probe(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "users_probe_of_key.py").write_text("import users_helper_of_key\n")
-    found = set()
-    for number in (1, 2):
+    text = "import users_helper_of_key\n\n\nclass Probe:\n    version = {}\n"
+    found = []
+    for number, version in ((1, 1), (2, 1), (2, 2)):
+        (tmp_path / "users_probe_of_key.py").write_text(text.format(version))
         (tmp_path / "users_helper_of_key.py").write_text(f"NUMBER = {number}\n")
-        for each in (provenance.measurer, provenance.source_digest, _code):
+        sys.modules.pop("users_probe_of_key", None)
+        for each in (source_digest, imports_of, code_of_module):
             each.cache_clear()
-        found.add(provenance.measurer("users_probe_of_key"))
-    assert len(found) == 2
+        found.append(provenance.probe_code(importlib.import_module("users_probe_of_key").Probe, ""))
+        importlib.invalidate_caches()
+    assert [each["version"] for each in found] == [1, 1, 2]
+    assert found[0]["source"] != found[1]["source"]

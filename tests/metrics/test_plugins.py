@@ -158,11 +158,11 @@ def more(scores):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"value": more}, "'value' gives other, of which 'direction' says nothing"),
-        ({"direction": {"value": "higher", "drop": "lower"}}, "'value' does not give drop, which 'direction' names"),
-        ({"probes": lambda _: [Whole()]}, "'probes' gives a list; expected a mapping of names to probes"),
+        ({"value": more}, "'value' returns other, but 'direction' does not name it"),
+        ({"direction": {"value": "higher", "drop": "lower"}}, "'value' does not return drop, but 'direction' names it"),
+        ({"probes": lambda _: [Whole()]}, "'probes' returns a list; expected a mapping of names to probes"),
         ({"probes": lambda _: {"one": 1 / 0}}, "'probes' fails at 0.5: ZeroDivisionError"),
-        ({"probes": lambda _: {"one": without(needs=Needs(training=True))}}, "does not say needs_fit=True"),
+        ({"probes": lambda _: {"one": without(needs=Needs(training=True))}}, "does not set needs_fit=True"),
         ({"probes": lambda _: {"one": without(needs=Needs(network=False))}}, "sample='repeats' or needs_fit=True"),
         ({"subject": "network"}, "needs maps, but the metric is of the network"),
     ],
@@ -175,8 +175,8 @@ def test_a_metric_at_odds_with_itself_is_refused(changes, said):
 
 def test_names_are_compared_both_ways():
     assert misnamed(made(Whole()), {"value": 1.0}) == ""
-    assert "gives b" in misnamed(made(Whole()), {"value": 1.0, "b": 2.0})
-    assert "does not give value" in misnamed(made(Whole()), {})
+    assert "returns b" in misnamed(made(Whole()), {"value": 1.0, "b": 2.0})
+    assert "does not return value" in misnamed(made(Whole()), {})
 
 
 LAB = """

@@ -394,7 +394,11 @@ def test_progress_adds_up_to_the_cost(tmp_path):
     rows = {"train": 14, "test": 6}
     early = TrainingSettings(epochs=5, batch_size=4, stop={"loss": 1e9})
     retrain = Retrain(Erasure("most_first", 0.5, MEAN), 0)
-    for probe, changes in ((Perturb(Erasure("most_first", 0.5, MEAN)), {}), (retrain, {}), (retrain, {"fit": early})):
+    for probe, changes in (
+        (Perturb(Erasure("most_first", 0.5, MEAN)), {}),
+        (retrain, {}),
+        (retrain, {"given_training": early}),
+    ):
         ticks = []
         here = case(stores(tmp_path), advance=ticks.append, **changes)
         probe(here)

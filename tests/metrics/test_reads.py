@@ -31,7 +31,7 @@ from efface.stages.trial.methods import preflight
 from efface.stages.work import measuring
 from efface.stages.work.measuring import Measure, measure_missing, result_row
 from efface.stages.work.sampling import make_samples
-from efface.study.schema import MetricEntry, MetricSettings
+from efface.study.metric_entry import MetricEntry, MetricSettings
 from efface.study.study import check
 from efface.types import Split
 from small.messages import words

@@ -1,4 +1,4 @@
-"""The command: `python tests/numerics [--write] [NAME ...]` compares golden outputs, or writes their files anew."""
+"""The command: `python -m numerics [--write] [NAME ...]` compares golden outputs, or writes their files anew."""
 
 import argparse
 import sys
@@ -14,20 +14,18 @@ from numerics import compare, names, write  # noqa: E402
 
 def main() -> int:
     """Compare or write; how long each kind took."""
-    parser = argparse.ArgumentParser(prog="python tests/numerics")
+    parser = argparse.ArgumentParser(prog="python -m numerics")
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
     parser.add_argument("--write", action="store_true", help="write the golden files anew")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--times", action="store_true", help="print how long each name takes")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    wrong = []
-    for name in given.names or names():
+    listed = given.names or names()
+    wrong = write(listed) if given.write else []
+    for name in () if given.write else listed:
         start = time.process_time()
-        if given.write:
-            write([name])
-        else:
-            wrong += compare([name])
+        wrong += compare([name])
         if given.times:
             print(f"{time.process_time() - start:6.2f} s  {name}")
     print("\n".join(wrong) if wrong else "written" if given.write else "all as they were")

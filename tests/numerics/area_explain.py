@@ -114,7 +114,7 @@ def _of_a_study():
     found["outputs"] = str(method_call(outputs, None).outputs)
     found["named"] = str(sorted(named(outputs, {each: torch.zeros(1) for each in outputs.outputs})))
     images, classes = inputs.images(2, size=16), inputs.targets(2)
-    for view in run.views():
+    for view in run.views:
         rows = torch.tensor([4, 1])
         found[f"asked_{view.name}"] = explainer_of(run, view)(run.network, images, classes, rows)
     return found

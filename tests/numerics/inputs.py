@@ -182,12 +182,12 @@ def case(found: dict[str, Tensor] | None = None, **changes) -> Case:
     net = network()
     settings = {
         "build": Net,
-        "network": net,
+        "given_network": net,
         "data": splits,
         "target_classes": torch.tensor([2, 0, 1, 1, 3, 0]),
         "maps": {split: store(rows) for split, rows in (found or {}).items()},
         "mean": image_mean(splits["train"]),
-        "fit": TrainingSettings(
+        "given_training": TrainingSettings(
             epochs=2, batch_size=5, optimizer=Call(call="torch.optim.SGD", kwargs={"lr": 0.1, "momentum": 0.9}), crop=1
         ),
         "seed": 3,

@@ -68,7 +68,7 @@ def _filled(fill, settings):
 
 
 for _fill, _settings in FILLS.items():
-    golden(f"impute.{_fill.__name__}")(functools.partial(_filled, _fill, _settings))
+    golden(f"imputer.{_fill.__name__}")(functools.partial(_filled, _fill, _settings))
 
 POSTS = {
     absolute: ({},),
@@ -106,13 +106,13 @@ def _pictures():
     return images
 
 
-@golden("units.patch")
+@golden("unit.patch")
 def _patch():
     images = _pictures()
     return {f"{size}": patch(images, size=size) for size in (1, 5, 20)} | {"two": patch(images, size=[5, 3])}
 
 
-@golden("units.superpixel")
+@golden("unit.superpixel")
 def _superpixel():
     images = _pictures()
     return {
@@ -125,7 +125,7 @@ def _superpixel():
     }
 
 
-@golden("augment.colour_jitter")
+@golden("augmentation.colour_jitter")
 def _colour_jitter():
     images, seeds = inputs.images(6), inputs.seeds(6)
     return {
@@ -137,7 +137,7 @@ def _colour_jitter():
     }
 
 
-@golden("augment.rotation")
+@golden("augmentation.rotation")
 def _rotation():
     images, seeds = inputs.images(4, size=9), inputs.seeds(4)
     tall = images[..., :6]
@@ -148,7 +148,7 @@ def _rotation():
     }
 
 
-@golden("augment.random_resized_crop")
+@golden("augmentation.random_resized_crop")
 def _random_resized_crop():
     images, seeds = inputs.images(6, size=9), inputs.seeds(6)
     return {

@@ -145,25 +145,29 @@ def _learnt(call: Call, net):
     return made.learnt
 
 
+def _named(path: str) -> str:
+    """A method's name; what has no word is part of the area."""
+    last = path.rpartition(".")[2]
+    return f"explain.{last}" if last == "FittedInner" else f"method.{last}"
+
+
 for _path, _settings in METHODS.items():
-    golden(f"methods.{_path.rpartition('.')[2]}")(functools.partial(_mapped, _path, _settings))
+    golden(_named(_path))(functools.partial(_mapped, _path, _settings))
 
 for _library, _key, _algorithms in (("captum", "algorithm", CAPTUM), ("zennit", "composite", ZENNIT)):
     for _name, _settings in _algorithms.items():
         _given = tuple({_key: _name} | each for each in _settings)
-        golden(f"methods.{_library}.{_name}")(
-            functools.partial(_mapped, f"efface.methods.{_library}.attribute", _given)
-        )
+        golden(f"method.{_library}.{_name}")(functools.partial(_mapped, f"efface.methods.{_library}.attribute", _given))
 
 
-@golden("methods.full_grad_parts")
+@golden("method.full_grad.parts")
 def _full_grad_parts():
     """The image's part and the biases'; what is left over is rounding."""
     parts = full_grad_parts(inputs.network(), inputs.images(3), inputs.targets(3))
     return {"image": parts.image} | {f"bias_of_{name}": value for name, value in parts.modules.items()}
 
 
-@golden("methods.parts")
+@golden("explain.parts")
 def _parts():
     """What several methods share, and what they learn."""
     images, seeds = inputs.images(3), inputs.seeds(3)

@@ -63,7 +63,7 @@ def _case():
     asked = right.clone()
     asked[[1, 6]] = (asked[[1, 6]] + 2) % 4
     data = {"train": inputs.data()["train"], "test": Split(stored, right, masks=inputs.masks(8))}
-    return inputs.case(maps, network=net, data=data, target_classes=asked)
+    return inputs.case(maps, given_network=net, data=data, target_classes=asked)
 
 
 def _sure(stored):
@@ -124,10 +124,10 @@ def _points(formula):
 
 
 for _name in names():
-    golden(f"metrics.{_name}")(functools.partial(_measured, _name))
+    golden(f"metric.{_name}")(functools.partial(_measured, _name))
 
 
-@golden("metrics.formula")
+@golden("measure.formula")
 def _formula():
     """What several metrics share, where images lie at the edges: a logit of 0, below it, and a little above."""
     erased = Score(

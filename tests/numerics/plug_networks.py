@@ -68,16 +68,16 @@ def _answers(make, size, variants):
 
 
 for _make, (_size, _variants) in NETWORKS.items():
-    golden(f"models.{_make.__name__}")(functools.partial(_answers, _make, _size, _variants))
+    golden(f"model.{_make.__name__}")(functools.partial(_answers, _make, _size, _variants))
 
 
-@golden("models.nonlinearity")
+@golden("evaluate.nonlinearity")
 def _nonlinearity():
     x = torch.linspace(-2, 2, 9)
     return {name: nonlinearity(name, 3.0)()(x) for name in ("softplus", "relu")}
 
 
-@golden("models.load")
+@golden("model.torchvision")
 def _load():
     with torch.random.fork_rng():
         torch.manual_seed(5)

@@ -87,7 +87,7 @@ def _variants(name, function, variants):
     return found
 
 
-@golden("regularize.score_matching")
+@golden("regularizer.score_matching")
 def _score_matching():
     seeds = inputs.seeds(5)
     variants = (
@@ -99,7 +99,7 @@ def _score_matching():
     return _variants("", score_matching, variants) | {"presets": str(PRESETS)}
 
 
-@golden("regularize.anti_score_matching")
+@golden("regularizer.anti_score_matching")
 def _anti_score_matching():
     seeds = inputs.seeds(5)
     variants = (
@@ -109,7 +109,7 @@ def _anti_score_matching():
     return _variants("", anti_score_matching, variants)
 
 
-@golden("regularize.gradient_norm")
+@golden("regularizer.gradient_norm")
 def _gradient_norm():
     net, images, classes, outputs = _asked()
     found = _variants("", gradient_norm, ({},)) | {"each": squared_gradients(images, classes, outputs)}

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+from efface.store.keys import AREAS
+
 Output = Callable[[], Mapping[str, Any]]
 
 GROUPS = {
@@ -15,18 +17,27 @@ GROUPS = {
     "explain": "numerics.area_explain",
     "generate": "numerics.area_explain",
     "evaluate": "numerics.area_explain",
+    "measure": "numerics.plug_metrics",
+    "pictures": "numerics.area_pictures",
     "data": "numerics.plug_networks",
-    "models": "numerics.plug_networks",
-    "impute": "numerics.plug_images",
+    "model": "numerics.plug_networks",
+    "imputer": "numerics.plug_images",
     "post": "numerics.plug_images",
-    "units": "numerics.plug_images",
-    "augment": "numerics.plug_images",
+    "unit": "numerics.plug_images",
+    "augmentation": "numerics.plug_images",
     "attack": "numerics.plug_terms",
-    "regularize": "numerics.plug_terms",
-    "methods": "numerics.plug_methods",
-    "metrics": "numerics.plug_metrics",
+    "regularizer": "numerics.plug_terms",
+    "method": "numerics.plug_methods",
+    "metric": "numerics.plug_metrics",
 }
 """Which module computes the names of a kind; a kind's module is imported when one of its names is asked for."""
+
+ELSEWHERE = {
+    "explain.parts": "numerics.plug_methods",
+    "explain.FittedInner": "numerics.plug_methods",
+    "evaluate.nonlinearity": "numerics.plug_networks",
+}
+"""Names that another module computes than that of their kind."""
 
 _OUTPUTS: dict[str, Output] = {}
 
@@ -48,9 +59,14 @@ def kind(name: str) -> str:
     return name.partition(".")[0]
 
 
+def declared(name: str) -> str:
+    """The name whose declared version guards an output: an area, or a plug-in by its kind and word."""
+    return kind(name) if kind(name) in AREAS else ".".join(name.split(".")[:2])
+
+
 def output(name: str) -> Mapping[str, Any]:
     """Compute one golden output."""
-    importlib.import_module(GROUPS[kind(name)])
+    importlib.import_module(ELSEWHERE.get(name, GROUPS[kind(name)]))
     return _OUTPUTS[name]()
 
 

@@ -9,9 +9,11 @@ import textwrap
 import pytest
 
 import efface.plug.call
+import efface.plug.identity
 import efface.plug.source
 from efface.plug import call
 from efface.plug.call import Call
+from efface.store.keys import NUMERICS
 from small.messages import names, words
 
 NUMBER = itertools.count()
@@ -19,7 +21,7 @@ NUMBER = itertools.count()
 
 def forget():
     """What a fresh process would not know."""
-    for each in (*vars(call).values(), *vars(efface.plug.source).values()):
+    for each in (*vars(call).values(), *vars(efface.plug.source).values(), *vars(efface.plug.identity).values()):
         if hasattr(each, "cache_clear"):
             each.cache_clear()
 
@@ -178,12 +180,46 @@ def test_identity_follows_efface_and_the_module_that_the_path_names(tmp_path, mo
     name = f"beside_{next(NUMBER)}"
     text = "from functools import partial\n\nfrom efface.erase.post import square\n\nf = partial(square)\n"
     (tmp_path / f"{name}.py").write_text(text)
-    own = Call(call=f"{name}.f").identity()["source"]
-    assert efface.plug.source._is_own("efface.erase.post", name)
+    own = Call(call=f"{name}.f").identity()
+    assert own["numerics"] == {}
+    monkeypatch.setitem(NUMERICS, "post.square", 2)  # its source tells nothing of efface: the declared versions do
+    assert Call(call=f"{name}.f").identity() == own | {"numerics": {"post.square": 2}}
     sys.modules.pop(name)
     forget()
     (tmp_path / f"{name}.py").write_text(text + "g = 1\n")
-    assert Call(call=f"{name}.f").identity()["source"] != own
+    assert Call(call=f"{name}.f").identity()["source"] != own["source"]
+
+
+def test_identity_of_a_plug_in_of_efface_is_its_word_and_version_whichever_path_leads_to_it(beside, monkeypatch):
+    path = "efface.methods.cam.grad_cam"
+    assert Call(call=path).identity() == {"call": "method.grad_cam", "version": 1, "kwargs": {}}
+    name = beside("from efface.methods.cam import grad_cam\n")
+    assert Call(call=f"{name}.grad_cam").identity() == Call(call=path).identity()
+    monkeypatch.setitem(NUMERICS, "method.grad_cam", 2)
+    assert Call(call=path).identity()["version"] == 2
+    smooth = Call(call="efface.methods.smooth.smooth_grad", kwargs={"base": path, "samples": 3})
+    assert smooth.identity() == {
+        "call": "method.smooth_grad",
+        "version": 1,
+        "kwargs": {"samples": 3},
+        "nested": {"base": {"call": "method.grad_cam", "version": 2, "kwargs": {}}},
+    }
+
+
+def test_identity_holds_the_version_that_a_users_function_or_class_carries(beside):
+    source = "def f():\n    return 1\n\n\nclass F:\n    pass\n"
+    name = beside(source)
+    assert "version" not in Call(call=f"{name}.f").identity()
+    beside(source + "\n\nf.version = 2\nF.version = 3\n", name)
+    assert [Call(call=f"{name}.{each}").identity()["version"] for each in ("f", "F")] == [2, 3]
+
+
+def test_code_that_uses_efface_without_a_word_holds_all_declared_versions(monkeypatch, beside):
+    monkeypatch.setitem(NUMERICS, "explain", 3)
+    assert Call(call="efface.methods.nested.FittedInner").identity()["numerics"] == {"explain": 3}
+    alone, using = beside("def f():\n    return 1\n"), beside("import efface.draws\n\n\ndef f():\n    return 1\n")
+    assert "numerics" not in Call(call=f"{alone}.f").identity()
+    assert Call(call=f"{using}.f").identity()["numerics"] == {"explain": 3}
 
 
 # Calls within calls

@@ -18,7 +18,8 @@ from efface.methods.nested import teach
 from efface.plug import moved
 from efface.plug.accepts import accepts, offer
 from efface.plug.call import Call
-from efface.study.schema import MethodEntry, MetricEntry
+from efface.study.metric_entry import MetricEntry
+from efface.study.schema import MethodEntry
 from efface.study.study import InvalidStudyError, read
 from efface.types import Split
 

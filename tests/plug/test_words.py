@@ -17,7 +17,8 @@ from efface.plug import moved, words
 from efface.plug.call import Call, resolve
 from efface.stages.run.plan import make_plan
 from efface.stages.run.run import Run
-from efface.study.schema import MethodEntry, MetricEntry
+from efface.study.metric_entry import MetricEntry
+from efface.study.schema import MethodEntry
 from efface.study.study import InvalidStudyError, Study, check, dump, read
 from efface.types import Unit
 

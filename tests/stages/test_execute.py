@@ -106,7 +106,8 @@ def test_a_killed_parent_leaves_no_worker_behind(tmp_path):
     script, folder = tmp_path / "parent.py", tmp_path / "pids"
     folder.mkdir()
     script.write_text(PARENT)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))}
+    folders = (*Path(__file__).parents[:2], Path(execute.__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))}
     parent = subprocess.Popen([sys.executable, str(script), str(folder)], env=environment)
     try:
         deadline = time.monotonic() + 120

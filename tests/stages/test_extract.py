@@ -155,7 +155,7 @@ def test_memory_that_runs_out_on_the_way_changes_no_byte(tmp_path, before, monke
     ours, expected = Run(study(tmp_path / "run", CAM)), Run(study(before, CAM))
     torch.testing.assert_close(ours.logits("test"), expected.logits("test"))
     torch.testing.assert_close(
-        *(each.store("cam", "test").take(torch.arange(ROWS)) for each in (ours, expected)), rtol=1e-4, atol=1e-6
+        *(map_store(each, "cam", "test").take(torch.arange(ROWS)) for each in (ours, expected)), rtol=1e-4, atol=1e-6
     )
 
 

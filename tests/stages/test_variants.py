@@ -191,7 +191,7 @@ def test_a_folder_whose_seeds_differ_in_more_than_the_seed_is_refused(finished, 
     for seed in (3, 4):
         (tmp_path / f"short/seed-{seed}").mkdir(parents=True)
         text = (folder / f"run/short/seed-{seed}/study.yml").read_text()
-        (tmp_path / f"short/seed-{seed}/study.yml").write_text(text.replace("rows: 16", f"rows: {seed}"))
+        (tmp_path / f"short/seed-{seed}/study.yml").write_text(text.replace("max_batch: 16", f"max_batch: {seed}"))
     done = efface(folder, "compare", str(tmp_path / "short"))
     assert done.code == 2
     assert names(done.err, "short (3, 4) different")
@@ -327,7 +327,7 @@ def test_a_judge_that_nobody_gave_is_missed_before_anything_is_computed(tmp_path
     write_study(tmp_path, {"known": KNOWN}, metrics=["morf", {"name": "counted", "metric": "known.counted"}])
     done = efface(tmp_path, "all", "study.yml")
     assert done.code == 1
-    assert names(done.err, "metrics.counted judge")
+    assert names(done.err, "metrics.counted second_network")
     assert not list((tmp_path / "run").rglob("*.pt"))
 
 

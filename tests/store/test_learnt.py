@@ -247,7 +247,8 @@ def test_a_class_that_does_not_say_what_it_learns_from_keeps_its_key_and_its_dra
     (entry,) = run.entries
     what = {
         "from": {"call": "silent_learner.Background", "kwargs": {"images": 3}},
-        "source": source_digest("silent_learner"),
+        "code": {"source": [source_digest("silent_learner")]} | ({"numerics": {}} if "efface" in silent else {}),
+        "versions": dict.fromkeys(("draws", "store", "explain", "evaluate"), 1),
         "data": run.data_digest["train"],
         "network": run.first.digest,
         "seed": 0,

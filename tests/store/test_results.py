@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 
+from efface.store import keys
+from efface.store.keys import NUMERICS, version, versions
 from efface.store.results import Results, Score, only_one
 from small.messages import words
 
@@ -122,3 +124,28 @@ def test_the_lock_is_given_back_after_an_error(tmp_path):
         raise KeyError
     with only_one(tmp_path):
         assert multiprocessing.active_children() == []
+
+
+def test_a_value_without_a_mean_is_null_so_that_every_line_is_json(tmp_path):
+    results = Results(tmp_path / "two" / "folders")
+    results.append({"key": "a"}, Score({"none": np.full(3, np.nan), "some": np.array([np.nan, 2.0])[[1, 0, 0]]}))
+    (line,) = results.path.read_text().splitlines()
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    found = json.loads(line, parse_constant=refuse)
+    assert found["none"] is None
+    assert found["some"] == 2.0
+
+
+def test_the_form_of_a_key_is_16_hexadecimal_digits_of_sha_256():
+    assert keys.key({"b": 1, "a": [1.5, "x", None]}) == "b37be4ba3e9bf206"
+    assert keys.key({"a": [1.5, "x", None], "b": 1}) == keys.key({"b": 1, "a": [1.5, "x", None]})
+
+
+def test_a_version_is_one_until_it_is_raised(monkeypatch):
+    assert versions("train", "method.rise") == {"train": 1, "method.rise": 1}
+    monkeypatch.setitem(NUMERICS, "train", 2)
+    assert version("train") == 2
+    assert versions("train", "method.rise") == {"train": 2, "method.rise": 1}

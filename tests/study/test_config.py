@@ -71,7 +71,7 @@ def test_all_problems_at_once_with_their_place_and_the_nearest_name(file):
         (("morf, roar", "{name: morf, kwargs: {fractions: []}}"), "metrics.morf.kwargs.fractions"),
         (
             ("morf, roar", "{name: morf, kwargs: {repeats: 2}}"),
-            "metrics.morf.kwargs.repeats score",
+            "metrics.morf.kwargs.repeats trainings",
         ),
         (
             ("morf, roar", "{name: sparseness, kwargs: {fractions: [1]}}"),
@@ -191,13 +191,13 @@ def test_an_override_changes_one_place_of_an_anchor_and_all_of_a_shared_piece(fi
         ("epochs", "epochs override key=value"),
         ("=3", "override key=value"),
         ("x-none.kwargs.steps=3", "override x-none.kwargs.steps x-none"),
-        ("x-base={steps: 3}", "override x-base shared"),
+        ("x-base={steps: 3}", "override x-base anchor"),
         ("fit.epoch=3", "fit.epoch epochs"),
         ("repeat=3", "repeat repeats"),
         ("attribution_methods.gone.kwargs.steps=3", "gone"),
         ("attribution_methods.7=3", "7 list"),
         ("repeats=[1", "YAML quote"),
-        ("fit.epochs.x=3", "it holds 2"),
+        ("fit.epochs.x=3", "fit.epochs section 2"),
     ],
 )
 def test_wrong_overrides(file, override, said):

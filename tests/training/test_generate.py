@@ -225,7 +225,7 @@ def test_gan_test_is_the_share_of_the_samples_that_the_judge_assigns_to_their_cl
 
 def test_gan_test_wants_a_judge_of_as_many_classes():
     made = Samples(images(), TARGETS)
-    with pytest.raises(ValueError, match=words("judge")):
+    with pytest.raises(ValueError, match=words("second_network")):
         judged()(case(Linear(), samples=lambda _: made))
     few = nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, 2))
     with pytest.raises(ValueError, match=words("2 class")):

@@ -1,6 +1,6 @@
-"""Batches of erased images by row number: from one table on the device, or gathered from files while the device works.
+"""Batches of erased images by row number, from a table on the device or read from files in a second thread.
 
-Both give the same bits: an erased image depends on its own row alone and is kept in 8 bits.
+Both give the same bits: an erased image depends only on its own row, and it has 8 bits.
 """
 
 import queue
@@ -14,18 +14,18 @@ from torch import Tensor
 from efface.types import StoredImages
 
 Gather = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-"""Row numbers -> image rows and map (or rank) rows of these same numbers; None where nothing is erased."""
+"""Function: row numbers -> image rows and map (or rank) rows of these numbers. None if nothing is erased."""
 Prepare = Callable[[Tensor, Tensor | None, Tensor, int], StoredImages]
-"""Image rows, map rows, row numbers, epoch -> images as the network is to see them (padded, 8 bits)."""
+"""Function: image rows, map rows, row numbers, epoch -> network input (padded, 8 bits)."""
 Batches = Callable[[Tensor, int, int], Iterator[StoredImages]]
-"""Row numbers, batch size, epoch -> batches in this order."""
+"""Function: row numbers, batch size, epoch -> batches in this order."""
 
 
 def resident(count: int, gather: Gather, prepare: Prepare, *, block: int = 1024, redrawn: bool = False) -> Batches:
-    """Prepare all `count` rows once, keep them as one 8-bit tensor, and index that.
+    """Prepare all `count` rows once, keep them as one 8-bit tensor, and index this tensor.
 
-    block: images prepared at once: large enough for the device, small beside the table.
-    redrawn: prepare anew for each epoch (rankings that change while training).
+    block: images prepared at once. It should fill the device and stay small beside the table.
+    redrawn: prepare the table again for each epoch (for rankings that change while training).
     """
     table: dict[int, Tensor] = {}
 
@@ -36,7 +36,7 @@ def resident(count: int, gather: Gather, prepare: Prepare, *, block: int = 1024,
             whole: Tensor | None = None
             for rows in torch.arange(count).split(block):
                 part = prepare(*gather(rows), rows, key)
-                if whole is None:  # written in place, so that the table never exists twice
+                if whole is None:  # written in place: the table exists only once in memory
                     whole = torch.empty(count, *part.shape[1:], dtype=torch.uint8, device=part.device)
                 whole[rows[0] : rows[-1] + 1] = part
             assert whole is not None
@@ -52,7 +52,7 @@ def resident(count: int, gather: Gather, prepare: Prepare, *, block: int = 1024,
 
 
 def streamed(gather: Gather, prepare: Prepare, device: torch.device, *, redrawn: bool = False) -> Batches:
-    """Gather the rows of the next batches from their files in a thread while the device works on this one."""
+    """Read the rows of the next batches from their files in a thread while the device works on the current batch."""
 
     def feed(rows: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
         ahead: queue.Queue[tuple[Tensor, Tensor | None, Tensor] | BaseException | None] = queue.Queue(maxsize=2)
@@ -66,7 +66,7 @@ def streamed(gather: Gather, prepare: Prepare, device: torch.device, *, redrawn:
                     images, maps = gather(batch)
                     ahead.put((_to(images, device), None if maps is None else _to(maps, device), batch))
                 ahead.put(None)
-            except BaseException as error:  # noqa: BLE001  handed to the thread that waits, which raises it
+            except BaseException as error:  # noqa: BLE001  the waiting thread raises it
                 ahead.put(error)
 
         reader = threading.Thread(target=read, name="efface-gather", daemon=True)
@@ -78,7 +78,7 @@ def streamed(gather: Gather, prepare: Prepare, device: torch.device, *, redrawn:
                 yield prepare(*item, epoch if redrawn else 0)
         finally:
             done.set()
-            while reader.is_alive():  # a reader that waits for room would wait for ever
+            while reader.is_alive():  # a reader that waits for a free place would never end
                 try:
                     ahead.get(timeout=0.05)
                 except queue.Empty:

@@ -1,4 +1,4 @@
-"""The one Gaussian blur."""
+"""Gaussian blur, used for images and for maps."""
 
 import torch
 from jaxtyping import Float
@@ -8,15 +8,16 @@ from efface.types import Images
 
 
 def gaussian_blur(images: Images, *, sigma: float, kernel: int | None = None) -> Images:
-    """Each channel averaged with Gaussian weights, the border repeated outwards: a flat image stays as it is.
+    """Blur each channel with Gaussian weights. The border is repeated outwards, so a flat image does not change.
 
-    Any kernel on any image: each axis is one matrix product, so the cost grows with the image, not with the kernel.
+    Each axis is one matrix product, so the cost grows with the image and not with the kernel. Any kernel size is
+    possible.
 
     sigma: standard deviation in pixels, above 0.
-    kernel: pixels across, odd; by default 4 sigma to each side, as SciPy's `gaussian_filter(mode="nearest")`.
+    kernel: odd width in pixels. Default: 4 sigma to each side, as in SciPy's `gaussian_filter(mode="nearest")`.
     """
     if not sigma > 0:
-        raise ValueError(f"sigma is {sigma}; expected pixels above 0: leave the blur out where none is wanted")
+        raise ValueError(f"sigma is {sigma}; expected pixels above 0: drop the blur if you want none")
     if kernel is not None and (kernel < 1 or kernel % 2 == 0):
         raise ValueError(f"kernel is {kernel}; expected an odd number of pixels such as {abs(kernel) + 1}")
     reach = int(4 * sigma + 0.5) if kernel is None else kernel // 2
@@ -25,7 +26,7 @@ def gaussian_blur(images: Images, *, sigma: float, kernel: int | None = None) ->
 
 
 def _weights(size: int, sigma: float, reach: int, like: Tensor) -> Float[Tensor, "size size"]:
-    """Row i: how much each pixel of a line gives to the blurred pixel i; weights beyond the border go to the border."""
+    """Return the weight of each pixel in each blurred pixel (row). Weights beyond the border go to the border pixel."""
     offsets = torch.arange(-reach, reach + 1)
     gaussian = (-0.5 * (offsets.double() / sigma).square()).exp()
     gaussian /= gaussian.sum()

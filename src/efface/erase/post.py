@@ -1,4 +1,7 @@
-"""What happens to a map between the file and the ranking: each map on its own, sign and channels an explicit choice."""
+"""Functions for `post`, which change a map before it is ranked. Each map is changed independently of the others.
+
+They make the treatment of signs and channels an explicit choice.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -11,39 +14,39 @@ from efface.types import Maps
 
 
 def apply_post(maps: Maps, post: Sequence[Callable[[Maps], Maps]]) -> Maps:
-    """The maps after each step of `post`, in its order."""
+    """Return the maps after each step of `post`, in order."""
     for step in post:
         maps = step(maps)
     return maps
 
 
 def absolute(maps: Maps) -> Maps:
-    """Size of each value: evidence against the class counts like evidence for it."""
+    """Absolute values. Evidence against the class counts like evidence for it."""
     return maps.abs()
 
 
 def square(maps: Maps) -> Maps:
-    """Square of each value: ranks features as `absolute` does, but weighs large ones more when channels are summed."""
+    """Squared values. Features rank as with `absolute`, but large values weigh more in a sum over channels."""
     return maps.square()
 
 
 def positive(maps: Maps) -> Maps:
-    """Evidence for the class alone: what is negative becomes 0, so those places tie."""
+    """Evidence for the class only. Negative values become 0, so their places tie."""
     return maps.clamp(min=0)
 
 
 def channel_sum(maps: Maps) -> Float[Tensor, "n h w"]:
-    """Sum over channels; maps without channels pass unchanged."""
+    """Sum over channels. Maps without channels do not change."""
     return maps.sum(1) if maps.ndim == 4 else maps
 
 
 def channel_max(maps: Maps) -> Float[Tensor, "n h w"]:
-    """Largest value over channels; maps without channels pass unchanged."""
+    """Largest value over channels. Maps without channels do not change."""
     return maps.amax(1) if maps.ndim == 4 else maps
 
 
 def channel_std(maps: Maps) -> Float[Tensor, "n h w"]:
-    """Standard deviation over channels, divided by channels - 1. ValueError: maps of fewer than 2 channels."""
+    """Standard deviation over channels, with the divisor channels - 1. ValueError: maps of fewer than 2 channels."""
     if maps.ndim != 4 or maps.shape[1] < 2:
         found = f"{maps.shape[1]}" if maps.ndim == 4 else "no"
         raise ValueError(
@@ -54,10 +57,10 @@ def channel_std(maps: Maps) -> Float[Tensor, "n h w"]:
 
 
 def gaussian_blur(maps: Maps, *, sigma: float, kernel: int | None = None) -> Maps:
-    """Each map averaged with Gaussian weights, the border repeated outwards: fine grain is pooled into regions.
+    """Blur each map with Gaussian weights, with the border repeated outwards. Fine grain becomes regions.
 
     sigma: standard deviation in pixels, above 0.
-    kernel: pixels across, odd; by default 4 sigma to each side.
+    kernel: odd width in pixels. Default: 4 sigma to each side.
     """
     if maps.ndim == 4:
         return blur.gaussian_blur(maps, sigma=sigma, kernel=kernel)
@@ -65,22 +68,23 @@ def gaussian_blur(maps: Maps, *, sigma: float, kernel: int | None = None) -> Map
 
 
 def max_filter(maps: Maps, *, size: int) -> Maps:
-    """Largest value of a square around each place, cut off at the border: single peaks grow to regions.
+    """Largest value in a square around each place, clipped at the border. Single peaks become regions.
 
-    size: pixels across, odd; 1 changes nothing.
+    size: odd width in pixels. 1 changes nothing.
     """
     if size < 1 or size % 2 == 0:
         raise ValueError(f"size is {size}; expected an odd number of pixels such as {abs(size) + 1}")
     planes = maps[:, None] if maps.ndim == 3 else maps
-    reach = size // 2  # a square is two lines, one after the other: 2 size comparisons instead of size^2
+    reach = size // 2  # a column, then a row: 2 size comparisons instead of size^2
     planes = F.max_pool2d(planes, (size, 1), stride=1, padding=(reach, 0))
     return F.max_pool2d(planes, (1, size), stride=1, padding=(0, reach)).reshape(maps.shape)
 
 
 def normalise(maps: Maps) -> Maps:
-    """Each map divided by its largest size over all places and channels: within [-1, 1], zero and rank kept.
+    """Divide each map by its largest absolute value over all places and channels. The result lies in [-1, 1].
 
-    A map of zeros stays one. For showing and averaging maps; a ranking is the same without.
+    Zeros and ranks do not change, and a map of zeros stays zero. Use it to show or to average maps; a ranking is the
+    same without it.
     """
     largest = maps.abs().flatten(1).amax(1).reshape(-1, *(1,) * (maps.ndim - 1))
     return maps / largest.where(largest > 0, 1)

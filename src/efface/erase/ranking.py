@@ -1,4 +1,4 @@
-"""Maps become ranks, and ranks become masks: which units of an image are removed."""
+"""Ranks of the units of an image by relevance, and masks of the removed units."""
 
 import math
 
@@ -12,10 +12,10 @@ from efface.types import Maps, Mask, Order, Ranks, Seeds, Unit
 
 
 def rank(maps: Float[Tensor, "n *units"], seeds: Seeds) -> Int[Tensor, "n *units"]:
-    """Rank every image's units by relevance, 0 = most relevant; equal values by a shuffle of the image's seed.
+    """Rank the units of every image by relevance, 0 = most relevant. Ties follow a shuffle from the image's seed.
 
-    By position, ties would be erased as a fixed block of rows, whatever the method says (constant maps, the zeros of
-    a ReLU'd map). NaN, should there be any, come first and tie. int16 where the units fit, else int32.
+    Breaking ties by position would erase a fixed block of rows for constant maps or for the zeros of a ReLU'd map. NaN
+    values come first and tie. The result is int16 if the number of units fits, otherwise int32.
     """
     flat = maps.flatten(1)
     order = _descending(flat)
@@ -33,18 +33,21 @@ def rank(maps: Float[Tensor, "n *units"], seeds: Seeds) -> Int[Tensor, "n *units
 
 
 def count(fraction: float, units: int) -> int:
-    """How many of the units a fraction removes: floor(f * units + 1e-6), so 0 removes none and 1 all."""
+    """Return the number of units that a fraction removes. 0 removes none and 1 removes all.
+
+    Formula: floor(f * units + 1e-6).
+    """
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction is {fraction}, expected a number from 0 to 1")
     return math.floor(fraction * units + 1e-6)
 
 
 def removed(ranks: Ranks, fraction: float, order: Order, *, grouped: bool = False) -> Mask:
-    """Exactly `count` units of each image: the most or the least relevant ones.
+    """Return a mask of exactly `count` units of each image: the most or the least relevant ones.
 
     The two orders are complements: `most_first` at f and `least_first` at 1 - f split the units in two.
 
-    grouped: pixels that share a rank are one unit; an image has as many units as it has ranks.
+    grouped: True if pixels that share a rank are one unit. An image then has as many units as ranks.
     """
     if grouped:
         units = ranks.flatten(1).amax(1).long() + 1
@@ -56,9 +59,9 @@ def removed(ranks: Ranks, fraction: float, order: Order, *, grouped: bool = Fals
 
 
 def for_unit(maps: Maps, unit: Unit, channels: int) -> Float[Tensor, "n h w"] | Float[Tensor, "n {channels} h w"]:
-    """The maps as the unit ranks them; ValueError where their channels do not fit it.
+    """Return the maps in the shape that the unit ranks. ValueError: the channels do not fit the unit.
 
-    Where features are ranked, a map without channels gives all channels of a pixel its value; such ties are shuffled.
+    For features, a map without channels gives its value to all channels of a pixel. These ties are shuffled.
     """
     if unit == "pixel" and maps.ndim == 4:
         if maps.shape[1] != 1:
@@ -79,9 +82,9 @@ def for_unit(maps: Maps, unit: Unit, channels: int) -> Float[Tensor, "n h w"] | 
 
 
 def _descending(flat: Float[Tensor, "n units"]) -> Int[Tensor, "n units"]:
-    """Where each row's values stand from the largest to the least, NaN first; equal ones in any order.
+    """Return the positions of the values of each row in descending order, NaN first. Equal values have any order.
 
-    Measured on a CPU: NumPy's sort takes a third to two thirds of the time of torch's.
+    Measured on a CPU: NumPy's sort takes a third to two thirds of the time of torch's sort.
     """
     if flat.device.type != "cpu" or flat.dtype not in (torch.float32, torch.float64) or flat.isnan().any():
         return flat.argsort(dim=1, descending=True)

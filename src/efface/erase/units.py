@@ -1,4 +1,4 @@
-"""Units: which pixels of an image are ranked and removed together; (images, *, settings) -> labels."""
+"""Units: groups of pixels that are ranked and removed together, as functions (images, *, settings) -> labels."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from torch import Tensor
 from efface.types import Images
 
 Labels = Int[Tensor, "n h w"]
-"""Each pixel's group, 0 to the image's number of groups - 1, every one of them used."""
+"""Group of each pixel, from 0 to the number of groups of the image - 1. Every group has a pixel."""
 
 
 def patch(images: Images, *, size: int | Sequence[int]) -> Labels:
-    """A grid of rectangles, counted row by row; what does not fit makes smaller ones at the right and lower border.
+    """A grid of rectangles, numbered row by row. Those at the right and lower border are smaller if needed.
 
-    size: height and width of a patch in pixels, one number or two, from 1.
+    size: height and width of a patch in pixels, one number or two, at least 1.
     """
     sides = (size, size) if isinstance(size, int) else tuple(size)
     if len(sides) != 2 or min(sides) < 1:
@@ -32,18 +32,20 @@ def patch(images: Images, *, size: int | Sequence[int]) -> Labels:
 def superpixel(images: Images, *, segments: int = 100, compactness: float = 10.0, sigma: float = 0.0) -> Labels:
     """Connected regions of similar colour: SLIC of scikit-image, in CIELAB for three channels.
 
-    An image's labels depend on it alone and no draw is made. Measured: 0.04 s for 224 x 224 on one core.
+    The labels of an image depend only on the image; nothing is drawn. Measured: 0.04 s for 224 x 224 on one core.
 
-    segments: regions aimed at, from 1; an image may get more or fewer. An image of fewer pixels gets one each.
-    compactness: above 0; how much nearness counts against colour: the greater, the squarer. 10 suits CIELAB; other
-        channels are compared as they are, in [0, 1], where 0.1 does the same.
-    sigma: width in pixels of a Gaussian that smooths the image beforehand, from 0; 0 leaves it.
+    segments: number of regions to aim at, at least 1. An image may get more or fewer. An image with fewer pixels gets
+        one region for each pixel.
+    compactness: weight of distance against colour, above 0. Larger values give squarer regions. 10 suits CIELAB. Images
+        with other numbers of channels are compared in [0, 1], where 0.1 has the same effect.
+    sigma: width in pixels of a Gaussian that smooths the image first, at least 0. 0: no smoothing.
 
     Source: Achanta et al. 2012, SLIC; as a unit, Rieger & Hansen 2020, IROF (arXiv:2003.08747).
     """
     if segments < 1 or not compactness > 0 or not sigma >= 0:
         raise ValueError(
-            f"segments is {segments}, compactness {compactness}, sigma {sigma}; expected at least 1, above 0, from 0"
+            f"segments is {segments}, compactness is {compactness}, sigma is {sigma}; "
+            "expected segments of at least 1, compactness above 0, sigma of at least 0"
         )
     try:
         from skimage.segmentation import slic
@@ -64,19 +66,19 @@ def superpixel(images: Images, *, segments: int = 100, compactness: float = 10.0
     return torch.from_numpy(np.stack(found)).to(images.device, torch.int64)
 
 
-_NO_SUPERPIXELS = "superpixels are made by scikit-image, which is not installed; run: pip install 'efface[superpixel]'"
+_NO_SUPERPIXELS = "superpixels need scikit-image, which is not installed; run: pip install 'efface[superpixel]'"
 
 
 def check_superpixel() -> None:
-    """ValueError: scikit-image is not installed. A study that names the unit is refused before any work."""
+    """Raise ValueError if scikit-image is not installed. A study with this unit is then refused before any work."""
     if importlib.util.find_spec("skimage") is None:
         raise ValueError(_NO_SUPERPIXELS)
 
 
 def group_means(maps: Float[Tensor, "n h w"], labels: Labels) -> Float[Tensor, "n g"]:
-    """Mean of each group's pixels; -inf where an image has fewer groups than another.
+    """Return the mean of the pixels of each group; -inf for groups that an image does not have.
 
-    Summed in float64: a constant map's groups are then exactly equal, whatever their sizes, and tie as its pixels do.
+    The sums are in float64. Groups of a constant map are then exactly equal for all sizes, and tie as its pixels do.
     """
     flat, where = maps.flatten(1).double(), labels.flatten(1)
     groups = int(where.max()) + 1
@@ -86,5 +88,5 @@ def group_means(maps: Float[Tensor, "n h w"], labels: Labels) -> Float[Tensor, "
 
 
 def spread(values: Shaped[Tensor, "n g"], labels: Labels) -> Shaped[Tensor, "n h w"]:
-    """Each pixel gets its group's value."""
+    """Give each pixel the value of its group."""
     return values.gather(1, labels.flatten(1)).reshape(labels.shape)

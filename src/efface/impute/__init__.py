@@ -1,7 +1,9 @@
-"""What takes the place of a removed pixel: (images, removed) -> images; only the removed places of it are used.
+"""Imputers: functions (images, removed) -> images whose result replaces the removed pixels.
 
-Keyword-only parameters with these names are handed over: `mean`, the data set's channel means, and `seeds`, one an
-image, so that a random fill is the same in any batch.
+Only the removed pixels of the result are used. An imputer receives these keyword-only parameters if it names them:
+
+mean: the data set's channel means.
+seeds: one integer per image, so that a random fill does not depend on the batch.
 """
 
 from efface.impute.draw import gaussian_noise, histogram

@@ -1,4 +1,4 @@
-"""Fills that are drawn, each image's from its own seed."""
+"""Random fills; each image's fill is drawn with its own seed."""
 
 import torch
 from jaxtyping import Float, Int
@@ -22,11 +22,12 @@ def gaussian_noise(
 ) -> Images:
     """Each channel of each removed pixel drawn from a normal distribution around the data set's channel mean.
 
-    What falls outside [0, 1] is cut off.
+    Formula: fill = clip(mean + noise * N(0, 1), 0, 1).
 
-    mean: the data set's channel means, or one value a channel.
-    seeds: one an image; an image's noise depends on its seed alone, not on the batch.
-    noise: standard deviation, from 0, in units of the image's [0, 1]; or the noise itself, n c h w: then without seeds.
+    mean: the data set's channel means, or one value per channel.
+    seeds: one integer per image. An image's noise depends only on its seed, not on the batch.
+    noise: standard deviation, at least 0, in units of the image's [0, 1]. Or the noise itself, n c h w; then no seeds
+        are needed.
     """
     return (flat(images, mean) + noise_of(images, seeds, noise)).clamp_(0, 1)
 
@@ -38,20 +39,20 @@ def histogram(
     seeds: Seeds | None = None,
     sources: Int[Tensor, "n h w"] | None = None,
 ) -> Images:
-    """Each removed pixel becomes a pixel of the same image, drawn from all of them: its colours stay, their places go.
+    """Each removed pixel replaced by a random pixel of the same image: the image's colours stay, their places change.
 
-    All channels come from one pixel, so no colour appears that the image does not have. Pixels are drawn from kept
-    and removed ones alike.
+    All channels come from one pixel, so every colour occurs in the image. The draw includes kept and removed pixels.
 
-    seeds: one an image; an image's draws depend on its seed alone, not on the batch.
-    sources: for each pixel the one that it becomes, counted row by row from 0, instead of seeds.
+    seeds: one integer per image. An image's draws depend only on its seed, not on the batch.
+    sources: for each pixel the number of the pixel that replaces it, counted row by row from 0. Then no seeds are
+        needed.
 
     Source: Blücher, Vielhaben & Strodthoff 2024, histogram imputer (arXiv:2401.06654).
     """
     n, c, h, w = images.shape
     if sources is None:
         draw = draws.uniform(_needed(seeds, "sources"), (h, w))
-        sources = (draw * (h * w)).long().clamp_(max=h * w - 1)  # 24 bits of draw: rounding may reach the end
+        sources = (draw * (h * w)).long().clamp_(max=h * w - 1)  # a draw has 24 bits, and rounding may reach h * w
     elif sources.min() < 0 or sources.max() >= h * w:
         raise ValueError(
             f"sources are from {sources.min()} to {sources.max()}; expected numbers of pixels, from 0 to {h * w - 1}"
@@ -60,7 +61,7 @@ def histogram(
 
 
 def noise_of(images: Images, seeds: Seeds | None, noise: Noise) -> Images:
-    """The noise of each image, from its seed or as it is given."""
+    """Return the noise of each image, drawn with its seed or given."""
     if isinstance(noise, Tensor):
         return noise.to(images)
     if checked_width("noise", noise) == 0:
@@ -70,5 +71,5 @@ def noise_of(images: Images, seeds: Seeds | None, noise: Noise) -> Images:
 
 def _needed(seeds: Seeds | None, other: str) -> Seeds:
     if seeds is None:
-        raise ValueError(f"a random fill has no seeds; give seeds, one an image, or the draws themselves as {other}")
+        raise ValueError(f"a random fill has no seeds; give seeds, one per image, or the draws themselves as {other}")
     return seeds

@@ -1,4 +1,4 @@
-"""ROAD's fill: each removed pixel the weighted mean of its neighbours, and a little noise."""
+"""ROAD's fill: each removed pixel is the weighted mean of its neighbours, plus a little noise."""
 
 import numpy as np
 import torch
@@ -11,9 +11,9 @@ from efface.impute.multigrid import interpolate, neighbours
 from efface.impute.near import KINDS, reach, settle
 from efface.types import Images, Mask, Seeds
 
-_ALONE = 96 * 96  # measured: pixels from which on one image fills a processor's cache
-_PIXELS = {"cpu": 1 << 16, "cuda": 1 << 22}  # solved at once: about 300 bytes a pixel of three channels
-_FEW, _PART = 1500, 0.12  # measured: removed pixels, and part of the box around them, up to which SciPy is faster
+_ALONE = 96 * 96  # measured: with this many pixels or more, one image fills a processor's cache
+_PIXELS = {"cpu": 1 << 16, "cuda": 1 << 22}  # pixels solved at once: about 300 bytes per pixel of three channels
+_FEW, _PART = 1500, 0.12  # measured: SciPy is faster up to this many removed pixels, plus this part of their box
 
 
 def noisy_linear(
@@ -25,24 +25,28 @@ def noisy_linear(
     noise: Noise = 0.01,
     tolerance: float = 3e-5,
 ) -> Images:
-    """Each removed pixel is the weighted mean of its eight neighbours, removed ones too, plus noise.
+    """Solution of a system in which each removed pixel is the weighted mean of its eight neighbours, plus noise.
 
-    Edge neighbours weigh 1/6, corner neighbours 1/12; at the image's border the weights that are there are scaled to
-    sum 1. That is one linear system an image, shared by its channels; where single features are removed, one for each
-    channel. It is solved to `tolerance`, whatever the mask. Before the noise the fill lies between the least and the
-    greatest kept value of its channel; after it, what falls outside [0, 1] is cut off.
+    Formula: x_p = sum over neighbours q of w_q x_q, with w = 1/6 for edge neighbours and 1/12 for corner neighbours.
 
-    seeds: one an image; an image's noise depends on its seed alone, not on the batch.
-    mean: the data set's channel means, the colour of an image that has kept nothing (0.5 without them). Any kept pixel
-        determines all removed ones.
-    noise: standard deviation, from 0, in units of the image's [0, 1]; or the noise itself, n c h w: then without seeds.
-    tolerance: aim for the largest error of a pixel, above 0; within three times it by a strict bound where kept pixels
-        are near everywhere, by multigrid's own estimate elsewhere. A tenth costs about two cycles more of about seven.
-        What neither settles, SciPy solves directly, as it does large images of which little is removed.
+    At the image's border, the weights of the existing neighbours are scaled to sum 1. This gives one linear system per
+    image, shared by its channels. If single features are removed, each channel has its own system. Every mask is solved
+    to `tolerance`. Before the noise, the fill lies between the least and the greatest kept value of its channel. After
+    the noise, values are clipped to [0, 1].
+
+    seeds: one integer per image. An image's noise depends only on its seed, not on the batch.
+    mean: the data set's channel means, the colour of an image without kept pixels (0.5 without them). A single kept
+        pixel determines all removed pixels.
+    noise: standard deviation, at least 0, in units of the image's [0, 1]. Or the noise itself, n c h w; then no seeds
+        are needed.
+    tolerance: target for the largest error of a pixel, above 0. Where kept pixels are near everywhere, a strict bound
+        keeps the error below three times the tolerance. Elsewhere multigrid's own estimate controls it. A tenth of the
+        tolerance costs about two more cycles, of about seven. SciPy solves directly if both fail, and for large
+        images with few removed pixels.
 
     Source: Rong et al. 2022, section 4.2 (arXiv:2202.00449).
-    Differs: solved on the images' device, a batch at a time, by Chebyshev's steps or multigrid; the border's weights
-        are scaled; the noise leaves no value outside [0, 1].
+    Differs: solved on the images' device, a batch at a time, by Chebyshev's steps or multigrid. The weights at the
+        border are scaled. The noise leaves no value outside [0, 1].
     """
     if not tolerance > 0:
         raise ValueError(f"tolerance is {tolerance}; expected the largest error of a pixel, above 0, such as 3e-5")
@@ -59,11 +63,11 @@ def noisy_linear(
 def _systems(
     images: Images, removed: Bool[Tensor, "n h w"], blank: Images, tolerance: float
 ) -> Float[Tensor, "n c h w"]:
-    """All systems, some at a time; images that have kept nothing are blank."""
+    """Solve all systems in groups. An image without kept pixels becomes `blank`."""
     filled = torch.where(removed.flatten(1).all(1)[:, None, None, None], blank, images)
     some = removed.flatten(1).any(1) & ~removed.flatten(1).all(1)
     kind, pixels = images.device.type, removed[0].numel()
-    # one by one, each is cut to its removed pixels; a GPU would only wait
+    # on a CPU, a large image is solved alone, cut to its removed pixels; a GPU would be idle most of the time
     alone = kind == "cpu" and pixels >= _ALONE
     size = 1 if alone else max(1, _PIXELS.get(kind, _PIXELS["cuda"]) // pixels)
     solve = _alone if alone else _together
@@ -73,7 +77,7 @@ def _systems(
 
 
 def _alone(image: Images, removed: Bool[Tensor, "1 h w"], tolerance: float) -> Float[Tensor, "1 c h w"]:
-    """One image, cut to the box around its removed pixels and their neighbours."""
+    """Solve one image, cut to the box around its removed pixels and their neighbours."""
     total = neighbours(torch.ones(1, 1, *removed.shape[1:]))
     rows, columns = (removed[0].any(axis).nonzero().flatten().tolist() for axis in (1, 0))
     cut = (..., slice(max(0, rows[0] - 1), rows[-1] + 2), slice(max(0, columns[0] - 1), columns[-1] + 2))
@@ -87,7 +91,7 @@ def _alone(image: Images, removed: Bool[Tensor, "1 h w"], tolerance: float) -> F
 def _together(
     images: Images, removed: Bool[Tensor, "n h w"], tolerance: float, total: Tensor | None = None
 ) -> Float[Tensor, "n c h w"]:
-    """A block of images: where kept pixels are near by a few steps, else by multigrid; if both fail, directly."""
+    """Solve a block of images: by a few steps if kept pixels are near, else by multigrid; directly if both fail."""
     if total is None:
         total = neighbours(torch.ones(1, 1, *removed.shape[1:], device=images.device))
     where = removed[:, None]
@@ -105,19 +109,19 @@ def _together(
         filled[rows] = found.float()
     for row in (~settled).nonzero().flatten().tolist():
         filled[row] = _direct(images[row][None], removed[row][None], total)[0]
-    # the mean of a pixel's neighbours is never outside their range: what is, is error
+    # the mean of neighbours lies within their range, so any value outside is an error
     return filled.to(images.dtype).clamp_(low, high)
 
 
 def _rows(chosen: Bool[Tensor, " n"]) -> list[slice | Tensor]:
-    """The rows that are chosen, for one index: all of them without a copy; nothing where there are none."""
+    """Return an index of the chosen rows in a list: a slice without a copy for all rows, an empty list for none."""
     if chosen.all():
         return [slice(None)]
     return [chosen.nonzero().flatten()] if chosen.any() else []
 
 
 def _direct(image: Images, removed: Bool[Tensor, "1 h w"], total: Tensor | None = None) -> Float[Tensor, "1 c h w"]:
-    """One image, by a sparse factorisation in double precision."""
+    """Solve one image by a sparse factorisation in double precision."""
     from scipy.sparse import csc_matrix
     from scipy.sparse.linalg import splu
 
@@ -142,7 +146,7 @@ def _direct(image: Images, removed: Bool[Tensor, "1 h w"], total: Tensor | None 
         weights.append(np.full(len(inside), -1.0 if i and j else -2.0))
     matrix = csc_matrix((np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))))
     given = neighbours(known)[0].flatten(1).cpu().numpy()[:, places]
-    # symmetric and dominated by its diagonal, so without pivots
+    # the matrix is symmetric and diagonally dominant, so no pivots are needed
     factors = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     filled = image.double().flatten(2)
     filled[..., torch.from_numpy(places).to(image.device)] = torch.from_numpy(factors.solve(given.T).T).to(filled)

@@ -1,9 +1,10 @@
-"""Many linear interpolations at once: multigrid on the removed pixels of a batch, any mask, any device.
+"""Linear interpolation of many images at once: multigrid on the removed pixels of a batch, any mask, any device.
 
-A removed pixel is the weighted mean of its neighbours, 2 for an edge and 1 for a corner: a graph's Laplacian, with the
-kept pixels as its boundary. Each coarser grid keeps every second pixel; between them a correction is bilinear, cut to
-the removed pixels, and the coarser equations follow from that (Galerkin), so they know of every single kept pixel.
-Whatever is computed is elementwise or a sum of fixed order: an image's answer is the same in any batch.
+A removed pixel is the weighted mean of its neighbours, with weight 2 for an edge and 1 for a corner. This is the
+Laplacian of a graph, with the kept pixels as its boundary. Each coarser grid keeps every second pixel. Corrections are
+interpolated bilinearly between grids, and only at removed pixels. The coarser equations follow from this interpolation
+(Galerkin), so they include every kept pixel. All operations are elementwise or sums in a fixed order. So the result for
+an image does not depend on the batch.
 
 Source: Trottenberg, Oosterlee & Schüller 2001, Multigrid, sections 2.4 and 7.7.
 """
@@ -16,20 +17,20 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 _OFFSETS = tuple((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1))
-_DIRECT = 64  # unknowns at which a grid is solved by its inverse instead of a coarser grid
-_AFTER = (1.308, 0.809)  # two steps of Jacobi that damp the short waves best: Chebyshev's for 2/3 to 4/3
-_BEST = 0.1  # a cycle is trusted to leave no less of the error than this; measured on many masks: 0.04 to 0.35
+_DIRECT = 64  # a grid with at most this many unknowns is solved by its inverse instead of a coarser grid
+_AFTER = (1.308, 0.809)  # factors of two Jacobi steps that damp short waves best: Chebyshev's for 2/3 to 4/3
+_BEST = 0.1  # least remaining part of the error assumed after a cycle; measured on many masks: 0.04 to 0.35
 
 
 @dataclass(frozen=True)
 class Grid:
-    """One level: its equations and what smooths them.
+    """One level: its equations, and the factors of its smoothing.
 
     inside: 1 where there is an unknown.
-    damped: what a residual is multiplied by in one Jacobi step; 0 where there is no unknown.
-    stencil: the nine coefficients of each unknown's equation; without it, those of the image itself.
-    total: of the image itself, the sum of the weights of each pixel's neighbours.
-    inverse: of the coarsest grid, all of it.
+    damped: factor of a residual in one Jacobi step; 0 where there is no unknown.
+    stencil: the nine coefficients of each unknown's equation; None for the image itself, whose coefficients are fixed.
+    total: sum of the weights of each pixel's neighbours, for the image itself.
+    inverse: inverse of the whole matrix, for the coarsest grid.
     """
 
     inside: Float[Tensor, "n 1 h w"]
@@ -47,12 +48,12 @@ def interpolate(
     tolerance: float,
     cycles: int = 60,
 ) -> tuple[Float[Tensor, "n c h w"], Bool[Tensor, " n"]]:
-    """The weighted mean of its neighbours for each removed pixel, float64, and which images came within the tolerance.
+    """Return the weighted mean of its neighbours for each removed pixel, float64, and True for each image in tolerance.
 
-    start: the images, with a first guess in place of what is removed; each has a kept pixel.
-    total: sum of the weights of each pixel's neighbours, as `neighbours` of ones: less at the image's border.
-    tolerance: largest error of a pixel, as the last two corrections tell it.
-    cycles: at most so many are tried; an image that is done stays as it is.
+    start: the images, with a first guess at the removed pixels. Each image has a kept pixel.
+    total: sum of the weights of each pixel's neighbours, `neighbours` of ones; smaller at the image's border.
+    tolerance: largest error of a pixel, as estimated from the last two corrections.
+    cycles: most cycles. An image within the tolerance does not change any more.
     """
     images = start.double()
     where, total = removed[:, None], total.double()
@@ -75,7 +76,7 @@ def interpolate(
 
 
 def neighbours(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """Sum of the eight neighbours, edges twice: [1 2 1] along both axes, less 4 times the pixel itself."""
+    """Return the sum of the eight neighbours, edges twice: [1 2 1] along both axes minus 4 times the pixel itself."""
     wide = F.pad(images, (1, 1, 1, 1))
     for axis in (2, 2, 3, 3):
         size = wide.shape[axis] - 1
@@ -84,15 +85,15 @@ def neighbours(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 
 def _grids(removed: Bool[Tensor, "n h w"], total: Float[Tensor, "1 1 h w"]) -> list[Grid]:
-    """From the image itself to a grid that is small enough to be inverted."""
+    """Return the grids from the image itself to a grid that is small enough for its inverse."""
     inside = removed[:, None].float()
-    # 1 damps the short waves of this stencil best; along a single line 2/3 does
+    # factor 1 damps the short waves of this stencil best; along a single line the best factor is 2/3
     damping = 2 / 3 if min(removed.shape[1:]) == 1 else 1.0
     grids = [Grid(inside, damping * inside / total.clamp_min(1), total=total)]
     while inside[0].numel() > _DIRECT:
         inside = (_coarser(inside) > 0).float()
         stencil = _galerkin(grids[-1], inside)
-        # a grid may have unknowns too many, then the row's sum bounds what a step may do
+        # a grid may have redundant unknowns; then the sum of the row limits a step
         diagonal = torch.maximum(stencil[:, 4:5], stencil.abs().sum(1, keepdim=True) / 2)
         grids.append(Grid(inside, torch.where(inside > 0, damping / diagonal, 0.0), stencil))
     grids[-1] = _inverted(grids[-1])
@@ -100,7 +101,10 @@ def _grids(removed: Bool[Tensor, "n h w"], total: Float[Tensor, "1 1 h w"]) -> l
 
 
 def _galerkin(fine: Grid, inside: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 9 h w"]:
-    """The coarser grid's equations: what an unknown does to its neighbours, in nine sets of unknowns far apart."""
+    """Return the coarser grid's equations: the effect of each unknown on its neighbours.
+
+    The unknowns form nine sets whose members do not share a neighbour, so each set is computed at once.
+    """
     h, w = inside.shape[2:]
     rows, columns = (torch.arange(size, device=inside.device) % 3 for size in (h, w))
     kind = 3 * rows[:, None] + columns
@@ -116,7 +120,7 @@ def _inverted(grid: Grid) -> Grid:
     unit = torch.eye(count, device=grid.inside.device).reshape(1, count, *grid.inside.shape[2:]) * grid.inside
     matrix = -_residual(grid, None, unit).flatten(2).double()
     diagonal = matrix.diagonal(dim1=1, dim2=2)
-    # unknowns too many leave the matrix singular: 1e-5 of its diagonal does no harm to a correction
+    # redundant unknowns make the matrix singular; adding 1e-5 of its diagonal does not harm a correction
     diagonal += torch.where(diagonal > 0, 1e-5 * diagonal, 1.0)
     inside = grid.inside.flatten(2)
     inverse = torch.linalg.inv(matrix).float() * inside * inside.mT
@@ -124,7 +128,7 @@ def _inverted(grid: Grid) -> Grid:
 
 
 def _cycle(grids: list[Grid], residual: Tensor, level: int) -> Tensor:
-    """A correction: a step of Jacobi, the coarser grids' correction, two more steps."""
+    """Return a correction: one Jacobi step, the correction of the coarser grids, two more Jacobi steps."""
     grid = grids[level]
     if grid.inverse is not None:
         return (grid.inverse * residual.flatten(2)[:, :, None]).sum(3).reshape(residual.shape)
@@ -137,7 +141,7 @@ def _cycle(grids: list[Grid], residual: Tensor, level: int) -> Tensor:
 
 
 def _residual(grid: Grid, target: Tensor | None, values: Tensor) -> Tensor:
-    """What is left of the target (0 without one) when the values are put into the equations."""
+    """Return the target (0 without one) minus the equations' result for the values."""
     if grid.total is not None:
         left = neighbours(values).addcmul_(grid.total, values, value=-1)
         return (left if target is None else left.add_(target)).mul_(grid.inside)
@@ -151,7 +155,7 @@ def _residual(grid: Grid, target: Tensor | None, values: Tensor) -> Tensor:
 
 
 def _finer(coarse: Tensor, shape: torch.Size) -> Tensor:
-    """Bilinear: every second pixel is a coarse one; the last one may lie beyond the border."""
+    """Interpolate bilinearly: every second pixel is a coarse pixel; the last coarse pixel may lie beyond the border."""
     h, w = shape[2:]
     rows = coarse.new_empty(*coarse.shape[:2], h, coarse.shape[3])
     rows[:, :, ::2] = coarse[:, :, : h - h // 2]
@@ -163,7 +167,7 @@ def _finer(coarse: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _coarser(fine: Tensor) -> Tensor:
-    """The transpose of `_finer`."""
+    """Apply the transpose of `_finer`."""
     h, w = fine.shape[2:]
     columns = fine.new_zeros(*fine.shape[:3], w // 2 + 1)
     columns[..., : w - w // 2] = fine[..., ::2]

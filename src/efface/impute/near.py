@@ -1,8 +1,9 @@
-"""Many linear interpolations at once where kept pixels are near everywhere: a few cheap steps instead of multigrid.
+"""Linear interpolation of many images where kept pixels are near everywhere: a few cheap steps instead of multigrid.
 
-Step after step each removed pixel takes its neighbours' mean. What a step can reduce the error by is known beforehand,
-not guessed: of an error of 1 everywhere, what the kept pixels have left of it after some steps is the most that they
-leave of any. That bound gives Chebyshev's factors, the number of steps, and the largest error of the result.
+In each step, every removed pixel takes the mean of its neighbours. A bound on the error is known before the first step:
+start with an error of 1 at every removed pixel, and run some steps. The remaining error bounds that of every other
+start with an error of at most 1. The bound gives Chebyshev's factors, the number of steps, and the largest error of the
+result.
 
 Source: Varga 1962, Matrix Iterative Analysis, chapter 5.
 """
@@ -17,13 +18,14 @@ from efface.impute.multigrid import neighbours
 
 _STEPS = 8
 KINDS = 3
-_LEFT = (0.3, 0.55, 0.8)  # of the error after those steps: up to 0.8 cheaper than multigrid, measured
+_LEFT = (0.3, 0.55, 0.8)  # remaining error after these steps, by kind; measured: cheaper than multigrid up to 0.8
 
 
 def reach(removed: Bool[Tensor, "n h w"], total: Float[Tensor, "1 1 h w"]) -> tuple[Tensor, Tensor]:
-    """For each image: which kind of near it is, KINDS where it is none; and what bounds an error by a step's size.
+    """Return for each image its kind, and the bound on the error per size of a step.
 
-    The bound is the largest error for a residual of 1 everywhere: the mean number of steps until a kept pixel is met.
+    The kind is the number of values in `_LEFT` below the remaining error. KINDS means that kept pixels are too far. The
+    bound is the largest error for a residual of 1 everywhere: the mean number of steps until a kept pixel is reached.
     """
     share = removed[:, None] / total
     left = removed[:, None].float()
@@ -44,12 +46,12 @@ def settle(
     *,
     tolerance: float,
 ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, " n"]]:
-    """The images, each removed pixel close to the mean of its neighbours; and how far the farthest is from it.
+    """Return the images with each removed pixel close to the mean of its neighbours, and the largest difference.
 
-    All of one kind: as many steps as bring an error of 1 below half the tolerance.
+    All images have the same kind. The number of steps reduces an error of 1 below half the tolerance.
     """
     rate = _LEFT[kind] ** (1 / _STEPS)
-    # no wave of the neighbours' mean is below -1/3 inside, -1/2 at a border, -3/5 in a corner, -1 along a single line
+    # eigenvalues of the neighbours' mean: at least -1/3 inside, -1/2 at a border, -3/5 in a corner, -1 along a line
     lowest, highest = 1 - rate, 1 + min(rate, 1.0 if min(removed.shape[1:]) == 1 else 0.6)
     centre, radius = (highest + lowest) / 2, (highest - lowest) / 2
     root = math.sqrt(highest / lowest)
@@ -57,7 +59,7 @@ def settle(
     share = removed[:, None] / total
     found, change, alpha = images.clone(), torch.zeros_like(images), 1.0
     for step in range(steps):
-        # Chebyshev's recurrence; the second step has no third term to come from
+        # Chebyshev's recurrence; the second step has only two earlier terms
         beta = (radius * alpha / 2) ** 2 * (2 if step == 1 else 1) if step else 0.0
         alpha = 1 / (centre - beta / alpha) if step else 1 / centre
         change.mul_(beta).addcmul_(share, _unmet(found, total))

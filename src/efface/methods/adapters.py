@@ -1,4 +1,4 @@
-"""What the adapters of other packages share: nothing of theirs stays on the model, and their draws are the image's."""
+"""Helpers for the adapters of other packages: restore the model, watch its functions, and name things in errors."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,22 +9,22 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 Seen = Callable[[str, nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
-"""What is done in a function's place: (its name, the innermost module that runs, the function, its arguments)."""
+"""Replacement of a torch function: (its name, innermost running module, function, args, kwargs) -> result."""
 
 NON_LINEAR = {
     *("relu", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "sigmoid", "tanh", "relu6"),
     *("hardtanh", "hardswish", "hardsigmoid", "softmax"),
 }
-"""Functions that packages know as modules only, by the names that `watching` gives them."""
+"""Functions that Captum and zennit handle only as modules, by the names that `watching` passes on."""
 
 _TORCHS_OWN = frozenset(vars(nn.Module()))  # its dicts of parameters, modules and hooks, and a few flags
 
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Afterwards, also after an exception, every module's attributes, hooks and tensors are the ones of before.
+    """Restore the attributes, hooks and tensors of every module on exit, also after an exception.
 
-    A tensor that was replaced is put back; one whose numbers were changed in place is not known to be.
+    A tensor that was replaced is put back. A change of a tensor's numbers in place is not noticed.
     """
     modules = [(each, {name: _copied(name, value) for name, value in vars(each).items()}) for each in model.modules()]
     tensors = [(tensor, tensor.data) for tensor in (*model.parameters(), *model.buffers())]
@@ -37,7 +37,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 del now[name]
             for name, (value, held) in before.items():
                 now[name] = value
-                if held is not None:  # the same dict, which handles know
+                if held is not None:  # keep the same dict object, because hook handles refer to it
                     value.clear()
                     value.update(held)
         for tensor, data in tensors:
@@ -50,14 +50,14 @@ def _copied(name: str, value: Any) -> tuple[Any, dict[Any, Any] | None]:
 
 @contextmanager
 def watching(model: nn.Module, seen: Seen) -> Iterator[None]:
-    """Within: `seen` is asked for the result of every torch function that the model calls on tensors."""
+    """Replace every torch function that the model calls on tensors by `seen`, inside the `with` block."""
     within: list[nn.Module] = []
 
     def enter(module: nn.Module, _inputs: object) -> None:
         within.append(module)
 
     def leave(_module: nn.Module, _inputs: object, _output: object) -> None:
-        if within:  # an exception may come before a module was entered
+        if within:  # an exception may occur before the module was entered
             within.pop()
 
     class Watch(TorchFunctionMode):
@@ -77,18 +77,18 @@ def watching(model: nn.Module, seen: Seen) -> Iterator[None]:
 
 
 def depend(*arguments: Any) -> bool:
-    """Whether all of these are tensors that the image had a part in."""
+    """Return True if all arguments are tensors that depend on the image."""
     return all(isinstance(each, Tensor) and each.requires_grad for each in arguments)
 
 
 def name_of(model: nn.Module, module: nn.Module) -> str:
-    """A module as an error names it."""
+    """Return the name of a module for an error message."""
     name = next((name for name, each in model.named_modules() if each is module), "")
     return f"'{name}' ({type(module).__name__})" if name else type(module).__name__
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """What an error offers in the place of an unknown name."""
+    """Return the part of an error message that offers known names in place of an unknown one."""
     folded = {each.lower(): each for each in known}
     near = [folded[each] for each in get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
     return f"nearest are {', '.join(near)}" if near else f"it has {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""A method in the gradient's place, at each point of a path or each noisy copy."""
+"""An attribution method used in place of the gradient, at each point of a path or at each noisy copy."""
 
 from typing import Any
 
@@ -12,16 +12,20 @@ from efface.types import Images, Method, Seeds, Target, TargetScore
 
 
 def as_gradient(base: Method, score: TargetScore, max_batch: int, drawn: list[Seeds]) -> Gradient:
-    """The method as a gradient of points.
+    """Return a function that computes maps of the base method where a gradient is expected.
 
-    score: handed on unless it is logit: else the base keeps its own, which the study may have set.
-    drawn: the seeds of the points of each pass, in their order; emptied by the pass. None where there are none.
+    base: the method; its maps must have the shape of the images.
+    score: score to explain. Any other word than logit is passed to the base. With logit, the base keeps its own
+        setting, which the study may have set.
+    max_batch: most rows in one pass, passed to the base.
+    drawn: seeds of the points in the next pass, in the order of the points. Each pass empties the list. Empty if the
+        caller has no seeds.
     """
     base = ready("base", base)
     if score != "logit" and not accepts(base, "score"):
         raise ValueError(
-            f"score is {score!r}, but the base leaves no keyword `score` open; expected score='logit': set what it "
-            "explains in the base itself"
+            f"score is {score!r}, but the base leaves no keyword `score` open; expected score='logit': set the score "
+            "in the base itself"
         )
 
     def stands(model: nn.Module, points: Images, targets: Target) -> Images:
@@ -33,8 +37,8 @@ def as_gradient(base: Method, score: TargetScore, max_batch: int, drawn: list[Se
         if not isinstance(found, Tensor) or found.shape != points.shape:
             returned = f"maps of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             raise ValueError(
-                f"base returned {returned} for images of shape {tuple(points.shape)}; expected the images' shape, as a "
-                "gradient has it: choose a base of one map that keeps the channels"
+                f"base returned {returned} for images of shape {tuple(points.shape)}; expected the images' shape, like "
+                "a gradient: choose a base that returns one map and keeps the channels"
             )
         return found.detach()
 

@@ -1,4 +1,4 @@
-"""Gradients whose way back through each ReLU is changed: guided backprop, deconvnet, rectified gradient."""
+"""Gradients with a changed backward pass through each ReLU: guided backprop, deconvnet, rectified gradient."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from efface.models.memory import blocks
 from efface.types import Images, Target, TargetScore
 
 Rule = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(a ReLU's answer, True where it lets changes through, gradient of that answer) -> gradient of its input."""
+"""(output of a ReLU, True where the ReLU is active, gradient of the output) -> gradient of the input."""
 
 
 def guided_backprop(
@@ -24,12 +24,14 @@ def guided_backprop(
 ) -> Images:
     """Gradient that passes a ReLU only where it is positive and the ReLU is active: one forward, one backward pass.
 
-    Works on networks whose ReLUs (and ReLU6s) are modules, in place or not, run once or often; refuses one that
-    rectifies outside of them, by the name of the module that does. Other non-linearities keep their own gradient; a
-    network that has no ReLU at all is refused.
+    Formula: backward through a ReLU: g_in = max(g_out, 0) * [x > 0].
 
-    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    max_batch: images in one pass, at least 1; bounds the memory, changes no map.
+    Every ReLU and ReLU6 of the network must be a module. It may work in place, and it may run several times. A network
+    that calls a ReLU as a function raises a ValueError with the name of the module. So does a network without any
+    ReLU. Other non-linearities keep their own gradient.
+
+    score: score of the target class to differentiate: logit, log_probability, probability or loss (cross entropy).
+    max_batch: most images in one pass, at least 1. It limits the memory and changes no map.
 
     Source: Springenberg, Dosovitskiy, Brox & Riedmiller 2015, section 3.4 (arXiv:1412.6806).
     Differs: sign and channels are kept.
@@ -40,9 +42,12 @@ def guided_backprop(
 def deconvnet(
     model: nn.Module, images: Images, targets: Target, *, score: TargetScore = "logit", max_batch: int = 256
 ) -> Images:
-    """Gradient that passes a ReLU wherever it is positive, active or not: one forward and one backward pass an image.
+    """Gradient that passes a ReLU wherever it is positive, active or not: one forward and one backward pass per image.
 
-    What it needs of the network, and the settings: `guided_backprop`. Max pooling sends it to where the maximum was.
+    Formula: backward through a ReLU: g_in = max(g_out, 0).
+
+    The requirements on the network and the settings are those of `guided_backprop`. Max pooling sends the gradient to
+    the position of the maximum.
 
     Source: Zeiler & Fergus 2014, section 2.1 (arXiv:1311.2901), as a backward pass by Springenberg et al. 2015.
     Differs: sign and channels are kept.
@@ -62,19 +67,23 @@ def rectified_gradient(
 ) -> Images:
     """Gradient that passes a ReLU only at the units of highest activation times gradient, times the image: signed.
 
-    At least `fraction` of the units of each ReLU layer and image are closed, those of lowest activation times
-    gradient; an inactive unit is always closed. So 0 is the gradient, and the share of units that are inactive or
-    have a negative gradient is guided backprop. One forward and one backward pass an image, and a selection a layer.
-    What it needs of the network: `guided_backprop`.
+    Formula: backward through a ReLU with output a: g_in = g_out * [a > 0] * [a g_out > tau], tau by layer and image.
 
-    fraction: part of a layer's units that is closed, in [0, 1).
-    times_image: multiply by the image, as published; then a black pixel gets 0.
-    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    max_batch: images in one pass, at least 1; bounds the memory, changes no map.
+    A closed unit passes no gradient. In each ReLU layer and image, at least `fraction` of the units are closed: those
+    of lowest activation times gradient. An inactive unit is always closed. So `fraction: 0` gives the plain gradient.
+    The share of units that are inactive or have a negative gradient gives guided backprop.
+
+    It costs one forward and one backward pass per image, and one selection per layer. The requirements on the network
+    are those of `guided_backprop`.
+
+    fraction: part of a layer's units to close, in [0, 1).
+    times_image: multiply the map by the image, as in the paper. Then a black pixel gets 0.
+    score: score of the target class to differentiate: logit, log_probability, probability or loss (cross entropy).
+    max_batch: most images in one pass, at least 1. It limits the memory and changes no map.
 
     Source: Kim et al. 2019, section 4 (arXiv:1902.04893).
-    Differs: the image is the one in [0, 1]; max pooling keeps its gradient (the paper's proportional redistribution
-        and padding are left out); an inactive unit stays closed where the threshold is below 0.
+    Differs: the image is the one in [0, 1]. Max pooling keeps its gradient; the paper's proportional redistribution
+        and padding are left out. An inactive unit stays closed where the threshold is below 0.
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction is {fraction}; expected 0 to below 1, the part of a layer's units to close")
@@ -95,7 +104,7 @@ def _strongest(fraction: float, answer: Tensor, passing: Tensor, gradient: Tenso
     product = (answer * gradient).flatten(1)
     closed = int(fraction * product.shape[1] + 1e-6)  # 1e-6: 0.7 * 10 is below 7
     if closed:
-        highest = product.topk(product.shape[1] - closed + 1).values  # its last is the highest of the closed ones
+        highest = product.topk(product.shape[1] - closed + 1).values  # the last value is the largest of closed units
         passing = passing & (product > highest[:, -1:]).view_as(passing)
     return gradient * passing
 
@@ -111,17 +120,17 @@ def _explain(
 
 @contextmanager
 def _rectifying(title: str, model: nn.Module, rule: Rule) -> Iterator[None]:
-    """Within: the way back through each ReLU follows the rule; nothing of the model is replaced.
+    """Apply the rule in the backward pass of each ReLU, inside the `with` block; no module is replaced.
 
-    title: the method's name, for the errors.
+    title: name of the method, for the error messages.
     """
-    within: list[nn.Module] = []  # the modules that are running, the innermost last
+    within: list[nn.Module] = []  # the running modules, the innermost last
 
     def enter(module: nn.Module, _inputs: object) -> None:
         within.append(module)
 
     def leave(module: nn.Module, _inputs: object, _output: object) -> None:
-        if within and within[-1] is module:  # else another hook has failed before it began
+        if within and within[-1] is module:  # else another hook failed before this module was entered
             within.pop()
 
     handles = [module.register_forward_pre_hook(enter) for module in model.modules()]
@@ -137,10 +146,10 @@ def _rectifying(title: str, model: nn.Module, rule: Rule) -> Iterator[None]:
 
 
 class _Ruled(TorchFunctionMode):
-    """Sees every torch function that is called, and does those that rectify by the rule.
+    """Intercepts every torch function, and applies the rule to those that rectify.
 
-    Hooks would be too late: a deconvnet needs the gradient that the ReLU's own backward pass has cut off already, and
-    a ReLU in place has overwritten its input.
+    Hooks would come too late for two reasons. A deconvnet needs the gradient that the ReLU's own backward pass cuts
+    off. And a ReLU that works in place has overwritten its input.
     """
 
     def __init__(self, title: str, model: nn.Module, rule: Rule, within: list[nn.Module]) -> None:
@@ -167,7 +176,7 @@ RELUS = {F.relu, F.relu_, F.relu6, torch.relu, torch.relu_, Tensor.relu, Tensor.
 
 
 class _Rectifier(torch.autograd.Function):
-    """max(x, 0), at most the ceiling, with the rule as its backward pass."""
+    """max(x, 0), limited by the ceiling, with the rule as its backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rule: Rule, ceiling: float | None) -> Tensor:
@@ -184,7 +193,7 @@ class _Rectifier(torch.autograd.Function):
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Whether it is one of torch's own non-linearities."""
+    """Return True if the module is one of torch's own non-linearities."""
     return type(module).__module__ == nn.ReLU.__module__ and not isinstance(module, nn.MultiheadAttention)
 
 
@@ -192,8 +201,8 @@ def _outside(title: str, model: nn.Module, module: nn.Module) -> str:
     name = next((name for name, each in model.named_modules() if each is module), "")
     where = f"'{name}' ({type(module).__name__})" if name else type(module).__name__
     return (
-        f"{title}: {where} calls a ReLU as a function in its forward; expected every ReLU to be a module, which alone "
-        f"can be changed: give {name or 'it'} an nn.ReLU and call that"
+        f"{title}: {where} calls a ReLU as a function in its forward; expected every ReLU to be a module, because only "
+        f"a module can be changed: give {name or 'it'} an nn.ReLU and call this module"
     )
 
 
@@ -202,5 +211,5 @@ def _without_relu(title: str, model: nn.Module) -> str:
     found = ", ".join(f"{kind} ({name})" for kind, name in list(others.items())[:4])
     return (
         f"{title}: no ReLU module ran in {type(model).__name__}, whose non-linearities are {found or 'functions'}; "
-        "it is defined for ReLUs only: take another method for this network"
+        "the method is defined for ReLUs only: choose another method for this network"
     )

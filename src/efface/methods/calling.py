@@ -1,4 +1,4 @@
-"""How a method is called, whoever wrote it, and what is asked of the maps it returns."""
+"""Calls of attribution methods, and checks of the maps that they return."""
 
 import contextlib
 import inspect
@@ -19,16 +19,18 @@ from efface.plug.learning import wrong_parts
 from efface.types import Images, Seeds, Targets
 
 OFFERS = ("seeds", "max_batch", "masks", "classes_of")
-"""Keywords that a method is handed if it names them."""
+"""Keywords that a method receives if it names them."""
 
 
 @dataclass(frozen=True)
 class MethodCall:
-    """A method as the study declares it.
+    """A method with its settings, as the study declares it.
 
-    batched: it takes a batch, (model, images, targets); else one image at a time, (model, image 1 c h w, label).
-    outputs: the names of the maps to keep of those it returns as a dict; empty for a method of one map.
-    learnt: what a class with `fit` learnt from the training images.
+    name: name of the entry in the study.
+    call: the method and its settings.
+    batched: the method takes a batch, (model, images, targets). Else it takes one image, (model, image 1 c h w, label).
+    outputs: names of the maps to keep from the dict that the method returns; empty for a method that returns one map.
+    learnt: tensors that a class with `fit` learnt from the training images.
     """
 
     name: str
@@ -40,7 +42,7 @@ class MethodCall:
 
     @cached_property
     def made(self) -> Any:
-        """What is called with (model, images, targets): the function, or the class made with its settings, fitted."""
+        """Return the callable (model, images, targets): the function, or an instance of the class with `learnt` set."""
         if not is_class(self.call):
             return self.call
         found = self.call()
@@ -50,7 +52,7 @@ class MethodCall:
 
     @property
     def gives(self) -> tuple[str, ...]:
-        """The names of its maps."""
+        """Return the names of the method's maps."""
         return self.outputs or (self.name,)
 
 
@@ -65,10 +67,10 @@ def attribute(
     masks: Tensor | None = None,
     classes_of: Callable[[Tensor], Targets] | None = None,
 ) -> dict[str, Tensor]:
-    """Maps of a batch by name: float n h w or n c h w, or int64 n (seeds of a ranking that is drawn anew each epoch).
+    """Return the maps of a batch by name: float n h w or n c h w, or int64 n, seeds of a ranking redrawn each epoch.
 
-    classes_of: for a method that `asks_classes`: logits to the classes that are explained, in place of `targets`.
-    ValueError: the maps are missing, of a wrong shape or not finite; it names the method and the image.
+    classes_of: function from logits to the classes to explain, in place of `targets`; for a method with `asks_classes`.
+    ValueError: maps are missing, have a wrong shape or are not finite. The message names the method and the image.
     """
     if masks is None and accepts(method.made, "masks", needed=True):
         raise ValueError(
@@ -87,24 +89,24 @@ def attribute(
 
 
 def asks_classes(call: Call, *, batched: bool) -> bool:
-    """Whether a method asks for the class of an image once it has the network's answer: its own pass is enough."""
+    """Return True if a method takes the classes from its own forward pass, so that no separate pass is needed."""
     return batched and not is_class(call) and call.wants("classes_of")
 
 
 def is_class(call: Call) -> bool:
-    """Whether a call names a class: made with its settings, fitted if it has `fit`, then called."""
+    """Return True if a call names a class. A class is made with its settings, fitted if it has `fit`, then called."""
     return inspect.isclass(call.resolve())
 
 
 def check_method(call: Call, *, batched: bool) -> None:
-    """Bind a method to the way it will be called. ValueError: all that does not fit."""
+    """Check that a method can be called as efface will call it. ValueError: everything that does not fit."""
     positional = ("model", "images", "targets") if batched else ("model", "image", "label")
     offered = OFFERS if batched else ()
     if not is_class(call):
         call.check(positional, offered)
         return
     call.check(())
-    made = call()  # it checks its settings itself
+    made = call()  # the constructor checks the settings
     if not callable(made):
         raise ValueError(f"'{call.call}' is a class without __call__, expected __call__(model, images, targets)")
     given = taken(made, dict.fromkeys(offered))
@@ -124,7 +126,7 @@ def _one_by_one(method: MethodCall, model: nn.Module, images: Images, targets: T
 
 
 def _stacked(method: MethodCall, found: list[Any], images: Images) -> Tensor:
-    """The maps of single images as older code returns them: NumPy or torch, h w, c h w or 1 c h w."""
+    """Return the maps of single images as one tensor; each is NumPy or torch, h w, 1 h w, c h w or 1 c h w."""
     _, c, h, w = images.shape
     maps = []
     for each in found:
@@ -139,7 +141,7 @@ def _stacked(method: MethodCall, found: list[Any], images: Images) -> Tensor:
 
 
 def _tensor(found: Tensor | np.ndarray) -> Tensor:
-    """A copy where NumPy's memory is flipped or read-only, which torch refuses."""
+    """Return a tensor; NumPy arrays are copied, because torch rejects reversed or read-only memory."""
     return found.detach() if isinstance(found, Tensor) else torch.from_numpy(np.array(found))
 
 
@@ -168,7 +170,10 @@ def _checked(method: MethodCall, found: Any, images: Images) -> dict[str, Tensor
 
 
 def _one(where: str, found: Any, images: Images, *, seeded: bool) -> Tensor:
-    """seeded: the method takes seeds, so it may return some: a ranking that is drawn anew each epoch."""
+    """Return one checked map tensor.
+
+    seeded: the method takes seeds, so it may return seeds in place of maps, for a ranking redrawn in each epoch.
+    """
     n, c, h, w = images.shape
     if not isinstance(found, Tensor | np.ndarray):
         raise ValueError(
@@ -205,7 +210,7 @@ def _described(found: Any) -> str:
 
 @contextlib.contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
-    """Afterwards, also after an exception, the model's hooks, modes, gradients and flags are as before."""
+    """Restore the model's hooks, modes, gradients and flags on exit, also after an exception."""
     modules, parameters = list(model.modules()), list(model.parameters())
     hooks = [{name: _kept(found) for name, found in vars(each).items() if "_hook" in name} for each in modules]
     flags = [(each.requires_grad, each.grad) for each in parameters]
@@ -215,7 +220,7 @@ def restored(model: nn.Module) -> Iterator[None]:
         finally:
             for each, kept in zip(modules, hooks, strict=True):
                 for name, found in kept.items():
-                    if isinstance(found, dict):  # the same dict, which the caller's handles know
+                    if isinstance(found, dict):  # keep the same dict object, because hook handles refer to it
                         if found or vars(each)[name]:
                             vars(each)[name].clear()
                             vars(each)[name].update(found)

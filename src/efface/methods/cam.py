@@ -1,17 +1,17 @@
-"""Class activation maps: a layer's channels weighted by what they mean to the target class.
+"""Class activation maps: a layer's channels, weighted by their importance for the target class.
 
-All take these settings:
+All methods take these settings:
 
-layer: name of a module with an n c h w output, as the network names it; of a module that runs several times in a pass,
-    the last run counts. By default the last convolutional feature map. The variant on a convolution before its
-    BatchNorm and ReLU is had by naming that convolution.
-of: what is explained, of the target class: logit, log_probability, probability or loss (cross entropy).
-relu: whether what speaks against the class becomes 0; without, the map is signed.
-max_batch: images in one pass, at least 1; bounds the memory, changes no map.
-classes_of: logits of some images to the classes that their maps explain, in place of `targets`: called once for each
-    image, in their order, with what the pass that makes the map answers; it saves the pass that would ask before.
+layer: name of a module with an n c h w output, as the network names it; by default the last convolutional feature map.
+    If a module runs several times in a pass, the last run counts. To explain a convolution before its BatchNorm and
+    ReLU, name that convolution.
+score: score of the target class to explain: logit, log_probability, probability or loss (cross entropy).
+relu: set negative values, evidence against the class, to 0. Without it, the map is signed.
+max_batch: most images in one pass, at least 1. It limits the memory and changes no map.
+classes_of: function from logits to target classes. If given, it replaces `targets`. It is called once per image, in
+    order, with the logits of the same forward pass that produces the map. This saves a separate forward pass.
 
-The maps are enlarged to the images bilinearly, with pixel centres as the grid (align_corners=False).
+The maps are enlarged to the image size bilinearly, with pixel centres as the grid (align_corners=False).
 """
 
 from collections.abc import Callable
@@ -44,9 +44,12 @@ def grad_cam(
     max_batch: int = 256,
     classes_of: ClassesOf | None = None,
 ) -> Map:
-    """Channels of a layer, weighted by their mean gradient, summed, ReLU'd and brought to image size: never negative.
+    """Channels of a layer, weighted by their mean gradient, summed, passed through ReLU and enlarged: never negative.
 
-    One forward pass an image, and a backward pass from the logit down to the layer only. Settings: this module's.
+    Formula: map = enlarged(relu(sum over k of w_k A_k)), with w_k the mean of d score / d A_k over all places.
+
+    It costs one forward pass per image, and a backward pass from the logit to the layer only. The settings are
+    described in this module's docstring.
 
     Source: Selvaraju et al. 2017, section 3 (arXiv:1610.02391).
     Differs: nothing.
@@ -65,16 +68,19 @@ def grad_cam_plus_plus(
     max_batch: int = 256,
     classes_of: ClassesOf | None = None,
 ) -> Map:
-    """Grad-CAM whose channel weights sum the positive gradients, each by its share in the class score.
+    """Grad-CAM with channel weights that sum the positive gradients, each weighted by its share in the class score.
 
-    Cost and settings are those of `grad_cam`. The score is exp(logit), so that its second and third derivatives by the
-    features are the logit's gradient squared and cubed, times the score. That holds where the logit is piecewise linear
-    in the features; the paper, too, takes it for granted.
+    Formula: w_k = sum over places of relu(g) g^2 / (2 g^2 + g^3 sum(A_k)), with g = d logit / d A_k.
 
-    layer: one whose features are never negative, as behind a ReLU; others can bring a share's denominator near zero.
+    Cost and settings are those of `grad_cam`. The differentiated score is exp(logit). Its second and third derivatives
+    with respect to the features are the logit's gradient squared and cubed, times the score. This holds where the
+    logit is piecewise linear in the features; the paper makes the same assumption.
+
+    layer: choose a layer whose features are never negative, such as the output of a ReLU. With other layers, the
+        denominator of a share can come near zero.
 
     Source: Chattopadhay et al. 2018, section 3 (arXiv:1710.11063).
-    Differs: the factor exp(logit) is left out: one number an image, which changes no rank and overflows.
+    Differs: the factor exp(logit) is left out. It is one number per image, changes no rank, and overflows.
     """
     return _by_gradient(_shared_gradient, model, images, targets, layer, score, max_batch, classes_of, relu=relu)
 
@@ -90,13 +96,16 @@ def hires_cam(
     max_batch: int = 256,
     classes_of: ClassesOf | None = None,
 ) -> Map:
-    """Features times their own gradient, place by place, summed over the layer's channels.
+    """Features times their own gradient at each place, summed over the layer's channels.
 
-    Cost and settings are those of `grad_cam`. Where one linear layer stands between the features and the logits, the
-    map before ReLU and enlarging sums to the logit less its bias; behind global average pooling it is Grad-CAM's.
+    Formula: map = enlarged(relu(sum over k of A_k * d score / d A_k)).
+
+    Cost and settings are those of `grad_cam`. Consider the map before ReLU and enlarging. If a single linear layer
+    follows the features, this map sums to the logit minus its bias. If global average pooling follows the features, the
+    map equals Grad-CAM's.
 
     Source: Draelos & Carin 2020, section 3 (arXiv:2011.08891).
-    Differs: a ReLU ends it unless `relu` is off, as in Grad-CAM.
+    Differs: a ReLU is applied at the end unless `relu` is off, as in Grad-CAM.
     """
     return _by_gradient(_gradient, model, images, targets, layer, score, max_batch, classes_of, relu=relu)
 
@@ -112,12 +121,15 @@ def layer_cam(
     max_batch: int = 256,
     classes_of: ClassesOf | None = None,
 ) -> Map:
-    """Features times their own positive gradient, place by place, summed over the channels: sharp in early layers, too.
+    """Features times their own positive gradient at each place, summed over the channels: sharp also in early layers.
 
-    Cost and settings are those of `grad_cam`; name an early `layer` for a fine map.
+    Formula: map = enlarged(relu(sum over k of A_k * relu(d score / d A_k))).
+
+    Cost and settings are those of `grad_cam`. Name an early `layer` for a fine map.
 
     Source: Jiang et al. 2021, section 3, IEEE Transactions on Image Processing 30.
-    Differs: one layer; the paper's tanh, which evens early layers out before merging several, changes no rank in one.
+    Differs: it uses one layer. The paper's tanh, which scales early layers before several are merged, is left out; in a
+        single layer it changes no rank.
     """
     return _by_gradient(_positive_gradient, model, images, targets, layer, score, max_batch, classes_of, relu=relu)
 
@@ -132,9 +144,9 @@ def guided_grad_cam(
     relu: bool = True,
     max_batch: int = 256,
 ) -> Images:
-    """Guided backpropagation times Grad-CAM at image size, signed: two forward and two backward passes an image.
+    """Guided backpropagation times Grad-CAM at image size, signed: two forward and two backward passes per image.
 
-    Settings: this module's; `relu` is of the Grad-CAM.
+    The settings are described in this module's docstring; `relu` applies to Grad-CAM.
 
     Source: Selvaraju et al. 2017, section 3.1 (arXiv:1610.02391).
     Differs: sign and channels are kept.
@@ -155,21 +167,23 @@ def score_cam(
     relu: bool = True,
     max_batch: int = 256,
 ) -> Map:
-    """Channels of a layer, weighted by the target score of the image that each of them masks; no gradient.
+    """Channels of a layer, weighted by the target score of the image after masking with each channel; no gradient.
 
-    A channel's mask is the channel itself, enlarged and stretched to 0..1 on each image; it multiplies the image, so
-    that black stands behind. A channel without contrast is left out. One forward pass an image, and one for each of the
-    layer's channels: 2048 of them in a ResNet-50. Settings not named here: this module's.
+    Formula: map = enlarged(relu(sum over k of w_k A_k)), w = softmax over k of score(x * M_k), M_k the mask of A_k.
+
+    A channel's mask is the channel itself, enlarged and scaled to [0, 1] for each image. The mask multiplies the image,
+    so hidden pixels are black. A channel without contrast is left out. It costs one forward pass per image, and one
+    for each channel of the layer; a ResNet-50 has 2048 channels. This module's docstring describes the other settings.
 
     weights: `softmax` of the scores over the channels, or the `score` itself.
-    channels: how many channels of an image count, at least 1: those that vary most over their places, before they are
-        enlarged; all by default. So many forward passes an image are enough then.
-    max_batch: masked images in one pass.
+    channels: number of channels to use for each image, at least 1; all by default. The channels with the largest
+        variance over their places, before enlarging, are used. Then only so many masked images need a forward pass.
+    max_batch: most masked images in one pass.
 
     Source: Wang et al. 2020, algorithm 1 (arXiv:1910.01279).
-    Differs: the black image's score, which algorithm 1 takes off all scores alike, is gone in the softmax anyway. The
-        paper's released code is score="probability", weights="score", and masks normalised images: there the mean
-        colour stands behind. The choice of `channels` is that of the later Faster Score-CAM.
+    Differs: algorithm 1 subtracts the black image's score from all scores, which does not change the softmax. The
+        paper's released code corresponds to score="probability", weights="score". It masks normalised images, so
+        hidden pixels have the mean colour. The choice of `channels` is that of the later Faster Score-CAM.
     """
     if channels is not None:
         at_least_one("channels", channels)
@@ -199,7 +213,7 @@ def _by_gradient(
     *,
     relu: bool,
 ) -> Map:
-    """The sum over channels of the features, each weighed by what `weigh` makes of features and gradients."""
+    """Return the sum over channels of the features times the weights that `weigh` computes from features, gradients."""
     maps = []
     with looking_at(model, images, layer) as (network, module, name), cut_at(module, name) as leaves:
         for block in blocks(len(images), at_once(images, max_batch)):
@@ -209,8 +223,8 @@ def _by_gradient(
             gradients = None
             if scores.requires_grad:
                 (gradients,) = torch.autograd.grad(scores.sum(), leaves[-1], allow_unused=True)
-            if gradients is None:  # the layer did not run, or nothing of its last run reached the logits
-                raise ValueError(f"layer {name!r} has no part in the logits; expected a layer on the way to them")
+            if gradients is None:  # the layer did not run, or the logits do not depend on its last run
+                raise ValueError(f"layer {name!r} has no part in the logits; expected one that the logits depend on")
             features = leaves[-1].detach()
             maps.append((weigh(features, gradients) * features).sum(1))
     return _enlarged(torch.cat(maps), images, relu=relu)
@@ -229,8 +243,8 @@ def _positive_gradient(_: Features, gradients: Features) -> Tensor:
 
 
 def _shared_gradient(features: Features, gradients: Features) -> Tensor:
-    """g^2 / (2 g^2 + g^3 sum(features)) of each positive gradient g, summed over the places."""
-    shares = 1 / (2 + gradients * features.sum((2, 3), keepdim=True))  # g^2 cancels; where g = 0, relu is 0, too
+    """Return relu(g) times its share g^2 / (2 g^2 + g^3 sum(features)) for each gradient g, summed over the places."""
+    shares = 1 / (2 + gradients * features.sum((2, 3), keepdim=True))  # g^2 cancels; where g = 0, relu(g) is 0 too
     shares = shares.masked_fill(shares.isinf(), 0.0)
     return (shares * gradients.relu()).sum((2, 3), keepdim=True)
 
@@ -238,7 +252,7 @@ def _shared_gradient(features: Features, gradients: Features) -> Tensor:
 def _masked_scores(
     model: nn.Module, images: Images, targets: Target, features: Features, score: TargetScore, max_batch: int
 ) -> Float[Tensor, "n channels"]:
-    """Target scores of the images behind each of their channels, in passes of at most `max_batch` masked images."""
+    """Return target scores of the images masked by each channel, in passes of at most `max_batch` masked images."""
     together = max(1, max_batch // len(images))
     scores = []
     for part in features.split(together, dim=1):
@@ -254,7 +268,7 @@ def _masked_scores(
 def _weighed(scores: Float[Tensor, "n channels"], flat: Tensor, weights: str) -> Float[Tensor, "n channels"]:
     match weights:
         case "softmax":
-            return scores.masked_fill(flat, -torch.inf).softmax(1).nan_to_num()  # not a number where all are flat
+            return scores.masked_fill(flat, -torch.inf).softmax(1).nan_to_num()  # NaN where all channels are flat
         case "score":
             return scores.masked_fill(flat, 0.0)
     raise ValueError(f"weights is {weights!r}; expected softmax or score")

@@ -1,4 +1,4 @@
-"""Class-contrastive explanations: what speaks for the target class rather than for the others."""
+"""Class-contrastive explanations: evidence for the target class less evidence for the other classes."""
 
 import inspect
 from typing import Literal
@@ -31,28 +31,34 @@ def contrast(
 ) -> Maps:
     """Explanation of the target class by another method, less the weighted explanations of all other classes; signed.
 
-    The weights add up to 1; they are taken at the image and then held constant.
+    The weights of the other classes add up to 1. They are computed at the image and then held constant.
 
-    A base whose `score` is logit (every gradient-based one, Score-CAM, occlusion by default) runs once: it explains the
-    weighted difference of the logits. Where it is linear in the gradient, that is the difference of its maps; where it
-    is not (full_grad with psi, squares), it is its map of the difference. Any other base (RISE, which explains the
-    probability by default) runs once for each class of weight above 0, all of them unless `against` is max, on the same
-    seeds each time; its maps are then subtracted. One forward pass an image besides. A class activation map is
-    contrasted before its ReLU.
+    Formula: map = M(t) - sum over k != t of w_k M(k), with M(k) the base's map of class k.
 
-    With the weighted contrast, gradient times p (1 - p) is the gradient of the target's probability p, and gradient
-    times 1 - p that of its log probability: the same ranks within an image.
+    A base whose `score` is logit runs once. It explains the weighted difference of the logits. These are all
+    gradient-based methods, Score-CAM and occlusion by default. If the base is linear in the gradient, its map equals
+    the difference of its maps. If it is not (full_grad with psi, squares), its map is that of the difference.
 
-    base: the method that explains one class: (model, images, targets, ...) -> maps; gets `seeds` and `max_batch` if it
-        takes them, and `relu=False`. If its `score` (of a class: the attribute) is logit, its targets are weights of
-        the classes, n k.
-    against: all others alike (mean), that with the largest logit (max), or by the softmax of their logits (weighted).
-    relu: whether what speaks for the others becomes 0 in the end.
-    seeds: one an image, for a base that draws.
-    max_batch: rows in one pass, at least 1; bounds the memory.
+    Any other base runs once for each class of weight above 0, with the same seeds each time. Its maps are then
+    subtracted. This holds for RISE, which explains the probability by default. All classes have a weight above 0
+    unless `against` is max.
+
+    The contrast costs one more forward pass per image. A class activation map is contrasted before its ReLU.
+
+    Let p be the target's probability. With the weighted contrast, the gradient map times p (1 - p) is the gradient of
+    p. The gradient map times 1 - p is the gradient of log p. So all three give the same ranks within an image.
+
+    base: method that explains one class: (model, images, targets, ...) -> maps. It receives `relu=False`, `seeds` and
+        `max_batch` if it takes them. If its `score` is logit, its targets are weights of the classes, n k. For an
+        instance of a class, the attribute `score` counts.
+    against: weights of the other classes: mean, all equal; max, only the class with the largest logit; weighted, the
+        softmax of their logits.
+    relu: set negative values of the final map, evidence for the other classes, to 0.
+    seeds: one integer per image, for a base that draws.
+    max_batch: most rows in one pass, at least 1. It limits the memory.
 
     Source: Wang & Wang 2022, Class-contrastive back-propagation explanations, section 3 (NeurIPS).
-    Differs: nothing for gradient and Grad-CAM; the rule for other bases is ours.
+    Differs: nothing for gradient and Grad-CAM; the rule for other bases is our own.
     """
     base = ready("base", base)
     with evaluating(model), torch.no_grad():
@@ -73,21 +79,21 @@ def contrast(
 
 
 def _explains_logits(base: Method) -> bool:
-    """Whether it explains the logit, as it will be called; then it explains a weighted sum of logits as well."""
+    """Return True if the base, with its settings, explains the logit; then it can explain a weighted sum of logits."""
     given = base.kwargs if isinstance(base, Call) else {}
     function = base.resolve() if isinstance(base, Call) else base
     own = own_name(function, "score")
-    if own is None:  # a class keeps it
+    if own is None:  # an instance of a class keeps the setting as an attribute
         return bool(getattr(base, "score", getattr(base, "score", None)) == "logit")
     return bool(given.get(own, inspect.signature(function).parameters[own].default) == "logit")
 
 
 def _weights(logits: Float[Tensor, "n k"], targets: Targets, against: Against) -> Float[Tensor, "n k"]:
-    """1 for the target class; minus its share for each other, all shares of an image adding up to 1."""
+    """Return 1 for the target class and minus its share for each other class; the shares of an image add up to 1."""
     classes = logits.shape[1]
     if classes < 2:
         raise ValueError("the network has one class; expected at least two: there is nothing to contrast with")
-    targets = targets[:, None].clone()  # they may come from inference_mode
+    targets = targets[:, None].clone()  # targets may come from inference_mode
     others = logits.scatter(1, targets, -torch.inf)
     match against:
         case "mean":

@@ -1,4 +1,4 @@
-"""Maps that know nothing of the network: what an attribution method has to beat."""
+"""Controls: maps that do not use the network; an attribution method should rank pixels better than they do."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -20,19 +20,19 @@ from efface.plug.call import Call
 from efface.types import Images, Maps, Method, Seeds, Target, Targets
 
 Network = Callable[[], nn.Module] | str | Mapping[str, Any]
-"""What makes a network: a function of no arguments, or, as in a study, a dotted path or {call, kwargs}."""
+"""Function without arguments that makes a network; in a study, a dotted path or {call, kwargs}."""
 
 
 _Given = TypeVar("_Given", bound=Callable[..., Any])
 
 
 def control(*, of_chance: bool = False) -> Callable[[_Given], _Given]:
-    """For decorating a method: its maps know nothing of the network, so a study shows it as a control.
+    """Decorate a method whose maps do not use the network, so that a study shows the method as a control.
 
-    The method then has `is_control = True`; a method of one's own may set that itself.
+    The decorator sets `is_control = True` on the method. Your own method may set this attribute itself.
 
-    of_chance: whether the maps are drawn at random. The other methods of a study are compared with the first such
-        control, and all of them share their draws; the method has `is_random = True`.
+    of_chance: the maps are drawn at random. Then the decorator also sets `is_random = True`. The other methods of a
+        study are compared with the first random control, and all random controls share their draws.
     """
 
     def marked(method: _Given) -> _Given:
@@ -45,12 +45,15 @@ def control(*, of_chance: bool = False) -> Callable[[_Given], _Given]:
 
 
 def is_control(method: Method) -> bool:
-    """Whether a method, as it is or as a study calls it, says that it is a control; within `Around`, what is there."""
+    """Return True if a method, or the method that a study's call names, is marked as a control.
+
+    For a `FittedInner` its inner `method` counts.
+    """
     return _says(method, "is_control") or is_random(method)
 
 
 def is_random(method: Method) -> bool:
-    """Whether a method says that it is a control of chance; within `Around`, what is there."""
+    """Return True if a method is marked as a random control; for a `FittedInner` its inner `method` counts."""
     return _says(method, "is_random")
 
 
@@ -63,10 +66,10 @@ def _says(method: Any, fact: str) -> bool:
 
 @control(of_chance=True)
 def random(model: nn.Module, images: Images, targets: Targets, *, seeds: Seeds, per_channel: bool = False) -> Maps:
-    """Independent numbers in [0, 1), one a pixel: a fixed random ranking for each image. No pass of the network.
+    """Independent numbers in [0, 1), one per pixel: a fixed random ranking for each image. No pass of the network.
 
-    seeds: one an image.
-    per_channel: a number for each channel of a pixel, for studies that rank features.
+    seeds: one integer per image.
+    per_channel: draw one number for each channel of a pixel, for studies that rank features.
     """
     del model, targets
     return draws.uniform(seeds.to(images.device), tuple(images.shape[1:] if per_channel else images.shape[2:]))
@@ -74,11 +77,11 @@ def random(model: nn.Module, images: Images, targets: Targets, *, seeds: Seeds, 
 
 @control(of_chance=True)
 def random_resampled(model: nn.Module, images: Images, targets: Targets, *, seeds: Seeds) -> Seeds:
-    """The seeds themselves: a training draws a new random ranking from them each epoch. No pass of the network.
+    """Seeds in place of maps: a training draws a new random ranking from them in each epoch. No pass of the network.
 
-    A training on masks that change is regularised by them, which flatters this control against `random`.
+    Masks that change in every epoch regularise a training. This favours this control over `random`.
 
-    seeds: one an image.
+    seeds: one integer per image.
 
     Source: the released code of Hooker et al. 2019 (arXiv:1806.10758), whose random baseline draws at every read.
     """
@@ -90,7 +93,9 @@ def random_resampled(model: nn.Module, images: Images, targets: Targets, *, seed
 def sobel(model: nn.Module, images: Images, targets: Targets) -> Float[Tensor, "n h w"]:
     """Length of the image's own gradient by the Sobel operator, mean over channels: edges. No pass of the network.
 
-    The border is repeated outwards, so a flat image is 0 everywhere.
+    Formula: map = mean over channels of sqrt(Gx^2 + Gy^2).
+
+    The border is repeated outwards, so the map of an image of one colour is 0 everywhere.
 
     Source: the edge control of Hooker et al. 2019 (arXiv:1806.10758).
     """
@@ -105,12 +110,14 @@ def sobel(model: nn.Module, images: Images, targets: Targets) -> Float[Tensor, "
 
 @control()
 def centre(model: nn.Module, images: Images, targets: Targets, *, sigma: float = 0.25) -> Float[Tensor, "n h w"]:
-    """A Gaussian at the middle of the image, 1 at its top: photographers put the object there. No pass of the network.
+    """Gaussian around the middle of the image, where photographers put the object; at most 1. No pass of the network.
 
-    The same map for every image; its ties, places equally far from the middle, are broken as all ties are.
+    Formula: map(y, x) = exp(-((y - 0.5)^2 + (x - 0.5)^2) / (2 sigma^2)), y and x as fractions of the image's sides.
 
-    sigma: standard deviation as a fraction of the image's height and of its width, above 0; the ranking of a square
-        image is the same for any.
+    Every image gets the same map. Pixels equally far from the middle are ties, and are broken like all ties.
+
+    sigma: standard deviation as a fraction of the image's height and of its width, above 0. It does not change the
+        ranking of a square image.
     """
     del model, targets
     if not sigma > 0:
@@ -132,15 +139,18 @@ def explain_with(
     seeds: Seeds | None = None,
     max_batch: int = 256,
 ) -> Maps:
-    """Maps of another network for the same classes: what ranks the pixels as well knows nothing of the first one.
+    """Maps of another network for the same classes: a method that ranks no better does not use the first network.
 
-    The other network is made once in a process, and again only when its weights' file changes; what is drawn for it is
-    always the same. Costs what `method` costs on it, and one image through both networks, to compare their classes.
+    The other network is made once per process, and again only if its file of weights changes. Its random weights are
+    always the same. It costs the passes of `method` on the other network. One image also runs through both networks,
+    to compare their classes.
 
-    network: makes the other network, for images in [0, 1]; in a study a dotted path or {call, kwargs}.
-    method: explains it; it is given seeds and rows if it takes them. One that learns does so with the other network.
-    weights: its state-dict file; without one it is as `network` makes it.
-    seeds, max_batch: handed on to `method`.
+    network: function that makes the other network, for images in [0, 1]; in a study a dotted path or {call, kwargs}.
+    method: method that explains the other network; it receives `seeds` and `max_batch` if it takes them. A method
+        that learns is fitted on the other network.
+    weights: file with the state dict of the other network; without one, the network stays as `network` makes it.
+    seeds: passed to `method`.
+    max_batch: passed to `method`.
     """
     other = _made(network, weights).to(images.device)
     with evaluating(model), evaluating(other), torch.no_grad():
@@ -148,7 +158,7 @@ def explain_with(
     if own != others:
         raise ValueError(
             f"explain_with: the other network, {type(other).__name__}, has {others} classes, the network of the study "
-            f"{own}; expected the same: set num_classes in `network`"
+            f"{own}; expected the same number: set num_classes in `network`"
         )
     found: Maps = offer(ready("method", method), other, images, targets, seeds=seeds, max_batch=max_batch)
     return found
@@ -158,9 +168,9 @@ def explain_with(
 def true_mask(
     model: nn.Module, images: Images, targets: Targets, *, masks: Bool[Tensor, "n h w"] | None = None
 ) -> Float[Tensor, "n h w"]:
-    """1 where the true object is, 0 elsewhere: the best map there is, on data that know their object. No pass.
+    """Mask of the true object, 1 inside and 0 outside: the best possible map, on data with such masks. No pass.
 
-    masks: True where the object is; the data set's own.
+    masks: masks of the data set, True where the object is.
     """
     del model, targets
     if masks is None:
@@ -179,10 +189,13 @@ def _made(network: Network, weights: str | Path | None) -> nn.Module:
 
 @lru_cache(maxsize=4)  # networks are large
 def _cached(maker: Callable[[], nn.Module], weights: str | None, changed: int | None) -> nn.Module:
-    """changed: when the file was, so that another one under its name is read anew."""
+    """Make the network and load its weights.
+
+    changed: time of the file's last change, so that a new file under the same name is read again.
+    """
     del changed
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(draws.seed_of("explain_with"))  # fresh weights: those of the first process
+        torch.manual_seed(draws.seed_of("explain_with"))  # fresh weights are the same in every process
         network = maker()
     if not isinstance(network, nn.Module):
         raise ValueError(f"explain_with: network made a {type(network).__name__}; expected a torch.nn.Module")

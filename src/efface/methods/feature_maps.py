@@ -1,4 +1,4 @@
-"""The output of a layer in a pass of the network, and the gradients that reach it."""
+"""Output of a layer in a forward pass, and the gradients that reach this layer."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,11 @@ Features = Float[Tensor, "n channels y x"]
 
 @contextmanager
 def looking_at(model: nn.Module, images: Images, layer: str | None) -> Iterator[tuple[nn.Module, nn.Module, str]]:
-    """Within: a network that answers as the model does, its module to look at, and that module's name."""
+    """Yield a network with the same outputs as the model, its module for `layer`, and the name of that module.
+
+    The network is a faster copy where a copy exists and contains that module with the same outputs; else the model.
+    layer: name of the module; without one, the last convolutional feature map.
+    """
     module = last_convolution(model, images[:1]) if layer is None else find_layer(model, layer)
     name = next(name for name, each in model.named_modules() if each is module)
     with evaluating_fast(model, images) as network:
@@ -26,17 +30,20 @@ def looking_at(model: nn.Module, images: Images, layer: str | None) -> Iterator[
 
 
 def features_of(model: nn.Module, images: Images, module: nn.Module, name: str) -> Features:
-    """The layer's output for the images."""
+    """Return the layer's output for the images. It costs one forward pass."""
     with cut_at(module, name) as leaves:
         logits_of(model, images)
     if not leaves:
-        raise ValueError(f"layer {name!r} has no part in the logits; expected a layer on the way to them")
+        raise ValueError(f"layer {name!r} has no part in the logits; expected one that the logits depend on")
     return leaves[-1].detach()
 
 
 @contextmanager
 def cut_at(module: nn.Module, name: str) -> Iterator[list[Tensor]]:
-    """Within: the autograd graph of a pass begins at the layer's output, which the list keeps for each run."""
+    """Start the autograd graph of a pass at the layer's output, inside the `with` block.
+
+    The list that is yielded collects this output once for each run of the layer.
+    """
     leaves: list[Tensor] = []
 
     def cut(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -47,7 +54,7 @@ def cut_at(module: nn.Module, name: str) -> Iterator[list[Tensor]]:
             )
         leaf = output.detach().requires_grad_()
         leaves.append(leaf)
-        return leaf.clone()  # what follows may work in place, which a leaf forbids
+        return leaf.clone()  # later modules may work in place, which torch forbids on a leaf
 
     handle = module.register_forward_hook(cut)
     try:

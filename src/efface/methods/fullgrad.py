@@ -1,9 +1,12 @@
-"""FullGrad: the input's gradient, and that of every bias on the way to the logit.
+"""FullGrad: the gradient with respect to the input and to every bias of the network.
 
-The bias of a module is whatever its output has beyond its derivative times its input. For a convolution or a linear
-layer that is its bias; for BatchNorm in eval mode, beta - mean * gamma / sqrt(variance + eps); for the network's own
-normalisation, -mean / std; for a ReLU or a maximum, nothing. Other non-linearities and LayerNorm have one that depends
-on the image.
+The bias of a module is its output minus its derivative times its input:
+
+convolution, linear layer: the bias parameter.
+BatchNorm in eval mode: beta - mean * gamma / sqrt(variance + eps).
+the network's own normalisation: -mean / std.
+ReLU, maximum: 0.
+other non-linearities, LayerNorm: a bias that depends on the image.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,13 +40,14 @@ _ELEMENTWISE = (
 
 
 class FullGradient(NamedTuple):
-    """A score in parts, which sum to it.
+    """Parts of a score, which sum to the score.
 
     image: image times gradient.
-    modules: for each module that may have a bias, by name: bias times gradient, of the shape of its output.
-    rest: what these leave over of the score, by image. Rounding, where all else in the network is linear or a maximum
-        such as ReLU; more, where something else happens outside such modules: a product of two feature maps (squeeze
-        and excitation, attention), a tensor added in a `forward` (a class token).
+    modules: bias times gradient, by name of the module, in the shape of its output; for each module that may have a
+        bias.
+    rest: score minus the sum of these parts, per image. It is rounding if the rest of the network is linear or a
+        maximum such as ReLU. It is more if other operations run outside such modules: a product of two feature maps
+        (squeeze and excitation, attention), or a tensor that is added in a `forward` (a class token).
     """
 
     image: Images
@@ -60,21 +64,24 @@ def full_grad(
     psi: bool = True,
     max_batch: int = 256,
 ) -> Float[Tensor, "n h w"]:
-    """Image times gradient plus bias times gradient of every layer with places, each part stretched to 0..1, enlarged.
+    """Image times gradient plus bias times gradient of every spatial layer, each part scaled to [0, 1] and enlarged.
 
-    With psi the map is never negative, and each part's largest value counts as much as another's. One forward and one
-    backward pass an image, and memory for the gradient at each module's output. A module that runs several times is one
-    part. Networks whose features are not n c h w throughout (ConvNeXt, transformers) are refused.
+    Formula: map = psi(x * g) + sum over layers l and their channels of enlarged(psi(b_l * g_l)).
 
-    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    psi: each part's absolute values, less their minimum, divided by their maximum, for each image and over all channels
-        and places; without, the parts' values as they are: signed, and linear in the gradient.
-    max_batch: images in one pass, at least 1; bounds the memory, changes no map.
+    With psi the map is never negative, and the largest value of every part has the same weight. It costs one forward
+    and one backward pass per image, and memory for the gradient at each module's output. A module that runs several
+    times is one part. A network with a layer whose features are not n c h w (ConvNeXt, transformers) raises a
+    ValueError.
+
+    score: score of the target class to differentiate: logit, log_probability, probability or loss (cross entropy).
+    psi: take absolute values of each part, subtract their minimum, and divide by their maximum, for each image over all
+        channels and places. Without it, the parts keep their values: signed, and linear in the gradient.
+    max_batch: most images in one pass, at least 1. It limits the memory and changes no map.
 
     Source: Srinivas & Fleuret 2019, sections 3 and 4 (arXiv:1905.00780).
-    Differs: images are in [0, 1], so the network's normalisation has a part of its own. Enlarged with pixel centres as
-        the grid (align_corners=False), and no 1e-6 in the division: a small gradient gives the same map. The released
-        code knows no biases of non-linearities, which the paper defines.
+    Differs: images are in [0, 1], so the network's normalisation has a part of its own. Parts are enlarged with pixel
+        centres as the grid (align_corners=False). The division has no 1e-6, so a small gradient gives the same map.
+        The released code leaves out the biases of non-linearities, which the paper defines.
     """
     return _collected(model, images, targets, _bias, score=score, psi=psi, max_batch=max_batch)
 
@@ -82,11 +89,13 @@ def full_grad(
 def simple_full_grad(
     model: nn.Module, images: Images, targets: Target, *, score: TargetScore = "logit", max_batch: int = 256
 ) -> Float[Tensor, "n h w"]:
-    """FullGrad with the gradient by each bias where FullGrad has bias times gradient: never negative.
+    """FullGrad with the gradient at each bias in place of bias times gradient: never negative.
 
-    The parts are image times gradient, and the gradient at the output of every layer that has a bias of its own
-    (convolution, BatchNorm, GroupNorm and the like); each stretched and enlarged as in `full_grad`, whose cost and
-    settings these are.
+    Formula: map = psi(x * g) + sum over layers l and their channels of enlarged(psi(g_l)).
+
+    The parts are image times gradient, and the gradient at the output of every layer with a bias parameter
+    (convolution, BatchNorm, GroupNorm and the like). Each part is scaled and enlarged as in `full_grad`. Cost and
+    settings are those of `full_grad`.
 
     Source: the released code of Srinivas & Fleuret 2019 (arXiv:1905.00780), which calls it a convenience.
     Differs: as `full_grad`.
@@ -97,12 +106,13 @@ def simple_full_grad(
 def full_grad_parts(
     model: nn.Module, images: Images, targets: Target, *, score: TargetScore = "logit", max_batch: int = 256
 ) -> FullGradient:
-    """The score as a sum: image times gradient, bias times gradient of each module, and what these leave over.
+    """Score as a sum: image times gradient, bias times gradient of each module, and the remaining part.
 
-    Two forward passes and one backward pass an image; the parts of all images are kept. The settings are `full_grad`'s.
+    It costs two forward passes and one backward pass per image. The parts of all images stay in memory. The settings
+    are those of `full_grad`.
 
     Source: Srinivas & Fleuret 2019, proposition 2 and the implicit biases of section 3 (arXiv:1905.00780).
-    Differs: `rest` says how complete it is.
+    Differs: `rest` shows how complete the sum is.
     """
     found, scores = [], []
     for block, image, modules in _parts(model, images, targets, _bias, score=score, max_batch=max_batch):
@@ -116,7 +126,7 @@ def full_grad_parts(
 
 
 Bias = Callable[[str, nn.Module, tuple[Any, ...], dict[str, Any]], Tensor | None]
-"""What a module's gradient is multiplied by, from its name, itself and its arguments; None: it has no part."""
+"""(name, module, inputs, keywords) -> factor of the gradient at the module's output; None: the module has no part."""
 
 
 def _collected(
@@ -126,12 +136,12 @@ def _collected(
     for _, image, modules in _parts(model, images, targets, bias, score=score, max_batch=max_batch):
         total = _summed(image, psi=psi)
         for name, part in modules.items():
-            if part.ndim == 2:  # of a vector: it has no place in the image
+            if part.ndim == 2:  # a vector has no position in the image
                 continue
             if part.ndim != 4 or isinstance(named[name], nn.Linear):
                 raise ValueError(
                     f"layer {name!r} ({type(named[name]).__name__}) returns shape {tuple(part.shape)}, its features on "
-                    "the last axis; expected n c h w: choose another method, or full_grad_parts for parts as they are"
+                    "the last axis; expected n c h w: choose another method, or full_grad_parts for unchanged parts"
                 )
             small = _summed(part, psi=psi)[:, None]
             total += F.interpolate(small, size=images.shape[2:], mode="bilinear", align_corners=False).squeeze(1)
@@ -150,7 +160,7 @@ def _summed(part: Float[Tensor, "n c h w"], *, psi: bool) -> Float[Tensor, "n h 
 def _parts(
     model: nn.Module, images: Images, targets: Target, bias: Bias, *, score: TargetScore, max_batch: int
 ) -> Iterator[tuple[slice, Images, dict[str, Tensor]]]:
-    """Block by block: the images' slice, image times gradient, and each module's part in the network's own order."""
+    """Yield for each block: slice of the images, image times gradient, and the modules' parts in network order."""
     for block in blocks(len(images), max_batch):
         with evaluating(model), _collecting(model, bias) as modules:
             gradient = gradient_at(model, images[block], targets[block], score)
@@ -160,12 +170,15 @@ def _parts(
 
 @contextmanager
 def _collecting(model: nn.Module, bias: Bias) -> Iterator[dict[str, Tensor]]:
-    """Within: a backward pass adds each module's bias times its gradient to the part of that name."""
+    """Collect each module's bias times gradient during backward passes, inside the `with` block.
+
+    The dict that is yielded holds the part of each module by name.
+    """
     parts: dict[str, Tensor] = {}
     pending: dict[str, Tensor | None] = {}
 
     def before(name: str, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        pending[name] = bias(name, module, inputs, keywords)  # now: the module may overwrite its input
+        pending[name] = bias(name, module, inputs, keywords)  # before the module can overwrite its input
 
     def after(name: str, _module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
         factor = pending.pop(name, None)
@@ -177,7 +190,7 @@ def _collecting(model: nn.Module, bias: Bias) -> Iterator[dict[str, Tensor]]:
         if other is not None and other.shape != part.shape:
             raise ValueError(
                 f"layer {name!r} returns shapes {tuple(part.shape)} and {tuple(other.shape)} in one pass; expected one "
-                "shape, as its part is one tensor: give each size a module of its own"
+                "shape, because its part is one tensor: give each size a module of its own"
             )
         parts[name] = part if other is None else other + part
 
@@ -194,53 +207,54 @@ def _collecting(model: nn.Module, bias: Bias) -> Iterator[dict[str, Tensor]]:
 
 
 def _one(_name: str, module: nn.Module, _inputs: tuple[Any, ...], _keywords: dict[str, Any]) -> Tensor | None:
-    """1 for a module that has a bias of its own."""
+    """Return 1 for a module with a bias parameter, else None."""
     own = getattr(module, "bias", None)
     return own.new_ones(()) if isinstance(own, Tensor) else None
 
 
 def _bias(name: str, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor | None:
-    """What a module's output has beyond its derivative times its input; None where that is nothing."""
+    """Return a module's output minus its derivative times its input; None where this is always 0."""
     if isinstance(module, _WITHOUT) or type(module).__module__ in _WITHOUT_FILES:
         return None
     if not inputs or not all(isinstance(each, Tensor) and each.is_floating_point() for each in inputs):
         return None  # such as an embedding
     if isinstance(module, _BATCH_NORM) and module.running_mean is None:
         raise ValueError(
-            f"layer {name!r} ({type(module).__name__}) has no running statistics, so that its bias depends on the "
-            "other images of the batch; expected track_running_stats=True"
+            f"layer {name!r} ({type(module).__name__}) has no running statistics, so its bias depends on the other "
+            "images of the batch; expected track_running_stats=True"
         )
     if isinstance(module, _AFFINE):
         own = isinstance(module, (*_BATCH_NORM, Normalise)) or module.bias is not None
         return module.forward(torch.zeros_like(inputs[0][:1])) if own else None
     points = [each.detach().requires_grad_() for each in inputs]
-    output = module.forward(*(point.clone() for point in points), **keywords)  # copies: it may overwrite its input
+    output = module.forward(*(point.clone() for point in points), **keywords)  # clones: forward may work in place
     if not isinstance(output, Tensor) or not output.requires_grad:
         return None
     linear = _derivative(name, module, points, output)
     output = output.detach()
     rounding = 16 * torch.finfo(output.dtype).eps * output.abs().amax(tuple(range(1, output.ndim)), keepdim=True)
     bias = output - linear
-    return bias.masked_fill(bias.abs() <= rounding, 0.0)  # psi would stretch it to 1
+    return bias.masked_fill(bias.abs() <= rounding, 0.0)  # psi would scale rounding errors to 1
 
 
 def _derivative(name: str, module: nn.Module, points: list[Tensor], output: Tensor) -> Tensor:
-    """A module's derivative at the points, times the points."""
-    if isinstance(module, _ELEMENTWISE):  # cheaper, and torch has no second derivative of Hardsigmoid
+    """Return a module's derivative at the points, times the points."""
+    if isinstance(module, _ELEMENTWISE):  # cheaper, and torch lacks the second derivative of Hardsigmoid
         (slope,) = torch.autograd.grad(output.sum(), points)
         return slope * points[0].detach()
-    way = torch.zeros_like(output, requires_grad=True)  # the way back is linear in it: its derivative is the way there
+    # the backward pass is linear in `way`, so its derivative by `way` is the forward derivative
+    way = torch.zeros_like(output, requires_grad=True)
     try:
         back = torch.autograd.grad((output * way).sum(), points, create_graph=True, materialize_grads=True)
         moved = torch.stack([(each * point.detach()).sum() for each, point in zip(back, points, strict=True)]).sum()
-        if not moved.requires_grad:  # a step: flat wherever it has a derivative
+        if not moved.requires_grad:  # a step function has derivative 0
             return torch.zeros_like(way)
         (linear,) = torch.autograd.grad(moved, way)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as problem:
         raise ValueError(
-            f"layer {name!r} ({type(module).__name__}) has a bias that takes its second derivative, which fails: "
-            f"{problem}; use simple_full_grad, which takes none"
+            f"layer {name!r} ({type(module).__name__}) has a bias that needs the layer's second derivative, which "
+            f"fails: {problem}; use simple_full_grad, which needs none"
         ) from problem
     return linear

@@ -1,4 +1,4 @@
-"""The gradient of the target logit, alone and times the image."""
+"""Gradient of the target logit, alone and times the image."""
 
 import torch
 from torch import nn
@@ -18,15 +18,18 @@ def gradient(
     precision: Precision = "fp32",
     max_batch: int = 256,
 ) -> Images:
-    """Gradient of the target logit with respect to the image, signed: one forward and one backward pass an image.
+    """Gradient of the target logit with respect to the image, signed: one forward and one backward pass per image.
 
-    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    precision: of the passes; `bf16` is refused, `bf16_forced` is not (`efface.models.evaluation.Precision`).
-    max_batch: images in one pass, at least 1; bounds the memory, changes no map.
+    Formula: map = d score / d x.
+
+    score: score of the target class to differentiate: logit, log_probability, probability or loss (cross entropy).
+    precision: number format of the passes: fp32 or bf16_forced; bf16 is refused (`efface.models.evaluation.Precision`).
+    max_batch: most images in one pass, at least 1. It limits the memory and changes no map.
 
     Source: Simonyan, Vedaldi & Zisserman 2014, section 3 (arXiv:1312.6034).
-    Differs: sign and channels are kept; `efface.erase.post.absolute` and `channel_max` make the paper's map. The
-        gradient is one per unit of [0, 1]: at a normalised image it is this times each channel's standard deviation.
+    Differs: sign and channels are kept; `efface.erase.post.absolute` and `channel_max` give the paper's map. The
+        gradient is with respect to the image in [0, 1]. The gradient with respect to a normalised image is this one
+        times the standard deviation of each channel.
     """
     with evaluating_fast(model, images, precision=precision) as network:
         return torch.cat(
@@ -43,13 +46,15 @@ def input_x_gradient(
     precision: Precision = "fp32",
     max_batch: int = 256,
 ) -> Images:
-    """Image times gradient of the target logit, signed: one forward and one backward pass an image.
+    """Image times gradient of the target logit, signed: one forward and one backward pass per image.
 
-    Sums over pixels to the logit on a network that is piecewise linear and has no biases. A black pixel gets 0.
+    If the network is piecewise linear and has no biases, the map sums over pixels to the logit. A black pixel gets 0.
 
-    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    precision: of the passes; `bf16` is refused, `bf16_forced` is not (`efface.models.evaluation.Precision`).
-    max_batch: images in one pass, at least 1; bounds the memory, changes no map.
+    Formula: map = x * d score / d x.
+
+    score: score of the target class to differentiate: logit, log_probability, probability or loss (cross entropy).
+    precision: number format of the passes: fp32 or bf16_forced; bf16 is refused (`efface.models.evaluation.Precision`).
+    max_batch: most images in one pass, at least 1. It limits the memory and changes no map.
 
     Source: Shrikumar, Greenside, Shcherbina & Kundaje 2016 (arXiv:1605.01713).
     Differs: the image is the one in [0, 1], before the network's own normalisation.

@@ -1,4 +1,4 @@
-"""The passes of every gradient method: bounded by the row budget, the model afterwards as it was before."""
+"""Forward and backward passes of every gradient method, in blocks of at most `max_batch` rows."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,11 +11,11 @@ from efface.models.scores import differentiable, scores_of
 from efface.types import Images, Target, TargetScore
 
 Gradient = Callable[[nn.Module, Images, Target], Images]
-"""Whatever stands for the gradient of each point: (model, points, targets) -> points' shape."""
+"""The gradient of each point, or a method in its place: (model, points, targets) -> tensor of the points' shape."""
 
 
 def gradient_at(model: nn.Module, points: Images, targets: Target, score: TargetScore = "logit") -> Images:
-    """Gradient of each point's target score at that point: one forward and one backward pass of them all."""
+    """Gradient of each point's target score at that point: one forward and one backward pass for all points."""
     points = points.detach().clone().requires_grad_()
     scores = scores_of(differentiable(model, points), targets, score)
     (gradient,) = torch.autograd.grad(scores.sum(), points)
@@ -32,12 +32,13 @@ def gradients_at(
     score: TargetScore = "logit",
     base: Gradient | None = None,
 ) -> Iterator[tuple[slice, int, Float[Tensor, "s n c h w"]]]:
-    """Gradients of the target scores at `count` points for each image, in passes of at most `max_batch` points.
+    """Yield gradients of the target scores at `count` points per image, in passes of at most `max_batch` points.
 
-    Yields, block by block: the images' slice, the number of the pass's first point, the gradients from there on.
+    Each item is (slice of the images, number of the first point of the pass, gradients from this point on).
 
-    point: makes one point for each image of a block: (block, number of the point) -> images.
-    base: what stands for the gradient, (model, points, targets) -> points' shape; then `score` is its own.
+    point: function that makes one point for each image of a block: (block, number of the point) -> images.
+    base: function used in place of the gradient, (model, points, targets) -> points' shape. It chooses its own score,
+        and `score` has no effect.
     """
     for block in blocks(len(targets), max_batch):
         own = targets[block]

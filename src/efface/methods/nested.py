@@ -1,4 +1,4 @@
-"""Methods within a method: made from what the caller or the study names, taught with it, and read back with it."""
+"""Methods that are settings of another method: they are built, fitted and restored together with it."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -10,21 +10,22 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.plug.accepts import named, offer
+from efface.plug.identity import code_of
 from efface.plug.learning import check_learnt, is_learning
-from efface.plug.source import source_digest
 from efface.store.arrays import read_rows
 from efface.types import Images, Method, Split, Target
 
 
 class FittedInner:
-    """A function that takes methods of which some learn: they learn from training images, then it is called with them.
+    """A function together with inner methods that learn: they are fitted first, then the function is called with them.
 
-    A study needs no word of it: an entry whose `base` or `method` is a class with `fit` is made so. Each method learns
-    with the network that the function shows to it, `explain_with` another than the one explained; to find it out, the
-    function is called once, on one training image. Costs what the methods' fits cost, and that call.
+    You do not write this class in a study. efface uses it when a setting `base` or `method` is a class with `fit`.
+    Each inner method is fitted on the network that the outer function passes to it; for `explain_with` this is the
+    second network. To find that network, the outer function runs once on one training image. It costs the fits of the
+    inner methods and this one run.
 
-    method: the function with its settings: a `functools.partial`, or as a study names it.
-    batched: false for a function of one image, `(model, image, label, **kwargs)`.
+    method: the function with its settings: a `functools.partial`, or the call that a study names.
+    batched: False for a function of one image, `(model, image, label, **kwargs)`.
     """
 
     def __init__(self, *, method: Method, batched: bool = True) -> None:
@@ -32,27 +33,30 @@ class FittedInner:
         self.batched, self.inner = batched, {name: made(each) for name, each in _learners(method).items()}
         if not self.inner:
             raise ValueError(
-                "FittedInner: no setting of its method is a class with fit; expected a function that is given one, "
-                "such as functools.partial(smooth_grad, base=ExpectedGradients): take the method itself"
+                "FittedInner: no setting of its method is a class with fit; expected a function with such a setting, "
+                "such as functools.partial(smooth_grad, base=ExpectedGradients): use the method itself"
             )
         self.method, self.function = method, partial(function, **given | self.inner)
         self.learnt: dict[str, Tensor] = {}
         if "score" in given:
-            self.score = given["score"]  # `contrast` asks for it
+            self.score = given["score"]  # `contrast` reads it
         whole = inspect.signature(function)
         still_open = [each for name, each in whole.parameters.items() if name not in given]
-        self.__signature__ = whole.replace(parameters=still_open)  # what it takes is what the function leaves open
+        self.__signature__ = whole.replace(parameters=still_open)  # the parameters that are not set yet
 
     def learnt_from(self) -> dict[str, Any]:
-        """All that `learnt` may depend on: in a study the whole function, for its settings may choose the network."""
+        """Return everything that `learnt` may depend on.
+
+        In a study this is the whole function, because its settings may choose the network.
+        """
         if hasattr(self.method, "identity"):
             return {"fit": "around", "method": self.method.identity()}
         return {"fit": "around", **{name: depends_on(each) for name, each in self.inner.items()}}
 
     def fit(self, model: nn.Module, data: Split, *, seed: int, max_batch: int) -> None:
-        """Let each method learn.
+        """Fit each inner method.
 
-        max_batch: images in one pass, at least 1.
+        max_batch: most images in one pass, at least 1.
         ValueError: the function needs the masks of the true object, and the data have none.
         """
         networks = self._shown(model, data, max_batch)
@@ -62,13 +66,17 @@ class FittedInner:
         self.learnt = {name: each for tensors in learnt for name, each in tensors.items()}
 
     def __call__(self, model: nn.Module, images: Images, targets: Target | int, **offered: Any) -> Any:
-        """The function's maps. targets: the label, where it takes one image; offered: the settings it leaves open."""
+        """Return the function's maps.
+
+        targets: the classes to explain; the label for a function of one image.
+        offered: values for the parameters that are not set yet.
+        """
         for name, each in self.inner.items():
             restore(name, each, self.learnt)
         return self.function(model, images, targets, **offered)
 
     def _shown(self, model: nn.Module, data: Split, max_batch: int) -> dict[str, nn.Module]:
-        """The network that the function calls each method with; the model for one that it does not call."""
+        """Return the network that the function passes to each inner method; the model where a method is not called."""
         first, shown = data.training[:1], dict[str, nn.Module]()
         images = read_rows(data.images, first).to(next(model.parameters(), torch.empty(0))).div(255)
         targets, seeds = (each.to(images.device) for each in (data.targets[first], draws.seeds_of("around", first)))
@@ -88,7 +96,7 @@ class FittedInner:
 
             signature = inspect.signature(self.inner[name])
             own = getattr(self.inner[name], "__dict__", {})
-            vars(watches).update(own, __signature__=signature)  # it is asked for what it is
+            vars(watches).update(own, __signature__=signature)  # callers inspect the signature, so imitate it
             return watches
 
         watching = partial(self.function, **{name: watched(name) for name in self.inner})
@@ -99,15 +107,15 @@ class FittedInner:
                 watching(model, images, int(targets))
         except Exception:
             if len(shown) < len(self.inner):
-                raise  # else all is known: it only cannot do with the zeros that it was given for maps
+                raise  # else all networks are known, and the function only cannot work with maps of zeros
         return dict.fromkeys(self.inner, model) | shown
 
 
 def made(method: Method) -> Any:
-    """What is called in a method's place.
+    """Return the object to call for a method.
 
-    A class is made, with the settings of its `functools.partial` or of the study; a function that is given methods that
-    learn can learn then, too; all else is as it is.
+    A class is instantiated, with the settings of its `functools.partial` or of the study. A function with a setting
+    that learns is wrapped in `FittedInner`, so that it can be fitted. Any other method is returned unchanged.
     """
     function, _ = _apart(method)
     if inspect.isclass(function):
@@ -116,28 +124,28 @@ def made(method: Method) -> Any:
 
 
 def ready(setting: str, method: Method) -> Any:
-    """`made`, for a function, which teaches nobody. ValueError: it is a class that has yet to learn."""
+    """Return `made(method)`, for a function that fits nothing. ValueError: the method is a class that is not fitted."""
     found, _ = _apart(method)
     if inspect.isclass(found) and is_learning(found):
         raise ValueError(
             f"{setting} is the class {found.__qualname__}, which learns from training images, and a function has none; "
-            f"expected one that has learnt: pass a fitted {found.__qualname__}, or let "
-            f"efface.methods.nested.FittedInner(method=functools.partial(..., {setting}={found.__qualname__})) learn"
+            f"expected one that has learnt: pass a fitted {found.__qualname__}, or fit "
+            f"efface.methods.nested.FittedInner(method=functools.partial(..., {setting}={found.__qualname__}))"
         )
     return made(method)
 
 
 def teach(name: str, method: Any, network: nn.Module, data: Split, *, seed: int, max_batch: int) -> dict[str, Tensor]:
-    """Let the method learn; what it learnt, each tensor's name behind a prefix that no layer of a network has.
+    """Fit the method, and return its learnt tensors by name, each name with a prefix that no layer's name has.
 
-    name: the setting that the method is.
+    name: name of the setting that holds the method.
     """
     method.fit(network, data, **named(method.fit, {"seed": seed, "max_batch": max_batch}))
     return {f".{name}.{each}": tensor for each, tensor in check_learnt(name, method).items()}
 
 
 def restore(name: str, method: Any, learnt: Mapping[str, Tensor]) -> None:
-    """Give the method back what `teach` returned; without that it stays as it is."""
+    """Give the method the tensors that `teach` returned. If there are none, the method stays unchanged."""
     prefix = f".{name}."
     own = {each.removeprefix(prefix): tensor for each, tensor in learnt.items() if each.startswith(prefix)}
     if own:
@@ -145,23 +153,23 @@ def restore(name: str, method: Any, learnt: Mapping[str, Tensor]) -> None:
 
 
 def outside(learnt: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What was learnt by the outer method itself."""
+    """Return the tensors that the outer method itself learnt."""
     return {name: each for name, each in learnt.items() if not name.startswith(".")}
 
 
 def depends_on(method: Any) -> dict[str, Any]:
-    """What a method's `learnt` depends on, besides network, data and seed: its settings and its code."""
+    """Return what a method's `learnt` depends on, besides network, data and seed: its settings and its code."""
     path = _path(type(method))
     if not hasattr(method, "learnt_from"):
         raise ValueError(
             f"{path} learns within another method, but has no learnt_from; expected a method that returns the "
             "settings its fit depends on, as a dict: add it to the class"
         )
-    return {"class": path, "source": source_digest(type(method).__module__), "from": method.learnt_from()}
+    return code_of(path, type(method)) | {"from": method.learnt_from()}
 
 
 def _apart(method: Any) -> tuple[Any, dict[str, Any]]:
-    """A function or class and the settings it is given, by `functools.partial` or by a study's Call."""
+    """Return a function or class, and its settings from `functools.partial` or from a study's Call."""
     if isinstance(method, partial):
         return method.func, dict(method.keywords)
     if hasattr(method, "resolve"):
@@ -170,14 +178,17 @@ def _apart(method: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _learners(method: Any) -> dict[str, Any]:
-    """The settings that are methods that learn. Of a study's Call only those that its function takes as methods."""
+    """Return the settings that are learning methods.
+
+    Of a study's Call, only the settings that its function takes as methods count.
+    """
     _, given = _apart(method)
     methods = method.methods() if hasattr(method, "resolve") else given
     return {name: each for name, each in given.items() if name in methods and _learns(each)}
 
 
 def _learns(given: Any) -> bool:
-    """Whether a setting is a method that learns, or is given one; a network with a `fit` of its own is none."""
+    """Return True if a setting is a learning method or has one as a setting; a network with a `fit` does not count."""
     if isinstance(given, partial):
         return (inspect.isclass(given.func) and _learns(given.func)) or any(map(_learns, given.keywords.values()))
     found = given.resolve() if hasattr(given, "resolve") else given

@@ -1,4 +1,4 @@
-"""Maps from what the network says when parts of the image are hidden: forward passes alone, no gradients."""
+"""Maps from the scores of partly hidden images: forward passes only, no gradients."""
 
 from collections.abc import Callable, Iterator, Sequence
 from math import ceil
@@ -17,10 +17,10 @@ from efface.types import Images, Seeds, Target, TargetScore
 Size = int | Sequence[int]
 """Pixels of a square, or (height, width)."""
 Value = float | Sequence[float] | str
-"""What stands where something is hidden: one number, one a channel, or "mean", the image's own of each channel."""
+"""Value of a hidden pixel: one number, one number per channel, or "mean", the image's mean of each channel."""
 Fields = Float[Tensor, "s n h w"]
 Veils = Callable[[slice, slice], Fields]
-"""(block of images, piece of the samples) -> how visible each pixel is."""
+"""(block of images, range of samples) -> visibility of each pixel, in [0, 1]."""
 
 
 def occlusion(
@@ -34,19 +34,24 @@ def occlusion(
     score: TargetScore = "logit",
     max_batch: int = 256,
 ) -> Float[Tensor, "n h w"]:
-    """How far the score falls when a patch is hidden, averaged over all patches that cover a pixel: signed.
+    """Fall of the score when a patch is hidden, averaged over all patches that cover a pixel: signed.
 
-    Patches start at every `stride`-th pixel from the upper left corner; the last of a row and column is cut off at the
-    border where they do not fit, so every pixel is covered. A forward pass a patch, and one of the whole image.
+    Formula: map(p) = mean over patches P that contain p of (score(x) - score(x with P hidden)).
 
-    patch: pixels hidden at once, in all channels: one number, or height and width; at most the image.
-    stride: pixels between patches, at most the patch; half the patch by default; halving it quadruples the passes.
-    value: what is put there, in [0, 1]: one number, one a channel, or "mean", each image's own of each channel.
-    score: the score, of the target class: logit, log_probability, probability or loss (cross entropy).
-    max_batch: images in one pass, at least 1; bounds the memory, changes maps by rounding only.
+    Patches start at every `stride`-th pixel from the upper left corner. The last patch of a row or column is cut off
+    at the border if it does not fit, so every pixel is covered. It costs one forward pass per patch, and one for the
+    whole image.
+
+    patch: size of the patch in pixels, one number, or height and width; at most the image. All channels are hidden.
+    stride: pixels between the starts of patches, at most the patch size; by default half of it. Half the stride costs
+        four times as many passes.
+    value: value of hidden pixels, in [0, 1]: one number, one number per channel, or "mean", each image's mean of each
+        channel.
+    score: score of the target class: logit, log_probability, probability or loss (cross entropy).
+    max_batch: most images in one pass, at least 1. It limits the memory and changes maps by rounding only.
 
     Source: Zeiler & Fergus 2014, section 4.2 (arXiv:1311.2901).
-    Differs: the fall of the score, where the paper plots the score itself; overlapping patches are averaged.
+    Differs: the map is the fall of the score, where the paper plots the score; overlapping patches are averaged.
     """
     images = images.detach()
     h, w = images.shape[2:]
@@ -56,8 +61,8 @@ def occlusion(
         raise ValueError(f"patch is {high} x {wide}; expected at most the image, {h} x {w} pixels: shrink it")
     if down > high or right > wide:
         raise ValueError(
-            f"stride is {down} x {right}, patch {high} x {wide}; expected a stride of at most the patch, else pixels "
-            "between patches are never hidden"
+            f"stride is {down} x {right}, patch {high} x {wide}; expected a stride of at most the patch: with a larger "
+            "one, pixels between patches are never hidden"
         )
     fill = _filling(images, value)
     rows_hidden, columns_hidden = _patches(images, 2, high, down), _patches(images, 3, wide, right)
@@ -89,28 +94,35 @@ def rise(
     score: TargetScore = "probability",
     max_batch: int = 256,
 ) -> Float[Tensor, "n h w"]:
-    """Mean score of randomly veiled images, weighted by how visible each pixel was: never negative for probabilities.
+    """Mean score of randomly masked images, weighted by the visibility of each pixel: never negative for probabilities.
 
-    A veil is a grid of `cells` x `cells`, each cell visible or not, enlarged bilinearly by one cell more than the image
-    has, and cut out at a random place, so a pixel is `visible` on average. A forward pass a veil.
+    Formula: map(p) = sum over s of score(m_s x + (1 - m_s) value) m_s(p) / (samples * visible), m_s the s-th mask.
 
-    seeds: one an image; an image's veils depend on its seed alone, not on the batch.
-    samples: veils of an image, at least 1; each costs one forward pass.
-    cells: of the grid, in height and in width, at least 1 and at most the image's pixels.
-    visible: probability that a cell is seen, above 0 and at most 1.
-    value: what stands behind the veil, in [0, 1]: one number, one a channel, or "mean", the image's own of each.
-    fields: the veils themselves, s n h w with s = samples, 1 where the image is seen, 0 where it is not: then without
-        seeds; the map is divided by `visible` all the same.
-    score: the score, of the target class: logit, log_probability, probability or loss (cross entropy). Weights of the
-        classes want logit.
-    max_batch: images in one pass, at least 1; bounds the memory, changes maps by rounding only.
+    A mask is a random grid of `cells` x `cells`; each cell is visible or hidden. The grid is enlarged bilinearly to one
+    cell more than the image, and cut to the image at a random offset. So the mean visibility of a pixel is `visible`.
+    Each mask costs one forward pass.
+
+    seeds: one integer per image. An image's masks depend only on its seed, not on the batch.
+    samples: masks per image, at least 1; each costs one forward pass.
+    cells: cells of the grid along height and along width, at least 1 and at most the pixels of the shorter side.
+    visible: probability that a cell is visible, above 0 and at most 1.
+    value: value of hidden pixels, in [0, 1]: one number, one number per channel, or "mean", the image's mean of each
+        channel.
+    fields: the masks themselves, s n h w with s = samples, 1 where the image is visible, 0 where it is hidden. Then no
+        seeds are needed. The map is still divided by `visible`.
+    score: score of the target class: logit, log_probability, probability or loss (cross entropy). If `targets` are
+        weights of the classes, it must be logit.
+    max_batch: most images in one pass, at least 1. It limits the memory and changes maps by rounding only.
 
     Source: Petsiuk, Das & Saenko 2018, section 3 (arXiv:1806.07421).
-    Differs: each image has its own veils, by its seed; hidden is black in [0, 1], before the network normalises.
+    Differs: each image has its own masks, by its seed. A hidden pixel is black in [0, 1], before the network's
+        normalisation.
     """
     at_least_one("samples", samples)
     if not 0 < visible <= 1:
-        raise ValueError(f"visible is {visible}; expected above 0 and at most 1: the probability that a cell is seen")
+        raise ValueError(
+            f"visible is {visible}; expected above 0 and at most 1: the probability that a cell is visible"
+        )
     images = images.detach()
     fill = _filling(images, value)
     veils = _veils(images, seeds, cells, visible) if fields is None else _given(fields, samples, images)
@@ -124,7 +136,7 @@ def rise(
 
 
 def _passes(images: int, points: int, max_batch: int) -> Iterator[tuple[slice, slice]]:
-    """For each block of images, pieces of its points: together at most `max_batch`."""
+    """Yield each block of images with ranges of its points, so that a pass has at most `max_batch` rows."""
     for block in blocks(images, max_batch):
         together = max(1, max_batch // (block.stop - block.start))
         yield from ((block, slice(first, min(first + together, points))) for first in range(0, points, together))
@@ -145,7 +157,7 @@ def _pair(setting: str, size: Size) -> tuple[int, int]:
 
 
 def _patches(images: Images, axis: int, patch: int, stride: int) -> Bool[Tensor, "patches size"]:
-    """For each patch along an axis, which pixels it hides."""
+    """Return for each patch along an axis a mask of the pixels that it hides."""
     size = images.shape[axis]
     starts = stride * torch.arange(ceil((size - patch) / stride) + 1, device=images.device)[:, None]
     pixels = torch.arange(size, device=images.device)
@@ -157,7 +169,7 @@ def _given(fields: Tensor, samples: int, images: Images) -> Veils:
         raise ValueError(f"fields hold {len(fields)} samples; expected {samples}: pass samples={len(fields)}")
     expected = samples, len(images), *images.shape[2:]
     if fields.shape != expected:
-        raise ValueError(f"fields have shape {tuple(fields.shape)}; expected {expected}, one veil a sample and image")
+        raise ValueError(f"fields have shape {tuple(fields.shape)}; expected {expected}, one mask per sample and image")
     return lambda block, some: fields[some, block].detach().to(images)
 
 
@@ -166,7 +178,7 @@ def _veils(images: Images, seeds: Seeds | None, cells: int, visible: float) -> V
     if not 1 <= cells <= min(h, w):
         raise ValueError(f"cells is {cells}; expected 1 to {min(h, w)}, the pixels of the shorter side")
     if seeds is None:
-        raise ValueError("seeds are missing; expected one integer an image: pass seeds, or the veils as fields")
+        raise ValueError("seeds are missing; expected one integer per image: pass seeds, or the masks as fields")
     seeds = seeds.to(images.device)
     down, right = _stretched(cells, h, images), _stretched(cells, w, images)
 
@@ -181,7 +193,7 @@ def _veils(images: Images, seeds: Seeds | None, cells: int, visible: float) -> V
 
 
 def _stretched(cells: int, size: int, like: Tensor) -> Float[Tensor, "shifts size cells"]:
-    """For each place where a line of enlarged cells can be cut: how much each of its pixels has of each cell."""
+    """Return the weight of each cell in each pixel, along one axis, for every offset at which the line can be cut."""
     cell = ceil(size / cells)
     eye = torch.eye(cells, dtype=like.dtype, device=like.device)
     line = F.interpolate(eye[None], size=(cells + 1) * cell, mode="linear", align_corners=False)[0]
@@ -189,11 +201,11 @@ def _stretched(cells: int, size: int, like: Tensor) -> Float[Tensor, "shifts siz
 
 
 def _filling(images: Images, value: Value) -> Float[Tensor, "#n #c 1 1"]:
-    """What hides, for each image."""
+    """Return the value of hidden pixels for each image."""
     if value == "mean":
         return images.mean((2, 3), keepdim=True)
     if isinstance(value, str):
-        raise ValueError(f"value is {value!r}; expected a number, one number a channel, or 'mean'")
+        raise ValueError(f"value is {value!r}; expected a number, one number per channel, or 'mean'")
     values = images.new_tensor(value).reshape(1, -1, 1, 1)
     if values.shape[1] not in (1, images.shape[1]):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Gradients at noisy copies of the image: their mean, mean square and variance, all from one noise stream."""
+"""Gradients at noisy copies of the image: their mean, mean square and variance, with the same noise."""
 
 from collections.abc import Callable
 from functools import partial
@@ -28,35 +28,38 @@ def smooth_grad_family(
     precision: Precision = "fp32",
     max_batch: int = 256,
 ) -> dict[str, Images]:
-    """SmoothGrad, SmoothGrad-squared and VarGrad from the same noisy gradients, for the passes of one of them.
+    """SmoothGrad, SmoothGrad-squared and VarGrad from the same noisy gradients, at the cost of one of them.
 
-    Always smooth_grad_squared = smooth_grad^2 + var_grad. Noisy images may leave [0, 1].
+    Formula: smooth_grad = mean g_s, smooth_grad_squared = mean g_s^2, var_grad = mean (g_s - smooth_grad)^2, with g_s
+        the gradient at x + noise_s.
 
-    seeds: one an image; an image's noise depends on its seed alone, not on the batch.
-    samples: noisy copies of an image, at least 1; each costs one forward and one backward pass, or what `base` costs.
-    noise: standard deviation as a fraction of the image's own range (its maximum minus its minimum over all
-        channels), at least 0; or the noise itself, s n c h w with s = samples, added as it is: then without seeds.
-    base: what stands for the gradient at a noisy copy: any method whose maps have the images' shape, such as guided
-        backpropagation. One that draws gets other seeds at each copy.
-    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    precision: of the passes, fp32 or bf16 (`efface.models.evaluation.Precision`).
-    max_batch: noisy copies in one pass, at least 1; bounds the memory, changes maps by rounding only.
+    So smooth_grad_squared = smooth_grad^2 + var_grad. Noisy images may leave [0, 1].
+
+    seeds: one integer per image. An image's noise depends only on its seed, not on the batch.
+    samples: noisy copies of an image, at least 1. Each costs one forward and one backward pass, or the cost of `base`.
+    noise: standard deviation, at least 0, as a fraction of the image's range (its maximum minus its minimum over all
+        channels). Or the noise itself, s n c h w with s = samples. It is added without scaling; no seeds are needed.
+    base: method in place of the gradient at a noisy copy, such as guided backpropagation. Its maps must have the
+        images' shape. A base that draws gets different seeds at each copy.
+    score: score of the target class to differentiate: logit, log_probability, probability or loss (cross entropy).
+    precision: number format of the passes, fp32 or bf16 (`efface.models.evaluation.Precision`).
+    max_batch: most noisy copies in one pass, at least 1. It limits the memory and changes maps by rounding only.
 
     Source: Smilkov et al. 2017 (arXiv:1706.03825); the square from Hooker et al. 2019 (arXiv:1806.10758); the
         variance from Adebayo et al. 2018 (arXiv:1810.03307).
-    Differs: the variance is that of the draws themselves (divided by `samples`, not samples - 1), merged chunk by
-        chunk after Chan, Golub & LeVeque 1983: a difference of two large means would lose it to rounding.
+    Differs: the variance is that of the samples (divided by `samples`, not samples - 1). It is merged pass by pass
+        after Chan, Golub & LeVeque 1983, because a difference of two large means would lose it to rounding.
     """
     at_least_one("samples", samples)
     with evaluating_fast(model, images, allowed=base is None, precision=precision, gradients=samples) as network:
-        mean, spread = torch.zeros_like(images), torch.zeros_like(images)  # spread: summed squares around the mean
+        mean, spread = torch.zeros_like(images), torch.zeros_like(images)  # spread: sum of squares around the mean
         noisy = _noisy(images.detach(), seeds, samples, noise)
-        drawn: list[Seeds] = []  # for the base, at the copies of the coming pass
+        drawn: list[Seeds] = []  # seeds of the base at the copies of the next pass
 
         def copied(block: slice, sample: int) -> Images:
             if base is not None and seeds is not None:
                 own = draws.fold(seeds[block].to(images.device), sample)
-                drawn.append(draws.fold(own, 0))  # not those of the noise
+                drawn.append(draws.fold(own, 0))  # different from the seeds of the noise
             return noisy(block, sample)
 
         stands = None if base is None else as_gradient(base, score, max_batch, drawn)
@@ -87,7 +90,7 @@ def smooth_grad(
     """Mean gradient over noisy copies of the image, signed. Settings and cost: `smooth_grad_family`.
 
     Source: Smilkov et al. 2017 (arXiv:1706.03825).
-    Differs: sign and channels are kept. Gradients are per unit of [0, 1], as those of `gradient`.
+    Differs: sign and channels are kept. Gradients are with respect to the image in [0, 1], as in `gradient`.
     """
     return _one_of_family(
         "smooth_grad", model, images, targets, seeds, samples, noise, base, score, precision, max_batch
@@ -155,7 +158,7 @@ def _one_of_family(
 
 
 def _noisy(images: Images, seeds: Seeds | None, samples: int, noise: Noise) -> Callable[[slice, int], Images]:
-    """The function (block, sample number) -> noisy images of that block."""
+    """Return a function (block, number of the sample) -> noisy images of that block."""
     check_noise(noise, samples, images)
     if isinstance(noise, Tensor):
         return lambda block, sample: images[block] + noise[sample, block].detach().to(images)

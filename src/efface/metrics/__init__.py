@@ -1,4 +1,4 @@
-"""Metrics: formulas over probes, a file each. `metric(name)` finds one by its short name or dotted path."""
+"""Metrics: formulas over probes, one file each. `metric(name)` finds a metric by its short name or dotted path."""
 
 from efface.metrics.formula import EVERY, Metric, Point, check_metric, metric, misnamed, names, own_settings
 

@@ -1,4 +1,4 @@
-"""Adversarial distance: how far an image has to be moved until the network gives it another class."""
+"""Adversarial distance: how far an image must move until the network gives it another class."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,14 +23,16 @@ _STEP = {"l2": 0.05, "linf": 1 / 255}
 def adversarial_distance(*, norm: Norm = "l2", step: float | None = None, steps: int = 100) -> Metric:
     """Distance at which a test image loses its class, along steps up the log odds against it: a mean over images.
 
-    Of the network, not of a map: the attack is `minimal` on the true class. An image that is wrong from
-    the start has neither distance nor part in `unchanged`. Of the others, one that keeps its class has no distance and
-    counts in `unchanged`, a share of those that were right: read both, for the mean is of those that lost it. It is an
-    upper bound: a network whose gradient tells little seems robust. Where no image moves, there is no distance.
+    It describes the network, not a map. The attack is `minimal` on the true class. A misclassified image has no
+    distance and no part in `unchanged`. An image that keeps its class has no distance, and counts in `unchanged`, the
+    share of correct images that keep their class. Read both values, since the mean is over the images that lost their
+    class. The distance is an upper bound: a network whose gradient is uninformative seems robust. If no image moves,
+    there is no value.
 
     norm: linf or l2, of the change of an image in [0, 1].
-    step: length of a step in the norm, above 0; by default 0.05 for l2, 1/255 for linf. Distances are too long by up to
-        a step. steps: at most, at least 1; each costs a gradient of the images that are still right.
+    step: length of a step in the norm, above 0. Default: 0.05 for l2, 1/255 for linf. Distances are too long by up to a
+        step.
+    steps: largest number of steps, at least 1. Each costs a gradient of the images that are still right.
 
     Source: the minimal attack of the released code of Shah, Jain & Netrapalli 2021 (arXiv:2102.12781); the mean as in
         Moosavi-Dezfooli, Fawzi & Frossard 2016 (arXiv:1511.04599).
@@ -44,8 +46,8 @@ def adversarial_distance(*, norm: Norm = "l2", step: float | None = None, steps:
         direction={"distance": "higher", "unchanged": "higher"},
         sample="images",
         uses=frozenset(),
-        caption="Each image is moved, step by step, to where the network gives it another class. The farther that is, "
-        "the less can be hidden in a change that nobody sees.",
+        caption="Each image moves, step by step, until the network gives it another class. The larger the distance, "
+        "the less a small change of an image can change the prediction.",
         family="robustness",
         axis="",
         points_for=lambda _shape: (0.0,),
@@ -55,7 +57,7 @@ def adversarial_distance(*, norm: Norm = "l2", step: float | None = None, steps:
 
 @dataclass(frozen=True)
 class Moved:
-    """How far each test image came until it lost its class, and whether it kept it; NaN where it never had it."""
+    """Distance at which each test image loses its class, and whether it keeps it; NaN for misclassified images."""
 
     norm: Norm
     step: float
@@ -71,16 +73,16 @@ class Moved:
         return Call(call="efface.training.attack.minimal", kwargs={name: getattr(self, name) for name in names})
 
     def check(self, network: nn.Module, images: Images) -> None:
-        """ValueError: the network has one class."""
+        """Raise ValueError if the network has one class."""
         none = torch.zeros(1, dtype=torch.int64, device=images.device)
         minimal(network, images[:1], none, norm=self.norm, step=self.step, steps=1)
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Forward rows, as if no image lost its class before the last step."""
+        """Forward passes, if no image loses its class before the last step."""
         return float(images["test"] * (2 * self.steps + 1))
 
     def identity(self) -> dict[str, Any]:
-        """The attack's source, too."""
+        """Return the settings and the source of the attack."""
         return {"probe": "moved", "attack": self.attack.identity()}
 
     def __call__(self, case: Case) -> Score:
@@ -94,6 +96,6 @@ class Moved:
             unchanged = network(moved).argmax(1) == targets
         change = (moved - images).flatten(1).double()
         lengths = change.norm(dim=1) if self.norm == "l2" else change.abs().amax(1)
-        wrong = ~unchanged & (lengths == 0)  # the attack leaves it where it is; one that is right has to move
+        wrong = ~unchanged & (lengths == 0)  # the attack does not move misclassified images
         distances = lengths.masked_fill(unchanged | wrong, torch.nan)
         return torch.stack([distances, unchanged.double().masked_fill(wrong, torch.nan)]).cpu()

@@ -1,4 +1,4 @@
-"""Completeness: whether a map adds up to what the score gained over an empty image."""
+"""Completeness: whether the sum of a map equals the gain of the score over an empty image."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,15 +18,19 @@ from efface.types import TargetScore
 
 
 def completeness(*, score: TargetScore = "logit") -> Metric:
-    """How far a map's sum is from score(image) - score(empty image): `gap` as it is, `relative` to that difference.
+    """Difference between a map's sum and the gain of the score over an empty image: `gap`, and `relative` to the gain.
 
-    The map is the method's own, signed and unreduced, whatever `post` says. The empty image is the `imputer`'s: black
-    unless said otherwise, efface.impute.channel_mean for the mean colour, efface.impute.blur for the image without its
-    structure. 0 for a method that divides up exactly this difference; 1 (relative) for a map of zeros. A property of
-    methods that claim to add up, with their own empty image and score, and no verdict on others: any map can be scaled
-    to have it. `relative` is NaN where the score does not change, and large where it hardly does.
+    Formula: gap = |sum of the map - (score(image) - score(empty image))|; relative = gap / |score(image) -
+    score(empty)|.
 
-    score: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
+    The map is the method's own, signed and unreduced, and `post` is not used. `imputer` makes the empty image. The
+    default is black. efface.impute.channel_mean gives the mean colour, efface.impute.blur an image without its
+    structure. Both values are 0 for a method that divides up exactly this difference. `relative` is 1 for a map of
+    zeros, NaN if the score does not change, and large if it hardly changes. Completeness is a property of methods that
+    claim it, with their own empty image and score. It is no verdict on other methods, since any map can be scaled to
+    have it.
+
+    score: score of the explained class: logit, log_probability, probability or loss (cross entropy).
 
     Source: Sundararajan, Taly & Yan 2017, section 3 (arXiv:1703.01365).
     Differs: the code of Schwarzenberg & Castle 2020 averages signed differences, which cancel.
@@ -48,7 +52,7 @@ def completeness(*, score: TargetScore = "logit") -> Metric:
 
 @dataclass(frozen=True)
 class Sums:
-    """The map's sum, and the score of the image and of an empty one."""
+    """The map's sum, and the scores of the image and of an empty image."""
 
     score: TargetScore
     imputer: Call
@@ -57,7 +61,7 @@ class Sums:
     identity = identity_of
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Forward rows."""
+        """Forward passes."""
         return 2.0 * images["test"]
 
     def describe(self) -> Description:
@@ -80,6 +84,6 @@ class Sums:
 def gaps(
     sums: Float[np.ndarray, " n"], gained: Float[np.ndarray, " n"]
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """|sum of the map - what the score gained|, and the same in units of that gain; NaN where it gained nothing."""
+    """Return |sum of the map - gain of the score|, and the same divided by |gain|, NaN if the gain is 0."""
     gap = np.abs(sums - gained)
     return gap, np.divide(gap, np.abs(gained), out=np.full_like(gap, np.nan), where=gained != 0)

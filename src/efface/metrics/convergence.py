@@ -1,4 +1,4 @@
-"""Convergence: whether what is sent back from a layer still shows in the map, or all of it ends in the same one.
+"""Convergence: whether different signals from a layer give different maps, or whether all maps end up the same.
 
 Source: Sixt, Granz & Landgraf 2020, section 4 (arXiv:1912.09818); a script of Schwarzenberg & Castle 2020.
 """
@@ -28,19 +28,24 @@ from efface.types import Images, Maps
 def convergence(*, layers: list[str] | str | None = None, points: int | None = None, pairs: int = 2) -> Metric:
     """Absolute cosine between the maps of two random signals that start at a layer, layer by layer.
 
-    The network is cut open at a layer: two standard normal signals of that layer's shape are two classes, whose logits
-    are the layer's answer times the signal. The method is asked about both. What a gradient sends back stays
-    apart; where a rule makes each step's matrix positive, every signal ends in one direction, and the map no longer
-    tells classes apart. It takes any method: one that overlooks the class is at 1, one of which the named layer lies
-    behind the cut (a CAM's, at the first points) has no map there and is missing: it is summed up over the points that
-    it has, compared with another method over those that both have, and gets no rank. At 0 the signals start at the
-    image itself. `start` is the value of the signals themselves, which is large where a layer has few numbers, as the
-    logits have; `random` that of two random vectors of a map's size. 2 * `pairs` maps an image and point.
+    The network is cut at a layer. Two standard normal signals of the layer's shape act as two classes. Their logits are
+    the products of the layer's output with the signals. The method explains both classes. Signals that a gradient sends
+    back stay apart. If a rule makes the matrix of each step positive, every signal ends in one direction, and the map
+    no longer depends on the class.
+    Formula: cosine = |<a, b>| / (|a| |b|) of two whole maps a and b, averaged over pairs.
 
-    layers: names from the output down, or the word of a list, as in `randomisation`; by default every module with
-        parameters of its own, in the order in which they answer. A layer's answer is that of the named module.
-    points: steps along the axis beside 0, at least 1; by default one a layer where they are named, otherwise 8.
-    pairs: of signals at each layer, the same for all images and methods, at least 1; averaged.
+    Any method can be measured. A method that ignores the class has the value 1. A method that needs a layer behind the
+    cut (a CAM, at the first points) has no map there. Its summary uses the points that it has, it is compared with
+    another method on the points that both have, and it gets no rank.
+
+    At 0 the signals start at the image. `start` is the value of the signals themselves. It is large if a layer has few
+    numbers, as the logits have. `random` is the value of two random vectors of a map's size. The cost is 2 * `pairs`
+    maps for each image and point.
+
+    layers: names from the output down, or the name of a list, as in `randomisation`. By default every module with
+        parameters of its own, in the order in which they run. A layer's output is that of the named module.
+    points: steps along the axis besides 0, at least 1. Default: one for each named layer, or 8 without names.
+    pairs: pairs of signals at each layer, at least 1, the same for all images and methods. Their values are averaged.
 
     Source: Sixt et al. 2020, section 4 (arXiv:1912.09818).
     Differs: the signals of every layer are compared at the image alone, where they become a map; on the test images,
@@ -56,7 +61,7 @@ def convergence(*, layers: list[str] | str | None = None, points: int | None = N
         sample="images",
         uses=frozenset({"fractions"}),
         caption="Random signals start at a layer, and the method sends them back to the image. A truthful map keeps "
-        "them apart; an absolute cosine near 1 says that it would be the same for any class.",
+        "them apart. An absolute cosine near 1 means that the map is the same for any class.",
         family="randomisation",
         axis="share of layers passed",
         points_for=lambda _shape: shares,
@@ -65,20 +70,20 @@ def convergence(*, layers: list[str] | str | None = None, points: int | None = N
 
 
 def absolute_cosine(one: Float[Tensor, "n *units"], other: Float[Tensor, "n *units"]) -> Float[Tensor, " n"]:
-    """Absolute cosine of the angle between two maps, taken whole; NaN where one of them is 0 throughout. float64."""
+    """Absolute cosine of the angle between two whole maps, in float64. NaN if one of them is 0 everywhere."""
     first, second = one.flatten(1).double(), other.flatten(1).double()
-    # each by its largest value first: squares of what a deep network sends back leave even float64
+    # divide by the largest value first: squares of the maps of a deep network can leave even float64
     first, second = (each / each.abs().amax(1, keepdim=True) for each in (first, second))
     return ((first * second).sum(1) / (first.norm(dim=1) * second.norm(dim=1))).abs()
 
 
 class Opened(nn.Module):
-    """A network cut open at a layer: its classes are random signals there, its logits their products with its answer.
+    """A network cut at a layer. Its logits are the products of the layer's output with random signals.
 
-    The rest of the network runs, and counts for nothing, so that methods find every layer.
+    Each signal acts as a class. The rest of the network also runs, times 0, so that methods find every layer.
 
-    layer: the full name of a module; None: the image itself.
-    signals: signals by numbers of the layer's answer.
+    layer: the full name of a module. None: the image itself.
+    signals: one row for each signal, one column for each number of the layer's output.
     """
 
     signals: Tensor
@@ -95,14 +100,14 @@ class Opened(nn.Module):
 
 
 def answer_of(network: nn.Module, layer: str | None, images: Tensor) -> tuple[Tensor, Tensor]:
-    """What a layer answers (the last time that it runs), and the logits. ValueError: it does not run, or no tensor."""
+    """Return the output of a layer in its last run, and the logits. ValueError: it gives no tensor."""
     if layer is None:
         return images, network(images)
     found: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: object, answer: object) -> None:
         if isinstance(answer, Tensor):
-            found.append(answer.clone())  # what follows may work in place
+            found.append(answer.clone())  # the next module may change it in place
 
     handle = network.get_submodule(layer).register_forward_hook(keep)
     try:
@@ -111,14 +116,14 @@ def answer_of(network: nn.Module, layer: str | None, images: Tensor) -> tuple[Te
         handle.remove()
     if not found or len(found[-1]) != len(images):
         raise ValueError(
-            f"convergence: layer '{layer}' of {type(network).__name__} gives no tensor of one answer an image; "
+            f"convergence: layer '{layer}' of {type(network).__name__} returns no tensor with one row an image; "
             "name other layers"
         )
     return found[-1], logits
 
 
 def answering(network: nn.Module, image: Images) -> list[str]:
-    """The modules with parameters of their own that answer with a tensor, in the order in which they do."""
+    """Return the modules with parameters of their own whose output is a tensor, in the order in which they run."""
     found: dict[str, None] = {}
     handles = []
     for (name,) in groups(network, None):
@@ -139,7 +144,7 @@ def answering(network: nn.Module, image: Images) -> list[str]:
 
 @dataclass(frozen=True)
 class Signals:
-    """Absolute cosines of the maps of random signals that start at a share of the layers from the image on."""
+    """Absolute cosines of the maps of random signals that start at a share of the layers, counted from the image."""
 
     share: float
     layers: Layers
@@ -149,14 +154,14 @@ class Signals:
     explains = "none"  # the classes are signals
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Maps asked for."""
+        """Number of maps."""
         return float(2 * self.pairs * images["test"])
 
     def identity(self) -> dict[str, Any]:
         return {"probe": "signals", "share": self.share, "layers": self.layers, "pairs": self.pairs}
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
-        """ValueError: a layer that the network does not have, or that learns nothing."""
+        """Raise ValueError if the network has no such layer, or if the layer has no parameters."""
         groups(network, self.layers)
 
     def __call__(self, case: Case) -> Score:
@@ -177,7 +182,7 @@ class Signals:
         return Score({**score, "start": np.full(len(split), start, np.float32)})
 
     def opened(self, case: Case, image: Images) -> Opened:
-        """The network cut open, with its signals."""
+        """Return the network, cut at the layer, with its signals."""
         network = case.network
         names = self._names(network, image)
         upto = reached(len(names), self.share)
@@ -188,10 +193,10 @@ class Signals:
         return Opened(network, layer, draws.normal(seeds, (size,)).to(case.device)).eval()
 
     def _names(self, network: nn.Module, image: Images) -> list[str]:
-        """The layers from the image on."""
+        """Return the layers from the image on."""
         if self.layers is None:
             return answering(network, image)
-        groups(network, self.layers)  # refuses what is not there
+        groups(network, self.layers)  # raises if a layer is missing
         full = {module: name for name, module in network.named_modules()}
         return [full[find_layer(network, layer)] for layer in reversed(self.layers)]
 

@@ -1,4 +1,4 @@
-"""Data randomisation: whether the maps differ from those of a network that learnt the images by heart.
+"""Data randomisation: whether the maps differ from those of a network that learnt random labels by heart.
 
 Source: Adebayo, Gilmer, Muelly, Goodfellow, Hardt & Kim 2018, section 5 (arXiv:1810.03292).
 """
@@ -18,8 +18,8 @@ from efface.metrics.probes import Case, Description, Erasure, Needs, erased_batc
 from efface.metrics.probes.score import epochs_of
 from efface.metrics.shared.similarity import BETTER, NAMES, compared, compares
 from efface.plug.call import Call
-from efface.plug.source import code_digest
 from efface.store.arrays import read_rows
+from efface.store.keys import versions
 from efface.store.results import Score
 from efface.training.loop import TrainingRows, TrainingSettings, predict
 from efface.training.loop import train as train_network
@@ -29,12 +29,12 @@ from efface.types import Targets
 def data_randomisation(*, epochs: int | None = None) -> Metric:
     """Similarity of the maps with those of a network trained on permuted labels.
 
-    Spearman and SSIM of the channel-summed maps, signed and absolute, whatever `post` says. The network is trained once
-    in a run, as the study's own was, the training images' labels shuffled among them; the explained class is that of
-    the original network. `memorised` is its accuracy on those labels: near chance, it has learnt nothing, and
-    the test is one of an untrained network.
+    Spearman and SSIM of the channel-summed maps, signed and absolute; `post` is not used. The second network is trained
+    once in a run with the study's settings, on the training images with their labels shuffled among them. The explained
+    class is that of the original network. `memorised` is the second network's accuracy on the shuffled labels. Near
+    chance it has learnt nothing, and the test is that of an untrained network.
 
-    epochs: of that training, at least 1; by default the study's. To learn labels by heart takes more of them.
+    epochs: epochs of that training, at least 1. Default: the study's. Learning labels by heart needs more epochs.
 
     Source: Adebayo et al. 2018, section 5 (arXiv:1810.03292).
     Differs: the last epoch's weights are kept, whatever the study's fit says: there is nothing to validate.
@@ -47,7 +47,7 @@ def data_randomisation(*, epochs: int | None = None) -> Metric:
         direction={**BETTER, "memorised": "none"},
         sample="images",
         uses=frozenset({"imputer"}),
-        caption="A network is trained on shuffled labels, and the method is asked about it. A truthful map shows what "
+        caption="A second network is trained on shuffled labels, and the method explains it. A truthful map shows what "
         "a network has learnt, so it changes.",
         family="randomisation",
         axis="",
@@ -57,14 +57,14 @@ def data_randomisation(*, epochs: int | None = None) -> Metric:
 
 
 def permuted(targets: Targets, *, seed: int) -> Int[Tensor, " n"]:
-    """The same labels, shuffled among the images."""
+    """Return the same labels, shuffled among the images."""
     order = draws.keys(torch.tensor([seed]), len(targets))[0].argsort()
     return targets[order.to(targets.device)]
 
 
 @dataclass(frozen=True)
 class PermutedLabels:
-    """The method on a network trained on permuted labels, compared with its stored maps.
+    """The maps of a network trained on permuted labels, compared with the stored maps.
 
     imputer: fills the border that the study's fit crops from.
     """
@@ -78,7 +78,7 @@ class PermutedLabels:
         return compares(self)
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:
-        """Forward rows of the training, though but the first probe of a run trains, and maps asked for."""
+        """Forward passes of the training, and maps. Only the first probe of a run trains."""
         epochs = self.epochs or epochs_of(training)
         return float(3 * epochs * images["train"] + images["test"])
 
@@ -88,7 +88,7 @@ class PermutedLabels:
     def __call__(self, case: Case) -> Score:
         explain, settings = case.explain, case.training
         settings = settings.model_copy(update={"keep": "last", "epochs": self.epochs or settings.epochs})
-        what = self.identity() | {"source": code_digest(__name__)}
+        what = self.identity() | versions("metric.data_randomisation")
         kept = case.once("permuted-labels", what, lambda: self._train(case, settings))
         case.advance(3.0 * settings.epochs * len(case.data["train"]))
         network = case.build().to(case.device).eval()
@@ -98,7 +98,7 @@ class PermutedLabels:
         return Score({**score.values, "memorised": memorised})
 
     def _train(self, case: Case, settings: TrainingSettings) -> dict[str, Tensor]:
-        """The weights, and the accuracy on the labels that they were trained on."""
+        """Return the weights, and the accuracy on the permuted labels."""
         train, seed = case.data["train"], draws.seed_of(f"{case.seed} permuted labels")
         targets = permuted(train.targets, seed=seed)
         feed = erased_batches(case, "train", Erasure("most_first", 0.0, self.imputer), width=settings.crop, whole=True)

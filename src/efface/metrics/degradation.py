@@ -1,4 +1,4 @@
-"""Degradation: the explained class's probability while whole patches go, the most relevant first."""
+"""Degradation: the probability of the explained class while whole patches are removed, the most relevant first."""
 
 import math
 from collections.abc import Mapping
@@ -25,17 +25,23 @@ _WAYS: tuple[Literal["most_first", "least_first", "random"], ...] = ("most_first
 
 
 def degradation(*, size: int = 9, patches: int = 100, step: int = 1) -> Metric:
-    """Probability of the explained class after 0, 1, ... patches went flat, in three orders.
+    """Probability of the explained class after 0, 1, ... patches turn flat, in three orders.
 
-    Of each image and point k: `probability` without the k most relevant patches and `drop`, what it lost by that, whose
-    mean over the points is AOPC; the probability without the k least relevant ones and without k random ones; and
-    `gain`, LeRF - MoRF. A patch is as relevant as its pixels are on average, and turns to its own mean colour. A curve
-    is summed up by the mean of its points.
+    Values of each image at point k:
 
-    size: pixels along a patch, 1 or more; the last row and column are smaller where it does not divide the image.
-    patches: how many go at most, 1 or more; never more than an image has.
-    step: how many go from one point to the next; each point costs three forward passes of the test images, one of
-        them, in random order, for all methods together.
+    probability: without the k most relevant patches (MoRF).
+    drop: the probability lost. Its mean over the points is AOPC.
+    gain: LeRF - MoRF.
+    probability_least_first: without the k least relevant patches (LeRF).
+    probability_random: without k random patches.
+
+    The relevance of a patch is the mean over its pixels. A removed patch turns to its own mean colour. The summary is
+    the mean of the points.
+
+    size: width of a patch in pixels, at least 1. The last row and column are smaller if it does not divide the image.
+    patches: largest number of removed patches, at least 1. It never exceeds the number in an image.
+    step: patches removed from one point to the next, at least 1. Each point costs three forward passes of the test
+        images. All methods share the pass in random order.
 
     Source: Schwarzenberg & Castle 2020 (Pattern-guided integrated gradients), the degradation experiment of the
     released code; AOPC: Samek et al. 2015, equation 12 (arXiv:1509.06321).
@@ -71,14 +77,14 @@ def degradation(*, size: int = 9, patches: int = 100, step: int = 1) -> Metric:
         point_settings="'patches' and 'step'",
         points_for=at,
         summary="mean",
-        caption="Whole patches are painted over with their own mean colour, those that a map ranks highest first. With "
+        caption="Whole patches turn to their own mean colour, the most relevant ones first. With "
         "a truthful map the probability of the explained class falls within a few patches.",
     )
 
 
 @dataclass(frozen=True)
 class Degrade:
-    """Score the given network on test images without so many of their patches (or groups of any other unit)."""
+    """Score of the given network on test images without `patches` of their patches (or groups of another unit)."""
 
     order: Order | Literal["random"]
     patches: int
@@ -91,7 +97,7 @@ class Degrade:
         return Needs(maps=self.order != "random")
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Forward rows."""
+        """Forward passes."""
         return float(images["test"])
 
     def identity(self) -> dict[str, Any]:
@@ -101,7 +107,7 @@ class Degrade:
         return replace(by_fields(self), ties=SHUFFLED if self.needs.maps else NONE, count="min(patches, units)")
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
-        """ValueError: these images have different numbers of groups. The run counts those of all test images."""
+        """Raise ValueError if these images differ in their number of groups. The run counts all test images."""
         if isinstance(self.unit, Call):
             self._same(self._counts(images))
 
@@ -112,7 +118,7 @@ class Degrade:
         return Erasure(self.order, fraction, self.imputer, self.post, self.unit)
 
     def _whole(self, case: Case) -> int:
-        """How many groups each test image has; all are counted, once for all points and methods."""
+        """Return the number of groups of a test image. All images are counted, once for all points and methods."""
         split = case.data["test"]
         c, h, w = split.shape
         if not isinstance(self.unit, Call):
@@ -130,14 +136,14 @@ class Degrade:
         return labels.flatten(1).amax(1).cpu() + 1
 
     def _same(self, counts: Int[Tensor, " n"]) -> int:
-        """The count, where all are equal."""
+        """Return the common count. ValueError: an image has another count than image 0."""
         assert isinstance(self.unit, Call)
         odd = (counts != counts[0]).nonzero().flatten()
         if len(odd):
             row = int(odd[0])
             raise ValueError(
                 f"degradation: unit {self.unit.call} gives test image {row} {int(counts[row])} groups and image 0 "
-                f"{int(counts[0])}, expected as many in each, since it counts them; take unit patch, or metric "
+                f"{int(counts[0])}, expected the same number in each; use unit patch, or metric "
                 "morf"
             )
         return int(counts[0])

@@ -1,4 +1,4 @@
-"""Density ratio: how the network's implied density of a class changes when noise is added to an image of it."""
+"""Density ratio: how the density of a class that the network implies changes when noise is added to an image of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,25 +19,25 @@ from efface.types import Images, Targets
 
 LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 MOST = 80.0
-"""The largest change of a logit that counts: its ratio of 6e34 says all, and its square is no infinity yet."""
+"""Largest change of a logit that counts. Its ratio is 6e34, whose square is still finite."""
 
 
 def density_ratio(*, levels: Sequence[float] = LEVELS, samples: int = 4) -> Metric:
     """Mean of exp(f(image + noise) - f(image)) over noise, f the logit of the true class: a curve over noise levels.
 
-    Read as an energy, a logit is the logarithm of a density of its class, up to a constant that the ratio does not
-    have; so the ratio says how much more likely the network holds a noisy image than a real one. 1 at noise of 0; a
-    density that lies on the data falls with the noise, towards 0. Noisy images are not clipped. Each image has the same
-    directions of noise at all levels.
+    A logit can be read as the logarithm of a density of its class, up to a constant. The constant cancels in the ratio,
+    so the ratio is the density of a noisy image divided by that of the image. It is 1 for noise of 0. If the density is
+    concentrated on the data, the ratio falls with the noise, towards 0. Noisy images are not clipped. Each image has
+    the same directions of noise at all levels.
 
-    `change` is the mean of f(image + noise) - f(image) itself: the mean of an exponential is ruled by its few largest,
-    and an image whose logit rises by 20 outweighs a million others. In the ratio a change above 80 counts as 80. Logits
-    are on the network's own scale: compare networks of one kind of training only with care.
+    `change` is the mean of f(image + noise) - f(image) itself. The mean of an exponential depends on its few largest
+    values: an image whose logit rises by 20 outweighs a million others. In the ratio, a change above 80 counts as 80.
+    Logits have the scale of their network, so compare only networks with the same kind of training, and with care.
 
     levels: standard deviations of the noise in units of [0, 1], ascending, above 0.
-    samples: noisy images for each image and level, at least 1; each costs a forward pass.
+    samples: noisy images for each image and level, at least 1. Each costs a forward pass.
 
-    Source: Srinivas & Fleuret 2021, section 5 and figure 1 (arXiv:2006.09128); they say no levels.
+    Source: Srinivas & Fleuret 2021, section 5 and figure 1 (arXiv:2006.09128); they state no levels.
     """
     positive("density_ratio", **{f"level {each}": each for each in levels}, samples=samples)
     if not levels or list(levels) != sorted(set(levels)):
@@ -48,8 +48,8 @@ def density_ratio(*, levels: Sequence[float] = LEVELS, samples: int = 4) -> Metr
         direction={"ratio": "lower", "change": "none"},
         sample="images",
         uses=frozenset(),
-        caption="The network's logit, read as the logarithm of a density, of noisy images beside that of the images. A "
-        "network whose density lies on the data holds noise for less likely.",
+        caption="The network's logit is read as the logarithm of a density. The ratio compares the density of noisy "
+        "images with that of the images. If the density is concentrated on the data, noise lowers it.",
         axis="noise level",
         point_settings="'levels'",
         points_for=lambda _: tuple(levels),
@@ -60,7 +60,7 @@ def density_ratio(*, levels: Sequence[float] = LEVELS, samples: int = 4) -> Metr
 
 @dataclass(frozen=True)
 class Noisy:
-    """The ratio at one level of noise, for each image a mean over its noise."""
+    """The ratio at one noise level, as a mean over the noise of each image."""
 
     level: float
     samples: int
@@ -87,10 +87,10 @@ class Noisy:
 def changes(
     network: nn.Module, images: Images, targets: Targets, noise: Float[Tensor, "s n c h w"], *, max_batch: int = 256
 ) -> Float[Tensor, "n s"]:
-    """What each of the noises adds to the target's logit, in float64 on the CPU."""
+    """Return the change of the target's logit under each noise, in float64 on the CPU."""
     return -falls(network, images, targets, lambda k: images + noise[k], len(noise), max_batch=max_batch)
 
 
 def ratios(change: Float[np.ndarray, "n s"]) -> Float[np.ndarray, " n"]:
-    """Mean of exp(change) for each image, a change above 80 counted as 80: means over images stay finite."""
+    """Return the mean of exp(change) for each image. A change above 80 counts as 80, so means stay finite."""
     return np.exp(np.minimum(change, MOST)).mean(1)

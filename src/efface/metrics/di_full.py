@@ -1,4 +1,4 @@
-"""DiFull: the grid pointing game on a network that sees the asked cell alone, so that all relevance elsewhere is wrong.
+"""DiFull: the grid pointing game for a network that sees only the explained cell. All relevance elsewhere is wrong.
 
 Source: Rao, Boehle & Schiele 2022, section 3 (arXiv:2205.10435).
 """
@@ -8,12 +8,12 @@ from efface.metrics.shared.mosaic import Mosaics, Size, read_grid
 
 
 def di_full(*, side: int = 2, size: Size = "larger", mosaics: int = 100, fill: float = 0.5) -> Metric:
-    """The share of positive relevance in the one cell of a mosaic that the network sees.
+    """Share of positive relevance in the one cell of a mosaic that the network sees.
 
-    Mosaics as in `grid_pointing_game`. For each cell the network is shown that cell and grey around it, whatever is
-    there, so no pixel elsewhere can matter: a gradient scores 1 exactly, as does every map that is 0 where the
-    gradient is. What falls short of 1 is the method's own blur (CAMs) or invention (edges, control maps). Missing as
-    there.
+    The mosaics are those of `grid_pointing_game`. For each cell, the network sees that cell and grey around it, for any
+    image, so no other pixel can matter. A gradient scores exactly 1, and so does every map that is 0 where the gradient
+    is 0. A lower score comes from the method: from its blur (CAMs), or from relevance without a cause (edges, control
+    maps). Values are missing in the same cases as in `grid_pointing_game`.
 
     side, size, mosaics: as in `grid_pointing_game`.
     fill: value of every pixel around the cell, in [0, 1].
@@ -21,7 +21,7 @@ def di_full(*, side: int = 2, size: Size = "larger", mosaics: int = 100, fill: f
     Source: Rao et al. 2022, section 3 (arXiv:2205.10435).
     Differs: there each cell goes through the network by itself and the features stand side by side, a head for each
         cell; here the others are grey, which works for any network and layer, but shows a CAM grey features around the
-        cell instead of those of other images, and so is kinder to it.
+        cell instead of those of other images, so a CAM scores higher here.
     """
     read_grid("di_full", side, mosaics)
     if not 0 <= fill <= 1:
@@ -32,8 +32,8 @@ def di_full(*, side: int = 2, size: Size = "larger", mosaics: int = 100, fill: f
         direction={"share": "higher"},
         sample="images",
         uses=frozenset({"post"}),
-        caption=f"Mosaics of {side} x {side} test images, of which the network sees one cell: the share of the "
-        "positive relevance that lies in it. Any elsewhere is wrong, whatever the network has learnt.",
+        caption=f"The network sees one cell of a mosaic of {side} x {side} test images. The score is the share of the "
+        "positive relevance in that cell. Relevance elsewhere is wrong for any network.",
         family="localisation",
         defaults={"post": ["efface.erase.post.channel_sum"]},
         axis="",

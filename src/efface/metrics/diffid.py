@@ -1,4 +1,4 @@
-"""DiffID: what stays without the least relevant pixels, less what stays without the most relevant ones."""
+"""DiffID: the score without the least relevant pixels, minus the score without the most relevant ones."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,16 +13,17 @@ FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def diffid(*, elementwise: bool = False) -> Metric:
-    """LeRF less MoRF of accuracy, logit ratio and probability, each fill the mean of what is kept.
+    """LeRF minus MoRF of accuracy, logit ratio and probability, with the mean of the kept pixels as fill.
 
-    Of each image and point, for accuracy, for the explained class's logit beside that of the whole image, and for its
-    probability: the value after LeRF ("insertion" in the paper: the most relevant pixels are what is kept), less that
-    after MoRF ("deletion"). 0 on average for a random map. A curve is summed up by the mean of its points.
+    Three values of each image and point: accuracy, the explained class's logit divided by that of the whole image, and
+    the probability of the explained class. Each is the value after LeRF minus the value after MoRF. LeRF keeps the most
+    relevant pixels and is "insertion" in the paper; MoRF is "deletion". A random map scores 0 on average. The summary
+    is the mean of the points.
 
-    elementwise: rank and remove single channel values, and fill with one mean over all kept values; otherwise pixels,
+    elementwise: rank and remove single channel values, and fill with one mean over all kept values. Otherwise: pixels,
         with a mean for each channel. The original is `elementwise: true` with `post: [efface.erase.post.absolute,
         efface.erase.post.channel_sum]`: its map has one value a pixel, and a pixel's channels are tied.
-    `fractions` (0.1 to 0.9): each costs two forward passes of the test images.
+    `fractions`: 0.1 to 0.9. Each costs two forward passes of the test images.
 
     Source: Yang, Akhtar, Wen & Mian, ICLR 2023, "Re-calibrating feature attributions for model interpretation".
     Differs: no logit ratio for an image whose clean logit is not positive, where the original's flips its sign; the
@@ -41,8 +42,8 @@ def diffid(*, elementwise: bool = False) -> Metric:
         defaults={"imputer": fill, "unit": "feature" if elementwise else "pixel", "fractions": FRACTIONS},
         points_for=lambda _: FRACTIONS,
         summary="mean",
-        caption="The given network on images that keep what a map ranks highest, less the same on images that lose it. "
-        "What any removal costs is in both and cancels; a random map scores 0 and a truthful one above it.",
+        caption="The score of the given network on images that keep the pixels that a map ranks highest, minus its "
+        "score on images that lose them. The cost of any removal cancels. A random map scores 0, a truthful map more.",
     )
 
 

@@ -1,4 +1,4 @@
-"""DiffROAR: KAR minus ROAR at the same fraction. It costs nothing once these two ran.
+"""DiffROAR: KAR minus ROAR at the same fraction. It costs nothing once these two have run.
 
 Source: Shah, Jain & Netrapalli 2021, section 3 (arXiv:2102.12781).
 """

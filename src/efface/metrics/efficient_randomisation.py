@@ -1,4 +1,4 @@
-"""Efficient parameter randomisation: by how much a map's entropy grows once the network has forgotten everything.
+"""Efficient parameter randomisation: how much a map's entropy rises when all parameters of the network are random.
 
 Source: Hedström, Weber, Lapuschkin & Höhne 2023 (arXiv:2401.06465), section 4: eMPRT.
 Differs: one fully randomised network; the maps are as `post` makes them.
@@ -25,11 +25,12 @@ from efface.store.results import Score
 
 
 def efficient_randomisation(*, bins: int = 100, draw: Draw = "reset") -> Metric:
-    """Entropy of a map's histogram on a fully randomised network, less that on the trained one, as a share of it.
+    """Relative rise of the entropy of a map's histogram from the trained network to a fully randomised one.
 
-    Two maps an image instead of one a layer. The maps are as `post` makes them, channels as they come.
+    Formula: (H(randomised) - H(trained)) / H(trained). It costs two maps for each image instead of one for each layer.
+    The maps are taken after `post`, with their channels.
 
-    bins: of the histogram, of equal width from a map's least to its largest value, at least 2.
+    bins: bins of the histogram, at least 2, of equal width from a map's smallest to its largest value.
     draw: as in `randomisation`.
 
     Source: Hedström et al. 2023, section 4 (arXiv:2401.06465).
@@ -43,8 +44,8 @@ def efficient_randomisation(*, bins: int = 100, draw: Draw = "reset") -> Metric:
         direction={"entropy_rise": "higher"},
         sample="images",
         uses=frozenset({"post"}),
-        caption="All weights are drawn anew, and the method is asked again. A truthful map loses its structure: the "
-        "entropy of its histogram rises.",
+        caption="All weights are redrawn at random, and the method runs again. A truthful map loses its structure, so "
+        "the entropy of its histogram rises.",
         family="randomisation",
         axis="",
         points_for=lambda _shape: (0.0,),
@@ -52,7 +53,7 @@ def efficient_randomisation(*, bins: int = 100, draw: Draw = "reset") -> Metric:
 
 
 def histogram_entropy(maps: Float[Tensor, "n *units"], *, bins: int = 100) -> Float[Tensor, " n"]:
-    """Entropy in nats of the histogram of each map's values, from its least to its largest; 0 for a constant map."""
+    """Entropy in nats of the histogram of each map's values, between its smallest and largest; 0 for a constant map."""
     values = maps.flatten(1).double()
     least, most = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
     span = torch.where(most > least, most - least, 1)
@@ -69,7 +70,7 @@ def _rise(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Forgotten:
-    """Histogram entropies of the stored maps, and of those of a network with all its parameters drawn anew."""
+    """Histogram entropies of the stored maps, and of the maps of a network with all its parameters redrawn."""
 
     bins: int
     draw: Draw

@@ -1,4 +1,4 @@
-"""F-Fidelity: erasure scored by a network that was fine-tuned to bear it."""
+"""F-Fidelity: erasure, scored by a network that was fine-tuned on images with random holes."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -18,8 +18,8 @@ from efface.metrics.formula import EVERY, Metric, Point
 from efface.metrics.probes import Case, Description, Needs, fill_of, fill_seeds, ranks_of
 from efface.metrics.probes.description import NONE, SHUFFLED, by_fields
 from efface.plug.call import Call
-from efface.plug.source import code_digest
 from efface.store.arrays import read_rows
+from efface.store.keys import versions
 from efface.store.results import Score
 from efface.training.loop import TrainingRows, TrainingSettings
 from efface.training.loop import train as train_network
@@ -32,19 +32,26 @@ Side = Literal["explanation", "rest"]
 def f_fidelity(
     *, samples: int = 50, alpha: float = 0.5, beta: float = 0.1, epochs: int = 5, rate: float = 0.1
 ) -> Metric:
-    """What random holes in the explanation cost a network that knows random holes, less what those in the rest cost.
+    """Cost of random holes in the explanation minus their cost in the rest, for a network fine-tuned on such holes.
 
-    The explanation is the share s of pixels that a map ranks highest. Of each image and s: `plus` = right on the whole
-    image (1 or 0) less the mean over samples of right without a random part of the explanation; `minus` = the same for
-    the rest; `difference` = plus - minus; and all three with the explained class's probability. The part is alpha of
-    the pixels of that side, but at most beta of all pixels: no image loses more than the network was fine-tuned to.
-    A curve is summed up by the mean of its points.
+    The explanation is the share s of pixels that a map ranks highest. Values of each image and s:
 
-    samples: random holes an image; each costs two forward passes of the test images at each point.
-    alpha: part of a side that is dropped, above 0, to 1. beta: part of all pixels, above 0, to 1: the cap, and what the
-        fine-tuning drops at random from every training image, anew each epoch.
-    epochs, rate: of the fine-tuning, from the given weights, once a run; rate is the part of the learning rate of the
-        study's `fit`, whose other settings hold, but for the schedule: the rate is constant.
+    plus: right on the whole image (1 or 0) minus the mean over samples of right without a random part of the
+        explanation.
+    minus: the same for the rest.
+    difference: plus - minus.
+
+    The three values exist also for the probability of the explained class. The random part is alpha of the pixels of
+    that side, but at most beta of all pixels, so no image loses more than in the fine-tuning. The summary is the mean
+    of the points.
+
+    samples: random holes of each image, at least 1. Each costs two forward passes of the test images at each point.
+    alpha: part of a side that is dropped, in (0, 1].
+    beta: part of all pixels, in (0, 1]. It is the cap, and the part that the fine-tuning drops at random from every
+        training image, anew each epoch.
+    epochs: epochs of the fine-tuning from the given weights, at least 1, once in a run.
+    rate: factor of the learning rate of the study's `fit`, above 0. The other settings of `fit` hold, except for the
+        schedule: the rate is constant.
 
     Source: Zheng et al. 2025, ICLR (arXiv:2410.02970).
     Differs: the cap acts (the released example compares numbers of different scale, so its never does); exactly
@@ -78,14 +85,14 @@ def f_fidelity(
         summary="mean",
         needs_fit=True,
         caption="The network is fine-tuned on images with random holes. Then random holes are made in the pixels that "
-        "a map ranks highest (plus: what they cost) and in all others (minus), never larger ones than it was tuned to. "
-        "With a truthful map the first cost much and the second little.",
+        "a map ranks highest (plus: their cost) and in all others (minus), never larger than in the fine-tuning. "
+        "With a truthful map the first cost much and the second cost little.",
     )
 
 
 @dataclass(frozen=True)
 class FineTune:
-    """Score the fine-tuned network on test images with random holes in the explanation, and with holes in the rest."""
+    """Score of the fine-tuned network on test images with random holes in the explanation, and in the rest."""
 
     share: float
     imputer: Call
@@ -106,7 +113,7 @@ class FineTune:
         return replace(by_fields(self), ties=SHUFFLED if self.needs.maps else NONE, count=count)
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Forward rows; the fine-tuning, which all such probes share, is not among them."""
+        """Forward passes, without the fine-tuning, which all such probes share."""
         return float(images["test"] * (1 + 2 * self.samples))
 
     def identity(self) -> dict[str, Any]:
@@ -165,10 +172,11 @@ class FineTune:
 def dropped(
     ranks: Ranks, share: float, side: Side, seeds: Seeds, *, alpha: float, beta: float, grouped: bool = False
 ) -> Bool[Tensor, "..."]:
-    """A random part of one side of each image: True where it goes; of exactly min(alpha * side, beta * all) units.
+    """Return a random part of one side of each image, True = removed, of exactly min(alpha * side, beta * all) units.
 
-    share: the part of the units, most relevant first, that is the explanation. seeds: which units go, one an image.
-    grouped: pixels that share a rank are one unit.
+    share: part of the units, most relevant first, that is the explanation.
+    seeds: one for each image; they decide which units are removed.
+    grouped: True if pixels that share a rank are one unit.
     """
     flat = ranks.flatten(1).long()
     units = flat.amax(1) + 1 if grouped else torch.full_like(flat[:, 0], flat.shape[1])
@@ -189,10 +197,10 @@ def dropped(
 
 
 def fine_tuned(case: Case, imputer: Call, *, beta: float, epochs: int, rate: float) -> nn.Module:
-    """The given network, trained on from its weights on training images without a random part of their pixels.
+    """Return the given network after fine-tuning on training images without a random part of their pixels.
 
-    Made once in a run, in all of the `epochs`: `fit.stop` is left out. ValueError: the data have no training images, or
-    the optimizer no learning rate.
+    It is trained once in a run, for all `epochs`; `fit.stop` is not used. ValueError: the data have no training images,
+    or the optimizer has no learning rate.
     """
     if "train" not in case.data:
         raise ValueError("f_fidelity: the data have no 'train' split to fine-tune on; take other data, or drop it")
@@ -200,7 +208,7 @@ def fine_tuned(case: Case, imputer: Call, *, beta: float, epochs: int, rate: flo
     settings = case.training.model_copy(
         update={"epochs": epochs, "stop": None, "schedule": None, "optimizer": _slower(case.training.optimizer, rate)}
     )
-    what = {"beta": beta, "imputer": imputer.identity(), "fit": settings.identity(), "source": code_digest(__name__)}
+    what = {"beta": beta, "imputer": imputer.identity(), "fit": settings.identity()} | versions("metric.f_fidelity")
 
     def start() -> nn.Module:
         network = case.build()
@@ -221,7 +229,7 @@ def fine_tuned(case: Case, imputer: Call, *, beta: float, epochs: int, rate: flo
 
 
 def _holed(case: Case, imputer: Call, beta: float, width: int) -> Batches:
-    """Training images without a random part of their pixels, another one each epoch."""
+    """Return a feed of training images without a random part of their pixels, another part in each epoch."""
     train = case.data["train"]
 
     def feed(rows: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
@@ -244,7 +252,7 @@ def _slower(optimizer: Call, rate: float) -> Call:
 
 
 def _answers(logits: Tensor, expected: Tensor, asked: Tensor) -> Tensor:
-    """Of each image, whether it is classified right and the probability of the class asked about."""
+    """Return for each image whether it is classified right, and the probability of the given class."""
     right = (logits.argmax(1) == expected).float()
     return torch.stack([right, logits.softmax(1).gather(1, asked[:, None])[:, 0]], 1)
 

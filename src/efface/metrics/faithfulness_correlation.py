@@ -1,4 +1,4 @@
-"""Faithfulness correlation, and MuFidelity: the map's sums over random sets beside what erasing them does."""
+"""Faithfulness correlation and MuFidelity: the map's sums over random sets, and the effect of erasing these sets."""
 
 from efface.metrics.formula import Metric, Point
 from efface.metrics.sensitivity_n import at_least_three
@@ -9,18 +9,19 @@ from efface.types import TargetScore
 def faithfulness_correlation(
     *, fraction: float = 0.2, samples: int = 100, grid: int = 0, score: TargetScore = "logit"
 ) -> Metric:
-    """Correlation, over random sets of one size, of the map's sum over the set with the fall of the score without it.
+    """Correlation, over random sets of one size, of the map's sum over a set with the fall of the score without it.
 
-    `pearson` is Bhatt et al.'s, `spearman` that of MuFidelity, which asks for the order alone: with `grid: 9` and
-    `imputer: {call: efface.impute.constant, kwargs: {value: 0.0}}` they are its published settings. It is sensitivity-n
-    at one fraction with more draws. NaN where the map or the score does not vary over the sets.
+    `pearson` is that of Bhatt et al. `spearman` is that of MuFidelity, where only the order counts. The published
+    settings of MuFidelity are `grid: 9` and `imputer: {call: efface.impute.constant, kwargs: {value: 0.0}}`. The metric
+    is sensitivity-n at one fraction with more draws. NaN if the map or the score does not vary over the sets.
 
-    The map is signed, its channels summed (`post`); the fill is the data set's mean colour (`imputer`), both settable.
+    The map is signed and its channels are summed (`post`). The fill is the data set's mean colour (`imputer`). Both can
+    be set.
 
-    fraction: part of the units that each set holds, above 0 and below 1.
-    samples: sets of an image, at least 3; each costs one forward pass.
-    grid: cells in height and in width, erased as a whole; 0 erases single units (`unit`, which is refused beside it).
-    score: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
+    fraction: part of the units in each set, above 0 and below 1.
+    samples: sets of each image, at least 3. Each costs one forward pass.
+    grid: cells in height and in width, erased as a whole. 0 erases single units (`unit`, which is refused with a grid).
+    score: score of the explained class: logit, log_probability, probability or loss (cross entropy).
 
     Source: Bhatt, Weller & Moura 2020 (arXiv:2005.00631); the grid and the ranks are those of MuFidelity in the
         xplique library.
@@ -44,8 +45,8 @@ def faithfulness_correlation(
         direction={"pearson": "higher", "spearman": "higher"},
         sample="images",
         uses=frozenset({"imputer", "post"}) if grid else frozenset({"imputer", "unit", "groups", "post"}),
-        caption="Random sets of pixels are erased. The more a truthful map gives to a set, the further the score falls "
-        "without it: the correlation over the sets nears 1.",
+        caption="Random sets of pixels are erased. The larger the sum of a truthful map over a set, the further the "
+        "score falls without it. The correlation over the sets is then near 1.",
         family="faithfulness",
         defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.erase.post.channel_sum"]},
         axis="",

@@ -1,4 +1,4 @@
-"""GAN-test: whether a second network sees in the first one's samples what they were to show."""
+"""GAN-test: whether a second network recognises the class of the images that the first network generates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import identity_of
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import blocks
-from efface.plug.source import code_digest
 from efface.store.results import Score
 from efface.training.generate import Sampling
 from efface.training.loop import TrainingSettings
@@ -26,16 +25,19 @@ def gan_test(
 ) -> Metric:
     """Share of the network's samples of a class that the study's second network assigns to that class.
 
-    The samples are made by climbing the class's logit from noise, with decay to grey; nothing but the network's input
-    gradient is in them, so the share tells how much of the data it knows. They are those of the stage `samples`: the
-    same settings, the same file. `share` is the second network's verdict on each, `probability` its probability of the
-    class aimed at; `own_share`, the same of the network that made them, says whether the climb arrived at all.
+    A sample is made by ascent on the logit of its class, from noise, with decay to grey. Only the network's input
+    gradient is used, so the share shows how much of the data the network has learnt. The samples are those of the stage
+    `samples`: the same settings give the same file.
+    share: 1 if the second network assigns the sample to its class.
+    probability: the second network's probability of that class.
+    own_share: the share for the first network. It shows whether the ascent reached the class.
 
-    count: samples, at least 1; sample i is aimed at the class of test row i, over again beyond the last row. Take as
-        many as hold all classes: rows that are sorted by class begin with one.
-    steps: of the climb, at least 1; each costs a forward and a backward pass of all samples.
-    lr: length of a step, above 0. decay: pull towards grey, at least 0.
-    deviation: of the noise that a sample begins from, in units of [0, 1].
+    count: number of samples, at least 1. Sample i has the class of test row i, starting again after the last row.
+        Choose enough to cover all classes: rows sorted by class begin with one class.
+    steps: steps of the ascent, at least 1. Each costs a forward and a backward pass of all samples.
+    lr: length of a step, above 0.
+    decay: pull towards grey, at least 0.
+    deviation: standard deviation of the initial noise, in units of [0, 1].
 
     Source: Srinivas & Fleuret 2021 (arXiv:2006.09128), after Shmelkov, Schmid & Alahari 2018 (arXiv:1807.09499).
     Differs: exactly `count` samples, where the code fills the last batch; each has noise of its own seed.
@@ -47,8 +49,8 @@ def gan_test(
         direction={"share": "higher", "probability": "higher", "own_share": "none"},
         sample="images",
         uses=frozenset(),
-        caption="The network makes images of the classes, from its input gradient alone, and another network looks at "
-        "them. A network that knows what a class looks like makes images that the other takes for it.",
+        caption="The network generates images of the classes from its input gradient alone, and a second network "
+        "classifies them. If the network has learnt the classes, the second network recognises them.",
         axis="",
         points_for=lambda _: (0.0,),
         subject="network",
@@ -57,7 +59,7 @@ def gan_test(
 
 @dataclass(frozen=True)
 class ClassifiedSamples:
-    """The second network's answers, and the network's own, to each sample."""
+    """Predictions of the second network and of the network itself for each sample."""
 
     count: int
     steps: int
@@ -73,15 +75,15 @@ class ClassifiedSamples:
 
     @property
     def sampling(self) -> Sampling:
-        """The settings of its samples."""
+        """Settings of the samples."""
         return Sampling(count=self.count, steps=self.steps, lr=self.lr, decay=self.decay, deviation=self.deviation)
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Forward rows; the samples are there already."""
+        """Forward passes. The samples exist already."""
         return 2.0 * self.count
 
     def identity(self) -> dict[str, Any]:
-        return identity_of(self) | {"generator": code_digest("efface.training.generate")}
+        return identity_of(self)
 
     def __call__(self, case: Case) -> Score:
         images, targets = case.samples(self.sampling)
@@ -91,7 +93,7 @@ class ClassifiedSamples:
 
 
 def answers(case: Case, network: nn.Module, images: Images, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
-    """Of each image: whether the network assigns it to its target (0 or 1), and the target's probability."""
+    """Return for each image whether the network assigns it to its target (0 or 1), and the target's probability."""
     found = []
     with evaluating_fast(network, images[:1].to(case.device)) as fast, torch.no_grad():
         for block in blocks(len(images), case.max_batch):
@@ -100,7 +102,7 @@ def answers(case: Case, network: nn.Module, images: Images, targets: Targets) ->
     logits = torch.cat(found)
     if logits.shape[1] <= int(targets.max()):
         raise ValueError(
-            f"gan_test: {type(network).__name__} has {logits.shape[1]} classes, but the samples are aimed at class "
+            f"gan_test: {type(network).__name__} has {logits.shape[1]} classes, but the samples are of class "
             f"{int(targets.max())}; give the second network as many classes as the data have"
         )
     right = (logits.argmax(1) == targets).double().numpy()
@@ -111,5 +113,5 @@ def _sampling(**settings: Any) -> Sampling:
     try:
         return Sampling.model_validate(settings)
     except ValidationError as error:
-        told = [f"{'.'.join(map(str, e['loc']))}: {e['msg'].lower()}, found {e['input']!r}" for e in error.errors()]
-        raise ValueError(f"gan_test: {'; '.join(told)}") from None
+        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg'].lower()}, found {e['input']!r}" for e in error.errors()]
+        raise ValueError(f"gan_test: {'; '.join(faults)}") from None

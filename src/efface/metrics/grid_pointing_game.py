@@ -1,4 +1,4 @@
-"""Grid pointing game: in a mosaic of images, how much of a map lies in the cell whose class it explains.
+"""Grid pointing game: the share of a map, in a mosaic of images, in the cell whose class it explains.
 
 Source: Boehle, Fritz & Schiele 2021, section 4 (arXiv:2104.00032); Rao, Boehle & Schiele 2022 (arXiv:2205.10435).
 """
@@ -8,19 +8,18 @@ from efface.metrics.shared.mosaic import Mosaics, Size, read_grid
 
 
 def grid_pointing_game(*, side: int = 2, size: Size = "larger", mosaics: int = 100) -> Metric:
-    """The share of positive relevance, in a mosaic of images of distinct classes, in the cell asked about.
+    """Share of positive relevance in the explained cell of a mosaic of images of distinct classes.
 
-    The images are those of the test split that are classified rightly, the surest first, each in one mosaic; the class
-    is the true one, whatever `explain` says. Chance is 1 / side^2. It needs no masks. It asks the network about images
-    of a kind that it was not trained on, and takes for granted that the class's evidence lies in its cell: a network
-    that finds some of a class in other cells has a truthful map below 1. Missing where a map has no positive value, and
-    for images in no mosaic. By default `post` sums channels and nothing else, so that evidence against the class does
-    not count.
+    The images are correctly classified test images, the most confident first, each in one mosaic. The explained class
+    is the true one for any `explain`. Chance is 1 / side^2. The metric needs no masks. It runs the network on images of
+    a kind that was not in its training, and assumes that the evidence for a class is in its cell. If a network finds
+    some of it in other cells, a truthful map scores below 1. A value is missing if a map has no positive value, and for
+    images in no mosaic. By default `post` only sums channels, so that evidence against the class does not count.
 
-    side: cells across and down, at least 2; side^2 classes are needed. Each mosaic costs side^2 maps.
-    size: larger, side times the images' height and width, which the network has to accept (and side^2 times the cost
-        a map); same, the cells are shrunk.
-    mosaics: how many at most, at least 1.
+    side: cells across and down, at least 2. It needs side^2 classes. Each mosaic costs side^2 maps.
+    size: larger: side times the height and width of an image. The network must accept this size, and a map costs side^2
+        times as much. same: the cells are shrunk.
+    mosaics: largest number of mosaics, at least 1.
 
     Source: Boehle et al. 2021, section 4 (arXiv:2104.00032), with 3 x 3 cells; Rao et al. 2022, section 3.
     Differs: no threshold of confidence, the order by it instead; each image in one mosaic, so that samples are
@@ -33,9 +32,9 @@ def grid_pointing_game(*, side: int = 2, size: Size = "larger", mosaics: int = 1
         direction={"share": "higher"},
         sample="images",
         uses=frozenset({"post"}),
-        caption=f"Mosaics of {side} x {side} test images of distinct classes: the share of the positive relevance for "
-        f"a cell's class that lies in that cell. A truthful map of a network that tells the classes apart has it "
-        f"there; chance is {1 / side**2:.3g}.",
+        caption=f"Mosaics of {side} x {side} test images of distinct classes. The score is the share of the positive "
+        f"relevance for a cell's class in that cell. If the network separates the classes, a truthful map has its "
+        f"relevance there. Chance is {1 / side**2:.3g}.",
         family="localisation",
         defaults={"post": ["efface.erase.post.channel_sum"]},
         axis="",

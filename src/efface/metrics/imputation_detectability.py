@@ -1,4 +1,4 @@
-"""Imputation detectability, a control: whether a small network can tell which pixels were filled in."""
+"""Imputation detectability, a control: whether a small network can find the pixels that were filled in."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,18 +24,20 @@ FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)
 def imputation_detectability(
     *, masks: Literal["random", "method"] = "random", width: int = 16, layers: int = 4, epochs: int = 10
 ) -> Metric:
-    """How well a small network finds the filled-in pixels of images that it has not seen.
+    """Accuracy of a small network that finds the filled-in pixels of images that were not in its training.
 
-    Half of the erased test images teach a network of a few convolutions, which says of each pixel of the other half
-    whether it was filled in; then the other way round. Of each image: `balanced_accuracy`, the mean of the shares of
-    filled and of kept pixels that it finds, and `area`, the area under its ROC curve. Both are 0.5 for a fill that
-    nobody can tell from the image. A curve is summed up by the mean of its points.
+    A network of a few convolutions is trained on half of the erased test images. It classifies each pixel of the other
+    half as filled in or kept. Then the halves change places. Values of each image:
+    balanced_accuracy: the mean of the share of filled pixels and the share of kept pixels that it finds.
+    area: the area under its ROC curve.
+    Both are 0.5 for a fill that cannot be distinguished from the image. The summary is the mean of the points.
 
-    masks: random removes pixels at random, one score for all methods, a property of fill and data alone; method removes
-        what each map ranks highest, whose outline helps as well.
-    width, layers: channels and 3 x 3 convolutions of the network, each 1 or more; a pixel sees `layers` to each side.
-    epochs: passes over the half, 1 or more. A point costs three such passes of forward rows, and one, of the small
-        network; its size on large images is what takes the time.
+    masks: random: pixels are removed at random. All methods share the score, which depends only on the fill and the
+        data. method: the pixels that each map ranks highest are removed. Their outline also helps the network.
+    width: channels of each convolution, at least 1.
+    layers: number of 3 x 3 convolutions, at least 1. The network sees `layers` pixels to each side.
+    epochs: passes over the half, at least 1. A point costs three such passes, and one more, in forward passes of the
+        small network. The size of the small network on large images takes most of the time.
 
     Source: the idea, Rong et al. 2022, appendix (arXiv:2202.00449).
     Differs: two halves of the test images in turn, so that each is scored unseen and no training images are needed;
@@ -58,14 +60,14 @@ def imputation_detectability(
         family="control",
         points_for=lambda _: FRACTIONS,
         summary="mean",
-        caption="A small network is trained to say which pixels were filled in. At 0.5 it can only guess; above it, "
-        "the fill itself betrays what was erased, and a network that is shown it may react to that.",
+        caption="A small network is trained to find the pixels that were filled in. At 0.5 it only guesses. Above 0.5 "
+        "the fill reveals what was erased, and the score of a network on such images may depend on the fill.",
     )
 
 
 @dataclass(frozen=True)
 class Detect:
-    """Train a small network to find erased pixels on one half of the test images, score it on the other; and back."""
+    """Train a small network to find erased pixels on half of the test images, score it on the rest, then swap."""
 
     erasure: Erasure
     width: int
@@ -77,7 +79,7 @@ class Detect:
         return Needs(maps=self.erasure.needs_map)
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Forward rows, of the small network; a step counts three."""
+        """Forward passes of the small network. A training step counts three."""
         return float(images["test"] * (3 * self.epochs + 1)) if 0 < self.erasure.fraction < 1 else 0.0
 
     def identity(self) -> dict[str, Any]:
@@ -111,7 +113,7 @@ class Detect:
             torch.manual_seed(seed)
             network = detector(case.data["test"].shape[0], self.width, self.layers).to(case.device)
         optimizer = torch.optim.Adam(network.parameters(), lr=_RATE)
-        # filled pixels weigh as much as kept ones, however few they are
+        # filled and kept pixels have the same total weight
         loss_of = nn.BCEWithLogitsLoss(pos_weight=torch.tensor((1 - part) / part, device=case.device))
         for epoch in range(self.epochs):
             generator = torch.Generator().manual_seed(draws.seed_of(f"{seed} epoch {epoch}"))
@@ -126,12 +128,12 @@ class Detect:
         return network.eval()
 
 
-_BATCH = 4  # images: thousands of pixels, and enough steps where there are few images
-_RATE = 1e-2  # Adam's; ten times its default: a few hundred steps are all there is
+_BATCH = 4  # images: thousands of pixels, and enough steps for few images
+_RATE = 1e-2  # of Adam; ten times its default, for a few hundred steps
 
 
 def detector(channels: int, width: int, layers: int) -> nn.Sequential:
-    """A logit of each pixel: `layers` 3 x 3 convolutions of `width` channels, and one that weighs them up."""
+    """Return a network with a logit for each pixel: `layers` 3 x 3 convolutions of `width` channels, and a 1 x 1."""
     stack: list[nn.Module] = []
     for layer in range(layers):
         stack += [nn.Conv2d(channels if layer == 0 else width, width, 3, padding=1), nn.ReLU()]
@@ -141,7 +143,10 @@ def detector(channels: int, width: int, layers: int) -> nn.Sequential:
 def told(
     logits: Float[Tensor, "n h w"], gone: Bool[Tensor, "n h w"]
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Of each image, the balanced accuracy of logits above 0, and the area under their ROC curve; ties count half."""
+    """Return the balanced accuracy of logits above 0 for each image, and their area under the ROC curve.
+
+    Ties count half in the area.
+    """
     flat, where = logits.flatten(1).double(), gone.flatten(1)
     yes, no = where.sum(1).double(), (~where).sum(1).double()
     positive = flat > 0
@@ -154,7 +159,7 @@ def told(
 
 
 def _feeds(case: Case, erasure: Erasure) -> tuple[Batches, Batches]:
-    """Of erased test images, and of the masks of what was erased."""
+    """Return a feed of erased test images, and a feed of the masks of their erased pixels."""
     of, masks = erasure, replace(erasure, shown="mask")
     return erased_batches(case, "test", of, width=0, whole=True), erased_batches(
         case, "test", masks, width=0, whole=True
@@ -162,6 +167,6 @@ def _feeds(case: Case, erasure: Erasure) -> tuple[Batches, Batches]:
 
 
 def _pair(feeds: tuple[Batches, Batches], rows: Tensor) -> tuple[Images, Bool[Tensor, "n h w"]]:
-    """Erased images, 0 in the middle of their range, and where they were erased."""
+    """Return erased images, with 0 in the middle of their range, and the masks of their erased pixels."""
     images, left = (to_float(next(iter(feed(rows, len(rows), 0)))) for feed in feeds)
     return images - 0.5, (left < 1).any(1)

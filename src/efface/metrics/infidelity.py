@@ -1,4 +1,4 @@
-"""Infidelity: how far what a map predicts for a change of the image is from what the change does."""
+"""Infidelity: the error of a map's prediction of how the score falls under a change of the image."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -28,22 +28,26 @@ def infidelity(
     noise: float = 0.2,
     score: TargetScore = "logit",
 ) -> Metric:
-    """Mean square of (what the map predicts for a change) - (the fall of the score under it), over random changes.
+    """Mean square error of the fall of the score that a map predicts, over random changes of the image.
 
-    `square`: a square of the image is filled (`imputer`); the map predicts its sum over the square, as a map of
-    contributions does (gradient x input, integrated gradients, LRP, a CAM). `noise`: Gaussian noise I is subtracted;
-    the map predicts the sum of I times the map, as a gradient does. The other kind of map is wrong by its kind.
+    Formula: infidelity = mean of (prediction - (score(image) - score(changed image)))^2.
 
-    `infidelity` is the mean as it is, in the score's squared units: it changes with the map's scale. `scaled`
-    multiplies the map first by the one number of each image that makes it least: between 0 and the mean square of the
-    falls, which is what a map of zeros gets. 0 for a map that is exact, on a network that adds contributions up.
+    square: a square of the image is filled (`imputer`). The map predicts its sum over the square, as suits a map of
+        contributions (gradient x input, integrated gradients, LRP, a CAM).
+    noise: Gaussian noise I is subtracted. The map predicts the sum of I times the map, as suits a gradient.
+    A map of the other kind gets a large error by its kind.
 
-    The map is signed, of single features where the method gives them; `post` may change it.
+    `infidelity` is this mean in the score's squared units. It changes with the map's scale. `scaled` first multiplies
+    the map of each image by the factor that makes the error smallest. It lies between 0 and the mean square of the
+    falls, which is the value of a map of zeros. It is 0 for an exact map of a network that adds up contributions.
 
-    perturbation: square, or noise, which reads no `imputer`.
-    samples: changes of an image, at least 1; each costs one forward pass.
-    size: pixels across the square, at most the image's. noise: standard deviation, above 0, in units of [0, 1].
-    score: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
+    The map is signed, with single channel values if the method has them; `post` may change it.
+
+    perturbation: square, or noise, which does not use `imputer`.
+    samples: changes of each image, at least 1. Each costs one forward pass.
+    size: width of the square in pixels, at most that of the image.
+    noise: standard deviation, above 0, in units of [0, 1].
+    score: score of the explained class: logit, log_probability, probability or loss (cross entropy).
 
     Source: Yeh, Hsieh, Suggala, Inouye & Ravikumar 2019 (arXiv:1901.09392); the optimal
         scale from their released code.
@@ -63,7 +67,7 @@ def infidelity(
         sample="images",
         uses=frozenset({"post"}) if perturbation == "noise" else frozenset({"imputer", "post"}),
         caption="Random squares of the image are filled, or noise is subtracted. A truthful map predicts how far the "
-        "score falls; what is shown is the mean square of its error, once the map is scaled as well as can be.",
+        "score falls. Shown is the mean square of its error after the best scaling of the map.",
         family="faithfulness",
         defaults={"post": []} | ({} if perturbation == "noise" else {"imputer": "efface.impute.channel_mean"}),
         axis="",
@@ -73,7 +77,7 @@ def infidelity(
 
 @dataclass(frozen=True)
 class Squares:
-    """The given network on images with a random square filled, and what the map gives to the square."""
+    """The given network on images with a random square filled, and the map's sum over the square."""
 
     samples: int
     size: int
@@ -89,7 +93,7 @@ class Squares:
         return replace(by_fields(self), unit=f"square of {self.size} x {self.size} pixels", count="1")
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
-        """ValueError: the square is larger than the images."""
+        """Raise ValueError if the square is larger than the images."""
         squares(images.shape[2], images.shape[3], self.size, torch.zeros(1, 1, 2))
 
     def __call__(self, case: Case) -> Score:
@@ -111,7 +115,7 @@ class Squares:
 
 @dataclass(frozen=True)
 class Noise:
-    """The given network on noisy images, and what the map predicts for the noise."""
+    """The given network on noisy images, and the map's prediction for the noise."""
 
     samples: int
     noise: float
@@ -147,9 +151,10 @@ def noise_effects(
     score: TargetScore = "logit",
     max_batch: int = 256,
 ) -> tuple[Float[Tensor, "n s"], Float[Tensor, "n s"]]:
-    """Of each image and step: the map times the step, summed, and the fall of the score at image - step; float64, CPU.
+    """Return the sum of map times step, and the fall of the score at image - step. Float64, on the CPU.
 
-    score: the score, of the class explained. max_batch: images in one pass; bounds the memory.
+    score: score of the explained class.
+    max_batch: images in one pass. It limits the memory.
     """
     products = torch.stack([(each.double() * maps).flatten(1).sum(1) for each in steps], 1)
     fallen = falls(network, images, classes, lambda k: images - steps[k], len(steps), score=score, max_batch=max_batch)
@@ -159,7 +164,7 @@ def noise_effects(
 def infidelities(
     predicted: Float[np.ndarray, "n s"], fallen: Float[np.ndarray, "n s"]
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Mean square error of the predictions as they are, and after the scale of each row that makes it least."""
+    """Return the mean square error of the predictions, and the smallest one after scaling each row."""
     energy, products = (predicted**2).mean(1), (predicted * fallen).mean(1)
     scale = np.divide(products, energy, out=np.zeros_like(products), where=energy > 0)
     scaled = ((scale[:, None] * predicted - fallen) ** 2).mean(1)
@@ -167,12 +172,12 @@ def infidelities(
 
 
 def corners(seeds: Seeds, samples: int) -> Float[Tensor, "{samples} n 2"]:
-    """Where squares lie, from 0 (top, left) to 1 (as far down or right as they fit)."""
+    """Return the places of squares, from 0 (top, left) to 1 (as far down or right as they fit)."""
     return torch.stack([draws.uniform(draws.fold(seeds, k), (2,)) for k in range(samples)])
 
 
 def squares(h: int, w: int, size: int, places: Float[Tensor, "s n 2"]) -> Bool[Tensor, "s n {h} {w}"]:
-    """True in the square of each place."""
+    """Return masks that are True in the square of each place."""
     if size > min(h, w):
         raise ValueError(f"infidelity: size is {size}; expected at most the image's {min(h, w)} pixels: lower it")
     down, across = _span(h, size, places[..., 0]), _span(w, size, places[..., 1])

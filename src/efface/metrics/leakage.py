@@ -1,4 +1,4 @@
-"""Leakage: how much of a map lies off the true object, sign aside.
+"""Leakage: the share of a map off the true object, for absolute values.
 
 Source: Shah, Jain & Netrapalli 2021, section 5 (arXiv:2102.12781).
 """
@@ -21,15 +21,17 @@ from efface.store.results import Score
 
 
 def leakage(*, top: float = 0.1) -> Metric:
-    """The share of a map's absolute values off the object, and of its largest ones: on block images in the null block.
+    """Share off the object of a map's absolute values (`mass`), and of its largest values (`top`).
 
-    The maps are as `post` makes them, then without their sign. It needs the masks of the true objects. Chance is the
-    share of the image off the object, a half for `efface.data.blocks.blocks`. Missing where a map is 0 everywhere, or
-    an image has no object. It says where a map points, and blames the map only if the network does not look there
-    itself: read it beside the network's clean and robust accuracy, for a network that has learnt nothing leaks, too.
+    On block images, everything off the object is the null block.
+    The absolute values are taken after `post`. The metric needs the masks of the true objects. Chance is the share of
+    the image off the object, one half for `efface.data.blocks.blocks`. A value is missing if a map is 0 everywhere, or
+    if an image has no object. The metric shows where a map points. It blames the map only if the network does not use
+    that place itself. Read it beside the network's clean and robust accuracy, since a network that has learnt nothing
+    also leaks.
 
-    top: the part of an image's pixels that counts as the largest, above 0 and at most 1, one pixel at least; those that
-        tie for the last places count by their share off the object.
+    top: part of an image's pixels that counts as the largest, above 0 and at most 1, at least one pixel. Ties for the
+        last places count by their share off the object.
 
     Source: Shah, Jain & Netrapalli 2021, section 5 (arXiv:2102.12781), which shows it in pictures.
     Differs: the two numbers are ours.
@@ -44,7 +46,7 @@ def leakage(*, top: float = 0.1) -> Metric:
         uses=frozenset({"post"}),
         read_with=("robust_accuracy",),
         caption="The share of the map's absolute values, and of its largest ones, off the true object, where nothing "
-        "tells the class. A truthful map of a network that looks at the object alone has none there.",
+        "shows the class. If the network uses only the object, a truthful map has nothing there.",
         family="localisation",
         axis="",
         points_for=lambda _shape: (0.0,),
@@ -53,7 +55,7 @@ def leakage(*, top: float = 0.1) -> Metric:
 
 @dataclass(frozen=True)
 class OffObject:
-    """Both shares, of the maps as `post` makes them."""
+    """Both shares, for the maps after `post`."""
 
     top: float
     post: tuple[Call, ...]
@@ -79,7 +81,7 @@ class OffObject:
 def leaked(
     maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"], *, top: float = 0.1
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """The share of each map's absolute values off the object, and of the part `top` of its pixels with the largest."""
+    """Return the share of each map's absolute values off the object, and that of the largest part `top` of pixels."""
     sizes = maps.double().abs()
     whole = sizes.sum((1, 2))
     largest = torch.full((len(maps),), max(1, count(top, sizes[0].numel())), device=maps.device)

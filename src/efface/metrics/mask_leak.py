@@ -1,12 +1,13 @@
-"""Mask leak, a control: what a network learns of the class from the outline of what is erased, and nothing else.
+"""Mask leak, a control: the accuracy of a network that sees only the outline of what is erased.
 
-A new network is trained and tested on images that are white where the image would be left and black where its most
-relevant pixels would be gone. Its chance is the same network on all-white images, which can do no better than name the
-most frequent class. `leak` = its accuracy less that chance. What it reads there, a network that is retrained on erased
-images (ROAR) can read too, however well the pixels themselves are hidden.
+A new network is trained and tested on images that are white where the image would be kept and black where its most
+relevant pixels would be removed. Chance is the accuracy of the same network on all-white images, where it can only
+learn the most frequent class. `leak` is the accuracy minus chance. A network that is retrained on erased images (ROAR)
+can use the same outline, even if the fill hides the pixels well.
 
-Settings of its own: none. `fractions` and `repeats`: each costs a training; chance one a repeat, for all methods
-together. It judges no map: a true map of objects whose shape tells the class must leak.
+Settings of its own: none.
+`fractions` and `repeats`: each costs a training. Chance costs one training for each repeat, shared by all methods.
+The metric does not judge maps: a true map must leak if the shape of the objects reveals the class.
 
 Source: Rong et al. 2022, section 3 (arXiv:2202.00449).
 Differs: the study's own network and `fit`; masks as they are, not moved to the centre; chance is measured.
@@ -20,12 +21,12 @@ from efface.metrics.probes import Retrain
 from efface.plug.call import Call
 from efface.store.results import Score
 
-_UNUSED = Call(call="efface.impute.constant")  # black or white is all there is
+_UNUSED = Call(call="efface.impute.constant")  # the images are only black and white
 
 
 def _probes(point: Point) -> dict[str, Retrain]:
     blank = Retrain(replace(point.erasure("most_first", 0.0), imputer=_UNUSED, shown="mask"), point.repeat)
-    if point.x in (0, 1):  # an even image, white or black
+    if point.x in (0, 1):  # the image is all white or all black
         return {"mask": blank, "blank": blank}
     shown = replace(point.erasure("most_first", point.x), imputer=_UNUSED, shown="mask")
     return {"mask": Retrain(shown, point.repeat), "blank": blank}
@@ -43,7 +44,7 @@ mask_leak = Metric(
     sample="repeats",
     uses=frozenset({"unit", "groups", "post", "fractions"}),
     family="control",
-    caption="A network is trained anew on the mere outline of what would be erased: white where the image is left, "
-    "black where a map ranks highest. What it gets right beyond chance, the outline betrays; a retrained score of the "
-    "same map is worth that much less.",
+    caption="A new network is trained on nothing but the outline of what would be erased: white for kept pixels, black "
+    "for those that a map ranks highest. Its accuracy above chance comes from the outline alone. Trust a retrained "
+    "score of the same map that much less.",
 )

@@ -1,4 +1,4 @@
-"""Monotonicity: whether the score rises as pixels return, and larger values of the map have larger effects."""
+"""Monotonicity: whether the score rises as pixels return, and whether larger values of the map have larger effects."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -29,27 +29,31 @@ from efface.store.results import Score
 from efface.training.loop import TrainingSettings
 from efface.types import Images, Imputer, Ranks, Targets, TargetScore
 
-_EXACT = 1e-6  # of the score's own size: below, a fall is rounding
+_EXACT = 1e-6  # of the score's size; a smaller fall is rounding
 
 
 def monotonicity(*, steps: int = 32, samples: int = 10, score: TargetScore = "logit") -> Metric:
-    """How steadily the score rises as groups of units return, and whether a larger value of a group is a larger effect.
+    """Share of steps without a fall as groups of units return, and rank correlation of a group's value with its effect.
 
-    `rising` is the share of steps at which the score does not fall as units return, least relevant first, to an empty
-    image. `correlation` is the rank correlation, over the same groups, of the size of the map's sum over a group with
-    the mean square change of the score when that group alone is erased.
+    The ranking is cut into `steps` groups of units. The fill is `imputer`, by default the data set's mean colour. The
+    map is signed, with its channels summed (`post`).
 
-    The ranking is cut into `steps` groups of units; the fill is `imputer`, the data set's mean colour unless said
-    otherwise. The map is signed, its channels summed (`post`). A fall within 1e-6 of the score's size counts as none.
-    On a network that adds contributions up `rising` is the share of groups whose contribution is not negative: a true
-    signed map, which gathers the negative pixels in groups of their own, gets less than a random one, whose groups all
-    hold a bit of everything. So it is shown, and does not judge.
-    NaN for an image with fewer units than steps; the correlation also where the map or the effect is the same for all
+    rising: the share of steps at which the score does not fall as groups return, least relevant first, to an empty
+        image. A fall within 1e-6 of the score's size does not count.
+    correlation: the rank correlation, over the groups, of |sum of the map over the group| with the mean square change
+        of the score when only that group is erased.
+
+    On a network that adds up contributions, `rising` is the share of groups with a contribution that is not negative. A
+    true signed map gathers the negative pixels in groups of their own, so it scores less than a random map, whose
+    groups are mixtures. `rising` is therefore shown but does not judge.
+
+    NaN for an image with fewer units than steps. The correlation is also NaN if the map or the effect is equal for all
     groups.
 
-    steps: groups, at least 3, at most the units; each costs one forward pass, and `samples` more for the correlation.
-    samples: times that a group alone is erased where the fill is drawn (one that is not drawn is asked once).
-    score: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
+    steps: number of groups, at least 3, at most the units. Each costs one forward pass, and `samples` more for the
+        correlation.
+    samples: erasures of each single group if the fill is drawn, at least 1. A fill without random numbers needs one.
+    score: score of the explained class: logit, log_probability, probability or loss (cross entropy).
 
     Source: `rising`: Luss et al. 2019 (arXiv:1905.12698) and Arya et al. 2019 (arXiv:1909.03012);
         `correlation`: Nguyen & Martinez 2020 (arXiv:2007.07584).
@@ -58,15 +62,15 @@ def monotonicity(*, steps: int = 32, samples: int = 10, score: TargetScore = "lo
     """
     positive("monotonicity", samples=samples)
     if steps < 3:
-        raise ValueError(f"monotonicity: steps is {steps}; expected at least 3, for a correlation over them: raise it")
+        raise ValueError(f"monotonicity: steps is {steps}; expected at least 3 for a correlation over them: raise it")
     return Metric(
         probes=lambda point: {"groups": Groups(steps, samples, score, point.imputer, point.post, point.unit)},
         value=lambda scores: {name: scores["groups"].values[name] for name in ("correlation", "rising")},
         direction={"correlation": "higher", "rising": "none"},
         sample="images",
         uses=frozenset({"imputer", "unit", "groups", "post"}),
-        caption="Groups of pixels return to an empty image, least relevant first, and each is erased alone. With a "
-        "truthful map groups of larger value have a larger effect; how steadily the score rises describes the network.",
+        caption="Groups of pixels return to an empty image, least relevant first, and each group is erased alone. With "
+        "a truthful map, groups of larger value have a larger effect. The share of rising steps only describes.",
         family="faithfulness",
         defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.erase.post.channel_sum"]},
         axis="",
@@ -76,7 +80,7 @@ def monotonicity(*, steps: int = 32, samples: int = 10, score: TargetScore = "lo
 
 @dataclass(frozen=True)
 class Groups:
-    """The given network on images to which groups of the ranking return one by one, and that lose one group each."""
+    """The given network on images to which groups of a ranking return one by one, and on images without one group."""
 
     steps: int
     samples: int
@@ -90,11 +94,11 @@ class Groups:
 
     @property
     def times(self) -> int:
-        """How often a group is erased: a fill that is not drawn is the same each time."""
+        """Number of erasures of a group. A fill without random numbers is the same each time."""
         return self.samples if self.imputer.wants("seeds") else 1
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Forward rows."""
+        """Forward passes."""
         return float(self._passes * images["test"])
 
     def describe(self) -> Description:
@@ -102,7 +106,7 @@ class Groups:
         return replace(by_fields(self), ties=SHUFFLED, count=count)
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
-        """ValueError: more groups than units, in each of the images where they differ."""
+        """Raise ValueError if there are more groups than units in each of these images."""
         if isinstance(self.unit, Call):
             units = int(self.unit(images).max()) + 1
         else:
@@ -148,10 +152,11 @@ def group_effects(
     score: TargetScore = "logit",
     max_batch: int = 256,
 ) -> tuple[Float[Tensor, "n _"], Float[Tensor, "n {steps}"]]:
-    """The scores as groups return, from the empty image to the whole one; the mean square change without each group.
+    """Return the scores as groups return to the empty image, and the mean square change without each group.
 
-    Group 0 holds the most relevant units. imputers: the first fills the empty image; a group alone is filled by each.
-    grouped: pixels that share a rank are one unit. Float64, on the CPU.
+    Group 0 holds the most relevant units. The numbers are in float64 on the CPU.
+    imputers: the first fills the empty image. Each of them fills a single erased group.
+    grouped: True if pixels that share a rank are one unit.
     """
 
     def returning(k: int) -> Images:
@@ -167,19 +172,19 @@ def group_effects(
 
 
 def rising_share(scores: Float[np.ndarray, "n steps"]) -> Float[np.ndarray, " n"]:
-    """Share of steps from one score to the next that are no fall."""
+    """Share of steps between consecutive scores that are not a fall."""
     allowed = _EXACT * np.abs(scores).max(1, keepdims=True)
     return np.asarray((np.diff(scores, axis=1) >= -allowed).mean(1))
 
 
 def _group(ranks: Ranks, k: int, steps: int, *, grouped: bool) -> Bool[Tensor, "n *places"]:
-    """The k-th of the groups that the ranking is cut into."""
+    """Return a mask of the k-th group of the ranking."""
     upto = removed(ranks, (k + 1) / steps, "most_first", grouped=grouped)
     return upto & ~removed(ranks, k / steps, "most_first", grouped=grouped)
 
 
 def _sums(maps: Tensor, ranks: Ranks, steps: int, *, grouped: bool) -> Float[Tensor, "n {steps}"]:
-    """The map's sum over each group; NaN for an image that has fewer units than groups."""
+    """Return the map's sum over each group, NaN for an image with fewer units than groups."""
     units = ranks.flatten(1).amax(1).cpu() + 1
     if not grouped:
         _enough(int(units.min()), steps)

@@ -1,11 +1,12 @@
 """Pixel perturbation: accuracy without the least relevant pixels, from 1 % to all of them on a logarithmic scale.
 
-Of each image and point: whether it is classified right without its least relevant pixels, and, the mirror image,
-without its most relevant ones; each time exactly floor(fraction * pixels) of them.
+Values of each image and point: whether it is classified right without its least relevant pixels, and without its most
+relevant ones. Exactly floor(fraction * pixels) pixels are removed each time.
 
-Settings of its own: none. `fractions`: 25, from 0.01 to 1, evenly spaced in their logarithm, and 0; each costs two
-forward passes of the test images. `imputer`: 0.5 in all channels, as the code; the paper says the image's mean, which
-is efface.impute.image_mean.
+Settings of its own: none.
+`fractions`: 25 values from 0.01 to 1, evenly spaced in their logarithm, and 0. Each costs two forward passes of the
+test images.
+`imputer`: 0.5 in all channels, as in the code. The paper names the image's mean, which is efface.impute.image_mean.
 
 Source: Srinivas & Fleuret 2021 (Rethinking the role of gradient-based attribution methods, arXiv:2006.09128).
 Differs: removes k pixels, where the code removes k - 1, so that all are gone at 1; ties by a shuffle. The network sees
@@ -31,7 +32,7 @@ pixel_perturb = Metric(
         "imputer": {"call": "efface.impute.constant", "kwargs": {"value": 0.5}},
         "fractions": tuple(np.logspace(-2, 0, 25).tolist()),
     },
-    caption="The pixels that a map ranks lowest turn grey, from one in a hundred to all. With a truthful map images "
-    "are still classified right when most of them is gone; in the mirror order, most relevant first, they soon are "
-    "not.",
+    caption="The pixels that a map ranks lowest turn grey, from one in a hundred to all. With a truthful map, images "
+    "are still classified right when most of their pixels are gone. In the reverse order, most relevant first, they "
+    "are soon classified wrong.",
 )

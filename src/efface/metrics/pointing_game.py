@@ -8,12 +8,12 @@ from efface.metrics.shared.located import Located
 
 
 def pointing_game(*, tolerance: float = 0.0) -> Metric:
-    """1 where a map's largest value lies on the object, 0 where not; ties count by their share on it.
+    """1 if a map's largest value lies on the object, otherwise 0. Ties count by their share on the object.
 
-    The maps are as `post` makes them; it needs the masks of the true objects. Chance is the object's share of the
-    image; a map of one value scores just that.
+    The maps are taken after `post`. The metric needs the masks of the true objects. Chance is the object's share of the
+    image, which is also the score of a map of one value.
 
-    tolerance: how far from the object still counts, in pixels between centres, at least 0; 15 in the paper.
+    tolerance: distance from the object that still counts, in pixels between centres, at least 0. 15 in the paper.
 
     Source: Zhang et al. 2018, section 4.2 (arXiv:1608.00507).
     Differs: no tolerance by default; the mean over images, not over classes of the mean of theirs.
@@ -26,8 +26,8 @@ def pointing_game(*, tolerance: float = 0.0) -> Metric:
         direction={"hit": "higher"},
         sample="images",
         uses=frozenset({"post"}),
-        caption="Whether the pixel that a map ranks first lies on the true object. A truthful map of a network that "
-        "looks at the object points there.",
+        caption="The score is 1 if the pixel that a map ranks first lies on the true object. If the network uses the "
+        "object, a truthful map points there.",
         family="localisation",
         axis="",
         points_for=lambda _shape: (0.0,),

@@ -1,4 +1,4 @@
-"""Random logit: how alike the maps of two classes are.
+"""Random logit: similarity of the maps of two classes.
 
 Source: Sixt, Granz & Landgraf 2020, section 5 (arXiv:1912.09818).
 """
@@ -24,10 +24,11 @@ Other = Literal["random", "runner_up"]
 def random_logit(*, other: Other = "random") -> Metric:
     """Similarity of the maps of the explained class with those of another class of the same image.
 
-    Spearman and SSIM of the channel-summed maps, signed and absolute, whatever `post` says. With two classes whose
-    logits mirror each other even a true map is alike, or opposite. One map and one pass an image.
+    Spearman and SSIM of the channel-summed maps, signed and absolute; `post` is not used. If two classes have mirrored
+    logits, even true maps are equal or opposite. It costs one map and one forward pass for each image.
 
-    other: random, any other class, drawn for each image, the same for all methods; runner_up, the most probable one.
+    other: random: any other class, drawn for each image, the same for all methods. runner_up: the most probable other
+        class.
 
     Source: Sixt et al. 2020, section 5 (arXiv:1912.09818).
     Differs: Spearman and signed maps beside its SSIM of absolute ones; SSIM is of maps divided by their largest
@@ -39,8 +40,8 @@ def random_logit(*, other: Other = "random") -> Metric:
         direction=BETTER,
         sample="images",
         uses=frozenset(),
-        caption=f"The method is asked about {_SAYS[other]} class of the same image. A truthful map says something else "
-        "of it.",
+        caption=f"The method explains {_SAYS[other]} class of the same image. With a truthful method this map is "
+        "different.",
         family="randomisation",
         axis="",
         points_for=lambda _shape: (0.0,),
@@ -51,9 +52,9 @@ _SAYS = {"random": "another", "runner_up": "the second most probable"}
 
 
 def other_class(logits: Float[Tensor, "n k"], classes: Targets, *, other: Other, seeds: Seeds) -> Targets:
-    """Another class of each image. ValueError: there is no other.
+    """Return another class for each image. ValueError: there is no other class.
 
-    seeds: one an image, for the draw.
+    seeds: one for each image, for the draw.
     """
     count = logits.shape[1]
     if count < 2:
@@ -66,7 +67,7 @@ def other_class(logits: Float[Tensor, "n k"], classes: Targets, *, other: Other,
 
 @dataclass(frozen=True)
 class OtherClass:
-    """The method asked about another class, compared with its stored maps."""
+    """Maps of another class, compared with the stored maps."""
 
     other: Other
 

@@ -1,4 +1,4 @@
-"""Parameter randomisation: whether the maps change when the network forgets what it learnt, layer by layer.
+"""Parameter randomisation: whether the maps change when the layers of the network are redrawn, one after another.
 
 Source: Adebayo, Gilmer, Muelly, Goodfellow, Hardt & Kim 2018, section 4 (arXiv:1810.03292).
 Differs: the axis is the share of layers, so that networks compare; maps are compared by image, on their raw values.
@@ -25,21 +25,20 @@ def randomisation(
     draw: Draw = "reset",
     points: int | None = None,
 ) -> Metric:
-    """Similarity of the maps with those of the network whose layers are drawn anew, from the output down.
+    """Similarity of the maps with those of the network whose layers are redrawn at random, from the output down.
 
-    Spearman and SSIM of the channel-summed maps, signed and absolute, whatever `post` says; the explained class is
-    that of the original network, and the method draws for an image as it did for its stored map. At 0 nothing is
-    drawn anew: what falls short of 1 there is the method's own unsteadiness. A map that is the same whatever the
-    network has learnt (edges, a fixed random one) stays at 1 throughout. One call of the method for each image and
-    point.
+    Spearman and SSIM of the channel-summed maps, signed and absolute; `post` is not used. The explained class is that
+    of the original network. The method uses the same random numbers for an image as for its stored map. At 0 nothing is
+    redrawn: a value below 1 there is the method's own randomness. A map that does not depend on the network (edges, a
+    fixed random one) stays at 1 everywhere. It costs one call of the method for each image and point.
 
-    mode: cascading, all layers from the output down to that share; independent, the one layer there alone.
-    layers: names, from the output down, or the word of a list: inception_v3, resnet (torchvision's), resnet_small
+    mode: cascading: all layers from the output down to that share. independent: only the layer at that share.
+    layers: names, from the output down, or the name of a list: inception_v3, resnet (torchvision's), resnet_small
         (ours). A name stands for all modules within it. By default every module with parameters of its own.
-    draw: reset, by the module's own initialisation; normal, from each tensor's own mean and standard deviation (the
-        scale of a BatchNorm is kept). The running statistics of BatchNorms are kept in both.
-    points: steps along the axis beside 0, at least 1; by default one a layer where they are named, otherwise 8. A
-        share is rounded up to whole layers.
+    draw: reset: the module's own initialisation. normal: from each tensor's own mean and standard deviation (the scale
+        of a BatchNorm is kept). Both keep the running statistics of BatchNorms.
+    points: steps along the axis besides 0, at least 1. Default: one for each named layer, or 8 without names. A share
+        is rounded up to whole layers.
 
     Source: Adebayo et al. 2018, section 4 (arXiv:1810.03292).
     Differs: a rank correlation with a constant map is 0; SSIM is of maps divided by their largest absolute value. What
@@ -52,8 +51,8 @@ def randomisation(
         direction=BETTER,
         sample="images",
         uses=frozenset({"fractions"}),
-        caption=f"The layers of the network are drawn anew{_HOW[mode]}, and the method is asked again. A truthful map "
-        "changes with what the network knows; one that stays alike shows the image, not the network.",
+        caption=f"The layers of the network are redrawn at random{_HOW[mode]}, and the method runs again. A truthful "
+        "map changes with the network. A map that stays similar shows the image, not the network.",
         family="randomisation",
         axis="share of layers randomised",
         points_for=lambda _shape: shares,
@@ -66,7 +65,7 @@ _HOW = {"cascading": ", one after another from the output down", "independent": 
 
 @dataclass(frozen=True)
 class Randomised:
-    """The method on a network with a share of its layers drawn anew, compared with its stored maps."""
+    """Maps of a network with a share of its layers redrawn, compared with the stored maps."""
 
     share: float
     mode: Mode
@@ -84,7 +83,7 @@ class Randomised:
         return what
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
-        """ValueError: a layer that the network does not have, or that learns nothing."""
+        """Raise ValueError if the network has no such layer, or if the layer has no parameters."""
         groups(network, self.layers)
 
     def __call__(self, case: Case) -> Score:

@@ -1,7 +1,7 @@
-"""Relevance mass: the share of a map's positive relevance that lies on the true object.
+"""Relevance mass: the share of a map's positive relevance on the true object.
 
-The maps are as `post` makes them; what is negative then counts for nothing. It needs the masks of the true objects.
-Chance is the object's share of the image. Missing where a map has no positive value.
+The maps are taken after `post`. Negative values count as 0. The metric needs the masks of the true objects. Chance is
+the object's share of the image. A value is missing if a map has no positive value.
 
 Source: Arras, Osman & Samek 2022, section 3.2 (arXiv:2003.07258): relevance mass accuracy.
 Differs: the channels are pooled by the study's `post`, not by one of the paper's five ways.
@@ -16,8 +16,8 @@ relevance_mass = Metric(
     direction={"mass": "higher"},
     sample="images",
     uses=frozenset({"post"}),
-    caption="The share of a map's positive relevance that lies on the true object. A truthful map of a network that "
-    "looks at the object has it there.",
+    caption="The share of a map's positive relevance on the true object. If the network uses the object, a truthful "
+    "map has its relevance there.",
     family="localisation",
     axis="",
     points_for=lambda _shape: (0.0,),

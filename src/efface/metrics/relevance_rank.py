@@ -1,7 +1,7 @@
-"""Relevance rank: how many of a map's highest values, as many as the true object has pixels, lie on it.
+"""Relevance rank: share on the true object of the k most relevant pixels, where k is the object's number of pixels.
 
-The maps are as `post` makes them; it needs the masks of the true objects. Only the order counts; ties for the last
-places count by the share of them on the object. Chance is the object's share of the image.
+The maps are taken after `post`. The metric needs the masks of the true objects. Only the order of the values counts.
+Ties for the last places count by their share on the object. Chance is the object's share of the image.
 
 Source: Arras, Osman & Samek 2022, section 3.2 (arXiv:2003.07258): relevance rank accuracy.
 Differs: the channels are pooled by the study's `post`; the paper breaks ties in an order of its own.
@@ -16,8 +16,8 @@ relevance_rank = Metric(
     direction={"overlap": "higher"},
     sample="images",
     uses=frozenset({"post"}),
-    caption="Of as many pixels as the true object has, those that a map ranks highest: the share that lies on it. A "
-    "truthful map of a network that looks at the object ranks it first.",
+    caption="The share on the true object of the k pixels that a map ranks highest, where k is the object's number of "
+    "pixels. If the network uses the object, a truthful map ranks its pixels first.",
     family="localisation",
     axis="",
     points_for=lambda _shape: (0.0,),

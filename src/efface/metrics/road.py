@@ -1,9 +1,11 @@
-"""ROAD, remove and debias: MoRF and LeRF with a fill that hides what was removed, and no retraining.
+"""ROAD, remove and debias: MoRF and LeRF with a fill that hides the removed pixels, without retraining.
 
-Of each image and point: whether it is classified right, and the explained class's probability, after MoRF and after
-LeRF, and combined = (LeRF - MoRF) / 2.
+Values of each image and point, after MoRF and after LeRF: whether it is classified right, and the probability of the
+explained class.
+Formula: combined = (LeRF - MoRF) / 2.
 
-Settings of its own: none. `imputer`: noisy linear imputation, by far the larger part of the cost on large images.
+Settings of its own: none.
+`imputer`: noisy linear imputation, which causes most of the cost on large images.
 `fractions`: the paper's. Each costs two forward passes of the test images.
 
 Source: Rong et al. 2022 (arXiv:2202.00449); combined as in Gildenblat's pytorch-grad-cam.
@@ -43,7 +45,7 @@ road = Metric(
     sample="images",
     uses=EVERY,
     defaults={"imputer": "efface.impute.noisy_linear", "fractions": (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)},
-    caption="Removed pixels are filled from their neighbours, with a little noise, so that neither a foreign colour "
-    "nor the outline of what is gone speaks for a class. Without the pixels that a truthful map ranks highest accuracy "
-    "falls early, without those it ranks lowest late; combined is half the difference.",
+    caption="Removed pixels are filled from their neighbours with a little noise, so that neither a foreign colour nor "
+    "the outline of the removed pixels indicates a class. With a truthful map, accuracy falls early without the most "
+    "relevant pixels and late without the least relevant ones. Combined is half the difference.",
 )

@@ -1,4 +1,4 @@
-"""Robust accuracy: how often the network is right on the worst image that an attack finds nearby."""
+"""Robust accuracy: accuracy on the worst images that an attack finds nearby."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,14 +33,14 @@ def robust_accuracy(
 ) -> Metric:
     """Share of test images that the network classifies right after an attack, over the attack's size.
 
-    Of the network, not of a map: the attack is `pgd` on the true class. At 0 it is the accuracy on the
-    images themselves, the same probe as everywhere. An attack is a lower bound of the damage: a network whose gradient
-    tells little seems robust, so look whether more steps, restarts or `keep: best` find more.
+    It describes the network, not a map. The attack is `pgd` on the true class. At 0 it is the accuracy on the images
+    themselves, with the probe of the clean images. An attack gives a lower bound of the damage: a network whose
+    gradient is uninformative seems robust. Check whether more steps, restarts or `keep: best` find more.
 
-    norm: linf or l2, of the change of an image in [0, 1]. eps: sizes, each a point, 0 or more;
-        for linf at most 1: 8/255 is 0.031.
-    step, steps, start, restarts, keep: as in `pgd`; a point costs steps x restarts gradients an image.
-    loss: as there, but for targeted. An attack on one class misses the others, so that a network seems more robust.
+    norm: linf or l2, of the change of an image in [0, 1].
+    eps: sizes of the attack, each a point, at least 0. For linf at most 1: 8/255 is 0.031.
+    step, steps, start, restarts, keep: as in `pgd`. A point costs steps x restarts gradients of each image.
+    loss: as in `pgd`, without targeted. An attack on one class misses the others, so a network seems more robust.
 
     Source: Madry et al. 2018 (arXiv:1706.06083); sizes and steps of Shah, Jain & Netrapalli 2021 (arXiv:2102.12781),
         who take 5 steps on CIFAR-10.
@@ -60,8 +60,8 @@ def robust_accuracy(
         direction={"accuracy": "higher"},
         sample="images",
         uses=frozenset(),
-        caption="Each image is moved, by at most eps, to where the network is most wrong. A network whose answers rest "
-        "on what such a change cannot hide stays right.",
+        caption="Each image moves by at most eps to where the network's loss is largest. A network stays right if its "
+        "predictions rest on evidence that such a change cannot hide.",
         family="robustness",
         axis="eps",
         point_settings="'eps'",
@@ -73,7 +73,7 @@ def robust_accuracy(
 
 @dataclass(frozen=True)
 class Attacked:
-    """Whether each test image is classified right after an attack on its true class."""
+    """Return whether each test image is classified right after an attack on its true class."""
 
     eps: float
     norm: Norm
@@ -91,23 +91,23 @@ class Attacked:
     def attack(self) -> Call:
         """The attack with its settings."""
         names = ["eps", "norm", "step", "steps", "start", "restarts", "keep"]
-        names += ["loss"] if self.loss != "untargeted" else []  # so that the keys of results that had none stay
+        names += ["loss"] if self.loss != "untargeted" else []  # older results without this setting keep their keys
         return Call(call="efface.training.attack.pgd", kwargs={name: getattr(self, name) for name in names})
 
     def check(self, network: nn.Module, images: Images) -> None:
-        """ValueError: the network has one class, or the loss is for two and it has more."""
+        """Raise ValueError if the network has one class, or if the loss is for two classes and the network has more."""
         none = torch.zeros(1, dtype=torch.int64, device=images.device)
         pgd(network, images[:1], none, norm=self.norm, eps=self.eps, steps=1, loss=self.loss, seeds=none)
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Forward rows: a gradient of the image counts two, one forward and one back."""
+        """Forward passes. A gradient of the image counts two: one forward and one backward."""
         return float(images["test"] * self._passes())
 
     def _passes(self) -> int:
         return 2 * self.steps * self.restarts + 1
 
     def identity(self) -> dict[str, Any]:
-        """The attack's source, too, which no other probe reads."""
+        """Return the settings and the source of the attack, which no other probe uses."""
         return {"probe": "attacked", "attack": self.attack.identity()}
 
     def __call__(self, case: Case) -> Score:

@@ -1,4 +1,4 @@
-"""Sensitivity-n: whether what a map gives to n pixels goes with the fall of the score when these n are erased."""
+"""Sensitivity-n: correlation of the map's sum over n pixels with the fall of the score when these pixels are erased."""
 
 from efface import draws
 from efface.metrics.formula import EVERY, Metric
@@ -10,20 +10,21 @@ TENTHS = tuple(round(0.1 * k, 1) for k in range(1, 10))
 
 
 def sensitivity_n(*, samples: int = 10, score: TargetScore = "logit") -> Metric:
-    """Correlation, over random sets of n pixels, of the map's sum over the set with the fall of the score without it.
+    """Correlation, over random sets of n pixels, of the map's sum over a set with the fall of the score without it.
 
-    For each fraction (0.1 to 0.9 unless `fractions` says otherwise) and each image: `samples` sets of exactly that part
-    of the units, Pearson's correlation of the pairs. 1 at every fraction for a map that says what each pixel
-    contributes, on a network that adds these up; a map's scale and an equal shift of all its pixels change nothing.
-    NaN where the map or the score does not vary over the sets: a constant map has no value.
+    It is Pearson's correlation over `samples` sets, for each fraction (default: 0.1 to 0.9) and each image. A set has
+    exactly that part of the units. It is 1 at every fraction for a map of each pixel's contribution, on a network that
+    adds up contributions. The scale of a map and an equal shift of all its pixels change nothing. NaN if the map or the
+    score does not vary over the sets, so a constant map has no value.
 
-    The map is signed, its channels summed; `post: [absolute, channel_sum]` for the absolute variant. What stands where
-    a pixel is erased is `imputer`: the data set's mean colour unless said otherwise (0 after the usual normalisation),
-    efface.impute.constant for black, efface.metrics.sensitivity_n.uniform for random colours.
+    The map is signed and its channels are summed. The absolute variant is `post: [absolute, channel_sum]`. `imputer`
+    fills erased pixels: by default with the data set's mean colour (0 after the usual normalisation),
+    efface.impute.constant with black, efface.metrics.sensitivity_n.uniform with random colours.
 
-    samples: sets of an image at each fraction, at least 3; each costs one forward pass. Few are noise for an image;
-        the mean over images is not biased by it at 0, but pulled there: at 10 draws a true 0.9 shows as about 0.89.
-    score: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
+    samples: sets of each image at each fraction, at least 3. Each costs one forward pass. Few sets are noisy for an
+        image. The mean over images is not biased at a true 0, but is pulled to 0: with 10 draws a true 0.9 shows as
+        about 0.89.
+    score: score of the explained class: logit, log_probability, probability or loss (cross entropy).
 
     Source: Ancona, Ceolini, Oztireli & Gross 2018 (arXiv:1711.06104); the fractions, ten draws and both
         references from the released code of Yang, Wang & Bilgic 2023.
@@ -36,8 +37,8 @@ def sensitivity_n(*, samples: int = 10, score: TargetScore = "logit") -> Metric:
         direction={"correlation": "higher"},
         sample="images",
         uses=EVERY,
-        caption="Random sets of pixels are erased. The more a truthful map gives to a set, the further the score falls "
-        "without it: the correlation over the sets nears 1.",
+        caption="Random sets of pixels are erased. The larger the sum of a truthful map over a set, the further the "
+        "score falls without it. The correlation over the sets is then near 1.",
         family="faithfulness",
         defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.erase.post.channel_sum"]},
         axis="fraction removed",
@@ -47,14 +48,17 @@ def sensitivity_n(*, samples: int = 10, score: TargetScore = "logit") -> Metric:
 
 
 def uniform(images: Images, removed: Mask, *, seeds: Seeds) -> Images:  # noqa: ARG001
-    """An imputer: each channel of each pixel drawn evenly from [0, 1), anew for each set. seeds: one an image."""
+    """Imputer that draws each channel of each pixel evenly from [0, 1), for each set separately.
+
+    seeds: one for each image.
+    """
     return draws.uniform(seeds, tuple(images.shape[1:])).to(images.dtype)
 
 
 def at_least_three(where: str, samples: int) -> None:
-    """Two points always lie on a line."""
+    """Raise ValueError for fewer than 3 samples, since two points always lie on a line."""
     positive(where, samples=samples)
     if samples < 3:
         raise ValueError(
-            f"{where}: samples is {samples}; expected at least 3, two points always lie on a line: raise it"
+            f"{where}: samples is {samples}; expected at least 3, since two points always lie on a line: raise it"
         )

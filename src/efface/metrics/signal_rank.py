@@ -1,4 +1,4 @@
-"""Signal rank: whether a map ranks the signal's coordinates first, or last.
+"""Signal rank: whether a map ranks the coordinates of the signal first or last.
 
 Source: Shah, Jain & Netrapalli 2021, version 1, section 5 (arXiv:2102.12781v1).
 """
@@ -23,16 +23,16 @@ NAMES = ("difference", "top", "bottom", "cosine")
 
 
 def signal_rank(*, centre: float = VECTOR_ZERO / 255) -> Metric:
-    """How much oftener a map's largest than its smallest absolute value is the signal's: 1 at best, -1 at worst.
+    """Share of images whose largest absolute value is the signal's, minus the share whose smallest is: from -1 to 1.
 
-    `top` and `bottom` are P_top and P_bot, `difference` is AQ(1) = P_top - P_bot, `cosine` is |cos(x, map)|. The map
-    is the method's own, signed and unreduced, whatever `post` says; published is `gradient` with `score: loss` and
-    `explain: true`. The signal is the mask of the true object. Values that tie count by the share of them that is the
-    signal's, so that a map of zeros has a difference of 0; its cosine is missing. Chance is 0.
-    Standard networks weigh all coordinates nearly alike, so that small differences between them decide: take several
-    seeds. Read it beside the network's clean and robust accuracy: a network that did not converge can reach 1, too.
+    Formula: difference = AQ(1) = top - bottom = P_top - P_bot; cosine = |cos(x, map)|.
+    The map is the method's own, signed and unreduced, and `post` is not used. The published setting is `gradient` with
+    `score: loss` and `explain: true`. The signal is the mask of the true object. Ties count by the signal's share of
+    them, so a map of zeros has a difference of 0 and no cosine. Chance is 0. Standard networks give all coordinates
+    nearly the same weight, so small differences decide: use several seeds. Read the metric beside the network's clean
+    and robust accuracy, since a network that did not converge can also reach 1.
 
-    centre: what x is counted from, in [0, 1]; as published, the 0 of the stored vectors of `efface.data.synthetic`.
+    centre: origin of x, in [0, 1]. Default, as published: the 0 of the stored vectors of `efface.data.synthetic`.
 
     Source: Shah, Jain & Netrapalli 2021, version 1, section 5 (arXiv:2102.12781v1), and its notebook.
     Differs: ties are shared, where the notebook takes the first coordinate.
@@ -44,8 +44,8 @@ def signal_rank(*, centre: float = VECTOR_ZERO / 255) -> Metric:
         sample="images",
         uses=frozenset(),
         read_with=("robust_accuracy",),
-        caption="Whether the coordinate of the largest absolute value is the one that carries the class, less whether "
-        "that of the smallest is. A truthful map of a network that looks at the signal alone has 1.",
+        caption="The share of images whose largest absolute value is at the coordinate of the class, minus the share "
+        "whose smallest is. If the network uses only the signal, a truthful map scores 1.",
         family="localisation",
         axis="",
         points_for=lambda _shape: (0.0,),
@@ -79,7 +79,10 @@ class SignalRank:
 def ranked(
     vectors: Float[Tensor, "n c h w"], maps: Float[Tensor, "n c h w"], signal: Bool[Tensor, "n c h w"]
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Of each vector: P_top - P_bot, P_top, P_bot, |cos(vector, map)|; NaN without a signal, or without a direction."""
+    """Return P_top - P_bot, P_top, P_bot and |cos(vector, map)| of each vector.
+
+    The first three are NaN without a signal, the cosine is NaN for a vector or map of zeros.
+    """
     sizes, one = maps.double().abs(), torch.ones(len(maps), dtype=torch.int64, device=maps.device)
     top, bottom = (share_of_top(each, signal, one) for each in (sizes, -sizes))
     flat = [each.double().flatten(1) for each in (vectors, maps)]

@@ -1,11 +1,11 @@
-"""SRG, the symmetric relevance gain: LeRF less MoRF, and its two halves against a random order.
+"""SRG, the symmetric relevance gain: LeRF minus MoRF, and the difference of each from a random order.
 
-Of each image and point, for probability and accuracy:
-the gain = LeRF - MoRF; its half of the most relevant = random - MoRF; its half of the least relevant = LeRF - random.
-The halves add up to the gain. All are 0 where nothing or everything is removed, and 0 on average for a random map.
+Values of each image and point, for probability and accuracy:
+gain = LeRF - MoRF; half of the most relevant = random - MoRF; half of the least relevant = LeRF - random.
+The halves add up to the gain. All are 0 if nothing or everything is removed, and 0 on average for a random map.
 
-Settings of its own: none; fill, fractions and unit are the study's, so that MoRF and LeRF share its probes. Each
-fraction costs three forward passes of the test images, the random one for all methods together.
+Settings of its own: none. Fill, fractions and unit are the study's, so that MoRF and LeRF share its probes. Each
+fraction costs three forward passes of the test images. All methods share the pass in random order.
 
 Source: Bluecher, Vielhaben & Strodthoff 2024 (Decoupling pixel flipping and occlusion strategy, TMLR); as ABPC in
 Samek et al. 2015 and Li et al. 2023 (M4).
@@ -46,7 +46,7 @@ srg = Metric(
     ),
     sample="images",
     uses=EVERY,
-    caption="What is left when the least relevant pixels are erased, less what is left when the most relevant ones "
-    "are. What the fill does by itself is in both and cancels; a random map scores 0 and a truthful one above it. The "
-    "halves tell whether a map knows what matters (random order less MoRF) or what does not (LeRF less random).",
+    caption="The score without the least relevant pixels, minus the score without the most relevant ones. The effect "
+    "of the fill cancels. A random map scores 0, a truthful map more. The halves show whether a map finds the pixels "
+    "that matter (random order minus MoRF) or those that do not (LeRF minus random order).",
 )

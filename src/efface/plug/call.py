@@ -26,9 +26,10 @@ from pydantic import (
 from efface.plug import moved, words
 from efface.plug.accepts import own_name
 from efface.plug.annotations import plugs, signature, wrong_types
+from efface.plug.identity import code_of
 from efface.plug.learning import is_learning, wrong_parts
-from efface.plug.path import modules_of, near, resolve
-from efface.plug.source import file_digest, source_digest
+from efface.plug.path import near, resolve
+from efface.plug.source import file_digest
 
 __all__ = ["Call", "bound", "resolve", "settings_by_path", "settings_by_word"]
 
@@ -140,9 +141,11 @@ class Call(BaseModel):
         return _learns(self)
 
     def identity(self) -> dict[str, Any]:
-        """What a number made with this call depends on: path, kwargs, the source behind the path, files it names."""
-        found = dict(_known(self))
-        if nested := self.nested():
+        """What a number made with this call depends on: name, code and settings, see `code_of`; files that it names."""
+        nested = self.nested()
+        settings = {name: value for name, value in self.kwargs.items() if name not in nested}
+        found = code_of(self.call) | {"kwargs": settings}
+        if nested:
             found["nested"] = {name: each.identity() for name, each in nested.items()}
         if files := {name: file_digest(Path(value)) for name, value in self.kwargs.items() if _is_file(value)}:
             found["files"] = files
@@ -160,12 +163,6 @@ def _nested(call: Call) -> dict[str, Call]:
 def _learns(call: Call) -> bool:
     found = call.resolve()
     return (inspect.isclass(found) and is_learning(call)) or any(each.learns for each in call.methods().values())
-
-
-@functools.cache
-def _known(call: Call) -> dict[str, Any]:
-    """What a call depends on but for the files that its settings name, which may change meanwhile."""
-    return call.model_dump() | {"source": [source_digest(name) for name in modules_of(call.call)]}
 
 
 def settings_by_path(path: str, kwargs: dict[str, Any]) -> dict[str, Any]:

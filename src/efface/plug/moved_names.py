@@ -91,6 +91,8 @@ NAMES = {
     "stages.pipeline.visualize": "stages.visualize.visualize",
     "checkpoint.made_once": "store.tensors.cached_tensors",
     "entries.Judge": "study.schema.SecondNetwork",
+    "entries.MetricEntry": "study.metric_entry.MetricEntry",
+    "entries.MetricSettings": "study.metric_entry.MetricSettings",
     "execute.settle": "execute.set_torch_defaults",
     "feed.Feed": "erase.batches.Batches",
     "fit.Fit": "training.settings.TrainingSettings",

@@ -14,21 +14,34 @@ from types import ModuleType
 def source_digest(name: str) -> str:
     """SHA-256 of a module's code, 16 digits; comments and docstrings do not count.
 
-    With it goes the code that it imports from its own package or from files beside the study; of an installed
-    package (but efface) its version stands for that.
+    With it goes the code that it imports from its own package or from files beside the study; of an installed package
+    its version stands for that. efface has declared versions: its code counts only for a module of efface itself.
     """
-    queue, code = [name], {}
-    while queue:
-        each = queue.pop()
-        if each in code or each == "efface" or (read := _code(each)) is None:  # the bare package holds its version
-            continue
-        code[each], imports = read
-        queue += [other for other in imports if _is_own(other, name)]
+    code, _ = _closure(name)
     top = sys.modules.get(name.split(".", maxsplit=1)[0])
     whole = hashlib.sha256(str(getattr(top, "__version__", "")).encode() if top and _is_installed(top) else b"")
     for each in sorted(code):
         whole.update(code[each].encode())
     return whole.hexdigest()[:16]
+
+
+def imports_efface(name: str) -> bool:
+    """Whether a module, or what counts as its code, imports anything of efface."""
+    return any(each.split(".", maxsplit=1)[0] == "efface" for each in _closure(name)[1])
+
+
+@functools.cache
+def _closure(name: str) -> tuple[dict[str, str], frozenset[str]]:
+    """The code of a module and of all that counts with it, by module; and everything that these import."""
+    queue, code, imported = [name], dict[str, str](), set[str]()
+    while queue:
+        each = queue.pop()
+        if each in code or each == "efface" or (read := _code(each)) is None:  # the bare package holds its version
+            continue
+        code[each], imports = read
+        imported |= set(imports)
+        queue += [other for other in imports if _is_own(other, name)]
+    return code, frozenset(imported)
 
 
 def file_digest(path: Path) -> str:
@@ -41,12 +54,6 @@ def file_digest(path: Path) -> str:
 def _file_digest(path: Path, _written: int, _size: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def code_digest(*names: str) -> str:
-    """SHA-256 of the code of these modules alone, 16 digits; comments and docstrings do not count."""
-    code = [read[0] for name in names if (read := _code(name)) is not None]
-    return hashlib.sha256("\n".join(code).encode()).hexdigest()[:16]
 
 
 @functools.cache
@@ -91,10 +98,12 @@ def _imports(tree: ast.AST, module: ModuleType) -> list[str]:
 
 
 def _is_own(other: str, name: str) -> bool:
-    """A module of the same package, of efface, or one that is not installed but lies beside the user's study."""
+    """A module of the same package, or one that is not installed but lies beside the user's study."""
     top = other.split(".", maxsplit=1)[0]
     if top == name.split(".", maxsplit=1)[0]:
         return True
+    if top == "efface":
+        return False
     module = _module(top)
     return module is not None and bool(getattr(module, "__file__", None)) and not _is_installed(module)
 

@@ -111,6 +111,20 @@ def word_of(path: str) -> str:
 
 
 @functools.cache
+def name_of(path: str) -> str:
+    """Kind and word of one of efface's own plug-ins, such as `method.grad_cam`; "" for any other path."""
+    for kind, (place, _) in _KINDS.items():
+        if path.startswith(f"{_dotted(_ROOT / place)}.") and (word := _named(kind).get(path)):
+            return f"{kind}.{word}"
+    return ""
+
+
+@functools.cache
+def _named(kind: str) -> dict[str, str]:
+    return {path: word for word, path in entries(kind)}
+
+
+@functools.cache
 def index(kind: str) -> dict[str, str]:
     """Return the dotted path of each word of a kind, in alphabetical order."""
     return dict(sorted(entries(kind)))

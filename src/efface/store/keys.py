@@ -1,9 +1,29 @@
-"""Keys of results and files: digests of everything that a number depends on."""
+"""Keys of results and files: digests of everything that a number depends on, with declared versions of the code."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+AREAS = ("draws", "store", "erase", "train", "explain", "generate", "evaluate", "measure", "pictures")
+"""What many numbers pass through. A key holds the version of each area that its number passes through."""
+
+NUMERICS: dict[str, int] = {}
+"""The declared versions of efface's code that are above 1: of an area, or of a plug-in, such as `method.rise`.
+
+Whoever changes numbers raises the version of what gives them, and writes the golden outputs of the tests again.
+Then all results that hold the old version in their keys are measured anew. See docs/decisions/0003-keys.md.
+"""
+
+
+def version(name: str) -> int:
+    """The declared version of an area or of a plug-in of efface: 1 until its numbers change for the first time."""
+    return NUMERICS.get(name, 1)
+
+
+def versions(*names: str) -> dict[str, int]:
+    """The declared versions of these names."""
+    return {name: version(name) for name in names}
 
 
 def key(provenance: Mapping[str, Any]) -> str:

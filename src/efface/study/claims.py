@@ -4,7 +4,8 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from efface.study.schema import Claim, MetricEntry, Side
+from efface.study.metric_entry import MetricEntry
+from efface.study.schema import Claim, Side
 
 ACCURACY = "accuracy"
 """The metric of the network itself. A claim may name it although no study lists it."""

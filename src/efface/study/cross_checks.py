@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from efface.metrics import metric
-from efface.study.schema import MethodEntry, MetricEntry
+from efface.study.metric_entry import MetricEntry
+from efface.study.schema import MethodEntry
 
 
 def disagreements(tree: Any) -> list[str]:

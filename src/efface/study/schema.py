@@ -1,8 +1,6 @@
-"""Entries of a study: methods, metrics, a second network and claims. Each is checked while it is read."""
+"""Parts of a study: methods, a second network, claims and pictures. Each is checked while it is read."""
 
-import difflib
 import inspect
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -21,8 +19,6 @@ from pydantic import (
 
 from efface.methods.calling import check_method, is_class
 from efface.methods.control import is_control, is_random
-from efface.metrics import Metric, metric, own_settings
-from efface.plug import moved
 from efface.plug.call import Call, bound, settings_by_path, settings_by_word
 from efface.plug.field import Word, writes_words
 from efface.plug.learning import is_learning
@@ -166,99 +162,6 @@ class MethodEntry(Strict):
         if self.method is not None:
             check_method(self._plain, batched=self.batched)
         return self
-
-
-class MetricSettings(BaseModel):
-    """Settings of one metric: those that every metric may have, and the metric's own.
-
-    A shared setting that is left out has the study's value.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-    imputer: ImputerCall | None = None
-    fractions: tuple[Fraction, ...] | None = Field(default=None, min_length=1)
-    unit: UnitCall | None = None
-    post: Post | None = None
-    repeats: PositiveInt | None = None
-
-
-class MetricEntry(Strict):
-    """A metric with its settings.
-
-    name: name of the metric in the report, and its short word unless `metric` is given.
-    metric: short word or dotted path of a Metric.
-    kwargs: settings of the metric.
-    """
-
-    name: Name
-    metric: Annotated[str, Word("metric")] | None = None
-    kwargs: MetricSettings = MetricSettings()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: object) -> object:
-        tree = {"name": value} if isinstance(value, str) else value
-        if isinstance(tree, dict) and isinstance(given := tree.get("kwargs"), dict):
-            name = str(tree.get("metric") or tree.get("name"))
-            return tree | {"kwargs": moved.settings(name, given, lambda: own_settings(name))}
-        return tree
-
-    @cached_property
-    def formula(self) -> Metric:
-        """The metric itself, with its own settings."""
-        return metric(self.metric or self.name, self.kwargs.model_extra)
-
-    @cached_property
-    def paper(self) -> MetricSettings:
-        """Settings that the paper of the metric fixes."""
-        return MetricSettings.model_validate(dict(self.formula.defaults))
-
-    def __getstate__(self) -> dict[Any, Any]:
-        """Return the fields alone. Another process builds the formula from them, for its functions do not pickle."""
-        state = super().__getstate__()
-        plain = {name: value for name, value in state["__dict__"].items() if name in type(self).model_fields}
-        return state | {"__dict__": plain}
-
-    @model_validator(mode="after")
-    def _exists(self) -> "MetricEntry":
-        own = own_settings(self.metric or self.name)
-        for unknown in sorted(set(self.kwargs.model_extra or {}) - set(own)):
-            known = [*MetricSettings.model_fields, *own]
-            close = difflib.get_close_matches(unknown, known, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
-            raise ValueError(f"kwargs.{unknown}: unknown key; {hint}")
-        self._refuse_unread()
-        if self.kwargs.repeats is not None and self.formula.sample != "repeats":
-            raise ValueError(
-                "kwargs.repeats: this metric has a score for each image and no trainings to repeat; drop the setting"
-            )
-        assert self.paper is not None  # raises if the metric, or a setting that it fixes, does not exist
-        return self
-
-    def _refuse_unread(self) -> None:
-        """Raise ValueError for a setting of the entry that would change no number."""
-        formula, given, own = self.formula, self.kwargs, self.kwargs.model_extra or {}
-        if given.fractions is not None and formula.point_settings:
-            raise ValueError(
-                f"kwargs.fractions: the axis of this metric is {formula.axis}, not a fraction; set "
-                f"{formula.point_settings} instead"
-            )
-        if given.fractions is not None and not formula.axis:
-            raise ValueError(
-                "kwargs.fractions: this metric is one number without points at fractions; drop the setting"
-            )
-        beside = f" with {', '.join(f'{name}: {value}' for name, value in own.items())}" if own else ""
-        for name in ("imputer", "unit", "post"):
-            if getattr(given, name) is not None and name not in formula.uses:
-                raise ValueError(
-                    f"kwargs.{name}: the metric '{self.metric or self.name}'{beside} does not read it, so its numbers "
-                    "would stay the same; drop the setting"
-                )
-        if isinstance(given.unit, Call) and "groups" not in formula.uses:
-            raise ValueError(
-                f"kwargs.unit: the metric '{self.metric or self.name}'{beside} needs single values; found "
-                f"{given.unit.call}, which forms units of several pixels; expected pixel or feature"
-            )
 
 
 class SecondNetwork(Strict):

@@ -18,13 +18,12 @@ from efface.plug.call import Call, bound
 from efface.plug.field import WORDS, Word
 from efface.study.claims import ACCURACY, Has, unfounded
 from efface.study.cross_checks import disagreements, unheard
+from efface.study.metric_entry import MetricEntry, MetricSettings
 from efface.study.schema import (
     Claim,
     Fraction,
     ImputerCall,
     MethodEntry,
-    MetricEntry,
-    MetricSettings,
     Name,
     Post,
     SecondNetwork,

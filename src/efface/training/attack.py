@@ -1,4 +1,4 @@
-"""Adversarial images: within a small distance, those that the network gets most wrong."""
+"""Adversarial images: the images within a small distance for which the network's loss is largest."""
 
 import math
 from collections.abc import Callable
@@ -19,8 +19,9 @@ Start = Literal["zero", "random"]
 Keep = Literal["last", "best"]
 Loss = Literal["untargeted", "targeted", "random_targeted", "plusone_targeted", "binary_hybrid"]
 Losses = Float[Tensor, " n"]
-"""Log odds against the true class, or for the class aimed at: the cross entropy grows, or falls, with them, and a sure
-network does not round them.
+"""Log odds against the true class, or for the class that the attack aims at.
+
+The cross entropy is a monotone function of the log odds. A confident network does not round the log odds.
 """
 Climbed = Callable[[Float[Tensor, "n k"]], Losses]
 
@@ -40,36 +41,40 @@ def pgd(
     loss: Loss = "untargeted",
     seeds: Seeds | None = None,
 ) -> Images:
-    """Projected gradient ascent on each image's cross entropy: images in [0, 1], at most `eps` from the given ones.
+    """Projected gradient ascent on the cross entropy of each image.
 
-    The steps follow the log odds against the class, of which the cross entropy is the softplus: the same directions,
-    and they are not lost where the network is so sure that its softmax is 1 in float32.
+    The result lies in [0, 1], at a distance of at most `eps` from the given images. With eps 0 it is the given images.
+    The steps follow the log odds against the class. The cross entropy is the softplus of the log odds, so the
+    directions are the same. The log odds keep a gradient where the softmax of a confident network is 1 in float32.
 
-    The network is asked in evaluation mode; its modes, flags and gradients are afterwards as they were, and an image's
-    attack does not depend on the others of its batch. With eps 0 the images themselves.
+    The network runs in evaluation mode. Its modes, flags and gradients are restored afterwards. The attack on an image
+    does not depend on the other images of the batch.
+    Formula: x <- clip(project(x + step * direction(gradient of the log odds)), 0, 1).
 
-    targets: the true classes; for `loss: targeted` the classes to reach.
-    norm: what eps measures: linf, the largest change of a channel of a pixel; l2, the Euclidean length of the change.
-    eps: not below 0, in units of [0, 1], so for linf at most 1. A standard deviation that the network divides by does
-        not count.
-    step: length of a step in the norm, above 0; by default eps / 4 for linf, eps / 2 for l2.
-    steps: at least 1; each costs a forward and a backward pass.
-    start: zero, the image itself; random, uniform in the ball, from the seeds.
-    restarts: attacks from so many random starts, at least 1, of which each image keeps the one of the highest loss;
-        they cost as many times as much, and a forward pass each.
-    keep: last, where the ascent ends; best, the highest loss on the way, start and end included; costs a forward pass.
-    loss: what is climbed, and what restarts and `keep` go by. untargeted, the cross entropy of the class; the others
-        descend that of a class aimed at. targeted: `targets`, so not for a study, whose targets are the true classes.
-        random_targeted: another than the true class, drawn by the seed and the same for all restarts. plusone_targeted:
-        the true class + 1, the first one after the last. binary_hybrid, for two classes alone, climbs the one and
-        descends the other cross entropy: their difference is the log odds, so that it is the same as untargeted.
-    seeds: one an image, for random starts and random classes.
+    targets: the true classes. For `loss: targeted`, the classes to reach.
+    norm: measure of eps. linf: largest change of a channel of a pixel. l2: Euclidean length of the change.
+    eps: size of the ball, at least 0, in units of [0, 1], for linf at most 1. It is not divided by the standard
+        deviation of the network's normalisation.
+    step: length of a step in the norm, above 0. Default: eps / 4 for linf, eps / 2 for l2.
+    steps: number of steps, at least 1. Each costs a forward and a backward pass.
+    start: zero: the image itself. random: uniform in the ball, drawn from the seeds.
+    restarts: number of attacks from random starts, at least 1. Each image keeps the one with the highest loss. The cost
+        is multiplied by this number, plus a forward pass for each restart.
+    keep: last: the end of the ascent. best: the highest loss on the way, start and end included, for one more forward
+        pass.
+    loss: the loss that the steps raise, and that restarts and `keep` compare. untargeted: the cross entropy of the
+        class. The other words lower the cross entropy of another class. targeted: the class in `targets`. It is not for
+        a study, whose targets are the true classes. random_targeted: a class other than the true one, drawn from the
+        seed, the same for all restarts. plusone_targeted: the true class + 1; after the last class comes the first.
+        binary_hybrid, for two classes only: the difference of both cross entropies. That is the log odds, so it equals
+        untargeted.
+    seeds: one for each image, for random starts and random classes.
 
     Source: Madry, Makelov, Schmidt, Tsipras & Vladu 2018, section 2 (arXiv:1706.06083); steps and losses of Shah,
         Jain & Netrapalli 2021 (arXiv:2102.12781), and of its released code.
-    Differs: evaluation mode and [0, 1] throughout, where theirs trains with its BatchNorms in training mode and scales
-        eps by the range of normalised values. The random start fills the ball of eps. It is clipped to [0, 1] at once,
-        where theirs is clipped after the first step.
+    Differs: evaluation mode and [0, 1] throughout; theirs trains with its BatchNorms in training mode and scales eps by
+        the range of normalised values. The random start fills the ball of eps and is clipped to [0, 1] at once; theirs
+        is clipped after the first step.
     """
     _check(norm, eps, step, steps, start, restarts, keep, loss)
     if eps == 0 or not len(images):
@@ -77,12 +82,12 @@ def pgd(
     drawn = [each for each in (f"start '{start}'", f"loss '{loss}'") if "random" in each]
     if drawn and seeds is None:
         raise ValueError(
-            f"attack.pgd: seeds are missing, from which {' and '.join(drawn)} is drawn; expected one integer an image: "
-            "pass seeds, or take another"
+            f"attack.pgd: seeds are missing, and {' and '.join(drawn)} draws from them; expected one integer an image: "
+            "pass seeds, or choose another setting"
         )
     length = step if step is not None else eps / (4 if norm == "linf" else 2)
     with evaluating(network):
-        images, targets = images.detach().clone(), targets.clone()  # what comes from inference_mode autograd refuses
+        images, targets = images.detach().clone(), targets.clone()  # autograd refuses tensors of inference_mode
         own = None if seeds is None else seeds.to(images.device)
         climbed = partial(_climbed, targets=targets, loss=loss, seeds=own)
         found, highest = images, images.new_full((len(images),), -math.inf)
@@ -109,7 +114,7 @@ def check_pgd(
     keep: str = "last",
     loss: str = "untargeted",
 ) -> None:
-    """ValueError: a setting outside of its range, or not for a study."""
+    """Raise ValueError if a setting is outside its range, or is not allowed in a study."""
     _check(norm, eps, step, steps, start, restarts, keep, loss)
     if loss == "targeted":
         raise ValueError(
@@ -121,18 +126,20 @@ def check_pgd(
 def minimal(
     network: nn.Module, images: Images, targets: Targets, *, norm: Norm, step: float, steps: int = 100
 ) -> Images:
-    """The images, each moved until the network no longer gives it its class: a small attack, of no fixed size.
+    """Move each image until the network gives it another class: a small attack without a fixed size.
 
-    An image takes equal steps up its log odds against the class, is kept in [0, 1], and stays where its class is lost;
-    one that is wrong already stays as it is, one that is right after the last step has kept its class. How far an image
-    came is an upper bound of its distance to another class: on a linear network far from the edges by a step at most.
+    An image takes equal steps up the log odds against its class, clipped to [0, 1]. It stops as soon as its class is
+    lost. A misclassified image does not move. An image that is still right after the last step has kept its class. The
+    length of the move is an upper bound of the distance to another class. On a linear network, far from 0 and 1, it is
+    too long by at most one step.
 
-    The network is asked in evaluation mode and is afterwards as it was; an image does not depend on its batch.
+    The network runs in evaluation mode and is restored. An image does not depend on the rest of its batch.
 
-    norm: what a step measures, linf or l2. step: its length, above 0, in units of [0, 1]: the coarseness of the answer.
-    steps: at most, at least 1; each costs a forward and a backward pass of the images that are still right.
+    norm: measure of a step, linf or l2.
+    step: length of a step, above 0, in units of [0, 1]. It is the resolution of the distance.
+    steps: largest number of steps, at least 1. Each costs a forward and a backward pass of the images still right.
 
-    Source: as `pgd`, whose steps these are, without its ball.
+    Source: as `pgd`, with the same steps and without its ball.
     """
     check_minimal(norm, step, steps)
     with evaluating(network):
@@ -152,7 +159,7 @@ def minimal(
 
 
 def check_minimal(norm: str, step: float, steps: int = 100) -> None:
-    """ValueError: a setting outside of its range."""
+    """Raise ValueError if a setting is outside its range."""
     _known("minimal", norm=(norm, Norm))
     if not 0 < step < math.inf:
         raise ValueError(f"attack.minimal: step is {step}; expected a number above 0, in units of [0, 1]")
@@ -175,7 +182,7 @@ def _check(
     _counts("pgd", steps=steps, restarts=restarts)
     if restarts > 1 and start == "zero":
         raise ValueError(
-            f"attack.pgd: restarts is {restarts}, but start is 'zero', from which every attack is the same; "
+            f"attack.pgd: restarts is {restarts}, but start is 'zero', so every attack is the same; "
             "set start to random, or restarts to 1"
         )
 
@@ -195,19 +202,19 @@ def _counts(where: str, **settings: int) -> None:
 def _check_classes(where: str, logits: Float[Tensor, "n k"]) -> None:
     if logits.shape[1] == 1:
         raise ValueError(
-            f"attack.{where}: the network has one class, which no image can lose; expected two or more: "
-            "attack a network that has them"
+            f"attack.{where}: the network has one class, so no image can lose its class; expected two or more: "
+            "attack a network that has two or more"
         )
 
 
 def _climbed(logits: Float[Tensor, "n k"], targets: Targets, loss: Loss, seeds: Seeds | None) -> Losses:
-    """What the steps climb, of each image's logits."""
+    """Return the quantity that the steps raise, for the logits of each image."""
     _check_classes("pgd", logits)
     count = logits.shape[1]
     if loss == "binary_hybrid" and count != 2:
         raise ValueError(
-            f"attack.pgd: loss is 'binary_hybrid', but the network has {count} classes; expected two: take untargeted, "
-            "which is the same for two"
+            f"attack.pgd: loss is 'binary_hybrid', but the network has {count} classes; expected two: set untargeted, "
+            "which is the same for two classes"
         )
     match loss:
         case "untargeted" | "binary_hybrid":
@@ -234,7 +241,7 @@ def _ascent(
     steps: int,
     keep: Keep,
 ) -> tuple[Images, Losses | None]:
-    """Where the steps lead from `points`; with the losses there, where they are known."""
+    """Return the images after the steps from `points`, and their losses where these are known."""
     best, highest = points, images.new_full((len(images),), -math.inf)
     for _ in range(steps):
         asked = points.detach().requires_grad_()
@@ -250,7 +257,7 @@ def _ascent(
 
 
 def _worse(found: Images, highest: Losses, others: Images, losses: Losses) -> tuple[Images, Losses]:
-    """Of two attacks on each image the one of the higher loss."""
+    """Return the attack with the higher loss for each image, and that loss."""
     higher = losses > highest
     return torch.where(higher[:, None, None, None], others, found), torch.where(higher, losses, highest)
 
@@ -261,23 +268,23 @@ def _losses(network: nn.Module, points: Images, climbed: Climbed) -> Losses:
 
 
 def _uphill(gradient: Images, norm: Norm) -> Images:
-    """The step of length 1 that the loss grows most along; none where the gradient is 0."""
+    """Return the direction of length 1 in which the loss grows most, or zeros if the gradient is 0."""
     if norm == "linf":
         return gradient.sign()
-    # by its largest value first: the squares of a small gradient are 0 in float32
+    # divide by the largest value first: the squares of a small gradient are 0 in float32
     largest = gradient.abs().amax((1, 2, 3), keepdim=True)
     scaled = gradient / torch.where(largest > 0, largest, torch.ones_like(largest))
     return scaled / _lengths(scaled).clamp(min=1.0)  # the largest value is 1, or all are 0
 
 
 def _inside(images: Images, change: Images, norm: Norm, eps: float) -> Images:
-    """The image changed: the change projected to the ball, then the image to [0, 1], which makes no change longer."""
+    """Return the changed image in [0, 1]. The change is first projected to the ball, and clipping keeps it there."""
     within = change.clamp(-eps, eps) if norm == "linf" else change * (eps / _lengths(change).clamp(min=eps))
     return (images + within).clamp(0.0, 1.0)
 
 
 def _drawn(images: Images, seeds: Seeds, norm: Norm, eps: float) -> Images:
-    """A change uniform in the ball."""
+    """Return a random change, uniform in the ball."""
     shape = tuple(images.shape[1:])
     if norm == "linf":
         return (draws.uniform(seeds, shape).to(images) * 2 - 1) * eps

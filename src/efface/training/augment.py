@@ -1,7 +1,7 @@
-"""Random changes of training images, for a study's `fit.augment`: colours, rotation, an enlarged window.
+"""Random changes of training images for a study's `fit.augment`: colours, rotation, an enlarged window.
 
-Each is a function `(images, seeds, **settings) -> images` of the same shape in [0, 1]. An image's draws come from its
-seed alone, so batch size changes nothing.
+Each is a function `(images, seeds, **settings) -> images`. It returns images of the same shape in [0, 1]. The draws of
+an image depend on its seed alone, so the batch size changes nothing.
 """
 
 import math
@@ -21,18 +21,19 @@ _TRIES = 10
 def colour_jitter(
     images: Images, seeds: Seeds, *, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0
 ) -> Images:
-    """Brightness, contrast and saturation of each image times a random factor each, in an order of the image's own.
+    """Change brightness, contrast and saturation of each image by random factors, in a random order for each image.
 
-    A factor f gives f times the image plus 1 - f times what the change is about, cut off at 0 and 1: black for
-    brightness, the mean grey of the image for contrast, the grey of each pixel for saturation.
-    Grey is 0.299 red + 0.587 green + 0.114 blue.
+    A factor f returns f * image + (1 - f) * reference, clipped to [0, 1]. The reference is black for brightness, the
+    mean grey of the image for contrast, and the grey of each pixel for saturation.
+    Formula: grey = 0.299 red + 0.587 green + 0.114 blue.
 
-    brightness, contrast, saturation: the factor is uniform in [max(0, 1 - value), 1 + value]; 0 changes nothing.
-    ValueError: images of other than one or three channels; saturation for one, which has none.
+    brightness, contrast, saturation: at least 0; the factor is uniform in [max(0, 1 - value), 1 + value]. 0 changes
+        nothing.
+    ValueError: the images have neither one nor three channels; or saturation is set for one channel.
 
-    Source: torchvision's ColorJitter, whose factors these are.
-    Differs: no hue; one channel with saturation is refused instead of left as it is; red counts 0.299, as the standard
-        has it and so that grey stays grey, where torchvision's tensors have 0.2989.
+    Source: torchvision's ColorJitter, with the same factors.
+    Differs: no hue; one channel with saturation is refused instead of left as it is; red has the weight 0.299 of the
+        standard, so that grey stays grey, instead of the 0.2989 of torchvision's tensors.
     """
     check_colour_jitter(brightness, contrast, saturation)
     channels = images.shape[1]
@@ -40,7 +41,7 @@ def colour_jitter(
         raise ValueError(f"augment.colour_jitter: the images have {channels} channels, expected 1 or 3; leave it out")
     if channels == 1 and saturation:
         raise ValueError(
-            f"augment.colour_jitter: saturation is {saturation}, but the images have one channel, without colour; "
+            f"augment.colour_jitter: saturation is {saturation}, but the images have one channel and no colour; "
             "set saturation to 0"
         )
     factors, order = _jitter(seeds, (brightness, contrast, saturation))
@@ -55,20 +56,22 @@ def colour_jitter(
 
 
 def check_colour_jitter(brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0) -> None:
-    """ValueError: a setting outside of its range."""
+    """Raise ValueError if a setting is outside its range."""
     for name, value in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
         if not 0 <= value < math.inf:
             raise ValueError(f"augment.colour_jitter: {name} is {value}; expected a number not below 0")
 
 
 def rotation(images: Images, seeds: Seeds, *, degrees: float, fill: float | None = None) -> Images:
-    """Each image turned about its centre by an angle uniform in [-degrees, degrees]; bilinear.
+    """Rotate each image about its centre by an angle uniform in [-degrees, degrees], with bilinear interpolation.
 
-    fill: the value of all channels, in [0, 1], that comes in at the corners; None: the nearest pixel of the edge, so
-        that nothing is seen that the image does not show.
+    degrees: largest angle, from 0 to 180.
+    fill: value in [0, 1] of all channels at the corners that become free. None: the nearest pixel of the edge, so that
+        only colours of the image appear.
 
-    Source: torchvision's RandomRotation (bilinear), whose `fill` of 0 is its default.
-    Differs: between an edge pixel and the fill stands their bilinear mean; torchvision weighs the pixel twice there.
+    Source: torchvision's RandomRotation (bilinear), whose default `fill` is 0.
+    Differs: a place between an edge pixel and the fill is their bilinear mean; torchvision weighs the pixel twice
+        there.
     """
     check_rotation(degrees, fill)
     angle = _angles(seeds, degrees).to(images)[:, None, None]
@@ -87,7 +90,7 @@ def rotation(images: Images, seeds: Seeds, *, degrees: float, fill: float | None
 
 
 def check_rotation(degrees: float, fill: float | None = None) -> None:
-    """ValueError: a setting outside of its range."""
+    """Raise ValueError if a setting is outside its range."""
     if not 0 <= degrees <= 180:
         raise ValueError(f"augment.rotation: degrees is {degrees}; expected a number from 0 to 180")
     if fill is not None and not 0 <= fill <= 1:
@@ -99,17 +102,16 @@ def check_rotation(degrees: float, fill: float | None = None) -> None:
 def random_resized_crop(
     images: Images, seeds: Seeds, *, scale: Sequence[float] = (0.08, 1.0), ratio: Sequence[float] = (3 / 4, 4 / 3)
 ) -> Images:
-    """A random window of each image, enlarged to the image's own size; bilinear.
+    """Cut a random window out of each image and enlarge it to the size of the image, with bilinear interpolation.
 
-    Ten windows are drawn of random area and ratio, and the first that fits is put at a random place; where none fits,
-    it is the largest one in the middle whose ratio is allowed. A window is never larger than the image, so there is
-    nothing to antialias.
+    Ten windows of random area and ratio are drawn. The first that fits is placed at random. If none fits, the largest
+    allowed window in the middle is used. A window is never larger than the image, so nothing needs antialiasing.
 
-    scale: least and largest part of the image's area, in (0, 1]; uniform.
-    ratio: least and largest width by height of the window, above 0; its logarithm is uniform.
+    scale: smallest and largest share of the image's area, in (0, 1]; uniform.
+    ratio: smallest and largest width / height of the window, above 0; its logarithm is uniform.
 
     Source: torchvision's RandomResizedCrop; Szegedy et al. 2015, Going deeper with convolutions, section 6.
-    Differs: the window is of the image as the data give it, of its size already.
+    Differs: the window is cut from the stored image, which already has the size of the network's input.
     """
     check_random_resized_crop(scale, ratio)
     h, w = images.shape[2:]
@@ -118,7 +120,7 @@ def random_resized_crop(
 
 
 def check_random_resized_crop(scale: Sequence[float] = (0.08, 1.0), ratio: Sequence[float] = (3 / 4, 4 / 3)) -> None:
-    """ValueError: a setting outside of its range."""
+    """Raise ValueError if a setting is outside its range."""
     for name, pair, most in (("scale", scale, 1.0), ("ratio", ratio, math.inf)):
         if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most or pair[1] == math.inf:
             limit = ", at most 1" if name == "scale" else ""
@@ -129,7 +131,7 @@ def check_random_resized_crop(scale: Sequence[float] = (0.08, 1.0), ratio: Seque
 
 
 def _jitter(seeds: Seeds, spreads: Sequence[float]) -> tuple[Float[Tensor, "n 3"], Int[Tensor, "n 3"]]:
-    """Of each image the factor of each change, and which change comes at each turn."""
+    """Return the factor of each change for each image, and the index of the change at each turn."""
     low = torch.tensor([max(0.0, 1.0 - each) for each in spreads], device=seeds.device)
     high = torch.tensor([1.0 + each for each in spreads], device=seeds.device)
     factors = low + (high - low) * draws.uniform(seeds, (len(spreads),))
@@ -137,12 +139,12 @@ def _jitter(seeds: Seeds, spreads: Sequence[float]) -> tuple[Float[Tensor, "n 3"
 
 
 def _angles(seeds: Seeds, degrees: float) -> Float[Tensor, " n"]:
-    """In radians; above 0 is counter-clockwise."""
+    """Return the angles in radians. Positive angles are counter-clockwise."""
     return (2 * draws.uniform(seeds, (1,))[:, 0] - 1) * math.radians(degrees)
 
 
 def _windows(seeds: Seeds, h: int, w: int, scale: Sequence[float], ratio: Sequence[float]) -> Float[Tensor, "n 4"]:
-    """Top, left, height and width of each image's window, in whole pixels."""
+    """Return top, left, height and width of the window of each image, in whole pixels."""
     low, high = (math.log(each) for each in ratio)
     drawn = draws.uniform(seeds, (_TRIES, 2)).double()
     area = (scale[0] + (scale[1] - scale[0]) * drawn[..., 0]) * (h * w)
@@ -161,14 +163,14 @@ def _windows(seeds: Seeds, h: int, w: int, scale: Sequence[float], ratio: Sequen
 
 
 def _spread(start: Float[Tensor, " n"], length: Float[Tensor, " n"], size: int) -> Float[Tensor, "n {size}"]:
-    """Where `size` pixels lie that together cover `length` pixels from `start` on; not beyond the outer ones."""
+    """Return `size` evenly spaced places over `length` pixels from `start`, clamped to the outer pixel centres."""
     length = length[:, None]
     places = (torch.arange(size, device=start.device).to(start) + 0.5) * (length / size) - 0.5
     return torch.minimum(places.clamp(min=0), length - 1) + start[:, None]
 
 
 def _bilinear(images: Images, down: Float[Tensor, "n #h #w"], across: Float[Tensor, "n #h #w"]) -> Images:
-    """Values at places within the image, in pixels from the first one's centre; on a pixel its own, bit for bit."""
+    """Return values at places within the image, in pixels from the first pixel's centre. A pixel's value is exact."""
     n, c, h, w = images.shape
     flat, top, left = images.reshape(n, c, h * w), down.floor(), across.floor()
     low, right = (top + 1).clamp(max=h - 1), (left + 1).clamp(max=w - 1)

@@ -1,4 +1,4 @@
-"""What a training makes of a batch beside its plain loss: augmented and attacked images, weighted terms."""
+"""Work on a training batch besides the plain loss: augmentation, attack, and weighted terms of the loss."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from efface.types import Images, Seeds, Targets
 
 
 def names_of(regularizers: Sequence[Regularizer]) -> list[str]:
-    """What each term is called in the curves: its function's name; a second one of it is numbered."""
+    """Return the name of each term in the curves: the name of its function. A repeated name gets a number."""
     seen = Counter(("loss", "classification", "validation_accuracy", "training_accuracy", "attacked_accuracy"))
     found = []
     for each in regularizers:
@@ -32,9 +32,11 @@ def regularized(
     outputs: Tensor,
     seeds: Seeds,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss with all terms, and each by its name: the plain loss is `classification`, values are without weights.
+    """Return the loss with all terms, and the value of each term by its name, without its weight.
 
-    images: what the outputs are the network's answers to; they require a gradient.
+    The plain loss has the name `classification`.
+
+    images: the input of the forward pass that gave `outputs`. They require a gradient.
     """
     found = {"classification": loss.detach()}
     for number, (name, each) in enumerate(zip(names_of(regularizers), regularizers, strict=True)):
@@ -47,10 +49,11 @@ def regularized(
 
 
 def augmented(calls: Sequence[Call], images: Images, seeds: Seeds, *, first: bool) -> Images:
-    """The images after each augmentation in turn.
+    """Apply the augmentations to the images, one after another.
 
-    first: of a training or an epoch: then the values are looked at, too, which waits for the device.
-    ValueError: one gives others than images of this shape and type in [0, 1].
+    first: True for the first batch of a training or an epoch. The values are then checked too, which waits for the
+        device.
+    ValueError: an augmentation returns another shape or type, or values outside [0, 1].
     """
     for number, each in enumerate(calls):
         own = draws.fold(seeds, -1 - number).to(images.device)  # folds from 0 on are the attack's and the terms'
@@ -60,14 +63,14 @@ def augmented(calls: Sequence[Call], images: Images, seeds: Seeds, *, first: boo
             if found.dtype != images.dtype or not (low >= 0 and high <= 1):  # NaN is neither
                 raise ValueError(
                     f"fit.augment: {each.call} gives {found.dtype} numbers from {low:g} to {high:g}; expected "
-                    f"{images.dtype} in [0, 1]: cut them off there"
+                    f"{images.dtype} in [0, 1]: clip the values"
                 )
         images = found
     return images
 
 
 def attacked(attack: Call, network: nn.Module, images: Images, targets: Targets, seeds: Seeds) -> Images:
-    """The images that the training sees instead. ValueError: the attack gives others than images of this shape."""
+    """Return the attacked images, on which the training steps. ValueError: the attack returns another shape."""
     found = attack(network, images, targets, seeds=draws.fold(seeds, 0).to(images.device))
     return _like("fit.attack", attack, found, images)
 
@@ -83,19 +86,19 @@ def _like(where: str, call: Call, found: object, images: Images) -> Tensor:
 
 
 class Means:
-    """Running means over images of named numbers, kept on the device until they are asked for."""
+    """Running means of named numbers over images. They stay on the device until `found` is called."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
     def add(self, values: Mapping[str, Tensor], count: int) -> None:
-        """A batch's means of so many images."""
+        """Add the means of a batch of `count` images."""
         self._count += count
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0) + value * count
 
     def found(self) -> dict[str, float]:
-        """The means over all images: one wait for the device."""
+        """Return the means over all images. It waits once for the device."""
         sums = torch.stack([each.double() for each in self._sums.values()]) / self._count
         return dict(zip(self._sums, sums.tolist(), strict=True))

@@ -1,4 +1,7 @@
-"""Where a training stands, in memory and in its checkpoint file: written each epoch, gone on from after a kill."""
+"""The state of a training, in memory and in its checkpoint file.
+
+The file is written after each epoch, so that a killed training can resume.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +14,9 @@ from efface.store.atomic import atomic_write
 
 
 class Training:
-    """The state of a training: network, optimizer and schedule as they are, the epochs done, the best weights so far.
+    """State of a training: network, optimizer, schedule, the epochs done, and the best weights so far.
 
-    path: its file, read here if its fingerprint agrees. ValueError: it cannot be read; nothing is changed.
+    path: the checkpoint file. It is loaded here if its fingerprint agrees. ValueError: it cannot be read; delete it.
     """
 
     def __init__(
@@ -30,7 +33,7 @@ class Training:
             self._load(path)
 
     def finish(self, epoch: int, found: Mapping[str, float], *, best: bool) -> None:
-        """Note the epoch, remember the best weights, and replace the checkpoint as a whole."""
+        """Record the epoch and the best weights, and write the whole checkpoint file."""
         self.epoch = epoch + 1
         self.losses.append(found["loss"])
         if "validation_accuracy" in found:
@@ -46,7 +49,7 @@ class Training:
                 torch.save(self._dump(), temporary)
 
     def restore(self, keep: str) -> None:
-        """Give the network the weights that are kept."""
+        """Load the best weights into the network if `keep` is "best"."""
         if keep == "best":
             self.network.load_state_dict(self.best)
 
@@ -76,8 +79,8 @@ class Training:
                 self.schedule.load_state_dict(found["schedule"])
             self.epoch, self.best, self.best_epoch = found["epoch"], found["best"], found["best_epoch"]
             self.losses, self.accuracies, self.terms = found["losses"], found["accuracies"], found["terms"]
-        except Exception as error:  # torch names a damaged or foreign file in many ways
+        except Exception as error:  # torch raises many types of errors for a damaged or foreign file
             raise ValueError(
-                f"{path}: not a checkpoint of this training ({' '.join(str(error).split())[:200]}); "
+                f"{path}: this file is not a checkpoint of this training ({' '.join(str(error).split())[:200]}); "
                 "delete it to train from the start"
             ) from error

@@ -1,7 +1,7 @@
-"""Images that a network makes of a class: its logit climbed from noise or from an image, drawn back towards grey.
+"""Images that a network generates for a class, from noise or from an image, by ascent on the logit of the class.
 
-What a network thinks a class looks like, read off its input gradient alone. There is no noise in the steps, so the
-outcome depends on the start and the settings, and on nothing else.
+They show what the network has learnt about the class, from its input gradient alone. A weight decay pulls them to grey.
+The steps have no noise, so the result depends only on the start and the settings.
 """
 
 import math
@@ -19,18 +19,20 @@ from efface.models.memory import at_least_one, blocks
 from efface.types import Images, Seeds, Targets
 
 GREY = 0.5
-"""The middle of [0, 1]: where the noise lies around, and where the decay draws to."""
+"""The middle of [0, 1]. It is the mean of the noise, and the value that the decay pulls to."""
 COST = 3
-"""Forward rows that a step counts: a forward pass, and backward about twice that."""
+"""Forward passes that one step counts: one forward, and about two for the backward pass."""
 
 Advance = Callable[[float], None]
 Clip = Literal["each", "last"]
 
 
 class Sampling(BaseModel):
-    """How samples are made: a study's `samples:`, and the settings of the metric `gan_test`.
+    """Settings of the samples: a study's `samples:`, and the settings of the metric `gan_test`.
 
-    count: how many. steps, lr, decay: as `maximise` has them. deviation: of the noise that a sample begins from.
+    count: number of samples.
+    steps, lr, decay: as in `maximise`.
+    deviation: standard deviation of the initial noise, at least 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,16 +44,16 @@ class Sampling(BaseModel):
 
     @property
     def costs(self) -> float:
-        """Forward rows of all samples."""
+        """Forward passes of all samples."""
         return float(COST * self.steps * self.count)
 
     def identity(self) -> dict[str, Any]:
-        """What a sample depends on besides network, class and seed; how many there are is no part of it."""
+        """Return what a sample depends on besides network, class and seed. The number of samples is not part of it."""
         return self.model_dump(exclude={"count"})
 
 
 class Denoised(NamedTuple):
-    """Images with noise on them, and what the network made of these."""
+    """Noisy images, and the images that the ascent made of them."""
 
     noisy: Images
     images: Images
@@ -69,26 +71,29 @@ def maximise(
     max_batch: int = 256,
     advance: Advance = execute.advance,
 ) -> Images:
-    """Images climbed towards the logit of their target: x <- clip(x + lr (gradient of the logit - decay (x - 0.5))).
+    """Images after gradient ascent on the logit of their target.
 
-    All are in [0, 1]. None depends on the batch's other images. The network is in evaluation mode meanwhile and left as
-    it was; neither `start` nor `targets` is changed.
+    All results lie in [0, 1]. An image does not depend on the rest of its batch. The network runs in evaluation mode
+    and is restored. `start` and `targets` are not changed.
+    Formula: x <- clip(x + lr * (gradient of the logit - decay * (x - 0.5))).
 
-    start: where the climb begins, for instance `grey_noise`; may leave [0, 1].
-    steps: at least 1; each costs one forward and one backward pass of all images.
-    lr: length of a step, above 0. decay: pull towards grey, at least 0; a pixel that the logit does not depend on
-        comes nearer to grey by the factor 1 - lr decay in each step.
-    clip: "each": after every step. "last": the iterate is free, the network sees it clipped (so a value that has left
-        [0, 1] has no gradient and comes back by the decay alone), and it is clipped at the end.
-    max_batch: images in one pass. advance: called with 3 forward rows an image and step.
+    start: images where the ascent begins, for example `grey_noise`. They may leave [0, 1].
+    steps: number of steps, at least 1. Each costs one forward and one backward pass of all images.
+    lr: length of a step, above 0.
+    decay: pull towards grey, at least 0. A pixel without influence on the logit approaches grey by the factor
+        1 - lr * decay in each step.
+    clip: "each": clip after every step. "last": the iterate is free, the network sees it clipped, and it is clipped at
+        the end. A value outside [0, 1] then has no gradient and returns by the decay alone.
+    max_batch: images in one pass.
+    advance: called with 3 forward passes for each image and step.
 
     Source: Srinivas & Fleuret 2021 (arXiv:2006.09128): their sampler; with clip="last" their activation maximisation.
-    Differs: they call it SGLD, but it has no Langevin noise. The iterate is our own copy, never the caller's tensor.
+    Differs: they call it SGLD, but it has no Langevin noise. The iterate is a copy, never the caller's tensor.
     """
     if len(targets) != len(start):
         raise ValueError(f"{len(targets)} targets for {len(start)} images to start from; expected one target an image")
     if clip not in ("each", "last"):
-        raise ValueError(f"clip is {clip!r}; expected 'each' (after every step) or 'last' (at the end alone)")
+        raise ValueError(f"clip is {clip!r}; expected 'each' (after every step) or 'last' (only at the end)")
     at_least_one("steps", steps)
     if not 0 < lr < math.inf:
         raise ValueError(f"lr is {lr}; expected a number above 0: raise it")
@@ -103,7 +108,7 @@ def maximise(
 
 
 def grey_noise(seeds: Seeds, shape: tuple[int, int, int], *, deviation: float = 0.2) -> Images:
-    """Normal noise around grey, clipped to [0, 1]: c h w of it for each seed.
+    """Return normal noise around grey, clipped to [0, 1], of shape c h w for each seed.
 
     deviation: standard deviation before clipping, in units of [0, 1].
     """
@@ -120,7 +125,7 @@ def samples(
     max_batch: int = 256,
     advance: Advance = execute.advance,
 ) -> Images:
-    """An image of c h w for each target, climbed from noise of its own seed; `settings.count` is not looked at."""
+    """Return an image of c h w for each target, from noise of its own seed. `settings.count` is not used."""
     start = grey_noise(seeds, shape, deviation=settings.deviation)
     return maximise(
         network,
@@ -147,12 +152,12 @@ def denoise(
     max_batch: int = 256,
     advance: Advance = execute.advance,
 ) -> Denoised:
-    """Images with noise added, and these climbed towards the logit of their target.
+    """Add noise to images, then climb the logit of their target from the noisy images.
 
-    The noisy images may leave [0, 1]; the climb begins at them as they are.
+    The noisy images may leave [0, 1]. The ascent starts at the unclipped values.
 
-    noise: its standard deviation in units of [0, 1], then `seeds` are needed; or the noise itself.
-    steps, lr, decay, max_batch, advance: as those of `maximise`.
+    noise: standard deviation in units of [0, 1], which needs `seeds`; or the noise itself.
+    steps, lr, decay, max_batch, advance: as in `maximise`.
 
     Source: Srinivas & Fleuret 2021 (arXiv:2006.09128), its code for the denoised samples.
     """
@@ -191,7 +196,7 @@ def _climbed(
         advance(float(COST * len(images)))
     if images.isnan().any():
         raise ValueError(
-            f"the climb of {len(images)} images ended at values that are no numbers: the network's gradient is not "
-            "finite; lower lr, or look at the network's weights"
+            f"the ascent of {len(images)} images ended at values that are no numbers: the network's gradient is not "
+            "finite; lower lr, or check the network's weights"
         )
     return images.clamp_(0, 1)

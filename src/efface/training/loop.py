@@ -1,7 +1,7 @@
-"""The one training loop: the first training and every retraining.
+"""The training loop, used for the first training and for every retraining.
 
-Everything that an epoch draws (order, crops, flips, augmentations, dropout) comes from (seed, epoch), so a training
-that is killed and goes on from its last checkpoint ends at the same weights as one that ran through.
+All random numbers of an epoch (order, crops, flips, augmentations, dropout) depend on (seed, epoch). A training that is
+killed and resumed from its checkpoint therefore ends at the same weights as an uninterrupted one.
 """
 
 import contextlib
@@ -39,12 +39,12 @@ __all__ = [
 ]
 
 Log = Callable[[str, float, int], None]
-"""Called with name, value and epoch."""
+"""Function that is called with name, value and epoch."""
 
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Which rows of the feed are trained on and which choose the epoch."""
+    """Rows of the feed for training, and rows that choose the epoch."""
 
     training: Int[Tensor, " n"]
     validation: Int[Tensor, " m"] | None = None
@@ -52,11 +52,10 @@ class TrainingRows:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A trained network (in eval mode), its mean loss of each epoch, its validation accuracies, the epoch kept.
+    """A trained network in evaluation mode, its mean loss and validation accuracy of each epoch, and the epoch kept.
 
-    terms: means of each epoch, where the loss has regularisers (`classification`, the loss without them, and each by
-    its name, without its weight), the images were attacked (`attacked_accuracy`), or accuracy may stop the training
-    (`training_accuracy`).
+    terms: further means of each epoch. With regularisers: `classification` (the loss without them) and each term by its
+        name, without its weight. With an attack: `attacked_accuracy`. With a stop by accuracy: `training_accuracy`.
     """
 
     network: nn.Module
@@ -83,10 +82,11 @@ def train(
     """Train a fresh network on a feed of (erased) images.
 
     targets: classes by row number of the feed.
-    checkpoint: a file written after each epoch and gone on from; `fingerprint` must agree or it is ignored.
-    log: called for the loss, its terms and the validation accuracy. advance: called with 1 after each epoch.
-    ValueError: keep is 'best' without validation rows, a loss that is no number, a network with too few classes, an
-        augmentation or an attack that gives no such images.
+    checkpoint: file written after each epoch. A training resumes from it if its fingerprint equals `fingerprint`.
+    log: called with the loss, its terms and the validation accuracy.
+    advance: called with 1 after each epoch.
+    ValueError: keep is 'best' without validation rows; the loss is no number; the network has too few classes; or an
+        augmentation or an attack returns wrong images.
     """
     if settings.keep == "best" and (rows.validation is None or not len(rows.validation)):
         raise ValueError(
@@ -131,7 +131,7 @@ def try_step(
     *,
     device: torch.device,
 ) -> None:
-    """The first step of a training on these few images, of which nothing is kept: what it raises, the training would.
+    """Run the first step of a training on a few images and discard the result. It raises what the training would raise.
 
     images, targets: on the device.
     """
@@ -144,8 +144,8 @@ def try_step(
 
 
 def predict(network: nn.Module, batches: Iterable[Tensor], *, precision: Precision = "fp32") -> Float[Tensor, "n k"]:
-    """Logits of a feed's batches, float32, on the CPU. The network is left in eval mode."""
-    if any(each.training for each in network.modules()):  # else a quarter millisecond of setting what is so already
+    """Return the logits of the batches, as float32 on the CPU. The network stays in evaluation mode."""
+    if any(each.training for each in network.modules()):  # setting the mode takes a quarter millisecond
         network.eval()
     found = []
     with torch.inference_mode():
@@ -161,7 +161,7 @@ def crop(
     flips: Bool[Tensor, " n"] | None,
     width: int,
 ) -> StoredImages:
-    """Cut each image's window out of its border, mirrored or not: one gather, no loop. None: the middle, unmirrored."""
+    """Cut a window out of each padded image, mirrored or not. None: the middle, not mirrored."""
     if shifts is None or flips is None:
         return padded if width == 0 else padded[..., width:-width, width:-width]
     n, c, tall, wide = padded.shape
@@ -197,7 +197,7 @@ def _epoch(
     shifts = torch.randint(0, 2 * settings.crop + 1, (len(order), 2), generator=generator)
     flips = (torch.rand(len(order), generator=generator) < 0.5) & settings.flip
     order = _trained_on(order, settings)
-    # One transfer an epoch: a small network's step is as short as a handful of copies to the device.
+    # One transfer for each epoch: a step of a small network takes as long as a few copies to the device.
     shifts, flips = shifts.to(targets.device), flips.to(targets.device)
     expected = targets.index_select(0, order.to(targets.device))
     seeds = draws.seeds_of(f"terms {seed} {epoch}", order)
@@ -221,7 +221,7 @@ def _epoch(
 
 
 def _trained_on(order: Tensor, settings: TrainingSettings) -> Tensor:
-    """The rows of an epoch without a single one left over: BatchNorm has no variance for one image."""
+    """Return the rows of an epoch without a last batch of one image. BatchNorm has no variance for one image."""
     return order[:-1] if len(order) > 1 and len(order) % settings.batch_size == 1 else order
 
 
@@ -235,7 +235,7 @@ def _step(
     loss_of: Callable[[Tensor, Tensor], Tensor],
     seeds: Seeds,
 ) -> dict[str, Tensor]:
-    """The loss before the step, and what else has a curve."""
+    """Run one step. Return the loss before the step, and the other values that have a curve."""
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
@@ -273,7 +273,7 @@ def _accuracy(
 
 
 def _loss(call: Call) -> Callable[[Tensor, Tensor], Tensor]:
-    """A loss class is made with its kwargs, a loss function is called with them."""
+    """Return the loss function: an instance of a loss class, or the call with its settings."""
     return call() if isinstance(call.resolve(), type) else call
 
 

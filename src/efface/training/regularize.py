@@ -1,14 +1,14 @@
-"""Regularisers: terms of a training's loss that change what the network's input gradient is like.
+"""Regularisers: terms of a training's loss that change the properties of the network's input gradient.
 
-Each is a function `(network, images, targets, outputs, *, settings) -> Term`. `outputs` are the network's logits of
-these images, which require a gradient; f is the logit of the true class, before softmax. Nothing is detached, so the
-weights learn through every pass and both derivatives. A noisy image may leave [0, 1], and its pass is one in the
-network's own mode: while training a BatchNorm takes the noisy batch's statistics and updates its running ones with
-them. `PRESETS` are the published weights and settings.
+Each is a function `(network, images, targets, outputs, *, settings) -> Term`. `outputs` are the logits of these images,
+which require a gradient. f is the logit of the true class, before softmax. Nothing is detached, so the weights learn
+through every pass and both derivatives. A noisy image may leave [0, 1]. Its forward pass runs in the network's own
+mode: in training, a BatchNorm uses the statistics of the noisy batch and updates its running ones with them. `PRESETS`
+holds the published weights and settings.
 
-Refused is what a difference of two passes, or a second derivative, would magnify: autocast, weights or images coarser
-than float32; and where two passes are compared TF32, dropout, and any network that answers the same images otherwise
-the second time, which costs one more forward pass, once.
+A second derivative, or a difference of two passes, magnifies rounding. All terms therefore refuse autocast, and weights
+or images coarser than float32. Terms that compare two passes also refuse TF32, dropout, and a network whose second
+pass of the same images differs. That test costs one forward pass, once.
 
 Source: Srinivas & Fleuret 2021 (arXiv:2006.09128), and its released code.
 """
@@ -34,7 +34,7 @@ Noise = Float[Tensor, "s n c h w"]
 
 @dataclass(frozen=True)
 class Term:
-    """A term of the loss: its value, differentiable in the weights, and what else is worth a curve, by name."""
+    """A term of the loss: its value, differentiable in the weights, and further named values for curves."""
 
     value: Float[Tensor, ""]
     parts: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
@@ -51,7 +51,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "gradient_norm": {"paper": {"weight": 1e-3}, "code": {"weight": 1e-5}},
 }
-"""Weights and settings of the published trainings. The paper tells no noise: samples and sigma are the code's."""
+"""Weights and settings of the published trainings. The paper states no noise: samples and sigma are the code's."""
 
 
 @states(cost=10.0, estimates_hessian=True)
@@ -70,18 +70,19 @@ def score_matching(
 ) -> Term:
     """Score matching of exp f: mean trace of f's Hessian, half the mean squared norm of its gradient, a stability term.
 
-    With h the estimate of an image's trace and g its gradient: mean(h) + mean(|g|^2) / 2 + stability * mean(h^2). The
-    Hessian of a network of ReLUs is 0 almost everywhere: take softplus. One sample estimates it with a standard
-    deviation of 2 |g| / sigma, so that with sigma 0.01 and stability 0.001 the stability term is, on average,
-    40 |g|^2 besides the trace's square: a penalty of the gradient above all.
+    Formula: mean(h) + mean(|g|^2) / 2 + stability * mean(h^2); h estimates an image's trace, g is its gradient. The
+    Hessian of a network of ReLUs is 0 almost everywhere, so use softplus. The estimate from one sample has a standard
+    deviation of 2 |g| / sigma. With sigma 0.01 and stability 0.001 the stability term is, on average, 40 |g|^2 plus the
+    square of the trace: it mainly penalises the gradient.
 
-    samples: noisy images for each, at least 1; each costs a forward pass (antithetic: two) and its way back.
+    samples: noisy images for each image, at least 1. Each costs a forward pass (antithetic: two) and its backward pass.
     sigma: standard deviation of the noise in units of [0, 1], above 0. The difference of two logits is multiplied by
-        2 / sigma^2, and the rounding of float32 with it: below 0.001 little else is left.
-    stability: weight of the squared trace, not below 0.
-    estimator: one_sided, 2 (f(x + v) - f(x)) / sigma^2; antithetic, (f(x + v) + f(x - v) - 2 f(x)) / sigma^2, of the
-        same mean without the gradient's share of the spread.
-    seeds: one an image. noise: standard normal draws to use instead.
+        2 / sigma^2, with its float32 rounding: below 0.001 rounding dominates.
+    stability: weight of the squared trace, at least 0.
+    estimator: one_sided, 2 (f(x + v) - f(x)) / sigma^2; antithetic, (f(x + v) + f(x - v) - 2 f(x)) / sigma^2, with the
+        same mean and without the gradient's share of the spread.
+    seeds: one for each image.
+    noise: standard normal draws to use instead of the seeds.
 
     Source: Srinivas & Fleuret 2021, equation 4 (arXiv:2006.09128).
     Differs: the antithetic estimator is ours, and no default.
@@ -113,13 +114,13 @@ def anti_score_matching(
     seeds: Seeds | None = None,
     noise: Noise | None = None,
 ) -> Term:
-    """The opposite of score matching: minus the mean trace of f's Hessian, each image's cut off above a threshold.
+    """The opposite of score matching: minus the mean trace of f's Hessian, with a cap on the trace of each image.
 
-    It makes exp f a worse model of the images and leaves the gradient's norm alone. With the one-sided estimator the
-    cut is one of a noisy number: the term also pays for less noise, a smaller gradient.
+    It makes exp f a worse model of the images, and does not penalise the norm of the gradient. With the one-sided
+    estimator the capped number is noisy, so the term also rewards less noise, which is a smaller gradient.
 
     samples, sigma, estimator, seeds, noise: as in `score_matching`.
-    threshold: where the reward of an image's trace ends, any number.
+    threshold: cap of the trace of an image, any number.
 
     Source: Srinivas & Fleuret 2021, section 5 (arXiv:2006.09128).
     Differs: the antithetic estimator is ours, and no default. The curve `trace` is not cut off at the threshold.
@@ -135,7 +136,7 @@ def anti_score_matching(
 
 @states(cost=6.0)
 def gradient_norm(network: nn.Module, images: Images, targets: Targets, outputs: Logits) -> Term:
-    """Half the mean squared norm of f's gradient. Costs a backward pass, and a second one through it.
+    """Half the mean squared norm of f's gradient. It costs a backward pass, and a second one through it.
 
     Source: Srinivas & Fleuret 2021, section 5 (arXiv:2006.09128).
     """
@@ -156,7 +157,7 @@ def hessian_traces(
     seeds: Seeds | None = None,
     noise: Noise | None = None,
 ) -> Float[Tensor, " n"]:
-    """Estimates of the trace of f's Hessian at each image, from forward passes alone; the settings as above."""
+    """Return estimates of the trace of f's Hessian at each image, from forward passes alone. Settings as above."""
     clean, found = _own(outputs, targets), torch.zeros_like(outputs[:, 0])
     for normal in _noise(images, samples, seeds, noise):
         step = sigma * normal
@@ -168,13 +169,13 @@ def hessian_traces(
 
 
 def squared_gradients(images: Images, targets: Targets, outputs: Logits) -> Float[Tensor, " n"]:
-    """Squared norm of each image's gradient of f, differentiable in the weights.
+    """Return the squared norm of each image's gradient of f, differentiable in the weights.
 
-    In a BatchNorm's training mode an image's gradient is that of the whole batch's sum of f.
+    With a BatchNorm in training mode, the gradient of an image is that of the sum of f over the whole batch.
     """
     if not images.requires_grad:
         raise ValueError(
-            "regularize: the images require no gradient, so there is none of the outputs at them; call "
+            "regularize: the images require no gradient, so the outputs have no gradient at them; call "
             "images.requires_grad_() before outputs = network(images)"
         )
     (gradient,) = torch.autograd.grad(_own(outputs, targets).sum(), images, create_graph=True)
@@ -184,7 +185,7 @@ def squared_gradients(images: Images, targets: Targets, outputs: Logits) -> Floa
 def check_score_matching(
     samples: int = 10, sigma: float = 0.01, stability: float = 0.0, estimator: str = "one_sided"
 ) -> None:
-    """ValueError: a setting outside of its range."""
+    """Raise ValueError if a setting is outside its range."""
     _check("score_matching", samples, sigma, estimator)
     if not 0 <= stability < math.inf:
         raise ValueError(f"score_matching: stability is {stability}; expected a number not below 0")
@@ -193,7 +194,7 @@ def check_score_matching(
 def check_anti_score_matching(
     samples: int = 1, sigma: float = 0.01, threshold: float = 1e4, estimator: str = "one_sided"
 ) -> None:
-    """ValueError: a setting outside of its range."""
+    """Raise ValueError if a setting is outside its range."""
     _check("anti_score_matching", samples, sigma, estimator)
     if math.isnan(threshold):
         raise ValueError("anti_score_matching: threshold is nan; expected a number")
@@ -209,17 +210,17 @@ def _check(name: str, samples: int, sigma: float, estimator: str) -> None:
 
 
 def _refuse(name: str, network: nn.Module, images: Images, outputs: Logits, *, compares: bool = True) -> None:
-    """What would drown the term in rounding, or in other noise, is refused. compares: two passes with each other."""
+    """Raise ValueError if rounding or other noise would dominate the term. compares: the term compares two passes."""
     if torch.is_autocast_enabled(images.device.type):
         raise ValueError(
-            f"{name}: called under autocast, whose rounding a difference of logits over sigma^2 magnifies ten "
+            f"{name}: called under autocast, but a difference of logits over sigma^2 magnifies its rounding ten "
             "thousandfold; expected float32 (or float64) passes: set fit.precision to fp32"
         )
     coarse = {each.dtype for each in (images, outputs, *network.parameters()) if each.dtype in _COARSE}
     if coarse:
         raise ValueError(
-            f"{name}: {type(network).__name__} computes in {', '.join(sorted(map(str, coarse)))}, whose rounding a "
-            "second derivative magnifies; expected float32 (or float64) images and weights: call network.float()"
+            f"{name}: {type(network).__name__} computes in {', '.join(sorted(map(str, coarse)))}, but a second "
+            "derivative magnifies rounding; expected float32 (or float64) images and weights: call network.float()"
         )
     if not compares:
         return
@@ -235,8 +236,8 @@ def _refuse(name: str, network: nn.Module, images: Images, outputs: Logits, *, c
     )
     if dropping:
         raise ValueError(
-            f"{name}: {type(network).__name__} has dropout, which differs between the two passes whose difference is "
-            "divided by sigma^2; take a network without it (p = 0), or gradient_norm"
+            f"{name}: {type(network).__name__} has dropout, which differs between two passes, and their difference is "
+            "divided by sigma^2; use a network without dropout (p = 0), or gradient_norm"
         )
     modes = [each.training for each in network.modules()]
     if _STEADY.get(network) != modes:
@@ -246,19 +247,17 @@ def _refuse(name: str, network: nn.Module, images: Images, outputs: Logits, *, c
 
 _COARSE = (torch.float16, torch.bfloat16)
 _STEADY: "WeakKeyDictionary[nn.Module, list[bool]]" = WeakKeyDictionary()
-"""The modes in which a network's answers were found to be the same twice."""
+"""Modes in which two passes of a network gave the same output."""
 
 
 def rounds_to_tf32(device: torch.device) -> bool:
-    """Whether torch may compute float32 convolutions or products with 10 bits after the point: cuDNN's default."""
+    """Return whether torch may compute float32 convolutions or products in TF32, with 10 bits after the point."""
     return device.type == "cuda" and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
 
 
 def _refuse_noise(name: str, network: nn.Module, images: Images, outputs: Logits) -> None:
-    """Noise of any making, found by a second pass of the same images, once for a network and its modes.
-
-    The pass leaves no trace: running statistics and random numbers are afterwards as before.
-    """
+    """Raise ValueError for noise of any kind, found by a second pass of the same images, once for each mode."""
+    # the pass restores running statistics and random numbers
     buffers = {key: each.clone() for key, each in network.named_buffers()}
     devices = [images.device] if images.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
@@ -267,11 +266,11 @@ def _refuse_noise(name: str, network: nn.Module, images: Images, outputs: Logits
         drawn = any(not torch.equal(*both) for both in zip(before, _random_state(images.device), strict=True))
     apart = (again - outputs.detach()).abs().amax()
     if drawn or apart > _SAME * outputs.detach().abs().amax():
-        found = "draws random numbers" if drawn else f"gives other logits the second time, by {apart:.3g}"
+        fault = "draws random numbers" if drawn else f"gives other logits the second time, by {apart:.3g}"
         raise ValueError(
-            f"{name}: {type(network).__name__} {found} in a pass, and two passes of an image must be the same, for "
-            "their difference is divided by sigma^2; take a network without noise (dropout, stochastic depth), give "
-            "outputs = network(images) of these images, or take gradient_norm"
+            f"{name}: {type(network).__name__} {fault} in a pass, but two passes of an image must be the same, since "
+            "their difference is divided by sigma^2; use a network without noise (dropout, stochastic depth), pass "
+            "outputs = network(images) of these images, or use gradient_norm"
         )
 
 

@@ -1,4 +1,4 @@
-"""How a network is trained: the settings under a study's `fit`, `refit` and `second_network.fit`."""
+"""Settings of a training: those under a study's `fit`, `refit` and `second_network.fit`."""
 
 import math
 import sys
@@ -15,9 +15,9 @@ from efface.training.checkpoint import Training
 class Regularizer(BaseModel):
     """A term of the loss.
 
-    call, kwargs: a function `(network, images, targets, outputs, **kwargs) -> Term`.
-    weight: what its value is multiplied with, not below 0; 0 costs as much and only shows its curve.
-    preset: published weight and settings instead, by the name that the function's module knows them by.
+    call, kwargs: a function `(network, images, targets, outputs, **kwargs) -> Term` and its settings.
+    weight: factor of its value, at least 0. With 0 the term costs as much and only has a curve.
+    preset: name of a published weight and settings, from the table PRESETS in the function's module. Replaces `weight`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,12 +33,12 @@ class Regularizer(BaseModel):
 
     @property
     def factor(self) -> float:
-        """The weight, given or published."""
+        """The weight, from the study or from the preset."""
         return float(self._published["weight"] if self.weight is None else self.weight)
 
     @property
     def term(self) -> Call:
-        """The function with its settings, given or published."""
+        """The function with its settings, from the study or from the preset."""
         published = {name: value for name, value in self._published.items() if name != "weight"}
         return Call(call=self.call, kwargs=published | self.kwargs)
 
@@ -47,7 +47,7 @@ class Regularizer(BaseModel):
         return _presets(self.call).get(self.preset or "", {})
 
     def identity(self) -> dict[str, Any]:
-        """What the weights of a network trained with it depend on."""
+        """Return what the weights of a network trained with this term depend on."""
         return {"weight": self.factor} | self.term.identity()
 
     @model_validator(mode="after")
@@ -66,14 +66,14 @@ class Regularizer(BaseModel):
         doubled = sorted({*self.kwargs, *(["weight"] if self.weight is not None else [])} & {*self._published})
         if doubled:
             raise ValueError(
-                f"preset '{self.preset}' sets {', '.join(doubled)} already; drop what is given, or write all out"
+                f"preset '{self.preset}' already sets {', '.join(doubled)}; remove these keys, or remove the preset"
             )
         self.term.check(("network", "images", "targets", "outputs"), ("seeds",))
         return self
 
 
 def _presets(path: str) -> Mapping[str, Mapping[str, Any]]:
-    """Published weights and settings of a regulariser, from the table PRESETS beside its function."""
+    """Return the published weights and settings of a regulariser, from the table PRESETS in its module."""
     found = Call(call=path).resolve()
     beside = getattr(sys.modules.get(getattr(found, "__module__", "")), "PRESETS", {})
     return dict(beside.get(path.rpartition(".")[2], {}))
@@ -89,15 +89,15 @@ def _loss_binds(call: Call) -> Call:
 
 def _steps_alone(call: Call) -> Call:
     if getattr(call.resolve(), "__name__", "") == "ReduceLROnPlateau":
-        raise ValueError("ReduceLROnPlateau steps by a measured loss, which a benchmark must not tune on; take another")
+        raise ValueError("ReduceLROnPlateau steps by a measured loss; a benchmark must not tune on it; take another")
     return call
 
 
 class Stop(BaseModel):
-    """When a training ends before its last epoch: after the first one that is good enough by one of the two.
+    """Conditions that end a training before its last epoch. One satisfied condition is enough.
 
-    loss: the epoch's mean loss is below this: what is minimised, terms included.
-    accuracy: the part of the epoch's images classified right, each as its step saw it, is at least this, in (0, 1].
+    loss: the mean loss of the epoch, terms included, is below this value, above 0.
+    accuracy: the share of the epoch's images classified right, as seen by their steps, is at least this, in (0, 1].
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -111,7 +111,7 @@ class Stop(BaseModel):
         return self
 
     def reached(self, state: Training) -> bool:
-        """Whether the last epoch was good enough."""
+        """Return whether the last epoch satisfies a condition."""
         if not state.losses:
             return False
         if self.loss is not None and state.losses[-1] < self.loss:
@@ -121,18 +121,23 @@ class Stop(BaseModel):
 
 
 class TrainingSettings(BaseModel):
-    """How a network is trained.
+    """Settings of a training.
 
-    epochs, batch_size: passes over the training rows, images a step.
-    optimizer, schedule, loss: any of torch's (or others') by dotted path; a schedule steps each epoch or each step.
-    crop: width in pixels of a border of removed pixels from which each epoch cuts a random window. flip: mirror half.
-    precision: fp32, or bf16 for autocast. channels_last: the faster layout for convolutions on most devices.
+    epochs: passes over the training rows.
+    batch_size: images in one step.
+    optimizer, schedule, loss: classes or functions of torch or others, by dotted path.
+    schedule_each: the schedule steps after each epoch or after each step.
+    crop: width in pixels of a border of removed pixels. Each epoch cuts a random window out of the padded image.
+    flip: mirror half of the images.
+    precision: fp32, or bf16 for autocast.
+    channels_last: the memory layout that is faster for convolutions on most devices.
     keep: weights of the last epoch, or of the epoch that was best on the validation rows.
     tensorboard: write scalars to the run's tensorboard folder.
-    augment: `(images, seeds, **kwargs) -> images`, one after the other: what changes a batch after crop and flip.
-    stop: ends a training before `epochs`; schedules count to `epochs` all the same.
-    regularizers: terms added to the loss; they need fp32.
-    attack: `(network, images, targets, **kwargs) -> images`: each step sees these images alone, not the given ones.
+    augment: functions `(images, seeds, **kwargs) -> images`, applied in order after crop and flip.
+    stop: ends a training before `epochs`. Schedules still count to `epochs`.
+    regularizers: terms added to the loss. They need fp32.
+    attack: function `(network, images, targets, **kwargs) -> images`. Each step uses its images instead of the given
+        ones.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -154,11 +159,11 @@ class TrainingSettings(BaseModel):
     attack: Annotated[Call, Word("attack"), bound("network", "images", "targets", offered=("seeds",))] | None = None
 
     def plain(self) -> "TrainingSettings":
-        """The same training without regularisers and attack."""
+        """Return the same settings without regularisers and attack."""
         return self.model_copy(update={"regularizers": (), "attack": None})
 
     def identity(self) -> dict[str, Any]:
-        """What the weights depend on: the settings, with the source behind each path."""
+        """Return what the weights depend on: the settings, with the source of each path."""
         names = ("optimizer", "schedule", "loss", "attack")
         calls: dict[str, Any] = {name: call.identity() for name in names if (call := getattr(self, name))}
         lists = {name: [each.identity() for each in getattr(self, name)] for name in ("regularizers", "augment")}
@@ -172,6 +177,6 @@ class TrainingSettings(BaseModel):
         if self.regularizers and self.precision != "fp32":
             raise ValueError(
                 f"precision is '{self.precision}', but regularizers differentiate twice, or divide a small difference "
-                "of logits by a smaller number, which only fp32 survives; set precision to fp32, or drop them"
+                "of logits by a smaller number, which needs fp32; set precision to fp32, or drop them"
             )
         return self

@@ -1,4 +1,4 @@
-"""Any attribution method of Captum that fits images, by its name."""
+"""Attribution methods of Captum for images, by the name of the class."""
 
 from efface.methods.captum.explain import attribute, check_attribute
 

@@ -1,4 +1,4 @@
-"""Captum's classes as one method: run block by block, by the images' seeds, and turned into maps."""
+"""Captum's classes as one method: run block by block, with the images' seeds, and turned into maps."""
 
 import warnings
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from efface.models.memory import at_least_one, blocks
 from efface.models.scores import target_scores
 from efface.types import Images, Maps, Seeds, Target, TargetScore
 
-_ITS = ("more than once", "no rule defined", "relevance_output")  # words of errors that Captum's own classes raise
+_ITS = ("more than once", "no rule defined", "relevance_output")  # words in errors that Captum's own classes raise
 
 
 def attribute(
@@ -38,29 +38,35 @@ def attribute(
     seeds: Seeds | None = None,
     max_batch: int = 256,
 ) -> Maps:
-    """Maps of one of Captum's attribution classes, with Captum's defaults where nothing is set: signed where it signs.
+    """Maps of one of Captum's attribution classes, with Captum's defaults; signed if the maps of the class are signed.
 
-    A class that explains a layer gives the sum over the layer's channels, enlarged bilinearly to the image
-    (align_corners=False). One that draws at random (GradientShap, NoiseTunnel, Lime, KernelShap, ShapleyValueSampling)
-    is run one image at a time from that image's seed, and samples that Captum would pass together go one by one,
-    for its draws depend on how many they are: so batch and budget change nothing, but a GPU idles.
+    For a class that explains a layer, the map is the sum over the layer's channels, enlarged bilinearly to the image
+    (align_corners=False).
 
-    algorithm: name of the class, such as DeepLift; not one that explains a neuron or mixes the images of a batch.
-    layer: name of the module to explain, for classes that want one; the last convolutional feature map by default.
-    around: for NoiseTunnel, the class whose maps it averages; `init` is then the inner one's, `attribute` for both.
-    cells: for classes of feature masks (Lime, KernelShap, FeatureAblation, Shapley values): squares of a grid of
-        `cells` x `cells` are hidden whole, and the maps are n h w. Without, each value is a feature of its own.
-    init, attribute: settings of the class's constructor and of its `attribute`, by Captum's names. Lists become tuples;
-        {call, kwargs} is called for an object, such as captum._utils.models.linear_model.SkLearnLasso. `baselines` is
-        a number, one a channel, or for a distribution (DeepLiftShap, GradientShap) a list of such, in [0, 1]; black by
-        default. `sliding_window_shapes` may be one number. A tensor of as many rows as images goes with the images.
-    score: what is explained, of the target class: logit, log_probability, probability or loss (cross entropy).
-    seeds: one an image, for classes that draw.
-    max_batch: images in one pass; becomes Captum's internal_batch_size and perturbations_per_eval. What one image needs
-        at once (2 rows for DeepLift and LayerConductance, 4 for DeepLiftShap) is passed in any case.
+    Some classes draw at random: GradientShap, NoiseTunnel, Lime, KernelShap, ShapleyValueSampling. They run one image
+    at a time with that image's seed. Samples that Captum would pass together run one by one, because Captum's draws
+    depend on their number. So batch and `max_batch` do not change a map, but a GPU is not fully used.
+
+    algorithm: name of the class, such as DeepLift. Classes that explain a neuron or mix the images of a batch are not
+        allowed.
+    layer: name of the module to explain, for classes that explain a layer; by default the last convolutional feature
+        map.
+    around: for NoiseTunnel, the class whose maps it averages. Then `init` holds settings of this inner class, and
+        `attribute` settings of both.
+    cells: for classes with feature masks (Lime, KernelShap, FeatureAblation, Shapley values). Each square of a grid of
+        `cells` x `cells` is one feature, and the maps are n h w. Without `cells`, each value of the image is a feature.
+    init: settings of the class's constructor, by Captum's names. Lists become tuples. {call, kwargs} is called to make
+        an object, such as captum._utils.models.linear_model.SkLearnLasso.
+    attribute: settings of the class's `attribute`, in the same form. `baselines` is a number, or one per channel, in
+        [0, 1]; black by default. For a distribution (DeepLiftShap, GradientShap) it is a list of these.
+        `sliding_window_shapes` may be one number. A tensor with one row per image is split like the images.
+    score: score of the target class to explain: logit, log_probability, probability or loss (cross entropy).
+    seeds: one integer per image, for classes that draw.
+    max_batch: most images in one pass; passed on as Captum's internal_batch_size and perturbations_per_eval. One image
+        needs at least 2 rows for DeepLift and LayerConductance, and 4 for DeepLiftShap; these rows run in any case.
 
     Source: Kokhlikyan et al. 2020 (arXiv:2009.07896), and the paper of each class.
-    Differs: draws are as said; the network is left as it was also where Captum leaves traces on it (LRP).
+    Differs: random draws, as described. The network is restored also where Captum leaves changes on it (LRP).
     """
     at_least_one("max_batch", max_batch)
     plan = planned(algorithm, around, init, attribute, layer=layer, cells=cells, score=score)
@@ -76,7 +82,7 @@ def attribute(
             module = last_convolution(model, images[:1]) if layer is None else find_layer(model, layer)
         explainer = plan.made(_Score(model, score), module)
         for block in blocks(len(images), together):
-            points = images[block].clone().requires_grad_()  # else Captum sets it, and warns
+            points = images[block].clone().requires_grad_()  # otherwise Captum sets the flag and warns
             asked = {"inputs": points, "additional_forward_args": (targets[block].clone(),)}
             own = of_block(plan, settings, block, len(images))
             with seeded(int(seeds[block.start])) if plan.draws and seeds is not None else nullcontext():
@@ -97,12 +103,12 @@ def check_attribute(
     attribute: Settings = None,
     score: TargetScore = "logit",
 ) -> None:
-    """Refuse settings of `attribute` that no network and no image could make right; imports Captum."""
+    """Raise ValueError for settings of `attribute` that are wrong for every network and image; imports Captum."""
     planned(algorithm, around, init, attribute, layer=layer, cells=cells, score=score)
 
 
 class _Score(nn.Module):
-    """The network with the number to explain as its only output: Captum expands the targets with the images."""
+    """The network with the score to explain as its only output, so that Captum repeats targets and images together."""
 
     def __init__(self, model: nn.Module, score: TargetScore) -> None:
         super().__init__()
@@ -121,7 +127,10 @@ def _called(
     max_batch: int,
     again: list[str],
 ) -> Tensor:
-    """again: names of modules that run more than once, for the error."""
+    """Return the maps of one block, as the explainer computes them.
+
+    again: names of modules that run more than once, for the error message.
+    """
     total: Any = 0
     try:
         for share, part in _pieces(plan, own, max_batch):
@@ -131,19 +140,19 @@ def _called(
             total = total + share * found.detach()
     except (AssertionError, AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
         if not isinstance(error, AssertionError | NotImplementedError) and not any(word in str(error) for word in _ITS):
-            raise  # the network's own
+            raise  # an error of the network itself
         kinds = [name for name, each in model.named_modules() if name and str(type(each)) in str(error)]
         kinds = kinds or (again if "more than once" in str(error) else [])
         where = f" (here {', '.join(kinds[:4])})" if kinds else ""
-        other = "; efface.methods.zennit.attribute knows more of LRP" if "LRP" in plan.name else ""
+        other = "; efface.methods.zennit.attribute has more rules for LRP" if "LRP" in plan.name else ""
         raise ValueError(f"captum's {plan.name} cannot explain this network: {error}{where}{other}") from error
     return total
 
 
 def _pieces(plan: Plan, own: dict[str, Any], max_batch: int) -> list[tuple[float, dict[str, Any]]]:
-    """Calls whose weighted sum is the map, where Captum itself would pass everything at once.
+    """Return (weight, settings) of the calls whose weighted sum is the map; Captum would run all of them in one pass.
 
-    DeepLiftShap wants two images to compare with at least: one that is left over is given twice.
+    DeepLiftShap needs at least two images to compare with. A single remaining image is therefore passed twice.
     """
     if plan.outer is plan.inner and plan.name.endswith("GradientShap"):
         samples = int(own.get("n_samples", 5))  # Captum's default
@@ -170,13 +179,13 @@ def _map(plan: Plan, found: Tensor, images: Images) -> Maps:
             f"captum's {plan.name} returned shape {tuple(found.shape)}; expected the images' {tuple(images.shape)}"
         )
     elif plan.cells is not None:
-        found = found[:, 0]  # every channel has the square's number
+        found = found[:, 0]  # every channel has the value of the square
     return found.to(images.dtype)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Captum's notes that it sets hooks and takes them off."""
+    """Suppress Captum's warnings about setting and removing hooks, inside the `with` block."""
     with warnings.catch_warnings():
         for text in ("Setting backward hooks on ReLU", "Setting forward, backward hooks and attributes"):
             warnings.filterwarnings("ignore", message=text)

@@ -1,4 +1,4 @@
-"""Whether Captum's hooks can reach what they must change: it passes over functions without a word."""
+"""Check that Captum's hooks reach all operations that they must change; Captum silently skips functions."""
 
 from collections import Counter
 from typing import Any, NamedTuple
@@ -11,7 +11,11 @@ from efface.types import Images
 
 
 class _Hooked(NamedTuple):
-    """What a class of Captum's changes the way back through: the modules, and the functions that had to be modules."""
+    """Operations whose backward pass a class of Captum changes.
+
+    modules: names of the module classes that Captum changes.
+    functions: names of torch functions that Captum does not change, so that the network must use modules instead.
+    """
 
     modules: set[str]
     functions: set[str]
@@ -27,9 +31,9 @@ _HOOKED = {
 
 
 def check_hooks(plan: Plan, model: nn.Module, images: Images) -> list[str]:
-    """Refuse a network whose non-linearities, or sums under LRP, are functions. Costs one forward pass.
+    """Raise ValueError if non-linearities, or sums under LRP, are functions. It costs one forward pass.
 
-    Returns the names of the modules to be changed that ran more than once, which not every class can work with.
+    Returns the names of the modules to change that ran more than once. Some classes cannot work with such modules.
     """
     hooked = next((each for word, each in _HOOKED.items() if word in plan.name), None)
     if hooked is None:
@@ -45,12 +49,12 @@ def check_hooks(plan: Plan, model: nn.Module, images: Images) -> list[str]:
         if name in hooked.functions and type(module).__name__ not in hooked.modules:
             raise ValueError(
                 f"captum's {plan.name} cannot change the {name} of {name_of(model, module)}; expected one of "
-                f"the modules that it knows ({', '.join(sorted(hooked.modules))}): take another method"
+                f"the modules that it supports ({', '.join(sorted(hooked.modules))}): choose another method"
             )
         if "LRP" in plan.name and name == "add" and depend(*args[:2]):
             raise ValueError(
-                f"captum's {plan.name} counts relevance twice where {name_of(model, module)} adds two features; take "
-                "efface.methods.zennit.attribute, which shares it between them"
+                f"captum's {plan.name} counts relevance twice where {name_of(model, module)} adds two features; use "
+                "efface.methods.zennit.attribute, which divides the relevance between them"
             )
         return func(*args, **kwargs)
 

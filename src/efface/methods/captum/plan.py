@@ -1,4 +1,4 @@
-"""Which class of Captum is meant, and whether its settings can be right: known before an image is seen."""
+"""Choice of a class of Captum, and the checks of its settings that need no image."""
 
 import inspect
 from collections.abc import Mapping
@@ -16,29 +16,29 @@ Settings = Mapping[str, Any] | None
 _DRAWING = {"GradientShap", "LayerGradientShap", "Lime", "KernelShap", "ShapleyValueSampling", "NoiseTunnel"}
 _REFUSED = {
     "Neuron": "explains a neuron, not a class",
-    "FeaturePermutation": "shuffles the images of a batch, so that a map depends on its neighbours",
-    "DataLoader": "wants a data loader",
+    "FeaturePermutation": "shuffles the images of a batch, so that a map depends on the other images",
+    "DataLoader": "needs a data loader",
     "LLM": "explains language models",
-    "LimeBase": "wants functions; Lime is the same with its own",
+    "LimeBase": "needs functions; use Lime, the same method with functions of its own",
 }
 _OURS = {
     *("self", "model", "forward_func", "layer", "device_ids", "attribution_method"),
     *("inputs", "target", "additional_forward_args", "return_convergence_delta", "kwargs"),
-    *("internal_batch_size", "perturbations_per_eval"),  # what `max_batch` becomes
+    *("internal_batch_size", "perturbations_per_eval"),  # computed from `max_batch`
 }
 _MOST_FEATURES = 9  # 9! = 362,880 orders; from 10 on Captum warns
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A class of Captum's, and what is known of it before an image is seen."""
+    """A class of Captum, and the facts about it that need no image."""
 
     outer: Any
     inner: Any
-    """What it goes around, for NoiseTunnel; else itself."""
+    """The class inside NoiseTunnel; else the same as `outer`."""
     explains_layer: bool
     takes: frozenset[str]
-    """The keywords of its `attribute`."""
+    """The keywords of the `attribute` of both classes."""
     init: dict[str, Any]
     attribute: dict[str, Any]
     cells: int | None
@@ -57,25 +57,25 @@ class Plan:
 
     @property
     def compares(self) -> bool:
-        """Whether its baselines are a distribution."""
+        """Return True if the class takes a distribution of baselines."""
         return self.name.endswith(("DeepLiftShap", "GradientShap"))
 
     def made(self, score: nn.Module, layer: nn.Module | None) -> Any:
-        """The explainer."""
+        """Return the explainer for the score, and for the layer if the class explains one."""
         explainer = self.inner(score, *([] if layer is None else [layer]), **self.init)
         return explainer if self.outer is self.inner else self.outer(explainer)
 
     def least(self, settings: dict[str, Any]) -> int:
-        """Rows that an image wants at once."""
+        """Return the number of rows that one image needs in one pass."""
         if self.name.endswith("DeepLiftShap"):
             return 2 * len(settings["baselines"])
         return 2 if self.name.endswith("DeepLift") or self.name == "LayerConductance" else 1
 
     def limits(self, images: int, max_batch: int, settings: dict[str, Any]) -> dict[str, int]:
-        """The row budget in Captum's words."""
+        """Return `max_batch` as the settings of Captum that limit a pass."""
         count = images * int(settings.get("nt_samples_batch_size", 1))
         words = {
-            "internal_batch_size": max(max_batch, count * self.least(settings)),  # it warns of less
+            "internal_batch_size": max(max_batch, count * self.least(settings)),  # Captum warns if it is less
             "perturbations_per_eval": max(1, max_batch // count),
         }
         return {word: limit for word, limit in words.items() if word in self.takes}
@@ -91,15 +91,15 @@ def planned(
     cells: int | None,
     score: TargetScore,
 ) -> Plan:
-    """The class and its settings, checked; ValueError says what no network and no image could make right."""
+    """Return the class and its checked settings. ValueError: the settings are wrong for every network and image."""
     attr = _captum()
     outer = inner = _found(attr, algorithm)
     if algorithm == "NoiseTunnel":
         if around in (None, algorithm):
-            raise ValueError(f"around is {around!r}; NoiseTunnel expects a class to go around, such as Saliency")
+            raise ValueError(f"around is {around!r}; NoiseTunnel expects an inner class, such as Saliency")
         inner = _found(attr, str(around))
     elif around is not None:
-        raise ValueError(f"around is {around!r}, but {algorithm} goes around nothing; only NoiseTunnel does")
+        raise ValueError(f"around is {around!r}, but {algorithm} has no inner class; only NoiseTunnel has one")
     takes = {name for each in (outer, inner) for name in inspect.signature(each.attribute).parameters}
     plan = Plan(
         outer,
@@ -113,16 +113,16 @@ def planned(
     if layer is not None and not plan.wants_layer:
         raise ValueError(f"layer is {layer!r}, but {plan.name} explains no layer: leave `layer` out")
     if score != "logit" and any(word in plan.name for word in ("DeepLift", "LRP")):
-        raise ValueError(f"score is {score!r}, but the rules of {plan.name} begin at the logit; expected score='logit'")
+        raise ValueError(f"score is {score!r}, but the rules of {plan.name} start at the logit; expected score='logit'")
     if plan.compares and "baselines" not in plan.attribute and "DeepLift" in plan.name:
         raise ValueError(f"{plan.name} compares with several images; expected attribute: {{baselines: [0.0, 1.0]}}")
     if cells is not None and "feature_mask" not in takes:
-        raise ValueError(f"cells is {cells}, but {plan.name} knows no features of several pixels: leave `cells` out")
+        raise ValueError(f"cells is {cells}, but {plan.name} has no features of several pixels: leave `cells` out")
     if plan.name in ("Lime", "KernelShap", "ShapleyValues") and cells is None and "feature_mask" not in plan.attribute:
-        raise ValueError(f"{plan.name} cannot tell thousands of single values apart; expected cells, such as cells: 8")
+        raise ValueError(f"{plan.name} cannot handle thousands of single values; expected cells, such as cells: 8")
     if plan.name == "ShapleyValues" and cells is not None and cells**2 > _MOST_FEATURES:
         raise ValueError(
-            f"cells is {cells}; ShapleyValues tries every order of them, expected 3 at most: take KernelShap"
+            f"cells is {cells}; ShapleyValues runs every order of the squares; expected 3 at most: use KernelShap"
         )
     return plan
 

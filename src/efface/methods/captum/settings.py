@@ -1,4 +1,4 @@
-"""A study's numbers and lists as the tensors and tuples that Captum takes."""
+"""Conversion of a study's numbers and lists to the tensors and tuples that Captum takes."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from efface.types import Images
 
 
 def settings_of(plan: Plan, images: Images) -> dict[str, Any]:
-    """The settings as Captum wants them."""
+    """Return the settings of `attribute` in the form that Captum needs."""
     found = {name: _tuples(value) for name, value in plan.attribute.items()}
     if plan.compares or plan.attribute.get("baselines") is not None:
         found["baselines"] = _baselines(plan, plan.attribute.get("baselines", 0.0), images)
@@ -30,7 +30,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _baselines(plan: Plan, value: Any, images: Images) -> Tensor:
-    """Images to compare with: one for all, or as many as a distribution holds."""
+    """Return the images to compare with: one for all images, or the images of a distribution."""
     c = images.shape[1]
     if isinstance(value, Tensor):
         found = value.to(images)
@@ -42,15 +42,15 @@ def _baselines(plan: Plan, value: Any, images: Images) -> Tensor:
     if found.ndim != 4 or found.shape[1] not in (1, c):
         raise ValueError(
             f"attribute: baselines have shape {tuple(found.shape)}; expected a number, or one for each of the images' "
-            f"{c} channels{', or a list of such' if plan.compares else ''}"
+            f"{c} channels{', or a list of these' if plan.compares else ''}"
         )
     if plan.name.endswith("DeepLiftShap") and len(found) < 2:
-        raise ValueError("attribute: baselines hold 1 image; DeepLiftShap expects 2 at least: take DeepLift for one")
+        raise ValueError("attribute: baselines hold 1 image; DeepLiftShap expects 2 at least: use DeepLift for one")
     return found.expand(-1, *images.shape[1:])
 
 
 def _grid(cells: int, images: Images) -> Tensor:
-    """The number of each pixel's square."""
+    """Return for each pixel the number of its square."""
     h, w = images.shape[2:]
     if not 1 <= cells <= min(h, w):
         raise ValueError(f"cells is {cells}; expected 1 to {min(h, w)}, the pixels of the shorter side")
@@ -59,7 +59,7 @@ def _grid(cells: int, images: Images) -> Tensor:
 
 
 def of_block(plan: Plan, settings: dict[str, Any], block: slice, count: int) -> dict[str, Any]:
-    """The settings for some of the images: tensors of a row for each are cut, all others stay."""
+    """Return the settings for a block of images; tensors with one row per image are cut to the block."""
 
     def cut(name: str, value: Any) -> Any:
         each = isinstance(value, Tensor) and value.ndim == 4 and len(value) == count

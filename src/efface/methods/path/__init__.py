@@ -7,7 +7,7 @@ from efface.methods.path.guided import guided_ig
 from efface.methods.path.references import ig_smooth, ig_squared, ig_uniform
 from efface.methods.path.straight import integrated_gradients, smooth_integrated_gradients
 
-expected_gradients = ExpectedGradients  # a study names a method by its paper's word, whether it learns or not
+expected_gradients = ExpectedGradients  # a study names every method by its paper's word, also a class that learns
 local_path_integration = LocalPathIntegration
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Paths that lead away from the image, to where the network sees another class."""
+"""Adversarial gradient integration: paths from the image to images that the network assigns to another class."""
 
 from collections.abc import Iterator
 
@@ -32,30 +32,32 @@ def adversarial_gradient_integration(
     score: TargetScore = "logit",
     max_batch: int = 256,
 ) -> Images:
-    """Fall of the target logit on the way to adversarial images of other classes, shared out among the pixels (AGI).
+    """Fall of the target logit on paths to adversarial images of other classes, distributed over the pixels (AGI).
 
-    From the image, steps along the sign of another class's gradient are added up, each clipped to [0, 1], until the
-    network answers that class or `steps` are done. The map is the sum over steps and classes of minus the target's
-    gradient times the step, so no baseline is needed. A class that is answered at once has no path.
+    Formula: map = - sum over classes c and steps k of grad f_t(x_k) * (x_(k+1) - x_k), with
+        x_(k+1) = clip(x_k + step_size * sign(grad f_c(x_k)), 0, 1).
 
-    seeds: one an image; an image's classes depend on its seed alone, not on the batch.
+    The path to another class starts at the image. Each step follows the sign of that class's gradient. The path ends
+    when the network predicts that class, or after `steps` steps. No baseline is needed. If the network already predicts
+    a class at the image, that class has no path.
+
+    seeds: one integer per image. An image's classes depend only on its seed, not on the batch.
     samples: other classes for each image, drawn without repeats, at least 1; all of them where there are fewer.
-    steps: at most so many for each class, at least 1; each costs one forward and two backward passes. An image whose
-        paths end early is cheaper.
-    step_size: of each pixel and channel, on the scale of images in [0, 1], above 0.
-    classes: the other classes themselves, n s, in place of `samples`: then without seeds.
-    recalibrate: none, the sum; or the mean over what is not below zero, element by element: `references`, the paths to
-        whole classes, or `points`, single steps. Costs no pass.
-    score: what is differentiated, of the target and of the other class: logit, log_probability, probability or loss
-        (cross entropy, of the target only; the other class then gains log_probability).
-    max_batch: images x classes in one pass, at least 1; bounds the memory, changes maps by rounding only, to which the
-        sign
-        of a gradient near 0 is sensitive: measured, 4e-4 of a map's maximum in single precision.
+    steps: most steps for each class, at least 1. Each step costs one forward and two backward passes. An image whose
+        paths end early costs less.
+    step_size: change of each pixel and channel in one step, on the scale of images in [0, 1], above 0.
+    classes: the other classes themselves, n s, in place of `samples`. Then no seeds are needed.
+    recalibrate: none, the sum. Or, for each element, the mean of the contributions that are not below zero: of whole
+        paths (`references`), or of single steps (`points`). Costs no pass.
+    score: score of the target and of the other class to differentiate: logit, log_probability, probability or loss.
+        With loss, the target's score is the cross entropy, and the other class's score is log_probability.
+    max_batch: most images x classes in one pass, at least 1. It limits the memory and changes maps by rounding only.
+        The sign of a gradient near 0 is sensitive to rounding: we measured 4e-4 of a map's maximum in single precision.
 
     Source: Pan, Li & Zhu, IJCAI 2021; re-calibration from Yang et al., ICLR 2023.
-    Differs: logits where the released code takes probabilities (`score="probability"`). There every step starts from
-        the image itself and classes are fixed; the code of Yang et al. gives the attack an unnormalised image, may draw
-        the target itself and never stops early.
+    Differs: the default score is the logit; the released code uses probabilities (`score="probability"`). In that code
+        every step starts from the image itself, and the classes are fixed. The code of Yang et al. attacks an
+        unnormalised image, may draw the target itself, and never stops early.
     """
     check_recalibrate(recalibrate)
     at_least_one("steps", steps)
@@ -92,7 +94,7 @@ def _terms(
     *,
     each: bool,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Terms s n c h w and what they count, s n 1 1 1, 0 where a path has none: of each step, or of whole paths."""
+    """Yield terms s n c h w and their weights s n 1 1 1, of each step or of whole paths; weight 0: no term."""
     s, n = classes.shape[1], len(images)
     points = images.repeat(s, 1, 1, 1)
     whole, counts = torch.zeros_like(points), points.new_zeros(s * n, 1, 1, 1)
@@ -117,7 +119,7 @@ def _climb(
     step_size: float,
     score: TargetScore,
 ) -> Iterator[tuple[Targets, Images]]:
-    """Moves the points, in place, towards their classes; yields of each step the rows that moved, and their terms."""
+    """Move the points towards their classes, in place, and yield for each step the rows that moved and their terms."""
     going = torch.arange(len(points), device=points.device)
     for _ in range(steps):
         here = points[going].requires_grad_()
@@ -140,7 +142,7 @@ def _other_classes(model: nn.Module, images: Images, explained: Targets, seeds: 
     with torch.no_grad():
         known = logits_of(model, images[:1]).shape[1]
     if known < 2:
-        raise ValueError(f"{type(model).__name__} knows {known} class; expected at least 2: there is no other class")
+        raise ValueError(f"{type(model).__name__} has {known} class; expected at least 2: there is no other class")
     numbers = draws.keys(own, known)
-    numbers.scatter_(1, explained[:, None].clone(), torch.iinfo(torch.int64).max)  # last of all
+    numbers.scatter_(1, explained[:, None].clone(), torch.iinfo(torch.int64).max)  # the target comes last
     return numbers.argsort(dim=1, stable=True)[:, : min(samples, known - 1)]

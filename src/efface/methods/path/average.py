@@ -1,8 +1,8 @@
-"""The average over the paths from several references to the image, and its re-calibration."""
+"""Average over the paths from several references to the image, and its re-calibration."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Literal, NamedTuple, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -17,31 +17,37 @@ from efface.models.memory import at_least_one
 from efface.types import Images, Seeds, Target, TargetScore
 
 Recalibrate = Literal["none", "references", "points"]
-"""Which terms the average of several paths is taken over, for each element of the map by itself.
+"""Terms over which the average of several paths is taken, for each element of the map separately.
 
 none: all paths.
-references: those paths on which the element's contribution, gradient times way, is not below zero.
-points: those points of all paths where it is not; the way is then the one still to go, from the point to the image.
+references: paths on which the element's contribution, gradient times way, is not below zero.
+points: points of all paths at which this contribution is not below zero. Here the way is the remaining way, from the
+    point to the image.
 
-Re-calibrated maps are never negative; nothing kept gives 0. Zeros are kept.
+Re-calibrated maps are never negative. Terms of 0 are kept. An element without kept terms is 0.
 
 Source: Yang, Akhtar, Wen & Mian, ICLR 2023, "Re-calibrating feature attributions for model interpretation".
 """
 References = Float[Tensor, "n r c h w"]
-"""Where the paths of each image begin."""
+"""Images at which the paths of each image begin."""
 Draw = Callable[[slice, int], Images]
-"""Makes the reference of this number for a block of images."""
+"""(block of images, number of the reference) -> reference of each image."""
 
 
-class Drawn(NamedTuple):
-    """The references of each image: what makes them, and how many there are."""
+@dataclass(frozen=True)
+class Drawn:
+    """References of each image.
+
+    reference: function that returns a reference by its number.
+    count: number of references of each image.
+    """
 
     reference: Draw
     count: int
 
 
 class Kept:
-    """Sum and number of the terms that are kept, elementwise."""
+    """Sum and number of the kept terms, elementwise."""
 
     def __init__(self, images: Images, recalibrate: Recalibrate) -> None:
         self.every = recalibrate == "none"
@@ -54,11 +60,11 @@ class Kept:
         values: Float[Tensor, "s n c h w"] | None = None,
         weights: Float[Tensor, "s n 1 1 1"] | None = None,
     ) -> None:
-        """Terms of a block of images.
+        """Add the terms of a block of images.
 
-        signed: decides what is kept.
-        values: what is added up instead.
-        weights: what each term counts; 1 by default.
+        signed: the terms. Their sign decides which of them are kept.
+        values: values to add up in place of the terms.
+        weights: weight of each term; 1 by default.
         """
         kept = torch.ones_like(signed) if self.every else (signed >= 0).to(signed.dtype)
         if weights is not None:
@@ -67,7 +73,7 @@ class Kept:
         self.number[block] += kept.sum(0)
 
     def average(self) -> Images:
-        """Of the kept terms; 0 where there are none."""
+        """Return the average of the kept terms; 0 where there are none."""
         return self.total / torch.where(self.number > 0, self.number, 1.0)
 
 
@@ -85,12 +91,15 @@ def average_over_paths(
     precision: Precision = "fp32",
     max_batch: int,
 ) -> Images:
-    """Mean over the references of way x mean gradient along it; re-calibrated, the mean of the kept terms.
+    """Return the mean over the references of way times mean gradient; re-calibrated, the mean of the kept terms.
 
-    Every reference sees every point of the grid. Memory: a few times the images, and the references of one pass.
+    Every point of the grid is used with every reference. It needs memory for a few copies of the images, and for the
+    references of one pass.
 
-    squared: the square of the mean gradient; re-calibrated, the mean of the kept terms' squares.
-    densities: what the references of each image count; by default all the same.
+    drawn: references of each image.
+    grid: points of the paths, and their weights.
+    squared: use the square of the mean gradient; re-calibrated, the mean of the squares of the kept terms.
+    densities: weights of the references of each image; by default equal.
     """
     check_recalibrate(recalibrate)
     if isinstance(grid.alphas, Tensor):
@@ -130,7 +139,7 @@ def references_of(
     seeds: Seeds | None,
     draw: Callable[[Images, Seeds], Images],
 ) -> Drawn:
-    """The given references, or `samples` of them drawn for each image."""
+    """Return the given references, or `samples` drawn references for each image."""
     if given is not None:
         return given_references(images, given)
     at_least_one("samples", samples)
@@ -139,7 +148,7 @@ def references_of(
 
 
 def given_references(images: Images, given: References) -> Drawn:
-    """Those references."""
+    """Return the given references, after a check of their shape."""
     n, c, h, w = images.shape
     if given.shape[0] != n or given.shape[2:] != (c, h, w):
         raise ValueError(f"references have shape {tuple(given.shape)}; expected ({n}, r, {c}, {h}, {w})")
@@ -148,7 +157,7 @@ def given_references(images: Images, given: References) -> Drawn:
 
 
 def check_recalibrate(recalibrate: str) -> None:
-    """Refuse a way of re-calibrating that there is not."""
+    """Raise ValueError if the word names no re-calibration."""
     if recalibrate not in get_args(Recalibrate):
         raise ValueError(f"recalibrate is {recalibrate!r}; expected {', '.join(get_args(Recalibrate))}")
 
@@ -156,14 +165,14 @@ def check_recalibrate(recalibrate: str) -> None:
 def _along(
     model: nn.Module, images: Images, targets: Target, drawn: Drawn, grid: Grid, score: TargetScore, max_batch: int
 ) -> Iterator[tuple[slice, int, int, Images, Images]]:
-    """(block, reference, step, way, gradient) at every point of every path, those of a path one after the other.
+    """Yield (block, reference, step, way, gradient) at every point of every path, path after path.
 
-    Where all paths end at the image itself, the gradient there is taken once.
+    If all paths end at the image itself, the gradient there is computed once.
     """
-    (reference, count), steps = drawn, len(grid.weights)
+    reference, count, steps = drawn.reference, drawn.count, len(grid.weights)
     shared = int(grid.ends_at_image)
     inner = steps - shared
-    ways: dict[int, Images] = {}  # of the references that the pass sees
+    ways: dict[int, Images] = {}  # ways from the references of the current pass
 
     def point(block: slice, number: int) -> Images:
         if number < shared:
@@ -179,7 +188,7 @@ def _along(
     ):
         for number, gradient in enumerate(gradients, first - shared):
             if number < 0:
-                last = gradient.clone()  # not a view, which would keep the whole pass
+                last = gradient.clone()  # a view would keep the gradients of the whole pass in memory
                 if inner == 0:
                     yield from ((block, at, 0, images[block] - reference(block, at), last) for at in range(count))
                 continue

@@ -26,28 +26,30 @@ from efface.models.scores import logits_of
 from efface.store.arrays import read_rows
 from efface.types import Images, Seeds, Split, Target, TargetScore
 
-_KEYS = 1 << 20  # sorted at once to draw references: 8 MB
+_KEYS = 1 << 20  # numbers sorted at once to draw references: 8 MB
 
 
 class ExpectedGradients:
     """Way from random training images to the image, times the gradient at a random point of each way, averaged.
 
-    Signed unless re-calibrated. Summed over pixels, a map that is not is on average logit(image) less the mean logit of
-    the training images. `fit` keeps training images, drawn by seed, and costs no pass; with `references` it is not
-    needed.
+    Formula: map = mean over r and k of (x - r) * grad f(r + alpha_k (x - r)), alpha_k uniform in [0, 1).
 
-    samples: training images for each image, drawn from those kept without repeats, at least 1; all of them where fewer
-        are kept.
-    steps: points on the way from each, at random, at least 1; samples x steps forward and backward passes in all.
-    pool: training images kept, at least 1; all where there are fewer. Costs their bytes in memory and in the run's
-        folder.
-    recalibrate: none; or what the average is restricted to, where it is not below zero, element by element: whole
-        references, or single points (`efface.methods.path.average.Recalibrate`). Costs no pass.
-    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    The map is signed unless it is re-calibrated. Summed over pixels, a map without re-calibration equals on average
+    logit(image) minus the mean logit of the training images. `fit` keeps training images, drawn by seed, and costs no
+    pass. With `references`, `fit` is not needed.
+
+    samples: references for each image, drawn without repeats from the kept training images, at least 1; all of them
+        where fewer are kept.
+    steps: random points on each way, at least 1. In all, samples x steps forward and backward passes.
+    pool: training images to keep, at least 1; all where there are fewer. They cost their bytes in memory and in the
+        run's folder.
+    recalibrate: none; or, for each element, average only the contributions that are not below zero: of whole
+        `references`, or of single `points` (`efface.methods.path.average.Recalibrate`). Costs no pass.
+    score: score of the target class to differentiate: logit, log_probability, probability or loss (cross entropy).
 
     Source: Erion et al. 2021 (arXiv:1906.10670); re-calibration from Yang et al., ICLR 2023.
-    Differs: references are drawn from `pool` training images, not from all of them. The code of Yang et al. takes
-        gradients on the path from one reference for those of another.
+    Differs: references are drawn from `pool` training images, not from all of them. The code of Yang et al. uses
+        gradients on the path from one reference as gradients on the path from another.
     """
 
     def __init__(
@@ -68,11 +70,11 @@ class ExpectedGradients:
         self.learnt: dict[str, Tensor] = {}
 
     def learnt_from(self) -> dict[str, Any]:
-        """The settings that `learnt` depends on."""
+        """Return the settings that `learnt` depends on."""
         return {"fit": "training_images", "pool": self.pool}
 
     def fit(self, model: nn.Module, data: Split, *, seed: int, max_batch: int) -> None:
-        """Keep `pool` training images, and the numbers of their rows."""
+        """Keep `pool` training images, and their row numbers."""
         del model, max_batch
         chosen = _some_training_rows(data, self.pool, seed)
         self.learnt = {"images": read_rows(data.images, chosen).cpu(), "rows": chosen}
@@ -88,12 +90,13 @@ class ExpectedGradients:
         alphas: Alphas | None = None,
         max_batch: int = 256,
     ) -> Images:
-        """Maps.
+        """Return the maps.
 
-        seeds: one an image; its references and points depend on its seed alone, not on the batch.
-        references: the references themselves, then without `fit`.
-        alphas: the points, 0 the reference and 1 the image: one row for all, or n r p; with `references` without seeds.
-        max_batch: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
+        seeds: one integer per image. An image's references and points depend only on its seed, not on the batch.
+        references: the references themselves. Then `fit` is not needed.
+        alphas: the points, 0 the reference and 1 the image: one row for all paths, or n r p. With `references` and
+            `alphas`, no seeds are needed.
+        max_batch: most points in one pass, at least 1. It limits the memory and changes maps by rounding only.
         """
         images = images.detach()
         if references is None:
@@ -116,26 +119,30 @@ class ExpectedGradients:
 
 
 class LocalPathIntegration:
-    """Integrated gradients averaged by density over training images that the network answers like the image (LPI).
+    """Integrated gradients averaged by density over training images with logits similar to the image's (LPI).
 
-    `fit` clusters the training images by the network's logits, and each cluster again; the training image nearest to
-    each inner centre is a reference, the share of the cluster's images around it its density. An image's references
-    are those of the cluster its own logits are nearest to. Signed unless re-calibrated. Summed over pixels, a map that
-    is not is on average logit(image) less the references' mean logit, by density.
+    Formula: map = sum over r of d_r (x - r) * mean over k of grad f(r + alpha_k (x - r)), d_r the densities.
+
+    `fit` clusters the training images by the network's logits, and then the images of each cluster again. The training
+    image nearest to each inner centre is a reference. Its density is the share of the cluster's images around this
+    centre. An image gets the references of the cluster whose centre is nearest to its logits.
+
+    The map is signed unless it is re-calibrated. Summed over pixels, a map without re-calibration equals on average
+    logit(image) minus the mean logit of the references, weighted by density.
 
     samples: references for each image, at least 1; fewer where the cluster has fewer images.
-    steps: points on the line from each, at random in [0.01, 0.99], at least 1; samples x steps forward and backward
-        passes in all.
-    centres: clusters, at least 1; with more than one an image costs one more forward pass.
-    pool: training images that are clustered, drawn by seed, at least 1; all where there are fewer. A forward pass each,
-        and memory for their logits.
-    recalibrate: none; or what the average is restricted to, where it is not below zero, element by element: whole
-        references, or single points (`efface.methods.path.average.Recalibrate`). Costs no pass.
-    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
+    steps: random points in [0.01, 0.99] on each line, at least 1. In all, samples x steps forward and backward passes.
+    centres: number of clusters, at least 1. More than one cluster costs one more forward pass per image.
+    pool: training images to cluster, drawn by seed, at least 1; all where there are fewer. Each costs one forward pass,
+        and memory for its logits.
+    recalibrate: none; or, for each element, average only the contributions that are not below zero: of whole
+        `references`, or of single `points` (`efface.methods.path.average.Recalibrate`). Costs no pass.
+    score: score of the target class to differentiate: logit, log_probability, probability or loss (cross entropy).
 
     Source: Yang, Akhtar, Wen & Mian, AAAI 2023 (doi:10.1609/aaai.v37i3.25422); re-calibration from the same, ICLR 2023.
-    Differs: the released code also divides by the number of references, which changes no ranking; each reference sees
-        each of its points, each cluster has its own densities, and the images kept are the ones that were clustered.
+    Differs: the released code also divides by the number of references, which changes no ranking. Here every reference
+        is used with all of its points, each cluster has its own densities, and the references come from the images
+        that were clustered.
     """
 
     def __init__(
@@ -156,11 +163,11 @@ class LocalPathIntegration:
         self.learnt: dict[str, Tensor] = {}
 
     def learnt_from(self) -> dict[str, Any]:
-        """The settings that `learnt` depends on."""
+        """Return the settings that `learnt` depends on."""
         return {"fit": "local_paths", "samples": self.samples, "centres": self.centres, "pool": self.pool}
 
     def fit(self, model: nn.Module, data: Split, *, seed: int, max_batch: int) -> None:
-        """Cluster training images: the centres; of each, reference images, the numbers of their rows, densities."""
+        """Cluster training images, and keep the centres; for each centre, reference images, row numbers, densities."""
         chosen = _some_training_rows(data, self.pool, seed)
         device = next((each.device for each in model.parameters()), torch.device("cpu"))
         with evaluating(model), torch.no_grad():
@@ -193,19 +200,19 @@ class LocalPathIntegration:
         alphas: Alphas | None = None,
         max_batch: int = 256,
     ) -> Images:
-        """Maps.
+        """Return the maps.
 
-        seeds: one an image; its points depend on its seed alone, not on the batch.
-        references: the references themselves, then without `fit`.
-        densities: what each of those counts; by default all the same.
-        alphas: the points, 0 the reference and 1 the image, then without seeds: one row for all, or n r p.
-        max_batch: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
+        seeds: one integer per image. An image's points depend only on its seed, not on the batch.
+        references: the references themselves. Then `fit` is not needed.
+        densities: weights of these references; by default equal.
+        alphas: the points, 0 the reference and 1 the image: one row for all paths, or n r p. Then no seeds are needed.
+        max_batch: most points in one pass, at least 1. It limits the memory and changes maps by rounding only.
         """
         images = images.detach()
         if references is None:
             if densities is not None:
                 raise ValueError(
-                    "densities are given without references; expected both, or neither: the fit has its own"
+                    "densities are given without references; expected both, or neither: `fit` computes both"
                 )
             stored, cluster = _fitted(self, "images"), self._cluster(model, images, max_batch)
             count = stored.shape[1]
@@ -221,7 +228,7 @@ class LocalPathIntegration:
         return average(model, images, targets, drawn, grid_of("midpoint", self.steps, alphas), self.recalibrate)
 
     def _cluster(self, model: nn.Module, images: Images, max_batch: int) -> Int[Tensor, " n"]:
-        """The number of the centre that each image's logits are nearest to."""
+        """Return for each image the number of the centre nearest to its logits."""
         centres = self.learnt["centres"]
         if len(centres) == 1:
             return torch.zeros(len(images), dtype=torch.int64)
@@ -231,7 +238,7 @@ class LocalPathIntegration:
 
 
 def _some_training_rows(data: Split, count: int, seed: int) -> Int[Tensor, " n"]:
-    """At most `count` of the rows that a training may see, drawn by seed, in ascending order."""
+    """Return at most `count` rows of the training set, drawn by seed, in ascending order."""
     order = draws.keys(torch.tensor([seed]), len(data.training))[0].argsort(stable=True)
     return data.training[order[:count]].sort().values
 
@@ -243,5 +250,5 @@ def _fitted(method: ExpectedGradients | LocalPathIntegration, name: str) -> Tens
 
 
 def _stored(images: Images, stored: Tensor, numbers: Int[Tensor, "n r"]) -> Draw:
-    """Makes references of images that are kept as 8 bits a channel, by number."""
+    """Return a function that makes references from stored 8-bit images, by number."""
     return lambda block, at: stored[numbers[block, at]].to(images).div(255)

@@ -1,4 +1,4 @@
-"""The image without information that a path starts from."""
+"""Baselines: images without information, at which a path starts."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -10,21 +10,29 @@ from efface.erase.blur import gaussian_blur
 from efface.types import Images
 
 Baseline = float | Sequence[float] | Literal["mean", "blur"] | Tensor
-"""One number, or one a channel, in [0, 1]: flat, black by default; mean: flat, each channel's own mean; blur: the
-image under a Gaussian blur; or the images themselves, n c h w or c h w."""
+"""Start of a path.
+
+a number, or one per channel, in [0, 1]: an image of one colour; black by default.
+mean: an image of one colour, the mean of each channel of the image.
+blur: the image after a Gaussian blur.
+a tensor: the baseline images themselves, n c h w or c h w.
+"""
 
 
 def start_of(images: Images, baseline: Baseline | str, sigma: float | None) -> Float[Tensor, "#n #c #h #w"]:
-    """The baseline of each image, in a shape that goes with the images'. sigma: of the blur."""
+    """Return the baseline of each image, in a shape that broadcasts to the images'.
+
+    sigma: standard deviation of the blur, in pixels.
+    """
     if isinstance(baseline, str) and baseline == "blur":
         return gaussian_blur(images, sigma=sigma_of(images, sigma))
     if sigma is not None:
-        raise ValueError(f"sigma is {sigma}, but nothing is blurred: leave it out, or set baseline to 'blur'")
+        raise ValueError(f"sigma is {sigma}, but the baseline is not blurred: leave it out, or set baseline to 'blur'")
     if isinstance(baseline, str):
         if baseline == "mean":
             return images.mean((2, 3), keepdim=True)
         raise ValueError(
-            f"baseline is {baseline!r}; expected a number, one a channel, mean, blur or a tensor of images"
+            f"baseline is {baseline!r}; expected a number, one per channel, mean, blur or a tensor of images"
         )
     if isinstance(baseline, Tensor) and baseline.ndim > 1:
         if baseline.shape not in (images.shape, images.shape[1:]):
@@ -46,7 +54,7 @@ def start_of(images: Images, baseline: Baseline | str, sigma: float | None) -> F
 
 
 def sigma_of(images: Images, sigma: float | None) -> float:
-    """The blur's standard deviation in pixels; by default Blur IG's 50 on images of 224, in proportion."""
+    """Return the blur's standard deviation in pixels; by default 50/224 of the shorter side, as in Blur IG."""
     if sigma is not None and not sigma > 0:
-        raise ValueError(f"sigma is {sigma}; expected pixels above 0, or none for 50/224 of the shorter side")
+        raise ValueError(f"sigma is {sigma}; expected pixels above 0, or null for 50/224 of the shorter side")
     return min(images.shape[2:]) * 50 / 224 if sigma is None else sigma

@@ -1,4 +1,4 @@
-"""The path on which a blurred image becomes sharp."""
+"""Integrated gradients along the path on which a blurred image becomes sharp."""
 
 import torch
 from torch import nn
@@ -23,18 +23,21 @@ def blur_ig(
 ) -> Images:
     """Gradient of the target logit along the path on which the blurred image becomes sharp, times the way travelled.
 
-    Summed over pixels, a map equals logit(image) - logit(blurred image), up to an error that falls fourfold when
-    `steps` doubles. The path goes through images with their own colours, so nothing is attributed to black itself.
+    Formula: map = sum over k of (x_k - x_(k+1)) * grad f(x_(k+1/2)), with x_k the image blurred by sigma k / steps.
 
-    steps: parts of the path, equal in standard deviation, at least 1; each costs one forward and one backward pass,
-        and two blurs, which on small images are as nothing.
+    Summed over pixels, a map equals logit(image) - logit(blurred image), up to an error that falls fourfold when
+    `steps` doubles. All images on the path have the image's own colours, so black is not a baseline.
+
+    steps: parts of the path, equal in standard deviation, at least 1. Each costs one forward and one backward pass and
+        two blurs; on small images the blurs are negligible.
     sigma: standard deviation of the strongest blur, in pixels above 0; by default 50/224 of the image's shorter side.
-    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    max_batch: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
+    score: score of the target class to differentiate: logit, log_probability, probability or loss (cross entropy).
+    max_batch: most points in one pass, at least 1. It limits the memory and changes maps by rounding only.
 
     Source: Xu, Venugopalan & Sundararajan 2020, section 3 (arXiv:2004.03383); 100 steps to 50 pixels in their code.
-    Differs: the gradient is taken at the middle of each part and multiplied by the way itself, not at its sharper end
-        and by a derivative; the border is repeated outwards, where theirs fades to black.
+    Differs: the gradient is computed at the middle of each part and multiplied by the difference of its ends. The
+        paper's code computes it at the sharper end and multiplies by a derivative. The border is repeated outwards;
+        theirs fades to black.
     """
     at_least_one("steps", steps)
     images = images.detach()

@@ -1,4 +1,4 @@
-"""The local distribution of the training images: clusters of their logits, and an image that stands for each."""
+"""Clusters of the training images' logits, and a representative image of each cluster."""
 
 import warnings
 
@@ -10,9 +10,10 @@ from torch import Tensor
 def k_means(
     logits: Float[Tensor, "n k"], count: int, seed: int
 ) -> tuple[Float[Tensor, "c k"], Int[Tensor, " n"], Float[Tensor, " c"]]:
-    """Centres of at most `count` clusters, the cluster of each row, the share of the rows in each cluster.
+    """Return the centres of at most `count` clusters, the cluster of each row, and each cluster's share of the rows.
 
-    Fewer where the rows are fewer, or fewer of them differ: none is empty. Best of 3 starts, 600 rounds at most.
+    No cluster is empty. There are fewer clusters if there are fewer rows, or fewer different rows. The result is the
+    best of 3 starts, with at most 600 iterations each.
 
     Source of the settings: Yang, Akhtar, Wen & Mian, AAAI 2023, released code.
     """
@@ -21,7 +22,7 @@ def k_means(
 
     fitted = KMeans(min(count, len(logits)), n_init=3, max_iter=600, random_state=seed % 2**32)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than clusters
+        warnings.simplefilter("ignore", ConvergenceWarning)  # raised for fewer different rows than clusters
         fitted.fit(logits.numpy())
     numbers, labels, sizes = torch.from_numpy(fitted.labels_).long().unique(return_inverse=True, return_counts=True)
     centres = torch.from_numpy(fitted.cluster_centers_).to(logits.dtype)[numbers]
@@ -31,9 +32,9 @@ def k_means(
 def representatives(
     logits: Float[Tensor, "n k"], count: int, seed: int
 ) -> tuple[Int[Tensor, " r"], Float[Tensor, " r"]]:
-    """`count` rows, each the nearest to the centre of one cluster, and the share of the rows in that cluster.
+    """Return `count` rows, each nearest to the centre of one cluster, and each cluster's share of the rows.
 
-    Where there are fewer clusters, the first row again, with share 0.
+    If there are fewer clusters than `count`, the first row is repeated with share 0.
     """
     centres, _, shares = k_means(logits, count, seed)
     found, densities = torch.zeros(count, dtype=torch.int64), torch.zeros(count)
@@ -43,6 +44,6 @@ def representatives(
 
 
 def nearest(points: Float[Tensor, "m k"], rows: Float[Tensor, "n k"]) -> Int[Tensor, " m"]:
-    """The number of the row nearest to each point; the same for any number of points."""
+    """Return the number of the row nearest to each point; the result does not depend on the number of points."""
     exact = "donot_use_mm_for_euclid_dist"
     return torch.cdist(points, rows, compute_mode=exact).argmin(1)

@@ -1,4 +1,4 @@
-"""Where on a path the gradients are taken, and how much each of them counts."""
+"""Points on a path at which gradients are computed, and the weights of these points."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,50 +11,51 @@ from torch import Tensor
 from efface.models.memory import at_least_one
 
 Rule = Literal["midpoint", "gauss_legendre", "trapezoid", "left", "right", "closed", "interior"]
-"""The m points of a path from 0, the reference, to 1, the image. All weigh 1/m, unless said:
+"""The m points of a path from 0, the reference, to 1, the image. The weights are 1/m unless stated.
 
-midpoint: 1/2m, 3/2m, ... ; error falls fourfold when m doubles, where the network is smooth along the path.
-gauss_legendre: its nodes and weights; the fewest points for a smooth network.
-trapezoid: 0, 1/(m-1), ..., 1; weights 1/(m-1), half of it at both ends. As midpoint.
-left, right: 0, 1/m, ..., (m-1)/m; 1/m, ..., 1. Error halves when m doubles.
-closed: the trapezoid's points, all of weight 1/m; the image alone if m is 1. As left.
-interior: 1/m, ..., (m-1)/m, which is one point less and sums to 1 - 1/m: maps keep that factor. As left.
+midpoint: 1/2m, 3/2m, ... ; the error falls fourfold when m doubles, if the network is smooth along the path.
+gauss_legendre: nodes and weights of this rule; the fewest points for a smooth network.
+trapezoid: 0, 1/(m-1), ..., 1, with weights 1/(m-1), and half of it at both ends. Error as for midpoint.
+left: 0, 1/m, ..., (m-1)/m. The error halves when m doubles.
+right: 1/m, ..., 1. Error as for left.
+closed: the trapezoid's points with weights 1/m; only the image if m is 1. Error as for left.
+interior: 1/m, ..., (m-1)/m, one point less. The weights sum to 1 - 1/m, and maps keep this factor. Error as for left.
 """
 Line = Sequence[float] | Float[Tensor, " p"]
 """Numbers along one path."""
 Alphas = Line | Float[Tensor, "n r p"]
-"""Points of a path: the same for all, or a row for each image and reference."""
-_ENDS = ("trapezoid", "interior")  # need two points at least
+"""Points of a path: the same for all paths, or one row for each image and reference."""
+_ENDS = ("trapezoid", "interior")  # rules that need at least two points
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The points of one path, or of those of each image and reference.
+    """Points of one path, or of the path of each image and reference.
 
-    alphas: 0 is the reference, 1 the image; the same for every path, or one row for each.
-    weights: what each point counts.
+    alphas: positions of the points, 0 the reference and 1 the image; the same for every path, or one row for each path.
+    weights: weights of the points.
     """
 
     alphas: tuple[float, ...] | Float[Tensor, "n r p"]
     weights: tuple[float, ...]
 
     def alpha(self, block: slice, reference: int, step: int) -> float | Float[Tensor, "n 1 1 1"]:
-        """Where the point of this number is on the paths of a block of images."""
+        """Return the position of the point with this number on the paths of a block of images."""
         if isinstance(self.alphas, Tensor):
             return self.alphas[block, reference, step, None, None, None]
         return self.alphas[step]
 
     @property
     def ends_at_image(self) -> bool:
-        """Whether the last point of every path is the image itself, whatever the reference."""
+        """Return True if the last point of every path is the image itself, for any reference."""
         return isinstance(self.alphas, tuple) and self.alphas[-1] == 1
 
 
 def grid_of(rule: Rule, steps: int, alphas: Alphas | None = None, weights: Line | None = None) -> Grid:
-    """The grid of a rule; or of given points, which count equally where no weights are given."""
+    """Return the grid of a rule, or of given points; without given weights, these points have equal weights."""
     if alphas is None:
         if weights is not None:
-            raise ValueError("weights are given, but no alphas that they weigh; expected both: pass alphas, or a rule")
+            raise ValueError("weights are given, but no alphas; expected both: pass alphas, or use a rule")
         return Grid(*points_and_weights(rule, steps))
     if isinstance(alphas, Tensor) and alphas.ndim == 3:
         at_least_one("the number of alphas", alphas.shape[2])
@@ -70,7 +71,7 @@ def grid_of(rule: Rule, steps: int, alphas: Alphas | None = None, weights: Line 
 
 
 def points_and_weights(rule: str, steps: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The points in [0, 1] of a rule of so many steps, and the weight of each point."""
+    """Return the points of a rule in [0, 1], and the weight of each point."""
     at_least_one("steps", steps)
     if rule in _ENDS and steps == 1:
         raise ValueError(f"steps is 1; rule {rule!r} needs at least 2: raise it, or choose rule 'midpoint'")

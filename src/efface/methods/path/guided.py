@@ -1,4 +1,4 @@
-"""The path that changes first what the network cares least about."""
+"""Guided IG: a path that first moves the features with the smallest gradient."""
 
 import torch
 from jaxtyping import Float
@@ -26,21 +26,24 @@ def guided_ig(
 ) -> Images:
     """Gradient of the target logit along a path that moves the features of smallest gradient first, times the way.
 
-    Every step shortens the L1 distance to the image by the same amount. Summed over pixels, a map equals
-    logit(image) - logit(baseline), up to an error that falls as `steps` grow.
+    Formula: map = sum over k of grad f(x_k) * (x_(k+1) - x_k), with x_k the points of the path.
 
-    steps: at least 1; each costs one forward and one backward pass, one after the other, and a sort.
-    fraction: of the features, those of smallest gradient, that are moved together before the next ones, in [0, 1].
-    max_distance: how far a feature may be ahead of or behind the straight line, as a fraction of its way, in [0, 1];
-        0 is the straight line itself, with rule `left`; 1 leaves the path free.
+    Every step shortens the L1 distance to the image by the same amount. Summed over pixels, a map equals
+    logit(image) - logit(baseline), up to an error that falls when `steps` grows.
+
+    steps: steps of the path, at least 1. Each costs one forward and one backward pass and a sort; steps cannot run in
+        parallel.
+    fraction: part of the features, in [0, 1], that moves together before the next part; features of smallest gradient
+        move first.
+    max_distance: largest distance of a feature ahead of or behind the straight line, as a fraction of its way, in
+        [0, 1]. 0 is the straight line with rule `left`; 1 does not restrict the path.
     baseline, sigma: as in `integrated_gradients`.
-    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    max_batch: images in one pass, at least 1; bounds the memory, changes maps by rounding only, to which the order of
-        nearly
-        equal gradients is sensitive: measured, 2e-4 of a map's maximum in single precision.
+    score: score of the target class to differentiate: logit, log_probability, probability or loss (cross entropy).
+    max_batch: most images in one pass, at least 1. It limits the memory and changes maps by rounding only. The order of
+        nearly equal gradients is sensitive to rounding: we measured 2e-4 of a map's maximum in single precision.
 
     Source: Kapishnikov et al. 2021, algorithm 1 (arXiv:2106.09788); the defaults are those of their code.
-    Differs: of features with equal gradients the first ones move first, where theirs move all at once.
+    Differs: among features with equal gradients, the first ones move first; in their code all of them move at once.
     """
     at_least_one("steps", steps)
     for name, value in (("fraction", fraction), ("max_distance", max_distance)):
@@ -75,17 +78,17 @@ def _share(
     high: float,
     fraction: float,
 ) -> Float[Tensor, "n d"]:
-    """How far each feature moves on, as a part of its way, so that together they have done `aim` of the whole way.
+    """Return the movement of each feature, as a fraction of its way, after which the path has reached `aim` of the way.
 
-    Groups of equal size, by growing slope, move as far as `high` until nothing is missing; the last of them moves in
-    part.
+    The features form groups of equal size, by increasing slope. Group after group moves up to `high`, until the aim is
+    reached. The last group moves only in part.
     """
     room = (high - done).clamp(min=0)
     able = room * width
     order = torch.where(able > 0, slope, torch.inf).argsort(dim=1, stable=True)
     size = int(fraction * (slope.shape[1] - 1)) + 1
     groups = -(-slope.shape[1] // size)
-    ordered = able.gather(1, order).double()  # sums of up to 150 000 terms
+    ordered = able.gather(1, order).double()  # double, because sums have up to 150 000 terms
     capacity = nn.functional.pad(ordered, (0, groups * size - slope.shape[1])).unflatten(1, (groups, size)).sum(2)
     missing = (width.double() * (aim - done.double())).sum(1, keepdim=True)
     left = missing - (capacity.cumsum(1) - capacity)

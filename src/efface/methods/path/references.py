@@ -28,28 +28,29 @@ def ig_uniform(
 ) -> Images:
     """Integrated gradients averaged over references of uniform noise.
 
-    Signed unless re-calibrated. Summed over pixels, a map that is not equals logit(image) less the references' mean
-    logit, up to the rule's error.
+    Formula: map = mean over r of (x - r) * sum over k of w_k grad f(r + alpha_k (x - r)), r uniform in [0, 1).
 
-    seeds: one an image; an image's references depend on its seed alone, not on the batch.
-    samples: references of an image, at least 1; samples x steps forward and backward passes in all, less where every
-        path ends at the image itself, which is computed once.
+    The map is signed unless it is re-calibrated. Summed over pixels, a map without re-calibration equals logit(image)
+    minus the mean logit of the references, up to the rule's error.
+
+    seeds: one integer per image. An image's references depend only on its seed, not on the batch.
+    samples: references of an image, at least 1. In all, samples x steps forward and backward passes. If every path
+        ends at the image itself, the gradient there is computed only once.
     steps: points on the line from each reference, at least 1.
-    rule: where the points are and what they weigh: `efface.methods.path.grid.Rule`.
-    references: the references themselves, in place of `samples`: then without seeds.
-    alphas: the points of every line, or n r p of each line, 0 the reference and 1 the image, in place of `steps` and
-        `rule`.
-    recalibrate: none; or what the average is restricted to, where it is not below zero, element by element: whole
-        references, or single points (`efface.methods.path.average.Recalibrate`). Costs no pass.
-    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    precision: of the passes, fp32 or bf16 (`efface.models.evaluation.Precision`).
-    max_batch: points in one pass, at least 1; bounds the memory, changes maps by rounding only: measured, 1e-3 of a
-        map's maximum at one point a pass, in single precision, with ReLUs.
+    rule: positions and weights of the points: `efface.methods.path.grid.Rule`.
+    references: the references themselves, in place of `samples`. Then no seeds are needed.
+    alphas: the points, 0 the reference and 1 the image, in place of `steps` and `rule`: one row for all, or n r p.
+    recalibrate: none; or, for each element, average only the contributions that are not below zero: of whole
+        `references`, or of single `points` (`efface.methods.path.average.Recalibrate`). Costs no pass.
+    score: score of the target class to differentiate: logit, log_probability, probability or loss (cross entropy).
+    precision: number format of the passes, fp32 or bf16 (`efface.models.evaluation.Precision`).
+    max_batch: most points in one pass, at least 1. It limits the memory and changes maps by rounding only. With ReLUs
+        in single precision, we measured 1e-3 of a map's maximum at one point per pass.
 
     Source: Sturmfels, Lundberg & Lee 2020 (doi:10.23915/distill.00022); number of references, points and
         re-calibration from Yang et al., ICLR 2023.
-    Differs: every reference sees every point. In the released code a reference sees steps / gcd(samples, steps) of
-        them: one alone only where samples is a multiple of steps.
+    Differs: every reference is used with every point. The released code uses each reference with only
+        steps / gcd(samples, steps) points, which is one point where samples is a multiple of steps.
     """
 
     def draw(images: Images, seeds: Seeds) -> Images:
@@ -81,16 +82,15 @@ def ig_smooth(
 ) -> Images:
     """Integrated gradients averaged over references that are noisy copies of the image (IG-SG).
 
-    Signed unless re-calibrated.
+    The map is signed unless it is re-calibrated. The other settings and the cost are those of `ig_uniform`.
 
-    noise: standard deviation as a fraction of the image's own range (its maximum minus its minimum over all
-        channels), at least 0; or the noise itself, s n c h w with s = samples: then without seeds. Noisy copies are
-        clipped to [0, 1].
-    Other settings and cost: `ig_uniform`.
+    noise: standard deviation, at least 0, as a fraction of the image's range (its maximum minus its minimum over all
+        channels). Or the noise itself, s n c h w with s = samples; then no seeds are needed. Noisy copies are clipped
+        to [0, 1].
 
     Source: Smilkov et al. 2017 (arXiv:1706.03825) for the noise; as a set of references, Yang et al., ICLR 2023.
-    Differs: every reference sees every point, and an image's references are noisy copies of itself. The released code
-        pairs them with points as for `ig_uniform`, and it mixes up those of a batch.
+    Differs: every reference is used with every point, and an image's references are noisy copies of this image. The
+        released code pairs references with points as for `ig_uniform`, and mixes up the references of a batch.
     """
     images, grid = images.detach(), grid_of(rule, steps, alphas)
     drawn = _around(images, references, samples, seeds, noise)
@@ -118,13 +118,14 @@ def ig_squared(
 ) -> Images:
     """Square of the mean gradient along the line times the way, averaged over noisy copies of the image (IG-SQ).
 
-    It has the way's sign, unless re-calibrated: then it is the mean square of those terms of `ig_smooth` that are kept.
+    Formula: map = mean over r of (x - r) * (sum over k of w_k grad f(r + alpha_k (x - r)))^2, r noisy copies of x.
 
-    Settings and cost: `ig_smooth`.
+    The map has the sign of the way x - r. A re-calibrated map is the mean square of the kept terms of `ig_smooth`.
+    Settings and cost are those of `ig_smooth`.
 
     Source: Hooker et al. 2019 (arXiv:1806.10758) for the square; as a set of references, Yang et al., ICLR 2023.
-    Differs: as `ig_smooth`. Without re-calibration the map is per unit of [0, 1]: at normalised images it is this times
-        each channel's standard deviation.
+    Differs: as `ig_smooth`. Without re-calibration, the gradient is with respect to the image in [0, 1]. For normalised
+        images the map is this one times the standard deviation of each channel.
     """
     images, grid = images.detach(), grid_of(rule, steps, alphas)
     drawn = _around(images, references, samples, seeds, noise)
@@ -143,7 +144,7 @@ def ig_squared(
 
 
 def _around(images: Images, references: References | None, samples: int, seeds: Seeds | None, noise: Noise) -> Drawn:
-    """Noisy copies of each image as its references; or those that are given."""
+    """Return noisy copies of each image as its references, or the given references."""
     check_noise(noise, samples, images)
     if isinstance(noise, Tensor):
         if references is not None:

@@ -1,4 +1,4 @@
-"""The straight line from one baseline to the image."""
+"""Integrated gradients along the straight line from one baseline to the image."""
 
 import torch
 from torch import Tensor, nn
@@ -33,25 +33,27 @@ def integrated_gradients(
 ) -> Images:
     """Gradient of the target logit averaged along the straight line from a baseline, times the way travelled.
 
+    Formula: map = (x - x0) * sum over k of w_k grad f(x0 + alpha_k (x - x0)), with x0 the baseline.
+
     Summed over pixels, a map equals logit(image) - logit(baseline), up to the rule's error.
 
-    seeds: one an image; only for a `base` that draws.
+    seeds: one integer per image, only for a `base` that draws.
     steps: points on the line, at least 1; each costs one forward and one backward pass.
-    rule: where the points are and what they weigh: midpoint, gauss_legendre, trapezoid, left, right, closed or
-        interior; `efface.methods.path.grid.Rule` says which is which.
-    baseline: a number, or one a channel, in [0, 1]; `mean`, each channel's own; `blur`, the image blurred; or the
-        images themselves, n c h w or c h w.
-    sigma: of that blur, in pixels above 0; by default 50/224 of the image's shorter side.
+    rule: positions and weights of the points: midpoint, gauss_legendre, trapezoid, left, right, closed or interior.
+        `efface.methods.path.grid.Rule` defines them.
+    baseline: a number, or one per channel, in [0, 1]; `mean`, the image's mean of each channel; `blur`, the blurred
+        image; or the baseline images themselves, n c h w or c h w.
+    sigma: standard deviation of that blur, in pixels above 0; by default 50/224 of the image's shorter side.
     alphas: the points themselves, 0 the baseline and 1 the image, in place of `steps` and `rule`.
-    weights: what each of those counts; by default all the same, 1 together.
-    base: another method that stands for the gradient, such as `efface.methods.backprop.guided_backprop`; its maps
-        have the images' shape. One that draws gets other seeds at each point.
-    score: what is differentiated, of the target class: logit, log_probability, probability or loss (cross entropy).
-    precision: of the passes, fp32 or bf16 (`efface.models.evaluation.Precision`).
-    max_batch: points in one pass, at least 1; bounds the memory, changes maps by rounding only.
+    weights: weights of these points; by default equal, with sum 1.
+    base: another method in place of the gradient, such as `efface.methods.backprop.guided_backprop`. Its maps must
+        have the images' shape. A base that draws gets different seeds at each point.
+    score: score of the target class to differentiate: logit, log_probability, probability or loss (cross entropy).
+    precision: number format of the passes, fp32 or bf16 (`efface.models.evaluation.Precision`).
+    max_batch: most points in one pass, at least 1. It limits the memory and changes maps by rounding only.
 
     Source: Sundararajan, Taly & Yan 2017, section 5 (arXiv:1703.01365).
-    Differs: midpoint rule by default instead of the right-hand sum (`right`).
+    Differs: the default is the midpoint rule instead of the right-hand sum (`right`).
     """
     grid = grid_of(rule, steps, alphas, weights)
     images = images.detach()
@@ -59,7 +61,7 @@ def integrated_gradients(
     with evaluating_fast(model, images, allowed=base is None, precision=precision, gradients=count) as network:
         way = images - start_of(images, baseline, sigma)
         total = torch.zeros_like(way)
-        drawn: list[Seeds] = []  # for the points of the coming pass, in its order
+        drawn: list[Seeds] = []  # seeds of the points in the next pass, in the order of the points
 
         def point(block: slice, step: int) -> Images:
             if seeds is not None:
@@ -92,19 +94,19 @@ def smooth_integrated_gradients(
 ) -> Images:
     """Integrated gradients with SmoothGrad in place of the gradient at each point of the line (SG-IG), signed.
 
-    seeds: one an image; the noise of an image depends on its seed, the point and the sample, not on the batch.
+    seeds: one integer per image. The noise depends on the image's seed, the point and the sample, not on the batch.
     steps: points on the line, at least 1.
-    samples: noisy copies of each point, at least 1; steps x samples forward and backward passes in all.
-    noise: standard deviation as a fraction of the range of the point itself (its maximum minus its minimum over all
-        channels), at least 0; or the noise itself, s n c h w with s = steps x samples, added as it is, samples of
-        one point after the other: then without seeds.
+    samples: noisy copies of each point, at least 1. In all, steps x samples forward and backward passes.
+    noise: standard deviation, at least 0, as a fraction of the range of the point (its maximum minus its minimum over
+        all channels). Or the noise itself, s n c h w with s = steps x samples, all samples of one point together; it
+        is added without scaling, and no seeds are needed.
     rule, baseline, sigma, score, precision: as in `integrated_gradients`.
-    max_batch: noisy copies in one pass, at least 1; bounds the memory, changes maps by rounding only.
+    max_batch: most noisy copies in one pass, at least 1. It limits the memory and changes maps by rounding only.
 
-    Source: Schwarzenberg & Castle 2020 (arXiv:2007.10685), where it is compared with pattern-guided methods.
-    Differs: the released code lets noise and gradients pile up from one sample to the next and takes one range for
-        the whole batch; here the samples are independent and the range is the point's own. Its points are those of
-        rule `interior`, from the mean colour of ImageNet.
+    Source: Schwarzenberg & Castle 2020 (arXiv:2007.10685), who compare it with pattern-guided methods.
+    Differs: the samples are independent, and the range is that of the point. The released code accumulates noise and
+        gradients from one sample to the next, and uses one range for the whole batch. Its points are those of rule
+        `interior`, and its baseline is the mean colour of ImageNet.
     """
     at_least_one("samples", samples)
     grid = grid_of(rule, steps)

@@ -1,4 +1,4 @@
-"""Explanations along patterns, which methods estimate from training images."""
+"""Explanations that use patterns, which are estimated from training images, in the backward pass."""
 
 from efface.methods.pattern.attribution import PatternAttribution, PatternGuided, PatternGuidedIG, PatternNet, Patterns
 

@@ -1,8 +1,8 @@
-"""Explanations along patterns: what a unit answers to in the data, in place of the weights that filter it out.
+"""Explanations with patterns in the backward pass: directions of the signal in the data, in place of the weights.
 
-Each method learns its patterns from training images (`fit`); those with the same `estimator`, `pool` and `places`
-share one fit. They are defined for networks of convolutions, linear layers, BatchNorm and ReLUs (modules or functions),
-with pooling, dropout and sums; another is refused by the name of the module in the way.
+Each method learns its patterns from training images (`fit`). Methods with the same `estimator`, `pool` and `places`
+share one fit. The methods are defined for networks of convolutions, linear layers, BatchNorm and ReLUs (modules or
+functions), with pooling, dropout and sums. Any other network raises a ValueError with the name of the module.
 """
 
 from collections.abc import Mapping
@@ -24,28 +24,29 @@ from efface.plug.learning import is_learning
 from efface.types import Images, Maps, Method, Seeds, Split, Target
 
 Patterns = Mapping[str, Tensor]
-"""Of each convolution and linear layer, by its name, in the shape of its weights with the BatchNorm after it folded."""
+"""Patterns of each convolution and linear layer, by its name, in the shape of its weights after BatchNorm is folded."""
 
 
 class PatternAttribution:
-    """The target logit, sent back by weights times patterns: how much of it each pixel's signal makes, signed.
+    """Target logit sent back by weights times patterns: the contribution of each pixel's signal to the logit, signed.
 
-    The gradient's way back, with w * a in place of each layer's weights w: the gates of ReLUs and the switches of max
-    pooling are those of the image, average pooling and sums keep their gradient, biases get nothing. One forward and
-    one backward pass an image, and a copy of the network and two passes of one image a call.
+    Formula: the backward pass of the gradient, with w * a in place of the weights w of each layer, a its patterns.
 
-    estimator: of the patterns of units with a ReLU on their output: two_component, positive or linear; what each is
-        stands at `efface.methods.pattern.fit.Estimator`. Other units, such as the classes, get linear.
-    pool: training images that patterns are estimated from, drawn by seed, at least 1. Each costs two to ten forward
-        passes, once.
-    places: of each convolution's output that are looked at in an image, drawn by seed, at least 1.
-    start: logit, which sends back the target's logit; one, which sends back 1 whatever it is; softmax, which sends back
-        its probability, squared, through the softmax: then other classes take part.
+    ReLUs and max pooling pass the same positions as in the gradient of the image. Average pooling and sums keep their
+    gradient, and biases receive nothing. It costs one forward and one backward pass per image. Each call also costs a
+    copy of the network and two passes of one image.
+
+    estimator: estimator of the patterns of units with a ReLU on their output: two_component, positive or linear.
+        `efface.methods.pattern.fit.Estimator` defines them. Other units, such as the classes, get linear.
+    pool: training images for the patterns, drawn by seed, at least 1. Each costs two to ten forward passes, once.
+    places: places of each convolution's output to use in an image, drawn by seed, at least 1.
+    start: value to send back. logit: the target's logit. one: always 1. softmax: the squared probability of the
+        target, sent back through the softmax, so that other classes have an influence.
 
     Source: Kindermans et al. 2018, section 5 (arXiv:1705.05598).
-    Differs: any sum or branch is allowed. A BatchNorm is folded into the layer before it; where it has none, it is a
-        layer of one input a unit, whose pattern is known. The network's normalisation, and any other arithmetic, keeps
-        its gradient: channels count by 1/std.
+    Differs: any sum or branch is allowed. A BatchNorm is folded into the layer before it. Without such a layer, each of
+        its units has one input, so its pattern is known. The network's normalisation and any other arithmetic keep
+        their gradient, so channels are weighted by 1/std.
     """
 
     fit, learnt_from = fit, learnt_from
@@ -65,23 +66,26 @@ class PatternAttribution:
         patterns: Patterns | None = None,
         max_batch: int = 256,
     ) -> Images:
-        """Maps.
+        """Return the maps.
 
-        patterns: the patterns themselves, then without `fit`.
-        max_batch: images in one pass, at least 1; bounds the memory, changes no map.
+        patterns: the patterns themselves. Then `fit` is not needed.
+        max_batch: most images in one pass, at least 1. It limits the memory and changes no map.
         """
         return _along(self, model, images, targets, patterns, "pattern_attribution", gradient, max_batch=max_batch)
 
 
 class PatternNet:
-    """The target logit, sent back by the patterns alone: the signal in the image that made it, signed.
+    """Target logit sent back by the patterns alone: the signal in the image that causes the logit, signed.
 
-    As `PatternAttribution`, with the patterns a in place of each layer's weights. The signals of all units add up, so
-    that they grow with every layer, beyond float32 in deep networks: it works in float64, and divides each map by its
-    largest absolute value. Settings: `PatternAttribution`; about twice its cost on a CPU.
+    Formula: the backward pass of the gradient, with the patterns a in place of the weights of each layer.
+
+    The signals of all units add up, so they grow with every layer, beyond float32 in deep networks. The method
+    therefore works in float64, and divides each map by its largest absolute value. The settings are those of
+    `PatternAttribution`. On a CPU it costs about twice as much.
 
     Source: Kindermans et al. 2018, section 5 (arXiv:1705.05598).
-    Differs: as there, and in the scale of each map; a BatchNorm by itself has the pattern 1 / its weight.
+    Differs: as `PatternAttribution`, and in the scale of each map. A BatchNorm that is not folded has the pattern
+        1 / its weight.
     """
 
     fit, learnt_from = fit, learnt_from
@@ -101,24 +105,27 @@ class PatternNet:
         patterns: Patterns | None = None,
         max_batch: int = 256,
     ) -> Images:
-        """Maps. Settings: `PatternAttribution`."""
+        """Return the maps. The settings are those of `PatternAttribution`."""
         return _along(self, model, images, targets, patterns, "pattern_net", gradient, max_batch=max_batch)
 
 
 class PatternGuidedIG:
     """PatternAttribution averaged along the straight line from a baseline, times the way travelled: PGIG, signed.
 
-    Every gate, and what the way back starts with, is that of the point on the line. `steps` forward and backward
-    passes an image.
+    Formula: map = (x - x0) * sum over k of w_k P(x0 + alpha_k (x - x0)), with P the map of PatternAttribution.
+
+    Active units and the start of the backward pass are those of the point on the line. It costs `steps` forward and
+    backward passes per image.
 
     steps: points on the line, at least 1.
-    rule: where they are and what they weigh: `efface.methods.path.grid.Rule`.
-    baseline: a number, or one a channel, in [0, 1]; `mean`, each channel's own; `blur`; or the images themselves.
-    estimator, pool, places, start: `PatternAttribution`.
+    rule: positions and weights of the points: `efface.methods.path.grid.Rule`.
+    baseline: a number, or one per channel, in [0, 1]; `mean`, the image's mean of each channel; `blur`; or the baseline
+        images themselves.
+    estimator, pool, places, start: as in `PatternAttribution`.
 
     Source: Schwarzenberg & Castle 2020 (arXiv:2007.10685).
-    Differs: black is the baseline, midpoint the rule; the released code takes the mean colour of ImageNet and rule
-        `interior`, and starts from the softmax in one script and from 1 in another.
+    Differs: the default baseline is black, and the default rule is midpoint. The released code uses the mean colour of
+        ImageNet and rule `interior`. It starts from the softmax in one script and from 1 in another.
     """
 
     fit, learnt_from = fit, learnt_from
@@ -134,7 +141,7 @@ class PatternGuidedIG:
         places: int = 64,
         start: Start = "logit",
     ) -> None:
-        grid_of(rule, steps)  # refuses what is wrong before the fit
+        grid_of(rule, steps)  # raises an error for wrong settings before the fit
         self.steps, self.rule, self.baseline = steps, rule, baseline
         self.estimate, self.start = Estimate(estimator, pool, places), _checked(start)
         self.learnt: dict[str, Tensor] = {}
@@ -148,26 +155,27 @@ class PatternGuidedIG:
         patterns: Patterns | None = None,
         max_batch: int = 256,
     ) -> Images:
-        """Maps. Settings: `PatternAttribution`, where `max_batch` counts points."""
+        """Return the maps. The settings are those of `PatternAttribution`, but `max_batch` counts points."""
         line = partial(integrated_gradients, steps=self.steps, rule=self.rule, baseline=self.baseline)
         return _along(self, model, images, targets, patterns, "pattern_attribution", line, max_batch=max_batch)
 
 
 class PatternGuided:
-    """Any gradient method, with the patterns' way back in place of the gradient's.
+    """Any gradient method, with the backward pass of the patterns in place of the gradient's.
 
-    So pattern input x gradient, pattern guided backprop, SmoothGrad or Grad-CAM along patterns: the method gets a copy
-    of the network, which answers as the network does. Cost: the method's, and that copy.
+    This gives pattern input x gradient, pattern guided backprop, or SmoothGrad and Grad-CAM along patterns. The method
+    receives a copy of the network with the same outputs. It costs the passes of the method, and this copy.
 
-    method: any that takes gradients. A class is made; with a `fit`, such as expected gradients, it learns from the same
-        training images as the patterns, with the network itself, and its `fit` is part of this one.
-    back: pattern_attribution, weights times patterns; or pattern_net, the patterns alone, each map divided by its
+    method: any method that uses gradients. A class is made with its settings. If it has `fit`, such as expected
+        gradients, it learns from the same training images, on the network itself. Its `fit` is part of this `fit`.
+    back: pattern_attribution, weights times patterns; or pattern_net, the patterns alone, with each map divided by its
         largest absolute value.
-    estimator, pool, places: `PatternAttribution`.
-    start: as there, but one by default, with which a gradient starts; then the method's own `score` counts as well.
+    estimator, pool, places: as in `PatternAttribution`.
+    start: as in `PatternAttribution`, but by default one, the start of a gradient. With one, the method's `score` also
+        has an effect.
 
-    Source: Schwarzenberg & Castle 2020 (arXiv:2007.10685), whose released code has all of its methods so.
-    Differs: it starts from the softmax.
+    Source: Schwarzenberg & Castle 2020 (arXiv:2007.10685), whose released code has this variant of all its methods.
+    Differs: the released code starts from the softmax.
     """
 
     def __init__(
@@ -187,11 +195,11 @@ class PatternGuided:
         self.learnt: dict[str, Tensor] = {}
 
     def learnt_from(self) -> dict[str, Any]:
-        """The settings that `learnt` depends on; those of a method that does not learn are none of them."""
+        """Return the settings that `learnt` depends on; those of the method only if the method learns."""
         return learnt_from(self) | ({"method": depends_on(self.method)} if is_learning(self.method) else {})
 
     def fit(self, model: nn.Module, data: Split, *, seed: int, max_batch: int) -> None:
-        """Let the method learn, if it does; then estimate the patterns, as `PatternAttribution` does."""
+        """Fit the method if it learns; then estimate the patterns, as `PatternAttribution` does."""
         within = {}
         if is_learning(self.method):
             within = teach("method", self.method, model, data, seed=seed, max_batch=max_batch)
@@ -208,7 +216,12 @@ class PatternGuided:
         seeds: Seeds | None = None,
         max_batch: int = 256,
     ) -> Any:
-        """The method's maps. patterns: `PatternAttribution`; seeds, max_batch: for the method, where it takes them."""
+        """Return the method's maps.
+
+        patterns: as in `PatternAttribution`.
+        seeds: passed to the method if it takes them.
+        max_batch: passed to the method if it takes it.
+        """
         restore("method", self.method, self.learnt)
         return _along(self, model, images, targets, patterns, self.back, self.method, seeds=seeds, max_batch=max_batch)
 
@@ -228,7 +241,7 @@ def _along(
     method: Method,
     **offered: Any,
 ) -> Any:
-    """The method's maps of the network's copy that goes back along the patterns."""
+    """Return the method's maps for the copy of the network with patterns in its backward pass."""
     known = outside(settled.learnt) if patterns is None else patterns
     if not known:
         raise ValueError(f"{type(settled).__name__} is not fitted: call fit first, or pass patterns")
@@ -246,7 +259,7 @@ def _named(found: Maps | dict[str, Maps]) -> dict[str, Maps]:
 
 
 def _scaled(maps: Maps) -> Maps:
-    """Each map over its largest absolute value: rankings stay, and float32 can hold it."""
+    """Return each map divided by its largest absolute value: ranks stay the same, and float32 can hold the map."""
     largest = maps.abs().flatten(1).amax(1)
     return maps / largest.where(largest > 0, 1.0).view(-1, *(1,) * (maps.ndim - 1))
 

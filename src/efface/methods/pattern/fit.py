@@ -1,8 +1,9 @@
-"""Patterns: what the input of a unit looks like when the unit answers, estimated from training images.
+"""Patterns: the direction in which a unit's input changes with its response, estimated from training images.
 
-Of a unit with weights w, input X and response y, pattern a = n / (w . n) with n = E+[X y] - E+[X] E[y], so that
-w . a = 1. E+ runs over the samples that count, E[y] over all of them or over those, depending on the estimator. A
-sample of a convolution is one place of its output in one image.
+Formula: for a unit with weights w, input X and response y, a = n / (w . n) with n = E+[X y] - E+[X] E[y].
+
+So w . a = 1. E+ is a mean over the selected samples. E[y] is a mean over all samples or over the selected ones; the
+estimator decides this. A sample of a convolution is one place of its output in one image.
 
 Source: Kindermans et al. 2018, sections 4 and 5 (arXiv:1705.05598).
 """
@@ -24,25 +25,27 @@ from efface.store.arrays import read_rows
 from efface.types import Images, Seeds, Split
 
 Estimator = Literal["two_component", "positive", "linear"]
-"""Which samples count for a unit with a ReLU on its output, and which mean of the response is taken off.
+"""Samples for the means E+ and E of a unit with a ReLU on its output.
 
-two_component: those with y > 0; the mean of y over all samples (eq. 7 of the paper).
-positive: those with y > 0, for both: the covariance of X and y within the positive regime over y's variance there.
-linear: all, for both: the covariance of X and y over y's variance (eq. 6).
-A unit without a ReLU on its output gets `linear` anyway.
+two_component: E+ over samples with y > 0, E over all samples (eq. 7 of the paper).
+positive: both over samples with y > 0: the covariance of X and y in the positive regime over y's variance there.
+linear: both over all samples: the covariance of X and y over y's variance (eq. 6).
+
+A unit without a ReLU on its output always gets `linear`.
 """
-_NUMBERS = 1 << 23  # of one piece of work in float64: 64 MB
-_ROUNDING = 1e-12  # of a signal against the means it is the difference of: the square of float32's rounding
-_ORTHOGONAL = 1e-3  # cosine of weights and signal: a pattern is that much longer. Trained networks: 2 % of units < 0.02
+_NUMBERS = 1 << 23  # numbers of one piece of work in float64: 64 MB
+_ROUNDING = 1e-12  # smallest ratio of a signal to the means that it is the difference of: float32's rounding squared
+# least cosine of weights and signal: a pattern is longer by 1 / cosine. In trained networks, 2 % of units have < 0.02
+_ORTHOGONAL = 1e-3
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """How patterns are estimated.
+    """Settings of the estimation of patterns.
 
     estimator: see `Estimator`.
     pool: training images, drawn by seed, at least 1; all where there are fewer. Each costs two to ten forward passes.
-    places: of each convolution's output, drawn by seed in each image, at least 1; all where there are fewer.
+    places: places of each convolution's output, drawn by seed in each image, at least 1; all where there are fewer.
     """
 
     estimator: Estimator
@@ -65,14 +68,14 @@ class FittedPatterns(Protocol):
 
 
 def learnt_from(method: FittedPatterns) -> dict[str, Any]:
-    """The settings that `learnt` depends on: methods with equal ones share it."""
+    """Return the settings that `learnt` depends on. Methods with equal settings share it."""
     return {"fit": "patterns", **vars(method.estimate)}
 
 
 def fit(method: FittedPatterns, model: nn.Module, data: Split, *, seed: int, max_batch: int) -> None:
     """Estimate the patterns of the network's layers from training images, drawn by seed.
 
-    max_batch: images in one pass, at least 1; bounds the memory, changes patterns by rounding only.
+    max_batch: most images in one pass, at least 1. It limits the memory and changes patterns by rounding only.
     """
     order = draws.keys(torch.tensor([seed]), len(data.training))[0].argsort(stable=True)
     chosen = data.training[order[: method.estimate.pool]].sort().values
@@ -88,13 +91,13 @@ def fit(method: FittedPatterns, model: nn.Module, data: Split, *, seed: int, max
 def estimate_patterns(
     model: nn.Module, batch: Callable[[slice], Images], seeds: Seeds, estimate: Estimate, *, max_batch: int = 256
 ) -> dict[str, Tensor]:
-    """The patterns of each convolution and linear layer by its name, in the shape of its weights, on the CPU.
+    """Return the patterns of each convolution and linear layer by name, in the shape of its weights, on the CPU.
 
-    They go with the weights that have the BatchNorm after them folded in. For every unit w . a = 1; but the pattern is
-    0 of a unit that never answers, that always answers the same, or whose w and n are all but orthogonal.
+    They belong to the weights after the following BatchNorm is folded into them. For every unit, w . a = 1. The pattern
+    is 0 for a unit that is never active, for a unit with a constant response, and where w and n are nearly orthogonal.
 
-    batch: the images of a slice.
-    seeds: one an image; the places of an image depend on its seed alone.
+    batch: function that returns the images of a slice.
+    seeds: one integer per image. The places of an image depend only on its seed.
     """
     with evaluating(model), torch.no_grad():
         network, rectified = folded(model, batch(slice(0, 1)))
@@ -117,9 +120,9 @@ def estimate_patterns(
 
 
 class _Moments:
-    """Sums over the samples of a layer, float64, unit by unit; the units stand in the layer's groups.
+    """Sums over the samples of a layer in float64, for each unit; the units are arranged by the layer's groups.
 
-    number: of the layer, so that each draws its own places.
+    number: number of the layer, so that each layer draws its own places.
     """
 
     def __init__(self, name: str, layer: Layer, estimator: Estimator, places: int, number: int) -> None:
@@ -132,11 +135,11 @@ class _Moments:
         self.samples = 0
 
     def add(self, x: Tensor, y: Tensor, seeds: Seeds) -> None:
-        """The inputs and responses of a pass."""
+        """Add the inputs and responses of a pass."""
         if len(x) != len(seeds):
             raise ValueError(
                 f"patterns are not defined for layer '{self.name}', which works on {len(x)} rows for {len(seeds)} "
-                "images; expected one an image: take another method for this network"
+                "images; expected one row per image: choose another method for this network"
             )
         if isinstance(self.layer, nn.Conv2d):
             x, y = _windows(self.layer, x), y.permute(0, 2, 3, 1)
@@ -151,7 +154,7 @@ class _Moments:
             self._sum(x[index].double(), y[index].double())
 
     def patterns(self) -> Tensor:
-        """In the shape of the layer's weights."""
+        """Return the patterns in the shape of the layer's weights."""
         weight = self.layer.weight.detach()
         count = self.counting.clamp(min=1)
         level = self.counting_y / count if self.estimator == "positive" else self.y / max(1, self.samples)
@@ -183,7 +186,7 @@ class _Moments:
 
 
 def _pattern(weight: Tensor, sum_x: Tensor, sum_xy: Tensor, count: Tensor, level: Tensor) -> Tensor:
-    """From the sums over the samples that count, unit by unit."""
+    """Return the patterns from the sums over the selected samples, for each unit."""
     mean_xy, taken = sum_xy / count[:, None], sum_x * (level / count)[:, None]
     signal = mean_xy - taken
     below = (weight * signal).sum(1, keepdim=True)
@@ -193,7 +196,7 @@ def _pattern(weight: Tensor, sum_x: Tensor, sum_xy: Tensor, count: Tensor, level
 
 
 def _windows(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """What each place of a convolution's output sees, a view: n, rows, columns, channels, kernel rows, columns."""
+    """Return the input window of each place of the output: a view, n, rows, columns, channels, kernel rows, columns."""
     x = padded(layer, x)
     for axis in (0, 1):
         x = x.unfold(2 + axis, layer.dilation[axis] * (layer.kernel_size[axis] - 1) + 1, layer.stride[axis])

@@ -1,6 +1,6 @@
-"""A copy of a network that answers as the network does, but whose way back runs along patterns instead of weights.
+"""Copy of a network with the same outputs, whose backward pass uses patterns instead of weights.
 
-Whatever takes gradients of the copy takes them along the patterns: any gradient method works on it as it is.
+A gradient of the copy is a gradient along the patterns. So any gradient method can run on the copy unchanged.
 """
 
 import copy
@@ -22,21 +22,32 @@ from efface.models.scores import logits_of
 from efface.types import Images
 
 Back = Literal["pattern_net", "pattern_attribution"]
-"""What stands for a layer's weights w on the way back: its patterns a; or, element by element, w * a."""
-Start = Literal["logit", "one", "softmax"]
-"""What the way back begins with at a target class c: its logit; 1; or, through the softmax p, p_c^2 (e_c - p)."""
+"""Replacement of a layer's weights w in the backward pass.
 
-_TOLERANCE = 1e-3  # of the largest logit: folding moves float32 logits by some 1e-5
-_DEAD = 1e-6  # the weight of a BatchNorm's unit below which it has no pattern; a trained one is near 1
+pattern_net: the layer's patterns a.
+pattern_attribution: w * a, element by element.
+"""
+Start = Literal["logit", "one", "softmax"]
+"""Start of the backward pass at the logits, for a target class c.
+
+logit: the logit of c.
+one: 1.
+softmax: p_c^2 (e_c - p), the squared probability sent back through the softmax p.
+"""
+
+_TOLERANCE = 1e-3  # fraction of the largest logit; folding moves float32 logits by about 1e-5
+_DEAD = 1e-6  # least weight of a BatchNorm's unit with a pattern; trained weights are near 1
 
 
 def pattern_network(
     model: nn.Module, images: Images, patterns: Mapping[str, Tensor], *, back: Back, start: Start
 ) -> nn.Module:
-    """The copy, in evaluation mode; for `pattern_net` in float64. The model is left as it is.
+    """Return the copy in evaluation mode, for `pattern_net` in float64. The model is not changed.
 
-    images: some of those that it is for; costs two forward passes of the first.
-    patterns: of each convolution and linear layer, by its name and in the shape of its weights.
+    images: images to explain. The first one costs two forward passes.
+    patterns: patterns of each convolution and linear layer, by its name, in the shape of its weights.
+    back: replacement of the weights, see `Back`.
+    start: start of the backward pass, see `Start`.
     """
     network, rectified = folded(model, images)
     if back == "pattern_net":
@@ -44,15 +55,15 @@ def pattern_network(
     missing = next((name for name in rectified if name not in patterns), None)
     foreign = next((name for name in patterns if name not in rectified), None)
     if missing is not None or foreign is not None:
-        found = f"none for its layer '{missing}'" if missing is not None else f"one for a layer '{foreign}' it has not"
+        found = f"none for its layer '{missing}'" if missing is not None else f"one for an unknown layer '{foreign}'"
         raise ValueError(f"patterns: {type(model).__name__} finds {found}; expected its own: call fit on this network")
     for name in rectified:
         layer, pattern = network.get_submodule(name), patterns[name]
         assert is_layer(layer)
         if pattern.shape != layer.weight.shape:
             raise ValueError(
-                f"patterns: that of layer '{name}' has shape {tuple(pattern.shape)}, its weights "
-                f"{tuple(layer.weight.shape)}; expected the same: call fit on this network"
+                f"patterns: the pattern of layer '{name}' has shape {tuple(pattern.shape)}, its weights "
+                f"{tuple(layer.weight.shape)}; expected the same shape: call fit on this network"
             )
         own = pattern.to(layer.weight)
         _turn(layer, own if back == "pattern_net" else layer.weight.detach() * own)
@@ -64,10 +75,10 @@ def pattern_network(
 
 
 def folded(model: nn.Module, images: Images) -> tuple[nn.Module, dict[str, bool]]:
-    """A copy of the network with BatchNorms folded into the layers before them, in evaluation mode.
+    """Return a copy of the network with BatchNorms folded into the layers before them, in evaluation mode.
 
-    With it come its convolutions and linear layers by name: True for one whose output goes to a ReLU at once. A
-    BatchNorm that follows no layer stays. ValueError, with the name: a module that patterns are not defined for.
+    Also return its convolutions and linear layers by name: True if a ReLU directly reads the layer's output. A
+    BatchNorm that follows no layer stays. ValueError, with the name: patterns are not defined for a module.
     """
     network, first = copy.deepcopy(model).eval(), images[:1].clone()
     with torch.no_grad():
@@ -80,18 +91,18 @@ def folded(model: nn.Module, images: Images) -> tuple[nn.Module, dict[str, bool]
     if off > _TOLERANCE * max(1.0, float(before.abs().max())):
         raise ValueError(
             f"patterns are not defined for {type(model).__name__}: its logits change by {off:.2g} when BatchNorm is "
-            "folded into the layer before it; expected none: what that layer returns is used elsewhere: take another "
-            "method for this network"
+            "folded into the layer before it; expected no change: another module also uses this layer's output: choose "
+            "another method for this network"
         )
     layers = ((name, module) for name, module in network.named_modules() if is_layer(module) and module in trace.ran)
     return network, {name: trace.rectified[module] >= trace.ran[module] for name, module in layers}
 
 
 def padded(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """A convolution's input with the border that it is taken over."""
+    """Return a convolution's input with its padding."""
     sides = []
-    for axis in (1, 0):  # F.pad begins with the last
-        if isinstance(layer.padding, str):  # 'valid' or 'same', where the odd one goes to the end
+    for axis in (1, 0):  # F.pad starts with the last axis
+        if isinstance(layer.padding, str):  # 'valid' or 'same'; an odd pixel goes to the end
             both = layer.dilation[axis] * (layer.kernel_size[axis] - 1) if layer.padding == "same" else 0
             sides += [both // 2, both - both // 2]
         else:
@@ -102,7 +113,7 @@ def padded(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 class _Detour(torch.autograd.Function):
-    """One function on the way ahead, another on the way back."""
+    """One function for the forward pass, another function for the backward pass."""
 
     @staticmethod
     def forward(
@@ -117,7 +128,7 @@ class _Detour(torch.autograd.Function):
 
 
 def _turn(layer: Layer, weight: Tensor) -> None:
-    """Give the layer's way back other weights."""
+    """Use other weights in the layer's backward pass."""
     if isinstance(layer, nn.Linear):
         linear = partial(F.linear, weight=layer.weight, bias=layer.bias)
         vars(layer)["forward"] = lambda x: _Detour.apply(x, linear, lambda gradient, _: gradient @ weight)
@@ -132,7 +143,10 @@ def _turn(layer: Layer, weight: Tensor) -> None:
 
 
 def _turn_norm(norm: _BatchNorm, back: Back) -> None:
-    """A BatchNorm by itself is a layer of one input a unit: whatever the data, its pattern is 1 / weight."""
+    """Use the pattern in the backward pass of a BatchNorm that is not folded.
+
+    Each of its units has one input, so the pattern is 1 / weight for any data.
+    """
     scale, ahead = affine(norm)[0].to(norm.running_mean), norm.forward
     alive = scale.abs() > _DEAD
     factor = alive.to(scale) if back == "pattern_attribution" else torch.where(alive, 1 / scale, 0.0)
@@ -144,7 +158,7 @@ def _turn_norm(norm: _BatchNorm, back: Back) -> None:
 
 
 def _begin(start: Start, _network: nn.Module, _inputs: object, logits: Tensor) -> Tensor:
-    """The last step ahead, which is the first one back."""
+    """Replace the start of the backward pass; the logits stay unchanged."""
     if start == "one":
         return logits
     value = (logits if start == "logit" else logits.softmax(1)).detach()
@@ -157,14 +171,14 @@ def _begin(start: Start, _network: nn.Module, _inputs: object, logits: Tensor) -
 
 
 class _Trace(TorchFunctionMode):
-    """Within: how often each module of a folded network runs, and how often a ReLU gets just what it has made."""
+    """Count the runs of each module of a folded network, and how often a ReLU directly reads its output."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.ran: Counter[nn.Module] = Counter()
         self.rectified: Counter[nn.Module | None] = Counter()
         self.made: dict[tuple[int, int], nn.Module] = {}
-        self.kept: list[Tensor] = []  # lest another tensor gets the same id
+        self.kept: list[Tensor] = []  # keeps the tensors alive, so that their ids stay unique
         self.handles = [module.register_forward_hook(self.leave) for module in network.modules()]
 
     def leave(self, module: nn.Module, _inputs: object, output: Any) -> None:
@@ -187,7 +201,7 @@ class _Trace(TorchFunctionMode):
 
 
 def _key(tensor: Tensor) -> tuple[int, int]:
-    return id(tensor), tensor._version  # noqa: SLF001  what works in place makes a new version of the same tensor
+    return id(tensor), tensor._version  # noqa: SLF001  an operation in place makes a new version of the same tensor
 
 
 def _check_defined(network: nn.Module, ran: Mapping[nn.Module, int]) -> None:
@@ -206,5 +220,5 @@ def _check_defined(network: nn.Module, ran: Mapping[nn.Module, int]) -> None:
             where = f"'{name}' ({type(module).__name__})" if name else type(module).__name__
             raise ValueError(
                 f"patterns are not defined for {where}; expected a network of convolutions, linear layers, ReLUs, "
-                "pooling, sums and BatchNorm with its own statistics: take another method for this one"
+                "pooling, sums and BatchNorm with its own statistics: choose another method for this network"
             )

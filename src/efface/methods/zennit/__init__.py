@@ -1,4 +1,4 @@
-"""Layer-wise relevance propagation and its kin by zennit's rules."""
+"""Layer-wise relevance propagation and related methods, by zennit's rules."""
 
 from efface.methods.zennit.explain import attribute, check_attribute
 

@@ -1,4 +1,4 @@
-"""Relevance propagation as a method: block by block, the network as it was afterwards."""
+"""Relevance propagation as an attribution method: runs block by block and restores the network."""
 
 import torch
 from torch import nn
@@ -23,27 +23,30 @@ def attribute(
     score: TargetScore = "logit",
     max_batch: int = 256,
 ) -> Images:
-    """Relevance of each value of the image, passed back through each layer by a rule of its own: signed.
+    """Relevance of each value of the image, passed back through each layer by that layer's rule: signed.
 
-    It starts at 1 for the class, or at the weights of the classes; with `zero_params: bias` none is lost, so the map
-    sums to what it started from, but for the rules' `epsilon`. It is taken where the first convolution or linear layer
-    reads the image: however the network normalises, nothing is lost or scaled there. One forward pass an image, a
-    backward pass, and in that, for each layer, one to four of its own; and three forward passes of one image.
+    The relevance of the target class starts at 1; with weights of the classes in `targets`, it starts at the weights.
+    With `zero_params: bias` no relevance is lost: the map sums to the starting value, up to the rules' `epsilon`. The
+    map is the relevance at the input of the first convolution or linear layer. So the network's normalisation does not
+    lose or scale relevance.
+
+    It costs one forward and one backward pass per image. The backward pass runs each layer one to four times more.
+    Three forward passes of one image are added.
 
     composite: zennit's set of rules: EpsilonPlus, EpsilonAlpha2Beta1, EpsilonPlusFlat, EpsilonAlpha2Beta1Flat,
         EpsilonGammaBox, ExcitationBackprop; or a changed gradient: GuidedBackprop, DeconvNet, BetaSmooth.
-    canonizer: auto, for any network: each BatchNorm is merged into the layer right before it; or one of zennit's by
-        name (SequentialMergeBatchNorm, VGGCanonizer, ResNetCanonizer). With any, features that are added or averaged
-        by a function, as at the end of a residual block, follow the composite's rules, too, and a network that it has
-        no rules for is refused. none: zennit as it is.
-    settings: of the composite, by zennit's names: epsilon, gamma, stabilizer, zero_params, beta_smooth. EpsilonGammaBox
-        takes `low` and `high`, what a pixel can be, in [0, 1] (0 and 1 by default).
-    score: what starts it, of the target class: logit, log_probability, probability or loss (cross entropy), by its
-        gradient at the logits.
-    max_batch: images in one pass, at least 1; bounds the memory, changes no map.
+    canonizer: auto, for any network: merge each BatchNorm into the layer right before it. Or the name of a canonizer
+        of zennit (SequentialMergeBatchNorm, VGGCanonizer, ResNetCanonizer). With both, the composite's rules also
+        apply where a function adds or averages features, as at the end of a residual block. A network that the
+        composite has no rules for then raises a ValueError. null: zennit without these additions.
+    settings: settings of the composite, by zennit's names: epsilon, gamma, stabilizer, zero_params, beta_smooth.
+        EpsilonGammaBox takes `low` and `high`, the range of a pixel, in [0, 1] (0 and 1 by default).
+    score: score of the target class whose gradient at the logits starts the relevance: logit, log_probability,
+        probability or loss (cross entropy).
+    max_batch: most images in one pass, at least 1. It limits the memory and changes no map.
 
     Source: Bach et al. 2015, doi 10.1371/journal.pone.0130140; zennit: Anders et al. 2021 (arXiv:2106.13200).
-    Differs: starts at 1, not at the score, so that a negative score does not turn the map round.
+    Differs: the relevance starts at 1 and not at the score, so a negative score does not change the sign of the map.
     """
     planned = plan(composite, canonizer, settings)
     images, maps = images.detach(), []
@@ -62,5 +65,5 @@ def attribute(
 def check_attribute(
     *, composite: str = "EpsilonPlus", canonizer: str | None = "auto", settings: Settings = None
 ) -> None:
-    """Refuse settings of `attribute` that no network and no image could make right; imports zennit."""
+    """Raise ValueError for settings of `attribute` that are wrong for every network and image; imports zennit."""
     plan(composite, canonizer, settings)

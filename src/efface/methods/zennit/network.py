@@ -1,4 +1,4 @@
-"""What rules must know of a network: which layers ran, which BatchNorm follows which of them, what the first reads."""
+"""Facts about a network that rules need: the layers that ran, the BatchNorm after each, the first layer's input."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -21,10 +21,11 @@ BatchNorm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 @dataclass(frozen=True)
 class Traced:
-    """One forward pass of one image.
+    """Record of one forward pass of one image.
 
-    ran: the modules by name, in the order in which they began.
-    merges: names of a linear layer and of the BatchNorm that it feeds, where each runs once.
+    ran: the modules by name, in the order in which they started.
+    merges: (name of a linear layer, name of the BatchNorm that reads its output), where each runs once.
+    logits: output of the network.
     """
 
     ran: dict[str, nn.Module]
@@ -33,15 +34,15 @@ class Traced:
 
     @property
     def first(self) -> nn.Module:
-        """The convolution or linear layer that runs first."""
+        """Return the convolution or linear layer that runs first."""
         return next(module for module in self.ran.values() if isinstance(module, Linear))
 
 
 def traced(model: nn.Module, image: Images) -> Traced:
-    """Run one image. ValueError: no convolution and no linear layer runs."""
+    """Run one image and return the record. ValueError: no convolution and no linear layer runs."""
     names = {module: name for name, module in model.named_modules()}
     ran: list[nn.Module] = []
-    outputs: dict[int, tuple[nn.Module, Any]] = {}  # the tensors are kept, else their ids would be given out again
+    outputs: dict[int, tuple[nn.Module, Any]] = {}  # keeps the tensors alive, so that their ids stay unique
     pairs: list[tuple[nn.Module, nn.Module]] = []
 
     def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -74,7 +75,7 @@ def traced(model: nn.Module, image: Images) -> Traced:
 
 @contextmanager
 def reading(first: nn.Module) -> Iterator[list[Tensor]]:
-    """Within: the list gets what the layer is given when it runs, before any other hook sees it."""
+    """Yield a list that collects the layer's input whenever it runs, before any other hook sees the input."""
     read: list[Tensor] = []
     handle = first.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]), prepend=True)
     try:
@@ -84,7 +85,7 @@ def reading(first: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def bounds(model: nn.Module, first: nn.Module, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """The least and the most that the first layer can read, where two flat images are the least and the most."""
+    """Return the least and the greatest input of the first layer, given the darkest and the brightest flat image."""
     with reading(first) as read, torch.no_grad():
         model(low)
         model(high)

@@ -1,4 +1,4 @@
-"""zennit's composites and canonizers by name, and their rules where a network adds or averages without a module."""
+"""zennit's composites and canonizers by name, and their rules for functions that add or average."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -20,28 +20,28 @@ _NEEDING = {"Canonizer", "MergeBatchNorm", "NamedMergeBatchNorm", "AttributeCano
 _SUMS = {"add": 1, "iadd": 1, "radd": 1, "sub": -1, "isub": -1}
 _MEANS = {"mean", "sum", "avg_pool2d", "adaptive_avg_pool2d"}
 _PRODUCTS = {"mul", "imul", "rmul", "div", "matmul", "bmm", "baddbmm", "scaled_dot_product_attention"}
-_ROUNDING = 1e-3  # of the largest logit; merging in float32 changes 1e-6
+_ROUNDING = 1e-3  # fraction of the largest logit; merging in float32 changes logits by 1e-6
 
 
 class Rules:
-    """A composite on a network, and what it says of functions.
+    """The rules of a composite for one network.
 
-    functions: whether those that add and average follow its rules, too.
+    functions: apply the composite's rules also to functions that add or average.
     """
 
     def __init__(self, composite: Any, model: nn.Module, *, functions: bool) -> None:
         self.composite, self.model = composite, model
-        context: dict[str, Any] = {}  # in which a composite notes that the first layer has had its own rule
+        context: dict[str, Any] = {}  # a composite notes here that it has used its rule for the first layer
         each = [(child, composite.module_map(context, name, child)) for name, child in model.named_modules()]
         self.ruled = {child for child, rule in each if rule is not None}
         self.relevant = composite.module_map({}, "", nn.Conv2d(1, 1, 1)) is not None
-        """Whether it passes relevance on, rather than a changed gradient."""
+        """True if the composite propagates relevance; False if it changes the gradient."""
         self.functions = functions and self.relevant
 
     @contextmanager
     def holding(self, model: nn.Module) -> Iterator[None]:
-        """Within: the way back through the network follows the rules."""
-        kept: list[Any] = []  # zennit refers to its hooks weakly
+        """Apply the rules in every backward pass through the network, inside the `with` block."""
+        kept: list[Any] = []  # zennit keeps only weak references to its hooks
         with self.composite.context(model), watching(model, self._seen(kept)):
             try:
                 yield
@@ -73,8 +73,8 @@ class Rules:
                 what = "multiplies features by features" if both else f"computes {name}"
                 raise ValueError(
                     f"zennit.attribute: {name_of(self.model, module)} {what}, for which "
-                    f"{type(self.composite).__name__} has no rule; take another composite or method, or "
-                    "canonizer: null for zennit as it is"
+                    f"{type(self.composite).__name__} has no rule; choose another composite or method, or set "
+                    "canonizer: null to run zennit without this check"
                 )
             return func(*args, **kwargs)
 
@@ -82,7 +82,7 @@ class Rules:
             if name == "relu" and module not in self.ruled:
                 raise ValueError(
                     f"zennit.attribute: {name_of(self.model, module)} calls {name} as a function, which "
-                    f"{type(self.composite).__name__} cannot change; expected an nn.ReLU: give the network one"
+                    f"{type(self.composite).__name__} cannot change; expected an nn.ReLU: give the module one"
                 )
             return func(*args, **kwargs)
 
@@ -91,32 +91,34 @@ class Rules:
         return relevance if self.functions else lambda _name, _module, func, args, kwargs: func(*args, **kwargs)
 
     def check(self, found: Traced, merged: Callable[[str, nn.Module], bool]) -> None:
-        """Refuse a network in which relevance would be lost or scaled without a word.
+        """Raise ValueError for a network in which relevance would be lost or scaled silently.
 
-        merged: whether a canonizer takes a BatchNorm away.
+        merged: function (name, module) -> True if a canonizer removes this BatchNorm.
         """
         name = type(self.composite).__name__
         first = next(child for child in self.model.modules() if isinstance(child, Linear))
         if hasattr(self.composite, "first_map") and first is not found.first:
             raise ValueError(
-                f"zennit.attribute: {name} has a rule for the first layer, which it takes for "
-                f"{name_of(self.model, first)}, but {name_of(self.model, found.first)} runs first; take another one"
+                f"zennit.attribute: {name} applies its rule for the first layer to {name_of(self.model, first)}, "
+                f"but {name_of(self.model, found.first)} runs first; choose another composite"
             )
         for each, module in found.ran.items():
             own = next(module.parameters(recurse=False), None) is not None
             lost = module not in self.ruled or isinstance(module, nn.MultiheadAttention)
             if own and lost and not merged(each, module):
                 raise ValueError(
-                    f"zennit.attribute: {name_of(self.model, module)} has weights, but {name} has no rule for it; take "
-                    "another composite or method, or canonizer: null for zennit as it is"
+                    f"zennit.attribute: {name_of(self.model, module)} has weights, but {name} has no rule for it; "
+                    "choose another composite or method, or set canonizer: null to run zennit without this check"
                 )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A composite and a canonizer, known before a network is seen.
+    """A composite and a canonizer, chosen before the network is known.
 
-    canonizer: a class of zennit's, auto, or none.
+    composite: a class of zennit.
+    canonizer: a class of zennit, "auto", or None.
+    settings: keyword arguments of the composite.
     """
 
     composite: Any
@@ -124,7 +126,7 @@ class Plan:
     settings: dict[str, Any]
 
     def made(self, model: nn.Module, found: Traced, image: Images) -> Rules:
-        """The rules for a network. ValueError: they do not fit it."""
+        """Return the rules for a network. ValueError: the rules do not fit the network."""
         settings = dict(self.settings)
         if "low" in inspect.signature(self.composite).parameters:
             flat = [_flat(name, settings.get(name, value), image) for name, value in (("low", 0.0), ("high", 1.0))]
@@ -140,18 +142,18 @@ class Plan:
         if change > _ROUNDING * found.logits.abs().max():
             raise ValueError(
                 f"zennit.attribute: canonizer {'auto' if auto else self.canonizer.__name__} changes the logits of "
-                f"{type(model).__name__} by up to {change:.3g}; expected the same function: take another"
+                f"{type(model).__name__} by up to {change:.3g}; expected unchanged logits: choose another canonizer"
             )
         if not rules.relevant and not any(isinstance(module, nn.ReLU) for module in found.ran.values()):
             raise ValueError(
                 f"zennit.attribute: no nn.ReLU runs in {type(model).__name__}, and {self.composite.__name__} changes "
-                "the gradient of those alone; take another method"
+                "only the gradient of nn.ReLU; choose another method"
             )
         return rules
 
 
 def plan(composite: str, canonizer: str | None, settings: Settings) -> Plan:
-    """What is meant by the names, checked. ValueError says what no network and no image could make right."""
+    """Return the plan for the names and settings. ValueError: they are wrong for every network and image."""
     composites, canonizers = _zennit()
     if composite not in composites:
         raise ValueError(f"zennit has no composite {composite!r}; {nearest(composite, list(composites))}")
@@ -165,7 +167,7 @@ def plan(composite: str, canonizer: str | None, settings: Settings) -> Plan:
 
 
 def _zennit() -> tuple[dict[str, Any], dict[Any, Any]]:
-    """Its composites and canonizers by name."""
+    """Return zennit's composites and canonizers by name."""
     try:
         from zennit import canonizers, composites, torchvision
     except ModuleNotFoundError as error:
@@ -187,7 +189,10 @@ def _merging(found: Traced) -> Any:
     from zennit.canonizers import NamedMergeBatchNorm
 
     class Merge(NamedMergeBatchNorm):
-        """zennit leaves the BatchNorm's eps behind, which for eps = 1e-3 and many layers changes the logits."""
+        """Merging that also removes the BatchNorm's eps.
+
+        zennit does not remove eps. With eps = 1e-3 and many layers, this changes the logits.
+        """
 
         @staticmethod
         def merge_batch_norm(modules: Any, batch_norm: Any) -> None:
@@ -198,7 +203,7 @@ def _merging(found: Traced) -> Any:
 
 
 class _Function(nn.Module):
-    """A function with its settings, which a rule can be given to."""
+    """A function with its settings as a module, so that a rule can be registered on it."""
 
     def __init__(self, func: Any, args: Any, kwargs: Any) -> None:
         super().__init__()

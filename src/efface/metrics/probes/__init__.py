@@ -1,6 +1,6 @@
-"""Probes: frozen, hashable, picklable values, each one unit of work. Called with a case, a probe yields a score.
+"""Probes: frozen, hashable, picklable values, each one unit of work. A probe is called with a case and returns a score.
 
-`Probe` says what a probe must have and what it may have, `Needs` what it may ask of a study.
+`Probe` lists the required and the optional parts of a probe. `Needs` lists what it can request from a study.
 """
 
 from efface.metrics.probes.case import Case, Explain, Samples, block_of, image_mean

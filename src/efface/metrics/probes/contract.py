@@ -1,4 +1,4 @@
-"""The contract of a probe: what it needs, how it is described, what it must have; and a check that names a fault."""
+"""The contract of a probe: its needs, its description and its required parts; and a check that names each fault."""
 
 import dataclasses
 import difflib
@@ -18,16 +18,17 @@ from efface.types import Images
 
 @dataclass(frozen=True)
 class Needs:
-    """What a probe asks of a study. A probe that scores the given network by its maps needs what stands here.
+    """Requests of a probe to a study. The defaults suit a probe that scores the given network and reads stored maps.
 
-    maps: it reads the stored maps of a method. Without maps and method, all methods share its score.
-    network: it scores the given network. False: it trains a new network with the study's `fit`, on the maps of both
-        splits.
-    method: it asks the method again, through `case.explain`.
-    training: it trains with the study's `fit` although it scores the given network. Its metric says `needs_fit=True`.
-    masks: it reads the true objects' masks, which not all data have.
-    second_network: it asks the study's second network, the second network.
-    samples: the settings of the samples that it reads through `case.samples`; None for a probe that reads none.
+    maps: the probe reads the stored maps of a method. Without maps and method, all methods share its score.
+    network: the probe scores the given network. False: it trains a new network with the study's `fit`, on the maps of
+        both splits.
+    method: the probe runs the method again, through `case.explain`.
+    training: the probe trains with the study's `fit` although it scores the given network. Its metric sets
+        `needs_fit=True`.
+    masks: the probe reads the masks of the true objects. Not all data have them.
+    second_network: the probe runs the study's second network.
+    samples: settings of the samples that the probe reads through `case.samples`. None: it reads none.
     """
 
     maps: bool = True
@@ -40,16 +41,18 @@ class Needs:
 
     @property
     def of_method(self) -> bool:
-        """Whether its score is that of one method; otherwise all methods share it."""
+        """True if the score belongs to one method. Otherwise all methods share it."""
         return self.maps or self.method
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a number depends on, in words for a table; "none" for what the probe has no use for.
+    """Words for a table on the parts that a number depends on. "none" stands for a part that the probe does not use.
 
-    unit: what is ranked or erased as a whole. imputer: what takes an erased unit's place. ties: how the order of equal
-    values is found. count: how many units count.
+    unit: what is ranked or erased as a whole.
+    imputer: what replaces an erased unit.
+    ties: how equal values are ordered.
+    count: how many units count.
     """
 
     unit: str = "none"
@@ -60,26 +63,27 @@ class Description:
 
 @runtime_checkable
 class Probe(Protocol):
-    """One unit of work of a metric: a frozen dataclass that is called with a case and yields a score of each image.
+    """One unit of work of a metric: a frozen dataclass that is called with a case and returns a score of each image.
 
-    It is a value: equal probes are measured once, and it travels to other processes. There is no base class.
+    A probe is a value. Equal probes are measured once, and a probe can be sent to other processes. There is no base
+    class.
 
     A probe must have:
 
     * `needs`: a `Needs`, as a class attribute (`needs = Needs(masks=True)`) or a property.
     * `identity()`: what its number depends on besides data and network, as plain values: its name and its settings.
-    * `cost(images, training)`: its work in forward passes of one image. images: how many each split has. training: the
-      study's settings of a training, None where the study has none. `case.advance` reports as many while it runs.
+    * `cost(images, training)`: its work in forward passes of one image. images: number of images of each split.
+      training: the study's training settings, or None. While the probe runs, `case.advance` must report the same total.
     * `__call__(case)`: the work itself.
 
     A probe may have:
 
     * `describe()`: a `Description`. Without it, the fields `unit` and `imputer`, or the probe's erasure, describe it.
-    * `explains`: the class that it asks about where it is not the study's `explain`: "true" or "none".
-    * `check(network, images)`: raises ValueError where its settings do not suit the network or two test images.
-    * `map_values`: "pixel" or "feature", the values of a map that it reads, where it has no field `unit`. Maps are
-      asked beforehand whether they have them.
-    * a field `post`: what it does to the maps before it reads them.
+    * `explains`: the class that it explains, if this is not the study's `explain`: "true" or "none".
+    * `check(network, images)`: raises ValueError if its settings do not suit the network or two test images.
+    * `map_values`: "pixel" or "feature", for a probe without a field `unit`. The values of a map that it reads.
+      `efface check` uses it to test that the maps have this shape.
+    * a field `post`: the changes of a map before the probe reads it.
     """
 
     @property
@@ -94,14 +98,14 @@ class Probe(Protocol):
 
 @runtime_checkable
 class Describes(Protocol):
-    """A probe that describes itself."""
+    """A probe with a description of its own."""
 
     def describe(self) -> Description: ...
 
 
 @runtime_checkable
 class Explains(Protocol):
-    """A probe that asks about another class than the study's."""
+    """A probe that explains another class than the study's."""
 
     @property
     def explains(self) -> str: ...
@@ -109,14 +113,14 @@ class Explains(Protocol):
 
 @runtime_checkable
 class Checks(Protocol):
-    """A probe that knows which networks and images its settings suit."""
+    """A probe that checks whether its settings suit a network and images."""
 
     def check(self, network: nn.Module, images: Images, /) -> None: ...
 
 
 @runtime_checkable
 class ReadsValues(Protocol):
-    """A probe that says which values of a map it reads."""
+    """A probe that declares which values of a map it reads."""
 
     @property
     def map_values(self) -> Literal["pixel", "feature"]: ...
@@ -129,7 +133,7 @@ class _HasNeeds(Protocol):
 
 
 _MUST = {
-    "needs": "needs = Needs(...): what it asks of a study",
+    "needs": "needs = Needs(...): its requests to a study",
     "identity": "identity() -> dict: what its number depends on, as plain values",
     "cost": "cost(images, training) -> float: its work in forward passes",
     "__call__": "__call__(case) -> Score: the work itself",
@@ -149,14 +153,14 @@ _FORMER = {
     "takes": "map_values",
     "costs": "cost(images, training)",
 }
-"""Parts of the contract of efface 0.1, and what stands for them."""
+"""Parts of the contract of efface 0.1, and what replaces them."""
 _SEE = "see docs/extending.md"
 
 
 def check_probe(where: str, probe: object) -> list[str]:
-    """Sentences on the parts of a probe that are missing, misspelt or of a wrong kind; none for a whole one.
+    """Return sentences on missing, misspelt or wrong parts of a probe; an empty list for a correct one.
 
-    where: the metric, in the words of the study, such as `metrics.mine`.
+    where: the metric in the words of the study, such as `metrics.mine`.
     """
     return [f"{where}: the probe {type(probe).__name__} {each} ({_SEE})" for each in _faults(probe)]
 
@@ -166,13 +170,13 @@ def _faults(probe: object) -> Iterator[str]:
         yield "is not a frozen dataclass; write @dataclass(frozen=True) above its class"
         return
     own = [name for name in _names(probe) if name not in _KNOWN]
-    meant = {name: told for name in own if (told := _meant(name))}
+    meant = {name: part for name in own if (part := _meant(name))}
     there = tuple(name for name in _names(probe) if name in _KNOWN)
-    misspelt = {name: told for name, told in meant.items() if name.startswith("need") or not told.startswith(there)}
-    yield from (f"has '{name}', which nothing reads; did you mean {told}?" for name, told in misspelt.items())
-    for name, told in _MUST.items():
-        if name not in _names(probe) and not any(told.startswith(name) for told in misspelt.values()):
-            yield f"has no '{name}'; add {told}"
+    misspelt = {name: part for name, part in meant.items() if name.startswith("need") or not part.startswith(there)}
+    yield from (f"has '{name}', which nothing reads; did you mean {part}?" for name, part in misspelt.items())
+    for name, part in _MUST.items():
+        if name not in _names(probe) and not any(part.startswith(name) for part in misspelt.values()):
+            yield f"has no '{name}'; add {part}"
     needs = probe.needs if isinstance(probe, _HasNeeds) else Needs()
     if not isinstance(needs, Needs):
         yield f"has a 'needs' that is a {type(needs).__name__}; expected needs = Needs(...)"
@@ -182,13 +186,13 @@ def _faults(probe: object) -> Iterator[str]:
 
 
 def _names(probe: object) -> list[str]:
-    """What its own classes and fields name: `__call__` of every class is not among them."""
+    """Return the names that the probe's own classes and fields define, without those that every object has."""
     fields = [each.name for each in dataclasses.fields(probe)]  # type: ignore[arg-type]
     return [*fields, *(name for each in type(probe).__mro__[:-1] for name in vars(each) if name not in fields)]
 
 
 def _meant(name: str) -> str:
-    """The part of the contract that a name is likely to stand for; "" for a name of the probe's own."""
+    """Return the part of the contract that a name probably stands for; "" for a name of the probe's own."""
     if name in _FORMER:
         return _FORMER[name]
     if name.startswith("need"):
@@ -203,7 +207,7 @@ def _meant(name: str) -> str:
 
 
 def _not_called(part: Any, name: str, given: tuple[str, ...]) -> str:
-    """What is wrong with a method of a probe: it is none, or it does not take what it is called with."""
+    """Return the fault of a probe's method if it is no method or does not take these arguments, otherwise ""."""
     expected = f"{name}({', '.join(given)})"
     if not callable(part):
         return f"has a '{name}' that is a {type(part).__name__}; expected a method {expected}"

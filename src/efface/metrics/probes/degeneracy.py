@@ -1,4 +1,4 @@
-"""Whether a method's maps are fit to be scored at all."""
+"""Check of a method's maps: whether they are fit to be scored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,18 +22,22 @@ from efface.training.loop import TrainingSettings
 from efface.types import Maps
 
 IMAGES, ASKED = 64, 8
-"""How many test images are looked at, and of how many of these the map for another class is asked for."""
+"""Number of test images that are checked, and number of these for which the map of another class is computed."""
 TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
 class Degeneracy:
-    """What is wrong with the maps of 64 test images, as they are ranked; precedes every score.
+    """Faults of the maps of 64 test images, in the form in which they are ranked. The page shows them first.
 
-    The images lie evenly over the test split. Values per image: `nonfinite` (it holds a NaN or an infinity), `constant`
-    (its order is the tie rule's), `levels` (distinct values over units), `tied_share` (units that share their value),
-    `alike` (the same, but for scale, as the map that most images share), `blind` (the same for the next class; NaN but
-    for 8 images, which alone are asked, evenly as well).
+    The images are evenly spaced over the test split. Values for each image:
+
+    nonfinite: the map holds a NaN or an infinity.
+    constant: the map has one value, so that the tie rule decides the order.
+    levels: number of distinct values divided by the number of units.
+    tied_share: share of units with the value of another unit.
+    alike: the map equals, up to scale, the map that most images share.
+    blind: the map equals that of the next class. NaN except for 8 evenly spaced images, the only ones tested.
     """
 
     post: tuple[Call, ...]
@@ -42,7 +46,7 @@ class Degeneracy:
     needs = Needs(method=True)
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Forward rows, if a map took one."""
+        """Forward passes, if a map costs one."""
         return float(min(ASKED, images["test"]))
 
     def identity(self) -> dict[str, Any]:
@@ -67,7 +71,10 @@ class Degeneracy:
 
 
 def degenerate(maps: Maps, other: Float[Tensor, "asked *unit"], places: Int[Tensor, " asked"]) -> dict[str, np.ndarray]:
-    """The values of `Degeneracy` for each map. other: the maps at these places for another class."""
+    """Return the values of `Degeneracy` for each map.
+
+    other: the maps at these places for another class.
+    """
     found = degeneracy(maps, tolerance=TOLERANCE)
     blind = torch.full((len(maps),), torch.nan, dtype=torch.float64)
     blind[places] = degeneracy(maps[places], other, tolerance=TOLERANCE).blind
@@ -82,5 +89,5 @@ def degenerate(maps: Maps, other: Float[Tensor, "asked *unit"], places: Int[Tens
 
 
 def _evenly(count: int, most: int) -> Int[Tensor, " places"]:
-    """At most so many of the places from 0 to count - 1, evenly spaced, both ends among them."""
+    """Return at most `most` evenly spaced places from 0 to count - 1, both ends included."""
     return torch.linspace(0, count - 1, min(most, count)).round().long()

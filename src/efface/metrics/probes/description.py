@@ -1,4 +1,4 @@
-"""How a probe is described for a table, and how it reads a map."""
+"""The description of a probe for a table, and the values of a map that a probe reads."""
 
 import dataclasses
 from typing import Any, Literal, NamedTuple
@@ -15,9 +15,9 @@ SHARED = "shared: the mean over all orders"
 
 
 class Reading(NamedTuple):
-    """What is done to a map before a probe looks at it, and the values that it then has to have.
+    """The changes of a map before a probe reads it, and the values that the map must then have.
 
-    values: `pixel` for one of each pixel, `feature` for one of each channel, or one for all of them; None for either.
+    values: `pixel`: one for each pixel. `feature`: one for each channel, or one for all channels. None: either.
     """
 
     post: tuple[Call, ...]
@@ -25,12 +25,12 @@ class Reading(NamedTuple):
 
 
 def describe(probe: Probe) -> Description:
-    """A probe's description: its own, or what its fields and its erasure say."""
+    """Return the description of a probe: its own, or that of its fields and its erasure."""
     return probe.describe() if isinstance(probe, Describes) else by_fields(probe)
 
 
 def by_fields(probe: Any) -> Description:
-    """What a probe's erasure says, or its fields `unit` and `imputer`; without a unit, the values of a map it reads."""
+    """Return the description from a probe's erasure, or from its fields `unit` and `imputer`, or from `map_values`."""
     for each in dataclasses.fields(probe):
         if isinstance(erasure := getattr(probe, each.name), Erasure):
             return _of_erasure(erasure, trains=not probe.needs.network)
@@ -40,7 +40,7 @@ def by_fields(probe: Any) -> Description:
 
 
 def reading(probe: Probe) -> Reading | None:
-    """How a probe reads maps; None where it reads none."""
+    """Return how a probe reads maps, or None if it reads none."""
     if not probe.needs.of_method:
         return None
     found = settings(probe)
@@ -49,7 +49,7 @@ def reading(probe: Probe) -> Reading | None:
 
 
 def settings(probe: Any) -> dict[str, Any]:
-    """A probe's fields, those of an erasure among them as if they were its own."""
+    """Return the fields of a probe. The fields of its erasure are among them."""
     found: dict[str, Any] = {}
     for each in dataclasses.fields(probe):
         value = getattr(probe, each.name)
@@ -60,11 +60,11 @@ def settings(probe: Any) -> dict[str, Any]:
 
 
 def text(value: Any) -> str:
-    """A unit or a fill with its settings, in one line."""
+    """Return a unit or an imputer with its settings in one line."""
     if not isinstance(value, Call):
         return str(value)
-    told = ", ".join(f"{name}={each}" for name, each in value.kwargs.items())
-    return f"{value.call}({told})" if told else value.call
+    kwargs = ", ".join(f"{name}={each}" for name, each in value.kwargs.items())
+    return f"{value.call}({kwargs})" if kwargs else value.call
 
 
 def _of_erasure(erasure: Erasure, *, trains: bool) -> Description:

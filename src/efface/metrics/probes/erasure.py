@@ -1,4 +1,4 @@
-"""Erasing: which units of an image go, what takes their place, and the erased images of a split."""
+"""Erasing: which units of an image are removed, what replaces them, and the erased images of a split."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ Shown = Literal["images", "mask"]
 
 @dataclass(frozen=True)
 class Erasure:
-    """What is erased and what takes its place; the part that every erasing probe shares.
+    """The removed units and their fill. All erasing probes share this part.
 
-    order: `random` is a shuffle of each image's units that no map has a part in.
-    unit: `pixel`, `feature` (a channel of a pixel), or a call that says which pixels go together.
-    shown: `mask` shows the network what is left, white, and what is gone, black, and nothing of the image.
+    order: `random` shuffles the units of each image and uses no map.
+    unit: `pixel`, `feature` (a channel of a pixel), or a call that groups pixels.
+    shown: `mask` shows the network white for kept units and black for removed ones, and nothing of the image.
     """
 
     order: Order | Literal["random"]
@@ -42,11 +42,11 @@ class Erasure:
 
     @property
     def needs_map(self) -> bool:
-        """At 0 and 1 every ranking erases the same: nothing, or all."""
+        """True if a map decides what is erased. At 0 and 1 every ranking erases the same, and `random` uses no map."""
         return 0 < self.fraction < 1 and self.order != "random"
 
     def identity(self) -> dict[str, Any]:
-        """What the erased image depends on besides the map."""
+        """Return what the erased image depends on besides the map."""
         found: dict[str, Any] = {"fraction": self.fraction, "imputer": self.imputer.identity()}
         if self.shown != "images":
             found |= {"shown": self.shown, "imputer": None}
@@ -58,7 +58,7 @@ class Erasure:
 
 
 def erased(case: Case, erasure: Erasure, rows: Tensor) -> Images:
-    """Test images of these rows, erased: what the network sees, for looking at."""
+    """Return the erased test images of these rows as the network sees them."""
     return to_float(
         torch.cat(list(erased_batches(case, "test", erasure, width=0, whole=False)(rows, case.max_batch, 0)))
     )
@@ -67,10 +67,10 @@ def erased(case: Case, erasure: Erasure, rows: Tensor) -> Images:
 def erased_batches(
     case: Case, split: str, erasure: Erasure, *, width: int, whole: bool, first_draw: int = 0
 ) -> Batches:
-    """The split's images, erased.
+    """Return a feed of the split's erased images.
 
-    whole: they are read many times, so keep them all where they fit.
-    first_draw: where the draws of a ranking that is drawn anew begin, so that no two repeats share theirs.
+    whole: True if the images are read many times. They are then all kept if they fit into memory.
+    first_draw: index of the first draw of a ranking that is redrawn each epoch. It keeps the draws of repeats apart.
     """
     images = case.data[split].images
     store = case.maps[split] if erasure.needs_map else None
@@ -103,32 +103,36 @@ def ranks_of(
     ties: Seeds,
     channels: int,
 ) -> Ranks:
-    """Maps become ranks: reduced by `post`, gathered by `unit`, 0 = most relevant. Pixels of one group share its rank.
+    """Return ranks of maps after `post` and grouping by `unit`, 0 = most relevant. A group's pixels share its rank.
 
-    maps: or numbers already drawn; `post` is the caller's to leave out then. images: what a unit forms its groups of.
+    maps: maps, or numbers already drawn; `post` must then be empty.
+    images: the images from which a unit forms its groups.
     """
     maps = apply_post(maps, post)
     if not isinstance(unit, Call):
         return rank(for_unit(maps, unit, channels), ties)
     if images is None:
-        raise ValueError(f"unit {unit.call} forms its groups of images, but none are given; give the images, too")
+        raise ValueError(f"unit {unit.call} forms its groups from images, but none are given; pass the images too")
     labels = unit(images)
     return spread(rank(group_means(for_unit(maps, "pixel", channels), labels), ties), labels)
 
 
 def fill_of(case: Case, imputer: Call, seeds: Seeds) -> Imputer:
-    """The fill, with all that it may ask for: channel means, and seeds. seeds: one an image, the caller's."""
+    """Return the imputer with everything that it may need: the channel means and the seeds.
+
+    seeds: one for each image, chosen by the caller.
+    """
     mean = case.mean.to(case.device)
     return lambda images, mask: imputer(images, mask, mean=mean, seeds=seeds)
 
 
 def fill_seeds(case: Case, split: str, rows: Tensor) -> Seeds:
-    """The seeds with which the images of these rows are filled wherever they are erased."""
+    """Return the seeds of the imputer for the images of these rows. They are the same in all probes."""
     return draws.seeds_of(f"{case.seed} {split} fill", rows).to(case.device)
 
 
 def _prepare(case: Case, split: str, erasure: Erasure, store: MapStore | None, width: int, first_draw: int) -> Prepare:
-    """Ranks (or maps, where `store` is given: they are ranked here) and images become erased, padded, 8-bit images."""
+    """Return a function that turns images and ranks (or maps, if `store` is given) into erased, padded 8-bit images."""
 
     def prepare(
         stored: StoredImages, beside: Tensor | None, rows: Tensor, epoch: int
@@ -163,7 +167,7 @@ def _prepare(case: Case, split: str, erasure: Erasure, store: MapStore | None, w
 
 
 def _outline(images: Images, gone: Tensor | None) -> Images:
-    """White where the image is left, black where it is gone."""
+    """Return white where the image is kept and black where it is removed."""
     if gone is None:
         return torch.ones_like(images)
     where = gone if gone.ndim == images.ndim else gone[:, None]
@@ -177,8 +181,8 @@ def _imputer(case: Case, split: str, erasure: Erasure, rows: Tensor) -> Imputer:
 
 
 def _kept_ranks(case: Case, split: str, store: MapStore, erasure: Erasure) -> Ranks:
-    """The whole split's ranks, kept for the next probe of the same map."""
-    written = store.path.stat().st_mtime_ns  # the same path may hold other maps by now
+    """Return the ranks of the whole split. They are kept for the next probe of the same map."""
+    written = store.path.stat().st_mtime_ns  # the path may hold newer maps
     key = (store.path, split, written, case.seed, erasure.post, erasure.unit)
     if key not in case.cache:
         for stale in [each for each in case.cache if each[1] == split]:
@@ -187,7 +191,7 @@ def _kept_ranks(case: Case, split: str, store: MapStore, erasure: Erasure) -> Ra
         for rows in torch.arange(len(store)).split(block_of(case.data[split])):
             seen = to_float(read_rows(images, rows).to(case.device)) if isinstance(erasure.unit, Call) else None
             part = _rank(case, store, store.take(rows).to(case.device), erasure, rows, 0, seen)
-            if whole is None:  # written in place, so that the ranks never exist twice
+            if whole is None:  # written in place: the ranks exist only once in memory
                 whole = part.new_empty(len(store), *part.shape[1:])
             whole[rows[0] : rows[-1] + 1] = part
             store.release()
@@ -201,14 +205,14 @@ def _rank(
 ) -> Ranks:
     c, h, w = case.data["test"].shape
     ties, post = draws.seeds_of(f"{case.seed} ties", rows.to(maps.device)), erasure.post
-    if store.kind == "seeds":  # the first draw is that of `control.random`
+    if store.kind == "seeds":  # the first draw equals that of `control.random`
         seeds, post = draws.fold(maps, epoch) if epoch else maps, ()
         maps = draws.uniform(seeds, (c, h, w) if erasure.unit == "feature" else (h, w))
     return ranks_of(maps, images, post=post, unit=erasure.unit, ties=ties, channels=c)
 
 
 def _random_ranks(case: Case, split: str, erasure: Erasure, rows: Tensor, images: Images) -> Ranks:
-    """A shuffle of each image's units."""
+    """Return a shuffle of the units of each image."""
     seeds = draws.seeds_of(f"{case.seed} {split} random order", rows).to(images.device)
     if not isinstance(erasure.unit, Call):
         return rank(draws.uniform(seeds, tuple(images.shape[1 if erasure.unit == "feature" else 2 :])), seeds)

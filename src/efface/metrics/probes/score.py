@@ -1,4 +1,4 @@
-"""The two ways to score an erased image: ask the given network again, or train a new one on such images."""
+"""The two ways to score an erased image: with the given network, or with a new network trained on such images."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from efface.types import StoredImages, Targets
 
 @dataclass(frozen=True)
 class Perturb:
-    """Score the given network on erased test images: one point of MoRF (most relevant first) or LeRF."""
+    """Score of the given network on erased test images: one point of MoRF (most relevant first) or LeRF."""
 
     erasure: Erasure
 
@@ -34,7 +34,7 @@ class Perturb:
         return Needs(maps=self.erasure.needs_map)
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Forward rows."""
+        """Forward passes."""
         return float(images["test"])
 
     def identity(self) -> dict[str, Any]:
@@ -47,9 +47,9 @@ class Perturb:
 
 @dataclass(frozen=True)
 class Retrain:
-    """Train a fresh network on erased training images, score it on equally erased test images: a point of ROAR or KAR.
+    """Score of a fresh network, trained on erased images, on equally erased test images: a point of ROAR or KAR.
 
-    The same repeat has the same initial weights and order of images for every method and fraction, so methods are
+    The same repeat has the same initial weights and order of images for every method and fraction, so methods can be
     compared in pairs.
     """
 
@@ -61,7 +61,7 @@ class Retrain:
         return Needs(maps=self.erasure.needs_map, network=False)
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:
-        """Forward rows: a training step counts three (forward, and backward about twice that)."""
+        """Forward passes. A training step counts three: forward, and about two for backward."""
         return float(3 * epochs_of(training) * images["train"] + images["test"])
 
     def identity(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Retrain:
             log=case.log,
             advance=lambda epochs: case.advance(3.0 * epochs * len(train)),
         )
-        case.advance(3.0 * (settings.epochs - len(fitted.losses)) * len(train))  # what `fit.stop` spared
+        case.advance(3.0 * (settings.epochs - len(fitted.losses)) * len(train))  # the epochs that `fit.stop` skipped
         logits = logits_of(case, fitted.network, self.erasure, settings.precision)
         score = score_of(logits, test.targets, test.targets)
         if settings.stop is None:
@@ -95,14 +95,14 @@ class Retrain:
 
 
 def epochs_of(training: TrainingSettings | None) -> int:
-    """The epochs of a training. ValueError: the study says none."""
+    """Return the number of epochs of a training. ValueError: the study has no training settings."""
     if training is None:
         raise ValueError("a probe trains the network, but the study has no 'fit'; add it, or drop the metric")
     return training.epochs
 
 
 def logits_of(case: Case, network: nn.Module, erasure: Erasure, precision: Precision) -> Tensor:
-    """A network's answers to the erased test images; in smaller batches when memory runs out."""
+    """Return the logits of a network for the erased test images, in smaller batches if memory runs out."""
     split = case.data["test"]
     feed = erased_batches(case, "test", erasure, width=0, whole=False)
     every = torch.arange(len(split))
@@ -116,7 +116,7 @@ def logits_of(case: Case, network: nn.Module, erasure: Erasure, precision: Preci
 
 
 def score_of(logits: Float[Tensor, "n classes"], targets: Targets, asked: Targets) -> Score:
-    """Of each image: whether its true class is found, and probability and logit of the class asked about."""
+    """Return for each image whether it is classified right, and the probability and logit of the given class."""
     where = asked.cpu()[:, None]
     return Score(
         {

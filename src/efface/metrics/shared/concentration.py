@@ -1,4 +1,4 @@
-"""Concentration: on how few units a map puts its weight."""
+"""Concentration: measures of how few units hold most of a map's weight."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +18,7 @@ from efface.types import Maps
 
 @dataclass(frozen=True)
 class Concentration:
-    """Gini index and entropy of the sizes of a map's values, unit by unit. No pass of the network."""
+    """Gini index and entropy of the absolute values of a map, over its units. It needs no forward pass."""
 
     post: tuple[Call, ...]
     unit: Literal["pixel", "feature"]
@@ -37,7 +37,7 @@ class Concentration:
 
 
 def described(name: str, caption: str) -> Metric:
-    """The metric of one value of `Concentration`; it describes a map and does not judge it."""
+    """Return the metric of one value of `Concentration`. It describes a map and does not judge it."""
     return Metric(
         probes=concentration,
         value=lambda scores: {name: scores["map"].values[name]},
@@ -52,15 +52,15 @@ def described(name: str, caption: str) -> Metric:
 
 
 def concentration(point: Point) -> dict[str, Concentration]:
-    """The probe of a point; pixels that are erased in groups still count one by one."""
+    """Return the probe of a point. Pixels that are erased in groups still count one by one."""
     return {"map": Concentration(point.post, "feature" if point.unit == "feature" else "pixel")}
 
 
 def gini(maps: Maps) -> Float[Tensor, " n"]:
-    """Gini index of each map's absolute values, float64: 0 where all are equal, 1 - 1 / units where all but one are 0.
+    """Gini index of each map's absolute values, in float64. NaN for a map of zeros.
 
-    The sum of (2 i - units - 1) v_i over the values in ascending order, i from 1, divided by units times their sum.
-    NaN for a map of zeros.
+    0 if all values are equal, 1 - 1 / units if all but one are 0.
+    Formula: sum of (2 i - units - 1) v_i over the values in ascending order, i from 1, divided by (units * sum of v_i).
     """
     sizes = maps.double().abs().flatten(1).sort(1).values
     units = sizes.shape[1]
@@ -69,9 +69,10 @@ def gini(maps: Maps) -> Float[Tensor, " n"]:
 
 
 def entropy(maps: Maps) -> Float[Tensor, " n"]:
-    """Entropy in nats of each map's absolute values divided by their sum, float64: 0 to log(units), for equal ones.
+    """Entropy in nats of each map's absolute values divided by their sum, in float64. NaN for a map of zeros.
 
-    NaN for a map of zeros.
+    It lies between 0 and log(units), the value for equal ones.
+    Formula: - sum of p_i log p_i, where p_i = |v_i| / sum of |v|.
     """
     sizes = maps.double().abs().flatten(1)
     shares = sizes / sizes.sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Maps that no score should judge: constant, full of ties, not finite, the same for many images, blind to the class."""
+"""Maps that should not be scored: constant, full of ties, not finite, equal for many images, or blind to the class."""
 
 from dataclasses import dataclass
 
@@ -11,17 +11,18 @@ from efface.types import Maps
 
 @dataclass(frozen=True)
 class Defects:
-    """What is wrong with a method's maps, map by map.
+    """Faults of a method's maps, map by map.
 
-    Equal, here, is within a tolerance of a map's own range, each map scaled to [0, 1]: an order of erasure knows no
-    scale. Only finite maps are judged, and constant ones only as constant.
+    Two values are equal within a tolerance of a map's range, after each map is scaled to [0, 1], since the scale does
+    not change the order of erasure. Maps that are not finite are only counted as such, and so are constant maps.
 
-    nonfinite, constant: whether it holds a NaN or an infinity; whether it is the same value everywhere.
-    levels: distinct values over units, 1 without ties. tied: share of the units whose value another unit has too. NaN
-        for a map that is either of those.
-    alike: whether it is one of the largest group of equal maps, of two or more: the same for so many images.
-    blind: 1 where it equals the map for another class of the same image, 0 where not; NaN where none was given, or one
-        of the two is not finite.
+    nonfinite: True if the map holds a NaN or an infinity.
+    constant: True if the map has the same value everywhere.
+    levels: number of distinct values divided by units, 1 without ties. NaN if the map is not finite or constant.
+    tied: share of units with the value of another unit. NaN if the map is not finite or constant.
+    alike: True if the map belongs to the largest group of equal maps, of two or more.
+    blind: 1 if the map equals that of another class of the same image, 0 if not. NaN without such a map, or if one of
+        the two is not finite.
     """
 
     nonfinite: Bool[Tensor, " n"]
@@ -33,10 +34,10 @@ class Defects:
 
 
 def degeneracy(maps: Maps, others: Tensor | None = None, tolerance: float = 1e-5) -> Defects:
-    """What is wrong with these maps. Every two are compared: some tens of them, not thousands.
+    """Return the faults of these maps. Every two maps are compared, so use it for tens of maps, not for thousands.
 
-    others: the same images' maps for another class; without them nothing is said of blindness.
-    tolerance: of a map's range, from which two values are different: rounding of float32 is near 1e-6. Ties are exact.
+    others: maps of the same images for another class. Without them, blindness is not tested.
+    tolerance: share of a map's range from which two values differ. Rounding in float32 is near 1e-6. Ties are exact.
     """
     if others is not None and others.shape != maps.shape:
         raise ValueError(
@@ -61,7 +62,7 @@ def degeneracy(maps: Maps, others: Tensor | None = None, tolerance: float = 1e-5
 
 
 def _ties(flat: Float[Tensor, "n units"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Of each map, distinct values over units, and the share of its units that tie."""
+    """Return the distinct values divided by units, and the share of units that tie, for each map."""
     ordered = flat.sort(dim=1).values
     steps = ordered[:, 1:] != ordered[:, :-1]
     edge = torch.ones(len(ordered), 1, dtype=torch.bool, device=flat.device)
@@ -70,7 +71,7 @@ def _ties(flat: Float[Tensor, "n units"]) -> tuple[Float[Tensor, " n"], Float[Te
 
 
 def _most_frequent(scaled: Float[Tensor, "n units"], tolerance: float) -> Bool[Tensor, " n"]:
-    """Which maps equal the one that most others equal; none where no two are equal."""
+    """Return which maps equal the map that most others equal. None does if no two maps are equal."""
     if not len(scaled):
         return torch.zeros(0, dtype=torch.bool, device=scaled.device)
     same = torch.stack([(scaled - each).abs().amax(1) <= tolerance for each in scaled])
@@ -79,7 +80,7 @@ def _most_frequent(scaled: Float[Tensor, "n units"], tolerance: float) -> Bool[T
 
 
 def _scaled(flat: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Each map from 0 to 1, a constant one 0; and whether it varies by more than a share of its largest value."""
+    """Return each map scaled to [0, 1] (a constant map is 0), and whether it varies by more than the tolerance."""
     low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
     varied = high - low > tolerance * torch.maximum(low.abs(), high.abs())
     scaled = torch.where(varied, (flat - low) / torch.where(varied, high - low, 1), 0)

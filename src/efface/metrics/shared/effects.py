@@ -1,4 +1,4 @@
-"""What the network answers when images are changed, and how that goes with a map: shared by several metrics."""
+"""Scores of changed images, their correlation with a map, and helpers that several metrics share."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ from efface.training.loop import TrainingSettings
 from efface.types import Images, Maps, Seeds, Targets, TargetScore
 
 Changed = Callable[[int], Images]
-"""Number of the draw -> the images as it changes them."""
+"""Function: number of the draw -> changed images."""
 Found = TypeVar("Found")
 
 
@@ -43,11 +43,11 @@ def falls(
     score: TargetScore = "logit",
     max_batch: int = 256,
 ) -> Float[Tensor, "n {samples}"]:
-    """How far the score of each image's class falls under each change, in float64 on the CPU.
+    """Return how far the score of each image's class falls under each change, in float64 on the CPU.
 
-    changed: asked for draws 0, 1, ... `samples` - 1, in this order.
-    score: the score, of the class explained: logit, log_probability, probability or loss (cross entropy).
-    max_batch: images in one pass, or a single draw of them all where that is more; bounds the memory.
+    changed: called with 0, 1, ... `samples` - 1, in this order.
+    score: score of the explained class: logit, log_probability, probability or loss (cross entropy).
+    max_batch: images in one pass, but at least one draw of all images. It limits the memory.
     """
     whole = answers(network, images, classes, lambda _: images, 1, score=score, max_batch=max_batch)
     return whole - answers(network, images, classes, changed, samples, score=score, max_batch=max_batch)
@@ -63,7 +63,7 @@ def answers(
     score: TargetScore = "logit",
     max_batch: int = 256,
 ) -> Float[Tensor, "n {samples}"]:
-    """The score of each image's class under each change; settings as those of `falls`."""
+    """Return the score of each image's class under each change. The settings are those of `falls`."""
     together, found = max(1, max_batch // max(1, len(images))), []
     with evaluating_fast(network, images) as fast, torch.no_grad():
         for some in blocks(samples, together):
@@ -74,7 +74,7 @@ def answers(
 
 
 def pearson(one: Float[np.ndarray, "n s"], other: Float[np.ndarray, "n s"]) -> Float[np.ndarray, " n"]:
-    """Correlation of each row with its counterpart; NaN where either is constant but for rounding."""
+    """Pearson correlation of each row with its counterpart. NaN if one of them is constant up to rounding."""
     spread = []
     for each in (one, other):
         centred = each - each.mean(1, keepdims=True)
@@ -85,17 +85,18 @@ def pearson(one: Float[np.ndarray, "n s"], other: Float[np.ndarray, "n s"]) -> F
 
 
 def spearman(one: Float[np.ndarray, "n s"], other: Float[np.ndarray, "n s"]) -> Float[np.ndarray, " n"]:
-    """Correlation of the ranks in each row, equal values sharing their mean rank; NaN where either is constant."""
+    """Rank correlation of each row with its counterpart; ties share their mean rank. NaN if either is constant."""
     from scipy.stats import rankdata
 
     return pearson(rankdata(one, axis=1), rankdata(other, axis=1))
 
 
 def image_blocks(case: Case, samples: int, *, whole: bool = False) -> Iterator[tuple[Tensor, Images, Targets]]:
-    """Row numbers, images and explained classes, so many at once that one pass holds all `samples` of them if it can.
+    """Yield row numbers, images and explained classes, in blocks for one forward pass.
 
-    whole: as many images as a pass holds of one sample each.
-    What was worked on is reported when the next block is asked for: `samples` forward rows an image.
+    A block holds as many images as fit into a pass with `samples` of each.
+    whole: True: a block fills a pass with one sample of each image.
+    After each block, `samples` forward passes for each image are reported as done.
     """
     for rows in torch.arange(len(case.data["test"])).split(
         case.max_batch if whole else max(1, case.max_batch // samples)
@@ -106,39 +107,42 @@ def image_blocks(case: Case, samples: int, *, whole: bool = False) -> Iterator[t
 
 
 def reduced(case: Case, rows: Int[Tensor, " n"], post: tuple[Call, ...]) -> Maps:
-    """The maps of these test rows after `post`."""
+    """Return the maps of these test rows after `post`."""
     return apply_post(case.maps["test"].take(rows).to(case.device), post)
 
 
 def seeds_for(case: Case, name: str, rows: Int[Tensor, " n"]) -> Seeds:
-    """A seed of each test image for one purpose of a metric."""
+    """Return a seed for each test image, for one purpose of a metric."""
     return draws.seeds_of(f"{case.seed} {name}", rows).to(case.device)
 
 
 def identity_of(probe: Any) -> dict[str, Any]:
-    """A probe's name and fields as plain values."""
+    """Return the name and the fields of a probe as plain values."""
     found = {"probe": type(probe).__name__.lower()}
     fields = {each.name: getattr(probe, each.name) for each in dataclasses.fields(probe)}
     return found | {name: _plain(value) for name, value in fields.items() if not isinstance(value, Needs)}
 
 
 def one_an_image(_probe: Any, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG001
-    """The cost of a probe that answers, asks for or looks at one thing of each test image."""
+    """Return the cost of a probe that costs one forward pass, or one map, for each test image.
+
+    Reading a stored map counts the same, although it costs almost nothing. The passes of a map depend on the method.
+    """
     return float(images["test"])
 
 
 def one_a_sample(probe: _Sampling, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG001
-    """The cost of a probe that looks at each test image as it is, and at `samples` others beside it."""
+    """Return the cost of a probe that uses each test image, and `samples` changed images beside it."""
     return float((probe.samples + 1) * images["test"])
 
 
 def on_test_images(
     case: Case, measure: Callable[[nn.Module, Tensor, Images, Targets], Found], *, cost: float
 ) -> list[Found]:
-    """What `measure(network, rows, images, true classes)` finds in each batch of the test images.
+    """Return the results of `measure(network, rows, images, true classes)` for each batch of the test images.
 
-    network: the given one, or a faster copy that answers as it does.
-    cost: of one image, in forward rows; it is reported after each batch.
+    network: the given network, or a faster copy with the same output.
+    cost: forward passes of one image. They are reported after each batch.
     """
     split, found = case.data["test"], []
     every = torch.arange(len(split))
@@ -152,7 +156,7 @@ def on_test_images(
 
 
 def positive(where: str, **settings: Any) -> None:
-    """Refuse settings that are not above 0 and finite."""
+    """Raise ValueError for settings that are not above 0 and finite."""
     for name, value in settings.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{where}: {name} is {value}; expected a number above 0: raise it")

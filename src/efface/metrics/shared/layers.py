@@ -1,4 +1,4 @@
-"""The layers of a network in order, and copies of it in which some of them are drawn anew."""
+"""The layers of a network in order, and copies of the network with some layers redrawn at random."""
 
 import copy
 import difflib
@@ -16,7 +16,7 @@ from efface.models.layers import find_layer
 Draw = Literal["reset", "normal"]
 Mode = Literal["cascading", "independent"]
 Layers = tuple[str, ...] | None
-"""Names from the output down; None: every module that has parameters of its own."""
+"""Names from the output down. None: every module with parameters of its own."""
 
 PRESETS = {
     "inception_v3": (
@@ -27,16 +27,17 @@ PRESETS = {
     "resnet": ("fc", "layer4", "layer3", "layer2", "layer1", "bn1", "conv1"),
     "resnet_small": ("linear", "layer3", "layer2", "layer1", "bn1", "conv1"),
 }
-"""Ordered lists of torchvision's Inception-v3 and ResNets, and of the small ones of `efface.models.resnet`."""
+"""Ordered lists for torchvision's Inception-v3 and ResNets, and for the small ResNets of `efface.models.resnet`."""
 
 POINTS = 8
 
 
 def read_layers(metric: str, layers: list[str] | str | None, points: int | None) -> tuple[Layers, tuple[float, ...]]:
-    """The layers that a study names, and the shares of them that are the points of a curve.
+    """Return the layers that a study names, and the shares of layers that are the points of a curve.
 
-    layers: names, the word of a preset, or None for all that learn. points: steps of the axis beside 0; by default one
-    a layer where they are named, 8 where not. ValueError: no such preset, a name twice, no point.
+    layers: names, the name of a preset, or None for all modules with parameters.
+    points: steps of the axis besides 0. Default: one for each named layer, or 8 without names.
+    ValueError: no such preset, a name twice, or no point.
     """
     if isinstance(layers, str):
         if layers not in PRESETS:
@@ -56,15 +57,15 @@ def read_layers(metric: str, layers: list[str] | str | None, points: int | None)
 
 
 def groups(network: nn.Module, layers: Layers) -> list[tuple[str, ...]]:
-    """Of each layer, from the output down, the names of the modules in it that have parameters of their own.
+    """Return, for each layer from the output down, the names of its modules with parameters of their own.
 
-    Without `layers`, a layer is one such module, and the order is the reverse of that in which the network holds them.
-    ValueError: a name that the network does not have (near ones are told), or one without parameters.
+    Without `layers`, each such module is a layer. The order is the reverse of the order in the network.
+    ValueError: the network has no such layer (the message names similar ones), or the layer has no parameters.
     """
     names = {module: name for name, module in network.named_modules() if _learns(module)}
     if layers is None:
         if not names:
-            raise ValueError(f"{type(network).__name__} has no parameters; expected a network that learns")
+            raise ValueError(f"{type(network).__name__} has no parameters; expected a network with parameters")
         return [(name,) for name in reversed(names.values())]
     found: list[tuple[str, ...]] = []
     for layer in layers:
@@ -76,26 +77,26 @@ def groups(network: nn.Module, layers: Layers) -> list[tuple[str, ...]]:
 
 
 def reached(count: int, share: float) -> int:
-    """How many of the layers a share is: rounded up, so that any share above 0 is one at least."""
+    """Return the number of layers in a share, rounded up. Any share above 0 has at least one layer."""
     return math.ceil(share * count - 1e-6)
 
 
 def chosen(network: nn.Module, layers: Layers, share: float, mode: Mode) -> list[str]:
-    """The modules drawn anew at a share of the layers: all down to there, or those of the layer there alone."""
+    """Return the modules to redraw at a share: those of all layers down to it, or only those of the layer at it."""
     every = groups(network, layers)
     upto = reached(len(every), share)
     return [name for group in every[0 if mode == "cascading" else max(0, upto - 1) : upto] for name in group]
 
 
 def redrawn(network: nn.Module, names: Sequence[str], *, draw: Draw, seed: int) -> nn.Module:
-    """A copy of the network in which the parameters of these modules are drawn anew; the network stays as it is.
+    """Return a copy of the network with new random parameters in these modules. The given network does not change.
 
-    The running statistics of a BatchNorm are kept. What a module gets depends on its name and the seed alone, so that
-    the same module is drawn the same whatever else is, on any device.
+    The running statistics of a BatchNorm are kept. The draw of a module depends only on its name and the seed. It is
+    the same on any device and for any set of other modules.
 
-    draw: `reset`, by the module's own `reset_parameters`, as fresh layers of torch are; `normal`, and a module that
-        has none: each tensor from a normal distribution of its own mean and standard deviation, but for the scale of
-        a BatchNorm, which is kept.
+    draw: `reset`: the module's own `reset_parameters`, as for fresh layers of torch. `normal`, also for a module
+        without that function: each tensor from a normal distribution with its own mean and standard deviation. The
+        scale of a BatchNorm is kept.
     """
     device = next((each.device for each in network.parameters()), torch.device("cpu"))
     copied = copy.deepcopy(network).cpu()
@@ -104,7 +105,7 @@ def redrawn(network: nn.Module, names: Sequence[str], *, draw: Draw, seed: int) 
         with torch.no_grad(), draws.seeded(draws.seed_of(f"{seed} redrawn {name}")):
             if draw == "reset" and hasattr(module, "reset_parameters"):
                 kept = {each: value.clone() for each, value in module.named_buffers(recurse=False)}
-                module.reset_parameters()  # that of a BatchNorm resets its statistics, too
+                module.reset_parameters()  # a BatchNorm also resets its statistics
                 for each, value in module.named_buffers(recurse=False):
                     value.copy_(kept[each])
             else:

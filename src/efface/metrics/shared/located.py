@@ -1,4 +1,4 @@
-"""How much of a map lies on the true object, where the data know it: the three localisation scores and their probe."""
+"""Localisation: three scores of how much of a map lies on the true object, and their probe. They need masks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,9 +24,11 @@ Measure = Literal["pointing_game", "relevance_mass", "relevance_rank"]
 def pointing_game(
     maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"], *, tolerance: float = 0.0
 ) -> Float[Tensor, " n"]:
-    """Whether a map's largest value lies on the object: 1 or 0; the share on it of those that tie. NaN without object.
+    """Return 1 if a map's largest value lies on the object, otherwise 0. NaN without an object.
 
-    tolerance: how far from the object still counts, in pixels between centres, at least 0.
+    Values that tie count by their share on the object.
+
+    tolerance: distance from the object that still counts, in pixels between centres, at least 0.
 
     Source: Zhang et al. 2018, section 4.2 (arXiv:1608.00507), with a tolerance of 15 pixels.
     """
@@ -37,7 +39,7 @@ def pointing_game(
 
 
 def relevance_mass(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -> Float[Tensor, " n"]:
-    """The share of the positive relevance that lies on the object. NaN without an object, or without relevance."""
+    """Share of the positive relevance on the object. NaN without an object or without positive relevance."""
     positive = maps.double().clamp(min=0)
     whole = positive.sum((1, 2))
     shares = (positive * masks).sum((1, 2)) / whole
@@ -45,9 +47,9 @@ def relevance_mass(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -
 
 
 def relevance_rank(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -> Float[Tensor, " n"]:
-    """Of as many pixels as the object has, those of the highest relevance: the share that lies on it. NaN without one.
+    """Share on the object of the k pixels of highest relevance, where k is the object's size. NaN without an object.
 
-    Pixels that tie for the last places count by the share of them on the object, which is the mean over all orders.
+    Pixels that tie for the last places count by their share on the object. This is the mean over all orders.
     """
     size = masks.flatten(1).sum(1)
     return torch.where(size > 0, share_of_top(maps, masks, size), torch.nan).float()
@@ -56,20 +58,20 @@ def relevance_rank(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -
 def share_of_top(
     maps: Float[Tensor, "n *units"], inside: Bool[Tensor, "n *units"], size: Int[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
-    """Of the `size` units of the largest values, the share that lies inside. float64.
+    """Share inside of the `size` units with the largest values, in float64.
 
-    Units that tie for the last places count by the share of them inside, which is the mean over all orders.
+    Units that tie for the last places count by their share inside. This is the mean over all orders.
     """
     values, within = maps.flatten(1), inside.flatten(1)
     least = values.sort(dim=1, descending=True).values.gather(1, (size - 1).clamp(min=0)[:, None])
     above, tied = values > least, values == least
-    left = (size - above.sum(1)).double()  # places that those of the last value share
+    left = (size - above.sum(1)).double()  # places for the units that tie at the last value
     return ((above & within).sum(1) + left * (tied & within).sum(1) / tied.sum(1)) / size
 
 
 @dataclass(frozen=True)
 class Located:
-    """One of the scores, of the maps as `post` makes them."""
+    """One of the three scores, for the maps after `post`."""
 
     measure: Measure
     post: tuple[Call, ...]
@@ -79,14 +81,14 @@ class Located:
     map_values = "pixel"
 
     def describe(self) -> Description:
-        """The mass alone ranks no pixel."""
+        """Return the description. The mass ranks no pixel, so it has neither ties nor count."""
         counts = {"pointing_game": "the first", "relevance_rank": "as many as the object has"}
         if self.measure not in counts:
             return by_fields(self)
         return replace(by_fields(self), ties=SHARED, count=counts[self.measure])
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Maps looked at: next to nothing."""
+        """Number of maps read, which costs almost nothing."""
         return float(images["test"])
 
     def identity(self) -> dict[str, Any]:
@@ -113,7 +115,7 @@ class Located:
 
 
 def _widened(masks: Bool[Tensor, "n h w"], tolerance: float) -> Bool[Tensor, "n h w"]:
-    """The object and all pixels as near to it as the tolerance."""
+    """Return the object and all pixels within the tolerance."""
     reach = int(tolerance)
     if reach == 0:
         return masks

@@ -1,4 +1,4 @@
-"""Mosaics of well classified images, and how much of a map lies in the cell that it is about."""
+"""Mosaics of correctly classified images, and the share of a map in the cell whose class it explains."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,12 +28,14 @@ Box = tuple[slice, slice]
 def choose(
     logits: Float[Tensor, "n k"], targets: Targets, *, cells: int, mosaics: int, seed: int
 ) -> Int[Tensor, "m cells"]:
-    """Row numbers of the images of each mosaic: rightly classified, of distinct classes, the surest ones first.
+    """Return row numbers of each mosaic: correctly classified images of distinct classes, most confident first.
 
-    No image is in two mosaics. Each takes one image of those classes that have most left, so that as many mosaics as
-    can be are filled; which of equal ones, and the order of the cells, is drawn.
+    No image is in two mosaics. A mosaic takes one image from each of the classes with most images left, so that the
+    number of mosaics is as large as possible. Equal classes and the order of the cells are drawn at random.
 
-    cells: images in one mosaic. mosaics: how many at most. ValueError: too few classes with a right answer.
+    cells: images in one mosaic.
+    mosaics: largest number of mosaics.
+    ValueError: too few classes have a correctly classified image.
     """
     targets, sure = targets.cpu(), logits.softmax(1).amax(1).cpu()
     right = (logits.argmax(1).cpu() == targets).nonzero().flatten()
@@ -58,13 +60,13 @@ def choose(
 
 
 def boxes(side: int, h: int, w: int) -> list[Box]:
-    """The cells of an image of h x w, row by row."""
+    """Return the cells of an image of h x w, row by row."""
     down, across = ([size * cell // side for cell in range(side + 1)] for size in (h, w))
     return [(slice(down[i], down[i + 1]), slice(across[j], across[j + 1])) for i in range(side) for j in range(side)]
 
 
 def compose(images: Float[Tensor, "n c h w"], side: int, size: Size) -> Float[Tensor, "m c tall wide"]:
-    """Mosaics of side x side images each, row by row; `same` shrinks each image by averaging over areas."""
+    """Return mosaics of side x side images, row by row. With `same`, each image is shrunk by averaging over areas."""
     n, c, h, w = images.shape
     tall, wide = (h * side, w * side) if size == "larger" else (h, w)
     whole = images.new_empty(n // side**2, c, tall, wide)
@@ -76,14 +78,14 @@ def compose(images: Float[Tensor, "n c h w"], side: int, size: Size) -> Float[Te
 
 
 def share_inside(maps: Float[Tensor, "n h w"], box: Box) -> Float[Tensor, " n"]:
-    """The share of each map's positive relevance that lies in the box; NaN where it has none."""
+    """Share of each map's positive relevance inside the box. NaN without positive relevance."""
     positive = maps.double().clamp(min=0)
     whole = positive.sum((1, 2))
     return torch.where(whole > 0, positive[:, box[0], box[1]].sum((1, 2)) / whole, torch.nan).float()
 
 
 class OneCell(nn.Module):
-    """A network that sees one cell of a mosaic: all around it is grey, whatever the image."""
+    """A network that sees one cell of a mosaic. Everything around it is grey."""
 
     def __init__(self, network: nn.Module, box: Box, fill: float) -> None:
         super().__init__()
@@ -97,9 +99,9 @@ class OneCell(nn.Module):
 
 @dataclass(frozen=True)
 class Mosaics:
-    """The method asked about the class of each cell: how much of its map lies in that cell.
+    """The share of a map inside a cell, for the method run on the class of each cell.
 
-    fill: shown around the cell that is asked about, in its own network; None: the given network sees all cells.
+    fill: value around the explained cell, for a network that sees one cell. None: the given network sees all cells.
     """
 
     side: int
@@ -113,7 +115,7 @@ class Mosaics:
     map_values = "pixel"
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
-        """Forward rows: answers to the test images, and at most as many maps, larger where the mosaic is."""
+        """Forward passes: one for each test image, and one for each map at most, times the area of a larger mosaic."""
         most = min(self.mosaics * self.side**2, images["test"])
         return float(images["test"] + most * self._area())
 
@@ -122,7 +124,7 @@ class Mosaics:
         return what | {"post": [each.identity() for each in self.post]}
 
     def check(self, network: nn.Module, images: Images) -> None:
-        """ValueError: the network has too few classes for a mosaic, or takes no images of its size."""
+        """Raise ValueError if the network has too few classes for a mosaic, or does not accept images of its size."""
         with torch.no_grad():
             classes = network(images[:1]).shape[1]
         if classes < self.side**2:
@@ -146,11 +148,11 @@ class Mosaics:
                 found[part[:, cell].numpy()] = share_inside(own, box).numpy(force=True)
             case.advance(float(part.numel() * self._area()))
         most = min(self.mosaics * self.side**2, len(split))
-        case.advance(float((most - rows.numel()) * self._area()))  # images that found no place
+        case.advance(float((most - rows.numel()) * self._area()))  # images that are in no mosaic
         return Score({"share": found})
 
     def _made(self, case: Case, rows: Int[Tensor, "m cells"]) -> tuple[Images, Tensor | None]:
-        """Mosaics of these rows, and the objects in them where the data know them."""
+        """Return the mosaics of these rows, and the masks of the objects in them if the data have masks."""
         split = case.data["test"]
         images = to_float(read_rows(split.images, rows.flatten()).to(case.device))
         if split.masks is None:
@@ -161,7 +163,7 @@ class Mosaics:
     def _maps(
         self, case: Case, network: nn.Module, whole: Images, classes: Targets, rows: Tensor, box: Box, masks: Any
     ) -> Float[Tensor, "n h w"]:
-        """Maps of the mosaics for the class of one cell; the object that counts is that in it."""
+        """Return the maps of the mosaics for the class of one cell. Only the object in that cell counts."""
         offered = {}
         if masks is not None:
             offered["masks"] = torch.zeros_like(masks)
@@ -180,7 +182,7 @@ class Mosaics:
         except RuntimeError as error:
             h, w = whole.shape[2:]
             raise ValueError(
-                f"{type(network).__name__} takes no images of {h} x {w} ({' '.join(str(error).split())[:120]}); "
+                f"{type(network).__name__} does not accept images of {h} x {w} ({' '.join(str(error).split())[:120]}); "
                 "set size: same, which shrinks the cells"
             ) from error
 
@@ -189,7 +191,7 @@ class Mosaics:
 
 
 def read_grid(metric: str, side: int, mosaics: int) -> None:
-    """ValueError: a mosaic of one cell, or none at all."""
+    """Raise ValueError if a mosaic has one cell, or if there is no mosaic."""
     if side < 2:
         raise ValueError(f"{metric}: side is {side}, expected at least 2 cells across; raise it")
     if mosaics < 1:

@@ -1,4 +1,4 @@
-"""Neighbours: the method asked again at images close by, and how far its maps moved."""
+"""Neighbours: how far the maps of a method move when it runs again on images nearby."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,16 +18,16 @@ Noise = Literal["uniform", "gaussian"]
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Maps at the image and at random images close by, of the same class and with the method's same draws.
+    """Maps of the image and of random images nearby, for the same class and with the same random numbers of the method.
 
-    radius: of the uniform noise, or the standard deviation of the Gaussian.
+    radius: half the width of the uniform noise, or the standard deviation of the Gaussian noise.
     """
 
     radius: float
     samples: int
     noise: Noise
 
-    # the map at the image is asked for anew, beside the others: a method may draw by the batch
+    # the map at the image is computed again with the others, since a method may draw for the whole batch
     needs = Needs(maps=False, method=True)
     cost = one_a_sample
     identity = identity_of
@@ -54,16 +54,16 @@ class Neighbours:
 
 
 def steps(seeds: Seeds, shape: tuple[int, ...], radius: float, noise: Noise) -> Images:
-    """One random step from each image: each channel of each pixel uniform in [-radius, radius), or normal."""
+    """Return one random step for each image. Each channel of each pixel is uniform in [-radius, radius), or normal."""
     if noise == "gaussian":
         return draws.normal(seeds, shape) * radius
     return (draws.uniform(seeds, shape) * 2 - 1) * radius
 
 
 def moved(here: Maps, there: Maps, step: Images) -> Float[Tensor, "3 n"]:
-    """How far each map moved: relative to its own length, to the step's, and to both. Lengths are Euclidean; float64.
+    """Return how far each map moved: relative to its own length, to the length of the step, and to both.
 
-    NaN relative to a map of zeros.
+    Lengths are Euclidean, in float64. The relative values are NaN for a map of zeros.
     """
     away = torch.linalg.vector_norm((there.double() - here.double()).flatten(1), dim=1)
     own = torch.linalg.vector_norm(here.double().flatten(1), dim=1)

@@ -1,4 +1,4 @@
-"""What the erasing metrics share: whose pixels go first, and a value of each image after they went."""
+"""Helpers of the erasing metrics: metrics of one erasing order, the probes of each order, and values after erasing."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -15,14 +15,14 @@ Ways = Literal["most_first", "least_first", "random"]
 
 
 def opposite(better: Better) -> Better:
-    """The other way that a truthful map may move a value."""
+    """Return the other direction in which a truthful map may move a value."""
     return "lower" if better == "higher" else "higher"
 
 
 def frozen(order: Order, better: Better, caption: str) -> Metric:
-    """The given network on images that lose pixels in this order.
+    """Return a metric of the given network on images without pixels, erased in this order.
 
-    better: which way a truthful map moves its score.
+    better: the direction in which a truthful map moves the score.
     """
     return Metric(
         probes=lambda point: {"erased": point.perturb(order), "clean": point.clean()},
@@ -37,7 +37,10 @@ def frozen(order: Order, better: Better, caption: str) -> Metric:
 
 
 def retrained(order: Order, better: Better, caption: str) -> Metric:
-    """A new network on images that lost pixels in this order. better: as for `frozen`."""
+    """Return a metric of a new network, trained on images without pixels, erased in this order.
+
+    better: as for `frozen`.
+    """
     return Metric(
         probes=lambda point: {"erased": point.retrain(order)},
         value=lambda scores: {"accuracy": scores["erased"].mean("accuracy")},
@@ -50,7 +53,7 @@ def retrained(order: Order, better: Better, caption: str) -> Metric:
 
 
 def area(order: Order, better: Better, imputer: str | Mapping[str, Any], caption: str) -> Metric:
-    """The area under the curve of the given network, of which a study may choose the `imputer` and the points.
+    """Return the metric of the area under the curve of the given network. A study may change `imputer` and `fractions`.
 
     better: as for `frozen`.
     """
@@ -66,15 +69,15 @@ def area(order: Order, better: Better, imputer: str | Mapping[str, Any], caption
 
 
 def ways(point: Point, *orders: Order | Literal["random"]) -> dict[str, Perturb]:
-    """The given network on the images of a point, erased in each of these orders."""
+    """Return a probe of the given network on the images of a point for each of these erasing orders."""
     return {order: point.perturb(order) for order in orders}
 
 
 def value_of(scores: Mapping[str, Score], order: Ways, value: str) -> Float[np.ndarray, " n"]:
-    """One value of each image, erased in this order: `accuracy` (1 or 0), `probability` or `logit`."""
+    """Return one value of each image after erasing in this order: `accuracy` (1 or 0), `probability` or `logit`."""
     return scores[order].values[value].astype(np.float64)
 
 
 def gap(scores: Mapping[str, Score], high: Ways, low: Ways, value: str) -> Float[np.ndarray, " n"]:
-    """The value erased in one order less that in another; 0 for each image where both erase the same."""
+    """Return the value after erasing in one order minus that in another. It is 0 if both orders erase the same."""
     return value_of(scores, high, value) - value_of(scores, low, value)

@@ -1,4 +1,4 @@
-"""How alike two maps of an image are: rank correlation and structural similarity, of signed and of absolute maps."""
+"""Similarity of two maps of an image: rank correlation and structural similarity, for signed and for absolute maps."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,13 +25,13 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 
 def rank_correlation(one: Float[Tensor, "n *units"], other: Float[Tensor, "n *units"]) -> Float[Tensor, " n"]:
-    """Spearman's rank correlation of two maps, image by image. float64.
+    """Spearman's rank correlation of two maps for each image, in float64.
 
-    Equal values share the mean of their ranks; only the order of the values counts. 0 where one map is constant, which
-    is the mean over all orders that its ties may be given; NaN where both are.
+    Ties share the mean of their ranks, and only the order of the values counts. 0 if one map is constant, which is the
+    mean over all orders of its ties. NaN if both are constant.
 
     Source: Spearman 1904; as the similarity of maps: Adebayo et al. 2018, section 3 (arXiv:1810.03292).
-    Differs: undefined in the original where one map is constant.
+    Differs: the original is undefined if one map is constant.
     """
     first, second = (_mean_ranks(each.flatten(1)) for each in (one, other))
     first, second = (each - each.mean(1, keepdim=True) for each in (first, second))
@@ -44,12 +44,14 @@ def rank_correlation(one: Float[Tensor, "n *units"], other: Float[Tensor, "n *un
 def structural_similarity(
     one: Float[Tensor, "n h w"], other: Float[Tensor, "n h w"], *, span: float = 2.0
 ) -> Float[Tensor, " n"]:
-    """Structural similarity of two maps: means, variances and covariance in a Gaussian window, averaged. float64.
+    """Structural similarity of two maps, in float64: the mean of Wang's index over all Gaussian windows.
 
-    1 for equal maps, for flat ones too. The window (11 pixels, sigma 1.5) is cut off where an image is smaller, and
-    moves over those places where it fits.
+    The index compares the means, the variances and the covariance of the two maps in a window.
 
-    span: from the least to the largest value that a map may have.
+    It is 1 for equal maps, also for flat ones. The window (11 pixels, sigma 1.5) is cut to the size of smaller images.
+    It moves over all places where it fits.
+
+    span: difference of the largest and the smallest value that a map may have.
 
     Source: Wang, Bovik, Sheikh & Simoncelli 2004, equation 13.
     """
@@ -65,9 +67,9 @@ def structural_similarity(
 
 
 def similarities(one: Maps, other: Maps) -> dict[str, Float[Tensor, " n"]]:
-    """Spearman and SSIM of each pair of maps, signed and absolute; channels are summed, after the absolute value.
+    """Return Spearman and SSIM of each pair of maps, signed and absolute. Channels are summed after the absolute value.
 
-    For SSIM each map is divided by its largest absolute value, so that the scale of a gradient does not count.
+    For SSIM each map is divided by its largest absolute value, so the scale of a gradient does not count.
     """
     found: dict[str, Tensor] = {}
     for name, change, span in (("", _same, 2.0), ("_absolute", torch.abs, 1.0)):
@@ -78,12 +80,12 @@ def similarities(one: Maps, other: Maps) -> dict[str, Float[Tensor, " n"]]:
 
 
 def compares(probe: Probe) -> Description:
-    """The description of a probe that compares maps."""
+    """Return the description of a probe that compares maps."""
     return replace(by_fields(probe), unit="pixel", ties="shared: the mean of their ranks")
 
 
 def compared(case: Case, ask: Callable[[Tensor, Images, Targets], Maps]) -> Score:
-    """The similarities of the stored maps with those that `ask` gives for (rows, images, explained classes)."""
+    """Return the similarities of the stored maps with those of `ask`, called with (rows, images, classes)."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in NAMES}
     for rows in torch.arange(len(case.data["test"])).split(case.max_batch):
         images = to_float(read_rows(case.data["test"].images, rows).to(case.device))
@@ -109,7 +111,7 @@ def _scaled(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
 
 
 def _mean_ranks(values: Float[Tensor, "n units"]) -> Float[Tensor, "n units"]:
-    """Ranks from 0; equal values have the mean of theirs."""
+    """Return ranks from 0. Ties share the mean of their ranks."""
     ordered, order = values.sort(dim=1)
     new = torch.ones_like(ordered, dtype=torch.int64)
     new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]

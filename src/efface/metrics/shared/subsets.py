@@ -1,4 +1,4 @@
-"""Subsets: how what a map gives to random parts of an image goes with the fall of the score when they are erased."""
+"""Subsets: the map's sum over random parts of an image, and the fall of the score when these parts are erased."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -27,14 +27,15 @@ from efface.store.results import Score
 from efface.types import Images, Imputer, Maps, Seeds, Targets, TargetScore
 
 Subset = Bool[Tensor, "s n h w"] | Bool[Tensor, "s n c h w"]
-"""True = erased, of each draw and image."""
+"""True = erased, for each draw and image."""
 
 
 @dataclass(frozen=True)
 class Subsets:
-    """The given network on images that lose random units, and what the map says these units are worth.
+    """The given network on images without random units, and the map's sum over these units.
 
-    fraction: of the units that each draw erases. grid: erase cells of a grid x grid instead; 0 for `unit`.
+    fraction: share of the units that each draw erases.
+    grid: erase cells of a grid x grid instead of `unit`; 0: erase `unit`.
     """
 
     fraction: float
@@ -50,12 +51,12 @@ class Subsets:
     identity = identity_of
 
     def describe(self) -> Description:
-        """Nothing is ranked: the units of a set are drawn."""
+        """Return the description. Nothing is ranked, since the units of a set are drawn."""
         found = replace(by_fields(self), count=COUNT)
         return replace(found, unit=f"cell of {self.grid} x {self.grid}") if self.grid else found
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
-        """ValueError: the grid has more cells across than the images have pixels."""
+        """Raise ValueError if the grid has more cells across than the images have pixels."""
         if self.grid:
             cells(self.grid, *images.shape[2:])
 
@@ -80,7 +81,7 @@ class Subsets:
         return Score({"pearson": pearson(given, lost), "spearman": spearman(given, lost)})
 
     def subsets(self, images: Images, seeds: Seeds) -> Subset:
-        """What each draw erases."""
+        """Return the mask of what each draw erases."""
         n, c, h, w = images.shape
         if self.unit == "feature" and not self.grid:
             labels = torch.arange(c * h * w, device=images.device).expand(n, -1)
@@ -105,11 +106,12 @@ def subset_effects(
     score: TargetScore = "logit",
     max_batch: int = 256,
 ) -> tuple[Float[Tensor, "n s"], Float[Tensor, "n s"]]:
-    """Of each image and subset: the sum of the map over it, and the fall of the score when it is erased; float64, CPU.
+    """Return the map's sum over each subset, and the fall of the score when the subset is erased. Float64, on the CPU.
 
-    maps: with channels where the subsets have channels, without where they have none.
+    maps: with channels if the subsets have channels, otherwise without.
     imputer: one for all subsets, or one for each.
-    score: the score, of the class explained. max_batch: images in one pass; bounds the memory.
+    score: score of the explained class.
+    max_batch: images in one pass. It limits the memory.
     """
     if removed.shape[1:] != maps.shape:
         raise ValueError(
@@ -129,9 +131,9 @@ def subset_effects(
 def random_subsets(
     labels: Int[Tensor, "n places"], seeds: Seeds, fraction: float, samples: int
 ) -> Bool[Tensor, "{samples} n places"]:
-    """Exactly floor(fraction * units + 1e-6) units of each image, drawn anew for each of the samples.
+    """Return exactly floor(fraction * units + 1e-6) units of each image, drawn independently for each sample.
 
-    labels: the unit that each place belongs to, from 0.
+    labels: unit of each place, from 0.
     """
     units = labels.amax(1, keepdim=True) + 1
     count = torch.floor(fraction * units.double() + 1e-6).long()
@@ -140,7 +142,7 @@ def random_subsets(
     beyond = torch.arange(width, device=labels.device) >= units
     for k in range(samples):
         keys = draws.keys(draws.fold(seeds, k), width).masked_fill_(beyond, torch.iinfo(torch.int64).max)
-        if fewest == most:  # measured: a sixth of a sort
+        if fewest == most:  # measured: a sixth of the time of a sort
             last = keys.kthvalue(most, 1, keepdim=True).values
         else:
             last = keys.sort(1).values.gather(1, (count - 1).clamp_min(0))
@@ -149,7 +151,7 @@ def random_subsets(
 
 
 def cells(grid: int, h: int, w: int) -> Int[Tensor, "{h} {w}"]:
-    """The cell of a grid x grid that each pixel lies in, cells as even as whole pixels allow."""
+    """Return the cell of each pixel in a grid x grid. The cells are as even as whole pixels allow."""
     if grid > min(h, w):
         raise ValueError(f"grid is {grid}; expected at most the image's {min(h, w)} pixels: lower it")
     down, across = torch.arange(h) * grid // h, torch.arange(w) * grid // w

@@ -8,7 +8,7 @@ from efface.report.stats import Curve
 from efface.report.words import listed
 from efface.stages.run.run import Run
 from efface.study.claims import ACCURACY
-from efface.study.schema import MetricEntry
+from efface.study.metric_entry import MetricEntry
 
 HOW = {"unit": "none", "explain": "true", "imputer": "none", "ties": "none", "count": "none"}
 """What the accuracy depends on, in the form of a metric."""

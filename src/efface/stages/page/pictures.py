@@ -13,17 +13,16 @@ from torch import Tensor
 
 from efface import draws
 from efface.erase.masking import to_float, to_stored
-from efface.plug.source import code_digest
 from efface.report.gallery import paint, rgb
 from efface.report.grid import Line, grid, read_made_from
 from efface.stages.run.map_files import map_store, provenance
 from efface.stages.run.progress import bar, say
-from efface.stages.run.provenance import generator
+from efface.stages.run.provenance import GENERATED
 from efface.stages.run.run import Run
 from efface.stages.work.sampling import some_samples
 from efface.store.arrays import read_rows
 from efface.store.atomic import atomic_write
-from efface.store.keys import key
+from efface.store.keys import key, versions
 from efface.training.generate import COST, denoise
 from efface.types import Images, Maps
 
@@ -60,7 +59,7 @@ def made_from(run: Run) -> dict[str, Any]:
         "network": run.network_digest,
         "seed": run.study.seed,
         "maps": {name: provenance(run, entry, name, "test") for entry in run.entries for name in entry.gives},
-        "code": [generator(), code_digest(__name__, "efface.report.grid", "efface.report.gallery")],
+        "versions": versions(*GENERATED, "erase", "pictures"),
     }
 
 

@@ -28,7 +28,7 @@ from efface.stages.run.run import Run
 from efface.stages.run.views import View
 from efface.store.arrays import read_rows
 from efface.store.maps import MapStore
-from efface.study.schema import MetricEntry
+from efface.study.metric_entry import MetricEntry
 from efface.study.study import dump
 from efface.types import Split
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from efface import execute
 from efface.metrics.probes import Case
-from efface.stages.run.provenance import engine
+from efface.stages.run.provenance import TRAINED
 from efface.stages.run.run import Run
-from efface.store.keys import key
+from efface.store.keys import key, versions
 from efface.store.maps import MapStore
 from efface.store.tensors import cached_tensors
 from efface.training.loop import Log
@@ -58,7 +58,7 @@ def _once(run: Run) -> Callable[[str, Any, Callable[[], dict[str, Tensor]]], dic
             "model": run.study.model.identity(),
             "fit": run.refit.identity() if run.refit is not None else None,
             "seed": run.study.seed,
-            "engine": engine(),
+            "versions": versions(*TRAINED, "measure"),
         }
         return cached_tensors(run.folder / "kept" / f"{name}-{key(depends)}.pt", make)
 

@@ -8,13 +8,15 @@ from torch import Tensor
 
 from efface import draws
 from efface.plug import moved
-from efface.plug.source import source_digest
-from efface.stages.run.provenance import explainer
+from efface.plug.identity import code_of
+from efface.stages.run.provenance import EXPLAINED
 from efface.stages.run.run import Run
-from efface.store.keys import differences, key
+from efface.store.keys import differences, key, versions
 from efface.store.maps import MapStore
 from efface.store.tensors import learnt_digest, read_learnt
 from efface.study.schema import MethodEntry
+
+_CODE = ("source", "version", "numerics")  # parts of an identity that stand for the code
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def provenance(run: Run, entry: MethodEntry, name: str, split: str) -> dict[str,
             "data": run.data_digest[split],
             "network": run.network_of(entry).digest,
             "method": entry.call.identity(),
-            "engine": explainer(),
+            "versions": versions(*EXPLAINED),
             "batched": entry.batched,
             "output": name if entry.outputs else "",
             "explain": run.study.explain,
@@ -99,7 +101,8 @@ def learnt_path(run: Run, entry: MethodEntry) -> Path | None:
         )
     name, _, settings = _learning(run, entry)
     what = settings | {
-        "source": source_digest(entry.call.resolve().__module__),
+        "code": {name: each for name, each in code_of(entry.call.call).items() if name != "call"},
+        "versions": versions(*EXPLAINED),
         "data": run.data_digest["train"],
         "network": run.network_of(entry).digest,
     }
@@ -124,7 +127,7 @@ def _learning(run: Run, entry: MethodEntry) -> tuple[str, str, dict[str, Any]]:
     """
     made, kind, seed = entry.call(), entry.call.resolve(), run.study.seed
     if not hasattr(made, "learnt_from"):
-        own = {name: each for name, each in entry.call.identity().items() if name != "source"}
+        own = {name: each for name, each in entry.call.identity().items() if name not in _CODE}
         return kind.__name__, f"{seed} learn {moved.first(entry.call.call)}", {"from": own, "seed": seed}
     settings = made.learnt_from()
     name = settings.get("fit", kind.__name__)

@@ -14,8 +14,8 @@ from efface import draws
 from efface.models.weights import load_weights, read_weights
 from efface.plug.call import Call
 from efface.stages.run.inputs import made
-from efface.stages.run.provenance import engine
-from efface.store.keys import key
+from efface.stages.run.provenance import TRAINED
+from efface.store.keys import key, versions
 from efface.training.loop import TrainingSettings
 
 
@@ -49,7 +49,7 @@ class Network:
         elif self.fit is not None:
             if self.data is None:
                 raise ValueError(f"fit: {self.source} gives no 'train' split to fit on; give 'weights', or other data")
-            what |= {"fit": self.fit.identity(), "data": self.data, "engine": engine()}
+            what |= {"fit": self.fit.identity(), "data": self.data, "versions": versions(*TRAINED)}
             what["border"] = self.border.identity() if self.fit.crop else None
         return key(what)
 

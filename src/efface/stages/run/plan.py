@@ -15,13 +15,15 @@ from efface.metrics.probes import Degeneracy, Needs, Probe
 from efface.metrics.probes.description import reading
 from efface.plug.call import Call
 from efface.stages.run.map_files import map_store, provenance
-from efface.stages.run.provenance import ERASING, engine, measurer
+from efface.stages.run.provenance import measured_areas, probe_code
 from efface.stages.run.run import Run
 from efface.stages.run.views import NETWORK, View
 from efface.store.keys import key as key_of
+from efface.store.keys import versions
 from efface.store.results import Results
 from efface.study.claims import listed_points, no_point
-from efface.study.schema import Claim, MetricEntry, Side
+from efface.study.metric_entry import MetricEntry
+from efface.study.schema import Claim, Side
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def _planned(run: Run, keys: "Keys", entry: MetricEntry, view: View) -> PlannedC
     def planned(x: float, repeat: int) -> PlannedPoint:
         point = point_of(run, entry, view, x, repeat)
         probes = entry.formula.probes(point)
-        return PlannedPoint(point, {name: keys.task(view, probe) for name, probe in probes.items()})
+        return PlannedPoint(point, {name: keys.task(view, probe, entry) for name, probe in probes.items()})
 
     repeats = range(repeats_of(run, entry))
     return PlannedCurve(entry, view, at, tuple(tuple(planned(x, repeat) for x in at) for repeat in repeats))
@@ -213,7 +215,8 @@ class _Uses(NamedTuple):
     network: bool
     training: bool
     second_network: bool
-    module: str
+    areas: tuple[str, ...]
+    code: str
 
 
 class Keys:
@@ -222,14 +225,19 @@ class Keys:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._shared: dict[_Uses, str] = {}
+        self._codes: dict[tuple[type, str], str] = {}
 
-    def task(self, view: View, probe: Probe) -> ProbeTask:
-        """A probe on a view's maps, with the key of its result."""
+    def task(self, view: View, probe: Probe, entry: MetricEntry | None = None) -> ProbeTask:
+        """A probe on a view's maps, with the key of its result. entry: its metric; None for one of no metric."""
         read = probe.needs.of_method
         splits = ("test",) if probe.needs.network else ("train", "test")
         maps = view.maps if read else None
         trains = not probe.needs.network or probe.needs.training
-        uses = _Uses(maps, splits, probe.needs.network, trains, probe.needs.second_network, type(probe).__module__)
+        kind, metric = type(probe), entry.path if entry else ""
+        if (kind, metric) not in self._codes:
+            self._codes[kind, metric] = key_of(probe_code(kind, metric))
+        judged, areas = probe.needs.second_network, measured_areas(probe.needs)
+        uses = _Uses(maps, splits, probe.needs.network, trains, judged, areas, self._codes[kind, metric])
         if uses not in self._shared:
             self._shared[uses] = key_of(self._depends(uses))
         key = key_of({"probe": probe.identity(), "shared": self._shared[uses]})
@@ -238,7 +246,8 @@ class Keys:
     def _depends(self, uses: _Uses) -> dict[str, Any]:
         """All that a result depends on besides its probe."""
         run = self._run
-        what: dict[str, Any] = {"data": run.data_digest, "seed": run.study.seed, "engine": engine()}
+        what: dict[str, Any] = {"data": run.data_digest, "seed": run.study.seed}
+        what |= {"versions": versions(*uses.areas), "code": uses.code}
         if uses.network:
             what |= {"network": run.network_digest, "explain": run.study.explain}
         if uses.training:
@@ -246,8 +255,6 @@ class Keys:
             what |= {"model": run.study.model.identity(), "fit": run.refit.identity()}
         if uses.second_network:
             what["second_network"] = run.second.digest if run.study.second_network is not None else "none"
-        if uses.module not in ERASING:
-            what["source"] = measurer(uses.module)
         if uses.maps is not None:
             entry = run.entry_of_maps(uses.maps)
             what["maps"] = {split: provenance(run, entry, uses.maps, split) for split in uses.splits}
@@ -267,7 +274,7 @@ def unmet(run: Run, plan: Plan) -> list[str]:
     unmasked = needing(lambda needs: needs.masks) if run.data["test"].masks is None else []
     return [
         f"metrics.{name}: asks a second network, but the study has no 'second_network'; add second_network: {{model: "
-        "..., fit: ...}}"
+        "..., fit: ...}"
         for name in unjudged
     ] + [
         f"metrics.{name}: needs the masks of the true object, which {run.study.data.call} does not give; "

@@ -1,4 +1,4 @@
-"""What a number was made with: code, versions, device."""
+"""What a number was made with: the areas of efface's code that it passes through, versions, device."""
 
 import functools
 import platform
@@ -10,68 +10,41 @@ import numpy as np
 import torch
 
 import efface
-from efface.plug.source import code_digest, source_digest
+from efface.metrics.probes import Needs
+from efface.plug import words
+from efface.plug.identity import code_of
+from efface.store.keys import NUMERICS, version
 
-ERASING = (
-    "efface.metrics.probes.case",
-    "efface.metrics.probes.erasure",
-    "efface.metrics.probes.score",
-    "efface.erase.units",
-    "efface.training.loop",
-    "efface.training.settings",
-    "efface.training.batch",
-    "efface.erase.batches",
-    "efface.erase.masking",
-    "efface.draws",
-    "efface.erase.ranking",
-    "efface.models.evaluation",
-    "efface.models.scores",
-    "efface.models.memory",
-    "efface.models.modes",
-    "efface.models.fast_copy",
-)
-EXPLAINING = ("efface.methods.calling", "efface.models.modes", "efface.draws")
-GENERATING = (
-    "efface.training.generate",
-    "efface.draws",
-    "efface.models.evaluation",
-    "efface.models.scores",
-    "efface.models.memory",
-    "efface.models.modes",
-    "efface.models.fast_copy",
-)
+TRAINED = ("draws", "store", "erase", "train", "evaluate")
+"""Areas that the weights of a trained network pass through."""
+EXPLAINED = ("draws", "store", "explain", "evaluate")
+"""Areas that every map passes through, whatever its method."""
+GENERATED = ("draws", "store", "generate", "evaluate")
+"""Areas that every image that a network made passes through."""
+_MEASURED = ("draws", "store", "erase", "evaluate", "measure")
 
 
-@functools.cache
-def engine() -> str:
-    """A digest of the code that every erased and retrained number depends on."""
-    return code_digest(*ERASING)
+def measured_areas(needs: Needs) -> tuple[str, ...]:
+    """Areas that the score of a probe passes through."""
+    trains = ("train",) if needs.training or not needs.network else ()
+    return (*_MEASURED, *trains, *(("explain",) if needs.method else ()), *(("generate",) if needs.samples else ()))
 
 
-@functools.cache
-def measurer(module: str) -> str:
-    """A digest of the code of a probe, besides the engine: its module, and what this may import.
+def probe_code(kind: type, metric: str) -> dict[str, Any]:
+    """What stands in a key for the code of a probe of this class. metric: the dotted path of its metric, or "".
 
-    Of efface's own, that is what metrics share, the files whose names begin with an underscore.
+    A metric of efface counts by its declared version, where that is above 1: until then metrics share a probe's result.
     """
+    module = kind.__module__
+    home = words.name_of(f"{module}.{module.rpartition('.')[2]}")  # the metric whose file the class is in
+    name = words.name_of(metric)
+    passed = {home, name} if name or not metric else {each for each in NUMERICS if each.startswith("metric.")}
+    found: dict[str, Any] = {"home": home, "raised": {each: version(each) for each in passed if version(each) > 1}}
+    if metric and not name:  # a user's: its formula has no key, but it may carry a version
+        found["metric"] = {part: number for part, number in code_of(metric).items() if part == "version"}
     if not module.startswith("efface."):
-        return source_digest(module)
-    files = sorted((Path(efface.__file__).parent / "metrics" / "shared").glob("[a-z]*.py"))
-    layers = ("efface.models.layers", "efface.models.modes")
-    shared = (f"efface.metrics.shared.{each.stem}" for each in files)
-    return code_digest(module, *shared, *layers, "efface.metrics.shared.degenerate")
-
-
-@functools.cache
-def explainer() -> str:
-    """A digest of the code that every map depends on, whatever its method."""
-    return code_digest(*EXPLAINING)
-
-
-@functools.cache
-def generator() -> str:
-    """A digest of the code that every image that a network made depends on."""
-    return code_digest(*GENERATING)
+        found |= code_of(f"{module}.{kind.__qualname__}", kind)
+    return found
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:

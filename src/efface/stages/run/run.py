@@ -102,7 +102,8 @@ class Run:
         fit = second.fit or (self.study.fit.plain() if self.study.fit is not None and not second.weights else None)
         # The text of efface 0.1: the network keeps its draws.
         seed = draws.seed_of(f"judge {self.study.seed if second.seed is None else second.seed}")
-        return self._network("judge", second.model, fit, second.weights, seed, second.folder or self.folder / "models")
+        folder = second.folder or self.folder / "models"
+        return self._network("second_network", second.model, fit, second.weights, seed, folder)
 
     def networks(self) -> list[Network]:
         """All networks that the study trains or reads."""

@@ -20,11 +20,11 @@ from efface.execute import Failure
 from efface.metrics.probes import Samples
 from efface.models.memory import with_smaller_batches
 from efface.stages.run.progress import bar, duration, say
-from efface.stages.run.provenance import generator, surroundings
+from efface.stages.run.provenance import GENERATED, surroundings
 from efface.stages.run.run import Run
 from efface.stages.run.worker import current_run, keep_trace
 from efface.stages.work.through import work_through
-from efface.store.keys import key
+from efface.store.keys import key, versions
 from efface.store.maps import MapStore, MapWriter
 from efface.study.study import Study
 from efface.training import generate
@@ -107,7 +107,7 @@ def provenance(run: Run, settings: Sampling) -> dict[str, Any]:
         "network": run.network_digest,
         "data": run.data_digest["test"],
         "seed": run.study.seed,
-        "engine": generator(),
+        "versions": versions(*GENERATED),
     }
 
 

@@ -1,7 +1,8 @@
 """A process that computes golden outputs with a piece of efface changed in memory, each in a fork of its own.
 
 It has imported what efface imports, but nothing of efface, so that a fork starts clean and in milliseconds. It reads a
-mutation's number from each line of its input and answers with one line: what `numerics.compare` says, as JSON.
+mutation's number and a word from each line of its input. It answers with one line of JSON: for `numbers` what
+`numerics.compare` says, for `keys` the keys of a small study.
 """
 
 import importlib.abc
@@ -49,21 +50,25 @@ class Source(importlib.machinery.SourceFileLoader):
         return compile(self.source, self.path, "exec", dont_inherit=True)
 
 
-def changed(number: int) -> list[str]:
-    """What the golden outputs of a mutation say once it is made."""
-    from mutations import MUTATIONS, mutated
+def changed(number: int, what: str) -> object:
+    """What the golden outputs of a mutation say once it is made, or the keys of a study; -1 makes none."""
+    from numerics.mutations import MUTATIONS, mutated
 
-    mutation = MUTATIONS[number]
-    sys.meta_path.insert(0, Changed(*mutated(mutation)))
+    if number >= 0:
+        sys.meta_path.insert(0, Changed(*mutated(MUTATIONS[number])))
+    if what == "keys":
+        from numerics.keyed import keys
+
+        return keys()
     from numerics import compare
 
-    return compare(mutation.names)
+    return compare(MUTATIONS[number].names)
 
 
-def answer(number: int, out: int) -> None:
+def answer(number: int, what: str, out: int) -> None:
     """In a fork: write what it says, and end."""
     try:
-        said = json.dumps({"said": changed(number)})
+        said = json.dumps({"said": changed(number, what)})
     except BaseException:  # noqa: BLE001  the test shows what went wrong
         said = json.dumps({"failed": traceback.format_exc()})
     os.write(out, said.encode() + b"\n")
@@ -74,14 +79,14 @@ def main() -> None:
     """Answer until the input ends."""
     out = os.dup(1)
     os.dup2(2, 1)  # what the computations print is no answer
-    sys.path[0:0] = [str(HERE)]
+    sys.path[0:0] = [str(HERE.parent)]
     for name in PRELOADED:
         importlib.import_module(name)
     importlib.import_module("torch").set_num_threads(1)
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            answer(int(line), out)
+            answer(int(line.split()[0]), line.split()[1], out)
         os.waitpid(child, 0)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-SOURCE = Path(__file__).parent.parent / "src" / "efface"
+SOURCE = Path(__file__).parents[2] / "src" / "efface"
 
 
 @dataclass(frozen=True)
@@ -113,20 +113,22 @@ TRAINING = (
     _wrong("loss = loss + each.factor * term.value", "loss = loss - each.factor * term.value", "train"),
     _wrong("state.losses[-1] < self.loss", "state.losses[-1] <= self.loss + 0.5", "train"),
     _wrong(">= self.accuracy - 1e-9", "> self.accuracy + 1e-9", "train"),
-    _wrong("return Term(norms.mean() / 2,", "return Term(norms.mean(),", "regularize.gradient_norm", "train"),
+    _wrong("return Term(norms.mean() / 2,", "return Term(norms.mean(),", "regularizer.gradient_norm", "train"),
     _wrong(
         "return found * (2 / (samples * sigma**2))",
         "return found * (1 / (samples * sigma**2))",
-        "regularize.score_matching",
+        "regularizer.score_matching",
     ),
-    _wrong("-traces.clamp(max=threshold).mean()", "-traces.mean()", "regularize.anti_score_matching"),
+    _wrong("-traces.clamp(max=threshold).mean()", "-traces.mean()", "regularizer.anti_score_matching"),
     _wrong("higher = losses > highest", "higher = losses < highest", "attack.pgd"),
     _wrong("self.network.load_state_dict(self.best)", "None", "train"),
     _wrong('eps / (4 if norm == "linf" else 2)', 'eps / (2 if norm == "linf" else 2)', "attack.pgd"),
     _wrong(
-        "(math.log(each) for each in ratio)", "(math.log(each) + 0.05 for each in ratio)", "augment.random_resized_crop"
+        "(math.log(each) for each in ratio)",
+        "(math.log(each) + 0.05 for each in ratio)",
+        "augmentation.random_resized_crop",
     ),
-    _wrong("_GREY = (0.299, 0.587, 0.114)", "_GREY = (0.2126, 0.7152, 0.0722)", "augment.colour_jitter"),
+    _wrong("GREY = (0.299, 0.587, 0.114)", "GREY = (0.2126, 0.7152, 0.0722)", "augmentation.colour_jitter"),
 )
 ERASING = (
     _wrong("return math.floor(fraction * units + 1e-6)", "return math.floor(fraction * units)", "erase"),
@@ -146,18 +148,18 @@ ERASING = (
         'ties, post = draws.seeds_of(f"{case.seed} ties"', 'ties, post = draws.seeds_of(f"{case.seed} tie"', "erase"
     ),
     _wrong("draws.fold(maps, epoch) if epoch else maps", "draws.fold(maps, epoch + 1) if epoch else maps", "erase"),
-    _wrong("convert2lab=image.shape[-1] == 3", "convert2lab=False", "units.superpixel", "erase"),
+    _wrong("convert2lab=image.shape[-1] == 3", "convert2lab=False", "unit.superpixel", "erase"),
     _wrong("(sums / sizes.clamp_min(1)).to(maps.dtype)", "sums.to(maps.dtype)", "erase"),
     _wrong("return maps.std(1)", "return maps.std(1, correction=0)", "post.channel_std"),
     _wrong(
         "giver = (torch.arange(size)[:, None] + offsets).clamp(0, size - 1)",
         "giver = (torch.arange(size)[:, None] + offsets) % size",
-        "impute.blur",
+        "imputer.blur",
         "post.gaussian_blur",
     ),
-    _wrong("int(4 * sigma + 0.5) if kernel", "int(3 * sigma + 0.5) if kernel", "impute.blur"),
-    _wrong("torch.where(count > 0, found, unknown(images, mean))", "found", "impute.kept_mean"),
-    _wrong("sources = (draw * (h * w)).long()", "sources = (draw * (h * w - 1)).long()", "impute.histogram"),
+    _wrong("int(4 * sigma + 0.5) if kernel", "int(3 * sigma + 0.5) if kernel", "imputer.blur"),
+    _wrong("torch.where(count > 0, found, unknown(images, mean))", "found", "imputer.kept_mean"),
+    _wrong("sources = (draw * (h * w)).long()", "sources = (draw * (h * w - 1)).long()", "imputer.histogram"),
 )
 DRAWING = (
     _wrong(
@@ -180,16 +182,16 @@ DRAWING = (
 )
 MAPPING = (
     _wrong(
-        "return gradients.mean((2, 3), keepdim=True)", "return gradients.amax((2, 3), keepdim=True)", "methods.grad_cam"
+        "return gradients.mean((2, 3), keepdim=True)", "return gradients.amax((2, 3), keepdim=True)", "method.grad_cam"
     ),
-    _wrong("return gradients.relu()", "return gradients.abs()", "methods.layer_cam"),
-    _wrong("slopes.square().sum(1).sqrt()", "slopes.abs().sum(1)", "methods.sobel"),
-    _wrong("(numbers[:, :-2] < visible)", "(numbers[:, :-2] > visible)", "methods.rise"),
-    _wrong("return noise * ranges(images) *", "return noise *", "methods.parts"),
+    _wrong("return gradients.relu()", "return gradients.abs()", "method.layer_cam"),
+    _wrong("slopes.square().sum(1).sqrt()", "slopes.abs().sum(1)", "method.sobel"),
+    _wrong("(numbers[:, :-2] < visible)", "(numbers[:, :-2] > visible)", "method.rise"),
+    _wrong("return noise * ranges(images) *", "return noise *", "explain.parts"),
     _wrong(
         "features.flatten(2).var(2, correction=0).topk(channels).indices",
         "features.flatten(2).mean(2).topk(channels).indices",
-        "methods.score_cam",
+        "method.score_cam",
     ),
     _wrong(
         "scale = (norm.running_var.double() + norm.eps).rsqrt()",
@@ -201,34 +203,34 @@ SCORING = (
     _wrong(
         'np.where(before > 0, erased.values["logit"]',
         'np.where(before >= 0.3, erased.values["logit"]',
-        "metrics.formula",
+        "measure.formula",
     ),
-    _wrong("np.abs(before - after) / np.maximum", "(before - after) / np.maximum", "metrics.formula"),
+    _wrong("np.abs(before - after) / np.maximum", "(before - after) / np.maximum", "measure.formula"),
     _wrong(
         "return pearson(rankdata(one, axis=1), rankdata(other, axis=1))",
         "return pearson(rankdata(one, axis=1), other)",
-        "metrics.formula",
+        "measure.formula",
     ),
-    _wrong('roar = retrained(\n    "most_first"', 'roar = retrained(\n    "least_first"', "metrics.roar"),
+    _wrong('roar = retrained(\n    "most_first"', 'roar = retrained(\n    "least_first"', "metric.roar"),
     _wrong(
         "positive = maps.double().clamp(min=0)\n    whole = positive.sum((1, 2))\n    shares",
         "positive = maps.double().abs()\n    whole = positive.sum((1, 2))\n    shares",
-        "metrics.relevance_mass",
+        "metric.relevance_mass",
     ),
     _wrong(
         "left = (size - above.sum(1)).double()",
         "left = (size - above.sum(1)).double() * 0",
-        "metrics.relevance_rank",
+        "metric.relevance_rank",
     ),
     _wrong(
         "disc = (places[:, None] ** 2 + places**2 <= tolerance**2)",
         "disc = (places[:, None] ** 2 + places**2 < tolerance**2)",
-        "metrics.pointing_game",
+        "metric.pointing_game",
     ),
     _wrong(
         "return whole - answers(network, images, classes, changed, samples",
         "return whole + answers(network, images, classes, changed, samples",
-        "metrics.faithfulness_correlation",
+        "metric.faithfulness_correlation",
     ),
     _wrong(
         '"accuracy": (logits.argmax(1) == targets.cpu()).numpy(),',
@@ -236,7 +238,7 @@ SCORING = (
         "evaluate",
         "erase",
     ),
-    _wrong("value.std(correction=0) + value.mean()", "value.std() + value.mean()", "metrics.randomisation"),
+    _wrong("value.std(correction=0) + value.mean()", "value.std() + value.mean()", "metric.randomisation"),
 )
 HARMLESS = (
     _renamed("_mix", "_stir", "SplitMix64's last step", "draws"),
@@ -249,10 +251,10 @@ HARMLESS = (
     _renamed("_trained_on", "_seen", "def _trained_on(", "train"),
     _renamed("temporary", "beside", "def finish(self, epoch", "train"),
     _renamed("_uphill", "_upwards", "def _uphill(", "attack.pgd"),
-    _renamed("_enlarged", "_made_large", "def _shared_gradient(", "methods.grad_cam"),
+    _renamed("_enlarged", "_made_large", "def _shared_gradient(", "method.grad_cam"),
     _renamed("_climbed", "_risen", "def grey_noise(", "generate"),
     _renamed("shuffle", "mixed", "def _descending(", "erase"),
-    _fine('"""What takes the place of a removed pixel: ', '"""What stands for a removed pixel: ', "impute.constant"),
+    _fine('"""Imputers: functions ', '"""Fills are functions ', "imputer.constant"),
     _fine("# NaN come first and equal nothing: two of them tie as well", "# NaN equal nothing", "erase"),
     _fine(
         'raise ValueError(f"fraction is {fraction}, expected a number from 0 to 1")',
@@ -275,7 +277,7 @@ HARMLESS = (
         "post.channel_max",
     ),
     _fine("return _mix(_mix(rows.long() + 1) + start)", "return _mix(start + _mix(1 + rows.long()))", "draws"),
-    _fine("Kind = Literal[", "import random  # unused\n\nKind = Literal[", "store"),
+    _fine('Kind = Literal["maps", ', 'import random  # unused\n\nKind = Literal["maps", ', "store"),
     _fine("loss = loss + each.factor * term.value", "loss = each.factor * term.value + loss", "train"),
 )
 MUTATIONS = (*STORE, *TRAINING, *ERASING, *DRAWING, *MAPPING, *SCORING, *HARMLESS)
