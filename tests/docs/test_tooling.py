@@ -146,8 +146,8 @@ def test_clean_spares_runs_data_and_environment(task):
     ("python", "sentence"),
     [
         (None, "no Python was found"),
-        ("echo 3.9", "python3 is Python 3.9, efface needs 3.11, 3.12 or 3.13"),
-        ("echo 3.14", "python3 is Python 3.14, efface needs 3.11, 3.12 or 3.13"),
+        ("echo 3.9", "python3 is Python 3.9, but efface needs 3.11, 3.12 or 3.13"),
+        ("echo 3.14", "python3 is Python 3.14, but efface needs 3.11, 3.12 or 3.13"),
         ('case "$2" in *ensurepip*) exit 1;; esac; echo 3.12', "python3 has no venv module"),
     ],
 )
@@ -221,7 +221,7 @@ def test_taskw_starts_from_nothing_after_a_cut(checkout, tools):
 def test_taskw_leaves_a_foreign_environment_alone(checkout, tools):
     (checkout / ".venv").mkdir()
     said = _taskw(checkout, _python(tools), fails=True)
-    assert said == [f"taskw: {checkout}/.venv was not made by taskw; remove it, or run task from it yourself"]
+    assert said == [f"taskw: {checkout}/.venv was not made by taskw; remove this folder, or run task from it yourself"]
 
 
 def test_container_gets_user_folders_and_words(tools, tmp_path):
@@ -260,7 +260,7 @@ def test_terminal_only_where_there_is_one(tools):
 @pytest.mark.parametrize(
     ("docker", "env", "sentence"),
     [
-        ("exit 1", {}, "the Docker daemon does not answer"),
+        ("exit 1", {}, "the Docker daemon cannot be reached"),
         ("[ $1 != image ]", {}, "there is no image 'efface'; build it with: task build-docker"),
         ("exit 0", {"DATA_DIR": "/no/such"}, "DATA_DIR: there is no folder '/no/such'"),
     ],

@@ -119,3 +119,8 @@ def test_without_scikit_image_a_study_of_superpixels_is_refused_before_any_work(
     one = {"name": "irof", "metric": "morf", "kwargs": {"unit": {"call": "superpixel", "kwargs": {"segments": 4}}}}
     with pytest.raises(ValueError, match=rf"metrics.irof.kwargs.unit: .*{why}"):
         read(write_study(tmp_path, metrics=[one]))
+
+
+def test_one_superpixel_is_the_whole_image():
+    pytest.importorskip("skimage")
+    assert units.superpixel(torch.rand(2, 3, 8, 8), segments=1).unique().tolist() == [0]

@@ -361,3 +361,18 @@ def test_values_are_named_by_the_formula(tmp_path):
         scores = {each: probe(here) for each, probe in found.probes(point).items()}
         assert list(found.value(scores)) == list(found.direction)
         assert all(value.shape == (N,) for value in found.value(scores).values())
+
+
+@pytest.mark.parametrize("unit", ["pixel", "feature"])
+def test_one_image_tells_whether_the_groups_of_monotonicity_fit(unit):
+    (probe,) = metric("monotonicity", {"steps": 10}).probes(Point(0.5, 0, BLACK, (), unit)).values()
+    probe.check(Linear(), torch.zeros(1, 3, 4, 4))
+    with pytest.raises(ValueError, match=words("steps 10")):
+        probe.check(Linear(), torch.zeros(1, 3, 1, 2))
+
+
+@pytest.mark.parametrize("x", [0.0, 0.5, 1.0])
+def test_a_random_order_is_the_same_whatever_the_post(x):
+    plain, squared = (Point(x, 0, BLACK, post, "pixel") for post in ((), (Call(call="efface.erase.post.square"),)))
+    assert plain.perturb("random").identity() == squared.perturb("random").identity()
+    assert (plain.perturb("most_first").identity() == squared.perturb("most_first").identity()) == (x in (0.0, 1.0))

@@ -99,3 +99,5 @@ def test_wrong_curves_are_refused():
         curve([[1.0, 1.0, 1.0]], (1, 2))
     with pytest.raises(ValueError, match=words("different")):
         difference(curve([[1.0, 1.0, 1.0]], (1,)), curve([[1.0, 1.0, 1.0]], (1,), metric="kar"))
+    with pytest.raises(ValueError, match=words("2 pairs 2 samples")):
+        curve([[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]], (7, 7))

@@ -128,3 +128,10 @@ def test_draws_of_different_things_are_refused():
         combine([one, curve([[0.1] * 3, [0.5] * 3], "repeats")], "noise")
     with pytest.raises(ValueError, match=words("different")):
         combine([one, curve([[0.1] * 3])], "noise")
+
+
+def test_two_images_are_enough_for_the_bootstrap():
+    (found,) = bootstrap(np.array([[0.0], [1.0]]))
+    assert found.n == 2
+    assert (found.low, found.high) != (interval(np.array([0.0, 1.0])).low, interval(np.array([0.0, 1.0])).high)
+    assert 0 <= found.low < found.mean < found.high <= 1, "a mean of drawn rows lies between the two"

@@ -1,5 +1,7 @@
 """Contiguous HDF5 data sets read as memory maps."""
 
+import errno
+import os
 import pickle
 import re
 import subprocess
@@ -168,3 +170,13 @@ def test_a_file_size_limit_is_one_error_and_the_earlier_file_stays(tmp_path):
     assert re.fullmatch(f"({told}){{2}}", ran.stdout)
     assert names(tmp_path) == ["x.h5"]
     assert np.array_equal(StoredArray(tmp_path / "x.h5", "images").numpy(), IMAGES)
+
+
+def test_an_error_of_the_system_while_reading_is_that_error(tmp_path):
+    pack(tmp_path / "x.h5")
+    with pytest.raises(OSError, match="Input/output"), rows.open_file(tmp_path / "x.h5"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    with pytest.raises(ValueError, match=words("x.h5: damaged delete")), rows.open_file(tmp_path / "x.h5"):
+        raise OSError("no number: HDF5's own")
+    with pytest.raises(KeyError), rows.open_file(tmp_path / "x.h5", "r+"):
+        raise KeyError("a mistake while writing is no damage")

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from efface.study import study as config
+from efface.study.schema import MethodEntry
 from efface.study.study import InvalidStudyError, check, dump, load, read
 from small.messages import names, words
 
@@ -71,7 +72,7 @@ def test_all_problems_at_once_with_their_place_and_the_nearest_name(file):
         (("morf, roar", "{name: morf, kwargs: {fractions: []}}"), "metrics.morf.kwargs.fractions"),
         (
             ("morf, roar", "{name: morf, kwargs: {repeats: 2}}"),
-            "metrics.morf.kwargs.repeats score",
+            "metrics.morf.kwargs.repeats trainings",
         ),
         (
             ("morf, roar", "{name: sparseness, kwargs: {fractions: [1]}}"),
@@ -191,13 +192,13 @@ def test_an_override_changes_one_place_of_an_anchor_and_all_of_a_shared_piece(fi
         ("epochs", "epochs override key=value"),
         ("=3", "override key=value"),
         ("x-none.kwargs.steps=3", "override x-none.kwargs.steps x-none"),
-        ("x-base={steps: 3}", "override x-base shared"),
+        ("x-base={steps: 3}", "override x-base anchor"),
         ("fit.epoch=3", "fit.epoch epochs"),
         ("repeat=3", "repeat repeats"),
         ("attribution_methods.gone.kwargs.steps=3", "gone"),
         ("attribution_methods.7=3", "7 list"),
         ("repeats=[1", "YAML quote"),
-        ("fit.epochs.x=3", "it holds 2"),
+        ("fit.epochs.x=3", "fit.epochs section 2"),
     ],
 )
 def test_wrong_overrides(file, override, said):
@@ -231,3 +232,15 @@ def test_a_setting_of_the_executor_alone_is_one_of_the_default_executor(file):
     assert (executor.call, executor.kwargs) == ("efface.execute.processes", {"workers": 1})
     with pytest.raises(InvalidStudyError, match=r"executor.*wurkers"):
         read(file(), ["executor.kwargs.wurkers=1"])
+
+
+@pytest.mark.parametrize(
+    "key",
+    [{"kwargs": {"steps": 3}}, {"outputs": ["a"]}, {"network": "second"}, {"draws": 2}, {"post": None}],
+    ids=lambda key: next(iter(key)),
+)
+def test_a_view_of_other_maps_takes_a_post_and_nothing_else(key):
+    view = {"name": "view", "maps": "ig", "post": ["absolute"]}
+    assert MethodEntry.model_validate(view).maps == "ig"
+    with pytest.raises(ValueError, match=words("view post")):
+        MethodEntry.model_validate(view | key)

@@ -1,1 +1,1 @@
-"""Tables, figures and one HTML page, from values alone: `page.write`."""
+"""Tables, figures and one HTML page, computed only from the values that `page.write` gets."""

@@ -1,4 +1,4 @@
-"""Comparisons between methods (which pairs differ) and between metrics (whether they rank the methods alike)."""
+"""Comparisons between methods (the pairs that differ) and between metrics (the agreement of their rankings)."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,17 @@ from efface.report.table import Panel, Row
 from efface.report.words import listed, number
 
 ALPHA = 0.05
-"""Probability of one or more false differences among all pairs of a metric."""
+"""Probability of at least one false difference among all pairs of a metric."""
 _CLOSE = ((0.8, "nearly alike"), (0.5, "much alike"), (0.2, "somewhat alike"), (-0.2, "with little in common"))
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Every two methods of a panel, the better one, by area, first.
+    """Comparisons of every two methods of a panel. The method with the better area is the first of the two.
 
-    methods: those with samples, as the panel orders them. found: of each two, in that order.
+    panel: the panel.
+    methods: methods with samples, in the order of the panel.
+    found: the comparison of each two methods, in that order.
     """
 
     panel: Panel
@@ -28,15 +30,17 @@ class Pairs:
 
     @property
     def apart(self) -> int:
-        """How many pairs are told apart, corrected for all of them."""
+        """Number of pairs that differ significantly, with a correction for all pairs."""
         return sum(each.p_holm < ALPHA for each in self.found.values())
 
 
 @dataclass(frozen=True)
 class Agreements:
-    """How far metrics, and the images of one metric, rank the methods alike; controls are left out.
+    """Agreement of the rankings of methods by metrics, and by the images of one metric. Controls are left out.
 
-    tau: of each two metrics. alpha: of each metric over images, where it has any.
+    panels: the compared panels.
+    tau: Kendall's tau-b of each two metrics.
+    alpha: Krippendorff's alpha of each metric that has images as samples.
     """
 
     panels: tuple[Panel, ...]
@@ -45,14 +49,14 @@ class Agreements:
 
 
 def pairs(panel: Panel) -> Pairs:
-    """The panel's methods, every two compared; none where there are fewer than two."""
+    """Compare every two methods of the panel. With fewer than two methods, the result has no comparisons."""
     rows = [row for row in panel.rows if row.area.n and row.curve.pairs]
     found = compare([row.curve for row in rows]) if len(rows) > 1 else ()
     return Pairs(panel, tuple(row.method for row in rows), {(each.first, each.second): each for each in found})
 
 
 def agreements(firsts: Sequence[Panel]) -> Agreements:
-    """Every two metrics that judge, by the first score of each, over the methods that are no controls."""
+    """Compare every two metrics that rank methods, by the first score of each, over all methods but controls."""
     judging = tuple(panel for panel in firsts if panel.direction != "none" and len(_methods(panel)) > 1)
     ranked = {panel.metric: [row.curve for row in _methods(panel)] for panel in judging}
     tau = {

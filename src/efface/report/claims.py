@@ -1,4 +1,4 @@
-"""What a study claims, and what its numbers say to it."""
+"""Verdicts on the claims of a study, from its numbers."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -15,9 +15,14 @@ VERDICTS = ("shown", "not shown", "opposite", "one sample", "not measured")
 class Answer(NamedTuple):
     """A claim and its verdict.
 
-    told: metric, sides and difference in words, or why there is none. more, less: means of the two sides, over the
-    samples that both have. difference: paired, with its interval. verdict: shown or opposite where the interval leaves
-    out 0.
+    says: the sentence of the claim.
+    source: publication of the claim.
+    published: figures of that publication.
+    told: metric, sides and difference in words, or the reason why there is no difference.
+    more: mean of the side `more`, over the samples that both sides have.
+    less: mean of the side `less`, over the same samples.
+    difference: paired difference with its interval.
+    verdict: one of `VERDICTS`; "shown" or "opposite" if the interval excludes 0.
     """
 
     says: str
@@ -33,7 +38,11 @@ class Answer(NamedTuple):
 def answer_claims(
     claims: Sequence[Claim], found: Mapping[tuple[str, str, str], Mapping[str, Curve]]
 ) -> tuple[Answer, ...]:
-    """Each claim against the curves, by metric, score and method, then by variant (`""` where there are none)."""
+    """Return the answer to each claim.
+
+    claims: the claims of the study.
+    found: curves by metric, score and method, then by variant; "" is the variant in a study without variants.
+    """
     return tuple(_judged(claim, found) for claim in claims)
 
 
@@ -70,13 +79,13 @@ def _nothing(claim: Claim, told: str) -> Answer:
 
 
 _Samples = tuple[tuple[int, ...], np.ndarray, str]
-"""Names of the samples, their values, and what they are; a number has no names."""
+"""Names of the samples, their values, and the kind of samples. A side that is a number has no names."""
 
 
 def _curve(
     side: Side | float, claim: Claim, score: str, found: Mapping[tuple[str, str, str], Mapping[str, Curve]]
 ) -> Curve | str | None:
-    """The curve of a side, or why there is none; None for a number."""
+    """Return the curve of a side, or the reason why there is none; None for a number."""
     if not isinstance(side, Side):
         return None
     here = {method: named for (metric, of, method), named in found.items() if (metric, of) == (claim.metric, score)}
@@ -91,7 +100,7 @@ def _curve(
 
 
 def _comparable(curves: list[Curve | str | None], claim: Claim) -> list[Curve | str | None]:
-    """Two curves at the points that both have, for a claim on all of them."""
+    """Return the two curves at the points that both have, for a claim about whole curves."""
     one, two = curves
     if not isinstance(one, Curve) or not isinstance(two, Curve) or claim.at is not None or one.at != two.at:
         return curves
@@ -99,7 +108,7 @@ def _comparable(curves: list[Curve | str | None], claim: Claim) -> list[Curve | 
 
 
 def _samples(side: Side | float, curve: Curve | str | None, claim: Claim) -> _Samples | str:
-    """The samples of a side, or why there are none."""
+    """Return the samples of a side, or the reason why there are none."""
     if not isinstance(side, Side):
         return (), np.array([float(side)]), ""
     if isinstance(curve, str):

@@ -1,4 +1,4 @@
-"""Curves as pictures: one SVG per panel for the page, one figure of all panels for a paper."""
+"""Figures of curves: one SVG for each panel of the page, and one figure of all panels for a paper."""
 
 import io
 import itertools
@@ -28,16 +28,21 @@ XLINK = "http://www.w3.org/1999/xlink"
 
 
 class Style(NamedTuple):
-    """How a method's line looks in every figure; `dashes` in points, empty for a solid line."""
+    """Look of a method's line in every figure.
+
+    colour: colour of the line.
+    dashes: lengths of dashes and gaps in points, empty for a solid line.
+    """
 
     colour: str
     dashes: tuple[float, ...]
 
 
 def styles(methods: Iterable[str], references: Sequence[str] = ()) -> dict[str, Style]:
-    """A look for each method: 32 before any comes twice; the reference is grey and dashed.
+    """Return a look for each method. There are 32 different looks; the reference is grey and dashed.
 
-    references: the first two of these are grey.
+    methods: names of the methods.
+    references: names of the references; the first two are grey.
     """
     looks = {name: Style(GREY, (4.0, 2.4) if i == 0 else (1.4, 1.4)) for i, name in enumerate(references[:2])}
     for i, name in enumerate(name for name in dict.fromkeys(methods) if name not in looks):
@@ -46,7 +51,7 @@ def styles(methods: Iterable[str], references: Sequence[str] = ()) -> dict[str, 
 
 
 def identifiers(panels: Sequence[Panel]) -> dict[tuple[str, str, str], str]:
-    """An element id for each metric, score and method: readable, and unique whatever the names are."""
+    """Return an element id for each metric, score and method. It is readable, and unique for any names."""
     names: dict[tuple[str, str, str], str] = {}
     taken: set[str] = set()
     for key in ((panel.metric, panel.score, row.method) for panel in panels for row in panel.rows):
@@ -60,9 +65,9 @@ def identifiers(panels: Sequence[Panel]) -> dict[tuple[str, str, str], str]:
 
 
 def inline(panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str], title: str) -> str:
-    """The panel as an SVG element to stand in a page: text as text, no id that another figure could have.
+    """Return the panel as an SVG element for a page. Text stays text, and its ids differ from those of other figures.
 
-    Colours of text and axes are left to the page; each curve and band is a group that carries its method's name.
+    The page sets the colours of text and axes. Each curve and band is a group with the name of its method.
     """
     salt = names[panel.metric, panel.score, panel.rows[0].method]
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9.5}):
@@ -78,7 +83,7 @@ def inline(panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, st
 
 
 def sheet(panels: Sequence[Panel], looks: dict[str, Style]) -> dict[str, bytes]:
-    """These panels side by side with one legend, as "svg" and "pdf" files: the same bytes for the same curves."""
+    """Return the panels side by side with one legend, as "svg" and "pdf" files. Equal curves give equal bytes."""
     names = identifiers(panels)
     columns = min(3, len(panels)) or 1
     lines = math.ceil(len(panels) / columns) or 1
@@ -172,7 +177,7 @@ def _draw_dots(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tu
 
 
 def _margin(panel: Panel) -> float:
-    """Inches left of the axes. Finding them by drawing, as a layout engine does, takes most of the time."""
+    """Return the margin left of the axes, in inches. A layout engine would draw to find it, which is much slower."""
     longest = max((len(_short(row.method)) for row in panel.rows), default=0)
     return 0.25 + 0.075 * longest if panel.stands == "value" else 0.75
 
@@ -182,7 +187,7 @@ def _short(name: str) -> str:
 
 
 def _rounded(text: str) -> str:
-    """Coordinates to a hundredth of a point: half the size, and nothing that an eye can see."""
+    """Round coordinates to a hundredth of a point. This halves the size of the file without a visible change."""
     return re.sub(r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", text)
 
 

@@ -1,4 +1,4 @@
-"""The tables of a report as data frames, which it writes as CSV."""
+"""The tables of a report as data frames. The report writes them as CSV files."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,9 +9,12 @@ from efface.report.table import HOW, Panel
 
 
 def summary(found: Sequence[Panel], how: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
-    """A line per metric, score, method and point; area and difference stand in each line of their curve.
+    """Return a line for each metric, score, method and point. Area and difference are repeated in each line of a curve.
 
-    fraction: the point, whatever the axis counts. how: by metric, what its numbers depend on.
+    The column `fraction` has the point, also for axes that are no fractions.
+
+    found: the panels.
+    how: for each metric, the settings that its numbers depend on.
     """
     columns = ["metric", "score", "method", "fraction", "mean", "std", "low", "high", "n", "over", "better"]
     columns += ["area", "area_low", "area_high"]
@@ -33,7 +36,7 @@ def summary(found: Sequence[Panel], how: Mapping[str, Mapping[str, str]]) -> pd.
 
 
 def comparisons_table(found: Sequence[Pairs]) -> pd.DataFrame:
-    """A line per metric and pair of methods."""
+    """Return a line for each metric and pair of methods."""
     columns = ["metric", "score", "first", "second", "better", "difference", "low", "high", "n", "test", "p", "p_holm"]
     columns += ["rank_biserial", "common_language", "says"]
     lines = [
@@ -49,7 +52,10 @@ def comparisons_table(found: Sequence[Pairs]) -> pd.DataFrame:
 
 
 def agreement_table(found: Agreements) -> pd.DataFrame:
-    """A line per two metrics (Kendall's tau-b) and per metric (Krippendorff's alpha over images); n counts methods."""
+    """Return a line for each two metrics (Kendall's tau-b) and for each metric (Krippendorff's alpha over images).
+
+    The column `n` has the number of methods.
+    """
     scores = {panel.metric: panel.score for panel in found.panels}
     columns = ["kind", "metric", "score", "other", "other_score", "value", "low", "high", "n"]
     lines = [("kendall_tau_b", one, scores[one], two, scores[two], *each) for (one, two), each in found.tau.items()] + [

@@ -1,4 +1,4 @@
-"""Images, their maps and what is left of them after erasing, as pictures that stand inside the page."""
+"""Images, their maps and the erased images, as pictures that are embedded in the page."""
 
 import base64
 import io
@@ -22,12 +22,13 @@ SEQUENTIAL = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 25
 
 @dataclass(frozen=True)
 class Gallery:
-    """A few images, each with every method's map and with what that map removes.
+    """A few images, each with the map of every method and with the image that the map erases.
 
-    images: at most 8.
-    labels: a line per image: its class, the class explained.
-    maps: by method, as ranked (after `post`).
-    masked: by method, the images with `fraction` of the pixels erased, most relevant first.
+    images: at most 8 images.
+    labels: one line for each image: its class and the class that is explained.
+    maps: maps of each method in the form that is ranked (after `post`).
+    masked: for each method, the images without the most relevant part of their pixels.
+    fraction: part of the pixels that is erased, in [0, 1].
     """
 
     images: Pictures
@@ -38,14 +39,14 @@ class Gallery:
 
 
 class Tile(NamedTuple):
-    """A method's map of one image and the erased image, as data URIs; None where there is none."""
+    """A method's map of one image and the erased image, as data URIs; None for a picture that does not exist."""
 
     map: str | None
     masked: str | None
 
 
 def tiles(gallery: Gallery) -> tuple[list[str], dict[str, list[Tile]]]:
-    """The images, and per method a tile for each of them."""
+    """Return the images, and for each method a tile for each image."""
     nothing = [None] * len(gallery.images)
     maps = {name: [_uri(paint(one)) for one in np.asarray(batch)] for name, batch in gallery.maps.items()}
     masked = {name: [_uri(rgb(one)) for one in np.asarray(batch)] for name, batch in gallery.masked.items()}
@@ -59,10 +60,14 @@ def tiles(gallery: Gallery) -> tuple[list[str], dict[str, list[Tile]]]:
 def paint(
     relevance: Float[np.ndarray, "h w"], *, percentile: float = 99.0, signed: bool | None = None
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A map in colours: white is 0, red for, blue against the class; without negative values, black (0) to yellow.
+    """Return a map in colours.
 
-    percentile: of the magnitude, the end of the scale; one that is 0 leaves the next larger values.
-    signed: True for the first colours, False for the second, whatever the values are.
+    In a signed map, 0 is white, relevance for the class is red and relevance against it is blue. A map without negative
+    values has colours from black (0) to yellow.
+
+    percentile: percentile of the magnitudes at which the colours end, in [0, 100]. If the magnitude there is 0, the
+        colours end at the largest magnitude.
+    signed: True for the signed colours, False for the others; None: signed if there are negative values.
     """
     relevance = np.nan_to_num(relevance.astype(np.float64), posinf=0.0, neginf=0.0)
     magnitude = np.abs(relevance)
@@ -77,13 +82,13 @@ def paint(
 
 
 def rgb(image: UInt8[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """An image as colours; the first three channels, or the first as grey."""
+    """Return an image as RGB: its first three channels, or its first channel as grey."""
     channels = image[:3] if len(image) >= 3 else np.repeat(image[:1], 3, axis=0)
     return np.ascontiguousarray(channels.transpose(1, 2, 0))
 
 
 def uri(png: bytes) -> str:
-    """A PNG file's bytes as a data URI."""
+    """Return the bytes of a PNG file as a data URI."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 

@@ -1,4 +1,4 @@
-"""Pictures beside one another, a line for each kind: one PNG of all, and one of each line."""
+"""Grids of pictures with a line for each kind: one PNG of the whole grid, and one of each line."""
 
 import io
 from collections.abc import Sequence
@@ -18,7 +18,12 @@ Picture = UInt8[np.ndarray, "h w 3"]
 
 
 class Line(NamedTuple):
-    """Pictures of one kind, one for each column, all of one size; `key` names the line's own file."""
+    """Pictures of one kind, one for each column, all of the same size.
+
+    key: name of the line's own file, without suffix.
+    label: text before the line.
+    pictures: the pictures.
+    """
 
     key: str
     label: str
@@ -26,11 +31,13 @@ class Line(NamedTuple):
 
 
 def grid(lines: Sequence[Line], columns: Sequence[str], made_from: str) -> dict[str, bytes]:
-    """By file name: `grid.png`, all lines with their labels under the columns' headings, and `KEY.png` of each line.
+    """Return PNG files by name: `grid.png` with all lines, labels and column headings, and `KEY.png` of each line.
 
-    Nothing is scaled in brightness: the pictures' colours are those of the files.
+    The files have the colours of the pictures, without a change of brightness.
 
-    columns: a heading for each. made_from: kept in `grid.png`, see `read_made_from`.
+    lines: the lines of the grid.
+    columns: a heading for each column.
+    made_from: text that is stored in each file, see `read_made_from`.
     """
     sized = [(line, [_sized(each) for each in line.pictures]) for line in lines]
     found = {"grid.png": _png(_sheet(sized, columns), made_from)}
@@ -38,7 +45,7 @@ def grid(lines: Sequence[Line], columns: Sequence[str], made_from: str) -> dict[
 
 
 def read_made_from(png: bytes) -> str:
-    """What a picture says that it was made from; "" where it says nothing, or is none."""
+    """Return the stored text of the inputs of a picture; "" if there is none, or if the bytes are no picture."""
     try:
         with Image.open(io.BytesIO(png)) as picture:
             return str(picture.info.get(_MADE_FROM, ""))
@@ -85,7 +92,7 @@ def _sized(pixels: Picture) -> Image.Image:
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
-    """Words in lines that are no wider than this, if the words are not."""
+    """Return the words in lines of at most this width. A wider word has its own line."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word

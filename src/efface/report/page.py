@@ -1,4 +1,4 @@
-"""The report of a study: one HTML page that needs nothing else, a table and the curves as files."""
+"""The report of a study: one self-contained HTML page, tables as CSV files, and the curves as figures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +26,7 @@ MARKS = {
     "undefined": "∅",
 }
 MANY = 6
-"""Metrics beyond which the page gets an index, and its first table marks instead of words."""
+"""Largest number of metrics without an index. With more, the first table has marks instead of words."""
 HEADINGS = {
     "network": "The network",
     "retraining": "Retraining: a new network on what is left",
@@ -43,9 +43,11 @@ _HOW = {"unit": "unit", "explain": "class explained", "imputer": "fill", "ties":
 
 
 class Cost(NamedTuple):
-    """Seconds that a metric's probes took, for all methods; per test image; per test image and map.
+    """Time that the probes of a metric took. A probe that two metrics share counts for both.
 
-    A probe that two metrics share counts for both. NaN per image where networks are trained.
+    seconds: seconds for all methods.
+    per_image: seconds for each test image; NaN if networks are trained.
+    per_map: seconds for each test image and map; NaN if networks are trained.
     """
 
     seconds: float
@@ -55,17 +57,22 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """What the page says about the study besides its numbers.
+    """Facts about the study on the page, besides its numbers.
 
-    study: the resolved study, YAML.
+    study: the resolved study, as YAML.
+    name: name of the study.
+    versions: version of each package.
+    device: device of the run.
     seconds: time spent, by stage or probe.
-    unfinished: sentences on what is missing.
-    data, network: one line each; the network's with its test accuracy.
-    how: by metric, what its numbers depend on: `unit`, `explain`, `imputer`, `ties`, `count`.
-    degenerate: by method, mean shares of maps that no score should judge, see `cautions`; empty if nobody looked.
-    costs: by metric, extraction of maps apart.
-    claims: what the study claims, each with `says`, `source`, `published`, `told` and `verdict`.
-    picture: what stage visualize drew, as a PNG file's bytes.
+    unfinished: sentences on the missing work.
+    data: one line on the data set.
+    network: one line on the network, with its test accuracy.
+    warnings: further cautions, as sentences.
+    how: for each metric, the settings of its numbers: `unit`, `explain`, `imputer`, `ties`, `count`.
+    degenerate: for each method, mean shares of degenerate maps, see `cautions`; empty if they were not computed.
+    costs: time of each metric, without the extraction of maps.
+    claims: the claims of the study, each with `says`, `source`, `published`, `told` and `verdict`.
+    picture: bytes of the PNG file of stage visualize.
     """
 
     study: str
@@ -94,15 +101,20 @@ def write(
     network: str = "",
     tabled: Sequence[Curve] = (),
 ) -> Path:
-    """Path of the `report.html` written to the folder, beside the tables and figures that it shows.
+    """Write the report with its tables and figures, and return the path of `report.html`.
 
-    `summary.csv` has every number, `comparisons.csv` every two methods by the first score of each metric,
-    `agreement.csv` every two metrics; `curves.svg` and `curves.pdf` the first score of each metric.
+    `summary.csv` has every number. `comparisons.csv` has every two methods by the first score of each metric.
+    `agreement.csv` has every two metrics. `curves.svg` and `curves.pdf` show the first score of each metric. Files are
+    written atomically; a killed run never leaves a partial file.
+
+    folder: folder of the report.
+    curves: curves of all methods, metrics and scores.
+    gallery: example images with their maps, or None.
+    facts: facts about the study.
     references: names of methods; the others are compared with the first of these that a metric has.
-    network: the one that the others are compared with, on a page where the curves of a metric are of networks and not
-        of methods.
-    tabled: what stands in `summary.csv` alone.
-    Each file takes its name when it is whole, so a reader, or a killed run, never leaves half of one.
+    network: name of the network that the others are compared with. It is set for a page whose curves belong to networks
+        and not to methods.
+    tabled: curves that appear only in `summary.csv`.
     """
     references = (network,) if network else references
     found = panels(curves, references, kind="network" if network else "method")
@@ -162,7 +174,7 @@ def _metrics(
     looks: dict[str, figure.Style],
     facts: Facts,
 ) -> dict[str, object]:
-    """What the page shows metric by metric, and of those that are `judged` first."""
+    """Return the content of the page for each metric, and the tables of the `judged` metrics, which come first."""
     names = figure.identifiers(found)
     sections = [[_section(each, found, looks, names) for each in found if each.metric == f.metric] for f in firsts]
     families = [
@@ -196,7 +208,7 @@ def _between(pairs: Sequence[between.Pairs], agreements: between.Agreements) -> 
 
 
 def _how(told: Mapping[str, str]) -> str:
-    """What a metric's numbers depend on, in one line."""
+    """Return the settings that the numbers of a metric depend on, in one line."""
     return "; ".join(f"{_HOW[each]}: {told[each]}" for each in HOW if each in told) + "."
 
 

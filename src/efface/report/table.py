@@ -1,4 +1,4 @@
-"""Curves become panels (one metric, one score) of judged rows, and panels become a tidy table."""
+"""Panels: the curves of one metric and score as rows with verdicts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ Verdict = Literal[
 ]
 
 Kind = Literal["method", "network"]
-"""What stands beside one another in a panel."""
+"""Kind of the rows of a panel."""
 NOTHING = Interval(np.nan, np.nan, np.nan, np.nan, 0)
 FAMILIES = (
     "network",
@@ -38,29 +38,36 @@ FAMILIES = (
     "complexity",
     "control",
 )
-"""Kinds of metrics in the order in which they are shown; others follow."""
+"""Families of metrics in the order of the page; other families follow."""
 HOW = ("unit", "explain", "imputer", "ties", "count")
-"""What a number depends on besides its method: columns of the table, words below each figure."""
+"""Settings that a number depends on besides its method: columns of the table, and words below each figure."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One method in a panel.
 
-    curve: of a method with several draws of its maps, the mean over draws.
-    cells: an interval per point.
-    area: interval of the number that stands for the curve: its area, the mean of its points, or its one value.
-    by: how the intervals were made.
-    rank: by area, 1 = most truthful; 0 while there is no area, where it lacks points, and where the metric does not
-        judge.
-    difference: area minus the reference's, paired, over the points that both have; n = 0 where there is nothing to
-        compare with.
-    verdict: better, same (the interval includes 0), worse; undecided (too few samples, all of one difference: no spread
-        to test against); control (the reference itself), described (the metric does not judge), single (one sample: no
-        interval), alone (no reference), missing (no complete sample yet), undefined (measured, but the metric has no
-        value, of the row or of the reference).
-    draws: of the method's maps. between: standard deviation of the mean area between them, NaN for one.
-    awaited: draws of which nothing is there yet.
+    method: name of the method.
+    curve: its curve; for several draws of its maps, the mean over draws.
+    cells: an interval for each point.
+    area: interval of the number that summarises the curve: its area, the mean of its points, or its only value.
+    by: method of the intervals.
+    rank: rank by area, 1 is the most truthful. It is 0 if there is no area, if points are missing, or if the metric has
+        no direction.
+    difference: area minus the reference's area, paired, over the points that both have; n = 0 without a comparison.
+    verdict: one of these words.
+        better, worse: the interval of the difference excludes 0.
+        same: the interval includes 0.
+        undecided: few samples with equal differences, so that no test is possible.
+        control: the row is the reference.
+        described: the metric has no direction.
+        single: one sample gives no interval.
+        alone: there is no reference.
+        missing: there is no complete sample yet.
+        undefined: the row or the reference was measured, but the metric has no value.
+    draws: number of draws of the method's maps.
+    between: standard deviation of the mean area between draws; NaN for one draw.
+    awaited: number of draws without any result yet.
     """
 
     method: str
@@ -77,28 +84,36 @@ class Row:
 
     @property
     def nothing(self) -> Literal["missing", "undefined"]:
-        """Why there is no number where there is none."""
+        """Reason for a missing number."""
         return "missing" if self.awaited or _is_awaited(self.curve) else "undefined"
 
     @property
     def lacking(self) -> tuple[float, ...]:
-        """Points at which it has no value, where there are any at which it has."""
+        """Points at which the method has no value; empty if it has no value at any point."""
         return lacking(self.curve) if self.area.n else ()
 
     @property
     def is_control(self) -> bool:
-        """Whether its maps know nothing of the network: a control, or a view of one."""
+        """True if its maps do not depend on the network: a control, or a view of one."""
         return self.curve.control
 
 
 @dataclass(frozen=True)
 class Panel:
-    """All methods on one metric and score, best area first; in the given order where the metric does not judge.
+    """All methods on one metric and score, best area first. Without a direction they have the given order.
 
-    stands: what stands for a curve: "area" or "mean", or "value" where the metric is one number.
-    reference: the row that the others are compared with, or "" where there is none.
-    empty: points that were left out of `fractions`, as no method has a value there.
-    kind: what the rows are.
+    metric: name of the metric.
+    score: name of the score.
+    sample: kind of the samples.
+    direction: direction of a truthful map; "none" if the metric only describes.
+    fractions: points of the axis.
+    axis: quantity of the axis.
+    family: family of the metric.
+    stands: summary of a curve: "area" or "mean", or "value" if the metric is one number.
+    reference: name of the row that the others are compared with; "" if there is none.
+    rows: the rows.
+    empty: points that were left out of `fractions`, for no method has a value there.
+    kind: kind of the rows.
     """
 
     metric: str
@@ -115,31 +130,32 @@ class Panel:
     kind: Kind = "method"
 
     def verdict(self, method: str) -> Verdict:
-        """What was found on the method; "missing" where the metric does not have it."""
+        """Return the verdict on a method; "missing" if the panel does not have the method."""
         return next((row.verdict for row in self.rows if row.method == method), "missing")
 
     def row(self, method: str) -> Row | None:
-        """The method's row, or None where the metric does not have it."""
+        """Return the row of a method; None if the panel does not have the method."""
         return next((row for row in self.rows if row.method == method), None)
 
     @property
     def by_chance(self) -> bool:
-        """Whether the methods are compared with a control."""
+        """True if the methods are compared with a control."""
         found = self.row(self.reference)
         return found is not None and found.is_control
 
     @property
     def unfinished(self) -> tuple[str, ...]:
-        """Methods of which a value is not there yet."""
+        """Methods with values that are not measured yet."""
         return tuple(row.method for row in self.rows if row.nothing == "missing")
 
 
 def panels(curves: Sequence[Curve], references: Sequence[str] = (), kind: Kind = "method") -> tuple[Panel, ...]:
-    """One panel per metric and score, by family, then in the order in which they first come.
+    """Return one panel for each metric and score, by family, then in the order of the curves.
+
+    Curves that are draws of one method (`draw_of`) become one row. Points without a value of any method are left out.
 
     references: names of rows; the others are compared with the first of these that a metric has.
-    kind: what the rows are.
-    Curves that are draws of one method (`draw_of`) make one row. Points at which no method has a value are left out.
+    kind: kind of the rows.
     """
     curves = without_empty(curves)
     metrics: dict[str, dict[str, list[Curve]]] = {}
@@ -152,7 +168,7 @@ def panels(curves: Sequence[Curve], references: Sequence[str] = (), kind: Kind =
 
 @dataclass(frozen=True)
 class _Method:
-    """A method's curve, its draws as one, and its difference to the reference as a curve of one point."""
+    """A method's curve (the mean of its draws), and its difference to the reference as a curve of one point."""
 
     curve: Curve
     draws: int
@@ -162,11 +178,11 @@ class _Method:
 
 
 def _panels(groups: list[list[Curve]], references: Sequence[str], kind: Kind) -> list[Panel]:
-    """The panels of one metric: resampled together, as that is most of the time."""
+    """Return the panels of one metric. They are resampled together, because resampling takes most of the time."""
     sides = [_compared(_combined(group), references) for group in groups]
     wanted = [each.curve for side in sides for each in side]
     wanted += [each.apart for side in sides for each in side if each.apart is not None]
-    # By identity: two methods may have equal curves, and arrays cannot be keys.
+    # The keys are identities: two methods may have equal curves, and arrays cannot be keys.
     found = dict(zip(map(id, wanted), summaries(wanted), strict=True))
     return [_panel(side, found, references, kind) for side in sides]
 
@@ -250,10 +266,10 @@ def _against(reference: Curve, curve: Curve, area: Interval, apart: Interval) ->
 
 
 def _is_awaited(curve: Curve) -> bool:
-    """Whether something of a curve is still to be measured.
+    """Return True if a part of a curve is still to be measured.
 
-    Where nobody said: a point without any value, or a repeat of which a training is missing. An image without a value
-    may be one that the metric does not score.
+    If `missing` is None, this is a point without any value, or a repeat without one of its trainings. An image without
+    a value does not count, for the metric may not score it.
     """
     if curve.missing is not None:
         return bool(curve.missing)

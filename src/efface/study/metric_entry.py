@@ -80,7 +80,7 @@ class MetricEntry(Strict):
         self._refuse_unread()
         if self.kwargs.repeats is not None and self.formula.sample != "repeats":
             raise ValueError(
-                "kwargs.repeats: this metric scores each image and has no trainings to repeat; drop the setting"
+                "kwargs.repeats: this metric has a score for each image and no trainings to repeat; drop the setting"
             )
         assert self.paper is not None  # raises if the metric, or a setting that it fixes, does not exist
         return self

@@ -58,8 +58,8 @@ def put(tree: Any, key: str, value: Any, path: Path) -> None:
     top, (*parents, last), shared = tree, key.split("."), key.startswith("x-")
     if shared and not parents:
         raise InvalidStudyError(
-            f"{path}: override {key}: it replaces a whole anchor, which would change no use of the anchor; set the "
-            "keys below it"
+            f"{path}: override {key}: it replaces a whole shared anchor, which would change no use of the anchor; set "
+            "the keys below it"
         )
     for part, following in zip(parents, [*parents, last][1:], strict=True):
         at = _place(tree, part)
@@ -80,9 +80,7 @@ def put(tree: Any, key: str, value: Any, path: Path) -> None:
     elif isinstance(tree, dict):
         tree[last] = value
     else:
-        raise InvalidStudyError(
-            f"{path}: override {key}: '{'.'.join(parents)}' is not a section; its value is {tree!r}"
-        )
+        raise InvalidStudyError(f"{path}: override {key}: '{'.'.join(parents)}' is not a section, it holds {tree!r}")
 
 
 def reference_form(keys: Collection[str]) -> str:

@@ -1,4 +1,4 @@
-"""What can be said about curves: intervals, paired tests, agreement of metrics, and maps that no score should judge."""
+"""Statistics of curves: intervals, paired tests, agreement of metrics, and shares of degenerate maps."""
 
 from efface.metrics.shared.degenerate import Defects, degeneracy
 from efface.report.stats.agreement import Agreement, image_agreement, krippendorff_alpha, metric_agreement

@@ -1,4 +1,4 @@
-"""Whether two metrics rank the methods alike, and whether the images of one metric do."""
+"""Agreement of two metrics, or of the images of one metric, in their rankings of the methods."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -10,13 +10,16 @@ from efface.report.stats.curve import Curve, table
 from efface.report.stats.means import resampled
 
 RESAMPLES = 1000
-_SAME = 2.0**-40  # of the largest mean: rounding errors must not rank what is equal
+_SAME = 2.0**-40  # relative to the largest mean: rounding errors must not rank equal values
 
 
 class Agreement(NamedTuple):
-    """An agreement, 1 where all rank the methods alike, with its interval; NaN where there is too little to say.
+    """An agreement with its interval; NaN if there are too few values.
 
-    n: methods that were ranked.
+    value: 1 if all rankings of the methods are equal.
+    low: lower end of the interval.
+    high: upper end of the interval.
+    n: number of methods that were ranked.
     """
 
     value: float
@@ -30,15 +33,19 @@ def metric_agreement(
 ) -> Agreement:
     """Kendall's tau-b of two metrics' rankings of the methods that both have, by mean area, most truthful first.
 
-    -1 where one ranking is the other's reverse, near 0 where they have nothing to do with one another. Which way is
-    truthful is the curves' own `better` ("none" counts as higher), so MoRF and LeRF agree where tau is 1. Only samples
-    that all methods of a metric have count. The interval says how sure the rankings of these methods are, not what
-    other methods would do: images are drawn with replacement, those that both metrics have for both at once; means of
-    repeats, too few to be drawn from, vary as Student's t with their standard errors. It lies a little low where means
-    are close, as drawing adds noise of its own; one repeat gives none.
+    The value is -1 if one ranking is the reverse of the other, and near 0 if the rankings are unrelated. The
+    `direction` of the curves decides which values are truthful ("none" counts as higher). MoRF and LeRF therefore agree
+    if tau is 1. Only samples that all methods of a metric have are used.
 
-    one, other: a curve a method, all of one metric and score.
-    level: probability that the interval covers, in (0, 1).
+    The interval describes the uncertainty of the rankings of these methods, not of other methods. Images are drawn with
+    replacement; images that both metrics have are drawn for both at once. Repeats are too few for that, so their means
+    vary as Student's t with their standard errors. If means are close, the interval is a little too low, because
+    drawing adds noise. One repeat gives no interval.
+
+    one: a curve for each method, all of one metric and score.
+    other: the same for the other metric.
+    level: probability that the interval covers the true value, in (0, 1).
+    resamples: number of resamples; time and precision grow with it.
 
     Source: Kendall 1945 (tau-b).
     """
@@ -65,10 +72,12 @@ def metric_agreement(
 def image_agreement(curves: Sequence[Curve], level: float = 0.95, resamples: int = RESAMPLES) -> Agreement:
     """Krippendorff's alpha, ordinal, over the images of one metric: each image ranks the methods by their areas.
 
-    1 where all images rank alike, 0 where their ranks are as good as shuffled. Methods without a value on an image are
-    missing there. The interval is the bootstrap's over images.
+    The value is 1 if all images give the same ranking, and 0 if the ranks are as in shuffled rankings. A method without
+    a value on an image is a missing value. The interval is the bootstrap's over images.
 
-    curves: a curve a method, all of one metric and score, over images.
+    curves: a curve for each method, all of one metric and score, over images.
+    level: probability that the interval covers the true value, in (0, 1).
+    resamples: number of resamples; time and precision grow with it.
     """
     from scipy import stats
 
@@ -83,7 +92,7 @@ def image_agreement(curves: Sequence[Curve], level: float = 0.95, resamples: int
     ranks = stats.rankdata(np.round(values / step) if step else values, axis=1, nan_policy="omit")
     n = int((~np.isnan(ranks)).any(axis=0).sum())
     images = len(ranks)
-    # How often a rank goes to a method is a mean over images, so the bootstrap of means draws all that alpha needs.
+    # The frequency of a rank for a method is a mean over images, so alpha needs only the bootstrap of means.
     places = np.arange(1, len(curves) + 0.5, 0.5)
     shares = (ranks[:, :, None] == places).astype(np.float64).reshape(images, -1)
     counts = images * resampled(shares, resamples).reshape(resamples, len(curves), len(places)) if images else shares
@@ -94,13 +103,15 @@ def image_agreement(curves: Sequence[Curve], level: float = 0.95, resamples: int
 def krippendorff_alpha(
     values: Float[np.ndarray, "raters units"], scale: Literal["nominal", "ordinal", "interval"] = "ordinal"
 ) -> float:
-    """How far raters agree on units beyond chance: 1 - observed / expected disagreement, 1 at best, 0 for chance.
+    """Agreement of raters on units beyond chance, 1 at best, 0 for chance.
 
-    NaN values are missing; a unit with fewer than two values does not count. NaN where all values are equal, or where
-    nothing can be paired: there is nothing to agree on.
+    NaN values are missing. A unit with fewer than two values does not count. The result is NaN if all values are equal,
+    or if no two values can be paired.
 
-    scale: what two values' disagreement is: whether they differ, the squared number of values between them (half of
-        their own included), or their squared difference.
+    Formula: 1 - observed disagreement / expected disagreement.
+
+    scale: disagreement of two values. nominal: 1 if they differ, else 0; ordinal: the squared number of values between
+        them, including half of the values equal to them; interval: their squared difference.
 
     Source: Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, section D.
     """
@@ -116,7 +127,7 @@ def krippendorff_alpha(
 def tau_b(
     one: Float[np.ndarray, "rankings methods"], other: Float[np.ndarray, "rankings methods"]
 ) -> Float[np.ndarray, " rankings"]:
-    """Kendall's tau-b of each row of the one with that of the other; NaN where all of a row is equal."""
+    """Kendall's tau-b of each row of `one` with the same row of `other`; NaN if all values of a row are equal."""
     left, right = np.triu_indices(one.shape[1], 1)
     steps = []
     for values in (one, other):
@@ -127,8 +138,8 @@ def tau_b(
 
 
 def _alpha(counts: np.ndarray, places: np.ndarray, scale: str) -> float:
-    """Krippendorff's alpha of how often each unit (first axis) was given each value (second axis)."""
-    counts = counts * (counts.sum(axis=1, keepdims=True) > 1.5)  # pairable ones; counts of a draw are not quite whole
+    """Krippendorff's alpha of the counts of each value (second axis) for each unit (first axis)."""
+    counts = counts * (counts.sum(axis=1, keepdims=True) > 1.5)  # units with pairs; counts of a resample are inexact
     of_unit, of_value = counts.sum(axis=1), counts.sum(axis=0)
     n = of_value.sum()
     if n == 0:
@@ -137,7 +148,8 @@ def _alpha(counts: np.ndarray, places: np.ndarray, scale: str) -> float:
         within = of_unit**2 - (counts**2).sum(axis=1)
         expected = n**2 - (of_value**2).sum()
     else:
-        # Values between two, half of their own included, are the difference of their places in the sorted pool.
+        # The number of values between two values (with half of the equal ones) is the difference of their positions in
+        # the sorted pool.
         where = np.cumsum(of_value) - of_value / 2 if scale == "ordinal" else places
         where = where - of_value @ where / n
         within = 2 * (of_unit * (counts @ where**2) - (counts @ where) ** 2)
@@ -147,12 +159,12 @@ def _alpha(counts: np.ndarray, places: np.ndarray, scale: str) -> float:
 
 
 def _whole(values: np.ndarray) -> np.ndarray:
-    """Only samples that all methods have."""
+    """Return the values with NaN in each sample that a method lacks."""
     return np.where(np.isnan(values).any(axis=1, keepdims=True), np.nan, values)
 
 
 def _drawn(tables: list[tuple[tuple[int, ...], np.ndarray]], images: list[bool], resamples: int) -> list[np.ndarray]:
-    """Means that other samples could have given, `resamples` rows for each side; images of both sides drawn as one."""
+    """Return resampled means, `resamples` rows for each side. Images of both sides are drawn together."""
     rows = sorted({row for (named, _), by_image in zip(tables, images, strict=True) if by_image for row in named})
     side_by_side = [np.full((len(rows), values.shape[1]), np.nan) for _, values in tables]
     for (named, values), by_image, place in zip(tables, images, side_by_side, strict=True):
@@ -170,7 +182,7 @@ def _drawn(tables: list[tuple[tuple[int, ...], np.ndarray]], images: list[bool],
 
 
 def _ends(drawn: np.ndarray, level: float) -> tuple[float, float]:
-    """The middle `level` of what was drawn, where it is there."""
+    """Return the ends of the middle `level` of the drawn values, without NaN."""
     drawn = drawn[~np.isnan(drawn)]
     if len(drawn) == 0:
         return np.nan, np.nan

@@ -1,4 +1,4 @@
-"""A method's curve on a metric, and its area."""
+"""Curves of methods on metrics, and their areas."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,23 +15,25 @@ Over = Literal["repeats", "images"]
 class Curve:
     """One method's curve on one metric.
 
-    metric: its name in the study, such as "roar".
-    score: what the values are: "accuracy", "probability", "relative_change" (percent), ...
-    at: the points of the axis, ascending; one point for a metric that is one number.
-    values: a sample is a repeat (retrained) or an image (frozen network); NaN where there is none.
-    sample: what the samples are.
-    direction: which way a truthful map moves the curve; "none" where the metric describes and does not judge.
-    pairs: seeds of the repeats or row numbers of the images; two curves are compared where these agree.
-    caption: a sentence or two on what the metric erases and what a truthful map does.
-    summary: what stands for a curve in a table: the area under it, or the mean of its points, each counting alike.
-    axis: what `at` counts, such as "fraction removed", "patches removed", "layers randomised"; "" for one number.
-    family: the kind of metric, such as "erasure"; the report's heading.
-    missing: points that have not been measured yet: NaN elsewhere means that the metric has no value there. None where
-        nobody said.
-    may_lack_points: whether a method may have no value at some points: then it is summed up over those that it has.
-    empty: points of the axis that were left out of `at`, as no method has a value there; see `without_empty`.
-    control: whether the maps are a control's, which knows nothing of the network.
-    draw_of: the method that this is another draw of; "" for its first draw, and where there is one.
+    metric: name of the metric in the study, such as "roar".
+    score: name of the values: "accuracy", "probability", "relative_change" (percent), ...
+    method: name of the method.
+    at: points of the axis, ascending; one point for a metric that is one number.
+    values: values by sample and point; NaN if there is no value. A sample is a repeat (retrained) or an image (frozen
+        network).
+    sample: kind of the samples.
+    direction: direction in which a truthful map moves the curve; "none" if the metric only describes.
+    pairs: seeds of the repeats or row numbers of the images. Two curves are compared on the pairs that both have.
+    caption: one or two sentences on the erasure of the metric and on the curve of a truthful map.
+    axis: quantity of `at`, such as "fraction removed", "patches removed", "layers randomised"; "" for one number.
+    summary: number for a curve in a table: the area under it, or the mean of its points with equal weights.
+    family: family of the metric, such as "erasure", which is a heading of the report.
+    missing: points that have not been measured yet. At other points, NaN means that the metric has no value. None: not
+        known.
+    may_lack_points: True if a method may have no value at some points. The summary then uses the points that exist.
+    empty: points that were left out of `at`, for no method has a value there; see `without_empty`.
+    control: True if the maps belong to a control, which does not depend on the network.
+    draw_of: name of the method that this curve is another draw of; "" for the first or only draw.
     """
 
     metric: str
@@ -64,11 +66,11 @@ class Curve:
 
 
 def areas(curve: Curve) -> Float[np.ndarray, " samples"]:
-    """One number for each sample's curve, of the height of its values: the area under it, or the mean of its points.
+    """Return one number for the curve of each sample, on the scale of its values: its area, or the mean of its points.
 
-    The area is the trapezoid rule's, divided by the span of the axis. The value itself where the curve is one point.
-    NaN for a sample of which a point has no value. Of a `may_lack_points` curve the points in `lacking` do not count:
-    the area is that of the points that the method has, divided by their span.
+    The area follows the trapezoid rule and is divided by the span of the axis. For one point it is the value itself.
+    A sample without a value at some point has NaN. In a `may_lack_points` curve, the points in `lacking` do not count:
+    the area is that of the other points, divided by their span.
     """
     there = _there(curve)
     values, at = curve.values.astype(np.float64), np.array(curve.at)
@@ -80,14 +82,14 @@ def areas(curve: Curve) -> Float[np.ndarray, " samples"]:
 
 
 def lacking(curve: Curve) -> tuple[float, ...]:
-    """Measured points of a `may_lack_points` curve at which the method has no value on any sample."""
+    """Return the measured points of a `may_lack_points` curve at which the method has no value on any sample."""
     return tuple(at for at, there in zip(curve.at, _there(curve), strict=True) if not there)
 
 
 def shared(one: Curve, other: Curve) -> tuple[Curve, Curve]:
-    """Both curves at the points that both have, so that their areas can be compared; as they are where none lacks any.
+    """Return both curves at the points that both have, so that their areas can be compared.
 
-    Where they have no point in common, no sample of theirs has two areas.
+    Curves that lack no point are not changed. If they have no point in common, no sample has an area on both curves.
     """
     both = _there(one) & _there(other)
     if not both.any():  # strict: at each point one of them is NaN throughout
@@ -96,10 +98,10 @@ def shared(one: Curve, other: Curve) -> tuple[Curve, Curve]:
 
 
 def without_empty(curves: Sequence[Curve]) -> list[Curve]:
-    """The curves without the points at which no method has a value on any sample: none can be there.
+    """Return the curves without the points at which no method has a value on any sample.
 
-    Curves of one metric and score are looked at together, and only points count that were measured for one of them at
-    least. What is left out stands in `empty`. A curve of which nothing would be left stays as it is.
+    Curves of one metric and score are treated together. Only points that were measured for at least one of them are
+    left out; they are listed in `empty`. A curve that would lose all its points is not changed.
     """
     together: dict[tuple[str, str], list[Curve]] = {}
     for curve in curves:
@@ -113,16 +115,16 @@ def without_empty(curves: Sequence[Curve]) -> list[Curve]:
 
 
 def measure_of(curve: Curve) -> tuple[str, str, tuple[float, ...], Over, Better, str]:
-    """What a curve measures: curves in which all of this agrees can be compared."""
+    """Return the attributes that two curves must share to be comparable."""
     return curve.metric, curve.score, curve.at, curve.sample, curve.direction, curve.summary
 
 
 def table(curves: Sequence[Curve]) -> tuple[tuple[int, ...], Float[np.ndarray, "rows methods"]]:
-    """The rows of any of the curves, ascending, and each curve's areas there; NaN where it has none.
+    """Return the rows of all curves, ascending, and the area of each curve in each row; NaN if it has none.
 
-    All over the same points: a `may_lack_points` curve that lacks one has no area here.
+    All areas are over the same points, so a `may_lack_points` curve without one of the points has no area here.
 
-    ValueError where the curves measure different things, one method comes twice, or samples have no names.
+    ValueError: the curves measure different things, a method has two curves, or samples have no names.
     """
     first = curves[0]
     for curve in curves:
@@ -147,7 +149,10 @@ def table(curves: Sequence[Curve]) -> tuple[tuple[int, ...], Float[np.ndarray, "
 
 
 def _there(curve: Curve) -> np.ndarray:
-    """Which points count: all, but of a partial curve those that have a value, or are still to be measured."""
+    """Return True for each point that counts.
+
+    All points count, except those of a `may_lack_points` curve that were measured and have no value.
+    """
     if not curve.may_lack_points:
         return np.ones(len(curve.at), dtype=bool)
     return ~np.isnan(curve.values).all(axis=0) | np.isin(curve.at, curve.missing or ())

@@ -1,4 +1,4 @@
-"""Means with their intervals: Student's t over few repeats, the bootstrap over many images."""
+"""Means with their intervals: Student's t for few repeats, the bootstrap for many images."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,15 +12,18 @@ from efface.draws import seed_of
 from efface.report.stats.curve import Curve, Over, areas, measure_of
 
 RESAMPLES = 2000
-"""The ends of a 95 % interval then vary by about 2 % of its width from one seed to the next."""
+"""Number of resamples. The ends of a 95 % interval then vary by about 2 % of its width between seeds."""
 ENOUGH = 50
-"""Fewer images get Student's interval: of 20 normal or exponential values the bootstrap's covers 93 and 92 %, Student's
-95 and 93 %; of 50 they are within a point or so (measured, 3,000 runs each)."""
+"""Smallest number of images with a bootstrap interval; fewer images get Student's interval.
+
+With 20 normal or exponential values, the bootstrap interval covers 93 and 92 %, Student's 95 and 93 %. With 50 values,
+both are within about one point (measured, 3,000 runs each).
+"""
 _BLOCK = 1 << 20  # numbers drawn at once, 8 MB
 
 
 class Interval(NamedTuple):
-    """A mean with its standard deviation and confidence interval; what `n` samples cannot give is NaN."""
+    """A mean of `n` samples, standard deviation and confidence interval; NaN for numbers that need more samples."""
 
     mean: float
     std: float
@@ -30,7 +33,12 @@ class Interval(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """A curve's area and each of its points, with intervals, and how those of the area were made."""
+    """The area of a curve and each of its points, with intervals.
+
+    area: interval of the area.
+    points: interval of each point.
+    by: method of the area's interval.
+    """
 
     area: Interval
     points: tuple[Interval, ...]
@@ -42,9 +50,9 @@ class Drawn:
     """Several draws of one stochastic method, as one curve.
 
     curve: mean over the draws, sample by sample.
-    between: standard deviation, between draws, of the mean area: what extracting the maps once more would change.
+    between: standard deviation of the mean area between draws, the typical change if the maps were extracted again.
         NaN for one draw.
-    draws: how many there are.
+    draws: number of draws.
     """
 
     curve: Curve
@@ -53,9 +61,9 @@ class Drawn:
 
 
 def interval(values: Float[np.ndarray, " samples"], level: float = 0.95) -> Interval:
-    """Mean of the values that are there, with Student's t interval of the mean.
+    """Mean of the values that are not NaN, with Student's t interval of the mean.
 
-    For many samples this is the normal interval. One sample has a mean only.
+    For many samples this is the normal interval. One sample has only a mean.
 
     level: probability that the interval covers the true mean, in (0, 1).
     """
@@ -76,13 +84,14 @@ def interval(values: Float[np.ndarray, " samples"], level: float = 0.95) -> Inte
 def bootstrap(
     values: Float[np.ndarray, "samples columns"], level: float = 0.95, resamples: int = RESAMPLES
 ) -> tuple[Interval, ...]:
-    """Mean of each column's values that are there, with the bootstrap interval of the mean.
+    """Mean of each column's values that are not NaN, with the bootstrap interval of the mean.
 
-    Bias-corrected and accelerated, so a skewed column has a skewed interval. All columns are resampled alike, and the
-    resamples depend on the number of samples alone: the same values have the same interval in any run and company.
+    The interval is bias-corrected and accelerated, so a skewed column has a skewed interval. All columns have the same
+    resamples, which depend only on the number of samples. Equal values therefore have equal intervals in any run and
+    with any other columns.
 
     level: as in `interval`.
-    resamples: how many; time and precision grow with it.
+    resamples: number of resamples; time and precision grow with it.
 
     Source: Efron 1987, section 6; the acceleration of a mean is its skewness over 6 sqrt(n).
     """
@@ -93,7 +102,7 @@ def bootstrap(
 def mean_intervals(
     values: Float[np.ndarray, "samples columns"], sample: Over, level: float = 0.95
 ) -> tuple[Interval, ...]:
-    """An interval for each column's mean: `bootstrap` over at least 50 images, else `interval`.
+    """Interval of each column's mean: `bootstrap` for at least 50 images, else `interval`.
 
     level: as in `interval`.
     """
@@ -106,7 +115,7 @@ def mean_intervals(
 
 
 def summary(curve: Curve, level: float = 0.95) -> Summary:
-    """The area and each point of a curve, each with the interval that suits its samples.
+    """Area and points of a curve, each with the interval that suits its samples.
 
     level: as in `interval`.
     """
@@ -114,7 +123,7 @@ def summary(curve: Curve, level: float = 0.95) -> Summary:
 
 
 def summaries(curves: Sequence[Curve], level: float = 0.95) -> tuple[Summary, ...]:
-    """The summary of each curve. Much faster than one by one: curves on as many images are resampled together.
+    """Summary of each curve. Curves with the same number of images are resampled together, which is much faster.
 
     level: as in `interval`.
     """
@@ -132,13 +141,13 @@ def summaries(curves: Sequence[Curve], level: float = 0.95) -> tuple[Summary, ..
 
 
 def combine(draws: Sequence[Curve], method: str) -> Drawn:
-    """Draws of a stochastic method, each measured alike, as one curve: the mean over draws of each sample.
+    """Combine the draws of a stochastic method into one curve: the mean over draws for each sample.
 
-    A sample is NaN where any draw's is. The interval of the combined curve is over its samples; `between` says what
-    the draws add, a standard error of between / sqrt(draws).
+    A value is NaN if it is NaN in any draw. The interval of the combined curve is over its samples. The draws add a
+    standard error of between / sqrt(draws).
 
-    draws: a curve a draw, on the same samples.
-    method: the name of the whole.
+    draws: a curve for each draw, all on the same samples.
+    method: name of the combined curve.
     """
     if not draws:
         raise ValueError(f"{method}: no draws to combine, expected at least one curve")
@@ -162,14 +171,14 @@ def combine(draws: Sequence[Curve], method: str) -> Drawn:
 
 
 def bootstrapped(sample: Over, n: int) -> bool:
-    """Whether a mean of so many samples gets the bootstrap's interval."""
+    """Return True if a mean of `n` samples gets the bootstrap interval."""
     return sample == "images" and n >= ENOUGH
 
 
 def resampled(
     values: Float[np.ndarray, "samples columns"], resamples: int = RESAMPLES
 ) -> Float[np.ndarray, "resamples columns"]:
-    """Means of the columns when their rows are drawn with replacement; NaN where a draw has no value of a column."""
+    """Means of the columns for rows drawn with replacement; NaN if a resample has no value of a column."""
     samples, columns = values.shape
     found = np.empty((resamples, columns))
     generator = np.random.default_rng(seed_of("bootstrap"))
@@ -189,7 +198,7 @@ def resampled(
 
 
 def _bca(values: np.ndarray, means: np.ndarray, level: float) -> Interval:
-    """The bootstrap interval of one column, from the means of its resamples."""
+    """Bootstrap interval of one column, from the means of its resamples."""
     from scipy.special import ndtr, ndtri
 
     values, means = values[~np.isnan(values)], means[~np.isnan(means)]
@@ -200,7 +209,7 @@ def _bca(values: np.ndarray, means: np.ndarray, level: float) -> Interval:
     apart = values - mean
     acceleration = (apart**3).sum() / (6 * (apart**2).sum() ** 1.5)
     below = (np.mean(means < mean) + np.mean(means <= mean)) / 2
-    edge = 1 / (2 * len(means))  # a bias beyond what so many resamples can show
+    edge = 1 / (2 * len(means))  # the smallest share that this number of resamples can show
     bias = ndtri(np.clip(below, edge, 1 - edge))
     ends = bias + ndtri([(1 - level) / 2, (1 + level) / 2])
     low, high = np.quantile(means, ndtr(bias + ends / (1 - acceleration * ends)))

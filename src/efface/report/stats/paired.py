@@ -1,4 +1,4 @@
-"""Which of two methods is better on one metric: paired tests, how large the effect is, and all pairs at once."""
+"""Comparisons of two methods on one metric: paired tests, effect sizes, and corrections for all pairs."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,24 +12,30 @@ from efface.report.stats.curve import Better, Curve, Over, areas, lacking, share
 from efface.report.stats.means import Interval, interval, mean_intervals
 
 FEWEST = 6
-"""Of 5 pairs, Wilcoxon's test gives no p below 2 / 2^5 = 0.0625."""
-_EXACT = 13  # non-zero differences up to which all 2^13 signs are tried
-_SAME = 2.0**-40  # of the largest area: rounding errors must not rank what is equal
+"""Smallest number of pairs for Wilcoxon's test. With 5 pairs, its p is at least 2 / 2^5 = 0.0625."""
+_EXACT = 13  # largest number of non-zero differences for the exact test, which tries all 2^13 signs
+_SAME = 2.0**-40  # relative to the largest area: rounding errors must not rank equal values
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two methods on one metric and score, over the samples that both have.
+    """Comparison of two methods on one metric and score, over the samples that both have.
 
-    difference: mean area of the first minus the second's, with its interval; its n is the number of pairs.
-    test: "wilcoxon" over images, "t" over repeats or fewer than 6 pairs, "none" where nothing can be tested.
-    p: two-sided; NaN for "none". p_holm: corrected for all pairs that were compared together.
-    rank_biserial: -1 to 1, positive where the first is better: ranks of the differences for it minus those against it,
-        over all ranks; a tied pair counts for neither and stays in the total.
-    common_language: 0 to 1: on how many samples the first is better, ties counted half; 0.5 is no effect.
-    says: why this test, where it is not Wilcoxon's on enough pairs; "" where it is.
+    If the metric has no direction, higher counts as better.
 
-    Where the metric does not judge (direction is "none"), higher stands for better.
+    metric: name of the metric.
+    score: name of the score.
+    first: name of the first method.
+    second: name of the second method.
+    difference: mean area of the first method minus that of the second, with its interval; n is the number of pairs.
+    test: "wilcoxon" over images, "t" over repeats or fewer than 6 pairs, "none" if no test is possible.
+    p: two-sided p value; NaN for "none".
+    p_holm: p value corrected for all pairs that were compared together.
+    rank_biserial: -1 to 1, positive if the first method is better: ranks of the differences in its favour minus ranks
+        of those against it, divided by all ranks. A tied pair counts only in the divisor.
+    common_language: 0 to 1, share of the samples on which the first method is better, with ties counted half; 0.5 means
+        no effect.
+    says: reason for a test other than Wilcoxon's; "" for Wilcoxon's test.
     """
 
     metric: str
@@ -46,7 +52,7 @@ class Comparison:
 
 
 def difference(curve: Curve, other: Curve, level: float = 0.95) -> Interval:
-    """Student's interval of the mean area difference curve - other over the samples that both have, by `pairs`.
+    """Student's interval of the mean area difference (curve minus other), over the samples that both have by `pairs`.
 
     level: as in `interval`.
     """
@@ -59,15 +65,15 @@ def difference(curve: Curve, other: Curve, level: float = 0.95) -> Interval:
 
 
 def compare(curves: Sequence[Curve], level: float = 0.95) -> tuple[Comparison, ...]:
-    """Every two methods of one metric and score, paired by sample, with Holm's correction over all these pairs.
+    """Compare every two methods of one metric and score, paired by sample, with Holm's correction over all these pairs.
 
-    Of two methods of which one lacks points that the other has, the areas are over the points that both have.
+    If one of two methods lacks points that the other has, the areas are over the points that both have.
 
-    Intervals are those of `mean_intervals` over the differences. Images: Wilcoxon's signed-rank test of the areas,
-    zeros ranked and then left out (Pratt 1959), exact to 13 differences that are not zero. Repeats, and fewer than 6
-    pairs: the paired t test.
+    The intervals are those of `mean_intervals` over the differences. Images have Wilcoxon's signed-rank test of the
+    areas. Zeros are ranked and then left out (Pratt 1959), and the test is exact up to 13 non-zero differences. Repeats
+    and fewer than 6 pairs have the paired t test.
 
-    level: of the intervals, as in `interval`.
+    level: probability that an interval covers the true mean, as in `interval`.
 
     Source: Demsar 2006, sections 3.1 and 3.2; Kerby 2014 (rank-biserial); Vargha & Delaney 2000, section 3
     (common language, ties counted half).
@@ -95,9 +101,9 @@ def compare(curves: Sequence[Curve], level: float = 0.95) -> tuple[Comparison, .
 
 
 def holm(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
-    """Corrected p values: rejecting those below alpha errs once or more with probability alpha at most.
+    """Return corrected p values. Rejections below alpha contain an error with probability at most alpha.
 
-    NaN stays NaN and counts for no test. Source: Holm 1979.
+    NaN stays NaN and does not count as a test. Source: Holm 1979.
     """
     found = np.full(len(p), np.nan)
     there = np.flatnonzero(~np.isnan(p))
@@ -107,7 +113,10 @@ def holm(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
 
 
 def _apart(one: Curve, two: Curve, rows: tuple[int, ...], whole: np.ndarray) -> np.ndarray:
-    """The differences of their areas on these rows; `whole`: the areas where neither lacks a point."""
+    """Return the differences of the two curves' areas on these rows.
+
+    whole: areas of both curves, used if neither lacks a point.
+    """
     sides = shared(one, two)
     if lacking(one) or lacking(two):
         whole = np.full((len(rows), 2), np.nan)
@@ -117,7 +126,7 @@ def _apart(one: Curve, two: Curve, rows: tuple[int, ...], whole: np.ndarray) -> 
 
 
 def _compared(one: Curve, two: Curve, apart: np.ndarray, found: Interval) -> Comparison:
-    """The two methods by their differences; not yet corrected."""
+    """Compare the two methods by their differences, without the correction."""
     apart = apart[~np.isnan(apart)]
     test, p, says = _tested(apart, one.sample)
     rank_biserial, common_language = _effect(apart, one.direction)
@@ -146,7 +155,7 @@ def _tested(apart: np.ndarray, sample: Over) -> tuple[Literal["wilcoxon", "t", "
 
 
 def wilcoxon_p(apart: np.ndarray) -> float:
-    """Two-sided p of the signed-rank test, zeros by Pratt."""
+    """Two-sided p value of the signed-rank test, with Pratt's treatment of zeros."""
     from scipy import stats
 
     moved = apart != 0
@@ -161,9 +170,9 @@ def wilcoxon_p(apart: np.ndarray) -> float:
 
 
 def is_spreadless(apart: Interval, sample: Over, size: float) -> bool:
-    """Whether all differences are equal and not 0, where only Student's t, which needs a spread, could test them.
+    """Return True if all differences are equal and not 0, and only Student's t, which needs a spread, could test them.
 
-    size: of the areas that were compared, below whose rounding nothing counts.
+    size: size of the compared areas; differences below its rounding error count as 0.
     """
     by_t = sample == "repeats" or apart.n < FEWEST
     step = _SAME * size
