@@ -42,15 +42,9 @@ def has_zero_hessian(run: Run) -> Iterator[str]:
         named = [each.call.rpartition(".")[2] for each in estimating]
         if named and not has_hessian(network.fresh(), *_two(run)):
             yield (
-<<<<<<< HEAD
-                f"{where}.regularizers: {' and '.join(named)} estimates the Hessian of {network.model.call}. This "
-                "Hessian is 0, because the network consists of straight pieces, as ReLU makes them. The estimate is then "
-                "noise alone; take softplus (of our networks activation: softplus)"
-=======
                 f"{where}.regularizers: {' and '.join(named)} estimates the Hessian of {network.model.call}. "
-                "This Hessian is 0, because the network consists of straight pieces, as ReLU makes them. The estimate is "
-                "then noise alone; take softplus (of our networks activation: softplus)"
->>>>>>> fixb
+                "This Hessian is 0, because the network consists of straight pieces, as ReLU makes them. The estimate "
+                "is then noise alone; take softplus (of our networks activation: softplus)"
             )
 
 
