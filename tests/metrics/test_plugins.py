@@ -163,7 +163,10 @@ def more(scores):
         ({"probes": lambda _: [Whole()]}, "'probes' returns a list; expected a mapping of names to probes"),
         ({"probes": lambda _: {"one": 1 / 0}}, "'probes' fails at 0.5: ZeroDivisionError"),
         ({"probes": lambda _: {"one": without(needs=Needs(training=True))}}, "does not set needs_fit=True"),
-        ({"probes": lambda _: {"one": without(needs=Needs(network=False))}}, "sample='repeats' or needs_fit=True"),
+        (
+            {"probes": lambda _: {"one": without(needs=Needs(network=False))}},
+            "neither sample='repeats' nor needs_fit=True",
+        ),
         ({"subject": "network"}, "needs maps, but the metric is of the network"),
     ],
 )

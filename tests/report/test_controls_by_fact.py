@@ -128,7 +128,7 @@ def test_a_reference_without_a_row_is_refused(tmp_path, study):
     with pytest.raises(InvalidStudyError, match=why):
         study([MINE, ANEW], reference="anew", metrics=["morf"])
     assert study([MINE, ANEW], reference="anew", metrics=["morf", "roar"]).reference == "anew"
-    with pytest.raises(InvalidStudyError, match=r"the row 'mine': all of them are of the network"):
+    with pytest.raises(InvalidStudyError, match=r"the row 'mine': all of them measure the network"):
         study([MINE], reference="mine", metrics=["robust_accuracy"])
     # one metric may be asked for alone, even one that does not have the row
     assert study([MINE, ANEW], reference="anew", metrics=["morf", "roar"]).with_metrics(["morf"]).reference == "anew"
@@ -169,7 +169,8 @@ def test_leakage_is_suspected_where_methods_stay_above_a_control_alone():
     text = " ".join(findings(panel, [panel]))
     assert "mine stays above chance" in text
     assert "worse than chance. The outline of the erased pixels" in text
-    assert "random" not in text
+    assert "random control" not in text
+    assert "beats random" not in text
     shown[0] = curve("chance", 0.5, **retrained)
     (panel,) = panels(shown, ("chance",))
     assert "Worse than chance: mine." in findings(panel, [panel])

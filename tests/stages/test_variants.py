@@ -282,7 +282,7 @@ def test_a_claim_may_speak_of_what_one_variant_has_alone():
             {"claims": [{"says": "x", "metric": "mor", "more": {"method": "random"}, "less": 0}]},
             "metric mor accuracy morf",
         ),
-        ({"claims": [{"says": "x", "metric": "morf", "more": 1, "less": 0}]}, "two numbers"),
+        ({"claims": [{"says": "x", "metric": "morf", "more": 1, "less": 0}]}, "claims.x numbers variant"),
         ({"claims": [CLAIM | {"score": "acuracy"}]}, "morf acuracy accuracy"),
         ({"claims": [CLAIM | {"at": 0.2}]}, "morf 0.2 0.1 0.3 0.5 0.7 0.9"),
         ({"claims": [CLAIM | {"metric": "accuracy", "more": {}, "at": 0.1}]}, "accuracy 0.1 0"),
@@ -304,7 +304,7 @@ def test_a_claim_may_speak_of_what_one_variant_has_alone():
         ({"seeds": [0, 1], "variants": {"a": {"seed": 3}}}, "variants.a seed seeds"),
         ({"variants": {"report": {}}}, "variants.report files name"),
         ({"variants": {"Models": {}}}, "variants.Models files name"),
-        ({"variants": {"wide": {}, "Wide": {}}}, "variants.Wide wide capitals"),
+        ({"variants": {"wide": {}, "Wide": {}}}, "variants.Wide wide capital"),
     ],
 )
 def test_what_is_wrong_with_variants_and_claims_is_said_when_the_study_is_read(change, said):

@@ -56,11 +56,25 @@ with atomic_write(Path(sys.argv[1])) as temporary:
 """
 
 
-def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path):
+def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path):
+    path = tmp_path / "x"
+    assert subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False).returncode == -9
+    assert len(names(tmp_path)) == 1
+    running = tmp_path / next(tmp_path.iterdir()).name.replace(
+        str(next(tmp_path.iterdir())).rpartition("-")[2], "1.new"
+    )
+    running.write_bytes(b"of a process that still runs")
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(b"new")
+    assert names(tmp_path) == sorted(["x", running.name])
+
+
+def test_what_another_machine_left_is_removed_when_it_is_old(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(b"old")
     assert subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False).returncode == -9
-    (left,) = set(tmp_path.iterdir()) - {path}
+    (own,) = set(tmp_path.iterdir()) - {path}
+    left = own.rename(tmp_path / ".x.elsewhere-7.new")
     assert path.read_bytes() == b"old"
     for age, stays in ((60, True), (7200, False)):
         os.utime(left, (time.time() - age,) * 2)

@@ -90,7 +90,7 @@ def test_an_unfinished_file_of_something_else_is_begun_anew(tmp_path, change):
     elif change == "empty":
         partial_path(path).write_bytes(b"")
     elif change == "unfinished layout":
-        unfinished = partial_path(path).with_name(".x.h5.partial.1.new")
+        unfinished = partial_path(path).with_name(".x.h5.partial.other-1.new")
         unfinished.write_bytes(partial_path(path).read_bytes()[:900])
         os.utime(unfinished, (0, 0))
         partial_path(path).unlink()

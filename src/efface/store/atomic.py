@@ -2,7 +2,9 @@
 
 import contextlib
 import glob
+import hashlib
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,15 +18,16 @@ def atomic_write(path: Path, *, synced: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`. At the end of the block, the temporary file is renamed to `path`.
 
     Readers find the earlier file or the new one, never a part. After an exception, the earlier file stays and the
-    temporary file is removed. The temporary name contains the process number, so that two processes do not write into
-    the same file. A killed process leaves its temporary file. The next write of `path` removes that file once it is an
-    hour old. The folder is created if it does not exist.
+    temporary file is removed. The temporary name contains the machine and the process number, so that two processes do
+    not write into the same file. A killed process leaves its temporary file. The next write of `path` on the same
+    machine removes that file. A write on another machine removes it once it is an hour old. The folder is created if it
+    does not exist.
 
     synced: True to sync the content to the disk before the file is renamed, so that it also survives a loss of power.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    temporary = path.with_name(f".{path.name}.{_machine()}-{os.getpid()}.new")
     try:
         yield temporary
         if synced:
@@ -39,5 +42,22 @@ def atomic_write(path: Path, *, synced: bool = False) -> Iterator[Path]:
 def _remove_abandoned(path: Path) -> None:
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.new"):
         with contextlib.suppress(FileNotFoundError):  # its process has just renamed or removed it
-            if time.time() - left.stat().st_mtime > _ABANDONED:
+            machine, _, process = left.name.removesuffix(".new").removeprefix(f".{path.name}.").rpartition("-")
+            is_dead = machine == _machine() and process.isdecimal() and not _is_running(int(process))
+            if is_dead or time.time() - left.stat().st_mtime > _ABANDONED:
                 left.unlink()
+
+
+def _machine() -> str:
+    """Return a short name of this machine, for a file's name."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

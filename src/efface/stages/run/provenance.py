@@ -40,8 +40,8 @@ def probe_code(kind: type, metric: str) -> dict[str, Any]:
     name = words.name_of(metric)
     passed = {home, name} if name or not metric else {each for each in NUMERICS if each.startswith("metric.")}
     found: dict[str, Any] = {"home": home, "raised": {each: version(each) for each in passed if version(each) > 1}}
-    if metric and not name:  # a user's: its formula has no key, but it may carry a version
-        found["metric"] = {part: number for part, number in code_of(metric).items() if part == "version"}
+    if metric and not name and (number := code_of(metric).get("version")):  # a user's formula has no other key
+        found["metric"] = {"version": number}
     if not module.startswith("efface."):
         found |= code_of(f"{module}.{kind.__qualname__}", kind)
     return found
