@@ -165,7 +165,7 @@ def more(scores):
         ({"probes": lambda _: {"one": without(needs=Needs(training=True))}}, "does not set needs_fit=True"),
         (
             {"probes": lambda _: {"one": without(needs=Needs(network=False))}},
-            "neither sample='repeats' nor needs_fit=True",
+            "sample='repeats' nor needs_fit=True",
         ),
         ({"subject": "network"}, "needs maps, but the metric is of the network"),
     ],
