@@ -8,7 +8,7 @@ import yaml
 
 import efface.__main__ as program
 from efface import stages
-from efface.study.study import read
+from efface.study.study import check, read
 from small_study import STUDY, write_study
 from small_study import efface as run_efface
 from test_layers import LAYERS
@@ -32,6 +32,12 @@ def changes(text):
     for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
         found |= yaml.safe_load(block)
     return found
+
+
+def test_the_smallest_study_is_whole(tmp_path):
+    (text,) = re.findall(r"```text\n(out: .*?)```", PAGE, re.DOTALL)
+    found = check(yaml.safe_load(text), tmp_path / "study.yml")
+    assert [each.name for each in found.metrics] == ["morf"]
 
 
 EXAMPLES = [name for name, text in SECTIONS.items() if "```yaml" in text]

@@ -5,6 +5,8 @@ import torch
 from scipy import ndimage
 
 from efface import impute
+from efface.plug.call import Call
+from efface.plug.words import index
 from small.messages import words
 
 IMAGES = torch.rand(4, 3, 6, 5, generator=torch.Generator().manual_seed(0))
@@ -136,21 +138,16 @@ def test_what_cannot_be_is_refused(fill, said):
         fill()
 
 
-@pytest.mark.parametrize(
-    "fill",
-    [
-        lambda images, gone: impute.channel_mean(images, gone, mean=[0.1, 0.5, 0.9]),
-        lambda images, gone: impute.constant(images, gone, value=0.3),
-        impute.blur,
-        impute.image_mean,
-        impute.kept_mean,
-        lambda images, gone: impute.patch_mean(images, gone, size=4),
-        lambda images, gone: impute.gaussian_noise(images, gone, mean=[0.1, 0.5, 0.9], seeds=seeds(images)),
-        lambda images, gone: impute.histogram(images, gone, seeds=seeds(images)),
-        lambda images, gone: impute.noisy_linear(images, gone, seeds=seeds(images)),
-    ],
-)
-def test_each_image_is_on_its_own_and_stays_as_it_was(fill):
+@pytest.mark.parametrize("word", [*index("imputer")])
+def test_each_image_is_on_its_own_and_stays_as_it_was(word):
+    call = Call(
+        call=index("imputer")[word], kwargs={"constant": {"value": 0.3}, "patch_mean": {"size": 4}}.get(word, {})
+    )
+
+    def fill(images, gone):
+        offered = {"mean": [0.1, 0.5, 0.9], "seeds": seeds(images)}
+        return call(images, gone, **{name: value for name, value in offered.items() if call.wants(name)})
+
     before = IMAGES.clone()
     whole = fill(IMAGES, GONE)
     torch.testing.assert_close(whole, torch.cat([fill(IMAGES[i : i + 1], GONE[i : i + 1]) for i in range(4)]))

@@ -307,3 +307,8 @@ def test_what_a_call_says_of_itself_is_worked_out_once():
         assert call.wants("seeds")
         assert not call.learns
     assert time.process_time() - start < 2.0  # 20 s without
+
+
+def test_a_function_without_the_annotations_of_its_kind_is_told_apart():
+    with pytest.raises(ValueError, match=r"'last_convolution' is no model, although efface/models/.*annotations"):
+        words.expand("model", "last_convolution")

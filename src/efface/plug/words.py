@@ -101,8 +101,21 @@ def expand(kind: str, word: str, beside: tuple[str, ...] = ()) -> str:
         near = difflib.get_close_matches(word, known, n=3) if len(known) > _FEW else []
         listed = ", ".join(known[:_LISTED]) + (", ..." if len(known) > _LISTED else "")
         hint = f"did you mean {' or '.join(map(repr, near))}" if near else f"there are {listed}"
+        if unfit := _unfit(kind, word):
+            raise ValueError(
+                f"'{word}' is no {kind}, although {unfit} defines it: a short word needs the signature of the kind "
+                "with its annotations, and an entry in '__all__' where its package has one; see docs/extending.md"
+            )
         raise ValueError(f"'{word}' is no {kind}; {hint}, or the dotted path of your own function{'?' * bool(near)}")
     return path
+
+
+def _unfit(kind: str, word: str) -> str:
+    """Return the file in the folder of a kind that defines a function of this name; "" if there is none."""
+    place = _ROOT / _KINDS[kind].place
+    files = [place] if place.is_file() else sorted(place.rglob("*.py"))
+    found = [file for file in files if re.search(rf"^def {re.escape(word)}\(", file.read_text(), re.MULTILINE)]
+    return found[0].relative_to(_ROOT.parent).as_posix() if found else ""
 
 
 def word_of(path: str) -> str:
