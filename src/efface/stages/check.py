@@ -44,7 +44,7 @@ def check_run(run: Run) -> float:
             say(f"warning: {trial.name}: {warning}")
     if not run.study.references():
         say(
-            "warning: no method is a random control (efface.methods.control.random); without one no curve says how "
+            "warning: no method is a random control (method: random); without one no curve says how "
             "much better than chance it is"
         )
     rows = {trial.name: trial.rows for trial in trials}

@@ -29,7 +29,7 @@ from torch import Tensor
 from efface.store.arrays import SAMPLED_ROWS, StoredArray, create_file, open_file, write
 from efface.store.atomic import atomic_write
 from efface.store.keys import differences
-from efface.types import Maps, Targets
+from efface.types import Targets
 
 FORMAT = 1
 
@@ -235,8 +235,3 @@ def read_provenance(file: h5py.File, path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: is not a map file of efface (it has no provenance); move it out of the run folder"
         ) from error
-
-
-def as_rows(maps: Maps) -> Maps:
-    """Return maps in the form in which they are stored: float32, on the CPU."""
-    return maps.detach().float().cpu()

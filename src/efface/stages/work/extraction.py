@@ -96,7 +96,7 @@ def _worked_off(run: Run, tasks: list[Extraction], progress: Advance) -> Iterato
         if _asks(run, task):
             asking.setdefault(task.split, task)
     cost, first = functools.partial(_left_of, run), [*asking.values()]
-    yield from work_through(run.study, work, first, progress, cost=cost, here=True)
+    yield from work_through(run.study, work, first, progress, cost=cost, in_process=True)
     for split in dict.fromkeys(task.split for task in tasks):
         run.target_classes(split)  # once, here, not in every worker
     if rest := [task for task in tasks if task not in asking.values()]:

@@ -21,7 +21,7 @@ def work_through(
     progress: Advance,
     *,
     cost: Callable[[Task], float],
-    here: bool = False,
+    in_process: bool = False,
 ) -> Iterator[tuple[Task, Any]]:
     """Yield each task once, with the result of the work or a `Failure`, in the order in which they finish.
 
@@ -30,14 +30,14 @@ def work_through(
     work: called with one task at a time; it returns something, never None. It and the tasks pickle.
     progress: where the tasks' progress goes, if the executor hands it on; else it gets `cost` when a task is finished.
     cost: a task's share of the bar, in the bar's own units.
-    here: one task after another in this process, whatever the study's executor.
+    in_process: True to run one task after another in this process, whatever the study's executor.
     ValueError: the executor does not keep its contract, see `efface.execute.Executor`, or fails itself.
     """
-    executor: Call | Executor = serial if here else study.executor
-    name = "serial" if here else study.executor.call
+    executor: Call | Executor = serial if in_process else study.executor
+    name = "serial" if in_process else study.executor.call
     ticks = accepts(executor, "progress")
     offered: dict[str, Any] = {"progress": progress} if ticks else {}
-    if here:
+    if in_process:
         offered["threads"] = study.torch_threads
     left = {id(task): task for task in tasks}
     costs = {} if ticks else {id(task): cost(task) for task in tasks}  # before the work changes them
