@@ -49,8 +49,10 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def _machine() -> str:
-    """Return a short name of this machine, for a file's name."""
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    """Return a short name for the space of process numbers: this machine, and its container if there is one."""
+    space = Path("/proc/self/ns/pid")
+    container = str(space.readlink()) if space.is_symlink() else ""
+    return hashlib.sha256(f"{socket.gethostname()} {container}".encode()).hexdigest()[:8]
 
 
 def _is_running(process: int) -> bool:
