@@ -209,7 +209,7 @@ def speed(run: Run, count: int) -> str:
         passes = (passed(one[way], twice[way], few[way], len(every[:COUNTED])) for way in ("forward", "backward"))
         rows.append((f"`{entry.name}`", *passes, f"{len(every) / timed(partial(call, every)):,.3g}"))
         print(*rows[-1], flush=True)
-    size, state = " x ".join(map(str, images.shape[1:])), "trained" if run.trained() else "fresh"
+    size, state = " x ".join(map(str, images.shape[1:])), "trained" if run.first.trained() else "fresh"
     text = (
         f"`{run.study.model.call}` on {len(every)} images of {size} at once, one thread, {state} weights; "
         f"{'' if torch.cuda.is_available() else 'CPU '}time by the median call of {SECONDS:g} seconds."
