@@ -21,9 +21,10 @@ SMOKE = ("max(self.accuracies", "_mix(rows.long() + 1)", "gradients.relu()", "_c
 
 
 @pytest.fixture(scope="module")
-def server():
-    """A process that makes mutations; see `mutation_server`."""
+def server(tmp_path_factory):
+    """A process that makes mutations; see `mutation_server`. Its forks leave their folders in a folder of pytest's."""
     surroundings = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    surroundings["TMPDIR"] = str(tmp_path_factory.mktemp("mutations"))
     with subprocess.Popen(
         [sys.executable, str(HERE / "mutation_server.py")],
         stdin=subprocess.PIPE,
