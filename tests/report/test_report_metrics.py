@@ -10,7 +10,7 @@ import pytest
 
 from efface.report import page as report_page
 from efface.report import table
-from efface.report.between import agreements, pairs, said_of_metrics
+from efface.report.between import agreement_sentences, agreements, pairs
 from efface.report.cautions import cautions
 from efface.report.figure import sheet, styles
 from efface.report.frames import summary
@@ -287,7 +287,7 @@ def test_words_of_agreement_name_a_contradiction():
         for metric, way in better.items()
         for i in range(count)
     ]
-    (said, *_) = said_of_metrics(agreements(panels(shown)))
+    (said, *_) = agreement_sentences(agreements(panels(shown)))
     assert said.startswith("MoRF and LeRF rank the methods against one another (tau \N{MINUS SIGN}1.000")
     assert agreements(panels(shown[:1])).tau == {}
     assert agreements(()).panels == ()

@@ -62,26 +62,26 @@ def check_learnt(name: str, method: Any) -> dict[str, Tensor]:
     )
 
 
-def wrong_parts(kind: type, made: Any) -> list[str]:
+def wrong_parts(kind: type, instance: Any) -> list[str]:
     """Return a sentence for each reason why a class that looks like a learning method is none.
 
-    made: an instance of the class.
+    instance: an instance of the class.
     """
     path = f"{kind.__module__}.{kind.__qualname__}"
     if not hasattr(kind, "fit"):
-        if not isinstance(getattr(made, "learnt", None), dict):
+        if not isinstance(getattr(instance, "learnt", None), dict):
             return []
         functions = [name for name in dir(kind) if callable(getattr(kind, name)) and not name.startswith("_")]
         near = _near("fit", functions)
         return [f"{path} has 'learnt', but no fit, so it would learn nothing; expected {FIT}{near}"]
     problems = []
-    if not callable(made.fit):
-        return [f"{path}.fit is a {type(made.fit).__name__}; expected {FIT}"]
-    if error := _unbound(made.fit):
+    if not callable(instance.fit):
+        return [f"{path}.fit is a {type(instance.fit).__name__}; expected {FIT}"]
+    if error := _unbound(instance.fit):
         problems.append(
             f"{path}.fit cannot be called with (model, data, seed=..., max_batch=...): {error}; expected {FIT}"
         )
-    near = "" if hasattr(made, "learnt") else _near("learnt", getattr(made, "__dict__", ()))
+    near = "" if hasattr(instance, "learnt") else _near("learnt", getattr(instance, "__dict__", ()))
     if near:  # without a similar name, fit itself may create the attribute
         problems.append(f"{path} has a fit, but no attribute 'learnt' for fit to fill with tensors by name{near}")
     return problems

@@ -196,9 +196,9 @@ def _combined(curves: list[Curve]) -> list[_Method]:
         raise ValueError(f"{first.metric}/{first.score}: a method has two curves among {sorted(names)}; name each once")
     found = []
     for name, each in draws.items():
-        there = [curve for curve in each if not np.isnan(curve.values).all()] or each[:1]
-        whole = combine(there, name)
-        found.append(_Method(whole.curve, whole.draws, whole.between, len(each) - len(there)))
+        measured = [curve for curve in each if not np.isnan(curve.values).all()] or each[:1]
+        whole = combine(measured, name)
+        found.append(_Method(whole.curve, whole.draws, whole.between, len(each) - len(measured)))
     return found
 
 

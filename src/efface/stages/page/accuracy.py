@@ -38,12 +38,12 @@ def unaccompanied(metrics: Iterable[MetricEntry]) -> Iterator[str]:
     for other in missing:
         found = [each.name for each in listing if other in each.formula.read_with]
         yield (
-            f"{listed(found)} must be read beside the network's {_told(other)}, as a network that has "
+            f"{listed(found)} must be read beside the network's {_in_words(other)}, as a network that has "
             "learnt little can score well or badly for that alone; measure it, too: metrics: "
             f"[{', '.join((*found, other))}]"
         )
 
 
-def _told(metric: str) -> str:
+def _in_words(metric: str) -> str:
     """Return a metric in words. The clean accuracy is always in the report."""
     return "clean and robust accuracy" if metric == "robust_accuracy" else metric.replace("_", " ")

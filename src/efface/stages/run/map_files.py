@@ -63,10 +63,10 @@ def read_store(run: Run, name: str, split: str) -> MapStore:
     path = run.map_path(name, split)
     status = path.stat() if path.exists() else None
     stamp = None if status is None else (status.st_mtime_ns, status.st_size, status.st_ino)
-    held = run.stores.get(path)
-    if held is None or stamp is None or held[0] != stamp:
-        held = run.stores[path] = stamp, MapStore(path)
-    return held[1]
+    opened = run.stores.get(path)
+    if opened is None or stamp is None or opened[0] != stamp:
+        opened = run.stores[path] = stamp, MapStore(path)
+    return opened[1]
 
 
 def provenance(run: Run, entry: MethodEntry, name: str, split: str) -> dict[str, Any]:
@@ -125,11 +125,11 @@ def _learning(run: Run, entry: MethodEntry) -> tuple[str, str, dict[str, Any]]:
 
     Methods whose `learnt_from` has the same `fit` draw the same, whatever their class; one without by its path.
     """
-    made, kind, seed = entry.call(), entry.call.resolve(), run.study.seed
-    if not hasattr(made, "learnt_from"):
+    method, kind, seed = entry.call(), entry.call.resolve(), run.study.seed
+    if not hasattr(method, "learnt_from"):
         own = {name: each for name, each in entry.call.identity().items() if name not in _CODE}
         return kind.__name__, f"{seed} learn {moved.first(entry.call.call)}", {"from": own, "seed": seed}
-    settings = made.learnt_from()
+    settings = method.learnt_from()
     name = settings.get("fit", kind.__name__)
     return name, (drawn := f"{seed} learn {name}"), {"from": settings, "seed": drawn}
 

@@ -116,12 +116,12 @@ def _try(
         except _LongError:
             if not found:
                 per_image = counted[0] / len(images)
-                told = (
+                message = (
                     f"test stopped after {duration(long)} on {run.device}. Its maps will be checked during extraction. "
                     f"The time estimate uses the {per_image:.0f} forward passes per image counted so far, so it is a "
                     "lower bound."
                 )
-                return Trial(entry.name, per_image, [told], {}, cut=True)
+                return Trial(entry.name, per_image, [message], {}, cut=True)
     warnings = []
     for name, each in found.items():
         if not each.is_floating_point():

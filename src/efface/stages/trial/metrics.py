@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from efface.erase.ranking import for_unit
-from efface.metrics.probes.contract import Checks
 from efface.metrics.probes.description import Reading, reading, settings
+from efface.metrics.probes.probe import Checks
 from efface.plug.call import Call
 from efface.stages.run.plan import Plan, PlannedCurve
 from efface.stages.run.run import Run

@@ -171,8 +171,8 @@ def _faults(probe: object) -> Iterator[str]:
         return
     own = [name for name in _names(probe) if name not in _KNOWN]
     meant = {name: part for name in own if (part := _meant(name))}
-    there = tuple(name for name in _names(probe) if name in _KNOWN)
-    misspelt = {name: part for name, part in meant.items() if name.startswith("need") or not part.startswith(there)}
+    correct = tuple(name for name in _names(probe) if name in _KNOWN)
+    misspelt = {name: part for name, part in meant.items() if name.startswith("need") or not part.startswith(correct)}
     yield from (f"has '{name}', which nothing reads; did you mean {part}?" for name, part in misspelt.items())
     for name, part in _MUST.items():
         if name not in _names(probe) and not any(part.startswith(name) for part in misspelt.values()):
