@@ -14,7 +14,7 @@ from efface.erase.masking import to_float
 from efface.erase.ranking import rank
 from efface.metrics import Point, metric
 from efface.metrics.f_fidelity import FineTune, dropped, fine_tuned
-from efface.metrics.imputation_detectability import Detect
+from efface.metrics.imputation_detectability import Detect, detection
 from efface.metrics.probes import Case, Erasure, Perturb, image_mean
 from efface.plug.call import Call
 from efface.report.stats import areas, interval
