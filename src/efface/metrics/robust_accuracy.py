@@ -68,6 +68,7 @@ def robust_accuracy(
         points_for=lambda _shape: sizes,
         summary="mean",
         subject="network",
+        phrase="clean and robust accuracy",
     )
 
 

@@ -80,8 +80,9 @@ def pairs_sentence(found: Pairs) -> str:
 def agreement_sentences(found: Agreements) -> list[str]:
     """Return sentences on which metrics agree and which contradict each other."""
     known = {names: each for names, each in found.tau.items() if not np.isnan(each.value)}
-    orders = [names for names in known if set(names) == {"morf", "lerf"}]
-    lines = [f"MoRF and LeRF rank the methods {_likeness(known[names])}." for names in orders]
+    opposites = {(panel.metric, panel.opposite) for panel in found.panels}
+    pairs = [(one, other) for one, other in known if {(one, other), (other, one)} & opposites]
+    lines = [f"{one} and {other} rank the methods {_likeness(known[one, other])}." for one, other in pairs]
     if len(known) > 1:
         in_order = sorted(known, key=lambda names: known[names].value)
         for words, names in (("Closest", in_order[-1]), ("Farthest apart", in_order[0])):

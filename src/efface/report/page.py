@@ -10,7 +10,7 @@ import jinja2
 from efface.report import between, cautions, figure, frames, words
 from efface.report.gallery import Gallery, tiles, uri
 from efface.report.stats import Curve
-from efface.report.table import HOW, Panel, Row, panels
+from efface.report.table import FAMILIES, HOW, Panel, Row, panels
 from efface.store.atomic import atomic_write
 
 MARKS = {
@@ -27,18 +27,6 @@ MARKS = {
 }
 MANY = 6
 """Largest number of metrics without an index. With more, the first table has marks instead of words."""
-HEADINGS = {
-    "network": "The network",
-    "retraining": "Retraining: a new network on what is left",
-    "erasure": "Erasure: the given network on what is left",
-    "faithfulness": "Faithfulness: do the values predict the network's answer",
-    "localisation": "Localisation: does the relevance lie on the object",
-    "randomisation": "Randomisation: does the map change with what the network has learned",
-    "robustness": "Robustness: does the map hold still where the image hardly moves",
-    "axiom": "Axioms: does the map add up",
-    "complexity": "Complexity: how much of the image the map takes",
-    "control": "Controls: may the other metrics be believed",
-}
 _HOW = {"unit": "unit", "explain": "class explained", "imputer": "fill", "ties": "ties", "count": "count"}
 
 
@@ -187,7 +175,7 @@ def _metrics(
     sections = [[_section(each, found, looks, names) for each in found if each.metric == f.metric] for f in firsts]
     families = [
         (
-            HEADINGS.get(family, family.replace("_", " ").capitalize()),
+            FAMILIES.get(family, family.replace("_", " ").capitalize()),
             [parts for parts in sections if parts[0]["panel"].family == family],
         )
         for family in dict.fromkeys(panel.family for panel in firsts)

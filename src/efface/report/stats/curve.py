@@ -34,6 +34,7 @@ class Curve:
     empty: points that were left out of `at`, for no method has a value there; see `without_empty`.
     control: True if the maps belong to a control, which does not depend on the network.
     draw_of: name of the method that this curve is another draw of; "" for the first or only draw.
+    opposite: name of the metric that erases in the opposite order, with the same settings; "" if the study has none.
     """
 
     metric: str
@@ -53,6 +54,7 @@ class Curve:
     empty: tuple[float, ...] = ()
     control: bool = False
     draw_of: str = ""
+    opposite: str = ""
 
     def __post_init__(self) -> None:
         samples, columns = self.values.shape

@@ -1,5 +1,6 @@
 """The map files of a run: what each is made from, which are there, and which are still to be extracted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,13 @@ def needed_splits(run: Run) -> list[str]:
     return ["train", "test"] if retrains else ["test"]
 
 
-def missing_extractions(run: Run) -> list[Extraction]:
-    """The extractions that are not there yet. ValueError: a file of that name holds maps of other data."""
+def missing_extractions(run: Run, splits: Sequence[str] | None = None) -> list[Extraction]:
+    """The extractions that are not there yet. ValueError: a file of that name holds maps of other data.
+
+    splits: their splits; None: those that the study's metrics read.
+    """
     tasks: list[Extraction] = []
-    for split in needed_splits(run):
+    for split in needed_splits(run) if splits is None else splits:
         missing = [each for each in run.entries if not all(_is_there(run, each, name, split) for name in each.gives)]
         tasks += [Extraction(entry.name, split) for entry in missing]
     return tasks

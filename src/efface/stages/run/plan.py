@@ -169,7 +169,7 @@ def ranked_as(run: Run, redrawn: frozenset[str], view: View, x: float = 0.0) -> 
     """
     applied = [each for each in of_maps(run) if view in viewed(run, each, redrawn)]
     reducing = [each for each in applied if "post" in each.formula.uses]
-    erasing = [each for each in reducing if each.formula.axis == "fraction removed"]
+    erasing = [each for each in reducing if each.formula.erases]
     if not applied:
         return None
     entry = (erasing or reducing or applied)[0]

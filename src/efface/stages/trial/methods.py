@@ -1,7 +1,7 @@
 """Trial of every method on two test images, before hours are spent."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,17 +46,21 @@ class Trial:
     """Whether the trial was ended early. Then `rows` counts only the passes until that moment."""
 
 
-def preflight(one: PlannedRun, *, warn: bool = False, long: float = LONG) -> list[Trial]:
+def preflight(
+    one: PlannedRun, *, warn: bool = False, long: float = LONG, splits: Sequence[str] | None = None
+) -> list[Trial]:
     """Run every method on two test images. ValueError: everything that does not work, one line each.
 
     warn: also make one image's map for another class. It shows whether a method ignores the class.
     long: seconds after which the trial of a method ends.
+    splits: splits whose maps are extracted; None: those that the study's metrics read, which must be in the data.
     """
     run, plan = one.run, one.plan
     if not run.first.trained():
         say("the network is not trained yet: methods are tried on fresh weights")
     network, images, logits = try_network(run)
-    needed_splits(run)
+    if splits is None:
+        needed_splits(run)
     trials, problems, learnt = [], [], dict[tuple[str | None, Path | None], dict[str, Tensor] | None]()
     with bar(float(len(run.entries)), "try", "method", delay=SOON) as progress:
         for entry in run.entries:

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -56,21 +56,24 @@ class Extract:
         return clock.seconds()
 
 
-def extract_missing(run: Run) -> list[str]:
-    """Extract what is not there yet; sentences on what failed."""
+def extract_missing(run: Run, splits: Sequence[str] | None = None) -> list[str]:
+    """Extract what is not there yet; sentences on what failed.
+
+    splits: as for `missing_extractions`.
+    """
     has_logits = run.logits_path("test").exists()
-    failures = _extract(run)
+    failures = _extract(run, splits)
     if not has_logits:
         say_accuracy(run)
     return failures
 
 
-def _extract(run: Run) -> list[str]:
-    failures = learn_missing(run, [task.method for task in missing_extractions(run)])
-    for task in missing_extractions(run):
+def _extract(run: Run, splits: Sequence[str] | None) -> list[str]:
+    failures = learn_missing(run, [task.method for task in missing_extractions(run, splits)])
+    for task in missing_extractions(run, splits):
         _adopt(run, task)
     unlearnt = {each.name for each in run.entries if (path := learnt_path(run, each)) and not path.exists()}
-    tasks = [task for task in missing_extractions(run) if task.method not in unlearnt]
+    tasks = [task for task in missing_extractions(run, splits) if task.method not in unlearnt]
     if not tasks:
         return failures
     started, before = time.monotonic(), len(failures)

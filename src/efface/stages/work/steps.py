@@ -21,15 +21,18 @@ def trained(runs: Sequence[Run], *, ask: bool = True) -> tuple[list[Run], list[s
     return _with_networks(runs, ask=ask)
 
 
-def extracted(study: Study, runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """Try the methods, train the networks, extract the maps. Returns the runs with networks, and failures."""
+def extracted(study: Study, runs: Sequence[Run], splits: Sequence[str] | None = None) -> tuple[list[Run], list[str]]:
+    """Try the methods, train the networks, extract the maps. Returns the runs with networks, and failures.
+
+    splits: splits of the maps; None: those that the study's metrics read.
+    """
     refuse_pointless(study, runs)
     for run in runs:
-        if not all(network.trained() for network in run.networks()) or missing_extractions(run):
-            preflight(planned(run))  # hours are about to be spent
+        if not all(network.trained() for network in run.networks()) or missing_extractions(run, splits):
+            preflight(planned(run), splits=splits)  # hours are about to be spent
     whole, failures = _with_networks(runs, ask=False)
     for run in one_by_one(study, whole):
-        failures += extract_missing(run)
+        failures += extract_missing(run, splits)
     return whole, failures
 
 
