@@ -19,7 +19,7 @@ from efface.stages.run.method_calls import method_call, seed_text
 from efface.stages.run.plan import unmet
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.run import Run
-from efface.stages.trial.metrics import lost_channels, unfit_metrics, unfit_posts
+from efface.stages.trial.metrics import lost_channels, unfit_metrics, unfit_posts, wrong_costs
 from efface.stages.trial.network import try_network
 from efface.stages.work.learning import learnt_on_trial
 from efface.study.schema import MethodEntry
@@ -82,6 +82,7 @@ def preflight(
     problems += unmet(run, plan)
     problems += unfit_metrics(plan, network, images.float().div(255))
     problems += unfit_posts(run, plan, shapes)
+    problems += wrong_costs(run, plan)
     if problems:
         raise ValueError("\nefface: ".join(problems))
     return trials

@@ -45,7 +45,13 @@ class Measure:
             case = dataclasses.replace(case, samples=functools.partial(samples_of, run))
             if task.view and task.probe.needs.method:
                 case = dataclasses.replace(case, explain=explainer_of(run, task.view))
-            return task.probe(case), clock.seconds()
+            score = task.probe(case)
+            if not isinstance(score, Score):
+                kind = type(task.probe).__name__
+                raise ValueError(
+                    f"the probe {kind} returned a {type(score).__name__}; expected an efface.metrics.probes.Score"
+                )
+            return score, clock.seconds()
 
 
 RANKS: dict[Any, Any] = {}
