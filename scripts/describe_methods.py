@@ -130,12 +130,12 @@ def table() -> str:
     """Return the tables of all methods, one table per module, from docstrings and signatures."""
     parts = []
     for shelf, methods in shelves():
-        title = f"### `{shelf.__name__.removeprefix(SHELF)}`: {first_line(shelf)}"
+        title = f"### `{shelf.__name__.removeprefix(SHELF)}`"
         rows = [
             (f"`{path}`", first_line(method), settings(method), said(method, "Source"), said(method, "Differs"))
             for path, method in methods.items()
         ]
-        parts += [title, markdown(("", "what it computes", "settings", "source", "differs"), rows)]
+        parts += [title, textwrap.fill(first_line(shelf), 120), markdown(("", "what it computes", "settings", "source", "differs"), rows)]
     return "\n\n".join(parts)
 
 
