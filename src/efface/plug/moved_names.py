@@ -127,6 +127,7 @@ NAMES = {
     "methods.pattern_fit.Fitted": "methods.pattern.fit.FittedPatterns",
     "methods.stand_in.stand_in": "methods.as_gradient.as_gradient",
     "methods.within.Around": "methods.nested.FittedInner",
+    "methods.within.made": "methods.nested.build_method",
     "objective.Regularizer": "training.settings.Regularizer",
     "probes.erase.erased_feed": "metrics.probes.erasure.erased_batches",
     "probes.erased_feed": "metrics.probes.erased_batches",
