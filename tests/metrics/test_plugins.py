@@ -354,6 +354,11 @@ def test_opposites_are_found_by_the_metric_and_its_settings():
     assert not MetricEntry(name="lerf", metric="road").opposes(mine)
 
 
+def test_values_in_percent_are_those_of_relative_change():
+    told = {(name, value) for name in names() for value in metric(name).direction if "relative_change" in value}
+    assert told == {(name, value) for name in names() for value in metric(name).value_units}
+
+
 def test_every_family_of_ours_has_its_place_on_the_page():
     assert {metric(name).family for name in names()} <= set(FAMILIES)
 

@@ -89,6 +89,7 @@ class Metric:
     read_with: metrics that must be read beside this one, by short name or path. The report says so if they are missing.
     opposite: metric that erases in the opposite order, by short name or path. The report says how alike the two rank.
     phrase: words for the metric within a sentence; by default its name.
+    value_units: units of named values, such as "%". The report writes them behind the numbers.
     needs_fit: True if the metric trains with the study's `fit` although its samples are images. A metric of `repeats`
         always trains.
     """
@@ -112,6 +113,7 @@ class Metric:
     read_with: tuple[str, ...] = ()
     opposite: str = ""
     phrase: str = ""
+    value_units: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def erases(self) -> bool:

@@ -15,4 +15,5 @@ lerf = replace(
         "on such images. With a truthful map its score hardly changes.",
     ),
     opposite="morf",
+    value_units={"relative_change": "%"},
 )

@@ -15,4 +15,5 @@ morf = replace(
         "on such images. With a truthful map its score falls early.",
     ),
     opposite="lerf",
+    value_units={"relative_change": "%"},
 )

@@ -115,6 +115,7 @@ class Panel:
     empty: points that were left out of `fractions`, for no method has a value there.
     kind: kind of the rows.
     opposite: name of the metric that erases in the opposite order; "" if there is none.
+    value_unit: unit of the values, such as "%"; "" if they have none.
     """
 
     metric: str
@@ -130,6 +131,7 @@ class Panel:
     empty: tuple[float, ...] = ()
     kind: Kind = "method"
     opposite: str = ""
+    value_unit: str = ""
 
     def verdict(self, method: str) -> Verdict:
         """Return the verdict on a method; "missing" if the panel does not have the method."""
@@ -255,6 +257,7 @@ def _panel(methods: list[_Method], found: Mapping[int, Summary], references: Seq
         empty=first.empty,
         kind=kind,
         opposite=first.opposite,
+        value_unit=first.value_unit,
     )
 
 

@@ -77,7 +77,7 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
         )
     if verdicts["better"]:
         most = max(verdicts["better"], key=lambda row: abs(row.difference.mean))
-        change = f"{panel.stands}, {number(most.difference.mean, panel.score, signed=True)}"
+        change = f"{panel.stands}, {number(most.difference.mean, panel.value_unit, signed=True)}"
         lines.append(
             f"Better than {panel.reference}: {_names(verdicts['better'])}. "
             f"The largest difference in {change}, is that of {most.method}."
@@ -132,13 +132,16 @@ def leaks(panel: Panel) -> bool:
     )
 
 
-def number(value: float, score: str = "", *, signed: bool = False) -> str:
-    """Format a number with three decimals, or fewer for large values, and a true minus sign."""
+def number(value: float, value_unit: str = "", *, signed: bool = False) -> str:
+    """Format a number with three decimals, or fewer for large values, and a true minus sign.
+
+    value_unit: unit of the number, such as "%".
+    """
     if np.isnan(value):
         return "?"
     decimals = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
     text = f"{value:{'+' if signed else ''}.{decimals}f}".replace("-", "\N{MINUS SIGN}")
-    return text + (" %" if score == "relative_change" else "")
+    return text + (f" {value_unit}" if value_unit else "")
 
 
 def two_digits(value: float) -> str:
@@ -146,7 +149,7 @@ def two_digits(value: float) -> str:
     return "?" if np.isnan(value) else f"{round(value, 2) + 0.0:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
-def plus_minus(cell: Interval, score: str = "", nothing: str = VERDICTS["missing"]) -> str:
+def plus_minus(cell: Interval, value_unit: str = "", nothing: str = VERDICTS["missing"]) -> str:
     """Format a mean with the half-width of its interval, or with both ends if the interval is asymmetric.
 
     nothing: the text for a cell without a mean.
@@ -154,17 +157,17 @@ def plus_minus(cell: Interval, score: str = "", nothing: str = VERDICTS["missing
     if cell.n == 0:
         return nothing
     if cell.n == 1:
-        return number(cell.mean, score)
+        return number(cell.mean, value_unit)
     below, above = number(cell.mean - cell.low), number(cell.high - cell.mean)
     width = f"± {below}" if below == above else f"[{number(cell.low)}, {number(cell.high)}]"
-    return f"{number(cell.mean)} {width}" + (" %" if score == "relative_change" else "")
+    return f"{number(cell.mean)} {width}" + (f" {value_unit}" if value_unit else "")
 
 
-def between(cell: Interval, score: str = "") -> str:
+def between(cell: Interval, value_unit: str = "") -> str:
     """Format a mean with its interval in brackets. The text is empty if there is no mean."""
     if cell.n == 0:
         return ""
-    mean = number(cell.mean, score, signed=True)
+    mean = number(cell.mean, value_unit, signed=True)
     return mean if cell.n == 1 else f"{mean} [{number(cell.low, signed=True)}, {number(cell.high, signed=True)}]"
 
 
@@ -226,7 +229,7 @@ def _above(panel: Panel, worse: list[Row]) -> str:
         line, at = (int(i) for i in np.unravel_index(gaps.argmax(), gaps.shape))
         who, verb, values = worse[line].method, "stays", means[line : line + 1, at]
     removed = "half" if panel.fractions[at] == 0.5 else point(panel.fractions[at], panel.axis)
-    ends = dict.fromkeys(number(float(end), panel.score) for end in (values.min(), values.max()))
+    ends = dict.fromkeys(number(float(end), panel.value_unit) for end in (values.min(), values.max()))
     means_are = f"{' to '.join(ends)} against {number(random[at])}"
     return f"At {removed} removed, {who} {verb} above {panel.reference} ({means_are})."
 

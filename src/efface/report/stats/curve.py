@@ -16,7 +16,7 @@ class Curve:
     """One method's curve on one metric.
 
     metric: name of the metric in the study, such as "roar".
-    score: name of the values: "accuracy", "probability", "relative_change" (percent), ...
+    score: name of the values: "accuracy", "probability", "relative_change", ...
     method: name of the method.
     at: points of the axis, ascending; one point for a metric that is one number.
     values: values by sample and point; NaN if there is no value. A sample is a repeat (retrained) or an image (frozen
@@ -35,6 +35,7 @@ class Curve:
     control: True if the maps belong to a control, which does not depend on the network.
     draw_of: name of the method that this curve is another draw of; "" for the first or only draw.
     opposite: name of the metric that erases in the opposite order, with the same settings; "" if the study has none.
+    value_unit: unit of the values, such as "%"; "" if they have none.
     """
 
     metric: str
@@ -55,6 +56,7 @@ class Curve:
     control: bool = False
     draw_of: str = ""
     opposite: str = ""
+    value_unit: str = ""
 
     def __post_init__(self) -> None:
         samples, columns = self.values.shape

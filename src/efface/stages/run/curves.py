@@ -67,6 +67,7 @@ def curves_of(planned: PlannedCurve, results: Results) -> list[Curve]:
             may_lack_points=formula.may_lack_points,
             control=planned.view.control,
             draw_of=planned.view.draw_of,
+            value_unit=formula.value_units.get(name, ""),
         )
         for name, better in formula.direction.items()
     ]
