@@ -41,7 +41,7 @@ class MethodCall:
     learnt: Mapping[str, Tensor] | None = None
 
     @cached_property
-    def made(self) -> Any:
+    def method(self) -> Any:
         """Return the callable (model, images, targets): the function, or an instance of the class with `learnt` set."""
         if not is_class(self.call):
             return self.call
@@ -72,7 +72,7 @@ def attribute(
     classes_of: function from logits to the classes to explain, in place of `targets`; for a method with `asks_classes`.
     ValueError: maps are missing, have a wrong shape or are not finite. The message names the method and the image.
     """
-    if masks is None and accepts(method.made, "masks", needed=True):
+    if masks is None and accepts(method.method, "masks", needed=True):
         raise ValueError(
             f"attribution_methods.{method.name}: needs the masks of the true object, which these data do not have; "
             "choose data that have them, such as efface.data.patches.patches, or drop this method"
@@ -82,7 +82,7 @@ def attribute(
         if method.batched:
             offered = {"seeds": seeds, "max_batch": max_batch, "masks": masks, "classes_of": classes_of}
             given = {name: value for name, value in offered.items() if value is not None}
-            found = offer(method.made, model, images.clone(), targets, **given)
+            found = offer(method.method, model, images.clone(), targets, **given)
         else:
             found = _one_by_one(method, model, images, targets)
     return _checked(method, found, images)
@@ -119,7 +119,7 @@ def check_method(call: Call, *, batched: bool) -> None:
 
 
 def _one_by_one(method: MethodCall, model: nn.Module, images: Images, targets: Targets) -> Any:
-    maps = [method.made(model, images[i : i + 1].clone(), int(targets[i])) for i in range(len(images))]
+    maps = [method.method(model, images[i : i + 1].clone(), int(targets[i])) for i in range(len(images))]
     if isinstance(maps[0], dict):
         return {name: _stacked(method, [each[name] for each in maps], images) for name in maps[0]}
     return _stacked(method, maps, images)
@@ -163,7 +163,7 @@ def _checked(method: MethodCall, found: Any, images: Images) -> dict[str, Tensor
             where if name == method.name else f"{where}.{name}",
             found[name],
             images,
-            seeded=accepts(method.made, "seeds"),
+            seeded=accepts(method.method, "seeds"),
         )
         for name in method.gives
     }

@@ -13,7 +13,7 @@ from torch import nn
 from efface import draws
 from efface.models.weights import load_weights, read_weights
 from efface.plug.call import Call
-from efface.stages.run.inputs import made
+from efface.stages.run.inputs import call_checked
 from efface.stages.run.provenance import TRAINED
 from efface.store.keys import key, versions
 from efface.training.loop import TrainingSettings
@@ -69,7 +69,7 @@ class Network:
 
     def build(self) -> nn.Module:
         """Return the network as its function makes it."""
-        return made("model" if self.name == "network" else f"{self.name}.model", self.model)
+        return call_checked("model" if self.name == "network" else f"{self.name}.model", self.model)
 
     def fresh(self) -> nn.Module:
         """Return the network with fresh weights from the seed, on the device, in eval mode."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from efface.stages.run.inputs import check_classes
 from efface.stages.run.network import Network
 from efface.stages.run.run import Run
-from efface.stages.trial.training_step import try_terms
+from efface.stages.trial.training_step import try_training_step
 from efface.store.arrays import read_rows
 
 
@@ -29,7 +29,7 @@ def try_network(run: Run) -> tuple[nn.Module, Tensor, Tensor]:
     for each in run.networks()[1:]:
         _answers(run, each)
     found = _answers(run, run.first)
-    try_terms(run)
+    try_training_step(run)
     return found
 
 
