@@ -57,6 +57,17 @@ class Behind(nn.Module):
         return self.rest(self.stage(images))
 
 
+class Weighing(nn.Module):
+    """One logit: the output of `layer`, weighed."""
+
+    def __init__(self, layer, weights):
+        super().__init__()
+        self.layer, self.weights = layer, weights
+
+    def forward(self, images):
+        return (self.layer(images) * self.weights).sum((1, 2, 3))[:, None]
+
+
 def make(kind, seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -184,9 +195,15 @@ def test_relu_can_be_left_out(method):
 
 
 def test_relu_comes_before_enlarging():
-    small = torch.randn(5, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    torch.testing.assert_close(cam._enlarged(small, batch()[0], relu=True), large(small.relu()))
-    torch.testing.assert_close(cam._enlarged(small, batch()[0], relu=False), large(small))
+    images, _ = batch()
+    slopes = torch.randn(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    small = (F.avg_pool2d(images, 2) * slopes).sum(1)
+    assert not torch.allclose(large(small).relu(), large(small.relu()))
+    for relu, expected in ((True, small.relu()), (False, small)):
+        found = cam.hires_cam(
+            Weighing(nn.AvgPool2d(2), slopes), images, torch.zeros(5).long(), layer="layer", relu=relu
+        )
+        torch.testing.assert_close(found, large(expected))
 
 
 def test_layer_whose_last_run_is_unused_is_refused():
@@ -300,8 +317,11 @@ def test_grad_cam_plus_plus_equals_the_derivatives_of_the_exponential():
 
 
 def test_grad_cam_plus_plus_is_finite_where_a_share_has_no_denominator():
-    found = cam._shared_gradient(torch.full((1, 1, 1, 2), -1.0), torch.tensor([[[[1.0, -3.0]]]]))
-    assert found.tolist() == [[[[0.0]]]]
+    """The features sum to -2. At the first place, 2 + 1 * -2 is 0; at the second, the gradient is negative."""
+    features = torch.full((1, 1, 1, 2), -1.0)
+    model = Weighing(nn.Identity(), torch.tensor([1.0, -3.0]))
+    found = cam.grad_cam_plus_plus(model, features, torch.tensor([0]), layer="layer", relu=False)
+    assert found.tolist() == [[[0.0, 0.0]]]
 
 
 # Guided
@@ -392,7 +412,7 @@ def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match=words("channels 0")):
         cam.score_cam(make(Net), images, targets, channels=0)
     with pytest.raises(ValueError, match=words("weights ratio softmax score")):
-        cam._weighed(torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool), "ratio")
+        cam.channel_weights(torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool), "ratio")
     with pytest.raises(ValueError, match=words("max_batch 0")):
         cam.grad_cam(make(Net), images, targets, max_batch=0)
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from efface import draws
 from efface.methods import control, gradient
+from small.caches import forget
 from small.messages import words
 
 N, SIZE = 3, 8
@@ -16,7 +17,7 @@ N, SIZE = 3, 8
 
 @pytest.fixture(autouse=True)
 def _forgotten():
-    control._cached.cache_clear()
+    forget(control)
 
 
 def inputs(width=SIZE):
@@ -116,7 +117,7 @@ def test_fresh_network_is_the_same_in_every_process(form):
     found = []
     for state in (0, 1):
         torch.manual_seed(state)
-        control._cached.cache_clear()
+        forget(control)
         before = torch.random.get_rng_state()
         model = partial(control.explain_with, network=network, method=gradient.gradient)
         found.append(model(nothing_of(4), images, targets))

@@ -236,7 +236,7 @@ def test_rise_tends_to_its_expectation_on_a_linear_network():
 @pytest.mark.parametrize(("cells", "size", "width"), [(3, 8, 8), (7, 8, 9), (1, 8, 5), (2, 7, 12), (8, 8, 8)])
 def test_drawn_veils_are_visible_as_often_as_said(cells, size, width):
     images, _, seeds = inputs(size=size, width=width)
-    drawn = occlusion._veils(images, seeds, cells, 0.3)
+    drawn = occlusion.drawn_veils(images, seeds, cells, 0.3)
     veils = drawn(slice(0, N), slice(0, 3000))
     assert veils.shape == (3000, N, size, width)
     assert veils.min() >= 0
@@ -283,4 +283,4 @@ def test_given_veils_are_for_these_images_and_of_any_type():
     found = rise(Linear(), images, targets, samples=6, fields=given)
     assert torch.equal(found, rise(Linear(), images, targets, samples=6, fields=given.double()))
     with pytest.raises(ValueError, match=words("fields (6, 1, 8, 8) (6, 3, 8, 8)")):
-        occlusion._given(given[:, :1], 6, images)
+        occlusion.given_veils(given[:, :1], 6, images)

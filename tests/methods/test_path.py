@@ -671,15 +671,15 @@ def test_adversarial_paths_of_a_linear_network_in_closed_form():
 def test_other_classes_are_drawn_without_repeats_and_without_the_target():
     targets, seeds = torch.arange(50) % CLASSES, draws.seeds_of("test", torch.arange(50))
     images = images_of(50, 3, 8, 8)
-    drawn = adversarial._other_classes(Linear(), images, targets, seeds, 2)
+    drawn = adversarial.other_classes(Linear(), images, targets, seeds, 2)
     assert drawn.shape == (50, 2)
     assert not (drawn == targets[:, None]).any()
     assert (drawn[:, 0] != drawn[:, 1]).all()
     assert set(drawn.flatten().tolist()) == {0, 1, 2, 3}
-    all_of_them = adversarial._other_classes(Linear(), images, targets, seeds, 20)
+    all_of_them = adversarial.other_classes(Linear(), images, targets, seeds, 20)
     assert all(set(row.tolist()) == {0, 1, 2, 3} - {int(t)} for row, t in zip(all_of_them, targets, strict=True))
     torch.testing.assert_close(
-        adversarial._other_classes(Linear(), images[7:9], targets[7:9], seeds[7:9], 2), drawn[7:9]
+        adversarial.other_classes(Linear(), images[7:9], targets[7:9], seeds[7:9], 2), drawn[7:9]
     )
 
 
@@ -806,7 +806,7 @@ def test_references_of_expected_gradients_are_kept_images_without_repeats():
 def test_small_pieces_draw_the_same_references(monkeypatch):
     method, inputs = fitted(path.ExpectedGradients(samples=6, pool=20)), batch()
     whole = explain(method, net(), inputs)
-    monkeypatch.setattr("efface.methods.path.background._KEYS", 1)
+    monkeypatch.setattr("efface.methods.path.background.KEYS_AT_ONCE", 1)
     assert torch.equal(explain(method, net(), inputs), whole)
 
 

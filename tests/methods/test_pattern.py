@@ -201,7 +201,7 @@ def test_places_are_drawn_by_the_seed_of_the_image():
 def test_small_pieces_change_nothing(monkeypatch):
     model, (images, _) = net(), batch(7, 9)
     whole = estimate(model, images)
-    monkeypatch.setattr("efface.methods.pattern.fit._NUMBERS", 200)
+    monkeypatch.setattr("efface.methods.pattern.fit.NUMBERS_AT_ONCE", 200)
     for name, pattern in estimate(model, images).items():
         torch.testing.assert_close(pattern, whole[name], rtol=1e-6, atol=1e-9)
 
