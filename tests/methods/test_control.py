@@ -7,22 +7,18 @@ import pytest
 import torch
 from torch import nn
 
-from efface import draws
 from efface.methods import control, gradient
+from small.batches import with_seeds
 from small.caches import forget
 from small.messages import words
 
 N, SIZE = 3, 8
+inputs = partial(with_seeds, "control", N, dtype=torch.float32)
 
 
 @pytest.fixture(autouse=True)
 def _forgotten():
     forget(control)
-
-
-def inputs(width=SIZE):
-    images = torch.rand(N, 3, SIZE, width, generator=torch.Generator().manual_seed(1))
-    return images, torch.arange(N) % 4, draws.seeds_of("control", torch.arange(N))
 
 
 def nothing():
@@ -35,7 +31,7 @@ def nothing():
 
 @pytest.mark.parametrize("width", [5, 8, 9])
 def test_centre_is_a_gaussian_at_the_middle(width):
-    images, targets, _ = inputs(width)
+    images, targets, _ = inputs(w=width)
     maps = control.centre(nothing(), images, targets, sigma=0.3)
     y, x = (torch.arange(SIZE) + 0.5) / SIZE - 0.5, (torch.arange(width) + 0.5) / width - 0.5
     expected = torch.exp(-(y[:, None].square() + x.square()) / (2 * 0.3**2))
