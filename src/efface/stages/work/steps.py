@@ -30,7 +30,6 @@ def extracted(study: Study, runs: Sequence[Run], splits: Sequence[str] | None = 
     new = [
         run for run in runs if not all(each.trained() for each in run.networks()) or missing_extractions(run, splits)
     ]
-    if new:
     for run in new:
         preflight(planned(run), splits=splits)  # hours are about to be spent
     whole, failures = _with_networks(runs, ask=False)
