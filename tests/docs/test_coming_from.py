@@ -54,11 +54,11 @@ from efface.training.attack import pgd
 from efface.training.loop import TrainingRows, train
 from efface.training.regularize import anti_score_matching
 from efface.types import VECTOR_ONE
+from small.cases import weighted_case
+from small.studies import STUDY, write_study
 from small.tiers import first_short
-from small_study import STUDY, write_study
 from test_data import published
 from test_data import tree as folders
-from test_metric_erasure import case
 from test_vision import grey_files, mat_files, thousand
 
 ROOT = Path(__file__).parents[2]
@@ -214,7 +214,7 @@ def listed(found):
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch):
+def run_tiny(tmp_path, monkeypatch):
     """Writes the tiny study, changed, and runs a stage of it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -261,25 +261,25 @@ def test_every_word_of_theirs_has_a_row(system, theirs):
 
 
 @pytest.mark.parametrize("system", first_short(1, SYSTEMS))
-def test_methods_give_maps(system, study, tmp_path):
+def test_methods_give_maps(system, run_tiny, tmp_path):
     entries = [few(tree) for tree in listed(words("method", system))]
     assert entries
     written = write_study(tmp_path, **TINY | {"attribution_methods": listed(words("method", system))})
     assert config.read(written).map_names() == [each["name"] for each in entries]  # as the page has them, uncut
-    assert study("extract", attribution_methods=entries) == 0
+    assert run_tiny("extract", attribution_methods=entries) == 0
     extracted = {path.name.removesuffix("-test.h5") for path in (tmp_path / "run" / "maps").glob("*-test.h5")}
     assert extracted == {each["name"] for each in entries}
 
 
 @pytest.mark.long
-def test_metrics_give_numbers(study, tmp_path):
+def test_metrics_give_numbers(run_tiny, tmp_path):
     entries = []
     for number, tree in enumerate(map(yaml.safe_load, words("metric"))):
         MetricEntry.model_validate(tree)  # as the page has it, uncut
         metric = tree.get("metric", tree["name"])
         kwargs = SHORT.get(metric.rpartition(".")[2], {}) | few(tree.get("kwargs", {}))
         entries.append({"name": f"m{number}", "metric": metric, "kwargs": kwargs})
-    assert study("measure", metrics=entries, **TWO_LAYERS) == 0
+    assert run_tiny("measure", metrics=entries, **TWO_LAYERS) == 0
     summary = (tmp_path / "run" / "report" / "summary.csv").read_text()
     assert [each for each in entries if not re.search(rf"^{each['name']},", summary, re.MULTILINE)] == []
 
@@ -380,12 +380,12 @@ def test_data_are_read_from_files_in_the_published_format(word, tmp_path, monkey
 
 
 @pytest.mark.long
-def test_trainings_run(study, capsys):
+def test_trainings_run(run_tiny, capsys):
     found = [word for word in words("keys") if {each[:3] for each in shlex.split(word)} <= {"fit", "see"}]
     assert len(found) > 10
     for word in found:
         more = [*shlex.split(word), "fit.epochs=1", "fit.batch_size=8"]
-        assert study("train", *more, **TWO_LAYERS) == 0, f"{word}: {capsys.readouterr().err}"
+        assert run_tiny("train", *more, **TWO_LAYERS) == 0, f"{word}: {capsys.readouterr().err}"
 
 
 WHOLE = ("data=", "model=", "model.", "device=", "second_network={")
@@ -393,7 +393,7 @@ WHOLE = ("data=", "model=", "model.", "device=", "second_network={")
 
 
 @pytest.mark.long
-def test_studies_run(study, tmp_path, capsys):
+def test_studies_run(run_tiny, tmp_path, capsys):
     """Each row that sets a study up, in as few runs as no two of them set one key twice in."""
     trained = [word for word in words("keys") if {each[:3] for each in shlex.split(word)} <= {"fit", "see"}]
     found = [word for word in words("keys") if word not in trained or "seed" in word]
@@ -405,7 +405,7 @@ def test_studies_run(study, tmp_path, capsys):
         groups.append(changes) if group is None else group.update(changes)
     assert len(groups) <= 8
     gan_test = {"name": "gan_test", "kwargs": SHORT["gan_test"]}
-    assert study("train", **TWO_LAYERS) == 0
+    assert run_tiny("train", **TWO_LAYERS) == 0
     (weights,) = (tmp_path / "run" / "models").glob("network-*.pt")
     weights = shutil.copy(weights, tmp_path)
     for changes in groups:
@@ -415,7 +415,7 @@ def test_studies_run(study, tmp_path, capsys):
             shutil.copy(weights, tmp_path / changes[key])
         overrides = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
         for stage in ("all", "samples", "visualize"):
-            done = study(stage, *overrides, metrics=["morf", "roar", gan_test], **TWO_LAYERS)
+            done = run_tiny(stage, *overrides, metrics=["morf", "roar", gan_test], **TWO_LAYERS)
             assert done == 0, f"{overrides}: {capsys.readouterr().err}"
         did(tmp_path / changes.get("out", "run"), changes)
 
@@ -559,7 +559,7 @@ def test_scripts_run(monkeypatch, capsys):
 
 
 @pytest.mark.long
-def test_commands_run(study):
+def test_commands_run(run_tiny):
     wanted = {}
     for word in words("command"):
         done = dry(word)
@@ -577,7 +577,7 @@ def test_commands_run(study):
     del wanted["all"]  # it is the others
     metrics = [{"name": name, "kwargs": SHORT.get(name, {})} for name in wanted["measure"]]
     for stage, names in wanted.items():
-        assert study(stage, *(["--metrics", ",".join(names)] if names else []), metrics=metrics, **TWO_LAYERS) == 0
+        assert run_tiny(stage, *(["--metrics", ",".join(names)] if names else []), metrics=metrics, **TWO_LAYERS) == 0
 
 
 def dry(word):
@@ -729,7 +729,7 @@ def erasing(tmp_path):
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (20, 3, 6, 5), generator=draw, dtype=torch.uint8)
     weights, maps = torch.randn(3, 6, 5, generator=draw) / 9, torch.randn(20, 3, 6, 5, generator=draw)
-    here = case(tmp_path, images, maps, weights)
+    here = weighted_case(tmp_path, images, maps, weights)
 
     def value(formula, fraction, post=()):
         settings = formula.defaults

@@ -9,8 +9,8 @@ import yaml
 import efface.__main__ as program
 from efface import stages
 from efface.study.study import check, read
-from small_study import STUDY, write_study
-from small_study import efface as run_efface
+from small.studies import STUDY, write_study
+from small.studies import efface as run_efface
 from test_layers import LAYERS
 
 ROOT = Path(__file__).parents[2]

@@ -17,8 +17,8 @@ from efface.stages.run.plan import make_plan
 from efface.stages.run.run import Run
 from efface.study import study as config
 from efface.study.study import InvalidStudyError
+from small.studies import STUDY
 from small.tiers import first_short
-from small_study import STUDY
 
 ROOT = Path(__file__).parents[2]
 PAPERS = ROOT / "configs" / "papers"

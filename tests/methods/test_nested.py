@@ -13,7 +13,7 @@ from efface import draws
 from efface.methods.contrast import contrast
 from efface.methods.control import explain_with
 from efface.methods.gradient import gradient
-from efface.methods.nested import FittedInner, made
+from efface.methods.nested import FittedInner, build_method
 from efface.methods.path import ExpectedGradients, LocalPathIntegration, integrated_gradients
 from efface.methods.pattern import PatternAttribution, PatternGuided, PatternGuidedIG
 from efface.methods.smooth import smooth_grad, smooth_grad_family, smooth_grad_squared
@@ -24,7 +24,7 @@ from efface.types import Method
 from small.batches import noise_split, with_seeds
 from small.messages import names, words
 from small.networks import one_convolution, seeded
-from small_study import STUDY, efface, files, write_study
+from small.studies import STUDY, efface, files, write_study
 
 LEARNER = "efface.methods.path.expected_gradients"
 FEW = {"samples": 3, "pool": 8}
@@ -34,7 +34,7 @@ PATTERNS = {"pool": 12, "places": 4}
 inputs = partial(with_seeds, "test", 5, dtype=torch.float32)
 
 
-def network(seed=0):
+def five_channels(seed=0):
     return seeded(partial(one_convolution, 5, padding=0), seed).eval()
 
 
@@ -47,7 +47,7 @@ def taught(method, model, seed=3):
 
 
 def test_integrated_gradients_of_pattern_attribution_are_pattern_guided_ig():
-    model, (images, targets, _) = network(), inputs()
+    model, (images, targets, _) = five_channels(), inputs()
     line = {"steps": 4, "rule": "right", "baseline": 0.3}
     around = taught(
         FittedInner(method=partial(integrated_gradients, base=PatternAttribution(**PATTERNS), **line)), model
@@ -59,7 +59,7 @@ def test_integrated_gradients_of_pattern_attribution_are_pattern_guided_ig():
 
 
 def test_smooth_grad_without_noise_is_the_method_on_its_own_seeds():
-    model, (images, targets, seeds) = network(), inputs()
+    model, (images, targets, seeds) = five_channels(), inputs()
     around = taught(
         FittedInner(method=partial(smooth_grad, base=partial(ExpectedGradients, **FEW), samples=2, noise=0.0)), model
     )
@@ -72,7 +72,7 @@ def test_smooth_grad_without_noise_is_the_method_on_its_own_seeds():
 @pytest.mark.parametrize("score", ["logit", "probability"])
 def test_contrast_is_the_weighted_sum_over_classes(score):
     """By the logit the method runs once, on the weighted logits; else once a class."""
-    model, (images, targets, seeds) = network(), inputs()
+    model, (images, targets, seeds) = five_channels(), inputs()
     inner = taught(ExpectedGradients(**FEW, score=score), model)
     own = F.one_hot(targets, 4)
     with torch.no_grad():
@@ -85,10 +85,10 @@ def test_contrast_is_the_weighted_sum_over_classes(score):
 
 
 def test_a_second_network_is_the_one_that_the_method_within_learns_with():
-    model, other, (images, targets, seeds) = network(), network(1), inputs()
+    model, other, (images, targets, seeds) = five_channels(), five_channels(1), inputs()
     settings = {"samples": 2, "centres": 3}
     inner, of_model = (taught(LocalPathIntegration(**settings), each) for each in (other, model))
-    whole = partial(explain_with, network=partial(network, 1), method=LocalPathIntegration(**settings))
+    whole = partial(explain_with, network=partial(five_channels, 1), method=LocalPathIntegration(**settings))
     around = taught(FittedInner(method=whole), model)
     centres = around.learnt[".method.centres"]
     torch.testing.assert_close(centres, inner.learnt["centres"])
@@ -97,7 +97,7 @@ def test_a_second_network_is_the_one_that_the_method_within_learns_with():
 
 
 def test_two_deep_the_innermost_learns():
-    model, (images, targets, seeds) = network(), inputs()
+    model, (images, targets, seeds) = five_channels(), inputs()
     smooth = partial(smooth_grad, samples=2, base=partial(ExpectedGradients, **FEW))
     around = taught(FittedInner(method=partial(contrast, base=smooth, against="max")), model)
     assert list(around.learnt) == [".base..base.images", ".base..base.rows"]
@@ -113,7 +113,7 @@ def test_two_deep_the_innermost_learns():
 
 @pytest.mark.parametrize("max_batch", [1, 2, 256])
 def test_maps_do_not_depend_on_the_batch(max_batch):
-    model, (images, targets, seeds) = network(), inputs()
+    model, (images, targets, seeds) = five_channels(), inputs()
     for method in (
         partial(smooth_grad_family, samples=2, base=partial(ExpectedGradients, **FEW)),
         partial(contrast, base=partial(ExpectedGradients, **FEW)),
@@ -130,7 +130,7 @@ def test_maps_do_not_depend_on_the_batch(max_batch):
 
 
 def test_what_was_learnt_is_read_back_into_a_fresh_one_and_is_its_own():
-    model, (images, targets, seeds) = network(), inputs()
+    model, (images, targets, seeds) = five_channels(), inputs()
     shared = ExpectedGradients(**FEW)
     first = taught(FittedInner(method=partial(smooth_grad, samples=2, base=shared)), model)
     expected = first(model, images, targets, seeds=seeds)
@@ -185,7 +185,7 @@ class Maker:
     """Makes a network, and has a `fit` which is none of a method's."""
 
     def __call__(self):
-        return network(1)
+        return five_channels(1)
 
     def fit(self):
         raise AssertionError
@@ -197,7 +197,7 @@ def with_maker(model, images, targets, *, base: Method, maker: Callable[[], nn.M
 
 
 def test_a_function_is_offered_masks_and_classes_while_it_is_found_out_what_it_shows():
-    model, (images, targets, seeds) = network(), inputs()
+    model, (images, targets, seeds) = five_channels(), inputs()
     known = noise_split(20, seed=2)
     masks = torch.arange(64).reshape(1, 8, 8).expand(len(known), 8, 8) % 3 == 0
     around = FittedInner(method=partial(masked, base=partial(ExpectedGradients, **FEW)))
@@ -211,7 +211,7 @@ def test_a_function_is_offered_masks_and_classes_while_it_is_found_out_what_it_s
 
 
 def test_a_function_of_one_image_is_shown_one_image_and_its_number():
-    model, (images, targets, _) = network(), inputs()
+    model, (images, targets, _) = five_channels(), inputs()
     around = taught(
         FittedInner(method=partial(one_image, base=partial(PatternAttribution, **PATTERNS)), batched=False), model
     )
@@ -221,7 +221,7 @@ def test_a_function_of_one_image_is_shown_one_image_and_its_number():
 
 
 def test_a_function_that_reads_maps_by_name_may_have_a_method_that_learns():
-    model, (images, targets, _) = network(), inputs()
+    model, (images, targets, _) = five_channels(), inputs()
     around = taught(FittedInner(method=partial(red, base=Named)), model, seed=3)
     torch.testing.assert_close(around(model, images, targets), 3 * images[:, 0])
 
@@ -229,7 +229,7 @@ def test_a_function_that_reads_maps_by_name_may_have_a_method_that_learns():
 @pytest.mark.parametrize("score", ["logit", "probability"])
 def test_of_means_the_same_whether_it_is_written_or_a_default_or_the_learners_own(score):
     """Of a method that is not linear: contrast of the logit is one map of the difference, else a sum over classes."""
-    model, (images, targets, seeds) = network(), inputs()
+    model, (images, targets, seeds) = five_channels(), inputs()
     own = {} if score == "logit" else {"score": score}
 
     def contrasted(**more):
@@ -248,7 +248,7 @@ def test_what_a_function_fails_with_before_it_has_shown_all_is_said():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        taught(FittedInner(method=partial(broken, base=ExpectedGradients)), network())
+        taught(FittedInner(method=partial(broken, base=ExpectedGradients)), five_channels())
 
 
 # What is said
@@ -260,11 +260,11 @@ def test_what_a_function_fails_with_before_it_has_shown_all_is_said():
         (smooth_grad, "base", {}),
         (integrated_gradients, "base", {}),
         (contrast, "base", {}),
-        (explain_with, "method", {"network": network}),
+        (explain_with, "method", {"network": five_channels}),
     ],
 )
 def test_a_function_alone_refuses_a_class_that_has_yet_to_learn(function, setting, more):
-    model, (images, targets, seeds) = network(), inputs()
+    model, (images, targets, seeds) = five_channels(), inputs()
     for given in (ExpectedGradients, partial(ExpectedGradients, samples=3)):
         with pytest.raises(ValueError, match=words(f"{setting} ExpectedGradients class fitted")):
             function(model, images, targets, seeds=seeds, **more, **{setting: given})
@@ -303,7 +303,7 @@ class Fitting(nn.Module):
 
 
 def test_a_class_that_leaves_nothing_or_says_not_what_it_learns_from_is_refused():
-    model = network()
+    model = five_channels()
     for outer in (FittedInner(method=partial(smooth_grad, base=Forgets)), PatternGuided(method=Forgets, **PATTERNS)):
         with pytest.raises(ValueError, match=r"(base|method).*test_nested\.Forgets.*tensors"):
             taught(outer, model)
@@ -314,12 +314,12 @@ def test_a_class_that_leaves_nothing_or_says_not_what_it_learns_from_is_refused(
 def test_without_masks_a_function_that_needs_them_is_refused_before_anything_is_learnt():
     around = FittedInner(method=partial(masked, base=partial(ExpectedGradients, **FEW)))
     with pytest.raises(ValueError, match=words("masks training")):
-        taught(around, network())
+        taught(around, five_channels())
     assert around.learnt == {}
 
 
 def test_a_network_with_a_fit_is_no_method_that_learns():
-    assert made(method := partial(explain_with, network=Fitting, method=gradient)) is method
+    assert build_method(method := partial(explain_with, network=Fitting, method=gradient)) is method
 
 
 # In a study

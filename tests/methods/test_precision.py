@@ -10,6 +10,7 @@ from efface.methods.gradient import gradient, input_x_gradient
 from efface.models.evaluation import check_precision
 from efface.models.resnet import resnet8
 from small.messages import words
+from small.networks import seeded
 
 IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 TARGETS, SEEDS = torch.tensor([1, 3]), torch.tensor([5, 6])
@@ -31,28 +32,26 @@ SINGLE |= {
 
 
 @pytest.fixture(scope="module")
-def network():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return resnet8(num_classes=4).eval()
+def resnet():
+    return seeded(lambda: resnet8(num_classes=4)).eval()
 
 
 @pytest.mark.parametrize("name", AVERAGED)
-def test_means_of_many_gradients_rank_pixels_as_in_fp32(name, network):
+def test_means_of_many_gradients_rank_pixels_as_in_fp32(name, resnet):
     method, settings = AVERAGED[name]
-    exact = method(network, IMAGES, TARGETS, **settings)
-    rounded = method(network, IMAGES, TARGETS, precision="bf16", **settings)
+    exact = method(resnet, IMAGES, TARGETS, **settings)
+    rounded = method(resnet, IMAGES, TARGETS, precision="bf16", **settings)
     assert rounded.dtype == torch.float32
     assert not torch.equal(rounded, exact)
     assert spearmanr(rounded.flatten(), exact.flatten()).statistic > 0.95
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_a_single_gradient_is_refused_unless_forced(name, network):
+def test_a_single_gradient_is_refused_unless_forced(name, resnet):
     method, settings = SINGLE[name]
     with pytest.raises(ValueError, match=words("gradient bf16 fp32 bf16_forced")):
-        method(network, IMAGES, TARGETS, precision="bf16", **settings)
-    exact, forced = (method(network, IMAGES, TARGETS, precision=each, **settings) for each in ("fp32", "bf16_forced"))
+        method(resnet, IMAGES, TARGETS, precision="bf16", **settings)
+    exact, forced = (method(resnet, IMAGES, TARGETS, precision=each, **settings) for each in ("fp32", "bf16_forced"))
     assert forced.dtype == torch.float32
     assert spearmanr(forced.flatten(), exact.flatten()).statistic > 0.8
 
@@ -65,18 +64,18 @@ def test_only_the_passes_are_rounded():
     assert torch.equal(found, IMAGES * 0.375)
 
 
-def test_the_network_runs_in_bf16_and_stays_as_it_was(network):
+def test_the_network_runs_in_bf16_and_stays_as_it_was(resnet):
     seen = []
-    handle = network.layer1.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
-    smooth.smooth_grad(network, IMAGES, TARGETS, samples=2, seeds=SEEDS, precision="bf16")
+    handle = resnet.layer1.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    smooth.smooth_grad(resnet, IMAGES, TARGETS, samples=2, seeds=SEEDS, precision="bf16")
     handle.remove()
     assert {*seen} == {torch.bfloat16}
-    assert {each.dtype for each in network.parameters()} == {torch.float32}
+    assert {each.dtype for each in resnet.parameters()} == {torch.float32}
     assert not torch.is_autocast_enabled("cpu")
 
 
-def test_what_cannot_be_is_refused(network):
+def test_what_cannot_be_is_refused(resnet):
     with pytest.raises(ValueError, match=words("precision fp16 fp32 bf16 bf16_forced")):
         check_precision("fp16", 50)
     with pytest.raises(ValueError, match=words("base passes")):
-        smooth.smooth_grad(network, IMAGES, TARGETS, seeds=SEEDS, base=gradient, precision="bf16")
+        smooth.smooth_grad(resnet, IMAGES, TARGETS, seeds=SEEDS, base=gradient, precision="bf16")

@@ -11,8 +11,9 @@ from efface.metrics import Point, metric
 from efface.metrics.shared.concentration import Concentration, entropy, gini
 from efface.metrics.shared.located import pointing_game, relevance_mass
 from efface.plug.call import Call
+from small.batches import normal_numbers
+from small.cases import C, H, N, W, known_case, values_of
 from small.messages import words
-from test_metric_faithfulness import C, H, N, W, case, numbers, values
 
 SUM = (Call(call="efface.erase.post.absolute"), Call(call="efface.erase.post.channel_sum"))
 
@@ -29,7 +30,7 @@ def test_closed_forms():
 
 
 def test_gini_is_the_mean_difference_and_entropy_that_of_scipy():
-    maps = numbers(N, C, H, W)
+    maps = normal_numbers(N, C, H, W)
     sizes = maps.abs().flatten(1).double().numpy()
     differences = np.abs(sizes[:, :, None] - sizes[:, None, :]).mean((1, 2))
     np.testing.assert_allclose(gini(maps), differences / (2 * sizes.mean(1)), rtol=1e-10)
@@ -37,7 +38,7 @@ def test_gini_is_the_mean_difference_and_entropy_that_of_scipy():
 
 
 def test_scale_sign_and_place_change_nothing_and_blur_spreads():
-    maps = numbers(N, H, W)
+    maps = normal_numbers(N, H, W)
     moved = maps.flatten(1)[:, torch.randperm(H * W, generator=torch.Generator().manual_seed(1))].reshape(maps.shape)
     for measure in (gini, entropy):
         for other in (maps * 1e-12, -maps, moved):
@@ -68,13 +69,15 @@ def test_quantus_agrees():
 
 
 def test_the_probe_reduces_the_maps_by_post_and_unit(tmp_path):
-    maps = numbers(N, C, H, W)
+    maps = normal_numbers(N, C, H, W)
     for max_batch in (1, 4, 64):
-        found = values(Concentration(SUM, "pixel"), case(tmp_path, maps, max_batch=max_batch))
+        found = values_of(Concentration(SUM, "pixel"), known_case(tmp_path, maps, max_batch=max_batch))
         np.testing.assert_array_equal(found["gini"], gini(maps.abs().sum(1)))
-    np.testing.assert_array_equal(values(Concentration((), "feature"), case(tmp_path, maps))["entropy"], entropy(maps))
+    np.testing.assert_array_equal(
+        values_of(Concentration((), "feature"), known_case(tmp_path, maps))["entropy"], entropy(maps)
+    )
     with pytest.raises(ValueError, match=words("3 post channels")):
-        Concentration((), "pixel")(case(tmp_path, maps))
+        Concentration((), "pixel")(known_case(tmp_path, maps))
 
 
 def test_both_metrics_share_one_probe(tmp_path):
@@ -84,7 +87,7 @@ def test_both_metrics_share_one_probe(tmp_path):
         for unit in ("pixel", groups):
             probes |= set(metric(name).probes(Point(0.0, 0, groups, SUM, unit)).values())
     assert probes == {Concentration(SUM, "pixel")}
-    score = probes.pop()(case(tmp_path, numbers(N, H, W)))
+    score = probes.pop()(known_case(tmp_path, normal_numbers(N, H, W)))
     for name in ("sparseness", "complexity"):
         found = metric(name).value({"map": score})
         assert list(found) == list(metric(name).direction)

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import nn
 
 from efface import draws
@@ -15,7 +14,7 @@ from efface.erase.ranking import rank
 from efface.metrics import Point, metric
 from efface.metrics.f_fidelity import FineTune, dropped, fine_tuned
 from efface.metrics.imputation_detectability import Detect, detection
-from efface.metrics.probes import Case, Erasure, Perturb, image_mean
+from efface.metrics.probes import Erasure, Perturb
 from efface.plug.call import Call
 from efface.report.stats import areas, interval
 from efface.stages.extract import extract
@@ -23,53 +22,36 @@ from efface.stages.run.curves import planned
 from efface.stages.run.run import Run
 from efface.stages.train import train
 from efface.stages.work.measuring import measure_missing
-from efface.store.maps import MapStore, MapWriter
 from efface.study.study import check
 from efface.training.loop import TrainingSettings
 from efface.types import Split
+from small.cases import case_of, stored_maps
 from small.messages import words
+from small.networks import one_convolution, seeded
+from small.studies import checked
 
 BLACK = Call(call="efface.impute.constant")
 MEAN = Call(call="efface.impute.channel_mean")
 BLUR = Call(call="efface.impute.blur", kwargs={"sigma": 1.0})
+NETWORK = {"call": "small.networks.one_convolution", "kwargs": {"channels": 8, "places": 4}}
 
 
-def network():
-    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(8 * 16, 4))
-
-
-def seeded(build, seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return build()
+def eight_filters():
+    return one_convolution(**NETWORK["kwargs"])
 
 
 def splits(count=24, size=16):
     return patches(n_train=40, n_test=count, size=size)
 
 
-def store(folder, maps, name="maps"):
-    path = folder / f"{name}-{len(list(folder.iterdir()))}.h5"
-    writer = MapWriter(path, {}, torch.zeros(len(maps), dtype=torch.int64), maps[0])
-    writer.write(0, maps)
-    writer.close()
-    return MapStore(path, {}, len(maps))
-
-
-def case(data, maps=None, **changes):
-    found = {
-        "build": network,
-        "given_network": seeded(network).eval(),
-        "data": data,
-        "target_classes": data["test"].targets,
+def fitted_case(data, maps=None, **changes):
+    """A case of a network of eight filters that may train for three epochs."""
+    given = {
+        "build": eight_filters,
         "maps": maps or {},
-        "mean": image_mean(data["train"]) if "train" in data else torch.zeros(3),
         "given_training": TrainingSettings(epochs=3, batch_size=16),
-        "seed": 0,
-        "max_batch": 64,
-        "device": torch.device("cpu"),
     }
-    return Case(**(found | changes))
+    return case_of(**{"data": data, "network": seeded(eight_filters).eval()} | given | changes)
 
 
 # F-Fidelity: what is dropped
@@ -121,13 +103,13 @@ def untuned(here):
 
 @pytest.fixture
 def maps(tmp_path):
-    return {"test": store(tmp_path, torch.randn(24, 16, 16, generator=torch.Generator().manual_seed(2)))}
+    return {"test": stored_maps(tmp_path, torch.randn(24, 16, 16, generator=torch.Generator().manual_seed(2)))}
 
 
 def test_with_no_cap_and_whole_sides_it_is_MoRF_and_LeRF(maps):
     """alpha = beta = 1 drops the explanation whole, and the rest whole."""
-    given = seeded(network).eval()
-    here = case(splits(), maps, once=untuned(given))
+    given = seeded(eight_filters).eval()
+    here = fitted_case(splits(), maps, once=untuned(given))
     found = FineTune(0.25, MEAN, (), "pixel", 3, 1.0, 1.0, 1, 1.0)(here).values
     clean = Perturb(Erasure("most_first", 0.0, MEAN))(here).values
     for name, order, fraction in (("plus", "most_first", 0.25), ("minus", "least_first", 0.75)):
@@ -138,8 +120,8 @@ def test_with_no_cap_and_whole_sides_it_is_MoRF_and_LeRF(maps):
 
 
 def test_the_score_is_the_mean_over_holes(maps):
-    given = seeded(network).eval()
-    here, test = case(splits(), maps, once=untuned(given)), splits()["test"]
+    given = seeded(eight_filters).eval()
+    here, test = fitted_case(splits(), maps, once=untuned(given)), splits()["test"]
     probe = FineTune(0.5, BLACK, (), "pixel", 4, 0.5, 0.3, 1, 1.0)
     images, rows = to_float(test.images), torch.arange(24)
     ranks = rank(maps["test"].take(rows), rows)
@@ -158,12 +140,12 @@ def test_the_score_is_the_mean_over_holes(maps):
 
 @pytest.mark.parametrize("max_batch", [1, 3, 1000])
 def test_the_row_budget_changes_nothing_but_rounding(maps, max_batch):
-    given, ticks = seeded(network).eval(), []
-    here = case(splits(), maps, once=untuned(given))
+    given, ticks = seeded(eight_filters).eval(), []
+    here = fitted_case(splits(), maps, once=untuned(given))
     probe = FineTune(0.5, Call(call=f"{__name__}.noise"), (), "pixel", 4, 0.5, 0.3, 1, 1.0)
     one, other = (
         probe(each).values
-        for each in (here, case(splits(), maps, once=untuned(given), max_batch=max_batch, advance=ticks.append))
+        for each in (here, fitted_case(splits(), maps, once=untuned(given), max_batch=max_batch, advance=ticks.append))
     )
     for name in one:
         np.testing.assert_allclose(one[name], other[name], atol=1e-5)
@@ -175,8 +157,8 @@ def noise(images, removed, *, seeds):
 
 
 def test_no_explanation_costs_nothing_and_the_ends_need_no_map():
-    given = seeded(network).eval()
-    here = case(splits(), once=untuned(given))
+    given = seeded(eight_filters).eval()
+    here = fitted_case(splits(), once=untuned(given))
     probe = metric("f_fidelity", {"samples": 2}).probes(Point(0.0, 0, MEAN, (), "pixel"))["holes"]
     assert not probe.needs.maps
     found = probe(here).values
@@ -210,7 +192,7 @@ def test_it_is_fine_tuned_from_the_given_weights_on_images_with_new_holes_each_e
 
     given = Spy([])
     choices = TrainingSettings(epochs=50, batch_size=40, stop={"loss": 1e9})  # whose end is not that of fine-tuning
-    here = case(data, build=lambda: Spy(notes), given_network=given, given_training=choices, once=once)
+    here = fitted_case(data, build=lambda: Spy(notes), given_network=given, given_training=choices, once=once)
     tuned = fine_tuned(here, BLACK, beta=0.25, epochs=2, rate=1e-3)
     assert torch.allclose(tuned.fc.weight, given.fc.weight, atol=1e-5)  # the rate is a thousandth
     assert not torch.equal(tuned.fc.weight, given.fc.weight)
@@ -247,10 +229,10 @@ def test_fine_tuning_makes_it_bear_holes():
     grey = (100 + 60 * targets)[:, None, None, None].expand(60, 3, 8, 8).byte()
     data = {"train": Split(grey, targets), "test": Split(grey[:20], targets[:20])}
     fit = TrainingSettings(epochs=1, batch_size=10, optimizer={"call": "torch.optim.Adam", "kwargs": {"lr": 1.0}})
-    here = case(data, build=Brightness, given_network=Brightness(), given_training=fit)
+    here = fitted_case(data, build=Brightness, given_network=Brightness(), given_training=fit)
     tuned = fine_tuned(here, BLACK, beta=0.5, epochs=20, rate=0.1)
     holed = Perturb(Erasure("random", 0.5, BLACK))
-    right = [holed(case(data, given_network=each)).values["accuracy"].mean() for each in (here.network, tuned)]
+    right = [holed(fitted_case(data, given_network=each)).values["accuracy"].mean() for each in (here.network, tuned)]
     assert right == [0.5, 1.0]
 
 
@@ -263,13 +245,13 @@ def test_what_f_fidelity_cannot_do_is_one_clear_error():
     ):
         with pytest.raises(ValueError, match=words(said)):
             metric("f_fidelity", settings)
-    here = case({"test": splits()["test"]})
+    here = fitted_case({"test": splits()["test"]})
     with pytest.raises(ValueError, match=words("train split")):
         fine_tuned(here, BLACK, beta=0.1, epochs=1, rate=0.1)
     tree = {
         "out": "run",
         "data": "efface.data.patches.patches",
-        "model": f"{__name__}.network",
+        "model": NETWORK,
         "attribution_methods": [{"name": "random", "method": "efface.methods.control.random"}],
         "metrics": ["f_fidelity"],
     }
@@ -302,9 +284,9 @@ class Spread(nn.Module):
 @pytest.mark.parametrize("leaky", [True, False])
 def test_outlines_leak_where_the_shape_is_the_class_and_nowhere_else(tmp_path, leaky):
     data = patches(n_train=160, n_test=80, size=16, leaky=leaky)
-    maps = {name: store(tmp_path, split.masks.float(), name) for name, split in data.items()}
+    maps = {name: stored_maps(tmp_path, split.masks.float()) for name, split in data.items()}
     fit = TrainingSettings(epochs=12, batch_size=16, optimizer={"call": "torch.optim.Adam", "kwargs": {"lr": 1e-2}})
-    here = case(data, maps, build=shape_reader, given_network=None, given_training=fit)
+    here = fitted_case(data, maps, build=shape_reader, given_network=None, given_training=fit)
     leak = metric("mask_leak")
     area = float(data["test"].masks[0].float().mean())
     scores = {name: probe(here) for name, probe in leak.probes(Point(area, 0, MEAN, (), "pixel")).items()}
@@ -339,8 +321,8 @@ def test_a_foreign_colour_is_found_and_the_images_own_pixels_are_not(tmp_path, m
     images = torch.randint(20, 256, (24, 3, 12, 12), generator=generator, dtype=torch.uint8)
     data = {"test": Split(images, torch.arange(24) % 4)}
     order = "random" if masks == "random" else "most_first"
-    maps = {"test": store(tmp_path, torch.randn(24, 12, 12, generator=generator))}
-    here = case(data, maps, given_training=None)
+    maps = {"test": stored_maps(tmp_path, torch.randn(24, 12, 12, generator=generator))}
+    here = fitted_case(data, maps, given_training=None)
     seen, hidden = (
         Detect(Erasure(order, 0.3, imputer), 8, 2, 25)(here).values
         for imputer in (BLACK, Call(call=f"{__name__}.alike"))
@@ -359,13 +341,13 @@ def alike(images, removed, *, seeds):
 def test_detection_is_the_same_at_any_row_budget_and_progress_adds_up():
     data = {"test": splits()["test"]}
     ticks, probe = [], Detect(Erasure("random", 0.3, BLUR), 4, 1, 2)
-    one = probe(case(data, given_training=None, max_batch=1)).values
-    other = probe(case(data, given_training=None, max_batch=64, advance=ticks.append)).values
+    one = probe(fitted_case(data, given_training=None, max_batch=1)).values
+    other = probe(fitted_case(data, given_training=None, max_batch=64, advance=ticks.append)).values
     for name in one:
         np.testing.assert_allclose(one[name], other[name], atol=1e-5)
     assert sum(ticks) == probe.cost({"test": 24}, None)
     assert not probe.needs.maps
-    even = Detect(Erasure("random", 1.0, BLUR), 4, 1, 2)(case(data, given_training=None)).values
+    even = Detect(Erasure("random", 1.0, BLUR), 4, 1, 2)(fitted_case(data, given_training=None)).values
     assert set(even["area"].tolist()) == {0.5}
 
 
@@ -376,7 +358,7 @@ def test_what_detectability_cannot_do_is_one_clear_error():
         metric("imputation_detectability", {"epochs": 0})
     with pytest.raises(ValueError, match=words("2 test images")):
         Detect(Erasure("random", 0.3, BLUR), 4, 1, 1)(
-            case(
+            fitted_case(
                 {"test": Split(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1).long())}, given_training=None
             )
         )
@@ -390,7 +372,7 @@ def test_all_three_in_a_study(tmp_path):
     tree = {
         "out": str(tmp_path / "run"),
         "data": {"call": "efface.data.patches.patches", "kwargs": {"n_train": 24, "n_test": 12, "size": 16}},
-        "model": f"{__name__}.network",
+        "model": NETWORK,
         "fit": {"epochs": 2, "batch_size": 8, "crop": 1},
         "attribution_methods": [
             {"name": "random", "method": "efface.methods.control.random"},
@@ -403,7 +385,7 @@ def test_all_three_in_a_study(tmp_path):
         ],
         "executor": "efface.execute.serial",
     }
-    study = check(yaml.safe_load(yaml.safe_dump(tree)), tmp_path / "study.yml")
+    study = checked(tmp_path, tree)
     train(study)
     assert extract(study) == []
     run = Run(study)
@@ -429,13 +411,13 @@ def measured(folder, **changes):
     tree = {
         "out": str(folder / "run"),
         "data": {"call": "efface.data.patches.patches", "kwargs": {"n_train": 24, "n_test": 12, "size": 16}},
-        "model": f"{__name__}.network",
+        "model": NETWORK,
         "fit": {"epochs": 2, "batch_size": 8},
         "attribution_methods": METHODS,
         "executor": "efface.execute.serial",
     }
     folder.mkdir()
-    study = check(yaml.safe_load(yaml.safe_dump(tree | changes)), folder / "study.yml")
+    study = checked(folder, tree | changes)
     train(study)
     assert extract(study) == []
     run = Run(study)

@@ -5,66 +5,30 @@ import itertools
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import nn
 
 from efface.erase.masking import to_float
 from efface.erase.ranking import count
 from efface.metrics import Point, metric
 from efface.metrics.degradation import Degrade, degradation
-from efface.metrics.probes import Case, Perturb
+from efface.metrics.probes import Perturb
 from efface.plug.call import Call
 from efface.stages.extract import extract
 from efface.stages.run.curves import planned
 from efface.stages.run.run import Run
 from efface.stages.work.measuring import measure_missing
-from efface.store.maps import MapStore, MapWriter
 from efface.study.metric_entry import MetricEntry
-from efface.study.study import check
 from efface.types import Split
+from small.batches import normal_numbers, stored_images
+from small.cases import weighted_case
 from small.messages import words
+from small.networks import WeightedSum
+from small.studies import checked
 
 BLACK = Call(call="efface.impute.constant")
 GREY = Call(call="efface.impute.constant", kwargs={"value": 0.5})
 BOTH = ("probability", "accuracy")
 ALL = ("deletion", "insertion", "srg", "road", "diffid", "pixel_perturb")
-
-
-class Linear(nn.Module):
-    """Class 0 has the weighted sum of the pixels as its logit, class 1 has 0."""
-
-    def __init__(self, weights):
-        super().__init__()
-        self.register_buffer("weights", weights)
-
-    def forward(self, images):
-        logits = (images * self.weights).sum((1, 2, 3))
-        return torch.stack([logits, torch.zeros_like(logits)], 1)
-
-
-def case(folder, images, maps, weights, *, max_batch=4, targets=None):
-    classes = torch.zeros(len(images), dtype=torch.int64)
-    test = Split(images, classes if targets is None else targets)
-    return Case(
-        build=lambda: Linear(weights),
-        given_network=Linear(weights),
-        data={"test": test},
-        target_classes=classes,
-        maps={"test": store(folder, maps)},
-        mean=torch.full((images.shape[1],), 0.5),
-        given_training=None,
-        seed=0,
-        max_batch=max_batch,
-        device=torch.device("cpu"),
-    )
-
-
-def store(folder, maps):
-    path = folder / f"maps-{len(list(folder.iterdir()))}.h5"
-    writer = MapWriter(path, {}, torch.zeros(len(maps), dtype=torch.int64), maps[0])
-    writer.write(0, maps)
-    writer.close()
-    return MapStore(path, {}, len(maps))
 
 
 def values(formula, here, fractions, *, imputer=BLACK, unit="pixel"):
@@ -89,7 +53,7 @@ MOST, LEAST = sigmoid(6, 2, 0, -1, 0), sigmoid(6, 7, 6, 4, 0)
 
 @pytest.fixture
 def four(tmp_path):
-    return case(tmp_path, torch.full((1, 1, 2, 2), 255, dtype=torch.uint8), WEIGHTS, WEIGHTS)
+    return weighted_case(tmp_path, torch.full((1, 1, 2, 2), 255, dtype=torch.uint8), WEIGHTS, WEIGHTS)
 
 
 def test_deletion_and_insertion_by_hand(four):
@@ -120,7 +84,7 @@ def test_diffid_by_hand(four):
 
 
 def test_diffid_has_no_logit_ratio_where_the_clean_logit_is_not_positive(tmp_path):
-    here = case(tmp_path, torch.full((1, 1, 2, 2), 255, dtype=torch.uint8), -WEIGHTS, -WEIGHTS)
+    here = weighted_case(tmp_path, torch.full((1, 1, 2, 2), 255, dtype=torch.uint8), -WEIGHTS, -WEIGHTS)
     found = values(metric("diffid"), here, (0.5,))
     assert np.isnan(found["logit_ratio"]).all()
     assert np.isfinite(found["probability"]).all()
@@ -160,7 +124,7 @@ def linear(tmp_path):
     targets = (shares.sum((1, 2)) < 0).long()
 
     def make(maps, max_batch=16):
-        return case(tmp_path, images, maps, weights, max_batch=max_batch, targets=targets)
+        return weighted_case(tmp_path, images, maps, weights, max_batch=max_batch, targets=targets)
 
     return make, shares, torch.randn(40, 6, 5, generator=generator)
 
@@ -242,15 +206,15 @@ def test_quantus_agrees(tmp_path):
     maps = torch.randn(6, 3, 12, 12, generator=torch.Generator().manual_seed(6))
     weights = torch.randn(3, 12, 12, generator=torch.Generator().manual_seed(7)) / 9
     classes, known = np.zeros(6, dtype=np.int64), {"abs": False, "normalise": False, "disable_warnings": True}
-    asked = (Linear(weights).eval(), to_float(images).numpy(), classes)
+    asked = (WeightedSum(weights).eval(), to_float(images).numpy(), classes)
     flipping = quantus.PixelFlipping(features_in_step=24, perturb_baseline=0.0, **known)
     expected = np.array(flipping(*asked, maps.numpy(), softmax=True))
     steps = [24 * step / 432 for step in range(1, 19)]
-    found = values(metric("deletion"), case(tmp_path, images, maps, weights), steps, unit="feature")
+    found = values(metric("deletion"), weighted_case(tmp_path, images, maps, weights), steps, unit="feature")
     np.testing.assert_allclose(found["probability"], expected, atol=1e-6)
     fields = values(
         degradation(size=4),
-        case(tmp_path, images, maps[:, 0], weights),
+        weighted_case(tmp_path, images, maps[:, 0], weights),
         [float(step) for step in range(10)],
         unit=Call(call=f"{__name__}.fields"),
     )
@@ -343,14 +307,14 @@ def test_probes_of_degradation_are_told_apart_and_shared():
 # Through a study
 
 
-def data():
-    generator = torch.Generator().manual_seed(3)
-    images = torch.randint(0, 256, (24, 3, 8, 8), generator=generator, dtype=torch.uint8)
-    return {"test": Split(images, (network()(to_float(images)).argmax(1)))}
+def answered():
+    """Images of noise whose true class is the network's answer."""
+    images = stored_images(24, seed=3)
+    return {"test": Split(images, weighted()(to_float(images)).argmax(1))}
 
 
-def network():
-    return Linear(torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(4)))
+def weighted():
+    return WeightedSum(normal_numbers(3, 8, 8, seed=4))
 
 
 def shares(model, images, targets):
@@ -363,8 +327,8 @@ def test_all_find_the_true_map_in_a_study(tmp_path):
     grey = {"imputer": GREY.model_dump(), "fractions": [0.0, 0.25, 0.5, 0.75, 1.0]}
     tree = {
         "out": str(tmp_path / "run"),
-        "data": f"{__name__}.data",
-        "model": f"{__name__}.network",
+        "data": f"{__name__}.answered",
+        "model": f"{__name__}.weighted",
         "attribution_methods": [
             {"name": "random", "method": "efface.methods.control.random"},
             {"name": "true", "method": f"{__name__}.shares"},
@@ -375,7 +339,7 @@ def test_all_find_the_true_map_in_a_study(tmp_path):
         ],
         "executor": "efface.execute.serial",
     }
-    study = check(yaml.safe_load(yaml.safe_dump(tree)), tmp_path / "study.yml")
+    study = checked(tmp_path, tree)
     assert extract(study) == []
     run = Run(study)
     assert measure_missing(planned(run)) == []

@@ -1,7 +1,5 @@
 """Faithfulness and axioms on a linear network, whose every answer is known, and against plain loops."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -13,16 +11,13 @@ from efface.metrics import Point, metric
 from efface.metrics.completeness import Sums, gaps
 from efface.metrics.infidelity import Noise, Squares, infidelities, noise_effects, squares
 from efface.metrics.monotonicity import Groups, group_effects, rising_share
-from efface.metrics.probes import Case, image_mean
 from efface.metrics.shared.effects import pearson, spearman
 from efface.metrics.shared.subsets import Subsets, cells, random_subsets, subset_effects
 from efface.plug.call import Call
-from efface.store.maps import MapStore, MapWriter
-from efface.types import Split
+from small.batches import normal_numbers
+from small.cases import BLACK, CLASS, IMAGES, WEIGHTS, C, Curved, H, Known, N, W, known_case, values_of
 from small.messages import words
 
-C, H, W, CLASSES, N = 3, 6, 5, 4, 6
-BLACK = Call(call="efface.impute.constant", kwargs={"value": 0.0})
 UNIFORM = Call(call="efface.metrics.sensitivity_n.uniform")
 CHANNELS = (Call(call="efface.erase.post.channel_sum"),)
 PATCH = Call(call="test_metric_faithfulness.halves")
@@ -34,72 +29,6 @@ def halves(images):
     return labels.contiguous()
 
 
-class Linear(nn.Module):
-    """Weights fixed, with a bias."""
-
-    def __init__(self):
-        super().__init__()
-        self.fc = nn.Linear(C * H * W, CLASSES)
-        generator = torch.Generator().manual_seed(5)
-        self.fc.weight.data = torch.randn(CLASSES, C * H * W, generator=generator)
-        self.fc.bias.data = torch.randn(CLASSES, generator=generator)
-
-    def forward(self, images):
-        return self.fc(images.flatten(1))
-
-
-class Curved(Linear):
-    def forward(self, images):
-        return self.fc(images.flatten(1).square()).tanh() * 3
-
-
-def split(seed=2):
-    images = torch.randint(0, 256, (N, C, H, W), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
-    return Split(images, torch.arange(N) % CLASSES)
-
-
-IMAGES, CLASS = split().images.float() / 255, torch.tensor([3, 3, 2, 1, 0, 0])
-
-
-def weights(network=None):
-    """The weights of each image's class, n c h w."""
-    return (network or Linear()).fc.weight.detach()[CLASS].unflatten(1, (C, H, W))
-
-
-def numbers(*shape, seed=3):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def case(folder, maps, **changes):
-    """A case of these maps."""
-    path = folder / f"{len(list(folder.iterdir()))}.h5"
-    writer = MapWriter(path, {}, torch.zeros(N, dtype=torch.int64), maps[0])
-    writer.write(0, maps)
-    writer.close()
-    found = {
-        "build": Linear,
-        "given_network": Linear(),
-        "data": {"test": split()},
-        "target_classes": CLASS,
-        "maps": {"test": MapStore(path, {}, N)},
-        "mean": image_mean(split()),
-        "given_training": None,
-        "seed": 0,
-        "max_batch": 16,
-        "device": torch.device("cpu"),
-    }
-    return Case(**(found | changes))
-
-
-def values(probe, here):
-    """A probe's values, having checked that it reported the work it announced."""
-    reported = []
-    found = probe(replace(here, advance=reported.append)).values
-    assert sum(reported) == probe.cost({"test": N}, None)
-    assert hash(probe) == hash(type(probe)(**vars(probe)))
-    return found
-
-
 # Sensitivity-n and faithfulness correlation
 
 
@@ -108,17 +37,17 @@ def values(probe, here):
 def test_contributions_of_a_linear_network_correlate_fully(tmp_path, unit, fraction):
     post = () if unit == "feature" else CHANNELS
     for sign in (1, -1):
-        here = case(tmp_path, sign * weights() * IMAGES)
-        found = values(Subsets(fraction, 8, 0, "logit", BLACK, post, unit), here)
+        here = known_case(tmp_path, sign * WEIGHTS * IMAGES)
+        found = values_of(Subsets(fraction, 8, 0, "logit", BLACK, post, unit), here)
         np.testing.assert_allclose(found["pearson"], sign, atol=1e-6)
         if unit is not PATCH:  # so few units that a set comes twice: rounding orders what should tie
             np.testing.assert_allclose(found["spearman"], sign, atol=1e-6)
 
 
 def test_cells_of_a_grid_are_erased_whole(tmp_path):
-    found = values(
+    found = values_of(
         Subsets(0.5, 9, 2, "logit", BLACK, CHANNELS, "pixel"),
-        case(tmp_path, weights() * IMAGES),
+        known_case(tmp_path, WEIGHTS * IMAGES),
     )
     np.testing.assert_allclose(found["pearson"], 1, atol=1e-6)
     assert cells(2, 5, 4).tolist() == [[0, 0, 1, 1]] * 3 + [[2, 2, 3, 3]] * 2
@@ -127,7 +56,7 @@ def test_cells_of_a_grid_are_erased_whole(tmp_path):
 
 
 def test_a_constant_map_has_no_value(tmp_path):
-    found = values(Subsets(0.4, 5, 0, "logit", BLACK, (), "pixel"), case(tmp_path, torch.full((N, H, W), 0.1)))
+    found = values_of(Subsets(0.4, 5, 0, "logit", BLACK, (), "pixel"), known_case(tmp_path, torch.full((N, H, W), 0.1)))
     assert np.isnan(found["pearson"]).all()
     assert np.isnan(found["spearman"]).all()
 
@@ -135,7 +64,7 @@ def test_a_constant_map_has_no_value(tmp_path):
 @pytest.mark.parametrize("unit", ["pixel", "feature"])
 def test_effects_are_the_loop(unit):
     network, shape = Curved(), (C, H, W) if unit == "feature" else (H, W)
-    maps, removed = numbers(N, *shape), numbers(4, N, *shape, seed=7) > 0.3
+    maps, removed = normal_numbers(N, *shape), normal_numbers(4, N, *shape, seed=7) > 0.3
     blank = torch.tensor([0.2, 0.5, 0.9])[:, None, None]
 
     def fill(images, mask):
@@ -151,7 +80,12 @@ def test_effects_are_the_loop(unit):
             assert fallen[i, k] == pytest.approx(before - after, abs=1e-5)
     with pytest.raises(ValueError, match=words("value each")):
         subset_effects(
-            network, IMAGES, CLASS, numbers(N, H, W) if maps.ndim == 4 else numbers(N, C, H, W), removed, fill
+            network,
+            IMAGES,
+            CLASS,
+            normal_numbers(N, H, W) if maps.ndim == 4 else normal_numbers(N, C, H, W),
+            removed,
+            fill,
         )
 
 
@@ -169,7 +103,7 @@ def test_subsets_have_exactly_their_size_and_differ():
 
 
 def test_correlations_are_those_of_scipy_and_numpy():
-    one, other = numbers(5, 9).double().numpy(), numbers(5, 9, seed=4).round().double().numpy()
+    one, other = normal_numbers(5, 9).double().numpy(), normal_numbers(5, 9, seed=4).round().double().numpy()
     np.testing.assert_allclose(pearson(one, other), [np.corrcoef(*each)[0, 1] for each in zip(one, other, strict=True)])
     expected = [spearmanr(*each).statistic for each in zip(one, other, strict=True)]
     np.testing.assert_allclose(spearman(one, other), expected)
@@ -180,28 +114,28 @@ def test_correlations_are_those_of_scipy_and_numpy():
 
 
 def test_a_gradient_is_exact_for_noise_on_a_linear_network(tmp_path):
-    found = values(Noise(7, 0.2, "logit", ()), case(tmp_path, weights()))
+    found = values_of(Noise(7, 0.2, "logit", ()), known_case(tmp_path, WEIGHTS))
     np.testing.assert_allclose(found["infidelity"], 0, atol=1e-9)
     np.testing.assert_allclose(found["scaled"], 0, atol=1e-9)
-    tripled = values(Noise(7, 0.2, "logit", ()), case(tmp_path, 3 * weights()))
+    tripled = values_of(Noise(7, 0.2, "logit", ()), known_case(tmp_path, 3 * WEIGHTS))
     assert (tripled["infidelity"] > 1).all()
     np.testing.assert_allclose(tripled["scaled"], 0, atol=1e-9)
 
 
 def test_contributions_are_exact_for_squares_on_a_linear_network(tmp_path):
     probe = Squares(7, 3, "logit", BLACK, ())
-    found = values(probe, case(tmp_path, weights() * IMAGES))
+    found = values_of(probe, known_case(tmp_path, WEIGHTS * IMAGES))
     np.testing.assert_allclose(found["infidelity"], 0, atol=1e-9)
-    pixels = values(probe, case(tmp_path, (weights() * IMAGES).sum(1)))
+    pixels = values_of(probe, known_case(tmp_path, (WEIGHTS * IMAGES).sum(1)))
     np.testing.assert_allclose(pixels["infidelity"], 0, atol=1e-9)
-    nothing = values(probe, case(tmp_path, torch.zeros(N, H, W)))
+    nothing = values_of(probe, known_case(tmp_path, torch.zeros(N, H, W)))
     np.testing.assert_allclose(nothing["infidelity"], nothing["scaled"])
     assert (nothing["scaled"] > 0.1).all()
 
 
 def test_noise_against_captum():
     metrics = pytest.importorskip("captum.metrics")
-    network, maps, steps = Curved(), numbers(N, C, H, W), numbers(5, N, C, H, W, seed=8) * 0.1
+    network, maps, steps = Curved(), normal_numbers(N, C, H, W), normal_numbers(5, N, C, H, W, seed=8) * 0.1
 
     def change(inputs):
         every = torch.stack([steps[:, i] for i in range(N)]).flatten(0, 1)  # captum: image by image
@@ -232,15 +166,15 @@ def test_infidelity_by_hand():
 
 
 def test_groups_of_a_linear_network_have_the_effect_that_the_map_says(tmp_path):
-    contributions = (weights() * IMAGES).sum(1)
-    found = values(Groups(6, 3, "logit", BLACK, (), "pixel"), case(tmp_path, contributions))
+    contributions = (WEIGHTS * IMAGES).sum(1)
+    found = values_of(Groups(6, 3, "logit", BLACK, (), "pixel"), known_case(tmp_path, contributions))
     np.testing.assert_allclose(found["correlation"], 1, atol=1e-9)
     ordered = contributions.flatten(1).sort(1, descending=True).values.unflatten(1, (6, 5)).sum(2)
     np.testing.assert_allclose(found["rising"], (ordered >= 0).double().mean(1))
 
 
 def test_group_effects_are_the_loop():
-    network, ranks = Curved(), numbers(N, H, W).flatten(1).argsort(1).argsort(1).unflatten(1, (H, W)).int()
+    network, ranks = Curved(), normal_numbers(N, H, W).flatten(1).argsort(1).argsort(1).unflatten(1, (H, W)).int()
     fills = [lambda images, mask: torch.zeros_like(images), lambda images, mask: torch.ones_like(images)]
     rising, changes = group_effects(network, IMAGES, CLASS, ranks, fills, steps=4, max_batch=7)
     cuts = [0, 7, 15, 22, 30]  # floor(30 k / 4)
@@ -257,7 +191,7 @@ def test_group_effects_are_the_loop():
 
 def test_a_random_order_rises_more_steadily_than_the_true_one():
     """Why `rising` judges no map: on a linear network each group of a random order holds a bit of everything."""
-    contributions = numbers(500, 64) + 0.7
+    contributions = normal_numbers(500, 64) + 0.7
     true = contributions.sort(1).values.unflatten(1, (8, 8)).sum(2).cumsum(1).numpy()
     random = contributions.unflatten(1, (8, 8)).sum(2).cumsum(1).numpy()
     assert rising_share(random).mean() > 0.95
@@ -270,8 +204,8 @@ def test_a_step_that_changes_nothing_is_no_fall():
 
 def test_more_groups_than_units(tmp_path):
     with pytest.raises(ValueError, match=words("steps 31 30")):
-        Groups(31, 1, "logit", BLACK, (), "pixel")(case(tmp_path, numbers(N, H, W)))
-    found = values(Groups(5, 1, "logit", BLACK, (), PATCH), case(tmp_path, numbers(N, H, W)))
+        Groups(31, 1, "logit", BLACK, (), "pixel")(known_case(tmp_path, normal_numbers(N, H, W)))
+    found = values_of(Groups(5, 1, "logit", BLACK, (), PATCH), known_case(tmp_path, normal_numbers(N, H, W)))
     assert np.isnan(found["correlation"]).all()
     assert np.isnan(found["rising"]).all()
     Groups(4, 1, "logit", BLACK, (), PATCH).check(nn.Identity(), IMAGES[:2])
@@ -283,15 +217,15 @@ def test_more_groups_than_units(tmp_path):
 
 
 def test_completeness_of_a_linear_network(tmp_path):
-    black = values(Sums("logit", BLACK), case(tmp_path, weights() * IMAGES))
+    black = values_of(Sums("logit", BLACK), known_case(tmp_path, WEIGHTS * IMAGES))
     np.testing.assert_allclose(black["gap"], 0, atol=1e-4)
     np.testing.assert_allclose(black["relative"], 0, atol=1e-4)
     grey = Call(call="efface.impute.constant", kwargs={"value": 0.5})
     np.testing.assert_allclose(
-        values(Sums("logit", grey), case(tmp_path, weights() * (IMAGES - 0.5)))["gap"], 0, atol=1e-4
+        values_of(Sums("logit", grey), known_case(tmp_path, WEIGHTS * (IMAGES - 0.5)))["gap"], 0, atol=1e-4
     )
-    zero = values(Sums("logit", BLACK), case(tmp_path, torch.zeros(N, H, W)))
-    gained = (weights() * IMAGES).flatten(1).sum(1).abs().numpy()
+    zero = values_of(Sums("logit", BLACK), known_case(tmp_path, torch.zeros(N, H, W)))
+    gained = (WEIGHTS * IMAGES).flatten(1).sum(1).abs().numpy()
     np.testing.assert_allclose(zero["gap"], gained, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(zero["relative"], 1)
     gap, relative = gaps(np.array([3.0, 2.0]), np.array([-1.0, 0.0]))
@@ -315,15 +249,16 @@ PROBES = [
 
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: type(probe).__name__)
 def test_the_row_budget_changes_nothing(tmp_path, probe):
-    maps = numbers(N, C, H, W)
+    maps = normal_numbers(N, C, H, W)
     one, other = (
-        values(probe, case(tmp_path, maps, given_network=Curved(), max_batch=max_batch)) for max_batch in (1, 64)
+        values_of(probe, known_case(tmp_path, maps, given_network=Curved(), max_batch=max_batch))
+        for max_batch in (1, 64)
     )
     for name in one:
         assert one[name].dtype == np.float64
         assert np.isfinite(one[name]).all()
         np.testing.assert_allclose(one[name], other[name], rtol=1e-4, atol=1e-5)
-    seeded = values(probe, case(tmp_path, maps, given_network=Curved(), seed=1))
+    seeded = values_of(probe, known_case(tmp_path, maps, given_network=Curved(), seed=1))
     assert any(not np.allclose(one[name], seeded[name], rtol=1e-3) for name in one)
 
 
@@ -353,7 +288,7 @@ def test_a_wrong_setting_is_one_clear_error(name, settings, said):
 
 
 def test_values_are_named_by_the_formula(tmp_path):
-    here = case(tmp_path, numbers(N, H, W))
+    here = known_case(tmp_path, normal_numbers(N, H, W))
     point = Point(0.5, 0, BLACK, (), "pixel")
     few = {"monotonicity": {"steps": 4}, "infidelity": {"size": 2}}
     for name in ("sensitivity_n", "faithfulness_correlation", "infidelity", "monotonicity", "completeness"):
@@ -366,9 +301,9 @@ def test_values_are_named_by_the_formula(tmp_path):
 @pytest.mark.parametrize("unit", ["pixel", "feature"])
 def test_one_image_tells_whether_the_groups_of_monotonicity_fit(unit):
     (probe,) = metric("monotonicity", {"steps": 10}).probes(Point(0.5, 0, BLACK, (), unit)).values()
-    probe.check(Linear(), torch.zeros(1, 3, 4, 4))
+    probe.check(Known(), torch.zeros(1, 3, 4, 4))
     with pytest.raises(ValueError, match=words("steps 10")):
-        probe.check(Linear(), torch.zeros(1, 3, 1, 2))
+        probe.check(Known(), torch.zeros(1, 3, 1, 2))
 
 
 @pytest.mark.parametrize("x", [0.0, 0.5, 1.0])

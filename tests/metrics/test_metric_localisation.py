@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import nn
 
 from efface.methods.cam import grad_cam
@@ -15,7 +14,6 @@ from efface.metrics import Point, metric
 from efface.metrics.di_full import di_full
 from efface.metrics.grid_pointing_game import grid_pointing_game
 from efface.metrics.pointing_game import pointing_game as pointing
-from efface.metrics.probes import Case
 from efface.metrics.shared.located import pointing_game, relevance_mass, relevance_rank
 from efface.metrics.shared.mosaic import OneCell, boxes, choose, compose, share_inside
 from efface.plug.call import Call
@@ -24,17 +22,14 @@ from efface.stages.run.run import Run
 from efface.stages.work.extraction import extract_missing
 from efface.stages.work.measuring import measure_missing
 from efface.stages.work.training import train_missing
-from efface.study.study import check
 from efface.types import Split
+from small.batches import normal_numbers
+from small.cases import case_of
 from small.messages import words
+from small.studies import checked
 
-CPU = torch.device("cpu")
 MEAN = Call(call="efface.impute.channel_mean")
 SUM = (Call(call="efface.erase.post.channel_sum"),)
-
-
-def numbers(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def drawn(*shape, seed=0):
@@ -65,7 +60,7 @@ def test_the_three_scores_by_hand():
 
 
 def test_ranks_and_masses_are_those_of_a_plain_loop():
-    maps, masks = numbers(8, 6, 5), drawn(8, 6, 5)
+    maps, masks = normal_numbers(8, 6, 5), drawn(8, 6, 5)
     for each, mask, mass, rank in zip(
         maps.numpy(), masks.numpy(), relevance_mass(maps, masks), relevance_rank(maps, masks), strict=True
     ):
@@ -75,7 +70,7 @@ def test_ranks_and_masses_are_those_of_a_plain_loop():
 
 
 def test_ties_of_a_rank_count_by_their_mean_over_all_orders():
-    maps, masks = (numbers(4, 4, 4) * 1.2).round(), drawn(4, 4, 4)
+    maps, masks = (normal_numbers(4, 4, 4) * 1.2).round(), drawn(4, 4, 4)
     found = relevance_rank(maps, masks)
     generator, sums = np.random.default_rng(0), np.zeros(4)
     for _ in range(4000):
@@ -104,7 +99,7 @@ def test_a_tolerance_is_a_distance_from_the_object():
 
 def test_a_mosaic_has_images_of_distinct_classes_rightly_classified_each_used_once():
     targets = torch.arange(60) % 5
-    logits = nn.functional.one_hot(targets, 5) * 4 + numbers(60, 5)
+    logits = nn.functional.one_hot(targets, 5) * 4 + normal_numbers(60, 5)
     logits[::7] = -logits[::7]  # wrong
     rows = choose(logits, targets, cells=4, mosaics=100, seed=1)
     assert rows.shape[1] == 4
@@ -175,7 +170,8 @@ def coloured(count=16, size=6):
     return Split(images, targets, masks=drawn(count, size, size))
 
 
-def case(network, method, *, split=None, max_batch=64):
+def case_and_ticks(network, method, *, max_batch=64):
+    """A case of the coloured images, and the list that takes the work that its probe reports."""
     ticks = []
 
     def explain(network, images, classes, rows, masks=None):
@@ -183,33 +179,20 @@ def case(network, method, *, split=None, max_batch=64):
             return true_mask(network, images, classes, masks=masks)
         return method(network, images, classes)
 
-    data = split or coloured()
-    found = Case(
-        build=nn.Identity,
-        given_network=network.eval(),
-        data={"test": data},
-        target_classes=data.targets,
-        maps={},
-        mean=torch.zeros(4),
-        given_training=None,
-        seed=0,
-        max_batch=max_batch,
-        device=CPU,
-        advance=ticks.append,
-        explain=explain,
-    )
-    return found, ticks
+    data = coloured()
+    how = {"mean": torch.zeros(4), "max_batch": max_batch, "advance": ticks.append, "explain": explain}
+    return case_of({"test": data}, network.eval(), **how), ticks
 
 
 @pytest.mark.parametrize("size", ["larger", "same"])
 def test_a_network_that_separates_the_classes_has_its_maps_in_their_cells(size):
     probe = only(grid_pointing_game(size=size))
-    here, ticks = case(Quadrants(), input_x_gradient)
+    here, ticks = case_and_ticks(Quadrants(), input_x_gradient)
     np.testing.assert_allclose(probe(here).values["share"], 1, atol=1e-6)
     assert sum(ticks) == probe.cost({"test": 16}, None) == 16 + 16 * (4 if size == "larger" else 1)
-    here, _ = case(Quadrants(), centre)  # the same in all cells: chance
+    here, _ = case_and_ticks(Quadrants(), centre)  # the same in all cells: chance
     np.testing.assert_allclose(probe(here).values["share"], 0.25, atol=1e-6)
-    here, _ = case(Quadrants(), true_mask)  # the object in the cell, and nothing else
+    here, _ = case_and_ticks(Quadrants(), true_mask)  # the object in the cell, and nothing else
     found = probe(here).values["share"]
     assert np.all(found[~np.isnan(found)] == 1)
     assert not np.isnan(found).all()
@@ -230,9 +213,9 @@ def test_where_the_network_sees_one_cell_all_gradients_lie_in_it():
         assert torch.equal(cut(changed), cut(images))
         for method in (gradient, input_x_gradient):
             assert (method(cut, images, torch.tensor([0, 1, 2]))[:, :, outside] == 0).all()
-    here, _ = case(Quadrants(), gradient)
+    here, _ = case_and_ticks(Quadrants(), gradient)
     np.testing.assert_allclose(only(di_full())(here).values["share"], 1, atol=1e-6)
-    here, _ = case(Quadrants(), centre)
+    here, _ = case_and_ticks(Quadrants(), centre)
     assert only(di_full())(here).mean("share") == pytest.approx(0.25, abs=1e-6)
 
 
@@ -240,7 +223,7 @@ def test_methods_that_name_a_layer_find_it_in_the_cut_network():
     def cam(network, images, classes):
         return grad_cam(network, images, classes, layer="conv")
 
-    here, _ = case(Quadrants(), cam)
+    here, _ = case_and_ticks(Quadrants(), cam)
     found = only(di_full(fill=0.0))(here).values["share"]
     assert np.isfinite(found).all()
     assert (found > 0.7).all()  # the features are spread a little when they are enlarged
@@ -250,7 +233,7 @@ def test_methods_that_name_a_layer_find_it_in_the_cut_network():
 def test_rows_change_nothing_and_unused_images_are_missing(made):
     probe, found = only(made), []
     for max_batch in (1, 5, 64):
-        here, ticks = case(Quadrants(), input_x_gradient, max_batch=max_batch)
+        here, ticks = case_and_ticks(Quadrants(), input_x_gradient, max_batch=max_batch)
         found.append(probe(here).values["share"])
         assert sum(ticks) == probe.cost({"test": 16}, None)
     for other in found[1:]:
@@ -263,8 +246,8 @@ def test_a_network_of_one_size_is_told_to_shrink_the_cells():
     network[1].weight.data = torch.eye(4).repeat_interleave(36, 1)
     network[1].bias.data.zero_()
     with pytest.raises(ValueError, match=words("12 size same")):
-        only(grid_pointing_game())(case(network, gradient)[0])
-    found = only(grid_pointing_game(size="same"))(case(network, input_x_gradient)[0]).values["share"]
+        only(grid_pointing_game())(case_and_ticks(network, gradient)[0])
+    found = only(grid_pointing_game(size="same"))(case_and_ticks(network, input_x_gradient)[0]).values["share"]
     np.testing.assert_allclose(found, 1, atol=1e-6)
 
 
@@ -285,7 +268,7 @@ def test_settings_are_checked_when_they_are_read():
 # A study
 
 
-def data():
+def squares():
     """A bright square on the dark: red, green, blue or white."""
     colours = torch.cat([torch.eye(3), torch.ones(1, 3)])
 
@@ -334,7 +317,7 @@ METRICS = [
 def test_all_of_them_through_a_study(tmp_path):
     tree = {
         "out": str(tmp_path / "run"),
-        "data": f"{Path(__file__).stem}.data",
+        "data": f"{Path(__file__).stem}.squares",
         "model": f"{Path(__file__).stem}.Answering",
         "fit": {"epochs": 1, "batch_size": 16},
         "attribution_methods": [
@@ -347,7 +330,7 @@ def test_all_of_them_through_a_study(tmp_path):
         "max_batch": 16,
         "executor": "efface.execute.serial",
     }
-    made = check(yaml.safe_load(yaml.safe_dump(tree)), tmp_path / "study.yml")
+    made = checked(tmp_path, tree)
     run = Run(made)
     train_missing([run])
     assert extract_missing(run) == []

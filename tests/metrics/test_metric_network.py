@@ -18,11 +18,12 @@ from efface.stages.work.measuring import measure_missing
 from efface.study.study import check
 from efface.training.attack import pgd
 from efface.types import Split
+from small.cases import BLACK, C, H, N, W, known_case, values_of
 from small.messages import words
-from test_metric_faithfulness import BLACK, C, H, N, W, case, values
 
 COUNT = 40
 DEFAULTS = {"norm": "linf", "step": None, "steps": 8, "start": "zero", "restarts": 1, "keep": "last"}
+CONVOLUTION = {"activation": "Softplus", "padding": 0, "places": 4}
 
 
 class Halves(nn.Module):
@@ -48,7 +49,7 @@ def pictures():
 
 
 def robust(tmp_path, eps, **settings):
-    here = case(tmp_path, torch.zeros(N, H, W), given_network=Halves(), data={"test": pictures()})
+    here = known_case(tmp_path, torch.zeros(N, H, W), given_network=Halves(), data={"test": pictures()})
     return Attacked(eps, **(DEFAULTS | settings))(here).values["accuracy"]
 
 
@@ -70,7 +71,9 @@ def test_it_is_the_accuracy_on_the_attacked_images_whatever_the_batch(tmp_path):
     probe, split = Attacked(0.1, **(DEFAULTS | settings)), pictures()
     found = []
     for max_batch in (7, 16, 100):
-        here = case(tmp_path, torch.zeros(N, H, W), given_network=Halves(), data={"test": split}, max_batch=max_batch)
+        here = known_case(
+            tmp_path, torch.zeros(N, H, W), given_network=Halves(), data={"test": split}, max_batch=max_batch
+        )
         found.append(probe(here).values["accuracy"])
     network, images = Halves(), split.images.float() / 255
     seeds = seeds_for(here, "attack", torch.arange(COUNT))
@@ -80,8 +83,8 @@ def test_it_is_the_accuracy_on_the_attacked_images_whatever_the_batch(tmp_path):
 
 
 def test_it_reports_the_work_that_it_announces(tmp_path):
-    here = case(tmp_path, torch.zeros(N, H, W))
-    assert values(Attacked(0.1, **DEFAULTS), here)["accuracy"].dtype == bool
+    here = known_case(tmp_path, torch.zeros(N, H, W))
+    assert values_of(Attacked(0.1, **DEFAULTS), here)["accuracy"].dtype == bool
 
 
 def test_at_0_it_is_the_probe_of_the_clean_images():
@@ -144,7 +147,9 @@ def test_adversarial_distance_of_a_linear_network_is_its_margin_and_less_than_a_
     far = float(np.quantile(exact, 0.8))
     found = {}
     for max_batch in (7, 100):
-        here = case(tmp_path, torch.zeros(N, H, W), given_network=Halves(), data={"test": split}, max_batch=max_batch)
+        here = known_case(
+            tmp_path, torch.zeros(N, H, W), given_network=Halves(), data={"test": split}, max_batch=max_batch
+        )
         found[max_batch] = Moved(norm, step, int(far / step))(here).values
     distance, unchanged = found[7]["distance"], found[7]["unchanged"]
     assert np.allclose(distance, found[100]["distance"], rtol=1e-5, equal_nan=True)
@@ -161,7 +166,7 @@ def test_adversarial_distance_of_a_linear_network_is_its_margin_and_less_than_a_
 
 
 def test_adversarial_distance_reports_the_work_that_it_announces_and_refuses_what_it_cannot_do(tmp_path):
-    values(Moved("l2", 0.1, 3), case(tmp_path, torch.zeros(N, H, W)))
+    values_of(Moved("l2", 0.1, 3), known_case(tmp_path, torch.zeros(N, H, W)))
     assert (
         len(
             {
@@ -206,7 +211,7 @@ def test_a_study_of_an_adversarially_trained_network(tmp_path):
     tree = {
         "out": str(tmp_path / "run"),
         "data": {"call": "efface.data.patches.patches", "kwargs": {"n_train": 40, "n_test": 8, "size": 16}},
-        "model": {"call": "test_metric_network.network"},
+        "model": {"call": "small.networks.one_convolution", "kwargs": CONVOLUTION},
         "attribution_methods": [{"name": "gradient", "method": "efface.methods.gradient.gradient"}],
         "post": ["efface.erase.post.absolute", "efface.erase.post.channel_sum"],
         "metrics": [
@@ -256,9 +261,3 @@ def test_a_study_of_an_adversarially_trained_network(tmp_path):
     assert set(trained["terms"]) == {
         "attacked_accuracy", "classification", "gradient_norm", "gradient_norm.squared_gradient",
     }  # fmt: skip
-
-
-def network(classes: int = 4):
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.Softplus(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(96, classes)
-    )

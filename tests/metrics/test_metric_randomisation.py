@@ -20,7 +20,6 @@ from efface.metrics import Point, metric
 from efface.metrics.convergence import Opened, absolute_cosine, answering, convergence
 from efface.metrics.data_randomisation import data_randomisation, permuted
 from efface.metrics.efficient_randomisation import efficient_randomisation, histogram_entropy
-from efface.metrics.probes import Case
 from efface.metrics.random_logit import other_class, random_logit
 from efface.metrics.randomisation import randomisation
 from efface.metrics.shared.layers import PRESETS, chosen, groups, reached, redrawn
@@ -28,27 +27,22 @@ from efface.metrics.shared.similarity import NAMES, rank_correlation, similariti
 from efface.models.resnet import resnet8
 from efface.models.torchvision import load
 from efface.plug.call import Call
-from efface.store.maps import MapStore, MapWriter
 from efface.training.loop import TrainingSettings
-from efface.types import Split
+from small.batches import noise_split, normal_numbers
+from small.cases import case_of, stored_maps
 from small.messages import words
 from small.networks import hooks
 
-CPU = torch.device("cpu")
 N, SIZE = 6, 8
 SUM = (Call(call="efface.erase.post.channel_sum"),)
 MEAN = Call(call="efface.impute.channel_mean")
-
-
-def numbers(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 # Similarities
 
 
 def test_rank_correlation_is_scipys_with_ties_too():
-    one, other = numbers(5, 3, 12, 9), numbers(5, 3, 12, 9, seed=1)
+    one, other = normal_numbers(5, 3, 12, 9), normal_numbers(5, 3, 12, 9, seed=1)
     other[1] = one[1].exp()  # the same order
     other[2] = -one[2]
     one[3], other[3] = (one[3] * 2).round(), (one[3] + other[3]).round()  # many ties
@@ -60,15 +54,15 @@ def test_rank_correlation_is_scipys_with_ties_too():
 
 
 def test_a_constant_map_has_no_order():
-    assert rank_correlation(torch.zeros(2, 9), numbers(2, 9)).tolist() == [0, 0]
-    assert rank_correlation(numbers(2, 9), torch.ones(2, 9)).tolist() == [0, 0]
+    assert rank_correlation(torch.zeros(2, 9), normal_numbers(2, 9)).tolist() == [0, 0]
+    assert rank_correlation(normal_numbers(2, 9), torch.ones(2, 9)).tolist() == [0, 0]
     assert rank_correlation(torch.zeros(2, 9), torch.ones(2, 9)).isnan().all()
 
 
 @pytest.mark.parametrize(("h", "w"), [(11, 11), (16, 20)])
 def test_structural_similarity_is_that_of_scikit_image(h, w):
     skimage = pytest.importorskip("skimage.metrics")
-    one, other = numbers(4, h, w).tanh(), numbers(4, h, w, seed=1).tanh()
+    one, other = normal_numbers(4, h, w).tanh(), normal_numbers(4, h, w, seed=1).tanh()
     other[1] = one[1]
     other[2] = one[2] * 0.5 + other[2] * 0.1
     for span in (2.0, 1.0):
@@ -86,7 +80,7 @@ def test_structural_similarity_of_small_and_flat_maps():
 
 
 def test_similarities_are_of_summed_maps_whatever_their_scale():
-    one, other = numbers(3, 2, 12, 12), numbers(3, 2, 12, 12, seed=1)
+    one, other = normal_numbers(3, 2, 12, 12), normal_numbers(3, 2, 12, 12, seed=1)
     found = similarities(one, other)
     assert tuple(found) == NAMES
     np.testing.assert_allclose(found["spearman"], rank_correlation(one.sum(1), other.sum(1)))
@@ -170,14 +164,9 @@ def test_normal_draws_have_the_tensors_own_mean_and_spread():
 # Probes
 
 
-def split(count=N, seed=0):
-    images = torch.randint(0, 256, (count, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(seed))
-    return Split(images.byte(), torch.arange(count) % 4)
-
-
-def case(folder, network, method=gradient, *, max_batch=4, **changes):
-    """A case whose stored maps are the method's own."""
-    data = changes.pop("data", {"train": split(16, 1), "test": split()})
+def case_and_ticks(folder, network, method=gradient, *, max_batch=4, **changes):
+    """A case whose stored maps are the method's own, and the list that takes the work that its probe reports."""
+    data = changes.pop("data", {"train": noise_split(16, SIZE, seed=1), "test": noise_split(N, SIZE, seed=0)})
     images = to_float(data["test"].images)
     classes = network.eval()(images).argmax(1)
 
@@ -186,29 +175,16 @@ def case(folder, network, method=gradient, *, max_batch=4, **changes):
         return method(network, images, classes) if found is None else found
 
     maps = explain(network, images, classes, torch.arange(len(images))).detach()
-    path = folder / f"{len(list(folder.iterdir()))}.h5"
-    writer = MapWriter(path, {}, classes, maps[0])
-    writer.write(0, maps)
-    writer.close()
     ticks = []
-    found = Case(
-        **{
-            "build": nn.Identity,
-            "given_network": network,
-            "data": data,
-            "target_classes": classes,
-            "maps": {"test": MapStore(path, {}, len(maps))},
-            "mean": torch.zeros(3),
-            "given_training": None,
-            "seed": 0,
-            "max_batch": max_batch,
-            "device": CPU,
-            "advance": ticks.append,
-            "explain": explain,
-        }
-        | changes
-    )
-    return found, ticks
+    how = {
+        "target_classes": classes,
+        "maps": {"test": stored_maps(folder, maps, classes=classes)},
+        "mean": torch.zeros(3),
+        "max_batch": max_batch,
+        "advance": ticks.append,
+        "explain": explain,
+    }
+    return case_of(data, network, **how | changes), ticks
 
 
 def only(made, fraction=0.0, post=SUM):
@@ -224,7 +200,7 @@ def test_rows_change_nothing_and_progress_is_the_cost(tmp_path, tiny, made):
     probe = only(made, 0.5)
     found = []
     for max_batch in (1, 4, 64):
-        here, ticks = case(tmp_path, tiny(seed=2), max_batch=max_batch)
+        here, ticks = case_and_ticks(tmp_path, tiny(seed=2), max_batch=max_batch)
         found.append(probe(here))
         assert sum(ticks) == probe.cost({"train": 16, "test": N}, None)
     for other in found[1:]:
@@ -239,7 +215,7 @@ def test_at_0_the_method_is_asked_again_and_controls_stay_alike(tmp_path, tiny):
     made = randomisation(layers=["fc", "layer2", "layer1"])
     assert made.points_for((3, SIZE, SIZE)) == (0, 1 / 3, 2 / 3, 1)
     for method in (gradient, sobel, random):
-        here, _ = case(tmp_path, tiny(seed=2), method)
+        here, _ = case_and_ticks(tmp_path, tiny(seed=2), method)
         for share in made.points_for((3, SIZE, SIZE)):
             score = only(made, share)(here)
             for name in NAMES:
@@ -251,7 +227,7 @@ def test_at_0_the_method_is_asked_again_and_controls_stay_alike(tmp_path, tiny):
 
 def test_a_linear_network_loses_its_order_when_its_weights_are_drawn_anew(tmp_path):
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 4, bias=False))
-    here, _ = case(tmp_path, network)
+    here, _ = case_and_ticks(tmp_path, network)
     fresh = redrawn(network, ["1"], draw="reset", seed=0)[1].weight.detach()
     old = network[1].weight.detach()
     expected = rank_correlation(
@@ -298,7 +274,7 @@ def test_identities_differ_where_numbers_do():
 
 
 def test_histogram_entropy_is_that_of_numpys_histogram():
-    maps = numbers(4, 3, 9, 7)
+    maps = normal_numbers(4, 3, 9, 7)
     maps[1] = maps[1].round()
     for bins in (2, 10, 100):
         found = histogram_entropy(maps, bins=bins)
@@ -311,7 +287,7 @@ def test_histogram_entropy_is_that_of_numpys_histogram():
 
 def test_the_rise_of_entropy_is_relative_and_missing_without_entropy(tmp_path, tiny):
     made = efficient_randomisation(bins=20)
-    here, _ = case(tmp_path, tiny(seed=2), sobel)
+    here, _ = case_and_ticks(tmp_path, tiny(seed=2), sobel)
     np.testing.assert_allclose(made.value({"entropy": only(made)(here)})["entropy_rise"], 0, atol=1e-6)
     score = type(only(made)(here))({"entropy": np.array([2.0, 0.0]), "randomised": np.array([3.0, 1.0])})
     np.testing.assert_array_equal(made.value({"entropy": score})["entropy_rise"], [0.5, np.nan])
@@ -321,7 +297,7 @@ def test_the_rise_of_entropy_is_relative_and_missing_without_entropy(tmp_path, t
 
 
 def test_the_other_class_is_never_the_explained_one():
-    logits, classes = numbers(400, 5), torch.arange(400) % 5
+    logits, classes = normal_numbers(400, 5), torch.arange(400) % 5
     seeds = draws.seeds_of("other", torch.arange(400))
     found = other_class(logits, classes, other="random", seeds=seeds)
     assert not (found == classes).any()
@@ -333,18 +309,18 @@ def test_the_other_class_is_never_the_explained_one():
     runner = other_class(logits, best, other="runner_up", seeds=seeds)
     assert torch.equal(runner, logits.topk(2).indices[:, 1])
     with pytest.raises(ValueError, match=words("1 class 2")):
-        other_class(numbers(3, 1), torch.zeros(3, dtype=torch.int64), other="random", seeds=seeds[:3])
+        other_class(normal_numbers(3, 1), torch.zeros(3, dtype=torch.int64), other="random", seeds=seeds[:3])
 
 
 def test_mirrored_classes_have_opposite_maps_and_class_blind_maps_are_alike(tmp_path):
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 2, bias=False))
     network[1].weight.data[1] = -network[1].weight.data[0]
-    here, _ = case(tmp_path, network)
+    here, _ = case_and_ticks(tmp_path, network)
     for other in ("random", "runner_up"):
         score = only(random_logit(other=other))(here)
         np.testing.assert_allclose(score.values["spearman"], -1, atol=1e-6)
         np.testing.assert_allclose(score.values["spearman_absolute"], 1, atol=1e-6)
-    here, _ = case(tmp_path, network, sobel)
+    here, _ = case_and_ticks(tmp_path, network, sobel)
     np.testing.assert_allclose(only(random_logit())(here).values["ssim"], 1)
 
 
@@ -354,7 +330,7 @@ def test_random_logit_of_a_linear_network_is_that_of_quantus(tmp_path):
 
     torch.manual_seed(3)
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 2))  # of two classes, the other one is no draw
-    here, _ = case(tmp_path, network, input_x_gradient)
+    here, _ = case_and_ticks(tmp_path, network, input_x_gradient)
     ours = only(random_logit())(here).values["spearman"]
 
     def explained(model, inputs, targets, **_):
@@ -400,7 +376,7 @@ def test_a_network_is_trained_on_permuted_labels_once_and_says_what_it_memorised
         return kept[str(what)]
 
     choices = TrainingSettings(epochs=2, batch_size=16, optimizer=Call(call="torch.optim.Adam", kwargs={"lr": 1e-2}))
-    here, ticks = case(tmp_path, build(), build=build, given_training=choices, once=once)
+    here, ticks = case_and_ticks(tmp_path, build(), build=build, given_training=choices, once=once)
     probe = only(made)
     assert probe.needs.training
     assert made.needs_fit
@@ -431,7 +407,7 @@ def test_absolute_cosine():
 
 def test_the_gradient_of_a_linear_layer_sends_signals_back_by_its_matrix(tmp_path):
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 5, bias=False))
-    here, _ = case(tmp_path, network)
+    here, _ = case_and_ticks(tmp_path, network)
     probe = only(convergence(pairs=1, points=1), 1.0)
     opened = probe.opened(here, to_float(here.data["test"].images[:1]))
     one, other = opened.signals @ network[1].weight.detach()
@@ -453,7 +429,7 @@ def test_a_layer_of_rank_one_lets_all_signals_converge(tmp_path):
             flat=nn.Flatten(), narrow=nn.Linear(3 * SIZE * SIZE, 1), wide=nn.Linear(1, 30), last=nn.Linear(30, 4)
         )
     )
-    here, _ = case(tmp_path, network)
+    here, _ = case_and_ticks(tmp_path, network)
     made = convergence(layers=["last", "wide", "narrow"])
     found = [only(made, share)(here) for share in made.points_for((3, SIZE, SIZE))]
     assert found[0].mean("cosine") < 0.3
@@ -467,7 +443,7 @@ def test_any_method_sends_signals_back_and_class_blind_ones_converge(tmp_path, t
     assert made.may_lack_points  # a method whose layer lies behind a cut has no point there, and still a number
     last = {}
     for method in (gradient, input_x_gradient, guided_backprop, occlusion, sobel, random, grad_cam):
-        here, _ = case(tmp_path, tiny(seed=2), method)
+        here, _ = case_and_ticks(tmp_path, tiny(seed=2), method)
         found = [only(made, share)(here).values["cosine"] for share in made.points_for((3, SIZE, SIZE))]
         last[method.__name__] = np.nanmean(found[-1])
         if method is grad_cam:  # its layer lies behind the first cuts
@@ -483,7 +459,7 @@ def test_any_method_sends_signals_back_and_class_blind_ones_converge(tmp_path, t
 
 def test_a_cut_network_answers_with_its_layer(tiny):
     network, images = tiny(seed=2).eval(), torch.rand(3, 3, SIZE, SIZE)
-    signals = numbers(2, 6 * SIZE * SIZE)
+    signals = normal_numbers(2, 6 * SIZE * SIZE)
     expected = network.layer1(images - 0.5).flatten(1) @ signals.T / math.sqrt(6 * SIZE * SIZE)
     torch.testing.assert_close(Opened(network, "layer1", signals).eval()(images), expected)
     assert hooks(network) == 0

@@ -15,8 +15,8 @@ from efface.stages.run.curves import planned
 from efface.stages.run.run import Run
 from efface.stages.work.measuring import measure_missing
 from efface.study.study import check
+from small.cases import BLACK, CLASS, IMAGES, WEIGHTS, C, Curved, H, Known, N, W, known_case, values_of
 from small.messages import words
-from test_metric_faithfulness import BLACK, CLASS, IMAGES, C, Curved, H, Linear, N, W, case, values
 
 FAMILY = {
     "sensitivity_n": {},
@@ -43,18 +43,18 @@ def asking(method, asked=None):
 
 
 def near(tmp_path, method, network, probe=None, **changes):
-    here = case(tmp_path, torch.zeros(N, H, W), given_network=network, explain=asking(method), **changes)
-    return values(probe or Neighbours(0.05, 4, "uniform"), here)
+    here = known_case(tmp_path, torch.zeros(N, H, W), given_network=network, explain=asking(method), **changes)
+    return values_of(probe or Neighbours(0.05, 4, "uniform"), here)
 
 
 def test_the_gradient_of_a_linear_network_does_not_move(tmp_path):
-    found = near(tmp_path, gradient, Linear())
+    found = near(tmp_path, gradient, Known())
     assert all((each == 0).all() for each in found.values())
 
 
 def test_gradient_times_image_of_a_linear_network_moves_by_the_noise(tmp_path):
-    found = near(tmp_path, input_x_gradient, Linear())
-    weights = Linear().fc.weight.detach()[CLASS].unflatten(1, (C, H, W))
+    found = near(tmp_path, input_x_gradient, Known())
+    weights = WEIGHTS
     seeds, ratios, slopes = draws.seeds_of("0 neighbours", torch.arange(N)), [], []
     for k in range(4):
         noise = steps(draws.fold(seeds, k), (C, H, W), 0.05, "uniform")
@@ -95,15 +95,17 @@ def test_against_captum(tmp_path):
 
 def test_the_same_class_is_explained_with_the_same_draws_and_the_row_budget_changes_nothing(tmp_path):
     asked = []
-    here = case(tmp_path, torch.zeros(N, H, W), given_network=Curved(), explain=asking(gradient, asked), max_batch=4)
-    some = values(Neighbours(0.05, 3, "gaussian"), here)
+    here = known_case(
+        tmp_path, torch.zeros(N, H, W), given_network=Curved(), explain=asking(gradient, asked), max_batch=4
+    )
+    some = values_of(Neighbours(0.05, 3, "gaussian"), here)
     assert [len(images) for images, *_ in asked] == [4] * 4 + [2] * 4
     for images, classes, rows in asked:
         assert torch.equal(classes, CLASS[rows])
         assert (images - IMAGES[rows]).abs().max() < 0.4
     assert torch.equal(asked[0][0], IMAGES[:4])
     for max_batch in (1, 64):
-        other = values(Neighbours(0.05, 3, "gaussian"), replace(here, max_batch=max_batch))
+        other = values_of(Neighbours(0.05, 3, "gaussian"), replace(here, max_batch=max_batch))
         for name in some:
             np.testing.assert_allclose(some[name], other[name], rtol=1e-3)
 
@@ -131,8 +133,8 @@ def test_every_metric_of_these_families_in_a_study(tmp_path):
     }
     tree = {
         "out": str(tmp_path / "run"),
-        "data": "test_metrics.data",
-        "model": "test_metrics.network",
+        "data": "small.batches.redder",
+        "model": "small.networks.one_filter_each",
         "attribution_methods": [
             {"name": "gradient", "method": "efface.methods.gradient.gradient"},
             {"name": "random", "method": "efface.methods.control.random"},

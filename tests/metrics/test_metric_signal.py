@@ -19,13 +19,10 @@ from efface.stages.work.extraction import extract_missing
 from efface.stages.work.measuring import measure_missing
 from efface.stages.work.training import train_missing
 from efface.study.study import check
+from small.batches import normal_numbers
 from small.messages import words
 
 MEAN = Call(call="efface.impute.channel_mean")
-
-
-def numbers(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def block(n=1, h=4, w=2, *, above=True):
@@ -57,7 +54,7 @@ def test_leakage_by_hand():
 
 
 def test_leakage_is_that_of_a_plain_loop():
-    maps, masks = numbers(9, 6, 5), numbers(9, 6, 5, seed=1) < 0.5
+    maps, masks = normal_numbers(9, 6, 5), normal_numbers(9, 6, 5, seed=1) < 0.5
     mass, top = leaked(maps, masks, top=0.2)
     for i in range(9):
         size, off = np.abs(maps[i].numpy()).ravel(), ~masks[i].numpy().ravel()
@@ -91,13 +88,13 @@ def test_signal_rank_of_several_signals_and_channels_counts_coordinates():
     signal = torch.zeros(1, 2, 1, 3, dtype=torch.bool)
     signal[:, :, :, 0] = True  # a pixel with both its channels
     maps = torch.tensor([[[[1.0, 5.0, 2.0]], [[-9.0, 3.0, 4.0]]]])
-    difference, top, bottom, _ = ranked(numbers(1, 2, 1, 3), maps, signal)
+    difference, top, bottom, _ = ranked(normal_numbers(1, 2, 1, 3), maps, signal)
     assert (difference.item(), top.item(), bottom.item()) == (0, 1, 1)
 
 
 def test_random_maps_are_at_chance():
     signal = nn.functional.one_hot(torch.arange(4000) % 10, 10).bool()[:, None, None]
-    difference, top, bottom, cosine = ranked(signal.float(), numbers(4000, 1, 1, 10), signal)
+    difference, top, bottom, cosine = ranked(signal.float(), normal_numbers(4000, 1, 1, 10), signal)
     assert abs(difference.mean()) < 0.03
     assert abs(top.mean() - 0.1) < 0.02
     assert abs(bottom.mean() - 0.1) < 0.02

@@ -10,9 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import yaml
-from torch import nn
 
 from efface.metrics import Metric, Point, metric, names, own_settings, values_of
 from efface.metrics.diffroar import diffroar
@@ -31,11 +28,11 @@ from efface.stages.run.run import Run
 from efface.stages.trial.methods import preflight
 from efface.store.keys import NUMERICS
 from efface.store.results import Score
-from efface.study.study import Study, check, dump
+from efface.study.study import Study, dump
 from efface.training.generate import Sampling
-from efface.types import Split
 from small.caches import forget
 from small.messages import words
+from small.studies import checked
 
 MEAN, BLUR = Call(call="efface.impute.channel_mean"), Call(call="efface.impute.blur")
 SUM = (Call(call="efface.erase.post.channel_sum"),)
@@ -200,18 +197,6 @@ def test_what_is_no_metric_is_one_clear_error(path, said):
 # A user's own metric
 
 
-def data():
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randint(0, 256, (20, 3, 6, 6), generator=generator, dtype=torch.uint8)
-    targets = torch.arange(20) % 2
-    images[:, 0] = (images[:, 0] // 4).add((targets * 150)[:, None, None].byte())
-    return {"train": Split(images[:12], targets[:12]), "test": Split(images[12:], targets[12:])}
-
-
-def network():
-    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-
 gap = Metric(
     probes=lambda point: {"most": point.perturb("most_first"), "least": point.perturb("least_first")},
     value=lambda scores: {
@@ -225,11 +210,11 @@ gap = Metric(
 )
 
 
-def study(folder, metrics):
+def random_and_gradient(folder, metrics):
     tree = {
         "out": str(folder / "run"),
-        "data": "test_metrics.data",
-        "model": "test_metrics.network",
+        "data": "small.batches.redder",
+        "model": "small.networks.one_filter_each",
         "fit": {"epochs": 1, "batch_size": 4},
         "attribution_methods": [
             {"name": "random", "method": "efface.methods.control.random"},
@@ -241,14 +226,14 @@ def study(folder, metrics):
         "repeats": 2,
         "executor": "efface.execute.serial",
     }
-    return check(yaml.safe_load(yaml.safe_dump(tree)), folder / "study.yml")
+    return checked(folder, tree)
 
 
 def test_a_users_metric_is_measured_by_its_dotted_path(tmp_path):
     grey = {"imputer": {"call": "efface.impute.constant", "kwargs": {"value": 0.5}}, "fractions": [0.25, 1.0]}
     own = {"name": "gap", "metric": "test_metrics.gap"}
     known = [{"name": each, "kwargs": grey} for each in ("morf", "lerf")]
-    made = study(tmp_path, [own, *known, "diffroar", "roar", "kar"])
+    made = random_and_gradient(tmp_path, [own, *known, "diffroar", "roar", "kar"])
     (tmp_path / "study.yml").write_text(dump(made))
     here = Path(__file__).parent  # as a user would, beside the file that holds the metric
     path = f"sys.path.append({str(here.parent)!r})"  # what the tests share
@@ -275,7 +260,7 @@ def test_a_users_metric_is_measured_by_its_dotted_path(tmp_path):
 
 def test_an_unknown_metric_of_a_study_is_one_clear_error(tmp_path):
     with pytest.raises(ValueError, match=words("study.yml metrics.gap test_metrics gapp")):
-        study(tmp_path, [{"name": "gap", "metric": "test_metrics.gapp"}])
+        random_and_gradient(tmp_path, [{"name": "gap", "metric": "test_metrics.gapp"}])
 
 
 @pytest.mark.parametrize(
@@ -298,17 +283,17 @@ def test_an_unknown_metric_of_a_study_is_one_clear_error(tmp_path):
 )
 def test_what_a_metric_cannot_do_with_these_images_is_said_before_any_work(tmp_path, name, settings, said):
     with pytest.raises(ValueError, match=words(f"metrics.{name} {said}")):
-        preflight(planned(Run(study(tmp_path, [{"name": name, "kwargs": settings}]))))
+        preflight(planned(Run(random_and_gradient(tmp_path, [{"name": name, "kwargs": settings}]))))
 
 
 def test_the_degenerate_are_looked_for_as_the_first_metric_that_erases_ranks_them(tmp_path):
-    probes = {cell.probe for cell in make_plan(Run(study(tmp_path, ["infidelity", "morf"]))).tasks}
+    probes = {cell.probe for cell in make_plan(Run(random_and_gradient(tmp_path, ["infidelity", "morf"]))).tasks}
     found = [(each.unit, len(each.post)) for each in probes if isinstance(each, Degeneracy)]
     assert found == [("pixel", 2)]
 
 
 def test_a_metric_that_asks_about_another_class_says_so(tmp_path):
-    run = Run(study(tmp_path, ["grid_pointing_game", "di_full", "convergence", "morf"]))
+    run = Run(random_and_gradient(tmp_path, ["grid_pointing_game", "di_full", "convergence", "morf"]))
     assert [how_of(planned(run), entry)["explain"] for entry in run.study.metrics] == [
         "true",
         "true",

@@ -13,7 +13,7 @@ import torch
 from efface.erase.post import absolute, apply_post, channel_sum
 from efface.impute import blur, channel_mean, constant
 from efface.metrics import Metric, Point, check_metric, metric, misnamed, names
-from efface.metrics.probes import Case, Description, Needs, Perturb, Probe, Score, check_probe
+from efface.metrics.probes import Description, Needs, Perturb, Probe, Score, check_probe
 from efface.metrics.probes.description import describe
 from efface.plug.call import Call
 from efface.plug.facts import fact, states
@@ -22,7 +22,8 @@ from efface.stages.page.accuracy import unaccompanied
 from efface.study.metric_entry import MetricEntry
 from efface.training import regularize
 from efface.types import Split
-from small_study import efface, write_study
+from small.cases import case_of
+from small.studies import efface, write_study
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
 POINT = Point(0.5, 0, Call(call="efface.impute.channel_mean"), (), "pixel")
@@ -266,19 +267,11 @@ def test_a_probe_that_returns_no_score_loses_itself_alone(tmp_path):
 # What a case does not have
 
 
-def case(**changes):
+def blank_case(**changes):
+    """A case of two black images, without a network or anything else."""
     zeros = torch.zeros(2, dtype=torch.int64)
     data = {"test": Split(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), zeros)}
-    build, device = torch.nn.Identity, torch.device("cpu")
-    found = {
-        "build": build,
-        "data": data,
-        "target_classes": zeros,
-        "maps": {},
-        "mean": torch.zeros(3),
-        "device": device,
-    }
-    return Case(**({"seed": 0, "max_batch": 2} | found | changes))
+    return case_of(**{"data": data, "max_batch": 2} | changes)
 
 
 @pytest.mark.parametrize(
@@ -294,15 +287,15 @@ def case(**changes):
 )
 def test_a_case_says_how_to_ask_for_what_it_does_not_have(read, said):
     with pytest.raises(ValueError, match=re.escape(said)):
-        read(case())
+        read(blank_case())
 
 
 def test_a_case_has_what_was_asked_for():
     network = torch.nn.Identity()
-    assert case(given_network=network).network is network
+    assert blank_case(given_network=network).network is network
     masks = torch.ones(2, 4, 4, dtype=torch.bool)
     split = Split(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), masks=masks)
-    assert case(data={"test": split}).masks is masks
+    assert blank_case(data={"test": split}).masks is masks
 
 
 # Facts that stand on the plug-in

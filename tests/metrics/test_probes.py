@@ -12,12 +12,15 @@ from efface import draws
 from efface.erase.masking import to_float
 from efface.erase.ranking import count, removed
 from efface.methods.control import random
-from efface.metrics.probes import Case, Degeneracy, Erasure, Perturb, Retrain, erased, erased_batches, image_mean
+from efface.metrics.probes import Degeneracy, Erasure, Perturb, Retrain, erased, erased_batches, image_mean
 from efface.plug.call import Call
 from efface.store.arrays import pack
-from efface.store.maps import MapStore, MapWriter
+from efface.store.maps import MapStore
 from efface.training.loop import TrainingSettings
 from efface.types import Split
+from small.batches import noise_split, normal_numbers, stored_images
+from small.cases import case_of, stored_maps
+from small.networks import Linear
 from small.tiers import first_short
 
 CPU = torch.device("cpu")
@@ -29,48 +32,27 @@ BLUR = Call(call="efface.impute.blur", kwargs={"sigma": 1.5})
 SUM = (Call(call="efface.erase.post.absolute"), Call(call="efface.erase.post.channel_sum"))
 
 
-def stored(count, seed):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, C, H, W), generator=generator, dtype=torch.uint8)
-
-
 def splits():
-    train = Split(stored(14, 1), torch.arange(14) % CLASSES, validation=torch.tensor([3, 8]))
-    return {"train": train, "test": Split(stored(6, 2), torch.arange(6) % CLASSES)}
-
-
-def numbers(count, seed, channels=None):
-    shape = (count, H, W) if channels is None else (count, channels, H, W)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def store(folder, name, rows):
-    writer = MapWriter(folder / f"{name}.h5", {"name": name}, torch.zeros(len(rows), dtype=torch.int64), rows[0])
-    writer.write(0, rows)
-    writer.close()
-    return MapStore(folder / f"{name}.h5", {"name": name}, len(rows))
+    train = noise_split(14, H, W, seed=1, validation=torch.tensor([3, 8]))
+    return {"train": train, "test": noise_split(6, H, W, seed=2)}
 
 
 def stores(folder, name="m", channels=None, sign=1.0):
-    train, test = numbers(14, 3, channels) * sign, numbers(6, 4, channels) * sign
-    return {"train": store(folder, f"{name}-train", train), "test": store(folder, f"{name}-test", test)}
+    shape = (H, W) if channels is None else (channels, H, W)
+    maps = {"train": normal_numbers(14, *shape, seed=3) * sign, "test": normal_numbers(6, *shape, seed=4) * sign}
+    return {split: stored_maps(folder, rows, f"{name}-{split}") for split, rows in maps.items()}
 
 
 def seed_stores(folder):
     rows = {"train": torch.arange(14), "test": torch.arange(6)}
-    return {each: store(folder, f"seeds-{each}", draws.seeds_of(each, found)) for each, found in rows.items()}
+    return {each: stored_maps(folder, draws.seeds_of(each, found), f"seeds-{each}") for each, found in rows.items()}
 
 
-class Linear(nn.Module):
+class Fixed(Linear):
     """A softmax classifier without a bias, its weights fixed."""
 
     def __init__(self):
-        super().__init__()
-        self.fc = nn.Linear(C * PIXELS, CLASSES, bias=False)
-        self.fc.weight.data = torch.randn(CLASSES, C * PIXELS, generator=torch.Generator().manual_seed(5))
-
-    def forward(self, images):
-        return self.fc(images.flatten(1))
+        super().__init__(normal_numbers(CLASSES, C, H, W, seed=5))
 
 
 class Spy(nn.Module):
@@ -86,20 +68,16 @@ class Spy(nn.Module):
         return self.fc(images.mean((2, 3)))
 
 
-def case(maps=None, **changes):
-    found = {
-        "build": Linear,
-        "given_network": Linear(),
-        "data": splits(),
+def trainable_case(maps=None, **changes):
+    """A case of `splits` and `Fixed` that may train."""
+    given = {
+        "build": Fixed,
         "target_classes": torch.tensor([3, 3, 2, 1, 0, 0]),
         "maps": maps or {},
-        "mean": image_mean(splits()["train"]),
         "given_training": TrainingSettings(epochs=2, batch_size=4),
-        "seed": 0,
         "max_batch": 4,
-        "device": CPU,
     }
-    return Case(**(found | changes))
+    return case_of(**{"data": splits(), "network": Fixed()} | given | changes)
 
 
 def erased_by_loop(images, maps, fraction, order, fill):
@@ -115,7 +93,7 @@ def erased_by_loop(images, maps, fraction, order, fill):
 
 
 def softmax_by_loop(images):
-    weights = Linear().fc.weight.detach().double().numpy()
+    weights = Fixed().fc.weight.detach().double().numpy()
     powers = np.exp(images.reshape(len(images), -1) / 255.0 @ weights.T)
     return powers / powers.sum(1, keepdims=True)
 
@@ -134,7 +112,7 @@ def same(one, other):
 @pytest.mark.parametrize("imputer", [MEAN, GREY], ids=["mean", "grey"])
 def test_perturb_is_the_loop(tmp_path, order, fraction, unit, imputer):
     maps = stores(tmp_path, channels=None if unit == "pixel" else C)
-    here = case(maps)
+    here = trainable_case(maps)
     score = Perturb(Erasure(order, fraction, imputer, (), unit))(here)
     fill = here.mean.tolist() if imputer is MEAN else GREY.kwargs["value"]
     test = splits()["test"]
@@ -150,43 +128,46 @@ def test_perturb_is_the_loop(tmp_path, order, fraction, unit, imputer):
 
 
 def test_nothing_removed_is_the_clean_network():
-    score = Perturb(Erasure("most_first", 0.0, BLUR))(case())
+    score = Perturb(Erasure("most_first", 0.0, BLUR))(trainable_case())
     np.testing.assert_allclose(
         score.values["probability"],
-        softmax_by_loop(splits()["test"].images.numpy())[range(6), case().target_classes],
+        softmax_by_loop(splits()["test"].images.numpy())[range(6), trainable_case().target_classes],
         rtol=1e-4,
         atol=1e-6,
     )
 
 
 def test_everything_removed_needs_no_map_and_shows_the_fill_alone():
-    score = Perturb(Erasure("least_first", 1.0, GREY))(case())
+    score = Perturb(Erasure("least_first", 1.0, GREY))(trainable_case())
     blank = np.tile(np.array([51, 102, 230], dtype=np.uint8)[None, :, None, None], (6, 1, H, W))
     np.testing.assert_allclose(
-        score.values["probability"], softmax_by_loop(blank)[range(6), case().target_classes], rtol=1e-4, atol=1e-6
+        score.values["probability"],
+        softmax_by_loop(blank)[range(6), trainable_case().target_classes],
+        rtol=1e-4,
+        atol=1e-6,
     )
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.85])
 def test_MoRF_on_a_map_is_LeRF_on_its_negative(tmp_path, fraction):
-    one = Perturb(Erasure("most_first", fraction, MEAN))(case(stores(tmp_path)))
-    other = Perturb(Erasure("least_first", fraction, MEAN))(case(stores(tmp_path, "negative", sign=-1.0)))
+    one = Perturb(Erasure("most_first", fraction, MEAN))(trainable_case(stores(tmp_path)))
+    other = Perturb(Erasure("least_first", fraction, MEAN))(trainable_case(stores(tmp_path, "negative", sign=-1.0)))
     assert same(one, other)
-    assert not same(one, Perturb(Erasure("least_first", fraction, MEAN))(case(stores(tmp_path, "again"))))
+    assert not same(one, Perturb(Erasure("least_first", fraction, MEAN))(trainable_case(stores(tmp_path, "again"))))
 
 
 def test_post_is_applied_before_ranking(tmp_path):
     signed = stores(tmp_path, channels=C)
-    reduced = {"test": store(tmp_path, "reduced", signed["test"].take(torch.arange(6)).abs().sum(1))}
-    with_post = Perturb(Erasure("most_first", 0.4, MEAN, SUM))(case(signed))
-    assert same(with_post, Perturb(Erasure("most_first", 0.4, MEAN))(case(reduced)))
+    reduced = {"test": stored_maps(tmp_path, signed["test"].take(torch.arange(6)).abs().sum(1), "reduced")}
+    with_post = Perturb(Erasure("most_first", 0.4, MEAN, SUM))(trainable_case(signed))
+    assert same(with_post, Perturb(Erasure("most_first", 0.4, MEAN))(trainable_case(reduced)))
     doubled = (Call(call="efface.erase.post.square"), *SUM)
-    assert not same(with_post, Perturb(Erasure("most_first", 0.4, MEAN, doubled))(case(signed)))
+    assert not same(with_post, Perturb(Erasure("most_first", 0.4, MEAN, doubled))(trainable_case(signed)))
 
 
 def test_the_row_budget_changes_nothing_but_rounding(tmp_path):
     maps, probe = stores(tmp_path), Perturb(Erasure("most_first", 0.4, BLUR))
-    one, other = probe(case(maps, max_batch=1)), probe(case(maps, max_batch=100))
+    one, other = probe(trainable_case(maps, max_batch=1)), probe(trainable_case(maps, max_batch=100))
     np.testing.assert_allclose(one.values["probability"], other.values["probability"], rtol=1e-5)
     assert np.array_equal(one.values["accuracy"], other.values["accuracy"])
 
@@ -196,14 +177,18 @@ def test_ranks_are_kept_for_the_next_probe_but_not_for_other_maps_seeds_or_posts
     take = MapStore.take
     monkeypatch.setattr(MapStore, "take", lambda self, rows: reads.append(len(rows)) or take(self, rows))
     half = Erasure("most_first", 0.5, MEAN)
-    first = Perturb(half)(case(maps, cache=kept))
-    Perturb(Erasure("least_first", 0.2, GREY))(case(maps, cache=kept))
+    first = Perturb(half)(trainable_case(maps, cache=kept))
+    Perturb(Erasure("least_first", 0.2, GREY))(trainable_case(maps, cache=kept))
     assert reads == [6]
-    again = {"test": store(tmp_path, "m-test", numbers(6, 99))}  # extracted anew, under the same name
-    assert same(Perturb(half)(case(again, cache=kept)), Perturb(half)(case(again)))
-    assert not same(Perturb(half)(case(again, cache=kept)), first)
-    flat = {"test": store(tmp_path, "flat", torch.zeros(6, H, W))}
-    scores = [Perturb(half)(case(flat, cache=kept, seed=seed)) for seed in (0, 1, 0)]  # the seed breaks the ties
+    again = {
+        "test": stored_maps(tmp_path, normal_numbers(6, H, W, seed=99), "m-test")
+    }  # extracted anew, under the same name
+    assert same(Perturb(half)(trainable_case(again, cache=kept)), Perturb(half)(trainable_case(again)))
+    assert not same(Perturb(half)(trainable_case(again, cache=kept)), first)
+    flat = {"test": stored_maps(tmp_path, torch.zeros(6, H, W), "flat")}
+    scores = [
+        Perturb(half)(trainable_case(flat, cache=kept, seed=seed)) for seed in (0, 1, 0)
+    ]  # the seed breaks the ties
     assert same(scores[0], scores[2])
     assert not same(scores[0], scores[1])
 
@@ -215,7 +200,9 @@ def shown(probe, here):
     """What the network of a retraining was shown: first weights, training, validation and test images."""
     notes = []
     score = probe(
-        case(here.maps, data=here.data, given_training=here.training, build=lambda: Spy(notes), seed=here.seed)
+        trainable_case(
+            here.maps, data=here.data, given_training=here.training, build=lambda: Spy(notes), seed=here.seed
+        )
     )
     weights, passes = notes[0], notes[1:]
     test = sum(len(images) for _, images in passes[-2:])
@@ -232,7 +219,7 @@ def as_set(images):
 @pytest.mark.parametrize("order", ["most_first", "least_first"])
 def test_retrain_shows_exactly_the_erased_images(tmp_path, order):
     maps, here = stores(tmp_path), splits()
-    whole = case(maps)
+    whole = trainable_case(maps)
     _, training, validation, test, _ = shown(Retrain(Erasure(order, 0.3, MEAN), 0), whole)
     expected = {
         name: torch.from_numpy(
@@ -250,16 +237,17 @@ def test_retrain_shows_exactly_the_erased_images(tmp_path, order):
 
 
 def test_retrain_scores_the_true_class(tmp_path):
-    *_, score = shown(Retrain(Erasure("most_first", 0.5, MEAN), 0), case(stores(tmp_path)))
+    *_, score = shown(Retrain(Erasure("most_first", 0.5, MEAN), 0), trainable_case(stores(tmp_path)))
     assert score.n == 6
     one = Retrain(Erasure("most_first", 0.5, MEAN), 0)
     assert same(
-        one(case(stores(tmp_path, "a"))), one(case(stores(tmp_path, "b"), target_classes=torch.zeros(6).long()))
+        one(trainable_case(stores(tmp_path, "a"))),
+        one(trainable_case(stores(tmp_path, "b"), target_classes=torch.zeros(6).long())),
     )
 
 
 def test_the_same_repeat_starts_alike_for_every_method_and_fraction(tmp_path):
-    here, other = case(stores(tmp_path)), case(stores(tmp_path, "other", sign=-1.0))
+    here, other = trainable_case(stores(tmp_path)), trainable_case(stores(tmp_path, "other", sign=-1.0))
     weights = [
         shown(Retrain(Erasure(order, fraction, MEAN), repeat), each)[0]
         for order, fraction, repeat, each in [
@@ -278,16 +266,16 @@ def test_the_epoch_kept_does_not_hang_on_the_test_images(tmp_path):
     )
     states = []
 
-    class Kept(Linear):
+    class Kept(Fixed):
         def eval(self):
             states.append(self.fc.weight.detach().clone())
             return super().eval()
 
     for seed in (2, 7):
         states.append(None)
-        data = splits() | {"test": Split(stored(6, seed), torch.zeros(6, dtype=torch.int64))}
+        data = splits() | {"test": Split(stored_images(6, H, W, seed=seed), torch.zeros(6, dtype=torch.int64))}
         Retrain(Erasure("most_first", 0.5, MEAN), 0)(
-            case(stores(tmp_path, f"{seed}"), data=data, given_training=choices, build=Kept)
+            trainable_case(stores(tmp_path, f"{seed}"), data=data, given_training=choices, build=Kept)
         )
     assert torch.equal(states[-1], states[states.index(None, 1) - 1])
 
@@ -295,7 +283,7 @@ def test_the_epoch_kept_does_not_hang_on_the_test_images(tmp_path):
 @pytest.mark.parametrize("imputer", [MEAN, GREY, BLUR], ids=["mean", "grey", "blur"])
 @pytest.mark.parametrize("fraction", [0.0, 0.4, 1.0])
 def test_the_border_of_random_crops_is_filled_as_a_removed_pixel_is(tmp_path, imputer, fraction):
-    here = case(stores(tmp_path))
+    here = trainable_case(stores(tmp_path))
     rows, width = torch.arange(14), 2
     erasure = Erasure("most_first", fraction, imputer)
     padded = torch.cat(list(erased_batches(here, "train", erasure, width=width, whole=True)(rows, 5, 0)))
@@ -318,7 +306,7 @@ def test_the_border_of_random_crops_is_filled_as_a_removed_pixel_is(tmp_path, im
 
 
 def test_a_resampled_ranking_changes_each_epoch_and_removes_as_many_pixels(tmp_path):
-    here = case(seed_stores(tmp_path), mean=torch.zeros(C))
+    here = trainable_case(seed_stores(tmp_path), mean=torch.zeros(C))
     feed = erased_batches(here, "train", Erasure("most_first", 0.35, MEAN), width=0, whole=True)
     rows = torch.arange(14)
     epochs = [torch.cat(list(feed(rows, 4, epoch))) for epoch in (0, 1, 2, 0)]
@@ -334,7 +322,7 @@ def test_a_resampled_ranking_changes_each_epoch_and_removes_as_many_pixels(tmp_p
 
 @pytest.mark.parametrize("unit", ["pixel", "feature"])
 def test_a_resampled_ranking_is_drawn_once_for_the_test_images(tmp_path, unit):
-    here = case(seed_stores(tmp_path))
+    here = trainable_case(seed_stores(tmp_path))
     feed = erased_batches(here, "test", Erasure("most_first", 0.5, MEAN, (), unit), width=0, whole=False)
     one, other = (torch.cat(list(feed(torch.arange(6), 4, epoch))) for epoch in (0, 3))
     assert torch.equal(one, other)
@@ -343,14 +331,16 @@ def test_a_resampled_ranking_is_drawn_once_for_the_test_images(tmp_path, unit):
 def test_a_resampled_ranking_of_the_test_images_is_that_of_random(tmp_path):
     seeds = seed_stores(tmp_path)
     maps = {
-        each: store(tmp_path, f"random-{each}", random(Linear(), to_float(split.images), split.targets, seeds=found))
+        each: stored_maps(
+            tmp_path, random(Fixed(), to_float(split.images), split.targets, seeds=found), f"random-{each}"
+        )
         for each, split in splits().items()
         for found in [seeds[each].take(torch.arange(len(split)))]
     }
     for order in ("most_first", "least_first"):
         probe = Perturb(Erasure(order, 0.5, MEAN))
-        assert same(probe(case(seeds)), probe(case(maps)))
-    both = [shown(Retrain(Erasure("most_first", 0.5, MEAN), 0), case(each)) for each in (seeds, maps)]
+        assert same(probe(trainable_case(seeds)), probe(trainable_case(maps)))
+    both = [shown(Retrain(Erasure("most_first", 0.5, MEAN), 0), trainable_case(each)) for each in (seeds, maps)]
     assert torch.equal(both[0][3], both[1][3])
     first, second = (torch.cat(each[1]).split(12) for each in both)
     assert torch.equal(first[0], second[0])  # the first epoch's ranking is that of random too
@@ -376,10 +366,15 @@ def test_images_in_files_give_the_same_scores_bit_for_bit(tmp_path, kind, impute
     choices = TrainingSettings(epochs=3, batch_size=5, crop=1, flip=True, keep="best")
     erasure = Erasure("most_first", fraction, imputer, SUM if kind == "maps" else ())
     for probe in (Perturb(erasure), Retrain(erasure, 1)):
-        assert same(probe(case(maps, given_training=choices)), probe(case(maps, given_training=choices, data=packed)))
+        assert same(
+            probe(trainable_case(maps, given_training=choices)),
+            probe(trainable_case(maps, given_training=choices, data=packed)),
+        )
     assert torch.equal(image_mean(packed["train"]), image_mean(splits()["train"]))
     rows = torch.tensor([5, 0])
-    assert torch.equal(erased(case(maps), erasure, rows), erased(case(maps, data=packed), erasure, rows))
+    assert torch.equal(
+        erased(trainable_case(maps), erasure, rows), erased(trainable_case(maps, data=packed), erasure, rows)
+    )
 
 
 # Values
@@ -400,7 +395,7 @@ def test_progress_adds_up_to_the_cost(tmp_path):
         (retrain, {"given_training": early}),
     ):
         ticks = []
-        here = case(stores(tmp_path), advance=ticks.append, **changes)
+        here = trainable_case(stores(tmp_path), advance=ticks.append, **changes)
         probe(here)
         assert sum(ticks) == probe.cost(rows, here.training)
 
@@ -433,7 +428,7 @@ def test_the_two_orders_split_the_pixels():
         assert torch.equal(most, ~least)
 
 
-class Narrow(Linear):
+class Narrow(Fixed):
     """A network on a device with room for two images."""
 
     def forward(self, images):
@@ -445,7 +440,7 @@ class Narrow(Linear):
 def test_scoring_goes_on_with_smaller_batches_when_memory_runs_out(tmp_path):
     probe = Perturb(Erasure("most_first", 0.5, MEAN, SUM))
     maps = stores(tmp_path)
-    whole, narrow = probe(case(maps)), probe(case(maps, given_network=Narrow()))
+    whole, narrow = probe(trainable_case(maps)), probe(trainable_case(maps, given_network=Narrow()))
     assert narrow.mean("accuracy") == whole.mean("accuracy")
     assert np.allclose(narrow.values["probability"], whole.values["probability"], atol=1e-6)
 
@@ -464,7 +459,7 @@ def test_a_group_goes_as_one_by_its_mean(tmp_path):
     maps[:, 2] = 1.0  # the third row of pixels is the most relevant one, the fourth the next
     maps[:, 3] = 0.5
     maps[:, 0, 0] = 1.9  # in a row of four: a mean of 0.475
-    here = case({"test": store(tmp_path, "bands", maps)})
+    here = trainable_case({"test": stored_maps(tmp_path, maps, "bands")})
     unit = Call(call=f"{__name__}.halves")
     for fraction, gone in ((0.2, [2]), (0.4, [2, 3]), (0.6, [0, 2, 3]), (0.39, [2])):
         found = erased(here, Erasure("most_first", fraction, GREY, unit=unit), torch.arange(6))
@@ -478,7 +473,7 @@ def test_a_group_goes_as_one_by_its_mean(tmp_path):
 
 @pytest.mark.parametrize("unit", ["pixel", "feature", Call(call=f"{__name__}.halves", kwargs={"rows": 2})])
 def test_a_random_order_needs_no_map_and_is_each_images_own(tmp_path, unit):
-    here = case({})
+    here = trainable_case({})
     erasure = Erasure("random", 0.5, GREY, unit=unit)
     assert not erasure.needs_map
     every = erased(here, erasure, torch.arange(6))
@@ -492,7 +487,7 @@ def test_a_random_order_needs_no_map_and_is_each_images_own(tmp_path, unit):
 
 
 def test_a_mask_shows_what_is_gone_and_nothing_else(tmp_path):
-    here = case(stores(tmp_path))
+    here = trainable_case(stores(tmp_path))
     found = erased(here, Erasure("most_first", 0.25, MEAN, shown="mask"), torch.arange(6))
     assert set(found.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(found[:, :1].expand_as(found), found)
@@ -503,7 +498,7 @@ def test_a_mask_shows_what_is_gone_and_nothing_else(tmp_path):
 
 
 def test_a_fill_that_draws_is_given_seeds_of_the_images(tmp_path):
-    here = case(stores(tmp_path))
+    here = trainable_case(stores(tmp_path))
     erasure = Erasure("most_first", 0.5, Call(call=f"{__name__}.noisy"))
     every = erased(here, erasure, torch.arange(6))
     assert torch.equal(every[2:4], erased(here, erasure, torch.tensor([2, 3])))
@@ -518,7 +513,7 @@ def noisy(images, removed, *, seeds):
 
 
 def test_degenerate_maps_are_found_image_by_image(tmp_path):
-    maps = numbers(6, 4)
+    maps = normal_numbers(6, H, W, seed=4)
     maps[1] = 0.25  # constant
     maps[2] = maps[0] * 3 + 1  # the first but for scale
     maps[3] = maps[3].round()  # ties
@@ -530,7 +525,7 @@ def test_degenerate_maps_are_found_image_by_image(tmp_path):
         other[0] = -other[0]
         return other
 
-    here = case({"test": store(tmp_path, "odd", maps)}, explain=explain)
+    here = trainable_case({"test": stored_maps(tmp_path, maps, "odd")}, explain=explain)
     found = Degeneracy((), "pixel")(here).values
     assert found["constant"].tolist() == [False, True, False, False, False, False]
     assert found["alike"].tolist() == [True, False, True, False, False, False]

@@ -7,8 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-import yaml
-from torch import nn
 
 import efface.metrics.f_fidelity
 import efface.metrics.leakage
@@ -32,16 +30,18 @@ from efface.stages.work import measuring
 from efface.stages.work.measuring import Measure, measure_missing, result_row
 from efface.stages.work.sampling import make_samples
 from efface.study.metric_entry import MetricEntry, MetricSettings
-from efface.study.study import check
 from efface.types import Split
 from small.messages import words
+from small.studies import checked
 from small.tiers import first_short
 
 SIZE, CLASSES, TEST = 8, 4, 16
+NETWORK = {"call": "small.networks.one_convolution", "kwargs": {"activation": "Tanh"}}
 RAW, SUMMED = [], ["efface.erase.post.channel_sum"]
 
 
 def split(count, seed):
+    """The first three classes are brighter in a channel of their own; a mask of a square."""
     images = torch.randint(0, 128, (count, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(seed)).byte()
     targets = torch.arange(count) % CLASSES
     masks = torch.zeros(count, SIZE, SIZE, dtype=torch.bool)
@@ -51,28 +51,22 @@ def split(count, seed):
     return Split(images, targets, masks=masks)
 
 
-def data():
+def brighter():
     return {"train": split(32, 1), "test": split(TEST, 2)}
 
 
-def network():
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1), nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, CLASSES)
-    )
-
-
-def study(folder, metrics, **changes):
+def gradient_study(folder, metrics, **changes):
     tree = {
         "out": str(folder / "run"),
-        "data": f"{__name__}.data",
-        "model": f"{__name__}.network",
+        "data": f"{__name__}.brighter",
+        "model": NETWORK,
         "fit": {
             "epochs": 12,
             "batch_size": 8,
             "crop": 1,
             "optimizer": {"call": "torch.optim.Adam", "kwargs": {"lr": 2e-2}},
         },
-        "second_network": {"model": f"{__name__}.network"},
+        "second_network": {"model": NETWORK},
         "attribution_methods": [{"name": "gradient", "method": "efface.methods.gradient.gradient"}],
         "post": SUMMED,
         "metrics": metrics,
@@ -80,7 +74,7 @@ def study(folder, metrics, **changes):
         "repeats": 1,
         "executor": "efface.execute.serial",
     }
-    return check(yaml.safe_load(yaml.safe_dump(tree | changes)), folder / "study.yml")
+    return checked(folder, tree | changes)
 
 
 OWN = {
@@ -242,7 +236,7 @@ def test_the_refusal_names_the_remedy(name, settings, said):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     entries = [entry(name).model_dump() for name in ENTRIES]
-    made = study(tmp_path_factory.mktemp("reads"), entries)
+    made = gradient_study(tmp_path_factory.mktemp("reads"), entries)
     train(made)
     assert extract(made) == []
     found = Run(made)
@@ -389,7 +383,9 @@ def test_words_are_those_of_the_settings(run):
 
 def test_metrics_of_raw_maps_ask_no_post(tmp_path):
     raw = ["completeness", "max_sensitivity", "random_logit"]
-    made = study(tmp_path, [*raw, {"name": "imputation_detectability", "kwargs": {"epochs": 1, "width": 2}}], post=RAW)
+    made = gradient_study(
+        tmp_path, [*raw, {"name": "imputation_detectability", "kwargs": {"epochs": 1, "width": 2}}], post=RAW
+    )
     train(made)
     preflight(planned(Run(made)))
     assert extract(made) == []
@@ -418,7 +414,7 @@ def test_metrics_of_raw_maps_ask_no_post(tmp_path):
     ],
 )
 def test_posts_are_refused_where_the_metric_cannot_take_what_they_leave(tmp_path, name, changes, refused):
-    run = Run(study(tmp_path, [entry(name).model_dump()], **changes))
+    run = Run(gradient_study(tmp_path, [entry(name).model_dump()], **changes))
     if not refused:
         preflight(planned(run))
         return
@@ -428,12 +424,12 @@ def test_posts_are_refused_where_the_metric_cannot_take_what_they_leave(tmp_path
 
 @pytest.mark.parametrize(("name", "warned"), [("randomisation", False), ("completeness", False), ("morf", True)])
 def test_lost_channels_are_told_of_metrics_that_rank_channels(tmp_path, capsys, name, warned):
-    preflight(planned(Run(study(tmp_path, [name], unit="feature"))))
+    preflight(planned(Run(gradient_study(tmp_path, [name], unit="feature"))))
     assert ("unit 'feature' ranks channels" in capsys.readouterr().out) == warned
 
 
 def test_a_fill_that_no_metric_reads_refuses_none(tmp_path):
     uneven = {"call": "efface.impute.blur", "kwargs": {"kernel": 4}}
-    preflight(planned(Run(study(tmp_path, ["max_sensitivity", "sparseness"], imputer=uneven))))
+    preflight(planned(Run(gradient_study(tmp_path, ["max_sensitivity", "sparseness"], imputer=uneven))))
     with pytest.raises(ValueError, match=words("kernel 4")):
-        preflight(planned(Run(study(tmp_path, ["morf"], imputer=uneven))))
+        preflight(planned(Run(gradient_study(tmp_path, ["morf"], imputer=uneven))))

@@ -45,7 +45,7 @@ def unnoted():
     moved.note.cache_clear()
 
 
-def study(folder, changes=None, overrides=()):
+def study_in_old_words(folder, changes=None, overrides=()):
     (folder / "study.yml").write_text(yaml.safe_dump(STUDY | (changes or {})))
     return read(folder / "study.yml", overrides)
 
@@ -60,7 +60,7 @@ def notes(capsys):
 
 
 def test_a_study_in_old_words_is_read_and_each_is_noted_once(tmp_path, capsys):
-    found = study(tmp_path)
+    found = study_in_old_words(tmp_path)
     assert found.max_batch == 32
     assert found.second_network.model.call == "efface.models.resnet.resnet8"
     loss, second = found.attribution_methods
@@ -73,7 +73,7 @@ def test_a_study_in_old_words_is_read_and_each_is_noted_once(tmp_path, capsys):
         assert sum(words in line for line in said) == 1
     assert sum("'of' is now 'score'" in line for line in said) == 2  # of the gradient, and of the metric
     assert all(line.startswith("note: ") and line.endswith("until efface 0.3") for line in said)
-    study(tmp_path)
+    study_in_old_words(tmp_path)
     assert notes(capsys) == []
 
 
@@ -93,7 +93,7 @@ def test_overrides_and_variants_in_old_words(tmp_path):
             "b": {"attribution_methods": STUDY["attribution_methods"], "metrics": STUDY["metrics"]},
         },
     }
-    found = study(tmp_path, changes, ("rows=64", "judge.seed=5", "fit.epochs=1"))
+    found = study_in_old_words(tmp_path, changes, ("rows=64", "judge.seed=5", "fit.epochs=1"))
     assert found.max_batch == 64
     assert found.second_network.seed == 5
     parts = found.parts()
@@ -113,7 +113,7 @@ def test_an_override_in_old_words_of_a_study_in_those_of_today(tmp_path):
 
 def test_both_words_of_one_key_are_an_error(tmp_path):
     with pytest.raises(InvalidStudyError, match=r"rows: unknown key"):
-        study(tmp_path, {"max_batch": 3})
+        study_in_old_words(tmp_path, {"max_batch": 3})
 
 
 def test_draws_come_from_the_words_of_efface_01():

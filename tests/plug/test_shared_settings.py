@@ -9,6 +9,7 @@ import pytest
 from efface.plug.accepts import accepts
 from efface.plug.call import Call
 from efface.plug.shared_settings import with_settings_of
+from small.messages import words
 
 
 def paint(images, *, colour: str = "red", layers: int = 2, thin: bool = False) -> list:
@@ -51,7 +52,7 @@ def test_settings_are_no_positional_arguments():
 
 
 def test_a_setting_that_the_other_lacks_is_an_error():
-    with pytest.raises(TypeError, match="paint has no setting brush; it has colour, layers, thin"):
+    with pytest.raises(TypeError, match=words("paint brush colour layers thin")):
         with_settings_of(paint, but=("brush",))
 
 

@@ -9,13 +9,14 @@ from efface.methods import control, smooth
 from efface.methods.nested import FittedInner
 from efface.plug.call import Call
 from efface.report.between import agreements
-from efface.report.stats import Curve
 from efface.report.table import panels
 from efface.report.words import findings, headline
 from efface.stages.run.views import views_of
 from efface.study.schema import MethodEntry
 from efface.study.study import InvalidStudyError, read
-from small_study import efface, write_study
+from small.messages import words
+from small.reports import curve_of
+from small.studies import efface, write_study
 
 CONTROL = "efface.methods.control"
 OWN = {
@@ -47,7 +48,7 @@ def entry(method, **kwargs):
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch):
+def study_of(tmp_path, monkeypatch):
     """A function that writes a study of these methods and reads it."""
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -77,34 +78,34 @@ def test_within_around_it_is_what_is_there():
     assert not control.is_control(FittedInner)
 
 
-def test_a_control_of_chance_is_the_reference_under_any_name(study):
-    assert study([MINE, CHANCE]).references() == ("chance",)
-    assert study([MINE, ANEW, CHANCE]).references() == ("chance", "anew")  # what trainings see anew comes second
-    assert study([MINE, {"name": "random", "method": "own.flat"}]).references() == ()
-    assert study([MINE, {"name": "coin", "method": "own.coin"}]).references() == ("coin",)
-    assert study([MINE, CHANCE], reference="mine").references() == ("mine",)
+def test_a_control_of_chance_is_the_reference_under_any_name(study_of):
+    assert study_of([MINE, CHANCE]).references() == ("chance",)
+    assert study_of([MINE, ANEW, CHANCE]).references() == ("chance", "anew")  # what trainings see anew comes second
+    assert study_of([MINE, {"name": "random", "method": "own.flat"}]).references() == ()
+    assert study_of([MINE, {"name": "coin", "method": "own.coin"}]).references() == ("coin",)
+    assert study_of([MINE, CHANCE], reference="mine").references() == ("mine",)
 
 
-def test_a_function_of_ones_own_may_be_a_control(study):
-    found = {each.name: each for each in study([MINE, {"name": "a", "method": "own.flat"}]).attribution_methods}
+def test_a_function_of_ones_own_may_be_a_control(study_of):
+    found = {each.name: each for each in study_of([MINE, {"name": "a", "method": "own.flat"}]).attribution_methods}
     assert (found["a"].is_control, found["a"].is_random) == (True, False)
     assert not found["mine"].is_control
 
 
-def test_the_text_that_seeds_a_control_of_chance_is_the_same_as_ever(study):
+def test_the_text_that_seeds_a_control_of_chance_is_the_same_as_ever(study_of):
     from efface.stages.run.method_calls import seed_text
     from efface.stages.run.run import Run
 
-    run = Run(study([MINE, {**CHANCE, "draws": 2}, ANEW]))
+    run = Run(study_of([MINE, {**CHANCE, "draws": 2}, ANEW]))
     texts = {each.name: seed_text(run, each, "test") for each in run.entries}
     assert texts["chance"] == texts["anew"] == "0 test random"
     assert texts["chance~2"] == "0 test random draw 2"
     assert texts["mine"] == '0 test {"call": "mine.brightness", "kwargs": {}}'
 
 
-def test_views_know_their_draw_and_whose_they_are(study):
+def test_views_know_their_draw_and_whose_they_are(study_of):
     view = {"name": "soft", "maps": "chance", "post": ["efface.erase.post.absolute"]}
-    found = {each.name: each for each in views_of(study([MINE, {**CHANCE, "draws": 2}, view]))}
+    found = {each.name: each for each in views_of(study_of([MINE, {**CHANCE, "draws": 2}, view]))}
     told = {name: (each.maps, each.draw, each.draw_of, each.control) for name, each in found.items()}
     assert told == {
         "mine": ("mine", 1, "", False),
@@ -121,37 +122,40 @@ def test_a_draw_goes_by_the_names_of_the_first():
     assert first.undrawn is first
 
 
-def test_a_reference_without_a_row_is_refused(tmp_path, study):
+def test_a_reference_without_a_row_is_refused(tmp_path, study_of):
     with pytest.raises(InvalidStudyError, match=r"reference: no row 'none'; there are mine, chance"):
-        study([MINE, CHANCE], reference="none")
-    why = r"reference: no metric of the study has the row 'anew': it is drawn anew each epoch, and no metric retrains"
-    with pytest.raises(InvalidStudyError, match=why):
-        study([MINE, ANEW], reference="anew", metrics=["morf"])
-    assert study([MINE, ANEW], reference="anew", metrics=["morf", "roar"]).reference == "anew"
-    with pytest.raises(InvalidStudyError, match=r"the row 'mine': all of them measure the network"):
-        study([MINE], reference="mine", metrics=["robust_accuracy"])
+        study_of([MINE, CHANCE], reference="none")
+    with pytest.raises(InvalidStudyError, match=words("reference metric anew epoch retrains")):
+        study_of([MINE, ANEW], reference="anew", metrics=["morf"])
+    assert study_of([MINE, ANEW], reference="anew", metrics=["morf", "roar"]).reference == "anew"
+    with pytest.raises(InvalidStudyError, match=words("reference mine network")):
+        study_of([MINE], reference="mine", metrics=["robust_accuracy"])
     # one metric may be asked for alone, even one that does not have the row
-    assert study([MINE, ANEW], reference="anew", metrics=["morf", "roar"]).with_metrics(["morf"]).reference == "anew"
-    assert study([MINE], reference="mine", metrics=[]).reference == "mine"
+    assert study_of([MINE, ANEW], reference="anew", metrics=["morf", "roar"]).with_metrics(["morf"]).reference == "anew"
+    assert study_of([MINE], reference="mine", metrics=[]).reference == "mine"
 
 
-def test_each_variant_has_the_reference(study):
+def test_each_variant_has_the_reference(study_of):
     variants = {"one": {"seed": 1}, "two": {"attribution_methods": [MINE]}}
     with pytest.raises(InvalidStudyError, match=r"variants.two: reference: no row 'chance'; there are mine"):
-        study([MINE, CHANCE], reference="chance", variants=variants)
+        study_of([MINE, CHANCE], reference="chance", variants=variants)
     variants["two"]["reference"] = "mine"
-    parts = study([MINE, CHANCE], reference="chance", variants=variants).parts()
+    parts = study_of([MINE, CHANCE], reference="chance", variants=variants).parts()
     assert {name: part.references() for name, (part,) in parts.items()} == {"one": ("chance",), "two": ("mine",)}
 
 
-def curve(method, level, metric="morf", **facts):
+def level_curve(method, level, metric="morf", **facts):
     noise = np.random.default_rng(len(method)).normal(0, 0.01, (60, 3))
-    common = {"sample": "images", "direction": "lower", "pairs": tuple(range(60)), "family": "erasure"}
-    return Curve(metric, "accuracy", method, (0.0, 0.5, 1.0), level + noise, **{**common, **facts})
+    how = {"metric": metric, "score": "accuracy", "family": "erasure"}
+    return curve_of(level + noise, method, **how | facts)
 
 
 def test_a_panel_goes_by_facts_and_not_by_names():
-    shown = [curve("random", 0.2), curve("chance", 0.5, control=True), curve("edges", 0.4, control=True)]
+    shown = [
+        level_curve("random", 0.2),
+        level_curve("chance", 0.5, control=True),
+        level_curve("edges", 0.4, control=True),
+    ]
     (panel,) = panels(shown, ("chance",))
     assert (panel.reference, panel.verdict("chance"), panel.verdict("random")) == ("chance", "control", "better")
     assert [row.method for row in panel.rows if row.is_control] == ["edges", "chance"]
@@ -164,21 +168,21 @@ def test_a_panel_goes_by_facts_and_not_by_names():
 
 def test_leakage_is_suspected_where_methods_stay_above_a_control_alone():
     retrained = {"sample": "repeats", "family": "retraining"}
-    shown = [curve("chance", 0.5, control=True, **retrained), curve("mine", 0.8, **retrained)]
+    shown = [level_curve("chance", 0.5, control=True, **retrained), level_curve("mine", 0.8, **retrained)]
     (panel,) = panels(shown, ("chance",))
     text = " ".join(findings(panel, [panel]))
     assert "mine stays above chance" in text
     assert "worse than chance. The outline of the erased pixels" in text
     assert "random control" not in text
     assert "beats random" not in text
-    shown[0] = curve("chance", 0.5, **retrained)
+    shown[0] = level_curve("chance", 0.5, **retrained)
     (panel,) = panels(shown, ("chance",))
     assert "Worse than chance: mine." in findings(panel, [panel])
 
 
 def test_controls_of_any_name_have_no_say_in_whether_metrics_agree():
     shown = [
-        curve(name, 0.1 * i, metric, control=name == "odd")
+        level_curve(name, 0.1 * i, metric, control=name == "odd")
         for metric in ("morf", "lerf")
         for i, name in enumerate(("odd", "one", "two", "three"))
     ]
@@ -186,7 +190,7 @@ def test_controls_of_any_name_have_no_say_in_whether_metrics_agree():
 
 
 def test_draws_are_told_by_their_curves_and_not_by_their_names():
-    shown = [curve("mine", 0.4), curve("again", 0.2, draw_of="mine"), curve("a~b", 0.3)]
+    shown = [level_curve("mine", 0.4), level_curve("again", 0.2, draw_of="mine"), level_curve("a~b", 0.3)]
     (panel,) = panels(shown)
     assert {row.method: row.draws for row in panel.rows} == {"mine": 2, "a~b": 1}
 

@@ -12,11 +12,11 @@ import pytest
 from efface.report import figure, page, table
 from efface.report.figure import identifiers
 from efface.report.gallery import Gallery, paint
-from efface.report.page import Facts
-from efface.report.stats import Curve, areas, interval, mean_intervals, summary
+from efface.report.stats import areas, interval, mean_intervals, summary
 from efface.report.words import findings, headline
+from small.reports import curve_of, facts_of
+from small.studies import efface, write_study
 from small.tiers import first_short
-from small_study import efface, write_study
 
 CHANCE = ("random", "random_resampled")  # what the others are compared with
 panels = functools.partial(table.panels, references=CHANCE)
@@ -49,7 +49,8 @@ def curves(methods=METHODS, repeats=3, images=200, scores=("accuracy",)):
                 flipped = {"lower": "higher", "higher": "lower"}[better] if score == "relative_change" else better
                 control = method in (*CHANCE, "sobel")
                 more = {"control": control, "value_unit": "%" if score == "relative_change" else ""}
-                found.append(Curve(metric, score, method, FRACTIONS, values, over, flipped, tuple(range(n)), **more))
+                more |= {"metric": metric, "score": score, "at": FRACTIONS, "sample": over, "direction": flipped}
+                found.append(curve_of(values, method, **more))
     return found
 
 
@@ -68,19 +69,17 @@ def gallery(methods=METHODS, edge=8, count=4):
     return Gallery(images, tuple(f"{i}, explained as {i}" for i in range(count)), maps, masked, 0.3)
 
 
-def facts(**changes):
-    values = {
+def digits_facts(**changes):
+    given = {
         "study": "out: runs/digits\ndata: efface.data.digits.digits\nrepeats: 3\n",
         "name": "digits",
         "versions": {"efface": "0.1.0", "torch": "2.15.0"},
         "device": "CPU, 2 cores",
         "seconds": {"train": 3.2, "extract": 12.5, "measure": 130.0},
-        "unfinished": (),
         "data": "digits: 1,347 training and 450 test images, 1x8x8, 10 classes",
         "network": "efface.models.resnet.resnet8, 77,754 parameters, 98.9 % test accuracy",
-        "warnings": (),
     }
-    return Facts(**{**values, **changes})
+    return facts_of(**given | changes)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +95,7 @@ def browser():
 def whole(tmp_path_factory):
     """A finished study with a gallery and two scores: its curves and its report."""
     shown = curves(scores=("accuracy", "relative_change"))
-    return shown, write(tmp_path_factory.mktemp("whole") / "report", shown, gallery(), facts())
+    return shown, write(tmp_path_factory.mktemp("whole") / "report", shown, gallery(), digits_facts())
 
 
 @pytest.fixture
@@ -153,7 +152,7 @@ def test_page_needs_nothing_but_itself(whole):
 
 def test_same_curves_give_the_same_files(tmp_path):
     few = ["random", "gradient"]
-    first, second = (write(tmp_path / name, curves(few)[:4], gallery(few), facts()).parent for name in "ab")
+    first, second = (write(tmp_path / name, curves(few)[:4], gallery(few), digits_facts()).parent for name in "ab")
     for name in FILES:
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
@@ -178,7 +177,7 @@ def test_pointing_at_a_method_sets_it_apart_everywhere(whole, look):
 @pytest.mark.long
 def test_thirty_methods_fit_any_width(tmp_path, look):
     many = [f"method_{i}_with_a_name_that_is_rather_long" for i in range(29)]
-    path = write(tmp_path, curves(["random", *many])[-30:], gallery(many), facts())
+    path = write(tmp_path, curves(["random", *many])[-30:], gallery(many), digits_facts())
     for width in (400, 700, 1400):
         page, wrong = look(path, viewport={"width": width, "height": 900})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -196,7 +195,7 @@ def test_unfinished_study_says_so(tmp_path, look):
             curve.values[1, 3:] = np.nan
         if curve.method == "smooth_grad" and curve.metric == "kar":
             curve.values[:, 5] = np.nan
-    page, wrong = look(write(tmp_path, shown, None, facts(unfinished=("measure: 12 of 90 trainings are left",))))
+    page, wrong = look(write(tmp_path, shown, None, digits_facts(unfinished=("measure: 12 of 90 trainings are left",))))
     assert "12 of 90 trainings are left" in page.locator(".unfinished").inner_text()
     cell = '[data-metric="kar"][data-method="{}"]'
     assert "not run yet" in page.locator(f"td{cell.format('grad_cam')}[data-verdict]").inner_text()
@@ -215,7 +214,7 @@ def test_unfinished_study_says_so(tmp_path, look):
     "shown", first_short(2, [[], curves(["gradient"])[:1], curves(repeats=1)[:7]]), ids=["empty", "one", "one repeat"]
 )
 def test_page_holds_for_small_studies(tmp_path, look, shown):
-    page, wrong = look(write(tmp_path, shown, None, facts()))
+    page, wrong = look(write(tmp_path, shown, None, digits_facts()))
     assert page.locator("g.curve").count() == len(shown)
     assert wrong == []
 
@@ -226,7 +225,9 @@ HOSTILE = ("<script>alert(1)</script>", "a & b \"quoted\" 'single'", "$x_{1}$", 
 def test_hostile_names_are_only_names(tmp_path, look):
     shown = curves(["random", *HOSTILE])[: len(HOSTILE) + 1]
     name = "</title><b>bold</b>"
-    page, wrong = look(write(tmp_path, shown, gallery(HOSTILE, count=1), facts(name=name, study="<img src=x>: &amp;")))
+    page, wrong = look(
+        write(tmp_path, shown, gallery(HOSTILE, count=1), digits_facts(name=name, study="<img src=x>: &amp;"))
+    )
     assert page.title() == f"{name} · efface"
     assert page.locator("pre").inner_text() == "<img src=x>: &amp;"
     assert set(page.locator("tr[data-row]").evaluate_all("r => r.map(x => x.dataset.row)")) == {"random", *HOSTILE}
@@ -318,7 +319,7 @@ def test_map_colours_are_symmetric_around_white():
 
 
 def test_failed_write_leaves_the_earlier_report(tmp_path, monkeypatch):
-    path = write(tmp_path, [], None, facts())
+    path = write(tmp_path, [], None, digits_facts())
     before = path.read_bytes()
 
     def full(self, content):
@@ -326,7 +327,7 @@ def test_failed_write_leaves_the_earlier_report(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
-        write(tmp_path, curves(["gradient"])[:1], None, facts())
+        write(tmp_path, curves(["gradient"])[:1], None, digits_facts())
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == FILES
 

@@ -14,9 +14,8 @@ from efface.report.between import agreement_sentences, agreements, pairs
 from efface.report.cautions import cautions
 from efface.report.figure import sheet, styles
 from efface.report.frames import summary
-from efface.report.page import Cost, Facts
+from efface.report.page import Cost
 from efface.report.stats import (
-    Curve,
     Interval,
     areas,
     combine,
@@ -27,7 +26,8 @@ from efface.report.stats import (
 )
 from efface.report.stats import summary as summarised
 from efface.report.words import about, findings, gaps, headline, plus_minus, point
-from small_study import efface, write_study
+from small.reports import curve_of, facts_of
+from small.studies import efface, write_study
 
 CHANCE = ("random",)  # what the others are compared with
 panels = functools.partial(table.panels, references=CHANCE)
@@ -51,11 +51,11 @@ def curves(methods=METHODS, kinds=KINDS, images=IMAGES):
             rng = np.random.default_rng([i, len(metric)])
             gain = 0 if method == "random" else 0.1 * (1 + METHODS.index(method) % 4)
             values = 0.5 + (gain if better == "higher" else -gain) + rng.normal(0, 0.1, (images, len(at)))
-            pairs_ = tuple(range(images))
-            common = {"pairs": pairs_, "axis": axis, "family": family, "control": method in CHANCE}
+            common = {"axis": axis, "family": family, "control": method in CHANCE}
             common["opposite"] = {"morf": "lerf", "lerf": "morf"}.get(metric, "")
             of_first = method.partition("~")[0] if "~" in method else ""
-            found.append(Curve(metric, "value", method, at, values, "images", better, draw_of=of_first, **common))
+            common |= {"metric": metric, "score": "value", "at": at, "direction": better, "draw_of": of_first}
+            found.append(curve_of(values, method, **common))
     return found
 
 
@@ -64,16 +64,8 @@ def of(shown, metric, method):
 
 
 HOW = {"unit": "patch", "explain": "true", "imputer": "a.fill(size=3)", "ties": "shuffled", "count": "floor"}
-FACTS = Facts(
-    study="out: runs/x",
+FACTS = facts_of(
     name="kinds",
-    versions={},
-    device="CPU",
-    seconds={"train": 1.0},
-    unfinished=(),
-    data="patches",
-    network="net",
-    warnings=(),
     how={metric: HOW for metric, *_ in KINDS},
     degenerate={
         "random": {"constant": 0.0, "levels": 1.0, "tied_share": 0.0, "alike": 0.0, "blind": 1.0},
@@ -105,7 +97,9 @@ def page(report):
 
 def test_of_many_metrics_those_of_the_network_have_their_value_in_the_cell(tmp_path):
     shown = [
-        Curve(f"m{i}", "value", name, (0.0,), np.full((4, 1), value), "images", "higher", (0, 1, 2, 3), family=family)
+        curve_of(
+            np.full((4, 1), value), name, metric=f"m{i}", score="value", at=(0.0,), direction="higher", family=family
+        )
         for i, family in enumerate(["network", *["erasure"] * 6])
         for name, value in (("standard", 0.25), ("robust", 0.75))
     ]
@@ -202,7 +196,7 @@ def test_a_draw_that_is_awaited_is_said_and_not_averaged():
     at = next(i for i, curve in enumerate(shown) if curve.method == "smooth_grad~2")
     empty = np.full((1, 3), np.nan)  # what is not measured yet has one line
     own = {"family": "erasure", "draw_of": "smooth_grad"}
-    shown[at] = Curve("morf", "value", "smooth_grad~2", (0.0, 0.5, 1.0), empty, "images", "lower", (0,), **own)
+    shown[at] = curve_of(empty, "smooth_grad~2", score="value", **own)
     (panel,) = panels(shown)
     row = panel.row("smooth_grad")
     assert (row.draws, row.awaited) == (2, 1)
@@ -275,15 +269,13 @@ def test_words_of_agreement_name_a_contradiction():
     better = {"mine": "lower", "its_opposite": "higher"}
     at, count = (0.0, 1.0), 5
     shown = [
-        Curve(
-            metric,
-            "value",
-            f"m{i}",
-            at,
+        curve_of(
             np.full((30, 2), i / 10) + 1e-3 * np.arange(30)[:, None],
-            "images",
-            way,
-            tuple(range(30)),
+            f"m{i}",
+            metric=metric,
+            score="value",
+            at=at,
+            direction=way,
             opposite="its_opposite" if metric == "mine" else "",
         )
         for metric, way in better.items()
@@ -369,18 +361,11 @@ def test_the_sheet_holds_any_kinds_of_panels():
 
 def test_a_point_without_a_value_is_not_one_that_is_awaited():
     values = np.tile([0.5, np.nan, 0.3], (IMAGES, 1))
-    common = {
-        "metric": "convergence",
-        "score": "cosine",
-        "at": (0.0, 0.5, 1.0),
-        "sample": "images",
-        "direction": "lower",
-    }
-    told = {}
+    how, told = {"metric": "convergence", "score": "cosine"}, {}
     for method, missing in (("measured", ()), ("awaited", (0.5,)), ("nobody", None)):
-        told[method] = Curve(method=method, values=values, pairs=tuple(range(IMAGES)), missing=missing, **common)
+        told[method] = curve_of(values, method, missing=missing, **how)
     whole = np.nan_to_num(values, nan=0.4)
-    told["whole"] = Curve(method="whole", values=whole, pairs=tuple(range(IMAGES)), missing=(), **common)
+    told["whole"] = curve_of(whole, "whole", missing=(), **how)
     (panel,) = panels(list(told.values()))
     assert {row.method: row.verdict for row in panel.rows} == {
         "whole": "alone",
@@ -430,10 +415,8 @@ def test_a_study_tells_points_and_metrics_without_a_value(tmp_path):
 
 def told_of(values, method="m", **changes):
     """A curve of a metric whose probes all ran."""
-    values = np.asarray(values, dtype=np.float64)
-    common = {"metric": "sensitivity_n", "score": "correlation", "at": (0.0, 0.5, 0.75, 1.0), "sample": "images"}
-    common |= {"direction": "higher", "pairs": tuple(range(len(values))), "missing": (), "summary": "area"}
-    return Curve(method=method, values=values, **{**common, **changes})
+    how = {"metric": "sensitivity_n", "score": "correlation", "at": (0.0, 0.5, 0.75, 1.0), "direction": "higher"}
+    return curve_of(values, method, **how | {"missing": (), "summary": "area"} | changes)
 
 
 def of_points(means, method, **changes):

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from efface.report.stats import Curve, areas, difference, interval
+from efface.report.stats import areas, difference, interval
 from small.messages import words
+from small.reports import curve_of
 
 
-def curve(values, pairs=(), at=(0.0, 0.1, 0.5), method="m", metric="roar"):
-    return Curve(metric, "accuracy", method, at, np.array(values, dtype=np.float64), "repeats", "lower", pairs)
+def retrained(values, pairs=(), **changes):
+    """A curve of repeats, which has no pairs unless told."""
+    how = {"metric": "roar", "score": "accuracy", "at": (0.0, 0.1, 0.5), "sample": "repeats"}
+    return curve_of(values, pairs=pairs, **how | changes)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 4000])
@@ -46,22 +49,22 @@ def test_interval_takes_what_is_there():
 
 
 def test_areas_by_hand():
-    found = areas(curve([[1.0, 0.8, 0.4], [0.6, 0.6, 0.6], [1.0, np.nan, 0.4]]))
+    found = areas(retrained([[1.0, 0.8, 0.4], [0.6, 0.6, 0.6], [1.0, np.nan, 0.4]]))
     # (0.1 * (1 + 0.8) / 2 + 0.4 * (0.8 + 0.4) / 2) / 0.5
     np.testing.assert_allclose(found, [0.66, 0.6, np.nan])
 
 
 def test_area_of_a_straight_line_is_its_middle():
     at = (0.0, 0.07, 0.2, 0.61, 0.8)
-    np.testing.assert_allclose(areas(curve([[1 - f for f in at]], at=at)), [1 - 0.4])
-    np.testing.assert_allclose(areas(curve([[0.3]], at=(0.0,))), [0.3])
-    np.testing.assert_allclose(areas(curve([[0.3], [0.7]], at=(8.0,))), [0.3, 0.7])  # one number, whatever its axis
+    np.testing.assert_allclose(areas(retrained([[1 - f for f in at]], at=at)), [1 - 0.4])
+    np.testing.assert_allclose(areas(retrained([[0.3]], at=(0.0,))), [0.3])
+    np.testing.assert_allclose(areas(retrained([[0.3], [0.7]], at=(8.0,))), [0.3, 0.7])  # one number, whatever its axis
 
 
 def test_difference_is_the_paired_test():
     rng = np.random.default_rng(1)
     shared = rng.normal(0, 0.2, (30, 1))
-    ours, theirs = (curve(rng.normal(mean, 0.05, (30, 3)) + shared, tuple(range(30))) for mean in (0.4, 0.45))
+    ours, theirs = (retrained(rng.normal(mean, 0.05, (30, 3)) + shared, tuple(range(30))) for mean in (0.4, 0.45))
     found = difference(ours, theirs)
     expected = scipy_stats.ttest_rel(areas(ours), areas(theirs)).confidence_interval(0.95)
     np.testing.assert_allclose([found.low, found.high], [expected.low, expected.high], rtol=1e-10)
@@ -71,33 +74,33 @@ def test_difference_is_the_paired_test():
 
 def test_difference_pairs_by_name_and_not_by_place():
     values = np.random.default_rng(2).uniform(size=(5, 3))
-    ours = curve(values + 0.125, (7, 3, 9, 4, 1))
-    theirs = curve(values[[4, 2, 0]], (1, 9, 7))
+    ours = retrained(values + 0.125, (7, 3, 9, 4, 1))
+    theirs = retrained(values[[4, 2, 0]], (1, 9, 7))
     found = difference(ours, theirs)
     assert found.n == 3
     assert found.mean == pytest.approx(0.125)
     assert found.std == pytest.approx(0, abs=1e-12)
-    assert difference(ours, curve(values, (11, 12, 13, 14, 15))).n == 0
-    assert difference(ours, curve(values)).n == 0
+    assert difference(ours, retrained(values, (11, 12, 13, 14, 15))).n == 0
+    assert difference(ours, retrained(values)).n == 0
 
 
 def test_difference_leaves_out_what_is_not_there_yet():
-    ours = curve([[1.0, 1.0, 1.0], [0.5, 0.5, np.nan]], (0, 1))
-    theirs = curve([[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]], (0, 1))
+    ours = retrained([[1.0, 1.0, 1.0], [0.5, 0.5, np.nan]], (0, 1))
+    theirs = retrained([[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]], (0, 1))
     assert difference(ours, theirs)[::4] == (0.5, 1)
 
 
 def test_wrong_curves_are_refused():
     with pytest.raises(ValueError, match=words("3 2")):
-        curve([[1.0, 1.0, 1.0]], at=(0.0, 0.5))
+        retrained([[1.0, 1.0, 1.0]], at=(0.0, 0.5))
     for at in [(0.5, 0.1), (0.5, 0.5), (0.5, np.nan)]:
         with pytest.raises(ValueError, match=words("finite ascend")):
-            curve([[1.0, 1.0]], at=at)
+            retrained([[1.0, 1.0]], at=at)
     with pytest.raises(ValueError, match=words("finite ascend")):
-        curve(np.empty((1, 0)), at=())
+        retrained(np.empty((1, 0)), at=())
     with pytest.raises(ValueError, match=words("2 1")):
-        curve([[1.0, 1.0, 1.0]], (1, 2))
+        retrained([[1.0, 1.0, 1.0]], (1, 2))
     with pytest.raises(ValueError, match=words("different")):
-        difference(curve([[1.0, 1.0, 1.0]], (1,)), curve([[1.0, 1.0, 1.0]], (1,), metric="kar"))
+        difference(retrained([[1.0, 1.0, 1.0]], (1,)), retrained([[1.0, 1.0, 1.0]], (1,), metric="kar"))
     with pytest.raises(ValueError, match=words("2 pairs 2 samples")):
-        curve([[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]], (7, 7))
+        retrained([[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]], (7, 7))

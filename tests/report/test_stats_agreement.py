@@ -5,9 +5,10 @@ import pytest
 from scipy import stats as scipy_stats
 
 from efface.draws import seed_of
-from efface.report.stats import Curve, image_agreement, krippendorff_alpha, metric_agreement
+from efface.report.stats import image_agreement, krippendorff_alpha, metric_agreement
 from efface.report.stats.agreement import tau_b
 from small.messages import words
+from small.reports import curve_of
 
 _ = np.nan
 # Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, section D: 4 observers, 12 units.
@@ -23,12 +24,8 @@ OBSERVERS = np.array(
 
 def curves(values, metric="morf", sample="images", direction="lower", pairs=None, names="abcdefghij"):
     """A curve a column."""
-    pairs = tuple(range(len(values))) if pairs is None else pairs
-    values = np.array(values, dtype=np.float64)
-    return [
-        Curve(metric, "share", names[i], (0.0,), column[:, None], sample, direction, pairs)
-        for i, column in enumerate(values.T)
-    ]
+    how = {"metric": metric, "score": "share", "at": (0.0,), "sample": sample, "direction": direction, "pairs": pairs}
+    return [curve_of(column[:, None], names[i], **how) for i, column in enumerate(np.transpose(values))]
 
 
 @pytest.mark.parametrize(("scale", "expected"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)])

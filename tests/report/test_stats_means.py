@@ -5,14 +5,14 @@ import pytest
 from scipy import stats as scipy_stats
 
 from efface.draws import seed_of
-from efface.report.stats import Curve, areas, bootstrap, combine, interval, mean_intervals, summaries, summary
+from efface.report.stats import areas, bootstrap, combine, interval, mean_intervals, summaries, summary
 from efface.report.stats.means import RESAMPLES
 from small.messages import words
+from small.reports import curve_of
 
 
-def curve(values, sample="images", method="m", at=(0.0, 0.5, 1.0), **settings):
-    values = np.array(values, dtype=np.float64)
-    return Curve("morf", "probability", method, at, values, sample, "lower", tuple(range(len(values))), **settings)
+def probability_curve(values, sample="images", method="m", **changes):
+    return curve_of(values, method, sample=sample, **changes)
 
 
 @pytest.mark.parametrize("level", [0.9, 0.95])
@@ -79,23 +79,26 @@ def test_a_skewed_mean_has_a_skewed_interval():
 def test_the_interval_suits_the_samples():
     values = np.random.default_rng(0).lognormal(size=(90, 3))
     values[60:, 2] = np.nan
-    by_image, by_repeat = summary(curve(values)), summary(curve(values, "repeats"))
+    by_image, by_repeat = summary(probability_curve(values)), summary(probability_curve(values, "repeats"))
     assert (by_image.by, by_repeat.by) == ("bootstrap", "t")
-    assert by_image.area == pytest.approx(bootstrap(areas(curve(values))[:, None])[0], rel=1e-12, nan_ok=True)
+    assert by_image.area == pytest.approx(
+        bootstrap(areas(probability_curve(values))[:, None])[0], rel=1e-12, nan_ok=True
+    )
     assert by_image.points[0] == pytest.approx(bootstrap(values[:, :1])[0], rel=1e-12)
     assert by_repeat.points == tuple(interval(column) for column in values.T)
     assert (by_image.area.n, by_image.points[0].n) == (60, 90)
-    few = summary(curve(values[:49]))
+    few = summary(probability_curve(values[:49]))
     assert few.by == "t"
-    assert few.area == interval(areas(curve(values[:49])))
+    assert few.area == interval(areas(probability_curve(values[:49])))
 
 
 def test_summaries_are_the_summary_of_each():
     rng = np.random.default_rng(5)
     mixed = [
-        curve(rng.random((n, 3)), over) for n, over in [(60, "images"), (3, "repeats"), (70, "images"), (60, "images")]
+        probability_curve(rng.random((n, 3)), over)
+        for n, over in [(60, "images"), (3, "repeats"), (70, "images"), (60, "images")]
     ]
-    mixed.insert(1, curve(rng.random((60, 1)), at=(0.0,)))
+    mixed.insert(1, probability_curve(rng.random((60, 1)), at=(0.0,)))
     for one, expected in zip(summaries(mixed), map(summary, mixed), strict=True):
         assert one.by == expected.by
         np.testing.assert_allclose([one.area, *one.points], [expected.area, *expected.points], rtol=1e-12)
@@ -105,29 +108,31 @@ def test_summaries_are_the_summary_of_each():
 
 def test_draws_are_combined_by_hand():
     one, two, three = ([[a, a, a], [0.5, 0.5, 0.5]] for a in (0.1, 0.2, 0.6))
-    found = combine([curve(each, method=f"noise{i}") for i, each in enumerate((one, two, three))], "noise")
+    found = combine([probability_curve(each, method=f"noise{i}") for i, each in enumerate((one, two, three))], "noise")
     assert (found.curve.method, found.draws) == ("noise", 3)
     np.testing.assert_allclose(found.curve.values, [[0.3] * 3, [0.5] * 3])
     # mean areas 0.3, 0.35, 0.55: mean 0.4, squared distances 0.01, 0.0025, 0.0225
     assert found.between == pytest.approx((0.035 / 2) ** 0.5)
-    assert np.isnan(combine([curve(one)], "noise").between)
+    assert np.isnan(combine([probability_curve(one)], "noise").between)
 
 
 def test_a_sample_that_a_draw_lacks_is_lacking():
-    found = combine([curve([[0.1] * 3, [0.5] * 3]), curve([[0.3] * 3, [0.5, np.nan, 0.5]])], "noise")
+    found = combine(
+        [probability_curve([[0.1] * 3, [0.5] * 3]), probability_curve([[0.3] * 3, [0.5, np.nan, 0.5]])], "noise"
+    )
     np.testing.assert_allclose(areas(found.curve), [0.2, np.nan])
     assert found.between == pytest.approx(0.2 / 2**0.5)  # of the sample that both have
-    assert np.isnan(combine([curve([[np.nan] * 3])] * 2, "noise").between)
+    assert np.isnan(combine([probability_curve([[np.nan] * 3])] * 2, "noise").between)
 
 
 def test_draws_of_different_things_are_refused():
-    one = curve([[0.1] * 3, [0.5] * 3])
+    one = probability_curve([[0.1] * 3, [0.5] * 3])
     with pytest.raises(ValueError, match=words("noise draws")):
         combine([], "noise")
     with pytest.raises(ValueError, match=words("different")):
-        combine([one, curve([[0.1] * 3, [0.5] * 3], "repeats")], "noise")
+        combine([one, probability_curve([[0.1] * 3, [0.5] * 3], "repeats")], "noise")
     with pytest.raises(ValueError, match=words("different")):
-        combine([one, curve([[0.1] * 3])], "noise")
+        combine([one, probability_curve([[0.1] * 3])], "noise")
 
 
 def test_two_images_are_enough_for_the_bootstrap():

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from efface.report.stats import Curve, bootstrap, compare, holm, interval
+from efface.report.stats import bootstrap, compare, holm, interval
 from efface.report.stats.paired import wilcoxon_p
 from small.messages import words
+from small.reports import curve_of
 
 # Hollander & Wolfe 1973, page 29: the example of R's ?wilcox.test.
 DEPRESSION = (
@@ -18,9 +19,8 @@ DEPRESSION = (
 
 
 def number(values, method, sample="images", direction="higher", pairs=None, metric="mass"):
-    values = np.array(values, dtype=np.float64)[:, None]
-    pairs = tuple(range(len(values))) if pairs is None else pairs
-    return Curve(metric, "share", method, (0.0,), values, sample, direction, pairs, axis="")
+    how = {"metric": metric, "score": "share", "at": (0.0,), "sample": sample, "direction": direction, "axis": ""}
+    return curve_of(np.reshape(values, (-1, 1)), method, pairs=pairs, **how)
 
 
 def pair(one, two, *settings):

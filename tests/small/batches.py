@@ -74,5 +74,12 @@ def noise_split(
     return Split(images, classes_in_turn(count, classes), **others)
 
 
+def redder() -> dict[str, Split]:
+    """Twelve images to train on and eight to test, noise of two classes; those of class 1 are redder."""
+    images, targets = stored_images(20, 6, seed=1), classes_in_turn(20, 2)
+    images[:, 0] = (images[:, 0] // 4).add((targets * 150)[:, None, None].byte())
+    return {"train": Split(images[:12], targets[:12]), "test": Split(images[12:], targets[12:])}
+
+
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)

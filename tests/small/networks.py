@@ -69,6 +69,18 @@ class Linear(nn.Module):
         return self.fc.weight.detach()[targets].unflatten(1, self.shape)
 
 
+class WeightedSum(nn.Module):
+    """Class 0 has the weighted sum of the pixels as its logit, class 1 has 0. weights: c h w."""
+
+    def __init__(self, weights: Tensor):
+        super().__init__()
+        self.register_buffer("weights", weights)
+
+    def forward(self, images):
+        logits = (images * self.weights).sum((1, 2, 3))
+        return torch.stack([logits, torch.zeros_like(logits)], 1)
+
+
 class Detached(nn.Module):
     """A network that gets its images without their gradient."""
 
@@ -97,6 +109,11 @@ def one_convolution(
         nn.Flatten(),
         nn.Linear(channels * places**2, classes),
     )
+
+
+def one_filter_each() -> nn.Module:
+    """Two classes, each the mean of its own filter; images of three channels and any size."""
+    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def residual_network(activation=nn.ReLU, seed: int = 0, *, unused: bool = False) -> Residual:

@@ -15,8 +15,8 @@ from efface.stages.run.run import Run
 from efface.stages.trial.methods import preflight
 from efface.study.study import read
 from small.messages import names
+from small.studies import MODULES, STUDY, efface, files, write_study
 from small.tiers import first_short
-from small_study import MODULES, STUDY, efface, files, write_study
 
 TEST_ONLY = """
 

@@ -22,7 +22,7 @@ GRADIENT = {"name": "gradient", "method": "efface.methods.gradient.gradient"}
 ROWS = 48
 
 
-def study(out, *methods, **changes):
+def resnet_study(out, *methods, **changes):
     settings = {
         "out": out,
         "data": {"call": "efface.data.patches.patches", "kwargs": {"n_train": 8, "n_test": ROWS, "size": 16}},
@@ -56,7 +56,7 @@ def asked(monkeypatch):
 @pytest.fixture(scope="module")
 def before(tmp_path_factory):
     """The files of a study whose network is asked for the classes first."""
-    one = study(tmp_path_factory.mktemp("before") / "run", CAM, GRADIENT)
+    one = resnet_study(tmp_path_factory.mktemp("before") / "run", CAM, GRADIENT)
     assert train.train(one) == []
     assert extract.extract(one) == []
     return one.out
@@ -64,10 +64,10 @@ def before(tmp_path_factory):
 
 @pytest.mark.parametrize("order", [(CAM, GRADIENT), pytest.param((GRADIENT, CAM), marks=pytest.mark.long)])
 def test_the_files_are_those_of_a_pass_that_asks_first(tmp_path, before, order, capsys):
-    assert extract.extract(study(tmp_path / "run", *order)) == []
+    assert extract.extract(resnet_study(tmp_path / "run", *order)) == []
     assert made(tmp_path / "run") == made(before)
     assert len(made(before)) == 3
-    told = Run(study(tmp_path / "run", CAM)).target_classes("test")
+    told = Run(resnet_study(tmp_path / "run", CAM)).target_classes("test")
     assert f"of {ROWS} test images right" in capsys.readouterr().out
     assert len(told.unique()) > 1
 
@@ -76,13 +76,13 @@ def test_one_pass_an_image_is_enough_for_a_class_activation_map(tmp_path, asked)
     rows = {}
     for name, methods in {"cam": [CAM], "both": [CAM, GRADIENT], "gradient": [GRADIENT]}.items():
         asked.clear()
-        assert extract.extract(study(tmp_path / name, *methods)) == []
+        assert extract.extract(resnet_study(tmp_path / name, *methods)) == []
         rows[name] = sum(each for each in asked if each == 16)  # the study's batch; methods are tried on one or two
     assert rows == {"cam": ROWS, "both": 2 * ROWS, "gradient": 2 * ROWS}
 
 
 def test_stopped_on_the_way_it_ends_at_the_same_files(tmp_path, before, monkeypatch):
-    one, plain, blocks = study(tmp_path / "run", CAM, GRADIENT), extraction.attribute, []
+    one, plain, blocks = resnet_study(tmp_path / "run", CAM, GRADIENT), extraction.attribute, []
 
     def fail_at_the_third(*arguments, **settings):
         blocks.append(1)
@@ -101,7 +101,7 @@ def test_stopped_on_the_way_it_ends_at_the_same_files(tmp_path, before, monkeypa
 
 
 def test_stopped_before_its_name_it_is_only_renamed(tmp_path, before, asked):
-    one = study(tmp_path / "run", CAM, GRADIENT)
+    one = resnet_study(tmp_path / "run", CAM, GRADIENT)
     shutil.copytree(before, one.out)
     path = one.out / "maps" / "cam-test.h5"
     path.rename(partial_path(path))
@@ -112,7 +112,7 @@ def test_stopped_before_its_name_it_is_only_renamed(tmp_path, before, asked):
 
 
 def test_rows_that_explain_another_class_are_made_again(tmp_path, before):
-    one = study(tmp_path / "run", CAM, GRADIENT)
+    one = resnet_study(tmp_path / "run", CAM, GRADIENT)
     shutil.copytree(before, one.out)
     store = map_store(Run(one), "cam", "test")
     path, wrong = one.out / "maps" / "cam-test.h5", store.targets.clone()
@@ -130,7 +130,7 @@ def test_rows_that_explain_another_class_are_made_again(tmp_path, before):
 
 def test_true_classes_are_never_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(cam, "grad_cam", none_asked)
-    one = study(tmp_path / "run", CAM, explain="true")
+    one = resnet_study(tmp_path / "run", CAM, explain="true")
     assert extract.extract(one) == []
     run = Run(one)
     assert torch.equal(map_store(run, "cam", "test").targets, run.data["test"].targets)
@@ -153,8 +153,8 @@ def test_memory_that_runs_out_on_the_way_changes_no_byte(tmp_path, before, monke
         return found
 
     monkeypatch.setattr(extraction, "attribute", short)
-    assert extract.extract(study(tmp_path / "run", CAM, GRADIENT)) == []
-    ours, expected = Run(study(tmp_path / "run", CAM)), Run(study(before, CAM))
+    assert extract.extract(resnet_study(tmp_path / "run", CAM, GRADIENT)) == []
+    ours, expected = Run(resnet_study(tmp_path / "run", CAM)), Run(resnet_study(before, CAM))
     torch.testing.assert_close(ours.logits("test"), expected.logits("test"))
     torch.testing.assert_close(
         *(map_store(each, "cam", "test").take(torch.arange(ROWS)) for each in (ours, expected)), rtol=1e-4, atol=1e-6
@@ -169,7 +169,7 @@ def forgetful(model, images, targets, *, classes_of=None):
 
 
 def test_a_method_that_asks_for_some_classes_only_is_told(tmp_path):
-    failures = extract.extract(study(tmp_path / "run", {"name": "mine", "method": f"{__name__}.forgetful"}))
+    failures = extract.extract(resnet_study(tmp_path / "run", {"name": "mine", "method": f"{__name__}.forgetful"}))
     assert len(failures) == 1
     assert "attribution_methods.mine: asked for the classes of 8 images out of 16; call classes_of once" in failures[0]
 
@@ -183,6 +183,6 @@ def watching(work, tasks, *, progress):
 
 
 def test_the_method_that_asks_runs_before_the_others_are_handed_out(tmp_path):
-    one = study(tmp_path / "run", GRADIENT, CAM, executor=f"{__name__}.watching")
+    one = resnet_study(tmp_path / "run", GRADIENT, CAM, executor=f"{__name__}.watching")
     assert extract.extract(one) == []
     assert [each.name for each in one.out.glob("* *")] == ["gradient True"]

@@ -22,8 +22,8 @@ from efface.stages.run.curves import planned
 from efface.stages.run.run import Run
 from efface.study.study import read
 from small.messages import names
+from small.studies import MODULES, STUDY, efface, ended, files, start, write_study
 from small.tiers import first_short
-from small_study import MODULES, STUDY, efface, ended, files, start, write_study
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,12 @@ import yaml
 
 from efface.metrics import Metric
 from efface.report.claims import answer_claims
-from efface.report.stats import Curve, interval
+from efface.report.stats import interval
 from efface.study.schema import Claim
 from efface.study.study import InvalidStudyError, check
 from small.messages import names
-from small_study import efface, write_study
+from small.reports import curve_of
+from small.studies import efface, write_study
 
 CHANGES = {
     "metrics": ["morf", {"name": "counted", "metric": "known.counted"}],
@@ -331,9 +332,9 @@ def test_a_judge_that_nobody_gave_is_missed_before_anything_is_computed(tmp_path
     assert not list((tmp_path / "run").rglob("*.pt"))
 
 
-def curve(values, method="m", at=(0.0, 1.0), sample="repeats"):
-    values = np.array(values, np.float64)
-    return Curve("x", "s", method, at, values, sample, "higher", tuple(range(len(values))))
+def repeated_curve(values, method="m", at=(0.0, 1.0), sample="repeats"):
+    how = {"metric": "x", "score": "s", "direction": "higher"}
+    return curve_of(values, method, at=at, sample=sample, **how)
 
 
 def claim(**changes):
@@ -343,7 +344,7 @@ def claim(**changes):
 
 
 def test_a_claim_is_the_interval_of_the_paired_difference():
-    a, b = curve([[0, 2], [1, 3], [2, 4.2]]), curve([[0, 1], [1, 1.8], [2, 2.8]])
+    a, b = repeated_curve([[0, 2], [1, 3], [2, 4.2]]), repeated_curve([[0, 1], [1, 1.8], [2, 2.8]])
     found = {("x", "s", "a"): {"": a}, ("x", "s", "b"): {"": b}}
     expected = interval(np.array([0.5, 0.6, 0.7]))
     (area,) = answer_claims([claim()], found)
@@ -365,11 +366,11 @@ def test_a_claim_is_the_interval_of_the_paired_difference():
 
 
 def test_the_means_that_are_told_are_of_the_samples_that_both_sides_have():
-    a, b = curve([[1], [2], [np.nan]], at=(0.0,)), curve([[0], [np.nan], [0]], at=(0.0,))
+    a, b = repeated_curve([[1], [2], [np.nan]], at=(0.0,)), repeated_curve([[0], [np.nan], [0]], at=(0.0,))
     found = {("x", "s", "a"): {"": a}, ("x", "s", "b"): {"": b}}
     (told,) = answer_claims([claim()], found)
     assert (told.more, told.less, told.difference.mean, told.difference.n) == (1.0, 0.0, 1.0, 1)
-    b = curve([[np.nan], [np.nan], [0]], at=(0.0,))
+    b = repeated_curve([[np.nan], [np.nan], [0]], at=(0.0,))
     (none,) = answer_claims([claim()], {("x", "s", "a"): {"": a}, ("x", "s", "b"): {"": b}})
     assert none.message.endswith("not measured: no sample has a value on both sides")
 

@@ -22,15 +22,15 @@ from efface.study.study import read
 from efface.training import generate
 from efface.training.generate import Sampling
 from small.messages import words
+from small.studies import efface, ended, files, start, write_study
 from small.tiers import first_short
-from small_study import efface, ended, files, start, write_study
 
 SAMPLES = {"count": 40, "steps": 3}
 SETTINGS = Sampling(**SAMPLES)
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch):
+def sampled_study(tmp_path, monkeypatch):
     """A study whose network needs no training: its samples are what takes time."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -44,10 +44,10 @@ def made(folder):
     return run, samples_path(run, SETTINGS)
 
 
-def test_samples_are_kept_with_the_classes_they_are_aimed_at(study):
-    done = efface(study, "samples", "study.yml")
+def test_samples_are_kept_with_the_classes_they_are_aimed_at(sampled_study):
+    done = efface(sampled_study, "samples", "study.yml")
     assert done.code == 0, done.err
-    run, path = made(study)
+    run, path = made(sampled_study)
     assert str(path) in done.out
     with h5py.File(path) as file:
         images, targets = torch.from_numpy(file["images"][:]), torch.from_numpy(file["targets"][:])
@@ -60,29 +60,29 @@ def test_samples_are_kept_with_the_classes_they_are_aimed_at(study):
     assert not torch.equal(again[0], images[0])  # the same class, from other noise
 
 
-def test_done_twice_is_nothing_done(study):
-    efface(study, "samples", "study.yml")
-    before = files(study / "run" / "samples")
-    again = efface(study, "samples", "study.yml")
+def test_done_twice_is_nothing_done(sampled_study):
+    efface(sampled_study, "samples", "study.yml")
+    before = files(sampled_study / "run" / "samples")
+    again = efface(sampled_study, "samples", "study.yml")
     assert again.code == 0
     assert "40 images" in again.out
-    assert files(study / "run" / "samples") == before
+    assert files(sampled_study / "run" / "samples") == before
 
 
 @pytest.mark.parametrize("kill_at", first_short(1, [3, 6, 9]))
-def test_killed_samples_go_on_and_are_the_same(study, kill_at):
-    efface(study, "samples", "study.yml", "out=whole")
-    killed = ended(start(study, "samples", "study.yml", kill_at=kill_at), study)
+def test_killed_samples_go_on_and_are_the_same(sampled_study, kill_at):
+    efface(sampled_study, "samples", "study.yml", "out=whole")
+    killed = ended(start(sampled_study, "samples", "study.yml", kill_at=kill_at), sampled_study)
     assert killed.code == -9
-    assert efface(study, "samples", "study.yml").code == 0
-    _, path = made(study)
-    with h5py.File(path) as file, h5py.File(study / "whole" / "samples" / path.name) as other:
+    assert efface(sampled_study, "samples", "study.yml").code == 0
+    _, path = made(sampled_study)
+    with h5py.File(path) as file, h5py.File(sampled_study / "whole" / "samples" / path.name) as other:
         assert (file["images"][:] == other["images"][:]).all()
 
 
-def test_finished_blocks_are_not_made_again(study, monkeypatch):
-    run, path = made(study)
-    efface(study, "samples", "study.yml")
+def test_finished_blocks_are_not_made_again(sampled_study, monkeypatch):
+    run, path = made(sampled_study)
+    efface(sampled_study, "samples", "study.yml")
     with h5py.File(path, "r+") as file:
         kept = file["images"][:]
         file["done"][16:24] = 0
@@ -101,24 +101,24 @@ def test_finished_blocks_are_not_made_again(study, monkeypatch):
     torch.testing.assert_close(samples_of(run, SETTINGS).images, torch.from_numpy(kept), atol=0, rtol=0)
 
 
-def test_missing_samples_name_the_stage(study):
-    run, _ = made(study)
+def test_missing_samples_name_the_stage(sampled_study):
+    run, _ = made(sampled_study)
     with pytest.raises(FileNotFoundError, match=words("samples stage")):
         samples_of(run, SETTINGS)
 
 
-def test_what_samples_depend_on(study):
-    run, _ = made(study)
+def test_what_samples_depend_on(sampled_study):
+    run, _ = made(sampled_study)
     told = provenance(run, SETTINGS)
     assert told != provenance(run, Sampling(count=40, steps=4))
-    assert told != provenance(Run(read(study / "study.yml", ["seed=1"])), SETTINGS)
+    assert told != provenance(Run(read(sampled_study / "study.yml", ["seed=1"])), SETTINGS)
     assert torch.equal(aims(run, torch.tensor([0, 24])), run.data["test"].targets[[0, 0]])
 
 
-def test_wrong_settings_are_said(study):
-    tree = yaml.safe_load((study / "study.yml").read_text()) | {"samples": {"step": 3, "lr": -1}}
-    (study / "wrong.yml").write_text(yaml.safe_dump(tree))
-    said = efface(study, "samples", "wrong.yml")
+def test_wrong_settings_are_said(sampled_study):
+    tree = yaml.safe_load((sampled_study / "study.yml").read_text()) | {"samples": {"step": 3, "lr": -1}}
+    (sampled_study / "wrong.yml").write_text(yaml.safe_dump(tree))
+    said = efface(sampled_study, "samples", "wrong.yml")
     assert said.code == 2
     assert "samples.step: unknown key; did you mean 'steps'?" in said.err
     assert "samples.lr: input should be greater than 0" in said.err
@@ -144,22 +144,22 @@ def column(picture, number):
     return picture[::6, left : left + 96 : 6]
 
 
-def test_pictures_are_written_and_stand_in_the_page(study):
-    done, _ = see(study)
-    folder = study / "run" / "figures"
+def test_pictures_are_written_and_stand_in_the_page(sampled_study):
+    done, _ = see(sampled_study)
+    folder = sampled_study / "run" / "figures"
     kinds = [f"{name}-{kind}" for name in ("random", "mine", "red", "green") for kind in ("signed", "absolute")]
     assert {each.name for each in folder.iterdir()} == {f"{name}.png" for name in ["grid", *LINES, *kinds]}
     assert "run/figures/grid.png" in done.out
-    page = (study / "run" / "report" / "report.html").read_text()
+    page = (sampled_study / "run" / "report" / "report.html").read_text()
     assert base64.b64encode((folder / "grid.png").read_bytes()).decode() in page
     whole = pixels(folder / "grid.png")
     assert whole.shape[0] > 12 * 96
     assert whole.shape[1] > 4 * 96
 
 
-def test_pictures_are_the_images_and_the_maps(study):
-    _, run = see(study)
-    folder, rows = study / "run" / "figures", torch.tensor([0, 8, 15, 23])
+def test_pictures_are_the_images_and_the_maps(sampled_study):
+    _, run = see(sampled_study)
+    folder, rows = sampled_study / "run" / "figures", torch.tensor([0, 8, 15, 23])
     assert torch.equal(shown_rows(run), rows)
     stored = run.data["test"].images[rows].permute(0, 2, 3, 1)
     drawn = {name: pixels(folder / f"{name}.png") for name in [*LINES, "mine-signed", "mine-absolute"]}
@@ -183,27 +183,29 @@ def test_pictures_are_the_images_and_the_maps(study):
 
 
 @pytest.mark.long
-def test_drawn_once_and_again_when_something_changes(study):
-    see(study)
-    before = files(study / "run" / "figures")
-    see(study)
-    assert files(study / "run" / "figures") == before
-    _, run = see(study, "visualize.rows=[3, 1]")
-    assert pixels(study / "run" / "figures" / "images.png").shape == (96, 2 * 96 + grid.GAP, 3)
+def test_drawn_once_and_again_when_something_changes(sampled_study):
+    see(sampled_study)
+    before = files(sampled_study / "run" / "figures")
+    see(sampled_study)
+    assert files(sampled_study / "run" / "figures") == before
+    _, run = see(sampled_study, "visualize.rows=[3, 1]")
+    assert pixels(sampled_study / "run" / "figures" / "images.png").shape == (96, 2 * 96 + grid.GAP, 3)
     assert picture(run) is not None
-    assert picture(Run(read(study / "study.yml", ["visualize.percentile=90"]))) is None  # a report shows no stale one
+    assert (
+        picture(Run(read(sampled_study / "study.yml", ["visualize.percentile=90"]))) is None
+    )  # a report shows no stale one
 
 
-def test_samples_that_the_stage_made_are_taken(study, monkeypatch):
-    efface(study, "samples", "study.yml")
-    run, _ = made(study)
+def test_samples_that_the_stage_made_are_taken(sampled_study, monkeypatch):
+    efface(sampled_study, "samples", "study.yml")
+    run, _ = made(sampled_study)
     monkeypatch.setattr(generate, "samples", None)
     kept = samples_of(run, SETTINGS).images
     assert torch.equal(some_samples(run, SETTINGS, torch.tensor([5, 2])), kept[[5, 2]])
 
 
-def test_rows_that_there_are_not_are_said(study):
-    said = efface(study, "visualize", "study.yml", "visualize.rows=[3, 24]")
+def test_rows_that_there_are_not_are_said(sampled_study):
+    said = efface(sampled_study, "visualize", "study.yml", "visualize.rows=[3, 24]")
     assert said.code == 1
     assert "visualize.rows: there is no test image 24; expected rows below 24" in said.err
 
@@ -239,12 +241,12 @@ JUDGED = {
 
 
 @pytest.mark.long
-def test_metrics_of_the_network_are_measured_once_and_share_the_samples(study):
-    write_study(study, samples=SAMPLES, max_batch=8, fit=None, **JUDGED)
-    done = efface(study, "measure", "study.yml")
+def test_metrics_of_the_network_are_measured_once_and_share_the_samples(sampled_study):
+    write_study(sampled_study, samples=SAMPLES, max_batch=8, fit=None, **JUDGED)
+    done = efface(sampled_study, "measure", "study.yml")
     assert done.code == 0, done.err
-    run, path = made(study)
-    assert [each.name for each in (study / "run" / "samples").iterdir()] == [path.name]
+    run, path = made(sampled_study)
+    assert [each.name for each in (sampled_study / "run" / "samples").iterdir()] == [path.name]
     found = {(each.metric, each.score): each for each in planned(run).curves}
     assert {each.method for each in found.values()} == {"network"}
     images, targets = samples_of(run, SETTINGS)
@@ -256,29 +258,29 @@ def test_metrics_of_the_network_are_measured_once_and_share_the_samples(study):
     assert ratio.at == (0.1, 0.3)
     assert ratio.values.shape == (24, 2)
     assert np.isfinite(ratio.values).all()
-    page = (study / "run" / "report" / "report.html").read_text()
+    page = (sampled_study / "run" / "report" / "report.html").read_text()
     assert "noise level" in page
     assert "gan_test" in page
-    again = efface(study, "measure", "study.yml")
+    again = efface(sampled_study, "measure", "study.yml")
     assert "probes to run" not in again.out
 
 
-def test_gan_test_without_a_judge_is_refused_before_any_work(study):
-    write_study(study, samples=SAMPLES, max_batch=8, fit=None, metrics=["gan_test"])
-    said = efface(study, "measure", "study.yml")
+def test_gan_test_without_a_judge_is_refused_before_any_work(sampled_study):
+    write_study(sampled_study, samples=SAMPLES, max_batch=8, fit=None, metrics=["gan_test"])
+    said = efface(sampled_study, "measure", "study.yml")
     assert said.code == 1
     assert "metrics.gan_test: asks a second network" in said.err
-    assert not (study / "run" / "samples").exists()
+    assert not (sampled_study / "run" / "samples").exists()
 
 
 @pytest.mark.long
-def test_each_variant_has_samples_and_pictures_of_its_own(study):
+def test_each_variant_has_samples_and_pictures_of_its_own(sampled_study):
     variants = {"plain": {}, "other": {"seed": 3}}
-    write_study(study, samples=SAMPLES, max_batch=8, fit=None, metrics=["morf"], variants=variants)
-    assert efface(study, "samples", "study.yml").code == 0
-    done = efface(study, "visualize", "study.yml", "visualize.count=2", "visualize.steps=2")
+    write_study(sampled_study, samples=SAMPLES, max_batch=8, fit=None, metrics=["morf"], variants=variants)
+    assert efface(sampled_study, "samples", "study.yml").code == 0
+    done = efface(sampled_study, "visualize", "study.yml", "visualize.count=2", "visualize.steps=2")
     assert done.code == 0, done.err
     for name in variants:
-        assert len(list((study / "run" / name / "samples").glob("*.h5"))) == 1
-        assert (study / "run" / name / "figures" / "grid.png").is_file()
-        assert "pictures" in (study / "run" / name / "report" / "report.html").read_text()
+        assert len(list((sampled_study / "run" / name / "samples").glob("*.h5"))) == 1
+        assert (sampled_study / "run" / name / "figures" / "grid.png").is_file()
+        assert "pictures" in (sampled_study / "run" / name / "report" / "report.html").read_text()

@@ -20,7 +20,7 @@ from efface.store.keys import key
 from efface.store.tensors import learnt_digest, read_learnt, write_learnt
 from efface.study.study import read
 from small.messages import names, words
-from small_study import STUDY, efface, files, write_study
+from small.studies import STUDY, efface, files, write_study
 
 TENSORS = {
     "images": torch.arange(24, dtype=torch.uint8).reshape(2, 3, 2, 2),

@@ -211,7 +211,7 @@ def test_a_file_size_limit_is_one_error_and_the_earlier_file_stays(tmp_path):
     path = written(tmp_path / "x.h5")
     ran = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
-    said = r"x\.h5\.partial: cannot be written \(File too large\); make room, raise the limit, or"
+    said = r"x\.h5\.partial.*File too large.*limit"
     assert [bool(re.search(said, line)) for line in ran.stdout.splitlines()] == [True, True]
     MapStore(path, MADE_FROM, 40).verify()
     assert [each.name for each in tmp_path.iterdir()] == ["x.h5"]

@@ -14,6 +14,7 @@ from efface.plug.call import Call
 from efface.training.attack import pgd as attacked_by_pgd
 from efface.training.loop import TrainingRows, TrainingSettings, crop, predict
 from efface.training.loop import train as train_network
+from small.batches import stored_images
 from small.messages import words
 from small.tiers import first_short
 
@@ -22,10 +23,8 @@ N, TRAIN, VALID = 44, torch.arange(36), torch.arange(36, 44)
 ONE_CYCLE = {"call": "torch.optim.lr_scheduler.OneCycleLR", "kwargs": {"max_lr": 0.02}}
 
 
-def images(border=0):
-    size = 8 + 2 * border
-    generator = torch.Generator().manual_seed(3)
-    noise = torch.randint(0, 256, (N, 3, size, size), generator=generator, dtype=torch.uint8)
+def learnable_images(border=0):
+    noise = stored_images(N, 8 + 2 * border, seed=3)
     noise[:, 0] = noise[:, 0] // 2 + (64 * (targets() % 2))[:, None, None].byte()  # something to be learnt
     return noise
 
@@ -43,7 +42,7 @@ def settings(**changes):
 
 
 def train(build, choices, *, feed=None, rows=None, seed=1, **extras):
-    feed = feed or feed_of(images(choices.crop))
+    feed = feed or feed_of(learnable_images(choices.crop))
     return train_network(
         build, feed, rows or TrainingRows(TRAIN, VALID), targets(), choices, seed=seed, device=CPU, **extras
     )
@@ -130,7 +129,8 @@ def test_weights_are_those_of_a_plain_loop(optimizer, schedule, each):
     network = linear()
     rule = optimizer(network.parameters())
     plan = schedule(rule) if schedule else None
-    inputs, losses = to_float(images()[:34]), []  # 34: the classes are not balanced, so no gradient is rounding alone
+    # 34: the classes are not balanced, so no gradient is rounding alone
+    inputs, losses = to_float(learnable_images()[:34]), []
     for _ in range(5):
         loss = F.cross_entropy(network(inputs), targets()[:34])
         losses.append(loss.item())
@@ -163,7 +163,7 @@ def test_label_smoothing_is_the_mixture_of_the_two_losses():
     loss = {"call": "torch.nn.CrossEntropyLoss", "kwargs": {"label_smoothing": 0.2}}
     found = train(partial(linear, zero=False), settings(epochs=1, batch_size=36, optimizer=frozen, loss=loss))
     with torch.inference_mode():
-        log = found.network(to_float(images()[:36])).log_softmax(1)
+        log = found.network(to_float(learnable_images()[:36])).log_softmax(1)
     expected = -0.8 * log.gather(1, targets()[:36, None]).mean() - 0.2 * log.mean()
     assert found.losses[0] == pytest.approx(float(expected), rel=1e-5)
 
@@ -234,7 +234,7 @@ def test_resumed_after_any_epoch_ends_at_the_same_bits(tmp_path, tiny, changes, 
 
 
 def test_killed_within_an_epoch_goes_on_from_the_last_whole_one(tmp_path, tiny):
-    choices, path, stored = settings(**RESUMED[0]), tmp_path / "state.pt", images(2)
+    choices, path, stored = settings(**RESUMED[0]), tmp_path / "state.pt", learnable_images(2)
     whole = train(tiny, choices)
 
     def dying(rows, size, epoch):
@@ -349,7 +349,7 @@ def windows(image, border):
 
 
 def test_each_epoch_sees_every_row_once_in_new_order_windows_and_flips():
-    stored, notes = images(1), []
+    stored, notes = learnable_images(1), []
     train(lambda: Spy(notes), settings(crop=1, flip=True, batch_size=36, epochs=3), rows=TrainingRows(TRAIN))
     possible = [windows(image, 1) for image in stored[:36]]
     orders = []
@@ -364,7 +364,7 @@ def test_each_epoch_sees_every_row_once_in_new_order_windows_and_flips():
 
 
 def test_without_crop_and_flip_an_image_is_seen_as_it_is_with_its_target():
-    stored, notes = images(), []
+    stored, notes = learnable_images(), []
 
     class Check(Spy):
         pass
@@ -380,7 +380,7 @@ def test_validation_images_are_the_middle_unmirrored():
     notes = []
     train(lambda: Spy(notes), settings(epochs=1, crop=2, flip=True))
     seen = torch.cat([each for training, each in notes if not training])
-    assert torch.equal(seen, images(2)[VALID][..., 2:-2, 2:-2])
+    assert torch.equal(seen, learnable_images(2)[VALID][..., 2:-2, 2:-2])
 
 
 # Augmentations
@@ -431,7 +431,7 @@ ROBUSTNESS = {
 
 
 def test_augmentations_work_one_after_the_other_on_training_images_alone():
-    notes, stored = [], images()
+    notes, stored = [], learnable_images()
     choices = settings(epochs=1, batch_size=36, augment=["test_fit.inverted", "test_fit.halved"])
     train(lambda: Spy(notes), choices)
     (training,), (validation,) = ([seen for mode, seen in notes if mode is wanted] for wanted in (True, False))
@@ -448,7 +448,7 @@ def test_augmentations_come_after_crop_and_flip_and_before_the_attack():
         epochs=1, crop=1, flip=True, batch_size=36, augment=[here, "test_fit.halved"], attack=pgd(eps=0.0)
     )
     train(lambda: Spy(notes), choices, rows=TrainingRows(TRAIN))
-    possible = [windows(image, 1) for image in images(1)[:36]]
+    possible = [windows(image, 1) for image in learnable_images(1)[:36]]
     (seen,) = NOTES["order"]
     bytes_of = [(torch.frombuffer(bytearray(each), dtype=torch.float32) * 255).round().byte() for each, _ in seen]
     assert all(any(each.numpy().tobytes() in some for some in possible) for each in bytes_of)
@@ -553,10 +553,10 @@ def test_a_training_stops_after_the_first_epoch_below_a_loss_and_keeps_its_weigh
 def test_a_training_stops_after_the_first_epoch_of_an_accuracy():
     """Of plain gradient descent on all images at once, an epoch's accuracy is that of the network before it."""
     choices = {"epochs": 40, "batch_size": 36, "optimizer": {"call": "torch.optim.SGD", "kwargs": {"lr": 0.1}}}
-    right, inputs = [], to_float(images()[TRAIN])
+    right, inputs = [], to_float(learnable_images()[TRAIN])
     for epochs in range(1, 41):
         before = train(linear, settings(**choices | {"epochs": epochs})).network
-        right.append(int((predict(before, [images()[TRAIN]]).argmax(1) == targets()[TRAIN]).sum()))
+        right.append(int((predict(before, [learnable_images()[TRAIN]]).argmax(1) == targets()[TRAIN]).sum()))
     assert len(inputs) == 36
     for wanted in sorted({*right})[-4:-1]:
         found = train(linear, settings(**choices, stop={"accuracy": wanted / 36}))
@@ -638,7 +638,7 @@ def test_best_keeps_the_first_epoch_of_the_highest_validation_accuracy(tiny):
     wild = {"call": "torch.optim.SGD", "kwargs": {"lr": 1.0}}  # accuracy goes up and down
     best = train(tiny, settings(epochs=7, keep="best", optimizer=wild))
     each = [train(tiny, settings(epochs=epochs, optimizer=wild)) for epochs in range(1, 8)]
-    inputs = images()[VALID]
+    inputs = learnable_images()[VALID]
     right = [float((predict(found.network, [inputs]).argmax(1) == targets()[VALID]).float().mean()) for found in each]
     assert best.validation == pytest.approx(right)
     assert best.epoch == int(np.argmax(right)) < 6
@@ -647,7 +647,7 @@ def test_best_keeps_the_first_epoch_of_the_highest_validation_accuracy(tiny):
 
 
 def test_only_training_and_validation_rows_are_asked_for(tiny):
-    inner, asked = feed_of(images()), {"train": [], "valid": []}
+    inner, asked = feed_of(learnable_images()), {"train": [], "valid": []}
 
     def spying(rows, size, epoch):
         asked["valid" if len(rows) == 3 else "train"].append(sorted(rows.tolist()))
@@ -703,10 +703,10 @@ def test_an_edited_or_other_setting_changes_the_identity():
 
 def test_predictions_are_those_of_the_network_in_eval_mode(tiny):
     network = tiny(seed=4).train()
-    found = predict(network, list(images().split(7)))
+    found = predict(network, list(learnable_images().split(7)))
     assert not network.training
     with torch.inference_mode():
-        torch.testing.assert_close(found, network(to_float(images())))
+        torch.testing.assert_close(found, network(to_float(learnable_images())))
     assert Call(call="torch.optim.Adam") == settings(optimizer="torch.optim.Adam").optimizer
 
 
@@ -790,7 +790,7 @@ def test_the_gradient_norm_of_a_linear_network_trains_as_a_decay_of_its_weights(
     network, weight = linear(), 0.8
     nn.init.constant_(network[1].weight, 0.01)
     rule = torch.optim.SGD(network.parameters(), lr=0.05)
-    inputs = to_float(images()[:36])
+    inputs = to_float(learnable_images()[:36])
 
     def constant():
         made = linear()

@@ -11,12 +11,15 @@ from torch import nn
 from efface import draws
 from efface.metrics import Point, metric
 from efface.metrics.density_ratio import Noisy, changes, ratios
-from efface.metrics.probes import Case, Samples
+from efface.metrics.probes import Samples
 from efface.plug.call import Call
 from efface.report.stats.means import mean_intervals
 from efface.training.generate import COST, Sampling, denoise, grey_noise, maximise, samples
 from efface.types import Split
+from small.batches import stored_images
+from small.cases import case_of
 from small.messages import words
+from small.networks import Linear
 
 N, C, H, W, CLASSES = 5, 3, 4, 4, 3
 SHAPE = (C, H, W)
@@ -24,28 +27,16 @@ SEEDS = draws.seeds_of("test", torch.arange(N))
 TARGETS = torch.tensor([0, 2, 1, 1, 0])
 
 
-class Linear(nn.Module):
-    """Logits that are linear in the image: the gradient is the weights of the class."""
-
-    def __init__(self, scale=1.0):
-        super().__init__()
-        self.fc = nn.Linear(C * H * W, CLASSES)
-        weights = draws.normal(draws.seeds_of("weights", torch.arange(CLASSES)), SHAPE)
-        self.fc.weight.data = (scale * weights).flatten(1)
-
-    def forward(self, images):
-        return self.fc(images.flatten(1))
-
-    def of(self, targets):
-        return self.fc.weight.detach()[targets].unflatten(1, SHAPE)
+def linear(scale=1.0):
+    return Linear(scale * draws.normal(draws.seeds_of("weights", torch.arange(CLASSES)), SHAPE))
 
 
-def images(n=N):
+def start_images(n=N):
     return draws.uniform(draws.seeds_of("images", torch.arange(n)), SHAPE)
 
 
 def test_a_linear_network_is_climbed_by_the_affine_recursion():
-    network, lr, decay, start = Linear(0.1), 0.3, 0.2, images()
+    network, lr, decay, start = linear(0.1), 0.3, 0.2, start_images()
     found = maximise(network, TARGETS, start, steps=7, lr=lr, decay=decay)
     x = start.double()
     for _ in range(7):
@@ -55,7 +46,7 @@ def test_a_linear_network_is_climbed_by_the_affine_recursion():
 
 
 def test_without_clipping_on_the_way_the_iterate_follows_the_closed_form():
-    network, lr, decay, start, steps = Linear(0.01), 0.3, 0.2, images() * 0.4 + 0.3, 7
+    network, lr, decay, start, steps = linear(0.01), 0.3, 0.2, start_images() * 0.4 + 0.3, 7
     found = maximise(network, TARGETS, start, steps=steps, lr=lr, decay=decay, clip="last")
     kept = (1 - lr * decay) ** steps
     fixed = 0.5 + network.of(TARGETS) / decay  # where gradient and decay cancel
@@ -63,7 +54,7 @@ def test_without_clipping_on_the_way_the_iterate_follows_the_closed_form():
 
 
 def test_a_free_iterate_that_left_the_cube_comes_back_by_the_decay_alone():
-    network, lr, decay = Linear(3.0), 0.1, 0.5
+    network, lr, decay = linear(3.0), 0.1, 0.5
     start = torch.where(network.of(TARGETS) > 0, 1.5, -0.5)
     found = maximise(network, TARGETS, start, steps=3, lr=lr, decay=decay, clip="last")
     torch.testing.assert_close(found, (0.5 + 0.95**3 * (start - 0.5)).clamp(0, 1))
@@ -72,7 +63,7 @@ def test_a_free_iterate_that_left_the_cube_comes_back_by_the_decay_alone():
 
 
 def test_the_free_gradient_is_that_of_the_clipped_image(tiny):
-    network, start = tiny(seed=1).eval(), images() * 2 - 0.5
+    network, start = tiny(seed=1).eval(), start_images() * 2 - 0.5
     found = maximise(network, TARGETS, start, steps=1, lr=0.1, decay=0.0, clip="last")
     x = start.clone().requires_grad_()
     logits = network(x.clamp(0, 1)).gather(1, TARGETS[:, None]).sum()
@@ -81,7 +72,7 @@ def test_the_free_gradient_is_that_of_the_clipped_image(tiny):
 
 
 def test_decay_alone_draws_to_grey():
-    found = maximise(Linear(0.0), TARGETS, images(), steps=200, lr=0.5, decay=0.2)
+    found = maximise(linear(0.0), TARGETS, start_images(), steps=200, lr=0.5, decay=0.2)
     torch.testing.assert_close(found, torch.full_like(found, 0.5))
 
 
@@ -95,7 +86,7 @@ def test_the_logit_rises_and_images_stay_in_the_cube(tiny):
 
 
 def test_nothing_of_the_callers_is_changed(tiny):
-    network, start, targets = tiny(seed=3).train(), images() * 2 - 0.5, TARGETS.clone()
+    network, start, targets = tiny(seed=3).train(), start_images() * 2 - 0.5, TARGETS.clone()
     before, kept = copy.deepcopy(network.state_dict()), start.clone()
     for clip in ("each", "last"):
         maximise(network, targets, start, steps=2, clip=clip)
@@ -135,7 +126,7 @@ def test_grey_noise_has_the_moments_of_clipped_normal_noise():
 
 
 def test_denoising_begins_at_the_noisy_images_themselves():
-    network, start = Linear(0.1), images()
+    network, start = linear(0.1), start_images()
     noise = draws.normal(SEEDS, SHAPE) * 0.5
     found = denoise(network, start, TARGETS, noise=noise, steps=1, lr=0.2)
     torch.testing.assert_close(found.noisy, start + noise)
@@ -149,7 +140,7 @@ def test_denoising_begins_at_the_noisy_images_themselves():
 def test_progress_counts_forward_rows():
     told = []
     settings = Sampling(count=N, steps=3)
-    samples(Linear(), TARGETS, SEEDS, SHAPE, settings, max_batch=2, advance=told.append)
+    samples(linear(), TARGETS, SEEDS, SHAPE, settings, max_batch=2, advance=told.append)
     assert sum(told) == settings.costs == COST * 3 * N
 
 
@@ -163,34 +154,23 @@ def test_progress_counts_forward_rows():
 )
 def test_settings_that_cannot_be_are_refused(changes, said):
     with pytest.raises(ValueError, match=words(said)):
-        maximise(Linear(), TARGETS, images(), **changes)
+        maximise(linear(), TARGETS, start_images(), **changes)
 
 
 def test_missing_seeds_other_shapes_and_values_that_are_no_numbers_are_said():
     with pytest.raises(ValueError, match=words("seeds")):
-        denoise(Linear(), images(), TARGETS)
+        denoise(linear(), start_images(), TARGETS)
     with pytest.raises(ValueError, match=words("noise (2, 3, 4, 4) (5, 3, 4, 4)")):
-        denoise(Linear(), images(), TARGETS, noise=torch.zeros(2, *SHAPE))
+        denoise(linear(), start_images(), TARGETS, noise=torch.zeros(2, *SHAPE))
     with pytest.raises(ValueError, match=words("gradient finite")):
-        maximise(Linear(float("nan")), TARGETS, images(), steps=1)
+        maximise(linear(float("nan")), TARGETS, start_images(), steps=1)
 
 
-def case(network, **changes):
+def judged_case(network, **changes):
     """A case of test images, for a network that needs no maps."""
-    stored = torch.randint(0, 256, (N, *SHAPE), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-    given = {
-        "build": Linear,
-        "given_network": network,
-        "data": {"test": Split(stored, TARGETS)},
-        "target_classes": torch.zeros(N, dtype=torch.int64),
-        "maps": {},
-        "mean": torch.zeros(C),
-        "given_training": None,
-        "seed": 0,
-        "max_batch": 4,
-        "device": torch.device("cpu"),
-    }
-    return Case(**given | changes)
+    data = {"test": Split(stored_images(N, H, W, seed=1), TARGETS)}
+    given = {"build": linear, "target_classes": torch.zeros(N, dtype=torch.int64), "max_batch": 4}
+    return case_of(data, network, **given | changes)
 
 
 def classified(count=N, **settings):
@@ -202,7 +182,7 @@ POINT = Point(0.0, 0, Call(call="efface.impute.channel_mean"), (), "pixel")
 
 
 def test_gan_test_is_the_share_of_the_samples_that_the_judge_assigns_to_their_class():
-    network, second, asked, told = Linear(), Linear(-1.0), [], []
+    network, second, asked, told = linear(), linear(-1.0), [], []
     made = Samples(network.of(TARGETS).clamp(0, 1), TARGETS)
 
     def given(settings):
@@ -210,7 +190,7 @@ def test_gan_test_is_the_share_of_the_samples_that_the_judge_assigns_to_their_cl
         return made
 
     probe = classified(steps=7)
-    found = probe(case(network, second_network=lambda: second, samples=given, advance=told.append)).values
+    found = probe(judged_case(network, second_network=lambda: second, samples=given, advance=told.append)).values
     assert asked == [Sampling(count=N, steps=7)]
     for name, which in (("share", second), ("own_share", network)):
         logits = which(made.images).detach()
@@ -224,12 +204,12 @@ def test_gan_test_is_the_share_of_the_samples_that_the_judge_assigns_to_their_cl
 
 
 def test_gan_test_wants_a_judge_of_as_many_classes():
-    made = Samples(images(), TARGETS)
+    made = Samples(start_images(), TARGETS)
     with pytest.raises(ValueError, match=words("second_network")):
-        classified()(case(Linear(), samples=lambda _: made))
+        classified()(judged_case(linear(), samples=lambda _: made))
     few = nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, 2))
     with pytest.raises(ValueError, match=words("2 class")):
-        classified()(case(Linear(), samples=lambda _: made, second_network=lambda: few))
+        classified()(judged_case(linear(), samples=lambda _: made, second_network=lambda: few))
 
 
 def test_what_a_judgement_depends_on():
@@ -239,7 +219,7 @@ def test_what_a_judgement_depends_on():
 
 
 def test_the_density_ratio_with_given_noise_is_the_exponential_of_the_weights_along_it():
-    network, start = Linear(0.3), images()
+    network, start = linear(0.3), start_images()
     noise = draws.normal(draws.fold(SEEDS, 9), (3, *SHAPE)).transpose(0, 1)
     found = changes(network, start, TARGETS, noise, max_batch=4)
     expected = torch.einsum("nchw,snchw->ns", network.of(TARGETS).double(), noise.double())
@@ -250,9 +230,9 @@ def test_the_density_ratio_with_given_noise_is_the_exponential_of_the_weights_al
 
 @pytest.mark.parametrize("level", [0.05, 0.2])
 def test_the_density_ratio_of_a_linear_network_has_the_lognormal_mean(level):
-    network, samples = Linear(0.5), 2000
+    network, samples = linear(0.5), 2000
     probe = metric("density_ratio", {"levels": (level,), "samples": samples}).probes(point_at(level))["noisy"]
-    found = probe(case(network)).values
+    found = probe(judged_case(network)).values
     spread = level * network.of(TARGETS).flatten(1).norm(dim=1).double()
     expected = (spread**2 / 2).exp()
     error = ((spread**2).exp() - 1).sqrt() * expected / samples**0.5  # of the lognormal mean
@@ -265,21 +245,21 @@ def point_at(level):
 
 
 def test_the_density_ratio_is_of_the_true_class_and_of_no_batch():
-    network = Linear(0.3)
+    network = linear(0.3)
     probe = Noisy(0.1, 3)
-    whole = probe(case(network)).values
-    small = probe(case(network, max_batch=1)).values
-    other = probe(case(network, target_classes=torch.ones(N, dtype=torch.int64))).values
+    whole = probe(judged_case(network)).values
+    small = probe(judged_case(network, max_batch=1)).values
+    other = probe(judged_case(network, target_classes=torch.ones(N, dtype=torch.int64))).values
     for name, values in whole.items():
         np.testing.assert_allclose(small[name], values, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(other[name], values)
-    directions = Noisy(0.2, 3)(case(network)).values["change"]
+    directions = Noisy(0.2, 3)(judged_case(network)).values["change"]
     np.testing.assert_allclose(directions, 2 * whole["change"], rtol=1e-4, atol=1e-5)  # the same, twice as far
 
 
 def test_density_ratios_report_their_work_and_never_are_infinite():
     told, probe = [], Noisy(0.1, 3)
-    probe(case(Linear(), advance=told.append))
+    probe(judged_case(linear(), advance=told.append))
     assert sum(told) == probe.cost({"test": N}, None)
     largest = ratios(
         np.array([[800.0, 800.0], [1e300, 1e300], [3.0, -np.inf], [79.0, 79.0]])

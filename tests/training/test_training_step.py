@@ -18,7 +18,7 @@ NORM = {"call": "efface.training.regularize.gradient_norm", "weight": 1e-3}
 PGD = {"call": "efface.training.attack.pgd", "kwargs": {"norm": "linf", "eps": 0.1, "steps": 1}}
 
 
-def network(bend: str = "Softplus", p: float = 0.0):
+def dense(bend: str = "Softplus", p: float = 0.0):
     drop = [nn.Dropout(p)] if p else []
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 6), getattr(nn, bend)(), *drop, nn.Linear(6, 10))
 
@@ -39,7 +39,7 @@ class Once(torch.autograd.Function):
 class Doubled(nn.Module):
     def __init__(self):
         super().__init__()
-        self.body = network()
+        self.body = dense()
 
     def forward(self, images):
         return Once.apply(self.body(images).exp()).log()
@@ -53,7 +53,7 @@ def run_of(tmp_path, fit, model=None, **others):
     tree = {
         "out": str(tmp_path / "run"),
         "data": {"call": "efface.data.digits.digits", "kwargs": {"limit": 40, "test_limit": 20}},
-        "model": {"call": f"{__name__}.network", "kwargs": model or {}},
+        "model": {"call": f"{__name__}.dense", "kwargs": model or {}},
         "fit": {"epochs": 2, "batch_size": 20} | fit,
         "attribution_methods": [{"name": "random", "method": "efface.methods.control.random"}],
         "metrics": ["morf"],
@@ -71,7 +71,7 @@ def test_dropout_is_refused_before_the_first_epoch(tmp_path, term):
 
 
 def test_refit_and_judge_are_tried_too(tmp_path):
-    drop, fit = {"call": f"{__name__}.network", "kwargs": {"p": 0.5}}, {"epochs": 1, "regularizers": [SCORE]}
+    drop, fit = {"call": f"{__name__}.dense", "kwargs": {"p": 0.5}}, {"epochs": 1, "regularizers": [SCORE]}
     with pytest.raises(ValueError, match=r"^refit:.*score_matching"):
         try_network(run_of(tmp_path, {}, {"p": 0.5}, refit=fit))
     with pytest.raises(ValueError, match=r"^second_network\.fit:.*score_matching"):
@@ -107,12 +107,12 @@ def test_augmentations_are_tried_wherever_they_are_to_be_used(tmp_path):
         try_network(run_of(tmp_path, {}, refit=fit | {"augment": [dark]}))
     with pytest.raises(ValueError, match=rf"^second_network\.fit:{message}"):
         try_network(
-            run_of(tmp_path, {}, second_network={"model": f"{__name__}.network", "fit": fit | {"augment": [dark]}})
+            run_of(tmp_path, {}, second_network={"model": f"{__name__}.dense", "fit": fit | {"augment": [dark]}})
         )
     with pytest.raises(ValueError, match=r"^fit:.*saturation.*0\.1"):
         try_network(run_of(tmp_path, {"augment": [coloured]}))
     weights = tmp_path / "weights.pt"
-    torch.save(network().state_dict(), weights)
+    torch.save(dense().state_dict(), weights)
     with pytest.raises(ValueError, match=rf"^fit:{message}"):  # of the retrainings
         check_run(run_of(tmp_path, {"augment": [dark]}, weights=str(weights)))
     still = [{"call": f"{__name__}.darker", "kwargs": {"by": 0.0}}, "efface.training.augment.random_resized_crop"]
@@ -134,7 +134,7 @@ def test_a_network_without_a_hessian_is_told_of(tmp_path, capsys, term):
     for bend, flat in (("ReLU", True), ("Softplus", False)):
         check_run(run_of(tmp_path / bend, {"regularizers": [term]}, {"bend": bend}))
         said = capsys.readouterr().out
-        assert ("estimates the Hessian of test_training_step.network. This Hessian is 0, " in said) == flat
+        assert ("estimates the Hessian of test_training_step.dense. This Hessian is 0, " in said) == flat
         assert ("warning: fit.regularizers: " in said) == flat
     check_run(run_of(tmp_path / "norm", {"regularizers": [NORM]}, {"bend": "ReLU"}))
     assert "Hessian" not in capsys.readouterr().out

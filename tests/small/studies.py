@@ -1,4 +1,4 @@
-"""A study that takes a second, and the program in a process of its own that need not import torch anew."""
+"""A study that takes a second; the program in a process of its own, which need not import torch anew."""
 
 import hashlib
 import multiprocessing
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+
+from efface.study.study import Study, check
 
 # The user's own modules: they lie beside the study, which names what is in them by dotted path.
 MODULES = {
@@ -73,6 +75,11 @@ def write_study(folder: Path, modules: dict[str, str] | None = None, **changes) 
     tree = {key: value for key, value in (STUDY | changes).items() if value is not None}
     (folder / "study.yml").write_text(yaml.safe_dump(tree, sort_keys=False))
     return folder / "study.yml"
+
+
+def checked(folder: Path, tree: dict) -> Study:
+    """A study from the tree that its file would hold; the file itself is not written."""
+    return check(yaml.safe_load(yaml.safe_dump(tree)), folder / "study.yml")
 
 
 def start(folder: Path, *words: str, kill_at: int = 0, file_limit: int = 0):
