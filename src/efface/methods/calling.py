@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
+from efface.methods.hook_watch import is_scripted, watched_hooks
 from efface.models.modes import modes_restored
 from efface.plug.accepts import accepts, offer, taken
 from efface.plug.call import Call
@@ -77,14 +78,29 @@ def attribute(
             f"attribution_methods.{method.name}: needs the masks of the true object, which these data do not have; "
             "choose data that have them, such as efface.data.patches.patches, or drop this method"
         )
-    with restored(model), draws.seeded(int(seeds[0])):
+    with restored(model), draws.seeded(int(seeds[0])), watched_hooks() as watch:
         model.eval()
-        if method.batched:
-            offered = {"seeds": seeds, "max_batch": max_batch, "masks": masks, "classes_of": classes_of}
-            given = {name: value for name, value in offered.items() if value is not None}
-            found = offer(method.made, model, images.clone(), targets, **given)
-        else:
-            found = _one_by_one(method, model, images, targets)
+        try:
+            if method.batched:
+                offered = {"seeds": seeds, "max_batch": max_batch, "masks": masks, "classes_of": classes_of}
+                given = {name: value for name, value in offered.items() if value is not None}
+                found = offer(method.made, model, images.clone(), targets, **given)
+            else:
+                found = _one_by_one(method, model, images, targets)
+        except (RuntimeError, ValueError) as error:
+            if not is_scripted(model):
+                raise
+            raise ValueError(
+                f"attribution_methods.{method.name}: needs the layers of the network, but torch.jit traced or scripted "
+                f"it, and its layers do not run as modules; hand over the network itself ({error})"
+            ) from error
+    if watch.unheard:
+        kinds = ", ".join(dict.fromkeys(watch.modules))
+        raise ValueError(
+            f"attribution_methods.{method.name}: registered {len(watch.modules)} hooks (on {kinds}), and none of them "
+            f"ran, so its maps would not show what the method is made for: {type(model).__name__} does not call these "
+            "modules. Name other layers, or hand over a network that calls its modules"
+        )
     return _checked(method, found, images)
 
 

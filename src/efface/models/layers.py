@@ -22,6 +22,8 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     modules = dict(model.named_modules())
     if name and name in modules:
         return modules[name]
+    if name.startswith("network.") and name.removeprefix("network.") in modules:  # torchvision's networks in efface 0.1
+        return modules[name.removeprefix("network.")]
     ends = [full for full in modules if name and full.endswith(f".{name}")]
     depth = min((full.count(".") for full in ends), default=0)
     found = [full for full in ends if full.count(".") == depth]

@@ -14,6 +14,7 @@ import torchvision
 from torch import nn
 
 from efface.models.hookable import make_hookable
+from efface.models.adapt import normalised
 from efface.models.normalise import normalisation
 from efface.models.weights import head, load_weights, read_weights
 
@@ -69,7 +70,7 @@ def load(
     if freeze:
         network.requires_grad_(False).get_submodule(head(network)).requires_grad_(True)
     make_hookable(network)
-    return nn.Sequential(OrderedDict(normalise=normalise, network=network))
+    return normalised(network, normalise)
 
 
 def _build(name: str, **kwargs: object) -> nn.Module:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from efface.models.adapt import Outputs
 from efface.plug import moved
 from efface.plug.call import Call, bound
 from efface.plug.field import WORDS, Word
@@ -25,6 +26,7 @@ from efface.study.schema import (
     ImputerCall,
     MethodEntry,
     Name,
+    PerChannel,
     Post,
     SecondNetwork,
     Strict,
@@ -57,6 +59,9 @@ class Study(Strict):
     data: Annotated[Call, Word("data"), bound()]
     model: Annotated[Call, Word("model"), bound()]
     weights: Path | None = None
+    outputs: Outputs | None = None
+    mean: PerChannel | None = None
+    std: PerChannel | None = None
     fit: TrainingSettings | None = None
     refit: TrainingSettings | None = None
     second_network: SecondNetwork | None = None

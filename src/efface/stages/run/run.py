@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from efface import draws
 from efface.erase.masking import to_float
 from efface.metrics.probes import image_mean
+from efface.models.adapt import Adaptation
 from efface.models.evaluation import evaluating_fast
 from efface.plug.call import Call
 from efface.stages.run.inputs import check_classes, checked_data, made, place_split, split_digest
@@ -89,7 +90,9 @@ class Run:
     def first(self) -> Network:
         """The network that is explained."""
         study = self.study
-        return self._network("network", study.model, study.fit, study.weights, study.seed, self.folder / "models")
+        adaptation = Adaptation(study.outputs, study.mean, study.std)
+        folder = self.folder / "models"
+        return self._network("network", study.model, study.fit, study.weights, study.seed, folder, adaptation)
 
     @cached_property
     def second(self) -> Network:
@@ -103,7 +106,8 @@ class Run:
         # The text of efface 0.1: the network keeps its draws.
         seed = draws.seed_of(f"judge {self.study.seed if second.seed is None else second.seed}")
         folder = second.folder or self.folder / "models"
-        return self._network("second_network", second.model, fit, second.weights, seed, folder)
+        adaptation = Adaptation(second.outputs, second.mean, second.std)
+        return self._network("second_network", second.model, fit, second.weights, seed, folder, adaptation)
 
     def networks(self) -> list[Network]:
         """All networks that the study trains or reads."""
@@ -114,11 +118,31 @@ class Run:
         return self.second if entry.network == "second" else self.first
 
     def _network(
-        self, name: str, model: Call, fit: TrainingSettings | None, weights: Path | None, seed: int, folder: Path
+        self,
+        name: str,
+        model: Call,
+        fit: TrainingSettings | None,
+        weights: Path | None,
+        seed: int,
+        folder: Path,
+        adaptation: Adaptation,
     ) -> Network:
         data = self.data_digest["train"] if fit is not None and "train" in self.data else None
         study = self.study
-        return Network(name, model, fit, weights, seed, data, study.data.call, study.imputer, folder, self.device)
+        return Network(
+            name=name,
+            model=model,
+            fit=fit,
+            weights=weights,
+            seed=seed,
+            data=data,
+            source=study.data.call,
+            border=study.imputer,
+            folder=folder,
+            device=self.device,
+            adaptation=adaptation,
+            shape=lambda: self.data["test"].shape,
+        )
 
     @property
     def network(self) -> nn.Module:

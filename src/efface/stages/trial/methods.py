@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from efface import draws
-from efface.methods.calling import MethodCall, attribute
+from efface.methods.calling import MethodCall, attribute, is_class
+from efface.plug.facts import fact
 from efface.stages.run.curves import PlannedRun
 from efface.stages.run.map_files import learnt_path, needed_splits
 from efface.stages.run.method_calls import method_call, seed_text
@@ -122,7 +123,7 @@ def _try(
                     "lower bound."
                 )
                 return Trial(entry.name, per_image, [told], {}, cut=True)
-    warnings = []
+    warnings = _doubts(method, network, floats, targets, found)
     for name, each in found.items():
         if not each.is_floating_point():
             continue
@@ -134,6 +135,16 @@ def _try(
             warnings.append(f"{of}the map is the same whatever class is explained{control}")
     shapes = {name: tuple(each.shape[1:]) for name, each in found.items() if each.is_floating_point()}
     return Trial(entry.name, per_image, warnings, shapes)
+
+
+def _doubts(
+    method: MethodCall, network: nn.Module, images: Tensor, targets: Tensor, maps: dict[str, Tensor]
+) -> list[str]:
+    """Return what the method's own function doubts about its maps."""
+    doubts = None if is_class(method.call) else fact(method.call.resolve(), "doubts")
+    if doubts is None or len(maps) != 1:
+        return []
+    return list(doubts(network, images, targets, next(iter(maps.values())), **method.call.kwargs))
 
 
 def _same(maps: Tensor, others: Tensor) -> bool:
