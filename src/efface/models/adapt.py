@@ -12,7 +12,6 @@ from functools import cache, partial
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from efface.models.normalise import Normalise
@@ -247,13 +246,13 @@ def _around(
 
 
 @cache
-def _kind(kind: type[nn.Module]) -> type[nn.Module]:
+def _kind(kind: Any) -> Any:
     """Return the subclass of a network's class that has `_Around`'s forward."""
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     return type(kind.__name__, (_Around, kind), names)
 
 
-def _blank(kind: type[nn.Module]) -> nn.Module:
+def _blank(kind: type[nn.Module]) -> Any:
     """Return an instance of the subclass without any attributes, for copies and pickles."""
     made = _kind(kind)
     return made.__new__(made)

@@ -28,8 +28,8 @@ def check_answers(network: nn.Module, images: Images, outputs: Outputs | None = 
         alone = network(images[:1])
         if alone.shape != logits[:1].shape:
             raise ValueError(
-                f"returns shape {tuple(alone.shape)} for one image and {tuple(logits.shape)} for {len(images)}; expected "
-                "one row for each image: remove squeeze() from its forward, or name the axis"
+                f"returns shape {tuple(alone.shape)} for one image and {tuple(logits.shape)} for {len(images)}; "
+                "expected one row for each image: remove squeeze() from its forward, or name the axis"
             )
         warnings = _check_values(logits, outputs)
         again = network(images)
@@ -40,16 +40,16 @@ def check_answers(network: nn.Module, images: Images, outputs: Outputs | None = 
     if off > most:
         raise ValueError(
             f"gives two different answers to the same images (by {off:.2g}); no number about it could be had again. "
-            f"The difference begins in {_culprits(network, images, images)}: switch dropout and noise off in evaluation "
-            "mode, as in F.dropout(x, p, self.training)"
+            f"The difference begins in {_culprits(network, images, images)}: switch dropout and noise off in "
+            "evaluation mode, as in F.dropout(x, p, self.training)"
         )
     off = float((beside[:1] - alone).abs().max())
     if off > most:
         where = _culprits(network, images[:1], torch.cat([images[:1], 1 - images]))
         raise ValueError(
             f"answers an image differently if other images are in its batch (by {off:.2g}). The difference begins in "
-            f"{where}: give a BatchNorm its running statistics (track_running_stats=True); hand over a quantised network "
-            "in float32"
+            f"{where}: give a BatchNorm its running statistics (track_running_stats=True); hand over a quantised "
+            "network in float32"
         )
     return logits, warnings
 
@@ -62,8 +62,8 @@ def _check_shape(logits: object, n: int, outputs: Outputs | None) -> None:
     shape = tuple(logits.shape)
     if shape in ((n,), (n, 1)) and outputs is None:
         raise ValueError(
-            f"returns one number for each image (shape {shape} for {n} images); if it is the logit of the second of two "
-            "classes, set outputs: binary; if it is a probability (the network ends with a sigmoid), set outputs: "
+            f"returns one number for each image (shape {shape} for {n} images); if it is the logit of the second of "
+            "two classes, set outputs: binary; if it is a probability (the network ends with a sigmoid), set outputs: "
             "probabilities"
         )
     if len(shape) != 2 or shape[0] != n or shape[1] < 2:
@@ -83,14 +83,14 @@ def _check_values(logits: Tensor, outputs: Outputs | None) -> list[str]:
         sums = logits.exp().sum(1)
         if (sums - 1).abs().max() > SUMS:
             raise ValueError(
-                f"outputs is 'probabilities', but the numbers of an image sum to {float(sums[0]):.3g}, or some are below "
-                "0; drop this key for logits"
+                f"outputs is 'probabilities', but the numbers of an image sum to {float(sums[0]):.3g}, or some are "
+                "below 0; drop this key for logits"
             )
         return []
     if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() <= SUMS:
         raise ValueError(
-            "returns probabilities: all numbers are at least 0, and those of an image sum to 1. A softmax of them again "
-            "would flatten every score. Remove the softmax at its end, or set outputs: probabilities"
+            "returns probabilities: all numbers are at least 0, and those of an image sum to 1. A softmax of them "
+            "again would flatten every score. Remove the softmax at its end, or set outputs: probabilities"
         )
     raw = 2 * logits[:, 1:] if outputs == "binary" else logits
     if outputs != "logits" and raw.min() >= 0 and raw.max() <= 1:

@@ -56,10 +56,11 @@ def convergence_gap(
     gap = ((maps.to(change).flatten(1).sum(1) - change).abs() / change.abs().clamp(min=1e-6)).max()
     if gap <= GAP:
         return []
-    return [
+    said = (
         f"the map of DeepLift misses {gap:.0%} of the score's change from the baseline, which it should sum to: the "
         "network computes something that DeepLift has no rule for (such as clamp, maximum, products or LayerNorm)"
-    ]
+    )
+    return [said]
 
 
 @states(doubts=convergence_gap)

@@ -135,8 +135,8 @@ class Network:
             if isinstance(value, torch.Tensor) and value.is_floating_point() and not value.isfinite().all():
                 count = int((~value.isfinite()).sum())
                 raise ValueError(
-                    f"{self.where}: {path}: {count} of {value.numel()} numbers of {name} are NaN or infinite; the network "
-                    "is damaged, or its training diverged: take other weights"
+                    f"{self.where}: {path}: {count} of {value.numel()} numbers of {name} are NaN or infinite; the "
+                    "network is damaged, or its training diverged: take other weights"
                 )
 
     def to_try(self) -> nn.Module:
