@@ -8,7 +8,7 @@ modules, their names and its state dict are those that its author gave them. A n
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -61,7 +61,7 @@ def adapted(network: Any, adaptation: Adaptation, shape: Sequence[int]) -> tuple
         raise ValueError(f"gives a {type(network).__name__}; expected a torch.nn.Module that takes images n c h w")
     network, changes = unwrapped(network)
     if adaptation.mean is not None or adaptation.std is not None:
-        network = _normalised(network, adaptation.mean, adaptation.std, shape[0])
+        network = _normalised(network, adaptation.mean, adaptation.std, shape)
     answer, more = _answer(network, shape)
     where = place_of_logits(answer)
     if where:
@@ -147,10 +147,14 @@ def _inner(module: nn.Module) -> nn.Module | None:
     return found if isinstance(found, nn.Module) else None
 
 
-def _answer(network: nn.Module, shape: Sequence[int]) -> tuple[Any, list[str]]:
-    """Return the network's answer on two grey images, and a sentence if its weights had to become float32."""
+def _answer(network: nn.Module, shape: Sequence[int], before: nn.Module | None = None) -> tuple[Any, list[str]]:
+    """Return the network's answer on two grey images, and a sentence if its weights had to become float32.
+
+    before: a module that the images pass through before.
+    """
     first = next((each for each in (*network.parameters(), *network.buffers()) if each.is_floating_point()), None)
     images = torch.full((2, *shape), 0.5, device=first.device if first is not None else "cpu")
+    images = images if before is None else before.to(images.device)(images)
     modes = [(module, module.training) for module in network.modules()]
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -170,7 +174,7 @@ def _answer(network: nn.Module, shape: Sequence[int]) -> tuple[Any, list[str]]:
 
 
 def _normalised(
-    network: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
+    network: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, shape: Sequence[int]
 ) -> nn.Module:
     """Return the network with a module `normalise` in front."""
     if mean is None or std is None:
@@ -180,9 +184,17 @@ def _normalised(
             raise ValueError(
                 f"the study gives mean and std, but the network has a normalisation ({name}: {module}); drop one"
             )
-    if len(mean) != channels:
-        raise ValueError(f"mean and std have {len(mean)} numbers, the images {channels} channels")
-    return normalised(network, Normalise(mean, std))
+    if len(mean) != shape[0]:
+        raise ValueError(f"mean and std have {len(mean)} numbers, the images {shape[0]} channels")
+    layer = Normalise(mean, std)
+    expected = read_logits(_answer(network, shape, layer)[0])
+    found = normalised(network, layer)
+    if not torch.allclose(read_logits(_answer(found, shape)[0]), expected, equal_nan=True):
+        raise ValueError(
+            f"mean and std do not fit {type(network).__name__}, which runs all its children in a loop; normalise the "
+            "images in the network's own forward"
+        )
+    return found
 
 
 def normalised(network: nn.Module, normalise: nn.Module) -> nn.Module:
@@ -230,6 +242,7 @@ def _around(
     """Return the network with another forward; see `_Around`. Its class keeps its name."""
     if isinstance(network, torch.jit.ScriptModule) or "forward" in vars(network):
         return _Outside(network, before, after)
+    in_a_row = type(network).forward is nn.Sequential.forward  # it runs all its children, so the first one as well
     if not isinstance(network, _Around):
         network.__class__ = _kind(type(network))
     if before is not None:
@@ -239,17 +252,21 @@ def _around(
         network._modules.clear()  # noqa: SLF001
         network.add_module(NORMALISE, before)
         network._modules.update(modules)  # noqa: SLF001
-        vars(network)["_normalises"] = True
+        vars(network)["_normalises"] = not in_a_row
     if after is not None:
         vars(network)["_after"] = after
     return network
 
 
-@cache
-def _kind(kind: Any) -> Any:
-    """Return the subclass of a network's class that has `_Around`'s forward."""
-    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    return type(kind.__name__, (_Around, kind), names)
+_KINDS: dict[type, Any] = {}
+
+
+def _kind(kind: type) -> Any:
+    """Return the subclass of a network's class that has `_Around`'s forward; always the same one."""
+    if kind not in _KINDS:
+        names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+        _KINDS[kind] = type(kind.__name__, (_Around, kind), names)
+    return _KINDS[kind]
 
 
 def _blank(kind: type[nn.Module]) -> Any:
