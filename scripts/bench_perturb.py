@@ -120,8 +120,9 @@ def report_host(sides: list[tuple[Explained, Case, Tensor]], rounds: int) -> Non
     ways: Ways = {}
     for explained, case, maps in sides:
         count, idle = len(maps), Idle(explained.network).eval()
-        ways[f"efface {count}"] = functools.partial(ours, replace(case, given_network=idle))
-        ways[f"efface, maps already ranked {count}"] = functools.partial(ours, replace(case, given_network=idle), kept=True)
+        idly = replace(case, given_network=idle)
+        ways[f"efface {count}"] = functools.partial(ours, idly)
+        ways[f"efface, maps already ranked {count}"] = functools.partial(ours, idly, kept=True)
         if quantus is not None:
             ways[f"{QUANTUS} {count}"] = functools.partial(theirs, replace(explained, network=idle), maps)
     found = alternate(ways, rounds)
