@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.hook_watch import is_scripted, watched_hooks
+from efface.models.hook_watch import is_scripted, watched_hooks
 from efface.models.modes import modes_restored
 from efface.plug.accepts import accepts, offer, taken
 from efface.plug.call import Call

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from efface.models.adapt import Outputs
+from efface.models.hook_watch import look_in
 from efface.types import Images
 
 TOLERANCE, LOW_TOLERANCE = 1e-4, 1e-2
@@ -102,7 +103,7 @@ def _check_values(logits: Tensor, outputs: Outputs | None) -> list[str]:
     return []
 
 
-def _culprits(network: nn.Module, one: Images, other: Images) -> str:
+def _culprits(network: nn.Module, one: Images, other: Tensor) -> str:
     """Return the names of the modules that give another output for the same input, without those around them."""
     first, second = _recorded(network, one), _recorded(network, other)
     names = [
@@ -126,7 +127,7 @@ def _recorded(network: nn.Module, images: Images) -> dict[str, tuple[list[Tensor
         def keep(_: nn.Module, inputs: Any, output: Any, name: str = name) -> None:
             found.setdefault(name, ([*_rows(inputs)], [*_rows(output)]))
 
-        handles.append(module.register_forward_hook(keep))
+        handles.append(look_in(module, keep))
     try:
         with torch.no_grad():
             network(images)

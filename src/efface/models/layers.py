@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from efface.models.hook_watch import look_in
 from efface.models.modes import modes_restored
 from efface.types import Images
 
@@ -86,7 +87,7 @@ def _calls(model: nn.Module, images: Images) -> list[_Call]:
     def record(module: nn.Module, _: object, output: object) -> None:
         calls.append(_Call(module, tuple(output.shape) if isinstance(output, torch.Tensor) else ()))
 
-    handles = [module.register_forward_hook(record) for module in model.modules()]
+    handles = [look_in(module, record) for module in model.modules()]
     try:
         with modes_restored(model), torch.no_grad():
             model.eval()

@@ -7,7 +7,7 @@ from torch import nn
 
 from efface.methods.adapters import NON_LINEAR, depend, name_of, watching
 from efface.methods.captum.plan import Plan
-from efface.methods.hook_watch import is_scripted
+from efface.models.hook_watch import is_scripted, look_in
 from efface.types import Images
 
 
@@ -61,7 +61,7 @@ def check_hooks(plan: Plan, model: nn.Module, images: Images) -> list[str]:
             )
         return func(*args, **kwargs)
 
-    handles = [each.register_forward_hook(lambda each, *_: ran.update([names[each]])) for each in names]
+    handles = [look_in(each, lambda each, *_: ran.update([names[each]])) for each in names]
     try:
         with watching(model, seen):
             model(images.clone().requires_grad_())

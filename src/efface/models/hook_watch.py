@@ -14,6 +14,12 @@ REGISTER = (
 )
 """Methods of a module that register a hook on it."""
 
+look_in = nn.Module.register_forward_hook
+"""Registers a forward hook that no watch counts, as `look_in(module, hook)`: for efface's own looks at a network."""
+
+look_before = nn.Module.register_forward_pre_hook
+"""The same for a hook that runs before the forward."""
+
 
 @dataclass
 class HookWatch:
