@@ -27,7 +27,7 @@ def _slots(tasks: int, workers: int | None = None) -> int:
 
 def _most(workers: int | None) -> int:
     """Return the largest number of workers, for any number of tasks."""
-    cores = len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
     return workers or (min(cores, _ON_ONE_GPU) if torch.cuda.is_available() else cores)
 
 
@@ -125,6 +125,13 @@ def close_all() -> None:
     """Shut down the idle workers."""
     while _KEPT:
         _KEPT.pop().close()
+
+
+def check_processes(*, workers: int | None = None, threads: int = 1) -> None:
+    """Raise ValueError for numbers of workers or threads that are no integers of at least 1."""
+    for name, value in {"workers": workers, "threads": threads}.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"kwargs.{name}: is {value!r}; expected an integer of at least 1")
 
 
 def _check_pickles(work: Callable[[Task], Any], tasks: list[Task]) -> None:

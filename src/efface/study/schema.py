@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveInt,
@@ -23,6 +21,7 @@ from efface.models.adapt import Outputs
 from efface.plug.call import Call, bound, settings_by_path, settings_by_word
 from efface.plug.field import Word, writes_words
 from efface.plug.learning import is_learning
+from efface.plug.strict import Strict
 from efface.training.loop import TrainingSettings
 from efface.types import Seeds, Unit
 
@@ -48,12 +47,6 @@ def _unit(value: object) -> object:
 UnitCall = Annotated[Unit | Call, BeforeValidator(_unit), Word("unit", get_args(Unit))]
 
 
-class Strict(BaseModel):
-    """A frozen model that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class MethodEntry(Strict):
     """An attribution method, or a second view (`maps:`) of another entry's maps with a `post` of its own.
 
@@ -71,7 +64,7 @@ class MethodEntry(Strict):
 
     name: Name
     method: Annotated[str, Word("method")] | None = None
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default_factory=dict)
     batched: bool = True
     outputs: tuple[Name, ...] = ()
     network: Literal["second"] | None = None

@@ -17,6 +17,7 @@ from efface.models.adapt import Outputs
 from efface.plug import moved
 from efface.plug.call import Call, bound
 from efface.plug.field import WORDS, Word
+from efface.plug.strict import Strict
 from efface.study.claims import ACCURACY, Has, unfounded
 from efface.study.cross_checks import disagreements, unheard
 from efface.study.metric_entry import MetricEntry, MetricSettings
@@ -29,7 +30,6 @@ from efface.study.schema import (
     PerChannel,
     Post,
     SecondNetwork,
-    Strict,
     UnitCall,
     Visualize,
 )
@@ -50,6 +50,9 @@ _PROCESSES = "efface.execute.processes"
 def _of_processes(value: object) -> object:
     """Add the default executor if the study sets only its settings, such as `executor.kwargs.workers=1`."""
     return {"call": _PROCESSES} | value if isinstance(value, dict) else value
+
+
+_MOST_RUNS = 1_000
 
 
 class Study(Strict):
@@ -102,6 +105,8 @@ class Study(Strict):
         """
         if not self.variants and not self.seeds:
             return {"": [self]}
+        if (runs := max(1, len(self.variants)) * max(1, len(self.seeds))) > _MOST_RUNS:
+            raise InvalidStudyError(f"variants and seeds: the study has {runs:,} runs; expected at most {_MOST_RUNS:,}")
         found: dict[str, list[Study]] = {}
         for name, changes in (self.variants or {"": {}}).items():
             for seed in self.seeds or (None,):

@@ -49,11 +49,14 @@ def checked_data(call: Call, splits: Any) -> dict[str, Split]:
 def _check_targets(where: str, targets: Any) -> None:
     """Raise ValueError if targets are not one class number of at least 0 for each image."""
     if not isinstance(targets, Tensor):
-        raise ValueError(f"{where}: targets are a {type(targets).__name__}; expected a tensor of class numbers, int64 n")
+        raise ValueError(
+            f"{where}: targets are a {type(targets).__name__}; expected a tensor of class numbers, int64 n"
+        )
     if targets.ndim != 1:
         raise ValueError(
-            f"{where}: targets have shape {tuple(targets.shape)}; expected one class number for each image (n). Several "
-            "labels for an image are not supported, because a map explains one class: make a data set for each label"
+            f"{where}: targets have shape {tuple(targets.shape)}; expected one class number for each image (n). "
+            "Several labels for an image are not supported, because a map explains one class: make a data set for each "
+            "label"
         )
     if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
         raise ValueError(f"{where}: targets are {targets.dtype}; expected integers from 0: use targets.long()")
