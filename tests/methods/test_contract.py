@@ -35,7 +35,8 @@ def brightness(model, images, targets):
 
 def one_image(model, image, label, *, as_numpy=False, shape="h w"):
     assert not model.training
-    assert isinstance(label, int)
+    assert label.shape == ()
+    assert label.dtype == torch.int64
     assert image.shape[0] == 1
     found = {"h w": image[0].mean(0), "c h w": image[0] + label, "1 c h w": image + label, "1 h w": image.mean(1)}
     return found[shape].numpy() if as_numpy else found[shape]

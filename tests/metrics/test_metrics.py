@@ -5,6 +5,7 @@ import inspect
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 import yaml
 from torch import nn
 
-from efface.metrics import Metric, Point, metric, names, own_settings
+from efface.metrics import Metric, Point, metric, names, own_settings, values_of
 from efface.metrics.diffroar import diffroar
 from efface.metrics.kar import kar
 from efface.metrics.lerf import lerf
@@ -151,6 +152,17 @@ def answers(*, right: bool = True, times: int = 1) -> Metric:
         axis="",
         points_for=lambda _: (0.0,),
     )
+
+
+def test_a_metric_that_is_one_number_has_the_one_point_0():
+    assert replace(answers(), points_for=None).points_for((3, 8, 8)) == (0.0,)
+    assert replace(answers(), points_for=None, axis="fraction removed").points_for is None
+
+
+def test_values_of_a_probe_are_shown_as_they_are_or_under_another_name():
+    score = Score({"share": np.ones(2), "slope": np.zeros(2), "more": np.zeros(2)})
+    found = values_of("cells", "share", steepness="slope")({"cells": score})
+    assert {name: each.tolist() for name, each in found.items()} == {"share": [1, 1], "steepness": [0, 0]}
 
 
 def test_a_function_makes_a_metric_from_its_settings():

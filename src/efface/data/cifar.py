@@ -1,24 +1,19 @@
 """CIFAR-10 and CIFAR-100, read by torchvision into one uint8 tensor for each split."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from efface.data.subset import resized, splits
+from efface.data.published import published
+from efface.plug.shared_settings import with_settings_of
 from efface.types import Split
 
 
-def cifar10(
-    *,
-    root: str = "data",
-    download: bool = True,
-    size: int | None = None,
-    limit: int | None = None,
-    test_limit: int | None = None,
-    validation: float = 0.0,
-    seed: int = 0,
-) -> dict[str, Split]:
+@with_settings_of(published)
+def cifar10(**settings: Any) -> dict[str, Split]:
     """50,000 training and 10,000 test photographs, 32x32 RGB, of 10 classes; 184 MB of memory.
 
     root: folder of `cifar-10-batches-py`, existing or new.
@@ -32,25 +27,13 @@ def cifar10(
 
     Source: Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images.
     """
-    train, test = (_read(CIFAR10, root, train=train, download=download) for train in (True, False))
-    made = splits(train, test, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
-    return resized(made, size)
+    return published(partial(_read, CIFAR10), **settings)
 
 
-def cifar100(
-    *,
-    root: str = "data",
-    download: bool = True,
-    size: int | None = None,
-    limit: int | None = None,
-    test_limit: int | None = None,
-    validation: float = 0.0,
-    seed: int = 0,
-) -> dict[str, Split]:
+@with_settings_of(published)
+def cifar100(**settings: Any) -> dict[str, Split]:
     """The images of the 100 fine classes, with the settings of `cifar10`; the folder is `cifar-100-python`."""
-    train, test = (_read(CIFAR100, root, train=train, download=download) for train in (True, False))
-    made = splits(train, test, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
-    return resized(made, size)
+    return published(partial(_read, CIFAR100), **settings)
 
 
 def _read(published: type[CIFAR10], root: str, *, train: bool, download: bool) -> Split:

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from efface.data.folder import Resize, grouped_folder
+from efface.data.folder import Resize, grouped_folder, image_folder
+from efface.plug.shared_settings import with_settings_of
 from efface.types import Split
 
 ALL = 1000
@@ -22,19 +24,14 @@ NUMBERS: Mapping[str, Sequence[int]] = {
 """The classes in order, with the positions of their ImageNet classes in the list of all 1,000 folders by name."""
 
 
+@with_settings_of(image_folder)
 def imagenet10(
     *,
     root: str,
     folders: Mapping[str, Sequence[str]] | None = None,
     size: int = 112,
     resize: Resize = 128,
-    train: str | None = None,
-    test: str | None = None,
-    pack: str | None = None,
-    limit: int | None = None,
-    test_limit: int | None = None,
-    validation: float = 0.0,
-    seed: int = 0,
+    **others: Any,
 ) -> dict[str, Split]:
     """Dog, bird, insect, monkey, car, feline, truck, fruit, fungus, boat: up to 78,000 training and 3,000 test images.
 
@@ -72,17 +69,4 @@ def imagenet10(
             )
         return folders
 
-    return grouped_folder(
-        root=root,
-        groups=groups,
-        size=size,
-        resize=resize,
-        train=train,
-        test=test,
-        pack=pack,
-        limit=limit,
-        test_limit=test_limit,
-        validation=validation,
-        seed=seed,
-        title="imagenet10-",
-    )
+    return grouped_folder(root=root, groups=groups, size=size, resize=resize, title="imagenet10-", **others)

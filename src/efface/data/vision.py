@@ -2,13 +2,15 @@
 
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torchvision.datasets import MNIST, SVHN, FashionMNIST
 
-from efface.data.subset import resized, splits
+from efface.data.published import published
+from efface.plug.shared_settings import with_settings_of
 from efface.types import Split
 
 _DAMAGED = (
@@ -21,16 +23,8 @@ _DAMAGED = (
 )  # exceptions of torchvision's readers for damaged files
 
 
-def mnist(
-    *,
-    root: str = "data",
-    download: bool = True,
-    size: int | None = None,
-    limit: int | None = None,
-    test_limit: int | None = None,
-    validation: float = 0.0,
-    seed: int = 0,
-) -> dict[str, Split]:
+@with_settings_of(published)
+def mnist(**settings: Any) -> dict[str, Split]:
     """60,000 training and 10,000 test handwritten digits, 28x28, grey; 55 MB of memory.
 
     root: folder of `MNIST/raw`, existing or new.
@@ -45,42 +39,22 @@ def mnist(
 
     Source: LeCun, Bottou, Bengio & Haffner 1998, Gradient-based learning applied to document recognition.
     """
-    train, test = (_grey(MNIST, root, train=train, download=download) for train in (True, False))
-    made = splits(train, test, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
-    return resized(made, size)
+    return published(partial(_grey, MNIST), **settings)
 
 
-def fashion_mnist(
-    *,
-    root: str = "data",
-    download: bool = True,
-    size: int | None = None,
-    limit: int | None = None,
-    test_limit: int | None = None,
-    validation: float = 0.0,
-    seed: int = 0,
-) -> dict[str, Split]:
+@with_settings_of(published)
+def fashion_mnist(**settings: Any) -> dict[str, Split]:
     """Images of 10 kinds of clothes, with the settings of `mnist`.
 
     The folder is `FashionMNIST/raw`. The archives take 31 MB.
 
     Source: Xiao, Rasul & Vollgraf 2017 (arXiv:1708.07747).
     """
-    train, test = (_grey(FashionMNIST, root, train=train, download=download) for train in (True, False))
-    made = splits(train, test, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
-    return resized(made, size)
+    return published(partial(_grey, FashionMNIST), **settings)
 
 
-def svhn(
-    *,
-    root: str = "data",
-    download: bool = True,
-    size: int | None = None,
-    limit: int | None = None,
-    test_limit: int | None = None,
-    validation: float = 0.0,
-    seed: int = 0,
-) -> dict[str, Split]:
+@with_settings_of(published)
+def svhn(**settings: Any) -> dict[str, Split]:
     """73,257 training and 26,032 test digits of house numbers, 32x32 RGB, of 10 classes; 305 MB of memory.
 
     The 531,131 extra images are left out. The other settings are those of `mnist`.
@@ -92,9 +66,7 @@ def svhn(
     Source: Netzer, Wang, Coates, Bissacco, Wu & Ng 2011, Reading digits in natural images with unsupervised feature
         learning.
     """
-    train, test = (_coloured(root, split, download=download) for split in ("train", "test"))
-    made = splits(train, test, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
-    return resized(made, size)
+    return published(_coloured, **settings)
 
 
 def _grey(published: type[MNIST], root: str, *, train: bool, download: bool) -> Split:
@@ -110,7 +82,8 @@ def _grey(published: type[MNIST], root: str, *, train: bool, download: bool) -> 
     return Split(images, targets, tuple(name.partition(" - ")[0] for name in found.classes))
 
 
-def _coloured(root: str, split: str, *, download: bool) -> Split:
+def _coloured(root: str, *, train: bool, download: bool) -> Split:
+    split = "train" if train else "test"
     url, name, _ = SVHN.split_list[split]
     found = _read(lambda: SVHN(root, split=split, download=download), "SVHN", root, f"{name}, {url}", download=download)
     images, targets = torch.from_numpy(found.data).contiguous(), torch.from_numpy(found.labels)

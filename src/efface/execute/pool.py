@@ -13,7 +13,7 @@ import torch
 
 from efface.execute.attempt import set_torch_defaults
 from efface.execute.contract import runs_at_once
-from efface.execute.progress import Advance, go_on, report_to
+from efface.execute.progress import Advance, go_on, report_to, watch_for_stop
 from efface.execute.sequence import serial
 
 Task = TypeVar("Task")
@@ -160,6 +160,7 @@ def _collect(waiting: dict["Future[Any]", Task]) -> Iterator[tuple[Task, Any]]:
 
 def _start_worker(ticks: Any, threads: int) -> None:
     report_to(ticks.put)
+    watch_for_stop()
     set_torch_defaults(threads)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

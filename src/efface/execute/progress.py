@@ -46,6 +46,17 @@ def reporting(progress: Advance | None) -> Iterator[None]:
         report_to(before)
 
 
+def _stop(*_: Any) -> None:
+    """Remember a Ctrl-C, and raise it."""
+    _ctrl_c.set()
+    raise KeyboardInterrupt
+
+
+def watch_for_stop() -> None:
+    """Tell a Ctrl-C from a KeyboardInterrupt of a task from now on, in a worker process."""
+    signal.signal(signal.SIGINT, _stop)
+
+
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
     """Make sure that a Ctrl-C inside the block is not lost.
@@ -58,16 +69,22 @@ def stoppable() -> Iterator[None]:
         yield
         return
 
-    def stop(*_: Any) -> None:
-        _ctrl_c.set()
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGINT, _stop)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _ctrl_c.clear()
+
+
+def is_stop(error: BaseException) -> bool:
+    """Return True for a Ctrl-C, and False for an error or an exit that a task raised itself.
+
+    Without `stoppable`, any KeyboardInterrupt may be a Ctrl-C.
+    """
+    if not isinstance(error, KeyboardInterrupt):
+        return False
+    return _ctrl_c.is_set() or signal.getsignal(signal.SIGINT) is not _stop
 
 
 def go_on() -> None:

@@ -15,7 +15,7 @@ The maps are enlarged to the image size bilinearly, with pixel centres as the gr
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ from efface.methods.backprop import guided_backprop
 from efface.methods.feature_maps import Features, cut_at, features_of, looking_at
 from efface.models.memory import at_least_one, at_once, blocks
 from efface.models.scores import logits_of, scores_of, target_scores
+from efface.plug.shared_settings import with_settings_of
 from efface.types import Images, Target, Targets, TargetScore
 
 ClassesOf = Callable[[Float[Tensor, "n k"]], Targets]
@@ -57,17 +58,8 @@ def grad_cam(
     return _by_gradient(_mean_gradient, model, images, targets, layer, score, max_batch, classes_of, relu=relu)
 
 
-def grad_cam_plus_plus(
-    model: nn.Module,
-    images: Images,
-    targets: Target,
-    *,
-    layer: str | None = None,
-    score: TargetScore = "logit",
-    relu: bool = True,
-    max_batch: int = 256,
-    classes_of: ClassesOf | None = None,
-) -> Map:
+@with_settings_of(grad_cam)
+def grad_cam_plus_plus(model: nn.Module, images: Images, targets: Target, **settings: Any) -> Map:
     """Grad-CAM with channel weights that sum the positive gradients, each weighted by its share in the class score.
 
     Formula: w_k = sum over places of relu(g) g^2 / (2 g^2 + g^3 sum(A_k)), with g = d logit / d A_k.
@@ -82,20 +74,11 @@ def grad_cam_plus_plus(
     Source: Chattopadhay et al. 2018, section 3 (arXiv:1710.11063).
     Differs: the factor exp(logit) is left out. It is one number per image, changes no rank, and overflows.
     """
-    return _by_gradient(_shared_gradient, model, images, targets, layer, score, max_batch, classes_of, relu=relu)
+    return _by_gradient(_shared_gradient, model, images, targets, **settings)
 
 
-def hires_cam(
-    model: nn.Module,
-    images: Images,
-    targets: Target,
-    *,
-    layer: str | None = None,
-    score: TargetScore = "logit",
-    relu: bool = True,
-    max_batch: int = 256,
-    classes_of: ClassesOf | None = None,
-) -> Map:
+@with_settings_of(grad_cam)
+def hires_cam(model: nn.Module, images: Images, targets: Target, **settings: Any) -> Map:
     """Features times their own gradient at each place, summed over the layer's channels.
 
     Formula: map = enlarged(relu(sum over k of A_k * d score / d A_k)).
@@ -107,20 +90,11 @@ def hires_cam(
     Source: Draelos & Carin 2020, section 3 (arXiv:2011.08891).
     Differs: a ReLU is applied at the end unless `relu` is off, as in Grad-CAM.
     """
-    return _by_gradient(_gradient, model, images, targets, layer, score, max_batch, classes_of, relu=relu)
+    return _by_gradient(_gradient, model, images, targets, **settings)
 
 
-def layer_cam(
-    model: nn.Module,
-    images: Images,
-    targets: Target,
-    *,
-    layer: str | None = None,
-    score: TargetScore = "logit",
-    relu: bool = True,
-    max_batch: int = 256,
-    classes_of: ClassesOf | None = None,
-) -> Map:
+@with_settings_of(grad_cam)
+def layer_cam(model: nn.Module, images: Images, targets: Target, **settings: Any) -> Map:
     """Features times their own positive gradient at each place, summed over the channels: sharp also in early layers.
 
     Formula: map = enlarged(relu(sum over k of A_k * relu(d score / d A_k))).
@@ -131,19 +105,11 @@ def layer_cam(
     Differs: it uses one layer. The paper's tanh, which scales early layers before several are merged, is left out; in a
         single layer it changes no rank.
     """
-    return _by_gradient(_positive_gradient, model, images, targets, layer, score, max_batch, classes_of, relu=relu)
+    return _by_gradient(_positive_gradient, model, images, targets, **settings)
 
 
-def guided_grad_cam(
-    model: nn.Module,
-    images: Images,
-    targets: Target,
-    *,
-    layer: str | None = None,
-    score: TargetScore = "logit",
-    relu: bool = True,
-    max_batch: int = 256,
-) -> Images:
+@with_settings_of(grad_cam, but=("classes_of",))
+def guided_grad_cam(model: nn.Module, images: Images, targets: Target, **settings: Any) -> Images:
     """Guided backpropagation times Grad-CAM at image size, signed: two forward and two backward passes per image.
 
     The settings are described in this module's docstring; `relu` applies to Grad-CAM.
@@ -151,8 +117,9 @@ def guided_grad_cam(
     Source: Selvaraju et al. 2017, section 3.1 (arXiv:1610.02391).
     Differs: sign and channels are kept.
     """
-    coarse = grad_cam(model, images, targets, layer=layer, score=score, relu=relu, max_batch=max_batch)
-    return guided_backprop(model, images, targets, score=score, max_batch=max_batch) * coarse[:, None]
+    coarse = grad_cam(model, images, targets, **settings)
+    fine = guided_backprop(model, images, targets, score=settings["score"], max_batch=settings["max_batch"])
+    return fine * coarse[:, None]
 
 
 def score_cam(

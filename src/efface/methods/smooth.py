@@ -1,7 +1,7 @@
 """Gradients at noisy copies of the image: their mean, mean square and variance, with the same noise."""
 
 from collections.abc import Callable
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from efface.methods.gradients import gradients_at
 from efface.methods.noise import Noise, check_noise, needed, ranges
 from efface.models.evaluation import Precision, evaluating_fast
 from efface.models.memory import at_least_one
+from efface.plug.shared_settings import with_settings_of
 from efface.types import Images, Method, Seeds, Target, TargetScore
 
 
@@ -74,87 +75,33 @@ def smooth_grad_family(
     return {"smooth_grad": mean, "smooth_grad_squared": mean.square() + variance, "var_grad": variance}
 
 
-def smooth_grad(
-    model: nn.Module,
-    images: Images,
-    targets: Target,
-    *,
-    seeds: Seeds | None = None,
-    samples: int = 50,
-    noise: Noise = 0.15,
-    base: Method | None = None,
-    score: TargetScore = "logit",
-    precision: Precision = "fp32",
-    max_batch: int = 256,
-) -> Images:
+@with_settings_of(smooth_grad_family)
+def smooth_grad(model: nn.Module, images: Images, targets: Target, **settings: Any) -> Images:
     """Mean gradient over noisy copies of the image, signed. Settings and cost: `smooth_grad_family`.
 
     Source: Smilkov et al. 2017 (arXiv:1706.03825).
     Differs: sign and channels are kept. Gradients are with respect to the image in [0, 1], as in `gradient`.
     """
-    return _one_of_family(
-        "smooth_grad", model, images, targets, seeds, samples, noise, base, score, precision, max_batch
-    )
+    return smooth_grad_family(model, images, targets, **settings)["smooth_grad"]
 
 
-def smooth_grad_squared(
-    model: nn.Module,
-    images: Images,
-    targets: Target,
-    *,
-    seeds: Seeds | None = None,
-    samples: int = 50,
-    noise: Noise = 0.15,
-    base: Method | None = None,
-    score: TargetScore = "logit",
-    precision: Precision = "fp32",
-    max_batch: int = 256,
-) -> Images:
+@with_settings_of(smooth_grad_family)
+def smooth_grad_squared(model: nn.Module, images: Images, targets: Target, **settings: Any) -> Images:
     """Mean squared gradient over noisy copies of the image, never negative. Settings and cost: `smooth_grad_family`.
 
     Source: Hooker et al. 2019 (arXiv:1806.10758).
     """
-    return _one_of_family(
-        "smooth_grad_squared", model, images, targets, seeds, samples, noise, base, score, precision, max_batch
-    )
+    return smooth_grad_family(model, images, targets, **settings)["smooth_grad_squared"]
 
 
-def var_grad(
-    model: nn.Module,
-    images: Images,
-    targets: Target,
-    *,
-    seeds: Seeds | None = None,
-    samples: int = 50,
-    noise: Noise = 0.15,
-    base: Method | None = None,
-    score: TargetScore = "logit",
-    precision: Precision = "fp32",
-    max_batch: int = 256,
-) -> Images:
+@with_settings_of(smooth_grad_family)
+def var_grad(model: nn.Module, images: Images, targets: Target, **settings: Any) -> Images:
     """Variance of the gradient over noisy copies of the image, never negative. Settings and cost: `smooth_grad_family`.
 
     Source: Adebayo et al. 2018 (arXiv:1810.03307).
     Differs: divided by `samples`, not samples - 1; the ranking is the same.
     """
-    return _one_of_family("var_grad", model, images, targets, seeds, samples, noise, base, score, precision, max_batch)
-
-
-def _one_of_family(
-    name: str,
-    model: nn.Module,
-    images: Images,
-    targets: Target,
-    seeds: Seeds | None,
-    samples: int,
-    noise: Noise,
-    base: Method | None,
-    score: TargetScore,
-    precision: Precision,
-    max_batch: int,
-) -> Images:
-    passes = partial(smooth_grad_family, seeds=seeds, samples=samples, noise=noise, base=base, score=score)
-    return passes(model, images, targets, precision=precision, max_batch=max_batch)[name]
+    return smooth_grad_family(model, images, targets, **settings)["var_grad"]
 
 
 def _noisy(images: Images, seeds: Seeds | None, samples: int, noise: Noise) -> Callable[[slice, int], Images]:

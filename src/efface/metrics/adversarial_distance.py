@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.metrics.formula import Metric
+from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import on_test_images
 from efface.plug.call import Call
@@ -42,7 +42,7 @@ def adversarial_distance(*, norm: Norm = "l2", step: float | None = None, steps:
     check_minimal(norm, length, steps)
     return Metric(
         probes=lambda _: {"moved": Moved(norm, length, steps)},
-        value=lambda scores: {name: scores["moved"].values[name] for name in ("distance", "unchanged")},
+        value=values_of("moved", "distance", "unchanged"),
         direction={"distance": "higher", "unchanged": "higher"},
         sample="images",
         uses=frozenset(),
@@ -50,7 +50,6 @@ def adversarial_distance(*, norm: Norm = "l2", step: float | None = None, steps:
         "the less a small change of an image can change the prediction.",
         family="robustness",
         axis="",
-        points_for=lambda _shape: (0.0,),
         subject="network",
     )
 

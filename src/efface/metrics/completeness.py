@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from efface.metrics.formula import Metric
+from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Description, Needs, fill_of
 from efface.metrics.probes.description import by_fields
 from efface.metrics.shared.effects import falls, identity_of, image_blocks, reduced, seeds_for
@@ -37,7 +37,7 @@ def completeness(*, score: TargetScore = "logit") -> Metric:
     """
     return Metric(
         probes=lambda point: {"sums": Sums(score, point.imputer)},
-        value=lambda scores: {name: scores["sums"].values[name] for name in ("relative", "gap")},
+        value=values_of("sums", "relative", "gap"),
         direction={"relative": "lower", "gap": "lower"},
         sample="images",
         uses=frozenset({"imputer"}),
@@ -46,7 +46,6 @@ def completeness(*, score: TargetScore = "logit") -> Metric:
         family="axiom",
         defaults={"imputer": {"call": "efface.impute.constant", "kwargs": {"value": 0.0}}},
         axis="",
-        points_for=lambda _: (0.0,),
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.erase.masking import to_float
-from efface.metrics.formula import Metric
+from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.layers import Layers, groups, reached, read_layers
 from efface.models.layers import find_layer
@@ -56,7 +56,7 @@ def convergence(*, layers: list[str] | str | None = None, points: int | None = N
         raise ValueError(f"convergence: pairs is {pairs}, expected a whole number of at least 1; raise it")
     return Metric(
         probes=lambda point: {"signals": Signals(point.x, named, pairs)},
-        value=lambda scores: {name: scores["signals"].values[name] for name in ("cosine", "start", "random")},
+        value=values_of("signals", "cosine", "start", "random"),
         direction={"cosine": "lower", "start": "none", "random": "none"},
         sample="images",
         uses=frozenset({"fractions"}),

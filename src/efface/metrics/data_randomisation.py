@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from efface import draws
-from efface.metrics.formula import Metric
+from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Description, Erasure, Needs, erased_batches
 from efface.metrics.probes.score import epochs_of
 from efface.metrics.shared.similarity import BETTER, NAMES, compared, compares
@@ -43,7 +43,7 @@ def data_randomisation(*, epochs: int | None = None) -> Metric:
         raise ValueError(f"data_randomisation: epochs is {epochs}, expected a whole number of at least 1; raise it")
     return Metric(
         probes=lambda point: {"alike": PermutedLabels(epochs, point.imputer)},
-        value=lambda scores: {name: scores["alike"].values[name] for name in (*NAMES, "memorised")},
+        value=values_of("alike", *NAMES, "memorised"),
         direction={**BETTER, "memorised": "none"},
         sample="images",
         uses=frozenset({"imputer"}),
@@ -51,7 +51,6 @@ def data_randomisation(*, epochs: int | None = None) -> Metric:
         "a network has learnt, so it changes.",
         family="randomisation",
         axis="",
-        points_for=lambda _shape: (0.0,),
         needs_fit=True,
     )
 

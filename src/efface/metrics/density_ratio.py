@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.erase.masking import to_float
-from efface.metrics.formula import Metric
+from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import falls, identity_of, one_a_sample, positive, seeds_for
 from efface.store.arrays import read_rows
@@ -44,7 +44,7 @@ def density_ratio(*, levels: Sequence[float] = LEVELS, samples: int = 4) -> Metr
         raise ValueError(f"density_ratio: levels are {list(levels)}; expected at least one, each above the last")
     return Metric(
         probes=lambda point: {"noisy": Noisy(point.x, samples)},
-        value=lambda scores: {name: scores["noisy"].values[name] for name in ("ratio", "change")},
+        value=values_of("noisy", "ratio", "change"),
         direction={"ratio": "lower", "change": "none"},
         sample="images",
         uses=frozenset(),

@@ -3,7 +3,7 @@
 Source: Rao, Boehle & Schiele 2022, section 3 (arXiv:2205.10435).
 """
 
-from efface.metrics.formula import Metric
+from efface.metrics.formula import Metric, values_of
 from efface.metrics.shared.mosaic import Mosaics, Size, read_grid
 
 
@@ -28,7 +28,7 @@ def di_full(*, side: int = 2, size: Size = "larger", mosaics: int = 100, fill: f
         raise ValueError(f"di_full: fill is {fill}, expected a number from 0 to 1; change it")
     return Metric(
         probes=lambda point: {"cells": Mosaics(side, size, mosaics, point.post, float(fill))},
-        value=lambda scores: {"share": scores["cells"].values["share"]},
+        value=values_of("cells", "share"),
         direction={"share": "higher"},
         sample="images",
         uses=frozenset({"post"}),
@@ -37,5 +37,4 @@ def di_full(*, side: int = 2, size: Size = "larger", mosaics: int = 100, fill: f
         family="localisation",
         defaults={"post": ["efface.erase.post.channel_sum"]},
         axis="",
-        points_for=lambda _shape: (0.0,),
     )

@@ -48,7 +48,6 @@ def efficient_randomisation(*, bins: int = 100, draw: Draw = "reset") -> Metric:
         "the entropy of its histogram rises.",
         family="randomisation",
         axis="",
-        points_for=lambda _shape: (0.0,),
     )
 
 

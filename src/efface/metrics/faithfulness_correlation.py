@@ -1,6 +1,6 @@
 """Faithfulness correlation and MuFidelity: the map's sums over random sets, and the effect of erasing these sets."""
 
-from efface.metrics.formula import Metric, Point
+from efface.metrics.formula import Metric, Point, values_of
 from efface.metrics.sensitivity_n import at_least_three
 from efface.metrics.shared.subsets import Subsets
 from efface.types import TargetScore
@@ -41,7 +41,7 @@ def faithfulness_correlation(
 
     return Metric(
         probes=probes,
-        value=lambda scores: {name: scores["subsets"].values[name] for name in ("pearson", "spearman")},
+        value=values_of("subsets", "pearson", "spearman"),
         direction={"pearson": "higher", "spearman": "higher"},
         sample="images",
         uses=frozenset({"imputer", "post"}) if grid else frozenset({"imputer", "unit", "groups", "post"}),
@@ -50,5 +50,4 @@ def faithfulness_correlation(
         family="faithfulness",
         defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.erase.post.channel_sum"]},
         axis="",
-        points_for=lambda _: (0.0,),
     )

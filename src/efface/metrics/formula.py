@@ -75,7 +75,8 @@ class Metric:
     defaults: settings of the metric's paper that a study may override (imputer, fractions, unit, post, repeats).
     axis: what the points count; "" for a metric that is one number. If it is not "fraction removed", `points_for` gives
         the points and the study's `fractions` are not used.
-    points_for: function that returns the points for images of c h w in ascending order. None: the study's points.
+    points_for: function that returns the points for images of c h w in ascending order. None: the study's points, or
+        the one point 0 of a metric that is one number.
     point_settings: names of the metric's own settings that define its points, if the axis is not a fraction. A study
         that gives it `fractions` is then refused.
     summary: the number of a curve in the tables: the area under it by the trapezoid rule, or the mean of its points.
@@ -108,6 +109,25 @@ class Metric:
     point_settings: str = ""
     uses: frozenset[Setting] = EVERY
     read_with: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.axis and self.points_for is None:
+            object.__setattr__(self, "points_for", _one_point)
+
+
+def _one_point(_shape: tuple[int, int, int]) -> tuple[float, ...]:
+    return (0.0,)
+
+
+def values_of(probe: str, *names: str, **others: str) -> Callable[[Mapping[str, Score]], dict[str, np.ndarray]]:
+    """Return the `value` of a metric that shows values of one probe as they are.
+
+    probe: name of the probe in `probes`.
+    names: names of the values.
+    others: for each value that has another name in the metric, its name in the score of the probe.
+    """
+    read = dict(zip(names, names, strict=True)) | others
+    return lambda scores: {name: scores[probe].values[source] for name, source in read.items()}
 
 
 def check_metric(where: str, formula: Metric, points: Iterable[Point]) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from efface.metrics.formula import Metric
+from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import identity_of
 from efface.models.evaluation import evaluating_fast
@@ -45,14 +45,13 @@ def gan_test(
     settings = _sampling(count=count, steps=steps, lr=lr, decay=decay, deviation=deviation)
     return Metric(
         probes=lambda _: {"judged": ClassifiedSamples(**settings.model_dump())},
-        value=lambda scores: {name: scores["judged"].values[name] for name in ("share", "probability", "own_share")},
+        value=values_of("judged", "share", "probability", "own_share"),
         direction={"share": "higher", "probability": "higher", "own_share": "none"},
         sample="images",
         uses=frozenset(),
         caption="The network generates images of the classes from its input gradient alone, and a second network "
         "classifies them. If the network has learnt the classes, the second network recognises them.",
         axis="",
-        points_for=lambda _: (0.0,),
         subject="network",
     )
 

@@ -3,7 +3,7 @@
 Source: Boehle, Fritz & Schiele 2021, section 4 (arXiv:2104.00032); Rao, Boehle & Schiele 2022 (arXiv:2205.10435).
 """
 
-from efface.metrics.formula import Metric
+from efface.metrics.formula import Metric, values_of
 from efface.metrics.shared.mosaic import Mosaics, Size, read_grid
 
 
@@ -28,7 +28,7 @@ def grid_pointing_game(*, side: int = 2, size: Size = "larger", mosaics: int = 1
     read_grid("grid_pointing_game", side, mosaics)
     return Metric(
         probes=lambda point: {"cells": Mosaics(side, size, mosaics, point.post)},
-        value=lambda scores: {"share": scores["cells"].values["share"]},
+        value=values_of("cells", "share"),
         direction={"share": "higher"},
         sample="images",
         uses=frozenset({"post"}),
@@ -38,5 +38,4 @@ def grid_pointing_game(*, side: int = 2, size: Size = "larger", mosaics: int = 1
         family="localisation",
         defaults={"post": ["efface.erase.post.channel_sum"]},
         axis="",
-        points_for=lambda _shape: (0.0,),
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from efface import draws
 from efface.erase.batches import Batches
 from efface.erase.masking import to_float
-from efface.metrics.formula import EVERY, Metric, Point
+from efface.metrics.formula import EVERY, Metric, Point, values_of
 from efface.metrics.probes import Case, Erasure, Needs, erased_batches
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
@@ -53,7 +53,7 @@ def imputation_detectability(
 
     return Metric(
         probes=probes,
-        value=lambda scores: {name: scores["found"].values[name] for name in ("balanced_accuracy", "area")},
+        value=values_of("found", "balanced_accuracy", "area"),
         direction={"balanced_accuracy": "none", "area": "none"},
         sample="images",
         uses=frozenset({"imputer", "unit", "groups", "fractions"}) if masks == "random" else EVERY,

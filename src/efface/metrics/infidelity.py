@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.erase.ranking import for_unit
-from efface.metrics.formula import Metric, Point
+from efface.metrics.formula import Metric, Point, values_of
 from efface.metrics.probes import Case, Description, Needs, fill_of
 from efface.metrics.probes.description import by_fields
 from efface.metrics.shared.effects import falls, identity_of, image_blocks, one_a_sample, positive, reduced, seeds_for
@@ -62,7 +62,7 @@ def infidelity(
 
     return Metric(
         probes=probes,
-        value=lambda scores: {name: scores["changes"].values[name] for name in ("scaled", "infidelity")},
+        value=values_of("changes", "scaled", "infidelity"),
         direction={"scaled": "lower", "infidelity": "lower"},
         sample="images",
         uses=frozenset({"post"}) if perturbation == "noise" else frozenset({"imputer", "post"}),
@@ -71,7 +71,6 @@ def infidelity(
         family="faithfulness",
         defaults={"post": []} | ({} if perturbation == "noise" else {"imputer": "efface.impute.channel_mean"}),
         axis="",
-        points_for=lambda _: (0.0,),
     )
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from efface.erase.ranking import count, for_unit
-from efface.metrics.formula import Metric
+from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Description, Needs
 from efface.metrics.probes.description import SHARED, by_fields
 from efface.metrics.shared.effects import identity_of, image_blocks, one_an_image, reduced
@@ -40,7 +40,7 @@ def leakage(*, top: float = 0.1) -> Metric:
         raise ValueError(f"leakage: top is {top}, expected a part of the pixels above 0 and at most 1; change it")
     return Metric(
         probes=lambda point: {"off": OffObject(top, point.post)},
-        value=lambda scores: {name: scores["off"].values[name] for name in ("mass", "top")},
+        value=values_of("off", "mass", "top"),
         direction={"mass": "lower", "top": "lower"},
         sample="images",
         uses=frozenset({"post"}),
@@ -49,7 +49,6 @@ def leakage(*, top: float = 0.1) -> Metric:
         "shows the class. If the network uses only the object, a truthful map has nothing there.",
         family="localisation",
         axis="",
-        points_for=lambda _shape: (0.0,),
     )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from efface.metrics.formula import Metric
+from efface.metrics.formula import Metric, values_of
 from efface.metrics.shared.effects import positive
 from efface.metrics.shared.neighbours import Neighbours
 
@@ -28,10 +28,7 @@ def local_lipschitz(
     positive("local_lipschitz", radius=radius, samples=samples)
     return Metric(
         probes=lambda _: {"near": Neighbours(radius, samples, noise)},
-        value=lambda scores: {
-            "relative": scores["near"].values["relative_slope"],
-            "lipschitz": scores["near"].values["slope"],
-        },
+        value=values_of("near", relative="relative_slope", lipschitz="slope"),
         direction={"relative": "lower", "lipschitz": "lower"},
         sample="images",
         uses=frozenset(),
@@ -39,5 +36,4 @@ def local_lipschitz(
         "of the step. A stable map changes little; a map that ignores the image does not change at all.",
         family="robustness",
         axis="",
-        points_for=lambda _: (0.0,),
     )

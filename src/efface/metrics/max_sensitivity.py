@@ -1,6 +1,6 @@
 """Max-sensitivity: how far a map moves when the image changes very little."""
 
-from efface.metrics.formula import Metric
+from efface.metrics.formula import Metric, values_of
 from efface.metrics.shared.effects import positive
 from efface.metrics.shared.neighbours import Neighbours
 
@@ -26,7 +26,7 @@ def max_sensitivity(*, radius: float = 0.02, samples: int = 10) -> Metric:
     positive("max_sensitivity", radius=radius, samples=samples)
     return Metric(
         probes=lambda _: {"near": Neighbours(radius, samples, "uniform")},
-        value=lambda scores: {name: scores["near"].values[name] for name in ("max", "mean")},
+        value=values_of("near", "max", "mean"),
         direction={"max": "lower", "mean": "lower"},
         sample="images",
         uses=frozenset(),
@@ -34,5 +34,4 @@ def max_sensitivity(*, radius: float = 0.02, samples: int = 10) -> Metric:
         "ignores the image does not move either.",
         family="robustness",
         axis="",
-        points_for=lambda _: (0.0,),
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from efface import draws
 from efface.erase.masking import erase
 from efface.erase.ranking import for_unit, removed
-from efface.metrics.formula import Metric
+from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Description, Needs, fill_of, ranks_of
 from efface.metrics.probes.description import SHUFFLED, by_fields
 from efface.metrics.shared.effects import (
@@ -65,7 +65,7 @@ def monotonicity(*, steps: int = 32, samples: int = 10, score: TargetScore = "lo
         raise ValueError(f"monotonicity: steps is {steps}; expected at least 3 for a correlation over them: raise it")
     return Metric(
         probes=lambda point: {"groups": Groups(steps, samples, score, point.imputer, point.post, point.unit)},
-        value=lambda scores: {name: scores["groups"].values[name] for name in ("correlation", "rising")},
+        value=values_of("groups", "correlation", "rising"),
         direction={"correlation": "higher", "rising": "none"},
         sample="images",
         uses=frozenset({"imputer", "unit", "groups", "post"}),
@@ -74,7 +74,6 @@ def monotonicity(*, steps: int = 32, samples: int = 10, score: TargetScore = "lo
         family="faithfulness",
         defaults={"imputer": "efface.impute.channel_mean", "post": ["efface.erase.post.channel_sum"]},
         axis="",
-        points_for=lambda _: (0.0,),
     )
 
 

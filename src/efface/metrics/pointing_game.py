@@ -3,7 +3,7 @@
 Source: Zhang, Bargal, Lin, Brandt, Shen & Sclaroff 2018, section 4.2 (arXiv:1608.00507).
 """
 
-from efface.metrics.formula import Metric
+from efface.metrics.formula import Metric, values_of
 from efface.metrics.shared.located import Located
 
 
@@ -22,7 +22,7 @@ def pointing_game(*, tolerance: float = 0.0) -> Metric:
         raise ValueError(f"pointing_game: tolerance is {tolerance}, expected pixels of at least 0; raise it")
     return Metric(
         probes=lambda point: {"located": Located("pointing_game", point.post, float(tolerance))},
-        value=lambda scores: {"hit": scores["located"].values["pointing_game"]},
+        value=values_of("located", hit="pointing_game"),
         direction={"hit": "higher"},
         sample="images",
         uses=frozenset({"post"}),
@@ -30,5 +30,4 @@ def pointing_game(*, tolerance: float = 0.0) -> Metric:
         "object, a truthful map points there.",
         family="localisation",
         axis="",
-        points_for=lambda _shape: (0.0,),
     )

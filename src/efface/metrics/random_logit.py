@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface import draws
-from efface.metrics.formula import Metric
+from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import one_an_image
 from efface.metrics.shared.similarity import BETTER, NAMES, compared, compares
@@ -36,7 +36,7 @@ def random_logit(*, other: Other = "random") -> Metric:
     """
     return Metric(
         probes=lambda _point: {"alike": OtherClass(other)},
-        value=lambda scores: {name: scores["alike"].values[name] for name in NAMES},
+        value=values_of("alike", *NAMES),
         direction=BETTER,
         sample="images",
         uses=frozenset(),
@@ -44,7 +44,6 @@ def random_logit(*, other: Other = "random") -> Metric:
         "different.",
         family="randomisation",
         axis="",
-        points_for=lambda _shape: (0.0,),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from efface.metrics.formula import Metric
+from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import one_an_image
 from efface.metrics.shared.layers import Draw, Layers, Mode, chosen, groups, read_layers, redrawn
@@ -47,7 +47,7 @@ def randomisation(
     named, shares = read_layers("randomisation", layers, points)
     return Metric(
         probes=lambda point: {"alike": Randomised(point.x, mode, named, draw)},
-        value=lambda scores: {name: scores["alike"].values[name] for name in NAMES},
+        value=values_of("alike", *NAMES),
         direction=BETTER,
         sample="images",
         uses=frozenset({"fractions"}),

@@ -7,12 +7,12 @@ Source: Arras, Osman & Samek 2022, section 3.2 (arXiv:2003.07258): relevance mas
 Differs: the channels are pooled by the study's `post`, not by one of the paper's five ways.
 """
 
-from efface.metrics.formula import Metric
+from efface.metrics.formula import Metric, values_of
 from efface.metrics.shared.located import Located
 
 relevance_mass = Metric(
     probes=lambda point: {"located": Located("relevance_mass", point.post)},
-    value=lambda scores: {"mass": scores["located"].values["relevance_mass"]},
+    value=values_of("located", mass="relevance_mass"),
     direction={"mass": "higher"},
     sample="images",
     uses=frozenset({"post"}),
@@ -20,5 +20,4 @@ relevance_mass = Metric(
     "map has its relevance there.",
     family="localisation",
     axis="",
-    points_for=lambda _shape: (0.0,),
 )

@@ -7,12 +7,12 @@ Source: Arras, Osman & Samek 2022, section 3.2 (arXiv:2003.07258): relevance ran
 Differs: the channels are pooled by the study's `post`; the paper breaks ties in an order of its own.
 """
 
-from efface.metrics.formula import Metric
+from efface.metrics.formula import Metric, values_of
 from efface.metrics.shared.located import Located
 
 relevance_rank = Metric(
     probes=lambda point: {"located": Located("relevance_rank", point.post)},
-    value=lambda scores: {"overlap": scores["located"].values["relevance_rank"]},
+    value=values_of("located", overlap="relevance_rank"),
     direction={"overlap": "higher"},
     sample="images",
     uses=frozenset({"post"}),
@@ -20,5 +20,4 @@ relevance_rank = Metric(
     "pixels. If the network uses the object, a truthful map ranks its pixels first.",
     family="localisation",
     axis="",
-    points_for=lambda _shape: (0.0,),
 )

@@ -12,6 +12,7 @@ from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import on_test_images, seeds_for
 from efface.plug.call import Call
+from efface.plug.shared_settings import with_settings_of
 from efface.store.results import Score
 from efface.training.attack import Keep, Loss, Norm, Start, check_pgd, pgd
 from efface.training.loop import TrainingSettings
@@ -20,16 +21,9 @@ from efface.types import Images, Targets
 _EPS = (0.0, 0.25, 0.5, 1.0)
 
 
+@with_settings_of(pgd, but=("seeds",))
 def robust_accuracy(
-    *,
-    norm: Norm = "l2",
-    eps: list[float | int] | tuple[float | int, ...] = _EPS,
-    step: float | None = None,
-    steps: int = 8,
-    start: Start = "zero",
-    restarts: int = 1,
-    keep: Keep = "last",
-    loss: Loss = "untargeted",
+    *, norm: Norm = "l2", eps: list[float | int] | tuple[float | int, ...] = _EPS, **attack: Any
 ) -> Metric:
     """Share of test images that the network classifies right after an attack, over the attack's size.
 
@@ -49,13 +43,9 @@ def robust_accuracy(
         raise ValueError("robust_accuracy: eps is empty; expected sizes such as [0, 0.25, 0.5, 1]")
     sizes = tuple(sorted({float(each) for each in eps}))
     for size in sizes:
-        check_pgd(norm=norm, eps=size, step=step, steps=steps, start=start, restarts=restarts, keep=keep, loss=loss)
+        check_pgd(norm=norm, eps=size, **attack)
     return Metric(
-        probes=lambda point: {
-            "attacked": Attacked(point.x, norm, step, steps, start, restarts, keep, loss)
-            if point.x > 0
-            else point.clean()
-        },
+        probes=lambda point: {"attacked": Attacked(point.x, norm, **attack) if point.x > 0 else point.clean()},
         value=lambda scores: {"accuracy": scores["attacked"].values["accuracy"].astype(np.float64)},
         direction={"accuracy": "higher"},
         sample="images",

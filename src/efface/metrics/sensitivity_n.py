@@ -1,7 +1,7 @@
 """Sensitivity-n: correlation of the map's sum over n pixels with the fall of the score when these pixels are erased."""
 
 from efface import draws
-from efface.metrics.formula import EVERY, Metric
+from efface.metrics.formula import EVERY, Metric, values_of
 from efface.metrics.shared.effects import positive
 from efface.metrics.shared.subsets import Subsets
 from efface.types import Images, Mask, Seeds, TargetScore
@@ -33,7 +33,7 @@ def sensitivity_n(*, samples: int = 10, score: TargetScore = "logit") -> Metric:
     at_least_three("sensitivity_n", samples)
     return Metric(
         probes=lambda point: {"subsets": Subsets(point.x, samples, 0, score, point.imputer, point.post, point.unit)},
-        value=lambda scores: {"correlation": scores["subsets"].values["pearson"]},
+        value=values_of("subsets", correlation="pearson"),
         direction={"correlation": "higher"},
         sample="images",
         uses=EVERY,

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from efface.erase.ranking import for_unit
-from efface.metrics.formula import Metric
+from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Description, Needs
 from efface.metrics.probes.description import SHARED, by_fields
 from efface.metrics.shared.effects import identity_of, image_blocks, one_an_image, reduced
@@ -39,7 +39,7 @@ def signal_rank(*, centre: float = VECTOR_ZERO / 255) -> Metric:
     """
     return Metric(
         probes=lambda _point: {"signal": SignalRank(float(centre))},
-        value=lambda scores: {name: scores["signal"].values[name] for name in NAMES},
+        value=values_of("signal", *NAMES),
         direction={"difference": "higher", "top": "higher", "bottom": "lower", "cosine": "higher"},
         sample="images",
         uses=frozenset(),
@@ -48,7 +48,6 @@ def signal_rank(*, centre: float = VECTOR_ZERO / 255) -> Metric:
         "whose smallest is. If the network uses only the signal, a truthful map scores 1.",
         family="localisation",
         axis="",
-        points_for=lambda _shape: (0.0,),
     )
 
 

@@ -53,6 +53,7 @@ class MethodEntry(Strict):
     method: a callable `(model, images, targets, **kwargs) -> maps`.
     kwargs: settings of the method.
     batched: False for a method `(model, image, label, **kwargs)` that takes one image at a time.
+    timeout: seconds after which a call of the method, for one block of images, is stopped; None: never.
     outputs: names of the maps, for a method that returns a dict of maps.
     network: `second` for maps of the study's second network. These maps then rank the pixels that the first network
         loses. The class stays the one that is explained for the first network.
@@ -66,6 +67,7 @@ class MethodEntry(Strict):
     method: Annotated[str, Word("method")] | None = None
     kwargs: dict[str, Any] = Field(default_factory=dict)
     batched: bool = True
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     outputs: tuple[Name, ...] = ()
     network: Literal["second"] | None = None
     draws: PositiveInt = 1

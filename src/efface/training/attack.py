@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from efface import draws
 from efface.models.evaluation import evaluating
 from efface.models.scores import differentiable, odds_against
+from efface.plug.shared_settings import with_settings_of
 from efface.types import Images, Seeds, Targets
 
 Norm = Literal["linf", "l2"]
@@ -104,19 +105,11 @@ def pgd(
     return found
 
 
-def check_pgd(
-    norm: str,
-    eps: float,
-    step: float | None = None,
-    steps: int = 8,
-    start: str = "zero",
-    restarts: int = 1,
-    keep: str = "last",
-    loss: str = "untargeted",
-) -> None:
+@with_settings_of(pgd, but=("seeds",))
+def check_pgd(**settings: Any) -> None:
     """Raise ValueError if a setting is outside its range, or is not allowed in a study."""
-    _check(norm, eps, step, steps, start, restarts, keep, loss)
-    if loss == "targeted":
+    _check(**settings)
+    if settings["loss"] == "targeted":
         raise ValueError(
             "attack.pgd: loss is 'targeted', which takes the classes to reach as targets, but a study gives the true "
             "ones; expected untargeted, random_targeted, plusone_targeted or binary_hybrid: take one of them"

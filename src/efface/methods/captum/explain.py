@@ -19,6 +19,7 @@ from efface.models.layers import find_layer, last_convolution
 from efface.models.memory import at_least_one, blocks
 from efface.models.scores import target_scores
 from efface.plug.facts import states
+from efface.plug.shared_settings import with_settings_of
 from efface.types import Images, Maps, Seeds, Target, TargetScore
 
 _ITS = ("more than once", "no rule defined", "relevance_output")  # words in errors that Captum's own classes raise
@@ -134,18 +135,10 @@ def attribute(
     return torch.cat(maps)
 
 
-def check_attribute(
-    *,
-    algorithm: str,
-    layer: str | None = None,
-    around: str | None = None,
-    cells: int | None = None,
-    init: Settings = None,
-    attribute: Settings = None,
-    score: TargetScore = "logit",
-) -> None:
+@with_settings_of(attribute, but=("seeds", "max_batch"))
+def check_attribute(**settings: Any) -> None:
     """Raise ValueError for settings of `attribute` that are wrong for every network and image; imports Captum."""
-    planned(algorithm, around, init, attribute, layer=layer, cells=cells, score=score)
+    planned(**settings)
 
 
 class _Score(nn.Module):

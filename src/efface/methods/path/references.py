@@ -1,5 +1,7 @@
 """Integrated gradients from several references that are drawn for each image."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from efface import draws
@@ -7,6 +9,7 @@ from efface.methods.noise import Noise, check_noise, gaussian
 from efface.methods.path.average import Drawn, Recalibrate, References, average_over_paths, references_of
 from efface.methods.path.grid import Alphas, Rule, grid_of
 from efface.models.evaluation import Precision
+from efface.plug.shared_settings import with_settings_of
 from efface.types import Images, Seeds, Target, TargetScore
 
 
@@ -63,23 +66,8 @@ def ig_uniform(
     )
 
 
-def ig_smooth(
-    model: nn.Module,
-    images: Images,
-    targets: Target,
-    *,
-    seeds: Seeds | None = None,
-    samples: int = 10,
-    steps: int = 5,
-    noise: Noise = 0.15,
-    rule: Rule = "closed",
-    references: References | None = None,
-    alphas: Alphas | None = None,
-    recalibrate: Recalibrate = "none",
-    score: TargetScore = "logit",
-    precision: Precision = "fp32",
-    max_batch: int = 256,
-) -> Images:
+@with_settings_of(ig_uniform)
+def ig_smooth(model: nn.Module, images: Images, targets: Target, *, noise: Noise = 0.15, **settings: Any) -> Images:
     """Integrated gradients averaged over references that are noisy copies of the image (IG-SG).
 
     The map is signed unless it is re-calibrated. The other settings and the cost are those of `ig_uniform`.
@@ -92,30 +80,11 @@ def ig_smooth(
     Differs: every reference is used with every point, and an image's references are noisy copies of this image. The
         released code pairs references with points as for `ig_uniform`, and mixes up the references of a batch.
     """
-    images, grid = images.detach(), grid_of(rule, steps, alphas)
-    drawn = _around(images, references, samples, seeds, noise)
-    return average_over_paths(
-        model, images, targets, drawn, grid, recalibrate, score=score, precision=precision, max_batch=max_batch
-    )
+    return _from_noisy_copies(model, images, targets, noise=noise, squared=False, **settings)
 
 
-def ig_squared(
-    model: nn.Module,
-    images: Images,
-    targets: Target,
-    *,
-    seeds: Seeds | None = None,
-    samples: int = 10,
-    steps: int = 5,
-    noise: Noise = 0.15,
-    rule: Rule = "closed",
-    references: References | None = None,
-    alphas: Alphas | None = None,
-    recalibrate: Recalibrate = "none",
-    score: TargetScore = "logit",
-    precision: Precision = "fp32",
-    max_batch: int = 256,
-) -> Images:
+@with_settings_of(ig_smooth)
+def ig_squared(model: nn.Module, images: Images, targets: Target, **settings: Any) -> Images:
     """Square of the mean gradient along the line times the way, averaged over noisy copies of the image (IG-SQ).
 
     Formula: map = mean over r of (x - r) * (sum over k of w_k grad f(r + alpha_k (x - r)))^2, r noisy copies of x.
@@ -127,20 +96,29 @@ def ig_squared(
     Differs: as `ig_smooth`. Without re-calibration, the gradient is with respect to the image in [0, 1]. For normalised
         images the map is this one times the standard deviation of each channel.
     """
+    return _from_noisy_copies(model, images, targets, squared=True, **settings)
+
+
+def _from_noisy_copies(
+    model: nn.Module,
+    images: Images,
+    targets: Target,
+    *,
+    noise: Noise,
+    squared: bool,
+    seeds: Seeds | None,
+    samples: int,
+    steps: int,
+    rule: Rule,
+    references: References | None,
+    alphas: Alphas | None,
+    recalibrate: Recalibrate,
+    **passes: Any,
+) -> Images:
+    """Return the average over paths from noisy copies of each image. Passes: `average_over_paths`' other settings."""
     images, grid = images.detach(), grid_of(rule, steps, alphas)
     drawn = _around(images, references, samples, seeds, noise)
-    return average_over_paths(
-        model,
-        images,
-        targets,
-        drawn,
-        grid,
-        recalibrate,
-        squared=True,
-        score=score,
-        precision=precision,
-        max_batch=max_batch,
-    )
+    return average_over_paths(model, images, targets, drawn, grid, recalibrate, squared=squared, **passes)
 
 
 def _around(images: Images, references: References | None, samples: int, seeds: Seeds | None, noise: Noise) -> Drawn:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface.erase.ranking import for_unit
-from efface.metrics.formula import Metric, Point
+from efface.metrics.formula import Metric, Point, values_of
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import identity_of, image_blocks, one_an_image, reduced
 from efface.plug.call import Call
@@ -40,14 +40,13 @@ def described(name: str, caption: str) -> Metric:
     """Return the metric of one value of `Concentration`. It describes a map and does not judge it."""
     return Metric(
         probes=concentration,
-        value=lambda scores: {name: scores["map"].values[name]},
+        value=values_of("map", name),
         direction={name: "none"},
         sample="images",
         uses=frozenset({"unit", "post"}),
         caption=caption,
         family="complexity",
         axis="",
-        points_for=lambda _: (0.0,),
     )
 
 

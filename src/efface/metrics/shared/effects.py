@@ -18,6 +18,7 @@ from efface.models.evaluation import evaluating_fast
 from efface.models.memory import blocks
 from efface.models.scores import target_scores
 from efface.plug.call import Call
+from efface.plug.shared_settings import with_settings_of
 from efface.store.arrays import read_rows
 from efface.training.loop import TrainingSettings
 from efface.types import Images, Maps, Seeds, Targets, TargetScore
@@ -33,26 +34,6 @@ class _Sampling(Protocol):
     def samples(self) -> int: ...
 
 
-def falls(
-    network: nn.Module,
-    images: Images,
-    classes: Targets,
-    changed: Changed,
-    samples: int,
-    *,
-    score: TargetScore = "logit",
-    max_batch: int = 256,
-) -> Float[Tensor, "n {samples}"]:
-    """Return how far the score of each image's class falls under each change, in float64 on the CPU.
-
-    changed: called with 0, 1, ... `samples` - 1, in this order.
-    score: score of the explained class: logit, log_probability, probability or loss (cross entropy).
-    max_batch: images in one pass, but at least one draw of all images. It limits the memory.
-    """
-    whole = answers(network, images, classes, lambda _: images, 1, score=score, max_batch=max_batch)
-    return whole - answers(network, images, classes, changed, samples, score=score, max_batch=max_batch)
-
-
 def answers(
     network: nn.Module,
     images: Images,
@@ -63,7 +44,12 @@ def answers(
     score: TargetScore = "logit",
     max_batch: int = 256,
 ) -> Float[Tensor, "n {samples}"]:
-    """Return the score of each image's class under each change. The settings are those of `falls`."""
+    """Return the score of each image's class under each change, in float64 on the CPU.
+
+    changed: called with 0, 1, ... `samples` - 1, in this order.
+    score: score of the explained class: logit, log_probability, probability or loss (cross entropy).
+    max_batch: images in one pass, but at least one draw of all images. It limits the memory.
+    """
     together, found = max(1, max_batch // max(1, len(images))), []
     with evaluating_fast(network, images) as fast, torch.no_grad():
         for some in blocks(samples, together):
@@ -71,6 +57,15 @@ def answers(
             scores = target_scores(fast, points, classes.repeat(some.stop - some.start), score)
             found.append(scores.double().cpu().unflatten(0, (-1, len(images))))
     return torch.cat(found).T.contiguous()
+
+
+@with_settings_of(answers)
+def falls(
+    network: nn.Module, images: Images, classes: Targets, changed: Changed, samples: int, **settings: Any
+) -> Float[Tensor, "n {samples}"]:
+    """Return how far the score of each image's class falls under each change. The settings are those of `answers`."""
+    whole = answers(network, images, classes, lambda _: images, 1, **settings)
+    return whole - answers(network, images, classes, changed, samples, **settings)
 
 
 def pearson(one: Float[np.ndarray, "n s"], other: Float[np.ndarray, "n s"]) -> Float[np.ndarray, " n"]:

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -17,6 +16,7 @@ from efface.models.weights import load_weights, read_weights, weights_file
 from efface.plug.call import Call
 from efface.stages.run.inputs import made
 from efface.stages.run.provenance import TRAINED
+from efface.stages.run.weights_kept import tensor_bytes
 from efface.store.keys import key, versions
 from efface.training.loop import TrainingSettings
 
@@ -139,6 +139,10 @@ class Network:
                     "network is damaged, or its training diverged: take other weights"
                 )
 
+    def give_up(self) -> None:
+        """Load the network again when it is needed next."""
+        vars(self).pop("module", None)
+
     def to_try(self) -> nn.Module:
         """Return the network, or one with fresh weights if it is not trained yet."""
         return self.module if self.trained() else self.fresh()
@@ -153,19 +157,8 @@ class Network:
         whole = hashlib.sha256(key(self.model.identity()).encode())  # what the weights alone do not tell
         buffers = dict(self.module.named_buffers())  # a normalisation's numbers are in no state dict
         for name, value in (self.module.state_dict() | buffers).items():
-            whole.update(name.encode() + _bytes(value))
+            whole.update(name.encode() + tensor_bytes(value))
         return whole.hexdigest()[:16]
-
-
-def _bytes(value: Any) -> bytes:
-    """Return the bytes of an entry of a state dict: a tensor of any kind, or what a quantised layer keeps."""
-    if not isinstance(value, torch.Tensor):
-        return b"".join(map(_bytes, value)) if isinstance(value, tuple | list) else repr(value).encode()
-    if value.is_quantized:
-        return repr((value.shape, value.qscheme(), value.dequantize().tolist())).encode()
-    if value.dtype == torch.bfloat16:  # unknown to NumPy
-        value = value.view(torch.int16)
-    return np.ascontiguousarray(value.numpy(force=True)).tobytes()
 
 
 def _readable(path: Path) -> Path:

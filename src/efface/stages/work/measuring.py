@@ -20,6 +20,7 @@ from efface.stages.run.plan import ProbeTask, unmet
 from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
+from efface.stages.run.weights_kept import weights_kept
 from efface.stages.run.worker import current_run, keep_trace
 from efface.stages.work.sampling import make_samples, samples_of
 from efface.stages.work.scalars import scalars
@@ -45,7 +46,11 @@ class Measure:
             case = dataclasses.replace(case, samples=functools.partial(samples_of, run))
             if task.view and task.probe.needs.method:
                 case = dataclasses.replace(case, explain=explainer_of(run, task.view))
-            return task.probe(case), clock.seconds()
+            if not frozen:
+                return task.probe(case), clock.seconds()
+            name = f"attribution_methods.{task.view.name}" if task.view and task.probe.needs.method else _named(task)
+            with weights_kept(run.network, name, run.first.give_up):
+                return task.probe(case), clock.seconds()
 
 
 RANKS: dict[Any, Any] = {}

@@ -1,0 +1,28 @@
+"""Published data sets, read as a whole: both splits, cut down to what a study asks for."""
+
+from collections.abc import Callable
+
+from efface.data.subset import resized, splits
+from efface.types import Split
+
+
+def published(
+    read: Callable[..., Split],
+    *,
+    root: str = "data",
+    download: bool = True,
+    size: int | None = None,
+    limit: int | None = None,
+    test_limit: int | None = None,
+    validation: float = 0.0,
+    seed: int = 0,
+) -> dict[str, Split]:
+    """Return both splits of a data set: a choice of its images, resized, with validation images.
+
+    read: function of `root`, `train` and `download` that returns one split. `train` is False for the test split.
+
+    `efface.data.cifar.cifar10` describes the settings.
+    """
+    train, test = (read(root, train=train, download=download) for train in (True, False))
+    made = splits(train, test, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
+    return resized(made, size)

@@ -1,0 +1,54 @@
+"""One list of settings for several functions: a function takes the settings of another, with their defaults."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def with_settings_of(source: Callable[..., Any], *, but: tuple[str, ...] = ()) -> Callable[[Function], Function]:
+    """Return a decorator: the function takes the settings of `source` beside its own.
+
+    The function receives them all as `**settings`, with the defaults of `source` for those that a call leaves out. Its
+    signature and its annotations list them after its own settings, so a study is checked against them. A setting that
+    the function lists itself is its own. The positional arguments of `source` are not taken.
+
+    but: settings of `source` that the function does not take.
+
+    TypeError: `source` has no such setting, or the function has no `**settings`.
+    """
+    offered = _settings(inspect.signature(source))
+    if unknown := sorted(set(but) - set(offered)):
+        raise TypeError(f"{source.__name__} has no setting {', '.join(unknown)}; it has {', '.join(offered)}")
+
+    def join(function: Function) -> Function:
+        own = inspect.signature(function)
+        listed = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        if len(listed) == len(own.parameters):
+            raise TypeError(f"{function.__name__} has no **settings to receive the settings of {source.__name__}")
+        names = {each.name for each in listed} | {*but}
+        taken = [each for name, each in offered.items() if name not in names]
+        joined = own.replace(parameters=[*listed, *taken])
+
+        @functools.wraps(function)
+        def called(*args: Any, **given: Any) -> Any:
+            try:
+                bound = joined.bind(*args, **given)
+            except TypeError as error:
+                raise TypeError(f"{function.__name__}(): {error}") from None
+            bound.apply_defaults()
+            return function(*bound.args, **bound.kwargs)
+
+        hints = {name: each.annotation for name, each in joined.parameters.items()}
+        called.__annotations__ = {name: hint for name, hint in hints.items() if hint is not inspect.Parameter.empty}
+        called.__annotations__ |= {"return": own.return_annotation}
+        called.__signature__ = joined  # type: ignore[attr-defined]  # `inspect.signature` reads it
+        return cast(Function, called)
+
+    return join
+
+
+def _settings(signature: inspect.Signature) -> dict[str, inspect.Parameter]:
+    return {name: each for name, each in signature.parameters.items() if each.kind is each.KEYWORD_ONLY}
