@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def state(model):
         "grad": torch.is_grad_enabled(),
         "dtype": torch.get_default_dtype(),
         "threads": torch.get_num_threads(),
-        "folder": os.getcwd(),
+        "folder": Path.cwd(),
         "handlers": [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)],
         "alarm": signal.getitimer(signal.ITIMER_REAL),
         "hooks": dict(torch_modules._global_forward_hooks),
