@@ -130,12 +130,16 @@ def table() -> str:
     """Return the tables of all methods, one table per module, from docstrings and signatures."""
     parts = []
     for shelf, methods in shelves():
-        title = f"### `{shelf.__name__.removeprefix(SHELF)}`: {first_line(shelf)}"
+        title = f"### `{shelf.__name__.removeprefix(SHELF)}`"
         rows = [
             (f"`{path}`", first_line(method), settings(method), said(method, "Source"), said(method, "Differs"))
             for path, method in methods.items()
         ]
-        parts += [title, markdown(("", "what it computes", "settings", "source", "differs"), rows)]
+        parts += [
+            title,
+            textwrap.fill(first_line(shelf), 120),
+            markdown(("", "what it computes", "settings", "source", "differs"), rows),
+        ]
     return "\n\n".join(parts)
 
 
@@ -330,11 +334,11 @@ def tried(entry: MethodEntry, network: nn.Module, side: int, learnt: dict[str, d
         targets = network(images).argmax(1)
     try:
         if hasattr(entry.call.resolve(), "fit"):
-            key = json.dumps(made.made.learnt_from())
+            key = json.dumps(made.method.learnt_from())
             if key not in learnt:
-                made.made.fit(network, Split(images.mul(255).byte(), targets), seed=0, max_batch=TAUGHT)
-                learnt[key] = made.made.learnt
-            made.made.learnt = learnt[key]
+                made.method.fit(network, Split(images.mul(255).byte(), targets), seed=0, max_batch=TAUGHT)
+                learnt[key] = made.method.learnt
+            made.method.learnt = learnt[key]
         maps = attribute(made, network, images[:2], targets[:2], seeds=torch.arange(2), max_batch=TAUGHT)
     except Exception as error:  # noqa: BLE001  the table shows errors of every kind
         text = re.sub(r"^[\w.]+: | \('[^']*'\)", "", textwrap.shorten(str(error).split(";")[0], 150))

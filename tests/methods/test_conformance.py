@@ -196,7 +196,7 @@ def learnt(entry, model, shape):
 
 def plainly(entry, model, inputs):
     """The method itself, as a notebook calls it, without the harness that would tidy up behind it."""
-    made = convention(entry, model, inputs).made
+    made = convention(entry, model, inputs).method
     offered = {name: inputs.get(name, ROWS) for name in OFFERS if name != "classes_of"}  # the targets are known
     if not isinstance(made, Call):
         offered = {name: each for name, each in offered.items() if name in inspect.signature(made).parameters}

@@ -14,7 +14,7 @@ from efface.erase.masking import to_float
 from efface.erase.ranking import rank
 from efface.metrics import Point, metric
 from efface.metrics.f_fidelity import FineTune, dropped, fine_tuned
-from efface.metrics.imputation_detectability import Detect, told
+from efface.metrics.imputation_detectability import Detect, detection
 from efface.metrics.probes import Case, Erasure, Perturb, image_mean
 from efface.plug.call import Call
 from efface.report.stats import areas, interval
@@ -328,7 +328,7 @@ def test_a_mask_needs_no_fill_and_an_even_one_no_map():
 def test_balanced_accuracy_and_area_by_hand():
     logits = torch.tensor([[[3.0, 1.0, -1.0, -2.0]], [[0.5, 0.5, 0.5, 0.5]], [[-4.0, -3.0, -2.0, -1.0]]])
     gone = torch.tensor([[[True, False, True, False]], [[True, False, False, False]], [[False, False, False, True]]])
-    balanced, area = told(logits, gone)
+    balanced, area = detection(logits, gone)
     assert balanced.tolist() == [0.5, 0.5, 0.5]
     assert area.tolist() == [0.75, 0.5, 1.0]  # pairs in the right order, ties half
 

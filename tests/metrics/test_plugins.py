@@ -17,6 +17,9 @@ from efface.metrics.probes import Case, Description, Needs, Perturb, Probe, Scor
 from efface.metrics.probes.description import describe
 from efface.plug.call import Call
 from efface.plug.facts import fact, states
+from efface.report.table import FAMILIES
+from efface.stages.page.accuracy import unaccompanied
+from efface.study.metric_entry import MetricEntry
 from efface.training import regularize
 from efface.types import Split
 from small_study import efface, write_study
@@ -125,6 +128,14 @@ BROKEN = {
         "has a 'cost' that cannot be called as cost(images, training)",
     ),
     "cost of a number": (without(cost=3.0), "has a 'cost' that is a float; expected a method cost(images, training)"),
+    "identity of a list": (
+        without(identity=lambda self: ["brightness"]),
+        "has an 'identity' that returns a list; expected a dict of plain values",
+    ),
+    "identity of a call": (
+        without(identity=lambda self: {"post": [Call(call="efface.erase.post.absolute")]}),
+        "has an 'identity' that fails: TypeError: Object of type Call is not JSON serializable; return a dict of plain",
+    ),
     "check of one": (without(check=lambda self, network: None), "cannot be called as check(network, images)"),
     "no dataclass": (object(), "is not a frozen dataclass; write @dataclass(frozen=True)"),
 }
@@ -168,6 +179,8 @@ def more(scores):
             "sample='repeats' nor needs_fit=True",
         ),
         ({"subject": "network"}, "needs maps, but the metric is of the network"),
+        ({"read_with": ("robust_acuracy",)}, "'read_with' names 'robust_acuracy': there is no metric"),
+        ({"opposite": "lurf"}, "'opposite' names 'lurf': there is no metric 'lurf'; did you mean 'lerf'?"),
     ],
 )
 def test_a_metric_at_odds_with_itself_is_refused(changes, said):
@@ -218,6 +231,36 @@ def test_a_study_with_a_broken_probe_is_refused_before_any_work(tmp_path):
     assert "metrics.bright: the probe Brightness has no 'cost'; add cost(images, training)" in done.err
     assert "Traceback" not in done.err
     assert not (tmp_path / "run" / "results.jsonl").exists()
+
+
+def test_a_cost_that_is_no_number_is_named_by_check(tmp_path):
+    whole = LAB.replace("need_masks = True", "needs = Needs()").replace("import Score", "import Needs, Score")
+    for body, said in (
+        ("return None", "is None; expected forward passes, a number from 0"),
+        ("return images['validation']", "fails: KeyError: 'validation'; return forward passes, a number from 0"),
+    ):
+        cost = f"    def cost(self, images, training):\n        {body}\n\n    def __call__"
+        write_study(
+            tmp_path, {"lab": whole.replace("    def __call__", cost)}, metrics=[{"name": "b", "metric": "lab.bright"}]
+        )
+        done = efface(tmp_path, "check", "study.yml")
+        assert done.code != 0
+        assert f"metrics.b: the 'cost' of the probe Brightness {said}" in done.err
+        assert "Traceback" not in done.err
+
+
+def test_a_probe_that_returns_no_score_loses_itself_alone(tmp_path):
+    whole = LAB.replace("need_masks = True", "needs = Needs()").replace("import Score", "import Needs, Score")
+    cost = "    def cost(self, images, training):\n        return 1.0\n\n    def __call__"
+    whole = whole.replace("    def __call__", cost)
+    whole = re.sub(r"return Score\(.*\)\n", "return {'value': 1.0}\n", whole, count=1)
+    write_study(tmp_path, {"lab": whole}, metrics=["morf", {"name": "b", "metric": "lab.bright"}])
+    done = efface(tmp_path, "all", "study.yml")
+    assert done.code != 0
+    assert "the probe Brightness returned a dict; expected an efface.metrics.probes.Score" in done.out + done.err
+    text = (tmp_path / "run" / "results.jsonl").read_text()
+    assert "perturb" in text
+    assert '"probe": "brightness"' not in text
 
 
 # What a case does not have
@@ -293,6 +336,31 @@ def test_metrics_that_say_little_alone_name_what_to_read_beside_them():
     beside = {name for name in names() if metric(name).read_with}
     assert beside == {"diffroar", "leakage", "signal_rank"}
     assert {metric(name).read_with for name in beside} == {("robust_accuracy",)}
+
+
+def test_what_to_read_beside_a_metric_is_found_by_the_metric_and_not_by_its_name():
+    beside = MetricEntry(name="leakage")
+    (said,) = unaccompanied([beside, MetricEntry(name="robust_accuracy", metric="morf")])
+    assert said.startswith("leakage must be read beside the network's clean and robust accuracy")
+    assert list(unaccompanied([beside, MetricEntry(name="attacked", metric="robust_accuracy")])) == []
+
+
+def test_opposites_are_found_by_the_metric_and_its_settings():
+    mine, other = MetricEntry(name="mine", metric="morf"), MetricEntry(name="other", metric="lerf")
+    assert mine.opposes(other)
+    assert other.opposes(mine)
+    assert not mine.opposes(MetricEntry(name="lerf", metric="morf"))
+    assert not mine.opposes(MetricEntry(name="other", metric="lerf", kwargs={"imputer": "blur"}))
+    assert not MetricEntry(name="lerf", metric="road").opposes(mine)
+
+
+def test_values_in_percent_are_those_of_relative_change():
+    told = {(name, value) for name in names() for value in metric(name).direction if "relative_change" in value}
+    assert told == {(name, value) for name in names() for value in metric(name).value_units}
+
+
+def test_every_family_of_ours_has_its_place_on_the_page():
+    assert {metric(name).family for name in names()} <= set(FAMILIES)
 
 
 def test_post_is_applied_in_its_order():

@@ -50,7 +50,7 @@ COVERED = {
     "methods/adapters": "method",
     "methods/nested": "explain",
     "methods": "method",
-    "metrics/probes/contract": NO_NUMBERS,
+    "metrics/probes/probe": NO_NUMBERS,
     "metrics/probes/description": NO_NUMBERS,
     "metrics/probes": "erase",
     "metrics/formula": "measure",

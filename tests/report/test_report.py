@@ -48,9 +48,8 @@ def curves(methods=METHODS, repeats=3, images=200, scores=("accuracy",)):
                 values = 100 * (1 - mean + noise) if score == "relative_change" else mean + noise
                 flipped = {"lower": "higher", "higher": "lower"}[better] if score == "relative_change" else better
                 control = method in (*CHANCE, "sobel")
-                found.append(
-                    Curve(metric, score, method, FRACTIONS, values, over, flipped, tuple(range(n)), control=control)
-                )
+                more = {"control": control, "value_unit": "%" if score == "relative_change" else ""}
+                found.append(Curve(metric, score, method, FRACTIONS, values, over, flipped, tuple(range(n)), **more))
     return found
 
 

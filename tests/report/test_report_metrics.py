@@ -10,7 +10,7 @@ import pytest
 
 from efface.report import page as report_page
 from efface.report import table
-from efface.report.between import agreements, pairs, said_of_metrics
+from efface.report.between import agreement_sentences, agreements, pairs
 from efface.report.cautions import cautions
 from efface.report.figure import sheet, styles
 from efface.report.frames import summary
@@ -53,6 +53,7 @@ def curves(methods=METHODS, kinds=KINDS, images=IMAGES):
             values = 0.5 + (gain if better == "higher" else -gain) + rng.normal(0, 0.1, (images, len(at)))
             pairs_ = tuple(range(images))
             common = {"pairs": pairs_, "axis": axis, "family": family, "control": method in CHANCE}
+            common["opposite"] = {"morf": "lerf", "lerf": "morf"}.get(metric, "")
             of_first = method.partition("~")[0] if "~" in method else ""
             found.append(Curve(metric, "value", method, at, values, "images", better, draw_of=of_first, **common))
     return found
@@ -267,11 +268,11 @@ def test_agreement_of_metrics_leaves_the_controls_out(report, page):
         assert [float(line[name]) for name in ("value", "low", "high", "n")] == list(expected), (kind, metric)
     cell = page.locator('#between-metrics td[data-metric="morf"][data-other="lerf"]')
     assert float(cell.get_attribute("data-tau")) == float(found["kendall_tau_b", "morf", "lerf"]["value"])
-    assert "MoRF and LeRF rank the methods" in page.locator("#between-metrics .lead").inner_text()
+    assert "morf and lerf rank the methods" in page.locator("#between-metrics .lead").inner_text()
 
 
 def test_words_of_agreement_name_a_contradiction():
-    better = {"morf": "lower", "lerf": "higher"}
+    better = {"mine": "lower", "its_opposite": "higher"}
     at, count = (0.0, 1.0), 5
     shown = [
         Curve(
@@ -283,12 +284,13 @@ def test_words_of_agreement_name_a_contradiction():
             "images",
             way,
             tuple(range(30)),
+            opposite="its_opposite" if metric == "mine" else "",
         )
         for metric, way in better.items()
         for i in range(count)
     ]
-    (said, *_) = said_of_metrics(agreements(panels(shown)))
-    assert said.startswith("MoRF and LeRF rank the methods against one another (tau \N{MINUS SIGN}1.000")
+    (said, *_) = agreement_sentences(agreements(panels(shown)))
+    assert said.startswith("mine and its_opposite rank the methods against one another (tau \N{MINUS SIGN}1.000")
     assert agreements(panels(shown[:1])).tau == {}
     assert agreements(()).panels == ()
 
@@ -387,7 +389,7 @@ def test_a_point_without_a_value_is_not_one_that_is_awaited():
         "nobody": "missing",
     }
     assert set(panel.unfinished) == {"awaited", "nobody"}
-    assert plus_minus(panel.row("measured").cells[1], "", "no value") == "no value"
+    assert plus_minus(panel.row("measured").cells[1], nothing="no value") == "no value"
 
 
 @pytest.mark.long

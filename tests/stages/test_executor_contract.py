@@ -37,6 +37,16 @@ def wide(work, tasks, *, lanes: int = 3):
         yield task, work(task)
 
 
+def swapped(work, tasks):
+    for task in tasks:
+        yield work(task), task, 1
+
+
+def crossed(work, tasks):
+    tasks = list(tasks)
+    yield from zip(tasks, map(work, reversed(tasks)))
+
+
 def fails(model, images, targets):
     if len(images) > 2:
         raise RuntimeError("boom")
@@ -258,6 +268,10 @@ def test_executors_answer_how_many_run_at_once():
     marked = functools.partial(three_lines)
     marked.slots = 5
     assert slots(marked, 9, {}) == 5
+    marked.slot = 5
+    del marked.slots
+    with pytest.raises(ValueError, match=r"executor: partial has 'slot', which nothing reads; did you mean slots\?"):
+        slots(marked, 9, {})
     marked.slots = "many"
     with pytest.raises(
         ValueError, match=r"executor: the 'slots' of partial are 'many'; expected a whole number from 1"
@@ -278,6 +292,21 @@ def test_a_study_with_three_lines_loses_one_method_and_keeps_the_rest(tmp_path, 
     assert "extracted 2 of 3 sets of maps" in found.out
     assert (tmp_path / "run" / "report" / "report.html").exists()
     assert bar in found.err  # maps: of three methods a tick each, or as two of them reported theirs
+
+
+@pytest.mark.parametrize(
+    ("executor", "why"),
+    [
+        ("own.swapped", "executor: own.swapped yielded a tuple; expected a pair (task, outcome)"),
+        ("own.crossed", "executor: own.crossed yielded another outcome than work(task) returned"),
+    ],
+)
+def test_check_names_an_executor_that_breaks_its_contract(tmp_path, executor, why):
+    write_study(tmp_path, OWN, attribution_methods=[RANDOM, MINE], metrics=["morf"], executor=executor)
+    found = efface(tmp_path, "check", "study.yml")
+    assert found.code != 0
+    assert why in found.err
+    assert "Traceback" not in found.err
 
 
 def test_check_estimates_for_as_many_as_the_executor_says(tmp_path):

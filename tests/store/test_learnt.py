@@ -318,6 +318,31 @@ class Fits:
 
 class Flag(Mean):
     fit = True
+
+
+class Unsaid(Mean):
+    def fit(self, model, data, *, seed, max_batch):
+        return {"mean": torch.zeros(3, 1, 1)}
+
+
+class Arrays(Mean):
+    def fit(self, model, data, *, seed, max_batch):
+        self.learnt = {"mean": torch.zeros(3, 1, 1).numpy()}
+
+
+class LearnedFrom(Mean):
+    def learned_from(self):
+        return {"fit": "mean"}
+
+
+class FromTensors(Mean):
+    def learnt_from(self):
+        return {"fit": torch.zeros(3)}
+
+
+class FromAList(Mean):
+    def learnt_from(self):
+        return ["mean"]
 """
 }
 
@@ -339,6 +364,9 @@ class Flag(Mean):
         ),
         ("Fits", "wrong.Fits has 'learnt', but no fit, so it would learn nothing; expected fit(self, model, data, *, "),
         ("Flag", "wrong.Flag.fit is a bool; expected fit(self, model, data, *, seed, max_batch)"),
+        ("LearnedFrom", "wrong.LearnedFrom has 'learned_from', which nothing reads; did you mean learnt_from?"),
+        ("FromTensors", "wrong.FromTensors has a 'learnt_from' that fails: TypeError: Object of type Tensor is not "),
+        ("FromAList", "wrong.FromAList has a 'learnt_from' that returns a list; expected a dict that JSON can write"),
     ],
 )
 def test_the_part_of_a_learning_method_that_is_wrong_is_named_before_any_work(tmp_path, monkeypatch, kind, why):
@@ -347,7 +375,7 @@ def test_the_part_of_a_learning_method_that_is_wrong_is_named_before_any_work(tm
     with pytest.raises(ValueError, match="wrong") as error:
         read(file)
     assert f"attribution_methods.it: {why}" in str(error.value)
-    assert "max_batch)" in str(error.value) or kind == "Misspelt"
+    assert "max_batch)" in str(error.value) or kind == "Misspelt" or "learnt_from" in why
     within = {"method": "efface.methods.smooth.smooth_grad", "kwargs": {"base": f"wrong.{kind}"}}
     with pytest.raises(ValueError, match="wrong") as error:
         read(write_study(tmp_path, WRONG, attribution_methods=[{"name": "it", **within}]))
@@ -357,9 +385,19 @@ def test_the_part_of_a_learning_method_that_is_wrong_is_named_before_any_work(tm
 def test_what_fit_leaves_under_another_name_is_named_by_check(tmp_path):
     write_study(tmp_path, WRONG, attribution_methods=[{"name": "it", "method": "wrong.LaterMisspelt"}])
     found = efface(tmp_path, "check", "study.yml")
-    said = "attribution_methods.it: wrong.LaterMisspelt.fit left no dict of tensors in its attribute 'learnt'; set it"
+    said = "attribution_methods.it: wrong.LaterMisspelt.fit left no dict of tensors in its attribute 'learnt', found "
     assert found.code != 0
-    assert f"{said} there (it has 'learned': is that meant?)" in found.out + found.err
+    assert f"{said}nothing; set it there (it has 'learned': is that meant?)" in found.out + found.err
+
+
+@pytest.mark.parametrize(("kind", "left"), [("Unsaid", "an empty dict"), ("Arrays", "a ndarray under 'mean'")])
+def test_what_fit_leaves_in_place_of_tensors_is_named_by_check(tmp_path, kind, left):
+    write_study(tmp_path, WRONG, attribution_methods=[{"name": "it", "method": f"wrong.{kind}"}])
+    found = efface(tmp_path, "check", "study.yml")
+    assert found.code != 0
+    assert f"attribution_methods.it: wrong.{kind}.fit left no dict of tensors in its attribute 'learnt', " in found.err
+    assert f"found {left}; set it there" in found.err
+    assert "Traceback" not in found.err
 
 
 def test_what_learns_is_recognised_in_one_way():

@@ -43,18 +43,18 @@ def resident(count: int, gather: Gather, prepare: Prepare, *, block: int = 1024,
             table[key] = whole
         return table[key]
 
-    def feed(rows: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
+    def batches(rows: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
         images = prepared(epoch)
         for batch in rows.to(images.device).split(size):
             yield images.index_select(0, batch)
 
-    return feed
+    return batches
 
 
 def streamed(gather: Gather, prepare: Prepare, device: torch.device, *, redrawn: bool = False) -> Batches:
     """Read the rows of the next batches from their files in a thread while the device works on the current batch."""
 
-    def feed(rows: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
+    def batches(rows: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
         ahead: queue.Queue[tuple[Tensor, Tensor | None, Tensor] | BaseException | None] = queue.Queue(maxsize=2)
         done = threading.Event()
 
@@ -84,7 +84,7 @@ def streamed(gather: Gather, prepare: Prepare, device: torch.device, *, redrawn:
                 except queue.Empty:
                     continue
 
-    return feed
+    return batches
 
 
 def _to(rows: Tensor, device: torch.device) -> Tensor:

@@ -8,7 +8,7 @@ import warnings
 from typing import Any
 
 from efface.execute.attempt import Attempt, Failure, set_torch_defaults
-from efface.execute.contract import Executor, runs_at_once, slots
+from efface.execute.executor import Executor, runs_at_once, slots
 from efface.execute.pool import close_all, processes
 from efface.execute.progress import Advance, advance, go_on, is_stop, reporting, stoppable
 from efface.execute.sequence import serial

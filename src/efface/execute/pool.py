@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from efface.execute.attempt import set_torch_defaults
-from efface.execute.contract import runs_at_once
+from efface.execute.executor import runs_at_once
 from efface.execute.progress import Advance, go_on, report_to, watch_for_stop
 from efface.execute.sequence import serial
 
@@ -63,8 +63,8 @@ def processes(
     whole = False
     try:
         pool.progress = progress
-        left = iter(tasks)
-        for task in left:  # one task waits beside those at work: the order is kept, and a late stop loses little
+        remaining = iter(tasks)
+        for task in remaining:  # one task waits beside those at work: the order is kept, and a late stop loses little
             waiting[pool.futures.submit(work, task)] = task
             if len(waiting) > workers:
                 yield from _collect(waiting)

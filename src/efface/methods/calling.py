@@ -46,7 +46,7 @@ class MethodCall:
     timeout: float | None = None
 
     @cached_property
-    def made(self) -> Any:
+    def method(self) -> Any:
         """Return the callable (model, images, targets): the function, or an instance of the class with `learnt` set."""
         if not is_class(self.call):
             return self.call
@@ -77,7 +77,7 @@ def attribute(
     classes_of: function from logits to the classes to explain, in place of `targets`; for a method with `asks_classes`.
     ValueError: maps are missing, have a wrong shape or are not finite. The message names the method and the image.
     """
-    if masks is None and accepts(method.made, "masks", needed=True):
+    if masks is None and accepts(method.method, "masks", needed=True):
         raise ValueError(
             f"attribution_methods.{method.name}: needs the masks of the true object, which these data do not have; "
             "choose data that have them, such as efface.data.patches.patches, or drop this method"
@@ -88,7 +88,7 @@ def attribute(
         model.eval()
         with _plain_errors(method, model, len(images)), limited(method.timeout):
             if method.batched:
-                found = offer(method.made, model, images.clone(), targets.clone(), **_copies(given))
+                found = offer(method.method, model, images.clone(), targets.clone(), **_copies(given))
             else:
                 found = _one_by_one(method, model, images, targets)
     if watch.unheard:
@@ -156,7 +156,7 @@ def check_method(call: Call, *, batched: bool) -> None:
 
 
 def _one_by_one(method: MethodCall, model: nn.Module, images: Images, targets: Targets) -> Any:
-    maps = [method.made(model, images[i : i + 1].clone(), targets[i].clone()) for i in range(len(images))]
+    maps = [method.method(model, images[i : i + 1].clone(), targets[i].clone()) for i in range(len(images))]
     if isinstance(maps[0], dict):
         return {name: _stacked(method, [each[name] for each in maps], images) for name in maps[0]}
     return _stacked(method, maps, images)
@@ -200,7 +200,7 @@ def _checked(method: MethodCall, found: Any, images: Images) -> dict[str, Tensor
             where if name == method.name else f"{where}.{name}",
             found[name],
             images,
-            seeded=accepts(method.made, "seeds"),
+            seeded=accepts(method.method, "seeds"),
         )
         for name in method.gives
     }

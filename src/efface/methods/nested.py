@@ -30,7 +30,7 @@ class FittedInner:
 
     def __init__(self, *, method: Method, batched: bool = True) -> None:
         function, given = _apart(method)
-        self.batched, self.inner = batched, {name: made(each) for name, each in _learners(method).items()}
+        self.batched, self.inner = batched, {name: build_method(each) for name, each in _learners(method).items()}
         if not self.inner:
             raise ValueError(
                 "FittedInner: no setting of its method is a class with fit; expected a function with such a setting, "
@@ -111,7 +111,7 @@ class FittedInner:
         return dict.fromkeys(self.inner, model) | shown
 
 
-def made(method: Method) -> Any:
+def build_method(method: Method) -> Any:
     """Return the object to call for a method.
 
     A class is instantiated, with the settings of its `functools.partial` or of the study. A function with a setting
@@ -124,7 +124,10 @@ def made(method: Method) -> Any:
 
 
 def ready(setting: str, method: Method) -> Any:
-    """Return `made(method)`, for a function that fits nothing. ValueError: the method is a class that is not fitted."""
+    """Return `build_method(method)`, for a function that fits nothing.
+
+    ValueError: the method is a class that is not fitted.
+    """
     found, _ = _apart(method)
     if inspect.isclass(found) and is_learning(found):
         raise ValueError(
@@ -132,7 +135,7 @@ def ready(setting: str, method: Method) -> Any:
             f"expected one that has learnt: pass a fitted {found.__qualname__}, or fit "
             f"efface.methods.nested.FittedInner(method=functools.partial(..., {setting}={found.__qualname__}))"
         )
-    return made(method)
+    return build_method(method)
 
 
 def teach(name: str, method: Any, network: nn.Module, data: Split, *, seed: int, max_batch: int) -> dict[str, Tensor]:

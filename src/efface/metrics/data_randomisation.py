@@ -100,10 +100,10 @@ class PermutedLabels:
         """Return the weights, and the accuracy on the permuted labels."""
         train, seed = case.data["train"], draws.seed_of(f"{case.seed} permuted labels")
         targets = permuted(train.targets, seed=seed)
-        feed = erased_batches(case, "train", Erasure("most_first", 0.0, self.imputer), width=settings.crop, whole=True)
-        fitted = train_network(
+        whole = Erasure("most_first", 0.0, self.imputer)
+        trained = train_network(
             case.build,
-            feed,
+            erased_batches(case, "train", whole, width=settings.crop, whole=True),
             TrainingRows(train.training),
             targets,
             settings,
@@ -112,7 +112,7 @@ class PermutedLabels:
             log=case.log,
         )
         parts = (read_rows(train.images, rows).to(case.device) for rows in train.training.split(case.max_batch))
-        logits = predict(fitted.network, parts, precision=settings.precision)
+        logits = predict(trained.network, parts, precision=settings.precision)
         right = logits.argmax(1) == targets[train.training.to(targets.device)].cpu()
-        weights = {f"network.{name}": value for name, value in fitted.network.state_dict().items()}
+        weights = {f"network.{name}": value for name, value in trained.network.state_dict().items()}
         return weights | {"memorised": right.float().mean()}

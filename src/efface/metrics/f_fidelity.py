@@ -216,11 +216,11 @@ def fine_tuned(case: Case, imputer: Call, *, beta: float, epochs: int, rate: flo
         return network
 
     def make() -> dict[str, Tensor]:
-        feed = _holed(case, imputer, beta, settings.crop)
+        holed = _with_holes(case, imputer, beta, settings.crop)
         seed = draws.seed_of(f"{case.seed} f_fidelity")
         rows = TrainingRows(train.training, train.validation)
         return train_network(
-            start, feed, rows, train.targets, settings, seed=seed, device=case.device
+            start, holed, rows, train.targets, settings, seed=seed, device=case.device
         ).network.state_dict()
 
     network = start()
@@ -228,11 +228,11 @@ def fine_tuned(case: Case, imputer: Call, *, beta: float, epochs: int, rate: flo
     return network.to(case.device).eval()
 
 
-def _holed(case: Case, imputer: Call, beta: float, width: int) -> Batches:
-    """Return a feed of training images without a random part of their pixels, another part in each epoch."""
+def _with_holes(case: Case, imputer: Call, beta: float, width: int) -> Batches:
+    """Return the function that yields training images without random pixels, other ones in each epoch."""
     train = case.data["train"]
 
-    def feed(rows: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
+    def batches(rows: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
         for part in rows.cpu().split(size):
             images = to_float(read_rows(train.images, part).to(case.device))
             seeds = draws.fold(draws.seeds_of(f"{case.seed} f_fidelity train", part), epoch).to(case.device)
@@ -240,7 +240,7 @@ def _holed(case: Case, imputer: Call, beta: float, width: int) -> Batches:
             fill: Imputer = fill_of(case, imputer, fill_seeds(case, "train", part))
             yield to_stored(pad(erase(images, gone, fill), width, fill))
 
-    return feed
+    return batches
 
 
 def _slower(optimizer: Call, rate: float) -> Call:

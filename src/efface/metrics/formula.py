@@ -19,6 +19,7 @@ from efface.types import Order
 
 Better = Literal["higher", "lower", "none"]
 Setting = Literal["imputer", "unit", "groups", "post", "fractions"]
+FRACTION_REMOVED = "fraction removed"
 EVERY: frozenset[Setting] = frozenset({"imputer", "unit", "groups", "post", "fractions"})
 """All settings that a study may give any metric."""
 
@@ -70,8 +71,7 @@ class Metric:
         The report shows the first one first.
     sample: what a sample is, an image or a repeat.
     caption: what is erased and what a truthful map does. The report prints it beside the curve.
-    family: heading in the report: retraining, erasure, faithfulness, robustness, randomisation, localisation, axiom,
-        complexity or control. Another word becomes a heading of its own.
+    family: heading in the report, one of `efface.report.table.FAMILIES`. Another word becomes a heading of its own.
     defaults: settings of the metric's paper that a study may override (imputer, fractions, unit, post, repeats).
     axis: what the points count; "" for a metric that is one number. If it is not "fraction removed", `points_for` gives
         the points and the study's `fractions` are not used.
@@ -87,7 +87,10 @@ class Metric:
         under "The network".
     uses: settings of a study that change the probes. A study that gives another one is refused. `groups` is a unit of
         several pixels. By default all settings.
-    read_with: metrics that must be read beside this one. The report says so if they are missing.
+    read_with: metrics that must be read beside this one, by short name or path. The report says so if they are missing.
+    opposite: metric that erases in the opposite order, by short name or path. The report says how alike the two rank.
+    phrase: words for the metric within a sentence; by default its name.
+    value_units: units of named values, such as "%". The report writes them behind the numbers.
     needs_fit: True if the metric trains with the study's `fit` although its samples are images. A metric of `repeats`
         always trains.
     """
@@ -99,7 +102,7 @@ class Metric:
     caption: str
     family: str = "erasure"
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    axis: str = "fraction removed"
+    axis: str = FRACTION_REMOVED
     points_for: Callable[[tuple[int, int, int]], tuple[float, ...]] | None = None
     summary: Literal["area", "mean"] = "area"
     by_mean: Collection[str] = ()
@@ -109,6 +112,14 @@ class Metric:
     point_settings: str = ""
     uses: frozenset[Setting] = EVERY
     read_with: tuple[str, ...] = ()
+    opposite: str = ""
+    phrase: str = ""
+    value_units: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def erases(self) -> bool:
+        """True if the points are fractions that are removed."""
+        return self.axis == FRACTION_REMOVED
 
     def __post_init__(self) -> None:
         if not self.axis and self.points_for is None:
@@ -160,6 +171,12 @@ def _at_odds(formula: Metric, probes: Mapping[str, Probe]) -> Iterator[str]:
     """Yield sentences where the metric contradicts its probes or its own `value`."""
     if unknown := [str(each) for each in formula.uses if each not in EVERY]:
         yield f"its 'uses' has {', '.join(sorted(unknown))}; known are {', '.join(sorted(EVERY))}"
+    named = [("read_with", each) for each in formula.read_with]
+    for part, other in [*named, ("opposite", formula.opposite)] if formula.opposite else named:
+        try:
+            metric(other)
+        except ValueError as error:
+            yield f"its '{part}' names '{other}': {error}"
     for probe in probes.values():
         name, needs = type(probe).__name__, probe.needs
         if needs.network and needs.training and not formula.needs_fit:

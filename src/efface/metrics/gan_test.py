@@ -44,8 +44,8 @@ def gan_test(
     """
     settings = _sampling(count=count, steps=steps, lr=lr, decay=decay, deviation=deviation)
     return Metric(
-        probes=lambda _: {"judged": ClassifiedSamples(**settings.model_dump())},
-        value=values_of("judged", "share", "probability", "own_share"),
+        probes=lambda _: {"classified": ClassifiedSamples(**settings.model_dump())},
+        value=values_of("classified", "share", "probability", "own_share"),
         direction={"share": "higher", "probability": "higher", "own_share": "none"},
         sample="images",
         uses=frozenset(),
@@ -86,9 +86,9 @@ class ClassifiedSamples:
 
     def __call__(self, case: Case) -> Score:
         images, targets = case.samples(self.sampling)
-        judged = answers(case, case.second_network(), images, targets)
+        second = answers(case, case.second_network(), images, targets)
         own = answers(case, case.network, images, targets)
-        return Score({"share": judged[0], "probability": judged[1], "own_share": own[0]})
+        return Score({"share": second[0], "probability": second[1], "own_share": own[0]})
 
 
 def answers(case: Case, network: nn.Module, images: Images, targets: Targets) -> tuple[np.ndarray, np.ndarray]:

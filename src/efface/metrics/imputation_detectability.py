@@ -93,20 +93,20 @@ class Detect:
             return Score({"balanced_accuracy": half, "area": half})
         if count < 2:
             raise ValueError("imputation_detectability: needs 2 test images or more, found 1; raise the limit")
-        feeds = _feeds(case, self.erasure)
+        pair = _images_and_masks(case, self.erasure)
         found = torch.zeros(2, count)
         generator = torch.Generator().manual_seed(draws.seed_of(f"{case.seed} detect halves"))
         halves = torch.randperm(count, generator=generator).tensor_split(2)
         for learnt, unseen in (halves, halves[::-1]):
-            network = self._train(case, feeds, learnt)
+            network = self._train(case, pair, learnt)
             for rows in unseen.split(case.max_batch):
-                images, gone = _pair(feeds, rows)
+                images, gone = _read(pair, rows)
                 with torch.inference_mode():
-                    found[:, rows] = torch.stack(told(network(images)[:, 0], gone)).cpu()
+                    found[:, rows] = torch.stack(detection(network(images)[:, 0], gone)).cpu()
                 case.advance(float(len(rows)))
         return Score({"balanced_accuracy": found[0].numpy(), "area": found[1].numpy()})
 
-    def _train(self, case: Case, feeds: tuple[Batches, Batches], rows: Tensor) -> nn.Module:
+    def _train(self, case: Case, pair: tuple[Batches, Batches], rows: Tensor) -> nn.Module:
         part = self.erasure.fraction
         seed = draws.seed_of(f"{case.seed} detect")
         with torch.random.fork_rng(devices=[case.device] if case.device.type == "cuda" else []):
@@ -119,7 +119,7 @@ class Detect:
             generator = torch.Generator().manual_seed(draws.seed_of(f"{seed} epoch {epoch}"))
             order = rows[torch.randperm(len(rows), generator=generator)]
             for batch in order.split(_BATCH):
-                images, gone = _pair(feeds, batch)
+                images, gone = _read(pair, batch)
                 loss = loss_of(network(images)[:, 0], gone.float())
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -140,7 +140,7 @@ def detector(channels: int, width: int, layers: int) -> nn.Sequential:
     return nn.Sequential(*stack, nn.Conv2d(width, 1, 1))
 
 
-def told(
+def detection(
     logits: Float[Tensor, "n h w"], gone: Bool[Tensor, "n h w"]
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Return the balanced accuracy of logits above 0 for each image, and their area under the ROC curve.
@@ -158,15 +158,15 @@ def told(
     return balanced.float(), area.float()
 
 
-def _feeds(case: Case, erasure: Erasure) -> tuple[Batches, Batches]:
-    """Return a feed of erased test images, and a feed of the masks of their erased pixels."""
+def _images_and_masks(case: Case, erasure: Erasure) -> tuple[Batches, Batches]:
+    """Return the functions that yield erased test images, and the masks of their erased pixels."""
     of, masks = erasure, replace(erasure, shown="mask")
     return erased_batches(case, "test", of, width=0, whole=True), erased_batches(
         case, "test", masks, width=0, whole=True
     )
 
 
-def _pair(feeds: tuple[Batches, Batches], rows: Tensor) -> tuple[Images, Bool[Tensor, "n h w"]]:
+def _read(pair: tuple[Batches, Batches], rows: Tensor) -> tuple[Images, Bool[Tensor, "n h w"]]:
     """Return erased images, with 0 in the middle of their range, and the masks of their erased pixels."""
-    images, left = (to_float(next(iter(feed(rows, len(rows), 0)))) for feed in feeds)
-    return images - 0.5, (left < 1).any(1)
+    images, kept = (to_float(next(iter(batches(rows, len(rows), 0)))) for batches in pair)
+    return images - 0.5, (kept < 1).any(1)

@@ -58,6 +58,7 @@ def robust_accuracy(
         points_for=lambda _shape: sizes,
         summary="mean",
         subject="network",
+        phrase="clean and robust accuracy",
     )
 
 

@@ -63,8 +63,8 @@ def _plugs(target: Any) -> dict[str, Plug]:
         if Method in _parts(hint):
             found[name] = Plug(("model", "images", "targets"), "method")
         elif called:
-            made = [typing.get_args(part)[-1] for part in called]
-            found[name] = Plug((), "model" if nn.Module in made else "")
+            returned = [typing.get_args(part)[-1] for part in called]
+            found[name] = Plug((), "model" if nn.Module in returned else "")
     return found
 
 

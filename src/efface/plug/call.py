@@ -124,8 +124,8 @@ class Call(BaseModel):
         """The kwargs as they are handed over: a method's class is made, what else is to be called is a Call."""
         if not (nested := self.nested()):
             return self.kwargs
-        made = {name: each() for name, each in self.methods().items() if inspect.isclass(each.resolve())}
-        return self.kwargs | nested | made
+        learning = {name: each() for name, each in self.methods().items() if inspect.isclass(each.resolve())}
+        return self.kwargs | nested | learning
 
     def nested(self) -> dict[str, "Call"]:
         """The settings that are something to call themselves: a method's base, a second network."""
@@ -266,7 +266,7 @@ def _wrong_plugs(target: Any, kwargs: Mapping[str, Any]) -> list[str]:
             call = Call.model_validate(kwargs[name])
             if positional and inspect.isclass(call.resolve()):  # made with its settings, then called with them
                 call.check(())
-                problems += [f"{name}: {each}" for each in _wrong_made(call, positional)]
+                problems += [f"{name}: {each}" for each in _wrong_instance(call, positional)]
             else:
                 call.check(positional, _OFFERED)
             if positional and call.learns and inspect.isclass(target) and not is_learning(target):
@@ -281,13 +281,13 @@ def _wrong_plugs(target: Any, kwargs: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _wrong_made(call: Call, positional: Sequence[str]) -> list[str]:
+def _wrong_instance(call: Call, positional: Sequence[str]) -> list[str]:
     """A method that is a class is made, which checks its settings, and bound to the way it will be called."""
-    made = call()
-    if not callable(made):
+    instance = call()
+    if not callable(instance):
         return [f"{call.call} is a class without __call__, expected __call__({', '.join(positional)})"]
-    problems = _missing(call.call, inspect.signature(made), positional, {}, _OFFERED)
-    return problems + wrong_parts(call.resolve(), made)
+    problems = _missing(call.call, inspect.signature(instance), positional, {}, _OFFERED)
+    return problems + wrong_parts(call.resolve(), instance)
 
 
 def _is_file(value: Any) -> bool:

@@ -18,7 +18,7 @@ def code_of(path: str, plugin: type | None = None) -> dict[str, Any]:
 
     plugin: the class that the path leads to; by default it is imported.
     """
-    name, code, uses_efface = _known(path) if plugin is None else _told(path, plugin, (plugin.__module__,))
+    name, code, uses_efface = _known(path) if plugin is None else _parts(path, plugin, (plugin.__module__,))
     if name:
         return {"call": name, "version": version(name)}
     return {"call": path, **code} | ({"numerics": dict(NUMERICS)} if uses_efface else {})
@@ -26,10 +26,10 @@ def code_of(path: str, plugin: type | None = None) -> dict[str, Any]:
 
 @functools.cache
 def _known(path: str) -> tuple[str, dict[str, Any], bool]:
-    return _told(path, resolve(path), modules_of(path))
+    return _parts(path, resolve(path), modules_of(path))
 
 
-def _told(path: str, plugin: Any, modules: tuple[str, ...]) -> tuple[str, dict[str, Any], bool]:
+def _parts(path: str, plugin: Any, modules: tuple[str, ...]) -> tuple[str, dict[str, Any], bool]:
     """Kind and word of a plug-in of efface; else the parts of a key for its code, and whether that uses efface."""
     if name := _word(path, plugin):
         return name, {}, False
@@ -47,7 +47,7 @@ def _word(path: str, target: Any) -> str:
         return name
     called = getattr(target, "__name__", "")
     for kind in words.KINDS:
-        there = words.index(kind).get(called, "")
-        if there and resolve(there) is target:
+        home = words.index(kind).get(called, "")
+        if home and resolve(home) is target:
             return f"{kind}.{called}"
     return ""

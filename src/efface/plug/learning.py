@@ -3,7 +3,8 @@
 import difflib
 import functools
 import inspect
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -57,34 +58,62 @@ def check_learnt(name: str, method: Any) -> dict[str, Tensor]:
         return tensors
     kind = type(method)
     raise ValueError(
-        f"{name}: {kind.__module__}.{kind.__qualname__}.fit left no dict of tensors in its attribute 'learnt'; set it "
-        f"there{_near('learnt', getattr(method, '__dict__', ()))}"
+        f"{name}: {kind.__module__}.{kind.__qualname__}.fit left no dict of tensors in its attribute 'learnt', found "
+        f"{_found(tensors)}; set it there{_near('learnt', getattr(method, '__dict__', ()))}"
     )
 
 
-def wrong_parts(kind: type, made: Any) -> list[str]:
+def _found(tensors: Any) -> str:
+    """Return what stands in `learnt` instead of a dict of tensors, in words."""
+    if tensors is None:
+        return "nothing"
+    if not isinstance(tensors, dict):
+        return f"a {type(tensors).__name__}"
+    wrong = {name: type(each).__name__ for name, each in tensors.items() if not isinstance(each, Tensor)}
+    return ", ".join(f"a {each} under '{name}'" for name, each in wrong.items()) or "an empty dict"
+
+
+def wrong_parts(kind: type, instance: Any) -> list[str]:
     """Return a sentence for each reason why a class that looks like a learning method is none.
 
-    made: an instance of the class.
+    instance: an instance of the class.
     """
     path = f"{kind.__module__}.{kind.__qualname__}"
     if not hasattr(kind, "fit"):
-        if not isinstance(getattr(made, "learnt", None), dict):
+        if not isinstance(getattr(instance, "learnt", None), dict):
             return []
         functions = [name for name in dir(kind) if callable(getattr(kind, name)) and not name.startswith("_")]
         near = _near("fit", functions)
         return [f"{path} has 'learnt', but no fit, so it would learn nothing; expected {FIT}{near}"]
     problems = []
-    if not callable(made.fit):
-        return [f"{path}.fit is a {type(made.fit).__name__}; expected {FIT}"]
-    if error := _unbound(made.fit):
+    if not callable(instance.fit):
+        return [f"{path}.fit is a {type(instance.fit).__name__}; expected {FIT}"]
+    if error := _unbound(instance.fit):
         problems.append(
             f"{path}.fit cannot be called with (model, data, seed=..., max_batch=...): {error}; expected {FIT}"
         )
-    near = "" if hasattr(made, "learnt") else _near("learnt", getattr(made, "__dict__", ()))
+    near = "" if hasattr(instance, "learnt") else _near("learnt", getattr(instance, "__dict__", ()))
     if near:  # without a similar name, fit itself may create the attribute
         problems.append(f"{path} has a fit, but no attribute 'learnt' for fit to fill with tensors by name{near}")
-    return problems
+    return problems + [f"{path} {each}" for each in _wrong_learnt_from(kind, instance)]
+
+
+def _wrong_learnt_from(kind: type, instance: Any) -> Iterator[str]:
+    """Yield a sentence if the optional `learnt_from` is misspelt, or returns no dict that JSON can write."""
+    own = [name for each in kind.__mro__[:-1] for name in vars(each) if not name.startswith("_")]
+    if "learnt_from" not in own:
+        for name in difflib.get_close_matches("learnt_from", own, n=1, cutoff=0.75):
+            yield f"has '{name}', which nothing reads; did you mean learnt_from?"
+        return
+    try:
+        settings = instance.learnt_from()
+        if isinstance(settings, dict):
+            json.dumps(settings)
+            return
+    except Exception as error:  # noqa: BLE001  a class of one's own may raise anything
+        yield f"has a 'learnt_from' that fails: {type(error).__name__}: {error}; return a dict that JSON can write"
+        return
+    yield f"has a 'learnt_from' that returns a {type(settings).__name__}; expected a dict that JSON can write"
 
 
 def _unbound(fit: Callable[..., Any]) -> str:

@@ -52,7 +52,7 @@ def _takes(*positional: str, gives: str = "") -> Callable[[_Signature], bool]:
     return lambda found: found.positional == positional and re.match(gives, found.gives) is not None
 
 
-def _made(gives: str) -> Callable[[_Signature], bool]:
+def _returns(gives: str) -> Callable[[_Signature], bool]:
     """Return the test for plug-ins that are called with settings alone.
 
     A function with a required setting that may be None is a helper and no plug-in.
@@ -67,8 +67,8 @@ def _made(gives: str) -> Callable[[_Signature], bool]:
 
 _MAPS = r"Maps?$|Images$|Any$|Seeds$|Float\[|dict\[str, Images\]$"
 _KINDS = {
-    "data": _Kind("data", _made("dict[str, Split]")),
-    "model": _Kind("models", _made("nn.Module")),
+    "data": _Kind("data", _returns("dict[str, Split]")),
+    "model": _Kind("models", _returns("nn.Module")),
     "method": _Kind("methods", _takes("model", "images", "targets", gives=_MAPS)),
     "imputer": _Kind("impute", _takes("images", "removed", gives="Images")),
     "post": _Kind("erase/post.py", _takes("maps")),

@@ -68,36 +68,37 @@ def agreements(firsts: Sequence[Panel]) -> Agreements:
     return Agreements(judging, tau, alpha)
 
 
-def said_of_pairs(found: Pairs) -> str:
+def pairs_sentence(found: Pairs) -> str:
     """Return how many pairs differ significantly, in a phrase."""
     if not found.found:
         return "fewer than two methods to compare"
     untested = sum(each.test == "none" for each in found.found.values())
-    told = f"{found.apart} of {len(found.found)} pairs differ significantly"
-    return f"{told}, {untested} could not be tested" if untested else told
+    apart = f"{found.apart} of {len(found.found)} pairs differ significantly"
+    return f"{apart}, {untested} could not be tested" if untested else apart
 
 
-def said_of_metrics(found: Agreements) -> list[str]:
+def agreement_sentences(found: Agreements) -> list[str]:
     """Return sentences on which metrics agree and which contradict each other."""
     known = {names: each for names, each in found.tau.items() if not np.isnan(each.value)}
-    orders = [names for names in known if set(names) == {"morf", "lerf"}]
-    said = [f"MoRF and LeRF rank the methods {_likeness(known[names])}." for names in orders]
+    opposites = {(panel.metric, panel.opposite) for panel in found.panels}
+    pairs = [(one, other) for one, other in known if {(one, other), (other, one)} & opposites]
+    lines = [f"{one} and {other} rank the methods {_likeness(known[one, other])}." for one, other in pairs]
     if len(known) > 1:
         in_order = sorted(known, key=lambda names: known[names].value)
         for words, names in (("Closest", in_order[-1]), ("Farthest apart", in_order[0])):
-            said.append(f"{words}: {names[0]} and {names[1]}, {_likeness(known[names])}.")
+            lines.append(f"{words}: {names[0]} and {names[1]}, {_likeness(known[names])}.")
     images = {metric: each.value for metric, each in found.alpha.items() if not np.isnan(each.value)}
     if images:
         most, least = max(images, key=lambda name: images[name]), min(images, key=lambda name: images[name])
         ends = f"most on {most} (alpha {number(images[most])})"
         ends += f", least on {least} ({number(images[least])})" if least != most else ""
-        said.append(f"Single images agree on the ranking {ends}. 0 is chance, 1 is complete agreement.")
+        lines.append(f"Single images agree on the ranking {ends}. 0 is chance, 1 is complete agreement.")
     few = sorted({panel.metric for panel in found.panels if len(_methods(panel)) < 5})
     if few and known:
-        said.append(
+        lines.append(
             f"Fewer than five methods were ranked on {listed(few, 3)}. Few orders are possible, so it means little."
         )
-    return said
+    return lines
 
 
 def _likeness(each: Agreement) -> str:

@@ -34,9 +34,9 @@ def cautions(degenerate: Mapping[str, Mapping[str, float]], controls: Collection
     found = {}
     for method, shares in degenerate.items():
         kinds = [kind for kind, edge in _NEGLIGIBLE.items() if shares.get(kind, np.nan) > edge]
-        said = [_SAYS[kind].format(share(shares[kind])) for kind in kinds if kind != "blind" or method not in controls]
-        if said:
-            found[method] = said
+        lines = [_SAYS[kind].format(share(shares[kind])) for kind in kinds if kind != "blind" or method not in controls]
+        if lines:
+            found[method] = lines
     return found
 
 

@@ -18,7 +18,7 @@ class Answer(NamedTuple):
     says: the sentence of the claim.
     source: publication of the claim.
     published: figures of that publication.
-    told: metric, sides and difference in words, or the reason why there is no difference.
+    message: metric, sides and difference in words, or the reason why there is no difference.
     more: mean of the side `more`, over the samples that both sides have.
     less: mean of the side `less`, over the same samples.
     difference: paired difference with its interval.
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
     says: str
     source: str
     published: str
-    told: str
+    message: str
     more: float
     less: float
     difference: Interval
@@ -43,10 +43,10 @@ def answer_claims(
     claims: the claims of the study.
     found: curves by metric, score and method, then by variant; "" is the variant in a study without variants.
     """
-    return tuple(_judged(claim, found) for claim in claims)
+    return tuple(_answer(claim, found) for claim in claims)
 
 
-def _judged(claim: Claim, found: Mapping[tuple[str, str, str], Mapping[str, Curve]]) -> Answer:
+def _answer(claim: Claim, found: Mapping[tuple[str, str, str], Mapping[str, Curve]]) -> Answer:
     scores = [score for metric, score, _ in found if metric == claim.metric]
     score = claim.score or (scores[0] if scores else "")
     curves = _comparable([_curve(side, claim, score, found) for side in (claim.more, claim.less)], claim)
@@ -54,7 +54,6 @@ def _judged(claim: Claim, found: Mapping[tuple[str, str, str], Mapping[str, Curv
     names = f"{_named(claim.more)} against {_named(claim.less)}"
     at = "" if claim.at is None else f" at {claim.at:g}"
     what = f"{claim.metric}, {score.replace('_', ' ')}{at}: {names}"
-    told = claim.says, claim.source, claim.published
     if why := "; ".join(dict.fromkeys(side for side in sides if isinstance(side, str))):
         return _nothing(claim, f"{what}: not measured: {why}")
     more, less = (side for side in sides if not isinstance(side, str))
@@ -63,19 +62,19 @@ def _judged(claim: Claim, found: Mapping[tuple[str, str, str], Mapping[str, Curv
     both = ~np.isnan(ours[0] - ours[1])
     if not both.any():
         return _nothing(claim, f"{what}: not measured: no sample has a value on both sides")
-    over = more[2] or less[2]
-    difference = mean_intervals((ours[0] - ours[1])[:, None], "images" if over == "images" else "repeats")[0]
+    kind = more[2] or less[2]
+    difference = mean_intervals((ours[0] - ours[1])[:, None], "images" if kind == "images" else "repeats")[0]
     high, low = (float(each[both].mean()) for each in ours)
     verdict = _verdict(difference)
     interval = f" [{difference.low:+.3f}, {difference.high:+.3f}]" if difference.n > 1 else ""
-    of = f"n = {difference.n} {over}"
+    of = f"n = {difference.n} {kind}"
     text = f"{what}: {high:.3f} and {low:.3f}, difference {difference.mean:+.3f}{interval}, {of}"
-    return Answer(*told, text, high, low, difference, verdict)
+    return Answer(claim.says, claim.source, claim.published, text, high, low, difference, verdict)
 
 
-def _nothing(claim: Claim, told: str) -> Answer:
+def _nothing(claim: Claim, message: str) -> Answer:
     nothing = Interval(np.nan, np.nan, np.nan, np.nan, 0)
-    return Answer(claim.says, claim.source, claim.published, told, np.nan, np.nan, nothing, "not measured")
+    return Answer(claim.says, claim.source, claim.published, message, np.nan, np.nan, nothing, "not measured")
 
 
 _Samples = tuple[tuple[int, ...], np.ndarray, str]
@@ -88,14 +87,14 @@ def _curve(
     """Return the curve of a side, or the reason why there is none; None for a number."""
     if not isinstance(side, Side):
         return None
-    here = {method: named for (metric, of, method), named in found.items() if (metric, of) == (claim.metric, score)}
-    if not here:
+    curves = {method: named for (metric, of, method), named in found.items() if (metric, of) == (claim.metric, score)}
+    if not curves:
         scores = [of for metric, of, _ in found if metric == claim.metric]
         known = f"; it has {', '.join(dict.fromkeys(scores))}" if scores else ""
         return f"{claim.metric} has no score '{score}'{known}" if scores else f"there are no results of {claim.metric}"
-    if not side.method and len(here) > 1:
-        return f"{claim.metric} is measured of several maps; name one of {', '.join(here)}"
-    curve = here.get(side.method or next(iter(here)), {}).get(side.variant)
+    if not side.method and len(curves) > 1:
+        return f"{claim.metric} is measured of several maps; name one of {', '.join(curves)}"
+    curve = curves.get(side.method or next(iter(curves)), {}).get(side.variant)
     return f"there are no results of {_named(side)}" if curve is None else curve
 
 

@@ -131,7 +131,7 @@ def sheet(panels: Sequence[Panel], looks: dict[str, Style]) -> dict[str, bytes]:
 
 
 def _draw(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str]) -> None:
-    label = panel.score.replace("_", " ") + (" [%]" if panel.score == "relative_change" else "")
+    label = panel.score.replace("_", " ") + (f" [{panel.value_unit}]" if panel.value_unit else "")
     if panel.stands == "value":
         _draw_dots(axes, panel, looks, names)
         axes.set_xlabel(label, parse_math=False)

@@ -55,20 +55,20 @@ def read_made_from(png: bytes) -> str:
 
 def _sheet(sized: Sequence[tuple[Line, list[Image.Image]]], columns: Sequence[str]) -> Image.Image:
     font = ImageFont.load_default(_TEXT)
-    across = max((picture.width for _, pictures in sized for picture in pictures), default=EDGE)
-    headings = [_wrapped(text, font, across) for text in columns]
+    widest = max((picture.width for _, pictures in sized for picture in pictures), default=EDGE)
+    headings = [_wrapped(text, font, widest) for text in columns]
     left = max((round(font.getlength(line.label)) for line, _ in sized), default=0) + 3 * GAP
     top = (_TEXT + 3) * max((len(words) for words in headings), default=0) + 2 * GAP
     heights = [max((picture.height for picture in pictures), default=EDGE) + GAP for _, pictures in sized]
-    whole = Image.new("RGB", (left + len(columns) * (across + GAP), top + sum(heights)), _PAPER)
+    whole = Image.new("RGB", (left + len(columns) * (widest + GAP), top + sum(heights)), _PAPER)
     draw = ImageDraw.Draw(whole)
     for column, words in enumerate(headings):
         for at, word in enumerate(words):
-            draw.text((left + column * (across + GAP), GAP + at * (_TEXT + 3)), word, _SOFT, font)
+            draw.text((left + column * (widest + GAP), GAP + at * (_TEXT + 3)), word, _SOFT, font)
     for (line, pictures), height in zip(sized, heights, strict=True):
         draw.text((left - 2 * GAP, top + height // 2), line.label, _INK, font, anchor="rm")
         for column, picture in enumerate(pictures):
-            whole.paste(picture, (left + column * (across + GAP), top))
+            whole.paste(picture, (left + column * (widest + GAP), top))
         top += height
     return whole
 
@@ -104,7 +104,7 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, widt
 
 
 def _png(picture: Image.Image, made_from: str) -> bytes:
-    told, buffer = PngInfo(), io.BytesIO()
-    told.add_text(_MADE_FROM, made_from)
-    picture.save(buffer, format="PNG", pnginfo=told)
+    metadata, buffer = PngInfo(), io.BytesIO()
+    metadata.add_text(_MADE_FROM, made_from)
+    picture.save(buffer, format="PNG", pnginfo=metadata)
     return buffer.getvalue()

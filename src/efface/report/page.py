@@ -10,7 +10,7 @@ import jinja2
 from efface.report import between, cautions, figure, frames, words
 from efface.report.gallery import Gallery, tiles, uri
 from efface.report.stats import Curve
-from efface.report.table import HOW, Panel, Row, panels
+from efface.report.table import FAMILIES, HOW, Panel, Row, panels
 from efface.store.atomic import atomic_write
 
 MARKS = {
@@ -27,18 +27,6 @@ MARKS = {
 }
 MANY = 6
 """Largest number of metrics without an index. With more, the first table has marks instead of words."""
-HEADINGS = {
-    "network": "The network",
-    "retraining": "Retraining: a new network on what is left",
-    "erasure": "Erasure: the given network on what is left",
-    "faithfulness": "Faithfulness: do the values predict the network's answer",
-    "localisation": "Localisation: does the relevance lie on the object",
-    "randomisation": "Randomisation: does the map change with what the network has learned",
-    "robustness": "Robustness: does the map hold still where the image hardly moves",
-    "axiom": "Axioms: does the map add up",
-    "complexity": "Complexity: how much of the image the map takes",
-    "control": "Controls: may the other metrics be believed",
-}
 _HOW = {"unit": "unit", "explain": "class explained", "imputer": "fill", "ties": "ties", "count": "count"}
 
 
@@ -71,7 +59,7 @@ class Facts:
     how: for each metric, the settings of its numbers: `unit`, `explain`, `imputer`, `ties`, `count`.
     degenerate: for each method, mean shares of degenerate maps, see `cautions`; empty if they were not computed.
     costs: time of each metric, without the extraction of maps.
-    claims: the claims of the study, each with `says`, `source`, `published`, `told` and `verdict`.
+    claims: the claims of the study, each with `says`, `source`, `published`, `message` and `verdict`.
     picture: bytes of the PNG file of stage visualize.
     """
 
@@ -120,9 +108,9 @@ def write(
     found = panels(curves, references, kind="network" if network else "method")
     metrics = dict.fromkeys(panel.metric for panel in found)
     firsts = [next(panel for panel in found if panel.metric == metric) for metric in metrics]
-    judged = [panel for panel in firsts if network or panel.family != "network"]
-    pairs, agreements = [between.pairs(panel) for panel in judged], between.agreements([] if network else judged)
-    facts = replace(facts, warnings=(*facts.warnings, *(said for panel in firsts for said in words.gaps(panel))))
+    ranked = [panel for panel in firsts if network or panel.family != "network"]
+    pairs, agreements = [between.pairs(panel) for panel in ranked], between.agreements([] if network else ranked)
+    facts = replace(facts, warnings=(*facts.warnings, *(line for panel in firsts for line in words.gaps(panel))))
     controls = {row.method for panel in found for row in panel.rows if row.is_control}
     looks = figure.styles((row.method for panel in found for row in panel.rows), () if network else references)
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +122,7 @@ def write(
         _replace(folder / f"{name}.csv", frame.to_csv(index=False).encode())
     for kind, content in figure.sheet(firsts, looks).items():
         _replace(folder / f"curves.{kind}", content)
-    shown = _metrics(found, firsts, judged, looks, facts) | _between(pairs, agreements)
+    shown = _metrics(found, firsts, ranked, looks, facts) | _between(pairs, agreements)
     page = _template().render(
         facts=facts,
         cautions=cautions.cautions(facts.degenerate, controls),
@@ -161,8 +149,16 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    said = (words.number, words.plus_minus, words.between, words.percent, words.point, words.duration, words.two_digits)
-    for function in (*said, cautions.share):
+    formats = (
+        words.number,
+        words.plus_minus,
+        words.between,
+        words.percent,
+        words.point,
+        words.duration,
+        words.two_digits,
+    )
+    for function in (*formats, cautions.share):
         environment.filters[function.__name__] = function
     return environment.get_template("page.html.j2")
 
@@ -170,46 +166,46 @@ def _template() -> jinja2.Template:
 def _metrics(
     found: Sequence[Panel],
     firsts: Sequence[Panel],
-    judged: Sequence[Panel],
+    ranked: Sequence[Panel],
     looks: dict[str, figure.Style],
     facts: Facts,
 ) -> dict[str, object]:
-    """Return the content of the page for each metric, and the tables of the `judged` metrics, which come first."""
+    """Return the content of the page for each metric, and the tables of the `ranked` metrics, which come first."""
     names = figure.identifiers(found)
     sections = [[_section(each, found, looks, names) for each in found if each.metric == f.metric] for f in firsts]
     families = [
         (
-            HEADINGS.get(family, family.replace("_", " ").capitalize()),
+            FAMILIES.get(family, family.replace("_", " ").capitalize()),
             [parts for parts in sections if parts[0]["panel"].family == family],
         )
         for family in dict.fromkeys(panel.family for panel in firsts)
     ]
     return {
-        "firsts": judged,
-        "number_of": {metric: n for n, metric in enumerate(dict.fromkeys(p.metric for p in (*judged, *firsts)), 1)},
-        "headline": words.headline(judged),
-        "methods": _standing(judged),
+        "firsts": ranked,
+        "number_of": {metric: n for n, metric in enumerate(dict.fromkeys(p.metric for p in (*ranked, *firsts)), 1)},
+        "headline": words.headline(ranked),
+        "methods": _standing(ranked),
         "families": families,
-        "many": len(judged) > MANY,
-        "leaking": [panel.metric for panel in judged if words.leaks(panel)],
+        "many": len(ranked) > MANY,
+        "leaking": [panel.metric for panel in ranked if words.leaks(panel)],
         "scores": len(found) > len(firsts),
-        "how": {name: _how(told) for name, told in facts.how.items()},
+        "how": {name: _how(settings) for name, settings in facts.how.items()},
     }
 
 
 def _between(pairs: Sequence[between.Pairs], agreements: between.Agreements) -> dict[str, object]:
     return {
         "pairs": [each for each in pairs if each.found],
-        "said_of_pairs": between.said_of_pairs,
+        "pairs_sentence": between.pairs_sentence,
         "agreements": agreements,
-        "said_of_metrics": between.said_of_metrics(agreements),
+        "agreement_sentences": between.agreement_sentences(agreements),
         "alpha": between.ALPHA,
     }
 
 
-def _how(told: Mapping[str, str]) -> str:
+def _how(settings: Mapping[str, str]) -> str:
     """Return the settings that the numbers of a metric depend on, in one line."""
-    return "; ".join(f"{_HOW[each]}: {told[each]}" for each in HOW if each in told) + "."
+    return "; ".join(f"{_HOW[each]}: {settings[each]}" for each in HOW if each in settings) + "."
 
 
 def _section(

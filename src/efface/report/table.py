@@ -26,19 +26,19 @@ Verdict = Literal[
 Kind = Literal["method", "network"]
 """Kind of the rows of a panel."""
 NOTHING = Interval(np.nan, np.nan, np.nan, np.nan, 0)
-FAMILIES = (
-    "network",
-    "retraining",
-    "erasure",
-    "faithfulness",
-    "localisation",
-    "randomisation",
-    "robustness",
-    "axiom",
-    "complexity",
-    "control",
-)
-"""Families of metrics in the order of the page; other families follow."""
+FAMILIES = {
+    "network": "The network",
+    "retraining": "Retraining: a new network on what is left",
+    "erasure": "Erasure: the given network on what is left",
+    "faithfulness": "Faithfulness: do the values predict the network's answer",
+    "localisation": "Localisation: does the relevance lie on the object",
+    "randomisation": "Randomisation: does the map change with what the network has learned",
+    "robustness": "Robustness: does the map hold still where the image hardly moves",
+    "axiom": "Axioms: does the map add up",
+    "complexity": "Complexity: how much of the image the map takes",
+    "control": "Controls: may the other metrics be believed",
+}
+"""Families of metrics with their headings, in the order of the page. Other families follow."""
 HOW = ("unit", "explain", "imputer", "ties", "count")
 """Settings that a number depends on besides its method: columns of the table, and words below each figure."""
 
@@ -114,6 +114,8 @@ class Panel:
     rows: the rows.
     empty: points that were left out of `fractions`, for no method has a value there.
     kind: kind of the rows.
+    opposite: name of the metric that erases in the opposite order; "" if there is none.
+    value_unit: unit of the values, such as "%"; "" if they have none.
     """
 
     metric: str
@@ -128,6 +130,8 @@ class Panel:
     rows: tuple[Row, ...]
     empty: tuple[float, ...] = ()
     kind: Kind = "method"
+    opposite: str = ""
+    value_unit: str = ""
 
     def verdict(self, method: str) -> Verdict:
         """Return the verdict on a method; "missing" if the panel does not have the method."""
@@ -196,9 +200,9 @@ def _combined(curves: list[Curve]) -> list[_Method]:
         raise ValueError(f"{first.metric}/{first.score}: a method has two curves among {sorted(names)}; name each once")
     found = []
     for name, each in draws.items():
-        there = [curve for curve in each if not np.isnan(curve.values).all()] or each[:1]
-        whole = combine(there, name)
-        found.append(_Method(whole.curve, whole.draws, whole.between, len(each) - len(there)))
+        measured = [curve for curve in each if not np.isnan(curve.values).all()] or each[:1]
+        whole = combine(measured, name)
+        found.append(_Method(whole.curve, whole.draws, whole.between, len(each) - len(measured)))
     return found
 
 
@@ -239,8 +243,22 @@ def _panel(methods: list[_Method], found: Mapping[int, Summary], references: Seq
         drawn = (each.draws, each.between, each.awaited)
         rows.append(Row(each.curve.method, each.curve, cells, area, by, rank, apart, verdict, *drawn))
     stands: Literal["area", "mean", "value"] = "value" if len(first.at) == 1 else first.summary
-    what = (first.metric, first.score, first.sample, first.direction, first.at, first.axis, first.family)
-    return Panel(*what, stands, reference, tuple(rows), first.empty, kind)
+    return Panel(
+        metric=first.metric,
+        score=first.score,
+        sample=first.sample,
+        direction=first.direction,
+        fractions=first.at,
+        axis=first.axis,
+        family=first.family,
+        stands=stands,
+        reference=reference,
+        rows=tuple(rows),
+        empty=first.empty,
+        kind=kind,
+        opposite=first.opposite,
+        value_unit=first.value_unit,
+    )
 
 
 def _verdict(curve: Curve, area: Interval, apart: Interval, reference: Curve | None) -> Verdict:

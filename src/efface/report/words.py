@@ -39,89 +39,89 @@ def about(panel: Panel) -> str:
 
 def headline(panels: Sequence[Panel]) -> list[str]:
     """Return the sentences that summarise the panels, one panel for each metric."""
-    judged = [
+    compared = [
         panel for panel in panels if any(row.verdict in ("better", "same", "worse", "undecided") for row in panel.rows)
     ]
-    known = {panel.reference for panel in judged}
-    known |= {row.method for panel in judged for row in panel.rows if row.is_control}
-    methods = dict.fromkeys(row.method for panel in judged for row in panel.rows if row.method not in known)
+    known = {panel.reference for panel in compared}
+    known |= {row.method for panel in compared for row in panel.rows if row.is_control}
+    methods = dict.fromkeys(row.method for panel in compared for row in panel.rows if row.method not in known)
     if not methods:
         return []
-    against, kind = judged[0].reference, f"{judged[0].kind}s"
-    wins = {name: sum(panel.verdict(name) == "better" for panel in judged) for name in methods}
+    against, kind = compared[0].reference, f"{compared[0].kind}s"
+    wins = {name: sum(panel.verdict(name) == "better" for panel in compared) for name in methods}
     best = max(wins.values())
     top = [name for name, won in wins.items() if won == best]
     never = [name for name, won in wins.items() if not won]
-    where = f"all {len(judged)} metrics" if len(judged) > 1 else judged[0].metric
-    if best == len(judged):
-        said = [f"Better than {against} on {where}: {len(top)} of {len(wins)} {kind} ({listed(top)})."]
+    where = f"all {len(compared)} metrics" if len(compared) > 1 else compared[0].metric
+    if best == len(compared):
+        lines = [f"Better than {against} on {where}: {len(top)} of {len(wins)} {kind} ({listed(top)})."]
     else:
-        said = [f"No {kind[:-1]} is better than {against} on {where}."]
-        said += [f"Most often better: {listed(top)}, on {best} of {len(judged)}."] if best else []
+        lines = [f"No {kind[:-1]} is better than {against} on {where}."]
+        lines += [f"Most often better: {listed(top)}, on {best} of {len(compared)}."] if best else []
     if best and never:
-        said.append(f"Not shown to be better on any metric: {listed(never)}.")
-    leaking = [panel.metric for panel in judged if leaks(panel)]
+        lines.append(f"Not shown to be better on any metric: {listed(never)}.")
+    leaking = [panel.metric for panel in compared if leaks(panel)]
     if leaking:
-        said.append(f"On {listed(leaking)}, the outline of the erased pixels may reveal the class (†).")
-    return said
+        lines.append(f"On {listed(leaking)}, the outline of the erased pixels may reveal the class (†).")
+    return lines
 
 
 def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
     """Return what a panel shows, and its cautions. Other panels are used as a second opinion."""
     verdicts = {kind: [row for row in panel.rows if row.verdict == kind] for kind in VERDICTS}
-    said = []
+    lines = []
     if not panel.reference and panel.direction != "none" and panel.family != "network":
-        said.append(
+        lines.append(
             "No random control was measured, so the distance of these curves from chance is unknown. Add "
             "{name: random, method: random} to attribution_methods and measure again."
         )
     if verdicts["better"]:
         most = max(verdicts["better"], key=lambda row: abs(row.difference.mean))
-        change = f"{panel.stands}, {number(most.difference.mean, panel.score, signed=True)}"
-        said.append(
+        change = f"{panel.stands}, {number(most.difference.mean, panel.value_unit, signed=True)}"
+        lines.append(
             f"Better than {panel.reference}: {_names(verdicts['better'])}. "
             f"The largest difference in {change}, is that of {most.method}."
         )
     if verdicts["same"]:
-        said.append(f"Not told apart from {panel.reference} (the interval includes 0): {_names(verdicts['same'])}.")
+        lines.append(f"Not told apart from {panel.reference} (the interval includes 0): {_names(verdicts['same'])}.")
     if leaks(panel):
-        said += _leak(panel, verdicts["worse"], panels)
+        lines += _leak(panel, verdicts["worse"], panels)
     elif verdicts["worse"]:
-        said.append(f"Worse than {panel.reference}: {_names(verdicts['worse'])}.")
+        lines.append(f"Worse than {panel.reference}: {_names(verdicts['worse'])}.")
     if verdicts["undecided"]:
         who = _names(verdicts["undecided"])
-        said.append(f"The difference is the same in all {panel.sample}, so no test is possible: {who}.")
+        lines.append(f"The difference is the same in all {panel.sample}, so no test is possible: {who}.")
     if any(row.area.n == 1 for row in panel.rows):
         remedy = "set repeats to 3 or more" if panel.sample == "repeats" else "take more images"
-        said.append(f"With a single one of the {panel.sample} there is no interval and no verdict: {remedy}.")
+        lines.append(f"With a single one of the {panel.sample} there is no interval and no verdict: {remedy}.")
     if panel.unfinished:
-        said.append(f"Not finished yet: {listed(panel.unfinished)}.")
-    return said + gaps(panel) + [_fewer(row, panel) for row in panel.rows if row.lacking]
+        lines.append(f"Not finished yet: {listed(panel.unfinished)}.")
+    return lines + gaps(panel) + [_fewer(row, panel) for row in panel.rows if row.lacking]
 
 
 def gaps(panel: Panel) -> list[str]:
     """Return sentences on points, or whole metrics, at which no method has a value."""
-    said = []
+    lines = []
     if panel.empty:
         where = listed([point(at, panel.axis) for at in panel.empty], len(panel.empty))
         what = "value" if panel.stands == "value" else f"curve, {panel.stands}"
-        said.append(
+        lines.append(
             f"{panel.metric} has no value at {where} for any method. Such points are left out of {what} and verdict."
         )
     if panel.rows and not panel.unfinished and not any(cell.n for row in panel.rows for cell in row.cells):
-        said.append(
+        lines.append(
             f"{panel.metric} was measured, but no method has a value on any of the {panel.sample}. Its settings may "
             "not suit the images: for example, an image may have too few units."
         )
-    return said
+    return lines
 
 
 def _fewer(row: Row, panel: Panel) -> str:
     """Return a sentence on a row that has no value at some points."""
     where = listed([point(at, panel.axis) for at in row.lacking], len(row.lacking))
     apart = f" Its difference to {panel.reference} uses the points that both have." if row.difference.n else ""
-    judged = f"{apart} It gets no rank." if panel.direction != "none" else ""
-    return f"{row.method} has no value at {where}. Its {panel.stands} uses its other points.{judged}"
+    no_rank = f"{apart} It gets no rank." if panel.direction != "none" else ""
+    return f"{row.method} has no value at {where}. Its {panel.stands} uses its other points.{no_rank}"
 
 
 def leaks(panel: Panel) -> bool:
@@ -132,13 +132,16 @@ def leaks(panel: Panel) -> bool:
     )
 
 
-def number(value: float, score: str = "", *, signed: bool = False) -> str:
-    """Format a number with three decimals, or fewer for large values, and a true minus sign."""
+def number(value: float, value_unit: str = "", *, signed: bool = False) -> str:
+    """Format a number with three decimals, or fewer for large values, and a true minus sign.
+
+    value_unit: unit of the number, such as "%".
+    """
     if np.isnan(value):
         return "?"
     decimals = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
     text = f"{value:{'+' if signed else ''}.{decimals}f}".replace("-", "\N{MINUS SIGN}")
-    return text + (" %" if score == "relative_change" else "")
+    return text + (f" {value_unit}" if value_unit else "")
 
 
 def two_digits(value: float) -> str:
@@ -146,7 +149,7 @@ def two_digits(value: float) -> str:
     return "?" if np.isnan(value) else f"{round(value, 2) + 0.0:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
-def plus_minus(cell: Interval, score: str = "", nothing: str = VERDICTS["missing"]) -> str:
+def plus_minus(cell: Interval, value_unit: str = "", nothing: str = VERDICTS["missing"]) -> str:
     """Format a mean with the half-width of its interval, or with both ends if the interval is asymmetric.
 
     nothing: the text for a cell without a mean.
@@ -154,17 +157,17 @@ def plus_minus(cell: Interval, score: str = "", nothing: str = VERDICTS["missing
     if cell.n == 0:
         return nothing
     if cell.n == 1:
-        return number(cell.mean, score)
+        return number(cell.mean, value_unit)
     below, above = number(cell.mean - cell.low), number(cell.high - cell.mean)
-    told = f"± {below}" if below == above else f"[{number(cell.low)}, {number(cell.high)}]"
-    return f"{number(cell.mean)} {told}" + (" %" if score == "relative_change" else "")
+    width = f"± {below}" if below == above else f"[{number(cell.low)}, {number(cell.high)}]"
+    return f"{number(cell.mean)} {width}" + (f" {value_unit}" if value_unit else "")
 
 
-def between(cell: Interval, score: str = "") -> str:
+def between(cell: Interval, value_unit: str = "") -> str:
     """Format a mean with its interval in brackets. The text is empty if there is no mean."""
     if cell.n == 0:
         return ""
-    mean = number(cell.mean, score, signed=True)
+    mean = number(cell.mean, value_unit, signed=True)
     return mean if cell.n == 1 else f"{mean} [{number(cell.low, signed=True)}, {number(cell.high, signed=True)}]"
 
 
@@ -226,7 +229,7 @@ def _above(panel: Panel, worse: list[Row]) -> str:
         line, at = (int(i) for i in np.unravel_index(gaps.argmax(), gaps.shape))
         who, verb, values = worse[line].method, "stays", means[line : line + 1, at]
     removed = "half" if panel.fractions[at] == 0.5 else point(panel.fractions[at], panel.axis)
-    ends = dict.fromkeys(number(float(end), panel.score) for end in (values.min(), values.max()))
+    ends = dict.fromkeys(number(float(end), panel.value_unit) for end in (values.min(), values.max()))
     means_are = f"{' to '.join(ends)} against {number(random[at])}"
     return f"At {removed} removed, {who} {verb} above {panel.reference} ({means_are})."
 

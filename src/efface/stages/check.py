@@ -8,6 +8,7 @@ from efface.stages.run.progress import duration, say
 from efface.stages.run.run import Run
 from efface.stages.run.runs import measuring, narrowed, one_by_one, runs_of
 from efface.stages.trial.estimate import say_estimate
+from efface.stages.trial.executor import try_executor
 from efface.stages.trial.methods import preflight
 from efface.stages.trial.training_step import has_zero_hessian
 from efface.stages.work.steps import refuse_pointless
@@ -22,6 +23,7 @@ def check(study: Study, only: Sequence[str] = ()) -> list[str]:
     asked = narrowed(study, only)
     runs = measuring(runs_of(asked)) if only else runs_of(asked)
     refuse_pointless(asked, runs)
+    try_executor(asked)
     seconds = [check_run(run) for run in one_by_one(study, runs)]
     for line in dict.fromkeys(line for run in runs for line in unaccompanied(run.study.metrics)):
         say(f"warning: {line}")

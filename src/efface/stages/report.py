@@ -28,16 +28,18 @@ def report(study: Study, only: Sequence[str] = ()) -> list[str]:
 def _say_what_is_open(study: Study, measured: Sequence[PlannedRun]) -> None:
     """ValueError: the folder holds results, but none of those that the study plans: they are of older code."""
     planned = sum(len(one.plan.tasks) for one in measured)
-    there = planned - sum(len(one.plan.open(one.run.results)) for one in measured)
-    held = any("n" in row for one in measured for row in one.run.results.rows.values())  # training has lines, too
-    if planned and held and not there:
+    done = planned - sum(len(one.plan.open(one.run.results)) for one in measured)
+    has_results = any(
+        "n" in row for one in measured for row in one.run.results.rows.values()
+    )  # training has lines, too
+    if planned and has_results and not done:
         raise ValueError(
             f"{study.out}: holds results, but none of the {planned} that this study asks for: they were made with "
             "other settings, other weights or other code of efface; run the measure stage to make them anew (the "
             "report is left as it is), or write it with the version that made them"
         )
-    if there < planned:
-        say(f"report: {there} of the {planned} probes of this study are there; the others are left to be measured")
+    if done < planned:
+        say(f"report: {done} of the {planned} probes of this study are there; the others are left to be measured")
 
 
 def _size(path: Path) -> int:

@@ -17,9 +17,9 @@ def status(study: Study, only: Sequence[str] = ()) -> list[str]:
         for network in run.networks():
             say(f"{run.folder}: {network.name} {'there' if network.trained() else 'to be trained'}")
         for task in missing_extractions(run):
-            held = finished_rows(partial_path(run.map_path(task.method, task.split)))
-            say(f"  to extract: {task.method}, {task.split}: {held} of {len(run.data[task.split])} maps are there")
+            finished = finished_rows(partial_path(run.map_path(task.method, task.split)))
+            say(f"  to extract: {task.method}, {task.split}: {finished} of {len(run.data[task.split])} maps are there")
         plan = make_plan(run)
-        left = len(plan.open(run.results))
-        say(f"probes: {len(plan.tasks) - left} of {len(plan.tasks)} done, {left} left")
+        still_open = len(plan.open(run.results))
+        say(f"probes: {len(plan.tasks) - still_open} of {len(plan.tasks)} done, {still_open} left")
     return []

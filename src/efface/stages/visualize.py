@@ -10,8 +10,8 @@ from efface.stages.run.runs import one_by_one, working
 from efface.stages.work.steps import extracted
 from efface.study.study import Study
 
-_READS_TEST_MAPS = "morf"
-"""A metric that needs no maps of training images: those are not shown."""
+_SHOWN = ("test",)
+"""The splits whose maps are shown."""
 
 
 def visualize(study: Study, only: Sequence[str] = ()) -> list[str]:
@@ -19,9 +19,9 @@ def visualize(study: Study, only: Sequence[str] = ()) -> list[str]:
     with working(study, only) as runs:
         for run in runs:
             shown_rows(run)  # refused before hours are spent
-        reading = [run.with_study(run.study.with_metrics([_READS_TEST_MAPS])) for run in runs]
-        whole, failures = extracted(study, reading)
-        for run in one_by_one(study, [run for run in whole if not missing_extractions(run)]):
+        without_metrics = [run.with_study(run.study.with_metrics([])) for run in runs]
+        whole, failures = extracted(study, without_metrics, _SHOWN)
+        for run in one_by_one(study, [run for run in whole if not missing_extractions(run, _SHOWN)]):
             draw_pictures(run)
         write_pages(study, [planned(run) for run in runs], anew=False)
         return failures

@@ -143,11 +143,11 @@ def write(file: BinaryIO, rows: StoredArray, first: int, block: np.ndarray) -> N
     data = np.ascontiguousarray(block, rows.dtype)
     assert data.shape[1:] == rows.shape[1:]
     assert first + len(data) <= len(rows)
-    left = data.reshape(-1).view(np.uint8).data
+    remaining = data.reshape(-1).view(np.uint8).data
     at = rows.offset + first * (data.nbytes // max(1, len(data)))
-    while left:
-        done = os.pwrite(file.fileno(), left, at)
-        left, at = left[done:], at + done
+    while remaining:
+        done = os.pwrite(file.fileno(), remaining, at)
+        remaining, at = remaining[done:], at + done
 
 
 @contextlib.contextmanager

@@ -40,12 +40,12 @@ def atomic_write(path: Path, *, synced: bool = False) -> Iterator[Path]:
 
 
 def _remove_abandoned(path: Path) -> None:
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.new"):
+    for abandoned in path.parent.glob(f".{glob.escape(path.name)}.*.new"):
         with contextlib.suppress(FileNotFoundError):  # its process has just renamed or removed it
-            machine, _, process = left.name.removesuffix(".new").removeprefix(f".{path.name}.").rpartition("-")
+            machine, _, process = abandoned.name.removesuffix(".new").removeprefix(f".{path.name}.").rpartition("-")
             is_dead = machine == _machine() and process.isdecimal() and not _is_running(int(process))
-            if is_dead or time.time() - left.stat().st_mtime > _ABANDONED:
-                left.unlink()
+            if is_dead or time.time() - abandoned.stat().st_mtime > _ABANDONED:
+                abandoned.unlink()
 
 
 def _machine() -> str:

@@ -38,8 +38,8 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
 
 def _flat_differences(found: dict[str, Any], expected: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for name in dict.fromkeys([*expected, *found]):
-        here, there = found.get(name), expected.get(name)
-        if isinstance(here, dict) and isinstance(there, dict):
-            yield from _flat_differences(here, there, f"{prefix}{name}.")
-        elif here != there:
-            yield f"{prefix}{name} is {json.dumps(here)}, expected {json.dumps(there)}"
+        value, wanted = found.get(name), expected.get(name)
+        if isinstance(value, dict) and isinstance(wanted, dict):
+            yield from _flat_differences(value, wanted, f"{prefix}{name}.")
+        elif value != wanted:
+            yield f"{prefix}{name} is {json.dumps(value)}, expected {json.dumps(wanted)}"

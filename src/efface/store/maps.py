@@ -50,13 +50,13 @@ class MapStore:
     def __init__(self, path: Path, provenance: Mapping[str, Any] | None = None, rows: int | None = None) -> None:
         self.path = Path(path)
         if not self.path.exists():
-            left = ""
+            partly = ""
             if (part := partial_path(self.path)).exists():
-                left = f"; {part.name} holds {finished_rows(part)}{'' if rows is None else f' of {rows}'} maps"
-            raise FileNotFoundError(f"{self.path}: does not exist{left}; run the extract stage to finish it")
+                partly = f"; {part.name} holds {finished_rows(part)}{'' if rows is None else f' of {rows}'} maps"
+            raise FileNotFoundError(f"{self.path}: does not exist{partly}; run the extract stage to finish it")
         with open_file(self.path) as file:
             self.provenance = read_provenance(file, self.path)
-            self._held = int(file["done"][:].sum()) if "done" in file else 0
+            self._finished = int(file["done"][:].sum()) if "done" in file else 0
             self._error: ValueError | None = None  # raised by `expect`, which reports another provenance first
             try:
                 self._read(file)
@@ -79,9 +79,9 @@ class MapStore:
             raise ValueError(
                 f"{self.path}: was made from other inputs or settings: {differing}; run the extract stage again"
             )
-        if self._held != rows:
+        if self._finished != rows:
             raise ValueError(
-                f"{self.path}: holds {self._held} maps, expected {rows}; delete it and run the extract stage"
+                f"{self.path}: holds {self._finished} maps, expected {rows}; delete it and run the extract stage"
             )
         if self._error is not None:
             raise self._error
@@ -137,11 +137,11 @@ class MapWriter:
             if not self._is_resumable(provenance, kind, shape):
                 self._start(provenance, kind, shape)
             self.file = self.partial.open("r+b", buffering=0)
-        self.data, self.flags, self.crc, self.said = (
+        self.data, self.flags, self.crc, self.stored_targets = (
             StoredArray(self.partial, name) for name in (kind, "done", "crc", "targets")
         )
         self.targets = targets.numpy(force=True)
-        self.done: np.ndarray = self.flags.numpy().astype(bool) & (self.said.numpy() == self.targets)
+        self.done: np.ndarray = self.flags.numpy().astype(bool) & (self.stored_targets.numpy() == self.targets)
 
     def write(self, first: int, rows: Tensor) -> None:
         """Write rows from `first` on. The data are written before their flags."""
@@ -149,7 +149,7 @@ class MapWriter:
         sums = np.array([_checksum(*each) for each in zip(block, self.targets[first:], strict=False)], np.uint32)
         with _writing(self.partial):
             write(self.file, self.data, first, block)
-            write(self.file, self.said, first, self.targets[first : first + len(block)])
+            write(self.file, self.stored_targets, first, self.targets[first : first + len(block)])
             write(self.file, self.crc, first, sums)
             write(self.file, self.flags, first, np.ones(len(block), np.uint8))
         self.done[first : first + len(block)] = True

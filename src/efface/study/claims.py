@@ -19,13 +19,13 @@ class Has(NamedTuple):
     fractions: Sequence[float]
 
 
-def unfounded(claims: Sequence[Claim], there: Mapping[str, Has]) -> Iterator[str]:
+def unfounded(claims: Sequence[Claim], contents: Mapping[str, Has]) -> Iterator[str]:
     """Yield a message for everything that a claim names and the study does not have.
 
-    there: the content of each variant, by its name; "" is the name where a study has no variants.
+    contents: the content of each variant, by its name; "" is the name where a study has no variants.
     """
     for claim in claims:
-        for problem in dict.fromkeys(_problems(claim, there)):
+        for problem in dict.fromkeys(_problems(claim, contents)):
             yield f"claims.{claim.says}: {problem}"
 
 
@@ -49,21 +49,21 @@ def no_point(claim: Claim, points: Sequence[float]) -> str:
     return f"{claim.metric} has no point {claim.at:g}; it has {', '.join(f'{at:g}' for at in points)}"
 
 
-def _problems(claim: Claim, there: Mapping[str, Has]) -> Iterator[str]:
+def _problems(claim: Claim, contents: Mapping[str, Has]) -> Iterator[str]:
     sides = [(word, side) for word, side in (("more", claim.more), ("less", claim.less)) if isinstance(side, Side)]
     if not sides:
         yield "both sides are numbers; give 'more' or 'less' a variant or a method"
-    metrics = list(dict.fromkeys([ACCURACY, *(each.name for has in there.values() for each in has.metrics)]))
+    metrics = list(dict.fromkeys([ACCURACY, *(each.name for has in contents.values() for each in has.metrics)]))
     if claim.metric not in metrics:
         yield f"there is no metric '{claim.metric}'; there are {', '.join(metrics)}"
-    variants = [name for name in there if name]
+    variants = [name for name in contents if name]
     for word, side in sides:
         if side.variant and side.variant not in variants:
             yield f"there is no variant '{side.variant}'; there are {', '.join(variants) or 'none'}"
         elif variants and not side.variant:
             yield f"{word}: the variant is missing; give one of {', '.join(variants)}"
         else:
-            yield from _missing(claim, word, side, there[side.variant], known=claim.metric in metrics)
+            yield from _missing(claim, word, side, contents[side.variant], known=claim.metric in metrics)
 
 
 def _missing(claim: Claim, word: str, side: Side, has: Has, *, known: bool) -> Iterator[str]:
@@ -71,15 +71,15 @@ def _missing(claim: Claim, word: str, side: Side, has: Has, *, known: bool) -> I
 
     known: True if any variant measures the metric.
     """
-    here = f"variant '{side.variant}'" if side.variant else "the study"
+    owner = f"variant '{side.variant}'" if side.variant else "the study"
     if side.method and side.method not in has.rows:
-        of = f" in {here}" if side.variant else ""
+        of = f" in {owner}" if side.variant else ""
         yield f"there is no method '{side.method}'{of}; there are {', '.join(has.rows)}"
     entry = next((each for each in has.metrics if each.name == claim.metric), None)
     if entry is None and claim.metric != ACCURACY:
         if known:
             measured = ", ".join(each.name for each in has.metrics) or "nothing"
-            yield f"{here} does not measure '{claim.metric}', it measures {measured}"
+            yield f"{owner} does not measure '{claim.metric}', it measures {measured}"
         return
     of_network = entry is None or entry.formula.subject == "network"
     if of_network and side.method:

@@ -59,9 +59,9 @@ def unheard(reference: str | None, methods: Sequence[MethodEntry], metrics: Sequ
     if reference is None or reference not in entries or not metrics:
         return
     entry = entries[reference]
-    made = entries.get(entry.maps or "", entry)
+    source = entries.get(entry.maps or "", entry)
     of_maps = [each for each in metrics if each.formula.subject == "maps"]
-    if any(each.formula.sample == "repeats" or not made.is_redrawn for each in of_maps):
+    if any(each.formula.sample == "repeats" or not source.is_redrawn for each in of_maps):
         return
     why = "it is drawn anew each epoch, and no metric retrains" if of_maps else "all of them measure the network"
     yield f"reference: no metric of the study has the row '{reference}': {why}; name another row, or drop this key"

@@ -59,6 +59,14 @@ class MetricEntry(Strict):
         """The dotted path of the metric."""
         return words.expand("metric", self.metric or self.name)
 
+    def is_of(self, name: str) -> bool:
+        """Return whether this is the metric of this short name or path. The entry's own name does not count."""
+        return self.path == words.expand("metric", name)
+
+    def opposes(self, other: "MetricEntry") -> bool:
+        """Return whether the other metric erases in the opposite order, with the same settings."""
+        return bool(self.formula.opposite) and other.is_of(self.formula.opposite) and self.kwargs == other.kwargs
+
     @cached_property
     def paper(self) -> MetricSettings:
         """Settings that the paper of the metric fixes."""

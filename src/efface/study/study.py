@@ -162,8 +162,12 @@ class Study(Strict):
         listed = {each.name for part in (self, *own.values()) for each in part.metrics}
 
         def narrowed(entries: Iterable[MetricEntry]) -> list[dict[str, Any]]:
-            there = {each.name: each.model_dump(mode="json", exclude_none=True) for each in entries}
-            return [there.get(name, {"name": name}) for name in names if name in there or name not in listed]
+            listed_entries = {each.name: each.model_dump(mode="json", exclude_none=True) for each in entries}
+            return [
+                listed_entries.get(name, {"name": name})
+                for name in names
+                if name in listed_entries or name not in listed
+            ]
 
         tree = self.model_dump() | {"metrics": narrowed(self.metrics)}
         tree["claims"] = [each.model_dump() for each in self.claims if each.metric in (ACCURACY, *names)]
@@ -201,10 +205,10 @@ def check(tree: Any, path: Path) -> Study:
     tree = moved.study({key: value for key, value in tree.items() if not str(key).startswith("x-")})
     try:
         study = Study.model_validate(tree)
-        there = {
+        contents = {
             name: Has(part.metrics, part.map_names(), part.fractions) for name, (part, *_) in study.parts().items()
         }
-        problems = list(unfounded(study.claims, there))
+        problems = list(unfounded(study.claims, contents))
         for name, (part, *_) in study.parts().items():
             where = f"variants.{name}: " if name else ""
             problems += [f"{where}{line}" for line in unheard(part.reference, part.attribution_methods, part.metrics)]
@@ -251,8 +255,8 @@ def _explain(error: Any, tree: Any) -> list[str]:
     for part in error["loc"]:
         if isinstance(part, str) and part[:9] in ("function-", "union_tag"):
             continue
-        here = _named(tree, names)
-        entry = here[part] if isinstance(here, list) and isinstance(part, int) and part < len(here) else None
+        parent = _named(tree, names)
+        entry = parent[part] if isinstance(parent, list) and isinstance(part, int) and part < len(parent) else None
         names.append((entry.get("name", part) if isinstance(entry, dict) else part, part))
     where = ".".join(str(shown) for shown, _ in names)
     prefix = f"{where}: " if where else ""

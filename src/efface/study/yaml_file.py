@@ -19,8 +19,8 @@ class InvalidStudyError(ValueError):
 def load(path: Path) -> Any:
     """Return the content of a YAML file, read safely. `1e-3` is a number."""
     if not path.is_file():
-        here = sorted(str(each) for each in path.parent.glob("*.yml")) if path.parent.is_dir() else []
-        near = difflib.get_close_matches(str(path), here, n=1) or here[:5]
+        files = sorted(str(each) for each in path.parent.glob("*.yml")) if path.parent.is_dir() else []
+        near = difflib.get_close_matches(str(path), files, n=1) or files[:5]
         raise InvalidStudyError(f"{path}: no such file" + (f"; there is {', '.join(near)}" if near else ""))
     try:
         return read_yaml(path.read_bytes())

@@ -44,7 +44,7 @@ Log = Callable[[str, float, int], None]
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Rows of the feed for training, and rows that choose the epoch."""
+    """Rows that the network is trained on, and rows that choose the epoch."""
 
     training: Int[Tensor, " n"]
     validation: Int[Tensor, " m"] | None = None
@@ -67,7 +67,7 @@ class TrainingResult:
 
 def train(
     build: Callable[[], nn.Module],
-    feed: Batches,
+    batches: Batches,
     rows: TrainingRows,
     targets: Targets,
     settings: TrainingSettings,
@@ -79,9 +79,10 @@ def train(
     log: Log | None = None,
     advance: Callable[[float], None] = lambda _: None,
 ) -> TrainingResult:
-    """Train a fresh network on a feed of (erased) images.
+    """Train a fresh network on (erased) images.
 
-    targets: classes by row number of the feed.
+    batches: function that yields the images of given rows.
+    targets: classes by row number.
     checkpoint: file written after each epoch. A training resumes from it if its fingerprint equals `fingerprint`.
     log: called with the loss, its terms and the validation accuracy.
     advance: called with 1 after each epoch.
@@ -107,11 +108,13 @@ def train(
             if settings.stop is not None and settings.stop.reached(state):
                 break
             each_step = schedule if settings.schedule_each == "step" else None
-            found = _epoch(network, feed, rows.training, targets, settings, optimizer, each_step, loss_of, seed, epoch)
+            found = _epoch(
+                network, batches, rows.training, targets, settings, optimizer, each_step, loss_of, seed, epoch
+            )
             if schedule is not None and settings.schedule_each == "epoch":
                 schedule.step()
             if rows.validation is not None and len(rows.validation):
-                found["validation_accuracy"] = _accuracy(network, feed, rows.validation, targets, settings, epoch)
+                found["validation_accuracy"] = _accuracy(network, batches, rows.validation, targets, settings, epoch)
             for name, value in found.items():
                 if log:
                     log(name, value, epoch + 1)
@@ -181,7 +184,7 @@ def _fresh(build: Callable[[], nn.Module], settings: TrainingSettings, seed: int
 
 def _epoch(
     network: nn.Module,
-    feed: Batches,
+    batches: Batches,
     rows: Tensor,
     targets: Tensor,
     settings: TrainingSettings,
@@ -204,7 +207,7 @@ def _epoch(
     network.train()
     means, at = Means(), 0
     moves, classes = settings.crop > 0 or settings.flip, int(targets.max()) + 1
-    for padded in feed(order, settings.batch_size, epoch):
+    for padded in batches(order, settings.batch_size, epoch):
         part = slice(at, at + len(padded))
         shift, flip = (shifts[part], flips[part]) if moves else (None, None)
         images = to_float(crop(padded, shift, flip, settings.crop))
@@ -265,10 +268,10 @@ def _step(
 
 
 def _accuracy(
-    network: nn.Module, feed: Batches, rows: Tensor, targets: Tensor, settings: TrainingSettings, epoch: int
+    network: nn.Module, batches: Batches, rows: Tensor, targets: Tensor, settings: TrainingSettings, epoch: int
 ) -> float:
-    batches = (crop(padded, None, None, settings.crop) for padded in feed(rows, settings.batch_size, epoch))
-    logits = predict(network, batches, precision=settings.precision)
+    middles = (crop(padded, None, None, settings.crop) for padded in batches(rows, settings.batch_size, epoch))
+    logits = predict(network, middles, precision=settings.precision)
     return float((logits.argmax(1) == targets[rows.to(targets.device)].cpu()).float().mean())
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from efface.methods.gradient import gradient, input_x_gradient
-from efface.methods.nested import depends_on, made, outside, restore, teach
+from efface.methods.nested import build_method, depends_on, outside, restore, teach
 from efface.methods.path import integrated_gradients
 from efface.methods.path.baseline import Baseline
 from efface.methods.path.grid import Rule, grid_of
@@ -190,7 +190,7 @@ class PatternGuided:
     ) -> None:
         if back not in ("pattern_attribution", "pattern_net"):
             raise ValueError(f"back is {back!r}; expected pattern_attribution or pattern_net")
-        self.method, self.back = made(method), back
+        self.method, self.back = build_method(method), back
         self.estimate, self.start = Estimate(estimator, pool, places), _checked(start)
         self.learnt: dict[str, Tensor] = {}
 

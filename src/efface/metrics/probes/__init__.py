@@ -4,9 +4,9 @@
 """
 
 from efface.metrics.probes.case import Case, Explain, Samples, block_of, image_mean
-from efface.metrics.probes.contract import Description, Needs, Probe, check_probe
 from efface.metrics.probes.degeneracy import Degeneracy
 from efface.metrics.probes.erasure import Erasure, erased, erased_batches, fill_of, fill_seeds, ranks_of
+from efface.metrics.probes.probe import Description, Needs, Probe, check_probe
 from efface.metrics.probes.score import Perturb, Retrain
 from efface.store.results import Score
 

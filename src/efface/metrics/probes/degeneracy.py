@@ -13,7 +13,7 @@ from efface.erase.masking import to_float
 from efface.erase.post import apply_post
 from efface.erase.ranking import for_unit
 from efface.metrics.probes.case import Case
-from efface.metrics.probes.contract import Needs
+from efface.metrics.probes.probe import Needs
 from efface.metrics.shared.degenerate import degeneracy
 from efface.plug.call import Call
 from efface.store.arrays import read_rows

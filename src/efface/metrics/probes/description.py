@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any, Literal, NamedTuple
 
-from efface.metrics.probes.contract import Describes, Description, Needs, Probe, ReadsValues
 from efface.metrics.probes.erasure import Erasure
+from efface.metrics.probes.probe import Describes, Description, Needs, Probe, ReadsValues
 from efface.plug.call import Call
 
 NONE = "none"

@@ -67,7 +67,7 @@ def erased(case: Case, erasure: Erasure, rows: Tensor) -> Images:
 def erased_batches(
     case: Case, split: str, erasure: Erasure, *, width: int, whole: bool, first_draw: int = 0
 ) -> Batches:
-    """Return a feed of the split's erased images.
+    """Return the function that yields the split's erased images by row number.
 
     whole: True if the images are read many times. They are then all kept if they fit into memory.
     first_draw: index of the first draw of a ranking that is redrawn each epoch. It keeps the draws of repeats apart.

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from efface import draws
 from efface.erase.masking import to_float
 from efface.metrics.probes.case import Case
-from efface.metrics.probes.contract import Needs
 from efface.metrics.probes.erasure import Erasure, erased_batches
+from efface.metrics.probes.probe import Needs
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import with_smaller_batches
 from efface.store.arrays import read_rows
 from efface.store.results import Score
-from efface.training.loop import Precision, TrainingRows, TrainingSettings, predict
+from efface.training.loop import Precision, TrainingResult, TrainingRows, TrainingSettings, predict
 from efface.training.loop import train as train_network
 from efface.types import StoredImages, Targets
 
@@ -68,30 +68,59 @@ class Retrain:
         return {"probe": "retrain", "repeat": self.repeat} | self.erasure.identity()
 
     def __call__(self, case: Case) -> Score:
-        train, test, settings = case.data["train"], case.data["test"], case.training
-        seed = draws.seed_of(f"{case.seed} retrain {self.repeat}")
-        draws_before = self.repeat * settings.epochs
-        width = settings.crop
-        feed = erased_batches(case, "train", self.erasure, width=width, whole=True, first_draw=draws_before)
-        fitted = train_network(
-            case.build,
-            feed,
-            TrainingRows(train.training, train.validation),
-            train.targets,
+        test, settings = case.data["test"], case.training
+        epoch_cost = 3.0 * len(case.data["train"])
+        trained = train_on_erased(
+            case,
+            self.erasure,
             settings,
-            seed=seed,
-            device=case.device,
-            checkpoint=case.checkpoint,
+            seed=draws.seed_of(f"{case.seed} retrain {self.repeat}"),
             fingerprint=case.checkpoint.stem if case.checkpoint else "",
-            log=case.log,
-            advance=lambda epochs: case.advance(3.0 * epochs * len(train)),
+            first_draw=self.repeat * settings.epochs,
+            epoch_cost=epoch_cost,
         )
-        case.advance(3.0 * (settings.epochs - len(fitted.losses)) * len(train))  # the epochs that `fit.stop` skipped
-        logits = logits_of(case, fitted.network, self.erasure, settings.precision)
+        case.advance((settings.epochs - len(trained.losses)) * epoch_cost)  # the epochs that `fit.stop` skipped
+        logits = logits_of(case, trained.network, self.erasure, settings.precision)
         score = score_of(logits, test.targets, test.targets)
         if settings.stop is None:
             return score
-        return Score({**score.values, "epochs": np.array([len(fitted.losses)], np.float64)})
+        return Score({**score.values, "epochs": np.array([len(trained.losses)], np.float64)})
+
+
+def train_on_erased(
+    case: Case,
+    erasure: Erasure,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    fingerprint: str,
+    epoch_cost: float,
+    first_draw: int = 0,
+) -> TrainingResult:
+    """Train the case's fresh network on its erased training images.
+
+    The training keeps its state in the case's checkpoint, writes its scalars to the case's log, and reports its
+    progress to the case.
+
+    fingerprint: text that a checkpoint must have, so that the training resumes from it.
+    epoch_cost: progress of one epoch, in the units of the task.
+    first_draw: index of the first draw of a ranking that is redrawn each epoch.
+    ValueError: as `efface.training.loop.train`.
+    """
+    split = case.data["train"]
+    return train_network(
+        case.build,
+        erased_batches(case, "train", erasure, width=settings.crop, whole=True, first_draw=first_draw),
+        TrainingRows(split.training, split.validation),
+        split.targets,
+        settings,
+        seed=seed,
+        device=case.device,
+        checkpoint=case.checkpoint,
+        fingerprint=fingerprint,
+        log=case.log,
+        advance=lambda epochs: case.advance(epochs * epoch_cost),
+    )
 
 
 def epochs_of(training: TrainingSettings | None) -> int:
@@ -104,13 +133,13 @@ def epochs_of(training: TrainingSettings | None) -> int:
 def logits_of(case: Case, network: nn.Module, erasure: Erasure, precision: Precision) -> Tensor:
     """Return the logits of a network for the erased test images, in smaller batches if memory runs out."""
     split = case.data["test"]
-    feed = erased_batches(case, "test", erasure, width=0, whole=False)
+    batches = erased_batches(case, "test", erasure, width=0, whole=False)
     every = torch.arange(len(split))
     first = to_float(read_rows(split.images, every[:1]).to(case.device))
 
     def answers(max_batch: int) -> Tensor:
         with evaluating_fast(network, first, allowed=precision == "fp32") as fast:
-            return predict(fast, _counted(feed(every, max_batch, 0), case.advance), precision=precision)
+            return predict(fast, _counted(batches(every, max_batch, 0), case.advance), precision=precision)
 
     return with_smaller_batches(answers, case.max_batch)
 

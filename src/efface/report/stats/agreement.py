@@ -116,9 +116,9 @@ def krippendorff_alpha(
     Source: Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, section D.
     """
     raters, units = values.shape
-    there = ~np.isnan(values)
-    places, which = np.unique(values[there], return_inverse=True)
-    unit = np.broadcast_to(np.arange(units), (raters, units))[there]
+    known = ~np.isnan(values)
+    places, which = np.unique(values[known], return_inverse=True)
+    unit = np.broadcast_to(np.arange(units), (raters, units))[known]
     size = max(1, len(places))
     counts = np.bincount(unit * size + which, minlength=units * size).reshape(units, size)
     return _alpha(counts.astype(np.float64), places if len(places) else np.zeros(1), scale)
@@ -174,10 +174,10 @@ def _drawn(tables: list[tuple[tuple[int, ...], np.ndarray]], images: list[bool],
     generator = np.random.default_rng(0)
     for side, ((_, values), by_image) in enumerate(zip(tables, images, strict=True)):
         if not by_image:
-            there = values[~np.isnan(values[:, 0])]
-            n = len(there)
-            error = there.std(axis=0, ddof=1) / n**0.5 if n > 1 else np.full(values.shape[1], np.nan)
-            drawn[side] = there.mean(axis=0) + error * generator.standard_t(max(1, n - 1), (resamples, len(error)))
+            known = values[~np.isnan(values[:, 0])]
+            n = len(known)
+            error = known.std(axis=0, ddof=1) / n**0.5 if n > 1 else np.full(values.shape[1], np.nan)
+            drawn[side] = known.mean(axis=0) + error * generator.standard_t(max(1, n - 1), (resamples, len(error)))
     return drawn
 
 

@@ -16,7 +16,7 @@ class Curve:
     """One method's curve on one metric.
 
     metric: name of the metric in the study, such as "roar".
-    score: name of the values: "accuracy", "probability", "relative_change" (percent), ...
+    score: name of the values: "accuracy", "probability", "relative_change", ...
     method: name of the method.
     at: points of the axis, ascending; one point for a metric that is one number.
     values: values by sample and point; NaN if there is no value. A sample is a repeat (retrained) or an image (frozen
@@ -34,6 +34,8 @@ class Curve:
     empty: points that were left out of `at`, for no method has a value there; see `without_empty`.
     control: True if the maps belong to a control, which does not depend on the network.
     draw_of: name of the method that this curve is another draw of; "" for the first or only draw.
+    opposite: name of the metric that erases in the opposite order, with the same settings; "" if the study has none.
+    value_unit: unit of the values, such as "%"; "" if they have none.
     """
 
     metric: str
@@ -53,6 +55,8 @@ class Curve:
     empty: tuple[float, ...] = ()
     control: bool = False
     draw_of: str = ""
+    opposite: str = ""
+    value_unit: str = ""
 
     def __post_init__(self) -> None:
         samples, columns = self.values.shape
@@ -72,10 +76,10 @@ def areas(curve: Curve) -> Float[np.ndarray, " samples"]:
     A sample without a value at some point has NaN. In a `may_lack_points` curve, the points in `lacking` do not count:
     the area is that of the other points, divided by their span.
     """
-    there = _there(curve)
+    known = _has_values(curve)
     values, at = curve.values.astype(np.float64), np.array(curve.at)
-    if there.any() and not there.all():
-        values, at = values[:, there], at[there]
+    if known.any() and not known.all():
+        values, at = values[:, known], at[known]
     if curve.summary == "mean" or len(at) == 1:
         return values.mean(axis=1)
     return np.asarray(np.trapezoid(values, at, axis=1)) / (at[-1] - at[0])
@@ -83,7 +87,7 @@ def areas(curve: Curve) -> Float[np.ndarray, " samples"]:
 
 def lacking(curve: Curve) -> tuple[float, ...]:
     """Return the measured points of a `may_lack_points` curve at which the method has no value on any sample."""
-    return tuple(at for at, there in zip(curve.at, _there(curve), strict=True) if not there)
+    return tuple(at for at, known in zip(curve.at, _has_values(curve), strict=True) if not known)
 
 
 def shared(one: Curve, other: Curve) -> tuple[Curve, Curve]:
@@ -91,7 +95,7 @@ def shared(one: Curve, other: Curve) -> tuple[Curve, Curve]:
 
     Curves that lack no point are not changed. If they have no point in common, no sample has an area on both curves.
     """
-    both = _there(one) & _there(other)
+    both = _has_values(one) & _has_values(other)
     if not both.any():  # strict: at each point one of them is NaN throughout
         return replace(one, may_lack_points=False), replace(other, may_lack_points=False)
     return (one, other) if both.all() else (_at(one, both), _at(other, both))
@@ -148,7 +152,7 @@ def table(curves: Sequence[Curve]) -> tuple[tuple[int, ...], Float[np.ndarray, "
     return tuple(rows), found
 
 
-def _there(curve: Curve) -> np.ndarray:
+def _has_values(curve: Curve) -> np.ndarray:
     """Return True for each point that counts.
 
     All points count, except those of a `may_lack_points` curve that were measured and have no value.

@@ -132,11 +132,11 @@ def summaries(curves: Sequence[Curve], level: float = 0.95) -> tuple[Summary, ..
     for i, curve in enumerate(curves):
         groups.setdefault((curve.sample, len(curve.values)), []).append(i)
     found: dict[int, Summary] = {}
-    for (over, _), members in groups.items():
-        intervals = iter(mean_intervals(np.hstack([tables[i] for i in members]), over, level))
+    for (kind, _), members in groups.items():
+        intervals = iter(mean_intervals(np.hstack([tables[i] for i in members]), kind, level))
         for i in members:
             area, *points = itertools.islice(intervals, tables[i].shape[1])
-            found[i] = Summary(area, tuple(points), "bootstrap" if bootstrapped(over, area.n) else "t")
+            found[i] = Summary(area, tuple(points), "bootstrap" if bootstrapped(kind, area.n) else "t")
     return tuple(found[i] for i in range(len(curves)))
 
 
@@ -182,16 +182,16 @@ def resampled(
     samples, columns = values.shape
     found = np.empty((resamples, columns))
     generator = np.random.default_rng(seed_of("bootstrap"))
-    there = ~np.isnan(values)
-    centre = np.where(there, values, 0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
-    apart, weights = np.where(there, values - centre, 0), there.astype(np.float64)
+    known = ~np.isnan(values)
+    centre = np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    apart, weights = np.where(known, values - centre, 0), known.astype(np.float64)
     size = max(1, _BLOCK // max(1, samples))
     for first in range(0, resamples, size):
         block = found[first : first + size]
         drawn = generator.integers(0, samples, (len(block), samples))
         drawn += np.arange(len(block))[:, None] * samples
         counts = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
-        total = np.full_like(block, samples) if there.all() else counts @ weights
+        total = np.full_like(block, samples) if known.all() else counts @ weights
         np.divide(counts @ apart, total, out=block, where=total > 0)
         block[total == 0] = np.nan
     return found + centre

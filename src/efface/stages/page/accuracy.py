@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from efface.metrics import metric
 from efface.report.stats import Curve
 from efface.report.words import listed
 from efface.stages.run.run import Run
@@ -31,19 +32,11 @@ def accuracy(run: Run) -> Curve | None:
 def unaccompanied(metrics: Iterable[MetricEntry]) -> Iterator[str]:
     """Yield a sentence for each missing metric that others must be read with."""
     listing = list(metrics)
-    kinds = {each.name: (each.metric or each.name).rpartition(".")[2] for each in listing}
-    missing = dict.fromkeys(
-        other for each in listing for other in each.formula.read_with if other not in kinds.values()
-    )
-    for other in missing:
+    wanted = dict.fromkeys(other for each in listing for other in each.formula.read_with)
+    for other in (each for each in wanted if not any(entry.is_of(each) for entry in listing)):
         found = [each.name for each in listing if other in each.formula.read_with]
         yield (
-            f"{listed(found)} must be read beside the network's {_told(other)}, as a network that has "
+            f"{listed(found)} must be read beside the network's {metric(other).phrase or other}, as a network that has "
             "learnt little can score well or badly for that alone; measure it, too: metrics: "
             f"[{', '.join((*found, other))}]"
         )
-
-
-def _told(metric: str) -> str:
-    """Return a metric in words. The clean accuracy is always in the report."""
-    return "clean and robust accuracy" if metric == "robust_accuracy" else metric.replace("_", " ")

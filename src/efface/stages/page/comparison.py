@@ -33,14 +33,14 @@ def write_comparison(folder: Path, name: str, beside: Beside, claims: Sequence[C
 
     found = merged(beside)
     if found:
-        judged = answer_claims(claims, found)
-        facts = replace(facts_of_several(name, beside), claims=judged, warnings=_warnings(beside, found))
+        answers = answer_claims(claims, found)
+        facts = replace(facts_of_several(name, beside), claims=answers, warnings=_warnings(beside, found))
         network = next(iter(beside)) if len(beside) > 1 else ""
         references = next(iter(beside.values()))[0].run.study.references()
         shown = side_by_side(found, one=not network)
         path = page.write(folder, shown, None, facts, references=references, network=network)
-        for each in judged:
-            say(f"claim {each.verdict}: {each.says} ({each.told})")
+        for each in answers:
+            say(f"claim {each.verdict}: {each.says} ({each.message})")
         say(f"side by side: {path}")
 
 
@@ -121,8 +121,8 @@ def merged(beside: Beside) -> Merged:
         for what, named in found.items()
         for name, each in named.items()
     }
-    left = dict(zip(whole, without_empty(list(whole.values())), strict=True))
-    return {what: {name: left[what, name] for name in named} for what, named in found.items()}
+    shown = dict(zip(whole, without_empty(list(whole.values())), strict=True))
+    return {what: {name: shown[what, name] for name in named} for what, named in found.items()}
 
 
 def _measured_curves(one: PlannedRun) -> Iterator[Curve]:

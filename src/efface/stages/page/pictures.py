@@ -34,7 +34,7 @@ def draw_pictures(run: Run) -> None:
     path = run.folder / FOLDER / "grid.png"
     if picture(run) is None:
         rows = shown_rows(run)
-        lines = [*_made(run, rows), *_maps(run, rows)]
+        lines = [*_generated(run, rows), *_maps(run, rows)]
         found = grid(lines, _headings(run, rows), key(made_from(run)))
         for name, content in sorted(found.items(), key=lambda each: each[0] == path.name):  # what tells is last
             with atomic_write(path.with_name(name)) as temporary:
@@ -73,14 +73,14 @@ def shown_rows(run: Run) -> Int[Tensor, " n"]:
     return torch.tensor(settings.rows)
 
 
-def _made(run: Run, rows: Int[Tensor, " n"]) -> Iterator[Line]:
+def _generated(run: Run, rows: Int[Tensor, " n"]) -> Iterator[Line]:
     """Yield lines of the images, the samples, the noisy images and the denoised images."""
     settings, samples, test = run.study.visualize, run.study.samples, run.data["test"]
     stored = read_rows(test.images, rows).to(run.device)
     targets = test.targets[rows.to(test.targets.device)].to(run.device)
     seeds = draws.seeds_of(f"{run.study.seed} visualize", rows).to(run.device)
     with bar(float(COST * len(rows) * (samples.steps + settings.steps)), "visualize", "row") as progress:
-        made = some_samples(run, samples, rows, advance=progress.update)
+        generated = some_samples(run, samples, rows, advance=progress.update)
         denoised = denoise(
             run.network,
             to_float(stored),
@@ -93,7 +93,7 @@ def _made(run: Run, rows: Int[Tensor, " n"]) -> Iterator[Line]:
             advance=progress.update,
         )
     yield _line("images", "image", to_float(stored))
-    yield _line("samples", "sample of its class", made)
+    yield _line("samples", "sample of its class", generated)
     yield _line("noisy", f"noise of {settings.noise:g} added", denoised.noisy)
     yield _line("denoised", "denoised by the network", denoised.images)
 

@@ -46,20 +46,22 @@ def _write(one: PlannedRun, folder: Path) -> None:
     measured = list(dict.fromkeys(curve.metric for curve in found if _is_measured(curve)))
     shown = [curve for curve in found if curve.metric in measured]  # no section of empty curves
     claims = answer_claims(run.study.claims, merged({"": [one]})) if run.study.claims else ()
-    told = facts(one, measured)
+    page_facts = facts(one, measured)
     alone = tuple(unaccompanied(each for each in run.study.metrics if each.name in measured))
-    told = replace(told, claims=claims, warnings=told.warnings + alone, how={ACCURACY: HOW, **told.how})
+    page_facts = replace(
+        page_facts, claims=claims, warnings=page_facts.warnings + alone, how={ACCURACY: HOW, **page_facts.how}
+    )
     own = accuracy(run) if ACCURACY not in measured else None
     page.write(
         folder,
         shown or found,
         gallery(one),
-        told,
+        page_facts,
         references=run.study.references(),
         tabled=() if own is None else (own,),
     )
     for each in claims:
-        say(f"claim {each.verdict}: {each.says} ({each.told})")
+        say(f"claim {each.verdict}: {each.says} ({each.message})")
 
 
 def _is_measured(curve: Curve) -> bool:

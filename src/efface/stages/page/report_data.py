@@ -12,8 +12,8 @@ from efface.erase.masking import to_stored
 from efface.erase.post import apply_post
 from efface.metrics import Point
 from efface.metrics.probes import Erasure, erased
-from efface.metrics.probes.contract import Explains
 from efface.metrics.probes.description import KINDS, NONE, describe
+from efface.metrics.probes.probe import Explains
 from efface.report.cautions import SHARES
 from efface.report.gallery import Gallery
 from efface.report.page import Cost, Facts
@@ -76,7 +76,7 @@ def facts_of_several(name: str, beside: Mapping[str, Sequence[PlannedRun]]) -> F
         label: ", ".join(dict.fromkeys(one.run.study.model.call for one in several))
         for label, several in beside.items()
     }
-    told = [f"{label}: {model}" if label else model for label, model in models.items()]
+    networks = [f"{label}: {model}" if label else model for label, model in models.items()]
     return Facts(
         study="\n".join(f"# {run.folder}\n{dump(run.study)}" for run in runs),
         name=name,
@@ -85,7 +85,7 @@ def facts_of_several(name: str, beside: Mapping[str, Sequence[PlannedRun]]) -> F
         seconds=seconds,
         unfinished=tuple(f"{folder}: probes are missing; run the measure stage" for folder in missing),
         data="; ".join(dict.fromkeys(run.study.data.call for run in runs)),
-        network="; ".join(told),
+        network="; ".join(networks),
         warnings=(),
     )
 
@@ -95,9 +95,9 @@ def how_of(one: PlannedRun, entry: MetricEntry) -> dict[str, str]:
     run, points = one.run, (point for curve in one.plan.of(entry)[:1] for point in curve.points)
     probes = [task.probe for point in points for task in point.tasks.values()]
     explains = [each.explains for each in probes if isinstance(each, Explains)]
-    said = [dataclasses.asdict(describe(each)) for each in probes]
-    told = {kind: dict.fromkeys(each[kind] for each in said if each[kind] != NONE) for kind in KINDS}
-    return {kind: ", ".join(words) or NONE for kind, words in told.items()} | {
+    descriptions = [dataclasses.asdict(describe(each)) for each in probes]
+    values = {kind: dict.fromkeys(each[kind] for each in descriptions if each[kind] != NONE) for kind in KINDS}
+    return {kind: ", ".join(words) or NONE for kind, words in values.items()} | {
         "explain": (explains or [run.study.explain])[-1]
     }
 

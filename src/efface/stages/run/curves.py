@@ -1,6 +1,6 @@
 """What a run's results say so far: the curves of its plan, put together from the results alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +23,15 @@ class PlannedRun:
     @cached_property
     def curves(self) -> list[Curve]:
         """The curves of all metrics and views; NaN where a probe has not run yet."""
-        return [curve for planned in self.plan.curves for curve in curves_of(planned, self.run.results)]
+        opposites = {
+            one.name: next((other.name for other in self.run.study.metrics if one.opposes(other)), "")
+            for one in self.run.study.metrics
+        }
+        return [
+            replace(curve, opposite=opposites[curve.metric])
+            for planned in self.plan.curves
+            for curve in curves_of(planned, self.run.results)
+        ]
 
 
 def planned(run: Run) -> PlannedRun:
@@ -59,6 +67,7 @@ def curves_of(planned: PlannedCurve, results: Results) -> list[Curve]:
             may_lack_points=formula.may_lack_points,
             control=planned.view.control,
             draw_of=planned.view.draw_of,
+            value_unit=formula.value_units.get(name, ""),
         )
         for name, better in formula.direction.items()
     ]

@@ -15,7 +15,7 @@ from efface.store.keys import key
 from efface.types import Split
 
 
-def made(where: str, call: Call) -> Any:
+def call_checked(where: str, call: Call) -> Any:
     """Return the result of a call of the study. An unexpected error becomes a ValueError that names the place."""
     try:
         return call()

@@ -1,5 +1,6 @@
 """The map files of a run: what each is made from, which are there, and which are still to be extracted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,13 @@ def needed_splits(run: Run) -> list[str]:
     return ["train", "test"] if retrains else ["test"]
 
 
-def missing_extractions(run: Run) -> list[Extraction]:
-    """The extractions that are not there yet. ValueError: a file of that name holds maps of other data."""
+def missing_extractions(run: Run, splits: Sequence[str] | None = None) -> list[Extraction]:
+    """The extractions that are not there yet. ValueError: a file of that name holds maps of other data.
+
+    splits: their splits; None: those that the study's metrics read.
+    """
     tasks: list[Extraction] = []
-    for split in needed_splits(run):
+    for split in needed_splits(run) if splits is None else splits:
         missing = [each for each in run.entries if not all(_is_there(run, each, name, split) for name in each.gives)]
         tasks += [Extraction(entry.name, split) for entry in missing]
     return tasks
@@ -63,10 +67,10 @@ def read_store(run: Run, name: str, split: str) -> MapStore:
     path = run.map_path(name, split)
     status = path.stat() if path.exists() else None
     stamp = None if status is None else (status.st_mtime_ns, status.st_size, status.st_ino)
-    held = run.stores.get(path)
-    if held is None or stamp is None or held[0] != stamp:
-        held = run.stores[path] = stamp, MapStore(path)
-    return held[1]
+    opened = run.stores.get(path)
+    if opened is None or stamp is None or opened[0] != stamp:
+        opened = run.stores[path] = stamp, MapStore(path)
+    return opened[1]
 
 
 def provenance(run: Run, entry: MethodEntry, name: str, split: str) -> dict[str, Any]:
@@ -125,11 +129,11 @@ def _learning(run: Run, entry: MethodEntry) -> tuple[str, str, dict[str, Any]]:
 
     Methods whose `learnt_from` has the same `fit` draw the same, whatever their class; one without by its path.
     """
-    made, kind, seed = entry.call(), entry.call.resolve(), run.study.seed
-    if not hasattr(made, "learnt_from"):
+    method, kind, seed = entry.call(), entry.call.resolve(), run.study.seed
+    if not hasattr(method, "learnt_from"):
         own = {name: each for name, each in entry.call.identity().items() if name not in _CODE}
         return kind.__name__, f"{seed} learn {moved.first(entry.call.call)}", {"from": own, "seed": seed}
-    settings = made.learnt_from()
+    settings = method.learnt_from()
     name = settings.get("fit", kind.__name__)
     return name, (drawn := f"{seed} learn {name}"), {"from": settings, "seed": drawn}
 

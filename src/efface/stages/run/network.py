@@ -14,7 +14,7 @@ from efface import draws
 from efface.models.adapt import Adaptation, adapted
 from efface.models.weights import load_weights, read_weights, weights_file
 from efface.plug.call import Call
-from efface.stages.run.inputs import made
+from efface.stages.run.inputs import call_checked
 from efface.stages.run.provenance import TRAINED
 from efface.stages.run.weights_kept import tensor_bytes
 from efface.store.keys import key, versions
@@ -84,7 +84,7 @@ class Network:
 
         This is the only place where a network comes in. ValueError: it fails on images of this size, or does not fit.
         """
-        network, shape = made(self.where, self.model), self.shape()
+        network, shape = call_checked(self.where, self.model), self.shape()
         try:
             network, vars(self)["changes"] = adapted(network, self.adaptation, shape)
         except ValueError as error:

@@ -169,7 +169,7 @@ def ranked_as(run: Run, redrawn: frozenset[str], view: View, x: float = 0.0) -> 
     """
     applied = [each for each in of_maps(run) if view in viewed(run, each, redrawn)]
     reducing = [each for each in applied if "post" in each.formula.uses]
-    erasing = [each for each in reducing if each.formula.axis == "fraction removed"]
+    erasing = [each for each in reducing if each.formula.erases]
     if not applied:
         return None
     entry = (erasing or reducing or applied)[0]
@@ -236,8 +236,8 @@ class Keys:
         kind, metric = type(probe), entry.path if entry else ""
         if (kind, metric) not in self._codes:
             self._codes[kind, metric] = key_of(probe_code(kind, metric))
-        judged, areas = probe.needs.second_network, measured_areas(probe.needs)
-        uses = _Uses(maps, splits, probe.needs.network, trains, judged, areas, self._codes[kind, metric])
+        second, areas = probe.needs.second_network, measured_areas(probe.needs)
+        uses = _Uses(maps, splits, probe.needs.network, trains, second, areas, self._codes[kind, metric])
         if uses not in self._shared:
             self._shared[uses] = key_of(self._depends(uses))
         key = key_of({"probe": probe.identity(), "shared": self._shared[uses]})
@@ -270,12 +270,12 @@ def unmet(run: Run, plan: Plan) -> list[str]:
         )
         return list(dict.fromkeys(name for name, task in tasks if what(task.probe.needs)))
 
-    unjudged = [] if run.study.second_network else needing(lambda needs: needs.second_network)
+    unclassified = [] if run.study.second_network else needing(lambda needs: needs.second_network)
     unmasked = needing(lambda needs: needs.masks) if run.data["test"].masks is None else []
     return [
         f"metrics.{name}: asks a second network, but the study has no 'second_network'; add second_network: {{model: "
         "..., fit: ...}"
-        for name in unjudged
+        for name in unclassified
     ] + [
         f"metrics.{name}: needs the masks of the true object, which {run.study.data.call} does not give; "
         "choose data that have them, such as efface.data.patches.patches, or drop this metric"
@@ -287,8 +287,8 @@ def pointless(claims: Sequence[Claim], runs: Mapping[str, Run]) -> Iterator[str]
     """Claims at points that their metrics do not have on these data; runs: one of each variant."""
     for claim in claims:
         sides = [side for side in (claim.more, claim.less) if isinstance(side, Side) and claim.at is not None]
-        there = [runs[side.variant] for side in sides if side.variant in runs]
-        points = [axis_points(run, each) for run in there for each in run.study.metrics if each.name == claim.metric]
+        named = [runs[side.variant] for side in sides if side.variant in runs]
+        points = [axis_points(run, each) for run in named for each in run.study.metrics if each.name == claim.metric]
         problems = dict.fromkeys(no_point(claim, each) for each in points)
         yield from (f"claims.{claim.says}: {problem}" for problem in problems if problem)
 

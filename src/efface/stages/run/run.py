@@ -14,7 +14,7 @@ from efface.metrics.probes import image_mean
 from efface.models.adapt import Adaptation
 from efface.models.evaluation import evaluating_fast
 from efface.plug.call import Call
-from efface.stages.run.inputs import check_classes, checked_data, made, place_split, split_digest
+from efface.stages.run.inputs import call_checked, check_classes, checked_data, place_split, split_digest
 from efface.stages.run.network import Network
 from efface.stages.run.views import View, extracted_entries, views_of
 from efface.store.arrays import read_rows
@@ -64,7 +64,7 @@ class Run:
         """The splits: on the device below the memory budget, in a packed file above it."""
         if self._like is not None:
             return self._like.data
-        splits = checked_data(self.study.data, made("data", self.study.data))
+        splits = checked_data(self.study.data, call_checked("data", self.study.data))
         folder, budget = self.folder / "data", self.study.memory_gb * 1e9
         return {name: place_split(split, budget, self.device, folder, name) for name, split in splits.items()}
 

@@ -30,8 +30,8 @@ def say_estimate(one: PlannedRun, rows_of: Mapping[str, float], *, least: bool) 
     extraction = 0.0
     missing = missing_extractions(run)
     for task in missing:
-        held = finished_rows(partial_path(run.map_path(task.method, task.split)))
-        extraction += rows_of[task.method] * (images[task.split] - held)
+        finished = finished_rows(partial_path(run.map_path(task.method, task.split)))
+        extraction += rows_of[task.method] * (images[task.split] - finished)
     first = sum(_rows_of(each, images["train"]) for each in run.networks() if each.fit and not each.trained())
     say("plan:")
     for each in run.networks():
@@ -55,13 +55,13 @@ def say_estimate(one: PlannedRun, rows_of: Mapping[str, float], *, least: bool) 
 
 
 def _rows_of(network: Network, images: int) -> float:
-    """Return the cost of a training in forward passes: three per image and epoch, more for an attack and terms."""
+    """Return the forward passes of a training: three per image and epoch, and those of its attack and regularisers."""
     fit = network.fit
     if fit is None:
         return 0.0
     steps = 0 if fit.attack is None else _setting(fit.attack, "steps", 8) * _setting(fit.attack, "restarts", 1)
-    terms = sum(fact(each.term.resolve(), "cost") for each in fit.regularizers)
-    return (3.0 + 2 * steps + terms) * fit.epochs * images
+    of_regularizers = sum(fact(each.term.resolve(), "cost") for each in fit.regularizers)
+    return (3.0 + 2 * steps + of_regularizers) * fit.epochs * images
 
 
 def _setting(call: Call, name: str, otherwise: int) -> int:

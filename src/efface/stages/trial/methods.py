@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from efface.stages.run.plan import unmet
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.run import Run
 from efface.stages.run.weights_kept import weights_kept
-from efface.stages.trial.metrics import lost_channels, unfit_metrics, unfit_posts
+from efface.stages.trial.metrics import lost_channels, unfit_metrics, unfit_posts, wrong_costs
 from efface.stages.trial.network import try_network
 from efface.stages.work.learning import learnt_on_trial
 from efface.study.schema import MethodEntry
@@ -55,17 +55,21 @@ class Trial:
     """Whether the trial was ended early. Then `rows` counts only the passes until that moment."""
 
 
-def preflight(one: PlannedRun, *, warn: bool = False, long: float = LONG) -> list[Trial]:
+def preflight(
+    one: PlannedRun, *, warn: bool = False, long: float = LONG, splits: Sequence[str] | None = None
+) -> list[Trial]:
     """Run every method on two test images. ValueError: everything that does not work, one line each.
 
     warn: also make one image's map for another class. It shows whether a method ignores the class.
     long: seconds after which the trial of a method ends.
+    splits: splits whose maps are extracted; None: those that the study's metrics read, which must be in the data.
     """
     run, plan = one.run, one.plan
     if not run.first.trained():
         say("the network is not trained yet: methods are tried on fresh weights")
     network, images, logits = try_network(run)
-    needed_splits(run)
+    if splits is None:
+        needed_splits(run)
     trials, problems, learnt = [], [], dict[tuple[str | None, Path | None], dict[str, Tensor] | None]()
     with bar(float(len(run.entries)), "try", "method", delay=SOON) as progress:
         for entry in run.entries:
@@ -92,6 +96,7 @@ def preflight(one: PlannedRun, *, warn: bool = False, long: float = LONG) -> lis
     problems += unmet(run, plan)
     problems += unfit_metrics(plan, network, images.float().div(255))
     problems += unfit_posts(run, plan, shapes)
+    problems += wrong_costs(run, plan)
     if problems:
         raise ValueError("\nefface: ".join(problems))
     return trials
@@ -131,12 +136,12 @@ def _try(
         except _LongError:
             if not found:
                 per_image = counted[0] / len(images)
-                told = (
+                message = (
                     f"test stopped after {duration(long)} on {run.device}. Its maps will be checked during extraction. "
                     f"The time estimate uses the {per_image:.0f} forward passes per image counted so far, so it is a "
                     "lower bound."
                 )
-                return Trial(entry.name, per_image, [told], {}, cut=True)
+                return Trial(entry.name, per_image, [message], {}, cut=True)
     warnings = _doubts(method, network, floats, targets, found)
     for name, each in found.items():
         if not each.is_floating_point():

@@ -1,5 +1,6 @@
 """The metrics of a plan, tried on two test images: settings, fills, units and what is done to the maps."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -8,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from efface.erase.ranking import for_unit
-from efface.metrics.probes.contract import Checks
 from efface.metrics.probes.description import Reading, reading, settings
+from efface.metrics.probes.probe import Checks
 from efface.plug.call import Call
 from efface.stages.run.plan import Plan, PlannedCurve
 from efface.stages.run.run import Run
@@ -71,6 +72,26 @@ def unfit_metrics(plan: Plan, network: nn.Module, images: Tensor) -> list[str]:
             text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             problems.append(f"metrics.{name}: {text.removeprefix(f'{name}: ')}")
     return problems
+
+
+def wrong_costs(run: Run, plan: Plan) -> list[str]:
+    """Metrics whose probes do not say what they cost, in words."""
+    images, problems = {name: len(split) for name, split in run.data.items()}, dict[str, None]()
+    probes = (
+        (curve.entry.name, task.probe) for curve in plan.curves for each in curve.points for task in each.tasks.values()
+    )
+    kinds = {(name, type(probe)): probe for name, probe in probes}
+    for (name, kind), probe in kinds.items():
+        where = f"metrics.{name}: the 'cost' of the probe {kind.__name__}"
+        try:
+            cost = probe.cost(images, run.refit)
+        except Exception as error:  # noqa: BLE001  a probe of one's own may raise anything
+            text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            problems[f"{where} fails: {text}; return forward passes, a number from 0"] = None
+            continue
+        if not isinstance(cost, int | float) or not 0 <= cost < math.inf:
+            problems[f"{where} is {cost!r}; expected forward passes, a number from 0"] = None
+    return list(problems)
 
 
 def _readings(curve: PlannedCurve) -> Iterator[tuple[Any, Reading]]:

@@ -8,7 +8,7 @@ from efface.stages.run.inputs import check_classes
 from efface.stages.run.network import Network
 from efface.stages.run.progress import say
 from efface.stages.run.run import Run
-from efface.stages.trial.training_step import try_terms
+from efface.stages.trial.training_step import try_training_step
 from efface.store.arrays import read_rows
 
 
@@ -31,7 +31,7 @@ def try_network(run: Run) -> tuple[nn.Module, Tensor, Tensor]:
     for each in run.networks()[1:]:
         _answers(run, each)
     found = _answers(run, run.first)
-    try_terms(run)
+    try_training_step(run)
     return found
 
 

@@ -17,7 +17,7 @@ from efface.training.loop import TrainingSettings, try_step
 from efface.types import Images, Targets
 
 
-def try_terms(run: Run) -> None:
+def try_training_step(run: Run) -> None:
     """Take one step of each coming training that has augmentations, regularisers or an attack.
 
     ValueError: they cannot be used with this network, or with images of this size.

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -57,21 +57,24 @@ class Extract:
         return clock.seconds()
 
 
-def extract_missing(run: Run) -> list[str]:
-    """Extract what is not there yet; sentences on what failed."""
-    said = run.logits_path("test").exists()
-    failures = _extract(run)
-    if not said:
+def extract_missing(run: Run, splits: Sequence[str] | None = None) -> list[str]:
+    """Extract what is not there yet; sentences on what failed.
+
+    splits: as for `missing_extractions`.
+    """
+    has_logits = run.logits_path("test").exists()
+    failures = _extract(run, splits)
+    if not has_logits:
         say_accuracy(run)
     return failures
 
 
-def _extract(run: Run) -> list[str]:
-    failures = learn_missing(run, [task.method for task in missing_extractions(run)])
-    for task in missing_extractions(run):
+def _extract(run: Run, splits: Sequence[str] | None) -> list[str]:
+    failures = learn_missing(run, [task.method for task in missing_extractions(run, splits)])
+    for task in missing_extractions(run, splits):
         _adopt(run, task)
     unlearnt = {each.name for each in run.entries if (path := learnt_path(run, each)) and not path.exists()}
-    tasks = [task for task in missing_extractions(run) if task.method not in unlearnt]
+    tasks = [task for task in missing_extractions(run, splits) if task.method not in unlearnt]
     if not tasks:
         return failures
     started, before = time.monotonic(), len(failures)
@@ -85,8 +88,8 @@ def _extract(run: Run) -> list[str]:
                 keep_trace(run, f"extract {task.method} {task.split}", outcome)
             else:
                 run.results.append(_row(run, task, outcome))
-    made, took = len(tasks) - len(failures) + before, duration(time.monotonic() - started)
-    say(f"extracted {made} of {len(tasks)} sets of maps in {took}: {run.folder / 'maps'}")
+    extracted, took = len(tasks) - len(failures) + before, duration(time.monotonic() - started)
+    say(f"extracted {extracted} of {len(tasks)} sets of maps in {took}: {run.folder / 'maps'}")
     return failures
 
 
@@ -227,13 +230,13 @@ def _attribute(
     run: Run, entry: MethodEntry, method: MethodCall, split: str, budget: int, classes: Targets | None, rows: Tensor
 ) -> _Found:
     """classes: of the whole split; None to have them found."""
-    data, told = run.data[split], []
+    data, answers = run.data[split], []
     images = read_rows(data.images, rows).to(run.device).float().div_(255)
     masks = None if data.masks is None else data.masks[rows].to(run.device)
     seeds = draws.seeds_of(seed_text(run, entry, split), rows).to(run.device)
 
     def classes_of(logits: Tensor) -> Targets:
-        told.append(logits.detach().float().cpu())
+        answers.append(logits.detach().float().cpu())
         return logits.argmax(1)
 
     targets = torch.zeros_like(rows) if classes is None else classes[rows]
@@ -247,9 +250,9 @@ def _attribute(
         masks=masks,
         classes_of=classes_of if classes is None else None,
     )
-    if classes is None and (asked := sum(map(len, told))) != len(rows):
+    if classes is None and (asked := sum(map(len, answers))) != len(rows):
         raise ValueError(
             f"attribution_methods.{entry.name}: asked for the classes of {asked} images out of {len(rows)}; call "
             "classes_of once for each image, in their order, or leave this keyword out"
         )
-    return _Found(maps, told)
+    return _Found(maps, answers)

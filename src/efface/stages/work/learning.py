@@ -89,9 +89,9 @@ def learn_from(run: Run, entry: MethodEntry, network: nn.Module, data: Split) ->
     """Return what a new method learns from these images. The network, its hooks and modes stay unchanged."""
     seed = learnt_seed(run, entry)
     with restored(network), draws.seeded(seed):
-        made = MethodCall(entry.name, entry.call).made
-        made.fit(network, data, **named(made.fit, {"seed": seed, "max_batch": run.study.max_batch}))
-    return check_learnt(f"attribution_methods.{entry.name}", made)
+        method = MethodCall(entry.name, entry.call).method
+        method.fit(network, data, **named(method.fit, {"seed": seed, "max_batch": run.study.max_batch}))
+    return check_learnt(f"attribution_methods.{entry.name}", method)
 
 
 @contextmanager

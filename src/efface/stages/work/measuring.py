@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from efface.execute import Failure
-from efface.metrics.probes.contract import Explains
 from efface.metrics.probes.description import describe, settings, text
+from efface.metrics.probes.probe import Explains
 from efface.plug.call import Call
 from efface.stages.run.case import case_of
 from efface.stages.run.curves import PlannedRun
@@ -46,11 +46,20 @@ class Measure:
             case = dataclasses.replace(case, samples=functools.partial(samples_of, run))
             if task.view and task.probe.needs.method:
                 case = dataclasses.replace(case, explain=explainer_of(run, task.view))
-            if not frozen:
-                return task.probe(case), clock.seconds()
-            name = f"attribution_methods.{task.view.name}" if task.view and task.probe.needs.method else _named(task)
-            with weights_kept(run.network, name, run.first.give_up):
-                return task.probe(case), clock.seconds()
+            if frozen:
+                name = (
+                    f"attribution_methods.{task.view.name}" if task.view and task.probe.needs.method else _named(task)
+                )
+                with weights_kept(run.network, name, run.first.give_up):
+                    score = task.probe(case)
+            else:
+                score = task.probe(case)
+            if not isinstance(score, Score):
+                kind = type(task.probe).__name__
+                raise ValueError(
+                    f"the probe {kind} returned a {type(score).__name__}; expected an efface.metrics.probes.Score"
+                )
+            return score, clock.seconds()
 
 
 RANKS: dict[Any, Any] = {}
@@ -104,17 +113,17 @@ def checkpoint_of(run: Run, task: ProbeTask) -> Path:
 
 def result_row(run: Run, task: ProbeTask, seconds: dict[str, float]) -> dict[str, Any]:
     """Return the line of a result, without its score."""
-    told = dataclasses.asdict(describe(task.probe))
+    description = dataclasses.asdict(describe(task.probe))
     fields = {
         name: _plain(value)
         for name, value in settings(task.probe).items()
-        if name not in ("unit", "imputer") or text(value) == told[name]
+        if name not in ("unit", "imputer") or text(value) == description[name]
     }
     return {
         "key": task.key,
         "method": task.view.name if task.view else None,
         "probe": {"probe": type(task.probe).__name__.lower()} | fields,
-        **told,
+        **description,
         "explain": task.probe.explains if isinstance(task.probe, Explains) else run.study.explain,
         "seed": run.study.seed,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
@@ -129,6 +138,6 @@ def _plain(value: Any) -> Any:
 
 def _named(task: ProbeTask) -> str:
     what = type(task.probe).__name__.lower()
-    told = {name: value for name, value in settings(task.probe).items() if isinstance(value, int | float | str)}
-    words = [str(value).replace("_", " ") if name == "order" else f"{name} {value}" for name, value in told.items()]
+    plain = {name: value for name, value in settings(task.probe).items() if isinstance(value, int | float | str)}
+    words = [str(value).replace("_", " ") if name == "order" else f"{name} {value}" for name, value in plain.items()]
     return ", ".join([*([task.view.name] if task.view else []), what, *words])

@@ -81,11 +81,11 @@ def sampled(run: Run, settings: Sampling, numbers: Int[Tensor, " n"], advance: A
     targets = aims(run, numbers).to(run.device)
     seeds = draws.seeds_of(f"{run.study.seed} samples", numbers).to(run.device)
 
-    def made(max_batch: int) -> Images:
+    def generated(max_batch: int) -> Images:
         shape = run.data["test"].shape
         return generate.samples(run.network, targets, seeds, shape, settings, max_batch=max_batch, advance=advance)
 
-    return with_smaller_batches(made, run.study.max_batch)
+    return with_smaller_batches(generated, run.study.max_batch)
 
 
 def aims(run: Run, numbers: Int[Tensor, " n"]) -> Targets:

@@ -7,6 +7,7 @@ from efface.stages.run.map_files import missing_extractions
 from efface.stages.run.plan import pointless
 from efface.stages.run.run import Run
 from efface.stages.run.runs import one_by_one
+from efface.stages.trial.executor import try_executor
 from efface.stages.trial.methods import preflight
 from efface.stages.trial.network import try_network
 from efface.stages.work.extraction import extract_missing
@@ -21,15 +22,22 @@ def trained(runs: Sequence[Run], *, ask: bool = True) -> tuple[list[Run], list[s
     return _with_networks(runs, ask=ask)
 
 
-def extracted(study: Study, runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """Try the methods, train the networks, extract the maps. Returns the runs with networks, and failures."""
+def extracted(study: Study, runs: Sequence[Run], splits: Sequence[str] | None = None) -> tuple[list[Run], list[str]]:
+    """Try the methods, train the networks, extract the maps. Returns the runs with networks, and failures.
+
+    splits: splits of the maps; None: those that the study's metrics read.
+    """
     refuse_pointless(study, runs)
-    for run in runs:
-        if not all(network.trained() for network in run.networks()) or missing_extractions(run):
-            preflight(planned(run))  # hours are about to be spent
+    new = [
+        run for run in runs if not all(each.trained() for each in run.networks()) or missing_extractions(run, splits)
+    ]
+    if new:
+        try_executor(study)
+    for run in new:
+        preflight(planned(run), splits=splits)  # hours are about to be spent
     whole, failures = _with_networks(runs, ask=False)
     for run in one_by_one(study, whole):
-        failures += extract_missing(run)
+        failures += extract_missing(run, splits)
     return whole, failures
 
 

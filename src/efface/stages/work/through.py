@@ -39,19 +39,19 @@ def work_through(
     offered: dict[str, Any] = {"progress": progress} if ticks else {}
     if in_process:
         offered["threads"] = study.torch_threads
-    left = {id(task): task for task in tasks}
+    waiting = {id(task): task for task in tasks}
     costs = {} if ticks else {id(task): cost(task) for task in tasks}  # before the work changes them
     with contextlib.closing(_outcomes(executor, name, Attempt(work, study.torch_threads), tasks, offered)) as found:
         for each in found:
             go_on()
-            task, outcome = _checked(name, each, left)
+            task, outcome = _checked(name, each, waiting)
             if not ticks:
                 progress(costs[id(task)])
             yield task, outcome
-    if left:
+    if waiting:
         raise ValueError(
-            f"executor: {name} did not give back {len(left)} of {len(tasks)} tasks; it must yield each task once, with "
-            "what work(task) returned; what came back is kept"
+            f"executor: {name} did not give back {len(waiting)} of {len(tasks)} tasks; it must yield each task once, "
+            "with what work(task) returned; what came back is kept"
         )
 
 
@@ -80,12 +80,14 @@ def _outcomes(
     )
 
 
-def _checked(name: str, each: Any, left: dict[int, Any]) -> tuple[Any, Any]:
-    """Return a task and its outcome, and remove the task from those that are left."""
+def _checked(name: str, each: Any, waiting: dict[int, Any]) -> tuple[Any, Any]:
+    """Return a task and its outcome, and remove the task from those that wait."""
     if not isinstance(each, tuple | list) or len(each) != 2:
         raise ValueError(f"executor: {name} yielded {_kind(each)}; expected a pair (task, outcome)")
     given, outcome = each
-    place = id(given) if id(given) in left else next((at for at, task in left.items() if _equal(task, given)), None)
+    place = (
+        id(given) if id(given) in waiting else next((at for at, task in waiting.items() if _equal(task, given)), None)
+    )
     if place is None:
         raise ValueError(
             f"executor: {name} yielded {_kind(given)} in place of a task, or a task for the second time; it must yield "
@@ -95,7 +97,7 @@ def _checked(name: str, each: Any, left: dict[int, Any]) -> tuple[Any, Any]:
         raise ValueError(
             f"executor: {name} yielded {_kind(outcome)} as the outcome of a task; expected what work(task) returned"
         )
-    return left.pop(place), outcome
+    return waiting.pop(place), outcome
 
 
 def _equal(task: Any, given: Any) -> bool:

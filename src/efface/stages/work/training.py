@@ -3,14 +3,15 @@
 import functools
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from efface.execute import Failure, advance
-from efface.metrics.probes import Erasure, erased_batches
+from efface.execute import Failure
+from efface.metrics.probes import Erasure
+from efface.metrics.probes.score import train_on_erased
 from efface.stages.run.case import case_of
 from efface.stages.run.network import Network
 from efface.stages.run.progress import Clock, bar, duration, say
@@ -21,7 +22,6 @@ from efface.stages.work.scalars import scalars
 from efface.stages.work.through import work_through
 from efface.store.atomic import atomic_write
 from efface.study.study import Study
-from efface.training.loop import TrainingRows, train
 
 
 @dataclass(frozen=True)
@@ -104,35 +104,25 @@ def _named(run: Run, network: str) -> str:
 
 
 def _train(run: Run, network: Network) -> dict[str, Any]:
-    settings, clock, split = network.fit, Clock(), run.data["train"]
+    settings, clock = network.fit, Clock()
     assert settings is not None
     checkpoint = run.folder / "partial" / network.path.name
-    case = case_of(run, {}, network=False)
-    feed = erased_batches(case, "train", Erasure("most_first", 0.0, run.study.imputer), width=settings.crop, whole=True)
+    whole_images = Erasure("most_first", 0.0, run.study.imputer)
     with scalars(run, network.path.stem) as log:
-        fitted = train(
-            network.build,
-            feed,
-            TrainingRows(split.training, split.validation),
-            split.targets,
-            settings,
-            seed=network.seed,
-            device=run.device,
-            checkpoint=checkpoint,
-            fingerprint=network.key,
-            log=log,
-            advance=lambda epochs: advance(float(epochs)),
+        case = replace(case_of(run, {}, network=False, checkpoint=checkpoint, log=log), build=network.build)
+        trained = train_on_erased(
+            case, whole_images, settings, seed=network.seed, fingerprint=network.key, epoch_cost=1.0
         )
     with atomic_write(network.path) as temporary:
-        torch.save({name: value.cpu() for name, value in fitted.network.state_dict().items()}, temporary)
+        torch.save({name: value.cpu() for name, value in trained.network.state_dict().items()}, temporary)
     checkpoint.unlink(missing_ok=True)
     row = {
         "key": f"train-{network.key}",
         "probe": {"probe": "train"} | ({} if network.name == "network" else {"network": network.name}),
-        "losses": list(fitted.losses),
-        "validation_accuracies": list(fitted.validation),
-        "terms": {name: list(values) for name, values in fitted.terms.items()},
-        "epoch_kept": fitted.epoch + 1,
+        "losses": list(trained.losses),
+        "validation_accuracies": list(trained.validation),
+        "terms": {name: list(values) for name, values in trained.terms.items()},
+        "epoch_kept": trained.epoch + 1,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }
     return row | clock.seconds() | surroundings(run.device)

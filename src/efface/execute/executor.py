@@ -1,5 +1,6 @@
 """The contract of an executor and the facts that it may state about itself."""
 
+import difflib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
@@ -52,13 +53,16 @@ def slots(executor: Any, tasks: int, settings: Mapping[str, Any]) -> int:
     tasks: number of tasks.
     settings: settings of the executor in the study.
 
-    ValueError: `slots` is not a whole number of at least 1.
+    ValueError: `slots` is misspelt, or it is not a whole number of at least 1.
     """
+    named = getattr(executor, "__qualname__", type(executor).__qualname__)
+    own = getattr(executor, "__dict__", {})
+    if "slots" not in own and (close := difflib.get_close_matches("slots", own, n=1, cutoff=0.8)):
+        raise ValueError(f"executor: {named} has '{close[0]}', which nothing reads; did you mean slots?")
     found = getattr(executor, "slots", 1)
     if callable(found):
-        named = inspect.signature(found).parameters
-        found = found(tasks, **{name: value for name, value in settings.items() if name in named})
+        known = inspect.signature(found).parameters
+        found = found(tasks, **{name: value for name, value in settings.items() if name in known})
     if not isinstance(found, int) or isinstance(found, bool) or (found < 1 and tasks):
-        name = getattr(executor, "__qualname__", type(executor).__qualname__)
-        raise ValueError(f"executor: the 'slots' of {name} are {found!r}; expected a whole number from 1")
+        raise ValueError(f"executor: the 'slots' of {named} are {found!r}; expected a whole number from 1")
     return max(found, 1)

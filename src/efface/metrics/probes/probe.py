@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import inspect
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -171,8 +172,8 @@ def _faults(probe: object) -> Iterator[str]:
         return
     own = [name for name in _names(probe) if name not in _KNOWN]
     meant = {name: part for name in own if (part := _meant(name))}
-    there = tuple(name for name in _names(probe) if name in _KNOWN)
-    misspelt = {name: part for name, part in meant.items() if name.startswith("need") or not part.startswith(there)}
+    correct = tuple(name for name in _names(probe) if name in _KNOWN)
+    misspelt = {name: part for name, part in meant.items() if name.startswith("need") or not part.startswith(correct)}
     yield from (f"has '{name}', which nothing reads; did you mean {part}?" for name, part in misspelt.items())
     for name, part in _MUST.items():
         if name not in _names(probe) and not any(part.startswith(name) for part in misspelt.values()):
@@ -181,8 +182,26 @@ def _faults(probe: object) -> Iterator[str]:
     if not isinstance(needs, Needs):
         yield f"has a 'needs' that is a {type(needs).__name__}; expected needs = Needs(...)"
     for name, given in (_CALLED | _CALLED_IF_THERE).items():
-        if name in _names(probe) and (fault := _not_called(getattr(probe, name), name, given)):
+        if name not in _names(probe):
+            continue
+        fault = _not_called(getattr(probe, name), name, given)
+        if fault := fault or (_not_plain(probe) if name == "identity" else ""):
             yield fault
+
+
+def _not_plain(probe: Any) -> str:
+    """Return the fault of what `identity()` returns if it is no dict that JSON can write, otherwise ""."""
+    try:
+        identity = probe.identity()
+        if not isinstance(identity, dict):
+            return f"has an 'identity' that returns a {type(identity).__name__}; expected a dict of plain values"
+        json.dumps(identity)
+    except Exception as error:  # noqa: BLE001  a probe of one's own may raise anything
+        return (
+            f"has an 'identity' that fails: {type(error).__name__}: {error}; return a dict of plain values, such as "
+            "each.identity() for a Call"
+        )
+    return ""
 
 
 def _names(probe: object) -> list[str]:
