@@ -20,6 +20,7 @@ from efface.data.folder import image_folder
 from efface.data.patches import OUTLINES, TEXTURES, patches
 from efface.data.subset import balanced, stratified
 from efface.plug.call import Call
+from efface.store import arrays
 from small.messages import words
 
 
@@ -320,9 +321,15 @@ def every_row(split):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The files that were decoded, in any order."""
-    names, decode = [], folder._image
-    monkeypatch.setattr(folder, "_image", lambda file, **kwargs: (names.append(Path(file)), decode(file, **kwargs))[1])
+    """The files that were decoded, in any order; torchvision opens those that it reads itself."""
+    names, decode = [], Image.open
+
+    def noting(file):
+        if isinstance(file, str):
+            names.append(Path(file))
+        return decode(file)
+
+    monkeypatch.setattr(folder.Image, "open", noting)
     return names
 
 
@@ -422,16 +429,19 @@ def test_folder_damaged_rows_are_found(rows, tmp_path):
 def test_folder_a_killed_packing_leaves_nothing_that_counts(tmp_path, monkeypatch):
     root = tree(tmp_path / "set")
     settings = {"root": str(root), "size": 16, "resize": 20}
-    decode = folder._decode
+    pack = arrays.pack
 
-    def half(*args):
-        yield next(decode(*args))[:3]
-        raise KeyboardInterrupt
+    def killed(path, name, shape, blocks, attributes):
+        def some():
+            yield next(blocks)[:3]
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(folder, "_decode", half)
+        return pack(path, name, shape, some(), attributes)
+
+    monkeypatch.setattr(arrays, "pack", killed)
     with pytest.raises(KeyboardInterrupt):
         image_folder(**settings)
-    monkeypatch.setattr(folder, "_decode", decode)
+    monkeypatch.setattr(arrays, "pack", pack)
     assert every_row(image_folder(**settings)["train"]).flatten(1).any(1).all()
 
 

@@ -73,9 +73,9 @@ def test_it_is_the_direct_solution_on_any_mask(h, w):
         expected = solved(image, removed)
         found = clean(image[None], removed[None])[0]
         assert (found - expected).abs().max() < 1e-4, name
-        one_by_one = linear._alone(image[None], removed[None], 3e-5)[0]
+        one_by_one = linear.solve_alone(image[None], removed[None], 3e-5)[0]
         assert (one_by_one - expected).abs().max() < 1e-4, name
-        directly = linear._direct(image[None], removed[None])[0]
+        directly = linear.solve_directly(image[None], removed[None])[0]
         assert (directly - expected).abs().max() < 1e-6, name
 
 
@@ -126,8 +126,8 @@ def test_a_large_image_is_cut_to_what_is_removed():
     image = uniform(1, 1, 100, 104)
     removed = torch.zeros(1, 100, 104, dtype=torch.bool)
     removed[:, 3:60, 50:104] = True
-    assert linear._ALONE <= 100 * 104
-    torch.testing.assert_close(clean(image, removed), linear._direct(image, removed), atol=1e-4, rtol=0)
+    assert linear.ALONE_FROM <= 100 * 104
+    torch.testing.assert_close(clean(image, removed), linear.solve_directly(image, removed), atol=1e-4, rtol=0)
 
 
 def test_flat_images_stay_flat_and_ramps_stay_ramps():

@@ -13,7 +13,9 @@ from efface.methods.gradient import gradient
 from efface.models import resnet
 from efface.models.preact import preact_resnet
 from efface.models.torchvision import load
+from small.batches import images_and_classes
 from small.messages import words
+from small.networks import drawn_network, state_of
 
 METHODS = {"guided_backprop": guided_backprop, "deconvnet": deconvnet, "rectified_gradient": rectified_gradient}
 CAPTUM = {"guided_backprop": attr.GuidedBackprop, "deconvnet": attr.Deconvolution}
@@ -33,6 +35,10 @@ class Net(nn.Module):
         first = self.pool(self.rectify(self.conv1(images)))
         second = self.nothing(self.rectify(first + self.conv2(first)))
         return self.head(second.mean((2, 3)))
+
+
+def net(rectify=None):
+    return drawn_network(lambda: Net(rectify or nn.ReLU()))
 
 
 class Own(nn.Module):
@@ -66,16 +72,6 @@ class Function(nn.Module):
         return self.function(x)
 
 
-def net(rectify=None, seed=0):
-    torch.manual_seed(seed)
-    return Net(rectify or nn.ReLU()).double()
-
-
-def batch(count=5, size=8):
-    generator = torch.Generator().manual_seed(1)
-    return torch.rand(count, 3, size, size, generator=generator, dtype=torch.float64), torch.arange(count) % 4
-
-
 @pytest.mark.parametrize("name", CAPTUM)
 @pytest.mark.parametrize(
     "make",
@@ -90,7 +86,7 @@ def batch(count=5, size=8):
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU")
 def test_equals_captum(name, make):
     torch.manual_seed(0)
-    model, (images, targets) = make().double().eval(), batch(2, 32)
+    model, (images, targets) = make().double().eval(), images_and_classes(2, 32)
     expected = CAPTUM[name](model).attribute(images.clone().requires_grad_(), target=targets)
     assert expected.abs().max() > 0
     torch.testing.assert_close(METHODS[name](model, images, targets), expected, rtol=1e-5, atol=1e-12)
@@ -122,7 +118,7 @@ def strongest(fraction, answer, gradient):
 
 
 def test_rules_unrolled_by_hand():
-    model, (images, targets) = net(), batch()
+    model, (images, targets) = net(), images_and_classes()
     found = guided_backprop(model, images, targets)
     torch.testing.assert_close(found, unrolled(model, images, targets, lambda a, g: g.relu() * (a > 0)))
     torch.testing.assert_close(
@@ -138,7 +134,7 @@ def test_rules_unrolled_by_hand():
 
 
 def test_rectified_gradient_that_closes_nothing_is_the_gradient():
-    model, (images, targets) = net(), batch()
+    model, (images, targets) = net(), images_and_classes()
     found = rectified_gradient(model, images, targets, fraction=0.0, times_image=False)
     torch.testing.assert_close(found, gradient(model, images, targets))
 
@@ -159,7 +155,7 @@ def test_rectified_gradient_between_gradient_and_nothing_is_guided_backprop():
 @every_method
 @pytest.mark.parametrize("make", [Own, partial(nn.ReLU, inplace=True), Statement], ids=["own", "in place", "statement"])
 def test_however_the_relu_module_is_used_the_map_is_the_same(method, make):
-    images, targets = batch()
+    images, targets = images_and_classes()
     expected = method(net(), images, targets)
     torch.testing.assert_close(method(net(make()), images, targets), expected)
 
@@ -167,7 +163,7 @@ def test_however_the_relu_module_is_used_the_map_is_the_same(method, make):
 @every_method
 @pytest.mark.parametrize("function", [F.relu, torch.relu, torch.Tensor.relu_, partial(F.relu, inplace=True), F.relu6])
 def test_relu_as_a_function_is_refused_by_the_name_of_its_module(method, function):
-    images, targets = batch()
+    images, targets = images_and_classes()
     model = nn.Sequential(net(), nn.Identity())
     model[0].rectify = Function(function)
     with pytest.raises(ValueError, match=words("0.rectify Function ReLU")):
@@ -181,14 +177,14 @@ def test_relu_as_a_function_is_refused_by_the_name_of_its_module(method, functio
 @every_method
 def test_network_without_relu_is_refused(method):
     with pytest.raises(ValueError, match=words("ReLU Net SiLU rectify")):
-        method(net(nn.SiLU()), *batch())
+        method(net(nn.SiLU()), *images_and_classes())
 
 
 def test_other_nonlinearities_keep_their_gradient():
     """SiLU above the last ReLU: its slope alone stands between the head and the rule."""
     torch.manual_seed(0)
     layers = nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 8), nn.SiLU(), nn.Linear(8, 3)
-    model, (images, targets) = nn.Sequential(*layers).double(), batch(size=2)
+    model, (images, targets) = nn.Sequential(*layers).double(), images_and_classes(h=2)
     hidden = model[:3](images).detach().requires_grad_()
     model[3:](hidden).gather(1, (targets % 3)[:, None]).sum().backward()
     expected = (hidden.grad.relu() * (hidden > 0)) @ model[1].weight
@@ -209,7 +205,7 @@ def test_relu6_is_a_relu_that_also_stops_at_six():
 
 @every_method
 def test_batch_and_row_budget_change_nothing(method):
-    model, (images, targets), passed = net(), batch(), []
+    model, (images, targets), passed = net(), images_and_classes(), []
     whole = method(model, images, targets)
     model.register_forward_hook(lambda module, arguments, output: passed.append(len(output)))
     for max_batch in (1, 3):
@@ -221,7 +217,7 @@ def test_batch_and_row_budget_change_nothing(method):
 
 @every_method
 def test_what_is_explained(method):
-    model, (images, targets) = net(), batch()
+    model, (images, targets) = net(), images_and_classes()
     weights = F.one_hot(targets, 4).double()
     plain = method(model, images, targets)
     torch.testing.assert_close(method(model, images, weights), plain)
@@ -239,32 +235,25 @@ def test_what_is_explained(method):
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_works_where_the_caller_records_no_gradients(method, mode):
     model = net()
-    expected = method(model, *batch())
+    expected = method(model, *images_and_classes())
     with mode():
-        torch.testing.assert_close(method(model, *batch()), expected)
-
-
-def state(model):
-    return [
-        (m.training, m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, sorted(vars(m)))
-        for m in model.modules()
-    ]
+        torch.testing.assert_close(method(model, *images_and_classes()), expected)
 
 
 @every_method
 def test_model_is_as_before_also_after_an_exception(method):
-    model, (images, targets) = net(), batch()
+    model, (images, targets) = net(), images_and_classes()
     model.train()
     model.head.weight.grad = torch.ones_like(model.head.weight)
-    before, kept = repr(state(model)), images.clone()
+    before, kept = state_of(model), images.clone()
     method(model, images, targets)
-    assert repr(state(model)) == before
+    assert state_of(model) == before
     assert model.head.weight.grad.eq(1).all()
     assert model.head.weight.requires_grad
     assert torch.equal(images, kept)
     with pytest.raises(RuntimeError):
         method(model, images[:, :2], targets)
-    assert repr(state(model)) == before
+    assert state_of(model) == before
     points = images.requires_grad_()
     (ordinary,) = torch.autograd.grad(model.eval()(points).sum(), points)  # no rule is left behind
     with torch.no_grad():
@@ -274,4 +263,4 @@ def test_model_is_as_before_also_after_an_exception(method):
 @pytest.mark.parametrize("fraction", [-0.1, 1.0])
 def test_impossible_fraction_is_refused(fraction):
     with pytest.raises(ValueError, match=words(f"fraction {fraction}")):
-        rectified_gradient(net(), *batch(), fraction=fraction)
+        rectified_gradient(net(), *images_and_classes(), fraction=fraction)

@@ -10,7 +10,9 @@ from torch import nn
 
 from efface.methods import backprop, cam
 from efface.models import evaluation, memory
+from small.batches import images_and_classes
 from small.messages import words
+from small.networks import drawn_network, state_of
 from small.tiers import first_short
 
 METHODS = {
@@ -57,20 +59,15 @@ class Behind(nn.Module):
         return self.rest(self.stage(images))
 
 
-def make(kind, seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        made = kind().double()
-        for module in made.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.uniform_(module.running_mean, -0.2, 0.2)
-                nn.init.uniform_(module.weight, 0.5, 1.5)
-    return made.eval()
+class Weighing(nn.Module):
+    """One logit: the output of `layer`, weighed."""
 
+    def __init__(self, layer, weights):
+        super().__init__()
+        self.layer, self.weights = layer, weights
 
-def batch(count=5):
-    generator = torch.Generator().manual_seed(1)
-    return torch.rand(count, 3, 10, 8, generator=generator, dtype=torch.float64), torch.arange(count) % 4
+    def forward(self, images):
+        return (self.layer(images) * self.weights).sum((1, 2, 3))[:, None]
 
 
 def features_of(model, layer, images):
@@ -88,23 +85,13 @@ def large(small):
     return F.interpolate(small[:, None], size=(10, 8), mode="bilinear", align_corners=False)[:, 0]
 
 
-def state(model):
-    return {
-        "modes": [module.training for module in model.modules()],
-        "hooks": [{name: len(kept) for name, kept in vars(m).items() if "_hooks" in name} for m in model.modules()],
-        "flags": [parameter.requires_grad for parameter in model.parameters()],
-        "grads": [parameter.grad for parameter in model.parameters()],
-        "values": [value.sum().item() for value in model.state_dict().values()],
-    }
-
-
 # Every method
 
 
 @every_method
 @pytest.mark.parametrize("max_batch", first_short(2, [1, 7, 3, 1000]))
 def test_batch_and_row_budget_change_nothing(method, max_batch):
-    model, (images, targets) = make(Net), batch()
+    model, (images, targets) = drawn_network(Net), images_and_classes(5, 10, 8)
     singles = [method(model, images[i : i + 1], targets[i : i + 1]) for i in range(len(images))]
     passed = []
     model.register_forward_hook(lambda module, inputs, output: passed.append(len(output)))
@@ -118,23 +105,23 @@ def test_batch_and_row_budget_change_nothing(method, max_batch):
 @every_method
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_model_and_images_are_as_before(method, mode):
-    model, (images, targets) = make(Net), batch()
+    model, (images, targets) = drawn_network(Net), images_and_classes(5, 10, 8)
     expected = method(model, images, targets)
     model.train()
     model.head.bias.requires_grad_(False)
     images.requires_grad_()
-    before, values = state(model), images.detach().clone()
+    before, values = state_of(model), images.detach().clone()
     with mode():
         found = method(model, images, targets)
     torch.testing.assert_close(found, expected)
-    assert state(model) == before
+    assert state_of(model) == before
     assert torch.equal(images.detach(), values)
     assert images.grad is None
 
 
 @every_method
 def test_model_is_as_before_an_exception(method):
-    model, (images, targets) = make(Net).train(), batch()
+    model, (images, targets) = drawn_network(Net).train(), images_and_classes(5, 10, 8)
     calls = []
 
     def fail(module, inputs):
@@ -143,10 +130,10 @@ def test_model_is_as_before_an_exception(method):
             raise RuntimeError("out of memory")
 
     model.head.register_forward_pre_hook(fail)
-    before = state(model)
+    before = state_of(model)
     with pytest.raises(RuntimeError, match="out of memory"):
         method(model, images, targets, max_batch=2)
-    assert state(model) == before
+    assert state_of(model) == before
 
 
 @every_method
@@ -159,16 +146,16 @@ def test_model_is_as_before_an_exception(method):
     ],
 )
 def test_layer_that_cannot_be_explained_is_refused(method, layer, said):
-    model, (images, targets) = make(Net), batch()
-    before = state(model)
+    model, (images, targets) = drawn_network(Net), images_and_classes(5, 10, 8)
+    before = state_of(model)
     with pytest.raises(ValueError, match=words(said)):
         method(model, images, targets, layer=layer)
-    assert state(model) == before
+    assert state_of(model) == before
 
 
 @pytest.mark.parametrize("method", [METHODS[name] for name in METHODS if name != "score_cam_of_few"])
 def test_one_hot_weights_are_the_class(method):
-    model, (images, targets) = make(Behind), batch()
+    model, (images, targets) = drawn_network(Behind), images_and_classes(5, 10, 8)
     weights = F.one_hot(targets, 4).double()
     found = method(model, images, weights, layer="stage")
     torch.testing.assert_close(found, method(model, images, targets, layer="stage"))
@@ -176,7 +163,7 @@ def test_one_hot_weights_are_the_class(method):
 
 @signed
 def test_relu_can_be_left_out(method):
-    model, (images, targets) = make(Net), batch()
+    model, (images, targets) = drawn_network(Net), images_and_classes(5, 10, 8)
     weights = F.one_hot(targets, 4) - 0.25  # so that the scores have both signs
     raw, rectified = (method(model, images, weights, layer="first.0", relu=relu) for relu in (False, True))
     assert raw.min() < 0 < raw.max()
@@ -184,9 +171,15 @@ def test_relu_can_be_left_out(method):
 
 
 def test_relu_comes_before_enlarging():
-    small = torch.randn(5, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    torch.testing.assert_close(cam._enlarged(small, batch()[0], relu=True), large(small.relu()))
-    torch.testing.assert_close(cam._enlarged(small, batch()[0], relu=False), large(small))
+    images, _ = images_and_classes(5, 10, 8)
+    slopes = torch.randn(3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    small = (F.avg_pool2d(images, 2) * slopes).sum(1)
+    assert not torch.allclose(large(small).relu(), large(small.relu()))
+    for relu, expected in ((True, small.relu()), (False, small)):
+        found = cam.hires_cam(
+            Weighing(nn.AvgPool2d(2), slopes), images, torch.zeros(5).long(), layer="layer", relu=relu
+        )
+        torch.testing.assert_close(found, large(expected))
 
 
 def test_layer_whose_last_run_is_unused_is_refused():
@@ -196,9 +189,9 @@ def test_layer_whose_last_run_is_unused_is_refused():
             self.second(torch.zeros(len(images), 6, 10, 8).to(images))
             return found
 
-    images, targets = batch()
+    images, targets = images_and_classes(5, 10, 8)
     with pytest.raises(ValueError, match=words("second logits")):
-        cam.grad_cam(make(Twice), images, targets, layer="second")
+        cam.grad_cam(drawn_network(Twice), images, targets, layer="second")
 
 
 # Gradient-weighted
@@ -207,7 +200,7 @@ def test_layer_whose_last_run_is_unused_is_refused():
 @pytest.mark.parametrize("score", ["logit", "log_probability", "probability", "loss"])
 def test_what_is_explained_can_be_chosen(score):
     """On a linear head, in closed form: gradient of the score by the pooled features, times the features."""
-    model, (images, targets) = make(Net), batch()
+    model, (images, targets) = drawn_network(Net), images_and_classes(5, 10, 8)
     features = features_of(model, "last", images)
     logits, own = model.head(features.mean((2, 3))).detach(), F.one_hot(targets, 4).double()
     probability = logits.softmax(1)
@@ -220,7 +213,7 @@ def test_what_is_explained_can_be_chosen(score):
 
 @pytest.mark.parametrize("layer", ["stage", "stage.0", "rest.0", "rest.1"])
 def test_grad_cam_equals_captum(layer):
-    model, (images, targets) = make(Behind), batch()
+    model, (images, targets) = drawn_network(Behind), images_and_classes(5, 10, 8)
     captum = attr.LayerGradCam(model, model.get_submodule(layer))
     for relu in (True, False):
         small = captum.attribute(images, target=targets, relu_attributions=relu)
@@ -231,7 +224,10 @@ def test_grad_cam_equals_captum(layer):
 
 @pytest.mark.parametrize("pooled", [True, False])
 def test_hires_cam_before_a_linear_head_sums_to_the_logit_less_its_bias(pooled):
-    model, (images, targets) = make(partial(Net, pooled=pooled, stride=1)), batch()  # nothing to enlarge
+    model, (images, targets) = (
+        drawn_network(partial(Net, pooled=pooled, stride=1)),
+        images_and_classes(5, 10, 8),
+    )  # nothing to enlarge
     found = cam.hires_cam(model, images, targets, relu=False)
     logits = model(images).detach() - model.head.bias.detach()
     torch.testing.assert_close(found.sum((1, 2)), logits.gather(1, targets[:, None])[:, 0])
@@ -250,7 +246,7 @@ def loop(model, images, targets, layer):
 
 
 def test_layer_and_hires_cam_equal_plain_loops():
-    model, (images, targets) = make(Behind), batch()
+    model, (images, targets) = drawn_network(Behind), images_and_classes(5, 10, 8)
     for method, weigh in ((cam.hires_cam, lambda g: g), (cam.layer_cam, lambda g: max(g, 0.0))):
         expected = torch.zeros(5, 10, 8, dtype=torch.float64)
         for n, (features, gradients) in enumerate(loop(model, images, targets, "stage")):
@@ -300,15 +296,18 @@ def test_grad_cam_plus_plus_equals_the_derivatives_of_the_exponential():
 
 
 def test_grad_cam_plus_plus_is_finite_where_a_share_has_no_denominator():
-    found = cam._shared_gradient(torch.full((1, 1, 1, 2), -1.0), torch.tensor([[[[1.0, -3.0]]]]))
-    assert found.tolist() == [[[[0.0]]]]
+    """The features sum to -2. At the first place, 2 + 1 * -2 is 0; at the second, the gradient is negative."""
+    features = torch.full((1, 1, 1, 2), -1.0)
+    model = Weighing(nn.Identity(), torch.tensor([1.0, -3.0]))
+    found = cam.grad_cam_plus_plus(model, features, torch.tensor([0]), layer="layer", relu=False)
+    assert found.tolist() == [[[0.0, 0.0]]]
 
 
 # Guided
 
 
 def test_guided_grad_cam_is_the_product():
-    model, (images, targets) = make(Behind), batch()
+    model, (images, targets) = drawn_network(Behind), images_and_classes(5, 10, 8)
     coarse = cam.grad_cam(model, images, targets, layer="stage", score="probability")
     fine = backprop.guided_backprop(model, images, targets, score="probability")
     found = cam.guided_grad_cam(model, images, targets, layer="stage", score="probability")
@@ -318,7 +317,7 @@ def test_guided_grad_cam_is_the_product():
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU", "ignore:Input Tensor 0 did not")
 @pytest.mark.parametrize("layer", ["stage", "rest.0", "rest.1"])
 def test_guided_grad_cam_equals_captum(layer):
-    model, (images, targets) = make(Behind), batch()
+    model, (images, targets) = drawn_network(Behind), images_and_classes(5, 10, 8)
     captum = attr.GuidedGradCam(model, model.get_submodule(layer))
     expected = captum.attribute(images, target=targets, interpolate_mode="bilinear").detach()
     found = cam.guided_grad_cam(model, images, targets, layer=layer)
@@ -346,7 +345,7 @@ def masked_scores(model, image, target, features, score):
 )
 @pytest.mark.parametrize("layer", ["first", "second", "last"])
 def test_score_cam_equals_a_plain_loop(weights, score, layer):
-    model, (images, targets) = make(Net), batch()
+    model, (images, targets) = drawn_network(Net), images_and_classes(5, 10, 8)
     with torch.no_grad():
         model.second.weight[2], model.second.bias[2] = 0.0, 0.7  # a channel that is flat on every image
         features = features_of(model, layer, images)
@@ -362,7 +361,7 @@ def test_score_cam_equals_a_plain_loop(weights, score, layer):
 
 
 def test_score_cam_of_a_few_channels_takes_those_that_vary_most_on_each_image():
-    model, (images, targets) = make(Net), batch()
+    model, (images, targets) = drawn_network(Net), images_and_classes(5, 10, 8)
     images[1] *= 0.2
     features = features_of(model, "first", images)
     most = features.flatten(2).std(2).argsort(1, descending=True)[:, :3]
@@ -379,7 +378,7 @@ def test_score_cam_of_a_few_channels_takes_those_that_vary_most_on_each_image():
 
 
 def test_score_cam_without_any_contrast_is_zero():
-    model, (images, targets) = make(Net), batch()
+    model, (images, targets) = drawn_network(Net), images_and_classes(5, 10, 8)
     with torch.no_grad():
         model.second.weight.zero_()
         model.second.bias.fill_(-1.0)
@@ -388,17 +387,17 @@ def test_score_cam_without_any_contrast_is_zero():
 
 
 def test_impossible_settings_are_refused():
-    images, targets = batch()
+    images, targets = images_and_classes(5, 10, 8)
     with pytest.raises(ValueError, match=words("channels 0")):
-        cam.score_cam(make(Net), images, targets, channels=0)
+        cam.score_cam(drawn_network(Net), images, targets, channels=0)
     with pytest.raises(ValueError, match=words("weights ratio softmax score")):
-        cam._weighed(torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool), "ratio")
+        cam.channel_weights(torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool), "ratio")
     with pytest.raises(ValueError, match=words("max_batch 0")):
-        cam.grad_cam(make(Net), images, targets, max_batch=0)
+        cam.grad_cam(drawn_network(Net), images, targets, max_batch=0)
 
 
 def test_guided_grad_cam_without_relu_keeps_the_sign_of_grad_cam():
-    model, (images, targets) = make(Behind), batch()
+    model, (images, targets) = drawn_network(Behind), images_and_classes(5, 10, 8)
     found = cam.guided_grad_cam(model, images, targets, layer="stage", relu=False)
     coarse = cam.grad_cam(model, images, targets, layer="stage", relu=False)
     assert (coarse < 0).any()
@@ -408,7 +407,7 @@ def test_guided_grad_cam_without_relu_keeps_the_sign_of_grad_cam():
 @every_method
 @pytest.mark.parametrize("layer", first_short(2, [None, "first", "first.0", "first.1", "second"]))
 def test_maps_are_those_of_the_network_whose_batchnorms_are_not_folded(method, layer, monkeypatch):
-    model, (images, targets) = make(Net), batch()
+    model, (images, targets) = drawn_network(Net), images_and_classes(5, 10, 8)
     quick = method(model, images, targets, layer=layer)
     monkeypatch.setattr(evaluation, "fast_copy", lambda model, _: model)
     torch.testing.assert_close(quick, method(model, images, targets, layer=layer), rtol=1e-8, atol=1e-9)

@@ -11,15 +11,17 @@ from captum import attr
 from captum._utils.models.linear_model import SkLearnLasso
 from torch import nn
 
-from efface import draws
 from efface.draws import seeded
 from efface.methods import cam, captum, gradient, occlusion, smooth
 from efface.models.preact import preact_resnet
 from efface.models.resnet import resnet8
+from small.batches import with_seeds
 from small.messages import words
+from small.networks import drawn_network, state_of
 from small.tiers import first_short
 
 N, SIZE = 3, 8
+inputs = partial(with_seeds, "captum", count=N)
 
 
 class Plain(nn.Module):
@@ -34,17 +36,6 @@ class Plain(nn.Module):
 
     def forward(self, images):
         return self.last(self.pool(self.relu(self.conv(images))).flatten(1))
-
-
-def plain():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return Plain().double().eval()
-
-
-def inputs(count=N):
-    images = torch.rand(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return images, torch.arange(count) % 4, draws.seeds_of("captum", torch.arange(count))
 
 
 def grid(cells):
@@ -105,7 +96,7 @@ every_class = pytest.mark.parametrize("algorithm", ALL)
 def explain(algorithm, model=None, batch=None, **settings):
     images, targets, seeds = batch or inputs()
     whole = ALL[algorithm] | {"seeds": seeds} | settings
-    return captum.attribute(model or plain(), images, targets, algorithm=algorithm, **whole)
+    return captum.attribute(model or drawn_network(Plain), images, targets, algorithm=algorithm, **whole)
 
 
 def directly(explainer, *arguments, **settings):
@@ -119,7 +110,7 @@ def directly(explainer, *arguments, **settings):
 
 @pytest.mark.parametrize("algorithm", STEADY)
 def test_maps_are_captums(algorithm):
-    model, (images, targets, _) = plain(), inputs()
+    model, (images, targets, _) = drawn_network(Plain), inputs()
     settings = STEADY[algorithm][1]
     if settings is None:
         settings = {"baselines": torch.tensor([0.1, 0.2, 0.3]).double()[None, :, None, None].expand_as(images[:1])}
@@ -133,7 +124,7 @@ def test_maps_are_captums(algorithm):
 @pytest.mark.parametrize("algorithm", LAYERS)
 @pytest.mark.parametrize("layer", ["conv", None])
 def test_maps_of_a_layer_are_captums_enlarged(algorithm, layer):
-    model, (images, targets, _) = plain(), inputs()
+    model, (images, targets, _) = drawn_network(Plain), inputs()
     if algorithm == "LayerLRP" and layer is None:
         with pytest.raises(ValueError, match=words("captum's LayerLRP efface.methods.zennit.attribute")):
             explain(algorithm, model, layer=layer)
@@ -166,7 +157,7 @@ def test_maps_are_our_own_where_we_have_the_method(tiny):
 
 @pytest.mark.parametrize("algorithm", ["Lime", "KernelShap", "ShapleyValueSampling"])
 def test_drawn_maps_are_captums_of_that_seed(algorithm):
-    model, (images, targets, seeds) = plain(), inputs()
+    model, (images, targets, seeds) = drawn_network(Plain), inputs()
     settings = {"feature_mask": grid(3)} | ALL[algorithm]["attribute"]
     found = explain(algorithm, model)
     for i in range(N):
@@ -176,7 +167,7 @@ def test_drawn_maps_are_captums_of_that_seed(algorithm):
 
 
 def test_drawn_samples_are_captums_one_by_one():
-    model, (images, targets, seeds) = plain(), inputs()
+    model, (images, targets, seeds) = drawn_network(Plain), inputs()
     settings = {"baselines": shades(0.0, 1.0), "n_samples": 1, "stdevs": 0.1}
     shap, tunnel = attr.GradientShap(model), attr.NoiseTunnel(attr.IntegratedGradients(model))
     asked = DRAWN["NoiseTunnel"]["attribute"] | {"nt_samples_batch_size": 1}
@@ -191,7 +182,7 @@ def test_drawn_samples_are_captums_one_by_one():
 
 
 def test_gradient_shap_tends_to_the_rise_of_the_logit():
-    model, (images, targets, _) = plain(), inputs()
+    model, (images, targets, _) = drawn_network(Plain), inputs()
     found = explain("GradientShap", model, attribute={"n_samples": 80})  # from black
     with torch.no_grad():
         rise = (model(images) - model(torch.zeros_like(images))).gather(1, targets[:, None])[:, 0]
@@ -217,14 +208,14 @@ def test_deep_lift_is_complete_on_our_residual_networks(build):
 
 @pytest.mark.parametrize("score", ["logit", "log_probability", "probability", "loss"])
 def test_what_is_explained_is_said_by_of(score):
-    model, (images, targets, _) = plain(), inputs()
+    model, (images, targets, _) = drawn_network(Plain), inputs()
     expected = gradient.gradient(model, images, targets, score=score)
     torch.testing.assert_close(explain("Saliency", model, score=score), expected)
 
 
 @pytest.mark.parametrize("algorithm", ["IntegratedGradients", "DeepLift", "ShapleyValues", "LayerGradCam"])
 def test_weights_of_the_classes_are_explained(algorithm):
-    model, (images, _, seeds) = plain(), inputs()
+    model, (images, _, seeds) = drawn_network(Plain), inputs()
     weights = torch.tensor([[1.0, -0.5, 0.0, 0.0]], dtype=torch.float64).repeat(N, 1)
     first, second = (explain(algorithm, model, (images, torch.full((N,), k), seeds)) for k in (0, 1))
     found = explain(algorithm, model, (images, weights, seeds))
@@ -239,13 +230,15 @@ def test_object_is_made_by_a_call():
 
 
 def test_tensors_of_a_row_for_each_image_go_with_the_images():
-    model, (images, targets, _) = plain(), inputs()
+    model, (images, targets, _) = drawn_network(Plain), inputs()
     own = torch.rand(images.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     expected = directly(attr.IntegratedGradients(model), images, baselines=own, target=targets)
     found = explain("IntegratedGradients", model, attribute={"baselines": own}, max_batch=2)
     torch.testing.assert_close(found, expected)
     several = explain("DeepLiftShap", model, attribute={"baselines": own})  # as many, but a distribution
-    torch.testing.assert_close(several[:1], explain("DeepLiftShap", model, inputs(1), attribute={"baselines": own}))
+    torch.testing.assert_close(
+        several[:1], explain("DeepLiftShap", model, inputs(count=1), attribute={"baselines": own})
+    )
 
 
 # Budget, batch, traces
@@ -254,7 +247,7 @@ def test_tensors_of_a_row_for_each_image_go_with_the_images():
 @every_class
 @pytest.mark.parametrize("max_batch", first_short(1, [7, 1]))
 def test_batch_and_budget_change_nothing(algorithm, max_batch):
-    model, passed, (images, targets, seeds) = plain(), [], inputs()
+    model, passed, (images, targets, seeds) = drawn_network(Plain), [], inputs()
     whole = explain(algorithm, model)
     model.register_forward_hook(lambda module, arguments, output: passed.append(len(output)))
     torch.testing.assert_close(explain(algorithm, model, max_batch=max_batch), whole, rtol=1e-5, atol=1e-7)
@@ -266,26 +259,15 @@ def test_batch_and_budget_change_nothing(algorithm, max_batch):
     torch.testing.assert_close(single, whole[1:2], rtol=1e-5, atol=1e-7)
 
 
-def marks(model):
-    return {
-        "attributes": [sorted(vars(module)) for module in model.modules()],
-        "hooks": [[len(v) for k, v in vars(m).items() if k.endswith("_hooks")] for m in model.modules()],
-        "modes": [module.training for module in model.modules()],
-        "flags": [parameter.requires_grad for parameter in model.parameters()],
-        "grads": [parameter.grad is None for parameter in model.parameters()],
-        "values": [value.flatten().tolist() for value in model.state_dict().values()],
-    }
-
-
 @every_class
 def test_nothing_is_left_behind(algorithm):
-    model, batch = plain().train(), inputs()
+    model, batch = drawn_network(Plain).train(), inputs()
     model.last.bias.requires_grad_(False)
     batch[0].requires_grad_()
     model.conv.register_forward_hook(lambda *_: None)
-    before, state = marks(model), torch.random.get_rng_state()
+    before, state = state_of(model), torch.random.get_rng_state()
     explain(algorithm, model, batch)
-    assert marks(model) == before
+    assert state_of(model) == before
     assert batch[0].requires_grad
     assert batch[0].grad is None
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -294,7 +276,7 @@ def test_nothing_is_left_behind(algorithm):
 @every_class
 @pytest.mark.parametrize("calls", first_short(1, [1, 0, 2]))
 def test_nothing_is_left_behind_an_exception(algorithm, calls):
-    model, passed = plain().train(), []
+    model, passed = drawn_network(Plain).train(), []
 
     def fail(module, arguments):
         passed.append(module)
@@ -302,16 +284,16 @@ def test_nothing_is_left_behind_an_exception(algorithm, calls):
             raise RuntimeError("out of memory")
 
     model.last.register_forward_pre_hook(fail)
-    before = marks(model)
+    before = state_of(model)
     try:
         explain(algorithm, model)
     except RuntimeError as error:
         assert str(error) == "out of memory"  # noqa: PT017  one without enough passes does not fail
-    assert marks(model) == before
+    assert state_of(model) == before
 
 
 def test_inference_mode_of_the_caller_is_no_obstacle():
-    model = plain()
+    model = drawn_network(Plain)
     expected = explain("IntegratedGradients", model)
     with torch.inference_mode():
         torch.testing.assert_close(explain("IntegratedGradients", model), expected)
@@ -350,7 +332,7 @@ def test_settings_that_cannot_be_right_are_refused_before_any_image(settings, sa
         captum.check_attribute(**settings)
     images, targets, seeds = inputs()
     with pytest.raises(ValueError, match=words(said)):
-        captum.attribute(plain(), images, targets, seeds=seeds, **settings)
+        captum.attribute(drawn_network(Plain), images, targets, seeds=seeds, **settings)
 
 
 @pytest.mark.parametrize(
@@ -372,7 +354,7 @@ def test_settings_that_cannot_be_right_are_refused_before_any_image(settings, sa
 def test_settings_that_do_not_fit_the_images_are_refused(settings, said):
     images, targets, seeds = inputs()
     with pytest.raises(ValueError, match=said):
-        captum.attribute(plain(), images, targets, **{"seeds": seeds} | settings)
+        captum.attribute(drawn_network(Plain), images, targets, **{"seeds": seeds} | settings)
 
 
 class Functional(Plain):

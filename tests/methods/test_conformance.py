@@ -3,13 +3,13 @@
 import copy
 import functools
 import inspect
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from efface import draws
 from efface.methods.calling import OFFERS, MethodCall, attribute
 from efface.models.layers import find_layer
 from efface.models.preact import PreActResNet, preact_resnet
@@ -17,7 +17,8 @@ from efface.plug.call import Call
 from efface.plug.field import Word
 from efface.study.schema import MethodEntry
 from efface.study.study import load
-from efface.types import Split
+from small.batches import all_inputs, noise_split
+from small.networks import state_of
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yml"))
 N, SIZE, CLASSES, ROWS = 5, 12, 4, 7
@@ -159,14 +160,8 @@ def with_layers(kwargs, model):
     return found
 
 
-def batch(channels, size=SIZE, n=N):
-    generator = torch.Generator().manual_seed(2)
-    return {
-        "images": torch.rand(n, channels, size, size, generator=generator),
-        "targets": torch.arange(n) % CLASSES,
-        "seeds": draws.seeds_of("conformance", torch.arange(n)),
-        "masks": torch.rand(n, size, size, generator=generator) > 0.7,
-    }
+def inputs_of(channels, size=SIZE, n=N):
+    return all_inputs(n, size, channels=channels, seed=2, text="conformance", inside=0.3, dtype=torch.float32)
 
 
 def explain(entry, model, inputs, max_batch=ROWS):
@@ -180,16 +175,18 @@ def convention(entry, model, inputs):
     )
 
 
+LEARNT = weakref.WeakKeyDictionary()
+
+
 def learnt(entry, model, shape):
     """What a class that learns from training images learns from a few."""
     if not hasattr(entry.call.resolve(), "fit"):
         return None
-    kept = vars(model).setdefault("_learnt_in_this_test", {})
+    kept = LEARNT.setdefault(model, {})
     if entry.call.text not in kept:
         made = entry.call()
-        generator = torch.Generator().manual_seed(4)
-        images = torch.randint(0, 256, (12, *shape[1:]), generator=generator, dtype=torch.uint8)
-        made.fit(copy.deepcopy(model).eval(), Split(images, torch.arange(12) % CLASSES), seed=1, max_batch=ROWS)
+        split = noise_split(12, *shape[2:], channels=shape[1], seed=4, classes=CLASSES)
+        made.fit(copy.deepcopy(model).eval(), split, seed=1, max_batch=ROWS)
         kept[entry.call.text] = made.learnt
     return kept[entry.call.text]
 
@@ -203,18 +200,6 @@ def plainly(entry, model, inputs):
     if entry.batched:
         return made(model, inputs["images"], inputs["targets"], **offered)
     return [made(model, inputs["images"][i : i + 1], int(inputs["targets"][i])) for i in range(N)]
-
-
-def mark(model, inputs):
-    return {
-        "modes": [module.training for module in model.modules()],
-        "hooks": [{k: len(v) for k, v in vars(m).items() if k.endswith("_hooks")} for m in model.modules()],
-        "flags": [parameter.requires_grad for parameter in model.parameters()],
-        "grads": [None if p.grad is None else p.grad.flatten().tolist() for p in model.parameters()],
-        "values": [value.flatten().tolist() for value in model.state_dict().values()],
-        "inputs": [(each.flatten().tolist(), each.requires_grad, each.grad) for each in inputs.values()],
-        "autograd": torch.is_grad_enabled(),
-    }
 
 
 def in_use(family, channels):
@@ -238,7 +223,7 @@ def test_there_are_studies():
 def test_maps_have_the_images_shape_are_finite_and_differ(family, line, channels):
     model = family(channels, CLASSES, seed=3)
     entry = method_of(line, model)
-    found = explain(entry, model, batch(channels))
+    found = explain(entry, model, inputs_of(channels))
     assert tuple(found) == entry.gives
     for maps in found.values():
         assert maps.shape in {(N,), (N, SIZE, SIZE), (N, 1, SIZE, SIZE), (N, channels, SIZE, SIZE)}
@@ -253,16 +238,16 @@ def test_maps_have_the_images_shape_are_finite_and_differ(family, line, channels
 def test_same_seeds_give_the_same_bits(family, line, channels):
     model = family(channels, CLASSES, seed=3)
     entry = method_of(line, model)
-    first = explain(entry, model, batch(channels))
+    first = explain(entry, model, inputs_of(channels))
     torch.rand(7)
-    again = explain(entry, model, batch(channels))
+    again = explain(entry, model, inputs_of(channels))
     assert all(torch.equal(maps, again[name]) for name, maps in first.items())
 
 
 @every_family
 @every_line
 def test_a_batch_gives_the_maps_of_its_images_alone_at_any_budget(family, line, channels):
-    model, inputs = family(channels, CLASSES, seed=3), batch(channels)
+    model, inputs = family(channels, CLASSES, seed=3), inputs_of(channels)
     entry = method_of(line, model)
     if entry.method == LRP and isinstance(model, PreActResNet):
         model, inputs["images"] = model.double(), inputs["images"].double()
@@ -282,11 +267,11 @@ def test_a_batch_gives_the_maps_of_its_images_alone_at_any_budget(family, line, 
 @every_family
 @every_line
 def test_model_and_images_are_as_before(family, line, channels):
-    model, inputs = in_use(family, channels), batch(channels)
+    model, inputs = in_use(family, channels), inputs_of(channels)
     entry = method_of(line, model)
-    before = mark(model, inputs)
+    before = state_of(model, *inputs.values())
     plainly(entry, model, inputs)
-    assert mark(model, inputs) == before
+    assert state_of(model, *inputs.values()) == before
 
 
 @residual
@@ -296,7 +281,7 @@ def test_model_and_images_are_as_before(family, line, channels):
     [("layer2", 1), ("fc", 0), pytest.param("layer2", 0, marks=LONG), pytest.param("fc", 1, marks=LONG)],
 )
 def test_model_and_images_are_as_before_an_exception(family, line, channels, at, calls):
-    model, inputs, passed = in_use(family, channels), batch(channels), []
+    model, inputs, passed = in_use(family, channels), inputs_of(channels), []
     entry = method_of(line, model)
 
     def fail(module, arguments):
@@ -305,18 +290,18 @@ def test_model_and_images_are_as_before_an_exception(family, line, channels, at,
             raise RuntimeError("out of memory")
 
     getattr(model, at).register_forward_pre_hook(fail)
-    before = mark(model, inputs)
+    before = state_of(model, *inputs.values())
     try:
         plainly(entry, model, inputs)
     except RuntimeError as error:
         assert str(error) == "out of memory"  # noqa: PT017  a method without enough passes does not fail
-    assert mark(model, inputs) == before
+    assert state_of(model, *inputs.values()) == before
 
 
 @pytest.mark.parametrize(("line", "model", "size"), studies())
 def test_a_studys_own_network_can_be_explained(line, model, size):
     network, channels = own_network(model)
-    inputs = batch(channels, size, OWN_N)
+    inputs = inputs_of(channels, size, OWN_N)
     inputs["targets"] = torch.arange(OWN_N)
     entry = MethodEntry.model_validate(line)
     found = explain(entry, network, inputs)

@@ -10,7 +10,9 @@ from efface import draws
 from efface.methods import cam, control, fullgrad, gradient, occlusion, smooth
 from efface.methods.contrast import contrast
 from efface.plug.call import Call
+from small.batches import images_and_classes
 from small.messages import words
+from small.networks import state_of
 
 AGAINST = ("mean", "max", "weighted")
 every_kind = pytest.mark.parametrize("against", AGAINST)
@@ -41,14 +43,12 @@ every_base = pytest.mark.parametrize("base", BASES.values(), ids=BASES)
 
 
 @pytest.fixture
-def case(tiny):
+def sharp(tiny):
     """A network whose logits are far enough apart for the kinds of weights to differ, images and targets."""
     model = tiny(3, 4, seed=0).double().eval()
     with torch.no_grad():
         model.fc.weight.mul_(8)
-    generator = torch.Generator().manual_seed(1)
-    images = torch.rand(5, 3, 8, 8, generator=generator, dtype=torch.float64)
-    return model, images, torch.arange(5) % 4
+    return model, *images_and_classes()
 
 
 def coefficients(logits, target, against):
@@ -63,9 +63,9 @@ def coefficients(logits, target, against):
     return {target: 1.0} | {k: -share for k, share in shares.items()}
 
 
-def by_hand(method, case, against):
+def by_hand(method, sharp, against):
     """The method for each class of each image, and their sum."""
-    model, images, targets = case
+    model, images, targets = sharp
     logits, maps = model(images).detach(), []
     for i, target in enumerate(targets.tolist()):
         weights = coefficients(logits[i], target, against)
@@ -86,45 +86,45 @@ def by_hand(method, case, against):
         rowwise,
     ],
 )
-def test_contrast_is_the_weighted_difference_of_the_maps(case, base, against):
-    found = contrast(*case, base=base, against=against)
-    torch.testing.assert_close(found, by_hand(base, case, against))
+def test_contrast_is_the_weighted_difference_of_the_maps(sharp, base, against):
+    found = contrast(*sharp, base=base, against=against)
+    torch.testing.assert_close(found, by_hand(base, sharp, against))
     assert found.abs().sum() > 0
 
 
 @every_kind
 @pytest.mark.parametrize("method", [cam.grad_cam, cam.hires_cam])
-def test_class_activation_maps_are_contrasted_before_their_relu(case, method, against):
-    expected = by_hand(partial(method, relu=False), case, against)
-    found = contrast(*case, base=method, against=against)
+def test_class_activation_maps_are_contrasted_before_their_relu(sharp, method, against):
+    expected = by_hand(partial(method, relu=False), sharp, against)
+    found = contrast(*sharp, base=method, against=against)
     torch.testing.assert_close(found, expected)
     assert found.min() < 0 < found.max()
-    torch.testing.assert_close(contrast(*case, base=method, against=against, relu=True), expected.relu())
+    torch.testing.assert_close(contrast(*sharp, base=method, against=against, relu=True), expected.relu())
 
 
 @every_kind
-def test_maps_of_a_method_without_scores_are_contrasted_before_their_relu(case, against):
+def test_maps_of_a_method_without_scores_are_contrasted_before_their_relu(sharp, against):
     def own(model, images, targets, *, relu=True):
         return cam.grad_cam(model, images, targets, relu=relu)
 
-    expected = by_hand(partial(own, relu=False), case, against)
-    torch.testing.assert_close(contrast(*case, base=own, against=against), expected)
-    torch.testing.assert_close(contrast(*case, base=own, against=against, relu=True), expected.relu())
+    expected = by_hand(partial(own, relu=False), sharp, against)
+    torch.testing.assert_close(contrast(*sharp, base=own, against=against), expected)
+    torch.testing.assert_close(contrast(*sharp, base=own, against=against, relu=True), expected.relu())
 
 
-def test_weighted_contrast_is_the_gradient_of_the_probability(case):
-    model, images, targets = case
+def test_weighted_contrast_is_the_gradient_of_the_probability(sharp):
+    model, images, targets = sharp
     p = model(images).detach().softmax(1).gather(1, targets[:, None])[:, :, None, None]
     for method in (gradient.gradient, partial(cam.grad_cam, relu=False), partial(fullgrad.full_grad, psi=False)):
-        found = contrast(*case, base=method)
+        found = contrast(*sharp, base=method)
         scale = p if found.ndim == 4 else p[:, 0]
-        torch.testing.assert_close(scale * (1 - scale) * found, method(*case, score="probability"))
-        torch.testing.assert_close((1 - scale) * found, method(*case, score="log_probability"))
+        torch.testing.assert_close(scale * (1 - scale) * found, method(*sharp, score="probability"))
+        torch.testing.assert_close((1 - scale) * found, method(*sharp, score="log_probability"))
 
 
 @every_kind
-def test_non_linear_base_explains_the_difference_of_the_logits(case, against):
-    model, images, targets = case
+def test_non_linear_base_explains_the_difference_of_the_logits(sharp, against):
+    model, images, targets = sharp
     logits = model(images).detach()
     weights = torch.zeros_like(logits)
     for i, target in enumerate(targets.tolist()):
@@ -132,67 +132,67 @@ def test_non_linear_base_explains_the_difference_of_the_logits(case, against):
             weights[i, k] = weight
     torch.testing.assert_close(weights.sum(1), torch.zeros(5, dtype=torch.float64), rtol=0.0, atol=1e-12)
     for method in (fullgrad.full_grad, partial(cam.score_cam, relu=False)):
-        torch.testing.assert_close(contrast(*case, base=method, against=against), method(model, images, weights))
+        torch.testing.assert_close(contrast(*sharp, base=method, against=against), method(model, images, weights))
 
 
 @pytest.mark.parametrize(("against", "runs"), [("mean", 4), ("max", 2), ("weighted", 4)])
-def test_runs_are_those_promised(case, against, runs):
+def test_runs_are_those_promised(sharp, against, runs):
     asked = []
 
     def counting(model, images, targets):
         asked.append(targets)
         return squared(model, images, targets)
 
-    contrast(*case, base=counting, against=against)
+    contrast(*sharp, base=counting, against=against)
     assert len(asked) == runs
     passed = []
-    case[0].register_forward_hook(lambda module, inputs, output: passed.append(len(output)))
-    contrast(*case, base=gradient.gradient, against=against)
+    sharp[0].register_forward_hook(lambda module, inputs, output: passed.append(len(output)))
+    contrast(*sharp, base=gradient.gradient, against=against)
     assert passed == [5, 5]  # the weights, then one run
 
 
-def test_base_of_a_study_keeps_its_own_settings(case):
-    plain = contrast(*case, base=partial(cam.grad_cam, layer="layer1"))
+def test_base_of_a_study_keeps_its_own_settings(sharp):
+    plain = contrast(*sharp, base=partial(cam.grad_cam, layer="layer1"))
     call = Call.model_validate({"call": "efface.methods.cam.grad_cam", "kwargs": {"layer": "layer1"}})
-    torch.testing.assert_close(contrast(*case, base=call), plain)
+    torch.testing.assert_close(contrast(*sharp, base=call), plain)
     told = Call.model_validate({"call": "efface.methods.gradient.gradient", "kwargs": {"score": "probability"}})
-    expected = by_hand(partial(gradient.gradient, score="probability"), case, "weighted")
+    expected = by_hand(partial(gradient.gradient, score="probability"), sharp, "weighted")
     for base in (told, partial(gradient.gradient, score="probability")):
-        torch.testing.assert_close(contrast(*case, base=base), expected)  # what it explains is taken: class by class
+        torch.testing.assert_close(contrast(*sharp, base=base), expected)  # what it explains is taken: class by class
 
 
-def test_a_base_told_to_explain_the_logit_runs_once(case):
+def test_a_base_told_to_explain_the_logit_runs_once(sharp):
     passed = []
-    plain = contrast(*case, base=gradient.gradient)
-    case[0].register_forward_hook(lambda module, inputs, output: passed.append(len(output)))
+    plain = contrast(*sharp, base=gradient.gradient)
+    sharp[0].register_forward_hook(lambda module, inputs, output: passed.append(len(output)))
     told = Call.model_validate({"call": "efface.methods.gradient.gradient", "kwargs": {"score": "logit"}})
-    torch.testing.assert_close(contrast(*case, base=told), plain)
+    torch.testing.assert_close(contrast(*sharp, base=told), plain)
     assert passed == [5, 5]
 
 
-def test_maps_of_probabilities_are_subtracted(case):
+def test_maps_of_probabilities_are_subtracted(sharp):
     fields = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    expected = by_hand(partial(occlusion.rise, samples=6, fields=fields), case, "weighted")
+    expected = by_hand(partial(occlusion.rise, samples=6, fields=fields), sharp, "weighted")
     whole = partial(occlusion.rise, samples=6, fields=fields.expand(-1, 5, -1, -1))
-    torch.testing.assert_close(contrast(*case, base=whole), expected)
+    torch.testing.assert_close(contrast(*sharp, base=whole), expected)
 
 
-def test_draws_are_the_same_for_every_class(case):
+def test_draws_are_the_same_for_every_class(sharp):
     """What does not depend on the class is gone: here, all of it."""
     seeds = draws.seeds_of("test", torch.arange(5))
     for against in AGAINST:
-        found = contrast(*case, base=control.random, against=against, seeds=seeds)
+        found = contrast(*sharp, base=control.random, against=against, seeds=seeds)
         assert found.abs().max() < 1e-6
 
 
 @every_base
 @every_kind
-def test_batch_and_row_budget_change_nothing(case, base, against):
-    model, images, targets = case
+def test_batch_and_row_budget_change_nothing(sharp, base, against):
+    model, images, targets = sharp
     seeds = draws.seeds_of("test", torch.arange(5))
-    whole = contrast(*case, base=base, against=against, seeds=seeds)
+    whole = contrast(*sharp, base=base, against=against, seeds=seeds)
     assert not whole.requires_grad
-    rowwise = contrast(*case, base=base, against=against, seeds=seeds, max_batch=1)
+    rowwise = contrast(*sharp, base=base, against=against, seeds=seeds, max_batch=1)
     torch.testing.assert_close(rowwise, whole, rtol=1e-9, atol=1e-12)
     for i in range(5):
         one = slice(i, i + 1)
@@ -200,29 +200,19 @@ def test_batch_and_row_budget_change_nothing(case, base, against):
         torch.testing.assert_close(single, whole[one], rtol=1e-9, atol=1e-12)
 
 
-def state(model):
-    return {
-        "modes": [module.training for module in model.modules()],
-        "hooks": [{name: len(kept) for name, kept in vars(m).items() if "_hooks" in name} for m in model.modules()],
-        "flags": [parameter.requires_grad for parameter in model.parameters()],
-        "grads": [parameter.grad for parameter in model.parameters()],
-        "values": [value.sum().item() for value in model.state_dict().values()],
-    }
-
-
 @every_base
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_model_is_as_before_also_after_an_exception(case, base, mode):
-    model, images, _ = case
+def test_model_is_as_before_also_after_an_exception(sharp, base, mode):
+    model, images, _ = sharp
     seeds = draws.seeds_of("test", torch.arange(5))
-    expected = contrast(*case, base=base, seeds=seeds)
+    expected = contrast(*sharp, base=base, seeds=seeds)
     model.train()
     model.fc.bias.requires_grad_(False)
     images.requires_grad_()
-    before = state(model)
+    before = state_of(model)
     with mode():
-        torch.testing.assert_close(contrast(*case, base=base, seeds=seeds), expected)
-    assert state(model) == before
+        torch.testing.assert_close(contrast(*sharp, base=base, seeds=seeds), expected)
+    assert state_of(model) == before
     assert images.grad is None
     calls = []
 
@@ -232,30 +222,30 @@ def test_model_is_as_before_also_after_an_exception(case, base, mode):
             raise RuntimeError("out of memory")
 
     model.fc.register_forward_pre_hook(fail)
-    before = state(model)
+    before = state_of(model)
     with pytest.raises(RuntimeError, match="out of memory"):
-        contrast(*case, base=base, seeds=seeds, max_batch=2)
-    assert state(model) == before
+        contrast(*sharp, base=base, seeds=seeds, max_batch=2)
+    assert state_of(model) == before
 
 
-def test_large_logits_have_finite_weights(case):
+def test_large_logits_have_finite_weights(sharp):
     with torch.no_grad():
-        case[0].fc.weight.mul_(1e4)
-    assert contrast(*case, base=gradient.gradient).isfinite().all()
-    strongest = contrast(*case, base=squared, against="max")
-    torch.testing.assert_close(contrast(*case, base=squared), strongest)  # all weight on one other class
+        sharp[0].fc.weight.mul_(1e4)
+    assert contrast(*sharp, base=gradient.gradient).isfinite().all()
+    strongest = contrast(*sharp, base=squared, against="max")
+    torch.testing.assert_close(contrast(*sharp, base=squared), strongest)  # all weight on one other class
 
 
-def test_impossible_contrasts_are_refused(case, tiny):
-    _, images, targets = case
+def test_impossible_contrasts_are_refused(sharp, tiny):
+    _, images, targets = sharp
     with pytest.raises(ValueError, match=words("one class two")):
         contrast(tiny(3, 1, seed=0).double(), images, targets * 0, base=gradient.gradient)
     with pytest.raises(ValueError, match=words("base dict")):
-        contrast(*case, base=smooth.smooth_grad_family, seeds=targets)
+        contrast(*sharp, base=smooth.smooth_grad_family, seeds=targets)
     with pytest.raises(ValueError, match=words("base (5,)")):
-        contrast(*case, base=control.random_resampled, seeds=targets)
+        contrast(*sharp, base=control.random_resampled, seeds=targets)
     with pytest.raises(ValueError, match=words("max_batch 0")):
-        contrast(*case, base=gradient.gradient, max_batch=0)
+        contrast(*sharp, base=gradient.gradient, max_batch=0)
 
 
 def test_one_hot_difference_of_two_classes(tiny):

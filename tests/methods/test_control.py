@@ -7,21 +7,18 @@ import pytest
 import torch
 from torch import nn
 
-from efface import draws
 from efface.methods import control, gradient
+from small.batches import with_seeds
+from small.caches import forget
 from small.messages import words
 
 N, SIZE = 3, 8
+inputs = partial(with_seeds, "control", N, dtype=torch.float32)
 
 
 @pytest.fixture(autouse=True)
 def _forgotten():
-    control._cached.cache_clear()
-
-
-def inputs(width=SIZE):
-    images = torch.rand(N, 3, SIZE, width, generator=torch.Generator().manual_seed(1))
-    return images, torch.arange(N) % 4, draws.seeds_of("control", torch.arange(N))
+    forget(control)
 
 
 def nothing():
@@ -34,7 +31,7 @@ def nothing():
 
 @pytest.mark.parametrize("width", [5, 8, 9])
 def test_centre_is_a_gaussian_at_the_middle(width):
-    images, targets, _ = inputs(width)
+    images, targets, _ = inputs(w=width)
     maps = control.centre(nothing(), images, targets, sigma=0.3)
     y, x = (torch.arange(SIZE) + 0.5) / SIZE - 0.5, (torch.arange(width) + 0.5) / width - 0.5
     expected = torch.exp(-(y[:, None].square() + x.square()) / (2 * 0.3**2))
@@ -116,7 +113,7 @@ def test_fresh_network_is_the_same_in_every_process(form):
     found = []
     for state in (0, 1):
         torch.manual_seed(state)
-        control._cached.cache_clear()
+        forget(control)
         before = torch.random.get_rng_state()
         model = partial(control.explain_with, network=network, method=gradient.gradient)
         found.append(model(nothing_of(4), images, targets))

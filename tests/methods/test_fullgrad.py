@@ -14,7 +14,9 @@ from efface.methods import fullgrad, gradient
 from efface.models.normalise import Normalise
 from efface.models.preact import preact_resnet
 from efface.models.resnet import resnet8
+from small.batches import images_and_classes
 from small.messages import words
+from small.networks import state_of
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.25]
 METHODS = {
@@ -128,18 +130,13 @@ def make(kind, dtype=torch.float64):
         torch.manual_seed(0)
         made = kind()
         for module in made.modules():
-            if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
+            if getattr(module, "running_mean", None) is not None:
                 nn.init.uniform_(module.running_mean, -0.2, 0.2)
                 nn.init.uniform_(module.running_var, 0.5, 1.5)
             if getattr(module, "bias", None) is not None:
                 nn.init.uniform_(module.bias, -0.3, 0.3)
                 nn.init.normal_(module.weight, 0, max(0.2, (2 / module.weight[0].numel()) ** 0.5))
     return made.to(dtype).eval()
-
-
-def batch(count=3, size=32, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(1)
-    return torch.rand(count, 3, size, size, generator=generator, dtype=dtype), torch.arange(count) % 4
 
 
 def logit(model, images, targets):
@@ -151,22 +148,12 @@ def total(parts):
     return sum(part.flatten(1).sum(1) for part in (parts.image, *parts.modules.values()))
 
 
-def state(model):
-    return {
-        "modes": [module.training for module in model.modules()],
-        "hooks": [{name: len(kept) for name, kept in vars(m).items() if "_hooks" in name} for m in model.modules()],
-        "flags": [parameter.requires_grad for parameter in model.parameters()],
-        "grads": [parameter.grad for parameter in model.parameters()],
-        "values": [value.double().sum().item() for value in model.state_dict().values()],
-    }
-
-
 # The parts
 
 
 @pytest.mark.parametrize("name", COMPLETE)
 def test_parts_sum_to_the_logit(name):
-    model, (images, targets) = make(COMPLETE[name]), batch()
+    model, (images, targets) = make(COMPLETE[name]), images_and_classes(3, 32)
     parts = fullgrad.full_grad_parts(model, images, targets)
     expected = logit(model, images, targets)
     assert expected.abs().max() > 1e-2
@@ -177,13 +164,13 @@ def test_parts_sum_to_the_logit(name):
 
 @pytest.mark.parametrize("name", ["small", "ours", "resnet"])
 def test_parts_sum_to_the_logit_in_single_precision(name):
-    model, (images, targets) = make(COMPLETE[name], torch.float32), batch(dtype=torch.float32)
+    model, (images, targets) = make(COMPLETE[name], torch.float32), images_and_classes(3, 32, dtype=torch.float32)
     parts = fullgrad.full_grad_parts(model, images, targets)
     torch.testing.assert_close(total(parts), logit(model, images, targets), rtol=1e-5, atol=1e-5)
 
 
 def test_each_part_is_bias_times_gradient():
-    model, (images, targets) = make(Small), batch(size=8)
+    model, (images, targets) = make(Small), images_and_classes(3)
     parts = fullgrad.full_grad_parts(model, images, targets)
     kept = {}
 
@@ -214,7 +201,7 @@ def test_each_part_is_bias_times_gradient():
 
 
 def test_part_of_a_module_that_runs_again_is_the_sum_over_its_runs():
-    images, targets = batch(size=8)
+    images, targets = images_and_classes(3)
     shared, copies = make(Again), make(partial(Again, copies=True))
     for stage in copies.stages:
         stage.load_state_dict(shared.stages[0].state_dict())
@@ -230,7 +217,7 @@ def test_part_of_a_module_that_runs_again_is_the_sum_over_its_runs():
 
 
 def test_saturation_has_a_bias_and_a_linear_module_none():
-    images, targets = batch(size=8)
+    images, targets = images_and_classes(3)
     model = make(COMPLETE["relu6"])
     with torch.no_grad():
         model[0].bias[2] = 9.0
@@ -238,7 +225,7 @@ def test_saturation_has_a_bias_and_a_linear_module_none():
     assert part[:, 2].any()
     assert not part[model[0](images) <= 6].any()
     blurred = make(COMPLETE["blur"], torch.float32)
-    images, targets = batch(size=8, dtype=torch.float32)
+    images, targets = images_and_classes(3, dtype=torch.float32)
     assert fullgrad.full_grad_parts(blurred, images, targets).modules["1"].eq(0).all()  # no rounding left to stretch
 
 
@@ -253,14 +240,14 @@ def test_what_happens_outside_modules_is_the_rest():
         def forward(self, images):
             return (self.one(images) * self.other(images)).mean((2, 3))
 
-    model, (images, targets) = make(Product), batch(size=8)
+    model, (images, targets) = make(Product), images_and_classes(3)
     parts = fullgrad.full_grad_parts(model, images, targets)
     assert parts.modules == {}
     torch.testing.assert_close(parts.rest, -logit(model, images, targets))
 
 
 def test_weights_of_the_classes_are_taken_apart_as_well():
-    model, (images, targets) = make(Small), batch(size=8)
+    model, (images, targets) = make(Small), images_and_classes(3)
     weights = F.one_hot(targets, 4) - 0.25
     parts = fullgrad.full_grad_parts(model, images, weights)
     torch.testing.assert_close(total(parts), (model(images) * weights).sum(1).detach())
@@ -287,7 +274,7 @@ def large(part, size):
 @pytest.mark.parametrize("kind", [Small, Again, COMPLETE["ours"]])
 @pytest.mark.parametrize("score", ["logit", "probability"])
 def test_full_grad_stretches_each_part_and_sums(kind, score):
-    model, (images, targets) = make(kind), batch()
+    model, (images, targets) = make(kind), images_and_classes(3, 32)
     parts = fullgrad.full_grad_parts(model, images, targets, score=score)
     places = [parts.image, *(part for part in parts.modules.values() if part.ndim == 4)]
     assert len(places) >= 4
@@ -300,7 +287,7 @@ def test_full_grad_stretches_each_part_and_sums(kind, score):
 
 
 def test_simple_full_grad_has_gradients_alone():
-    model, (images, targets) = make(Small), batch(size=8)
+    model, (images, targets) = make(Small), images_and_classes(3)
     parts = fullgrad.full_grad_parts(model, images, targets).modules
     slope = gradient.gradient(model, images, targets)
     kept = {}
@@ -318,7 +305,7 @@ def test_simple_full_grad_has_gradients_alone():
 
 def test_map_of_a_flat_part_is_finite():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), head(4)).double()
-    images, targets = batch(size=8)
+    images, targets = images_and_classes(3)
     with torch.no_grad():
         model[0].bias.fill_(0.0)
     assert fullgrad.full_grad(model, images * 0, targets).eq(0).all()
@@ -331,7 +318,7 @@ def test_map_of_a_flat_part_is_finite():
 @pytest.mark.parametrize("kind", [Small, Again])
 @pytest.mark.parametrize("max_batch", [1, 4])
 def test_batch_and_row_budget_change_nothing(method, kind, max_batch):
-    model, (images, targets) = make(kind), batch(count=5, size=8)
+    model, (images, targets) = make(kind), images_and_classes(5)
     singles = torch.cat([method(model, images[i : i + 1], targets[i : i + 1]) for i in range(5)])
     passed = []
     model.register_forward_hook(lambda module, inputs, output: passed.append(len(output)))
@@ -342,7 +329,7 @@ def test_batch_and_row_budget_change_nothing(method, kind, max_batch):
 
 
 def test_parts_do_not_depend_on_the_row_budget():
-    model, (images, targets) = make(Small), batch(count=5, size=8)
+    model, (images, targets) = make(Small), images_and_classes(5)
     whole, rowwise = (fullgrad.full_grad_parts(model, images, targets, max_batch=max_batch) for max_batch in (256, 2))
     torch.testing.assert_close(whole._asdict(), rowwise._asdict(), rtol=1e-9, atol=1e-12)
 
@@ -350,18 +337,18 @@ def test_parts_do_not_depend_on_the_row_budget():
 @every_method
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_model_and_images_are_as_before(method, mode):
-    model, (images, targets) = make(Small), batch(size=8)
+    model, (images, targets) = make(Small), images_and_classes(3)
     expected = method(model, images, targets)
     model.train()
     model.first[1].eval()
     model.last[1][2].bias.requires_grad_(False)
     images.requires_grad_()
-    before, values = state(model), images.detach().clone()
+    before, values = state_of(model), images.detach().clone()
     with mode():
         found = method(model, images, targets)
     torch.testing.assert_close(found, expected)
     assert not found.requires_grad
-    assert state(model) == before
+    assert state_of(model) == before
     assert torch.equal(images.detach(), values)
     assert images.grad is None
 
@@ -369,7 +356,7 @@ def test_model_and_images_are_as_before(method, mode):
 @every_method
 @pytest.mark.parametrize("at", ["first", "relu", "last"])
 def test_model_is_as_before_an_exception(method, at):
-    model, (images, targets) = make(Small).train(), batch(size=8)
+    model, (images, targets) = make(Small).train(), images_and_classes(3)
     calls = []
 
     def fail(module, inputs):
@@ -378,10 +365,10 @@ def test_model_is_as_before_an_exception(method, at):
             raise RuntimeError("out of memory")
 
     model.get_submodule(at).register_forward_pre_hook(fail)
-    before = state(model)
+    before = state_of(model)
     with pytest.raises(RuntimeError, match="out of memory"):
         method(model, images, targets, max_batch=2)
-    assert state(model) == before
+    assert state_of(model) == before
 
 
 class Stubborn(torch.autograd.Function):
@@ -425,8 +412,8 @@ class Pyramid(nn.Module):
     ],
 )
 def test_network_in_the_way_is_refused_by_the_layers_name(kind, said):
-    model, (images, targets) = make(kind), batch()
-    before = state(model)
+    model, (images, targets) = make(kind), images_and_classes(3, 32)
+    before = state_of(model)
     with pytest.raises(ValueError, match=words(said)):
         fullgrad.full_grad(model, images, targets)
-    assert state(model) == before
+    assert state_of(model) == before

@@ -1,6 +1,5 @@
 """Every attribution method: what holds for all of them, then each against a closed form, an axiom or Captum."""
 
-import inspect
 from functools import partial
 
 import pytest
@@ -13,7 +12,9 @@ from torch import nn
 from efface import draws
 from efface.methods import cam, control, gradient, path, smooth
 from efface.models.scores import odds_against, scores_of
+from small.batches import all_inputs, explain
 from small.messages import words
+from small.networks import Detached, Residual, linear_network, residual_network, state_of
 from small.tiers import first_short
 
 # A new method joins the tests of the first part by its line here.
@@ -33,64 +34,9 @@ METHODS = {
 }
 PASSES = [name for name in METHODS if name not in ("random", "random_resampled", "sobel", "true_mask")]
 
+net = partial(residual_network, unused=True)
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 every_pass = pytest.mark.parametrize("method", [METHODS[name] for name in PASSES], ids=PASSES)
-
-
-class Net(nn.Module):
-    """Convolutions, BatchNorm, dropout and a sum in place, as in a ResNet."""
-
-    def __init__(self, activation=nn.ReLU):
-        super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), activation())
-        self.second = nn.Conv2d(6, 6, 3, padding=1)
-        self.last = nn.Sequential(activation(), nn.Dropout(0.5))
-        self.head = nn.Linear(6, 4)
-        self.unused = nn.Conv2d(3, 3, 1)
-
-    def forward(self, images):
-        features = self.first(images)
-        out = self.second(features)
-        out += features
-        return self.head(self.last(out).mean((2, 3)))
-
-
-class Linear(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.all = nn.Linear(3 * 8 * 8, 4, dtype=torch.float64)
-
-    def forward(self, images):
-        return self.all(images.flatten(1))
-
-
-def net(activation=nn.ReLU, seed=0):
-    torch.manual_seed(seed)
-    made = Net(activation).double()
-    nn.init.uniform_(made.first[1].running_mean, -0.2, 0.2)
-    nn.init.uniform_(made.first[1].weight, 0.5, 1.5)
-    return made.eval()
-
-
-def batch(count=6):
-    generator = torch.Generator().manual_seed(1)
-    return {
-        "images": torch.rand(count, 3, 8, 8, generator=generator, dtype=torch.float64),
-        "targets": torch.arange(count) % 4,
-        "seeds": draws.seeds_of("test", torch.arange(count)),
-        "masks": torch.rand(count, 8, 8, generator=generator) > 0.5,
-    }
-
-
-def explain(method, model, inputs, **settings):
-    """The method on inputs, with those of them that it asks for."""
-    asked = inspect.signature(method).parameters
-    extras = {name: inputs[name] for name in ("seeds", "masks") if name in asked}
-    return method(model, inputs["images"], inputs["targets"], **extras, **settings)
-
-
-def weights(model, targets):
-    return model.all.weight.detach()[targets].unflatten(1, (3, 8, 8))
 
 
 # Every method
@@ -98,7 +44,7 @@ def weights(model, targets):
 
 @every_method
 def test_map_has_the_images_shape_and_is_finite(method):
-    inputs = batch()
+    inputs = all_inputs(6)
     maps = explain(method, net(), inputs)
     assert maps.shape in {(6,), (6, 8, 8), (6, 3, 8, 8)}
     assert maps.double().isfinite().all()
@@ -108,7 +54,7 @@ def test_map_has_the_images_shape_and_is_finite(method):
 
 @every_method
 def test_batch_equals_singles(method):
-    inputs = batch()
+    inputs = all_inputs(6)
     together = explain(method, net(), inputs)
     singles = [explain(method, net(), {name: rows[i : i + 1] for name, rows in inputs.items()}) for i in range(6)]
     torch.testing.assert_close(together, torch.cat(singles), rtol=1e-5, atol=1e-9)
@@ -117,7 +63,7 @@ def test_batch_equals_singles(method):
 @every_pass
 @pytest.mark.parametrize("max_batch", first_short(2, [1, 7, 4, 13]))
 def test_row_budget_changes_nothing_and_is_kept(method, max_batch):
-    model, inputs, passed = net(), batch(), []
+    model, inputs, passed = net(), all_inputs(6), []
     whole = explain(method, model, inputs)
     model.register_forward_hook(lambda module, arguments, output: passed.append(len(output)))
     torch.testing.assert_close(explain(method, model, inputs, max_batch=max_batch), whole, rtol=1e-5, atol=1e-12)
@@ -127,48 +73,36 @@ def test_row_budget_changes_nothing_and_is_kept(method, max_batch):
 @every_pass
 def test_no_rows_are_refused(method):
     with pytest.raises(ValueError, match=words("max_batch 0")):
-        explain(method, net(), batch(), max_batch=0)
-
-
-def state(model, images):
-    return {
-        "modes": [module.training for module in model.modules()],
-        "hooks": [len(module._forward_hooks) + len(module._backward_hooks) for module in model.modules()],
-        "flags": [parameter.requires_grad for parameter in model.parameters()],
-        "grads": [None if parameter.grad is None else parameter.grad.sum().item() for parameter in model.parameters()],
-        "values": [value.sum().item() for value in model.state_dict().values()],
-        "images": (images.sum().item(), images.requires_grad, images.grad),
-        "autograd": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
-    }
+        explain(method, net(), all_inputs(6), max_batch=0)
 
 
 @every_method
 def test_model_and_images_are_as_before(method):
-    model, inputs = net(), batch()
+    model, inputs = net(), all_inputs(6)
     model.train()
     model.first[1].eval()
     model.head.bias.requires_grad_(False)
     model.head.weight.grad = torch.ones_like(model.head.weight)
     inputs["images"].requires_grad_()
-    before = state(model, inputs["images"])
+    before = state_of(model, inputs["images"])
     maps = explain(method, model, inputs)
-    assert state(model, inputs["images"]) == before
-    torch.testing.assert_close(maps, explain(method, model.eval(), batch()))  # nor did the mode matter
+    assert state_of(model, inputs["images"]) == before
+    torch.testing.assert_close(maps, explain(method, model.eval(), all_inputs(6)))  # nor did the mode matter
 
 
 @every_pass
 def test_model_is_as_before_an_exception(method):
-    model, inputs = net(), batch()
+    model, inputs = net(), all_inputs(6)
     model.train()
 
     def fail(module, arguments):
         raise RuntimeError("out of memory")
 
     handle = model.head.register_forward_pre_hook(fail)
-    before = state(model, inputs["images"])
+    before = state_of(model, inputs["images"])
     with pytest.raises(RuntimeError, match="out of memory"):
         explain(method, model, inputs)
-    assert state(model, inputs["images"]) == before
+    assert state_of(model, inputs["images"]) == before
     handle.remove()
 
 
@@ -176,38 +110,34 @@ def test_model_is_as_before_an_exception(method):
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_works_where_the_caller_records_no_gradients(method, mode):
     model = net()
-    expected = explain(method, model, batch())
+    expected = explain(method, model, all_inputs(6))
     with mode():
-        torch.testing.assert_close(explain(method, model, batch()), expected)
+        torch.testing.assert_close(explain(method, model, all_inputs(6)), expected)
 
 
 @pytest.mark.parametrize("method", [METHODS[name] for name in PASSES if "cam" not in name])
 def test_network_without_logits_is_refused(method):
     with pytest.raises(ValueError, match=r"Conv2d.*\(\d+, 2, 8, 8\)"):
-        explain(method, nn.Conv2d(3, 2, 1).double(), batch())
+        explain(method, nn.Conv2d(3, 2, 1).double(), all_inputs(6))
 
 
 def test_network_without_gradient_is_refused():
-    class Detached(Linear):
-        def forward(self, images):
-            return super().forward(images.detach())
-
     with pytest.raises(ValueError, match=words("Detached gradient")):
-        explain(gradient.gradient, Detached(), batch())
+        explain(gradient.gradient, Detached(linear_network()), all_inputs(6))
 
 
 # Gradients
 
 
 def test_gradient_of_a_linear_network_is_its_weights():
-    model, inputs = Linear(), batch()
-    expected = weights(model, inputs["targets"])
+    model, inputs = linear_network(), all_inputs(6)
+    expected = model.of(inputs["targets"])
     torch.testing.assert_close(explain(gradient.gradient, model, inputs), expected)
     torch.testing.assert_close(explain(gradient.input_x_gradient, model, inputs), inputs["images"] * expected)
 
 
 def test_gradient_is_the_slope_of_the_logit():
-    model, inputs = net(nn.Softplus), batch()
+    model, inputs = net(nn.Softplus), all_inputs(6)
     images, targets = inputs["images"], inputs["targets"]
     step = 1e-6 * torch.randn(images.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -217,7 +147,7 @@ def test_gradient_is_the_slope_of_the_logit():
 
 
 def test_gradients_equal_captum():
-    model, inputs = net(), batch()
+    model, inputs = net(), all_inputs(6)
     images, targets = inputs["images"].clone().requires_grad_(), inputs["targets"]
     saliency = attr.Saliency(model).attribute(images, target=targets, abs=False)
     product = attr.InputXGradient(model).attribute(images, target=targets).detach()
@@ -229,8 +159,8 @@ def test_gradients_equal_captum():
 
 
 def test_one_noiseless_sample_is_the_gradient():
-    family = explain(smooth.smooth_grad_family, net(), batch(), samples=1, noise=0.0)
-    expected = explain(gradient.gradient, net(), batch())
+    family = explain(smooth.smooth_grad_family, net(), all_inputs(6), samples=1, noise=0.0)
+    expected = explain(gradient.gradient, net(), all_inputs(6))
     torch.testing.assert_close(family["smooth_grad"], expected)
     torch.testing.assert_close(family["smooth_grad_squared"], expected.square())
     assert family["var_grad"].eq(0).all()
@@ -238,7 +168,7 @@ def test_one_noiseless_sample_is_the_gradient():
 
 @pytest.mark.parametrize("max_batch", [1, 5, 16, 256])
 def test_family_is_mean_square_and_variance_of_the_noisy_gradients(max_batch):
-    model, inputs = net(), batch()
+    model, inputs = net(), all_inputs(6)
     deviation = 0.3 * (inputs["images"].amax((1, 2, 3)) - inputs["images"].amin((1, 2, 3)))[:, None, None, None]
     noise = [deviation * draws.normal(draws.fold(inputs["seeds"], s), (3, 8, 8)) for s in range(7)]
     noisy = [{**inputs, "images": inputs["images"] + each} for each in noise]
@@ -259,26 +189,20 @@ def test_family_is_mean_square_and_variance_of_the_noisy_gradients(max_batch):
 
 
 def test_variance_of_a_constant_gradient_is_zero():
-    inputs = batch()
-    model = Linear()
+    inputs = all_inputs(6)
+    model = linear_network()
     with torch.no_grad():
-        model.all.weight += 1e6  # the difference of two mean squares would leave 1e-4 here
+        model.fc.weight += 1e6  # the difference of two mean squares would leave 1e-4 here
     assert explain(smooth.var_grad, model, inputs).abs().max() < 1e-12
-    torch.testing.assert_close(explain(smooth.smooth_grad, model, inputs), weights(model, inputs["targets"]))
+    torch.testing.assert_close(explain(smooth.smooth_grad, model, inputs), model.of(inputs["targets"]))
 
 
 def test_noise_of_an_image_follows_its_own_range():
-    seen = []
-
-    class Watching(Linear):
-        def forward(self, images):
-            seen.append(images.detach())
-            return super().forward(images)
-
-    inputs = batch(2)
+    model, inputs, seen = linear_network(), all_inputs(2), []
+    model.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0].detach()))
     inputs["images"][0] = 0.5
     inputs["images"][0, 0, 0, 0] = 0.6
-    explain(smooth.smooth_grad, Watching(), inputs, samples=200, noise=0.15)
+    explain(smooth.smooth_grad, model, inputs, samples=200, noise=0.15)
     noise = (torch.cat(seen).unflatten(0, (200, 2)) - inputs["images"]).std((0, 2, 3, 4))
     ranges = inputs["images"].amax((1, 2, 3)) - inputs["images"].amin((1, 2, 3))
     torch.testing.assert_close(noise, 0.15 * ranges, rtol=0.02, atol=0.0)
@@ -294,13 +218,13 @@ def test_noise_of_an_image_follows_its_own_range():
 )
 def test_impossible_noise_is_refused(settings, said):
     with pytest.raises(ValueError, match=words(said)):
-        explain(smooth.smooth_grad, Linear(), batch(), **settings)
+        explain(smooth.smooth_grad, linear_network(), all_inputs(6), **settings)
 
 
 def test_noise_without_seeds_is_refused():
-    inputs = batch()
+    inputs = all_inputs(6)
     with pytest.raises(ValueError, match=words("seeds")):
-        smooth.smooth_grad(Linear(), inputs["images"], inputs["targets"])
+        smooth.smooth_grad(linear_network(), inputs["images"], inputs["targets"])
 
 
 # Paths
@@ -308,10 +232,10 @@ def test_noise_without_seeds_is_refused():
 
 @pytest.mark.parametrize("baseline", [0.0, 0.4, [0.1, 0.5, 0.9]])
 def test_integrated_gradients_of_a_linear_network_in_closed_form(baseline):
-    model, inputs = Linear(), batch()
+    model, inputs = linear_network(), all_inputs(6)
     way = inputs["images"] - torch.tensor(baseline, dtype=torch.float64).reshape(1, -1, 1, 1)
     found = explain(path.integrated_gradients, model, inputs, steps=1, baseline=baseline)
-    torch.testing.assert_close(found, way * weights(model, inputs["targets"]))
+    torch.testing.assert_close(found, way * model.of(inputs["targets"]))
 
 
 def incompleteness(model, inputs, steps):
@@ -322,18 +246,18 @@ def incompleteness(model, inputs, steps):
 
 
 def test_integrated_gradients_sum_to_the_rise_of_the_logit():
-    model, inputs = net(), batch()
+    model, inputs = net(), all_inputs(6)
     assert incompleteness(model, inputs, 1000).max() < 1e-4
 
 
 def test_midpoint_error_falls_fourfold_when_steps_double():
-    model, inputs = net(nn.Softplus), batch()
+    model, inputs = net(nn.Softplus), all_inputs(6)
     ratio = incompleteness(model, inputs, 4) / incompleteness(model, inputs, 8)
     torch.testing.assert_close(ratio, torch.full_like(ratio, 4.0), rtol=0.05, atol=0.0)
 
 
 def test_integrated_gradients_equal_captum():
-    model, inputs = net(), batch()
+    model, inputs = net(), all_inputs(6)
     captum = attr.IntegratedGradients(model).attribute(
         inputs["images"], baselines=0.3, target=inputs["targets"], n_steps=20, method="riemann_middle"
     )
@@ -347,14 +271,14 @@ def test_integrated_gradients_equal_captum():
 )
 def test_impossible_path_is_refused(settings, said):
     with pytest.raises(ValueError, match=words(said)):
-        explain(path.integrated_gradients, Linear(), batch(), **settings)
+        explain(path.integrated_gradients, linear_network(), all_inputs(6), **settings)
 
 
 # Class activation maps
 
 
-class Calm(Net):
-    """The same function as `Net` with nothing in place: Captum reads a layer's output after it was changed."""
+class Calm(Residual):
+    """The same function as `Residual` with nothing in place: Captum reads a layer's output after it was changed."""
 
     def forward(self, images):
         features = self.first(images)
@@ -363,8 +287,8 @@ class Calm(Net):
 
 @pytest.mark.parametrize("layer", ["first", "first.0", "first.1", "second", "last"])
 def test_grad_cam_equals_captum(layer):
-    model, inputs = net(partial(nn.ReLU, inplace=True)), batch()
-    calm = Calm(nn.ReLU).double().eval()
+    model, inputs = net(partial(nn.ReLU, inplace=True)), all_inputs(6)
+    calm = Calm(unused=True).double().eval()
     calm.load_state_dict(model.state_dict())
     images, targets = F.interpolate(inputs["images"], size=(9, 7)), inputs["targets"]
     small = attr.LayerGradCam(calm, calm.get_submodule(layer)).attribute(images, target=targets, relu_attributions=True)
@@ -374,7 +298,7 @@ def test_grad_cam_equals_captum(layer):
 
 
 def test_grad_cam_of_a_linear_head_is_the_weighted_sum_of_features():
-    model, inputs = net(), batch()
+    model, inputs = net(), all_inputs(6)
     features = []
     handle = model.last.register_forward_hook(lambda module, arguments, output: features.append(output))
     with torch.no_grad():
@@ -387,7 +311,7 @@ def test_grad_cam_of_a_linear_head_is_the_weighted_sum_of_features():
 
 
 def test_grad_cam_goes_back_no_further_than_the_layer():
-    model, inputs, recorded = net(), batch(), []
+    model, inputs, recorded = net(), all_inputs(6), []
     model.first.register_forward_hook(lambda module, arguments, output: recorded.append(output.requires_grad))
     cam.grad_cam(model, inputs["images"], inputs["targets"], layer="second")
     assert recorded == [False]
@@ -402,44 +326,44 @@ def test_grad_cam_goes_back_no_further_than_the_layer():
     ],
 )
 def test_layer_that_cannot_be_explained_is_refused(layer, said):
-    model, inputs = net(), batch()
-    before = state(model, inputs["images"])
+    model, inputs = net(), all_inputs(6)
+    before = state_of(model, inputs["images"])
     with pytest.raises(ValueError, match=words(said)):
         cam.grad_cam(model, inputs["images"], inputs["targets"], layer=layer)
-    assert state(model, inputs["images"]) == before
+    assert state_of(model, inputs["images"]) == before
 
 
 # Controls
 
 
 def test_random_is_the_images_own_draw():
-    inputs = batch()
-    assert torch.equal(explain(control.random, Linear(), inputs), draws.uniform(inputs["seeds"], (8, 8)))
-    assert torch.equal(explain(control.random_resampled, Linear(), inputs), inputs["seeds"])
+    inputs = all_inputs(6)
+    assert torch.equal(explain(control.random, linear_network(), inputs), draws.uniform(inputs["seeds"], (8, 8)))
+    assert torch.equal(explain(control.random_resampled, linear_network(), inputs), inputs["seeds"])
 
 
 def test_sobel_of_a_ramp_is_its_slope_and_of_a_flat_image_zero():
-    inputs = batch(2)
+    inputs = all_inputs(2)
     down, across = torch.arange(8.0)[:, None], torch.arange(8.0)[None, :]
     inputs["images"] = torch.stack([(0.03 * down + 0.04 * across).expand(3, 8, 8), torch.full((3, 8, 8), 0.7)]).double()
-    maps = explain(control.sobel, Linear(), inputs)
+    maps = explain(control.sobel, linear_network(), inputs)
     torch.testing.assert_close(maps[0, 1:-1, 1:-1], torch.full((6, 6), 8 * 0.05, dtype=torch.float64))
     assert maps[1].abs().max() < 1e-12
 
 
 def test_sobel_equals_scipy():
-    inputs = batch()
+    inputs = all_inputs(6)
     planes = inputs["images"].flatten(0, 1).numpy()
     slopes = [[torch.from_numpy(ndimage.sobel(plane, axis, mode="nearest")) for plane in planes] for axis in (0, 1)]
     lengths = torch.hypot(*map(torch.stack, slopes)).unflatten(0, (6, 3))
-    torch.testing.assert_close(explain(control.sobel, Linear(), inputs), lengths.mean(1))
+    torch.testing.assert_close(explain(control.sobel, linear_network(), inputs), lengths.mean(1))
 
 
 def test_true_mask_is_the_object():
-    inputs = batch()
-    assert torch.equal(explain(control.true_mask, Linear(), inputs), inputs["masks"].double())
+    inputs = all_inputs(6)
+    assert torch.equal(explain(control.true_mask, linear_network(), inputs), inputs["masks"].double())
     with pytest.raises(ValueError, match=words("masks")):
-        control.true_mask(Linear(), inputs["images"], inputs["targets"])
+        control.true_mask(linear_network(), inputs["images"], inputs["targets"])
 
 
 # What is differentiated

@@ -8,33 +8,19 @@ import torch
 from captum import attr
 from torch import nn
 
-from efface import draws
 from efface.methods import occlusion
 from efface.models.scores import target_scores
+from small.batches import uniform_numbers, with_seeds
 from small.messages import words
+from small.networks import linear_network
 
 N, SIZE = 3, 8
+inputs = partial(with_seeds, "occlusion", N)
 rise = partial(occlusion.rise, score="logit", cells=3)
 
 
-class Linear(nn.Module):
-    def __init__(self, size=SIZE):
-        super().__init__()
-        torch.manual_seed(0)
-        self.all = nn.Linear(3 * size * size, 4, dtype=torch.float64)
-
-    def forward(self, images):
-        return self.all(images.flatten(1))
-
-
-def inputs(count=N, size=SIZE, width=SIZE):
-    generator = torch.Generator().manual_seed(1)
-    images = torch.rand(count, 3, size, width, generator=generator, dtype=torch.float64)
-    return images, torch.arange(count) % 4, draws.seeds_of("occlusion", torch.arange(count))
-
-
 def fields(samples=6, count=N, size=SIZE):
-    return torch.rand(samples, count, size, size, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    return uniform_numbers(samples, count, size, size, seed=2)
 
 
 METHODS = {
@@ -130,14 +116,14 @@ def test_model_is_as_before_an_exception(tiny, method):
 def test_impossible_value_is_refused(method, value, said):
     images, targets, seeds = inputs()
     with pytest.raises(ValueError, match=words(said)):
-        method(Linear(), images, targets, seeds=seeds, value=value)
+        method(linear_network(), images, targets, seeds=seeds, value=value)
 
 
 @both
 def test_no_rows_are_refused(method):
     images, targets, seeds = inputs()
     with pytest.raises(ValueError, match=words("max_batch 0")):
-        method(Linear(), images, targets, seeds=seeds, max_batch=0)
+        method(linear_network(), images, targets, seeds=seeds, max_batch=0)
 
 
 # Occlusion
@@ -146,7 +132,7 @@ def test_no_rows_are_refused(method):
 @pytest.mark.parametrize(("patch", "stride"), [(3, 2), (3, 3), (1, 1), (8, 8), ((2, 5), (1, 3)), ([4, 3], 3)])
 def test_occlusion_equals_captum(tiny, patch, stride):
     model = tiny(seed=3).double().eval()
-    images, targets, _ = inputs(width=10)
+    images, targets, _ = inputs(w=10)
     windows = (3, *((patch, patch) if isinstance(patch, int) else patch))
     steps = (3, *((stride, stride) if isinstance(stride, int) else stride))
     expected = attr.Occlusion(model).attribute(images, windows, steps, baselines=0.5, target=targets)
@@ -156,16 +142,16 @@ def test_occlusion_equals_captum(tiny, patch, stride):
 
 @pytest.mark.parametrize("value", [0.0, 0.7, [0.1, 0.5, 0.9], "mean"])
 def test_occlusion_of_a_linear_network_is_the_loss_of_the_patch(value):
-    model, (images, targets, _) = Linear(), inputs()
+    model, (images, targets, _) = linear_network(), inputs()
     fill = images.mean((2, 3)) if value == "mean" else torch.tensor(value, dtype=torch.float64).expand(N, 3)
-    lost = model.all.weight.detach()[targets].unflatten(1, (3, SIZE, SIZE)) * (images - fill[:, :, None, None])
+    lost = model.fc.weight.detach()[targets].unflatten(1, (3, SIZE, SIZE)) * (images - fill[:, :, None, None])
     expected = nn.functional.avg_pool2d(lost.sum(1), 2, divisor_override=1).repeat_interleave(2, 1)
     found = occlusion.occlusion(model, images, targets, patch=2, stride=2, value=value)
     torch.testing.assert_close(found, expected.repeat_interleave(2, 2))
 
 
 def test_half_the_patch_is_the_stride_by_default():
-    model, (images, targets, _) = Linear(), inputs()
+    model, (images, targets, _) = linear_network(), inputs()
     found = occlusion.occlusion(model, images, targets, patch=(4, 1))
     torch.testing.assert_close(found, occlusion.occlusion(model, images, targets, patch=(4, 1), stride=(2, 1)))
 
@@ -183,7 +169,7 @@ def test_half_the_patch_is_the_stride_by_default():
 def test_impossible_patch_is_refused(settings, said):
     images, targets, _ = inputs()
     with pytest.raises(ValueError, match=words(said)):
-        occlusion.occlusion(Linear(), images, targets, **settings)
+        occlusion.occlusion(linear_network(), images, targets, **settings)
 
 
 # RISE
@@ -216,8 +202,8 @@ def every_field():
 
 
 def test_rise_tends_to_its_expectation_on_a_linear_network():
-    model, samples = Linear(4), 6000
-    images, targets, seeds = inputs(size=4, width=4)
+    model, samples = linear_network(4), 6000
+    images, targets, seeds = inputs(4)
     veils = every_field()
     scores = torch.stack([model(images * veil).gather(1, targets[:, None])[:, 0] for veil in veils]).detach()
     each = scores[:, :, None, None] * veils[:, None] / 0.5
@@ -228,15 +214,15 @@ def test_rise_tends_to_its_expectation_on_a_linear_network():
     given = rise(model, images, targets, samples=64, fields=veils[:, None].expand(-1, N, -1, -1))
     torch.testing.assert_close(given, each.mean(0))  # every veil once: the expectation itself
     second = torch.einsum("shw,sij->hwij", veils, veils) / 64  # and in closed form: E[M_p (w . M x + b)] / p
-    evidence = (model.all.weight.detach()[targets].unflatten(1, (3, 4, 4)) * images).sum(1)
-    closed = torch.einsum("hwij,nij->nhw", second, evidence) / 0.5 + model.all.bias.detach()[targets][:, None, None]
+    evidence = (model.fc.weight.detach()[targets].unflatten(1, (3, 4, 4)) * images).sum(1)
+    closed = torch.einsum("hwij,nij->nhw", second, evidence) / 0.5 + model.fc.bias.detach()[targets][:, None, None]
     torch.testing.assert_close(given, closed)
 
 
 @pytest.mark.parametrize(("cells", "size", "width"), [(3, 8, 8), (7, 8, 9), (1, 8, 5), (2, 7, 12), (8, 8, 8)])
 def test_drawn_veils_are_visible_as_often_as_said(cells, size, width):
-    images, _, seeds = inputs(size=size, width=width)
-    drawn = occlusion._veils(images, seeds, cells, 0.3)
+    images, _, seeds = inputs(size, width)
+    drawn = occlusion.drawn_veils(images, seeds, cells, 0.3)
     veils = drawn(slice(0, N), slice(0, 3000))
     assert veils.shape == (3000, N, size, width)
     assert veils.min() >= 0
@@ -247,7 +233,7 @@ def test_drawn_veils_are_visible_as_often_as_said(cells, size, width):
 
 
 def test_all_visible_is_the_score():
-    model, (images, targets, seeds) = Linear(), inputs()
+    model, (images, targets, seeds) = linear_network(), inputs()
     score = model(images).detach().gather(1, targets[:, None])[:, :, None]
     found = rise(model, images, targets, seeds=seeds, samples=4, visible=1.0)
     torch.testing.assert_close(found, score.expand(N, SIZE, SIZE))
@@ -268,19 +254,19 @@ def test_all_visible_is_the_score():
 def test_impossible_veil_is_refused(settings, said):
     images, targets, seeds = inputs()
     with pytest.raises(ValueError, match=words(said)):
-        rise(Linear(), images, targets, **{"seeds": seeds} | settings)
+        rise(linear_network(), images, targets, **{"seeds": seeds} | settings)
 
 
 def test_weights_of_the_classes_want_the_logit():
     images, _, seeds = inputs()
     with pytest.raises(ValueError, match=words("weights logit")):
-        occlusion.rise(Linear(), images, torch.ones(N, 4).double(), seeds=seeds, samples=1)
+        occlusion.rise(linear_network(), images, torch.ones(N, 4).double(), seeds=seeds, samples=1)
 
 
 def test_given_veils_are_for_these_images_and_of_any_type():
     images, targets, _ = inputs()
     given = fields().float()
-    found = rise(Linear(), images, targets, samples=6, fields=given)
-    assert torch.equal(found, rise(Linear(), images, targets, samples=6, fields=given.double()))
+    found = rise(linear_network(), images, targets, samples=6, fields=given)
+    assert torch.equal(found, rise(linear_network(), images, targets, samples=6, fields=given.double()))
     with pytest.raises(ValueError, match=words("fields (6, 1, 8, 8) (6, 3, 8, 8)")):
-        occlusion._given(given[:, :1], 6, images)
+        occlusion.given_veils(given[:, :1], 6, images)

@@ -22,66 +22,14 @@ from efface.methods.path.grid import grid_of, points_and_weights
 from efface.methods.smooth import smooth_grad, smooth_grad_family
 from efface.plug.call import resolve
 from efface.types import Split
+from small.batches import all_inputs, explain, noise_split, uniform_numbers
 from small.messages import words
+from small.networks import Detached, linear_network, residual_network, state_of
 from small.tiers import first_short
 
 RULES = ("midpoint", "gauss_legendre", "trapezoid", "left", "right", "closed", "interior")
 MODES = ("none", "references", "points")
 CLASSES = 4
-
-
-class Net(nn.Module):
-    """Convolutions, BatchNorm, dropout and a sum in place, as in a ResNet."""
-
-    def __init__(self, activation):
-        super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), activation())
-        self.second = nn.Conv2d(6, 6, 3, padding=1)
-        self.last = nn.Sequential(activation(), nn.Dropout(0.5))
-        self.head = nn.Linear(6, CLASSES)
-
-    def forward(self, images):
-        features = self.first(images)
-        out = self.second(features)
-        out += features
-        return self.head(self.last(out).mean((2, 3)))
-
-
-class Linear(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(2)
-        self.all = nn.Linear(3 * 8 * 8, CLASSES, dtype=torch.float64)
-
-    def forward(self, images):
-        return self.all(images.flatten(1))
-
-
-def net(activation=nn.ReLU, seed=0):
-    torch.manual_seed(seed)
-    made = Net(activation).double()
-    nn.init.uniform_(made.first[1].running_mean, -0.2, 0.2)
-    nn.init.uniform_(made.first[1].weight, 0.5, 1.5)
-    return made.eval()
-
-
-def images_of(*shape, seed=1):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def batch(count=3):
-    return {
-        "images": images_of(count, 3, 8, 8),
-        "targets": torch.arange(count) % CLASSES,
-        "seeds": draws.seeds_of("test", torch.arange(count)),
-    }
-
-
-def explain(method, model, inputs, **settings):
-    """The method on inputs, with seeds if it asks for them."""
-    asked = inspect.signature(method).parameters
-    extras = {"seeds": inputs["seeds"]} if "seeds" in asked and "seeds" in inputs else {}
-    return method(model, inputs["images"], inputs["targets"], **extras | settings)
 
 
 def slopes(model, points, targets):
@@ -94,21 +42,12 @@ def scores(model, points, targets):
         return model(points).gather(1, targets[:, None])[:, 0]
 
 
-def linear_weights(model, targets):
-    return model.all.weight.detach()[targets].unflatten(1, (3, 8, 8))
-
-
-def data(count=40):
-    rows = torch.Generator().manual_seed(5)
-    return Split(
-        torch.randint(0, 256, (count, 3, 8, 8), generator=rows, dtype=torch.uint8),
-        torch.arange(count) % CLASSES,
-        validation=torch.arange(0, count, 5),
-    )
+def training_split():
+    return noise_split(40, seed=5, validation=torch.arange(0, 40, 5))
 
 
 def fitted(method, **settings):
-    method.fit(net().float(), data(), seed=3, max_batch=7, **settings)
+    method.fit(residual_network().float(), training_split(), seed=3, max_batch=7, **settings)
     return method
 
 
@@ -138,76 +77,69 @@ every_mode = pytest.mark.parametrize("mode", MODES)
 
 @every_method
 def test_map_has_the_images_shape_and_batch_equals_singles(method):
-    inputs = batch(4)
-    together = explain(method, net(), inputs)
+    inputs = all_inputs(4)
+    together = explain(method, residual_network(), inputs)
     assert together.shape == inputs["images"].shape
     assert together.isfinite().all()
     assert not together.requires_grad
-    singles = [explain(method, net(), {name: rows[i : i + 1] for name, rows in inputs.items()}) for i in range(4)]
+    singles = [
+        explain(method, residual_network(), {name: rows[i : i + 1] for name, rows in inputs.items()}) for i in range(4)
+    ]
     torch.testing.assert_close(together, torch.cat(singles), rtol=1e-6, atol=1e-12)
 
 
 @every_method
 @pytest.mark.parametrize("max_batch", first_short(1, [7, 1]))
 def test_row_budget_changes_nothing_and_is_kept(method, max_batch):
-    model, inputs, passed = net(), batch(), []
+    model, inputs, passed = residual_network(), all_inputs(3), []
     whole = explain(method, model, inputs)
     model.register_forward_hook(lambda module, arguments, output: passed.append(len(output)))
     torch.testing.assert_close(explain(method, model, inputs, max_batch=max_batch), whole, rtol=1e-6, atol=1e-12)
     assert max(passed) <= max_batch
 
 
-def state(model, images):
-    return {
-        "modes": [module.training for module in model.modules()],
-        "hooks": [len(module._forward_hooks) + len(module._backward_hooks) for module in model.modules()],
-        "flags": [parameter.requires_grad for parameter in model.parameters()],
-        "grads": [None if parameter.grad is None else parameter.grad.sum().item() for parameter in model.parameters()],
-        "values": [value.sum().item() for value in model.state_dict().values()],
-        "images": (images.sum().item(), images.requires_grad, images.grad),
-        "autograd": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
-    }
-
-
 @every_method
 def test_model_and_images_are_as_before(method):
-    model, inputs = net(), batch()
+    model, inputs = residual_network(), all_inputs(3)
     model.train()
     model.first[1].eval()
     model.head.bias.requires_grad_(False)
     model.head.weight.grad = torch.ones_like(model.head.weight)
     inputs["images"].requires_grad_()
-    before = state(model, inputs["images"])
+    before = state_of(model, inputs["images"])
     maps = explain(method, model, inputs)
-    assert state(model, inputs["images"]) == before
-    torch.testing.assert_close(maps, explain(method, model.eval(), batch()))  # nor did the mode matter
+    assert state_of(model, inputs["images"]) == before
+    torch.testing.assert_close(maps, explain(method, model.eval(), all_inputs(3)))  # nor did the mode matter
 
     def fail(module, arguments):
         raise RuntimeError("out of memory")
 
     handle = model.train().head.register_forward_pre_hook(fail)
-    before = state(model, inputs["images"])
+    before = state_of(model, inputs["images"])
     with pytest.raises(RuntimeError, match="out of memory"):
         explain(method, model, inputs)
-    assert state(model, inputs["images"]) == before
+    assert state_of(model, inputs["images"]) == before
     handle.remove()
 
 
 @every_method
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_works_where_the_caller_records_no_gradients(method, mode):
-    model = net()
-    expected = explain(method, model, batch())
+    model = residual_network()
+    expected = explain(method, model, all_inputs(3))
     with mode():
-        torch.testing.assert_close(explain(method, model, batch()), expected)
+        torch.testing.assert_close(explain(method, model, all_inputs(3)), expected)
 
 
 @every_method
 def test_weights_of_classes_stand_for_a_class(method):
-    inputs = batch()
+    inputs = all_inputs(3)
     one_hot = nn.functional.one_hot(inputs["targets"], CLASSES).double()
     torch.testing.assert_close(
-        explain(method, net(), inputs | {"targets": one_hot}), explain(method, net(), inputs), rtol=1e-9, atol=1e-12
+        explain(method, residual_network(), inputs | {"targets": one_hot}),
+        explain(method, residual_network(), inputs),
+        rtol=1e-9,
+        atol=1e-12,
     )
 
 
@@ -215,7 +147,8 @@ def test_weights_of_classes_stand_for_a_class(method):
 def test_minus_log_probability_is_the_loss(name):
     settings = {"max_batch": 100, "recalibrate": "none"} if "recalibrate" in METHODS[name].keywords else {}
     log, loss = (
-        explain(METHODS[name], net(), batch(), score=score, **settings) for score in ("log_probability", "loss")
+        explain(METHODS[name], residual_network(), all_inputs(3), score=score, **settings)
+        for score in ("log_probability", "loss")
     )
     assert log.abs().max() > 0
     torch.testing.assert_close(loss, log if name == "ig_squared" else -log)
@@ -225,14 +158,17 @@ def test_minus_log_probability_is_the_loss(name):
 def test_draws_depend_on_the_seed(name):
     if name in ("integrated_gradients", "ig_gauss"):
         return
-    inputs = batch()
+    inputs = all_inputs(3)
     other = draws.seeds_of("other", torch.arange(3))
-    first, second = explain(METHODS[name], net(), inputs), explain(METHODS[name], net(), inputs, seeds=other)
+    first, second = (
+        explain(METHODS[name], residual_network(), inputs),
+        explain(METHODS[name], residual_network(), inputs, seeds=other),
+    )
     same = "adversarial" in name  # all three other classes there are
     assert torch.equal(first, second) == same
     if not same:
         with pytest.raises(ValueError, match=words("seeds")):
-            METHODS[name](net(), inputs["images"], inputs["targets"])
+            METHODS[name](residual_network(), inputs["images"], inputs["targets"])
 
 
 # Grids
@@ -257,7 +193,7 @@ def test_points_and_weights_of_each_rule():
 
 
 def incompleteness(rule, steps, activation=nn.Softplus):
-    model, inputs = net(activation), batch()
+    model, inputs = residual_network(activation), all_inputs(3)
     maps = explain(path.integrated_gradients, model, inputs, steps=steps, rule=rule, baseline=0.2)
     if rule == "interior":
         maps = maps * steps / (steps - 1)
@@ -292,7 +228,7 @@ def test_few_gauss_legendre_points_are_complete_on_a_smooth_network():
     ],
 )
 def test_integrated_gradients_equal_captum(rule, theirs):
-    model, inputs, steps = net(), batch(), 9
+    model, inputs, steps = residual_network(), all_inputs(3), 9
     captum = attr.IntegratedGradients(model).attribute(
         inputs["images"], baselines=0.3, target=inputs["targets"], n_steps=steps, method=theirs
     )
@@ -304,11 +240,18 @@ def test_integrated_gradients_equal_captum(rule, theirs):
 
 def test_given_points_and_weights_replace_the_rule():
     points, weights = points_and_weights("gauss_legendre", 7)
-    found = explain(path.integrated_gradients, net(), batch(), alphas=points, weights=torch.tensor(weights))
-    expected = explain(path.integrated_gradients, net(), batch(), steps=7, rule="gauss_legendre")
+    found = explain(
+        path.integrated_gradients, residual_network(), all_inputs(3), alphas=points, weights=torch.tensor(weights)
+    )
+    expected = explain(path.integrated_gradients, residual_network(), all_inputs(3), steps=7, rule="gauss_legendre")
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
-    found = explain(path.integrated_gradients, net(), batch(), alphas=torch.tensor([0.25, 0.75], dtype=torch.float64))
-    torch.testing.assert_close(found, explain(path.integrated_gradients, net(), batch(), steps=2))
+    found = explain(
+        path.integrated_gradients,
+        residual_network(),
+        all_inputs(3),
+        alphas=torch.tensor([0.25, 0.75], dtype=torch.float64),
+    )
+    torch.testing.assert_close(found, explain(path.integrated_gradients, residual_network(), all_inputs(3), steps=2))
 
 
 # One baseline
@@ -317,9 +260,9 @@ def test_given_points_and_weights_replace_the_rule():
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("kind", ["black", "number", "channels", "values", "mean", "blur", "one", "each"])
 def test_integrated_gradients_of_a_linear_network_in_closed_form(kind, rule):
-    model, inputs = Linear(), batch()
+    model, inputs = linear_network(), all_inputs(3)
     images = inputs["images"]
-    given = images_of(3, 3, 8, 8, seed=9)
+    given = uniform_numbers(3, 3, 8, 8, seed=9)
     baseline, start = {
         "black": (0.0, torch.zeros(1, 1, 1, 1)),
         "number": (0.4, torch.full((1, 1, 1, 1), 0.4)),
@@ -333,11 +276,11 @@ def test_integrated_gradients_of_a_linear_network_in_closed_form(kind, rule):
     sigma = 2.0 if kind == "blur" else None
     found = explain(path.integrated_gradients, model, inputs, steps=4, baseline=baseline, sigma=sigma, rule=rule)
     whole = 0.75 if rule == "interior" else 1.0
-    torch.testing.assert_close(found, whole * (images - start) * linear_weights(model, inputs["targets"]))
+    torch.testing.assert_close(found, whole * (images - start) * model.of(inputs["targets"]))
 
 
 def test_a_base_stands_for_the_gradient():
-    model, inputs = net(), batch()
+    model, inputs = residual_network(), all_inputs(3)
     plain = explain(path.integrated_gradients, model, inputs, steps=5, score="probability")
     found = explain(path.integrated_gradients, model, inputs, steps=5, base=gradient, score="probability")
     torch.testing.assert_close(found, plain, rtol=1e-12, atol=1e-15)
@@ -360,25 +303,25 @@ def test_a_base_stands_for_the_gradient():
 )
 def test_an_unfit_base_is_refused(base, settings, said):
     with pytest.raises(ValueError, match=words(said)):
-        explain(path.integrated_gradients, Linear(), batch(), steps=4, base=base, **settings)
+        explain(path.integrated_gradients, linear_network(), all_inputs(3), steps=4, base=base, **settings)
 
 
 # SmoothGrad on the line
 
 
 def test_smooth_integrated_gradients_are_integrated_smooth_grad():
-    inputs = batch()
+    inputs = all_inputs(3)
     settings = {"steps": 3, "rule": "right", "baseline": 0.1}
-    found = explain(path.smooth_integrated_gradients, net(), inputs, samples=4, noise=0.2, **settings)
+    found = explain(path.smooth_integrated_gradients, residual_network(), inputs, samples=4, noise=0.2, **settings)
     base = partial(smooth_grad, samples=4, noise=0.2)
-    expected = explain(path.integrated_gradients, net(), inputs, base=base, **settings)
+    expected = explain(path.integrated_gradients, residual_network(), inputs, base=base, **settings)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_smooth_integrated_gradients_by_hand():
-    model, inputs = net(), batch()
+    model, inputs = residual_network(), all_inputs(3)
     images, targets = inputs["images"], inputs["targets"]
-    noise = images_of(6, 3, 3, 8, 8, seed=4) - 0.5
+    noise = uniform_numbers(6, 3, 3, 8, 8, seed=4) - 0.5
     total = torch.zeros_like(images)
     for step, alpha in enumerate((0.25, 0.75)):
         for sample in range(3):
@@ -419,11 +362,11 @@ def double_loop(model, images, targets, references, alphas, mode, *, squared=Fal
 
 
 def drawn_references(seed=7):
-    return images_of(3, 5, 3, 8, 8, seed=seed)
+    return uniform_numbers(3, 5, 3, 8, 8, seed=seed)
 
 
 def random_alphas(r=5, p=10):
-    return images_of(3, r, p, seed=8)
+    return uniform_numbers(3, r, p, seed=8)
 
 
 def closed(r=5, p=10):
@@ -434,7 +377,7 @@ def closed(r=5, p=10):
 @pytest.mark.parametrize("squared", [False, True])
 @pytest.mark.parametrize("alphas", [None, random_alphas()], ids=["closed", "random"])
 def test_several_references_by_hand(mode, squared, alphas):
-    model, inputs, references = net(), batch(), drawn_references()
+    model, inputs, references = residual_network(), all_inputs(3), drawn_references()
     settings = {"references": references, "steps": 10, "alphas": alphas, "recalibrate": mode, "max_batch": 7}
     grid = closed() if alphas is None else alphas
     images, targets = inputs["images"], inputs["targets"]
@@ -448,7 +391,7 @@ def test_several_references_by_hand(mode, squared, alphas):
 
 @every_mode
 def test_expected_gradients_by_hand(mode):
-    model, inputs, references, alphas = net(), batch(), drawn_references(), random_alphas()
+    model, inputs, references, alphas = residual_network(), all_inputs(3), drawn_references(), random_alphas()
     expected = double_loop(model, inputs["images"], inputs["targets"], references, alphas, mode)
     method = path.ExpectedGradients(recalibrate=mode)
     found = method(model, inputs["images"], inputs["targets"], references=references, alphas=alphas, max_batch=7)
@@ -457,8 +400,8 @@ def test_expected_gradients_by_hand(mode):
 
 @every_mode
 def test_local_path_integration_by_hand(mode):
-    model, inputs, references, alphas = net(), batch(), drawn_references(), random_alphas()
-    densities = images_of(3, 5, seed=10)
+    model, inputs, references, alphas = residual_network(), all_inputs(3), drawn_references(), random_alphas()
+    densities = uniform_numbers(3, 5, seed=10)
     densities /= densities.sum(1, keepdim=True)
     expected = double_loop(model, inputs["images"], inputs["targets"], references, alphas, mode, densities=densities)
     method = path.LocalPathIntegration(recalibrate=mode)
@@ -477,34 +420,34 @@ def test_local_path_integration_by_hand(mode):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("steps", [2, 5])
 def test_one_reference_is_a_baseline(rule, steps):
-    model, inputs, references = net(), batch(), drawn_references()[:, :1]
+    model, inputs, references = residual_network(), all_inputs(3), drawn_references()[:, :1]
     found = explain(path.ig_uniform, model, inputs, references=references, steps=steps, rule=rule)
     expected = explain(path.integrated_gradients, model, inputs, baseline=references[:, 0], steps=steps, rule=rule)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-13)
 
 
 def test_paths_of_one_point_at_the_image_need_one_pass():
-    model, inputs, references = net(), batch(), drawn_references()
+    model, inputs, references = residual_network(), all_inputs(3), drawn_references()
     passed = []
     model.register_forward_hook(lambda module, arguments, output: passed.append(len(output)))
     found = explain(path.ig_uniform, model, inputs, references=references, steps=1, rule="right")
     assert sum(passed) == 3
     way = inputs["images"] - references.mean(1)
-    torch.testing.assert_close(found, way * slopes(net(), inputs["images"], inputs["targets"]))
+    torch.testing.assert_close(found, way * slopes(residual_network(), inputs["images"], inputs["targets"]))
 
 
 @pytest.mark.parametrize(("rule", "each"), [("closed", 1 + 5 * 9), ("left", 5 * 10), ("right", 1 + 5 * 9)])
 def test_the_image_itself_is_computed_once(rule, each):
-    model, passed = net(), []
+    model, passed = residual_network(), []
     model.register_forward_hook(lambda module, arguments, output: passed.append(len(output)))
-    explain(path.ig_uniform, model, batch(), references=drawn_references(), steps=10, rule=rule)
+    explain(path.ig_uniform, model, all_inputs(3), references=drawn_references(), steps=10, rule=rule)
     assert sum(passed) == 3 * each
 
 
 def test_maps_of_several_references_are_complete():
-    model, inputs, references = net(nn.Softplus), batch(), drawn_references()
+    model, inputs, references = residual_network(nn.Softplus), all_inputs(3), drawn_references()
     images, targets = inputs["images"], inputs["targets"]
-    densities = images_of(3, 5, seed=10)
+    densities = uniform_numbers(3, 5, seed=10)
     densities /= densities.sum(1, keepdim=True)
     below = torch.stack([scores(model, references[:, j], targets) for j in range(5)], 1)
     settings = {"references": references, "alphas": torch.linspace(0.005, 0.995, 100, dtype=torch.float64)}
@@ -520,7 +463,7 @@ def test_maps_of_several_references_are_complete():
 
 
 def test_expected_gradients_equal_captum():
-    model, inputs, references = net(), batch(), drawn_references()
+    model, inputs, references = residual_network(), all_inputs(3), drawn_references()
     np.random.seed(0)  # noqa: NPY002  what Captum draws from
     alphas = torch.from_numpy(np.stack([np.random.uniform(0, 1, 3) for _ in range(5)], 1))[:, :, None]  # noqa: NPY002
     np.random.seed(0)  # noqa: NPY002
@@ -535,8 +478,8 @@ def test_expected_gradients_equal_captum():
 
 
 def test_several_references_of_a_linear_network_in_closed_form():
-    model, inputs, references = Linear(), batch(), drawn_references()
-    images, weights = inputs["images"], linear_weights(model, inputs["targets"])
+    model, inputs, references = linear_network(), all_inputs(3), drawn_references()
+    images, weights = inputs["images"], model.of(inputs["targets"])
     ways = images[:, None] - references
     terms = ways * weights[:, None]
 
@@ -564,16 +507,16 @@ def kept_points(terms, steps):
 
 
 def test_uniform_references_are_the_images_own_draws():
-    inputs = batch()
+    inputs = all_inputs(3)
     references = torch.stack([draws.uniform(draws.fold(inputs["seeds"], j), (3, 8, 8)) for j in range(4)], 1).double()
     assert 0.45 < references.mean() < 0.55
-    found = explain(path.ig_uniform, net(), inputs, samples=4, steps=3)
-    expected = explain(path.ig_uniform, net(), inputs, references=references, steps=3)
+    found = explain(path.ig_uniform, residual_network(), inputs, samples=4, steps=3)
+    expected = explain(path.ig_uniform, residual_network(), inputs, references=references, steps=3)
     torch.testing.assert_close(found, expected)
 
 
 def test_smooth_references_are_noisy_copies_of_the_image_itself():
-    inputs = batch()
+    inputs = all_inputs(3)
     inputs["images"][0] *= 0.1  # a range of its own
     images = inputs["images"]
     spread = images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True)
@@ -581,16 +524,16 @@ def test_smooth_references_are_noisy_copies_of_the_image_itself():
     noise *= 0.3 * spread
     references = (images + noise).clamp(0, 1).transpose(0, 1)
     for method in (path.ig_smooth, path.ig_squared):
-        expected = explain(method, net(), inputs, references=references, steps=3)
-        torch.testing.assert_close(explain(method, net(), inputs, samples=4, steps=3, noise=0.3), expected)
-        given = method(net(), images, inputs["targets"], samples=4, steps=3, noise=noise)
+        expected = explain(method, residual_network(), inputs, references=references, steps=3)
+        torch.testing.assert_close(explain(method, residual_network(), inputs, samples=4, steps=3, noise=0.3), expected)
+        given = method(residual_network(), images, inputs["targets"], samples=4, steps=3, noise=noise)
         torch.testing.assert_close(given, expected)
 
 
 def test_recalibration_with_nothing_kept_is_zero():
-    model, inputs = Linear(), batch()
+    model, inputs = linear_network(), all_inputs(3)
     with torch.no_grad():
-        model.all.weight.fill_(-1.0)
+        model.fc.weight.fill_(-1.0)
     references = torch.zeros(3, 2, 3, 8, 8, dtype=torch.float64)
     for mode, rule in (("references", "closed"), ("points", "left")):
         found = explain(path.ig_uniform, model, inputs, references=references, rule=rule, recalibrate=mode)
@@ -626,7 +569,7 @@ def attacked(model, image, target, classes, *, steps, step_size, mode):
 @every_mode
 @pytest.mark.parametrize("max_batch", [1, 5, 100])
 def test_adversarial_gradient_integration_by_hand(mode, max_batch):
-    model, inputs = net(seed=4), batch()
+    model, inputs = residual_network(seed=4), all_inputs(3)
     with torch.no_grad():  # no class is far, so that some paths end early
         model.head.bias -= model(inputs["images"]).mean(0)
     classes = torch.tensor([[1, 2, 3], [3, 0, 2], [0, 1, 3]])
@@ -643,7 +586,7 @@ def test_adversarial_gradient_integration_by_hand(mode, max_batch):
 
 
 def test_adversarial_maps_sum_to_the_fall_of_the_logit():
-    model, inputs = net(nn.Softplus), batch()
+    model, inputs = residual_network(nn.Softplus), all_inputs(3)
     classes = torch.tensor([[1, 2], [3, 0], [0, 1]])
     settings = {"steps": 30, "step_size": 0.002}
     maps = path.adversarial_gradient_integration(
@@ -657,29 +600,29 @@ def test_adversarial_maps_sum_to_the_fall_of_the_logit():
 
 
 def test_adversarial_paths_of_a_linear_network_in_closed_form():
-    model = Linear()
-    images, targets = 0.4 + 0.2 * images_of(3, 3, 8, 8), torch.tensor([0, 1, 2])
+    model = linear_network()
+    images, targets = 0.4 + 0.2 * uniform_numbers(3, 3, 8, 8), torch.tensor([0, 1, 2])
     with torch.no_grad():
-        model.all.bias[3] = -1000.0  # class 3 is never answered, so all steps are done
+        model.fc.bias[3] = -1000.0  # class 3 is never answered, so all steps are done
     found = path.adversarial_gradient_integration(
         model, images, targets, classes=torch.tensor([[3], [3], [3]]), steps=5, step_size=0.01
     )
-    weights = model.all.weight.detach().unflatten(1, (3, 8, 8))
+    weights = model.fc.weight.detach().unflatten(1, (3, 8, 8))
     torch.testing.assert_close(found, -0.05 * weights[targets] * weights[3].sign())
 
 
 def test_other_classes_are_drawn_without_repeats_and_without_the_target():
     targets, seeds = torch.arange(50) % CLASSES, draws.seeds_of("test", torch.arange(50))
-    images = images_of(50, 3, 8, 8)
-    drawn = adversarial._other_classes(Linear(), images, targets, seeds, 2)
+    images = uniform_numbers(50, 3, 8, 8)
+    drawn = adversarial.other_classes(linear_network(), images, targets, seeds, 2)
     assert drawn.shape == (50, 2)
     assert not (drawn == targets[:, None]).any()
     assert (drawn[:, 0] != drawn[:, 1]).all()
     assert set(drawn.flatten().tolist()) == {0, 1, 2, 3}
-    all_of_them = adversarial._other_classes(Linear(), images, targets, seeds, 20)
+    all_of_them = adversarial.other_classes(linear_network(), images, targets, seeds, 20)
     assert all(set(row.tolist()) == {0, 1, 2, 3} - {int(t)} for row, t in zip(all_of_them, targets, strict=True))
     torch.testing.assert_close(
-        adversarial._other_classes(Linear(), images[7:9], targets[7:9], seeds[7:9], 2), drawn[7:9]
+        adversarial.other_classes(linear_network(), images[7:9], targets[7:9], seeds[7:9], 2), drawn[7:9]
     )
 
 
@@ -687,7 +630,7 @@ def test_other_classes_are_drawn_without_repeats_and_without_the_target():
 
 
 def test_blur_ig_is_complete_and_its_error_falls_fourfold():
-    model, inputs = net(nn.Softplus), batch()
+    model, inputs = residual_network(nn.Softplus), all_inputs(3)
     images, targets = inputs["images"], inputs["targets"]
     rise = scores(model, images, targets) - scores(model, gaussian_blur(images, sigma=2.0), targets)
 
@@ -699,7 +642,7 @@ def test_blur_ig_is_complete_and_its_error_falls_fourfold():
 
 
 def test_blur_ig_by_hand():
-    model, inputs = net(), batch()
+    model, inputs = residual_network(), all_inputs(3)
     images, targets = inputs["images"], inputs["targets"]
     sigmas = [0.0, 0.5, 1.0, 1.5]
     blurred = [images, *(gaussian_blur(images, sigma=sigma) for sigma in sigmas[1:])]
@@ -708,10 +651,10 @@ def test_blur_ig_by_hand():
         for i in range(3)
     )
     torch.testing.assert_close(path.blur_ig(model, images, targets, steps=3, sigma=1.5, max_batch=4), expected)
-    model = Linear()
+    model = linear_network()
     found = path.blur_ig(model, images, targets, steps=4)
     whole = images - gaussian_blur(images, sigma=8 * 50 / 224)
-    torch.testing.assert_close(found, whole * linear_weights(model, targets))
+    torch.testing.assert_close(found, whole * model.of(targets))
 
 
 # Guided paths
@@ -741,7 +684,7 @@ def guided_by_hand(model, image, target, start, *, steps, fraction, distance):
 
 @pytest.mark.parametrize(("fraction", "distance"), [(0.25, 0.02), (0.1, 0.3), (0.4, 1.0), (0.0, 0.5), (1.0, 0.5)])
 def test_guided_ig_by_hand(fraction, distance):
-    model, inputs = net(nn.Softplus), batch()  # smooth: no ties among the gradients
+    model, inputs = residual_network(nn.Softplus), all_inputs(3)  # smooth: no ties among the gradients
     inputs["images"][0, 1, 2] = 0.3  # nothing to do where the image is the baseline
     settings = {"steps": 7, "fraction": fraction}
     found = explain(path.guided_ig, model, inputs, baseline=0.3, max_distance=distance, **settings)
@@ -755,14 +698,14 @@ def test_guided_ig_by_hand(fraction, distance):
 
 
 def test_guided_ig_on_a_leash_of_zero_is_the_straight_line():
-    inputs = batch()
-    found = explain(path.guided_ig, net(), inputs, steps=6, max_distance=0.0, baseline=0.2)
-    expected = explain(path.integrated_gradients, net(), inputs, steps=6, rule="left", baseline=0.2)
+    inputs = all_inputs(3)
+    found = explain(path.guided_ig, residual_network(), inputs, steps=6, max_distance=0.0, baseline=0.2)
+    expected = explain(path.integrated_gradients, residual_network(), inputs, steps=6, rule="left", baseline=0.2)
     torch.testing.assert_close(found, expected)
 
 
 def test_guided_ig_is_complete():
-    model, inputs = net(nn.Softplus), batch()
+    model, inputs = residual_network(nn.Softplus), all_inputs(3)
     images, targets = inputs["images"], inputs["targets"]
     rise = scores(model, images, targets) - scores(model, torch.zeros_like(images), targets)
     errors = [
@@ -771,9 +714,9 @@ def test_guided_ig_is_complete():
     ]
     assert (errors[1] < 0.4 * errors[0]).all()
     assert (errors[1] < 0.02 * rise.abs()).all()
-    linear = Linear()
+    linear = linear_network()
     found = explain(path.guided_ig, linear, inputs, steps=9, max_distance=0.7)
-    torch.testing.assert_close(found, inputs["images"] * linear_weights(linear, inputs["targets"]))
+    torch.testing.assert_close(found, inputs["images"] * linear.of(inputs["targets"]))
 
 
 # Training images
@@ -784,10 +727,10 @@ def test_expected_gradients_keep_training_images_by_seed():
     rows = method.learnt["rows"]
     assert len(rows.unique()) == 10
     assert not set(rows.tolist()) & set(range(0, 40, 5))  # validation rows
-    assert torch.equal(method.learnt["images"], data().images[rows])
+    assert torch.equal(method.learnt["images"], training_split().images[rows])
     again, other = path.ExpectedGradients(pool=10), path.ExpectedGradients(pool=10)
-    again.fit(net(), data(), seed=3, max_batch=1)
-    other.fit(net(), data(), seed=4, max_batch=1)
+    again.fit(residual_network(), training_split(), seed=3, max_batch=1)
+    other.fit(residual_network(), training_split(), seed=4, max_batch=1)
     assert torch.equal(again.learnt["rows"], rows)
     assert not torch.equal(other.learnt["rows"], rows)
     everything = fitted(path.ExpectedGradients(pool=1000))
@@ -795,19 +738,19 @@ def test_expected_gradients_keep_training_images_by_seed():
 
 
 def test_references_of_expected_gradients_are_kept_images_without_repeats():
-    method, model, inputs = fitted(path.ExpectedGradients(samples=50, pool=10)), Linear(), batch()
+    method, model, inputs = fitted(path.ExpectedGradients(samples=50, pool=10)), linear_network(), all_inputs(3)
     kept = method.learnt["images"].double() / 255  # ten of them: each is drawn once
-    expected = (inputs["images"] - kept.mean(0)) * linear_weights(model, inputs["targets"])
+    expected = (inputs["images"] - kept.mean(0)) * model.of(inputs["targets"])
     torch.testing.assert_close(explain(method, model, inputs), expected)
     some = fitted(path.ExpectedGradients(samples=3, pool=10))
     assert not torch.equal(explain(some, model, inputs), expected)
 
 
 def test_small_pieces_draw_the_same_references(monkeypatch):
-    method, inputs = fitted(path.ExpectedGradients(samples=6, pool=20)), batch()
-    whole = explain(method, net(), inputs)
-    monkeypatch.setattr("efface.methods.path.background._KEYS", 1)
-    assert torch.equal(explain(method, net(), inputs), whole)
+    method, inputs = fitted(path.ExpectedGradients(samples=6, pool=20)), all_inputs(3)
+    whole = explain(method, residual_network(), inputs)
+    monkeypatch.setattr("efface.methods.path.background.KEYS_AT_ONCE", 1)
+    assert torch.equal(explain(method, residual_network(), inputs), whole)
 
 
 def test_settings_that_share_a_fit_say_so():
@@ -863,12 +806,12 @@ def test_clusters_of_few_or_equal_rows():
 
 
 def test_local_path_integration_leaves_the_model_as_it_was_and_is_reproducible():
-    model = net().float().train()
-    before = state(model, data().images)
+    model = residual_network().float().train()
+    before = state_of(model, training_split().images)
     first, second = (path.LocalPathIntegration(samples=3, centres=2) for _ in range(2))
-    first.fit(model, data(), seed=1, max_batch=5)
-    second.fit(model, data(), seed=1, max_batch=100)
-    assert state(model, data().images) == before
+    first.fit(model, training_split(), seed=1, max_batch=5)
+    second.fit(model, training_split(), seed=1, max_batch=100)
+    assert state_of(model, training_split().images) == before
     assert torch.equal(first.learnt["rows"], second.learnt["rows"])
     torch.testing.assert_close(first.learnt["densities"].sum(1), torch.ones(len(first.learnt["centres"])))
 
@@ -881,7 +824,9 @@ def test_learnt_tensors_are_all_that_a_fit_leaves():
             copy = path.LocalPathIntegration(samples=4, steps=3, centres=2)
         copy.learnt = {key: value.clone() for key, value in method.learnt.items()}
         assert all(value.device.type == "cpu" for value in copy.learnt.values())
-        assert torch.equal(explain(copy, net(), batch()), explain(method, net(), batch()))
+        assert torch.equal(
+            explain(copy, residual_network(), all_inputs(3)), explain(method, residual_network(), all_inputs(3))
+        )
 
 
 # What is refused
@@ -942,7 +887,7 @@ def test_learnt_tensors_are_all_that_a_fit_leaves():
 )
 def test_impossible_settings_are_refused(method, settings, said):
     with pytest.raises(ValueError, match=words(said)):
-        explain(method, Linear(), batch(), **settings)
+        explain(method, linear_network(), all_inputs(3), **settings)
 
 
 def test_words_that_there_are_not_are_refused():
@@ -951,7 +896,7 @@ def test_words_that_there_are_not_are_refused():
     with pytest.raises(ValueError, match=words("recalibrate valid_ip none references points")):
         check_recalibrate("valid_ip")
     with pytest.raises(ValueError, match=words("baseline white mean blur")):
-        start_of(batch()["images"], "white", None)
+        start_of(all_inputs(3)["images"], "white", None)
     for settings in ({"samples": 0}, {"steps": 0}, {"pool": 0}):
         for method in (path.ExpectedGradients, path.LocalPathIntegration):
             with pytest.raises(ValueError, match=words(f"{next(iter(settings))} 0")):
@@ -959,23 +904,19 @@ def test_words_that_there_are_not_are_refused():
 
 
 def test_networks_that_no_attack_can_work_on_are_refused():
-    class Detached(Linear):
-        def forward(self, images):
-            return super().forward(images.detach())
-
     with pytest.raises(ValueError, match=words("Detached gradient")):
-        explain(path.adversarial_gradient_integration, Detached(), batch())
+        explain(path.adversarial_gradient_integration, Detached(linear_network()), all_inputs(3))
     one = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 1, dtype=torch.float64))
     with pytest.raises(ValueError, match=words("Sequential 1 2")):
         path.adversarial_gradient_integration(
-            one, batch()["images"], torch.zeros(3, dtype=torch.int64), seeds=batch()["seeds"]
+            one, all_inputs(3)["images"], torch.zeros(3, dtype=torch.int64), seeds=all_inputs(3)["seeds"]
         )
 
 
 @every_method
 def test_no_rows_are_refused(method):
     with pytest.raises(ValueError, match=words("max_batch 0")):
-        explain(method, net(), batch(), max_batch=0)
+        explain(method, residual_network(), all_inputs(3), max_batch=0)
 
 
 def test_a_grid_given_as_a_list_may_be_any_line():

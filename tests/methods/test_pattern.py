@@ -23,7 +23,9 @@ from efface.methods.smooth import smooth_grad, smooth_grad_family
 from efface.models import resnet
 from efface.models.preact import preact_resnet
 from efface.types import Split
+from small.batches import images_and_classes, noise_split
 from small.messages import words
+from small.networks import state_of
 
 ESTIMATORS = ("two_component", "positive", "linear")
 METHODS = {
@@ -86,20 +88,9 @@ def net(rectify=F.relu):
     return drawn(Net(rectify))
 
 
-def batch(count=5, size=8):
-    generator = torch.Generator().manual_seed(1)
-    return torch.rand(count, 3, size, size, generator=generator, dtype=torch.float64), torch.arange(count) % 4
-
-
-def data(count=40, validation=None):
-    generator = torch.Generator().manual_seed(2)
-    images = torch.randint(256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
-    return Split(images, torch.arange(count) % 4, validation=validation)
-
-
 def fitted(make, model, **settings):
     method = make(pool=20, places=4, **settings)
-    method.fit(model, data(), seed=0, max_batch=8)
+    method.fit(model, noise_split(40, seed=2), seed=0, max_batch=8)
     return method
 
 
@@ -145,7 +136,7 @@ def samples_of(layer, x):
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("rectify", [F.relu, torch.relu_, nn.ReLU()], ids=["function", "in place", "module"])
 def test_patterns_equal_brute_force_on_patches(estimator, rectify):
-    model, (images, _) = net(rectify), batch(7, 9)
+    model, (images, _) = net(rectify), images_and_classes(7, 9)
     found = estimate(model, images, estimator)
     plain, _ = folded(model.eval(), images)
     seen = {}
@@ -178,7 +169,7 @@ def estimate(model, images, estimator="two_component", places=10_000, max_batch=
 
 @pytest.mark.parametrize("places", [10_000, 3])
 def test_patterns_do_not_depend_on_the_row_budget(places):
-    model, (images, _) = net(), batch(7, 9)
+    model, (images, _) = net(), images_and_classes(7, 9)
     whole = estimate(model, images, places=places)
     for max_batch in (1, 3):
         found = estimate(model, images, places=places, max_batch=max_batch)
@@ -187,7 +178,7 @@ def test_patterns_do_not_depend_on_the_row_budget(places):
 
 
 def test_places_are_drawn_by_the_seed_of_the_image():
-    model, (images, _) = net(), batch(7, 9)
+    model, (images, _) = net(), images_and_classes(7, 9)
     few, seeds = estimate(model, images, places=3), draws.seeds_of("other", torch.arange(7))
     other = estimate_patterns(model, lambda block: images[block], seeds, Estimate("two_component", 1, 3))
     order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
@@ -199,9 +190,9 @@ def test_places_are_drawn_by_the_seed_of_the_image():
 
 
 def test_small_pieces_change_nothing(monkeypatch):
-    model, (images, _) = net(), batch(7, 9)
+    model, (images, _) = net(), images_and_classes(7, 9)
     whole = estimate(model, images)
-    monkeypatch.setattr("efface.methods.pattern.fit._NUMBERS", 200)
+    monkeypatch.setattr("efface.methods.pattern.fit.NUMBERS_AT_ONCE", 200)
     for name, pattern in estimate(model, images).items():
         torch.testing.assert_close(pattern, whole[name], rtol=1e-6, atol=1e-9)
 
@@ -234,7 +225,7 @@ def test_module_that_runs_twice_has_one_pattern_from_both():
             x = torch.relu(self.bn(self.conv(images)))
             return self.head(torch.relu(self.bn(self.conv(x))).mean((2, 3)))
 
-    model, (images, _) = drawn(Twice()).eval(), batch()
+    model, (images, _) = drawn(Twice()).eval(), images_and_classes()
     conv = fuse_conv_bn_eval(model.conv, model.bn)
     with torch.no_grad():
         x = torch.cat([images, torch.relu(conv(images))])
@@ -252,7 +243,7 @@ def test_way_back_unrolled_by_hand():
         nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3, stride=2), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(5, 4),
     )  # fmt: skip
-    model, (images, targets) = drawn(model).eval(), batch(4, 12)
+    model, (images, targets) = drawn(model).eval(), images_and_classes(4, 12)
     patterns = {name: torch.randn_like(model[int(name)].weight.detach()) for name in ("0", "3", "8")}
     with torch.no_grad():
         before1 = model[0](images)
@@ -287,7 +278,7 @@ def unscaled():
 )
 def test_patterns_that_undo_themselves_leave_the_gradient(make):
     """w * 1 is w; and w in place of a is w."""
-    model, (images, targets) = make(), batch()
+    model, (images, targets) = make(), images_and_classes()
     plain, names = folded(model, images)
     weights = {name: plain.get_submodule(name).weight.detach() for name in names}
     ones = {name: torch.ones_like(weight) for name, weight in weights.items()}
@@ -300,7 +291,7 @@ def test_patterns_that_undo_themselves_leave_the_gradient(make):
 
 
 def test_a_layer_before_a_batchnorm_that_stays_is_not_rectified():
-    model, (images, targets) = drawn(preact_resnet(blocks=[2, 1], widths=[4, 6], num_classes=4)), batch()
+    model, (images, targets) = drawn(preact_resnet(blocks=[2, 1], widths=[4, 6], num_classes=4)), images_and_classes()
     _, names = folded(model, images)
     assert {"conv1", "layer1.1.conv1", "layer2.0.shortcut.0", "linear"} <= {*names}
     assert [name for name, rectified in names.items() if rectified] == [
@@ -312,7 +303,7 @@ def test_a_layer_before_a_batchnorm_that_stays_is_not_rectified():
 
 
 def test_starts():
-    model, (images, _) = net(), batch()
+    model, (images, _) = net(), images_and_classes()
     patterns = estimate(model, images)
     from_one = PatternAttribution(start="one")
     maps = torch.stack([from_one(model, images, torch.full((5,), k), patterns=patterns) for k in range(4)], 1)
@@ -334,7 +325,7 @@ def test_starts():
 
 
 def test_batchnorm_folded_is_batchnorm_folded_by_torch():
-    model, (images, targets) = net().eval(), batch()
+    model, (images, targets) = net().eval(), images_and_classes()
     fused = copy.deepcopy(model)
     fused.conv1, fused.bn1 = fuse_conv_bn_eval(fused.conv1, fused.bn1), nn.Identity()
     found, expected = estimate(model, images), estimate(fused, images)
@@ -358,7 +349,7 @@ class Before(nn.Module):
 
 def test_batchnorm_by_itself_is_a_layer_of_one_input():
     """As the convolution of 1 x 1 that it equals, one group a channel, whose patterns are estimated."""
-    model, (images, targets) = drawn(Before()).eval(), batch()
+    model, (images, targets) = drawn(Before()).eval(), images_and_classes()
     with torch.no_grad():
         model.bn.weight[1] *= -1
         model.bn.weight[2] = 0
@@ -378,7 +369,7 @@ def test_batchnorm_by_itself_is_a_layer_of_one_input():
 
 
 def test_pattern_guided_ig_is_the_attribution_along_the_line_times_the_way():
-    model, (images, targets) = net(), batch()
+    model, (images, targets) = net(), images_and_classes()
     patterns = estimate(model, images)
     expected = torch.zeros_like(images)
     for alpha in (0.25, 0.5, 0.75, 1.0):
@@ -389,7 +380,7 @@ def test_pattern_guided_ig_is_the_attribution_along_the_line_times_the_way():
 
 
 def test_any_gradient_method_runs_along_patterns():
-    model, (images, targets) = net(), batch()
+    model, (images, targets) = net(), images_and_classes()
     patterns = estimate(model, images)
     along = PatternAttribution(start="one")
 
@@ -420,7 +411,7 @@ def test_any_gradient_method_runs_along_patterns():
 
 def test_expected_gradients_along_patterns_are_the_mean_over_references_and_points():
     """Way to each reference times the gradient along patterns at each point of it, written out."""
-    model, (images, targets) = net(), batch()
+    model, (images, targets) = net(), images_and_classes()
     patterns, along = estimate(model, images), PatternAttribution(start="one")
     generator = torch.Generator().manual_seed(5)
     references = torch.rand(3, *images.shape, generator=generator, dtype=torch.float64).transpose(0, 1)
@@ -438,7 +429,7 @@ def test_expected_gradients_along_patterns_are_the_mean_over_references_and_poin
 
 
 def test_expected_gradients_along_patterns_draw_the_learnt_images_and_points_by_seed():
-    model, (images, targets) = net(), batch()
+    model, (images, targets) = net(), images_and_classes()
     method = fitted(partial(PatternGuided, method=partial(ExpectedGradients, samples=2, pool=7)), model)
     kept, seeds = method.learnt[".method.images"].double() / 255, draws.seeds_of("test", torch.arange(5))
     assert len(kept) == 7
@@ -453,7 +444,7 @@ def test_expected_gradients_along_patterns_draw_the_learnt_images_and_points_by_
 
 
 def test_one_black_reference_and_the_points_of_a_line_give_pattern_guided_ig():
-    model, (images, targets) = net(), batch()
+    model, (images, targets) = net(), images_and_classes()
     patterns, points = estimate(model, images), (torch.arange(6, dtype=torch.float64) + 0.5) / 6
     black = torch.zeros_like(images)[:, None]
     inner = partial(ExpectedGradients(), references=black, alphas=points.expand(5, 1, 6))
@@ -464,11 +455,11 @@ def test_one_black_reference_and_the_points_of_a_line_give_pattern_guided_ig():
 
 
 def test_what_the_method_within_learnt_lies_beside_the_patterns_and_is_read_back():
-    model, (images, targets) = net(), batch()
+    model, (images, targets) = net(), images_and_classes()
     make = partial(PatternGuided, method=partial(ExpectedGradients, samples=3, pool=6))
     method, patterns = fitted(make, model), fitted(PatternAttribution, model)
     alone = ExpectedGradients(pool=6)
-    alone.fit(model, data(), seed=0, max_batch=8)
+    alone.fit(model, noise_split(40, seed=2), seed=0, max_batch=8)
     assert {*method.learnt} == {*patterns.learnt, ".method.images", ".method.rows"}
     assert torch.equal(method.learnt[".method.images"], alone.learnt["images"])
     assert all(torch.equal(method.learnt[name], pattern) for name, pattern in patterns.learnt.items())
@@ -476,14 +467,14 @@ def test_what_the_method_within_learnt_lies_beside_the_patterns_and_is_read_back
     fresh.learnt = dict(method.learnt)
     expected = explain(method, model, images, targets)
     torch.testing.assert_close(explain(fresh, model, images, targets), expected)
-    method.method.fit(model, data(), seed=7, max_batch=8)  # by somebody else
+    method.method.fit(model, noise_split(40, seed=2), seed=7, max_batch=8)  # by somebody else
     torch.testing.assert_close(explain(method, model, images, targets), expected)
 
 
 def test_pattern_guided_backprop_is_positive_at_the_relus():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 4)).double()
-    images, targets = batch(size=2)
+    images, targets = images_and_classes(h=2)
     patterns = {name: torch.randn_like(model[int(name)].weight.detach()) for name in ("1", "3")}
     away = {name: pattern * model[int(name)].weight.detach() for name, pattern in patterns.items()}
     with torch.no_grad():
@@ -497,7 +488,7 @@ def test_pattern_guided_backprop_is_positive_at_the_relus():
 
 @every_learner
 def test_batch_row_budget_and_autograd_mode_change_nothing(make):
-    model, (images, targets) = net(nn.ReLU()), batch()
+    model, (images, targets) = net(nn.ReLU()), images_and_classes()
     method, passed = fitted(make, model), []
     whole = explain(method, model, images, targets)
     assert whole.shape == images.shape
@@ -509,25 +500,21 @@ def test_batch_row_budget_and_autograd_mode_change_nothing(make):
     first = explain(method, model, images[:1], targets[:1])
     torch.testing.assert_close(first, whole[:1])
     with torch.inference_mode():
-        torch.testing.assert_close(explain(method, model, batch()[0], targets), whole)
-
-
-def state(model):
-    return repr([(m.training, m._forward_hooks, m._forward_pre_hooks, sorted(vars(m))) for m in model.modules()])
+        torch.testing.assert_close(explain(method, model, images_and_classes()[0], targets), whole)
 
 
 @every_learner
 def test_model_is_as_before_also_after_an_exception(make):
-    model, (images, targets) = net(nn.ReLU()), batch()
+    model, (images, targets) = net(nn.ReLU()), images_and_classes()
     model.train()
     model.head.weight.grad = torch.ones_like(model.head.weight)
     model.head.bias.requires_grad_(False)
-    before, values = state(model), {name: value.clone() for name, value in model.state_dict().items()}
+    before, values = state_of(model), {name: value.clone() for name, value in model.state_dict().items()}
     method = fitted(make, model)
     explain(method, model, images, targets)
 
     def check():
-        assert state(model) == before
+        assert state_of(model) == before
         assert [p.requires_grad for p in model.parameters()].count(False) == 1
         assert all(torch.equal(value, values[name]) for name, value in model.state_dict().items())
         assert model.head.weight.grad.eq(1).all()
@@ -538,7 +525,9 @@ def test_model_is_as_before_also_after_an_exception(make):
     check()
     learnt = method.learnt
     with pytest.raises(RuntimeError):
-        method.fit(model, Split(data().images[:, :2], data().targets), seed=0, max_batch=8)
+        method.fit(
+            model, Split(noise_split(40, seed=2).images[:, :2], noise_split(40, seed=2).targets), seed=0, max_batch=8
+        )
     check()
     assert method.learnt is learnt
 
@@ -550,7 +539,7 @@ def test_fit_is_shared_by_all_with_the_same_settings(make):
     other = PatternAttribution(pool=20, places=4)
     assert method.learnt_from() == other.learnt_from()
     assert method.learnt_from() != PatternAttribution(pool=20, places=4, estimator="linear").learnt_from()
-    other.fit(model, data(), seed=0, max_batch=3)
+    other.fit(model, noise_split(40, seed=2), seed=0, max_batch=3)
     assert method.learnt.keys() == other.learnt.keys()
     for name, pattern in method.learnt.items():
         torch.testing.assert_close(other.learnt[name], pattern, rtol=1e-6, atol=1e-9)
@@ -568,7 +557,7 @@ def test_fit_reads_a_pool_of_training_rows_by_seed():
 
     def fit(seed):
         held = torch.arange(0, 40, 2)
-        split = data(validation=held)
+        split = noise_split(40, seed=2, validation=held)
         watched = Watched(split.images)
         method = PatternAttribution(pool=9, places=4)
         method.fit(net(), Split(watched, split.targets, validation=held), seed=seed, max_batch=4)
@@ -582,7 +571,7 @@ def test_fit_reads_a_pool_of_training_rows_by_seed():
     assert torch.equal(learnt, again[1])
     assert rows != other[0]
     chosen = torch.tensor(rows)
-    images = data().images[chosen].double().div(255)
+    images = noise_split(40, seed=2).images[chosen].double().div(255)
     seeds = draws.seeds_of("patterns 0", chosen)
     expected = estimate_patterns(net(), lambda block: images[block], seeds, Estimate("two_component", 9, 4))
     torch.testing.assert_close(learnt, expected["conv1"])
@@ -590,21 +579,21 @@ def test_fit_reads_a_pool_of_training_rows_by_seed():
 
 def test_float32_network_gets_float32_patterns_and_maps():
     model = net()
-    expected = fitted(PatternAttribution, model)(model, *batch())
+    expected = fitted(PatternAttribution, model)(model, *images_and_classes())
     small = copy.deepcopy(model).float()
     for make in (PatternAttribution, PatternNet):
         method = fitted(make, small)
         assert all(pattern.dtype == torch.float32 for pattern in method.learnt.values())
-        found = method(small, batch()[0].float(), batch()[1])
+        found = method(small, images_and_classes()[0].float(), images_and_classes()[1])
         assert found.dtype == torch.float32
-    found = fitted(PatternAttribution, small)(small, batch()[0].float(), batch()[1])
+    found = fitted(PatternAttribution, small)(small, images_and_classes()[0].float(), images_and_classes()[1])
     torch.testing.assert_close(found, expected.float(), rtol=1e-3, atol=1e-4)
 
 
 def test_deep_pattern_net_stays_within_float32():
     layers = [layer for _ in range(8) for layer in (nn.Conv2d(3, 3, 1), nn.ReLU())]
     model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(12, 4))
-    images, targets = batch(size=2)
+    images, targets = images_and_classes(h=2)
     with torch.no_grad():
         patterns = {
             n: torch.full_like(p, 1e8) for n, p in ((n[:-7], p) for n, p in model.named_parameters()) if p.ndim > 1
@@ -663,7 +652,7 @@ def sequential(*layers):
     ],
 )
 def test_network_without_patterns_is_refused_by_name(make, said):
-    model, (images, targets) = make(), batch()
+    model, (images, targets) = make(), images_and_classes()
     with pytest.raises(ValueError, match=words(said)):
         estimate(model, images)
     with pytest.raises(ValueError, match=words(said)):
@@ -671,7 +660,7 @@ def test_network_without_patterns_is_refused_by_name(make, said):
 
 
 def test_foreign_patterns_are_refused():
-    model, (images, targets) = net(), batch()
+    model, (images, targets) = net(), images_and_classes()
     patterns = estimate(model, images)
     for changed, said in (
         ({name: pattern for name, pattern in patterns.items() if name != "side"}, "none side"),
@@ -684,7 +673,7 @@ def test_foreign_patterns_are_refused():
 
 @every_learner
 def test_unfitted_and_impossible_settings_are_refused(make):
-    model, (images, targets) = net(), batch()
+    model, (images, targets) = net(), images_and_classes()
     model.rectify, method = nn.ReLU(), make()
     with pytest.raises(ValueError, match=words(f"{type(method).__name__} fit patterns")):
         explain(method, model, images, targets)

@@ -7,28 +7,26 @@ from captum import attr
 from efface import draws
 from efface.methods import gradient, smooth
 from efface.methods.noise import check_noise
+from small.batches import images_and_classes, normal_numbers
 from small.messages import words
 
 N, SAMPLES = 3, 5
 NAMES = {"smooth_grad": "smoothgrad", "smooth_grad_squared": "smoothgrad_sq", "var_grad": "vargrad"}
 
 
-def inputs():
-    generator = torch.Generator().manual_seed(1)
-    images = torch.rand(N, 3, 8, 8, generator=generator, dtype=torch.float64)
-    noise = 0.1 * torch.randn(SAMPLES, N, 3, 8, 8, generator=generator, dtype=torch.float64)
-    return images, torch.arange(N) % 4, noise
+def with_noise():
+    return *images_and_classes(N), 0.1 * normal_numbers(SAMPLES, N, 3, 8, 8, dtype=torch.float64)
 
 
 def family(model, targets, **settings):
-    images, _, noise = inputs()
+    images, _, noise = with_noise()
     return smooth.smooth_grad_family(model, images, targets, samples=SAMPLES, noise=noise, **settings)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_family_equals_captums_tunnel_on_the_same_noise(tiny, monkeypatch, name):
     model = tiny(seed=3).double().eval()
-    images, targets, noise = inputs()
+    images, targets, noise = with_noise()
     noisy = (images + noise).transpose(0, 1).flatten(0, 1)  # Captum keeps an image's copies together
     monkeypatch.setattr(attr.NoiseTunnel, "_add_noise_to_input", staticmethod(lambda *_: noisy.clone()))
     tunnel = attr.NoiseTunnel(attr.Saliency(model))
@@ -40,7 +38,7 @@ def test_family_equals_captums_tunnel_on_the_same_noise(tiny, monkeypatch, name)
 @pytest.mark.parametrize("max_batch", [1, 4, 256])
 def test_family_is_that_of_what_is_differentiated(tiny, score, max_batch):
     model = tiny(seed=3).double()
-    images, targets, noise = inputs()
+    images, targets, noise = with_noise()
     gradients = torch.stack([gradient.gradient(model, images + each, targets, score=score) for each in noise])
     found = family(model, targets, score=score, max_batch=max_batch)
     torch.testing.assert_close(found["smooth_grad"], gradients.mean(0), rtol=1e-9, atol=1e-15)
@@ -59,7 +57,7 @@ def test_weights_of_the_classes_are_explained(tiny, max_batch):
 @pytest.mark.parametrize("max_batch", [2, 256])
 def test_any_method_of_the_images_shape_stands_for_the_gradient(tiny, max_batch):
     model = tiny(seed=3).double()
-    images, targets, noise = inputs()
+    images, targets, noise = with_noise()
     products = torch.stack([gradient.input_x_gradient(model, images + each, targets) for each in noise])
     found = family(model, targets, base=gradient.input_x_gradient, max_batch=max_batch)
     torch.testing.assert_close(found["smooth_grad"], products.mean(0))
@@ -73,7 +71,7 @@ def test_any_method_of_the_images_shape_stands_for_the_gradient(tiny, max_batch)
 
 
 def test_base_is_told_what_is_differentiated_if_it_asks(tiny):
-    model, (_, targets, _) = tiny(seed=3).double(), inputs()
+    model, (_, targets, _) = tiny(seed=3).double(), with_noise()
     plain = family(model, targets, score="probability")["smooth_grad"]
     torch.testing.assert_close(
         family(model, targets, score="probability", base=gradient.gradient)["smooth_grad"], plain
@@ -89,7 +87,7 @@ def test_base_is_handed_the_row_budget_and_no_more_points(tiny):
         told.append((len(points), max_batch))
         return points
 
-    family(tiny(seed=3).double(), inputs()[1], base=base, max_batch=2)
+    family(tiny(seed=3).double(), with_noise()[1], base=base, max_batch=2)
     assert {rows for _, rows in told} == {2}
     assert max(points for points, _ in told) <= 2
 
@@ -107,7 +105,7 @@ def test_base_is_handed_the_row_budget_and_no_more_points(tiny):
 )
 def test_base_of_another_shape_is_refused(tiny, base, said):
     with pytest.raises(ValueError, match=said):
-        family(tiny(seed=3).double(), inputs()[1], base=base, seeds=torch.arange(N))
+        family(tiny(seed=3).double(), with_noise()[1], base=base, seeds=torch.arange(N))
 
 
 @pytest.mark.parametrize("max_batch", [2, 256])
@@ -118,7 +116,7 @@ def test_a_base_that_draws_gets_seeds_of_its_own_at_each_copy(tiny, max_batch):
         told.append(seeds)
         return draws.uniform(seeds, tuple(points.shape[1:])).double()
 
-    model, (images, targets, _) = tiny(seed=3).double(), inputs()
+    model, (images, targets, _) = tiny(seed=3).double(), with_noise()
     settings = {"seeds": torch.arange(N), "samples": 4, "base": base}
     found = smooth.smooth_grad(model, images, targets, **settings, max_batch=max_batch)
     own = torch.stack([draws.fold(draws.fold(torch.arange(N), sample), 0) for sample in range(4)])
@@ -129,7 +127,7 @@ def test_a_base_that_draws_gets_seeds_of_its_own_at_each_copy(tiny, max_batch):
 
 
 def test_noise_of_an_image_is_its_seeds(tiny):
-    model, (images, targets, _) = tiny(seed=3).double(), inputs()
+    model, (images, targets, _) = tiny(seed=3).double(), with_noise()
     seeds = draws.seeds_of("smooth", torch.arange(N))
     whole = smooth.smooth_grad(model, images, targets, seeds=seeds, samples=4)
     turned = smooth.smooth_grad(model, images.flip(0), targets.flip(0), seeds=seeds.flip(0), samples=4, max_batch=3)

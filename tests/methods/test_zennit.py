@@ -15,17 +15,14 @@ from efface.methods import gradient, zennit
 from efface.models.normalise import Normalise
 from efface.models.preact import preact_resnet
 from efface.models.resnet import resnet8, resnet8_wide, resnet20
+from small.batches import images_and_classes
 from small.messages import words
+from small.networks import state_of
 from small.tiers import first_short
 
 N = 3
 NORMAL = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
 TIGHT = {"epsilon": 1e-12, "stabilizer": 1e-12}
-
-
-def inputs(size=8, count=N):
-    images = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return images, torch.arange(count) % 4
 
 
 def drawn(network):
@@ -74,7 +71,7 @@ def test_epsilon_rule_of_linear_layers_by_hand(epsilon):
     model = nn.Sequential(
         nn.Flatten(), nn.Linear(192, 7), nn.ReLU(), nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 4)
     ).double()
-    images, targets = inputs()
+    images, targets = images_and_classes(N)
     activations = [images.flatten(1)]
     layers = [model[1], model[3], model[5]]
     for layer in layers[:-1]:
@@ -113,7 +110,7 @@ class Block(nn.Module):
 
 @pytest.mark.parametrize("functional", [False, True])
 def test_residual_network_by_hand(functional):
-    model, (images, targets) = drawn(Block(functional)), inputs(4)
+    model, (images, targets) = drawn(Block(functional)), images_and_classes(N, 4)
     normal = model.normalise(images)
     stem = model.stem(normal)
     x = stem.relu()
@@ -139,7 +136,7 @@ def test_residual_network_by_hand(functional):
 def test_box_rule_has_the_pixels_bounds_behind_the_normalisation(low):
     torch.manual_seed(0)
     model = nn.Sequential(Normalise(**NORMAL), nn.Conv2d(3, 4, 8), nn.Flatten()).double()
-    images, targets = inputs()
+    images, targets = images_and_classes(N)
     least = torch.tensor(low, dtype=torch.float64).reshape(1, -1, 1, 1).expand(1, 3, 8, 8)
     normal, least, most = (model[0](each) for each in (images, least, torch.full_like(images, 0.9)))
     weight = model[1].weight.detach()[targets]
@@ -175,7 +172,7 @@ PUBLISHED = {  # the families, small
     ["EpsilonPlus", "EpsilonAlpha2Beta1", "EpsilonPlusFlat", "EpsilonAlpha2Beta1Flat", "ExcitationBackprop"],
 )
 def test_relevance_is_conserved_on_our_networks(network, composite):
-    model, (images, targets) = drawn(NETWORKS[network]()), inputs(count=2)
+    model, (images, targets) = drawn(NETWORKS[network]()), images_and_classes(2)
     settings = {"zero_params": "bias"} | ({"stabilizer": 1e-12} if composite == "ExcitationBackprop" else TIGHT)
     for start in (targets, torch.tensor([[1.0, -0.5, 0.0, 0.25], [0.0, 2.0, 1.0, 0.0]], dtype=torch.float64)):
         maps = zennit.attribute(model, images, start, composite=composite, settings=settings)
@@ -185,7 +182,7 @@ def test_relevance_is_conserved_on_our_networks(network, composite):
 
 @pytest.mark.parametrize("name", first_short(1, PUBLISHED))
 def test_relevance_is_conserved_on_torchvisions_networks(name):
-    model, (images, _) = drawn(PUBLISHED[name]()), inputs(32, 1)
+    model, (images, _) = drawn(PUBLISHED[name]()), images_and_classes(1, 32)
     best = model(images).argmax(1)  # SqueezeNet rectifies its logits: one of 0 has nothing to pass on
     maps = zennit.attribute(model, images, best, settings={"zero_params": "bias"} | TIGHT)
     torch.testing.assert_close(maps.sum((1, 2, 3)), torch.ones(1, dtype=torch.float64), rtol=1e-4, atol=1e-4)
@@ -193,7 +190,10 @@ def test_relevance_is_conserved_on_torchvisions_networks(name):
 
 def test_relevance_is_conserved_where_batchnorms_stand_before_the_layers():
     """Wide, for a unit that no positive value reaches has nothing to pass on, whatever its BatchNorm adds."""
-    model, (images, targets) = drawn(preact_resnet(blocks=[2, 1], widths=[32, 40], num_classes=4, **NORMAL)), inputs()
+    model, (images, targets) = (
+        drawn(preact_resnet(blocks=[2, 1], widths=[32, 40], num_classes=4, **NORMAL)),
+        images_and_classes(N),
+    )
     maps = zennit.attribute(model, images, targets, settings={"zero_params": "bias"} | TIGHT)
     torch.testing.assert_close(maps.sum((1, 2, 3)), torch.ones(N, dtype=torch.float64), rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match=words("layer1.0.bn1 BatchNorm2d ExcitationBackprop")):
@@ -208,7 +208,7 @@ def test_maps_are_zennits_where_it_needs_no_help():
     model = nn.Sequential(
         nn.Conv2d(3, 5, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(5, 4, 2), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten()
     ).double()
-    images, targets = inputs()
+    images, targets = images_and_classes(N)
     start = nn.functional.one_hot(targets, 4).double()
     for made in (EpsilonAlpha2Beta1(), EpsilonPlusFlat()):
         with Gradient(model, made) as attributor:
@@ -221,7 +221,7 @@ def test_maps_are_zennits_where_it_needs_no_help():
 def test_zennits_canonizer_gives_what_ours_gives():
     model, (images, targets) = (
         drawn(models.resnet.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=4)),
-        inputs(8, 1),
+        images_and_classes(1),
     )
     start = nn.functional.one_hot(targets, 4).double()
     with Gradient(model, EpsilonAlpha2Beta1(canonizers=[ResNetCanonizer()])) as attributor:
@@ -238,7 +238,7 @@ def test_zennits_canonizer_gives_what_ours_gives():
 )
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU")
 def test_changed_gradients_are_captums_in_the_images_own_units(composite, oracle):
-    model, (images, targets) = drawn(resnet8(num_classes=4, **NORMAL)), inputs()
+    model, (images, targets) = drawn(resnet8(num_classes=4, **NORMAL)), images_and_classes(N)
     expected = getattr(attr, oracle)(model).attribute(images.clone().requires_grad_(), target=targets).detach()
     for canonizer in ("auto", None):
         found = zennit.attribute(model, images, targets, composite=composite, canonizer=canonizer)
@@ -246,7 +246,7 @@ def test_changed_gradients_are_captums_in_the_images_own_units(composite, oracle
 
 
 def test_smooth_relu_of_large_beta_is_the_gradient():
-    model, (images, targets) = drawn(Block(functional=False)), inputs()
+    model, (images, targets) = drawn(Block(functional=False)), images_and_classes(N)
     found = zennit.attribute(model, images, targets, composite="BetaSmooth", settings={"beta_smooth": 1e9})
     torch.testing.assert_close(found, gradient.gradient(model, images, targets))
 
@@ -256,7 +256,7 @@ def test_smooth_relu_of_large_beta_is_the_gradient():
 
 @pytest.mark.parametrize("composite", ["EpsilonPlus", "EpsilonGammaBox", "GuidedBackprop"])
 def test_budget_batch_and_weights(tiny, composite):
-    model, (images, targets), passed = tiny(seed=3).double(), inputs(), []
+    model, (images, targets), passed = tiny(seed=3).double(), images_and_classes(N), []
     whole = zennit.attribute(model, images, targets, composite=composite)
     assert whole.shape == images.shape
     model.register_forward_hook(lambda module, arguments, output: passed.append(len(output)))
@@ -275,21 +275,10 @@ def test_budget_batch_and_weights(tiny, composite):
         torch.testing.assert_close(zennit.attribute(model, images, targets, composite=composite), whole)
 
 
-def marks(model):
-    return {
-        "attributes": [sorted(vars(module)) for module in model.modules()],
-        "hooks": [[len(v) for k, v in vars(m).items() if k.endswith("_hooks")] for m in model.modules()],
-        "modes": [module.training for module in model.modules()],
-        "flags": [(name, parameter.requires_grad) for name, parameter in model.named_parameters()],
-        "grads": [parameter.grad is None for parameter in model.parameters()],
-        "values": [(value.data_ptr(), value.flatten().tolist()) for value in model.state_dict().values()],
-    }
-
-
 @pytest.mark.parametrize("canonizer", ["auto", "ResNetCanonizer", "SequentialMergeBatchNorm", None])
 @pytest.mark.parametrize("calls", first_short(2, [99, 1, 0, 2, 3]))
 def test_nothing_is_left_behind_also_after_an_exception(canonizer, calls):
-    model, (images, targets), passed = drawn(resnet8(num_classes=4)).train(), inputs(), []
+    model, (images, targets), passed = drawn(resnet8(num_classes=4)).train(), images_and_classes(N), []
 
     def fail(module, arguments):
         passed.append(module)
@@ -299,25 +288,25 @@ def test_nothing_is_left_behind_also_after_an_exception(canonizer, calls):
     model.linear.bias.requires_grad_(False)
     images.requires_grad_()
     model.layer3.register_forward_pre_hook(fail)
-    before = marks(model)
+    before = state_of(model)
     try:
         zennit.attribute(model, images, targets, canonizer=canonizer, max_batch=2)
     except RuntimeError as error:
         assert str(error) == "out of memory"  # noqa: PT017  some canonizers make fewer passes
     else:
         assert calls >= 3
-    assert marks(model) == before
+    assert state_of(model) == before
     assert images.grad is None
 
 
 def test_broken_canonizer_leaves_nothing_behind():
     model = drawn(resnet8(num_classes=4))
     model.layer3[0].bn2.weight = None  # zennit merges those before it, and fails
-    before = marks(model)
+    before = state_of(model)
     with pytest.raises(AttributeError):
-        zennit.attribute(model, *inputs(), canonizer="SequentialMergeBatchNorm")
-    assert marks(model) == before
-    assert zennit.attribute(model, *inputs()).isfinite().all()  # ours leaves it to its rule
+        zennit.attribute(model, *images_and_classes(N), canonizer="SequentialMergeBatchNorm")
+    assert state_of(model) == before
+    assert zennit.attribute(model, *images_and_classes(N)).isfinite().all()  # ours leaves it to its rule
 
 
 # Refusals
@@ -336,7 +325,7 @@ def test_settings_that_cannot_be_right_are_refused_before_any_image(settings, sa
     with pytest.raises(ValueError, match=words(said)):
         zennit.check_attribute(**settings)
     with pytest.raises(ValueError, match=words(said)):
-        zennit.attribute(nn.Identity(), *inputs(), **settings)
+        zennit.attribute(nn.Identity(), *images_and_classes(N), **settings)
 
 
 class Gated(nn.Module):
@@ -419,10 +408,10 @@ def functional():
 )
 def test_network_without_rules_is_refused(network, settings, said):
     model = drawn(network())
-    before = marks(model)
+    before = state_of(model)
     with pytest.raises(ValueError, match=words(said)):
-        zennit.attribute(model, *inputs(), **settings)
-    assert marks(model) == before
+        zennit.attribute(model, *images_and_classes(N), **settings)
+    assert state_of(model) == before
 
 
 def test_command_that_installs_zennit_is_named(monkeypatch):

@@ -21,10 +21,8 @@ from efface.metrics.lerf import lerf
 from efface.metrics.morf import morf
 from efface.metrics.probes import Degeneracy, Needs, Perturb, Retrain
 from efface.metrics.roar import roar
+from efface.plug import source
 from efface.plug.call import Call, resolve
-from efface.plug.source import _closure as imports_of
-from efface.plug.source import _code as code_of_module
-from efface.plug.source import source_digest
 from efface.stages.page.report_data import how_of
 from efface.stages.run import provenance
 from efface.stages.run.curves import planned
@@ -36,6 +34,7 @@ from efface.store.results import Score
 from efface.study.study import Study, check, dump
 from efface.training.generate import Sampling
 from efface.types import Split
+from small.caches import forget
 from small.messages import words
 
 MEAN, BLUR = Call(call="efface.impute.channel_mean"), Call(call="efface.impute.blur")
@@ -384,8 +383,7 @@ def test_the_key_of_a_number_holds_the_code_beside_a_users_probe(tmp_path, monke
         (tmp_path / "users_probe_of_key.py").write_text(text.format(version))
         (tmp_path / "users_helper_of_key.py").write_text(f"NUMBER = {number}\n")
         sys.modules.pop("users_probe_of_key", None)
-        for each in (source_digest, imports_of, code_of_module):
-            each.cache_clear()
+        forget(source)
         found.append(provenance.probe_code(importlib.import_module("users_probe_of_key").Probe, ""))
         importlib.invalidate_caches()
     assert [each["version"] for each in found] == [1, 1, 2]

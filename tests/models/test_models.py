@@ -1,4 +1,5 @@
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from efface.models.normalise import Normalise, normalisation
 from efface.models.torchvision import IMAGENET_MEAN, IMAGENET_STD, load
 from efface.models.weights import head, read_weights
 from efface.training.loop import TrainingRows, TrainingSettings, train
+from small.batches import uniform_images
 from small.messages import words
+from small.networks import hooks, scrambled
 from small.tiers import first_short
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
@@ -26,8 +29,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish)
 
 
-def images(size=32, n=2, channels=3):
-    return torch.rand(n, channels, size, size, generator=torch.Generator().manual_seed(0))
+images = partial(uniform_images, 2, seed=0, dtype=torch.float32)
 
 
 def published_keys(blocks):
@@ -55,16 +57,6 @@ def rectifier_calls(model, batch):
     return calls
 
 
-def scrambled(model):
-    """Gives batch normalisation something to do: neither weights nor running values stay at 0 and 1."""
-    generator = torch.Generator().manual_seed(1)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
-                tensor.data += 0.1 * torch.rand(tensor.shape, generator=generator)
-    return model.eval()
-
-
 @pytest.mark.parametrize(("build", "count"), list(zip(SMALL, PARAMETERS, strict=True)))
 def test_parameter_counts_are_the_published_ones(build, count):
     assert sum(p.numel() for p in build().parameters()) == count
@@ -87,8 +79,8 @@ def test_projections_are_only_where_the_width_changes():
 def test_normalisation_is_the_first_layer(build):
     inner, outer = scrambled(build()), build(mean=MEAN, std=STD).eval()
     outer.load_state_dict(inner.state_dict(), strict=True)
-    by_hand = (images() - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
-    torch.testing.assert_close(outer(images()), inner(by_hand))
+    by_hand = (images(32) - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    torch.testing.assert_close(outer(images(32)), inner(by_hand))
 
 
 @pytest.mark.parametrize("build", SMALL[:3])
@@ -124,7 +116,7 @@ def test_full_backward_hooks_see_every_layer():
     seen = []
     for module in model.network.modules():
         module.register_full_backward_hook(lambda m, _, grad: seen.append((m, grad[0])))
-    model(images().requires_grad_()).sum().backward()
+    model(images(32).requires_grad_()).sum().backward()
     assert {id(m) for m, _ in seen} == {id(m) for m in model.network.modules()}
 
 
@@ -134,7 +126,7 @@ def test_weights_file_round_trip_under_any_wrapper(tmp_path):
     for content in (network.state_dict(), wrapped, {"state_dict": wrapped, "epoch": 3}):
         torch.save(content, tmp_path / "w.pt")
         again = resnet.resnet8(mean=MEAN, std=STD, weights=tmp_path / "w.pt").eval()
-        assert torch.equal(again(images()), network(images()))
+        assert torch.equal(again(images(32)), network(images(32)))
 
 
 def test_weights_of_another_class_count_are_named(tmp_path):
@@ -213,7 +205,7 @@ def test_a_residual_block_leaves_the_output_of_its_inner_layers(make):
 def test_a_network_survives_pickling():
     network = load("resnet18", num_classes=4).eval()
     again = pickle.loads(pickle.dumps(network))  # noqa: S301 - its own
-    assert torch.equal(again(images()), network(images()))
+    assert torch.equal(again(images(32)), network(images(32)))
 
 
 def test_inception_gives_scores_alone_while_training():
@@ -226,9 +218,9 @@ def test_torchvision_weights_file_and_a_new_head(name, tmp_path):
     source = load(name, num_classes=6)
     torch.save(source.state_dict(), tmp_path / "w.pth")
     same = load(name, weights=tmp_path / "w.pth")
-    assert torch.equal(same.eval()(images()), source.eval()(images()))
+    assert torch.equal(same.eval()(images(32)), source.eval()(images(32)))
     fresh = load(name, weights=str(tmp_path / "w.pth"), num_classes=3)
-    assert fresh.eval()(images()).shape == (2, 3)
+    assert fresh.eval()(images(32)).shape == (2, 3)
     last = head(source.network)
     kept = {key: value for key, value in source.network.state_dict().items() if not key.startswith(last)}
     assert all(torch.equal(fresh.network.state_dict()[key], value) for key, value in kept.items())
@@ -241,7 +233,7 @@ def test_of_a_frozen_network_a_training_changes_the_last_layer_and_running_stati
         torch.save(load(name, num_classes=6).state_dict(), tmp_path / "w.pth")
         frozen = load(name, weights=tmp_path / "w.pth", num_classes=3, freeze=True)
     before = {key: value.clone() for key, value in frozen.network.state_dict().items()}
-    stored = (images(40, n=8) * 255).byte()
+    stored = (uniform_images(8, 40, seed=0, dtype=torch.float32) * 255).byte()
     feed = resident(8, lambda rows: (stored[rows], None), lambda found, maps, rows, epoch: found)
     optimizer = {"call": "torch.optim.AdamW", "kwargs": {"lr": 1e-3, "weight_decay": 0.5}}
     settings = TrainingSettings(
@@ -267,7 +259,7 @@ def test_old_names_and_auxiliary_branches_of_a_published_file(tmp_path):
         for key, value in torchvision.models.densenet121(num_classes=2).state_dict().items()
     }
     torch.save(state | {"aux1.fc.weight": torch.zeros(1)}, tmp_path / "w.pth")
-    assert load("densenet121", weights=tmp_path / "w.pth")(images()).shape == (2, 2)
+    assert load("densenet121", weights=tmp_path / "w.pth")(images(32)).shape == (2, 2)
 
 
 def test_wrong_torchvision_names_are_answered_with_near_ones(tmp_path):
@@ -363,4 +355,4 @@ def test_last_convolution_leaves_the_model_as_it_was():
         last_convolution(network, images(8, channels=5))
     assert [module.training for module in network.modules()] == modes
     assert all(torch.equal(network.state_dict()[key], value) for key, value in state.items())
-    assert not any(module._forward_hooks for module in network.modules())
+    assert hooks(network) == 0

@@ -1,6 +1,7 @@
 """Networks of the model studies: published parameter counts, hand-built equals, methods that have to work on them."""
 
 from collections import OrderedDict
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -18,7 +19,9 @@ from efface.models.fast_copy import folded
 from efface.models.layers import last_convolution
 from efface.models.preact import preact_resnet, preact_resnet18
 from efface.models.small import mlp, mnist_cnn
+from small.batches import uniform_images
 from small.messages import words
+from small.networks import scrambled
 
 PUBLISHED = {  # parameters with 100 classes
     "resnet9": 4_949_412,
@@ -36,8 +39,7 @@ SMALL_VGG = {"plan": [4, "M", 5, "M", 6], "size": 8, "num_classes": 3}
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 
 
-def images(size=8, n=3, channels=3):
-    return torch.rand(n, channels, size, size, generator=torch.Generator().manual_seed(0))
+images = partial(uniform_images, 3, seed=0, dtype=torch.float32)
 
 
 def parameters(network):
@@ -46,16 +48,6 @@ def parameters(network):
 
 def kinds(network, kind):
     return [name for name, each in network.named_modules() if isinstance(each, kind)]
-
-
-def scrambled(network):
-    """Gives BatchNorm something to do."""
-    generator = torch.Generator().manual_seed(1)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
-                tensor.data += 0.2 * torch.rand(tensor.shape, generator=generator)
-    return network.eval()
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -243,12 +235,16 @@ def test_a_preactivation_network_has_the_names_of_published_state_dicts():
     assert {name for name in keys if "shortcut" in name} == {f"layer{k}.0.shortcut.0.weight" for k in (2, 3, 4)}
     assert {"linear.weight", "linear.bias"} < keys
     assert not {name for name in keys if name.startswith(("bn", "relu"))}
-    assert preact_resnet18(num_classes=7, mean=MEAN, std=STD).eval()(images(8, 2)).shape == (2, 7)
+    assert preact_resnet18(num_classes=7, mean=MEAN, std=STD).eval()(
+        uniform_images(2, 8, seed=0, dtype=torch.float32)
+    ).shape == (2, 7)
 
 
 @pytest.mark.parametrize("name", ["resnet9", "vgg5"])
 def test_the_named_networks_take_small_photographs(name):
-    assert getattr(cifar, name)(num_classes=7, mean=MEAN, std=STD).eval()(images(32, 2)).shape == (2, 7)
+    assert getattr(cifar, name)(num_classes=7, mean=MEAN, std=STD).eval()(
+        uniform_images(2, 32, seed=0, dtype=torch.float32)
+    ).shape == (2, 7)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +272,7 @@ def test_gradients_cams_and_full_gradients_work_on_them(build, activation):
 def test_softplus_has_a_hessian_and_relu_has_none():
     for activation, curved in (("softplus", True), ("relu", False)):
         network = scrambled(cifar.resnet(**SMALL_RESNET, activation=activation)).double()
-        point = images(n=1).double()
+        point = uniform_images(1, seed=0, dtype=torch.float32).double()
         hessian = torch.autograd.functional.hessian(lambda x, network=network: network(x)[0, 0], point)
         assert bool(hessian.abs().max() > 1e-9) == curved
 
@@ -349,7 +345,7 @@ def test_dropout_loses_its_share_in_training_and_nothing_afterwards(setting, nam
     whole.load_state_dict(network.state_dict())  # the same names
     kept = []
     network.get_submodule(name).register_forward_hook(lambda _m, inputs, output: kept.append((inputs[0], output)))
-    batch = images(n=8).repeat(1, 1, 4, 5)[:, :, :25] * 0.9 + 0.1
+    batch = uniform_images(8, seed=0, dtype=torch.float32).repeat(1, 1, 4, 5)[:, :, :25] * 0.9 + 0.1
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network.train()(batch)

@@ -39,7 +39,7 @@ ELSEWHERE = {
 }
 """Names that another module computes than that of their kind."""
 
-_OUTPUTS: dict[str, Output] = {}
+OUTPUTS: dict[str, Output] = {}
 
 
 def golden(name: str) -> Callable[[Output], Output]:
@@ -47,8 +47,8 @@ def golden(name: str) -> Callable[[Output], Output]:
 
     def add(function: Output) -> Output:
         assert kind(name) in GROUPS, name
-        assert name not in _OUTPUTS, name
-        _OUTPUTS[name] = function
+        assert name not in OUTPUTS, name
+        OUTPUTS[name] = function
         return function
 
     return add
@@ -67,7 +67,7 @@ def declared(name: str) -> str:
 def output(name: str) -> Mapping[str, Any]:
     """Compute one golden output."""
     importlib.import_module(ELSEWHERE.get(name, GROUPS[kind(name)]))
-    return _OUTPUTS[name]()
+    return OUTPUTS[name]()
 
 
 @cache
@@ -75,4 +75,4 @@ def names() -> tuple[str, ...]:
     """All names, by kind."""
     for module in dict.fromkeys(GROUPS.values()):
         importlib.import_module(module)
-    return tuple(sorted(_OUTPUTS, key=lambda name: (list(GROUPS).index(kind(name)), name)))
+    return tuple(sorted(OUTPUTS, key=lambda name: (list(GROUPS).index(kind(name)), name)))

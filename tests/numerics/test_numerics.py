@@ -58,7 +58,7 @@ def made_up(monkeypatch, tmp_path):
     """One golden output, in a folder of its own, whose number the test sets."""
     number = {"value": 1.0}
     monkeypatch.setattr(files, "FOLDER", tmp_path)
-    monkeypatch.setitem(table._OUTPUTS, "post.made_up", lambda: {"value": number["value"]})
+    monkeypatch.setitem(table.OUTPUTS, "post.made_up", lambda: {"value": number["value"]})
     assert files.write(["post.made_up"]) == []
     return number
 
@@ -66,7 +66,7 @@ def made_up(monkeypatch, tmp_path):
 @pytest.mark.parametrize("raised", ["post.made_up", "draws"])
 def test_numbers_that_moved_are_written_only_under_a_raised_version(made_up, monkeypatch, raised):
     if raised == "draws":
-        monkeypatch.setitem(table._OUTPUTS, "draws", lambda: {"value": 3.0})
+        monkeypatch.setitem(table.OUTPUTS, "draws", lambda: {"value": 3.0})
         assert files.write(["draws"]) == []
     made_up["value"] = 2.0
     (told,) = compare(["post.made_up"])

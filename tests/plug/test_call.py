@@ -14,16 +14,10 @@ import efface.plug.source
 from efface.plug import call
 from efface.plug.call import Call
 from efface.store.keys import NUMERICS
+from small.caches import forget
 from small.messages import names, words
 
 NUMBER = itertools.count()
-
-
-def forget():
-    """What a fresh process would not know."""
-    for each in (*vars(call).values(), *vars(efface.plug.source).values(), *vars(efface.plug.identity).values()):
-        if hasattr(each, "cache_clear"):
-            each.cache_clear()
 
 
 @pytest.fixture
@@ -38,7 +32,7 @@ def beside(tmp_path, monkeypatch):
         written.add(name)
         for each in written:
             sys.modules.pop(each, None)
-        forget()
+        forget(call, efface.plug.source, efface.plug.identity)
         return name
 
     yield write
@@ -165,7 +159,7 @@ def test_identity_of_a_relative_import_and_of_an_installed_package(tmp_path, mon
     def identity():
         for each in [each for each in sys.modules if each.split(".")[0] == name]:
             sys.modules.pop(each)
-        forget()
+        forget(call, efface.plug.source, efface.plug.identity)
         return Call(call=f"{name}.high.f").identity()
 
     before = identity()
@@ -185,7 +179,7 @@ def test_identity_follows_efface_and_the_module_that_the_path_names(tmp_path, mo
     monkeypatch.setitem(NUMERICS, "post.square", 2)  # its source tells nothing of efface: the declared versions do
     assert Call(call=f"{name}.f").identity() == own | {"numerics": {"post.square": 2}}
     sys.modules.pop(name)
-    forget()
+    forget(call, efface.plug.source, efface.plug.identity)
     (tmp_path / f"{name}.py").write_text(text + "g = 1\n")
     assert Call(call=f"{name}.f").identity()["source"] != own["source"]
 

@@ -21,6 +21,7 @@ from efface.study.metric_entry import MetricEntry
 from efface.study.schema import MethodEntry
 from efface.study.study import InvalidStudyError, Study, check, dump, read
 from efface.types import Unit
+from small.caches import forget
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "methods.md").read_text()
@@ -163,7 +164,15 @@ def test_helpers_are_no_words(kind):
         "spread",
         "settle",
     )
-    helpers += ("hessian_traces", "check_score_matching", "full_grad_parts", "null_block", "_jitter", "formula", "Term")
+    helpers += (
+        "hessian_traces",
+        "check_score_matching",
+        "full_grad_parts",
+        "null_block",
+        "drawn_factors",
+        "formula",
+        "Term",
+    )
     assert not set(helpers) & set(words.index(kind))
 
 
@@ -236,7 +245,7 @@ def test_a_metric_by_a_word_is_the_metric():
 
 
 def test_a_moved_path_works_with_one_note(capsys):
-    moved._note.cache_clear()
+    forget(moved)
     for _ in range(2):
         assert Call(call="efface.post.absolute").call == "efface.erase.post.absolute"
     base = {"base": "efface.methods.passes.logits_of"}
@@ -249,7 +258,7 @@ def test_a_moved_path_works_with_one_note(capsys):
 
 
 def test_a_worker_repeats_no_note(monkeypatch, capsys):
-    moved._note.cache_clear()
+    forget(moved)
     monkeypatch.setattr("multiprocessing.parent_process", object)
     assert Call(call="efface.post.absolute").call == "efface.erase.post.absolute"
     assert capsys.readouterr().err == ""

@@ -15,6 +15,7 @@ from efface.stages.run.run import Run
 from efface.stages.work import extraction
 from efface.store.maps import finished_rows, partial_path
 from efface.study.study import Study
+from efface.types import Images, Maps, Targets
 
 CAM = {"name": "cam", "method": "efface.methods.cam.grad_cam"}
 GRADIENT = {"name": "gradient", "method": "efface.methods.gradient.gradient"}
@@ -128,14 +129,15 @@ def test_rows_that_explain_another_class_are_made_again(tmp_path, before):
 
 
 def test_true_classes_are_never_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(cam, "_by_gradient", lambda _weigh, _model, images, *others, **_: none_asked(images, *others))
+    monkeypatch.setattr(cam, "grad_cam", none_asked)
     one = study(tmp_path / "run", CAM, explain="true")
     assert extract.extract(one) == []
     run = Run(one)
     assert torch.equal(map_store(run, "cam", "test").targets, run.data["test"].targets)
 
 
-def none_asked(images, targets, layer, score, max_batch, classes_of):
+def none_asked(model, images: Images, targets: Targets, *, classes_of=None) -> Maps:
+    """Stands for a method that can ask for the classes itself."""
     assert classes_of is None
     return images.mean(1) * (1 + targets[:, None, None])
 

@@ -359,9 +359,9 @@ def test_a_claim_is_the_interval_of_the_paired_difference():
     assert answer_claims([claim(more={"method": "c"})], found)[0].verdict == "not measured"
     (nowhere,) = answer_claims([claim(at=0.5)], found)
     assert nowhere.verdict == "not measured"
-    assert nowhere.told.endswith("not measured: x has no point 0.5; it has 0, 1")
+    assert nowhere.message.endswith("not measured: x has no point 0.5; it has 0, 1")
     (misnamed,) = answer_claims([claim(score="t")], found)
-    assert misnamed.told.endswith("not measured: x has no score 't'; it has s")
+    assert misnamed.message.endswith("not measured: x has no score 't'; it has s")
 
 
 def test_the_means_that_are_told_are_of_the_samples_that_both_sides_have():
@@ -371,7 +371,7 @@ def test_the_means_that_are_told_are_of_the_samples_that_both_sides_have():
     assert (told.more, told.less, told.difference.mean, told.difference.n) == (1.0, 0.0, 1.0, 1)
     b = curve([[np.nan], [np.nan], [0]], at=(0.0,))
     (none,) = answer_claims([claim()], {("x", "s", "a"): {"": a}, ("x", "s", "b"): {"": b}})
-    assert none.told.endswith("not measured: no sample has a value on both sides")
+    assert none.message.endswith("not measured: no sample has a value on both sides")
 
 
 @pytest.mark.long

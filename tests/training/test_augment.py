@@ -32,20 +32,20 @@ def seeds(count=12, text="augment"):
 def test_colours_are_torchvisions_with_the_same_factors_in_the_same_order(monkeypatch):
     monkeypatch.setattr(augment, "GREY", (0.2989, 0.587, 0.114))  # theirs, of which a grey loses a ten thousandth
     images = pictures()
-    factors, order = augment._jitter(seeds(), tuple(ALL.values()))
+    factors, order = augment.drawn_factors(seeds(), tuple(ALL.values()))
     adjust = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
     found = colour_jitter(images, seeds(), **ALL)
     for image, own, turns, ours in zip(images, factors.tolist(), order.tolist(), found, strict=True):
         for turn in turns:
             image = adjust[turn](image, own[turn])
         torch.testing.assert_close(ours, image, rtol=0, atol=1e-6)
-    assert len({tuple(turns) for turns in augment._jitter(seeds(200), (0.0, 0.0, 0.0))[1].tolist()}) == 6
+    assert len({tuple(turns) for turns in augment.drawn_factors(seeds(200), (0.0, 0.0, 0.0))[1].tolist()}) == 6
 
 
 @pytest.mark.parametrize("value", [0.3, 1.5])
 def test_one_channel_is_its_own_grey(value):
     images = pictures(channels=1)
-    factors, _ = augment._jitter(seeds(), (0.0, value, 0.0))
+    factors, _ = augment.drawn_factors(seeds(), (0.0, value, 0.0))
     found = colour_jitter(images, seeds(), contrast=value)
     for image, factor, ours in zip(images, factors[:, 1].tolist(), found, strict=True):
         torch.testing.assert_close(ours, F.adjust_contrast(image, factor), rtol=0, atol=1e-6)
@@ -57,7 +57,7 @@ def test_one_channel_is_its_own_grey(value):
 def test_a_rotation_is_torchvisions_by_the_same_angle(degrees, shape, fill):
     """Without a fill, of the image with its edge drawn out; with one, of what the image has above it, on 0."""
     images, border = pictures(h=shape[0], w=shape[1]), 16
-    angles = torch.rad2deg(augment._angles(seeds(), degrees))
+    angles = torch.rad2deg(augment.drawn_angles(seeds(), degrees))
     found = rotation(images, seeds(), degrees=degrees, fill=fill)
     for image, angle, ours in zip(images, angles.tolist(), found, strict=True):
         larger = F.pad(image, border, padding_mode="edge") if fill is None else image - fill
@@ -71,7 +71,7 @@ def test_a_rotation_is_torchvisions_by_the_same_angle(degrees, shape, fill):
 def test_a_window_is_torchvisions_resized_crop_of_the_same_place(shape, settings):
     images = pictures(40, h=shape[0], w=shape[1])
     given = {"scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)} | settings
-    windows = augment._windows(seeds(40), *shape, **given)
+    windows = augment.drawn_windows(seeds(40), *shape, **given)
     found = random_resized_crop(images, seeds(40), **settings)
     for image, window, ours in zip(images, windows.int().tolist(), found, strict=True):
         for antialias in (True, False):  # which an enlargement has no use for
@@ -82,7 +82,7 @@ def test_a_window_is_torchvisions_resized_crop_of_the_same_place(shape, settings
 @pytest.mark.parametrize("shape", [(32, 32), (24, 40)])
 def test_windows_are_drawn_as_torchvision_draws_them(shape):
     count, scale, ratio = 4000, (0.08, 1.0), (3 / 4, 4 / 3)
-    ours = augment._windows(seeds(count), *shape, scale, ratio).numpy()
+    ours = augment.drawn_windows(seeds(count), *shape, scale, ratio).numpy()
     with draws.seeded(1):
         theirs = np.array([RandomResizedCrop.get_params(torch.empty(3, *shape), scale, ratio) for _ in range(count)])
     for name, found, expected in zip(("top", "left", "height", "width"), ours.T, theirs.T, strict=True):
@@ -92,7 +92,9 @@ def test_windows_are_drawn_as_torchvision_draws_them(shape):
 @pytest.mark.parametrize(("shape", "ratio"), [((4, 40), (0.5, 2.0)), ((40, 4), (0.5, 2.0)), ((8, 8), (3.0, 4.0))])
 def test_where_no_window_fits_it_is_the_largest_in_the_middle(shape, ratio):
     (expected,) = {RandomResizedCrop.get_params(torch.empty(3, *shape), (1.0, 1.0), ratio) for _ in range(20)}
-    assert {tuple(each) for each in augment._windows(seeds(), *shape, (1.0, 1.0), ratio).int().tolist()} == {expected}
+    assert {tuple(each) for each in augment.drawn_windows(seeds(), *shape, (1.0, 1.0), ratio).int().tolist()} == {
+        expected
+    }
 
 
 # Draws
@@ -101,8 +103,8 @@ def test_where_no_window_fits_it_is_the_largest_in_the_middle(shape, ratio):
 def test_factors_and_angles_are_uniform():
     """Within 4.5 standard errors of the mean of a uniform draw, and within its limits."""
     count = 20_000
-    factors, order = augment._jitter(seeds(count), (0.25, 1.5, 0.0))
-    angles = augment._angles(seeds(count), 2.0) * 180 / math.pi
+    factors, order = augment.drawn_factors(seeds(count), (0.25, 1.5, 0.0))
+    angles = augment.drawn_angles(seeds(count), 2.0) * 180 / math.pi
     for values, low, high in ((factors[:, 0], 0.75, 1.25), (factors[:, 1], 0.0, 2.5), (angles, -2.0, 2.0)):
         assert low <= float(values.min()) < low + (high - low) / 1000
         assert high - (high - low) / 1000 < float(values.max()) <= high + 1e-6

@@ -193,7 +193,7 @@ def case(network, **changes):
     return Case(**given | changes)
 
 
-def judged(count=N, **settings):
+def classified(count=N, **settings):
     (probe,) = metric("gan_test", {"count": count, **settings}).probes(POINT).values()
     return probe
 
@@ -209,7 +209,7 @@ def test_gan_test_is_the_share_of_the_samples_that_the_judge_assigns_to_their_cl
         asked.append(settings)
         return made
 
-    probe = judged(steps=7)
+    probe = classified(steps=7)
     found = probe(case(network, second_network=lambda: second, samples=given, advance=told.append)).values
     assert asked == [Sampling(count=N, steps=7)]
     for name, which in (("share", second), ("own_share", network)):
@@ -226,16 +226,16 @@ def test_gan_test_is_the_share_of_the_samples_that_the_judge_assigns_to_their_cl
 def test_gan_test_wants_a_judge_of_as_many_classes():
     made = Samples(images(), TARGETS)
     with pytest.raises(ValueError, match=words("second_network")):
-        judged()(case(Linear(), samples=lambda _: made))
+        classified()(case(Linear(), samples=lambda _: made))
     few = nn.Sequential(nn.Flatten(), nn.Linear(C * H * W, 2))
     with pytest.raises(ValueError, match=words("2 class")):
-        judged()(case(Linear(), samples=lambda _: made, second_network=lambda: few))
+        classified()(case(Linear(), samples=lambda _: made, second_network=lambda: few))
 
 
 def test_what_a_judgement_depends_on():
-    assert judged().identity() == judged().identity()
-    assert judged().identity() != judged(lr=0.2).identity()
-    assert judged().needs.samples == Sampling(count=N)  # the stage's defaults: the same file
+    assert classified().identity() == classified().identity()
+    assert classified().identity() != classified(lr=0.2).identity()
+    assert classified().needs.samples == Sampling(count=N)  # the stage's defaults: the same file
 
 
 def test_the_density_ratio_with_given_noise_is_the_exponential_of_the_weights_along_it():
@@ -319,7 +319,7 @@ def test_the_sampler_has_the_published_settings():
     assert {name: defaults(maximise)[name] for name in published} == published
     assert defaults(maximise)["clip"] == "each"
     assert defaults(grey_noise)["deviation"] == 0.2
-    assert metric("gan_test", {}).probes(point_at(0.0))["judged"].needs.samples == Sampling()
+    assert metric("gan_test", {}).probes(point_at(0.0))["classified"].needs.samples == Sampling()
 
 
 def test_denoising_has_the_published_settings():

@@ -11,7 +11,8 @@ from efface.impute.multigrid import interpolate, neighbours
 from efface.impute.near import KINDS, reach, settle
 from efface.types import Images, Mask, Seeds
 
-_ALONE = 96 * 96  # measured: with this many pixels or more, one image fills a processor's cache
+ALONE_FROM = 96 * 96
+"""Pixels of an image from which a CPU solves it alone. Measured: it fills a processor's cache."""
 _PIXELS = {"cpu": 1 << 16, "cuda": 1 << 22}  # pixels solved at once: about 300 bytes per pixel of three channels
 _FEW, _PART = 1500, 0.12  # measured: SciPy is faster up to this many removed pixels, plus this part of their box
 
@@ -68,21 +69,24 @@ def _systems(
     some = removed.flatten(1).any(1) & ~removed.flatten(1).all(1)
     kind, pixels = images.device.type, removed[0].numel()
     # on a CPU, a large image is solved alone, cut to its removed pixels; a GPU would be idle most of the time
-    alone = kind == "cpu" and pixels >= _ALONE
+    alone = kind == "cpu" and pixels >= ALONE_FROM
     size = 1 if alone else max(1, _PIXELS.get(kind, _PIXELS["cuda"]) // pixels)
-    solve = _alone if alone else _together
+    solve = solve_alone if alone else _together
     for rows in some.nonzero().flatten().split(size) if some.any() else ():
         filled[rows] = solve(images[rows], removed[rows], tolerance)
     return filled
 
 
-def _alone(image: Images, removed: Bool[Tensor, "1 h w"], tolerance: float) -> Float[Tensor, "1 c h w"]:
-    """Solve one image, cut to the box around its removed pixels and their neighbours."""
+def solve_alone(image: Images, removed: Bool[Tensor, "1 h w"], tolerance: float) -> Float[Tensor, "1 c h w"]:
+    """Solve one image, cut to the box around its removed pixels and their neighbours.
+
+    tolerance: see `noisy_linear`. Few removed pixels are solved directly.
+    """
     total = neighbours(torch.ones(1, 1, *removed.shape[1:]))
     rows, columns = (removed[0].any(axis).nonzero().flatten().tolist() for axis in (1, 0))
     cut = (..., slice(max(0, rows[0] - 1), rows[-1] + 2), slice(max(0, columns[0] - 1), columns[-1] + 2))
     if removed.sum() <= _FEW + _PART * removed[cut].numel():
-        return _direct(image, removed)
+        return solve_directly(image, removed)
     filled = image.clone()
     filled[cut] = _together(image[cut], removed[cut], tolerance, total[cut])
     return filled
@@ -108,7 +112,7 @@ def _together(
         found, settled[rows] = interpolate(filled[rows], removed[rows], total, tolerance=tolerance)
         filled[rows] = found.float()
     for row in (~settled).nonzero().flatten().tolist():
-        filled[row] = _direct(images[row][None], removed[row][None], total)[0]
+        filled[row] = solve_directly(images[row][None], removed[row][None], total)[0]
     # the mean of neighbours lies within their range, so any value outside is an error
     return filled.to(images.dtype).clamp_(low, high)
 
@@ -120,8 +124,13 @@ def _rows(chosen: Bool[Tensor, " n"]) -> list[slice | Tensor]:
     return [chosen.nonzero().flatten()] if chosen.any() else []
 
 
-def _direct(image: Images, removed: Bool[Tensor, "1 h w"], total: Tensor | None = None) -> Float[Tensor, "1 c h w"]:
-    """Solve one image by a sparse factorisation in double precision."""
+def solve_directly(
+    image: Images, removed: Bool[Tensor, "1 h w"], total: Tensor | None = None
+) -> Float[Tensor, "1 c h w"]:
+    """Solve one image by a sparse factorisation in double precision.
+
+    total: 1 1 h w, the sum of the weights of each pixel's neighbours; computed if it is not given.
+    """
     from scipy.sparse import csc_matrix
     from scipy.sparse.linalg import splu
 

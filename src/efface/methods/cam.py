@@ -164,7 +164,7 @@ def score_cam(
                 features = features.take_along_dim(most[:, :, None, None], 1)
             scores = _masked_scores(network, images[block], targets[block], features, score, max_batch)
             flat = features.amax((2, 3)) == features.amin((2, 3))
-            maps.append(torch.einsum("nk,nkyx->nyx", _weighed(scores, flat, weights), features))
+            maps.append(torch.einsum("nk,nkyx->nyx", channel_weights(scores, flat, weights), features))
     return _enlarged(torch.cat(maps), images, relu=relu)
 
 
@@ -232,7 +232,15 @@ def _masked_scores(
     return torch.cat(scores, 1)
 
 
-def _weighed(scores: Float[Tensor, "n channels"], flat: Tensor, weights: str) -> Float[Tensor, "n channels"]:
+def channel_weights(scores: Float[Tensor, "n channels"], flat: Tensor, weights: str) -> Float[Tensor, "n channels"]:
+    """Return the weights of `score_cam` for the channels of each image.
+
+    scores: target scores of the images masked by each channel.
+    flat: n channels, True where a channel has the same value at all places. Its weight is 0.
+    weights: see `score_cam`.
+
+    ValueError: `weights` is another word.
+    """
     match weights:
         case "softmax":
             return scores.masked_fill(flat, -torch.inf).softmax(1).nan_to_num()  # NaN where all channels are flat

@@ -125,7 +125,7 @@ def rise(
         )
     images = images.detach()
     fill = _filling(images, value)
-    veils = _veils(images, seeds, cells, visible) if fields is None else _given(fields, samples, images)
+    veils = drawn_veils(images, seeds, cells, visible) if fields is None else given_veils(fields, samples, images)
     total = torch.zeros_like(images[:, 0])
     with evaluating_fast(model, images) as network, torch.no_grad():
         for block, some in _passes(len(images), samples, max_batch):
@@ -164,7 +164,11 @@ def _patches(images: Images, axis: int, patch: int, stride: int) -> Bool[Tensor,
     return (pixels >= starts) & (pixels < starts + patch)
 
 
-def _given(fields: Tensor, samples: int, images: Images) -> Veils:
+def given_veils(fields: Tensor, samples: int, images: Images) -> Veils:
+    """Return the masks s n h w of `rise` that the caller made, for these images.
+
+    ValueError: there are not `samples` masks, or they have another shape than the images.
+    """
     if len(fields) != samples:
         raise ValueError(f"fields hold {len(fields)} samples; expected {samples}: pass samples={len(fields)}")
     expected = samples, len(images), *images.shape[2:]
@@ -173,7 +177,11 @@ def _given(fields: Tensor, samples: int, images: Images) -> Veils:
     return lambda block, some: fields[some, block].detach().to(images)
 
 
-def _veils(images: Images, seeds: Seeds | None, cells: int, visible: float) -> Veils:
+def drawn_veils(images: Images, seeds: Seeds | None, cells: int, visible: float) -> Veils:
+    """Return the random masks of `rise`; its docstring says how they are drawn and describes the arguments.
+
+    ValueError: `cells` is outside its range, or the seeds are missing.
+    """
     h, w = images.shape[2:]
     if not 1 <= cells <= min(h, w):
         raise ValueError(f"cells is {cells}; expected 1 to {min(h, w)}, the pixels of the shorter side")

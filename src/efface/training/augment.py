@@ -44,7 +44,7 @@ def colour_jitter(
             f"augment.colour_jitter: saturation is {saturation}, but the images have one channel and no colour; "
             "set saturation to 0"
         )
-    factors, order = _jitter(seeds, (brightness, contrast, saturation))
+    factors, order = drawn_factors(seeds, (brightness, contrast, saturation))
     weights = images.new_tensor(GREY if channels == 3 else (1.0,))[:, None, None]
     for turn in order.T[..., None]:
         grey = (images * weights).sum(1, keepdim=True)
@@ -74,7 +74,7 @@ def rotation(images: Images, seeds: Seeds, *, degrees: float, fill: float | None
         there.
     """
     check_rotation(degrees, fill)
-    angle = _angles(seeds, degrees).to(images)[:, None, None]
+    angle = drawn_angles(seeds, degrees).to(images)[:, None, None]
     h, w = images.shape[2:]
     middle, centre = (h - 1) / 2, (w - 1) / 2
     below = torch.arange(h, device=images.device).to(images)[:, None] - middle
@@ -115,7 +115,7 @@ def random_resized_crop(
     """
     check_random_resized_crop(scale, ratio)
     h, w = images.shape[2:]
-    top, left, height, width = _windows(seeds, h, w, scale, ratio).to(images).unbind(1)
+    top, left, height, width = drawn_windows(seeds, h, w, scale, ratio).to(images).unbind(1)
     return _bilinear(images, _spread(top, height, h)[:, :, None], _spread(left, width, w)[:, None])
 
 
@@ -130,21 +130,28 @@ def check_random_resized_crop(scale: Sequence[float] = (0.08, 1.0), ratio: Seque
             )
 
 
-def _jitter(seeds: Seeds, spreads: Sequence[float]) -> tuple[Float[Tensor, "n 3"], Int[Tensor, "n 3"]]:
-    """Return the factor of each change for each image, and the index of the change at each turn."""
+def drawn_factors(seeds: Seeds, spreads: Sequence[float]) -> tuple[Float[Tensor, "n 3"], Int[Tensor, "n 3"]]:
+    """Return the factors of `colour_jitter`, n 3, and the index of the change at each turn, n 3.
+
+    seeds: one integer per image.
+    spreads: for each change, the largest distance of its factor from 1, at least 0.
+    """
     low = torch.tensor([max(0.0, 1.0 - each) for each in spreads], device=seeds.device)
     high = torch.tensor([1.0 + each for each in spreads], device=seeds.device)
     factors = low + (high - low) * draws.uniform(seeds, (len(spreads),))
     return factors, draws.keys(draws.fold(seeds, 0), len(spreads)).argsort(1)
 
 
-def _angles(seeds: Seeds, degrees: float) -> Float[Tensor, " n"]:
-    """Return the angles in radians. Positive angles are counter-clockwise."""
+def drawn_angles(seeds: Seeds, degrees: float) -> Float[Tensor, " n"]:
+    """Return the angle of `rotation` for each image, in radians. Positive angles are counter-clockwise."""
     return (2 * draws.uniform(seeds, (1,))[:, 0] - 1) * math.radians(degrees)
 
 
-def _windows(seeds: Seeds, h: int, w: int, scale: Sequence[float], ratio: Sequence[float]) -> Float[Tensor, "n 4"]:
-    """Return top, left, height and width of the window of each image, in whole pixels."""
+def drawn_windows(seeds: Seeds, h: int, w: int, scale: Sequence[float], ratio: Sequence[float]) -> Float[Tensor, "n 4"]:
+    """Return the window of `random_resized_crop` for each image: top, left, height and width, in whole pixels.
+
+    h, w: height and width of the images, in pixels. The other arguments are those of `random_resized_crop`.
+    """
     low, high = (math.log(each) for each in ratio)
     drawn = draws.uniform(seeds, (_TRIES, 2)).double()
     area = (scale[0] + (scale[1] - scale[0]) * drawn[..., 0]) * (h * w)

@@ -67,7 +67,7 @@ def adversarial_gradient_integration(
     explained = targets.argmax(1) if targets.is_floating_point() else targets
     with evaluating_fast(model, images) as network:
         if classes is None:
-            classes = _other_classes(network, images, explained, seeds, samples)
+            classes = other_classes(network, images, explained, seeds, samples)
         classes = classes.to(images.device)
         if (own := (classes == explained[:, None]).any(1)).any():
             row = int(own.nonzero()[0])
@@ -136,7 +136,14 @@ def _climb(
         yield going, slope * (here - after)
 
 
-def _other_classes(model: nn.Module, images: Images, explained: Targets, seeds: Seeds | None, samples: int) -> Classes:
+def other_classes(model: nn.Module, images: Images, explained: Targets, seeds: Seeds | None, samples: int) -> Classes:
+    """Return classes for each image, drawn without repeats among all classes but the explained one.
+
+    seeds: one integer per image. An image's classes depend only on its seed, not on the batch.
+    samples: classes for each image, at least 1; all other classes where there are fewer.
+
+    ValueError: `samples` is below 1, the seeds are missing, or the network has one class.
+    """
     at_least_one("samples", samples)
     own = needed(seeds, images, "the classes themselves")
     with torch.no_grad():

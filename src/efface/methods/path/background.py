@@ -26,7 +26,8 @@ from efface.models.scores import logits_of
 from efface.store.arrays import read_rows
 from efface.types import Images, Seeds, Split, Target, TargetScore
 
-_KEYS = 1 << 20  # numbers sorted at once to draw references: 8 MB
+KEYS_AT_ONCE = 1 << 20
+"""Numbers sorted at once to draw references: 8 MB. It changes no reference."""
 
 
 class ExpectedGradients:
@@ -103,7 +104,7 @@ class ExpectedGradients:
             stored = _fitted(self, "images")
             own = needed(seeds, images, "the references themselves")
             count = min(self.samples, len(stored))
-            some = draws.fold(own, 0).split(max(1, _KEYS // len(stored)))
+            some = draws.fold(own, 0).split(max(1, KEYS_AT_ONCE // len(stored)))
             orders = (draws.keys(each, len(stored)).argsort(dim=1, stable=True)[:, :count] for each in some)
             chosen = torch.cat([order.cpu() for order in orders])
             drawn = Drawn(_stored(images, stored, chosen), count)

@@ -33,7 +33,8 @@ linear: both over all samples: the covariance of X and y over y's variance (eq. 
 
 A unit without a ReLU on its output always gets `linear`.
 """
-_NUMBERS = 1 << 23  # numbers of one piece of work in float64: 64 MB
+NUMBERS_AT_ONCE = 1 << 23
+"""Numbers of one piece of work in float64: 64 MB. It changes patterns by rounding only."""
 _ROUNDING = 1e-12  # smallest ratio of a signal to the means that it is the difference of: float32's rounding squared
 # least cosine of weights and signal: a pattern is longer by 1 / cosine. In trained networks, 2 % of units have < 0.02
 _ORTHOGONAL = 1e-3
@@ -148,7 +149,7 @@ class _Moments:
         across = y.shape[2]
         at = self._chosen(seeds.to(x.device), y.shape[1] * across)
         image = torch.arange(len(x), device=x.device)[:, None].expand_as(at)
-        piece = max(1, _NUMBERS // (x[0, 0, 0].numel() + 4 * self.y.numel()))
+        piece = max(1, NUMBERS_AT_ONCE // (x[0, 0, 0].numel() + 4 * self.y.numel()))
         for images, places in zip(image.flatten().split(piece), at.flatten().split(piece), strict=True):
             index = images, places // across, places % across
             self._sum(x[index].double(), y[index].double())
@@ -159,7 +160,7 @@ class _Moments:
         count = self.counting.clamp(min=1)
         level = self.counting_y / count if self.estimator == "positive" else self.y / max(1, self.samples)
         units = zip(
-            weight.flatten(1).split(piece := max(1, _NUMBERS // weight[0].numel())),
+            weight.flatten(1).split(piece := max(1, NUMBERS_AT_ONCE // weight[0].numel())),
             self.counting_x.flatten(0, 1).split(piece),
             self.counting_xy.flatten(0, 1).split(piece),
             count.flatten().split(piece),

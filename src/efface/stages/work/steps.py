@@ -7,7 +7,6 @@ from efface.stages.run.map_files import missing_extractions
 from efface.stages.run.plan import pointless
 from efface.stages.run.run import Run
 from efface.stages.run.runs import one_by_one
-from efface.stages.trial.executor import try_executor
 from efface.stages.trial.methods import preflight
 from efface.stages.trial.network import try_network
 from efface.stages.work.extraction import extract_missing
@@ -31,8 +30,6 @@ def extracted(study: Study, runs: Sequence[Run], splits: Sequence[str] | None = 
     new = [
         run for run in runs if not all(each.trained() for each in run.networks()) or missing_extractions(run, splits)
     ]
-    if new:
-        try_executor(study)
     for run in new:
         preflight(planned(run), splits=splits)  # hours are about to be spent
     whole, failures = _with_networks(runs, ask=False)

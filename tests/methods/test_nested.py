@@ -20,8 +20,10 @@ from efface.methods.smooth import smooth_grad, smooth_grad_family, smooth_grad_s
 from efface.plug.call import Call
 from efface.store.tensors import read_learnt
 from efface.study.schema import MethodEntry
-from efface.types import Method, Split
+from efface.types import Method
+from small.batches import noise_split, with_seeds
 from small.messages import names, words
+from small.networks import one_convolution, seeded
 from small_study import STUDY, efface, files, write_study
 
 LEARNER = "efface.methods.path.expected_gradients"
@@ -29,23 +31,15 @@ FEW = {"samples": 3, "pool": 8}
 PATTERNS = {"pool": 12, "places": 4}
 
 
+inputs = partial(with_seeds, "test", 5, dtype=torch.float32)
+
+
 def network(seed=0):
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(20, 4)).eval()
-
-
-def batch(count=5):
-    images = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    return images, torch.arange(count) % 4, draws.seeds_of("test", torch.arange(count))
-
-
-def data(count=20):
-    images = torch.randint(256, (count, 3, 8, 8), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
-    return Split(images, torch.arange(count) % 4)
+    return seeded(partial(one_convolution, 5, padding=0), seed).eval()
 
 
 def taught(method, model, seed=3):
-    method.fit(model, data(), seed=seed, max_batch=8)
+    method.fit(model, noise_split(20, seed=2), seed=seed, max_batch=8)
     return method
 
 
@@ -53,7 +47,7 @@ def taught(method, model, seed=3):
 
 
 def test_integrated_gradients_of_pattern_attribution_are_pattern_guided_ig():
-    model, (images, targets, _) = network(), batch()
+    model, (images, targets, _) = network(), inputs()
     line = {"steps": 4, "rule": "right", "baseline": 0.3}
     around = taught(
         FittedInner(method=partial(integrated_gradients, base=PatternAttribution(**PATTERNS), **line)), model
@@ -65,7 +59,7 @@ def test_integrated_gradients_of_pattern_attribution_are_pattern_guided_ig():
 
 
 def test_smooth_grad_without_noise_is_the_method_on_its_own_seeds():
-    model, (images, targets, seeds) = network(), batch()
+    model, (images, targets, seeds) = network(), inputs()
     around = taught(
         FittedInner(method=partial(smooth_grad, base=partial(ExpectedGradients, **FEW), samples=2, noise=0.0)), model
     )
@@ -78,7 +72,7 @@ def test_smooth_grad_without_noise_is_the_method_on_its_own_seeds():
 @pytest.mark.parametrize("score", ["logit", "probability"])
 def test_contrast_is_the_weighted_sum_over_classes(score):
     """By the logit the method runs once, on the weighted logits; else once a class."""
-    model, (images, targets, seeds) = network(), batch()
+    model, (images, targets, seeds) = network(), inputs()
     inner = taught(ExpectedGradients(**FEW, score=score), model)
     own = F.one_hot(targets, 4)
     with torch.no_grad():
@@ -91,7 +85,7 @@ def test_contrast_is_the_weighted_sum_over_classes(score):
 
 
 def test_a_second_network_is_the_one_that_the_method_within_learns_with():
-    model, other, (images, targets, seeds) = network(), network(1), batch()
+    model, other, (images, targets, seeds) = network(), network(1), inputs()
     settings = {"samples": 2, "centres": 3}
     inner, of_model = (taught(LocalPathIntegration(**settings), each) for each in (other, model))
     whole = partial(explain_with, network=partial(network, 1), method=LocalPathIntegration(**settings))
@@ -103,7 +97,7 @@ def test_a_second_network_is_the_one_that_the_method_within_learns_with():
 
 
 def test_two_deep_the_innermost_learns():
-    model, (images, targets, seeds) = network(), batch()
+    model, (images, targets, seeds) = network(), inputs()
     smooth = partial(smooth_grad, samples=2, base=partial(ExpectedGradients, **FEW))
     around = taught(FittedInner(method=partial(contrast, base=smooth, against="max")), model)
     assert list(around.learnt) == [".base..base.images", ".base..base.rows"]
@@ -119,7 +113,7 @@ def test_two_deep_the_innermost_learns():
 
 @pytest.mark.parametrize("max_batch", [1, 2, 256])
 def test_maps_do_not_depend_on_the_batch(max_batch):
-    model, (images, targets, seeds) = network(), batch()
+    model, (images, targets, seeds) = network(), inputs()
     for method in (
         partial(smooth_grad_family, samples=2, base=partial(ExpectedGradients, **FEW)),
         partial(contrast, base=partial(ExpectedGradients, **FEW)),
@@ -136,7 +130,7 @@ def test_maps_do_not_depend_on_the_batch(max_batch):
 
 
 def test_what_was_learnt_is_read_back_into_a_fresh_one_and_is_its_own():
-    model, (images, targets, seeds) = network(), batch()
+    model, (images, targets, seeds) = network(), inputs()
     shared = ExpectedGradients(**FEW)
     first = taught(FittedInner(method=partial(smooth_grad, samples=2, base=shared)), model)
     expected = first(model, images, targets, seeds=seeds)
@@ -203,8 +197,8 @@ def with_maker(model, images, targets, *, base: Method, maker: Callable[[], nn.M
 
 
 def test_a_function_is_offered_masks_and_classes_while_it_is_found_out_what_it_shows():
-    model, (images, targets, seeds) = network(), batch()
-    known = data()
+    model, (images, targets, seeds) = network(), inputs()
+    known = noise_split(20, seed=2)
     masks = torch.arange(64).reshape(1, 8, 8).expand(len(known), 8, 8) % 3 == 0
     around = FittedInner(method=partial(masked, base=partial(ExpectedGradients, **FEW)))
     around.fit(model, replace(known, masks=masks), seed=3, max_batch=8)
@@ -217,7 +211,7 @@ def test_a_function_is_offered_masks_and_classes_while_it_is_found_out_what_it_s
 
 
 def test_a_function_of_one_image_is_shown_one_image_and_its_number():
-    model, (images, targets, _) = network(), batch()
+    model, (images, targets, _) = network(), inputs()
     around = taught(
         FittedInner(method=partial(one_image, base=partial(PatternAttribution, **PATTERNS)), batched=False), model
     )
@@ -227,7 +221,7 @@ def test_a_function_of_one_image_is_shown_one_image_and_its_number():
 
 
 def test_a_function_that_reads_maps_by_name_may_have_a_method_that_learns():
-    model, (images, targets, _) = network(), batch()
+    model, (images, targets, _) = network(), inputs()
     around = taught(FittedInner(method=partial(red, base=Named)), model, seed=3)
     torch.testing.assert_close(around(model, images, targets), 3 * images[:, 0])
 
@@ -235,7 +229,7 @@ def test_a_function_that_reads_maps_by_name_may_have_a_method_that_learns():
 @pytest.mark.parametrize("score", ["logit", "probability"])
 def test_of_means_the_same_whether_it_is_written_or_a_default_or_the_learners_own(score):
     """Of a method that is not linear: contrast of the logit is one map of the difference, else a sum over classes."""
-    model, (images, targets, seeds) = network(), batch()
+    model, (images, targets, seeds) = network(), inputs()
     own = {} if score == "logit" else {"score": score}
 
     def contrasted(**more):
@@ -270,7 +264,7 @@ def test_what_a_function_fails_with_before_it_has_shown_all_is_said():
     ],
 )
 def test_a_function_alone_refuses_a_class_that_has_yet_to_learn(function, setting, more):
-    model, (images, targets, seeds) = network(), batch()
+    model, (images, targets, seeds) = network(), inputs()
     for given in (ExpectedGradients, partial(ExpectedGradients, samples=3)):
         with pytest.raises(ValueError, match=words(f"{setting} ExpectedGradients class fitted")):
             function(model, images, targets, seeds=seeds, **more, **{setting: given})
@@ -311,9 +305,9 @@ class Fitting(nn.Module):
 def test_a_class_that_leaves_nothing_or_says_not_what_it_learns_from_is_refused():
     model = network()
     for outer in (FittedInner(method=partial(smooth_grad, base=Forgets)), PatternGuided(method=Forgets, **PATTERNS)):
-        with pytest.raises(ValueError, match=r"(base|method).*test_within\.Forgets.*tensors"):
+        with pytest.raises(ValueError, match=r"(base|method).*test_nested\.Forgets.*tensors"):
             taught(outer, model)
-        with pytest.raises(ValueError, match=words("test_within.Forgets learnt_from")):
+        with pytest.raises(ValueError, match=words("test_nested.Forgets learnt_from")):
             outer.learnt_from()
 
 
@@ -347,8 +341,8 @@ def test_an_entry_is_as_it_was_unless_a_method_within_learns():
 
 
 def test_only_the_settings_that_a_function_takes_as_methods_are_taught_in_a_study():
-    more = {"base": LEARNER, "maker": "test_within.Maker"}
-    found = MethodEntry.model_validate({"name": "x", "method": "test_within.with_maker", "kwargs": more})
+    more = {"base": LEARNER, "maker": "test_nested.Maker"}
+    found = MethodEntry.model_validate({"name": "x", "method": "test_nested.with_maker", "kwargs": more})
     assert list(found.call().inner) == ["base"]
 
 
@@ -394,7 +388,7 @@ def test_other_settings_of_a_function_make_another_file(tmp_path):
     [
         ({"call": LEARNER, "kwargs": {"sample": 3}}, f"{LEARNER} sample samples"),
         ({"call": LEARNER, "kwargs": {"samples": 0}}, "samples 0"),
-        ("test_within.Short", "test_within.Short (model, images, targets)"),
+        ("test_nested.Short", "test_nested.Short (model, images, targets)"),
         ("fractions.Fraction", "fractions.Fraction __call__"),
     ],
 )

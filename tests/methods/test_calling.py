@@ -1,6 +1,7 @@
 """How methods are called: both conventions, what they may return, and that they leave nothing behind."""
 
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,18 +10,19 @@ import torch
 from efface import draws
 from efface.methods.calling import MethodCall, attribute
 from efface.plug.call import Call
+from small.batches import uniform_images
 from small.messages import words
+from small.networks import state_of
 
 N, C, H, W = 5, 3, 6, 7
 
 
-def images(channels=C):
-    return torch.rand(N, channels, H, W, generator=torch.Generator().manual_seed(0))
+images = partial(uniform_images, N, H, W, seed=0, dtype=torch.float32)
 
 
 def run(name, model, *, batched=True, outputs=(), inputs=None, part=slice(None), **kwargs):
     """The maps by a function of this file."""
-    method = MethodCall("mine", Call(call=f"test_contract.{name}", kwargs=kwargs), batched, outputs)
+    method = MethodCall("mine", Call(call=f"test_calling.{name}", kwargs=kwargs), batched, outputs)
     inputs = images() if inputs is None else inputs
     targets, seeds = torch.arange(N) % 4, draws.seeds_of("t", torch.arange(N))
     return attribute(method, model, inputs[part], targets[part], seeds=seeds[part], max_batch=2)
@@ -148,7 +150,7 @@ def test_a_batched_method_gives_its_maps_on_its_name(tiny):
 @pytest.mark.parametrize("shape", ["h w", "1 h w", "c h w", "1 c h w"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_method_of_single_images_gives_the_same_in_every_shape(tiny, as_numpy, shape, channels):
-    inputs = images(channels)
+    inputs = images(channels=channels)
     model = tiny(channels, seed=0).train()
     found = run("one_image", model, batched=False, inputs=inputs, as_numpy=as_numpy, shape=shape)["mine"]
     label = (torch.arange(N) % 4)[:, None, None, None]
@@ -280,27 +282,18 @@ def test_a_wrong_answer_for_a_single_image_is_one_clear_error(tiny, what, said):
 # Nothing is left behind
 
 
-def mark(model):
-    return (
-        [module.training for module in model.modules()],
-        [len(module._forward_hooks) + len(module._backward_hooks) for module in model.modules()],
-        [module._is_full_backward_hook for module in model.modules()],
-        [(parameter.requires_grad, parameter.grad) for parameter in model.parameters()],
-    )
-
-
 @pytest.mark.parametrize("fails", [False, True])
 def test_what_a_method_leaves_on_the_model_is_taken_off(tiny, fails):
     model, inputs, calls = tiny(seed=0).train(), images(), []
     model.layer1.eval()
     handle = model.fc.register_forward_hook(lambda *_: calls.append(1))
-    before = mark(model)
+    before = state_of(model)
     if fails:
         with pytest.raises(RuntimeError, match="out of memory"):
             run("leaves_a_mess", model, inputs=inputs, fails=True)
     else:
         run("leaves_a_mess", model, inputs=inputs)
-    assert mark(model) == before
+    assert state_of(model) == before
     assert torch.equal(inputs, images())
     model(images())
     handle.remove()

@@ -53,7 +53,7 @@ def run_of(tmp_path, fit, model=None, **others):
     tree = {
         "out": str(tmp_path / "run"),
         "data": {"call": "efface.data.digits.digits", "kwargs": {"limit": 40, "test_limit": 20}},
-        "model": {"call": "test_terms.network", "kwargs": model or {}},
+        "model": {"call": f"{__name__}.network", "kwargs": model or {}},
         "fit": {"epochs": 2, "batch_size": 20} | fit,
         "attribution_methods": [{"name": "random", "method": "efface.methods.control.random"}],
         "metrics": ["morf"],
@@ -71,7 +71,7 @@ def test_dropout_is_refused_before_the_first_epoch(tmp_path, term):
 
 
 def test_refit_and_judge_are_tried_too(tmp_path):
-    drop, fit = {"call": "test_terms.network", "kwargs": {"p": 0.5}}, {"epochs": 1, "regularizers": [SCORE]}
+    drop, fit = {"call": f"{__name__}.network", "kwargs": {"p": 0.5}}, {"epochs": 1, "regularizers": [SCORE]}
     with pytest.raises(ValueError, match=r"^refit:.*score_matching"):
         try_network(run_of(tmp_path, {}, {"p": 0.5}, refit=fit))
     with pytest.raises(ValueError, match=r"^second_network\.fit:.*score_matching"):
@@ -82,15 +82,15 @@ def test_refit_and_judge_are_tried_too(tmp_path):
 def test_a_network_that_cannot_be_differentiated_twice_is_refused(tmp_path):
     run = run_of(tmp_path, {"regularizers": [NORM]})
     made = Run(
-        run.study.model_copy(update={"model": run.study.model.model_copy(update={"call": "test_terms.Doubled"})})
+        run.study.model_copy(update={"model": run.study.model.model_copy(update={"call": f"{__name__}.Doubled"})})
     )
     with pytest.raises(ValueError, match=r"^fit:.*RuntimeError.*twice"):
         try_network(made)
 
 
 def test_an_attack_that_gives_no_such_images_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"^fit:.*test_terms\.doubled.*\(4, 1, 8, 8\)"):
-        try_network(run_of(tmp_path, {"attack": "test_terms.doubled"}))
+    with pytest.raises(ValueError, match=r"^fit:.*test_training_step\.doubled.*\(4, 1, 8, 8\)"):
+        try_network(run_of(tmp_path, {"attack": f"{__name__}.doubled"}))
 
 
 def darker(images, _seeds, *, by):
@@ -98,8 +98,8 @@ def darker(images, _seeds, *, by):
 
 
 def test_augmentations_are_tried_wherever_they_are_to_be_used(tmp_path):
-    dark, fit = {"call": "test_terms.darker", "kwargs": {"by": 0.1}}, {"epochs": 1}
-    message = r".*test_terms\.darker.*-0\.1"
+    dark, fit = {"call": f"{__name__}.darker", "kwargs": {"by": 0.1}}, {"epochs": 1}
+    message = r".*test_training_step\.darker.*-0\.1"
     coloured = {"call": "efface.training.augment.colour_jitter", "kwargs": {"saturation": 0.1}}
     with pytest.raises(ValueError, match=rf"^fit:{message}"):
         try_network(run_of(tmp_path, {"augment": [dark]}))
@@ -107,7 +107,7 @@ def test_augmentations_are_tried_wherever_they_are_to_be_used(tmp_path):
         try_network(run_of(tmp_path, {}, refit=fit | {"augment": [dark]}))
     with pytest.raises(ValueError, match=rf"^second_network\.fit:{message}"):
         try_network(
-            run_of(tmp_path, {}, second_network={"model": "test_terms.network", "fit": fit | {"augment": [dark]}})
+            run_of(tmp_path, {}, second_network={"model": f"{__name__}.network", "fit": fit | {"augment": [dark]}})
         )
     with pytest.raises(ValueError, match=r"^fit:.*saturation.*0\.1"):
         try_network(run_of(tmp_path, {"augment": [coloured]}))
@@ -115,7 +115,7 @@ def test_augmentations_are_tried_wherever_they_are_to_be_used(tmp_path):
     torch.save(network().state_dict(), weights)
     with pytest.raises(ValueError, match=rf"^fit:{message}"):  # of the retrainings
         check_run(run_of(tmp_path, {"augment": [dark]}, weights=str(weights)))
-    still = [{"call": "test_terms.darker", "kwargs": {"by": 0.0}}, "efface.training.augment.random_resized_crop"]
+    still = [{"call": f"{__name__}.darker", "kwargs": {"by": 0.0}}, "efface.training.augment.random_resized_crop"]
     try_network(run_of(tmp_path, {"augment": still}))
 
 
@@ -134,7 +134,7 @@ def test_a_network_without_a_hessian_is_told_of(tmp_path, capsys, term):
     for bend, flat in (("ReLU", True), ("Softplus", False)):
         check_run(run_of(tmp_path / bend, {"regularizers": [term]}, {"bend": bend}))
         said = capsys.readouterr().out
-        assert ("estimates the Hessian of test_terms.network. This Hessian is 0, " in said) == flat
+        assert ("estimates the Hessian of test_training_step.network. This Hessian is 0, " in said) == flat
         assert ("warning: fit.regularizers: " in said) == flat
     check_run(run_of(tmp_path / "norm", {"regularizers": [NORM]}, {"bend": "ReLU"}))
     assert "Hessian" not in capsys.readouterr().out
@@ -174,7 +174,7 @@ def broken(model, images, targets, outputs):
 
 
 def test_epochs_that_were_not_finished_are_not_counted(tmp_path, capsys):
-    failed = run_of(tmp_path / "failed", {"regularizers": [{"call": "test_terms.broken", "weight": 1.0}]})
+    failed = run_of(tmp_path / "failed", {"regularizers": [{"call": f"{__name__}.broken", "weight": 1.0}]})
     assert "too many images" in train_missing([failed])[failed.folder][0]
     assert "trained" not in capsys.readouterr().out
     train_missing([run_of(tmp_path / "well", {})])

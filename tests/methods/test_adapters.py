@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from efface import draws
-from efface.methods import adapters as foreign
+from efface.methods import adapters
+from small.networks import hooks
 
 
 def traces(model):
@@ -34,16 +35,16 @@ def test_nothing_stays_on_the_model(tiny):
     before = model.eval()(images)
     state = {name: (value.data_ptr(), value.clone()) for name, value in model.state_dict().items()}
     attributes = [set(vars(module)) for module in model.modules()]
-    with pytest.raises(RuntimeError, match="in the middle"), foreign.untouched(model):
+    with pytest.raises(RuntimeError, match="in the middle"), adapters.untouched(model):
         traces(model)
     for name, (pointer, value) in state.items():
         assert model.state_dict()[name].data_ptr() == pointer
         assert torch.equal(model.state_dict()[name], value)
     assert [set(vars(module)) for module in model.modules()] == attributes
     assert model.known == "mine"
-    assert len(model.layer1[0]._forward_hooks) == 1
+    assert hooks(model.layer1[0]) == 1
     handle.remove()
-    assert len(model.layer1[0]._forward_hooks) == 0
+    assert hooks(model.layer1[0]) == 0
     assert model.layer1[0].weight.grad.eq(1).all()
     assert torch.equal(model(images), before)
 
@@ -73,12 +74,12 @@ def test_functions_are_seen_with_the_module_that_calls_them(tiny):
     model, found = tiny(seed=3).eval(), []
 
     def seen(name, module, func, args, kwargs):
-        found.append((name, foreign.name_of(model, module)))
+        found.append((name, adapters.name_of(model, module)))
         return func(*args, **kwargs)
 
     images = torch.rand(2, 3, 8, 8)
     expected = model(images)
-    with foreign.watching(model, seen):
+    with adapters.watching(model, seen):
         torch.relu(images)  # not the model's
         assert torch.equal(model(images), expected)
     assert [each for each in found if each[0] in ("relu", "add", "sub", "mean")] == [
@@ -88,7 +89,7 @@ def test_functions_are_seen_with_the_module_that_calls_them(tiny):
         ("add", "Tiny"),
         ("mean", "Tiny"),
     ]
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert hooks(model) == 0
 
 
 def test_exception_in_a_watched_network_passes_through(tiny):
@@ -96,12 +97,13 @@ def test_exception_in_a_watched_network_passes_through(tiny):
     model.fc.register_forward_pre_hook(lambda *_: 1 / 0)
     with (
         pytest.raises(ZeroDivisionError),
-        foreign.watching(model, lambda name, module, func, args, kwargs: func(*args)),
+        adapters.watching(model, lambda name, module, func, args, kwargs: func(*args)),
     ):
         model(torch.rand(2, 3, 8, 8))
-    assert not model.layer1[0]._forward_hooks
+    assert hooks(model.layer1[0]) == 0
 
 
 def test_near_names_come_first():
-    assert foreign.nearest("deeplift", ["Saliency", "DeepLift", "DeepLiftShap"]) == "nearest are DeepLift, DeepLiftShap"
-    assert foreign.nearest("x", ["Saliency", "DeepLift"]) == "it has Saliency, DeepLift"
+    near = adapters.nearest("deeplift", ["Saliency", "DeepLift", "DeepLiftShap"])
+    assert near == "nearest are DeepLift, DeepLiftShap"
+    assert adapters.nearest("x", ["Saliency", "DeepLift"]) == "it has Saliency, DeepLift"

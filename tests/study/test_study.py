@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from efface.study import study as config
+from efface.study import study as whole_study
 from efface.study.schema import MethodEntry
 from efface.study.study import InvalidStudyError, check, dump, load, read
 from small.messages import names, words
@@ -217,7 +217,7 @@ def test_the_resolved_study_reads_as_itself(file):
 def test_the_studies_that_come_along_are_valid():
     for path in sorted((Path(__file__).parents[2] / "configs").glob("*.yml")):
         study = read(path)
-        assert isinstance(study, config.Study)
+        assert isinstance(study, whole_study.Study)
         assert pickle.loads(pickle.dumps(study)) == study, path  # noqa: S301  as an executor's workers get it
 
 
