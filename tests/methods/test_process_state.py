@@ -61,7 +61,7 @@ def state(model):
         "folder": Path.cwd(),
         "handlers": [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)],
         "alarm": signal.getitimer(signal.ITIMER_REAL),
-        "hooks": dict(torch_modules._global_forward_hooks),
+        "hooks": dict(vars(torch_modules)["_global_forward_hooks"]),
         "errors": np.geterr(),
         "exit": os._exit,
         "stderr": os.fstat(2).st_ino,
