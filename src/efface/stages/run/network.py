@@ -18,6 +18,7 @@ from efface.stages.run.inputs import call_checked
 from efface.stages.run.provenance import TRAINED
 from efface.stages.run.weights_kept import tensor_bytes
 from efface.store.keys import key, versions
+from efface.store.sealed import is_whole, read_tensors
 from efface.training.loop import TrainingSettings
 
 
@@ -72,7 +73,11 @@ class Network:
 
     def trained(self) -> bool:
         """Return whether the weights exist. A network without training always has them."""
-        return self.weights is not None or self.fit is None or self.path.exists()
+        return (
+            self.weights is not None
+            or self.fit is None
+            or is_whole(self.path, self.key, "the network is trained again")
+        )
 
     @property
     def where(self) -> str:
@@ -120,7 +125,7 @@ class Network:
             self._check_finite(network, path)
             return network.to(self.device).eval()
         try:
-            network.load_state_dict(torch.load(_readable(path), map_location="cpu", weights_only=True))
+            network.load_state_dict(read_tensors(_readable(path), self.key))
         except FileNotFoundError:
             raise
         except Exception as error:  # torch names a foreign or damaged file in many ways

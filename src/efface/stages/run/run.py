@@ -4,7 +4,6 @@ import copy
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,9 +17,9 @@ from efface.stages.run.inputs import call_checked, check_classes, checked_data, 
 from efface.stages.run.network import Network
 from efface.stages.run.views import View, extracted_entries, views_of
 from efface.store.arrays import read_rows
-from efface.store.atomic import atomic_write
 from efface.store.maps import MapStore
 from efface.store.results import Results
+from efface.store.sealed import is_whole, read_arrays, write_arrays
 from efface.study.schema import MethodEntry
 from efface.study.study import Study
 from efface.training.loop import TrainingSettings, predict
@@ -164,24 +163,30 @@ class Run:
 
     def logits_path(self, split: str) -> Path:
         """The file of the first network's logits on whole images."""
-        return self.folder / "models" / f"logits-{self.network_digest}-{self.data_digest[split]}.npy"
+        return self.folder / "models" / f"logits-{self.network_digest}-{self.data_digest[split]}.npz"
+
+    def has_logits(self, split: str) -> bool:
+        """Whether the file of these logits is there and whole."""
+        path = self.logits_path(split)
+        return is_whole(path, path.stem, "the network is asked again")
 
     def logits(self, split: str) -> Tensor:
         """The first network's logits on whole images, computed once and kept."""
-        if not self.logits_path(split).exists():
+        if not self.has_logits(split):
             images = self.data[split].images
             every = torch.arange(len(self.data[split])).split(self.study.max_batch)
             first = to_float(read_rows(images, every[0][:1]).to(self.device))
             with evaluating_fast(self.network, first) as network:
                 logits = predict(network, (read_rows(images, part).to(self.device) for part in every))
             self.keep_logits(split, logits)
-        return torch.from_numpy(np.load(self.logits_path(split)))
+        path = self.logits_path(split)
+        return torch.from_numpy(read_arrays(path, path.stem)["logits"])
 
     def keep_logits(self, split: str, logits: Tensor) -> None:
         """Keep the first network's logits, whichever forward pass gave them."""
         check_classes(logits, self.data[split], split)
-        with atomic_write(self.logits_path(split)) as temporary, temporary.open("wb") as file:
-            np.save(file, logits.numpy())
+        path = self.logits_path(split)
+        write_arrays(path, path.stem, {"logits": logits.numpy()})
 
     def right(self) -> Tensor:
         """Whether the first network classifies each test image right."""

@@ -62,7 +62,7 @@ def extract_missing(run: Run, splits: Sequence[str] | None = None) -> list[str]:
 
     splits: as for `missing_extractions`.
     """
-    has_logits = run.logits_path("test").exists()
+    has_logits = run.has_logits("test")
     failures = _extract(run, splits)
     if not has_logits:
         say_accuracy(run)
@@ -117,7 +117,7 @@ def _asks(run: Run, task: Extraction) -> bool:
     """Whether the passes of this extraction are the first to tell the classes; one that is gone on with knows them."""
     entry = run.entry(task.method)
     begun = any(partial_path(run.map_path(name, task.split)).exists() for name in entry.gives)
-    known = run.study.explain != "predicted" or run.logits_path(task.split).exists()
+    known = run.study.explain != "predicted" or run.has_logits(task.split)
     explained = run.network_of(entry) is run.first
     return explained and not known and not begun and asks_classes(entry.call, batched=entry.batched)
 

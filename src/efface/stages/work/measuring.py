@@ -26,6 +26,7 @@ from efface.stages.work.sampling import make_samples, samples_of
 from efface.stages.work.scalars import scalars
 from efface.stages.work.through import work_through
 from efface.store.results import Score
+from efface.store.sealed import is_whole
 from efface.study.study import Study
 
 
@@ -41,6 +42,8 @@ class Measure:
         clock = Clock()
         maps = {split: map_store(run, name, split) for name, split in task.reads}
         frozen = task.probe.needs.network
+        if not frozen:
+            is_whole(checkpoint_of(run, task), checkpoint_of(run, task).name, "the training starts at its first epoch")
         with contextlib.nullcontext() if frozen else scalars(run, task.key) as log:
             case = case_of(run, maps, network=frozen, checkpoint=checkpoint_of(run, task), cache=RANKS, log=log)
             case = dataclasses.replace(case, samples=functools.partial(samples_of, run))
