@@ -1,5 +1,6 @@
 """Append-only JSON lines."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -11,7 +12,8 @@ import pytest
 
 from efface.store import keys
 from efface.store.keys import NUMERICS, version, versions
-from efface.store.results import Results, Score, only_one
+from efface.store.locks import locked, only_one
+from efface.store.results import Results, Score
 from small.messages import words
 
 
@@ -153,7 +155,7 @@ def test_values_that_do_not_fit_their_seal_are_computed_again(tmp_path, capsys, 
 HOLD = """
 import sys, time
 from pathlib import Path
-from efface.store.results import only_one
+from efface.store.locks import only_one
 with only_one(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -173,7 +175,7 @@ def test_a_second_process_is_locked_out_and_a_killed_one_is_not_waited_for(tmp_p
         holder.kill()
         holder.communicate()
     with only_one(folder):
-        assert (folder / ".lock").read_text() == str(os.getpid())
+        assert (folder / ".owner").read_text() == str(os.getpid())
 
 
 def test_the_lock_is_given_back_after_an_error(tmp_path):
@@ -206,3 +208,13 @@ def test_a_version_is_one_until_it_is_raised(monkeypatch):
     monkeypatch.setitem(NUMERICS, "train", 2)
     assert version("train") == 2
     assert versions("train", "method.rise") == {"train": 2, "method.rise": 1}
+
+
+def test_a_disk_without_locks_is_told_and_worked_on(tmp_path, monkeypatch, capsys):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", unsupported)
+    with only_one(tmp_path), locked(tmp_path / "other.lock"):
+        pass
+    assert "no file locks" in capsys.readouterr().err

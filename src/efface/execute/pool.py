@@ -13,7 +13,7 @@ import torch
 
 from efface.execute.attempt import set_torch_defaults
 from efface.execute.executor import runs_at_once
-from efface.execute.progress import Advance, go_on, report_to, watch_for_stop
+from efface.execute.progress import Advance, go_on, report_to, stop_at_signals
 from efface.execute.sequence import serial
 
 Task = TypeVar("Task")
@@ -65,7 +65,7 @@ def processes(
         pool.progress = progress
         remaining = iter(tasks)
         for task in remaining:  # one task waits beside those at work: the order is kept, and a late stop loses little
-            waiting[pool.futures.submit(work, task)] = task
+            waiting[pool.futures.submit(_busy_with, work, task)] = task
             if len(waiting) > workers:
                 yield from _collect(waiting)
         while waiting:
@@ -74,7 +74,9 @@ def processes(
         whole = True
     finally:
         pool.progress = None
-        if not whole:  # on stop or crash, shut the workers down; nobody reads their results
+        if not whole:  # on stop or crash, end the workers; nobody reads their results, and a task may take hours
+            for worker in multiprocessing.active_children():
+                worker.terminate()
             close_all()
 
 
@@ -158,9 +160,22 @@ def _collect(waiting: dict["Future[Any]", Task]) -> Iterator[tuple[Task, Any]]:
             ) from error
 
 
+_BUSY = False
+"""Whether this worker is at a task."""
+
+
+def _busy_with(work: Callable[[Task], Any], task: Task) -> Any:
+    global _BUSY  # noqa: PLW0603  a worker does one task at a time
+    _BUSY = True
+    try:
+        return work(task)
+    finally:
+        _BUSY = False
+
+
 def _start_worker(ticks: Any, threads: int) -> None:
     report_to(ticks.put)
-    watch_for_stop()
+    stop_at_signals(lambda: _BUSY)
     set_torch_defaults(threads)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

@@ -9,12 +9,11 @@ not count: its result is computed again. The line goes to `results.jsonl.damaged
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,25 +93,6 @@ class Results:
         with atomic_write(self.path, synced=True) as temporary:
             temporary.write_bytes(b"\n".join(line for line in lines if line not in self._damaged))
         self._damaged = []
-
-
-@contextlib.contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Lock a run folder for this process inside the block. ValueError: another process has the lock."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise ValueError(
-                f"{folder}: another efface (process {file.read() or '?'}) is at work there; "
-                "wait for it, or give this study another folder with out=..."
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 def _rows(path: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
