@@ -114,10 +114,10 @@ def test_own_networks_use_each_relu_once_and_change_nothing_in_place(build):
 def test_full_backward_hooks_see_every_layer():
     model = load("resnet18", num_classes=3).eval()
     seen = []
-    for module in model.network.modules():
+    for module in model.modules():
         module.register_full_backward_hook(lambda m, _, grad: seen.append((m, grad[0])))
     model(images(32).requires_grad_()).sum().backward()
-    assert {id(m) for m, _ in seen} == {id(m) for m in model.network.modules()}
+    assert {id(m) for m, _ in seen} == {id(m) for m in model.modules()}
 
 
 def test_weights_file_round_trip_under_any_wrapper(tmp_path):
@@ -171,9 +171,9 @@ def test_mean_and_std_are_checked():
 )
 def test_torchvision_network_computes_what_torchvision_computes(name):
     own = load(name, num_classes=5)
-    scrambled(own.network)
+    scrambled(own)
     peer = torchvision.models.get_model(name, num_classes=5).eval()
-    peer.load_state_dict(own.network.state_dict(), strict=True)
+    peer.load_state_dict(own.state_dict(), strict=True)
     batch = images(64)
     by_hand = (batch - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
     torch.testing.assert_close(own.eval()(batch), peer(by_hand))
@@ -221,9 +221,9 @@ def test_torchvision_weights_file_and_a_new_head(name, tmp_path):
     assert torch.equal(same.eval()(images(32)), source.eval()(images(32)))
     fresh = load(name, weights=str(tmp_path / "w.pth"), num_classes=3)
     assert fresh.eval()(images(32)).shape == (2, 3)
-    last = head(source.network)
-    kept = {key: value for key, value in source.network.state_dict().items() if not key.startswith(last)}
-    assert all(torch.equal(fresh.network.state_dict()[key], value) for key, value in kept.items())
+    last = head(source)
+    kept = {key: value for key, value in source.state_dict().items() if not key.startswith(last)}
+    assert all(torch.equal(fresh.state_dict()[key], value) for key, value in kept.items())
 
 
 @pytest.mark.parametrize("name", first_short(1, ["squeezenet1_0", "resnet18"]))
@@ -232,7 +232,7 @@ def test_of_a_frozen_network_a_training_changes_the_last_layer_and_running_stati
         torch.manual_seed(0)  # some random SqueezeNets rectify every logit to 0, and then no gradient is left
         torch.save(load(name, num_classes=6).state_dict(), tmp_path / "w.pth")
         frozen = load(name, weights=tmp_path / "w.pth", num_classes=3, freeze=True)
-    before = {key: value.clone() for key, value in frozen.network.state_dict().items()}
+    before = {key: value.clone() for key, value in frozen.state_dict().items()}
     stored = (uniform_images(8, 40, seed=0, dtype=torch.float32) * 255).byte()
     feed = resident(8, lambda rows: (stored[rows], None), lambda found, maps, rows, epoch: found)
     optimizer = {"call": "torch.optim.AdamW", "kwargs": {"lr": 1e-3, "weight_decay": 0.5}}
@@ -243,8 +243,8 @@ def test_of_a_frozen_network_a_training_changes_the_last_layer_and_running_stati
     trained = train(
         lambda: frozen, feed, TrainingRows(torch.arange(8)), targets, settings, seed=0, device=torch.device("cpu")
     )
-    changed = {k for k, value in trained.network.network.state_dict().items() if not torch.equal(value, before[k])}
-    last = head(frozen.network)
+    changed = {k for k, value in trained.network.state_dict().items() if not torch.equal(value, before[k])}
+    last = head(frozen)
     assert {f"{last}.weight", f"{last}.bias"} <= changed
     assert all(k.startswith(last) or k.split(".")[-1] in STATISTICS for k in changed)
     maps = gradient(trained.network, images(40), targets[:2])
@@ -286,7 +286,7 @@ def test_torchvision_weights_by_name_come_from_its_cache(tmp_path, monkeypatch):
     state = scrambled(torchvision.models.squeezenet1_1()).state_dict()
     monkeypatch.setattr(torchvision.models.SqueezeNet1_1_Weights, "get_state_dict", lambda *_, **__: state)
     model = load("squeezenet1_1", weights="IMAGENET1K_V1", num_classes=4)
-    assert torch.equal(model.network.features[0].weight, state["features.0.weight"])
+    assert torch.equal(model.features[0].weight, state["features.0.weight"])
     assert model.eval()(images(64)).shape == (2, 4)
 
 
@@ -297,7 +297,7 @@ def test_layer_names_are_the_networks_own_whatever_wraps_it(build):
         assert find_layer(wrapped, "layer3.0") is network.layer3[0]
         assert find_layer(wrapped, "conv1") is network.conv1
     model = load("resnet18", num_classes=2)
-    assert find_layer(model, "layer4.1.relu") is model.network.layer4[1].relu
+    assert find_layer(model, "layer4.1.relu") is model.layer4[1].relu
 
 
 def test_unknown_and_ambiguous_layers():
@@ -322,7 +322,7 @@ def test_unknown_and_ambiguous_layers():
 )
 def test_last_convolution_of_torchvision_networks(name, layer):
     model = load(name, num_classes=5)
-    assert last_convolution(model, images(80)) is model.network.get_submodule(layer)
+    assert last_convolution(model, images(80)) is model.get_submodule(layer)
 
 
 @pytest.mark.parametrize("size", [8, 32])

@@ -80,7 +80,11 @@ def assert_same(folder, finished, out="run"):
 
 
 def sizes_and_bytes(folder):
-    return {name: digest for name, (_, digest) in files(folder).items() if ".said-" not in name and name != ".lock"}
+    return {
+        name: digest
+        for name, (_, digest) in files(folder).items()
+        if ".said-" not in name and name not in (".lock", ".owner")
+    }
 
 
 def wrong(result):
@@ -109,7 +113,8 @@ def test_a_second_run_writes_no_file_and_computes_nothing(finished):
     assert (again.code, again.err) == (0, "")
     assert not any(word in again.out for word in ("trained", "extracted", "probes to run"))
     after = files(finished / "run")
-    del before[".lock"], after[".lock"]  # says which process had the folder last
+    for each in (before, after):
+        del each[".lock"], each[".owner"]  # says which process had the folder last
     assert after == before
 
 
@@ -197,6 +202,14 @@ def test_a_parent_killed_while_its_workers_write_is_gone_on_from_at_once_and_pro
     assert summary(tmp_path) == summary(finished)
 
 
+def _has_processes(session):
+    try:
+        os.killpg(session, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def _until(happened):
     for _ in range(6000):
         if happened():
@@ -205,14 +218,25 @@ def _until(happened):
     pytest.fail("waited five minutes for nothing")
 
 
-def test_a_stop_by_ctrl_c_says_that_the_same_command_goes_on(finished, tmp_path):
+@pytest.mark.parametrize(
+    ("stop", "workers"),
+    [
+        (signal.SIGINT, 1),
+        (signal.SIGTERM, 2),
+        pytest.param(signal.SIGHUP, 1, marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, 1, marks=pytest.mark.long),
+    ],
+)
+def test_a_stop_by_a_signal_says_that_the_same_command_goes_on(finished, tmp_path, stop, workers):
     write_study(tmp_path)
-    process = start(tmp_path, "all", "study.yml", "repeats=500")  # so that it cannot end by itself, however busy we are
+    more = (f"executor={{call: processes, kwargs: {{workers: {workers}}}}}",) if workers > 1 else ()
+    process = start(tmp_path, "all", "study.yml", "repeats=500", *more)  # it cannot end by itself, however busy we are
     _until(lambda: (tmp_path / "run" / "results.jsonl").exists() and len(rows(tmp_path)) > 10)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, stop)
     result = ended(process, tmp_path)
     assert result.code == 130
     assert names(wrong(result), "stopped same command")
+    _until(lambda: not _has_processes(process.pid))
     assert efface(tmp_path, "all", "study.yml").code == 0
     assert scores(tmp_path).items() >= scores(finished).items()
     assert summary(tmp_path) == summary(finished)

@@ -1,5 +1,6 @@
 """Append-only JSON lines."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -11,7 +12,8 @@ import pytest
 
 from efface.store import keys
 from efface.store.keys import NUMERICS, version, versions
-from efface.store.results import Results, Score, only_one
+from efface.store.locks import locked, only_one
+from efface.store.results import Results, Score
 from small.messages import words
 
 
@@ -68,35 +70,92 @@ def test_killed_between_values_and_line(tmp_path):
     assert "a" not in Results(tmp_path)
 
 
-@pytest.mark.parametrize("bad", ['{"key": "b", ', "", "[]", "3", '"a key"', '{"no": 1}', "\\x00\\x00"])
-def test_an_edited_line_is_an_error_with_its_number(tmp_path, bad):
+EDITS = {
+    "torn": lambda line: line[: len(line) // 2],
+    "another number": lambda line: line.replace("5", "6"),
+    "another key": lambda line: line.replace('"b"', '"a"'),
+    "no digest": lambda line: json.dumps({name: each for name, each in json.loads(line).items() if name != "digest"}),
+    "a list": lambda line: "[]",
+    "a number": lambda line: "3",
+    "a word": lambda line: '"a key"',
+    "no key": lambda line: '{"no": 1}',
+    "a list for a key": lambda line: line.replace('"b"', "[1]"),
+    "deep": lambda line: '{"key": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    "zeros": lambda line: "\0\0",
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_line_that_was_edited_does_not_count_and_is_set_aside(tmp_path, capsys, edit):
     results = Results(tmp_path)
     for key in "abc":
-        results.append({"key": key})
+        results.append({"key": key, "seconds": 5})
     lines = results.path.read_text().splitlines()
+    bad = EDITS[edit](lines[1])
     results.path.write_text("\n".join([lines[0], bad, lines[2]]) + "\n")
-    with pytest.raises(ValueError, match=words("results.jsonl:2 delete line")):
-        Results(tmp_path)
+    found = Results(tmp_path)
+    assert set(found.rows) == {"a", "c"}
+    assert found.rows["a"]["seconds"] == 5
+    assert "results.jsonl:2: " in capsys.readouterr().err
+    found.append({"key": "b", "seconds": 5})
+    assert sorted(results.path.read_text().splitlines()) == sorted(lines)
+    assert (tmp_path / "results.jsonl.damaged").read_text() == bad + "\n"
+    assert set(Results(tmp_path).rows) == set("abc")
+    assert capsys.readouterr().err == ""
 
 
-def test_a_line_that_is_no_text_is_an_error_with_its_number(tmp_path):
+def test_a_line_that_is_no_text_does_not_count(tmp_path, capsys):
     results = Results(tmp_path)
     results.append({"key": "a"})
     results.path.write_bytes(results.path.read_bytes() + b"\xff\xfe\n")
-    with pytest.raises(ValueError, match=words("results.jsonl:2")):
-        Results(tmp_path)
+    assert set(Results(tmp_path).rows) == {"a"}
+    assert "results.jsonl:2: " in capsys.readouterr().err
+
+
+def test_blank_lines_and_ends_of_lines_of_other_systems_are_no_damage(tmp_path, capsys):
+    results = Results(tmp_path)
+    for key in "ab":
+        results.append({"key": key})
+    results.path.write_bytes(results.path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n\n")
+    assert set(Results(tmp_path).rows) == {"a", "b"}
+    assert capsys.readouterr().err == ""
 
 
 def test_separators_of_unicode_do_not_split_a_line(tmp_path):
-    path = tmp_path / "results.jsonl"
-    path.write_text(json.dumps({"key": "a", "note": "one\u2028two\x85three"}, ensure_ascii=False) + "\n")
+    results = Results(tmp_path)
+    results.append({"key": "a", "note": "one\u2028two\x85three"})
+    results.path.write_text(json.dumps(results.rows["a"], ensure_ascii=False) + "\n")
     assert Results(tmp_path).rows["a"]["note"] == "one\u2028two\x85three"
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "swap", "no seal", "folder"])
+def test_values_that_do_not_fit_their_seal_are_computed_again(tmp_path, capsys, damage):
+    results = Results(tmp_path)
+    for key, shift in (("a", 0.0), ("b", 0.5)):
+        results.append({"key": key}, score(shift=shift))
+    path, content = tmp_path / "scores" / "a.npz", bytearray((tmp_path / "scores" / "a.npz").read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage == "no seal":
+        np.savez(path, **score().values)
+    else:
+        other = (tmp_path / "scores" / "b.npz").read_bytes()
+        path.write_bytes({"flip": bytes(content), "cut": bytes(content[:-1]), "swap": other}[damage])
+    found = Results(tmp_path)
+    assert "a" not in found
+    assert "b" in found
+    assert "a.npz" in capsys.readouterr().err
+    found.append({"key": "a"}, score())
+    assert Results(tmp_path).score("a").mean("probability") == pytest.approx(0.5)
 
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from efface.store.results import only_one
+from efface.store.locks import only_one
 with only_one(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -116,7 +175,7 @@ def test_a_second_process_is_locked_out_and_a_killed_one_is_not_waited_for(tmp_p
         holder.kill()
         holder.communicate()
     with only_one(folder):
-        assert (folder / ".lock").read_text() == str(os.getpid())
+        assert (folder / ".owner").read_text() == str(os.getpid())
 
 
 def test_the_lock_is_given_back_after_an_error(tmp_path):
@@ -149,3 +208,13 @@ def test_a_version_is_one_until_it_is_raised(monkeypatch):
     monkeypatch.setitem(NUMERICS, "train", 2)
     assert version("train") == 2
     assert versions("train", "method.rise") == {"train": 2, "method.rise": 1}
+
+
+def test_a_disk_without_locks_is_told_and_worked_on(tmp_path, monkeypatch, capsys):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", unsupported)
+    with only_one(tmp_path), locked(tmp_path / "other.lock"):
+        pass
+    assert "no file locks" in capsys.readouterr().err

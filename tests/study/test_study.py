@@ -91,8 +91,9 @@ def test_disagreements(file, change, said):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1e-3", 1e-3), ("1e3", 1000.0), ("-2.5E+1", -25.0), (".5e1", 5.0), ("1.0e-3", 1e-3), ("3", 3), ("on", True),
-     ("no", False), ("1e", "1e"), ("e3", "e3"), ("'1e3'", "1e3"), ("null", None)],
+    [("1e-3", 1e-3), ("1e3", 1000.0), ("-2.5E+1", -25.0), (".5e1", 5.0), ("1.0e-3", 1e-3), ("3", 3), ("on", "on"),
+     ("no", "no"), ("true", True), ("1:30", "1:30"), ("2026-11-29", "2026-11-29"),
+     ("1e", "1e"), ("e3", "e3"), ("'1e3'", "1e3"), ("null", None)],
 )  # fmt: skip
 def test_numbers_and_words(file, text, value):
     found = load(file(f"a: {text}\n"))["a"]

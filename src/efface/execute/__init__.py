@@ -10,7 +10,7 @@ from typing import Any
 from efface.execute.attempt import Attempt, Failure, set_torch_defaults
 from efface.execute.executor import Executor, runs_at_once, slots
 from efface.execute.pool import close_all, processes
-from efface.execute.progress import Advance, advance, go_on, reporting, stoppable
+from efface.execute.progress import Advance, advance, go_on, is_stop, reporting, stoppable
 from efface.execute.sequence import serial
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "advance",
     "close_all",
     "go_on",
+    "is_stop",
     "processes",
     "reporting",
     "runs_at_once",

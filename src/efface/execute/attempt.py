@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from efface.execute.progress import go_on
+from efface.execute.progress import go_on, is_stop
 
 
 class Failure(NamedTuple):
@@ -21,7 +21,7 @@ class Failure(NamedTuple):
     trace: str
 
     @classmethod
-    def of(cls, error: Exception) -> "Failure":
+    def of(cls, error: BaseException) -> "Failure":
         """Return the failure for an exception; its message names any type but ValueError and FileNotFoundError."""
         plain = isinstance(error, ValueError | FileNotFoundError)
         message = str(error) if plain else f"{type(error).__name__}: {error}"
@@ -32,7 +32,8 @@ class Failure(NamedTuple):
 class Attempt:
     """Work whose exceptions become outcomes, so that a failed task does not stop the others. The stage creates it.
 
-    It pickles if `work` does. A KeyboardInterrupt is raised as usual.
+    It pickles if `work` does. A Ctrl-C is raised as usual; an exit that the work itself asks for is a
+    failure.
 
     work: the function of a task.
     threads: threads of torch while a task runs, at least 1; the earlier number is restored after the task. None does
@@ -50,7 +51,9 @@ class Attempt:
             set_torch_defaults(self.threads)
         try:
             return self.work(task)
-        except Exception as error:  # noqa: BLE001  the stage decides how to treat a failed task
+        except BaseException as error:
+            if is_stop(error):
+                raise
             return Failure.of(error)
         finally:
             if torch.get_num_threads() != before:

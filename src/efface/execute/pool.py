@@ -13,7 +13,7 @@ import torch
 
 from efface.execute.attempt import set_torch_defaults
 from efface.execute.executor import runs_at_once
-from efface.execute.progress import Advance, go_on, report_to
+from efface.execute.progress import Advance, go_on, report_to, stop_at_signals
 from efface.execute.sequence import serial
 
 Task = TypeVar("Task")
@@ -27,7 +27,7 @@ def _slots(tasks: int, workers: int | None = None) -> int:
 
 def _most(workers: int | None) -> int:
     """Return the largest number of workers, for any number of tasks."""
-    cores = len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
     return workers or (min(cores, _ON_ONE_GPU) if torch.cuda.is_available() else cores)
 
 
@@ -65,7 +65,7 @@ def processes(
         pool.progress = progress
         remaining = iter(tasks)
         for task in remaining:  # one task waits beside those at work: the order is kept, and a late stop loses little
-            waiting[pool.futures.submit(work, task)] = task
+            waiting[pool.futures.submit(_busy_with, work, task)] = task
             if len(waiting) > workers:
                 yield from _collect(waiting)
         while waiting:
@@ -74,7 +74,9 @@ def processes(
         whole = True
     finally:
         pool.progress = None
-        if not whole:  # on stop or crash, shut the workers down; nobody reads their results
+        if not whole:  # on stop or crash, end the workers; nobody reads their results, and a task may take hours
+            for worker in multiprocessing.active_children():
+                worker.terminate()
             close_all()
 
 
@@ -127,6 +129,13 @@ def close_all() -> None:
         _KEPT.pop().close()
 
 
+def check_processes(*, workers: int | None = None, threads: int = 1) -> None:
+    """Raise ValueError for numbers of workers or threads that are no integers of at least 1."""
+    for name, value in {"workers": workers, "threads": threads}.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"kwargs.{name}: is {value!r}; expected an integer of at least 1")
+
+
 def _check_pickles(work: Callable[[Task], Any], tasks: list[Task]) -> None:
     """Raise ValueError for work that cannot be sent to another process. The pool would wait for it for ever."""
     try:
@@ -151,8 +160,22 @@ def _collect(waiting: dict["Future[Any]", Task]) -> Iterator[tuple[Task, Any]]:
             ) from error
 
 
+_BUSY = False
+"""Whether this worker is at a task."""
+
+
+def _busy_with(work: Callable[[Task], Any], task: Task) -> Any:
+    global _BUSY  # noqa: PLW0603  a worker does one task at a time
+    _BUSY = True
+    try:
+        return work(task)
+    finally:
+        _BUSY = False
+
+
 def _start_worker(ticks: Any, threads: int) -> None:
     report_to(ticks.put)
+    stop_at_signals(lambda: _BUSY)
     set_torch_defaults(threads)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

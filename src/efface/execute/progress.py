@@ -1,6 +1,7 @@
 """State of each process of a run: the receiver of its progress, and a Ctrl-C that has not yet stopped it."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -46,9 +47,39 @@ def reporting(progress: Advance | None) -> Iterator[None]:
         report_to(before)
 
 
+_STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+def _stop(*_: Any) -> None:
+    """Remember a Ctrl-C, and raise it."""
+    _ctrl_c.set()
+    raise KeyboardInterrupt
+
+
+_stops: Callable[..., None] = _stop
+"""The handler of this process."""
+
+
+def stop_at_signals(is_busy: Callable[[], bool]) -> None:
+    """In a worker process: let a signal stop the task at work, and end a worker that waits.
+
+    A waiting worker ends at once, without a trace on the terminal.
+    """
+
+    def stop(*_: Any) -> None:
+        if not is_busy():
+            os._exit(1)
+        _stop()
+
+    for each in _STOPS:
+        signal.signal(each, stop)
+    global _stops  # noqa: PLW0603  one process has one handler
+    _stops = stop
+
+
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Make sure that a Ctrl-C inside the block is not lost.
+    """Make sure that a Ctrl-C inside the block is not lost, and let SIGTERM and SIGHUP stop the run like a Ctrl-C.
 
     Python ignores a KeyboardInterrupt inside some callbacks, such as those of weak references. In this case the next
     `advance`, or the next task, raises it.
@@ -58,16 +89,24 @@ def stoppable() -> Iterator[None]:
         yield
         return
 
-    def stop(*_: Any) -> None:
-        _ctrl_c.set()
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, stop)
+    heard = [each for each in _STOPS if signal.getsignal(each) is not signal.SIG_IGN]  # nohup ignores SIGHUP
+    before = {each: signal.signal(each, _stop) for each in heard}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for each, handler in before.items():
+            signal.signal(each, handler)
         _ctrl_c.clear()
+
+
+def is_stop(error: BaseException) -> bool:
+    """Return True for a Ctrl-C, and False for an error or an exit that a task raised itself.
+
+    Without `stoppable`, any KeyboardInterrupt may be a Ctrl-C.
+    """
+    if not isinstance(error, KeyboardInterrupt):
+        return False
+    return _ctrl_c.is_set() or signal.getsignal(signal.SIGINT) is not _stops
 
 
 def go_on() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from efface.models.hook_watch import look_before, look_in
+
 Seen = Callable[[str, nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """Replacement of a torch function: (its name, innermost running module, function, args, kwargs) -> result."""
 
@@ -66,8 +68,8 @@ def watching(model: nn.Module, seen: Seen) -> Iterator[None]:
                 return func(*args, **(kwargs or {}))
             return seen(getattr(func, "__name__", "").strip("_"), within[-1], func, args, kwargs or {})
 
-    handles = [each.register_forward_pre_hook(enter, prepend=True) for each in model.modules()]
-    handles += [each.register_forward_hook(leave, always_call=True) for each in model.modules()]
+    handles = [look_before(each, enter, prepend=True) for each in model.modules()]
+    handles += [look_in(each, leave, always_call=True) for each in model.modules()]
     try:
         with Watch():
             yield

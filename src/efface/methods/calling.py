@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
-from efface.models.modes import modes_restored
+from efface.methods.model_state import restored
+from efface.methods.process_state import MethodTimeoutError, limited, process_kept
+from efface.models.hook_watch import is_scripted, watched_hooks
 from efface.plug.accepts import accepts, offer, taken
 from efface.plug.call import Call
 from efface.plug.learning import wrong_parts
@@ -28,8 +30,10 @@ class MethodCall:
 
     name: name of the entry in the study.
     call: the method and its settings.
-    batched: the method takes a batch, (model, images, targets). Else it takes one image, (model, image 1 c h w, label).
+    batched: the method takes a batch, (model, images, targets). Else it takes one image, (model, image 1 c h w, label),
+        with the label as a tensor without axes on the device of the image.
     outputs: names of the maps to keep from the dict that the method returns; empty for a method that returns one map.
+    timeout: seconds after which a call is stopped; None: never.
     learnt: tensors that a class with `fit` learnt from the training images.
     """
 
@@ -39,6 +43,7 @@ class MethodCall:
     outputs: tuple[str, ...] = ()
 
     learnt: Mapping[str, Tensor] | None = None
+    timeout: float | None = None
 
     @cached_property
     def method(self) -> Any:
@@ -77,15 +82,47 @@ def attribute(
             f"attribution_methods.{method.name}: needs the masks of the true object, which these data do not have; "
             "choose data that have them, such as efface.data.patches.patches, or drop this method"
         )
-    with restored(model), draws.seeded(int(seeds[0])):
+    offered = {"seeds": seeds, "max_batch": max_batch, "masks": masks, "classes_of": classes_of}
+    given = {name: value for name, value in offered.items() if value is not None}
+    with process_kept(), restored(model), draws.seeded(int(seeds[0])), watched_hooks() as watch:
         model.eval()
-        if method.batched:
-            offered = {"seeds": seeds, "max_batch": max_batch, "masks": masks, "classes_of": classes_of}
-            given = {name: value for name, value in offered.items() if value is not None}
-            found = offer(method.method, model, images.clone(), targets, **given)
-        else:
-            found = _one_by_one(method, model, images, targets)
+        with _plain_errors(method, model, len(images)), limited(method.timeout):
+            if method.batched:
+                found = offer(method.method, model, images.clone(), targets.clone(), **_copies(given))
+            else:
+                found = _one_by_one(method, model, images, targets)
+    if watch.unheard:
+        kinds = ", ".join(dict.fromkeys(watch.modules))
+        raise ValueError(
+            f"attribution_methods.{method.name}: registered {len(watch.modules)} hooks (on {kinds}), and none of them "
+            f"ran, so its maps would not show what the method is made for: {type(model).__name__} does not call these "
+            "modules. Name other layers, or hand over a network that calls its modules"
+        )
     return _checked(method, found, images)
+
+
+def _copies(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the keywords of a method with copies of the tensors, so that it cannot change the caller's."""
+    return {name: value.clone() if isinstance(value, Tensor) else value for name, value in given.items()}
+
+
+@contextlib.contextmanager
+def _plain_errors(method: MethodCall, model: nn.Module, count: int) -> Iterator[None]:
+    """Turn the end of time, and errors on a network without layers, into sentences."""
+    try:
+        yield
+    except MethodTimeoutError:
+        raise ValueError(
+            f"attribution_methods.{method.name}: a call for {count} images did not end within {method.timeout:g} s and "
+            "was stopped; give the entry a longer timeout, or mend the method"
+        ) from None
+    except (RuntimeError, ValueError) as error:
+        if not is_scripted(model):
+            raise
+        raise ValueError(
+            f"attribution_methods.{method.name}: needs the layers of the network, but torch.jit traced or scripted it, "
+            f"and its layers do not run as modules; hand over the network itself ({error})"
+        ) from error
 
 
 def asks_classes(call: Call, *, batched: bool) -> bool:
@@ -119,7 +156,7 @@ def check_method(call: Call, *, batched: bool) -> None:
 
 
 def _one_by_one(method: MethodCall, model: nn.Module, images: Images, targets: Targets) -> Any:
-    maps = [method.method(model, images[i : i + 1].clone(), int(targets[i])) for i in range(len(images))]
+    maps = [method.method(model, images[i : i + 1].clone(), targets[i].clone()) for i in range(len(images))]
     if isinstance(maps[0], dict):
         return {name: _stacked(method, [each[name] for each in maps], images) for name in maps[0]}
     return _stacked(method, maps, images)
@@ -206,29 +243,3 @@ def _described(found: Any) -> str:
     if isinstance(found, Sequence) and not isinstance(found, str):
         return f"a {type(found).__name__} of {len(found)}"
     return "nothing" if found is None else f"a {type(found).__name__}"
-
-
-@contextlib.contextmanager
-def restored(model: nn.Module) -> Iterator[None]:
-    """Restore the model's hooks, modes, gradients and flags on exit, also after an exception."""
-    modules, parameters = list(model.modules()), list(model.parameters())
-    hooks = [{name: _kept(found) for name, found in vars(each).items() if "_hook" in name} for each in modules]
-    flags = [(each.requires_grad, each.grad) for each in parameters]
-    with modes_restored(model):
-        try:
-            yield
-        finally:
-            for each, kept in zip(modules, hooks, strict=True):
-                for name, found in kept.items():
-                    if isinstance(found, dict):  # keep the same dict object, because hook handles refer to it
-                        if found or vars(each)[name]:
-                            vars(each)[name].clear()
-                            vars(each)[name].update(found)
-                    else:
-                        vars(each)[name] = found
-            for parameter, (flag, grad) in zip(parameters, flags, strict=True):
-                parameter.requires_grad_(flag).grad = grad
-
-
-def _kept(found: Any) -> Any:
-    return dict(found) if isinstance(found, dict) else found

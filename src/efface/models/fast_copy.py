@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from efface.models.hook_watch import look_before, look_in
 from efface.types import Images
 
 
@@ -141,8 +142,8 @@ def norms_after(network: nn.Module, images: Images) -> tuple[list[tuple[Layer, _
         kept.append(output)
 
     watched = [module for module in network.modules() if is_layer(module) or isinstance(module, _BatchNorm)]
-    handles = [module.register_forward_pre_hook(enter) for module in watched]
-    handles += [module.register_forward_hook(leave) for module in watched if is_layer(module)]
+    handles = [look_before(module, enter) for module in watched]
+    handles += [look_in(module, leave) for module in watched if is_layer(module)]
     try:
         output = network(images)
     finally:

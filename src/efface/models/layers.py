@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from efface.models.hook_watch import look_in
 from efface.models.modes import modes_restored
 from efface.types import Images
 
@@ -22,6 +23,8 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     modules = dict(model.named_modules())
     if name and name in modules:
         return modules[name]
+    if name.startswith("network.") and name.removeprefix("network.") in modules:  # torchvision's networks in efface 0.1
+        return modules[name.removeprefix("network.")]
     ends = [full for full in modules if name and full.endswith(f".{name}")]
     depth = min((full.count(".") for full in ends), default=0)
     found = [full for full in ends if full.count(".") == depth]
@@ -84,7 +87,7 @@ def _calls(model: nn.Module, images: Images) -> list[_Call]:
     def record(module: nn.Module, _: object, output: object) -> None:
         calls.append(_Call(module, tuple(output.shape) if isinstance(output, torch.Tensor) else ()))
 
-    handles = [module.register_forward_hook(record) for module in model.modules()]
+    handles = [look_in(module, record) for module in model.modules()]
     try:
         with modes_restored(model), torch.no_grad():
             model.eval()

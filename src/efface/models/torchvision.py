@@ -1,7 +1,6 @@
 """torchvision's classification networks, by name, for images in [0, 1]."""
 
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from difflib import get_close_matches
 from http.client import HTTPException
@@ -13,6 +12,7 @@ import torch
 import torchvision
 from torch import nn
 
+from efface.models.adapt import normalised
 from efface.models.hookable import make_hookable
 from efface.models.normalise import normalisation
 from efface.models.weights import head, load_weights, read_weights
@@ -69,7 +69,7 @@ def load(
     if freeze:
         network.requires_grad_(False).get_submodule(head(network)).requires_grad_(True)
     make_hookable(network)
-    return nn.Sequential(OrderedDict(normalise=normalise, network=network))
+    return normalised(network, normalise)
 
 
 def _build(name: str, **kwargs: object) -> nn.Module:

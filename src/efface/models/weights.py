@@ -1,43 +1,110 @@
 """State-dict files: they are read safely, compared with the network, and loaded as a whole or not at all."""
 
+import argparse
 import pickle
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_WRAPPERS = ("module.", "network.", "_orig_mod.")  # DataParallel, efface.models.torchvision, torch.compile
+_PREFIXES = ("module.", "network.", "_orig_mod.", "model.")  # DataParallel, efface 0.1, torch.compile, Lightning
 _SHOWN = 4
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Return the tensors of a state-dict file, on the CPU, under the network's own names without those of wrappers.
+    """Return the tensors of a state-dict file, on the CPU, under the names of the file without `module.` and the like.
 
-    Only tensors are read, never code. The tensors may also be under the key `state_dict` of a checkpoint.
+    Only tensors are read, never code. The tensors may also be one entry of a checkpoint, such as `state_dict`, `model`
+    or `net`. With several such entries, write `FILE#ENTRY`. A file that ends in `.safetensors` is read if the package
+    safetensors is installed. ValueError: the file contains something else. The message says what.
     """
-    path = Path(path)
+    path, entry = _split(path)
     if not path.is_file():
         raise FileNotFoundError(f"weights: there is no file {path}; expected a state dict saved with torch.save")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as problem:
-        raise ValueError(
-            f"weights: {path} cannot be read as plain tensors; save the network's state_dict() with torch.save"
-        ) from problem
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"weights: {path} contains no state dict; save the network's state_dict() with torch.save")
-    while prefix := next((w for w in _WRAPPERS if all(key.startswith(w) for key in state)), None):
+    state = _tensors(path, _read(path), entry)
+    while prefix := next((each for each in _PREFIXES if all(key.startswith(each) for key in state)), None):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return dict(state)
+    return state
+
+
+def _split(path: str | Path) -> tuple[Path, str]:
+    """Return the file and the entry that a text FILE#ENTRY names; an existing file may have this sign in its name."""
+    if "#" in str(path) and not Path(path).is_file():
+        file, _, entry = str(path).rpartition("#")
+        return Path(file), entry
+    return Path(path), ""
+
+
+def weights_file(path: str | Path) -> Path:
+    """Return the file of a setting `weights`, which may name an entry behind a `#`."""
+    return _split(path)[0]
+
+
+def _read(path: Path) -> Any:
+    """Return what a file contains. ValueError: it cannot be read as tensors."""
+    with path.open("rb") as file:
+        start = file.read(200)
+    if start.startswith(b"version https://git-lfs"):
+        raise ValueError(f"weights: {path} is a pointer of Git LFS and not the file; fetch it with git lfs pull")
+    if start.lstrip()[:1] == b"<":
+        raise ValueError(f"weights: {path} is a web page and not a file of weights; download the file again")
+    if path.suffix == ".safetensors":
+        try:
+            from safetensors.torch import load_file
+        except ImportError as problem:
+            raise ValueError(f"weights: {path} needs the package safetensors: pip install safetensors") from problem
+        try:
+            return load_file(path)
+        except Exception as problem:  # the library has its own kind of errors
+            raise ValueError(f"weights: {path} is no complete file of safetensors ({problem})") from problem
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):  # a plain record of settings in many checkpoints
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as problem:
+        found = re.search(r"GLOBAL (\S+)", str(problem))
+        holds = f" (it holds a Python object, {found[1]})" if found else ""
+        raise ValueError(
+            f"weights: {path} cannot be read as plain tensors{holds}; save the network's state_dict() with torch.save"
+        ) from problem
+
+
+def _tensors(path: Path, found: Any, entry: str) -> dict[str, Tensor]:
+    """Return the state dict in a file's content. ValueError: there is none, or there are several."""
+    if _is_state(found) and not entry:
+        return dict(found)
+    entries = {str(key): dict(value) for key, value in found.items() if _is_state(value)} if _is_dict(found) else {}
+    if entry and entry in entries:
+        return entries[entry]
+    if not entry and len(entries) == 1:
+        return next(iter(entries.values()))
+    if entries:
+        listed = " or ".join(f"{path}#{name}" for name in entries)
+        raise ValueError(f"weights: {path} contains {len(entries)} state dicts; write weights: {listed}")
+    holds = f"its keys are {_some(list(map(str, found)))}" if _is_dict(found) and found else f"a {type(found).__name__}"
+    raise ValueError(
+        f"weights: {path} contains no state dict ({holds}); save the network's state_dict() with torch.save"
+    )
+
+
+def _is_dict(found: Any) -> bool:
+    return isinstance(found, Mapping)
+
+
+def _is_state(found: Any) -> bool:
+    return _is_dict(found) and bool(found) and all(isinstance(value, Tensor) for value in found.values())
 
 
 def load_weights(network: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
     """Load the tensors into the network, either all of them or none.
 
+    If all names of the network stand in the file behind one prefix, such as Lightning's `model.`, that part is loaded.
+
     source: file of the tensors, for the error that lists the tensors that do not fit.
     """
+    state = _behind_prefix(network, state)
     own = network.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]  # old files: none
     foreign = [key for key in state if key not in own]
@@ -59,6 +126,18 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], source: str | Pat
         listed = "; ".join(f"{problem}: {_some(keys)}" for problem, keys in problems if keys)
         raise ValueError(f"weights: {source} does not fit {type(network).__name__}; {listed}")
     network.load_state_dict(state)
+
+
+def _behind_prefix(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the part of the tensors behind the one prefix with which the file has all names of the network."""
+    own = [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
+    if not own or any(name in state for name in own):
+        return state
+    starts = {key.removesuffix(own[0]) for key in state if key.endswith(f".{own[0]}")}
+    fitting = [start for start in starts if all(start + name in state for name in own)]
+    if len(fitting) != 1:
+        return state
+    return {key.removeprefix(fitting[0]): value for key, value in state.items() if key.startswith(fitting[0])}
 
 
 def head(network: nn.Module) -> str:

@@ -1,21 +1,23 @@
-"""Facts about a plug-in: attributes of an imputer or a regulariser that efface reads."""
+"""Facts about a plug-in: attributes of an imputer, a regulariser or a method that efface reads."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-KNOWN: dict[str, Any] = {"is_flat": False, "cost": 6.0, "estimates_hessian": False}
+KNOWN: dict[str, Any] = {"is_flat": False, "cost": 6.0, "estimates_hessian": False, "doubts": None}
 """The known facts, with the values for a function that does not state them.
 
 is_flat: for an imputer. True if its fill depends only on the shape of the images, so it is computed only once.
 cost: for a regulariser. Forward passes that it adds to a training step, for each image.
 estimates_hessian: for a regulariser. True if its estimate is noise on a network whose Hessian is 0, such as a network
     of ReLUs.
+doubts: for a method. Function (model, images, targets, maps, **settings) -> sentences about maps of two images that
+    may not be what the method promises on this network. `check` and the stage before extraction print them.
 """
 
 
-def states(**facts: bool | float) -> Callable[[Function], Function]:
+def states(**facts: bool | float | Callable[..., Any]) -> Callable[[Function], Function]:
     """Return a decorator that states facts: `@states(is_flat=True)` above a function.
 
     A plain attribute, `mine.is_flat = True`, has the same effect.

@@ -3,15 +3,17 @@
 Only the parent process writes. A line is synced before the next probe counts as done. An incomplete last line is
 dropped when the file is read; it remains if the machine crashes during the write. A crash therefore costs at most the
 probe that is being computed.
+
+Each line has a digest of its fields, and each file of values a seal. A line or a file that was edited or damaged does
+not count: its result is computed again. The line goes to `results.jsonl.damaged` with the next write.
 """
 
 import contextlib
-import fcntl
-import io
+import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from efface.store.atomic import atomic_write
+from efface.store.sealed import is_whole, read_arrays, warn, write_arrays
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,13 @@ class Results:
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / "results.jsonl"
         self.rows: dict[str, dict[str, Any]] = {}
-        for row in _whole_rows(self.path):
+        whole, self._damaged = _rows(self.path)
+        for row in whole:
             self.rows[row["key"]] = row
 
     def __contains__(self, key: str) -> bool:
-        return key in self.rows and ("n" not in self.rows[key] or self._values(key).exists())
+        row = self.rows.get(key)
+        return row is not None and ("n" not in row or is_whole(self._values(key), key, "its result is computed again"))
 
     def append(self, row: Mapping[str, Any], score: Score | None = None) -> None:
         """Write a finished probe: first its values, then its line. Both are on the disk when the call returns."""
@@ -61,10 +66,9 @@ class Results:
         if score is not None:
             means = {name: score.mean(name) for name in score.values}
             line |= {name: None if math.isnan(mean) else mean for name, mean in means.items()} | {"n": score.n}
-            buffer = io.BytesIO()
-            np.savez(buffer, **dict(score.values))  # type: ignore[arg-type]
-            with atomic_write(self._values(row["key"]), synced=True) as temporary:
-                temporary.write_bytes(buffer.getvalue())
+            write_arrays(self._values(row["key"]), row["key"], dict(score.values), synced=True)
+        line["digest"] = _digest(line)
+        self._set_damaged_aside()
         _cut_torn_line(self.path)
         with self.path.open("ab") as file:
             file.write(json.dumps(line, sort_keys=True).encode() + b"\n")
@@ -74,50 +78,49 @@ class Results:
 
     def score(self, key: str) -> Score:
         """Return the score of a finished probe with its per-image values."""
-        with np.load(self._values(key)) as values:
-            return Score({name: values[name] for name in values.files})
+        return Score(read_arrays(self._values(key), key))
 
     def _values(self, key: str) -> Path:
         return self.folder / "scores" / f"{key}.npz"
 
-
-@contextlib.contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Lock a run folder for this process inside the block. ValueError: another process has the lock."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise ValueError(
-                f"{folder}: another efface (process {file.read() or '?'}) is at work there; "
-                "wait for it, or give this study another folder with out=..."
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+    def _set_damaged_aside(self) -> None:
+        """Move lines that do not count into a file of their own."""
+        if not self._damaged:
+            return
+        with self.path.with_name(f"{self.path.name}.damaged").open("ab") as file:
+            file.writelines(line + b"\n" for line in self._damaged)
+        lines = self.path.read_bytes().split(b"\n")
+        with atomic_write(self.path, synced=True) as temporary:
+            temporary.write_bytes(b"\n".join(line for line in lines if line not in self._damaged))
+        self._damaged = []
 
 
-def _whole_rows(path: Path) -> list[dict[str, Any]]:
+def _rows(path: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """Return the rows of the file, and its lines that are no rows, which are said on standard error."""
     if not path.exists():
-        return []
-    rows = []
+        return [], []
+    rows, damaged = [], []
     for number, line in enumerate(
         path.read_bytes().split(b"\n")[:-1], 1
     ):  # bytes after the last newline are incomplete
-        try:
+        row: Any = None
+        with contextlib.suppress(ValueError, RecursionError):  # not JSON, or not text
             row = json.loads(line)
-        except ValueError:  # not JSON, or not text
-            row = None
-        if not isinstance(row, dict) or "key" not in row:
-            raise ValueError(
-                f"{path}:{number}: is no result line ({line[:60].decode(errors='replace')!r}); the file was edited or "
-                "damaged: delete that line, and efface computes its result again"
+        if isinstance(row, dict) and isinstance(row.get("key"), str) and row.get("digest") == _digest(row):
+            rows.append(row)
+        elif line.strip():
+            damaged.append(line)
+            warn(
+                f"{path}:{number}: is no result line as efface wrote it ({line[:60].decode(errors='replace')!r}); it "
+                "does not count, and its result is computed again"
             )
-        rows.append(row)
-    return rows
+    return rows, damaged
+
+
+def _digest(row: Mapping[str, Any]) -> str:
+    """Return a digest of the fields of a line."""
+    fields = {name: value for name, value in row.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _cut_torn_line(path: Path) -> None:

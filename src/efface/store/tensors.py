@@ -1,6 +1,5 @@
 """Named tensors that a method learnt from the training images, in one HDF5 file."""
 
-import fcntl
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,8 @@ from torch import Tensor
 
 from efface.store.arrays import StoredArray, create_file, open_file, write
 from efface.store.atomic import atomic_write
+from efface.store.locks import locked
+from efface.store.sealed import is_whole, read_tensors, write_tensors
 
 
 def cached_tensors(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -24,14 +25,11 @@ def cached_tensors(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[st
     ValueError: the file is damaged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            tensors = {name: value.detach().cpu() for name, value in make().items()}
-            with atomic_write(path) as temporary:
-                torch.save(tensors, temporary)
+    with locked(path.with_suffix(".lock")):
+        if not is_whole(path, path.stem, "its content is computed again"):
+            write_tensors(path, path.stem, {name: value.detach().cpu() for name, value in make().items()})
     try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
+        return dict(read_tensors(path, path.stem))
     except Exception as error:  # torch raises many types of exceptions for a damaged file
         raise ValueError(
             f"{path}: is damaged ({' '.join(str(error).split())[:200]}); delete it, so that efface computes it again"

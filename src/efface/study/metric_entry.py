@@ -10,7 +10,8 @@ from efface.metrics import Metric, metric, own_settings
 from efface.plug import moved, words
 from efface.plug.call import Call
 from efface.plug.field import Word
-from efface.study.schema import Fraction, ImputerCall, Name, Post, Strict, UnitCall
+from efface.plug.strict import Strict
+from efface.study.schema import Fraction, ImputerCall, Name, Post, UnitCall
 
 
 class MetricSettings(BaseModel):

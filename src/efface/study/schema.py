@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveInt,
@@ -19,12 +17,15 @@ from pydantic import (
 
 from efface.methods.calling import check_method, is_class
 from efface.methods.control import is_control, is_random
+from efface.models.adapt import Outputs
 from efface.plug.call import Call, bound, settings_by_path, settings_by_word
 from efface.plug.field import Word, writes_words
 from efface.plug.learning import is_learning
+from efface.plug.strict import Strict
 from efface.training.loop import TrainingSettings
 from efface.types import Seeds, Unit
 
+PerChannel = Annotated[tuple[float, ...], Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
 Post = tuple[Annotated[Call, Word("post"), bound("maps")], ...]
@@ -46,18 +47,13 @@ def _unit(value: object) -> object:
 UnitCall = Annotated[Unit | Call, BeforeValidator(_unit), Word("unit", get_args(Unit))]
 
 
-class Strict(BaseModel):
-    """A frozen model that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class MethodEntry(Strict):
     """An attribution method, or a second view (`maps:`) of another entry's maps with a `post` of its own.
 
     method: a callable `(model, images, targets, **kwargs) -> maps`.
     kwargs: settings of the method.
     batched: False for a method `(model, image, label, **kwargs)` that takes one image at a time.
+    timeout: seconds after which a call of the method, for one block of images, is stopped; None: never.
     outputs: names of the maps, for a method that returns a dict of maps.
     network: `second` for maps of the study's second network. These maps then rank the pixels that the first network
         loses. The class stays the one that is explained for the first network.
@@ -69,8 +65,9 @@ class MethodEntry(Strict):
 
     name: Name
     method: Annotated[str, Word("method")] | None = None
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default_factory=dict)
     batched: bool = True
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     outputs: tuple[Name, ...] = ()
     network: Literal["second"] | None = None
     draws: PositiveInt = 1
@@ -171,6 +168,7 @@ class SecondNetwork(Strict):
     fit: settings of its training on the study's training images; by default those of the first network, without
         attack and regularizers.
     weights: a state-dict file to load in place of a training.
+    outputs, mean, std: as the study's keys of these names.
     seed: seed of its training; by default drawn from the study's seed.
     folder: folder that holds the network, so that several studies can share it; by default the study's own.
     """
@@ -178,6 +176,9 @@ class SecondNetwork(Strict):
     model: Annotated[Call, Word("model"), bound()]
     fit: TrainingSettings | None = None
     weights: Path | None = None
+    outputs: Outputs | None = None
+    mean: PerChannel | None = None
+    std: PerChannel | None = None
     seed: NonNegativeInt | None = None
     folder: Path | None = None
 

@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from efface.models.adapt import Outputs
 from efface.plug import moved
 from efface.plug.call import Call, bound
 from efface.plug.field import WORDS, Word
+from efface.plug.strict import Strict
 from efface.study.claims import ACCURACY, Has, unfounded
 from efface.study.cross_checks import disagreements, unheard
 from efface.study.metric_entry import MetricEntry, MetricSettings
@@ -25,9 +27,9 @@ from efface.study.schema import (
     ImputerCall,
     MethodEntry,
     Name,
+    PerChannel,
     Post,
     SecondNetwork,
-    Strict,
     UnitCall,
     Visualize,
 )
@@ -50,6 +52,9 @@ def _of_processes(value: object) -> object:
     return {"call": _PROCESSES} | value if isinstance(value, dict) else value
 
 
+_MOST_RUNS = 1_000
+
+
 class Study(Strict):
     """The keys of one study file. docs/studies.md explains each key."""
 
@@ -57,6 +62,9 @@ class Study(Strict):
     data: Annotated[Call, Word("data"), bound()]
     model: Annotated[Call, Word("model"), bound()]
     weights: Path | None = None
+    outputs: Outputs | None = None
+    mean: PerChannel | None = None
+    std: PerChannel | None = None
     fit: TrainingSettings | None = None
     refit: TrainingSettings | None = None
     second_network: SecondNetwork | None = None
@@ -97,6 +105,8 @@ class Study(Strict):
         """
         if not self.variants and not self.seeds:
             return {"": [self]}
+        if (runs := max(1, len(self.variants)) * max(1, len(self.seeds))) > _MOST_RUNS:
+            raise InvalidStudyError(f"variants and seeds: the study has {runs:,} runs; expected at most {_MOST_RUNS:,}")
         found: dict[str, list[Study]] = {}
         for name, changes in (self.variants or {"": {}}).items():
             for seed in self.seeds or (None,):

@@ -2,7 +2,6 @@
 
 import copy
 import difflib
-import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 
 from efface.plug import moved
+from efface.study.yaml_text import LARGEST, YamlTextError, read_yaml
 
 
 class InvalidStudyError(ValueError):
@@ -23,15 +23,12 @@ def load(path: Path) -> Any:
         near = difflib.get_close_matches(str(path), files, n=1) or files[:5]
         raise InvalidStudyError(f"{path}: no such file" + (f"; there is {', '.join(near)}" if near else ""))
     try:
-        return yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506  a SafeLoader with one more number format
-    except yaml.YAMLError as error:
+        return read_yaml(path.read_bytes())
+    except YamlTextError as error:
         if old := reference_form(_top_level(path)):
             raise InvalidStudyError(f"{path}: {old}") from None
-        where = getattr(error, "problem_mark", None)
-        line = f":{where.line + 1}" if where else ""
-        raise InvalidStudyError(
-            f"{path}{line}: not YAML that can be read safely: {getattr(error, 'problem', error)}"
-        ) from None
+        line = f":{error.line}" if error.line else ""
+        raise InvalidStudyError(f"{path}{line}: {error}") from None
 
 
 def override(tree: Any, text: str, path: Path) -> None:
@@ -40,9 +37,9 @@ def override(tree: Any, text: str, path: Path) -> None:
     if not equals or not key:
         raise InvalidStudyError(f"'{text}': an override has the form key=value, such as fit.epochs=2 or repeats=1")
     try:
-        parsed = yaml.load(value, Loader=_Loader)  # noqa: S506
-    except yaml.YAMLError:
-        raise InvalidStudyError(f"override {text}: '{value}' is not a valid YAML value; quote it") from None
+        parsed = read_yaml(value)
+    except YamlTextError as error:
+        raise InvalidStudyError(f"override {text[:200]}: not a valid YAML value ({error}); quote it") from None
     put(tree, key, parsed, path)
 
 
@@ -98,20 +95,11 @@ def reference_form(keys: Collection[str]) -> str:
 def _top_level(path: Path) -> list[str]:
     """Return the top-level keys of a file that cannot be read safely. Its tags are not constructed."""
     try:
-        node = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
+        text = path.read_bytes()[:LARGEST].decode(errors="replace")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError):
         return []
     return [str(key.value) for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-
-
-class _Loader(yaml.SafeLoader):
-    """A safe loader with the numbers of YAML 1.2: 1e-3 needs no dot."""
-
-
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
 
 
 def _place(tree: Any, part: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from efface.store.atomic import atomic_write
+from efface.store.sealed import read_tensors, write_tensors
 
 
 class Training:
@@ -45,8 +45,7 @@ class Training:
             self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
             self.best_epoch = epoch
         if self.path is not None:
-            with atomic_write(self.path) as temporary:
-                torch.save(self._dump(), temporary)
+            write_tensors(self.path, self.path.name, self._dump())
 
     def restore(self, keep: str) -> None:
         """Load the best weights into the network if `keep` is "best"."""
@@ -70,7 +69,7 @@ class Training:
     def _load(self, path: Path) -> None:
         device = next(self.network.parameters()).device
         try:
-            found = torch.load(path, map_location=device, weights_only=True)
+            found = read_tensors(path, path.name, device)
             if found["fingerprint"] != self.fingerprint:
                 return
             self.network.load_state_dict(found["network"])

@@ -5,14 +5,16 @@ import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+import torch
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from efface.plug.call import Call, bound
 from efface.plug.field import Word
+from efface.plug.strict import Strict
 from efface.training.checkpoint import Training
 
 
-class Regularizer(BaseModel):
+class Regularizer(Strict):
     """A term of the loss.
 
     call, kwargs: a function `(network, images, targets, outputs, **kwargs) -> Term` and its settings.
@@ -20,9 +22,8 @@ class Regularizer(BaseModel):
     preset: name of a published weight and settings, from the table PRESETS in the function's module. Replaces `weight`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     call: Annotated[str, Word("regularizer")]
-    kwargs: dict[str, Any] = {}
+    kwargs: dict[str, Any] = Field(default_factory=dict)
     weight: float | None = None
     preset: str | None = None
 
@@ -93,14 +94,23 @@ def _steps_alone(call: Call) -> Call:
     return call
 
 
-class Stop(BaseModel):
+def _starts(call: Call) -> Call:
+    """Build the optimizer for one number, so that a wrong value is an error before any training."""
+    try:
+        call([torch.nn.Parameter(torch.zeros(1))])
+    except Exception as error:
+        given = ", ".join(f"{name}={value!r}" for name, value in call.kwargs.items())
+        raise ValueError(f"{call.call}({given}) fails: {type(error).__name__}: {error}") from error
+    return call
+
+
+class Stop(Strict):
     """Conditions that end a training before its last epoch. One satisfied condition is enough.
 
     loss: the mean loss of the epoch, terms included, is below this value, above 0.
     accuracy: the share of the epoch's images classified right, as seen by their steps, is at least this, in (0, 1].
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     loss: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
 
@@ -120,7 +130,7 @@ class Stop(BaseModel):
         return self.accuracy is not None and state.terms["training_accuracy"][-1] >= self.accuracy - 1e-9
 
 
-class TrainingSettings(BaseModel):
+class TrainingSettings(Strict):
     """Settings of a training.
 
     epochs: passes over the training rows.
@@ -140,10 +150,11 @@ class TrainingSettings(BaseModel):
         ones.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     epochs: PositiveInt
     batch_size: PositiveInt = 128
-    optimizer: Annotated[Call, bound("params")] = Call(call="torch.optim.Adam", kwargs={"lr": 1e-3})
+    optimizer: Annotated[Call, bound("params"), AfterValidator(_starts)] = Call(
+        call="torch.optim.Adam", kwargs={"lr": 1e-3}
+    )
     schedule: Annotated[Call, bound("optimizer", offered=("total_steps",)), AfterValidator(_steps_alone)] | None = None
     schedule_each: Literal["epoch", "step"] = "epoch"
     loss: Annotated[Call, AfterValidator(_loss_binds)] = Call(call="torch.nn.CrossEntropyLoss")

@@ -18,12 +18,53 @@ from efface.models.evaluation import evaluating
 from efface.models.layers import find_layer, last_convolution
 from efface.models.memory import at_least_one, blocks
 from efface.models.scores import target_scores
+from efface.plug.facts import states
 from efface.plug.shared_settings import with_settings_of
 from efface.types import Images, Maps, Seeds, Target, TargetScore
 
 _ITS = ("more than once", "no rule defined", "relevance_output")  # words in errors that Captum's own classes raise
 
 
+GAP = 0.02
+"""Part of the score's change from the baseline that a map of DeepLift may miss without a doubt."""
+
+
+def convergence_gap(
+    model: nn.Module,
+    images: Images,
+    targets: Target,
+    maps: Maps,
+    *,
+    algorithm: str,
+    init: Settings = None,
+    attribute: Settings = None,
+    score: TargetScore = "logit",
+    **_: Any,
+) -> list[str]:
+    """Return a doubt if a map of DeepLift does not sum to the score's change from the baseline.
+
+    DeepLift promises this sum. It fails where the network computes something that the rule does not know: clamp,
+    maximum, products, LayerNorm, attention, recurrent layers.
+    """
+    plan = planned(algorithm, None, init, attribute, layer=None, cells=None, score=score)
+    if plan.name != "DeepLift":
+        return []
+    baselines = settings_of(plan, images).get("baselines", torch.zeros_like(images[:1]))
+    with torch.no_grad(), evaluating(model):
+        change = target_scores(model, images, targets, score) - target_scores(
+            model, baselines.expand_as(images).contiguous(), targets, score
+        )
+    gap = ((maps.to(change).flatten(1).sum(1) - change).abs() / change.abs().clamp(min=1e-6)).max()
+    if gap <= GAP:
+        return []
+    said = (
+        f"the map of DeepLift misses {gap:.0%} of the score's change from the baseline, which it should sum to: the "
+        "network computes something that DeepLift has no rule for (such as clamp, maximum, products or LayerNorm)"
+    )
+    return [said]
+
+
+@states(doubts=convergence_gap)
 def attribute(
     model: nn.Module,
     images: Images,

@@ -7,6 +7,7 @@ from torch import nn
 
 from efface.methods.adapters import NON_LINEAR, depend, name_of, watching
 from efface.methods.captum.plan import Plan
+from efface.models.hook_watch import is_scripted, look_in
 from efface.types import Images
 
 
@@ -38,6 +39,8 @@ def check_hooks(plan: Plan, model: nn.Module, images: Images) -> list[str]:
     hooked = next((each for word, each in _HOOKED.items() if word in plan.name), None)
     if hooked is None:
         return []
+    if is_scripted(model):
+        raise ValueError(f"captum's {plan.name} changes layers, and those of a traced or scripted network do not run")
     ran: Counter[str] = Counter()
     names = {
         each: name
@@ -58,7 +61,7 @@ def check_hooks(plan: Plan, model: nn.Module, images: Images) -> list[str]:
             )
         return func(*args, **kwargs)
 
-    handles = [each.register_forward_hook(lambda each, *_: ran.update([names[each]])) for each in names]
+    handles = [look_in(each, lambda each, *_: ran.update([names[each]])) for each in names]
     try:
         with watching(model, seen):
             model(images.clone().requires_grad_())

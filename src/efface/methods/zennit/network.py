@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from efface.models.hook_watch import look_before, look_in
 from efface.models.scores import logits_of
 from efface.types import Images
 
@@ -54,8 +55,8 @@ def traced(model: nn.Module, image: Images) -> Traced:
         if isinstance(module, Linear):
             outputs[id(output)] = (module, output)
 
-    handles = [each.register_forward_pre_hook(before) for each in names]
-    handles += [each.register_forward_hook(after) for each in names]
+    handles = [look_before(each, before) for each in names]
+    handles += [look_in(each, after) for each in names]
     try:
         with torch.no_grad():
             logits = logits_of(model, image)

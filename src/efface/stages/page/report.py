@@ -30,11 +30,17 @@ def write_report(one: PlannedRun, *, anew: bool = True) -> None:
     """
     folder, made_from = one.run.folder / "report", _made_from(one.run)
     mark = folder / ".made-from"
-    whole = mark.exists() and all((folder / name).exists() for name in FILES)
-    if anew or not whole or mark.read_text() != made_from:
+    if anew or not mark.is_file() or mark.read_bytes() != _mark(folder, made_from):
         _write(one, folder)
-        mark.write_text(made_from)
+        mark.write_bytes(_mark(folder, made_from))
     say(f"report: {folder / 'report.html'}")
+
+
+def _mark(folder: Path, made_from: str) -> bytes:
+    """Return a digest of what a report was made from and of the files that were written."""
+    paths = {name: folder / name for name in FILES}
+    content = {name: zlib.crc32(path.read_bytes()) if path.is_file() else None for name, path in paths.items()}
+    return key({"from": made_from, "files": content}).encode()
 
 
 def _write(one: PlannedRun, folder: Path) -> None:

@@ -33,6 +33,7 @@ def checked_data(call: Call, splits: Any) -> dict[str, Split]:
     if not isinstance(splits, dict) or "test" not in splits or not all(isinstance(s, Split) for s in splits.values()):
         raise ValueError(f"data: {call.call} returned no dict of Split with a 'test' in it; see efface.types.Split")
     for name, split in splits.items():
+        _check_targets(f"data: {call.call}, split '{name}'", split.targets)
         if len(split.images.shape) != 4 or split.images.shape[0] != len(split.targets):
             raise ValueError(
                 f"data: {call.call}, split '{name}': images have shape {tuple(split.images.shape)} for "
@@ -43,6 +44,28 @@ def checked_data(call: Call, splits: Any) -> dict[str, Split]:
                 f"data: {call.call}, split '{name}': images are {split.images.dtype}, expected uint8 (0 to 255)"
             )
     return splits
+
+
+def _check_targets(where: str, targets: Any) -> None:
+    """Raise ValueError if targets are not one class number of at least 0 for each image."""
+    if not isinstance(targets, Tensor):
+        raise ValueError(
+            f"{where}: targets are a {type(targets).__name__}; expected a tensor of class numbers, int64 n"
+        )
+    if targets.ndim != 1:
+        raise ValueError(
+            f"{where}: targets have shape {tuple(targets.shape)}; expected one class number for each image (n). "
+            "Several labels for an image are not supported, because a map explains one class: make a data set for each "
+            "label"
+        )
+    if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
+        raise ValueError(f"{where}: targets are {targets.dtype}; expected integers from 0: use targets.long()")
+    if (targets < 0).any():
+        row = int((targets < 0).nonzero()[0, 0])
+        raise ValueError(
+            f"{where}: {int((targets < 0).sum())} targets are below 0 (the first is row {row}: {int(targets[row])}); "
+            "expected class numbers from 0: leave images without a label out"
+        )
 
 
 def place_split(split: Split, budget: float, device: torch.device, folder: Path, name: str) -> Split:

@@ -18,7 +18,7 @@ from efface.types import Images, Maps, Target
 def method_call(entry: MethodEntry, learnt: Mapping[str, Tensor] | None) -> MethodCall:
     """Return the call of an entry's method. Maps have the names of the study, whichever draw this is."""
     first = entry.undrawn
-    return MethodCall(first.name, entry.call, entry.batched, first.outputs, learnt)
+    return MethodCall(first.name, entry.call, entry.batched, first.outputs, learnt, entry.timeout)
 
 
 def named(entry: MethodEntry, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:

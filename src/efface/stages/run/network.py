@@ -1,21 +1,24 @@
 """A network of a run: its key, the file of its weights, and the loaded module."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from efface import draws
-from efface.models.weights import load_weights, read_weights
+from efface.models.adapt import Adaptation, adapted
+from efface.models.weights import load_weights, read_weights, weights_file
 from efface.plug.call import Call
 from efface.stages.run.inputs import call_checked
 from efface.stages.run.provenance import TRAINED
+from efface.stages.run.weights_kept import tensor_bytes
 from efface.store.keys import key, versions
+from efface.store.sealed import is_whole, read_tensors
 from efface.training.loop import TrainingSettings
 
 
@@ -27,6 +30,7 @@ class Network:
     seed: of its weights and its training. data: digest of the training images; None where there are none, or for a
         network that is not trained. source: what gives the data.
     border: what fills the border that training crops from.
+    adaptation: what the study says about its input and its output. shape: returns c h w of an image.
     """
 
     name: str
@@ -39,13 +43,17 @@ class Network:
     border: Call
     folder: Path
     device: torch.device
+    adaptation: Adaptation
+    shape: Callable[[], tuple[int, int, int]]
 
     @cached_property
     def key(self) -> str:
         """A digest of everything that the weights depend on. It names the file."""
-        what: dict[str, Any] = {"model": self.model.identity(), "seed": self.seed}
+        what: dict[str, Any] = {"model": self.model.identity(), "seed": self.seed} | self.adaptation.identity()
         if self.weights is not None:
-            what["weights"] = hashlib.sha256(_readable(self.weights).read_bytes()).hexdigest()[:16]
+            what["weights"] = hashlib.sha256(_readable(weights_file(self.weights)).read_bytes()).hexdigest()[:16]
+            if entry := str(self.weights).removeprefix(str(weights_file(self.weights))):
+                what["entry"] = entry
         elif self.fit is not None:
             if self.data is None:
                 raise ValueError(f"fit: {self.source} gives no 'train' split to fit on; give 'weights', or other data")
@@ -65,11 +73,37 @@ class Network:
 
     def trained(self) -> bool:
         """Return whether the weights exist. A network without training always has them."""
-        return self.weights is not None or self.fit is None or self.path.exists()
+        return (
+            self.weights is not None
+            or self.fit is None
+            or is_whole(self.path, self.key, "the network is trained again")
+        )
+
+    @property
+    def where(self) -> str:
+        """The key of the study that names the network's function."""
+        return "model" if self.name == "network" else f"{self.name}.model"
 
     def build(self) -> nn.Module:
-        """Return the network as its function makes it."""
-        return call_checked("model" if self.name == "network" else f"{self.name}.model", self.model)
+        """Return the network as its function makes it, with images in [0, 1] as input and logits as output.
+
+        This is the only place where a network comes in. ValueError: it fails on images of this size, or does not fit.
+        """
+        network, shape = call_checked(self.where, self.model), self.shape()
+        try:
+            network, vars(self)["changes"] = adapted(network, self.adaptation, shape)
+        except ValueError as error:
+            raise ValueError(f"{self.where}: {self.model.call}: {error}") from error
+        except Exception as error:
+            size, why = " x ".join(map(str, shape)), " ".join(str(error).split())
+            raise ValueError(f"{self.where}: {self.model.call} fails on images of {size}: {why}") from error
+        return network
+
+    @cached_property
+    def changes(self) -> list[str]:
+        """What was changed of the network, a sentence each."""
+        self.build()
+        return vars(self)["changes"]
 
     def fresh(self) -> nn.Module:
         """Return the network with fresh weights from the seed, on the device, in eval mode."""
@@ -88,15 +122,31 @@ class Network:
         network = self.fresh()
         if self.weights:
             load_weights(network, read_weights(path), path)
+            self._check_finite(network, path)
             return network.to(self.device).eval()
         try:
-            network.load_state_dict(torch.load(_readable(path), map_location="cpu", weights_only=True))
+            network.load_state_dict(read_tensors(_readable(path), self.key))
         except FileNotFoundError:
             raise
         except Exception as error:  # torch names a foreign or damaged file in many ways
             first = " ".join(str(error).split())[:300]
             raise ValueError(f"{path}: does not fit {self.model.call} ({first}); delete it to train again") from error
+        self._check_finite(network, path)
         return network.to(self.device).eval()
+
+    def _check_finite(self, network: nn.Module, path: Path) -> None:
+        """ValueError: a weight is NaN or infinite."""
+        for name, value in network.state_dict().items():
+            if isinstance(value, torch.Tensor) and value.is_floating_point() and not value.isfinite().all():
+                count = int((~value.isfinite()).sum())
+                raise ValueError(
+                    f"{self.where}: {path}: {count} of {value.numel()} numbers of {name} are NaN or infinite; the "
+                    "network is damaged, or its training diverged: take other weights"
+                )
+
+    def give_up(self) -> None:
+        """Load the network again when it is needed next."""
+        vars(self).pop("module", None)
 
     def to_try(self) -> nn.Module:
         """Return the network, or one with fresh weights if it is not trained yet."""
@@ -112,7 +162,7 @@ class Network:
         whole = hashlib.sha256(key(self.model.identity()).encode())  # what the weights alone do not tell
         buffers = dict(self.module.named_buffers())  # a normalisation's numbers are in no state dict
         for name, value in (self.module.state_dict() | buffers).items():
-            whole.update(name.encode() + np.ascontiguousarray(value.numpy(force=True)).tobytes())
+            whole.update(name.encode() + tensor_bytes(value))
         return whole.hexdigest()[:16]
 
 

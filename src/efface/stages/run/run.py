@@ -4,22 +4,22 @@ import copy
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from efface import draws
 from efface.erase.masking import to_float
 from efface.metrics.probes import image_mean
+from efface.models.adapt import Adaptation
 from efface.models.evaluation import evaluating_fast
 from efface.plug.call import Call
 from efface.stages.run.inputs import call_checked, check_classes, checked_data, place_split, split_digest
 from efface.stages.run.network import Network
 from efface.stages.run.views import View, extracted_entries, views_of
 from efface.store.arrays import read_rows
-from efface.store.atomic import atomic_write
 from efface.store.maps import MapStore
 from efface.store.results import Results
+from efface.store.sealed import is_whole, read_arrays, write_arrays
 from efface.study.schema import MethodEntry
 from efface.study.study import Study
 from efface.training.loop import TrainingSettings, predict
@@ -89,7 +89,9 @@ class Run:
     def first(self) -> Network:
         """The network that is explained."""
         study = self.study
-        return self._network("network", study.model, study.fit, study.weights, study.seed, self.folder / "models")
+        adaptation = Adaptation(study.outputs, study.mean, study.std)
+        folder = self.folder / "models"
+        return self._network("network", study.model, study.fit, study.weights, study.seed, folder, adaptation)
 
     @cached_property
     def second(self) -> Network:
@@ -103,7 +105,8 @@ class Run:
         # The text of efface 0.1: the network keeps its draws.
         seed = draws.seed_of(f"judge {self.study.seed if second.seed is None else second.seed}")
         folder = second.folder or self.folder / "models"
-        return self._network("second_network", second.model, fit, second.weights, seed, folder)
+        adaptation = Adaptation(second.outputs, second.mean, second.std)
+        return self._network("second_network", second.model, fit, second.weights, seed, folder, adaptation)
 
     def networks(self) -> list[Network]:
         """All networks that the study trains or reads."""
@@ -114,11 +117,31 @@ class Run:
         return self.second if entry.network == "second" else self.first
 
     def _network(
-        self, name: str, model: Call, fit: TrainingSettings | None, weights: Path | None, seed: int, folder: Path
+        self,
+        name: str,
+        model: Call,
+        fit: TrainingSettings | None,
+        weights: Path | None,
+        seed: int,
+        folder: Path,
+        adaptation: Adaptation,
     ) -> Network:
         data = self.data_digest["train"] if fit is not None and "train" in self.data else None
         study = self.study
-        return Network(name, model, fit, weights, seed, data, study.data.call, study.imputer, folder, self.device)
+        return Network(
+            name=name,
+            model=model,
+            fit=fit,
+            weights=weights,
+            seed=seed,
+            data=data,
+            source=study.data.call,
+            border=study.imputer,
+            folder=folder,
+            device=self.device,
+            adaptation=adaptation,
+            shape=lambda: self.data["test"].shape,
+        )
 
     @property
     def network(self) -> nn.Module:
@@ -140,24 +163,30 @@ class Run:
 
     def logits_path(self, split: str) -> Path:
         """The file of the first network's logits on whole images."""
-        return self.folder / "models" / f"logits-{self.network_digest}-{self.data_digest[split]}.npy"
+        return self.folder / "models" / f"logits-{self.network_digest}-{self.data_digest[split]}.npz"
+
+    def has_logits(self, split: str) -> bool:
+        """Whether the file of these logits is there and whole."""
+        path = self.logits_path(split)
+        return is_whole(path, path.stem, "the network is asked again")
 
     def logits(self, split: str) -> Tensor:
         """The first network's logits on whole images, computed once and kept."""
-        if not self.logits_path(split).exists():
+        if not self.has_logits(split):
             images = self.data[split].images
             every = torch.arange(len(self.data[split])).split(self.study.max_batch)
             first = to_float(read_rows(images, every[0][:1]).to(self.device))
             with evaluating_fast(self.network, first) as network:
                 logits = predict(network, (read_rows(images, part).to(self.device) for part in every))
             self.keep_logits(split, logits)
-        return torch.from_numpy(np.load(self.logits_path(split)))
+        path = self.logits_path(split)
+        return torch.from_numpy(read_arrays(path, path.stem)["logits"])
 
     def keep_logits(self, split: str, logits: Tensor) -> None:
         """Keep the first network's logits, whichever forward pass gave them."""
         check_classes(logits, self.data[split], split)
-        with atomic_write(self.logits_path(split)) as temporary, temporary.open("wb") as file:
-            np.save(file, logits.numpy())
+        path = self.logits_path(split)
+        write_arrays(path, path.stem, {"logits": logits.numpy()})
 
     def right(self) -> Tensor:
         """Whether the first network classifies each test image right."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from efface.execute import set_torch_defaults
 from efface.stages.run.progress import say
 from efface.stages.run.run import Run
-from efface.store.results import only_one
+from efface.store.locks import only_one
 from efface.study.study import Study, dump
 
 

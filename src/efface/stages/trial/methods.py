@@ -1,9 +1,10 @@
 """Trial of every method on two test images, before hours are spent."""
 
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+import efface
 from efface import draws
-from efface.methods.calling import MethodCall, attribute
+from efface.execute import is_stop
+from efface.methods.calling import MethodCall, attribute, is_class
+from efface.plug.facts import fact
 from efface.stages.run.curves import PlannedRun
 from efface.stages.run.map_files import learnt_path, needed_splits
 from efface.stages.run.method_calls import method_call, seed_text
 from efface.stages.run.plan import unmet
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.run import Run
+from efface.stages.run.weights_kept import weights_kept
 from efface.stages.trial.metrics import lost_channels, unfit_metrics, unfit_posts, wrong_costs
 from efface.stages.trial.network import try_network
 from efface.stages.work.learning import learnt_on_trial
 from efface.study.schema import MethodEntry
 
 SOON = 3.0  # seconds; most trials end before that, so that no bar is shown
+_EFFACE, _TORCH = str(Path(efface.__file__).parent), str(Path(torch.__file__).parent)
+NEARLY = 0.75
+"""Part of that time after which a method that still calls the network is let off with what it has shown. A method that
+calls the network no more and does not end is stopped after the whole time, and is an error."""
 LONG = 20.0  # seconds for the trial of one method: SmoothGrad of IG on a VGG-16 would take an hour on a CPU
 
 
@@ -69,10 +78,15 @@ def preflight(
                 if (what := (entry.network, learnt_path(run, entry))) not in learnt:
                     learnt[what] = learnt_on_trial(run, entry, own)
                 method = method_call(entry, learnt[what])
-                trials.append(_try(run, method, entry, own, images, logits, warn=warn, long=long))
-            except Exception as error:  # noqa: BLE001  a method may raise any error, and every method is tried
-                plain = isinstance(error, ValueError | FileNotFoundError)
-                text = str(error) if plain else f"{type(error).__name__}: {error}"
+                held = run.network_of(entry)
+                with weights_kept(own, f"attribution_methods.{entry.name}", held.give_up):
+                    trials.append(_try(run, method, entry, own, images, logits, warn=warn, long=long))
+            except BaseException as error:
+                if is_stop(error):
+                    raise
+                if "module" not in vars(run.first):
+                    network = run.first.to_try()
+                text = _told(error)
                 where = f"attribution_methods.{entry.name}: "
                 problems.append(text if text.startswith(where[:-2]) else where + text)
             progress.update()
@@ -112,7 +126,8 @@ def _try(
         )
 
     targets, found, other = logits.argmax(1), dict[str, Tensor](), dict[str, Tensor]()
-    with _counting(time.monotonic() + long) as counted:
+    method = replace(method, timeout=min(long, method.timeout or long))
+    with _counting(time.monotonic() + long * NEARLY) as counted:
         try:
             found = maps(targets)
             per_image = counted[0] / len(images)
@@ -127,7 +142,7 @@ def _try(
                     "lower bound."
                 )
                 return Trial(entry.name, per_image, [message], {}, cut=True)
-    warnings = []
+    warnings = _doubts(method, network, floats, targets, found)
     for name, each in found.items():
         if not each.is_floating_point():
             continue
@@ -139,6 +154,28 @@ def _try(
             warnings.append(f"{of}the map is the same whatever class is explained{control}")
     shapes = {name: tuple(each.shape[1:]) for name, each in found.items() if each.is_floating_point()}
     return Trial(entry.name, per_image, warnings, shapes)
+
+
+def _told(error: BaseException) -> str:
+    """Return an error of a method in one sentence, with the file and line of the method's own code."""
+    if isinstance(error, ValueError | FileNotFoundError) and str(error).startswith("attribution_methods."):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [each for each in frames if not each.filename.startswith((_EFFACE, _TORCH))]
+    last = (own or frames)[-1]
+    kind = "" if isinstance(error, ValueError | FileNotFoundError) and not own else f"{type(error).__name__}: "
+    where = f" ({last.filename}:{last.lineno})" if own else ""
+    return f"{kind}{error}{where}"
+
+
+def _doubts(
+    method: MethodCall, network: nn.Module, images: Tensor, targets: Tensor, maps: dict[str, Tensor]
+) -> list[str]:
+    """Return what the method's own function doubts about its maps."""
+    doubts = None if is_class(method.call) else fact(method.call.resolve(), "doubts")
+    if doubts is None or len(maps) != 1:
+        return []
+    return list(doubts(network, images, targets, next(iter(maps.values())), **method.call.kwargs))
 
 
 def _same(maps: Tensor, others: Tensor) -> bool:

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from efface.models.answers import check_answers
 from efface.stages.run.inputs import check_classes
 from efface.stages.run.network import Network
+from efface.stages.run.progress import say
 from efface.stages.run.run import Run
 from efface.stages.trial.training_step import try_training_step
 from efface.store.arrays import read_rows
@@ -36,14 +38,18 @@ def try_network(run: Run) -> tuple[nn.Module, Tensor, Tensor]:
 def _answers(run: Run, of: Network) -> tuple[nn.Module, Tensor, Tensor]:
     """Return a network, two test images, and its logits."""
     network = of.to_try()
+    for change in of.changes:
+        say(f"{of.where}: {change}")
     images = read_rows(run.data["test"].images, torch.arange(min(2, len(run.data["test"])))).to(run.device)
     try:
-        with torch.inference_mode():
-            logits = network(images.float().div(255))
+        logits, warnings = check_answers(network, images.float().div(255), of.adaptation.outputs)
+    except ValueError as error:
+        raise ValueError(f"{of.where}: {of.model.call} {error}") from error
     except Exception as error:
         size, why = " x ".join(map(str, images.shape[1:])), " ".join(str(error).split())
-        where = "model" if of is run.first else f"{of.name}.model"
-        raise ValueError(f"{where}: {of.model.call} fails on images of {size}: {why}") from error
+        raise ValueError(f"{of.where}: {of.model.call} fails on images of {size}: {why}") from error
+    for warning in warnings:
+        say(f"warning: {of.where}: {of.model.call}: {warning}")
     for name, split in run.data.items():
         check_classes(logits, split, name)
     return network, images, logits

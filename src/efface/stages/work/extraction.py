@@ -25,6 +25,7 @@ from efface.stages.run.method_calls import method_call, named, seed_text
 from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
+from efface.stages.run.weights_kept import weights_kept
 from efface.stages.run.worker import current_run, keep_trace
 from efface.stages.work.learning import learn_missing
 from efface.stages.work.through import work_through
@@ -61,7 +62,7 @@ def extract_missing(run: Run, splits: Sequence[str] | None = None) -> list[str]:
 
     splits: as for `missing_extractions`.
     """
-    has_logits = run.logits_path("test").exists()
+    has_logits = run.has_logits("test")
     failures = _extract(run, splits)
     if not has_logits:
         say_accuracy(run)
@@ -116,7 +117,7 @@ def _asks(run: Run, task: Extraction) -> bool:
     """Whether the passes of this extraction are the first to tell the classes; one that is gone on with knows them."""
     entry = run.entry(task.method)
     begun = any(partial_path(run.map_path(name, task.split)).exists() for name in entry.gives)
-    known = run.study.explain != "predicted" or run.logits_path(task.split).exists()
+    known = run.study.explain != "predicted" or run.has_logits(task.split)
     explained = run.network_of(entry) is run.first
     return explained and not known and not begun and asks_classes(entry.call, batched=entry.batched)
 
@@ -131,26 +132,34 @@ def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
     )
     every = torch.arange(len(classes)).split(run.study.max_batch)
     fresh = not any(partial_path(run.map_path(name, split)).exists() for name in entry.gives)
-    sample = compute(every[0] if fresh else torch.arange(1))
+    network = run.network_of(entry)
+
+    def give_up() -> None:
+        network.give_up()
+        for name in entry.gives:  # what is there so far may come from the changed network
+            partial_path(run.map_path(name, split)).unlink(missing_ok=True)
+
     with contextlib.ExitStack() as files:
-        writers = {}
-        for name in entry.gives:
-            made_from = provenance(run, entry, name, split)
-            writers[name] = MapWriter(run.map_path(name, split), made_from, classes, sample.maps[name][0])
-            files.callback(writers[name].abandon)
-        found = sample if fresh else None
-        for rows in every:
-            first, block = int(rows[0]), slice(int(rows[0]), int(rows[-1]) + 1)
-            if all(writer.done[block].all() for writer in writers.values()):
-                continue
-            found = found or compute(rows)
-            if asking:
-                answers += found.logits
-                classes[block] = torch.cat(found.logits).argmax(1)
-            for name, writer in writers.items():
-                writer.write(first, found.maps[name])
-            found = None
-            advance(float(len(rows)))
+        with weights_kept(network.module, f"attribution_methods.{entry.name}", give_up):
+            sample = compute(every[0] if fresh else torch.arange(1))
+            writers = {}
+            for name in entry.gives:
+                made_from = provenance(run, entry, name, split)
+                writers[name] = MapWriter(run.map_path(name, split), made_from, classes, sample.maps[name][0])
+                files.callback(writers[name].abandon)
+            found = sample if fresh else None
+            for rows in every:
+                first, block = int(rows[0]), slice(int(rows[0]), int(rows[-1]) + 1)
+                if all(writer.done[block].all() for writer in writers.values()):
+                    continue
+                found = found or compute(rows)
+                if asking:
+                    answers += found.logits
+                    classes[block] = torch.cat(found.logits).argmax(1)
+                for name, writer in writers.items():
+                    writer.write(first, found.maps[name])
+                found = None
+                advance(float(len(rows)))
         if asking:
             run.keep_logits(split, torch.cat(answers))
         for writer in writers.values():

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.execute import Failure, advance
-from efface.methods.calling import MethodCall, restored
+from efface.methods.calling import MethodCall
+from efface.methods.model_state import restored
 from efface.plug.accepts import named
 from efface.plug.learning import check_learnt
 from efface.stages.run.map_files import learnt_path, learnt_seed, read_learnt_tensors

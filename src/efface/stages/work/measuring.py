@@ -20,11 +20,13 @@ from efface.stages.run.plan import ProbeTask, unmet
 from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
+from efface.stages.run.weights_kept import weights_kept
 from efface.stages.run.worker import current_run, keep_trace
 from efface.stages.work.sampling import make_samples, samples_of
 from efface.stages.work.scalars import scalars
 from efface.stages.work.through import work_through
 from efface.store.results import Score
+from efface.store.sealed import is_whole
 from efface.study.study import Study
 
 
@@ -40,12 +42,21 @@ class Measure:
         clock = Clock()
         maps = {split: map_store(run, name, split) for name, split in task.reads}
         frozen = task.probe.needs.network
+        if not frozen:
+            is_whole(checkpoint_of(run, task), checkpoint_of(run, task).name, "the training starts at its first epoch")
         with contextlib.nullcontext() if frozen else scalars(run, task.key) as log:
             case = case_of(run, maps, network=frozen, checkpoint=checkpoint_of(run, task), cache=RANKS, log=log)
             case = dataclasses.replace(case, samples=functools.partial(samples_of, run))
             if task.view and task.probe.needs.method:
                 case = dataclasses.replace(case, explain=explainer_of(run, task.view))
-            score = task.probe(case)
+            if frozen:
+                name = (
+                    f"attribution_methods.{task.view.name}" if task.view and task.probe.needs.method else _named(task)
+                )
+                with weights_kept(run.network, name, run.first.give_up):
+                    score = task.probe(case)
+            else:
+                score = task.probe(case)
             if not isinstance(score, Score):
                 kind = type(task.probe).__name__
                 raise ValueError(

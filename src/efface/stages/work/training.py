@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from efface.execute import Failure
 from efface.metrics.probes import Erasure
 from efface.metrics.probes.score import train_on_erased
@@ -20,7 +18,7 @@ from efface.stages.run.run import Run
 from efface.stages.run.worker import current_run, keep_trace
 from efface.stages.work.scalars import scalars
 from efface.stages.work.through import work_through
-from efface.store.atomic import atomic_write
+from efface.store.sealed import is_whole, write_tensors
 from efface.study.study import Study
 
 
@@ -80,7 +78,7 @@ def train_missing(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[s
         if done:
             say(f"trained {sum(done):.0f} epochs in {duration(time.monotonic() - started)}")
     for run in runs:
-        if run.folder not in failures and (ask or run.logits_path("test").exists()):
+        if run.folder not in failures and (ask or run.has_logits("test")):
             say_accuracy(run, several=len(runs) > 1)
     return failures
 
@@ -107,14 +105,15 @@ def _train(run: Run, network: Network) -> dict[str, Any]:
     settings, clock = network.fit, Clock()
     assert settings is not None
     checkpoint = run.folder / "partial" / network.path.name
+    is_whole(checkpoint, checkpoint.name, "the training starts at its first epoch")
     whole_images = Erasure("most_first", 0.0, run.study.imputer)
     with scalars(run, network.path.stem) as log:
         case = replace(case_of(run, {}, network=False, checkpoint=checkpoint, log=log), build=network.build)
         trained = train_on_erased(
             case, whole_images, settings, seed=network.seed, fingerprint=network.key, epoch_cost=1.0
         )
-    with atomic_write(network.path) as temporary:
-        torch.save({name: value.cpu() for name, value in trained.network.state_dict().items()}, temporary)
+    weights = {name: value.cpu() for name, value in trained.network.state_dict().items()}
+    write_tensors(network.path, network.key, weights, synced=True)
     checkpoint.unlink(missing_ok=True)
     row = {
         "key": f"train-{network.key}",

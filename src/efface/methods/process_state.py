@@ -1,0 +1,131 @@
+"""The state of the process around a call of a method: it is afterwards as it was before, and no call lasts for ever."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.modules import module as torch_modules
+
+_GLOBAL_HOOKS = (
+    *("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks"),
+)
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM") if hasattr(signal, name))
+
+
+class MethodLeftError(Exception):
+    """A method tried to end the process."""
+
+
+class MethodTimeoutError(BaseException):
+    """A call lasted too long. It is no Exception, so that no method catches it."""
+
+
+@contextmanager
+def process_kept() -> Iterator[None]:
+    """Restore after the block what a method may have changed of the process, also after an exception.
+
+    Gradient mode, default type, torch's threads, working folder, signal handlers and the alarm, hooks on all modules,
+    NumPy's treatment of errors, standard output and standard error. `os._exit` raises MethodLeftError inside the block.
+    """
+    before = _state()
+    streams = [(stream, os.dup(stream)) for stream in (1, 2) if _is_open(stream)]
+    os._exit = _refused(os.getpid(), os._exit)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os._exit = before["exit"]
+        for stream, kept in streams:
+            if not _is_open(stream):
+                os.dup2(kept, stream)
+            os.close(kept)
+        _restore(before)
+
+
+@contextmanager
+def limited(seconds: float | None) -> Iterator[None]:
+    """Raise MethodTimeoutError inside the block after so many seconds, also in Python code that never returns.
+
+    Only the main thread of a process on a system with alarms can be stopped. None does nothing.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if seconds is None or not is_main or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(_: int, __: FrameType | None) -> None:
+        raise MethodTimeoutError
+
+    handler = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+
+
+def _state() -> dict[str, Any]:
+    folder = None
+    with suppress(OSError):  # a working folder may have been removed
+        folder = os.getcwd()  # noqa: PTH109  as `os.chdir` takes it
+    return {
+        "exit": os._exit,
+        "grad": torch.is_grad_enabled(),
+        "dtype": torch.get_default_dtype(),
+        "threads": torch.get_num_threads(),
+        "folder": folder,
+        "handlers": {each: signal.getsignal(each) for each in _SIGNALS},
+        "alarm": signal.getitimer(signal.ITIMER_REAL) if hasattr(signal, "getitimer") else None,
+        "hooks": {name: dict(getattr(torch_modules, name)) for name in _GLOBAL_HOOKS},
+        "errors": np.geterr(),
+    }
+
+
+def _restore(before: dict[str, Any]) -> None:
+    now = _state()
+    setters: dict[str, Callable[[Any], Any]] = {
+        "grad": torch.set_grad_enabled,
+        "dtype": torch.set_default_dtype,
+        "threads": torch.set_num_threads,
+        "folder": os.chdir,
+        "errors": lambda errors: np.seterr(**errors),
+    }
+    for name, put in setters.items():
+        if now[name] != before[name] and before[name] is not None:
+            put(before[name])
+    if threading.current_thread() is threading.main_thread():
+        for each, handler in before["handlers"].items():
+            if now["handlers"][each] != handler and handler is not None:
+                signal.signal(each, handler)
+        if before["alarm"] is not None and before["alarm"] == (0.0, 0.0) != now["alarm"]:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    for name, hooks in before["hooks"].items():
+        held = getattr(torch_modules, name)
+        if dict(held) != hooks:  # the same dict object, because handles refer to it
+            held.clear()
+            held.update(hooks)
+
+
+def _is_open(stream: int) -> bool:
+    try:
+        os.fstat(stream)
+    except OSError:
+        return False
+    return True
+
+
+def _refused(process: int, leave: Callable[[int], Any]) -> Callable[[int], Any]:
+    """Return an `os._exit` that raises in this process, and ends a process that a method has forked."""
+
+    def refuse(status: int) -> Any:
+        if os.getpid() != process:
+            leave(status)
+        raise MethodLeftError(f"os._exit({status}) would have ended the whole run")
+
+    return refuse

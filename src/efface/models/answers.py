@@ -1,0 +1,155 @@
+"""Checks of a network's answers on a few images: logits, the same in every pass, and for each image alone."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from efface.models.adapt import Outputs
+from efface.models.hook_watch import look_in
+from efface.types import Images
+
+TOLERANCE, LOW_TOLERANCE = 1e-4, 1e-2
+"""Difference of two passes that rounding explains, relative to the largest logit: float32, and half precision."""
+
+SUMS = 1e-3
+"""Distance from 1 at which the sum of a row still counts as a sum of probabilities."""
+
+
+def check_answers(network: nn.Module, images: Images, outputs: Outputs | None = None) -> tuple[Tensor, list[str]]:
+    """Return the logits of the images, n k, and warnings. The network is in evaluation mode.
+
+    ValueError: the answers are no logits; or they differ between two passes or with the other images of the batch. The
+        message names the modules.
+    """
+    with torch.no_grad():
+        logits = network(images)
+        _check_shape(logits, len(images), outputs)
+        alone = network(images[:1])
+        if alone.shape != logits[:1].shape:
+            raise ValueError(
+                f"returns shape {tuple(alone.shape)} for one image and {tuple(logits.shape)} for {len(images)}; "
+                "expected one row for each image: remove squeeze() from its forward, or name the axis"
+            )
+        warnings = _check_values(logits, outputs)
+        again = network(images)
+        beside = network(torch.cat([images[:1], 1 - images]))
+    low = any(each.dtype.itemsize < 4 for each in (logits, *network.parameters()) if each.is_floating_point())
+    most = (LOW_TOLERANCE if low else TOLERANCE) * float(logits.abs().max())
+    off = float((again - logits).abs().max())
+    if off > most:
+        raise ValueError(
+            f"gives two different answers to the same images (by {off:.2g}); no number about it could be had again. "
+            f"The difference begins in {_culprits(network, images, images)}: switch dropout and noise off in "
+            "evaluation mode, as in F.dropout(x, p, self.training)"
+        )
+    off = float((beside[:1] - alone).abs().max())
+    if off > most:
+        where = _culprits(network, images[:1], torch.cat([images[:1], 1 - images]))
+        raise ValueError(
+            f"answers an image differently if other images are in its batch (by {off:.2g}). The difference begins in "
+            f"{where}: give a BatchNorm its running statistics (track_running_stats=True); hand over a quantised "
+            "network in float32"
+        )
+    return logits, warnings
+
+
+def _check_shape(logits: object, n: int, outputs: Outputs | None) -> None:
+    """Raise ValueError if an answer does not have the shape of logits."""
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        found = str(logits.dtype) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"returns {found}; expected a tensor of floating-point logits (n, classes)")
+    shape = tuple(logits.shape)
+    if shape in ((n,), (n, 1)) and outputs is None:
+        raise ValueError(
+            f"returns one number for each image (shape {shape} for {n} images); if it is the logit of the second of "
+            "two classes, set outputs: binary; if it is a probability (the network ends with a sigmoid), set outputs: "
+            "probabilities"
+        )
+    if len(shape) != 2 or shape[0] != n or shape[1] < 2:
+        raise ValueError(
+            f"returns shape {shape} for {n} images; expected logits of shape ({n}, classes): wrap the network so that "
+            "it returns one row of logits for each image"
+        )
+    if outputs == "binary" and shape[1] != 2:
+        raise ValueError(f"returns {shape[1]} numbers for each image, but outputs is 'binary'; drop this key")
+    if not logits.isfinite().all():
+        raise ValueError("returns NaN or infinity for a test image; the fault is the network's, not a method's")
+
+
+def _check_values(logits: Tensor, outputs: Outputs | None) -> list[str]:
+    """Return warnings. ValueError: the values are probabilities and not logits, or the other way round."""
+    if outputs == "probabilities":
+        sums = logits.exp().sum(1)
+        if (sums - 1).abs().max() > SUMS:
+            raise ValueError(
+                f"outputs is 'probabilities', but the numbers of an image sum to {float(sums[0]):.3g}, or some are "
+                "below 0; drop this key for logits"
+            )
+        return []
+    if logits.min() >= 0 and (logits.sum(1) - 1).abs().max() <= SUMS:
+        raise ValueError(
+            "returns probabilities: all numbers are at least 0, and those of an image sum to 1. A softmax of them "
+            "again would flatten every score. Remove the softmax at its end, or set outputs: probabilities"
+        )
+    raw = 2 * logits[:, 1:] if outputs == "binary" else logits
+    if outputs != "logits" and raw.min() >= 0 and raw.max() <= 1:
+        return [
+            "all numbers that it returns are between 0 and 1, as after a sigmoid; if they are probabilities, set "
+            + ("outputs: probabilities" if outputs == "binary" else "outputs: probabilities, or remove the sigmoid")
+            + ("" if outputs == "binary" else "; if they are logits, set outputs: logits")
+        ]
+    return []
+
+
+def _culprits(network: nn.Module, one: Images, other: Tensor) -> str:
+    """Return the names of the modules that give another output for the same input, without those around them."""
+    first, second = _recorded(network, one), _recorded(network, other)
+    names = [
+        name
+        for name, (inputs, outputs) in first.items()
+        if name in second and _same(inputs, second[name][0]) and not _same(outputs, second[name][1])
+    ]
+    deepest = [name for name in names if not any(each != name and each.startswith(f"{name}.") for each in names)]
+    deepest = [name for name in deepest if name or len(deepest) == 1]
+    kinds = dict(network.named_modules())
+    shown = [f"{name or 'its own forward'} ({type(kinds[name]).__name__})" for name in deepest[:5]]
+    return ", ".join(shown) or type(network).__name__
+
+
+def _recorded(network: nn.Module, images: Images) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
+    """Return the inputs and outputs of the first call of each module, one row of each."""
+    found: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+    handles = []
+    for name, module in network.named_modules():
+
+        def keep(_: nn.Module, inputs: Any, output: Any, name: str = name) -> None:
+            found.setdefault(name, ([*_rows(inputs)], [*_rows(output)]))
+
+        handles.append(look_in(module, keep))
+    try:
+        with torch.no_grad():
+            network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _rows(held: Any) -> Iterator[Tensor]:
+    """Yield the first row of each tensor in a nest of tuples, lists and dicts."""
+    if isinstance(held, Tensor):
+        yield held[:1].clone() if held.ndim else held.clone()
+    elif isinstance(held, dict):
+        yield from _rows(list(held.values()))
+    elif isinstance(held, tuple | list):
+        for each in held:
+            yield from _rows(each)
+
+
+def _same(one: list[Tensor], other: list[Tensor]) -> bool:
+    return len(one) == len(other) and all(
+        a.shape == b.shape and bool((a - b).abs().max() <= TOLERANCE * a.abs().max()) if a.numel() else True
+        for a, b in zip(one, other, strict=True)
+    )

@@ -1,0 +1,181 @@
+"""A method leaves the network and the process as they were, whatever it does, and cannot end the run."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules import module as torch_modules
+
+from efface.execute.attempt import Attempt, Failure
+from efface.methods.calling import MethodCall, attribute
+from efface.methods.gradient import gradient
+from efface.plug.call import Call
+from efface.stages.run.weights_kept import weights_kept
+
+
+def network():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = nn.Sequential(
+            nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(192, 4)
+        )
+    return made.eval()
+
+
+def images():
+    return torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def maps_of(model, does, **settings):
+    BODY.clear()
+    BODY.append(does)
+    method = MethodCall("mine", Call(call=f"{__name__}.bad"), **settings)
+    return attribute(method, model, images(), torch.tensor([0, 1]), seeds=torch.arange(2), max_batch=4)["mine"]
+
+
+BODY = []
+
+
+def bad(model, images, targets):
+    BODY[0](model, images, targets)
+    return gradient(model, images, targets)
+
+
+def state(model):
+    return {
+        "modules": [(name, id(each), type(each)) for name, each in model.named_modules()],
+        "own forward": ["forward" in vars(each) for each in model.modules()],
+        "tensors": [id(each) for each in (*model.parameters(), *model.buffers())],
+        "modes": [each.training for each in model.modules()],
+        "flags": [each.requires_grad for each in model.parameters()],
+        "grad": torch.is_grad_enabled(),
+        "dtype": torch.get_default_dtype(),
+        "threads": torch.get_num_threads(),
+        "folder": Path.cwd(),
+        "handlers": [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)],
+        "alarm": signal.getitimer(signal.ITIMER_REAL),
+        "hooks": dict(vars(torch_modules)["_global_forward_hooks"]),
+        "errors": np.geterr(),
+        "exit": os._exit,
+        "stderr": os.fstat(2).st_ino,
+        "random": torch.random.get_rng_state().tolist(),
+    }
+
+
+MESSES = {
+    "replaces a module": lambda model, *_: setattr(model, "0", nn.Sequential(model[0], nn.Tanh())),
+    "adds a module": lambda model, *_: model.add_module("more", nn.ReLU()),
+    "patches forward": lambda model, *_: setattr(model, "forward", lambda x: -nn.Sequential.forward(model, x)),
+    "another class": lambda model, *_: setattr(model[2], "__class__", nn.Tanh),
+    "new parameter": lambda model, *_: setattr(model[4], "weight", nn.Parameter(model[4].weight * 2)),
+    "train mode": lambda model, *_: model[2].train(),
+    "flags": lambda model, *_: model.requires_grad_(requires_grad=False),
+    "global hook": lambda *_: torch_modules.register_module_forward_hook(lambda _m, _i, output: output * 1.0),
+    "gradients off": lambda *_: torch.set_grad_enabled(False),
+    "default dtype": lambda *_: torch.set_default_dtype(torch.float64),
+    "threads": lambda *_: torch.set_num_threads(3),
+    "errors of numpy": lambda *_: np.seterr(all="raise"),
+    "folder": lambda *_: os.chdir("/"),
+    "handlers": lambda *_: [signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM)],
+    "alarm": lambda *_: signal.setitimer(signal.ITIMER_REAL, 30),
+    "closes stderr": lambda *_: os.close(2),
+    "seeds": lambda *_: torch.manual_seed(time.time_ns()),
+    "images": lambda _, images, __: images.zero_(),
+    "targets": lambda _, __, targets: targets.fill_(3),
+}
+
+
+@pytest.mark.parametrize("mess", MESSES)
+def test_everything_is_as_before(mess):
+    model, expected = network(), maps_of(network(), lambda *_: None)
+    before = state(model)
+    with contextlib.suppress(RuntimeError, TypeError, ValueError, FloatingPointError):  # it may break the method itself
+        maps_of(model, MESSES[mess])
+    assert state(model) == before
+    assert torch.equal(maps_of(model, lambda *_: None), expected)
+
+
+def test_an_exit_of_the_process_is_an_error_of_the_method():
+    with pytest.raises(Exception, match=r"os._exit\(0\)"):
+        maps_of(network(), lambda *_: os._exit(0))
+
+
+@pytest.mark.parametrize("leaves", [SystemExit(0), GeneratorExit("x"), RuntimeError("out of luck")])
+def test_whatever_work_raises_is_a_failure(leaves):
+    def work(_):
+        raise leaves
+
+    found = Attempt(work)(1)
+    assert isinstance(found, Failure)
+    assert type(leaves).__name__ in found.message
+
+
+def test_a_stop_by_the_user_is_none():
+    def work(_):
+        raise KeyboardInterrupt  # without `stoppable` it may be a Ctrl-C
+
+    with pytest.raises(KeyboardInterrupt):
+        Attempt(work)(1)
+
+
+def test_a_call_that_does_not_end_is_stopped():
+    def loop(*_):
+        while True:
+            time.sleep(0.01)
+
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=r"mine.*2 images.*0.2 s"):
+        maps_of(network(), loop, timeout=0.2)
+    assert time.monotonic() - started < 5
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def doubled(model):
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+
+
+def trained(model):
+    model.train()(images())
+    model.eval()
+
+
+def behind_the_back(model):
+    model[4].bias.data += 1  # torch counts no change of `.data`
+
+
+@pytest.mark.parametrize(
+    ("does", "tensor"),
+    [(doubled, "0.weight"), (trained, "1.running_mean"), (behind_the_back, "4.bias"), (nn.Module.double, "0.weight")],
+)
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_changed_network_is_given_up_and_its_culprit_named(does, tensor, raises):
+    model, given_up = network(), []
+
+    @weights_kept(model, "attribution_methods.mine", lambda: given_up.append(1))
+    def call():
+        does(model)
+        if raises:
+            raise RuntimeError("out of luck")
+
+    with pytest.raises(RuntimeError if raises else ValueError, match="out of luck" if raises else tensor):
+        call()
+    assert given_up == [1]
+
+
+def test_a_network_that_is_the_same_is_kept():
+    model, given_up = network(), []
+    with weights_kept(model, "mine", lambda: given_up.append(1)):
+        model(images())
+        doubled(model)
+        with torch.no_grad():
+            model[0].weight.div_(2)
+    assert not given_up
+    assert "efface" in sys.modules

@@ -1,0 +1,334 @@
+"""Networks from elsewhere take images in [0, 1], return logits, and keep their author's names."""
+
+import copy
+import pickle
+from collections import OrderedDict
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+from efface.methods.calling import MethodCall, attribute
+from efface.methods.gradient import gradient
+from efface.models.adapt import Adaptation, adapted, read_logits
+from efface.models.answers import check_answers
+from efface.models.layers import find_layer
+from efface.models.torchvision import IMAGENET_MEAN, IMAGENET_STD, load
+from efface.models.weights import load_weights, read_weights
+from efface.plug.call import Call
+
+SHAPE = (1, 8, 8)
+
+
+class Net(nn.Module):
+    """A small network whose answer goes through `form`."""
+
+    def __init__(self, form=lambda logits: logits, classes=4, norm=None):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.conv = nn.Conv2d(1, 4, 3, padding=1)
+            self.norm = norm or nn.BatchNorm2d(4)
+            self.relu = nn.ReLU()
+            self.fc = nn.Linear(4 * 64, classes)
+        self.form = form
+
+    def forward(self, x):
+        return self.form(self.fc(self.relu(self.norm(self.conv(x))).flatten(1)))
+
+
+def images(n=3):
+    return torch.rand(n, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+def adapt(network, **keys):
+    return adapted(network, Adaptation(**keys), SHAPE)[0].eval()
+
+
+FORMS = {
+    "tuple": lambda z: (z, z.mean()),
+    "list": lambda z: [z],
+    "dict": lambda z: OrderedDict(features=z * 2, logits=z),
+    "segmentation": lambda z: {"out": z, "aux": z + 1},
+    "only": lambda z: {"prediction": z, "loss": None},
+    "object": lambda z: SimpleNamespace(logits=z, hidden_states=()),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_logits_are_found_in_every_usual_answer(form):
+    network, changes = adapted(Net(FORMS[form]), Adaptation(), SHAPE)
+    assert torch.equal(network.eval()(images()), Net().eval()(images()))
+    assert len(changes) == 1
+    assert "as its logits" in changes[0]
+
+
+@pytest.mark.parametrize("answer", [lambda z: {"a": z, "b": z}, lambda z: None, lambda z: "yes", lambda z: ()])
+def test_an_answer_without_logits_is_refused(answer):
+    with pytest.raises(ValueError, match="no logits are found"):
+        adapt(Net(answer))
+
+
+def test_a_network_that_returns_logits_is_not_touched():
+    network = Net()
+    assert adapted(network, Adaptation(), SHAPE) == (network, [])
+    assert type(network) is Net
+    assert network.training
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_softmax_of_one_logit_is_its_sigmoid(flat):
+    form = (lambda z: z[:, 0]) if flat else (lambda z: z)
+    plain, network = Net(form, classes=1).eval(), adapt(Net(form, classes=1), outputs="binary")
+    logits = network(images())
+    z = plain(images()).reshape(-1)
+    torch.testing.assert_close(logits.softmax(1)[:, 1], z.sigmoid())
+    torch.testing.assert_close(logits[:, 1] - logits[:, 0], z)
+    torch.testing.assert_close(logits.sum(1), torch.zeros(3))
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_softmax_of_one_probability_gives_it_back(flat):
+    form = (lambda z: z.sigmoid()[:, 0]) if flat else torch.sigmoid
+    logits = adapt(Net(form, classes=1), outputs="probabilities")(images())
+    torch.testing.assert_close(logits.softmax(1)[:, 1], Net(form, classes=1).eval()(images()).reshape(-1))
+
+
+def test_probabilities_become_their_logarithms_of_at_least_1e_12():
+    logits = adapt(Net(lambda z: z.softmax(1)), outputs="probabilities")(images())
+    torch.testing.assert_close(logits, Net().eval()(images()).log_softmax(1))
+    assert read_logits(torch.tensor([[1.0, 0.0]]), "probabilities").tolist()[0][1] == pytest.approx(-27.631, abs=1e-3)
+
+
+def test_a_normalisation_of_the_study_keeps_all_names():
+    own = torchvision.models.resnet18(num_classes=3).eval()
+    names, state = [name for name, _ in own.named_modules()], own.state_dict()
+    network, _ = adapted(copy.deepcopy(own), Adaptation(mean=IMAGENET_MEAN, std=IMAGENET_STD), (3, 32, 32))
+    batch = torch.rand(2, 3, 32, 32)
+    by_hand = (batch - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
+    assert torch.equal(network.eval()(batch), own(by_hand))
+    assert [name for name, _ in network.named_modules() if name != "normalise"] == names
+    assert next(name for name, _ in network.named_children()) == "normalise"
+    assert network.state_dict().keys() == state.keys()
+    assert network.layer4[0].conv1.weight.equal(own.layer4[0].conv1.weight)
+    assert isinstance(network, torchvision.models.ResNet)
+    assert type(network).__name__ == "ResNet"
+
+
+def test_networks_of_torchvision_have_torchvisions_names():
+    network, plain = load("resnet18", num_classes=3), torchvision.models.resnet18(num_classes=3)
+    load_weights(network, plain.state_dict(), "torchvision")
+    assert network.state_dict().keys() == plain.state_dict().keys()
+    assert network.layer4 is find_layer(network, "layer4")
+    assert find_layer(network, "network.layer4") is network.layer4  # the name in efface 0.1
+
+
+def test_two_normalisations_are_refused():
+    with pytest.raises(ValueError, match=r"normalisation.*drop one"):
+        adapted(load("squeezenet1_0", num_classes=3), Adaptation(mean=IMAGENET_MEAN, std=IMAGENET_STD), (3, 32, 32))
+    with pytest.raises(ValueError, match="both or neither"):
+        adapt(Net(), mean=(0.5,))
+    with pytest.raises(ValueError, match=r"3 numbers.*1 channels"):
+        adapt(Net(), mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def pickled(network):
+    return pickle.loads(pickle.dumps(network))  # noqa: S301  of this test alone
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_an_adapted_network_can_be_copied_and_pickled(copied):
+    network, _ = adapted(
+        torchvision.models.squeezenet1_0(num_classes=3), Adaptation(mean=(0.5,) * 3, std=(0.5,) * 3), (3, 64, 64)
+    )
+    batch = torch.rand(2, 3, 64, 64)
+    again = copied(network.eval())
+    assert torch.equal(again(batch), network(batch))
+    again.features[0].weight.data.zero_()
+    assert not torch.equal(again(batch), network(batch))
+
+
+def test_parts_of_an_adapted_sequence_are_not_normalised_again():
+    sequence = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    network, _ = adapted(sequence, Adaptation(mean=(0.5,), std=(0.5,)), SHAPE)
+    assert torch.equal(network(images()), network[-1](((images() - 0.5) / 0.5).flatten(1)))
+
+
+def test_a_network_that_loops_over_its_children_is_refused_a_normalisation():
+    class Loop(nn.Sequential):
+        def forward(self, x):
+            for module in self.children():
+                x = module(x)
+            return x
+
+    with pytest.raises(ValueError, match="children in a loop"):
+        adapt(Loop(nn.Flatten(), nn.Linear(64, 3)), mean=(0.4,), std=(0.5,))
+
+
+def test_a_network_whose_forward_was_replaced_is_put_into_another():
+    network = Net()
+    network.forward = lambda x: (Net.forward(network, x),)
+    assert torch.equal(adapt(network)(images()), Net().eval()(images()))
+
+
+@pytest.mark.parametrize("backend", ["compile", "in place", "parallel", "inside"])
+def test_compiled_and_parallel_networks_are_taken_out_of_their_wrapper(backend):
+    network = Net()
+    if backend == "compile":
+        wrapped = torch.compile(network, backend="eager")
+    elif backend == "parallel":
+        wrapped = nn.DataParallel(network)
+    elif backend == "in place":
+        wrapped = network
+        wrapped.compile(backend="eager")
+    else:
+        wrapped = network
+        wrapped.conv = torch.compile(wrapped.conv, backend="eager")
+    found, changes = adapted(wrapped, Adaptation(), SHAPE)
+    assert found is network
+    assert type(found.conv) is nn.Conv2d
+    assert vars(found).get("_compiled_call_impl") is None
+    assert len(changes) == 1
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_become_float32(kind):
+    network, changes = adapted(Net().to(kind), Adaptation(), SHAPE)
+    assert {each.dtype for each in network.parameters()} == {torch.float32}
+    expected = Net().to(kind).float().eval()(images())
+    assert torch.equal(network.eval()(images()), expected)
+    assert "now float32" in changes[0]
+
+
+def test_only_modules_are_networks():
+    with pytest.raises(ValueError, match=r"dict.*Module"):
+        adapt({"a": 1})
+
+
+def test_answers_that_are_no_logits_are_refused():
+    with pytest.raises(ValueError, match="outputs: binary"):
+        check_answers(Net(classes=1).eval(), images())
+    with pytest.raises(ValueError, match="probabilities"):
+        check_answers(Net(lambda z: z.softmax(1)).eval(), images())
+    with pytest.raises(ValueError, match="squeeze"):
+        check_answers(Net(lambda z: z.squeeze()).eval(), images())
+    with pytest.raises(ValueError, match="NaN"):
+        check_answers(Net(lambda z: z * torch.nan).eval(), images())
+    with pytest.raises(ValueError, match=r"outputs.*binary.*drop"):
+        check_answers(adapt(Net(), outputs="binary"), images(), "binary")
+    with pytest.raises(ValueError, match=r"outputs.*probabilities"):
+        check_answers(adapt(Net(), outputs="probabilities"), images(), "probabilities")
+
+
+def test_what_may_be_probabilities_is_warned_of_until_the_study_says_what_it_is():
+    network = Net(torch.sigmoid).eval()
+    assert "outputs: logits" in check_answers(network, images())[1][0]
+    assert check_answers(network, images(), "logits")[1] == []
+    assert check_answers(Net(lambda z: z.log_softmax(1)).eval(), images())[1] == []
+    binary = adapt(Net(torch.sigmoid, classes=1), outputs="binary")
+    assert "outputs: probabilities" in check_answers(binary, images(), "binary")[1][0]
+
+
+class Dropped(nn.Module):
+    def forward(self, x):
+        return F.dropout(x, 0.5)
+
+
+def test_modules_that_answer_anew_each_time_are_named():
+    with pytest.raises(ValueError, match=r"two different answers.*norm \(Dropped\)"):
+        check_answers(Net(norm=Dropped()).eval(), images())
+    with pytest.raises(ValueError, match="its own forward"):
+        check_answers(Net(lambda z: F.dropout(z, 0.5)).eval(), images())
+
+
+def test_modules_that_look_at_the_whole_batch_are_named():
+    with pytest.raises(ValueError, match=r"other images.*norm \(BatchNorm2d\)"):
+        check_answers(Net(norm=nn.BatchNorm2d(4, track_running_stats=False)).eval(), images())
+
+
+def test_rounding_is_no_difference():
+    network = Net().eval()
+    assert torch.equal(check_answers(network, images())[0], network(images()))
+
+    class Low(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = Net().bfloat16()
+
+        def forward(self, x):
+            return self.net(x.bfloat16()).float()
+
+    assert check_answers(Low().eval(), images())[1] == []
+
+
+def hooks_nothing(model, images, targets):
+    aside = nn.Linear(2, 2)
+    aside.register_forward_hook(lambda *_: None)
+    return gradient(model, images, targets)
+
+
+def hooks_something(model, images, targets):
+    model.conv.register_forward_hook(lambda *_: None)
+    nn.Linear(2, 2).register_forward_hook(lambda *_: None)
+    return gradient(model, images, targets)
+
+
+def call(function, model):
+    method = MethodCall("mine", Call(call=f"{function.__module__}.{function.__name__}"))
+    seeds = torch.arange(3)
+    return attribute(method, model, images(), torch.tensor([0, 1, 2]), seeds=seeds, max_batch=8)["mine"]
+
+
+def test_hooks_that_never_run_are_an_error():
+    register = nn.Module.register_forward_hook
+    with pytest.raises(ValueError, match=r"mine.*1 hooks \(on Linear\).*none"):
+        call(hooks_nothing, Net())
+    maps = gradient(Net().eval(), images(), torch.tensor([0, 1, 2]))
+    torch.testing.assert_close(call(hooks_something, Net()), maps)
+    assert nn.Module.register_forward_hook is register
+
+
+def write(path, content):
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"net": state, "acc": 93.2},
+        lambda state: {"model": state, "optimizer": {"state": {}, "param_groups": []}},
+        lambda state: {"model_state_dict": state, "loss": 0.3},
+        lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}, "epoch": 3},
+        lambda state: {f"backbone.{key}": value for key, value in state.items()} | {"loss.weight": torch.ones(3)},
+        lambda state: {f"_orig_mod.module.{key}": value for key, value in state.items()},
+    ],
+)
+def test_weights_are_found_in_checkpoints_of_every_usual_form(wrap, tmp_path):
+    source, network = Net(), Net()
+    for value in source.state_dict().values():
+        value.add_(1)
+    path = write(tmp_path / "w.pth", wrap(source.state_dict()))
+    load_weights(network, read_weights(path), path)
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in network.state_dict().items())
+
+
+def test_several_state_dicts_need_a_choice(tmp_path):
+    state = Net().state_dict()
+    path = write(tmp_path / "w.pth", {"state_dict": state, "state_dict_ema": {k: v * 2 for k, v in state.items()}})
+    with pytest.raises(ValueError, match=r"2 state dicts.*#state_dict_ema"):
+        read_weights(path)
+    assert torch.equal(read_weights(f"{path}#state_dict_ema")["fc.bias"], state["fc.bias"] * 2)
+
+
+def test_files_that_hold_no_weights_say_what_they_hold(tmp_path):
+    (tmp_path / "pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n")
+    (tmp_path / "page.pth").write_text("<!doctype html><html>rate limit</html>")
+    write(tmp_path / "module.pth", nn.Linear(2, 2))
+    write(tmp_path / "other.pth", {"epoch": 3, "lr": 0.1})
+    for name, said in {"pointer": "git lfs", "page": "web page", "module": "Python object", "other": "epoch"}.items():
+        with pytest.raises(ValueError, match=said):
+            read_weights(tmp_path / f"{name}.pth")
