@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from efface.models.published_names import renamed
+
 _WRAPPERS = ("module.", "network.", "_orig_mod.")  # DataParallel, efface.models.torchvision, torch.compile
 _SHOWN = 4
 
@@ -38,7 +40,7 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], source: str | Pat
 
     source: file of the tensors, for the error that lists the tensors that do not fit.
     """
-    own = network.state_dict()
+    state, own = renamed(network, state), network.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]  # old files: none
     foreign = [key for key in state if key not in own]
     differing = [key for key in own if key in state and own[key].shape != state[key].shape]
