@@ -186,7 +186,7 @@ def test_histogram_draws_one_colour_as_often_as_the_histogram_of_the_image_says(
     filled = impute.histogram(images, gone, seeds=torch.arange(count), bins=bins)
     assert (filled == filled[:, :, :1, :1]).all()
     expected, drawn = colours_of_histogram(image, bins), filled[:, :, 0, 0].double().numpy().round(4)
-    shares = {colour: 0.0 for colour in expected}
+    shares = dict.fromkeys(expected, 0.0)
     for each in drawn:
         (near,) = [colour for colour in expected if np.allclose(colour, each, atol=2e-4)]
         shares[near] += 1 / count

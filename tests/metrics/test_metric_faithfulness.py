@@ -312,6 +312,22 @@ def test_group_effects_are_the_loop():
             assert changes[i, k] == pytest.approx(np.mean([(before - each) ** 2 for each in after]), abs=1e-4)
 
 
+def test_the_square_change_divided_by_the_squared_score_has_the_same_rank_correlation(tmp_path):
+    """Nguyen & Martinez divide by it; the page says that this changes no rank."""
+    maps = numbers(N, H, W)
+    found = values(Groups(5, 1, "logit", BLACK, (), "pixel"), case(tmp_path, maps, given_network=Curved()))
+    for i in range(N):
+        order, image = maps[i].flatten().argsort(descending=True), IMAGES[i].flatten(1)
+        before, effects, sizes = Curved()(IMAGES[i][None])[0, CLASS[i]].item(), [], []
+        for group in order.split(H * W // 5):
+            changed = image.clone()
+            changed[:, group] = 0
+            after = Curved()(changed.unflatten(1, (H, W))[None])[0, CLASS[i]].item()
+            effects.append((before - after) ** 2 / before**2)
+            sizes.append(maps[i].flatten()[group].double().sum().abs().item())
+        assert found["correlation"][i] == pytest.approx(spearmanr(sizes, effects).statistic, abs=1e-6)
+
+
 def test_a_random_order_rises_more_steadily_than_the_true_one():
     """Why `rising` judges no map: on a linear network each group of a random order holds a bit of everything."""
     contributions = numbers(500, 64) + 0.7

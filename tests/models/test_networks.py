@@ -17,8 +17,8 @@ from efface.models.activation import nonlinearity
 from efface.models.fast_copy import folded
 from efface.models.layers import last_convolution
 from efface.models.preact import preact_resnet, preact_resnet18
-from efface.models.small import mlp, mnist_cnn
 from efface.models.resnet import resnet20
+from efface.models.small import mlp, mnist_cnn
 from efface.models.weights import load_weights, read_weights
 from small.messages import words
 from small.tiers import first_short

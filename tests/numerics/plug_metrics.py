@@ -47,7 +47,6 @@ SETTINGS = {
         {"points": 2},
         {"points": 2, "mode": "independent", "draw": "normal"},
         {"layers": ["fc", "layer2"]},
-        {"points": 2, "statistics": "reset"},
     ),
     "robust_accuracy": ({"eps": [0.1, 0.4], "steps": 2}, {"eps": [0.05], "norm": "linf", "start": "random"}),
     "sensitivity_n": ({"samples": 4},),
@@ -88,9 +87,9 @@ def _sure(stored):
     return net, stored
 
 
-def _measured(name: str):
+def _measured(name: str, given=None):
     found = {}
-    for number, settings in enumerate(SETTINGS.get(name, ({},))):
+    for number, settings in enumerate(given or SETTINGS.get(name, ({},))):
         formula = metric(name, settings)
         for point in _points(formula):
             scores = {each: probe(_case()) for each, probe in formula.probes(point).items()}
@@ -130,6 +129,9 @@ def _points(formula):
 
 for _name in names():
     golden(f"metric.{_name}")(functools.partial(_measured, _name))
+golden("metric.randomisation.reset")(
+    functools.partial(_measured, "randomisation", ({"points": 2, "statistics": "reset"},))
+)
 
 
 @golden("measure.formula")

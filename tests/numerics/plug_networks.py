@@ -125,10 +125,13 @@ def _blocks():
 def _one_signal():
     few = {"n_train": 14, "n_test": 6}
     return _named(
-        plain=one_signal(**few),
-        other=one_signal(d=6, signals=2, amplitude=(0.2, 0.9), first=0.5, seed=3, **few),
-        several=one_signal(d=6, signals=2, amplitude=(0.5, 1.5), **few),
+        plain=one_signal(**few), other=one_signal(d=6, signals=2, amplitude=(0.2, 0.9), first=0.5, seed=3, **few)
     )
+
+
+@golden("data.one_signal.several")
+def _several_signals():
+    return _named(several=one_signal(d=6, signals=2, amplitude=(0.5, 1.5), n_train=14, n_test=6))
 
 
 @golden("data.blockwise")

@@ -124,7 +124,9 @@ def rise_blur(
     if border != "mean":
         return weighted(images, weights, repeated=border == "repeat")
     if mean is None:
-        raise ValueError("rise_blur: border is mean, but no mean is given; give one value per channel, or border: black")
+        raise ValueError(
+            "rise_blur: border is mean, but no mean is given; give one value per channel, or border: black"
+        )
     beyond = flat(images, mean)
     return weighted(images - beyond, weights, repeated=False) + beyond
 

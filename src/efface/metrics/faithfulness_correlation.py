@@ -60,7 +60,9 @@ def faithfulness_correlation(
     shown = values_of("subsets", "pearson", "spearman")
     return Metric(
         probes=probes,
-        value=shown if undefined == "missing" else lambda scores: {n: np.nan_to_num(v) for n, v in shown(scores).items()},
+        value=shown
+        if undefined == "missing"
+        else lambda scores: {n: np.nan_to_num(v) for n, v in shown(scores).items()},
         direction={"pearson": "higher", "spearman": "higher"},
         sample="images",
         uses=frozenset({"imputer", "post"}) if grid else frozenset({"imputer", "unit", "groups", "post"}),

@@ -1,8 +1,8 @@
 """Networks for CIFAR experiments that need a Hessian: softplus (or ReLU) ResNets of four stages, and VGGs.
 
 As published, a softplus of steepness `beta` = 10 replaces every ReLU, for a network of ReLUs has no second derivative.
-Images in [0, 1] are not normalised unless `mean` and `std` are given. The weights have PyTorch's default initialisation.
-A ResNet takes images of any size from 8x8 upwards, a VGG images of `size`. Guided backprop and deconvnet refuse the
+Images in [0, 1] are not normalised unless `mean` and `std` are given. Weights have PyTorch's default initialisation. A
+ResNet takes images of any size from 8x8 upwards, a VGG images of `size`. Guided backprop and deconvnet refuse the
 softplus; set `activation: relu` for them. If a network has both (`inner`), they change only the ReLUs.
 
 All networks take these settings:

@@ -111,9 +111,7 @@ def epochs_of(training: TrainingSettings | None) -> int:
     return training.epochs
 
 
-def logits_of(
-    case: Case, network: nn.Module, erasure: Erasure, precision: Precision, *, sample: int = 0
-) -> Tensor:
+def logits_of(case: Case, network: nn.Module, erasure: Erasure, precision: Precision, *, sample: int = 0) -> Tensor:
     """Return the logits of a network for the erased test images, in smaller batches if memory runs out.
 
     sample: number of the fill, for a fill whose scores are averaged over several.

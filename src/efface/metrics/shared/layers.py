@@ -67,7 +67,9 @@ def groups(network: nn.Module, layers: Layers, statistics: Statistics = "keep") 
     """
     reset = statistics == "reset"
     names = {
-        module: name for name, module in network.named_modules() if _learns(module) or (reset and _has_statistics(module))
+        module: name
+        for name, module in network.named_modules()
+        if _learns(module) or (reset and _has_statistics(module))
     }
     if layers is None:
         if not names:
@@ -87,9 +89,7 @@ def reached(count: int, share: float) -> int:
     return math.ceil(share * count - 1e-6)
 
 
-def chosen(
-    network: nn.Module, layers: Layers, share: float, mode: Mode, statistics: Statistics = "keep"
-) -> list[str]:
+def chosen(network: nn.Module, layers: Layers, share: float, mode: Mode, statistics: Statistics = "keep") -> list[str]:
     """Return the modules to redraw at a share: those of all layers down to it, or only those of the layer at it."""
     every = groups(network, layers, statistics)
     upto = reached(len(every), share)

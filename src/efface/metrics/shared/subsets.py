@@ -54,7 +54,7 @@ class Subsets:
     cost = one_a_sample
 
     def identity(self) -> dict[str, Any]:
-        """Return its fields. `sets` stands there only if it is not the usual one, so that old results keep their keys."""
+        """Return its fields; `sets` only if it is not the usual one, so that old results keep their keys."""
         found = identity_of(self)
         if self.sets == "exact":
             del found["sets"]
