@@ -24,7 +24,7 @@ from efface.report.table import FAMILIES
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 ARROWS = {"lower": "&darr;", "higher": "&uarr;", "none": "(describes)"}
 HANDED = {"images", "removed", "mean", "seeds"}  # passed by efface, so no settings of a study
-NOTEBOOK = {"sources"}
+NOTEBOOK = {"sources", "pixels"}
 SHORT = ("efface.impute.", "efface.erase.units.", "efface.erase.post.")
 LISTED = 9  # points that are written out
 

@@ -56,6 +56,27 @@ def test_one_signal_in_general():
     assert not one_signal(d=3, first=0.0, n_train=50, n_test=2)["train"].masks[:, 0, 0].any()
 
 
+@pytest.mark.parametrize("amplitude", [(1.0, 1.0), (0.5, 2.0), (3.0, 3.0)])
+def test_several_signals_are_drawn_as_the_reference_draws_them(amplitude):
+    """RandomSignalCoordinate: that many coordinates, chosen without replacement, coordinate 0 like all others."""
+    d, signals, (low, high) = 6, 3, amplitude
+    split = one_signal(d=d, signals=signals, amplitude=amplitude, n_train=4000, n_test=2)["train"]
+    x, mask = vectors(split), split.masks[:, 0]
+    assert (mask.sum(1) == signals).all()
+    assert torch.equal(x != 0, mask)
+    assert chisquare(mask.sum(0).numpy()).pvalue > 0.001
+    pairs = torch.stack([mask[:, i] & mask[:, j] for i in range(d) for j in range(i)], 1).sum(0)
+    assert len(pairs) == 15
+    assert chisquare(pairs.numpy()).pvalue > 0.001
+    assert torch.equal(x.sign(), mask * signs(split)[:, None])
+    sizes = x.abs()[mask] * max(1.0, high)
+    if low == high:
+        torch.testing.assert_close(sizes, torch.full_like(sizes, low))
+    else:
+        assert kstest((sizes - low).numpy() / (high - low), "uniform").pvalue > 0.001
+    assert one_signal(d=3, signals=3, n_train=9, n_test=2)["train"].masks.all()
+
+
 def test_blockwise_without_noise_is_the_class_in_one_of_the_first_half():
     split = blockwise(n_train=2000, n_test=2)["train"]
     x, mask = vectors(split), split.masks[:, 0]
@@ -122,9 +143,12 @@ def test_a_linear_network_is_right_and_its_gradient_is_its_weights():
     [
         (one_signal, {"d": 1}, "one_signal d 1 2"),
         (one_signal, {"d": 0}, "d 0"),
-        (one_signal, {"signals": 10}, "signals 10 9"),
+        (one_signal, {"signals": 11}, "signals 11 10"),
+        (one_signal, {"signals": 0}, "signals 0 10"),
+        (one_signal, {"signals": 10, "first": 0.2}, "signals 10 9"),
         (one_signal, {"amplitude": [0.6, 0.2]}, "amplitude [0.6, 0.2]"),
-        (one_signal, {"amplitude": [0.5, 1.5]}, "amplitude"),
+        (one_signal, {"amplitude": [0.0, 0.5]}, "amplitude"),
+        (one_signal, {"amplitude": [0.5, float("inf")]}, "amplitude inf"),
         (one_signal, {"first": 1.1}, "first 1.1"),
         (one_signal, {"n_train": 1}, "n_train 1 2"),
         (blockwise, {"relevant": 11}, "relevant 11 10"),

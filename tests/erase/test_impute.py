@@ -1,10 +1,13 @@
 """What takes the place of a removed pixel."""
 
+import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
 from efface import impute
+from efface.erase.blur import spot_weights
+from efface.impute.draw import check_histogram
 from efface.plug.call import Call
 from efface.plug.words import index
 from small.messages import words
@@ -49,7 +52,7 @@ def test_blur_is_the_gaussian_of_the_whole_image():
     torch.testing.assert_close(impute.blur(images, GONE, sigma=2.0), torch.from_numpy(expected))
 
 
-def test_rises_blur_is_nearly_a_box():
+def test_a_kernel_cuts_the_gaussian_off():
     flat, gone = torch.zeros(1, 1, 31, 31), torch.zeros(1, 31, 31, dtype=torch.bool)
     flat[..., 15, 15] = 1
     found = impute.blur(flat, gone, sigma=5.0, kernel=11)[0, 0]
@@ -109,17 +112,95 @@ def test_gaussian_noise_lies_around_the_datas_mean():
     assert (impute.gaussian_noise(images, gone, mean=[0.5, 0.5, 0.1], noise=given)[:, 2] == 0).all()
 
 
-def test_histogram_takes_whole_pixels_of_the_same_image():
+def test_image_pixels_takes_whole_pixels_of_the_same_image():
     images = torch.arange(2 * 3 * 30 * 30).reshape(2, 3, 30, 30) / 5400
     gone = torch.ones(2, 30, 30, dtype=torch.bool)
-    filled = impute.histogram(images, gone, seeds=torch.tensor([3, 4]))
+    filled = impute.image_pixels(images, gone, seeds=torch.tensor([3, 4]))
     place = ((filled - images[:, :, :1, :1]) * 5400).round()  # which pixel of the image it was, said by each channel
     assert (place == place[:, :1]).all()
     assert place.min() >= 0
     assert place.max() < 900
     assert 500 < len(place[0, 0].unique()) < 630  # 1 - 1/e of 900: drawn with replacement, evenly
     sources = torch.arange(900).flip(0).reshape(1, 30, 30).expand(2, -1, -1)
-    assert torch.equal(impute.histogram(images, gone, sources=sources), images.flip(2, 3))
+    assert torch.equal(impute.image_pixels(images, gone, sources=sources), images.flip(2, 3))
+
+
+def colours_of_histogram(image, bins):
+    """The colours that the cited imputer may draw, and how often it draws each: a histogram of all channels at once."""
+    values = image.flatten(1).T.double().numpy()
+    edges = [np.linspace(0, 1, bins + 1)] * len(image)
+    counts = np.histogramdd(values, edges)[0]
+    found = {}
+    for place in np.argwhere(counts):
+        inside = np.all(
+            [
+                (edges[c][k] <= values[:, c]) & (values[:, c] < edges[c][k + 1] + (k == bins - 1))
+                for c, k in enumerate(place)
+            ],
+            axis=0,
+        )
+        found[tuple(values[inside].mean(0).round(4))] = counts[tuple(place)] / counts.sum()
+    return found
+
+
+def test_the_kernel_of_rise_is_a_spot_blurred_within_its_window():
+    spot = np.zeros((11, 11))
+    spot[5, 5] = 1
+    expected = torch.from_numpy(ndimage.gaussian_filter(spot, 5))
+    weights = spot_weights(sigma=5.0, kernel=11)
+    torch.testing.assert_close(torch.outer(weights, weights), expected)
+    assert (expected.max() / expected.min()).item() == pytest.approx(1.14, abs=0.005)
+    cut = torch.exp(-0.5 * (torch.arange(-5, 6) / 5.0) ** 2)  # the kernel of `blur` with the same settings
+    assert (torch.outer(cut, cut).max() / torch.outer(cut, cut).min()).item() == pytest.approx(2.72, abs=0.005)
+
+
+def test_rise_blur_is_the_convolution_of_the_normalised_image():
+    images = torch.rand(2, 3, 16, 13, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    gone = torch.ones(2, 16, 13, dtype=torch.bool)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]).double(), torch.tensor([0.229, 0.224, 0.225]).double()
+    spot = np.zeros((11, 11))
+    spot[5, 5] = 1
+    kernel = torch.from_numpy(ndimage.gaussian_filter(spot, 5)).expand(3, 1, 11, 11)
+
+    def convolved(values):
+        return torch.nn.functional.conv2d(values, kernel, padding=5, groups=3)
+
+    shape = (3, 1, 1)
+    normalised = convolved((images - mean.reshape(shape)) / std.reshape(shape)) * std.reshape(shape)
+    found = impute.rise_blur(images, gone, mean=mean)
+    torch.testing.assert_close(found, normalised + mean.reshape(shape))
+    torch.testing.assert_close(impute.rise_blur(images, gone, border="black"), convolved(images))
+    inside = impute.rise_blur(images, gone, border="repeat")
+    torch.testing.assert_close(inside[..., 5:-5, 5:-5], found[..., 5:-5, 5:-5])
+    flat = torch.full_like(images, 0.7)
+    torch.testing.assert_close(impute.rise_blur(flat, gone, border="repeat"), flat)
+    assert impute.rise_blur(flat, gone, border="black")[..., 0, 0].max() < 0.3  # darkened
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_histogram_draws_one_colour_as_often_as_the_histogram_of_the_image_says(channels):
+    image = torch.randint(0, 256, (channels, 7, 6), generator=torch.Generator().manual_seed(3)) / 255
+    image = image**2  # many dark pixels, so that bins differ
+    count, bins = 4000, 2
+    images, gone = image.expand(count, -1, -1, -1), torch.ones(count, 7, 6, dtype=torch.bool)
+    filled = impute.histogram(images, gone, seeds=torch.arange(count), bins=bins)
+    assert (filled == filled[:, :, :1, :1]).all()
+    expected, drawn = colours_of_histogram(image, bins), filled[:, :, 0, 0].double().numpy().round(4)
+    shares = dict.fromkeys(expected, 0.0)
+    for each in drawn:
+        (near,) = [colour for colour in expected if np.allclose(colour, each, atol=2e-4)]
+        shares[near] += 1 / count
+    for colour, share in expected.items():
+        assert shares[colour] == pytest.approx(share, abs=4 * (share * (1 - share) / count) ** 0.5)
+
+
+def test_the_colour_of_a_given_pixel_is_the_mean_of_its_bin():
+    images, gone = torch.tensor([0.1, 0.2, 0.3, 0.9]).reshape(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.bool)
+    for pixel, colour in ((0, 0.15), (1, 0.15), (2, 0.3), (3, 0.9)):
+        filled = impute.histogram(images, gone, bins=4, pixels=torch.tensor([pixel]))
+        torch.testing.assert_close(filled, torch.full_like(images, colour))
+    white = impute.histogram(torch.ones(1, 3, 2, 2), gone, pixels=torch.tensor([0]))
+    assert (white == 1).all()
 
 
 @pytest.mark.parametrize(
@@ -129,8 +210,18 @@ def test_histogram_takes_whole_pixels_of_the_same_image():
         (lambda: impute.patch_mean(IMAGES, GONE, size=(2, 2, 2)), "size"),
         (lambda: impute.gaussian_noise(IMAGES, GONE, mean=[0.5] * 3, seeds=torch.arange(4), noise=-1.0), "noise -1"),
         (lambda: impute.gaussian_noise(IMAGES, GONE, mean=[0.5] * 3), "seeds"),
+        (lambda: impute.image_pixels(IMAGES, GONE), "seeds"),
+        (lambda: impute.image_pixels(IMAGES, GONE, sources=torch.full((4, 6, 5), 30)), "0 29"),
         (lambda: impute.histogram(IMAGES, GONE), "seeds"),
-        (lambda: impute.histogram(IMAGES, GONE, sources=torch.full((4, 6, 5), 30)), "0 29"),
+        (lambda: impute.rise_blur(IMAGES, GONE), "border mean black"),
+        (
+            lambda: Call(call="efface.impute.rise_blur", kwargs={"border": "white"}).check(("images", "removed")),
+            "border white repeat",
+        ),
+        (lambda: impute.rise_blur(IMAGES, GONE, border="black", kernel=4), "kernel 4 odd"),
+        (lambda: impute.histogram(IMAGES, GONE, pixels=torch.full((4,), 30)), "0 29"),
+        (lambda: impute.histogram(IMAGES, GONE, seeds=torch.arange(4), bins=0), "bins 0"),
+        (lambda: check_histogram(samples=0), "samples 0"),
     ],
 )
 def test_what_cannot_be_is_refused(fill, said):

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from efface.erase.masking import to_float
-from efface.erase.ranking import count
+from efface.erase.ranking import count, rank, removed
+from efface.erase.units import group_means, spread
 from efface.metrics import Point, metric
 from efface.metrics.degradation import Degrade, degradation
 from efface.metrics.probes import Perturb
@@ -354,3 +355,18 @@ def test_all_find_the_true_map_in_a_study(tmp_path):
         else:
             sign = 1 if better == "higher" else -1
             assert sign * np.nanmean(true - other) > 0, (name, score)
+
+
+def test_a_share_of_superpixels_is_no_share_of_pixels():
+    """What docs/metrics.md says of `srg`: the axis counts groups, where the paper counts the pixels of the groups."""
+    labels = torch.tensor([0] * 18 + [1, 2]).reshape(1, 4, 5)  # one large group, two of a pixel each
+    maps = torch.zeros(1, 4, 5)
+    shares = {}
+    for largest in (0, 1):
+        maps[labels == largest] = 1.0
+        maps[labels == 1 - largest] = -1.0
+        ranks = spread(rank(group_means(maps, labels), torch.tensor([3])), labels)
+        gone = {step: removed(ranks, step / 3, "most_first", grouped=True) for step in range(4)}
+        assert [len(labels[gone[step]].unique()) for step in range(4)] == [0, 1, 2, 3]
+        shares[largest] = [gone[step].double().mean().item() for step in range(4)]
+    assert shares == {0: [0, 0.9, 0.95, 1], 1: [0, 0.05, 0.1, 1]}

@@ -264,7 +264,9 @@ def test_identities_differ_where_numbers_do():
         return str(only(made, share).identity())
 
     others = [randomisation(mode="independent"), randomisation(draw="normal"), randomisation(layers=["fc"])]
-    assert len({text(made, 0.5) for made in (randomisation(), *others)}) == 4
+    others.append(randomisation(statistics="reset"))
+    assert "statistics" not in text(randomisation(), 0.5)  # results from before this setting keep their keys
+    assert len({text(made, 0.5) for made in (randomisation(), *others)}) == 5
     assert len({text(made, 0.0) for made in (randomisation(), *others)}) == 1  # nothing is drawn anew
     posts = [only(efficient_randomisation(), post=each).identity() for each in ((), SUM)]
     assert posts[0] != posts[1]
@@ -291,6 +293,104 @@ def test_the_rise_of_entropy_is_relative_and_missing_without_entropy(tmp_path, t
     np.testing.assert_allclose(made.value({"entropy": only(made)(here)})["entropy_rise"], 0, atol=1e-6)
     score = type(only(made)(here))({"entropy": np.array([2.0, 0.0]), "randomised": np.array([3.0, 1.0])})
     np.testing.assert_array_equal(made.value({"entropy": score})["entropy_rise"], [0.5, np.nan])
+
+
+class FixedConvolution(nn.Conv2d):
+    """Fresh weights are always the same, whichever generator is seeded."""
+
+    def reset_parameters(self):
+        same_numbers(self)
+
+
+class FixedLinear(nn.Linear):
+    def reset_parameters(self):
+        same_numbers(self)
+
+
+def same_numbers(module):
+    generator = torch.Generator().manual_seed(module.weight.numel())
+    with torch.no_grad():
+        for each in module.parameters(recurse=False):
+            each.copy_(torch.randn(each.shape, generator=generator) * 0.3)
+
+
+def trained_like():
+    """A network with statistics far from those of a fresh one; one BatchNorm has no parameters."""
+    network = nn.Sequential(
+        FixedConvolution(3, 5, 3, padding=1),
+        nn.BatchNorm2d(5),
+        nn.ReLU(),
+        nn.BatchNorm2d(5, affine=False),
+        nn.Flatten(),
+        FixedLinear(5 * SIZE**2, 4),
+    ).eval()
+    with torch.no_grad():
+        for number, (name, value) in enumerate(network.state_dict().items()):
+            drawn = numbers(*value.shape, seed=number).to(value) if value.is_floating_point() else value
+            value.copy_(drawn.abs() * 0.05 + 0.01 if name.endswith("running_var") else drawn)
+    return network
+
+
+def by_quantus(kind, here, network, **settings):
+    """Scores of an image by a metric of quantus, whose method gives the signed sum over channels."""
+    import quantus
+
+    def explained(model, inputs, targets, **_):
+        found = gradient(model, torch.as_tensor(inputs).float(), torch.as_tensor(targets).long())
+        return found.detach().sum(1, keepdim=True).numpy()
+
+    images = to_float(here.data["test"].images)
+    found = getattr(quantus, kind)(disable_warnings=True, abs=False, normalise=False, **settings)(
+        model=network,
+        x_batch=images.numpy(),
+        y_batch=here.target_classes.numpy(),
+        a_batch=None,
+        explain_func=explained,
+        device="cpu",
+        channel_first=True,
+    )
+    return np.asarray(found)
+
+
+@pytest.mark.filterwarnings("ignore")  # what quantus and what it imports warn of
+def test_the_rise_of_entropy_is_that_of_quantus_with_its_sign(tmp_path):
+    network = trained_like()
+    here, _ = case(tmp_path, network)
+    made, kept = efficient_randomisation(), efficient_randomisation(statistics="keep")
+    found = made.value({"entropy": only(made)(here)})["entropy_rise"]
+    theirs = by_quantus("EfficientMPRT", here, network)
+    np.testing.assert_allclose(found, theirs, atol=1e-5)
+    assert np.abs(theirs).max() > 0.01
+    assert not np.allclose(kept.value({"entropy": only(kept)(here)})["entropy_rise"], theirs, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")  # what quantus and what it imports warn of
+def test_the_similarity_of_a_network_that_is_all_redrawn_is_that_of_quantus_once_its_statistics_are_fresh(tmp_path):
+    import quantus
+
+    network = trained_like()
+    here, _ = case(tmp_path, network)
+    of = quantus.similarity_func.correlation_spearman
+    theirs = by_quantus("MPRT", here, network, similarity_func=of, skip_layers=True, return_last_correlation=True)
+    found = {how: only(randomisation(statistics=how), 1.0)(here).values["spearman"] for how in ("keep", "reset")}
+    np.testing.assert_allclose(found["reset"], theirs, atol=1e-5)
+    assert not np.allclose(found["keep"], theirs, atol=1e-3)
+
+
+def test_statistics_are_kept_or_start_afresh_with_either_draw():
+    network = trained_like()
+    names = [name for (name,) in groups(network, None, "reset")]
+    assert names == ["5", "3", "1", "0"]  # from the output down
+    assert [name for (name,) in groups(network, None)] == ["5", "1", "0"]  # without the one that has no parameters
+    for draw in ("reset", "normal"):
+        fresh = redrawn(network, names, draw=draw, seed=3, statistics="reset")
+        kept = redrawn(network, names, draw=draw, seed=3, statistics="keep")
+        for place in (1, 3):
+            assert (fresh[place].running_mean == 0).all()
+            assert (fresh[place].running_var == 1).all()
+            assert torch.equal(kept[place].running_mean, network[place].running_mean)
+            assert torch.equal(kept[place].running_var, network[place].running_var)
+        torch.testing.assert_close(fresh[5].weight, kept[5].weight)
 
 
 # Another class

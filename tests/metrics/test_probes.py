@@ -10,9 +10,11 @@ from torch import nn
 
 from efface import draws
 from efface.erase.masking import to_float
-from efface.erase.ranking import count, removed
+from efface.erase.ranking import count, rank, removed
+from efface.impute import histogram
 from efface.methods.control import random
 from efface.metrics.probes import Degeneracy, Erasure, Perturb, Retrain, erased, erased_batches, image_mean
+from efface.metrics.probes.erasure import fills_averaged
 from efface.plug.call import Call
 from efface.store.arrays import pack
 from efface.store.maps import MapStore
@@ -20,6 +22,7 @@ from efface.training.loop import TrainingSettings
 from efface.types import Split
 from small.batches import noise_split, normal_numbers, stored_images
 from small.cases import case_of, stored_maps
+from small.messages import words
 from small.networks import Linear
 from small.tiers import first_short
 
@@ -146,6 +149,38 @@ def test_everything_removed_needs_no_map_and_shows_the_fill_alone():
         rtol=1e-4,
         atol=1e-6,
     )
+
+
+@pytest.mark.parametrize(("samples", "kwargs"), [(5, {}), (2, {"samples": 2})])
+def test_a_fill_that_is_averaged_is_scored_once_for_each_of_its_draws(tmp_path, samples, kwargs):
+    maps, erasure = stores(tmp_path), Erasure("most_first", 0.5, Call(call="efface.impute.histogram", kwargs=kwargs))
+    ticks = []
+    here = trainable_case(maps, advance=ticks.append)
+    score, test = Perturb(erasure)(here), splits()["test"]
+    assert sum(ticks) == Perturb(erasure).cost({"test": 6}, None) == 6 * samples
+    images = to_float(test.images)
+    gone = removed(erasure_ranks(maps), 0.5, "most_first")
+    found = []
+    for sample in range(samples):
+        seeds = draws.seeds_of("0 test fill", torch.arange(6))
+        fill = histogram(images, gone, seeds=draws.fold(seeds, sample) if sample else seeds)
+        shown = torch.where(gone[:, None], (fill * 255).round().byte(), test.images)
+        found.append(softmax_by_loop(shown.numpy()))
+    expected = np.mean([each[range(6), here.target_classes] for each in found], 0)
+    np.testing.assert_allclose(score.values["probability"], expected, rtol=1e-4, atol=1e-6)
+    right = np.mean([each.argmax(1) == test.targets.numpy() for each in found], 0)
+    np.testing.assert_allclose(score.values["accuracy"], right)
+    assert fills_averaged(MEAN) == fills_averaged(erasure.imputer, 0.0) == 1
+
+
+def erasure_ranks(maps):
+    return rank(maps["test"].take(torch.arange(6)), torch.arange(6))
+
+
+def test_a_fill_that_is_averaged_needs_its_setting(monkeypatch):
+    monkeypatch.setattr("efface.impute.image_mean.is_averaged", True, raising=False)
+    with pytest.raises(ValueError, match=words("efface.impute.image_mean is_averaged samples")):
+        fills_averaged(Call(call="efface.impute.image_mean"))
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.85])

@@ -18,10 +18,13 @@ from efface.models.activation import nonlinearity
 from efface.models.fast_copy import folded
 from efface.models.layers import last_convolution
 from efface.models.preact import preact_resnet, preact_resnet18
+from efface.models.resnet import resnet20
 from efface.models.small import mlp, mnist_cnn
+from efface.models.weights import load_weights, read_weights
 from small.batches import uniform_images
 from small.messages import words
 from small.networks import scrambled
+from small.tiers import first_short
 
 PUBLISHED = {  # parameters with 100 classes
     "resnet9": 4_949_412,
@@ -402,3 +405,93 @@ def test_a_centred_network_sees_the_vectors_that_were_stored():
 def test_what_cannot_be_built_is_one_sentence(make, message):
     with pytest.raises(ValueError, match=words(message)):
         make()
+
+
+# Checkpoints of the released code
+
+
+class _OldBlock(nn.Module):
+    """A block by the names of the score-matching system."""
+
+    def __init__(self, inputs, width, stride, wide):
+        super().__init__()
+        outputs, act = (4 * width, nn.ReLU) if wide else (width, lambda: nn.Softplus(10))
+        sizes = [(inputs, width, 1, 1), (width, width, 3, stride), (width, outputs, 1, 1)]
+        parts = []
+        for c, k, size, step in sizes if wide else [(inputs, width, 3, stride), (width, width, 3, 1)]:
+            parts += [nn.Conv2d(c, k, size, step, padding=size // 2, bias=False), nn.BatchNorm2d(k), act()]
+        self.residual_function = nn.Sequential(*parts[:-1])
+        straight = stride == 1 and inputs == outputs
+        past = () if straight else (nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.shortcut = nn.Sequential(*past)
+
+    def forward(self, x):
+        return F.softplus(self.residual_function(x) + self.shortcut(x), 10)
+
+
+class _OldResNet(nn.Module):
+    def __init__(self, blocks, wide, classes):
+        super().__init__()
+        self.conv1 = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.Softplus(10))
+        inputs = 64
+        for number, count in enumerate(blocks):
+            made, width = [], 64 * 2**number
+            for each in range(count):
+                made.append(_OldBlock(inputs, width, 2 if number and not each else 1, wide))
+                inputs = width * (4 if wide else 1)
+            self.add_module(f"conv{number + 2}_x", nn.Sequential(*made))
+        self.fc = nn.Linear(inputs, classes)
+
+    def forward(self, x):
+        for part in (self.conv1, self.conv2_x, self.conv3_x, self.conv4_x, self.conv5_x):
+            x = part(x)
+        return self.fc(x.mean((2, 3)))
+
+
+class _OldVgg(nn.Module):
+    def __init__(self, plan, classes):
+        super().__init__()
+        parts, inputs = [], 3
+        for each in plan:
+            if each == "M":
+                parts.append(nn.MaxPool2d(2))
+            else:
+                parts += [nn.Conv2d(inputs, each, 3, padding=1), nn.BatchNorm2d(each), nn.Softplus(beta=10)]
+                inputs = each
+        self.features, self.classifier = nn.Sequential(*parts), nn.Linear(4 * inputs, classes)
+
+    def forward(self, x):
+        return self.classifier(self.features(x).flatten(1))
+
+
+OLD = {
+    "resnet9": (lambda: _OldResNet((1, 1, 1, 1), False, 3), {}),
+    "resnet18": (lambda: _OldResNet((2, 2, 2, 2), False, 3), {}),
+    "resnet50": (lambda: _OldResNet((3, 4, 6, 3), True, 3), {"inner": "relu"}),
+    "vgg5": (lambda: _OldVgg(cifar.VGG5, 3), {}),
+    "vgg11": (lambda: _OldVgg(cifar.VGG11, 3), {}),
+}
+
+
+@pytest.mark.parametrize("name", first_short(2, ["resnet9", "vgg5", "resnet50", "resnet18", "vgg11"]))
+def test_a_checkpoint_of_the_released_code_is_the_same_network(tmp_path, name):
+    make, settings = OLD[name]
+    torch.manual_seed(3)
+    old = scrambled(make())
+    torch.save(old.state_dict(), tmp_path / "old.pt")
+    network = getattr(cifar, name)(num_classes=3, weights=tmp_path / "old.pt", **settings).eval()
+    shown = images(32, 2)
+    torch.testing.assert_close(network(shown), old(shown), rtol=1e-4, atol=1e-5)
+    again = getattr(cifar, name)(num_classes=3, **settings)
+    load_weights(again, read_weights(tmp_path / "old.pt"), "old.pt")  # the study's own key `weights`
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in again.state_dict().items())
+
+
+def test_a_checkpoint_of_other_names_is_refused_by_its_own_names(tmp_path):
+    old = _OldResNet((1, 1, 1, 1), False, 3).state_dict()
+    with pytest.raises(ValueError, match=words("conv1.0.weight ResNet")):
+        load_weights(resnet20(num_classes=3), old, "old.pt")  # another network does not know these names
+    with pytest.raises(ValueError, match=words("conv3_x.1.residual_function.0.weight")):
+        load_weights(cifar.resnet9(num_classes=3), _OldResNet((1, 2, 1, 1), False, 3).state_dict(), "old.pt")
+    with pytest.raises(ValueError, match=words("num_classes 5 3")):
+        load_weights(cifar.resnet9(num_classes=5), old, "old.pt")

@@ -152,14 +152,14 @@ ERASING = (
     _wrong("(sums / sizes.clamp_min(1)).to(maps.dtype)", "sums.to(maps.dtype)", "erase"),
     _wrong("return maps.std(1)", "return maps.std(1, correction=0)", "post.channel_std"),
     _wrong(
-        "giver = (torch.arange(size)[:, None] + offsets).clamp(0, size - 1)",
-        "giver = (torch.arange(size)[:, None] + offsets) % size",
+        "near = giver.clamp(0, size - 1)",
+        "near = giver % size",
         "imputer.blur",
         "post.gaussian_blur",
     ),
-    _wrong("int(4 * sigma + 0.5) if kernel", "int(3 * sigma + 0.5) if kernel", "imputer.blur"),
+    _wrong("return int(4 * sigma + 0.5)", "return int(3 * sigma + 0.5)", "imputer.blur"),
     _wrong("torch.where(count > 0, found, unknown(images, mean))", "found", "imputer.kept_mean"),
-    _wrong("sources = (draw * (h * w)).long()", "sources = (draw * (h * w - 1)).long()", "imputer.histogram"),
+    _wrong("sources = (draw * (h * w)).long()", "sources = (draw * (h * w - 1)).long()", "imputer.image_pixels"),
 )
 DRAWING = (
     _wrong(

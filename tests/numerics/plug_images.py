@@ -24,9 +24,11 @@ from efface.impute import (
     gaussian_noise,
     histogram,
     image_mean,
+    image_pixels,
     kept_mean,
     noisy_linear,
     patch_mean,
+    rise_blur,
 )
 from efface.training.augment import colour_jitter, random_resized_crop, rotation
 from numerics import inputs
@@ -48,11 +50,13 @@ FILLS = {
     channel_mean: ({"mean": torch.tensor(MEAN)},),
     constant: ({}, {"value": 0.4}, {"value": MEAN}),
     gaussian_noise: ({"mean": MEAN, "seeds": True}, {"mean": MEAN, "seeds": True, "noise": 0.1}),
-    histogram: ({"seeds": True},),
+    histogram: ({"seeds": True}, {"seeds": True, "bins": 2}),
     image_mean: ({},),
+    image_pixels: ({"seeds": True},),
     kept_mean: ({}, {"mean": MEAN}, {"mean": MEAN, "over": "image"}),
     noisy_linear: ({"seeds": True}, {"seeds": True, "noise": 0.05}, {"seeds": True, "noise": 0.0}),
     patch_mean: ({}, {"size": 2}, {"size": [3, 4]}),
+    rise_blur: ({"mean": MEAN}, {"border": "black"}, {"border": "repeat", "sigma": 1.0, "kernel": 5}),
 }
 
 

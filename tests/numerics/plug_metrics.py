@@ -27,9 +27,13 @@ SETTINGS = {
     "density_ratio": ({"levels": [0.1, 0.3], "samples": 2},),
     "di_full": ({"mosaics": 4},),
     "diffid": ({}, {"elementwise": True}),
-    "efficient_randomisation": ({"bins": 10}, {"bins": 10, "draw": "normal"}),
+    "efficient_randomisation": ({"bins": 10}, {"bins": 10, "draw": "normal"}, {"bins": 10, "statistics": "keep"}),
     "f_fidelity": ({"samples": 2},),
-    "faithfulness_correlation": ({"samples": 6}, {"samples": 5, "grid": 3, "score": "probability"}),
+    "faithfulness_correlation": (
+        {"samples": 6},
+        {"samples": 5, "grid": 3, "score": "probability"},
+        {"samples": 5, "grid": 3, "sets": "independent", "undefined": "zero"},
+    ),
     "gan_test": ({"count": 5, "steps": 3, "lr": 0.5},),
     "grid_pointing_game": ({"mosaics": 4},),
     "infidelity": ({"samples": 4, "size": 3}, {"samples": 4, "perturbation": "noise"}),
@@ -83,9 +87,9 @@ def _sure(stored):
     return net, stored
 
 
-def _measured(name: str):
+def _measured(name: str, given=None):
     found = {}
-    for number, settings in enumerate(SETTINGS.get(name, ({},))):
+    for number, settings in enumerate(given or SETTINGS.get(name, ({},))):
         formula = metric(name, settings)
         for point in _points(formula):
             scores = {each: probe(_case()) for each, probe in formula.probes(point).items()}
@@ -125,6 +129,9 @@ def _points(formula):
 
 for _name in names():
     golden(f"metric.{_name}")(functools.partial(_measured, _name))
+golden("metric.randomisation.reset")(
+    functools.partial(_measured, "randomisation", ({"points": 2, "statistics": "reset"},))
+)
 
 
 @golden("measure.formula")

@@ -129,6 +129,11 @@ def _one_signal():
     )
 
 
+@golden("data.one_signal.several")
+def _several_signals():
+    return _named(several=one_signal(d=6, signals=2, amplitude=(0.5, 1.5), n_train=14, n_test=6))
+
+
 @golden("data.blockwise")
 def _blockwise():
     more = {"d": 5, "size": 2, "relevant": 3, "eta": 0.4}

@@ -13,7 +13,7 @@ import yaml
 
 from efface import impute
 from efface.data.digits import digits
-from efface.plug import moved, words
+from efface.plug import moved, moved_names, words
 from efface.plug.call import Call, resolve
 from efface.stages.run.plan import make_plan
 from efface.stages.run.run import Run
@@ -22,6 +22,7 @@ from efface.study.schema import MethodEntry
 from efface.study.study import InvalidStudyError, Study, check, dump, read
 from efface.types import Unit
 from small.caches import forget
+from small.messages import names
 from small.messages import words as named
 
 ROOT = Path(__file__).parents[2]
@@ -252,6 +253,15 @@ def test_a_moved_path_works_with_one_note(capsys):
         f"note: efface.post.absolute is now absolute (efface.erase.post.absolute); {ends}",
         f"note: efface.methods.passes.logits_of is now efface.models.scores.logits_of; {ends}",
     ]
+
+
+def test_a_name_whose_numbers_have_changed_has_one_note(capsys):
+    forget(moved)
+    for path in ("efface.impute.histogram", words.expand("imputer", "histogram"), "efface.impute.image_pixels"):
+        assert Call(call=path).call == path
+    (said,) = capsys.readouterr().err.splitlines()
+    assert names(said, "note histogram one colour efface 0.1 image_pixels")
+    assert all(resolve(path) for path in moved_names.CHANGED)
 
 
 def test_a_worker_repeats_no_note(monkeypatch, capsys):

@@ -71,6 +71,15 @@ def test_the_free_gradient_is_that_of_the_clipped_image(tiny):
     torch.testing.assert_close(found, (start + 0.1 * gradient).clamp(0, 1), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("bound", [0.0, 1.0])
+def test_a_value_at_a_bound_has_its_whole_gradient_whatever_torch_gives_its_clamp(bound):
+    network, lr = Linear(0.01), 0.1
+    start = torch.full_like(images(), bound)
+    found = maximise(network, TARGETS, start, steps=1, lr=lr, decay=0.0, clip="last")
+    torch.testing.assert_close(found, (start + lr * network.of(TARGETS)).clamp(0, 1), atol=1e-7, rtol=0)
+    assert (found != bound).any()
+
+
 def test_decay_alone_draws_to_grey():
     found = maximise(linear(0.0), TARGETS, start_images(), steps=200, lr=0.5, decay=0.2)
     torch.testing.assert_close(found, torch.full_like(found, 0.5))

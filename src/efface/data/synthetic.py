@@ -5,6 +5,7 @@ to steps of 1/127. The network `efface.models.small.mlp` with `centred: true` ma
 radius eps in x has the radius 127/255 eps on the images: 0.45 becomes 0.2241. Its box [0, 1] is [-1.008, 1] in x.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -39,40 +40,46 @@ def one_signal(
     d: number of coordinates, at least 2.
     n_train: number of training vectors, at least 2; a fair coin gives the class of each.
     n_test: number of test vectors, at least 2; a fair coin gives the class of each.
-    signals: number of coordinates with a signal, 1 to d - 1.
-    amplitude: least and largest size of a signal, above 0 and at most 1; drawn uniformly for each coordinate.
+    signals: number of coordinates with a signal, at least 1; at most d, or d - 1 with `first`.
+    amplitude: least and largest size of a signal, above 0; drawn uniformly for each coordinate. If the largest exceeds
+        1, all entries are divided by it, so that they fit in [-1, 1]. The eps of an attack shrinks by the same factor.
     first: probability that coordinate 0 is the only signal; otherwise the signals are among the other coordinates.
-        None: 1 / d, so that a single signal is in each coordinate with equal probability.
+        None: always that many signals, and all coordinates are equally likely.
     limit: number of training vectors, a balanced choice; None takes all.
     test_limit: number of test vectors, a balanced choice; None takes all.
     validation: share of the training vectors that is held out, stratified, in [0, 1).
     seed: seeds the vectors, both choices and the validation vectors.
 
-    Source: the released notebook of Shah, Jain & Netrapalli 2021, version 1, section 5 (arXiv:2102.12781v1).
-    Differs: rounding to 8 bits, which changes no value if the amplitude is 1.
+    Source: the released notebook and code of Shah, Jain & Netrapalli 2021, version 1, section 5 (arXiv:2102.12781v1):
+        RandomSignalCoordinate, and SemiRandomSignalCoordinate with `first`.
+    Differs: rounding to 8 bits, which changes no value if the amplitude is 1; the division for larger ones.
     """
-    chance = (1 / max(d, 1)) if first is None else first
+    alone_at_first = 1 / max(d, 1) if first is None else first
     low, high = min(amplitude), max(amplitude)
+    most = d if first is None else d - 1
     for setting, found, good, expected in (
         ("d", d, d >= 2, "2 coordinates or more"),
-        ("signals", signals, 1 <= signals < d, f"1 to {d - 1}"),
+        ("signals", signals, 1 <= signals <= most, f"1 to {most}"),
         (
             "amplitude",
             list(amplitude),
-            list(amplitude) == [low, high] and low > 0 and high <= 1,
-            "two sizes above 0, at most 1, the least first",
+            list(amplitude) == [low, high] and low > 0 and math.isfinite(high),
+            "two sizes above 0, the least first",
         ),
-        ("first", first, 0 <= chance <= 1, "a chance from 0 to 1"),
+        ("first", first, 0 <= alone_at_first <= 1, "a chance from 0 to 1"),
     ):
         _check("one_signal", setting, found, good, expected)
 
     def draw(seeds: Seeds, targets: Targets) -> tuple[Float[Tensor, "n d"], Bool[Tensor, "n d"]]:
-        alone = uniform(fold(seeds, 1), (1,)) < chance
-        places = keys(fold(seeds, 2), d - 1).argsort(dim=1)[:, :signals] + 1
-        chosen = torch.zeros(len(seeds), d, dtype=torch.bool).scatter_(1, places, True)
-        chosen = torch.where(alone, torch.arange(d) == 0, chosen)
+        chosen = torch.zeros(len(seeds), d, dtype=torch.bool)
+        if first is None and signals > 1:
+            chosen.scatter_(1, keys(fold(seeds, 2), d).argsort(dim=1)[:, :signals], True)
+        else:  # a single signal: coordinate 0 with probability 1 / d, so all are equally likely
+            chosen.scatter_(1, keys(fold(seeds, 2), d - 1).argsort(dim=1)[:, :signals] + 1, True)
+            alone = uniform(fold(seeds, 1), (1,)) < alone_at_first
+            chosen = torch.where(alone, torch.arange(d) == 0, chosen)
         sizes = low + (high - low) * uniform(fold(seeds, 3), (d,))
-        return chosen * sizes * _signs(targets)[:, None], chosen
+        return chosen * (sizes / max(1.0, high)) * _signs(targets)[:, None], chosen
 
     made = {name: _split(f"one_signal {seed} {name}", count, draw) for name, count in _counts(n_train, n_test)}
     return splits(**made, limit=limit, test_limit=test_limit, validation=validation, seed=seed)

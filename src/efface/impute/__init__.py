@@ -6,8 +6,8 @@ mean: the data set's channel means.
 seeds: one integer per image, so that a random fill does not depend on the batch.
 """
 
-from efface.impute.draw import gaussian_noise, histogram
-from efface.impute.fill import blur, channel_mean, constant, image_mean, kept_mean, patch_mean
+from efface.impute.draw import gaussian_noise, histogram, image_pixels
+from efface.impute.fill import blur, channel_mean, constant, image_mean, kept_mean, patch_mean, rise_blur
 from efface.impute.linear import noisy_linear
 
 __all__ = [
@@ -17,7 +17,9 @@ __all__ = [
     "gaussian_noise",
     "histogram",
     "image_mean",
+    "image_pixels",
     "kept_mean",
     "noisy_linear",
     "patch_mean",
+    "rise_blur",
 ]

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from efface import draws
 from efface.impute.fill import Colour, checked_width, flat
+from efface.plug.facts import states
 from efface.types import Images, Mask, Seeds
 
 Noise = float | Float[Tensor, "n c h w"]
@@ -32,7 +33,54 @@ def gaussian_noise(
     return (flat(images, mean) + noise_of(images, seeds, noise)).clamp_(0, 1)
 
 
+@states(is_averaged=True)
 def histogram(
+    images: Images,
+    removed: Mask,  # noqa: ARG001
+    *,
+    seeds: Seeds | None = None,
+    bins: int = 7,
+    samples: int = 5,  # noqa: ARG001
+    pixels: Int[Tensor, " n"] | None = None,
+) -> Images:
+    """One colour for all removed pixels of an image, drawn from the colours of the image.
+
+    A pixel of the image is drawn, kept or removed. The colour is the mean over all pixels whose channels fall into the
+    same bins as its own. So a colour that many pixels share is drawn more often. A metric that scores the given network
+    on erased images takes the mean score of `samples` such colours. A new network is trained and tested on one colour
+    for each image, and other metrics draw a colour for each set of units.
+
+    seeds: one integer per image. An image's colour depends only on its seed, not on the batch.
+    bins: bins of a channel's values, at least 1, of equal width in [0, 1].
+    samples: colours over which a score is averaged, at least 1. Each costs a forward pass of the test images.
+    pixels: for each image the number of the pixel that is drawn, counted row by row from 0. Then no seeds are needed.
+
+    Source: Blücher, Vielhaben & Strodthoff 2024, histogram imputer and its released code (arXiv:2401.06654).
+    Differs: the bins divide [0, 1]; the code's divide the range of the normalised training images. The code leaves
+        values on the border of two bins out of the mean. It takes colour images alone.
+    """
+    check_histogram(bins=bins)
+    n, c, h, w = images.shape
+    if pixels is None:
+        draw = draws.uniform(_needed(seeds, "pixels"), (1,))[:, 0]
+        pixels = (draw * (h * w)).long().clamp_(max=h * w - 1)  # a draw has 24 bits, and rounding may reach h * w
+    _inside("pixels", pixels, h * w)
+    values = images.flatten(2)
+    places = (values * bins).long().clamp_(0, bins - 1)
+    own = places.gather(2, pixels.to(images.device)[:, None, None].expand(-1, c, -1))
+    alike = (places == own).all(1, keepdim=True).to(images.dtype)
+    colour = (values * alike).sum(2) / alike.sum(2)
+    return colour[:, :, None, None].expand(n, c, h, w)
+
+
+def check_histogram(bins: int = 7, samples: int = 5) -> None:
+    """Raise ValueError if a number is below 1."""
+    for name, value in (("bins", bins), ("samples", samples)):
+        if value < 1:
+            raise ValueError(f"histogram: {name} is {value}; expected a whole number of at least 1: raise it")
+
+
+def image_pixels(
     images: Images,
     removed: Mask,  # noqa: ARG001
     *,
@@ -46,17 +94,12 @@ def histogram(
     seeds: one integer per image. An image's draws depend only on its seed, not on the batch.
     sources: for each pixel the number of the pixel that replaces it, counted row by row from 0. Then no seeds are
         needed.
-
-    Source: Blücher, Vielhaben & Strodthoff 2024, histogram imputer (arXiv:2401.06654).
     """
     n, c, h, w = images.shape
     if sources is None:
         draw = draws.uniform(_needed(seeds, "sources"), (h, w))
         sources = (draw * (h * w)).long().clamp_(max=h * w - 1)  # a draw has 24 bits, and rounding may reach h * w
-    elif sources.min() < 0 or sources.max() >= h * w:
-        raise ValueError(
-            f"sources are from {sources.min()} to {sources.max()}; expected numbers of pixels, from 0 to {h * w - 1}"
-        )
+    _inside("sources", sources, h * w)
     return images.flatten(2).gather(2, sources.reshape(n, 1, h * w).expand(-1, c, -1)).reshape(images.shape)
 
 
@@ -73,3 +116,10 @@ def _needed(seeds: Seeds | None, other: str) -> Seeds:
     if seeds is None:
         raise ValueError(f"a random fill has no seeds; give seeds, one per image, or the draws themselves as {other}")
     return seeds
+
+
+def _inside(name: str, numbers: Tensor, count: int) -> None:
+    if numbers.min() < 0 or numbers.max() >= count:
+        raise ValueError(
+            f"{name} are from {numbers.min()} to {numbers.max()}; expected numbers of pixels, from 0 to {count - 1}"
+        )

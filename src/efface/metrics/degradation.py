@@ -14,6 +14,7 @@ from efface.erase.masking import to_float
 from efface.metrics.formula import Metric, Point
 from efface.metrics.probes import Case, Description, Erasure, Needs, Perturb
 from efface.metrics.probes.description import NONE, SHUFFLED, by_fields
+from efface.metrics.probes.erasure import fills_averaged
 from efface.metrics.shared.orders import gap, value_of
 from efface.plug.call import Call
 from efface.store.arrays import read_rows
@@ -98,7 +99,7 @@ class Degrade:
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward passes."""
-        return float(images["test"])
+        return float(images["test"] * fills_averaged(self.imputer))
 
     def identity(self) -> dict[str, Any]:
         return {"probe": "degrade", "patches": self.patches} | self._erasure(0.5).identity()

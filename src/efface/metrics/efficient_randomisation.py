@@ -1,7 +1,7 @@
 """Efficient parameter randomisation: how much a map's entropy rises when all parameters of the network are random.
 
 Source: Hedström, Weber, Lapuschkin & Höhne 2023 (arXiv:2401.06465), section 4: eMPRT.
-Differs: one fully randomised network; the maps are as `post` makes them.
+Differs: every module has a seed of its own; the maps are as `post` makes them.
 """
 
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ from efface.erase.post import apply_post
 from efface.metrics.formula import Metric
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import one_an_image
-from efface.metrics.shared.layers import Draw, chosen, redrawn
+from efface.metrics.shared.layers import Draw, Statistics, chosen, redrawn
 from efface.plug.call import Call
 from efface.store.arrays import read_rows
 from efface.store.results import Score
 
 
-def efficient_randomisation(*, bins: int = 100, draw: Draw = "reset") -> Metric:
+def efficient_randomisation(*, bins: int = 100, draw: Draw = "reset", statistics: Statistics = "reset") -> Metric:
     """Relative rise of the entropy of a map's histogram from the trained network to a fully randomised one.
 
     Formula: (H(randomised) - H(trained)) / H(trained). It costs two maps for each image instead of one for each layer.
@@ -32,14 +32,17 @@ def efficient_randomisation(*, bins: int = 100, draw: Draw = "reset") -> Metric:
 
     bins: bins of the histogram, at least 2, of equal width from a map's smallest to its largest value.
     draw: as in `randomisation`.
+    statistics: as in `randomisation`, but reset by default, as in the authors' code. With keep, a network with
+        BatchNorms has activations of another scale once its weights are redrawn, and the sign may turn.
 
-    Source: Hedström et al. 2023, section 4 (arXiv:2401.06465).
-    Differs: nothing besides `post`; a map of one value has no entropy to compare with and is missing.
+    Source: Hedström et al. 2023, section 4 (arXiv:2401.06465), and their code in Quantus (EfficientMPRT).
+    Differs: every module has a seed of its own, where the code gives all modules the same; the maps are as `post` makes
+        them; a map of one value has no entropy to compare with and is missing.
     """
     if bins < 2:
         raise ValueError(f"efficient_randomisation: bins is {bins}, expected a whole number of at least 2; raise it")
     return Metric(
-        probes=lambda point: {"entropy": Forgotten(bins, draw, point.post)},
+        probes=lambda point: {"entropy": Forgotten(bins, draw, statistics, point.post)},
         value=_rise,
         direction={"entropy_rise": "higher"},
         sample="images",
@@ -73,18 +76,20 @@ class Forgotten:
 
     bins: int
     draw: Draw
+    statistics: Statistics
     post: tuple[Call, ...]
 
     needs = Needs(method=True)
     cost = one_an_image
 
     def identity(self) -> dict[str, Any]:
-        what = {"probe": "forgotten", "bins": self.bins, "draw": self.draw}
+        what = {"probe": "forgotten", "bins": self.bins, "draw": self.draw, "statistics": self.statistics}
         return what | {"post": [each.identity() for each in self.post]}
 
     def __call__(self, case: Case) -> Score:
-        every = chosen(case.network, None, 1.0, "cascading")
-        network, split = redrawn(case.network, every, draw=self.draw, seed=case.seed), case.data["test"]
+        every = chosen(case.network, None, 1.0, "cascading", self.statistics)
+        network = redrawn(case.network, every, draw=self.draw, seed=case.seed, statistics=self.statistics)
+        split = case.data["test"]
         found: dict[str, list[np.ndarray]] = {"entropy": [], "randomised": []}
         for rows in torch.arange(len(split)).split(case.max_batch):
             images = to_float(read_rows(split.images, rows).to(case.device))

@@ -54,8 +54,9 @@ def f_fidelity(
         schedule: the rate is constant.
 
     Source: Zheng et al. 2025, ICLR (arXiv:2410.02970).
-    Differs: the cap acts (the released example compares numbers of different scale, so its never does); exactly
-    floor(alpha * side) pixels are dropped; holes are filled by the study's imputer.
+    Differs: exactly floor(alpha * side) pixels are dropped, where the code drops each pixel of a side with that
+        probability; the cap is theirs. The maps are those of the given network, where the authors' run takes those of
+        the fine-tuned one. Holes are filled by the study's imputer, where theirs are the mean colour of ImageNet.
     """
     for name, value in (("samples", samples), ("epochs", epochs)):
         if value < 1:

@@ -6,10 +6,11 @@ image. A point is therefore LeRF with a blurred fill, and the curve is read from
 
 Settings of its own: none.
 `fractions`: 0 to 1 in 20 steps. Each costs a forward pass of the test images.
-`imputer`: a Gaussian of 5 pixels, cut off at 5 pixels, so nearly a box of 11 pixels.
+`imputer`: a Gaussian of 5 pixels, cut off at 5 pixels. `rise_blur` has the kernel and the border of the code.
 
 Source: Petsiuk, Das & Saenko 2018 (arXiv:1806.07421), the insertion metric and its released code.
-Differs: 20 steps instead of 224; the blur repeats the border outwards, where the code darkens it.
+Differs: 20 steps instead of 224; the blur is a cut-off Gaussian that repeats the border outwards. The
+code's own is `imputer: rise_blur`.
 """
 
 from efface.metrics.shared.orders import area

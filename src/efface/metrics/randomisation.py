@@ -12,7 +12,7 @@ from torch import nn
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import one_an_image
-from efface.metrics.shared.layers import Draw, Layers, Mode, chosen, groups, read_layers, redrawn
+from efface.metrics.shared.layers import Draw, Layers, Mode, Statistics, chosen, groups, read_layers, redrawn
 from efface.metrics.shared.similarity import BETTER, NAMES, compared, compares
 from efface.store.results import Score
 from efface.types import Images
@@ -23,6 +23,7 @@ def randomisation(
     mode: Mode = "cascading",
     layers: list[str] | str | None = None,
     draw: Draw = "reset",
+    statistics: Statistics = "keep",
     points: int | None = None,
 ) -> Metric:
     """Similarity of the maps with those of the network whose layers are redrawn at random, from the output down.
@@ -36,7 +37,10 @@ def randomisation(
     layers: names, from the output down, or the name of a list: inception_v3, resnet (torchvision's), resnet_small
         (ours). A name stands for all modules within it. By default every module with parameters of its own.
     draw: reset: the module's own initialisation. normal: from each tensor's own mean and standard deviation (the scale
-        of a BatchNorm is kept). Both keep the running statistics of BatchNorms.
+        of a BatchNorm is kept).
+    statistics: running mean and variance of the BatchNorms that are redrawn. keep: those of the trained network, as in
+        Adebayo et al.; activations behind a redrawn layer then have another scale, which may be very large. reset: 0
+        and 1, as in a fresh network and as in Quantus.
     points: steps along the axis besides 0, at least 1. Default: one for each named layer, or 8 without names. A share
         is rounded up to whole layers.
 
@@ -46,7 +50,7 @@ def randomisation(
     """
     named, shares = read_layers("randomisation", layers, points)
     return Metric(
-        probes=lambda point: {"alike": Randomised(point.x, mode, named, draw)},
+        probes=lambda point: {"alike": Randomised(point.x, mode, named, draw, statistics)},
         value=values_of("alike", *NAMES),
         direction=BETTER,
         sample="images",
@@ -71,6 +75,7 @@ class Randomised:
     mode: Mode
     layers: Layers
     draw: Draw
+    statistics: Statistics = "keep"
 
     needs = Needs(method=True)
     cost = one_an_image
@@ -80,15 +85,17 @@ class Randomised:
         what = {"probe": "randomised", "share": self.share}
         if self.share > 0:
             what |= {"mode": self.mode, "layers": self.layers, "draw": self.draw}
+        if self.share > 0 and self.statistics != "keep":
+            what["statistics"] = self.statistics
         return what
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
         """Raise ValueError if the network has no such layer, or if the layer has no parameters."""
-        groups(network, self.layers)
+        groups(network, self.layers, self.statistics)
 
     def __call__(self, case: Case) -> Score:
         network, explain = case.network, case.explain
-        names = chosen(network, self.layers, self.share, self.mode)
+        names = chosen(network, self.layers, self.share, self.mode, self.statistics)
         if names:
-            network = redrawn(network, names, draw=self.draw, seed=case.seed)
+            network = redrawn(network, names, draw=self.draw, seed=case.seed, statistics=self.statistics)
         return compared(case, lambda rows, images, classes: explain(network, images, classes, rows))

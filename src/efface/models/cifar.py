@@ -1,10 +1,9 @@
 """Networks for CIFAR experiments that need a Hessian: softplus (or ReLU) ResNets of four stages, and VGGs.
 
-As published, a softplus of steepness `beta` = 10 replaces every ReLU, for a network of ReLUs is piecewise linear and
-has no second derivative to regularise. Images in [0, 1] are not normalised unless `mean` and `std` are given. The
-weights have PyTorch's default initialisation. A ResNet takes images of any size from 8x8 upwards, a VGG images of
-`size`. Methods that change the backward pass of a ReLU (guided backprop, deconvnet) refuse the softplus; set
-`activation: relu` for them. If a network has both (`inner`), these methods change only the ReLUs.
+As published, a softplus of steepness `beta` = 10 replaces every ReLU, for a network of ReLUs has no second derivative.
+Images in [0, 1] are not normalised unless `mean` and `std` are given. Weights have PyTorch's default initialisation. A
+ResNet takes images of any size from 8x8 upwards, a VGG images of `size`. Guided backprop and deconvnet refuse the
+softplus; set `activation: relu` for them. If a network has both (`inner`), they change only the ReLUs.
 
 All networks take these settings:
 
@@ -14,7 +13,7 @@ num_classes: width of the last layer.
 in_channels: channels of the images.
 mean: one number for each channel, for images in [0, 1]; the first layer subtracts it. None: no normalisation.
 std: one number above 0 for each channel; the first layer divides by it. Give both `mean` and `std` or neither.
-weights: a state-dict file to load; None: new random weights.
+weights: a state-dict file to load, from here or from the released code; None: new random weights.
 
 Source: Srinivas & Fleuret 2021 (Rethinking the role of gradient-based attribution methods, arXiv:2006.09128), the
     networks of its released code.
@@ -28,6 +27,7 @@ from torch import nn
 
 from efface.models.activation import Nonlinearity, nonlinearity
 from efface.models.normalise import normalisation
+from efface.models.published_names import score_matching, with_names
 from efface.models.resnet import BasicBlock, Bottleneck, File, Numbers, ResNet, started
 
 Plan = Sequence[int | Literal["M"]]
@@ -82,7 +82,7 @@ def resnet(
         activation=nonlinearity(activation, beta),
         inner=nonlinearity(inner or activation, beta),
     )
-    return started(network, weights)
+    return started(with_names(network, score_matching), weights)
 
 
 def vgg(
@@ -123,7 +123,7 @@ def vgg(
         flatten=nn.Flatten(),
         linear=nn.Linear(inputs * side**2, num_classes),
     )
-    return started(nn.Sequential(parts), weights)
+    return started(with_names(nn.Sequential(parts), score_matching), weights)
 
 
 def resnet9(

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from efface.models.published_names import renamed
+
 _PREFIXES = ("module.", "network.", "_orig_mod.", "model.")  # DataParallel, efface 0.1, torch.compile, Lightning
 _SHOWN = 4
 
@@ -104,8 +106,7 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], source: str | Pat
 
     source: file of the tensors, for the error that lists the tensors that do not fit.
     """
-    state = _behind_prefix(network, state)
-    own = network.state_dict()
+    state, own = renamed(network, _behind_prefix(network, state)), network.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]  # old files: none
     foreign = [key for key in state if key not in own]
     differing = [key for key in own if key in state and own[key].shape != state[key].shape]

@@ -15,17 +15,22 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from efface.plug.moved_names import MODULES, NAMES, SETTINGS, STUDY_KEYS
+from efface.plug.moved_names import CHANGED, MODULES, NAMES, SETTINGS, STUDY_KEYS
 
 _PACKAGES = {"probes", "stats"}
 _PREFIX = "efface."
 
 
 def current(path: str) -> str:
-    """The path of today for a dotted path of efface 0.1, with a note on stderr; any other path as it is."""
+    """The path of today for a dotted path of efface 0.1, with a note on stderr; any other path as it is.
+
+    A name that has kept its path but not its numbers has a note, too.
+    """
     new = _current(path)
     if new != path:
         _note(path, new)
+    if said := CHANGED.get(new):
+        _say(said)
     return new
 
 
@@ -61,8 +66,17 @@ def first(path: str) -> str:
 @functools.cache
 def note(text: str) -> None:
     """Say on stderr, once in a run, that an old word was used. Worker processes leave that to the main one."""
+    _write(f"{text}; the old name works until efface 0.3")
+
+
+@functools.cache
+def _say(text: str) -> None:
+    _write(text)
+
+
+def _write(text: str) -> None:
     if multiprocessing.parent_process() is None:
-        sys.stderr.write(f"note: {text}; the old name works until efface 0.3\n")
+        sys.stderr.write(f"note: {text}\n")
 
 
 def settings(where: str, given: Mapping[str, Any], known: Callable[[], Collection[str]]) -> dict[str, Any]:

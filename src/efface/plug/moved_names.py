@@ -148,3 +148,9 @@ SETTINGS = {"of": "score", "rows": "max_batch"}
 
 STUDY_KEYS = {"judge": "second_network", "rows": "max_batch"}
 """Old key of a study: new key."""
+
+CHANGED = {
+    "efface.impute.histogram": "the fill 'histogram' draws one colour for all removed pixels and averages the score "
+    "over five draws, as its source does; the fill of efface 0.1, a random pixel for each place, is 'image_pixels'",
+}
+"""Present path of what has kept its name but computes other numbers than in efface 0.1: what to say of it."""

@@ -83,12 +83,15 @@ def maximise(
     decay: pull towards grey, at least 0. A pixel without influence on the logit approaches grey by the factor
         1 - lr * decay in each step.
     clip: "each": clip after every step. "last": the iterate is free, the network sees it clipped, and it is clipped at
-        the end. A value outside [0, 1] then has no gradient and returns by the decay alone.
+        the end. A value outside [0, 1] then has no gradient and returns by the decay alone. A value of exactly 0 or 1
+        has its whole gradient: the clip has slope 1 there, whatever the version of torch.
     max_batch: images in one pass.
     advance: called with 3 forward passes for each image and step.
 
     Source: Srinivas & Fleuret 2021 (arXiv:2006.09128): their sampler; with clip="last" their activation maximisation.
-    Differs: they call it SGLD, but it has no Langevin noise. The iterate is a copy, never the caller's tensor.
+    Differs: they call it SGLD, but it has no Langevin noise. The iterate is a copy, never the caller's tensor. Their
+        code takes the slope of torch's clamp. It was 1 at a bound when they ran it, as here; newer versions have 0,
+        with which no value that starts at a bound would move. Clipped noise starts many values there.
     """
     if len(targets) != len(start):
         raise ValueError(f"{len(targets)} targets for {len(start)} images to start from; expected one target an image")
@@ -189,7 +192,9 @@ def _climbed(
         if clip == "each":
             gradient = gradient_at(network, images, targets)
         else:
-            gradient = gradient_at(network, images.clamp(0, 1), targets) * ((images >= 0) & (images <= 1))
+            # torch.clamp had slope 1 at its bounds until 2026 and has 0 since; both bounds belong to the inside here
+            inside = (images >= 0) & (images <= 1)
+            gradient = gradient_at(network, images.clamp(0, 1), targets) * inside
         images = images + lr * (gradient - decay * (images - GREY))
         if clip == "each":
             images.clamp_(0, 1)

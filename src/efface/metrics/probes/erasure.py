@@ -1,5 +1,6 @@
 """Erasing: which units of an image are removed, what replaces them, and the erased images of a split."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -65,19 +66,20 @@ def erased(case: Case, erasure: Erasure, rows: Tensor) -> Images:
 
 
 def erased_batches(
-    case: Case, split: str, erasure: Erasure, *, width: int, whole: bool, first_draw: int = 0
+    case: Case, split: str, erasure: Erasure, *, width: int, whole: bool, first_draw: int = 0, sample: int = 0
 ) -> Batches:
     """Return the function that yields the split's erased images by row number.
 
     whole: True if the images are read many times. They are then all kept if they fit into memory.
     first_draw: index of the first draw of a ranking that is redrawn each epoch. It keeps the draws of repeats apart.
+    sample: number of the fill, for a fill whose scores are averaged over several.
     """
     images = case.data[split].images
     store = case.maps[split] if erasure.needs_map else None
     redrawn = store is not None and store.kind == "seeds" and split == "train"
     if isinstance(images, Tensor):
         ranks = _kept_ranks(case, split, store, erasure) if store is not None and not redrawn else None
-        prepare = _prepare(case, split, erasure, store if ranks is None else None, width, first_draw)
+        prepare = _prepare(case, split, erasure, store if ranks is None else None, width, first_draw, sample)
 
         def gather(rows: Tensor) -> tuple[Tensor, Tensor | None]:
             beside = ranks if ranks is not None else store
@@ -90,7 +92,7 @@ def erased_batches(
     def gather_files(rows: Tensor) -> tuple[Tensor, Tensor | None]:
         return read_rows(images, rows), None if store is None else store.take(rows)
 
-    prepare = _prepare(case, split, erasure, store, width, first_draw)
+    prepare = _prepare(case, split, erasure, store, width, first_draw, sample)
     return streamed(gather_files, prepare, case.device, redrawn=redrawn)
 
 
@@ -126,12 +128,31 @@ def fill_of(case: Case, imputer: Call, seeds: Seeds) -> Imputer:
     return lambda images, mask: imputer(images, mask, mean=mean, seeds=seeds)
 
 
+def fills_averaged(imputer: Call, fraction: float = 1.0) -> int:
+    """Return the number of fills of an image over which its score is averaged: 1, but for a fill that says otherwise.
+
+    fraction: the part that is removed. Without removed pixels there is nothing to average.
+    """
+    fill = imputer.resolve()
+    if fraction == 0 or not fact(fill, "is_averaged"):
+        return 1
+    setting = inspect.signature(fill).parameters.get("samples")
+    if setting is None or ("samples" not in imputer.kwargs and setting.default is setting.empty):
+        raise ValueError(
+            f"imputer {imputer.call} states is_averaged, but its signature has no setting 'samples' with a number; "
+            "give it one, such as samples: int = 5"
+        )
+    return int(imputer.kwargs.get("samples", setting.default))
+
+
 def fill_seeds(case: Case, split: str, rows: Tensor) -> Seeds:
     """Return the seeds of the imputer for the images of these rows. They are the same in all probes."""
     return draws.seeds_of(f"{case.seed} {split} fill", rows).to(case.device)
 
 
-def _prepare(case: Case, split: str, erasure: Erasure, store: MapStore | None, width: int, first_draw: int) -> Prepare:
+def _prepare(
+    case: Case, split: str, erasure: Erasure, store: MapStore | None, width: int, first_draw: int, sample: int
+) -> Prepare:
     """Return a function that turns images and ranks (or maps, if `store` is given) into erased, padded 8-bit images."""
 
     def prepare(
@@ -140,7 +161,7 @@ def _prepare(case: Case, split: str, erasure: Erasure, store: MapStore | None, w
         stored = stored.to(case.device)
         colour = width == 0 and fact(erasure.imputer.resolve(), "is_flat") and not isinstance(erasure.unit, Call)
         images = to_float(stored[:1]).expand(stored.shape) if colour else to_float(stored)  # the shape is enough
-        imputer = _imputer(case, split, erasure, rows)
+        imputer = _imputer(case, split, erasure, rows, sample)
         gone = None
         if erasure.fraction == 1:
             gone = torch.ones(len(images), *images.shape[2:], dtype=torch.bool, device=case.device)
@@ -174,10 +195,11 @@ def _outline(images: Images, gone: Tensor | None) -> Images:
     return (~where).to(images.dtype).expand_as(images)
 
 
-def _imputer(case: Case, split: str, erasure: Erasure, rows: Tensor) -> Imputer:
+def _imputer(case: Case, split: str, erasure: Erasure, rows: Tensor, sample: int) -> Imputer:
     if erasure.shown == "mask":
         return lambda images, _mask: torch.zeros_like(images)
-    return fill_of(case, erasure.imputer, fill_seeds(case, split, rows))
+    seeds = fill_seeds(case, split, rows)
+    return fill_of(case, erasure.imputer, draws.fold(seeds, sample) if sample else seeds)
 
 
 def _kept_ranks(case: Case, split: str, store: MapStore, erasure: Erasure) -> Ranks:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from efface import draws
 from efface.erase.masking import to_float
 from efface.metrics.probes.case import Case
-from efface.metrics.probes.erasure import Erasure, erased_batches
+from efface.metrics.probes.erasure import Erasure, erased_batches, fills_averaged
 from efface.metrics.probes.probe import Needs
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import with_smaller_batches
@@ -35,14 +35,24 @@ class Perturb:
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward passes."""
-        return float(images["test"])
+        return float(images["test"] * fills_averaged(self.erasure.imputer, self.erasure.fraction))
 
     def identity(self) -> dict[str, Any]:
         return {"probe": "perturb"} | self.erasure.identity()
 
     def __call__(self, case: Case) -> Score:
-        logits = logits_of(case, case.network, self.erasure, "fp32")
-        return score_of(logits, case.data["test"].targets, case.target_classes)
+        count = fills_averaged(self.erasure.imputer, self.erasure.fraction)
+        scores = [
+            score_of(
+                logits_of(case, case.network, self.erasure, "fp32", sample=sample),
+                case.data["test"].targets,
+                case.target_classes,
+            )
+            for sample in range(count)
+        ]
+        if count == 1:
+            return scores[0]
+        return Score({name: np.mean([each.values[name] for each in scores], 0) for name in scores[0].values})
 
 
 @dataclass(frozen=True)
@@ -130,10 +140,13 @@ def epochs_of(training: TrainingSettings | None) -> int:
     return training.epochs
 
 
-def logits_of(case: Case, network: nn.Module, erasure: Erasure, precision: Precision) -> Tensor:
-    """Return the logits of a network for the erased test images, in smaller batches if memory runs out."""
+def logits_of(case: Case, network: nn.Module, erasure: Erasure, precision: Precision, *, sample: int = 0) -> Tensor:
+    """Return the logits of a network for the erased test images, in smaller batches if memory runs out.
+
+    sample: number of the fill, for a fill whose scores are averaged over several.
+    """
     split = case.data["test"]
-    batches = erased_batches(case, "test", erasure, width=0, whole=False)
+    batches = erased_batches(case, "test", erasure, width=0, whole=False, sample=sample)
     every = torch.arange(len(split))
     first = to_float(read_rows(split.images, every[:1]).to(case.device))
 

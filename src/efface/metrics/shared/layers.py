@@ -15,6 +15,8 @@ from efface.models.layers import find_layer
 
 Draw = Literal["reset", "normal"]
 Mode = Literal["cascading", "independent"]
+Statistics = Literal["keep", "reset"]
+"""Whether a BatchNorm keeps its running mean and variance, or starts from 0 and 1 as a fresh one does."""
 Layers = tuple[str, ...] | None
 """Names from the output down. None: every module with parameters of its own."""
 
@@ -56,13 +58,19 @@ def read_layers(metric: str, layers: list[str] | str | None, points: int | None)
     return None if layers is None else tuple(layers), tuple(step / steps for step in range(steps + 1))
 
 
-def groups(network: nn.Module, layers: Layers) -> list[tuple[str, ...]]:
+def groups(network: nn.Module, layers: Layers, statistics: Statistics = "keep") -> list[tuple[str, ...]]:
     """Return, for each layer from the output down, the names of its modules with parameters of their own.
 
-    Without `layers`, each such module is a layer. The order is the reverse of the order in the network.
+    Without `layers`, each such module is a layer. The order is the reverse of the order in the network. With
+    `statistics` "reset", a module with running statistics counts as well, if it has no parameters.
     ValueError: the network has no such layer (the message names similar ones), or the layer has no parameters.
     """
-    names = {module: name for name, module in network.named_modules() if _learns(module)}
+    reset = statistics == "reset"
+    names = {
+        module: name
+        for name, module in network.named_modules()
+        if _learns(module) or (reset and _has_statistics(module))
+    }
     if layers is None:
         if not names:
             raise ValueError(f"{type(network).__name__} has no parameters; expected a network with parameters")
@@ -81,35 +89,42 @@ def reached(count: int, share: float) -> int:
     return math.ceil(share * count - 1e-6)
 
 
-def chosen(network: nn.Module, layers: Layers, share: float, mode: Mode) -> list[str]:
+def chosen(network: nn.Module, layers: Layers, share: float, mode: Mode, statistics: Statistics = "keep") -> list[str]:
     """Return the modules to redraw at a share: those of all layers down to it, or only those of the layer at it."""
-    every = groups(network, layers)
+    every = groups(network, layers, statistics)
     upto = reached(len(every), share)
     return [name for group in every[0 if mode == "cascading" else max(0, upto - 1) : upto] for name in group]
 
 
-def redrawn(network: nn.Module, names: Sequence[str], *, draw: Draw, seed: int) -> nn.Module:
+def redrawn(
+    network: nn.Module, names: Sequence[str], *, draw: Draw, seed: int, statistics: Statistics = "keep"
+) -> nn.Module:
     """Return a copy of the network with new random parameters in these modules. The given network does not change.
 
-    The running statistics of a BatchNorm are kept. The draw of a module depends only on its name and the seed. It is
-    the same on any device and for any set of other modules.
+    The draw of a module depends only on its name and the seed. It is the same on any device and for any set of other
+    modules.
 
     draw: `reset`: the module's own `reset_parameters`, as for fresh layers of torch. `normal`, also for a module
         without that function: each tensor from a normal distribution with its own mean and standard deviation. The
         scale of a BatchNorm is kept.
+    statistics: `keep`: buffers such as the running statistics of a BatchNorm stay those of the given network. `reset`:
+        those of these modules become the ones of a fresh module.
     """
     device = next((each.device for each in network.parameters()), torch.device("cpu"))
     copied = copy.deepcopy(network).cpu()
     for name in names:
         module: Any = copied.get_submodule(name)
         with torch.no_grad(), draws.seeded(draws.seed_of(f"{seed} redrawn {name}")):
+            kept = {each: value.clone() for each, value in module.named_buffers(recurse=False)}
             if draw == "reset" and hasattr(module, "reset_parameters"):
-                kept = {each: value.clone() for each, value in module.named_buffers(recurse=False)}
                 module.reset_parameters()  # a BatchNorm also resets its statistics
-                for each, value in module.named_buffers(recurse=False):
-                    value.copy_(kept[each])
             else:
                 _normal(module)
+                if statistics == "reset" and _has_statistics(module):
+                    module.reset_running_stats()
+            if statistics == "keep":
+                for each, value in module.named_buffers(recurse=False):
+                    value.copy_(kept[each])
     return copied.to(device).eval()
 
 
@@ -121,3 +136,7 @@ def _normal(module: nn.Module) -> None:
 
 def _learns(module: nn.Module) -> bool:
     return next(module.parameters(recurse=False), None) is not None
+
+
+def _has_statistics(module: Any) -> bool:
+    return hasattr(module, "reset_running_stats") and getattr(module, "running_mean", None) is not None

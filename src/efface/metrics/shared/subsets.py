@@ -1,7 +1,7 @@
 """Subsets: the map's sum over random parts of an image, and the fall of the score when these parts are erased."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,6 +28,8 @@ from efface.types import Images, Imputer, Maps, Seeds, Targets, TargetScore
 
 Subset = Bool[Tensor, "s n h w"] | Bool[Tensor, "s n c h w"]
 """True = erased, for each draw and image."""
+Sets = Literal["exact", "independent"]
+"""exact: each set has that share of the units. independent: each unit is in a set with that probability."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Subsets:
 
     fraction: share of the units that each draw erases.
     grid: erase cells of a grid x grid instead of `unit`; 0: erase `unit`.
+    sets: how the units of a draw are chosen.
     """
 
     fraction: float
@@ -45,14 +48,22 @@ class Subsets:
     imputer: Call
     post: tuple[Call, ...]
     unit: Literal["pixel", "feature"] | Call
+    sets: Sets = "exact"
 
     needs = Needs()
     cost = one_a_sample
-    identity = identity_of
+
+    def identity(self) -> dict[str, Any]:
+        """Return its fields; `sets` only if it is not the usual one, so that old results keep their keys."""
+        found = identity_of(self)
+        if self.sets == "exact":
+            del found["sets"]
+        return found
 
     def describe(self) -> Description:
         """Return the description. Nothing is ranked, since the units of a set are drawn."""
-        found = replace(by_fields(self), count=COUNT)
+        count = COUNT if self.sets == "exact" else f"each unit with probability {self.fraction:g}"
+        found = replace(by_fields(self), count=count)
         return replace(found, unit=f"cell of {self.grid} x {self.grid}") if self.grid else found
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
@@ -85,14 +96,18 @@ class Subsets:
         n, c, h, w = images.shape
         if self.unit == "feature" and not self.grid:
             labels = torch.arange(c * h * w, device=images.device).expand(n, -1)
-            return random_subsets(labels, seeds, self.fraction, self.samples).unflatten(2, (c, h, w))
+            return self._drawn(labels, seeds).unflatten(2, (c, h, w))
         if self.grid:
             labels = cells(self.grid, h, w).to(images.device).flatten().expand(n, -1)
         elif isinstance(self.unit, Call):
             labels = self.unit(images).flatten(1)
         else:
             labels = torch.arange(h * w, device=images.device).expand(n, -1)
-        return random_subsets(labels, seeds, self.fraction, self.samples).unflatten(2, (h, w))
+        return self._drawn(labels, seeds).unflatten(2, (h, w))
+
+    def _drawn(self, labels: Int[Tensor, "n places"], seeds: Seeds) -> Bool[Tensor, "s n places"]:
+        draw = random_subsets if self.sets == "exact" else independent_subsets
+        return draw(labels, seeds, self.fraction, self.samples)
 
 
 def subset_effects(
@@ -150,9 +165,25 @@ def random_subsets(
     return torch.stack(found)
 
 
+def independent_subsets(
+    labels: Int[Tensor, "n places"], seeds: Seeds, fraction: float, samples: int
+) -> Bool[Tensor, "{samples} n places"]:
+    """Return sets that have each unit with probability `fraction`, whatever else they have.
+
+    labels: unit of each place, from 0.
+    """
+    width = int(labels.max()) + 1
+    return torch.stack(
+        [(draws.uniform(draws.fold(seeds, k), (width,)) < fraction).gather(1, labels) for k in range(samples)]
+    )
+
+
 def cells(grid: int, h: int, w: int) -> Int[Tensor, "{h} {w}"]:
-    """Return the cell of each pixel in a grid x grid. The cells are as even as whole pixels allow."""
+    """Return the cell of each pixel in a grid x grid: the one in which the middle of the pixel lies.
+
+    So a small image of grid x grid is enlarged by its nearest pixel, as MuFidelity does it. Widths differ by one pixel.
+    """
     if grid > min(h, w):
         raise ValueError(f"grid is {grid}; expected at most the image's {min(h, w)} pixels: lower it")
-    down, across = torch.arange(h) * grid // h, torch.arange(w) * grid // w
+    down, across = ((2 * torch.arange(size) + 1) * grid // (2 * size) for size in (h, w))
     return down[:, None] * grid + across
