@@ -480,7 +480,7 @@ def test_a_checkpoint_of_the_released_code_is_the_same_network(tmp_path, name):
     old = scrambled(make())
     torch.save(old.state_dict(), tmp_path / "old.pt")
     network = getattr(cifar, name)(num_classes=3, weights=tmp_path / "old.pt", **settings).eval()
-    shown = images(32, 2)
+    shown = uniform_images(2, 32, dtype=torch.float32)
     torch.testing.assert_close(network(shown), old(shown), rtol=1e-4, atol=1e-5)
     again = getattr(cifar, name)(num_classes=3, **settings)
     load_weights(again, read_weights(tmp_path / "old.pt"), "old.pt")  # the study's own key `weights`

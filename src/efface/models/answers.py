@@ -105,12 +105,14 @@ def _check_values(logits: Tensor, outputs: Outputs | None) -> list[str]:
 
 def _culprits(network: nn.Module, one: Images, other: Tensor) -> str:
     """Return the names of the modules that give another output for the same input, without those around them."""
-    first, second = _recorded(network, one), _recorded(network, other)
-    names = [
-        name
-        for name, (inputs, outputs) in first.items()
-        if name in second and _same(inputs, second[name][0]) and not _same(outputs, second[name][1])
-    ]
+    names: list[str] = []
+    for _ in range(5):  # two draws may be the same by chance
+        first, second = _recorded(network, one, len(one)), _recorded(network, other, len(one))
+        names = names or [
+            name
+            for name, (inputs, outputs) in first.items()
+            if name in second and _same(inputs, second[name][0]) and not _same(outputs, second[name][1])
+        ]
     deepest = [name for name in names if not any(each != name and each.startswith(f"{name}.") for each in names)]
     deepest = [name for name in deepest if name or len(deepest) == 1]
     kinds = dict(network.named_modules())
@@ -118,14 +120,14 @@ def _culprits(network: nn.Module, one: Images, other: Tensor) -> str:
     return ", ".join(shown) or type(network).__name__
 
 
-def _recorded(network: nn.Module, images: Images) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
-    """Return the inputs and outputs of the first call of each module, one row of each."""
+def _recorded(network: nn.Module, images: Images, count: int) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
+    """Return the inputs and outputs of the first call of each module, the first `count` rows of each."""
     found: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
     handles = []
     for name, module in network.named_modules():
 
         def keep(_: nn.Module, inputs: Any, output: Any, name: str = name) -> None:
-            found.setdefault(name, ([*_rows(inputs)], [*_rows(output)]))
+            found.setdefault(name, ([*_rows(inputs, count)], [*_rows(output, count)]))
 
         handles.append(look_in(module, keep))
     try:
@@ -137,15 +139,15 @@ def _recorded(network: nn.Module, images: Images) -> dict[str, tuple[list[Tensor
     return found
 
 
-def _rows(held: Any) -> Iterator[Tensor]:
-    """Yield the first row of each tensor in a nest of tuples, lists and dicts."""
+def _rows(held: Any, count: int) -> Iterator[Tensor]:
+    """Yield the first rows of each tensor in a nest of tuples, lists and dicts."""
     if isinstance(held, Tensor):
-        yield held[:1].clone() if held.ndim else held.clone()
+        yield held[:count].clone() if held.ndim else held.clone()
     elif isinstance(held, dict):
-        yield from _rows(list(held.values()))
+        yield from _rows(list(held.values()), count)
     elif isinstance(held, tuple | list):
         for each in held:
-            yield from _rows(each)
+            yield from _rows(each, count)
 
 
 def _same(one: list[Tensor], other: list[Tensor]) -> bool:
