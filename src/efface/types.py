@@ -56,6 +56,7 @@ class Split:
     classes: names of the classes, in the order of the targets; may be empty.
     masks: True for the pixels of the true object, n h w; None if the data set has no masks.
     validation: row numbers of the held-out training rows, which no training uses.
+    notes: sentences on what was left out or decided; `check` says them, and the page shows them.
     """
 
     images: Tensor | Stored
@@ -63,6 +64,7 @@ class Split:
     classes: tuple[str, ...] = ()
     masks: Tensor | None = None
     validation: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -8,6 +8,7 @@ import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from efface.data.published import published
+from efface.data.subset import check_choice
 from efface.plug.shared_settings import with_settings_of
 from efface.types import Split
 
@@ -34,6 +35,9 @@ def cifar10(**settings: Any) -> dict[str, Split]:
 def cifar100(**settings: Any) -> dict[str, Split]:
     """The images of the 100 fine classes, with the settings of `cifar10`; the folder is `cifar-100-python`."""
     return published(partial(_read, CIFAR100), **settings)
+
+
+check_cifar10 = check_cifar100 = check_choice
 
 
 def _read(published: type[CIFAR10], root: str, *, train: bool, download: bool) -> Split:

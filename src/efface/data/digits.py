@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from efface.data.subset import splits, stratified
+from efface.data.subset import check_choice, splits, stratified
 from efface.types import Split
 
 TEST_IMAGES = 500
@@ -36,6 +36,9 @@ def digits(
     classes = tuple(map(str, range(10)))
     train, test = (Split(images[part], targets[part], classes) for part in (~held_out, held_out))
     return splits(train, test, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
+
+
+check_digits = check_choice
 
 
 def _table() -> Float64[Tensor, "1797 65"]:

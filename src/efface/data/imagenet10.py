@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from efface.data.folder import Resize, grouped_folder, image_folder
+from efface.data.decode import White
+from efface.data.folder import Resize, check_image_folder, grouped_folder, image_folder
 from efface.plug.shared_settings import with_settings_of
 from efface.types import Split
 
@@ -70,3 +71,15 @@ def imagenet10(
         return folders
 
     return grouped_folder(root=root, groups=groups, size=size, resize=resize, title="imagenet10-", **others)
+
+
+def check_imagenet10(
+    size: int = 112,
+    resize: Resize = 128,
+    limit: int | None = None,
+    test_limit: int | None = None,
+    validation: float = 0.0,
+    white: White = None,
+) -> None:
+    """Raise ValueError for settings that no tree can meet."""
+    check_image_folder(size, resize, limit, test_limit, validation, white)

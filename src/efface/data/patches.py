@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from efface.data.subset import splits
+from efface.data.subset import check_choice, splits
 from efface.draws import fold, seeds_of, uniform
 from efface.types import Seeds, Split, StoredImages
 
@@ -47,14 +47,9 @@ def patches(
     validation: share of the training images that is held out, stratified, in [0, 1).
     seed: seeds the images, both choices and the validation images.
     """
-    if size < SMALLEST:
-        raise ValueError(f"size: {size}, expected {SMALLEST} or more; change it")
+    check_patches(n_train, n_test, size)
     made = {}
     for name, count in (("train", n_train), ("test", n_test)):
-        if count < len(TEXTURES):
-            raise ValueError(
-                f"n_{name}: {count}, expected {len(TEXTURES)} (one image of each class) or more; change it"
-            )
         rows = torch.arange(count)
         targets, same = rows % len(TEXTURES), torch.zeros_like(rows)
         seeds = seeds_of(f"patches {seed} {name}", rows)
@@ -62,6 +57,25 @@ def patches(
         images = _paint(seeds, masks, same if leaky else targets, 1.0 if leaky else COHERENCE)
         made[name] = Split(images, targets, OUTLINES if leaky else TEXTURES, masks)
     return splits(**made, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
+
+
+def check_patches(
+    n_train: int = 2000,
+    n_test: int = 500,
+    size: int = 32,
+    limit: int | None = None,
+    test_limit: int | None = None,
+    validation: float = 0.0,
+) -> None:
+    """Raise ValueError for numbers of images and sizes that cannot be."""
+    if size < SMALLEST:
+        raise ValueError(f"size: {size}, expected {SMALLEST} or more; change it")
+    for name, count in (("train", n_train), ("test", n_test)):
+        if count < len(TEXTURES):
+            raise ValueError(
+                f"n_{name}: {count}, expected {len(TEXTURES)} (one image of each class) or more; change it"
+            )
+    check_choice(limit=limit, test_limit=test_limit, validation=validation)
 
 
 def _paint(seeds: Seeds, masks: Bool[Tensor, "n h h"], directions: Int[Tensor, " n"], coherence: float) -> StoredImages:

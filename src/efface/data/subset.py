@@ -42,6 +42,21 @@ def resized(found: Mapping[str, Split], size: int | None) -> dict[str, Split]:
     return made
 
 
+def check_choice(
+    size: int | None = None, limit: int | None = None, test_limit: int | None = None, validation: float = 0.0
+) -> None:
+    """Raise ValueError for settings that no data set can meet. A `check_NAME` of several data sets is this function."""
+    for setting, number, what in (
+        ("size", size, "1 pixel"),
+        ("limit", limit, "1 image"),
+        ("test_limit", test_limit, "1 image"),
+    ):
+        if number is not None and number < 1:
+            raise ValueError(f"{setting}: {number}, expected at least {what}; change it")
+    if not 0 <= validation < 1:
+        raise ValueError(f"validation: {validation}, expected a share of the training images in [0, 1); change it")
+
+
 def balanced(targets: Targets, limit: int | None, seed: int, *, setting: str, least: int = 1) -> Int[Tensor, " m"]:
     """Return ascending row numbers of `limit` rows, spread over the classes as evenly as the class sizes allow.
 

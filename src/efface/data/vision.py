@@ -10,6 +10,7 @@ import torch
 from torchvision.datasets import MNIST, SVHN, FashionMNIST
 
 from efface.data.published import published
+from efface.data.subset import check_choice
 from efface.plug.shared_settings import with_settings_of
 from efface.types import Split
 
@@ -67,6 +68,9 @@ def svhn(**settings: Any) -> dict[str, Split]:
         learning.
     """
     return published(_coloured, **settings)
+
+
+check_mnist = check_fashion_mnist = check_svhn = check_choice
 
 
 def _grey(published: type[MNIST], root: str, *, train: bool, download: bool) -> Split:
