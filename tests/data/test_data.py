@@ -329,7 +329,7 @@ def decoded(monkeypatch):
             names.append(Path(file))
         return decode(file)
 
-    monkeypatch.setattr(folder.Image, "open", noting)
+    monkeypatch.setattr(Image, "open", noting)
     return names
 
 

@@ -326,7 +326,7 @@ def trained_like():
     ).eval()
     with torch.no_grad():
         for number, (name, value) in enumerate(network.state_dict().items()):
-            drawn = numbers(*value.shape, seed=number).to(value) if value.is_floating_point() else value
+            drawn = normal_numbers(*value.shape, seed=number).to(value) if value.is_floating_point() else value
             value.copy_(drawn.abs() * 0.05 + 0.01 if name.endswith("running_var") else drawn)
     return network
 
@@ -355,7 +355,7 @@ def by_quantus(kind, here, network, **settings):
 @pytest.mark.filterwarnings("ignore")  # what quantus and what it imports warn of
 def test_the_rise_of_entropy_is_that_of_quantus_with_its_sign(tmp_path):
     network = trained_like()
-    here, _ = case(tmp_path, network)
+    here, _ = case_and_ticks(tmp_path, network)
     made, kept = efficient_randomisation(), efficient_randomisation(statistics="keep")
     found = made.value({"entropy": only(made)(here)})["entropy_rise"]
     theirs = by_quantus("EfficientMPRT", here, network)
@@ -369,7 +369,7 @@ def test_the_similarity_of_a_network_that_is_all_redrawn_is_that_of_quantus_once
     import quantus
 
     network = trained_like()
-    here, _ = case(tmp_path, network)
+    here, _ = case_and_ticks(tmp_path, network)
     of = quantus.similarity_func.correlation_spearman
     theirs = by_quantus("MPRT", here, network, similarity_func=of, skip_layers=True, return_last_correlation=True)
     found = {how: only(randomisation(statistics=how), 1.0)(here).values["spearman"] for how in ("keep", "reset")}

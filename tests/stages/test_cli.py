@@ -1,6 +1,7 @@
 """Every mistake gets one clear error on stderr and the right exit status, no traceback, and loses nothing."""
 
 import importlib
+import io
 import os
 import subprocess
 import sys
@@ -258,11 +259,16 @@ def test_cuda_where_there_is_none(tmp_path):
     assert names(error(efface(tmp_path, "all", "study.yml", "device=cuda")), "device cuda")
 
 
-def test_a_damaged_network_file_names_the_remedy(copy):
+def test_a_damaged_network_file_is_named_set_aside_and_made_again(copy):
     (path,) = (copy / "run" / "models").glob("network-*.pt")
-    path.write_bytes(path.read_bytes()[:500])
-    line = error(efface(copy, "all", "study.yml"))
-    assert names(line, f"run/models/{path.name} net.network delete")
+    content = path.read_bytes()
+    path.write_bytes(content[:500])
+    result = efface(copy, "all", "study.yml")
+    assert result.code == 0, result.err
+    assert names(result.err, f"run/models/{path.name} seal trained again {path.name}.damaged-1")
+    assert path.with_name(f"{path.name}.damaged-1").read_bytes() == content[:500]
+    again, before = (torch.load(each, weights_only=True) for each in (path, io.BytesIO(content)))
+    assert all(torch.equal(value, before[name]) for name, value in again.items())
 
 
 # Disks

@@ -73,8 +73,8 @@ def test_the_free_gradient_is_that_of_the_clipped_image(tiny):
 
 @pytest.mark.parametrize("bound", [0.0, 1.0])
 def test_a_value_at_a_bound_has_its_whole_gradient_whatever_torch_gives_its_clamp(bound):
-    network, lr = Linear(0.01), 0.1
-    start = torch.full_like(images(), bound)
+    network, lr = linear(0.01), 0.1
+    start = torch.full_like(start_images(), bound)
     found = maximise(network, TARGETS, start, steps=1, lr=lr, decay=0.0, clip="last")
     torch.testing.assert_close(found, (start + lr * network.of(TARGETS)).clamp(0, 1), atol=1e-7, rtol=0)
     assert (found != bound).any()
