@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from efface.execute import serial
-from efface.methods import cam
 from efface.methods.cam import grad_cam
 from efface.models import resnet
 from efface.stages import extract, train
@@ -128,9 +127,8 @@ def test_rows_that_explain_another_class_are_made_again(tmp_path, before):
     writer.abandon()
 
 
-def test_true_classes_are_never_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(cam, "grad_cam", none_asked)
-    one = resnet_study(tmp_path / "run", CAM, explain="true")
+def test_true_classes_are_never_asked_for(tmp_path):
+    one = resnet_study(tmp_path / "run", {"name": "cam", "method": f"{__name__}.none_asked"}, explain="true")
     assert extract.extract(one) == []
     run = Run(one)
     assert torch.equal(map_store(run, "cam", "test").targets, run.data["test"].targets)
