@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,13 @@ from efface.methods.calling import MethodCall, attribute
 from efface.stages.run.curves import PlannedRun
 from efface.stages.run.map_files import learnt_path, needed_splits
 from efface.stages.run.method_calls import method_call, seed_text
-from efface.stages.run.plan import unmet
+from efface.stages.run.needs import unmet
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.run import Run
+from efface.stages.trial.files import try_file
 from efface.stages.trial.metrics import lost_channels, unfit_metrics, unfit_posts
 from efface.stages.trial.network import try_network
+from efface.stages.trial.trial import Trial
 from efface.stages.work.learning import learnt_on_trial
 from efface.study.schema import MethodEntry
 
@@ -30,20 +31,6 @@ LONG = 20.0  # seconds for the trial of one method: SmoothGrad of IG on a VGG-16
 
 class _LongError(BaseException):
     """Ends a trial that takes too long. It is a BaseException, so that no method catches it."""
-
-
-@dataclass
-class Trial:
-    """The result of trying one method on two images."""
-
-    name: str
-    rows: float
-    """Forward rows for one image."""
-    warnings: list[str]
-    shapes: dict[str, tuple[int, ...]]
-    """Shape of one map, by its name. A ranking that is redrawn in each epoch has no map."""
-    cut: bool = False
-    """Whether the trial was ended early. Then `rows` counts only the passes until that moment."""
 
 
 def preflight(one: PlannedRun, *, warn: bool = False, long: float = LONG) -> list[Trial]:
@@ -61,6 +48,10 @@ def preflight(one: PlannedRun, *, warn: bool = False, long: float = LONG) -> lis
     with bar(float(len(run.entries)), "try", "method", delay=SOON) as progress:
         for entry in run.entries:
             try:
+                if entry.file is not None:
+                    trials.append(try_file(run, entry))
+                    progress.update()
+                    continue
                 own = network if entry.network is None else run.network_of(entry).to_try()
                 if (what := (entry.network, learnt_path(run, entry))) not in learnt:
                     learnt[what] = learnt_on_trial(run, entry, own)

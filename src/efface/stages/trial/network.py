@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from efface.stages.run.inputs import check_classes
+from efface.stages.run.labels import one_class
 from efface.stages.run.network import Network
 from efface.stages.run.run import Run
 from efface.stages.trial.training_step import try_terms
@@ -16,6 +17,8 @@ def try_network(run: Run) -> tuple[nn.Module, Tensor, Tensor]:
     ValueError: it, or the second network, cannot take them, has too few classes, or cannot be trained as the study
         says.
     """
+    if problems := list(one_class(run)):
+        raise ValueError("\nefface: ".join(problems))
     train = run.data.get("train")
     for where, fit in (
         ("fit", run.first.fit),

@@ -26,6 +26,7 @@ from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
 from efface.stages.run.worker import current_run, keep_trace
+from efface.stages.work.foreign_maps import copy_maps
 from efface.stages.work.learning import learn_missing
 from efface.stages.work.through import work_through
 from efface.stages.work.training import say_accuracy
@@ -112,6 +113,8 @@ def _left_of(run: Run, task: Extraction) -> float:
 def _asks(run: Run, task: Extraction) -> bool:
     """Whether the passes of this extraction are the first to tell the classes; one that is gone on with knows them."""
     entry = run.entry(task.method)
+    if entry.file is not None:
+        return False
     begun = any(partial_path(run.map_path(name, task.split)).exists() for name in entry.gives)
     known = run.study.explain != "predicted" or run.logits_path(task.split).exists()
     explained = run.network_of(entry) is run.first
@@ -120,6 +123,9 @@ def _asks(run: Run, task: Extraction) -> bool:
 
 def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
     """All maps of one method on one split, in blocks of the row budget, each kept as soon as it is there."""
+    if entry.file is not None:
+        copy_maps(run, entry, split)
+        return
     asking = _asks(run, Extraction(entry.name, split))
     classes = torch.zeros(len(run.data[split]), dtype=torch.int64) if asking else run.target_classes(split)
     method, answers = method_call(entry, read_learnt_tensors(run, entry)), []
