@@ -87,7 +87,7 @@ class Reader:
     def _check_colours(self, file: str, image: Image.Image) -> None:
         """Refuse colours of 16 bits that end below half of the range. Only the eight highest bits are read."""
         bands = image.getextrema()
-        high = max(each[1] for each in (bands if isinstance(bands[0], tuple) else (bands,))[:3])  # type: ignore[index]
+        high = max(each[1] for each in (bands if isinstance(bands[0], tuple) else (bands,))[:3])
         if self.white not in (None, 65535.0) or (self.white is None and 0 < high < 128):
             raise ValueError(
                 f"{file}: colours of 16 bits with values of up to {high * 256 + 255}; efface reads the eight highest "
@@ -115,7 +115,8 @@ def _turned(image: Image.Image) -> Image.Image:
 
 def _raw_mode(image: Image.Image) -> str:
     """Return how the pixels lie in the file, such as RGB;16B; "" where the format does not tell."""
-    settings = image.tile[0][3] if image.tile else ""
+    tiles: Any = getattr(image, "tile", None)
+    settings = tiles[0][3] if tiles else ""
     first = settings[0] if isinstance(settings, tuple) and settings else settings
     return first if isinstance(first, str) else ""
 
