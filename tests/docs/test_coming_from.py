@@ -46,6 +46,7 @@ from efface.models.normalise import Normalise
 from efface.models.preact import preact_resnet18
 from efface.models.resnet import resnet8_wide
 from efface.plug.call import Call
+from efface.plug.words import word_of
 from efface.report.gallery import paint
 from efface.store.arrays import read_rows
 from efface.study import study as config
@@ -453,12 +454,12 @@ def did(out, changes):
 
 
 def plainly(setting):
-    """A call without settings is its dotted path; true is the word that YAML reads as a truth."""
+    """A call without settings is its name; true is the word that YAML reads as a truth."""
     if isinstance(setting, list):
         return [plainly(each) for each in setting]
     if isinstance(setting, dict) and not setting.get("kwargs"):
-        return setting["call"]
-    return "true" if setting is True else setting
+        return word_of(setting["call"]) or setting["call"]
+    return "true" if setting is True else word_of(str(setting)) or setting
 
 
 # Functions, commands

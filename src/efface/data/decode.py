@@ -115,8 +115,8 @@ def _turned(image: Image.Image) -> Image.Image:
 
 def _raw_mode(image: Image.Image) -> str:
     """Return how the pixels lie in the file, such as RGB;16B; "" where the format does not tell."""
-    tile = getattr(image, "tile", None)
-    settings = tile[0][3] if tile else ""
+    tiles: Any = getattr(image, "tile", None)
+    settings = tiles[0][3] if tiles else ""
     first = settings[0] if isinstance(settings, tuple) and settings else settings
     return first if isinstance(first, str) else ""
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from efface.stages.page.accuracy import unaccompanied
 from efface.stages.run.curves import planned
+from efface.stages.run.labels import labels_tried
 from efface.stages.run.progress import duration, say
 from efface.stages.run.run import Run
 from efface.stages.run.runs import measuring, narrowed, one_by_one, runs_of
@@ -37,9 +38,11 @@ def check_run(run: Run) -> float:
     data = ", ".join(f"{len(split)} {name}" for name, split in run.data.items())
     c, h, w = run.data["test"].shape
     say(f"data: {run.study.data.call}: {data} images of {c} x {h} x {w}")
+    for note in (note for split in run.data.values() for note in split.notes):
+        say(f"data: {note}")
     one = planned(run)
     trials = preflight(one, warn=True)
-    for warning in has_zero_hessian(run):
+    for warning in (*labels_tried(run), *has_zero_hessian(run)):
         say(f"warning: {warning}")
     for trial in trials:
         for warning in trial.warnings:

@@ -1,6 +1,7 @@
 """Cross-checks between the keys of a study: settings that do not fit together."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from efface.metrics import metric
@@ -22,8 +23,10 @@ def disagreements(tree: Any) -> list[str]:
     for each in methods:
         if each.get("maps") and each["maps"] not in maps:
             listed = ", ".join(maps) or "none"
+            made = "; for a file of maps write 'file' in place of 'maps', or plug in a function of your own"
             problems.append(
                 f"attribution_methods.{each.get('name')}.maps: no entry '{each['maps']}'; there are {listed}"
+                f"{made if Path(str(each['maps'])).suffix else ''}"
             )
     if tree.get("reference") and tree["reference"] not in rows:
         problems.append(f"reference: no row '{tree['reference']}'; there are {', '.join(rows) or 'none'}")

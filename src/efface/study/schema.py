@@ -22,6 +22,7 @@ from efface.plug.call import Call, bound, settings_by_path, settings_by_word
 from efface.plug.field import Word, writes_words
 from efface.plug.learning import is_learning
 from efface.plug.strict import Strict
+from efface.store.foreign_write import FORMS
 from efface.training.loop import TrainingSettings
 from efface.types import Seeds, Unit
 
@@ -47,6 +48,9 @@ def _unit(value: object) -> object:
 UnitCall = Annotated[Unit | Call, BeforeValidator(_unit), Word("unit", get_args(Unit))]
 
 
+MapFiles = Path | dict[Literal["train", "test"], Path]
+
+
 class MethodEntry(Strict):
     """An attribution method, or a second view (`maps:`) of another entry's maps with a `post` of its own.
 
@@ -60,6 +64,8 @@ class MethodEntry(Strict):
     draws: number of times that the maps are computed, each time with other seeds, at least 1. The differences show how
         much a random method varies. Each draw costs a whole extraction, and its own trainings if a metric retrains.
     maps: name of the entry that this one is a second view of.
+    file: in place of `method`, a file of maps that were made elsewhere (.npz, .npy, .h5, .hdf5), or one for each split,
+        `{train: a.npz, test: b.npz}`. `efface.write_maps` writes one.
     post: functions that process the maps before they are used.
     """
 
@@ -72,6 +78,7 @@ class MethodEntry(Strict):
     network: Literal["second"] | None = None
     draws: PositiveInt = 1
     maps: str | None = None
+    file: MapFiles | None = None
     post: Post | None = None
     _draw: int = PrivateAttr(default=1)
     _first: "MethodEntry | None" = PrivateAttr(default=None)
@@ -102,7 +109,7 @@ class MethodEntry(Strict):
     @property
     def learns(self) -> bool:
         """True if the method learns from training images before it computes maps."""
-        return is_class(self.call) and is_learning(self.call)
+        return self.method is not None and is_class(self.call) and is_learning(self.call)
 
     @property
     def undrawn(self) -> "MethodEntry":
@@ -150,8 +157,13 @@ class MethodEntry(Strict):
 
     @model_validator(mode="after")
     def _is_callable(self) -> "MethodEntry":
-        if (self.method is None) == (self.maps is None):
-            raise ValueError("give either 'method' (a word or a dotted path) or 'maps' (the name of another entry)")
+        if [self.method, self.maps, self.file].count(None) != 2:
+            raise ValueError(
+                "give either 'method' (a word or a dotted path), 'maps' (the name of another entry), or 'file' (maps "
+                "that were made elsewhere)"
+            )
+        if self.file is not None:
+            self._check_file()
         if self.maps is not None and (
             self.kwargs or self.outputs or self.network or self.draws > 1 or self.post is None
         ):
@@ -159,6 +171,18 @@ class MethodEntry(Strict):
         if self.method is not None:
             check_method(self._plain, batched=self.batched)
         return self
+
+    def _check_file(self) -> None:
+        if self.kwargs or self.outputs or self.network or self.draws > 1 or not self.batched:
+            raise ValueError("maps of a file take 'post' and no other key: no method is called for them")
+        files = self.file.values() if isinstance(self.file, dict) else [self.file]
+        for each in files:
+            if each is not None and each.suffix.lower() not in FORMS:
+                raise ValueError(f"file: {each} ends with '{each.suffix}', expected {', '.join(FORMS)}")
+        if isinstance(self.file, dict) and "test" not in self.file:
+            raise ValueError(
+                "file: names no file of the test images, expected {test: b.npz} or {train: ..., test: ...}"
+            )
 
 
 class SecondNetwork(Strict):

@@ -38,24 +38,32 @@ class Degeneracy:
     tied_share: share of units with the value of another unit.
     alike: the map equals, up to scale, the map that most images share.
     blind: the map equals that of the next class. NaN except for 8 evenly spaced images, the only ones tested.
+
+    asks: False for maps of a file, which no method can be asked about: `blind` is NaN.
     """
 
     post: tuple[Call, ...]
     unit: Literal["pixel", "feature"]
+    asks: bool = True
 
-    needs = Needs(method=True)
+    @property
+    def needs(self) -> Needs:
+        return Needs(method=self.asks)
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward passes, if a map costs one."""
-        return float(min(ASKED, images["test"]))
+        return float(min(ASKED, images["test"])) if self.asks else 0.0
 
     def identity(self) -> dict[str, Any]:
-        return {"probe": "degeneracy", "post": [each.identity() for each in self.post], "unit": self.unit}
+        found = {"probe": "degeneracy", "post": [each.identity() for each in self.post], "unit": self.unit}
+        return found if self.asks else found | {"asks": False}
 
     def __call__(self, case: Case) -> Score:
         split = case.data["test"]
         rows = _evenly(len(split), IMAGES)
         maps = self._ranked(case.maps["test"].take(rows), split.shape[0])
+        if not self.asks:
+            return Score(degenerate(maps, None, torch.arange(0)))
         places = _evenly(len(rows), ASKED)
         asked = rows[places]
         images = to_float(read_rows(split.images, asked).to(case.device))
@@ -70,14 +78,17 @@ class Degeneracy:
         return for_unit(apply_post(maps, self.post), self.unit, channels)
 
 
-def degenerate(maps: Maps, other: Float[Tensor, "asked *unit"], places: Int[Tensor, " asked"]) -> dict[str, np.ndarray]:
+def degenerate(
+    maps: Maps, other: Float[Tensor, "asked *unit"] | None, places: Int[Tensor, " asked"]
+) -> dict[str, np.ndarray]:
     """Return the values of `Degeneracy` for each map.
 
-    other: the maps at these places for another class.
+    other: the maps at these places for another class; None: not known.
     """
     found = degeneracy(maps, tolerance=TOLERANCE)
     blind = torch.full((len(maps),), torch.nan, dtype=torch.float64)
-    blind[places] = degeneracy(maps[places], other, tolerance=TOLERANCE).blind
+    if other is not None:
+        blind[places] = degeneracy(maps[places], other, tolerance=TOLERANCE).blind
     return {
         "nonfinite": found.nonfinite.numpy(),
         "constant": found.constant.numpy(),

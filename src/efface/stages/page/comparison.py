@@ -10,6 +10,7 @@ from efface.report.claims import answer_claims
 from efface.report.stats import Curve, without_empty
 from efface.stages.page.accuracy import accuracy, unaccompanied
 from efface.stages.run.curves import PlannedRun
+from efface.stages.run.labels import labels_said
 from efface.stages.run.progress import say
 from efface.study.schema import Claim
 from efface.study.study import Study, read
@@ -138,7 +139,8 @@ def _warnings(beside: Beside, found: Merged) -> tuple[str, ...]:
     """Return the warnings that a reader of these metrics needs."""
     shown = {(metric, name) for (metric, _, _), named in found.items() for name in named}
     of = [[each for each in ones[0].run.study.metrics if (each.name, name) in shown] for name, ones in beside.items()]
-    return tuple(dict.fromkeys(line for metrics in of for line in unaccompanied(metrics)))
+    labels = [f"{one.run.folder}: {said}" for ones in beside.values() for one in ones for said in labels_said(one.run)]
+    return tuple(dict.fromkeys([*labels, *(line for metrics in of for line in unaccompanied(metrics))]))
 
 
 def _mean_of(each: Sequence[tuple[int, Curve]]) -> Curve:

@@ -21,6 +21,7 @@ from efface.report.words import listed
 from efface.stages.page.pictures import picture
 from efface.stages.run.case import case_of
 from efface.stages.run.curves import PlannedRun
+from efface.stages.run.labels import labels_said
 from efface.stages.run.map_files import map_store
 from efface.stages.run.plan import Plan, of_maps, ranked_as
 from efface.stages.run.provenance import surroundings, versions
@@ -54,7 +55,7 @@ def facts(one: PlannedRun, measured: Sequence[str]) -> Facts:
         unfinished=_unfinished(run, plan, measured),
         data=f"{study.data.call}: {sizes}, {c} x {h} x {w}",
         network=f"{study.model.call}: {right}",
-        warnings=_remarks(run, plan),
+        warnings=(*labels_said(run), *_remarks(run, plan)),
         how={entry.name: how_of(one, entry) for entry in study.metrics},
         degenerate=_degenerate(one),
         costs={entry.name: cost for entry in study.metrics if (cost := _cost(one, entry)) is not None},
@@ -152,7 +153,8 @@ def _unfinished(run: Run, plan: Plan, measured: Sequence[str]) -> tuple[str, ...
 def _remarks(run: Run, plan: Plan) -> tuple[str, ...]:
     frozen = [entry for entry in of_maps(run) if entry.formula.sample == "images"]
     redrawn = [view.name for view in _rows(run) if frozen and view.name in plan.redrawn]
-    return tuple(
+    noted = tuple(note for split in run.data.values() for note in split.notes)
+    return noted + tuple(
         f"{name} is ranked anew in each epoch of a training. For a network that does not train, it equals "
         f"a fixed random ranking, so {listed([entry.name for entry in frozen])} are not run for it."
         for name in redrawn

@@ -10,6 +10,7 @@ from torch import Tensor
 from efface import draws
 from efface.plug import moved
 from efface.plug.identity import code_of
+from efface.stages.run.foreign import foreign_provenance
 from efface.stages.run.provenance import EXPLAINED
 from efface.stages.run.run import Run
 from efface.store.keys import differences, key, versions
@@ -75,6 +76,8 @@ def read_store(run: Run, name: str, split: str) -> MapStore:
 
 def provenance(run: Run, entry: MethodEntry, name: str, split: str) -> dict[str, Any]:
     """What the maps of this name are made from."""
+    if entry.file is not None:
+        return foreign_provenance(run, entry, split)
     path = learnt_path(run, entry)
     learnt = {} if path is None else {"learnt": learnt_digest(path) if path.exists() else "nothing yet"}
     return (

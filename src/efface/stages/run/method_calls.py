@@ -38,6 +38,8 @@ def seed_text(run: Run, entry: MethodEntry, split: str) -> str:
 def explainer_of(run: Run, view: View) -> Explain:
     """Return the method behind a view's maps. Its random numbers for a row are those of the extraction."""
     entry = run.entry_of_maps(view.maps)
+    if entry.file is not None:
+        raise ValueError(f"attribution_methods.{entry.name}: is a file of maps, so there is no method to run again")
     method = method_call(entry, read_learnt_tensors(run, entry))
     own = run.data["test"].masks
 

@@ -5,13 +5,13 @@ study -> plan -> executor -> results -> curves -> page. Measuring, `check`, `sta
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from efface.metrics import Point, check_metric
-from efface.metrics.probes import Degeneracy, Needs, Probe
+from efface.metrics.probes import Degeneracy, Probe
 from efface.metrics.probes.description import reading
 from efface.plug.call import Call
 from efface.stages.run.map_files import map_store, provenance
@@ -122,7 +122,8 @@ def make_plan(run: Run) -> Plan:
     for view in (each for each in run.views if each.name not in redrawn):
         with contextlib.suppress(ValueError):  # stands in the problems already
             if (point := ranked_as(run, redrawn, view)) is not None:
-                probe = Degeneracy(point.post, "feature" if point.unit == "feature" else "pixel")
+                unit: Literal["feature", "pixel"] = "feature" if point.unit == "feature" else "pixel"
+                probe = Degeneracy(point.post, unit, asks=run.entry_of_maps(view.maps).file is None)
                 conditions[view.name] = keys.task(view, probe)
     return Plan(tuple(curves), conditions, redrawn, tuple(problems))
 
@@ -259,28 +260,6 @@ class Keys:
             entry = run.entry_of_maps(uses.maps)
             what["maps"] = {split: provenance(run, entry, uses.maps, split) for split in uses.splits}
         return what
-
-
-def unmet(run: Run, plan: Plan) -> list[str]:
-    """Metrics that need what the data or the study do not have, in words."""
-
-    def needing(what: Callable[[Needs], bool]) -> list[str]:
-        tasks = (
-            (curve.entry.name, task) for curve in plan.curves for each in curve.points for task in each.tasks.values()
-        )
-        return list(dict.fromkeys(name for name, task in tasks if what(task.probe.needs)))
-
-    unclassified = [] if run.study.second_network else needing(lambda needs: needs.second_network)
-    unmasked = needing(lambda needs: needs.masks) if run.data["test"].masks is None else []
-    return [
-        f"metrics.{name}: asks a second network, but the study has no 'second_network'; add second_network: {{model: "
-        "..., fit: ...}"
-        for name in unclassified
-    ] + [
-        f"metrics.{name}: needs the masks of the true object, which {run.study.data.call} does not give; "
-        "choose data that have them, such as efface.data.patches.patches, or drop this metric"
-        for name in unmasked
-    ]
 
 
 def pointless(claims: Sequence[Claim], runs: Mapping[str, Run]) -> Iterator[str]:

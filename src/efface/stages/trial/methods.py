@@ -4,7 +4,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from efface.plug.facts import fact
 from efface.stages.run.curves import PlannedRun
 from efface.stages.run.map_files import learnt_path, needed_splits
 from efface.stages.run.method_calls import method_call, seed_text
-from efface.stages.run.plan import unmet
+from efface.stages.run.needs import unmet
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.run import Run
 from efface.stages.run.weights_kept import weights_kept
+from efface.stages.trial.files import try_file
 from efface.stages.trial.metrics import lost_channels, unfit_metrics, unfit_posts, wrong_costs
 from efface.stages.trial.network import try_network
+from efface.stages.trial.trial import Trial
 from efface.stages.work.learning import learnt_on_trial
 from efface.study.schema import MethodEntry
 
@@ -41,18 +43,8 @@ class _LongError(BaseException):
     """Ends a trial that takes too long. It is a BaseException, so that no method catches it."""
 
 
-@dataclass
-class Trial:
-    """The result of trying one method on two images."""
-
-    name: str
-    rows: float
-    """Forward rows for one image."""
-    warnings: list[str]
-    shapes: dict[str, tuple[int, ...]]
-    """Shape of one map, by its name. A ranking that is redrawn in each epoch has no map."""
-    cut: bool = False
-    """Whether the trial was ended early. Then `rows` counts only the passes until that moment."""
+_Learnt = dict[tuple[str | None, Path | None], dict[str, Tensor] | None]
+"""What methods learnt on a few images, by their network and file: entries that learn alike learn once."""
 
 
 def preflight(
@@ -70,17 +62,17 @@ def preflight(
     network, images, logits = try_network(run)
     if splits is None:
         needed_splits(run)
-    trials, problems, learnt = [], [], dict[tuple[str | None, Path | None], dict[str, Tensor] | None]()
+    trials, problems, learnt = [], [], _Learnt()
     with bar(float(len(run.entries)), "try", "method", delay=SOON) as progress:
         for entry in run.entries:
             try:
-                own = network if entry.network is None else run.network_of(entry).to_try()
-                if (what := (entry.network, learnt_path(run, entry))) not in learnt:
-                    learnt[what] = learnt_on_trial(run, entry, own)
-                method = method_call(entry, learnt[what])
-                held = run.network_of(entry)
-                with weights_kept(own, f"attribution_methods.{entry.name}", held.give_up):
-                    trials.append(_try(run, method, entry, own, images, logits, warn=warn, long=long))
+                if entry.file is not None:
+                    trials.append(try_file(run, entry))
+                else:
+                    own = network if entry.network is None else run.network_of(entry).to_try()
+                    method = method_call(entry, _learnt(run, entry, own, learnt))
+                    with weights_kept(own, f"attribution_methods.{entry.name}", run.network_of(entry).give_up):
+                        trials.append(_try(run, method, entry, own, images, logits, warn=warn, long=long))
             except BaseException as error:
                 if is_stop(error):
                     raise
@@ -100,6 +92,13 @@ def preflight(
     if problems:
         raise ValueError("\nefface: ".join(problems))
     return trials
+
+
+def _learnt(run: Run, entry: MethodEntry, network: nn.Module, learnt: _Learnt) -> dict[str, Tensor] | None:
+    what = (entry.network, learnt_path(run, entry))
+    if what not in learnt:
+        learnt[what] = learnt_on_trial(run, entry, network)
+    return learnt[what]
 
 
 def _try(

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from efface.models.answers import check_answers
 from efface.stages.run.inputs import check_classes
+from efface.stages.run.labels import one_class
 from efface.stages.run.network import Network
 from efface.stages.run.progress import say
 from efface.stages.run.run import Run
@@ -18,6 +19,8 @@ def try_network(run: Run) -> tuple[nn.Module, Tensor, Tensor]:
     ValueError: it, or the second network, cannot take them, has too few classes, or cannot be trained as the study
         says.
     """
+    if problems := list(one_class(run)):
+        raise ValueError("\nefface: ".join(problems))
     train = run.data.get("train")
     for where, fit in (
         ("fit", run.first.fit),

@@ -27,6 +27,7 @@ from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
 from efface.stages.run.weights_kept import weights_kept
 from efface.stages.run.worker import current_run, keep_trace
+from efface.stages.work.foreign_maps import copy_maps
 from efface.stages.work.learning import learn_missing
 from efface.stages.work.through import work_through
 from efface.stages.work.training import say_accuracy
@@ -53,7 +54,10 @@ class Extract:
         """Seconds it took."""
         clock, run = Clock(), self.run or current_run(self.study)
         entry = run.entry(task.method)
-        extract_one(run, entry, task.split)
+        if entry.file is not None:
+            copy_maps(run, entry, task.split)
+        else:
+            extract_one(run, entry, task.split)
         return clock.seconds()
 
 
@@ -116,6 +120,8 @@ def _left_of(run: Run, task: Extraction) -> float:
 def _asks(run: Run, task: Extraction) -> bool:
     """Whether the passes of this extraction are the first to tell the classes; one that is gone on with knows them."""
     entry = run.entry(task.method)
+    if entry.file is not None:
+        return False
     begun = any(partial_path(run.map_path(name, task.split)).exists() for name in entry.gives)
     known = run.study.explain != "predicted" or run.has_logits(task.split)
     explained = run.network_of(entry) is run.first

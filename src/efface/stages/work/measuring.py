@@ -16,7 +16,8 @@ from efface.stages.run.case import case_of
 from efface.stages.run.curves import PlannedRun
 from efface.stages.run.map_files import map_store, missing_maps
 from efface.stages.run.method_calls import explainer_of
-from efface.stages.run.plan import ProbeTask, unmet
+from efface.stages.run.needs import unmet
+from efface.stages.run.plan import ProbeTask
 from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run

@@ -11,6 +11,7 @@ from efface.execute import Failure
 from efface.metrics.probes import Erasure
 from efface.metrics.probes.score import train_on_erased
 from efface.stages.run.case import case_of
+from efface.stages.run.labels import sure_and_wrong
 from efface.stages.run.network import Network
 from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
@@ -95,6 +96,8 @@ def say_accuracy(run: Run, *, several: bool = False) -> None:
     accuracy = float(run.right().float().mean())
     count = len(run.data["test"])
     say(f"{where}network: {run.study.model.call}, {accuracy:.2%} of {count} test images right ({run.first.origin})")
+    for each in sure_and_wrong(run.logits("test"), run.data["test"].targets.cpu()):
+        say(f"{where}warning: {each}")
 
 
 def _named(run: Run, network: str) -> str:

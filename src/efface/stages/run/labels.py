@@ -1,0 +1,109 @@
+"""Whether the data's classes are the network's: more outputs than classes, one class, a sure network that is wrong."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.special import betaincinv
+from torch import Tensor
+
+from efface.stages.run.run import Run
+from efface.store.arrays import read_rows
+from efface.training.loop import predict
+
+SAMPLE = 256
+"""Number of evenly spaced test images that `check` asks the network about."""
+LEAST = 20
+"""Smallest number of images on which a network is called sure and wrong."""
+_LEVEL = 0.95
+_REMEDY = (
+    "Check the class order: class folders are sorted by name (10 before 2), and data.kwargs.classes of image_folder "
+    "gives the network's number of each. A network that has learnt nothing, or images that are prepared in another way "
+    "than for its training, look the same"
+)
+
+
+def labels_said(run: Run) -> list[str]:
+    """Return the cautions about the labels of the test images. Nothing is said of a network that is not trained yet."""
+    if not run.first.trained():
+        return []
+    logits = run.logits("test")
+    return [*more_outputs(run, logits), *sure_and_wrong(logits, run.data["test"].targets.cpu())]
+
+
+def labels_tried(run: Run) -> list[str]:
+    """Return the same cautions from at most `SAMPLE` test images, of a network without training from one. Keep nothing.
+
+    An untrained network is asked for the number of its outputs.
+    """
+    rows, logits = sampled_logits(run, SAMPLE if run.first.trained() else 1)
+    targets = run.data["test"].targets.cpu()
+    return [*more_outputs(run, logits), *sure_and_wrong(logits, targets[rows])]
+
+
+def sampled_logits(run: Run, count: int = SAMPLE) -> tuple[Int[Tensor, " n"], Float[Tensor, "n k"]]:
+    """Return evenly spaced test rows, `count` at most, and the first network's logits of them. Keep nothing."""
+    split = run.data["test"]
+    rows = torch.linspace(0, len(split) - 1, min(count, len(split))).round().long()
+    if run.first.trained() and run.logits_path("test").exists():
+        return rows, run.logits("test")[rows]
+    parts = (read_rows(split.images, part).to(run.device) for part in rows.split(run.study.max_batch))
+    return rows, predict(run.first.to_try(), parts)
+
+
+def more_outputs(run: Run, logits: Float[Tensor, "n k"]) -> list[str]:
+    """Return a sentence if the network has outputs of which the data have no image."""
+    classes = torch.cat([split.targets.cpu() for split in run.data.values()]).unique()
+    outputs = logits.shape[1]
+    if outputs <= len(classes):
+        return []
+    said = f"the network has {outputs} outputs, and the data have {len(classes)} classes"
+    if run.study.data.kwargs.get("classes") is not None:
+        return [f"{said}, numbered by data.kwargs.classes"]
+    numbered = f"{said}, numbered {int(classes.min())} to {int(classes.max())}"
+    remedy = "give each class the number of its output (data.kwargs.classes of image_folder)"
+    return [f"{numbered}: if the network was trained elsewhere, {remedy}"]
+
+
+def sure_and_wrong(logits: Float[Tensor, "n k"], targets: Int[Tensor, " n"]) -> list[str]:
+    """Return a sentence if the network is sure of its answers, but right at chance or hardly more often.
+
+    Sure: its mean confidence is at least halfway between chance (1 / classes) and 1, and above the 95 % interval
+    (Clopper and Pearson) of its accuracy. At chance: that interval holds 1 / classes or lies below it, or the accuracy
+    exceeds chance by less than a tenth of what is left above it. A wrong order of the classes leaves some right.
+    """
+    n, classes = len(targets), len(targets.unique())
+    if n < LEAST or classes < 2:
+        return []
+    chance = 1 / classes
+    right = int((logits.argmax(1) == targets).sum())
+    low, high = _interval(right, n)
+    confidence = float(logits.double().softmax(1).amax(1).mean())
+    is_sure = confidence >= (1 + chance) / 2 and confidence > high
+    is_chance = low <= chance or right / n <= chance + (1 - chance) / 10
+    if not (is_sure and is_chance):
+        return []
+    found = f"it is sure (mean confidence {confidence:.0%}), but right on {right / n:.0%} of {n} test images"
+    return [
+        f"the labels may not be the network's: {found}, where chance is {chance:.1%}. {_REMEDY}",
+    ]
+
+
+def one_class(run: Run) -> Iterator[str]:
+    """Yield a sentence if the data have one class only. A network that is asked about its own number of it may."""
+    for name, split in run.data.items():
+        if len(split.classes) == 1 and run.study.data.kwargs.get("classes") is None:
+            yield (
+                f"data: {run.study.data.call}, split '{name}': holds one class only ({split.classes[0]}), expected two "
+                "or more, such as a folder for each; change root, train or test, or give the network's number of this "
+                "class in data.kwargs.classes"
+            )
+
+
+def _interval(right: int, n: int) -> tuple[float, float]:
+    """Return the exact 95 % interval of a share (Clopper and Pearson 1934)."""
+    tail = (1 - _LEVEL) / 2
+    low = float(betaincinv(right, n - right + 1, tail)) if right else 0.0
+    high = float(betaincinv(right + 1, n - right, 1 - tail)) if right < n else 1.0
+    return (low, high) if np.isfinite(low + high) else (0.0, 1.0)

@@ -1,0 +1,17 @@
+"""What the trial of one method tells."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Trial:
+    """The result of trying one method on two images."""
+
+    name: str
+    rows: float
+    """Forward rows for one image."""
+    warnings: list[str]
+    shapes: dict[str, tuple[int, ...]]
+    """Shape of one map, by its name. A ranking that is redrawn in each epoch has no map."""
+    cut: bool = False
+    """Whether the trial was ended early. Then `rows` counts only the passes until that moment."""

@@ -1,0 +1,33 @@
+"""Copying of maps that were made elsewhere into the map files of a run."""
+
+import torch
+
+from efface.execute import advance
+from efface.stages.run.foreign import foreign_maps, foreign_provenance
+from efface.stages.run.run import Run
+from efface.store.maps import MapWriter
+from efface.study.schema import MethodEntry
+
+
+def copy_maps(run: Run, entry: MethodEntry, split: str) -> None:
+    """Copy the maps of a file, in the order of the split's rows, after everything that the file tells was checked.
+
+    ValueError: a row is not finite, explains another class, or the file changed meanwhile.
+    """
+    classes, found = run.target_classes(split).cpu(), foreign_maps(run, entry, split)
+    made_from = foreign_provenance(run, entry, split)
+    every = torch.arange(len(classes))
+    found.check(every, classes, run.logits(split) if found.maps.prediction is not None else None)
+    writer = MapWriter(run.map_path(entry.name, split), made_from, classes, found.take(every[:1])[0])
+    try:
+        for rows in every.split(run.study.max_batch):
+            if not writer.done[int(rows[0]) : int(rows[-1]) + 1].all():
+                writer.write(int(rows[0]), found.take(rows))
+                advance(float(len(rows)))
+        if foreign_provenance(run, entry, split) != made_from:
+            raise ValueError(
+                f"attribution_methods.{entry.name}: {found.maps.path}: changed while it was read; try again"
+            )
+        writer.close()
+    finally:
+        writer.abandon()

@@ -1,0 +1,240 @@
+"""Maps made elsewhere: files of arrays, with one map for each image of a split.
+
+A file is .npz, .npy (maps alone) or HDF5 (.h5, .hdf5). It holds these arrays:
+
+maps: n h w or n c h w. Also called `attribution`, `attributions`, or the only array of the file.
+targets: the class that each map explains, n. Also called `target`, `label`, `labels`. ViRelAy's `label` of n k, with
+    one output of each row that is not 0, is read as the number of that output.
+images: for each map the digest of its image (`image_digests`), or the stored images themselves, uint8 n c h w.
+index: the row of the split that each map belongs to, n, as in ViRelAy's files.
+prediction: the network's answers when the maps were made, n k, as in ViRelAy's files.
+
+The arrays of a split stand at the top, or below `train/` and `test/` (groups of HDF5, names of .npz). Only `maps` is
+needed. ViRelAy's layout: https://virelay.readthedocs.io, Database Specification.
+"""
+
+import contextlib
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from efface.store.foreign_write import FORMS, check_maps, image_digests, whole_numbers
+from efface.types import Stored
+
+SPLITS = ("train", "test")
+_NAMES = {
+    "maps": ("maps", "attribution", "attributions"),
+    "targets": ("targets", "target", "label", "labels"),
+    "images": ("images",),
+    "index": ("index",),
+    "prediction": ("prediction", "predictions"),
+}
+
+
+@dataclass(frozen=True)
+class ForeignMaps:
+    """The arrays of one split in a file.
+
+    name: name of the maps in the file. shape: of the maps. Arrays that the file does not hold are None.
+    targets, index: int64 n. digests: of the images, n. prediction: float n k. held: the maps, but for HDF5.
+    """
+
+    path: Path
+    name: str
+    shape: tuple[int, ...]
+    targets: np.ndarray | None = None
+    digests: tuple[str, ...] | None = None
+    index: np.ndarray | None = None
+    prediction: np.ndarray | None = None
+    held: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> Tensor:
+        """Return the maps of these rows of the file, in this order, as float32. ValueError: a value is not finite."""
+        with np.errstate(over="ignore"):
+            found = self._read(rows).astype(np.float32)
+        bad = ~np.isfinite(found).reshape(len(found), -1).all(1)
+        if bad.any():
+            raise ValueError(
+                f"{self.path}: row {int(rows[bad.argmax()])} holds NaN or infinity, expected finite numbers of 32 bits "
+                f"({int(bad.sum())} of {len(rows)} rows read here do); mend these maps"
+            )
+        return torch.from_numpy(found)
+
+    def _read(self, rows: np.ndarray) -> np.ndarray:
+        if self.held is not None:
+            return self.held[rows]
+        unique, back = np.unique(rows, return_inverse=True)  # HDF5 reads ascending rows, each once
+        with _arrays(self.path) as arrays:
+            return np.asarray(arrays[self.name][unique])[back]
+
+
+def open_maps(path: Path, split: str, *, alone: bool) -> ForeignMaps:
+    """Return the arrays of a split in a file, with their shapes checked against one another.
+
+    alone: arrays at the top of the file are this split's.
+
+    FileNotFoundError, ValueError: one sentence with the file, what was found and what was expected.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, expected maps in {', '.join(FORMS)}; correct the path")
+    with _arrays(path) as arrays:
+        names = _of_split(path, arrays, split, alone=alone)
+        where = {kind: next((names[each] for each in known if each in names), None) for kind, known in _NAMES.items()}
+        if where["maps"] is None and len(names) == 1:
+            where["maps"] = next(iter(names.values()))
+        if where["maps"] is None:
+            raise ValueError(
+                f"{path}: holds {', '.join(names.values()) or 'nothing'}, expected an array 'maps' of n h w or n c h "
+                "w; rename it, or write the file by efface.write_maps"
+            )
+        name, maps = where["maps"], arrays[where["maps"]]
+        if isinstance(maps, h5py.Group):
+            raise ValueError(f"{path}: '{name}' is a group, expected one array of n h w or n c h w; stack the maps")
+        check_maps(path, name, maps.shape, maps.dtype)
+        others = {
+            kind: _numbers(path, at, arrays[at]) for kind, at in where.items() if at is not None and kind != "maps"
+        }
+    n = maps.shape[0]
+    for kind, each in others.items():
+        if each.shape[:1] != (n,):
+            raise ValueError(
+                f"{path}: '{where[kind]}' has shape {each.shape} for {n} maps, expected one for each map; correct it"
+            )
+    digests, index = others.get("images"), others.get("index")
+    return ForeignMaps(
+        path,
+        name,
+        tuple(maps.shape),
+        None if "targets" not in others else _classes(path, str(where["targets"]), others["targets"]),
+        None if digests is None else _told_digests(path, digests),
+        None if index is None else whole_numbers(path, "index", index),
+        _answers(path, others["prediction"]) if "prediction" in others else None,
+        maps if isinstance(maps, np.ndarray) else None,
+    )
+
+
+def places(maps: ForeignMaps, images: Tensor | Stored) -> np.ndarray:
+    """Return the row of the file for each row of a split, by digests, by `index`, or by the order.
+
+    images: uint8 n c h w, of the split. ValueError: an image has no map, or the numbers differ.
+    """
+    rows, n = images.shape[0], maps.shape[0]
+    if maps.digests is not None:
+        known: dict[str, list[int]] = {}
+        for at, each in enumerate(maps.digests):
+            known.setdefault(each, []).append(at)
+        found = [_next(known.get(each, [])) for each in image_digests(images)]
+        if None in found:
+            raise ValueError(
+                f"{maps.path}: has no map of image {found.index(None)}: {found.count(None)} of {rows} images have no "
+                f"digest among its {n}; were the maps made for other data, another size or another crop?"
+            )
+        return np.array(found, np.int64)
+    if maps.index is not None:
+        place = np.full(rows, -1)
+        inside = maps.index < rows
+        place[maps.index[inside]] = np.arange(n)[inside]
+        if (place < 0).any() or not inside.all() or len(np.unique(maps.index)) < n:
+            raise ValueError(
+                f"{maps.path}: 'index' names {len(np.unique(maps.index[inside]))} of {rows} images in {n} rows, "
+                f"expected each row from 0 to {rows - 1} once; write a map for each image"
+            )
+        return place
+    if n != rows:
+        raise ValueError(
+            f"{maps.path}: {n} maps for {rows} images, expected one for each, in the order of the split's rows; "
+            "write the digests of the images beside them (efface.write_maps(path, maps, images=...)) to match rows"
+        )
+    return np.arange(rows)
+
+
+def _next(left: list[int]) -> int | None:
+    """Return the next map of equal images; the last one serves all that follow."""
+    return None if not left else left.pop(0) if len(left) > 1 else left[0]
+
+
+@contextlib.contextmanager
+def _arrays(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield the arrays of a file by name. An exception describes a wrong file in one sentence."""
+    try:
+        if path.suffix.lower() == ".npy":
+            yield {"maps": np.load(path, mmap_mode="r", allow_pickle=False)}
+        elif path.suffix.lower() == ".npz":
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # NumPy leaves a damaged file open
+                yield file
+        else:
+            with h5py.File(path, "r", locking=False) as file:
+                yield file
+    except (OSError, KeyError, EOFError, RuntimeError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: not readable as {path.suffix} ({error}); write it anew") from error
+    except ValueError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise ValueError(f"{path}: not readable as {path.suffix} ({error}); write it anew") from error
+
+
+def _of_split(path: Path, arrays: Mapping[str, Any], split: str, *, alone: bool) -> dict[str, str]:
+    """Return the full names of a split's arrays, by the names that they have within the split."""
+    found: dict[str, dict[str, str]] = {}
+    for name in arrays:
+        group, slash, rest = name.partition("/")  # of .npz
+        if group in SPLITS and slash:
+            found.setdefault(group, {})[rest] = name
+        elif name in SPLITS and path.suffix.lower() != ".npz" and isinstance(arrays[name], h5py.Group):
+            found[name] = {each: f"{name}/{each}" for each in arrays[name]}
+    if not found:
+        if not alone:
+            raise ValueError(
+                f"{path}: its arrays are those of the test images, but a metric needs the maps of the {split} images, "
+                "too; give a file for each, file: {train: a.npz, test: b.npz}, or put them below train/ and test/"
+            )
+        return {name: name for name in arrays}
+    if split not in found:
+        raise ValueError(f"{path}: holds maps of {', '.join(found)}, expected {split}, too; write them below {split}/")
+    return found[split]
+
+
+def _numbers(path: Path, name: str, found: Any) -> np.ndarray:
+    """Return a small array of numbers or digests, read whole."""
+    if isinstance(found, h5py.Group):
+        raise ValueError(f"{path}: '{name}' is a group, expected one array with a row for each map; stack them")
+    if found.dtype.kind not in "fiubSU":
+        raise ValueError(f"{path}: '{name}' is of type {found.dtype}, expected numbers; convert it")
+    return np.asarray(found[()])
+
+
+def _classes(path: Path, name: str, found: np.ndarray) -> np.ndarray:
+    if found.ndim == 2 and found.dtype.kind in "fiub":
+        several = (found != 0).sum(1) != 1
+        if several.any():
+            row = int(several.argmax())
+            raise ValueError(
+                f"{path}: row {row} of '{name}' has {int((found[row] != 0).sum())} outputs that are not 0, expected "
+                "one: efface measures maps of one class; leave this array out, or make maps of one class"
+            )
+        return (found != 0).argmax(1)
+    return whole_numbers(path, name, found)
+
+
+def _answers(path: Path, found: np.ndarray) -> np.ndarray | None:
+    if found.ndim != 2 or found.dtype.kind not in "fiu" or not np.isfinite(found).all():
+        raise ValueError(f"{path}: 'prediction' has shape {found.shape} of {found.dtype}, expected finite numbers n k")
+    return found if found.shape[1] > 1 else None  # one output: its class needs a threshold that the file does not tell
+
+
+def _told_digests(path: Path, found: np.ndarray) -> tuple[str, ...]:
+    if found.dtype.kind in "SU" and found.ndim == 1:
+        return tuple(each.decode("ascii", "replace") if isinstance(each, bytes) else str(each) for each in found)
+    if found.ndim == 4:
+        return image_digests(found)
+    raise ValueError(
+        f"{path}: 'images' has shape {found.shape} of {found.dtype}, expected n digests (efface.write_maps), or the "
+        "images, uint8 n c h w"
+    )

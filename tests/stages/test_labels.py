@@ -1,0 +1,130 @@
+"""The data's classes and the network's: a sure network that is right at chance, more outputs, one class, notes."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from small_study import efface as run_efface
+from small_study import write_study
+
+from efface.models.small import mlp
+from efface.stages.run.labels import sure_and_wrong
+from small.messages import names
+from test_data import tree
+
+RANDOM = {"name": "random", "method": "random"}
+
+
+def logits(right, n, classes, *, sure=8.0):
+    """Answers of which the first `right` are right."""
+    targets = torch.arange(n) % classes
+    given = torch.where(torch.arange(n) < right, targets, (targets + 1) % classes)
+    return sure * torch.nn.functional.one_hot(given, classes).float(), targets
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "classes", "sure", "said"),
+    [
+        (8, 48, 12, 8.0, True),  # numbers sorted as words: 0 and 1 keep their places
+        (0, 100, 10, 8.0, True),
+        (4, 100, 2, 8.0, True),  # two classes, the wrong way round
+        (50, 100, 2, 8.0, True),
+        (20, 1000, 100, 8.0, True),
+        (8, 48, 12, 0.1, False),  # not sure
+        (90, 100, 10, 8.0, False),
+        (40, 100, 10, 8.0, False),  # overfitted, but far above chance
+        (70, 100, 2, 8.0, False),
+        (1, 10, 10, 8.0, False),  # too few images
+    ],
+)
+def test_a_sure_network_that_is_right_at_chance_is_told(right, n, classes, sure, said):
+    found = sure_and_wrong(*logits(right, n, classes, sure=sure))
+    assert bool(found) == said
+    assert all(names(each, f"labels class order {n} data.kwargs.classes") for each in found)
+
+
+@pytest.fixture
+def sure(tmp_path):
+    """A tree of bright and dark images, and a network that is sure which is which, its outputs in the other order."""
+    root = tree(tmp_path / "set", classes=("bright", "dark"), each=12)
+    random = np.random.default_rng(0)
+    from PIL import Image
+
+    for path in root.glob("*/*/*.png"):
+        level = 200 if path.parent.name == "bright" else 20
+        Image.fromarray(random.integers(level, level + 40, (20, 20, 3), np.uint8)).save(path)
+    network = mlp(in_features=3 * 256, widths=(), num_classes=2)
+    state = {name: torch.zeros_like(each) for name, each in network.state_dict().items()}
+    (weight,) = [name for name in state if name.endswith("weight")]
+    (bias,) = [name for name in state if name.endswith("bias")]
+    state[weight][1], state[bias][1] = 40 / 768, -20.0
+    torch.save(state, tmp_path / "theirs.pt")
+    return tmp_path
+
+
+def study(folder, **changes):
+    kwargs = {"root": str(folder / "set"), "size": 16, "resize": 20} | changes.pop("kwargs", {})
+    settings = {
+        "data": {"call": "image_folder", "kwargs": kwargs},
+        "model": {"call": "mlp", "kwargs": {"in_features": 768, "widths": [], "num_classes": 2}},
+        "weights": "theirs.pt",
+        "fit": None,
+        "attribution_methods": [RANDOM],
+        "metrics": ["morf"],
+    }
+    return str(write_study(folder, **settings | changes))
+
+
+def test_check_and_the_page_tell_of_labels_that_are_not_the_networks(sure):
+    path = study(sure)
+    done = run_efface(sure, "check", path)
+    assert done.code == 0, done.err
+    assert names(done.out, "warning: labels 0% 24 50.0%")
+    assert not list((sure / "run").glob("models/*")), "check keeps nothing"
+    done = run_efface(sure, "all", path)
+    assert done.code == 0, done.err
+    assert names(done.out, "warning: labels")
+    page = (sure / "run" / "report" / "report.html").read_text()
+    assert page.index("the labels may not be the network") < page.index("<main>"), "above every number"
+
+
+@pytest.mark.parametrize("classes", [[1, 0], ["dark", "bright"], {"bright": 1, "dark": 0}])
+def test_with_its_own_numbers_the_network_is_right(classes, sure):
+    done = run_efface(sure, "all", study(sure, kwargs={"classes": classes}))
+    assert done.code == 0, done.err
+    assert "100.00% of 24 test images right" in done.out
+    assert "labels" not in done.out
+
+
+def test_more_outputs_than_classes_are_said(sure):
+    model = {"call": "mlp", "kwargs": {"in_features": 768, "widths": [], "num_classes": 5}}
+    path = study(sure, model=model, weights=None)
+    done = run_efface(sure, "check", path)
+    assert done.code == 0, done.err
+    assert names(done.out, "warning: 5 outputs 2 classes data.kwargs.classes")
+    assert run_efface(sure, "all", path).code == 0
+    assert "5 outputs" in (sure / "run" / "report" / "report.html").read_text()
+
+
+def test_one_class_only_is_refused_before_any_work(sure):
+    for split in ("train", "val"):
+        shutil.rmtree(sure / "set" / split / "dark")
+    for word in ("check", "all"):
+        done = run_efface(sure, word, study(sure))
+        assert done.code == 1
+        assert names(done.err, "data: 'train' one class (bright) data.kwargs.classes")
+    done = run_efface(sure, "check", study(sure, kwargs={"classes": [1]}))
+    assert done.code == 0, done.err
+
+
+def test_what_the_tree_leaves_out_is_said_by_check_and_on_the_page(sure):
+    (sure / "set" / "val").rename(sure / "set" / "Val")
+    (sure / "set" / "Val" / "dark" / "notes.txt").touch()
+    path = study(sure)
+    done = run_efface(sure, "check", path)
+    assert done.code == 0, done.err
+    assert names(done.out, "data: 'Val' split 'test'")
+    assert names(done.out, "data: 1 files .txt")
+    assert run_efface(sure, "all", path).code == 0
+    assert "1 .txt" in (sure / "run" / "report" / "report.html").read_text()
