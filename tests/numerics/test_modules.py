@@ -17,6 +17,8 @@ COVERED = {
     "store/results": "store",
     "store/tensors": "store",
     "store/atomic": NO_NUMBERS,
+    "store/foreign": NO_NUMBERS,
+    "store/foreign_write": NO_NUMBERS,
     "store/keys": NO_NUMBERS,
     "types": NO_NUMBERS,
     "plug": NO_NUMBERS,
