@@ -457,8 +457,9 @@ def plainly(setting):
     """A call without settings is its name; true is the word that YAML reads as a truth."""
     if isinstance(setting, list):
         return [plainly(each) for each in setting]
-    if isinstance(setting, dict) and not setting.get("kwargs"):
-        return word_of(setting["call"]) or setting["call"]
+    if isinstance(setting, dict):
+        call = plainly(setting["call"])
+        return {**setting, "call": call} if setting.get("kwargs") else call
     return "true" if setting is True else word_of(str(setting)) or setting
 
 

@@ -19,6 +19,8 @@ COVERED = {
     "store/atomic": NO_NUMBERS,
     "store/locks": NO_NUMBERS,
     "store/sealed": NO_NUMBERS,
+    "store/foreign": NO_NUMBERS,
+    "store/foreign_write": NO_NUMBERS,
     "store/keys": NO_NUMBERS,
     "types": NO_NUMBERS,
     "plug": NO_NUMBERS,
