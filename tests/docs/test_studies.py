@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from small_study import efface as run_efface
-from small_study import write_study
+from small.studies import efface as run_efface
+from small.studies import write_study
 
 PAGE = (Path(__file__).parents[2] / "docs" / "studies.md").read_text()
 

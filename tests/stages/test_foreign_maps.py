@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_study import STUDY, files, write_study
-from small_study import efface as run_efface
 
 import efface
 from efface.data.patches import patches
 from small.messages import names
+from small.studies import STUDY, files, write_study
+from small.studies import efface as run_efface
 
 RANDOM, MINE = STUDY["attribution_methods"][:2]
 THEIRS = {"name": "theirs", "file": "theirs.npz"}
@@ -89,9 +89,10 @@ def test_rows_in_another_order_are_matched_by_their_images(folder, monkeypatch):
 def test_virelays_files_are_measured(folder, monkeypatch):
     monkeypatch.chdir(folder)
     maps, targets = mine(folder)
-    (logits,) = (folder / "run" / "models").glob("logits-*.npy")
+    kept = [np.load(path)["logits"] for path in (folder / "run" / "models").glob("logits-*.npz")]
+    (logits,) = [each for each in kept if len(each) == len(targets)]
     with h5py.File("theirs.h5", "w") as file:
-        file["attribution"], file["prediction"] = maps[:, None], np.load(logits)
+        file["attribution"], file["prediction"] = maps[:, None], logits
         file["label"] = np.eye(4, dtype=np.float32)[targets]
     done = run_efface(folder, "all", study(folder, MINE, THEIRS | {"file": "theirs.h5"}))
     assert done.code == 0, done.err

@@ -5,12 +5,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from small_study import efface as run_efface
-from small_study import write_study
 
 from efface.models.small import mlp
 from efface.stages.run.labels import sure_and_wrong
 from small.messages import names
+from small.studies import efface as run_efface
+from small.studies import write_study
 from test_data import tree
 
 RANDOM = {"name": "random", "method": "random"}

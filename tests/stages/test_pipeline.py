@@ -591,7 +591,10 @@ def test_a_study_without_training_images_scores_the_frozen_network(tmp_path):
 
 @pytest.mark.long
 def test_views_single_images_true_classes_and_redrawn_rankings(tmp_path):
-    pair = MODULES["pair"] + "\n\ndef one(model, image, label):\n    return image[0].mean(0).numpy() * (label.item() + 1)\n"
+    pair = (
+        MODULES["pair"]
+        + "\n\ndef one(model, image, label):\n    return image[0].mean(0).numpy() * (label.item() + 1)\n"
+    )
     methods = [
         *STUDY["attribution_methods"],
         {"name": "redrawn", "method": "efface.methods.control.random_resampled"},
