@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  from a user's loss or network, torch or the GPU; reported in one line
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
-        if study is not None and study.out.is_dir():
+        if study is not None and study.out.is_dir() and not (study.out / "failures.log").is_symlink():
             with (study.out / "failures.log").open("a") as file:
                 file.write(f"{options.stage}\n{traceback.format_exc()}\n")
             where += f", trace in {study.out / 'failures.log'}"
