@@ -181,10 +181,13 @@ def test_flipped_bytes_and_cuts_give_the_rows_or_an_error_with_the_file(seed, tm
                 content[int(draw.integers(len(content) // 4))] = int(draw.integers(256))
             path = tmp_path / f"bad-{name}"
             path.write_bytes(content[: int(draw.integers(len(content)))] if draw.random() < 0.2 else content)
+            said = ""
             try:
                 found = read(path)
             except (ValueError, FileNotFoundError) as error:
-                assert f"bad-{name}" in str(error)
+                said = str(error)
+            if said:
+                assert f"bad-{name}" in said
             else:
                 assert name == "z.h5" or torch.equal(found, MAPS)  # foreign files carry no digest
 

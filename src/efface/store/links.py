@@ -4,7 +4,19 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-FOLDERS = tuple("models learnt maps scores report kept samples figures partial data tensorboard".split())
+FOLDERS = (
+    "models",
+    "learnt",
+    "maps",
+    "scores",
+    "report",
+    "kept",
+    "samples",
+    "figures",
+    "partial",
+    "data",
+    "tensorboard",
+)
 """Folders of a run that efface writes into."""
 FILES = ("study.yml", "plan.json", "results.jsonl", "results.jsonl.damaged", "failures.log", ".lock", ".owner")
 """Files of a run that efface writes at its top."""
