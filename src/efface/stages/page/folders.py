@@ -118,8 +118,8 @@ def _refusal(path: Path) -> str:
     """Return why a folder without a plan is refused, and what its study would import."""
     if not (path / "study.yml").is_file() and not any(path.glob("seed-*/study.yml")):
         return (
-            f"{path}: there is no {NAME} in it, nor in seed-0, seed-1, ..., and no study.yml; give a study's YAML "
-            "file, or the folder of a run, of one of its variants, or of one seed"
+            f"{path}: there is no study.yml in it, nor in seed-0, seed-1, ...; give a study's YAML file, or the folder "
+            "of a run, of one of its variants, or of one seed"
         )
     study = next(each for each in (path / "study.yml", *sorted(path.glob("seed-*/study.yml"))) if each.is_file())
     try:

@@ -145,7 +145,7 @@ class KeptStudy(Strict):
 def write_kept(folder: Path, kept: KeptRun | KeptStudy) -> None:
     """Write the file, unless it is there as it is."""
     tree = kept.model_dump(mode="json")
-    content = json.dumps(tree | {"digest": _digest(tree)}, indent=1, sort_keys=True).encode()
+    content = json.dumps(tree | {"digest": _digest(tree)}, indent=1).encode()
     path = folder / NAME
     if not path.is_file() or path.read_bytes() != content:
         with atomic_write(path) as temporary:
