@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from efface.stages.run.curves import PlannedRun, ToldRun, kept_curve, planned
-from efface.stages.run.kept_plan import KeptFacts, KeptMaps, KeptNetwork, KeptRun, KeptStudy, write_kept
+from efface.stages.run.kept_plan import KeptFacts, KeptMaps, KeptNetwork, KeptRun, KeptStudy, read_kept, write_kept
 from efface.stages.run.labels import labels_said
 from efface.stages.run.map_files import needed_splits
 from efface.stages.run.network import Network
@@ -29,7 +29,9 @@ def keep_plans(study: Study, measured: Sequence[PlannedRun], *, whole: bool = Fa
     whole: True to keep the facts of the page, too.
     """
     for one in measured:
-        write_kept(one.run.folder, kept_of(one, whole=whole))
+        kept = kept_of(one, whole=whole)
+        if whole or not _is_kept(one.run.folder, kept):
+            write_kept(one.run.folder, kept)
     parts = study.parts()
     if any(part.out != study.out for each in parts.values() for part in each):
         folders = {name: tuple(str(part.out.relative_to(study.out)) for part in each) for name, each in parts.items()}
@@ -74,6 +76,14 @@ def kept_of(one: PlannedRun, *, whole: bool) -> KeptRun:
         right=np.packbits(run.right().numpy()).tobytes().hex() if is_asked else None,
         facts=_facts(one) if whole else None,
     )
+
+
+def _is_kept(folder: Path, kept: KeptRun) -> bool:
+    """Return whether the same plan is there already, with the facts of the page or without."""
+    with contextlib.suppress(ValueError, OSError):  # none yet, damaged, or of another version
+        old = read_kept(folder)
+        return old.model_dump(mode="json") | {"facts": None} == kept.model_dump(mode="json")
+    return False
 
 
 def _file(folder: Path, network: Network) -> str:
