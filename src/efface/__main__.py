@@ -23,25 +23,29 @@ STAGES = {
 }
 
 
+_STUDY = ("a YAML file, such as configs/digits.yml", "a YAML file, such as configs/digits.yml, or the folder of a run")
+_TRUST = "read the study in a folder, and run the code that it names; default: the plan that was kept there"
+_OF_FOLDERS = ("report", "status")
+"""Stages that also take the folder of a run, as `compare` does."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one stage and return the exit status.
 
     0: done. 1: a task or the stage failed. 2: the study or the command is wrong. 130: stopped by Ctrl-C.
     """
     options = _parser().parse_args(_options_first(sys.argv[1:] if arguments is None else arguments))
+    _set_places(options)
     # torch takes seconds to import, so help and wrong commands are handled first
     from efface.execute import stoppable
-    from efface.study.study import read
     from efface.study.yaml_file import InvalidStudyError
 
-    sys.path.insert(0, str(Path.cwd()))  # so that a method in the user's folder can be imported
     study = None
     try:
-        if options.stage == "compare":
-            _stage("compare")(options.studies, options.out)
+        only = options.metrics.replace(",", " ").split() if getattr(options, "metrics", None) else []
+        study = _study(options, only)
+        if study is None:
             return 0
-        study = read(options.study, options.overrides)
-        only = options.metrics.replace(",", " ").split() if options.metrics else []
         if options.stage not in ("status", "report") and os.environ.get("OMP_NUM_THREADS") is None:
             os.environ["OMP_NUM_THREADS"] = "1"  # the workers read it: N processes of one thread each
         with stoppable():
@@ -55,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  from a user's loss or network, torch or the GPU; reported in one line
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
-        if study is not None and study.out.is_dir():
+        if study is not None and study.out.is_dir() and not (study.out / "failures.log").is_symlink():
             with (study.out / "failures.log").open("a") as file:
                 file.write(f"{options.stage}\n{traceback.format_exc()}\n")
             where += f", trace in {study.out / 'failures.log'}"
@@ -75,6 +79,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failures else 0
 
 
+def _study(options: argparse.Namespace, only: Sequence[str]) -> Any:
+    """Return the study to work on; None after a command that has none: `compare`, or a stage on a folder's own plan."""
+    from efface.study.study import read
+    from efface.study.yaml_file import InvalidStudyError
+
+    if options.stage == "compare":
+        _stage("compare")(options.studies, options.out, trust=options.trust)
+        return None
+    if options.stage not in _OF_FOLDERS or not options.study.is_dir():
+        return read(options.study, options.overrides)
+    if options.overrides:
+        raise InvalidStudyError(
+            f"{options.study}: a folder is read as it is, so {options.overrides[0]} has no place; give the study's "
+            "YAML file"
+        )
+    if options.trust:
+        return importlib.import_module("efface.stages.page.comparison").study_of(options.study)
+    getattr(importlib.import_module("efface.stages.page.folders"), f"{options.stage}_of_folder")(options.study, only)
+    return None
+
+
+def _set_places(options: argparse.Namespace) -> None:
+    """Let Python find modules in the current folder, such as a method of one's own.
+
+    Where only folders are read by their plans, it looks neither there nor in these folders: nothing in them may run.
+    """
+    given = options.studies if options.stage == "compare" else [options.study]
+    if getattr(options, "trust", True) or not all(path.is_dir() for path in given):
+        sys.path.insert(0, str(Path.cwd()))
+        return
+    left_out = {each.resolve() for each in (Path.cwd(), *given)}
+    sys.path[:] = [each for each in sys.path if Path(each or ".").resolve() not in left_out]
+
+
 def _stage(word: str) -> Callable[..., Any]:
     """Return the function of a stage: `efface.stages` has a module for each stage, with a function of the same name."""
     function: Callable[..., Any] = getattr(importlib.import_module(f"efface.stages.{word}"), word)
@@ -82,9 +120,9 @@ def _stage(word: str) -> Callable[..., Any]:
 
 
 def _options_first(words: Sequence[str]) -> list[str]:
-    """Return the words with the options before the study, for argparse refuses `STUDY --metrics roar key=value`."""
-    rest = list(words)
-    options = []
+    """Return the words with the options before the study, for argparse refuses `STUDY --trust key=value`."""
+    options = ["--trust"] if "--trust" in words else []
+    rest = [word for word in words if word != "--trust"]
     for at in [i for i, word in enumerate(rest) if word.split("=")[0] == "--metrics"][::-1]:
         taken = 1 if "=" in rest[at] else 2
         options += rest[at : at + taken]
@@ -108,11 +146,13 @@ def _parser() -> argparse.ArgumentParser:
     stages = parser.add_subparsers(dest="stage", metavar="STAGE", required=True)
     for name, does in STAGES.items():
         each = stages.add_parser(name, help=does, description=does)
+        if name in (*_OF_FOLDERS, "compare"):
+            each.add_argument("--trust", action="store_true", help=_TRUST)
         if name == "compare":
             each.add_argument("studies", nargs="+", type=Path, metavar="STUDY", help="YAML files, or folders of runs")
             each.add_argument("--out", type=Path, default=Path("runs/compare"), help="default: runs/compare")
             continue
-        each.add_argument("study", type=Path, metavar="STUDY", help="a YAML file, such as configs/digits.yml")
+        each.add_argument("study", type=Path, metavar="STUDY", help=_STUDY[name in _OF_FOLDERS])
         each.add_argument(
             "overrides", nargs="*", metavar="key=value", help="set a key of the study: fit.epochs=2, out=runs/other"
         )

@@ -160,7 +160,7 @@ def test_a_finished_study_does_nothing_and_compare_reads_the_folders(finished):
     assert "trained" not in again.out
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert re.search(r"claim (shown|not shown|opposite): longer is better", first.out)
-    beside = efface(folder, "compare", "run/short/seed-3", "run", "--out", "both")
+    beside = efface(folder, "compare", "run/short/seed-3", "run", "--out", "both", "--trust")
     assert beside.code == 0, beside.err
     assert set(pd.read_csv(folder / "both/summary.csv").method) == {"seed-3", "run short", "run long"}
     assert efface(folder, "compare", "net.py").code == 2
@@ -169,11 +169,13 @@ def test_a_finished_study_does_nothing_and_compare_reads_the_folders(finished):
 @pytest.mark.long
 def test_compare_takes_folders_of_variants_and_tells_folders_of_one_name_apart(finished):
     folder, _ = finished
-    variants = efface(folder, "compare", "run/short", "run/long", "--out", "of-variants")
+    variants = efface(folder, "compare", "run/short", "run/long", "--out", "of-variants", "--trust")
     assert variants.code == 0, variants.err
     ours = (folder / "of-variants/summary.csv").read_text()
     assert ours == (folder / "run/report/summary.csv").read_text()
-    seeds = efface(folder, "compare", "run/short/seed-3", "run/long/seed-3", "run/long/seed-4", "--out", "of-seeds")
+    seeds = efface(
+        folder, "compare", "run/short/seed-3", "run/long/seed-3", "run/long/seed-4", "--out", "of-seeds", "--trust"
+    )
     assert seeds.code == 0, seeds.err
     named = {"short/seed-3", "long/seed-3", "seed-4"}
     assert set(pd.read_csv(folder / "of-seeds/summary.csv").method) == named
@@ -182,7 +184,7 @@ def test_compare_takes_folders_of_variants_and_tells_folders_of_one_name_apart(f
         2,
         "run/models: there is no study.yml in it, nor in seed-0, seed-1, ...",
     )
-    twice = efface(folder, "compare", "run/short/seed-3", "run/short/seed-3")
+    twice = efface(folder, "compare", "run/short/seed-3", "run/short/seed-3", "--trust")
     assert twice.code == 1
     assert names(twice.err, "run/short/seed-3 twice")
 
@@ -193,7 +195,7 @@ def test_a_folder_whose_seeds_differ_in_more_than_the_seed_is_refused(finished, 
         (tmp_path / f"short/seed-{seed}").mkdir(parents=True)
         text = (folder / f"run/short/seed-{seed}/study.yml").read_text()
         (tmp_path / f"short/seed-{seed}/study.yml").write_text(text.replace("max_batch: 16", f"max_batch: {seed}"))
-    done = efface(folder, "compare", str(tmp_path / "short"))
+    done = efface(folder, "compare", str(tmp_path / "short"), "--trust")
     assert done.code == 2
     assert names(done.err, "short (3, 4) different")
 

@@ -171,7 +171,7 @@ def test_an_array_in_place_of_a_group_and_the_reverse(tmp_path):
         opened(tmp_path / "a.h5")
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["maps"] = ["a", "b"]
-    with pytest.raises(ValueError, match=words("b.h5 maps object numbers")):
+    with pytest.raises(ValueError, match=words("b.h5 maps texts object numbers")):
         opened(tmp_path / "b.h5")
 
 

@@ -194,9 +194,13 @@ def _at_odds(formula: Metric, probes: Mapping[str, Probe]) -> Iterator[str]:
 
 def misnamed(formula: Metric, values: Mapping[str, Any]) -> str:
     """Return a sentence if `value` and `direction` have different names, otherwise ""."""
+    return names_differ(formula.direction, values)
+
+
+def names_differ(direction: Mapping[str, Better], values: Mapping[str, Any]) -> str:
+    """Return the same sentence for a metric of this `direction`."""
     extra, lacking = (
-        [each for each in one if each not in other]
-        for one, other in ((values, formula.direction), (formula.direction, values))
+        [each for each in one if each not in other] for one, other in ((values, direction), (direction, values))
     )
     if extra:
         them = ", ".join(extra)

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from efface.stages.run.runs import measuring, working
+from efface.stages.page.keeping import keep_plans_of
+from efface.stages.run.runs import measuring, narrowed, working
 from efface.stages.work.steps import extracted
 from efface.study.study import Study
 
@@ -13,4 +14,6 @@ def extract(study: Study, only: Sequence[str] = ()) -> list[str]:
     only: the maps that these metrics need.
     """
     with working(study, only) as runs:
-        return extracted(study, measuring(runs) if only else runs)[1]
+        failures = extracted(study, measuring(runs) if only else runs)[1]
+        keep_plans_of(narrowed(study, only), runs)
+        return failures

@@ -8,6 +8,7 @@ full or a file size limit is reached.
 
 import contextlib
 import hashlib
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from efface.store.atomic import atomic_write
+from efface.store.datasets import number_set
 from efface.types import Stored
 
 SAMPLED_ROWS = 4096
@@ -37,20 +39,16 @@ class StoredArray:
         name: name of the data set.
         file: the same file, if the caller has it open.
 
-        ValueError: the file has no such data set, the rows are not contiguous, or the file is too short.
+        ValueError: the file has no such data set of numbers, the rows are not contiguous, or the file is too short.
         """
         self.path, self.name = Path(path), name
         with contextlib.nullcontext(file) if file is not None else open_file(self.path) as opened:
-            if name not in opened:
-                raise ValueError(
-                    f"{path}: contains no data set '{name}', only {', '.join(opened) or 'nothing'}; delete the file"
-                )
-            data = opened[name]
+            data = number_set(opened, self.path, name, remedy="delete the file")
             self.offset = data.id.get_offset()
             if self.offset is None:
                 raise ValueError(f"{path}: '{name}' is chunked or empty, expected contiguous rows; delete the file")
             self.shape, self.dtype = tuple(data.shape), data.dtype
-        need = self.offset + int(np.prod(self.shape)) * self.dtype.itemsize
+        need = self.offset + math.prod(self.shape) * self.dtype.itemsize
         if self.path.stat().st_size < need:
             raise ValueError(f"{path}: is cut short, {self.path.stat().st_size} of {need} bytes; delete the file")
         self._map: np.memmap | None = None
@@ -170,8 +168,8 @@ def open_file(path: Path, mode: str = "r") -> Iterator[h5py.File]:
     with file:
         try:
             yield file
-        except (KeyError, TypeError, RuntimeError, OSError) as error:
-            if mode != "r" or getattr(error, "errno", None) is not None:
+        except Exception as error:  # h5py and NumPy raise many types for a wrong file
+            if mode != "r" or getattr(error, "errno", None) is not None or str(error).startswith(str(path)):
                 raise
             raise ValueError(f"{path}: is damaged ({error}); delete it and run the stage again") from error
 

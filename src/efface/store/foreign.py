@@ -14,7 +14,6 @@ needed. ViRelAy's layout: https://virelay.readthedocs.io, Database Specification
 """
 
 import contextlib
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from efface.store.datasets import check_own_rows, number_set, own_item
 from efface.store.foreign_write import FORMS, check_maps, image_digests, whole_numbers
 from efface.types import Stored
 
@@ -97,6 +97,8 @@ def open_maps(path: Path, split: str, *, alone: bool) -> ForeignMaps:
         name, maps = where["maps"], arrays[where["maps"]]
         if isinstance(maps, h5py.Group):
             raise ValueError(f"{path}: '{name}' is a group, expected one array of n h w or n c h w; stack the maps")
+        if isinstance(maps, h5py.Dataset):
+            number_set(arrays, path, name, remedy="write it anew, by efface.write_maps")
         check_maps(path, name, maps.shape, maps.dtype)
         others = {
             kind: _numbers(path, at, arrays[at]) for kind, at in where.items() if at is not None and kind != "maps"
@@ -172,10 +174,8 @@ def _arrays(path: Path) -> Iterator[Mapping[str, Any]]:
         else:
             with h5py.File(path, "r", locking=False) as file:
                 yield file
-    except (OSError, KeyError, EOFError, RuntimeError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not readable as {path.suffix} ({error}); write it anew") from error
-    except ValueError as error:
-        if str(error).startswith(str(path)):
+    except Exception as error:  # h5py, NumPy and zipfile raise many types for a wrong file
+        if isinstance(error, ValueError) and str(error).startswith(str(path)):
             raise
         raise ValueError(f"{path}: not readable as {path.suffix} ({error}); write it anew") from error
 
@@ -205,6 +205,10 @@ def _numbers(path: Path, name: str, found: Any) -> np.ndarray:
     """Return a small array of numbers or digests, read whole."""
     if isinstance(found, h5py.Group):
         raise ValueError(f"{path}: '{name}' is a group, expected one array with a row for each map; stack them")
+    if isinstance(found, h5py.Dataset):
+        remedy = "write it anew, by efface.write_maps"
+        own_item(found.file, path, name, remedy=remedy)
+        check_own_rows(found, path, name, remedy=remedy)
     if found.dtype.kind not in "fiubSU":
         raise ValueError(f"{path}: '{name}' is of type {found.dtype}, expected numbers; convert it")
     return np.asarray(found[()])

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from efface.store.arrays import SAMPLED_ROWS, StoredArray, create_file, open_file, write
 from efface.store.atomic import atomic_write
+from efface.store.datasets import number_set
 from efface.store.keys import differences
 from efface.types import Targets
 
@@ -35,6 +36,8 @@ FORMAT = 1
 
 
 Kind = Literal["maps", "seeds", "images"]
+_TYPES = {"maps": np.float32, "seeds": np.int64, "images": np.float32}
+_COLUMNS = {"targets": np.int64, "crc": np.uint32, "done": np.uint8}
 
 
 class MapStore:
@@ -56,20 +59,23 @@ class MapStore:
             raise FileNotFoundError(f"{self.path}: does not exist{partly}; run the extract stage to finish it")
         with open_file(self.path) as file:
             self.provenance = read_provenance(file, self.path)
-            self._finished = int(file["done"][:].sum()) if "done" in file else 0
+            self._finished, self.shape = 0, (0,)
             self._error: ValueError | None = None  # raised by `expect`, which reports another provenance first
             try:
+                self._finished = int(_column(file, self.path, "done")[:].sum())
                 self._read(file)
-            except KeyError as error:
-                self._error = ValueError(f"{self.path}: is damaged ({error}); delete it and run the stage again")
             except ValueError as error:
                 self._error = error
+            except Exception as error:  # noqa: BLE001  h5py and NumPy raise many types for a wrong file
+                self._error = ValueError(f"{self.path}: is damaged ({error}); delete it and run the stage again")
         if provenance is not None and rows is not None:
             self.expect(provenance, rows)
 
     def _read(self, file: h5py.File) -> None:
         self.kind: Kind = next((kind for kind in get_args(Kind) if kind in file), "maps")
-        self.targets = torch.from_numpy(file["targets"][:])
+        _rows_of(file, self.path, self.kind)
+        self.targets = torch.from_numpy(_column(file, self.path, "targets")[:])
+        _column(file, self.path, "crc")
         self._rows, self._sums = (StoredArray(self.path, name, file) for name in (self.kind, "crc"))
         self.shape = self._rows.shape
 
@@ -79,14 +85,15 @@ class MapStore:
             raise ValueError(
                 f"{self.path}: was made from other inputs or settings: {differing}; run the extract stage again"
             )
+        if self._error is not None and self._finished in (0, rows):
+            raise self._error
         if self._finished != rows:
             raise ValueError(
                 f"{self.path}: holds {self._finished} maps, expected {rows}; delete it and run the extract stage"
             )
-        if self._error is not None:
-            raise self._error
-        if self.shape[0] != rows:
-            raise ValueError(f"{self.path}: has {self.shape[0]} rows, expected {rows}; delete it and extract again")
+        for found in (self.shape, self.targets.shape, self._sums.shape):
+            if found[0] != rows:
+                raise ValueError(f"{self.path}: has {found[0]} rows, expected {rows}; delete it and extract again")
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -171,19 +178,15 @@ class MapWriter:
             return False
         try:
             with open_file(self.partial) as file:
-                whole = {kind, "done", "crc", "targets"} <= set(file) and file[kind].shape == shape
-                return whole and not differences(read_provenance(file, self.partial), provenance)
+                found = {_rows_of(file, self.partial, kind).shape == shape}
+                found |= {_column(file, self.partial, name).shape == shape[:1] for name in _COLUMNS}
+                return found == {True} and not differences(read_provenance(file, self.partial), provenance)
         except ValueError:  # the process was killed while it created the file, so the file has no rows yet
             return False
 
     def _start(self, provenance: Mapping[str, Any], kind: Kind, shape: tuple[int, ...]) -> None:
         n = shape[0]
-        arrays = {
-            kind: (shape, np.int64 if kind == "seeds" else np.float32),
-            "targets": ((n,), np.int64),
-            "crc": ((n,), np.uint32),
-            "done": ((n,), np.uint8),
-        }
+        arrays = {kind: (shape, _TYPES[kind])} | {name: ((n,), dtype) for name, dtype in _COLUMNS.items()}
         attributes = {
             "format": FORMAT,
             "provenance": json.dumps(provenance, sort_keys=True),
@@ -191,6 +194,16 @@ class MapWriter:
         }
         with atomic_write(self.partial) as laid_out:
             create_file(laid_out, arrays, attributes)
+
+
+def _rows_of(file: h5py.File, path: Path, kind: Kind) -> h5py.Dataset:
+    """Return the data set of the maps, seeds or images. ValueError: it is no such data set."""
+    return number_set(file, path, kind, dtype=_TYPES[kind], ranks=range(1, 2) if kind == "seeds" else range(2, 5))
+
+
+def _column(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
+    """Return a data set with a number for each row. ValueError: it is no such data set."""
+    return number_set(file, path, name, dtype=_COLUMNS[name], ranks=(1,))
 
 
 def _checksum(row: np.ndarray | np.generic, target: np.integer) -> int:
@@ -218,20 +231,19 @@ def finished_rows(path: Path) -> int:
     """Return the number of rows in an unfinished file; 0 if it cannot be read (yet)."""
     try:
         with open_file(path) as file:
-            return int(file["done"][:].sum()) if "done" in file else 0
-    except (ValueError, OSError, KeyError):
+            return int(_column(file, path, "done")[:].sum())
+    except (ValueError, OSError):
         return 0
 
 
 def read_provenance(file: h5py.File, path: Path) -> dict[str, Any]:
     """Return the provenance of a map file. ValueError: it has none, or it has another format."""
-    try:
-        if file.attrs["format"] != FORMAT:
-            raise ValueError(
-                f"{path}: has format {file.attrs['format']}, but this version of efface reads {FORMAT}; delete the file"
-            )
-        return json.loads(file.attrs["provenance"])
-    except (KeyError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path}: is not a map file of efface (it has no provenance); move it out of the run folder"
-        ) from error
+    found = file.attrs.get("format")
+    if isinstance(found, int | np.integer) and found != FORMAT:
+        raise ValueError(f"{path}: has format {found}, but this version of efface reads {FORMAT}; delete the file")
+    provenance = None
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):  # not JSON, or not text
+        provenance = json.loads(file.attrs["provenance"])
+    if found is None or not isinstance(provenance, dict):
+        raise ValueError(f"{path}: is not a map file of efface (it has no provenance); move it out of the run folder")
+    return provenance

@@ -102,7 +102,10 @@ def write_tensors(path: Path, key: str, tensors: Any, *, synced: bool = False) -
 def read_tensors(path: Path, key: str, device: torch.device | str = "cpu") -> Any:
     """Return the plain tensors of a sealed file. BrokenSealError: it does not fit its key."""
     check_seal(path, key)
-    return torch.load(path, map_location=device, weights_only=True)
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises many types for a wrong file
+        raise BrokenSealError(f"{path}: {_unread(error)}, expected plain tensors; delete it") from error
 
 
 def write_arrays(path: Path, key: str, arrays: dict[str, np.ndarray], *, synced: bool = False) -> None:
@@ -118,8 +121,19 @@ def write_arrays(path: Path, key: str, arrays: dict[str, np.ndarray], *, synced:
 def read_arrays(path: Path, key: str) -> dict[str, np.ndarray]:
     """Return the arrays of a sealed file. BrokenSealError: it does not fit its key."""
     check_seal(path, key)
-    with np.load(path, allow_pickle=False) as found:
-        return {name: found[name] for name in found.files}
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            arrays = {name: found[name] for name in found.files}
+    except Exception as error:  # NumPy and zipfile raise many types for a wrong file
+        raise BrokenSealError(f"{path}: {_unread(error)}, expected arrays of numbers; delete it") from error
+    for name, each in arrays.items():
+        if each.dtype.kind not in "fiub":
+            raise BrokenSealError(f"{path}: '{name}' is of type {each.dtype}, expected numbers; delete it")
+    return arrays
+
+
+def _unread(error: Exception) -> str:
+    return f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:100]})"
 
 
 def _seal(body: bytes, key: str) -> bytes:

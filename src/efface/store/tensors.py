@@ -10,6 +10,7 @@ from torch import Tensor
 
 from efface.store.arrays import StoredArray, create_file, open_file, write
 from efface.store.atomic import atomic_write
+from efface.store.datasets import number_set
 from efface.store.locks import locked
 from efface.store.sealed import is_whole, read_tensors, write_tensors
 
@@ -51,16 +52,18 @@ def write_learnt(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def read_learnt(path: Path) -> dict[str, Tensor]:
     """Return the tensors, on the CPU. ValueError: the file is damaged."""
+    remedy = "delete it and run the extract stage again"
     with open_file(path) as file:
         arrays = {
-            str(name): file[name][:] if name in file else np.zeros(1, file.attrs[f"{name}.type"])[:0]
+            str(name): number_set(file, path, name, remedy=remedy)[:]
+            if name in file
+            else np.zeros(1, file.attrs[f"{name}.type"])[:0]
             for name in file.attrs["names"]
         }
+        if _digest(arrays) != file.attrs["digest"]:
+            raise ValueError(f"{path}: is damaged (its digest differs); {remedy}")
         shapes = {name: tuple(int(side) for side in file.attrs[f"{name}.shape"]) for name in arrays}
-        digest = file.attrs["digest"]
-    if _digest(arrays) != digest:
-        raise ValueError(f"{path}: is damaged (its digest differs); delete it and run the extract stage again")
-    return {name: torch.from_numpy(each).reshape(shapes[name]) for name, each in arrays.items()}
+        return {name: torch.from_numpy(each).reshape(shapes[name]) for name, each in arrays.items()}
 
 
 def learnt_digest(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from efface.metrics.shared.degenerate import Defects, degeneracy
 from efface.report.stats.agreement import Agreement, image_agreement, krippendorff_alpha, metric_agreement
-from efface.report.stats.curve import Better, Curve, Over, areas, lacking, shared, without_empty
+from efface.report.stats.curve import Better, Curve, Over, areas, at_points, lacking, shared, without_empty
 from efface.report.stats.means import (
     Drawn,
     Interval,
@@ -27,6 +27,7 @@ __all__ = [
     "Over",
     "Summary",
     "areas",
+    "at_points",
     "bootstrap",
     "combine",
     "compare",

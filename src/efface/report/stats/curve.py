@@ -1,6 +1,6 @@
 """Curves of methods on metrics, and their areas."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -99,6 +99,11 @@ def shared(one: Curve, other: Curve) -> tuple[Curve, Curve]:
     if not both.any():  # strict: at each point one of them is NaN throughout
         return replace(one, may_lack_points=False), replace(other, may_lack_points=False)
     return (one, other) if both.all() else (_at(one, both), _at(other, both))
+
+
+def at_points(curve: Curve, points: Collection[float]) -> Curve:
+    """Return the curve at those of its points that are among `points`; they must not be none."""
+    return _at(curve, np.isin(curve.at, list(points)))
 
 
 def without_empty(curves: Sequence[Curve]) -> list[Curve]:

@@ -1,14 +1,14 @@
 """The network's accuracy, and warnings for metrics that need another metric beside them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from efface.metrics import metric
 from efface.report.stats import Curve
 from efface.report.words import listed
+from efface.stages.run.curves import accuracy_curve, kept_metric
+from efface.stages.run.kept_plan import KeptMetric
 from efface.stages.run.run import Run
-from efface.study.claims import ACCURACY
 from efface.study.metric_entry import MetricEntry
 
 HOW = {"unit": "none", "explain": "true", "imputer": "none", "ties": "none", "count": "none"}
@@ -17,26 +17,23 @@ HOW = {"unit": "none", "explain": "true", "imputer": "none", "ties": "none", "co
 
 def accuracy(run: Run) -> Curve | None:
     """Return the accuracy on each test image as a curve of one point, or None before training."""
-    if not run.first.trained():
-        return None
-    right = run.right().numpy().astype(np.float64)
-    return Curve(
-        *(ACCURACY, ACCURACY, "network", (0.0,), right[:, None], "images", "higher"),
-        pairs=tuple(range(len(right))),
-        caption="The share of the test images that the network classifies right.",
-        axis="",
-        family="network",
-    )
+    return accuracy_curve(run.right().numpy().astype(np.float64)) if run.first.trained() else None
 
 
 def unaccompanied(metrics: Iterable[MetricEntry]) -> Iterator[str]:
     """Yield a sentence for each missing metric that others must be read with."""
-    listing = list(metrics)
-    wanted = dict.fromkeys(other for each in listing for other in each.formula.read_with)
-    for other in (each for each in wanted if not any(entry.is_of(each) for entry in listing)):
-        found = [each.name for each in listing if other in each.formula.read_with]
+    listing = tuple(metrics)
+    return unaccompanied_of([kept_metric(each, listing) for each in listing])
+
+
+def unaccompanied_of(metrics: Sequence[KeptMetric]) -> Iterator[str]:
+    """Yield the same sentences for metrics as data."""
+    paths = {each.path for each in metrics}
+    wanted = {other.name: other for each in metrics for other in each.read_with}
+    for other in (each for each in wanted.values() if each.path not in paths):
+        found = [each.name for each in metrics if other in each.read_with]
         yield (
-            f"{listed(found)} must be read beside the network's {metric(other).phrase or other}, as a network that has "
+            f"{listed(found)} must be read beside the network's {other.phrase or other.name}, as a network that has "
             "learnt little can score well or badly for that alone; measure it, too: metrics: "
-            f"[{', '.join((*found, other))}]"
+            f"[{', '.join((*found, other.name))}]"
         )

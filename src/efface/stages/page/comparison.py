@@ -1,22 +1,22 @@
 """The page of several networks side by side: their curves on the same metric and method in one figure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from efface.metrics.formula import FRACTION_REMOVED
 from efface.report.claims import answer_claims
-from efface.report.stats import Curve, without_empty
-from efface.stages.page.accuracy import accuracy, unaccompanied
-from efface.stages.run.curves import PlannedRun
-from efface.stages.run.labels import labels_said
+from efface.report.stats import Curve, at_points, without_empty
+from efface.stages.page.accuracy import unaccompanied_of
+from efface.stages.run.curves import ToldRun
 from efface.stages.run.progress import say
 from efface.study.schema import Claim
 from efface.study.study import Study, read
 from efface.study.yaml_file import InvalidStudyError
 
-Beside = Mapping[str, Sequence[PlannedRun]]
+Beside = Mapping[str, Sequence[ToldRun]]
 """Runs by the name under which the page shows them, one for each seed."""
 
 
@@ -25,21 +25,26 @@ Merged = Mapping[tuple[str, str, str], Mapping[str, Curve]]
 
 
 def write_comparison(folder: Path, name: str, beside: Beside, claims: Sequence[Claim] = ()) -> None:
-    """Write the page of the runs side by side. Print its path and the verdict on each claim.
+    """Write the page of the runs side by side. Print its path, what it leaves out, and the verdict on each claim.
 
     The others are compared with the first name. With one name, the page shows one study over its seeds.
+    ValueError: the curves of a metric have no point in common.
     """
     from efface.report import page  # draws with matplotlib, which takes seconds to import
-    from efface.stages.page.report_data import facts_of_several
+    from efface.stages.page.facts_of_several import facts_of_several
 
     found = merged(beside)
     if found:
         answers = answer_claims(claims, found)
-        facts = replace(facts_of_several(name, beside), claims=answers, warnings=_warnings(beside, found))
+        common, left_out = at_common_points(found)
+        warnings = (*left_out, *_warnings(beside, found))
+        facts = replace(facts_of_several(name, beside), claims=answers, warnings=warnings)
         network = next(iter(beside)) if len(beside) > 1 else ""
-        references = next(iter(beside.values()))[0].run.study.references()
-        shown = side_by_side(found, one=not network)
+        references = next(iter(beside.values()))[0].kept.references
+        shown = side_by_side(common, one=not network)
         path = page.write(folder, shown, None, facts, references=references, network=network)
+        for line in left_out:
+            say(line)
         for each in answers:
             say(f"claim {each.verdict}: {each.says} ({each.message})")
         say(f"side by side: {path}")
@@ -103,6 +108,38 @@ def side_by_side(found: Merged, *, one: bool = False) -> list[Curve]:
     return curves
 
 
+def at_common_points(found: Merged) -> tuple[Merged, tuple[str, ...]]:
+    """Return the curves at the points that all names have, and a sentence on the points that are left out.
+
+    ValueError: two names have no point in common but 0, at which nothing is removed.
+    """
+    common: dict[tuple[str, str, str], Mapping[str, Curve]] = {}
+    said: dict[str, None] = {}
+    for what, named in found.items():
+        points = {name: (*curve.at, *curve.empty) for name, curve in named.items()}
+        if len({frozenset(each) for each in points.values()}) == 1:
+            common[what] = named
+            continue
+        shared = set.intersection(*map(set, points.values()))
+        first = next(iter(named.values()))
+        key = f"metrics.{what[0]}: " + ("fractions" if first.axis == FRACTION_REMOVED else "its points")
+        if not shared - {0.0}:
+            each = "; ".join(f"{name or 'the study'} has {_listed(points[name])}" for name in named)
+            raise ValueError(
+                f"{key}: {each}: no point in common but 0; give the runs common fractions and measure again, or leave "
+                "this metric out"
+            )
+        for name in named:
+            if gone := set(points[name]) - shared:
+                said[f"{key}: {name or 'the study'} also has {_listed(gone)}, which another run lacks: left out"] = None
+        common[what] = {name: at_points(curve, shared) for name, curve in named.items()}
+    return common, tuple(said)
+
+
+def _listed(points: Iterable[float]) -> str:
+    return ", ".join(f"{each:g}" for each in sorted(points))
+
+
 def merged(beside: Beside) -> Merged:
     """Return a curve for each metric, score, method and name.
 
@@ -110,13 +147,13 @@ def merged(beside: Beside) -> Merged:
     sample is the mean of a seed.
     """
     means = any(len(several) > 1 for several in beside.values())
-    means |= len({one.run.data_digest["test"] for several in beside.values() for one in several}) > 1
+    means |= len({one.kept.data for several in beside.values() for one in several}) > 1
     found: dict[tuple[str, str, str], dict[str, list[tuple[int, Curve]]]] = {}
     for name, several in beside.items():
         for one in several:
             for curve in (curve for curve in _measured_curves(one) if not curve.draw_of):
                 what = curve.metric, curve.score, curve.method
-                found.setdefault(what, {}).setdefault(name, []).append((one.run.study.seed, curve))
+                found.setdefault(what, {}).setdefault(name, []).append((one.kept.seed, curve))
     whole = {
         (what, name): _mean_of(each) if means else each[0][1]
         for what, named in found.items()
@@ -126,9 +163,9 @@ def merged(beside: Beside) -> Merged:
     return {what: {name: shown[what, name] for name in named} for what, named in found.items()}
 
 
-def _measured_curves(one: PlannedRun) -> Iterator[Curve]:
+def _measured_curves(one: ToldRun) -> Iterator[Curve]:
     """Yield the network's accuracy, then every curve of the run that has a result."""
-    if (own := accuracy(one.run)) is not None:
+    if (own := one.accuracy) is not None:
         yield own
     for curve in one.curves:
         if not curve.missing or not np.isnan(curve.values).all():
@@ -138,9 +175,9 @@ def _measured_curves(one: PlannedRun) -> Iterator[Curve]:
 def _warnings(beside: Beside, found: Merged) -> tuple[str, ...]:
     """Return the warnings that a reader of these metrics needs."""
     shown = {(metric, name) for (metric, _, _), named in found.items() for name in named}
-    of = [[each for each in ones[0].run.study.metrics if (each.name, name) in shown] for name, ones in beside.items()]
-    labels = [f"{one.run.folder}: {said}" for ones in beside.values() for one in ones for said in labels_said(one.run)]
-    return tuple(dict.fromkeys([*labels, *(line for metrics in of for line in unaccompanied(metrics))]))
+    of = [[each for each in ones[0].kept.metrics if (each.name, name) in shown] for name, ones in beside.items()]
+    labels = [f"{one.folder}: {said}" for ones in beside.values() for one in ones for said in one.kept.said]
+    return tuple(dict.fromkeys([*labels, *(line for metrics in of for line in unaccompanied_of(metrics))]))
 
 
 def _mean_of(each: Sequence[tuple[int, Curve]]) -> Curve:

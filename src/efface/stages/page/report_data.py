@@ -1,7 +1,7 @@
 """The parts of a page beside the curves: facts about the study, and a gallery of images, maps, erased images."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 
 import numpy as np
@@ -29,6 +29,7 @@ from efface.stages.run.run import Run
 from efface.stages.run.views import View
 from efface.store.arrays import read_rows
 from efface.store.maps import MapStore
+from efface.store.results import Results
 from efface.study.metric_entry import MetricEntry
 from efface.study.study import dump
 from efface.types import Split
@@ -40,55 +41,42 @@ _GALLERY_FRACTION = 0.3
 def facts(one: PlannedRun, measured: Sequence[str]) -> Facts:
     """Return the facts that the page states beside the numbers. measured: metrics that have a result."""
     run, plan = one.run, one.plan
-    data, study = run.data, run.study
-    sizes = ", ".join(f"{len(split):,} {name} images" for name, split in data.items())
-    c, h, w = data["test"].shape
-    trained = run.first.trained()
-    right = f"{float(run.right().float().mean()):.2%} of the test images right" if trained else "not trained yet"
+    study = run.study
     more = {name: version(name) for name in ("torchvision", "h5py", "scipy")}
     return Facts(
         study=dump(study),
         name=study.out.name,
         versions=versions() | more,
         device=surroundings(run.device)["device"],
-        seconds=_seconds(run),
+        seconds=seconds_of(run.results),
         unfinished=_unfinished(run, plan, measured),
-        data=f"{study.data.call}: {sizes}, {c} x {h} x {w}",
-        network=f"{study.model.call}: {right}",
-        warnings=(*labels_said(run), *_remarks(run, plan)),
+        data=data_said(run),
+        network=network_said(run),
+        warnings=(*labels_said(run), *remarks(run, plan)),
         how={entry.name: how_of(one, entry) for entry in study.metrics},
-        degenerate=_degenerate(one),
+        degenerate=degenerate_of(conditions_of(plan), run.results),
         costs={entry.name: cost for entry in study.metrics if (cost := _cost(one, entry)) is not None},
         picture=picture(run),
     )
 
 
-def facts_of_several(name: str, beside: Mapping[str, Sequence[PlannedRun]]) -> Facts:
-    """Return the facts that the page of several networks states beside the numbers."""
-    every = [one for several in beside.values() for one in several]
-    runs = [one.run for one in every]
-    first = runs[0]
-    seconds: dict[str, float] = {}
-    for each in (_seconds(run) for run in runs):
-        for what, spent in each.items():
-            seconds[what] = seconds.get(what, 0.0) + spent
-    missing = [one.run.folder for one in every if one.plan.open(one.run.results)]
-    models = {
-        label: ", ".join(dict.fromkeys(one.run.study.model.call for one in several))
-        for label, several in beside.items()
-    }
-    networks = [f"{label}: {model}" if label else model for label, model in models.items()]
-    return Facts(
-        study="\n".join(f"# {run.folder}\n{dump(run.study)}" for run in runs),
-        name=name,
-        versions=versions(),
-        device=surroundings(first.device)["device"],
-        seconds=seconds,
-        unfinished=tuple(f"{folder}: probes are missing; run the measure stage" for folder in missing),
-        data="; ".join(dict.fromkeys(run.study.data.call for run in runs)),
-        network="; ".join(networks),
-        warnings=(),
-    )
+def data_said(run: Run) -> str:
+    """Return one line on the data set."""
+    sizes = ", ".join(f"{len(split):,} {name} images" for name, split in run.data.items())
+    c, h, w = run.data["test"].shape
+    return f"{run.study.data.call}: {sizes}, {c} x {h} x {w}"
+
+
+def network_said(run: Run) -> str:
+    """Return one line on the network, with its test accuracy."""
+    trained = run.first.trained()
+    right = f"{float(run.right().float().mean()):.2%} of the test images right" if trained else "not trained yet"
+    return f"{run.study.model.call}: {right}"
+
+
+def conditions_of(plan: Plan) -> dict[str, str]:
+    """Return the keys of the results that tell whether the maps of each row are fit to be scored."""
+    return {name: task.key for name, task in plan.conditions.items()}
 
 
 def how_of(one: PlannedRun, entry: MetricEntry) -> dict[str, str]:
@@ -103,31 +91,34 @@ def how_of(one: PlannedRun, entry: MetricEntry) -> dict[str, str]:
     }
 
 
-def _degenerate(one: PlannedRun) -> dict[str, dict[str, float]]:
-    """Return the mean share of each kind of degenerate map, by row of the report. NaN: not known."""
-    results = one.run.results
-    rows = {name: results.rows[task.key] for name, task in one.plan.conditions.items() if task.key in results}
+def degenerate_of(conditions: Mapping[str, str], results: Results) -> dict[str, dict[str, float]]:
+    """Return the mean share of each kind of degenerate map, by row of the report. NaN: not known.
+
+    conditions: for each row, the key of the result that tells it.
+    """
+    rows = {name: results.rows[key] for name, key in conditions.items() if key in results}
     return {
         name: {kind: np.nan if row.get(kind) is None else float(row[kind]) for kind in SHARES}
         for name, row in sorted(rows.items())
     }
 
 
-def _cost(one: PlannedRun, entry: MetricEntry) -> Cost | None:
-    """Return the time of the metric's own probes, or None if none has run."""
-    run, points = one.run, (point for curve in one.plan.of(entry) for point in curve.points)
-    keys = dict.fromkeys(task.key for point in points for task in point.tasks.values())
-    rows = [run.results.rows[key] for key in keys if key in run.results.rows]
+def cost_of(keys: Iterable[str], results: Results, images: int, sample: str) -> Cost | None:
+    """Return the time of the probes of these keys, or None if none has run.
+
+    images: number of test images. sample: what a sample of the metric is, "repeats" or "images".
+    """
+    rows = [results.rows[key] for key in dict.fromkeys(keys) if key in results.rows]
     if not rows:
         return None
-    seconds, images = sum(row["seconds"] for row in rows), len(run.data["test"])
-    if entry.formula.sample == "repeats":
+    seconds = sum(row["seconds"] for row in rows)
+    if sample == "repeats":
         return Cost(seconds, np.nan, np.nan)
     maps = len({row["method"] for row in rows} - {None}) or 1
     return Cost(seconds, seconds / images, seconds / images / maps)
 
 
-def _seconds(run: Run) -> dict[str, float]:
+def seconds_of(results: Results) -> dict[str, float]:
     """Return the seconds spent on each kind of work, summed over processes."""
     names = {
         "train": "train",
@@ -137,10 +128,15 @@ def _seconds(run: Run) -> dict[str, float]:
         "degeneracy": "look for degenerate maps",
     }
     found: dict[str, float] = {}
-    for row in run.results.rows.values():
+    for row in results.rows.values():
         kind = row["probe"]["probe"]
         found[names.get(kind, kind)] = found.get(names.get(kind, kind), 0.0) + row["seconds"]
     return found
+
+
+def _cost(one: PlannedRun, entry: MetricEntry) -> Cost | None:
+    keys = (task.key for curve in one.plan.of(entry) for point in curve.points for task in point.tasks.values())
+    return cost_of(keys, one.run.results, len(one.run.data["test"]), entry.formula.sample)
 
 
 def _unfinished(run: Run, plan: Plan, measured: Sequence[str]) -> tuple[str, ...]:
@@ -150,7 +146,8 @@ def _unfinished(run: Run, plan: Plan, measured: Sequence[str]) -> tuple[str, ...
     return (f"{missing} of {len(plan.tasks)} probes are not run yet{of}: run the measure stage",) if missing else ()
 
 
-def _remarks(run: Run, plan: Plan) -> tuple[str, ...]:
+def remarks(run: Run, plan: Plan) -> tuple[str, ...]:
+    """Return what the data left out, and which rows some metrics do not have, in words."""
     frozen = [entry for entry in of_maps(run) if entry.formula.sample == "images"]
     redrawn = [view.name for view in _rows(run) if frozen and view.name in plan.redrawn]
     noted = tuple(note for split in run.data.values() for note in split.notes)

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from efface.stages.page.comparison import write_comparison
+from efface.stages.page.keeping import keep_plans, told
 from efface.stages.page.report import write_report
-from efface.stages.run.curves import PlannedRun
+from efface.stages.run.curves import PlannedRun, ToldRun
 from efface.study.study import Study
 
 
 def write_pages(study: Study, measured: Sequence[PlannedRun], *, anew: bool) -> None:
-    """Write the page of each run that has results, and of several beside one another.
+    """Write the page of each run that has results, of several beside one another, and the plan of each as data.
 
     study: the one that the runs belong to, with the metrics that the pages show.
     anew: False leaves a page as it is that was made from the same results and the same code.
@@ -18,7 +19,8 @@ def write_pages(study: Study, measured: Sequence[PlannedRun], *, anew: bool) -> 
     for one in measured:
         if one.run.results.rows:
             write_report(one, anew=anew)
+    keep_plans(study, measured, whole=True)
     if len(measured) > 1:
-        by_folder: dict[Path, PlannedRun] = {one.run.folder: one for one in measured}
+        by_folder: dict[Path, ToldRun] = {one.run.folder: told(one) for one in measured}
         beside = {name: [by_folder[part.out] for part in parts] for name, parts in study.parts().items()}
         write_comparison(study.out / "report", study.out.name, beside, study.claims)

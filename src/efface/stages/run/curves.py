@@ -1,16 +1,27 @@
 """What a run's results say so far: the curves of its plan, put together from the results alone."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from efface.metrics import misnamed
+from efface.metrics import metric
+from efface.metrics.formula import names_differ
+from efface.plug import words
 from efface.report.stats import Curve
-from efface.stages.run.plan import Plan, PlannedCurve, PlannedPoint, make_plan
+from efface.stages.run.kept_plan import KeptCurve, KeptMetric, KeptRun, ReadWith, own_formula
+from efface.stages.run.plan import Plan, PlannedCurve, make_plan
 from efface.stages.run.run import Run
-from efface.store.results import Results
+from efface.store.results import Results, Score
+from efface.store.sealed import BrokenSealError
+from efface.study.claims import ACCURACY
+from efface.study.metric_entry import MetricEntry
+
+Value = Callable[[Mapping[str, Score]], Mapping[str, Any]]
+"""The formula of a metric: from the scores of its probes to named values."""
 
 
 @dataclass(frozen=True)
@@ -21,17 +32,69 @@ class PlannedRun:
     plan: Plan
 
     @cached_property
+    def metrics(self) -> tuple[KeptMetric, ...]:
+        """What the metrics of the study mean."""
+        entries = self.run.study.metrics
+        return tuple(kept_metric(each, entries) for each in entries)
+
+    @cached_property
+    def values(self) -> dict[str, Value]:
+        """The formula of each metric."""
+        return {each.name: each.formula.value for each in self.run.study.metrics}
+
+    @cached_property
     def curves(self) -> list[Curve]:
         """The curves of all metrics and views; NaN where a probe has not run yet."""
-        opposites = {
-            one.name: next((other.name for other in self.run.study.metrics if one.opposes(other)), "")
-            for one in self.run.study.metrics
-        }
+        means = {each.name: each for each in self.metrics}
         return [
-            replace(curve, opposite=opposites[curve.metric])
+            curve
             for planned in self.plan.curves
-            for curve in curves_of(planned, self.run.results)
+            for curve in curves_of(
+                kept_curve(planned), means[planned.entry.name], self.values[planned.entry.name], self.run.results
+            )
         ]
+
+
+@dataclass(frozen=True)
+class ToldRun:
+    """A run as data: what was planned, and its results. values: the formula of each metric."""
+
+    folder: Path
+    kept: KeptRun
+    results: Results
+    values: Mapping[str, Value]
+
+    @cached_property
+    def curves(self) -> list[Curve]:
+        """The curves of all metrics and views; NaN where a probe has not run yet."""
+        means = {each.name: each for each in self.kept.metrics}
+        return [
+            curve
+            for each in self.kept.curves
+            if each.metric in means
+            for curve in curves_of(each, means[each.metric], self.values[each.metric], self.results)
+        ]
+
+    @property
+    def open(self) -> int:
+        """How many results are missing."""
+        return sum(key not in self.results for key in self.kept.tasks)
+
+    @property
+    def accuracy(self) -> Curve | None:
+        """The accuracy on each test image as a curve of one point; None before the network was asked."""
+        if self.kept.right is None:
+            return None
+        bits = np.unpackbits(np.frombuffer(bytes.fromhex(self.kept.right), np.uint8))
+        if not self.kept.images <= len(bits) < self.kept.images + 8:
+            raise ValueError(f"{self.folder}: 'right' of its plan has {len(bits)} bits for {self.kept.images} images")
+        return accuracy_curve(bits[: self.kept.images].astype(np.float64))
+
+
+def told_of(folder: Path, kept: KeptRun) -> ToldRun:
+    """Return a run by its data alone. InvalidStudyError: a metric needs code that is not of efface."""
+    values = {each.name: own_formula(each, folder).value for each in kept.metrics}
+    return ToldRun(folder, kept, Results(folder), values)
 
 
 def planned(run: Run) -> PlannedRun:
@@ -39,38 +102,90 @@ def planned(run: Run) -> PlannedRun:
     return PlannedRun(run, make_plan(run))
 
 
-def curves_of(planned: PlannedCurve, results: Results) -> list[Curve]:
+def kept_metric(entry: MetricEntry, entries: tuple[MetricEntry, ...]) -> KeptMetric:
+    """Return what a metric means, as data. entries: all metrics of the study."""
+    formula = entry.formula
+    return KeptMetric(
+        name=entry.name,
+        path=entry.path,
+        settings=dict(entry.kwargs.model_extra or {}),
+        sample=formula.sample,
+        direction=dict(formula.direction),
+        caption=formula.caption,
+        axis=formula.axis,
+        summary=formula.summary,
+        by_mean=tuple(formula.by_mean),
+        family="network" if formula.subject == "network" else formula.family,
+        may_lack_points=formula.may_lack_points,
+        value_units=dict(formula.value_units),
+        opposite=next((other.name for other in entries if entry.opposes(other)), ""),
+        read_with=tuple(
+            ReadWith(name=each, path=words.expand("metric", each), phrase=metric(each).phrase)
+            for each in formula.read_with
+        ),
+    )
+
+
+def kept_curve(planned: PlannedCurve) -> KeptCurve:
+    """Return a planned curve as data."""
+    keys = tuple(
+        tuple({name: task.key for name, task in point.tasks.items()} for point in repeat) for repeat in planned.repeats
+    )
+    view = planned.view
+    return KeptCurve(
+        metric=planned.entry.name,
+        method=view.name,
+        control=view.control,
+        draw_of=view.draw_of,
+        at=planned.at,
+        repeats=keys,
+    )
+
+
+def curves_of(planned: KeptCurve, meaning: KeptMetric, value: Value, results: Results) -> list[Curve]:
     """A planned curve's values, a curve for each score of the metric."""
-    formula, at = planned.entry.formula, planned.at
-    table: dict[str, list[list[np.ndarray]]] = {name: [] for name in formula.direction}
+    at = planned.at
+    table: dict[str, list[list[np.ndarray]]] = {name: [] for name in meaning.direction}
     missing: set[float] = set()
     for repeat in planned.repeats:
-        values = [_value(planned, point, results) for point in repeat]
-        missing |= {where for where, value in zip(at, values, strict=True) if value is None}
-        for name in formula.direction:
-            table[name].append([np.atleast_1d(value[name]) if value else np.array([np.nan]) for value in values])
+        values = [_value(meaning, value, keys, results) for keys in repeat]
+        missing |= {where for where, value_there in zip(at, values, strict=True) if value_there is None}
+        for name in meaning.direction:
+            table[name].append([np.atleast_1d(each[name]) if each else np.array([np.nan]) for each in values])
     return [
         Curve(
-            metric=planned.entry.name,
+            metric=planned.metric,
             score=name,
-            method=planned.view.name,
+            method=planned.method,
             at=at,
             values=(stacked := _stacked(table[name])),
-            sample=formula.sample,
+            sample=meaning.sample,
             direction=better,
             pairs=tuple(range(len(stacked))),
-            caption=formula.caption,
-            axis=formula.axis,
-            summary="mean" if name in formula.by_mean else formula.summary,
-            family="network" if formula.subject == "network" else formula.family,
+            caption=meaning.caption,
+            axis=meaning.axis,
+            summary="mean" if name in meaning.by_mean else meaning.summary,
+            family=meaning.family,
             missing=tuple(sorted(missing)),
-            may_lack_points=formula.may_lack_points,
-            control=planned.view.control,
-            draw_of=planned.view.draw_of,
-            value_unit=formula.value_units.get(name, ""),
+            may_lack_points=meaning.may_lack_points,
+            control=planned.control,
+            draw_of=planned.draw_of,
+            opposite=meaning.opposite,
+            value_unit=meaning.value_units.get(name, ""),
         )
-        for name, better in formula.direction.items()
+        for name, better in meaning.direction.items()
     ]
+
+
+def accuracy_curve(right: np.ndarray) -> Curve:
+    """Return the accuracy of the network as a curve of one point. right: for each test image, 1 or 0."""
+    return Curve(
+        *(ACCURACY, ACCURACY, "network", (0.0,), right[:, None], "images", "higher"),
+        pairs=tuple(range(len(right))),
+        caption="The share of the test images that the network classifies right.",
+        axis="",
+        family="network",
+    )
 
 
 def _stacked(rows: list[list[np.ndarray]]) -> np.ndarray:
@@ -80,12 +195,18 @@ def _stacked(rows: list[list[np.ndarray]]) -> np.ndarray:
     return np.concatenate(blocks).astype(np.float64)
 
 
-def _value(planned: PlannedCurve, point: PlannedPoint, results: Results) -> dict[str, Any] | None:
+def _value(meaning: KeptMetric, value: Value, keys: Mapping[str, str], results: Results) -> dict[str, Any] | None:
     """The metric's values at a point; None while one of its probes has no result."""
-    if not all(task.key in results for task in point.tasks.values()):
+    if not all(key in results for key in keys.values()):
         return None
-    scores = {name: results.score(task.key) for name, task in point.tasks.items()}
-    values = planned.entry.formula.value(scores)
-    if problem := misnamed(planned.entry.formula, values):
-        raise ValueError(f"metrics.{planned.entry.name}: {problem}")
+    try:
+        values = value({name: results.score(key) for name, key in keys.items()})
+    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        why = str(error) if isinstance(error, BrokenSealError) else f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"metrics.{meaning.name}: its values cannot be put together from {results.folder}/scores/"
+            f"{', '.join(f'{key}.npz' for key in keys.values())} ({why}); delete these files and measure again"
+        ) from error
+    if problem := names_differ(meaning.direction, values):
+        raise ValueError(f"metrics.{meaning.name}: {problem}")
     return dict(values)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from efface.execute import set_torch_defaults
 from efface.stages.run.progress import say
 from efface.stages.run.run import Run
+from efface.store.links import refuse_links
 from efface.store.locks import only_one
 from efface.study.study import Study, dump
 
@@ -22,10 +23,11 @@ def widened(study: Study, only: Sequence[str]) -> Study:
 
 
 def runs_of(study: Study) -> list[Run]:
-    """The runs that a study consists of; those of the same data share them."""
+    """The runs that a study consists of; those of the same data share them. ValueError: a link leads out of a run."""
     runs: list[Run] = []
     for part in (part for parts in study.parts().values() for part in parts):
         runs.append(Run(part, next((run for run in runs if run.study.data == part.data), None)))
+    refuse_links(study.out, [run.folder for run in runs])
     return runs
 
 

@@ -1,0 +1,144 @@
+"""Folders of runs, read by the plans in them: no code of the folder runs."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from efface.stages.page.comparison import write_comparison
+from efface.stages.run.curves import ToldRun, told_of
+from efface.stages.run.kept_plan import NAME, KeptRun, KeptStudy, read_kept
+from efface.stages.run.progress import say
+from efface.store.links import refuse_links
+from efface.store.maps import finished_rows, partial_path
+from efface.study.schema import Claim
+from efface.study.yaml_file import InvalidStudyError, load
+
+_PLACES = ("out", "weights", "file", "folder", "root", "path", "classes", "study", "says", "source", "published")
+"""Keys of a study whose texts are no dotted paths."""
+_FOREIGN = re.compile(r"(?!efface\.)[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+def kept_folder(path: Path) -> tuple[dict[str, list[ToldRun]], tuple[Claim, ...]]:
+    """Return the runs of a folder by variant, and its claims.
+
+    path: folder of a study, a run, a variant, or a seed.
+
+    InvalidStudyError: it holds no plan, its plan is damaged, or it needs code that is not of efface.
+    """
+    if (path / NAME).exists():
+        kept = read_kept(path)
+        if isinstance(kept, KeptRun):
+            found = {"": {path: kept}}
+            claims = kept.claims
+        else:
+            found = {name: {path / each: _run(path / each) for each in parts} for name, parts in kept.parts.items()}
+            claims = kept.claims
+    else:
+        seeds = sorted(each.parent for each in path.glob(f"seed-*/{NAME}") if each.parent.name[5:].isdigit())
+        if not seeds:
+            raise InvalidStudyError(_refusal(path))
+        seeds.sort(key=lambda each: int(each.name[5:]))
+        found, claims = {"": {each: _run(each) for each in seeds}}, ()
+        if len({each.settings for each in found[""].values()}) > 1:
+            numbers = ", ".join(each.name[5:] for each in seeds)
+            raise InvalidStudyError(
+                f"{path}: its seeds ({numbers}) were run with different settings; give the folders of seeds one by "
+                "one, or run the study again"
+            )
+    refuse_links(path, [folder for each in found.values() for folder in each])
+    return {name: [told_of(*each) for each in runs.items()] for name, runs in found.items()}, claims
+
+
+def status_of_folder(path: Path, only: Sequence[str] = ()) -> None:
+    """Say of every run in a folder which networks, maps and results are there, by its last plan."""
+    for one in _narrowed(path, only)[0]:
+        for network in one.kept.networks:
+            is_there = not network.file or (one.folder / network.file).is_file()
+            say(f"{one.folder}: {network.name} {'there' if is_there else 'to be trained'}")
+        for each in one.kept.maps:
+            files = [one.folder / "maps" / f"{name}-{each.split}.h5" for name in each.names]
+            if not all(file.is_file() for file in files):
+                finished = min(each.rows if file.is_file() else finished_rows(partial_path(file)) for file in files)
+                say(f"  to extract: {each.method}, {each.split}: {finished} of {each.rows} maps are there")
+        total = len(one.kept.tasks)
+        say(f"probes: {total - one.open} of {total} done, {one.open} left")
+
+
+def report_of_folder(path: Path, only: Sequence[str] = ()) -> None:
+    """Write the page of each run in a folder, and of several beside one another, without pictures of maps.
+
+    FileNotFoundError: nothing is measured there.
+    """
+    from efface.stages.page.told_page import write_told  # draws with matplotlib, which takes seconds to import
+
+    runs, beside, claims = _narrowed(path, only)
+    measured = [one for one in runs if one.results.rows]
+    if not measured:
+        raise FileNotFoundError(f"{runs[0].results.path}: nothing is measured there; run the measure stage first")
+    for one in measured:
+        write_told(one)
+    if len(runs) > 1:
+        write_comparison(path / "report", path.resolve().name, beside, claims)
+
+
+def _narrowed(
+    path: Path, only: Sequence[str]
+) -> tuple[list[ToldRun], Mapping[str, Sequence[ToldRun]], tuple[Claim, ...]]:
+    """Return the runs of a folder with these metrics alone; all metrics if there are none."""
+    beside, claims = kept_folder(path)
+    if only:
+        known = {each.name for runs in beside.values() for one in runs for each in one.kept.metrics}
+        if unknown := [name for name in only if name not in known]:
+            raise ValueError(f"--metrics: {path} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+        beside = {name: [_with_metrics(one, only) for one in runs] for name, runs in beside.items()}
+        claims = tuple(each for each in claims if each.metric in only)
+    return [one for runs in beside.values() for one in runs], beside, claims
+
+
+def _with_metrics(one: ToldRun, only: Sequence[str]) -> ToldRun:
+    metrics = tuple(each for each in one.kept.metrics if each.name in only)
+    curves = tuple(each for each in one.kept.curves if each.metric in only)
+    keys = {key for curve in curves for repeat in curve.repeats for point in repeat for key in point.values()}
+    tasks = tuple(key for key in one.kept.tasks if key in keys)
+    return replace(one, kept=one.kept.model_copy(update={"metrics": metrics, "curves": curves, "tasks": tasks}))
+
+
+def _run(folder: Path) -> KeptRun:
+    if not (folder / NAME).exists():
+        raise InvalidStudyError(_refusal(folder))
+    kept = read_kept(folder)
+    if isinstance(kept, KeptStudy):
+        raise InvalidStudyError(f"{folder / NAME}: is of a study of several runs, expected one run; run report again")
+    return kept
+
+
+def _refusal(path: Path) -> str:
+    """Return why a folder without a plan is refused, and what its study would import."""
+    if not (path / "study.yml").is_file() and not any(path.glob("seed-*/study.yml")):
+        return (
+            f"{path}: there is no study.yml in it, nor in seed-0, seed-1, ...; give a study's YAML file, or the folder "
+            "of a run, of one of its variants, or of one seed"
+        )
+    study = next(each for each in (path / "study.yml", *sorted(path.glob("seed-*/study.yml"))) if each.is_file())
+    try:
+        foreign = ", ".join(dict.fromkeys(_dotted(load(study)))) or "nothing but efface"
+    except InvalidStudyError:
+        foreign = "what cannot be told, for it is no study"
+    return (
+        f"{path}: has no {NAME}, so efface would read {study}, which imports {foreign}; that runs code of whoever made "
+        f"the folder. Add --trust if you know them, or write {NAME} with the report stage of the study's own file"
+    )
+
+
+def _dotted(tree: Any, key: str = "") -> Iterator[str]:
+    """Yield the dotted paths of a study that do not lead into efface."""
+    if isinstance(tree, dict):
+        for name, each in tree.items():
+            yield from _dotted(each, str(name))
+    elif isinstance(tree, list):
+        for each in tree:
+            yield from _dotted(each, key)
+    elif isinstance(tree, str) and key not in _PLACES and _FOREIGN.fullmatch(tree):
+        yield tree

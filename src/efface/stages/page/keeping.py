@@ -1,0 +1,104 @@
+"""From a run to its plan as data, which is kept in its folder."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from efface.stages.run.curves import PlannedRun, ToldRun, kept_curve, planned
+from efface.stages.run.kept_plan import KeptFacts, KeptMaps, KeptNetwork, KeptRun, KeptStudy, read_kept, write_kept
+from efface.stages.run.labels import labels_said
+from efface.stages.run.map_files import needed_splits
+from efface.stages.run.network import Network
+from efface.stages.run.provenance import surroundings, versions
+from efface.stages.run.run import Run
+from efface.store.keys import key
+from efface.study.study import Study, dump
+
+
+def told(one: PlannedRun) -> ToldRun:
+    """Return a run as data, with everything that a page of several runs shows. The network may be asked for it."""
+    return ToldRun(one.run.folder, kept_of(one, whole=True), one.run.results, one.values)
+
+
+def keep_plans(study: Study, measured: Sequence[PlannedRun], *, whole: bool = False) -> None:
+    """Write the plan of each run of a study into its folder, and which runs there are.
+
+    whole: True to keep the facts of the page, too.
+    """
+    for one in measured:
+        kept = kept_of(one, whole=whole)
+        if whole or not _is_kept(one.run.folder, kept):
+            write_kept(one.run.folder, kept)
+    parts = study.parts()
+    if any(part.out != study.out for each in parts.values() for part in each):
+        folders = {name: tuple(str(part.out.relative_to(study.out)) for part in each) for name, each in parts.items()}
+        write_kept(study.out, KeptStudy(parts=folders, claims=study.claims))
+
+
+def keep_plans_of(study: Study, runs: Sequence[Run]) -> None:
+    """Plan the runs, and write their plans. Runs that cannot be planned yet are left out."""
+    with contextlib.suppress(ValueError, OSError):  # what is wrong is said by the stage that needs it
+        keep_plans(study, [planned(run) for run in runs])
+
+
+def kept_of(one: PlannedRun, *, whole: bool) -> KeptRun:
+    """Return the plan of a run as data.
+
+    whole: False leaves out what only the page needs, and does not ask the network.
+    """
+    run, plan, study = one.run, one.plan, one.run.study
+    is_asked = run.first.trained() and (whole or run.has_logits("test"))
+    splits = needed_splits(run) if study.metrics else ["test"]
+    return KeptRun(
+        seed=study.seed,
+        study=dump(study),
+        settings=key(study.model_dump(mode="json", exclude={"out", "seed"})),
+        data=run.data_digest["test"],
+        images=len(run.data["test"]),
+        source=study.data.call,
+        model=study.model.call,
+        references=study.references(),
+        claims=study.claims,
+        metrics=one.metrics,
+        curves=tuple(kept_curve(each) for each in plan.curves),
+        conditions={name: task.key for name, task in plan.conditions.items()},
+        tasks=tuple(task.key for task in plan.tasks),
+        networks=tuple(KeptNetwork(name=each.name, file=_file(run.folder, each)) for each in run.networks()),
+        maps=tuple(
+            KeptMaps(method=each.name, split=split, names=tuple(each.gives), rows=len(run.data[split]))
+            for split in splits
+            for each in run.entries
+        ),
+        said=tuple(labels_said(run)) if is_asked else (),
+        right=np.packbits(run.right().numpy()).tobytes().hex() if is_asked else None,
+        facts=_facts(one) if whole else None,
+    )
+
+
+def _is_kept(folder: Path, kept: KeptRun) -> bool:
+    """Return whether the same plan is there already, with the facts of the page or without."""
+    with contextlib.suppress(ValueError, OSError):  # none yet, damaged, or of another version
+        old = read_kept(folder)
+        return old.model_dump(mode="json") | {"facts": None} == kept.model_dump(mode="json")
+    return False
+
+
+def _file(folder: Path, network: Network) -> str:
+    is_trained = network.fit is not None and network.weights is None
+    return Path(os.path.relpath(network.path, folder)).as_posix() if is_trained else ""
+
+
+def _facts(one: PlannedRun) -> KeptFacts:
+    from efface.stages.page import report_data  # draws with matplotlib, which takes seconds to import
+
+    return KeptFacts(
+        versions=versions(),
+        device=surroundings(one.run.device)["device"],
+        data=report_data.data_said(one.run),
+        network=report_data.network_said(one.run),
+        remarks=report_data.remarks(one.run, one.plan),
+        how={entry.name: report_data.how_of(one, entry) for entry in one.run.study.metrics},
+    )

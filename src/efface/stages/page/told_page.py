@@ -1,0 +1,68 @@
+"""The page of one run by its data alone: without pictures of maps, which need the study."""
+
+from efface.report import page
+from efface.report.claims import answer_claims
+from efface.report.page import Facts
+from efface.stages.page.accuracy import HOW, unaccompanied_of
+from efface.stages.page.comparison import merged
+from efface.stages.page.report import is_measured
+from efface.stages.page.report_data import cost_of, degenerate_of, seconds_of
+from efface.stages.run.curves import ToldRun
+from efface.stages.run.progress import say
+from efface.study.claims import ACCURACY
+
+_NO_PICTURES = (
+    "This page was written from the plan and the results in the run's folder alone, so it shows no pictures of maps "
+    "(efface report FOLDER --trust shows them)"
+)
+
+
+def write_told(one: ToldRun) -> None:
+    """Write the page of a run. Print the path, and the verdict on each claim."""
+    kept, folder = one.kept, one.folder / "report"
+    measured = list(dict.fromkeys(curve.metric for curve in one.curves if is_measured(curve)))
+    shown = [curve for curve in one.curves if curve.metric in measured]
+    if not shown:
+        raise ValueError(f"{one.folder}: holds no result that its plan asks for; run the measure stage of its study")
+    claims = answer_claims(kept.claims, merged({"": [one]})) if kept.claims else ()
+    metrics = [each for each in kept.metrics if each.name in measured]
+    keys = {
+        each.name: [
+            key
+            for curve in kept.curves
+            if curve.metric == each.name
+            for repeat in curve.repeats
+            for point in repeat
+            for key in point.values()
+        ]
+        for each in kept.metrics
+    }
+    costs = {each.name: cost_of(keys[each.name], one.results, kept.images, each.sample) for each in kept.metrics}
+    known = kept.facts
+    facts = Facts(
+        study=kept.study,
+        name=one.folder.resolve().name,
+        versions=known.versions if known else {},
+        device=known.device if known else "unknown",
+        seconds=seconds_of(one.results),
+        unfinished=(f"{one.open} of {len(kept.tasks)} probes are not run yet",) if one.open else (),
+        data=known.data if known else kept.source,
+        network=known.network if known else kept.model,
+        warnings=(
+            _NO_PICTURES,
+            *kept.said,
+            *(known.remarks if known else ()),
+            *unaccompanied_of(metrics),
+        ),
+        how={ACCURACY: HOW} | (known.how if known else {}),
+        degenerate=degenerate_of(kept.conditions, one.results),
+        costs={name: cost for name, cost in costs.items() if cost is not None},
+        claims=claims,
+    )
+    own = one.accuracy if ACCURACY not in measured else None
+    (folder / ".made-from").unlink(missing_ok=True)
+    tabled = () if own is None else (own,)
+    path = page.write(folder, shown, None, facts, references=kept.references, tabled=tabled)
+    for each in claims:
+        say(f"claim {each.verdict}: {each.says} ({each.message})")
+    say(f"report: {path}")

@@ -1,0 +1,203 @@
+"""The plan of a run as data, `plan.json`: keys, labels, and what each metric means.
+
+A run folder from somebody else is read by this file alone. Nothing in it is a call that is made, and no code outside
+efface is imported for it.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationError
+
+from efface.metrics import Metric, metric
+from efface.plug import words
+from efface.plug.strict import Strict
+from efface.report.stats.curve import Better, Over
+from efface.store.atomic import atomic_write
+from efface.study.schema import Claim
+from efface.study.yaml_file import InvalidStudyError
+
+NAME = "plan.json"
+
+
+def _below(part: str) -> str:
+    if Path(part).is_absolute() or ".." in Path(part).parts:
+        raise ValueError(f"'{part}' leads out of the folder, expected a folder in it")
+    return part
+
+
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Label = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f/\\]+$")]
+Part = Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f\\]+$"), AfterValidator(_below)]
+"""A folder below the folder of the study, such as `softplus/seed-0`."""
+
+
+class ReadWith(Strict):
+    """A metric that another one must be read beside: its name, its path, and words for it."""
+
+    name: str
+    path: str
+    phrase: str
+
+
+class KeptMetric(Strict):
+    """What a metric means. The fields are those of `efface.metrics.Metric`.
+
+    name: of the entry. path: dotted path of the metric. settings: its own. opposite: name of the entry that erases in
+    the opposite order.
+    """
+
+    name: Label
+    path: str
+    settings: dict[str, Any]
+    sample: Over
+    direction: dict[Label, Better]
+    caption: str
+    axis: str
+    summary: Literal["area", "mean"]
+    by_mean: tuple[str, ...]
+    family: str
+    may_lack_points: bool
+    value_units: dict[str, str]
+    opposite: str
+    read_with: tuple[ReadWith, ...]
+
+
+class KeptCurve(Strict):
+    """A planned curve: the keys of its results, by repeat, point and name of the probe."""
+
+    metric: Label
+    method: Label
+    control: bool
+    draw_of: str
+    at: tuple[float, ...] = Field(min_length=1)
+    repeats: tuple[tuple[dict[str, Key], ...], ...] = Field(min_length=1)
+
+
+class KeptNetwork(Strict):
+    """A network. file: of its weights, below the run folder or beside it; "" for a network that needs none."""
+
+    name: Label
+    file: str
+
+
+class KeptMaps(Strict):
+    """An extraction: the maps that a method makes of a split of `rows` images."""
+
+    method: Label
+    split: Label
+    names: tuple[Label, ...]
+    rows: NonNegativeInt
+
+
+class KeptFacts(Strict):
+    """What the page states beside the numbers; see `efface.report.page.Facts`."""
+
+    versions: dict[str, str]
+    device: str
+    data: str
+    network: str
+    remarks: tuple[str, ...]
+    how: dict[str, dict[str, str]]
+
+
+class KeptRun(Strict):
+    """The plan of one run.
+
+    data: digest of the test images. settings: digest of the study without folder and seed. right: for each test image
+    whether the network is right, a bit each, in hexadecimal digits; None before the network was asked.
+    """
+
+    format: Literal[1] = 1
+    seed: NonNegativeInt
+    study: str
+    settings: Key
+    data: str
+    images: PositiveInt
+    source: str
+    model: str
+    references: tuple[str, ...]
+    claims: tuple[Claim, ...]
+    metrics: tuple[KeptMetric, ...]
+    curves: tuple[KeptCurve, ...]
+    conditions: dict[Label, Key]
+    tasks: tuple[Key, ...]
+    networks: tuple[KeptNetwork, ...]
+    maps: tuple[KeptMaps, ...]
+    said: tuple[str, ...]
+    right: Annotated[str, Field(pattern=r"^[0-9a-f]*$")] | None
+    facts: KeptFacts | None
+
+
+class KeptStudy(Strict):
+    """The runs of a study of several: for each variant, the folder of each seed."""
+
+    format: Literal[1] = 1
+    parts: dict[str, tuple[Part, ...]] = Field(min_length=1)
+    claims: tuple[Claim, ...]
+
+
+def write_kept(folder: Path, kept: KeptRun | KeptStudy) -> None:
+    """Write the file, unless it is there as it is."""
+    tree = kept.model_dump(mode="json")
+    content = json.dumps(tree | {"digest": _digest(tree)}, indent=1).encode()
+    path = folder / NAME
+    if not path.is_file() or path.read_bytes() != content:
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(content)
+
+
+def read_kept(folder: Path) -> KeptRun | KeptStudy:
+    """Return the content of the file. InvalidStudyError: it is damaged, or of another version."""
+    path = folder / NAME
+    remedy = "run the report stage on its study again, or add --trust if you know who made the folder"
+    tree: Any = None
+    with contextlib.suppress(ValueError, RecursionError):  # not JSON, or not text
+        tree = json.loads(path.read_bytes())
+    if not isinstance(tree, dict) or tree.pop("digest", None) != _digest(tree):
+        raise InvalidStudyError(f"{path}: is damaged, or efface did not write it (its digest differs); {remedy}")
+    try:
+        return (KeptStudy if "parts" in tree else KeptRun).model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InvalidStudyError(
+            f"{path}: {where}: {first['msg'][0].lower()}{first['msg'][1:]}; it is no plan that this version of efface "
+            f"wrote; {remedy}"
+        ) from None
+
+
+def own_formula(kept: KeptMetric, where: Path) -> Metric:
+    """Return the formula of one of efface's own metrics. InvalidStudyError: it needs other code."""
+    if foreign := foreign_paths(kept):
+        raise InvalidStudyError(
+            f"{where}: metrics.{kept.name}: its numbers are put together by {', '.join(foreign)}, which is no code of "
+            "efface, so nothing of it is imported; add --trust if you know who made the folder"
+        )
+    return metric(kept.path.rpartition(".")[2], kept.settings)
+
+
+def foreign_paths(kept: KeptMetric) -> list[str]:
+    """Return the dotted paths of a metric and of its settings that do not name plug-ins of efface."""
+    own = {each for kind in words.KINDS for pair in words.index(kind).items() for each in pair}
+    texts = [each for each in _texts(kept.settings) if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", each)]
+    metrics = words.index("metric").values()
+    return [*([] if kept.path in metrics else [kept.path]), *(each for each in texts if each not in own)]
+
+
+def _texts(tree: Any) -> Iterator[str]:
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, Mapping):
+        yield from (text for each in tree.values() for text in _texts(each))
+    elif isinstance(tree, list | tuple):
+        yield from (text for each in tree for text in _texts(each))
+
+
+def _digest(tree: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]

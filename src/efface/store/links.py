@@ -1,0 +1,64 @@
+"""Symbolic links in a run folder: efface writes through none of them."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+FOLDERS = (
+    "models",
+    "learnt",
+    "maps",
+    "scores",
+    "report",
+    "kept",
+    "samples",
+    "figures",
+    "partial",
+    "data",
+    "tensorboard",
+)
+"""Folders of a run that efface writes into."""
+FILES = ("study.yml", "plan.json", "results.jsonl", "results.jsonl.damaged", "failures.log", ".lock", ".owner")
+"""Files of a run that efface writes at its top."""
+
+
+def refuse_links(out: Path, folders: Iterable[Path]) -> None:
+    """Raise ValueError if something that efface writes in a run is a symbolic link, or lies behind one.
+
+    `out` itself may be a link, and so may its parents. Entries that efface does not know are ignored.
+
+    out: folder of the study. folders: folders of its runs, at or below `out`.
+    """
+    for folder in dict.fromkeys((out, *folders)):
+        inside = folder.relative_to(out).parts if folder != out and folder.is_relative_to(out) else ()
+        steps = (out.joinpath(*inside[:depth]) for depth in range(1, len(inside) + 1))
+        if link := next((step for step in steps if step.is_symlink()), None) or next(_links(folder), None):
+            raise ValueError(
+                f"{link}: is a symbolic link to {link.readlink()}, and efface writes through no link inside a run "
+                f"folder; put the content itself there, or delete the link (the whole folder {out} may be a link)"
+            )
+
+
+def _links(folder: Path) -> Iterator[Path]:
+    for entry in _entries(folder):
+        if entry.name not in (*FOLDERS, *FILES):
+            continue
+        if entry.is_symlink():
+            yield Path(entry.path)
+        elif entry.is_dir():
+            yield from _below(entry.path)
+
+
+def _below(folder: str) -> Iterator[Path]:
+    for entry in _entries(folder):
+        if entry.is_symlink():
+            yield Path(entry.path)
+        elif entry.is_dir():
+            yield from _below(entry.path)
+
+
+def _entries(folder: Path | str) -> list["os.DirEntry[str]"]:
+    if not os.path.isdir(folder):  # noqa: PTH112  as text, for thousands of entries
+        return []
+    with os.scandir(folder) as found:
+        return sorted(found, key=lambda each: each.name)

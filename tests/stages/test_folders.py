@@ -1,0 +1,163 @@
+"""Folders of runs from somebody else: what is read of them, what runs of them, and what is refused."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from efface.stages.run.kept_plan import read_kept
+from efface.store.keys import key
+from efface.study.yaml_file import InvalidStudyError
+from small.messages import words
+from small.studies import efface, files, write_study
+
+CHANGES = {"metrics": ["morf"], "repeats": None, "fractions": [0.3, 0.7], "seeds": [3, 4]}
+MARK = "import pathlib\npathlib.Path(r'{}').write_text(__name__)\n"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("folders")
+    write_study(folder, **CHANGES)
+    done = efface(folder, "all", "study.yml")
+    assert done.code == 0, done.err
+    return folder
+
+
+@pytest.fixture
+def foreign(finished, tmp_path):
+    """The run in another place, with modules beside and inside it that leave a mark when they are imported."""
+    shutil.copytree(finished / "run", tmp_path / "run")
+    for place in (tmp_path, tmp_path / "run", tmp_path / "run/seed-3"):
+        for name in ("net", "mine", "pair", "skimage", "tensorboard", "captum", "zennit"):
+            (place / f"{name}.py").write_text(MARK.format(tmp_path / "mark"))
+    return tmp_path
+
+
+def test_a_folder_is_compared_reported_and_its_status_told_without_its_code(finished, foreign):
+    for words_ in (
+        ("status", "run"),
+        ("report", "run"),
+        ("report", "run/seed-3", "--metrics", "morf"),
+        ("compare", "run", "run/seed-3", "--out", "both"),
+    ):
+        done = efface(foreign, *words_)
+        assert (done.code, done.err) == (0, ""), words_
+        assert not (foreign / "mark").exists(), words_
+    told = efface(foreign, "status", "run").out
+    assert "to be trained" not in told
+    assert "to extract" not in told
+    assert told.count(", 0 left") == 2
+    assert pd.read_csv(foreign / "both/summary.csv").method.unique().tolist() == ["run", "seed-3"]
+    for name in ("report/summary.csv", "seed-4/report/summary.csv", "seed-4/report/comparisons.csv"):
+        assert (foreign / "run" / name).read_text() == (finished / "run" / name).read_text()
+    page = (foreign / "run/seed-4/report/report.html").read_text()
+    assert "--trust" in page
+    assert "% of the test images right" in page
+
+
+def test_numbers_by_the_plan_are_those_by_the_study(finished, tmp_path):
+    by_plan = efface(finished, "compare", "run", "run/seed-3", "--out", str(tmp_path / "plan"))
+    by_study = efface(finished, "compare", "run", "run/seed-3", "--out", str(tmp_path / "study"), "--trust")
+    assert (by_plan.code, by_study.code) == (0, 0), by_plan.err + by_study.err
+    for name in ("summary.csv", "comparisons.csv", "agreement.csv"):
+        assert (tmp_path / "plan" / name).read_text() == (tmp_path / "study" / name).read_text()
+
+
+@pytest.mark.parametrize("command", ["status", "report", "compare"])
+def test_a_folder_without_plan_is_refused_with_what_it_would_import(command, foreign):
+    for path in (foreign / "run").rglob("plan.json"):
+        path.unlink()
+    before = files(foreign / "run")
+    refused = efface(foreign, command, "run/seed-3")
+    assert refused.code == 2
+    assert all(word in refused.err for word in ("plan.json", "net.network", "mine.brightness", "pair.two", "--trust"))
+    assert not (foreign / "mark").exists()
+    assert files(foreign / "run") == before
+    efface(foreign, command, "run/seed-3", "--trust")
+    assert (foreign / "mark").exists()
+
+
+def changed(path, change):
+    """Change a plan, with a digest that fits."""
+    tree = json.loads(path.read_text())
+    del tree["digest"]
+    change(tree)
+    path.write_text(json.dumps(tree | {"digest": key(tree)}))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tree: tree["metrics"][0].update(path="net.metric"), "metrics.morf net.metric trust"),
+        (lambda tree: tree["metrics"][0].update(path="efface.store.arrays.os.system"), "efface.store.arrays.os.system"),
+        (lambda tree: tree["metrics"][0].update(settings={"inner": {"call": "net.network"}}), "net.network trust"),
+        (lambda tree: tree["curves"][0].update(metric="../x"), "plan.json curves"),
+        (lambda tree: tree["tasks"].append("../../etc"), "plan.json tasks"),
+        (lambda tree: tree.update(format=2), "plan.json format"),
+        (lambda tree: tree.pop("curves"), "plan.json curves"),
+        (lambda tree: tree.update(right="zz"), "plan.json right"),
+    ],
+)
+def test_a_plan_that_would_lead_elsewhere_is_refused(change, said, foreign):
+    changed(foreign / "run/seed-3/plan.json", change)
+    refused = efface(foreign, "status", "run/seed-3")
+    assert (refused.code, refused.out) == (2, "")
+    assert all(word in refused.err for word in said.split())
+    assert not (foreign / "mark").exists()
+
+
+def test_parts_of_a_study_lie_in_its_folder(foreign):
+    changed(foreign / "run/plan.json", lambda tree: tree.update(parts={"": ["../elsewhere"]}))
+    with pytest.raises(InvalidStudyError, match=words("plan.json parts elsewhere")):
+        read_kept(foreign / "run")
+
+
+def test_a_damaged_plan_and_seeds_of_different_studies_are_refused(foreign):
+    path = foreign / "run/seed-3/plan.json"
+    whole = path.read_text()
+    for text in (whole[:-20], whole.replace('"seed": 3', '"seed": 5'), "[]", "\xff"):
+        path.write_text(text)
+        refused = efface(foreign, "compare", "run/seed-3")
+        assert refused.code == 2
+        assert "run/seed-3/plan.json: is damaged" in refused.err
+    path.write_text(whole)
+    (foreign / "run/plan.json").unlink()
+    assert efface(foreign, "status", "run").code == 0
+    changed(path, lambda tree: tree.update(settings="0" * 16))
+    assert "different settings" in efface(foreign, "status", "run").err
+
+
+def test_a_folder_takes_no_overrides_and_only_its_metrics(foreign):
+    assert "fit.epochs=3" in efface(foreign, "report", "run", "fit.epochs=3").err
+    refused = efface(foreign, "status", "run", "--metrics", "roar")
+    assert refused.code == 1
+    assert "roar; it has morf" in refused.err
+
+
+def test_scores_that_do_not_fit_name_the_metric_and_the_files(foreign):
+    from efface.store.sealed import read_arrays, write_arrays
+
+    for path in (foreign / "run/seed-3/scores").glob("*.npz"):
+        arrays = read_arrays(path, path.stem)
+        write_arrays(path, path.stem, {f"other_{name}": each for name, each in arrays.items()})
+    said = efface(foreign, "report", "run/seed-3").err
+    assert said.startswith("efface: metrics.morf: its values cannot be put together from run/seed-3/scores/")
+
+
+def test_runs_of_other_fractions_are_compared_at_the_common_points(tmp_path):
+    for name, fractions in (("a", [0.3, 0.7]), ("b", [0.3, 0.5]), ("c", [0.9])):
+        write_study(tmp_path, metrics=["morf"], repeats=None, out=name, fractions=fractions)
+        done = efface(tmp_path, "all", "study.yml")
+        assert done.code == 0, done.err
+    done = efface(tmp_path, "compare", "a", "b", "--out", "both")
+    assert done.code == 0, done.err
+    assert "metrics.morf: fractions: a also has 0.7, which another run lacks: left out" in done.out
+    assert "metrics.morf: fractions: b also has 0.5, which another run lacks: left out" in done.out
+    assert "also has 0.7" in (tmp_path / "both/report.html").read_text()
+    table = pd.read_csv(tmp_path / "both/summary.csv")
+    assert set(table.query("metric != 'accuracy'").method) == {"a", "b"}
+    none = efface(tmp_path, "compare", "a", "c", "--out", "none")
+    assert none.code == 1
+    assert "metrics.morf: fractions: a has 0, 0.3, 0.7; c has 0, 0.9: no point in common but 0" in none.err

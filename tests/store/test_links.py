@@ -1,0 +1,54 @@
+"""Links in a run folder: nothing is written through them."""
+
+import pytest
+
+from efface.store.links import refuse_links
+from small.messages import words
+from small.studies import efface, files, write_study
+
+
+def planted(folder, name, to):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(to)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("study.yml", "results.jsonl", ".lock", ".owner", "failures.log", "plan.json"),
+        *("maps/mine-test.h5", "maps/mine-test.h5.partial", "report/report.html", "report/.made-from", "scores/a.npz"),
+        *("models/network-a.pt", "models", "scores", "kept", "figures/deep/grid.png"),
+    ],
+)
+def test_a_link_is_refused_with_its_path_and_target(name, tmp_path):
+    planted(tmp_path / "run", name, tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=words(f"run/{name} elsewhere delete")):
+        refuse_links(tmp_path / "run", [])
+
+
+def test_links_above_and_unknown_entries_are_left_alone(tmp_path):
+    (tmp_path / "disk" / "maps").mkdir(parents=True)
+    planted(tmp_path, "run", tmp_path / "disk")
+    planted(tmp_path / "run", "notes.txt", tmp_path / "elsewhere")
+    refuse_links(tmp_path / "run", [tmp_path / "run" / "seed-0"])
+
+
+def test_a_link_in_place_of_the_folder_of_a_seed_is_refused(tmp_path):
+    (tmp_path / "disk").mkdir()
+    planted(tmp_path / "run", "softplus", tmp_path / "disk")
+    with pytest.raises(ValueError, match=words("run/softplus disk")):
+        refuse_links(tmp_path / "run", [tmp_path / "run" / "softplus" / "seed-0"])
+
+
+@pytest.mark.parametrize("name", [".owner", "results.jsonl", "maps", "report"])
+def test_a_command_leaves_what_a_link_points_to_as_it_was(name, tmp_path):
+    write_study(tmp_path, out="run")
+    victim = tmp_path / "victim"
+    victim.mkdir() if name in ("maps", "report") else victim.write_text("mine")
+    planted(tmp_path / "run", name, victim)
+    before = files(tmp_path / "run") | files(victim) if victim.is_dir() else {"victim": victim.read_text()}
+    found = efface(tmp_path, "all", "study.yml")
+    assert found.code == 1
+    assert f"run/{name}: is a symbolic link" in found.err
+    assert before == (files(tmp_path / "run") | files(victim) if victim.is_dir() else {"victim": victim.read_text()})
