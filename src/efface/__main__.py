@@ -20,6 +20,7 @@ STAGES = {
     "all": "train, extract, measure and report",
     "status": "say what is done and what is left",
     "compare": "write the report of several studies, or folders of runs, side by side",
+    "prune": "list the files of runs that no study given asks for, and remove them if told to",
 }
 
 
@@ -87,6 +88,11 @@ def _study(options: argparse.Namespace, only: Sequence[str]) -> Any:
     if options.stage == "compare":
         _stage("compare")(options.studies, options.out, trust=options.trust)
         return None
+    if options.stage == "prune":
+        overrides = [word for word in options.studies if "=" in word]
+        studies = [read(Path(word), overrides) for word in options.studies if "=" not in word]
+        _stage("prune")(studies, remove=options.remove)
+        return None
     if options.stage not in _OF_FOLDERS or not options.study.is_dir():
         return read(options.study, options.overrides)
     if options.overrides:
@@ -105,7 +111,7 @@ def _set_places(options: argparse.Namespace) -> None:
 
     Where only folders are read by their plans, it looks neither there nor in these folders: nothing in them may run.
     """
-    given = options.studies if options.stage == "compare" else [options.study]
+    given = options.studies if options.stage in ("compare", "prune") else [options.study]
     if getattr(options, "trust", True) or not all(path.is_dir() for path in given):
         sys.path.insert(0, str(Path.cwd()))
         return
@@ -121,8 +127,9 @@ def _stage(word: str) -> Callable[..., Any]:
 
 def _options_first(words: Sequence[str]) -> list[str]:
     """Return the words with the options before the study, for argparse refuses `STUDY --trust key=value`."""
-    options = ["--trust"] if "--trust" in words else []
-    rest = [word for word in words if word != "--trust"]
+    flags = ("--trust", "--remove")
+    options = [word for word in flags if word in words]
+    rest = [word for word in words if word not in flags]
     for at in [i for i, word in enumerate(rest) if word.split("=")[0] == "--metrics"][::-1]:
         taken = 1 if "=" in rest[at] else 2
         options += rest[at : at + taken]
@@ -151,6 +158,11 @@ def _parser() -> argparse.ArgumentParser:
         if name == "compare":
             each.add_argument("studies", nargs="+", type=Path, metavar="STUDY", help="YAML files, or folders of runs")
             each.add_argument("--out", type=Path, default=Path("runs/compare"), help="default: runs/compare")
+            continue
+        if name == "prune":
+            what = "YAML files, and key=value, which sets a key of each of them"
+            each.add_argument("studies", nargs="+", metavar="STUDY", help=what)
+            each.add_argument("--remove", action="store_true", help="remove these files; default: only list them")
             continue
         each.add_argument("study", type=Path, metavar="STUDY", help=_STUDY[name in _OF_FOLDERS])
         each.add_argument(

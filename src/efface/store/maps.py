@@ -9,7 +9,8 @@ crc: a checksum of each row and its target.
 done: a flag for each row, 1 for a row that is written.
 
 Its attribute `provenance` contains everything that the rows were computed from. A file with another provenance is never
-used in place of this one.
+used in place of this one. Before another file takes its place, it moves to the folder `kept`. Its name there has its
+key.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ from torch import Tensor
 from efface.store.arrays import SAMPLED_ROWS, StoredArray, create_file, open_file, write
 from efface.store.atomic import atomic_write
 from efface.store.datasets import number_set
-from efface.store.keys import differences
+from efface.store.keys import differences, key
 from efface.types import Targets
 
 FORMAT = 1
@@ -137,10 +138,14 @@ class MapWriter:
         sample: one row, for shape and type.
         kind: kind of the rows; None: "seeds" if the sample holds whole numbers, else "maps".
         """
-        self.path, self.partial = path, partial_path(path)
+        self.path, self.partial, self._provenance = path, partial_path(path), provenance
         kind = kind or ("maps" if sample.is_floating_point() else "seeds")
         shape = (len(targets), *sample.shape)
         with _writing(self.partial):
+            if not self._is_resumable(provenance, kind, shape):
+                set_aside(self.partial, provenance)
+                if (kept := partial_path(kept_path(path, provenance))).exists():
+                    kept.replace(self.partial)
             if not self._is_resumable(provenance, kind, shape):
                 self._start(provenance, kind, shape)
             self.file = self.partial.open("r+b", buffering=0)
@@ -167,6 +172,7 @@ class MapWriter:
         with _writing(self.partial):
             os.fsync(self.file.fileno())
             self.file.close()
+            set_aside(self.path, self._provenance)
             self.partial.replace(self.path)
 
     def abandon(self) -> None:
@@ -225,6 +231,26 @@ def _writing(path: Path) -> Iterator[None]:
 def partial_path(path: Path) -> Path:
     """Return the path of the unfinished file."""
     return path.with_name(path.name + ".partial")
+
+
+def kept_path(path: Path, provenance: Mapping[str, Any]) -> Path:
+    """Return the path of a file with this provenance while another file has its place."""
+    return path.parent / "kept" / f"{path.stem}-{key(provenance)}.h5"
+
+
+def set_aside(path: Path, provenance: Mapping[str, Any]) -> None:
+    """Move a file, finished or not, to the folder `kept`, unless it has this provenance or is no map file."""
+    finished = path.with_name(path.name.removesuffix(".partial"))
+    try:
+        with open_file(path) as file:
+            found = read_provenance(file, path)
+    except (ValueError, OSError):  # it does not exist, or the process was killed while it created the file
+        return
+    if not differences(found, provenance):
+        return
+    kept = kept_path(finished, found)
+    kept.parent.mkdir(exist_ok=True)
+    path.replace(kept if path == finished else partial_path(kept))
 
 
 def finished_rows(path: Path) -> int:

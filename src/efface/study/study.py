@@ -5,13 +5,12 @@ therefore lists all problems at once.
 """
 
 import copy
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from efface.models.adapt import Outputs
 from efface.plug import moved
@@ -20,7 +19,8 @@ from efface.plug.field import WORDS, Word
 from efface.plug.strict import Strict
 from efface.study.claims import ACCURACY, Has, unfounded
 from efface.study.cross_checks import disagreements, unheard
-from efface.study.metric_entry import MetricEntry, MetricSettings
+from efface.study.metric_entry import MetricEntry
+from efface.study.problems import explain
 from efface.study.schema import (
     Claim,
     Fraction,
@@ -35,8 +35,7 @@ from efface.study.schema import (
 )
 from efface.study.yaml_file import InvalidStudyError, load, override, put, reference_form
 from efface.training.generate import Sampling
-from efface.training.loop import Stop, TrainingSettings
-from efface.training.settings import Regularizer
+from efface.training.loop import TrainingSettings
 
 
 def _word(value: object) -> object:
@@ -178,7 +177,7 @@ class Study(Strict):
         try:
             return Study.model_validate(tree)
         except ValidationError as error:
-            lines = dict.fromkeys(line for each in error.errors() for line in _explain(each, tree))
+            lines = dict.fromkeys(line for each in error.errors() for line in explain(each, tree, Study))
             raise InvalidStudyError("\n".join(f"--metrics: {line}" for line in lines)) from None
 
 
@@ -213,7 +212,7 @@ def check(tree: Any, path: Path) -> Study:
             where = f"variants.{name}: " if name else ""
             problems += [f"{where}{line}" for line in unheard(part.reference, part.attribution_methods, part.metrics)]
     except ValidationError as error:
-        lines = [line for each in error.errors() for line in _explain(each, tree)] + disagreements(tree)
+        lines = [line for each in error.errors() for line in explain(each, tree, Study)] + disagreements(tree)
         raise InvalidStudyError("\n".join(f"{path}: {line}" for line in dict.fromkeys(lines))) from None
     except InvalidStudyError as error:
         raise InvalidStudyError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
@@ -234,7 +233,7 @@ def _varied(tree: dict[str, Any], name: str, changes: Mapping[str, Any]) -> Stud
     try:
         return Study.model_validate(tree)
     except ValidationError as error:
-        lines = dict.fromkeys(line for each in error.errors() for line in _explain(each, tree))
+        lines = dict.fromkeys(line for each in error.errors() for line in explain(each, tree, Study))
         raise InvalidStudyError("\n".join(f"{where}: {line}" for line in lines)) from None
 
 
@@ -245,62 +244,3 @@ def dump(study: Study) -> str:
 
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # same text; ten times as fast if libyaml is installed
-
-
-def _explain(error: Any, tree: Any) -> list[str]:
-    """Return the lines that describe one problem to the user: where, what was found, what to do."""
-    if error["type"] == "too_short" and error["input"]:  # entries with errors are reported as wrong, not as missing
-        return []
-    names: list[tuple[Any, Any]] = []
-    for part in error["loc"]:
-        if isinstance(part, str) and part[:9] in ("function-", "union_tag"):
-            continue
-        parent = _named(tree, names)
-        entry = parent[part] if isinstance(parent, list) and isinstance(part, int) and part < len(parent) else None
-        names.append((entry.get("name", part) if isinstance(entry, dict) else part, part))
-    where = ".".join(str(shown) for shown, _ in names)
-    prefix = f"{where}: " if where else ""
-    if error["type"] == "extra_forbidden":
-        known = _known([str(part) for _, part in names[:-1]])
-        close = difflib.get_close_matches(str(names[-1][0]), known, n=1)
-        return [
-            f"{prefix}unknown key; " + (f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}")
-        ]
-    if error["type"] == "missing":
-        return [f"{prefix}the key is missing; add it"]
-    if error["type"] in ("value_error", "assertion_error"):
-        lines = str(error["ctx"]["error"]).splitlines()
-        return [f"{where}.{line}" if line.startswith("kwargs.") else prefix + line for line in lines]
-    found = error.get("input")
-    shown = f"{found!r}" if not isinstance(found, dict | list) else f"a {type(found).__name__}"
-    return [f"{prefix}{error['msg'][0].lower()}{error['msg'][1:]}, found {shown}"]
-
-
-def _named(tree: Any, names: list[tuple[Any, Any]]) -> Any:
-    for _, part in names:
-        try:
-            tree = tree[part]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return tree
-
-
-def _known(path: list[str]) -> list[str]:
-    """Return the keys that are valid at this place."""
-    models: dict[str, type[BaseModel]] = {
-        "fit": TrainingSettings,
-        "refit": TrainingSettings,
-        "stop": Stop,
-        "regularizers": Regularizer,
-        "second_network": SecondNetwork,
-        "claims": Claim,
-        "attribution_methods": MethodEntry,
-        "metrics": MetricEntry,
-        "kwargs": MetricSettings,
-        "samples": Sampling,
-        "visualize": Visualize,
-    }
-    words = [part for part in path if not part.isdigit()]
-    if not words:
-        return list(Study.model_fields)
-    return list(models.get(words[-1], Call).model_fields)

@@ -14,7 +14,7 @@ from efface.stages.run.foreign import foreign_provenance
 from efface.stages.run.provenance import EXPLAINED
 from efface.stages.run.run import Run
 from efface.store.keys import differences, key, versions
-from efface.store.maps import MapStore
+from efface.store.maps import MapStore, kept_path
 from efface.store.tensors import learnt_digest, read_learnt
 from efface.study.schema import MethodEntry
 
@@ -58,14 +58,20 @@ def missing_maps(run: Run) -> set[tuple[str, str]]:
 
 def map_store(run: Run, name: str, split: str) -> MapStore:
     """The finished maps of this name, verified to be this study's."""
-    store = read_store(run, name, split)
-    store.expect(provenance(run, run.entry_of_maps(name), name, split), len(run.data[split]))
+    expected = provenance(run, run.entry_of_maps(name), name, split)
+    store = _read_store(run, found_path(run.map_path(name, split), expected))
+    store.expect(expected, len(run.data[split]))
     return store
 
 
-def read_store(run: Run, name: str, split: str) -> MapStore:
-    """The file of this name, whatever it was made from; opened again only when it has changed."""
-    path = run.map_path(name, split)
+def found_path(path: Path, made_from: dict[str, Any]) -> Path:
+    """Where maps made from this lie: in the folder `kept` while maps made from something else have their name."""
+    kept = kept_path(path, made_from)
+    return kept if kept.exists() else path
+
+
+def _read_store(run: Run, path: Path) -> MapStore:
+    """This file, whatever it was made from; opened again only when it has changed."""
     status = path.stat() if path.exists() else None
     stamp = None if status is None else (status.st_mtime_ns, status.st_size, status.st_ino)
     opened = run.stores.get(path)
@@ -142,10 +148,11 @@ def _learning(run: Run, entry: MethodEntry) -> tuple[str, str, dict[str, Any]]:
 
 
 def _is_there(run: Run, entry: MethodEntry, name: str, split: str) -> bool:
-    path = run.map_path(name, split)
+    expected = provenance(run, entry, name, split)
+    path = found_path(run.map_path(name, split), expected)
     if not path.exists():
         return False
-    store, expected = read_store(run, name, split), provenance(run, entry, name, split)
+    store = _read_store(run, path)
     foreign = {"split": split, "data": run.data_digest[split]}
     if wrong := differences({each: store.provenance.get(each) for each in foreign}, foreign):
         raise ValueError(

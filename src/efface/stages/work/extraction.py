@@ -16,8 +16,10 @@ from efface.methods.calling import MethodCall, asks_classes, attribute
 from efface.models.memory import with_smaller_batches
 from efface.stages.run.map_files import (
     Extraction,
+    found_path,
     learnt_path,
     missing_extractions,
+    needed_splits,
     provenance,
     read_learnt_tensors,
 )
@@ -33,7 +35,7 @@ from efface.stages.work.through import work_through
 from efface.stages.work.training import say_accuracy
 from efface.store.arrays import open_file, read_rows
 from efface.store.keys import differences, key
-from efface.store.maps import MapWriter, finished_rows, partial_path, read_provenance
+from efface.store.maps import MapWriter, finished_rows, partial_path, read_provenance, set_aside
 from efface.study.schema import MethodEntry
 from efface.study.study import Study
 from efface.types import Targets
@@ -77,6 +79,7 @@ def _extract(run: Run, splits: Sequence[str] | None) -> list[str]:
     failures = learn_missing(run, [task.method for task in missing_extractions(run, splits)])
     for task in missing_extractions(run, splits):
         _adopt(run, task)
+    _bring_back(run, splits)
     unlearnt = {each.name for each in run.entries if (path := learnt_path(run, each)) and not path.exists()}
     tasks = [task for task in missing_extractions(run, splits) if task.method not in unlearnt]
     if not tasks:
@@ -177,11 +180,23 @@ def _adopt(run: Run, task: Extraction) -> None:
     entry = run.entry(task.method)
     for name in entry.gives:
         path, expected = run.map_path(name, task.split), provenance(run, entry, name, task.split)
-        for other in () if path.exists() else sorted(path.parent.glob(f"*-{task.split}.h5")):
+        for other in sorted((*path.parent.glob(f"*-{task.split}.h5"), *path.parent.glob(f"kept/*-{task.split}-*.h5"))):
             with contextlib.suppress(ValueError, OSError), open_file(other) as file:  # a broken one is no help
                 if not differences(read_provenance(file, other), expected):
+                    set_aside(path, expected)
                     path.hardlink_to(other)
                     break
+
+
+def _bring_back(run: Run, splits: Sequence[str] | None) -> None:
+    """Give maps that were set aside their name again: those that this study asks for lie in the first place."""
+    for entry in run.entries:
+        for split in needed_splits(run) if splits is None else splits:
+            for name in entry.gives:
+                path, expected = run.map_path(name, split), provenance(run, entry, name, split)
+                if (found := found_path(path, expected)) != path:
+                    set_aside(path, expected)
+                    found.replace(path)
 
 
 def _row(run: Run, task: Extraction, seconds: dict[str, float]) -> dict[str, Any]:

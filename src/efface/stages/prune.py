@@ -1,0 +1,99 @@
+"""Stage prune: what lies in the folders of runs and no study given asks for."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from efface.stages.run.map_files import found_path, learnt_path, needed_splits, provenance
+from efface.stages.run.plan import make_plan
+from efface.stages.run.progress import say
+from efface.stages.run.run import Run
+from efface.stages.run.runs import runs_of
+from efface.stages.work.measuring import checkpoint_of
+from efface.stages.work.sampling import samples_path
+from efface.store.links import refuse_links
+from efface.store.locks import only_one
+from efface.store.maps import partial_path
+from efface.study.schema import MethodEntry
+from efface.study.study import Study
+
+FOLDERS = ("models", "learnt", "maps", "maps/kept", "samples", "scores", "partial")
+"""Folders of a run whose files have a key that a study gives."""
+
+
+def prune(studies: Sequence[Study], *, remove: bool) -> None:
+    """List the files of the studies' runs that none of them asks for, with their sizes. Remove them if told to.
+
+    Files in other folders, and files that efface did not write, are never touched. The lines of results.jsonl stay: a
+    line without its values does not count.
+
+    ValueError: a network or what a method learns is not there yet, so the keys are not known; another process is at
+        work in a folder; a file is behind a link.
+    """
+    asked: dict[Path, set[Path]] = {}
+    outs = {study.out: [run.folder for run in runs_of(study)] for study in studies}
+    with ExitStack() as held:
+        for out, folders in outs.items():
+            if not out.is_dir():
+                raise ValueError(f"{out}: there is no such folder, so there is nothing to prune")
+            refuse_links(out, folders)
+            held.enter_context(only_one(out))
+        for run in (run for study in studies for run in runs_of(study)):
+            asked.setdefault(run.folder, set()).update(_asked(run))
+        found = sorted(path for folder, paths in asked.items() for path in _files(folder) if path not in paths)
+        sizes = {path: path.stat().st_size for path in found}
+        for path, size in sizes.items():
+            say(f"  {size / 1e6:10.3f} MB  {path}")
+        total = f"{len(found)} files, {sum(sizes.values()) / 1e6:,.3f} MB"
+        if remove:
+            for path in found:
+                path.unlink()
+            say(f"removed {total}")
+        else:
+            say(f"{total} that no study given asks for; --remove removes them")
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Files of a run that have a key: networks, logits, maps, what is learnt, samples, values, checkpoints."""
+    suffixes = (".pt", ".npz", ".h5", ".partial")
+    for name in FOLDERS:
+        yield from (path for path in (folder / name).glob("*") if path.suffix in suffixes and path.is_file())
+
+
+def _asked(run: Run) -> Iterator[Path]:
+    """The files that this run's study asks for, whether or not they are there."""
+    for network in run.networks():
+        if not network.trained():
+            raise ValueError(
+                f"{network.path}: the {network.name} of this study is not trained, so it is not known which maps and "
+                "results belong to it; run the train stage first, or leave this study out"
+            )
+        yield network.path
+        yield run.folder / "partial" / network.path.name
+    yield from (run.logits_path(split) for split in run.data)
+    for entry in run.entries:
+        yield from _asked_of(run, entry)
+    plan = make_plan(run)
+    if plan.problems:
+        raise ValueError(f"{plan.problems[0]}; mend the study, so that it is known which results it asks for")
+    for task in plan.tasks:
+        yield run.folder / "scores" / f"{task.key}.npz"
+        yield checkpoint_of(run, task)
+    samples = {task.probe.needs.samples for task in plan.tasks} | {run.study.samples}
+    yield from (samples_path(run, each) for each in samples if each is not None)
+
+
+def _asked_of(run: Run, entry: MethodEntry) -> Iterator[Path]:
+    """The files of a method: its maps, and what it learnt."""
+    if (learnt := learnt_path(run, entry)) is not None:
+        if not learnt.exists():
+            raise ValueError(
+                f"{learnt}: {entry.name} has not learnt yet, so it is not known which maps belong to it; run the "
+                "extract stage first, or leave this study out"
+            )
+        yield learnt
+    for split in needed_splits(run):
+        for name in entry.gives:
+            path = run.map_path(name, split)
+            found = found_path(path, provenance(run, entry, name, split))
+            yield from (found, partial_path(found), partial_path(path))

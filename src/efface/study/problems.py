@@ -1,0 +1,75 @@
+"""What is wrong with a study, in words: where, what was found, what to do."""
+
+import difflib
+from typing import Any
+
+from pydantic import BaseModel
+
+from efface.plug.call import Call
+from efface.study.metric_entry import MetricEntry, MetricSettings
+from efface.study.schema import Claim, MethodEntry, SecondNetwork, Visualize
+from efface.training.generate import Sampling
+from efface.training.loop import Stop, TrainingSettings
+from efface.training.settings import Regularizer
+
+
+def explain(error: Any, tree: Any, study: type[BaseModel]) -> list[str]:
+    """Return the lines that describe one problem to the user: where, what was found, what to do.
+
+    error: one of pydantic's. tree: what was read. study: the model of the whole study.
+    """
+    if error["type"] == "too_short" and error["input"]:  # entries with errors are reported as wrong, not as missing
+        return []
+    names: list[tuple[Any, Any]] = []
+    for part in error["loc"]:
+        if isinstance(part, str) and part[:9] in ("function-", "union_tag"):
+            continue
+        parent = _named(tree, names)
+        entry = parent[part] if isinstance(parent, list) and isinstance(part, int) and part < len(parent) else None
+        names.append((entry.get("name", part) if isinstance(entry, dict) else part, part))
+    where = ".".join(str(shown) for shown, _ in names)
+    prefix = f"{where}: " if where else ""
+    if error["type"] == "extra_forbidden":
+        known = _known([str(part) for _, part in names[:-1]], study)
+        close = difflib.get_close_matches(str(names[-1][0]), known, n=1)
+        return [
+            f"{prefix}unknown key; " + (f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}")
+        ]
+    if error["type"] == "missing":
+        return [f"{prefix}the key is missing; add it"]
+    if error["type"] in ("value_error", "assertion_error"):
+        lines = str(error["ctx"]["error"]).splitlines()
+        return [f"{where}.{line}" if line.startswith("kwargs.") else prefix + line for line in lines]
+    found = error.get("input")
+    shown = f"{found!r}" if not isinstance(found, dict | list) else f"a {type(found).__name__}"
+    return [f"{prefix}{error['msg'][0].lower()}{error['msg'][1:]}, found {shown}"]
+
+
+def _named(tree: Any, names: list[tuple[Any, Any]]) -> Any:
+    for _, part in names:
+        try:
+            tree = tree[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return tree
+
+
+def _known(path: list[str], study: type[BaseModel]) -> list[str]:
+    """Return the keys that are valid at this place."""
+    models: dict[str, type[BaseModel]] = {
+        "fit": TrainingSettings,
+        "refit": TrainingSettings,
+        "stop": Stop,
+        "regularizers": Regularizer,
+        "second_network": SecondNetwork,
+        "claims": Claim,
+        "attribution_methods": MethodEntry,
+        "metrics": MetricEntry,
+        "kwargs": MetricSettings,
+        "samples": Sampling,
+        "visualize": Visualize,
+    }
+    words = [part for part in path if not part.isdigit()]
+    if not words:
+        return list(study.model_fields)
+    return list(models.get(words[-1], Call).model_fields)
