@@ -140,7 +140,7 @@ def _fork(folder: Path, words: tuple[str, ...], files: list[Path], before: Calla
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
     atexit._run_exitfuncs()  # noqa: SLF001
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # a method may have closed or removed it
             stream.flush()
     os._exit(code)
 
