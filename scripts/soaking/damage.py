@@ -93,7 +93,9 @@ def stop_in_training(folder: Path, methods: list[dict[str, object]]) -> None:
     raise RuntimeError("no run could be stopped after an epoch")
 
 
-def went_on(folder: Path, path: Path, reference: dict[str, dict[str, str]], limit: float) -> tuple[str, str, float]:
+def went_on(  # noqa: PLR0911  one line for each outcome
+    folder: Path, path: Path, reference: dict[str, dict[str, str]], limit: float
+) -> tuple[str, str, float]:
     """What came of `all`, of `all` with one more fraction, and of `status` and `compare`."""
     longest = 0.0
     healed = "equal"
@@ -183,6 +185,18 @@ def _swap(path: Path, draw: random.Random) -> str:
     return other.name
 
 
+def _longer(path: Path, _: random.Random) -> None:
+    path.write_bytes(path.read_bytes() + b"\0garbage\n")
+
+
+def _garbage(path: Path, draw: random.Random) -> None:
+    path.write_bytes(draw.randbytes(500))
+
+
+def _text(path: Path, _: random.Random) -> None:
+    path.write_bytes(b"Not found\n" * 20)
+
+
 def _folder(path: Path, _: random.Random) -> None:
     path.unlink()
     path.mkdir()
@@ -195,9 +209,9 @@ WAYS: dict[str, Way] = {
     "a cut to the half": lambda path, _: os.truncate(path, path.stat().st_size // 2),
     "a cut of one byte": lambda path, _: os.truncate(path, max(0, path.stat().st_size - 1)),
     "an emptying": lambda path, _: os.truncate(path, 0),
-    "more bytes at the end": lambda path, _: path.open("ab").write(b"\0garbage\n") and None,
-    "garbage": lambda path, draw: path.write_bytes(draw.randbytes(500)) and None,
-    "text": lambda path, _: path.write_bytes(b"Not found\n" * 20) and None,
+    "more bytes at the end": _longer,
+    "garbage": _garbage,
+    "text": _text,
     "a removal": lambda path, _: path.unlink(),
     "a folder in place": _folder,
     "an exchange": _swap,

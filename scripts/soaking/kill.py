@@ -6,7 +6,19 @@ import signal
 import time
 from pathlib import Path
 
-from soaking.runs import PATTERN, STUDY, TWO_WORKERS, Command, different, efface, fresh, living, numbers, orphans, strike
+from soaking.runs import (
+    PATTERN,
+    STUDY,
+    TWO_WORKERS,
+    Command,
+    different,
+    efface,
+    fresh,
+    living,
+    numbers,
+    orphans,
+    strike,
+)
 from soaking.runs import write_study as write
 from soaking.table import Setting, Table
 

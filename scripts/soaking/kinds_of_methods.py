@@ -71,7 +71,7 @@ KINDS = {
     "type(model).forward = lambda self, x: old(self, x) * -1",
     "replaces forward of ReLU": "torch.nn.ReLU.forward = lambda self, x: x",
     "makes it double": "model.double()\nimages = images.double()",
-    "freezes it": "m = gradient(model, images, targets)\nfor p in model.parameters(): p.requires_grad_(False)\nreturn m",
+    "freezes it": "m = gradient(model, images, targets)\nmodel.requires_grad_(False)\nreturn m",
     # it changes what it is given
     "changes images in place": "images.zero_()",
     "changes targets in place": "m = gradient(model, images, targets)\ntargets.fill_(3)\nreturn m",

@@ -38,7 +38,18 @@ BASE: dict[str, Any] = {
 ODD: tuple[Any, ...] = (
     *(None, True, False, -1, 0, 0.5, -0.5, 1.5, 10**9, 10**30, 1e308, float("nan"), float("inf")),
     *("", " ", "yes", "1e-3", "-1", "10", "nan", "\x1b[31m", "é" * 50, "x" * 5000, "os.system", "a.b.c", "..", "null"),
-    *([], {}, [[]], [None], [-1], ["x"] * 300, {"call": "random"}, {"kwargs": {}}, {"a": {"b": {"c": 1}}}, [[1, 2], [3]]),
+    *(
+        [],
+        {},
+        [[]],
+        [None],
+        [-1],
+        ["x"] * 300,
+        {"call": "random"},
+        {"kwargs": {}},
+        {"a": {"b": {"c": 1}}},
+        [[1, 2], [3]],
+    ),
 )
 FREE = ("out", "kwargs.seed", "name")
 """Texts or numbers of which any is right."""
@@ -116,7 +127,7 @@ def _typo_of_a_word(draw: random.Random) -> Wrong:
     at = draw.randrange(len(word))
     typo = word[:at] + "q" + word[at + 1 :]
     _parent(tree, place)[place[-1]] = typo
-    return Wrong(text(tree), (typo,), refused=True)
+    return Wrong(text(tree), (typo.rpartition(".")[2],), refused=True)
 
 
 def _further_key(draw: random.Random) -> Wrong:
@@ -132,7 +143,7 @@ def _negative(draw: random.Random) -> Wrong:
     found = [each for each in places(BASE) if isinstance(_parent(BASE, each)[each[-1]], int | float)]
     place = draw.choice(found)
     _parent(tree, place)[place[-1]] = draw.choice([-1, -10, -0.1])
-    free = place[-1] == "value"  # a fill may be of any value
+    free = place[-1] == "value" or place[0] == "data"  # a fill may be of any value, and the seed of data, too
     return Wrong(text(tree), (*_names(place), "seed"), refused=not free)
 
 
@@ -158,7 +169,21 @@ def _duplicate(draw: random.Random) -> Wrong:
 
 
 TRAPS = {
-    "repeats": ("010", "0x1F", "1:30", "yes", "on", "~", "1_0", "0b11", "9" * 5000, "1e999", "2001-01-01", "'1'", ".inf"),
+    "repeats": (
+        "010",
+        "0x1F",
+        "1:30",
+        "yes",
+        "on",
+        "~",
+        "1_0",
+        "0b11",
+        "9" * 5000,
+        "1e999",
+        "2001-01-01",
+        "'1'",
+        ".inf",
+    ),
     "fractions": ("[1:30]", "[yes]", "[.nan]", "[true]", "[1,5]", "0.3, 0.7", "[1e999]", "[0.3, 0.3]", "[-0.0, 2]"),
     "seed": ("1e3", "0o17", "true", "!!str 1", "!!float 1", "9" * 400),
 }

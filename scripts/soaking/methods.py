@@ -58,7 +58,9 @@ def honest(run: Path) -> dict[str, object]:
     return found
 
 
-def judged(ended: Ended, found: dict[str, object], expected: dict[str, object]) -> tuple[str, str]:
+def judged(  # noqa: PLR0911  one line for each outcome
+    ended: Ended, found: dict[str, object], expected: dict[str, object]
+) -> tuple[str, str]:
     """The outcome of one run with a bad method, and a note."""
     note = f"exit {ended.code}: {ended.last}"
     named = "bad" in ended.errors and ended.code in (1, 2)

@@ -81,13 +81,13 @@ class Command:
     before: what the fork does first.
     """
 
-    def __init__(
-        self, folder: Path, *words: str, plain: bool = False, before: Callable[[], Any] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *words: str, plain: bool = False, before: Callable[[], Any] | None = None) -> None:
         self.began, self.folder = time.monotonic(), folder
         self.files = [folder / f".{stream}" for stream in ("said", "errors", "memory")]
         task = _new_python if plain else _fork
-        self.process = multiprocessing.get_context("fork").Process(target=task, args=(folder, words, self.files, before))
+        self.process = multiprocessing.get_context("fork").Process(
+            target=task, args=(folder, words, self.files, before)
+        )
         self.process.start()
 
     @property

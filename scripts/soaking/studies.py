@@ -1,4 +1,4 @@
-"""`check` reads study files that somebody got wrong: right, or refused with one error that names the file and the key."""
+"""`check` reads study files that somebody got wrong: right, or refused with one error that names file and key."""
 
 import re
 import resource
@@ -43,7 +43,7 @@ def bounded() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (ALLOWED, ALLOWED))
 
 
-def judged(ended: Ended, wrong: Wrong) -> tuple[str, str]:
+def judged(ended: Ended, wrong: Wrong) -> tuple[str, str]:  # noqa: PLR0911  one line for each outcome
     """The outcome of one `check`, and a note."""
     note = f"exit {ended.code}: {ended.last}"
     if ended.code is None:

@@ -29,6 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: a task or the stage failed. 2: the study or the command is wrong. 130: stopped by Ctrl-C.
     """
     options = _parser().parse_args(_options_first(sys.argv[1:] if arguments is None else arguments))
+    try:
+        return _run(options)
+    except KeyboardInterrupt:  # also while torch is imported
+        print("efface: stopped; the same command continues from here", file=sys.stderr)
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
     # torch takes seconds to import, so help and wrong commands are handled first
     from efface.execute import stoppable
     from efface.study.study import read
@@ -62,9 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = " ".join(str(error).split())[:400]
         print(f"efface: {options.stage} fails: {type(error).__name__}: {text} ({where})", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("efface: stopped; the same command continues from here", file=sys.stderr)
-        return 130
     for each in failures:
         print(f"efface: failed: {each}", file=sys.stderr)
     if failures:
