@@ -26,7 +26,7 @@ from soaking.runs import warm
 from soaking.table import Setting
 
 PARTS = ("kill", "damage", "studies", "methods", "hostile")
-QUICK = {"kill": 2, "damage": 4, "studies": 12, "methods": 3, "hostile": 3}
+QUICK = {"kill": 2, "damage": 2, "studies": 12, "methods": 3, "hostile": 2}
 
 
 def main() -> int:

@@ -16,7 +16,9 @@ WITH_WORKERS = ("raises late", "exits hard late", "exits late", "changes the wei
 def methods(setting: Setting) -> Table:
     """Each kind of misbehaviour once, and some with two workers; or so many of them."""
     table = Table("methods")
-    cases = [(kind, False) for kind in KINDS] + [(kind, True) for kind in WITH_WORKERS]
+    cases = [(kind, False) for kind in KINDS]
+    if setting.count is None or setting.count > len(WITH_WORKERS):  # workers need seconds to start
+        cases += [(kind, True) for kind in WITH_WORKERS]
     setting.draw.shuffle(cases)
     cases = cases[: setting.count]
     reference = {}
