@@ -37,6 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(_options_first(sys.argv[1:] if arguments is None else arguments))
     _set_places(options)
+    try:
+        return _run(options)
+    except KeyboardInterrupt:  # also while torch is imported
+        print("efface: stopped; the same command continues from here", file=sys.stderr)
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
     # torch takes seconds to import, so help and wrong commands are handled first
     from efface.execute import stoppable
     from efface.study.yaml_file import InvalidStudyError
@@ -67,9 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = " ".join(str(error).split())[:400]
         print(f"efface: {options.stage} fails: {type(error).__name__}: {text} ({where})", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("efface: stopped; the same command continues from here", file=sys.stderr)
-        return 130
     for each in failures:
         print(f"efface: failed: {each}", file=sys.stderr)
     if failures:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -65,6 +66,9 @@ def state(model):
         "errors": np.geterr(),
         "exit": os._exit,
         "stderr": os.fstat(2).st_ino,
+        "streams": (sys.stdout, sys.stderr),
+        "forwards": [each.forward for each in (nn.Conv2d, nn.ReLU, nn.Sequential, nn.Module)],
+        "functions": (torch.Tensor.abs, torch.relu, nn.functional.relu, torch.Tensor.__bool__, nn.Module.modules),
         "random": torch.random.get_rng_state().tolist(),
     }
 
@@ -85,6 +89,13 @@ MESSES = {
     "folder": lambda *_: os.chdir("/"),
     "handlers": lambda *_: [signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM)],
     "alarm": lambda *_: signal.setitimer(signal.ITIMER_REAL, 30),
+    "forward of a class": lambda *_: setattr(nn.ReLU, "forward", lambda _, x: x),
+    "function of a base class": lambda *_: setattr(nn.Module, "modules", lambda _: iter(())),
+    "no forward of a class": lambda *_: delattr(nn.ReLU, "forward"),
+    "function of tensors": lambda *_: setattr(torch.Tensor, "abs", lambda x: x),
+    "function of torch": lambda *_: setattr(torch, "relu", lambda x: x),
+    "function of layers": lambda *_: setattr(nn.functional, "relu", lambda x, **_: x),
+    "no stdout": lambda *_: setattr(sys, "stdout", None),
     "closes stderr": lambda *_: os.close(2),
     "seeds": lambda *_: torch.manual_seed(time.time_ns()),
     "images": lambda _, images, __: images.zero_(),
@@ -105,6 +116,33 @@ def test_everything_is_as_before(mess):
 def test_an_exit_of_the_process_is_an_error_of_the_method():
     with pytest.raises(Exception, match=r"os._exit\(0\)"):
         maps_of(network(), lambda *_: os._exit(0))
+
+
+def test_a_thread_that_a_method_leaves_does_not_keep_the_process():
+    ready = threading.Event()
+    left = []
+
+    def leave(*_):
+        left.append(threading.Thread(target=ready.wait))
+        left[0].start()
+
+    maps_of(network(), leave)
+    assert left[0].daemon
+    assert not threading.Thread().daemon
+    ready.set()
+    left[0].join()
+
+
+class TextlessError(Exception):
+    def __str__(self):
+        return str(1 / 0)
+
+
+def test_an_error_may_have_no_text():
+    def work(_):
+        raise TextlessError
+
+    assert Attempt(work)(1).message == "TextlessError: it has no text, because its __str__ raises ZeroDivisionError"
 
 
 @pytest.mark.parametrize("leaves", [SystemExit(0), GeneratorExit("x"), RuntimeError("out of luck")])

@@ -24,8 +24,16 @@ class Failure(NamedTuple):
     def of(cls, error: BaseException) -> "Failure":
         """Return the failure for an exception; its message names any type but ValueError and FileNotFoundError."""
         plain = isinstance(error, ValueError | FileNotFoundError)
-        message = str(error) if plain else f"{type(error).__name__}: {error}"
+        message = text_of(error) if plain else f"{type(error).__name__}: {text_of(error)}"
         return cls(message, "".join(traceback.format_exception(error)))
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of an error; an error of the user's own class may have none."""
+    try:
+        return str(error)
+    except Exception as odd:  # noqa: BLE001  whatever `__str__` of a user's class raises
+        return f"it has no text, because its __str__ raises {type(odd).__name__}"
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 import multiprocessing
 import os
 import pickle
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 import torch
@@ -84,6 +86,7 @@ class _Pool:
     """Workers that are reused by the next call: each needs seconds to start, to import torch and to read the data."""
 
     def __init__(self, workers: int, threads: int) -> None:
+        _start_tracker()
         context = multiprocessing.get_context("spawn")
         self.workers, self.threads = workers, threads
         self.progress: Advance | None = None
@@ -109,6 +112,20 @@ class _Pool:
                 self._caught_up.set()
             elif (progress := self.progress) is not None:
                 progress(amount)
+
+
+def _start_tracker() -> None:
+    """Start the helper process of multiprocessing so that no SIGHUP ends it; it ignores SIGINT and SIGTERM by itself.
+
+    It ends with this process. Ended before by the hang-up of a terminal, it would leave traces of errors.
+    """
+    if not hasattr(signal, "SIGHUP"):  # such a system has no helper process
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # the new process inherits the mask
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _KEPT: list[_Pool] = []

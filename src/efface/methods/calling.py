@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
+from efface.methods.code_state import code_kept
 from efface.methods.model_state import restored
 from efface.methods.process_state import MethodTimeoutError, limited, process_kept
 from efface.models.hook_watch import is_scripted, watched_hooks
@@ -84,7 +85,7 @@ def attribute(
         )
     offered = {"seeds": seeds, "max_batch": max_batch, "masks": masks, "classes_of": classes_of}
     given = {name: value for name, value in offered.items() if value is not None}
-    with process_kept(), restored(model), draws.seeded(int(seeds[0])), watched_hooks() as watch:
+    with process_kept(), code_kept(model), restored(model), draws.seeded(int(seeds[0])), watched_hooks() as watch:
         model.eval()
         with _plain_errors(method, model, len(images)), limited(method.timeout):
             if method.batched:

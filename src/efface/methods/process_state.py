@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -32,13 +33,18 @@ def process_kept() -> Iterator[None]:
 
     Gradient mode, default type, torch's threads, working folder, signal handlers and the alarm, hooks on all modules,
     NumPy's treatment of errors, standard output and standard error. `os._exit` raises MethodLeftError inside the block.
+    Threads that are started inside are daemons unless told otherwise, so that none of them keeps the process alive.
     """
     before = _state()
+    thread = threading.current_thread()
+    daemon = thread.daemon
+    thread._daemonic = True  # type: ignore[attr-defined]  # noqa: SLF001  new threads inherit it; no setter may be used
     streams = [(stream, os.dup(stream)) for stream in (1, 2) if _is_open(stream)]
     os._exit = _refused(os.getpid(), os._exit)  # type: ignore[assignment]
     try:
         yield
     finally:
+        thread._daemonic = daemon  # type: ignore[attr-defined]  # noqa: SLF001
         os._exit = before["exit"]
         for stream, kept in streams:
             if not _is_open(stream):
@@ -84,11 +90,13 @@ def _state() -> dict[str, Any]:
         "alarm": signal.getitimer(signal.ITIMER_REAL) if hasattr(signal, "getitimer") else None,
         "hooks": {name: dict(getattr(torch_modules, name)) for name in _GLOBAL_HOOKS},
         "errors": np.geterr(),
+        "streams": (sys.stdin, sys.stdout, sys.stderr),
     }
 
 
 def _restore(before: dict[str, Any]) -> None:
     now = _state()
+    sys.stdin, sys.stdout, sys.stderr = before["streams"]
     setters: dict[str, Callable[[Any], Any]] = {
         "grad": torch.set_grad_enabled,
         "dtype": torch.set_default_dtype,

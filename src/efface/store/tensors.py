@@ -38,11 +38,12 @@ def cached_tensors(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[st
 
 
 def write_learnt(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write the tensors atomically. Empty tensors and single numbers are allowed."""
+    """Write the tensors atomically, tied to the name of the file. Empty tensors and single numbers are allowed."""
     arrays = {name: np.atleast_1d(np.ascontiguousarray(each.numpy(force=True))) for name, each in tensors.items()}
     shapes = {f"{name}.shape": list(each.shape) for name, each in tensors.items()}
     kept = {name: (each.shape, each.dtype) for name, each in arrays.items() if each.size}
     attributes = shapes | {"digest": _digest(arrays), "names": list(arrays)} | _types(arrays)
+    attributes["key"] = path.stem
     with atomic_write(path) as temporary:
         create_file(temporary, kept, attributes)
         with temporary.open("r+b", buffering=0) as file:
@@ -51,9 +52,14 @@ def write_learnt(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_learnt(path: Path) -> dict[str, Tensor]:
-    """Return the tensors, on the CPU. ValueError: the file is damaged."""
+    """Return the tensors, on the CPU. ValueError: the file is damaged, or was written under another name."""
     remedy = "delete it and run the extract stage again"
     with open_file(path) as file:
+        key = file.attrs.get("key")
+        if key != path.stem:
+            raise ValueError(
+                f"{path}: was written as {key or 'a file without a key'}, so another study learnt its content; {remedy}"
+            )
         arrays = {
             str(name): number_set(file, path, name, remedy=remedy)[:]
             if name in file

@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 import efface
 from efface import draws
 from efface.execute import is_stop
+from efface.execute.attempt import text_of
 from efface.methods.calling import MethodCall, attribute, is_class
 from efface.plug.facts import fact
 from efface.stages.run.curves import PlannedRun
@@ -157,14 +158,14 @@ def _try(
 
 def _told(error: BaseException) -> str:
     """Return an error of a method in one sentence, with the file and line of the method's own code."""
-    if isinstance(error, ValueError | FileNotFoundError) and str(error).startswith("attribution_methods."):
-        return str(error)
+    if isinstance(error, ValueError | FileNotFoundError) and text_of(error).startswith("attribution_methods."):
+        return text_of(error)
     frames = traceback.extract_tb(error.__traceback__)
     own = [each for each in frames if not each.filename.startswith((_EFFACE, _TORCH))]
     last = (own or frames)[-1]
     kind = "" if isinstance(error, ValueError | FileNotFoundError) and not own else f"{type(error).__name__}: "
     where = f" ({last.filename}:{last.lineno})" if own else ""
-    return f"{kind}{error}{where}"
+    return f"{kind}{text_of(error)}{where}"
 
 
 def _doubts(
