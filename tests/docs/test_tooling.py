@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import shutil
 import stat
 import subprocess
@@ -20,6 +21,7 @@ ALIASES = {"train-cls": "train", "extract-attribution-maps": "extract", "evaluat
 OTHERS = [
     "demo",
     "compare",
+    "prune",
     "measure",
     "build-docker",
     "bash-docker",
@@ -189,7 +191,7 @@ def test_taskw_names_the_cause_and_starts_again(checkout, tools, words, sentence
 
 def test_taskw_sets_up_once_and_for_tests_a_little_more(checkout, tools):
     path = _python(tools)
-    assert _taskw(checkout, path, "roar", "a=b c", "--", "test")[-1] == "task --exit-code|roar|a=b c|--|test|"
+    assert _taskw(checkout, path, "roar", "CONFIG=b c", "--", "test")[-1] == "task --exit-code|roar|CONFIG=b c|--|test|"
     tools("python3", "exit 1")  # neither it nor an installer is asked again
     assert _taskw(checkout, path, "roar") == ["task --exit-code|roar|"]
     _python(tools)
@@ -200,6 +202,24 @@ def test_taskw_sets_up_once_and_for_tests_a_little_more(checkout, tools):
     said = _taskw(checkout, path, "roar")
     assert len(said) == 2
     assert "installing requirements.txt" in said[0]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["config=x.yml"], ["CONFIG=x.yml", "fit.epochs=3"], ["seed=2"], ["Base_Image=y"], ["CON=y"], ["=y"]],
+    ids=" ".join,
+)
+def test_taskw_refuses_words_that_task_would_ignore(checkout, tools, words):
+    said = _taskw(checkout, _python(tools), "check", *words, fails=True)[-1]
+    assert said.startswith(f"taskw: '{words[-1]}' stands before --, where only these variables are known: CONFIG ")
+    assert said.endswith("as in -- fit.epochs=2. Nothing was started")
+
+
+def test_taskw_knows_the_variables_of_the_taskfile():
+    (known,) = re.findall(r'^variables="(.*)"$', (ROOT / "taskw").read_text(), re.MULTILINE)
+    used = re.findall(r"\.([A-Z][A-Z_]*)", (ROOT / "Taskfile.yml").read_text())
+    own = {"CLI_ARGS", "STUDY", "TASK_EXE", "ROOT_TASKFILE"}  # Task's, and the Taskfile's
+    assert {*used} - own == {*known.split()}
 
 
 def test_taskw_keeps_what_works_when_tests_cannot_be_installed(checkout, tools):

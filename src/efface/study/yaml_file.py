@@ -21,7 +21,8 @@ def load(path: Path) -> Any:
     if not path.is_file():
         files = sorted(str(each) for each in path.parent.glob("*.yml")) if path.parent.is_dir() else []
         near = difflib.get_close_matches(str(path), files, n=1) or files[:5]
-        raise InvalidStudyError(f"{path}: no such file" + (f"; there is {', '.join(near)}" if near else ""))
+        place = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise InvalidStudyError(f"{path}: no such file{place}" + (f"; there is {', '.join(near)}" if near else ""))
     try:
         return read_yaml(path.read_bytes())
     except YamlTextError as error:
