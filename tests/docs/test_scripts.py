@@ -25,7 +25,7 @@ SMALLEST = {
     "bench_impute.py": (["--images", "1", "--rounds", "1", "--sizes", "16"], r"16 +random .*\d\.\d+x"),
     "bench_maps.py": (["--maps", "64", "--size", "8", "--batch", "16", "--rounds", "1"], r"\d\.\d+x"),
     "bench_memory.py": (["--stage", "status", "--every", "0.1"], r"\d\.\d+ GB +\d+"),
-    "bench_methods.py": (["--images", "1", "--rounds", "1"], r"SmoothGrad family[^\n]*(\n.*)*?\d\.\d+x"),
+    "bench_methods.py": (["--images", "2", "--rounds", "1"], r"SmoothGrad family[^\n]*(\n.*)*?\d\.\d+x"),
     "bench_perturb.py": (["--images", "2", "--rounds", "1"], r"\d\.\d+"),
     "bench_start.py": (["--quick"], r"\d\.\d\d s \(goal"),
     "bench_train.py": (
