@@ -278,7 +278,9 @@ def save(pixels: Tensor, path: Path) -> None:
 def study_of(folder: Path, case: Case, name: str) -> Study:
     """A study of the same images, which lie in a folder and are packed in its first run, and of the same network."""
     for row, pixels in enumerate(case.images.permute(0, 2, 3, 1)):
-        place = folder / name / "test" / ("first" if row < len(case.images) // 2 else "second")  # the rows stay in order
+        place = (
+            folder / name / "test" / ("first" if row < len(case.images) // 2 else "second")
+        )  # the rows stay in order
         place.mkdir(parents=True, exist_ok=True)
         save(pixels, place / f"{row:06}.png")
     torch.save(case.network.state_dict(), folder / "weights.pt")

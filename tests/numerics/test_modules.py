@@ -17,6 +17,8 @@ COVERED = {
     "store/results": "store",
     "store/tensors": "store",
     "store/atomic": NO_NUMBERS,
+    "store/datasets": NO_NUMBERS,
+    "store/links": NO_NUMBERS,
     "store/locks": NO_NUMBERS,
     "store/sealed": NO_NUMBERS,
     "store/foreign": NO_NUMBERS,

@@ -67,7 +67,7 @@ def test_help_says_what_the_stage_does(stage, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert f"usage: efface {stage}" in said
     assert STAGES[stage] in said
-    for word in ("--out", "STUDY") if stage == "compare" else ("--metrics", "key=value"):
+    for word in {"compare": ("--out", "STUDY"), "prune": ("--remove", "STUDY")}.get(stage, ("--metrics", "key=value")):
         assert word in said
 
 
