@@ -88,7 +88,7 @@ def test_help_does_not_wait_for_torch():
 def test_the_module_is_the_program(tmp_path):
     command = [sys.executable, "-m", "efface", "status", "nowhere.yml"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", "nowhere.yml: no such file\n")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"nowhere.yml: no such file in {tmp_path}\n")
 
 
 # The study

@@ -130,7 +130,7 @@ def test_a_missing_file_names_its_neighbours(file):
     path = file()
     (line,) = problems(path.with_name("studdy.yml"))
     assert names(line, f"{path.with_name('studdy.yml')} {path}")
-    assert problems(Path("nowhere") / "x.yml") == ["nowhere/x.yml: no such file"]
+    assert problems(Path("nowhere") / "x.yml") == [f"nowhere/x.yml: no such file in {Path.cwd()}"]
 
 
 def test_an_error_inside_a_module_is_that_error(file, tmp_path, monkeypatch):
