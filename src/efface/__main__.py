@@ -1,6 +1,7 @@
 """efface STAGE STUDY [key=value ...]: a stage does what is left of the stages that it needs, then its own work."""
 
 import argparse
+import faulthandler
 import importlib
 import os
 import sys
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(_options_first(sys.argv[1:] if arguments is None else arguments))
     _set_places(options)
+    if sys.stderr is sys.__stderr__ and not faulthandler.is_enabled():
+        faulthandler.enable()  # a crash of the interpreter shows the place in the code that caused it
     try:
         return _run(options)
     except KeyboardInterrupt:  # also while torch is imported

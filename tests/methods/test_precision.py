@@ -1,11 +1,13 @@
 """bf16: close to fp32 where a map is the mean of many gradients, refused where it is one."""
 
+import copy
+
 import pytest
 import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from efface.methods import path, smooth
+from efface.methods import cam, path, smooth
 from efface.methods.gradient import gradient, input_x_gradient
 from efface.models.evaluation import check_precision
 from efface.models.resnet import resnet8
@@ -79,3 +81,26 @@ def test_what_cannot_be_is_refused(resnet):
         check_precision("fp16", 50)
     with pytest.raises(ValueError, match=words("base passes")):
         smooth.smooth_grad(resnet, IMAGES, TARGETS, seeds=SEEDS, base=gradient, precision="bf16")
+
+
+class HalfInside(nn.Module):
+    """Takes and returns float32; its layers are in half precision."""
+
+    def __init__(self, kind: torch.dtype) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 3)
+        self.to(kind)
+
+    def forward(self, images):
+        features = self.conv(images.to(self.conv.weight.dtype)).relu()
+        return self.linear(features.mean((2, 3))).float()
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("method", [cam.grad_cam, cam.score_cam, cam.layer_cam, cam.hires_cam])
+def test_activation_maps_of_layers_in_half_precision_are_summed_in_float32(method, kind):
+    network = seeded(lambda: HalfInside(kind)).eval()
+    maps = method(network, IMAGES, TARGETS % 3, layer="conv")
+    exact = method(copy.deepcopy(network).float(), IMAGES, TARGETS % 3, layer="conv")
+    assert maps.dtype == torch.float32
+    assert spearmanr(maps.flatten(), exact.flatten()).statistic > 0.95

@@ -13,9 +13,11 @@ from torch import nn
 
 from efface.methods.calling import MethodCall, attribute
 from efface.methods.gradient import gradient
-from efface.models.adapt import Adaptation, adapted, read_logits
-from efface.models.answers import check_answers
+from efface.models.adapt import Adaptation, adapted, normalised, read_logits
+from efface.models.answers import check_answers, takes_raw_values
 from efface.models.layers import find_layer
+from efface.models.normalise import Normalise
+from efface.models.small import mlp
 from efface.models.torchvision import IMAGENET_MEAN, IMAGENET_STD, load
 from efface.models.weights import load_weights, read_weights
 from efface.plug.call import Call
@@ -332,3 +334,39 @@ def test_files_that_hold_no_weights_say_what_they_hold(tmp_path):
     for name, said in {"pointer": "git lfs", "page": "web page", "module": "Python object", "other": "epoch"}.items():
         with pytest.raises(ValueError, match=said):
             read_weights(tmp_path / f"{name}.pth")
+
+
+class Inside(nn.Module):
+    """Normalises in its own forward, before its first layer."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net((x - 0.4) / 0.2)
+
+
+@pytest.mark.parametrize(
+    ("network", "raw"),
+    [
+        (Net(), True),
+        (Inside(Net()), False),
+        (normalised(Net(), Normalise([0.4], [0.2])), False),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), True),
+        (nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 2)), False),  # another shape: not judged
+        (nn.Flatten(), False),
+    ],
+)
+def test_a_network_that_gets_the_images_as_they_are_is_told_from_one_that_normalises_them(network, raw):
+    assert takes_raw_values(network.eval(), images()) == raw
+
+
+def test_a_network_with_a_part_of_that_name_keeps_its_names():
+    network = mlp(in_features=64, widths=(), num_classes=2)
+    names = set(network.state_dict())
+    expected = network.eval()((images() - 0.4) / 0.2)
+    found = adapted(network, Adaptation(mean=(0.4,), std=(0.2,)), SHAPE)[0].eval()
+    torch.testing.assert_close(found(images()), expected)
+    assert set(found.state_dict()) == names
+    torch.testing.assert_close(copy.deepcopy(found)(images()), expected)

@@ -176,7 +176,7 @@ def watching(work, tasks, *, progress):
     """An executor that notes what it is given, and whether the classes are known by then."""
     tasks = list(tasks)
     for task in tasks:
-        (work.work.study.out / f"{task.method} {work.work.run.has_logits(task.split)}").touch()
+        (work.work.work.study.out / f"{task.method} {work.work.work.run.has_logits(task.split)}").touch()
     yield from serial(work, tasks, progress=progress)
 
 

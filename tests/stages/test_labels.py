@@ -128,3 +128,18 @@ def test_what_the_tree_leaves_out_is_said_by_check_and_on_the_page(sure):
     assert names(done.out, "data: 1 files .txt")
     assert run_efface(sure, "all", path).code == 0
     assert "1 .txt" in (sure / "run" / "report" / "report.html").read_text()
+
+
+def test_photographs_that_nothing_normalises_for_a_network_from_elsewhere_are_told(sure):
+    path = study(sure)
+    done = run_efface(sure, "check", path)
+    assert names(done.out, "warning: normalises 0 to 1 mean: std:")
+    assert run_efface(sure, "all", path).code == 0
+    page = (sure / "run" / "report" / "report.html").read_text()
+    assert page.index("nothing normalises") < page.index("<main>"), "above every number"
+    own = study(sure, weights=None, fit={"epochs": 1, "optimizer": {"call": "torch.optim.SGD", "kwargs": {"lr": 0.1}}})
+    settled = study(sure, mean=[0, 0, 0], std=[1, 1, 1])
+    for each in (settled, own):
+        done = run_efface(sure, "check", each)
+        assert done.code == 0, done.err
+        assert "normalises" not in done.out

@@ -121,6 +121,22 @@ def test_the_reference_form_gets_one_sentence(file, key):
     assert names(lines[0], f"{key} ROAR attribution_methods:")
 
 
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [
+        ("fit.nb_epochs=5", "fit.nb_epochs: 'epochs'"),
+        ("fit.scheduler=StepLR", "fit.scheduler: 'schedule'"),
+        ("model.arch=ResNet8", "model.arch: 'call'"),
+        ("percentiles=[10]", "percentiles: 'fractions'"),
+        ("outdir=x", "outdir: 'out'"),
+        ("data.kwargs.split_ratio=0.875", "split_ratio 'validation'"),
+    ],
+)
+def test_a_key_of_the_reference_system_is_answered_with_its_new_place_wherever_it_stands(file, key, place):
+    (line,) = problems(file(), [key])
+    assert names(line, place)
+
+
 @pytest.mark.parametrize("text", ["", "- a", "word"])
 def test_no_mapping_is_one_sentence(file, text):
     assert names(problems(file(text))[0], "data: model:")

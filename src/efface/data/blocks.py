@@ -12,6 +12,7 @@ from efface.data.digits import digits
 from efface.data.subset import balanced, stratified
 from efface.data.vision import mnist
 from efface.draws import fold, seeds_of, uniform
+from efface.plug.facts import states
 from efface.store.arrays import read_rows
 from efface.types import Seeds, Split, StoredImages, Targets
 
@@ -27,6 +28,7 @@ COPIES, SHIFT = {"digits": 8, "mnist": 1}, {"digits": 2, "mnist": 0}
 """Copies of each training digit, and its largest shift in pixels: 259 digits of two classes are few for a training."""
 
 
+@states(is_synthetic=True)
 def blocks(
     *,
     source: Source = "digits",

@@ -10,11 +10,13 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from efface.data.subset import check_choice, splits, stratified
+from efface.plug.facts import states
 from efface.types import Split
 
 TEST_IMAGES = 500
 
 
+@states(is_synthetic=True)
 def digits(
     *, limit: int | None = None, test_limit: int | None = None, validation: float = 0.0, seed: int = 0
 ) -> dict[str, Split]:

@@ -204,7 +204,7 @@ def _digest(listed: Listing) -> str:
 
 def _decode(listed: Listing, size: int, resize: Resize, reader: Reader) -> Iterator[UInt8[np.ndarray, "b 3 h w"]]:
     """Yield the images in blocks, decoded by one thread for each core: decoders and resizing release Python's lock."""
-    workers = len(os.sched_getaffinity(0))
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
     block = 32 * workers
     with (
         ThreadPoolExecutor(workers) as pool,

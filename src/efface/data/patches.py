@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from efface.data.subset import check_choice, splits
 from efface.draws import fold, seeds_of, uniform
+from efface.plug.facts import states
 from efface.types import Seeds, Split, StoredImages
 
 TEXTURES = ("horizontal", "vertical", "falling", "rising")
@@ -19,6 +20,7 @@ CONTRAST = 0.2
 SMALLEST = 16
 
 
+@states(is_synthetic=True)
 def patches(
     *,
     n_train: int = 2000,

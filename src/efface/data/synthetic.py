@@ -14,11 +14,13 @@ from torch import Tensor
 
 from efface.data.subset import splits
 from efface.draws import fold, keys, normal, seeds_of, uniform
+from efface.plug.facts import states
 from efface.types import VECTOR_ONE, VECTOR_ZERO, Seeds, Split, StoredImages, Targets
 
 CLASSES = ("-1", "+1")
 
 
+@states(is_synthetic=True)
 def one_signal(
     *,
     d: int = 10,
@@ -85,6 +87,7 @@ def one_signal(
     return splits(**made, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
 
 
+@states(is_synthetic=True)
 def blockwise(
     *,
     d: int = 10,

@@ -51,7 +51,7 @@ def processes(
     progress: function that gets the progress of the tasks.
     threads: threads of torch in each process, at least 1.
 
-    ValueError: the work does not pickle, or a worker died. An exception of the work is raised again here.
+    ValueError: the work does not pickle. WorkerDiedError: a worker died. An exception of the work is raised again here.
     """
     tasks = list(tasks)
     most = _most(workers)
@@ -59,16 +59,22 @@ def processes(
     if workers <= 1:
         yield from serial(work, tasks, progress=progress, threads=threads)
         return
+    yield from in_workers(work, tasks, workers=most, progress=progress, threads=threads)
+
+
+def in_workers(
+    work: Callable[[Task], Any], tasks: list[Task], *, workers: int, progress: Advance | None = None, threads: int = 1
+) -> Iterator[tuple[Task, Any]]:
+    """Run tasks in that many spawned processes, also if it is one. `processes` says the rest."""
     _check_pickles(work, tasks)
-    pool = _pool(workers, most, threads)
+    pool = _pool(min(workers, len(tasks)), workers, threads)
     waiting: dict[Future[Any], Task] = {}
     whole = False
     try:
         pool.progress = progress
-        remaining = iter(tasks)
-        for task in remaining:  # one task waits beside those at work: the order is kept, and a late stop loses little
+        for task in tasks:  # one task waits beside those at work: the order is kept, and a late stop loses little
             waiting[pool.futures.submit(_busy_with, work, task)] = task
-            if len(waiting) > workers:
+            if len(waiting) > pool.workers:
                 yield from _collect(waiting)
         while waiting:
             yield from _collect(waiting)
@@ -80,6 +86,10 @@ def processes(
             for worker in multiprocessing.active_children():
                 worker.terminate()
             close_all()
+
+
+class WorkerDiedError(ValueError):
+    """A worker process ended while it was at a task."""
 
 
 class _Pool:
@@ -171,7 +181,7 @@ def _collect(waiting: dict["Future[Any]", Task]) -> Iterator[tuple[Task, Any]]:
         try:
             yield task, future.result()
         except BrokenProcessPool as error:
-            raise ValueError(
+            raise WorkerDiedError(
                 "a worker process died (killed, or out of memory); finished work is kept: run the same command "
                 "again, with fewer workers (executor.kwargs.workers=1) or a smaller 'max_batch' if memory was short"
             ) from error

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.methods.backprop import guided_backprop
-from efface.methods.feature_maps import Features, cut_at, features_of, looking_at
+from efface.methods.feature_maps import Features, cut_at, features_of, looking_at, widened
 from efface.models.memory import at_least_one, at_once, blocks
 from efface.models.scores import logits_of, scores_of, target_scores
 from efface.plug.shared_settings import with_settings_of
@@ -192,8 +192,8 @@ def _by_gradient(
                 (gradients,) = torch.autograd.grad(scores.sum(), leaves[-1], allow_unused=True)
             if gradients is None:  # the layer did not run, or the logits do not depend on its last run
                 raise ValueError(f"layer {name!r} has no part in the logits; expected one that the logits depend on")
-            features = leaves[-1].detach()
-            maps.append((weigh(features, gradients) * features).sum(1))
+            features = widened(leaves[-1])
+            maps.append((weigh(features, widened(gradients)) * features).sum(1))
     return _enlarged(torch.cat(maps), images, relu=relu)
 
 

@@ -35,7 +35,12 @@ def features_of(model: nn.Module, images: Images, module: nn.Module, name: str) 
         logits_of(model, images)
     if not leaves:
         raise ValueError(f"layer {name!r} has no part in the logits; expected one that the logits depend on")
-    return leaves[-1].detach()
+    return widened(leaves[-1])
+
+
+def widened(values: Tensor) -> Tensor:
+    """Return the values without their graph; those in half precision as float32, for sums over places and channels."""
+    return values.detach().float() if values.dtype.itemsize < 4 else values.detach()
 
 
 @contextmanager

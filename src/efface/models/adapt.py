@@ -28,8 +28,8 @@ probabilities: n k; or n or n 1, for the probability of the second class. They b
 LEAST = 1e-12
 """Least probability of which the logarithm is taken."""
 
-NORMALISE = "normalise"
-"""Name of the module that normalises the images."""
+NORMALISE = ("normalise", "normalise_images")
+"""Names of the module that normalises the images: the first that the network does not have."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ class _Around:
 
     def forward(self, *arguments: Any, **settings: Any) -> Any:
         held = vars(self)
-        before, after = held["_modules"].get(NORMALISE) if held.get("_normalises") else None, held.get("_after")
+        before, after = held["_modules"].get(held.get("_normalises")), held.get("_after")
         if before is not None:
             arguments = (before(arguments[0]), *arguments[1:])
         answer = super().forward(*arguments, **settings)  # type: ignore[misc]
@@ -227,11 +227,11 @@ class _Outside(nn.Module):
 
     def __init__(self, network: nn.Module, before: nn.Module | None, after: Callable[[Any], Tensor] | None) -> None:
         super().__init__()
-        self.add_module(NORMALISE, before)
+        self.add_module(NORMALISE[0], before)
         self.network, self.after = network, after
 
     def forward(self, images: Tensor) -> Any:
-        before = getattr(self, NORMALISE)
+        before = getattr(self, NORMALISE[0])
         answer = self.network(images if before is None else before(images))
         return answer if self.after is None else self.after(answer)
 
@@ -246,13 +246,14 @@ def _around(
     if not isinstance(network, _Around):
         network.__class__ = _kind(type(network))
     if before is not None:
-        if hasattr(network, NORMALISE):
+        name = next((each for each in NORMALISE if not hasattr(network, each)), None)
+        if name is None:
             return _Outside(network, before, after)
         modules = dict(network._modules)  # noqa: SLF001  the first layer stands first
         network._modules.clear()  # noqa: SLF001
-        network.add_module(NORMALISE, before)
+        network.add_module(name, before)
         network._modules.update(modules)  # noqa: SLF001
-        vars(network)["_normalises"] = not in_a_row
+        vars(network)["_normalises"] = None if in_a_row else name
     if after is not None:
         vars(network)["_after"] = after
     return network

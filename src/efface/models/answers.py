@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from efface.models.adapt import Outputs
-from efface.models.hook_watch import look_in
+from efface.models.hook_watch import look_before, look_in
 from efface.types import Images
 
 TOLERANCE, LOW_TOLERANCE = 1e-4, 1e-2
@@ -53,6 +53,33 @@ def check_answers(network: nn.Module, images: Images, outputs: Outputs | None = 
             "network in float32"
         )
     return logits, warnings
+
+
+def takes_raw_values(network: nn.Module, images: Images) -> bool:
+    """Return whether the first module with weights gets the images just as they are, so that nothing normalises them.
+
+    A network whose modules do not run, or that calls no such module, is not judged: False.
+    """
+    seen: list[bool] = []
+
+    def look(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        given = next((each for each in inputs if isinstance(each, Tensor)), None)
+        if not seen and given is not None:
+            same = given.numel() == images.numel()
+            seen.append(same and torch.equal(given.to(images.dtype).reshape(images.shape), images))
+
+    handles = [
+        look_before(each, look)
+        for each in network.modules()
+        if next(each.parameters(recurse=False), None) is not None and not isinstance(each, torch.jit.ScriptModule)
+    ]
+    try:
+        with torch.no_grad():
+            network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return bool(seen and seen[0])
 
 
 def _check_shape(logits: object, n: int, outputs: Outputs | None) -> None:

@@ -238,7 +238,11 @@ def _unknown(call: str, signature: inspect.Signature, positional: int, kwargs: d
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return []
     known = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return [f"{call} has no setting '{name}'; {near(name, known)}" for name in kwargs if name not in known]
+    return [
+        f"{call} has no setting '{name}'; {moved.reference_place(name) or near(name, known)}"
+        for name in kwargs
+        if name not in known
+    ]
 
 
 def _missing(

@@ -1,4 +1,4 @@
-"""Facts about a plug-in: attributes of an imputer, a regulariser or a method that efface reads."""
+"""Facts about a plug-in: attributes of data, an imputer, a regulariser or a method that efface reads."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ KNOWN: dict[str, Any] = {
     "cost": 6.0,
     "estimates_hessian": False,
     "doubts": None,
+    "is_synthetic": False,
 }
 """The known facts, with the values for a function that does not state them.
 
@@ -22,6 +23,7 @@ estimates_hessian: for a regulariser. True if its estimate is noise on a network
     of ReLUs.
 doubts: for a method. Function (model, images, targets, maps, **settings) -> sentences about maps of two images that
     may not be what the method promises on this network. `check` and the stage before extraction print them.
+is_synthetic: for data. True if the images are drawn or drawn by hand, so that no network knows them from elsewhere.
 """
 
 

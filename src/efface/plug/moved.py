@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from efface.plug.moved_names import CHANGED, MODULES, NAMES, SETTINGS, STUDY_KEYS
+from efface.plug.moved_names import CHANGED, MODULES, NAMES, REFERENCE_KEYS, SETTINGS, STUDY_KEYS
 
 _PACKAGES = {"probes", "stats"}
 _PREFIX = "efface."
@@ -107,6 +107,12 @@ def first_settings(path: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of one of efface's own functions, by the names that efface 0.1 had; others as they are."""
     olds = {new: old for old, new in SETTINGS.items()} if path.startswith(_PREFIX) else {}
     return {olds.get(name, name): value for name, value in given.items()}
+
+
+def reference_place(key: str) -> str:
+    """What a key of a configuration of the ROAR reference system is here, in words; "" for any other key."""
+    place = REFERENCE_KEYS.get(key.rpartition(".")[2])
+    return f"it is a key of the ROAR reference system; here it is {place}" if place else ""
 
 
 def study_key(key: str) -> str:

@@ -149,6 +149,27 @@ SETTINGS = {"of": "score", "rows": "max_batch"}
 STUDY_KEYS = {"judge": "second_network", "rows": "max_batch"}
 """Old key of a study: new key."""
 
+REFERENCE_KEYS = {
+    "outdir": "'out'",
+    "desc": "a comment, '# ...'",
+    "dataset": "'data', such as data: cifar10",
+    "dataset_dir": "'root' in the kwargs of 'data'",
+    "split_ratio": "'validation' in the kwargs of 'data', the part that is held out: 0.125 for 0.875",
+    "train_cls": "'model' and 'fit'",
+    "extract_cams": "'attribution_methods', one list for all stages",
+    "retrain_cls": "'refit', and 'metrics' for its metrics",
+    "pixel_perturbation_analysis": "'metrics: [lerf]'",
+    "arch": "'call' of 'model'",
+    "constructor_args": "'kwargs' of 'model'",
+    "pretrained_weights": "'weights' at the top level",
+    "transformer": "'mean' and 'std' at the top level",
+    "scheduler": "'schedule' in 'fit'",
+    "nb_epochs": "'epochs' in 'fit'",
+    "percentiles": "'fractions', parts of 1: [0.1, 0.3] for [10, 30]",
+    "test_samples": "'test_limit' in the kwargs of 'data'",
+}
+"""Key of a configuration of the ROAR reference system: where its value stands in a study."""
+
 CHANGED = {
     "efface.impute.histogram": "the fill 'histogram' draws one colour for all removed pixels and averages the score "
     "over five draws, as its source does; the fill of efface 0.1, a random pixel for each place, is 'image_pixels'",

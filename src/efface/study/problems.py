@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from efface.plug import moved
 from efface.plug.call import Call
 from efface.study.metric_entry import MetricEntry, MetricSettings
 from efface.study.schema import Claim, MethodEntry, SecondNetwork, Visualize
@@ -30,6 +31,8 @@ def explain(error: Any, tree: Any, study: type[BaseModel]) -> list[str]:
     where = ".".join(str(shown) for shown, _ in names)
     prefix = f"{where}: " if where else ""
     if error["type"] == "extra_forbidden":
+        if old := moved.reference_place(str(names[-1][0])):
+            return [f"{prefix}unknown key; {old}"]
         known = _known([str(part) for _, part in names[:-1]], study)
         close = difflib.get_close_matches(str(names[-1][0]), known, n=1)
         return [

@@ -1,4 +1,4 @@
-"""Whether the data's classes are the network's: more outputs than classes, one class, a sure network that is wrong."""
+"""Whether data and network belong together: the numbers and order of the classes, and the values of the images."""
 
 from collections.abc import Iterator
 
@@ -8,6 +8,9 @@ from jaxtyping import Float, Int
 from scipy.special import betaincinv
 from torch import Tensor
 
+from efface.erase.masking import to_float
+from efface.models.answers import takes_raw_values
+from efface.plug.facts import fact
 from efface.stages.run.run import Run
 from efface.store.arrays import read_rows
 from efface.training.loop import predict
@@ -17,6 +20,12 @@ SAMPLE = 256
 LEAST = 20
 """Smallest number of images on which a network is called sure and wrong."""
 _LEVEL = 0.95
+_RAW = (
+    "nothing normalises the images for the network: its first layer gets their values from 0 to 1. Most networks that "
+    "were trained elsewhere on photographs expect normalised images, and answer wrongly without. Give mean and std of "
+    "its training in the study (ImageNet: mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]). If it was trained "
+    "on values from 0 to 1, confirm that with mean: [0, 0, 0] and std: [1, 1, 1]"
+)
 _REMEDY = (
     "Check the class order: class folders are sorted by name (10 before 2), and data.kwargs.classes of image_folder "
     "gives the network's number of each. A network that has learnt nothing, or images that are prepared in another way "
@@ -29,7 +38,7 @@ def labels_said(run: Run) -> list[str]:
     if not run.first.trained():
         return []
     logits = run.logits("test")
-    return [*more_outputs(run, logits), *sure_and_wrong(logits, run.data["test"].targets.cpu())]
+    return [*more_outputs(run, logits), *sure_and_wrong(logits, run.data["test"].targets.cpu()), *raw_values(run)]
 
 
 def labels_tried(run: Run) -> list[str]:
@@ -39,7 +48,7 @@ def labels_tried(run: Run) -> list[str]:
     """
     rows, logits = sampled_logits(run, SAMPLE if run.first.trained() else 1)
     targets = run.data["test"].targets.cpu()
-    return [*more_outputs(run, logits), *sure_and_wrong(logits, targets[rows])]
+    return [*more_outputs(run, logits), *sure_and_wrong(logits, targets[rows]), *raw_values(run)]
 
 
 def sampled_logits(run: Run, count: int = SAMPLE) -> tuple[Int[Tensor, " n"], Float[Tensor, "n k"]]:
@@ -64,6 +73,21 @@ def more_outputs(run: Run, logits: Float[Tensor, "n k"]) -> list[str]:
     numbered = f"{said}, numbered {int(classes.min())} to {int(classes.max())}"
     remedy = "give each class the number of its output (data.kwargs.classes of image_folder)"
     return [f"{numbered}: if the network was trained elsewhere, {remedy}"]
+
+
+def raw_values(run: Run) -> list[str]:
+    """Return a sentence if nothing normalises photographs for a network from elsewhere.
+
+    A network that efface trains is trained on such values. Mean and std in the study, 0 and 1 as well, settle it.
+    """
+    first = run.first
+    settled = (first.fit is not None and first.weights is None) or run.study.mean is not None
+    if settled or run.data["test"].shape[0] != 3 or fact(run.study.data.resolve(), "is_synthetic"):
+        return []
+    images = to_float(read_rows(run.data["test"].images, torch.arange(1)).to(run.device))
+    if not takes_raw_values(first.to_try(), images):
+        return []
+    return [_RAW]
 
 
 def sure_and_wrong(logits: Float[Tensor, "n k"], targets: Int[Tensor, " n"]) -> list[str]:

@@ -35,17 +35,22 @@ def seed_text(run: Run, entry: MethodEntry, split: str) -> str:
     return f"{run.study.seed} {split} {'random' if entry.is_random else entry.call.draw_text}{again}"
 
 
-def explainer_of(run: Run, view: View) -> Explain:
-    """Return the method behind a view's maps. Its random numbers for a row are those of the extraction."""
+def explainer_of(
+    run: Run, view: View, *, method: MethodCall | None = None, network: nn.Module | None = None
+) -> Explain:
+    """Return the method behind a view's maps. Its random numbers for a row are those of the extraction.
+
+    method, network: they replace the run's own, for a trial.
+    """
     entry = run.entry_of_maps(view.maps)
     if entry.file is not None:
         raise ValueError(f"attribution_methods.{entry.name}: is a file of maps, so there is no method to run again")
-    method = method_call(entry, read_learnt_tensors(run, entry))
-    own = run.data["test"].masks
+    called = method or method_call(entry, read_learnt_tensors(run, entry))
+    first, own = network, run.data["test"].masks
 
     def explain(network: nn.Module, images: Images, targets: Target, rows: Tensor, masks: Tensor | None = None) -> Maps:
         if entry.network is not None:
-            if network is not run.network:
+            if network is not (first or run.network):
                 raise ValueError(
                     f"attribution_methods.{entry.name}: its maps are the {entry.network} network's, so it cannot "
                     "explain a changed first network; drop this method or the metric from the study"
@@ -55,7 +60,7 @@ def explainer_of(run: Run, view: View) -> Explain:
         masks = own[rows] if masks is None and own is not None else masks
         known = None if masks is None else masks.to(images.device)
         found = named(
-            entry, attribute(method, network, images, targets, seeds=seeds, max_batch=run.study.max_batch, masks=known)
+            entry, attribute(called, network, images, targets, seeds=seeds, max_batch=run.study.max_batch, masks=known)
         )
         return found[view.maps].to(images.device, torch.float32)
 

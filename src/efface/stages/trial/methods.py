@@ -1,7 +1,6 @@
 """Trial of every method on two test images, before hours are spent."""
 
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,10 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-import efface
 from efface import draws
 from efface.execute import is_stop
-from efface.execute.attempt import text_of
 from efface.methods.calling import MethodCall, attribute, is_class
 from efface.plug.facts import fact
 from efface.stages.run.curves import PlannedRun
@@ -28,12 +25,14 @@ from efface.stages.run.weights_kept import weights_kept
 from efface.stages.trial.files import try_file
 from efface.stages.trial.metrics import lost_channels, unfit_metrics, unfit_posts, wrong_costs
 from efface.stages.trial.network import try_network
+from efface.stages.trial.pairs import unfit_pairs
+from efface.stages.trial.told import told
 from efface.stages.trial.trial import Trial
+from efface.stages.work.at_work import Subject, is_crash, left, noted, tidy
 from efface.stages.work.learning import learnt_on_trial
 from efface.study.schema import MethodEntry
 
 SOON = 3.0  # seconds; most trials end before that, so that no bar is shown
-_EFFACE, _TORCH = str(Path(efface.__file__).parent), str(Path(torch.__file__).parent)
 NEARLY = 0.75
 """Part of that time after which a method that still calls the network is let off with what it has shown. A method that
 calls the network no more and does not end is stopped after the whole time, and is an error."""
@@ -63,26 +62,21 @@ def preflight(
     network, images, logits = try_network(run)
     if splits is None:
         needed_splits(run)
-    trials, problems, learnt = [], [], _Learnt()
+    trials, problems, learnt, methods = [], [], _Learnt(), dict[str, MethodCall]()
     with bar(float(len(run.entries)), "try", "method", delay=SOON) as progress:
         for entry in run.entries:
             try:
-                if entry.file is not None:
-                    trials.append(try_file(run, entry))
-                else:
-                    own = network if entry.network is None else run.network_of(entry).to_try()
-                    method = method_call(entry, _learnt(run, entry, own, learnt))
-                    with weights_kept(own, f"attribution_methods.{entry.name}", run.network_of(entry).give_up):
-                        trials.append(_try(run, method, entry, own, images, logits, warn=warn, long=long))
+                trials.append(_tried(run, entry, network, images, logits, learnt, methods, warn=warn, long=long))
             except BaseException as error:
                 if is_stop(error):
                     raise
                 if "module" not in vars(run.first):
                     network = run.first.to_try()
-                text = _told(error)
+                text = told(error)
                 where = f"attribution_methods.{entry.name}: "
                 problems.append(text if text.startswith(where[:-2]) else where + text)
             progress.update()
+    tidy(run.folder)
     shapes = {name: shape for trial in trials for name, shape in trial.shapes.items()}
     for line in lost_channels(plan, shapes):
         say(f"warning: {line}")
@@ -90,9 +84,51 @@ def preflight(
     problems += unfit_metrics(plan, network, images.float().div(255))
     problems += unfit_posts(run, plan, shapes)
     problems += wrong_costs(run, plan)
+    problems += unfit_pairs(run, plan, network, methods)
     if problems:
         raise ValueError("\nefface: ".join(problems))
     return trials
+
+
+def _tried(
+    run: Run,
+    entry: MethodEntry,
+    network: nn.Module,
+    images: Tensor,
+    logits: Tensor,
+    learnt: _Learnt,
+    methods: dict[str, MethodCall],
+    *,
+    warn: bool,
+    long: float,
+) -> Trial:
+    """Try one entry. A method that is tried to the end is added to `methods`, by the names of its maps."""
+    if entry.file is not None:
+        return try_file(run, entry)
+    subject = Subject(f"attribution_methods.{entry.name}", "trial")
+    end = left(run.folder).get(subject.name)
+    if end is not None and (not warn or is_crash(end)):
+        return _left_out(subject, end, checking=warn)
+    own = network if entry.network is None else run.network_of(entry).to_try()
+    with noted(run.folder, subject):
+        method = method_call(entry, _learnt(run, entry, own, learnt))
+        with weights_kept(own, subject.name, run.network_of(entry).give_up):
+            trial = _try(run, method, entry, own, images, logits, warn=warn, long=long)
+    if not trial.cut:
+        methods |= dict.fromkeys(entry.gives, replace(method, timeout=long))
+    return trial
+
+
+def _left_out(subject: Subject, end: str, *, checking: bool) -> Trial:
+    """Return the trial of a method during which the process of an earlier command ended: it is not tried here again.
+
+    ValueError: a check was asked for.
+    """
+    said = f"the process of an earlier command ended {end} while this method was at work"
+    if checking:
+        raise ValueError(f"{said}; mend the method and extract its maps again, or leave it out")
+    say(f"{subject.name}: {said}, so it is not tried before its maps are extracted")
+    return Trial(subject.name, 0.0, [], {}, cut=True)
 
 
 def _learnt(run: Run, entry: MethodEntry, network: nn.Module, learnt: _Learnt) -> dict[str, Tensor] | None:
@@ -154,18 +190,6 @@ def _try(
             warnings.append(f"{of}the map is the same whatever class is explained{control}")
     shapes = {name: tuple(each.shape[1:]) for name, each in found.items() if each.is_floating_point()}
     return Trial(entry.name, per_image, warnings, shapes)
-
-
-def _told(error: BaseException) -> str:
-    """Return an error of a method in one sentence, with the file and line of the method's own code."""
-    if isinstance(error, ValueError | FileNotFoundError) and text_of(error).startswith("attribution_methods."):
-        return text_of(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [each for each in frames if not each.filename.startswith((_EFFACE, _TORCH))]
-    last = (own or frames)[-1]
-    kind = "" if isinstance(error, ValueError | FileNotFoundError) and not own else f"{type(error).__name__}: "
-    where = f" ({last.filename}:{last.lineno})" if own else ""
-    return f"{kind}{text_of(error)}{where}"
 
 
 def _doubts(

@@ -29,6 +29,7 @@ from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
 from efface.stages.run.weights_kept import weights_kept
 from efface.stages.run.worker import current_run, keep_trace
+from efface.stages.work.at_work import Subject
 from efface.stages.work.foreign_maps import copy_maps
 from efface.stages.work.learning import learn_missing
 from efface.stages.work.through import work_through
@@ -107,11 +108,15 @@ def _worked_off(run: Run, tasks: list[Extraction], progress: Advance) -> Iterato
         if _asks(run, task):
             asking.setdefault(task.split, task)
     cost, first = functools.partial(_left_of, run), [*asking.values()]
-    yield from work_through(run.study, work, first, progress, cost=cost, in_process=True)
+    yield from work_through(run.study, work, first, progress, cost=cost, subject=_subject, in_process=True)
     for split in dict.fromkeys(task.split for task in tasks):
         run.target_classes(split)  # once, here, not in every worker
     if rest := [task for task in tasks if task not in asking.values()]:
-        yield from work_through(run.study, work, rest, progress, cost=cost)
+        yield from work_through(run.study, work, rest, progress, cost=cost, subject=_subject)
+
+
+def _subject(task: Extraction) -> Subject:
+    return Subject(f"attribution_methods.{task.method}", f"{task.split} maps")
 
 
 def _left_of(run: Run, task: Extraction) -> float:

@@ -18,6 +18,7 @@ from efface.stages.run.map_files import learnt_path, learnt_seed, read_learnt_te
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.run import Run
 from efface.stages.run.worker import current_run, keep_trace
+from efface.stages.work.at_work import Subject
 from efface.stages.work.through import work_through
 from efface.store.arrays import read_rows
 from efface.store.tensors import write_learnt
@@ -61,7 +62,8 @@ def learn_missing(run: Run, methods: Sequence[str]) -> list[str]:
     with bar(float(len(others) * len(run.data["train"])), "learn", "image") as progress:
         images = float(len(run.data["train"]))
         work, tasks = Learn(run.study), list(others)
-        for name, outcome in work_through(run.study, work, tasks, progress.update, cost=lambda _: images):
+        found = work_through(run.study, work, tasks, progress.update, cost=lambda _: images, subject=_subject)
+        for name, outcome in found:
             if isinstance(outcome, Failure):
                 same = f" (so {', '.join(others[name])} cannot learn, either)" if others[name] else ""
                 failures.append(f"{name}, learning: {outcome.message}{same}")
@@ -69,6 +71,10 @@ def learn_missing(run: Run, methods: Sequence[str]) -> list[str]:
     took = duration(time.monotonic() - started)
     say(f"{len(others) - len(failures)} of {len(others)} methods learnt in {took}: {run.folder / 'learnt'}")
     return failures
+
+
+def _subject(method: str) -> Subject:
+    return Subject(f"attribution_methods.{method}", "learning")
 
 
 def learnt_on_trial(run: Run, entry: MethodEntry, network: nn.Module) -> dict[str, Tensor] | None:

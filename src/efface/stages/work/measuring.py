@@ -23,6 +23,7 @@ from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
 from efface.stages.run.weights_kept import weights_kept
 from efface.stages.run.worker import current_run, keep_trace
+from efface.stages.work.at_work import Subject
 from efface.stages.work.sampling import make_samples, samples_of
 from efface.stages.work.scalars import scalars
 from efface.stages.work.through import work_through
@@ -92,7 +93,7 @@ def measure_missing(one: PlannedRun) -> list[str]:
     say(f"{len(tasks)} probes to run, {trainings} of them trainings")
     with bar(total, "measure", "row") as progress:
         work, cost = Measure(run.study), functools.partial(_cost, run, rows)
-        for task, outcome in work_through(run.study, work, tasks, progress.update, cost=cost):
+        for task, outcome in work_through(run.study, work, tasks, progress.update, cost=cost, subject=_subject):
             if isinstance(outcome, Failure):
                 failures.append(f"{_named(task)}: {outcome.message}")
                 keep_trace(run, _named(task), outcome)
@@ -103,6 +104,11 @@ def measure_missing(one: PlannedRun) -> list[str]:
     took = duration(time.monotonic() - started)
     say(f"{len(tasks) - len(failures) + before} of {len(tasks)} probes in {took}: {run.results.path}")
     return failures
+
+
+def _subject(task: ProbeTask) -> Subject:
+    asks = task.view is not None and task.probe.needs.method
+    return Subject(f"attribution_methods.{task.view.maps}" if task.view and asks else _named(task), task.key)
 
 
 def _cost(run: Run, rows: dict[str, int], task: ProbeTask) -> float:

@@ -1,14 +1,32 @@
-"""Runs the tasks of a stage on the study's executor. Failures, progress and threads are handled here."""
+"""Runs the tasks of a stage on the study's executor. Failures, progress and threads are handled here.
+
+So is the end of a process: a task that was at work when the process of an earlier command ended runs in a process of
+its own, and a task whose worker ends fails alone.
+"""
 
 import contextlib
+import functools
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from efface.execute import Advance, Attempt, Executor, go_on, serial
+from efface.execute import (
+    Advance,
+    Attempt,
+    Executor,
+    Failure,
+    WorkerDiedError,
+    go_on,
+    processes,
+    serial,
+    slots,
+)
+from efface.execute.pool import in_workers
 from efface.plug.accepts import accepts
 from efface.plug.call import Call
+from efface.stages.run.progress import say
+from efface.stages.work.at_work import Noted, Subject, died, ended_in, forget, left, tidy
 from efface.study.study import Study
 
 Task = TypeVar("Task")
@@ -21,6 +39,7 @@ def work_through(
     progress: Advance,
     *,
     cost: Callable[[Task], float],
+    subject: Callable[[Task], Subject] | None = None,
     in_process: bool = False,
 ) -> Iterator[tuple[Task, Any]]:
     """Yield each task once, with the result of the work or a `Failure`, in the order in which they finish.
@@ -30,24 +49,84 @@ def work_through(
     work: called with one task at a time; it returns something, never None. It and the tasks pickle.
     progress: where the tasks' progress goes, if the executor hands it on; else it gets `cost` when a task is finished.
     cost: a task's share of the bar, in the bar's own units.
+    subject: what a task runs. It pickles. A task whose process ends then fails alone. None: no notes are kept.
     in_process: True to run one task after another in this process, whatever the study's executor.
     ValueError: the executor does not keep its contract, see `efface.execute.Executor`, or fails itself.
     """
     executor: Call | Executor = serial if in_process else study.executor
     name = "serial" if in_process else study.executor.call
+    suspects = {} if subject is None or not _is_own(executor) else left(study.out)
+    apart = [task for task in tasks if subject is not None and subject(task).name in suspects]
+    together = [task for task in tasks if not any(task is each for each in apart)]
+    yield from _through(study, executor, name, work, together, progress, cost, subject)
+    if subject is not None and apart:
+        for each in dict.fromkeys(subject(task).name for task in apart):
+            say(f"{each}: the process of an earlier command ended {suspects[each]} while it was at work")
+        say(f"{len(apart)} tasks of these run in a process of their own now")
+        own = functools.partial(in_workers, workers=_workers(executor, len(apart)))
+        for task, outcome in _through(study, own, "processes", work, apart, progress, cost, subject):
+            if ended_in(study.out, subject(task)) is None:
+                forget(study.out, subject(task).name)
+            yield task, outcome
+    if subject is not None:
+        tidy(study.out)
+
+
+def _ended(study: Study, waiting: dict[int, Task], subject: Callable[[Task], Subject]) -> dict[int, Failure]:
+    """Return the failures of the tasks that left a note, by their place in `waiting`."""
+    ends = {number: ended_in(study.out, subject(task)) for number, task in waiting.items()}
+    return {number: died(end) for number, end in ends.items() if end is not None}
+
+
+def _is_own(executor: Any) -> bool:
+    """Return whether the executor runs tasks on this machine, in this process or in workers of efface."""
+    return (executor.resolve() if isinstance(executor, Call) else executor) in (serial, processes)
+
+
+def _workers(executor: Any, tasks: int) -> int:
+    return slots(executor.resolve(), tasks, executor.kwargs) if isinstance(executor, Call) else 1
+
+
+def _through(
+    study: Study,
+    executor: Callable[..., Any],
+    name: str,
+    work: Callable[[Task], Any],
+    tasks: Sequence[Task],
+    progress: Advance,
+    cost: Callable[[Task], float],
+    subject: Callable[[Task], Subject] | None,
+) -> Iterator[tuple[Task, Any]]:
+    """Run the tasks on one executor. A task whose worker ends is a failure, and the executor is started again."""
     ticks = accepts(executor, "progress")
     offered: dict[str, Any] = {"progress": progress} if ticks else {}
-    if in_process:
+    if not isinstance(executor, Call):
         offered["threads"] = study.torch_threads
     waiting = {id(task): task for task in tasks}
     costs = {} if ticks else {id(task): cost(task) for task in tasks}  # before the work changes them
-    with contextlib.closing(_outcomes(executor, name, Attempt(work, study.torch_threads), tasks, offered)) as found:
-        for each in found:
-            go_on()
-            task, outcome = _checked(name, each, waiting)
-            if not ticks:
-                progress(costs[id(task)])
-            yield task, outcome
+    attempt = Attempt(work if subject is None else Noted(work, study.out, subject), study.torch_threads)
+    while waiting:
+        try:
+            left_over = list(waiting.values())
+            with contextlib.closing(_outcomes(executor, name, attempt, left_over, offered)) as found:
+                for each in found:
+                    go_on()
+                    task, outcome = _checked(name, each, waiting)
+                    if not ticks:
+                        progress(costs[id(task)])
+                    yield task, outcome
+        except WorkerDiedError:
+            ended = {} if subject is None else _ended(study, waiting, subject)
+            for number, failure in ended.items():
+                yield waiting.pop(number), failure
+            if len(waiting) == len(left_over):
+                raise
+        else:
+            break
+    _all_back(name, waiting, tasks)
+
+
+def _all_back(name: str, waiting: dict[int, Any], tasks: Sequence[Any]) -> None:
     if waiting:
         raise ValueError(
             f"executor: {name} did not give back {len(waiting)} of {len(tasks)} tasks; it must yield each task once, "

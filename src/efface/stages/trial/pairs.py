@@ -1,0 +1,124 @@
+"""Trial of the pairs of a method and a metric that hands it another network: a cut, a redrawn or a wrapped one."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from efface.execute import is_stop
+from efface.methods.calling import MethodCall
+from efface.metrics.probes import Case, Explain
+from efface.stages.run.case import case_of
+from efface.stages.run.method_calls import explainer_of
+from efface.stages.run.plan import Plan, PlannedCurve, ProbeTask
+from efface.stages.run.run import Run
+from efface.stages.trial.told import told
+from efface.store.arrays import read_rows
+from efface.types import Images, Maps, Split, Targets
+
+_REMEDY = "; drop this method or the metric from the study"
+_IMAGES = 32  # test images that a metric may choose from; the method gets one of them
+
+
+class _TriedError(BaseException):
+    """Ends the trial of a pair, once the method has answered. No metric catches it."""
+
+
+class _FailedError(BaseException):
+    """Ends the trial of a pair whose method failed; the cause is the method's own error."""
+
+
+def unfit_pairs(run: Run, plan: Plan, network: nn.Module, methods: Mapping[str, MethodCall]) -> Iterator[str]:
+    """Yield a sentence for each metric that hands a method another network on which the method fails.
+
+    Of each curve one point is tried, on one image; if it fails and the metric may lack points, the others as well. A
+    metric that hands over the given network, or that needs a training or more images first, is not tried.
+
+    network: the given network. methods: the methods that passed their own trial, by the names of their maps.
+    """
+    data = dict(run.data) | {"test": _few(run.data["test"])}
+    for curve in plan.curves:
+        if curve.view.maps not in methods:
+            continue
+        tasks = [task for point in curve.repeats[0] for task in point.tasks.values() if task.probe.needs.method]
+        found: str | None = None
+        for task in tasks[::-1] if curve.entry.formula.may_lack_points else tasks[-1:]:
+            found = _failure(run, data, network, methods[curve.view.maps], curve, task)
+            if found is None:
+                break
+        if found is not None:
+            yield (
+                f"metrics.{curve.entry.name}, {curve.view.name}: the metric hands this method another network, and it "
+                f"fails there: {found.removesuffix(_REMEDY)}{_REMEDY}"
+            )
+
+
+def _failure(
+    run: Run,
+    data: Mapping[str, Split],
+    network: nn.Module,
+    method: MethodCall,
+    curve: PlannedCurve,
+    task: ProbeTask,
+) -> str | None:
+    """Return the error of the method in words; None if it works, or if the metric does not come to it."""
+    explain = explainer_of(run, curve.view, method=method, network=network)
+
+    def one(asked: nn.Module, images: Images, targets: Targets, rows: Tensor, masks: Tensor | None = None) -> Maps:
+        if asked is network:
+            raise _TriedError
+        try:
+            explain(asked, images[:1], targets[:1], rows[:1], *(() if masks is None else (masks[:1],)))
+        except BaseException as error:
+            if is_stop(error):
+                raise
+            raise _FailedError from error
+        raise _TriedError
+
+    case = _case(run, data, network, one)
+    try:
+        task.probe(case)
+    except _FailedError as error:
+        return told(error.__cause__ or error)
+    except _TriedError:
+        return None
+    except Exception:  # noqa: BLE001  what a metric raises itself is said when it is measured
+        return None
+    return None
+
+
+def _case(run: Run, data: Mapping[str, Split], network: nn.Module, explain: Explain) -> Case:
+    split = data["test"]
+    maps: Any = {"test": _Maps(split.shape)}
+    return dataclasses.replace(
+        case_of(run, maps, network=False),
+        given_network=network,
+        data=data,
+        target_classes=split.targets.cpu(),
+        advance=lambda _: None,
+        explain=explain,
+        once=_no_training,
+    )
+
+
+def _no_training(*_: Any) -> NoReturn:
+    raise _TriedError
+
+
+@dataclasses.dataclass(frozen=True)
+class _Maps:
+    """Stands for the maps that are not there yet."""
+
+    shape: tuple[int, ...]
+
+    def take(self, rows: Tensor) -> Maps:
+        return torch.rand(len(rows), *self.shape[1:], generator=torch.Generator().manual_seed(0))
+
+
+def _few(split: Split) -> Split:
+    rows = torch.linspace(0, len(split) - 1, min(_IMAGES, len(split))).round().long().unique()
+    masks = None if split.masks is None else split.masks[rows.to(split.masks.device)]
+    targets = split.targets[rows.to(split.targets.device)]
+    return dataclasses.replace(split, images=read_rows(split.images, rows), targets=targets, masks=masks)

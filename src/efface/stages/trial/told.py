@@ -1,0 +1,23 @@
+"""Errors of a user's code in words."""
+
+import traceback
+from pathlib import Path
+
+import torch
+
+import efface
+from efface.execute.attempt import text_of
+
+_EFFACE, _TORCH = str(Path(efface.__file__).parent), str(Path(torch.__file__).parent)
+
+
+def told(error: BaseException) -> str:
+    """Return an error of a method in one sentence, with the file and line of the method's own code."""
+    if isinstance(error, ValueError | FileNotFoundError) and text_of(error).startswith("attribution_methods."):
+        return text_of(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [each for each in frames if not each.filename.startswith((_EFFACE, _TORCH))]
+    last = (own or frames)[-1]
+    kind = "" if isinstance(error, ValueError | FileNotFoundError) and not own else f"{type(error).__name__}: "
+    where = f" ({last.filename}:{last.lineno})" if own else ""
+    return f"{kind}{text_of(error)}{where}"
