@@ -124,6 +124,9 @@ def _forks():
             "efface.stages.status",
             "efface.data.patches",
             "matplotlib.backends.backend_pdf",
+            "scipy.stats",
+            "efface.stages.page.report_data",
+            "torch._dynamo",  # an optimizer imports it, which takes seconds
         ]
     )
     before = os.environ.get("OMP_NUM_THREADS")

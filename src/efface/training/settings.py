@@ -1,8 +1,9 @@
 """Settings of a training: those under a study's `fit`, `refit` and `second_network.fit`."""
 
+import contextlib
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import torch
@@ -97,11 +98,24 @@ def _steps_alone(call: Call) -> Call:
 def _starts(call: Call) -> Call:
     """Build the optimizer for one number, so that a wrong value is an error before any training."""
     try:
-        call([torch.nn.Parameter(torch.zeros(1))])
+        with _without_compiler():
+            call([torch.nn.Parameter(torch.zeros(1))])
     except Exception as error:
         given = ", ".join(f"{name}={value!r}" for name, value in call.kwargs.items())
         raise ValueError(f"{call.call}({given}) fails: {type(error).__name__}: {error}") from error
     return call
+
+
+@contextlib.contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Make optimizers without torch._dynamo inside the block: its import takes longer than that of all else."""
+    marked = torch.optim.Optimizer.add_param_group
+    plain = getattr(marked, "__wrapped__", marked)
+    torch.optim.Optimizer.add_param_group = plain  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.optim.Optimizer.add_param_group = marked  # type: ignore[method-assign]
 
 
 class Stop(Strict):

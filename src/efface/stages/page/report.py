@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import efface
-from efface.plug.source import source_digest
+from efface.plug.source import file_digest
 from efface.report.claims import answer_claims
 from efface.report.stats import Curve
 from efface.stages.page.accuracy import HOW, accuracy, unaccompanied
@@ -82,8 +82,8 @@ def is_measured(curve: Curve) -> bool:
 
 def _made_from(run: Run) -> str:
     """Return a digest of everything that the report shows: study, results, code and page files."""
-    files = (Path(efface.__file__).parent / "report").glob("page.*")
-    pages = {each.name: each.read_text() for each in files if each.suffix != ".py"}
-    code = [source_digest(name) for name in (__name__, "efface.stages.page.report_data")]
+    home = Path(efface.__file__).parent
+    files = (*home.rglob("*.py"), *(home / "report").glob("page.*"))
+    code = {str(each.relative_to(home)): file_digest(each) for each in files}
     drawn = zlib.crc32(picture(run) or b"")
-    return key({"study": dump(run.study), "results": run.results.rows, "code": code, "pages": pages, "drawn": drawn})
+    return key({"study": dump(run.study), "results": run.results.rows, "code": code, "drawn": drawn})
