@@ -3,7 +3,7 @@
 import pytest
 
 from efface.execute.pool import WorkerDiedError, in_workers
-from efface.stages.work.at_work import Subject, ended_in, forget, is_crash, left, noted, tidy
+from efface.stages.work.at_work import Subject, ended_in, forget, is_crash, left, noted
 from small.messages import names
 from small.studies import STUDY, efface, write_study
 
@@ -83,7 +83,7 @@ def test_the_next_command_names_it_and_goes_on(tmp_path, honest, method, calls, 
     third = efface(folder, "all", "study.yml")
     assert third.code == 0, third.err
     assert (folder / "run/maps/bad-test.h5").exists()
-    assert not (folder / "run/at_work").exists()
+    assert not [*(folder / "run").glob(".at_work*")]
 
 
 def test_with_workers_the_others_go_on_in_the_same_command(tmp_path, honest):
@@ -124,20 +124,17 @@ def test_a_note_is_there_only_while_the_work_runs(tmp_path):
     with pytest.raises(ValueError, match="own"), noted(tmp_path, subject):
         raise ValueError("own")
     assert left(tmp_path) == {}
-    tidy(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_notes_are_forgotten_by_name(tmp_path):
-    for name in ("m", "n"):
-        for part in ("a", "b"):
-            with noted(tmp_path, Subject(name, part)):
-                (note,) = (tmp_path / "at_work").glob("*.txt")
-                text = note.read_text()
-            (tmp_path / "at_work" / f"kept-{name}-{part}.txt").write_text(text)
-            (tmp_path / "at_work" / f"kept-{name}-{part}.txt").rename(tmp_path / f"{name}{part}.txt")
-    for each in tmp_path.glob("*.txt"):
-        each.rename(tmp_path / "at_work" / each.name)
+    texts = {}
+    for name, part in (("m", "a"), ("m", "b"), ("n", "a")):
+        with noted(tmp_path, Subject(name, part)):
+            (note,) = tmp_path.iterdir()
+            texts[note] = note.read_text()
+    for note, text in texts.items():
+        note.write_text(text)
     assert set(left(tmp_path)) == {"m", "n"}
     forget(tmp_path, "m")
     assert set(left(tmp_path)) == {"n"}

@@ -28,7 +28,7 @@ from efface.stages.trial.network import try_network
 from efface.stages.trial.pairs import unfit_pairs
 from efface.stages.trial.told import told
 from efface.stages.trial.trial import Trial
-from efface.stages.work.at_work import Subject, is_crash, left, noted, tidy
+from efface.stages.work.at_work import Subject, is_crash, left, noted
 from efface.stages.work.learning import learnt_on_trial
 from efface.study.schema import MethodEntry
 
@@ -76,7 +76,6 @@ def preflight(
                 where = f"attribution_methods.{entry.name}: "
                 problems.append(text if text.startswith(where[:-2]) else where + text)
             progress.update()
-    tidy(run.folder)
     shapes = {name: shape for trial in trials for name, shape in trial.shapes.items()}
     for line in lost_channels(plan, shapes):
         say(f"warning: {line}")

@@ -15,7 +15,7 @@ import torch
 import efface
 from efface.execute import Failure
 
-_FOLDER = "at_work"
+_PREFIX = ".at_work-"
 _LIBRARIES = (str(Path(efface.__file__).parent), str(Path(torch.__file__).parent))
 _PLACE = re.compile(r'^  File "(.+)", line (\d+) in ', re.MULTILINE)
 _KIND = re.compile(r"^Fatal Python error: (.+)$", re.MULTILINE)
@@ -54,7 +54,6 @@ def noted(folder: Path, subject: Subject) -> Iterator[None]:
     """
     path = _path(folder, subject)
     try:
-        path.parent.mkdir(exist_ok=True)
         file = path.open("w", encoding="utf-8")
     except OSError:
         yield
@@ -101,12 +100,6 @@ def forget(folder: Path, name: str) -> None:
             path.unlink(missing_ok=True)
 
 
-def tidy(folder: Path) -> None:
-    """Remove the folder of the notes if it is empty."""
-    with contextlib.suppress(OSError):
-        (folder / _FOLDER).rmdir()
-
-
 def died(end: str) -> Failure:
     """Return the failure of a task whose process ended."""
     return Failure(f"its process ended {end}; it is left out, and the rest goes on", f"the process ended {end}\n")
@@ -118,12 +111,12 @@ _UNKNOWN = (
 
 
 def _path(folder: Path, subject: Subject) -> Path:
-    return folder / _FOLDER / f"{hashlib.sha256(repr(tuple(subject)).encode()).hexdigest()[:16]}.txt"
+    return folder / f"{_PREFIX}{hashlib.sha256(repr(tuple(subject)).encode()).hexdigest()[:16]}.txt"
 
 
 def _notes(folder: Path) -> dict[Path, str]:
     """Return the notes that are in the folder of a run, with their texts."""
-    return {path: _text(path) for path in sorted((folder / _FOLDER).glob("*.txt"))}
+    return {path: _text(path) for path in sorted(folder.glob(f"{_PREFIX}*.txt"))}
 
 
 def _text(path: Path) -> str:

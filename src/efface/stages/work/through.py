@@ -26,7 +26,7 @@ from efface.execute.pool import in_workers
 from efface.plug.accepts import accepts
 from efface.plug.call import Call
 from efface.stages.run.progress import say
-from efface.stages.work.at_work import Noted, Subject, died, ended_in, forget, left, tidy
+from efface.stages.work.at_work import Noted, Subject, died, ended_in, forget, left
 from efface.study.study import Study
 
 Task = TypeVar("Task")
@@ -68,8 +68,6 @@ def work_through(
             if ended_in(study.out, subject(task)) is None:
                 forget(study.out, subject(task).name)
             yield task, outcome
-    if subject is not None:
-        tidy(study.out)
 
 
 def _ended(study: Study, waiting: dict[int, Task], subject: Callable[[Task], Subject]) -> dict[int, Failure]:
