@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from efface.store import keys, maps
-from efface.store.maps import MapStore, MapWriter, partial_path
+from efface.store.maps import MapStore, MapWriter, partial_path, verify_once
 from small.messages import words
 
 MADE_FROM = {"method": {"call": "a.b", "kwargs": {"k": 1}}, "data": "d1"}
@@ -246,3 +246,19 @@ def test_differences_are_told_by_their_keys():
         'b is null, expected {"c": [1]}, gone is 2, expected null'
     )
     assert keys.key({"a": 1, "b": 2}) == keys.key({"b": 2, "a": 1}) != keys.key({"a": 1, "b": 3})
+
+
+def test_a_file_is_verified_once_and_again_when_it_was_written_to(tmp_path, monkeypatch):
+    path, stamps, calls = written(tmp_path / "maps" / "x.h5"), tmp_path / "verified.json", []
+    verify = MapStore.verify
+    monkeypatch.setattr(MapStore, "verify", lambda store: (calls.append(1), verify(store))[1])
+    for _ in range(2):
+        verify_once(MapStore(path), stamps)
+    assert len(calls) == 1
+    with h5py.File(path) as file:
+        start = file["maps"].id.get_offset()
+    flip(path, start + 9)
+    for text in (stamps.read_text(), "", "[]", "{"):  # a damaged list of what was verified counts as none
+        stamps.write_text(text)
+        with pytest.raises(ValueError, match=words("x.h5 row 0 damaged")):
+            verify_once(MapStore(path), stamps)

@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +21,7 @@ from efface.execute.sequence import serial
 
 Task = TypeVar("Task")
 
+_PATIENCE = 10  # seconds that workers have to end
 _ON_ONE_GPU = 4  # each worker has its own context, data and ranks on the GPU
 
 
@@ -83,9 +85,23 @@ def in_workers(
     finally:
         pool.progress = None
         if not whole:  # on stop or crash, end the workers; nobody reads their results, and a task may take hours
-            for worker in multiprocessing.active_children():
-                worker.terminate()
+            _end(multiprocessing.active_children())
             close_all()
+
+
+def _end(workers: list[Any]) -> None:
+    """Ask workers to end, again each second, for one may wait for a lock that another took with it; then kill them."""
+    for _ in range(_PATIENCE):
+        for worker in workers:
+            worker.terminate()
+        until = time.monotonic() + 1.0
+        for worker in workers:
+            worker.join(max(0.0, until - time.monotonic()))
+        workers = [each for each in workers if each.is_alive()]
+        if not workers:
+            return
+    for worker in workers:
+        worker.kill()
 
 
 class WorkerDiedError(ValueError):

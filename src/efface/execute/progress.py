@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -73,8 +74,19 @@ def stop_at_signals(is_busy: Callable[[], bool]) -> None:
 
     for each in _STOPS:
         signal.signal(each, stop)
+    sys.unraisablehook = _without_stops(sys.unraisablehook)
     global _stops  # noqa: PLW0603  one process has one handler
     _stops = stop
+
+
+def _without_stops(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a hook for exceptions that Python ignores: it shows no trace of a Ctrl-C that the next task raises."""
+
+    def show(unraisable: Any) -> None:
+        if not (_ctrl_c.is_set() and unraisable.exc_type is KeyboardInterrupt):
+            hook(unraisable)
+
+    return show
 
 
 @contextlib.contextmanager
@@ -91,9 +103,13 @@ def stoppable() -> Iterator[None]:
 
     heard = [each for each in _STOPS if signal.getsignal(each) is not signal.SIG_IGN]  # nohup ignores SIGHUP
     before = {each: signal.signal(each, _stop) for each in heard}
+    hook = sys.unraisablehook
+    sys.unraisablehook = _without_stops(hook)
     try:
         yield
     finally:
+        if sys.unraisablehook is not hook:
+            sys.unraisablehook = hook
         for each, handler in before.items():
             signal.signal(each, handler)
         _ctrl_c.clear()

@@ -124,6 +124,30 @@ class MapStore:
         self.release()
 
 
+def verify_once(store: MapStore, stamps: Path) -> None:
+    """Verify a file of maps unless it was verified and is unchanged since, by its time of writing and its size.
+
+    stamps: JSON file that holds what was verified. ValueError: a row is damaged.
+    """
+    status, known, name = store.path.stat(), _verified(stamps), os.path.relpath(store.path, stamps.parent)
+    stamp = [status.st_mtime_ns, status.st_size]
+    if known.get(name) == stamp:
+        return
+    store.verify()
+    known = {each: held for each, held in known.items() if (stamps.parent / each).exists()} | {name: stamp}
+    with contextlib.suppress(OSError), atomic_write(stamps) as temporary:  # else it is verified again
+        temporary.write_text(json.dumps(known, indent=0, sort_keys=True), encoding="utf-8")
+
+
+def _verified(path: Path) -> dict[str, Any]:
+    """Return what was verified, by file name; nothing from a file that is not there or damaged."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 class MapWriter:
     """Writer of rows into `<file>.partial`. Each written row gets a flag. `close` renames the finished file."""
 

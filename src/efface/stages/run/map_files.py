@@ -14,7 +14,7 @@ from efface.stages.run.foreign import foreign_provenance
 from efface.stages.run.provenance import EXPLAINED
 from efface.stages.run.run import Run
 from efface.store.keys import differences, key, versions
-from efface.store.maps import MapStore, kept_path
+from efface.store.maps import MapStore, kept_path, verify_once
 from efface.store.tensors import learnt_digest, read_learnt
 from efface.study.schema import MethodEntry
 
@@ -162,4 +162,5 @@ def _is_there(run: Run, entry: MethodEntry, name: str, split: str) -> bool:
     if differences(store.provenance, expected):
         return False
     store.expect(expected, len(run.data[split]))  # whole and readable, or an error that says what to do
+    verify_once(store, run.folder / "verified.json")
     return True

@@ -61,8 +61,8 @@ def working(study: Study, only: Sequence[str]) -> Iterator[list[Run]]:
     with only_one(study.out):
         for folder, each in ({run.folder: run.study for run in runs} | {study.out: asked}).items():
             folder.mkdir(parents=True, exist_ok=True)
-            path, text = folder / "study.yml", dump(each)
-            if not path.exists() or path.read_text() != text:
-                path.write_text(text)
+            path, text = folder / "study.yml", dump(each).encode()
+            if not path.exists() or path.read_bytes() != text:
+                path.write_bytes(text)
         set_torch_defaults(study.torch_threads)  # as the workers: the same bits, no waiting
         yield runs

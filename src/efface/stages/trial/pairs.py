@@ -16,6 +16,7 @@ from efface.stages.run.plan import Plan, PlannedCurve, ProbeTask
 from efface.stages.run.run import Run
 from efface.stages.trial.told import told
 from efface.store.arrays import read_rows
+from efface.store.maps import MapStore
 from efface.types import Images, Maps, Split, Targets
 
 _REMEDY = "; drop this method or the metric from the study"
@@ -91,9 +92,8 @@ def _failure(
 
 def _case(run: Run, data: Mapping[str, Split], network: nn.Module, explain: Explain) -> Case:
     split = data["test"]
-    maps: Any = {"test": _Maps(split.shape)}
     return dataclasses.replace(
-        case_of(run, maps, network=False),
+        case_of(run, {"test": _Maps(split.shape)}, network=False),
         given_network=network,
         data=data,
         target_classes=split.targets.cpu(),
@@ -107,14 +107,14 @@ def _no_training(*_: Any) -> NoReturn:
     raise _TriedError
 
 
-@dataclasses.dataclass(frozen=True)
-class _Maps:
-    """Stands for the maps that are not there yet."""
+class _Maps(MapStore):
+    """Stands for the maps that are not there yet. Nothing but `take` may be called."""
 
-    shape: tuple[int, ...]
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._size = shape[1:]
 
     def take(self, rows: Tensor) -> Maps:
-        return torch.rand(len(rows), *self.shape[1:], generator=torch.Generator().manual_seed(0))
+        return torch.rand(len(rows), *self._size, generator=torch.Generator().manual_seed(0))
 
 
 def _few(split: Split) -> Split:

@@ -84,8 +84,6 @@ def measure_missing(one: PlannedRun) -> list[str]:
     tasks = [task for task in plan.open(run.results) if not missing & task.reads]
     if not tasks:
         return []
-    for name, split in sorted(set().union(*(task.reads for task in tasks))):
-        map_store(run, name, split).verify()  # before hours are spent on damaged maps
     started, rows = time.monotonic(), {name: len(split) for name, split in run.data.items()}
     failures = make_samples(run, [each for task in tasks if (each := task.probe.needs.samples) is not None])
     before, total = len(failures), sum(_cost(run, rows, task) for task in tasks)
