@@ -22,7 +22,7 @@ from soaking.table import Setting, Table
 LINKED = (
     *("report", "report/report.html", "report/summary.csv", "report/.made-from", "maps", "maps/gradient-test.h5"),
     *("scores", "scores/*.npz", "models", "models/network-*.pt", "learnt", "partial", "partial/new.pt"),
-    *("results.jsonl", "study.yml", "failures.log", ".lock", ".owner"),
+    *("results.jsonl", "study.yml", "failures.log", ".lock", ".owner", "verified.json"),
 )
 STARTS = {
     "a file outside": lambda _, target: target.write_text("not of efface\n"),

@@ -157,7 +157,14 @@ def warm() -> None:
 
     os.environ["OMP_NUM_THREADS"] = "1"  # and no thread of this process is lost in a fork
     for name in (
-        *("torch._dynamo", "sklearn.datasets", "matplotlib.backends.backend_pdf", "matplotlib.backends.backend_svg"),
+        *(
+            "torch._dynamo",
+            "scipy.stats",
+            "efface.stages.page.report_data",
+            "sklearn.datasets",
+            "matplotlib.backends.backend_pdf",
+            "matplotlib.backends.backend_svg",
+        ),
         *("efface.stages.all", "efface.stages.check", "efface.stages.status", "efface.stages.compare"),
         *("efface.methods.smooth", "efface.methods.gradient", "efface.methods.control", "efface.methods.pattern"),
         *("efface.models.resnet", "efface.models.small", "efface.metrics.roar", "efface.metrics.morf"),

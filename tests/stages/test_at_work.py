@@ -157,3 +157,16 @@ def _end(_task):
 def test_one_worker_is_a_process_of_its_own():
     with pytest.raises(WorkerDiedError, match="worker process died"):
         list(in_workers(_end, [1], workers=1))
+
+
+def test_a_link_in_place_of_a_note_is_not_written_through(tmp_path):
+    outside, folder, subject = tmp_path / "outside", tmp_path / "run", Subject("m", "p")
+    folder.mkdir()
+    outside.write_text("theirs")
+    with noted(folder, subject):
+        (note,) = folder.iterdir()
+    note.symlink_to(outside)
+    with noted(folder, subject):
+        assert left(folder).keys() == {"m"}
+    assert outside.read_text() == "theirs"
+    assert list(folder.iterdir()) == []

@@ -18,7 +18,16 @@ FOLDERS = (
     "tensorboard",
 )
 """Folders of a run that efface writes into."""
-FILES = ("study.yml", "plan.json", "results.jsonl", "results.jsonl.damaged", "failures.log", ".lock", ".owner")
+FILES = (
+    "study.yml",
+    "plan.json",
+    "results.jsonl",
+    "results.jsonl.damaged",
+    "failures.log",
+    "verified.json",
+    ".lock",
+    ".owner",
+)
 """Files of a run that efface writes at its top."""
 
 

@@ -54,7 +54,8 @@ def noted(folder: Path, subject: Subject) -> Iterator[None]:
     """
     path = _path(folder, subject)
     try:
-        file = path.open("w", encoding="utf-8")
+        path.unlink(missing_ok=True)  # it may be a link to somewhere else
+        file = path.open("x", encoding="utf-8")
     except OSError:
         yield
         return
