@@ -3,8 +3,11 @@
 import importlib
 import io
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -83,6 +86,20 @@ def test_help_does_not_wait_for_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0
     assert all(stage in done.stdout for stage in STAGES)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_a_stop_while_torch_is_imported_is_one_line(tmp_path):
+    write_study(tmp_path)
+    command = [sys.executable, "-m", "efface", "status", "study.yml"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    maps = Path(f"/proc/{process.pid}/maps")
+    while "libtorch" not in maps.read_text():  # torch takes seconds to import after that
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode, out, err) == (130, "", "efface: stopped; the same command continues from here\n")
 
 
 def test_the_module_is_the_program(tmp_path):

@@ -160,3 +160,21 @@ def test_a_ctrl_c_that_python_ignores_stops_at_the_next_step(step):
         step()  # it is over with what was stopped
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_the_helper_of_the_workers_outlives_a_hang_up():
+    code = """
+import signal
+from pathlib import Path
+from multiprocessing import resource_tracker
+from efface.execute.pool import _start_tracker as start
+
+start()
+(line,) = [each for each in Path(f"/proc/{resource_tracker._resource_tracker._pid}/status").read_text().splitlines()
+           if each.startswith("SigBlk")]
+assert int(line.split()[1], 16) >> (signal.SIGHUP - 1) & 1
+assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

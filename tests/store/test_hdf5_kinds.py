@@ -200,3 +200,10 @@ def test_sealed_files_of_objects_and_texts_name_the_file(tmp_path):
     for name, read in (("a.npz", read_arrays), ("b.npz", read_arrays), ("c.pt", read_tensors)):
         with pytest.raises(ValueError, match=words(f"{name} expected")):
             read(tmp_path / name, "k")
+
+
+def test_what_a_method_learnt_in_another_run_is_refused_under_another_name(tmp_path):
+    write_learnt(tmp_path / "mine-1.h5", {"a": torch.ones(2)})
+    (tmp_path / "mine-1.h5").rename(tmp_path / "mine-2.h5")
+    with pytest.raises(ValueError, match=words("mine-2.h5 written as mine-1 another study extract")):
+        read_learnt(tmp_path / "mine-2.h5")
