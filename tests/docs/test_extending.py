@@ -95,6 +95,7 @@ def test_each_example_runs_alone(name, tmp_path):
     assert (tmp_path / "run" / "report" / "report.html").exists()
 
 
+@pytest.mark.long
 def test_all_examples_run_together_and_show_on_the_page(tmp_path):
     own = merged()
     write_study(tmp_path, modules(PAGE), **own)

@@ -414,6 +414,7 @@ def entries():
     ]
 
 
+@pytest.mark.long
 def test_a_study_keeps_what_methods_within_learnt_and_reads_it_back(tmp_path):
     write_study(tmp_path, attribution_methods=entries(), metrics=["morf"])
     run, maps = tmp_path / "run", tmp_path / "run" / "maps"

@@ -229,6 +229,7 @@ def random_and_gradient(folder, metrics):
     return checked(folder, tree)
 
 
+@pytest.mark.long
 def test_a_users_metric_is_measured_by_its_dotted_path(tmp_path):
     grey = {"imputer": {"call": "efface.impute.constant", "kwargs": {"value": 0.5}}, "fractions": [0.25, 1.0]}
     own = {"name": "gap", "metric": "test_metrics.gap"}

@@ -60,10 +60,10 @@ def methods_in(lines) -> set[str]:
 @pytest.mark.parametrize(
     ("method", "calls", "said"),
     [
-        ("crash", 0, "'Segmentation fault' ending.py:11"),  # in the trial
+        pytest.param("crash", 0, "'Segmentation fault' ending.py:11", marks=pytest.mark.long),  # in the trial
         ("crash", 1, "'Segmentation fault' ending.py:11"),  # while maps are extracted
-        ("leave", 0, "without an error"),
-        ("leave", 1, "without an error"),
+        pytest.param("leave", 0, "without an error", marks=pytest.mark.long),
+        pytest.param("leave", 1, "without an error", marks=pytest.mark.long),
     ],
 )
 def test_the_next_command_names_it_and_goes_on(tmp_path, honest, method, calls, said):
@@ -86,6 +86,7 @@ def test_the_next_command_names_it_and_goes_on(tmp_path, honest, method, calls, 
     assert not [*(folder / "run").glob(".at_work*")]
 
 
+@pytest.mark.long
 def test_with_workers_the_others_go_on_in_the_same_command(tmp_path, honest):
     folder = tmp_path / "run_of_it"
     folder.mkdir()
