@@ -94,7 +94,7 @@ def struck_again(
             return "orphan", f"{len(left)} processes live after {sign.name}", struck
         if ended.traceback:
             return "traceback", f"{note}; {ended.errors[-600:]!r}", struck
-        if sign != signal.SIGKILL and ended.code not in (0, 130, -sign):
+        if sign != signal.SIGKILL and ended.code not in (0, 130, -sign, -signal.SIGINT):  # Python ends itself by SIGINT
             return "unclear", note, struck
     return None, "", struck
 

@@ -518,3 +518,13 @@ def test_folder_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(folder.os, "access", lambda *_: False)
     with pytest.raises(ValueError, match=words("set.packed/ permission pack")):
         image_folder(root=str(root), size=16, resize=20)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"\xe8"])
+def test_names_that_are_no_text_are_refused_by_name(tmp_path, name):
+    import os
+
+    place = tree(tmp_path / "set") / "train" / "ant"
+    (place / "0.png").rename(place / f"{os.fsdecode(name)}.png")
+    with pytest.raises(ValueError, match=r"train/ant.*no UTF-8 text.*rename"):
+        image_folder(root=str(tmp_path / "set"), size=16)

@@ -300,3 +300,41 @@ def test_what_a_method_leaves_on_the_model_is_taken_off(tiny, fails):
     handle.remove()
     model(images())
     assert len(calls) == 1  # the caller's hook was kept, and its handle still takes it off
+
+
+KINDS = {
+    "sparse": lambda maps: maps.to_sparse(),
+    "object": lambda maps: maps.numpy().astype(object),
+    "text": lambda maps: maps.numpy().astype(str),
+    "complex": lambda maps: maps * 1j,
+    "complex array": lambda maps: (maps * 1j).numpy(),
+    "masked array": lambda maps: np.ma.masked_less(maps.numpy(), 0.5),
+    "small": lambda maps: maps.double() * 1e-60,
+}
+
+
+def of_kind(model, images, targets, *, kind):
+    return KINDS[kind](images.mean(1))
+
+
+def alone_of_kind(model, image, label, *, kind):
+    return KINDS[kind](image.mean((0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("sparse", "layout sparse_coo dense to_dense()"),
+        ("object", "type object real"),
+        ("text", "type real"),
+        ("complex", "type complex64 real"),
+        ("complex array", "type complex64 real"),
+        ("masked array", "masked fill"),
+        ("small", "small float32 scale"),
+    ],
+)
+@pytest.mark.parametrize("batched", [True, False])
+def test_maps_that_are_no_dense_real_numbers_are_refused(tiny, kind, said, batched):
+    name = "of_kind" if batched else "alone_of_kind"
+    with pytest.raises(ValueError, match=words(f"attribution_methods.mine returned {said}")):
+        run(name, tiny(), batched=batched, kind=kind)

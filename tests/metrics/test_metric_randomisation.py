@@ -575,3 +575,19 @@ def test_layers_stand_in_the_order_in_which_they_answer():
             return self.last(self.first(images).mean((2, 3)))
 
     assert answering(Turned(), torch.rand(1, 3, SIZE, SIZE)) == ["first", "last"]
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("draw", ["reset", "normal"])
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_weights_that_are_computed_from_others_are_redrawn(draw, norm):
+    network = nn.Sequential(norm(nn.Conv2d(3, 4, 3)), nn.ReLU(), nn.Flatten(), norm(nn.Linear(144, 5))).eval()
+    images = torch.rand(2, 3, 8, 8)
+    before = network(images).detach()  # with a graph: old weight_norm keeps a weight that is no leaf
+    every = chosen(network, None, 1.0, "cascading")
+    found = redrawn(network, every, draw=draw, seed=0)
+    assert (found(images).detach() - before).abs().max() > 0.05 * before.abs().max()
+    for layer in (0, 3):
+        drawn, given = (each[layer].weight.detach().flatten() for each in (found, network))
+        assert abs(float(torch.nn.functional.cosine_similarity(drawn, given, 0))) < 0.5
+    torch.testing.assert_close(network(images).detach(), before)

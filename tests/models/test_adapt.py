@@ -11,7 +11,10 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
+from efface.methods.backprop import guided_backprop
 from efface.methods.calling import MethodCall, attribute
+from efface.methods.cam import grad_cam
+from efface.methods.fullgrad import full_grad
 from efface.methods.gradient import gradient
 from efface.models.adapt import Adaptation, adapted, normalised, read_logits
 from efface.models.answers import check_answers, takes_raw_values
@@ -370,3 +373,43 @@ def test_a_network_with_a_part_of_that_name_keeps_its_names():
     torch.testing.assert_close(found(images()), expected)
     assert set(found.state_dict()) == names
     torch.testing.assert_close(copy.deepcopy(found)(images()), expected)
+
+
+class InPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net()
+
+    def forward(self, x):
+        return self.net(x.sub_(0.3).div_(0.3))
+
+
+def test_a_network_that_changes_its_input_is_refused():
+    with pytest.raises(ValueError, match=r"input in place.*\(x - mean\)"):
+        check_answers(InPlace().eval(), images())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:FutureWarning")
+@pytest.mark.parametrize("make", [torch.jit.script, lambda network: torch.jit.trace(network, torch.rand(2, 1, 8, 8))])
+def test_a_scripted_network_is_used_and_methods_that_need_its_layers_refuse(make):
+    plain = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)).eval()
+    network, _ = adapted(make(plain), Adaptation(), SHAPE)
+    torch.testing.assert_close(call(gradient, network), gradient(plain, images(), torch.tensor([0, 1, 2])))
+    for function in (grad_cam, full_grad, guided_backprop):
+        with pytest.raises(ValueError, match=r"attribution_methods\.mine"):
+            call(function, network)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_logits_in_half_precision_become_float32(kind):
+    class Cast(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = Net()
+
+        def forward(self, x):
+            return self.net(x).to(kind)
+
+    network, changes = adapted(Cast(), Adaptation(), SHAPE)
+    assert network(images()).dtype == torch.float32
+    assert any(str(kind).removeprefix("torch.") in each for each in changes)

@@ -284,3 +284,25 @@ def test_a_network_whose_forward_was_replaced_is_not_copied():
     network = made("resnet8")
     network.forward = functools.partial(type(network).forward, network)
     assert folded(network, IMAGES) is network
+
+
+class Viewed(nn.Module):
+    """Flattens by `view`, which a channels_last tensor refuses."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.linear = nn.Conv2d(3, 4, 3, stride=8), nn.BatchNorm2d(4), nn.Linear(64, 4)
+
+    def forward(self, images):
+        features = self.norm(self.conv(images)).relu()
+        return self.linear(features.view(len(features), -1))
+
+
+@pytest.mark.parametrize("method", [gradient, smooth_grad, integrated_gradients])
+def test_a_network_that_flattens_by_view_is_folded_too(method):
+    network = Viewed().eval()
+    settings = {"samples": 2, "seeds": torch.arange(3)} if method is smooth_grad else {}
+    maps = method(network, IMAGES, TARGETS, **settings)
+    network.norm.register_forward_hook(lambda *_: None)  # with a hook it is used itself
+    torch.testing.assert_close(maps, method(network, IMAGES, TARGETS, **settings), rtol=1e-4, atol=1e-6)
+    assert folded(Viewed().eval(), IMAGES).conv.bias is not None

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
 import yaml
@@ -490,3 +491,44 @@ def test_options_and_overrides_come_in_any_order(tmp_path):
         said = efface(tmp_path, *words)
         assert said.code == 0, said.err
         assert "13 left" in said.out  # whole images, and two fractions and a look at four maps
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "text"])
+def test_a_damaged_file_of_maps_is_named_set_aside_and_made_again(copy, damage):
+    path = copy / "run" / "maps" / "mine-test.h5"
+    content = path.read_bytes()
+    with h5py.File(path) as file:
+        at = file["maps"].id.get_offset() + 5
+    damaged = {
+        "flip": content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :],
+        "cut": content[:5000],
+        "text": b"no",
+    }
+    path.write_bytes(damaged[damage])
+    result = efface(copy, "extract", "study.yml")
+    assert result.code == 0, result.err
+    assert names(result.err, "run/maps/mine-test.h5 extracted again mine-test.h5.damaged-1")
+    assert path.read_bytes() == content
+    assert path.with_name("mine-test.h5.damaged-1").read_bytes() == damaged[damage]
+    assert errors(efface(copy, "extract", "study.yml")) == []
+
+
+def test_bad_lines_of_results_are_set_aside_also_when_there_is_nothing_to_do(copy):
+    path = copy / "run" / "results.jsonl"
+    with path.open("a") as file:
+        file.write('{"key": "theirs"}\n')
+    assert names(error(efface(copy, "extract", "study.yml"), 0), "results.jsonl does not count")
+    assert "theirs" not in path.read_text()
+    assert "theirs" in path.with_name("results.jsonl.damaged").read_text()
+    assert errors(efface(copy, "extract", "study.yml")) == []
+
+
+def test_a_folder_that_cannot_be_written_is_refused_by_check(tmp_path):
+    write_study(tmp_path)
+    (tmp_path / "file").touch()
+    for out in ("file/run", "/proc/nowhere/run", "/dev/null/x"):
+        line = error(efface(tmp_path, "check", "study.yml", f"out={out}"))
+        assert names(line, f"out: {out} written")
+    before = {*tmp_path.iterdir()}
+    assert efface(tmp_path, "check", "study.yml").code == 0
+    assert {each.name for each in {*tmp_path.iterdir()} - before if not each.name.startswith(".said")} == set()

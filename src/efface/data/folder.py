@@ -198,7 +198,10 @@ def _digest(listed: Listing) -> str:
             raise FileNotFoundError(
                 f"{file}: listed but not readable ({error.strerror}); restore or remove it"
             ) from error
-        whole.update(f"{file[start:]}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        try:
+            whole.update(f"{file[start:]}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{file!r}: its name is no UTF-8 text, which reports cannot show; rename it") from error
     return whole.hexdigest()[:16]
 
 

@@ -174,6 +174,8 @@ def _stacked(method: MethodCall, found: list[Any], images: Images) -> Tensor:
                 f"attribution_methods.{method.name}: returned {f'shape {shape}' if shape else _described(each)} "
                 f"for one image, expected an array of shape ({h}, {w}), (1, {h}, {w}) or ({c}, {h}, {w})"
             )
+        if wrong := _no_numbers(each):
+            raise ValueError(f"attribution_methods.{method.name}: returned a map {wrong}")
         maps.append(_tensor(each).reshape(shape[-3:]))
     return torch.stack(maps)
 
@@ -181,6 +183,19 @@ def _stacked(method: MethodCall, found: list[Any], images: Images) -> Tensor:
 def _tensor(found: Tensor | np.ndarray) -> Tensor:
     """Return a tensor; NumPy arrays are copied, because torch rejects reversed or read-only memory."""
     return found.detach() if isinstance(found, Tensor) else torch.from_numpy(np.array(found))
+
+
+def _no_numbers(found: Tensor | np.ndarray) -> str:
+    """Return what makes maps unfit for float32, in words; "" for real numbers."""
+    if isinstance(found, Tensor):
+        if found.layout is not torch.strided:
+            return f"of layout {str(found.layout).removeprefix('torch.')}; expected a dense tensor: call to_dense()"
+        kind, real = str(found.dtype).removeprefix("torch."), not (found.is_complex() or found.is_quantized)
+    else:
+        if isinstance(found, np.ma.MaskedArray):
+            return "in a masked array, whose hidden values have no meaning here; fill them, as in maps.filled(0)"
+        kind, real = str(found.dtype), found.dtype.kind in "fiub"
+    return "" if real else f"of type {kind}; expected real numbers: take .real or .abs(), or convert them to float32"
 
 
 def _checked(method: MethodCall, found: Any, images: Images) -> dict[str, Tensor]:
@@ -217,6 +232,8 @@ def _one(where: str, found: Any, images: Images, *, seeded: bool) -> Tensor:
         raise ValueError(
             f"{where}: returned {_described(found)}, expected a tensor of shape ({n}, {h}, {w}) or ({n}, c, {h}, {w})"
         )
+    if wrong := _no_numbers(found):
+        raise ValueError(f"{where}: returned maps {wrong}")
     maps = _tensor(found)
     if seeded and maps.shape == (n,) and maps.dtype == torch.int64:
         return maps.cpu()
@@ -231,7 +248,15 @@ def _one(where: str, found: Any, images: Images, *, seeded: bool) -> Tensor:
             f"{where}: returned shape {tuple(maps.shape)} for {n} images of {c} x {h} x {w}, "
             f"expected ({n}, {h}, {w}), ({n}, 1, {h}, {w}) or ({n}, {c}, {h}, {w})"
         )
-    maps = maps.float().cpu()
+    exact, maps = maps, maps.float().cpu()
+    if (
+        exact.dtype == torch.float64
+        and (lost := (exact.cpu() != 0).flatten(1).any(1) & (maps == 0).flatten(1).all(1)).any()
+    ):
+        raise ValueError(
+            f"{where}: returned values so small that float32 holds 0 for all of them, first for image "
+            f"{int(lost.nonzero()[0])} of {n}; scale the maps"
+        )
     bad = (~maps.isfinite()).flatten(1).any(1).nonzero().flatten()
     if len(bad):
         raise ValueError(

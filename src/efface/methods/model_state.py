@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
 from efface.models.modes import modes_restored
@@ -15,7 +16,8 @@ def restored(model: nn.Module) -> Iterator[None]:
 
     The values of weights and buffers are not kept: the stage compares the network's digest after each method.
     """
-    modules, parameters = list(model.modules()), list(model.parameters())
+    modules = [each for each in model.modules() if not isinstance(each, torch.jit.ScriptModule)]  # its parts are fixed
+    parameters = list(model.parameters())
     parts = [
         (each, type(each), {name: dict(vars(each)[name]) for name in _PARTS}, vars(each).get("forward"))
         for each in modules

@@ -66,7 +66,10 @@ def adapted(network: Any, adaptation: Adaptation, shape: Sequence[int]) -> tuple
     where = place_of_logits(answer)
     if where:
         more.append(f"the network returns {_described(answer)}; efface takes {where} as its logits")
-    if where or adaptation.outputs in ("binary", "probabilities"):
+    low = isinstance(answer, Tensor) and answer.is_floating_point() and answer.dtype.itemsize < 4
+    if low:
+        more.append(f"the network returns {str(answer.dtype).removeprefix('torch.')}; its logits are now float32")
+    if where or low or adaptation.outputs in ("binary", "probabilities"):
         network = _around(network, after=partial(read_logits, outputs=adaptation.outputs))
     return network, changes + more
 
@@ -129,6 +132,8 @@ def read_logits(answer: Any, outputs: Outputs | None = None) -> Tensor:
         answer = answer[0]
     elif where:
         answer = next(value for name, value in answer.items() if where == f"the entry {name!r}")
+    if answer.is_floating_point() and answer.dtype.itemsize < 4:
+        answer = answer.float()
     one = answer.ndim == 1 or (answer.ndim == 2 and answer.shape[1] == 1)
     if outputs == "binary" and one:
         half = answer.reshape(-1, 1) / 2

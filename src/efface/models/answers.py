@@ -20,12 +20,17 @@ SUMS = 1e-3
 def check_answers(network: nn.Module, images: Images, outputs: Outputs | None = None) -> tuple[Tensor, list[str]]:
     """Return the logits of the images, n k, and warnings. The network is in evaluation mode.
 
-    ValueError: the answers are no logits; or they differ between two passes or with the other images of the batch. The
-        message names the modules.
+    ValueError: the answers are no logits; the network changes its input; or the answers differ between two passes or
+        with the other images of the batch. The message names the modules.
     """
     with torch.no_grad():
-        logits = network(images)
+        logits = network(given := images.clone())
         _check_shape(logits, len(images), outputs)
+        if not torch.equal(given, images):
+            raise ValueError(
+                "changes its input in place, so whoever reads the images afterwards reads others; write x = (x - mean) "
+                "/ std in its forward instead of x.sub_(mean).div_(std), and no inplace=True in its first layer"
+            )
         alone = network(images[:1])
         if alone.shape != logits[:1].shape:
             raise ValueError(

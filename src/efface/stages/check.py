@@ -1,6 +1,8 @@
 """Stage check: everything that can be known before hours are spent. It keeps nothing."""
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from efface.stages.page.accuracy import unaccompanied
 from efface.stages.run.curves import planned
@@ -23,6 +25,7 @@ def check(study: Study, only: Sequence[str] = ()) -> list[str]:
     """
     asked = narrowed(study, only)
     runs = measuring(runs_of(asked)) if only else runs_of(asked)
+    _refuse_unwritable(study.out)
     refuse_pointless(asked, runs)
     try_executor(asked)
     seconds = [check_run(run) for run in one_by_one(study, runs)]
@@ -31,6 +34,22 @@ def check(study: Study, only: Sequence[str] = ()) -> list[str]:
     if len(runs) > 1:
         say(f"all {len(runs)} runs: estimate: {duration(sum(seconds))}")
     return []
+
+
+def _refuse_unwritable(out: Path) -> None:
+    """Try to write where the run will write. ValueError: it cannot."""
+    folder = next(each for each in (out, *out.parents) if each.exists() or each.is_symlink())
+    try:
+        if not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is no folder")
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if folder != out:
+            Path(tempfile.mkdtemp(dir=folder)).rmdir()
+    except OSError as error:
+        raise ValueError(
+            f"out: {out}: nothing can be written there ({error.strerror or error}); give another folder with out=..."
+        ) from error
 
 
 def check_run(run: Run) -> float:

@@ -68,7 +68,7 @@ class Results:
             line |= {name: None if math.isnan(mean) else mean for name, mean in means.items()} | {"n": score.n}
             write_arrays(self._values(row["key"]), row["key"], dict(score.values), synced=True)
         line["digest"] = _digest(line)
-        self._set_damaged_aside()
+        self.set_damaged_aside()
         _cut_torn_line(self.path)
         with self.path.open("ab") as file:
             file.write(json.dumps(line, sort_keys=True).encode() + b"\n")
@@ -83,8 +83,8 @@ class Results:
     def _values(self, key: str) -> Path:
         return self.folder / "scores" / f"{key}.npz"
 
-    def _set_damaged_aside(self) -> None:
-        """Move lines that do not count into a file of their own."""
+    def set_damaged_aside(self) -> None:
+        """Move lines that do not count into the file `results.jsonl.damaged`. The caller holds the run's lock."""
         if not self._damaged:
             return
         with self.path.with_name(f"{self.path.name}.damaged").open("ab") as file:
@@ -112,7 +112,7 @@ def _rows(path: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
             damaged.append(line)
             warn(
                 f"{path}:{number}: is no result line as efface wrote it ({line[:60].decode(errors='replace')!r}); it "
-                "does not count, and its result is computed again"
+                "does not count; a result that it held is computed again when it is asked for"
             )
     return rows, damaged
 

@@ -20,6 +20,7 @@ _NEEDING = {"Canonizer", "MergeBatchNorm", "NamedMergeBatchNorm", "AttributeCano
 _SUMS = {"add": 1, "iadd": 1, "radd": 1, "sub": -1, "isub": -1}
 _MEANS = {"mean", "sum", "avg_pool2d", "adaptive_avg_pool2d"}
 _PRODUCTS = {"mul", "imul", "rmul", "div", "matmul", "bmm", "baddbmm", "scaled_dot_product_attention"}
+_LOW_ROUNDING = 2e-2  # the same for weights in half precision
 _ROUNDING = 1e-3  # fraction of the largest logit; merging in float32 changes logits by 1e-6
 
 
@@ -139,7 +140,8 @@ class Plan:
             rules.check(found, lambda name, module: name in norms if auto else isinstance(module, BatchNorm))
         with rules.holding(model), torch.no_grad():
             change = (model(image) - found.logits).abs().max()
-        if change > _ROUNDING * found.logits.abs().max():
+        low = any(each.dtype.itemsize < 4 for each in model.parameters() if each.is_floating_point())
+        if change > (_LOW_ROUNDING if low else _ROUNDING) * found.logits.abs().max():
             raise ValueError(
                 f"zennit.attribute: canonizer {'auto' if auto else self.canonizer.__name__} changes the logits of "
                 f"{type(model).__name__} by up to {change:.3g}; expected unchanged logits: choose another canonizer"

@@ -3,7 +3,7 @@
 import copy
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import torch
@@ -104,20 +104,27 @@ def redrawn(
     The draw of a module depends only on its name and the seed. It is the same on any device and for any set of other
     modules.
 
-    draw: `reset`: the module's own `reset_parameters`, as for fresh layers of torch. `normal`, also for a module
+    draw: `reset`: the module's own `reset_parameters`, as for fresh layers of torch. A tensor that this leaves as it
+        was, such as those of `weight_norm`, is drawn as by `normal`. `normal`, also for a module
         without that function: each tensor from a normal distribution with its own mean and standard deviation. The
         scale of a BatchNorm is kept.
     statistics: `keep`: buffers such as the running statistics of a BatchNorm stay those of the given network. `reset`:
         those of these modules become the ones of a fresh module.
     """
     device = next((each.device for each in network.parameters()), torch.device("cpu"))
+    for each in network.modules():  # such a tensor is computed from others in each pass, and cannot be copied
+        for held, value in vars(each).items():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                vars(each)[held] = value.detach()
     copied = copy.deepcopy(network).cpu()
     for name in names:
         module: Any = copied.get_submodule(name)
         with torch.no_grad(), draws.seeded(draws.seed_of(f"{seed} redrawn {name}")):
             kept = {each: value.clone() for each, value in module.named_buffers(recurse=False)}
             if draw == "reset" and hasattr(module, "reset_parameters"):
+                before = {each: value.clone() for each, value in module.named_parameters(recurse=False)}
                 module.reset_parameters()  # a BatchNorm also resets its statistics
+                _normal(module, [each for each, value in before.items() if torch.equal(value, getattr(module, each))])
             else:
                 _normal(module)
                 if statistics == "reset" and _has_statistics(module):
@@ -128,9 +135,10 @@ def redrawn(
     return copied.to(device).eval()
 
 
-def _normal(module: nn.Module) -> None:
+def _normal(module: nn.Module, names: Collection[str] | None = None) -> None:
+    """Draw a module's own parameters, all or some, from normal distributions with their own mean and deviation."""
     for name, value in module.named_parameters(recurse=False):
-        if not (isinstance(module, _BatchNorm) and name == "weight"):
+        if (names is None or name in names) and not (isinstance(module, _BatchNorm) and name == "weight"):
             value.copy_(torch.randn_like(value) * value.std(correction=0) + value.mean())
 
 

@@ -1,5 +1,6 @@
 """The map files of a run: what each is made from, which are there, and which are still to be extracted."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from efface.stages.run.provenance import EXPLAINED
 from efface.stages.run.run import Run
 from efface.store.keys import differences, key, versions
 from efface.store.maps import MapStore, kept_path, verify_once
+from efface.store.sealed import set_aside, warn
 from efface.store.tensors import learnt_digest, read_learnt
 from efface.study.schema import MethodEntry
 
@@ -119,7 +121,11 @@ def learnt_path(run: Run, entry: MethodEntry) -> Path | None:
         "data": run.data_digest["train"],
         "network": run.network_of(entry).digest,
     }
-    return run.folder / "learnt" / f"{name}-{key(what)}.h5"
+    path = run.folder / "learnt" / f"{name}-{key(what)}.h5"
+    if path.exists():
+        status = path.stat()
+        _is_sound(path, status.st_mtime_ns, status.st_size)
+    return path
 
 
 def read_learnt_tensors(run: Run, entry: MethodEntry) -> dict[str, Tensor] | None:
@@ -152,7 +158,10 @@ def _is_there(run: Run, entry: MethodEntry, name: str, split: str) -> bool:
     path = found_path(run.map_path(name, split), expected)
     if not path.exists():
         return False
-    store = _read_store(run, path)
+    try:
+        store = _read_store(run, path)
+    except ValueError as error:
+        return _set_aside(path, error)
     foreign = {"split": split, "data": run.data_digest[split]}
     if wrong := differences({each: store.provenance.get(each) for each in foreign}, foreign):
         raise ValueError(
@@ -161,6 +170,26 @@ def _is_there(run: Run, entry: MethodEntry, name: str, split: str) -> bool:
         )
     if differences(store.provenance, expected):
         return False
-    store.expect(expected, len(run.data[split]))  # whole and readable, or an error that says what to do
-    verify_once(store, run.folder / "verified.json")
+    try:
+        store.expect(expected, len(run.data[split]))
+        verify_once(store, run.folder / "verified.json")
+    except ValueError as error:
+        return _set_aside(path, error)
+    return True
+
+
+def _set_aside(path: Path, error: ValueError, remedy: str = "its maps are extracted again") -> bool:
+    """Rename a damaged file, say so, and return False."""
+    what = str(error).partition("; delete it")[0]
+    warn(f"{what}; {remedy} (the file is set aside as {set_aside(path).name})")
+    return False
+
+
+@functools.cache
+def _is_sound(path: Path, _written: int, _size: int) -> bool:
+    """Whether a file of what a method learnt is whole; one that is damaged is set aside."""
+    try:
+        read_learnt(path)
+    except ValueError as error:
+        return _set_aside(path, error, "the method learns again")
     return True

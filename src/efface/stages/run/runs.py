@@ -64,5 +64,7 @@ def working(study: Study, only: Sequence[str]) -> Iterator[list[Run]]:
             path, text = folder / "study.yml", dump(each).encode()
             if not path.exists() or path.read_bytes() != text:
                 path.write_bytes(text)
+        for run in runs:
+            run.results.set_damaged_aside()
         set_torch_defaults(study.torch_threads)  # as the workers: the same bits, no waiting
         yield runs

@@ -74,7 +74,7 @@ def preflight(
                     network = run.first.to_try()
                 text = told(error)
                 where = f"attribution_methods.{entry.name}: "
-                problems.append(text if text.startswith(where[:-2]) else where + text)
+                problems.append((text if text.startswith(where[:-2]) else where + text) + _low_precision(network))
             progress.update()
     shapes = {name: shape for trial in trials for name, shape in trial.shapes.items()}
     for line in lost_channels(plan, shapes):
@@ -116,6 +116,13 @@ def _tried(
     if not trial.cut:
         methods |= dict.fromkeys(entry.gives, replace(method, timeout=long))
     return trial
+
+
+def _low_precision(network: nn.Module) -> str:
+    """Return a remark on weights below 32 bits, which may be the cause of an error; "" if there are none."""
+    kinds = dict.fromkeys(str(each.dtype) for each in network.parameters() if each.dtype.itemsize < 4)
+    shown = " and ".join(kind.removeprefix("torch.") for kind in kinds)
+    return f". The network has weights of type {shown}; if that is the cause, hand it over in float32" if kinds else ""
 
 
 def _left_out(subject: Subject, end: str, *, checking: bool) -> Trial:

@@ -1,14 +1,14 @@
 """Errors of a user's code in words."""
 
+import sysconfig
 import traceback
 from pathlib import Path
-
-import torch
 
 import efface
 from efface.execute.attempt import text_of
 
-_EFFACE, _TORCH = str(Path(efface.__file__).parent), str(Path(torch.__file__).parent)
+_EFFACE = str(Path(efface.__file__).parent)
+_INSTALLED = (*(sysconfig.get_paths()[each] for each in ("purelib", "platlib", "stdlib", "platstdlib")), "<")
 
 
 def told(error: BaseException) -> str:
@@ -16,7 +16,7 @@ def told(error: BaseException) -> str:
     if isinstance(error, ValueError | FileNotFoundError) and text_of(error).startswith("attribution_methods."):
         return text_of(error)
     frames = traceback.extract_tb(error.__traceback__)
-    own = [each for each in frames if not each.filename.startswith((_EFFACE, _TORCH))]
+    own = [each for each in frames if not each.filename.startswith((_EFFACE, *_INSTALLED))]
     last = (own or frames)[-1]
     kind = "" if isinstance(error, ValueError | FileNotFoundError) and not own else f"{type(error).__name__}: "
     where = f" ({last.filename}:{last.lineno})" if own else ""
