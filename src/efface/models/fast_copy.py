@@ -61,6 +61,8 @@ def fast_copy(model: nn.Module, images: Images) -> nn.Module:
 
 def own_tensors(module: nn.Module) -> tuple[dict[str, nn.Parameter | None], dict[str, Tensor | None]]:
     """Return a module's own parameters and buffers, in a tenth of the time that `parameters` and `buffers` take."""
+    if isinstance(module, torch.jit.ScriptModule):  # it has no plain dicts of them
+        return dict(module.named_parameters(recurse=False)), dict(module.named_buffers(recurse=False))
     return module._parameters, module._buffers  # noqa: SLF001
 
 
