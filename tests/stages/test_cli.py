@@ -93,7 +93,14 @@ def test_help_does_not_wait_for_torch():
 def test_a_stop_while_torch_is_imported_is_one_line(tmp_path):
     write_study(tmp_path)
     command = [sys.executable, "-m", "efface", "status", "study.yml"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  background jobs ignore it
+    )
     maps = Path(f"/proc/{process.pid}/maps")
     while "libtorch" not in maps.read_text():  # torch takes seconds to import after that
         assert process.poll() is None
