@@ -82,6 +82,8 @@ def in_workers(
             yield from _collect(waiting)
         pool.catch_up()
         whole = True
+    except BrokenProcessPool as error:  # a result, or the next task, tells it
+        raise WorkerDiedError(_DIED) from error
     finally:
         pool.progress = None
         if not whole:  # on stop or crash, end the workers; nobody reads their results, and a task may take hours
@@ -194,13 +196,13 @@ def _collect(waiting: dict["Future[Any]", Task]) -> Iterator[tuple[Task, Any]]:
     for future in wait(waiting, return_when=FIRST_COMPLETED).done:
         go_on()
         task = waiting.pop(future)
-        try:
-            yield task, future.result()
-        except BrokenProcessPool as error:
-            raise WorkerDiedError(
-                "a worker process died (killed, or out of memory); finished work is kept: run the same command "
-                "again, with fewer workers (executor.kwargs.workers=1) or a smaller 'max_batch' if memory was short"
-            ) from error
+        yield task, future.result()
+
+
+_DIED = (
+    "a worker process died (killed, or out of memory); finished work is kept: run the same command again, with fewer "
+    "workers (executor.kwargs.workers=1) or a smaller 'max_batch' if memory was short"
+)
 
 
 _BUSY = False
