@@ -23,7 +23,7 @@ estimates_hessian: for a regulariser. True if its estimate is noise on a network
     of ReLUs.
 doubts: for a method. Function (model, images, targets, maps, **settings) -> sentences about maps of two images that
     may not be what the method promises on this network. `check` and the stage before extraction print them.
-is_synthetic: for data. True if the images are drawn or drawn by hand, so that no network knows them from elsewhere.
+is_synthetic: for data. True if the images are synthetic or handwritten digits, and no photographs.
 """
 
 

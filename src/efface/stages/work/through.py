@@ -62,7 +62,7 @@ def work_through(
     if subject is not None and apart:
         for each in dict.fromkeys(subject(task).name for task in apart):
             say(f"{each}: the process of an earlier command ended {suspects[each]} while it was at work")
-        say(f"{len(apart)} tasks of these run in a process of their own now")
+        say(f"tasks that run in a process of their own now: {len(apart)}")
         own = functools.partial(in_workers, workers=_workers(executor, len(apart)))
         for task, outcome in _through(study, own, "processes", work, apart, progress, cost, subject):
             if ended_in(study.out, subject(task)) is None:
