@@ -51,7 +51,8 @@ def damage(setting: Setting) -> Table:
         note = ways[way](path, setting.draw)
         if note == "no such way":
             continue
-        outcome, said, seconds = went_on(folder, path, reference, usual + setting.ceiling)
+        paths = [path, path.with_name(note)] if way == "an exchange" and note else [path]
+        outcome, said, seconds = went_on(folder, paths, reference, usual + setting.ceiling)
         table.add(kind, outcome, f"{way} of {path.name}{f' with {note}' if note else ''}: {said}", seconds)
     return table
 
@@ -94,9 +95,9 @@ def stop_in_training(folder: Path, methods: list[dict[str, object]]) -> None:
 
 
 def went_on(  # noqa: PLR0911  one line for each outcome
-    folder: Path, path: Path, reference: dict[str, dict[str, str]], limit: float
+    folder: Path, paths: list[Path], reference: dict[str, dict[str, str]], limit: float
 ) -> tuple[str, str, float]:
-    """What came of `all`, of `all` with one more fraction, and of `status` and `compare`."""
+    """What came of `all`, of `all` with one more fraction, and of `status` and `compare`. paths: damaged files."""
     longest = 0.0
     healed = "equal"
     for name, words in (("all", ["all", "study.yml"]), ("more", ["all", "study.yml", MORE])):
@@ -105,30 +106,38 @@ def went_on(  # noqa: PLR0911  one line for each outcome
         if bad := spoken_badly(ended):
             return bad, f"{name}: {ended.last}", longest
         if ended.code != 0:
-            if path.name not in ended.errors and path.stem not in ended.errors:
+            if not told(paths, ended.errors):
                 return "unclear", f"{name}: {ended.last}", longest
-            return after_removal(folder, path, reference["more"], limit)
+            return after_removal(folder, paths, reference["more"], limit)
         wrong = different_numbers(folder, reference[name])
         if wrong:
             return "SILENT", f"{name}: {len(wrong)} differ: {wrong[:4]}", longest
-        if path.name in ended.errors or path.stem in ended.errors:
+        if told(paths, ended.errors):
             healed = "named, equal"
     for words in (["status", "study.yml"], ["compare", "run", "--out", "compared"]):
         ended = efface(folder, *words, seconds=limit)
         if bad := spoken_badly(ended):
             return bad, f"{words[0]}: {ended.last}", longest
-        if ended.code != 0 and path.name not in ended.errors:
+        if ended.code != 0 and not told(paths, ended.errors):
             return "unclear", f"{words[0]}: {ended.last}", longest
     return healed, "", longest
 
 
-def after_removal(folder: Path, path: Path, expected: dict[str, str], limit: float) -> tuple[str, str, float]:
-    """Whether the run goes on once the named file is removed, as an error asks for."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-    ended = efface(folder, "all", "study.yml", MORE, seconds=limit)
+def told(paths: list[Path], errors: str) -> list[Path]:
+    """The files that the errors name."""
+    return [each for each in paths if each.name in errors or each.stem in errors]
+
+
+def after_removal(folder: Path, paths: list[Path], expected: dict[str, str], limit: float) -> tuple[str, str, float]:
+    """Whether the run goes on once each file is removed, as the errors ask for, one after the other."""
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        ended = efface(folder, "all", "study.yml", MORE, seconds=limit)
+        if ended.code == 0 or not told(paths, ended.errors):
+            break
     wrong = different_numbers(folder, expected) if ended.code == 0 else ["an exit"]
     if wrong:
         return "stuck", f"after removal, exit {ended.code}: {ended.last}, {len(wrong)} differ", ended.seconds

@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 import yaml
 
-from efface.__main__ import main
+from efface.__main__ import command
 
 METHODS: list[dict[str, Any]] = [
     {"name": "random", "method": "random"},
@@ -126,10 +126,11 @@ def _lead(folder: Path, files: list[Path]) -> None:
 
 def _fork(folder: Path, words: tuple[str, ...], files: list[Path], before: Callable[[], Any] | None) -> None:
     _lead(folder, files)
+    code = 0
     try:
         if before is not None:
             before()
-        code = main(words)
+        command(words)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
     except BaseException:  # noqa: BLE001  a traceback is what a soak looks for

@@ -4,6 +4,8 @@ import argparse
 import faulthandler
 import importlib
 import os
+import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -47,6 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def command(arguments: Sequence[str] | None = None) -> None:
+    """Run one stage and end the process with its exit status. A Ctrl-C while Python ends leaves no trace of errors."""
+    try:
+        status = main(arguments)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
 def _run(options: argparse.Namespace) -> int:
     # torch takes seconds to import, so help and wrong commands are handled first
     from efface.execute import stoppable
@@ -66,7 +78,7 @@ def _run(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
     except (ValueError, OSError) as error:
-        print(f"efface: {_sentence(error)}", file=sys.stderr)
+        print(f"efface: {_of_study(options, _sentence(error))}", file=sys.stderr)
         return 1
     except Exception as error:  # noqa: BLE001  from a user's loss or network, torch or the GPU; reported in one line
         last = traceback.extract_tb(error.__traceback__)[-1]
@@ -152,6 +164,18 @@ def _sentence(error: Exception) -> str:
     return str(error)
 
 
+def _of_study(options: argparse.Namespace, sentences: str) -> str:
+    """Return sentences that begin with a key of the study with the study's file before them."""
+    from efface.study.study import Study
+
+    path = getattr(options, "study", None)
+    if path is None or path.is_dir():
+        return sentences
+    lines = sentences.split("\nefface: ")
+    keys = Study.model_fields
+    return "\nefface: ".join(f"{path}: {each}" if re.split("[.:]", each)[0] in keys else each for each in lines)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="efface",
@@ -183,4 +207,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -9,7 +9,7 @@ from typing import Any
 
 from efface.execute.attempt import Attempt, Failure, set_torch_defaults
 from efface.execute.executor import Executor, runs_at_once, slots
-from efface.execute.pool import WorkerDiedError, close_all, processes
+from efface.execute.pool import WorkerDiedError, close_all, processes, processors
 from efface.execute.progress import Advance, advance, go_on, is_stop, reporting, stoppable
 from efface.execute.sequence import serial
 
@@ -24,6 +24,7 @@ __all__ = [
     "go_on",
     "is_stop",
     "processes",
+    "processors",
     "reporting",
     "runs_at_once",
     "serial",

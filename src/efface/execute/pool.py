@@ -31,8 +31,12 @@ def _slots(tasks: int, workers: int | None = None) -> int:
 
 def _most(workers: int | None) -> int:
     """Return the largest number of workers, for any number of tasks."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
-    return workers or (min(cores, _ON_ONE_GPU) if torch.cuda.is_available() else cores)
+    return workers or (min(processors(), _ON_ONE_GPU) if torch.cuda.is_available() else processors())
+
+
+def processors() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
 
 
 @runs_at_once(_slots)
@@ -174,11 +178,16 @@ def close_all() -> None:
         _KEPT.pop().close()
 
 
+_MOST_WORKERS = 1_024
+
+
 def check_processes(*, workers: int | None = None, threads: int = 1) -> None:
-    """Raise ValueError for numbers of workers or threads that are no integers of at least 1."""
+    """Raise ValueError for numbers of workers or threads that are no integers from 1 to 1024."""
     for name, value in {"workers": workers, "threads": threads}.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"kwargs.{name}: is {value!r}; expected an integer of at least 1")
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_WORKERS
+        ):
+            raise ValueError(f"kwargs.{name}: is {value!r}; expected an integer from 1 to {_MOST_WORKERS}")
 
 
 def _check_pickles(work: Callable[[Task], Any], tasks: list[Task]) -> None:

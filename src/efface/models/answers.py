@@ -23,10 +23,11 @@ def check_answers(network: nn.Module, images: Images, outputs: Outputs | None = 
     ValueError: the answers are no logits; the network changes its input; or the answers differ between two passes or
         with the other images of the batch. The message names the modules.
     """
+    several = torch.cat([images, 1 - images])
     with torch.no_grad():
-        logits = network(given := images.clone())
-        _check_shape(logits, len(images), outputs)
-        if not torch.equal(given, images):
+        logits = network(given := several.clone())
+        _check_shape(logits, len(several), outputs)
+        if not torch.equal(given, several):
             raise ValueError(
                 "changes its input in place, so whoever reads the images afterwards reads others; write x = (x - mean) "
                 "/ std in its forward instead of x.sub_(mean).div_(std), and no inplace=True in its first layer"
@@ -34,30 +35,29 @@ def check_answers(network: nn.Module, images: Images, outputs: Outputs | None = 
         alone = network(images[:1])
         if alone.shape != logits[:1].shape:
             raise ValueError(
-                f"returns shape {tuple(alone.shape)} for one image and {tuple(logits.shape)} for {len(images)}; "
+                f"returns shape {tuple(alone.shape)} for one image and {tuple(logits.shape)} for {len(several)}; "
                 "expected one row for each image: remove squeeze() from its forward, or name the axis"
             )
-        warnings = _check_values(logits, outputs)
-        beside = network(torch.cat([images[:1], 1 - images]))
+        warnings = _check_values(logits[: len(images)], outputs)
     low = any(each.dtype.itemsize < 4 for each in (logits, *network.parameters()) if each.is_floating_point())
     most = (LOW_TOLERANCE if low else TOLERANCE) * float(logits.abs().max())
-    off = max(float((each - alone).abs().max()) for each in (logits[:1], beside[:1]))
+    off = float((logits[:1] - alone).abs().max())
     if off > most:
         with torch.no_grad():
-            apart = float((network(images) - logits).abs().max())
+            apart = float((network(several) - logits).abs().max())
         if apart > most:
             raise ValueError(
                 f"gives two different answers to the same images (by {apart:.2g}); no number about it could be had "
-                f"again. The difference begins in {_culprits(network, images, images)}: switch dropout and noise off "
+                f"again. The difference begins in {_culprits(network, several, several)}: switch dropout and noise off "
                 "in evaluation mode, as in F.dropout(x, p, self.training)"
             )
-        where = _culprits(network, images[:1], torch.cat([images[:1], 1 - images]))
+        where = _culprits(network, images[:1], several)
         raise ValueError(
             f"answers an image differently if other images are in its batch (by {off:.2g}). The difference begins in "
             f"{where}: give a BatchNorm its running statistics (track_running_stats=True); hand over a quantised "
             "network in float32"
         )
-    return logits, warnings
+    return logits[: len(images)], warnings
 
 
 def takes_raw_values(network: nn.Module, images: Images) -> bool:
@@ -113,12 +113,12 @@ def _check_shape(logits: object, n: int, outputs: Outputs | None) -> None:
         )
     if outputs == "binary" and shape[1] != 2:
         raise ValueError(f"returns {shape[1]} numbers for each image, but outputs is 'binary'; drop this key")
-    if not logits.isfinite().all():
-        raise ValueError("returns NaN or infinity for a test image; the fault is the network's, not a method's")
 
 
 def _check_values(logits: Tensor, outputs: Outputs | None) -> list[str]:
     """Return warnings. ValueError: the values are probabilities and not logits, or the other way round."""
+    if not logits.isfinite().all():
+        raise ValueError("returns NaN or infinity for a test image; the fault is the network's, not a method's")
     if outputs == "probabilities":
         sums = logits.exp().sum(1)
         if (sums - 1).abs().max() > SUMS:

@@ -1,12 +1,22 @@
 """Cross-checks between the keys of a study: settings that do not fit together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from efface.metrics import metric
 from efface.study.metric_entry import MetricEntry
-from efface.study.schema import MethodEntry
+from efface.study.schema import MOST, MethodEntry
+
+
+def too_many(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a message for each list of the study that is too long, before anything is built from it."""
+    for name in ("attribution_methods", "metrics", "fractions", "seeds", "variants", "claims"):
+        if isinstance(given := tree.get(name), list | dict) and len(given) > MOST:
+            yield f"{name}: there are {len(given):,}; expected at most {MOST:,}"
+    variants, seeds = (len(tree.get(each) or ()) for each in ("variants", "seeds"))
+    if variants <= MOST and seeds <= MOST and (runs := max(1, variants) * max(1, seeds)) > MOST:
+        yield f"variants and seeds: the study has {runs:,} runs; expected at most {MOST:,}"
 
 
 def disagreements(tree: Any) -> list[str]:

@@ -11,7 +11,7 @@ from efface.plug import moved, words
 from efface.plug.call import Call
 from efface.plug.field import Word
 from efface.plug.strict import Strict
-from efface.study.schema import Fraction, ImputerCall, Name, Post, UnitCall
+from efface.study.schema import MOST, Fraction, ImputerCall, Name, Post, UnitCall
 
 
 class MetricSettings(BaseModel):
@@ -25,7 +25,7 @@ class MetricSettings(BaseModel):
     fractions: tuple[Fraction, ...] | None = Field(default=None, min_length=1)
     unit: UnitCall | None = None
     post: Post | None = None
-    repeats: PositiveInt | None = None
+    repeats: Annotated[PositiveInt, Field(le=MOST)] | None = None
 
 
 class MetricEntry(Strict):

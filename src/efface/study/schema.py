@@ -29,6 +29,8 @@ from efface.types import Seeds, Unit
 PerChannel = Annotated[tuple[float, ...], Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
+MOST = 1_000
+"""Largest number of entries of a list, of runs of a study, of repeats and of draws."""
 Post = tuple[Annotated[Call, Word("post"), bound("maps")], ...]
 ImputerCall = Annotated[Call, Word("imputer"), bound("images", "removed", offered=("mean", "seeds"))]
 
@@ -76,7 +78,7 @@ class MethodEntry(Strict):
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     outputs: tuple[Name, ...] = ()
     network: Literal["second"] | None = None
-    draws: PositiveInt = 1
+    draws: Annotated[PositiveInt, Field(le=MOST)] = 1
     maps: str | None = None
     file: MapFiles | None = None
     post: Post | None = None

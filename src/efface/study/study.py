@@ -18,10 +18,11 @@ from efface.plug.call import Call, bound
 from efface.plug.field import WORDS, Word
 from efface.plug.strict import Strict
 from efface.study.claims import ACCURACY, Has, unfounded
-from efface.study.cross_checks import disagreements, unheard
+from efface.study.cross_checks import disagreements, too_many, unheard
 from efface.study.metric_entry import MetricEntry
 from efface.study.problems import explain
 from efface.study.schema import (
+    MOST,
     Claim,
     Fraction,
     ImputerCall,
@@ -51,9 +52,6 @@ def _of_processes(value: object) -> object:
     return {"call": _PROCESSES} | value if isinstance(value, dict) else value
 
 
-_MOST_RUNS = 1_000
-
-
 class Study(Strict):
     """The keys of one study file. docs/studies.md explains each key."""
 
@@ -77,7 +75,7 @@ class Study(Strict):
     visualize: Visualize = Visualize()
     unit: UnitCall = "pixel"
     fractions: tuple[Fraction, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
-    repeats: PositiveInt = 3
+    repeats: Annotated[PositiveInt, Field(le=MOST)] = 3
     executor: Annotated[
         Call, Word("executor"), bound("work", "tasks", offered=("progress",)), BeforeValidator(_of_processes)
     ] = Call(call=_PROCESSES)
@@ -104,8 +102,6 @@ class Study(Strict):
         """
         if not self.variants and not self.seeds:
             return {"": [self]}
-        if (runs := max(1, len(self.variants)) * max(1, len(self.seeds))) > _MOST_RUNS:
-            raise InvalidStudyError(f"variants and seeds: the study has {runs:,} runs; expected at most {_MOST_RUNS:,}")
         found: dict[str, list[Study]] = {}
         for name, changes in (self.variants or {"": {}}).items():
             for seed in self.seeds or (None,):
@@ -195,6 +191,8 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Study:
 
 def check(tree: Any, path: Path) -> Study:
     """Return the study of a tree that was read from a file. InvalidStudyError lists all problems."""
+    if tree is None:
+        raise InvalidStudyError(f"{path}: the file is empty; expected keys like 'data:' and 'model:'")
     if not isinstance(tree, dict):
         raise InvalidStudyError(
             f"{path}: the file contains a {type(tree).__name__}; expected keys like 'data:' and 'model:'"
@@ -202,6 +200,8 @@ def check(tree: Any, path: Path) -> Study:
     if old := reference_form(tree):
         raise InvalidStudyError(f"{path}: {old}")
     tree = moved.study({key: value for key, value in tree.items() if not str(key).startswith("x-")})
+    if many := list(too_many(tree)):
+        raise InvalidStudyError("\n".join(f"{path}: {line}" for line in many))
     try:
         study = Study.model_validate(tree)
         contents = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-LARGEST, DEEPEST, MOST_DIGITS, MOST_VALUES = 1_000_000, 40, 18, 200_000
+LARGEST, DEEPEST, MOST_DIGITS, MOST_VALUES = 250_000, 40, 18, 200_000
 """Bytes of a file, levels of nesting, digits of an integer, and values once every alias is written out."""
 
 _PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")

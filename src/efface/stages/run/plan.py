@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
+from efface.methods.calling import is_class
 from efface.metrics import Point, check_metric
 from efface.metrics.probes import Degeneracy, Probe
 from efface.metrics.probes.description import reading
@@ -106,8 +107,16 @@ def _running_order(task: ProbeTask) -> tuple[bool, str]:
     return not task.probe.needs.network, task.view.name if task.view else ""
 
 
+MOST_POINTS = 500_000
+"""Largest number of points of a run: each is planned, and its result is a line of the results."""
+
+
 def make_plan(run: Run) -> Plan:
-    """Plan every metric of the run's study. A metric that refuses its settings stands in `problems`."""
+    """Plan every metric of the run's study. A metric that refuses its settings stands in `problems`.
+
+    ValueError: the study has too many points.
+    """
+    _refuse_too_many(run)
     keys, redrawn = Keys(run), frozenset(view.name for view in run.views if _is_redrawn(run, view))
     curves, problems = list[PlannedCurve](), list[str]()
     for entry in run.study.metrics:
@@ -126,6 +135,20 @@ def make_plan(run: Run) -> Plan:
                 probe = Degeneracy(point.post, unit, asks=run.entry_of_maps(view.maps).file is None)
                 conditions[view.name] = keys.task(view, probe)
     return Plan(tuple(curves), conditions, redrawn, tuple(problems))
+
+
+def _refuse_too_many(run: Run) -> None:
+    """Raise ValueError for a study that cannot be planned in a minute."""
+    points = {
+        each.name: len(run.views) * repeats_of(run, each) * (len(axis_points(run, each)) if each.formula.axis else 1)
+        for each in run.study.metrics
+    }
+    if (total := sum(points.values())) > MOST_POINTS:
+        most = max(points, key=lambda name: points[name])
+        raise ValueError(
+            f"metrics: the study has {total:,} points, {points[most]:,} of them of '{most}'; expected at most "
+            f"{MOST_POINTS:,}: list fewer fractions, repeats or methods"
+        )
 
 
 def _wrong(run: Run, entry: MetricEntry, redrawn: frozenset[str]) -> list[str]:
@@ -273,6 +296,10 @@ def pointless(claims: Sequence[Claim], runs: Mapping[str, Run]) -> Iterator[str]
 
 
 def _is_redrawn(run: Run, view: View) -> bool:
+    """Return whether the maps of a view are seeds. Only a method that takes seeds can return them."""
+    entry = run.entry_of_maps(view.maps)
+    if entry.file is None and entry.batched and not is_class(entry.call) and not entry.call.wants("seeds"):
+        return False
     with contextlib.suppress(ValueError, FileNotFoundError):  # not there yet, or not this study's
         return map_store(run, view.maps, "test").kind == "seeds"
-    return run.entry_of_maps(view.maps).is_redrawn
+    return entry.is_redrawn

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
-from efface.execute import slots
+from efface.execute import processors, slots
+from efface.plug import words
 from efface.plug.call import Call
 from efface.plug.facts import fact
 from efface.stages.run.curves import PlannedRun
@@ -48,6 +49,8 @@ def say_estimate(one: PlannedRun, rows_of: Mapping[str, float], *, least: bool) 
         say(f"  samples: {sampling:,.0f} rows")
     executor, tasks = run.study.executor, len(missing) + len(todo)
     workers = 1 if run.device.type == "cuda" else slots(executor.resolve(), tasks, executor.kwargs)  # they share it
+    if words.name_of(executor.call):  # its workers run on this machine
+        workers = min(workers, processors())
     seconds = per_row * (first + (3 * extraction + rows + sampling) / workers)
     about = f"{'at least ' if least else ''}{duration(seconds)}"
     say(f"  estimate: {about} with {workers} at once ({per_row * 1e3:.2g} ms a row on {run.device})")
