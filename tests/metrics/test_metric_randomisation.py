@@ -1,5 +1,6 @@
 """Randomisation metrics: similarities against scipy and scikit-image, networks drawn anew, what the probes promise."""
 
+import copy
 import math
 from collections import OrderedDict
 
@@ -591,3 +592,36 @@ def test_weights_that_are_computed_from_others_are_redrawn(draw, norm):
         drawn, given = (each[layer].weight.detach().flatten() for each in (found, network))
         assert abs(float(torch.nn.functional.cosine_similarity(drawn, given, 0))) < 0.5
     torch.testing.assert_close(network(images).detach(), before)
+
+
+class Symmetric(nn.Module):
+    def forward(self, weight):
+        return weight.tril() + weight.tril(-1).transpose(-1, -2)
+
+
+PARAMETRIZED = {
+    "weight norm": nn.utils.parametrizations.weight_norm,
+    "spectral norm": nn.utils.parametrizations.spectral_norm,
+    "without inverse": lambda module: nn.utils.parametrize.register_parametrization(module, "weight", Symmetric()),
+}
+
+
+@pytest.mark.parametrize("kind", PARAMETRIZED)
+@pytest.mark.parametrize("draw", ["reset", "normal"])
+def test_a_parametrized_module_is_one_layer(draw, kind):
+    plain = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6)).eval()
+    network = copy.deepcopy(plain)
+    for at in (0, 2):
+        PARAMETRIZED[kind](network[at])
+    assert chosen(network, None, 0.5, "cascading") == ["2"]
+    assert chosen(network, None, 1.0, "cascading") == ["2", "0"]
+    assert chosen(network, ("2",), 1.0, "cascading") == ["2"]
+    found = redrawn(network, ["2"], draw=draw, seed=0)
+    assert type(found[2]) is type(network[2]), "it is parametrized as before"
+    assert torch.equal(found[0].weight, network[0].weight)
+    assert not torch.isclose(found[2].weight, network[2].weight).any()
+    assert not torch.isclose(found[2].bias, network[2].bias).any()
+    if kind == "weight norm" and draw == "reset":
+        drawn = found[2].weight.detach()
+        assert drawn.abs().max() <= 6**-0.5, "the bound of a fresh linear layer of 6 inputs"
+        assert drawn.std() > 0.15, "its standard deviation is 6**-0.5 / 3**0.5 = 0.24"

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from efface.methods.backprop import guided_backprop
 from efface.methods.feature_maps import Features, cut_at, features_of, looking_at, widened
 from efface.models.memory import at_least_one, at_once, blocks
-from efface.models.scores import logits_of, scores_of, target_scores
+from efface.models.scores import differentiable, logits_of, scores_of, target_scores
 from efface.plug.shared_settings import with_settings_of
 from efface.types import Images, Target, Targets, TargetScore
 
@@ -191,6 +191,7 @@ def _by_gradient(
             if scores.requires_grad:
                 (gradients,) = torch.autograd.grad(scores.sum(), leaves[-1], allow_unused=True)
             if gradients is None:  # the layer did not run, or the logits do not depend on its last run
+                differentiable(network, images[block].detach().clone().requires_grad_())
                 raise ValueError(f"layer {name!r} has no part in the logits; expected one that the logits depend on")
             features = widened(leaves[-1])
             maps.append((weigh(features, widened(gradients)) * features).sum(1))

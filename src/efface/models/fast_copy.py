@@ -216,5 +216,8 @@ def _unchanged(x: Tensor) -> Tensor:
 
 
 def _mark(tensor: Tensor) -> tuple[int, int]:
-    """Return the identity and the version of a tensor: an in-place operation changes only the version."""
-    return id(tensor), tensor._version  # noqa: SLF001
+    """Return the identity and the version of a tensor: an in-place operation changes only the version.
+
+    A tensor of inference mode has no version.
+    """
+    return id(tensor), -1 if tensor.is_inference() else tensor._version  # noqa: SLF001

@@ -14,7 +14,7 @@ def differentiable(model: nn.Module, points: Images) -> Float[Tensor, "n k"]:
     if not logits.requires_grad:
         raise ValueError(
             f"{type(model).__name__} returns logits without a gradient; expected a differentiable network: "
-            "remove no_grad and detach from its forward"
+            "remove no_grad, inference_mode and detach from its forward"
         )
     return logits
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrize import is_parametrized
 
 from efface import draws
 from efface.models.layers import find_layer
@@ -61,15 +62,16 @@ def read_layers(metric: str, layers: list[str] | str | None, points: int | None)
 def groups(network: nn.Module, layers: Layers, statistics: Statistics = "keep") -> list[tuple[str, ...]]:
     """Return, for each layer from the output down, the names of its modules with parameters of their own.
 
-    Without `layers`, each such module is a layer. The order is the reverse of the order in the network. With
-    `statistics` "reset", a module with running statistics counts as well, if it has no parameters.
+    Without `layers`, each such module is a layer. A parametrization of torch belongs to its module. The order is the
+    reverse of the order in the network. With `statistics` "reset", a module with running statistics counts as well, if
+    it has no parameters.
     ValueError: the network has no such layer (the message names similar ones), or the layer has no parameters.
     """
     reset = statistics == "reset"
     names = {
         module: name
         for name, module in network.named_modules()
-        if _learns(module) or (reset and _has_statistics(module))
+        if _PARAMETRIZATIONS not in name.split(".") and (_learns(module) or (reset and _has_statistics(module)))
     }
     if layers is None:
         if not names:
@@ -105,9 +107,10 @@ def redrawn(
     modules.
 
     draw: `reset`: the module's own `reset_parameters`, as for fresh layers of torch. A tensor that this leaves as it
-        was, such as those of `weight_norm`, is drawn as by `normal`. `normal`, also for a module
-        without that function: each tensor from a normal distribution with its own mean and standard deviation. The
-        scale of a BatchNorm is kept.
+        was, such as those of the old `weight_norm`, is drawn as by `normal`. `normal`, also for a module without that
+        function: each tensor from a normal distribution with its own mean and standard deviation. The scale of a
+        BatchNorm is kept. A parametrized tensor is drawn as a plain one, then it becomes the module's weight; where
+        its parametrization cannot be inverted, the tensors that it is computed from are drawn as by `normal`.
     statistics: `keep`: buffers such as the running statistics of a BatchNorm stay those of the given network. `reset`:
         those of these modules become the ones of a fresh module.
     """
@@ -118,8 +121,9 @@ def redrawn(
                 vars(each)[held] = value.detach()
     copied = copy.deepcopy(network).cpu()
     for name in names:
-        module: Any = copied.get_submodule(name)
+        given: Any = copied.get_submodule(name)
         with torch.no_grad(), draws.seeded(draws.seed_of(f"{seed} redrawn {name}")):
+            module = _plain(given)
             kept = {each: value.clone() for each, value in module.named_buffers(recurse=False)}
             if draw == "reset" and hasattr(module, "reset_parameters"):
                 before = {each: value.clone() for each, value in module.named_parameters(recurse=False)}
@@ -132,7 +136,42 @@ def redrawn(
             if statistics == "keep":
                 for each, value in module.named_buffers(recurse=False):
                     value.copy_(kept[each])
+            if module is not given:
+                _take_over(given, module)
     return copied.to(device).eval()
+
+
+_PARAMETRIZATIONS = "parametrizations"
+"""Child under which torch keeps what a module's tensors are computed from."""
+
+
+def _plain(module: Any) -> Any:
+    """Return the module; for a parametrized one a copy whose tensors are plain parameters."""
+    if not is_parametrized(module):
+        return module
+    kind: Any = type(module).__mro__[1]  # torch derives a class for the parametrized tensors
+    made: Any = kind.__new__(kind)
+    tensors = [*(name for name, _ in module.named_parameters(recurse=False)), *module.parametrizations]
+    vars(made).update(
+        vars(module)
+        | {
+            "_parameters": {name: nn.Parameter(getattr(module, name).clone()) for name in tensors},
+            "_buffers": {name: value.clone() for name, value in module.named_buffers(recurse=False)},
+            "_modules": {name: each for name, each in module.named_children() if name != _PARAMETRIZATIONS},
+        }
+    )
+    return made
+
+
+def _take_over(module: Any, plain: Any) -> None:
+    """Give a parametrized module the values of its plain copy."""
+    for name, value in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        value.copy_(getattr(plain, name))
+    for name, held in module.parametrizations.items():
+        try:
+            setattr(module, name, getattr(plain, name).detach())
+        except (NotImplementedError, RuntimeError):  # it cannot be inverted
+            _normal(held)
 
 
 def _normal(module: nn.Module, names: Collection[str] | None = None) -> None:
@@ -143,7 +182,7 @@ def _normal(module: nn.Module, names: Collection[str] | None = None) -> None:
 
 
 def _learns(module: nn.Module) -> bool:
-    return next(module.parameters(recurse=False), None) is not None
+    return next(module.parameters(recurse=False), None) is not None or is_parametrized(module)
 
 
 def _has_statistics(module: Any) -> bool:
