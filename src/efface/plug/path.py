@@ -35,7 +35,9 @@ def resolve(path: str) -> Any:
         raise ValueError(f"'{path}': there is no module '{parts[0]}' here; is it installed, or in the current folder?")
     for at in range(depth, len(parts)):
         if not hasattr(found, parts[at]):
-            raise ValueError(f"'{'.'.join(parts[:at])}' has no '{parts[at]}'; {near(parts[at], _public(found))}")
+            whole = f"'{path}': " if at + 1 < len(parts) else ""
+            holder = ".".join(parts[:at])
+            raise ValueError(f"{whole}'{holder}' has no '{parts[at]}'; {near(parts[at], _public(found))}")
         found = getattr(found, parts[at])
     return found
 

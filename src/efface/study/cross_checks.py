@@ -14,7 +14,9 @@ def too_many(tree: Mapping[str, Any]) -> Iterator[str]:
     for name in ("attribution_methods", "metrics", "fractions", "seeds", "variants", "claims"):
         if isinstance(given := tree.get(name), list | dict) and len(given) > MOST:
             yield f"{name}: there are {len(given):,}; expected at most {MOST:,}"
-    variants, seeds = (len(tree.get(each) or ()) for each in ("variants", "seeds"))
+    variants, seeds = (
+        len(given) if isinstance(given := tree.get(each), list | dict) else 0 for each in ("variants", "seeds")
+    )
     if variants <= MOST and seeds <= MOST and (runs := max(1, variants) * max(1, seeds)) > MOST:
         yield f"variants and seeds: the study has {runs:,} runs; expected at most {MOST:,}"
 
