@@ -12,7 +12,8 @@ from efface.erase.ranking import count, rank, removed
 from efface.erase.units import group_means, spread
 from efface.metrics import Point, metric
 from efface.metrics.degradation import Degrade, degradation
-from efface.metrics.probes import Perturb
+from efface.metrics.formula import logit_ratio
+from efface.metrics.probes import Perturb, Score
 from efface.plug.call import Call
 from efface.stages.extract import extract
 from efface.stages.run.curves import planned
@@ -89,6 +90,11 @@ def test_diffid_has_no_logit_ratio_where_the_clean_logit_is_not_positive(tmp_pat
     found = values(metric("diffid"), here, (0.5,))
     assert np.isnan(found["logit_ratio"]).all()
     assert np.isfinite(found["probability"]).all()
+
+
+def test_a_clean_logit_between_0_and_1_has_a_ratio():
+    clean, erased = (Score({"logit": np.array(each, np.float32)}) for each in ([0.5, 1, 0, -0.5], [0.25, 3, 1, 1]))
+    np.testing.assert_array_equal(logit_ratio(erased, clean), [0.5, 3, np.nan, np.nan])
 
 
 def test_pixel_perturb_by_hand(four):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from efface.models.evaluation import evaluating_fast
 from efface.models.fast_copy import answers_as_before
-from efface.models.layers import find_layer, last_convolution
+from efface.models.layers import feature_layer
 from efface.models.scores import logits_of
 from efface.types import Images
 
@@ -22,7 +22,7 @@ def looking_at(model: nn.Module, images: Images, layer: str | None) -> Iterator[
     The network is a faster copy where a copy exists and contains that module with the same outputs; else the model.
     layer: name of the module; without one, the last convolutional feature map.
     """
-    module = last_convolution(model, images[:1]) if layer is None else find_layer(model, layer)
+    module = feature_layer(model, images, layer)
     name = next(name for name, each in model.named_modules() if each is module)
     with evaluating_fast(model, images) as network:
         same = network is not model and answers_as_before(network, name)

@@ -1,13 +1,14 @@
 """Search for layers of a network: by name, or the layer of the feature map that the CAM methods use."""
 
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from efface.models.hook_watch import look_in
+from efface.models.layout import check_feature_map
 from efface.models.modes import modes_restored
 from efface.types import Images
 
@@ -35,6 +36,18 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     raise ValueError(f"layer {name!r}: {type(model).__name__} has no such layer; {_nearest(name, modules)}")
 
 
+def feature_layer(model: nn.Module, images: Images, layer: str | None) -> nn.Module:
+    """Return the module of a feature map n c h w: the named one, or without a name that of `last_convolution`.
+
+    ValueError: there is no such layer, or its output is laid out in another way.
+    """
+    if layer is None:
+        return last_convolution(model, images[:1])
+    module = find_layer(model, layer)
+    check_feature_map(model, images[:1], next(name for name, each in model.named_modules() if each is module))
+    return module
+
+
 def last_convolution(model: nn.Module, images: Images) -> nn.Module:
     """Return the module that computes the last feature map. Grad-CAM uses it when no layer is named.
 
@@ -42,6 +55,9 @@ def last_convolution(model: nn.Module, images: Images) -> nn.Module:
     before it. Pooling and dropout do not count, nor does a convolution that computes the class scores. The result is
     therefore the whole last stage: `layer4` of a ResNet, `features` of VGG, SqueezeNet and DenseNet. The search costs
     one forward pass of the first image in evaluation mode and is done once. The model is not changed.
+
+    ValueError: there is none; it is laid out in another way than n c h w; or it is the first layer, after which the
+        network computes with tokens.
     """
     kept = _LAST.setdefault(model, {})
     seen = (*images.shape[1:], *((name, type(each)) for name, each in model.named_modules()))
@@ -61,18 +77,29 @@ def _last_convolution(model: nn.Module, images: Images) -> nn.Module:
     end = len(calls)
     if learnt and calls[learnt[-1]].shape[1:2] == classes:
         end = learnt[-1]
-    convolved, last = False, None
+    convolved, last = False, cast("_Call | None", None)
     for call in calls[:end]:
         convolved = convolved or isinstance(call.module, (nn.Conv2d, nn.ConvTranspose2d))
         if convolved and _is_feature_map(call):
-            last = call.module
-    if last is None or last is model:
+            last = call
+    if last is None or last.module is model:
         size = "x".join(map(str, images.shape[2:]))
         raise ValueError(
             f"{type(model).__name__} on {size} images has no convolution with more than 1x1 positions in its output; "
             "name a layer or take larger images"
         )
-    return last
+    tokens = [call for call in calls if _of_tokens(call)]
+    if not tokens:
+        return last.module
+    name = next(name for name, each in model.named_modules() if each is last.module)
+    check_feature_map(model, images, name)
+    if learnt and last.module is calls[learnt[0]].module and calls.index(tokens[-1]) > calls.index(last):
+        raise ValueError(
+            f"the only feature map n c h w of {type(model).__name__} is its first layer, {name!r}, after which it "
+            "computes with tokens; a map of the first layer tells nothing of the rest of the network: choose another "
+            f"method, or name the layer if you want it, layer: {name}"
+        )
+    return last.module
 
 
 class _Call(NamedTuple):
@@ -100,6 +127,12 @@ def _calls(model: nn.Module, images: Images) -> list[_Call]:
 
 def _learns(module: nn.Module) -> bool:
     return next(module.parameters(recurse=False), None) is not None
+
+
+def _of_tokens(call: _Call) -> bool:
+    """Return True for what transformers compute with: three axes, or features on the last of four."""
+    on_last = isinstance(call.module, nn.LayerNorm | nn.Linear | nn.MultiheadAttention)
+    return len(call.shape) == 3 or (len(call.shape) == 4 and on_last and call.shape[1:3] != (1, 1))
 
 
 def _is_feature_map(call: _Call) -> bool:

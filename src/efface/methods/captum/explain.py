@@ -15,7 +15,7 @@ from efface.methods.captum.hooks import check_hooks
 from efface.methods.captum.plan import Plan, Settings, planned
 from efface.methods.captum.settings import of_block, settings_of
 from efface.models.evaluation import evaluating
-from efface.models.layers import find_layer, last_convolution
+from efface.models.layers import feature_layer
 from efface.models.memory import at_least_one, blocks
 from efface.models.scores import target_scores
 from efface.plug.facts import states
@@ -121,7 +121,7 @@ def attribute(
         again = check_hooks(plan, model, images[:1])
         module = None
         if plan.wants_layer:
-            module = last_convolution(model, images[:1]) if layer is None else find_layer(model, layer)
+            module = feature_layer(model, images, layer)
         explainer = plan.made(_Score(model, score), module)
         for block in blocks(len(images), together):
             points = images[block].clone().requires_grad_()  # otherwise Captum sets the flag and warns

@@ -1,0 +1,131 @@
+"""How the output of a layer is laid out: which of its axes follow the picture.
+
+A CAM reads the output of a layer as n c h w. Layers of transformers also have four axes, but other ones: n h w c, or
+heads, tokens and their width. Four halves of an image are changed in turn: left, right, upper, lower. An axis along
+which the centre of the change moves down with the change in the image is the height, and so on. The axis of the
+channels does not move.
+"""
+
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from efface.models.hook_watch import look_in
+from efface.models.modes import modes_restored
+from efface.types import Images
+
+_FOLLOWS = 0.1
+"""Share of an axis by which the centre of the change moves, from which on the axis follows the picture."""
+_HALVES = 5  # the image, and it with each of four halves changed
+
+
+class Layout(NamedTuple):
+    """What the axes of a layer's output do. Each pair is of the second, third and fourth axis.
+
+    shape: of the output for one image. each: whether the first axis is that of the images. down, right: how far the
+    centre of the change moves along an axis if the change in the image moves down, or to the right.
+    """
+
+    shape: tuple[int, ...]
+    each: bool
+    down: tuple[float, ...] = (0.0, 0.0, 0.0)
+    right: tuple[float, ...] = (0.0, 0.0, 0.0)
+
+    @property
+    def wrong(self) -> str:
+        """Return what is known to be another layout than n c h w, in words; "" where nothing speaks against it."""
+        if not self.each:
+            return "its first axis is not that of the images"
+        (c, h, _), (_, across, w) = self.down, self.right
+        if across > max(_FOLLOWS, 2 * w) and c > _FOLLOWS:
+            return "n h w c: the second and the third axis follow the picture, the fourth does not"
+        if c > max(_FOLLOWS, 2 * h):
+            return "the second axis follows the picture from above to below, as tokens do"
+        if self.shape[3] > 1 and h > max(_FOLLOWS, 4 * w):
+            return "n heads tokens channels: only the third axis follows the picture"
+        return ""
+
+    @property
+    def is_feature_map(self) -> bool:
+        """Return True if the third and the fourth axis follow the picture for sure."""
+        return self.each and not self.wrong and self.down[1] > _FOLLOWS and self.right[2] > _FOLLOWS
+
+
+def check_feature_map(model: nn.Module, images: Images, name: str) -> None:
+    """Raise ValueError if the output of a layer is laid out in another way than n c h w. It names layers that are so.
+
+    It costs one forward pass of five images in evaluation mode, once for each model and shape of image.
+    """
+    found = layouts(model, images)
+    if name not in found or not (wrong := found[name].wrong):
+        return
+    first = next((other for other, each in model.named_modules() if isinstance(each, nn.Conv2d)), "")
+    fit = [other for other, each in found.items() if each.is_feature_map and other != first][-3:]
+    shape = " x ".join(map(str, ("n", *found[name].shape[1:])))
+    remedy = f"layers that are: {', '.join(fit)}" if fit else "no later layer is one: choose a method without a layer"
+    raise ValueError(
+        f"layer {name!r} of {type(model).__name__} returns {shape}, which is no feature map n c h w ({wrong}); {remedy}"
+    )
+
+
+def layouts(model: nn.Module, images: Images) -> dict[str, Layout]:
+    """Return the layout of each layer whose output has four axes, by name, in the order in which the layers finish."""
+    kept = _KNOWN.setdefault(model, {})
+    seen = (*images.shape[1:], *((name, type(each)) for name, each in model.named_modules()))
+    if seen not in kept:
+        kept[seen] = _layouts(model, _halves_changed(images[:1]))
+    return kept[seen]
+
+
+_KNOWN: "WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], dict[str, Layout]]]" = WeakKeyDictionary()
+
+
+def _halves_changed(image: Float[Tensor, "1 c h w"]) -> Float[Tensor, "5 c h w"]:
+    """Return the image, and it with its left, right, upper and lower half changed by half of the range."""
+    height, width = image.shape[2:]
+    changed, found = (image + 0.5) % 1, image.repeat(_HALVES, 1, 1, 1)
+    parts = [(1, 3, 0, width // 2), (2, 3, (width + 1) // 2, width)]
+    parts += [(3, 2, 0, height // 2), (4, 2, (height + 1) // 2, height)]
+    for row, axis, start, end in parts:
+        found[row].narrow(axis - 1, start, end - start).copy_(changed[0].narrow(axis - 1, start, end - start))
+    return found
+
+
+def _layouts(model: nn.Module, images: Images) -> dict[str, Layout]:
+    found: dict[str, Layout] = {}
+    handles = []
+    for name, module in model.named_modules():
+
+        def look(_module: nn.Module, _inputs: object, output: object, name: str = name) -> None:
+            found.pop(name, None)  # of a layer that runs several times, the last time counts
+            if name and isinstance(output, Tensor) and output.ndim == 4:
+                found[name] = _layout(output.detach())
+
+        handles.append(look_in(module, look))
+    try:
+        with modes_restored(model), torch.no_grad():
+            model.eval()
+            model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _layout(output: Float[Tensor, "n a b c"]) -> Layout:
+    shape = (1, *output.shape[1:])
+    if len(output) != _HALVES:
+        return Layout(shape, each=False)
+    change = (output[1:] - output[:1]).abs().double()
+    down, right = [], []
+    for axis in (1, 2, 3):
+        along = change.sum([each for each in (1, 2, 3) if each != axis])
+        places = torch.linspace(0, 1, along.shape[1], dtype=along.dtype, device=along.device)
+        centres, moved = along @ places / along.sum(1).clamp(min=1e-300), along.sum(1) > 0
+        left, to_right, above, below = centres.tolist()
+        down.append(below - above if moved[2:].all() else 0.0)
+        right.append(to_right - left if moved[:2].all() else 0.0)
+    return Layout(shape, each=True, down=tuple(down), right=tuple(right))

@@ -1,0 +1,120 @@
+"""Layers whose four axes are not n c h w are told from feature maps, by which axes follow the picture."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import convnext_tiny
+from torchvision.models.swin_transformer import SwinTransformer
+from torchvision.models.vision_transformer import VisionTransformer
+
+from efface.methods.cam import grad_cam, score_cam
+from efface.methods.captum import attribute
+from efface.models.layers import feature_layer, last_convolution
+from efface.models.layout import check_feature_map, layouts
+from efface.models.resnet import resnet20
+from efface.models.torchvision import load
+
+
+class Laid(nn.Module):
+    """A convolution, a layer `out` that lays its output out in another way, and a mean."""
+
+    def __init__(self, order):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.out, self.linear = nn.Conv2d(3, 6, 3, 2, 1), nn.Identity(), nn.Linear(6, 4)
+        self.order = order
+
+    def forward(self, x):
+        features = self.conv(x).relu()
+        match self.order:
+            case "n h w c":
+                features = self.out(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            case "n w h c":
+                features = self.out(features.permute(0, 3, 2, 1)).permute(0, 3, 2, 1)
+            case "heads":  # n heads tokens channels
+                parts = self.out(features.flatten(2).unflatten(1, (2, 3)).transpose(2, 3))
+                features = parts.transpose(2, 3).flatten(1, 2).unflatten(2, features.shape[2:])
+            case "tokens":  # n tokens 1 channels
+                parts = self.out(features.flatten(2).transpose(1, 2)[:, :, None])
+                features = parts[:, :, 0].transpose(1, 2).unflatten(2, features.shape[2:])
+            case "weight":
+                features = features + self.out(self.linear.weight[:1, :, None, None])
+            case _:
+                features = self.out(features)
+        return self.linear(features.mean((2, 3)))
+
+
+def images(n=2, height=16, width=16):
+    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 24), (32, 8)])
+@pytest.mark.parametrize("order", ["n h w c", "heads", "tokens", "weight"])
+def test_other_layouts_are_refused_by_name(order, size):
+    network = Laid(order).eval()
+    with pytest.raises(ValueError, match=r"'out' of Laid.*no feature map n c h w"):
+        check_feature_map(network, images(2, *size), "out")
+    with pytest.raises(ValueError, match=r"'out' of Laid"):
+        grad_cam(network, images(2, *size), torch.tensor([0, 1]), layer="out")
+    with pytest.raises(ValueError, match=r"'out' of Laid"):
+        score_cam(network, images(2, *size), torch.tensor([0, 1]), layer="out")
+    with pytest.raises(ValueError, match=r"'out' of Laid"):
+        attribute(network, images(2, *size), torch.tensor([0, 1]), algorithm="LayerGradCam", layer="out")
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 24), (32, 8), (60, 1), (1, 60), (2, 2)])
+def test_a_feature_map_is_none_of_them(size):
+    network = Laid("n c h w").eval()
+    check_feature_map(network, images(2, *size), "out")
+    assert grad_cam(network, images(2, *size), torch.tensor([0, 1]), layer="out").shape == (2, *size)
+
+
+def test_the_centre_of_a_change_moves_by_half_an_axis():
+    network = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Flatten(), nn.Linear(5 * 64, 3)).eval()
+    found = layouts(network, images(1, 8, 8))["0"]
+    assert found.shape == (1, 5, 8, 8)
+    assert found.is_feature_map
+    assert found.down[1] == pytest.approx(4 / 7, abs=0.1)  # from the rows 0 to 3 to the rows 4 to 7, of 0 to 7
+    assert found.right[2] == pytest.approx(4 / 7, abs=0.1)
+    assert max(map(abs, (*found.down[::2], *found.right[:2]))) < 0.1
+
+
+def test_a_grey_image_tells_the_same():
+    check_feature_map(Laid("n c h w").eval(), torch.full((1, 3, 16, 16), 0.5), "out")
+    with pytest.raises(ValueError, match="n h w c"):
+        check_feature_map(Laid("n h w c").eval(), torch.full((1, 3, 16, 16), 0.5), "out")
+
+
+def swin():
+    return SwinTransformer([4, 4], 24, [1, 1], [2, 4], [2, 2], num_classes=4).eval()
+
+
+def vit():
+    return VisionTransformer(16, 4, 2, 2, 24, 48, num_classes=4).eval()
+
+
+def test_swin_is_explained_at_its_permuted_output_alone():
+    network = swin()
+    assert last_convolution(network, images()) is network.permute
+    assert grad_cam(network, images(2, 32, 32), torch.tensor([0, 1])).shape == (2, 32, 32)
+    for layer in ("norm", "features.3", "features.1"):
+        with pytest.raises(ValueError, match=r"n h w c.*layers that are: permute"):
+            feature_layer(network, images(2, 32, 32), layer)
+
+
+def test_the_patches_of_a_vit_are_taken_only_if_they_are_named():
+    network = vit()
+    with pytest.raises(ValueError, match=r"first layer, 'conv_proj'.*tokens"):
+        grad_cam(network, images(), torch.tensor([0, 1]))
+    assert grad_cam(network, images(), torch.tensor([0, 1]), layer="conv_proj").shape == (2, 16, 16)
+
+
+def test_convolutional_networks_are_as_before():
+    for network in (resnet20(num_classes=4), convnext_tiny(num_classes=4), load("resnet18", num_classes=4)):
+        found, given = layouts(network.eval(), images(1, *_SIZE[type(network).__name__])), network
+        layer = last_convolution(given, images(1, *_SIZE[type(network).__name__]))
+        name = next(name for name, each in given.named_modules() if each is layer)
+        assert not found[name].wrong
+
+
+_SIZE = {"ResNet": (32, 32), "ConvNeXt": (64, 64)}
