@@ -1,5 +1,6 @@
 """Every mistake gets one clear error on stderr and the right exit status, no traceback, and loses nothing."""
 
+import csv
 import importlib
 import io
 import os
@@ -213,6 +214,28 @@ def test_a_study_of_too_many_points_is_refused_before_it_is_planned(tmp_path):
     write_study(tmp_path, metrics=["roar"])
     line = error(efface(tmp_path, "check", "study.yml", "repeats=1000", f"fractions={[i / 999 for i in range(1000)]}"))
     assert names(line, "study.yml metrics points roar 500,000")
+
+
+@pytest.mark.parametrize("times", [1, 1000])
+def test_a_method_that_writes_into_the_run_leaves_no_maps_out_in_silence(times, tmp_path):
+    code = (
+        "from pathlib import Path\n\n"
+        "def mine(model, images, targets):\n"
+        "    path, log = Path('run/maps/other-test.h5'), Path('calls')\n"
+        "    calls = int(log.read_text()) if log.exists() else 0\n"
+        f"    if path.exists() and calls < {times}:\n"
+        "        path.write_bytes(b'')\n"
+        "        log.write_text(str(calls + 1))\n"
+        "    return images.mean(1)\n"
+    )
+    other, mine = {"name": "other", "method": "gradient"}, {"name": "mine", "method": "writing.mine"}
+    write_study(tmp_path, {"writing": code}, attribution_methods=[other, mine], metrics=["morf"])
+    result = efface(tmp_path, "all", "study.yml")
+    with (tmp_path / "run/report/summary.csv").open() as file:
+        empty = [row for row in csv.DictReader(file) if row["method"] == "other" and not row["mean"]]
+    assert bool(empty) == bool(result.code)
+    assert names(result.err, "run/maps/other-test.h5")
+    assert result.code == (0 if times == 1 else 1)
 
 
 @pytest.mark.parametrize("kind", first_short(3, BAD_METHODS))

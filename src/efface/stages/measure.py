@@ -6,6 +6,7 @@ from efface.stages.page.keeping import keep_plans
 from efface.stages.page.write import write_pages
 from efface.stages.run.curves import PlannedRun, planned
 from efface.stages.run.runs import measuring, narrowed, one_by_one, widened, working
+from efface.stages.work.extraction import extract_lost
 from efface.stages.work.measuring import measure_missing
 from efface.stages.work.steps import extracted
 from efface.study.study import Study
@@ -18,6 +19,8 @@ def measure(study: Study, only: Sequence[str] = ()) -> list[str]:
     """
     with working(study, only) as runs:
         whole, failures = extracted(study, measuring(runs))
+        if not failures:
+            failures = [line for run in whole for line in extract_lost(run)]
         ready = {run.folder: planned(run) for run in whole}
         keep_plans(narrowed(study, only), list(ready.values()))
         for run in one_by_one(study, whole):

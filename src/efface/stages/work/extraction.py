@@ -76,6 +76,21 @@ def extract_missing(run: Run, splits: Sequence[str] | None = None) -> list[str]:
     return failures
 
 
+def extract_lost(run: Run) -> list[str]:
+    """Extract again what was damaged after its extraction in this command, such as by a method that writes files.
+
+    Return a sentence for each set of maps that is lost again.
+    """
+    if not missing_extractions(run):
+        return []
+    failures = extract_missing(run)
+    said = (
+        "its maps were damaged twice while this command ran; find out what writes into this folder, then run it again"
+    )
+    lost = [] if failures else missing_extractions(run)
+    return failures + [f"{task.method}, {task.split}: {said}: {run.folder / 'maps'}" for task in lost]
+
+
 def _extract(run: Run, splits: Sequence[str] | None) -> list[str]:
     failures = learn_missing(run, [task.method for task in missing_extractions(run, splits)])
     for task in missing_extractions(run, splits):
