@@ -1,5 +1,6 @@
 """Executors: the same outcomes, whoever does the work and whoever dies."""
 
+import contextlib
 import functools
 import os
 import signal
@@ -178,3 +179,52 @@ assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+STARTING = """
+import os, signal, sys, time
+from efface.execute import processes
+from test_execute import blocked
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, lambda *_: None)
+    tasks = processes(blocked, range(2), workers=2)
+    found = [next(tasks), *tasks]
+    assert not any(outcome for _, outcome in found), "a worker at a task hears a Ctrl-C"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+"""
+
+
+def blocked(_):
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def _children(pid):
+    for each in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(each.read_text().rpartition(")")[2].split()[1]) == pid:
+                yield int(each.parent.name)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_a_worker_that_starts_is_not_interrupted(tmp_path):
+    (tmp_path / "starting.py").write_text(STARTING)
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    process = subprocess.Popen(
+        [sys.executable, "starting.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    workers = []
+    while len(workers) < 2:
+        assert process.poll() is None
+        every = {pid: (Path("/proc") / str(pid) / "cmdline") for pid in _children(process.pid)}
+        with contextlib.suppress(OSError):
+            workers = [pid for pid, line in every.items() if b"spawn_main" in line.read_bytes()]
+        time.sleep(0.01)
+    for pid in workers:
+        os.kill(pid, signal.SIGINT)  # their Python has just begun, so that it would end with a trace
+    _, err = process.communicate(timeout=300)
+    assert "KeyboardInterrupt" not in err

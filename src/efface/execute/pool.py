@@ -1,5 +1,6 @@
 """Parallel tasks in worker processes that are reused by the next call."""
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -79,7 +80,9 @@ def in_workers(
     try:
         pool.progress = progress
         for task in tasks:  # one task waits beside those at work: the order is kept, and a late stop loses little
-            waiting[pool.futures.submit(_busy_with, work, task)] = task
+            with _blocked("SIGINT"):  # a new worker cannot be stopped in an orderly way before `_start_worker` has run
+                future = pool.futures.submit(_busy_with, work, task)
+            waiting[future] = task
             if len(waiting) > pool.workers:
                 yield from _collect(waiting)
         while waiting:
@@ -151,11 +154,20 @@ def _start_tracker() -> None:
 
     It ends with this process. Ended before by the hang-up of a terminal, it would leave traces of errors.
     """
-    if not hasattr(signal, "SIGHUP"):  # such a system has no helper process
+    if hasattr(signal, "SIGHUP"):  # another system has no helper process
+        with _blocked("SIGHUP"):
+            resource_tracker.ensure_running()
+
+
+@contextlib.contextmanager
+def _blocked(name: str) -> Iterator[None]:
+    """Block a signal inside the block; it arrives afterwards. Processes that are started inside never see it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # the new process inherits the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name)})
     try:
-        resource_tracker.ensure_running()
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -230,6 +242,8 @@ def _busy_with(work: Callable[[Task], Any], task: Task) -> Any:
 def _start_worker(ticks: Any, threads: int) -> None:
     report_to(ticks.put)
     stop_at_signals(lambda: _BUSY)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked while this process started
     set_torch_defaults(threads)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
