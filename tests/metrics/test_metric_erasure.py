@@ -92,6 +92,13 @@ def test_diffid_has_no_logit_ratio_where_the_clean_logit_is_not_positive(tmp_pat
     assert np.isfinite(found["probability"]).all()
 
 
+def test_a_random_order_is_one_probe_for_all_posts():
+    summed = (Call(call="efface.erase.post.channel_sum"),)
+    points = [Point(0.3, 0, Call(call="efface.impute.channel_mean"), post, "pixel") for post in ((), summed)]
+    assert len({point.perturb("random") for point in points}) == 1
+    assert len({point.perturb("most_first") for point in points}) == 2
+
+
 def test_a_clean_logit_between_0_and_1_has_a_ratio():
     clean, erased = (Score({"logit": np.array(each, np.float32)}) for each in ([0.5, 1, 0, -0.5], [0.25, 3, 1, 1]))
     np.testing.assert_array_equal(logit_ratio(erased, clean), [0.5, 3, np.nan, np.nan])

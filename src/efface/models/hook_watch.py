@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from efface.models.modes import modes_restored
 
 REGISTER = (
     *("register_forward_hook", "register_forward_pre_hook", "register_backward_hook"),
@@ -61,6 +63,24 @@ def watched_hooks() -> Iterator[HookWatch]:
     finally:
         for name, register in plain.items():
             setattr(nn.Module, name, register)
+
+
+def see_calls(model: nn.Module, images: Tensor, see: Callable[[str, nn.Module, Any], None]) -> None:
+    """Run the model once, in evaluation mode and without gradients, and show each call of a module as it finishes.
+
+    see: function that gets the module's name, the module and its output. The model itself comes last, with the name "".
+    """
+    handles = [
+        look_in(module, lambda each, _, output, name=name: see(name, each, output))
+        for name, module in model.named_modules()
+    ]
+    try:
+        with modes_restored(model), torch.no_grad():
+            model.eval()
+            model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def is_scripted(model: nn.Module) -> bool:

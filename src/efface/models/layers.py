@@ -7,9 +7,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from efface.models.hook_watch import look_in
+from efface.models.hook_watch import see_calls
 from efface.models.layout import check_feature_map
-from efface.models.modes import modes_restored
 from efface.types import Images
 
 _NOT_FEATURES = {"torch.nn.modules.pooling", "torch.nn.modules.dropout"}
@@ -111,17 +110,10 @@ def _calls(model: nn.Module, images: Images) -> list[_Call]:
     """Return all calls of modules in one forward pass, in the order in which they finish; the model is the last."""
     calls: list[_Call] = []
 
-    def record(module: nn.Module, _: object, output: object) -> None:
+    def see(_: str, module: nn.Module, output: object) -> None:
         calls.append(_Call(module, tuple(output.shape) if isinstance(output, torch.Tensor) else ()))
 
-    handles = [look_in(module, record) for module in model.modules()]
-    try:
-        with modes_restored(model), torch.no_grad():
-            model.eval()
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    see_calls(model, images, see)
     return calls
 
 

@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.models.hook_watch import look_in
-from efface.models.modes import modes_restored
+from efface.models.hook_watch import see_calls
 from efface.types import Images
 
 _FOLLOWS = 0.1
@@ -96,22 +95,13 @@ def _halves_changed(image: Float[Tensor, "1 c h w"]) -> Float[Tensor, "5 c h w"]
 
 def _layouts(model: nn.Module, images: Images) -> dict[str, Layout]:
     found: dict[str, Layout] = {}
-    handles = []
-    for name, module in model.named_modules():
 
-        def look(_module: nn.Module, _inputs: object, output: object, name: str = name) -> None:
-            found.pop(name, None)  # of a layer that runs several times, the last time counts
-            if name and isinstance(output, Tensor) and output.ndim == 4:
-                found[name] = _layout(output.detach())
+    def see(name: str, _: nn.Module, output: object) -> None:
+        found.pop(name, None)  # of a layer that runs several times, the last time counts
+        if name and isinstance(output, Tensor) and output.ndim == 4:
+            found[name] = _layout(output.detach())
 
-        handles.append(look_in(module, look))
-    try:
-        with modes_restored(model), torch.no_grad():
-            model.eval()
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    see_calls(model, images, see)
     return found
 
 
