@@ -163,6 +163,25 @@ def test_a_ctrl_c_that_python_ignores_stops_at_the_next_step(step):
         signal.signal(signal.SIGINT, before)
 
 
+def test_a_ctrl_c_that_a_library_turns_into_an_error_is_a_ctrl_c():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def turned():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        except BaseException as error:
+            raise ValueError("Error calling function: KeyboardInterrupt") from error
+
+    try:
+        with pytest.raises(KeyboardInterrupt), execute.stoppable():
+            turned()
+        with pytest.raises(ValueError, match="no good"), execute.stoppable():
+            raise ValueError("no good")
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_the_helper_of_the_workers_outlives_a_hang_up():
     code = """

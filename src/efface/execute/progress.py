@@ -94,7 +94,7 @@ def stoppable() -> Iterator[None]:
     """Make sure that a Ctrl-C inside the block is not lost, and let SIGTERM and SIGHUP stop the run like a Ctrl-C.
 
     Python ignores a KeyboardInterrupt inside some callbacks, such as those of weak references. In this case the next
-    `advance`, or the next task, raises it.
+    `advance`, or the next task, raises it. A library may turn it into an error of its own; it is a Ctrl-C again here.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -107,6 +107,10 @@ def stoppable() -> Iterator[None]:
     sys.unraisablehook = _without_stops(hook)
     try:
         yield
+    except Exception as error:
+        if _ctrl_c.is_set():
+            raise KeyboardInterrupt from error
+        raise
     finally:
         if sys.unraisablehook is not hook:
             sys.unraisablehook = hook
