@@ -61,7 +61,7 @@ class Attempt:
             return self.work(task)
         except BaseException as error:
             if is_stop(error):
-                raise
+                raise KeyboardInterrupt from error
             return Failure.of(error)
         finally:
             if torch.get_num_threads() != before:

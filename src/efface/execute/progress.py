@@ -122,11 +122,12 @@ def stoppable() -> Iterator[None]:
 def is_stop(error: BaseException) -> bool:
     """Return True for a Ctrl-C, and False for an error or an exit that a task raised itself.
 
-    Without `stoppable`, any KeyboardInterrupt may be a Ctrl-C.
+    Without `stoppable`, any KeyboardInterrupt may be a Ctrl-C. After one, any error is: a library may have turned it
+    into an error of its own.
     """
-    if not isinstance(error, KeyboardInterrupt):
-        return False
-    return _ctrl_c.is_set() or signal.getsignal(signal.SIGINT) is not _stops
+    if _ctrl_c.is_set():
+        return True
+    return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not _stops
 
 
 def go_on() -> None:
