@@ -368,3 +368,19 @@ def test_needs_of_an_erasing_probe_follow_its_erasure():
     assert POINT.clean().needs == Needs(maps=False)
     assert POINT.retrain("random").needs == Needs(maps=False, network=False)
     assert isinstance(POINT.clean(), Perturb)
+
+
+@dataclasses.dataclass(frozen=True)
+class Forgetful(Whole):
+    """Its identity leaves out `power`, and `note`, which may be left out."""
+
+    power: float = 2.0
+    note: str = dataclasses.field(default="", compare=False)
+
+    def identity(self):
+        return {"probe": "forgetful"}
+
+
+def test_a_field_that_the_identity_leaves_out_is_told():
+    (told,) = check_probe("metrics.mine", Forgetful())
+    assert told.startswith("metrics.mine: the probe Forgetful has an 'identity' that leaves out the field 'power'")

@@ -1,6 +1,7 @@
 """An executor of three lines works: failures, progress and threads are the stage's business."""
 
 import functools
+import os
 import pickle
 import signal
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +11,7 @@ import torch
 
 from efface import execute
 from efface.execute import Attempt, Failure, processes, runs_at_once, serial, slots
+from efface.plug import source
 from efface.stages.work.through import work_through
 from efface.study.study import InvalidStudyError, read
 from small.messages import words
@@ -205,6 +207,37 @@ def test_what_came_back_before_the_contract_was_broken_is_kept(study_with):
     assert kept == [((2,), "(2,)")]
 
 
+def crosses_the_last(work, tasks):
+    outcomes = [work(task) for task in tasks]
+    yield from zip(tasks, [*outcomes[:-2], outcomes[-1], outcomes[-2]], strict=True)
+
+
+def test_an_outcome_that_comes_with_another_task_is_told(study_with):
+    tasks, kept = [(1,), (2,), (3,)], []
+    with pytest.raises(ValueError, match="the outcome of one task with another task"):
+        kept.extend(work_through(study_with(crosses_the_last), str, tasks, float, cost=lambda _: 1.0))
+    found = work_through(study_with(crosses_the_last), str, tasks, float, cost=lambda _: 1.0)
+    assert next(found) == ((1,), "(1,)")
+
+
+def swaps_code(work, tasks):
+    for task in tasks:
+        yield task, work(task)
+        path = next(iter(source._READ))  # noqa: SLF001
+        os.utime(path, (1, 1))
+
+
+def test_code_that_changes_between_tasks_ends_the_command(study_with, tmp_path, monkeypatch):
+    path = tmp_path / "code.py"
+    path.write_text("")
+    state = path.stat()
+    monkeypatch.setattr(source, "_READ", {path: (state.st_mtime_ns, state.st_size)})
+    found = work_through(study_with(swaps_code), str, [(1,), (2,)], float, cost=lambda _: 1.0)
+    assert next(found) == ((1,), "(1,)")
+    with pytest.raises(ValueError, match=r"code\.py.*changed while this command ran"):
+        next(found)
+
+
 CLOSED = []
 
 
@@ -297,7 +330,7 @@ def test_a_study_with_three_lines_loses_one_method_and_keeps_the_rest(tmp_path, 
     ("executor", "why"),
     [
         ("own.swapped", "executor: own.swapped yielded a tuple; expected a pair (task, outcome)"),
-        ("own.crossed", "executor: own.crossed yielded another outcome than work(task) returned"),
+        ("own.crossed", "executor: own.crossed yielded the outcome of one task with another task"),
     ],
 )
 def test_check_names_an_executor_that_breaks_its_contract(tmp_path, executor, why):

@@ -429,3 +429,36 @@ def test_what_a_callable_accepts_is_asked_in_one_way():
     assert [accepts(call, name) for name in ("seeds", "per_channel", "max_batch")] == [True, False, False]
     assert call.wants("seeds", needed=True) is accepts(call, "seeds", needed=True) is True
     assert not accepts(dict.fromkeys, "seeds")  # no signature, or none of that name
+
+
+INHERITED = """
+import torch
+
+
+class Mean:
+    def __init__(self):
+        self.learnt = {}
+
+    def learnt_from(self):
+        return {"fit": "image"}
+
+    def fit(self, model, data, *, seed, max_batch):
+        self.learnt = {"image": torch.as_tensor(data.images[:]).float().mean(0)}
+
+    def __call__(self, model, images, targets):
+        return (images - self.learnt["image"].to(images) / 255).mean(1)
+
+
+class Maximum(Mean):
+    def fit(self, model, data, *, seed, max_batch):
+        self.learnt = {"image": torch.as_tensor(data.images[:]).float().amax(0)}
+"""
+
+
+def test_classes_with_a_fit_of_their_own_learn_for_themselves(tmp_path):
+    methods = [{"name": name, "method": f"inherited.{kind}"} for name, kind in (("a", "Mean"), ("b", "Maximum"))]
+    write_study(tmp_path, {"inherited": INHERITED}, attribution_methods=methods, metrics=["morf"])
+    result = efface(tmp_path, "extract", "study.yml")
+    assert result.code == 0, result.err
+    assert "2 of 2 methods learnt" in result.out
+    assert len([*(tmp_path / "run" / "learnt").glob("*.h5")]) == 2

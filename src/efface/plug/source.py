@@ -1,8 +1,10 @@
 """Digests of Python source: what a number depends on, besides its settings, is the code that made it."""
 
 import ast
+import contextlib
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
 import sys
 import sysconfig
@@ -14,12 +16,13 @@ from types import ModuleType
 def source_digest(name: str) -> str:
     """SHA-256 of a module's code, 16 digits; comments and docstrings do not count.
 
-    With it goes the code that it imports from its own package or from files beside the study; of an installed package
-    its version stands for that. efface has declared versions: its code counts only for a module of efface itself.
+    With it goes the code that it imports from its own package or from files beside the study, the packages around
+    these, and compiled modules among them, by their bytes. Of an installed package its version stands for that. efface
+    has declared versions: its code counts only for a module of efface itself.
     """
     code, _ = _closure(name)
     top = sys.modules.get(name.split(".", maxsplit=1)[0])
-    whole = hashlib.sha256(str(getattr(top, "__version__", "")).encode() if top and _is_installed(top) else b"")
+    whole = hashlib.sha256(_version(top).encode() if top and _is_installed(top) else b"")
     for each in sorted(code):
         whole.update(code[each].encode())
     return whole.hexdigest()[:16]
@@ -33,7 +36,7 @@ def imports_efface(name: str) -> bool:
 @functools.cache
 def _closure(name: str) -> tuple[dict[str, str], frozenset[str]]:
     """The code of a module and of all that counts with it, by module; and everything that these import."""
-    queue, code, imported = [name], dict[str, str](), set[str]()
+    queue, code, imported = _with_packages([name]), dict[str, str](), set[str]()
     while queue:
         each = queue.pop()
         if each in code or each == "efface" or (read := _code(each)) is None:  # the bare package holds its version
@@ -56,16 +59,70 @@ def _file_digest(path: Path, _written: int, _size: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
+_READ: dict[Path, tuple[int, int]] = {}
+"""Files whose code counts, with time and size when they were read."""
+
+
+def refuse_changed_code() -> None:
+    """Raise ValueError if a file of code that counts has changed since this process read it.
+
+    The keys of this command name the code as it was, and a part that is imported later runs as it is now.
+    """
+    for path, before in _READ.items():
+        try:
+            state = path.stat()
+            now = (state.st_mtime_ns, state.st_size)
+        except OSError:
+            now = None
+        if now != before:
+            raise ValueError(
+                f"{path}: has changed while this command ran, so a result may not be that of the code that its key "
+                "names; run the same command again (what was finished before is kept)"
+            )
+
+
+def _version(top: ModuleType) -> str:
+    """The version of an installed package: its own word, else that of the distribution that it came with."""
+    if (own := getattr(top, "__version__", None)) is not None:
+        return str(own)
+    names = importlib.metadata.packages_distributions().get(top.__name__, [])
+    return " ".join(f"{each} {importlib.metadata.version(each)}" for each in sorted(set(names)))
+
+
 @functools.cache
 def _code(name: str) -> tuple[str, tuple[str, ...]] | None:
-    """A module's code, and what it imports unless it is installed; None where there is no Python source."""
+    """A module's code, and what it imports unless it is installed; None where there is none of the user's.
+
+    Of a compiled module, and of one that is no Python source, the bytes count.
+    """
     module = _module(name)
     path = getattr(module, "__file__", None)
-    if module is None or not path or not path.endswith(".py"):
+    if module is None or not path or not Path(path).is_file():
         return None
-    tree = ast.parse(Path(path).read_text())
-    imports = () if _is_installed(module) else tuple(dict.fromkeys(_imports(tree, module)))
+    installed = _is_installed(module)
+    if installed and not path.endswith(".py"):
+        return None
+    if not installed and name.split(".", maxsplit=1)[0] != "efface":
+        state = Path(path).stat()
+        _READ.setdefault(Path(path), (state.st_mtime_ns, state.st_size))
+    tree = None
+    if path.endswith(".py"):
+        with contextlib.suppress(SyntaxError, ValueError):
+            tree = ast.parse(Path(path).read_bytes())
+    if tree is None:
+        return file_digest(Path(path)), ()
+    imports = () if installed else tuple(_with_packages(_imports(tree, module)))
     return ast.unparse(_without_docstrings(tree)), imports
+
+
+def _with_packages(names: list[str]) -> list[str]:
+    """The names, and before each of them those of the packages around it: their code runs as well."""
+    found = dict[str, None]()
+    for name in names:
+        parts = name.split(".")
+        ends = range(1, len(parts) + 1) if parts[0] != "efface" else (len(parts),)
+        found |= {".".join(parts[:end]): None for end in ends if parts[0]}
+    return list(found)
 
 
 def _module(name: str) -> ModuleType | None:
@@ -74,12 +131,14 @@ def _module(name: str) -> ModuleType | None:
         return sys.modules[name]
     try:
         spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError, AttributeError):
+    except Exception:  # noqa: BLE001  it runs the packages around the module, which may raise anything
         return None
     if spec is None:
         return None
     module = ModuleType(name)
     module.__file__, module.__package__ = spec.origin, spec.parent
+    if spec.submodule_search_locations is not None:
+        module.__path__ = list(spec.submodule_search_locations)
     return module
 
 
@@ -105,14 +164,19 @@ def _is_own(other: str, name: str) -> bool:
     if top == "efface":
         return False
     module = _module(top)
-    return module is not None and bool(getattr(module, "__file__", None)) and not _is_installed(module)
+    return module is not None and bool(_place(module)) and not _is_installed(module)
 
 
 def _is_installed(module: ModuleType) -> bool:
     """Whether it came with Python or with pip; efface counts as our own wherever it lies."""
     if module.__name__.split(".")[0] == "efface":
         return False
-    return str(getattr(module, "__file__", None)).startswith(_installed_folders())
+    return _place(module).startswith(_installed_folders())
+
+
+def _place(module: ModuleType) -> str:
+    """The file of a module; of a package without `__init__.py` its folder; "" for one that is built in."""
+    return str(getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), ""))
 
 
 @functools.cache

@@ -11,9 +11,9 @@ from efface.study.study import Study
 
 
 def report(study: Study, only: Sequence[str] = ()) -> list[str]:
-    """Write the pages. They are written again if more was measured while they were written."""
+    """Write the pages, and once more if a measurement ended while they were written."""
     study = narrowed(study, only)
-    while True:
+    for _ in range(2):  # a run beside it goes on for hours, and writes its own page at the end
         runs = runs_of(study)
         before = [_size(run.results.path) for run in runs]
         if not any(run.results.rows for run in runs):
@@ -22,7 +22,8 @@ def report(study: Study, only: Sequence[str] = ()) -> list[str]:
         _say_what_is_open(study, measured)
         write_pages(study, measured, anew=True)
         if [_size(run.results.path) for run in runs] == before:
-            return []
+            break
+    return []
 
 
 def _say_what_is_open(study: Study, measured: Sequence[PlannedRun]) -> None:

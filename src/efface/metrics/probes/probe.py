@@ -1,5 +1,6 @@
 """The contract of a probe: its needs, its description and its required parts; and a check that names each fault."""
 
+import contextlib
 import dataclasses
 import difflib
 import inspect
@@ -187,6 +188,29 @@ def _faults(probe: object) -> Iterator[str]:
         fault = _not_called(getattr(probe, name), name, given)
         if fault := fault or (_not_plain(probe) if name == "identity" else ""):
             yield fault
+        elif name == "identity":
+            yield from _left_out(probe)
+
+
+def _left_out(probe: Any) -> Iterator[str]:
+    """Yield the fields of a user's probe that its `identity()` does not depend on, so that a change keeps old results.
+
+    A field with `compare=False` may be left out.
+    """
+    if type(probe).__module__.startswith("efface."):
+        return
+    before = probe.identity()
+    for each in dataclasses.fields(probe):
+        with contextlib.suppress(Exception):  # the probe may refuse another value
+            value = getattr(probe, each.name)
+            other = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v / 2 + 0.25, str: lambda v: f"{v}x"}
+            if each.compare and type(value) in other:
+                changed = dataclasses.replace(probe, **{each.name: other[type(value)](value)})
+                if changed != probe and changed.identity() == before:
+                    yield (
+                        f"has an 'identity' that leaves out the field '{each.name}', so another value would keep old "
+                        "results; add it, or declare the field with dataclasses.field(compare=False)"
+                    )
 
 
 def _not_plain(probe: Any) -> str:

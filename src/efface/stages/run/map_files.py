@@ -150,7 +150,10 @@ def _learning(run: Run, entry: MethodEntry) -> tuple[str, str, dict[str, Any]]:
         return kind.__name__, f"{seed} learn {moved.first(entry.call.call)}", {"from": own, "seed": seed}
     settings = method.learnt_from()
     name = settings.get("fit", kind.__name__)
-    return name, (drawn := f"{seed} learn {name}"), {"from": settings, "seed": drawn}
+    what = {"from": settings, "seed": (drawn := f"{seed} learn {name}")}
+    if not str(kind.fit.__module__).startswith("efface."):  # classes of one `learnt_from` may differ in `fit`
+        what["fit"] = f"{kind.fit.__module__}.{kind.fit.__qualname__}"
+    return name, drawn, what
 
 
 def _is_there(run: Run, entry: MethodEntry, name: str, split: str) -> bool:

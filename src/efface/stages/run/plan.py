@@ -129,7 +129,7 @@ def make_plan(run: Run) -> Plan:
             problems.append(f"metrics.{entry.name}: {str(error).removeprefix(f'{entry.name}: ')}")
     conditions = {}
     for view in (each for each in run.views if each.name not in redrawn):
-        with contextlib.suppress(ValueError):  # stands in the problems already
+        with contextlib.suppress(ValueError, AttributeError):  # stands in the problems already
             if (point := ranked_as(run, redrawn, view)) is not None:
                 unit: Literal["feature", "pixel"] = "feature" if point.unit == "feature" else "pixel"
                 probe = Degeneracy(point.post, unit, asks=run.entry_of_maps(view.maps).file is None)

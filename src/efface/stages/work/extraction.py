@@ -14,6 +14,7 @@ from efface import draws
 from efface.execute import Advance, Failure, advance
 from efface.methods.calling import MethodCall, asks_classes, attribute
 from efface.models.memory import with_smaller_batches
+from efface.plug.source import refuse_changed_code
 from efface.stages.run.map_files import (
     Extraction,
     found_path,
@@ -189,6 +190,7 @@ def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
                     writer.write(first, found.maps[name])
                 found = None
                 advance(float(len(rows)))
+        refuse_changed_code()
         if asking:
             run.keep_logits(split, torch.cat(answers))
         for writer in writers.values():

@@ -14,6 +14,7 @@ from efface.methods.calling import MethodCall
 from efface.methods.model_state import restored
 from efface.plug.accepts import named
 from efface.plug.learning import check_learnt
+from efface.plug.source import refuse_changed_code
 from efface.stages.run.map_files import learnt_path, learnt_seed, read_learnt_tensors
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.run import Run
@@ -44,7 +45,9 @@ class Learn:
         path.parent.mkdir(parents=True, exist_ok=True)
         network = run.network_of(entry).module
         with _counting(network, len(train)):
-            write_learnt(path, learn_from(run, entry, network, train))
+            learnt = learn_from(run, entry, network, train)
+        refuse_changed_code()
+        write_learnt(path, learnt)
         return time.monotonic() - started
 
 

@@ -141,7 +141,9 @@ def result_row(run: Run, task: ProbeTask, seconds: dict[str, float]) -> dict[str
 def _plain(value: Any) -> Any:
     if isinstance(value, Call):
         return value.model_dump()
-    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    return value if isinstance(value, bool | int | float | str | dict | None) else str(value)
 
 
 def _named(task: ProbeTask) -> str:

@@ -9,6 +9,7 @@ import functools
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from efface.execute import (
@@ -25,6 +26,7 @@ from efface.execute import (
 from efface.execute.pool import in_workers
 from efface.plug.accepts import accepts
 from efface.plug.call import Call
+from efface.plug.source import refuse_changed_code
 from efface.stages.run.progress import say
 from efface.stages.work.at_work import Noted, Subject, died, ended_in, forget, left
 from efface.study.study import Study
@@ -102,14 +104,18 @@ def _through(
         offered["threads"] = study.torch_threads
     waiting = {id(task): task for task in tasks}
     costs = {} if ticks else {id(task): cost(task) for task in tasks}  # before the work changes them
-    attempt = Attempt(work if subject is None else Noted(work, study.out, subject), study.torch_threads)
+    attempt: Any = Attempt(work if subject is None else Noted(work, study.out, subject), study.torch_threads)
+    is_foreign = isinstance(executor, Call) and not _is_own(executor)
+    if is_foreign:
+        attempt = WithTask(attempt)
     while waiting:
         try:
             left_over = list(waiting.values())
             with contextlib.closing(_outcomes(executor, name, attempt, left_over, offered)) as found:
                 for each in found:
                     go_on()
-                    task, outcome = _checked(name, each, waiting)
+                    task, outcome = _checked(name, each, waiting, paired=is_foreign)
+                    refuse_changed_code()
                     if not ticks:
                         progress(costs[id(task)])
                     yield task, outcome
@@ -133,7 +139,7 @@ def _all_back(name: str, waiting: dict[int, Any], tasks: Sequence[Any]) -> None:
 
 
 def _outcomes(
-    executor: Callable[..., Any], name: str, work: Attempt, tasks: Sequence[Any], offered: dict[str, Any]
+    executor: Callable[..., Any], name: str, work: Callable[[Any], Any], tasks: Sequence[Any], offered: dict[str, Any]
 ) -> Generator[Any]:
     """Yield what the executor yields. Its own errors become a ValueError that names the executor."""
     found: Any = None
@@ -157,8 +163,30 @@ def _outcomes(
     )
 
 
-def _checked(name: str, each: Any, waiting: dict[int, Any]) -> tuple[Any, Any]:
-    """Return a task and its outcome, and remove the task from those that wait."""
+@dataclass(frozen=True)
+class WithTask:
+    """Work whose outcome holds its task as well, for an executor may give the outcome of one task to another."""
+
+    work: Callable[[Any], Any]
+
+    def __call__(self, task: Any) -> "Paired":
+        """Return the task with what the work returned."""
+        return Paired(task, self.work(task))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """An outcome with its task."""
+
+    task: Any
+    outcome: Any
+
+
+def _checked(name: str, each: Any, waiting: dict[int, Any], *, paired: bool) -> tuple[Any, Any]:
+    """Return a task and its outcome, and remove the task from those that wait.
+
+    paired: True if each outcome holds its task, see `WithTask`.
+    """
     if not isinstance(each, tuple | list) or len(each) != 2:
         raise ValueError(f"executor: {name} yielded {_kind(each)}; expected a pair (task, outcome)")
     given, outcome = each
@@ -174,7 +202,21 @@ def _checked(name: str, each: Any, waiting: dict[int, Any]) -> tuple[Any, Any]:
         raise ValueError(
             f"executor: {name} yielded {_kind(outcome)} as the outcome of a task; expected what work(task) returned"
         )
+    if paired:
+        outcome = _own_outcome(name, waiting[place], outcome)
     return waiting.pop(place), outcome
+
+
+def _own_outcome(name: str, task: Any, found: Any) -> Any:
+    """Return what the work returned for this task. ValueError: it is something else, or of another task."""
+    if not isinstance(found, Paired):
+        raise ValueError(f"executor: {name} yielded {_kind(found)} as an outcome; expected what work(task) returned")
+    if not _equal(task, found.task):
+        raise ValueError(
+            f"executor: {name} yielded the outcome of one task with another task; it must yield each task with what "
+            "work(task) returned for it: keep them together, as in futures = {pool.submit(work, task): task}"
+        )
+    return found.outcome
 
 
 def _equal(task: Any, given: Any) -> bool:
@@ -182,4 +224,5 @@ def _equal(task: Any, given: Any) -> bool:
 
 
 def _kind(found: Any) -> str:
+    found = found.outcome if isinstance(found, Paired) else found
     return "nothing" if found is None else f"a {type(found).__name__}"
