@@ -1,4 +1,4 @@
-"""efface STAGE STUDY [key=value ...]: a stage does what is left of the stages that it needs, then its own work."""
+"""efface STAGE STUDY [key=value ...]: a stage runs the unfinished earlier stages first, then its own work."""
 
 import argparse
 import faulthandler
@@ -180,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="efface",
         description="Does an attribution map tell the truth about an image classifier?",
-        epilog="A stage first does what is left of the stages that it needs. After a kill it goes on where it was.",
+        epilog="A stage runs the unfinished earlier stages first. After a kill, the same command goes on where it was.",
     )
     stages = parser.add_subparsers(dest="stage", metavar="STAGE", required=True)
     for name, does in STAGES.items():

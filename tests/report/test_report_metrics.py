@@ -348,7 +348,7 @@ one_number = Metric(
     assert {line["explain"] for line in found} == {"predicted"}
     text = Path(tmp_path / "run" / "report" / "report.html").read_text()
     assert 'id="curve-half-probability-mine_blurred"' in text
-    assert "Time by metric, extraction apart" in text
+    assert "Time by metric, without extraction" in text
     assert set(re.findall('data-share="constant" data-method="([^"]*)"', text)) == {"random", "mine", "mine_blurred"}
 
 

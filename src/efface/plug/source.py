@@ -36,7 +36,9 @@ def imports_efface(name: str) -> bool:
 @functools.cache
 def _closure(name: str) -> tuple[dict[str, str], frozenset[str]]:
     """The code of a module and of all that counts with it, by module; and everything that these import."""
-    queue, code, imported = _with_packages([name]), dict[str, str](), set[str]()
+    top = _module(name.split(".", maxsplit=1)[0])
+    queue = [name] if top is None or _is_installed(top) else _with_packages([name])
+    code, imported = dict[str, str](), set[str]()
     while queue:
         each = queue.pop()
         if each in code or each == "efface" or (read := _code(each)) is None:  # the bare package holds its version
