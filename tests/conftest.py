@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from efface.plug import source
 from small.networks import Tiny, seeded, with_drawn_norms
 
 torch.set_num_threads(1)  # on tensors this small two threads wait for each other more than they work
@@ -18,3 +19,9 @@ def tiny():
         return seeded(lambda: with_drawn_norms(Tiny(channels, classes)), seed)
 
     return build
+
+
+@pytest.fixture(autouse=True)
+def code_as_it_is_now():
+    """Each test is a command of its own: what another one read of a file, and then changed, does not count."""
+    source.READ.clear()

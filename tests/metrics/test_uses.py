@@ -359,6 +359,7 @@ def test_a_row_says_what_the_metric_does(run, name, seen):
     assert name not in TOP or (told["count"], seen["shared"]) == TOP[name]
 
 
+@pytest.mark.long
 def test_words_are_those_of_the_settings(run):
     by = {each.name: each for each in run.study.metrics}
     told = {name: how_of(planned(run), each) for name, each in by.items()}

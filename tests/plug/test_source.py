@@ -32,7 +32,7 @@ def place(tmp_path, monkeypatch):
         for each in set(sys.modules) - known:
             sys.modules.pop(each)
         forget(call, efface.plug.source, efface.plug.identity)
-        efface.plug.source._READ.clear()  # noqa: SLF001
+        efface.plug.source.READ.clear()
         return Call(call=path, kwargs=kwargs).identity()
 
     return write, digest
@@ -103,7 +103,7 @@ def test_source_that_python_reads_is_read(place, text):
 def test_an_installed_package_without_a_version_has_that_of_its_distribution(place, tmp_path, monkeypatch):
     write, digest = place
     name = f"source_{next(NUMBER)}"
-    monkeypatch.setattr(efface.plug.source, "_installed_folders", lambda: (str(tmp_path),))
+    monkeypatch.setattr(efface.plug.source, "installed_folders", lambda: (str(tmp_path),))
     found = []
     for version in ("1.0", "2.0"):
         write(f"{name}/__init__.py", "")
@@ -138,7 +138,7 @@ def test_code_that_changes_while_a_command_runs_is_told(place, tmp_path):
     os.utime(tmp_path / f"{name}.py", (later, later))
     with pytest.raises(ValueError, match=rf"{name}\.py.*changed while this command ran"):
         refuse_changed_code()
-    efface.plug.source._READ.clear()  # noqa: SLF001
+    efface.plug.source.READ.clear()
 
 
 def test_misspelt_facts_of_a_function_are_named(place):

@@ -61,7 +61,9 @@ def methods_in(lines) -> set[str]:
     ("method", "calls", "said"),
     [
         pytest.param("crash", 0, "'Segmentation fault' ending.py:11", marks=pytest.mark.long),  # in the trial
-        ("crash", 1, "'Segmentation fault' ending.py:11"),  # while maps are extracted
+        pytest.param(
+            "crash", 1, "'Segmentation fault' ending.py:11", marks=pytest.mark.long
+        ),  # while maps are extracted
         pytest.param("leave", 0, "without an error", marks=pytest.mark.long),
         pytest.param("leave", 1, "without an error", marks=pytest.mark.long),
     ],

@@ -225,6 +225,7 @@ def _children(pid):
                 yield int(each.parent.name)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_a_worker_that_starts_is_not_interrupted(tmp_path):
     (tmp_path / "starting.py").write_text(STARTING)

@@ -223,7 +223,7 @@ def test_an_outcome_that_comes_with_another_task_is_told(study_with):
 def swaps_code(work, tasks):
     for task in tasks:
         yield task, work(task)
-        path = next(iter(source._READ))  # noqa: SLF001
+        path = next(iter(source.READ))
         os.utime(path, (1, 1))
 
 
@@ -231,7 +231,7 @@ def test_code_that_changes_between_tasks_ends_the_command(study_with, tmp_path, 
     path = tmp_path / "code.py"
     path.write_text("")
     state = path.stat()
-    monkeypatch.setattr(source, "_READ", {path: (state.st_mtime_ns, state.st_size)})
+    monkeypatch.setattr(source, "READ", {path: (state.st_mtime_ns, state.st_size)})
     found = work_through(study_with(swaps_code), str, [(1,), (2,)], float, cost=lambda _: 1.0)
     assert next(found) == ((1,), "(1,)")
     with pytest.raises(ValueError, match=r"code\.py.*changed while this command ran"):

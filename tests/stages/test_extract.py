@@ -174,9 +174,9 @@ def test_a_method_that_asks_for_some_classes_only_is_told(tmp_path):
 
 def watching(work, tasks, *, progress):
     """An executor that notes what it is given, and whether the classes are known by then."""
-    tasks = list(tasks)
+    tasks, of = list(tasks), work.work.work.work
     for task in tasks:
-        (work.work.work.study.out / f"{task.method} {work.work.work.run.has_logits(task.split)}").touch()
+        (of.study.out / f"{task.method} {of.run.has_logits(task.split)}").touch()
     yield from serial(work, tasks, progress=progress)
 
 

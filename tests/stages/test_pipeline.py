@@ -152,6 +152,7 @@ def test_shapes_hold_in_every_stage(tmp_path, monkeypatch, capsys):
 # Killed
 
 
+@pytest.mark.long
 def test_killed_at_any_touch_of_a_file_it_ends_as_if_never_killed(finished, tmp_path):
     write_study(tmp_path)
     draw, kills = random.Random(0), 0  # noqa: S311
@@ -223,7 +224,7 @@ def _until(happened):
     ("stop", "workers"),
     [
         (signal.SIGINT, 1),
-        (signal.SIGTERM, 2),
+        pytest.param(signal.SIGTERM, 2, marks=pytest.mark.long),
         pytest.param(signal.SIGHUP, 1, marks=pytest.mark.long),
         pytest.param(signal.SIGTERM, 1, marks=pytest.mark.long),
     ],

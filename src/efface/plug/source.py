@@ -61,8 +61,8 @@ def _file_digest(path: Path, _written: int, _size: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-_READ: dict[Path, tuple[int, int]] = {}
-"""Files whose code counts, with time and size when they were read."""
+READ: dict[Path, tuple[int, int]] = {}
+"""Files whose code counts, with time and size when this process read them."""
 
 
 def refuse_changed_code() -> None:
@@ -70,7 +70,7 @@ def refuse_changed_code() -> None:
 
     The keys of this command name the code as it was, and a part that is imported later runs as it is now.
     """
-    for path, before in _READ.items():
+    for path, before in READ.items():
         try:
             state = path.stat()
             now = (state.st_mtime_ns, state.st_size)
@@ -106,7 +106,7 @@ def _code(name: str) -> tuple[str, tuple[str, ...]] | None:
         return None
     if not installed and name.split(".", maxsplit=1)[0] != "efface":
         state = Path(path).stat()
-        _READ.setdefault(Path(path), (state.st_mtime_ns, state.st_size))
+        READ.setdefault(Path(path), (state.st_mtime_ns, state.st_size))
     tree = None
     if path.endswith(".py"):
         with contextlib.suppress(SyntaxError, ValueError):
@@ -173,7 +173,7 @@ def _is_installed(module: ModuleType) -> bool:
     """Whether it came with Python or with pip; efface counts as our own wherever it lies."""
     if module.__name__.split(".")[0] == "efface":
         return False
-    return _place(module).startswith(_installed_folders())
+    return _place(module).startswith(installed_folders())
 
 
 def _place(module: ModuleType) -> str:
@@ -182,7 +182,7 @@ def _place(module: ModuleType) -> str:
 
 
 @functools.cache
-def _installed_folders() -> tuple[str, ...]:
+def installed_folders() -> tuple[str, ...]:
     return tuple(sysconfig.get_paths()[key] for key in ("purelib", "platlib", "stdlib", "platstdlib"))
 
 
