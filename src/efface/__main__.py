@@ -53,7 +53,8 @@ def command(arguments: Sequence[str] | None = None) -> None:
     """Run one stage and end the process with its exit status. A Ctrl-C while Python ends leaves no trace of errors."""
     try:
         status = main(arguments)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a job in the background may ignore it
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)

@@ -183,6 +183,7 @@ def _place(module: ModuleType) -> str:
 
 @functools.cache
 def installed_folders() -> tuple[str, ...]:
+    """Return the folders of packages that came with Python or with pip."""
     return tuple(sysconfig.get_paths()[key] for key in ("purelib", "platlib", "stdlib", "platstdlib"))
 
 
