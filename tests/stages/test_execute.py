@@ -14,6 +14,7 @@ import torch
 
 from efface import execute
 from efface.execute import Attempt, Failure, processes, serial
+from efface.methods.process_state import process_kept
 from small.messages import words
 
 
@@ -32,6 +33,11 @@ def die(task):
     if task == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return task
+
+
+def tell_in_a_method(task, folder):
+    with process_kept():
+        tell(task, folder)
 
 
 def tell(task, folder):
@@ -99,17 +105,18 @@ import functools, sys
 import test_execute
 from efface.execute import processes
 if __name__ == "__main__":
-    list(processes(functools.partial(test_execute.tell, folder=sys.argv[1]), range(4), workers=2))
+    list(processes(functools.partial(getattr(test_execute, sys.argv[2]), folder=sys.argv[1]), range(4), workers=2))
 """
 
 
-def test_a_killed_parent_leaves_no_worker_behind(tmp_path):
+@pytest.mark.parametrize("at", ["tell_in_a_method", pytest.param("tell", marks=pytest.mark.long)])
+def test_a_killed_parent_leaves_no_worker_behind(tmp_path, at):
     script, folder = tmp_path / "parent.py", tmp_path / "pids"
     folder.mkdir()
     script.write_text(PARENT)
     folders = (*Path(__file__).parents[:2], Path(execute.__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))}
-    parent = subprocess.Popen([sys.executable, str(script), str(folder)], env=environment)
+    parent = subprocess.Popen([sys.executable, str(script), str(folder), at], env=environment)
     try:
         deadline = time.monotonic() + 120
         while len(workers := [int(each.name) for each in folder.iterdir()]) < 2 and time.monotonic() < deadline:

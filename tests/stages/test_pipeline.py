@@ -193,10 +193,12 @@ def test_a_parent_killed_while_its_workers_write_is_gone_on_from_at_once_and_pro
     _until((tmp_path / "run" / "maps" / "mine-train.h5.partial").exists)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
+    _until(lambda session=process.pid: not _has_processes(session))
     process = start(tmp_path, "all", "study.yml")
     _until(lambda: (tmp_path / "run" / "results.jsonl").exists() and len(rows(tmp_path)) > 10)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
+    _until(lambda session=process.pid: not _has_processes(session))
     result = efface(tmp_path, "all", "study.yml")
     assert result.code == 0, result.err
     # Its source differs, and so do the keys; its numbers do not.

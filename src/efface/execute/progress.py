@@ -48,6 +48,7 @@ def reporting(progress: Advance | None) -> Iterator[None]:
         report_to(before)
 
 
+_leave = os._exit  # a call of a method refuses the name while it runs
 _STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -69,7 +70,7 @@ def stop_at_signals(is_busy: Callable[[], bool]) -> None:
 
     def stop(*_: Any) -> None:
         if not is_busy():
-            os._exit(1)
+            _leave(1)
         _stop()
 
     for each in _STOPS:
