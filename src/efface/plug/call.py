@@ -4,15 +4,12 @@ The path is imported and the kwargs are bound to the signature when the study is
 before the first computation, and an error inside an imported module is shown as that error.
 """
 
-import difflib
 import functools
 import inspect
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from pydantic import (
@@ -27,16 +24,15 @@ from pydantic import (
 from efface.plug import moved, words
 from efface.plug.accepts import own_name
 from efface.plug.annotations import plugs, signature, wrong_types
-from efface.plug.facts import KNOWN
+from efface.plug.facts import misspelt_facts
 from efface.plug.identity import code_of
 from efface.plug.learning import is_learning, wrong_parts
 from efface.plug.path import near, resolve
-from efface.plug.source import file_digest
+from efface.plug.source import files_named
 
 __all__ = ["Call", "bound", "resolve", "settings_by_path", "settings_by_word"]
 
 _OFFERED = ("seeds", "max_batch", "score", "relu")  # what a method may hand on to one that it is given
-_LONGEST_PATH = 4096
 
 
 class Call(BaseModel):
@@ -101,7 +97,7 @@ class Call(BaseModel):
             return
         problems = _unknown(self.call, bindable, len(positional), self.kwargs)
         problems += _missing(self.call, bindable, positional, self.kwargs, offered) + wrong_types(target, self.kwargs)
-        problems += _wrong_plugs(target, self.kwargs) + _misspelt(self.call, target)
+        problems += _wrong_plugs(target, self.kwargs) + misspelt_facts(self.call, target)
         if problems:
             raise ValueError("; ".join(problems))
         own = getattr(sys.modules.get(getattr(target, "__module__", "")), f"check_{self.call.rpartition('.')[2]}", None)
@@ -149,7 +145,7 @@ class Call(BaseModel):
         found = code_of(self.call) | {"kwargs": settings}
         if nested:
             found["nested"] = {name: each.identity() for name, each in nested.items()}
-        if files := {name: file_digest(Path(value)) for name, value in _leaves(self.kwargs) if _is_file(value)}:
+        if files := files_named(self.kwargs):
             found["files"] = files
         return found
 
@@ -294,30 +290,3 @@ def _wrong_instance(call: Call, positional: Sequence[str]) -> list[str]:
         return [f"{call.call} is a class without __call__, expected __call__({', '.join(positional)})"]
     problems = _missing(call.call, inspect.signature(instance), positional, {}, _OFFERED)
     return problems + wrong_parts(call.resolve(), instance)
-
-
-def _leaves(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the single values of settings by name; those in lists and mappings as `name.0` and `name.key`."""
-    for name, value in settings.items():
-        if isinstance(value, list | tuple):
-            yield from _leaves({f"{name}.{at}": each for at, each in enumerate(value)})
-        elif isinstance(value, Mapping):
-            yield from _leaves({f"{name}.{at}": each for at, each in value.items()})
-        else:
-            yield name, value
-
-
-def _misspelt(path: str, target: Any) -> list[str]:
-    """Return sentences on attributes of a function that were meant to be facts, see `efface.plug.facts`."""
-    own = [] if path.startswith("efface.") else [each for each in getattr(target, "__dict__", ()) if each[0] != "_"]
-    known = [*KNOWN, "is_control", "is_random"]
-    near = {each: difflib.get_close_matches(each, known, n=1, cutoff=0.8) for each in own if each not in known}
-    return [
-        f"{path} has '{each}', which nothing reads; did you mean {close[0]}?"
-        for each, close in near.items()
-        if close and inspect.isfunction(target)
-    ]
-
-
-def _is_file(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) < _LONGEST_PATH and os.path.isfile(value)  # noqa: PTH113  asked often

@@ -1,5 +1,7 @@
 """Facts about a plug-in: attributes of data, an imputer, a regulariser or a method that efface reads."""
 
+import difflib
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -47,3 +49,15 @@ def states(**facts: bool | float | Callable[..., Any]) -> Callable[[Function], F
 def fact(function: Any, name: str) -> Any:
     """Return the value of a fact that a function states, else the default value of that fact."""
     return getattr(function, name, KNOWN[name])
+
+
+def misspelt_facts(path: str, target: Any) -> list[str]:
+    """Return sentences on attributes of a function that were meant to be facts."""
+    own = [] if path.startswith("efface.") else [each for each in getattr(target, "__dict__", ()) if each[0] != "_"]
+    known = [*KNOWN, "is_control", "is_random"]
+    near = {each: difflib.get_close_matches(each, known, n=1, cutoff=0.8) for each in own if each not in known}
+    return [
+        f"{path} has '{each}', which nothing reads; did you mean {close[0]}?"
+        for each, close in near.items()
+        if close and inspect.isfunction(target)
+    ]

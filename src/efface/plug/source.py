@@ -6,10 +6,13 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
 import sysconfig
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 
 @functools.cache
@@ -53,6 +56,29 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, 16 digits; read again only when it has changed."""
     found = path.stat()
     return _file_digest(path, found.st_mtime_ns, found.st_size)
+
+
+def files_named(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The digests of the files that settings name, by setting; those in lists and mappings as `name.0`, `name.key`."""
+    return {name: file_digest(Path(value)) for name, value in _leaves(settings) if _is_file(value)}
+
+
+def _leaves(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the single values of settings by name; those in lists and mappings as `name.0` and `name.key`."""
+    for name, value in settings.items():
+        if isinstance(value, list | tuple):
+            yield from _leaves({f"{name}.{at}": each for at, each in enumerate(value)})
+        elif isinstance(value, Mapping):
+            yield from _leaves({f"{name}.{at}": each for at, each in value.items()})
+        else:
+            yield name, value
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) < _LONGEST_PATH and os.path.isfile(value)  # noqa: PTH113  asked often
+
+
+_LONGEST_PATH = 4096
 
 
 @functools.cache

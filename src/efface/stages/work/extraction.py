@@ -85,9 +85,7 @@ def extract_lost(run: Run) -> list[str]:
     if not missing_extractions(run):
         return []
     failures = extract_missing(run)
-    said = (
-        "its maps were damaged twice while this command ran; find out what writes into this folder, then run it again"
-    )
+    said = "its maps were damaged twice while this command ran; find out what writes into this folder"
     lost = [] if failures else missing_extractions(run)
     return failures + [f"{task.method}, {task.split}: {said}: {run.folder / 'maps'}" for task in lost]
 
