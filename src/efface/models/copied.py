@@ -1,4 +1,4 @@
-"""Copies of networks. Where modules hold nothing unusual, a copy takes a quarter of the time of `copy.deepcopy`."""
+"""Copies of networks. Where modules hold nothing unusual, a copy takes a third of the time of `copy.deepcopy`."""
 
 import copy
 from collections.abc import Mapping
