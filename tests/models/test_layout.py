@@ -85,6 +85,17 @@ def test_a_grey_image_tells_the_same():
         check_feature_map(Laid("n h w c").eval(), torch.full((1, 3, 16, 16), 0.5), "out")
 
 
+def test_channels_of_one_place_are_no_tokens():
+    network = nn.Sequential(nn.Conv2d(3, 6, 16), nn.Flatten(), nn.Linear(6, 3)).eval()
+    with torch.no_grad():  # the channels see the image from above to below
+        network[0].weight.zero_()
+        for channel in range(6):
+            network[0].weight[channel, :, 2 * channel : 2 * channel + 4] = 1
+    found = layouts(network, images())["0"]
+    assert found.down[0] > 0.1
+    assert not found.wrong
+
+
 def swin():
     return SwinTransformer([4, 4], 24, [1, 1], [2, 4], [2, 2], num_classes=4).eval()
 

@@ -41,7 +41,7 @@ class Layout(NamedTuple):
         (c, h, _), (_, across, w) = self.down, self.right
         if across > max(_FOLLOWS, 2 * w) and c > _FOLLOWS:
             return "n h w c: the second and the third axis follow the picture, the fourth does not"
-        if c > max(_FOLLOWS, 2 * h):
+        if self.shape[2:] != (1, 1) and c > max(_FOLLOWS, 2 * h):  # one place follows nothing
             return "the second axis follows the picture from above to below, as tokens do"
         if self.shape[3] > 1 and h > max(_FOLLOWS, 4 * w):
             return "n heads tokens channels: only the third axis follows the picture"
