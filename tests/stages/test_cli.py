@@ -398,15 +398,15 @@ def test_check_plans_warns_and_keeps_nothing(tmp_path):
     result = efface(tmp_path, "check", "study.yml")
     assert (result.code, result.err) == (0, "")
     assert "48 train, 24 test images of 3 x 16 x 16" in result.out
-    assert "methods are tried on fresh weights" in result.out
+    assert "the methods are tried on fresh weights" in result.out
     assert "warning: mine: the map of an image is constant" in result.out
     assert "warning: pair: red: the map is the same whatever class is explained" in result.out
-    assert "warning: random: the map is the same whatever class is explained (as a control is)" in result.out
-    assert f"first network: {3 * 2 * 48} rows" in result.out
+    assert "warning: random" not in result.out
+    assert f"first network: {3 * 2 * 48} passes" in result.out
     # Of the three, only `mine` could ask the network; this one does not.
-    assert "maps: 6 files to extract, 0 forward rows" in result.out
+    assert "maps: 6 files to extract, 0 forward passes" in result.out
     # 9 scores of 24 images; 18 trainings of 2 epochs, a step counting three, each scored on 24.
-    assert f"probes: 31 of 31 to run: 18 trainings, {4 * 8 + 9 * 24 + 18 * (3 * 2 * 48 + 24):,} rows" in result.out
+    assert f"probes: 31 of 31 to run: 18 trainings, {4 * 8 + 9 * 24 + 18 * (3 * 2 * 48 + 24):,} passes" in result.out
     assert "estimate: " in result.out
     after = {name: what for name, what in files(tmp_path).items() if not name.startswith((".said-", "__pycache__"))}
     assert after == before

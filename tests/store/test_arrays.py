@@ -180,3 +180,9 @@ def test_an_error_of_the_system_while_reading_is_that_error(tmp_path):
         raise OSError("no number: HDF5's own")
     with pytest.raises(KeyError), rows.open_file(tmp_path / "x.h5", "r+"):
         raise KeyError("a mistake while writing is no damage")
+
+
+def test_a_file_is_created_in_folders_that_do_not_exist_yet(tmp_path):
+    path = tmp_path / "runs" / "of today" / "x.h5"
+    rows.create_file(path, {"a": ((2, 3), np.float32)})
+    assert StoredArray(path, "a").numpy().shape == (2, 3)

@@ -17,7 +17,7 @@ from efface.stages.run.map_files import learnt_path, learnt_seed
 from efface.stages.run.run import Run
 from efface.stages.work.learning import learnt_on_trial
 from efface.store.keys import NUMERICS, key
-from efface.store.tensors import learnt_digest, read_learnt, write_learnt
+from efface.store.tensors import cached_tensors, learnt_digest, read_learnt, write_learnt
 from efface.study.study import read
 from small.messages import names, words
 from small.studies import STUDY, efface, files, write_study
@@ -462,3 +462,11 @@ def test_classes_with_a_fit_of_their_own_learn_for_themselves(tmp_path):
     assert result.code == 0, result.err
     assert "2 of 2 methods learnt" in result.out
     assert len([*(tmp_path / "run" / "learnt").glob("*.h5")]) == 2
+
+
+def test_tensors_are_computed_once_also_in_folders_that_do_not_exist_yet(tmp_path):
+    path, calls = tmp_path / "runs" / "of today" / "shared.pt", []
+    for _ in range(2):
+        found = cached_tensors(path, lambda: calls.append(1) or {"x": torch.arange(3.0)})
+        assert torch.equal(found["x"], torch.arange(3.0))
+    assert calls == [1]

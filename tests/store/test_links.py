@@ -1,5 +1,8 @@
 """Links in a run folder: nothing is written through them."""
 
+import os
+import shutil
+
 import pytest
 
 from efface.store.links import refuse_links
@@ -52,3 +55,20 @@ def test_a_command_leaves_what_a_link_points_to_as_it_was(name, tmp_path):
     assert found.code == 1
     assert f"run/{name}: is a symbolic link" in found.err
     assert before == (files(tmp_path / "run") | files(victim) if victim.is_dir() else {"victim": victim.read_text()})
+
+
+def test_a_copy_made_of_hard_links_stays_as_it_was_while_the_run_goes_on(tmp_path):
+    write_study(tmp_path, out="run")
+    assert efface(tmp_path, "measure", "study.yml").code == 0
+    half = (tmp_path / "run/results.jsonl").read_bytes().splitlines(keepends=True)[:-1]
+    (tmp_path / "run/results.jsonl").write_bytes(b"".join(half))
+    (tmp_path / "run/maps/x-test.h5.partial").write_bytes(b"begun")
+    shutil.copytree(tmp_path / "run", tmp_path / "backup", copy_function=os.link)
+    before = files(tmp_path / "backup")
+    assert efface(tmp_path, "measure", "study.yml", "max_batch=32").code == 0
+    assert files(tmp_path / "backup") == before
+    after = (tmp_path / "run/results.jsonl").read_bytes()
+    assert after.startswith(b"".join(half))
+    assert len(after.splitlines()) > len(half)
+    own = ("study.yml", "results.jsonl", "maps/x-test.h5.partial")
+    assert all((tmp_path / "run" / name).stat().st_nlink == 1 for name in own)

@@ -16,6 +16,7 @@ from efface.methods.code_state import code_kept
 from efface.methods.model_state import restored
 from efface.methods.process_state import MethodTimeoutError, limited, process_kept
 from efface.models.hook_watch import is_scripted, watched_hooks
+from efface.models.modes import evaluate
 from efface.plug.accepts import accepts, offer, taken
 from efface.plug.call import Call
 from efface.plug.learning import wrong_parts
@@ -86,7 +87,7 @@ def attribute(
     offered = {"seeds": seeds, "max_batch": max_batch, "masks": masks, "classes_of": classes_of}
     given = {name: value for name, value in offered.items() if value is not None}
     with process_kept(), code_kept(model), restored(model), draws.seeded(int(seeds[0])), watched_hooks() as watch:
-        model.eval()
+        evaluate(model)
         with _plain_errors(method, model, len(images)), limited(method.timeout):
             if method.batched:
                 found = offer(method.method, model, images.clone(), targets.clone(), **_copies(given))

@@ -1,6 +1,7 @@
 """The code around a call of a method: classes of the network and functions of torch are afterwards as before."""
 
 import contextlib
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,7 +28,10 @@ def code_kept(model: nn.Module) -> Iterator[None]:
 
 
 def _put_back(holder: Any, held: dict[str, Any]) -> None:
-    now = dict(vars(holder))
+    now = vars(holder)
+    if now.keys() == held.keys() and all(map(operator.is_, now.values(), map(held.get, now))):
+        return
+    now = dict(now)
     for name, value in now.items():
         old = held.get(name, _NOWHERE)
         if old is value or not callable(value):

@@ -1,6 +1,7 @@
 """The state of a network around a call of a method: modules, hooks, modes, gradients and flags."""
 
 import contextlib
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,10 +20,9 @@ def restored(model: nn.Module) -> Iterator[None]:
     modules = [each for each in model.modules() if not isinstance(each, torch.jit.ScriptModule)]  # its parts are fixed
     parameters = list(model.parameters())
     parts = [
-        (each, type(each), {name: dict(vars(each)[name]) for name in _PARTS}, vars(each).get("forward"))
-        for each in modules
+        (each, type(each), [dict(vars(each)[name]) for name in _PARTS], vars(each).get("forward")) for each in modules
     ]
-    hooks = [{name: _kept(found) for name, found in vars(each).items() if "_hook" in name} for each in modules]
+    hooks = [{name: _kept(own[name]) for name in _HOOKS if own.get(name)} for own in map(vars, modules)]
     flags = [(each.requires_grad, each.grad) for each in parameters]
     with modes_restored(model):
         try:
@@ -31,13 +31,16 @@ def restored(model: nn.Module) -> Iterator[None]:
             for each, kind, held, forward in parts:
                 _put_back(each, kind, held, forward)
             for each, kept in zip(modules, hooks, strict=True):
-                for name, found in kept.items():
-                    if isinstance(found, dict):  # keep the same dict object, because hook handles refer to it
-                        if found or vars(each)[name]:
-                            vars(each)[name].clear()
-                            vars(each)[name].update(found)
+                own = vars(each)
+                for name in _HOOKS:
+                    now = own.get(name)
+                    if not now and name not in kept:
+                        continue
+                    if isinstance(now, dict):  # keep the same dict object, because hook handles refer to it
+                        now.clear()
+                        now.update(kept.get(name, {}))
                     else:
-                        vars(each)[name] = found
+                        own[name] = kept.get(name)
             for parameter, (flag, grad) in zip(parameters, flags, strict=True):
                 if parameter.requires_grad != flag:
                     parameter.requires_grad_(flag)
@@ -46,17 +49,19 @@ def restored(model: nn.Module) -> Iterator[None]:
 
 
 _PARTS = ("_modules", "_parameters", "_buffers")
+_HOOKS = tuple(name for name in vars(nn.Module()) if "_hook" in name)
 
 
-def _put_back(module: nn.Module, kind: type, held: dict[str, dict[str, Any]], forward: Any) -> None:
+def _put_back(module: nn.Module, kind: type, held: list[dict[str, Any]], forward: Any) -> None:
     """Give a module its class, its children, its tensors and its forward back."""
     own = vars(module)
     if type(module) is not kind:
         module.__class__ = kind
-    for name, found in held.items():
-        if own[name].keys() != found.keys() or any(own[name][key] is not each for key, each in found.items()):
-            own[name].clear()
-            own[name].update(found)
+    for name, found in zip(_PARTS, held, strict=True):
+        now = own[name]
+        if now.keys() != found.keys() or not all(map(operator.is_, map(now.get, found), found.values())):
+            now.clear()
+            now.update(found)
     if own.get("forward") is not forward:
         own.pop("forward", None)
         if forward is not None:

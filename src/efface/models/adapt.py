@@ -54,7 +54,8 @@ class Adaptation:
 def adapted(network: Any, adaptation: Adaptation, shape: Sequence[int]) -> tuple[nn.Module, list[str]]:
     """Return the network with images in [0, 1] as input and logits as output, and a sentence for each change.
 
-    shape: c h w of an image. The network runs once on two grey images, because only its output shows what it returns.
+    shape: c h w of an image. The network runs once on a grey image, because only its output shows what it returns. A
+        class that says `returns_logits = True` in its own body is believed, and its answers are checked later.
     ValueError: it is no module, it has a normalisation already, or nothing in its output can be logits.
     """
     if not isinstance(network, nn.Module):
@@ -62,6 +63,8 @@ def adapted(network: Any, adaptation: Adaptation, shape: Sequence[int]) -> tuple
     network, changes = unwrapped(network)
     if adaptation.mean is not None or adaptation.std is not None:
         network = _normalised(network, adaptation.mean, adaptation.std, shape)
+    if vars(type(network)).get("returns_logits") is True and adaptation.outputs is None and _is_float32(network):
+        return network, changes
     answer, more = _answer(network, shape)
     where = place_of_logits(answer)
     if where:
@@ -152,13 +155,17 @@ def _inner(module: nn.Module) -> nn.Module | None:
     return found if isinstance(found, nn.Module) else None
 
 
+def _is_float32(network: nn.Module) -> bool:
+    return all(each.dtype == torch.float32 for each in network.parameters())
+
+
 def _answer(network: nn.Module, shape: Sequence[int], before: nn.Module | None = None) -> tuple[Any, list[str]]:
-    """Return the network's answer on two grey images, and a sentence if its weights had to become float32.
+    """Return the network's answer on a grey image, and a sentence if its weights had to become float32.
 
     before: a module that the images pass through before.
     """
     first = next((each for each in (*network.parameters(), *network.buffers()) if each.is_floating_point()), None)
-    images = torch.full((2, *shape), 0.5, device=first.device if first is not None else "cpu")
+    images = torch.full((1, *shape), 0.5, device=first.device if first is not None else "cpu")
     images = images if before is None else before.to(images.device)(images)
     modes = [(module, module.training) for module in network.modules()]
     try:

@@ -23,7 +23,8 @@ def check_answers(network: nn.Module, images: Images, outputs: Outputs | None = 
     ValueError: the answers are no logits; the network changes its input; or the answers differ between two passes or
         with the other images of the batch. The message names the modules.
     """
-    several = torch.cat([images, 1 - images[:1]])
+    alike = len(images) < 2 or torch.equal(images[0], images[1])
+    several = torch.cat([images, 1 - images[:1]]) if alike else images
     with torch.no_grad():
         logits = network(given := several.clone())
         _check_shape(logits, len(several), outputs)

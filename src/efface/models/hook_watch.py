@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from efface.models.modes import modes_restored
+from efface.models.modes import evaluate, modes_restored
 
 REGISTER = (
     *("register_forward_hook", "register_forward_pre_hook", "register_backward_hook"),
@@ -76,7 +76,7 @@ def see_calls(model: nn.Module, images: Tensor, see: Callable[[str, nn.Module, A
     ]
     try:
         with modes_restored(model), torch.no_grad():
-            model.eval()
+            evaluate(model)
             model(images)
     finally:
         for handle in handles:

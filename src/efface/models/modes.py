@@ -6,6 +6,12 @@ from contextlib import contextmanager
 from torch import nn
 
 
+def evaluate(model: nn.Module) -> None:
+    """Set evaluation mode if a module is in training mode. Nothing is set without need: it costs a walk."""
+    if any(module.training for module in model.modules()):
+        model.eval()
+
+
 @contextmanager
 def modes_restored(model: nn.Module) -> Iterator[None]:
     """Restore the mode of each module after the block, also after an exception."""

@@ -171,6 +171,7 @@ class PreActResNet(nn.Module):
     """
 
     in_place = False
+    returns_logits = True
 
     def __init__(
         self,

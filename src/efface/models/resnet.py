@@ -104,6 +104,7 @@ class ResNet(nn.Module):
     """
 
     in_place = False
+    returns_logits = True
 
     def __init__(
         self,

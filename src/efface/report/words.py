@@ -47,16 +47,20 @@ def headline(panels: Sequence[Panel]) -> list[str]:
     methods = dict.fromkeys(row.method for panel in compared for row in panel.rows if row.method not in known)
     if not methods:
         return []
+    opened = [panel.metric for panel in panels if panel.unfinished]
     against, kind = compared[0].reference, f"{compared[0].kind}s"
     wins = {name: sum(panel.verdict(name) == "better" for panel in compared) for name in methods}
     best = max(wins.values())
     top = [name for name, won in wins.items() if won == best]
     never = [name for name, won in wins.items() if not won]
     where = f"all {len(compared)} metrics" if len(compared) > 1 else compared[0].metric
+    lines = []
+    if opened:
+        lines.append(f"Not final: values of {listed(opened)} are missing. The rest is about what is measured so far.")
     if best == len(compared):
-        lines = [f"Better than {against} on {where}: {len(top)} of {len(wins)} {kind} ({listed(top)})."]
+        lines += [f"Better than {against} on {where}: {len(top)} of {len(wins)} {kind} ({listed(top)})."]
     else:
-        lines = [f"No {kind[:-1]} is better than {against} on {where}."]
+        lines += [f"No {kind[:-1]} is better than {against} on {where}."]
         lines += [f"Most often better: {listed(top)}, on {best} of {len(compared)}."] if best else []
     if best and never:
         lines.append(f"Not shown to be better on any metric: {listed(never)}.")

@@ -1,8 +1,11 @@
-"""Symbolic links in a run folder: efface writes through none of them."""
+"""Links in a run folder: efface writes through none of them, symbolic or hard."""
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from efface.store.atomic import atomic_write
 
 FOLDERS = (
     "models",
@@ -31,6 +34,10 @@ FILES = (
 """Files of a run that efface writes at its top."""
 
 
+IN_PLACE = ("study.yml", "results.jsonl", "results.jsonl.damaged", "failures.log")
+"""Files among them that efface changes in place. It changes maps in place, too, while they are extracted."""
+
+
 def refuse_links(out: Path, folders: Iterable[Path]) -> None:
     """Raise ValueError if something that efface writes in a run is a symbolic link, or lies behind one.
 
@@ -46,6 +53,19 @@ def refuse_links(out: Path, folders: Iterable[Path]) -> None:
                 f"{link}: is a symbolic link to {link.readlink()}, and efface writes through no link inside a run "
                 f"folder; put the content itself there, or delete the link (the whole folder {out} may be a link)"
             )
+
+
+def unshare(folder: Path) -> None:
+    """Give a run its own copy of each file that efface changes in place and that has a second name (a hard link).
+
+    Such names come from copies like `cp -al`. Without this, the earlier copy of the run would change, too. The caller
+    holds the run's lock.
+    """
+    partial = [Path(each.path) for each in _entries(folder / "maps") if each.name.endswith(".partial")]
+    for path in (*(folder / name for name in IN_PLACE), *partial):
+        if path.is_file() and path.stat().st_nlink > 1:
+            with atomic_write(path) as temporary:
+                shutil.copy2(path, temporary)
 
 
 def _links(folder: Path) -> Iterator[Path]:

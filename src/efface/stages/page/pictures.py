@@ -79,7 +79,7 @@ def _generated(run: Run, rows: Int[Tensor, " n"]) -> Iterator[Line]:
     stored = read_rows(test.images, rows).to(run.device)
     targets = test.targets[rows.to(test.targets.device)].to(run.device)
     seeds = draws.seeds_of(f"{run.study.seed} visualize", rows).to(run.device)
-    with bar(float(COST * len(rows) * (samples.steps + settings.steps)), "visualize", "row") as progress:
+    with bar(float(COST * len(rows) * (samples.steps + settings.steps)), "visualize", "pass") as progress:
         generated = some_samples(run, samples, rows, advance=progress.update)
         denoised = denoise(
             run.network,

@@ -108,7 +108,7 @@ class Network:
     def fresh(self) -> nn.Module:
         """Return the network with fresh weights from the seed, on the device, in eval mode."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(draws.seed_of(f"network {self.seed}"))
+            draws.seed_torch(draws.seed_of(f"network {self.seed}"))
             return self.build().to(self.device).eval()
 
     @cached_property
@@ -123,7 +123,7 @@ class Network:
         if self.weights:
             load_weights(network, read_weights(path), path)
             self._check_finite(network, path)
-            return network.to(self.device).eval()
+            return network
         try:
             network.load_state_dict(read_tensors(_readable(path), self.key))
         except FileNotFoundError:
@@ -132,12 +132,16 @@ class Network:
             first = " ".join(str(error).split())[:300]
             raise ValueError(f"{path}: does not fit {self.model.call} ({first}); delete it to train again") from error
         self._check_finite(network, path)
-        return network.to(self.device).eval()
+        return network
 
     def _check_finite(self, network: nn.Module, path: Path) -> None:
         """ValueError: a weight is NaN or infinite."""
-        for name, value in network.state_dict().items():
-            if isinstance(value, torch.Tensor) and value.is_floating_point() and not value.isfinite().all():
+        held = {name: value for name, value in network.state_dict().items() if isinstance(value, torch.Tensor)}
+        floats = {name: value for name, value in held.items() if value.is_floating_point()}
+        if not floats or torch.stack([value.sum().float().cpu() for value in floats.values()]).isfinite().all():
+            return  # a sum shows each NaN and infinity; it may also overflow
+        for name, value in floats.items():
+            if not value.isfinite().all():
                 count = int((~value.isfinite()).sum())
                 raise ValueError(
                     f"{self.where}: {path}: {count} of {value.numel()} numbers of {name} are NaN or infinite; the "

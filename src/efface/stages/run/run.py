@@ -179,13 +179,21 @@ class Run:
             with evaluating_fast(self.network, first) as network:
                 logits = predict(network, (read_rows(images, part).to(self.device) for part in every))
             self.keep_logits(split, logits)
-        path = self.logits_path(split)
-        return torch.from_numpy(read_arrays(path, path.stem)["logits"])
+        path, kept = self.logits_path(split), self._logits
+        if path not in kept:
+            kept[path] = torch.from_numpy(read_arrays(path, path.stem)["logits"])
+        return kept[path]
+
+    @cached_property
+    def _logits(self) -> dict[Path, Tensor]:
+        """Logits that were read, by file."""
+        return {}
 
     def keep_logits(self, split: str, logits: Tensor) -> None:
         """Keep the first network's logits, whichever forward pass gave them."""
         check_classes(logits, self.data[split], split)
         path = self.logits_path(split)
+        self._logits.pop(path, None)
         write_arrays(path, path.stem, {"logits": logits.numpy()})
 
     def right(self) -> Tensor:

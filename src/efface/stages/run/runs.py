@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from efface.execute import set_torch_defaults
 from efface.stages.run.progress import say
 from efface.stages.run.run import Run
-from efface.store.links import refuse_links
+from efface.store.links import refuse_links, unshare
 from efface.store.locks import only_one
 from efface.study.study import Study, dump
 
@@ -61,6 +61,7 @@ def working(study: Study, only: Sequence[str]) -> Iterator[list[Run]]:
     with only_one(study.out):
         for folder, each in ({run.folder: run.study for run in runs} | {study.out: asked}).items():
             folder.mkdir(parents=True, exist_ok=True)
+            unshare(folder)
             path, text = folder / "study.yml", dump(each).encode()
             if not path.exists() or path.read_bytes() != text:
                 path.write_bytes(text)

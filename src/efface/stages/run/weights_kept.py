@@ -1,6 +1,5 @@
 """A network whose weights a method must not change: they are compared, and a changed network is given up."""
 
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+
+from efface.models.fast_copy import own_tensors
 
 
 @contextmanager
@@ -19,17 +20,15 @@ def weights_kept(network: nn.Module, culprit: str, give_up: Callable[[], Any]) -
 
     ValueError: they differ.
     """
-    before = _marks(network)
+    before = {name: _kept(value) for name, value in _held(network).items()}
     try:
         yield
     except BaseException:
-        if _marks(network) != before:
+        if _changed(network, before):
             give_up()
         raise
-    after = _marks(network)
-    if after != before:
+    if changed := _changed(network, before):
         give_up()
-        changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
         shown = ", ".join(changed[:4]) + (f" and {len(changed) - 4} more" if len(changed) > 4 else "")
         raise ValueError(
             f"{culprit}: it changed the network ({shown}), so its maps are not kept, and the network is loaded again "
@@ -48,10 +47,49 @@ def tensor_bytes(value: Any) -> bytes:
     return np.ascontiguousarray(value.numpy(force=True)).tobytes()
 
 
-def _marks(network: nn.Module) -> dict[str, int]:
-    """Return a checksum of each weight and buffer, with its type."""
-    held = network.state_dict() | dict(network.named_buffers())
-    return {
-        name: zlib.crc32(tensor_bytes(value), zlib.crc32(str(getattr(value, "dtype", "")).encode()))
-        for name, value in held.items()
-    }
+def _held(network: nn.Module) -> dict[str, Any]:
+    """Return the weights and buffers by name, and what else stands in the state dict."""
+    held, more = dict[str, Any](), False
+    for place, module in network.named_modules(remove_duplicate=False):
+        for own in own_tensors(module):
+            held |= {f"{place}.{name}" if place else name: value for name, value in own.items() if value is not None}
+        more = more or _keeps_more(module)
+    return held | network.state_dict() if more else held
+
+
+def _keeps_more(module: nn.Module) -> bool:
+    """Return whether a module's entries of the state dict may be more than its tensors, as in a quantised layer."""
+    kind = type(module)
+    return (
+        kind._save_to_state_dict is not nn.Module._save_to_state_dict  # noqa: SLF001  a part of torch's protocol
+        or kind.get_extra_state is not nn.Module.get_extra_state
+        or isinstance(module, torch.jit.ScriptModule)
+    )
+
+
+def _changed(network: nn.Module, before: dict[str, Any]) -> list[str]:
+    """Return the names whose values are not those of before."""
+    after = _held(network)
+    return sorted(
+        name
+        for name in before.keys() | after.keys()
+        if name not in before or name not in after or not _is_same(before[name], after[name])
+    )
+
+
+def _kept(value: Any) -> Any:
+    """Return a copy of a plain tensor, and the bytes of everything else."""
+    return value.detach().clone() if type(value) in _PLAIN and not value.is_quantized else tensor_bytes(value)
+
+
+def _is_same(kept: Any, value: Any) -> bool:
+    if not isinstance(kept, torch.Tensor):
+        return tensor_bytes(value) == kept
+    value = value.detach()
+    if kept.dtype != value.dtype or kept.device != value.device:
+        return False
+    return torch.equal(kept, value) or (kept.shape == value.shape and tensor_bytes(kept) == tensor_bytes(value))
+
+
+_PLAIN = (torch.Tensor, nn.Parameter)
+"""Types of tensors whose copies can be compared with them. Other types may be anything."""

@@ -20,44 +20,44 @@ from efface.store.arrays import read_rows
 from efface.store.maps import finished_rows, partial_path
 
 
-def say_estimate(one: PlannedRun, rows_of: Mapping[str, float], *, least: bool) -> float:
+def say_estimate(one: PlannedRun, passes_of: Mapping[str, float], *, least: bool) -> float:
     """Print the work that is left, in forward passes and trainings. Return the estimated seconds.
 
-    rows_of: forward passes of each method for one image. least: whether some of these are lower bounds.
+    passes_of: forward passes of each method for one image. least: whether some of these are lower bounds.
     """
     run, plan = one.run, one.plan
     images = {name: len(split) for name, split in run.data.items()}
-    per_row = _seconds_per_row(run)
+    per_pass = _seconds_per_pass(run)
     extraction = 0.0
     missing = missing_extractions(run)
     for task in missing:
         finished = finished_rows(partial_path(run.map_path(task.method, task.split)))
-        extraction += rows_of[task.method] * (images[task.split] - finished)
-    first = sum(_rows_of(each, images["train"]) for each in run.networks() if each.fit and not each.trained())
-    say("plan:")
+        extraction += passes_of[task.method] * (images[task.split] - finished)
+    first = sum(_passes_of(each, images["train"]) for each in run.networks() if each.fit and not each.trained())
+    say("plan (a pass: one image through the network once; a training step takes three):")
     for each in run.networks():
-        rows = 0.0 if each.trained() else _rows_of(each, images["train"])
-        say(f"  {'first network' if each is run.first else each.name}: {f'{rows:,.0f} rows' if rows else 'done'}")
-    say(f"  maps: {len(missing)} files to extract, {extraction:,.0f} forward rows")
+        passes = 0.0 if each.trained() else _passes_of(each, images["train"])
+        say(f"  {'first network' if each is run.first else each.name}: {f'{passes:,.0f} passes' if passes else 'done'}")
+    say(f"  maps: {len(missing)} files to extract, {extraction:,.0f} passes")
     todo = plan.open(run.results)
     trainings = sum(not cell.probe.needs.network for cell in todo)
-    rows = sum(cell.probe.cost(images, run.refit) for cell in todo)
-    say(f"  probes: {len(todo)} of {len(plan.tasks)} to run: {trainings} trainings, {rows:,.0f} rows")
+    passes = sum(cell.probe.cost(images, run.refit) for cell in todo)
+    say(f"  probes: {len(todo)} of {len(plan.tasks)} to run: {trainings} trainings, {passes:,.0f} passes")
     wanted = {cell.probe.needs.samples for cell in todo}
     sampling = sum(each.costs for each in wanted if each is not None and not samples_path(run, each).exists())
     if sampling:
-        say(f"  samples: {sampling:,.0f} rows")
+        say(f"  samples: {sampling:,.0f} passes")
     executor, tasks = run.study.executor, len(missing) + len(todo)
     workers = 1 if run.device.type == "cuda" else slots(executor.resolve(), tasks, executor.kwargs)  # they share it
     if words.name_of(executor.call):  # its workers run on this machine
         workers = min(workers, processors())
-    seconds = per_row * (first + (3 * extraction + rows + sampling) / workers)
+    seconds = per_pass * (first + (3 * extraction + passes + sampling) / workers)
     about = f"{'at least ' if least else ''}{duration(seconds)}"
-    say(f"  estimate: {about} with {workers} at once ({per_row * 1e3:.2g} ms a row on {run.device})")
+    say(f"  estimate: {about} with {workers} at once ({per_pass * 1e3:.2g} ms a pass on {run.device})")
     return seconds
 
 
-def _rows_of(network: Network, images: int) -> float:
+def _passes_of(network: Network, images: int) -> float:
     """Return the forward passes of a training: three per image and epoch, and those of its attack and regularisers."""
     fit = network.fit
     if fit is None:
@@ -74,7 +74,7 @@ def _setting(call: Call, name: str, otherwise: int) -> int:
     return found if isinstance(found, int) else otherwise
 
 
-def _seconds_per_row(run: Run) -> float:
+def _seconds_per_pass(run: Run) -> float:
     """Return the seconds of a forward pass for one image. It is the fastest of three timed batches."""
     network = run.first.to_try()
     count = min(run.study.max_batch, 64, len(run.data["test"]))

@@ -58,7 +58,7 @@ def preflight(
     """
     run, plan = one.run, one.plan
     if not run.first.trained():
-        say("the network is not trained yet: methods are tried on fresh weights")
+        say("the network is not trained yet, so the methods are tried on fresh weights")
     network, images, logits = try_network(run)
     if splits is None:
         needed_splits(run)
@@ -191,9 +191,8 @@ def _try(
         of = f"{name}: " if name != entry.name else ""
         if (each.flatten(1).max(1).values == each.flatten(1).min(1).values).any():
             warnings.append(f"{of}the map of an image is constant, so its ranking is random")
-        if other and _same(each[:1], other[name]):
-            control = " (as a control is)" if entry.is_control else ""
-            warnings.append(f"{of}the map is the same whatever class is explained{control}")
+        if other and not entry.is_control and _same(each[:1], other[name]):
+            warnings.append(f"{of}the map is the same whatever class is explained")
     shapes = {name: tuple(each.shape[1:]) for name, each in found.items() if each.is_floating_point()}
     return Trial(entry.name, per_image, warnings, shapes)
 

@@ -233,7 +233,7 @@ def _row(run: Run, task: Extraction, seconds: dict[str, float]) -> dict[str, Any
 
 
 class _Budget:
-    """How many forward rows fit into memory; later blocks begin with what an earlier one came down to."""
+    """How many images fit into memory in a pass; later blocks begin with what an earlier one came down to."""
 
     def __init__(self, max_batch: int) -> None:
         self.max_batch = max_batch

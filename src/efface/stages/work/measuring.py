@@ -89,7 +89,7 @@ def measure_missing(one: PlannedRun) -> list[str]:
     before, total = len(failures), sum(_cost(run, rows, task) for task in tasks)
     trainings = sum(not task.probe.needs.network for task in tasks)
     say(f"{len(tasks)} probes to run, {trainings} of them trainings")
-    with bar(total, "measure", "row") as progress:
+    with bar(total, "measure", "pass") as progress:
         work, cost = Measure(run.study), functools.partial(_cost, run, rows)
         for task, outcome in work_through(run.study, work, tasks, progress.update, cost=cost, subject=_subject):
             if isinstance(outcome, Failure):

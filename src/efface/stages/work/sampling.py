@@ -123,7 +123,7 @@ def _make(run: Run, settings: Sampling) -> list[str]:
     try:
         size = block_of(run)
         tasks = [first for first in range(0, settings.count, size) if not writer.done[first : first + size].all()]
-        with bar(settings.costs, "samples", "row") as progress:
+        with bar(settings.costs, "samples", "pass") as progress:
             progress.update(float(COST * settings.steps * int(writer.done.sum())))
 
             def cost(first: int) -> float:
