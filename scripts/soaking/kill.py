@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from soaking.runs import (
     PATTERN,
@@ -25,6 +26,15 @@ from soaking.table import Setting, Table
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 EXECUTORS = {"serial": "serial", "processes": TWO_WORKERS}
 MOST_STRIKES = 3
+SLOW = """import time
+
+
+def slow(model, images, targets):
+    time.sleep(0.25)
+    return images.sum(1) * targets[:, None, None]
+"""
+"""A method whose calls take long, so that some kills fall into one."""
+
 PLAIN_EVERY = 8
 """One run in so many is started by a new Python, so that the imports are killed, too."""
 
@@ -32,12 +42,12 @@ PLAIN_EVERY = 8
 def kill(setting: Setting) -> Table:
     """So many kills. Each of the four signals, executors and aims takes its turn."""
     table, count = Table("kill"), setting.count or 40
-    methods = [*STUDY["attribution_methods"], PATTERN]
+    methods = [*STUDY["attribution_methods"], PATTERN, {"name": "slow", "method": "own.slow"}]
     reference, usual = {}, {}
     executors = EXECUTORS if count >= len(SIGNALS) else {"serial": "serial"}  # workers need seconds to start
     for name, executor in executors.items():
         folder = fresh(setting.out / "undisturbed" / name)
-        write(folder, attribution_methods=methods, executor=executor)
+        write_both(folder, attribution_methods=methods, executor=executor)
         ended = efface(folder, "all", "study.yml", seconds=600)
         if ended.code != 0:
             table.add(f"undisturbed, {name}", "LOST", ended.last)
@@ -52,7 +62,7 @@ def kill(setting: Setting) -> Table:
         name, sign, whole = kinds[number % len(kinds)]
         number += 1
         folder = fresh(setting.out / "killed")
-        write(folder, attribution_methods=methods, executor=EXECUTORS[name])
+        write_both(folder, attribution_methods=methods, executor=EXECUTORS[name])
         strikes = min(setting.draw.randint(1, MOST_STRIKES), count - kills)
         limit = setting.ceiling + usual[name]
         kind = f"{sign.name} to {'all' if whole else 'the parent'}, {name}"
@@ -97,6 +107,12 @@ def struck_again(
         if sign != signal.SIGKILL and ended.code not in (0, 130, -sign, -signal.SIGINT):  # Python ends itself by SIGINT
             return "unclear", note, struck
     return None, "", struck
+
+
+def write_both(folder: Path, **changes: Any) -> None:
+    """Write the study, and the slow method beside it."""
+    (folder / "own.py").write_text(SLOW)
+    write(folder, **changes)
 
 
 def keep(folder: Path, at: Path) -> None:
