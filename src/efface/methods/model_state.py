@@ -22,7 +22,7 @@ def restored(model: nn.Module) -> Iterator[None]:
     parts = [
         (each, type(each), [dict(vars(each)[name]) for name in _PARTS], vars(each).get("forward")) for each in modules
     ]
-    hooks = [{name: _kept(own[name]) for name in _HOOKS if own.get(name)} for own in map(vars, modules)]
+    hooks = [{name: _kept(own[name]) for name in _HOOKS if own.get(name, {}) != {}} for own in map(vars, modules)]
     flags = [(each.requires_grad, each.grad) for each in parameters]
     with modes_restored(model):
         try:
@@ -33,12 +33,13 @@ def restored(model: nn.Module) -> Iterator[None]:
             for each, kept in zip(modules, hooks, strict=True):
                 own = vars(each)
                 for name in _HOOKS:
-                    now = own.get(name)
-                    if not now and name not in kept:
+                    now = own.get(name, {})
+                    if now == {} and name not in kept:
                         continue
                     if isinstance(now, dict):  # keep the same dict object, because hook handles refer to it
                         now.clear()
                         now.update(kept.get(name, {}))
+                        own[name] = now
                     else:
                         own[name] = kept.get(name)
             for parameter, (flag, grad) in zip(parameters, flags, strict=True):
