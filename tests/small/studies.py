@@ -127,17 +127,21 @@ def _forks():
             "scipy.stats",
             "efface.stages.page.report_data",
             "torch._dynamo",  # an optimizer imports it, which takes seconds
+            "small.warm",
         ]
     )
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
+    path = os.environ.get("PYTHONPATH", "")
+    tests = str(Path(__file__).parents[1])
+    changes = {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{tests}{os.pathsep}{path}", "PYTHONPATH_BEFORE": path}
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
     try:
         multiprocessing.forkserver.ensure_running()
     finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
     return context
 
 

@@ -1,5 +1,6 @@
 """The report of a study: one self-contained HTML page, tables as CSV files, and the curves as figures."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -141,6 +142,7 @@ def write(
     return _replace(folder / "report.html", page.encode())
 
 
+@functools.cache  # compiling it takes as long as drawing two figures
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
