@@ -266,7 +266,7 @@ def test_words_name_the_leak_with_its_numbers():
     found = panels([c for c in curves() if c.method != "sobel"])
     roar = next(panel for panel in found if panel.metric == "roar")
     text = " ".join(findings(roar, found))
-    gap = {row.method: [cell.mean for cell in row.cells] for row in roar.rows}
+    gap = {row.method: [cell.mean for cell in row.intervals] for row in roar.rows}
     random = gap.pop("random")
     lowest = [min(line[i] for line in gap.values()) - random[i] for i in range(len(FRACTIONS))]
     at = int(np.argmax(lowest))

@@ -374,7 +374,7 @@ def test_a_point_without_a_value_is_not_one_that_is_awaited():
         "nobody": "missing",
     }
     assert set(panel.unfinished) == {"awaited", "nobody"}
-    assert plus_minus(panel.row("measured").cells[1], nothing="no value") == "no value"
+    assert plus_minus(panel.row("measured").intervals[1], nothing="no value") == "no value"
 
 
 @pytest.mark.long

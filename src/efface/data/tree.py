@@ -118,14 +118,14 @@ def _files(split: Path, name: str) -> _Found:
     todo, links = [str(top)], list[str]()
     while todo or links:
         linked = not todo
-        here = (todo or links).pop()
-        real = os.path.realpath(here)
+        folder = (todo or links).pop()
+        real = os.path.realpath(folder)
         if real in seen or (linked and real.startswith(base + os.sep)):
-            found.back.append(here)
+            found.back.append(folder)
             continue
         seen.add(real)
         folders = []
-        for each in _entries(here):
+        for each in _entries(folder):
             is_folder = Path(each.path).is_dir() if each.is_symlink() else each.is_dir()
             is_image = not is_folder and each.name.lower().endswith(IMG_EXTENSIONS)
             if is_hidden(each.name):
@@ -134,10 +134,10 @@ def _files(split: Path, name: str) -> _Found:
                 folders.append(each.name)
                 (links if each.is_symlink() else todo).append(each.path)
             elif is_image:
-                found.images.append((here, each.name))
+                found.images.append((folder, each.name))
             else:
                 found.others[Path(each.name).suffix.lower() or "no ending"] += 1
-        _refuse_splits(Path(here), folders)
+        _refuse_splits(Path(folder), folders)
     found.images.sort()
     return found
 

@@ -53,20 +53,20 @@ def _copied(name: str, value: Any) -> tuple[Any, dict[Any, Any] | None]:
 @contextmanager
 def watching(model: nn.Module, seen: Seen) -> Iterator[None]:
     """Replace every torch function that the model calls on tensors by `seen`, inside the `with` block."""
-    within: list[nn.Module] = []
+    running: list[nn.Module] = []
 
     def enter(module: nn.Module, _inputs: object) -> None:
-        within.append(module)
+        running.append(module)
 
     def leave(_module: nn.Module, _inputs: object, _output: object) -> None:
-        if within:  # an exception may occur before the module was entered
-            within.pop()
+        if running:  # an exception may occur before the module was entered
+            running.pop()
 
     class Watch(TorchFunctionMode):
         def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if not within:
+            if not running:
                 return func(*args, **(kwargs or {}))
-            return seen(getattr(func, "__name__", "").strip("_"), within[-1], func, args, kwargs or {})
+            return seen(getattr(func, "__name__", "").strip("_"), running[-1], func, args, kwargs or {})
 
     handles = [look_before(each, enter, prepend=True) for each in model.modules()]
     handles += [look_in(each, leave, always_call=True) for each in model.modules()]

@@ -124,19 +124,19 @@ def _rectifying(title: str, model: nn.Module, rule: Rule) -> Iterator[None]:
 
     title: name of the method, for the error messages.
     """
-    within: list[nn.Module] = []  # the running modules, the innermost last
+    running: list[nn.Module] = []  # the running modules, the innermost last
 
     def enter(module: nn.Module, _inputs: object) -> None:
-        within.append(module)
+        running.append(module)
 
     def leave(module: nn.Module, _inputs: object, _output: object) -> None:
-        if within and within[-1] is module:  # else another hook failed before this module was entered
-            within.pop()
+        if running and running[-1] is module:  # else another hook failed before this module was entered
+            running.pop()
 
     handles = [module.register_forward_pre_hook(enter) for module in model.modules()]
     handles += [module.register_forward_hook(leave, always_call=True) for module in model.modules()]
     try:
-        with _Ruled(title, model, rule, within) as ruled:
+        with _Ruled(title, model, rule, running) as ruled:
             yield
     finally:
         for handle in handles:
@@ -152,16 +152,16 @@ class _Ruled(TorchFunctionMode):
     off. And a ReLU that works in place has overwritten its input.
     """
 
-    def __init__(self, title: str, model: nn.Module, rule: Rule, within: list[nn.Module]) -> None:
+    def __init__(self, title: str, model: nn.Module, rule: Rule, running: list[nn.Module]) -> None:
         super().__init__()
-        self.title, self.model, self.rule, self.within = title, model, rule, within
+        self.title, self.model, self.rule, self.running = title, model, rule, running
         self.used = False
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        module = self.within[-1] if self.within else None
+        module = self.running[-1] if self.running else None
         if func not in RELUS and not (func is F.hardtanh and isinstance(module, nn.ReLU6)):
             return func(*args, **kwargs)
         if not isinstance(module, (nn.ReLU, nn.ReLU6)):

@@ -149,12 +149,14 @@ def _draw_curves(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[
     crowded = len(panel.rows) > 8
     for row in reversed(panel.rows):
         name = names[panel.metric, panel.score, row.method]
-        mean, low, high = (np.array([getattr(cell, field) for cell in row.cells]) for field in ("mean", "low", "high"))
+        mean, low, high = (
+            np.array([getattr(cell, field) for cell in row.intervals]) for field in ("mean", "low", "high")
+        )
         band = axes.fill_between(panel.fractions, low, high, color=looks[row.method].colour, linewidth=0)
         band.set(gid=name.replace("curve-", "band-", 1), alpha=0.07 if crowded else 0.16)
         (line,) = axes.plot(panel.fractions, mean, marker="o", markersize=3.2, **_line(looks[row.method]))
         line.set(gid=name, zorder=3)
-    means = [cell.mean for row in panel.rows for cell in row.cells if cell.n]
+    means = [cell.mean for row in panel.rows for cell in row.intervals if cell.n]
     if means and panel.score in ("accuracy", "probability") and min(means) >= 0 and max(means) <= 1:
         bottom, top = axes.get_ylim()  # a t interval of few samples may leave [0, 1]; the axis need not
         axes.set_ylim(max(bottom, -0.02), min(top, 1.02))

@@ -30,7 +30,7 @@ def summary(found: Sequence[Panel], how: Mapping[str, Mapping[str, str]]) -> pd.
         )
         for panel in found
         for row in panel.rows
-        for fraction, cell in zip(panel.fractions, row.cells, strict=True)
+        for fraction, cell in zip(panel.fractions, row.intervals, strict=True)
     ]
     return pd.DataFrame(lines, columns=columns)
 

@@ -49,7 +49,7 @@ class Row:
 
     method: name of the method.
     curve: its curve; for several draws of its maps, the mean over draws.
-    cells: an interval for each point.
+    intervals: an interval for each point.
     area: interval of the number that summarises the curve: its area, the mean of its points, or its only value.
     by: method of the intervals.
     rank: rank by area, 1 is the most truthful. It is 0 if there is no area, if points are missing, or if the metric has
@@ -72,7 +72,7 @@ class Row:
 
     method: str
     curve: Curve
-    cells: tuple[Interval, ...]
+    intervals: tuple[Interval, ...]
     area: Interval
     by: Literal["bootstrap", "t"]
     rank: int

@@ -112,7 +112,7 @@ def gaps(panel: Panel) -> list[str]:
         lines.append(
             f"{panel.metric} has no value at {where} for any method. Such points are left out of {what} and verdict."
         )
-    if panel.rows and not panel.unfinished and not any(cell.n for row in panel.rows for cell in row.cells):
+    if panel.rows and not panel.unfinished and not any(cell.n for row in panel.rows for cell in row.intervals):
         lines.append(
             f"{panel.metric} was measured, but no method has a value on any of the {panel.sample}. Its settings may "
             "not suit the images: for example, an image may have too few units."
@@ -220,8 +220,8 @@ def _leak(panel: Panel, worse: list[Row], panels: Sequence[Panel]) -> list[str]:
 
 def _above(panel: Panel, worse: list[Row]) -> str:
     """Return a sentence on the fraction at which these methods are furthest above the reference."""
-    means = np.array([[cell.mean for cell in row.cells] for row in worse])
-    random = np.array([[cell.mean for cell in row.cells] for row in panel.rows if row.method == panel.reference])[0]
+    means = np.array([[cell.mean for cell in row.intervals] for row in worse])
+    random = np.array([[cell.mean for cell in row.intervals] for row in panel.rows if row.method == panel.reference])[0]
     gaps = np.nan_to_num(means - random, nan=-np.inf)
     at = int(gaps.min(axis=0).argmax())
     if gaps[:, at].min() > 0:

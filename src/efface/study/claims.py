@@ -11,7 +11,7 @@ ACCURACY = "accuracy"
 """The metric of the network itself. A claim may name it although no study lists it."""
 
 
-class Has(NamedTuple):
+class VariantNames(NamedTuple):
     """The metrics of a variant, its rows of the report and its fractions."""
 
     metrics: Sequence[MetricEntry]
@@ -19,13 +19,13 @@ class Has(NamedTuple):
     fractions: Sequence[float]
 
 
-def unfounded(claims: Sequence[Claim], contents: Mapping[str, Has]) -> Iterator[str]:
+def unfounded(claims: Sequence[Claim], by_variant: Mapping[str, VariantNames]) -> Iterator[str]:
     """Yield a message for everything that a claim names and the study does not have.
 
-    contents: the content of each variant, by its name; "" is the name where a study has no variants.
+    by_variant: the content of each variant, by its name; "" is the name where a study has no variants.
     """
     for claim in claims:
-        for problem in dict.fromkeys(_problems(claim, contents)):
+        for problem in dict.fromkeys(_problems(claim, by_variant)):
             yield f"claims.{claim.says}: {problem}"
 
 
@@ -49,51 +49,51 @@ def no_point(claim: Claim, points: Sequence[float]) -> str:
     return f"{claim.metric} has no point {claim.at:g}; it has {', '.join(f'{at:g}' for at in points)}"
 
 
-def _problems(claim: Claim, contents: Mapping[str, Has]) -> Iterator[str]:
+def _problems(claim: Claim, by_variant: Mapping[str, VariantNames]) -> Iterator[str]:
     sides = [(word, side) for word, side in (("more", claim.more), ("less", claim.less)) if isinstance(side, Side)]
     if not sides:
         yield "both sides are numbers; give 'more' or 'less' a variant or a method"
-    metrics = list(dict.fromkeys([ACCURACY, *(each.name for has in contents.values() for each in has.metrics)]))
+    metrics = list(dict.fromkeys([ACCURACY, *(each.name for names in by_variant.values() for each in names.metrics)]))
     if claim.metric not in metrics:
         yield f"there is no metric '{claim.metric}'; there are {', '.join(metrics)}"
-    variants = [name for name in contents if name]
+    variants = [name for name in by_variant if name]
     for word, side in sides:
         if side.variant and side.variant not in variants:
             yield f"there is no variant '{side.variant}'; there are {', '.join(variants) or 'none'}"
         elif variants and not side.variant:
             yield f"{word}: the variant is missing; give one of {', '.join(variants)}"
         else:
-            yield from _missing(claim, word, side, contents[side.variant], known=claim.metric in metrics)
+            yield from _missing(claim, word, side, by_variant[side.variant], known=claim.metric in metrics)
 
 
-def _missing(claim: Claim, word: str, side: Side, has: Has, *, known: bool) -> Iterator[str]:
+def _missing(claim: Claim, word: str, side: Side, names: VariantNames, *, known: bool) -> Iterator[str]:
     """Yield a message for everything that one side names and its variant does not have.
 
     known: True if any variant measures the metric.
     """
     owner = f"variant '{side.variant}'" if side.variant else "the study"
-    if side.method and side.method not in has.rows:
+    if side.method and side.method not in names.rows:
         of = f" in {owner}" if side.variant else ""
-        yield f"there is no method '{side.method}'{of}; there are {', '.join(has.rows)}"
-    entry = next((each for each in has.metrics if each.name == claim.metric), None)
+        yield f"there is no method '{side.method}'{of}; there are {', '.join(names.rows)}"
+    entry = next((each for each in names.metrics if each.name == claim.metric), None)
     if entry is None and claim.metric != ACCURACY:
         if known:
-            measured = ", ".join(each.name for each in has.metrics) or "nothing"
+            measured = ", ".join(each.name for each in names.metrics) or "nothing"
             yield f"{owner} does not measure '{claim.metric}', it measures {measured}"
         return
     of_network = entry is None or entry.formula.subject == "network"
     if of_network and side.method:
         yield f"{word}: '{claim.metric}' measures the network, not a map; drop 'method'"
-    if not of_network and not side.method and len(has.rows) > 1:
+    if not of_network and not side.method and len(names.rows) > 1:
         yield (
             f"{word}: the method is missing, and '{claim.metric}' is measured for each method; give one of "
-            f"{', '.join(has.rows)}"
+            f"{', '.join(names.rows)}"
         )
     scores = [ACCURACY] if entry is None else list(entry.formula.direction)
     if claim.score and claim.score not in scores:
         close = difflib.get_close_matches(claim.score, scores, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"it has {', '.join(scores)}"
         yield f"'{claim.metric}' has no score '{claim.score}'; {hint}"
-    points = (0.0,) if entry is None else listed_points(entry, has.fractions)
+    points = (0.0,) if entry is None else listed_points(entry, names.fractions)
     if points is not None and (problem := no_point(claim, points)):
         yield problem

@@ -17,7 +17,7 @@ from efface.plug import moved
 from efface.plug.call import Call, bound
 from efface.plug.field import WORDS, Word
 from efface.plug.strict import Strict
-from efface.study.claims import ACCURACY, Has, unfounded
+from efface.study.claims import ACCURACY, VariantNames, unfounded
 from efface.study.cross_checks import disagreements, too_many, unheard
 from efface.study.metric_entry import MetricEntry
 from efface.study.problems import explain
@@ -204,10 +204,11 @@ def check(tree: Any, path: Path) -> Study:
         raise InvalidStudyError("\n".join(f"{path}: {line}" for line in many))
     try:
         study = Study.model_validate(tree)
-        contents = {
-            name: Has(part.metrics, part.map_names(), part.fractions) for name, (part, *_) in study.parts().items()
+        by_variant = {
+            name: VariantNames(part.metrics, part.map_names(), part.fractions)
+            for name, (part, *_) in study.parts().items()
         }
-        problems = list(unfounded(study.claims, contents))
+        problems = list(unfounded(study.claims, by_variant))
         for name, (part, *_) in study.parts().items():
             where = f"variants.{name}: " if name else ""
             problems += [f"{where}{line}" for line in unheard(part.reference, part.attribution_methods, part.metrics)]

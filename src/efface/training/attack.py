@@ -272,8 +272,8 @@ def _uphill(gradient: Images, norm: Norm) -> Images:
 
 def _inside(images: Images, change: Images, norm: Norm, eps: float) -> Images:
     """Return the changed image in [0, 1]. The change is first projected to the ball, and clipping keeps it there."""
-    within = change.clamp(-eps, eps) if norm == "linf" else change * (eps / _lengths(change).clamp(min=eps))
-    return (images + within).clamp(0.0, 1.0)
+    clipped = change.clamp(-eps, eps) if norm == "linf" else change * (eps / _lengths(change).clamp(min=eps))
+    return (images + clipped).clamp(0.0, 1.0)
 
 
 def _drawn(images: Images, seeds: Seeds, norm: Norm, eps: float) -> Images:

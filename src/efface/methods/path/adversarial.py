@@ -122,18 +122,18 @@ def _climb(
     """Move the points towards their classes, in place, and yield for each step the rows that moved and their terms."""
     going = torch.arange(len(points), device=points.device)
     for _ in range(steps):
-        here = points[going].requires_grad_()
-        logits = differentiable(model, here)
+        start = points[going].requires_grad_()
+        logits = differentiable(model, start)
         on = logits.argmax(1) != classes[going]
         if not on.any():
             return
         other = scores_of(logits, classes[going], "log_probability" if score == "loss" else score)
-        (rise,) = torch.autograd.grad(other.sum(), here, retain_graph=True)
-        (slope,) = torch.autograd.grad(scores_of(logits, targets[going], score).sum(), here)
-        here, going, slope = here.detach()[on], going[on], slope[on]
-        after = (here + step_size * rise[on].sign()).clamp(0, 1)
+        (rise,) = torch.autograd.grad(other.sum(), start, retain_graph=True)
+        (slope,) = torch.autograd.grad(scores_of(logits, targets[going], score).sum(), start)
+        start, going, slope = start.detach()[on], going[on], slope[on]
+        after = (start + step_size * rise[on].sign()).clamp(0, 1)
         points[going] = after
-        yield going, slope * (here - after)
+        yield going, slope * (start - after)
 
 
 def other_classes(model: nn.Module, images: Images, explained: Targets, seeds: Seeds | None, samples: int) -> Classes:

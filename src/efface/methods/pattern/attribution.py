@@ -200,11 +200,11 @@ class PatternGuided:
 
     def fit(self, model: nn.Module, data: Split, *, seed: int, max_batch: int) -> None:
         """Fit the method if it learns; then estimate the patterns, as `PatternAttribution` does."""
-        within = {}
+        inner = {}
         if is_learning(self.method):
-            within = teach("method", self.method, model, data, seed=seed, max_batch=max_batch)
+            inner = teach("method", self.method, model, data, seed=seed, max_batch=max_batch)
         fit(self, model, data, seed=seed, max_batch=max_batch)
-        self.learnt |= within
+        self.learnt |= inner
 
     def __call__(
         self,

@@ -62,11 +62,11 @@ def share_of_top(
 
     Units that tie for the last places count by their share inside. This is the mean over all orders.
     """
-    values, within = maps.flatten(1), inside.flatten(1)
+    values, chosen = maps.flatten(1), inside.flatten(1)
     least = values.sort(dim=1, descending=True).values.gather(1, (size - 1).clamp(min=0)[:, None])
     above, tied = values > least, values == least
     left = (size - above.sum(1)).double()  # places for the units that tie at the last value
-    return ((above & within).sum(1) + left * (tied & within).sum(1) / tied.sum(1)) / size
+    return ((above & chosen).sum(1) + left * (tied & chosen).sum(1) / tied.sum(1)) / size
 
 
 @dataclass(frozen=True)

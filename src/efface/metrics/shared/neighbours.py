@@ -36,11 +36,11 @@ class Neighbours:
         found = []
         for rows, images, classes in image_blocks(case, self.samples + 1, whole=True):
             seeds, movements = seeds_for(case, "neighbours", rows), []
-            here = case.explain(case.network, images, classes, rows)
+            original = case.explain(case.network, images, classes, rows)
             for k in range(self.samples):
                 noise = steps(draws.fold(seeds, k), tuple(images.shape[1:]), self.radius, self.noise)
-                there = case.explain(case.network, images + noise, classes, rows)
-                movements.append(moved(here, there, noise))
+                changed = case.explain(case.network, images + noise, classes, rows)
+                movements.append(moved(original, changed, noise))
             found.append(torch.stack(movements, 2).cpu())
         relative, slope, relative_slope = torch.cat(found, 1).numpy()
         return Score(
@@ -60,13 +60,13 @@ def steps(seeds: Seeds, shape: tuple[int, ...], radius: float, noise: Noise) -> 
     return (draws.uniform(seeds, shape) * 2 - 1) * radius
 
 
-def moved(here: Maps, there: Maps, step: Images) -> Float[Tensor, "3 n"]:
+def moved(original: Maps, changed: Maps, step: Images) -> Float[Tensor, "3 n"]:
     """Return how far each map moved: relative to its own length, to the length of the step, and to both.
 
     Lengths are Euclidean, in float64. The relative values are NaN for a map of zeros.
     """
-    away = torch.linalg.vector_norm((there.double() - here.double()).flatten(1), dim=1)
-    own = torch.linalg.vector_norm(here.double().flatten(1), dim=1)
+    away = torch.linalg.vector_norm((changed.double() - original.double()).flatten(1), dim=1)
+    own = torch.linalg.vector_norm(original.double().flatten(1), dim=1)
     far = torch.linalg.vector_norm(step.double().flatten(1), dim=1)
     relative = (away / own).masked_fill(own == 0, torch.nan)
     return torch.stack([relative, away / far, relative / far])

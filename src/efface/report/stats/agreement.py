@@ -145,16 +145,16 @@ def _alpha(counts: np.ndarray, places: np.ndarray, scale: str) -> float:
     if n == 0:
         return np.nan
     if scale == "nominal":
-        within = of_unit**2 - (counts**2).sum(axis=1)
+        alike = of_unit**2 - (counts**2).sum(axis=1)
         expected = n**2 - (of_value**2).sum()
     else:
         # The number of values between two values (with half of the equal ones) is the difference of their positions in
         # the sorted pool.
         where = np.cumsum(of_value) - of_value / 2 if scale == "ordinal" else places
         where = where - of_value @ where / n
-        within = 2 * (of_unit * (counts @ where**2) - (counts @ where) ** 2)
+        alike = 2 * (of_unit * (counts @ where**2) - (counts @ where) ** 2)
         expected = 2 * n * (of_value @ where**2)
-    observed = np.divide(within, of_unit - 1, out=np.zeros(len(of_unit)), where=of_unit > 1).sum()
+    observed = np.divide(alike, of_unit - 1, out=np.zeros(len(of_unit)), where=of_unit > 1).sum()
     return float(1 - (n - 1) * observed / expected) if expected > 0 else np.nan
 
 
