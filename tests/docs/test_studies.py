@@ -4,6 +4,7 @@ import re
 import runpy
 from pathlib import Path
 
+import pytest
 import yaml
 
 from small.studies import efface as run_efface
@@ -12,6 +13,7 @@ from small.studies import write_study
 PAGE = (Path(__file__).parents[2] / "docs" / "studies.md").read_text()
 
 
+@pytest.mark.long
 def test_maps_made_elsewhere_are_written_and_measured_as_the_page_says(tmp_path, monkeypatch):
     (text,) = re.findall(r"^### Maps made elsewhere\n(.*?)^### ", PAGE, re.DOTALL | re.MULTILINE)
     (code,), (entries,) = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("python", "yaml"))

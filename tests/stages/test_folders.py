@@ -146,6 +146,7 @@ def test_scores_that_do_not_fit_name_the_metric_and_the_files(foreign):
     assert said.startswith("efface: metrics.morf: its values cannot be put together from run/seed-3/scores/")
 
 
+@pytest.mark.long
 def test_runs_of_other_fractions_are_compared_at_the_common_points(tmp_path):
     for name, fractions in (("a", [0.3, 0.7]), ("b", [0.3, 0.5]), ("c", [0.9])):
         write_study(tmp_path, metrics=["morf"], repeats=None, out=name, fractions=fractions)

@@ -124,6 +124,7 @@ def test_retraining_takes_maps_of_both_splits(folder, monkeypatch):
     assert names(done.err, "attribution_methods.theirs.file train")
 
 
+@pytest.mark.long
 def test_a_second_view_a_post_and_the_network_of_another_study(folder, monkeypatch):
     monkeypatch.chdir(folder)
     efface.write_maps("theirs.npz", mine(folder)[0])

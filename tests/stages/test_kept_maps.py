@@ -1,6 +1,7 @@
 """Maps are kept under their key, and `efface prune` removes what no study asks for."""
 
 import re
+import shutil
 
 import h5py
 import numpy as np
@@ -28,13 +29,22 @@ def done(folder, *words):
     return result.out
 
 
-@pytest.fixture
-def both(tmp_path):
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
     """A study that ran as it is, then with other epochs; its maps as they were after the first run."""
-    write_study(tmp_path, metrics=["morf", "roar"], repeats=1, fractions=[0.5])
-    done(tmp_path, "all", "study.yml")
-    first = maps(tmp_path)
-    done(tmp_path, "all", "study.yml", MORE)
+    folder = tmp_path_factory.mktemp("ran")
+    write_study(folder, metrics=["morf", "roar"], repeats=1, fractions=[0.5])
+    done(folder, "all", "study.yml")
+    first = maps(folder)
+    done(folder, "all", "study.yml", MORE)
+    return folder, first
+
+
+@pytest.fixture
+def both(ran, tmp_path):
+    """The same in a folder of the test's own."""
+    folder, first = ran
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     return tmp_path, first
 
 
