@@ -13,6 +13,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.modules import module as torch_modules
+from torch.overrides import _get_current_function_mode_stack as function_modes
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack as dispatch_modes
 
 from efface.execute.attempt import Attempt, Failure
 from efface.methods.calling import MethodCall, attribute
@@ -25,8 +28,9 @@ def network():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         made = nn.Sequential(
-            nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(192, 4)
+            nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.LeakyReLU(), nn.Flatten(), nn.Linear(192, 4)
         )
+    made.settings, made.parts = {"scale": 1.0}, [1, 2]
     return made.eval()
 
 
@@ -62,15 +66,43 @@ def state(model):
         "folder": Path.cwd(),
         "handlers": [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)],
         "alarm": signal.getitimer(signal.ITIMER_REAL),
-        "hooks": dict(vars(torch_modules)["_global_forward_hooks"]),
+        "hooks": {name: str(each) for name, each in vars(torch_modules).items() if "_global_" in name},
+        "attributes": [{name: id(value) for name, value in vars(each).items()} for each in model.modules()],
+        "settings": repr([model.settings, model.parts]),
+        "autocast": (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")),
+        "device": (torch.get_default_device(), torch.zeros(1).device),
+        "torch modes": (len(function_modes()), len(dispatch_modes())),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "precision": torch.get_float32_matmul_precision(),
+        "cudnn": torch.backends.cudnn.enabled,
         "errors": np.geterr(),
         "exit": os._exit,
         "stderr": os.fstat(2).st_ino,
         "streams": (sys.stdout, sys.stderr),
-        "forwards": [each.forward for each in (nn.Conv2d, nn.ReLU, nn.Sequential, nn.Module)],
+        "forwards": [each.forward for each in (nn.Conv2d, nn.LeakyReLU, nn.Sequential, nn.Module)],
         "functions": (torch.Tensor.abs, torch.relu, nn.functional.relu, torch.Tensor.__bool__, nn.Module.modules),
         "random": torch.random.get_rng_state().tolist(),
     }
+
+
+ENTERED = []
+
+
+def saved_as_zero():
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x * 0)
+    hooks.__enter__()
+    return hooks
+
+
+class Doubling(torch.overrides.TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        return found * 2 if func is torch.conv2d else found
+
+
+class Dispatching(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
 
 
 MESSES = {
@@ -84,14 +116,31 @@ MESSES = {
     "global hook": lambda *_: torch_modules.register_module_forward_hook(lambda _m, _i, output: output * 1.0),
     "gradients off": lambda *_: torch.set_grad_enabled(False),
     "default dtype": lambda *_: torch.set_default_dtype(torch.float64),
+    "a number of a module": lambda model, *_: setattr(model[2], "negative_slope", -3.0),
+    "a setting of a layer": lambda model, *_: setattr(model[0], "padding", (0, 0)),
+    "a new attribute": lambda model, *_: setattr(model[0], "seen", [1, 2]),
+    "no attribute": lambda model, *_: delattr(model[2], "negative_slope"),
+    "an item of a dict": lambda model, *_: model.settings.update(scale=-2.0),
+    "an item of a list": lambda model, *_: model.parts.clear(),
+    "autocast": lambda *_: torch.autocast("cpu", torch.bfloat16).__enter__(),
+    "hooks of saved tensors": lambda *_: ENTERED.append(saved_as_zero()),
+    "a mode of functions": lambda *_: Doubling().__enter__(),
+    "a mode of dispatch": lambda *_: Dispatching().__enter__(),
+    "default device": lambda *_: torch.set_default_device("meta"),
+    "hook on parameters": lambda *_: torch_modules.register_module_parameter_registration_hook(lambda *_: None),
+    "hook always called": lambda *_: torch_modules.register_module_forward_hook(lambda *_: None, always_call=True),
+    "old backward hook": lambda *_: torch_modules.register_module_backward_hook(lambda *_: None),
+    "deterministic": lambda *_: torch.use_deterministic_algorithms(mode=True),
+    "precision": lambda *_: torch.set_float32_matmul_precision("medium"),
+    "cudnn": lambda *_: setattr(torch.backends.cudnn, "enabled", False),
     "threads": lambda *_: torch.set_num_threads(3),
     "errors of numpy": lambda *_: np.seterr(all="raise"),
     "folder": lambda *_: os.chdir("/"),
     "handlers": lambda *_: [signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM)],
     "alarm": lambda *_: signal.setitimer(signal.ITIMER_REAL, 30),
-    "forward of a class": lambda *_: setattr(nn.ReLU, "forward", lambda _, x: x),
+    "forward of a class": lambda *_: setattr(nn.LeakyReLU, "forward", lambda _, x: x),
     "function of a base class": lambda *_: setattr(nn.Module, "modules", lambda _: iter(())),
-    "no forward of a class": lambda *_: delattr(nn.ReLU, "forward"),
+    "no forward of a class": lambda *_: delattr(nn.LeakyReLU, "forward"),
     "function of tensors": lambda *_: setattr(torch.Tensor, "abs", lambda x: x),
     "function of torch": lambda *_: setattr(torch, "relu", lambda x: x),
     "function of layers": lambda *_: setattr(nn.functional, "relu", lambda x, **_: x),
@@ -103,11 +152,14 @@ MESSES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Using a non-full backward hook:FutureWarning")
 @pytest.mark.parametrize("mess", MESSES)
 def test_everything_is_as_before(mess):
     model, expected = network(), maps_of(network(), lambda *_: None)
     before = state(model)
-    with contextlib.suppress(RuntimeError, TypeError, ValueError, FloatingPointError):  # it may break the method itself
+    with contextlib.suppress(
+        RuntimeError, TypeError, ValueError, AttributeError, FloatingPointError
+    ):  # it may break the method itself
         maps_of(model, MESSES[mess])
     assert state(model) == before
     assert torch.equal(maps_of(model, lambda *_: None), expected)

@@ -1,4 +1,4 @@
-"""The state of a network around a call of a method: modules, hooks, modes, gradients and flags."""
+"""The state of a network around a call of a method: modules, attributes, hooks, modes, gradients and flags."""
 
 import contextlib
 import operator
@@ -8,66 +8,59 @@ from typing import Any
 import torch
 from torch import nn
 
-from efface.models.modes import modes_restored
-
 
 @contextlib.contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
-    """Restore the model's modules, hooks, modes, gradients and flags on exit, also after an exception.
+    """Restore the model on exit, also after an exception.
 
-    The values of weights and buffers are not kept: the stage compares the network's digest after each method.
+    Restored are each module's class, children, tensors, hooks, mode and all other attributes, also the items of its
+    dicts, lists and sets, and each parameter's gradient and flag. Objects inside these are not followed. The values of
+    weights and buffers are not kept: the stage compares them after each method.
     """
     modules = [each for each in model.modules() if not isinstance(each, torch.jit.ScriptModule)]  # its parts are fixed
     parameters = list(model.parameters())
-    parts = [
-        (each, type(each), [dict(vars(each)[name]) for name in _PARTS], vars(each).get("forward")) for each in modules
+    before = [(each, type(each), dict(vars(each))) for each in modules]
+    items = [
+        (held, held.copy() if held else None)
+        for _, _, attributes in before
+        for held in attributes.values()
+        if isinstance(held, _CONTAINERS)
     ]
-    hooks = [{name: _kept(own[name]) for name in _HOOKS if own.get(name, {}) != {}} for own in map(vars, modules)]
     flags = [(each.requires_grad, each.grad) for each in parameters]
-    with modes_restored(model):
-        try:
-            yield
-        finally:
-            for each, kind, held, forward in parts:
-                _put_back(each, kind, held, forward)
-            for each, kept in zip(modules, hooks, strict=True):
-                own = vars(each)
-                for name in _HOOKS:
-                    now = own.get(name, {})
-                    if now == {} and name not in kept:
-                        continue
-                    if isinstance(now, dict):  # keep the same dict object, because hook handles refer to it
-                        now.clear()
-                        now.update(kept.get(name, {}))
-                        own[name] = now
-                    else:
-                        own[name] = kept.get(name)
-            for parameter, (flag, grad) in zip(parameters, flags, strict=True):
-                if parameter.requires_grad != flag:
-                    parameter.requires_grad_(flag)
-                if parameter.grad is not grad:
-                    parameter.grad = grad
+    try:
+        yield
+    finally:
+        for each, kind, attributes in before:
+            if type(each) is not kind:
+                each.__class__ = kind
+            now = vars(each)
+            if not _is_same(now, attributes):
+                now.clear()
+                now.update(attributes)
+        for held, kept in items:
+            if (held or kept) and not _is_same(held, kept):
+                _refill(held, kept)
+        for parameter, (flag, grad) in zip(parameters, flags, strict=True):
+            if parameter.requires_grad != flag:
+                parameter.requires_grad_(flag)
+            if parameter.grad is not grad:
+                parameter.grad = grad
 
 
-_PARTS = ("_modules", "_parameters", "_buffers")
-_HOOKS = tuple(name for name in vars(nn.Module()) if "_hook" in name)
+_CONTAINERS = (dict, list, set)
 
 
-def _put_back(module: nn.Module, kind: type, held: list[dict[str, Any]], forward: Any) -> None:
-    """Give a module its class, its children, its tensors and its forward back."""
-    own = vars(module)
-    if type(module) is not kind:
-        module.__class__ = kind
-    for name, found in zip(_PARTS, held, strict=True):
-        now = own[name]
-        if now.keys() != found.keys() or not all(map(operator.is_, map(now.get, found), found.values())):
-            now.clear()
-            now.update(found)
-    if own.get("forward") is not forward:
-        own.pop("forward", None)
-        if forward is not None:
-            own["forward"] = forward
+def _is_same(now: Any, kept: Any) -> bool:
+    """Return whether a container holds the same objects as before. None stands for an empty one."""
+    if kept is None or len(now) != len(kept):
+        return False
+    if isinstance(now, dict):
+        return now.keys() == kept.keys() and all(map(operator.is_, map(now.get, kept), kept.values()))
+    return all(map(operator.is_, now, kept)) if isinstance(now, list) else {*map(id, now)} == {*map(id, kept)}
 
 
-def _kept(found: Any) -> Any:
-    return dict(found) if isinstance(found, dict) else found
+def _refill(held: Any, kept: Any) -> None:
+    """Give a container its items back. It stays the same object, because handles of hooks refer to it."""
+    held.clear()
+    if kept:
+        (held.extend if isinstance(held, list) else held.update)(kept)

@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.modules import module as torch_modules
 
-_GLOBAL_HOOKS = (
-    *("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks"),
-)
+from efface.methods.torch_state import torch_kept
+
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM") if hasattr(signal, name))
 
 
@@ -31,8 +29,8 @@ class MethodTimeoutError(BaseException):
 def process_kept() -> Iterator[None]:
     """Restore after the block what a method may have changed of the process, also after an exception.
 
-    Gradient mode, default type, torch's threads, working folder, signal handlers and the alarm, hooks on all modules,
-    NumPy's treatment of errors, standard output and standard error. `os._exit` raises MethodLeftError inside the block.
+    Gradient mode, default type, torch's threads and what `torch_kept` names, working folder, signal handlers and the
+    alarm, NumPy's treatment of errors, standard output and standard error. `os._exit` raises MethodLeftError inside.
     Threads that are started inside are daemons unless told otherwise, so that none of them keeps the process alive.
     """
     before = _state()
@@ -42,7 +40,8 @@ def process_kept() -> Iterator[None]:
     streams = [(stream, os.dup(stream)) for stream in (1, 2) if _is_open(stream)]
     os._exit = _refused(os.getpid(), os._exit)  # type: ignore[assignment]
     try:
-        yield
+        with torch_kept():
+            yield
     finally:
         thread._daemonic = daemon  # type: ignore[attr-defined]  # noqa: SLF001
         os._exit = before["exit"]
@@ -88,7 +87,6 @@ def _state() -> dict[str, Any]:
         "folder": folder,
         "handlers": {each: signal.getsignal(each) for each in _SIGNALS},
         "alarm": signal.getitimer(signal.ITIMER_REAL) if hasattr(signal, "getitimer") else None,
-        "hooks": {name: dict(getattr(torch_modules, name)) for name in _GLOBAL_HOOKS},
         "errors": np.geterr(),
         "streams": (sys.stdin, sys.stdout, sys.stderr),
     }
@@ -113,11 +111,6 @@ def _restore(before: dict[str, Any]) -> None:
                 signal.signal(each, handler)
         if before["alarm"] is not None and before["alarm"] == (0.0, 0.0) != now["alarm"]:
             signal.setitimer(signal.ITIMER_REAL, 0)
-    for name, hooks in before["hooks"].items():
-        held = getattr(torch_modules, name)
-        if dict(held) != hooks:  # the same dict object, because handles refer to it
-            held.clear()
-            held.update(hooks)
 
 
 def _is_open(stream: int) -> bool:
