@@ -15,6 +15,7 @@ from efface.draws import seeded
 from efface.methods import cam, captum, gradient, occlusion, smooth
 from efface.models.preact import preact_resnet
 from efface.models.resnet import resnet8
+from efface.plug.facts import fact
 from small.batches import with_seeds
 from small.messages import words
 from small.networks import drawn_network, state_of
@@ -211,6 +212,14 @@ def test_what_is_explained_is_said_by_of(score):
     model, (images, targets, _) = drawn_network(Plain), inputs()
     expected = gradient.gradient(model, images, targets, score=score)
     torch.testing.assert_close(explain("Saliency", model, score=score), expected)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"algorithm": "KernelShap", "cells": 2}, {"algorithm": "NoiseTunnel", "around": "Saliency"}]
+)
+def test_check_doubts_no_class_whose_settings_deep_lift_does_not_have(settings):
+    doubts = fact(captum.attribute, "doubts")
+    assert doubts(Plain(), *inputs()[:2], torch.zeros(N, SIZE, SIZE), **settings) == []
 
 
 @pytest.mark.parametrize("algorithm", ["IntegratedGradients", "DeepLift", "ShapleyValues", "LayerGradCam"])

@@ -334,7 +334,7 @@ def test_metrics_that_say_little_alone_name_what_to_read_beside_them():
 def test_what_to_read_beside_a_metric_is_found_by_the_metric_and_not_by_its_name():
     beside = MetricEntry(name="leakage")
     (said,) = unaccompanied([beside, MetricEntry(name="robust_accuracy", metric="morf")])
-    assert said.startswith("leakage must be read beside the network's clean and robust accuracy")
+    assert said.startswith("Read leakage together with the network's clean and robust accuracy")
     assert list(unaccompanied([beside, MetricEntry(name="attacked", metric="robust_accuracy")])) == []
 
 

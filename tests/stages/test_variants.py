@@ -203,7 +203,7 @@ def test_a_folder_whose_seeds_differ_in_more_than_the_seed_is_refused(finished, 
 @pytest.mark.long
 def test_what_says_little_without_robust_accuracy_says_so(tmp_path):
     write_study(tmp_path, metrics=["leakage"], repeats=None, variants={"a": {}, "b": {"fit.epochs": 1}})
-    said = "leakage must be read beside the network's clean and robust accuracy"
+    said = "Read leakage together with the network's clean and robust accuracy"
     done = efface(tmp_path, "check", "study.yml")
     assert done.out.count(f"warning: {said}") == 1
     attacked = {"name": "robust_accuracy", "kwargs": {"eps": [0.0, 0.1], "steps": 1}}

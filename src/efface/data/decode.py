@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 White = int | float | None
 """Value that is white in files of more than 8 bits; None: judged for each file."""
 BACKGROUND = (255, 255, 255, 255)
-"""What lies behind a transparent image: white."""
+"""Colour behind a transparent image: white."""
 _WHITES = {"16 bits": (65535.0,), "32 bits": (255.0, 65535.0), "float": (1.0, 255.0, 65535.0)}
 """Values that may be white in images of more than 8 bits, by kind."""
 _ORIENTATION, _PHOTOMETRIC = 0x0112, 262  # of EXIF and of TIFF

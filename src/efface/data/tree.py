@@ -102,7 +102,7 @@ def listing(folder: Path, groups: Groups) -> Listing:
 
 @dataclass
 class _Found:
-    """What one class folder holds. images: folder and name of each image. others: other files, by their ending."""
+    """Content of one class folder. images: folder and name of each image. others: other files, by their ending."""
 
     images: list[tuple[str, str]] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)

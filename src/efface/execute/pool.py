@@ -230,7 +230,7 @@ _DIED = (
 
 
 _BUSY = False
-"""Whether this worker is at a task."""
+"""True while this worker runs a task."""
 
 
 def _busy_with(work: Callable[[Task], Any], task: Task) -> Any:

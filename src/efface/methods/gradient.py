@@ -30,7 +30,7 @@ def gradient(
     max_batch: most images in one pass, at least 1. It limits the memory and changes no map.
 
     Source: Simonyan, Vedaldi & Zisserman 2014, section 3 (arXiv:1312.6034).
-    Differs: sign and channels are kept; `efface.erase.post.absolute` and `channel_max` give the paper's map. The
+    Differs: sign and channels are kept; `post: [absolute, channel_max]` gives the paper's map. The
         gradient is with respect to the image in [0, 1]. The gradient with respect to a normalised image is this one
         times the standard deviation of each channel.
     """

@@ -21,8 +21,8 @@ def diffid(*, elementwise: bool = False) -> Metric:
     is the mean of the points.
 
     elementwise: rank and remove single channel values, and fill with one mean over all kept values. Otherwise: pixels,
-        with a mean for each channel. The original is `elementwise: true` with `post: [efface.erase.post.absolute,
-        efface.erase.post.channel_sum]`: its map has one value a pixel, and a pixel's channels are tied.
+        with a mean for each channel. The original is `elementwise: true` with `post: [absolute, channel_sum]`:
+        its map has one value a pixel, and a pixel's channels are tied.
     `fractions`: 0.1 to 0.9. Each costs two forward passes of the test images.
 
     Source: Yang, Akhtar, Wen & Mian, ICLR 2023, "Re-calibrating feature attributions for model interpretation".

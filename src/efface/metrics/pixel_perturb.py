@@ -11,7 +11,7 @@ test images.
 Source: Srinivas & Fleuret 2021 (Rethinking the role of gradient-based attribution methods, arXiv:2006.09128).
 Differs: removes k pixels, where the code removes k - 1, so that all are gone at 1; ties by a shuffle. The network sees
 grey as 128/255, for erased images have 8 bits. Its score of a pixel, the standard deviation over channels, is
-`post: [efface.erase.post.channel_std]`.
+`post: [channel_std]`.
 """
 
 import numpy as np

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from efface.models.normalise import Normalise
 
 Outputs = Literal["logits", "binary", "probabilities"]
-"""What the numbers are that a network returns.
+"""Kind of the numbers that a network returns.
 
 logits: scores of the classes before a softmax, n k.
 binary: one logit z for each image, of shape n or n 1: of the second class against the first. It becomes the columns
@@ -34,7 +34,7 @@ NORMALISE = ("normalise", "normalise_images")
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What the study says about a network that the network's function does not know.
+    """Facts about a network that the study states and the network's function does not know.
 
     outputs: what its numbers are; None: logits, which efface checks.
     mean, std: of each channel, for images in [0, 1]; None: the network takes images in [0, 1].

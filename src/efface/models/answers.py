@@ -48,13 +48,13 @@ def check_answers(network: nn.Module, images: Images, outputs: Outputs | None = 
             apart = float((network(several) - logits).abs().max())
         if apart > most:
             raise ValueError(
-                f"gives two different answers to the same images (by {apart:.2g}); no number about it could be had "
-                f"again. The difference begins in {_culprits(network, several, several)}: switch dropout and noise off "
-                "in evaluation mode, as in F.dropout(x, p, self.training)"
+                f"returns different logits for the same images in two passes (by up to {apart:.2g}), so no result "
+                f"could be reproduced. The difference starts in {_culprits(network, several, several)}: switch dropout "
+                "and noise off in evaluation mode, as in F.dropout(x, p, self.training)"
             )
         where = _culprits(network, images[:1], several)
         raise ValueError(
-            f"answers an image differently if other images are in its batch (by {off:.2g}). The difference begins in "
+            f"answers an image differently if other images are in its batch (by {off:.2g}). The difference starts in "
             f"{where}: give a BatchNorm its running statistics (track_running_stats=True); hand over a quantised "
             "network in float32"
         )

@@ -25,7 +25,7 @@ look_before = nn.Module.register_forward_pre_hook
 
 @dataclass
 class HookWatch:
-    """What happened to the hooks of a call.
+    """Record of the hooks of a call.
 
     modules: kinds of the modules on which hooks were registered, in order. ran: how often any of the hooks ran.
     """

@@ -94,9 +94,9 @@ def _last_convolution(model: nn.Module, images: Images) -> nn.Module:
     check_feature_map(model, images, name)
     if learnt and last.module is calls[learnt[0]].module and calls.index(tokens[-1]) > calls.index(last):
         raise ValueError(
-            f"the only feature map n c h w of {type(model).__name__} is its first layer, {name!r}, after which it "
-            "computes with tokens; a map of the first layer tells nothing of the rest of the network: choose another "
-            f"method, or name the layer if you want it, layer: {name}"
+            f"the only feature map of {type(model).__name__} with shape n c h w is its first layer, {name!r}. All "
+            "later layers compute on tokens, and a map of the first layer does not show what they use. Choose another "
+            f"method, or set layer: {name}"
         )
     return last.module
 

@@ -1,4 +1,4 @@
-"""How the output of a layer is laid out: which of its axes follow the picture.
+"""Layout of the output of a layer: which of its axes follow the picture.
 
 A CAM reads the output of a layer as n c h w. Layers of transformers also have four axes, but other ones: n h w c, or
 heads, tokens and their width. Four halves of an image are changed in turn: left, right, upper, lower. An axis along
@@ -22,7 +22,7 @@ _HALVES = 5  # the image, and it with each of four halves changed
 
 
 class Layout(NamedTuple):
-    """What the axes of a layer's output do. Each pair is of the second, third and fourth axis.
+    """Behaviour of the axes of a layer's output. Each pair is of the second, third and fourth axis.
 
     shape: of the output for one image. each: whether the first axis is that of the images. down, right: how far the
     centre of the change moves along an axis if the change in the image moves down, or to the right.

@@ -64,7 +64,7 @@ class Call(BaseModel):
         return hash(self.text)
 
     def __getstate__(self) -> dict[Any, Any]:
-        """What another process needs: it works the texts out anew."""
+        """Return what another process needs. It computes the rest again."""
         state = super().__getstate__()
         plain = {name: value for name, value in state["__dict__"].items() if name in type(self).model_fields}
         return state | {"__dict__": plain}
@@ -105,7 +105,7 @@ class Call(BaseModel):
             own(**{name: value for name, value in self.kwargs.items() if name in signature(own).parameters})
 
     def wants(self, name: str, *, needed: bool = False) -> bool:
-        """Whether the signature has a parameter of this name that the kwargs leave open; needed: without a default."""
+        """Return whether the kwargs leave open a parameter of this name. needed: only one without a default."""
         return self.open(name, needed=needed) is not None
 
     def open(self, name: str, *, needed: bool = False) -> str | None:
@@ -135,11 +135,14 @@ class Call(BaseModel):
 
     @property
     def learns(self) -> bool:
-        """Whether a class with `fit` is in it: itself, or one of its methods."""
+        """Return whether the call, or a method in its settings, is a class with `fit`."""
         return _learns(self)
 
     def identity(self) -> dict[str, Any]:
-        """What a number made with this call depends on: name, code and settings, see `code_of`; files that it names."""
+        """Return what a number made with this call depends on.
+
+        These are name, code and settings (see `code_of`), and the files that the settings name.
+        """
         nested = self.nested()
         settings = {name: value for name, value in self.kwargs.items() if name not in nested}
         found = code_of(self.call) | {"kwargs": settings}

@@ -1,4 +1,4 @@
-"""What stands in a key for a plug-in's code: a declared version for efface's own, a user's source as a digest."""
+"""The part of a key for a plug-in's code: a declared version for efface's own, a digest of the source for a user's."""
 
 import functools
 from typing import Any

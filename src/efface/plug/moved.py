@@ -1,4 +1,4 @@
-"""What the modules, names and settings of efface 0.1 are called now. The old ones work until efface 0.3, with a note.
+"""New names of the modules, names and settings of efface 0.1. The old ones work until efface 0.3, with a note.
 
 An old path may stand in a study (`efface.post.absolute`), or in an import (`from efface.probes import Case`). An old
 setting may stand in a study (`of: loss`), or in the signature of a user's method (`def mine(..., *, rows=256)`).
@@ -110,7 +110,7 @@ def first_settings(path: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reference_place(key: str) -> str:
-    """What a key of a configuration of the ROAR reference system is here, in words; "" for any other key."""
+    """Return the place here of a key of the ROAR reference system, in words; "" for any other key."""
     place = REFERENCE_KEYS.get(key.rpartition(".")[2])
     return f"it is a key of the ROAR reference system; here it is {place}" if place else ""
 
@@ -124,7 +124,7 @@ def study_key(key: str) -> str:
 
 
 def study(tree: Mapping[Any, Any]) -> dict[Any, Any]:
-    """What the file of a study held, with the keys of today; variants too. A key that stands there twice stays."""
+    """Return the content of a study's file with the keys of today, also in variants. A key given twice stays."""
     found = {_key(key, tree): _entries(key, value) for key, value in tree.items()}
     if isinstance(variants := found.get("variants"), dict):
         found["variants"] = {

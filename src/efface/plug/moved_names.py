@@ -1,4 +1,4 @@
-"""What efface 0.1 called its modules, names, settings and keys: tables of `efface.plug.moved`."""
+"""Names of modules, functions, settings and keys in efface 0.1: tables of `efface.plug.moved`."""
 
 MODULES = {
     "agree": "study.cross_checks",

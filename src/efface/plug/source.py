@@ -1,4 +1,4 @@
-"""Digests of Python source: what a number depends on, besides its settings, is the code that made it."""
+"""Digests of Python source: a number depends on its settings and on the code that made it."""
 
 import ast
 import contextlib
@@ -19,9 +19,9 @@ from typing import Any
 def source_digest(name: str) -> str:
     """SHA-256 of a module's code, 16 digits; comments and docstrings do not count.
 
-    With it goes the code that it imports from its own package or from files beside the study, the packages around
-    these, and compiled modules among them, by their bytes. Of an installed package its version stands for that. efface
-    has declared versions: its code counts only for a module of efface itself.
+    The digest also covers what the module imports from its own package or from files beside the study, and the
+    packages that contain these files. Compiled modules count by their bytes. An installed package counts by its
+    version. efface has declared versions, so its code counts only for a module of efface itself.
     """
     code, _ = _closure(name)
     top = sys.modules.get(name.split(".", maxsplit=1)[0])
@@ -32,7 +32,7 @@ def source_digest(name: str) -> str:
 
 
 def imports_efface(name: str) -> bool:
-    """Whether a module, or what counts as its code, imports anything of efface."""
+    """Return whether a module, or other code in its digest, imports anything of efface."""
     return any(each.split(".", maxsplit=1)[0] == "efface" for each in _closure(name)[1])
 
 
@@ -196,7 +196,7 @@ def _is_own(other: str, name: str) -> bool:
 
 
 def _is_installed(module: ModuleType) -> bool:
-    """Whether it came with Python or with pip; efface counts as our own wherever it lies."""
+    """Return whether a module came with Python or with pip. efface itself never counts as installed."""
     if module.__name__.split(".")[0] == "efface":
         return False
     return _place(module).startswith(installed_folders())

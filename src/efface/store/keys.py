@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 AREAS = ("draws", "store", "erase", "train", "explain", "generate", "evaluate", "measure", "pictures")
-"""What many numbers pass through. A key holds the version of each area that its number passes through."""
+"""Areas of code that many numbers pass through. A key holds the version of each area that its number passes through."""
 
 NUMERICS: dict[str, int] = {
     "imputer.histogram": 2,

@@ -1,4 +1,4 @@
-"""What is wrong with a study, in words: where, what was found, what to do."""
+"""Messages about errors in a study: where the error is, what was found, what to do."""
 
 import difflib
 from typing import Any

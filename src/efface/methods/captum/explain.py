@@ -46,9 +46,9 @@ def convergence_gap(
     DeepLift promises this sum. It fails where the network computes something that the rule does not know: clamp,
     maximum, products, LayerNorm, attention, recurrent layers.
     """
-    plan = planned(algorithm, None, init, attribute, layer=None, cells=None, score=score)
-    if plan.name != "DeepLift":
+    if algorithm != "DeepLift":
         return []
+    plan = planned(algorithm, None, init, attribute, layer=None, cells=None, score=score)
     baselines = settings_of(plan, images).get("baselines", torch.zeros_like(images[:1]))
     with torch.no_grad(), evaluating(model):
         change = target_scores(model, images, targets, score) - target_scores(

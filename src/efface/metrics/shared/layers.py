@@ -17,7 +17,7 @@ from efface.models.layers import find_layer
 Draw = Literal["reset", "normal"]
 Mode = Literal["cascading", "independent"]
 Statistics = Literal["keep", "reset"]
-"""Whether a BatchNorm keeps its running mean and variance, or starts from 0 and 1 as a fresh one does."""
+"""The choice whether a BatchNorm keeps its running mean and variance, or starts from 0 and 1 as a fresh one does."""
 Layers = tuple[str, ...] | None
 """Names from the output down. None: every module with parameters of its own."""
 

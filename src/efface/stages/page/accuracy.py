@@ -12,7 +12,7 @@ from efface.stages.run.run import Run
 from efface.study.metric_entry import MetricEntry
 
 HOW = {"unit": "none", "explain": "true", "imputer": "none", "ties": "none", "count": "none"}
-"""What the accuracy depends on, in the form of a metric."""
+"""The facts that the accuracy depends on, in the form of a metric."""
 
 
 def accuracy(run: Run) -> Curve | None:
@@ -33,7 +33,7 @@ def unaccompanied_of(metrics: Sequence[KeptMetric]) -> Iterator[str]:
     for other in (each for each in wanted.values() if each.path not in paths):
         found = [each.name for each in metrics if other in each.read_with]
         yield (
-            f"{listed(found)} must be read beside the network's {other.phrase or other.name}, as a network that has "
-            "learnt little can score well or badly for that alone; measure it, too: metrics: "
-            f"[{', '.join((*found, other.name))}]"
+            f"Read {listed(found)} together with the network's {other.phrase or other.name}: a network that has learnt "
+            "little can score high or low for that reason alone. To measure "
+            f"{'both' if len(found) == 1 else 'all of them'}: metrics: [{', '.join((*found, other.name))}]"
         )

@@ -25,7 +25,7 @@ def case_of(
     cache: dict[Any, Any] | None = None,
     log: Log | None = None,
 ) -> Case:
-    """What a probe is called with. network: whether it scores the given network, and does not train a new one."""
+    """Return the case that a probe is called with. network: True to score the given network and train no new one."""
     study = run.study
     return Case(
         build=run.first.build,

@@ -46,7 +46,7 @@ class ReadWith(Strict):
 
 
 class KeptMetric(Strict):
-    """What a metric means. The fields are those of `efface.metrics.Metric`.
+    """The facts of a metric. The fields are those of `efface.metrics.Metric`.
 
     name: of the entry. path: dotted path of the metric. settings: its own. opposite: name of the entry that erases in
     the opposite order.
@@ -96,7 +96,7 @@ class KeptMaps(Strict):
 
 
 class KeptFacts(Strict):
-    """What the page states beside the numbers; see `efface.report.page.Facts`."""
+    """The facts that the page states beside the numbers; see `efface.report.page.Facts`."""
 
     versions: dict[str, str]
     device: str

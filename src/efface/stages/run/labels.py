@@ -1,4 +1,4 @@
-"""Whether data and network belong together: the numbers and order of the classes, and the values of the images."""
+"""Checks that data and network belong together: numbers and order of the classes, and values of the images."""
 
 from collections.abc import Iterator
 

@@ -67,7 +67,7 @@ def map_store(run: Run, name: str, split: str) -> MapStore:
 
 
 def found_path(path: Path, made_from: dict[str, Any]) -> Path:
-    """Where maps made from this lie: in the folder `kept` while maps made from something else have their name."""
+    """Return the path of the maps made from this: in the folder `kept` while other maps have their name."""
     kept = kept_path(path, made_from)
     return kept if kept.exists() else path
 
@@ -83,7 +83,7 @@ def _read_store(run: Run, path: Path) -> MapStore:
 
 
 def provenance(run: Run, entry: MethodEntry, name: str, split: str) -> dict[str, Any]:
-    """What the maps of this name are made from."""
+    """Return what the maps of this name are made from."""
     if entry.file is not None:
         return foreign_provenance(run, entry, split)
     path = learnt_path(run, entry)
@@ -106,7 +106,7 @@ def provenance(run: Run, entry: MethodEntry, name: str, split: str) -> dict[str,
 
 
 def learnt_path(run: Run, entry: MethodEntry) -> Path | None:
-    """Where a method that learns from training images keeps what it learnt; None for one that does not."""
+    """Return the file of what a method learnt from training images; None for a method that does not learn."""
     if not entry.learns:
         return None
     if "train" not in run.data:
@@ -129,20 +129,21 @@ def learnt_path(run: Run, entry: MethodEntry) -> Path | None:
 
 
 def read_learnt_tensors(run: Run, entry: MethodEntry) -> dict[str, Tensor] | None:
-    """What a method learnt; None for one that does not learn."""
+    """Return the tensors that a method learnt; None for a method that does not learn."""
     path = learnt_path(run, entry)
     return None if path is None else read_learnt(path)
 
 
 def learnt_seed(run: Run, entry: MethodEntry) -> int:
-    """What the fit of a method that learns draws from: entries of one `learnt_path` have one."""
+    """Return the seed of the fit. Entries that share a `learnt_path` share the seed."""
     return draws.seed_of(_learning(run, entry)[1])
 
 
 def _learning(run: Run, entry: MethodEntry) -> tuple[str, str, dict[str, Any]]:
-    """What a method learns, by name; the text that seeds it; and the part of the key that tells both.
+    """Return the name of the fit, the text that seeds it, and the settings that enter the key of its file.
 
-    Methods whose `learnt_from` has the same `fit` draw the same, whatever their class; one without by its path.
+    Methods whose `learnt_from` has the same `fit` draw the same numbers, whatever their class. A method without
+    `learnt_from` is seeded by its dotted path.
     """
     method, kind, seed = entry.call(), entry.call.resolve(), run.study.seed
     if not hasattr(method, "learnt_from"):
@@ -190,7 +191,7 @@ def _set_aside(path: Path, error: ValueError, remedy: str = "its maps are extrac
 
 @functools.cache
 def _is_sound(path: Path, _written: int, _size: int) -> bool:
-    """Whether a file of what a method learnt is whole; one that is damaged is set aside."""
+    """Return whether a file of what a method learnt is whole. A damaged file is set aside."""
     try:
         read_learnt(path)
     except ValueError as error:

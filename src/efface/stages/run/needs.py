@@ -1,4 +1,4 @@
-"""What metrics need of a study and its data that is not there."""
+"""Messages about needs of metrics that the study and its data do not meet."""
 
 from collections.abc import Callable, Iterator
 

@@ -101,7 +101,7 @@ class Network:
 
     @cached_property
     def changes(self) -> list[str]:
-        """What was changed of the network, a sentence each."""
+        """The changes that were made to the network, a sentence each."""
         self.build()
         return vars(self)["changes"]
 

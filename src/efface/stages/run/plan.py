@@ -73,7 +73,7 @@ class PlannedCurve:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study needs. It is a value: it reads no file and does not change when results arrive.
+    """The tasks that a study needs. It is a value: it reads no file and does not change when results arrive.
 
     curves: by metric, then by view. conditions: by view, the task that tells whether its maps are fit to be scored.
     redrawn: views whose ranking is drawn anew in each epoch. problems: metrics that cannot be planned, in words.
@@ -147,7 +147,7 @@ def _refuse_too_many(run: Run) -> None:
 
 
 def _wrong(run: Run, entry: MetricEntry, redrawn: frozenset[str]) -> list[str]:
-    """What is wrong with the parts of a metric and of its probes, in words."""
+    """Return what is wrong with the parts of a metric and of its probes, in words."""
     view = (viewed(run, entry, redrawn) or run.views)[0]
     points = (point_of(run, entry, view, x) for x in axis_points(run, entry))
     return check_metric(f"metrics.{entry.name}", entry.formula, points)
@@ -212,7 +212,7 @@ def axis_points(run: Run, entry: MetricEntry) -> tuple[float, ...]:
 
 
 def repeats_of(run: Run, entry: MetricEntry) -> int:
-    """How many trainings a point has; a frozen network has one score."""
+    """Return the number of trainings of a point. A frozen network has one score."""
     return (
         (entry.kwargs.repeats or entry.paper.repeats or run.study.repeats) if entry.formula.sample == "repeats" else 1
     )
@@ -227,7 +227,7 @@ def point_of(run: Run, entry: MetricEntry, view: View, x: float, repeat: int = 0
 
 
 class _Uses(NamedTuple):
-    """What a probe uses of its run."""
+    """The parts of its run that a probe uses."""
 
     maps: str | None
     splits: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What a number was made with: the areas of efface's code that it passes through, versions, device."""
+"""Provenance of a number: the areas of efface's code that it passes through, versions, device."""
 
 import functools
 import platform
@@ -31,9 +31,9 @@ def measured_areas(needs: Needs) -> tuple[str, ...]:
 
 
 def probe_code(kind: type, metric: str) -> dict[str, Any]:
-    """What stands in a key for the code of a probe of this class. metric: the dotted path of its metric, or "".
+    """Return the part of a key for the code of a probe of this class. metric: the dotted path of its metric, or "".
 
-    A metric of efface counts by its declared version, where that is above 1: until then metrics share a probe's result.
+    A metric of efface counts by its declared version if that is above 1. Metrics of version 1 share a probe's result.
     """
     module = kind.__module__
     home = words.name_of(f"{module}.{module.rpartition('.')[2]}")  # the metric whose file the class is in
@@ -48,7 +48,7 @@ def probe_code(kind: type, metric: str) -> dict[str, Any]:
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:
-    """What goes into every result line besides the number: device, versions, commit."""
+    """Return what every result line holds besides the number: device, versions, commit."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {"device": name, "versions": versions(), "commit": _commit()}
 

@@ -150,7 +150,7 @@ class Run:
 
     @property
     def refit(self) -> TrainingSettings | None:
-        """How networks are trained again."""
+        """The settings with which networks are trained again."""
         study = self.study
         return study.refit or (study.fit.plain() if study.fit is not None else None)
 
@@ -166,7 +166,7 @@ class Run:
         return self.folder / "models" / f"logits-{self.network_digest}-{self.data_digest[split]}.npz"
 
     def has_logits(self, split: str) -> bool:
-        """Whether the file of these logits is there and whole."""
+        """Return whether the file of these logits exists and is whole."""
         path = self.logits_path(split)
         return is_whole(path, path.stem, "the network is asked again")
 
@@ -197,7 +197,7 @@ class Run:
         write_arrays(path, path.stem, {"logits": logits.numpy()})
 
     def right(self) -> Tensor:
-        """Whether the first network classifies each test image right."""
+        """Return, for each test image, whether the first network classifies it right."""
         return self.logits("test").argmax(1) == self.data["test"].targets.cpu()
 
     def target_classes(self, split: str) -> Targets:
@@ -230,5 +230,5 @@ class Run:
 
     @cached_property
     def results(self) -> Results:
-        """What is measured so far."""
+        """The results that are measured so far."""
         return Results(self.folder)

@@ -44,7 +44,7 @@ class _LongError(BaseException):
 
 
 _Learnt = dict[tuple[str | None, Path | None], dict[str, Tensor] | None]
-"""What methods learnt on a few images, by their network and file: entries that learn alike learn once."""
+"""Tensors that methods learnt on a few images, by network and file. Entries that learn the same learn once."""
 
 
 def preflight(

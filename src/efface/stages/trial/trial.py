@@ -1,4 +1,4 @@
-"""What the trial of one method tells."""
+"""The result of the trial of one method."""
 
 from dataclasses import dataclass
 
@@ -14,4 +14,4 @@ class Trial:
     shapes: dict[str, tuple[int, ...]]
     """Shape of one map, by its name. A ranking that is redrawn in each epoch has no map."""
     cut: bool = False
-    """Whether the trial was ended early. Then `rows` counts only the passes until that moment."""
+    """True if the trial was ended early. Then `rows` counts only the passes until that moment."""

@@ -22,7 +22,7 @@ _KIND = re.compile(r"^Fatal Python error: (.+)$", re.MULTILINE)
 
 
 class Subject(NamedTuple):
-    """What a task runs.
+    """The method or metric that a task runs.
 
     name: the method or the metric, as messages name it. Tasks with the same name are suspected together.
     part: the part of its work that the task is.

@@ -140,7 +140,7 @@ def _left_of(run: Run, task: Extraction) -> float:
 
 
 def _asks(run: Run, task: Extraction) -> bool:
-    """Whether the passes of this extraction are the first to tell the classes; one that is gone on with knows them."""
+    """Return True if this extraction must also determine the predicted classes. A resumed one already has them."""
     entry = run.entry(task.method)
     if entry.file is not None:
         return False
@@ -151,7 +151,7 @@ def _asks(run: Run, task: Extraction) -> bool:
 
 
 def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
-    """All maps of one method on one split, in blocks of the row budget, each kept as soon as it is there."""
+    """Extract all maps of one method on one split, in blocks of `max_batch` images. Each finished block is stored."""
     asking = _asks(run, Extraction(entry.name, split))
     classes = torch.zeros(len(run.data[split]), dtype=torch.int64) if asking else run.target_classes(split)
     method, answers = method_call(entry, read_learnt_tensors(run, entry)), []
@@ -233,18 +233,18 @@ def _row(run: Run, task: Extraction, seconds: dict[str, float]) -> dict[str, Any
 
 
 class _Budget:
-    """How many images fit into memory in a pass; later blocks begin with what an earlier one came down to."""
+    """The largest batch that fits in memory. After an out-of-memory error, later blocks start with the reduced size."""
 
     def __init__(self, max_batch: int) -> None:
         self.max_batch = max_batch
 
     def lower(self, max_batch: int) -> None:
         self.max_batch = max_batch
-        say(f"memory ran out: going on with max_batch={max_batch}")
+        say(f"out of memory: continuing with max_batch={max_batch}")
 
 
 class _Found(NamedTuple):
-    """Maps by name, and the answers that the method's passes told of their images, if it was asked for them."""
+    """Maps by name, and the logits of the method's forward passes if `classes_of` was given."""
 
     maps: dict[str, Tensor]
     logits: list[Tensor]

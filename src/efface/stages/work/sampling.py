@@ -100,7 +100,7 @@ def samples_path(run: Run, settings: Sampling) -> Path:
 
 
 def provenance(run: Run, settings: Sampling) -> dict[str, Any]:
-    """What samples are made from."""
+    """Return what samples are made from."""
     return {
         "samples": settings.identity(),
         "count": settings.count,

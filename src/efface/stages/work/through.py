@@ -1,7 +1,7 @@
-"""Runs the tasks of a stage on the study's executor. Failures, progress and threads are handled here.
+"""Runs the tasks of a stage on the study's executor, and handles failures, progress and threads.
 
-So is the end of a process: a task that was at work when the process of an earlier command ended runs in a process of
-its own, and a task whose worker ends fails alone.
+If a worker dies, only its task fails. A task that was running when an earlier command died now runs in a separate
+process.
 """
 
 import contextlib
