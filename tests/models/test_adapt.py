@@ -16,14 +16,16 @@ from efface.methods.calling import MethodCall, attribute
 from efface.methods.cam import grad_cam
 from efface.methods.fullgrad import full_grad
 from efface.methods.gradient import gradient
-from efface.models.adapt import Adaptation, adapted, normalised, read_logits
+from efface.models.adapt import Adaptation, adapted, read_logits
 from efface.models.answers import check_answers, takes_raw_values
+from efface.models.around import normalised
 from efface.models.layers import find_layer
 from efface.models.normalise import Normalise
 from efface.models.small import mlp
 from efface.models.torchvision import IMAGENET_MEAN, IMAGENET_STD, load
 from efface.models.weights import load_weights, read_weights
 from efface.plug.call import Call
+from small.messages import names, words
 
 SHAPE = (1, 8, 8)
 
@@ -75,6 +77,39 @@ def test_logits_are_found_in_every_usual_answer(form):
 def test_an_answer_without_logits_is_refused(answer):
     with pytest.raises(ValueError, match="no logits are found"):
         adapt(Net(answer))
+
+
+@pytest.mark.parametrize("form", [lambda z: (z[:, :2] * 2, z), lambda z: {"features": z * 2, "out": z[:, :3], "y": z}])
+def test_features_before_the_logits_are_not_taken_for_them(form):
+    with pytest.raises(ValueError, match=words("4 classes wrap")):
+        adapted(Net(form), Adaptation(), SHAPE, classes=4)
+    adapted(Net(form), Adaptation(), SHAPE, classes=7)  # no entry fits, so the study will be told of the classes
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization:DeprecationWarning", "ignore:torch.quantize:UserWarning")
+def test_layers_of_eight_bits_are_refused_by_name():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+    small = torch.ao.quantization.quantize_dynamic(network, {nn.Linear}, torch.qint8)
+    with pytest.raises(ValueError, match=words("1 3 8 bits float32")):
+        adapt(small)
+
+
+def test_an_exported_program_is_refused_with_the_remedy():
+    program = torch.export.export(Net().eval(), (images(1),)).module()
+    with pytest.raises(ValueError, match=words("torch.export hand network itself")):
+        adapt(program)
+
+
+def test_a_forward_that_is_compiled_in_the_network_is_taken_back():
+    class Compiled(Net):
+        def __init__(self):
+            super().__init__()
+            self.forward = torch.compile(self.forward, backend="eager")
+
+    network, changes = adapted(Compiled().eval(), Adaptation(), SHAPE)
+    assert "forward" not in vars(network)
+    assert any("torch.compile" in each for each in changes)
+    assert torch.equal(network(images()), Net().eval()(images()))
 
 
 def test_a_network_that_returns_logits_is_not_touched():
@@ -163,14 +198,44 @@ def test_parts_of_an_adapted_sequence_are_not_normalised_again():
 
 
 def test_a_network_that_loops_over_its_children_is_refused_a_normalisation():
-    class Loop(nn.Sequential):
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.flat, self.linear = nn.Flatten(), nn.Linear(64, 3)
+
         def forward(self, x):
             for module in self.children():
                 x = module(x)
             return x
 
     with pytest.raises(ValueError, match="children in a loop"):
-        adapt(Loop(nn.Flatten(), nn.Linear(64, 3)), mean=(0.4,), std=(0.5,))
+        adapt(Loop(), mean=(0.4,), std=(0.5,))
+
+
+class ByNumber(nn.Sequential):
+    def forward(self, x):
+        return self[-1](self[1](self[0](x)))
+
+
+class InALoop(nn.Sequential):
+    def forward(self, x):
+        for i in range(len(self)):
+            x = self[i](x)
+        return x
+
+
+@pytest.mark.parametrize("kind", [nn.Sequential, ByNumber, InALoop])
+def test_a_normalised_sequence_keeps_the_numbers_of_its_layers(kind):
+    network = kind(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 3)).eval()
+    layers, names = list(network), list(network.state_dict())
+    expected = network((images() - 0.4) / 0.5)
+    found = adapt(network, mean=(0.4,), std=(0.5,))
+    for each in (found, copy.deepcopy(found), pickle.loads(pickle.dumps(found))):  # noqa: S301  written here
+        torch.testing.assert_close(each(images()), expected)
+        assert [type(layer) for layer in each] == [type(layer) for layer in layers]
+        assert list(each.state_dict()) == names
+    assert list(found) == layers
+    torch.testing.assert_close(found.double()(images().double()).float(), expected)
 
 
 def test_a_network_whose_forward_was_replaced_is_put_into_another():
@@ -247,6 +312,35 @@ def test_modules_that_answer_anew_each_time_are_named():
         check_answers(Net(norm=Dropped()).eval(), images())
     with pytest.raises(ValueError, match="its own forward"):
         check_answers(Net(lambda z: F.dropout(z, 0.5)).eval(), images())
+
+
+class Rare(nn.Module):
+    """Drops whole rows, but rarely; `train` leaves it on, as it leaves modules of a foreign library on."""
+
+    def __init__(self, share, training):
+        super().__init__()
+        self.share, self.on = share, training
+
+    def train(self, mode=True):  # noqa: FBT002  as torch has it
+        return super().train(mode or self.on)
+
+    def forward(self, x):
+        return F.dropout2d(x, self.share, training=True)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_rare_draws_are_found_by_the_numbers_that_they_draw(training):
+    with pytest.raises(ValueError, match=r"different logits.*norm"):
+        check_answers(Net(norm=Rare(0.05, training)).eval(), images())
+    _, warnings = check_answers(Net(norm=Rare(1e-9, training)).eval(), images())
+    assert len(warnings) == 1
+    assert names(warnings[0], "norm training" if training else "random numbers")
+
+
+@pytest.mark.filterwarnings("ignore:std:UserWarning")
+def test_an_answer_that_is_nan_for_one_image_is_a_difference():
+    with pytest.raises(ValueError, match="other images"):
+        check_answers(Net(lambda z: z / (z.std(0) + 1e-5)).eval(), images())
 
 
 def test_modules_that_look_at_the_whole_batch_are_named():

@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from efface.models.small import mlp
+from efface.plug.call import Call
+from efface.stages.run.inputs import checked_data
 from efface.stages.run.labels import sure_and_wrong
-from small.messages import names
+from efface.types import Split
+from small.messages import names, words
 from small.studies import efface as run_efface
 from small.studies import write_study
 from test_data import tree
@@ -143,3 +146,39 @@ def test_photographs_that_nothing_normalises_for_a_network_from_elsewhere_are_to
         done = run_efface(sure, "check", each)
         assert done.code == 0, done.err
         assert "normalises" not in done.out
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (torch.zeros(3, 1, 4, 4, dtype=torch.uint8), "test largest 3 black 255"),
+        (torch.eye(4, dtype=torch.uint8).expand(3, 1, 4, 4), "test largest 1 black 255"),
+        (torch.zeros(0, 1, 4, 4, dtype=torch.uint8), "test no images"),
+    ],
+)
+def test_black_images_and_none_are_refused_with_their_split(images, said):
+    given = {"test": Split(images, torch.zeros(len(images), dtype=torch.int64))}
+    with pytest.raises(ValueError, match=words(said)):
+        checked_data(Call(call="own.data"), given)
+
+
+SEQUENCE = """
+from torch import nn
+
+
+def network():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 14 * 14, 10)).eval()
+"""
+
+
+def test_what_the_study_says_of_the_images_is_a_part_of_what_maps_are_made_from(tmp_path):
+    method = {"name": "gradient", "method": "gradient"}
+    write_study(tmp_path, {"net": SEQUENCE}, metrics=["morf"], fit=None, attribution_methods=[method], std=[0.5] * 3)
+    maps = tmp_path / "run" / "maps" / "gradient-test.h5"
+    contents = []
+    for mean in ([0.5] * 3, [0.1] * 3):
+        found = run_efface(tmp_path, "all", "study.yml", f"mean={mean}")
+        assert found.code == 0, found.err
+        contents.append(maps.read_bytes())
+    assert contents[0] != contents[1]
+    assert len(list((tmp_path / "run" / "models").glob("logits-*.npz"))) == 2

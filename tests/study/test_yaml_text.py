@@ -20,6 +20,8 @@ EXPLODES = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
         ("fit:\n  epochs: 1\n  epochs: 2", 3, "epochs.*twice"),
         ("a: 010", 1, "010"),
         ("a: 0x1F", 1, "0x1F"),
+        ("b: 2\na: 1_0", 2, "1_0"),
+        ("a: 1_0.5", 1, "1_0.5"),
         (f"a: {'9' * 5000}", 1, "5,000 digits"),
         ("a: 1e999", 1, "too large"),
         ("a: !!python/name:os.system", 1, "read safely.*os.system"),

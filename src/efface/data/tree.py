@@ -80,7 +80,8 @@ def listing(folder: Path, groups: Groups) -> Listing:
 
     FileNotFoundError: there are no class folders. ValueError: a class holds no image, or holds the folders of splits.
     """
-    names = class_folders(folder)
+    back = [name for name in class_folders(folder) if _leads_back(folder / name)]
+    names = [name for name in class_folders(folder) if name not in back]
     if not names:
         raise FileNotFoundError(f"{folder}: holds no folders, expected one for each class, with its images")
     chosen = groups(folder, names)
@@ -96,8 +97,13 @@ def listing(folder: Path, groups: Groups) -> Listing:
         )
     files = [os.path.join(where, name) for found in every.values() for where, name in found.images]  # noqa: PTH118  fast
     targets = [number[name] for name, found in every.items() for _ in found.images]
-    notes = _notes(folder, list(every.values()))
+    notes = _notes(folder, [*every.values(), _Found(back=[str(folder / name) for name in back])])
     return Listing(folder, tuple(files), torch.tensor(targets, dtype=torch.int64), tuple(chosen), notes)
+
+
+def _leads_back(path: Path) -> bool:
+    """Return whether a class folder is a link to the split itself or to a folder above it."""
+    return path.is_symlink() and path.resolve() in (path.parent.resolve(), *path.parent.resolve().parents)
 
 
 @dataclass

@@ -6,7 +6,7 @@ modules, their names and its state dict are those that its author gave them. A n
 `normalise`, without weights.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -14,7 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from efface.models.around import around, normalised
 from efface.models.normalise import Normalise
+from efface.models.unwrap import unwrapped
 
 Outputs = Literal["logits", "binary", "probabilities"]
 """Kind of the numbers that a network returns.
@@ -27,9 +29,6 @@ probabilities: n k; or n or n 1, for the probability of the second class. They b
 
 LEAST = 1e-12
 """Least probability of which the logarithm is taken."""
-
-NORMALISE = ("normalise", "normalise_images")
-"""Names of the module that normalises the images: the first that the network does not have."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +50,20 @@ class Adaptation:
         return {name: value for name, value in found.items() if value is not None}
 
 
-def adapted(network: Any, adaptation: Adaptation, shape: Sequence[int]) -> tuple[nn.Module, list[str]]:
+def adapted(
+    network: Any, adaptation: Adaptation, shape: Sequence[int], classes: int | None = None
+) -> tuple[nn.Module, list[str]]:
     """Return the network with images in [0, 1] as input and logits as output, and a sentence for each change.
 
     shape: c h w of an image. The network runs once on a grey image, because only its output shows what it returns. A
         class that says `returns_logits = True` in its own body is believed, and its answers are checked later.
-    ValueError: it is no module, it has a normalisation already, or nothing in its output can be logits.
+    classes: number of classes of the data, if known.
+    ValueError: it is no module, it has layers of 8 bits or a normalisation already, or its logits cannot be found.
     """
     if not isinstance(network, nn.Module):
         raise ValueError(f"gives a {type(network).__name__}; expected a torch.nn.Module that takes images n c h w")
     network, changes = unwrapped(network)
+    _refuse_low_bits(network)
     if adaptation.mean is not None or adaptation.std is not None:
         network = _normalised(network, adaptation.mean, adaptation.std, shape)
     if vars(type(network)).get("returns_logits") is True and adaptation.outputs is None and _is_float32(network):
@@ -68,38 +71,14 @@ def adapted(network: Any, adaptation: Adaptation, shape: Sequence[int]) -> tuple
     answer, more = _answer(network, shape)
     where = place_of_logits(answer)
     if where:
+        _refuse_features(answer, where, classes)
         more.append(f"the network returns {_described(answer)}; efface takes {where} as its logits")
     low = isinstance(answer, Tensor) and answer.is_floating_point() and answer.dtype.itemsize < 4
     if low:
         more.append(f"the network returns {str(answer.dtype).removeprefix('torch.')}; its logits are now float32")
     if where or low or adaptation.outputs in ("binary", "probabilities"):
-        network = _around(network, after=partial(read_logits, outputs=adaptation.outputs))
+        network = around(network, after=partial(read_logits, outputs=adaptation.outputs))
     return network, changes + more
-
-
-def unwrapped(network: nn.Module) -> tuple[nn.Module, list[str]]:
-    """Return the network without torch.compile and DataParallel, under which hooks do not run, and what was done.
-
-    The parameters are the same tensors. Compiled and parallel modules inside the network are replaced as well.
-    """
-    changes = dict[str, None]()
-
-    def plain(module: nn.Module) -> nn.Module:
-        while (inner := _inner(module)) is not None:
-            kind = {"OptimizedModule": "torch.compile"}.get(type(module).__name__, type(module).__name__)
-            changes[f"{kind} is taken off the network, because hooks of methods do not run inside it"] = None
-            module = inner
-        if getattr(module, "_compiled_call_impl", None) is not None:
-            module._compiled_call_impl = None  # noqa: SLF001  torch has no public way back from `Module.compile`
-            changes["torch.compile is taken off the network, because hooks of methods do not run inside it"] = None
-        return module
-
-    network = plain(network)
-    for module in [] if isinstance(network, torch.jit.ScriptModule) else list(network.modules()):
-        for name, child in list(module.named_children()):
-            if (other := plain(child)) is not child:
-                setattr(module, name, other)
-    return network, list(changes)
 
 
 def place_of_logits(answer: object) -> str:
@@ -126,6 +105,37 @@ def place_of_logits(answer: object) -> str:
     )
 
 
+def _refuse_features(answer: Any, where: str, classes: int | None) -> None:
+    """Raise ValueError if the entry that is taken has not as many columns as there are classes, but another has."""
+    entries = (
+        list(answer.values()) if isinstance(answer, Mapping) else list(answer) if isinstance(answer, Sequence) else []
+    )
+    shapes = [tuple(each.shape) for each in entries if isinstance(each, Tensor)]
+    found = read_logits(answer)
+    if classes is None or found.ndim != 2 or found.shape[1] == classes or (1, classes) not in shapes:
+        return
+    raise ValueError(
+        f"the network returns {_described(answer)} with shapes {', '.join(map(str, shapes))} for one image, and "
+        f"{where} would be its logits; but the data have {classes} classes, and another entry has as many columns: "
+        "wrap the network so that it returns its logits"
+    )
+
+
+def _refuse_low_bits(network: nn.Module) -> None:
+    """Raise ValueError if a layer is quantised: no gradient passes through it, so that maps would be wrong."""
+    names = [
+        name or "the network itself"
+        for name, module in network.named_modules()
+        if "quantized" in type(module).__module__ and next(module.children(), None) is None
+    ]
+    if names:
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        raise ValueError(
+            f"has quantised layers of 8 bits ({', '.join(names[:5])}{more}), through which no gradient passes, so most "
+            "maps of it would be wrong; hand over the network in float32, as it was before it was quantised"
+        )
+
+
 def read_logits(answer: Any, outputs: Outputs | None = None) -> Tensor:
     """Return the logits of a network's answer as `outputs` says; see `Outputs` for the shapes."""
     where = place_of_logits(answer)
@@ -147,14 +157,6 @@ def read_logits(answer: Any, outputs: Outputs | None = None) -> Tensor:
     return answer
 
 
-def _inner(module: nn.Module) -> nn.Module | None:
-    """Return the module inside a wrapper of torch; None for any other module."""
-    held = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
-    name = held.get(type(module).__name__)
-    found = getattr(module, name, None) if name and type(module).__module__.startswith("torch.") else None
-    return found if isinstance(found, nn.Module) else None
-
-
 def _is_float32(network: nn.Module) -> bool:
     return all(each.dtype == torch.float32 for each in network.parameters())
 
@@ -170,7 +172,7 @@ def _answer(network: nn.Module, shape: Sequence[int], before: nn.Module | None =
     modes = [(module, module.training) for module in network.modules()]
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            network.eval()
+            _evaluate(network)
             try:
                 return network(images), []
             except RuntimeError:
@@ -183,6 +185,16 @@ def _answer(network: nn.Module, shape: Sequence[int], before: nn.Module | None =
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def _evaluate(network: nn.Module) -> None:
+    try:
+        network.eval()
+    except NotImplementedError as error:
+        raise ValueError(
+            "is a program of torch.export, which has no layers for methods and no evaluation mode; hand over the "
+            "network itself"
+        ) from error
 
 
 def _normalised(
@@ -207,85 +219,6 @@ def _normalised(
             "images in the network's own forward"
         )
     return found
-
-
-def normalised(network: nn.Module, normalise: nn.Module) -> nn.Module:
-    """Return the network with this module in front, under the name `normalise`. Other names do not change.
-
-    The identity adds nothing.
-    """
-    if isinstance(normalise, nn.Identity):
-        return network
-    return _around(network, before=normalise)
-
-
-class _Around:
-    """A network with a module before its forward and a function after it. Mixed into a network's own class."""
-
-    def forward(self, *arguments: Any, **settings: Any) -> Any:
-        held = vars(self)
-        before, after = held["_modules"].get(held.get("_normalises")), held.get("_after")
-        if before is not None:
-            arguments = (before(arguments[0]), *arguments[1:])
-        answer = super().forward(*arguments, **settings)  # type: ignore[misc]
-        return answer if after is None else after(answer)
-
-    def __reduce_ex__(self, _: Any) -> Any:
-        return _blank, (type(self).__mro__[2],), vars(self)
-
-
-class _Outside(nn.Module):
-    """A network whose class or forward cannot be changed, with a module before it and a function after it."""
-
-    def __init__(self, network: nn.Module, before: nn.Module | None, after: Callable[[Any], Tensor] | None) -> None:
-        super().__init__()
-        self.add_module(NORMALISE[0], before)
-        self.network, self.after = network, after
-
-    def forward(self, images: Tensor) -> Any:
-        before = getattr(self, NORMALISE[0])
-        answer = self.network(images if before is None else before(images))
-        return answer if self.after is None else self.after(answer)
-
-
-def _around(
-    network: nn.Module, before: nn.Module | None = None, after: Callable[[Any], Tensor] | None = None
-) -> nn.Module:
-    """Return the network with another forward; see `_Around`. Its class keeps its name."""
-    if isinstance(network, torch.jit.ScriptModule) or "forward" in vars(network):
-        return _Outside(network, before, after)
-    in_a_row = type(network).forward is nn.Sequential.forward  # it runs all its children, so the first one as well
-    if not isinstance(network, _Around):
-        network.__class__ = _kind(type(network))
-    if before is not None:
-        name = next((each for each in NORMALISE if not hasattr(network, each)), None)
-        if name is None:
-            return _Outside(network, before, after)
-        modules = dict(network._modules)  # noqa: SLF001  the first layer stands first
-        network._modules.clear()  # noqa: SLF001
-        network.add_module(name, before)
-        network._modules.update(modules)  # noqa: SLF001
-        vars(network)["_normalises"] = None if in_a_row else name
-    if after is not None:
-        vars(network)["_after"] = after
-    return network
-
-
-_KINDS: dict[type, Any] = {}
-
-
-def _kind(kind: type) -> Any:
-    """Return the subclass of a network's class that has `_Around`'s forward; always the same one."""
-    if kind not in _KINDS:
-        names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-        _KINDS[kind] = type(kind.__name__, (_Around, kind), names)
-    return _KINDS[kind]
-
-
-def _blank(kind: type[nn.Module]) -> Any:
-    """Return an instance of the subclass without any attributes, for copies and pickles."""
-    made = _kind(kind)
-    return made.__new__(made)
 
 
 def _described(answer: object) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ def check_answers(network: nn.Module, images: Images, outputs: Outputs | None = 
     """
     alike = len(images) < 2 or torch.equal(images[0], images[1])
     several = torch.cat([images, 1 - images[:1]]) if alike else images
+    drawn = _generators()
     with torch.no_grad():
         logits = network(given := several.clone())
         _check_shape(logits, len(several), outputs)
@@ -43,15 +45,14 @@ def check_answers(network: nn.Module, images: Images, outputs: Outputs | None = 
     low = any(each.dtype.itemsize < 4 for each in (logits, *network.parameters()) if each.is_floating_point())
     most = (LOW_TOLERANCE if low else TOLERANCE) * float(logits.abs().max())
     off = float((logits[:1] - alone).abs().max())
-    if off > most:
+    still = [name or "the network itself" for name, each in network.named_modules() if each.training]
+    if still or _generators() != drawn:
+        warnings += _of_random_draws(network, several, logits, most, still)
+    if not off <= most:  # NaN, as of a standard deviation over one image, is a difference as well
         with torch.no_grad():
             apart = float((network(several) - logits).abs().max())
         if apart > most:
-            raise ValueError(
-                f"returns different logits for the same images in two passes (by up to {apart:.2g}), so no result "
-                f"could be reproduced. The difference starts in {_culprits(network, several, several)}: switch dropout "
-                "and noise off in evaluation mode, as in F.dropout(x, p, self.training)"
-            )
+            raise _two_answers(apart, _culprits(network, several, several))
         where = _culprits(network, images[:1], several)
         raise ValueError(
             f"answers an image differently if other images are in its batch (by {off:.2g}). The difference starts in "
@@ -59,6 +60,42 @@ def check_answers(network: nn.Module, images: Images, outputs: Outputs | None = 
             "network in float32"
         )
     return logits[: len(images)], warnings
+
+
+PASSES = 20
+"""Passes in which a network that draws random numbers must give the same answers."""
+
+
+def _of_random_draws(network: nn.Module, images: Images, logits: Tensor, most: float, still: list[str]) -> list[str]:
+    """Return a warning of a network that draws random numbers in evaluation mode, or has modules in training mode.
+
+    ValueError: one of `PASSES` passes gives other answers.
+    """
+    with torch.no_grad():
+        apart = max(float((network(images) - logits).abs().nan_to_num(torch.inf).max()) for _ in range(PASSES))
+    if apart > most:
+        where = _culprits(network, images, images)
+        if where == type(network).__name__ and still:  # its draws are too rare to be met again
+            where = ", ".join(still[:5])
+        raise _two_answers(apart, where)
+    found = f"its answers were the same in {PASSES} passes, but a rare draw may change a result"
+    if still:
+        return [f"{len(still)} modules stay in training mode ({', '.join(still[:5])}); {found}; let eval() reach them"]
+    return [f"it draws random numbers in evaluation mode; {found}"]
+
+
+def _two_answers(apart: float, where: str) -> ValueError:
+    return ValueError(
+        f"returns different logits for the same images in two passes (by up to {apart:.2g}), so no result could be "
+        f"reproduced. The difference starts in {where}: switch dropout and noise off in evaluation mode, as in "
+        "F.dropout(x, p, self.training)"
+    )
+
+
+def _generators() -> tuple[Any, ...]:
+    """Return the states of torch's and NumPy's generators. Python's own also serves checks of types, so it is left."""
+    _, words, place, *_ = np.random.get_state()  # noqa: NPY002  older code uses this generator
+    return torch.get_rng_state().numpy().tobytes(), np.asarray(words).tobytes(), place
 
 
 def takes_raw_values(network: nn.Module, images: Images) -> bool:

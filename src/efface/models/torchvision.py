@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import nn
 
-from efface.models.adapt import normalised
+from efface.models.around import normalised
 from efface.models.hookable import make_hookable
 from efface.models.normalise import normalisation
 from efface.models.weights import head, load_weights, read_weights

@@ -86,9 +86,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_yaml_int(self, node: Any) -> int:
-        text = str(node.value).replace("_", "")
+        text, line = str(node.value), node.start_mark.line + 1
+        _refuse_underscores(text, line)
         digits = text.lstrip("+-")
-        line = node.start_mark.line + 1
         if len(digits) > MOST_DIGITS:
             raise YamlTextError(f"a number has {len(digits):,} digits; expected at most {MOST_DIGITS}", line)
         if digits != "0" and digits.startswith("0"):
@@ -100,6 +100,7 @@ class _Loader(yaml.SafeLoader):
         return int(text)
 
     def construct_yaml_float(self, node: Any) -> float:
+        _refuse_underscores(str(node.value), node.start_mark.line + 1)
         value = float(super().construct_yaml_float(node))
         if math.isinf(value) and "inf" not in str(node.value).lower():
             raise YamlTextError(f"the number {str(node.value)[:40]} is too large", node.start_mark.line + 1)
@@ -109,6 +110,15 @@ class _Loader(yaml.SafeLoader):
         raise YamlTextError(
             f"not YAML that can be read safely: the tag {node.tag}; a study has plain values only",
             node.start_mark.line + 1,
+        )
+
+
+def _refuse_underscores(text: str, line: int) -> None:
+    if "_" in text:
+        raise YamlTextError(
+            f"{text[:40]} has underscores, so readers of YAML differ about it: a number or a text; write the number "
+            "without them, or put the text in quotes",
+            line,
         )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from efface.plug.call import Call
-from efface.store.arrays import StoredArray, digest, pack, packed
+from efface.store.arrays import StoredArray, digest, pack, packed, read_rows
 from efface.store.keys import key
 from efface.types import Split
 
@@ -43,7 +43,26 @@ def checked_data(call: Call, splits: Any) -> dict[str, Split]:
             raise ValueError(
                 f"data: {call.call}, split '{name}': images are {split.images.dtype}, expected uint8 (0 to 255)"
             )
+        _check_range(f"data: {call.call}, split '{name}'", split)
     return splits
+
+
+LOOKED_AT = 64
+"""Images of a split whose values are looked at."""
+
+
+def _check_range(where: str, split: Split) -> None:
+    """Raise ValueError if there are no images, or if they are black or nearly so, as values from 0 to 1 are."""
+    count = len(split.targets)
+    if not count:
+        raise ValueError(f"{where}: has no images; expected one or more")
+    rows = torch.linspace(0, count - 1, min(count, LOOKED_AT)).round().long()
+    most = int(read_rows(split.images, rows).max())
+    if most <= 1:
+        raise ValueError(
+            f"{where}: the largest value in {len(rows)} images is {most} of 255, so these images are black; "
+            "if their values run from 0 to 1, multiply them by 255"
+        )
 
 
 def _check_targets(where: str, targets: Any) -> None:

@@ -30,7 +30,8 @@ class Network:
     seed: of its weights and its training. data: digest of the training images; None where there are none, or for a
         network that is not trained. source: what gives the data.
     border: what fills the border that training crops from.
-    adaptation: what the study says about its input and its output. shape: returns c h w of an image.
+    adaptation: what the study says about its input and its output. shape: returns c h w of an image. classes: returns
+        the number of classes of the data.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Network:
     device: torch.device
     adaptation: Adaptation
     shape: Callable[[], tuple[int, int, int]]
+    classes: Callable[[], int]
 
     @cached_property
     def key(self) -> str:
@@ -91,7 +93,7 @@ class Network:
         """
         network, shape = call_checked(self.where, self.model), self.shape()
         try:
-            network, vars(self)["changes"] = adapted(network, self.adaptation, shape)
+            network, vars(self)["changes"] = adapted(network, self.adaptation, shape, self.classes())
         except ValueError as error:
             raise ValueError(f"{self.where}: {self.model.call}: {error}") from error
         except Exception as error:
@@ -163,7 +165,7 @@ class Network:
 
     @cached_property
     def _weights_digest(self) -> str:
-        whole = hashlib.sha256(key(self.model.identity()).encode())  # what the weights alone do not tell
+        whole = hashlib.sha256(key(self.model.identity() | self.adaptation.identity()).encode())
         buffers = dict(self.module.named_buffers())  # a normalisation's numbers are in no state dict
         for name, value in (self.module.state_dict() | buffers).items():
             whole.update(name.encode() + tensor_bytes(value))

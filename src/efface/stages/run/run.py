@@ -141,6 +141,7 @@ class Run:
             device=self.device,
             adaptation=adaptation,
             shape=lambda: self.data["test"].shape,
+            classes=lambda: 1 + max(int(split.targets.max()) for split in self.data.values() if len(split)),
         )
 
     @property
