@@ -264,6 +264,72 @@ def test_a_probe_that_returns_no_score_loses_itself_alone(tmp_path):
     assert '"probe": "brightness"' not in text
 
 
+PARTS = """
+import torch
+from efface.metrics import Metric, values_of
+from efface.metrics.probes import Erasure, Perturb
+
+def metric(**words):
+    return Metric(
+        probes=lambda point: {"one": Perturb(Erasure(**{"order": "random", "imputer": point.imputer} | words))},
+        value=values_of("one", "accuracy"),
+        direction={"accuracy": "lower"},
+        sample="images",
+        caption="Some pixels are erased.",
+    )
+
+order = metric(order="most", fraction=0.5)
+shown = metric(shown="masks", fraction=0.5)
+pixels = metric(unit="pixels", fraction=0.5)
+
+def flat(maps):
+    return maps.flatten(1)
+
+def grouped(images):
+    return torch.zeros(len(images), 16, 16)
+
+def apart(images):
+    return torch.arange(16).expand(len(images), 16, 16) * 2
+
+def small(images, removed):
+    return images[:, :, :2]
+
+def empty(images, removed):
+    return images / 0
+
+def named(images, removed):
+    raise KeyError("colour")
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("metrics", ["parts.order"], "Erasure: order is 'most'; expected most_first, least_first or random"),
+        ("metrics", ["parts.shown"], "Erasure: shown is 'masks'; expected images or mask"),
+        ("metrics", ["parts.pixels"], "Erasure: unit is 'pixels'; expected pixel or feature"),
+        (
+            "post",
+            ["parts.flat"],
+            "metrics.morf, mine: post: parts.flat gives float32 of shape (2, 256) for maps of (2, ",
+        ),
+        ("unit", "parts.grouped", "metrics.morf: unit: parts.grouped gives float32 of shape (2, 16, 16)"),
+        ("unit", "parts.apart", "metrics.morf: unit: parts.apart gives labels with gaps: image 0 has no pixel of gro"),
+        ("imputer", "parts.small", "metrics.morf: imputer: parts.small gives float32 of shape (2, 3, 2, 16) for image"),
+        ("imputer", "parts.empty", "metrics.morf: imputer: parts.empty gives NaN or infinity for 256 of 256 removed"),
+        ("imputer", "parts.named", "metrics.morf: imputer: parts.named fails: KeyError: 'colour'"),
+    ],
+)
+def test_a_wrong_part_of_an_erasure_is_named_by_check(tmp_path, key, value, said):
+    methods = [{"name": "mine", "method": "mine.brightness"}]
+    changes = {"metrics": ["morf"], "attribution_methods": methods, key: value}
+    write_study(tmp_path, {"parts": PARTS}, **changes)
+    done = efface(tmp_path, "check", "study.yml")
+    assert done.code != 0
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
 # What a case does not have
 
 
