@@ -12,7 +12,7 @@ import torch
 
 from efface.erase.post import absolute, apply_post, channel_sum
 from efface.impute import blur, channel_mean, constant
-from efface.metrics import Metric, Point, check_metric, metric, misnamed, names
+from efface.metrics import Metric, Point, check_metric, metric, misnamed, names, values_of
 from efface.metrics.probes import Description, Needs, Perturb, Probe, Score, check_probe
 from efface.metrics.probes.description import describe
 from efface.plug.call import Call
@@ -137,6 +137,9 @@ BROKEN = {
         without(identity=lambda self: {"post": [Call(call="efface.erase.post.absolute")]}),
         "has an 'identity' that fails: TypeError: Object of type Call is not JSON serializable; return a dict of plain",
     ),
+    "chek": (without(chek=lambda self, network, images: None), "has 'chek', which nothing reads; did you mean check?"),
+    "map_values": (without(map_values="pixels"), "has a 'map_values' that is 'pixels'; expected 'pixel' or 'feature'"),
+    "explains": (without(explains="all"), "has a 'explains' that is 'all'; expected 'true' or 'none' or 'predicted'"),
     "check of one": (without(check=lambda self, network: None), "cannot be called as check(network, images)"),
     "no dataclass": (object(), "is not a frozen dataclass; write @dataclass(frozen=True)"),
 }
@@ -181,11 +184,41 @@ def more(scores):
         ),
         ({"subject": "network"}, "needs maps, but the metric is of the network"),
         ({"read_with": ("robust_acuracy",)}, "'read_with' names 'robust_acuracy': there is no metric"),
+        ({"by_mean": ("drop",)}, "'by_mean' names drop, which 'direction' does not have; it has value"),
+        ({"value_units": {"drop": "%"}}, "'value_units' names drop, which 'direction' does not have; it has value"),
+        ({"value": values_of("two", "value")}, "'value' reads the probe 'two', but its 'probes' has only one; use"),
+        (
+            {"probes": lambda point: {"one": point.perturb("most_first")}},
+            "'value' reads 'value' of the probe 'one', whose score has only accuracy, probability, logit; use",
+        ),
         ({"opposite": "lurf"}, "'opposite' names 'lurf': there is no metric 'lurf'; did you mean 'lerf'?"),
     ],
 )
 def test_a_metric_at_odds_with_itself_is_refused(changes, said):
     (told,) = check_metric("metrics.mine", made(Whole(), **changes), [POINT, POINT])
+    assert told.startswith("metrics.mine: ")
+    assert said in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"direction": {"value": "up"}}, "'direction' of 'value' is 'up'; expected higher, lower or none"),
+        ({"direction": ["value"]}, "'direction' is ['value']; expected the direction of each value"),
+        ({"sample": "image"}, "'sample' is 'image'; expected repeats or images"),
+        ({"summary": "sum"}, "'summary' is 'sum'; expected area or mean"),
+        ({"caption": None}, "'caption' is None; expected text"),
+        (
+            {"read_with": "robust_accuracy"},
+            "'read_with' is 'robust_accuracy'; expected several words, such as ('robust_",
+        ),
+    ],
+)
+def test_a_field_of_unknown_words_is_refused(changes, said):
+    found = made(Whole())
+    for name, value in changes.items():  # after it is made: the tests check the types of what is made
+        object.__setattr__(found, name, value)
+    (told,) = check_metric("metrics.mine", found, [POINT])
     assert told.startswith("metrics.mine: ")
     assert said in told
 
@@ -258,10 +291,28 @@ def test_a_probe_that_returns_no_score_loses_itself_alone(tmp_path):
     write_study(tmp_path, {"lab": whole}, metrics=["morf", {"name": "b", "metric": "lab.bright"}])
     done = efface(tmp_path, "all", "study.yml")
     assert done.code != 0
-    assert "the probe Brightness returned a dict; expected an efface.metrics.probes.Score" in done.out + done.err
+    assert "metrics.b: the probe Brightness returned a dict; expected an efface.metrics.probes.Score" in done.err
     text = (tmp_path / "run" / "results.jsonl").read_text()
     assert "perturb" in text
     assert '"probe": "brightness"' not in text
+
+
+def test_a_value_that_the_score_lacks_is_a_fault_of_the_metric(tmp_path):
+    whole = LAB.replace("need_masks = True", "needs = Needs()").replace("import Score", "import Needs, Score")
+    cost = "    def cost(self, images, training):\n        return 1.0\n\n    def __call__"
+    whole = whole.replace("    def __call__", cost).replace('.values["value"]', '.values["valeu"]')
+    write_study(tmp_path, {"lab": whole}, metrics=["morf", {"name": "b", "metric": "lab.bright"}])
+    assert efface(tmp_path, "check", "study.yml").code == 0
+    assert efface(tmp_path, "extract", "study.yml").code == 0
+    done = efface(tmp_path, "measure", "study.yml")
+    assert done.code != 0
+    said = (
+        "metrics.b: its values cannot be put together from the first scores: its 'value' fails with KeyError: 'valeu'"
+    )
+    assert said in done.out, "said while it measures"
+    assert "('one' has value); the scores are whole, correct the metric" in done.err
+    assert "delete" not in done.out + done.err
+    assert '"probe": "brightness"' in (tmp_path / "run" / "results.jsonl").read_text()
 
 
 PARTS = """
