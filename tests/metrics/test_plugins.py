@@ -19,7 +19,9 @@ from efface.plug.call import Call
 from efface.plug.facts import fact, states
 from efface.report.table import FAMILIES
 from efface.stages.page.accuracy import unaccompanied
+from efface.stages.trial.keywords import near_keywords
 from efface.study.metric_entry import MetricEntry
+from efface.study.study import read
 from efface.training import regularize
 from efface.types import Split
 from small.cases import case_of
@@ -379,6 +381,48 @@ def test_a_wrong_part_of_an_erasure_is_named_by_check(tmp_path, key, value, said
     assert done.code != 0
     assert said in done.err
     assert "Traceback" not in done.err
+
+
+KEYED = """
+def mine(model, images, targets, *, seed=None, max_batchs=4):
+    return images.mean(1)
+
+def both(model, images, targets, *, seeds, seed=0, needs=1):
+    return images.mean(1)
+
+def fill(images, removed, *, means=None):
+    return images * 0
+
+class Learnt:
+    def __init__(self, mask=0):
+        self.learnt = {}
+
+    def fit(self, model, data, *, seed, max_batch):
+        pass
+
+    def __call__(self, model, images, targets, *, mask=None):
+        return images.mean(1)
+"""
+
+
+def test_keywords_that_are_nearly_those_of_efface_are_warned_of(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    methods = [
+        {"name": "a", "method": "keyed.mine", "kwargs": {"max_batchs": 2}},
+        {"name": "b", "method": "keyed.both"},
+        {"name": "c", "method": "keyed.Learnt"},
+        {"name": "d", "method": "efface.methods.control.random"},
+    ]
+    metrics = ["morf", {"name": "m", "metric": "lerf", "kwargs": {"imputer": "keyed.fill"}}]
+    study = read(write_study(tmp_path, {"keyed": KEYED}, attribution_methods=methods, metrics=metrics))
+    told = list(near_keywords(study))
+    assert [each.partition(", for which")[0] for each in told] == [
+        "attribution_methods.a: keyed.mine has the keyword 'seed'",
+        "attribution_methods.c: keyed.Learnt has the keyword 'mask'",
+        "metrics.m.kwargs.imputer: keyed.fill has the keyword 'means'",
+    ]
+    assert [each.partition("did you mean ")[2].partition("?")[0] for each in told] == ["seeds", "masks", "mean"]
 
 
 # What a case does not have
