@@ -173,7 +173,11 @@ def write_results(run: Run, plan: Plan) -> None:
         for task in plan.tasks:
             right = values.random(24)
             score = Score({"accuracy": right < values.random(), "probability": right, "logit": right})
-            row = {"key": task.key, "method": task.view and task.view.name, "probe": {"probe": task.kind}}
+            row = {
+                "key": task.key,
+                "method": task.view and task.view.name,
+                "probe": {"probe": type(task.probe).__name__.lower()},
+            }
             run.results.append(row | {"seconds": 1.0}, score)
 
 

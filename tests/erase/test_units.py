@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from efface.erase import units
+from efface.erase import contract, units
 from efface.study.study import read
 from small.messages import words
 from small.studies import write_study
@@ -25,6 +25,38 @@ def test_patches_at_the_border_may_be_smaller():
     assert (units.patch(IMAGES, size=50) == 0).all()
     pixels = units.patch(IMAGES, size=1)[0]
     assert torch.equal(pixels, torch.arange(120).reshape(12, 10))
+
+
+def of_kind(kind):
+    """Labels of one kind for `IMAGES`: good ones, or with one fault."""
+    whole = units.patch(IMAGES, size=4)
+    gap = torch.where(whole == 1, 0, whole)
+    kinds = {"int32": whole.int(), "float": whole.float(), "mask": whole > 2, "flat": whole.flatten(1), "none": None}
+    return (kinds | {"gap": gap, "from 3": whole + 3, "below 0": whole - 1, "huge": whole + 10**9})[kind]
+
+
+def test_labels_of_any_whole_numbers_are_int64():
+    found = contract.labels_of(lambda _: of_kind("int32"), IMAGES)
+    assert found.dtype == torch.int64
+    assert torch.equal(found, units.patch(IMAGES, size=4))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("float", "float32 of shape (3, 12, 10)"),
+        ("mask", "bool of shape (3, 12, 10)"),
+        ("flat", "int64 of shape (3, 120)"),
+        ("none", "nothing"),
+        ("gap", "image 0 has no pixel of group 1, but one of group 8"),
+        ("from 3", "image 0 has no pixel of group 0"),
+        ("below 0", "labels from -1"),
+        ("huge", "labels from 1000000000"),
+    ],
+)
+def test_labels_that_are_none_are_refused(kind, said):
+    with pytest.raises(ValueError, match=words(f"unit: {said}")):
+        contract.labels_of(lambda _: of_kind(kind), IMAGES)
 
 
 @pytest.mark.parametrize("size", [0, (2, 0), (2, 2, 2)])

@@ -12,14 +12,16 @@ import torch
 
 from efface.erase.post import absolute, apply_post, channel_sum
 from efface.impute import blur, channel_mean, constant
-from efface.metrics import Metric, Point, check_metric, metric, misnamed, names
+from efface.metrics import Metric, Point, check_metric, metric, misnamed, names, values_of
 from efface.metrics.probes import Description, Needs, Perturb, Probe, Score, check_probe
 from efface.metrics.probes.description import describe
 from efface.plug.call import Call
 from efface.plug.facts import fact, states
 from efface.report.table import FAMILIES
 from efface.stages.page.accuracy import unaccompanied
+from efface.stages.trial.keywords import near_keywords
 from efface.study.metric_entry import MetricEntry
+from efface.study.study import read
 from efface.training import regularize
 from efface.types import Split
 from small.cases import case_of
@@ -137,6 +139,9 @@ BROKEN = {
         without(identity=lambda self: {"post": [Call(call="efface.erase.post.absolute")]}),
         "has an 'identity' that fails: TypeError: Object of type Call is not JSON serializable; return a dict of plain",
     ),
+    "chek": (without(chek=lambda self, network, images: None), "has 'chek', which nothing reads; did you mean check?"),
+    "map_values": (without(map_values="pixels"), "has a 'map_values' that is 'pixels'; expected 'pixel' or 'feature'"),
+    "explains": (without(explains="all"), "has a 'explains' that is 'all'; expected 'true' or 'none' or 'predicted'"),
     "check of one": (without(check=lambda self, network: None), "cannot be called as check(network, images)"),
     "no dataclass": (object(), "is not a frozen dataclass; write @dataclass(frozen=True)"),
 }
@@ -181,11 +186,41 @@ def more(scores):
         ),
         ({"subject": "network"}, "needs maps, but the metric is of the network"),
         ({"read_with": ("robust_acuracy",)}, "'read_with' names 'robust_acuracy': there is no metric"),
+        ({"by_mean": ("drop",)}, "'by_mean' names drop, which 'direction' does not have; it has value"),
+        ({"value_units": {"drop": "%"}}, "'value_units' names drop, which 'direction' does not have; it has value"),
+        ({"value": values_of("two", "value")}, "'value' reads the probe 'two', but its 'probes' has only one; use"),
+        (
+            {"probes": lambda point: {"one": point.perturb("most_first")}},
+            "'value' reads 'value' of the probe 'one', whose score has only accuracy, probability, logit; use",
+        ),
         ({"opposite": "lurf"}, "'opposite' names 'lurf': there is no metric 'lurf'; did you mean 'lerf'?"),
     ],
 )
 def test_a_metric_at_odds_with_itself_is_refused(changes, said):
     (told,) = check_metric("metrics.mine", made(Whole(), **changes), [POINT, POINT])
+    assert told.startswith("metrics.mine: ")
+    assert said in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"direction": {"value": "up"}}, "'direction' of 'value' is 'up'; expected higher, lower or none"),
+        ({"direction": ["value"]}, "'direction' is ['value']; expected the direction of each value"),
+        ({"sample": "image"}, "'sample' is 'image'; expected repeats or images"),
+        ({"summary": "sum"}, "'summary' is 'sum'; expected area or mean"),
+        ({"caption": None}, "'caption' is None; expected text"),
+        (
+            {"read_with": "robust_accuracy"},
+            "'read_with' is 'robust_accuracy'; expected several words, such as ('robust_",
+        ),
+    ],
+)
+def test_a_field_of_unknown_words_is_refused(changes, said):
+    found = made(Whole())
+    for name, value in changes.items():  # after it is made: the tests check the types of what is made
+        object.__setattr__(found, name, value)
+    (told,) = check_metric("metrics.mine", found, [POINT])
     assert told.startswith("metrics.mine: ")
     assert said in told
 
@@ -258,10 +293,136 @@ def test_a_probe_that_returns_no_score_loses_itself_alone(tmp_path):
     write_study(tmp_path, {"lab": whole}, metrics=["morf", {"name": "b", "metric": "lab.bright"}])
     done = efface(tmp_path, "all", "study.yml")
     assert done.code != 0
-    assert "the probe Brightness returned a dict; expected an efface.metrics.probes.Score" in done.out + done.err
+    assert "metrics.b: the probe Brightness returned a dict; expected an efface.metrics.probes.Score" in done.err
     text = (tmp_path / "run" / "results.jsonl").read_text()
     assert "perturb" in text
     assert '"probe": "brightness"' not in text
+
+
+def test_a_value_that_the_score_lacks_is_a_fault_of_the_metric(tmp_path):
+    whole = LAB.replace("need_masks = True", "needs = Needs()").replace("import Score", "import Needs, Score")
+    cost = "    def cost(self, images, training):\n        return 1.0\n\n    def __call__"
+    whole = whole.replace("    def __call__", cost).replace('.values["value"]', '.values["valeu"]')
+    write_study(tmp_path, {"lab": whole}, metrics=["morf", {"name": "b", "metric": "lab.bright"}])
+    assert efface(tmp_path, "check", "study.yml").code == 0
+    assert efface(tmp_path, "extract", "study.yml").code == 0
+    done = efface(tmp_path, "measure", "study.yml")
+    assert done.code != 0
+    said = (
+        "metrics.b: its values cannot be put together from the first scores: its 'value' fails with KeyError: 'valeu'"
+    )
+    assert said in done.out, "said while it measures"
+    assert "('one' has value); the scores are whole, correct the metric" in done.err
+    assert "delete" not in done.out + done.err
+    assert '"probe": "brightness"' in (tmp_path / "run" / "results.jsonl").read_text()
+
+
+PARTS = """
+import torch
+from efface.metrics import Metric, values_of
+from efface.metrics.probes import Erasure, Perturb
+
+def metric(**words):
+    return Metric(
+        probes=lambda point: {"one": Perturb(Erasure(**{"order": "random", "imputer": point.imputer} | words))},
+        value=values_of("one", "accuracy"),
+        direction={"accuracy": "lower"},
+        sample="images",
+        caption="Some pixels are erased.",
+    )
+
+order = metric(order="most", fraction=0.5)
+shown = metric(shown="masks", fraction=0.5)
+pixels = metric(unit="pixels", fraction=0.5)
+
+def flat(maps):
+    return maps.flatten(1)
+
+def grouped(images):
+    return torch.zeros(len(images), 16, 16)
+
+def apart(images):
+    return torch.arange(16).expand(len(images), 16, 16) * 2
+
+def small(images, removed):
+    return images[:, :, :2]
+
+def empty(images, removed):
+    return images / 0
+
+def named(images, removed):
+    raise KeyError("colour")
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("metrics", ["parts.order"], "Erasure: order is 'most'; expected most_first, least_first or random"),
+        ("metrics", ["parts.shown"], "Erasure: shown is 'masks'; expected images or mask"),
+        ("metrics", ["parts.pixels"], "Erasure: unit is 'pixels'; expected pixel or feature"),
+        (
+            "post",
+            ["parts.flat"],
+            "metrics.morf, mine: post: parts.flat gives float32 of shape (2, 256) for maps of (2, ",
+        ),
+        ("unit", "parts.grouped", "metrics.morf: unit: parts.grouped gives float32 of shape (2, 16, 16)"),
+        ("unit", "parts.apart", "metrics.morf: unit: parts.apart gives labels with gaps: image 0 has no pixel of gro"),
+        ("imputer", "parts.small", "metrics.morf: imputer: parts.small gives float32 of shape (2, 3, 2, 16) for image"),
+        ("imputer", "parts.empty", "metrics.morf: imputer: parts.empty gives NaN or infinity for 256 of 256 removed"),
+        ("imputer", "parts.named", "metrics.morf: imputer: parts.named fails: KeyError: 'colour'"),
+    ],
+)
+def test_a_wrong_part_of_an_erasure_is_named_by_check(tmp_path, key, value, said):
+    methods = [{"name": "mine", "method": "mine.brightness"}]
+    changes = {"metrics": ["morf"], "attribution_methods": methods, key: value}
+    write_study(tmp_path, {"parts": PARTS}, **changes)
+    done = efface(tmp_path, "check", "study.yml")
+    assert done.code != 0
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+KEYED = """
+def mine(model, images, targets, *, seed=None, max_batchs=4):
+    return images.mean(1)
+
+def both(model, images, targets, *, seeds, seed=0, needs=1):
+    return images.mean(1)
+
+def fill(images, removed, *, means=None):
+    return images * 0
+
+class Learnt:
+    def __init__(self, mask=0):
+        self.learnt = {}
+
+    def fit(self, model, data, *, seed, max_batch):
+        pass
+
+    def __call__(self, model, images, targets, *, mask=None):
+        return images.mean(1)
+"""
+
+
+def test_keywords_that_are_nearly_those_of_efface_are_warned_of(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    methods = [
+        {"name": "a", "method": "keyed.mine", "kwargs": {"max_batchs": 2}},
+        {"name": "b", "method": "keyed.both"},
+        {"name": "c", "method": "keyed.Learnt"},
+        {"name": "d", "method": "efface.methods.control.random"},
+    ]
+    metrics = ["morf", {"name": "m", "metric": "lerf", "kwargs": {"imputer": "keyed.fill"}}]
+    study = read(write_study(tmp_path, {"keyed": KEYED}, attribution_methods=methods, metrics=metrics))
+    told = list(near_keywords(study))
+    assert [each.partition(", for which")[0] for each in told] == [
+        "attribution_methods.a: keyed.mine has the keyword 'seed'",
+        "attribution_methods.c: keyed.Learnt has the keyword 'mask'",
+        "metrics.m.kwargs.imputer: keyed.fill has the keyword 'means'",
+    ]
+    assert [each.partition("did you mean ")[2].partition("?")[0] for each in told] == ["seeds", "masks", "mean"]
 
 
 # What a case does not have

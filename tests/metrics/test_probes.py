@@ -445,6 +445,11 @@ def test_probes_are_values():
         assert pickle.loads(pickle.dumps(make())) == make()  # noqa: S301
 
 
+def test_an_erasure_of_more_than_all_is_refused():
+    with pytest.raises(ValueError, match=r"fraction is 1\.5; expected a number from 0 to 1"):
+        Erasure("most_first", 1.5, MEAN)
+
+
 def test_identity_tells_apart_all_that_the_number_depends_on():
     base = {"order": "most_first", "fraction": 0.5, "imputer": MEAN, "post": (), "unit": "pixel"}
     changes = [{}, {"order": "least_first"}, {"fraction": 0.4}, {"imputer": GREY}, {"post": SUM}, {"unit": "feature"}]

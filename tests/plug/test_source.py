@@ -13,6 +13,7 @@ from efface.plug import call
 from efface.plug.call import Call
 from efface.plug.source import refuse_changed_code
 from small.caches import forget
+from small.messages import words
 
 NUMBER = itertools.count()
 
@@ -141,10 +142,37 @@ def test_code_that_changes_while_a_command_runs_is_told(place, tmp_path):
     efface.plug.source.READ.clear()
 
 
-def test_misspelt_facts_of_a_function_are_named(place):
-    write, digest = place
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("is_avraged = True", "'is_avraged' is_averaged?"),
+        ("verison = 2", "'verison' version?"),
+        ("version = '2'", "'version' '2'; whole number,"),
+        ("version = True", "'version' True; whole number,"),
+        ("is_control = 1", "'is_control' 1; True False"),
+        ("is_random = 'yes'", "'is_random' 'yes'; True False"),
+        ("is_flat = 'no'", "'is_flat' 'no'; True False"),
+        ("cost = '2'", "'cost' '2'; number 0"),
+        ("cost = -1.0", "'cost' -1.0; number 0"),
+        ("doubts = ['why']", "'doubts' ['why']; function"),
+    ],
+)
+def test_facts_that_are_misspelt_or_of_a_wrong_type_are_named(place, line, said):
+    write, _ = place
     name = f"source_{next(NUMBER)}"
-    write(f"{name}.py", "def f(images, removed):\n    return 1\n\nf.is_avraged = True\nf.note = 'mine'\n")
-    digest(f"{name}.f")
-    with pytest.raises(ValueError, match=r"is_avraged.*is_averaged"):
-        Call(call=f"{name}.f").check(("images", "removed"))
+    text = "def f(images, removed):\n    return 1\n\nf.note = 'mine'\nf.conversion = 2\nf.version = 2\nf.cost = 1\n"
+    write(f"{name}.py", f"{text}\ndef g(images, removed):\n    return 1\n\ng.{line}\n")
+    Call(call=f"{name}.f").check(("images", "removed"))
+    with pytest.raises(ValueError, match=words(f"{name}.g {said}")):
+        Call(call=f"{name}.g").check(("images", "removed"))
+
+
+def test_of_a_class_only_flags_and_the_version_are_facts(place):
+    write, _ = place
+    name = f"source_{next(NUMBER)}"
+    own = "    cost = 'high'\n    costs = 3\n    versions = staticmethod(len)\n    version = 2\n"
+    write(f"{name}.py", f"class C:\n{own}\n\nclass D:\n    verison = 2\n\n\nclass E:\n    is_control = 1\n")
+    Call(call=f"{name}.C").check(())
+    for each, said in (("D", "'verison' version?"), ("E", "'is_control' 1; True False")):
+        with pytest.raises(ValueError, match=words(f"{name}.{each} {said}")):
+            Call(call=f"{name}.{each}").check(())

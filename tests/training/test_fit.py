@@ -96,6 +96,9 @@ class Scale:
         return {"steps": self.steps}
 
 
+PRESET = {"squared": {"paper": {"weight": 1.0}}}  # a misspelt PRESETS
+
+
 def squared(outputs, expected, *, weight=1.0):
     return weight * (outputs - F.one_hot(expected, 4)).square().mean()
 
@@ -842,7 +845,8 @@ def test_attacks_go_with_bf16_and_regularisers_do_not(tiny):
         (term("score_matching", weight=1.0, kwargs={"sigmas": 0.1}), "sigmas sigma"),
         (term("score_matching", weight=1.0, kwargs={"sigma": -0.1}), "sigma -0.1"),
         (term("score_match", weight=1.0), "score_match score_matching"),
-        ({"call": "test_fit.squared", "preset": "paper"}, "paper"),
+        ({"call": "test_fit.squared", "preset": "paper"}, "paper 'PRESET', PRESETS?"),
+        ({"call": "test_fit.squared"}, "weight 'PRESET', PRESETS?"),
     ],
 )
 def test_a_wrong_regulariser_is_refused_as_the_study_is_read(entry, message):

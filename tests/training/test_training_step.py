@@ -11,6 +11,7 @@ from efface.stages.trial.network import try_network
 from efface.stages.trial.training_step import has_hessian
 from efface.stages.work.training import train_missing
 from efface.study.study import check
+from efface.training.regularize import Term
 
 SCORE = {"call": "efface.training.regularize.score_matching", "preset": "paper"}
 ANTI = {"call": "efface.training.regularize.anti_score_matching", "preset": "paper"}
@@ -95,6 +96,39 @@ def test_an_attack_that_gives_no_such_images_is_refused(tmp_path):
 
 def darker(images, _seeds, *, by):
     return images - by
+
+
+def bare(network, images, targets, outputs):
+    return outputs.mean()
+
+
+def bent(value):
+    """A term of a wrong value, set after it is made: the tests check the types of what is made."""
+    found = Term(torch.zeros(()))
+    object.__setattr__(found, "value", value)
+    return found
+
+
+def of_a_number(network, images, targets, outputs):
+    return bent(1.0)
+
+
+def of_each_image(network, images, targets, outputs):
+    return bent(outputs.mean(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("bare", "returned a Tensor; expected an efface.training.regularize.Term of one number"),
+        ("of_a_number", "returned a Term of a float; expected an efface.training.regularize.Term of one number"),
+        ("of_each_image", r"returned a Term of a Tensor of shape \(2,\); expected"),
+    ],
+)
+def test_a_regulariser_that_gives_no_term_is_named(tmp_path, name, said):
+    run = run_of(tmp_path, {"regularizers": [{"call": f"{__name__}.{name}", "weight": 1.0}]})
+    with pytest.raises(ValueError, match=rf"^fit: a step .* fails: regularizers: {__name__}\.{name} {said}"):
+        try_network(run)
 
 
 def test_augmentations_are_tried_wherever_they_are_to_be_used(tmp_path):

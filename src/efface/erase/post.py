@@ -10,13 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface.erase import blur
+from efface.erase.contract import checked_post
 from efface.types import Maps
 
 
 def apply_post(maps: Maps, post: Sequence[Callable[[Maps], Maps]]) -> Maps:
-    """Return the maps after each step of `post`, in order."""
+    """Return the maps after each step of `post`, in order. ValueError: a step does not return maps of the same size."""
     for step in post:
-        maps = step(maps)
+        maps = checked_post(step, step(maps), maps)
     return maps
 
 

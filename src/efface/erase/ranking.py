@@ -1,6 +1,7 @@
 """Ranks of the units of an image by relevance, and masks of the removed units."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import torch
@@ -48,7 +49,11 @@ def removed(ranks: Ranks, fraction: float, order: Order, *, grouped: bool = Fals
     The two orders are complements: `most_first` at f and `least_first` at 1 - f split the units in two.
 
     grouped: True if pixels that share a rank are one unit. An image then has as many units as ranks.
+
+    ValueError: the order is unknown, or the fraction is none.
     """
+    if order not in get_args(Order):
+        raise ValueError(f"order is {order!r}; expected {' or '.join(get_args(Order))}")
     if grouped:
         units = ranks.flatten(1).amax(1).long() + 1
         gone = torch.floor(fraction * units.double() + 1e-6).long()[:, None, None]

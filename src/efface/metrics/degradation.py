@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from efface.erase.contract import labels_of
 from efface.erase.masking import to_float
 from efface.metrics.formula import Metric, Point
 from efface.metrics.probes import Case, Description, Erasure, Needs, Perturb
@@ -133,8 +134,7 @@ class Degrade:
 
     def _counts(self, images: Images) -> Int[Tensor, " n"]:
         assert isinstance(self.unit, Call)
-        labels: Tensor = self.unit(images)
-        return labels.flatten(1).amax(1).cpu() + 1
+        return labels_of(self.unit, images).flatten(1).amax(1).cpu() + 1
 
     def _same(self, counts: Int[Tensor, " n"]) -> int:
         """Return the common count. ValueError: an image has another count than image 0."""

@@ -1,18 +1,16 @@
 """The definition of a metric: the probes of one point of its curve, and the formula that combines their scores."""
 
-import contextlib
 import difflib
 import inspect
 import pkgutil
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from efface.metrics.probes import Erasure, Perturb, Probe, Retrain, check_probe
+from efface.metrics.probes import Erasure, Perturb, Probe, Retrain
 from efface.plug.call import Call, resolve
 from efface.store.results import Score
 from efface.types import Order
@@ -139,76 +137,6 @@ def values_of(probe: str, *names: str, **others: str) -> Callable[[Mapping[str, 
     """
     read = dict(zip(names, names, strict=True)) | others
     return lambda scores: {name: scores[probe].values[source] for name, source in read.items()}
-
-
-def check_metric(where: str, formula: Metric, points: Iterable[Point]) -> list[str]:
-    """Return sentences on faults in a metric or in its probes. Nothing is measured.
-
-    where: the metric in the words of the study, such as `metrics.mine`.
-    points: the points of its curve.
-    """
-    found: dict[str, None] = {}
-    seen = set()
-    for point in points:
-        try:
-            probes = formula.probes(point)
-        except ValueError:  # the metric does not take this point; the study's reader reports its settings
-            continue
-        except Exception as error:  # noqa: BLE001  a metric of one's own may raise anything
-            return [f"{where}: its 'probes' fails at {point.x:g}: {type(error).__name__}: {error}"]
-        if not isinstance(probes, Mapping):
-            return [f"{where}: its 'probes' returns a {type(probes).__name__}; expected a mapping of names to probes"]
-        if (kinds := tuple((name, type(probe)) for name, probe in probes.items())) in seen:
-            continue
-        seen.add(kinds)
-        lines = [line for probe in probes.values() for line in check_probe(where, probe)]
-        lines = lines or [f"{where}: {each}" for each in _at_odds(formula, probes)]
-        found |= dict.fromkeys(lines)
-    return list(found)
-
-
-def _at_odds(formula: Metric, probes: Mapping[str, Probe]) -> Iterator[str]:
-    """Yield sentences where the metric contradicts its probes or its own `value`."""
-    if unknown := [str(each) for each in formula.uses if each not in EVERY]:
-        yield f"its 'uses' has {', '.join(sorted(unknown))}; known are {', '.join(sorted(EVERY))}"
-    named = [("read_with", each) for each in formula.read_with]
-    for part, other in [*named, ("opposite", formula.opposite)] if formula.opposite else named:
-        try:
-            metric(other)
-        except ValueError as error:
-            yield f"its '{part}' names '{other}': {error}"
-    for probe in probes.values():
-        name, needs = type(probe).__name__, probe.needs
-        if needs.network and needs.training and not formula.needs_fit:
-            yield f"the probe {name} needs training, but the metric does not set needs_fit=True; add it"
-        if not needs.network and formula.sample == "images" and not formula.needs_fit:
-            yield f"the probe {name} trains a network, but the metric sets neither sample='repeats' nor needs_fit=True"
-        if formula.subject == "network" and needs.of_method:
-            yield f"the probe {name} needs maps, but the metric is of the network; set needs = Needs(maps=False)"
-    with contextlib.suppress(Exception):  # `value` may need more than these zeros
-        zeros = {name: Score(defaultdict(lambda: np.zeros(2))) for name in probes}
-        with np.errstate(all="ignore"):
-            if problem := misnamed(formula, formula.value(zeros)):
-                yield problem
-
-
-def misnamed(formula: Metric, values: Mapping[str, Any]) -> str:
-    """Return a sentence if `value` and `direction` have different names, otherwise ""."""
-    return names_differ(formula.direction, values)
-
-
-def names_differ(direction: Mapping[str, Better], values: Mapping[str, Any]) -> str:
-    """Return the same sentence for a metric of this `direction`."""
-    extra, lacking = (
-        [each for each in one if each not in other] for one, other in ((values, direction), (direction, values))
-    )
-    if extra:
-        them = ", ".join(extra)
-        return f"its 'value' returns {them}, but 'direction' does not name it; add it to 'direction', or drop it"
-    if lacking:
-        them = ", ".join(lacking)
-        return f"its 'value' does not return {them}, but 'direction' names it; return it, or drop it from 'direction'"
-    return ""
 
 
 def metric(name: str, settings: Mapping[str, Any] | None = None) -> Metric:

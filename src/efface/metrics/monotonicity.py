@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from efface import draws
+from efface.erase.contract import labels_of
 from efface.erase.masking import erase
 from efface.erase.ranking import for_unit, removed
 from efface.metrics.formula import Metric, values_of
@@ -107,7 +108,7 @@ class Groups:
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
         """Raise ValueError if there are more groups than units in each of these images."""
         if isinstance(self.unit, Call):
-            units = int(self.unit(images).max()) + 1
+            units = int(labels_of(self.unit, images).max()) + 1
         else:
             units = images[0].numel() if self.unit == "feature" else images[0, 0].numel()
         _enough(units, self.steps)

@@ -24,7 +24,7 @@ from pydantic import (
 from efface.plug import moved, words
 from efface.plug.accepts import own_name
 from efface.plug.annotations import plugs, signature, wrong_types
-from efface.plug.facts import misspelt_facts
+from efface.plug.facts import wrong_facts
 from efface.plug.identity import code_of
 from efface.plug.learning import is_learning, wrong_parts
 from efface.plug.path import near, resolve
@@ -97,7 +97,7 @@ class Call(BaseModel):
             return
         problems = _unknown(self.call, bindable, len(positional), self.kwargs)
         problems += _missing(self.call, bindable, positional, self.kwargs, offered) + wrong_types(target, self.kwargs)
-        problems += _wrong_plugs(target, self.kwargs) + misspelt_facts(self.call, target)
+        problems += _wrong_plugs(target, self.kwargs) + wrong_facts(self.call, target)
         if problems:
             raise ValueError("; ".join(problems))
         own = getattr(sys.modules.get(getattr(target, "__module__", "")), f"check_{self.call.rpartition('.')[2]}", None)

@@ -2,7 +2,8 @@
 
 import difflib
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -34,10 +35,12 @@ def states(**facts: bool | float | Callable[..., Any]) -> Callable[[Function], F
 
     A plain attribute, `mine.is_flat = True`, has the same effect.
 
-    TypeError: a fact is unknown.
+    TypeError: a fact is unknown, or its value has a wrong type.
     """
     if unknown := sorted(set(facts) - set(KNOWN)):
         raise TypeError(f"unknown facts: {', '.join(unknown)}; known are {', '.join(KNOWN)}")
+    if wrong := [fault for name, value in facts.items() for fault in _wrong_type(name, value)]:
+        raise TypeError("; ".join(wrong))
 
     def mark(function: Function) -> Function:
         function.__dict__.update(facts)
@@ -51,13 +54,49 @@ def fact(function: Any, name: str) -> Any:
     return getattr(function, name, KNOWN[name])
 
 
-def misspelt_facts(path: str, target: Any) -> list[str]:
-    """Return sentences on attributes of a function that were meant to be facts."""
-    own = [] if path.startswith("efface.") else [each for each in getattr(target, "__dict__", ()) if each[0] != "_"]
-    known = [*KNOWN, "is_control", "is_random"]
-    near = {each: difflib.get_close_matches(each, known, n=1, cutoff=0.8) for each in own if each not in known}
-    return [
-        f"{path} has '{each}', which nothing reads; did you mean {close[0]}?"
-        for each, close in near.items()
-        if close and inspect.isfunction(target)
-    ]
+def wrong_facts(path: str, target: Any) -> list[str]:
+    """Return sentences on attributes that were meant to be facts, and on facts of a wrong type; none for efface's own.
+
+    All attributes of a function count. Of a class or an object only the flags and `version` do, since its other
+    attributes are its own.
+    """
+    if path.startswith("efface."):
+        return []
+    own = {name: value for name, value in getattr(target, "__dict__", {}).items() if name[0] != "_"}
+    known = list(_TYPES)
+    if not inspect.isfunction(target):
+        known = [name for name in known if name not in _OF_FUNCTIONS]
+        own = {name: value for name, value in own.items() if not hasattr(type(value), "__get__")}
+    found = []
+    for name, value in own.items():
+        if name in known:
+            found += [f"{path}: {fault}" for fault in _wrong_type(name, value)]
+        else:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+            found += [f"{path} has '{name}', which nothing reads; did you mean {each}?" for each in close]
+    return found
+
+
+def _wrong_type(name: str, value: Any) -> Iterator[str]:
+    """Yield a sentence if a fact has a value of a wrong type."""
+    expected = _TYPES[name]
+    fits = {
+        _FLAG: isinstance(value, bool),
+        _COST: isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf,
+        _WHOLE: isinstance(value, int) and not isinstance(value, bool),
+        _FUNCTION: value is None or callable(value),
+    }
+    if not fits[expected]:
+        yield f"the fact '{name}' is {value!r}; expected {expected}"
+
+
+_FLAG, _COST, _WHOLE, _FUNCTION = "True or False", "a number from 0", "a whole number, such as 2", "a function"
+_OF_FUNCTIONS = ("cost", "estimates_hessian", "doubts")
+_TYPES = {name: _FLAG for name, value in KNOWN.items() if isinstance(value, bool)} | {
+    "cost": _COST,
+    "doubts": _FUNCTION,
+    "is_control": _FLAG,
+    "is_random": _FLAG,
+    "version": _WHOLE,
+}
+"""What each fact must be. `efface.methods.control` reads the two last flags, and `efface.plug.identity` the version."""

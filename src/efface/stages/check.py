@@ -12,6 +12,7 @@ from efface.stages.run.run import Run
 from efface.stages.run.runs import measuring, narrowed, one_by_one, runs_of
 from efface.stages.trial.estimate import say_estimate
 from efface.stages.trial.executor import try_executor
+from efface.stages.trial.keywords import near_keywords
 from efface.stages.trial.methods import preflight
 from efface.stages.trial.training_step import has_zero_hessian
 from efface.stages.work.steps import refuse_pointless
@@ -29,7 +30,8 @@ def check(study: Study, only: Sequence[str] = ()) -> list[str]:
     refuse_pointless(asked, runs)
     try_executor(asked)
     seconds = [check_run(run) for run in one_by_one(study, runs)]
-    for line in dict.fromkeys(line for run in runs for line in unaccompanied(run.study.metrics)):
+    said = (line for run in runs for line in (*near_keywords(run.study), *unaccompanied(run.study.metrics)))
+    for line in dict.fromkeys(said):
         say(f"warning: {line}")
     if len(runs) > 1:
         say(f"all {len(runs)} runs: estimate: {duration(sum(seconds))}")

@@ -32,7 +32,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length
 MOST = 1_000
 """Largest number of entries of a list, of runs of a study, of repeats and of draws."""
 Post = tuple[Annotated[Call, Word("post"), bound("maps")], ...]
-ImputerCall = Annotated[Call, Word("imputer"), bound("images", "removed", offered=("mean", "seeds"))]
+FILL_OFFERS = ("mean", "seeds")
+"""Keywords that an imputer receives if it names them."""
+ImputerCall = Annotated[Call, Word("imputer"), bound("images", "removed", offered=FILL_OFFERS)]
 
 
 _AROUND = "efface.methods.nested.FittedInner"

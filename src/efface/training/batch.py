@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.plug.call import Call
+from efface.training.regularize import Term
 from efface.training.settings import Regularizer
 from efface.types import Images, Seeds, Targets
 
@@ -41,11 +42,23 @@ def regularized(
     found = {"classification": loss.detach()}
     for number, (name, each) in enumerate(zip(names_of(regularizers), regularizers, strict=True)):
         own = draws.fold(seeds, number + 1).to(images.device)  # fold 0 is the attack's
-        term = each.term(network, images, targets, outputs, seeds=own)
+        term = _term(each, each.term(network, images, targets, outputs, seeds=own))
         loss = loss + each.factor * term.value
         found[name] = term.value.detach()
         found |= {f"{name}.{part}": value.detach() for part, value in term.parts.items()}
     return loss, found
+
+
+def _term(regularizer: Regularizer, found: object) -> Term:
+    """Return what a regulariser gave. ValueError: it is no `Term` of one number."""
+    expected = "expected an efface.training.regularize.Term of one number, as in return Term(value.mean())"
+    if not isinstance(found, Term):
+        raise ValueError(f"regularizers: {regularizer.call} returned a {type(found).__name__}; {expected}")
+    if not isinstance(found.value, Tensor) or found.value.ndim:
+        shape = getattr(found.value, "shape", None)
+        shown = f"a {type(found.value).__name__}" + ("" if shape is None else f" of shape {tuple(shape)}")
+        raise ValueError(f"regularizers: {regularizer.call} returned a Term of {shown}; {expected}")
+    return found
 
 
 def augmented(calls: Sequence[Call], images: Images, seeds: Seeds, *, first: bool) -> Images:

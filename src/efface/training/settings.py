@@ -1,6 +1,7 @@
 """Settings of a training: those under a study's `fit`, `refit` and `second_network.fit`."""
 
 import contextlib
+import difflib
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -59,10 +60,16 @@ class Regularizer(Strict):
         if self.preset is not None and self.preset not in known:
             raise ValueError(
                 f"{self.call} has no preset '{self.preset}'; "
-                + (f"it has {', '.join(known)}" if known else "it has none: give weight, and kwargs")
+                + (
+                    f"it has {', '.join(known)}"
+                    if known
+                    else f"it has none: give weight, and kwargs{_near_table(self.call)}"
+                )
             )
         if self.preset is None and self.weight is None:
-            raise ValueError(f"weight is missing; give a number{f', or {named}' if named else ''}")
+            raise ValueError(f"weight is missing; give a number{f', or {named}' if named else _near_table(self.call)}")
+        if self.preset is not None and self.weight is None and "weight" not in self._published:
+            raise ValueError(f"{self.call}: PRESETS has no 'weight' in its preset '{self.preset}'; add a number there")
         if self.weight is not None and not 0 <= self.weight < math.inf:
             raise ValueError(f"weight is {self.weight}; expected a number not below 0")
         doubled = sorted({*self.kwargs, *(["weight"] if self.weight is not None else [])} & {*self._published})
@@ -79,6 +86,14 @@ def _presets(path: str) -> Mapping[str, Mapping[str, Any]]:
     found = Call(call=path).resolve()
     beside = getattr(sys.modules.get(getattr(found, "__module__", "")), "PRESETS", {})
     return dict(beside.get(path.rpartition(".")[2], {}))
+
+
+def _near_table(path: str) -> str:
+    """Return words on a name in a regulariser's module that was meant to be PRESETS; "" if there is none."""
+    found = Call(call=path).resolve()
+    names = [each for each in vars(sys.modules.get(getattr(found, "__module__", ""), sys)) if each.isupper()]
+    close = difflib.get_close_matches("PRESETS", names, n=1, cutoff=0.8)
+    return f" (its module has '{close[0]}', which nothing reads; did you mean PRESETS?)" if close else ""
 
 
 Precision = Literal["fp32", "bf16"]

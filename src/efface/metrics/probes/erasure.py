@@ -3,14 +3,15 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from efface import draws
 from efface.erase.batches import Batches, Prepare, resident, streamed
+from efface.erase.contract import checked_fill, labels_of
 from efface.erase.masking import erase, erase_stored, pad, to_float, to_stored
 from efface.erase.post import apply_post
 from efface.erase.ranking import for_unit, rank, removed
@@ -20,7 +21,7 @@ from efface.plug.call import Call
 from efface.plug.facts import fact
 from efface.store.arrays import read_rows, view_rows
 from efface.store.maps import MapStore
-from efface.types import Images, Imputer, Maps, Order, Ranks, Seeds, StoredImages
+from efface.types import Images, Imputer, Maps, Order, Ranks, Seeds, StoredImages, Unit
 
 Shown = Literal["images", "mask"]
 
@@ -32,6 +33,8 @@ class Erasure:
     order: `random` shuffles the units of each image and uses no map.
     unit: `pixel`, `feature` (a channel of a pixel), or a call that groups pixels.
     shown: `mask` shows the network white for kept units and black for removed ones, and nothing of the image.
+
+    ValueError: a word is unknown, or the fraction is none.
     """
 
     order: Order | Literal["random"]
@@ -40,6 +43,14 @@ class Erasure:
     post: tuple[Call, ...] = ()
     unit: Literal["pixel", "feature"] | Call = "pixel"
     shown: Shown = "images"
+
+    def __post_init__(self) -> None:
+        known = {"order": (*get_args(Order), "random"), "unit": get_args(Unit), "shown": get_args(Shown)}
+        for name, words in known.items():
+            if (value := getattr(self, name)) not in words and not (name == "unit" and isinstance(value, Call)):
+                raise ValueError(f"Erasure: {name} is {value!r}; expected {', '.join(words[:-1])} or {words[-1]}")
+        if not 0 <= self.fraction <= 1:
+            raise ValueError(f"Erasure: fraction is {self.fraction}; expected a number from 0 to 1")
 
     @property
     def needs_map(self) -> bool:
@@ -115,7 +126,7 @@ def ranks_of(
         return rank(for_unit(maps, unit, channels), ties)
     if images is None:
         raise ValueError(f"unit {unit.call} forms its groups from images, but none are given; pass the images too")
-    labels = unit(images)
+    labels = labels_of(unit, images)
     return spread(rank(group_means(for_unit(maps, "pixel", channels), labels), ties), labels)
 
 
@@ -125,7 +136,7 @@ def fill_of(case: Case, imputer: Call, seeds: Seeds) -> Imputer:
     seeds: one for each image, chosen by the caller.
     """
     mean = case.mean.to(case.device)
-    return lambda images, mask: imputer(images, mask, mean=mean, seeds=seeds)
+    return lambda images, mask: checked_fill(imputer, imputer(images, mask, mean=mean, seeds=seeds), images)
 
 
 def fills_averaged(imputer: Call, fraction: float = 1.0) -> int:
@@ -238,7 +249,7 @@ def _random_ranks(case: Case, split: str, erasure: Erasure, rows: Tensor, images
     seeds = draws.seeds_of(f"{case.seed} {split} random order", rows).to(images.device)
     if not isinstance(erasure.unit, Call):
         return rank(draws.uniform(seeds, tuple(images.shape[1 if erasure.unit == "feature" else 2 :])), seeds)
-    labels: Int[Tensor, "n h w"] = erasure.unit(images)
+    labels = labels_of(erasure.unit, images)
     counts = labels.flatten(1).amax(1, keepdim=True) + 1
     values: Float[Tensor, "n g"] = draws.uniform(seeds, (int(counts.max()),))
     values = values.masked_fill(torch.arange(values.shape[1], device=values.device) >= counts, -torch.inf)

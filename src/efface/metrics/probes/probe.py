@@ -143,6 +143,7 @@ _MUST = {
 _CALLED = {"identity": (), "cost": ("images", "training"), "__call__": ("case",), "describe": ()}
 _CALLED_IF_THERE = {"check": ("network", "images")}
 _KNOWN = {*_MUST, *_CALLED, *_CALLED_IF_THERE, "explains", "map_values", "post", "unit", "imputer"}
+_WORDS = {"map_values": ("pixel", "feature", None), "explains": ("true", "none", "predicted")}
 _FORMER = {
     "needs_map": "needs = Needs(maps=...)",
     "needs_network": "needs = Needs(network=...)",
@@ -182,6 +183,7 @@ def _faults(probe: object) -> Iterator[str]:
     needs = probe.needs if isinstance(probe, _HasNeeds) else Needs()
     if not isinstance(needs, Needs):
         yield f"has a 'needs' that is a {type(needs).__name__}; expected needs = Needs(...)"
+    yield from _unknown_words(probe)
     for name, given in (_CALLED | _CALLED_IF_THERE).items():
         if name not in _names(probe):
             continue
@@ -190,6 +192,13 @@ def _faults(probe: object) -> Iterator[str]:
             yield fault
         elif name == "identity":
             yield from _left_out(probe)
+
+
+def _unknown_words(probe: object) -> Iterator[str]:
+    """Yield the parts of a probe that are a word, where the word is unknown."""
+    for name, words in _WORDS.items():
+        if name in _names(probe) and (value := getattr(probe, name)) not in words:
+            yield f"has a '{name}' that is {value!r}; expected {' or '.join(repr(each) for each in words if each)}"
 
 
 def _left_out(probe: Any) -> Iterator[str]:
@@ -244,7 +253,7 @@ def _meant(name: str) -> str:
         if close := difflib.get_close_matches(name, [*words, *former], n=1, cutoff=0.7):
             return former.get(close[0]) or f"needs = Needs({words[close[0]]}=True)"
         return "needs = Needs(...)"
-    parts = [*_MUST, "describe", "explains", "map_values"]
+    parts = [*_MUST, "describe", "explains", "check", "map_values"]
     close = [] if name.startswith("_") else difflib.get_close_matches(name, parts, n=1, cutoff=0.8)
     return close[0] if close else ""
 

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from efface import draws
+from efface.erase.contract import labels_of
 from efface.erase.masking import erase
 from efface.erase.ranking import for_unit
 from efface.metrics.probes import Case, Description, Needs, fill_of
@@ -100,7 +101,7 @@ class Subsets:
         if self.grid:
             labels = cells(self.grid, h, w).to(images.device).flatten().expand(n, -1)
         elif isinstance(self.unit, Call):
-            labels = self.unit(images).flatten(1)
+            labels = labels_of(self.unit, images).flatten(1)
         else:
             labels = torch.arange(h * w, device=images.device).expand(n, -1)
         return self._drawn(labels, seeds).unflatten(2, (h, w))

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from efface.metrics import metric
-from efface.metrics.formula import names_differ
+from efface.metrics.shared.definition import names_differ
 from efface.plug import words
 from efface.report.stats import Curve
+from efface.report.stats.curve import Better
 from efface.stages.run.kept_plan import KeptCurve, KeptMetric, KeptRun, ReadWith, own_formula
 from efface.stages.run.plan import Plan, PlannedCurve, make_plan
 from efface.stages.run.run import Run
@@ -199,14 +200,32 @@ def _value(meaning: KeptMetric, value: Value, keys: Mapping[str, str], results: 
     """The metric's values at a point; None while one of its probes has no result."""
     if not all(key in results for key in keys.values()):
         return None
+    files = f"{results.folder}/scores/{', '.join(f'{key}.npz' for key in keys.values())}"
     try:
-        values = value({name: results.score(key) for name, key in keys.items()})
-    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        why = str(error) if isinstance(error, BrokenSealError) else f"{type(error).__name__}: {error}"
+        scores = {name: results.score(key) for name, key in keys.items()}
+    except BrokenSealError as error:
         raise ValueError(
-            f"metrics.{meaning.name}: its values cannot be put together from {results.folder}/scores/"
-            f"{', '.join(f'{key}.npz' for key in keys.values())} ({why}); delete these files and measure again"
+            f"metrics.{meaning.name}: its values cannot be put together from {files} ({error}); delete these files and "
+            "measure again"
         ) from error
-    if problem := names_differ(meaning.direction, values):
-        raise ValueError(f"metrics.{meaning.name}: {problem}")
+    return valued(meaning.name, meaning.direction, value, scores, files)
+
+
+def valued(
+    name: str, direction: Mapping[str, Better], value: Value, scores: Mapping[str, Score], source: str
+) -> dict[str, Any]:
+    """Return the values of a metric for these scores. ValueError: its `value` fails, or does not fit its `direction`.
+
+    name: of the metric in the study. source: the scores in words.
+    """
+    try:
+        values = value(scores)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        known = "; ".join(f"'{each}' has {', '.join(score.values)}" for each, score in scores.items())
+        raise ValueError(
+            f"metrics.{name}: its values cannot be put together from {source}: its 'value' fails with "
+            f"{type(error).__name__}: {error} ({known}); the scores are whole, correct the metric"
+        ) from error
+    if problem := names_differ(direction, values):
+        raise ValueError(f"metrics.{name}: {problem}")
     return dict(values)

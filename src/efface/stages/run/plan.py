@@ -6,7 +6,7 @@ study -> plan -> executor -> results -> curves -> page. Measuring, `check`, `sta
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -31,18 +31,14 @@ from efface.study.schema import Claim, Side
 class ProbeTask:
     """One probe on the maps of one view; of no view where it erases nothing, or everything.
 
-    key: of its result. reads: the maps that it needs, by name and split.
+    key: of its result. reads: the maps that it needs, by name and split. metric: of the study, for which it is planned.
     """
 
     view: View | None
     probe: Probe
     key: str
     reads: frozenset[tuple[str, str]] = frozenset()
-
-    @property
-    def kind(self) -> str:
-        """The probe's name."""
-        return type(self.probe).__name__.lower()
+    metric: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -260,7 +256,8 @@ class Keys:
         if uses not in self._shared:
             self._shared[uses] = key_of(self._depends(uses))
         key = key_of({"probe": probe.identity(), "shared": self._shared[uses]})
-        return ProbeTask(view if read else None, probe, key, frozenset((view.maps, each) for each in splits if read))
+        maps_read, named = frozenset((view.maps, each) for each in splits if read), entry.name if entry else ""
+        return ProbeTask(view if read else None, probe, key, maps_read, named)
 
     def _depends(self, uses: _Uses) -> dict[str, Any]:
         """All that a result depends on besides its probe."""

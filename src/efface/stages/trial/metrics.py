@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from efface.erase.contract import check_filled, checked_fill, labels_of
+from efface.erase.post import apply_post
 from efface.erase.ranking import for_unit
 from efface.metrics.probes.description import Reading, reading, settings
 from efface.metrics.probes.probe import Checks
@@ -62,9 +64,12 @@ def unfit_metrics(plan: Plan, network: nn.Module, images: Tensor) -> list[str]:
         name, reads, point = curve.entry.name, curve.entry.formula.uses, curve.repeats[0][0].point
         try:
             if "imputer" in reads:
-                point.imputer(images, mask, **offered)
+                with _naming("imputer", point.imputer):
+                    fill = checked_fill(point.imputer, point.imputer(images, mask, **offered), images)
+                check_filled(point.imputer, fill, mask)
             if "groups" in reads and isinstance(point.unit, Call):
-                point.unit(images)
+                with _naming("unit", point.unit):
+                    labels_of(point.unit, images)
             for probe in (task.probe for each in curve.points for task in each.tasks.values()):
                 if isinstance(probe, Checks):
                     probe.check(network, images)
@@ -72,6 +77,17 @@ def unfit_metrics(plan: Plan, network: nn.Module, images: Tensor) -> list[str]:
             text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             problems.append(f"metrics.{name}: {text.removeprefix(f'{name}: ')}")
     return problems
+
+
+@contextmanager
+def _naming(key: str, call: Call) -> Iterator[None]:
+    """Turn an error of a plug-in that is no ValueError into one that names its key and its path."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{key}: {call.call} fails: {type(error).__name__}: {error}") from error
 
 
 def wrong_costs(run: Run, plan: Plan) -> list[str]:
@@ -104,7 +120,4 @@ def _readings(curve: PlannedCurve) -> Iterator[tuple[Any, Reading]]:
 
 def _reduced(shape: tuple[int, ...], read: Reading) -> Tensor:
     """Two maps of this shape as a probe looks at them."""
-    maps = torch.zeros(2, *shape)
-    for each in read.post:
-        maps = each(maps)
-    return maps
+    return apply_post(torch.zeros(2, *shape), read.post)

@@ -4,9 +4,12 @@ import contextlib
 import dataclasses
 import functools
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from efface.execute import Failure
 from efface.metrics.probes.description import describe, settings, text
@@ -24,6 +27,7 @@ from efface.stages.run.run import Run
 from efface.stages.run.weights_kept import weights_kept
 from efface.stages.run.worker import current_run, keep_trace
 from efface.stages.work.at_work import Subject
+from efface.stages.work.first_values import FirstValues
 from efface.stages.work.sampling import make_samples, samples_of
 from efface.stages.work.scalars import scalars
 from efface.stages.work.through import work_through
@@ -59,12 +63,23 @@ class Measure:
                     score = task.probe(case)
             else:
                 score = task.probe(case)
-            if not isinstance(score, Score):
-                kind = type(task.probe).__name__
-                raise ValueError(
-                    f"the probe {kind} returned a {type(score).__name__}; expected an efface.metrics.probes.Score"
-                )
+            _refuse_no_score(task, score)
             return score, clock.seconds()
+
+
+def _refuse_no_score(task: ProbeTask, score: object) -> None:
+    """Raise ValueError if what a probe returned is no `Score`, or holds other things than arrays by name."""
+    who = f"metrics.{task.metric}: the probe {type(task.probe).__name__} returned"
+    if not isinstance(score, Score):
+        raise ValueError(f"{who} a {type(score).__name__}; expected an efface.metrics.probes.Score")
+    if not isinstance(score.values, Mapping) or not score.values:
+        raise ValueError(f"{who} a Score of {score.values!r}; expected arrays by name")
+    for name, each in score.values.items():
+        if not isinstance(each, np.ndarray) or each.ndim == 0 or each.dtype.kind not in "fiub":
+            raise ValueError(
+                f"{who} a Score with a {type(each).__name__} under '{name}'; expected a NumPy array of numbers, one "
+                "for each image: use numpy(force=True) of a tensor, or np.array([number])"
+            )
 
 
 RANKS: dict[Any, Any] = {}
@@ -73,6 +88,8 @@ RANKS: dict[Any, Any] = {}
 
 def measure_missing(one: PlannedRun) -> list[str]:
     """Run every task that has no result yet and whose maps exist. Return a sentence for each failure.
+
+    A metric whose `value` fails on its first scores is said at once. The page then refuses it.
 
     Maps whose extraction failed are missing: the tasks that read them wait, the others run.
     ValueError: a metric cannot be planned, or needs something that the data do not have.
@@ -89,6 +106,7 @@ def measure_missing(one: PlannedRun) -> list[str]:
     before, total = len(failures), sum(_cost(run, rows, task) for task in tasks)
     trainings = sum(not task.probe.needs.network for task in tasks)
     say(f"{len(tasks)} probes to run, {trainings} of them trainings")
+    first = FirstValues(plan)
     with bar(total, "measure", "pass") as progress:
         work, cost = Measure(run.study), functools.partial(_cost, run, rows)
         for task, outcome in work_through(run.study, work, tasks, progress.update, cost=cost, subject=_subject):
@@ -98,6 +116,8 @@ def measure_missing(one: PlannedRun) -> list[str]:
                 continue
             score, seconds = outcome
             run.results.append(result_row(run, task, seconds), score)
+            for fault in first.faults(task.key, run.results):
+                say(f"{fault}; the other tasks go on")
             checkpoint_of(run, task).unlink(missing_ok=True)
     took = duration(time.monotonic() - started)
     say(f"{len(tasks) - len(failures) + before} of {len(tasks)} probes in {took}: {run.results.path}")
