@@ -23,7 +23,7 @@ STAGES = {
     "all": "train, extract, measure and report",
     "status": "say what is done and what is left",
     "compare": "write the report of several studies, or folders of runs, side by side",
-    "prune": "list the files of runs that no study given asks for, and remove them if told to",
+    "prune": "list the files of runs that no given study needs, and remove them with --remove",
 }
 
 

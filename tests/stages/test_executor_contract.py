@@ -186,7 +186,7 @@ def raises(work, tasks):
         (returns_nothing, "returned nothing; expected an iterator of (task, outcome)"),
         (yields_outcomes, "yielded a str; expected a pair (task, outcome)"),
         (yields_numbers, "yielded a str in place of a task, or a task for the second time"),
-        (forgets_one, "did not give back 1 of 3 tasks; it must yield each task once"),
+        (forgets_one, "did not return 1 of 3 tasks; it must yield each task once"),
         (does_one_twice, "yielded a tuple in place of a task, or a task for the second time"),
         (forgets_outcomes, "yielded nothing as the outcome of a task; expected what work(task) returned"),
         (yields_futures, "yielded a Future as the outcome of a task"),
@@ -201,7 +201,7 @@ def test_an_executor_that_breaks_its_contract_is_one_clear_error_that_names_it(s
 
 def test_what_came_back_before_the_contract_was_broken_is_kept(study_with):
     kept = []
-    with pytest.raises(ValueError, match="did not give back"):  # noqa: PT012  what came before it counts
+    with pytest.raises(ValueError, match="did not return"):  # noqa: PT012  what came before it counts
         for each in work_through(study_with(forgets_one), str, [(1,), (2,)], float, cost=lambda _: 1.0):
             kept += [each]
     assert kept == [((2,), "(2,)")]

@@ -161,4 +161,4 @@ def test_runs_of_other_fractions_are_compared_at_the_common_points(tmp_path):
     assert set(table.query("metric != 'accuracy'").method) == {"a", "b"}
     none = efface(tmp_path, "compare", "a", "c", "--out", "none")
     assert none.code == 1
-    assert "metrics.morf: fractions: a has 0, 0.3, 0.7; c has 0, 0.9: no point in common but 0" in none.err
+    assert "metrics.morf: fractions: a has 0, 0.3, 0.7; c has 0, 0.9: they have only the point 0 in common" in none.err

@@ -92,7 +92,7 @@ def test_prune_lists_and_removes_what_no_study_asks_for(both):
     before = {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file() and path.name[0] != "."}
     (folder / "run" / "maps" / "notes.txt").write_text("mine")
     listed = done(folder, "prune", "study.yml", MORE)
-    assert re.search(r"^\d+ files, [\d.]+ MB that no study given asks for", listed, re.MULTILINE)
+    assert re.search(r"^\d+ files, [\d.]+ MB that no given study needs", listed, re.MULTILINE)
     assert {path: path.read_bytes() for path in before} == before
     summary = (folder / "run" / "report" / "summary.csv").read_text()
     removed = done(folder, "prune", "study.yml", MORE, "--remove")

@@ -269,7 +269,7 @@ def test_gan_test_without_a_judge_is_refused_before_any_work(sampled_study):
     write_study(sampled_study, samples=SAMPLES, max_batch=8, fit=None, metrics=["gan_test"])
     said = efface(sampled_study, "measure", "study.yml")
     assert said.code == 1
-    assert "metrics.gan_test: asks a second network" in said.err
+    assert "metrics.gan_test: needs a second network" in said.err
     assert not (sampled_study / "run" / "samples").exists()
 
 

@@ -116,7 +116,7 @@ def _plain_errors(method: MethodCall, model: nn.Module, count: int) -> Iterator[
     except MethodTimeoutError:
         raise ValueError(
             f"attribution_methods.{method.name}: a call for {count} images did not end within {method.timeout:g} s and "
-            "was stopped; give the entry a longer timeout, or mend the method"
+            "was stopped; give the entry a longer timeout, or fix the method"
         ) from None
     except (RuntimeError, ValueError) as error:
         if not is_scripted(model):

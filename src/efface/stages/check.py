@@ -70,8 +70,7 @@ def check_run(run: Run) -> float:
             say(f"warning: {trial.name}: {warning}")
     if not run.study.references():
         say(
-            "warning: no method is a random control (method: random); without one no curve says how "
-            "much better than chance it is"
+            "warning: no method is a random control (method: random). Without one, no curve can be compared with chance"
         )
     rows = {trial.name: trial.rows for trial in trials}
     return say_estimate(one, rows, least=any(trial.cut for trial in trials))

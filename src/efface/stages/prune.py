@@ -1,4 +1,4 @@
-"""Stage prune: what lies in the folders of runs and no study given asks for."""
+"""Stage prune: list or remove the files of runs that no given study needs."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -50,7 +50,7 @@ def prune(studies: Sequence[Study], *, remove: bool) -> None:
                 path.unlink()
             say(f"removed {total}")
         else:
-            say(f"{total} that no study given asks for; --remove removes them")
+            say(f"{total} that no given study needs; --remove removes them")
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -75,7 +75,9 @@ def _asked(run: Run) -> Iterator[Path]:
         yield from _asked_of(run, entry)
     plan = make_plan(run)
     if plan.problems:
-        raise ValueError(f"{plan.problems[0]}; mend the study, so that it is known which results it asks for")
+        raise ValueError(
+            f"{plan.problems[0]}; correct this first: until then it is not known which results the study needs"
+        )
     for task in plan.tasks:
         yield run.folder / "scores" / f"{task.key}.npz"
         yield checkpoint_of(run, task)

@@ -36,11 +36,11 @@ def _say_what_is_open(study: Study, measured: Sequence[PlannedRun]) -> None:
     if planned and has_results and not done:
         raise ValueError(
             f"{study.out}: holds results, but none of the {planned} that this study asks for: they were made with "
-            "other settings, other weights or other code of efface; run the measure stage to make them anew (the "
-            "report is left as it is), or write it with the version that made them"
+            "other settings, other weights or other code of efface. The report was not changed. Run the measure stage "
+            "to compute the results again, or write the report with the version that made them"
         )
     if done < planned:
-        say(f"report: {done} of the {planned} probes of this study are there; the others are left to be measured")
+        say(f"report: {done} of the {planned} probes of this study are there; the others are not measured yet")
 
 
 def _size(path: Path) -> int:

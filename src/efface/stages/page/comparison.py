@@ -90,7 +90,8 @@ def labels(runs: Sequence[tuple[Path, str]]) -> list[str]:
             found = [long if short.count(label) > 1 else label for label, long in zip(short, longer, strict=True)]
     if twice := sorted({label for label in found if found.count(label) > 1}):
         raise ValueError(
-            f"compare: {', '.join(twice)} is given twice; give it once, or one another folder with out=..."
+            f"compare: {', '.join(twice)} is given twice; give it only once, or give one of them another "
+            "folder with out=..."
         )
     return found
 
@@ -126,8 +127,8 @@ def at_common_points(found: Merged) -> tuple[Merged, tuple[str, ...]]:
         if not shared - {0.0}:
             each = "; ".join(f"{name or 'the study'} has {_listed(points[name])}" for name in named)
             raise ValueError(
-                f"{key}: {each}: no point in common but 0; give the runs common fractions and measure again, or leave "
-                "this metric out"
+                f"{key}: {each}: they have only the point 0 in common; give the runs common fractions and measure "
+                "again, or leave this metric out"
             )
         for name in named:
             if gone := set(points[name]) - shared:

@@ -110,7 +110,9 @@ def _run(folder: Path) -> KeptRun:
         raise InvalidStudyError(_refusal(folder))
     kept = read_kept(folder)
     if isinstance(kept, KeptStudy):
-        raise InvalidStudyError(f"{folder / NAME}: is of a study of several runs, expected one run; run report again")
+        raise InvalidStudyError(
+            f"{folder / NAME}: belongs to a study of several runs, expected one run; run report again"
+        )
     return kept
 
 
@@ -125,10 +127,11 @@ def _refusal(path: Path) -> str:
     try:
         foreign = ", ".join(dict.fromkeys(_dotted(load(study)))) or "nothing but efface"
     except InvalidStudyError:
-        foreign = "what cannot be told, for it is no study"
+        foreign = "unknown code, because it is not a valid study"
     return (
-        f"{path}: has no {NAME}, so efface would read {study}, which imports {foreign}; that runs code of whoever made "
-        f"the folder. Add --trust if you know them, or write {NAME} with the report stage of the study's own file"
+        f"{path}: has no {NAME}, so efface would read {study}, which imports {foreign}. This runs code of the person "
+        f"who made the folder. Add --trust if you know this person, or write {NAME} with the report stage of the "
+        "study's own file"
     )
 
 

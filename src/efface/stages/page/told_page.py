@@ -12,7 +12,7 @@ from efface.stages.run.progress import say
 from efface.study.claims import ACCURACY
 
 _NO_PICTURES = (
-    "This page was written from the plan and the results in the run's folder alone, so it shows no pictures of maps "
+    "This page was written only from the plan and the results in the run's folder, so it shows no pictures of maps "
     "(efface report FOLDER --trust shows them)"
 )
 

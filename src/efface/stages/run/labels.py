@@ -22,14 +22,14 @@ LEAST = 20
 _LEVEL = 0.95
 _RAW = (
     "nothing normalises the images for the network: its first layer gets their values from 0 to 1. Most networks that "
-    "were trained elsewhere on photographs expect normalised images, and answer wrongly without. Give mean and std of "
-    "its training in the study (ImageNet: mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]). If it was trained "
-    "on values from 0 to 1, confirm that with mean: [0, 0, 0] and std: [1, 1, 1]"
+    "were trained elsewhere on photographs expect normalised images, and their predictions are wrong without. Set mean "
+    "and std of its training in the study (ImageNet: mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]). If it "
+    "was trained on values from 0 to 1, confirm this with mean: [0, 0, 0] and std: [1, 1, 1]"
 )
 _REMEDY = (
     "Check the class order: class folders are sorted by name (10 before 2), and data.kwargs.classes of image_folder "
-    "gives the network's number of each. A network that has learnt nothing, or images that are prepared in another way "
-    "than for its training, look the same"
+    "gives the network's number of each. The same happens if the network has learnt nothing, or if the images are "
+    "prepared in another way than for its training"
 )
 
 

@@ -17,7 +17,7 @@ def unmet(run: Run, plan: Plan) -> list[str]:
     unmasked = needing(lambda needs: needs.masks) if run.data["test"].masks is None else []
     asked = {(name, view, maps): None for name, (view, maps), task in _tasks(plan) if maps and task.probe.needs.method}
     problems = [
-        f"{name}: asks a second network, but the study has no 'second_network'; add second_network: {{model: ..., "
+        f"{name}: needs a second network, but the study has no 'second_network'; add second_network: {{model: ..., "
         "fit: ...}"
         for name in unjudged
     ]

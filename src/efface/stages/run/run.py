@@ -169,7 +169,7 @@ class Run:
     def has_logits(self, split: str) -> bool:
         """Return whether the file of these logits exists and is whole."""
         path = self.logits_path(split)
-        return is_whole(path, path.stem, "the network is asked again")
+        return is_whole(path, path.stem, "the network computes its logits again")
 
     def logits(self, split: str) -> Tensor:
         """The first network's logits on whole images, computed once and kept."""

@@ -130,9 +130,9 @@ def _left_out(subject: Subject, end: str, *, checking: bool) -> Trial:
 
     ValueError: a check was asked for.
     """
-    said = f"the process of an earlier command ended {end} while this method was at work"
+    said = f"the process of an earlier command ended {end} while this method was running"
     if checking:
-        raise ValueError(f"{said}; mend the method and extract its maps again, or leave it out")
+        raise ValueError(f"{said}; fix the method and extract its maps again, or leave it out")
     say(f"{subject.name}: {said}, so it is not tried before its maps are extracted")
     return Trial(subject.name, 0.0, [], {}, cut=True)
 

@@ -51,8 +51,8 @@ def unfit_pairs(run: Run, plan: Plan, network: nn.Module, methods: Mapping[str, 
                 break
         if found is not None:
             yield (
-                f"metrics.{curve.entry.name}, {curve.view.name}: the metric hands this method another network, and it "
-                f"fails there: {found.removesuffix(_REMEDY)}{_REMEDY}"
+                f"metrics.{curve.entry.name}, {curve.view.name}: the metric calls this method on another network, and "
+                f"it fails there: {found.removesuffix(_REMEDY)}{_REMEDY}"
             )
 
 

@@ -43,8 +43,8 @@ def has_zero_hessian(run: Run) -> Iterator[str]:
         if named and not has_hessian(network.fresh(), *_two(run)):
             yield (
                 f"{where}.regularizers: {' and '.join(named)} estimates the Hessian of {network.model.call}. "
-                "This Hessian is 0, because the network consists of straight pieces, as ReLU makes them. The estimate "
-                "is then noise alone; take softplus (of our networks activation: softplus)"
+                "This Hessian is 0, because the network is piecewise linear, as networks with ReLU are. The estimate "
+                "is then only noise; use softplus instead (in networks of efface: activation: softplus)"
             )
 
 

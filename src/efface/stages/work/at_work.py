@@ -103,11 +103,11 @@ def forget(folder: Path, name: str) -> None:
 
 def died(end: str) -> Failure:
     """Return the failure of a task whose process ended."""
-    return Failure(f"its process ended {end}; it is left out, and the rest goes on", f"the process ended {end}\n")
+    return Failure(f"its process ended {end}; it is left out, and the others continue", f"the process ended {end}\n")
 
 
 _UNKNOWN = (
-    "without an error (something killed it, such as the system for want of memory, or the code that it ran ended it)"
+    "without an error (something killed it, such as the system when memory ran out, or the code that it ran ended it)"
 )
 
 

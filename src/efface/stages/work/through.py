@@ -63,8 +63,8 @@ def work_through(
     yield from _through(study, executor, name, work, together, progress, cost, subject)
     if subject is not None and apart:
         for each in dict.fromkeys(subject(task).name for task in apart):
-            say(f"{each}: the process of an earlier command ended {suspects[each]} while it was at work")
-        say(f"tasks that run in a process of their own now: {len(apart)}")
+            say(f"{each}: the process of an earlier command ended {suspects[each]} while it was running")
+        say(f"tasks that now run in a separate process: {len(apart)}")
         own = functools.partial(in_workers, workers=_workers(executor, len(apart)))
         for task, outcome in _through(study, own, "processes", work, apart, progress, cost, subject):
             if ended_in(study.out, subject(task)) is None:
@@ -133,8 +133,8 @@ def _through(
 def _all_back(name: str, waiting: dict[int, Any], tasks: Sequence[Any]) -> None:
     if waiting:
         raise ValueError(
-            f"executor: {name} did not give back {len(waiting)} of {len(tasks)} tasks; it must yield each task once, "
-            "with what work(task) returned; what came back is kept"
+            f"executor: {name} did not return {len(waiting)} of {len(tasks)} tasks; it must yield each task once, "
+            "with what work(task) returned; the results that it returned are kept"
         )
 
 
