@@ -52,7 +52,7 @@ def channel_std(maps: Maps) -> Float[Tensor, "n h w"]:
         found = f"{maps.shape[1]}" if maps.ndim == 4 else "no"
         raise ValueError(
             f"post: channel_std got maps of {found} channels; expected at least 2: take a method whose maps have the "
-            "images' channels, or another reduction such as efface.erase.post.absolute and channel_sum"
+            "images' channels, or another reduction, such as absolute and channel_sum"
         )
     return maps.std(1)
 

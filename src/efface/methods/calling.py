@@ -82,7 +82,7 @@ def attribute(
     if masks is None and accepts(method.method, "masks", needed=True):
         raise ValueError(
             f"attribution_methods.{method.name}: needs the masks of the true object, which these data do not have; "
-            "choose data that have them, such as efface.data.patches.patches, or drop this method"
+            "choose data that have them, such as patches, or drop this method"
         )
     offered = {"seeds": seeds, "max_batch": max_batch, "masks": masks, "classes_of": classes_of}
     given = {name: value for name, value in offered.items() if value is not None}

@@ -176,7 +176,7 @@ def true_mask(
     if masks is None:
         raise ValueError(
             "true_mask: the data set has no masks of the true object; expected n h w booleans: choose a data set that "
-            "has them, such as efface.data.patches.patches, or drop this method"
+            "has them, such as patches, or drop this method"
         )
     return masks.to(images.device, images.dtype)
 

@@ -86,7 +86,7 @@ class FittedInner:
         elif (masks := self.__signature__.parameters.get("masks")) and masks.default is inspect.Parameter.empty:
             raise ValueError(
                 "needs the masks of the true object, which the training images do not have; choose data that have "
-                "them, such as efface.data.patches.patches, or drop this method"
+                "them, such as patches, or drop this method"
             )
 
         def watched(name: str) -> Callable[..., Images]:

@@ -22,7 +22,7 @@ FOLDERS = ("models", "learnt", "maps", "maps/kept", "samples", "scores", "partia
 
 
 def prune(studies: Sequence[Study], *, remove: bool) -> None:
-    """List the files of the studies' runs that none of them asks for, with their sizes. Remove them if told to.
+    """List the files of the studies' runs that none of them needs, with their sizes. Remove them if `remove` is set.
 
     Files in other folders, and files that efface did not write, are never touched. The lines of results.jsonl stay: a
     line without its values does not count.
@@ -61,7 +61,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _asked(run: Run) -> Iterator[Path]:
-    """The files that this run's study asks for, whether or not they are there."""
+    """Yield the files that this run's study needs, whether or not they exist."""
     for network in run.networks():
         if not network.trained():
             raise ValueError(

@@ -23,7 +23,7 @@ def unmet(run: Run, plan: Plan) -> list[str]:
     ]
     problems += [
         f"{name}: needs the masks of the true object, which {run.study.data.call} does not give; "
-        "choose data that have them, such as efface.data.patches.patches, or drop this metric"
+        "choose data that have them, such as patches, or drop this metric"
         for name in unmasked
     ]
     problems += [

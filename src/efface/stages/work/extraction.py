@@ -209,7 +209,7 @@ def _adopt(run: Run, task: Extraction) -> None:
 
 
 def _bring_back(run: Run, splits: Sequence[str] | None) -> None:
-    """Give maps that were set aside their name again: those that this study asks for lie in the first place."""
+    """Give maps that were set aside their name again, so that the maps of this study have the plain names."""
     for entry in run.entries:
         for split in needed_splits(run) if splits is None else splits:
             for name in entry.gives:
