@@ -20,11 +20,11 @@ def numbers(classes: Classes, names: Sequence[str]) -> tuple[int, ...]:
     """
     if classes is None:
         return tuple(range(len(names)))
-    told, where = classes, "classes"
+    given, where = classes, "classes"
     if isinstance(classes, str):
         where = f"classes: {classes}"
-        told = imagenet_ids() if classes == IMAGENET else _read(Path(classes).expanduser(), names)
-    known = _by_name(told, names, where)
+        given = imagenet_ids() if classes == IMAGENET else _read(Path(classes).expanduser(), names)
+    known = _by_name(given, names, where)
     if missing := [name for name in names if name not in known]:
         raise ValueError(
             f"{where}: has no number for {len(missing)} of {len(names)} class folders ({', '.join(missing[:5])}); "
@@ -51,10 +51,10 @@ def imagenet_ids() -> list[str]:
     return Path(__file__).with_name("imagenet_ids.txt").read_text().split()
 
 
-def _by_name(told: Any, names: Sequence[str], where: str) -> Mapping[str, Any]:
-    if isinstance(told, Mapping):
-        return told
-    listed = list(told)
+def _by_name(given: Any, names: Sequence[str], where: str) -> Mapping[str, Any]:
+    if isinstance(given, Mapping):
+        return given
+    listed = list(given)
     if all(isinstance(each, str) for each in listed):
         return {name: number for number, name in reversed(list(enumerate(listed)))}
     if len(listed) != len(names):
@@ -76,22 +76,22 @@ def _read(path: Path, names: Sequence[str]) -> Any:
         raise FileNotFoundError(f"classes: {path}: no such file, expected '{IMAGENET}', a list, or a file; correct it")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        told = json.loads(text) if path.suffix.lower() == ".json" else None
+        given = json.loads(text) if path.suffix.lower() == ".json" else None
     except ValueError as error:  # of JSON or of the encoding
         raise ValueError(f"classes: {path}: not readable ({error}); write JSON, or a name a line in UTF-8") from error
-    if told is None:
+    if given is None:
         lines = [line.strip() for line in text.splitlines()]
         while lines and not lines[-1]:
             lines.pop()
         return [line if line in names else (line.split() or [""])[0] for line in lines]
-    if isinstance(told, dict) and told and all(key.isdecimal() and not isinstance(told[key], int) for key in told):
+    if isinstance(given, dict) and given and all(key.isdecimal() and not isinstance(given[key], int) for key in given):
         known = {*names}
         found: dict[str, int] = {}
-        for number, each in told.items():
+        for number, each in given.items():
             for name in (each if isinstance(each, list) else [each])[::-1]:
                 if name in known or name not in found:
                     found[str(name)] = int(number)
         return found
-    if not isinstance(told, dict | list):
-        raise ValueError(f"classes: {path}: holds a {type(told).__name__}, expected a list or an object")
-    return told
+    if not isinstance(given, dict | list):
+        raise ValueError(f"classes: {path}: holds a {type(given).__name__}, expected a list or an object")
+    return given

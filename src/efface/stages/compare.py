@@ -5,8 +5,8 @@ from pathlib import Path
 
 from efface.stages.page.comparison import labels, study_of, write_comparison
 from efface.stages.page.folders import kept_folder
-from efface.stages.page.keeping import told
-from efface.stages.run.curves import ToldRun, planned
+from efface.stages.page.keeping import record
+from efface.stages.run.curves import RunRecord, planned
 from efface.stages.run.run import Run
 from efface.store.links import refuse_links
 from efface.study.study import Study
@@ -19,20 +19,20 @@ def compare(paths: Sequence[Path], folder: Path, *, trust: bool = False) -> None
     trust: True to read the study of a folder, with the code that it names, in place of the plan that was kept there.
     """
     sides = [(path, None if path.is_dir() and not trust else study_of(path)) for path in paths]
-    parts: list[tuple[Path, str, list[ToldRun] | list[Study]]] = []
+    parts: list[tuple[Path, str, list[RunRecord] | list[Study]]] = []
     for path, study in sides:
         if study is None:
             parts += [(path, name, runs) for name, runs in kept_folder(path)[0].items()]
         else:
             parts += [(study.out, name, each) for name, each in study.parts().items()]
     named = labels([(out, name) for out, name, _ in parts])
-    beside = {label: _told(label, out, each) for label, (out, _, each) in zip(named, parts, strict=True)}
+    beside = {label: _records(label, out, each) for label, (out, _, each) in zip(named, parts, strict=True)}
     write_comparison(folder, folder.name, beside)
 
 
-def _told(label: str, out: Path, each: Sequence[ToldRun | Study]) -> list[ToldRun]:
-    runs = [one if isinstance(one, ToldRun) else Run(one) for one in each]
+def _records(label: str, out: Path, each: Sequence[RunRecord | Study]) -> list[RunRecord]:
+    runs = [one if isinstance(one, RunRecord) else Run(one) for one in each]
     refuse_links(out, [run.folder for run in runs])
     if not any(run.results.rows for run in runs):
         raise ValueError(f"compare: {label}: nothing is measured in {runs[0].folder}; run the measure stage first")
-    return [run if isinstance(run, ToldRun) else told(planned(run)) for run in runs]
+    return [run if isinstance(run, RunRecord) else record(planned(run)) for run in runs]

@@ -10,13 +10,13 @@ from efface.metrics.formula import FRACTION_REMOVED
 from efface.report.claims import answer_claims
 from efface.report.stats import Curve, at_points, without_empty
 from efface.stages.page.accuracy import unaccompanied_of
-from efface.stages.run.curves import ToldRun
+from efface.stages.run.curves import RunRecord
 from efface.stages.run.progress import say
 from efface.study.schema import Claim
 from efface.study.study import Study, read
 from efface.study.yaml_file import InvalidStudyError
 
-Beside = Mapping[str, Sequence[ToldRun]]
+Beside = Mapping[str, Sequence[RunRecord]]
 """Runs by the name under which the page shows them, one for each seed."""
 
 
@@ -164,7 +164,7 @@ def merged(beside: Beside) -> Merged:
     return {what: {name: shown[what, name] for name in named} for what, named in found.items()}
 
 
-def _measured_curves(one: ToldRun) -> Iterator[Curve]:
+def _measured_curves(one: RunRecord) -> Iterator[Curve]:
     """Yield the network's accuracy, then every curve of the run that has a result."""
     if (own := one.accuracy) is not None:
         yield own

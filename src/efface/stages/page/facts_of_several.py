@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from efface.report.page import Facts
 from efface.stages.page.report_data import seconds_of
-from efface.stages.run.curves import ToldRun
+from efface.stages.run.curves import RunRecord
 from efface.stages.run.provenance import versions
 
 
-def facts_of_several(name: str, beside: Mapping[str, Sequence[ToldRun]]) -> Facts:
+def facts_of_several(name: str, beside: Mapping[str, Sequence[RunRecord]]) -> Facts:
     """Return the facts that the page of several networks states beside the numbers."""
     every = [one for several in beside.values() for one in several]
     seconds: dict[str, float] = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from efface.stages.page.comparison import write_comparison
-from efface.stages.run.curves import ToldRun, told_of
+from efface.stages.run.curves import RunRecord, read_record
 from efface.stages.run.kept_plan import NAME, KeptRun, KeptStudy, read_kept
 from efface.stages.run.progress import say
 from efface.store.links import refuse_links
@@ -20,7 +20,7 @@ _PLACES = ("out", "weights", "file", "folder", "root", "path", "classes", "study
 _FOREIGN = re.compile(r"(?!efface\.)[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
-def kept_folder(path: Path) -> tuple[dict[str, list[ToldRun]], tuple[Claim, ...]]:
+def kept_folder(path: Path) -> tuple[dict[str, list[RunRecord]], tuple[Claim, ...]]:
     """Return the runs of a folder by variant, and its claims.
 
     path: folder of a study, a run, a variant, or a seed.
@@ -48,7 +48,7 @@ def kept_folder(path: Path) -> tuple[dict[str, list[ToldRun]], tuple[Claim, ...]
                 "one, or run the study again"
             )
     refuse_links(path, [folder for each in found.values() for folder in each])
-    return {name: [told_of(*each) for each in runs.items()] for name, runs in found.items()}, claims
+    return {name: [read_record(*each) for each in runs.items()] for name, runs in found.items()}, claims
 
 
 def status_of_folder(path: Path, only: Sequence[str] = ()) -> None:
@@ -71,21 +71,21 @@ def report_of_folder(path: Path, only: Sequence[str] = ()) -> None:
 
     FileNotFoundError: nothing is measured there.
     """
-    from efface.stages.page.told_page import write_told  # draws with matplotlib, which takes seconds to import
+    from efface.stages.page.record_page import write_record_page  # draws with matplotlib, which takes seconds to import
 
     runs, beside, claims = _narrowed(path, only)
     measured = [one for one in runs if one.results.rows]
     if not measured:
         raise FileNotFoundError(f"{runs[0].results.path}: nothing is measured there; run the measure stage first")
     for one in measured:
-        write_told(one)
+        write_record_page(one)
     if len(runs) > 1:
         write_comparison(path / "report", path.resolve().name, beside, claims)
 
 
 def _narrowed(
     path: Path, only: Sequence[str]
-) -> tuple[list[ToldRun], Mapping[str, Sequence[ToldRun]], tuple[Claim, ...]]:
+) -> tuple[list[RunRecord], Mapping[str, Sequence[RunRecord]], tuple[Claim, ...]]:
     """Return the runs of a folder with these metrics alone; all metrics if there are none."""
     beside, claims = kept_folder(path)
     if only:
@@ -97,7 +97,7 @@ def _narrowed(
     return [one for runs in beside.values() for one in runs], beside, claims
 
 
-def _with_metrics(one: ToldRun, only: Sequence[str]) -> ToldRun:
+def _with_metrics(one: RunRecord, only: Sequence[str]) -> RunRecord:
     metrics = tuple(each for each in one.kept.metrics if each.name in only)
     curves = tuple(each for each in one.kept.curves if each.metric in only)
     keys = {key for curve in curves for repeat in curve.repeats for point in repeat for key in point.values()}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from efface.stages.run.curves import PlannedRun, ToldRun, kept_curve, planned
+from efface.stages.run.curves import PlannedRun, RunRecord, kept_curve, planned
 from efface.stages.run.kept_plan import KeptFacts, KeptMaps, KeptNetwork, KeptRun, KeptStudy, read_kept, write_kept
 from efface.stages.run.labels import labels_said
 from efface.stages.run.map_files import needed_splits
@@ -18,9 +18,9 @@ from efface.store.keys import key
 from efface.study.study import Study, dump
 
 
-def told(one: PlannedRun) -> ToldRun:
+def record(one: PlannedRun) -> RunRecord:
     """Return a run as data, with everything that a page of several runs shows. The network may be asked for it."""
-    return ToldRun(one.run.folder, kept_of(one, whole=True), one.run.results, one.values)
+    return RunRecord(one.run.folder, kept_of(one, whole=True), one.run.results, one.values)
 
 
 def keep_plans(study: Study, measured: Sequence[PlannedRun], *, whole: bool = False) -> None:

@@ -12,7 +12,7 @@ from efface.report.claims import answer_claims
 from efface.report.stats import Curve
 from efface.stages.page.accuracy import HOW, accuracy, unaccompanied
 from efface.stages.page.comparison import merged
-from efface.stages.page.keeping import told
+from efface.stages.page.keeping import record
 from efface.stages.page.pictures import picture
 from efface.stages.run.curves import PlannedRun
 from efface.stages.run.progress import say
@@ -52,7 +52,7 @@ def _write(one: PlannedRun, folder: Path) -> None:
     run, found = one.run, one.curves
     measured = list(dict.fromkeys(curve.metric for curve in found if is_measured(curve)))
     shown = [curve for curve in found if curve.metric in measured]  # no section of empty curves
-    claims = answer_claims(run.study.claims, merged({"": [told(one)]})) if run.study.claims else ()
+    claims = answer_claims(run.study.claims, merged({"": [record(one)]})) if run.study.claims else ()
     page_facts = facts(one, measured)
     alone = tuple(unaccompanied(each for each in run.study.metrics if each.name in measured))
     page_facts = replace(

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from efface.stages.page.comparison import write_comparison
-from efface.stages.page.keeping import keep_plans, told
+from efface.stages.page.keeping import keep_plans, record
 from efface.stages.page.report import write_report
-from efface.stages.run.curves import PlannedRun, ToldRun
+from efface.stages.run.curves import PlannedRun, RunRecord
 from efface.study.study import Study
 
 
@@ -21,6 +21,6 @@ def write_pages(study: Study, measured: Sequence[PlannedRun], *, anew: bool) -> 
             write_report(one, anew=anew)
     keep_plans(study, measured, whole=True)
     if len(measured) > 1:
-        by_folder: dict[Path, ToldRun] = {one.run.folder: told(one) for one in measured}
+        by_folder: dict[Path, RunRecord] = {one.run.folder: record(one) for one in measured}
         beside = {name: [by_folder[part.out] for part in parts] for name, parts in study.parts().items()}
         write_comparison(study.out / "report", study.out.name, beside, study.claims)

@@ -57,7 +57,7 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
-class ToldRun:
+class RunRecord:
     """A run as data: what was planned, and its results. values: the formula of each metric."""
 
     folder: Path
@@ -92,10 +92,10 @@ class ToldRun:
         return accuracy_curve(bits[: self.kept.images].astype(np.float64))
 
 
-def told_of(folder: Path, kept: KeptRun) -> ToldRun:
+def read_record(folder: Path, kept: KeptRun) -> RunRecord:
     """Return a run by its data alone. InvalidStudyError: a metric needs code that is not of efface."""
     values = {each.name: own_formula(each, folder).value for each in kept.metrics}
-    return ToldRun(folder, kept, Results(folder), values)
+    return RunRecord(folder, kept, Results(folder), values)
 
 
 def planned(run: Run) -> PlannedRun:

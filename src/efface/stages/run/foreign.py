@@ -77,18 +77,18 @@ class PlacedMaps:
             )
         if self.maps.prediction is None or logits is None:
             return
-        told, own = self.maps.prediction[at], logits.cpu().numpy()
-        if told.shape != own.shape:
+        claimed, own = self.maps.prediction[at], logits.cpu().numpy()
+        if claimed.shape != own.shape:
             raise ValueError(
-                f"{self.where}: {self.maps.path}: its predictions have {told.shape[1]} outputs, but the network has "
+                f"{self.where}: {self.maps.path}: its predictions have {claimed.shape[1]} outputs, but the network has "
                 f"{own.shape[1]}; were the maps made for another network?"
             )
-        short = own.max(1) - own[np.arange(len(own)), told.argmax(1)]
+        short = own.max(1) - own[np.arange(len(own)), claimed.argmax(1)]
         other = short > _NEAR * np.abs(own).max(1)
         if other.any():
             first = int(other.argmax())
             raise ValueError(
-                f"{self.where}: {self.maps.path}: row {at[first]} predicts class {int(told[first].argmax())}, but the "
+                f"{self.where}: {self.maps.path}: row {at[first]} has class {int(claimed[first].argmax())}, but the "
                 f"network predicts class {int(own[first].argmax())} of image {int(rows[first])} ({int(other.sum())} of "
                 f"{len(rows)} rows differ); were the maps made for another network, or other images?"
             )

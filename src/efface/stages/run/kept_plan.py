@@ -174,9 +174,9 @@ def read_kept(folder: Path) -> KeptRun | KeptStudy:
 
 def own_formula(kept: KeptMetric, where: Path) -> Metric:
     """Return the formula of one of efface's own metrics. InvalidStudyError: it needs other code."""
-    if foreign := foreign_paths(kept):
+    if outside := foreign_paths(kept):
         raise InvalidStudyError(
-            f"{where}: metrics.{kept.name}: its numbers are put together by {', '.join(foreign)}, which is no code of "
+            f"{where}: metrics.{kept.name}: its numbers are put together by {', '.join(outside)}, which is no code of "
             "efface, so nothing of it is imported; add --trust if you know who made the folder"
         )
     return metric(kept.path.rpartition(".")[2], kept.settings)

@@ -1,4 +1,4 @@
-"""The plan of a run: every probe that its metrics need, with the key of its result. It is made once for a command.
+"""The plan of a run: every probe that its metrics need, with the key of its result. Keys depend on trained networks.
 
 study -> plan -> executor -> results -> curves -> page. Measuring, `check`, `status` and the report read the same plan.
 """

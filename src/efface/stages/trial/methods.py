@@ -22,11 +22,11 @@ from efface.stages.run.needs import unmet
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.run import Run
 from efface.stages.run.weights_kept import weights_kept
+from efface.stages.trial.error_text import error_text
 from efface.stages.trial.files import try_file
 from efface.stages.trial.metrics import lost_channels, unfit_metrics, unfit_posts, wrong_costs
 from efface.stages.trial.network import try_network
 from efface.stages.trial.pairs import unfit_pairs
-from efface.stages.trial.told import told
 from efface.stages.trial.trial import Trial
 from efface.stages.work.at_work import Subject, is_crash, left, noted
 from efface.stages.work.learning import learnt_on_trial
@@ -72,7 +72,7 @@ def preflight(
                     raise
                 if "module" not in vars(run.first):
                     network = run.first.to_try()
-                text = told(error)
+                text = error_text(error)
                 where = f"attribution_methods.{entry.name}: "
                 problems.append((text if text.startswith(where[:-2]) else where + text) + _low_precision(network))
             progress.update()

@@ -14,7 +14,7 @@ from efface.stages.run.case import case_of
 from efface.stages.run.method_calls import explainer_of
 from efface.stages.run.plan import Plan, PlannedCurve, ProbeTask
 from efface.stages.run.run import Run
-from efface.stages.trial.told import told
+from efface.stages.trial.error_text import error_text
 from efface.store.arrays import read_rows
 from efface.store.maps import MapStore
 from efface.types import Images, Maps, Split, Targets
@@ -82,7 +82,7 @@ def _failure(
     try:
         task.probe(case)
     except _FailedError as error:
-        return told(error.__cause__ or error)
+        return error_text(error.__cause__ or error)
     except _TriedError:
         return None
     except Exception:  # noqa: BLE001  what a metric raises itself is said when it is measured

@@ -11,7 +11,7 @@ _EFFACE = str(Path(efface.__file__).parent)
 _INSTALLED = (*(sysconfig.get_paths()[each] for each in ("purelib", "platlib", "stdlib", "platstdlib")), "<")
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return an error of a method in one sentence, with the file and line of the method's own code."""
     if isinstance(error, ValueError | FileNotFoundError) and text_of(error).startswith("attribution_methods."):
         return text_of(error)

@@ -7,7 +7,7 @@ from efface.stages.page.accuracy import HOW, unaccompanied_of
 from efface.stages.page.comparison import merged
 from efface.stages.page.report import is_measured
 from efface.stages.page.report_data import cost_of, degenerate_of, seconds_of
-from efface.stages.run.curves import ToldRun
+from efface.stages.run.curves import RunRecord
 from efface.stages.run.progress import say
 from efface.study.claims import ACCURACY
 
@@ -17,7 +17,7 @@ _NO_PICTURES = (
 )
 
 
-def write_told(one: ToldRun) -> None:
+def write_record_page(one: RunRecord) -> None:
     """Write the page of a run. Print the path, and the verdict on each claim."""
     kept, folder = one.kept, one.folder / "report"
     measured = list(dict.fromkeys(curve.metric for curve in one.curves if is_measured(curve)))
