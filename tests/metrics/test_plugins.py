@@ -285,15 +285,25 @@ def test_a_cost_that_is_no_number_is_named_by_check(tmp_path):
         assert "Traceback" not in done.err
 
 
-def test_a_probe_that_returns_no_score_loses_itself_alone(tmp_path):
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        ("{'value': 1.0}", "a dict; expected an efface.metrics.probes.Score"),
+        (
+            "Score({'value': 1.0})",
+            "a Score with a float under 'value'; expected a NumPy array of numbers, one for each",
+        ),
+    ],
+)
+def test_a_probe_that_returns_no_score_loses_itself_alone(tmp_path, returned, said):
     whole = LAB.replace("need_masks = True", "needs = Needs()").replace("import Score", "import Needs, Score")
     cost = "    def cost(self, images, training):\n        return 1.0\n\n    def __call__"
     whole = whole.replace("    def __call__", cost)
-    whole = re.sub(r"return Score\(.*\)\n", "return {'value': 1.0}\n", whole, count=1)
+    whole = re.sub(r"return Score\(.*\)\n", f"return {returned}\n", whole, count=1)
     write_study(tmp_path, {"lab": whole}, metrics=["morf", {"name": "b", "metric": "lab.bright"}])
     done = efface(tmp_path, "all", "study.yml")
     assert done.code != 0
-    assert "metrics.b: the probe Brightness returned a dict; expected an efface.metrics.probes.Score" in done.err
+    assert f"metrics.b: the probe Brightness returned {said}" in done.err
     text = (tmp_path / "run" / "results.jsonl").read_text()
     assert "perturb" in text
     assert '"probe": "brightness"' not in text

@@ -28,10 +28,11 @@ def check(study: Study, only: Sequence[str] = ()) -> list[str]:
     runs = measuring(runs_of(asked)) if only else runs_of(asked)
     _refuse_unwritable(study.out)
     refuse_pointless(asked, runs)
+    for line in dict.fromkeys(line for run in runs for line in near_keywords(run.study)):
+        say(f"warning: {line}")
     try_executor(asked)
     seconds = [check_run(run) for run in one_by_one(study, runs)]
-    said = (line for run in runs for line in (*near_keywords(run.study), *unaccompanied(run.study.metrics)))
-    for line in dict.fromkeys(said):
+    for line in dict.fromkeys(line for run in runs for line in unaccompanied(run.study.metrics)):
         say(f"warning: {line}")
     if len(runs) > 1:
         say(f"all {len(runs)} runs: estimate: {duration(sum(seconds))}")
