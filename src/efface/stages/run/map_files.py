@@ -166,8 +166,8 @@ def _is_there(run: Run, entry: MethodEntry, name: str, split: str) -> bool:
         store = _read_store(run, path)
     except ValueError as error:
         return _set_aside(path, error)
-    expected = {"split": split, "data": run.data_digest[split]}
-    if wrong := differences({each: store.provenance.get(each) for each in expected}, expected):
+    data = {"split": split, "data": run.data_digest[split]}
+    if wrong := differences({each: store.provenance.get(each) for each in data}, data):
         raise ValueError(
             f"{path}: holds maps of other data: {wrong}; move it away or delete it, "
             "or give this study another folder with out=..."
