@@ -32,7 +32,7 @@ class Watched(inputs.Net):
 
 
 def told():
-    (line,) = re.findall(r"These do not round: (.+?)\. Their fill", PAGE, re.DOTALL)
+    (line,) = re.findall(r"These metrics do not round: (.+?)\.", PAGE, re.DOTALL)
     return set(re.findall(r"`(\w+)`", line))
 
 

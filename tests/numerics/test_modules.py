@@ -34,6 +34,7 @@ COVERED = {
     "erase/units": "unit",
     "erase/blur": "imputer",
     "erase/post": "post",
+    "erase/contract": NO_NUMBERS,
     "impute": "imputer",
     "training/loop": "train",
     "training/checkpoint": "train",
