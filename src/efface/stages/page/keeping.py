@@ -15,7 +15,7 @@ from efface.stages.run.network import Network
 from efface.stages.run.provenance import surroundings, versions
 from efface.stages.run.run import Run
 from efface.store.keys import key
-from efface.study.study import Study, dump
+from efface.study.study import Study
 
 
 def record(one: PlannedRun) -> RunRecord:
@@ -54,7 +54,7 @@ def kept_of(one: PlannedRun, *, whole: bool) -> KeptRun:
     splits = needed_splits(run) if study.metrics else ["test"]
     return KeptRun(
         seed=study.seed,
-        study=dump(study),
+        study=run.text,
         settings=key(study.model_dump(mode="json", exclude={"out", "seed"})),
         data=run.data_digest["test"],
         images=len(run.data["test"]),

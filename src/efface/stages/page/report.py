@@ -19,7 +19,6 @@ from efface.stages.run.progress import say
 from efface.stages.run.run import Run
 from efface.store.keys import key
 from efface.study.claims import ACCURACY
-from efface.study.study import dump
 
 FILES = ("report.html", "summary.csv", "comparisons.csv", "agreement.csv", "curves.svg", "curves.pdf")
 
@@ -86,4 +85,4 @@ def _made_from(run: Run) -> str:
     files = (*home.rglob("*.py"), *(home / "report").glob("page.*"))
     code = {str(each.relative_to(home)): file_digest(each) for each in files}
     drawn = zlib.crc32(picture(run) or b"")
-    return key({"study": dump(run.study), "results": run.results.rows, "code": code, "drawn": drawn})
+    return key({"study": run.text, "results": run.results.rows, "code": code, "drawn": drawn})

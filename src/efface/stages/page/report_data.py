@@ -31,7 +31,6 @@ from efface.store.arrays import read_rows
 from efface.store.maps import MapStore
 from efface.store.results import Results
 from efface.study.metric_entry import MetricEntry
-from efface.study.study import dump
 from efface.types import Split
 
 _SHOWN = 6  # images of the gallery
@@ -44,7 +43,7 @@ def facts(one: PlannedRun, measured: Sequence[str]) -> Facts:
     study = run.study
     more = {name: version(name) for name in ("torchvision", "h5py", "scipy")}
     return Facts(
-        study=dump(study),
+        study=run.text,
         name=study.out.name,
         versions=versions() | more,
         device=surroundings(run.device)["device"],

@@ -21,7 +21,7 @@ from efface.store.maps import MapStore
 from efface.store.results import Results
 from efface.store.sealed import is_whole, read_arrays, write_arrays
 from efface.study.schema import MethodEntry
-from efface.study.study import Study
+from efface.study.study import Study, dump
 from efface.training.loop import TrainingSettings, predict
 from efface.types import Split, Targets
 
@@ -39,7 +39,13 @@ class Run:
         """The same data, network and results for a study that differs in its metrics alone."""
         other = copy.copy(self)
         other.study = study
+        vars(other).pop("text", None)
         return other
+
+    @cached_property
+    def text(self) -> str:
+        """The study as YAML with all defaults."""
+        return dump(self.study)
 
     @cached_property
     def device(self) -> torch.device:

@@ -59,12 +59,15 @@ def working(study: Study, only: Sequence[str]) -> Iterator[list[Run]]:
     asked = narrowed(study, only)
     runs = runs_of(asked)
     with only_one(study.out):
-        for folder, each in ({run.folder: run.study for run in runs} | {study.out: asked}).items():
+        texts = {run.folder: run.text for run in runs}
+        if asked is not runs[0].study:
+            texts[study.out] = dump(asked)
+        for folder, text in texts.items():
             folder.mkdir(parents=True, exist_ok=True)
             unshare(folder)
-            path, text = folder / "study.yml", dump(each).encode()
-            if not path.exists() or path.read_bytes() != text:
-                path.write_bytes(text)
+            path = folder / "study.yml"
+            if not path.exists() or path.read_bytes() != text.encode():
+                path.write_bytes(text.encode())
         for run in runs:
             run.results.set_damaged_aside()
         set_torch_defaults(study.torch_threads)  # as the workers: the same bits, no waiting
