@@ -9,7 +9,7 @@ import pytest
 from efface.stages.run.kept_plan import read_kept
 from efface.store.keys import key
 from efface.study.yaml_file import InvalidStudyError
-from small.messages import words
+from small.messages import names, words
 from small.studies import efface, files, write_study
 
 CHANGES = {"metrics": ["morf"], "repeats": None, "fractions": [0.3, 0.7], "seeds": [3, 4]}
@@ -162,3 +162,13 @@ def test_runs_of_other_fractions_are_compared_at_the_common_points(tmp_path):
     none = efface(tmp_path, "compare", "a", "c", "--out", "none")
     assert none.code == 1
     assert "metrics.morf: fractions: a has 0, 0.3, 0.7; c has 0, 0.9: they have only the point 0 in common" in none.err
+
+
+def test_a_study_of_a_run_that_is_no_utf8_text_is_one_error_with_its_place(finished, tmp_path):
+    shutil.copytree(finished / "run", tmp_path / "run")
+    path = tmp_path / "run" / "study.yml"
+    path.write_bytes(b"# caf\xe9\n" + path.read_bytes())
+    for words_ in (("status", "run", "--trust"), ("compare", "run", "--trust")):
+        done = efface(tmp_path, *words_)
+        assert done.code in (1, 2)
+        assert names(done.err, "run/study.yml 1 0xe9 UTF-8")

@@ -13,6 +13,8 @@ NORMALISE = ("normalise", "normalise_images")
 def normalised(network: nn.Module, normalise: nn.Module) -> nn.Module:
     """Return the network with this module in front, under the name `normalise`. Other names do not change.
 
+    In an `nn.Sequential`, whose layers have numbers, the module has no name and is none of the layers.
+
     The identity adds nothing.
     """
     if isinstance(normalise, nn.Identity):
