@@ -69,7 +69,7 @@ def state(model):
         "hooks": {name: str(each) for name, each in vars(torch_modules).items() if "_global_" in name},
         "attributes": [{name: id(value) for name, value in vars(each).items()} for each in model.modules()],
         "settings": repr([model.settings, model.parts]),
-        "autocast": (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")),
+        "autocast": (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"), kept_by_autocast()),
         "device": (torch.get_default_device(), torch.zeros(1).device),
         "torch modes": (len(function_modes()), len(dispatch_modes())),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
@@ -83,6 +83,19 @@ def state(model):
         "functions": (torch.Tensor.abs, torch.relu, nn.functional.relu, torch.Tensor.__bool__, nn.Module.modules),
         "random": torch.random.get_rng_state().tolist(),
     }
+
+
+def kept_by_autocast():
+    """Whether autocast still gives the old weights after a change, as it does below an autocast that was left open."""
+    found, ones = [], torch.ones(1, 2)
+    with torch.random.fork_rng():
+        layer = nn.Linear(2, 2, bias=False)
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            found.append(layer(ones))
+        with torch.no_grad():
+            layer.weight.add_(1)
+    return torch.equal(*found)
 
 
 ENTERED = []

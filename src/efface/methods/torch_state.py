@@ -28,7 +28,7 @@ def torch_kept() -> Iterator[None]:
     """
     before, hooks = _state(), {name: dict(getattr(torch_modules, name)) for name in _HOOKS}
     flags = {name: getattr(torch_modules, name) for name in _FLAGS}
-    functions, dispatches, saved = len(function_modes()), len(dispatch_modes()), _saved()
+    functions, dispatches, saved, depth = len(function_modes()), len(dispatch_modes()), _saved(), _depth()
     try:
         yield
     finally:
@@ -39,6 +39,8 @@ def torch_kept() -> Iterator[None]:
             pop_dispatch_mode()
         while (top := _saved()) is not None and top != saved:
             _autograd._pop_saved_tensors_default_hooks()  # noqa: SLF001
+        for _ in range(_depth() - depth):  # below an open autocast, copies of weights would be kept for ever
+            torch.autocast_decrement_nesting()
         now = _state()
         for name, put in _SETTERS.items():
             if now[name] != before[name]:
@@ -91,6 +93,12 @@ def _pop_device(before: Any) -> None:
     """Take a default device off that was set since."""
     if getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None) is not before:  # noqa: SLF001
         torch.set_default_device(None if before is None else before.device)
+
+
+def _depth() -> int:
+    """Return how many autocasts are open."""
+    torch.autocast_increment_nesting()
+    return int(torch.autocast_decrement_nesting())
 
 
 def _saved() -> Any:
