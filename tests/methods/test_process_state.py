@@ -76,6 +76,7 @@ def state(model):
         "precision": torch.get_float32_matmul_precision(),
         "cudnn": torch.backends.cudnn.enabled,
         "errors": np.geterr(),
+        "depth": sys.getrecursionlimit(),
         "exit": os._exit,
         "stderr": os.fstat(2).st_ino,
         "streams": (sys.stdout, sys.stderr),
@@ -159,6 +160,7 @@ MESSES = {
     "function of layers": lambda *_: setattr(nn.functional, "relu", lambda x, **_: x),
     "no stdout": lambda *_: setattr(sys, "stdout", None),
     "closes stderr": lambda *_: os.close(2),
+    "depth of recursion": lambda *_: sys.setrecursionlimit(sys.getrecursionlimit() + 7),
     "seeds": lambda *_: torch.manual_seed(time.time_ns()),
     "images": lambda _, images, __: images.zero_(),
     "targets": lambda _, __, targets: targets.fill_(3),
@@ -282,3 +284,11 @@ def test_a_network_that_is_the_same_is_kept():
             model[0].weight.div_(2)
     assert not given_up
     assert "efface" in sys.modules
+
+
+def test_a_closed_stream_is_opened_again(tmp_path, monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, (tmp_path / name).open("w"))
+        maps_of(network(), lambda *_, name=name: getattr(sys, name).close())
+        assert not getattr(sys, name).closed
+        getattr(sys, name).write("")

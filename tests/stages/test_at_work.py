@@ -28,6 +28,17 @@ def leave(model, images, targets):
     if len(CALLS) > {calls}:
         _exit(3)
     return images.sum(1)
+
+
+def swallow(model, images, targets):
+    CALLS.append(1)
+    while len(CALLS) > {calls}:
+        try:
+            while True:
+                pass
+        except BaseException:
+            pass
+    return images.sum(1)
 """
 FRACTIONS = {"metrics": ["morf"], "fractions": [0.5], "out": "run"}
 
@@ -86,6 +97,19 @@ def test_the_next_command_names_it_and_goes_on(tmp_path, honest, method, calls, 
     assert third.code == 0, third.err
     assert (folder / "run/maps/bad-test.h5").exists()
     assert not [*(folder / "run").glob(".at_work*")]
+
+
+@pytest.mark.long
+def test_a_method_that_catches_the_end_of_its_time_ends_its_process_and_is_named(tmp_path):
+    methods = [STUDY["attribution_methods"][0], {"name": "bad", "method": "ending.swallow", "timeout": 1}]
+    write_study(tmp_path, {"ending": ENDING.format(calls=1)}, attribution_methods=methods, **FRACTIONS)
+    first = efface(tmp_path, "all", "study.yml")
+    assert first.code == 1
+    assert names(first.err, "caught end time")
+    second = efface(tmp_path, "all", "study.yml")
+    assert second.code == 1
+    assert names(second.err, "bad, test:")
+    assert "random" in (tmp_path / "run/report/summary.csv").read_text()
 
 
 @pytest.mark.long

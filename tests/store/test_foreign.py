@@ -117,6 +117,26 @@ def test_whole_images_in_place_of_digests(tmp_path):
     assert (found.take(places(found, IMAGES)).numpy() == MAPS).all()
 
 
+def test_several_maps_of_one_image_are_refused(tmp_path):
+    twice = write_maps(tmp_path / "a.npz", np.concatenate([MAPS, MAPS + 1]), images=torch.cat([IMAGES, IMAGES]))
+    with pytest.raises(ValueError, match=words("a.npz 0, 6 digest one")):
+        places(opened(twice), IMAGES)
+
+
+def test_an_index_that_contradicts_the_digests_is_refused(tmp_path):
+    digests = np.array(image_digests(IMAGES))
+    np.savez(tmp_path / "a.npz", maps=MAPS, images=digests, index=np.arange(6))
+    assert places(opened(tmp_path / "a.npz"), IMAGES).tolist() == [0, 1, 2, 3, 4, 5]
+    np.savez(tmp_path / "a.npz", maps=MAPS, images=digests, index=np.arange(6)[::-1])
+    with pytest.raises(ValueError, match=words("a.npz row 0 image 5 'index' 'images'")):
+        places(opened(tmp_path / "a.npz"), IMAGES)
+
+
+def test_class_numbers_in_a_column_are_class_numbers(tmp_path):
+    np.savez(tmp_path / "a.npz", maps=MAPS, targets=TARGETS[:, None])
+    assert (opened(tmp_path / "a.npz").targets == TARGETS).all()
+
+
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
@@ -129,6 +149,8 @@ def test_whole_images_in_place_of_digests(tmp_path):
         ({"maps": MAPS, "images": TARGETS}, "a.npz images (6,) digests"),
         ({"maps": MAPS, "prediction": TARGETS}, "a.npz prediction (6,)"),
         ({"one": MAPS, "two": MAPS}, "a.npz one, two maps"),
+        ({"maps": MAPS, "attributions": MAPS + 1}, "a.npz 'maps' 'attributions' leave"),
+        ({"maps": MAPS, "targets": TARGETS, "labels": TARGETS}, "a.npz 'targets' 'labels' leave"),
         ({"maps": np.array([None] * 6)}, "a.npz readable"),
     ],
 )

@@ -17,6 +17,13 @@ from efface.methods.torch_state import torch_kept
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM") if hasattr(signal, name))
 
 
+_leave = os._exit
+"""Python's own: a call of a method sees another."""
+
+SWALLOWED = 5
+"""Seconds for which a method may catch the end of its time; then its process ends."""
+
+
 class MethodLeftError(Exception):
     """A method tried to end the process."""
 
@@ -56,18 +63,27 @@ def process_kept() -> Iterator[None]:
 def limited(seconds: float | None) -> Iterator[None]:
     """Raise MethodTimeoutError inside the block after so many seconds, also in Python code that never returns.
 
-    Only the main thread of a process on a system with alarms can be stopped. None does nothing.
+    A method that catches this error is told again each second. After `SWALLOWED` seconds its process ends. Only the
+    main thread of a process on a system with alarms can be stopped. None does nothing.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if seconds is None or not is_main or not hasattr(signal, "setitimer"):
         yield
         return
 
+    raised = 0
+
     def stop(_: int, __: FrameType | None) -> None:
+        nonlocal raised
+        raised += 1
+        if raised > SWALLOWED:
+            said = "a method caught the end of its time and did not return, so its process ends; run the same command"
+            os.write(2, f"efface: {said} again, which names the method and goes on\n".encode())
+            _leave(1)
         raise MethodTimeoutError
 
     handler = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
     finally:
@@ -88,6 +104,7 @@ def _state() -> dict[str, Any]:
         "handlers": {each: signal.getsignal(each) for each in _SIGNALS},
         "alarm": signal.getitimer(signal.ITIMER_REAL) if hasattr(signal, "getitimer") else None,
         "errors": np.geterr(),
+        "depth": sys.getrecursionlimit(),
         "streams": (sys.stdin, sys.stdout, sys.stderr),
     }
 
@@ -95,12 +112,15 @@ def _state() -> dict[str, Any]:
 def _restore(before: dict[str, Any]) -> None:
     now = _state()
     sys.stdin, sys.stdout, sys.stderr = before["streams"]
+    _open_again("stdout", 1)
+    _open_again("stderr", 2)
     setters: dict[str, Callable[[Any], Any]] = {
         "grad": torch.set_grad_enabled,
         "dtype": torch.set_default_dtype,
         "threads": torch.set_num_threads,
         "folder": os.chdir,
         "errors": lambda errors: np.seterr(**errors),
+        "depth": sys.setrecursionlimit,
     }
     for name, put in setters.items():
         if now[name] != before[name] and before[name] is not None:
@@ -111,6 +131,17 @@ def _restore(before: dict[str, Any]) -> None:
                 signal.signal(each, handler)
         if before["alarm"] is not None and before["alarm"] == (0.0, 0.0) != now["alarm"]:
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _open_again(name: str, stream: int) -> None:
+    """Open a standard stream that a method closed."""
+    closed = getattr(sys, name)
+    if not getattr(closed, "closed", False):
+        return
+    found = open(stream, "w", closefd=False, encoding="utf-8", buffering=1)  # noqa: SIM115  for the process
+    setattr(sys, name, found)
+    if getattr(sys, f"__{name}__") is closed:
+        setattr(sys, f"__{name}__", found)
 
 
 def _is_open(stream: int) -> bool:

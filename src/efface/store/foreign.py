@@ -14,7 +14,8 @@ needed. ViRelAy's layout: https://virelay.readthedocs.io, Database Specification
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def open_maps(path: Path, split: str, *, alone: bool) -> ForeignMaps:
         raise FileNotFoundError(f"{path}: no such file, expected maps in {', '.join(FORMS)}; correct the path")
     with _arrays(path) as arrays:
         names = _of_split(path, arrays, split, alone=alone)
-        where = {kind: next((names[each] for each in known if each in names), None) for kind, known in _NAMES.items()}
+        where = {kind: _only(path, [names[each] for each in known if each in names]) for kind, known in _NAMES.items()}
         if where["maps"] is None and len(names) == 1:
             where["maps"] = next(iter(names.values()))
         if where["maps"] is None:
@@ -132,7 +133,9 @@ def places(maps: ForeignMaps, images: Tensor | Stored) -> np.ndarray:
         known: dict[str, list[int]] = {}
         for at, each in enumerate(maps.digests):
             known.setdefault(each, []).append(at)
-        found = [_next(known.get(each, [])) for each in image_digests(images)]
+        own = image_digests(images)
+        _check_digests(maps, own, known)
+        found = [_next(known.get(each, [])) for each in own]
         if None in found:
             raise ValueError(
                 f"{maps.path}: has no map of image {found.index(None)}: {found.count(None)} of {rows} images have no "
@@ -155,6 +158,36 @@ def places(maps: ForeignMaps, images: Tensor | Stored) -> np.ndarray:
             "write the digests of the images beside them (efface.write_maps(path, maps, images=...)) to match rows"
         )
     return np.arange(rows)
+
+
+def _only(path: Path, names: list[str]) -> str | None:
+    """Return the one name, or None. ValueError: two arrays may be meant."""
+    if len(names) > 1:
+        raise ValueError(
+            f"{path}: holds {' and '.join(repr(each) for each in names)}, and each may be meant; leave one of them out"
+        )
+    return names[0] if names else None
+
+
+def _check_digests(maps: ForeignMaps, own: Sequence[str], known: Mapping[str, list[int]]) -> None:
+    """Raise ValueError if an image has several maps, or if `index` and the digests contradict each other.
+
+    own: digests of the images of the split. known: rows of the file by digest.
+    """
+    for image, count in Counter(own).items():
+        rows = known.get(image, [])
+        if len(rows) not in (0, 1, count):
+            raise ValueError(
+                f"{maps.path}: rows {', '.join(map(str, rows[:5]))} have the digest of one image, which the split has "
+                f"{count} times; expected one map for each image"
+            )
+    if maps.index is not None and maps.digests is not None:
+        for row, (at, digest) in enumerate(zip(maps.index, maps.digests, strict=True)):
+            if 0 <= at < len(own) and own[at] != digest:
+                raise ValueError(
+                    f"{maps.path}: row {row} is of image {at} by 'index', but has the digest of another image; leave "
+                    "'index' or 'images' out"
+                )
 
 
 def _next(left: list[int]) -> int | None:
@@ -215,6 +248,8 @@ def _numbers(path: Path, name: str, found: Any) -> np.ndarray:
 
 
 def _classes(path: Path, name: str, found: np.ndarray) -> np.ndarray:
+    if found.ndim == 2 and found.shape[1] == 1:
+        return whole_numbers(path, name, found[:, 0])
     if found.ndim == 2 and found.dtype.kind in "fiub":
         several = (found != 0).sum(1) != 1
         if several.any():

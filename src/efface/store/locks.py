@@ -20,6 +20,7 @@ def only_one(folder: Path) -> Iterator[None]:
     owner = folder / ".owner"
     try:
         with locked(folder / ".lock", wait=False):
+            owner.unlink(missing_ok=True)  # a copy of the run may share it
             owner.write_text(str(os.getpid()))
             yield
     except Timeout as error:

@@ -106,7 +106,7 @@ def _top_level(path: Path) -> list[str]:
 def _place(tree: Any, part: str) -> Any:
     """Return the key or index of a part, by number or by the name of its entry; None if there is no such part."""
     if isinstance(tree, list):
-        if part.isdigit() and int(part) < len(tree):
+        if part.isascii() and part.isdigit() and len(part) < 10 and int(part) < len(tree):
             return int(part)
         names = [each.get("name") if isinstance(each, dict) else each for each in tree]
         return names.index(part) if part in names else None

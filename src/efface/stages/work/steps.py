@@ -31,7 +31,11 @@ def extracted(study: Study, runs: Sequence[Run], splits: Sequence[str] | None = 
         run for run in runs if not all(each.trained() for each in run.networks()) or missing_extractions(run, splits)
     ]
     for run in new:
-        preflight(planned(run), splits=splits)  # hours are about to be spent
+        try:
+            preflight(planned(run), splits=splits)  # hours are about to be spent
+        except ValueError as error:
+            said = "nothing was started; correct this, or leave the entry out of the study"
+            raise ValueError(f"{error}\nefface: {said}") from error
     whole, failures = _with_networks(runs, ask=False)
     for run in one_by_one(study, whole):
         failures += extract_missing(run, splits)
