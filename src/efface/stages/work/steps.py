@@ -34,8 +34,7 @@ def extracted(study: Study, runs: Sequence[Run], splits: Sequence[str] | None = 
         try:
             preflight(planned(run), splits=splits)  # hours are about to be spent
         except ValueError as error:
-            said = "nothing was started; correct this, or leave the entry out of the study"
-            raise ValueError(f"{error}\nefface: {said}") from error
+            raise ValueError(f"{error} (nothing was started)") from error
     whole, failures = _with_networks(runs, ask=False)
     for run in one_by_one(study, whole):
         failures += extract_missing(run, splits)
