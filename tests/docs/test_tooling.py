@@ -120,12 +120,16 @@ def test_test_lints_first_and_hands_its_words_to_pytest(task):
         "ruff format --check",
         "ruff check",
         "mypy",
-        "pytest -n 3 --dist worksteal -k 'a or b'",
+        "pytest -n auto --maxprocesses 4 --dist worksteal -k 'a or b'",
     ]
 
 
 def test_the_two_tiers_are_all_tests_and_ci_runs_both(task):
-    assert task("--dry", "test-long", "--", "-x").strip().endswith("pytest -m long -n 3 --dist worksteal -x")
+    assert (
+        task("--dry", "test-long", "--", "-x")
+        .strip()
+        .endswith("pytest -m long -n auto --maxprocesses 4 --dist worksteal -x")
+    )
     lines = [line.split("] ", 1)[1] for line in task("--dry", "test-all").strip().splitlines()]
     assert lines[:3] == ["ruff format --check", "ruff check", "mypy"]
     assert [line.split() for line in lines[3:]] == [
