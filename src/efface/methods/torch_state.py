@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import _pop_mode as pop_dispatch_mode
 _autograd = torch._C._autograd  # noqa: SLF001  torch has no public way to these hooks
 _KINDS = ("cpu", "cuda")
 _CUDNN = ("enabled", "benchmark", "deterministic")
-_HOOKS = tuple(name for name, value in vars(torch_modules).items() if "_global_" in name and isinstance(value, dict))
-_FLAGS = tuple(name for name, value in vars(torch_modules).items() if "_global_" in name and not callable(value))
-_FLAGS = tuple(name for name in _FLAGS if name not in _HOOKS)
+_GLOBALS = {name: value for name, value in vars(torch_modules).items() if "_global_" in name and not callable(value)}
+_HOOKS = tuple(name for name, value in _GLOBALS.items() if isinstance(value, dict))
+_FLAGS = tuple(name for name in _GLOBALS if name not in _HOOKS)
 
 
 @contextmanager
