@@ -132,9 +132,10 @@ def test_the_two_tiers_are_all_tests_and_ci_runs_both(task):
     )
     lines = [line.split("] ", 1)[1] for line in task("--dry", "test-all").strip().splitlines()]
     assert lines[:3] == ["ruff format --check", "ruff check", "mypy"]
+    workers = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
     assert [line.split() for line in lines[3:]] == [
-        ["pytest", "-n", "3", "--dist", "worksteal"],
-        ["pytest", "-m", "long", "-n", "3", "--dist", "worksteal"],
+        ["pytest", *workers],
+        ["pytest", "-m", "long", *workers],
     ]
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     assert options["addopts"].endswith("-m 'not long'")
