@@ -36,6 +36,10 @@ class Curve:
     draw_of: name of the method that this curve is another draw of; "" for the first or only draw.
     opposite: name of the metric that erases in the opposite order, with the same settings; "" if the study has none.
     value_unit: unit of the values, such as "%"; "" if they have none.
+    bounds: smallest and largest possible value; None if unknown.
+    images: for repeats, the value of each test image at each point, whose means are `values`; None if unknown.
+    by_draw: for the mean over several draws of a method's maps, the values of each draw; None for one draw.
+    trained: what a repeat is: a training of one network on changed images, or a network of its own.
     """
 
     metric: str
@@ -57,6 +61,10 @@ class Curve:
     draw_of: str = ""
     opposite: str = ""
     value_unit: str = ""
+    bounds: tuple[float, float] | None = None
+    images: Float[np.ndarray, "samples points images"] | None = None
+    by_draw: Float[np.ndarray, "draws samples points"] | None = None
+    trained: Literal["trainings", "networks"] = "trainings"
 
     def __post_init__(self) -> None:
         samples, columns = self.values.shape
@@ -67,6 +75,19 @@ class Curve:
             raise ValueError(f"{where}: points {self.at} must be finite and ascend; sort them and name each once")
         if self.pairs and (len(self.pairs) != samples or len(set(self.pairs)) != samples):
             raise ValueError(f"{where}: {len(self.pairs)} pairs for {samples} samples; give each sample one of its own")
+        if self.images is not None and self.images.shape[:2] != self.values.shape:
+            raise ValueError(
+                f"{where}: images have shape {self.images.shape} for {samples} samples and {columns} points; give "
+                "samples x points x images"
+            )
+
+    @property
+    def over(self) -> str:
+        """What an interval of a mean of this curve is over, in words."""
+        over = "images" if self.sample == "images" else self.trained
+        if self.sample == "repeats" and self.images is not None:
+            over += " and images"
+        return over + (" and draws" if self.by_draw is not None else "")
 
 
 def areas(curve: Curve) -> Float[np.ndarray, " samples"]:
@@ -76,12 +97,29 @@ def areas(curve: Curve) -> Float[np.ndarray, " samples"]:
     A sample without a value at some point has NaN. In a `may_lack_points` curve, the points in `lacking` do not count:
     the area is that of the other points, divided by their span.
     """
+    return _summed(curve, curve.values)
+
+
+def image_areas(curve: Curve) -> Float[np.ndarray, "samples images"] | None:
+    """Return the number of `areas` for each repeat and test image; None if the values of the images are unknown."""
+    return None if curve.images is None else _summed(curve, curve.images)
+
+
+def draw_areas(curve: Curve) -> Float[np.ndarray, "draws samples"] | None:
+    """Return the number of `areas` for each draw of a method's maps and sample; None for one draw."""
+    if curve.by_draw is None:
+        return None
+    return np.stack([_summed(curve, each) for each in curve.by_draw])
+
+
+def _summed(curve: Curve, values: np.ndarray) -> np.ndarray:
+    """Return the area, or the mean of the points, of values of samples x points (x images)."""
     known = _has_values(curve)
-    values, at = curve.values.astype(np.float64), np.array(curve.at)
+    values, at = values.astype(np.float64), np.array(curve.at)
     if known.any() and not known.all():
         values, at = values[:, known], at[known]
     if curve.summary == "mean" or len(at) == 1:
-        return values.mean(axis=1)
+        return np.asarray(values.mean(axis=1))
     return np.asarray(np.trapezoid(values, at, axis=1)) / (at[-1] - at[0])
 
 
@@ -170,7 +208,9 @@ def _has_values(curve: Curve) -> np.ndarray:
 def _at(curve: Curve, keep: np.ndarray) -> Curve:
     at = tuple(each for each, kept in zip(curve.at, keep, strict=True) if kept)
     missing = None if curve.missing is None else tuple(each for each in curve.missing if each in at)
-    return replace(curve, at=at, values=curve.values[:, keep], missing=missing)
+    images = None if curve.images is None else curve.images[:, keep]
+    by_draw = None if curve.by_draw is None else curve.by_draw[:, :, keep]
+    return replace(curve, at=at, values=curve.values[:, keep], missing=missing, images=images, by_draw=by_draw)
 
 
 def _without(curve: Curve, empty: set[float]) -> Curve:

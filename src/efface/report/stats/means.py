@@ -1,35 +1,16 @@
-"""Means with their intervals: Student's t for few repeats, the bootstrap for many images."""
+"""Means of curves with their intervals: over images, or over trainings and images."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from efface.draws import seed_of
-from efface.report.stats.curve import Curve, Over, areas, measure_of
-
-RESAMPLES = 2000
-"""Number of resamples. The ends of a 95 % interval then vary by about 2 % of its width between seeds."""
-ENOUGH = 50
-"""Smallest number of images with a bootstrap interval; fewer images get Student's interval.
-
-With 20 normal or exponential values, the bootstrap interval covers 93 and 92 %, Student's 95 and 93 %. With 50 values,
-both are within about one point (measured, 3,000 runs each).
-"""
-_BLOCK = 1 << 20  # numbers drawn at once, 8 MB
-
-
-class Interval(NamedTuple):
-    """A mean of `n` samples, standard deviation and confidence interval; NaN for numbers that need more samples."""
-
-    mean: float
-    std: float
-    low: float
-    high: float
-    n: int
+from efface.report.stats.crossed import Spread, Trained, difference_of_trainings, mean_of_trainings, spreads
+from efface.report.stats.curve import Curve, areas, draw_areas, image_areas, measure_of, shared
+from efface.report.stats.interval import Interval
+from efface.report.stats.skewed import By, Estimate, image_estimates
 
 
 class Summary(NamedTuple):
@@ -37,12 +18,12 @@ class Summary(NamedTuple):
 
     area: interval of the area.
     points: interval of each point.
-    by: method of the area's interval.
+    by: how the area's interval was made.
     """
 
     area: Interval
     points: tuple[Interval, ...]
-    by: Literal["bootstrap", "t"]
+    by: By
 
 
 @dataclass(frozen=True)
@@ -60,91 +41,96 @@ class Drawn:
     draws: int
 
 
-def interval(values: Float[np.ndarray, " samples"], level: float = 0.95) -> Interval:
-    """Mean of the values that are not NaN, with Student's t interval of the mean.
-
-    For many samples this is the normal interval. One sample has only a mean.
-
-    level: probability that the interval covers the true mean, in (0, 1).
-    """
-    from scipy.special import stdtrit
-
-    values = values[~np.isnan(values)].astype(np.float64)
-    n = len(values)
-    if n == 0:
-        return Interval(np.nan, np.nan, np.nan, np.nan, 0)
-    mean = float(values.mean())
-    if n == 1:
-        return Interval(mean, np.nan, np.nan, np.nan, 1)
-    std = float(values.std(ddof=1))
-    half = float(stdtrit(n - 1, (1 + level) / 2)) * std / n**0.5
-    return Interval(mean, std, mean - half, mean + half, n)
-
-
-def bootstrap(
-    values: Float[np.ndarray, "samples columns"], level: float = 0.95, resamples: int = RESAMPLES
-) -> tuple[Interval, ...]:
-    """Mean of each column's values that are not NaN, with the bootstrap interval of the mean.
-
-    The interval is bias-corrected and accelerated, so a skewed column has a skewed interval. All columns have the same
-    resamples, which depend only on the number of samples. Equal values therefore have equal intervals in any run and
-    with any other columns.
-
-    level: as in `interval`.
-    resamples: number of resamples; time and precision grow with it.
-
-    Source: Efron 1987, section 6; the acceleration of a mean is its skewness over 6 sqrt(n).
-    """
-    means = resampled(values, resamples)
-    return tuple(_bca(column, drawn, level) for column, drawn in zip(values.T, means.T, strict=True))
-
-
-def mean_intervals(
-    values: Float[np.ndarray, "samples columns"], sample: Over, level: float = 0.95
-) -> tuple[Interval, ...]:
-    """Interval of each column's mean: `bootstrap` for at least 50 images, else `interval`.
-
-    level: as in `interval`.
-    """
-    found = [interval(column, level) for column in values.T]
-    many = [i for i, each in enumerate(found) if bootstrapped(sample, each.n)]
-    if many:
-        for i, each in zip(many, bootstrap(values[:, many], level), strict=True):
-            found[i] = each
-    return tuple(found)
-
-
 def summary(curve: Curve, level: float = 0.95) -> Summary:
-    """Area and points of a curve, each with the interval that suits its samples.
+    """Area and points of a curve, each with its interval.
 
-    level: as in `interval`.
+    level: probability that an interval covers the true mean, in (0, 1).
     """
     return summaries([curve], level)[0]
 
 
 def summaries(curves: Sequence[Curve], level: float = 0.95) -> tuple[Summary, ...]:
-    """Summary of each curve. Curves with the same number of images are resampled together, which is much faster.
+    """Summary of each curve.
 
-    level: as in `interval`.
+    Curves over images: see `image_estimates`. Curves over repeats: see `mean_of_trainings`; those of one metric and
+    score learn the spread between trainings from one another.
     """
-    tables = [np.column_stack([areas(curve), curve.values.astype(np.float64)]) for curve in curves]
-    groups: dict[tuple[Over, int], list[int]] = {}
-    for i, curve in enumerate(curves):
-        groups.setdefault((curve.sample, len(curve.values)), []).append(i)
     found: dict[int, Summary] = {}
-    for (kind, _), members in groups.items():
-        intervals = iter(mean_intervals(np.hstack([tables[i] for i in members]), kind, level))
-        for i in members:
-            area, *points = itertools.islice(intervals, tables[i].shape[1])
-            found[i] = Summary(area, tuple(points), "bootstrap" if bootstrapped(kind, area.n) else "t")
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for i, curve in enumerate(curves):
+        what = (curve.sample, curve.bounds, len(curve.values)) + (measure_of(curve) if curve.sample == "repeats" else ())
+        groups.setdefault(what, []).append(i)
+    for members in groups.values():
+        several = [curves[i] for i in members]
+        made = _of_images(several, level) if several[0].sample == "images" else _of_repeats(several, level)
+        found.update(zip(members, made, strict=True))
     return tuple(found[i] for i in range(len(curves)))
+
+
+def differences(pairs: Sequence[tuple[Curve, Curve]], level: float = 0.95) -> tuple[Estimate, ...]:
+    """Return the mean area of the first curve minus that of the second for each pair, over the samples of both.
+
+    All curves are of one metric and score. Two curves are compared at the points that both have.
+    """
+    if not pairs:
+        return ()
+    first = pairs[0][0]
+    scale = None if first.bounds is None else first.bounds[1] - first.bounds[0]
+    if first.sample == "images":
+        columns, rows = difference_columns(pairs)
+        made = image_estimates(columns, level, bounds=first.bounds, difference=True)
+        return tuple(
+            _widened(each, _draw_variance(one) + _draw_variance(other), level)
+            for each, (one, other) in zip(made, pairs, strict=True)
+        )
+    whole = {id(curve): curve for pair in pairs for curve in pair}
+    spread = _spreads(list(whole.values()))
+    found = []
+    for one, other in pairs:
+        left, right = shared(one, other)
+        trained = _together(left, right)
+        known = (spread[id(one)], spread[id(other)])
+        if left is not one or right is not other or np.isnan([each.variance for each in known]).any():
+            known = _own(*trained)
+        each = difference_of_trainings(*trained, known, level, scale)
+        found.append(_widened(each, _draw_variance(one) + _draw_variance(other), level))
+    return tuple(found)
+
+
+def difference_columns(
+    pairs: Sequence[tuple[Curve, Curve]],
+) -> tuple[Float[np.ndarray, "images pairs"], tuple[int, ...]]:
+    """Return the differences of the areas of each pair, a row for each image, and the names of the rows."""
+    rows = sorted({row for pair in pairs for curve in pair for row in curve.pairs})
+    place = {row: i for i, row in enumerate(rows)}
+    found = np.full((len(rows), len(pairs)), np.nan)
+    known: dict[int, np.ndarray] = {}
+
+    def placed(curve: Curve, key: int) -> np.ndarray:
+        if key not in known:
+            column = np.full(len(rows), np.nan)
+            column[[place[row] for row in curve.pairs]] = areas(curve)
+            known[key] = column
+        return known[key]
+
+    for i, (one, other) in enumerate(pairs):
+        left, right = shared(one, other)
+        if left is one and right is other:
+            found[:, i] = placed(one, id(one)) - placed(other, id(other))
+        else:
+            sides = []
+            for curve in (left, right):
+                column = np.full(len(rows), np.nan)
+                column[[place[row] for row in curve.pairs]] = areas(curve)
+                sides.append(column)
+            found[:, i] = sides[0] - sides[1]
+    return found, tuple(rows)
 
 
 def combine(draws: Sequence[Curve], method: str) -> Drawn:
     """Combine the draws of a stochastic method into one curve: the mean over draws for each sample.
 
-    A value is NaN if it is NaN in any draw. The interval of the combined curve is over its samples. The draws add a
-    standard error of between / sqrt(draws).
+    A value is NaN if it is NaN in any draw. The interval of the combined curve is over its samples and the draws.
 
     draws: a curve for each draw, all on the same samples.
     method: name of the combined curve.
@@ -163,54 +149,141 @@ def combine(draws: Sequence[Curve], method: str) -> Drawn:
                 f"{method}: draw {curve.method} has {len(curve.values)} samples, {first.method} has "
                 f"{len(first.values)}; measure every draw on the same ones"
             )
-    values = np.mean([curve.values.astype(np.float64) for curve in draws], axis=0)
+    if len(draws) == 1:
+        return Drawn(replace(first, method=method, draw_of=""), np.nan, 1)
+    by_draw = np.stack([curve.values.astype(np.float64) for curve in draws])
+    known = [curve.images for curve in draws if curve.images is not None]
+    images = np.mean(known, axis=0) if len(known) == len(draws) and len({each.shape for each in known}) == 1 else None
+    values = by_draw.mean(axis=0)
     each = np.stack([areas(curve) for curve in draws])
     whole = each[:, ~np.isnan(each).any(axis=0)]
-    between = float(whole.mean(axis=1).std(ddof=1)) if len(draws) > 1 and whole.size else np.nan
-    return Drawn(replace(first, method=method, values=values, draw_of=""), between, len(draws))
+    between = float(whole.mean(axis=1).std(ddof=1)) if whole.size else np.nan
+    curve = replace(first, method=method, values=values, draw_of="", by_draw=by_draw, images=images)
+    return Drawn(curve, between, len(draws))
 
 
-def bootstrapped(sample: Over, n: int) -> bool:
-    """Return True if a mean of `n` samples gets the bootstrap interval."""
-    return sample == "images" and n >= ENOUGH
+
+def _of_images(curves: Sequence[Curve], level: float) -> list[Summary]:
+    tables = [np.column_stack([areas(curve), curve.values.astype(np.float64)]) for curve in curves]
+    made = iter(image_estimates(np.hstack(tables), level, bounds=curves[0].bounds))
+    found = []
+    for curve, values in zip(curves, tables, strict=True):
+        area, *points = (next(made) for _ in range(values.shape[1]))
+        area = _widened(area, _draw_variance(curve), level)
+        found.append(Summary(area.interval, tuple(each.interval for each in points), area.by))
+    return found
 
 
-def resampled(
-    values: Float[np.ndarray, "samples columns"], resamples: int = RESAMPLES
-) -> Float[np.ndarray, "resamples columns"]:
-    """Means of the columns for rows drawn with replacement; NaN if a resample has no value of a column."""
-    samples, columns = values.shape
-    found = np.empty((resamples, columns))
-    generator = np.random.default_rng(seed_of("bootstrap"))
-    known = ~np.isnan(values)
-    centre = np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    apart, weights = np.where(known, values - centre, 0), known.astype(np.float64)
-    size = max(1, _BLOCK // max(1, samples))
-    for first in range(0, resamples, size):
-        block = found[first : first + size]
-        drawn = generator.integers(0, samples, (len(block), samples))
-        drawn += np.arange(len(block))[:, None] * samples
-        counts = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
-        total = np.full_like(block, samples) if known.all() else counts @ weights
-        np.divide(counts @ apart, total, out=block, where=total > 0)
-        block[total == 0] = np.nan
-    return found + centre
+def _of_repeats(curves: Sequence[Curve], level: float) -> list[Summary]:
+    by_column: list[list[Estimate]] = []
+    columns = [(areas(each), image_areas(each)) for each in curves]
+    tables = [columns]
+    for at in range(len(curves[0].at)):
+        tables.append(
+            [(each.values[:, at].astype(np.float64), None if each.images is None else each.images[:, at]) for each in curves]
+        )
+    for table in tables:
+        several = [_measured(means, images) for means, images in table]
+        common = _spreads_of(several, paired=False)
+        by_column.append(
+            [
+                mean_of_trainings(one, spread, level, curve.bounds) if len(one.means) else NO_ESTIMATE
+                for one, spread, curve in zip(several, common, curves, strict=True)
+            ]
+        )
+    found = []
+    for curve, (area, *points) in zip(curves, zip(*by_column, strict=True), strict=True):
+        area = _widened(area, _draw_variance(curve), level)
+        found.append(Summary(area.interval, tuple(each.interval for each in points), area.by))
+    return found
 
 
-def _bca(values: np.ndarray, means: np.ndarray, level: float) -> Interval:
-    """Bootstrap interval of one column, from the means of its resamples."""
-    from scipy.special import ndtr, ndtri
+NO_ESTIMATE = Estimate(Interval(np.nan, np.nan, np.nan, np.nan, 0), np.nan, "none")
 
-    values, means = values[~np.isnan(values)], means[~np.isnan(means)]
-    n = len(values)
-    if n < 2 or np.ptp(values) == 0:
-        return interval(values, level)
-    mean = values.mean()
-    apart = values - mean
-    acceleration = (apart**3).sum() / (6 * (apart**2).sum() ** 1.5)
-    below = (np.mean(means < mean) + np.mean(means <= mean)) / 2
-    edge = 1 / (2 * len(means))  # the smallest share that this number of resamples can show
-    bias = ndtri(np.clip(below, edge, 1 - edge))
-    ends = bias + ndtri([(1 - level) / 2, (1 + level) / 2])
-    low, high = np.quantile(means, ndtr(bias + ends / (1 - acceleration * ends)))
-    return Interval(float(mean), float(values.std(ddof=1)), float(low), float(high), n)
+
+def _measured(means: np.ndarray, images: np.ndarray | None) -> Trained:
+    """Return the trainings that have a mean."""
+    known = ~np.isnan(means)
+    return Trained(means[known].astype(np.float64), None if images is None else images[known])
+
+
+def _together(one: Curve, other: Curve) -> tuple[Trained, Trained]:
+    """Return the trainings that both curves have, in the same order."""
+    _, mine, its = np.intersect1d(one.pairs, other.pairs, return_indices=True)
+    sides = [(areas(curve)[rows], image_areas(curve)) for curve, rows in ((one, mine), (other, its))]
+    known = ~np.isnan(sides[0][0]) & ~np.isnan(sides[1][0])
+    trained = [
+        Trained(means[known], None if images is None else images[rows][known])
+        for (means, images), rows in zip(sides, (mine, its), strict=True)
+    ]
+    if any(each.images is None for each in trained) or trained[0].images.shape != trained[1].images.shape:  # type: ignore[union-attr]
+        trained = [each._replace(images=None) for each in trained]
+    return trained[0], trained[1]
+
+
+def _spreads(curves: Sequence[Curve]) -> dict[int, Spread]:
+    """Return the spread of each curve between trainings, from those that all curves have; NaN if there are too few."""
+    common = sorted(set.intersection(*(set(curve.pairs) for curve in curves)))
+    table = np.stack([areas(curve)[[curve.pairs.index(name) for name in common]] for curve in curves])
+    filled = [i for i, row in enumerate(table) if not np.isnan(row).all()]
+    whole = table[filled][:, ~np.isnan(table[filled]).any(axis=0)] if filled else table[:0]
+    found = {id(curve): Spread(np.nan, np.nan) for curve in curves}
+    if whole.shape[1] > 1:
+        found |= {id(curves[i]): each for i, each in zip(filled, spreads(whole, paired=True), strict=True)}
+    return found
+
+
+def _spreads_of(several: Sequence[Trained], *, paired: bool) -> list[Spread]:
+    """Return the spread of each method; methods with fewer trainings than the others keep their own."""
+    most = max((len(each.means) for each in several), default=0)
+    full = [i for i, each in enumerate(several) if len(each.means) == most > 1]
+    found = [
+        Spread(float(each.means.var(ddof=1)), len(each.means) - 1.0) if len(each.means) > 1 else Spread(np.nan, np.nan)
+        for each in several
+    ]
+    for i, each in zip(full, spreads(np.stack([several[i].means for i in full]), paired=paired) if full else (), strict=True):
+        found[i] = each
+    return found
+
+
+def _own(one: Trained, other: Trained) -> tuple[Spread, Spread]:
+    """Return the spread of the difference of two methods alone, as that of the first."""
+    n = len(one.means)
+    variance = float((one.means - other.means).var(ddof=1)) if n > 1 else np.nan
+    return Spread(variance, n - 1.0), Spread(0.0, n - 1.0)
+
+
+def _draw_variance(curve: Curve) -> tuple[float, ...]:
+    """Return the variance that the draws of the maps add to the mean area, and its degrees of freedom; () for none."""
+    by_draw = draw_areas(curve)
+    if by_draw is None:
+        return ()
+    whole = by_draw[:, ~np.isnan(by_draw).any(axis=0)]
+    draws, n = whole.shape
+    if n < 2:
+        return ()
+    residual = whole - whole.mean(axis=0) - whole.mean(axis=1, keepdims=True) + whole.mean()
+    twice = float((residual**2).sum()) / ((draws - 1) * (n - 1)) / (draws * n)
+    return max(0.0, float(whole.mean(axis=1).var(ddof=1)) / draws - twice), draws - 1.0
+
+
+def _widened(one: Estimate, more: tuple[float, ...], level: float) -> Estimate:
+    """Return an estimate with the variance of draws added. more: pairs of variance and degrees of freedom."""
+    variance = sum(more[::2])
+    mean, std, low, high, n = one.interval
+    if not variance or np.isnan(low) or n < 2:
+        return one
+    from scipy.special import stdtr, stdtrit
+
+    usual = float(stdtrit(n - 1, (1 + level) / 2))
+    before = ((high - low) / (2 * usual)) ** 2
+    whole = before + variance
+    parts = before**2 / (n - 1) + sum(v**2 / f for v, f in zip(more[::2], more[1::2], strict=True))
+    freedom = whole**2 / parts
+    factor = (whole / before) ** 0.5 * float(stdtrit(freedom, (1 + level) / 2)) / usual if before > 0 else np.inf
+    wide = Interval(mean, std, mean - (mean - low) * factor, mean + (high - mean) * factor, n)
+    p = one.p
+    if not np.isnan(p):
+        t = float(stdtrit(n - 1, max(p, 1e-300) / 2)) * (before / whole) ** 0.5
+        p = max(p, float(2 * stdtr(freedom, t)))
+    return Estimate(wide, p, one.by)
