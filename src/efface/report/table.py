@@ -234,8 +234,7 @@ def _panel(methods: list[_Method], found: Mapping[int, Summary], references: Seq
         ordered = {each: sign * np.nan_to_num(mean, nan=sign * np.inf) for each, mean in means.items()}
         methods = sorted(methods, key=lambda each: (bool(lacking(each.curve)), ordered[id(each)]))
     control = next((each.curve for each in methods if each.curve.method == reference), None)
-    rows = []
-    ranks = first.direction != "none" and not any(map(_is_unfinished, methods))
+    rows, ranks = [], first.direction != "none" and not any(map(_is_unfinished, methods))
     for place, each in enumerate(methods, 1):
         area, cells, by = found[id(each.curve)]
         apart = NOTHING if each.apart is None else found[id(each.apart)].area
