@@ -350,5 +350,5 @@ def test_all_of_them_through_a_study(tmp_path):
         np.testing.assert_array_equal(values[~np.isnan(values)], 1)
     values = found["di_full", "share", "gradient"].values
     np.testing.assert_allclose(values[~np.isnan(values)], 1, atol=1e-6)
-    asked = {row["explain"] for row in run.results.rows.values() if row["probe"]["probe"] == "signals"}
+    asked = {row["explain"] for row in run.results.records.values() if row["probe"]["probe"] == "signals"}
     assert asked == {"none"}

@@ -255,9 +255,9 @@ def test_a_study_of_an_adversarially_trained_network(tmp_path):
     write_report(planned(run))
     page = (tmp_path / "run" / "report" / "report.html").read_text()
     assert page.count("unchanged") >= 2
-    kinds = [row["probe"]["probe"] for row in run.results.rows.values()]
+    kinds = [row["probe"]["probe"] for row in run.results.records.values()]
     assert kinds.count("attacked") == 2
-    (trained,) = [row for row in run.results.rows.values() if row["probe"]["probe"] == "train"]
+    (trained,) = [row for row in run.results.records.values() if row["probe"]["probe"] == "train"]
     assert set(trained["terms"]) == {
         "attacked_accuracy", "classification", "gradient_norm", "gradient_norm.squared_gradient",
     }  # fmt: skip

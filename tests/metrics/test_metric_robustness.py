@@ -159,5 +159,5 @@ def test_every_metric_of_these_families_in_a_study(tmp_path):
     # convolution, mean and a linear layer: the gradient is the same wherever the image is, random maps know nothing
     assert (found["max_sensitivity", "max", "gradient"].values < 1e-5).all()
     assert (found["max_sensitivity", "max", "random"].values == 0).all()
-    kinds = [row["probe"]["probe"] for row in Run(made).results.rows.values()]
+    kinds = [row["probe"]["probe"] for row in Run(made).results.records.values()]
     assert kinds.count("neighbours") == kinds.count("concentration") == 2  # two metrics each, two methods

@@ -253,7 +253,9 @@ def test_a_users_metric_is_measured_by_its_dotted_path(tmp_path):
         shared = [found[each, "accuracy", method] for each in ("diffroar", "kar", "roar")]
         assert all(each.at == (0.0, 0.5) and each.values.shape == (2, 2) for each in shared)
         np.testing.assert_allclose(shared[0].values, shared[1].values - shared[2].values)
-    rows = [row["probe"] for row in Run(made).results.rows.values() if row["probe"]["probe"] in ("perturb", "retrain")]
+    rows = [
+        row["probe"] for row in Run(made).results.records.values() if row["probe"]["probe"] in ("perturb", "retrain")
+    ]
     # clean, all grey, and two orders of two methods; no removal twice, and two orders of two methods twice. A user's
     # metric shares them only while no metric of efface has a raised version, which stands in its keys.
     raised = any(version > 1 for name, version in NUMERICS.items() if name.startswith("metric."))

@@ -3,6 +3,7 @@
 import csv
 import functools
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -471,6 +472,26 @@ def test_a_method_that_has_some_points_is_summed_up_over_them_and_compared_over_
     assert {row.method: row.area.n for row in panels(strict)[0].rows}["grad_cam"] == 0
     apart = of_points([0.3, 0.3, np.nan, np.nan], "early", **common)
     assert compare([cam, apart])[0].difference.n == 0
+
+
+def test_no_method_of_an_unfinished_panel_has_a_rank():
+    random, blur = of_points([0.1, 0.5, 0.5, 0.1], "random"), of_points([0.2, 0.6, 0.6, 0.2], "blur")
+    awaited = of_points([np.nan, 0.2, 0.3, 0.4], "gradient", missing=(0.0,))
+    (panel,) = panels([random, blur])
+    assert {row.method: row.rank for row in panel.rows} == {"blur": 1, "random": 2}
+    (panel,) = panels([random, blur, awaited])
+    assert {row.method: row.rank for row in panel.rows} == {"blur": 0, "random": 0, "gradient": 0}
+    assert findings(panel, [panel])[-1] == "The methods get ranks when all values of sensitivity_n are measured."
+
+
+def test_the_caption_names_no_setting_that_is_none(tmp_path):
+    shown = [of_points([0.1, 0.5, 0.5, 0.1], "random")]
+    how = {"unit": "none", "explain": "true", "imputer": "a.fill", "ties": "none", "count": "none"}
+    for settings, caption in ((how, "class explained: true; fill: a.fill."), (dict.fromkeys(how, "none"), "")):
+        page = write(tmp_path / "report", shown, None, replace(FACTS, how={"sensitivity_n": settings}))
+        said = re.findall(r'<span class="how">(.*?)</span>', page.read_text())
+        assert said == ([caption] if caption else [])
+        assert [lines(page, "summary.csv")[0][each] for each in how] == list(settings.values())
 
 
 def test_a_metric_without_any_value_is_shown_with_a_caution(tmp_path):

@@ -469,7 +469,7 @@ def test_a_method_that_is_tried_for_long_is_left_for_its_extraction_and_said(tmp
     for each in (slow, elsewhere):
         assert each.shapes == {}, "no map was made"
         assert each.warnings[0].startswith("test stopped after 0.8 s on cpu")
-        assert 1 < each.rows < 60, "passes of the two images, of 100"
+        assert 1 < each.passes < 60, "passes of the two images, of 100"
     for each in (quick, one):
         assert each.shapes == {each.name: (16, 16)}
     assert quick.warnings == ["the map is the same whatever class is explained"]

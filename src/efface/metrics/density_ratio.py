@@ -73,13 +73,13 @@ class Noisy:
     def __call__(self, case: Case) -> Score:
         test, found = case.data["test"], []
         together = max(1, case.max_batch // self.samples)
-        for rows in torch.arange(len(test)).split(together):
-            images = to_float(read_rows(test.images, rows).to(case.device))
-            seeds = seeds_for(case, "density ratio", rows)
+        for indices in torch.arange(len(test)).split(together):
+            images = to_float(read_rows(test.images, indices).to(case.device))
+            seeds = seeds_for(case, "density ratio", indices)
             noise = torch.stack([draws.normal(draws.fold(seeds, k), test.shape) for k in range(self.samples)])
-            targets = test.targets[rows.to(test.targets.device)].to(case.device)
+            targets = test.targets[indices.to(test.targets.device)].to(case.device)
             found.append(changes(case.network, images, targets, noise * self.level, max_batch=case.max_batch))
-            case.advance(float((self.samples + 1) * len(rows)))
+            case.advance(float((self.samples + 1) * len(indices)))
         change = torch.cat(found).numpy()
         return Score({"ratio": ratios(change), "change": change.mean(1)})
 

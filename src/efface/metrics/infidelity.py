@@ -97,12 +97,12 @@ class Squares:
 
     def __call__(self, case: Case) -> Score:
         found = []
-        for rows, images, classes in image_blocks(case, self.samples + 1):
-            maps = reduced(case, rows, self.post)
+        for indices, images, classes in image_blocks(case, self.samples + 1):
+            maps = reduced(case, indices, self.post)
             maps = maps.sum(1) if maps.ndim == 4 else maps
-            places = corners(seeds_for(case, "squares", rows), self.samples)
+            places = corners(seeds_for(case, "squares", indices), self.samples)
             removed = squares(images.shape[2], images.shape[3], self.size, places)
-            seeds = seeds_for(case, "squares fill", rows)
+            seeds = seeds_for(case, "squares fill", indices)
             fills = [fill_of(case, self.imputer, draws.fold(seeds, k)) for k in range(self.samples)]
             found.append(
                 subset_effects(
@@ -128,9 +128,9 @@ class Noise:
 
     def __call__(self, case: Case) -> Score:
         found = []
-        for rows, images, classes in image_blocks(case, self.samples + 1):
-            maps = for_unit(reduced(case, rows, self.post), "feature", images.shape[1])
-            seeds, shape = seeds_for(case, "infidelity noise", rows), tuple(images.shape[1:])
+        for indices, images, classes in image_blocks(case, self.samples + 1):
+            maps = for_unit(reduced(case, indices, self.post), "feature", images.shape[1])
+            seeds, shape = seeds_for(case, "infidelity noise", indices), tuple(images.shape[1:])
             steps = torch.stack([draws.normal(draws.fold(seeds, k), shape) for k in range(self.samples)])
             found.append(
                 noise_effects(

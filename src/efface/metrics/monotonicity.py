@@ -115,11 +115,11 @@ class Groups:
 
     def __call__(self, case: Case) -> Score:
         found = []
-        for rows, images, classes in image_blocks(case, self._passes):
-            c, ties = images.shape[1], draws.seeds_of(f"{case.seed} ties", rows.to(case.device))
-            maps = for_unit(reduced(case, rows, self.post), "feature" if self.unit == "feature" else "pixel", c)
+        for indices, images, classes in image_blocks(case, self._passes):
+            c, ties = images.shape[1], draws.seeds_of(f"{case.seed} ties", indices.to(case.device))
+            maps = for_unit(reduced(case, indices, self.post), "feature" if self.unit == "feature" else "pixel", c)
             ranks = ranks_of(maps, images, post=(), unit=self.unit, ties=ties, channels=c)
-            seeds = seeds_for(case, "monotonicity fill", rows)
+            seeds = seeds_for(case, "monotonicity fill", indices)
             fills = [fill_of(case, self.imputer, draws.fold(seeds, k)) for k in range(self.times)]
             effects = group_effects(
                 case.network,

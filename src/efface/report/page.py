@@ -206,8 +206,9 @@ def _between(pairs: Sequence[between.Pairs], agreements: between.Agreements) -> 
 
 
 def _how(settings: Mapping[str, str]) -> str:
-    """Return the settings that the numbers of a metric depend on, in one line."""
-    return "; ".join(f"{_HOW[each]}: {settings[each]}" for each in HOW if each in settings) + "."
+    """Return the settings that the numbers of a metric depend on, in one line. Settings that are none are left out."""
+    given = [f"{_HOW[each]}: {settings[each]}" for each in HOW if settings.get(each, "none") != "none"]
+    return "; ".join(given) + "." if given else ""
 
 
 def _section(

@@ -73,5 +73,5 @@ def check_run(run: Run) -> float:
         say(
             "warning: no method is a random control (method: random). Without one, no curve can be compared with chance"
         )
-    rows = {trial.name: trial.rows for trial in trials}
-    return say_estimate(one, rows, least=any(trial.cut for trial in trials))
+    passes = {trial.name: trial.passes for trial in trials}
+    return say_estimate(one, passes, least=any(trial.cut for trial in trials))

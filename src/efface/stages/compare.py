@@ -33,6 +33,6 @@ def compare(paths: Sequence[Path], folder: Path, *, trust: bool = False) -> None
 def _records(label: str, out: Path, each: Sequence[RunRecord | Study]) -> list[RunRecord]:
     runs = [one if isinstance(one, RunRecord) else Run(one) for one in each]
     refuse_links(out, [run.folder for run in runs])
-    if not any(run.results.rows for run in runs):
+    if not any(run.results.records for run in runs):
         raise ValueError(f"compare: {label}: nothing is measured in {runs[0].folder}; run the measure stage first")
     return [run if isinstance(run, RunRecord) else record(planned(run)) for run in runs]

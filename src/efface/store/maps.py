@@ -99,9 +99,9 @@ class MapStore:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def take(self, rows: Int[Tensor, " n"]) -> Tensor:
+    def take(self, indices: Int[Tensor, " n"]) -> Tensor:
         """Return the maps (or seeds) of these row numbers, in this order, copied into memory."""
-        return self._rows.take(rows)
+        return self._rows.take(indices)
 
     def release(self) -> None:
         """Release the pages read so far. Otherwise a whole file would stay in the memory of this process."""

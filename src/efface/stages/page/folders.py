@@ -74,7 +74,7 @@ def report_of_folder(path: Path, only: Sequence[str] = ()) -> None:
     from efface.stages.page.record_page import write_record_page  # draws with matplotlib, which takes seconds to import
 
     runs, beside, claims = _narrowed(path, only)
-    measured = [one for one in runs if one.results.rows]
+    measured = [one for one in runs if one.results.records]
     if not measured:
         raise FileNotFoundError(f"{runs[0].results.path}: nothing is measured there; run the measure stage first")
     for one in measured:

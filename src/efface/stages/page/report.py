@@ -85,4 +85,4 @@ def _made_from(run: Run) -> str:
     files = (*home.rglob("*.py"), *(home / "report").glob("page.*"))
     code = {str(each.relative_to(home)): file_digest(each) for each in files}
     drawn = zlib.crc32(picture(run) or b"")
-    return key({"study": run.text, "results": run.results.rows, "code": code, "drawn": drawn})
+    return key({"study": run.text, "results": run.results.records, "code": code, "drawn": drawn})

@@ -95,10 +95,10 @@ def degenerate_of(conditions: Mapping[str, str], results: Results) -> dict[str, 
 
     conditions: for each row, the key of the result that tells it.
     """
-    rows = {name: results.rows[key] for name, key in conditions.items() if key in results}
+    records = {name: results.records[key] for name, key in conditions.items() if key in results}
     return {
         name: {kind: np.nan if row.get(kind) is None else float(row[kind]) for kind in SHARES}
-        for name, row in sorted(rows.items())
+        for name, row in sorted(records.items())
     }
 
 
@@ -107,13 +107,13 @@ def cost_of(keys: Iterable[str], results: Results, images: int, sample: str) -> 
 
     images: number of test images. sample: what a sample of the metric is, "repeats" or "images".
     """
-    rows = [results.rows[key] for key in dict.fromkeys(keys) if key in results.rows]
-    if not rows:
+    records = [results.records[key] for key in dict.fromkeys(keys) if key in results.records]
+    if not records:
         return None
-    seconds = sum(row["seconds"] for row in rows)
+    seconds = sum(row["seconds"] for row in records)
     if sample == "repeats":
         return Cost(seconds, np.nan, np.nan)
-    maps = len({row["method"] for row in rows} - {None}) or 1
+    maps = len({row["method"] for row in records} - {None}) or 1
     return Cost(seconds, seconds / images, seconds / images / maps)
 
 
@@ -127,7 +127,7 @@ def seconds_of(results: Results) -> dict[str, float]:
         "degeneracy": "look for degenerate maps",
     }
     found: dict[str, float] = {}
-    for row in results.rows.values():
+    for row in results.records.values():
         kind = row["probe"]["probe"]
         found[names.get(kind, kind)] = found.get(names.get(kind, kind), 0.0) + row["seconds"]
     return found
@@ -170,7 +170,7 @@ def gallery(one: PlannedRun) -> Gallery | None:
             continue
     if not stores:
         return None
-    rows = torch.linspace(0, len(test) - 1, min(_SHOWN, len(test))).round().long()
+    indices = torch.linspace(0, len(test) - 1, min(_SHOWN, len(test))).round().long()
     chosen = [f for f in run.study.fractions if 0 < f < 1] or [_GALLERY_FRACTION]
     fraction = min(chosen, key=lambda f: abs(f - _GALLERY_FRACTION))
     maps, masked = {}, {}
@@ -180,11 +180,11 @@ def gallery(one: PlannedRun) -> Gallery | None:
             continue
         case = case_of(run, {"test": store}, network=False)
         gone = Erasure("most_first", fraction, point.imputer, point.post, point.unit)
-        maps[view.name] = _shown(run, point, store, rows)
-        masked[view.name] = to_stored(erased(case, gone, rows)).cpu()
+        maps[view.name] = _shown(run, point, store, indices)
+        masked[view.name] = to_stored(erased(case, gone, indices)).cpu()
     if not maps:
         return None
-    return Gallery(read_rows(test.images, rows).cpu(), _labels(run, test, rows), maps, masked, fraction)
+    return Gallery(read_rows(test.images, indices).cpu(), _labels(run, test, indices), maps, masked, fraction)
 
 
 def _rows(run: Run) -> list[View]:
@@ -192,19 +192,19 @@ def _rows(run: Run) -> list[View]:
     return [view for view in run.views if not view.draw_of]
 
 
-def _shown(run: Run, point: Point, store: MapStore, rows: torch.Tensor) -> torch.Tensor:
+def _shown(run: Run, point: Point, store: MapStore, indices: torch.Tensor) -> torch.Tensor:
     """Return the maps as they were ranked. Channels are summed for display."""
-    found = store.take(rows)
+    found = store.take(indices)
     if store.kind == "seeds":
         return draws.uniform(found, run.data["test"].shape[1:])
     found = apply_post(found, point.post)
     return found if found.ndim == 3 else found.sum(1)
 
 
-def _labels(run: Run, test: Split, rows: torch.Tensor) -> tuple[str, ...]:
+def _labels(run: Run, test: Split, indices: torch.Tensor) -> tuple[str, ...]:
     explained = run.target_classes("test")
 
     def named(number: int) -> str:
         return test.classes[number] if number < len(test.classes) else str(number)
 
-    return tuple(f"{named(int(test.targets[row]))}, explained as {named(int(explained[row]))}" for row in rows)
+    return tuple(f"{named(int(test.targets[row]))}, explained as {named(int(explained[row]))}" for row in indices)

@@ -48,7 +48,9 @@ def explainer_of(
     called = method or method_call(entry, read_learnt_tensors(run, entry))
     first, own = network, run.data["test"].masks
 
-    def explain(network: nn.Module, images: Images, targets: Target, rows: Tensor, masks: Tensor | None = None) -> Maps:
+    def explain(
+        network: nn.Module, images: Images, targets: Target, indices: Tensor, masks: Tensor | None = None
+    ) -> Maps:
         if entry.network is not None:
             if network is not (first or run.network):
                 raise ValueError(
@@ -56,8 +58,8 @@ def explainer_of(
                     "explain a changed first network; drop this method or the metric from the study"
                 )
             network = run.network_of(entry).module
-        seeds = draws.seeds_of(seed_text(run, entry, "test"), rows).to(images.device)
-        masks = own[rows] if masks is None and own is not None else masks
+        seeds = draws.seeds_of(seed_text(run, entry, "test"), indices).to(images.device)
+        masks = own[indices] if masks is None and own is not None else masks
         known = None if masks is None else masks.to(images.device)
         found = named(
             entry, attribute(called, network, images, targets, seeds=seeds, max_batch=run.study.max_batch, masks=known)

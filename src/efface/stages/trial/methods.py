@@ -155,14 +155,14 @@ def _try(
     warn: bool,
     long: float,
 ) -> Trial:
-    rows = torch.arange(len(images))
-    seeds = draws.seeds_of(seed_text(run, entry, "test"), rows).to(run.device)
+    indices = torch.arange(len(images))
+    seeds = draws.seeds_of(seed_text(run, entry, "test"), indices).to(run.device)
     masks = run.data["test"].masks
     floats = images.float().div(255)
 
     def maps(classes: Tensor) -> dict[str, Tensor]:
         n = len(classes)
-        own = None if masks is None else masks[rows[:n]].to(run.device)
+        own = None if masks is None else masks[indices[:n]].to(run.device)
         return attribute(
             method, network, floats[:n], classes, seeds=seeds[:n], max_batch=run.study.max_batch, masks=own
         )

@@ -176,18 +176,18 @@ def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
                 writers[name] = MapWriter(run.map_path(name, split), made_from, classes, sample.maps[name][0])
                 files.callback(writers[name].abandon)
             found = sample if fresh else None
-            for rows in every:
-                first, block = int(rows[0]), slice(int(rows[0]), int(rows[-1]) + 1)
+            for indices in every:
+                first, block = int(indices[0]), slice(int(indices[0]), int(indices[-1]) + 1)
                 if all(writer.done[block].all() for writer in writers.values()):
                     continue
-                found = found or compute(rows)
+                found = found or compute(indices)
                 if asking:
                     answers += found.logits
                     classes[block] = torch.cat(found.logits).argmax(1)
                 for name, writer in writers.items():
                     writer.write(first, found.maps[name])
                 found = None
-                advance(float(len(rows)))
+                advance(float(len(indices)))
         refuse_changed_code()
         if asking:
             run.keep_logits(split, torch.cat(answers))
@@ -257,10 +257,10 @@ def _compute(
     split: str,
     budget: _Budget,
     classes: Targets | None,
-    rows: Tensor,
+    indices: Tensor,
 ) -> _Found:
     def found(max_batch: int) -> _Found:
-        every = [_attribute(run, entry, method, split, max_batch, classes, part) for part in rows.split(max_batch)]
+        every = [_attribute(run, entry, method, split, max_batch, classes, part) for part in indices.split(max_batch)]
         maps = {name: torch.cat([each.maps[name] for each in every]) for name in every[0].maps}
         return _Found(named(entry, maps), [part for each in every for part in each.logits])
 
@@ -268,19 +268,19 @@ def _compute(
 
 
 def _attribute(
-    run: Run, entry: MethodEntry, method: MethodCall, split: str, budget: int, classes: Targets | None, rows: Tensor
+    run: Run, entry: MethodEntry, method: MethodCall, split: str, budget: int, classes: Targets | None, indices: Tensor
 ) -> _Found:
     """classes: of the whole split; None to have them found."""
     data, answers = run.data[split], []
-    images = read_rows(data.images, rows).to(run.device).float().div_(255)
-    masks = None if data.masks is None else data.masks[rows].to(run.device)
-    seeds = draws.seeds_of(seed_text(run, entry, split), rows).to(run.device)
+    images = read_rows(data.images, indices).to(run.device).float().div_(255)
+    masks = None if data.masks is None else data.masks[indices].to(run.device)
+    seeds = draws.seeds_of(seed_text(run, entry, split), indices).to(run.device)
 
     def classes_of(logits: Tensor) -> Targets:
         answers.append(logits.detach().float().cpu())
         return logits.argmax(1)
 
-    targets = torch.zeros_like(rows) if classes is None else classes[rows]
+    targets = torch.zeros_like(indices) if classes is None else classes[indices]
     maps = attribute(
         method,
         run.network_of(entry).module,
@@ -291,9 +291,9 @@ def _attribute(
         masks=masks,
         classes_of=classes_of if classes is None else None,
     )
-    if classes is None and (asked := sum(map(len, answers))) != len(rows):
+    if classes is None and (asked := sum(map(len, answers))) != len(indices):
         raise ValueError(
-            f"attribution_methods.{entry.name}: asked for the classes of {asked} images out of {len(rows)}; call "
+            f"attribution_methods.{entry.name}: asked for the classes of {asked} images out of {len(indices)}; call "
             "classes_of once for each image, in their order, or leave this keyword out"
         )
     return _Found(maps, answers)

@@ -101,14 +101,14 @@ def measure_missing(one: PlannedRun) -> list[str]:
     tasks = [task for task in plan.open(run.results) if not missing & task.reads]
     if not tasks:
         return []
-    started, rows = time.monotonic(), {name: len(split) for name, split in run.data.items()}
+    started, counts = time.monotonic(), {name: len(split) for name, split in run.data.items()}
     failures = make_samples(run, [each for task in tasks if (each := task.probe.needs.samples) is not None])
-    before, total = len(failures), sum(_cost(run, rows, task) for task in tasks)
+    before, total = len(failures), sum(_cost(run, counts, task) for task in tasks)
     trainings = sum(not task.probe.needs.network for task in tasks)
     say(f"{len(tasks)} probes to run, {trainings} of them trainings")
     first = FirstValues(plan)
     with bar(total, "measure", "pass") as progress:
-        work, cost = Measure(run.study), functools.partial(_cost, run, rows)
+        work, cost = Measure(run.study), functools.partial(_cost, run, counts)
         for task, outcome in work_through(run.study, work, tasks, progress.update, cost=cost, subject=_subject):
             if isinstance(outcome, Failure):
                 failures.append(f"{_named(task)}: {outcome.message}")
@@ -129,9 +129,9 @@ def _subject(task: ProbeTask) -> Subject:
     return Subject(f"attribution_methods.{task.view.maps}" if task.view and asks else _named(task), task.key)
 
 
-def _cost(run: Run, rows: dict[str, int], task: ProbeTask) -> float:
-    """Return the forward passes that a probe takes. rows: number of images in each split."""
-    return float(task.probe.cost(rows, run.refit))
+def _cost(run: Run, counts: dict[str, int], task: ProbeTask) -> float:
+    """Return the forward passes that a probe takes. counts: number of images in each split."""
+    return float(task.probe.cost(counts, run.refit))
 
 
 def checkpoint_of(run: Run, task: ProbeTask) -> Path:

@@ -68,12 +68,14 @@ def samples_of(run: Run, settings: Sampling) -> Samples:
     return Samples(store.take(torch.arange(len(store))), store.targets)
 
 
-def some_samples(run: Run, settings: Sampling, rows: Int[Tensor, " n"], advance: Advance = execute.advance) -> Images:
+def some_samples(
+    run: Run, settings: Sampling, indices: Int[Tensor, " n"], advance: Advance = execute.advance
+) -> Images:
     """The samples of these test rows: those that the stage made, or, where it has not, made now and not kept."""
-    if samples_path(run, settings).exists() and int(rows.max()) < settings.count:
-        advance(float(COST * settings.steps * len(rows)))
-        return _store(run, settings).take(rows)
-    return sampled(run, settings, rows, advance).cpu()
+    if samples_path(run, settings).exists() and int(indices.max()) < settings.count:
+        advance(float(COST * settings.steps * len(indices)))
+        return _store(run, settings).take(indices)
+    return sampled(run, settings, indices, advance).cpu()
 
 
 def sampled(run: Run, settings: Sampling, numbers: Int[Tensor, " n"], advance: Advance = execute.advance) -> Images:
