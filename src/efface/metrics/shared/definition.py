@@ -82,12 +82,15 @@ def _wrong_direction(formula: Metric) -> Iterator[str]:
     for name, better in direction.items():
         if better not in get_args(Better):
             yield f"its 'direction' of '{name}' is {better!r}; expected {_either(get_args(Better))}"
-    named = {"by_mean": formula.by_mean, "value_units": formula.value_units}
+    named = {"by_mean": formula.by_mean, "value_units": formula.value_units, "ranges": formula.ranges}
     for part, names in named.items():
         given = names if isinstance(names, Collection) and not isinstance(names, str) else ()
         if unknown := [str(each) for each in given if each not in direction]:
             known = ", ".join(map(str, direction))
             yield f"its '{part}' names {', '.join(unknown)}, which 'direction' does not have; it has {known}"
+    for name, ends in formula.ranges.items() if isinstance(formula.ranges, Mapping) else ():
+        if not isinstance(ends, tuple) or len(ends) != 2 or not ends[0] < ends[1]:
+            yield f"its 'ranges' of '{name}' is {ends!r}; expected two ascending numbers, such as (0.0, 1.0)"
 
 
 def _words(hint: Any) -> tuple[Any, ...]:

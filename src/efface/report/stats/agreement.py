@@ -177,13 +177,17 @@ def chance_p(one: Float[np.ndarray, " methods"], other: Float[np.ndarray, " meth
     """Return the two-sided p value of tau-b under all orders of the methods; of 10,000 orders for many methods."""
     n = len(one)
     own = abs(float(tau_b(one[None], other[None])[0]))
-    ranks = [np.unique(np.round(each / (_SAME * np.abs(each).max() or 1)), return_inverse=True)[1] for each in (one, other)]
+    ranks = [
+        np.unique(np.round(each / (_SAME * np.abs(each).max() or 1)), return_inverse=True)[1] for each in (one, other)
+    ]
     if n > _ALL and all(len(np.unique(each)) == n for each in ranks):
         from scipy.stats import kendalltau
 
         return float(kendalltau(*ranks, method="exact" if n <= 33 else "asymptotic").pvalue)
     orders = _orders(n)
-    drawn = np.abs(tau_b(np.broadcast_to(ranks[0].astype(np.float64), orders.shape), ranks[1][orders].astype(np.float64)))
+    drawn = np.abs(
+        tau_b(np.broadcast_to(ranks[0].astype(np.float64), orders.shape), ranks[1][orders].astype(np.float64))
+    )
     return float(np.mean(drawn >= own - 1e-9))
 
 

@@ -84,7 +84,7 @@ class Curve:
     @property
     def over(self) -> str:
         """What an interval of a mean of this curve is over, in words."""
-        over = "images" if self.sample == "images" else self.trained
+        over: str = "images" if self.sample == "images" else self.trained
         if self.sample == "repeats" and self.images is not None:
             over += " and images"
         return over + (" and draws" if self.by_draw is not None else "")

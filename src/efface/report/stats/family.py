@@ -1,7 +1,7 @@
 """Corrections for many tests at once: the probability of any false difference among all of them stays at the level."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from efface.draws import seed_of
 from efface.report.stats.skewed import moments, statistic
@@ -27,6 +27,7 @@ def min_p(
     p: Float[np.ndarray, " tests"],
     differences: Float[np.ndarray, "images columns"],
     columns: tuple[int, ...],
+    by_sign: Bool[np.ndarray, " columns"],
     flips: int = FLIPS,
 ) -> Float[np.ndarray, " tests"]:
     """Return p values that are corrected for all tests, as `holm` does, but for what the images have in common.
@@ -38,11 +39,12 @@ def min_p(
     p: p value of each test; NaN is no test and stays NaN.
     differences: paired differences of the tests over images, by row of the test split; NaN without a value.
     columns: for each column of `differences`, its test.
+    by_sign: True for columns that are tested as proportions (McNemar's statistic), not by Hall's.
     flips: number of draws of signs.
 
     Source: Westfall & Young 1993, algorithm 2.8, with sign-flips.
     """
-    from scipy.special import stdtr
+    from scipy.special import ndtr, stdtr
 
     found = np.full(len(p), np.nan)
     tested = np.flatnonzero(~np.isnan(p))
@@ -60,6 +62,8 @@ def min_p(
     first = np.where(known, values, 0.0)
     here = moments(values)
     scale = np.where(here.n > 0, np.sqrt((first**2).sum(axis=0) / np.maximum(here.n, 1)), 1.0)
+    whole = np.sqrt(np.abs(first).sum(axis=0))
+    signed = by_sign[kept] if kept else np.zeros(0, dtype=bool)
     first = np.divide(first, scale, out=np.zeros_like(first), where=scale > 0)
     n = np.maximum(here.n, 2).astype(np.float64)
     generator = np.random.default_rng(seed_of("sign-flips"))
@@ -76,7 +80,9 @@ def min_p(
             third = signs @ cube / n - 3 * mean + 2 * mean**3
             std = np.sqrt(variance * n / (n - 1))
             skewness = np.divide(third, variance**1.5, out=np.zeros_like(third), where=variance > 1e-12)
-            smallest[:, where] = 2 * stdtr(n - 1, -np.abs(statistic(n, mean, std, skewness)))
+            drawn = 2 * stdtr(n - 1, -np.abs(statistic(n, mean, std, skewness)))
+            z = np.divide(mean * n * scale, whole, out=np.zeros_like(mean), where=whole > 0)
+            smallest[:, where] = np.where(signed, 2 * ndtr(-np.abs(z)), drawn)
         smallest = np.minimum.accumulate(smallest[:, ::-1], axis=1)[:, ::-1]
         exceeded += (smallest <= p[order] * (1 + 1e-9)).sum(axis=0)
     found[order] = np.maximum.accumulate((exceeded + 1) / (flips + 1))

@@ -58,7 +58,9 @@ def summaries(curves: Sequence[Curve], level: float = 0.95) -> tuple[Summary, ..
     found: dict[int, Summary] = {}
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, curve in enumerate(curves):
-        what = (curve.sample, curve.bounds, len(curve.values)) + (measure_of(curve) if curve.sample == "repeats" else ())
+        what = (curve.sample, curve.bounds, len(curve.values)) + (
+            measure_of(curve) if curve.sample == "repeats" else ()
+        )
         groups.setdefault(what, []).append(i)
     for members in groups.values():
         several = [curves[i] for i in members]
@@ -77,7 +79,7 @@ def differences(pairs: Sequence[tuple[Curve, Curve]], level: float = 0.95) -> tu
     first = pairs[0][0]
     scale = None if first.bounds is None else first.bounds[1] - first.bounds[0]
     if first.sample == "images":
-        columns, rows = difference_columns(pairs)
+        columns, _ = difference_columns(pairs)
         made = image_estimates(columns, level, bounds=first.bounds, difference=True)
         return tuple(
             _widened(each, _draw_variance(one) + _draw_variance(other), level)
@@ -162,7 +164,6 @@ def combine(draws: Sequence[Curve], method: str) -> Drawn:
     return Drawn(curve, between, len(draws))
 
 
-
 def _of_images(curves: Sequence[Curve], level: float) -> list[Summary]:
     tables = [np.column_stack([areas(curve), curve.values.astype(np.float64)]) for curve in curves]
     made = iter(image_estimates(np.hstack(tables), level, bounds=curves[0].bounds))
@@ -176,12 +177,12 @@ def _of_images(curves: Sequence[Curve], level: float) -> list[Summary]:
 
 def _of_repeats(curves: Sequence[Curve], level: float) -> list[Summary]:
     by_column: list[list[Estimate]] = []
-    columns = [(areas(each), image_areas(each)) for each in curves]
-    tables = [columns]
-    for at in range(len(curves[0].at)):
-        tables.append(
-            [(each.values[:, at].astype(np.float64), None if each.images is None else each.images[:, at]) for each in curves]
-        )
+    columns: list[tuple[np.ndarray, np.ndarray | None]] = [(areas(each), image_areas(each)) for each in curves]
+    tables: list[list[tuple[np.ndarray, np.ndarray | None]]] = [columns]
+    tables += [
+        [(each.values[:, at], None if each.images is None else each.images[:, at]) for each in curves]
+        for at in range(len(curves[0].at))
+    ]
     for table in tables:
         several = [_measured(means, images) for means, images in table]
         common = _spreads_of(several, paired=False)
@@ -241,7 +242,9 @@ def _spreads_of(several: Sequence[Trained], *, paired: bool) -> list[Spread]:
         Spread(float(each.means.var(ddof=1)), len(each.means) - 1.0) if len(each.means) > 1 else Spread(np.nan, np.nan)
         for each in several
     ]
-    for i, each in zip(full, spreads(np.stack([several[i].means for i in full]), paired=paired) if full else (), strict=True):
+    for i, each in zip(
+        full, spreads(np.stack([several[i].means for i in full]), paired=paired) if full else (), strict=True
+    ):
         found[i] = each
     return found
 

@@ -124,9 +124,7 @@ def image_estimates(
     )
 
 
-def statistic(
-    n: np.ndarray, mean: np.ndarray, std: np.ndarray, skewness: np.ndarray
-) -> np.ndarray:
+def statistic(n: np.ndarray, mean: np.ndarray, std: np.ndarray, skewness: np.ndarray) -> np.ndarray:
     """Return the t statistic of the mean against 0, corrected for the skewness by Hall's third transformation."""
     with np.errstate(divide="ignore", invalid="ignore"):
         t = mean / (std / np.sqrt(n))
@@ -162,4 +160,3 @@ def _differing(values: np.ndarray) -> np.ndarray:
     middle = inner[np.maximum((n - 1) // 2, 0), np.arange(values.shape[1])] if len(values) else np.zeros(len(n))
     step = _SAME * np.nanmax(np.abs(np.where(np.isnan(values), 0, values)), axis=0, initial=0)
     return np.asarray(((np.abs(values - middle) > step) & ~np.isnan(values)).sum(axis=0))
-
