@@ -23,7 +23,7 @@ def wilson(share: Any, n: Any, level: float = 0.95, quantile: float | None = Non
     share, n = np.asarray(share, np.float64), np.asarray(n, np.float64)
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(np.maximum(0, share * (1 - share)) / n + z * z / (4 * n * n))
-    return np.maximum(0.0, middle - half), np.minimum(1.0, middle + half)
+    return np.asarray(np.maximum(0.0, middle - half)), np.asarray(np.minimum(1.0, middle + half))
 
 
 def tango(up: Any, down: Any, n: Any, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
@@ -49,14 +49,14 @@ def tango(up: Any, down: Any, n: Any, level: float = 0.95) -> tuple[np.ndarray, 
             middle = (inside + outside) / 2
             accepted = np.abs(_score(up, down, n, middle)) <= z
             inside, outside = np.where(accepted, middle, inside), np.where(accepted, outside, middle)
-        ends.append((inside + outside) / 2)
+        ends.append(np.asarray((inside + outside) / 2))
     return ends[0], ends[1]
 
 
 def mcnemar_z(up: Any, down: Any) -> np.ndarray:
     """Return Tango's statistic for a mean of 0, which is McNemar's. It is 0 if no image differs."""
     up, down = np.asarray(up, np.float64), np.asarray(down, np.float64)
-    return np.divide(up - down, np.sqrt(up + down), out=np.zeros(up.shape), where=up + down > 0)
+    return np.asarray(np.divide(up - down, np.sqrt(up + down), out=np.zeros(up.shape), where=up + down > 0))
 
 
 def _score(up: np.ndarray, down: np.ndarray, n: np.ndarray, delta: np.ndarray) -> np.ndarray:
@@ -67,4 +67,4 @@ def _score(up: np.ndarray, down: np.ndarray, n: np.ndarray, delta: np.ndarray) -
     variance = n * (2 * share + delta * (1 - delta))
     off = up - down - n * delta
     exact = np.where(np.abs(off) <= 1e-9 * n, 0.0, np.copysign(np.inf, off))
-    return np.where(variance > 1e-12 * n, off / np.sqrt(np.maximum(variance, 1e-300)), exact)
+    return np.asarray(np.where(variance > 1e-12 * n, off / np.sqrt(np.maximum(variance, 1e-300)), exact))
