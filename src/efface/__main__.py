@@ -68,12 +68,12 @@ def _run(options: argparse.Namespace) -> int:
     study = None
     try:
         only = options.metrics.replace(",", " ").split() if getattr(options, "metrics", None) else []
-        study = _study(options, only)
-        if study is None:
-            return 0
-        if options.stage not in ("status", "report") and os.environ.get("OMP_NUM_THREADS") is None:
-            os.environ["OMP_NUM_THREADS"] = "1"  # the workers read it: N processes of one thread each
-        with stoppable():
+        with stoppable():  # the study's own modules are imported inside
+            study = _study(options, only)
+            if study is None:
+                return 0
+            if options.stage not in ("status", "report") and os.environ.get("OMP_NUM_THREADS") is None:
+                os.environ["OMP_NUM_THREADS"] = "1"  # the workers read it: N processes of one thread each
             failures = _stage(options.stage)(study, only)
     except InvalidStudyError as error:
         print(error, file=sys.stderr)

@@ -25,7 +25,7 @@ Task = TypeVar("Task")
 _leave = os._exit
 """Ends this process at once. It is bound here, because a call of a method refuses `os._exit` while it runs."""
 
-_PATIENCE = 10  # seconds that workers have to end
+_PATIENCE = 5  # seconds that workers have to end
 _ON_ONE_GPU = 4  # each worker has its own context, data and ranks on the GPU
 
 

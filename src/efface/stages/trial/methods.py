@@ -66,7 +66,10 @@ def preflight(
     with bar(float(len(run.entries)), "try", "method", delay=SOON) as progress:
         for entry in run.entries:
             try:
-                trials.append(_tried(run, entry, network, images, logits, learnt, methods, warn=warn, long=long))
+                trial = _tried(run, entry, network, images, logits, learnt, methods, warn=warn, long=long)
+                trials.append(trial)
+                if trial.leaves_thread or ("module" not in vars(run.first) and run.first.trained()):
+                    network = run.first.to_try()  # a thread may still change the old one
             except BaseException as error:
                 if is_stop(error):
                     raise
@@ -111,8 +114,11 @@ def _tried(
     own = network if entry.network is None else run.network_of(entry).to_try()
     with noted(run.folder, subject):
         method = method_call(entry, _learnt(run, entry, own, learnt))
-        with weights_kept(own, subject.name, run.network_of(entry).give_up):
+        threads: list[str] = []
+        with weights_kept(own, subject.name, run.network_of(entry).give_up, tell=threads.append):
             trial = _try(run, method, entry, own, images, logits, warn=warn, long=long)
+    trial.leaves_thread = bool(threads)
+    trial.warnings.extend(each.removeprefix(f"{subject.name}: ") for each in threads)
     if not trial.cut:
         methods |= dict.fromkeys(entry.gives, replace(method, timeout=long))
     return trial
