@@ -17,13 +17,17 @@ _SENT: set[int] = set()
 """Signals that the method at work has sent to this process, and that have not arrived yet."""
 _inside = False
 """True while a method is called."""
+_earlier: list[threading.Thread] = []
+"""The threads that ran before that call."""
 
 
 def calls_method(inside: bool) -> bool:
     """Say whether a method is called from now on, and return what held before."""
-    global _inside  # noqa: PLW0603  one process calls one method at a time
+    global _inside, _earlier  # noqa: PLW0603  one process calls one method at a time
     before, _inside = _inside, inside
-    if not inside:
+    if inside:
+        _earlier = threading.enumerate()
+    else:
         _SENT.clear()
     return before
 
@@ -41,7 +45,7 @@ def watched() -> Iterator[None]:
 
     A signal that a method sends raises a KeyboardInterrupt of its own in it, as `refuse_own` says. A method may neither
     stop the group of processes nor the parent of a worker: RuntimeError. A thread that a method left ends if it sends
-    one after the call. Functions that were imported by name before the block, code in C and other processes are not
+    one later. Functions that were imported by name before the block, code in C and other processes are not
     seen.
     """
     before = [(holder, name, getattr(holder, name)) for holder, name in _SENDERS if hasattr(holder, name)]
@@ -68,12 +72,13 @@ def _watched(real: Callable[..., Any], name: str) -> Callable[..., Any]:
 
     def send(*arguments: Any, **settings: Any) -> Any:
         number, to = _read(name, arguments)
-        is_left = threading.current_thread() is not threading.main_thread() and not _inside
+        thread = threading.current_thread()
+        is_left = thread is not threading.main_thread() and (not _inside or thread in _earlier)
         if number not in _ENDING or to is None or not (_inside or is_left):
             return real(*arguments, **settings)
         said = f"{name}({', '.join(map(str, arguments))})"
         if is_left:
-            _say(f"a thread that a method left ({threading.current_thread().name}) called {said}, and was ended")
+            _say(f"a thread that a method left ({thread.name}) called {said}, and was ended")
             raise SystemExit  # ends the thread alone
         if to == "others":
             raise RuntimeError(f"{said} would have ended the whole run, not the method alone")

@@ -36,4 +36,4 @@ def left_since(before: Threads) -> list[str]:
 def _started(before: Threads) -> list[str]:
     now = running()
     names = sorted(each.name for each in now.named - before.named if not each.name.startswith(_OWN))
-    return [*names, *["without a name"] * (now.others - before.others)]
+    return [*dict.fromkeys(names), *["without a name"] * (now.others > before.others)]
