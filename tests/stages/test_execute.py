@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 
 from efface import execute
-from efface.execute import Attempt, Failure, processes, serial
+from efface.execute import Attempt, Failure, processes, progress, serial
 from efface.methods.process_state import process_kept
 from small.messages import words
 
@@ -168,6 +169,57 @@ def test_a_ctrl_c_that_python_ignores_stops_at_the_next_step(step):
         step()  # it is over with what was stopped
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+class _Referred:
+    """An object that a weak reference may refer to."""
+
+
+def _deaf_callback(_):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.01)  # here the signal is looked at
+
+
+def _stopped_in_a_callback(monkeypatch, worker):
+    if worker is not None:
+        monkeypatch.setattr(progress, "_WATCH", worker)
+        monkeypatch.setattr(progress, "_stops", None)
+        progress.stop_at_signals(lambda: True)
+    referred = _Referred()
+    reference = weakref.ref(referred, _deaf_callback)
+    del referred
+    assert reference() is None
+    execute.advance(1.0)
+
+
+@pytest.mark.parametrize("in_worker", [False, True])
+def test_a_ctrl_c_in_a_callback_of_a_weak_reference_leaves_no_trace(monkeypatch, in_worker):
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), execute.stoppable(), contextlib.ExitStack() as worker:
+            _stopped_in_a_callback(monkeypatch, worker if in_worker else None)
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+    assert shown == []
+
+
+def test_other_errors_that_python_ignores_are_shown(monkeypatch):
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with execute.stoppable():
+            referred = _Referred()
+            reference = weakref.ref(referred, lambda _: 1 / 0)
+            del referred
+            assert reference() is None
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert [each.exc_type for each in shown] == [ZeroDivisionError]
 
 
 def test_a_ctrl_c_that_a_library_turns_into_an_error_is_a_ctrl_c():

@@ -21,7 +21,7 @@ _earlier: list[threading.Thread] = []
 """The threads that ran before that call."""
 
 
-def calls_method(inside: bool) -> bool:
+def calls_method(*, inside: bool) -> bool:
     """Say whether a method is called from now on, and return what held before."""
     global _inside, _earlier  # noqa: PLW0603  one process calls one method at a time
     before, _inside = _inside, inside

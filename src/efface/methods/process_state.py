@@ -73,7 +73,7 @@ def process_kept(culprit: str = "a method") -> Iterator[None]:
         if closed:
             _leave_closed(culprit)
         _restore(before)
-        calls_method(was_inside)
+        calls_method(inside=was_inside)
 
 
 @contextmanager
@@ -156,7 +156,7 @@ _MARK = -1
 
 def _mark() -> tuple[int, int]:
     """Return what tells that file from every other. OSError: it was closed."""
-    global _MARK  # noqa: PLW0603  one for each process
+    global _MARK
     if _MARK < 0:
         _MARK, other = os.pipe()
         os.close(other)

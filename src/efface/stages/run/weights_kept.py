@@ -55,8 +55,8 @@ def weights_kept(
     if left := left_since(threads):
         (renew or give_up)()
         (tell or _say_once)(
-            f"{culprit}: it leaves a thread running ({', '.join(left[:4])}), which may change the network later; so the "
-            "network is loaded again for the others; join the thread before the method returns"
+            f"{culprit}: it leaves a thread running ({', '.join(left[:4])}), which may change the network later, so "
+            "the network is loaded again for the others; join the thread before the method returns"
         )
 
 
