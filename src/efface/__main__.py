@@ -36,7 +36,8 @@ _OF_FOLDERS = ("report", "status")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one stage and return the exit status.
 
-    0: done. 1: a task or the stage failed. 2: the study or the command is wrong. 130: stopped by Ctrl-C.
+    0: done. 1: a task or the stage failed. 2: the study or the command is wrong. 130: stopped by Ctrl-C. 129,
+    130 or 143: a second signal ended the process at once.
     """
     options = _parser().parse_args(_options_first(sys.argv[1:] if arguments is None else arguments))
     _set_places(options)

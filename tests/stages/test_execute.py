@@ -307,3 +307,41 @@ def test_a_worker_that_starts_is_not_interrupted(tmp_path):
         os.kill(pid, signal.SIGINT)  # their Python has just begun, so that it would end with a trace
     _, err = process.communicate(timeout=300)
     assert "KeyboardInterrupt" not in err
+
+
+def test_the_functions_that_send_signals_are_as_before():
+    def functions():
+        return [os.kill, os.killpg, signal.raise_signal, signal.pthread_kill]
+
+    before = functions()
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with execute.stoppable():
+            assert not {*functions()} & {*before}
+            os.kill(os.getpid(), 0)
+            with pytest.raises(TypeError):
+                os.kill()
+    finally:
+        signal.signal(signal.SIGINT, old)
+    assert functions() == before
+
+
+def test_a_second_signal_at_once_is_not_lost_and_does_not_raise_twice():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    raised = []
+
+    def twice():
+        for _ in range(2):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)
+            except KeyboardInterrupt:
+                raised.append(1)
+        execute.go_on()
+
+    try:
+        with pytest.raises(KeyboardInterrupt), execute.stoppable():
+            twice()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert raised == [1]

@@ -242,6 +242,7 @@ def test_a_second_signal_ends_a_run_whose_method_catches_everything(tmp_path, ho
     assert done.code == 128 + second
     assert names(done.err, "efface: another signal same command")
     assert "Traceback" not in done.err
+    assert "Warning" not in done.err
     _until(lambda: not _has_processes(process.pid))
     assert (tmp_path / "run/maps/before-test.h5").exists()
 

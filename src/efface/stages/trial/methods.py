@@ -86,7 +86,8 @@ def preflight(
     problems += unfit_metrics(plan, network, images.float().div(255))
     problems += unfit_posts(run, plan, shapes)
     problems += wrong_costs(run, plan)
-    problems += unfit_pairs(run, plan, network, methods)
+    with weights_kept(network, "metrics: the trial of a method on another network", run.first.give_up):
+        problems += unfit_pairs(run, plan, network, methods)
     if problems:
         raise ValueError("\nefface: ".join(problems))
     return trials
