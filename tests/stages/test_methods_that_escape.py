@@ -18,13 +18,13 @@ from os import kill as imported
 import torch
 
 CALLS = []
-ENDED = threading.Event()
+ENDED, AT_WORK = threading.Event(), threading.Event()
 IS_WORKER = multiprocessing.current_process().name.startswith("Spawn")
 
 
 def change(model):
-    time.sleep(0.3)
     while not ENDED.is_set():
+        AT_WORK.wait()  # another method
         with torch.no_grad():
             for each in model.parameters():
                 each.add_(0.5)
@@ -40,9 +40,11 @@ def bad(model, images, targets):
 
 def slow(model, images, targets):
     found = []
+    AT_WORK.set()
     for _ in range(40):
         time.sleep(0.02)
         found.append(model(images).gather(1, targets[:, None])[:, :, None].detach() * images.mean(1))
+    AT_WORK.clear()
     return sum(found)
 """
 FRACTIONS = {"metrics": ["morf"], "fractions": [0.5], "out": "run"}
@@ -232,7 +234,7 @@ def test_a_second_signal_ends_a_run_whose_method_catches_everything(tmp_path, ho
     more = TWO if workers > 1 else {}
     escaping(tmp_path, SWALLOWS, trials=1 if workers == 1 else IN_WORKERS, first=[BEFORE], **more)
     process = start(tmp_path, "all", "study.yml")
-    _until((tmp_path / "here").exists)
+    _until(lambda: (tmp_path / "here").exists() and (tmp_path / "run/maps/before-test.h5").exists())
     os.kill(process.pid, signal.SIGTERM)
     time.sleep(1.3)
     began = time.monotonic()
