@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from efface import execute
-from efface.execute import Attempt, Failure, processes, progress, serial
+from efface.execute import Attempt, Failure, processes, serial
 from efface.methods.process_state import process_kept
 from small.messages import words
 
@@ -180,11 +180,7 @@ def _deaf_callback(_):
     time.sleep(0.01)  # here the signal is looked at
 
 
-def _stopped_in_a_callback(monkeypatch, worker):
-    if worker is not None:
-        monkeypatch.setattr(progress, "_WATCH", worker)
-        monkeypatch.setattr(progress, "_stops", None)
-        progress.stop_at_signals(lambda: True)
+def _stopped_in_a_callback():
     referred = _Referred()
     reference = weakref.ref(referred, _deaf_callback)
     del referred
@@ -192,15 +188,14 @@ def _stopped_in_a_callback(monkeypatch, worker):
     execute.advance(1.0)
 
 
-@pytest.mark.parametrize("in_worker", [False, True])
-def test_a_ctrl_c_in_a_callback_of_a_weak_reference_leaves_no_trace(monkeypatch, in_worker):
+def test_a_ctrl_c_in_a_callback_of_a_weak_reference_leaves_no_trace(monkeypatch):
     shown = []
     monkeypatch.setattr(sys, "unraisablehook", shown.append)
     handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt), execute.stoppable(), contextlib.ExitStack() as worker:
-            _stopped_in_a_callback(monkeypatch, worker if in_worker else None)
+        with pytest.raises(KeyboardInterrupt), execute.stoppable():
+            _stopped_in_a_callback()
     finally:
         for each, handler in handlers.items():
             signal.signal(each, handler)
