@@ -36,7 +36,8 @@ _OF_FOLDERS = ("report", "status")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one stage and return the exit status.
 
-    0: done. 1: a task or the stage failed. 2: the study or the command is wrong. 130: stopped by Ctrl-C.
+    0: done. 1: a task or the stage failed. 2: the study or the command is wrong. 130: stopped by Ctrl-C. 129,
+    130 or 143: a second signal ended the process at once.
     """
     options = _parser().parse_args(_options_first(sys.argv[1:] if arguments is None else arguments))
     _set_places(options)
@@ -68,12 +69,12 @@ def _run(options: argparse.Namespace) -> int:
     study = None
     try:
         only = options.metrics.replace(",", " ").split() if getattr(options, "metrics", None) else []
-        study = _study(options, only)
-        if study is None:
-            return 0
-        if options.stage not in ("status", "report") and os.environ.get("OMP_NUM_THREADS") is None:
-            os.environ["OMP_NUM_THREADS"] = "1"  # the workers read it: N processes of one thread each
-        with stoppable():
+        with stoppable():  # the study's own modules are imported inside
+            study = _study(options, only)
+            if study is None:
+                return 0
+            if options.stage not in ("status", "report") and os.environ.get("OMP_NUM_THREADS") is None:
+                os.environ["OMP_NUM_THREADS"] = "1"  # the workers read it: N processes of one thread each
             failures = _stage(options.stage)(study, only)
     except InvalidStudyError as error:
         print(error, file=sys.stderr)

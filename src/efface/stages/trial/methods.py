@@ -66,7 +66,10 @@ def preflight(
     with bar(float(len(run.entries)), "try", "method", delay=SOON) as progress:
         for entry in run.entries:
             try:
-                trials.append(_tried(run, entry, network, images, logits, learnt, methods, warn=warn, long=long))
+                trial = _tried(run, entry, network, images, logits, learnt, methods, warn=warn, long=long)
+                trials.append(trial)
+                if trial.leaves_thread or ("module" not in vars(run.first) and run.first.trained()):
+                    network = run.first.to_try()  # a thread may still change the old one
             except BaseException as error:
                 if is_stop(error):
                     raise
@@ -83,7 +86,8 @@ def preflight(
     problems += unfit_metrics(plan, network, images.float().div(255))
     problems += unfit_posts(run, plan, shapes)
     problems += wrong_costs(run, plan)
-    problems += unfit_pairs(run, plan, network, methods)
+    with weights_kept(network, "metrics: the trial of a method on another network", run.first.give_up):
+        problems += unfit_pairs(run, plan, network, methods)
     if problems:
         raise ValueError("\nefface: ".join(problems))
     return trials
@@ -111,8 +115,11 @@ def _tried(
     own = network if entry.network is None else run.network_of(entry).to_try()
     with noted(run.folder, subject):
         method = method_call(entry, _learnt(run, entry, own, learnt))
-        with weights_kept(own, subject.name, run.network_of(entry).give_up):
+        threads: list[str] = []
+        with weights_kept(own, subject.name, run.network_of(entry).give_up, tell=threads.append):
             trial = _try(run, method, entry, own, images, logits, warn=warn, long=long)
+    trial.leaves_thread = bool(threads)
+    trial.warnings.extend(each.removeprefix(f"{subject.name}: ") for each in threads)
     if not trial.cut:
         methods |= dict.fromkeys(entry.gives, replace(method, timeout=long))
     return trial

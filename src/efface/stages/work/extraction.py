@@ -168,7 +168,7 @@ def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
             partial_path(run.map_path(name, split)).unlink(missing_ok=True)
 
     with contextlib.ExitStack() as files:
-        with weights_kept(network.module, f"attribution_methods.{entry.name}", give_up):
+        with weights_kept(network.module, f"attribution_methods.{entry.name}", give_up, network.give_up):
             sample = compute(every[0] if fresh else torch.arange(1))
             writers = {}
             for name in entry.gives:
