@@ -19,7 +19,7 @@ import yaml
 from efface.__main__ import main
 from efface.plug.call import resolve
 from efface.stages.page.report_data import gallery
-from efface.stages.run.curves import planned
+from efface.stages.run.curves import planned_run
 from efface.stages.run.run import Run
 from efface.study.study import read
 from small.messages import names
@@ -712,7 +712,7 @@ def test_a_random_rankings_picture_is_what_was_erased(tmp_path, monkeypatch):
     for name in MODULES:
         monkeypatch.delitem(sys.modules, name, raising=False)
     resolve.cache_clear()
-    shown = gallery(planned(Run(read(tmp_path / "study.yml"))))
+    shown = gallery(planned_run(Run(read(tmp_path / "study.yml"))))
     gone = (shown.masked["again"] != shown.images).any(1)
     count = int(0.3 * 256)
     for ranked, erased in zip(shown.maps["again"], gone, strict=True):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from efface.stages.run.curves import PlannedRun, RunRecord, kept_curve, planned
+from efface.stages.run.curves import PlannedRun, RunRecord, kept_curve, planned_run
 from efface.stages.run.kept_plan import KeptFacts, KeptMaps, KeptNetwork, KeptRun, KeptStudy, read_kept, write_kept
 from efface.stages.run.labels import labels_said
 from efface.stages.run.map_files import needed_splits
 from efface.stages.run.network import Network
-from efface.stages.run.provenance import surroundings, versions
+from efface.stages.run.provenance import package_versions, surroundings
 from efface.stages.run.run import Run
 from efface.store.keys import key
 from efface.study.study import Study
@@ -41,7 +41,7 @@ def keep_plans(study: Study, measured: Sequence[PlannedRun], *, whole: bool = Fa
 def keep_plans_of(study: Study, runs: Sequence[Run]) -> None:
     """Plan the runs, and write their plans. Runs that cannot be planned yet are left out."""
     with contextlib.suppress(ValueError, OSError):  # what is wrong is said by the stage that needs it
-        keep_plans(study, [planned(run) for run in runs])
+        keep_plans(study, [planned_run(run) for run in runs])
 
 
 def kept_of(one: PlannedRun, *, whole: bool) -> KeptRun:
@@ -95,7 +95,7 @@ def _facts(one: PlannedRun) -> KeptFacts:
     from efface.stages.page import report_data  # draws with matplotlib, which takes seconds to import
 
     return KeptFacts(
-        versions=versions(),
+        versions=package_versions(),
         device=surroundings(one.run.device)["device"],
         data=report_data.data_said(one.run),
         network=report_data.network_said(one.run),

@@ -3,7 +3,7 @@
 from efface.report import page
 from efface.report.claims import answer_claims
 from efface.report.page import Facts
-from efface.stages.page.accuracy import HOW, unaccompanied_of
+from efface.stages.page.accuracy import ACCURACY_SETTINGS, unaccompanied_of
 from efface.stages.page.comparison import merged
 from efface.stages.page.report import is_measured
 from efface.stages.page.report_data import cost_of, degenerate_of, seconds_of
@@ -54,7 +54,7 @@ def write_record_page(one: RunRecord) -> None:
             *(known.remarks if known else ()),
             *unaccompanied_of(metrics),
         ),
-        how={ACCURACY: HOW} | (known.how if known else {}),
+        how={ACCURACY: ACCURACY_SETTINGS} | (known.how if known else {}),
         degenerate=degenerate_of(kept.conditions, one.results),
         costs={name: cost for name, cost in costs.items() if cost is not None},
         claims=claims,

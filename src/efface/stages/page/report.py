@@ -10,7 +10,7 @@ import efface
 from efface.plug.source import file_digest
 from efface.report.claims import answer_claims
 from efface.report.stats import Curve
-from efface.stages.page.accuracy import HOW, accuracy, unaccompanied
+from efface.stages.page.accuracy import ACCURACY_SETTINGS, accuracy, unaccompanied
 from efface.stages.page.comparison import merged
 from efface.stages.page.keeping import record
 from efface.stages.page.pictures import picture
@@ -55,7 +55,10 @@ def _write(one: PlannedRun, folder: Path) -> None:
     page_facts = facts(one, measured)
     alone = tuple(unaccompanied(each for each in run.study.metrics if each.name in measured))
     page_facts = replace(
-        page_facts, claims=claims, warnings=page_facts.warnings + alone, how={ACCURACY: HOW, **page_facts.how}
+        page_facts,
+        claims=claims,
+        warnings=page_facts.warnings + alone,
+        how={ACCURACY: ACCURACY_SETTINGS, **page_facts.how},
     )
     own = accuracy(run) if ACCURACY not in measured else None
     page.write(

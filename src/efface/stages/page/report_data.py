@@ -24,7 +24,7 @@ from efface.stages.run.curves import PlannedRun
 from efface.stages.run.labels import labels_said
 from efface.stages.run.map_files import map_store
 from efface.stages.run.plan import Plan, of_maps, ranked_as
-from efface.stages.run.provenance import surroundings, versions
+from efface.stages.run.provenance import package_versions, surroundings
 from efface.stages.run.run import Run
 from efface.stages.run.views import View
 from efface.store.arrays import read_rows
@@ -45,7 +45,7 @@ def facts(one: PlannedRun, measured: Sequence[str]) -> Facts:
     return Facts(
         study=run.text,
         name=study.out.name,
-        versions=versions() | more,
+        versions=package_versions() | more,
         device=surroundings(run.device)["device"],
         seconds=seconds_of(run.results),
         unfinished=_unfinished(run, plan, measured),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from efface.execute import Failure
-from efface.metrics.probes.description import describe, settings, text
+from efface.metrics.probes.description import describe, fields_of, text
 from efface.metrics.probes.probe import Explains
 from efface.plug.call import Call
 from efface.stages.run.case import case_of
@@ -144,7 +144,7 @@ def result_row(run: Run, task: ProbeTask, seconds: dict[str, float]) -> dict[str
     description = dataclasses.asdict(describe(task.probe))
     fields = {
         name: _plain(value)
-        for name, value in settings(task.probe).items()
+        for name, value in fields_of(task.probe).items()
         if name not in ("unit", "imputer") or text(value) == description[name]
     }
     return {
@@ -168,6 +168,6 @@ def _plain(value: Any) -> Any:
 
 def _named(task: ProbeTask) -> str:
     what = type(task.probe).__name__.lower()
-    plain = {name: value for name, value in settings(task.probe).items() if isinstance(value, int | float | str)}
+    plain = {name: value for name, value in fields_of(task.probe).items() if isinstance(value, int | float | str)}
     words = [str(value).replace("_", " ") if name == "order" else f"{name} {value}" for name, value in plain.items()]
     return ", ".join([*([task.view.name] if task.view else []), what, *words])
