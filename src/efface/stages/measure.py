@@ -31,7 +31,7 @@ def measure(study: Study, only: Sequence[str] = ()) -> list[str]:
         return failures
 
 
-def _widened(one: PlannedRun, shown: Study) -> PlannedRun:
+def _widened(planned: PlannedRun, shown: Study) -> PlannedRun:
     """The run with all metrics that the page shows, and the plan of these."""
-    part = next(part for parts in shown.parts().values() for part in parts if part.out == one.run.folder)
-    return planned_run(one.run.with_study(part))
+    part = next(part for parts in shown.parts().values() for part in parts if part.out == planned.run.folder)
+    return planned_run(planned.run.with_study(part))

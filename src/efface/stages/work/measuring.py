@@ -86,7 +86,7 @@ RANKS: dict[Any, Any] = {}
 """Ranks of the last map that this process ranked."""
 
 
-def measure_missing(one: PlannedRun) -> list[str]:
+def measure_missing(planned: PlannedRun) -> list[str]:
     """Run every task that has no result yet and whose maps exist. Return a sentence for each failure.
 
     A metric whose `value` fails on its first scores is said at once. The page then refuses it.
@@ -94,7 +94,7 @@ def measure_missing(one: PlannedRun) -> list[str]:
     Maps whose extraction failed are missing: the tasks that read them wait, the others run.
     ValueError: a metric cannot be planned, or needs something that the data do not have.
     """
-    run, plan = one.run, one.plan
+    run, plan = planned.run, planned.plan
     if problems := [*plan.problems, *unmet(run, plan)]:
         raise ValueError("\nefface: ".join(problems))
     missing = missing_maps(run)
