@@ -139,6 +139,7 @@ def test_metrics_by_option_runs_those_alone_also_one_that_the_study_does_not_lis
     }  # and what was there
 
 
+@pytest.mark.long
 def test_shapes_hold_in_every_stage(tmp_path, monkeypatch, capsys):
     # In this process, where every signature's shapes are checked while it runs.
     monkeypatch.chdir(tmp_path)
@@ -526,6 +527,7 @@ def test_a_deleted_map_file_of_a_family_comes_back_the_same_with_its_siblings(co
     assert_same(copy, finished)
 
 
+@pytest.mark.long
 def test_an_unfinished_file_of_other_maps_is_started_anew(copy, finished):
     path = copy / "run" / "maps" / "mine-train.h5"
     path.rename(path.with_name("mine-train.h5.partial"))
