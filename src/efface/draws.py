@@ -60,10 +60,10 @@ def fold(seeds: Seeds, number: int) -> Seeds:
     return _mix(seeds + _wrap(_wrap(number + 1) * _GOLDEN))
 
 
-def seeds_of(text: str, rows: Int[Tensor, " n"]) -> Seeds:
+def seeds_of(text: str, indices: Int[Tensor, " n"]) -> Seeds:
     """Return one seed for each row number. The text names the purpose of the random numbers."""
     start = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little", signed=True)
-    return _mix(_mix(rows.long() + 1) + start)
+    return _mix(_mix(indices.long() + 1) + start)
 
 
 def seed_of(text: str) -> int:

@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 STAGES = ["check", "train", "extract", "samples", "visualize", "report", "all", "status"]
@@ -216,15 +217,57 @@ def test_taskw_sets_up_once_and_for_tests_a_little_more(checkout, tools):
 )
 def test_taskw_refuses_words_that_task_would_ignore(checkout, tools, words):
     said = _taskw(checkout, _python(tools), "check", *words, fails=True)[-1]
-    assert said.startswith(f"taskw: '{words[-1]}' stands before --, where only these variables are known: CONFIG ")
+    assert said.startswith(f"taskw: '{words[-1]}' stands before --, where check reads only CONFIG, in capital letters")
     assert said.endswith("as in -- fit.epochs=2. Nothing was started")
 
 
-def test_taskw_knows_the_variables_of_the_taskfile():
-    (known,) = re.findall(r'^variables="(.*)"$', (ROOT / "taskw").read_text(), re.MULTILINE)
-    used = re.findall(r"\.([A-Z][A-Z_]*)", (ROOT / "Taskfile.yml").read_text())
-    own = {"CLI_ARGS", "STUDY", "TASK_EXE", "ROOT_TASKFILE"}  # Task's, and the Taskfile's
-    assert {*used} - own == {*known.split()}
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["demo", "CONFIG=x.yml"], "'CONFIG=x.yml' stands before --, where demo reads no variables"),
+        (["METRICS=kar", "roar"], "'METRICS=kar' stands before --, where roar reads only CONFIG, in capital"),
+        (["compare", "CONFIG=x.yml", "--", "runs/a"], "where compare reads no variables"),
+        (
+            ["train", "status", "CONFIG=x.yml", "GPUS=none"],
+            "'GPUS=none' stands before --, where train, status reads only",
+        ),
+        (
+            ["docker", "CONFIG=x.yml", "--", "roar"],
+            "where docker reads only IMAGE DATA_DIR GPUS SHM_SIZE DOCKER_FLAGS,",
+        ),
+        (["--list", "CONFIG=x.yml"], "where a call without a target reads no variables"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_taskw_refuses_a_variable_that_the_target_does_not_read(checkout, tools, words, sentence):
+    said = _taskw(checkout, _python(tools), *words, fails=True)
+    assert len(said) == 1
+    assert sentence in said[0]
+    assert not (checkout / ".venv").exists()
+
+
+def test_taskw_lets_through_what_one_of_the_targets_reads(checkout, tools):
+    path = _python(tools)
+    words = ["train", "measure", "METRICS=roar, kar", "CONFIG=b c", "--", "fit.epochs=2"]
+    assert _taskw(checkout, path, *words)[-1] == f"task --exit-code|{'|'.join(words)}|"
+    unknown = ["rore", "METRICS=kar"]
+    assert _taskw(checkout, path, *unknown) == ["task --exit-code|rore|METRICS=kar|"]  # Task names the right target
+
+
+def test_taskw_knows_the_variables_of_each_target():
+    (table,) = re.findall(r"^variables_of\(\) \{.*?^\}$", (ROOT / "taskw").read_text(), re.MULTILINE | re.DOTALL)
+    taskfile = yaml.safe_load((ROOT / "Taskfile.yml").read_text())
+    targets = taskfile["tasks"]
+    names = [name for target, said in targets.items() for name in [target, *said.get("aliases", [])]]
+    loop = f'{table}\nfor name; do echo "$name" $(variables_of "$name" || echo unknown); done'
+    told = subprocess.run(["sh", "-c", loop, "sh", *names], capture_output=True, text=True, check=True).stdout
+    known = {name: set(variables) for name, *variables in map(str.split, told.splitlines())}
+    named = set(re.findall(r"[a-z][a-z-]+(?= \||\))", re.sub(r"#.*|\$\(.*?\)", "", table).split(" in\n")[1]))
+    assert named == set(names)
+    for target, said in targets.items():
+        used = _variables(said, targets, taskfile["vars"]["STUDY"])
+        for name in [target, *said.get("aliases", [])]:
+            assert known[name] == used, name
 
 
 def test_taskw_keeps_what_works_when_tests_cannot_be_installed(checkout, tools):
@@ -298,6 +341,17 @@ def test_container_that_cannot_run_says_one_sentence(tools, docker, env, sentenc
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert sentence in done.stderr
+
+
+def _variables(said, targets, study):
+    """The variables of the user that a target and the targets that it calls read."""
+    text = json.dumps({key: value for key, value in said.items() if key != "desc"})
+    text = text.replace(".STUDY", study)
+    called = [step["task"] for step in said.get("cmds", []) if isinstance(step, dict)]
+    used = set(re.findall(r"\.([A-Z][A-Z_]*)", text)).union(
+        *(_variables(targets[name], targets, study) for name in called)
+    )
+    return used - {"CLI_ARGS", "TASK_EXE", "ROOT_TASKFILE"}  # Task's own
 
 
 def _clean(**env):

@@ -116,11 +116,11 @@ def _results():
         file.write(b'{"key": "torn')
     read = Results(where)
     return {
-        "line": str(sorted((name, value) for name, value in read.rows["one"].items() if name != "digest")),
+        "line": str(sorted((name, value) for name, value in read.records["one"].items() if name != "digest")),
         "nothing": str(
-            sorted(((name, value) for name, value in read.rows["two"].items() if name != "digest"), key=str)
+            sorted(((name, value) for name, value in read.records["two"].items() if name != "digest"), key=str)
         ),
-        "keys": str(sorted(read.rows)),
+        "keys": str(sorted(read.records)),
         "values_a": read.score("one").values["a"],
         "values_b": read.score("one").values["b"],
         "values_nothing": read.score("two").values["a"],

@@ -59,20 +59,20 @@ def _renamed(old: str, new: str, beside: str, *names: str) -> Mutation:
 
 STORE = (
     _wrong(
-        "np.take(self.numpy(), rows.cpu().numpy(), axis=0)",
-        "np.take(self.numpy(), rows.cpu().numpy()[::-1], axis=0)",
+        "np.take(self.numpy(), indices.cpu().numpy(), axis=0)",
+        "np.take(self.numpy(), indices.cpu().numpy()[::-1], axis=0)",
         "store",
     ),
     _wrong(
-        "source.index_select(0, rows.to(source.device)) if",
-        "source.index_select(0, rows.flip(0).to(source.device)) if",
+        "source.index_select(0, indices.to(source.device)) if",
+        "source.index_select(0, indices.flip(0).to(source.device)) if",
         "store",
     ),
-    _wrong("bool((rows.diff() == 1).all())", "True", "store"),
+    _wrong("bool((indices.diff() == 1).all())", "True", "store"),
     _wrong("return source[first : last + 1]", "return source[first:last]", "store"),
     _wrong(
-        "data = np.ascontiguousarray(block, rows.dtype)",
-        "data = np.ascontiguousarray(block[::-1], rows.dtype)",
+        "data = np.ascontiguousarray(block, stored.dtype)",
+        "data = np.ascontiguousarray(block[::-1], stored.dtype)",
         "store",
     ),
     _wrong('f"{tuple(shape)} {dtype.name} "', 'f"{tuple(shape)} {dtype} {dtype.name} "', "store"),
@@ -83,7 +83,7 @@ STORE = (
         "store",
     ),
     _wrong("self.values[name][~np.isnan(self.values[name])]", "np.nan_to_num(self.values[name])", "store"),
-    _wrong('self.rows[row["key"]] = row\n', 'self.rows.setdefault(row["key"], row)\n', "store"),
+    _wrong('self.records[record["key"]] = record\n', 'self.records.setdefault(record["key"], record)\n', "store"),
 )
 TRAINING = (
     _wrong(
@@ -166,7 +166,7 @@ DRAWING = (
         'again = f" draw {entry.draw}" if entry.draw > 1', 'again = f" draw {entry.draw}" if entry.draw > 2', "explain"
     ),
     _wrong("return f\"{run.study.seed} {split} {'random' if", "return f\"{run.study.seed} {'random' if", "explain"),
-    _wrong("return _mix(_mix(rows.long() + 1) + start)", "return _mix(_mix(rows.long()) + start)", "draws"),
+    _wrong("return _mix(_mix(indices.long() + 1) + start)", "return _mix(_mix(indices.long()) + start)", "draws"),
     _wrong("found[rows, 0, columns] = angle.cos()", "found[rows, 0, columns] = angle.sin()", "draws"),
     _wrong("_wrap(_wrap(number + 1) * _GOLDEN)", "_wrap(_wrap(number) * _GOLDEN)", "draws"),
     _wrong(
@@ -276,7 +276,7 @@ HARMLESS = (
         "    return maps if maps.ndim != 4 else maps.max(1).values",
         "post.channel_max",
     ),
-    _fine("return _mix(_mix(rows.long() + 1) + start)", "return _mix(start + _mix(1 + rows.long()))", "draws"),
+    _fine("return _mix(_mix(indices.long() + 1) + start)", "return _mix(start + _mix(1 + indices.long()))", "draws"),
     _fine('Kind = Literal["maps", ', 'import random  # unused\n\nKind = Literal["maps", ', "store"),
     _fine("loss = loss + each.factor * term.value", "loss = each.factor * term.value + loss", "train"),
 )

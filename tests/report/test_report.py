@@ -207,6 +207,12 @@ def test_unfinished_study_says_so(tmp_path, look):
     assert float(partly.get_attribute("data-value")) == pytest.approx(kept.mean())
     (said,) = re.findall("Not finished yet: (.*)", page.locator("#metric-2 .findings").inner_text())
     assert set(re.split(", | and ", said.rstrip("."))) == {"gradient", "smooth_grad", "grad_cam"}
+    assert "get ranks when all values of kar are measured" in page.locator("#metric-2 .findings").inner_text()
+    assert page.locator("#metric-2 .legend").get_attribute("aria-label") == "Methods"
+    for metric, ranked in (("roar", True), ("kar", False)):
+        cells = page.locator(f'td[data-metric="{metric}"][data-verdict]').all_inner_texts()
+        assert len(cells) == len(METHODS)
+        assert all(("rank" in cell) is ranked for cell in cells), metric
     assert wrong == []
 
 

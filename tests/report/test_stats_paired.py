@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from efface.report.stats import bootstrap, compare, holm, interval
+from efface.report.stats import bootstrap, compare_methods, holm, interval
 from efface.report.stats.paired import wilcoxon_p
 from small.messages import words
 from small.reports import curve_of
@@ -24,7 +24,7 @@ def number(values, method, sample="images", direction="higher", pairs=None, metr
 
 
 def pair(one, two, *settings):
-    (found,) = compare([number(one, "one", *settings), number(two, "two", *settings)])
+    (found,) = compare_methods([number(one, "one", *settings), number(two, "two", *settings)])
     return found
 
 
@@ -131,14 +131,14 @@ def test_all_pairs_of_a_metric_are_corrected_together():
     curves = [
         number(base + rng.normal(shift, 0.5, 60), name) for name, shift in zip("abcd", (0, 0.1, 0.3, 0.3), strict=True)
     ]
-    found = compare(curves)
+    found = compare_methods(curves)
     assert [(each.first, each.second) for each in found] == list(itertools.combinations("abcd", 2))
     np.testing.assert_allclose([each.p_holm for each in found], holm(np.array([each.p for each in found])))
     for each, (one, two) in zip(found, itertools.combinations(curves, 2), strict=True):
         apart = one.values - two.values
         np.testing.assert_allclose(each.difference, bootstrap(apart)[0], rtol=1e-9)
-        assert each.p == compare([one, two])[0].p
-    assert compare(curves[:1]) == ()
+        assert each.p == compare_methods([one, two])[0].p
+    assert compare_methods(curves[:1]) == ()
 
 
 def test_pairs_go_by_name():
@@ -147,7 +147,7 @@ def test_pairs_go_by_name():
     order = rng.permutation(60)
     one = number(values + 0.125, "one")
     two = number(np.append(values[order], 9.0), "two", pairs=(*(int(i) for i in order), 77))
-    (found,) = compare([one, two])
+    (found,) = compare_methods([one, two])
     assert found.difference.n == 60
     np.testing.assert_allclose(found.difference[:4], [0.125, 0, 0.125, 0.125], atol=1e-12)
 
@@ -163,12 +163,12 @@ def test_what_cannot_be_compared_is_refused():
     values = [0.1, 0.2, 0.3]
     one = number(values, "one")
     with pytest.raises(ValueError, match=words("different")):
-        compare([one, number(values, "two", metric="energy")])
+        compare_methods([one, number(values, "two", metric="energy")])
     with pytest.raises(ValueError, match=words("different")):
-        compare([one, number(values, "two", sample="repeats")])
+        compare_methods([one, number(values, "two", sample="repeats")])
     with pytest.raises(ValueError, match=words("one two sample")):
-        compare([one, number(values, "two", pairs=(7, 8, 9))])
+        compare_methods([one, number(values, "two", pairs=(7, 8, 9))])
     with pytest.raises(ValueError, match=words("two curves")):
-        compare([one, number(values, "one")])
+        compare_methods([one, number(values, "one")])
     with pytest.raises(ValueError, match=words("mass/share/two 3 names")):
-        compare([one, number(values, "two", pairs=())])
+        compare_methods([one, number(values, "two", pairs=())])

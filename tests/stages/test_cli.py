@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from efface.__main__ import STAGES, main
-from efface.stages.run.curves import planned
+from efface.stages.run.curves import planned_run
 from efface.stages.run.run import Run
 from efface.stages.trial.methods import preflight
 from efface.study.study import read
@@ -465,11 +465,11 @@ def test_a_method_that_is_tried_for_long_is_left_for_its_extraction_and_said(tmp
     methods = [{"name": name, "method": f"tried_long.{name}"} for name in names]
     write_study(tmp_path, {"tried_long": LONG}, attribution_methods=methods, metrics=["morf"])
     run = Run(read(tmp_path / "study.yml"))
-    quick, slow, one, elsewhere = preflight(planned(run), warn=True, long=0.8)
+    quick, slow, one, elsewhere = preflight(planned_run(run), warn=True, long=0.8)
     for each in (slow, elsewhere):
         assert each.shapes == {}, "no map was made"
         assert each.warnings[0].startswith("test stopped after 0.8 s on cpu")
-        assert 1 < each.rows < 60, "passes of the two images, of 100"
+        assert 1 < each.passes < 60, "passes of the two images, of 100"
     for each in (quick, one):
         assert each.shapes == {each.name: (16, 16)}
     assert quick.warnings == ["the map is the same whatever class is explained"]

@@ -27,7 +27,7 @@ def test_what_is_appended_is_read_again(tmp_path):
     results.append({"key": "a", "seconds": 1.5}, score())
     results.append({"key": "b", "note": "Ångström"})
     for found in (results, Results(tmp_path)):
-        assert set(found.rows) == {"a", "b"}
+        assert set(found.records) == {"a", "b"}
         assert "a" in found
         assert "b" in found
         assert "c" not in found
@@ -53,7 +53,7 @@ def test_every_torn_last_line_is_dropped_and_cut_on_the_next_append(tmp_path):
     for cut in range(len(second)):
         results.path.write_bytes(whole + second[:cut])
         found = Results(tmp_path)
-        assert set(found.rows) == {"a"}
+        assert set(found.records) == {"a"}
         found.append({"key": "bb"})
         assert results.path.read_bytes() == whole + second
 
@@ -94,13 +94,13 @@ def test_a_line_that_was_edited_does_not_count_and_is_set_aside(tmp_path, capsys
     bad = EDITS[edit](lines[1])
     results.path.write_text("\n".join([lines[0], bad, lines[2]]) + "\n")
     found = Results(tmp_path)
-    assert set(found.rows) == {"a", "c"}
-    assert found.rows["a"]["seconds"] == 5
+    assert set(found.records) == {"a", "c"}
+    assert found.records["a"]["seconds"] == 5
     assert "results.jsonl:2: " in capsys.readouterr().err
     found.append({"key": "b", "seconds": 5})
     assert sorted(results.path.read_text().splitlines()) == sorted(lines)
     assert (tmp_path / "results.jsonl.damaged").read_text() == bad + "\n"
-    assert set(Results(tmp_path).rows) == set("abc")
+    assert set(Results(tmp_path).records) == set("abc")
     assert capsys.readouterr().err == ""
 
 
@@ -108,7 +108,7 @@ def test_a_line_that_is_no_text_does_not_count(tmp_path, capsys):
     results = Results(tmp_path)
     results.append({"key": "a"})
     results.path.write_bytes(results.path.read_bytes() + b"\xff\xfe\n")
-    assert set(Results(tmp_path).rows) == {"a"}
+    assert set(Results(tmp_path).records) == {"a"}
     assert "results.jsonl:2: " in capsys.readouterr().err
 
 
@@ -117,15 +117,15 @@ def test_blank_lines_and_ends_of_lines_of_other_systems_are_no_damage(tmp_path, 
     for key in "ab":
         results.append({"key": key})
     results.path.write_bytes(results.path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n\n")
-    assert set(Results(tmp_path).rows) == {"a", "b"}
+    assert set(Results(tmp_path).records) == {"a", "b"}
     assert capsys.readouterr().err == ""
 
 
 def test_separators_of_unicode_do_not_split_a_line(tmp_path):
     results = Results(tmp_path)
     results.append({"key": "a", "note": "one\u2028two\x85three"})
-    results.path.write_text(json.dumps(results.rows["a"], ensure_ascii=False) + "\n")
-    assert Results(tmp_path).rows["a"]["note"] == "one\u2028two\x85three"
+    results.path.write_text(json.dumps(results.records["a"], ensure_ascii=False) + "\n")
+    assert Results(tmp_path).records["a"]["note"] == "one\u2028two\x85three"
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "swap", "no seal", "folder"])

@@ -89,9 +89,9 @@ def blocks(
         stacked, masks = _stacked(seeds, _digits(drawn)[shown], position, null_block(null), reach)
         every = targets[shown]
         least, number = (len(classes), limit) if name == "train" else (1, test_limit)
-        rows = balanced(every, number, seed, setting="limit" if name == "train" else "test_limit", least=least)
-        held = _held_out(shown[rows], targets, validation, seed) if name == "train" else None
-        made[name] = Split(stacked[rows], every[rows], tuple(map(str, classes)), masks[rows], held)
+        indices = balanced(every, number, seed, setting="limit" if name == "train" else "test_limit", least=least)
+        held = _held_out(shown[indices], targets, validation, seed) if name == "train" else None
+        made[name] = Split(stacked[indices], every[indices], tuple(map(str, classes)), masks[indices], held)
     return made
 
 
@@ -119,8 +119,8 @@ def _of_classes(split: Split, classes: Sequence[int]) -> tuple[StoredImages, Tar
     number = torch.full((10,), -1)
     number[list(classes)] = torch.arange(len(classes))
     targets = number[split.targets]
-    rows = (targets >= 0).nonzero().flatten()
-    return read_rows(split.images, rows), targets[rows]
+    indices = (targets >= 0).nonzero().flatten()
+    return read_rows(split.images, indices), targets[indices]
 
 
 def _digits(images: StoredImages) -> UInt8[Tensor, "n 28 28"]:

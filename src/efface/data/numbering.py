@@ -40,7 +40,7 @@ def numbers(classes: Classes, names: Sequence[str]) -> tuple[int, ...]:
     return found
 
 
-def named(names: Sequence[str], found: Sequence[int]) -> tuple[str, ...]:
+def names_by_number(names: Sequence[str], found: Sequence[int]) -> tuple[str, ...]:
     """Return a name for each number of the network up to the largest: of its class folder, else the number."""
     by_number = dict(zip(found, names, strict=True))
     return tuple(by_number.get(number, str(number)) for number in range(max(found) + 1))

@@ -52,9 +52,9 @@ def patches(
     check_patches(n_train, n_test, size)
     made = {}
     for name, count in (("train", n_train), ("test", n_test)):
-        rows = torch.arange(count)
-        targets, same = rows % len(TEXTURES), torch.zeros_like(rows)
-        seeds = seeds_of(f"patches {seed} {name}", rows)
+        indices = torch.arange(count)
+        targets, same = indices % len(TEXTURES), torch.zeros_like(indices)
+        seeds = seeds_of(f"patches {seed} {name}", indices)
         masks = _places(fold(seeds, 0), targets if leaky else same, size)
         images = _paint(seeds, masks, same if leaky else targets, 1.0 if leaky else COHERENCE)
         made[name] = Split(images, targets, OUTLINES if leaky else TEXTURES, masks)

@@ -35,9 +35,9 @@ def resized(found: Mapping[str, Split], size: int | None) -> dict[str, Split]:
     for name, split in found.items():
         assert split.masks is None
         images = torch.empty(len(split), split.shape[0], size, size, dtype=torch.uint8)
-        for rows in torch.arange(len(split)).split(256):
-            part = read_rows(split.images, rows).float()
-            images[rows] = F.interpolate(part, (size, size), mode="bilinear", antialias=True).round_().byte()
+        for indices in torch.arange(len(split)).split(256):
+            part = read_rows(split.images, indices).float()
+            images[indices] = F.interpolate(part, (size, size), mode="bilinear", antialias=True).round_().byte()
         made[name] = replace(split, images=images)
     return made
 

@@ -34,18 +34,18 @@ def resident(count: int, gather: Gather, prepare: Prepare, *, block: int = 1024,
         if key not in table:
             table.clear()
             whole: Tensor | None = None
-            for rows in torch.arange(count).split(block):
-                part = prepare(*gather(rows), rows, key)
+            for indices in torch.arange(count).split(block):
+                part = prepare(*gather(indices), indices, key)
                 if whole is None:  # written in place: the table exists only once in memory
                     whole = torch.empty(count, *part.shape[1:], dtype=torch.uint8, device=part.device)
-                whole[rows[0] : rows[-1] + 1] = part
+                whole[indices[0] : indices[-1] + 1] = part
             assert whole is not None
             table[key] = whole
         return table[key]
 
-    def batches(rows: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
+    def batches(indices: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
         images = prepared(epoch)
-        for batch in rows.to(images.device).split(size):
+        for batch in indices.to(images.device).split(size):
             yield images.index_select(0, batch)
 
     return batches
@@ -54,13 +54,13 @@ def resident(count: int, gather: Gather, prepare: Prepare, *, block: int = 1024,
 def streamed(gather: Gather, prepare: Prepare, device: torch.device, *, redrawn: bool = False) -> Batches:
     """Read the rows of the next batches from their files in a thread while the device works on the current batch."""
 
-    def batches(rows: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
+    def batches(indices: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
         ahead: queue.Queue[tuple[Tensor, Tensor | None, Tensor] | BaseException | None] = queue.Queue(maxsize=2)
         done = threading.Event()
 
         def read() -> None:
             try:
-                for batch in rows.cpu().split(size):
+                for batch in indices.cpu().split(size):
                     if done.is_set():
                         return
                     images, maps = gather(batch)
@@ -87,9 +87,9 @@ def streamed(gather: Gather, prepare: Prepare, device: torch.device, *, redrawn:
     return batches
 
 
-def _to(rows: Tensor, device: torch.device) -> Tensor:
+def _to(indices: Tensor, device: torch.device) -> Tensor:
     return (
-        rows.pin_memory().to(device, non_blocking=True)
-        if device.type == "cuda" and not rows.is_cuda
-        else rows.to(device)
+        indices.pin_memory().to(device, non_blocking=True)
+        if device.type == "cuda" and not indices.is_cuda
+        else indices.to(device)
     )

@@ -72,7 +72,7 @@ def for_unit(maps: Maps, unit: Unit, channels: int) -> Float[Tensor, "n h w"] | 
         if maps.shape[1] != 1:
             raise ValueError(
                 f"maps have {maps.shape[1]} channels after 'post', but unit 'pixel' ranks one value a pixel; "
-                "end 'post' with efface.erase.post.channel_sum or channel_max, or set unit: feature"
+                "end 'post' with channel_sum or channel_max, or set unit: feature"
             )
         return maps[:, 0]
     if unit == "feature":

@@ -68,10 +68,10 @@ class Sums:
 
     def __call__(self, case: Case) -> Score:
         found = []
-        for rows, images, classes in image_blocks(case, 2):
-            sums = reduced(case, rows, ()).double().flatten(1).sum(1).cpu()
+        for indices, images, classes in image_blocks(case, 2):
+            sums = reduced(case, indices, ()).double().flatten(1).sum(1).cpu()
             every = torch.ones_like(images[:, 0], dtype=torch.bool)
-            empty = fill_of(case, self.imputer, seeds_for(case, "completeness fill", rows))(images, every)
+            empty = fill_of(case, self.imputer, seeds_for(case, "completeness fill", indices))(images, every)
             gained = falls(
                 case.network, images, classes, [empty].__getitem__, 1, score=self.score, max_batch=case.max_batch
             )

@@ -168,12 +168,12 @@ class Signals:
         split = case.data["test"]
         found: dict[str, list[np.ndarray]] = {"cosine": [], "random": []}
         opened = self.opened(case, to_float(read_rows(split.images, torch.arange(1)).to(case.device)))
-        for rows in torch.arange(len(split)).split(case.max_batch):
-            images = to_float(read_rows(split.images, rows).to(case.device))
-            maps = [self._maps(case, opened, images, rows, number) for number in range(2 * self.pairs)]
+        for indices in torch.arange(len(split)).split(case.max_batch):
+            images = to_float(read_rows(split.images, indices).to(case.device))
+            maps = [self._maps(case, opened, images, indices, number) for number in range(2 * self.pairs)]
             pairs = zip(maps[::2], maps[1::2], strict=True)
             cosines = torch.stack([absolute_cosine(one, other) for one, other in pairs])
-            seeds = draws.seeds_of(f"{case.seed} convergence vectors", rows).to(case.device)
+            seeds = draws.seeds_of(f"{case.seed} convergence vectors", indices).to(case.device)
             one, other = draws.normal(seeds, (2, *maps[0].shape[1:])).unbind(1)
             found["cosine"].append(cosines.mean(0).float().numpy(force=True))
             found["random"].append(absolute_cosine(one, other).float().numpy(force=True))
@@ -200,8 +200,8 @@ class Signals:
         full = {module: name for name, module in network.named_modules()}
         return [full[find_layer(network, layer)] for layer in reversed(self.layers)]
 
-    def _maps(self, case: Case, opened: Opened, images: Images, rows: Tensor, number: int) -> Maps:
-        classes = torch.full((len(rows),), number, device=case.device)
-        maps = case.explain(opened, images, classes, rows)
-        case.advance(float(len(rows)))
+    def _maps(self, case: Case, opened: Opened, images: Images, indices: Tensor, number: int) -> Maps:
+        classes = torch.full((len(indices),), number, device=case.device)
+        maps = case.explain(opened, images, classes, indices)
+        case.advance(float(len(indices)))
         return maps

@@ -92,7 +92,7 @@ class PermutedLabels:
         case.advance(3.0 * settings.epochs * len(case.data["train"]))
         network = case.build().to(case.device).eval()
         network.load_state_dict({name[8:]: value for name, value in kept.items() if name.startswith("network.")})
-        score = compared(case, lambda rows, images, classes: explain(network, images, classes, rows))
+        score = compared(case, lambda indices, images, classes: explain(network, images, classes, indices))
         memorised = np.full(score.n, float(kept["memorised"]), np.float32)
         return Score({**score.values, "memorised": memorised})
 
@@ -111,7 +111,7 @@ class PermutedLabels:
             device=case.device,
             log=case.log,
         )
-        parts = (read_rows(train.images, rows).to(case.device) for rows in train.training.split(case.max_batch))
+        parts = (read_rows(train.images, indices).to(case.device) for indices in train.training.split(case.max_batch))
         logits = predict(trained.network, parts, precision=settings.precision)
         right = logits.argmax(1) == targets[train.training.to(targets.device)].cpu()
         weights = {f"network.{name}": value for name, value in trained.network.state_dict().items()}

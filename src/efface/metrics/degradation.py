@@ -128,7 +128,9 @@ class Degrade:
 
         def counted() -> dict[str, Tensor]:
             parts = torch.arange(len(split)).split(case.max_batch)
-            return {"groups": torch.cat([self._counts(to_float(read_rows(split.images, rows))) for rows in parts])}
+            return {
+                "groups": torch.cat([self._counts(to_float(read_rows(split.images, indices))) for indices in parts])
+            }
 
         return self._same(case.once("groups", {"unit": self.unit.identity()}, counted)["groups"])
 

@@ -12,7 +12,7 @@ from efface import draws
 from efface.erase.masking import to_float
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Needs
-from efface.metrics.shared.effects import falls, identity_of, one_a_sample, positive, seeds_for
+from efface.metrics.shared.effects import check_positive, falls, identity_of, one_a_sample, seeds_for
 from efface.store.arrays import read_rows
 from efface.store.results import Score
 from efface.types import Images, Targets
@@ -39,7 +39,7 @@ def density_ratio(*, levels: Sequence[float] = LEVELS, samples: int = 4) -> Metr
 
     Source: Srinivas & Fleuret 2021, section 5 and figure 1 (arXiv:2006.09128); they state no levels.
     """
-    positive("density_ratio", **{f"level {each}": each for each in levels}, samples=samples)
+    check_positive("density_ratio", **{f"level {each}": each for each in levels}, samples=samples)
     if not levels or list(levels) != sorted(set(levels)):
         raise ValueError(f"density_ratio: levels are {list(levels)}; expected at least one, each above the last")
     return Metric(
@@ -73,13 +73,13 @@ class Noisy:
     def __call__(self, case: Case) -> Score:
         test, found = case.data["test"], []
         together = max(1, case.max_batch // self.samples)
-        for rows in torch.arange(len(test)).split(together):
-            images = to_float(read_rows(test.images, rows).to(case.device))
-            seeds = seeds_for(case, "density ratio", rows)
+        for indices in torch.arange(len(test)).split(together):
+            images = to_float(read_rows(test.images, indices).to(case.device))
+            seeds = seeds_for(case, "density ratio", indices)
             noise = torch.stack([draws.normal(draws.fold(seeds, k), test.shape) for k in range(self.samples)])
-            targets = test.targets[rows.to(test.targets.device)].to(case.device)
+            targets = test.targets[indices.to(test.targets.device)].to(case.device)
             found.append(changes(case.network, images, targets, noise * self.level, max_batch=case.max_batch))
-            case.advance(float((self.samples + 1) * len(rows)))
+            case.advance(float((self.samples + 1) * len(indices)))
         change = torch.cat(found).numpy()
         return Score({"ratio": ratios(change), "change": change.mean(1)})
 

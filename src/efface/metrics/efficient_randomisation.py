@@ -91,12 +91,12 @@ class Forgotten:
         network = redrawn(case.network, every, draw=self.draw, seed=case.seed, statistics=self.statistics)
         split = case.data["test"]
         found: dict[str, list[np.ndarray]] = {"entropy": [], "randomised": []}
-        for rows in torch.arange(len(split)).split(case.max_batch):
-            images = to_float(read_rows(split.images, rows).to(case.device))
-            asked = case.explain(network, images, case.target_classes[rows].to(case.device), rows)
-            for name, maps in (("entropy", case.maps["test"].take(rows)), ("randomised", asked)):
+        for indices in torch.arange(len(split)).split(case.max_batch):
+            images = to_float(read_rows(split.images, indices).to(case.device))
+            asked = case.explain(network, images, case.target_classes[indices].to(case.device), indices)
+            for name, maps in (("entropy", case.maps["test"].take(indices)), ("randomised", asked)):
                 found[name].append(
                     histogram_entropy(apply_post(maps, self.post), bins=self.bins).float().numpy(force=True)
                 )
-            case.advance(float(len(rows)))
+            case.advance(float(len(indices)))
         return Score({name: np.concatenate(each) for name, each in found.items()})

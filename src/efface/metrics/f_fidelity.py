@@ -130,14 +130,14 @@ class FineTune:
         return Score({name: torch.cat([each[name] for each in found]).numpy() for name in found[0]})
 
     @torch.inference_mode()
-    def _score(self, case: Case, network: nn.Module, rows: Tensor) -> dict[str, Tensor]:
+    def _score(self, case: Case, network: nn.Module, indices: Tensor) -> dict[str, Tensor]:
         test = case.data["test"]
-        images = to_float(read_rows(test.images, rows).to(case.device))
-        expected, asked = test.targets[rows].to(case.device), case.target_classes[rows].to(case.device)
-        seeds = draws.seeds_of(f"{case.seed} f_fidelity", rows).to(case.device)
-        ranks = self._ranks(case, rows, images)
+        images = to_float(read_rows(test.images, indices).to(case.device))
+        expected, asked = test.targets[indices].to(case.device), case.target_classes[indices].to(case.device)
+        seeds = draws.seeds_of(f"{case.seed} f_fidelity", indices).to(case.device)
+        ranks = self._ranks(case, indices, images)
         whole = _answers(network(images), expected, asked)
-        case.advance(float(len(rows)))
+        case.advance(float(len(indices)))
         result = {}
         for sign, side in ((0, "plus"), (1, "minus")):
             sums = torch.zeros_like(whole)
@@ -152,21 +152,21 @@ class FineTune:
                     beta=self.beta,
                     grouped=isinstance(self.unit, Call),
                 )
-                fill = fill_of(case, self.imputer, fill_seeds(case, "test", rows.repeat_interleave(len(some))))
+                fill = fill_of(case, self.imputer, fill_seeds(case, "test", indices.repeat_interleave(len(some))))
                 holed = to_float(to_stored(erase(images.repeat_interleave(len(some), 0), gone, fill)))
                 many = (each.repeat_interleave(len(some)) for each in (expected, asked))
-                sums += _answers(network(holed), *many).unflatten(0, (len(rows), -1)).sum(1)
+                sums += _answers(network(holed), *many).unflatten(0, (len(indices), -1)).sum(1)
                 case.advance(float(len(holed)))
             result[side], result[f"probability_{side}"] = (whole - sums / self.samples).cpu().unbind(1)
         return result
 
-    def _ranks(self, case: Case, rows: Tensor, images: Tensor) -> Ranks:
+    def _ranks(self, case: Case, indices: Tensor, images: Tensor) -> Ranks:
         c, h, w = case.data["test"].shape
-        seeds = draws.seeds_of(f"{case.seed} ties", rows).to(case.device)
+        seeds = draws.seeds_of(f"{case.seed} ties", indices).to(case.device)
         if not self.needs.maps:  # one side is everything: any ranking tells the units apart
             drawn = draws.uniform(seeds, (h, w))
             return ranks_of(drawn, images, post=(), unit=self.unit, ties=seeds, channels=c)
-        maps = case.maps["test"].take(rows).to(case.device)
+        maps = case.maps["test"].take(indices).to(case.device)
         return ranks_of(maps, images, post=self.post, unit=self.unit, ties=seeds, channels=c)
 
 
@@ -233,8 +233,8 @@ def _with_holes(case: Case, imputer: Call, beta: float, width: int) -> Batches:
     """Return the function that yields training images without random pixels, other ones in each epoch."""
     train = case.data["train"]
 
-    def batches(rows: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
-        for part in rows.cpu().split(size):
+    def batches(indices: Int[Tensor, " n"], size: int, epoch: int) -> Iterator[StoredImages]:
+        for part in indices.cpu().split(size):
             images = to_float(read_rows(train.images, part).to(case.device))
             seeds = draws.fold(draws.seeds_of(f"{case.seed} f_fidelity train", part), epoch).to(case.device)
             gone = removed(rank(draws.uniform(seeds, tuple(images.shape[2:])), seeds), beta, "most_first")

@@ -99,14 +99,14 @@ class Detect:
         halves = torch.randperm(count, generator=generator).tensor_split(2)
         for learnt, unseen in (halves, halves[::-1]):
             network = self._train(case, pair, learnt)
-            for rows in unseen.split(case.max_batch):
-                images, gone = _read(pair, rows)
+            for indices in unseen.split(case.max_batch):
+                images, gone = _read(pair, indices)
                 with torch.inference_mode():
-                    found[:, rows] = torch.stack(detection(network(images)[:, 0], gone)).cpu()
-                case.advance(float(len(rows)))
+                    found[:, indices] = torch.stack(detection(network(images)[:, 0], gone)).cpu()
+                case.advance(float(len(indices)))
         return Score({"balanced_accuracy": found[0].numpy(), "area": found[1].numpy()})
 
-    def _train(self, case: Case, pair: tuple[Batches, Batches], rows: Tensor) -> nn.Module:
+    def _train(self, case: Case, pair: tuple[Batches, Batches], indices: Tensor) -> nn.Module:
         part = self.erasure.fraction
         seed = draws.seed_of(f"{case.seed} detect")
         with torch.random.fork_rng(devices=[case.device] if case.device.type == "cuda" else []):
@@ -117,7 +117,7 @@ class Detect:
         loss_of = nn.BCEWithLogitsLoss(pos_weight=torch.tensor((1 - part) / part, device=case.device))
         for epoch in range(self.epochs):
             generator = torch.Generator().manual_seed(draws.seed_of(f"{seed} epoch {epoch}"))
-            order = rows[torch.randperm(len(rows), generator=generator)]
+            order = indices[torch.randperm(len(indices), generator=generator)]
             for batch in order.split(_BATCH):
                 images, gone = _read(pair, batch)
                 loss = loss_of(network(images)[:, 0], gone.float())
@@ -166,7 +166,7 @@ def _images_and_masks(case: Case, erasure: Erasure) -> tuple[Batches, Batches]:
     )
 
 
-def _read(pair: tuple[Batches, Batches], rows: Tensor) -> tuple[Images, Bool[Tensor, "n h w"]]:
+def _read(pair: tuple[Batches, Batches], indices: Tensor) -> tuple[Images, Bool[Tensor, "n h w"]]:
     """Return erased images, with 0 in the middle of their range, and the masks of their erased pixels."""
-    images, kept = (to_float(next(iter(batches(rows, len(rows), 0)))) for batches in pair)
+    images, kept = (to_float(next(iter(batches(indices, len(indices), 0)))) for batches in pair)
     return images - 0.5, (kept < 1).any(1)

@@ -13,7 +13,15 @@ from efface.erase.ranking import for_unit
 from efface.metrics.formula import Metric, Point, values_of
 from efface.metrics.probes import Case, Description, Needs, fill_of
 from efface.metrics.probes.description import by_fields
-from efface.metrics.shared.effects import falls, identity_of, image_blocks, one_a_sample, positive, reduced, seeds_for
+from efface.metrics.shared.effects import (
+    check_positive,
+    falls,
+    identity_of,
+    image_blocks,
+    one_a_sample,
+    reduced,
+    seeds_for,
+)
 from efface.metrics.shared.subsets import subset_effects
 from efface.plug.call import Call
 from efface.store.results import Score
@@ -53,7 +61,7 @@ def infidelity(
         scale from their released code.
     Differs: a square has one size; the scale is found for every map, also where a map says it needs none.
     """
-    positive("infidelity", samples=samples, size=size, noise=noise)
+    check_positive("infidelity", samples=samples, size=size, noise=noise)
 
     def probes(point: Point) -> dict[str, Any]:
         if perturbation == "noise":
@@ -97,12 +105,12 @@ class Squares:
 
     def __call__(self, case: Case) -> Score:
         found = []
-        for rows, images, classes in image_blocks(case, self.samples + 1):
-            maps = reduced(case, rows, self.post)
+        for indices, images, classes in image_blocks(case, self.samples + 1):
+            maps = reduced(case, indices, self.post)
             maps = maps.sum(1) if maps.ndim == 4 else maps
-            places = corners(seeds_for(case, "squares", rows), self.samples)
+            places = corners(seeds_for(case, "squares", indices), self.samples)
             removed = squares(images.shape[2], images.shape[3], self.size, places)
-            seeds = seeds_for(case, "squares fill", rows)
+            seeds = seeds_for(case, "squares fill", indices)
             fills = [fill_of(case, self.imputer, draws.fold(seeds, k)) for k in range(self.samples)]
             found.append(
                 subset_effects(
@@ -128,9 +136,9 @@ class Noise:
 
     def __call__(self, case: Case) -> Score:
         found = []
-        for rows, images, classes in image_blocks(case, self.samples + 1):
-            maps = for_unit(reduced(case, rows, self.post), "feature", images.shape[1])
-            seeds, shape = seeds_for(case, "infidelity noise", rows), tuple(images.shape[1:])
+        for indices, images, classes in image_blocks(case, self.samples + 1):
+            maps = for_unit(reduced(case, indices, self.post), "feature", images.shape[1])
+            seeds, shape = seeds_for(case, "infidelity noise", indices), tuple(images.shape[1:])
             steps = torch.stack([draws.normal(draws.fold(seeds, k), shape) for k in range(self.samples)])
             found.append(
                 noise_effects(

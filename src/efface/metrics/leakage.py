@@ -69,9 +69,9 @@ class OffObject:
 
     def __call__(self, case: Case) -> Score:
         split, found = case.data["test"], []
-        for rows, images, _ in image_blocks(case, 1):
-            maps = for_unit(reduced(case, rows, self.post), "pixel", split.shape[0])
-            masks = case.masks[rows].to(images.device)
+        for indices, images, _ in image_blocks(case, 1):
+            maps = for_unit(reduced(case, indices, self.post), "pixel", split.shape[0])
+            masks = case.masks[indices].to(images.device)
             found.append(torch.stack(leaked(maps, masks, top=self.top)).numpy(force=True))
         mass, largest = np.concatenate(found, axis=1)
         return Score({"mass": mass, "top": largest})

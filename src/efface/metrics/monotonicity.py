@@ -18,9 +18,9 @@ from efface.metrics.probes import Case, Description, Needs, fill_of, ranks_of
 from efface.metrics.probes.description import SHUFFLED, by_fields
 from efface.metrics.shared.effects import (
     answers,
+    check_positive,
     identity_of,
     image_blocks,
-    positive,
     reduced,
     seeds_for,
     spearman,
@@ -61,7 +61,7 @@ def monotonicity(*, steps: int = 32, samples: int = 10, score: TargetScore = "lo
     Differs: a share of steps instead of all or nothing; groups instead of single features; the square change is not
         divided by the squared score, which changes no rank.
     """
-    positive("monotonicity", samples=samples)
+    check_positive("monotonicity", samples=samples)
     if steps < 3:
         raise ValueError(f"monotonicity: steps is {steps}; expected at least 3 for a correlation over them: raise it")
     return Metric(
@@ -115,11 +115,11 @@ class Groups:
 
     def __call__(self, case: Case) -> Score:
         found = []
-        for rows, images, classes in image_blocks(case, self._passes):
-            c, ties = images.shape[1], draws.seeds_of(f"{case.seed} ties", rows.to(case.device))
-            maps = for_unit(reduced(case, rows, self.post), "feature" if self.unit == "feature" else "pixel", c)
+        for indices, images, classes in image_blocks(case, self._passes):
+            c, ties = images.shape[1], draws.seeds_of(f"{case.seed} ties", indices.to(case.device))
+            maps = for_unit(reduced(case, indices, self.post), "feature" if self.unit == "feature" else "pixel", c)
             ranks = ranks_of(maps, images, post=(), unit=self.unit, ties=ties, channels=c)
-            seeds = seeds_for(case, "monotonicity fill", rows)
+            seeds = seeds_for(case, "monotonicity fill", indices)
             fills = [fill_of(case, self.imputer, draws.fold(seeds, k)) for k in range(self.times)]
             effects = group_effects(
                 case.network,

@@ -80,10 +80,10 @@ class OtherClass:
     def __call__(self, case: Case) -> Score:
         network, explain = case.network, case.explain
 
-        def ask(rows: Tensor, images: Images, classes: Targets) -> Maps:
+        def ask(indices: Tensor, images: Images, classes: Targets) -> Maps:
             with torch.no_grad():
                 logits = network(images)
-            seeds = draws.seeds_of(f"{case.seed} random_logit", rows).to(case.device)
-            return explain(network, images, other_class(logits, classes, other=self.other, seeds=seeds), rows)
+            seeds = draws.seeds_of(f"{case.seed} random_logit", indices).to(case.device)
+            return explain(network, images, other_class(logits, classes, other=self.other, seeds=seeds), indices)
 
         return compared(case, ask)

@@ -98,4 +98,4 @@ class Randomised:
         names = chosen(network, self.layers, self.share, self.mode, self.statistics)
         if names:
             network = redrawn(network, names, draw=self.draw, seed=case.seed, statistics=self.statistics)
-        return compared(case, lambda rows, images, classes: explain(network, images, classes, rows))
+        return compared(case, lambda indices, images, classes: explain(network, images, classes, indices))

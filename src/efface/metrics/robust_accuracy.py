@@ -102,8 +102,8 @@ class Attacked:
         return {"probe": "attacked", "attack": self.attack.identity()}
 
     def __call__(self, case: Case) -> Score:
-        def right(network: nn.Module, rows: Tensor, images: Images, targets: Targets) -> Tensor:
-            worst = self.attack(network, images, targets, seeds=seeds_for(case, "attack", rows))
+        def right(network: nn.Module, indices: Tensor, images: Images, targets: Targets) -> Tensor:
+            worst = self.attack(network, images, targets, seeds=seeds_for(case, "attack", indices))
             with torch.no_grad():
                 return (network(worst).argmax(1) == targets).cpu()
 

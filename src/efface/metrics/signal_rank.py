@@ -68,9 +68,9 @@ class SignalRank:
     def __call__(self, case: Case) -> Score:
         split = case.data["test"]
         found = []
-        for rows, images, _ in image_blocks(case, 1):
-            maps = for_unit(reduced(case, rows, ()), "feature", split.shape[0])
-            masks = case.masks[rows].to(images.device)[:, None].expand_as(maps)
+        for indices, images, _ in image_blocks(case, 1):
+            maps = for_unit(reduced(case, indices, ()), "feature", split.shape[0])
+            masks = case.masks[indices].to(images.device)[:, None].expand_as(maps)
             found.append(torch.stack(ranked(images - self.centre, maps, masks)).numpy(force=True))
         return Score(dict(zip(NAMES, np.concatenate(found, axis=1), strict=True)))
 

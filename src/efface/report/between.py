@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from efface.report.stats import Agreement, Comparison, compare, image_agreement, metric_agreement
+from efface.report.stats import Agreement, Comparison, compare_methods, image_agreement, metric_agreement
 from efface.report.table import Panel, Row
 from efface.report.words import listed, number
 
@@ -51,7 +51,7 @@ class Agreements:
 def pairs(panel: Panel) -> Pairs:
     """Compare every two methods of the panel. With fewer than two methods, the result has no comparisons."""
     rows = [row for row in panel.rows if row.area.n and row.curve.pairs]
-    found = compare([row.curve for row in rows]) if len(rows) > 1 else ()
+    found = compare_methods([row.curve for row in rows]) if len(rows) > 1 else ()
     return Pairs(panel, tuple(row.method for row in rows), {(each.first, each.second): each for each in found})
 
 

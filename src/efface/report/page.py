@@ -111,12 +111,14 @@ def write(
     firsts = [next(panel for panel in found if panel.metric == metric) for metric in metrics]
     ranked = [panel for panel in firsts if network or panel.family != "network"]
     pairs, agreements = [between.pairs(panel) for panel in ranked], between.agreements([] if network else ranked)
-    facts = replace(facts, warnings=(*facts.warnings, *(line for panel in firsts for line in words.gaps(panel))))
+    facts = replace(
+        facts, warnings=(*facts.warnings, *(each for panel in firsts for each in words.gap_sentences(panel)))
+    )
     controls = {row.method for panel in found for row in panel.rows if row.is_control}
     looks = figure.styles((row.method for panel in found for row in panel.rows), () if network else references)
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (
-        ("summary", frames.summary((*panels(tabled, references), *found), facts.how)),
+        ("summary", frames.summary_table((*panels(tabled, references), *found), facts.how)),
         ("comparisons", frames.comparisons_table(pairs)),
         ("agreement", frames.agreement_table(agreements)),
     ):
@@ -206,8 +208,9 @@ def _between(pairs: Sequence[between.Pairs], agreements: between.Agreements) -> 
 
 
 def _how(settings: Mapping[str, str]) -> str:
-    """Return the settings that the numbers of a metric depend on, in one line."""
-    return "; ".join(f"{_HOW[each]}: {settings[each]}" for each in HOW if each in settings) + "."
+    """Return the settings that the numbers of a metric depend on, in one line. Settings that are none are left out."""
+    given = [f"{_HOW[each]}: {settings[each]}" for each in HOW if settings.get(each, "none") != "none"]
+    return "; ".join(given) + "." if given else ""
 
 
 def _section(

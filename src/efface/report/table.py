@@ -52,8 +52,8 @@ class Row:
     intervals: an interval for each point.
     area: interval of the number that summarises the curve: its area, the mean of its points, or its only value.
     by: method of the intervals.
-    rank: rank by area, 1 is the most truthful. It is 0 if there is no area, if points are missing, or if the metric has
-        no direction.
+    rank: rank by area, 1 is the most truthful. It is 0 if there is no area, if points are missing, if the metric has no
+        direction, or as long as a value of any method of the panel is not measured.
     difference: area minus the reference's area, paired, over the points that both have; n = 0 without a comparison.
     verdict: one of these words.
         better, worse: the interval of the difference excludes 0.
@@ -85,7 +85,7 @@ class Row:
     @property
     def nothing(self) -> Literal["missing", "undefined"]:
         """Reason for a missing number."""
-        return "missing" if self.awaited or _is_awaited(self.curve) else "undefined"
+        return "missing" if _is_unfinished(self) else "undefined"
 
     @property
     def lacking(self) -> tuple[float, ...]:
@@ -234,11 +234,11 @@ def _panel(methods: list[_Method], found: Mapping[int, Summary], references: Seq
         ordered = {each: sign * np.nan_to_num(mean, nan=sign * np.inf) for each, mean in means.items()}
         methods = sorted(methods, key=lambda each: (bool(lacking(each.curve)), ordered[id(each)]))
     control = next((each.curve for each in methods if each.curve.method == reference), None)
-    rows = []
+    rows, ranks = [], first.direction != "none" and not any(map(_is_unfinished, methods))
     for place, each in enumerate(methods, 1):
         area, cells, by = found[id(each.curve)]
         apart = NOTHING if each.apart is None else found[id(each.apart)].area
-        rank = place if area.n and first.direction != "none" and not lacking(each.curve) else 0
+        rank = place if ranks and area.n and not lacking(each.curve) else 0
         verdict = _verdict(each.curve, area, apart, control)
         drawn = (each.draws, each.between, each.awaited)
         rows.append(Row(each.curve.method, each.curve, cells, area, by, rank, apart, verdict, *drawn))
@@ -281,6 +281,11 @@ def _against(reference: Curve, curve: Curve, area: Interval, apart: Interval) ->
     if apart.low <= 0 <= apart.high:
         return "same"
     return "better" if (apart.mean > 0) == (curve.direction == "higher") else "worse"
+
+
+def _is_unfinished(method: _Method | Row) -> bool:
+    """Return True if a draw of the method, or a part of its curve, is still to be measured."""
+    return bool(method.awaited) or _is_awaited(method.curve)
 
 
 def _is_awaited(curve: Curve) -> bool:

@@ -100,10 +100,12 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
         lines.append(f"With a single one of the {panel.sample} there is no interval and no verdict: {remedy}.")
     if panel.unfinished:
         lines.append(f"Not finished yet: {listed(panel.unfinished)}.")
-    return lines + gaps(panel) + [_fewer(row, panel) for row in panel.rows if row.lacking]
+        if panel.direction != "none":
+            lines.append(f"The {panel.kind}s get ranks when all values of {panel.metric} are measured.")
+    return lines + gap_sentences(panel) + [_fewer(row, panel) for row in panel.rows if row.lacking]
 
 
-def gaps(panel: Panel) -> list[str]:
+def gap_sentences(panel: Panel) -> list[str]:
     """Return sentences on points, or whole metrics, at which no method has a value."""
     lines = []
     if panel.empty:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from efface.stages.page.write import write_pages
-from efface.stages.run.curves import PlannedRun, planned
+from efface.stages.run.curves import PlannedRun, planned_run
 from efface.stages.run.progress import say
 from efface.stages.run.runs import narrowed, runs_of
 from efface.study.study import Study
@@ -16,9 +16,9 @@ def report(study: Study, only: Sequence[str] = ()) -> list[str]:
     for _ in range(2):  # a run beside it goes on for hours, and writes its own page at the end
         runs = runs_of(study)
         before = [_size(run.results.path) for run in runs]
-        if not any(run.results.rows for run in runs):
+        if not any(run.results.records for run in runs):
             raise FileNotFoundError(f"{runs[0].results.path}: nothing is measured yet; run the measure stage first")
-        measured = [planned(run) for run in runs]
+        measured = [planned_run(run) for run in runs]
         _say_what_is_open(study, measured)
         write_pages(study, measured, anew=True)
         if [_size(run.results.path) for run in runs] == before:
@@ -31,7 +31,7 @@ def _say_what_is_open(study: Study, measured: Sequence[PlannedRun]) -> None:
     planned = sum(len(one.plan.tasks) for one in measured)
     done = planned - sum(len(one.plan.open(one.run.results)) for one in measured)
     has_results = any(
-        "n" in row for one in measured for row in one.run.results.rows.values()
+        "n" in row for one in measured for row in one.run.results.records.values()
     )  # training has lines, too
     if planned and has_results and not done:
         raise ValueError(

@@ -69,23 +69,23 @@ class StoredArray:
         """Release the pages read so far, which count as memory of this process. The next read maps the file again."""
         self._map = None
 
-    def take(self, rows: Int[Tensor, " n"]) -> Tensor:
+    def take(self, indices: Int[Tensor, " n"]) -> Tensor:
         """Return the rows of these numbers, in this order, copied into memory."""
-        return torch.from_numpy(np.take(self.numpy(), rows.cpu().numpy(), axis=0))
+        return torch.from_numpy(np.take(self.numpy(), indices.cpu().numpy(), axis=0))
 
 
-def read_rows(source: Tensor | Stored, rows: Int[Tensor, " n"]) -> Tensor:
+def read_rows(source: Tensor | Stored, indices: Int[Tensor, " n"]) -> Tensor:
     """Return rows by number, from memory or from a file."""
-    return source.index_select(0, rows.to(source.device)) if isinstance(source, Tensor) else source.take(rows)
+    return source.index_select(0, indices.to(source.device)) if isinstance(source, Tensor) else source.take(indices)
 
 
-def view_rows(source: Tensor | Stored, rows: Int[Tensor, " n"]) -> Tensor:
+def view_rows(source: Tensor | Stored, indices: Int[Tensor, " n"]) -> Tensor:
     """Return rows by number for reading only: consecutive rows in memory are not copied."""
-    if isinstance(source, Tensor) and len(rows):
-        first, last = int(rows[0]), int(rows[-1])
-        if last - first + 1 == len(rows) and bool((rows.diff() == 1).all()):
+    if isinstance(source, Tensor) and len(indices):
+        first, last = int(indices[0]), int(indices[-1])
+        if last - first + 1 == len(indices) and bool((indices.diff() == 1).all()):
             return source[first : last + 1]
-    return read_rows(source, rows)
+    return read_rows(source, indices)
 
 
 def create_file(
@@ -136,13 +136,13 @@ def reserve(path: Path, size: int) -> None:
             raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def write(file: BinaryIO, rows: StoredArray, first: int, block: np.ndarray) -> None:
+def write(file: BinaryIO, stored: StoredArray, first: int, block: np.ndarray) -> None:
     """Write a block over the rows from `first` on. The file is opened for reading and writing, unbuffered."""
-    data = np.ascontiguousarray(block, rows.dtype)
-    assert data.shape[1:] == rows.shape[1:]
-    assert first + len(data) <= len(rows)
+    data = np.ascontiguousarray(block, stored.dtype)
+    assert data.shape[1:] == stored.shape[1:]
+    assert first + len(data) <= len(stored)
     remaining = data.reshape(-1).view(np.uint8).data
-    at = rows.offset + first * (data.nbytes // max(1, len(data)))
+    at = stored.offset + first * (data.nbytes // max(1, len(data)))
     while remaining:
         done = os.pwrite(file.fileno(), remaining, at)
         remaining, at = remaining[done:], at + done
@@ -183,12 +183,12 @@ def pack(
     """
     with atomic_write(path) as temporary:
         create_file(temporary, {name: (shape, np.uint8)}, attributes)
-        rows = StoredArray(temporary, name)
-        whole = _fill(rows, blocks)
+        stored = StoredArray(temporary, name)
+        whole = _fill(stored, blocks)
         reserve(temporary, temporary.stat().st_size + _METADATA)  # HDF5 cuts off the bytes that it does not need
         with open_file(temporary, "r+") as file:
             file.attrs["digest"] = whole
-            file.attrs["sample"] = digest_sample(rows)
+            file.attrs["sample"] = digest_sample(stored)
     return StoredArray(path, name)
 
 
@@ -200,12 +200,12 @@ def packed(path: Path, name: str, attributes: Mapping[str, Any]) -> StoredArray 
         if any(file.attrs.get(key) != value for key, value in attributes.items()):
             return None
         sample = file.attrs.get("sample")
-    rows = StoredArray(path, name)
-    if digest_sample(rows) != sample:
+    stored = StoredArray(path, name)
+    if digest_sample(stored) != sample:
         raise ValueError(
             f"{path}: its rows differ from the packed rows (the digest differs); delete the file to pack them again"
         )
-    return rows
+    return stored
 
 
 def digest(source: Tensor | Stored) -> str:
@@ -234,17 +234,17 @@ def digest_sample(source: StoredArray) -> str:
     return some.hexdigest()[:16]
 
 
-def _fill(rows: StoredArray, blocks: Iterable[np.ndarray]) -> str:
-    whole, at = _start(rows.shape, rows.dtype), 0
-    with rows.path.open("r+b", buffering=0) as file:
+def _fill(stored: StoredArray, blocks: Iterable[np.ndarray]) -> str:
+    whole, at = _start(stored.shape, stored.dtype), 0
+    with stored.path.open("r+b", buffering=0) as file:
         for block in blocks:
-            if at + len(block) <= len(rows):
-                write(file, rows, at, block)
+            if at + len(block) <= len(stored):
+                write(file, stored, at, block)
                 whole.update(np.ascontiguousarray(block).data)
             at += len(block)
         os.fsync(file.fileno())
-    if at != len(rows):
-        raise ValueError(f"{rows.path}: got {at} rows, expected {len(rows)}; run the stage again")
+    if at != len(stored):
+        raise ValueError(f"{stored.path}: got {at} rows, expected {len(stored)}; run the stage again")
     return whole.hexdigest()[:16]
 
 

@@ -73,8 +73,12 @@ def image_digests(images: Tensor | Stored | np.ndarray) -> tuple[str, ...]:
         raise ValueError(f"images: shape {tuple(images.shape)}, expected n c h w; give them all at once")
     found = []
     for first in range(0, n, 1024):
-        rows = torch.arange(first, min(n, first + 1024))
-        part = images.take(rows) if not isinstance(images, Tensor | np.ndarray) else images[first : first + len(rows)]
+        indices = torch.arange(first, min(n, first + 1024))
+        part = (
+            images.take(indices)
+            if not isinstance(images, Tensor | np.ndarray)
+            else images[first : first + len(indices)]
+        )
         found += [_digest(each) for each in _stored(_array(part))]
     return tuple(found)
 

@@ -99,9 +99,9 @@ class MapStore:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def take(self, rows: Int[Tensor, " n"]) -> Tensor:
+    def take(self, indices: Int[Tensor, " n"]) -> Tensor:
         """Return the maps (or seeds) of these row numbers, in this order, copied into memory."""
-        return self._rows.take(rows)
+        return self._rows.take(indices)
 
     def release(self) -> None:
         """Release the pages read so far. Otherwise a whole file would stay in the memory of this process."""
@@ -167,7 +167,7 @@ class MapWriter:
         shape = (len(targets), *sample.shape)
         with _writing(self.partial):
             if not self._is_resumable(provenance, kind, shape):
-                set_aside(self.partial, provenance)
+                move_to_kept(self.partial, provenance)
                 if (kept := partial_path(kept_path(path, provenance))).exists():
                     kept.replace(self.partial)
             if not self._is_resumable(provenance, kind, shape):
@@ -196,7 +196,7 @@ class MapWriter:
         assert self.done.all()
         with _writing(self.partial):
             self.file.finish()
-            set_aside(self.path, self._provenance)
+            move_to_kept(self.path, self._provenance)
             self.partial.replace(self.path)
 
     def abandon(self) -> None:
@@ -262,7 +262,7 @@ def kept_path(path: Path, provenance: Mapping[str, Any]) -> Path:
     return path.parent / "kept" / f"{path.stem}-{key(provenance)}.h5"
 
 
-def set_aside(path: Path, provenance: Mapping[str, Any]) -> None:
+def move_to_kept(path: Path, provenance: Mapping[str, Any]) -> None:
     """Move a file, finished or not, to the folder `kept`, unless it has this provenance or is no map file."""
     finished = path.with_name(path.name.removesuffix(".partial"))
     try:

@@ -51,13 +51,13 @@ class Results:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / "results.jsonl"
-        self.rows: dict[str, dict[str, Any]] = {}
-        whole, self._damaged = _rows(self.path)
-        for row in whole:
-            self.rows[row["key"]] = row
+        self.records: dict[str, dict[str, Any]] = {}
+        whole, self._damaged = _read_records(self.path)
+        for record in whole:
+            self.records[record["key"]] = record
 
     def __contains__(self, key: str) -> bool:
-        row = self.rows.get(key)
+        row = self.records.get(key)
         return row is not None and ("n" not in row or is_whole(self._values(key), key, "its result is computed again"))
 
     def append(self, row: Mapping[str, Any], score: Score | None = None) -> None:
@@ -74,7 +74,7 @@ class Results:
             file.write(json.dumps(line, sort_keys=True).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        self.rows[row["key"]] = line
+        self.records[row["key"]] = line
 
     def score(self, key: str) -> Score:
         """Return the score of a finished probe with its per-image values."""
@@ -95,11 +95,11 @@ class Results:
         self._damaged = []
 
 
-def _rows(path: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
-    """Return the rows of the file, and its lines that are no rows, which are said on standard error."""
+def _read_records(path: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """Return the records in the lines of the file, and its damaged lines, which are said on standard error."""
     if not path.exists():
         return [], []
-    rows, damaged = [], []
+    records, damaged = [], []
     for number, line in enumerate(
         path.read_bytes().split(b"\n")[:-1], 1
     ):  # bytes after the last newline are incomplete
@@ -107,14 +107,14 @@ def _rows(path: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
         with contextlib.suppress(ValueError, RecursionError):  # not JSON, or not text
             row = json.loads(line)
         if isinstance(row, dict) and isinstance(row.get("key"), str) and row.get("digest") == _digest(row):
-            rows.append(row)
+            records.append(row)
         elif line.strip():
             damaged.append(line)
             warn(
                 f"{path}:{number}: is no result line as efface wrote it ({line[:60].decode(errors='replace')!r}); it "
                 "does not count; a result that it held is computed again when it is asked for"
             )
-    return rows, damaged
+    return records, damaged
 
 
 def _digest(row: Mapping[str, Any]) -> str:

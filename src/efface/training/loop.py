@@ -185,7 +185,7 @@ def _fresh(build: Callable[[], nn.Module], settings: TrainingSettings, seed: int
 def _epoch(
     network: nn.Module,
     batches: Batches,
-    rows: Tensor,
+    indices: Tensor,
     targets: Tensor,
     settings: TrainingSettings,
     optimizer: torch.optim.Optimizer,
@@ -196,7 +196,7 @@ def _epoch(
 ) -> dict[str, float]:
     generator = torch.Generator().manual_seed(draws.seed_of(f"epoch {seed} {epoch}"))
     torch.manual_seed(draws.seed_of(f"dropout {seed} {epoch}"))
-    order = rows[torch.randperm(len(rows), generator=generator)]
+    order = indices[torch.randperm(len(indices), generator=generator)]
     shifts = torch.randint(0, 2 * settings.crop + 1, (len(order), 2), generator=generator)
     flips = (torch.rand(len(order), generator=generator) < 0.5) & settings.flip
     order = _trained_on(order, settings)
@@ -268,11 +268,11 @@ def _step(
 
 
 def _accuracy(
-    network: nn.Module, batches: Batches, rows: Tensor, targets: Tensor, settings: TrainingSettings, epoch: int
+    network: nn.Module, batches: Batches, indices: Tensor, targets: Tensor, settings: TrainingSettings, epoch: int
 ) -> float:
-    middles = (crop(padded, None, None, settings.crop) for padded in batches(rows, settings.batch_size, epoch))
+    middles = (crop(padded, None, None, settings.crop) for padded in batches(indices, settings.batch_size, epoch))
     logits = predict(network, middles, precision=settings.precision)
-    return float((logits.argmax(1) == targets[rows.to(targets.device)].cpu()).float().mean())
+    return float((logits.argmax(1) == targets[indices.to(targets.device)].cpu()).float().mean())
 
 
 def _loss(call: Call) -> Callable[[Tensor, Tensor], Tensor]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.pattern.network import folded, padded
+from efface.methods.pattern.network import folded_with_layers, padded
 from efface.models.evaluation import evaluating
 from efface.models.fast_copy import Layer, is_layer
 from efface.models.memory import at_least_one, blocks
@@ -101,7 +101,7 @@ def estimate_patterns(
     seeds: one integer per image. The places of an image depend only on its seed.
     """
     with evaluating(model), torch.no_grad():
-        network, rectified = folded(model, batch(slice(0, 1)))
+        network, rectified = folded_with_layers(model, batch(slice(0, 1)))
         sums: dict[str, _Moments] = {}
         own = seeds[:0]
 

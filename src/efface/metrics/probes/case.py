@@ -19,10 +19,10 @@ _TOGETHER = 1 << 22  # numbers ranked or erased at once, 4 to 8 bytes each: 1,02
 
 
 Explain = Callable[..., Maps]
-"""Function (network, images, classes, rows) -> maps. It runs the measured method again, on the images' device.
+"""Function (network, images, classes, indices) -> maps. It runs the measured method again, on the images' device.
 
-rows: test row numbers from which the images were made. The method uses the same random numbers as for these rows.
-masks (optional): true objects of the images, if they differ from those of the rows.
+indices: numbers of the test images from which the images were made. The method draws as for these test images.
+masks (optional): true objects of the images, if they differ from those of the test images.
 """
 
 
@@ -116,8 +116,8 @@ class Case:
 def image_mean(split: Split) -> Tensor:
     """Return the channel means of a split's images in [0, 1], over at most 50,000 evenly spaced rows."""
     count = min(len(split), 50_000)
-    rows = torch.linspace(0, len(split) - 1, count).round().long()
-    sums = [read_rows(split.images, part).sum((0, 2, 3), dtype=torch.int64) for part in rows.split(block_of(split))]
+    indices = torch.linspace(0, len(split) - 1, count).round().long()
+    sums = [read_rows(split.images, part).sum((0, 2, 3), dtype=torch.int64) for part in indices.split(block_of(split))]
     _, h, w = split.shape
     return (torch.stack(sums).sum(0).double() / (count * h * w * 255)).float()
 

@@ -60,12 +60,12 @@ class Degeneracy:
 
     def __call__(self, case: Case) -> Score:
         split = case.data["test"]
-        rows = _evenly(len(split), IMAGES)
-        maps = self._ranked(case.maps["test"].take(rows), split.shape[0])
+        indices = _evenly(len(split), IMAGES)
+        maps = self._ranked(case.maps["test"].take(indices), split.shape[0])
         if not self.asks:
             return Score(degenerate(maps, None, torch.arange(0)))
-        places = _evenly(len(rows), ASKED)
-        asked = rows[places]
+        places = _evenly(len(indices), ASKED)
+        asked = indices[places]
         images = to_float(read_rows(split.images, asked).to(case.device))
         with torch.no_grad():
             classes = case.network(images[:1]).shape[1]

@@ -69,10 +69,10 @@ class Erasure:
         return found | {"order": self.order, "post": post, "unit": unit}
 
 
-def erased(case: Case, erasure: Erasure, rows: Tensor) -> Images:
+def erased(case: Case, erasure: Erasure, indices: Tensor) -> Images:
     """Return the erased test images of these rows as the network sees them."""
     return to_float(
-        torch.cat(list(erased_batches(case, "test", erasure, width=0, whole=False)(rows, case.max_batch, 0)))
+        torch.cat(list(erased_batches(case, "test", erasure, width=0, whole=False)(indices, case.max_batch, 0)))
     )
 
 
@@ -92,16 +92,16 @@ def erased_batches(
         ranks = _kept_ranks(case, split, store, erasure) if store is not None and not redrawn else None
         prepare = _prepare(case, split, erasure, store if ranks is None else None, width, first_draw, sample)
 
-        def gather(rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        def gather(indices: Tensor) -> tuple[Tensor, Tensor | None]:
             beside = ranks if ranks is not None else store
-            return view_rows(images, rows), None if beside is None else view_rows(beside, rows)
+            return view_rows(images, indices), None if beside is None else view_rows(beside, indices)
 
         if whole:
             return resident(len(images), gather, prepare, block=block_of(case.data[split]), redrawn=redrawn)
-        return lambda rows, size, epoch: (prepare(*gather(part), part, epoch) for part in rows.split(size))
+        return lambda indices, size, epoch: (prepare(*gather(part), part, epoch) for part in indices.split(size))
 
-    def gather_files(rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        return read_rows(images, rows), None if store is None else store.take(rows)
+    def gather_files(indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        return read_rows(images, indices), None if store is None else store.take(indices)
 
     prepare = _prepare(case, split, erasure, store, width, first_draw, sample)
     return streamed(gather_files, prepare, case.device, redrawn=redrawn)
@@ -156,9 +156,9 @@ def fills_averaged(imputer: Call, fraction: float = 1.0) -> int:
     return int(imputer.kwargs.get("samples", setting.default))
 
 
-def fill_seeds(case: Case, split: str, rows: Tensor) -> Seeds:
+def fill_seeds(case: Case, split: str, indices: Tensor) -> Seeds:
     """Return the seeds of the imputer for the images of these rows. They are the same in all probes."""
-    return draws.seeds_of(f"{case.seed} {split} fill", rows).to(case.device)
+    return draws.seeds_of(f"{case.seed} {split} fill", indices).to(case.device)
 
 
 def _prepare(
@@ -167,21 +167,21 @@ def _prepare(
     """Return a function that turns images and ranks (or maps, if `store` is given) into erased, padded 8-bit images."""
 
     def prepare(
-        stored: StoredImages, beside: Tensor | None, rows: Tensor, epoch: int
+        stored: StoredImages, beside: Tensor | None, indices: Tensor, epoch: int
     ) -> UInt8[Tensor, "n c tall wide"]:
         stored = stored.to(case.device)
         colour = width == 0 and fact(erasure.imputer.resolve(), "is_flat") and not isinstance(erasure.unit, Call)
         images = to_float(stored[:1]).expand(stored.shape) if colour else to_float(stored)  # the shape is enough
-        imputer = _imputer(case, split, erasure, rows, sample)
+        imputer = _imputer(case, split, erasure, indices, sample)
         gone = None
         if erasure.fraction == 1:
             gone = torch.ones(len(images), *images.shape[2:], dtype=torch.bool, device=case.device)
         elif erasure.fraction > 0:
             if erasure.order == "random":
-                ranks = _random_ranks(case, split, erasure, rows, images)
+                ranks = _random_ranks(case, split, erasure, indices, images)
             elif store is not None:
                 assert beside is not None
-                ranks = _rank(case, store, beside.to(case.device), erasure, rows, first_draw + epoch, images)
+                ranks = _rank(case, store, beside.to(case.device), erasure, indices, first_draw + epoch, images)
             else:
                 assert beside is not None
                 ranks = beside.to(case.device)
@@ -206,10 +206,10 @@ def _outline(images: Images, gone: Tensor | None) -> Images:
     return (~where).to(images.dtype).expand_as(images)
 
 
-def _imputer(case: Case, split: str, erasure: Erasure, rows: Tensor, sample: int) -> Imputer:
+def _imputer(case: Case, split: str, erasure: Erasure, indices: Tensor, sample: int) -> Imputer:
     if erasure.shown == "mask":
         return lambda images, _mask: torch.zeros_like(images)
-    seeds = fill_seeds(case, split, rows)
+    seeds = fill_seeds(case, split, indices)
     return fill_of(case, erasure.imputer, draws.fold(seeds, sample) if sample else seeds)
 
 
@@ -221,12 +221,12 @@ def _kept_ranks(case: Case, split: str, store: MapStore, erasure: Erasure) -> Ra
         for stale in [each for each in case.cache if each[1] == split]:
             del case.cache[stale]
         images, whole = case.data[split].images, None
-        for rows in torch.arange(len(store)).split(block_of(case.data[split])):
-            seen = to_float(read_rows(images, rows).to(case.device)) if isinstance(erasure.unit, Call) else None
-            part = _rank(case, store, store.take(rows).to(case.device), erasure, rows, 0, seen)
+        for indices in torch.arange(len(store)).split(block_of(case.data[split])):
+            seen = to_float(read_rows(images, indices).to(case.device)) if isinstance(erasure.unit, Call) else None
+            part = _rank(case, store, store.take(indices).to(case.device), erasure, indices, 0, seen)
             if whole is None:  # written in place: the ranks exist only once in memory
                 whole = part.new_empty(len(store), *part.shape[1:])
-            whole[rows[0] : rows[-1] + 1] = part
+            whole[indices[0] : indices[-1] + 1] = part
             store.release()
         assert whole is not None
         case.cache[key] = whole
@@ -234,19 +234,19 @@ def _kept_ranks(case: Case, split: str, store: MapStore, erasure: Erasure) -> Ra
 
 
 def _rank(
-    case: Case, store: MapStore, maps: Tensor, erasure: Erasure, rows: Tensor, epoch: int, images: Images | None
+    case: Case, store: MapStore, maps: Tensor, erasure: Erasure, indices: Tensor, epoch: int, images: Images | None
 ) -> Ranks:
     c, h, w = case.data["test"].shape
-    ties, post = draws.seeds_of(f"{case.seed} ties", rows.to(maps.device)), erasure.post
+    ties, post = draws.seeds_of(f"{case.seed} ties", indices.to(maps.device)), erasure.post
     if store.kind == "seeds":  # the first draw equals that of `control.random`
         seeds, post = draws.fold(maps, epoch) if epoch else maps, ()
         maps = draws.uniform(seeds, (c, h, w) if erasure.unit == "feature" else (h, w))
     return ranks_of(maps, images, post=post, unit=erasure.unit, ties=ties, channels=c)
 
 
-def _random_ranks(case: Case, split: str, erasure: Erasure, rows: Tensor, images: Images) -> Ranks:
+def _random_ranks(case: Case, split: str, erasure: Erasure, indices: Tensor, images: Images) -> Ranks:
     """Return a shuffle of the units of each image."""
-    seeds = draws.seeds_of(f"{case.seed} {split} random order", rows).to(images.device)
+    seeds = draws.seeds_of(f"{case.seed} {split} random order", indices).to(images.device)
     if not isinstance(erasure.unit, Call):
         return rank(draws.uniform(seeds, tuple(images.shape[1 if erasure.unit == "feature" else 2 :])), seeds)
     labels = labels_of(erasure.unit, images)

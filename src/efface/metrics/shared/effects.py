@@ -93,22 +93,22 @@ def image_blocks(case: Case, samples: int, *, whole: bool = False) -> Iterator[t
     whole: True: a block fills a pass with one sample of each image.
     After each block, `samples` forward passes for each image are reported as done.
     """
-    for rows in torch.arange(len(case.data["test"])).split(
+    for indices in torch.arange(len(case.data["test"])).split(
         case.max_batch if whole else max(1, case.max_batch // samples)
     ):
-        images = to_float(read_rows(case.data["test"].images, rows).to(case.device))
-        yield rows, images, case.target_classes.to(case.device)[rows.to(case.device)]
-        case.advance(float(samples * len(rows)))
+        images = to_float(read_rows(case.data["test"].images, indices).to(case.device))
+        yield indices, images, case.target_classes.to(case.device)[indices.to(case.device)]
+        case.advance(float(samples * len(indices)))
 
 
-def reduced(case: Case, rows: Int[Tensor, " n"], post: tuple[Call, ...]) -> Maps:
+def reduced(case: Case, indices: Int[Tensor, " n"], post: tuple[Call, ...]) -> Maps:
     """Return the maps of these test rows after `post`."""
-    return apply_post(case.maps["test"].take(rows).to(case.device), post)
+    return apply_post(case.maps["test"].take(indices).to(case.device), post)
 
 
-def seeds_for(case: Case, name: str, rows: Int[Tensor, " n"]) -> Seeds:
+def seeds_for(case: Case, name: str, indices: Int[Tensor, " n"]) -> Seeds:
     """Return a seed for each test image, for one purpose of a metric."""
-    return draws.seeds_of(f"{case.seed} {name}", rows).to(case.device)
+    return draws.seeds_of(f"{case.seed} {name}", indices).to(case.device)
 
 
 def identity_of(probe: Any) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def one_a_sample(probe: _Sampling, images: Mapping[str, int], training: Training
 def on_test_images(
     case: Case, measure: Callable[[nn.Module, Tensor, Images, Targets], Found], *, cost: float
 ) -> list[Found]:
-    """Return the results of `measure(network, rows, images, true classes)` for each batch of the test images.
+    """Return the results of `measure(network, indices, images, true classes)` for each batch of the test images.
 
     network: the given network, or a faster copy with the same output.
     cost: forward passes of one image. They are reported after each batch.
@@ -143,14 +143,14 @@ def on_test_images(
     every = torch.arange(len(split))
     first = to_float(read_rows(split.images, every[:1]).to(case.device))
     with evaluating_fast(case.network, first) as fast:
-        for rows in every.split(case.max_batch):
-            images = to_float(read_rows(split.images, rows).to(case.device))
-            found.append(measure(fast, rows, images, split.targets[rows].to(case.device)))
-            case.advance(len(rows) * cost)
+        for indices in every.split(case.max_batch):
+            images = to_float(read_rows(split.images, indices).to(case.device))
+            found.append(measure(fast, indices, images, split.targets[indices].to(case.device)))
+            case.advance(len(indices) * cost)
     return found
 
 
-def positive(where: str, **settings: Any) -> None:
+def check_positive(where: str, **settings: Any) -> None:
     """Raise ValueError for settings that are not above 0 and finite."""
     for name, value in settings.items():
         if not 0 < value < math.inf:

@@ -97,11 +97,11 @@ class Located:
 
     def __call__(self, case: Case) -> Score:
         split, found = case.data["test"], []
-        for rows in torch.arange(len(split)).split(case.max_batch):
-            maps = apply_post(case.maps["test"].take(rows).to(case.device), self.post)
-            maps, masks = for_unit(maps, "pixel", split.shape[0]), case.masks[rows].to(case.device)
+        for indices in torch.arange(len(split)).split(case.max_batch):
+            maps = apply_post(case.maps["test"].take(indices).to(case.device), self.post)
+            maps, masks = for_unit(maps, "pixel", split.shape[0]), case.masks[indices].to(case.device)
             found.append(self._of(maps, masks).float().numpy(force=True))
-            case.advance(float(len(rows)))
+            case.advance(float(len(indices)))
         return Score({self.measure: np.concatenate(found)})
 
     def _of(self, maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -> Float[Tensor, " n"]:

@@ -136,9 +136,9 @@ class Mosaics:
     def __call__(self, case: Case) -> Score:
         split, network = case.data["test"], case.network
         seed = draws.seed_of(f"{case.seed} mosaics")
-        rows = choose(_logits(case), split.targets, cells=self.side**2, mosaics=self.mosaics, seed=seed)
+        indices = choose(_logits(case), split.targets, cells=self.side**2, mosaics=self.mosaics, seed=seed)
         found = np.full(len(split), np.nan, np.float32)
-        for part in rows.split(max(1, case.max_batch // (self.side**2 * self._area()))):
+        for part in indices.split(max(1, case.max_batch // (self.side**2 * self._area()))):
             whole, masks = self._made(case, part)
             self._check(network, whole)
             for cell, box in enumerate(boxes(self.side, *whole.shape[2:])):
@@ -148,27 +148,27 @@ class Mosaics:
                 found[part[:, cell].numpy()] = share_inside(own, box).numpy(force=True)
             case.advance(float(part.numel() * self._area()))
         most = min(self.mosaics * self.side**2, len(split))
-        case.advance(float((most - rows.numel()) * self._area()))  # images that are in no mosaic
+        case.advance(float((most - indices.numel()) * self._area()))  # images that are in no mosaic
         return Score({"share": found})
 
-    def _made(self, case: Case, rows: Int[Tensor, "m cells"]) -> tuple[Images, Tensor | None]:
+    def _made(self, case: Case, indices: Int[Tensor, "m cells"]) -> tuple[Images, Tensor | None]:
         """Return the mosaics of these rows, and the masks of the objects in them if the data have masks."""
         split = case.data["test"]
-        images = to_float(read_rows(split.images, rows.flatten()).to(case.device))
+        images = to_float(read_rows(split.images, indices.flatten()).to(case.device))
         if split.masks is None:
             return compose(images, self.side, self.size), None
-        objects = split.masks[rows.flatten()].to(case.device, torch.float32)
+        objects = split.masks[indices.flatten()].to(case.device, torch.float32)
         return compose(images, self.side, self.size), compose(objects[:, None], self.side, self.size)[:, 0] >= 0.5
 
     def _maps(
-        self, case: Case, network: nn.Module, whole: Images, classes: Targets, rows: Tensor, box: Box, masks: Any
+        self, case: Case, network: nn.Module, whole: Images, classes: Targets, indices: Tensor, box: Box, masks: Any
     ) -> Float[Tensor, "n h w"]:
         """Return the maps of the mosaics for the class of one cell. Only the object in that cell counts."""
         offered = {}
         if masks is not None:
             offered["masks"] = torch.zeros_like(masks)
             offered["masks"][:, box[0], box[1]] = masks[:, box[0], box[1]]
-        maps = case.explain(network, whole, classes.to(case.device), rows, **offered)
+        maps = case.explain(network, whole, classes.to(case.device), indices, **offered)
         return for_unit(apply_post(maps, self.post), "pixel", case.data["test"].shape[0])
 
     def _check(self, network: nn.Module, whole: Images) -> None:
@@ -204,7 +204,7 @@ def _logits(case: Case) -> Tensor:
 
 def _answers(case: Case) -> Iterator[Tensor]:
     split = case.data["test"]
-    for rows in torch.arange(len(split)).split(case.max_batch):
+    for indices in torch.arange(len(split)).split(case.max_batch):
         with torch.no_grad():
-            yield case.network(to_float(read_rows(split.images, rows).to(case.device))).float().cpu()
-        case.advance(float(len(rows)))
+            yield case.network(to_float(read_rows(split.images, indices).to(case.device))).float().cpu()
+        case.advance(float(len(indices)))

@@ -34,12 +34,12 @@ class Neighbours:
 
     def __call__(self, case: Case) -> Score:
         found = []
-        for rows, images, classes in image_blocks(case, self.samples + 1, whole=True):
-            seeds, movements = seeds_for(case, "neighbours", rows), []
-            original = case.explain(case.network, images, classes, rows)
+        for indices, images, classes in image_blocks(case, self.samples + 1, whole=True):
+            seeds, movements = seeds_for(case, "neighbours", indices), []
+            original = case.explain(case.network, images, classes, indices)
             for k in range(self.samples):
                 noise = steps(draws.fold(seeds, k), tuple(images.shape[1:]), self.radius, self.noise)
-                changed = case.explain(case.network, images + noise, classes, rows)
+                changed = case.explain(case.network, images + noise, classes, indices)
                 movements.append(moved(original, changed, noise))
             found.append(torch.stack(movements, 2).cpu())
         relative, slope, relative_slope = torch.cat(found, 1).numpy()

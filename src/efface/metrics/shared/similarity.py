@@ -85,15 +85,15 @@ def compares(probe: Probe) -> Description:
 
 
 def compared(case: Case, ask: Callable[[Tensor, Images, Targets], Maps]) -> Score:
-    """Return the similarities of the stored maps with those of `ask`, called with (rows, images, classes)."""
+    """Return the similarities of the stored maps with those of `ask`, called with (indices, images, classes)."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in NAMES}
-    for rows in torch.arange(len(case.data["test"])).split(case.max_batch):
-        images = to_float(read_rows(case.data["test"].images, rows).to(case.device))
-        maps = ask(rows, images, case.target_classes[rows].to(case.device))
-        stored = case.maps["test"].take(rows).to(case.device)
+    for indices in torch.arange(len(case.data["test"])).split(case.max_batch):
+        images = to_float(read_rows(case.data["test"].images, indices).to(case.device))
+        maps = ask(indices, images, case.target_classes[indices].to(case.device))
+        stored = case.maps["test"].take(indices).to(case.device)
         for name, value in similarities(stored, maps).items():
             found[name].append(value.float().numpy(force=True))
-        case.advance(float(len(rows)))
+        case.advance(float(len(indices)))
     return Score({name: np.concatenate(each) for name, each in found.items()})
 
 

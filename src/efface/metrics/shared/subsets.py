@@ -74,10 +74,10 @@ class Subsets:
 
     def __call__(self, case: Case) -> Score:
         found = []
-        for rows, images, classes in image_blocks(case, self.samples + 1):
+        for indices, images, classes in image_blocks(case, self.samples + 1):
             whole = self.unit != "feature" or self.grid > 0
-            maps = for_unit(reduced(case, rows, self.post), "pixel" if whole else "feature", images.shape[1])
-            seeds, fills = seeds_for(case, "subsets", rows), seeds_for(case, "subsets fill", rows)
+            maps = for_unit(reduced(case, indices, self.post), "pixel" if whole else "feature", images.shape[1])
+            seeds, fills = seeds_for(case, "subsets", indices), seeds_for(case, "subsets fill", indices)
             sums, fallen = subset_effects(
                 case.network,
                 images,

@@ -4,7 +4,7 @@ from efface.metrics.shared.degenerate import Defects, degeneracy
 from efface.report.stats.agreement import Agreement, image_agreement, krippendorff_alpha, metric_agreement
 from efface.report.stats.curve import Better, Curve, Over, areas, at_points, lacking, shared, without_empty
 from efface.report.stats.means import (
-    Drawn,
+    CombinedDraws,
     Interval,
     Summary,
     bootstrap,
@@ -14,15 +14,15 @@ from efface.report.stats.means import (
     summaries,
     summary,
 )
-from efface.report.stats.paired import Comparison, compare, difference, holm, is_spreadless
+from efface.report.stats.paired import Comparison, compare_methods, difference, holm, is_spreadless
 
 __all__ = [
     "Agreement",
     "Better",
+    "CombinedDraws",
     "Comparison",
     "Curve",
     "Defects",
-    "Drawn",
     "Interval",
     "Over",
     "Summary",
@@ -30,7 +30,7 @@ __all__ = [
     "at_points",
     "bootstrap",
     "combine",
-    "compare",
+    "compare_methods",
     "degeneracy",
     "difference",
     "holm",

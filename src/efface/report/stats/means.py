@@ -46,7 +46,7 @@ class Summary(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Drawn:
+class CombinedDraws:
     """Several draws of one stochastic method, as one curve.
 
     curve: mean over the draws, sample by sample.
@@ -140,7 +140,7 @@ def summaries(curves: Sequence[Curve], level: float = 0.95) -> tuple[Summary, ..
     return tuple(found[i] for i in range(len(curves)))
 
 
-def combine(draws: Sequence[Curve], method: str) -> Drawn:
+def combine(draws: Sequence[Curve], method: str) -> CombinedDraws:
     """Combine the draws of a stochastic method into one curve: the mean over draws for each sample.
 
     A value is NaN if it is NaN in any draw. The interval of the combined curve is over its samples. The draws add a
@@ -167,7 +167,7 @@ def combine(draws: Sequence[Curve], method: str) -> Drawn:
     each = np.stack([areas(curve) for curve in draws])
     whole = each[:, ~np.isnan(each).any(axis=0)]
     between = float(whole.mean(axis=1).std(ddof=1)) if len(draws) > 1 and whole.size else np.nan
-    return Drawn(replace(first, method=method, values=values, draw_of=""), between, len(draws))
+    return CombinedDraws(replace(first, method=method, values=values, draw_of=""), between, len(draws))
 
 
 def bootstrapped(sample: Over, n: int) -> bool:

@@ -64,7 +64,7 @@ def difference(curve: Curve, other: Curve, level: float = 0.95) -> Interval:
     return interval(areas(one)[mine] - areas(two)[its], level)
 
 
-def compare(curves: Sequence[Curve], level: float = 0.95) -> tuple[Comparison, ...]:
+def compare_methods(curves: Sequence[Curve], level: float = 0.95) -> tuple[Comparison, ...]:
     """Compare every two methods of one metric and score, paired by sample, with Holm's correction over all these pairs.
 
     If one of two methods lacks points that the other has, the areas are over the points that both have.

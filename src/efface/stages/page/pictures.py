@@ -14,7 +14,7 @@ from torch import Tensor
 from efface import draws
 from efface.erase.masking import to_float, to_stored
 from efface.report.gallery import paint, rgb
-from efface.report.grid import Line, grid, read_made_from
+from efface.report.grid import PictureLine, grid, read_made_from
 from efface.stages.run.map_files import map_store, provenance
 from efface.stages.run.progress import bar, say
 from efface.stages.run.provenance import GENERATED
@@ -33,9 +33,9 @@ def draw_pictures(run: Run) -> None:
     """Draw the pictures unless they exist, and print the path. ValueError: a named test row does not exist."""
     path = run.folder / FOLDER / "grid.png"
     if picture(run) is None:
-        rows = shown_rows(run)
-        lines = [*_generated(run, rows), *_maps(run, rows)]
-        found = grid(lines, _headings(run, rows), key(made_from(run)))
+        indices = shown_rows(run)
+        lines = [*_generated(run, indices), *_maps(run, indices)]
+        found = grid(lines, _headings(run, indices), key(made_from(run)))
         for name, content in sorted(found.items(), key=lambda each: each[0] == path.name):  # what tells is last
             with atomic_write(path.with_name(name)) as temporary:
                 temporary.write_bytes(content)
@@ -73,14 +73,14 @@ def shown_rows(run: Run) -> Int[Tensor, " n"]:
     return torch.tensor(settings.rows)
 
 
-def _generated(run: Run, rows: Int[Tensor, " n"]) -> Iterator[Line]:
+def _generated(run: Run, indices: Int[Tensor, " n"]) -> Iterator[PictureLine]:
     """Yield lines of the images, the samples, the noisy images and the denoised images."""
     settings, samples, test = run.study.visualize, run.study.samples, run.data["test"]
-    stored = read_rows(test.images, rows).to(run.device)
-    targets = test.targets[rows.to(test.targets.device)].to(run.device)
-    seeds = draws.seeds_of(f"{run.study.seed} visualize", rows).to(run.device)
-    with bar(float(COST * len(rows) * (samples.steps + settings.steps)), "visualize", "pass") as progress:
-        generated = some_samples(run, samples, rows, advance=progress.update)
+    stored = read_rows(test.images, indices).to(run.device)
+    targets = test.targets[indices.to(test.targets.device)].to(run.device)
+    seeds = draws.seeds_of(f"{run.study.seed} visualize", indices).to(run.device)
+    with bar(float(COST * len(indices) * (samples.steps + settings.steps)), "visualize", "pass") as progress:
+        generated = some_samples(run, samples, indices, advance=progress.update)
         denoised = denoise(
             run.network,
             to_float(stored),
@@ -98,28 +98,28 @@ def _generated(run: Run, rows: Int[Tensor, " n"]) -> Iterator[Line]:
     yield _line("denoised", "denoised by the network", denoised.images)
 
 
-def _maps(run: Run, rows: Int[Tensor, " n"]) -> Iterator[Line]:
+def _maps(run: Run, indices: Int[Tensor, " n"]) -> Iterator[PictureLine]:
     """Yield two lines for each method: stored maps and their absolute values, channels summed, without `post`."""
     percentile = run.study.visualize.percentile
     for name in (name for entry in run.entries for name in entry.gives):
         store = map_store(run, name, "test")
         if store.kind != "seeds":  # a ranking that is drawn anew has no map
-            maps = store.take(rows)
+            maps = store.take(indices)
             for kind, signed, values in (("signed", True, _summed(maps)), ("absolute", False, _summed(maps.abs()))):
                 pictures = [paint(each, percentile=percentile, signed=signed) for each in values]
-                yield Line(f"{name}-{kind}", f"{name}, {kind}", pictures)
+                yield PictureLine(f"{name}-{kind}", f"{name}, {kind}", pictures)
 
 
 def _summed(maps: Maps) -> np.ndarray:
     return (maps if maps.ndim == 3 else maps.sum(1)).numpy(force=True)
 
 
-def _line(name: str, label: str, images: Images) -> Line:
-    return Line(name, label, [rgb(each) for each in to_stored(images.cpu()).numpy()])
+def _line(name: str, label: str, images: Images) -> PictureLine:
+    return PictureLine(name, label, [rgb(each) for each in to_stored(images.cpu()).numpy()])
 
 
-def _headings(run: Run, rows: Int[Tensor, " n"]) -> list[str]:
+def _headings(run: Run, indices: Int[Tensor, " n"]) -> list[str]:
     test = run.data["test"]
-    classes = [int(test.targets[row]) for row in rows]
+    classes = [int(test.targets[row]) for row in indices]
     names = [test.classes[each] if each < len(test.classes) else str(each) for each in classes]
-    return [f"row {row}: {name}" for row, name in zip(rows.tolist(), names, strict=True)]
+    return [f"row {row}: {name}" for row, name in zip(indices.tolist(), names, strict=True)]

@@ -17,7 +17,7 @@ def write_pages(study: Study, measured: Sequence[PlannedRun], *, anew: bool) -> 
     anew: False leaves a page as it is that was made from the same results and the same code.
     """
     for one in measured:
-        if one.run.results.rows:
+        if one.run.results.records:
             write_report(one, anew=anew)
     keep_plans(study, measured, whole=True)
     if len(measured) > 1:

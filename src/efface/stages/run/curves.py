@@ -1,4 +1,4 @@
-"""What a run's results say so far: the curves of its plan, put together from the results alone."""
+"""Puts the curves of a run's plan together from the results that the run has so far."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,14 +27,14 @@ Value = Callable[[Mapping[str, Score]], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run with its plan, and what its results say so far: the curves, put together once."""
+    """A run with its plan, and the curves that its results give so far. They are put together once."""
 
     run: Run
     plan: Plan
 
     @cached_property
     def metrics(self) -> tuple[KeptMetric, ...]:
-        """What the metrics of the study mean."""
+        """The metrics of the study as data."""
         entries = self.run.study.metrics
         return tuple(kept_metric(each, entries) for each in entries)
 
@@ -78,7 +78,7 @@ class RunRecord:
 
     @property
     def open(self) -> int:
-        """How many results are missing."""
+        """The number of results that are missing."""
         return sum(key not in self.results for key in self.kept.tasks)
 
     @property
@@ -98,13 +98,13 @@ def read_record(folder: Path, kept: KeptRun) -> RunRecord:
     return RunRecord(folder, kept, Results(folder), values)
 
 
-def planned(run: Run) -> PlannedRun:
-    """The run with its plan as the run is now: keys change when its networks are trained."""
+def planned_run(run: Run) -> PlannedRun:
+    """Return the run with its plan as the run is now. Keys change when its networks are trained."""
     return PlannedRun(run, make_plan(run))
 
 
 def kept_metric(entry: MetricEntry, entries: tuple[MetricEntry, ...]) -> KeptMetric:
-    """Return what a metric means, as data. entries: all metrics of the study."""
+    """Return a metric of the study as data. entries: all metrics of the study."""
     formula = entry.formula
     return KeptMetric(
         name=entry.name,
@@ -144,7 +144,7 @@ def kept_curve(planned: PlannedCurve) -> KeptCurve:
 
 
 def curves_of(planned: KeptCurve, meaning: KeptMetric, value: Value, results: Results) -> list[Curve]:
-    """A planned curve's values, a curve for each score of the metric."""
+    """Return the values of a planned curve: a curve for each score of the metric."""
     at = planned.at
     table: dict[str, list[list[np.ndarray]]] = {name: [] for name in meaning.direction}
     missing: set[float] = set()

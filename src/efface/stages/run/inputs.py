@@ -56,11 +56,11 @@ def _check_range(where: str, split: Split) -> None:
     count = len(split.targets)
     if not count:
         raise ValueError(f"{where}: has no images; expected one or more")
-    rows = torch.linspace(0, count - 1, min(count, LOOKED_AT)).round().long()
-    most = int(read_rows(split.images, rows).max())
+    indices = torch.linspace(0, count - 1, min(count, LOOKED_AT)).round().long()
+    most = int(read_rows(split.images, indices).max())
     if most <= 1:
         raise ValueError(
-            f"{where}: the largest value in {len(rows)} images is {most} of 255, so these images are black; "
+            f"{where}: the largest value in {len(indices)} images is {most} of 255, so these images are black; "
             "if their values run from 0 to 1, multiply them by 255"
         )
 

@@ -46,19 +46,19 @@ def labels_tried(run: Run) -> list[str]:
 
     An untrained network is asked for the number of its outputs.
     """
-    rows, logits = sampled_logits(run, SAMPLE if run.first.trained() else 1)
+    indices, logits = sampled_logits(run, SAMPLE if run.first.trained() else 1)
     targets = run.data["test"].targets.cpu()
-    return [*more_outputs(run, logits), *sure_and_wrong(logits, targets[rows]), *raw_values(run)]
+    return [*more_outputs(run, logits), *sure_and_wrong(logits, targets[indices]), *raw_values(run)]
 
 
 def sampled_logits(run: Run, count: int = SAMPLE) -> tuple[Int[Tensor, " n"], Float[Tensor, "n k"]]:
     """Return evenly spaced test rows, `count` at most, and the first network's logits of them. Keep nothing."""
     split = run.data["test"]
-    rows = torch.linspace(0, len(split) - 1, min(count, len(split))).round().long()
+    indices = torch.linspace(0, len(split) - 1, min(count, len(split))).round().long()
     if run.first.trained() and run.logits_path("test").exists():
-        return rows, run.logits("test")[rows]
-    parts = (read_rows(split.images, part).to(run.device) for part in rows.split(run.study.max_batch))
-    return rows, predict(run.first.to_try(), parts)
+        return indices, run.logits("test")[indices]
+    parts = (read_rows(split.images, part).to(run.device) for part in indices.split(run.study.max_batch))
+    return indices, predict(run.first.to_try(), parts)
 
 
 def more_outputs(run: Run, logits: Float[Tensor, "n k"]) -> list[str]:

@@ -21,15 +21,15 @@ def try_file(run: Run, entry: MethodEntry) -> Trial:
         try:
             found = foreign_maps(run, entry, split)
             count = len(run.data[split])
-            rows = torch.linspace(0, count - 1, min(SAMPLED_ROWS, count)).round().long()
+            indices = torch.linspace(0, count - 1, min(SAMPLED_ROWS, count)).round().long()
             constant = 0
-            for part in rows.split(run.study.max_batch):
+            for part in indices.split(run.study.max_batch):
                 maps = found.take(part).flatten(1)
                 constant += int((maps.max(1).values == maps.min(1).values).sum())
             if constant:
-                warnings.append(f"{constant} of {len(rows)} {split} maps are constant, so their ranking is random")
+                warnings.append(f"{constant} of {len(indices)} {split} maps are constant, so their ranking is random")
             if run.study.explain == "true":
-                found.check(rows, run.data[split].targets.cpu()[rows], None)
+                found.check(indices, run.data[split].targets.cpu()[indices], None)
             if split == "test" and run.first.trained():
                 asked, logits = sampled_logits(run)
                 classes = run.data[split].targets.cpu()[asked] if run.study.explain == "true" else logits.argmax(1)

@@ -48,7 +48,7 @@ _Learnt = dict[tuple[str | None, Path | None], dict[str, Tensor] | None]
 
 
 def preflight(
-    one: PlannedRun, *, warn: bool = False, long: float = LONG, splits: Sequence[str] | None = None
+    planned: PlannedRun, *, warn: bool = False, long: float = LONG, splits: Sequence[str] | None = None
 ) -> list[Trial]:
     """Run every method on two test images. ValueError: everything that does not work, one line each.
 
@@ -56,7 +56,7 @@ def preflight(
     long: seconds after which the trial of a method ends.
     splits: splits whose maps are extracted; None: those that the study's metrics read, which must be in the data.
     """
-    run, plan = one.run, one.plan
+    run, plan = planned.run, planned.plan
     if not run.first.trained():
         say("the network is not trained yet, so the methods are tried on fresh weights")
     network, images, logits = try_network(run)
@@ -162,14 +162,14 @@ def _try(
     warn: bool,
     long: float,
 ) -> Trial:
-    rows = torch.arange(len(images))
-    seeds = draws.seeds_of(seed_text(run, entry, "test"), rows).to(run.device)
+    indices = torch.arange(len(images))
+    seeds = draws.seeds_of(seed_text(run, entry, "test"), indices).to(run.device)
     masks = run.data["test"].masks
     floats = images.float().div(255)
 
     def maps(classes: Tensor) -> dict[str, Tensor]:
         n = len(classes)
-        own = None if masks is None else masks[rows[:n]].to(run.device)
+        own = None if masks is None else masks[indices[:n]].to(run.device)
         return attribute(
             method, network, floats[:n], classes, seeds=seeds[:n], max_batch=run.study.max_batch, masks=own
         )

@@ -67,11 +67,11 @@ def _failure(
     """Return the error of the method in words; None if it works, or if the metric does not come to it."""
     explain = explainer_of(run, curve.view, method=method, network=network)
 
-    def one(asked: nn.Module, images: Images, targets: Targets, rows: Tensor, masks: Tensor | None = None) -> Maps:
+    def one(asked: nn.Module, images: Images, targets: Targets, indices: Tensor, masks: Tensor | None = None) -> Maps:
         if asked is network:
             raise _TriedError
         try:
-            explain(asked, images[:1], targets[:1], rows[:1], *(() if masks is None else (masks[:1],)))
+            explain(asked, images[:1], targets[:1], indices[:1], *(() if masks is None else (masks[:1],)))
         except BaseException as error:
             if is_stop(error):
                 raise
@@ -113,12 +113,12 @@ class _Maps(MapStore):
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._size = shape[1:]
 
-    def take(self, rows: Tensor) -> Maps:
-        return torch.rand(len(rows), *self._size, generator=torch.Generator().manual_seed(0))
+    def take(self, indices: Tensor) -> Maps:
+        return torch.rand(len(indices), *self._size, generator=torch.Generator().manual_seed(0))
 
 
 def _few(split: Split) -> Split:
-    rows = torch.linspace(0, len(split) - 1, min(_IMAGES, len(split))).round().long().unique()
-    masks = None if split.masks is None else split.masks[rows.to(split.masks.device)]
-    targets = split.targets[rows.to(split.targets.device)]
-    return dataclasses.replace(split, images=read_rows(split.images, rows), targets=targets, masks=masks)
+    indices = torch.linspace(0, len(split) - 1, min(_IMAGES, len(split))).round().long().unique()
+    masks = None if split.masks is None else split.masks[indices.to(split.masks.device)]
+    targets = split.targets[indices.to(split.targets.device)]
+    return dataclasses.replace(split, images=read_rows(split.images, indices), targets=targets, masks=masks)

@@ -74,7 +74,7 @@ def _to_come(run: Run) -> Iterator[tuple[str, Network, TrainingSettings]]:
 
 def _two(run: Run) -> tuple[Tensor, Tensor]:
     train = run.data["train"]
-    rows = train.training[:2]
-    return to_float(read_rows(train.images, rows).to(run.device)), train.targets[rows.to(train.targets.device)].to(
-        run.device
-    )
+    indices = train.training[:2]
+    return to_float(read_rows(train.images, indices).to(run.device)), train.targets[
+        indices.to(train.targets.device)
+    ].to(run.device)

@@ -8,12 +8,12 @@ class Trial:
     """The result of trying one method on two images."""
 
     name: str
-    rows: float
-    """Forward rows for one image."""
+    passes: float
+    """Forward passes for one image."""
     warnings: list[str]
     shapes: dict[str, tuple[int, ...]]
     """Shape of one map, by its name. A ranking that is redrawn in each epoch has no map."""
     cut: bool = False
-    """True if the trial was ended early. Then `rows` counts only the passes until that moment."""
+    """True if the trial was ended early. Then `passes` counts only the passes until that moment."""
     leaves_thread: bool = False
     """True if a thread of the method still runs. The network that was tried is not used any more."""

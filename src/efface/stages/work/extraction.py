@@ -24,7 +24,7 @@ from efface.stages.run.map_files import (
     provenance,
     read_learnt_tensors,
 )
-from efface.stages.run.method_calls import method_call, named, seed_text
+from efface.stages.run.method_calls import maps_of_draw, method_call, seed_text
 from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
@@ -37,7 +37,7 @@ from efface.stages.work.through import work_through
 from efface.stages.work.training import say_accuracy
 from efface.store.arrays import open_file, read_rows
 from efface.store.keys import differences, key
-from efface.store.maps import MapWriter, finished_rows, partial_path, read_provenance, set_aside
+from efface.store.maps import MapWriter, finished_rows, move_to_kept, partial_path, read_provenance
 from efface.study.schema import MethodEntry
 from efface.study.study import Study
 from efface.types import Targets
@@ -176,18 +176,18 @@ def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
                 writers[name] = MapWriter(run.map_path(name, split), made_from, classes, sample.maps[name][0])
                 files.callback(writers[name].abandon)
             found = sample if fresh else None
-            for rows in every:
-                first, block = int(rows[0]), slice(int(rows[0]), int(rows[-1]) + 1)
+            for indices in every:
+                first, block = int(indices[0]), slice(int(indices[0]), int(indices[-1]) + 1)
                 if all(writer.done[block].all() for writer in writers.values()):
                     continue
-                found = found or compute(rows)
+                found = found or compute(indices)
                 if asking:
                     answers += found.logits
                     classes[block] = torch.cat(found.logits).argmax(1)
                 for name, writer in writers.items():
                     writer.write(first, found.maps[name])
                 found = None
-                advance(float(len(rows)))
+                advance(float(len(indices)))
         refuse_changed_code()
         if asking:
             run.keep_logits(split, torch.cat(answers))
@@ -203,7 +203,7 @@ def _adopt(run: Run, task: Extraction) -> None:
         for other in sorted((*path.parent.glob(f"*-{task.split}.h5"), *path.parent.glob(f"kept/*-{task.split}-*.h5"))):
             with contextlib.suppress(ValueError, OSError), open_file(other) as file:  # a broken one is no help
                 if not differences(read_provenance(file, other), expected):
-                    set_aside(path, expected)
+                    move_to_kept(path, expected)
                     path.hardlink_to(other)
                     break
 
@@ -215,7 +215,7 @@ def _bring_back(run: Run, splits: Sequence[str] | None) -> None:
             for name in entry.gives:
                 path, expected = run.map_path(name, split), provenance(run, entry, name, split)
                 if (found := found_path(path, expected)) != path:
-                    set_aside(path, expected)
+                    move_to_kept(path, expected)
                     found.replace(path)
 
 
@@ -257,30 +257,30 @@ def _compute(
     split: str,
     budget: _Budget,
     classes: Targets | None,
-    rows: Tensor,
+    indices: Tensor,
 ) -> _Found:
     def found(max_batch: int) -> _Found:
-        every = [_attribute(run, entry, method, split, max_batch, classes, part) for part in rows.split(max_batch)]
+        every = [_attribute(run, entry, method, split, max_batch, classes, part) for part in indices.split(max_batch)]
         maps = {name: torch.cat([each.maps[name] for each in every]) for name in every[0].maps}
-        return _Found(named(entry, maps), [part for each in every for part in each.logits])
+        return _Found(maps_of_draw(entry, maps), [part for each in every for part in each.logits])
 
     return with_smaller_batches(found, budget.max_batch, halved=budget.lower)
 
 
 def _attribute(
-    run: Run, entry: MethodEntry, method: MethodCall, split: str, budget: int, classes: Targets | None, rows: Tensor
+    run: Run, entry: MethodEntry, method: MethodCall, split: str, budget: int, classes: Targets | None, indices: Tensor
 ) -> _Found:
     """classes: of the whole split; None to have them found."""
     data, answers = run.data[split], []
-    images = read_rows(data.images, rows).to(run.device).float().div_(255)
-    masks = None if data.masks is None else data.masks[rows].to(run.device)
-    seeds = draws.seeds_of(seed_text(run, entry, split), rows).to(run.device)
+    images = read_rows(data.images, indices).to(run.device).float().div_(255)
+    masks = None if data.masks is None else data.masks[indices].to(run.device)
+    seeds = draws.seeds_of(seed_text(run, entry, split), indices).to(run.device)
 
     def classes_of(logits: Tensor) -> Targets:
         answers.append(logits.detach().float().cpu())
         return logits.argmax(1)
 
-    targets = torch.zeros_like(rows) if classes is None else classes[rows]
+    targets = torch.zeros_like(indices) if classes is None else classes[indices]
     maps = attribute(
         method,
         run.network_of(entry).module,
@@ -291,9 +291,9 @@ def _attribute(
         masks=masks,
         classes_of=classes_of if classes is None else None,
     )
-    if classes is None and (asked := sum(map(len, answers))) != len(rows):
+    if classes is None and (asked := sum(map(len, answers))) != len(indices):
         raise ValueError(
-            f"attribution_methods.{entry.name}: asked for the classes of {asked} images out of {len(rows)}; call "
+            f"attribution_methods.{entry.name}: asked for the classes of {asked} images out of {len(indices)}; call "
             "classes_of once for each image, in their order, or leave this keyword out"
         )
     return _Found(maps, answers)

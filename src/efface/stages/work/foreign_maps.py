@@ -20,10 +20,10 @@ def copy_maps(run: Run, entry: MethodEntry, split: str) -> None:
     found.check(every, classes, run.logits(split) if found.maps.prediction is not None else None)
     writer = MapWriter(run.map_path(entry.name, split), made_from, classes, found.take(every[:1])[0])
     try:
-        for rows in every.split(run.study.max_batch):
-            if not writer.done[int(rows[0]) : int(rows[-1]) + 1].all():
-                writer.write(int(rows[0]), found.take(rows))
-                advance(float(len(rows)))
+        for indices in every.split(run.study.max_batch):
+            if not writer.done[int(indices[0]) : int(indices[-1]) + 1].all():
+                writer.write(int(indices[0]), found.take(indices))
+                advance(float(len(indices)))
         if foreign_provenance(run, entry, split) != made_from:
             raise ValueError(
                 f"attribution_methods.{entry.name}: {found.maps.path}: changed while it was read; try again"

@@ -89,10 +89,10 @@ def learnt_on_trial(run: Run, entry: MethodEntry, network: nn.Module) -> dict[st
     if path is None or path.exists():
         return read_learnt_tensors(run, entry)
     train = run.data["train"]
-    rows = train.training[:_TRIED_ON]
-    masks = None if train.masks is None else train.masks[rows]
+    indices = train.training[:_TRIED_ON]
+    masks = None if train.masks is None else train.masks[indices]
     few = replace(
-        train, images=read_rows(train.images, rows), targets=train.targets[rows], masks=masks, validation=None
+        train, images=read_rows(train.images, indices), targets=train.targets[indices], masks=masks, validation=None
     )
     return learn_from(run, entry, network, few)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from efface.execute import Failure
-from efface.metrics.probes.description import describe, settings, text
+from efface.metrics.probes.description import describe, fields_of, text
 from efface.metrics.probes.probe import Explains
 from efface.plug.call import Call
 from efface.stages.run.case import case_of
@@ -86,7 +86,7 @@ RANKS: dict[Any, Any] = {}
 """Ranks of the last map that this process ranked."""
 
 
-def measure_missing(one: PlannedRun) -> list[str]:
+def measure_missing(planned: PlannedRun) -> list[str]:
     """Run every task that has no result yet and whose maps exist. Return a sentence for each failure.
 
     A metric whose `value` fails on its first scores is said at once. The page then refuses it.
@@ -94,21 +94,21 @@ def measure_missing(one: PlannedRun) -> list[str]:
     Maps whose extraction failed are missing: the tasks that read them wait, the others run.
     ValueError: a metric cannot be planned, or needs something that the data do not have.
     """
-    run, plan = one.run, one.plan
+    run, plan = planned.run, planned.plan
     if problems := [*plan.problems, *unmet(run, plan)]:
         raise ValueError("\nefface: ".join(problems))
     missing = missing_maps(run)
     tasks = [task for task in plan.open(run.results) if not missing & task.reads]
     if not tasks:
         return []
-    started, rows = time.monotonic(), {name: len(split) for name, split in run.data.items()}
+    started, counts = time.monotonic(), {name: len(split) for name, split in run.data.items()}
     failures = make_samples(run, [each for task in tasks if (each := task.probe.needs.samples) is not None])
-    before, total = len(failures), sum(_cost(run, rows, task) for task in tasks)
+    before, total = len(failures), sum(_cost(run, counts, task) for task in tasks)
     trainings = sum(not task.probe.needs.network for task in tasks)
     say(f"{len(tasks)} probes to run, {trainings} of them trainings")
     first = FirstValues(plan)
     with bar(total, "measure", "pass") as progress:
-        work, cost = Measure(run.study), functools.partial(_cost, run, rows)
+        work, cost = Measure(run.study), functools.partial(_cost, run, counts)
         for task, outcome in work_through(run.study, work, tasks, progress.update, cost=cost, subject=_subject):
             if isinstance(outcome, Failure):
                 failures.append(f"{_named(task)}: {outcome.message}")
@@ -129,9 +129,9 @@ def _subject(task: ProbeTask) -> Subject:
     return Subject(f"attribution_methods.{task.view.maps}" if task.view and asks else _named(task), task.key)
 
 
-def _cost(run: Run, rows: dict[str, int], task: ProbeTask) -> float:
-    """Return the forward passes that a probe takes. rows: number of images in each split."""
-    return float(task.probe.cost(rows, run.refit))
+def _cost(run: Run, counts: dict[str, int], task: ProbeTask) -> float:
+    """Return the forward passes that a probe takes. counts: number of images in each split."""
+    return float(task.probe.cost(counts, run.refit))
 
 
 def checkpoint_of(run: Run, task: ProbeTask) -> Path:
@@ -144,7 +144,7 @@ def result_row(run: Run, task: ProbeTask, seconds: dict[str, float]) -> dict[str
     description = dataclasses.asdict(describe(task.probe))
     fields = {
         name: _plain(value)
-        for name, value in settings(task.probe).items()
+        for name, value in fields_of(task.probe).items()
         if name not in ("unit", "imputer") or text(value) == description[name]
     }
     return {
@@ -168,6 +168,6 @@ def _plain(value: Any) -> Any:
 
 def _named(task: ProbeTask) -> str:
     what = type(task.probe).__name__.lower()
-    plain = {name: value for name, value in settings(task.probe).items() if isinstance(value, int | float | str)}
+    plain = {name: value for name, value in fields_of(task.probe).items() if isinstance(value, int | float | str)}
     words = [str(value).replace("_", " ") if name == "order" else f"{name} {value}" for name, value in plain.items()]
     return ", ".join([*([task.view.name] if task.view else []), what, *words])
