@@ -12,11 +12,14 @@ from efface.models.fast_copy import own_tensors
 
 
 @contextmanager
-def weights_kept(network: nn.Module, culprit: str, give_up: Callable[[], Any]) -> Iterator[None]:
+def weights_kept(
+    network: nn.Module, culprit: str, give_up: Callable[[], Any], *, on_trial: bool = False
+) -> Iterator[None]:
     """Compare the weights and buffers of a network before and after the block.
 
     culprit: what runs in the block, for the message.
     give_up: called if they differ, also after an exception; it makes the caller load the network again.
+    on_trial: True before the work begins, when there are no maps yet, for the message.
 
     ValueError: they differ.
     """
@@ -30,9 +33,10 @@ def weights_kept(network: nn.Module, culprit: str, give_up: Callable[[], Any]) -
     if changed := _changed(network, before):
         give_up()
         shown = ", ".join(changed[:4]) + (f" and {len(changed) - 4} more" if len(changed) > 4 else "")
+        so = "are not kept, and the network is loaded again for the others"
         raise ValueError(
-            f"{culprit}: it changed the network ({shown}), so its maps are not kept, and the network is loaded again "
-            "for the others; work on a copy, copy.deepcopy(model), and leave the model in evaluation mode"
+            f"{culprit}: it changed the network ({shown}), so its maps {'would not be kept' if on_trial else so}; work "
+            "on a copy, copy.deepcopy(model), and leave the model in evaluation mode"
         )
 
 
