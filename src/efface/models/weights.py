@@ -105,7 +105,7 @@ def _entries(found: Mapping[Any, Any]) -> Iterator[tuple[str, dict[str, Tensor]]
 
     Deeper ones count only where there is none above them. What an optimizer keeps is left out.
     """
-    level = [((str(key),), value) for key, value in found.items()]
+    level: list[tuple[tuple[str, ...], Any]] = [((str(key),), value) for key, value in found.items()]
     for _ in range(_DEEPEST):
         level = [(keys, value) for keys, value in level if _is_dict(value) and not _OF_TRAINING.search(keys[-1])]
         if states := [(".".join(keys), dict(value)) for keys, value in level if _is_state(value)]:
