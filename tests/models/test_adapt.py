@@ -296,6 +296,9 @@ def test_answers_that_are_no_logits_are_refused():
 def test_what_may_be_probabilities_is_warned_of_until_the_study_says_what_it_is():
     network = Net(torch.sigmoid).eval()
     assert "outputs: logits" in check_answers(network, images())[1][0]
+    by_chance = Net(lambda z: 0.5 + 1e-3 * z).eval()
+    assert check_answers(by_chance, images())[1] == []
+    assert check_answers(adapt(Net(lambda z: 0.5 + 1e-3 * z, classes=1), outputs="binary"), images(), "binary")[1] == []
     assert check_answers(network, images(), "logits")[1] == []
     assert check_answers(Net(lambda z: z.log_softmax(1)).eval(), images())[1] == []
     binary = adapt(Net(torch.sigmoid, classes=1), outputs="binary")
