@@ -19,7 +19,6 @@ from efface.data.decode import Reader, White
 from efface.data.numbering import Classes, named, numbers
 from efface.data.subset import balanced, check_choice, stratified
 from efface.data.tree import Groups, Listing, listing, split_folders
-from efface.shown import shown
 from efface.store import arrays as rows
 from efface.types import Split
 
@@ -202,9 +201,7 @@ def _digest(listed: Listing) -> str:
         try:
             whole.update(f"{file[start:]}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
         except UnicodeEncodeError as error:
-            raise ValueError(
-                f"{shown(file)}: its name is no UTF-8 text, which reports cannot show; rename it"
-            ) from error
+            raise ValueError(f"{file!r}: its name is no UTF-8 text, which reports cannot show; rename it") from error
     return whole.hexdigest()[:16]
 
 
