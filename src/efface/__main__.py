@@ -64,6 +64,7 @@ def command(arguments: Sequence[str] | None = None) -> None:
 def _run(options: argparse.Namespace) -> int:
     # torch takes seconds to import, so help and wrong commands are handled first
     from efface.execute import stoppable
+    from efface.shown import cut
     from efface.study.yaml_file import InvalidStudyError
 
     study = None
@@ -77,10 +78,10 @@ def _run(options: argparse.Namespace) -> int:
                 os.environ["OMP_NUM_THREADS"] = "1"  # the workers read it: N processes of one thread each
             failures = _stage(options.stage)(study, only)
     except InvalidStudyError as error:
-        print(error, file=sys.stderr)
+        print(cut(str(error)), file=sys.stderr)
         return 2
     except (ValueError, OSError) as error:
-        print(f"efface: {_of_study(options, _sentence(error))}", file=sys.stderr)
+        print(f"efface: {cut(_of_study(options, _sentence(error)))}", file=sys.stderr)
         return 1
     except Exception as error:  # noqa: BLE001  from a user's loss or network, torch or the GPU; reported in one line
         last = traceback.extract_tb(error.__traceback__)[-1]
@@ -90,10 +91,10 @@ def _run(options: argparse.Namespace) -> int:
                 file.write(f"{options.stage}\n{traceback.format_exc()}\n")
             where += f", trace in {study.out / 'failures.log'}"
         text = " ".join(str(error).split())[:400]
-        print(f"efface: {options.stage} fails: {type(error).__name__}: {text} ({where})", file=sys.stderr)
+        print(f"efface: {cut(f'{options.stage} fails: {type(error).__name__}: {text} ({where})')}", file=sys.stderr)
         return 1
     for each in failures:
-        print(f"efface: failed: {each}", file=sys.stderr)
+        print(f"efface: failed: {cut(str(each))}", file=sys.stderr)
     if failures:
         print(
             f"efface: {len(failures)} failed (traces in {study.out / 'failures.log'}); all other results are kept",

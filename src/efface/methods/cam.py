@@ -27,6 +27,7 @@ from efface.methods.feature_maps import Features, cut_at, features_of, looking_a
 from efface.models.memory import at_least_one, at_once, blocks
 from efface.models.scores import differentiable, logits_of, scores_of, target_scores
 from efface.plug.shared_settings import with_settings_of
+from efface.shown import shown
 from efface.types import Images, Target, Targets, TargetScore
 
 ClassesOf = Callable[[Float[Tensor, "n k"]], Targets]
@@ -245,7 +246,7 @@ def channel_weights(scores: Float[Tensor, "n channels"], flat: Tensor, weights: 
             return scores.masked_fill(flat, -torch.inf).softmax(1).nan_to_num()  # NaN where all channels are flat
         case "score":
             return scores.masked_fill(flat, 0.0)
-    raise ValueError(f"weights is {weights!r}; expected softmax or score")
+    raise ValueError(f"weights is {shown(weights)}; expected softmax or score")
 
 
 def _enlarged(small: Small, images: Images, *, relu: bool) -> Map:

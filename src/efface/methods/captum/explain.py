@@ -36,6 +36,7 @@ def convergence_gap(
     maps: Maps,
     *,
     algorithm: str,
+    layer: str | None = None,
     init: Settings = None,
     attribute: Settings = None,
     score: TargetScore = "logit",
@@ -43,25 +44,39 @@ def convergence_gap(
 ) -> list[str]:
     """Return a doubt if a map of DeepLift does not sum to the score's change from the baseline.
 
-    DeepLift promises this sum. It fails where the network computes something that the rule does not know: clamp,
+    DeepLift promises this sum, and DeepLiftShap its mean over the baselines; the classes of layers promise it for the
+    values of the layer. It fails where the network computes something that the rule does not know: clamp,
     maximum, products, LayerNorm, attention, recurrent layers.
     """
-    if algorithm != "DeepLift":
+    if algorithm.removeprefix("Layer") not in ("DeepLift", "DeepLiftShap"):
         return []
-    method = captum_method(algorithm, None, init, attribute, layer=None, cells=None, score=score)
-    baselines = settings_of(method, images).get("baselines", torch.zeros_like(images[:1]))
+    plan = captum_method(algorithm, None, init, attribute, layer=layer, cells=None, score=score)
+    settings = settings_of(plan, images)
+    baselines = settings.get("baselines", torch.zeros_like(images[:1]))
+    each = [one.expand_as(images).contiguous() for one in (baselines.split(1) if plan.compares else [baselines])]
     with torch.no_grad(), evaluating(model):
-        change = target_scores(model, images, targets, score) - target_scores(
-            model, baselines.expand_as(images).contiguous(), targets, score
-        )
-    gap = ((maps.to(change).flatten(1).sum(1) - change).abs() / change.abs().clamp(min=1e-6)).max()
+        before = torch.stack([target_scores(model, one, targets, score) for one in each]).mean(0)
+        change = target_scores(model, images, targets, score) - before
+    summed = (_layer_values(plan, model, images, targets, layer, score) if plan.explains_layer else maps).flatten(1)
+    gap = ((summed.to(change).sum(1) - change).abs() / change.abs().clamp(min=1e-6)).max()
     if gap <= GAP:
         return []
     said = (
-        f"the map of DeepLift misses {gap:.0%} of the score's change from the baseline, which it should sum to: the "
+        f"the map of {algorithm} misses {gap:.0%} of the score's change from the baseline, which it should sum to: the "
         "network computes something that DeepLift has no rule for (such as clamp, maximum, products or LayerNorm)"
     )
     return [said]
+
+
+def _layer_values(
+    plan: CaptumMethod, model: nn.Module, images: Images, targets: Target, layer: str | None, score: TargetScore
+) -> Tensor:
+    """Return the map of a class that explains a layer before its channels are summed and enlarged."""
+    with untouched(model), evaluating(model), _quiet():
+        explainer = plan.made(_Score(model, score), feature_layer(model, images, layer))
+        asked = {"inputs": images.clone().requires_grad_(), "additional_forward_args": (targets.clone(),)}
+        found: Tensor = explainer.attribute(**asked, **settings_of(plan, images))
+    return found.detach()
 
 
 @states(doubts=convergence_gap)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from efface.methods.adapters import NON_LINEAR, depend, module_name, nearest, watching
 from efface.methods.zennit.network import BatchNorm, Linear, Traced, bounds
+from efface.shown import shown
 from efface.types import Images
 
 Settings = Mapping[str, Any] | None
@@ -158,13 +159,15 @@ def rule_set(composite: str, canonizer: str | None, settings: Settings) -> RuleS
     """Return the plan for the names and settings. ValueError: they are wrong for every network and image."""
     composites, canonizers = _zennit()
     if composite not in composites:
-        raise ValueError(f"zennit has no composite {composite!r}; {nearest(composite, list(composites))}")
+        raise ValueError(f"zennit has no composite {shown(composite)}; {nearest(composite, list(composites))}")
     if canonizer not in (None, "auto") and canonizer not in canonizers:
-        raise ValueError(f"zennit has no canonizer {canonizer!r}; {nearest(str(canonizer), ['auto', *canonizers])}")
+        raise ValueError(
+            f"zennit has no canonizer {shown(canonizer)}; {nearest(str(canonizer), ['auto', *canonizers])}"
+        )
     known = set(inspect.signature(composites[composite]).parameters) - _OURS
     for key in settings or {}:
         if key not in known:
-            raise ValueError(f"settings: {composite} has no setting {key!r}; {nearest(key, sorted(known))}")
+            raise ValueError(f"settings: {composite} has no setting {shown(key)}; {nearest(key, sorted(known))}")
     return RuleSet(composites[composite], canonizers.get(canonizer, canonizer), dict(settings or {}))
 
 

@@ -97,7 +97,7 @@ def degenerate_of(conditions: Mapping[str, str], results: Results) -> dict[str, 
     """
     records = {name: results.records[key] for name, key in conditions.items() if key in results}
     return {
-        name: {kind: np.nan if row.get(kind) is None else float(row[kind]) for kind in SHARES}
+        name: {kind: float(row[kind]) if isinstance(row.get(kind), int | float) else np.nan for kind in SHARES}
         for name, row in sorted(records.items())
     }
 
@@ -110,10 +110,10 @@ def cost_of(keys: Iterable[str], results: Results, images: int, sample: str) -> 
     records = [results.records[key] for key in dict.fromkeys(keys) if key in results.records]
     if not records:
         return None
-    seconds = sum(row["seconds"] for row in records)
+    seconds = sum(row.get("seconds", 0.0) for row in records)
     if sample == "repeats":
         return Cost(seconds, np.nan, np.nan)
-    maps = len({row["method"] for row in records} - {None}) or 1
+    maps = len({row.get("method") for row in records} - {None}) or 1
     return Cost(seconds, seconds / images, seconds / images / maps)
 
 
@@ -128,8 +128,8 @@ def seconds_of(results: Results) -> dict[str, float]:
     }
     found: dict[str, float] = {}
     for row in results.records.values():
-        kind = row["probe"]["probe"]
-        found[names.get(kind, kind)] = found.get(names.get(kind, kind), 0.0) + row["seconds"]
+        kind = row.get("probe", {}).get("probe", "other work")
+        found[names.get(kind, kind)] = found.get(names.get(kind, kind), 0.0) + row.get("seconds", 0.0)
     return found
 
 

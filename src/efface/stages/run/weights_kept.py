@@ -23,6 +23,8 @@ def weights_kept(
     give_up: Callable[[], Any],
     renew: Callable[[], Any] | None = None,
     tell: Callable[[str], Any] | None = None,
+    *,
+    on_trial: bool = False,
 ) -> Iterator[None]:
     """Compare the weights and buffers of a network before and after the block.
 
@@ -33,6 +35,7 @@ def weights_kept(
     give_up: called if they differ, also after an exception; it makes the caller load the network again.
     renew: called if a thread is left. It loads the network again, and keeps what was made so far; None: `give_up`.
     tell: called with a sentence on a thread that is left. None: it is printed, once for each culprit.
+    on_trial: True before the work begins, when there are no maps yet, for the message.
 
     ValueError: they differ.
     """
@@ -48,9 +51,10 @@ def weights_kept(
     if changed := _changed(network, before):
         give_up()
         shown = ", ".join(changed[:4]) + (f" and {len(changed) - 4} more" if len(changed) > 4 else "")
+        so = "are not kept, and the network is loaded again for the others"
         raise ValueError(
-            f"{culprit}: it changed the network ({shown}), so its maps are not kept, and the network is loaded again "
-            "for the others; work on a copy, copy.deepcopy(model), and leave the model in evaluation mode"
+            f"{culprit}: it changed the network ({shown}), so its maps {'would not be kept' if on_trial else so}; work "
+            "on a copy, copy.deepcopy(model), and leave the model in evaluation mode"
         )
     if left := left_since(threads):
         (renew or give_up)()

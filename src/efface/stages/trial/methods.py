@@ -22,7 +22,7 @@ from efface.stages.run.needs import unmet
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.run import Run
 from efface.stages.run.weights_kept import weights_kept
-from efface.stages.trial.error_text import error_text
+from efface.stages.trial.error_text import batch_hint, error_text
 from efface.stages.trial.files import try_file
 from efface.stages.trial.metrics import lost_channels, unfit_metrics, unfit_posts, wrong_costs
 from efface.stages.trial.network import try_network
@@ -77,7 +77,8 @@ def preflight(
                     network = run.first.to_try()
                 text = error_text(error)
                 where = f"attribution_methods.{entry.name}: "
-                problems.append((text if text.startswith(where[:-2]) else where + text) + _low_precision(network))
+                text = text if text.startswith(where[:-2]) else where + text
+                problems.append(text + _low_precision(network) + batch_hint(entry, error))
             progress.update()
     shapes = {name: shape for trial in trials for name, shape in trial.shapes.items()}
     for line in lost_channels(plan, shapes):
@@ -116,7 +117,7 @@ def _tried(
     with noted(run.folder, subject):
         method = method_call(entry, _learnt(run, entry, own, learnt))
         threads: list[str] = []
-        with weights_kept(own, subject.name, run.network_of(entry).give_up, tell=threads.append):
+        with weights_kept(own, subject.name, run.network_of(entry).give_up, tell=threads.append, on_trial=True):
             trial = _try(run, method, entry, own, images, logits, warn=warn, long=long)
     trial.leaves_thread = bool(threads)
     trial.warnings.extend(each.removeprefix(f"{subject.name}: ") for each in threads)

@@ -14,6 +14,7 @@ from efface.erase.ranking import for_unit
 from efface.metrics.probes.description import Reading, fields_of, reading
 from efface.metrics.probes.probe import Checks
 from efface.plug.call import Call
+from efface.shown import shown
 from efface.stages.run.plan import Plan, PlannedCurve
 from efface.stages.run.run import Run
 
@@ -106,7 +107,7 @@ def wrong_costs(run: Run, plan: Plan) -> list[str]:
             problems[f"{where} fails: {text}; return forward passes, a number from 0"] = None
             continue
         if not isinstance(cost, int | float) or not 0 <= cost < math.inf:
-            problems[f"{where} is {cost!r}; expected forward passes, a number from 0"] = None
+            problems[f"{where} is {shown(cost)}; expected forward passes, a number from 0"] = None
     return list(problems)
 
 

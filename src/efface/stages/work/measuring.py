@@ -15,6 +15,7 @@ from efface.execute import Failure
 from efface.metrics.probes.description import describe, fields_of, text
 from efface.metrics.probes.probe import Explains
 from efface.plug.call import Call
+from efface.shown import shown
 from efface.stages.run.case import case_of
 from efface.stages.run.curves import PlannedRun
 from efface.stages.run.map_files import map_store, missing_maps
@@ -73,7 +74,7 @@ def _refuse_no_score(task: ProbeTask, score: object) -> None:
     if not isinstance(score, Score):
         raise ValueError(f"{who} a {type(score).__name__}; expected an efface.metrics.probes.Score")
     if not isinstance(score.values, Mapping) or not score.values:
-        raise ValueError(f"{who} a Score of {score.values!r}; expected arrays by name")
+        raise ValueError(f"{who} a Score of {shown(score.values)}; expected arrays by name")
     for name, each in score.values.items():
         if not isinstance(each, np.ndarray) or each.ndim == 0 or each.dtype.kind not in "fiub":
             raise ValueError(
