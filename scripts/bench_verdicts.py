@@ -10,11 +10,14 @@ Each line is a promise of the page, tried `--runs` times on made-up scores: how 
 | `means` | scores of images: normal, skewed, between 0 and 1, right or wrong |
 | `pairs` | paired differences of such scores |
 | `retrained` | ten methods that are equal, retrained 2 to 8 times; spreads that are equal or not |
-| `pool` | the same, resampled from real trainings: `--pool` is the folder of a study with ten draws of `random` and at least 40 repeats of `roar`; `--make-pool` runs this study on the digits first (an hour on one core) |
+| `pool` | the same, resampled from the real trainings of the study in `--pool` |
 | `headline` | a page of methods that are all random: does its headline name one? |
 | `agreement` | tau of two metrics over methods, alpha over images |
 | `claims` | claims about variants that differ in the seed alone |
 | `power` | a true difference of one standard deviation: found how often, beside an oracle that knows the variance |
+
+The pool is a study with ten draws of `random` and at least 40 repeats of `roar`. `--make-pool` runs this study on the
+digits first, which takes an hour on one core.
 
 `--quick` takes the smallest size of each part. About 30 minutes on one core with 1,000 runs, without the pool.
 """

@@ -13,7 +13,7 @@ import efface
 
 ROOT = Path(efface.__file__).parent
 LAYERS = (
-    {"types"},
+    {"types", "shown"},
     {"draws"},
     {"store", "models", "execute"},
     {"plug"},

@@ -94,6 +94,11 @@ KINDS = {
     "environment": "os.environ.clear()",
     "leaves a thread": "threading.Thread(target=time.sleep, args=(600,)).start()",
     "leaves a daemon": "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()",
+    "leaves a thread that changes weights": "def change():\n    time.sleep(0.2)\n"
+    "    for p in model.parameters(): p.data.add_(0.5)\nthreading.Thread(target=change).start()",
+    "sends itself TERM late": "if late: os.kill(os.getpid(), signal.SIGTERM)",
+    "interrupts its main thread late": "if late: __import__('_thread').interrupt_main()",
+    "closes all files late": "if late: os.closerange(3, 200)",
     "leaves a process": "subprocess.Popen(['sleep', '60'])",
     "keeps the graph": "images = images.clone().requires_grad_()\ny = model(images).sum()\nKEPT.append(y)\n"
     "return torch.autograd.grad(y, images, create_graph=True)[0]",

@@ -1,9 +1,9 @@
 """Agreement of unrelated and of related metrics, and of images."""
 
 import numpy as np
-from verdicts.line import frozen, head, line, share
 
 from efface.report.stats import image_agreement, metric_agreement
+from verdicts.line import frozen, head, line, share
 
 
 def agreement(runs: int, generator: np.random.Generator, *, quick: bool = False) -> None:

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import numpy as np
-from verdicts.line import head, line, share
 
 from efface.report.stats import image_estimates
+from verdicts.line import head, line, share
 
 Made = tuple[np.ndarray, float, tuple[float, float] | None]
 """Scores of images x runs, the true mean, and the range of the scores."""

@@ -1,12 +1,12 @@
 """Whole pages of methods that are all random, and claims about variants that are all alike."""
 
 import numpy as np
-from verdicts.line import frozen, head, line, share, trained
 
 from efface.report import between, words
 from efface.report.claims import answer_claims
 from efface.report.panels import panels
 from efface.study.schema import Claim, Side
+from verdicts.line import frozen, head, line, share, trained
 
 
 def headline(runs: int, generator: np.random.Generator, *, quick: bool = False) -> None:

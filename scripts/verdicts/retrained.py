@@ -1,5 +1,6 @@
 """Retrained scores: false differences among methods that are equal, made up and from real trainings; and power."""
 
+import functools
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -7,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from verdicts.line import frozen, head, line, share, trained
 
-from efface.report.stats import Curve, compare, holm
+from efface.report.stats import Curve, compare_methods, holm
 from efface.report.stats.means import summaries
 from efface.stages.page.folders import kept_folder
+from verdicts.line import frozen, head, line, share, trained
 
 METHODS = 10
 ROOT = Path(__file__).parent.parent.parent
@@ -32,15 +33,18 @@ def simulated(runs: int, generator: np.random.Generator, *, quick: bool = False)
             for images in (100,) if quick else (100, 360, 2000):
                 base = generator.normal(1.5, 1.5, 20_000)
                 spreads = np.repeat(trainings, METHODS // 2)
-                truth = _truth(base, method, spreads)
+                drawn = functools.partial(_drawn, generator, base, method, spreads, repeats, images)
+                line(name, repeats, images, *_judged(drawn, max(10, runs // 5), _truth(base, method, spreads)))
 
-                def drawn(repeats: int = repeats, images: int = images, spreads: np.ndarray = spreads) -> list[Curve]:
-                    logit = generator.choice(base, (1, 1, images)) + generator.normal(0, method, (METHODS, 1, images))
-                    logit = logit + spreads[:, None, None] * generator.normal(size=(METHODS, repeats, 1))
-                    right = generator.random((METHODS, repeats, images)) < 1 / (1 + np.exp(-logit))
-                    return [trained(each * 1.0, f"m{i}") for i, each in enumerate(right)]
 
-                line(name, repeats, images, *_judged(drawn, max(10, runs // 5), truth))
+def _drawn(
+    generator: np.random.Generator, base: np.ndarray, method: float, spreads: np.ndarray, repeats: int, images: int
+) -> list[Curve]:
+    """Return the curves of ten methods of equal expected accuracy. base: logits of the images."""
+    logit = generator.choice(base, (1, 1, images)) + generator.normal(0, method, (METHODS, 1, images))
+    logit = logit + spreads[:, None, None] * generator.normal(size=(METHODS, repeats, 1))
+    right = generator.random((METHODS, repeats, images)) < 1 / (1 + np.exp(-logit))
+    return [trained(each * 1.0, f"m{i}") for i, each in enumerate(right)]
 
 
 def _truth(base: np.ndarray, method: float, spreads: np.ndarray) -> np.ndarray:
@@ -60,7 +64,7 @@ def _judged(drawn: Callable[[], Sequence[Curve]], runs: int, truth: np.ndarray |
         if truth is not None:
             areas = [each.area for each in summaries(curves)]
             covered += [a.low <= t <= a.high for a, t in zip(areas, truth, strict=True) if not np.isnan(a.low)]
-        found = compare(curves)
+        found = compare_methods(curves)
         pairs += [each.p < 0.05 for each in found if not np.isnan(each.p)]
         families.append(any(each.p_holm < 0.05 for each in found))
     if not pairs:
@@ -73,7 +77,7 @@ def make_pool(folder: Path, *, quick: bool = False) -> None:
     draws, repeats, fractions = (3, 4, [0.5]) if quick else (10, 40, [0.1, 0.3, 0.5, 0.7, 0.9])
     changes = [
         f"out={folder}",
-        "attribution_methods=[{name: random, method: random, draws: %d}]" % draws,
+        f"attribution_methods=[{{name: random, method: random, draws: {draws}}}]",
         "metrics=[roar]",
         f"repeats={repeats}",
         f"fractions={fractions}",
@@ -94,20 +98,24 @@ def pool(folder: Path, runs: int, generator: np.random.Generator) -> None:
         if repeats > trainings:
             continue
 
-        def drawn(repeats: int = repeats) -> list[Curve]:
-            some = generator.permutation(trainings)[:repeats]
-            return [
-                replace(
-                    each,
-                    draw_of="",
-                    values=each.values[some],
-                    images=each.images[some],  # type: ignore[index]
-                    pairs=tuple(range(repeats)),
-                )
-                for each in curves
-            ]
-
+        drawn = functools.partial(_resampled, generator, curves, repeats)
         line(repeats, *_judged(drawn, runs, None))
+
+
+def _resampled(generator: np.random.Generator, curves: Sequence[Curve], repeats: int) -> list[Curve]:
+    """Return the curves of so many of their trainings, drawn without replacement."""
+    some = generator.permutation(len(curves[0].values))[:repeats]
+    pairs = tuple(range(repeats))
+    return [
+        replace(
+            each,
+            draw_of="",
+            values=each.values[some],
+            images=None if each.images is None else each.images[some],
+            pairs=pairs,
+        )
+        for each in curves
+    ]
 
 
 def power(runs: int, generator: np.random.Generator, *, quick: bool = False) -> None:
@@ -121,7 +129,7 @@ def power(runs: int, generator: np.random.Generator, *, quick: bool = False) -> 
         for _ in range(max(10, runs // 5)):
             values = generator.normal(size=(METHODS, n))
             values[-1] += 2**0.5  # one standard deviation of a difference
-            found += _found(compare([frozen(each, f"m{i}") for i, each in enumerate(values)]))
+            found += _found(compare_methods([frozen(each, f"m{i}") for i, each in enumerate(values)]))
             oracle += _oracle(values.mean(axis=1), (2 / n) ** 0.5)
         line("images, normal", n, share(found), share(oracle), _ratio(found, oracle))
     for repeats in (3,) if quick else (3, 5, 8):
@@ -132,7 +140,7 @@ def power(runs: int, generator: np.random.Generator, *, quick: bool = False) -> 
             curves = [
                 replace(trained(each[:, None], f"m{i}"), images=None, bounds=None) for i, each in enumerate(means)
             ]
-            found += _found(compare(curves))
+            found += _found(compare_methods(curves))
             oracle += _oracle(means.mean(axis=1), 0.02 * (2 / repeats) ** 0.5)
         line("trainings, normal", repeats, share(found), share(oracle), _ratio(found, oracle))
 

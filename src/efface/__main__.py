@@ -36,7 +36,8 @@ _OF_FOLDERS = ("report", "status")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one stage and return the exit status.
 
-    0: done. 1: a task or the stage failed. 2: the study or the command is wrong. 130: stopped by Ctrl-C.
+    0: done. 1: a task or the stage failed. 2: the study or the command is wrong. 130: stopped by Ctrl-C. 129,
+    130 or 143: a second signal ended the process at once.
     """
     options = _parser().parse_args(_options_first(sys.argv[1:] if arguments is None else arguments))
     _set_places(options)
@@ -63,23 +64,24 @@ def command(arguments: Sequence[str] | None = None) -> None:
 def _run(options: argparse.Namespace) -> int:
     # torch takes seconds to import, so help and wrong commands are handled first
     from efface.execute import stoppable
+    from efface.shown import cut
     from efface.study.yaml_file import InvalidStudyError
 
     study = None
     try:
         only = options.metrics.replace(",", " ").split() if getattr(options, "metrics", None) else []
-        study = _study(options, only)
-        if study is None:
-            return 0
-        if options.stage not in ("status", "report") and os.environ.get("OMP_NUM_THREADS") is None:
-            os.environ["OMP_NUM_THREADS"] = "1"  # the workers read it: N processes of one thread each
-        with stoppable():
+        with stoppable():  # the study's own modules are imported inside
+            study = _study(options, only)
+            if study is None:
+                return 0
+            if options.stage not in ("status", "report") and os.environ.get("OMP_NUM_THREADS") is None:
+                os.environ["OMP_NUM_THREADS"] = "1"  # the workers read it: N processes of one thread each
             failures = _stage(options.stage)(study, only)
     except InvalidStudyError as error:
-        print(error, file=sys.stderr)
+        print(cut(str(error)), file=sys.stderr)
         return 2
     except (ValueError, OSError) as error:
-        print(f"efface: {_of_study(options, _sentence(error))}", file=sys.stderr)
+        print(f"efface: {cut(_of_study(options, _sentence(error)))}", file=sys.stderr)
         return 1
     except Exception as error:  # noqa: BLE001  from a user's loss or network, torch or the GPU; reported in one line
         last = traceback.extract_tb(error.__traceback__)[-1]
@@ -89,10 +91,10 @@ def _run(options: argparse.Namespace) -> int:
                 file.write(f"{options.stage}\n{traceback.format_exc()}\n")
             where += f", trace in {study.out / 'failures.log'}"
         text = " ".join(str(error).split())[:400]
-        print(f"efface: {options.stage} fails: {type(error).__name__}: {text} ({where})", file=sys.stderr)
+        print(f"efface: {cut(f'{options.stage} fails: {type(error).__name__}: {text} ({where})')}", file=sys.stderr)
         return 1
     for each in failures:
-        print(f"efface: failed: {each}", file=sys.stderr)
+        print(f"efface: failed: {cut(str(each))}", file=sys.stderr)
     if failures:
         print(
             f"efface: {len(failures)} failed (traces in {study.out / 'failures.log'}); all other results are kept",

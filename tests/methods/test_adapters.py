@@ -74,7 +74,7 @@ def test_functions_are_seen_with_the_module_that_calls_them(tiny):
     model, found = tiny(seed=3).eval(), []
 
     def seen(name, module, func, args, kwargs):
-        found.append((name, adapters.name_of(model, module)))
+        found.append((name, adapters.module_name(model, module)))
         return func(*args, **kwargs)
 
     images = torch.rand(2, 3, 8, 8)

@@ -17,7 +17,7 @@ from efface.models.preact import preact_resnet
 from efface.models.resnet import resnet8
 from efface.plug.facts import fact
 from small.batches import with_seeds
-from small.messages import words
+from small.messages import names, words
 from small.networks import drawn_network, state_of
 from small.tiers import first_short
 
@@ -220,6 +220,48 @@ def test_what_is_explained_is_said_by_of(score):
 def test_check_doubts_no_class_whose_settings_deep_lift_does_not_have(settings):
     doubts = fact(captum.attribute, "doubts")
     assert doubts(Plain(), *inputs()[:2], torch.zeros(N, SIZE, SIZE), **settings) == []
+
+
+class Mixed(nn.Module):
+    """A network with one step that DeepLift may have no rule for, between its convolution and its linear layer."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__()
+        self.step, self.act, self.norm = step, nn.ReLU(), nn.LayerNorm(SIZE)
+        self.attention, self.recurrent = (
+            nn.MultiheadAttention(SIZE, 1, batch_first=True),
+            nn.LSTM(SIZE, SIZE, batch_first=True),
+        )
+        self.conv, self.fc = nn.Conv2d(3, 2, 3, padding=1), nn.Linear(2 * SIZE * SIZE, 4)
+
+    def forward(self, images):
+        found = 3 * self.conv(images)
+        rows = found.flatten(1, 2)
+        steps = {
+            "relu": lambda: self.act(found),
+            "clamp": lambda: found.clamp(0, 0.5),
+            "maximum": lambda: torch.maximum(found, found.flip(1)),
+            "product": lambda: found * found.flip(1),
+            "LayerNorm": lambda: self.norm(found),
+            "attention": lambda: self.attention(rows, rows, rows, need_weights=False)[0],
+            "LSTM": lambda: self.recurrent(rows)[0],
+        }
+        return self.fc(steps[self.step]().flatten(1))
+
+
+@pytest.mark.parametrize("algorithm", ["DeepLift", "DeepLiftShap", "LayerDeepLift", "LayerDeepLiftShap"])
+@pytest.mark.parametrize("step", ["relu", "clamp", "maximum", "product", "LayerNorm", "attention", "LSTM"])
+def test_check_doubts_maps_of_deep_lift_that_do_not_sum_to_the_change(algorithm, step):
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = Mixed(step).double().eval()
+    settings = {"algorithm": algorithm}
+    settings |= {"layer": "conv"} if algorithm.startswith("Layer") else {}
+    settings |= {"attribute": {"baselines": [0.0, 0.5]}} if algorithm.endswith("Shap") else {}
+    images, targets, _ = inputs()
+    maps = captum.attribute(model, images[:2], targets[:2], **settings)
+    found = fact(captum.attribute, "doubts")(model, images[:2], targets[:2], maps, **settings)
+    assert [names(each, f"map of {algorithm} misses") for each in found] == ([] if step == "relu" else [True])
 
 
 @pytest.mark.parametrize("algorithm", ["IntegratedGradients", "DeepLift", "ShapleyValues", "LayerGradCam"])

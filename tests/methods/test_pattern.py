@@ -18,7 +18,7 @@ from efface.methods.gradient import gradient, input_x_gradient
 from efface.methods.path import ExpectedGradients, integrated_gradients
 from efface.methods.pattern import PatternAttribution, PatternGuided, PatternGuidedIG, PatternNet
 from efface.methods.pattern.fit import Estimate, estimate_patterns
-from efface.methods.pattern.network import folded
+from efface.methods.pattern.network import folded_with_layers
 from efface.methods.smooth import smooth_grad, smooth_grad_family
 from efface.models import resnet
 from efface.models.preact import preact_resnet
@@ -138,7 +138,7 @@ def samples_of(layer, x):
 def test_patterns_equal_brute_force_on_patches(estimator, rectify):
     model, (images, _) = net(rectify), images_and_classes(7, 9)
     found = estimate(model, images, estimator)
-    plain, _ = folded(model.eval(), images)
+    plain, _ = folded_with_layers(model.eval(), images)
     seen = {}
     for name in RECTIFIED:
         keep = lambda layer, inputs, output, name=name: seen.update({name: (inputs[0].clone(), output.clone())})  # noqa: E731
@@ -279,7 +279,7 @@ def unscaled():
 def test_patterns_that_undo_themselves_leave_the_gradient(make):
     """w * 1 is w; and w in place of a is w."""
     model, (images, targets) = make(), images_and_classes()
-    plain, names = folded(model, images)
+    plain, names = folded_with_layers(model, images)
     weights = {name: plain.get_submodule(name).weight.detach() for name in names}
     ones = {name: torch.ones_like(weight) for name, weight in weights.items()}
     expected = gradient(model, images, targets)
@@ -292,7 +292,7 @@ def test_patterns_that_undo_themselves_leave_the_gradient(make):
 
 def test_a_layer_before_a_batchnorm_that_stays_is_not_rectified():
     model, (images, targets) = drawn(preact_resnet(blocks=[2, 1], widths=[4, 6], num_classes=4)), images_and_classes()
-    _, names = folded(model, images)
+    _, names = folded_with_layers(model, images)
     assert {"conv1", "layer1.1.conv1", "layer2.0.shortcut.0", "linear"} <= {*names}
     assert [name for name, rectified in names.items() if rectified] == [
         f"layer{block}.conv1" for block in ("1.0", "1.1", "2.0")

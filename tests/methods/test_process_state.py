@@ -275,6 +275,16 @@ def test_a_changed_network_is_given_up_and_its_culprit_named(does, tensor, raise
     assert given_up == [1]
 
 
+@pytest.mark.parametrize(("on_trial", "said"), [(True, "would not be kept; work"), (False, "loaded again")])
+def test_what_becomes_of_a_changed_network_is_said_as_it_is(on_trial, said):
+    model = network()
+    with (
+        pytest.raises(ValueError, match=f"mine: .* {said}"),
+        weights_kept(model, "mine", lambda: None, on_trial=on_trial),
+    ):
+        doubled(model)
+
+
 def test_a_network_that_is_the_same_is_kept():
     model, given_up = network(), []
     with weights_kept(model, "mine", lambda: given_up.append(1)):

@@ -18,7 +18,7 @@ from efface.metrics.probes import Erasure, Perturb
 from efface.plug.call import Call
 from efface.report.stats import areas, interval
 from efface.stages.extract import extract
-from efface.stages.run.curves import planned
+from efface.stages.run.curves import planned_run
 from efface.stages.run.run import Run
 from efface.stages.train import train
 from efface.stages.work.measuring import measure_missing
@@ -389,8 +389,8 @@ def test_all_three_in_a_study(tmp_path):
     train(study)
     assert extract(study) == []
     run = Run(study)
-    assert measure_missing(planned(run)) == []
-    found = {(each.metric, each.score, each.method): each for each in planned(run).curves}
+    assert measure_missing(planned_run(run)) == []
+    found = {(each.metric, each.score, each.method): each for each in planned_run(run).curves}
     assert all(np.isfinite(each.values).all() for each in found.values())
     assert found["f_fidelity", "difference", "true"].at == (0.2, 0.8)
     assert len(list((run.folder / "kept").glob("f_fidelity-*.pt"))) == 1  # fine-tuned once
@@ -421,8 +421,8 @@ def measured(folder, **changes):
     train(study)
     assert extract(study) == []
     run = Run(study)
-    assert measure_missing(planned(run)) == []
-    return {(each.metric, each.score, each.method): each for each in planned(run).curves}
+    assert measure_missing(planned_run(run)) == []
+    return {(each.metric, each.score, each.method): each for each in planned_run(run).curves}
 
 
 @pytest.mark.long

@@ -16,7 +16,7 @@ from efface.metrics.formula import logit_ratio
 from efface.metrics.probes import Perturb, Score
 from efface.plug.call import Call
 from efface.stages.extract import extract
-from efface.stages.run.curves import planned
+from efface.stages.run.curves import planned_run
 from efface.stages.run.run import Run
 from efface.stages.work.measuring import measure_missing
 from efface.study.metric_entry import MetricEntry
@@ -356,8 +356,8 @@ def test_all_find_the_true_map_in_a_study(tmp_path):
     study = checked(tmp_path, tree)
     assert extract(study) == []
     run = Run(study)
-    assert measure_missing(planned(run)) == []
-    found = {(each.metric, each.score, each.method): each for each in planned(run).curves}
+    assert measure_missing(planned_run(run)) == []
+    found = {(each.metric, each.score, each.method): each for each in planned_run(run).curves}
     assert found["degradation", "probability", "true"].at == (0, 3, 6, 9)
     for name, score in {(curve.metric, curve.score) for curve in found.values()}:
         better = metric(name).direction[score]

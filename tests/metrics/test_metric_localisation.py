@@ -17,7 +17,7 @@ from efface.metrics.pointing_game import pointing_game as pointing
 from efface.metrics.shared.located import pointing_game, relevance_mass, relevance_rank
 from efface.metrics.shared.mosaic import OneCell, boxes, choose, compose, share_inside
 from efface.plug.call import Call
-from efface.stages.run.curves import planned
+from efface.stages.run.curves import planned_run
 from efface.stages.run.run import Run
 from efface.stages.work.extraction import extract_missing
 from efface.stages.work.measuring import measure_missing
@@ -334,8 +334,8 @@ def test_all_of_them_through_a_study(tmp_path):
     run = Run(made)
     train_missing([run])
     assert extract_missing(run) == []
-    assert measure_missing(planned(run)) == []
-    found = {(each.metric, each.score, each.method): each for each in planned(run).curves}
+    assert measure_missing(planned_run(run)) == []
+    found = {(each.metric, each.score, each.method): each for each in planned_run(run).curves}
     for name, score in (("pointing_game", "hit"), ("relevance_mass", "mass"), ("relevance_rank", "overlap")):
         np.testing.assert_array_equal(found[name, score, "true"].values, 1)
         assert found[name, score, "gradient"].values.mean() > 0.9

@@ -12,7 +12,7 @@ from efface.metrics.robust_accuracy import Attacked
 from efface.metrics.shared.effects import seeds_for
 from efface.stages.extract import extract
 from efface.stages.page.report import write_report
-from efface.stages.run.curves import planned
+from efface.stages.run.curves import planned_run
 from efface.stages.run.run import Run
 from efface.stages.work.measuring import measure_missing
 from efface.study.study import check
@@ -240,19 +240,19 @@ def test_a_study_of_an_adversarially_trained_network(tmp_path):
     made = check(tree, tmp_path / "study.yml")
     assert extract(made) == []
     run = Run(made)
-    assert measure_missing(planned(run)) == []
-    (found,) = [each for each in planned(Run(made)).curves if each.metric == "robust_accuracy"]
-    (clean,) = [each for each in planned(Run(made)).curves if (each.metric, each.score) == ("morf", "accuracy")]
+    assert measure_missing(planned_run(run)) == []
+    (found,) = [each for each in planned_run(Run(made)).curves if each.metric == "robust_accuracy"]
+    (clean,) = [each for each in planned_run(Run(made)).curves if (each.metric, each.score) == ("morf", "accuracy")]
     assert found.at == (0.0, 0.1, 2.0)
     assert np.array_equal(found.values[:, 0], clean.values[:, 0])
     assert (np.diff(found.values, axis=1) <= 0).all()
-    by = {(each.metric, each.score): each for each in planned(Run(made)).curves}
+    by = {(each.metric, each.score): each for each in planned_run(Run(made)).curves}
     right = clean.values[:, 0] == 1
     nowhere = by["nowhere", "unchanged"].values[:, 0]  # a step of 1e-9 changes no class
     assert np.array_equal(nowhere, np.where(right, 1.0, np.nan), equal_nan=True)
     assert np.isnan(by["nowhere", "distance"].values).all()  # no mean of images that were never moved
     assert np.array_equal(np.isnan(by["far", "unchanged"].values[:, 0]), ~right)
-    write_report(planned(run))
+    write_report(planned_run(run))
     page = (tmp_path / "run" / "report" / "report.html").read_text()
     assert page.count("unchanged") >= 2
     kinds = [row["probe"]["probe"] for row in run.results.records.values()]

@@ -11,7 +11,7 @@ from efface.methods.gradient import gradient, input_x_gradient
 from efface.metrics import Point, metric
 from efface.metrics.shared.neighbours import Neighbours, moved, steps
 from efface.stages.extract import extract
-from efface.stages.run.curves import planned
+from efface.stages.run.curves import planned_run
 from efface.stages.run.run import Run
 from efface.stages.work.measuring import measure_missing
 from efface.study.study import check
@@ -146,8 +146,8 @@ def test_every_metric_of_these_families_in_a_study(tmp_path):
     }
     made = check(tree, tmp_path / "study.yml")
     assert extract(made) == []
-    assert measure_missing(planned(Run(made))) == []
-    found = {(each.metric, each.score, each.method): each for each in planned(Run(made)).curves}
+    assert measure_missing(planned_run(Run(made))) == []
+    found = {(each.metric, each.score, each.method): each for each in planned_run(Run(made)).curves}
     for name, kwargs in FAMILY.items():
         for score in metric(name, kwargs).direction:
             for method in ("gradient", "random"):

@@ -13,7 +13,7 @@ from efface.metrics import Point, metric
 from efface.metrics.leakage import leaked
 from efface.metrics.signal_rank import ranked
 from efface.plug.call import Call
-from efface.stages.run.curves import planned
+from efface.stages.run.curves import planned_run
 from efface.stages.run.run import Run
 from efface.stages.work.extraction import extract_missing
 from efface.stages.work.measuring import measure_missing
@@ -134,8 +134,8 @@ def test_a_study_of_a_network_that_looks_at_the_signal_alone(tmp_path):
     run = Run(check(tree(tmp_path), Path("test")))
     train_missing([run])
     assert not extract_missing(run)
-    assert not measure_missing(planned(run))
-    means = {(each.metric, each.score, each.method): float(np.nanmean(each.values)) for each in planned(run).curves}
+    assert not measure_missing(planned_run(run))
+    means = {(each.metric, each.score, each.method): float(np.nanmean(each.values)) for each in planned_run(run).curves}
     expected = {"difference": 1, "top": 1, "bottom": 0, "cosine": 1}
     for score, value in expected.items():
         assert means["signal_rank", score, "gradient"] == pytest.approx(value, abs=1e-6)
@@ -151,8 +151,8 @@ def test_batches_change_nothing(tmp_path):
         run = Run(check(tree(tmp_path / str(max_batch)) | {"max_batch": max_batch}, Path("test")))
         train_missing([run])
         extract_missing(run)
-        measure_missing(planned(run))
-        found.append({(each.metric, each.score, each.method): each.values for each in planned(run).curves})
+        measure_missing(planned_run(run))
+        found.append({(each.metric, each.score, each.method): each.values for each in planned_run(run).curves})
     for name, values in found[0].items():
         np.testing.assert_array_equal(values, found[1][name])
 

@@ -22,7 +22,7 @@ from efface.plug import source
 from efface.plug.call import Call, resolve
 from efface.stages.page.report_data import how_of
 from efface.stages.run import provenance
-from efface.stages.run.curves import planned
+from efface.stages.run.curves import planned_run
 from efface.stages.run.plan import make_plan
 from efface.stages.run.run import Run
 from efface.stages.trial.methods import preflight
@@ -242,7 +242,7 @@ def test_a_users_metric_is_measured_by_its_dotted_path(tmp_path):
     asked = [sys.executable, "-c", run, "measure", str(tmp_path / "study.yml")]
     done = subprocess.run(asked, cwd=here, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    found = {(each.metric, each.score, each.method): each for each in planned(Run(made)).curves}
+    found = {(each.metric, each.score, each.method): each for each in planned_run(Run(made)).curves}
     for method in ("random", "gradient"):
         mine = found["gap", "probability", method]
         assert mine.at == (0.0, 0.25, 1.0)
@@ -288,7 +288,7 @@ def test_an_unknown_metric_of_a_study_is_one_clear_error(tmp_path):
 )
 def test_what_a_metric_cannot_do_with_these_images_is_said_before_any_work(tmp_path, name, settings, said):
     with pytest.raises(ValueError, match=words(f"metrics.{name} {said}")):
-        preflight(planned(Run(random_and_gradient(tmp_path, [{"name": name, "kwargs": settings}]))))
+        preflight(planned_run(Run(random_and_gradient(tmp_path, [{"name": name, "kwargs": settings}]))))
 
 
 def test_the_degenerate_are_looked_for_as_the_first_metric_that_erases_ranks_them(tmp_path):
@@ -299,7 +299,7 @@ def test_the_degenerate_are_looked_for_as_the_first_metric_that_erases_ranks_the
 
 def test_a_metric_that_asks_about_another_class_says_so(tmp_path):
     run = Run(random_and_gradient(tmp_path, ["grid_pointing_game", "di_full", "convergence", "morf"]))
-    assert [how_of(planned(run), entry)["explain"] for entry in run.study.metrics] == [
+    assert [how_of(planned_run(run), entry)["explain"] for entry in run.study.metrics] == [
         "true",
         "true",
         "none",

@@ -21,7 +21,7 @@ from efface.plug.call import Call
 from efface.stages.extract import extract
 from efface.stages.page.report import write_report
 from efface.stages.page.report_data import how_of
-from efface.stages.run.curves import planned
+from efface.stages.run.curves import planned_run
 from efface.stages.run.plan import Keys, point_of, viewed
 from efface.stages.run.run import Run
 from efface.stages.train import train
@@ -347,7 +347,7 @@ def test_a_row_says_what_the_metric_does(run, name, seen):
         for kind, word in words.items():
             found[kind] |= {word} - {NONE}
     told = {kind: ", ".join(words) or NONE for kind, words in found.items()}
-    assert {kind: how_of(planned(run), each)[kind] for kind in KINDS} == told
+    assert {kind: how_of(planned_run(run), each)[kind] for kind in KINDS} == told
     point = point_of(run, each, view, where(each))
     assert told["imputer"] == (text(point.imputer) if "imputer" in READS[name] else NONE)
     assert "unit" not in READS[name] or told["unit"] == text(point.unit)
@@ -362,7 +362,7 @@ def test_a_row_says_what_the_metric_does(run, name, seen):
 @pytest.mark.long
 def test_words_are_those_of_the_settings(run):
     by = {each.name: each for each in run.study.metrics}
-    told = {name: how_of(planned(run), each) for name, each in by.items()}
+    told = {name: how_of(planned_run(run), each) for name, each in by.items()}
     assert told["faithfulness_grid"]["unit"] == "cell of 4 x 4"
     assert told["infidelity"]["unit"] == "square of 3 x 3 pixels"
     assert told["infidelity_noise"] == {
@@ -388,10 +388,10 @@ def test_metrics_of_raw_maps_ask_no_post(tmp_path):
         tmp_path, [*raw, {"name": "imputation_detectability", "kwargs": {"epochs": 1, "width": 2}}], post=RAW
     )
     train(made)
-    preflight(planned(Run(made)))
+    preflight(planned_run(Run(made)))
     assert extract(made) == []
-    assert measure_missing(planned(Run(made))) == []  # the look for degenerate maps among them
-    write_report(planned(Run(made)))
+    assert measure_missing(planned_run(Run(made))) == []  # the look for degenerate maps among them
+    write_report(planned_run(Run(made)))
     assert (tmp_path / "run" / "report" / "report.html").exists()
 
 
@@ -417,20 +417,20 @@ def test_metrics_of_raw_maps_ask_no_post(tmp_path):
 def test_posts_are_refused_where_the_metric_cannot_take_what_they_leave(tmp_path, name, changes, refused):
     run = Run(gradient_study(tmp_path, [entry(name).model_dump()], **changes))
     if not refused:
-        preflight(planned(run))
+        preflight(planned_run(run))
         return
     with pytest.raises(ValueError, match=words(f"metrics.{name} gradient 3 channels post")):
-        preflight(planned(run))
+        preflight(planned_run(run))
 
 
 @pytest.mark.parametrize(("name", "warned"), [("randomisation", False), ("completeness", False), ("morf", True)])
 def test_lost_channels_are_told_of_metrics_that_rank_channels(tmp_path, capsys, name, warned):
-    preflight(planned(Run(gradient_study(tmp_path, [name], unit="feature"))))
+    preflight(planned_run(Run(gradient_study(tmp_path, [name], unit="feature"))))
     assert ("unit 'feature' ranks channels" in capsys.readouterr().out) == warned
 
 
 def test_a_fill_that_no_metric_reads_refuses_none(tmp_path):
     uneven = {"call": "efface.impute.blur", "kwargs": {"kernel": 4}}
-    preflight(planned(Run(gradient_study(tmp_path, ["max_sensitivity", "sparseness"], imputer=uneven))))
+    preflight(planned_run(Run(gradient_study(tmp_path, ["max_sensitivity", "sparseness"], imputer=uneven))))
     with pytest.raises(ValueError, match=words("kernel 4")):
-        preflight(planned(Run(gradient_study(tmp_path, ["morf"], imputer=uneven))))
+        preflight(planned_run(Run(gradient_study(tmp_path, ["morf"], imputer=uneven))))

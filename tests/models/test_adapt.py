@@ -296,6 +296,9 @@ def test_answers_that_are_no_logits_are_refused():
 def test_what_may_be_probabilities_is_warned_of_until_the_study_says_what_it_is():
     network = Net(torch.sigmoid).eval()
     assert "outputs: logits" in check_answers(network, images())[1][0]
+    by_chance = Net(lambda z: 0.5 + 1e-3 * z).eval()
+    assert check_answers(by_chance, images())[1] == []
+    assert check_answers(adapt(Net(lambda z: 0.5 + 1e-3 * z, classes=1), outputs="binary"), images(), "binary")[1] == []
     assert check_answers(network, images(), "logits")[1] == []
     assert check_answers(Net(lambda z: z.log_softmax(1)).eval(), images())[1] == []
     binary = adapt(Net(torch.sigmoid, classes=1), outputs="binary")
@@ -404,6 +407,9 @@ def write(path, content):
         lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}, "epoch": 3},
         lambda state: {f"backbone.{key}": value for key, value in state.items()} | {"loss.weight": torch.ones(3)},
         lambda state: {f"_orig_mod.module.{key}": value for key, value in state.items()},
+        lambda state: {"checkpoint": {"state_dict": state, "epoch": 3}, "args": {"lr": 0.1}},
+        lambda state: {"ema": {"module": {f"model.module.{key}": value for key, value in state.items()}}},
+        lambda state: {"net": {"x": state}, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}},
     ],
 )
 def test_weights_are_found_in_checkpoints_of_every_usual_form(wrap, tmp_path):
@@ -413,6 +419,24 @@ def test_weights_are_found_in_checkpoints_of_every_usual_form(wrap, tmp_path):
     path = write(tmp_path / "w.pth", wrap(source.state_dict()))
     load_weights(network, read_weights(path), path)
     assert all(torch.equal(value, source.state_dict()[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("own", ["model", "module", "network", "backbone"])
+@pytest.mark.parametrize("prefix", ["", "model.", "module.", "_orig_mod.", "module.model.", "lit."])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_network_whose_own_names_look_like_a_wrapper_takes_its_weights(own, prefix, depth, tmp_path):
+    def network():
+        found = Net()
+        for _ in range(depth):
+            outer = nn.Module()
+            outer.add_module(own, found)
+            found = outer
+        return found
+
+    source, other = network(), network()
+    path = write(tmp_path / "w.pth", {prefix + key: value + 1 for key, value in source.state_dict().items()})
+    load_weights(other, read_weights(path), path)
+    assert all(torch.equal(value, source.state_dict()[key] + 1) for key, value in other.state_dict().items())
 
 
 def test_several_state_dicts_need_a_choice(tmp_path):
@@ -428,7 +452,16 @@ def test_files_that_hold_no_weights_say_what_they_hold(tmp_path):
     (tmp_path / "page.pth").write_text("<!doctype html><html>rate limit</html>")
     write(tmp_path / "module.pth", nn.Linear(2, 2))
     write(tmp_path / "other.pth", {"epoch": 3, "lr": 0.1})
-    for name, said in {"pointer": "git lfs", "page": "web page", "module": "Python object", "other": "epoch"}.items():
+    write(tmp_path / "mixed.pth", {"model": {"fc.weight": torch.ones(2), "rate": 0.1}, "epoch": 3})
+    write(tmp_path / "optimizer.pth", {"optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}})
+    for name, said in {
+        "pointer": "git lfs",
+        "page": "web page",
+        "module": "Python object",
+        "other": "epoch",
+        "mixed": "model .with 'rate', a float among tensors.",
+        "optimizer": "its keys are optimizer",
+    }.items():
         with pytest.raises(ValueError, match=said):
             read_weights(tmp_path / f"{name}.pth")
 

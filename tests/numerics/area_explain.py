@@ -14,7 +14,7 @@ from efface.models.layers import find_layer
 from efface.models.normalise import normalisation
 from efface.models.scores import logits_of, odds_against, scores_of, target_scores
 from efface.plug.call import Call
-from efface.stages.run.method_calls import explainer_of, method_call, named, seed_text
+from efface.stages.run.method_calls import explainer_of, maps_of_draw, method_call, seed_text
 from efface.stages.run.run import Run
 from efface.study.schema import MethodEntry
 from efface.study.study import Study
@@ -112,7 +112,7 @@ def _of_a_study():
                 found[f"seeds_of_{name}_{again.draw}_{split}"] = seeds_of(seed_text(run, again, split))
     outputs = MethodEntry.model_validate(mean)
     found["outputs"] = str(method_call(outputs, None).outputs)
-    found["named"] = str(sorted(named(outputs, {each: torch.zeros(1) for each in outputs.outputs})))
+    found["named"] = str(sorted(maps_of_draw(outputs, {each: torch.zeros(1) for each in outputs.outputs})))
     images, classes = inputs.images(2, size=16), inputs.targets(2)
     for view in run.views:
         rows = torch.tensor([4, 1])

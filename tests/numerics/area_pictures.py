@@ -3,7 +3,7 @@
 import numpy as np
 
 from efface.report.gallery import paint, rgb
-from efface.report.grid import Line, grid, read_made_from
+from efface.report.grid import PictureLine, grid, read_made_from
 from numerics import inputs
 from numerics.table import golden
 
@@ -15,5 +15,5 @@ def _pictures():
     for row, each in enumerate(maps):
         for signed in (True, False):
             found[f"map_{row}_{signed}"] = np.asarray(paint(each, percentile=99.0, signed=signed))
-    drawn = grid([Line("one", "a line", [rgb(each) for each in images])], ["a", "b"], "made from")
+    drawn = grid([PictureLine("one", "a line", [rgb(each) for each in images])], ["a", "b"], "made from")
     return found | {"files": str(sorted(drawn)), "told": read_made_from(drawn["grid.png"])}

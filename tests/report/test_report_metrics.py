@@ -14,19 +14,19 @@ from efface.report import table
 from efface.report.between import agreement_sentences, agreements, pairs
 from efface.report.cautions import cautions
 from efface.report.figure import sheet, styles
-from efface.report.frames import summary
+from efface.report.frames import summary_table
 from efface.report.page import Cost
 from efface.report.stats import (
     Interval,
     areas,
     combine,
-    compare,
+    compare_methods,
     image_agreement,
     mean_intervals,
     metric_agreement,
 )
 from efface.report.stats import summary as summarised
-from efface.report.words import about, findings, gaps, headline, plus_minus, point
+from efface.report.words import about, findings, gap_sentences, headline, plus_minus, point
 from small.reports import curve_of, facts_of
 from small.studies import efface, write_study
 
@@ -235,7 +235,7 @@ def test_all_pairs_of_methods_are_in_the_table_and_the_matrix(report, page):
     shown, path = report
     found = lines(path, "comparisons.csv")
     for panel in panels(shown):
-        expected = {(one.first, one.second): one for one in compare([row.curve for row in panel.rows])}
+        expected = {(one.first, one.second): one for one in compare_methods([row.curve for row in panel.rows])}
         here = [line for line in found if line["metric"] == panel.metric]
         assert {(line["first"], line["second"]) for line in here} == set(expected)
         for line in here:
@@ -300,7 +300,7 @@ def test_points_are_told_in_the_units_of_their_axis():
 
 
 def test_summary_without_provenance_has_the_columns_all_the_same():
-    table = summary(panels(curves(kinds=KINDS[:1])), {})
+    table = summary_table(panels(curves(kinds=KINDS[:1])), {})
     assert set(HOW) <= set(table.columns)
     assert set(table["unit"]) == {""}
 
@@ -434,7 +434,7 @@ def test_points_where_no_method_has_a_value_are_left_out_of_curve_area_and_verdi
     assert row.area.mean == pytest.approx(shown[1].values[:, 1:3].mean())
     said = "sensitivity_n has no value at 0 % and 100 % for any method. "
     said += "Such points are left out of curve, area and verdict."
-    assert gaps(panel) == [said]
+    assert gap_sentences(panel) == [said]
     assert said in findings(panel, [panel])
     page = write(tmp_path / "report", shown, None, FACTS)
     assert page.read_text().count(said) == 2  # on top, and beside the curve
@@ -462,7 +462,7 @@ def test_a_method_that_has_some_points_is_summed_up_over_them_and_compared_over_
     assert (row.lacking, row.verdict) == ((0.0, 0.5), "worse")
     assert row.area.mean == pytest.approx(cam.values[:, 2:].mean())
     assert row.difference.mean == pytest.approx((cam.values - random.values)[:, 2:].mean())
-    between = {(one.first, one.second): one.difference for one in compare([cam, blur, random])}
+    between = {(one.first, one.second): one.difference for one in compare_methods([cam, blur, random])}
     assert between["grad_cam", "blur"].mean == pytest.approx((cam.values - blur.values)[:, 2:].mean())
     assert between["grad_cam", "random"] == row.difference
     (said,) = [each for each in findings(panel, [panel]) if each.startswith("grad_cam has")]
@@ -471,7 +471,7 @@ def test_a_method_that_has_some_points_is_summed_up_over_them_and_compared_over_
     strict = [told_of(each.values, each.method, direction="lower") for each in (cam, blur, random)]
     assert {row.method: row.area.n for row in panels(strict)[0].rows}["grad_cam"] == 0
     apart = of_points([0.3, 0.3, np.nan, np.nan], "early", **common)
-    assert compare([cam, apart])[0].difference.n == 0
+    assert compare_methods([cam, apart])[0].difference.n == 0
 
 
 def test_no_method_of_an_unfinished_panel_has_a_rank():
@@ -504,7 +504,7 @@ def test_a_metric_without_any_value_is_shown_with_a_caution(tmp_path):
     (panel,) = panels(nothing)
     assert {row.verdict for row in panel.rows} == {"undefined"}
     (panel,) = panels([told_of(each.values, each.method, at=(0.0,), missing=(0.0,)) for each in nothing])
-    assert gaps(panel) == []
+    assert gap_sentences(panel) == []
 
 
 def test_a_reference_without_a_value_is_undefined_and_not_awaited():
@@ -520,7 +520,7 @@ def test_repeats_of_one_difference_are_undecided_as_their_test_says(count):
     ours = told_of(random.values + 0.01, "ours", at=(0.0,), sample="repeats")
     (panel,) = panels([random, ours])
     assert panel.verdict("ours") == "undecided"
-    assert compare([ours, random])[0].test == "none"
+    assert compare_methods([ours, random])[0].test == "none"
     assert panels([random, told_of(random.values, "ours", at=(0.0,), sample="repeats")])[0].verdict("ours") == "same"
     apart = told_of(random.values + 0.01 + 1e-6 * np.arange(count)[:, None], "ours", at=(0.0,), sample="repeats")
     assert panels([random, apart])[0].verdict("ours") == "better"

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from efface.__main__ import STAGES, main
-from efface.stages.run.curves import planned
+from efface.stages.run.curves import planned_run
 from efface.stages.run.run import Run
 from efface.stages.trial.methods import preflight
 from efface.study.study import read
@@ -248,6 +248,32 @@ def test_a_bad_method_is_named_before_anything_is_computed(kind, tmp_path):
     assert not (tmp_path / "run" / "models").exists()
 
 
+AXES = {
+    "one image, axes": (True, "images[0].permute(1, 2, 0).mean(3)[0]"),
+    "one image, label": (True, "images.mean(1) * targets.item()"),
+    "one image, batch axis": (True, "model(images[None]) and None"),
+    "one image, map": (True, "images.mean((0, 1))"),
+    "n images, labels": (False, "images.mean(1) * targets[:, None, None]"),
+    "n images, iteration": (False, "images.mean(1) * len(targets)"),
+    "n images, gather": (False, "model(images).gather(1, targets[:, None])"),
+    "another": (True, "images.mean(1) * open('no such file').read()"),
+    "another, single": (False, "{}['layer']"),
+}
+
+
+@pytest.mark.parametrize("kind", first_short(3, AXES))
+def test_a_method_that_fails_on_axes_is_told_what_it_is_given(kind, tmp_path):
+    batched, code = AXES[kind]
+    write_study(
+        tmp_path,
+        {"mine": f"def brightness(model, images, targets):\n    return {code}\n"},
+        attribution_methods=[{"name": "mine", "method": "mine.brightness", "batched": batched}],
+    )
+    line = error(efface(tmp_path, "check", "study.yml"))
+    hint = "batched: false n images (n, c, h, w)" if batched else "batched: false one image (1, c, h, w) label"
+    assert names(line, hint) != kind.startswith("another"), line
+
+
 def test_two_bad_methods_are_both_named(tmp_path):
     mine, pair = (
         "def brightness(model, images, targets):\n    return 1\n",
@@ -465,7 +491,7 @@ def test_a_method_that_is_tried_for_long_is_left_for_its_extraction_and_said(tmp
     methods = [{"name": name, "method": f"tried_long.{name}"} for name in names]
     write_study(tmp_path, {"tried_long": LONG}, attribution_methods=methods, metrics=["morf"])
     run = Run(read(tmp_path / "study.yml"))
-    quick, slow, one, elsewhere = preflight(planned(run), warn=True, long=0.8)
+    quick, slow, one, elsewhere = preflight(planned_run(run), warn=True, long=0.8)
     for each in (slow, elsewhere):
         assert each.shapes == {}, "no map was made"
         assert each.warnings[0].startswith("test stopped after 0.8 s on cpu")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,52 @@ def test_a_ctrl_c_that_python_ignores_stops_at_the_next_step(step):
         signal.signal(signal.SIGINT, before)
 
 
+class _Referred:
+    """An object that a weak reference may refer to."""
+
+
+def _deaf_callback(_):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.01)  # here the signal is looked at
+
+
+def _stopped_in_a_callback():
+    referred = _Referred()
+    reference = weakref.ref(referred, _deaf_callback)
+    del referred
+    assert reference() is None
+    execute.advance(1.0)
+
+
+def test_a_ctrl_c_in_a_callback_of_a_weak_reference_leaves_no_trace(monkeypatch):
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), execute.stoppable():
+            _stopped_in_a_callback()
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+    assert shown == []
+
+
+def test_other_errors_that_python_ignores_are_shown(monkeypatch):
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with execute.stoppable():
+            referred = _Referred()
+            reference = weakref.ref(referred, lambda _: 1 / 0)
+            del referred
+            assert reference() is None
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert [each.exc_type for each in shown] == [ZeroDivisionError]
+
+
 def test_a_ctrl_c_that_a_library_turns_into_an_error_is_a_ctrl_c():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -255,3 +302,41 @@ def test_a_worker_that_starts_is_not_interrupted(tmp_path):
         os.kill(pid, signal.SIGINT)  # their Python has just begun, so that it would end with a trace
     _, err = process.communicate(timeout=300)
     assert "KeyboardInterrupt" not in err
+
+
+def test_the_functions_that_send_signals_are_as_before():
+    def functions():
+        return [os.kill, os.killpg, signal.raise_signal, signal.pthread_kill]
+
+    before = functions()
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with execute.stoppable():
+            assert not {*functions()} & {*before}
+            os.kill(os.getpid(), 0)
+            with pytest.raises(TypeError):
+                os.kill()
+    finally:
+        signal.signal(signal.SIGINT, old)
+    assert functions() == before
+
+
+def test_a_second_signal_at_once_is_not_lost_and_does_not_raise_twice():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    raised = []
+
+    def twice():
+        for _ in range(2):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)
+            except KeyboardInterrupt:
+                raised.append(1)
+        execute.go_on()
+
+    try:
+        with pytest.raises(KeyboardInterrupt), execute.stoppable():
+            twice()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert raised == [1]

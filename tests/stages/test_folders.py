@@ -98,6 +98,12 @@ def changed(path, change):
         (lambda tree: tree.update(format=2), "plan.json format"),
         (lambda tree: tree.pop("curves"), "plan.json curves"),
         (lambda tree: tree.update(right="zz"), "plan.json right"),
+        (lambda tree: tree["metrics"][0].update(caption="a\x0bb"), "plan.json metrics.0.caption \\x0b"),
+        (lambda tree: tree["metrics"][0].update(axis="a\ud800"), "plan.json metrics.0.axis \\ud800"),
+        (lambda tree: tree["metrics"][0].update(caption="a" * 20_000), "plan.json metrics.0.caption 20,000"),
+        (lambda tree: tree["facts"]["versions"].update({"a\0": ""}), "plan.json facts.versions \\x00"),
+        (lambda tree: tree.update(said=["\x1b[31m"]), "plan.json said.0 \\x1b"),
+        (lambda tree: tree["curves"][0].update(at=[0.0, 1e30, 0.7]), "plan.json curves.0.at ascend"),
     ],
 )
 def test_a_plan_that_would_lead_elsewhere_is_refused(change, said, foreign):

@@ -6,6 +6,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+import yaml
 from torch import arange, ones
 
 from efface.store.maps import MapWriter, kept_path, partial_path
@@ -125,3 +126,70 @@ def test_prune_refuses_where_it_cannot_know(both):
     assert result.code == 1
     assert "there is no such folder" in result.err
     assert not (folder / "elsewhere").exists()
+
+
+SEVERAL = {
+    "metrics": ["morf", "roar"],
+    "repeats": 1,
+    "fractions": [0.5],
+    "seeds": [0, 1],
+    "variants": {"plain": {}, "long": {"fit.epochs": 3}},
+    "second_network": {"model": {"call": "net.network"}},
+    "attribution_methods": [
+        {"name": "random", "method": "random"},
+        {"name": "mine", "method": "mine.brightness"},
+        {"name": "lent", "method": "gradient", "network": "second"},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def several_ran(tmp_path_factory):
+    """A study of two variants and two seeds, and another one whose run lies in the same folder."""
+    folder = tmp_path_factory.mktemp("several")
+    text = write_study(folder, **SEVERAL).read_text()
+    done(folder, "all", "study.yml")
+    single = {"metrics": ["morf"], "fractions": [0.5], "attribution_methods": SEVERAL["attribution_methods"][:2]}
+    write_study(folder, **single).rename(folder / "single.yml")
+    done(folder, "all", "single.yml")
+    (folder / "study.yml").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def several(several_ran, tmp_path):
+    shutil.copytree(several_ran, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def held(folder):
+    names = ("models", "maps", "scores", "learnt", "samples")
+    return {path for name in names for path in (folder / "run").rglob(f"{name}/*") if path.is_file()}
+
+
+def test_prune_removes_nothing_that_a_study_of_variants_and_seeds_asks_for(several):
+    before = held(several)
+    for order in (("study.yml", "single.yml"), ("single.yml", "study.yml")):
+        assert done(several, "prune", *order, "--remove").startswith("removed 0 files")
+    assert held(several) == before
+    for study in ("study.yml", "single.yml"):
+        out = done(several, "all", study)
+        assert not any(word in out for word in ("trained", "extracted", "to run"))
+
+
+def test_prune_frees_the_runs_of_other_seeds_and_names_those_of_other_variants(several):
+    before = held(several)
+    shared = set((several / "run/models").iterdir())
+    tree = yaml.safe_load((several / "study.yml").read_text()) | {"seeds": [1], "variants": {"plain": {}}}
+    (several / "one.yml").write_text(yaml.safe_dump(tree))
+    listed = done(several, "prune", "one.yml", "single.yml")
+    assert held(several) == before
+    assert "run/long/seed-1: a run that no given study has" in listed
+    done(several, "prune", "one.yml", "single.yml", "--remove")
+    gone = before - held(several)
+    assert {path for path in gone if "plain" in path.parts} == {path for path in before if "plain/seed-0" in str(path)}
+    assert not [path for path in gone if "long" in path.parts]
+    assert len([path for path in shared if path in gone]) == 1  # the second network of seed 0
+    for study in ("one.yml", "single.yml"):
+        out = done(several, "all", study)
+        assert not any(word in out for word in ("trained", "extracted", "to run"))

@@ -19,7 +19,7 @@ import yaml
 from efface.__main__ import main
 from efface.plug.call import resolve
 from efface.stages.page.report_data import gallery
-from efface.stages.run.curves import planned
+from efface.stages.run.curves import planned_run
 from efface.stages.run.run import Run
 from efface.study.study import read
 from small.messages import names
@@ -139,6 +139,7 @@ def test_metrics_by_option_runs_those_alone_also_one_that_the_study_does_not_lis
     }  # and what was there
 
 
+@pytest.mark.long
 def test_shapes_hold_in_every_stage(tmp_path, monkeypatch, capsys):
     # In this process, where every signature's shapes are checked while it runs.
     monkeypatch.chdir(tmp_path)
@@ -526,6 +527,7 @@ def test_a_deleted_map_file_of_a_family_comes_back_the_same_with_its_siblings(co
     assert_same(copy, finished)
 
 
+@pytest.mark.long
 def test_an_unfinished_file_of_other_maps_is_started_anew(copy, finished):
     path = copy / "run" / "maps" / "mine-train.h5"
     path.rename(path.with_name("mine-train.h5.partial"))
@@ -712,7 +714,7 @@ def test_a_random_rankings_picture_is_what_was_erased(tmp_path, monkeypatch):
     for name in MODULES:
         monkeypatch.delitem(sys.modules, name, raising=False)
     resolve.cache_clear()
-    shown = gallery(planned(Run(read(tmp_path / "study.yml"))))
+    shown = gallery(planned_run(Run(read(tmp_path / "study.yml"))))
     gone = (shown.masked["again"] != shown.images).any(1)
     count = int(0.3 * 256)
     for ranked, erased in zip(shown.maps["again"], gone, strict=True):

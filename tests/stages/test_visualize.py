@@ -14,10 +14,18 @@ from efface import draws
 from efface.report import grid
 from efface.report.gallery import paint
 from efface.stages.page.pictures import picture, shown_rows
-from efface.stages.run.curves import planned
+from efface.stages.run.curves import planned_run
 from efface.stages.run.map_files import map_store
 from efface.stages.run.run import Run
-from efface.stages.work.sampling import aims, make_samples, provenance, sampled, samples_of, samples_path, some_samples
+from efface.stages.work.sampling import (
+    aims,
+    make_samples,
+    sampled,
+    samples_of,
+    samples_path,
+    samples_provenance,
+    some_samples,
+)
 from efface.study.study import read
 from efface.training import generate
 from efface.training.generate import Sampling
@@ -109,9 +117,9 @@ def test_missing_samples_name_the_stage(sampled_study):
 
 def test_what_samples_depend_on(sampled_study):
     run, _ = made(sampled_study)
-    told = provenance(run, SETTINGS)
-    assert told != provenance(run, Sampling(count=40, steps=4))
-    assert told != provenance(Run(read(sampled_study / "study.yml", ["seed=1"])), SETTINGS)
+    told = samples_provenance(run, SETTINGS)
+    assert told != samples_provenance(run, Sampling(count=40, steps=4))
+    assert told != samples_provenance(Run(read(sampled_study / "study.yml", ["seed=1"])), SETTINGS)
     assert torch.equal(aims(run, torch.tensor([0, 24])), run.data["test"].targets[[0, 0]])
 
 
@@ -223,7 +231,7 @@ def test_colours_end_at_the_percentile_of_the_magnitude(percentile, end):
 
 
 def test_large_pictures_are_averaged_and_all_headings_are_there():
-    lines = [grid.Line("a", "large", [np.full((200, 300, 3), 7, np.uint8)] * 2)]
+    lines = [grid.PictureLine("a", "large", [np.full((200, 300, 3), 7, np.uint8)] * 2)]
     found = grid.grid(lines, ["12: a very long name of a class", "13: x"], "mark")
     assert set(found) == {"grid.png", "a.png"}
     assert Image.open(io.BytesIO(found["a.png"])).size == (2 * 96 + grid.GAP, 64)
@@ -247,7 +255,7 @@ def test_metrics_of_the_network_are_measured_once_and_share_the_samples(sampled_
     assert done.code == 0, done.err
     run, path = made(sampled_study)
     assert [each.name for each in (sampled_study / "run" / "samples").iterdir()] == [path.name]
-    found = {(each.metric, each.score): each for each in planned(run).curves}
+    found = {(each.metric, each.score): each for each in planned_run(run).curves}
     assert {each.method for each in found.values()} == {"network"}
     images, targets = samples_of(run, SETTINGS)
     with torch.no_grad():

@@ -197,6 +197,43 @@ def test_an_array_in_place_of_a_group_and_the_reverse(tmp_path):
         opened(tmp_path / "b.h5")
 
 
+ODD = {
+    "a group": lambda file, name: file.create_group(name),
+    "maps one by one": lambda file, name: file.create_group(name).create_dataset("0", data=MAPS[0]),
+    "texts": lambda file, name: file.create_dataset(name, data=["a"] * 6),
+    "rows of varying length": lambda file, name: file.create_dataset(name, (6,), dtype=h5py.vlen_dtype(np.int32)),
+    "compound values": lambda file, name: file.create_dataset(name, data=np.zeros(6, dtype=[("a", "f4")])),
+    "a link to nothing": lambda file, name: file.__setitem__(name, h5py.SoftLink("/gone")),
+    "a link to another file": lambda file, name: file.__setitem__(name, h5py.ExternalLink("gone.h5", "x")),
+    "nothing": lambda file, name: file.create_dataset(name, data=h5py.Empty("f")),
+    "a single number": lambda file, name: file.create_dataset(name, data=3.0),
+    "NaN": lambda file, name: file.create_dataset(name, data=np.full((6, 3), np.nan)),
+    "too few rows": lambda file, name: file.create_dataset(name, data=np.zeros((2, 3))),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("name", ["attribution", "label", "index", "prediction"])
+def test_a_file_of_virelay_with_an_odd_part_names_the_part(kind, name, tmp_path):
+    whole = {"attribution": MAPS, "prediction": np.eye(3)[TARGETS], "label": np.eye(3)[TARGETS], "index": range(6)}
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for each, values in whole.items():
+            if each == name:
+                ODD[kind](file, each)
+            else:
+                file[each] = np.asarray(values)
+    with pytest.raises(ValueError, match=rf"a\.h5.*'{name}'"):
+        opened(tmp_path / "a.h5")
+
+
+def test_whole_numbers_as_maps_and_parts_that_are_missing(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["attribution"] = np.arange(MAPS.size).reshape(MAPS.shape)
+    found = opened(tmp_path / "a.h5")
+    assert found.targets is None
+    assert (found.take(EVERY).numpy() == np.arange(MAPS.size).reshape(MAPS.shape)).all()
+
+
 def test_counts_and_an_index_that_do_not_fit(tmp_path):
     found = opened(write_maps(tmp_path / "a.npz", MAPS[:4]))
     with pytest.raises(ValueError, match=words("a.npz 4 6 images=")):

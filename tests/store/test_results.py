@@ -85,6 +85,29 @@ EDITS = {
 }
 
 
+UNFIT = {
+    "seconds that are no time": {"seconds": float("nan")},
+    "seconds before 0": {"seconds": -1},
+    "seconds of text": {"seconds": "5"},
+    "a probe of text": {"probe": "morf"},
+    "a probe without a word": {"probe": {"probe": 3}},
+    "a method of a list": {"method": ["a"]},
+    "a count of text": {"n": "5"},
+    "a control character": {"method": "a\x0bb"},
+    "a half of a pair": {"probe": {"probe": "a\ud800"}},
+    "a control character in a key": {"a\0": 1},
+    "a long text": {"note": "a" * 20_000},
+}
+
+
+@pytest.mark.parametrize("fields", UNFIT)
+def test_a_line_whose_fields_no_page_can_show_does_not_count(tmp_path, capsys, fields):
+    row = {"key": "a"} | UNFIT[fields]
+    (tmp_path / "results.jsonl").write_text(json.dumps(row | {"digest": keys.key(row)}) + "\n")
+    assert not Results(tmp_path).rows
+    assert "results.jsonl:1: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("edit", EDITS)
 def test_a_line_that_was_edited_does_not_count_and_is_set_aside(tmp_path, capsys, edit):
     results = Results(tmp_path)

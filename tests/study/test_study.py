@@ -216,10 +216,26 @@ def test_an_override_changes_one_place_of_an_anchor_and_all_of_a_shared_piece(fi
         ("attribution_methods.7=3", "7 list"),
         ("repeats=[1", "YAML quote"),
         ("fit.epochs.x=3", "fit.epochs section 2"),
+        ("attribution_methods.²=3", "attribution_methods.² list number name"),
+        ("attribution_methods.٣=3", "٣ list number name"),
+        (f"attribution_methods.{'7' * 5000}=3", "key fit.epochs=2"),
+        (f"{'7' * 5000}=3", "key fit.epochs=2"),
+        ("fit.ep\x1b[31m=3", "key \\x1b"),
+        ("7" * 5000, "override key=value"),
+        (f"seed={'7' * 5000}", "override seed 5,000 digits"),
+        (f"seed='{'7' * 5000}'", "seed integer 5,000 characters"),
+        (f"fit.epochs='{'7' * 5000}'", "fit.epochs integer 5,000 characters"),
+        (f"model.kwargs.in_channels='{'7' * 5000}'", "in_channels number 5,000 characters"),
+        (f"reference='{'7' * 50}'", f"reference {'7' * 50}"),
+        ("out=3", "out path quotes 3"),
+        ("weights=[1]", "weights path list"),
+        ("mean=['7e999']", "mean finite"),
     ],
 )
 def test_wrong_overrides(file, override, said):
-    assert any(names(line, said) for line in problems(file(), [override]))
+    lines = problems(file(), [override])
+    assert any(names(line, said) for line in lines)
+    assert all(len(line) < 450 and line.isprintable() for line in lines)
 
 
 def test_the_resolved_study_reads_as_itself(file):

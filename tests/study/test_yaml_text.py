@@ -46,8 +46,15 @@ def test_what_cannot_be_read_names_its_line(text, line, said):
 
 
 def test_text_of_another_encoding_and_a_huge_text_are_refused():
-    with pytest.raises(YamlTextError, match="UTF-16"):
-        read_yaml("a: 1".encode("utf-16"))
+    for codec in ("utf-16", "utf-32"):
+        with pytest.raises(YamlTextError, match=f"is in {codec.upper()}"):
+            read_yaml("a: 1".encode(codec))
+        for order in ("le", "be"):
+            mark = "\N{ZERO WIDTH NO-BREAK SPACE}"
+            with pytest.raises(YamlTextError, match=f"is in {codec.upper()}"):
+                read_yaml(f"{mark}a: 1".encode(f"{codec}-{order}"))
+            with pytest.raises(YamlTextError, match="UTF-16 and UTF-32"):  # without its mark
+                read_yaml("a: 1".encode(f"{codec}-{order}"))
     with pytest.raises(YamlTextError, match="250,000"):
         read_yaml("a: " + "x" * 250_001)
     assert read_yaml(b"\xef\xbb\xbfa: 1") == {"a": 1}

@@ -13,6 +13,7 @@ from efface.data.subset import balanced, stratified
 from efface.data.vision import mnist
 from efface.draws import fold, seeds_of, uniform
 from efface.plug.facts import states
+from efface.shown import shown
 from efface.store.arrays import read_rows
 from efface.types import Seeds, Split, StoredImages, Targets
 
@@ -99,7 +100,7 @@ def check_blocks(source: str = "digits", position: str = "random", null: str = "
     """Raise ValueError if a setting is not one of its choices."""
     for name, value, choices in (("source", source, Source), ("position", position, Position), ("null", null, Null)):
         if value not in get_args(choices):
-            raise ValueError(f"blocks: {name} is {value!r}, expected {' or '.join(get_args(choices))}")
+            raise ValueError(f"blocks: {name} is {shown(value)}, expected {' or '.join(get_args(choices))}")
 
 
 def null_block(null: Null = "square") -> UInt8[Tensor, "28 28"]:

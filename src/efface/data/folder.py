@@ -16,7 +16,7 @@ from torchvision.transforms import functional as F
 from tqdm import tqdm
 
 from efface.data.decode import Reader, White
-from efface.data.numbering import Classes, named, numbers
+from efface.data.numbering import Classes, names_by_number, numbers
 from efface.data.subset import balanced, check_choice, stratified
 from efface.data.tree import Groups, Listing, listing, split_folders
 from efface.store import arrays as rows
@@ -148,7 +148,7 @@ def grouped_folder(
         path = store / f"{title}{every.folder.name}-{resize or 'as-is'}-{size}-{part}.h5"
         images, targets = _rows(path, taken, size, resize, reader), torch.tensor(own)[taken.targets]
         told = notes + every.notes if split == "test" else every.notes
-        made[split] = Split(images, targets, named(taken.classes, own), validation=held_out, notes=told)
+        made[split] = Split(images, targets, names_by_number(taken.classes, own), validation=held_out, notes=told)
     return made
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from efface.shown import shown
+
 IMAGENET = "imagenet"
 Classes = str | list[int] | list[str] | dict[str, int] | None
 
@@ -33,14 +35,16 @@ def numbers(classes: Classes, names: Sequence[str]) -> tuple[int, ...]:
     found = tuple(known[name] for name in names)
     for name, number in zip(names, found, strict=True):
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-            raise ValueError(f"{where}: {name} has the number {number!r}, expected a whole number from 0; correct it")
+            raise ValueError(
+                f"{where}: {name} has the number {shown(number)}, expected a whole number from 0; correct it"
+            )
         if found.count(number) > 1:
             same = [other for other, each in zip(names, found, strict=True) if each == number]
             raise ValueError(f"{where}: {' and '.join(same)} have the same number, {number}; give each its own")
     return found
 
 
-def named(names: Sequence[str], found: Sequence[int]) -> tuple[str, ...]:
+def names_by_number(names: Sequence[str], found: Sequence[int]) -> tuple[str, ...]:
     """Return a name for each number of the network up to the largest: of its class folder, else the number."""
     by_number = dict(zip(found, names, strict=True))
     return tuple(by_number.get(number, str(number)) for number in range(max(found) + 1))

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from efface import draws
+from efface.shown import shown
 from efface.types import Maps, Mask, Order, Ranks, Seeds, Unit
 
 
@@ -53,7 +54,7 @@ def removed(ranks: Ranks, fraction: float, order: Order, *, grouped: bool = Fals
     ValueError: the order is unknown, or the fraction is none.
     """
     if order not in get_args(Order):
-        raise ValueError(f"order is {order!r}; expected {' or '.join(get_args(Order))}")
+        raise ValueError(f"order is {shown(order)}; expected {' or '.join(get_args(Order))}")
     if grouped:
         units = ranks.flatten(1).amax(1).long() + 1
         gone = torch.floor(fraction * units.double() + 1e-6).long()[:, None, None]

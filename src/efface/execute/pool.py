@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +26,7 @@ Task = TypeVar("Task")
 _leave = os._exit
 """Ends this process at once. It is bound here, because a call of a method refuses `os._exit` while it runs."""
 
-_PATIENCE = 10  # seconds that workers have to end
+_PATIENCE = 5  # seconds that workers have to end
 _ON_ONE_GPU = 4  # each worker has its own context, data and ranks on the GPU
 
 
@@ -155,11 +156,17 @@ class _Pool:
 def _start_tracker() -> None:
     """Start the helper process of multiprocessing so that no SIGHUP ends it; it ignores SIGINT and SIGTERM by itself.
 
-    It ends with this process. Ended before by the hang-up of a terminal, it would leave traces of errors.
+    It ends with this process. Ended before by the hang-up of a terminal, it would leave traces of errors. If this
+    process ends at once, the helper removes its semaphores, and need not warn of them.
     """
     if hasattr(signal, "SIGHUP"):  # another system has no helper process
-        with _blocked("SIGHUP"):
-            resource_tracker.ensure_running()
+        quiet = "ignore:resource_tracker:UserWarning"
+        sys.warnoptions.append(quiet)  # the helper's own -W
+        try:
+            with _blocked("SIGHUP"):
+                resource_tracker.ensure_running()
+        finally:
+            sys.warnoptions.remove(quiet)
 
 
 @contextlib.contextmanager

@@ -1,12 +1,16 @@
 """State of each process of a run: the receiver of its progress, and a Ctrl-C that has not yet stopped it."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from efface.execute.own_signals import STOPS, refuse_own, watched
 
 Advance = Callable[[float], None]
 
@@ -49,13 +53,30 @@ def reporting(progress: Advance | None) -> Iterator[None]:
 
 
 _leave = os._exit  # a call of a method refuses the name while it runs
-_STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_heard: list[float] = []
+"""When the signals came that stop this run."""
+AT_ONCE = 1.0
+"""Seconds after a first signal from which a second one ends the process at once. Sooner, one Ctrl-C may count twice."""
 
 
-def _stop(*_: Any) -> None:
-    """Remember a Ctrl-C, and raise it."""
+def _stop(number: int, _: Any) -> None:
+    """Remember a Ctrl-C, and raise it. A second one, or a third at any time, ends the process at once."""
+    refuse_own(number)
+    _heard.append(time.monotonic())
+    if len(_heard) > 2 or _heard[-1] - _heard[0] >= AT_ONCE:
+        _end_at_once(number)
     _ctrl_c.set()
-    raise KeyboardInterrupt
+    if len(_heard) == 1:
+        raise KeyboardInterrupt
+
+
+def _end_at_once(number: int) -> None:
+    """End this process and its workers: what runs here catches every exception, or takes too long to end."""
+    for each in multiprocessing.active_children():
+        each.kill()
+    with contextlib.suppress(OSError):
+        os.write(2, b"efface: stopped at once by another signal; the same command continues from here\n")
+    _leave(128 + number)
 
 
 _stops: Callable[..., None] = _stop
@@ -68,16 +89,23 @@ def stop_at_signals(is_busy: Callable[[], bool]) -> None:
     A waiting worker ends at once, without a trace on the terminal.
     """
 
-    def stop(*_: Any) -> None:
+    def stop(number: int, _: Any) -> None:
         if not is_busy():
             _leave(1)
-        _stop()
+        refuse_own(number)
+        _ctrl_c.set()
+        raise KeyboardInterrupt
 
-    for each in _STOPS:
+    for each in STOPS:
         signal.signal(each, stop)
+    _WATCH.enter_context(watched())
     sys.unraisablehook = _without_stops(sys.unraisablehook)
     global _stops  # noqa: PLW0603  one process has one handler
     _stops = stop
+
+
+_WATCH = contextlib.ExitStack()
+"""What a worker keeps for as long as it lives."""
 
 
 def _without_stops(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -96,18 +124,20 @@ def stoppable() -> Iterator[None]:
 
     Python ignores a KeyboardInterrupt inside some callbacks, such as those of weak references. In this case the next
     `advance`, or the next task, raises it. A library may turn it into an error of its own; it is a Ctrl-C again here.
+    A second signal, `AT_ONCE` seconds or more after the first, ends the process; so does a third.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
 
-    heard = [each for each in _STOPS if signal.getsignal(each) is not signal.SIG_IGN]  # nohup ignores SIGHUP
+    heard = [each for each in STOPS if signal.getsignal(each) is not signal.SIG_IGN]  # nohup ignores SIGHUP
     before = {each: signal.signal(each, _stop) for each in heard}
     hook = sys.unraisablehook
     sys.unraisablehook = _without_stops(hook)
     try:
-        yield
+        with watched():
+            yield
     except Exception as error:
         if _ctrl_c.is_set():
             raise KeyboardInterrupt from error
@@ -118,6 +148,7 @@ def stoppable() -> Iterator[None]:
         for each, handler in before.items():
             signal.signal(each, handler)
         _ctrl_c.clear()
+        _heard.clear()
 
 
 def is_stop(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from efface.erase.blur import gaussian_blur, spot_weights, weighted
 from efface.plug.facts import states
+from efface.shown import shown
 from efface.types import Images, Mask
 
 Colour = Float[Tensor, " c"] | Sequence[float]
@@ -55,7 +56,7 @@ def kept_mean(
     Differs: by default the fill is a colour of the image in [0, 1]; the original is one grey of the normalised image.
     """
     if over not in ("channel", "image"):
-        raise ValueError(f"over is {over!r}; expected channel or image")
+        raise ValueError(f"over is {shown(over)}; expected channel or image")
     axes = (2, 3) if over == "channel" else (1, 2, 3)
     kept = ~for_channels(removed).expand_as(images)
     count = kept.sum(axes, keepdim=True)
@@ -119,7 +120,7 @@ def rise_blur(
     Differs: the mean is that of this data set, where the code's is that of ImageNet.
     """
     if border not in get_args(Border):
-        raise ValueError(f"rise_blur: border is {border!r}; expected {', '.join(get_args(Border))}")
+        raise ValueError(f"rise_blur: border is {shown(border)}; expected {', '.join(get_args(Border))}")
     weights = spot_weights(sigma=sigma, kernel=kernel)
     if border != "mean":
         return weighted(images, weights, repeated=border == "repeat")

@@ -23,7 +23,7 @@ _BEST = 0.1  # least remaining part of the error assumed after a cycle; measured
 
 
 @dataclass(frozen=True)
-class Grid:
+class Level:
     """One level: its equations, and the factors of its smoothing.
 
     inside: 1 where there is an unknown.
@@ -84,23 +84,23 @@ def neighbours(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     return wide.sub_(images, alpha=4)
 
 
-def _grids(removed: Bool[Tensor, "n h w"], total: Float[Tensor, "1 1 h w"]) -> list[Grid]:
+def _grids(removed: Bool[Tensor, "n h w"], total: Float[Tensor, "1 1 h w"]) -> list[Level]:
     """Return the grids from the image itself to a grid that is small enough for its inverse."""
     inside = removed[:, None].float()
     # factor 1 damps the short waves of this stencil best; along a single line the best factor is 2/3
     damping = 2 / 3 if min(removed.shape[1:]) == 1 else 1.0
-    grids = [Grid(inside, damping * inside / total.clamp_min(1), total=total)]
+    grids = [Level(inside, damping * inside / total.clamp_min(1), total=total)]
     while inside[0].numel() > _DIRECT:
         inside = (_coarser(inside) > 0).float()
         stencil = _galerkin(grids[-1], inside)
         # a grid may have redundant unknowns; then the sum of the row limits a step
         diagonal = torch.maximum(stencil[:, 4:5], stencil.abs().sum(1, keepdim=True) / 2)
-        grids.append(Grid(inside, torch.where(inside > 0, damping / diagonal, 0.0), stencil))
+        grids.append(Level(inside, torch.where(inside > 0, damping / diagonal, 0.0), stencil))
     grids[-1] = _inverted(grids[-1])
     return grids
 
 
-def _galerkin(fine: Grid, inside: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 9 h w"]:
+def _galerkin(fine: Level, inside: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 9 h w"]:
     """Return the coarser grid's equations: the effect of each unknown on its neighbours.
 
     The unknowns form nine sets whose members do not share a neighbour, so each set is computed at once.
@@ -115,7 +115,7 @@ def _galerkin(fine: Grid, inside: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 
     return answer.gather(1, kinds.expand_as(answer))
 
 
-def _inverted(grid: Grid) -> Grid:
+def _inverted(grid: Level) -> Level:
     count = grid.inside[0].numel()
     unit = torch.eye(count, device=grid.inside.device).reshape(1, count, *grid.inside.shape[2:]) * grid.inside
     matrix = -_residual(grid, None, unit).flatten(2).double()
@@ -124,10 +124,10 @@ def _inverted(grid: Grid) -> Grid:
     diagonal += torch.where(diagonal > 0, 1e-5 * diagonal, 1.0)
     inside = grid.inside.flatten(2)
     inverse = torch.linalg.inv(matrix).float() * inside * inside.mT
-    return Grid(grid.inside, grid.damped, grid.stencil, grid.total, inverse[:, None])
+    return Level(grid.inside, grid.damped, grid.stencil, grid.total, inverse[:, None])
 
 
-def _cycle(grids: list[Grid], residual: Tensor, level: int) -> Tensor:
+def _cycle(grids: list[Level], residual: Tensor, level: int) -> Tensor:
     """Return a correction: one Jacobi step, the correction of the coarser grids, two more Jacobi steps."""
     grid = grids[level]
     if grid.inverse is not None:
@@ -140,7 +140,7 @@ def _cycle(grids: list[Grid], residual: Tensor, level: int) -> Tensor:
     return correction
 
 
-def _residual(grid: Grid, target: Tensor | None, values: Tensor) -> Tensor:
+def _residual(grid: Level, target: Tensor | None, values: Tensor) -> Tensor:
     """Return the target (0 without one) minus the equations' result for the values."""
     if grid.total is not None:
         left = neighbours(values).addcmul_(grid.total, values, value=-1)

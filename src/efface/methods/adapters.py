@@ -83,7 +83,7 @@ def depend(*arguments: Any) -> bool:
     return all(isinstance(each, Tensor) and each.requires_grad for each in arguments)
 
 
-def name_of(model: nn.Module, module: nn.Module) -> str:
+def module_name(model: nn.Module, module: nn.Module) -> str:
     """Return the name of a module for an error message."""
     name = next((name for name, each in model.named_modules() if each is module), "")
     return f"'{name}' ({type(module).__name__})" if name else type(module).__name__

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from efface.methods.gradients import Gradient
 from efface.methods.nested import ready
 from efface.plug.accepts import accepts, offer
+from efface.shown import shown
 from efface.types import Images, Method, Seeds, Target, TargetScore
 
 
@@ -24,8 +25,8 @@ def as_gradient(base: Method, score: TargetScore, max_batch: int, drawn: list[Se
     base = ready("base", base)
     if score != "logit" and not accepts(base, "score"):
         raise ValueError(
-            f"score is {score!r}, but the base leaves no keyword `score` open; expected score='logit': set the score "
-            "in the base itself"
+            f"score is {shown(score)}, but the base leaves no keyword `score` open; expected score='logit': set the "
+            "score in the base itself"
         )
 
     def stands(model: nn.Module, points: Images, targets: Target) -> Images:

@@ -86,7 +86,8 @@ def attribute(
         )
     offered = {"seeds": seeds, "max_batch": max_batch, "masks": masks, "classes_of": classes_of}
     given = {name: value for name, value in offered.items() if value is not None}
-    with process_kept(), code_kept(model), restored(model), draws.seeded(int(seeds[0])), watched_hooks() as watch:
+    kept = process_kept(f"attribution_methods.{method.name}")
+    with kept, code_kept(model), restored(model), draws.seeded(int(seeds[0])), watched_hooks() as watch:
         evaluate(model)
         with _plain_errors(method, model, len(images)), limited(method.timeout):
             if method.batched:

@@ -27,6 +27,7 @@ from efface.methods.feature_maps import Features, cut_at, features_of, looking_a
 from efface.models.memory import at_least_one, at_once, blocks
 from efface.models.scores import differentiable, logits_of, scores_of, target_scores
 from efface.plug.shared_settings import with_settings_of
+from efface.shown import shown
 from efface.types import Images, Target, Targets, TargetScore
 
 ClassesOf = Callable[[Float[Tensor, "n k"]], Targets]
@@ -122,17 +123,15 @@ def guided_grad_cam(model: nn.Module, images: Images, targets: Target, **setting
     return fine * coarse[:, None]
 
 
+@with_settings_of(grad_cam, but=("classes_of",))
 def score_cam(
     model: nn.Module,
     images: Images,
     targets: Target,
     *,
-    layer: str | None = None,
-    score: TargetScore = "logit",
     weights: Literal["softmax", "score"] = "softmax",
     channels: int | None = None,
-    relu: bool = True,
-    max_batch: int = 256,
+    **settings: Any,
 ) -> Map:
     """Channels of a layer, weighted by the target score of the image after masking with each channel; no gradient.
 
@@ -154,9 +153,9 @@ def score_cam(
     """
     if channels is not None:
         at_least_one("channels", channels)
-    images = images.detach()
+    images, score, max_batch = images.detach(), settings["score"], settings["max_batch"]
     maps = []
-    with looking_at(model, images, layer) as (network, module, name), torch.no_grad():
+    with looking_at(model, images, settings["layer"]) as (network, module, name), torch.no_grad():
         for block in blocks(len(images), max_batch):
             features = features_of(network, images[block], module, name)
             if channels is not None and channels < features.shape[1]:
@@ -165,7 +164,7 @@ def score_cam(
             scores = _masked_scores(network, images[block], targets[block], features, score, max_batch)
             flat = features.amax((2, 3)) == features.amin((2, 3))
             maps.append(torch.einsum("nk,nkyx->nyx", channel_weights(scores, flat, weights), features))
-    return _enlarged(torch.cat(maps), images, relu=relu)
+    return _enlarged(torch.cat(maps), images, relu=settings["relu"])
 
 
 def _by_gradient(
@@ -247,7 +246,7 @@ def channel_weights(scores: Float[Tensor, "n channels"], flat: Tensor, weights: 
             return scores.masked_fill(flat, -torch.inf).softmax(1).nan_to_num()  # NaN where all channels are flat
         case "score":
             return scores.masked_fill(flat, 0.0)
-    raise ValueError(f"weights is {weights!r}; expected softmax or score")
+    raise ValueError(f"weights is {shown(weights)}; expected softmax or score")
 
 
 def _enlarged(small: Small, images: Images, *, relu: bool) -> Map:

@@ -13,6 +13,7 @@ from efface.models.memory import blocks
 from efface.models.scores import logits_of
 from efface.plug.accepts import offer, own_name
 from efface.plug.call import Call
+from efface.shown import shown
 from efface.types import Images, Maps, Method, Seeds, Targets
 
 Against = Literal["mean", "max", "weighted"]
@@ -103,7 +104,7 @@ def _weights(logits: Float[Tensor, "n k"], targets: Targets, against: Against) -
         case "weighted":
             shares = others.softmax(1)
         case _:
-            raise ValueError(f"against is {against!r}; expected mean, max or weighted")
+            raise ValueError(f"against is {shown(against)}; expected mean, max or weighted")
     return (-shares).scatter(1, targets, 1.0)
 
 

@@ -12,6 +12,7 @@ from efface import draws
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import at_least_one, blocks
 from efface.models.scores import target_scores
+from efface.shown import shown
 from efface.types import Images, Seeds, Target, TargetScore
 
 Size = int | Sequence[int]
@@ -213,7 +214,7 @@ def _filling(images: Images, value: Value) -> Float[Tensor, "#n #c 1 1"]:
     if value == "mean":
         return images.mean((2, 3), keepdim=True)
     if isinstance(value, str):
-        raise ValueError(f"value is {value!r}; expected a number, one number per channel, or 'mean'")
+        raise ValueError(f"value is {shown(value)}; expected a number, one number per channel, or 'mean'")
     values = images.new_tensor(value).reshape(1, -1, 1, 1)
     if values.shape[1] not in (1, images.shape[1]):
         raise ValueError(

@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
+from efface.execute.own_signals import calls_method
 from efface.methods.torch_state import torch_kept
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM") if hasattr(signal, name))
@@ -33,30 +34,46 @@ class MethodTimeoutError(BaseException):
 
 
 @contextmanager
-def process_kept() -> Iterator[None]:
+def process_kept(culprit: str = "a method") -> Iterator[None]:
     """Restore after the block what a method may have changed of the process, also after an exception.
 
     Gradient mode, default type, torch's threads and what `torch_kept` names, working folder, signal handlers and the
     alarm, NumPy's treatment of errors, standard output and standard error. `os._exit` raises MethodLeftError inside.
     Threads that are started inside are daemons unless told otherwise, so that none of them keeps the process alive.
+    A signal that the block sends to its own process fails it, see `efface.execute.own_signals`. If the block closes
+    files that it did not open, the process ends, because what efface writes could come into other files.
+
+    culprit: what runs in the block, for that message.
     """
+    try:
+        mark = _mark()
+    except OSError:
+        _leave_closed("a method that ran before, or a thread that it left")
     before = _state()
     thread = threading.current_thread()
     daemon = thread.daemon
     thread._daemonic = True  # type: ignore[attr-defined]  # noqa: SLF001  new threads inherit it; no setter may be used
     streams = [(stream, os.dup(stream)) for stream in (1, 2) if _is_open(stream)]
     os._exit = _refused(os.getpid(), os._exit)  # type: ignore[assignment]
+    was_inside = calls_method(inside=True)
     try:
         with torch_kept():
             yield
     finally:
         thread._daemonic = daemon  # type: ignore[attr-defined]  # noqa: SLF001
         os._exit = before["exit"]
-        for stream, kept in streams:
-            if not _is_open(stream):
-                os.dup2(kept, stream)
-            os.close(kept)
+        try:
+            for stream, kept in streams:
+                if not _is_open(stream):
+                    os.dup2(kept, stream)
+                os.close(kept)
+            closed = _mark() != mark
+        except OSError:
+            closed = True
+        if closed:
+            _leave_closed(culprit)
         _restore(before)
+        calls_method(inside=was_inside)
 
 
 @contextmanager
@@ -131,6 +148,28 @@ def _restore(before: dict[str, Any]) -> None:
                 signal.signal(each, handler)
         if before["alarm"] is not None and before["alarm"] == (0.0, 0.0) != now["alarm"]:
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+_MARK = -1
+"""A file of efface that a method has no reason to close: the end of a pipe, which no other file can be taken for."""
+
+
+def _mark() -> tuple[int, int]:
+    """Return what tells that file from every other. OSError: it was closed."""
+    global _MARK
+    if _MARK < 0:
+        _MARK, other = os.pipe()
+        os.close(other)
+    found = os.fstat(_MARK)
+    return found.st_ino, found.st_dev
+
+
+def _leave_closed(culprit: str) -> NoReturn:
+    """End the process: its files are closed, and other files may have their numbers by now."""
+    said = f"{culprit}: closed files of efface, so this process ends; close only what the method itself has opened"
+    with suppress(OSError):
+        os.write(2, f"efface: {said}. The same command names the method and goes on\n".encode())
+    _leave(1)
 
 
 def _open_again(name: str, stream: int) -> None:

@@ -12,7 +12,7 @@ from efface import draws
 from efface.erase.masking import to_float
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Needs
-from efface.metrics.shared.effects import falls, identity_of, one_a_sample, positive, seeds_for
+from efface.metrics.shared.effects import check_positive, falls, identity_of, one_a_sample, seeds_for
 from efface.store.arrays import read_rows
 from efface.store.results import Score
 from efface.types import Images, Targets
@@ -39,7 +39,7 @@ def density_ratio(*, levels: Sequence[float] = LEVELS, samples: int = 4) -> Metr
 
     Source: Srinivas & Fleuret 2021, section 5 and figure 1 (arXiv:2006.09128); they state no levels.
     """
-    positive("density_ratio", **{f"level {each}": each for each in levels}, samples=samples)
+    check_positive("density_ratio", **{f"level {each}": each for each in levels}, samples=samples)
     if not levels or list(levels) != sorted(set(levels)):
         raise ValueError(f"density_ratio: levels are {list(levels)}; expected at least one, each above the last")
     return Metric(

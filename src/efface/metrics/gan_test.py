@@ -14,6 +14,7 @@ from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import identity_of
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import blocks
+from efface.shown import shown
 from efface.store.results import Score
 from efface.training.generate import Sampling
 from efface.training.loop import TrainingSettings
@@ -113,5 +114,7 @@ def _sampling(**settings: Any) -> Sampling:
     try:
         return Sampling.model_validate(settings)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg'].lower()}, found {e['input']!r}" for e in error.errors()]
+        faults = [
+            f"{'.'.join(map(str, e['loc']))}: {e['msg'].lower()}, found {shown(e['input'])}" for e in error.errors()
+        ]
         raise ValueError(f"gan_test: {'; '.join(faults)}") from None

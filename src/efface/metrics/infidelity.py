@@ -13,7 +13,15 @@ from efface.erase.ranking import for_unit
 from efface.metrics.formula import Metric, Point, values_of
 from efface.metrics.probes import Case, Description, Needs, fill_of
 from efface.metrics.probes.description import by_fields
-from efface.metrics.shared.effects import falls, identity_of, image_blocks, one_a_sample, positive, reduced, seeds_for
+from efface.metrics.shared.effects import (
+    check_positive,
+    falls,
+    identity_of,
+    image_blocks,
+    one_a_sample,
+    reduced,
+    seeds_for,
+)
 from efface.metrics.shared.subsets import subset_effects
 from efface.plug.call import Call
 from efface.store.results import Score
@@ -53,7 +61,7 @@ def infidelity(
         scale from their released code.
     Differs: a square has one size; the scale is found for every map, also where a map says it needs none.
     """
-    positive("infidelity", samples=samples, size=size, noise=noise)
+    check_positive("infidelity", samples=samples, size=size, noise=noise)
 
     def probes(point: Point) -> dict[str, Any]:
         if perturbation == "noise":

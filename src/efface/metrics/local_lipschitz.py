@@ -3,7 +3,7 @@
 from typing import Literal
 
 from efface.metrics.formula import Metric, values_of
-from efface.metrics.shared.effects import positive
+from efface.metrics.shared.effects import check_positive
 from efface.metrics.shared.neighbours import Neighbours
 
 
@@ -25,7 +25,7 @@ def local_lipschitz(
     Source: Alvarez-Melis & Jaakkola 2018 (arXiv:1806.08049).
     Differs: random draws around the image instead of a search for the maximum.
     """
-    positive("local_lipschitz", radius=radius, samples=samples)
+    check_positive("local_lipschitz", radius=radius, samples=samples)
     return Metric(
         probes=lambda _: {"near": Neighbours(radius, samples, noise)},
         value=values_of("near", relative="relative_slope", lipschitz="slope"),

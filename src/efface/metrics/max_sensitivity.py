@@ -1,7 +1,7 @@
 """Max-sensitivity: how far a map moves when the image changes very little."""
 
 from efface.metrics.formula import Metric, values_of
-from efface.metrics.shared.effects import positive
+from efface.metrics.shared.effects import check_positive
 from efface.metrics.shared.neighbours import Neighbours
 
 
@@ -23,7 +23,7 @@ def max_sensitivity(*, radius: float = 0.02, samples: int = 10) -> Metric:
         of their experiments.
     Differs: random draws, as in their code, instead of a search for the maximum.
     """
-    positive("max_sensitivity", radius=radius, samples=samples)
+    check_positive("max_sensitivity", radius=radius, samples=samples)
     return Metric(
         probes=lambda _: {"near": Neighbours(radius, samples, "uniform")},
         value=values_of("near", "max", "mean"),

@@ -18,9 +18,9 @@ from efface.metrics.probes import Case, Description, Needs, fill_of, ranks_of
 from efface.metrics.probes.description import SHUFFLED, by_fields
 from efface.metrics.shared.effects import (
     answers,
+    check_positive,
     identity_of,
     image_blocks,
-    positive,
     reduced,
     seeds_for,
     spearman,
@@ -61,7 +61,7 @@ def monotonicity(*, steps: int = 32, samples: int = 10, score: TargetScore = "lo
     Differs: a share of steps instead of all or nothing; groups instead of single features; the square change is not
         divided by the squared score, which changes no rank.
     """
-    positive("monotonicity", samples=samples)
+    check_positive("monotonicity", samples=samples)
     if steps < 3:
         raise ValueError(f"monotonicity: steps is {steps}; expected at least 3 for a correlation over them: raise it")
     return Metric(

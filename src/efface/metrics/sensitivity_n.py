@@ -2,7 +2,7 @@
 
 from efface import draws
 from efface.metrics.formula import EVERY, Metric, values_of
-from efface.metrics.shared.effects import positive
+from efface.metrics.shared.effects import check_positive
 from efface.metrics.shared.subsets import Subsets
 from efface.types import Images, Mask, Seeds, TargetScore
 
@@ -58,7 +58,7 @@ def uniform(images: Images, removed: Mask, *, seeds: Seeds) -> Images:  # noqa: 
 
 def at_least_three(where: str, samples: int) -> None:
     """Raise ValueError for fewer than 3 samples, since two points always lie on a line."""
-    positive(where, samples=samples)
+    check_positive(where, samples=samples)
     if samples < 3:
         raise ValueError(
             f"{where}: samples is {samples}; expected at least 3, since two points always lie on a line: raise it"

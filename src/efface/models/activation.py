@@ -6,6 +6,8 @@ from typing import Literal
 
 from torch import nn
 
+from efface.shown import shown
+
 Nonlinearity = Literal["softplus", "relu"]
 
 
@@ -22,4 +24,4 @@ def nonlinearity(name: Nonlinearity, beta: float = 10.0) -> Callable[[], nn.Modu
             return partial(nn.Softplus, beta=beta)
         case "relu":
             return nn.ReLU
-    raise ValueError(f"activation is {name!r}; expected softplus or relu")
+    raise ValueError(f"activation is {shown(name)}; expected softplus or relu")

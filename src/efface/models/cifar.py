@@ -27,15 +27,15 @@ from torch import nn
 
 from efface.models.activation import Nonlinearity, nonlinearity
 from efface.models.normalise import normalisation
-from efface.models.published_names import score_matching, with_names
+from efface.models.published_names import score_matching_name, with_names
 from efface.models.resnet import BasicBlock, Bottleneck, File, Numbers, ResNet, started
 
-Plan = Sequence[int | Literal["M"]]
+VggLayers = Sequence[int | Literal["M"]]
 
-VGG5: Plan = (64, "M", 128, "M", 256, "M", 512, "M")
-VGG7: Plan = (64, "M", 128, "M", 256, 256, "M", 512, "M", 512)
-VGG11: Plan = (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512)
-VGG14: Plan = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
+VGG5: VggLayers = (64, "M", 128, "M", 256, "M", 512, "M")
+VGG7: VggLayers = (64, "M", 128, "M", 256, 256, "M", 512, "M", 512)
+VGG11: VggLayers = (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512)
+VGG14: VggLayers = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
 
 
 def resnet(
@@ -82,12 +82,12 @@ def resnet(
         activation=nonlinearity(activation, beta),
         inner=nonlinearity(inner or activation, beta),
     )
-    return started(with_names(network, score_matching), weights)
+    return started(with_names(network, score_matching_name), weights)
 
 
 def vgg(
     *,
-    plan: Plan,
+    plan: VggLayers,
     size: int = 32,
     activation: Nonlinearity = "softplus",
     beta: float = 10.0,
@@ -123,7 +123,7 @@ def vgg(
         flatten=nn.Flatten(),
         linear=nn.Linear(inputs * side**2, num_classes),
     )
-    return started(with_names(nn.Sequential(parts), score_matching), weights)
+    return started(with_names(nn.Sequential(parts), score_matching_name), weights)
 
 
 def resnet9(
@@ -278,7 +278,7 @@ def _resnet(
 
 
 def _vgg(
-    plan: Plan,
+    plan: VggLayers,
     activation: Nonlinearity,
     beta: float,
     num_classes: int,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from efface.models.fast_copy import fast_copy, own_tensors
 from efface.models.modes import modes_restored
+from efface.shown import shown
 from efface.types import Images
 
 Precision = Literal["fp32", "bf16", "bf16_forced"]
@@ -69,9 +70,11 @@ def evaluating_fast(
 def check_precision(precision: str, gradients: int, *, allowed: bool = True) -> None:
     """Raise ValueError for bf16 if a map is a single gradient, or if the passes belong to another method."""
     if precision not in get_args(Precision):
-        raise ValueError(f"precision is {precision!r}; expected {', '.join(get_args(Precision))}")
+        raise ValueError(f"precision is {shown(precision)}; expected {', '.join(get_args(Precision))}")
     if precision != "fp32" and not allowed:
-        raise ValueError(f"precision is {precision!r}, but `base` runs the passes: set precision in the base itself")
+        raise ValueError(
+            f"precision is {shown(precision)}, but `base` runs the passes: set precision in the base itself"
+        )
     if precision == "bf16" and gradients < 2:
         raise ValueError(
             "precision is 'bf16', but the map is a single gradient: in bf16 its ranks correlate with those of fp32 by "

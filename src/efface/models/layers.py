@@ -9,6 +9,7 @@ from torch import nn
 
 from efface.models.hook_watch import see_calls
 from efface.models.layout import check_feature_map
+from efface.shown import shown
 from efface.types import Images
 
 _NOT_FEATURES = {"torch.nn.modules.pooling", "torch.nn.modules.dropout"}
@@ -31,8 +32,8 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     if len(found) == 1:
         return modules[found[0]]
     if found:
-        raise ValueError(f"layer {name!r} can be {_some(found)} in {type(model).__name__}; write the whole name")
-    raise ValueError(f"layer {name!r}: {type(model).__name__} has no such layer; {_nearest(name, modules)}")
+        raise ValueError(f"layer {shown(name)} can be {_some(found)} in {type(model).__name__}; write the whole name")
+    raise ValueError(f"layer {shown(name)}: {type(model).__name__} has no such layer; {_nearest(name, modules)}")
 
 
 def feature_layer(model: nn.Module, images: Images, layer: str | None) -> nn.Module:

@@ -37,7 +37,7 @@ def renamed(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor
     return found
 
 
-def score_matching(name: str) -> str:
+def score_matching_name(name: str) -> str:
     """Return the name here of a tensor in a checkpoint of the score-matching system; any other name as it is.
 
     Its ResNets have a stem `conv1.0`, `conv1.1`, stages `conv2_x` to `conv5_x` and a head `fc`. Its VGGs have the head

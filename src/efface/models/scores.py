@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.shown import shown
 from efface.types import Images, Target, Targets, TargetScore
 
 
@@ -37,7 +38,7 @@ def scores_of(logits: Float[Tensor, "n k"], targets: Target, score: TargetScore 
     if targets.is_floating_point():
         if score != "logit":
             raise ValueError(
-                f"score is {score!r}, but the target is given as weights of the classes: expected score='logit'"
+                f"score is {shown(score)}, but the target is given as weights of the classes: expected score='logit'"
             )
         return (logits * targets).sum(1)
     match score:
@@ -49,7 +50,7 @@ def scores_of(logits: Float[Tensor, "n k"], targets: Target, score: TargetScore 
             return F.logsigmoid(-odds_against(logits, targets)).exp()  # the gradient of a sigmoid of 1 would be 0
         case "loss":
             return -F.logsigmoid(-odds_against(logits, targets))
-    raise ValueError(f"score is {score!r}; expected logit, log_probability, probability or loss")
+    raise ValueError(f"score is {shown(score)}; expected logit, log_probability, probability or loss")
 
 
 def odds_against(logits: Float[Tensor, "n k"], targets: Targets) -> Float[Tensor, " n"]:

@@ -16,6 +16,7 @@ from efface.models.around import normalised
 from efface.models.hookable import make_hookable
 from efface.models.normalise import normalisation
 from efface.models.weights import head, load_weights, read_weights
+from efface.shown import shown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -54,7 +55,9 @@ def load(
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
         near = get_close_matches(name, names, n=4, cutoff=0.4)
-        raise ValueError(f"torchvision has no classification network {name!r}; nearest are {', '.join(near or names)}")
+        raise ValueError(
+            f"torchvision has no classification network {shown(name)}; nearest are {', '.join(near or names)}"
+        )
     if freeze and weights is None:
         raise ValueError("freeze keeps trained weights, but none are given: set weights, or drop freeze")
     normalise = normalisation(mean, std)

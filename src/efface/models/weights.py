@@ -3,7 +3,7 @@
 import argparse
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from efface.models.published_names import renamed
 
 _PREFIXES = ("module.", "network.", "_orig_mod.", "model.")  # DataParallel, efface 0.1, torch.compile, Lightning
 _SHOWN = 4
+_DEEPEST = 3  # levels of a checkpoint in which a state dict is looked for
+_OF_TRAINING = re.compile(r"optim|sched|scaler", re.IGNORECASE)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -27,9 +29,16 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"weights: there is no file {path}; expected a state dict saved with torch.save")
     state = _tensors(path, _read(path), entry)
-    while prefix := next((each for each in _PREFIXES if all(key.startswith(each) for key in state)), None):
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+    wrapper = _wrapper(state)
+    return {key.removeprefix(wrapper): value for key, value in state.items()}
+
+
+def _wrapper(names: Iterable[str]) -> str:
+    """Return the prefixes of wrappers, such as `module.model.`, with which all names begin; "" for none."""
+    names, found = list(names), ""
+    while names and (new := next((each for each in _PREFIXES if all(n.startswith(found + each) for n in names)), "")):
+        found += new
+    return found
 
 
 def _split(path: str | Path) -> tuple[Path, str]:
@@ -77,7 +86,7 @@ def _tensors(path: Path, found: Any, entry: str) -> dict[str, Tensor]:
     """Return the state dict in a file's content. ValueError: there is none, or there are several."""
     if _is_state(found) and not entry:
         return dict(found)
-    entries = {str(key): dict(value) for key, value in found.items() if _is_state(value)} if _is_dict(found) else {}
+    entries = dict(_entries(found)) if _is_dict(found) else {}
     if entry and entry in entries:
         return entries[entry]
     if not entry and len(entries) == 1:
@@ -85,10 +94,32 @@ def _tensors(path: Path, found: Any, entry: str) -> dict[str, Tensor]:
     if entries:
         listed = " or ".join(f"{path}#{name}" for name in entries)
         raise ValueError(f"weights: {path} contains {len(entries)} state dicts; write weights: {listed}")
-    holds = f"its keys are {_some(list(map(str, found)))}" if _is_dict(found) and found else f"a {type(found).__name__}"
+    holds = f"its keys are {_some(list(_keys(found)))}" if _is_dict(found) and found else f"a {type(found).__name__}"
     raise ValueError(
         f"weights: {path} contains no state dict ({holds}); save the network's state_dict() with torch.save"
     )
+
+
+def _entries(found: Mapping[Any, Any]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield the state dicts in a checkpoint, by their keys, such as `model` or `checkpoint.state_dict`.
+
+    Deeper ones count only where there is none above them. What an optimizer keeps is left out.
+    """
+    level: list[tuple[tuple[str, ...], Any]] = [((str(key),), value) for key, value in found.items()]
+    for _ in range(_DEEPEST):
+        level = [(keys, value) for keys, value in level if _is_dict(value) and not _OF_TRAINING.search(keys[-1])]
+        if states := [(".".join(keys), dict(value)) for keys, value in level if _is_state(value)]:
+            yield from states
+            return
+        level = [((*keys, str(key)), each) for keys, value in level for key, each in value.items()]
+
+
+def _keys(found: Mapping[Any, Any]) -> Iterator[str]:
+    """Yield the keys of a checkpoint; of a state dict that holds other values, too, the first of them."""
+    for key, value in found.items():
+        odd = [name for name, each in value.items() if not isinstance(each, Tensor)] if _is_dict(value) else []
+        is_nearly = odd and len(odd) < len(value)
+        yield f"{key} (with '{odd[0]}', a {type(value[odd[0]]).__name__} among tensors)" if is_nearly else str(key)
 
 
 def _is_dict(found: Any) -> bool:
@@ -134,6 +165,10 @@ def _behind_prefix(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Te
     own = [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
     if not own or any(name in state for name in own):
         return state
+    if wrapper := _wrapper(own):  # the network is a wrapper itself, and `read_weights` took its prefix away
+        state = {wrapper + key: value for key, value in state.items()}
+        if all(name in state for name in own):
+            return state
     starts = {key.removesuffix(own[0]) for key in state if key.endswith(f".{own[0]}")}
     fitting = [start for start in starts if all(start + name in state for name in own)]
     if len(fitting) != 1:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
+from efface.shown import shown
 from efface.types import Method
 
 
@@ -23,15 +24,15 @@ def wrong_types(target: Any, kwargs: dict[str, Any]) -> list[str]:
             continue
         words = _words(hints[name])
         if isinstance(value, str | bool) and value not in words and _is_number(hints[name], type(value)):
-            problems.append(f"{name} is {value!r}, expected a number{''.join(f' or {word!r}' for word in words)}")
+            problems.append(f"{name} is {shown(value)}, expected a number{''.join(f' or {word!r}' for word in words)}")
             continue
         if isinstance(value, float) and int in _parts(hints[name]) and float not in _parts(hints[name]):
-            problems.append(f"{name} is {value!r}, expected a whole number")
+            problems.append(f"{name} is {shown(value)}, expected a whole number")
             continue
         try:
             _adapter(hints[name]).validate_python(value)
         except ValidationError as error:
-            problems.append(f"{name} is {value!r}: {error.errors()[0]['msg'].lower()}")
+            problems.append(f"{name} is {shown(value)}: {error.errors()[0]['msg'].lower()}")
     return problems
 
 

@@ -29,6 +29,7 @@ from efface.plug.identity import code_of
 from efface.plug.learning import is_learning, wrong_parts
 from efface.plug.path import near, resolve
 from efface.plug.source import files_named
+from efface.shown import shown
 
 __all__ = ["Call", "bound", "resolve", "settings_by_path", "settings_by_word"]
 
@@ -280,7 +281,9 @@ def _wrong_plugs(target: Any, kwargs: Mapping[str, Any]) -> list[str]:
                     f"give {target.__qualname__} a fit, or take a method that does not learn"
                 )
         except ValidationError:
-            problems.append(f"{name} is {kwargs[name]!r}, expected a dotted path, or {{call: ..., kwargs: {{...}}}}")
+            problems.append(
+                f"{name} is {shown(kwargs[name])}, expected a dotted path, or {{call: ..., kwargs: {{...}}}}"
+            )
         except ValueError as error:
             problems.append(f"{name}: {error}")
     return problems

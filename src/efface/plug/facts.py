@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from efface.shown import shown
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 KNOWN: dict[str, Any] = {
@@ -87,7 +89,7 @@ def _wrong_type(name: str, value: Any) -> Iterator[str]:
         _FUNCTION: value is None or callable(value),
     }
     if not fits[expected]:
-        yield f"the fact '{name}' is {value!r}; expected {expected}"
+        yield f"the fact '{name}' is {shown(value)}; expected {expected}"
 
 
 _FLAG, _COST, _WHOLE, _FUNCTION = "True or False", "a number from 0", "a whole number, such as 2", "a function"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from efface.report.stats import Agreement, Comparison, compare, holm, image_agreement, metric_agreement
+from efface.report.stats import Agreement, Comparison, compare_methods, holm, image_agreement, metric_agreement
 from efface.report.table import ALPHA, Panel, Row
 from efface.report.words import listed, number
 
@@ -84,7 +84,7 @@ def pairs(several: Sequence[Panel]) -> list[Pairs]:
     found: list[tuple[Panel, tuple[str, ...], tuple[Comparison, ...]]] = []
     for panel in several:
         rows = [row for row in panel.rows if row.area.n and row.curve.pairs and not _trained_once(panel)]
-        found.append((panel, tuple(row.method for row in rows), compare([row.curve for row in rows])))
+        found.append((panel, tuple(row.method for row in rows), compare_methods([row.curve for row in rows])))
     p = iter(holm(np.array([each.p for _, _, compared in found for each in compared])))
     return [
         Pairs(
@@ -132,7 +132,7 @@ def agreements(firsts: Sequence[Panel]) -> Agreements:
 def pairs_sentence(found: Pairs) -> str:
     """Return how many pairs differ significantly, in a phrase."""
     if not found.found:
-        return "fewer than two methods to compare"
+        return "fewer than two methods to compare_methods"
     apart = f"{found.apart} of {len(found.found)} pairs differ significantly"
     untested = len(found.found) - found.tested
     return f"{apart}, {untested} could not be tested" if untested else apart

@@ -8,7 +8,7 @@ from efface.report.between import Agreements, Pairs
 from efface.report.table import HOW, Panel
 
 
-def summary(found: Sequence[Panel], how: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+def summary_table(found: Sequence[Panel], how: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
     """Return a line for each metric, score, method and point. Area and difference are repeated in each line of a curve.
 
     The column `fraction` has the point, also for axes that are no fractions.

@@ -17,7 +17,7 @@ _MADE_FROM = "efface"
 Picture = UInt8[np.ndarray, "h w 3"]
 
 
-class Line(NamedTuple):
+class PictureLine(NamedTuple):
     """Pictures of one kind, one for each column, all of the same size.
 
     key: name of the line's own file, without suffix.
@@ -30,7 +30,7 @@ class Line(NamedTuple):
     pictures: Sequence[Picture]
 
 
-def grid(lines: Sequence[Line], columns: Sequence[str], made_from: str) -> dict[str, bytes]:
+def grid(lines: Sequence[PictureLine], columns: Sequence[str], made_from: str) -> dict[str, bytes]:
     """Return PNG files by name: `grid.png` with all lines, labels and column headings, and `KEY.png` of each line.
 
     The files have the colours of the pictures, without a change of brightness.
@@ -53,7 +53,7 @@ def read_made_from(png: bytes) -> str:
         return ""
 
 
-def _sheet(sized: Sequence[tuple[Line, list[Image.Image]]], columns: Sequence[str]) -> Image.Image:
+def _sheet(sized: Sequence[tuple[PictureLine, list[Image.Image]]], columns: Sequence[str]) -> Image.Image:
     font = ImageFont.load_default(_TEXT)
     widest = max((picture.width for _, pictures in sized for picture in pictures), default=EDGE)
     headings = [_wrapped(text, font, widest) for text in columns]

@@ -113,12 +113,14 @@ def write(
     pairs = between.pairs([panel for panel in firsts if network or panel.family != "network"])
     ranked = [between.with_ranks(each) for each in pairs]
     agreements = between.agreements([] if network else ranked)
-    facts = replace(facts, warnings=(*facts.warnings, *(line for panel in firsts for line in words.gaps(panel))))
+    facts = replace(
+        facts, warnings=(*facts.warnings, *(each for panel in firsts for each in words.gap_sentences(panel)))
+    )
     controls = {row.method for panel in found for row in panel.rows if row.is_control}
     looks = figure.styles((row.method for panel in found for row in panel.rows), () if network else references)
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (
-        ("summary", frames.summary((*panels(tabled, references), *found), facts.how)),
+        ("summary", frames.summary_table((*panels(tabled, references), *found), facts.how)),
         ("comparisons", frames.comparisons_table(pairs)),
         ("agreement", frames.agreement_table(agreements)),
     ):

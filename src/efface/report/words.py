@@ -129,7 +129,7 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
         lines.append(f"Not finished yet: {listed(panel.unfinished)}.")
         if panel.direction != "none":
             lines.append(f"The {panel.kind}s get ranks when all values of {panel.metric} are measured.")
-    return lines + gaps(panel) + [_fewer(row, panel) for row in panel.rows if row.lacking]
+    return lines + gap_sentences(panel) + [_fewer(row, panel) for row in panel.rows if row.lacking]
 
 
 def _untested(panel: Panel, undecided: list[Row], single: list[Row]) -> list[str]:
@@ -141,13 +141,13 @@ def _untested(panel: Panel, undecided: list[Row], single: list[Row]) -> list[str
         lines.append(f"With a single one of the {panel.sample} there is no interval and no verdict: {remedy}.")
     elif single:
         lines.append(
-            "Each network was trained once, so there is no verdict: other trainings may differ more than these networks. "
-            "Give the studies seeds: [0, 1, 2] or more."
+            "Each network was trained once, so there is no verdict: other trainings may differ more than these. Give the "
+            "studies seeds: [0, 1, 2] or more."
         )
     return lines
 
 
-def gaps(panel: Panel) -> list[str]:
+def gap_sentences(panel: Panel) -> list[str]:
     """Return sentences on points, or whole metrics, at which no method has a value."""
     lines = []
     if panel.empty:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from efface.stages.page.accuracy import unaccompanied
-from efface.stages.run.curves import planned
+from efface.stages.run.curves import planned_run
 from efface.stages.run.labels import labels_tried
 from efface.stages.run.progress import duration, say
 from efface.stages.run.run import Run
@@ -62,7 +62,7 @@ def check_run(run: Run) -> float:
     say(f"data: {run.study.data.call}: {data} images of {c} x {h} x {w}")
     for note in (note for split in run.data.values() for note in split.notes):
         say(f"data: {note}")
-    one = planned(run)
+    one = planned_run(run)
     trials = preflight(one, warn=True)
     for warning in (*labels_tried(run), *has_zero_hessian(run)):
         say(f"warning: {warning}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from efface.stages.page.comparison import labels, study_of, write_comparison
 from efface.stages.page.folders import kept_folder
 from efface.stages.page.keeping import record
-from efface.stages.run.curves import RunRecord, planned
+from efface.stages.run.curves import RunRecord, planned_run
 from efface.stages.run.run import Run
 from efface.store.links import refuse_links
 from efface.study.study import Study
@@ -35,4 +35,4 @@ def _records(label: str, out: Path, each: Sequence[RunRecord | Study]) -> list[R
     refuse_links(out, [run.folder for run in runs])
     if not any(run.results.records for run in runs):
         raise ValueError(f"compare: {label}: nothing is measured in {runs[0].folder}; run the measure stage first")
-    return [run if isinstance(run, RunRecord) else record(planned(run)) for run in runs]
+    return [run if isinstance(run, RunRecord) else record(planned_run(run)) for run in runs]

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from efface.stages.page.keeping import keep_plans
 from efface.stages.page.write import write_pages
-from efface.stages.run.curves import PlannedRun, planned
-from efface.stages.run.runs import measuring, narrowed, one_by_one, widened, working
+from efface.stages.run.curves import PlannedRun, planned_run
+from efface.stages.run.runs import measuring, narrowed, one_by_one, with_more_metrics, working
 from efface.stages.work.extraction import extract_lost
 from efface.stages.work.measuring import measure_missing
 from efface.stages.work.steps import extracted
@@ -21,17 +21,17 @@ def measure(study: Study, only: Sequence[str] = ()) -> list[str]:
         whole, failures = extracted(study, measuring(runs))
         if not failures:
             failures = [line for run in whole for line in extract_lost(run)]
-        ready = {run.folder: planned(run) for run in whole}
+        ready = {run.folder: planned_run(run) for run in whole}
         keep_plans(narrowed(study, only), list(ready.values()))
         for run in one_by_one(study, whole):
             failures += measure_missing(ready[run.folder])
-        shown = widened(study, only) if only else study
-        every = [ready.get(run.folder) or planned(run) for run in runs]
+        shown = with_more_metrics(study, only) if only else study
+        every = [ready.get(run.folder) or planned_run(run) for run in runs]
         write_pages(shown, [_widened(one, shown) for one in every] if only else every, anew=False)
         return failures
 
 
-def _widened(one: PlannedRun, shown: Study) -> PlannedRun:
+def _widened(planned: PlannedRun, shown: Study) -> PlannedRun:
     """The run with all metrics that the page shows, and the plan of these."""
-    part = next(part for parts in shown.parts().values() for part in parts if part.out == one.run.folder)
-    return planned(one.run.with_study(part))
+    part = next(part for parts in shown.parts().values() for part in parts if part.out == planned.run.folder)
+    return planned_run(planned.run.with_study(part))

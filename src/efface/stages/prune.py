@@ -1,6 +1,7 @@
 """Stage prune: list or remove the files of runs that no given study needs."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,28 +20,36 @@ from efface.study.study import Study
 
 FOLDERS = ("models", "learnt", "maps", "maps/kept", "samples", "scores", "partial")
 """Folders of a run whose files have a key that a study gives."""
+_SEED = re.compile(r"seed-[0-9]+")
 
 
 def prune(studies: Sequence[Study], *, remove: bool) -> None:
     """List the files of the studies' runs that none of them needs, with their sizes. Remove them if `remove` is set.
 
-    Files in other folders, and files that efface did not write, are never touched. The lines of results.jsonl stay: a
-    line without its values does not count.
+    Runs of other seeds in the studies' folders count as theirs. A run in another folder below is only named. Files in
+    other folders, and files that efface did not write, are never touched. The lines of results.jsonl stay: a line
+    without its values does not count.
 
     ValueError: a network or what a method learns is not there yet, so the keys are not known; another process is at
         work in a folder; a file is behind a link.
     """
-    asked: dict[Path, set[Path]] = {}
-    outs = {study.out: [run.folder for run in runs_of(study)] for study in studies}
+    runs = [run for study in studies for run in runs_of(study)]
+    outs = dict.fromkeys(study.out for study in studies)
+    folders = dict.fromkeys([*outs, *(run.folder for run in runs)])
+    folders |= dict.fromkeys(each for out in outs if out.is_dir() for each in _other_seeds(out, folders))
     with ExitStack() as held:
-        for out, folders in outs.items():
+        for out in outs:
             if not out.is_dir():
                 raise ValueError(f"{out}: there is no such folder, so there is nothing to prune")
-            refuse_links(out, folders)
+            refuse_links(out, [each for each in folders if each.is_relative_to(out)])
             held.enter_context(only_one(out))
-        for run in (run for study in studies for run in runs_of(study)):
-            asked.setdefault(run.folder, set()).update(_asked(run))
-        found = sorted(path for folder, paths in asked.items() for path in _files(folder) if path not in paths)
+        asked = {path.resolve() for run in runs for path in _asked(run)}
+        every = sorted({path.resolve(): path for folder in folders for path in _files(folder)}.items())
+        found = [path for whole, path in every if whole not in asked]
+        for each in sorted(each for out in outs for each in _runs_below(out) if each not in folders):
+            say(
+                f"  {each}: a run that no given study has, so its files stay; give its study, too, or remove the folder"
+            )
         sizes = {path: path.stat().st_size for path in found}
         for path, size in sizes.items():
             say(f"  {size / 1e6:10.3f} MB  {path}")
@@ -51,6 +60,18 @@ def prune(studies: Sequence[Study], *, remove: bool) -> None:
             say(f"removed {total}")
         else:
             say(f"{total} that no given study needs; --remove removes them")
+
+
+def _runs_below(out: Path) -> Iterator[Path]:
+    """Yield the folders of runs in a study's folder: of a variant, of a seed, or of a seed of a variant."""
+    found = (each.parent for depth in ("*", "*/*") for each in out.glob(f"{depth}/results.jsonl"))
+    yield from (each for each in found if not each.is_symlink() and not each.parent.is_symlink())
+
+
+def _other_seeds(out: Path, folders: Collection[Path]) -> Iterator[Path]:
+    """Yield the folders of seeds that lie beside those of the runs."""
+    beside = {each.parent for each in folders if _SEED.fullmatch(each.name)}
+    yield from (each for each in _runs_below(out) if each.parent in beside and _SEED.fullmatch(each.name))
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from efface.stages.page.write import write_pages
-from efface.stages.run.curves import PlannedRun, planned
+from efface.stages.run.curves import PlannedRun, planned_run
 from efface.stages.run.progress import say
 from efface.stages.run.runs import narrowed, runs_of
 from efface.study.study import Study
@@ -18,7 +18,7 @@ def report(study: Study, only: Sequence[str] = ()) -> list[str]:
         before = [_size(run.results.path) for run in runs]
         if not any(run.results.records for run in runs):
             raise FileNotFoundError(f"{runs[0].results.path}: nothing is measured yet; run the measure stage first")
-        measured = [planned(run) for run in runs]
+        measured = [planned_run(run) for run in runs]
         _say_what_is_open(study, measured)
         write_pages(study, measured, anew=True)
         if [_size(run.results.path) for run in runs] == before:

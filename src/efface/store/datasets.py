@@ -47,6 +47,8 @@ def number_set(
         raise ValueError(f"{path}: '{name}' holds {what}, expected numbers; {remedy}")
     if dtype is not None and found.dtype != dtype:
         raise ValueError(f"{path}: '{name}' is of type {found.dtype}, expected {dtype}; {remedy}")
+    if found.shape is None:
+        raise ValueError(f"{path}: '{name}' is empty, expected rows of numbers; {remedy}")
     if ranks and found.ndim not in ranks:
         axes = " or ".join(map(str, sorted(ranks)))
         raise ValueError(f"{path}: '{name}' has shape {found.shape}, expected {axes} axes; {remedy}")

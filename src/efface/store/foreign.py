@@ -95,15 +95,16 @@ def open_maps(path: Path, split: str, *, alone: bool) -> ForeignMaps:
                 f"{path}: holds {', '.join(names.values()) or 'nothing'}, expected an array 'maps' of n h w or n c h "
                 "w; rename it, or write the file by efface.write_maps"
             )
-        name, maps = where["maps"], arrays[where["maps"]]
+        name = where["maps"]
+        if isinstance(arrays, h5py.File):
+            own_item(arrays, path, name, remedy="write it anew, by efface.write_maps")
+        maps = arrays[name]
         if isinstance(maps, h5py.Group):
             raise ValueError(f"{path}: '{name}' is a group, expected one array of n h w or n c h w; stack the maps")
         if isinstance(maps, h5py.Dataset):
             number_set(arrays, path, name, remedy="write it anew, by efface.write_maps")
         check_maps(path, name, maps.shape, maps.dtype)
-        others = {
-            kind: _numbers(path, at, arrays[at]) for kind, at in where.items() if at is not None and kind != "maps"
-        }
+        others = {kind: _numbers(path, at, arrays) for kind, at in where.items() if at is not None and kind != "maps"}
     n = maps.shape[0]
     for kind, each in others.items():
         if each.shape[:1] != (n,):
@@ -234,17 +235,22 @@ def _of_split(path: Path, arrays: Mapping[str, Any], split: str, *, alone: bool)
     return found[split]
 
 
-def _numbers(path: Path, name: str, found: Any) -> np.ndarray:
+def _numbers(path: Path, name: str, arrays: Mapping[str, Any]) -> np.ndarray:
     """Return a small array of numbers or digests, read whole."""
+    remedy = "write it anew, by efface.write_maps"
+    if isinstance(arrays, h5py.File):
+        own_item(arrays, path, name, remedy=remedy)
+    found = arrays[name]
     if isinstance(found, h5py.Group):
         raise ValueError(f"{path}: '{name}' is a group, expected one array with a row for each map; stack them")
     if isinstance(found, h5py.Dataset):
-        remedy = "write it anew, by efface.write_maps"
-        own_item(found.file, path, name, remedy=remedy)
         check_own_rows(found, path, name, remedy=remedy)
     if found.dtype.kind not in "fiubSU":
         raise ValueError(f"{path}: '{name}' is of type {found.dtype}, expected numbers; convert it")
-    return np.asarray(found[()])
+    values = found[()]
+    if isinstance(values, h5py.Empty):
+        raise ValueError(f"{path}: '{name}' is empty, expected a row for each map; {remedy}")
+    return np.asarray(values)
 
 
 def _classes(path: Path, name: str, found: np.ndarray) -> np.ndarray:

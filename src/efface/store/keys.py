@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from efface.shown import LONGEST
+
 AREAS = ("draws", "store", "erase", "train", "explain", "generate", "evaluate", "measure", "pictures")
 """Areas of code that many numbers pass through. A key holds the version of each area that its number passes through."""
 
@@ -47,4 +49,9 @@ def _flat_differences(found: dict[str, Any], expected: dict[str, Any], prefix: s
         if isinstance(value, dict) and isinstance(wanted, dict):
             yield from _flat_differences(value, wanted, f"{prefix}{name}.")
         elif value != wanted:
-            yield f"{prefix}{name} is {json.dumps(value)}, expected {json.dumps(wanted)}"
+            yield f"{prefix}{name} is {_brief(value)}, expected {_brief(wanted)}"
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 2 * LONGEST else f"{text[:LONGEST]}... ({len(text):,} characters)"

@@ -31,10 +31,10 @@ from efface.store.arrays import SAMPLED_ROWS, StoredArray, create_file, open_fil
 from efface.store.atomic import atomic_write
 from efface.store.datasets import number_set
 from efface.store.keys import differences, key
+from efface.store.own_file import OwnFile
 from efface.types import Targets
 
 FORMAT = 1
-
 
 Kind = Literal["maps", "seeds", "images"]
 _TYPES = {"maps": np.float32, "seeds": np.int64, "images": np.float32}
@@ -167,12 +167,12 @@ class MapWriter:
         shape = (len(targets), *sample.shape)
         with _writing(self.partial):
             if not self._is_resumable(provenance, kind, shape):
-                set_aside(self.partial, provenance)
+                move_to_kept(self.partial, provenance)
                 if (kept := partial_path(kept_path(path, provenance))).exists():
                     kept.replace(self.partial)
             if not self._is_resumable(provenance, kind, shape):
                 self._start(provenance, kind, shape)
-            self.file = self.partial.open("r+b", buffering=0)
+            self.file = OwnFile(self.partial)
         self.data, self.flags, self.crc, self.stored_targets = (
             StoredArray(self.partial, name) for name in (kind, "done", "crc", "targets")
         )
@@ -184,24 +184,24 @@ class MapWriter:
         block = np.ascontiguousarray(rows.numpy(force=True), self.data.dtype)
         sums = np.array([_checksum(*each) for each in zip(block, self.targets[first:], strict=False)], np.uint32)
         with _writing(self.partial):
-            write(self.file, self.data, first, block)
-            write(self.file, self.stored_targets, first, self.targets[first : first + len(block)])
-            write(self.file, self.crc, first, sums)
-            write(self.file, self.flags, first, np.ones(len(block), np.uint8))
+            file = self.file.checked()
+            write(file, self.data, first, block)
+            write(file, self.stored_targets, first, self.targets[first : first + len(block)])
+            write(file, self.crc, first, sums)
+            write(file, self.flags, first, np.ones(len(block), np.uint8))
         self.done[first : first + len(block)] = True
 
     def close(self) -> None:
         """Rename the file to its final name. All rows must be written."""
         assert self.done.all()
         with _writing(self.partial):
-            os.fsync(self.file.fileno())
-            self.file.close()
-            set_aside(self.path, self._provenance)
+            self.file.finish()
+            move_to_kept(self.path, self._provenance)
             self.partial.replace(self.path)
 
     def abandon(self) -> None:
         """Close the partial file. The next writer continues it."""
-        self.file.close()
+        self.file.abandon()
 
     def _is_resumable(self, provenance: Mapping[str, Any], kind: Kind, shape: tuple[int, ...]) -> bool:
         if not self.partial.exists():
@@ -262,7 +262,7 @@ def kept_path(path: Path, provenance: Mapping[str, Any]) -> Path:
     return path.parent / "kept" / f"{path.stem}-{key(provenance)}.h5"
 
 
-def set_aside(path: Path, provenance: Mapping[str, Any]) -> None:
+def move_to_kept(path: Path, provenance: Mapping[str, Any]) -> None:
     """Move a file, finished or not, to the folder `kept`, unless it has this provenance or is no map file."""
     finished = path.with_name(path.name.removesuffix(".partial"))
     try:

@@ -13,15 +13,21 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from efface.shown import unprintable
 from efface.store.atomic import atomic_write
 from efface.store.sealed import is_whole, read_arrays, warn, write_arrays
+
+_LONGEST_TEXT = 10_000
+"""Characters of a text in a line."""
+_LONGEST_TIME = 1e12
+"""Seconds that a line may tell. NaN is refused, too."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ def _read_records(path: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
         row: Any = None
         with contextlib.suppress(ValueError, RecursionError):  # not JSON, or not text
             row = json.loads(line)
-        if isinstance(row, dict) and isinstance(row.get("key"), str) and row.get("digest") == _digest(row):
+        if isinstance(row, dict) and row.get("digest") == _digest(row) and _is_fit(row):
             records.append(row)
         elif line.strip():
             damaged.append(line)
@@ -115,6 +121,31 @@ def _read_records(path: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
                 "does not count; a result that it held is computed again when it is asked for"
             )
     return records, damaged
+
+
+def _is_fit(row: Mapping[str, Any]) -> bool:
+    """Return whether the fields of a line are of their types, and its texts such that a page can show them."""
+    probe, seconds = row.get("probe", {}), row.get("seconds", 0)
+    return (
+        isinstance(row.get("key"), str)
+        and isinstance(row.get("method", ""), str | None)
+        and isinstance(row.get("n", 0), int)
+        and isinstance(probe, dict)
+        and isinstance(probe.get("probe", ""), str)
+        and isinstance(seconds, int | float)
+        and 0 <= seconds <= _LONGEST_TIME
+        and all(len(each) <= _LONGEST_TEXT and not unprintable(each) for each in _texts(row))
+    )
+
+
+def _texts(tree: Any) -> Iterator[str]:
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, dict):
+        yield from tree
+        yield from (text for each in tree.values() for text in _texts(each))
+    elif isinstance(tree, list):
+        yield from (text for each in tree for text in _texts(each))
 
 
 def _digest(row: Mapping[str, Any]) -> str:

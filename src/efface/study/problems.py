@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from efface.plug import moved
 from efface.plug.call import Call
+from efface.shown import key_shown, shown
 from efface.study.metric_entry import MetricEntry, MetricSettings
 from efface.study.schema import Claim, MethodEntry, SecondNetwork, Visualize
 from efface.training.generate import Sampling
@@ -28,7 +29,7 @@ def explain(error: Any, tree: Any, study: type[BaseModel]) -> list[str]:
         parent = _named(tree, names)
         entry = parent[part] if isinstance(parent, list) and isinstance(part, int) and part < len(parent) else None
         names.append((entry.get("name", part) if isinstance(entry, dict) else part, part))
-    where = ".".join(str(shown) for shown, _ in names)
+    where = ".".join(key_shown(str(name)) for name, _ in names)
     prefix = f"{where}: " if where else ""
     if error["type"] == "extra_forbidden":
         if old := moved.reference_place(str(names[-1][0])):
@@ -44,8 +45,11 @@ def explain(error: Any, tree: Any, study: type[BaseModel]) -> list[str]:
         lines = str(error["ctx"]["error"]).splitlines()
         return [f"{where}.{line}" if line.startswith("kwargs.") else prefix + line for line in lines]
     found = error.get("input")
-    shown = f"{found!r}" if not isinstance(found, dict | list) else f"a {type(found).__name__}"
-    return [f"{prefix}{error['msg'][0].lower()}{error['msg'][1:]}, found {shown}"]
+    what = shown(found) if not isinstance(found, dict | list) else f"a {type(found).__name__}"
+    message = f"{error['msg'][0].lower()}{error['msg'][1:]}"
+    if error["type"] == "path_type":
+        message = "expected a path, such as runs/mine; put a name of digits in quotes"
+    return [f"{prefix}{message}, found {what}"]
 
 
 def _named(tree: Any, names: list[tuple[Any, Any]]) -> Any:

@@ -26,7 +26,7 @@ from efface.store.foreign_write import FORMS
 from efface.training.loop import TrainingSettings
 from efface.types import Seeds, Unit
 
-PerChannel = Annotated[tuple[float, ...], Field(min_length=1)]
+PerChannel = Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
 MOST = 1_000

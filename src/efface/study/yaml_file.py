@@ -9,7 +9,11 @@ from typing import Any
 import yaml
 
 from efface.plug import moved
+from efface.shown import key_shown, shown
 from efface.study.yaml_text import LARGEST, YamlTextError, read_yaml
+
+LONGEST_KEY = 300
+"""Characters of the key of an override."""
 
 
 class InvalidStudyError(ValueError):
@@ -36,11 +40,11 @@ def override(tree: Any, text: str, path: Path) -> None:
     """Set a key of the tree by `key=value`. Entries of a list are addressed by name or number."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise InvalidStudyError(f"'{text}': an override has the form key=value, such as fit.epochs=2 or repeats=1")
+        raise InvalidStudyError(f"{shown(text)}: an override has the form key=value, such as fit.epochs=2 or repeats=1")
     try:
         parsed = read_yaml(value)
     except YamlTextError as error:
-        raise InvalidStudyError(f"override {text[:200]}: not a valid YAML value ({error}); quote it") from None
+        raise InvalidStudyError(f"override {key_shown(key)}: not a valid YAML value ({error}); quote it") from None
     put(tree, key, parsed, path)
 
 
@@ -52,7 +56,7 @@ def put(tree: Any, key: str, value: Any, path: Path) -> None:
 
     path: file or variant that the messages name.
     """
-    key = moved.study_key(key)
+    key = moved.study_key(_checked_key(key, path))
     top, (*parents, last), shared = tree, key.split("."), key.startswith("x-")
     if shared and not parents:
         raise InvalidStudyError(
@@ -63,7 +67,7 @@ def put(tree: Any, key: str, value: Any, path: Path) -> None:
         at = _place(tree, part)
         if at is None:
             if not isinstance(tree, dict) or shared:
-                raise InvalidStudyError(f"{path}: override {key}: there is no '{part}'")
+                raise InvalidStudyError(f"{path}: override {key_shown(key)}: there is no {shown(part)}{_parts(tree)}")
             tree[at := part] = {}
         if isinstance(tree[at], str) and following == "kwargs":  # expand the short form, for it gets kwargs
             tree[at] = {"name" if tree is top.get("metrics") else "call": tree[at]}
@@ -73,12 +77,31 @@ def put(tree: Any, key: str, value: Any, path: Path) -> None:
     if isinstance(tree, list):
         at = _place(tree, last)
         if at is None:
-            raise InvalidStudyError(f"{path}: override {key}: there is no '{last}' in the list")
+            raise InvalidStudyError(f"{path}: override {key_shown(key)}: there is no {shown(last)}{_parts(tree)}")
         tree[at] = value
     elif isinstance(tree, dict):
         tree[last] = value
     else:
-        raise InvalidStudyError(f"{path}: override {key}: '{'.'.join(parents)}' is not a section, it holds {tree!r}")
+        raise InvalidStudyError(
+            f"{path}: override {key_shown(key)}: {shown('.'.join(parents))} is not a section, it holds {shown(tree)}"
+        )
+
+
+def _parts(tree: Any) -> str:
+    """Return in words how the entries of a list are addressed; "" for anything else."""
+    if not isinstance(tree, list):
+        return ""
+    names = [str(each.get("name") if isinstance(each, dict) else each) for each in tree[:6]]
+    numbers = f"a number from 0 to {len(tree) - 1}" if tree else "nothing, for it is empty"
+    return f" in the list; expected {numbers}" + (f", or a name: {', '.join(map(key_shown, names))}" if names else "")
+
+
+def _checked_key(key: str, path: Path) -> str:
+    if len(key) > LONGEST_KEY or not key.isprintable():
+        raise InvalidStudyError(
+            f"{path}: override {shown(key)}: is no key of a study; expected words with points, such as fit.epochs=2"
+        )
+    return key
 
 
 def reference_form(keys: Collection[str]) -> str:

@@ -14,6 +14,9 @@ import yaml
 LARGEST, DEEPEST, MOST_DIGITS, MOST_VALUES = 250_000, 40, 18, 200_000
 """Bytes of a file, levels of nesting, digits of an integer, and values once every alias is written out."""
 
+_MARKS = {"UTF-32": (b"\xff\xfe\0\0", b"\0\0\xfe\xff"), "UTF-16": (b"\xff\xfe", b"\xfe\xff")}
+"""First bytes of files in other encodings. Those of UTF-32 begin with those of UTF-16."""
+
 _PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")
 
 
@@ -58,8 +61,12 @@ def read_yaml(content: bytes | str) -> Any:
 
 
 def _decoded(content: bytes) -> str:
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise YamlTextError("the file is in UTF-16; save it as UTF-8")
+    for name, marks in _MARKS.items():
+        if content.startswith(marks):
+            raise YamlTextError(f"the file is in {name}; save it as UTF-8")
+    if b"\0" in content:
+        line = content.count(b"\n", 0, content.index(b"\0")) + 1
+        raise YamlTextError("the file has bytes of zero, as UTF-16 and UTF-32 have; save it as UTF-8", line)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -13,6 +13,7 @@ from efface import draws
 from efface.models.evaluation import evaluating
 from efface.models.scores import differentiable, odds_against
 from efface.plug.shared_settings import with_settings_of
+from efface.shown import shown
 from efface.types import Images, Seeds, Targets
 
 Norm = Literal["linf", "l2"]
@@ -183,7 +184,7 @@ def _check(
 def _known(where: str, **settings: tuple[str, object]) -> None:
     for name, (value, words) in settings.items():
         if value not in get_args(words):
-            raise ValueError(f"attack.{where}: {name} is {value!r}; expected {' or '.join(get_args(words))}")
+            raise ValueError(f"attack.{where}: {name} is {shown(value)}; expected {' or '.join(get_args(words))}")
 
 
 def _counts(where: str, **settings: int) -> None:

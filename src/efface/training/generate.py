@@ -16,6 +16,7 @@ from efface import draws, execute
 from efface.methods.gradients import gradient_at
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import at_least_one, blocks
+from efface.shown import shown
 from efface.types import Images, Seeds, Targets
 
 GREY = 0.5
@@ -96,7 +97,7 @@ def maximise(
     if len(targets) != len(start):
         raise ValueError(f"{len(targets)} targets for {len(start)} images to start from; expected one target an image")
     if clip not in ("each", "last"):
-        raise ValueError(f"clip is {clip!r}; expected 'each' (after every step) or 'last' (only at the end)")
+        raise ValueError(f"clip is {shown(clip)}; expected 'each' (after every step) or 'last' (only at the end)")
     at_least_one("steps", steps)
     if not 0 < lr < math.inf:
         raise ValueError(f"lr is {lr}; expected a number above 0: raise it")

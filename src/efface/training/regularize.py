@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.plug.facts import states
+from efface.shown import shown
 from efface.types import Images, Seeds, Targets
 
 Estimator = Literal["one_sided", "antithetic"]
@@ -206,7 +207,7 @@ def _check(name: str, samples: int, sigma: float, estimator: str) -> None:
     if not 0 < sigma < math.inf:
         raise ValueError(f"{name}: sigma is {sigma}; expected a number above 0, such as 0.01")
     if estimator not in get_args(Estimator):
-        raise ValueError(f"{name}: estimator is {estimator!r}; expected {' or '.join(get_args(Estimator))}")
+        raise ValueError(f"{name}: estimator is {shown(estimator)}; expected {' or '.join(get_args(Estimator))}")
 
 
 def _refuse(name: str, network: nn.Module, images: Images, outputs: Logits, *, compares: bool = True) -> None:

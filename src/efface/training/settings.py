@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_v
 from efface.plug.call import Call, bound
 from efface.plug.field import Word
 from efface.plug.strict import Strict
+from efface.shown import shown
 from efface.training.checkpoint import Training
 
 
@@ -116,7 +117,7 @@ def _starts(call: Call) -> Call:
         with _without_compiler():
             call([torch.nn.Parameter(torch.zeros(1))])
     except Exception as error:
-        given = ", ".join(f"{name}={value!r}" for name, value in call.kwargs.items())
+        given = ", ".join(f"{name}={shown(value)}" for name, value in call.kwargs.items())
         raise ValueError(f"{call.call}({given}) fails: {type(error).__name__}: {error}") from error
     return call
 

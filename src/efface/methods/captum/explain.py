@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from efface.draws import seeded
 from efface.methods.adapters import untouched
 from efface.methods.captum.hooks import check_hooks
-from efface.methods.captum.plan import Plan, Settings, planned
+from efface.methods.captum.plan import CaptumMethod, Settings, captum_method
 from efface.methods.captum.settings import of_block, settings_of
 from efface.models.evaluation import evaluating
 from efface.models.layers import feature_layer
@@ -36,6 +36,7 @@ def convergence_gap(
     maps: Maps,
     *,
     algorithm: str,
+    layer: str | None = None,
     init: Settings = None,
     attribute: Settings = None,
     score: TargetScore = "logit",
@@ -43,25 +44,39 @@ def convergence_gap(
 ) -> list[str]:
     """Return a doubt if a map of DeepLift does not sum to the score's change from the baseline.
 
-    DeepLift promises this sum. It fails where the network computes something that the rule does not know: clamp,
+    DeepLift promises this sum, and DeepLiftShap its mean over the baselines; the classes of layers promise it for the
+    values of the layer. It fails where the network computes something that the rule does not know: clamp,
     maximum, products, LayerNorm, attention, recurrent layers.
     """
-    if algorithm != "DeepLift":
+    if algorithm.removeprefix("Layer") not in ("DeepLift", "DeepLiftShap"):
         return []
-    plan = planned(algorithm, None, init, attribute, layer=None, cells=None, score=score)
-    baselines = settings_of(plan, images).get("baselines", torch.zeros_like(images[:1]))
+    plan = captum_method(algorithm, None, init, attribute, layer=layer, cells=None, score=score)
+    settings = settings_of(plan, images)
+    baselines = settings.get("baselines", torch.zeros_like(images[:1]))
+    each = [one.expand_as(images).contiguous() for one in (baselines.split(1) if plan.compares else [baselines])]
     with torch.no_grad(), evaluating(model):
-        change = target_scores(model, images, targets, score) - target_scores(
-            model, baselines.expand_as(images).contiguous(), targets, score
-        )
-    gap = ((maps.to(change).flatten(1).sum(1) - change).abs() / change.abs().clamp(min=1e-6)).max()
+        before = torch.stack([target_scores(model, one, targets, score) for one in each]).mean(0)
+        change = target_scores(model, images, targets, score) - before
+    summed = (_layer_values(plan, model, images, targets, layer, score) if plan.explains_layer else maps).flatten(1)
+    gap = ((summed.to(change).sum(1) - change).abs() / change.abs().clamp(min=1e-6)).max()
     if gap <= GAP:
         return []
     said = (
-        f"the map of DeepLift misses {gap:.0%} of the score's change from the baseline, which it should sum to: the "
+        f"the map of {algorithm} misses {gap:.0%} of the score's change from the baseline, which it should sum to: the "
         "network computes something that DeepLift has no rule for (such as clamp, maximum, products or LayerNorm)"
     )
     return [said]
+
+
+def _layer_values(
+    plan: CaptumMethod, model: nn.Module, images: Images, targets: Target, layer: str | None, score: TargetScore
+) -> Tensor:
+    """Return the map of a class that explains a layer before its channels are summed and enlarged."""
+    with untouched(model), evaluating(model), _quiet():
+        explainer = plan.made(_Score(model, score), feature_layer(model, images, layer))
+        asked = {"inputs": images.clone().requires_grad_(), "additional_forward_args": (targets.clone(),)}
+        found: Tensor = explainer.attribute(**asked, **settings_of(plan, images))
+    return found.detach()
 
 
 @states(doubts=convergence_gap)
@@ -111,34 +126,34 @@ def attribute(
     Differs: random draws, as described. The network is restored also where Captum leaves changes on it (LRP).
     """
     at_least_one("max_batch", max_batch)
-    plan = planned(algorithm, around, init, attribute, layer=layer, cells=cells, score=score)
-    if plan.draws and seeds is None:
+    method = captum_method(algorithm, around, init, attribute, layer=layer, cells=cells, score=score)
+    if method.draws and seeds is None:
         raise ValueError(f"captum.attribute: {algorithm} draws at random; expected seeds, one integer an image")
     images, maps = images.detach(), []
-    settings = settings_of(plan, images)
-    together = 1 if plan.draws else max(1, max_batch // plan.least(settings))
+    settings = settings_of(method, images)
+    together = 1 if method.draws else max(1, max_batch // method.least(settings))
     with untouched(model), evaluating(model), _quiet():
-        again = check_hooks(plan, model, images[:1])
+        again = check_hooks(method, model, images[:1])
         module = None
-        if plan.wants_layer:
+        if method.wants_layer:
             module = feature_layer(model, images, layer)
-        explainer = plan.made(_Score(model, score), module)
+        explainer = method.made(_Score(model, score), module)
         for block in blocks(len(images), together):
             points = images[block].clone().requires_grad_()  # otherwise Captum sets the flag and warns
             asked = {"inputs": points, "additional_forward_args": (targets[block].clone(),)}
-            own = of_block(plan, settings, block, len(images))
-            with seeded(int(seeds[block.start])) if plan.draws and seeds is not None else nullcontext():
+            own = of_block(method, settings, block, len(images))
+            with seeded(int(seeds[block.start])) if method.draws and seeds is not None else nullcontext():
                 found = _called(
-                    plan, model, explainer, asked, own | plan.limits(len(points), max_batch, own), max_batch, again
+                    method, model, explainer, asked, own | method.limits(len(points), max_batch, own), max_batch, again
                 )
-            maps.append(_map(plan, found, images[block]))
+            maps.append(_map(method, found, images[block]))
     return torch.cat(maps)
 
 
 @with_settings_of(attribute, but=("seeds", "max_batch"))
 def check_attribute(**settings: Any) -> None:
     """Raise ValueError for settings of `attribute` that are wrong for every network and image; imports Captum."""
-    planned(**settings)
+    captum_method(**settings)
 
 
 class _Score(nn.Module):
@@ -153,7 +168,7 @@ class _Score(nn.Module):
 
 
 def _called(
-    plan: Plan,
+    method: CaptumMethod,
     model: nn.Module,
     explainer: Any,
     asked: dict[str, Any],
@@ -167,10 +182,10 @@ def _called(
     """
     total: Any = 0
     try:
-        for share, part in _pieces(plan, own, max_batch):
+        for share, part in _pieces(method, own, max_batch):
             found = explainer.attribute(**asked, **own | part)
             if not isinstance(found, Tensor):
-                raise ValueError(f"captum's {plan.name} returned a {type(found).__name__}; expected one tensor")
+                raise ValueError(f"captum's {method.name} returned a {type(found).__name__}; expected one tensor")
             total = total + share * found.detach()
     except (AssertionError, AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
         if not isinstance(error, AssertionError | NotImplementedError) and not any(word in str(error) for word in _ITS):
@@ -178,41 +193,41 @@ def _called(
         kinds = [name for name, each in model.named_modules() if name and str(type(each)) in str(error)]
         kinds = kinds or (again if "more than once" in str(error) else [])
         where = f" (here {', '.join(kinds[:4])})" if kinds else ""
-        other = "; efface.methods.zennit.attribute has more rules for LRP" if "LRP" in plan.name else ""
-        raise ValueError(f"captum's {plan.name} cannot explain this network: {error}{where}{other}") from error
+        other = "; efface.methods.zennit.attribute has more rules for LRP" if "LRP" in method.name else ""
+        raise ValueError(f"captum's {method.name} cannot explain this network: {error}{where}{other}") from error
     return total
 
 
-def _pieces(plan: Plan, own: dict[str, Any], max_batch: int) -> list[tuple[float, dict[str, Any]]]:
+def _pieces(method: CaptumMethod, own: dict[str, Any], max_batch: int) -> list[tuple[float, dict[str, Any]]]:
     """Return (weight, settings) of the calls whose weighted sum is the map; Captum would run all of them in one pass.
 
     DeepLiftShap needs at least two images to compare with. A single remaining image is therefore passed twice.
     """
-    if plan.outer is plan.inner and plan.name.endswith("GradientShap"):
+    if method.outer is method.inner and method.name.endswith("GradientShap"):
         samples = int(own.get("n_samples", 5))  # Captum's default
         at_least_one("n_samples", samples)
         return [(1 / samples, {"n_samples": 1})] * samples
-    if plan.outer is plan.inner and plan.name.endswith("DeepLiftShap"):
+    if method.outer is method.inner and method.name.endswith("DeepLiftShap"):
         count = len(own["baselines"])
         parts = own["baselines"].split(max(2, max_batch // 2))
         return [(len(part) / count, {"baselines": part.repeat(2 // len(part) or 1, 1, 1, 1)}) for part in parts]
     return [(1.0, {})]
 
 
-def _map(plan: Plan, found: Tensor, images: Images) -> Maps:
-    if plan.explains_layer:
+def _map(method: CaptumMethod, found: Tensor, images: Images) -> Maps:
+    if method.explains_layer:
         if found.ndim != 4:
             raise ValueError(
-                f"captum's {plan.name} returned shape {tuple(found.shape)}; expected n c h w: "
+                f"captum's {method.name} returned shape {tuple(found.shape)}; expected n c h w: "
                 "name a convolutional `layer`"
             )
         small = found.sum(1, keepdim=True)
         found = F.interpolate(small, size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     elif found.shape != images.shape:
         raise ValueError(
-            f"captum's {plan.name} returned shape {tuple(found.shape)}; expected the images' {tuple(images.shape)}"
+            f"captum's {method.name} returned shape {tuple(found.shape)}; expected the images' {tuple(images.shape)}"
         )
-    elif plan.cells is not None:
+    elif method.cells is not None:
         found = found[:, 0]  # every channel has the value of the square
     return found.to(images.dtype)
 

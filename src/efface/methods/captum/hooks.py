@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from efface.methods.adapters import NON_LINEAR, depend, name_of, watching
-from efface.methods.captum.plan import Plan
+from efface.methods.adapters import NON_LINEAR, depend, module_name, watching
+from efface.methods.captum.plan import CaptumMethod
 from efface.models.hook_watch import is_scripted, look_in
 from efface.types import Images
 
@@ -31,33 +31,33 @@ _HOOKED = {
 }
 
 
-def check_hooks(plan: Plan, model: nn.Module, images: Images) -> list[str]:
+def check_hooks(method: CaptumMethod, model: nn.Module, images: Images) -> list[str]:
     """Raise ValueError if non-linearities, or sums under LRP, are functions. It costs one forward pass.
 
     Returns the names of the modules to change that ran more than once. Some classes cannot work with such modules.
     """
-    hooked = next((each for word, each in _HOOKED.items() if word in plan.name), None)
+    hooked = next((each for word, each in _HOOKED.items() if word in method.name), None)
     if hooked is None:
         return []
     if is_scripted(model):
-        raise ValueError(f"captum's {plan.name} changes layers, and those of a traced or scripted network do not run")
+        raise ValueError(f"captum's {method.name} changes layers, and those of a traced or scripted network do not run")
     ran: Counter[str] = Counter()
     names = {
         each: name
         for name, each in model.named_modules()
-        if type(each).__name__ in hooked.modules or ("LRP" in plan.name and next(each.children(), None) is None)
+        if type(each).__name__ in hooked.modules or ("LRP" in method.name and next(each.children(), None) is None)
     }
 
     def seen(name: str, module: nn.Module, func: Any, args: Any, kwargs: Any) -> Any:
         if name in hooked.functions and type(module).__name__ not in hooked.modules:
             raise ValueError(
-                f"captum's {plan.name} cannot change the {name} of {name_of(model, module)}; expected one of "
+                f"captum's {method.name} cannot change the {name} of {module_name(model, module)}; expected one of "
                 f"the modules that it supports ({', '.join(sorted(hooked.modules))}): choose another method"
             )
-        if "LRP" in plan.name and name == "add" and depend(*args[:2]):
+        if "LRP" in method.name and name == "add" and depend(*args[:2]):
             raise ValueError(
-                f"captum's {plan.name} counts relevance twice where {name_of(model, module)} adds two features; use "
-                "efface.methods.zennit.attribute, which divides the relevance between them"
+                f"captum's {method.name} counts relevance twice where {module_name(model, module)} adds two features; "
+                "use efface.methods.zennit.attribute, which divides the relevance between them"
             )
         return func(*args, **kwargs)
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from efface.methods.adapters import nearest
 from efface.plug.call import Call
+from efface.shown import shown
 from efface.types import TargetScore
 
 Settings = Mapping[str, Any] | None
@@ -30,7 +31,7 @@ _MOST_FEATURES = 9  # 9! = 362,880 orders; from 10 on Captum warns
 
 
 @dataclass(frozen=True)
-class Plan:
+class CaptumMethod:
     """A class of Captum, and the facts about it that need no image."""
 
     outer: Any
@@ -81,7 +82,7 @@ class Plan:
         return {word: limit for word, limit in words.items() if word in self.takes}
 
 
-def planned(
+def captum_method(
     algorithm: str,
     around: str | None,
     init: Settings,
@@ -90,18 +91,18 @@ def planned(
     layer: str | None,
     cells: int | None,
     score: TargetScore,
-) -> Plan:
+) -> CaptumMethod:
     """Return the class and its checked settings. ValueError: the settings are wrong for every network and image."""
     attr = _captum()
     outer = inner = _found(attr, algorithm)
     if algorithm == "NoiseTunnel":
         if around in (None, algorithm):
-            raise ValueError(f"around is {around!r}; NoiseTunnel expects an inner class, such as Saliency")
+            raise ValueError(f"around is {shown(around)}; NoiseTunnel expects an inner class, such as Saliency")
         inner = _found(attr, str(around))
     elif around is not None:
-        raise ValueError(f"around is {around!r}, but {algorithm} has no inner class; only NoiseTunnel has one")
+        raise ValueError(f"around is {shown(around)}, but {algorithm} has no inner class; only NoiseTunnel has one")
     takes = {name for each in (outer, inner) for name in inspect.signature(each.attribute).parameters}
-    plan = Plan(
+    method = CaptumMethod(
         outer,
         inner,
         issubclass(inner, attr.LayerAttribution),
@@ -110,21 +111,27 @@ def planned(
         _accepted("attribute", algorithm, attribute, takes),
         cells,
     )
-    if layer is not None and not plan.wants_layer:
-        raise ValueError(f"layer is {layer!r}, but {plan.name} explains no layer: leave `layer` out")
-    if score != "logit" and any(word in plan.name for word in ("DeepLift", "LRP")):
-        raise ValueError(f"score is {score!r}, but the rules of {plan.name} start at the logit; expected score='logit'")
-    if plan.compares and "baselines" not in plan.attribute and "DeepLift" in plan.name:
-        raise ValueError(f"{plan.name} compares with several images; expected attribute: {{baselines: [0.0, 1.0]}}")
+    if layer is not None and not method.wants_layer:
+        raise ValueError(f"layer is {shown(layer)}, but {method.name} explains no layer: leave `layer` out")
+    if score != "logit" and any(word in method.name for word in ("DeepLift", "LRP")):
+        raise ValueError(
+            f"score is {shown(score)}, but the rules of {method.name} start at the logit; expected score='logit'"
+        )
+    if method.compares and "baselines" not in method.attribute and "DeepLift" in method.name:
+        raise ValueError(f"{method.name} compares with several images; expected attribute: {{baselines: [0.0, 1.0]}}")
     if cells is not None and "feature_mask" not in takes:
-        raise ValueError(f"cells is {cells}, but {plan.name} has no features of several pixels: leave `cells` out")
-    if plan.name in ("Lime", "KernelShap", "ShapleyValues") and cells is None and "feature_mask" not in plan.attribute:
-        raise ValueError(f"{plan.name} cannot handle thousands of single values; expected cells, such as cells: 8")
-    if plan.name == "ShapleyValues" and cells is not None and cells**2 > _MOST_FEATURES:
+        raise ValueError(f"cells is {cells}, but {method.name} has no features of several pixels: leave `cells` out")
+    if (
+        method.name in ("Lime", "KernelShap", "ShapleyValues")
+        and cells is None
+        and "feature_mask" not in method.attribute
+    ):
+        raise ValueError(f"{method.name} cannot handle thousands of single values; expected cells, such as cells: 8")
+    if method.name == "ShapleyValues" and cells is not None and cells**2 > _MOST_FEATURES:
         raise ValueError(
             f"cells is {cells}; ShapleyValues runs every order of the squares; expected 3 at most: use KernelShap"
         )
-    return plan
+    return method
 
 
 def _captum() -> Any:
@@ -142,7 +149,7 @@ def _captum() -> Any:
 def _found(attr: Any, name: str) -> Any:
     why = next((why for part, why in _REFUSED.items() if part in name and hasattr(attr, name)), None)
     if why is not None:
-        raise ValueError(f"algorithm {name!r} {why}; expected a class that explains an image's class")
+        raise ValueError(f"algorithm {shown(name)} {why}; expected a class that explains an image's class")
     known = [
         each
         for each in attr.__all__
@@ -151,7 +158,7 @@ def _found(attr: Any, name: str) -> Any:
         and not any(part in each for part in _REFUSED)
     ]
     if name not in known:
-        raise ValueError(f"captum.attr has no algorithm {name!r}; {nearest(name, known)}")
+        raise ValueError(f"captum.attr has no algorithm {shown(name)}; {nearest(name, known)}")
     return getattr(attr, name)
 
 
@@ -160,7 +167,7 @@ def _accepted(setting: str, name: str, given: Settings, known: set[str]) -> dict
         if key in _OURS:
             raise ValueError(f"{setting}: {key} is set by efface (max_batch bounds a pass): leave it out")
         if key not in known:
-            raise ValueError(f"{setting}: {name} has no setting {key!r}; {nearest(key, sorted(known - _OURS))}")
+            raise ValueError(f"{setting}: {name} has no setting {shown(key)}; {nearest(key, sorted(known - _OURS))}")
     return {key: _object(value) for key, value in (given or {}).items()}
 
 

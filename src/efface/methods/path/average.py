@@ -14,6 +14,7 @@ from efface.methods.noise import needed
 from efface.methods.path.grid import Grid
 from efface.models.evaluation import Precision, evaluating_fast
 from efface.models.memory import at_least_one
+from efface.shown import shown
 from efface.types import Images, Seeds, Target, TargetScore
 
 Recalibrate = Literal["none", "references", "points"]
@@ -159,7 +160,7 @@ def given_references(images: Images, given: References) -> Drawn:
 def check_recalibrate(recalibrate: str) -> None:
     """Raise ValueError if the word names no re-calibration."""
     if recalibrate not in get_args(Recalibrate):
-        raise ValueError(f"recalibrate is {recalibrate!r}; expected {', '.join(get_args(Recalibrate))}")
+        raise ValueError(f"recalibrate is {shown(recalibrate)}; expected {', '.join(get_args(Recalibrate))}")
 
 
 def _along(

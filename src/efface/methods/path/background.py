@@ -18,7 +18,7 @@ from efface.methods.path.average import (
     check_recalibrate,
     given_references,
 )
-from efface.methods.path.clusters import k_means, nearest, representatives
+from efface.methods.path.clusters import k_means, nearest_row, representatives
 from efface.methods.path.grid import Alphas, grid_of
 from efface.models.evaluation import evaluating
 from efface.models.memory import at_least_one, blocks
@@ -235,7 +235,7 @@ class LocalPathIntegration:
             return torch.zeros(len(images), dtype=torch.int64)
         with evaluating(model), torch.no_grad():
             logits = torch.cat([logits_of(model, images[block]).float() for block in blocks(len(images), max_batch)])
-        return nearest(logits.cpu(), centres)
+        return nearest_row(logits.cpu(), centres)
 
 
 def _some_training_rows(data: Split, count: int, seed: int) -> Int[Tensor, " n"]:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface.erase.blur import gaussian_blur
+from efface.shown import shown
 from efface.types import Images
 
 Baseline = float | Sequence[float] | Literal["mean", "blur"] | Tensor
@@ -32,7 +33,7 @@ def start_of(images: Images, baseline: Baseline | str, sigma: float | None) -> F
         if baseline == "mean":
             return images.mean((2, 3), keepdim=True)
         raise ValueError(
-            f"baseline is {baseline!r}; expected a number, one per channel, mean, blur or a tensor of images"
+            f"baseline is {shown(baseline)}; expected a number, one per channel, mean, blur or a tensor of images"
         )
     if isinstance(baseline, Tensor) and baseline.ndim > 1:
         if baseline.shape not in (images.shape, images.shape[1:]):

@@ -38,12 +38,12 @@ def representatives(
     """
     centres, _, shares = k_means(logits, count, seed)
     found, densities = torch.zeros(count, dtype=torch.int64), torch.zeros(count)
-    found[:] = nearest(centres, logits)[0]
-    found[: len(centres)], densities[: len(centres)] = nearest(centres, logits), shares
+    found[:] = nearest_row(centres, logits)[0]
+    found[: len(centres)], densities[: len(centres)] = nearest_row(centres, logits), shares
     return found, densities
 
 
-def nearest(points: Float[Tensor, "m k"], rows: Float[Tensor, "n k"]) -> Int[Tensor, " m"]:
+def nearest_row(points: Float[Tensor, "m k"], rows: Float[Tensor, "n k"]) -> Int[Tensor, " m"]:
     """Return the number of the row nearest to each point; the result does not depend on the number of points."""
     exact = "donot_use_mm_for_euclid_dist"
     return torch.cdist(points, rows, compute_mode=exact).argmin(1)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface.models.memory import at_least_one
+from efface.shown import shown
 
 Rule = Literal["midpoint", "gauss_legendre", "trapezoid", "left", "right", "closed", "interior"]
 """The m points of a path from 0, the reference, to 1, the image. The weights are 1/m unless stated.
@@ -74,7 +75,7 @@ def points_and_weights(rule: str, steps: int) -> tuple[tuple[float, ...], tuple[
     """Return the points of a rule in [0, 1], and the weight of each point."""
     at_least_one("steps", steps)
     if rule in _ENDS and steps == 1:
-        raise ValueError(f"steps is 1; rule {rule!r} needs at least 2: raise it, or choose rule 'midpoint'")
+        raise ValueError(f"steps is 1; rule {shown(rule)} needs at least 2: raise it, or choose rule 'midpoint'")
     closed = tuple(j / (steps - 1) for j in range(steps)) if steps > 1 else (1.0,)
     weights = (1 / steps,) * steps
     match rule:
@@ -95,7 +96,7 @@ def points_and_weights(rule: str, steps: int) -> tuple[tuple[float, ...], tuple[
         case "interior":
             points, weights = tuple(j / steps for j in range(1, steps)), weights[1:]
         case _:
-            raise ValueError(f"rule is {rule!r}; expected {', '.join(get_args(Rule))}")
+            raise ValueError(f"rule is {shown(rule)}; expected {', '.join(get_args(Rule))}")
     return points, weights
 
 

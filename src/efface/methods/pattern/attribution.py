@@ -21,6 +21,7 @@ from efface.methods.pattern.network import Back, Start, pattern_network
 from efface.models.evaluation import evaluating
 from efface.plug.accepts import offer
 from efface.plug.learning import is_learning
+from efface.shown import shown
 from efface.types import Images, Maps, Method, Seeds, Split, Target
 
 Patterns = Mapping[str, Tensor]
@@ -189,7 +190,7 @@ class PatternGuided:
         start: Start = "one",
     ) -> None:
         if back not in ("pattern_attribution", "pattern_net"):
-            raise ValueError(f"back is {back!r}; expected pattern_attribution or pattern_net")
+            raise ValueError(f"back is {shown(back)}; expected pattern_attribution or pattern_net")
         self.method, self.back = build_method(method), back
         self.estimate, self.start = Estimate(estimator, pool, places), _checked(start)
         self.learnt: dict[str, Tensor] = {}
@@ -266,5 +267,5 @@ def _scaled(maps: Maps) -> Maps:
 
 def _checked(start: Start) -> Start:
     if start not in ("logit", "one", "softmax"):
-        raise ValueError(f"start is {start!r}; expected logit, one or softmax")
+        raise ValueError(f"start is {shown(start)}; expected logit, one or softmax")
     return start

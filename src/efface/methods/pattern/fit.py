@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.pattern.network import folded, padded
+from efface.methods.pattern.network import folded_with_layers, padded
 from efface.models.evaluation import evaluating
 from efface.models.fast_copy import Layer, is_layer
 from efface.models.memory import at_least_one, blocks
+from efface.shown import shown
 from efface.store.arrays import read_rows
 from efface.types import Images, Seeds, Split
 
@@ -57,7 +58,7 @@ class Estimate:
         at_least_one("pool", self.pool)
         at_least_one("places", self.places)
         if self.estimator not in ("two_component", "positive", "linear"):
-            raise ValueError(f"estimator is {self.estimator!r}; expected two_component, positive or linear")
+            raise ValueError(f"estimator is {shown(self.estimator)}; expected two_component, positive or linear")
 
 
 @runtime_checkable
@@ -101,7 +102,7 @@ def estimate_patterns(
     seeds: one integer per image. The places of an image depend only on its seed.
     """
     with evaluating(model), torch.no_grad():
-        network, rectified = folded(model, batch(slice(0, 1)))
+        network, rectified = folded_with_layers(model, batch(slice(0, 1)))
         sums: dict[str, _Moments] = {}
         own = seeds[:0]
 

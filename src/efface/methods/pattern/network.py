@@ -49,7 +49,7 @@ def pattern_network(
     back: replacement of the weights, see `Back`.
     start: start of the backward pass, see `Start`.
     """
-    network, rectified = folded(model, images)
+    network, rectified = folded_with_layers(model, images)
     if back == "pattern_net":
         network.double()
     missing = next((name for name in rectified if name not in patterns), None)
@@ -74,7 +74,7 @@ def pattern_network(
     return network
 
 
-def folded(model: nn.Module, images: Images) -> tuple[nn.Module, dict[str, bool]]:
+def folded_with_layers(model: nn.Module, images: Images) -> tuple[nn.Module, dict[str, bool]]:
     """Return a copy of the network with BatchNorms folded into the layers before them, in evaluation mode.
 
     Also return its convolutions and linear layers by name: True if a ReLU directly reads the layer's output. A

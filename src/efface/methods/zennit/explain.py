@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from efface.methods.adapters import untouched
-from efface.methods.zennit.network import reading, traced
-from efface.methods.zennit.rules import Settings, plan
+from efface.methods.zennit.network import collecting_input, traced
+from efface.methods.zennit.rules import Settings, rule_set
 from efface.models.evaluation import evaluating
 from efface.models.memory import blocks
 from efface.models.scores import target_scores
@@ -48,14 +48,14 @@ def attribute(
     Source: Bach et al. 2015, doi 10.1371/journal.pone.0130140; zennit: Anders et al. 2021 (arXiv:2106.13200).
     Differs: the relevance starts at 1 and not at the score, so a negative score does not change the sign of the map.
     """
-    planned = plan(composite, canonizer, settings)
+    chosen = rule_set(composite, canonizer, settings)
     images, maps = images.detach(), []
     with untouched(model), evaluating(model):
         found = traced(model, images[:1])
-        rules = planned.made(model, found, images[:1])
+        rules = chosen.made(model, found, images[:1])
         for block in blocks(len(images), max_batch):
             points = images[block].clone().requires_grad_()
-            with rules.holding(model), reading(found.first) as read:
+            with rules.holding(model), collecting_input(found.first) as read:
                 scores = target_scores(model, points, targets[block], score)
                 start = read[0] if rules.relevant and read[0].shape == points.shape else points
                 maps.append(torch.autograd.grad(scores.sum(), start)[0])
@@ -66,4 +66,4 @@ def check_attribute(
     *, composite: str = "EpsilonPlus", canonizer: str | None = "auto", settings: Settings = None
 ) -> None:
     """Raise ValueError for settings of `attribute` that are wrong for every network and image; imports zennit."""
-    plan(composite, canonizer, settings)
+    rule_set(composite, canonizer, settings)

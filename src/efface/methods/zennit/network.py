@@ -75,7 +75,7 @@ def traced(model: nn.Module, image: Images) -> Traced:
 
 
 @contextmanager
-def reading(first: nn.Module) -> Iterator[list[Tensor]]:
+def collecting_input(first: nn.Module) -> Iterator[list[Tensor]]:
     """Yield a list that collects the layer's input whenever it runs, before any other hook sees the input."""
     read: list[Tensor] = []
     handle = first.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]), prepend=True)
@@ -87,7 +87,7 @@ def reading(first: nn.Module) -> Iterator[list[Tensor]]:
 
 def bounds(model: nn.Module, first: nn.Module, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Return the least and the greatest input of the first layer, given the darkest and the brightest flat image."""
-    with reading(first) as read, torch.no_grad():
+    with collecting_input(first) as read, torch.no_grad():
         model(low)
         model(high)
     return torch.minimum(*read), torch.maximum(*read)

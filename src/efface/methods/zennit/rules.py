@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from efface.methods.adapters import NON_LINEAR, depend, name_of, nearest, watching
+from efface.methods.adapters import NON_LINEAR, depend, module_name, nearest, watching
 from efface.methods.zennit.network import BatchNorm, Linear, Traced, bounds
+from efface.shown import shown
 from efface.types import Images
 
 Settings = Mapping[str, Any] | None
@@ -73,7 +74,7 @@ class Rules:
             if name in NON_LINEAR - {"relu"} or (name in _PRODUCTS and both):
                 what = "multiplies features by features" if both else f"computes {name}"
                 raise ValueError(
-                    f"zennit.attribute: {name_of(self.model, module)} {what}, for which "
+                    f"zennit.attribute: {module_name(self.model, module)} {what}, for which "
                     f"{type(self.composite).__name__} has no rule; choose another composite or method, or set "
                     "canonizer: null to run zennit without this check"
                 )
@@ -82,7 +83,7 @@ class Rules:
         def gradient(name: str, module: nn.Module, func: Any, args: Any, kwargs: Any) -> Any:
             if name == "relu" and module not in self.ruled:
                 raise ValueError(
-                    f"zennit.attribute: {name_of(self.model, module)} calls {name} as a function, which "
+                    f"zennit.attribute: {module_name(self.model, module)} calls {name} as a function, which "
                     f"{type(self.composite).__name__} cannot change; expected an nn.ReLU: give the module one"
                 )
             return func(*args, **kwargs)
@@ -100,21 +101,21 @@ class Rules:
         first = next(child for child in self.model.modules() if isinstance(child, Linear))
         if hasattr(self.composite, "first_map") and first is not found.first:
             raise ValueError(
-                f"zennit.attribute: {name} applies its rule for the first layer to {name_of(self.model, first)}, "
-                f"but {name_of(self.model, found.first)} runs first; choose another composite"
+                f"zennit.attribute: {name} applies its rule for the first layer to {module_name(self.model, first)}, "
+                f"but {module_name(self.model, found.first)} runs first; choose another composite"
             )
         for each, module in found.ran.items():
             own = next(module.parameters(recurse=False), None) is not None
             lost = module not in self.ruled or isinstance(module, nn.MultiheadAttention)
             if own and lost and not merged(each, module):
                 raise ValueError(
-                    f"zennit.attribute: {name_of(self.model, module)} has weights, but {name} has no rule for it; "
+                    f"zennit.attribute: {module_name(self.model, module)} has weights, but {name} has no rule for it; "
                     "choose another composite or method, or set canonizer: null to run zennit without this check"
                 )
 
 
 @dataclass(frozen=True)
-class Plan:
+class RuleSet:
     """A composite and a canonizer, chosen before the network is known.
 
     composite: a class of zennit.
@@ -154,18 +155,20 @@ class Plan:
         return rules
 
 
-def plan(composite: str, canonizer: str | None, settings: Settings) -> Plan:
+def rule_set(composite: str, canonizer: str | None, settings: Settings) -> RuleSet:
     """Return the plan for the names and settings. ValueError: they are wrong for every network and image."""
     composites, canonizers = _zennit()
     if composite not in composites:
-        raise ValueError(f"zennit has no composite {composite!r}; {nearest(composite, list(composites))}")
+        raise ValueError(f"zennit has no composite {shown(composite)}; {nearest(composite, list(composites))}")
     if canonizer not in (None, "auto") and canonizer not in canonizers:
-        raise ValueError(f"zennit has no canonizer {canonizer!r}; {nearest(str(canonizer), ['auto', *canonizers])}")
+        raise ValueError(
+            f"zennit has no canonizer {shown(canonizer)}; {nearest(str(canonizer), ['auto', *canonizers])}"
+        )
     known = set(inspect.signature(composites[composite]).parameters) - _OURS
     for key in settings or {}:
         if key not in known:
-            raise ValueError(f"settings: {composite} has no setting {key!r}; {nearest(key, sorted(known))}")
-    return Plan(composites[composite], canonizers.get(canonizer, canonizer), dict(settings or {}))
+            raise ValueError(f"settings: {composite} has no setting {shown(key)}; {nearest(key, sorted(known))}")
+    return RuleSet(composites[composite], canonizers.get(canonizer, canonizer), dict(settings or {}))
 
 
 def _zennit() -> tuple[dict[str, Any], dict[Any, Any]]:

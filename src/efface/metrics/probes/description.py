@@ -34,7 +34,7 @@ def by_fields(probe: Any) -> Description:
     for each in dataclasses.fields(probe):
         if isinstance(erasure := getattr(probe, each.name), Erasure):
             return _of_erasure(erasure, trains=not probe.needs.network)
-    found = settings(probe)
+    found = fields_of(probe)
     unit = found.get("unit", probe.map_values if isinstance(probe, ReadsValues) else NONE)
     return Description(unit=text(unit), imputer=text(found.get("imputer", NONE)))
 
@@ -43,19 +43,19 @@ def reading(probe: Probe) -> Reading | None:
     """Return how a probe reads maps, or None if it reads none."""
     if not probe.needs.of_method:
         return None
-    found = settings(probe)
+    found = fields_of(probe)
     values = probe.map_values if isinstance(probe, ReadsValues) else found.get("unit")
     return Reading(tuple(found.get("post", ())), "pixel" if isinstance(values, Call) else values)
 
 
-def settings(probe: Any) -> dict[str, Any]:
+def fields_of(probe: Any) -> dict[str, Any]:
     """Return the fields of a probe. The fields of its erasure are among them."""
     found: dict[str, Any] = {}
     for each in dataclasses.fields(probe):
         value = getattr(probe, each.name)
         if isinstance(value, Needs):
             continue
-        found |= settings(value) if dataclasses.is_dataclass(value) else {each.name: value}
+        found |= fields_of(value) if dataclasses.is_dataclass(value) else {each.name: value}
     return found
 
 

@@ -19,6 +19,7 @@ from efface.erase.units import group_means, spread
 from efface.metrics.probes.case import Case, block_of
 from efface.plug.call import Call
 from efface.plug.facts import fact
+from efface.shown import shown
 from efface.store.arrays import read_rows, view_rows
 from efface.store.maps import MapStore
 from efface.types import Images, Imputer, Maps, Order, Ranks, Seeds, StoredImages, Unit
@@ -48,7 +49,7 @@ class Erasure:
         known = {"order": (*get_args(Order), "random"), "unit": get_args(Unit), "shown": get_args(Shown)}
         for name, words in known.items():
             if (value := getattr(self, name)) not in words and not (name == "unit" and isinstance(value, Call)):
-                raise ValueError(f"Erasure: {name} is {value!r}; expected {', '.join(words[:-1])} or {words[-1]}")
+                raise ValueError(f"Erasure: {name} is {shown(value)}; expected {', '.join(words[:-1])} or {words[-1]}")
         if not 0 <= self.fraction <= 1:
             raise ValueError(f"Erasure: fraction is {self.fraction}; expected a number from 0 to 1")
 

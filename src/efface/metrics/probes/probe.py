@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from torch import nn
 
 from efface.metrics.probes.case import Case
+from efface.shown import shown
 from efface.store.results import Score
 from efface.training.generate import Sampling
 from efface.training.loop import TrainingSettings
@@ -198,7 +199,7 @@ def _unknown_words(probe: object) -> Iterator[str]:
     """Yield the parts of a probe that are a word, where the word is unknown."""
     for name, words in _WORDS.items():
         if name in _names(probe) and (value := getattr(probe, name)) not in words:
-            yield f"has a '{name}' that is {value!r}; expected {' or '.join(repr(each) for each in words if each)}"
+            yield f"has a '{name}' that is {shown(value)}; expected {' or '.join(repr(each) for each in words if each)}"
 
 
 def _left_out(probe: Any) -> Iterator[str]:

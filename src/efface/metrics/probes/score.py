@@ -44,7 +44,7 @@ class Perturb:
         count = fills_averaged(self.erasure.imputer, self.erasure.fraction)
         scores = [
             score_of(
-                logits_of(case, case.network, self.erasure, "fp32", sample=sample),
+                erased_logits(case, case.network, self.erasure, "fp32", sample=sample),
                 case.data["test"].targets,
                 case.target_classes,
             )
@@ -90,7 +90,7 @@ class Retrain:
             epoch_cost=epoch_cost,
         )
         case.advance((settings.epochs - len(trained.losses)) * epoch_cost)  # the epochs that `fit.stop` skipped
-        logits = logits_of(case, trained.network, self.erasure, settings.precision)
+        logits = erased_logits(case, trained.network, self.erasure, settings.precision)
         score = score_of(logits, test.targets, test.targets)
         if settings.stop is None:
             return score
@@ -140,7 +140,7 @@ def epochs_of(training: TrainingSettings | None) -> int:
     return training.epochs
 
 
-def logits_of(case: Case, network: nn.Module, erasure: Erasure, precision: Precision, *, sample: int = 0) -> Tensor:
+def erased_logits(case: Case, network: nn.Module, erasure: Erasure, precision: Precision, *, sample: int = 0) -> Tensor:
     """Return the logits of a network for the erased test images, in smaller batches if memory runs out.
 
     sample: number of the fill, for a fill whose scores are averaged over several.

@@ -8,6 +8,7 @@ import numpy as np
 
 from efface.metrics.formula import EVERY, Better, Metric, Point, metric
 from efface.metrics.probes import Perturb, Probe, Retrain, Score, check_probe
+from efface.shown import shown
 
 
 def check_metric(where: str, formula: Metric, points: Iterable[Point]) -> list[str]:
@@ -63,13 +64,13 @@ def _wrong_fields(formula: Metric) -> Iterator[str]:
     """Yield sentences on fields of a metric whose words are unknown or whose type is wrong."""
     for name, hint in _HINTS.items():
         if (known := _words(hint)) and (value := getattr(formula, name)) not in known:
-            yield f"its '{name}' is {value!r}; expected {_either(known)}"
+            yield f"its '{name}' is {shown(value)}; expected {_either(known)}"
     for name in ("caption", "family", "axis", "point_settings", "opposite", "phrase"):
         if not isinstance(value := getattr(formula, name), str):
-            yield f"its '{name}' is {value!r}; expected text"
+            yield f"its '{name}' is {shown(value)}; expected text"
     for name in ("uses", "read_with", "by_mean"):
         if isinstance(value := getattr(formula, name), str) or not isinstance(value, Collection):
-            yield f"its '{name}' is {value!r}; expected several words, such as ({str(value)!r},)"
+            yield f"its '{name}' is {shown(value)}; expected several words, such as ({str(value)!r},)"
     yield from _wrong_direction(formula)
 
 
@@ -77,11 +78,14 @@ def _wrong_direction(formula: Metric) -> Iterator[str]:
     """Yield sentences on a direction that is none, and on fields that name values without a direction."""
     direction = formula.direction
     if not isinstance(direction, Mapping) or not direction:
-        yield f"its 'direction' is {direction!r}; expected the direction of each value, such as {{'accuracy': 'lower'}}"
+        yield (
+            f"its 'direction' is {shown(direction)}; expected the direction of each value, such as "
+            "{'accuracy': 'lower'}"
+        )
         return
     for name, better in direction.items():
         if better not in get_args(Better):
-            yield f"its 'direction' of '{name}' is {better!r}; expected {_either(get_args(Better))}"
+            yield f"its 'direction' of '{name}' is {shown(better)}; expected {_either(get_args(Better))}"
     named = {"by_mean": formula.by_mean, "value_units": formula.value_units, "ranges": formula.ranges}
     for part, names in named.items():
         given = names if isinstance(names, Collection) and not isinstance(names, str) else ()
@@ -90,7 +94,7 @@ def _wrong_direction(formula: Metric) -> Iterator[str]:
             yield f"its '{part}' names {', '.join(unknown)}, which 'direction' does not have; it has {known}"
     for name, ends in formula.ranges.items() if isinstance(formula.ranges, Mapping) else ():
         if not isinstance(ends, tuple) or len(ends) != 2 or not ends[0] < ends[1]:
-            yield f"its 'ranges' of '{name}' is {ends!r}; expected two ascending numbers, such as (0.0, 1.0)"
+            yield f"its 'ranges' of '{name}' is {shown(ends)}; expected two ascending numbers, such as (0.0, 1.0)"
 
 
 def _words(hint: Any) -> tuple[Any, ...]:

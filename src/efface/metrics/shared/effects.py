@@ -150,7 +150,7 @@ def on_test_images(
     return found
 
 
-def positive(where: str, **settings: Any) -> None:
+def check_positive(where: str, **settings: Any) -> None:
     """Raise ValueError for settings that are not above 0 and finite."""
     for name, value in settings.items():
         if not 0 < value < math.inf:

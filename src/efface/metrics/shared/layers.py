@@ -13,6 +13,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from efface import draws
 from efface.models.layers import find_layer
+from efface.shown import shown
 
 Draw = Literal["reset", "normal"]
 Mode = Literal["cascading", "independent"]
@@ -81,7 +82,7 @@ def groups(network: nn.Module, layers: Layers, statistics: Statistics = "keep") 
     for layer in layers:
         inside = tuple(names[each] for each in find_layer(network, layer).modules() if each in names)
         if not inside:
-            raise ValueError(f"layer {layer!r} of {type(network).__name__} has no parameters; name one that has")
+            raise ValueError(f"layer {shown(layer)} of {type(network).__name__} has no parameters; name one that has")
         found.append(inside)
     return found
 

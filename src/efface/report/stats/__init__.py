@@ -6,18 +6,26 @@ from efface.report.stats.crossed import Spread, Trained, difference_of_trainings
 from efface.report.stats.curve import Better, Curve, Over, areas, at_points, lacking, shared, without_empty
 from efface.report.stats.family import holm, min_p
 from efface.report.stats.interval import NOTHING, Interval, interval
-from efface.report.stats.means import Drawn, Summary, combine, difference_columns, differences, summaries, summary
-from efface.report.stats.paired import Comparison, compare
+from efface.report.stats.means import (
+    CombinedDraws,
+    Summary,
+    combine,
+    difference_columns,
+    differences,
+    summaries,
+    summary,
+)
+from efface.report.stats.paired import Comparison, compare_methods
 from efface.report.stats.skewed import Estimate, image_estimates
 
 __all__ = [
     "NOTHING",
     "Agreement",
     "Better",
+    "CombinedDraws",
     "Comparison",
     "Curve",
     "Defects",
-    "Drawn",
     "Estimate",
     "Interval",
     "Over",
@@ -27,7 +35,7 @@ __all__ = [
     "areas",
     "at_points",
     "combine",
-    "compare",
+    "compare_methods",
     "degeneracy",
     "difference_columns",
     "difference_of_trainings",

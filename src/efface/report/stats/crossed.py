@@ -5,7 +5,6 @@ be off because other trainings would give other networks, and because other test
 interval over the trainings alone knows only the first, and more trainings would turn the second into "significance".
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,8 @@ from efface.report.stats.skewed import Estimate
 
 FEWEST = 3
 """Smallest number of trainings with an interval and a test."""
-_POOLED = 3  # methods from which a common variance can be learnt
+FEWEST_POOLED = 3
+"""Smallest number of methods that learn a common spread from one another."""
 
 
 class Spread(NamedTuple):
@@ -55,7 +55,7 @@ def spreads(means: Float[np.ndarray, "methods trainings"], *, paired: bool) -> t
     methods, trainings = means.shape
     apart = means - means.mean(axis=1, keepdims=True)
     freedom = trainings - 1.0
-    pooled = methods >= _POOLED
+    pooled = methods >= FEWEST_POOLED
     if paired and pooled:
         apart = apart - apart.mean(axis=0)
         freedom *= (methods - 1) / methods
@@ -109,6 +109,8 @@ def difference_of_trainings(
         return Estimate(Interval(mean, std, np.nan, np.nan, n), np.nan, "none")
     both = Spread(spread[0].variance + spread[1].variance, min(each.freedom for each in spread))
     variance, freedom = _variance(both, n, images, None if scale is None else (0.0, scale))
+    if both.freedom < n:  # the own spread of few trainings may be far too small, and then borrows the images' freedom
+        freedom = min(freedom, both.freedom)
     if variance <= 0:
         return Estimate(Interval(mean, std, np.nan, np.nan, n), 1.0 if mean == 0 else np.nan, "few")
     from scipy.special import stdtr
@@ -145,9 +147,7 @@ def _variance(
     if variance <= 0:
         return 0.0, spread.freedom
     parts = trainings**2 / spread.freedom + between**2 / (count - 1) + twice**2 / ((n - 1) * (count - 1))
-    freedom = variance**2 / parts if parts > 0 else spread.freedom
-    # The own variance of three trainings may be far too small, and then lends its freedom to the images' part.
-    return variance, freedom if spread.freedom > n else min(freedom, spread.freedom)
+    return variance, variance**2 / parts if parts > 0 else spread.freedom
 
 
 def _prior(variances: np.ndarray, freedom: float) -> tuple[float, float]:
@@ -181,9 +181,3 @@ def _quantile(freedom: float, level: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + level) / 2))
-
-
-def complete(several: Sequence[Trained]) -> Float[np.ndarray, "methods trainings"]:
-    """Return the mean scores of the trainings that all methods have."""
-    table = np.stack([each.means for each in several])
-    return table[:, ~np.isnan(table).any(axis=0)]

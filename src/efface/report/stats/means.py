@@ -7,7 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from efface.report.stats.crossed import Spread, Trained, difference_of_trainings, mean_of_trainings, spreads
+from efface.report.stats.crossed import (
+    FEWEST_POOLED,
+    Spread,
+    Trained,
+    difference_of_trainings,
+    mean_of_trainings,
+    spreads,
+)
 from efface.report.stats.curve import Curve, areas, draw_areas, image_areas, measure_of, shared
 from efface.report.stats.interval import Interval
 from efface.report.stats.skewed import By, Estimate, image_estimates
@@ -27,7 +34,7 @@ class Summary(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Drawn:
+class CombinedDraws:
     """Several draws of one stochastic method, as one curve.
 
     curve: mean over the draws, sample by sample.
@@ -72,11 +79,19 @@ def summaries(curves: Sequence[Curve], level: float = 0.95) -> tuple[Summary, ..
 def differences(pairs: Sequence[tuple[Curve, Curve]], level: float = 0.95) -> tuple[Estimate, ...]:
     """Return the mean area of the first curve minus that of the second for each pair, over the samples of both.
 
-    All curves are of one metric and score. Two curves are compared at the points that both have.
+    Two curves are compared at the points that both have. See `image_estimates` and `difference_of_trainings`.
+
+    ValueError: the curves are not all of one metric and score, with the same points.
     """
     if not pairs:
         return ()
     first = pairs[0][0]
+    for curve in (each for pair in pairs for each in pair):
+        ours, theirs = (first.metric, first.score, first.at), (curve.metric, curve.score, curve.at)
+        if ours != theirs:
+            raise ValueError(
+                f"curves {ours} and {theirs} measure different things; compare curves of one metric and score"
+            )
     scale = None if first.bounds is None else first.bounds[1] - first.bounds[0]
     if first.sample == "images":
         columns, _ = difference_columns(pairs)
@@ -92,8 +107,12 @@ def differences(pairs: Sequence[tuple[Curve, Curve]], level: float = 0.95) -> tu
         left, right = shared(one, other)
         trained = _together(left, right)
         known = (spread[id(one)], spread[id(other)])
-        if left is not one or right is not other or np.isnan([each.variance for each in known]).any():
+        changed = left is not one or right is not other
+        if changed or len(whole) < FEWEST_POOLED or np.isnan([each.variance for each in known]).any():
             known = _own(*trained)
+        if not len(trained[0].means):
+            found.append(NO_ESTIMATE)
+            continue
         each = difference_of_trainings(*trained, known, level, scale)
         found.append(_widened(each, _draw_variance(one) + _draw_variance(other), level))
     return tuple(found)
@@ -129,7 +148,7 @@ def difference_columns(
     return found, tuple(rows)
 
 
-def combine(draws: Sequence[Curve], method: str) -> Drawn:
+def combine(draws: Sequence[Curve], method: str) -> CombinedDraws:
     """Combine the draws of a stochastic method into one curve: the mean over draws for each sample.
 
     A value is NaN if it is NaN in any draw. The interval of the combined curve is over its samples and the draws.
@@ -152,7 +171,7 @@ def combine(draws: Sequence[Curve], method: str) -> Drawn:
                 f"{len(first.values)}; measure every draw on the same ones"
             )
     if len(draws) == 1:
-        return Drawn(replace(first, method=method, draw_of=""), np.nan, 1)
+        return CombinedDraws(replace(first, method=method, draw_of=""), np.nan, 1)
     by_draw = np.stack([curve.values.astype(np.float64) for curve in draws])
     known = [curve.images for curve in draws if curve.images is not None]
     images = np.mean(known, axis=0) if len(known) == len(draws) and len({each.shape for each in known}) == 1 else None
@@ -161,7 +180,7 @@ def combine(draws: Sequence[Curve], method: str) -> Drawn:
     whole = each[:, ~np.isnan(each).any(axis=0)]
     between = float(whole.mean(axis=1).std(ddof=1)) if whole.size else np.nan
     curve = replace(first, method=method, values=values, draw_of="", by_draw=by_draw, images=images)
-    return Drawn(curve, between, len(draws))
+    return CombinedDraws(curve, between, len(draws))
 
 
 def _of_images(curves: Sequence[Curve], level: float) -> list[Summary]:

@@ -46,7 +46,7 @@ class Comparison:
     common_language: float
 
 
-def compare(curves: Sequence[Curve], level: float = 0.95) -> tuple[Comparison, ...]:
+def compare_methods(curves: Sequence[Curve], level: float = 0.95) -> tuple[Comparison, ...]:
     """Compare every two methods of one metric and score, paired by sample, with Holm's correction over all these pairs.
 
     If one of two methods lacks points that the other has, the areas are over the points that both have. The tests are

@@ -59,7 +59,7 @@ def mcnemar_z(up: Any, down: Any) -> np.ndarray:
     return np.asarray(np.divide(up - down, np.sqrt(up + down), out=np.zeros(up.shape), where=up + down > 0))
 
 
-def _score(up: np.ndarray, down: np.ndarray, n: np.ndarray, delta: np.ndarray) -> np.ndarray:
+def _score(up: Any, down: Any, n: Any, delta: Any) -> np.ndarray:
     """Return the score statistic of the hypothesis that the mean difference is `delta`."""
     linear = -up - down + (2 * n - up + down) * delta
     root = np.sqrt(np.maximum(0, linear**2 + 8 * n * down * delta * (1 - delta)))

@@ -11,7 +11,7 @@ from efface.stages.run.kept_plan import KeptMetric
 from efface.stages.run.run import Run
 from efface.study.metric_entry import MetricEntry
 
-HOW = {"unit": "none", "explain": "true", "imputer": "none", "ties": "none", "count": "none"}
+ACCURACY_SETTINGS = {"unit": "none", "explain": "true", "imputer": "none", "ties": "none", "count": "none"}
 """The facts that the accuracy depends on, in the form of a metric."""
 
 

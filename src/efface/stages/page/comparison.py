@@ -165,11 +165,11 @@ def merged(beside: Beside) -> Merged:
     return {what: {name: shown[what, name] for name in named} for what, named in found.items()}
 
 
-def _measured_curves(one: RunRecord) -> Iterator[Curve]:
+def _measured_curves(record: RunRecord) -> Iterator[Curve]:
     """Yield the network's accuracy, then every curve of the run that has a result."""
-    if (own := one.accuracy) is not None:
+    if (own := record.accuracy) is not None:
         yield own
-    for curve in one.curves:
+    for curve in record.curves:
         if not curve.missing or not np.isnan(curve.values).all():
             yield curve
 

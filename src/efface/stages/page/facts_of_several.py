@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from efface.report.page import Facts
 from efface.stages.page.report_data import seconds_of
 from efface.stages.run.curves import RunRecord
-from efface.stages.run.provenance import versions
+from efface.stages.run.provenance import package_versions
 
 
 def facts_of_several(name: str, beside: Mapping[str, Sequence[RunRecord]]) -> Facts:
@@ -21,7 +21,7 @@ def facts_of_several(name: str, beside: Mapping[str, Sequence[RunRecord]]) -> Fa
     return Facts(
         study="\n".join(f"# {one.folder}\n{one.kept.study}" for one in every),
         name=name,
-        versions=versions(),
+        versions=package_versions(),
         device=", ".join(devices) or "unknown",
         seconds=seconds,
         unfinished=tuple(f"{one.folder}: probes are missing; run the measure stage" for one in every if one.open),

@@ -97,12 +97,12 @@ def _narrowed(
     return [one for runs in beside.values() for one in runs], beside, claims
 
 
-def _with_metrics(one: RunRecord, only: Sequence[str]) -> RunRecord:
-    metrics = tuple(each for each in one.kept.metrics if each.name in only)
-    curves = tuple(each for each in one.kept.curves if each.metric in only)
+def _with_metrics(record: RunRecord, only: Sequence[str]) -> RunRecord:
+    metrics = tuple(each for each in record.kept.metrics if each.name in only)
+    curves = tuple(each for each in record.kept.curves if each.metric in only)
     keys = {key for curve in curves for repeat in curve.repeats for point in repeat for key in point.values()}
-    tasks = tuple(key for key in one.kept.tasks if key in keys)
-    return replace(one, kept=one.kept.model_copy(update={"metrics": metrics, "curves": curves, "tasks": tasks}))
+    tasks = tuple(key for key in record.kept.tasks if key in keys)
+    return replace(record, kept=record.kept.model_copy(update={"metrics": metrics, "curves": curves, "tasks": tasks}))
 
 
 def _run(folder: Path) -> KeptRun:

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from efface.stages.run.curves import PlannedRun, RunRecord, kept_curve, planned
+from efface.stages.run.curves import PlannedRun, RunRecord, kept_curve, planned_run
 from efface.stages.run.kept_plan import KeptFacts, KeptMaps, KeptNetwork, KeptRun, KeptStudy, read_kept, write_kept
 from efface.stages.run.labels import labels_said
 from efface.stages.run.map_files import needed_splits
 from efface.stages.run.network import Network
-from efface.stages.run.provenance import surroundings, versions
+from efface.stages.run.provenance import package_versions, surroundings
 from efface.stages.run.run import Run
 from efface.store.keys import key
 from efface.study.study import Study
 
 
-def record(one: PlannedRun) -> RunRecord:
+def record(planned: PlannedRun) -> RunRecord:
     """Return a run as data, with everything that a page of several runs shows. The network may be asked for it."""
-    return RunRecord(one.run.folder, kept_of(one, whole=True), one.run.results, one.values)
+    return RunRecord(planned.run.folder, kept_of(planned, whole=True), planned.run.results, planned.values)
 
 
 def keep_plans(study: Study, measured: Sequence[PlannedRun], *, whole: bool = False) -> None:
@@ -41,15 +41,15 @@ def keep_plans(study: Study, measured: Sequence[PlannedRun], *, whole: bool = Fa
 def keep_plans_of(study: Study, runs: Sequence[Run]) -> None:
     """Plan the runs, and write their plans. Runs that cannot be planned yet are left out."""
     with contextlib.suppress(ValueError, OSError):  # what is wrong is said by the stage that needs it
-        keep_plans(study, [planned(run) for run in runs])
+        keep_plans(study, [planned_run(run) for run in runs])
 
 
-def kept_of(one: PlannedRun, *, whole: bool) -> KeptRun:
+def kept_of(planned: PlannedRun, *, whole: bool) -> KeptRun:
     """Return the plan of a run as data.
 
     whole: False leaves out what only the page needs, and does not ask the network.
     """
-    run, plan, study = one.run, one.plan, one.run.study
+    run, plan, study = planned.run, planned.plan, planned.run.study
     is_asked = run.first.trained() and (whole or run.has_logits("test"))
     splits = needed_splits(run) if study.metrics else ["test"]
     return KeptRun(
@@ -62,7 +62,7 @@ def kept_of(one: PlannedRun, *, whole: bool) -> KeptRun:
         model=study.model.call,
         references=study.references(),
         claims=study.claims,
-        metrics=one.metrics,
+        metrics=planned.metrics,
         curves=tuple(kept_curve(each) for each in plan.curves),
         conditions={name: task.key for name, task in plan.conditions.items()},
         tasks=tuple(task.key for task in plan.tasks),
@@ -74,7 +74,7 @@ def kept_of(one: PlannedRun, *, whole: bool) -> KeptRun:
         ),
         said=tuple(labels_said(run)) if is_asked else (),
         right=np.packbits(run.right().numpy()).tobytes().hex() if is_asked else None,
-        facts=_facts(one) if whole else None,
+        facts=_facts(planned) if whole else None,
     )
 
 
@@ -91,14 +91,14 @@ def _file(folder: Path, network: Network) -> str:
     return Path(os.path.relpath(network.path, folder)).as_posix() if is_trained else ""
 
 
-def _facts(one: PlannedRun) -> KeptFacts:
+def _facts(planned: PlannedRun) -> KeptFacts:
     from efface.stages.page import report_data  # draws with matplotlib, which takes seconds to import
 
     return KeptFacts(
-        versions=versions(),
-        device=surroundings(one.run.device)["device"],
-        data=report_data.data_said(one.run),
-        network=report_data.network_said(one.run),
-        remarks=report_data.remarks(one.run, one.plan),
-        how={entry.name: report_data.how_of(one, entry) for entry in one.run.study.metrics},
+        versions=package_versions(),
+        device=surroundings(planned.run.device)["device"],
+        data=report_data.data_said(planned.run),
+        network=report_data.network_said(planned.run),
+        remarks=report_data.remarks(planned.run, planned.plan),
+        how={entry.name: report_data.how_of(planned, entry) for entry in planned.run.study.metrics},
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 from efface import draws
 from efface.erase.masking import to_float, to_stored
 from efface.report.gallery import paint, rgb
-from efface.report.grid import Line, grid, read_made_from
+from efface.report.grid import PictureLine, grid, read_made_from
 from efface.stages.run.map_files import map_store, provenance
 from efface.stages.run.progress import bar, say
 from efface.stages.run.provenance import GENERATED
@@ -73,7 +73,7 @@ def shown_rows(run: Run) -> Int[Tensor, " n"]:
     return torch.tensor(settings.rows)
 
 
-def _generated(run: Run, indices: Int[Tensor, " n"]) -> Iterator[Line]:
+def _generated(run: Run, indices: Int[Tensor, " n"]) -> Iterator[PictureLine]:
     """Yield lines of the images, the samples, the noisy images and the denoised images."""
     settings, samples, test = run.study.visualize, run.study.samples, run.data["test"]
     stored = read_rows(test.images, indices).to(run.device)
@@ -98,7 +98,7 @@ def _generated(run: Run, indices: Int[Tensor, " n"]) -> Iterator[Line]:
     yield _line("denoised", "denoised by the network", denoised.images)
 
 
-def _maps(run: Run, indices: Int[Tensor, " n"]) -> Iterator[Line]:
+def _maps(run: Run, indices: Int[Tensor, " n"]) -> Iterator[PictureLine]:
     """Yield two lines for each method: stored maps and their absolute values, channels summed, without `post`."""
     percentile = run.study.visualize.percentile
     for name in (name for entry in run.entries for name in entry.gives):
@@ -107,15 +107,15 @@ def _maps(run: Run, indices: Int[Tensor, " n"]) -> Iterator[Line]:
             maps = store.take(indices)
             for kind, signed, values in (("signed", True, _summed(maps)), ("absolute", False, _summed(maps.abs()))):
                 pictures = [paint(each, percentile=percentile, signed=signed) for each in values]
-                yield Line(f"{name}-{kind}", f"{name}, {kind}", pictures)
+                yield PictureLine(f"{name}-{kind}", f"{name}, {kind}", pictures)
 
 
 def _summed(maps: Maps) -> np.ndarray:
     return (maps if maps.ndim == 3 else maps.sum(1)).numpy(force=True)
 
 
-def _line(name: str, label: str, images: Images) -> Line:
-    return Line(name, label, [rgb(each) for each in to_stored(images.cpu()).numpy()])
+def _line(name: str, label: str, images: Images) -> PictureLine:
+    return PictureLine(name, label, [rgb(each) for each in to_stored(images.cpu()).numpy()])
 
 
 def _headings(run: Run, indices: Int[Tensor, " n"]) -> list[str]:

@@ -3,7 +3,7 @@
 from efface.report import page
 from efface.report.claims import answer_claims
 from efface.report.page import Facts
-from efface.stages.page.accuracy import HOW, unaccompanied_of
+from efface.stages.page.accuracy import ACCURACY_SETTINGS, unaccompanied_of
 from efface.stages.page.comparison import merged
 from efface.stages.page.report import is_measured
 from efface.stages.page.report_data import cost_of, degenerate_of, seconds_of
@@ -17,14 +17,14 @@ _NO_PICTURES = (
 )
 
 
-def write_record_page(one: RunRecord) -> None:
+def write_record_page(record: RunRecord) -> None:
     """Write the page of a run. Print the path, and the verdict on each claim."""
-    kept, folder = one.kept, one.folder / "report"
-    measured = list(dict.fromkeys(curve.metric for curve in one.curves if is_measured(curve)))
-    shown = [curve for curve in one.curves if curve.metric in measured]
+    kept, folder = record.kept, record.folder / "report"
+    measured = list(dict.fromkeys(curve.metric for curve in record.curves if is_measured(curve)))
+    shown = [curve for curve in record.curves if curve.metric in measured]
     if not shown:
-        raise ValueError(f"{one.folder}: holds no result that its plan asks for; run the measure stage of its study")
-    claims = answer_claims(kept.claims, merged({"": [one]})) if kept.claims else ()
+        raise ValueError(f"{record.folder}: holds no result that its plan asks for; run the measure stage of its study")
+    claims = answer_claims(kept.claims, merged({"": [record]})) if kept.claims else ()
     metrics = [each for each in kept.metrics if each.name in measured]
     keys = {
         each.name: [
@@ -37,15 +37,15 @@ def write_record_page(one: RunRecord) -> None:
         ]
         for each in kept.metrics
     }
-    costs = {each.name: cost_of(keys[each.name], one.results, kept.images, each.sample) for each in kept.metrics}
+    costs = {each.name: cost_of(keys[each.name], record.results, kept.images, each.sample) for each in kept.metrics}
     known = kept.facts
     facts = Facts(
         study=kept.study,
-        name=one.folder.resolve().name,
+        name=record.folder.resolve().name,
         versions=known.versions if known else {},
         device=known.device if known else "unknown",
-        seconds=seconds_of(one.results),
-        unfinished=(f"{one.open} of {len(kept.tasks)} probes are not run yet",) if one.open else (),
+        seconds=seconds_of(record.results),
+        unfinished=(f"{record.open} of {len(kept.tasks)} probes are not run yet",) if record.open else (),
         data=known.data if known else kept.source,
         network=known.network if known else kept.model,
         warnings=(
@@ -54,12 +54,12 @@ def write_record_page(one: RunRecord) -> None:
             *(known.remarks if known else ()),
             *unaccompanied_of(metrics),
         ),
-        how={ACCURACY: HOW} | (known.how if known else {}),
-        degenerate=degenerate_of(kept.conditions, one.results),
+        how={ACCURACY: ACCURACY_SETTINGS} | (known.how if known else {}),
+        degenerate=degenerate_of(kept.conditions, record.results),
         costs={name: cost for name, cost in costs.items() if cost is not None},
         claims=claims,
     )
-    own = one.accuracy if ACCURACY not in measured else None
+    own = record.accuracy if ACCURACY not in measured else None
     (folder / ".made-from").unlink(missing_ok=True)
     tabled = () if own is None else (own,)
     path = page.write(folder, shown, None, facts, references=kept.references, tabled=tabled)

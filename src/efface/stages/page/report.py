@@ -10,7 +10,7 @@ import efface
 from efface.plug.source import file_digest
 from efface.report.claims import answer_claims
 from efface.report.stats import Curve
-from efface.stages.page.accuracy import HOW, accuracy, unaccompanied
+from efface.stages.page.accuracy import ACCURACY_SETTINGS, accuracy, unaccompanied
 from efface.stages.page.comparison import merged
 from efface.stages.page.keeping import record
 from efface.stages.page.pictures import picture
@@ -23,15 +23,15 @@ from efface.study.claims import ACCURACY
 FILES = ("report.html", "summary.csv", "comparisons.csv", "agreement.csv", "curves.svg", "curves.pdf")
 
 
-def write_report(one: PlannedRun, *, anew: bool = True) -> None:
+def write_report(planned: PlannedRun, *, anew: bool = True) -> None:
     """Write report.html, summary.csv and the figures. Print the path.
 
     anew: False keeps a report that was made from the same results and the same code.
     """
-    folder, made_from = one.run.folder / "report", _made_from(one.run)
+    folder, made_from = planned.run.folder / "report", _made_from(planned.run)
     mark = folder / ".made-from"
     if anew or not mark.is_file() or mark.read_bytes() != _mark(folder, made_from):
-        _write(one, folder)
+        _write(planned, folder)
         mark.write_bytes(_mark(folder, made_from))
     say(f"report: {folder / 'report.html'}")
 
@@ -43,25 +43,28 @@ def _mark(folder: Path, made_from: str) -> bytes:
     return key({"from": made_from, "files": content}).encode()
 
 
-def _write(one: PlannedRun, folder: Path) -> None:
+def _write(planned: PlannedRun, folder: Path) -> None:
     from efface.report import page  # draws with matplotlib, which takes seconds to import
     from efface.stages.page.report_data import facts, gallery
 
     (folder / ".made-from").unlink(missing_ok=True)
-    run, found = one.run, one.curves
+    run, found = planned.run, planned.curves
     measured = list(dict.fromkeys(curve.metric for curve in found if is_measured(curve)))
     shown = [curve for curve in found if curve.metric in measured]  # no section of empty curves
-    claims = answer_claims(run.study.claims, merged({"": [record(one)]})) if run.study.claims else ()
-    page_facts = facts(one, measured)
+    claims = answer_claims(run.study.claims, merged({"": [record(planned)]})) if run.study.claims else ()
+    page_facts = facts(planned, measured)
     alone = tuple(unaccompanied(each for each in run.study.metrics if each.name in measured))
     page_facts = replace(
-        page_facts, claims=claims, warnings=page_facts.warnings + alone, how={ACCURACY: HOW, **page_facts.how}
+        page_facts,
+        claims=claims,
+        warnings=page_facts.warnings + alone,
+        how={ACCURACY: ACCURACY_SETTINGS, **page_facts.how},
     )
     own = accuracy(run) if ACCURACY not in measured else None
     page.write(
         folder,
         shown or found,
-        gallery(one),
+        gallery(planned),
         page_facts,
         references=run.study.references(),
         tabled=() if own is None else (own,),

@@ -24,7 +24,7 @@ from efface.stages.run.curves import PlannedRun
 from efface.stages.run.labels import labels_said
 from efface.stages.run.map_files import map_store
 from efface.stages.run.plan import Plan, of_maps, ranked_as
-from efface.stages.run.provenance import surroundings, versions
+from efface.stages.run.provenance import package_versions, surroundings
 from efface.stages.run.run import Run
 from efface.stages.run.views import View
 from efface.store.arrays import read_rows
@@ -37,24 +37,24 @@ _SHOWN = 6  # images of the gallery
 _GALLERY_FRACTION = 0.3
 
 
-def facts(one: PlannedRun, measured: Sequence[str]) -> Facts:
+def facts(planned: PlannedRun, measured: Sequence[str]) -> Facts:
     """Return the facts that the page states beside the numbers. measured: metrics that have a result."""
-    run, plan = one.run, one.plan
+    run, plan = planned.run, planned.plan
     study = run.study
     more = {name: version(name) for name in ("torchvision", "h5py", "scipy")}
     return Facts(
         study=run.text,
         name=study.out.name,
-        versions=versions() | more,
+        versions=package_versions() | more,
         device=surroundings(run.device)["device"],
         seconds=seconds_of(run.results),
         unfinished=_unfinished(run, plan, measured),
         data=data_said(run),
         network=network_said(run),
         warnings=(*labels_said(run), *remarks(run, plan)),
-        how={entry.name: how_of(one, entry) for entry in study.metrics},
+        how={entry.name: how_of(planned, entry) for entry in study.metrics},
         degenerate=degenerate_of(conditions_of(plan), run.results),
-        costs={entry.name: cost for entry in study.metrics if (cost := _cost(one, entry)) is not None},
+        costs={entry.name: cost for entry in study.metrics if (cost := _cost(planned, entry)) is not None},
         picture=picture(run),
     )
 
@@ -78,9 +78,9 @@ def conditions_of(plan: Plan) -> dict[str, str]:
     return {name: task.key for name, task in plan.conditions.items()}
 
 
-def how_of(one: PlannedRun, entry: MetricEntry) -> dict[str, str]:
+def how_of(planned: PlannedRun, entry: MetricEntry) -> dict[str, str]:
     """Return what a metric's numbers depend on, in words. "none" stands for what its probes do not have."""
-    run, points = one.run, (point for curve in one.plan.of(entry)[:1] for point in curve.points)
+    run, points = planned.run, (point for curve in planned.plan.of(entry)[:1] for point in curve.points)
     probes = [task.probe for point in points for task in point.tasks.values()]
     explains = [each.explains for each in probes if isinstance(each, Explains)]
     descriptions = [dataclasses.asdict(describe(each)) for each in probes]
@@ -97,7 +97,7 @@ def degenerate_of(conditions: Mapping[str, str], results: Results) -> dict[str, 
     """
     records = {name: results.records[key] for name, key in conditions.items() if key in results}
     return {
-        name: {kind: np.nan if row.get(kind) is None else float(row[kind]) for kind in SHARES}
+        name: {kind: float(row[kind]) if isinstance(row.get(kind), int | float) else np.nan for kind in SHARES}
         for name, row in sorted(records.items())
     }
 
@@ -110,10 +110,10 @@ def cost_of(keys: Iterable[str], results: Results, images: int, sample: str) -> 
     records = [results.records[key] for key in dict.fromkeys(keys) if key in results.records]
     if not records:
         return None
-    seconds = sum(row["seconds"] for row in records)
+    seconds = sum(row.get("seconds", 0.0) for row in records)
     if sample == "repeats":
         return Cost(seconds, np.nan, np.nan)
-    maps = len({row["method"] for row in records} - {None}) or 1
+    maps = len({row.get("method") for row in records} - {None}) or 1
     return Cost(seconds, seconds / images, seconds / images / maps)
 
 
@@ -128,14 +128,14 @@ def seconds_of(results: Results) -> dict[str, float]:
     }
     found: dict[str, float] = {}
     for row in results.records.values():
-        kind = row["probe"]["probe"]
-        found[names.get(kind, kind)] = found.get(names.get(kind, kind), 0.0) + row["seconds"]
+        kind = row.get("probe", {}).get("probe", "other work")
+        found[names.get(kind, kind)] = found.get(names.get(kind, kind), 0.0) + row.get("seconds", 0.0)
     return found
 
 
-def _cost(one: PlannedRun, entry: MetricEntry) -> Cost | None:
-    keys = (task.key for curve in one.plan.of(entry) for point in curve.points for task in point.tasks.values())
-    return cost_of(keys, one.run.results, len(one.run.data["test"]), entry.formula.sample)
+def _cost(planned: PlannedRun, entry: MetricEntry) -> Cost | None:
+    keys = (task.key for curve in planned.plan.of(entry) for point in curve.points for task in point.tasks.values())
+    return cost_of(keys, planned.run.results, len(planned.run.data["test"]), entry.formula.sample)
 
 
 def _unfinished(run: Run, plan: Plan, measured: Sequence[str]) -> tuple[str, ...]:
@@ -157,9 +157,9 @@ def remarks(run: Run, plan: Plan) -> tuple[str, ...]:
     )
 
 
-def gallery(one: PlannedRun) -> Gallery | None:
+def gallery(planned: PlannedRun) -> Gallery | None:
     """Return some test images with every existing map and the erased images, or None without maps."""
-    run = one.run
+    run = planned.run
     test, stores = run.data["test"], {}
     for view in _rows(run):
         try:
@@ -175,7 +175,7 @@ def gallery(one: PlannedRun) -> Gallery | None:
     fraction = min(chosen, key=lambda f: abs(f - _GALLERY_FRACTION))
     maps, masked = {}, {}
     for view, store in stores.items():
-        point = ranked_as(run, one.plan.redrawn, view, fraction)
+        point = ranked_as(run, planned.plan.redrawn, view, fraction)
         if point is None:  # no metric reads this map
             continue
         case = case_of(run, {"test": store}, network=False)

@@ -98,7 +98,7 @@ def read_record(folder: Path, kept: KeptRun) -> RunRecord:
     return RunRecord(folder, kept, Results(folder), values)
 
 
-def planned(run: Run) -> PlannedRun:
+def planned_run(run: Run) -> PlannedRun:
     """Return the run with its plan as the run is now. Keys change when its networks are trained."""
     return PlannedRun(run, make_plan(run))
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from efface.models.adapt import Outputs
 from efface.plug.call import Call
 from efface.store.arrays import StoredArray, digest, pack, packed, read_rows
 from efface.store.keys import key
@@ -111,14 +112,15 @@ def split_digest(split: Split) -> str:
     return key(parts)
 
 
-def check_classes(logits: Tensor, split: Split, name: str) -> None:
-    """Raise ValueError if a network has fewer classes than the data."""
+def check_classes(logits: Tensor, split: Split, name: str, outputs: Outputs | None = None) -> None:
+    """Raise ValueError if a network has fewer classes than the data. outputs: the study's key."""
     classes = int(split.targets.max()) + 1
     if logits.ndim != 2 or logits.shape[1] < classes:
         found = logits.shape[1] if logits.ndim == 2 else tuple(logits.shape[1:])
-        raise ValueError(
-            f"model: gives {found} classes, but the {name} data have {classes}; set model.kwargs.num_classes={classes}"
-        )
+        remedy = f"set model.kwargs.num_classes={classes}"
+        if outputs == "binary" or (outputs == "probabilities" and found == 2):
+            remedy = f"outputs: {outputs} stands in the study; a network with one output has two classes"
+        raise ValueError(f"model: gives {found} classes, but the {name} data have {classes}; {remedy}")
 
 
 def _packed(images: Tensor, folder: Path, name: str) -> StoredArray:

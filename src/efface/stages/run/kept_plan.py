@@ -7,6 +7,7 @@ efface is imported for it.
 import contextlib
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,17 +19,26 @@ from efface.metrics import Metric, metric
 from efface.plug import words
 from efface.plug.strict import Strict
 from efface.report.stats.curve import Better, Over
+from efface.shown import unprintable
 from efface.store.atomic import atomic_write
 from efface.study.schema import Claim
 from efface.study.yaml_file import InvalidStudyError
 
 NAME = "plan.json"
+LONGEST_TEXT, LONGEST_STUDY = 10_000, 4_000_000
+"""Characters of a text in the file, and of the study that stands in it."""
 
 
 def _below(part: str) -> str:
     if Path(part).is_absolute() or ".." in Path(part).parts:
         raise ValueError(f"'{part}' leads out of the folder, expected a folder in it")
     return part
+
+
+def _ascending(points: tuple[float, ...]) -> tuple[float, ...]:
+    if not all(map(math.isfinite, points)) or list(points) != sorted(set(points)):
+        raise ValueError("its points do not ascend, or are not finite; expected each point once")
+    return points
 
 
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -76,7 +86,7 @@ class KeptCurve(Strict):
     method: Label
     control: bool
     draw_of: str
-    at: tuple[float, ...] = Field(min_length=1)
+    at: Annotated[tuple[float, ...], AfterValidator(_ascending)] = Field(min_length=1)
     repeats: tuple[tuple[dict[str, Key], ...], ...] = Field(min_length=1)
 
 
@@ -162,6 +172,8 @@ def read_kept(folder: Path) -> KeptRun | KeptStudy:
         tree = json.loads(path.read_bytes())
     if not isinstance(tree, dict) or tree.pop("digest", None) != _digest(tree):
         raise InvalidStudyError(f"{path}: is damaged, or efface did not write it (its digest differs); {remedy}")
+    if wrong := _unfit_text(tree, ""):
+        raise InvalidStudyError(f"{path}: {wrong}; {remedy}")
     try:
         return (KeptStudy if "parts" in tree else KeptRun).model_validate(tree)
     except ValidationError as error:
@@ -198,6 +210,25 @@ def _texts(tree: Any) -> Iterator[str]:
         yield from (text for each in tree.values() for text in _texts(each))
     elif isinstance(tree, list | tuple):
         yield from (text for each in tree for text in _texts(each))
+
+
+def _unfit_text(tree: Any, where: str) -> str:
+    """Return which text a page or a terminal cannot show, or is too long, in words; "" for none."""
+    if isinstance(tree, str):
+        most = LONGEST_STUDY if where == "study" else LONGEST_TEXT
+        if len(tree) > most:
+            return f"{where}: has {len(tree):,} characters, expected at most {most:,}"
+        odd = unprintable(tree)
+        return f"{where}: holds the character {odd}, which no page can show; expected printable text" if odd else ""
+    if isinstance(tree, dict):
+        for key, each in tree.items():
+            if wrong := _unfit_text(key, f"{where}: a key in it") or _unfit_text(each, f"{where}.{key}".lstrip(".")):
+                return wrong
+    elif isinstance(tree, list):
+        for at, each in enumerate(tree):
+            if wrong := _unfit_text(each, f"{where}.{at}"):
+                return wrong
+    return ""
 
 
 def _digest(tree: Mapping[str, Any]) -> str:

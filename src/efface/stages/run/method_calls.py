@@ -21,7 +21,7 @@ def method_call(entry: MethodEntry, learnt: Mapping[str, Tensor] | None) -> Meth
     return MethodCall(first.name, entry.call, entry.batched, first.outputs, learnt, entry.timeout)
 
 
-def named(entry: MethodEntry, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def maps_of_draw(entry: MethodEntry, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the method's maps by the names of this draw."""
     return {name: maps[first] for name, first in zip(entry.gives, entry.undrawn.gives, strict=True)}
 
@@ -61,7 +61,7 @@ def explainer_of(
         seeds = draws.seeds_of(seed_text(run, entry, "test"), indices).to(images.device)
         masks = own[indices] if masks is None and own is not None else masks
         known = None if masks is None else masks.to(images.device)
-        found = named(
+        found = maps_of_draw(
             entry, attribute(called, network, images, targets, seeds=seeds, max_batch=run.study.max_batch, masks=known)
         )
         return found[view.maps].to(images.device, torch.float32)

@@ -50,11 +50,11 @@ def probe_code(kind: type, metric: str) -> dict[str, Any]:
 def surroundings(device: torch.device) -> dict[str, Any]:
     """Return what every result line holds besides the number: device, versions, commit."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return {"device": name, "versions": versions(), "commit": _commit()}
+    return {"device": name, "versions": package_versions(), "commit": _commit()}
 
 
 @functools.cache
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Of what the numbers were made with."""
     return {
         "efface": efface.__version__,

@@ -198,7 +198,7 @@ class Run:
 
     def keep_logits(self, split: str, logits: Tensor) -> None:
         """Keep the first network's logits, whichever forward pass gave them."""
-        check_classes(logits, self.data[split], split)
+        check_classes(logits, self.data[split], split, self.study.outputs)
         path = self.logits_path(split)
         self._logits.pop(path, None)
         write_arrays(path, path.stem, {"logits": logits.numpy()})

@@ -16,7 +16,7 @@ def narrowed(study: Study, only: Sequence[str]) -> Study:
     return study.with_metrics(only) if only else study
 
 
-def widened(study: Study, only: Sequence[str]) -> Study:
+def with_more_metrics(study: Study, only: Sequence[str]) -> Study:
     """The study with these metrics beside its own."""
     names = study.metric_names()
     return study.with_metrics([*names, *(name for name in only if name not in names)])

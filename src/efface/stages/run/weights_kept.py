@@ -1,4 +1,7 @@
-"""A network whose weights a method must not change: they are compared, and a changed network is given up."""
+"""A network that a method must not change: its weights are compared, and a changed network is given up.
+
+A network that a thread can still reach is given up, too.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,31 +12,66 @@ import torch
 from torch import nn
 
 from efface.models.fast_copy import own_tensors
+from efface.stages.run.left_threads import left_since, running
+from efface.stages.run.progress import say
 
 
 @contextmanager
-def weights_kept(network: nn.Module, culprit: str, give_up: Callable[[], Any]) -> Iterator[None]:
+def weights_kept(
+    network: nn.Module,
+    culprit: str,
+    give_up: Callable[[], Any],
+    renew: Callable[[], Any] | None = None,
+    tell: Callable[[str], Any] | None = None,
+    *,
+    on_trial: bool = False,
+) -> Iterator[None]:
     """Compare the weights and buffers of a network before and after the block.
+
+    If the block leaves a thread, the network is loaded again for the others. Then the thread can reach only the old
+    one.
 
     culprit: what runs in the block, for the message.
     give_up: called if they differ, also after an exception; it makes the caller load the network again.
+    renew: called if a thread is left. It loads the network again, and keeps what was made so far; None: `give_up`.
+    tell: called with a sentence on a thread that is left. None: it is printed, once for each culprit.
+    on_trial: True before the work begins, when there are no maps yet, for the message.
 
     ValueError: they differ.
     """
-    before = {name: _kept(value) for name, value in _held(network).items()}
+    before, threads = {name: _kept(value) for name, value in _held(network).items()}, running()
     try:
         yield
     except BaseException:
         if _changed(network, before):
             give_up()
+        elif left_since(threads):
+            (renew or give_up)()
         raise
     if changed := _changed(network, before):
         give_up()
         shown = ", ".join(changed[:4]) + (f" and {len(changed) - 4} more" if len(changed) > 4 else "")
+        so = "are not kept, and the network is loaded again for the others"
         raise ValueError(
-            f"{culprit}: it changed the network ({shown}), so its maps are not kept, and the network is loaded again "
-            "for the others; work on a copy, copy.deepcopy(model), and leave the model in evaluation mode"
+            f"{culprit}: it changed the network ({shown}), so its maps {'would not be kept' if on_trial else so}; work "
+            "on a copy, copy.deepcopy(model), and leave the model in evaluation mode"
         )
+    if left := left_since(threads):
+        (renew or give_up)()
+        (tell or _say_once)(
+            f"{culprit}: it leaves a thread running ({', '.join(left[:4])}), which may change the network later, so "
+            "the network is loaded again for the others; join the thread before the method returns"
+        )
+
+
+_SAID: set[str] = set()
+
+
+def _say_once(sentence: str) -> None:
+    culprit = sentence.partition(":")[0]  # names of threads have numbers
+    if culprit not in _SAID:
+        _SAID.add(culprit)
+        say(f"warning: {sentence}")
 
 
 def tensor_bytes(value: Any) -> bytes:

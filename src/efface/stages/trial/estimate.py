@@ -20,12 +20,12 @@ from efface.store.arrays import read_rows
 from efface.store.maps import finished_rows, partial_path
 
 
-def say_estimate(one: PlannedRun, passes_of: Mapping[str, float], *, least: bool) -> float:
+def say_estimate(planned: PlannedRun, passes_of: Mapping[str, float], *, least: bool) -> float:
     """Print the work that is left, in forward passes and trainings. Return the estimated seconds.
 
     passes_of: forward passes of each method for one image. least: whether some of these are lower bounds.
     """
-    run, plan = one.run, one.plan
+    run, plan = planned.run, planned.plan
     images = {name: len(split) for name, split in run.data.items()}
     per_pass = _seconds_per_pass(run)
     extraction = 0.0

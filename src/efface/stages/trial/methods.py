@@ -22,7 +22,7 @@ from efface.stages.run.needs import unmet
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.run import Run
 from efface.stages.run.weights_kept import weights_kept
-from efface.stages.trial.error_text import error_text
+from efface.stages.trial.error_text import batch_hint, error_text
 from efface.stages.trial.files import try_file
 from efface.stages.trial.metrics import lost_channels, unfit_metrics, unfit_posts, wrong_costs
 from efface.stages.trial.network import try_network
@@ -48,7 +48,7 @@ _Learnt = dict[tuple[str | None, Path | None], dict[str, Tensor] | None]
 
 
 def preflight(
-    one: PlannedRun, *, warn: bool = False, long: float = LONG, splits: Sequence[str] | None = None
+    planned: PlannedRun, *, warn: bool = False, long: float = LONG, splits: Sequence[str] | None = None
 ) -> list[Trial]:
     """Run every method on two test images. ValueError: everything that does not work, one line each.
 
@@ -56,7 +56,7 @@ def preflight(
     long: seconds after which the trial of a method ends.
     splits: splits whose maps are extracted; None: those that the study's metrics read, which must be in the data.
     """
-    run, plan = one.run, one.plan
+    run, plan = planned.run, planned.plan
     if not run.first.trained():
         say("the network is not trained yet, so the methods are tried on fresh weights")
     network, images, logits = try_network(run)
@@ -66,7 +66,10 @@ def preflight(
     with bar(float(len(run.entries)), "try", "method", delay=SOON) as progress:
         for entry in run.entries:
             try:
-                trials.append(_tried(run, entry, network, images, logits, learnt, methods, warn=warn, long=long))
+                trial = _tried(run, entry, network, images, logits, learnt, methods, warn=warn, long=long)
+                trials.append(trial)
+                if trial.leaves_thread or ("module" not in vars(run.first) and run.first.trained()):
+                    network = run.first.to_try()  # a thread may still change the old one
             except BaseException as error:
                 if is_stop(error):
                     raise
@@ -74,7 +77,8 @@ def preflight(
                     network = run.first.to_try()
                 text = error_text(error)
                 where = f"attribution_methods.{entry.name}: "
-                problems.append((text if text.startswith(where[:-2]) else where + text) + _low_precision(network))
+                text = text if text.startswith(where[:-2]) else where + text
+                problems.append(text + _low_precision(network) + batch_hint(entry, error))
             progress.update()
     shapes = {name: shape for trial in trials for name, shape in trial.shapes.items()}
     for line in lost_channels(plan, shapes):
@@ -83,7 +87,8 @@ def preflight(
     problems += unfit_metrics(plan, network, images.float().div(255))
     problems += unfit_posts(run, plan, shapes)
     problems += wrong_costs(run, plan)
-    problems += unfit_pairs(run, plan, network, methods)
+    with weights_kept(network, "metrics: the trial of a method on another network", run.first.give_up):
+        problems += unfit_pairs(run, plan, network, methods)
     if problems:
         raise ValueError("\nefface: ".join(problems))
     return trials
@@ -111,8 +116,11 @@ def _tried(
     own = network if entry.network is None else run.network_of(entry).to_try()
     with noted(run.folder, subject):
         method = method_call(entry, _learnt(run, entry, own, learnt))
-        with weights_kept(own, subject.name, run.network_of(entry).give_up):
+        threads: list[str] = []
+        with weights_kept(own, subject.name, run.network_of(entry).give_up, tell=threads.append, on_trial=True):
             trial = _try(run, method, entry, own, images, logits, warn=warn, long=long)
+    trial.leaves_thread = bool(threads)
+    trial.warnings.extend(each.removeprefix(f"{subject.name}: ") for each in threads)
     if not trial.cut:
         methods |= dict.fromkeys(entry.gives, replace(method, timeout=long))
     return trial

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from efface.erase.contract import check_filled, checked_fill, labels_of
 from efface.erase.post import apply_post
 from efface.erase.ranking import for_unit
-from efface.metrics.probes.description import Reading, reading, settings
+from efface.metrics.probes.description import Reading, fields_of, reading
 from efface.metrics.probes.probe import Checks
 from efface.plug.call import Call
+from efface.shown import shown
 from efface.stages.run.plan import Plan, PlannedCurve
 from efface.stages.run.run import Run
 
@@ -27,7 +28,7 @@ def lost_channels(plan: Plan, shapes: Shapes) -> Iterator[str]:
         for curve in plan.curves:
             if curve.view.maps != name or len(shape) != 3 or shape[0] == 1:
                 continue
-            readings = (read for probe, read in _readings(curve) if settings(probe).get("unit") == "feature")
+            readings = (read for probe, read in _readings(curve) if fields_of(probe).get("unit") == "feature")
             for read in dict.fromkeys(readings):
                 with suppress(Exception):  # said where posts are refused
                     maps = _reduced(shape, read)
@@ -106,7 +107,7 @@ def wrong_costs(run: Run, plan: Plan) -> list[str]:
             problems[f"{where} fails: {text}; return forward passes, a number from 0"] = None
             continue
         if not isinstance(cost, int | float) or not 0 <= cost < math.inf:
-            problems[f"{where} is {cost!r}; expected forward passes, a number from 0"] = None
+            problems[f"{where} is {shown(cost)}; expected forward passes, a number from 0"] = None
     return list(problems)
 
 

@@ -54,5 +54,5 @@ def _answers(run: Run, of: Network) -> tuple[nn.Module, Tensor, Tensor]:
     for warning in warnings:
         say(f"warning: {of.where}: {of.model.call}: {warning}")
     for name, split in run.data.items():
-        check_classes(logits, split, name)
+        check_classes(logits, split, name, of.adaptation.outputs)
     return network, images, logits

@@ -15,3 +15,5 @@ class Trial:
     """Shape of one map, by its name. A ranking that is redrawn in each epoch has no map."""
     cut: bool = False
     """True if the trial was ended early. Then `passes` counts only the passes until that moment."""
+    leaves_thread: bool = False
+    """True if a thread of the method still runs. The network that was tried is not used any more."""

@@ -24,7 +24,7 @@ from efface.stages.run.map_files import (
     provenance,
     read_learnt_tensors,
 )
-from efface.stages.run.method_calls import method_call, named, seed_text
+from efface.stages.run.method_calls import maps_of_draw, method_call, seed_text
 from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
@@ -37,7 +37,7 @@ from efface.stages.work.through import work_through
 from efface.stages.work.training import say_accuracy
 from efface.store.arrays import open_file, read_rows
 from efface.store.keys import differences, key
-from efface.store.maps import MapWriter, finished_rows, partial_path, read_provenance, set_aside
+from efface.store.maps import MapWriter, finished_rows, move_to_kept, partial_path, read_provenance
 from efface.study.schema import MethodEntry
 from efface.study.study import Study
 from efface.types import Targets
@@ -168,7 +168,7 @@ def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
             partial_path(run.map_path(name, split)).unlink(missing_ok=True)
 
     with contextlib.ExitStack() as files:
-        with weights_kept(network.module, f"attribution_methods.{entry.name}", give_up):
+        with weights_kept(network.module, f"attribution_methods.{entry.name}", give_up, network.give_up):
             sample = compute(every[0] if fresh else torch.arange(1))
             writers = {}
             for name in entry.gives:
@@ -203,7 +203,7 @@ def _adopt(run: Run, task: Extraction) -> None:
         for other in sorted((*path.parent.glob(f"*-{task.split}.h5"), *path.parent.glob(f"kept/*-{task.split}-*.h5"))):
             with contextlib.suppress(ValueError, OSError), open_file(other) as file:  # a broken one is no help
                 if not differences(read_provenance(file, other), expected):
-                    set_aside(path, expected)
+                    move_to_kept(path, expected)
                     path.hardlink_to(other)
                     break
 
@@ -215,7 +215,7 @@ def _bring_back(run: Run, splits: Sequence[str] | None) -> None:
             for name in entry.gives:
                 path, expected = run.map_path(name, split), provenance(run, entry, name, split)
                 if (found := found_path(path, expected)) != path:
-                    set_aside(path, expected)
+                    move_to_kept(path, expected)
                     found.replace(path)
 
 
@@ -262,7 +262,7 @@ def _compute(
     def found(max_batch: int) -> _Found:
         every = [_attribute(run, entry, method, split, max_batch, classes, part) for part in indices.split(max_batch)]
         maps = {name: torch.cat([each.maps[name] for each in every]) for name in every[0].maps}
-        return _Found(named(entry, maps), [part for each in every for part in each.logits])
+        return _Found(maps_of_draw(entry, maps), [part for each in every for part in each.logits])
 
     return with_smaller_batches(found, budget.max_batch, halved=budget.lower)
 

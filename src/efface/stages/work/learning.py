@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from efface import draws
 from efface.execute import Failure, advance
 from efface.methods.calling import MethodCall
+from efface.methods.code_state import code_kept
 from efface.methods.model_state import restored
+from efface.methods.process_state import process_kept
 from efface.plug.accepts import named
 from efface.plug.learning import check_learnt
 from efface.plug.source import refuse_changed_code
 from efface.stages.run.map_files import learnt_path, learnt_seed, read_learnt_tensors
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.run import Run
+from efface.stages.run.weights_kept import weights_kept
 from efface.stages.run.worker import current_run, keep_trace
 from efface.stages.work.at_work import Subject
 from efface.stages.work.through import work_through
@@ -95,12 +98,16 @@ def learnt_on_trial(run: Run, entry: MethodEntry, network: nn.Module) -> dict[st
 
 
 def learn_from(run: Run, entry: MethodEntry, network: nn.Module, data: Split) -> dict[str, Tensor]:
-    """Return what a new method learns from these images. The network, its hooks and modes stay unchanged."""
-    seed = learnt_seed(run, entry)
-    with restored(network), draws.seeded(seed):
+    """Return what a new method learns from these images. The network, its hooks and modes stay unchanged.
+
+    ValueError: the method changed the weights.
+    """
+    seed, where = learnt_seed(run, entry), f"attribution_methods.{entry.name}"
+    kept = weights_kept(network, where, run.network_of(entry).give_up)
+    with kept, process_kept(where), code_kept(network), restored(network), draws.seeded(seed):
         method = MethodCall(entry.name, entry.call).method
         method.fit(network, data, **named(method.fit, {"seed": seed, "max_batch": run.study.max_batch}))
-    return check_learnt(f"attribution_methods.{entry.name}", method)
+    return check_learnt(where, method)
 
 
 @contextmanager

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from efface.execute import Failure
-from efface.metrics.probes.description import describe, settings, text
+from efface.metrics.probes.description import describe, fields_of, text
 from efface.metrics.probes.probe import Explains
 from efface.plug.call import Call
+from efface.shown import shown
 from efface.stages.run.case import case_of
 from efface.stages.run.curves import PlannedRun
 from efface.stages.run.map_files import map_store, missing_maps
@@ -73,7 +74,7 @@ def _refuse_no_score(task: ProbeTask, score: object) -> None:
     if not isinstance(score, Score):
         raise ValueError(f"{who} a {type(score).__name__}; expected an efface.metrics.probes.Score")
     if not isinstance(score.values, Mapping) or not score.values:
-        raise ValueError(f"{who} a Score of {score.values!r}; expected arrays by name")
+        raise ValueError(f"{who} a Score of {shown(score.values)}; expected arrays by name")
     for name, each in score.values.items():
         if not isinstance(each, np.ndarray) or each.ndim == 0 or each.dtype.kind not in "fiub":
             raise ValueError(
@@ -86,7 +87,7 @@ RANKS: dict[Any, Any] = {}
 """Ranks of the last map that this process ranked."""
 
 
-def measure_missing(one: PlannedRun) -> list[str]:
+def measure_missing(planned: PlannedRun) -> list[str]:
     """Run every task that has no result yet and whose maps exist. Return a sentence for each failure.
 
     A metric whose `value` fails on its first scores is said at once. The page then refuses it.
@@ -94,7 +95,7 @@ def measure_missing(one: PlannedRun) -> list[str]:
     Maps whose extraction failed are missing: the tasks that read them wait, the others run.
     ValueError: a metric cannot be planned, or needs something that the data do not have.
     """
-    run, plan = one.run, one.plan
+    run, plan = planned.run, planned.plan
     if problems := [*plan.problems, *unmet(run, plan)]:
         raise ValueError("\nefface: ".join(problems))
     missing = missing_maps(run)
@@ -144,7 +145,7 @@ def result_row(run: Run, task: ProbeTask, seconds: dict[str, float]) -> dict[str
     description = dataclasses.asdict(describe(task.probe))
     fields = {
         name: _plain(value)
-        for name, value in settings(task.probe).items()
+        for name, value in fields_of(task.probe).items()
         if name not in ("unit", "imputer") or text(value) == description[name]
     }
     return {
@@ -168,6 +169,6 @@ def _plain(value: Any) -> Any:
 
 def _named(task: ProbeTask) -> str:
     what = type(task.probe).__name__.lower()
-    plain = {name: value for name, value in settings(task.probe).items() if isinstance(value, int | float | str)}
+    plain = {name: value for name, value in fields_of(task.probe).items() if isinstance(value, int | float | str)}
     words = [str(value).replace("_", " ") if name == "order" else f"{name} {value}" for name, value in plain.items()]
     return ", ".join([*([task.view.name] if task.view else []), what, *words])

@@ -98,10 +98,10 @@ def aims(run: Run, numbers: Int[Tensor, " n"]) -> Targets:
 
 def samples_path(run: Run, settings: Sampling) -> Path:
     """The file of these samples."""
-    return run.folder / "samples" / f"samples-{key(provenance(run, settings))}.h5"
+    return run.folder / "samples" / f"samples-{key(samples_provenance(run, settings))}.h5"
 
 
-def provenance(run: Run, settings: Sampling) -> dict[str, Any]:
+def samples_provenance(run: Run, settings: Sampling) -> dict[str, Any]:
     """Return what samples are made from."""
     return {
         "samples": settings.identity(),
@@ -121,7 +121,7 @@ def block_of(run: Run) -> int:
 def _make(run: Run, settings: Sampling) -> list[str]:
     path, started, failures = samples_path(run, settings), time.monotonic(), []
     targets = aims(run, torch.arange(settings.count))
-    writer = MapWriter(path, provenance(run, settings), targets, torch.empty(run.data["test"].shape), "images")
+    writer = MapWriter(path, samples_provenance(run, settings), targets, torch.empty(run.data["test"].shape), "images")
     try:
         size = block_of(run)
         tasks = [first for first in range(0, settings.count, size) if not writer.done[first : first + size].all()]
@@ -153,14 +153,14 @@ def _store(run: Run, settings: Sampling) -> MapStore:
     path = samples_path(run, settings)
     if not path.exists():
         raise FileNotFoundError(f"{path}: not there, or not whole yet; run the samples stage to finish it")
-    return MapStore(path, provenance(run, settings), settings.count)
+    return MapStore(path, samples_provenance(run, settings), settings.count)
 
 
 def _row(run: Run, settings: Sampling, seconds: float) -> dict[str, Any]:
     return {
-        "key": f"samples-{key(provenance(run, settings))}",
+        "key": f"samples-{key(samples_provenance(run, settings))}",
         "probe": {"probe": "samples"} | settings.model_dump(),
-        "made_from": provenance(run, settings),
+        "made_from": samples_provenance(run, settings),
         "seconds": seconds,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
     } | surroundings(run.device)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from efface.stages.run.curves import planned
+from efface.stages.run.curves import planned_run
 from efface.stages.run.map_files import missing_extractions
 from efface.stages.run.plan import pointless
 from efface.stages.run.run import Run
@@ -32,7 +32,7 @@ def extracted(study: Study, runs: Sequence[Run], splits: Sequence[str] | None = 
     ]
     for run in new:
         try:
-            preflight(planned(run), splits=splits)  # hours are about to be spent
+            preflight(planned_run(run), splits=splits)  # hours are about to be spent
         except ValueError as error:
             raise ValueError(f"{error} (nothing was started)") from error
     whole, failures = _with_networks(runs, ask=False)

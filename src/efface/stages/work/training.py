@@ -24,7 +24,7 @@ from efface.study.study import Study
 
 
 @dataclass(frozen=True)
-class Training:
+class NetworkToTrain:
     """A network to train, by its name in the study."""
 
     study: Study
@@ -41,7 +41,7 @@ class Train:
     def __reduce__(self) -> tuple[type["Train"], tuple[()]]:
         return Train, ()
 
-    def __call__(self, task: Training) -> dict[str, Any]:
+    def __call__(self, task: NetworkToTrain) -> dict[str, Any]:
         run = self.runs.get(task.study.out) or current_run(task.study)
         return _train(run, next(each for each in run.networks() if each.name == task.network))
 
@@ -60,7 +60,7 @@ def train_missing(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[s
     own = {run.folder: run for run in runs}
     if missing:
         started = time.monotonic()
-        tasks = [Training(run.study, network.name) for run, network in missing.values()]
+        tasks = [NetworkToTrain(run.study, network.name) for run, network in missing.values()]
         epochs = functools.partial(_epochs, own)
         done: list[float] = []  # finished epochs, as they are reported
         with bar(sum(map(epochs, tasks)), "train", "epoch") as progress:
@@ -84,7 +84,7 @@ def train_missing(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[s
     return failures
 
 
-def _epochs(runs: Mapping[Path, Run], task: Training) -> float:
+def _epochs(runs: Mapping[Path, Run], task: NetworkToTrain) -> float:
     """Return the epochs of a training, its share of the bar. runs: by folder."""
     run = runs[task.study.out]
     return float(next(each.fit.epochs for each in run.networks() if each.name == task.network and each.fit))

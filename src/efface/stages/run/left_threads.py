@@ -1,0 +1,39 @@
+"""Threads that a method leaves running: they may change the network after its call, while others are at work."""
+
+import _thread
+import threading
+import time
+from typing import NamedTuple
+
+_GRACE = 0.05
+"""Seconds that threads have to end, all together."""
+_OWN = "efface-"
+
+
+class Threads(NamedTuple):
+    """The threads of this process: those that Python knows by name, and the number of the others."""
+
+    named: frozenset[threading.Thread]
+    others: int
+
+
+def running() -> Threads:
+    """Return the threads that run now, without those that a library in C has started."""
+    named = [each for each in threading.enumerate() if not isinstance(each, threading._DummyThread)]  # noqa: SLF001
+    return Threads(frozenset(named), _thread._count() - len(named))  # noqa: SLF001
+
+
+def left_since(before: Threads) -> list[str]:
+    """Return the names of the threads that have started since and do not end; threads of efface do not count."""
+    until = time.monotonic() + _GRACE
+    while names := _started(before):
+        if time.monotonic() > until:
+            return names
+        time.sleep(0.002)
+    return []
+
+
+def _started(before: Threads) -> list[str]:
+    now = running()
+    names = sorted(each.name for each in now.named - before.named if not each.name.startswith(_OWN))
+    return [*dict.fromkeys(names), *["without a name"] * (now.others > before.others)]
