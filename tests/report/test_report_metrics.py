@@ -232,7 +232,8 @@ def test_verdicts_are_those_of_the_corrected_tests(report):
         assert row.verdict == ("same" if expected >= 0.05 else "better" if toward > 0 else "worse")
         if row.draws == 1:
             assert row.difference == pytest.approx(estimate.interval)
-    assert {row.verdict for _, row in judged} == {"better"}
+    assert {row.verdict for _, row in judged if row.draws == 1} == {"better"}
+    assert {row.verdict for _, row in judged if row.draws > 1} == {"better", "same"}  # draws that are far apart
 
 
 def test_what_only_describes_is_neither_judged_nor_ranked():
@@ -567,9 +568,8 @@ def test_images_of_one_difference_are_judged_if_the_range_of_the_score_is_known(
 
 
 def test_a_skewed_score_of_few_images_has_an_interval_but_no_verdict():
-    rng = np.random.default_rng(0)
     random = np.zeros((20, 1))
-    ours = np.exp(2 * rng.normal(size=(20, 1)))
+    ours = np.exp(np.arange(20.0))[:, None]
     (panel,) = panels([told_of(random, "random", at=(0.0,)), told_of(ours, "ours", at=(0.0,))])
     row = panel.row("ours")
     assert (row.verdict, row.tested) == ("undecided", "skewed")

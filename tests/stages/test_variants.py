@@ -18,6 +18,7 @@ from efface.report.panels import panels
 from efface.report.stats import interval
 from efface.report.words import findings
 from efface.stages.page.comparison import merged, side_by_side
+from efface.stages.run.curves import RunRecord
 from efface.study.schema import Claim
 from efface.study.study import InvalidStudyError, check
 from small.messages import names
@@ -390,7 +391,7 @@ def test_the_means_that_are_told_are_of_the_samples_that_both_sides_have():
 def test_a_claim_says_its_verdict_why_and_over_what_it_holds():
     rng = np.random.default_rng(0)
     low, high = rng.random((2, 60, 1)) + np.array([[[0.0]], [[1.0]]])
-    skewed = np.exp(2 * rng.normal(size=(20, 1)))
+    skewed = np.exp(np.arange(20.0))[:, None]
     frozen = {"at": (0.0,), "sample": "images"}
     cases = [
         (high, low, frozen, "shown", ""),
@@ -412,7 +413,16 @@ def test_a_claim_says_its_verdict_why_and_over_what_it_holds():
         assert told.message.partition("this network, and for ")[2].startswith("images" if images else "retrainings")
 
 
-def trained_networks(spread, shift, networks=4, images=40, seed=0, **facts):
+class Measured(RunRecord):
+    """A run that has these curves. data: digest of its test images."""
+
+    accuracy = None
+
+    def __init__(self, seed, curves, data):
+        self.__dict__.update(kept=SimpleNamespace(data=data, seed=seed), curves=curves)
+
+
+def trained_networks(spread, shift, networks=4, images=40, seed=0):
     """Curves of variants `a` and `b`, each of so many networks: what each network gets right of the same images."""
     rng = np.random.default_rng(seed)
     level = rng.normal(1, 1, (1, images))
@@ -421,11 +431,7 @@ def trained_networks(spread, shift, networks=4, images=40, seed=0, **facts):
         chance = 1 / (1 + np.exp(-(level + more + rng.normal(0, spread, (networks, 1)))))
         right = (rng.random((networks, images)) < chance) * 1.0
         found[name] = [
-            SimpleNamespace(
-                kept=SimpleNamespace(data=facts.get("data", "same"), seed=seed),
-                accuracy=None,
-                curves=[repeated_curve(each[:, None], "net", (0.0,), "images")],
-            )
+            Measured(seed, [repeated_curve(each[:, None], "net", (0.0,), "images")], "same")
             for seed, each in enumerate(right)
         ]
     return found
