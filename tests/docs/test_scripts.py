@@ -33,6 +33,7 @@ SMALLEST = {
         r"ours, fp32 .*\d\.\d+x .*>= 1\.4",
     ),
     "soak.py": (["--quick", "--ceiling", "100"], r"kill: \d+ cases, 0 bad[^\n]*(\n.*)*hostile: 2 cases"),
+    "bench_verdicts.py": (["--quick", "--parts", "pairs"], r"## pairs\n[^#]*\d %"),
     "pattern_toy.py": ([], r"0\.210561[^\n]*(\n.*)*0\.000694"),
 }
 
