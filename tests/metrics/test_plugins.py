@@ -547,7 +547,7 @@ def test_shares_and_accuracies_state_their_range_and_values_without_one_do_not()
                 assert (low, high) in ((0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5), (-2.0, 2.0)), (name, value)
             elif value in ("logit_ratio", "relative_change", "infidelity", "distance"):
                 assert (name, value) not in known
-    assert check_metric("metrics.mine", made(Whole(), ranges={"value": (0, 2.5)}), [POINT, POINT]) == []
+    assert check_metric("metrics.mine", made(Whole(), ranges={"value": (0.0, 2.5)}), [POINT, POINT]) == []
 
 
 def test_every_family_of_ours_has_its_place_on_the_page():

@@ -264,9 +264,7 @@ def test_all_pairs_of_methods_are_in_the_table_and_have_their_letters(report, pa
         assert line["by"] == one.by == "hall"
     for panel in panels(shown):
         cells = page.locator(f'#between-methods .lettered[data-metric="{panel.metric}"]')
-        letters = dict(
-            cells.evaluate_all("c => c.map(x => [x.dataset.method, x.querySelector('b').textContent])")
-        )
+        letters = dict(cells.evaluate_all("c => c.map(x => [x.dataset.method, x.querySelector('b').textContent])"))
         assert list(letters) == [row.method for row in panel.rows]
         for line in (line for line in found if line["metric"] == panel.metric):
             common = set(letters[line["first"]]) & set(letters[line["second"]])

@@ -105,3 +105,35 @@ def test_a_run_makes_the_maps_and_its_page_has_one_row(tmp_path):
     assert set(summary[summary.metric == "roar"].over) == {"trainings and images"}
     text = (tmp_path / "run/report/report.html").read_text()
     assert "random~2" not in re.sub(r"<pre.*?</pre>", "", text, flags=re.DOTALL)
+
+
+ONE_NUMBER = """
+from efface.metrics import Metric
+
+alone = Metric(
+    probes=lambda point: {"erased": point.retrain("most_first")},
+    value=lambda scores: {"accuracy": float(scores["erased"].values["accuracy"].mean())},
+    direction={"accuracy": "lower"},
+    sample="repeats",
+    caption="A new network is trained.",
+    family="retraining",
+)
+"""
+
+
+def test_a_retrained_metric_may_return_one_number_and_its_page_says_what_the_interval_leaves_out(tmp_path):
+    metrics = ["roar", {"name": "alone", "metric": "own.alone"}]
+    changes = {"attribution_methods": [RANDOM, MINE], "metrics": metrics, "repeats": 3, "fractions": [0.5]}
+    write_study(tmp_path, {"own": ONE_NUMBER}, **changes)
+    assert efface(tmp_path, "check", "study.yml").code == 0
+    done = efface(tmp_path, "all", "study.yml")
+    assert done.code == 0, done.err
+    summary = pd.read_csv(tmp_path / "run/report/summary.csv")
+    found = {metric: summary[summary.metric == metric] for metric in ("roar", "alone")}
+    assert found["roar"]["mean"].tolist() == pytest.approx(found["alone"]["mean"].tolist(), rel=1e-6)
+    overs = {metric: set(lines.over) for metric, lines in found.items()}
+    assert overs == {"roar": {"trainings and images"}, "alone": {"trainings"}}
+    text = (tmp_path / "run/report/report.html").read_text()
+    said = "The values of single test images are not known, so the interval leaves out what other test images"
+    articles = dict(re.findall(r'<article[^>]*data-metric="(\w+)"(.*?)</article>', text, flags=re.DOTALL))
+    assert {metric: said in articles[metric] for metric in overs} == {"roar": False, "alone": True}

@@ -409,7 +409,10 @@ def test_a_claim_says_its_verdict_why_and_over_what_it_holds():
         assert ("no verdict" in told.message) == bool(why)
         assert told.message.endswith(f"; no verdict: {why}" if why else "like these")
         images = how is frozen
-        assert f"n = {len(more)} {'images' if images else 'trainings'}; it holds for this network, and for " in told.message
+        assert (
+            f"n = {len(more)} {'images' if images else 'trainings'}; it holds for this network, and for "
+            in told.message
+        )
         assert told.message.partition("this network, and for ")[2].startswith("images" if images else "retrainings")
 
 
