@@ -15,6 +15,7 @@ FEWEST = 5
 """Smallest number of methods with an interval of tau: fewer have too few possible orders."""
 _SAME = 2.0**-40  # relative to the largest mean: rounding errors must not rank equal values
 _ALL = 7  # methods up to which all orders are tried
+_MANY = 33  # methods from which the normal distribution of tau is exact enough
 _SHUFFLES = 10_000
 
 
@@ -180,10 +181,10 @@ def chance_p(one: Float[np.ndarray, " methods"], other: Float[np.ndarray, " meth
     ranks = [
         np.unique(np.round(each / (_SAME * np.abs(each).max() or 1)), return_inverse=True)[1] for each in (one, other)
     ]
-    if n > _ALL and all(len(np.unique(each)) == n for each in ranks):
+    if n > _ALL and (n > _MANY or all(len(np.unique(each)) == n for each in ranks)):
         from scipy.stats import kendalltau
 
-        return float(kendalltau(*ranks, method="exact" if n <= 33 else "asymptotic").pvalue)
+        return float(kendalltau(*ranks, method="exact" if n <= _MANY else "asymptotic").pvalue)
     orders = _orders(n)
     drawn = np.abs(
         tau_b(np.broadcast_to(ranks[0].astype(np.float64), orders.shape), ranks[1][orders].astype(np.float64))
