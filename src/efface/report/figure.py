@@ -26,7 +26,7 @@ GREY = "#8a8f98"
 SVG = "http://www.w3.org/2000/svg"
 _LABEL = 26  # characters of a method's name beside a dot
 CROWDED = 16
-"""Largest number of methods whose curves have markers and bands. More are lines alone, which are drawn as one object."""
+"""Largest number of methods whose curves have markers and bands. More are lines alone, drawn as one object."""
 XLINK = "http://www.w3.org/1999/xlink"
 
 

@@ -228,18 +228,12 @@ def _together(one: Curve, other: Curve) -> tuple[Trained, Trained]:
         mine = its = np.arange(len(one.pairs))
     else:
         _, mine, its = np.intersect1d(one.pairs, other.pairs, return_indices=True)
-    sides = [(areas(curve)[rows], image_areas(curve)) for curve, rows in ((one, mine), (other, its))]
-    known = ~np.isnan(sides[0][0]) & ~np.isnan(sides[1][0])
-    if one.pairs == other.pairs and known.all():
-        if sides[0][1] is not None and sides[1][1] is not None and sides[0][1].shape == sides[1][1].shape:
-            return Trained(*sides[0]), Trained(*sides[1])
-    trained = [
-        Trained(means[known], None if images is None else images[rows][known])
-        for (means, images), rows in zip(sides, (mine, its), strict=True)
-    ]
-    if any(each.images is None for each in trained) or trained[0].images.shape != trained[1].images.shape:  # type: ignore[union-attr]
-        trained = [each._replace(images=None) for each in trained]
-    return trained[0], trained[1]
+    means = [areas(curve)[rows] for curve, rows in ((one, mine), (other, its))]
+    known = ~np.isnan(means[0] - means[1])
+    images = [image_areas(curve) for curve in (one, other)]
+    if images[0] is None or images[1] is None or images[0].shape[1] != images[1].shape[1]:
+        return Trained(means[0][known], None), Trained(means[1][known], None)
+    return Trained(means[0][known], images[0][mine][known]), Trained(means[1][known], images[1][its][known])
 
 
 def _spreads(curves: Sequence[Curve]) -> dict[int, Spread]:
