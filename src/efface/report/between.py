@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from efface.report.stats import Agreement, Comparison, compare_methods, holm, image_agreement, metric_agreement
+from efface.report.stats import Agreement, Comparison, compare_methods, holm, image_agreement
+from efface.report.stats.agreement import ranking, ranking_agreement
 from efface.report.table import ALPHA, Panel, Row
 from efface.report.words import listed, number
 
@@ -118,10 +119,11 @@ def agreements(firsts: Sequence[Panel]) -> Agreements:
     """Compare every two metrics that rank methods, by the first score of each, over all methods but controls."""
     judging = tuple(panel for panel in firsts if panel.direction != "none" and len(_methods(panel)) > 1)
     ranked = {panel.metric: [row.curve for row in _methods(panel)] for panel in judging}
+    rankings = {metric: ranking(curves) for metric, curves in ranked.items()}
     tau = {
-        (one, two): metric_agreement(ranked[one], ranked[two])
-        for one, two in itertools.combinations(ranked, 2)
-        if len({curve.method for curve in ranked[one]} & {curve.method for curve in ranked[two]}) > 1
+        (one, two): ranking_agreement(rankings[one], rankings[two])
+        for one, two in itertools.combinations(rankings, 2)
+        if len({*rankings[one].methods} & {*rankings[two].methods}) > 1
     }
     p = holm(np.array([each.p for each in tau.values()]))
     tau = {names: each._replace(p=float(q)) for (names, each), q in zip(tau.items(), p, strict=True)}

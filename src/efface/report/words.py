@@ -141,8 +141,8 @@ def _untested(panel: Panel, undecided: list[Row], single: list[Row]) -> list[str
         lines.append(f"With a single one of the {panel.sample} there is no interval and no verdict: {remedy}.")
     elif single:
         lines.append(
-            "Each network was trained once, so there is no verdict: other trainings may differ more than these. Give "
-            "the studies seeds: [0, 1, 2] or more."
+            "Each network was trained once, so there is no verdict: other trainings may differ more. Give the "
+            "studies seeds: [0, 1, 2] or more."
         )
     return lines
 

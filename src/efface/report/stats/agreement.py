@@ -15,6 +15,7 @@ FEWEST = 5
 """Smallest number of methods with an interval of tau: fewer have too few possible orders."""
 _SAME = 2.0**-40  # relative to the largest mean: rounding errors must not rank equal values
 _ALL = 7  # methods up to which all orders are tried
+_MANY = 33  # methods from which the normal distribution of tau is exact enough
 _SHUFFLES = 10_000
 
 
@@ -57,21 +58,46 @@ def metric_agreement(one: Sequence[Curve], other: Sequence[Curve], level: float 
 
     Source: Kendall 1945 (tau-b); Esscher 1924 (variance of tau of normal variables).
     """
-    names = [curve.method for curve in one if curve.method in {each.method for each in other}]
+    return ranking_agreement(ranking(one), ranking(other), level)
+
+
+class Ranking(NamedTuple):
+    """What a metric says of the methods.
+
+    name: metric and score. methods: names of the methods. areas: the area of each method in each sample. sign: -1 if
+    lower is better.
+    """
+
+    name: str
+    methods: tuple[str, ...]
+    areas: Float[np.ndarray, "samples methods"]
+    sign: int
+
+
+def ranking(curves: Sequence[Curve]) -> Ranking:
+    """Return the ranking of the methods by the curves of one metric and score."""
+    if not curves:
+        return Ranking(_name(curves), (), np.empty((0, 0)), 1)
+    methods = tuple(curve.method for curve in curves)
+    return Ranking(_name(curves), methods, table(curves)[1], -1 if curves[0].direction == "lower" else 1)
+
+
+def ranking_agreement(one: Ranking, other: Ranking, level: float = 0.95) -> Agreement:
+    """Return the agreement of two rankings, see `metric_agreement`."""
+    names = [name for name in one.methods if name in set(other.methods)]
     if len(names) < 2:
-        found = ", ".join(names) or "none"
         raise ValueError(
-            f"{_name(one)} and {_name(other)} have these methods in common: {found}; a ranking needs at least two"
+            f"{one.name} and {other.name} have these methods in common: {', '.join(names) or 'none'}; a ranking needs "
+            "at least two"
         )
-    sides = [[next(curve for curve in side if curve.method == name) for name in names] for side in (one, other)]
-    tables = [table(side)[1] for side in sides]
+    sides = (one, other)
+    tables = [side.areas[:, [side.methods.index(name) for name in names]] for side in sides]
     ready = np.all([~np.isnan(values).all(axis=0) for values in tables], axis=0)
     tables = [_whole(values[:, ready]) for values in tables]
     n = int(ready.sum())
     if n < 2 or any(np.isnan(values).all() for values in tables):
         return NO_AGREEMENT._replace(n=n)
-    signs = [-1 if side[0].direction == "lower" else 1 for side in sides]
-    means = [sign * np.nanmean(values, axis=0) for sign, values in zip(signs, tables, strict=True)]
+    means = [side.sign * np.nanmean(values, axis=0) for side, values in zip(sides, tables, strict=True)]
     tau = float(tau_b(means[0][None], means[1][None])[0])
     if np.isnan(tau):
         return NO_AGREEMENT._replace(n=n)
@@ -180,10 +206,10 @@ def chance_p(one: Float[np.ndarray, " methods"], other: Float[np.ndarray, " meth
     ranks = [
         np.unique(np.round(each / (_SAME * np.abs(each).max() or 1)), return_inverse=True)[1] for each in (one, other)
     ]
-    if n > _ALL and all(len(np.unique(each)) == n for each in ranks):
+    if n > _ALL and (n > _MANY or all(len(np.unique(each)) == n for each in ranks)):
         from scipy.stats import kendalltau
 
-        return float(kendalltau(*ranks, method="exact" if n <= 33 else "asymptotic").pvalue)
+        return float(kendalltau(*ranks, method="exact" if n <= _MANY else "asymptotic").pvalue)
     orders = _orders(n)
     drawn = np.abs(
         tau_b(np.broadcast_to(ranks[0].astype(np.float64), orders.shape), ranks[1][orders].astype(np.float64))

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -81,6 +82,16 @@ class Curve:
                 "samples x points x images"
             )
 
+    @cached_property
+    def area_of_each(self) -> Float[np.ndarray, " samples"]:
+        """The number of each sample, see `areas`."""
+        return _summed(self, self.values)
+
+    @cached_property
+    def area_of_images(self) -> Float[np.ndarray, "samples images"] | None:
+        """The number of each repeat and test image, see `image_areas`."""
+        return None if self.images is None else _summed(self, self.images)
+
     @property
     def over(self) -> str:
         """What an interval of a mean of this curve is over, in words."""
@@ -97,12 +108,12 @@ def areas(curve: Curve) -> Float[np.ndarray, " samples"]:
     A sample without a value at some point has NaN. In a `may_lack_points` curve, the points in `lacking` do not count:
     the area is that of the other points, divided by their span.
     """
-    return _summed(curve, curve.values)
+    return curve.area_of_each
 
 
 def image_areas(curve: Curve) -> Float[np.ndarray, "samples images"] | None:
     """Return the number of `areas` for each repeat and test image; None if the values of the images are unknown."""
-    return None if curve.images is None else _summed(curve, curve.images)
+    return curve.area_of_images
 
 
 def draw_areas(curve: Curve) -> Float[np.ndarray, "draws samples"] | None:
@@ -133,6 +144,8 @@ def shared(one: Curve, other: Curve) -> tuple[Curve, Curve]:
 
     Curves that lack no point are not changed. If they have no point in common, no sample has an area on both curves.
     """
+    if not one.may_lack_points and not other.may_lack_points:
+        return one, other
     both = _has_values(one) & _has_values(other)
     if not both.any():  # strict: at each point one of them is NaN throughout
         return replace(one, may_lack_points=False), replace(other, may_lack_points=False)
@@ -188,11 +201,27 @@ def table(curves: Sequence[Curve]) -> tuple[tuple[int, ...], Float[np.ndarray, "
     methods = [curve.method for curve in curves]
     if len(set(methods)) < len(methods):
         raise ValueError(f"{first.metric}/{first.score}: a method has two curves among {methods}; name each once")
-    rows = sorted({row for curve in curves for row in curve.pairs})
+    rows = all_rows(curves)
     found = np.full((len(rows), len(curves)), np.nan)
     for column, curve in enumerate(curves):
-        found[np.searchsorted(rows, curve.pairs), column] = areas(replace(curve, may_lack_points=False))
-    return tuple(rows), found
+        values = areas(replace(curve, may_lack_points=False) if curve.may_lack_points else curve)
+        found[:, column] = on_rows(values, curve.pairs, rows)
+    return rows, found
+
+
+def all_rows(curves: Sequence[Curve]) -> tuple[int, ...]:
+    """Return the names of the samples of all curves, ascending."""
+    different = {curve.pairs for curve in curves}
+    return tuple(sorted(set().union(*different)))
+
+
+def on_rows(values: Float[np.ndarray, " samples"], pairs: tuple[int, ...], rows: tuple[int, ...]) -> np.ndarray:
+    """Return the values of samples as a column of these rows; NaN for rows without a sample."""
+    if pairs == rows:
+        return np.asarray(values, dtype=np.float64)
+    column = np.full(len(rows), np.nan)
+    column[np.searchsorted(rows, pairs)] = values
+    return column
 
 
 def _has_values(curve: Curve) -> np.ndarray:

@@ -44,7 +44,7 @@ def min_p(
 
     Source: Westfall & Young 1993, algorithm 2.8, with sign-flips.
     """
-    from scipy.special import ndtr, stdtr
+    from scipy.special import ndtr, stdtr, stdtrit
 
     found = np.full(len(p), np.nan)
     tested = np.flatnonzero(~np.isnan(p))
@@ -66,13 +66,18 @@ def min_p(
     signed = by_sign[kept] if kept else np.zeros(0, dtype=bool)
     first = np.divide(first, scale, out=np.zeros_like(first), where=scale > 0)
     n = np.maximum(here.n, 2).astype(np.float64)
+    freedom = float(n.max(initial=2)) - 1  # the scale on which all tests are compared: |t| of so many images
+    like = (n - 1 == freedom) & ~signed
+    limits = -stdtrit(freedom, np.maximum(p[order], 1e-300) / 2)
     generator = np.random.default_rng(seed_of("sign-flips"))
     exceeded = np.zeros(len(order))
     size = max(1, _BLOCK // max(1, len(order)))
     cube = first**3
+    others = np.setdiff1d(np.arange(len(order)), where)
     for start in range(0, flips, size):
         count = min(size, flips - start)
-        smallest = generator.random((count, len(order)))
+        largest = np.empty((count, len(order)))
+        largest[:, others] = -stdtrit(freedom, generator.random((count, len(others))) / 2)
         if len(where):
             signs = generator.integers(0, 2, (count, len(values))) * 2.0 - 1.0
             mean = signs @ first / n
@@ -80,10 +85,13 @@ def min_p(
             third = signs @ cube / n - 3 * mean + 2 * mean**3
             std = np.sqrt(variance * n / (n - 1))
             skewness = np.divide(third, variance**1.5, out=np.zeros_like(third), where=variance > 1e-12)
-            drawn = 2 * stdtr(n - 1, -np.abs(statistic(n, mean, std, skewness)))
-            z = np.divide(mean * n * scale, whole, out=np.zeros_like(mean), where=whole > 0)
-            smallest[:, where] = np.where(signed, 2 * ndtr(-np.abs(z)), drawn)
-        smallest = np.minimum.accumulate(smallest[:, ::-1], axis=1)[:, ::-1]
-        exceeded += (smallest <= p[order] * (1 + 1e-9)).sum(axis=0)
+            t = np.abs(statistic(n, mean, std, skewness))
+            if not like.all():
+                z = np.divide(mean * n * scale, whole, out=np.zeros_like(mean), where=whole > 0)
+                drawn = np.where(signed, 2 * ndtr(-np.abs(z)), 2 * stdtr(n - 1, -t))[:, ~like]
+                t[:, ~like] = -stdtrit(freedom, np.maximum(drawn, 1e-300) / 2)
+            largest[:, where] = t
+        largest = np.maximum.accumulate(largest[:, ::-1], axis=1)[:, ::-1]
+        exceeded += (largest >= limits * (1 - 1e-9)).sum(axis=0)
     found[order] = np.maximum.accumulate((exceeded + 1) / (flips + 1))
     return np.where(np.isnan(found), np.nan, np.maximum(found, np.nan_to_num(p)))

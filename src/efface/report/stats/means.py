@@ -15,7 +15,7 @@ from efface.report.stats.crossed import (
     mean_of_trainings,
     spreads,
 )
-from efface.report.stats.curve import Curve, areas, draw_areas, image_areas, measure_of, shared
+from efface.report.stats.curve import Curve, all_rows, areas, draw_areas, image_areas, measure_of, on_rows, shared
 from efface.report.stats.interval import Interval
 from efface.report.stats.skewed import By, Estimate, image_estimates
 
@@ -86,66 +86,61 @@ def differences(pairs: Sequence[tuple[Curve, Curve]], level: float = 0.95) -> tu
     if not pairs:
         return ()
     first = pairs[0][0]
-    for curve in (each for pair in pairs for each in pair):
+    whole = list({id(curve): curve for pair in pairs for curve in pair}.values())
+    for curve in whole:
         ours, theirs = (first.metric, first.score, first.at), (curve.metric, curve.score, curve.at)
         if ours != theirs:
             raise ValueError(
                 f"curves {ours} and {theirs} measure different things; compare curves of one metric and score"
             )
-    scale = None if first.bounds is None else first.bounds[1] - first.bounds[0]
     if first.sample == "images":
         columns, _ = difference_columns(pairs)
-        made = image_estimates(columns, level, bounds=first.bounds, difference=True)
-        return tuple(
-            _widened(each, _draw_variance(one) + _draw_variance(other), level)
-            for each, (one, other) in zip(made, pairs, strict=True)
-        )
-    whole = {id(curve): curve for pair in pairs for curve in pair}
-    spread = _spreads(list(whole.values()))
+        made = list(image_estimates(columns, level, bounds=first.bounds, difference=True))
+    else:
+        made = _of_trainings(pairs, whole, level)
+    more = {id(curve): _draw_variance(curve) for curve in whole if curve.by_draw is not None}
+    if not more:
+        return tuple(made)
+    return tuple(
+        _widened(each, more.get(id(one), ()) + more.get(id(other), ()), level)
+        for each, (one, other) in zip(made, pairs, strict=True)
+    )
+
+
+def _of_trainings(pairs: Sequence[tuple[Curve, Curve]], whole: Sequence[Curve], level: float) -> list[Estimate]:
+    first = whole[0]
+    scale = None if first.bounds is None else first.bounds[1] - first.bounds[0]
+    spread = _spreads(whole)
+    pooled = len(whole) >= FEWEST_POOLED
     found = []
     for one, other in pairs:
         left, right = shared(one, other)
         trained = _together(left, right)
-        known = (spread[id(one)], spread[id(other)])
-        changed = left is not one or right is not other
-        if changed or len(whole) < FEWEST_POOLED or np.isnan([each.variance for each in known]).any():
-            known = _own(*trained)
         if not len(trained[0].means):
             found.append(NO_ESTIMATE)
             continue
-        each = difference_of_trainings(*trained, known, level, scale)
-        found.append(_widened(each, _draw_variance(one) + _draw_variance(other), level))
-    return tuple(found)
+        known = (spread[id(one)], spread[id(other)])
+        changed = left is not one or right is not other
+        if changed or not pooled or np.isnan(known[0].variance + known[1].variance):
+            known = _own(*trained)
+        found.append(difference_of_trainings(*trained, known, level, scale))
+    return found
 
 
 def difference_columns(
     pairs: Sequence[tuple[Curve, Curve]],
 ) -> tuple[Float[np.ndarray, "images pairs"], tuple[int, ...]]:
     """Return the differences of the areas of each pair, a row for each image, and the names of the rows."""
-    rows = sorted({row for pair in pairs for curve in pair for row in curve.pairs})
-    place = {row: i for i, row in enumerate(rows)}
-    found = np.full((len(rows), len(pairs)), np.nan)
-    known: dict[int, np.ndarray] = {}
-
-    def placed(curve: Curve, key: int) -> np.ndarray:
-        if key not in known:
-            column = np.full(len(rows), np.nan)
-            column[[place[row] for row in curve.pairs]] = areas(curve)
-            known[key] = column
-        return known[key]
-
+    whole = {id(curve): curve for pair in pairs for curve in pair}
+    rows = all_rows(list(whole.values()))
+    place = {key: i for i, key in enumerate(whole)}
+    table = np.stack([on_rows(areas(curve), curve.pairs, rows) for curve in whole.values()], axis=1)
+    found = table[:, [place[id(one)] for one, _ in pairs]] - table[:, [place[id(other)] for _, other in pairs]]
     for i, (one, other) in enumerate(pairs):
         left, right = shared(one, other)
-        if left is one and right is other:
-            found[:, i] = placed(one, id(one)) - placed(other, id(other))
-        else:
-            sides = []
-            for curve in (left, right):
-                column = np.full(len(rows), np.nan)
-                column[[place[row] for row in curve.pairs]] = areas(curve)
-                sides.append(column)
-            found[:, i] = sides[0] - sides[1]
-    return found, tuple(rows)
+        if left is not one or right is not other:
+            found[:, i] = on_rows(areas(left), left.pairs, rows) - on_rows(areas(right), right.pairs, rows)
+    return found, rows
 
 
 def combine(draws: Sequence[Curve], method: str) -> CombinedDraws:
@@ -229,16 +224,16 @@ def _measured(means: np.ndarray, images: np.ndarray | None) -> Trained:
 
 def _together(one: Curve, other: Curve) -> tuple[Trained, Trained]:
     """Return the trainings that both curves have, in the same order."""
-    _, mine, its = np.intersect1d(one.pairs, other.pairs, return_indices=True)
-    sides = [(areas(curve)[rows], image_areas(curve)) for curve, rows in ((one, mine), (other, its))]
-    known = ~np.isnan(sides[0][0]) & ~np.isnan(sides[1][0])
-    trained = [
-        Trained(means[known], None if images is None else images[rows][known])
-        for (means, images), rows in zip(sides, (mine, its), strict=True)
-    ]
-    if any(each.images is None for each in trained) or trained[0].images.shape != trained[1].images.shape:  # type: ignore[union-attr]
-        trained = [each._replace(images=None) for each in trained]
-    return trained[0], trained[1]
+    if one.pairs == other.pairs:
+        mine = its = np.arange(len(one.pairs))
+    else:
+        _, mine, its = np.intersect1d(one.pairs, other.pairs, return_indices=True)
+    means = [areas(curve)[rows] for curve, rows in ((one, mine), (other, its))]
+    known = ~np.isnan(means[0] - means[1])
+    images = [image_areas(curve) for curve in (one, other)]
+    if images[0] is None or images[1] is None or images[0].shape[1] != images[1].shape[1]:
+        return Trained(means[0][known], None), Trained(means[1][known], None)
+    return Trained(means[0][known], images[0][mine][known]), Trained(means[1][known], images[1][its][known])
 
 
 def _spreads(curves: Sequence[Curve]) -> dict[int, Spread]:

@@ -59,12 +59,13 @@ def compare_methods(curves: Sequence[Curve], level: float = 0.95) -> tuple[Compa
     """
     if len(curves) < 2:
         return ()
-    for one, two in itertools.combinations(curves, 2):
-        if one.pairs and two.pairs and not set(one.pairs) & set(two.pairs):
-            raise ValueError(
-                f"{one.metric}/{one.score}: {one.method} and {two.method} have no sample in common; measure both on "
-                "the same images or seeds"
-            )
+    if len({curve.pairs for curve in curves}) > 1:
+        for one, two in itertools.combinations(curves, 2):
+            if one.pairs and two.pairs and not set(one.pairs) & set(two.pairs):
+                raise ValueError(
+                    f"{one.metric}/{one.score}: {one.method} and {two.method} have no sample in common; measure both "
+                    "on the same images or seeds"
+                )
     _, found = table(curves)  # refuses what measures different things
     size = float(np.max(np.abs(found), initial=0, where=~np.isnan(found)))
     pairs = list(itertools.combinations(curves, 2))
