@@ -5,6 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 from efface.stages.run.kept_plan import read_kept
 from efface.store.keys import key
@@ -191,6 +192,9 @@ def test_a_plan_of_before_without_ranges_is_read(foreign):
             del metric["ranges"]
 
     before = pd.read_csv(foreign / "run/seed-3/report/summary.csv")
+    for line in before[before.score == "accuracy"].itertuples():
+        wilson = binomtest(round(line.mean * line.n), line.n).proportion_ci(method="wilson")
+        assert (line.low, line.high) == pytest.approx((wilson.low, wilson.high))
     changed(plan, older)
     done = efface(foreign, "report", "run/seed-3")
     assert (done.code, done.err) == (0, "")

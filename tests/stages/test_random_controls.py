@@ -130,6 +130,9 @@ def test_a_retrained_metric_may_return_one_number_and_its_page_says_what_the_int
     assert done.code == 0, done.err
     summary = pd.read_csv(tmp_path / "run/report/summary.csv")
     found = {metric: summary[summary.metric == metric] for metric in ("roar", "alone")}
+    assert set(found["roar"].interval) == {"crossed"}
+    assert (found["roar"][["low", "high"]].to_numpy() >= 0).all()  # it knows the range of an accuracy
+    assert (found["roar"][["low", "high"]].to_numpy() <= 1).all()
     assert found["roar"]["mean"].tolist() == pytest.approx(found["alone"]["mean"].tolist(), rel=1e-6)
     overs = {metric: set(lines.over) for metric, lines in found.items()}
     assert overs == {"roar": {"trainings and images"}, "alone": {"trainings"}}

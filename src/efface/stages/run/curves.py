@@ -119,6 +119,7 @@ def kept_metric(entry: MetricEntry, entries: tuple[MetricEntry, ...]) -> KeptMet
         family="network" if formula.subject == "network" else formula.family,
         may_lack_points=formula.may_lack_points,
         value_units=dict(formula.value_units),
+        ranges=dict(formula.ranges),
         opposite=next((other.name for other in entries if entry.opposes(other)), ""),
         read_with=tuple(
             ReadWith(name=each, path=words.expand("metric", each), phrase=metric(each).phrase)
