@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from efface.report.stats import image_agreement, metric_agreement
+from efface.report.stats import Agreement, image_agreement, metric_agreement
 from verdicts.line import frozen, head, line, share
 
 
@@ -20,7 +20,7 @@ def agreement(runs: int, generator: np.random.Generator, *, quick: bool = False)
                     [frozen(np.full(3, value), f"m{i}", name) for i, value in enumerate(side)]
                     for name, side in (("one", one), ("other", other))
                 ]
-                found.append(metric_agreement(*sides))
+                found.append(metric_agreement(sides[0], sides[1]))
             known = [each for each in found if not np.isnan(each.low)]
             covered = share([each.low <= truth <= each.high for each in known]) if known else "no interval"
             line(f"true tau {truth:.2f}", n, covered, share([each.p < 0.05 for each in found]))
@@ -40,5 +40,5 @@ def agreement(runs: int, generator: np.random.Generator, *, quick: bool = False)
                 line(f"{what} ({truth:.2f})", methods, images, covered, share([each.p < 0.05 for each in found]))
 
 
-def _alpha(values: np.ndarray):  # noqa: ANN202  an Agreement
+def _alpha(values: np.ndarray) -> Agreement:
     return image_agreement([frozen(column, f"m{i}") for i, column in enumerate(values.T)])

@@ -164,4 +164,4 @@ def _oracle(means: np.ndarray, error: float, values: np.ndarray | None) -> list[
 
 
 def _ratio(found: list[bool], oracle: list[bool]) -> str:
-    return f"{np.mean(found) / max(np.mean(oracle), 1e-9):.2f}"
+    return f"{float(np.mean(found)) / max(float(np.mean(oracle)), 1e-9):.2f}"

@@ -167,9 +167,11 @@ def gap_sentences(panel: Panel) -> list[str]:
 def _fewer(row: Row, panel: Panel) -> str:
     """Return a sentence on a row that has no value at some points."""
     where = listed([point(at, panel.axis) for at in row.lacking], len(row.lacking))
-    apart = f" Its difference to {panel.reference} uses the points that both have." if row.difference.n else ""
-    no_rank = f"{apart} It gets no rank." if panel.direction != "none" else ""
-    return f"{row.method} has no value at {where}. Its {panel.stands} uses its other points.{no_rank}"
+    apart = [f"difference to {panel.reference}"] if row.difference.n else []
+    parts = [*apart, "rank"] if panel.direction != "none" else []
+    verb = "use" if len(parts) > 1 else "uses"
+    paired = f" Its {' and its '.join(parts)} {verb} the points that both have." if parts else ""
+    return f"{row.method} has no value at {where}. Its {panel.stands} uses its other points.{paired}"
 
 
 def leaks(panel: Panel) -> bool:

@@ -20,6 +20,9 @@ FEWEST_POOLED = 3
 """Smallest number of methods that learn a common spread from one another."""
 
 
+_SAME = 2.0**-40  # relative to the largest mean: rounding errors are no spread
+
+
 class Spread(NamedTuple):
     """Variance of a method's mean score from one training to the next.
 
@@ -111,8 +114,9 @@ def difference_of_trainings(
     variance, freedom = _variance(both, n, images, None if scale is None else (0.0, scale))
     if both.freedom < n:  # the own spread of few trainings may be far too small, and then borrows the images' freedom
         freedom = min(freedom, both.freedom)
-    if variance <= 0:
-        return Estimate(Interval(mean, std, np.nan, np.nan, n), 1.0 if mean == 0 else np.nan, "few")
+    size = float(np.abs([one.means, other.means]).max())
+    if variance**0.5 <= _SAME * size:
+        return Estimate(Interval(mean, std, np.nan, np.nan, n), 1.0 if abs(mean) <= _SAME * size else np.nan, "few")
     from scipy.special import stdtr
 
     half = _quantile(freedom, level) * variance**0.5
