@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from efface.report.stats import Curve, compare_methods, holm
+from efface.report import between
+from efface.report.panels import panels
+from efface.report.stats import Curve, compare_methods, min_p
 from efface.report.stats.means import summaries
 from efface.stages.page.folders import kept_folder
 from verdicts.line import frozen, head, line, share, trained
@@ -66,7 +68,7 @@ def _judged(drawn: Callable[[], Sequence[Curve]], runs: int, truth: np.ndarray |
             covered += [a.low <= t <= a.high for a, t in zip(areas, truth, strict=True) if not np.isnan(a.low)]
         found = compare_methods(curves)
         pairs += [each.p < 0.05 for each in found if not np.isnan(each.p)]
-        families.append(any(each.p_holm < 0.05 for each in found))
+        families.append(any(each.p_corrected < 0.05 for each in found))
     if not pairs:
         return ["no interval", "no verdict", "no verdict"]
     return [share(covered) if covered else "-", share(pairs), share(families)]
@@ -124,37 +126,41 @@ def power(runs: int, generator: np.random.Generator, *, quick: bool = False) -> 
     Ten methods, of which the last differs from the others. The oracle knows the variance of each mean difference.
     """
     head("scores", "samples", "found", "by the oracle", "ratio")
-    for n in (20,) if quick else (10, 20, 50):
+    for n in (20,) if quick else (20, 30, 50):
         found, oracle = [], []
         for _ in range(max(10, runs // 5)):
             values = generator.normal(size=(METHODS, n))
             values[-1] += 2**0.5  # one standard deviation of a difference
-            found += _found(compare_methods([frozen(each, f"m{i}") for i, each in enumerate(values)]))
-            oracle += _oracle(values.mean(axis=1), (2 / n) ** 0.5)
+            found += _found([frozen(each, f"m{i}") for i, each in enumerate(values)])
+            oracle += _oracle(values.mean(axis=1), (2 / n) ** 0.5, values)
         line("images, normal", n, share(found), share(oracle), _ratio(found, oracle))
     for repeats in (3,) if quick else (3, 5, 8):
         found, oracle = [], []
         for _ in range(max(10, runs // 5)):
             means = 0.5 + 0.02 * generator.normal(size=(METHODS, repeats))
             means[-1] += 0.02 * 2**0.5
-            curves = [
-                replace(trained(each[:, None], f"m{i}"), images=None, bounds=None) for i, each in enumerate(means)
-            ]
-            found += _found(compare_methods(curves))
-            oracle += _oracle(means.mean(axis=1), 0.02 * (2 / repeats) ** 0.5)
+            curves = [trained(each[:, None], f"m{i}") for i, each in enumerate(means)]
+            found += _found([replace(each, images=None, bounds=None) for each in curves])
+            oracle += _oracle(means.mean(axis=1), 0.02 * (2 / repeats) ** 0.5, None)
         line("trainings, normal", repeats, share(found), share(oracle), _ratio(found, oracle))
 
 
-def _found(compared: Sequence[object]) -> list[bool]:
-    return [each.p_holm < 0.05 for each in compared if each.second == f"m{METHODS - 1}"]  # type: ignore[attr-defined]
+def _found(curves: Sequence[Curve]) -> list[bool]:
+    (found,) = between.pairs(panels(curves))
+    last = f"m{METHODS - 1}"
+    return [each.p_corrected < 0.05 for names, each in found.found.items() if last in names]
 
 
-def _oracle(means: np.ndarray, error: float) -> list[bool]:
+def _oracle(means: np.ndarray, error: float, values: np.ndarray | None) -> list[bool]:
+    """Return whether each difference to the last method is found by somebody who knows its variance."""
     from scipy.special import ndtr
 
     pairs = [(i, j) for i in range(METHODS) for j in range(i + 1, METHODS)]
-    p = holm(np.array([2 * ndtr(-abs(means[i] - means[j]) / error) for i, j in pairs]))
-    return [each < 0.05 for each, (_, j) in zip(p, pairs, strict=True) if j == METHODS - 1]
+    p = np.array([2 * ndtr(-abs(means[i] - means[j]) / error) for i, j in pairs])
+    columns = np.empty((0, 0)) if values is None else np.stack([values[i] - values[j] for i, j in pairs], axis=1)
+    tests = () if values is None else tuple(range(len(pairs)))
+    corrected = min_p(p, columns, tests, np.zeros(len(tests), dtype=bool))
+    return [each < 0.05 for each, (_, j) in zip(corrected, pairs, strict=True) if j == METHODS - 1]
 
 
 def _ratio(found: list[bool], oracle: list[bool]) -> str:

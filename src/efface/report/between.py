@@ -6,11 +6,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from efface.report.stats import Agreement, Comparison, compare_methods, holm, image_agreement
+from efface.report.stats import (
+    Agreement,
+    Comparison,
+    Curve,
+    compare_methods,
+    difference_columns,
+    holm,
+    image_agreement,
+    min_p,
+)
 from efface.report.stats.agreement import ranking, ranking_agreement
 from efface.report.table import ALPHA, Panel, Row
 from efface.report.words import listed, number
 
+MOST_FLIPPED = 4000
+"""Largest number of comparisons that are corrected by sign-flips. They take a few seconds."""
 _CLOSE = ((0.8, "nearly alike"), (0.5, "much alike"), (0.2, "somewhat alike"), (-0.2, "with little in common"))
 
 
@@ -20,7 +31,7 @@ class Pairs:
 
     panel: the panel.
     methods: methods with samples, in the order of the panel.
-    found: the comparison of each two methods, in that order. `p_holm` is corrected for all pairs of all metrics.
+    found: the comparison of each two methods, in that order. `p_corrected` is corrected for all pairs of all metrics.
     """
 
     panel: Panel
@@ -30,7 +41,7 @@ class Pairs:
     @property
     def apart(self) -> int:
         """Number of pairs that differ significantly, with a correction for all pairs of all metrics."""
-        return sum(each.p_holm < ALPHA for each in self.found.values())
+        return sum(each.p_corrected < ALPHA for each in self.found.values())
 
     @property
     def tested(self) -> int:
@@ -42,7 +53,7 @@ class Pairs:
         found, sign = self.found.get((one, two)), 1
         if found is None:
             found, sign = self.found.get((two, one)), -1
-        return found is not None and found.p_holm < ALPHA and _toward(found, self.panel) * sign > 0
+        return found is not None and found.p_corrected < ALPHA and _toward(found, self.panel) * sign > 0
 
     @property
     def letters(self) -> Mapping[str, str]:
@@ -52,7 +63,7 @@ class Pairs:
         """
         columns = [set(self.methods)]
         for (one, two), each in self.found.items():
-            if not each.p_holm < ALPHA:
+            if not each.p_corrected < ALPHA:
                 continue
             for column in [each for each in columns if one in each and two in each]:
                 columns.remove(column)
@@ -81,23 +92,44 @@ class Agreements:
 
 
 def pairs(several: Sequence[Panel]) -> list[Pairs]:
-    """Compare every two methods of each panel, and correct all these comparisons together (Holm)."""
-    found: list[tuple[Panel, tuple[str, ...], tuple[Comparison, ...]]] = []
-    for panel in several:
-        rows = [row for row in panel.rows if row.area.n and row.curve.pairs and not _trained_once(panel)]
-        found.append((panel, tuple(row.method for row in rows), compare_methods([row.curve for row in rows])))
-    p = iter(holm(np.array([each.p for _, _, compared in found for each in compared])))
+    """Compare every two methods of each panel, and correct all these comparisons together.
+
+    The correction is `min_p`; that of Holm, which is a little stricter, if there are too many comparisons.
+    """
+    rows = [
+        [row for row in panel.rows if row.area.n and row.curve.pairs and not _trained_once(panel)] for panel in several
+    ]
+    compared = [compare_methods([row.curve for row in each]) for each in rows]
+    p = iter(_corrected(rows, compared))
     return [
         Pairs(
             panel,
-            methods,
-            {
-                (each.first, each.second): replace(each, p_holm=float(corrected))
-                for each, corrected in zip(compared, p, strict=False)
-            },
+            tuple(row.method for row in each),
+            {(one.first, one.second): replace(one, p_corrected=next(p)) for one in comparisons},
         )
-        for panel, methods, compared in found
+        for panel, each, comparisons in zip(several, rows, compared, strict=True)
     ]
+
+
+def _corrected(rows: Sequence[Sequence[Row]], compared: Sequence[Sequence[Comparison]]) -> list[float]:
+    """Return the p value of each comparison, corrected for all of them."""
+    own = np.array([one.p for comparisons in compared for one in comparisons])
+    if len(own) > MOST_FLIPPED:
+        return [float(each) for each in holm(own)]
+    places = iter(range(len(own)))
+    curves: list[tuple[Curve, Curve]] = []
+    tests: list[int] = []
+    by_sign: list[bool] = []
+    for each, comparisons in zip(rows, compared, strict=True):
+        named = {row.method: row.curve for row in each}
+        for one in comparisons:
+            test = next(places)
+            if named[one.first].sample == "images":
+                curves.append((named[one.first], named[one.second]))
+                tests.append(test)
+                by_sign.append(one.by == "tango")
+    values, _ = difference_columns(curves) if curves else (np.empty((0, 0)), ())
+    return [float(each) for each in min_p(own, values, tuple(tests), np.array(by_sign, dtype=bool))]
 
 
 def with_ranks(found: Pairs) -> Panel:

@@ -37,13 +37,26 @@ def summary_table(found: Sequence[Panel], how: Mapping[str, Mapping[str, str]]) 
 
 def comparisons_table(found: Sequence[Pairs]) -> pd.DataFrame:
     """Return a line for each metric and pair of methods."""
-    columns = ["metric", "score", "first", "second", "better", "difference", "low", "high", "n", "by", "p", "p_holm"]
+    columns = [
+        "metric",
+        "score",
+        "first",
+        "second",
+        "better",
+        "difference",
+        "low",
+        "high",
+        "n",
+        "by",
+        "p",
+        "p_corrected",
+    ]
     columns += ["effect", "common_language"]
     lines = [
         (
             *(each.metric, each.score, each.first, each.second, one.panel.direction),
             *(each.difference.mean, each.difference.low, each.difference.high, each.difference.n),
-            *(each.by, each.p, each.p_holm, each.effect, each.common_language),
+            *(each.by, each.p, each.p_corrected, each.effect, each.common_language),
         )
         for one in found
         for each in one.found.values()

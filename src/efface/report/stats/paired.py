@@ -28,7 +28,7 @@ class Comparison:
     difference: mean area of the first method minus that of the second, with its interval; n is the number of pairs.
     by: how interval and p were made, or why there is no test.
     p: two-sided p value of the hypothesis that the mean difference is 0; NaN if there is no test.
-    p_holm: p value corrected for all pairs that were compared together.
+    p_corrected: p value corrected for all pairs that were compared together.
     effect: mean difference in favour of the first method, divided by the standard deviation of the differences.
     common_language: 0 to 1, share of the samples on which the first method is better, with ties counted half; 0.5 means
         no effect.
@@ -41,7 +41,7 @@ class Comparison:
     difference: Interval
     by: By
     p: float
-    p_holm: float
+    p_corrected: float
     effect: float
     common_language: float
 
