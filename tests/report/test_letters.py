@@ -6,9 +6,10 @@ import re
 import numpy as np
 import pytest
 
+from efface.report import between
 from efface.report.between import Pairs, pairs, with_ranks
 from efface.report.panels import panels
-from efface.report.stats import Comparison, Interval
+from efface.report.stats import Comparison, Interval, holm, min_p
 from small.reports import curve_of
 
 DIFFERENCE = Interval(-1.0, 1.0, -2.0, 0.5, 9)
@@ -32,7 +33,7 @@ def check_letters(found):
     assert list(letters) == list(found.methods)
     assert all(letters.values())
     for (one, two), each in found.found.items():
-        assert bool(split(letters[one]) & split(letters[two])) == (not each.p_holm < 0.05), (one, two)
+        assert bool(split(letters[one]) & split(letters[two])) == (not each.p_corrected < 0.05), (one, two)
 
 
 def split(letters):
@@ -96,16 +97,31 @@ def test_methods_may_share_a_rank_although_one_of_them_is_below_a_third():
     noise -= noise.mean(axis=1, keepdims=True)
     shown = [curve_of(0.33 * i + noise[i], name, at=(0.0,)) for i, name in enumerate("abc")]
     (compared,) = pairs(panels(shown))
-    assert [each.p_holm < 0.05 for each in compared.found.values()] == [False, True, False]  # ab, ac, bc
+    assert [each.p_corrected < 0.05 for each in compared.found.values()] == [False, True, False]  # ab, ac, bc
     assert {row.method: row.rank for row in with_ranks(compared).rows} == {"a": 1, "b": 1, "c": 2}
     assert compared.letters == {"a": "a", "b": "ab", "c": "b"}
 
 
-def test_pairs_are_corrected_for_all_metrics_together():
+@pytest.mark.parametrize("flipped", [4000, 17])
+def test_pairs_are_corrected_for_all_metrics_together(flipped, monkeypatch):
+    """By sign-flips; by Holm's correction if there are more comparisons than can be flipped in a few seconds."""
+    monkeypatch.setattr(between, "MOST_FLIPPED", flipped)
     shown = [level(name, 0.1 * i, metric=f"metric{m}") for m in range(3) for i, name in enumerate("abcd")]
     compared = pairs(panels(shown))
+    found = [each for one in compared for each in one.found.values()]
+    p = np.array([each.p for each in found])
+    curve = {(each.metric, each.method): each.values[:, 0] for each in shown}
+    apart = np.column_stack([curve[each.metric, each.first] - curve[each.metric, each.second] for each in found])
+    expected = holm(p) if flipped < 18 else min_p(p, apart, tuple(range(18)), np.zeros(18, dtype=bool))
+    np.testing.assert_allclose([each.p_corrected for each in found], expected)
+    assert (expected >= p).all()
+
+
+def test_pairs_of_a_metric_that_trains_are_corrected_with_the_others():
+    trained = [level(name, 0.3, 4, sample="repeats", metric="roar") for name in "abc"]
+    compared = pairs(panels([*trained, *(level(name, 0.3) for name in "abc")]))
     p = np.array([each.p for one in compared for each in one.found.values()])
-    corrected = np.array([each.p_holm for one in compared for each in one.found.values()])
-    assert len(p) == 3 * 6
-    assert corrected.min() == pytest.approx(min(1, 18 * p.min()))
+    corrected = np.array([each.p_corrected for one in compared for each in one.found.values()])
     assert (corrected >= p).all()
+    assert corrected.min() > 2 * p.min()  # six comparisons, of which the three of images are alike
+    assert corrected.min() < 7 * p.min()
