@@ -35,7 +35,6 @@ SMALLEST = {
     ),
     "bench_verdicts.py": (["--quick"], r"## means\n(.*\n)*## power\n(.*\n)*\| trainings, normal \| 3 .*\d\.\d\d \|"),
     "soak.py": (["--quick", "--ceiling", "100"], r"kill: \d+ cases, 0 bad[^\n]*(\n.*)*hostile: 2 cases"),
-    "bench_verdicts.py": (["--quick", "--parts", "pairs"], r"## pairs\n[^#]*\d %"),
     "pattern_toy.py": ([], r"0\.210561[^\n]*(\n.*)*0\.000694"),
 }
 

@@ -7,7 +7,7 @@ import pytest
 
 from efface.report.between import Pairs, pairs, with_ranks
 from efface.report.panels import panels
-from efface.report.stats import Comparison, Interval
+from efface.report.stats import Comparison, Interval, holm
 from small.reports import curve_of
 
 DIFFERENCE = Interval(-1.0, 1.0, -2.0, 0.5, 9)
@@ -31,7 +31,7 @@ def check_letters(found):
     assert list(letters) == list(found.methods)
     assert all(letters.values())
     for (one, two), each in found.found.items():
-        assert bool(set(letters[one]) & set(letters[two])) == (not each.p_holm < 0.05), (one, two)
+        assert bool(set(letters[one]) & set(letters[two])) == (not each.p_corrected < 0.05), (one, two)
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 9])
@@ -91,16 +91,33 @@ def test_methods_may_share_a_rank_although_one_of_them_is_below_a_third():
     noise -= noise.mean(axis=1, keepdims=True)
     shown = [curve_of(0.33 * i + noise[i], name, at=(0.0,)) for i, name in enumerate("abc")]
     (compared,) = pairs(panels(shown))
-    assert [each.p_holm < 0.05 for each in compared.found.values()] == [False, True, False]  # ab, ac, bc
+    assert [each.p_corrected < 0.05 for each in compared.found.values()] == [False, True, False]  # ab, ac, bc
     assert {row.method: row.rank for row in with_ranks(compared).rows} == {"a": 1, "b": 1, "c": 2}
     assert compared.letters == {"a": "a", "b": "ab", "c": "b"}
 
 
-def test_pairs_are_corrected_for_all_metrics_together():
-    shown = [level(name, 0.1 * i, metric=f"metric{m}") for m in range(3) for i, name in enumerate("abcd")]
-    compared = pairs(panels(shown))
-    p = np.array([each.p for one in compared for each in one.found.values()])
-    corrected = np.array([each.p_holm for one in compared for each in one.found.values()])
+def test_pairs_are_corrected_for_all_metrics_together(monkeypatch):
+    rng = np.random.default_rng(1)
+    values = rng.normal(0, 1, (4, 60, 1)) + 0.25 * np.arange(4)[:, None, None]
+
+    def shown(metrics, *, alike):
+        scores = [values if alike else rng.permutation(values, axis=1) for _ in range(metrics)]
+        return [
+            curve_of(each[i], name, at=(0.0,), metric=f"metric{m}")
+            for m, each in enumerate(scores)
+            for i, name in enumerate("abcd")
+        ]
+
+    def corrected(curves):
+        return np.array([each.p_corrected for one in pairs(panels(curves)) for each in one.found.values()])
+
+    alone, alike = corrected(shown(1, alike=True)), corrected(shown(3, alike=True))
+    np.testing.assert_allclose(alike, np.tile(alone, 3), atol=0.02)  # the same comparison three times is one
+    others = shown(3, alike=False)
+    p = np.array([each.p for one in pairs(panels(others)) for each in one.found.values()])
+    apart = corrected(others)
     assert len(p) == 3 * 6
-    assert corrected.min() == pytest.approx(min(1, 18 * p.min()))
-    assert (corrected >= p).all()
+    assert (apart >= p).all()
+    monkeypatch.setattr("efface.report.between.MOST_FLIPPED", 0)
+    np.testing.assert_allclose(corrected(others), holm(p))
+    assert np.mean(apart - holm(p)) < 0.02

@@ -87,7 +87,7 @@ def test_better_decides_whom_an_effect_favours():
 def test_what_cannot_be_tested_says_so():
     single = pair([1.0, np.nan, 3.0], [2.0, 1.0, np.nan], "repeats")
     assert (single.by, single.difference.n, single.common_language) == ("none", 1, 0.0)
-    assert np.isnan([single.p, single.p_holm]).all()
+    assert np.isnan([single.p, single.p_corrected]).all()
     empty = pair([np.nan] * 9, [1.0] * 9)
     assert (empty.by, empty.difference.n) == ("none", 0)
     assert np.isnan([empty.effect, empty.common_language]).all()
@@ -169,7 +169,7 @@ def test_all_pairs_of_a_metric_are_corrected_together():
     ]
     found = compare_methods(curves)
     assert [(each.first, each.second) for each in found] == list(itertools.combinations("abcd", 2))
-    np.testing.assert_allclose([each.p_holm for each in found], holm(np.array([each.p for each in found])))
+    np.testing.assert_allclose([each.p_corrected for each in found], holm(np.array([each.p for each in found])))
     for each, (one, two) in zip(found, itertools.combinations(curves, 2), strict=True):
         (expected,) = image_estimates(one.values - two.values, difference=True)
         np.testing.assert_allclose(each.difference, expected.interval, rtol=1e-9)
