@@ -125,3 +125,17 @@ def test_pairs_of_a_metric_that_trains_are_corrected_with_the_others():
     assert (corrected >= p).all()
     assert corrected.min() > 2 * p.min()  # six comparisons, of which the three of images are alike
     assert corrected.min() < 7 * p.min()
+
+
+def test_a_comparison_that_stands_on_three_metrics_counts_as_one():
+    values = np.random.default_rng(1).normal(0, 1, (4, 60, 1)) + 0.25 * np.arange(4)[:, None, None]
+
+    def corrected(metrics):
+        shown = [
+            curve_of(values[i], name, at=(0.0,), metric=f"metric{m}")
+            for m in range(metrics)
+            for i, name in enumerate("abcd")
+        ]
+        return [each.p_corrected for one in pairs(panels(shown)) for each in one.found.values()]
+
+    np.testing.assert_allclose(corrected(3), np.tile(corrected(1), 3), atol=0.02)

@@ -34,7 +34,8 @@ def min_p(
 
     Metrics and methods that are alike make the same errors on the same images. The signs of all differences of an image
     are drawn together, so the smallest p of a draw shows how small p becomes by chance among these very tests. Tests
-    without images (of trained networks) count as independent. A step-down correction.
+    without images (of trained networks) count as independent. A step-down correction. If no draw is as extreme as a
+    test, Holm's correction gives its p value.
 
     p: p value of each test; NaN is no test and stays NaN.
     differences: paired differences of the tests over images, by row of the test split; NaN without a value.
@@ -93,5 +94,6 @@ def min_p(
             largest[:, where] = t
         largest = np.maximum.accumulate(largest[:, ::-1], axis=1)[:, ::-1]
         exceeded += (largest >= limits * (1 - 1e-9)).sum(axis=0)
-    found[order] = np.maximum.accumulate((exceeded + 1) / (flips + 1))
-    return np.where(np.isnan(found), np.nan, np.maximum(found, np.nan_to_num(p)))
+    corrected = np.maximum.accumulate((exceeded + 1) / (flips + 1))
+    found[order] = np.where(exceeded > 0, corrected, np.minimum(corrected, holm(p[order])))
+    return np.maximum(found, p)
