@@ -512,6 +512,7 @@ def test_what_is_around_a_method_that_learns_is_tried_as_what_it_is_and_extracte
         assert "FittedInner" not in text
 
 
+@pytest.mark.long
 def test_data_without_masks_are_named_before_anything_is_trained(tmp_path):
     write_study(
         tmp_path, {"own": WITHIN}, attribution_methods=BLIND[:2], metrics=["morf"], data={"call": "own.unmasked"}

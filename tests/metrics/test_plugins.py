@@ -273,6 +273,7 @@ bright = Metric(
 """
 
 
+@pytest.mark.long
 def test_a_study_with_a_broken_probe_is_refused_before_any_work(tmp_path):
     write_study(tmp_path, {"lab": LAB}, metrics=["morf", {"name": "bright", "metric": "lab.bright"}])
     done = efface(tmp_path, "check", "study.yml")

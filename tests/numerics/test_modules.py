@@ -19,6 +19,8 @@ COVERED = {
     "store/atomic": NO_NUMBERS,
     "store/datasets": NO_NUMBERS,
     "store/links": NO_NUMBERS,
+    "store/own_file": NO_NUMBERS,
+    "shown": NO_NUMBERS,
     "store/locks": NO_NUMBERS,
     "store/sealed": NO_NUMBERS,
     "store/foreign": NO_NUMBERS,

@@ -41,6 +41,7 @@ def study(folder, **changes):
     return write_study(folder, {"binary": NET}, **usual | changes)
 
 
+@pytest.mark.long
 def test_one_logit_is_trained_explained_measured_and_judged(tmp_path):
     study(
         tmp_path,

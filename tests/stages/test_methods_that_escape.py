@@ -285,10 +285,9 @@ CLOSES = {
 }
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
-@pytest.mark.parametrize(
-    "kind", [each if each == "a range" else pytest.param(each, marks=pytest.mark.long) for each in CLOSES]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("kind", CLOSES)
 def test_a_method_that_closes_the_files_of_efface_is_named(tmp_path, honest, kind, workers):
     trials = 1 if workers == 1 else IN_WORKERS
     escaping(tmp_path, CLOSES[kind], trials=trials, **TWO if workers > 1 else {})

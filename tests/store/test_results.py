@@ -104,7 +104,7 @@ UNFIT = {
 def test_a_line_whose_fields_no_page_can_show_does_not_count(tmp_path, capsys, fields):
     row = {"key": "a"} | UNFIT[fields]
     (tmp_path / "results.jsonl").write_text(json.dumps(row | {"digest": keys.key(row)}) + "\n")
-    assert not Results(tmp_path).rows
+    assert not Results(tmp_path).records
     assert "results.jsonl:1: " in capsys.readouterr().err
 
 
