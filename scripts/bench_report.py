@@ -13,6 +13,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,12 @@ def made_up(methods: int, metrics: int, images: int, points: int) -> list[Curve]
         kind = metric % 5
         for i, name in enumerate(names):
             shift = 0.05 * i / len(names)
-            how = {"direction": "lower", "family": "erasure", "bounds": (0.0, 1.0), "control": name == "random"}
+            how: dict[str, Any] = {
+                "direction": "lower",
+                "family": "erasure",
+                "bounds": (0.0, 1.0),
+                "control": name == "random",
+            }
             what = (f"metric_{metric}", "probability", name)
             rows = tuple(range(images))
             if kind == 0:
