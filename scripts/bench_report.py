@@ -13,6 +13,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,21 +51,26 @@ def made_up(methods: int, metrics: int, images: int, points: int) -> list[Curve]
         kind = metric % 5
         for i, name in enumerate(names):
             shift = 0.05 * i / len(names)
-            how = {"direction": "lower", "family": "erasure", "bounds": (0.0, 1.0), "control": name == "random"}
+            how: dict[str, Any] = {
+                "direction": "lower",
+                "family": "erasure",
+                "bounds": (0.0, 1.0),
+                "control": name == "random",
+            }
             what = (f"metric_{metric}", "probability", name)
             rows = tuple(range(images))
             if kind == 0:
                 values = np.clip(base + shift + 0.1 * generator.normal(size=(images, 1)), 0, 1)
-                found.append(Curve(*what, (0.0,), values, "images", pairs=rows, axis="", **how))  # type: ignore[arg-type]
+                found.append(Curve(*what, (0.0,), values, "images", pairs=rows, axis="", **how))
             elif kind == 1:
                 right = (generator.random((3, points, images)) < 0.8 - shift).astype(np.float32)
                 how |= {"family": "retraining", "images": right}
-                found.append(Curve(*what, at, right.mean(axis=2), "repeats", pairs=(0, 1, 2), **how))  # type: ignore[arg-type]
+                found.append(Curve(*what, at, right.mean(axis=2), "repeats", pairs=(0, 1, 2), **how))
             else:
                 values = np.clip(base - np.array(at) + shift + 0.1 * generator.normal(size=(images, points)), 0, 1)
-                found.append(Curve(*what, at, values, "images", pairs=rows, **how))  # type: ignore[arg-type]
+                found.append(Curve(*what, at, values, "images", pairs=rows, **how))
                 what = (what[0], "accuracy", name)
-                found.append(Curve(*what, at, (values > 0.5) * 1.0, "images", pairs=rows, **how))  # type: ignore[arg-type]
+                found.append(Curve(*what, at, (values > 0.5) * 1.0, "images", pairs=rows, **how))
     return found
 
 
