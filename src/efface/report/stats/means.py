@@ -1,7 +1,6 @@
 """Means of curves with their intervals: over images, or over trainings and images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,8 @@ from efface.report.stats.crossed import (
     mean_of_trainings,
     spreads,
 )
-from efface.report.stats.curve import Curve, all_rows, areas, draw_areas, image_areas, measure_of, on_rows, shared
+from efface.report.stats.curve import Curve, all_rows, areas, image_areas, measure_of, on_rows, shared
+from efface.report.stats.drawn import draw_variance, widened
 from efface.report.stats.interval import Interval
 from efface.report.stats.skewed import By, Estimate, image_estimates
 
@@ -31,21 +31,6 @@ class Summary(NamedTuple):
     area: Interval
     points: tuple[Interval, ...]
     by: By
-
-
-@dataclass(frozen=True)
-class CombinedDraws:
-    """Several draws of one stochastic method, as one curve.
-
-    curve: mean over the draws, sample by sample.
-    between: standard deviation of the mean area between draws, the typical change if the maps were extracted again.
-        NaN for one draw.
-    draws: number of draws.
-    """
-
-    curve: Curve
-    between: float
-    draws: int
 
 
 def summary(curve: Curve, level: float = 0.95) -> Summary:
@@ -98,11 +83,11 @@ def differences(pairs: Sequence[tuple[Curve, Curve]], level: float = 0.95) -> tu
         made = list(image_estimates(columns, level, bounds=first.bounds, difference=True))
     else:
         made = _of_trainings(pairs, whole, level)
-    more = {id(curve): _draw_variance(curve) for curve in whole if curve.by_draw is not None}
+    more = {id(curve): draw_variance(curve) for curve in whole if curve.by_draw is not None}
     if not more:
         return tuple(made)
     return tuple(
-        _widened(each, more.get(id(one), ()) + more.get(id(other), ()), level)
+        widened(each, more.get(id(one), ()) + more.get(id(other), ()), level)
         for each, (one, other) in zip(made, pairs, strict=True)
     )
 
@@ -143,48 +128,13 @@ def difference_columns(
     return found, rows
 
 
-def combine(draws: Sequence[Curve], method: str) -> CombinedDraws:
-    """Combine the draws of a stochastic method into one curve: the mean over draws for each sample.
-
-    A value is NaN if it is NaN in any draw. The interval of the combined curve is over its samples and the draws.
-
-    draws: a curve for each draw, all on the same samples.
-    method: name of the combined curve.
-    """
-    if not draws:
-        raise ValueError(f"{method}: no draws to combine, expected at least one curve")
-    first = draws[0]
-    for curve in draws:
-        if measure_of(curve) != measure_of(first) or curve.pairs != first.pairs:
-            raise ValueError(
-                f"{method}: draws {first.method} and {curve.method} were measured on different things or samples; "
-                "measure every draw with one metric on one set of samples"
-            )
-        if curve.values.shape != first.values.shape:
-            raise ValueError(
-                f"{method}: draw {curve.method} has {len(curve.values)} samples, {first.method} has "
-                f"{len(first.values)}; measure every draw on the same ones"
-            )
-    if len(draws) == 1:
-        return CombinedDraws(replace(first, method=method, draw_of=""), np.nan, 1)
-    by_draw = np.stack([curve.values.astype(np.float64) for curve in draws])
-    known = [curve.images for curve in draws if curve.images is not None]
-    images = np.mean(known, axis=0) if len(known) == len(draws) and len({each.shape for each in known}) == 1 else None
-    values = by_draw.mean(axis=0)
-    each = np.stack([areas(curve) for curve in draws])
-    whole = each[:, ~np.isnan(each).any(axis=0)]
-    between = float(whole.mean(axis=1).std(ddof=1)) if whole.size else np.nan
-    curve = replace(first, method=method, values=values, draw_of="", by_draw=by_draw, images=images)
-    return CombinedDraws(curve, between, len(draws))
-
-
 def _of_images(curves: Sequence[Curve], level: float) -> list[Summary]:
     tables = [np.column_stack([areas(curve), curve.values.astype(np.float64)]) for curve in curves]
     made = iter(image_estimates(np.hstack(tables), level, bounds=curves[0].bounds))
     found = []
     for curve, values in zip(curves, tables, strict=True):
         area, *points = (next(made) for _ in range(values.shape[1]))
-        area = _widened(area, _draw_variance(curve), level)
+        area = widened(area, draw_variance(curve), level)
         found.append(Summary(area.interval, tuple(each.interval for each in points), area.by))
     return found
 
@@ -208,7 +158,7 @@ def _of_repeats(curves: Sequence[Curve], level: float) -> list[Summary]:
         )
     found = []
     for curve, (area, *points) in zip(curves, zip(*by_column, strict=True), strict=True):
-        area = _widened(area, _draw_variance(curve), level)
+        area = widened(area, draw_variance(curve), level)
         found.append(Summary(area.interval, tuple(each.interval for each in points), area.by))
     return found
 
@@ -268,39 +218,3 @@ def _own(one: Trained, other: Trained) -> tuple[Spread, Spread]:
     n = len(one.means)
     variance = float((one.means - other.means).var(ddof=1)) if n > 1 else np.nan
     return Spread(variance, n - 1.0), Spread(0.0, n - 1.0)
-
-
-def _draw_variance(curve: Curve) -> tuple[float, ...]:
-    """Return the variance that the draws of the maps add to the mean area, and its degrees of freedom; () for none."""
-    by_draw = draw_areas(curve)
-    if by_draw is None:
-        return ()
-    whole = by_draw[:, ~np.isnan(by_draw).any(axis=0)]
-    draws, n = whole.shape
-    if n < 2:
-        return ()
-    residual = whole - whole.mean(axis=0) - whole.mean(axis=1, keepdims=True) + whole.mean()
-    twice = float((residual**2).sum()) / ((draws - 1) * (n - 1)) / (draws * n)
-    return max(0.0, float(whole.mean(axis=1).var(ddof=1)) / draws - twice), draws - 1.0
-
-
-def _widened(one: Estimate, more: tuple[float, ...], level: float) -> Estimate:
-    """Return an estimate with the variance of draws added. more: pairs of variance and degrees of freedom."""
-    variance = sum(more[::2])
-    mean, std, low, high, n = one.interval
-    if not variance or np.isnan(low) or n < 2:
-        return one
-    from scipy.special import stdtr, stdtrit
-
-    usual = float(stdtrit(n - 1, (1 + level) / 2))
-    before = ((high - low) / (2 * usual)) ** 2
-    whole = before + variance
-    parts = before**2 / (n - 1) + sum(v**2 / f for v, f in zip(more[::2], more[1::2], strict=True))
-    freedom = whole**2 / parts
-    factor = (whole / before) ** 0.5 * float(stdtrit(freedom, (1 + level) / 2)) / usual if before > 0 else np.inf
-    wide = Interval(mean, std, mean - (mean - low) * factor, mean + (high - mean) * factor, n)
-    p = one.p
-    if not np.isnan(p):
-        t = float(stdtrit(n - 1, max(p, 1e-300) / 2)) * (before / whole) ** 0.5
-        p = max(p, float(2 * stdtr(freedom, t)))
-    return Estimate(wide, p, one.by)
