@@ -27,11 +27,13 @@ SMALLEST = {
     "bench_memory.py": (["--stage", "status", "--every", "0.1"], r"\d\.\d+ GB +\d+"),
     "bench_methods.py": (["--images", "2", "--rounds", "1"], r"SmoothGrad family[^\n]*(\n.*)*?\d\.\d+x"),
     "bench_perturb.py": (["--images", "2", "--rounds", "1"], r"\d\.\d+"),
+    "bench_report.py": (["--quick"], r"page in \d+\.\d s of CPU .*\d\.\d MB"),
     "bench_start.py": (["--quick"], r"\d\.\d\d s \(goal"),
     "bench_train.py": (
         ["--images", "256", "--rounds", "1", "--networks", "resnet8"],
         r"ours, fp32 .*\d\.\d+x .*>= 1\.4",
     ),
+    "bench_verdicts.py": (["--quick"], r"## means\n(.*\n)*## power\n(.*\n)*\| trainings, normal \| 3 .*\d\.\d\d \|"),
     "soak.py": (["--quick", "--ceiling", "100"], r"kill: \d+ cases, 0 bad[^\n]*(\n.*)*hostile: 2 cases"),
     "pattern_toy.py": ([], r"0\.210561[^\n]*(\n.*)*0\.000694"),
 }
@@ -59,6 +61,15 @@ def test_a_script_prints_the_numbers_that_it_promises(script):
     said = run(script, *words)
     assert re.search(promised, said), said
     assert "nan" not in said.split()
+
+
+@pytest.mark.long
+def test_false_verdicts_are_counted_on_real_trainings(tmp_path):
+    """Two repeats give no verdict; three of four do, in all four choices."""
+    said = run("bench_verdicts.py", "--parts", "pool", "--pool", tmp_path / "pool", "--make-pool", "--quick")
+    assert "3 random controls with 4 trainings each, 500 test images" in said
+    assert re.search(r"\| 2 \| no interval \| no verdict \| no verdict \|", said)
+    assert re.search(r"\| 3 \| - \| \d+\.\d ± \d+\.\d % \| \d+\.\d", said)
 
 
 @pytest.fixture

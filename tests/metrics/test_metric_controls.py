@@ -290,7 +290,9 @@ def test_outlines_leak_where_the_shape_is_the_class_and_nowhere_else(tmp_path, l
     leak = metric("mask_leak")
     area = float(data["test"].masks[0].float().mean())
     scores = {name: probe(here) for name, probe in leak.probes(Point(area, 0, MEAN, (), "pixel")).items()}
-    found = leak.value(scores)
+    values = leak.value(scores)
+    assert {each.shape for each in values.values()} == {(80,)}
+    found = {name: each.mean() for name, each in values.items()}
     assert found["accuracy"] - found["leak"] == pytest.approx(0.25)  # chance: four classes, equally often
     assert found["leak"] > 0.35 if leaky else abs(found["leak"]) < 0.1
 

@@ -188,6 +188,16 @@ def more(scores):
         ({"read_with": ("robust_acuracy",)}, "'read_with' names 'robust_acuracy': there is no metric"),
         ({"by_mean": ("drop",)}, "'by_mean' names drop, which 'direction' does not have; it has value"),
         ({"value_units": {"drop": "%"}}, "'value_units' names drop, which 'direction' does not have; it has value"),
+        ({"ranges": {"drop": (0.0, 1.0)}}, "'ranges' names drop, which 'direction' does not have; it has value"),
+        *(
+            ({"ranges": {"value": ends}}, "'ranges' of 'value' is " + told)
+            for ends, told in (
+                ((1.0, 0.0), "(1.0, 0.0); expected two ascending numbers, such as (0.0, 1.0)"),
+                ((0.5, 0.5), "(0.5, 0.5); expected two ascending numbers"),
+                ((0.0, float("inf")), "(0.0, inf); expected two ascending numbers"),
+                ((0.0, float("nan")), "(0.0, nan); expected two ascending numbers"),
+            )
+        ),
         ({"value": values_of("two", "value")}, "'value' reads the probe 'two', but its 'probes' has only one; use"),
         (
             {"probes": lambda point: {"one": point.perturb("most_first")}},
@@ -214,6 +224,11 @@ def test_a_metric_at_odds_with_itself_is_refused(changes, said):
             {"read_with": "robust_accuracy"},
             "'read_with' is 'robust_accuracy'; expected several words, such as ('robust_",
         ),
+        *(
+            ({"ranges": {"value": ends}}, f"'ranges' of 'value' is {ends!r}; expected two ascending numbers, such as")
+            for ends in ((0.0, 1.0, 2.0), [0.0, 1.0], (0.0, None), ("a", "b"), 1.0)
+        ),
+        ({"ranges": None}, "'ranges' is None; expected ends by value, such as {'accuracy': (0.0, 1.0)}"),
     ],
 )
 def test_a_field_of_unknown_words_is_refused(changes, said):
@@ -522,6 +537,18 @@ def test_opposites_are_found_by_the_metric_and_its_settings():
 def test_values_in_percent_are_those_of_relative_change():
     told = {(name, value) for name in names() for value in metric(name).direction if "relative_change" in value}
     assert told == {(name, value) for name in names() for value in metric(name).value_units}
+
+
+def test_shares_and_accuracies_state_their_range_and_values_without_one_do_not():
+    known = {(name, value): ends for name in names() for value, ends in metric(name).ranges.items()}
+    for name in names():
+        for value in metric(name).direction:
+            if value.startswith(("accuracy", "probability", "share")):
+                low, high = known[name, value]
+                assert (low, high) in ((0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5), (-2.0, 2.0)), (name, value)
+            elif value in ("logit_ratio", "relative_change", "infidelity", "distance"):
+                assert (name, value) not in known
+    assert check_metric("metrics.mine", made(Whole(), ranges={"value": (0.0, 2.5)}), [POINT, POINT]) == []
 
 
 def test_every_family_of_ours_has_its_place_on_the_page():

@@ -96,7 +96,10 @@ def _measured(name: str, given=None):
             where = f"{number}_{point.x:.3g}_{point.repeat}"
             for each, score in scores.items():
                 found |= {f"{where}_{each}_{value}": array for value, array in score.values.items()}
-            found |= {f"{where}_{value}": np.asarray(array) for value, array in formula.value(scores).items()}
+            values = {value: np.asarray(array) for value, array in formula.value(scores).items()}
+            if formula.sample == "repeats":  # the number of a training is the mean over its test images
+                values = {value: array.mean() for value, array in values.items()}
+            found |= {f"{where}_{value}": np.asarray(array) for value, array in values.items()}
     return _once(found)
 
 

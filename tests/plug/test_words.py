@@ -1,6 +1,7 @@
 """Short words of plug-ins: each names one function of its kind; a study with them is the study with dotted paths."""
 
 import copy
+import importlib
 import re
 import subprocess
 import sys
@@ -262,6 +263,23 @@ def test_a_name_whose_numbers_have_changed_has_one_note(capsys):
     (said,) = capsys.readouterr().err.splitlines()
     assert names(said, "note histogram one colour efface 0.1 image_pixels")
     assert all(resolve(path) for path in moved_names.CHANGED)
+
+
+def test_every_old_name_leads_to_a_name_of_today():
+    for new in moved_names.MODULES.values():
+        importlib.import_module(f"efface.{new}")
+    for new in moved_names.NAMES.values():
+        module, _, name = new.rpartition(".")
+        assert hasattr(importlib.import_module(f"efface.{module}"), name), new
+
+
+def test_statistics_that_are_gone_are_no_old_names(recwarn):
+    stats = importlib.import_module("efface.stats")
+    assert stats.compare_methods.__module__ == "efface.report.stats.paired"
+    for name in ("bootstrap", "mean_intervals", "difference", "is_spreadless"):
+        assert not any(old.endswith(f".{name}") for old in moved_names.NAMES)
+        with pytest.raises(AttributeError, match=name):
+            getattr(stats, name)
 
 
 def test_a_worker_repeats_no_note(monkeypatch, capsys):

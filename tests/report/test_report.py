@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import itertools
 import json
 import re
 from pathlib import Path
@@ -9,17 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from efface.report import figure, page, table
+from efface.report import figure, page
+from efface.report import panels as report_panels
 from efface.report.figure import identifiers
 from efface.report.gallery import Gallery, paint
-from efface.report.stats import areas, interval, mean_intervals, summary
+from efface.report.stats import differences, summaries
 from efface.report.words import findings, headline
 from small.reports import curve_of, facts_of
 from small.studies import efface, write_study
 from small.tiers import first_short
 
 CHANCE = ("random", "random_resampled")  # what the others are compared with
-panels = functools.partial(table.panels, references=CHANCE)
+panels = functools.partial(report_panels.panels, references=CHANCE)
 write = functools.partial(page.write, references=CHANCE)
 styles = functools.partial(figure.styles, references=CHANCE)
 FRACTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
@@ -67,6 +69,15 @@ def gallery(methods=METHODS, edge=8, count=4):
         high = map_ >= np.quantile(map_, 0.7, axis=(1, 2), keepdims=True)
         masked[method] = np.where(high[:, None], 80, images).astype(np.uint8)
     return Gallery(images, tuple(f"{i}, explained as {i}" for i in range(count)), maps, masked, 0.3)
+
+
+def together(shown):
+    """The summary of each curve, made with those of its metric and score, from which trainings borrow their spread."""
+    groups = {}
+    for curve in shown:
+        groups.setdefault((curve.metric, curve.score), []).append(curve)
+    made = (zip(map(id, group), summaries(group), strict=True) for group in groups.values())
+    return {name: each for group in made for name, each in group}
 
 
 def digits_facts(**changes):
@@ -136,7 +147,7 @@ def test_page_is_whole_and_true(whole, look):
     page.locator("details").first.evaluate("d => d.open = true")
     cell = page.locator('td[data-metric="roar"][data-method="grad_cam"][data-fraction="0.5"]')
     roar = next(c for c in shown if (c.metric, c.method) == ("roar", "grad_cam"))
-    expected = interval(roar.values[:, 3])
+    expected = together(shown)[id(roar)].points[3]
     assert cell.inner_text() == f"{expected.mean:.3f} ± {expected.high - expected.mean:.3f}"
     assert wrong == []
 
@@ -247,25 +258,31 @@ def test_csv_equals_the_statistics(whole):
     with path.with_name("summary.csv").open() as file:
         lines = {(r["metric"], r["score"], r["method"], float(r["fraction"])): r for r in csv.DictReader(file)}
     assert len(lines) == len(shown) * len(FRACTIONS)
-    for curve in shown:
-        key = curve.metric, curve.score
-        random = next(c for c in shown if (c.metric, c.score, c.method) == (*key, "random"))
-        for i, fraction in enumerate(FRACTIONS):
-            line = lines[*key, curve.method, fraction]
-            told = summary(curve)
-            assert line["interval"] == told.by == ("t" if curve.sample == "repeats" else "bootstrap")
-            assert [float(line[k]) for k in ("mean", "std", "low", "high", "n")] == pytest.approx(
-                told.points[i], rel=1e-12
-            )
-            assert [float(line[k]) for k in ("area", "area_low", "area_high")] == pytest.approx(
+    summed = together(shown)
+    for key in dict.fromkeys((curve.metric, curve.score) for curve in shown):
+        several = [curve for curve in shown if (curve.metric, curve.score) == key]
+        random = next(curve for curve in several if curve.method == "random")
+        others = [curve for curve in several if curve is not random]
+        apart = dict(zip(map(id, others), differences([(each, random) for each in others]), strict=True))
+        for curve, (i, fraction) in itertools.product(several, enumerate(FRACTIONS)):
+            line, told = lines[*key, curve.method, fraction], summed[id(curve)]
+            assert line["interval"] == told.by == ("crossed" if curve.sample == "repeats" else "hall")
+            assert line["over"] == ("trainings" if curve.sample == "repeats" else "images")
+            assert floats(line, "mean", "std", "low", "high", "n") == pytest.approx(told.points[i], rel=1e-12)
+            assert floats(line, "area", "area_low", "area_high") == pytest.approx(
                 [told.area[0], *told.area[2:4]], rel=1e-12
             )
-            if curve.method == "random":
-                assert line["random_difference"] == ""
-            else:
-                (apart,) = mean_intervals((areas(curve) - areas(random))[:, None], curve.sample)
-                keys = ("random_difference", "random_difference_low", "random_difference_high")
-                assert [float(line[k]) for k in keys] == pytest.approx([apart.mean, apart.low, apart.high], rel=1e-12)
+            if curve is random:
+                assert line["random_difference"] == line["random_p"] == ""
+                continue
+            own = apart[id(curve)]
+            keys = ("random_difference", "random_difference_low", "random_difference_high")
+            assert floats(line, *keys) == pytest.approx([own.interval[0], *own.interval[2:4]], rel=1e-12)
+            assert float(line["random_p"]) >= own.p  # corrected
+
+
+def floats(line, *names):
+    return [float(line[name]) for name in names]
 
 
 def test_words_name_the_leak_with_its_numbers():

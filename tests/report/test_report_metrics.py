@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from efface.report import page as report_page
-from efface.report import table
-from efface.report.between import agreement_sentences, agreements, pairs
+from efface.report import panels as report_panels
+from efface.report.between import agreement_sentences, agreements, pairs, with_ranks
 from efface.report.cautions import cautions
 from efface.report.figure import sheet, styles
 from efface.report.frames import summary_table
@@ -21,9 +21,12 @@ from efface.report.stats import (
     areas,
     combine,
     compare_methods,
+    differences,
+    holm,
     image_agreement,
-    mean_intervals,
+    image_estimates,
     metric_agreement,
+    min_p,
 )
 from efface.report.stats import summary as summarised
 from efface.report.words import about, findings, gap_sentences, headline, plus_minus, point
@@ -31,7 +34,7 @@ from small.reports import curve_of, facts_of
 from small.studies import efface, write_study
 
 CHANCE = ("random",)  # what the others are compared with
-panels = functools.partial(table.panels, references=CHANCE)
+panels = functools.partial(report_panels.panels, references=CHANCE)
 write = functools.partial(report_page.write, references=CHANCE)
 METHODS = ("random", "gradient", "smooth_grad", "smooth_grad~2", "smooth_grad~3", "grad_cam", "blurred")
 IMAGES = 60
@@ -112,6 +115,11 @@ def test_of_many_metrics_those_of_the_network_have_their_value_in_the_cell(tmp_p
     ):
         value = {"standard": "0.250", "robust": "0.750"}[method]
         assert (f"<small>{value}</small>" in inside) == (metric == "m0")
+
+
+def ranked(shown):
+    """The panels with the ranks of their methods."""
+    return [with_ranks(each) for each in pairs(panels(shown))]
 
 
 def lines(path, name):
@@ -206,16 +214,26 @@ def test_a_draw_that_is_awaited_is_said_and_not_averaged():
     np.testing.assert_array_equal(row.curve.values, np.mean([curve.values for curve in kept], axis=0))
 
 
-def test_verdict_is_that_of_the_paired_interval(report):
-    shown, _ = report
-    for panel in panels(shown):
-        for row in panel.rows:
-            if row.verdict not in ("better", "worse", "same"):
-                continue
-            apart = areas(row.curve) - areas(panel.row("random").curve)
-            (expected,) = mean_intervals(apart[:, None], "images")
-            assert row.difference == pytest.approx(expected)
-            assert (row.verdict == "same") == (expected.low <= 0 <= expected.high)
+def test_verdicts_are_those_of_the_corrected_tests(report):
+    """Oracle: the differences are put side by side by hand, and corrected for all methods and metrics together."""
+    judged = [(panel, row) for panel in panels(report[0]) for row in panel.rows if row.difference.n]
+    assert len(judged) == 5 * 4
+    apart = np.column_stack([areas(row.curve) - areas(panel.row("random").curve) for panel, row in judged])
+    estimates = image_estimates(apart, difference=True)
+    p = np.array([each.p for each in estimates])
+    drawn = [i for i, (_, row) in enumerate(judged) if row.draws > 1]
+    p[drawn] = [differences([(row.curve, panel.row("random").curve)])[0].p for panel, row in (judged[i] for i in drawn)]
+    corrected = min_p(p, apart, tuple(range(len(judged))), np.zeros(len(judged), dtype=bool))
+    assert {panel.corrected for panel, _ in judged} == {len(judged)}
+    for (panel, row), own, expected, estimate in zip(judged, p, corrected, estimates, strict=True):
+        assert row.p == pytest.approx(expected)
+        assert row.p >= own
+        toward = row.difference.mean * (1 if panel.direction == "higher" else -1)
+        assert row.verdict == ("same" if expected >= 0.05 else "better" if toward > 0 else "worse")
+        if row.draws == 1:
+            assert row.difference == pytest.approx(estimate.interval)
+    assert {row.verdict for _, row in judged if row.draws == 1} == {"better"}
+    assert {row.verdict for _, row in judged if row.draws > 1} == {"same"}  # draws that are far apart
 
 
 def test_what_only_describes_is_neither_judged_nor_ranked():
@@ -231,24 +249,30 @@ def test_what_only_describes_is_neither_judged_nor_ranked():
     assert [panel.metric for panel in agreements([hits, sparse]).panels] == ["hits"]
 
 
-def test_all_pairs_of_methods_are_in_the_table_and_the_matrix(report, page):
+def test_all_pairs_of_methods_are_in_the_table_and_have_their_letters(report, page):
     shown, path = report
     found = lines(path, "comparisons.csv")
+    expected = [one for panel in panels(shown) for one in compare_methods([row.curve for row in panel.rows])]
+    assert [(line["metric"], line["first"], line["second"]) for line in found] == [
+        (one.metric, one.first, one.second) for one in expected
+    ]
+    curve = {(each.metric, row.method): row.curve for each in panels(shown) for row in each.rows}
+    apart = [areas(curve[one.metric, one.first]) - areas(curve[one.metric, one.second]) for one in expected]
+    own = np.array([one.p for one in expected])
+    corrected = min_p(own, np.column_stack(apart), tuple(range(len(own))), np.zeros(len(own), dtype=bool))
+    for line, one, p in zip(found, expected, corrected, strict=True):
+        names = ("difference", "low", "high", "n", "p", "p_corrected", "effect", "common_language")
+        difference = (one.difference.mean, one.difference.low, one.difference.high, one.difference.n)
+        given = [*difference, one.p, p, one.effect, one.common_language]
+        assert [float(line[name]) for name in names] == pytest.approx(given)
+        assert line["by"] == one.by == "hall"
     for panel in panels(shown):
-        expected = {(one.first, one.second): one for one in compare_methods([row.curve for row in panel.rows])}
-        here = [line for line in found if line["metric"] == panel.metric]
-        assert {(line["first"], line["second"]) for line in here} == set(expected)
-        for line in here:
-            one = expected[line["first"], line["second"]]
-            assert [float(line[name]) for name in ("p", "p_holm", "rank_biserial", "common_language")] == [
-                *(one.p, one.p_holm, one.rank_biserial, one.common_language)
-            ]
-            assert float(line["difference"]) == one.difference.mean
-    matrix = page.locator("#between-methods details").first
-    cells = matrix.locator("tbody td[title]").evaluate_all("c => c.map(x => x.textContent)")
-    first = pairs(panels(shown)[0])
-    assert len(cells) == 5 * 4 / 2
-    assert sum(cell.endswith("*") for cell in cells) == first.apart > 0
+        cells = page.locator(f'#between-methods .lettered[data-metric="{panel.metric}"]')
+        letters = dict(cells.evaluate_all("c => c.map(x => [x.dataset.method, x.querySelector('b').textContent])"))
+        assert list(letters) == [row.method for row in panel.rows]
+        for line in (line for line in found if line["metric"] == panel.metric):
+            common = set(letters[line["first"]]) & set(letters[line["second"]])
+            assert bool(common) == (float(line["p_corrected"]) >= 0.05)
 
 
 def test_agreement_of_metrics_leaves_the_controls_out(report, page):
@@ -260,7 +284,13 @@ def test_agreement_of_metrics_leaves_the_controls_out(report, page):
     for (kind, metric, other), line in found.items():
         one = by_metric[metric]
         expected = metric_agreement(one, by_metric[other]) if other else image_agreement(one)
-        assert [float(line[name]) for name in ("value", "low", "high", "n")] == list(expected), (kind, metric)
+        given = [float(line[name] or "nan") for name in ("value", "low", "high", "n")]
+        np.testing.assert_array_equal(given, expected[:4], err_msg=f"{kind} {metric} {other}")
+        if not other:
+            assert float(line["p"]) == expected.p
+    taus = [line for line in found.values() if line["other"]]
+    own = [metric_agreement(by_metric[line["metric"]], by_metric[line["other"]]).p for line in taus]
+    np.testing.assert_array_equal([float(line["p"]) for line in taus], holm(np.array(own)))
     cell = page.locator('#between-metrics td[data-metric="morf"][data-other="lerf"]')
     assert float(cell.get_attribute("data-tau")) == float(found["kendall_tau_b", "morf", "lerf"]["value"])
     assert "morf and lerf rank the methods" in page.locator("#between-metrics .lead").inner_text()
@@ -427,7 +457,7 @@ def of_points(means, method, **changes):
 
 def test_points_where_no_method_has_a_value_are_left_out_of_curve_area_and_verdict(tmp_path):
     shown = [of_points([np.nan, 0.0, 0.1, np.nan], "random"), of_points([np.nan, 0.8, 0.6, np.nan], "gradient")]
-    (panel,) = panels(shown)
+    (panel,) = ranked(shown)
     assert (panel.fractions, panel.empty) == ((0.5, 0.75), (0.0, 1.0))
     row = panel.row("gradient")
     assert (row.verdict, row.rank, row.area.n) == ("better", 1, IMAGES)
@@ -456,8 +486,9 @@ def test_a_method_that_has_some_points_is_summed_up_over_them_and_compared_over_
     random = of_points([0.1, 0.5, 0.5, 0.1], "random", **common)
     cam = of_points([np.nan, np.nan, 0.3, 0.9], "grad_cam", **common)
     blur = of_points([np.nan, 0.2, 0.2, 0.2], "blur", **common)
-    (panel,) = panels([cam, blur, random])
-    assert [(row.method, row.rank) for row in panel.rows] == [("random", 1), ("blur", 0), ("grad_cam", 0)]
+    (panel,) = ranked([cam, blur, random])
+    # blur is below random over 0.5 to 1, and grad_cam above both over 0.75 to 1
+    assert [(row.method, row.rank) for row in panel.rows] == [("random", 2), ("blur", 1), ("grad_cam", 3)]
     row = panel.row("grad_cam")
     assert (row.lacking, row.verdict) == ((0.0, 0.5), "worse")
     assert row.area.mean == pytest.approx(cam.values[:, 2:].mean())
@@ -467,7 +498,7 @@ def test_a_method_that_has_some_points_is_summed_up_over_them_and_compared_over_
     assert between["grad_cam", "random"] == row.difference
     (said,) = [each for each in findings(panel, [panel]) if each.startswith("grad_cam has")]
     assert said.startswith("grad_cam has no value at 0 % and 50 %. Its area uses its other points.")
-    assert "uses the points that both have" in said
+    assert "Its difference to random and its rank use the points that both have" in said
     strict = [told_of(each.values, each.method, direction="lower") for each in (cam, blur, random)]
     assert {row.method: row.area.n for row in panels(strict)[0].rows}["grad_cam"] == 0
     apart = of_points([0.3, 0.3, np.nan, np.nan], "early", **common)
@@ -477,9 +508,9 @@ def test_a_method_that_has_some_points_is_summed_up_over_them_and_compared_over_
 def test_no_method_of_an_unfinished_panel_has_a_rank():
     random, blur = of_points([0.1, 0.5, 0.5, 0.1], "random"), of_points([0.2, 0.6, 0.6, 0.2], "blur")
     awaited = of_points([np.nan, 0.2, 0.3, 0.4], "gradient", missing=(0.0,))
-    (panel,) = panels([random, blur])
+    (panel,) = ranked([random, blur])
     assert {row.method: row.rank for row in panel.rows} == {"blur": 1, "random": 2}
-    (panel,) = panels([random, blur, awaited])
+    (panel,) = ranked([random, blur, awaited])
     assert {row.method: row.rank for row in panel.rows} == {"blur": 0, "random": 0, "gradient": 0}
     assert findings(panel, [panel])[-1] == "The methods get ranks when all values of sensitivity_n are measured."
 
@@ -519,13 +550,34 @@ def test_repeats_of_one_difference_are_undecided_as_their_test_says(count):
     random = told_of(np.linspace(0.1, 0.7, count)[:, None], "random", at=(0.0,), sample="repeats")
     ours = told_of(random.values + 0.01, "ours", at=(0.0,), sample="repeats")
     (panel,) = panels([random, ours])
-    assert panel.verdict("ours") == "undecided"
-    assert compare_methods([ours, random])[0].test == "none"
-    assert panels([random, told_of(random.values, "ours", at=(0.0,), sample="repeats")])[0].verdict("ours") == "same"
+    row = panel.row("ours")
+    why = "none" if count == 2 else "few"
+    assert (row.verdict, row.tested, compare_methods([ours, random])[0].by) == ("undecided", why, why)
+    assert np.isnan(row.p)
+    reasons = {"none": "three trainings or more are needed", "few": "too few samples differ, so the spread is unknown"}
+    assert f"No verdict on ours: {reasons[why]}." in findings(panel, [panel])
+    alike = panels([random, told_of(random.values, "ours", at=(0.0,), sample="repeats")])[0]
+    assert alike.verdict("ours") == ("undecided" if count == 2 else "same")
     apart = told_of(random.values + 0.01 + 1e-6 * np.arange(count)[:, None], "ours", at=(0.0,), sample="repeats")
-    assert panels([random, apart])[0].verdict("ours") == "better"
+    assert panels([random, apart])[0].verdict("ours") == ("undecided" if count == 2 else "better")
+
+
+def test_images_of_one_difference_are_judged_if_the_range_of_the_score_is_known():
     many = [told_of(np.full((IMAGES, 1), level), name, at=(0.0,)) for level, name in ((0, "random"), (1, "ours"))]
-    assert panels(many)[0].verdict("ours") == "better"  # Wilcoxon's test needs no spread
+    assert (panels(many)[0].verdict("ours"), panels(many)[0].row("ours").tested) == ("undecided", "few")
+    known = panels([replace(each, bounds=(0.0, 1.0)) for each in many])[0]
+    assert (known.verdict("ours"), known.row("ours").tested) == ("better", "tango")
+
+
+def test_a_skewed_score_of_few_images_has_an_interval_but_no_verdict():
+    random = np.zeros((20, 1))
+    ours = np.exp(np.arange(20.0))[:, None]
+    (panel,) = panels([told_of(random, "random", at=(0.0,)), told_of(ours, "ours", at=(0.0,))])
+    row = panel.row("ours")
+    assert (row.verdict, row.tested) == ("undecided", "skewed")
+    assert row.difference.low < row.difference.mean < row.difference.high
+    said = "No verdict on ours: the score is too skewed for so few images; take 50 or more."
+    assert said in findings(panel, [panel])
 
 
 def test_a_view_of_a_control_is_a_control():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from efface.report.stats import areas, difference, interval
+from efface.report.stats import areas, differences, interval
 from small.messages import words
 from small.reports import curve_of
 
@@ -13,6 +13,11 @@ def retrained(values, pairs=(), **changes):
     """A curve of repeats, which has no pairs unless told."""
     how = {"metric": "roar", "score": "accuracy", "at": (0.0, 0.1, 0.5), "sample": "repeats"}
     return curve_of(values, pairs=pairs, **how | changes)
+
+
+def difference(ours, theirs):
+    (found,) = differences([(ours, theirs)])
+    return found.interval
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 4000])

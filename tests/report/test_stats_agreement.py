@@ -1,12 +1,13 @@
-"""Agreement against scipy, Krippendorff's own worked example, a plain bootstrap, and cases with a known answer."""
+"""Agreement against scipy, Krippendorff's own worked example, a plain jackknife, and cases with a known answer."""
+
+import itertools
 
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from efface.draws import seed_of
 from efface.report.stats import image_agreement, krippendorff_alpha, metric_agreement
-from efface.report.stats.agreement import tau_b
+from efface.report.stats.agreement import chance_p, tau_b
 from small.messages import words
 from small.reports import curve_of
 
@@ -74,21 +75,58 @@ def test_morf_and_lerf_agree_where_they_rank_alike():
     truth = np.array([0.1, 0.2, 0.3, 0.4])
     morf = curves(truth + rng.normal(0, 0.05, (100, 4)))
     lerf = curves(-truth + rng.normal(0, 0.05, (100, 4)), "lerf", direction="higher")
-    assert metric_agreement(morf, lerf) == (1, 1, 1, 4)
+    found = metric_agreement(morf, lerf)
+    assert (found.value, found.n, found.p) == (1, 4, pytest.approx(2 / 24))  # two of the 24 orders are as extreme
     upside_down = curves(truth + rng.normal(0, 0.05, (100, 4)), "lerf", direction="higher")
-    assert metric_agreement(morf, upside_down)[:3] == (-1, -1, -1)
+    assert metric_agreement(morf, upside_down).value == -1
     described = curves(truth + rng.normal(0, 0.05, (100, 4)), "entropy", direction="none")
-    assert metric_agreement(morf, described)[:3] == (-1, -1, -1)
+    assert metric_agreement(morf, described).value == -1
 
 
-def test_methods_that_cannot_be_told_apart_widen_the_interval():
-    rng = np.random.default_rng(1)
-    noise = rng.normal(0, 0.1, (60, 4))
-    truth = np.array([0.1, 0.1, 0.5, 0.9])
-    found = metric_agreement(curves(truth + noise), curves(truth + rng.normal(0, 0.1, (60, 4)), "deletion"))
-    assert found.low == pytest.approx(4 / 6)
-    assert found.high == 1
-    assert metric_agreement(curves(truth + noise), curves(truth + noise, "deletion"))[:3] == (1, 1, 1)  # drawn as one
+def test_fewer_than_five_methods_have_no_interval_and_cannot_be_shown_to_agree():
+    values = np.tile([0.1, 0.2, 0.3, 0.4], (30, 1))
+    four = metric_agreement(curves(values), curves(values, "deletion"))
+    assert np.isnan([four.low, four.high]).all()
+    assert four.p > 0.05
+    five = metric_agreement(
+        curves(np.tile([0.1, 0.2, 0.3, 0.4, 0.5], (30, 1))),
+        curves(np.tile([0.1, 0.2, 0.3, 0.4, 0.5], (30, 1)), "deletion"),
+    )
+    assert five.low < 0.5 < five.high == 1
+    assert five.p == pytest.approx(2 / 120)
+
+
+@pytest.mark.parametrize("n", [5, 7, 9, 15])
+def test_the_test_of_chance_is_scipys(n):
+    rng = np.random.default_rng(n)
+    one, other = rng.normal(size=(2, n))
+    assert chance_p(one, other) == pytest.approx(scipy_stats.kendalltau(one, other, method="exact").pvalue, abs=1e-9)
+
+
+def test_ties_are_shuffled_with_the_rest():
+    one, other = np.array([1.0, 1, 2, 3, 3, 4]), np.array([1.0, 2, 2, 3, 5, 4])
+    own = abs(scipy_stats.kendalltau(one, other).statistic)
+    orders = itertools.permutations(other)
+    expected = np.mean([abs(scipy_stats.kendalltau(one, each).statistic) >= own - 1e-9 for each in orders])
+    assert chance_p(one, other) == pytest.approx(expected)
+    many = np.concatenate([one, one + 5])
+    assert chance_p(many, -many) == pytest.approx(1 / 10_001, abs=2e-4)
+
+
+@pytest.mark.parametrize("n", [5, 8, 15])
+@pytest.mark.parametrize("correlation", [0.0, 0.6, 0.95])
+def test_the_interval_of_tau_covers(n, correlation):
+    rng = np.random.default_rng(n)
+    runs, truth, hits = 400, 2 / np.pi * np.arcsin(correlation), 0
+    for _ in range(runs):
+        one = rng.normal(size=n)
+        other = correlation * one + (1 - correlation**2) ** 0.5 * rng.normal(size=n)
+        sides = [
+            curves(np.tile(each, (2, 1)), name, names="abcdefghijklmno") for each, name in ((one, "x"), (other, "y"))
+        ]
+        found = metric_agreement(*sides)
+        hits += found.low <= truth <= found.high
+    assert hits / runs == pytest.approx(0.95, abs=0.035 + 3 * (0.95 * 0.05 / runs) ** 0.5)  # tau of 5 has 11 values
 
 
 def test_methods_are_matched_by_name_and_images_by_row():
@@ -101,20 +139,6 @@ def test_methods_are_matched_by_name_and_images_by_row():
     assert metric_agreement(one, curves(values, "deletion", pairs=tuple(range(500, 580)))).value == 1
 
 
-def test_repeats_vary_as_students_t():
-    rng = np.random.default_rng(3)
-    frozen = curves(np.array([0.1, 0.2, 0.3]) + rng.normal(0, 0.01, (50, 3)))
-    clear = curves(np.array([0.1, 0.2, 0.3]) + rng.normal(0, 0.0005, (3, 3)), "roar", "repeats")
-    assert metric_agreement(frozen, clear)[:3] == (1, 1, 1)
-    unsure = metric_agreement(frozen, curves(np.array([0.1, 0.2, 0.3]) + rng.normal(0, 0.2, (3, 3)), "roar", "repeats"))
-    assert (unsure.low, unsure.high) == (-1, 1)
-    once = metric_agreement(frozen, curves([[0.1, 0.2, 0.3]], "roar", "repeats"))
-    assert once.value == 1
-    assert np.isnan([once.low, once.high]).all()
-    both = metric_agreement(clear, curves(np.array([0.1, 0.2, 0.3]) + rng.normal(0, 0.0005, (4, 3)), "kar", "repeats"))
-    assert both[:3] == (1, 1, 1)
-
-
 def test_only_samples_of_all_methods_count():
     values = np.tile([0.1, 0.2, 0.3], (30, 1))
     partly = values.copy()
@@ -122,7 +146,7 @@ def test_only_samples_of_all_methods_count():
     partly[:10, 1] = 9.0  # would turn the order if it counted
     assert metric_agreement(curves(values), curves(partly, "deletion"))[:1] == (1,)
     waiting = np.column_stack([values, np.full(30, np.nan)])
-    assert metric_agreement(curves(waiting), curves(waiting, "deletion")) == (1, 1, 1, 3)
+    assert metric_agreement(curves(waiting), curves(waiting, "deletion"))[::3] == (1, 3)
     nothing = metric_agreement(curves(np.full((30, 3), np.nan)), curves(values, "deletion"))
     assert nothing.n == 0
     assert np.isnan(nothing[:3]).all()
@@ -131,22 +155,44 @@ def test_only_samples_of_all_methods_count():
 def test_images_that_rank_alike():
     rng = np.random.default_rng(4)
     alike = np.array([0.1, 0.5, 0.7]) * rng.uniform(0.5, 2, (40, 1))
-    assert image_agreement(curves(alike)) == (1, 1, 1, 3)
+    found = image_agreement(curves(alike))
+    assert found[:4] == (1, 1, 1, 3)
+    assert found.p < 1e-9
     shuffled = image_agreement(curves(rng.random((300, 5))))
     assert shuffled.low < 0 < shuffled.high < 0.05 + shuffled.value
     assert abs(shuffled.value) < 0.03
+    assert shuffled.p > 0.05
 
 
-def test_agreement_of_images_is_a_plain_bootstrap():
+def test_agreement_of_images_is_a_plain_jackknife_and_friedmans_test():
     rng = np.random.default_rng(5)
     values = rng.integers(0, 4, (25, 4)) / 4 + np.array([0, 0.25, 0.5, 0.5])
+    found = image_agreement(curves(values))
+    assert found.p == pytest.approx(scipy_stats.friedmanchisquare(*values.T).pvalue)
     values[rng.random(values.shape) < 0.1] = np.nan
-    found = image_agreement(curves(values), resamples=200)
+    found = image_agreement(curves(values))
     ranks = scipy_stats.rankdata(values, axis=1, nan_policy="omit")
     assert found.value == krippendorff_alpha(ranks)
-    drawn = np.random.default_rng(seed_of("bootstrap")).integers(0, 25, (200, 25))
-    expected = np.quantile([krippendorff_alpha(ranks[rows]) for rows in drawn], [0.025, 0.975])
-    np.testing.assert_allclose([found.low, found.high], expected, rtol=1e-9)
+    without = np.array([krippendorff_alpha(np.delete(ranks, i, axis=0)) for i in range(25)])
+    half = scipy_stats.t.ppf(0.975, 24) * (24 / 25 * ((without - without.mean()) ** 2).sum()) ** 0.5
+    np.testing.assert_allclose([found.low, found.high], [found.value - half, min(1, found.value + half)], rtol=1e-9)
+
+
+@pytest.mark.parametrize("methods", [4, 8, 15])
+@pytest.mark.parametrize("spread", [None, 0.5])
+def test_the_interval_of_alpha_covers(methods, spread):
+    """Promised: at least 95 %. It covers more often where the images do not agree at all."""
+    rng = np.random.default_rng(methods)
+
+    def drawn(images):
+        noise = rng.normal(size=(images, methods))
+        return noise if spread is None else np.linspace(0, 1, methods) + spread * noise
+
+    names, runs = "abcdefghijklmno", 150
+    truth = krippendorff_alpha(scipy_stats.rankdata(drawn(4000), axis=1))
+    found = [image_agreement(curves(drawn(50), names=names)) for _ in range(runs)]
+    hits = np.mean([each.low <= truth <= each.high for each in found])
+    assert hits >= 0.95 - 0.025 - 3 * (0.95 * 0.05 / runs) ** 0.5
 
 
 def test_what_cannot_be_ranked_is_refused():

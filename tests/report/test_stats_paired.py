@@ -1,4 +1,4 @@
-"""Paired tests against scipy, R's documented examples, all signs tried by hand, and their own error rate."""
+"""Comparisons of two methods by hand and against scipy's tests, and corrections for many tests against all signs."""
 
 import itertools
 
@@ -6,116 +6,94 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from efface.report.stats import bootstrap, compare_methods, holm, interval
-from efface.report.stats.paired import wilcoxon_p
+from efface.report.stats import compare_methods, difference_columns, holm, image_estimates, min_p
 from small.messages import words
 from small.reports import curve_of
 
-# Hollander & Wolfe 1973, page 29: the example of R's ?wilcox.test.
-DEPRESSION = (
-    (1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30),
-    (0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29),
-)
 
-
-def number(values, method, sample="images", direction="higher", pairs=None, metric="mass"):
+def number(values, method, sample="images", direction="higher", pairs=None, metric="mass", **changes):
     how = {"metric": metric, "score": "share", "at": (0.0,), "sample": sample, "direction": direction, "axis": ""}
-    return curve_of(np.reshape(values, (-1, 1)), method, pairs=pairs, **how)
+    return curve_of(np.reshape(values, (-1, 1)), method, pairs=pairs, **how | changes)
 
 
-def pair(one, two, *settings):
-    (found,) = compare_methods([number(one, "one", *settings), number(two, "two", *settings)])
+def pair(one, two, *settings, **changes):
+    (found,) = compare_methods([number(one, "one", *settings, **changes), number(two, "two", *settings, **changes)])
     return found
 
 
-def test_the_signed_rank_test_of_the_book():
-    found = pair(*DEPRESSION)
-    assert (found.test, found.first, found.second, found.says) == ("wilcoxon", "one", "two", "")
-    assert found.p == pytest.approx(0.0390625)  # R: V = 40, two-sided
-    assert found.p_holm == found.p
-    assert found.rank_biserial == pytest.approx((40 - 5) / 45)
-    assert found.common_language == pytest.approx(7 / 9)
-    assert found.difference == interval(np.subtract(*DEPRESSION))
+def test_the_test_is_about_the_mean_that_stands_beside_it():
+    """A method that loses by much on one image of seven, and wins by little on six, has no better mean."""
+    values = np.array([0.1, 0.1, 0.1, 0.1, 0.1, 0.1, -0.9] * 6) + np.random.default_rng(0).normal(0, 0.01, 42)
+    found = pair(values, np.zeros(42))
+    assert found.difference.mean < 0
+    assert found.common_language == pytest.approx(6 / 7)
+    assert scipy_stats.wilcoxon(values, zero_method="pratt").pvalue < 0.01  # a test of ranks says the opposite
+    assert found.p > 0.05
+    assert (found.difference.low < 0 < found.difference.high) == (found.p > 0.05)
 
 
-@pytest.mark.parametrize("n", [6, 10, 13])
-def test_few_differences_are_exact_as_scipys(n):
-    apart = np.random.default_rng(n).normal(0.3, 1, n)
-    assert wilcoxon_p(apart) == pytest.approx(scipy_stats.wilcoxon(apart, method="exact").pvalue, rel=1e-12)
+def test_few_images_have_the_paired_t_test():
+    one, two = np.random.default_rng(0).normal(size=(2, 8))
+    found = pair(one, two)
+    assert found.by == "student"
+    assert found.p == pytest.approx(scipy_stats.ttest_rel(one, two).pvalue, rel=1e-10)
+    assert found.effect == pytest.approx((one - two).mean() / (one - two).std(ddof=1))
 
 
-def test_zeros_and_ties_by_all_signs():
-    apart = np.array([0, 0, 0, 1, 1, -1, 2, 3, 3])
-    ranks = np.array([5, 5, 5, 7, 8.5, 8.5])  # after those of the three zeros: Pratt
-    sums = [abs(np.dot(signs, ranks)) for signs in itertools.product((-1, 1), repeat=6)]
-    expected = np.mean(np.array(sums) >= 5 - 5 + 5 + 7 + 17)
-    assert wilcoxon_p(apart.astype(np.float64)) == pytest.approx(expected)
-    found = pair(apart, np.zeros(9))
-    assert found.p == pytest.approx(expected)
-    assert found.rank_biserial == pytest.approx(29 / 45)
-    assert found.common_language == pytest.approx((5 + 3 / 2) / 9)
+def test_repeats_of_two_methods_have_the_paired_t_test():
+    one, two = np.random.default_rng(1).normal(size=(2, 5))
+    found = pair(one, two, "repeats")
+    assert found.by == "crossed"
+    assert found.p == pytest.approx(scipy_stats.ttest_rel(one, two).pvalue, rel=1e-10)
 
 
-def test_many_differences_are_scipys():
-    rng = np.random.default_rng(0)
-    apart = rng.integers(-3, 5, 500) / 8
-    expected = scipy_stats.wilcoxon(apart, zero_method="pratt").pvalue
-    assert pair(apart, np.zeros(500)).p == pytest.approx(expected, rel=1e-12)
+def test_classifications_have_mcnemars_test():
+    rng = np.random.default_rng(2)
+    one, two = (rng.random((2, 80)) < np.array([[0.9], [0.7]])) * 1.0
+    found = pair(one, two, bounds=(0.0, 1.0))
+    up, down = int((one > two).sum()), int((one < two).sum())
+    assert found.by == "tango"
+    assert found.p == pytest.approx(scipy_stats.chi2.sf((up - down) ** 2 / (up + down), 1))
 
 
 def test_no_difference_is_no_effect():
     values = np.random.default_rng(0).random(50)
-    for over, test in (("images", "wilcoxon"), ("repeats", "t")):
-        found = pair(values, values, over)
-        assert (found.test, found.p, found.rank_biserial, found.common_language) == (test, 1.0, 0.0, 0.5)
-        assert found.difference[:4] == (0, 0, 0, 0)
+    for settings in ({"bounds": (0.0, 1.0)}, {"sample": "repeats"}):
+        found = pair(values, values, **settings)
+        assert (found.p, found.effect, found.common_language) == (1.0, 0.0, 0.5)
+        assert found.difference.mean == 0
+    unknown = pair(values, values)
+    assert unknown.by == "few"
+    assert np.isnan(unknown.p)
 
 
 def test_rounding_errors_are_no_difference():
-    assert pair([0.1 + 0.2] * 8, [0.3] * 8).p == 1.0
     found = pair([0.1 + 0.2, *[1.0] * 7], [0.3, *[1.5, 0.5] * 3, 1.5])
     assert found.common_language == pytest.approx(3.5 / 8)
-    assert found.rank_biserial == pytest.approx(-5 / 36)  # the sevenths are tied: ranks 5, but for the zero's
 
 
 def test_better_decides_whom_an_effect_favours():
     low, high = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.9], [0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 0.8]
     found = {better: pair(low, high, "images", better) for better in ("higher", "lower", "none")}
-    assert found["higher"].rank_biserial == pytest.approx((1.5 - 26.5) / 28)
-    assert found["lower"].rank_biserial == -found["higher"].rank_biserial
-    assert found["none"].rank_biserial == found["higher"].rank_biserial
-    assert (found["higher"].common_language, found["lower"].common_language) == (
-        pytest.approx(1 / 7),
-        pytest.approx(6 / 7),
-    )
+    assert found["higher"].effect < 0
+    assert found["lower"].effect == -found["higher"].effect
+    assert found["none"].effect == found["higher"].effect
+    shares = found["higher"].common_language, found["lower"].common_language
+    assert shares == (pytest.approx(1 / 7), pytest.approx(6 / 7))
     assert len({each.p for each in found.values()}) == 1
     assert found["lower"].difference.mean < 0  # of the values themselves
 
 
-def test_repeats_and_few_images_are_tested_by_t():
-    rng = np.random.default_rng(0)
-    for n, over in ((3, "repeats"), (8, "repeats"), (5, "images")):
-        one, two = rng.normal(size=(2, n))
-        found = pair(one, two, over)
-        assert found.test == "t"
-        assert found.p == pytest.approx(scipy_stats.ttest_rel(one, two).pvalue, rel=1e-10)
-        assert found.says
-        assert ("no p below" in found.says) == (n < 6)
-    assert "3 pairs" in pair([1, 2, 4], [1, 1, 1], "repeats").says
-    assert "below 0.25" in pair([1, 2, 4], [1, 1, 1], "repeats").says
-
-
 def test_what_cannot_be_tested_says_so():
     single = pair([1.0, np.nan, 3.0], [2.0, 1.0, np.nan], "repeats")
-    assert (single.test, single.difference.n, single.rank_biserial) == ("none", 1, -1.0)
-    assert "at least 2" in single.says
-    assert np.isnan([single.p, single.p_holm]).all()
+    assert (single.by, single.difference.n, single.common_language) == ("none", 1, 0.0)
+    assert np.isnan([single.p, single.p_corrected]).all()
     empty = pair([np.nan] * 9, [1.0] * 9)
-    assert (empty.test, empty.difference.n) == ("none", 0)
-    assert np.isnan([empty.rank_biserial, empty.common_language]).all()
+    assert (empty.by, empty.difference.n) == ("none", 0)
+    assert np.isnan([empty.effect, empty.common_language]).all()
     equal = pair([0.5, 0.25, 0.75], [0.25, 0.0, 0.5], "repeats")
-    assert equal.test == "none"
-    assert "All 3 differences are equal" in equal.says
+    assert equal.by == "few"
+    assert np.isnan([equal.p, equal.difference.low]).all()
 
 
 def test_holm_by_hand():
@@ -123,6 +101,64 @@ def test_holm_by_hand():
     np.testing.assert_allclose(holm(np.array([0.04, 0.001, 0.6, np.nan])), [0.08, 0.003, 0.6, np.nan])
     np.testing.assert_allclose(holm(np.array([0.4, 0.5])), [0.8, 0.8])
     assert len(holm(np.array([]))) == 0
+
+
+def p_values(values, **settings):
+    found = image_estimates(values, difference=True, **settings)
+    by_sign = np.array([each.by == "tango" for each in found])
+    return np.array([each.p for each in found]), by_sign
+
+
+def test_the_smallest_p_is_that_of_all_signs():
+    """Oracle: every one of the 2^8 signs of eight images is tried."""
+    values = np.random.default_rng(3).normal(0.4, 1, (8, 4))
+    wide = {"bounds": (-100.0, 100.0)}
+    p, by_sign = p_values(values, **wide)
+    signs = np.array(list(itertools.product((-1.0, 1.0), repeat=8)))
+    drawn = np.array([p_values(values * each[:, None], **wide)[0] for each in signs])
+    order = np.argsort(p)
+    smallest = np.minimum.accumulate(drawn[:, order][:, ::-1], axis=1)[:, ::-1]
+    expected = np.empty(4)
+    expected[order] = np.maximum.accumulate((smallest <= p[order] + 1e-12).mean(axis=0))
+    found = min_p(p, values, tuple(range(4)), by_sign, flips=20_000)
+    np.testing.assert_allclose(found, np.maximum(expected, p), atol=0.015)
+
+
+def test_tests_that_are_one_count_as_one():
+    values = np.random.default_rng(4).normal(0.3, 1, (60, 1))
+    p, by_sign = p_values(np.tile(values, 5))
+    together = min_p(p, np.tile(values, 5), tuple(range(5)), by_sign)
+    assert together == pytest.approx(p, abs=0.012)
+    assert holm(p)[0] == pytest.approx(min(1, 5 * p[0]))
+
+
+def test_tests_without_images_count_as_independent():
+    p = np.array([0.01, 0.2, 0.6, np.nan])
+    found = min_p(p, np.empty((0, 0)), (), np.zeros(0, dtype=bool), flips=20_000)
+    np.testing.assert_allclose(found[:3], [1 - 0.99**3, max(1 - 0.8**2, 0), 0.6], atol=0.015)
+    assert np.isnan(found[3])
+    assert min_p(np.array([0.03, np.nan]), np.empty((0, 0)), (), np.zeros(0, dtype=bool))[0] == 0.03
+    assert len(min_p(np.array([]), np.empty((0, 0)), (), np.zeros(0, dtype=bool))) == 0
+
+
+@pytest.mark.parametrize("kind", ["normal", "skewed", "right or wrong", "missing"])
+def test_all_tests_together_err_as_often_as_they_say(kind):
+    rng = np.random.default_rng(5)
+    runs, wrong = 150, 0
+    for _ in range(runs):
+        common = rng.normal(size=(40, 1)) * rng.normal(size=12)
+        values = common + rng.normal(size=(40, 12))
+        settings = {}
+        if kind == "skewed":
+            values = np.exp(values) - np.exp(common + rng.normal(size=(40, 12)))
+        elif kind == "right or wrong":
+            values = (values > 1) * 1.0 - (common + rng.normal(size=(40, 12)) > 1)
+            settings = {"bounds": (0.0, 1.0)}
+        elif kind == "missing":
+            values[rng.random(values.shape) < 0.3] = np.nan
+        p, by_sign = p_values(values, **settings)
+        wrong += bool(np.nanmin(min_p(p, values, tuple(range(12)), by_sign, flips=400)) < 0.05)
+    assert wrong / runs <= 0.05 + 3 * (0.05 * 0.95 / runs) ** 0.5
 
 
 def test_all_pairs_of_a_metric_are_corrected_together():
@@ -133,11 +169,11 @@ def test_all_pairs_of_a_metric_are_corrected_together():
     ]
     found = compare_methods(curves)
     assert [(each.first, each.second) for each in found] == list(itertools.combinations("abcd", 2))
-    np.testing.assert_allclose([each.p_holm for each in found], holm(np.array([each.p for each in found])))
+    np.testing.assert_allclose([each.p_corrected for each in found], holm(np.array([each.p for each in found])))
     for each, (one, two) in zip(found, itertools.combinations(curves, 2), strict=True):
-        apart = one.values - two.values
-        np.testing.assert_allclose(each.difference, bootstrap(apart)[0], rtol=1e-9)
-        assert each.p == compare_methods([one, two])[0].p
+        (expected,) = image_estimates(one.values - two.values, difference=True)
+        np.testing.assert_allclose(each.difference, expected.interval, rtol=1e-9)
+        assert each.p == pytest.approx(compare_methods([one, two])[0].p)
     assert compare_methods(curves[:1]) == ()
 
 
@@ -149,14 +185,10 @@ def test_pairs_go_by_name():
     two = number(np.append(values[order], 9.0), "two", pairs=(*(int(i) for i in order), 77))
     (found,) = compare_methods([one, two])
     assert found.difference.n == 60
-    np.testing.assert_allclose(found.difference[:4], [0.125, 0, 0.125, 0.125], atol=1e-12)
-
-
-@pytest.mark.parametrize("draw", [lambda rng, n: rng.normal(size=n), lambda rng, n: rng.integers(-2, 3, n) * 1.0])
-def test_the_test_errs_as_often_as_it_says(draw):
-    rng = np.random.default_rng(6)
-    wrong = np.mean([wilcoxon_p(draw(rng, 40)) <= 0.05 for _ in range(500)])
-    assert wrong == pytest.approx(0.05, abs=3.5 * (0.05 * 0.95 / 500) ** 0.5)
+    assert found.difference.mean == pytest.approx(0.125)
+    columns, rows = difference_columns([(one, two)])
+    assert rows == (*range(60), 77)
+    np.testing.assert_allclose(columns[:60, 0], 0.125)
 
 
 def test_what_cannot_be_compared_is_refused():

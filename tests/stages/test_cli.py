@@ -430,7 +430,7 @@ def test_check_plans_warns_and_keeps_nothing(tmp_path):
     assert "warning: random" not in result.out
     assert f"first network: {3 * 2 * 48} passes" in result.out
     # Of the three, only `mine` could ask the network; this one does not.
-    assert "maps: 6 files to extract, 0 passes" in result.out
+    assert "maps: 8 files to extract, 0 passes" in result.out
     # 9 scores of 24 images; 18 trainings of 2 epochs, a step counting three, each scored on 24.
     assert f"probes: 31 of 31 to run: 18 trainings, {4 * 8 + 9 * 24 + 18 * (3 * 2 * 48 + 24):,} passes" in result.out
     assert "estimate: " in result.out

@@ -5,6 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 from efface.stages.run.kept_plan import read_kept
 from efface.store.keys import key
@@ -178,3 +179,24 @@ def test_a_study_of_a_run_that_is_no_utf8_text_is_one_error_with_its_place(finis
         done = efface(tmp_path, *words_)
         assert done.code in (1, 2)
         assert names(done.err, "run/study.yml 1 0xe9 UTF-8")
+
+
+def test_a_plan_of_before_without_ranges_is_read(foreign):
+    plan = foreign / "run/seed-3/plan.json"
+    ranges = {metric["name"]: metric["ranges"] for metric in json.loads(plan.read_text())["metrics"]}
+    assert ranges["morf"]["accuracy"] == [0.0, 1.0]
+    assert "logit_ratio" not in ranges["morf"]
+
+    def older(tree):
+        for metric in tree["metrics"]:
+            del metric["ranges"]
+
+    before = pd.read_csv(foreign / "run/seed-3/report/summary.csv")
+    for line in before[before.score == "accuracy"].itertuples():
+        wilson = binomtest(round(line.mean * line.n), line.n).proportion_ci(method="wilson")
+        assert (line.low, line.high) == pytest.approx((wilson.low, wilson.high))
+    changed(plan, older)
+    done = efface(foreign, "report", "run/seed-3")
+    assert (done.code, done.err) == (0, "")
+    after = pd.read_csv(foreign / "run/seed-3/report/summary.csv")
+    pd.testing.assert_frame_equal(before[["metric", "score", "mean", "n"]], after[["metric", "score", "mean", "n"]])

@@ -245,7 +245,7 @@ def test_a_stop_by_a_signal_says_that_the_same_command_goes_on(finished, tmp_pat
     assert efface(tmp_path, "all", "study.yml").code == 0
     assert scores(tmp_path).items() >= scores(finished).items()
     assert summary(tmp_path) == summary(finished)
-    assert maps(tmp_path) == maps(finished)
+    assert maps(tmp_path).items() >= maps(finished).items()  # it has maps of random for more trainings
 
 
 @pytest.mark.long
@@ -359,7 +359,7 @@ def test_another_post_extracts_nothing_and_measures_all_maps_again(copy):
 def test_another_fit_trains_extracts_and_measures_again(copy, finished):
     result = efface(copy, "all", "study.yml", "fit.epochs=1")
     assert "trained 1 epochs" in result.out
-    assert "extracted 6 of 6" in result.out
+    assert "extracted 8 of 8" in result.out  # random has maps of its own for the second training
     assert f"{4 + 27} probes to run" in result.out
     assert scores(finished).items() <= scores(copy).items()
 

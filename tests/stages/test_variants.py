@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,13 @@ import torch
 import yaml
 
 from efface.metrics import Metric
+from efface.report.between import pairs, with_ranks
 from efface.report.claims import answer_claims
+from efface.report.panels import panels
 from efface.report.stats import interval
+from efface.report.words import findings
+from efface.stages.page.comparison import merged, side_by_side
+from efface.stages.run.curves import RunRecord
 from efface.study.schema import Claim
 from efface.study.study import InvalidStudyError, check
 from small.messages import names
@@ -146,10 +152,12 @@ def test_the_page_beside_has_means_over_seeds_and_differences_to_the_first_varia
             for one in each
         ]
         line = ours[ours.method == name].iloc[0]
-        np.testing.assert_allclose(
-            line[["mean", "low", "high"]].astype(float), np.array(interval(np.array(means)))[[0, 2, 3]], rtol=1e-6
-        )
-        assert line.n == 2
+        np.testing.assert_allclose([line["mean"], line["std"]], [np.mean(means), np.std(means, ddof=1)], rtol=1e-6)
+        assert (line.n, line.over) == (2, "networks and images")
+        assert np.isnan([line.low, line.high, line.random_p]).all()  # two trainings give no interval and no verdict
+    text = (folder / "run/report/report.html").read_text()
+    assert set(re.findall('data-verdict="([a-z]+)"', text)) == {"control", "undecided"}
+    assert "three trainings or more are needed" in text
 
 
 def test_a_finished_study_does_nothing_and_compare_reads_the_folders(finished):
@@ -157,9 +165,12 @@ def test_a_finished_study_does_nothing_and_compare_reads_the_folders(finished):
     before = {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("*.jsonl")}
     again = efface(folder, "all", "study.yml")
     assert again.code == 0
-    assert "trained" not in again.out
+    assert "epochs in" not in again.out
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert re.search(r"claim (shown|not shown|opposite): longer is better", first.out)
+    assert "epochs in" in first.out
+    said = re.search(r"claim no verdict: longer is better \((.*)\)", first.out).group(1)
+    assert "n = 2 networks; it holds for networks trained like these and images like these; no verdict: " in said
+    assert said.endswith("three trainings or more are needed")
     beside = efface(folder, "compare", "run/short/seed-3", "run", "--out", "both", "--trust")
     assert beside.code == 0, beside.err
     assert set(pd.read_csv(folder / "both/summary.csv").method) == {"seed-3", "run short", "run long"}
@@ -375,6 +386,101 @@ def test_the_means_that_are_told_are_of_the_samples_that_both_sides_have():
     b = repeated_curve([[np.nan], [np.nan], [0]], at=(0.0,))
     (none,) = answer_claims([claim()], {("x", "s", "a"): {"": a}, ("x", "s", "b"): {"": b}})
     assert none.message.endswith("not measured: no sample has a value on both sides")
+
+
+def test_a_claim_says_its_verdict_why_and_over_what_it_holds():
+    rng = np.random.default_rng(0)
+    low, high = rng.random((2, 60, 1)) + np.array([[[0.0]], [[1.0]]])
+    skewed = np.exp(np.arange(20.0))[:, None]
+    frozen = {"at": (0.0,), "sample": "images"}
+    cases = [
+        (high, low, frozen, "shown", ""),
+        (low, high, frozen, "opposite", ""),
+        (low, low[::-1], frozen, "not shown", ""),
+        (high, high - 1, frozen, "no verdict", "too few samples differ, so the spread is unknown"),
+        (skewed, 0 * skewed, frozen, "no verdict", "the score is too skewed for so few images; take 50 or more"),
+        (high[:2], low[:2], {"at": (0.0,)}, "no verdict", "three trainings or more are needed"),
+        (high[:3], low[:3], {"at": (0.0,)}, "shown", ""),
+    ]
+    for more, less, how, verdict, why in cases:
+        sides = {("x", "s", name): {"": repeated_curve(each, **how)} for name, each in (("a", more), ("b", less))}
+        (told,) = answer_claims([claim()], sides)
+        assert told.verdict == verdict
+        assert ("no verdict" in told.message) == bool(why)
+        assert told.message.endswith(f"; no verdict: {why}" if why else "like these")
+        images = how is frozen
+        assert (
+            f"n = {len(more)} {'images' if images else 'trainings'}; it holds for this network, and for "
+            in told.message
+        )
+        assert told.message.partition("this network, and for ")[2].startswith("images" if images else "retrainings")
+
+
+class Measured(RunRecord):
+    """A run that has these curves. data: digest of its test images."""
+
+    accuracy = None
+
+    def __init__(self, seed, curves, data):
+        self.__dict__.update(kept=SimpleNamespace(data=data, seed=seed), curves=curves)
+
+
+def trained_networks(spread, shift, networks=4, images=40, seed=0):
+    """Curves of variants `a` and `b`, each of so many networks: what each network gets right of the same images."""
+    rng = np.random.default_rng(seed)
+    level = rng.normal(1, 1, (1, images))
+    found = {}
+    for name, more in (("a", 0.0), ("b", shift)):
+        chance = 1 / (1 + np.exp(-(level + more + rng.normal(0, spread, (networks, 1)))))
+        right = (rng.random((networks, images)) < chance) * 1.0
+        found[name] = [
+            Measured(seed, [repeated_curve(each[:, None], "net", (0.0,), "images")], "same")
+            for seed, each in enumerate(right)
+        ]
+    return found
+
+
+def judged(beside):
+    """The verdict and the reason of variant b on a page, and the answer to the claim that b is above a."""
+    found = merged(beside)
+    (panel,) = panels(side_by_side(found), ("a",), kind="network")
+    sides = {"more": {"variant": "b", "method": "net"}, "less": {"variant": "a", "method": "net"}}
+    (answer,) = answer_claims([claim(**sides)], found)
+    return panel, answer
+
+
+def test_networks_of_one_training_each_get_no_verdict_and_seeds_do():
+    (panel, answer) = judged(trained_networks(0.0, 5.0, networks=1))
+    assert (panel.verdict("b"), panel.over) == ("single", "images")
+    assert "Each network was trained once, so there is no verdict" in " ".join(findings(panel, [panel]))
+    (compared,) = pairs([panel])
+    assert (compared.methods, compared.found) == ((), {})
+    assert {row.rank for row in with_ranks(compared).rows} == {0}
+    assert answer.verdict == "no verdict"
+    assert "it holds for these two networks alone; no verdict: each side is one training" in answer.message
+    assert answer.difference.low > 0  # over images, which says nothing about other trainings
+    (panel, answer) = judged(trained_networks(0.0, 5.0, networks=2))
+    assert (panel.verdict("b"), panel.row("b").tested, answer.verdict) == ("undecided", "none", "no verdict")
+    (panel, answer) = judged(trained_networks(0.0, 5.0))
+    assert (panel.verdict("b"), panel.over, answer.verdict) == ("better", "networks and images", "shown")
+    assert "n = 4 networks; it holds for networks trained like these and images like these" in answer.message
+    (panel, answer) = judged(trained_networks(2.0, 1.0))
+    assert (panel.verdict("b"), answer.verdict) == ("same", "not shown")
+
+
+def test_networks_are_crossed_with_their_images_only_if_these_are_the_same():
+    same = trained_networks(0.2, 5.0)
+    (curve,) = (named["b"] for named in merged(same).values())
+    assert curve.images.shape == (4, 1, 40)
+    np.testing.assert_allclose(curve.images.mean(axis=2), curve.values)
+    np.testing.assert_array_equal(curve.images[2, 0], same["b"][2].curves[0].values[:, 0])
+    apart = trained_networks(0.2, 5.0)
+    for seed, one in enumerate(apart["b"]):
+        one.kept.data = f"images {seed}"
+    (panel, answer) = judged(apart)
+    assert panel.row("b").curve.images is None
+    assert panel.over == "networks"
+    assert answer.message.endswith("it holds for networks trained like these")
 
 
 @pytest.mark.long

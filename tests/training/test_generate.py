@@ -13,7 +13,7 @@ from efface.metrics import Point, metric
 from efface.metrics.density_ratio import Noisy, changes, ratios
 from efface.metrics.probes import Samples
 from efface.plug.call import Call
-from efface.report.stats.means import mean_intervals
+from efface.report.stats import image_estimates
 from efface.training.generate import COST, Sampling, denoise, grey_noise, maximise, samples
 from efface.types import Split
 from small.batches import stored_images
@@ -275,7 +275,7 @@ def test_density_ratios_report_their_work_and_never_are_infinite():
     )  # float max, were they e^x
     np.testing.assert_allclose(largest, np.exp([80.0, 80.0, 3.0 - np.log(2), 79.0]))
     with np.errstate(over="raise"):
-        (found,) = mean_intervals(largest[:, None], "images")
+        found = image_estimates(largest[:, None])[0].interval
     assert found.mean == pytest.approx(largest.mean())
     assert np.isfinite([found.low, found.high]).all()
 

@@ -16,7 +16,7 @@ from efface.metrics.formula import Metric, Point
 from efface.metrics.probes import Case, Description, Erasure, Needs, Perturb
 from efface.metrics.probes.description import NONE, SHUFFLED, by_fields
 from efface.metrics.probes.erasure import fills_averaged
-from efface.metrics.shared.orders import gap, value_of
+from efface.metrics.shared.orders import SIGNED, UNIT, gap, value_of
 from efface.plug.call import Call
 from efface.store.arrays import read_rows
 from efface.store.results import Score
@@ -69,6 +69,8 @@ def degradation(*, size: int = 9, patches: int = 100, step: int = 1) -> Metric:
             "probability_least_first": "higher",
             "probability_random": "none",
         },
+        ranges=dict.fromkeys(("probability", "probability_least_first", "probability_random"), UNIT)
+        | {"drop": SIGNED, "gain": SIGNED},
         sample="images",
         uses=frozenset({"imputer", "unit", "groups", "post"}),
         defaults={

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from efface.metrics.formula import EVERY, Metric, logit_ratio
-from efface.metrics.shared.orders import gap, ways
+from efface.metrics.shared.orders import SIGNED, gap, ways
 from efface.store.results import Score
 
 FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -37,6 +37,7 @@ def diffid(*, elementwise: bool = False) -> Metric:
         probes=lambda point: ways(point, "most_first", "least_first") | {"clean": point.clean()},
         value=_differences,
         direction={"accuracy": "higher", "logit_ratio": "higher", "probability": "higher"},
+        ranges={"accuracy": SIGNED, "probability": SIGNED},
         sample="images",
         uses=EVERY,
         defaults={"imputer": fill, "unit": "feature" if elementwise else "pixel", "fractions": FRACTIONS},

@@ -17,6 +17,7 @@ from efface.erase.ranking import rank, removed
 from efface.metrics.formula import EVERY, Metric, Point
 from efface.metrics.probes import Case, Description, Needs, fill_of, fill_seeds, ranks_of
 from efface.metrics.probes.description import NONE, SHUFFLED, by_fields
+from efface.metrics.shared.orders import SIGNED
 from efface.plug.call import Call
 from efface.store.arrays import read_rows
 from efface.store.keys import versions
@@ -78,6 +79,11 @@ def f_fidelity(
         value=_values,
         direction={
             prefix + name: "lower" if name == "minus" else "higher" for prefix in ("", "probability_") for name in names
+        },
+        ranges={
+            prefix + name: (-2.0, 2.0) if name == "difference" else SIGNED
+            for prefix in ("", "probability_")
+            for name in names
         },
         sample="images",
         uses=EVERY,

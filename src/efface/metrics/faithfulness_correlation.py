@@ -64,6 +64,7 @@ def faithfulness_correlation(
         if undefined == "missing"
         else lambda scores: {n: np.nan_to_num(v) for n, v in shown(scores).items()},
         direction={"pearson": "higher", "spearman": "higher"},
+        ranges={"pearson": (-1.0, 1.0), "spearman": (-1.0, 1.0)},
         sample="images",
         uses=frozenset({"imputer", "post"}) if grid else frozenset({"imputer", "unit", "groups", "post"}),
         caption="Random sets of pixels are erased. The larger the sum of a truthful map over a set, the further the "

@@ -63,8 +63,9 @@ class Metric:
     """A formula over probes.
 
     probes: the probes of a point, by the names that `value` uses.
-    value: function of their scores that returns named values. For a retrained metric each value is one number, since a
-        repeat is a sample. For a frozen network it is an array with one value for each image, NaN if an image has none.
+    value: function of their scores that returns named values: arrays with one value for each test image, NaN if an
+        image has none. A retrained metric may also return one number. Its interval then knows the spread of the
+        trainings alone, and the page says so.
     direction: for each named value, the direction in which a truthful map moves it. `none`: the value only describes.
         The report shows the first one first.
     sample: what a sample is, an image or a repeat.
@@ -89,6 +90,8 @@ class Metric:
     opposite: metric that erases in the opposite order, by short name or path. The report says how alike the two rank.
     phrase: words for the metric within a sentence; by default its name.
     value_units: units of named values, such as "%". The report writes them behind the numbers.
+    ranges: smallest and largest possible value of named values. Intervals are then right near the ends too, and few
+        images that differ are enough for a verdict.
     needs_fit: True if the metric trains with the study's `fit` although its samples are images. A metric of `repeats`
         always trains.
     """
@@ -113,6 +116,7 @@ class Metric:
     opposite: str = ""
     phrase: str = ""
     value_units: Mapping[str, str] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def erases(self) -> bool:

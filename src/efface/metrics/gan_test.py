@@ -48,6 +48,7 @@ def gan_test(
         probes=lambda _: {"classified": ClassifiedSamples(**settings.model_dump())},
         value=values_of("classified", "share", "probability", "own_share"),
         direction={"share": "higher", "probability": "higher", "own_share": "none"},
+        ranges=dict.fromkeys(("share", "probability", "own_share"), (0.0, 1.0)),
         sample="images",
         uses=frozenset(),
         caption="The network generates images of the classes from its input gradient alone, and a second network "

@@ -30,6 +30,7 @@ def grid_pointing_game(*, side: int = 2, size: Size = "larger", mosaics: int = 1
         probes=lambda point: {"cells": Mosaics(side, size, mosaics, point.post)},
         value=values_of("cells", "share"),
         direction={"share": "higher"},
+        ranges={"share": (0.0, 1.0)},
         sample="images",
         uses=frozenset({"post"}),
         caption=f"Mosaics of {side} x {side} test images of distinct classes. The score is the share of the positive "

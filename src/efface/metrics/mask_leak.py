@@ -16,8 +16,11 @@ Differs: the study's own network and `fit`; masks as they are, not moved to the 
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from efface.metrics.formula import Metric, Point
 from efface.metrics.probes import Retrain
+from efface.metrics.shared.orders import SIGNED, UNIT
 from efface.plug.call import Call
 from efface.store.results import Score
 
@@ -32,15 +35,16 @@ def _probes(point: Point) -> dict[str, Retrain]:
     return {"mask": Retrain(shown, point.repeat), "blank": blank}
 
 
-def _values(scores: Mapping[str, Score]) -> dict[str, float]:
-    accuracy = scores["mask"].mean("accuracy")
-    return {"leak": accuracy - scores["blank"].mean("accuracy"), "accuracy": accuracy}
+def _values(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
+    mask, blank = (scores[name].values["accuracy"].astype(np.float64) for name in ("mask", "blank"))
+    return {"leak": mask - blank, "accuracy": mask}
 
 
 mask_leak = Metric(
     probes=_probes,
     value=_values,
     direction={"leak": "none", "accuracy": "none"},
+    ranges={"leak": SIGNED, "accuracy": UNIT},
     sample="repeats",
     uses=frozenset({"unit", "groups", "post", "fractions"}),
     family="control",

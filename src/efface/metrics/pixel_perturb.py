@@ -17,7 +17,7 @@ grey as 128/255, for erased images have 8 bits. Its score of a pixel, the standa
 import numpy as np
 
 from efface.metrics.formula import EVERY, Metric
-from efface.metrics.shared.orders import value_of, ways
+from efface.metrics.shared.orders import UNIT, value_of, ways
 
 pixel_perturb = Metric(
     probes=lambda point: ways(point, "least_first", "most_first"),
@@ -26,6 +26,7 @@ pixel_perturb = Metric(
         "accuracy_most_first": value_of(scores, "most_first", "accuracy"),
     },
     direction={"accuracy": "higher", "accuracy_most_first": "lower"},
+    ranges={"accuracy": UNIT, "accuracy_most_first": UNIT},
     sample="images",
     uses=EVERY,
     defaults={

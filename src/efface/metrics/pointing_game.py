@@ -24,6 +24,7 @@ def pointing_game(*, tolerance: float = 0.0) -> Metric:
         probes=lambda point: {"located": Located("pointing_game", point.post, float(tolerance))},
         value=values_of("located", hit="pointing_game"),
         direction={"hit": "higher"},
+        ranges={"hit": (0.0, 1.0)},
         sample="images",
         uses=frozenset({"post"}),
         caption="The score is 1 if the pixel that a map ranks first lies on the true object. If the network uses the "

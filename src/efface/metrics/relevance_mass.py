@@ -14,6 +14,7 @@ relevance_mass = Metric(
     probes=lambda point: {"located": Located("relevance_mass", point.post)},
     value=values_of("located", mass="relevance_mass"),
     direction={"mass": "higher"},
+    ranges={"mass": (0.0, 1.0)},
     sample="images",
     uses=frozenset({"post"}),
     caption="The share of a map's positive relevance on the true object. If the network uses the object, a truthful "

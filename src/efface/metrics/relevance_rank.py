@@ -14,6 +14,7 @@ relevance_rank = Metric(
     probes=lambda point: {"located": Located("relevance_rank", point.post)},
     value=values_of("located", overlap="relevance_rank"),
     direction={"overlap": "higher"},
+    ranges={"overlap": (0.0, 1.0)},
     sample="images",
     uses=frozenset({"post"}),
     caption="The share on the true object of the k pixels that a map ranks highest, where k is the object's number of "

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from efface.metrics.formula import EVERY, Metric
-from efface.metrics.shared.orders import gap, value_of, ways
+from efface.metrics.shared.orders import UNIT, gap, value_of, ways
 from efface.store.results import Score
 
 
@@ -42,6 +42,8 @@ road = Metric(
         "probability_most_first": "lower",
         "probability_least_first": "higher",
     },
+    ranges={"combined": (-0.5, 0.5), "probability_combined": (-0.5, 0.5)}
+    | {f"{name}_{order}_first": UNIT for name in ("accuracy", "probability") for order in ("most", "least")},
     sample="images",
     uses=EVERY,
     defaults={"imputer": "efface.impute.noisy_linear", "fractions": (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)},

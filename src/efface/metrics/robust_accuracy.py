@@ -48,6 +48,7 @@ def robust_accuracy(
         probes=lambda point: {"attacked": Attacked(point.x, norm, **attack) if point.x > 0 else point.clean()},
         value=lambda scores: {"accuracy": scores["attacked"].values["accuracy"].astype(np.float64)},
         direction={"accuracy": "higher"},
+        ranges={"accuracy": (0.0, 1.0)},
         sample="images",
         uses=frozenset(),
         caption="Each image moves by at most eps to where the network's loss is largest. A network stays right if its "

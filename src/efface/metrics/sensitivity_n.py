@@ -35,6 +35,7 @@ def sensitivity_n(*, samples: int = 10, score: TargetScore = "logit") -> Metric:
         probes=lambda point: {"subsets": Subsets(point.x, samples, 0, score, point.imputer, point.post, point.unit)},
         value=values_of("subsets", correlation="pearson"),
         direction={"correlation": "higher"},
+        ranges={"correlation": (-1.0, 1.0)},
         sample="images",
         uses=EVERY,
         caption="Random sets of pixels are erased. The larger the sum of a truthful map over a set, the further the "

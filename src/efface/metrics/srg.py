@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from efface.metrics.formula import EVERY, Metric
-from efface.metrics.shared.orders import gap, ways
+from efface.metrics.shared.orders import SIGNED, gap, ways
 from efface.store.results import Score
 
 
@@ -44,6 +44,10 @@ srg = Metric(
             "accuracy_least_relevant",
         ],
         "higher",
+    ),
+    ranges=dict.fromkeys(
+        (f"{name}{half}" for name in ("probability", "accuracy") for half in ("", "_most_relevant", "_least_relevant")),
+        SIGNED,
     ),
     sample="images",
     uses=EVERY,

@@ -2,16 +2,26 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from efface.report.stats import Agreement, Comparison, compare_methods, image_agreement, metric_agreement
-from efface.report.table import Panel, Row
+from efface.report.stats import (
+    Agreement,
+    Comparison,
+    Curve,
+    compare_methods,
+    difference_columns,
+    holm,
+    image_agreement,
+    min_p,
+)
+from efface.report.stats.agreement import ranking, ranking_agreement
+from efface.report.table import ALPHA, Panel, Row
 from efface.report.words import listed, number
 
-ALPHA = 0.05
-"""Probability of at least one false difference among all pairs of a metric."""
+MOST_FLIPPED = 4000
+"""Largest number of comparisons that are corrected by sign-flips. They take a few seconds."""
 _CLOSE = ((0.8, "nearly alike"), (0.5, "much alike"), (0.2, "somewhat alike"), (-0.2, "with little in common"))
 
 
@@ -21,7 +31,7 @@ class Pairs:
 
     panel: the panel.
     methods: methods with samples, in the order of the panel.
-    found: the comparison of each two methods, in that order.
+    found: the comparison of each two methods, in that order. `p_corrected` is corrected for all pairs of all metrics.
     """
 
     panel: Panel
@@ -30,8 +40,41 @@ class Pairs:
 
     @property
     def apart(self) -> int:
-        """Number of pairs that differ significantly, with a correction for all pairs."""
-        return sum(each.p_holm < ALPHA for each in self.found.values())
+        """Number of pairs that differ significantly, with a correction for all pairs of all metrics."""
+        return sum(each.p_corrected < ALPHA for each in self.found.values())
+
+    @property
+    def tested(self) -> int:
+        """Number of pairs with a test."""
+        return sum(not np.isnan(each.p) for each in self.found.values())
+
+    def better(self, one: str, two: str) -> bool:
+        """Return whether the first method is shown to be better than the second."""
+        found, sign = self.found.get((one, two)), 1
+        if found is None:
+            found, sign = self.found.get((two, one)), -1
+        return found is not None and found.p_corrected < ALPHA and _toward(found, self.panel) * sign > 0
+
+    @property
+    def letters(self) -> Mapping[str, str]:
+        """Letters of each method: two methods without a common letter are shown to differ.
+
+        Source: Piepho 2004, An algorithm for a letter-based representation of all-pairwise comparisons (JCGS 13, 456).
+        """
+        columns = [set(self.methods)]
+        for (one, two), each in self.found.items():
+            if not each.p_corrected < ALPHA:
+                continue
+            for column in [each for each in columns if one in each and two in each]:
+                columns.remove(column)
+                for less in (column - {one}, column - {two}):
+                    if not any(less <= other for other in columns):
+                        columns = [*(other for other in columns if not other < less), less]
+        place = {name: i for i, name in enumerate(self.methods)}
+        columns.sort(key=lambda column: sorted(place[name] for name in column))
+        return {
+            name: "".join(_letter(i) for i, column in enumerate(columns) if name in column) for name in self.methods
+        }
 
 
 @dataclass(frozen=True)
@@ -39,7 +82,7 @@ class Agreements:
     """Agreement of the rankings of methods by metrics, and by the images of one metric. Controls are left out.
 
     panels: the compared panels.
-    tau: Kendall's tau-b of each two metrics.
+    tau: Kendall's tau-b of each two metrics. Its p is corrected for all two metrics (Holm).
     alpha: Krippendorff's alpha of each metric that has images as samples.
     """
 
@@ -48,22 +91,74 @@ class Agreements:
     alpha: Mapping[str, Agreement]
 
 
-def pairs(panel: Panel) -> Pairs:
-    """Compare every two methods of the panel. With fewer than two methods, the result has no comparisons."""
-    rows = [row for row in panel.rows if row.area.n and row.curve.pairs]
-    found = compare_methods([row.curve for row in rows]) if len(rows) > 1 else ()
-    return Pairs(panel, tuple(row.method for row in rows), {(each.first, each.second): each for each in found})
+def pairs(several: Sequence[Panel]) -> list[Pairs]:
+    """Compare every two methods of each panel, and correct all these comparisons together.
+
+    The correction is `min_p`; that of Holm, which is a little stricter, if there are too many comparisons.
+    """
+    rows = [
+        [row for row in panel.rows if row.area.n and row.curve.pairs and not _trained_once(panel)] for panel in several
+    ]
+    compared = [compare_methods([row.curve for row in each]) for each in rows]
+    p = iter(_corrected(rows, compared))
+    return [
+        Pairs(
+            panel,
+            tuple(row.method for row in each),
+            {(one.first, one.second): replace(one, p_corrected=next(p)) for one in comparisons},
+        )
+        for panel, each, comparisons in zip(several, rows, compared, strict=True)
+    ]
+
+
+def _corrected(rows: Sequence[Sequence[Row]], compared: Sequence[Sequence[Comparison]]) -> list[float]:
+    """Return the p value of each comparison, corrected for all of them."""
+    own = np.array([one.p for comparisons in compared for one in comparisons])
+    if len(own) > MOST_FLIPPED:
+        return [float(each) for each in holm(own)]
+    places = iter(range(len(own)))
+    curves: list[tuple[Curve, Curve]] = []
+    tests: list[int] = []
+    by_sign: list[bool] = []
+    for each, comparisons in zip(rows, compared, strict=True):
+        named = {row.method: row.curve for row in each}
+        for one in comparisons:
+            test = next(places)
+            if named[one.first].sample == "images":
+                curves.append((named[one.first], named[one.second]))
+                tests.append(test)
+                by_sign.append(one.by == "tango")
+    values, _ = difference_columns(curves) if curves else (np.empty((0, 0)), ())
+    return [float(each) for each in min_p(own, values, tuple(tests), np.array(by_sign, dtype=bool))]
+
+
+def with_ranks(found: Pairs) -> Panel:
+    """Return the panel with the ranks of its methods: 1, and the number of methods that are shown to be better."""
+    panel = found.panel
+    if panel.direction == "none" or panel.unfinished or (panel.family == "network" and panel.kind == "method"):
+        return panel
+    ranked = set(found.methods)
+    rows = tuple(
+        replace(row, rank=1 + sum(found.better(other, row.method) for other in found.methods))
+        if row.method in ranked
+        else row
+        for row in panel.rows
+    )
+    return replace(panel, rows=rows)
 
 
 def agreements(firsts: Sequence[Panel]) -> Agreements:
     """Compare every two metrics that rank methods, by the first score of each, over all methods but controls."""
     judging = tuple(panel for panel in firsts if panel.direction != "none" and len(_methods(panel)) > 1)
     ranked = {panel.metric: [row.curve for row in _methods(panel)] for panel in judging}
+    rankings = {metric: ranking(curves) for metric, curves in ranked.items()}
     tau = {
-        (one, two): metric_agreement(ranked[one], ranked[two])
-        for one, two in itertools.combinations(ranked, 2)
-        if len({curve.method for curve in ranked[one]} & {curve.method for curve in ranked[two]}) > 1
+        (one, two): ranking_agreement(rankings[one], rankings[two])
+        for one, two in itertools.combinations(rankings, 2)
+        if len({*rankings[one].methods} & {*rankings[two].methods}) > 1
     }
+    p = holm(np.array([each.p for each in tau.values()]))
+    tau = {names: each._replace(p=float(q)) for (names, each), q in zip(tau.items(), p, strict=True)}
     alpha = {panel.metric: image_agreement(ranked[panel.metric]) for panel in judging if panel.sample == "images"}
     return Agreements(judging, tau, alpha)
 
@@ -71,9 +166,9 @@ def agreements(firsts: Sequence[Panel]) -> Agreements:
 def pairs_sentence(found: Pairs) -> str:
     """Return how many pairs differ significantly, in a phrase."""
     if not found.found:
-        return "fewer than two methods to compare"
-    untested = sum(each.test == "none" for each in found.found.values())
+        return "fewer than two methods to compare_methods"
     apart = f"{found.apart} of {len(found.found)} pairs differ significantly"
+    untested = len(found.found) - found.tested
     return f"{apart}, {untested} could not be tested" if untested else apart
 
 
@@ -96,7 +191,8 @@ def agreement_sentences(found: Agreements) -> list[str]:
     few = sorted({panel.metric for panel in found.panels if len(_methods(panel)) < 5})
     if few and known:
         lines.append(
-            f"Fewer than five methods were ranked on {listed(few, 3)}. Few orders are possible, so it means little."
+            f"Fewer than five methods were ranked on {listed(few, 3)}. No two metrics can be shown to agree by so few, "
+            "and there is no interval."
         )
     return lines
 
@@ -104,9 +200,26 @@ def agreement_sentences(found: Agreements) -> list[str]:
 def _likeness(each: Agreement) -> str:
     word = next((word for edge, word in _CLOSE if each.value >= edge), "against one another")
     ends = f", {number(each.low)} to {number(each.high)}" if not np.isnan(each.low) else ""
-    doubt = "; compatible with chance" if each.low <= 0 <= each.high else ""
+    doubt = "; not told apart from chance" if not each.p < ALPHA else ""
     return f"{word} (tau {number(each.value)}{ends}{doubt})"
+
+
+def _trained_once(panel: Panel) -> bool:
+    """Return whether the rows are networks of one training each, which show nothing about other trainings."""
+    return panel.kind == "network" and any(row.curve.trained != "networks" for row in panel.rows)
 
 
 def _methods(panel: Panel) -> list[Row]:
     return [row for row in panel.rows if row.area.n and row.curve.pairs and not row.is_control]
+
+
+def _toward(each: Comparison, panel: Panel) -> float:
+    """Return the difference in favour of the first method."""
+    return each.difference.mean * (-1 if panel.direction == "lower" else 1)
+
+
+def _letter(place: int) -> str:
+    """Return a, b, ..., z, A, ..., Z, then a2, b2, ..."""
+    known = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    again, letter = divmod(place, len(known))
+    return known[letter] + (str(again + 1) if again else "")

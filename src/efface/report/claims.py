@@ -1,15 +1,18 @@
 """Verdicts on the claims of a study, from its numbers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from efface.report.stats import Curve, Interval, areas, mean_intervals, shared
+from efface.report.stats import NOTHING, Curve, Estimate, Interval, areas, at_points, differences, shared
+from efface.report.table import ALPHA
+from efface.report.words import REASONS
 from efface.study.claims import no_point, place
 from efface.study.schema import Claim, Side
 
-VERDICTS = ("shown", "not shown", "opposite", "one sample", "not measured")
+VERDICTS = ("shown", "not shown", "opposite", "no verdict", "not measured")
 
 
 class Answer(NamedTuple):
@@ -22,7 +25,8 @@ class Answer(NamedTuple):
     more: mean of the side `more`, over the samples that both sides have.
     less: mean of the side `less`, over the same samples.
     difference: paired difference with its interval.
-    verdict: one of `VERDICTS`; "shown" or "opposite" if the interval excludes 0.
+    verdict: one of `VERDICTS`; "shown" or "opposite" if the difference is told apart from 0 at 5 %. The claims of a
+        study are not corrected for one another. "no verdict": there are numbers, but no test holds; `message` says why.
     """
 
     says: str
@@ -50,35 +54,88 @@ def _answer(claim: Claim, found: Mapping[tuple[str, str, str], Mapping[str, Curv
     scores = [score for metric, score, _ in found if metric == claim.metric]
     score = claim.score or (scores[0] if scores else "")
     curves = _comparable([_curve(side, claim, score, found) for side in (claim.more, claim.less)], claim)
-    sides = [_samples(*each, claim) for each in zip((claim.more, claim.less), curves, strict=True)]
+    sides = [_at_point(*each, claim) for each in zip((claim.more, claim.less), curves, strict=True)]
     names = f"{_named(claim.more)} against {_named(claim.less)}"
     at = "" if claim.at is None else f" at {claim.at:g}"
     what = f"{claim.metric}, {score.replace('_', ' ')}{at}: {names}"
     if why := "; ".join(dict.fromkeys(side for side in sides if isinstance(side, str))):
         return _nothing(claim, f"{what}: not measured: {why}")
     more, less = (side for side in sides if not isinstance(side, str))
-    rows = sorted(set(more[0]) & set(less[0])) if more[0] and less[0] else more[0] or less[0]
-    ours = [_at(side, rows) for side in (more, less)]
-    both = ~np.isnan(ours[0] - ours[1])
-    if not both.any():
+    estimate, high, low = _difference(more, less)
+    found_n = estimate.interval.n
+    if not found_n:
         return _nothing(claim, f"{what}: not measured: no sample has a value on both sides")
-    kind = more[2] or less[2]
-    difference = mean_intervals((ours[0] - ours[1])[:, None], "images" if kind == "images" else "repeats")[0]
-    high, low = (float(each[both].mean()) for each in ours)
-    verdict = _verdict(difference)
-    interval = f" [{difference.low:+.3f}, {difference.high:+.3f}]" if difference.n > 1 else ""
-    of = f"n = {difference.n} {kind}"
-    text = f"{what}: {high:.3f} and {low:.3f}, difference {difference.mean:+.3f}{interval}, {of}"
+    known = next(side for side in (more, less) if isinstance(side, Curve))
+    one_each = _one_network_each(claim, known)
+    verdict = "no verdict" if one_each or np.isnan(estimate.p) else _verdict(estimate)
+    difference = estimate.interval
+    interval = f" [{difference.low:+.3f}, {difference.high:+.3f}]" if not np.isnan(difference.low) else ""
+    text = f"{what}: {high:.3f} and {low:.3f}, difference {difference.mean:+.3f}{interval}, n = {found_n} "
+    text += f"{'images' if known.sample == 'images' else known.trained}; {_scope(known, one_each=one_each)}"
+    if verdict == "no verdict":
+        text += f"; no verdict: {_ONE_EACH if one_each else REASONS[estimate.by]}"
     return Answer(claim.says, claim.source, claim.published, text, high, low, difference, verdict)
 
 
+_ONE_EACH = "each side is one training of its network, and other trainings may differ more; give the study seeds"
+
+
+def _one_network_each(claim: Claim, curve: Curve) -> bool:
+    """Return whether the claim compares two networks of which each was trained once."""
+    variants = {side.variant for side in (claim.more, claim.less) if isinstance(side, Side)}
+    return len(variants) > 1 and curve.trained != "networks"
+
+
+def _scope(curve: Curve, *, one_each: bool) -> str:
+    """Return in words over what a difference generalises."""
+    if curve.trained == "networks":
+        return "it holds for networks trained like these" + (
+            " and images like these" if curve.images is not None else ""
+        )
+    if one_each:
+        return "it holds for these two networks alone"
+    if curve.sample == "repeats":
+        return (
+            "it holds for this network, and for retrainings"
+            + (" and images" if curve.images is not None else "")
+            + " like these"
+        )
+    return "it holds for this network, and for images like these"
+
+
+def _difference(more: Curve | float, less: Curve | float) -> tuple[Estimate, float, float]:
+    """Return the difference of two sides with its test, and the mean of each side over the samples of both."""
+    one, other = (side if isinstance(side, Curve) else None for side in (more, less))
+    if one is not None and other is not None:
+        rows = sorted(set(one.pairs) & set(other.pairs))
+        values = [areas(side)[[side.pairs.index(row) for row in rows]] for side in (one, other)]
+        both = ~np.isnan(values[0] - values[1])
+        if not both.any():
+            return Estimate(NOTHING, np.nan, "none"), np.nan, np.nan
+        high, low = (float(each[both].mean()) for each in values)
+        return differences([(one, other)])[0], high, low
+    known = one if one is not None else other
+    assert known is not None
+    constant = less if isinstance(less, float | int) else more
+    assert isinstance(constant, float | int)
+    level = replace(
+        known,
+        values=np.full_like(known.values, constant, dtype=np.float64),
+        images=None if known.images is None else np.full_like(known.images, constant, dtype=np.float64),
+        by_draw=None,
+        bounds=None,
+    )
+    own = areas(known)
+    if np.isnan(own).all():
+        return Estimate(NOTHING, np.nan, "none"), np.nan, np.nan
+    mean = float(np.nanmean(own))
+    pair = (replace(known, bounds=None), level)
+    found = differences([pair if one is not None else pair[::-1]])[0]
+    return found, *((mean, float(constant)) if one is not None else (float(constant), mean))
+
+
 def _nothing(claim: Claim, message: str) -> Answer:
-    nothing = Interval(np.nan, np.nan, np.nan, np.nan, 0)
-    return Answer(claim.says, claim.source, claim.published, message, np.nan, np.nan, nothing, "not measured")
-
-
-_Samples = tuple[tuple[int, ...], np.ndarray, str]
-"""Names of the samples, their values, and the kind of samples. A side that is a number has no names."""
+    return Answer(claim.says, claim.source, claim.published, message, np.nan, np.nan, NOTHING, "not measured")
 
 
 def _curve(
@@ -106,37 +163,26 @@ def _comparable(curves: list[Curve | str | None], claim: Claim) -> list[Curve | 
     return list(shared(one, two))
 
 
-def _samples(side: Side | float, curve: Curve | str | None, claim: Claim) -> _Samples | str:
-    """Return the samples of a side, or the reason why there are none."""
+def _at_point(side: Side | float, curve: Curve | str | None, claim: Claim) -> Curve | float | str:
+    """Return the curve of a side at the claim's point, a number, or the reason why there is none."""
     if not isinstance(side, Side):
-        return (), np.array([float(side)]), ""
+        return float(side)
     if isinstance(curve, str):
         return curve
     assert curve is not None
-    values = areas(curve)
-    if claim.at is not None:
-        at = place(claim, curve.at)
-        if at is None:
-            gone = any(abs(each - claim.at) < 1e-9 for each in curve.empty)
-            return f"nothing has a value at {claim.at:g}" if gone else no_point(claim, curve.at)
-        values = curve.values[:, at].astype(np.float64)
-    return curve.pairs, values, curve.sample
+    if claim.at is None:
+        return curve
+    at = place(claim, curve.at)
+    if at is None:
+        gone = any(abs(each - claim.at) < 1e-9 for each in curve.empty)
+        return f"nothing has a value at {claim.at:g}" if gone else no_point(claim, curve.at)
+    return at_points(curve, [curve.at[at]])
 
 
-def _at(side: _Samples, rows: Sequence[int]) -> np.ndarray:
-    names, values, _ = side
-    if not names:
-        return np.full(len(rows), values[0])
-    where = {name: i for i, name in enumerate(names)}
-    return values[[where[row] for row in rows]]
-
-
-def _verdict(difference: Interval) -> str:
-    if difference.n < 2:
-        return "one sample" if difference.n else "not measured"
-    if difference.low > 0:
-        return "shown"
-    return "opposite" if difference.high < 0 else "not shown"
+def _verdict(found: Estimate) -> str:
+    if found.p >= ALPHA:
+        return "not shown"
+    return "shown" if found.interval.mean > 0 else "opposite"
 
 
 def _named(side: Side | float) -> str:

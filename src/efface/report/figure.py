@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
@@ -24,6 +25,8 @@ DASHES = ((), (5.0, 1.6), (1.4, 1.4), (6.0, 1.6, 1.4, 1.6))
 GREY = "#8a8f98"
 SVG = "http://www.w3.org/2000/svg"
 _LABEL = 26  # characters of a method's name beside a dot
+CROWDED = 16
+"""Largest number of methods whose curves have markers and bands. More are lines alone, drawn as one object."""
 XLINK = "http://www.w3.org/1999/xlink"
 
 
@@ -79,7 +82,12 @@ def inline(panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, st
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     methods = {names[panel.metric, panel.score, row.method]: row.method for row in panel.rows}
-    return _embed(buffer.getvalue(), methods, title, salt)
+    lacking = {
+        names[panel.metric, panel.score, row.method]
+        for row in panel.rows
+        if not any(np.isfinite(cell.mean) for cell in row.intervals)
+    }
+    return _embed(buffer.getvalue(), methods, title, salt, lacking)
 
 
 def sheet(panels: Sequence[Panel], looks: dict[str, Style]) -> dict[str, bytes]:
@@ -145,7 +153,44 @@ def _draw(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[s
     axes.tick_params(color=GREY)
 
 
+def _draw_lines(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str]) -> None:
+    """Draw the curves of many methods as one object, the best last."""
+    rows = [row for row in reversed(panel.rows) if any(np.isfinite(cell.mean) for cell in row.intervals)]
+    means = [np.array([cell.mean for cell in row.intervals]) for row in rows]
+    kept = [np.isfinite(each) for each in means]
+    at = np.array(panel.fractions)
+    lines = LineCollection(
+        [np.column_stack([at[known], each[known]]) for each, known in zip(means, kept, strict=True)],
+        colors=[looks[row.method].colour for row in rows],
+        linestyles=[(0, looks[row.method].dashes or None) for row in rows],
+        linewidths=1.3,
+    )
+    lines.set_gid(_together([names[panel.metric, panel.score, row.method] for row in rows]))
+    axes.add_collection(lines)
+    axes.autoscale_view()
+
+
+def _together(names: Sequence[str]) -> str:
+    """Return the id of the group of these lines."""
+    return f"{names[0]}--all" if names else "no-curves"
+
+
 def _draw_curves(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str]) -> None:
+    if len(panel.rows) > CROWDED:
+        _draw_lines(axes, panel, looks, names)
+    else:
+        _draw_marked(axes, panel, looks, names)
+    means = [cell.mean for row in panel.rows for cell in row.intervals if cell.n]
+    if means and panel.score in ("accuracy", "probability") and min(means) >= 0 and max(means) <= 1:
+        bottom, top = axes.get_ylim()  # an interval of few samples may leave [0, 1]; the axis need not
+        axes.set_ylim(max(bottom, -0.02), min(top, 1.02))
+    if len(panel.fractions) <= 11:
+        axes.set_xticks(panel.fractions)
+    if is_share(panel.axis):
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.3g} %"))
+
+
+def _draw_marked(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str]) -> None:
     crowded = len(panel.rows) > 8
     for row in reversed(panel.rows):
         name = names[panel.metric, panel.score, row.method]
@@ -156,14 +201,6 @@ def _draw_curves(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[
         band.set(gid=name.replace("curve-", "band-", 1), alpha=0.07 if crowded else 0.16)
         (line,) = axes.plot(panel.fractions, mean, marker="o", markersize=3.2, **_line(looks[row.method]))
         line.set(gid=name, zorder=3)
-    means = [cell.mean for row in panel.rows for cell in row.intervals if cell.n]
-    if means and panel.score in ("accuracy", "probability") and min(means) >= 0 and max(means) <= 1:
-        bottom, top = axes.get_ylim()  # a t interval of few samples may leave [0, 1]; the axis need not
-        axes.set_ylim(max(bottom, -0.02), min(top, 1.02))
-    if len(panel.fractions) <= 11:
-        axes.set_xticks(panel.fractions)
-    if is_share(panel.axis):
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.3g} %"))
 
 
 def _draw_dots(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str]) -> None:
@@ -197,13 +234,18 @@ def _line(look: Style) -> dict[str, Any]:
     return {"color": look.colour, "linestyle": (0, look.dashes) if look.dashes else "-", "linewidth": 1.8}
 
 
-def _embed(text: str, methods: dict[str, str], title: str, salt: str) -> str:
+def _embed(text: str, methods: dict[str, str], title: str, salt: str, lacking: set[str]) -> str:
     ET.register_namespace("", SVG)
     ET.register_namespace("xlink", XLINK)
     root = ET.fromstring(text)  # noqa: S314 -- drawn just above
     unwanted = (f"{{{SVG}}}metadata", f"{{{SVG}}}style")
     for owner, child in [(element, child) for element in root.iter() for child in element if child.tag in unwanted]:
         owner.remove(child)
+    for group in [each for each in root.iter() if each.get("id", "").endswith("--all")]:
+        drawn = [name for name in reversed(methods) if name not in lacking]
+        for path, name in zip([each for each in group if each.tag == f"{{{SVG}}}path"], drawn, strict=True):
+            group.remove(path)
+            ET.SubElement(group, f"{{{SVG}}}g", id=name).append(path)
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
     for element in root.iter():
         for attribute in {"d", "x", "y", "transform"} & set(element.attrib):

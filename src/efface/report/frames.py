@@ -18,13 +18,13 @@ def summary_table(found: Sequence[Panel], how: Mapping[str, Mapping[str, str]]) 
     """
     columns = ["metric", "score", "method", "fraction", "mean", "std", "low", "high", "n", "over", "better"]
     columns += ["area", "area_low", "area_high"]
-    columns += ["random_difference", "random_difference_low", "random_difference_high"]
+    columns += ["random_difference", "random_difference_low", "random_difference_high", "random_p"]
     columns += ["family", "axis", "stands", "interval", "draws", "between_draws", *HOW]
     lines = [
         (
-            *(panel.metric, panel.score, row.method, fraction, *cell, panel.sample, panel.direction),
+            *(panel.metric, panel.score, row.method, fraction, *cell, panel.over, panel.direction),
             *(row.area.mean, row.area.low, row.area.high),
-            *(row.difference.mean, row.difference.low, row.difference.high),
+            *(row.difference.mean, row.difference.low, row.difference.high, row.p),
             *(panel.family, panel.axis, panel.stands, row.by, row.draws, row.between),
             *(how.get(panel.metric, {}).get(each, "") for each in HOW),
         )
@@ -37,13 +37,26 @@ def summary_table(found: Sequence[Panel], how: Mapping[str, Mapping[str, str]]) 
 
 def comparisons_table(found: Sequence[Pairs]) -> pd.DataFrame:
     """Return a line for each metric and pair of methods."""
-    columns = ["metric", "score", "first", "second", "better", "difference", "low", "high", "n", "test", "p", "p_holm"]
-    columns += ["rank_biserial", "common_language", "says"]
+    columns = [
+        "metric",
+        "score",
+        "first",
+        "second",
+        "better",
+        "difference",
+        "low",
+        "high",
+        "n",
+        "by",
+        "p",
+        "p_corrected",
+    ]
+    columns += ["effect", "common_language"]
     lines = [
         (
             *(each.metric, each.score, each.first, each.second, one.panel.direction),
             *(each.difference.mean, each.difference.low, each.difference.high, each.difference.n),
-            *(each.test, each.p, each.p_holm, each.rank_biserial, each.common_language, each.says),
+            *(each.by, each.p, each.p_corrected, each.effect, each.common_language),
         )
         for one in found
         for each in one.found.values()
@@ -57,7 +70,7 @@ def agreement_table(found: Agreements) -> pd.DataFrame:
     The column `n` has the number of methods.
     """
     scores = {panel.metric: panel.score for panel in found.panels}
-    columns = ["kind", "metric", "score", "other", "other_score", "value", "low", "high", "n"]
+    columns = ["kind", "metric", "score", "other", "other_score", "value", "low", "high", "n", "p"]
     lines = [("kendall_tau_b", one, scores[one], two, scores[two], *each) for (one, two), each in found.tau.items()] + [
         ("krippendorff_alpha", metric, scores[metric], "", "", *each) for metric, each in found.alpha.items()
     ]

@@ -10,8 +10,9 @@ import jinja2
 
 from efface.report import between, cautions, figure, frames, words
 from efface.report.gallery import Gallery, tiles, uri
+from efface.report.panels import panels
 from efface.report.stats import Curve
-from efface.report.table import FAMILIES, HOW, Panel, Row, panels
+from efface.report.table import ALPHA, FAMILIES, HOW, Panel, Row
 from efface.store.atomic import atomic_write
 
 MARKS = {
@@ -109,8 +110,9 @@ def write(
     found = panels(curves, references, kind="network" if network else "method")
     metrics = dict.fromkeys(panel.metric for panel in found)
     firsts = [next(panel for panel in found if panel.metric == metric) for metric in metrics]
-    ranked = [panel for panel in firsts if network or panel.family != "network"]
-    pairs, agreements = [between.pairs(panel) for panel in ranked], between.agreements([] if network else ranked)
+    pairs = between.pairs([panel for panel in firsts if network or panel.family != "network"])
+    ranked = [between.with_ranks(each) for each in pairs]
+    agreements = between.agreements([] if network else ranked)
     facts = replace(
         facts, warnings=(*facts.warnings, *(each for panel in firsts for each in words.gap_sentences(panel)))
     )
@@ -161,6 +163,8 @@ def _template() -> jinja2.Template:
         words.point,
         words.duration,
         words.two_digits,
+        words.reason,
+        words.interval_name,
     )
     for function in (*formats, cautions.share):
         environment.filters[function.__name__] = function
@@ -203,7 +207,7 @@ def _between(pairs: Sequence[between.Pairs], agreements: between.Agreements) -> 
         "pairs_sentence": between.pairs_sentence,
         "agreements": agreements,
         "agreement_sentences": between.agreement_sentences(agreements),
-        "alpha": between.ALPHA,
+        "alpha": ALPHA,
     }
 
 

@@ -5,20 +5,50 @@ from collections.abc import Sequence
 import numpy as np
 
 from efface.report.stats import Interval
-from efface.report.table import Panel, Row
+from efface.report.stats.skewed import By
+from efface.report.table import ALPHA, Panel, Row
 
 VERDICTS = {
     "better": "better",
     "same": "no different",
     "worse": "worse",
-    "undecided": "undecided: no spread",
+    "undecided": "no test holds",
     "control": "the control",
     "described": "described, not judged",
-    "single": "one sample: no interval",
+    "single": "one sample: no verdict",
     "alone": "no control",
     "missing": "not run yet",
     "undefined": "no value",
 }
+
+REASONS: dict[By, str] = {
+    "none": "three trainings or more are needed",
+    "few": "too few samples differ, so the spread is unknown",
+    "skewed": "the score is too skewed for so few images; take 50 or more",
+}
+"""Why a difference has no test."""
+
+TESTS: dict[By, str] = {
+    "hall": "Student's t, corrected for skewness",
+    "student": "Student's t",
+    "wilson": "Wilson's interval",
+    "tango": "Tango's interval",
+    "crossed": "trainings and images crossed",
+    "few": "no interval: too few samples differ",
+    "skewed": "Student's t, corrected for skewness",
+    "none": "no interval",
+}
+"""How an interval was made."""
+
+
+def reason(by: By) -> str:
+    """Return why a difference has no test."""
+    return REASONS.get(by, "no test holds")
+
+
+def interval_name(by: By) -> str:
+    """Return how an interval was made, in words."""
+    return TESTS[by]
 
 
 def about(panel: Panel) -> str:
@@ -87,22 +117,34 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
             f"The largest difference in {change}, is that of {most.method}."
         )
     if verdicts["same"]:
-        lines.append(f"Not told apart from {panel.reference} (the interval includes 0): {_names(verdicts['same'])}.")
+        lines.append(
+            f"Not told apart from {panel.reference} (the corrected p is {ALPHA:g} or more): {_names(verdicts['same'])}."
+        )
     if leaks(panel):
         lines += _leak(panel, verdicts["worse"], panels)
     elif verdicts["worse"]:
         lines.append(f"Worse than {panel.reference}: {_names(verdicts['worse'])}.")
-    if verdicts["undecided"]:
-        who = _names(verdicts["undecided"])
-        lines.append(f"The difference is the same in all {panel.sample}, so no test is possible: {who}.")
-    if any(row.area.n == 1 for row in panel.rows):
-        remedy = "set repeats to 3 or more" if panel.sample == "repeats" else "take more images"
-        lines.append(f"With a single one of the {panel.sample} there is no interval and no verdict: {remedy}.")
+    lines += _untested(panel, verdicts["undecided"], verdicts["single"])
     if panel.unfinished:
         lines.append(f"Not finished yet: {listed(panel.unfinished)}.")
         if panel.direction != "none":
             lines.append(f"The {panel.kind}s get ranks when all values of {panel.metric} are measured.")
     return lines + gap_sentences(panel) + [_fewer(row, panel) for row in panel.rows if row.lacking]
+
+
+def _untested(panel: Panel, undecided: list[Row], single: list[Row]) -> list[str]:
+    """Return why some rows have no verdict."""
+    by_reason = {row.tested: [each for each in undecided if each.tested == row.tested] for row in undecided}
+    lines = [f"No verdict on {_names(rows)}: {reason(tested)}." for tested, rows in by_reason.items()]
+    if any(row.area.n == 1 for row in panel.rows):
+        remedy = "set repeats to 3 or more" if panel.sample == "repeats" else "take more images"
+        lines.append(f"With a single one of the {panel.sample} there is no interval and no verdict: {remedy}.")
+    elif single:
+        lines.append(
+            "Each network was trained once, so there is no verdict: other trainings may differ more. Give the "
+            "studies seeds: [0, 1, 2] or more."
+        )
+    return lines
 
 
 def gap_sentences(panel: Panel) -> list[str]:
@@ -125,9 +167,11 @@ def gap_sentences(panel: Panel) -> list[str]:
 def _fewer(row: Row, panel: Panel) -> str:
     """Return a sentence on a row that has no value at some points."""
     where = listed([point(at, panel.axis) for at in row.lacking], len(row.lacking))
-    apart = f" Its difference to {panel.reference} uses the points that both have." if row.difference.n else ""
-    no_rank = f"{apart} It gets no rank." if panel.direction != "none" else ""
-    return f"{row.method} has no value at {where}. Its {panel.stands} uses its other points.{no_rank}"
+    apart = [f"difference to {panel.reference}"] if row.difference.n else []
+    parts = [*apart, "rank"] if panel.direction != "none" else []
+    verb = "use" if len(parts) > 1 else "uses"
+    paired = f" Its {' and its '.join(parts)} {verb} the points that both have." if parts else ""
+    return f"{row.method} has no value at {where}. Its {panel.stands} uses its other points.{paired}"
 
 
 def leaks(panel: Panel) -> bool:

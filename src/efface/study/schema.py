@@ -92,10 +92,13 @@ class MethodEntry(Strict):
         """Number of this draw of the maps, from 1."""
         return self._draw
 
-    def each_draw(self) -> list["MethodEntry"]:
-        """Return an entry for each draw of the maps: this entry, then NAME~2, NAME~3, ..."""
+    def each_draw(self, repeats: int = 1) -> list["MethodEntry"]:
+        """Return an entry for each draw of the maps: this entry, then NAME~2, NAME~3, ...
+
+        repeats: number of trainings that a random control has maps of its own for.
+        """
         found = [self]
-        for number in range(2, self.draws + 1):
+        for number in range(2, self.draws * (repeats if self.varies else 1) + 1):
             names = {"name": f"{self.name}~{number}", "outputs": tuple(f"{each}~{number}" for each in self.outputs)}
             entry = self.model_copy(update=names)
             entry._draw, entry._first = number, self  # noqa: SLF001  of its own class
@@ -129,6 +132,11 @@ class MethodEntry(Strict):
     def is_random(self) -> bool:
         """True if the method is a random control, which the other methods are compared with."""
         return self.method is not None and is_random(self._plain)
+
+    @property
+    def varies(self) -> bool:
+        """True if each repeat of a training has maps of its own: a random control that stores maps."""
+        return self.is_random and not self.is_redrawn
 
     @property
     def is_redrawn(self) -> bool:

@@ -1,5 +1,6 @@
 """Check of a metric's definition: faults in its fields and its probes, and contradictions between them, in words."""
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, get_args, get_type_hints
@@ -86,12 +87,25 @@ def _wrong_direction(formula: Metric) -> Iterator[str]:
     for name, better in direction.items():
         if better not in get_args(Better):
             yield f"its 'direction' of '{name}' is {shown(better)}; expected {_either(get_args(Better))}"
-    named = {"by_mean": formula.by_mean, "value_units": formula.value_units}
+    named = {"by_mean": formula.by_mean, "value_units": formula.value_units, "ranges": formula.ranges}
     for part, names in named.items():
         given = names if isinstance(names, Collection) and not isinstance(names, str) else ()
         if unknown := [str(each) for each in given if each not in direction]:
             known = ", ".join(map(str, direction))
             yield f"its '{part}' names {', '.join(unknown)}, which 'direction' does not have; it has {known}"
+    if not isinstance(formula.ranges, Mapping):
+        yield f"its 'ranges' is {shown(formula.ranges)}; expected ends by value, such as {{'accuracy': (0.0, 1.0)}}"
+        return
+    for name, ends in formula.ranges.items():
+        if not _is_range(ends):
+            yield f"its 'ranges' of '{name}' is {shown(ends)}; expected two ascending numbers, such as (0.0, 1.0)"
+
+
+def _is_range(ends: Any) -> bool:
+    """Return whether this is a pair of finite numbers, the smaller one first."""
+    if not isinstance(ends, tuple) or len(ends) != 2:
+        return False
+    return all(isinstance(each, float | int) and math.isfinite(each) for each in ends) and ends[0] < ends[1]
 
 
 def _words(hint: Any) -> tuple[Any, ...]:

@@ -11,6 +11,8 @@ from efface.metrics.probes import Perturb
 from efface.store.results import Score
 from efface.types import Order
 
+UNIT, SIGNED = (0.0, 1.0), (-1.0, 1.0)
+"""Ranges of a share, and of a difference of two shares."""
 Ways = Literal["most_first", "least_first", "random"]
 
 
@@ -29,6 +31,7 @@ def frozen(order: Order, better: Better, caption: str) -> Metric:
         value=frozen_values,
         direction=dict.fromkeys(("accuracy", "probability", "logit_ratio"), better)
         | dict.fromkeys(("drop", "relative_change"), opposite(better)),
+        ranges={"accuracy": UNIT, "probability": UNIT, "drop": SIGNED},
         by_mean=("drop",),  # AOPC: the mean over the steps, step 0 among them (Samek et al. 2015, equation 12)
         sample="images",
         uses=EVERY,
@@ -43,8 +46,9 @@ def retrained(order: Order, better: Better, caption: str) -> Metric:
     """
     return Metric(
         probes=lambda point: {"erased": point.retrain(order)},
-        value=lambda scores: {"accuracy": scores["erased"].mean("accuracy")},
+        value=lambda scores: {"accuracy": scores["erased"].values["accuracy"].astype(np.float64)},
         direction={"accuracy": better},
+        ranges={"accuracy": UNIT},
         sample="repeats",
         uses=EVERY,
         family="retraining",
@@ -61,6 +65,7 @@ def area(order: Order, better: Better, imputer: str | Mapping[str, Any], caption
         probes=lambda point: ways(point, order),
         value=lambda scores: {name: value_of(scores, order, name) for name in ("probability", "accuracy")},
         direction={"probability": better, "accuracy": better},
+        ranges={"probability": UNIT, "accuracy": UNIT},
         sample="images",
         uses=EVERY,
         defaults={"imputer": imputer, "fractions": tuple(step / 20 for step in range(21))},

@@ -2,46 +2,48 @@
 
 from efface.metrics.shared.degenerate import Defects, degeneracy
 from efface.report.stats.agreement import Agreement, image_agreement, krippendorff_alpha, metric_agreement
+from efface.report.stats.crossed import Spread, Trained, difference_of_trainings, mean_of_trainings, spreads
 from efface.report.stats.curve import Better, Curve, Over, areas, at_points, lacking, shared, without_empty
-from efface.report.stats.means import (
-    CombinedDraws,
-    Interval,
-    Summary,
-    bootstrap,
-    combine,
-    interval,
-    mean_intervals,
-    summaries,
-    summary,
-)
-from efface.report.stats.paired import Comparison, compare_methods, difference, holm, is_spreadless
+from efface.report.stats.drawn import CombinedDraws, combine
+from efface.report.stats.family import holm, min_p
+from efface.report.stats.interval import NOTHING, Interval, interval
+from efface.report.stats.means import Summary, difference_columns, differences, summaries, summary
+from efface.report.stats.paired import Comparison, compare_methods
+from efface.report.stats.skewed import Estimate, image_estimates
 
 __all__ = [
+    "NOTHING",
     "Agreement",
     "Better",
     "CombinedDraws",
     "Comparison",
     "Curve",
     "Defects",
+    "Estimate",
     "Interval",
     "Over",
+    "Spread",
     "Summary",
+    "Trained",
     "areas",
     "at_points",
-    "bootstrap",
     "combine",
     "compare_methods",
     "degeneracy",
-    "difference",
+    "difference_columns",
+    "difference_of_trainings",
+    "differences",
     "holm",
     "image_agreement",
+    "image_estimates",
     "interval",
-    "is_spreadless",
     "krippendorff_alpha",
     "lacking",
-    "mean_intervals",
+    "mean_of_trainings",
     "metric_agreement",
+    "min_p",
     "shared",
+    "spreads",
     "summaries",
     "summary",
     "without_empty",

@@ -1,85 +1,123 @@
 """Agreement of two metrics, or of the images of one metric, in their rankings of the methods."""
 
+import functools
+import itertools
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from efface.draws import seed_of
 from efface.report.stats.curve import Curve, table
-from efface.report.stats.means import resampled
 
-RESAMPLES = 1000
+FEWEST = 5
+"""Smallest number of methods with an interval of tau: fewer have too few possible orders."""
 _SAME = 2.0**-40  # relative to the largest mean: rounding errors must not rank equal values
+_ALL = 7  # methods up to which all orders are tried
+_MANY = 33  # methods from which the normal distribution of tau is exact enough
+_SHUFFLES = 10_000
 
 
 class Agreement(NamedTuple):
-    """An agreement with its interval; NaN if there are too few values.
+    """An agreement with its interval and its test of chance; NaN if there are too few values.
 
     value: 1 if all rankings of the methods are equal.
     low: lower end of the interval.
     high: upper end of the interval.
     n: number of methods that were ranked.
+    p: two-sided p value of the hypothesis that the rankings are unrelated.
     """
 
     value: float
     low: float
     high: float
     n: int
+    p: float
 
 
-def metric_agreement(
-    one: Sequence[Curve], other: Sequence[Curve], level: float = 0.95, resamples: int = RESAMPLES
-) -> Agreement:
+NO_AGREEMENT = Agreement(np.nan, np.nan, np.nan, 0, np.nan)
+
+
+def metric_agreement(one: Sequence[Curve], other: Sequence[Curve], level: float = 0.95) -> Agreement:
     """Kendall's tau-b of two metrics' rankings of the methods that both have, by mean area, most truthful first.
 
     The value is -1 if one ranking is the reverse of the other, and near 0 if the rankings are unrelated. The
     `direction` of the curves decides which values are truthful ("none" counts as higher). MoRF and LeRF therefore agree
     if tau is 1. Only samples that all methods of a metric have are used.
 
-    The interval describes the uncertainty of the rankings of these methods, not of other methods. Images are drawn with
-    replacement; images that both metrics have are drawn for both at once. Repeats are too few for that, so their means
-    vary as Student's t with their standard errors. If means are close, the interval is a little too low, because
-    drawing adds noise. One repeat gives no interval.
+    Interval and test are over methods: the methods count as a sample of all methods of their kind, each measured on as
+    many images as here. The test compares tau with that of all other orders of the methods. The interval holds the
+    values of tau that differ from the measured one by less than chance would; it assumes that the two metrics' values
+    depend on one another like normal variables after any monotone change of either. With fewer than five methods there
+    is no interval.
 
     one: a curve for each method, all of one metric and score.
     other: the same for the other metric.
     level: probability that the interval covers the true value, in (0, 1).
-    resamples: number of resamples; time and precision grow with it.
 
-    Source: Kendall 1945 (tau-b).
+    Source: Kendall 1945 (tau-b); Esscher 1924 (variance of tau of normal variables).
     """
-    names = [curve.method for curve in one if curve.method in {each.method for each in other}]
+    return ranking_agreement(ranking(one), ranking(other), level)
+
+
+class Ranking(NamedTuple):
+    """What a metric says of the methods.
+
+    name: metric and score. methods: names of the methods. areas: the area of each method in each sample. sign: -1 if
+    lower is better.
+    """
+
+    name: str
+    methods: tuple[str, ...]
+    areas: Float[np.ndarray, "samples methods"]
+    sign: int
+
+
+def ranking(curves: Sequence[Curve]) -> Ranking:
+    """Return the ranking of the methods by the curves of one metric and score."""
+    if not curves:
+        return Ranking(_name(curves), (), np.empty((0, 0)), 1)
+    methods = tuple(curve.method for curve in curves)
+    return Ranking(_name(curves), methods, table(curves)[1], -1 if curves[0].direction == "lower" else 1)
+
+
+def ranking_agreement(one: Ranking, other: Ranking, level: float = 0.95) -> Agreement:
+    """Return the agreement of two rankings, see `metric_agreement`."""
+    names = [name for name in one.methods if name in set(other.methods)]
     if len(names) < 2:
-        found = ", ".join(names) or "none"
         raise ValueError(
-            f"{_name(one)} and {_name(other)} have these methods in common: {found}; a ranking needs at least two"
+            f"{one.name} and {other.name} have these methods in common: {', '.join(names) or 'none'}; a ranking needs "
+            "at least two"
         )
-    sides = [[next(curve for curve in side if curve.method == name) for name in names] for side in (one, other)]
-    tables = [table(side) for side in sides]
-    ready = np.all([~np.isnan(values).all(axis=0) for _, values in tables], axis=0)
-    tables = [(rows, _whole(values[:, ready])) for rows, values in tables]
-    signs = [-1 if side[0].direction == "lower" else 1 for side in sides]
+    sides = (one, other)
+    tables = [side.areas[:, [side.methods.index(name) for name in names]] for side in sides]
+    ready = np.all([~np.isnan(values).all(axis=0) for values in tables], axis=0)
+    tables = [_whole(values[:, ready]) for values in tables]
     n = int(ready.sum())
-    if n < 2 or any(np.isnan(values).all() for _, values in tables):
-        return Agreement(np.nan, np.nan, np.nan, n)
-    means = [sign * np.nanmean(values, axis=0)[None] for sign, (_, values) in zip(signs, tables, strict=True)]
-    drawn = _drawn(tables, [side[0].sample == "images" for side in sides], resamples)
-    taus = tau_b(signs[0] * drawn[0], signs[1] * drawn[1])
-    return Agreement(float(tau_b(*means)[0]), *_ends(taus, level), n)
+    if n < 2 or any(np.isnan(values).all() for values in tables):
+        return NO_AGREEMENT._replace(n=n)
+    means = [side.sign * np.nanmean(values, axis=0) for side, values in zip(sides, tables, strict=True)]
+    tau = float(tau_b(means[0][None], means[1][None])[0])
+    if np.isnan(tau):
+        return NO_AGREEMENT._replace(n=n)
+    return Agreement(tau, *_ends(tau, n, level), n, chance_p(means[0], means[1]))
 
 
-def image_agreement(curves: Sequence[Curve], level: float = 0.95, resamples: int = RESAMPLES) -> Agreement:
+def image_agreement(curves: Sequence[Curve], level: float = 0.95) -> Agreement:
     """Krippendorff's alpha, ordinal, over the images of one metric: each image ranks the methods by their areas.
 
     The value is 1 if all images give the same ranking, and 0 if the ranks are as in shuffled rankings. A method without
-    a value on an image is a missing value. The interval is the bootstrap's over images.
+    a value on an image is a missing value. The interval is the jackknife's over images. The test is Friedman's, over
+    the images that all methods have.
 
     curves: a curve for each method, all of one metric and score, over images.
     level: probability that the interval covers the true value, in (0, 1).
-    resamples: number of resamples; time and precision grow with it.
+
+    Source: Krippendorff 2011; Tukey 1958 (jackknife); Friedman 1937.
     """
     from scipy import stats
+    from scipy.special import stdtrit
 
     if len(curves) < 2:
         raise ValueError(f"{_name(curves)}: {len(curves)} curves; a ranking needs at least two methods")
@@ -91,13 +129,16 @@ def image_agreement(curves: Sequence[Curve], level: float = 0.95, resamples: int
     step = _SAME * np.max(np.abs(values), initial=0, where=~np.isnan(values))
     ranks = stats.rankdata(np.round(values / step) if step else values, axis=1, nan_policy="omit")
     n = int((~np.isnan(ranks)).any(axis=0).sum())
-    images = len(ranks)
-    # The frequency of a rank for a method is a mean over images, so alpha needs only the bootstrap of means.
+    alpha = krippendorff_alpha(ranks.astype(np.float64))
     places = np.arange(1, len(curves) + 0.5, 0.5)
-    shares = (ranks[:, :, None] == places).astype(np.float64).reshape(images, -1)
-    counts = images * resampled(shares, resamples).reshape(resamples, len(curves), len(places)) if images else shares
-    drawn = [_alpha(each, places, "ordinal") for each in counts]
-    return Agreement(krippendorff_alpha(ranks.astype(np.float64)), *_ends(np.array(drawn), level), n)
+    shares = ranks[:, :, None] == places
+    counts = shares.sum(axis=0).astype(np.float64)
+    without = np.array([_alpha(counts - one, places, "ordinal") for one in shares.astype(np.float64)])
+    without = without[~np.isnan(without)]
+    images, half = len(without), np.nan
+    if images > 1:
+        half = float(stdtrit(images - 1, (1 + level) / 2)) * ((images - 1) ** 2 / images * without.var(ddof=1)) ** 0.5
+    return Agreement(alpha, max(-1.0, alpha - half), min(1.0, alpha + half), n, _friedman_p(ranks))
 
 
 def krippendorff_alpha(
@@ -139,7 +180,7 @@ def tau_b(
 
 def _alpha(counts: np.ndarray, places: np.ndarray, scale: str) -> float:
     """Krippendorff's alpha of the counts of each value (second axis) for each unit (first axis)."""
-    counts = counts * (counts.sum(axis=1, keepdims=True) > 1.5)  # units with pairs; counts of a resample are inexact
+    counts = counts * (counts.sum(axis=1, keepdims=True) > 1)  # units with pairs
     of_unit, of_value = counts.sum(axis=1), counts.sum(axis=0)
     n = of_value.sum()
     if n == 0:
@@ -158,36 +199,66 @@ def _alpha(counts: np.ndarray, places: np.ndarray, scale: str) -> float:
     return float(1 - (n - 1) * observed / expected) if expected > 0 else np.nan
 
 
+def chance_p(one: Float[np.ndarray, " methods"], other: Float[np.ndarray, " methods"]) -> float:
+    """Return the two-sided p value of tau-b under all orders of the methods; of 10,000 orders for many methods."""
+    n = len(one)
+    own = abs(float(tau_b(one[None], other[None])[0]))
+    ranks = [
+        np.unique(np.round(each / (_SAME * np.abs(each).max() or 1)), return_inverse=True)[1] for each in (one, other)
+    ]
+    if n > _ALL and (n > _MANY or all(len(np.unique(each)) == n for each in ranks)):
+        from scipy.stats import kendalltau
+
+        return float(kendalltau(*ranks, method="exact" if n <= _MANY else "asymptotic").pvalue)
+    orders = _orders(n)
+    drawn = np.abs(
+        tau_b(np.broadcast_to(ranks[0].astype(np.float64), orders.shape), ranks[1][orders].astype(np.float64))
+    )
+    return float(np.mean(drawn >= own - 1e-9))
+
+
+@functools.lru_cache(maxsize=8)
+def _orders(n: int) -> np.ndarray:
+    """Return all orders of n methods, or many random ones with the given order among them."""
+    if n <= _ALL:
+        return np.array(list(itertools.permutations(range(n))), dtype=np.intp)
+    generator = np.random.default_rng(seed_of("orders"))
+    drawn = generator.permuted(np.tile(np.arange(n), (_SHUFFLES, 1)), axis=1)
+    return np.concatenate([np.arange(n)[None], drawn])
+
+
+def _ends(tau: float, n: int, level: float) -> tuple[float, float]:
+    """Return the smallest and the largest true tau that the measured one is compatible with."""
+    from scipy.special import ndtri
+
+    if n < FEWEST:
+        return np.nan, np.nan
+    true = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 4001))  # dense near -1 and 1
+    correlation = np.sin(np.pi * true / 2)
+    third = 1 / 9 - 4 / np.pi**2 * np.arcsin(correlation / 2) ** 2
+    variance = 2 / (n * (n - 1)) * (1 - true**2 + 2 * (n - 2) * third)
+    inside = true[np.abs(tau - true) <= float(ndtri((1 + level) / 2)) * np.sqrt(np.maximum(variance, 0))]
+    return float(min(inside.min(initial=tau), tau)), float(max(inside.max(initial=tau), tau))
+
+
+def _friedman_p(ranks: np.ndarray) -> float:
+    """Return the p value of Friedman's test that all methods have the same mean rank."""
+    from scipy.special import chdtrc
+
+    whole = ranks[~np.isnan(ranks).any(axis=1)]
+    images, methods = whole.shape
+    if images < 2 or methods < 2:
+        return np.nan
+    spread = float(whole.var(axis=1, ddof=1).sum())  # ties make it smaller
+    if spread <= 0:
+        return 1.0
+    between = float(((whole.sum(axis=0) - images * (methods + 1) / 2) ** 2).sum())
+    return float(chdtrc(methods - 1, between / spread * 1.0))
+
+
 def _whole(values: np.ndarray) -> np.ndarray:
     """Return the values with NaN in each sample that a method lacks."""
     return np.where(np.isnan(values).any(axis=1, keepdims=True), np.nan, values)
-
-
-def _drawn(tables: list[tuple[tuple[int, ...], np.ndarray]], images: list[bool], resamples: int) -> list[np.ndarray]:
-    """Return resampled means, `resamples` rows for each side. Images of both sides are drawn together."""
-    rows = sorted({row for (named, _), by_image in zip(tables, images, strict=True) if by_image for row in named})
-    side_by_side = [np.full((len(rows), values.shape[1]), np.nan) for _, values in tables]
-    for (named, values), by_image, place in zip(tables, images, side_by_side, strict=True):
-        if by_image:
-            place[np.searchsorted(rows, named)] = values
-    drawn = np.split(resampled(np.hstack(side_by_side), resamples), 2, axis=1) if rows else list(side_by_side)
-    generator = np.random.default_rng(0)
-    for side, ((_, values), by_image) in enumerate(zip(tables, images, strict=True)):
-        if not by_image:
-            known = values[~np.isnan(values[:, 0])]
-            n = len(known)
-            error = known.std(axis=0, ddof=1) / n**0.5 if n > 1 else np.full(values.shape[1], np.nan)
-            drawn[side] = known.mean(axis=0) + error * generator.standard_t(max(1, n - 1), (resamples, len(error)))
-    return drawn
-
-
-def _ends(drawn: np.ndarray, level: float) -> tuple[float, float]:
-    """Return the ends of the middle `level` of the drawn values, without NaN."""
-    drawn = drawn[~np.isnan(drawn)]
-    if len(drawn) == 0:
-        return np.nan, np.nan
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def _name(curves: Sequence[Curve]) -> str:

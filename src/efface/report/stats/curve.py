@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -36,6 +37,10 @@ class Curve:
     draw_of: name of the method that this curve is another draw of; "" for the first or only draw.
     opposite: name of the metric that erases in the opposite order, with the same settings; "" if the study has none.
     value_unit: unit of the values, such as "%"; "" if they have none.
+    bounds: smallest and largest possible value; None if unknown.
+    images: for repeats, the value of each test image at each point, whose means are `values`; None if unknown.
+    by_draw: for the mean over several draws of a method's maps, the values of each draw; None for one draw.
+    trained: what a repeat is: a training of one network on changed images, or a network of its own.
     """
 
     metric: str
@@ -57,6 +62,10 @@ class Curve:
     draw_of: str = ""
     opposite: str = ""
     value_unit: str = ""
+    bounds: tuple[float, float] | None = None
+    images: Float[np.ndarray, "samples points images"] | None = None
+    by_draw: Float[np.ndarray, "draws samples points"] | None = None
+    trained: Literal["trainings", "networks"] = "trainings"
 
     def __post_init__(self) -> None:
         samples, columns = self.values.shape
@@ -67,6 +76,29 @@ class Curve:
             raise ValueError(f"{where}: points {self.at} must be finite and ascend; sort them and name each once")
         if self.pairs and (len(self.pairs) != samples or len(set(self.pairs)) != samples):
             raise ValueError(f"{where}: {len(self.pairs)} pairs for {samples} samples; give each sample one of its own")
+        if self.images is not None and self.images.shape[:2] != self.values.shape:
+            raise ValueError(
+                f"{where}: images have shape {self.images.shape} for {samples} samples and {columns} points; give "
+                "samples x points x images"
+            )
+
+    @cached_property
+    def area_of_each(self) -> Float[np.ndarray, " samples"]:
+        """The number of each sample, see `areas`."""
+        return _summed(self, self.values)
+
+    @cached_property
+    def area_of_images(self) -> Float[np.ndarray, "samples images"] | None:
+        """The number of each repeat and test image, see `image_areas`."""
+        return None if self.images is None else _summed(self, self.images)
+
+    @property
+    def over(self) -> str:
+        """What an interval of a mean of this curve is over, in words."""
+        over: str = "images" if self.sample == "images" else self.trained
+        if self.sample == "repeats" and self.images is not None:
+            over += " and images"
+        return over + (" and draws" if self.by_draw is not None else "")
 
 
 def areas(curve: Curve) -> Float[np.ndarray, " samples"]:
@@ -76,12 +108,29 @@ def areas(curve: Curve) -> Float[np.ndarray, " samples"]:
     A sample without a value at some point has NaN. In a `may_lack_points` curve, the points in `lacking` do not count:
     the area is that of the other points, divided by their span.
     """
+    return curve.area_of_each
+
+
+def image_areas(curve: Curve) -> Float[np.ndarray, "samples images"] | None:
+    """Return the number of `areas` for each repeat and test image; None if the values of the images are unknown."""
+    return curve.area_of_images
+
+
+def draw_areas(curve: Curve) -> Float[np.ndarray, "draws samples"] | None:
+    """Return the number of `areas` for each draw of a method's maps and sample; None for one draw."""
+    if curve.by_draw is None:
+        return None
+    return np.stack([_summed(curve, each) for each in curve.by_draw])
+
+
+def _summed(curve: Curve, values: np.ndarray) -> np.ndarray:
+    """Return the area, or the mean of the points, of values of samples x points (x images)."""
     known = _has_values(curve)
-    values, at = curve.values.astype(np.float64), np.array(curve.at)
+    values, at = values.astype(np.float64), np.array(curve.at)
     if known.any() and not known.all():
         values, at = values[:, known], at[known]
     if curve.summary == "mean" or len(at) == 1:
-        return values.mean(axis=1)
+        return np.asarray(values.mean(axis=1))
     return np.asarray(np.trapezoid(values, at, axis=1)) / (at[-1] - at[0])
 
 
@@ -95,6 +144,8 @@ def shared(one: Curve, other: Curve) -> tuple[Curve, Curve]:
 
     Curves that lack no point are not changed. If they have no point in common, no sample has an area on both curves.
     """
+    if not one.may_lack_points and not other.may_lack_points:
+        return one, other
     both = _has_values(one) & _has_values(other)
     if not both.any():  # strict: at each point one of them is NaN throughout
         return replace(one, may_lack_points=False), replace(other, may_lack_points=False)
@@ -150,11 +201,27 @@ def table(curves: Sequence[Curve]) -> tuple[tuple[int, ...], Float[np.ndarray, "
     methods = [curve.method for curve in curves]
     if len(set(methods)) < len(methods):
         raise ValueError(f"{first.metric}/{first.score}: a method has two curves among {methods}; name each once")
-    rows = sorted({row for curve in curves for row in curve.pairs})
+    rows = all_rows(curves)
     found = np.full((len(rows), len(curves)), np.nan)
     for column, curve in enumerate(curves):
-        found[np.searchsorted(rows, curve.pairs), column] = areas(replace(curve, may_lack_points=False))
-    return tuple(rows), found
+        values = areas(replace(curve, may_lack_points=False) if curve.may_lack_points else curve)
+        found[:, column] = on_rows(values, curve.pairs, rows)
+    return rows, found
+
+
+def all_rows(curves: Sequence[Curve]) -> tuple[int, ...]:
+    """Return the names of the samples of all curves, ascending."""
+    different = {curve.pairs for curve in curves}
+    return tuple(sorted(set().union(*different)))
+
+
+def on_rows(values: Float[np.ndarray, " samples"], pairs: tuple[int, ...], rows: tuple[int, ...]) -> np.ndarray:
+    """Return the values of samples as a column of these rows; NaN for rows without a sample."""
+    if pairs == rows:
+        return np.asarray(values, dtype=np.float64)
+    column = np.full(len(rows), np.nan)
+    column[np.searchsorted(rows, pairs)] = values
+    return column
 
 
 def _has_values(curve: Curve) -> np.ndarray:
@@ -170,7 +237,9 @@ def _has_values(curve: Curve) -> np.ndarray:
 def _at(curve: Curve, keep: np.ndarray) -> Curve:
     at = tuple(each for each, kept in zip(curve.at, keep, strict=True) if kept)
     missing = None if curve.missing is None else tuple(each for each in curve.missing if each in at)
-    return replace(curve, at=at, values=curve.values[:, keep], missing=missing)
+    images = None if curve.images is None else curve.images[:, keep]
+    by_draw = None if curve.by_draw is None else curve.by_draw[:, :, keep]
+    return replace(curve, at=at, values=curve.values[:, keep], missing=missing, images=images, by_draw=by_draw)
 
 
 def _without(curve: Curve, empty: set[float]) -> Curve:

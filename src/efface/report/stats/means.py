@@ -1,35 +1,23 @@
-"""Means with their intervals: Student's t for few repeats, the bootstrap for many images."""
+"""Means of curves with their intervals: over images, or over trainings and images."""
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from efface.draws import seed_of
-from efface.report.stats.curve import Curve, Over, areas, measure_of
-
-RESAMPLES = 2000
-"""Number of resamples. The ends of a 95 % interval then vary by about 2 % of its width between seeds."""
-ENOUGH = 50
-"""Smallest number of images with a bootstrap interval; fewer images get Student's interval.
-
-With 20 normal or exponential values, the bootstrap interval covers 93 and 92 %, Student's 95 and 93 %. With 50 values,
-both are within about one point (measured, 3,000 runs each).
-"""
-_BLOCK = 1 << 20  # numbers drawn at once, 8 MB
-
-
-class Interval(NamedTuple):
-    """A mean of `n` samples, standard deviation and confidence interval; NaN for numbers that need more samples."""
-
-    mean: float
-    std: float
-    low: float
-    high: float
-    n: int
+from efface.report.stats.crossed import (
+    FEWEST_POOLED,
+    Spread,
+    Trained,
+    difference_of_trainings,
+    mean_of_trainings,
+    spreads,
+)
+from efface.report.stats.curve import Curve, all_rows, areas, image_areas, measure_of, on_rows, shared
+from efface.report.stats.drawn import draw_variance, widened
+from efface.report.stats.interval import Interval
+from efface.report.stats.skewed import By, Estimate, image_estimates
 
 
 class Summary(NamedTuple):
@@ -37,180 +25,196 @@ class Summary(NamedTuple):
 
     area: interval of the area.
     points: interval of each point.
-    by: method of the area's interval.
+    by: how the area's interval was made.
     """
 
     area: Interval
     points: tuple[Interval, ...]
-    by: Literal["bootstrap", "t"]
-
-
-@dataclass(frozen=True)
-class CombinedDraws:
-    """Several draws of one stochastic method, as one curve.
-
-    curve: mean over the draws, sample by sample.
-    between: standard deviation of the mean area between draws, the typical change if the maps were extracted again.
-        NaN for one draw.
-    draws: number of draws.
-    """
-
-    curve: Curve
-    between: float
-    draws: int
-
-
-def interval(values: Float[np.ndarray, " samples"], level: float = 0.95) -> Interval:
-    """Mean of the values that are not NaN, with Student's t interval of the mean.
-
-    For many samples this is the normal interval. One sample has only a mean.
-
-    level: probability that the interval covers the true mean, in (0, 1).
-    """
-    from scipy.special import stdtrit
-
-    values = values[~np.isnan(values)].astype(np.float64)
-    n = len(values)
-    if n == 0:
-        return Interval(np.nan, np.nan, np.nan, np.nan, 0)
-    mean = float(values.mean())
-    if n == 1:
-        return Interval(mean, np.nan, np.nan, np.nan, 1)
-    std = float(values.std(ddof=1))
-    half = float(stdtrit(n - 1, (1 + level) / 2)) * std / n**0.5
-    return Interval(mean, std, mean - half, mean + half, n)
-
-
-def bootstrap(
-    values: Float[np.ndarray, "samples columns"], level: float = 0.95, resamples: int = RESAMPLES
-) -> tuple[Interval, ...]:
-    """Mean of each column's values that are not NaN, with the bootstrap interval of the mean.
-
-    The interval is bias-corrected and accelerated, so a skewed column has a skewed interval. All columns have the same
-    resamples, which depend only on the number of samples. Equal values therefore have equal intervals in any run and
-    with any other columns.
-
-    level: as in `interval`.
-    resamples: number of resamples; time and precision grow with it.
-
-    Source: Efron 1987, section 6; the acceleration of a mean is its skewness over 6 sqrt(n).
-    """
-    means = resampled(values, resamples)
-    return tuple(_bca(column, drawn, level) for column, drawn in zip(values.T, means.T, strict=True))
-
-
-def mean_intervals(
-    values: Float[np.ndarray, "samples columns"], sample: Over, level: float = 0.95
-) -> tuple[Interval, ...]:
-    """Interval of each column's mean: `bootstrap` for at least 50 images, else `interval`.
-
-    level: as in `interval`.
-    """
-    found = [interval(column, level) for column in values.T]
-    many = [i for i, each in enumerate(found) if bootstrapped(sample, each.n)]
-    if many:
-        for i, each in zip(many, bootstrap(values[:, many], level), strict=True):
-            found[i] = each
-    return tuple(found)
+    by: By
 
 
 def summary(curve: Curve, level: float = 0.95) -> Summary:
-    """Area and points of a curve, each with the interval that suits its samples.
+    """Area and points of a curve, each with its interval.
 
-    level: as in `interval`.
+    level: probability that an interval covers the true mean, in (0, 1).
     """
     return summaries([curve], level)[0]
 
 
 def summaries(curves: Sequence[Curve], level: float = 0.95) -> tuple[Summary, ...]:
-    """Summary of each curve. Curves with the same number of images are resampled together, which is much faster.
+    """Summary of each curve.
 
-    level: as in `interval`.
+    Curves over images: see `image_estimates`. Curves over repeats: see `mean_of_trainings`; those of one metric and
+    score learn the spread between trainings from one another.
     """
-    tables = [np.column_stack([areas(curve), curve.values.astype(np.float64)]) for curve in curves]
-    groups: dict[tuple[Over, int], list[int]] = {}
-    for i, curve in enumerate(curves):
-        groups.setdefault((curve.sample, len(curve.values)), []).append(i)
     found: dict[int, Summary] = {}
-    for (kind, _), members in groups.items():
-        intervals = iter(mean_intervals(np.hstack([tables[i] for i in members]), kind, level))
-        for i in members:
-            area, *points = itertools.islice(intervals, tables[i].shape[1])
-            found[i] = Summary(area, tuple(points), "bootstrap" if bootstrapped(kind, area.n) else "t")
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for i, curve in enumerate(curves):
+        what = (curve.sample, curve.bounds, len(curve.values)) + (
+            measure_of(curve) if curve.sample == "repeats" else ()
+        )
+        groups.setdefault(what, []).append(i)
+    for members in groups.values():
+        several = [curves[i] for i in members]
+        made = _of_images(several, level) if several[0].sample == "images" else _of_repeats(several, level)
+        found.update(zip(members, made, strict=True))
     return tuple(found[i] for i in range(len(curves)))
 
 
-def combine(draws: Sequence[Curve], method: str) -> CombinedDraws:
-    """Combine the draws of a stochastic method into one curve: the mean over draws for each sample.
+def differences(pairs: Sequence[tuple[Curve, Curve]], level: float = 0.95) -> tuple[Estimate, ...]:
+    """Return the mean area of the first curve minus that of the second for each pair, over the samples of both.
 
-    A value is NaN if it is NaN in any draw. The interval of the combined curve is over its samples. The draws add a
-    standard error of between / sqrt(draws).
+    Two curves are compared at the points that both have. See `image_estimates` and `difference_of_trainings`.
 
-    draws: a curve for each draw, all on the same samples.
-    method: name of the combined curve.
+    ValueError: the curves are not all of one metric and score, with the same points.
     """
-    if not draws:
-        raise ValueError(f"{method}: no draws to combine, expected at least one curve")
-    first = draws[0]
-    for curve in draws:
-        if measure_of(curve) != measure_of(first) or curve.pairs != first.pairs:
+    if not pairs:
+        return ()
+    first = pairs[0][0]
+    whole = list({id(curve): curve for pair in pairs for curve in pair}.values())
+    for curve in whole:
+        ours, theirs = (first.metric, first.score, first.at), (curve.metric, curve.score, curve.at)
+        if ours != theirs:
             raise ValueError(
-                f"{method}: draws {first.method} and {curve.method} were measured on different things or samples; "
-                "measure every draw with one metric on one set of samples"
+                f"curves {ours} and {theirs} measure different things; compare curves of one metric and score"
             )
-        if curve.values.shape != first.values.shape:
-            raise ValueError(
-                f"{method}: draw {curve.method} has {len(curve.values)} samples, {first.method} has "
-                f"{len(first.values)}; measure every draw on the same ones"
-            )
-    values = np.mean([curve.values.astype(np.float64) for curve in draws], axis=0)
-    each = np.stack([areas(curve) for curve in draws])
-    whole = each[:, ~np.isnan(each).any(axis=0)]
-    between = float(whole.mean(axis=1).std(ddof=1)) if len(draws) > 1 and whole.size else np.nan
-    return CombinedDraws(replace(first, method=method, values=values, draw_of=""), between, len(draws))
+    if first.sample == "images":
+        columns, _ = difference_columns(pairs)
+        made = list(image_estimates(columns, level, bounds=first.bounds, difference=True))
+    else:
+        made = _of_trainings(pairs, whole, level)
+    more = {id(curve): draw_variance(curve) for curve in whole if curve.by_draw is not None}
+    if not more:
+        return tuple(made)
+    return tuple(
+        widened(each, more.get(id(one), ()) + more.get(id(other), ()), level)
+        for each, (one, other) in zip(made, pairs, strict=True)
+    )
 
 
-def bootstrapped(sample: Over, n: int) -> bool:
-    """Return True if a mean of `n` samples gets the bootstrap interval."""
-    return sample == "images" and n >= ENOUGH
+def _of_trainings(pairs: Sequence[tuple[Curve, Curve]], whole: Sequence[Curve], level: float) -> list[Estimate]:
+    first = whole[0]
+    scale = None if first.bounds is None else first.bounds[1] - first.bounds[0]
+    spread = _spreads(whole)
+    pooled = len(whole) >= FEWEST_POOLED
+    found = []
+    for one, other in pairs:
+        left, right = shared(one, other)
+        trained = _together(left, right)
+        if not len(trained[0].means):
+            found.append(NO_ESTIMATE)
+            continue
+        known = (spread[id(one)], spread[id(other)])
+        changed = left is not one or right is not other
+        if changed or not pooled or np.isnan(known[0].variance + known[1].variance):
+            known = _own(*trained)
+        found.append(difference_of_trainings(*trained, known, level, scale))
+    return found
 
 
-def resampled(
-    values: Float[np.ndarray, "samples columns"], resamples: int = RESAMPLES
-) -> Float[np.ndarray, "resamples columns"]:
-    """Means of the columns for rows drawn with replacement; NaN if a resample has no value of a column."""
-    samples, columns = values.shape
-    found = np.empty((resamples, columns))
-    generator = np.random.default_rng(seed_of("bootstrap"))
-    known = ~np.isnan(values)
-    centre = np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    apart, weights = np.where(known, values - centre, 0), known.astype(np.float64)
-    size = max(1, _BLOCK // max(1, samples))
-    for first in range(0, resamples, size):
-        block = found[first : first + size]
-        drawn = generator.integers(0, samples, (len(block), samples))
-        drawn += np.arange(len(block))[:, None] * samples
-        counts = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
-        total = np.full_like(block, samples) if known.all() else counts @ weights
-        np.divide(counts @ apart, total, out=block, where=total > 0)
-        block[total == 0] = np.nan
-    return found + centre
+def difference_columns(
+    pairs: Sequence[tuple[Curve, Curve]],
+) -> tuple[Float[np.ndarray, "images pairs"], tuple[int, ...]]:
+    """Return the differences of the areas of each pair, a row for each image, and the names of the rows."""
+    whole = {id(curve): curve for pair in pairs for curve in pair}
+    rows = all_rows(list(whole.values()))
+    place = {key: i for i, key in enumerate(whole)}
+    table = np.stack([on_rows(areas(curve), curve.pairs, rows) for curve in whole.values()], axis=1)
+    found = table[:, [place[id(one)] for one, _ in pairs]] - table[:, [place[id(other)] for _, other in pairs]]
+    for i, (one, other) in enumerate(pairs):
+        left, right = shared(one, other)
+        if left is not one or right is not other:
+            found[:, i] = on_rows(areas(left), left.pairs, rows) - on_rows(areas(right), right.pairs, rows)
+    return found, rows
 
 
-def _bca(values: np.ndarray, means: np.ndarray, level: float) -> Interval:
-    """Bootstrap interval of one column, from the means of its resamples."""
-    from scipy.special import ndtr, ndtri
+def _of_images(curves: Sequence[Curve], level: float) -> list[Summary]:
+    tables = [np.column_stack([areas(curve), curve.values.astype(np.float64)]) for curve in curves]
+    made = iter(image_estimates(np.hstack(tables), level, bounds=curves[0].bounds))
+    found = []
+    for curve, values in zip(curves, tables, strict=True):
+        area, *points = (next(made) for _ in range(values.shape[1]))
+        area = widened(area, draw_variance(curve), level)
+        found.append(Summary(area.interval, tuple(each.interval for each in points), area.by))
+    return found
 
-    values, means = values[~np.isnan(values)], means[~np.isnan(means)]
-    n = len(values)
-    if n < 2 or np.ptp(values) == 0:
-        return interval(values, level)
-    mean = values.mean()
-    apart = values - mean
-    acceleration = (apart**3).sum() / (6 * (apart**2).sum() ** 1.5)
-    below = (np.mean(means < mean) + np.mean(means <= mean)) / 2
-    edge = 1 / (2 * len(means))  # the smallest share that this number of resamples can show
-    bias = ndtri(np.clip(below, edge, 1 - edge))
-    ends = bias + ndtri([(1 - level) / 2, (1 + level) / 2])
-    low, high = np.quantile(means, ndtr(bias + ends / (1 - acceleration * ends)))
-    return Interval(float(mean), float(values.std(ddof=1)), float(low), float(high), n)
+
+def _of_repeats(curves: Sequence[Curve], level: float) -> list[Summary]:
+    by_column: list[list[Estimate]] = []
+    columns: list[tuple[np.ndarray, np.ndarray | None]] = [(areas(each), image_areas(each)) for each in curves]
+    tables: list[list[tuple[np.ndarray, np.ndarray | None]]] = [columns]
+    tables += [
+        [(each.values[:, at], None if each.images is None else each.images[:, at]) for each in curves]
+        for at in range(len(curves[0].at))
+    ]
+    for table in tables:
+        several = [_measured(means, images) for means, images in table]
+        common = _spreads_of(several, paired=False)
+        by_column.append(
+            [
+                mean_of_trainings(one, spread, level, curve.bounds) if len(one.means) else NO_ESTIMATE
+                for one, spread, curve in zip(several, common, curves, strict=True)
+            ]
+        )
+    found = []
+    for curve, (area, *points) in zip(curves, zip(*by_column, strict=True), strict=True):
+        area = widened(area, draw_variance(curve), level)
+        found.append(Summary(area.interval, tuple(each.interval for each in points), area.by))
+    return found
+
+
+NO_ESTIMATE = Estimate(Interval(np.nan, np.nan, np.nan, np.nan, 0), np.nan, "none")
+
+
+def _measured(means: np.ndarray, images: np.ndarray | None) -> Trained:
+    """Return the trainings that have a mean."""
+    known = ~np.isnan(means)
+    return Trained(means[known].astype(np.float64), None if images is None else images[known])
+
+
+def _together(one: Curve, other: Curve) -> tuple[Trained, Trained]:
+    """Return the trainings that both curves have, in the same order."""
+    if one.pairs == other.pairs:
+        mine = its = np.arange(len(one.pairs))
+    else:
+        _, mine, its = np.intersect1d(one.pairs, other.pairs, return_indices=True)
+    means = [areas(curve)[rows] for curve, rows in ((one, mine), (other, its))]
+    known = ~np.isnan(means[0] - means[1])
+    images = [image_areas(curve) for curve in (one, other)]
+    if images[0] is None or images[1] is None or images[0].shape[1] != images[1].shape[1]:
+        return Trained(means[0][known], None), Trained(means[1][known], None)
+    return Trained(means[0][known], images[0][mine][known]), Trained(means[1][known], images[1][its][known])
+
+
+def _spreads(curves: Sequence[Curve]) -> dict[int, Spread]:
+    """Return the spread of each curve between trainings, from those that all curves have; NaN if there are too few."""
+    common = sorted(set.intersection(*(set(curve.pairs) for curve in curves)))
+    table = np.stack([areas(curve)[[curve.pairs.index(name) for name in common]] for curve in curves])
+    filled = [i for i, row in enumerate(table) if not np.isnan(row).all()]
+    whole = table[filled][:, ~np.isnan(table[filled]).any(axis=0)] if filled else table[:0]
+    found = {id(curve): Spread(np.nan, np.nan) for curve in curves}
+    if whole.shape[1] > 1:
+        found |= {id(curves[i]): each for i, each in zip(filled, spreads(whole, paired=True), strict=True)}
+    return found
+
+
+def _spreads_of(several: Sequence[Trained], *, paired: bool) -> list[Spread]:
+    """Return the spread of each method; methods with fewer trainings than the others keep their own."""
+    most = max((len(each.means) for each in several), default=0)
+    full = [i for i, each in enumerate(several) if len(each.means) == most > 1]
+    found = [
+        Spread(float(each.means.var(ddof=1)), len(each.means) - 1.0) if len(each.means) > 1 else Spread(np.nan, np.nan)
+        for each in several
+    ]
+    for i, each in zip(
+        full, spreads(np.stack([several[i].means for i in full]), paired=paired) if full else (), strict=True
+    ):
+        found[i] = each
+    return found
+
+
+def _own(one: Trained, other: Trained) -> tuple[Spread, Spread]:
+    """Return the spread of the difference of two methods alone, as that of the first."""
+    n = len(one.means)
+    variance = float((one.means - other.means).var(ddof=1)) if n > 1 else np.nan
+    return Spread(variance, n - 1.0), Spread(0.0, n - 1.0)

@@ -148,7 +148,8 @@ def merged(beside: Beside) -> Merged:
     sample is the mean of a seed.
     """
     means = any(len(several) > 1 for several in beside.values())
-    means |= len({one.kept.data for several in beside.values() for one in several}) > 1
+    alike = len({one.kept.data for several in beside.values() for one in several}) == 1
+    means |= not alike
     found: dict[tuple[str, str, str], dict[str, list[tuple[int, Curve]]]] = {}
     for name, several in beside.items():
         for one in several:
@@ -156,7 +157,7 @@ def merged(beside: Beside) -> Merged:
                 what = curve.metric, curve.score, curve.method
                 found.setdefault(what, {}).setdefault(name, []).append((one.kept.seed, curve))
     whole = {
-        (what, name): _mean_of(each) if means else each[0][1]
+        (what, name): _mean_of(each, same_images=alike) if means else each[0][1]
         for what, named in found.items()
         for name, each in named.items()
     }
@@ -181,13 +182,34 @@ def _warnings(beside: Beside, found: Merged) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*labels, *(line for metrics in of for line in unaccompanied_of(metrics))]))
 
 
-def _mean_of(each: Sequence[tuple[int, Curve]]) -> Curve:
-    """Return one curve of several seeds. A sample is the mean of a seed."""
+def _mean_of(each: Sequence[tuple[int, Curve]], *, same_images: bool) -> Curve:
+    """Return one curve of several seeds. A sample is the mean of a seed.
+
+    same_images: True if all seeds have the same test images. The curve then keeps their values.
+    """
     curve = each[0][1]
     values = np.stack([_mean(one.values) for _, one in each])
     missing = sorted({at for _, one in each for at in one.missing or ()})
     seeds = tuple(seed for seed, _ in each)
-    return replace(curve, values=values, sample="repeats", pairs=seeds, missing=tuple(missing))
+    images = [_images_of(one) for _, one in each] if same_images else []
+    known = [one for one in images if one is not None]
+    shared = np.stack(known) if known and len(known) == len(each) and len({one.shape for one in known}) == 1 else None
+    return replace(
+        curve,
+        values=values,
+        images=shared,
+        sample="repeats",
+        pairs=seeds,
+        missing=tuple(missing),
+        trained="networks",
+    )
+
+
+def _images_of(curve: Curve) -> np.ndarray | None:
+    """Return the value of each test image at each point, as a mean over the repeats of a retrained metric."""
+    if curve.sample == "images":
+        return curve.values.T.astype(np.float32)
+    return None if curve.images is None else curve.images.mean(axis=0)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

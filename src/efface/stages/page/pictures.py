@@ -23,6 +23,7 @@ from efface.stages.work.sampling import some_samples
 from efface.store.arrays import read_rows
 from efface.store.atomic import atomic_write
 from efface.store.keys import key, versions
+from efface.study.schema import MethodEntry
 from efface.training.generate import COST, denoise
 from efface.types import Images, Maps
 
@@ -58,7 +59,7 @@ def made_from(run: Run) -> dict[str, Any]:
         "data": run.data_digest["test"],
         "network": run.network_digest,
         "seed": run.study.seed,
-        "maps": {name: provenance(run, entry, name, "test") for entry in run.entries for name in entry.gives},
+        "maps": {name: provenance(run, entry, name, "test") for entry in _shown(run) for name in entry.gives},
         "versions": versions(*GENERATED, "erase", "pictures"),
     }
 
@@ -101,13 +102,18 @@ def _generated(run: Run, indices: Int[Tensor, " n"]) -> Iterator[PictureLine]:
 def _maps(run: Run, indices: Int[Tensor, " n"]) -> Iterator[PictureLine]:
     """Yield two lines for each method: stored maps and their absolute values, channels summed, without `post`."""
     percentile = run.study.visualize.percentile
-    for name in (name for entry in run.entries for name in entry.gives):
+    for name in (name for entry in _shown(run) for name in entry.gives):
         store = map_store(run, name, "test")
         if store.kind != "seeds":  # a ranking that is drawn anew has no map
             maps = store.take(indices)
             for kind, signed, values in (("signed", True, _summed(maps)), ("absolute", False, _summed(maps.abs()))):
                 pictures = [paint(each, percentile=percentile, signed=signed) for each in values]
                 yield PictureLine(f"{name}-{kind}", f"{name}, {kind}", pictures)
+
+
+def _shown(run: Run) -> Iterator[MethodEntry]:
+    """Yield the methods whose maps are shown: all draws, but not the maps of further trainings of a random control."""
+    return (entry for entry in run.entries if entry.draw <= entry.draws)
 
 
 def _summed(maps: Maps) -> np.ndarray:

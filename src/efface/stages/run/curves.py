@@ -119,6 +119,7 @@ def kept_metric(entry: MetricEntry, entries: tuple[MetricEntry, ...]) -> KeptMet
         family="network" if formula.subject == "network" else formula.family,
         may_lack_points=formula.may_lack_points,
         value_units=dict(formula.value_units),
+        ranges=dict(formula.ranges),
         opposite=next((other.name for other in entries if entry.opposes(other)), ""),
         read_with=tuple(
             ReadWith(name=each, path=words.expand("metric", each), phrase=metric(each).phrase)
@@ -144,7 +145,10 @@ def kept_curve(planned: PlannedCurve) -> KeptCurve:
 
 
 def curves_of(planned: KeptCurve, meaning: KeptMetric, value: Value, results: Results) -> list[Curve]:
-    """Return the values of a planned curve: a curve for each score of the metric."""
+    """Return the values of a planned curve: a curve for each score of the metric.
+
+    A repeat of a retrained metric is the mean over its test images. The curve also keeps the values of the images.
+    """
     at = planned.at
     table: dict[str, list[list[np.ndarray]]] = {name: [] for name in meaning.direction}
     missing: set[float] = set()
@@ -153,16 +157,19 @@ def curves_of(planned: KeptCurve, meaning: KeptMetric, value: Value, results: Re
         missing |= {where for where, value_there in zip(at, values, strict=True) if value_there is None}
         for name in meaning.direction:
             table[name].append([np.atleast_1d(each[name]) if each else np.array([np.nan]) for each in values])
+    joined = {name: _stacked(table[name]) if meaning.sample == "images" else _repeated(table[name]) for name in table}
     return [
         Curve(
             metric=planned.metric,
             score=name,
             method=planned.method,
             at=at,
-            values=(stacked := _stacked(table[name])),
+            values=joined[name][0],
+            images=joined[name][1],
+            bounds=meaning.ranges.get(name),
             sample=meaning.sample,
             direction=better,
-            pairs=tuple(range(len(stacked))),
+            pairs=tuple(range(len(joined[name][0]))),
             caption=meaning.caption,
             axis=meaning.axis,
             summary="mean" if name in meaning.by_mean else meaning.summary,
@@ -186,14 +193,31 @@ def accuracy_curve(right: np.ndarray) -> Curve:
         caption="The share of the test images that the network classifies right.",
         axis="",
         family="network",
+        bounds=(0.0, 1.0),
     )
 
 
-def _stacked(rows: list[list[np.ndarray]]) -> np.ndarray:
-    """Samples of all repeats by points; a point that lacks samples is NaN."""
+def _repeated(rows: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the mean of each repeat at each point, and the values of the images where they are known."""
+    images = max(len(each) for row in rows for each in row)
+    means = np.array([[_mean(each) for each in row] for row in rows])
+    if images == 1:
+        return means, None
+    nothing = np.full(images, np.nan)
+    whole = [[each if len(each) == images else nothing for each in row] for row in rows]
+    return means, np.array(whole, dtype=np.float32)
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean(dtype=np.float64)) if len(known) else float("nan")
+
+
+def _stacked(rows: list[list[np.ndarray]]) -> tuple[np.ndarray, None]:
+    """Return the samples of all repeats by points; a point that lacks samples is NaN."""
     samples = max(len(each) for row in rows for each in row)
     blocks = [np.stack([each if len(each) == samples else np.full(samples, np.nan) for each in row], 1) for row in rows]
-    return np.concatenate(blocks).astype(np.float64)
+    return np.concatenate(blocks).astype(np.float64), None
 
 
 def _value(meaning: KeptMetric, value: Value, keys: Mapping[str, str], results: Results) -> dict[str, Any] | None:

@@ -74,6 +74,7 @@ class KeptMetric(Strict):
     family: str
     may_lack_points: bool
     value_units: dict[str, str]
+    ranges: dict[str, tuple[float, float]] = Field(default_factory=dict)
     opposite: str
     read_with: tuple[ReadWith, ...]
 

@@ -155,7 +155,8 @@ def _planned(run: Run, keys: "Keys", entry: MetricEntry, view: View) -> PlannedC
     def planned(x: float, repeat: int) -> PlannedPoint:
         point = point_of(run, entry, view, x, repeat)
         probes = entry.formula.probes(point)
-        return PlannedPoint(point, {name: keys.task(view, probe, entry) for name, probe in probes.items()})
+        drawn = {name: view if probe.needs.network else view.of_repeat(repeat) for name, probe in probes.items()}
+        return PlannedPoint(point, {name: keys.task(drawn[name], probe, entry) for name, probe in probes.items()})
 
     repeats = range(repeats_of(run, entry))
     return PlannedCurve(entry, view, at, tuple(tuple(planned(x, repeat) for x in at) for repeat in repeats))

@@ -39,7 +39,8 @@ class Run:
         """The same data, network and results for a study that differs in its metrics alone."""
         other = copy.copy(self)
         other.study = study
-        vars(other).pop("text", None)
+        for name in ("text", "entries"):  # random controls have maps for as many trainings as the metrics ask for
+            vars(other).pop(name, None)
         return other
 
     @cached_property

@@ -1,6 +1,6 @@
 """The rows of a report, and the methods that make their maps: read from the study alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from efface.plug.call import Call
 from efface.study.schema import MethodEntry
@@ -13,6 +13,8 @@ class View:
 
     draw: which draw of its maps it shows. draw_of: the row that it is another draw of; "" for the row itself.
     control: whether its maps are a control's, which knows nothing of the network.
+    apart: for a random control, how many draws lie between the maps of one training and the next; 0: all trainings
+        have the same maps.
     """
 
     name: str
@@ -21,6 +23,17 @@ class View:
     draw_of: str = ""
     draw: int = 1
     control: bool = False
+    apart: int = 0
+
+    def of_repeat(self, repeat: int) -> "View":
+        """Return the view with the maps of one training. Each training of a random control has maps of its own.
+
+        With the same maps in all trainings, more trainings would make the luck of these maps "significant".
+        """
+        if not self.apart or not repeat:
+            return self
+        first = self.maps.partition("~")[0]
+        return replace(self, maps=f"{first}~{self.draw + repeat * self.apart}")
 
 
 NETWORK = View("network", "", None)
@@ -36,13 +49,21 @@ def views_of(study: Study) -> tuple[View, ...]:
         for name in entry.gives:
             maps = entry.maps or name
             control = makers[maps].is_control
-            views.append(View(name, maps, entry.post, control=control))
+            apart = makers[maps].draws if makers[maps].varies else 0
+            views.append(View(name, maps, entry.post, control=control, apart=apart))
             more = range(2, makers[maps].draws + 1)
-            views += [View(f"{name}~{n}", f"{maps}~{n}", entry.post, name, n, control) for n in more]
+            views += [View(f"{name}~{n}", f"{maps}~{n}", entry.post, name, n, control, apart) for n in more]
     return tuple(views)
 
 
 def extracted_entries(study: Study) -> tuple[MethodEntry, ...]:
     """The methods that make maps, an entry for each draw."""
     own = (each for each in study.attribution_methods if each.maps is None)
-    return tuple(drawn for each in own for drawn in each.each_draw())
+    repeats = most_repeats(study)
+    return tuple(drawn for each in own for drawn in each.each_draw(repeats))
+
+
+def most_repeats(study: Study) -> int:
+    """Return the largest number of trainings of a point; 1 if no metric trains."""
+    trained = [each for each in study.metrics if each.formula.sample == "repeats"]
+    return max((each.kwargs.repeats or each.paper.repeats or study.repeats for each in trained), default=1)

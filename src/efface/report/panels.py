@@ -1,0 +1,187 @@
+"""Panels from curves: means with intervals, and verdicts that are corrected for all comparisons."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from efface.report.stats import (
+    NOTHING,
+    Curve,
+    Estimate,
+    Interval,
+    Summary,
+    combine,
+    difference_columns,
+    differences,
+    lacking,
+    min_p,
+    summaries,
+    without_empty,
+)
+from efface.report.stats.skewed import By
+from efface.report.table import ALPHA, FAMILIES, Kind, Panel, Row, Verdict, is_awaited
+
+
+def panels(curves: Sequence[Curve], references: Sequence[str] = (), kind: Kind = "method") -> tuple[Panel, ...]:
+    """Return one panel for each metric and score, by family, then in the order of the curves.
+
+    Curves that are draws of one method (`draw_of`) become one row. Points without a value of any method are left out.
+
+    The verdicts on the first score of each metric are corrected together, for all methods and metrics: the probability
+    of at least one false "better" or "worse" among them is at most 0.05. Those on a further score are corrected for the
+    methods of its panel.
+
+    references: names of rows; the others are compared with the first of these that a metric has.
+    kind: kind of the rows.
+    """
+    curves = without_empty(curves)
+    metrics: dict[str, dict[str, list[Curve]]] = {}
+    for curve in curves:
+        metrics.setdefault(curve.metric, {}).setdefault(curve.score, []).append(curve)
+    made = [_tested(list(scores.values()), references, kind) for scores in metrics.values()]
+    found: list[Panel] = []
+    for first, (_, *others) in zip(_corrected([each[0] for each in made]), made, strict=True):
+        found += [first, *(panel for each in others for panel in _corrected([each]))]
+    known = {family: place for place, family in enumerate(FAMILIES)}
+    return tuple(sorted(found, key=lambda panel: known.get(panel.family, len(known))))
+
+
+@dataclass(frozen=True)
+class _Method:
+    """A method's curve, which is the mean of its draws."""
+
+    curve: Curve
+    draws: int
+    between: float
+    awaited: int
+
+
+class _Tested(NamedTuple):
+    """A panel without verdicts, and for each method the test against the reference and the two curves."""
+
+    panel: Panel
+    tests: Mapping[str, tuple[Estimate, tuple[Curve, Curve]]]
+
+
+def _corrected(several: Sequence[_Tested]) -> list[Panel]:
+    """Return the panels with verdicts that are corrected for all their comparisons together."""
+    tests = [(i, name, *each) for i, one in enumerate(several) for name, each in one.tests.items()]
+    own = np.array([estimate.p for _, _, estimate, _ in tests])
+    frozen = [i for i, (_, _, _, pair) in enumerate(tests) if pair[0].sample == "images"]
+    values, _ = difference_columns([tests[i][3] for i in frozen]) if frozen else (np.empty((0, 0)), ())
+    by_sign = np.array([tests[i][2].by == "tango" for i in frozen], dtype=bool)
+    p = dict(zip(((i, name) for i, name, _, _ in tests), min_p(own, values, tuple(frozen), by_sign), strict=True))
+    found = []
+    for i, one in enumerate(several):
+        rows = tuple(_judged(row, one.panel, float(p.get((i, row.method), np.nan))) for row in one.panel.rows)
+        found.append(replace(one.panel, rows=rows, corrected=int((~np.isnan(own)).sum())))
+    return found
+
+
+def _judged(row: Row, panel: Panel, p: float) -> Row:
+    if row.verdict != "same":
+        return row
+    if np.isnan(p):
+        return replace(row, verdict="undecided")
+    if p >= ALPHA:
+        return replace(row, p=p)
+    better = (row.difference.mean > 0) == (panel.direction == "higher")
+    return replace(row, verdict="better" if better else "worse", p=p)
+
+
+def _tested(groups: list[list[Curve]], references: Sequence[str], kind: Kind) -> list[_Tested]:
+    """Return the panels of one metric. Their intervals are made together, which is faster."""
+    sides = [_combined(group) for group in groups]
+    # The keys are identities: two methods may have equal curves, and arrays cannot be keys.
+    wanted = [each.curve for side in sides for each in side]
+    found = dict(zip(map(id, wanted), summaries(wanted), strict=True))
+    return [_panel(side, found, references, kind) for side in sides]
+
+
+def _combined(curves: list[Curve]) -> list[_Method]:
+    first, draws = curves[0], dict[str, list[Curve]]()
+    for curve in curves:
+        draws.setdefault(curve.draw_of or curve.method, []).append(curve)
+    names = [curve.method for curve in curves]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{first.metric}/{first.score}: a method has two curves among {sorted(names)}; name each once")
+    found = []
+    for name, each in draws.items():
+        measured = [curve for curve in each if not np.isnan(curve.values).all()] or each[:1]
+        whole = combine(measured, name)
+        found.append(_Method(whole.curve, whole.draws, whole.between, len(each) - len(measured)))
+    return found
+
+
+def _compared(
+    methods: list[_Method], reference: Curve | None, kind: Kind
+) -> dict[str, tuple[Estimate, tuple[Curve, Curve]]]:
+    """Return for each method the test against the reference, and the two curves."""
+    if reference is None or reference.direction == "none":
+        return {}
+    pairs = [(each.curve, reference) for each in methods if each.curve.method != reference.method]
+    found = differences(pairs)
+    if kind == "network" and reference.trained != "networks":  # other trainings of these networks may differ more
+        found = tuple(Estimate(each.interval, np.nan, each.by) for each in found)
+    return {pair[0].method: (each, pair) for pair, each in zip(pairs, found, strict=True)}
+
+
+def _panel(methods: list[_Method], found: Mapping[int, Summary], references: Sequence[str], kind: Kind) -> _Tested:
+    first = methods[0].curve
+    names = [each.curve.method for each in methods]
+    reference = next((name for name in references if name in names), "")
+    if first.direction != "none":
+        sign = -1 if first.direction == "higher" else 1
+        means = {id(each): found[id(each.curve)].area.mean for each in methods}
+        ordered = {each: sign * np.nan_to_num(mean, nan=sign * np.inf) for each, mean in means.items()}
+        methods = sorted(methods, key=lambda each: (bool(lacking(each.curve)), ordered[id(each)]))
+    control = next((each.curve for each in methods if each.curve.method == reference), None)
+    compared = _compared(methods, control, kind)
+    rows = []
+    for each in methods:
+        area, cells, by = found[id(each.curve)]
+        test = compared[each.curve.method][0] if each.curve.method in compared else None
+        apart = NOTHING if test is None else test.interval
+        verdict = _verdict(each.curve, area, apart, control)
+        if verdict == "same" and kind == "network" and first.trained != "networks":
+            verdict = "single"
+        drawn = (each.draws, each.between, each.awaited)
+        tested: By = "none" if test is None else test.by
+        rows.append(Row(each.curve.method, each.curve, cells, area, by, 0, apart, verdict, np.nan, tested, *drawn))
+    stands: Literal["area", "mean", "value"] = "value" if len(first.at) == 1 else first.summary
+    overs = [row.curve.over for row in rows]
+    panel = Panel(
+        metric=first.metric,
+        score=first.score,
+        sample=first.sample,
+        direction=first.direction,
+        fractions=first.at,
+        axis=first.axis,
+        family=first.family,
+        stands=stands,
+        reference=reference,
+        rows=tuple(rows),
+        empty=first.empty,
+        kind=kind,
+        opposite=first.opposite,
+        value_unit=first.value_unit,
+        over=max(overs, key=len),
+    )
+    return _Tested(panel, compared)
+
+
+def _verdict(curve: Curve, area: Interval, apart: Interval, reference: Curve | None) -> Verdict:
+    """Return the verdict before the comparisons are corrected: "same" for each method that is to be judged."""
+    if area.n == 0:
+        return "missing" if is_awaited(curve) else "undefined"
+    if reference is not None and curve.method == reference.method:
+        return "control"
+    if curve.direction == "none":
+        return "described"
+    if reference is None:
+        return "alone"
+    if apart.n == 0:
+        return "missing" if is_awaited(reference) or is_awaited(curve) else "undefined"
+    return "single" if apart.n == 1 else "same"
