@@ -195,6 +195,7 @@ def test_draws_are_told_by_their_curves_and_not_by_their_names():
     assert {row.method: row.draws for row in panel.rows} == {"mine": 2, "a~b": 1}
 
 
+@pytest.mark.long
 def test_a_study_with_a_control_of_another_name_has_differences_verdicts_and_a_page_that_names_it(tmp_path):
     write_study(tmp_path, attribution_methods=[MINE, CHANCE], metrics=["morf"])
     found = efface(tmp_path, "check", "study.yml")

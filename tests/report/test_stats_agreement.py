@@ -113,7 +113,7 @@ def test_ties_are_shuffled_with_the_rest():
     assert chance_p(many, -many) == pytest.approx(1 / 10_001, abs=2e-4)
 
 
-@pytest.mark.parametrize("n", [5, 8, 15])
+@pytest.mark.parametrize("n", [5, 8, pytest.param(15, marks=pytest.mark.long)])
 @pytest.mark.parametrize("correlation", [0.0, 0.6, 0.95])
 def test_the_interval_of_tau_covers(n, correlation):
     rng = np.random.default_rng(n)
@@ -178,7 +178,7 @@ def test_agreement_of_images_is_a_plain_jackknife_and_friedmans_test():
     np.testing.assert_allclose([found.low, found.high], [found.value - half, min(1, found.value + half)], rtol=1e-9)
 
 
-@pytest.mark.parametrize("methods", [4, 8, 15])
+@pytest.mark.parametrize("methods", [4, 8, pytest.param(15, marks=pytest.mark.long)])
 @pytest.mark.parametrize("spread", [None, 0.5])
 def test_the_interval_of_alpha_covers(methods, spread):
     """Promised: at least 95 %. It covers more often where the images do not agree at all."""

@@ -107,6 +107,44 @@ def test_a_run_makes_the_maps_and_its_page_has_one_row(tmp_path):
     assert "random~2" not in re.sub(r"<pre.*?</pre>", "", text, flags=re.DOTALL)
 
 
+COUNTED = """
+from pathlib import Path
+
+import torch
+from efface.methods.control import control
+
+
+@control(of_chance=True)
+def chance(model, images, targets, *, seeds, wrong=False):
+    with Path("calls").open("a") as file:
+        file.write("x")
+    if wrong:
+        raise RuntimeError("not today")
+    return torch.rand(len(images), *images.shape[2:])
+"""
+
+
+def test_further_draws_are_not_tried_again(tmp_path):
+    counts = []
+    for repeats in (1, 6):
+        chance = {"name": "chance", "method": "counted.chance"}
+        write_study(tmp_path, {"counted": COUNTED}, attribution_methods=[chance], metrics=["roar"], repeats=repeats)
+        done = efface(tmp_path, "check", "study.yml")
+        assert done.code == 0, done.err
+        assert f"maps: {2 * repeats} files to extract" in done.out
+        counts.append(len((tmp_path / "calls").read_text()))
+        (tmp_path / "calls").unlink()
+    assert counts[0] == counts[1] > 0
+
+
+def test_a_control_that_fails_is_named_once(tmp_path):
+    chance = {"name": "chance", "method": "counted.chance", "kwargs": {"wrong": True}}
+    write_study(tmp_path, {"counted": COUNTED}, attribution_methods=[chance], metrics=["roar"], repeats=3)
+    done = efface(tmp_path, "check", "study.yml")
+    assert done.code == 1
+    assert done.err.count("not today") == 1
+
+
 ONE_NUMBER = """
 from efface.metrics import Metric
 

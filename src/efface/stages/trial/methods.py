@@ -62,9 +62,13 @@ def preflight(
     network, images, logits = try_network(run)
     if splits is None:
         needed_splits(run)
-    trials, problems, learnt, methods = [], [], _Learnt(), dict[str, MethodCall]()
+    trials, problems, learnt, methods = list[Trial](), [], _Learnt(), dict[str, MethodCall]()
     with bar(float(len(run.entries)), "try", "method", delay=SOON) as progress:
         for entry in run.entries:
+            if entry.draw > 1:  # differs from its first draw in the seeds alone
+                trials += _of_draw(entry, trials, methods)
+                progress.update()
+                continue
             try:
                 trial = _tried(run, entry, network, images, logits, learnt, methods, warn=warn, long=long)
                 trials.append(trial)
@@ -92,6 +96,17 @@ def preflight(
     if problems:
         raise ValueError("\nefface: ".join(problems))
     return trials
+
+
+def _of_draw(entry: MethodEntry, trials: list[Trial], methods: dict[str, MethodCall]) -> list[Trial]:
+    """Return the trial of a further draw, which is that of the first one; nothing if the first one failed."""
+    first = next((each for each in trials if each.name == entry.undrawn.name), None)
+    if first is None:
+        return []
+    names = dict(zip(entry.undrawn.gives, entry.gives, strict=True))
+    methods |= {names[name]: method for name, method in methods.items() if name in names}
+    shapes = {names[name]: shape for name, shape in first.shapes.items() if name in names}
+    return [replace(first, name=entry.name, shapes=shapes, warnings=[])]
 
 
 def _tried(
