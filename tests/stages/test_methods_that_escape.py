@@ -91,6 +91,7 @@ THREADS = {
 def test_a_thread_that_is_left_cannot_change_the_network_of_the_others(tmp_path, honest, kind):
     escaping(tmp_path, THREADS[kind])
     done = efface(tmp_path, "all", "study.yml")
+    assert done.code == 0, done.out + done.err
     assert rows(tmp_path) == honest
     assert names(done.out, "warning: attribution_methods.bad: thread join")
     assert "Traceback" not in done.err

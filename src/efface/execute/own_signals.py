@@ -15,6 +15,8 @@ STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") 
 _ENDING = {*STOPS, *(getattr(signal, name) for name in ("SIGKILL", "SIGQUIT", "SIGABRT") if hasattr(signal, name))}
 _SENT: set[int] = set()
 """Signals that the method at work has sent to this process, and that have not arrived yet."""
+_begun = 0
+"""Number of threads that were started by `_thread` itself. They have no name, and count only after they began."""
 _inside = False
 """True while a method is called."""
 _earlier: list[threading.Thread] = []
@@ -51,11 +53,28 @@ def watched() -> Iterator[None]:
     before = [(holder, name, getattr(holder, name)) for holder, name in _SENDERS if hasattr(holder, name)]
     for holder, name, real in before:
         setattr(holder, name, _watched(real, name))
+    start = _thread.start_new_thread
+    _thread.start_new_thread = _counted(start)
     try:
         yield
     finally:
+        _thread.start_new_thread = start
         for holder, name, real in before:
             setattr(holder, name, real)
+
+
+def threads_begun() -> int:
+    """Return how many threads without a name were started inside `watched` so far."""
+    return _begun
+
+
+def _counted(start: Callable[..., int]) -> Callable[..., int]:
+    def start_new_thread(*arguments: Any, **settings: Any) -> int:
+        global _begun  # noqa: PLW0603  of this process
+        _begun += 1
+        return start(*arguments, **settings)
+
+    return start_new_thread
 
 
 _SENDERS = (

@@ -63,12 +63,9 @@ def preflight(
     if splits is None:
         needed_splits(run)
     trials, problems, learnt, methods = list[Trial](), [], _Learnt(), dict[str, MethodCall]()
-    with bar(float(len(run.entries)), "try", "method", delay=SOON) as progress:
-        for entry in run.entries:
-            if entry.draw > 1:  # differs from its first draw in the seeds alone
-                trials += _of_draw(entry, trials, methods)
-                progress.update()
-                continue
+    first = [entry for entry in run.entries if entry.draw == 1]
+    with bar(float(len(first)), "try", "method", delay=SOON) as progress:
+        for entry in first:
             try:
                 trial = _tried(run, entry, network, images, logits, learnt, methods, warn=warn, long=long)
                 trials.append(trial)
@@ -84,6 +81,7 @@ def preflight(
                 text = text if text.startswith(where[:-2]) else where + text
                 problems.append(text + _low_precision(network) + batch_hint(entry, error))
             progress.update()
+    trials += [trial for entry in run.entries for trial in _of_further_draw(entry, trials, methods)]
     shapes = {name: shape for trial in trials for name, shape in trial.shapes.items()}
     for line in lost_channels(plan, shapes):
         say(f"warning: {line}")
@@ -98,8 +96,13 @@ def preflight(
     return trials
 
 
-def _of_draw(entry: MethodEntry, trials: list[Trial], methods: dict[str, MethodCall]) -> list[Trial]:
-    """Return the trial of a further draw, which is that of the first one; nothing if the first one failed."""
+def _of_further_draw(entry: MethodEntry, trials: list[Trial], methods: dict[str, MethodCall]) -> list[Trial]:
+    """Return the trial of a further draw, which is that of the first one; nothing for others, or if the first failed.
+
+    Draws differ in their seeds alone.
+    """
+    if entry.draw == 1:
+        return []
     first = next((each for each in trials if each.name == entry.undrawn.name), None)
     if first is None:
         return []
