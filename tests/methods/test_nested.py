@@ -523,7 +523,10 @@ def test_data_without_masks_are_named_before_anything_is_trained(tmp_path):
     assert not (tmp_path / "run" / "models").exists()
 
 
-@pytest.mark.parametrize("name", ["pattern_eg", "smooth_eg", "other_eg"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("pattern_eg", marks=pytest.mark.long), "smooth_eg", pytest.param("other_eg", marks=pytest.mark.long)],
+)
 def test_without_training_images_it_is_refused_in_the_words_of_the_study(tmp_path, name):
     mine = {
         "own": """

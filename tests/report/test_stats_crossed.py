@@ -120,7 +120,7 @@ def test_the_variance_of_a_crossed_table_is_right_on_average():
     assert np.mean(np.abs(means) <= halves) == pytest.approx(0.95, abs=0.025 + 3 * (0.95 * 0.05 / runs) ** 0.5)
 
 
-@pytest.mark.parametrize("trainings", [3, 5])
+@pytest.mark.parametrize("trainings", [3, pytest.param(5, marks=pytest.mark.long)])
 def test_equal_methods_are_rarely_told_apart(trainings):
     rng = np.random.default_rng(trainings)
     runs, pairs, families = 120, [], []

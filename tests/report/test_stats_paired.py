@@ -141,7 +141,10 @@ def test_tests_without_images_count_as_independent():
     assert len(min_p(np.array([]), np.empty((0, 0)), (), np.zeros(0, dtype=bool))) == 0
 
 
-@pytest.mark.parametrize("kind", ["normal", "skewed", "right or wrong", "missing"])
+@pytest.mark.parametrize(
+    "kind",
+    ["skewed", *(pytest.param(each, marks=pytest.mark.long) for each in ("normal", "right or wrong", "missing"))],
+)
 def test_all_tests_together_err_as_often_as_they_say(kind):
     rng = np.random.default_rng(5)
     runs, wrong = 150, 0

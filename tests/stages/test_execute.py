@@ -110,7 +110,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("at", ["tell_in_a_method", pytest.param("tell", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("at", ["tell_in_a_method", "tell"])
 def test_a_killed_parent_leaves_no_worker_behind(tmp_path, at):
     script, folder = tmp_path / "parent.py", tmp_path / "pids"
     folder.mkdir()

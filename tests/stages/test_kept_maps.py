@@ -167,6 +167,7 @@ def held(folder):
     return {path for name in names for path in (folder / "run").rglob(f"{name}/*") if path.is_file()}
 
 
+@pytest.mark.long
 def test_prune_removes_nothing_that_a_study_of_variants_and_seeds_asks_for(several):
     before = held(several)
     for order in (("study.yml", "single.yml"), ("single.yml", "study.yml")):

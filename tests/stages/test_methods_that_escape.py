@@ -85,9 +85,8 @@ THREADS = {
 }
 
 
-@pytest.mark.parametrize(
-    "kind", [each if each == "a late thread" else pytest.param(each, marks=pytest.mark.long) for each in THREADS]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("kind", THREADS)
 def test_a_thread_that_is_left_cannot_change_the_network_of_the_others(tmp_path, honest, kind):
     escaping(tmp_path, THREADS[kind])
     done = efface(tmp_path, "all", "study.yml")
@@ -313,6 +312,7 @@ if late:
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 def test_maps_are_not_written_into_a_file_of_the_method(tmp_path, honest):
     at = "\n\ndef at(each):\n    try:\n        return os.readlink(f'/proc/self/fd/{each}')\n    except OSError:\n"

@@ -237,7 +237,8 @@ def test_the_density_ratio_with_given_noise_is_the_exponential_of_the_weights_al
     torch.testing.assert_close(torch.from_numpy(ratio), expected.exp().mean(1), atol=0, rtol=1e-5)
 
 
-@pytest.mark.parametrize("level", [0.05, pytest.param(0.2, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("level", [0.05, 0.2])
 def test_the_density_ratio_of_a_linear_network_has_the_lognormal_mean(level):
     network, samples = linear(0.5), 2000
     probe = metric("density_ratio", {"levels": (level,), "samples": samples}).probes(point_at(level))["noisy"]

@@ -30,7 +30,6 @@ def di_full(*, side: int = 2, size: Size = "larger", mosaics: int = 100, fill: f
         probes=lambda point: {"cells": Mosaics(side, size, mosaics, point.post, float(fill))},
         value=values_of("cells", "share"),
         direction={"share": "higher"},
-        ranges={"share": (0.0, 1.0)},
         sample="images",
         uses=frozenset({"post"}),
         caption=f"The network sees one cell of a mosaic of {side} x {side} test images. The score is the share of the "
@@ -38,4 +37,5 @@ def di_full(*, side: int = 2, size: Size = "larger", mosaics: int = 100, fill: f
         family="localisation",
         defaults={"post": ["efface.erase.post.channel_sum"]},
         axis="",
+        ranges={"share": (0.0, 1.0)},
     )

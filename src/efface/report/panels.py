@@ -151,23 +151,15 @@ def _panel(methods: list[_Method], found: Mapping[int, Summary], references: Seq
         tested: By = "none" if test is None else test.by
         rows.append(Row(each.curve.method, each.curve, cells, area, by, 0, apart, verdict, np.nan, tested, *drawn))
     stands: Literal["area", "mean", "value"] = "value" if len(first.at) == 1 else first.summary
-    overs = [row.curve.over for row in rows]
+    alike = ("metric", "score", "sample", "direction", "axis", "family", "empty", "opposite", "value_unit")
     panel = Panel(
-        metric=first.metric,
-        score=first.score,
-        sample=first.sample,
-        direction=first.direction,
+        **{name: getattr(first, name) for name in alike},
         fractions=first.at,
-        axis=first.axis,
-        family=first.family,
         stands=stands,
         reference=reference,
         rows=tuple(rows),
-        empty=first.empty,
         kind=kind,
-        opposite=first.opposite,
-        value_unit=first.value_unit,
-        over=max(overs, key=len),
+        over=max((row.curve.over for row in rows), key=len),
     )
     return _Tested(panel, compared)
 
