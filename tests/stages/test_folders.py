@@ -36,6 +36,7 @@ def foreign(finished, tmp_path):
     return tmp_path
 
 
+@pytest.mark.long
 def test_a_folder_is_compared_reported_and_its_status_told_without_its_code(finished, foreign):
     for words_ in (
         ("status", "run"),

@@ -136,6 +136,7 @@ def test_a_second_view_a_post_and_the_network_of_another_study(folder, monkeypat
         assert done.code == 0, (word, done.err)
 
 
+@pytest.mark.long
 def test_another_file_of_that_name_makes_its_maps_and_scores_anew(folder, monkeypatch):
     monkeypatch.chdir(folder)
     maps, _ = mine(folder)

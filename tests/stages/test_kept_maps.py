@@ -49,6 +49,7 @@ def both(ran, tmp_path):
     return tmp_path, first
 
 
+@pytest.mark.long
 def test_another_networks_maps_do_not_replace_them(both):
     folder, first = both
     second = maps(folder)
