@@ -22,7 +22,8 @@ from efface.stages.extract import extract
 from efface.stages.page.report import write_report
 from efface.stages.page.report_data import how_of
 from efface.stages.run.curves import planned_run
-from efface.stages.run.plan import Keys, point_of, viewed
+from efface.stages.run.plan import Keys, viewed
+from efface.stages.run.points import point_of
 from efface.stages.run.run import Run
 from efface.stages.train import train
 from efface.stages.trial.methods import preflight

@@ -98,7 +98,7 @@ class Degrade:
 
     @property
     def needs(self) -> Needs:
-        return Needs(maps=self.order != "random")
+        return Needs(maps=self.order != "random", blocks=True)
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward passes."""

@@ -114,7 +114,8 @@ def pairs(several: Sequence[Panel]) -> list[Pairs]:
 def _corrected(rows: Sequence[Sequence[Row]], compared: Sequence[Sequence[Comparison]]) -> list[float]:
     """Return the p value of each comparison, corrected for all of them."""
     own = np.array([one.p for comparisons in compared for one in comparisons])
-    if len(own) > MOST_FLIPPED:
+    rounds = any(row.curve.looks is not None for each in rows for row in each)
+    if rounds or len(own) > MOST_FLIPPED:
         return [float(each) for each in holm(own)]
     places = iter(range(len(own)))
     curves: list[tuple[Curve, Curve]] = []

@@ -15,6 +15,7 @@ from efface.report.stats import (
     combine,
     difference_columns,
     differences,
+    holm,
     lacking,
     min_p,
     summaries,
@@ -69,15 +70,20 @@ def _corrected(several: Sequence[_Tested]) -> list[Panel]:
     """Return the panels with verdicts that are corrected for all their comparisons together."""
     tests = [(i, name, *each) for i, one in enumerate(several) for name, each in one.tests.items()]
     own = np.array([estimate.p for _, _, estimate, _ in tests])
+    rounds = any(each.looks is not None for *_, pair in tests for each in pair)
+    if rounds:  # the signs of an image cannot be drawn: how many images there are depends on them
+        p = dict(zip(((i, name) for i, name, *_ in tests), holm(own), strict=True))
+        return [_with_verdicts(i, one, p, own) for i, one in enumerate(several)]
     frozen = [i for i, (_, _, _, pair) in enumerate(tests) if pair[0].sample == "images"]
     values, _ = difference_columns([tests[i][3] for i in frozen]) if frozen else (np.empty((0, 0)), ())
     by_sign = np.array([tests[i][2].by == "tango" for i in frozen], dtype=bool)
     p = dict(zip(((i, name) for i, name, _, _ in tests), min_p(own, values, tuple(frozen), by_sign), strict=True))
-    found = []
-    for i, one in enumerate(several):
-        rows = tuple(_judged(row, one.panel, float(p.get((i, row.method), np.nan))) for row in one.panel.rows)
-        found.append(replace(one.panel, rows=rows, corrected=int((~np.isnan(own)).sum())))
-    return found
+    return [_with_verdicts(i, one, p, own) for i, one in enumerate(several)]
+
+
+def _with_verdicts(i: int, one: _Tested, p: Mapping[tuple[int, str], float], own: np.ndarray) -> Panel:
+    rows = tuple(_judged(row, one.panel, float(p.get((i, row.method), np.nan))) for row in one.panel.rows)
+    return replace(one.panel, rows=rows, corrected=int((~np.isnan(own)).sum()))
 
 
 def _judged(row: Row, panel: Panel, p: float) -> Row:

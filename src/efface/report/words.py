@@ -34,6 +34,8 @@ TESTS: dict[By, str] = {
     "wilson": "Wilson's interval",
     "tango": "Tango's interval",
     "crossed": "trainings and images crossed",
+    "betting": "betting, holds whenever the study stops",
+    "spent": "the level is divided among the rounds",
     "few": "no interval: too few samples differ",
     "skewed": "Student's t, corrected for skewness",
     "none": "no interval",

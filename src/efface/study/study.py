@@ -24,6 +24,7 @@ from efface.study.problems import explain
 from efface.study.schema import (
     MOST,
     Claim,
+    Decide,
     Fraction,
     ImputerCall,
     MethodEntry,
@@ -72,6 +73,7 @@ class Study(Strict):
     reference: Name | None = None
     metrics: tuple[MetricEntry, ...] = ()
     samples: Sampling = Sampling()
+    decide: Decide | None = None
     visualize: Visualize = Visualize()
     unit: UnitCall = "pixel"
     fractions: tuple[Fraction, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)

@@ -3,6 +3,7 @@
 `Probe` lists the required and the optional parts of a probe. `Needs` lists what it can request from a study.
 """
 
+from efface.metrics.probes.block import Block
 from efface.metrics.probes.case import Case, Explain, Samples, block_of, image_mean
 from efface.metrics.probes.degeneracy import Degeneracy
 from efface.metrics.probes.erasure import Erasure, erased, erased_batches, fill_of, fill_seeds, ranks_of
@@ -11,6 +12,7 @@ from efface.metrics.probes.score import Perturb, Retrain
 from efface.store.results import Score
 
 __all__ = [
+    "Block",
     "Case",
     "Degeneracy",
     "Description",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from efface.store.arrays import read_rows
@@ -68,6 +68,7 @@ class Case:
         first row if there are more samples than rows.
     once: function (name, what it depends on, make) -> tensors of `make`, computed once in a run and kept. Several
         probes can share a network in this way.
+    rows: numbers of the test images that a probe with `Needs(blocks=True)` scores; None: all. Read them as `test_rows`.
     second_network: function that returns the study's second network, on the device, in evaluation mode.
     """
 
@@ -89,6 +90,12 @@ class Case:
     samples: Callable[[Any], Samples] = _no_samples
     once: Callable[[str, Any, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = lambda _name, _what, make: make()
     second_network: Callable[[], nn.Module] = _no_second_network
+    rows: Int[Tensor, " n"] | None = field(default=None, compare=False)
+
+    @property
+    def test_rows(self) -> Int[Tensor, " n"]:
+        """The numbers of the test images to be scored, in the order of the score's values."""
+        return torch.arange(len(self.data["test"])) if self.rows is None else self.rows
 
     @property
     def network(self) -> nn.Module:

@@ -215,19 +215,21 @@ def _imputer(case: Case, split: str, erasure: Erasure, indices: Tensor, sample: 
 
 
 def _kept_ranks(case: Case, split: str, store: MapStore, erasure: Erasure) -> Ranks:
-    """Return the ranks of the whole split. They are kept for the next probe of the same map."""
+    """Return the ranks of a split, or of a block of its images. They are kept for the next probe of the same map."""
     written = store.path.stat().st_mtime_ns  # the path may hold newer maps
-    key = (store.path, split, written, case.seed, erasure.post, erasure.unit)
+    rows = case.test_rows if split == "test" else torch.arange(len(store))
+    block = None if case.rows is None else rows.numpy().tobytes()
+    key = (store.path, split, written, case.seed, erasure.post, erasure.unit, block)
     if key not in case.cache:
         for stale in [each for each in case.cache if each[1] == split]:
             del case.cache[stale]
         images, whole = case.data[split].images, None
-        for indices in torch.arange(len(store)).split(block_of(case.data[split])):
+        for indices in rows.split(block_of(case.data[split])):
             seen = to_float(read_rows(images, indices).to(case.device)) if isinstance(erasure.unit, Call) else None
             part = _rank(case, store, store.take(indices).to(case.device), erasure, indices, 0, seen)
             if whole is None:  # written in place: the ranks exist only once in memory
                 whole = part.new_empty(len(store), *part.shape[1:])
-            whole[indices[0] : indices[-1] + 1] = part
+            whole.index_copy_(0, indices.to(part.device), part)
             store.release()
         assert whole is not None
         case.cache[key] = whole

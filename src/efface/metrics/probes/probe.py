@@ -32,6 +32,8 @@ class Needs:
     masks: the probe reads the masks of the true objects. Not all data have them.
     second_network: the probe runs the study's second network.
     samples: settings of the samples that the probe reads through `case.samples`. None: it reads none.
+    blocks: the probe scores the images of `case.test_rows` alone, and returns one value for each of them. The value
+        does not depend on the other images. A study with `decide` then measures blocks of images.
     """
 
     maps: bool = True
@@ -41,6 +43,7 @@ class Needs:
     masks: bool = False
     second_network: bool = False
     samples: Sampling | None = None
+    blocks: bool = False
 
     @property
     def of_method(self) -> bool:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -31,7 +30,7 @@ class Perturb:
 
     @property
     def needs(self) -> Needs:
-        return Needs(maps=self.erasure.needs_map)
+        return Needs(maps=self.erasure.needs_map, blocks=True)
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002
         """Forward passes."""
@@ -45,8 +44,8 @@ class Perturb:
         scores = [
             score_of(
                 erased_logits(case, case.network, self.erasure, "fp32", sample=sample),
-                case.data["test"].targets,
-                case.target_classes,
+                case.data["test"].targets[case.test_rows],
+                case.target_classes[case.test_rows],
             )
             for sample in range(count)
         ]
@@ -147,7 +146,7 @@ def erased_logits(case: Case, network: nn.Module, erasure: Erasure, precision: P
     """
     split = case.data["test"]
     batches = erased_batches(case, "test", erasure, width=0, whole=False, sample=sample)
-    every = torch.arange(len(split))
+    every = case.test_rows
     first = to_float(read_rows(split.images, every[:1]).to(case.device))
 
     def answers(max_batch: int) -> Tensor:

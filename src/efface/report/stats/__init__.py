@@ -3,7 +3,7 @@
 from efface.metrics.shared.degenerate import Defects, degeneracy
 from efface.report.stats.agreement import Agreement, image_agreement, krippendorff_alpha, metric_agreement
 from efface.report.stats.crossed import Spread, Trained, difference_of_trainings, mean_of_trainings, spreads
-from efface.report.stats.curve import Better, Curve, Over, areas, at_points, lacking, shared, without_empty
+from efface.report.stats.curve import Better, Curve, Looks, Over, areas, at_points, lacking, shared, without_empty
 from efface.report.stats.drawn import CombinedDraws, combine
 from efface.report.stats.family import holm, min_p
 from efface.report.stats.interval import NOTHING, Interval, interval
@@ -21,6 +21,7 @@ __all__ = [
     "Defects",
     "Estimate",
     "Interval",
+    "Looks",
     "Over",
     "Spread",
     "Summary",

@@ -3,13 +3,26 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 Better = Literal["higher", "lower", "none"]
 Over = Literal["repeats", "images"]
+Rule = Literal["betting", "spending"]
+
+
+class Looks(NamedTuple):
+    """The moments at which a study that measures in rounds looks at its numbers and may stop.
+
+    after: numbers of samples, ascending; the last one is all that were planned.
+    by: how a test allows for several looks. `betting`: see `betting`, for scores with a known range over images; others
+        are tested by `spending`: the level is divided among the looks in equal parts.
+    """
+
+    after: tuple[int, ...]
+    by: Rule
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,8 @@ class Curve:
     images: for repeats, the value of each test image at each point, whose means are `values`; None if unknown.
     by_draw: for the mean over several draws of a method's maps, the values of each draw; None for one draw.
     trained: what a repeat is: a training of one network on changed images, or a network of its own.
+    looks: for a study that measures in rounds, the moments at which it may stop. The samples are then in the order in
+        which they are measured. None: the number of samples was fixed before.
     """
 
     metric: str
@@ -66,6 +81,7 @@ class Curve:
     images: Float[np.ndarray, "samples points images"] | None = None
     by_draw: Float[np.ndarray, "draws samples points"] | None = None
     trained: Literal["trainings", "networks"] = "trainings"
+    looks: Looks | None = None
 
     def __post_init__(self) -> None:
         samples, columns = self.values.shape

@@ -16,6 +16,15 @@ from efface.report.stats.crossed import (
 )
 from efface.report.stats.curve import Curve, all_rows, areas, image_areas, measure_of, on_rows, shared
 from efface.report.stats.drawn import draw_variance, widened
+from efface.report.stats.in_rounds import (
+    bets_on_differences,
+    bets_on_means,
+    is_in_rounds,
+    level_of,
+    order_of,
+    spent,
+    uses_betting,
+)
 from efface.report.stats.interval import Interval
 from efface.report.stats.skewed import By, Estimate, image_estimates
 
@@ -50,7 +59,7 @@ def summaries(curves: Sequence[Curve], level: float = 0.95) -> tuple[Summary, ..
     found: dict[int, Summary] = {}
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, curve in enumerate(curves):
-        what = (curve.sample, curve.bounds, len(curve.values)) + (
+        what = (curve.sample, curve.bounds, len(curve.values), curve.looks) + (
             measure_of(curve) if curve.sample == "repeats" else ()
         )
         groups.setdefault(what, []).append(i)
@@ -78,6 +87,8 @@ def differences(pairs: Sequence[tuple[Curve, Curve]], level: float = 0.95) -> tu
             raise ValueError(
                 f"curves {ours} and {theirs} measure different things; compare curves of one metric and score"
             )
+    if is_in_rounds(pairs):
+        return tuple(_in_rounds(pairs, level))
     if first.sample == "images":
         columns, _ = difference_columns(pairs)
         made = list(image_estimates(columns, level, bounds=first.bounds, difference=True))
@@ -90,6 +101,15 @@ def differences(pairs: Sequence[tuple[Curve, Curve]], level: float = 0.95) -> tu
         widened(each, more.get(id(one), ()) + more.get(id(other), ()), level)
         for each, (one, other) in zip(made, pairs, strict=True)
     )
+
+
+def _in_rounds(pairs: Sequence[tuple[Curve, Curve]], level: float) -> list[Estimate]:
+    """Return the differences of curves of which some are measured in rounds."""
+    known = next(each for pair in pairs for each in pair if each.looks is not None)
+    if not uses_betting(known):
+        return spent(pairs, level, differences)
+    columns, rows = difference_columns(pairs)
+    return bets_on_differences(columns[np.searchsorted(rows, order_of(pairs))], known, level)
 
 
 def _of_trainings(pairs: Sequence[tuple[Curve, Curve]], whole: Sequence[Curve], level: float) -> list[Estimate]:
@@ -130,7 +150,11 @@ def difference_columns(
 
 def _of_images(curves: Sequence[Curve], level: float) -> list[Summary]:
     tables = [np.column_stack([areas(curve), curve.values.astype(np.float64)]) for curve in curves]
-    made = iter(image_estimates(np.hstack(tables), level, bounds=curves[0].bounds))
+    first, together = curves[0], np.hstack(tables)
+    if uses_betting(first):
+        made = iter(bets_on_means(together, first, level))
+    else:
+        made = iter(image_estimates(together, level_of(first, level), bounds=first.bounds))
     found = []
     for curve, values in zip(curves, tables, strict=True):
         area, *points = (next(made) for _ in range(values.shape[1]))
@@ -141,6 +165,7 @@ def _of_images(curves: Sequence[Curve], level: float) -> list[Summary]:
 
 def _of_repeats(curves: Sequence[Curve], level: float) -> list[Summary]:
     by_column: list[list[Estimate]] = []
+    level = level_of(curves[0], level)
     columns: list[tuple[np.ndarray, np.ndarray | None]] = [(areas(each), image_areas(each)) for each in curves]
     tables: list[list[tuple[np.ndarray, np.ndarray | None]]] = [columns]
     tables += [

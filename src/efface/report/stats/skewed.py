@@ -8,7 +8,7 @@ from jaxtyping import Float
 from efface.report.stats.interval import Interval
 from efface.report.stats.proportions import mcnemar_z, tango, wilson
 
-By = Literal["student", "hall", "wilson", "tango", "crossed", "few", "skewed", "none"]
+By = Literal["student", "hall", "wilson", "tango", "crossed", "betting", "spent", "few", "skewed", "none"]
 """How an interval was made. `few` and `skewed`: why there is no verdict; `none`: too few samples."""
 
 FEW = 10

@@ -12,6 +12,7 @@ from efface.erase.masking import to_stored
 from efface.erase.post import apply_post
 from efface.metrics import Point
 from efface.metrics.probes import Erasure, erased
+from efface.metrics.probes.block import whole_of
 from efface.metrics.probes.description import KINDS, NONE, describe
 from efface.metrics.probes.probe import Explains
 from efface.report.cautions import SHARES
@@ -81,7 +82,7 @@ def conditions_of(plan: Plan) -> dict[str, str]:
 def how_of(planned: PlannedRun, entry: MetricEntry) -> dict[str, str]:
     """Return what a metric's numbers depend on, in words. "none" stands for what its probes do not have."""
     run, points = planned.run, (point for curve in planned.plan.of(entry)[:1] for point in curve.points)
-    probes = [task.probe for point in points for task in point.tasks.values()]
+    probes = [whole_of(task.probe) for point in points for task in point.tasks.values()]
     explains = [each.explains for each in probes if isinstance(each, Explains)]
     descriptions = [dataclasses.asdict(describe(each)) for each in probes]
     values = {kind: dict.fromkeys(each[kind] for each in descriptions if each[kind] != NONE) for kind in KINDS}

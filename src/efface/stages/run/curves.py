@@ -1,5 +1,6 @@
 """Puts the curves of a run's plan together from the results that the run has so far."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
+from torch import Tensor
 
 from efface.metrics import metric
+from efface.metrics.probes.block import image_order
 from efface.metrics.shared.definition import names_differ
 from efface.plug import words
-from efface.report.stats import Curve
+from efface.report.stats import Curve, Looks
 from efface.report.stats.curve import Better
 from efface.stages.run.kept_plan import KeptCurve, KeptMetric, KeptRun, ReadWith, own_formula
 from efface.stages.run.plan import Plan, PlannedCurve, make_plan
@@ -51,7 +55,11 @@ class PlannedRun:
             curve
             for planned in self.plan.curves
             for curve in curves_of(
-                kept_curve(planned), means[planned.entry.name], self.values[planned.entry.name], self.run.results
+                kept_curve(planned),
+                means[planned.entry.name],
+                self.values[planned.entry.name],
+                self.run.results,
+                image_order(self.run.study.seed, len(self.run.data["test"])),
             )
         ]
 
@@ -69,11 +77,12 @@ class RunRecord:
     def curves(self) -> list[Curve]:
         """The curves of all metrics and views; NaN where a probe has not run yet."""
         means = {each.name: each for each in self.kept.metrics}
+        order = image_order(self.kept.seed, self.kept.images)
         return [
             curve
             for each in self.kept.curves
             if each.metric in means
-            for curve in curves_of(each, means[each.metric], self.values[each.metric], self.results)
+            for curve in curves_of(each, means[each.metric], self.values[each.metric], self.results, order)
         ]
 
     @property
@@ -141,18 +150,27 @@ def kept_curve(planned: PlannedCurve) -> KeptCurve:
         draw_of=view.draw_of,
         at=planned.at,
         repeats=keys,
+        looks=() if planned.looks is None else planned.looks.after,
+        by="spending" if planned.looks is None else planned.looks.by,
     )
 
 
-def curves_of(planned: KeptCurve, meaning: KeptMetric, value: Value, results: Results) -> list[Curve]:
+def curves_of(
+    planned: KeptCurve, meaning: KeptMetric, value: Value, results: Results, order: Int[Tensor, " images"]
+) -> list[Curve]:
     """Return the values of a planned curve: a curve for each score of the metric.
 
-    A repeat of a retrained metric is the mean over its test images. The curve also keeps the values of the images.
+    A repeat of a retrained metric is the mean over its test images. The curve also keeps the values of the images. A
+    curve that is measured in rounds has the samples of its finished rounds.
+
+    order: row numbers of the test images, in the order in which rounds use them.
     """
     at = planned.at
     table: dict[str, list[list[np.ndarray]]] = {name: [] for name in meaning.direction}
     missing: set[float] = set()
-    for repeat in planned.repeats:
+    in_blocks = bool(planned.looks) and meaning.sample == "images"
+    done = max(1, finished(planned, results, in_blocks=in_blocks)) if planned.looks else None
+    for repeat in planned.repeats[:done]:
         values = [_value(meaning, value, keys, results) for keys in repeat]
         missing |= {where for where, value_there in zip(at, values, strict=True) if value_there is None}
         for name in meaning.direction:
@@ -169,7 +187,8 @@ def curves_of(planned: KeptCurve, meaning: KeptMetric, value: Value, results: Re
             bounds=meaning.ranges.get(name),
             sample=meaning.sample,
             direction=better,
-            pairs=tuple(range(len(joined[name][0]))),
+            pairs=tuple(order[: len(joined[name][0])].tolist() if in_blocks else range(len(joined[name][0]))),
+            looks=Looks(planned.looks, planned.by) if planned.looks else None,
             caption=meaning.caption,
             axis=meaning.axis,
             summary="mean" if name in meaning.by_mean else meaning.summary,
@@ -183,6 +202,18 @@ def curves_of(planned: KeptCurve, meaning: KeptMetric, value: Value, results: Re
         )
         for name, better in meaning.direction.items()
     ]
+
+
+def finished(planned: KeptCurve, results: Results, *, in_blocks: bool) -> int:
+    """Return how many blocks, or how many repeats, belong to the finished rounds of a curve that is measured in rounds.
+
+    Repeats count up to the last look that they reach. Before the first look all count.
+    """
+    whole = itertools.takewhile(
+        lambda repeat: all(key in results for keys in repeat for key in keys.values()), planned.repeats
+    )
+    done = sum(1 for _ in whole)
+    return done if in_blocks else max((each for each in planned.looks if each <= done), default=done)
 
 
 def accuracy_curve(right: np.ndarray) -> Curve:
@@ -215,8 +246,10 @@ def _mean(values: np.ndarray) -> float:
 
 def _stacked(rows: list[list[np.ndarray]]) -> tuple[np.ndarray, None]:
     """Return the samples of all repeats by points; a point that lacks samples is NaN."""
-    samples = max(len(each) for row in rows for each in row)
-    blocks = [np.stack([each if len(each) == samples else np.full(samples, np.nan) for each in row], 1) for row in rows]
+    blocks = []
+    for row in rows:
+        samples = max(map(len, row))
+        blocks.append(np.stack([each if len(each) == samples else np.full(samples, np.nan) for each in row], 1))
     return np.concatenate(blocks).astype(np.float64), None
 
 

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from efface.metrics import Metric, metric
 from efface.plug import words
 from efface.plug.strict import Strict
-from efface.report.stats.curve import Better, Over
+from efface.report.stats.curve import Better, Over, Rule
 from efface.shown import unprintable
 from efface.store.atomic import atomic_write
 from efface.study.schema import Claim
@@ -80,7 +80,10 @@ class KeptMetric(Strict):
 
 
 class KeptCurve(Strict):
-    """A planned curve: the keys of its results, by repeat, point and name of the probe."""
+    """A planned curve: the keys of its results, by repeat (or block of images), point and name of the probe.
+
+    looks, by: for a study that measures in rounds, see `efface.report.stats.Looks`.
+    """
 
     metric: Label
     method: Label
@@ -88,6 +91,14 @@ class KeptCurve(Strict):
     draw_of: str
     at: Annotated[tuple[float, ...], AfterValidator(_ascending)] = Field(min_length=1)
     repeats: tuple[tuple[dict[str, Key], ...], ...] = Field(min_length=1)
+    looks: Annotated[tuple[PositiveInt, ...], AfterValidator(_ascending)] = ()
+    by: Rule = "spending"
+
+    @model_validator(mode="after")
+    def _fits(self) -> "KeptCurve":
+        if self.looks and len(self.repeats) not in (len(self.looks), self.looks[-1]):
+            raise ValueError(f"looks: {self.looks} do not fit {len(self.repeats)} repeats or blocks")
+        return self
 
 
 class KeptNetwork(Strict):

@@ -5,6 +5,7 @@ study -> plan -> executor -> results -> curves -> page. Measuring, `check`, `sta
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,17 +13,20 @@ from typing import Any, Literal, NamedTuple
 
 from efface.methods.calling import is_class
 from efface.metrics import Point, check_metric
-from efface.metrics.probes import Degeneracy, Probe
+from efface.metrics.probes import Block, Degeneracy, Probe
+from efface.metrics.probes.block import whole_of
 from efface.metrics.probes.description import reading
 from efface.plug.call import Call
+from efface.report.stats import Looks
 from efface.stages.run.map_files import map_store, provenance
+from efface.stages.run.points import axis_points, looks_of, point_of, repeats_of
 from efface.stages.run.provenance import measured_areas, probe_code
 from efface.stages.run.run import Run
 from efface.stages.run.views import NETWORK, View
 from efface.store.keys import key as key_of
 from efface.store.keys import versions
 from efface.store.results import Results
-from efface.study.claims import listed_points, no_point
+from efface.study.claims import no_point
 from efface.study.metric_entry import MetricEntry
 from efface.study.schema import Claim, Side
 
@@ -54,12 +58,15 @@ class PlannedCurve:
     """A metric on the maps of a view.
 
     at: the points of the axis, ascending. repeats: for each repeat, a planned point for each of them.
+    looks: for a study that measures in rounds, the moments at which it may stop. In a metric over images, each repeat
+        is then a block of images.
     """
 
     entry: MetricEntry
     view: View
     at: tuple[float, ...]
     repeats: tuple[tuple[PlannedPoint, ...], ...]
+    looks: Looks | None = None
 
     @property
     def points(self) -> Iterator[PlannedPoint]:
@@ -151,15 +158,22 @@ def _wrong(run: Run, entry: MetricEntry, redrawn: frozenset[str]) -> list[str]:
 
 def _planned(run: Run, keys: "Keys", entry: MetricEntry, view: View) -> PlannedCurve:
     at = axis_points(run, entry)
+    points = [[point_of(run, entry, view, x, repeat) for x in at] for repeat in range(repeats_of(run, entry))]
+    table = [[(point, entry.formula.probes(point)) for point in row] for row in points]
+    in_blocks = all(probe.needs.blocks for row in table for _, probes in row for probe in probes.values())
+    looks = looks_of(run, entry, in_blocks=in_blocks)
+    if looks is not None and entry.formula.sample == "images":
+        blocks = itertools.pairwise((0, *looks.after))
+        table = [
+            [(point, {name: Block(probe, *ends) for name, probe in probes.items()}) for point, probes in table[0]]
+            for ends in blocks
+        ]
 
-    def planned(x: float, repeat: int) -> PlannedPoint:
-        point = point_of(run, entry, view, x, repeat)
-        probes = entry.formula.probes(point)
-        drawn = {name: view if probe.needs.network else view.of_repeat(repeat) for name, probe in probes.items()}
+    def planned(point: Point, probes: Mapping[str, Probe]) -> PlannedPoint:
+        drawn = {name: view if probe.needs.network else view.of_repeat(point.repeat) for name, probe in probes.items()}
         return PlannedPoint(point, {name: keys.task(drawn[name], probe, entry) for name, probe in probes.items()})
 
-    repeats = range(repeats_of(run, entry))
-    return PlannedCurve(entry, view, at, tuple(tuple(planned(x, repeat) for x in at) for repeat in repeats))
+    return PlannedCurve(entry, view, at, tuple(tuple(planned(*each) for each in row) for row in table), looks)
 
 
 def viewed(run: Run, entry: MetricEntry, redrawn: frozenset[str]) -> list[View]:
@@ -200,29 +214,6 @@ def ranked_as(run: Run, redrawn: frozenset[str], view: View, x: float = 0.0) -> 
     return dataclasses.replace(point, unit=values)
 
 
-def axis_points(run: Run, entry: MetricEntry) -> tuple[float, ...]:
-    """The points of a metric's curve, ascending; 0 is always among them, unless the metric has points of its own."""
-    if (listed := listed_points(entry, run.study.fractions)) is not None:
-        return listed
-    assert entry.formula.points_for is not None
-    return entry.formula.points_for(run.data["test"].shape)
-
-
-def repeats_of(run: Run, entry: MetricEntry) -> int:
-    """Return the number of trainings of a point. A frozen network has one score."""
-    return (
-        (entry.kwargs.repeats or entry.paper.repeats or run.study.repeats) if entry.formula.sample == "repeats" else 1
-    )
-
-
-def point_of(run: Run, entry: MetricEntry, view: View, x: float, repeat: int = 0) -> Point:
-    """A point of a view's curve. The view's own post comes before the metric's, and that before the study's."""
-    own, paper, study = entry.kwargs, entry.paper, run.study
-    post = next(each for each in (view.post, own.post, paper.post, study.post) if each is not None)
-    imputer = own.imputer or paper.imputer or study.imputer
-    return Point(x, repeat, imputer, tuple(post), own.unit or paper.unit or study.unit)
-
-
 class _Uses(NamedTuple):
     """The parts of its run that a probe uses."""
 
@@ -249,7 +240,7 @@ class Keys:
         splits = ("test",) if probe.needs.network else ("train", "test")
         maps = view.maps if read else None
         trains = not probe.needs.network or probe.needs.training
-        kind, metric = type(probe), entry.path if entry else ""
+        kind, metric = type(whole_of(probe)), entry.path if entry else ""
         if (kind, metric) not in self._codes:
             self._codes[kind, metric] = key_of(probe_code(kind, metric))
         second, areas = probe.needs.second_network, measured_areas(probe.needs)

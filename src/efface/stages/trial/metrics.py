@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from efface.erase.contract import check_filled, checked_fill, labels_of
 from efface.erase.post import apply_post
 from efface.erase.ranking import for_unit
+from efface.metrics.probes.block import whole_of
 from efface.metrics.probes.description import Reading, fields_of, reading
 from efface.metrics.probes.probe import Checks
 from efface.plug.call import Call
@@ -71,7 +72,7 @@ def unfit_metrics(plan: Plan, network: nn.Module, images: Tensor) -> list[str]:
             if "groups" in reads and isinstance(point.unit, Call):
                 with _naming("unit", point.unit):
                     labels_of(point.unit, images)
-            for probe in (task.probe for each in curve.points for task in each.tasks.values()):
+            for probe in (whole_of(task.probe) for each in curve.points for task in each.tasks.values()):
                 if isinstance(probe, Checks):
                     probe.check(network, images)
         except Exception as error:  # noqa: BLE001  a fill or a unit may raise anything
@@ -95,7 +96,10 @@ def wrong_costs(run: Run, plan: Plan) -> list[str]:
     """Metrics whose probes do not say what they cost, in words."""
     images, problems = {name: len(split) for name, split in run.data.items()}, dict[str, None]()
     probes = (
-        (curve.entry.name, task.probe) for curve in plan.curves for each in curve.points for task in each.tasks.values()
+        (curve.entry.name, whole_of(task.probe))
+        for curve in plan.curves
+        for each in curve.points
+        for task in each.tasks.values()
     )
     kinds = {(name, type(probe)): probe for name, probe in probes}
     for (name, kind), probe in kinds.items():
@@ -115,8 +119,8 @@ def _readings(curve: PlannedCurve) -> Iterator[tuple[Any, Reading]]:
     """The probes of a curve that read maps, and how they do."""
     for point in curve.points:
         for task in point.tasks.values():
-            if curve.entry.formula.subject == "maps" and (read := reading(task.probe)) is not None:
-                yield task.probe, read
+            if curve.entry.formula.subject == "maps" and (read := reading(whole_of(task.probe))) is not None:
+                yield whole_of(task.probe), read
 
 
 def _reduced(shape: tuple[int, ...], read: Reading) -> Tensor:

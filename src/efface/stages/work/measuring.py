@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from efface.execute import Failure
+from efface.metrics.probes.block import whole_of
 from efface.metrics.probes.description import describe, fields_of, text
 from efface.metrics.probes.probe import Explains
 from efface.plug.call import Call
@@ -29,6 +31,7 @@ from efface.stages.run.weights_kept import weights_kept
 from efface.stages.run.worker import current_run, keep_trace
 from efface.stages.work.at_work import Subject
 from efface.stages.work.first_values import FirstValues
+from efface.stages.work.rounds import pairs_said, spent_share, wanted
 from efface.stages.work.sampling import make_samples, samples_of
 from efface.stages.work.scalars import scalars
 from efface.stages.work.through import work_through
@@ -70,7 +73,7 @@ class Measure:
 
 def _refuse_no_score(task: ProbeTask, score: object) -> None:
     """Raise ValueError if what a probe returned is no `Score`, or holds other things than arrays by name."""
-    who = f"metrics.{task.metric}: the probe {type(task.probe).__name__} returned"
+    who = f"metrics.{task.metric}: the probe {type(whole_of(task.probe)).__name__} returned"
     if not isinstance(score, Score):
         raise ValueError(f"{who} a {type(score).__name__}; expected an efface.metrics.probes.Score")
     if not isinstance(score.values, Mapping) or not score.values:
@@ -99,7 +102,24 @@ def measure_missing(planned: PlannedRun) -> list[str]:
     if problems := [*plan.problems, *unmet(run, plan)]:
         raise ValueError("\nefface: ".join(problems))
     missing = missing_maps(run)
-    tasks = [task for task in plan.open(run.results) if not missing & task.reads]
+    if run.study.decide is None:
+        return _measured(planned, [task for task in plan.open(run.results) if not missing & task.reads], {})
+    failures, failed = list[str](), dict[str, str]()
+    stuck = {task.key for task in plan.tasks if missing & task.reads}
+    for number in itertools.count(1):
+        tasks = wanted(planned, stuck | failed.keys())
+        if not tasks:
+            break
+        say(f"round {number}: {pairs_said(planned, stuck | failed.keys())}")
+        failures += _measured(planned, tasks, failed)
+    share = f"{spent_share(planned):.0%} of the planned forward passes"
+    say(f"{pairs_said(planned, stuck | failed.keys())}, after {share}")
+    return failures
+
+
+def _measured(planned: PlannedRun, tasks: list[ProbeTask], failed: dict[str, str]) -> list[str]:
+    """Run these tasks. Return a sentence for each failure, and add it to `failed` by the key of its task."""
+    run, plan = planned.run, planned.plan
     if not tasks:
         return []
     started, counts = time.monotonic(), {name: len(split) for name, split in run.data.items()}
@@ -112,7 +132,8 @@ def measure_missing(planned: PlannedRun) -> list[str]:
         work, cost = Measure(run.study), functools.partial(_cost, run, counts)
         for task, outcome in work_through(run.study, work, tasks, progress.update, cost=cost, subject=_subject):
             if isinstance(outcome, Failure):
-                failures.append(f"{_named(task)}: {outcome.message}")
+                failed[task.key] = f"{_named(task)}: {outcome.message}"
+                failures.append(failed[task.key])
                 keep_trace(run, _named(task), outcome)
                 continue
             score, seconds = outcome
@@ -151,9 +172,9 @@ def result_row(run: Run, task: ProbeTask, seconds: dict[str, float]) -> dict[str
     return {
         "key": task.key,
         "method": task.view.name if task.view else None,
-        "probe": {"probe": type(task.probe).__name__.lower()} | fields,
+        "probe": {"probe": type(whole_of(task.probe)).__name__.lower()} | fields,
         **description,
-        "explain": task.probe.explains if isinstance(task.probe, Explains) else run.study.explain,
+        "explain": whole.explains if isinstance(whole := whole_of(task.probe), Explains) else run.study.explain,
         "seed": run.study.seed,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
     } | (seconds | surroundings(run.device))
@@ -168,7 +189,7 @@ def _plain(value: Any) -> Any:
 
 
 def _named(task: ProbeTask) -> str:
-    what = type(task.probe).__name__.lower()
+    what = type(whole_of(task.probe)).__name__.lower()
     plain = {name: value for name, value in fields_of(task.probe).items() if isinstance(value, int | float | str)}
     words = [str(value).replace("_", " ") if name == "order" else f"{name} {value}" for name, value in plain.items()]
     return ", ".join([*([task.view.name] if task.view else []), what, *words])

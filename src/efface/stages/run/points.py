@@ -1,0 +1,58 @@
+"""The points of a metric's curve, its repeats, and the rounds of a study that decides as it measures."""
+
+import math
+
+from efface.metrics import Point
+from efface.report.stats import Looks
+from efface.stages.run.run import Run
+from efface.stages.run.views import View
+from efface.study.claims import listed_points
+from efface.study.metric_entry import MetricEntry
+
+FIRST_IMAGES, FIRST_REPEATS = 20, 3
+"""Images and repeats of the first round. Fewer repeats have no test."""
+GROWTH = 1.5
+"""Factor by which the measured images or repeats grow from one round to the next."""
+
+
+def axis_points(run: Run, entry: MetricEntry) -> tuple[float, ...]:
+    """The points of a metric's curve, ascending; 0 is always among them, unless the metric has points of its own."""
+    if (listed := listed_points(entry, run.study.fractions)) is not None:
+        return listed
+    assert entry.formula.points_for is not None
+    return entry.formula.points_for(run.data["test"].shape)
+
+
+def repeats_of(run: Run, entry: MetricEntry) -> int:
+    """Return the number of trainings of a point. A frozen network has one score."""
+    return (
+        (entry.kwargs.repeats or entry.paper.repeats or run.study.repeats) if entry.formula.sample == "repeats" else 1
+    )
+
+
+def point_of(run: Run, entry: MetricEntry, view: View, x: float, repeat: int = 0) -> Point:
+    """A point of a view's curve. The view's own post comes before the metric's, and that before the study's."""
+    own, paper, study = entry.kwargs, entry.paper, run.study
+    post = next(each for each in (view.post, own.post, paper.post, study.post) if each is not None)
+    imputer = own.imputer or paper.imputer or study.imputer
+    return Point(x, repeat, imputer, tuple(post), own.unit or paper.unit or study.unit)
+
+
+def looks_of(run: Run, entry: MetricEntry, *, in_blocks: bool) -> Looks | None:
+    """Return after how many images or repeats a study that decides looks at a metric; None if it measures it at once.
+
+    in_blocks: whether the probes of the metric can measure blocks of images.
+    """
+    decide, formula = run.study.decide, entry.formula
+    if decide is None or formula.subject == "network" or next(iter(formula.direction.values())) == "none":
+        return None
+    if formula.sample == "repeats":
+        return Looks(_growing(FIRST_REPEATS, repeats_of(run, entry)), "spending")
+    return Looks(_growing(FIRST_IMAGES, len(run.data["test"])), decide.by) if in_blocks else None
+
+
+def _growing(first: int, count: int) -> tuple[int, ...]:
+    ends = [min(first, count)]
+    while ends[-1] < count:
+        ends.append(min(count, math.ceil(ends[-1] * GROWTH)))
+    return tuple(ends)

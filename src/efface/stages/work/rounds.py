@@ -1,0 +1,119 @@
+"""Rounds of a study that decides as it measures: each round runs what the open pairs of methods still need."""
+
+import itertools
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+from efface.report.decided import Decision, decisions
+from efface.stages.run.curves import PlannedRun
+from efface.stages.run.plan import Plan, PlannedCurve, PlannedPoint, ProbeTask
+from efface.store.results import Results
+
+
+class Standing(NamedTuple):
+    """The pairs of methods on the metrics that are measured in rounds.
+
+    decided: pairs that are told apart. open: others of which a further round is planned. tied: others for which
+    everything that can run has run.
+    """
+
+    decided: tuple[Decision, ...]
+    open: tuple[Decision, ...]
+    tied: tuple[Decision, ...]
+
+
+def wanted(planned: PlannedRun, stuck: Collection[str] = ()) -> list[ProbeTask]:
+    """Return the tasks of the next round that have no result yet; none if everything is decided or measured.
+
+    The first round has everything that is measured at once, and the first images or repeats of each method. Later ones
+    have the next images or repeats of the methods of each open pair.
+
+    stuck: keys of tasks that failed or cannot run. A method that needs one of them takes part in no further round.
+    """
+    plan, results = planned.plan, planned.run.results
+    early = _early(plan)
+    todo = [task for task in plan.tasks if task.key in early and task.key not in results and task.key not in stuck]
+    if todo:
+        return todo
+    curves = _in_rounds(plan)
+    keys = set()
+    for pair in standing(planned, stuck).open:
+        both = [curves[pair.metric, method] for method in (pair.first, pair.second)]
+        done = [_finished(curve, results) for curve in both]
+        keys |= {task.key for curve, n in zip(both, done, strict=True) if n == min(done) for task in _round(curve, n)}
+    return [task for task in plan.tasks if task.key in keys and task.key not in results]
+
+
+def standing(planned: PlannedRun, stuck: Collection[str] = ()) -> Standing:
+    """Return which pairs are decided with the results that are there. stuck: see `wanted`."""
+    run, curves = planned.run, _in_rounds(planned.plan)
+    assert run.study.decide is not None
+    sorted_by: tuple[list[Decision], list[Decision], list[Decision]] = ([], [], [])
+    for pair in decisions(replace(planned).curves):  # a copy has no curves of an earlier round
+        both = [curves[key] for key in ((pair.metric, pair.first), (pair.metric, pair.second)) if key in curves]
+        if len(both) == 2:
+            can = all(_can_go_on(curve, planned, stuck) for curve in both)
+            sorted_by[0 if pair.p < run.study.decide.level else 1 if can else 2].append(pair)
+    return Standing(*map(tuple, sorted_by))
+
+
+def pairs_said(planned: PlannedRun, stuck: Collection[str] = ()) -> str:
+    """Return how many pairs of methods are decided and open, in words."""
+    found = standing(planned, stuck)
+    count = sum(map(len, found))
+    return (
+        f"{len(found.decided)} of {count} pairs of methods are decided, {len(found.open)} are open"
+        if count
+        else ("no pair of methods is measured yet")
+    )
+
+
+def spent_share(planned: PlannedRun) -> float:
+    """Return the share of the planned forward passes of the metrics in rounds that have been spent."""
+    run = planned.run
+    images = {name: len(split) for name, split in run.data.items()}
+    tasks = {task.key: task for curve in _in_rounds(planned.plan).values() for task in _tasks(curve.repeats)}
+    costs = {key: float(task.probe.cost(images, run.refit)) for key, task in tasks.items()}
+    return sum(cost for key, cost in costs.items() if key in run.results) / max(sum(costs.values()), 1e-300)
+
+
+def _can_go_on(curve: PlannedCurve, planned: PlannedRun, stuck: Collection[str]) -> bool:
+    """Return whether a further round of the curve is planned, and none of its tasks is stuck."""
+    assert curve.looks is not None
+    done = _finished(curve, planned.run.results)
+    return done < len(curve.looks.after) and not any(task.key in stuck for task in _round(curve, done))
+
+
+def _early(plan: Plan) -> set[str]:
+    """Return the keys of all tasks of the first round."""
+    curves = _in_rounds(plan).values()
+    first = {task.key for curve in curves for task in _round(curve, 0)}
+    first |= {task.key for curve in plan.curves if curve.looks is None for task in _tasks(curve.repeats)}
+    later = {task.key for curve in curves for task in _tasks(curve.repeats)} - first
+    return {task.key for task in plan.tasks} - later
+
+
+def _in_rounds(plan: Plan) -> dict[tuple[str, str], PlannedCurve]:
+    """Return the curves that are measured in rounds, by metric and method."""
+    return {(curve.entry.name, curve.view.name): curve for curve in plan.curves if curve.looks is not None}
+
+
+def _round(curve: PlannedCurve, number: int) -> list[ProbeTask]:
+    """Return the tasks of a round of the curve, from 0: of one block of images, or of one or more repeats."""
+    assert curve.looks is not None
+    if curve.entry.formula.sample == "images":
+        return _tasks(curve.repeats[number : number + 1])
+    start, stop = (0, *curve.looks.after)[number : number + 2]
+    return _tasks(curve.repeats[start:stop])
+
+
+def _finished(curve: PlannedCurve, results: Results) -> int:
+    """Return how many rounds of the curve are measured."""
+    assert curve.looks is not None
+    rounds = (_round(curve, number) for number in range(len(curve.looks.after)))
+    return sum(1 for _ in itertools.takewhile(lambda tasks: all(task.key in results for task in tasks), rounds))
+
+
+def _tasks(repeats: Iterable[Iterable[PlannedPoint]]) -> list[ProbeTask]:
+    return [task for repeat in repeats for point in repeat for task in point.tasks.values()]
