@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from efface.report.between import Pairs
 from efface.report.stats import Curve, compare_methods, holm, without_empty
 
 
@@ -40,3 +41,53 @@ def decisions(curves: Sequence[Curve]) -> tuple[Decision, ...]:
     return tuple(
         Decision(each.metric, each.first, each.second, float(p)) for each, p in zip(found, corrected, strict=True)
     )
+
+
+class Rounds(NamedTuple):
+    """How far a metric that is measured in rounds was decided.
+
+    decided: number of pairs of methods that are told apart. pairs: number of all pairs. least, most: images or repeats
+    that the methods have. planned: those of the whole study. share: those of all methods together, as a share of the
+    planned ones. together: pairs that are not told apart.
+    """
+
+    metric: str
+    sample: str
+    decided: int
+    pairs: int
+    least: int
+    most: int
+    planned: int
+    share: float
+    together: tuple[tuple[str, str], ...]
+
+
+def rounds(several: Sequence[Pairs]) -> list[Rounds]:
+    """Return how far each metric was decided, for those that are measured in rounds."""
+    found = []
+    for one in several:
+        curves = [row.curve for row in one.panel.rows if row.method in one.methods]
+        looks = next((curve.looks for curve in curves if curve.looks is not None), None)
+        if looks is None:
+            continue
+        counts = [len(curve.values) for curve in curves]
+        together = tuple(names for names, each in one.found.items() if not each.p_corrected < looks.level)
+        share = sum(counts) / (len(counts) * looks.after[-1])
+        decided = len(one.found) - len(together)
+        of = (one.panel.metric, one.panel.sample)
+        found.append(Rounds(*of, decided, len(one.found), min(counts), max(counts), looks.after[-1], share, together))
+    return found
+
+
+def rounds_sentences(found: Sequence[Rounds], level: float, passes: float) -> list[str]:
+    """Return what was decided, and at what cost. passes: share of the planned forward passes; NaN if unknown."""
+    decided, pairs = sum(each.decided for each in found), sum(each.pairs for each in found)
+    wrong = f"at most {level:.2g}, for all metrics and all rounds together"
+    lines = [
+        "This study measured in rounds. It stopped comparing two methods when they were told apart.",
+        f"{decided} of {pairs} pairs of methods are told apart.",
+        f"The probability that any of these decisions is false is {wrong}.",
+    ]
+    if not np.isnan(passes):
+        lines.append(f"This took {passes:.0%} of the forward passes of the whole study.")
+    return [*lines, "Intervals and p values on this page hold at whatever round the study stops."]

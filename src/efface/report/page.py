@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from efface.report import between, cautions, figure, frames, words
+from efface.report import between, cautions, decided, figure, frames, words
 from efface.report.gallery import Gallery, tiles, uri
 from efface.report.panels import panels
 from efface.report.stats import Curve
@@ -63,6 +63,7 @@ class Facts:
     costs: time of each metric, without the extraction of maps.
     claims: the claims of the study, each with `says`, `source`, `published`, `message` and `verdict`.
     picture: bytes of the PNG file of stage visualize.
+    passes: of a study that measures in rounds, the share of the planned forward passes that it used; NaN if unknown.
     """
 
     study: str
@@ -79,6 +80,7 @@ class Facts:
     costs: Mapping[str, Cost] = field(default_factory=dict)
     claims: Sequence[Any] = ()
     picture: bytes | None = field(default=None, repr=False)
+    passes: float = float("nan")
 
 
 def write(
@@ -112,7 +114,8 @@ def write(
     firsts = [next(panel for panel in found if panel.metric == metric) for metric in metrics]
     pairs = between.pairs([panel for panel in firsts if network or panel.family != "network"])
     ranked = [between.with_ranks(each) for each in pairs]
-    agreements = between.agreements([] if network else ranked)
+    in_rounds = decided.rounds(pairs)
+    agreements = between.agreements([] if network or in_rounds else ranked)
     facts = replace(
         facts, warnings=(*facts.warnings, *(each for panel in firsts for each in words.gap_sentences(panel)))
     )
@@ -141,6 +144,8 @@ def write(
         verdicts=words.VERDICTS,
         reference=network or next((panel.reference for panel in found if panel.reference), "random"),
         kind="network" if network else "method",
+        rounds=in_rounds,
+        rounds_sentences=decided.rounds_sentences(in_rounds, _level(found), facts.passes),
         **shown,
     )
     return _replace(folder / "report.html", page.encode())
@@ -199,6 +204,12 @@ def _metrics(
         "scores": len(found) > len(firsts),
         "how": {name: _how(settings) for name, settings in facts.how.items()},
     }
+
+
+def _level(found: Sequence[Panel]) -> float:
+    """Return the level of the decisions of a study that measures in rounds, or that of all verdicts."""
+    looks = (row.curve.looks for panel in found for row in panel.rows)
+    return next((each.level for each in looks if each is not None), ALPHA)
 
 
 def _between(pairs: Sequence[between.Pairs], agreements: between.Agreements) -> dict[str, object]:

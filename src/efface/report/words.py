@@ -21,14 +21,13 @@ VERDICTS = {
     "undefined": "no value",
 }
 
-REASONS: dict[By, str] = {
+REASONS: dict[By, str] = {  # why a difference has no test
     "none": "three trainings or more are needed",
     "few": "too few samples differ, so the spread is unknown",
     "skewed": "the score is too skewed for so few images; take 50 or more",
 }
-"""Why a difference has no test."""
 
-TESTS: dict[By, str] = {
+TESTS: dict[By, str] = {  # how an interval was made
     "hall": "Student's t, corrected for skewness",
     "student": "Student's t",
     "wilson": "Wilson's interval",
@@ -40,7 +39,6 @@ TESTS: dict[By, str] = {
     "skewed": "Student's t, corrected for skewness",
     "none": "no interval",
 }
-"""How an interval was made."""
 
 
 def reason(by: By) -> str:

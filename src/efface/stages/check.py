@@ -14,6 +14,7 @@ from efface.stages.trial.estimate import say_estimate
 from efface.stages.trial.executor import try_executor
 from efface.stages.trial.keywords import near_keywords
 from efface.stages.trial.methods import preflight
+from efface.stages.trial.power import power_said, powerless
 from efface.stages.trial.training_step import has_zero_hessian
 from efface.stages.work.steps import refuse_pointless
 from efface.study.study import Study
@@ -64,7 +65,9 @@ def check_run(run: Run) -> float:
         say(f"data: {note}")
     one = planned_run(run)
     trials = preflight(one, warn=True)
-    for warning in (*labels_tried(run), *has_zero_hessian(run)):
+    for line in power_said(run, one.plan):
+        say(f"power: {line}")
+    for warning in (*labels_tried(run), *has_zero_hessian(run), *powerless(run, one.plan)):
         say(f"warning: {warning}")
     for trial in trials:
         for warning in trial.warnings:

@@ -1,6 +1,7 @@
 """Stage measure: the probes of the metrics, after networks and maps; then the report."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from efface.stages.page.keeping import keep_plans
 from efface.stages.page.write import write_pages
@@ -22,7 +23,7 @@ def measure(study: Study, only: Sequence[str] = ()) -> list[str]:
         if not failures:
             failures = [line for run in whole for line in extract_lost(run)]
         ready = {run.folder: planned_run(run) for run in whole}
-        keep_plans(narrowed(study, only), list(ready.values()))
+        keep_plans(narrowed(study, only), [replace(each) for each in ready.values()])
         for run in one_by_one(study, whole):
             failures += measure_missing(ready[run.folder])
         shown = with_more_metrics(study, only) if only else study

@@ -6,6 +6,7 @@ from pathlib import Path
 from efface.stages.page.write import write_pages
 from efface.stages.run.curves import PlannedRun, planned_run
 from efface.stages.run.progress import say
+from efface.stages.run.rounds import needed
 from efface.stages.run.runs import narrowed, runs_of
 from efface.study.study import Study
 
@@ -28,8 +29,8 @@ def report(study: Study, only: Sequence[str] = ()) -> list[str]:
 
 def _say_what_is_open(study: Study, measured: Sequence[PlannedRun]) -> None:
     """ValueError: the folder holds results, but none of those that the study plans: they are of older code."""
-    planned = sum(len(one.plan.tasks) for one in measured)
-    done = planned - sum(len(one.plan.open(one.run.results)) for one in measured)
+    tasks = [(one.run.results, task.key) for one in measured for task in needed(one)]
+    planned, done = len(tasks), sum(key in results for results, key in tasks)
     has_results = any(
         "n" in row for one in measured for row in one.run.results.records.values()
     )  # training has lines, too

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from efface.stages.run.curves import PlannedRun
 from efface.stages.run.map_files import missing_extractions
 from efface.stages.run.plan import make_plan
 from efface.stages.run.progress import say
+from efface.stages.run.rounds import pairs_said
 from efface.stages.run.runs import measuring, narrowed, one_by_one, runs_of
 from efface.store.maps import finished_rows, partial_path
 from efface.study.study import Study
@@ -21,5 +23,8 @@ def status(study: Study, only: Sequence[str] = ()) -> list[str]:
             say(f"  to extract: {task.method}, {task.split}: {finished} of {len(run.data[task.split])} maps are there")
         plan = make_plan(run)
         still_open = len(plan.open(run.results))
-        say(f"probes: {len(plan.tasks) - still_open} of {len(plan.tasks)} done, {still_open} left")
+        most = "" if run.study.decide is None else "at most "
+        say(f"probes: {len(plan.tasks) - still_open} of {len(plan.tasks)} done, {most}{still_open} left")
+        if run.study.decide is not None:
+            say(pairs_said(PlannedRun(run, plan)))
     return []

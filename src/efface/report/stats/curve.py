@@ -19,10 +19,12 @@ class Looks(NamedTuple):
     after: numbers of samples, ascending; the last one is all that were planned.
     by: how a test allows for several looks. `betting`: see `betting`, for scores with a known range over images; others
         are tested by `spending`: the level is divided among the looks in equal parts.
+    level: probability that any decision of the study is wrong.
     """
 
     after: tuple[int, ...]
     by: Rule
+    level: float = 0.05
 
 
 @dataclass(frozen=True)

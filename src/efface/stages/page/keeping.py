@@ -13,6 +13,7 @@ from efface.stages.run.labels import labels_said
 from efface.stages.run.map_files import needed_splits
 from efface.stages.run.network import Network
 from efface.stages.run.provenance import package_versions, surroundings
+from efface.stages.run.rounds import needed
 from efface.stages.run.run import Run
 from efface.store.keys import key
 from efface.study.study import Study
@@ -65,7 +66,7 @@ def kept_of(planned: PlannedRun, *, whole: bool) -> KeptRun:
         metrics=planned.metrics,
         curves=tuple(kept_curve(each) for each in plan.curves),
         conditions={name: task.key for name, task in plan.conditions.items()},
-        tasks=tuple(task.key for task in plan.tasks),
+        tasks=tuple(task.key for task in needed(planned)),
         networks=tuple(KeptNetwork(name=each.name, file=_file(run.folder, each)) for each in run.networks()),
         maps=tuple(
             KeptMaps(method=each.name, split=split, names=tuple(each.gives), rows=len(run.data[split]))

@@ -26,6 +26,7 @@ from efface.stages.run.labels import labels_said
 from efface.stages.run.map_files import map_store
 from efface.stages.run.plan import Plan, of_maps, ranked_as
 from efface.stages.run.provenance import package_versions, surroundings
+from efface.stages.run.rounds import needed, spent_share
 from efface.stages.run.run import Run
 from efface.stages.run.views import View
 from efface.store.arrays import read_rows
@@ -49,7 +50,7 @@ def facts(planned: PlannedRun, measured: Sequence[str]) -> Facts:
         versions=package_versions() | more,
         device=surroundings(run.device)["device"],
         seconds=seconds_of(run.results),
-        unfinished=_unfinished(run, plan, measured),
+        unfinished=_unfinished(planned, measured),
         data=data_said(run),
         network=network_said(run),
         warnings=(*labels_said(run), *remarks(run, plan)),
@@ -57,6 +58,7 @@ def facts(planned: PlannedRun, measured: Sequence[str]) -> Facts:
         degenerate=degenerate_of(conditions_of(plan), run.results),
         costs={entry.name: cost for entry in study.metrics if (cost := _cost(planned, entry)) is not None},
         picture=picture(run),
+        passes=np.nan if study.decide is None else spent_share(planned),
     )
 
 
@@ -139,11 +141,12 @@ def _cost(planned: PlannedRun, entry: MetricEntry) -> Cost | None:
     return cost_of(keys, planned.run.results, len(planned.run.data["test"]), entry.formula.sample)
 
 
-def _unfinished(run: Run, plan: Plan, measured: Sequence[str]) -> tuple[str, ...]:
-    missing = len(plan.open(run.results))
+def _unfinished(planned: PlannedRun, measured: Sequence[str]) -> tuple[str, ...]:
+    run, tasks = planned.run, needed(planned)
+    missing = sum(task.key not in run.results for task in tasks)
     without = [entry.name for entry in run.study.metrics if entry.name not in measured]
     of = f", all of {', '.join(without)} among them" if without else ""
-    return (f"{missing} of {len(plan.tasks)} probes are not run yet{of}: run the measure stage",) if missing else ()
+    return (f"{missing} of {len(tasks)} probes are not run yet{of}: run the measure stage",) if missing else ()
 
 
 def remarks(run: Run, plan: Plan) -> tuple[str, ...]:

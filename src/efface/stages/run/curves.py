@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from efface.metrics import metric
 from efface.metrics.probes.block import image_order
 from efface.metrics.shared.definition import names_differ
 from efface.plug import words
-from efface.report.stats import Curve, Looks
+from efface.report.stats import Curve
 from efface.report.stats.curve import Better
 from efface.stages.run.kept_plan import KeptCurve, KeptMetric, KeptRun, ReadWith, own_formula
 from efface.stages.run.plan import Plan, PlannedCurve, make_plan
@@ -27,14 +27,19 @@ from efface.study.metric_entry import MetricEntry
 
 Value = Callable[[Mapping[str, Score]], Mapping[str, Any]]
 """The formula of a metric: from the scores of its probes to named values."""
+Kept = dict[tuple[str, ...], dict[str, Any]]  # values of points, by metric and the keys of their results
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run with its plan, and the curves that its results give so far. They are put together once."""
+    """A run with its plan, and the curves that its results give so far. They are put together once.
+
+    kept: values of points by the keys of their results, so that a later copy reads the files of new results alone.
+    """
 
     run: Run
     plan: Plan
+    kept: Kept = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def metrics(self) -> tuple[KeptMetric, ...]:
@@ -60,6 +65,7 @@ class PlannedRun:
                 self.values[planned.entry.name],
                 self.run.results,
                 image_order(self.run.study.seed, len(self.run.data["test"])),
+                self.kept,
             )
         ]
 
@@ -103,12 +109,13 @@ class RunRecord:
 
 def read_record(folder: Path, kept: KeptRun) -> RunRecord:
     """Return a run by its data alone. InvalidStudyError: a metric needs code that is not of efface."""
-    values = {each.name: own_formula(each, folder).value for each in kept.metrics}
-    return RunRecord(folder, kept, Results(folder), values)
+    return RunRecord(
+        folder, kept, Results(folder), {each.name: own_formula(each, folder).value for each in kept.metrics}
+    )
 
 
 def planned_run(run: Run) -> PlannedRun:
-    """Return the run with its plan as the run is now. Keys change when its networks are trained."""
+    """Return the run with its plan as it is now. Keys change when its networks are trained."""
     return PlannedRun(run, make_plan(run))
 
 
@@ -150,28 +157,31 @@ def kept_curve(planned: PlannedCurve) -> KeptCurve:
         draw_of=view.draw_of,
         at=planned.at,
         repeats=keys,
-        looks=() if planned.looks is None else planned.looks.after,
-        by="spending" if planned.looks is None else planned.looks.by,
+        looks=planned.looks,
     )
 
 
 def curves_of(
-    planned: KeptCurve, meaning: KeptMetric, value: Value, results: Results, order: Int[Tensor, " images"]
+    planned: KeptCurve,
+    meaning: KeptMetric,
+    value: Value,
+    results: Results,
+    order: Int[Tensor, " images"],
+    kept: Kept | None = None,
 ) -> list[Curve]:
     """Return the values of a planned curve: a curve for each score of the metric.
 
     A repeat of a retrained metric is the mean over its test images. The curve also keeps the values of the images. A
-    curve that is measured in rounds has the samples of its finished rounds.
-
-    order: row numbers of the test images, in the order in which rounds use them.
+    curve that is measured in rounds has the samples of its finished rounds. order: of the test images, in rounds.
     """
+    kept = {} if kept is None else kept
     at = planned.at
     table: dict[str, list[list[np.ndarray]]] = {name: [] for name in meaning.direction}
     missing: set[float] = set()
-    in_blocks = bool(planned.looks) and meaning.sample == "images"
-    done = max(1, finished(planned, results, in_blocks=in_blocks)) if planned.looks else None
+    in_blocks = planned.looks is not None and meaning.sample == "images"
+    done = max(1, finished(planned, results, in_blocks=in_blocks)) if planned.looks is not None else None
     for repeat in planned.repeats[:done]:
-        values = [_value(meaning, value, keys, results) for keys in repeat]
+        values = [_value(meaning, value, keys, results, kept) for keys in repeat]
         missing |= {where for where, value_there in zip(at, values, strict=True) if value_there is None}
         for name in meaning.direction:
             table[name].append([np.atleast_1d(each[name]) if each else np.array([np.nan]) for each in values])
@@ -188,7 +198,7 @@ def curves_of(
             sample=meaning.sample,
             direction=better,
             pairs=tuple(order[: len(joined[name][0])].tolist() if in_blocks else range(len(joined[name][0]))),
-            looks=Looks(planned.looks, planned.by) if planned.looks else None,
+            looks=planned.looks,
             caption=meaning.caption,
             axis=meaning.axis,
             summary="mean" if name in meaning.by_mean else meaning.summary,
@@ -209,11 +219,10 @@ def finished(planned: KeptCurve, results: Results, *, in_blocks: bool) -> int:
 
     Repeats count up to the last look that they reach. Before the first look all count.
     """
-    whole = itertools.takewhile(
-        lambda repeat: all(key in results for keys in repeat for key in keys.values()), planned.repeats
-    )
-    done = sum(1 for _ in whole)
-    return done if in_blocks else max((each for each in planned.looks if each <= done), default=done)
+    whole = ({key for keys in repeat for key in keys.values()} for repeat in planned.repeats)
+    done = sum(1 for _ in itertools.takewhile(lambda keys: all(key in results for key in keys), whole))
+    looks = () if in_blocks or planned.looks is None else planned.looks.after
+    return max((each for each in looks if each <= done), default=done)
 
 
 def accuracy_curve(right: np.ndarray) -> Curve:
@@ -234,8 +243,7 @@ def _repeated(rows: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray | No
     means = np.array([[_mean(each) for each in row] for row in rows])
     if images == 1:
         return means, None
-    nothing = np.full(images, np.nan)
-    whole = [[each if len(each) == images else nothing for each in row] for row in rows]
+    whole = [[each if len(each) == images else np.full(images, np.nan) for each in row] for row in rows]
     return means, np.array(whole, dtype=np.float32)
 
 
@@ -253,8 +261,11 @@ def _stacked(rows: list[list[np.ndarray]]) -> tuple[np.ndarray, None]:
     return np.concatenate(blocks).astype(np.float64), None
 
 
-def _value(meaning: KeptMetric, value: Value, keys: Mapping[str, str], results: Results) -> dict[str, Any] | None:
+def _value(meaning: KeptMetric, value: Value, keys: Mapping[str, str], results: Results, kept: Kept) -> Any:
     """The metric's values at a point; None while one of its probes has no result."""
+    known = (meaning.name, *keys.values())
+    if known in kept:
+        return kept[known]
     if not all(key in results for key in keys.values()):
         return None
     files = f"{results.folder}/scores/{', '.join(f'{key}.npz' for key in keys.values())}"
@@ -265,7 +276,7 @@ def _value(meaning: KeptMetric, value: Value, keys: Mapping[str, str], results: 
             f"metrics.{meaning.name}: its values cannot be put together from {files} ({error}); delete these files and "
             "measure again"
         ) from error
-    return valued(meaning.name, meaning.direction, value, scores, files)
+    return kept.setdefault(known, valued(meaning.name, meaning.direction, value, scores, files))
 
 
 def valued(

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, Validat
 from efface.metrics import Metric, metric
 from efface.plug import words
 from efface.plug.strict import Strict
-from efface.report.stats.curve import Better, Over, Rule
+from efface.report.stats.curve import Better, Looks, Over
 from efface.shown import unprintable
 from efface.store.atomic import atomic_write
 from efface.study.schema import Claim
@@ -39,6 +39,14 @@ def _ascending(points: tuple[float, ...]) -> tuple[float, ...]:
     if not all(map(math.isfinite, points)) or list(points) != sorted(set(points)):
         raise ValueError("its points do not ascend, or are not finite; expected each point once")
     return points
+
+
+def _of_rounds(looks: Looks) -> Looks:
+    if not looks.after or looks.after[0] < 1 or list(looks.after) != sorted(set(looks.after)):
+        raise ValueError("its rounds do not ascend; expected each number of samples once")
+    if not 0 < looks.level < 1:
+        raise ValueError(f"its level is {looks.level}; expected a number between 0 and 1")
+    return looks
 
 
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -82,7 +90,7 @@ class KeptMetric(Strict):
 class KeptCurve(Strict):
     """A planned curve: the keys of its results, by repeat (or block of images), point and name of the probe.
 
-    looks, by: for a study that measures in rounds, see `efface.report.stats.Looks`.
+    looks: for a study that measures in rounds, see `efface.report.stats.Looks`.
     """
 
     metric: Label
@@ -91,13 +99,12 @@ class KeptCurve(Strict):
     draw_of: str
     at: Annotated[tuple[float, ...], AfterValidator(_ascending)] = Field(min_length=1)
     repeats: tuple[tuple[dict[str, Key], ...], ...] = Field(min_length=1)
-    looks: Annotated[tuple[PositiveInt, ...], AfterValidator(_ascending)] = ()
-    by: Rule = "spending"
+    looks: Annotated[Looks, AfterValidator(_of_rounds)] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "KeptCurve":
-        if self.looks and len(self.repeats) not in (len(self.looks), self.looks[-1]):
-            raise ValueError(f"looks: {self.looks} do not fit {len(self.repeats)} repeats or blocks")
+        if self.looks is not None and len(self.repeats) not in (len(self.looks.after), self.looks.after[-1]):
+            raise ValueError(f"looks: {self.looks.after} do not fit {len(self.repeats)} repeats or blocks")
         return self
 
 

@@ -47,8 +47,8 @@ def looks_of(run: Run, entry: MetricEntry, *, in_blocks: bool) -> Looks | None:
     if decide is None or formula.subject == "network" or next(iter(formula.direction.values())) == "none":
         return None
     if formula.sample == "repeats":
-        return Looks(_growing(FIRST_REPEATS, repeats_of(run, entry)), "spending")
-    return Looks(_growing(FIRST_IMAGES, len(run.data["test"])), decide.by) if in_blocks else None
+        return Looks(_growing(FIRST_REPEATS, repeats_of(run, entry)), "spending", decide.level)
+    return Looks(_growing(FIRST_IMAGES, len(run.data["test"])), decide.by, decide.level) if in_blocks else None
 
 
 def _growing(first: int, count: int) -> tuple[int, ...]:

@@ -42,7 +42,8 @@ def say_estimate(planned: PlannedRun, passes_of: Mapping[str, float], *, least: 
     todo = plan.open(run.results)
     trainings = sum(not cell.probe.needs.network for cell in todo)
     passes = sum(cell.probe.cost(images, run.refit) for cell in todo)
-    say(f"  probes: {len(todo)} of {len(plan.tasks)} to run: {trainings} trainings, {passes:,.0f} passes")
+    at_most = "" if run.study.decide is None else "at most "
+    say(f"  probes: {at_most}{len(todo)} of {len(plan.tasks)} to run: {trainings} trainings, {passes:,.0f} passes")
     wanted = {cell.probe.needs.samples for cell in todo}
     sampling = sum(each.costs for each in wanted if each is not None and not samples_path(run, each).exists())
     if sampling:
@@ -53,7 +54,7 @@ def say_estimate(planned: PlannedRun, passes_of: Mapping[str, float], *, least: 
         workers = min(workers, processors())
     seconds = per_pass * (first + (3 * extraction + passes + sampling) / workers)
     about = f"{'at least ' if least else ''}{duration(seconds)}"
-    say(f"  estimate: {about} with {workers} at once ({per_pass * 1e3:.2g} ms a pass on {run.device})")
+    say(f"  estimate: {at_most}{about} with {workers} at once ({per_pass * 1e3:.2g} ms a pass on {run.device})")
     return seconds
 
 

@@ -26,12 +26,12 @@ from efface.stages.run.needs import unmet
 from efface.stages.run.plan import ProbeTask
 from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
+from efface.stages.run.rounds import pairs_said, spent_share, wanted
 from efface.stages.run.run import Run
 from efface.stages.run.weights_kept import weights_kept
 from efface.stages.run.worker import current_run, keep_trace
 from efface.stages.work.at_work import Subject
 from efface.stages.work.first_values import FirstValues
-from efface.stages.work.rounds import pairs_said, spent_share, wanted
 from efface.stages.work.sampling import make_samples, samples_of
 from efface.stages.work.scalars import scalars
 from efface.stages.work.through import work_through
@@ -107,13 +107,14 @@ def measure_missing(planned: PlannedRun) -> list[str]:
     failures, failed = list[str](), dict[str, str]()
     stuck = {task.key for task in plan.tasks if missing & task.reads}
     for number in itertools.count(1):
-        tasks = wanted(planned, stuck | failed.keys())
+        now = dataclasses.replace(planned)  # its curves have the results of the rounds before
+        tasks = wanted(now, stuck | failed.keys())
         if not tasks:
             break
-        say(f"round {number}: {pairs_said(planned, stuck | failed.keys())}")
+        say(f"round {number}: {pairs_said(now, stuck | failed.keys())}")
         failures += _measured(planned, tasks, failed)
-    share = f"{spent_share(planned):.0%} of the planned forward passes"
-    say(f"{pairs_said(planned, stuck | failed.keys())}, after {share}")
+    share = f"{spent_share(now):.0%} of the planned forward passes"
+    say(f"{pairs_said(now, stuck | failed.keys())}, after {share}")
     return failures
 
 

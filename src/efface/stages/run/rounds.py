@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 from typing import NamedTuple
 
 from efface.report.decided import Decision, decisions
@@ -29,6 +28,7 @@ def wanted(planned: PlannedRun, stuck: Collection[str] = ()) -> list[ProbeTask]:
     The first round has everything that is measured at once, and the first images or repeats of each method. Later ones
     have the next images or repeats of the methods of each open pair.
 
+    planned: a copy that has no curves of an earlier round.
     stuck: keys of tasks that failed or cannot run. A method that needs one of them takes part in no further round.
     """
     plan, results = planned.plan, planned.run.results
@@ -45,12 +45,20 @@ def wanted(planned: PlannedRun, stuck: Collection[str] = ()) -> list[ProbeTask]:
     return [task for task in plan.tasks if task.key in keys and task.key not in results]
 
 
+def needed(planned: PlannedRun) -> list[ProbeTask]:
+    """Return the tasks that the study needs as far as its results tell: all of them, or those of the rounds so far."""
+    if planned.run.study.decide is None:
+        return list(planned.plan.tasks)
+    keys = {task.key for task in wanted(planned)}
+    return [task for task in planned.plan.tasks if task.key in keys or task.key in planned.run.results]
+
+
 def standing(planned: PlannedRun, stuck: Collection[str] = ()) -> Standing:
-    """Return which pairs are decided with the results that are there. stuck: see `wanted`."""
+    """Return which pairs are decided with the run's curves. stuck: see `wanted`."""
     run, curves = planned.run, _in_rounds(planned.plan)
     assert run.study.decide is not None
     sorted_by: tuple[list[Decision], list[Decision], list[Decision]] = ([], [], [])
-    for pair in decisions(replace(planned).curves):  # a copy has no curves of an earlier round
+    for pair in decisions(planned.curves):
         both = [curves[key] for key in ((pair.metric, pair.first), (pair.metric, pair.second)) if key in curves]
         if len(both) == 2:
             can = all(_can_go_on(curve, planned, stuck) for curve in both)

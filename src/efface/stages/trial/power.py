@@ -1,0 +1,65 @@
+"""What differences a study can show, said before it starts."""
+
+import itertools
+from collections.abc import Iterator
+
+from efface.report.stats.power import POWER, shown_by_images, shown_by_repeats
+from efface.stages.run.plan import Plan, of_maps
+from efface.stages.run.points import repeats_of
+from efface.stages.run.run import Run
+
+_LARGE = 5.0
+"""Standard deviations between trainings. A difference that must be larger is hardly ever found."""
+_MOST = 1_000
+
+
+def power_said(run: Run, plan: Plan) -> Iterator[str]:
+    """Yield what difference of two methods the study shows with a probability of 80 %."""
+    tests = _tests(plan)
+    judged = [each for each in of_maps(run) if next(iter(each.formula.direction.values())) != "none"]
+    if not tests:
+        return
+    rest = f"with a probability of {round(100 * POWER)} % ({tests} pairs of methods are tested together)"
+    count = len(run.data["test"])
+    if any(each.formula.sample == "images" for each in judged):
+        yield (
+            f"with {count} test images, the study shows a difference of {shown_by_images(count, tests):.2g} standard "
+            f"deviations of the images' differences {rest}"
+        )
+    for repeats in sorted({repeats_of(run, each) for each in judged if each.formula.sample == "repeats"}):
+        if (size := shown_by_repeats(repeats, _methods(plan, run), tests)) < float("inf"):
+            yield (
+                f"with {repeats} repeats, the study shows a difference of {size:.2g} standard deviations between "
+                f"trainings {rest}"
+            )
+
+
+def powerless(run: Run, plan: Plan) -> Iterator[str]:
+    """Yield a warning for each retrained metric whose repeats can show no difference, or only a very large one."""
+    tests = max(1, _tests(plan))
+    for entry in of_maps(run):
+        if entry.formula.sample != "repeats":
+            continue
+        repeats, methods = repeats_of(run, entry), len({each.view.name for each in plan.of(entry)})
+        size = shown_by_repeats(repeats, methods, tests)
+        if methods < 2 or size <= _LARGE:
+            continue
+        enough = next((n for n in range(repeats + 1, _MOST) if shown_by_repeats(n, methods, tests) <= _LARGE), _MOST)
+        what = f"{repeats} repeats show a difference only from {size:.2g} standard deviations between trainings on"
+        if size == float("inf"):
+            what = f"{repeats} repeats have no test, so there will be no verdict"
+        yield f"metrics.{entry.name}: {what}; take {enough} repeats or more, or fewer methods and metrics"
+
+
+def _tests(plan: Plan) -> int:
+    """Return the number of pairs of methods that are tested together, on the first score of each metric."""
+    found = 0
+    for _, curves in itertools.groupby(plan.curves, key=lambda curve: curve.entry.name):
+        rows = [curve for curve in curves if curve.entry.formula.subject == "maps" and not curve.view.draw_of]
+        found += len(rows) * (len(rows) - 1) // 2
+    return found
+
+
+def _methods(plan: Plan, run: Run) -> int:
+    retrained = [each.name for each in of_maps(run) if each.formula.sample == "repeats"]
+    return len({curve.view.name for curve in plan.curves if curve.entry.name in retrained and not curve.view.draw_of})
