@@ -16,6 +16,8 @@ import efface.metrics.shared.located
 import efface.metrics.shared.subsets
 import efface.metrics.signal_rank
 from efface.metrics import Metric, Point, metric, names
+from efface.metrics.probes import Block
+from efface.metrics.probes.block import image_order
 from efface.metrics.probes.description import KINDS, NONE, SHARED, SHUFFLED, describe, text
 from efface.plug.call import Call
 from efface.stages.extract import extract
@@ -289,6 +291,43 @@ def test_a_setting_that_is_read_changes_numbers_and_no_other_does(run, name):
         assert all(same) == (setting not in READS[name]), setting
         if setting == "unit":  # pixels are no patches, where patches are taken as units
             assert same[-1] == ("groups" not in READS[name])
+
+
+IN_BLOCKS = {
+    *("completeness", "degradation", "deletion", "diffid", "efficient_randomisation"),
+    *(
+        "faithfulness_correlation",
+        "faithfulness_grid",
+        "infidelity",
+        "infidelity_noise",
+        "insertion",
+        "leakage",
+        "lerf",
+    ),
+    *("local_lipschitz", "max_sensitivity", "monotonicity", "morf", "pixel_perturb", "pointing_game"),
+    *("random_logit", "randomisation", "relevance_mass", "relevance_rank", "road", "sensitivity_n", "signal_rank"),
+    "srg",
+}
+"""Metrics of which a study in rounds measures blocks of images."""
+
+
+@pytest.mark.parametrize("name", first_short(12, ENTRIES))
+def test_blocks_together_give_the_values_of_all_images(run, name):
+    each = next(each for each in run.study.metrics if each.name == name)
+    found = probes(run, each).values()
+    judged = next(iter(each.formula.direction.values())) != "none" and each.formula.subject == "maps"
+    assert (each.formula.sample == "images" and judged and all(probe.needs.blocks for probe in found)) == (
+        name in IN_BLOCKS
+    )
+    order = image_order(run.study.seed, TEST)
+    assert sorted(order.tolist()) == list(range(TEST))
+    for probe in (probe for probe in found if probe.needs.blocks):
+        whole = scored(run, each, probe)
+        blocks = [scored(run, each, Block(probe, *ends)) for ends in ((0, 3), (3, 9), (9, TEST))]
+        assert {len(values) for values in blocks[1].values()} == {6}
+        for value in whole:
+            joined = np.concatenate([block[value] for block in blocks]).astype(float)
+            np.testing.assert_allclose(joined, whole[value][order].astype(float), rtol=1e-4, atol=1e-5, err_msg=value)
 
 
 RANKING = (efface.metrics.probes.erasure, efface.metrics.monotonicity, efface.metrics.f_fidelity)

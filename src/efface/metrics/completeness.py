@@ -56,7 +56,7 @@ class Sums:
     score: TargetScore
     imputer: Call
 
-    needs = Needs()
+    needs = Needs(blocks=True)
     identity = identity_of
 
     def cost(self, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG002

@@ -79,7 +79,7 @@ class Forgotten:
     statistics: Statistics
     post: tuple[Call, ...]
 
-    needs = Needs(method=True)
+    needs = Needs(method=True, blocks=True)
     cost = one_an_image
 
     def identity(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class Forgotten:
         network = redrawn(case.network, every, draw=self.draw, seed=case.seed, statistics=self.statistics)
         split = case.data["test"]
         found: dict[str, list[np.ndarray]] = {"entropy": [], "randomised": []}
-        for indices in torch.arange(len(split)).split(case.max_batch):
+        for indices in case.test_rows.split(case.max_batch):
             images = to_float(read_rows(split.images, indices).to(case.device))
             asked = case.explain(network, images, case.target_classes[indices].to(case.device), indices)
             for name, maps in (("entropy", case.maps["test"].take(indices)), ("randomised", asked)):

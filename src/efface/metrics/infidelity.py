@@ -92,7 +92,7 @@ class Squares:
     imputer: Call
     post: tuple[Call, ...]
 
-    needs = Needs()
+    needs = Needs(blocks=True)
     cost = one_a_sample
     identity = identity_of
 
@@ -129,7 +129,7 @@ class Noise:
     score: TargetScore
     post: tuple[Call, ...]
 
-    needs = Needs()
+    needs = Needs(blocks=True)
     cost = one_a_sample
     identity = identity_of
     map_values = "feature"

@@ -59,7 +59,7 @@ class OffObject:
     top: float
     post: tuple[Call, ...]
 
-    needs = Needs(masks=True)
+    needs = Needs(masks=True, blocks=True)
     cost = one_an_image
     identity = identity_of
     map_values = "pixel"

@@ -89,7 +89,7 @@ class Groups:
     post: tuple[Call, ...]
     unit: Literal["pixel", "feature"] | Call
 
-    needs = Needs()
+    needs = Needs(blocks=True)
     identity = identity_of
 
     @property

@@ -70,7 +70,7 @@ class OtherClass:
 
     other: Other
 
-    needs = Needs(method=True)
+    needs = Needs(method=True, blocks=True)
     cost = one_an_image
     describe = compares
 

@@ -77,7 +77,7 @@ class Randomised:
     draw: Draw
     statistics: Statistics = "keep"
 
-    needs = Needs(method=True)
+    needs = Needs(method=True, blocks=True)
     cost = one_an_image
     describe = compares
 

@@ -57,7 +57,7 @@ class SignalRank:
 
     centre: float
 
-    needs = Needs(masks=True)
+    needs = Needs(masks=True, blocks=True)
     cost = one_an_image
     identity = identity_of
     map_values = "feature"

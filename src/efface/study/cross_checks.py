@@ -48,6 +48,7 @@ def disagreements(tree: Any) -> list[str]:
             f"threads: is {threads}, but executor.kwargs.threads is {own}; give the number only once, as 'threads'"
         )
     problems += _clashing(tree)
+    problems += _undecidable(tree, methods)
     if not tree.get("second_network"):
         borrowed = [each.get("name") for each in methods if each.get("network") == "second"]
         problems += [
@@ -80,6 +81,21 @@ def unheard(reference: str | None, methods: Sequence[MethodEntry], metrics: Sequ
         return
     why = "it is drawn anew each epoch, and no metric retrains" if of_maps else "all of them measure the network"
     yield f"reference: no metric of the study has the row '{reference}': {why}; name another row, or drop this key"
+
+
+def _undecidable(tree: Any, methods: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a message for each part of a study with `decide` for which its rounds do not hold."""
+    if tree.get("decide") is None:
+        return
+    for name in ("seeds", "variants"):
+        if tree.get(name):
+            yield f"decide: tells apart methods on one network, but the study has '{name}'; drop one of the two keys"
+    for each in methods:
+        if each.get("draws", 1) != 1:
+            yield (
+                f"attribution_methods.{each.get('name')}.draws: is {each['draws']}; with 'decide' a method has one draw "
+                "of its maps, since the rounds do not allow for what other draws would change; drop 'draws' or 'decide'"
+            )
 
 
 _TAKEN = ("models", "report", "study.yml", "failures.log")

@@ -90,10 +90,10 @@ class Case:
     samples: Callable[[Any], Samples] = _no_samples
     once: Callable[[str, Any, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = lambda _name, _what, make: make()
     second_network: Callable[[], nn.Module] = _no_second_network
-    rows: Int[Tensor, " n"] | None = field(default=None, compare=False)
+    rows: Int[Tensor, " rows"] | None = field(default=None, compare=False)
 
     @property
-    def test_rows(self) -> Int[Tensor, " n"]:
+    def test_rows(self) -> Int[Tensor, " rows"]:
         """The numbers of the test images to be scored, in the order of the score's values."""
         return torch.arange(len(self.data["test"])) if self.rows is None else self.rows
 

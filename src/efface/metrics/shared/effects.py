@@ -93,9 +93,7 @@ def image_blocks(case: Case, samples: int, *, whole: bool = False) -> Iterator[t
     whole: True: a block fills a pass with one sample of each image.
     After each block, `samples` forward passes for each image are reported as done.
     """
-    for indices in torch.arange(len(case.data["test"])).split(
-        case.max_batch if whole else max(1, case.max_batch // samples)
-    ):
+    for indices in case.test_rows.split(case.max_batch if whole else max(1, case.max_batch // samples)):
         images = to_float(read_rows(case.data["test"].images, indices).to(case.device))
         yield indices, images, case.target_classes.to(case.device)[indices.to(case.device)]
         case.advance(float(samples * len(indices)))
@@ -140,7 +138,7 @@ def on_test_images(
     cost: forward passes of one image. They are reported after each batch.
     """
     split, found = case.data["test"], []
-    every = torch.arange(len(split))
+    every = case.test_rows
     first = to_float(read_rows(split.images, every[:1]).to(case.device))
     with evaluating_fast(case.network, first) as fast:
         for indices in every.split(case.max_batch):

@@ -77,7 +77,7 @@ class Located:
     post: tuple[Call, ...]
     tolerance: float = 0.0
 
-    needs = Needs(masks=True)
+    needs = Needs(masks=True, blocks=True)
     map_values = "pixel"
 
     def describe(self) -> Description:
@@ -97,7 +97,7 @@ class Located:
 
     def __call__(self, case: Case) -> Score:
         split, found = case.data["test"], []
-        for indices in torch.arange(len(split)).split(case.max_batch):
+        for indices in case.test_rows.split(case.max_batch):
             maps = apply_post(case.maps["test"].take(indices).to(case.device), self.post)
             maps, masks = for_unit(maps, "pixel", split.shape[0]), case.masks[indices].to(case.device)
             found.append(self._of(maps, masks).float().numpy(force=True))

@@ -28,7 +28,7 @@ class Neighbours:
     noise: Noise
 
     # the map at the image is computed again with the others, since a method may draw for the whole batch
-    needs = Needs(maps=False, method=True)
+    needs = Needs(maps=False, method=True, blocks=True)
     cost = one_a_sample
     identity = identity_of
 

@@ -87,7 +87,7 @@ def compares(probe: Probe) -> Description:
 def compared(case: Case, ask: Callable[[Tensor, Images, Targets], Maps]) -> Score:
     """Return the similarities of the stored maps with those of `ask`, called with (indices, images, classes)."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in NAMES}
-    for indices in torch.arange(len(case.data["test"])).split(case.max_batch):
+    for indices in case.test_rows.split(case.max_batch):
         images = to_float(read_rows(case.data["test"].images, indices).to(case.device))
         maps = ask(indices, images, case.target_classes[indices].to(case.device))
         stored = case.maps["test"].take(indices).to(case.device)

@@ -51,7 +51,7 @@ class Subsets:
     unit: Literal["pixel", "feature"] | Call
     sets: Sets = "exact"
 
-    needs = Needs()
+    needs = Needs(blocks=True)
     cost = one_a_sample
 
     def identity(self) -> dict[str, Any]:
