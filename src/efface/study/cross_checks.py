@@ -93,8 +93,8 @@ def _undecidable(tree: Any, methods: Sequence[Mapping[str, Any]]) -> Iterator[st
     for each in methods:
         if each.get("draws", 1) != 1:
             yield (
-                f"attribution_methods.{each.get('name')}.draws: is {each['draws']}; with 'decide' a method has one draw "
-                "of its maps, since the rounds do not allow for what other draws would change; drop 'draws' or 'decide'"
+                f"attribution_methods.{each.get('name')}.draws: is {each['draws']}; with 'decide' a method has one "
+                "draw of its maps, for the rounds do not allow for what other draws would change; drop one of the keys"
             )
 
 

@@ -131,8 +131,8 @@ def make_plan(run: Run) -> Plan:
             problems.append(f"metrics.{entry.name}: {str(error).removeprefix(f'{entry.name}: ')}")
     if run.study.decide is not None and not any(curve.looks is not None for curve in curves) and not problems:
         problems.append(
-            "decide: no metric of this study can be measured in rounds; it takes a metric that judges maps, over repeats "
-            "or over images whose probes state Needs(blocks=True); drop 'decide', or add such a metric"
+            "decide: no metric of this study can be measured in rounds; it takes a metric that judges maps, over "
+            "repeats or over images whose probes state Needs(blocks=True); drop 'decide', or add such a metric"
         )
     conditions = {}
     for view in (each for each in run.views if each.name not in redrawn):
