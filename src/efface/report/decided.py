@@ -89,5 +89,5 @@ def rounds_sentences(found: Sequence[Rounds], level: float, passes: float) -> li
         f"The probability that any of these decisions is false is {wrong}.",
     ]
     if not np.isnan(passes):
-        lines.append(f"This took {passes:.0%} of the forward passes of the whole study.")
+        lines.append(f"This took {100 * passes:.0f} % of the forward passes of the whole study.")
     return [*lines, "Intervals and p values on this page hold at whatever round the study stops."]

@@ -76,7 +76,7 @@ def spent(pairs: Sequence[Pair], level: float, fixed: Fixed) -> list[Estimate]:
             smallest[i] = np.fmin(smallest[i], each.p)
             found[i] = each
     return [
-        each._replace(p=float(min(1.0, p * len(rounds))), by=each.by if np.isnan(p) else "spent")
+        each._replace(p=float(np.minimum(1.0, p * len(rounds))), by=each.by if np.isnan(p) else "spent")
         for each, p in zip(found, smallest, strict=True)
     ]
 

@@ -36,12 +36,13 @@ def wanted(planned: PlannedRun, stuck: Collection[str] = ()) -> list[ProbeTask]:
     todo = [task for task in plan.tasks if task.key in early and task.key not in results and task.key not in stuck]
     if todo:
         return todo
-    curves = _in_rounds(plan)
-    keys = set()
-    for pair in standing(planned, stuck).open:
-        both = [curves[pair.metric, method] for method in (pair.first, pair.second)]
-        done = [_finished(curve, results) for curve in both]
-        keys |= {task.key for curve, n in zip(both, done, strict=True) if n == min(done) for task in _round(curve, n)}
+    rows = _rows(planned)
+    keys = {
+        task.key
+        for pair in standing(planned, stuck).open
+        for row in _behind(rows[pair.metric, pair.first], rows[pair.metric, pair.second])
+        for task in _round(*row)
+    }
     return [task for task in plan.tasks if task.key in keys and task.key not in results]
 
 
@@ -55,14 +56,16 @@ def needed(planned: PlannedRun) -> list[ProbeTask]:
 
 def standing(planned: PlannedRun, stuck: Collection[str] = ()) -> Standing:
     """Return which pairs are decided with the run's curves. stuck: see `wanted`."""
-    run, curves = planned.run, _in_rounds(planned.plan)
-    assert run.study.decide is not None
+    study, rows = planned.run.study, _rows(planned)
+    assert study.decide is not None
     sorted_by: tuple[list[Decision], list[Decision], list[Decision]] = ([], [], [])
+    goes_on = {key: _can_go_on(row, stuck) for key, row in rows.items()}
     for pair in decisions(planned.curves):
-        both = [curves[key] for key in ((pair.metric, pair.first), (pair.metric, pair.second)) if key in curves]
-        if len(both) == 2:
-            can = all(_can_go_on(curve, planned, stuck) for curve in both)
-            sorted_by[0 if pair.p < run.study.decide.level else 1 if can else 2].append(pair)
+        keys = [(pair.metric, method) for method in (pair.first, pair.second)]
+        if rows.keys() >= set(keys):
+            least = min(rows[key].done for key in keys)
+            can = all(goes_on[key] for key in keys if rows[key].done == least)
+            sorted_by[0 if pair.p < study.decide.level else 1 if can else 2].append(pair)
     return Standing(*map(tuple, sorted_by))
 
 
@@ -70,11 +73,9 @@ def pairs_said(planned: PlannedRun, stuck: Collection[str] = ()) -> str:
     """Return how many pairs of methods are decided and open, in words."""
     found = standing(planned, stuck)
     count = sum(map(len, found))
-    return (
-        f"{len(found.decided)} of {count} pairs of methods are decided, {len(found.open)} are open"
-        if count
-        else ("no pair of methods is measured yet")
-    )
+    if not count:
+        return "no pair of methods is measured yet"
+    return f"{len(found.decided)} of {count} pairs of methods are decided, {len(found.open)} are open"
 
 
 def spent_share(planned: PlannedRun) -> float:
@@ -86,11 +87,31 @@ def spent_share(planned: PlannedRun) -> float:
     return sum(cost for key, cost in costs.items() if key in run.results) / max(sum(costs.values()), 1e-300)
 
 
-def _can_go_on(curve: PlannedCurve, planned: PlannedRun, stuck: Collection[str]) -> bool:
+class _Row(NamedTuple):
+    """A curve that is measured in rounds, and how many of its rounds are measured."""
+
+    curve: PlannedCurve
+    done: int
+
+
+def _rows(planned: PlannedRun) -> dict[tuple[str, str], _Row]:
+    """Return the curves that are measured in rounds, by metric and method."""
+    curves = _in_rounds(planned.plan)
+    return {key: _Row(curve, _finished(curve, planned.run.results)) for key, curve in curves.items()}
+
+
+def _behind(one: _Row, other: _Row) -> list[_Row]:
+    """Return the one of two curves that has fewer rounds. Both, if they have the same number.
+
+    Two metrics that share probes may have measured one method further than the other.
+    """
+    return [row for row in (one, other) if row.done == min(one.done, other.done)]
+
+
+def _can_go_on(row: _Row, stuck: Collection[str]) -> bool:
     """Return whether a further round of the curve is planned, and none of its tasks is stuck."""
-    assert curve.looks is not None
-    done = _finished(curve, planned.run.results)
-    return done < len(curve.looks.after) and not any(task.key in stuck for task in _round(curve, done))
+    assert row.curve.looks is not None
+    return row.done < len(row.curve.looks.after) and not any(task.key in stuck for task in _round(*row))
 
 
 def _early(plan: Plan) -> set[str]:

@@ -113,7 +113,7 @@ def measure_missing(planned: PlannedRun) -> list[str]:
             break
         say(f"round {number}: {pairs_said(now, stuck | failed.keys())}")
         failures += _measured(planned, tasks, failed)
-    share = f"{spent_share(now):.0%} of the planned forward passes"
+    share = f"{100 * spent_share(now):.0f} % of the planned forward passes"
     say(f"{pairs_said(now, stuck | failed.keys())}, after {share}")
     return failures
 
