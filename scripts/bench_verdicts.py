@@ -14,6 +14,8 @@ Each line is a promise of the page, tried `--runs` times on made-up scores: how 
 | `headline` | a page of methods that are all random: does its headline name one? |
 | `agreement` | tau of two metrics over methods, alpha over images |
 | `claims` | claims about variants that differ in the seed alone |
+| `decide` | studies in rounds: how often is a decision wrong, and what part of the whole study do they need? |
+| `digits` | the digits study in rounds and whole, for 20 seeds, run for real in `--folder` |
 | `power` | a true difference of one standard deviation: found how often, beside an oracle that knows the variance |
 
 The pool is a study with ten draws of `random` and at least 40 repeats of `roar`. `--make-pool` runs this study on the
@@ -29,7 +31,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from verdicts import agreement, images, pages, retrained
+from verdicts import agreement, images, pages, retrained, rounds
 
 PARTS = {
     "means": images.means,
@@ -39,6 +41,7 @@ PARTS = {
     "agreement": agreement.agreement,
     "claims": pages.claims,
     "power": retrained.power,
+    "decide": rounds.decide,
 }
 
 
@@ -46,16 +49,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--parts", nargs="+", default=[*PARTS], choices=[*PARTS, "pool"])
+    parser.add_argument("--parts", nargs="+", default=[*PARTS], choices=[*PARTS, "pool", "digits"])
     parser.add_argument("--pool", type=Path, help="folder of a study with many trainings of random controls")
     parser.add_argument("--make-pool", action="store_true", help="run this study first")
+    parser.add_argument("--folder", type=Path, help="where the part `digits` runs its studies; a second run goes on")
+    parser.add_argument("--seeds", type=int, default=20, help="of the part `digits`")
     parser.add_argument("--quick", action="store_true", help="20 runs of the smallest size of each part")
     options = parser.parse_args()
     runs = 20 if options.quick else options.runs
     for part in options.parts:
         print(f"\n## {part}\n", flush=True)
         generator = np.random.default_rng([options.seed, *map(ord, part)])
-        if part == "pool":
+        if part == "digits":
+            if options.folder is None:
+                parser.error("the part 'digits' needs --folder FOLDER")
+            rounds.digits(options.folder, options.seeds, quick=options.quick)
+        elif part == "pool":
             if options.pool is None:
                 parser.error("the part 'pool' needs --pool FOLDER; --make-pool makes one")
             if options.make_pool:

@@ -47,11 +47,12 @@ def looks_of(run: Run, entry: MetricEntry, *, in_blocks: bool) -> Looks | None:
     if decide is None or formula.subject == "network" or next(iter(formula.direction.values())) == "none":
         return None
     if formula.sample == "repeats":
-        return Looks(_growing(FIRST_REPEATS, repeats_of(run, entry)), "spending", decide.level)
-    return Looks(_growing(FIRST_IMAGES, len(run.data["test"])), decide.by, decide.level) if in_blocks else None
+        return Looks(growing(FIRST_REPEATS, repeats_of(run, entry)), "spending", decide.level)
+    return Looks(growing(FIRST_IMAGES, len(run.data["test"])), decide.by, decide.level) if in_blocks else None
 
 
-def _growing(first: int, count: int) -> tuple[int, ...]:
+def growing(first: int, count: int) -> tuple[int, ...]:
+    """Return after how many samples the rounds end: `first`, then `GROWTH` times as many, up to `count`."""
     ends = [min(first, count)]
     while ends[-1] < count:
         ends.append(min(count, math.ceil(ends[-1] * GROWTH)))
