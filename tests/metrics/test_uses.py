@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -328,6 +330,19 @@ def test_blocks_together_give_the_values_of_all_images(run, name):
         for value in whole:
             joined = np.concatenate([block[value] for block in blocks]).astype(float)
             np.testing.assert_allclose(joined, whole[value][order].astype(float), rtol=1e-4, atol=1e-5, err_msg=value)
+
+
+def test_studies_md_lists_the_metrics_that_need_all_images_together():
+    text = (Path(__file__).parents[2] / "docs" / "studies.md").read_text()
+    listed = re.search(r"metrics whose probes need all images together:(.*?)\.\n", text, re.DOTALL)
+    assert listed is not None
+    formulas = {name: metric(of) for name, (of, _) in ENTRIES.items()}
+    judged = {
+        name
+        for name, each in formulas.items()
+        if each.sample == "images" and each.subject == "maps" and next(iter(each.direction.values())) != "none"
+    }
+    assert set(re.findall(r"`(\w+)`", listed[1])) == judged - IN_BLOCKS
 
 
 RANKING = (efface.metrics.probes.erasure, efface.metrics.monotonicity, efface.metrics.f_fidelity)
