@@ -563,8 +563,8 @@ def test_post_is_applied_in_its_order():
 
 
 def test_needs_of_an_erasing_probe_follow_its_erasure():
-    assert POINT.perturb("most_first").needs == Needs()
-    assert POINT.clean().needs == Needs(maps=False)
+    assert POINT.perturb("most_first").needs == Needs(blocks=True)
+    assert POINT.clean().needs == Needs(maps=False, blocks=True)
     assert POINT.retrain("random").needs == Needs(maps=False, network=False)
     assert isinstance(POINT.clean(), Perturb)
 
