@@ -1,0 +1,115 @@
+"""timm's image classifiers, by name, for images in [0, 1]. The package timm is the extra `timm`."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from efface.models.around import normalised
+from efface.models.hookable import make_hookable
+from efface.models.normalise import normalisation
+from efface.models.weights import load_weights, read_weights, weights_file
+from efface.shown import shown
+
+PRETRAINED = "pretrained"
+
+
+def load(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    num_classes: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    **kwargs: object,
+) -> nn.Module:
+    """A timm network behind its normalisation. Its modules and its state dict keep timm's names.
+
+    It has no in-place operations, so that hooks see what each module computed.
+
+    name: timm's name of the network, such as `vit_small_patch16_224`, with a tag of its weights if there are several
+        (`vit_small_patch16_224.augreg_in1k`), or `hf_hub:USER/NAME`.
+    weights: `pretrained` (downloaded once into the hub's own cache), or a file of a state dict (.pt, .pth or
+        .safetensors; `FILE#ENTRY` for one entry of a checkpoint); None: new random weights.
+    num_classes: number of classes; None: that of the file, else timm's own. With `pretrained` and another number than
+        that of the weights, the last layer gets new random weights.
+    mean: one number for each channel, for images in [0, 1]; None: that of timm's configuration of the model.
+    std: one number above 0 for each channel; None: as `mean`.
+    kwargs: settings of `timm.create_model`, such as `img_size` or `drop_path_rate`.
+
+    Source: Wightman 2019, PyTorch Image Models.
+    """
+    timm = _package()
+    names = timm.list_models()
+    if not name.startswith("hf") and name.partition(".")[0] not in names:
+        near = get_close_matches(name, names, n=4, cutoff=0.4)
+        raise ValueError(f"timm has no network {shown(name)}; nearest are {', '.join(near) or 'none'}")
+    state = None if weights in (None, PRETRAINED) else _state(name, Path(str(weights)))
+    settings: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    if state is not None and num_classes is None and (classes := _classes(timm, name, kwargs, state)) is not None:
+        settings["num_classes"] = classes
+    network = _built(timm, name, pretrained=weights == PRETRAINED, **settings, **kwargs)
+    if state is not None:
+        load_weights(network, state, str(weights))
+    make_hookable(network)
+    known: Any = network.pretrained_cfg
+    return normalised(network, normalisation(*_means(name, known, mean, std), channels=_channels(known, kwargs)))
+
+
+def _package() -> Any:
+    try:
+        import timm
+    except ImportError as problem:
+        raise ValueError(
+            "efface.models.timm needs timm, which is not installed; run: pip install 'efface[timm]'"
+        ) from problem
+    return timm
+
+
+def _state(name: str, path: Path) -> dict[str, torch.Tensor]:
+    if not weights_file(path).is_file():
+        raise FileNotFoundError(
+            f"weights: there is no file {path} for timm's {name}; give a file of a state dict, or '{PRETRAINED}'"
+        )
+    return read_weights(path)
+
+
+def _built(timm: Any, name: str, *, pretrained: bool, **settings: Any) -> nn.Module:
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=pretrained, **settings)
+    except TypeError as problem:
+        raise ValueError(f"timm's {name}: {problem}") from problem
+    except (OSError, RuntimeError, ValueError) as problem:
+        if not pretrained:
+            raise ValueError(f"timm's {name}: {problem}") from problem
+        raise FileNotFoundError(
+            f"timm's weights of {name} could not be loaded ({str(problem).splitlines()[0]}); download them on another "
+            "machine, and give the file as 'weights'"
+        ) from problem
+    return network
+
+
+def _classes(timm: Any, name: str, kwargs: dict[str, object], state: dict[str, torch.Tensor]) -> int | None:
+    """Return the number of classes of a file: the rows of the weight of the last layer; None if it has none."""
+    last = _built(timm, name, pretrained=False, **kwargs).pretrained_cfg.get("classifier")  # type: ignore[union-attr, operator]
+    found = state.get(f"{last}.weight") if isinstance(last, str) else None
+    return None if found is None else len(found)
+
+
+def _means(
+    name: str, known: dict[str, Any], mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[Sequence[float] | None, Sequence[float] | None]:
+    if mean is not None or std is not None:
+        return mean, std
+    if not known.get("mean") or not known.get("std"):
+        raise ValueError(f"timm's configuration of {name} states no mean and std; give both")
+    return known["mean"], known["std"]
+
+
+def _channels(known: dict[str, Any], kwargs: dict[str, object]) -> int:
+    """Return the number of channels of the images."""
+    given = kwargs.get("in_chans")
+    return given if isinstance(given, int) else int((known.get("input_size") or (3,))[0])
