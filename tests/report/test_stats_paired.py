@@ -207,3 +207,58 @@ def test_what_cannot_be_compared_is_refused():
         compare_methods([one, number(values, "one")])
     with pytest.raises(ValueError, match=words("mass/share/two 3 names")):
         compare_methods([one, number(values, "two", pairs=())])
+
+
+def pairs_of(values):
+    """The differences of every two columns."""
+    columns = [values[:, i] - values[:, j] for i in range(values.shape[1]) for j in range(i)]
+    return np.stack(columns, axis=1)
+
+
+def corrected_by_signs(differences, groups):
+    p = np.array([each.p for each in image_estimates(differences, bounds=(-1e5, 1e5), difference=True)])
+    columns = tuple(range(len(p)))
+    return min_p(p, differences, columns, np.zeros(len(p), dtype=bool), groups, flips=999)
+
+
+def test_few_images_borrow_the_spread_of_the_other_differences_of_their_metric():
+    generator = np.random.default_rng(0)
+    found = {"alone": 0, "together": 0}
+    for _ in range(25):
+        values = generator.normal(size=(20, 8))
+        values[:, -1] += 1.2
+        differences = pairs_of(values)
+        found["alone"] += (corrected_by_signs(differences, ()) < 0.05).sum()
+        found["together"] += (corrected_by_signs(differences, [3] * 28) < 0.05).sum()
+    assert found["together"] > 1.05 * found["alone"] > 0
+
+
+def test_the_scale_of_a_metric_does_not_matter_and_other_metrics_lend_nothing():
+    values = np.random.default_rng(1).normal(size=(20, 5)) + np.arange(5) * 0.4
+    differences = pairs_of(values)
+    groups = [0] * 10
+    one = corrected_by_signs(differences, groups)
+    np.testing.assert_allclose(corrected_by_signs(differences * 1000, groups), one)
+    two = np.concatenate([differences, 1000 * differences], axis=1)
+    apart = corrected_by_signs(two, [0] * 10 + [1] * 10)
+    np.testing.assert_allclose(apart[:10], apart[10:], atol=0.01)
+    mixed = corrected_by_signs(two, [0] * 20)
+    assert np.abs(mixed - apart).max() > 0.01
+
+
+def test_many_images_keep_their_own_spread():
+    values = np.random.default_rng(2).normal(size=(60, 5)) + np.arange(5) * 0.2
+    differences = pairs_of(values)
+    np.testing.assert_array_equal(corrected_by_signs(differences, [0] * 10), corrected_by_signs(differences, ()))
+
+
+@pytest.mark.parametrize("spread", ["equal", "unequal"])
+def test_borrowed_spreads_keep_the_level(spread):
+    generator = np.random.default_rng([3, len(spread)])
+    scale = np.ones(5) if spread == "equal" else np.geomspace(0.2, 5, 5)
+    runs = 120
+    wrong = sum(
+        (corrected_by_signs(pairs_of(generator.normal(size=(20, 5)) * scale), [0] * 10) < 0.05).any()
+        for _ in range(runs)
+    )
+    assert wrong <= 0.05 * runs + 3 * (0.05 * 0.95 * runs) ** 0.5

@@ -121,7 +121,8 @@ def _corrected(rows: Sequence[Sequence[Row]], compared: Sequence[Sequence[Compar
     curves: list[tuple[Curve, Curve]] = []
     tests: list[int] = []
     by_sign: list[bool] = []
-    for each, comparisons in zip(rows, compared, strict=True):
+    groups: list[int] = []
+    for group, (each, comparisons) in enumerate(zip(rows, compared, strict=True)):
         named = {row.method: row.curve for row in each}
         for one in comparisons:
             test = next(places)
@@ -129,8 +130,9 @@ def _corrected(rows: Sequence[Sequence[Row]], compared: Sequence[Sequence[Compar
                 curves.append((named[one.first], named[one.second]))
                 tests.append(test)
                 by_sign.append(one.by == "tango")
+                groups.append(group)
     values, _ = difference_columns(curves) if curves else (np.empty((0, 0)), ())
-    return [float(each) for each in min_p(own, values, tuple(tests), np.array(by_sign, dtype=bool))]
+    return [float(each) for each in min_p(own, values, tuple(tests), np.array(by_sign, dtype=bool), groups)]
 
 
 def with_ranks(found: Pairs) -> Panel:

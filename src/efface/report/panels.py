@@ -77,7 +77,8 @@ def _corrected(several: Sequence[_Tested]) -> list[Panel]:
     frozen = [i for i, (_, _, _, pair) in enumerate(tests) if pair[0].sample == "images"]
     values, _ = difference_columns([tests[i][3] for i in frozen]) if frozen else (np.empty((0, 0)), ())
     by_sign = np.array([tests[i][2].by == "tango" for i in frozen], dtype=bool)
-    p = dict(zip(((i, name) for i, name, _, _ in tests), min_p(own, values, tuple(frozen), by_sign), strict=True))
+    corrected = min_p(own, values, tuple(frozen), by_sign, [tests[i][0] for i in frozen])
+    p = dict(zip(((i, name) for i, name, _, _ in tests), corrected, strict=True))
     return [_with_verdicts(i, one, p, own) for i, one in enumerate(several)]
 
 

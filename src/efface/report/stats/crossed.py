@@ -65,7 +65,7 @@ def spreads(means: Float[np.ndarray, "methods trainings"], *, paired: bool) -> t
     variances = (apart**2).sum(axis=1) / freedom
     if not pooled or not (variances > 0).any():
         return tuple(Spread(float(each), freedom) for each in variances)
-    more, common = _prior(variances, freedom)
+    more, common = common_variance(variances, freedom)
     moved = np.full(methods, common) if np.isinf(more) else (more * common + freedom * variances) / (more + freedom)
     return tuple(Spread(float(each), min(more + freedom, freedom * methods)) for each in moved)
 
@@ -154,8 +154,13 @@ def _variance(
     return variance, variance**2 / parts if parts > 0 else spread.freedom
 
 
-def _prior(variances: np.ndarray, freedom: float) -> tuple[float, float]:
-    """Return the degrees of freedom and the value of the methods' common variance."""
+def common_variance(variances: np.ndarray, freedom: float) -> tuple[float, float]:
+    """Return the degrees of freedom and the value of the common variance of several columns.
+
+    freedom: degrees of freedom of each of the variances. All must be above 0, or small beside their mean.
+
+    Source: Smyth 2004, section 6.2.
+    """
     from scipy.special import digamma, polygamma
 
     logs = np.log(np.maximum(variances, 1e-12 * variances.mean()))

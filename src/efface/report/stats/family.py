@@ -1,10 +1,13 @@
 """Corrections for many tests at once: the probability of any false difference among all of them stays at the level."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float
 
 from efface.draws import seed_of
-from efface.report.stats.skewed import moments, statistic
+from efface.report.stats.crossed import FEWEST_POOLED, common_variance
+from efface.report.stats.skewed import ENOUGH, moments, statistic
 
 FLIPS = 4000
 """Draws of signs. A corrected p near 0.05 then varies by 0.003 between seeds."""
@@ -28,6 +31,7 @@ def min_p(
     differences: Float[np.ndarray, "images columns"],
     columns: tuple[int, ...],
     by_sign: Bool[np.ndarray, " columns"],
+    groups: Sequence[int] = (),
     flips: int = FLIPS,
 ) -> Float[np.ndarray, " tests"]:
     """Return p values that are corrected for all tests, as `holm` does, but for what the images have in common.
@@ -37,10 +41,15 @@ def min_p(
     without images (of trained networks) count as independent. A step-down correction. If no draw is as extreme as a
     test, Holm's correction gives its p value.
 
+    With fewer than 50 images, the variances of a metric's differences are moved toward their common value, the more the
+    less they differ (Smyth 2004), here and in every draw. So few images find nearly what a known variance would. The
+    common value comes from sums of squares, which no sign changes, so the correction stays exact.
+
     p: p value of each test; NaN is no test and stays NaN.
     differences: paired differences of the tests over images, by row of the test split; NaN without a value.
     columns: for each column of `differences`, its test.
     by_sign: True for columns that are tested as proportions (McNemar's statistic), not by Hall's.
+    groups: for each column, a number of its metric; () if no two columns share a scale.
     flips: number of draws of signs.
 
     Source: Westfall & Young 1993, algorithm 2.8, with sign-flips.
@@ -52,10 +61,7 @@ def min_p(
     if len(tested) < 2:
         found[tested] = p[tested]
         return found
-    order = tested[np.argsort(p[tested], kind="stable")]
-    place = {int(test): i for i, test in enumerate(order)}
-    kept = [i for i, test in enumerate(columns) if int(test) in place]
-    where = np.array([place[int(columns[i])] for i in kept], dtype=np.intp)
+    kept = [i for i, test in enumerate(columns) if not np.isnan(p[int(test)])]
     values = differences[:, kept] if kept else np.empty((len(differences), 0))
     rows = ~np.isnan(values).all(axis=1)
     values = values[rows]
@@ -69,13 +75,19 @@ def min_p(
     n = np.maximum(here.n, 2).astype(np.float64)
     freedom = float(n.max(initial=2)) - 1  # the scale on which all tests are compared: |t| of so many images
     hall = np.flatnonzero(~signed)
-    like = n[hall] - 1 == freedom
-    fewer = hall[~like]
-    limits = -stdtrit(freedom, np.maximum(p[order], 1e-300) / 2)
+    cube = first[:, hall] ** 3
+    more, share = _common(n[hall], scale[hall] ** 2, np.array(groups, dtype=np.intp)[kept][hall] if groups else None)
+    own, moved = p.copy(), more > 0
+    t = _hall(n[hall], first[:, hall].sum(axis=0), cube.sum(axis=0), more, share)[moved]
+    own[np.array(columns, dtype=np.intp)[kept][hall[moved]]] = 2 * stdtr((n[hall] - 1 + more)[moved], -t)
+    order = tested[np.argsort(own[tested], kind="stable")]
+    place = {int(test): i for i, test in enumerate(order)}
+    where = np.array([place[int(columns[i])] for i in kept], dtype=np.intp)
+    like = n[hall] - 1 + more == freedom
+    limits = -stdtrit(freedom, np.maximum(own[order], 1e-300) / 2)
     generator = np.random.default_rng(seed_of("sign-flips"))
     exceeded = np.zeros(len(order), dtype=np.intp)
     size = max(1, _BLOCK // max(1, len(order)))
-    cube = first[:, hall] ** 3
     root = np.divide(scale, whole, out=np.zeros_like(whole), where=whole > 0)[signed]
     others = np.setdiff1d(np.arange(len(order)), where)
     for start in range(0, flips, size):
@@ -84,8 +96,8 @@ def min_p(
         drawn[:, others] = generator.random((count, len(others)))
         if len(where):
             signs = generator.integers(0, 2, (count, len(values))) * 2.0 - 1.0
-            t = _hall(n[hall], signs @ first[:, hall], signs @ cube)
-            drawn[:, where[fewer]] = 2 * stdtr(n[fewer] - 1, -t[:, ~like])
+            t = _hall(n[hall], signs @ first[:, hall], signs @ cube, more, share)
+            drawn[:, where[hall[~like]]] = 2 * stdtr((n[hall] - 1 + more)[~like], -t[:, ~like])
             drawn[:, where[signed]] = 2 * ndtr(-np.abs(signs @ first[:, signed] * root))
             largest[:, where[hall[like]]] = t[:, like]
         # Of the p values, only one below all later ones counts: the quantile takes long.
@@ -94,14 +106,34 @@ def min_p(
         largest = np.maximum.accumulate(largest[:, ::-1], axis=1)[:, ::-1]
         exceeded += np.count_nonzero(largest >= limits * (1 - 1e-9), axis=0)
     corrected = np.maximum.accumulate((exceeded + 1) / (flips + 1))
-    found[order] = np.where(exceeded > 0, corrected, np.minimum(corrected, holm(p[order])))
+    found[order] = np.where(exceeded > 0, corrected, np.minimum(corrected, holm(own[order])))
     return np.maximum(found, p)
 
 
-def _hall(n: np.ndarray, sums: np.ndarray, cubes: np.ndarray) -> np.ndarray:
-    """Return |t| of columns of n values with a mean square of 1, from the sums of their first and third powers."""
+def _common(n: np.ndarray, squares: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each column the degrees of freedom of its metric's common variance, and this variance.
+
+    The variance is in parts of the column's own mean square. Without a common variance, the degrees of freedom are 0.
+    """
+    more, share = np.zeros(len(n)), np.ones(len(n))
+    for group in () if groups is None else np.unique(groups):
+        same = np.flatnonzero((groups == group) & (squares > 0))
+        same = same[n[same] == n[same].max(initial=0)]
+        if len(same) >= FEWEST_POOLED and n[same[0]] < ENOUGH:
+            freedom, variance = common_variance(squares[same], float(n[same[0]]))
+            more[same] = min(freedom, n[same[0]] * len(same))
+            share[same] = variance / squares[same]
+    return more, share
+
+
+def _hall(n: np.ndarray, sums: np.ndarray, cubes: np.ndarray, more: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Return |t| of columns of n values with a mean square of 1, from the sums of their first and third powers.
+
+    more, share: degrees of freedom and value of a common variance, see `_common`.
+    """
     mean = sums / n
     variance = np.maximum(1 - mean * mean, 0)  # products in place of powers, which take much longer
     third = cubes / n - mean * (3 - 2 * mean * mean)
     skewness = np.divide(third, variance * np.sqrt(variance), out=np.zeros_like(third), where=variance > 1e-12)
-    return np.abs(statistic(n, mean, np.sqrt(variance * n / (n - 1)), skewness))
+    moved = (more * share + n * variance) / (more + n - 1)
+    return np.abs(statistic(n, mean, np.sqrt(moved), skewness))
