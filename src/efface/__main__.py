@@ -93,8 +93,8 @@ def _run(options: argparse.Namespace) -> int:
         text = " ".join(str(error).split())[:400]
         print(f"efface: {cut(f'{options.stage} fails: {type(error).__name__}: {text} ({where})')}", file=sys.stderr)
         return 1
-    for each in failures:
-        print(f"efface: failed: {cut(str(each))}", file=sys.stderr)
+    for failure in failures:
+        print(f"efface: failed: {cut(str(failure))}", file=sys.stderr)
     if failures:
         print(
             f"efface: {len(failures)} failed (traces in {study.out / 'failures.log'}); all other results are kept",
@@ -138,8 +138,8 @@ def _set_places(options: argparse.Namespace) -> None:
     if getattr(options, "trust", True) or not all(path.is_dir() for path in given):
         sys.path.insert(0, str(Path.cwd()))
         return
-    left_out = {each.resolve() for each in (Path.cwd(), *given)}
-    sys.path[:] = [each for each in sys.path if Path(each or ".").resolve() not in left_out]
+    left_out = {folder.resolve() for folder in (Path.cwd(), *given)}
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() not in left_out]
 
 
 def _stage(word: str) -> Callable[..., Any]:
@@ -176,7 +176,7 @@ def _of_study(options: argparse.Namespace, sentences: str) -> str:
         return sentences
     lines = sentences.split("\nefface: ")
     keys = Study.model_fields
-    return "\nefface: ".join(f"{path}: {each}" if re.split("[.:]", each)[0] in keys else each for each in lines)
+    return "\nefface: ".join(f"{path}: {line}" if re.split("[.:]", line)[0] in keys else line for line in lines)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -187,23 +187,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     stages = parser.add_subparsers(dest="stage", metavar="STAGE", required=True)
     for name, does in STAGES.items():
-        each = stages.add_parser(name, help=does, description=does)
+        subparser = stages.add_parser(name, help=does, description=does)
         if name in (*_OF_FOLDERS, "compare"):
-            each.add_argument("--trust", action="store_true", help=_TRUST)
+            subparser.add_argument("--trust", action="store_true", help=_TRUST)
         if name == "compare":
-            each.add_argument("studies", nargs="+", type=Path, metavar="STUDY", help="YAML files, or folders of runs")
-            each.add_argument("--out", type=Path, default=Path("runs/compare"), help="default: runs/compare")
+            subparser.add_argument(
+                "studies", nargs="+", type=Path, metavar="STUDY", help="YAML files, or folders of runs"
+            )
+            subparser.add_argument("--out", type=Path, default=Path("runs/compare"), help="default: runs/compare")
             continue
         if name == "prune":
             what = "YAML files, and key=value, which sets a key of each of them"
-            each.add_argument("studies", nargs="+", metavar="STUDY", help=what)
-            each.add_argument("--remove", action="store_true", help="remove these files; default: only list them")
+            subparser.add_argument("studies", nargs="+", metavar="STUDY", help=what)
+            subparser.add_argument("--remove", action="store_true", help="remove these files; default: only list them")
             continue
-        each.add_argument("study", type=Path, metavar="STUDY", help=_STUDY[name in _OF_FOLDERS])
-        each.add_argument(
+        subparser.add_argument("study", type=Path, metavar="STUDY", help=_STUDY[name in _OF_FOLDERS])
+        subparser.add_argument(
             "overrides", nargs="*", metavar="key=value", help="set a key of the study: fit.epochs=2, out=runs/other"
         )
-        each.add_argument(
+        subparser.add_argument(
             "--metrics", metavar="A,B", help="measure only these metrics, by name; default: those of the study"
         )
     return parser

@@ -24,10 +24,10 @@ _PIECE = 1 << 15  # numbers in one piece, 256 KB; measured: 2^14 to 2^17 are fas
 
 def uniform(seeds: Seeds, shape: tuple[int, ...]) -> Float[Tensor, "n ..."]:
     """Return uniform numbers in [0, 1), float32, of the given shape for each seed."""
-    found = torch.empty(len(seeds), math.prod(shape), device=seeds.device)
-    for rows, columns, bits in _pieces(seeds, found.shape[1]):
-        found[rows, columns] = bits.bitwise_right_shift_(40).bitwise_and_(0xFFFFFF)
-    return found.mul_(2.0**-24).reshape(len(seeds), *shape)
+    numbers = torch.empty(len(seeds), math.prod(shape), device=seeds.device)
+    for rows, columns, bits in _pieces(seeds, numbers.shape[1]):
+        numbers[rows, columns] = bits.bitwise_right_shift_(40).bitwise_and_(0xFFFFFF)
+    return numbers.mul_(2.0**-24).reshape(len(seeds), *shape)
 
 
 def normal(seeds: Seeds, shape: tuple[int, ...]) -> Float[Tensor, "n ..."]:
@@ -49,10 +49,10 @@ def normal(seeds: Seeds, shape: tuple[int, ...]) -> Float[Tensor, "n ..."]:
 
 def keys(seeds: Seeds, count: int) -> Int[Tensor, "n count"]:
     """Return `count` random 64-bit numbers for each seed. Sorting by them shuffles."""
-    found = torch.empty(len(seeds), count, dtype=torch.int64, device=seeds.device)
+    numbers = torch.empty(len(seeds), count, dtype=torch.int64, device=seeds.device)
     for rows, columns, bits in _pieces(seeds, count):
-        found[rows, columns] = bits
-    return found
+        numbers[rows, columns] = bits
+    return numbers
 
 
 def fold(seeds: Seeds, number: int) -> Seeds:

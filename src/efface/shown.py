@@ -34,11 +34,11 @@ def key_shown(key: str) -> str:
 
 def cut(text: str) -> str:
     """Return a message whose long words are cut, and whose control characters are visible."""
-    text = re.sub(rf"\S{{{LONGEST_WORD},}}", lambda found: f"{found[0][:LONGEST]}...{found[0][-LONGEST // 4 :]}", text)
-    return _NO_TERMINAL.sub(lambda found: ascii(found[0])[1:-1], text)
+    text = re.sub(rf"\S{{{LONGEST_WORD},}}", lambda match: f"{match[0][:LONGEST]}...{match[0][-LONGEST // 4 :]}", text)
+    return _NO_TERMINAL.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def unprintable(text: str) -> str | None:
     """Return the first character that a page cannot hold, as an escape; None if there is none."""
-    found = _NO_PAGE.search(text)
-    return ascii(found[0])[1:-1] if found else None
+    match = _NO_PAGE.search(text)
+    return ascii(match[0])[1:-1] if match else None

@@ -61,33 +61,35 @@ class Reader:
         if not np.isfinite(values).all():
             raise ValueError(f"{file}: holds NaN or infinity, expected numbers from 0; replace or remove it")
         low, high = float(values.min()), float(values.max())
-        found = f"{file}: values from {low:g} to {high:g} ({kind})"
+        described = f"{file}: values from {low:g} to {high:g} ({kind})"
         white = told or self.white
         if low < 0 or (white is not None and high > white):
             most = "" if white is None else f" to {white:g}, which is white"
-            raise ValueError(f"{found}, expected values from 0{most}; convert it to 8 bits, or change white")
+            raise ValueError(f"{described}, expected values from 0{most}; convert it to 8 bits, or change white")
         if white is not None or high == 0:
             return white or 1.0
         # A dark picture in [0, 1] is likely; a picture in [0, 255] that ends at 1 is black.
-        fits = [each for each in _WHITES[kind] if (each / 2 < high or each == 1) and high <= each]
+        fits = [
+            candidate for candidate in _WHITES[kind] if (candidate / 2 < high or candidate == 1) and high <= candidate
+        ]
         if not fits:
-            wanted = " or ".join(f"{each:g}" for each in _WHITES[kind])
+            wanted = " or ".join(f"{candidate:g}" for candidate in _WHITES[kind])
             raise ValueError(
-                f"{found}: it is not clear which value is white, expected values of up to {wanted}; set white, such as "
-                "4095 for 12 bits in 16, or 65535 for 16 bits"
+                f"{described}: it is not clear which value is white, expected values of up to {wanted}; set white, "
+                "such as 4095 for 12 bits in 16, or 65535 for 16 bits"
             )
         known, other = self._judged.setdefault(kind, (fits[0], file))
         if known != fits[0]:
             raise ValueError(
-                f"{found}: {fits[0]:g} would be white, but {known:g} in {other}; set white to the value that is white "
-                "in all files, or convert them to 8 bits"
+                f"{described}: {fits[0]:g} would be white, but {known:g} in {other}; set white to the value that is "
+                "white in all files, or convert them to 8 bits"
             )
         return fits[0]
 
     def _check_colours(self, file: str, image: Image.Image) -> None:
         """Refuse colours of 16 bits that end below half of the range. Only the eight highest bits are read."""
         bands = image.getextrema()
-        high = max(each[1] for each in (bands if isinstance(bands[0], tuple) else (bands,))[:3])
+        high = max(band[1] for band in (bands if isinstance(bands[0], tuple) else (bands,))[:3])
         if self.white not in (None, 65535.0) or (self.white is None and 0 < high < 128):
             raise ValueError(
                 f"{file}: colours of 16 bits with values of up to {high * 256 + 255}; efface reads the eight highest "

@@ -62,7 +62,7 @@ def imagenet10(
                     "data.kwargs.folders"
                 )
             return {name: [names[place] for place in places] for name, places in NUMBERS.items()}
-        missing = sorted({each for listed in folders.values() for each in listed} - {*names})
+        missing = sorted({name for listed in folders.values() for name in listed} - {*names})
         if missing:
             raise ValueError(
                 f"{folder}: {len(missing)} of the named folders do not exist ({', '.join(missing[:5])}); correct "

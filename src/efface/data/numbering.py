@@ -32,16 +32,16 @@ def numbers(classes: Classes, names: Sequence[str]) -> tuple[int, ...]:
             f"{where}: has no number for {len(missing)} of {len(names)} class folders ({', '.join(missing[:5])}); "
             "add them, or rename the folders"
         )
-    found = tuple(known[name] for name in names)
-    for name, number in zip(names, found, strict=True):
+    in_order = tuple(known[name] for name in names)
+    for name, number in zip(names, in_order, strict=True):
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise ValueError(
                 f"{where}: {name} has the number {shown(number)}, expected a whole number from 0; correct it"
             )
-        if found.count(number) > 1:
-            same = [other for other, each in zip(names, found, strict=True) if each == number]
+        if in_order.count(number) > 1:
+            same = [other for other, taken in zip(names, in_order, strict=True) if taken == number]
             raise ValueError(f"{where}: {' and '.join(same)} have the same number, {number}; give each its own")
-    return found
+    return in_order
 
 
 def names_by_number(names: Sequence[str], found: Sequence[int]) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ def _by_name(given: Any, names: Sequence[str], where: str) -> Mapping[str, Any]:
     if isinstance(given, Mapping):
         return given
     listed = list(given)
-    if all(isinstance(each, str) for each in listed):
+    if all(isinstance(entry, str) for entry in listed):
         return {name: number for number, name in reversed(list(enumerate(listed)))}
     if len(listed) != len(names):
         raise ValueError(
@@ -90,12 +90,12 @@ def _read(path: Path, names: Sequence[str]) -> Any:
         return [line if line in names else (line.split() or [""])[0] for line in lines]
     if isinstance(given, dict) and given and all(key.isdecimal() and not isinstance(given[key], int) for key in given):
         known = {*names}
-        found: dict[str, int] = {}
-        for number, each in given.items():
-            for name in (each if isinstance(each, list) else [each])[::-1]:
-                if name in known or name not in found:
-                    found[str(name)] = int(number)
-        return found
+        by_name: dict[str, int] = {}
+        for number, entry in given.items():
+            for name in (entry if isinstance(entry, list) else [entry])[::-1]:
+                if name in known or name not in by_name:
+                    by_name[str(name)] = int(number)
+        return by_name
     if not isinstance(given, dict | list):
         raise ValueError(f"classes: {path}: holds a {type(given).__name__}, expected a list or an object")
     return given

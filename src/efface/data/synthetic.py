@@ -59,7 +59,7 @@ def one_signal(
     alone_at_first = 1 / max(d, 1) if first is None else first
     low, high = min(amplitude), max(amplitude)
     most = d if first is None else d - 1
-    for setting, found, good, expected in (
+    for setting, given, good, expected in (
         ("d", d, d >= 2, "2 coordinates or more"),
         ("signals", signals, 1 <= signals <= most, f"1 to {most}"),
         (
@@ -70,7 +70,7 @@ def one_signal(
         ),
         ("first", first, 0 <= alone_at_first <= 1, "a chance from 0 to 1"),
     ):
-        _check("one_signal", setting, found, good, expected)
+        _check("one_signal", setting, given, good, expected)
 
     def draw(seeds: Seeds, targets: Targets) -> tuple[Float[Tensor, "n d"], Bool[Tensor, "n d"]]:
         chosen = torch.zeros(len(seeds), d, dtype=torch.bool)
@@ -118,13 +118,13 @@ def blockwise(
     Differs: the unit vector that carries the class has equal entries, which the paper leaves open; 8 bits.
     """
     half = d // 2 if relevant is None else relevant
-    for setting, found, good, expected in (
+    for setting, given, good, expected in (
         ("d", d, d >= 2, "2 blocks or more"),
         ("size", size, size >= 1, "1 coordinate or more"),
         ("relevant", relevant, 1 <= half <= d, f"1 to {d} blocks"),
         ("eta", eta, eta >= 0, "a radius of at least 0"),
     ):
-        _check("blockwise", setting, found, good, expected)
+        _check("blockwise", setting, given, good, expected)
     unit = size**-0.5
 
     def draw(seeds: Seeds, targets: Targets) -> tuple[Float[Tensor, "n d"], Bool[Tensor, "n d"]]:
@@ -167,6 +167,6 @@ def _counts(n_train: int, n_test: int) -> list[tuple[str, int]]:
     return counts
 
 
-def _check(where: str, setting: str, found: object, good: bool, expected: str) -> None:  # noqa: FBT001
+def _check(where: str, setting: str, given: object, good: bool, expected: str) -> None:  # noqa: FBT001
     if not good:
-        raise ValueError(f"{where}: {setting} is {found}, expected {expected}; change it")
+        raise ValueError(f"{where}: {setting} is {given}, expected {expected}; change it")

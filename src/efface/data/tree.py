@@ -54,18 +54,18 @@ def split_folders(root: Path, train: str | None, test: str | None) -> tuple[dict
         test = _one_of(root, [name for name in there if name.lower() in TEST and name != train], "test")
         if test is None and train is not None:
             raise FileNotFoundError(f"{root}: holds neither val nor test; set test to the folder of the test split")
-    found = {name: folder for name, folder in (("train", train), ("test", test or ".")) if folder is not None}
+    folders = {name: folder for name, folder in (("train", train), ("test", test or ".")) if folder is not None}
     odd = [
         f"{root}: the folder '{folder}' is taken for the split '{name}'"
-        for name, folder in found.items()
+        for name, folder in folders.items()
         if folder != folder.lower() and folder in there
     ]
-    return found, tuple(odd)
+    return folders, tuple(odd)
 
 
 def class_folders(folder: Path) -> list[str]:
     """Return the names of the folders in a folder, sorted, without hidden ones."""
-    return sorted(each.name for each in _entries(folder) if not is_hidden(each.name) and Path(each.path).is_dir())
+    return sorted(entry.name for entry in _entries(folder) if not is_hidden(entry.name) and Path(entry.path).is_dir())
 
 
 def is_hidden(name: str) -> bool:
@@ -85,9 +85,9 @@ def listing(folder: Path, groups: Groups) -> Listing:
     if not names:
         raise FileNotFoundError(f"{folder}: holds no folders, expected one for each class, with its images")
     chosen = groups(folder, names)
-    number = {name: at for at, each in enumerate(chosen.values()) for name in each}
+    number = {name: at for at, members in enumerate(chosen.values()) for name in members}
     every = {name: _files(folder, name) for name in sorted(number)}
-    empty = [name for name, found in every.items() if not found.images]
+    empty = [name for name, content in every.items() if not content.images]
     if empty:
         others = _kinds(sum((every[name].others for name in empty), Counter()))
         raise ValueError(
@@ -95,8 +95,12 @@ def listing(folder: Path, groups: Groups) -> Listing:
             f"{f'; they hold {others}' if others else ''}), expected files named {', '.join(IMG_EXTENSIONS)}; remove "
             "or fill them"
         )
-    files = [os.path.join(where, name) for found in every.values() for where, name in found.images]  # noqa: PTH118  fast
-    targets = [number[name] for name, found in every.items() for _ in found.images]
+    files = [
+        os.path.join(where, name)  # noqa: PTH118  fast
+        for content in every.values()
+        for where, name in content.images
+    ]
+    targets = [number[name] for name, content in every.items() for _ in content.images]
     notes = _notes(folder, [*every.values(), _Found(back=[str(folder / name) for name in back])])
     return Listing(folder, tuple(files), torch.tensor(targets, dtype=torch.int64), tuple(chosen), notes)
 
@@ -118,7 +122,7 @@ class _Found:
 
 def _files(split: Path, name: str) -> _Found:
     """Return what a class folder and the folders below it hold. Each real folder is read once, so links cannot loop."""
-    top, found = split / name, _Found()
+    top, content = split / name, _Found()
     base = os.path.realpath(split)
     seen = {base, *map(str, Path(base).parents)}
     todo, links = [str(top)], list[str]()
@@ -127,25 +131,25 @@ def _files(split: Path, name: str) -> _Found:
         folder = (todo or links).pop()
         real = os.path.realpath(folder)
         if real in seen or (linked and real.startswith(base + os.sep)):
-            found.back.append(folder)
+            content.back.append(folder)
             continue
         seen.add(real)
         folders = []
-        for each in _entries(folder):
-            is_folder = Path(each.path).is_dir() if each.is_symlink() else each.is_dir()
-            is_image = not is_folder and each.name.lower().endswith(IMG_EXTENSIONS)
-            if is_hidden(each.name):
-                found.hidden += [each.path] if is_folder or is_image else []
+        for entry in _entries(folder):
+            is_folder = Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
+            is_image = not is_folder and entry.name.lower().endswith(IMG_EXTENSIONS)
+            if is_hidden(entry.name):
+                content.hidden += [entry.path] if is_folder or is_image else []
             elif is_folder:
-                folders.append(each.name)
-                (links if each.is_symlink() else todo).append(each.path)
+                folders.append(entry.name)
+                (links if entry.is_symlink() else todo).append(entry.path)
             elif is_image:
-                found.images.append((folder, each.name))
+                content.images.append((folder, entry.name))
             else:
-                found.others[Path(each.name).suffix.lower() or "no ending"] += 1
+                content.others[Path(entry.name).suffix.lower() or "no ending"] += 1
         _refuse_splits(Path(folder), folders)
-    found.images.sort()
-    return found
+    content.images.sort()
+    return content
 
 
 def _refuse_splits(folder: Path, names: list[str]) -> None:
@@ -167,7 +171,7 @@ def _splits_in(root: Path) -> list[str]:
 
 
 def _holds_images(folder: Path) -> bool:
-    return any(each.name.lower().endswith(IMG_EXTENSIONS) for each in _entries(folder) if not is_hidden(each.name))
+    return any(entry.name.lower().endswith(IMG_EXTENSIONS) for entry in _entries(folder) if not is_hidden(entry.name))
 
 
 def _one_of(root: Path, names: list[str], setting: str) -> str | None:
@@ -192,12 +196,15 @@ def _entries(folder: Path | str) -> Iterator["os.DirEntry[str]"]:
 
 def _notes(folder: Path, every: Sequence[_Found]) -> tuple[str, ...]:
     beside = sum(
-        each.name.lower().endswith(IMG_EXTENSIONS) and not is_hidden(each.name) and each.is_file()
-        for each in _entries(folder)
+        entry.name.lower().endswith(IMG_EXTENSIONS) and not is_hidden(entry.name) and entry.is_file()
+        for entry in _entries(folder)
     )
-    hidden = sorted(each.path for each in _entries(folder) if is_hidden(each.name) and each.is_dir())
-    hidden += [each for found in every for each in found.hidden]
-    others, back = sum((found.others for found in every), Counter[str]()), [each for one in every for each in one.back]
+    hidden = sorted(entry.path for entry in _entries(folder) if is_hidden(entry.name) and entry.is_dir())
+    hidden += [path for content in every for path in content.hidden]
+    others, back = (
+        sum((content.others for content in every), Counter[str]()),
+        [path for one in every for path in one.back],
+    )
     said = []
     if others:
         said.append(

@@ -74,23 +74,25 @@ check_mnist = check_fashion_mnist = check_svhn = check_choice
 
 
 def _grey(published: type[MNIST], root: str, *, train: bool, download: bool) -> Split:
-    found = _read(
+    dataset = _read(
         lambda: published(root, train=train, download=download),
         published.__name__,
         str(Path(root) / published.__name__ / "raw"),
         f"{', '.join(name for name, _ in published.resources)} of {published.mirrors[0]}",
         download=download,
     )
-    images, targets = found.data[:, None].contiguous(), found.targets.long()
+    images, targets = dataset.data[:, None].contiguous(), dataset.targets.long()
     _agree(published.__name__, root, len(images), len(targets))
-    return Split(images, targets, tuple(name.partition(" - ")[0] for name in found.classes))
+    return Split(images, targets, tuple(name.partition(" - ")[0] for name in dataset.classes))
 
 
 def _coloured(root: str, *, train: bool, download: bool) -> Split:
     split = "train" if train else "test"
     url, name, _ = SVHN.split_list[split]
-    found = _read(lambda: SVHN(root, split=split, download=download), "SVHN", root, f"{name}, {url}", download=download)
-    images, targets = torch.from_numpy(found.data).contiguous(), torch.from_numpy(found.labels)
+    dataset = _read(
+        lambda: SVHN(root, split=split, download=download), "SVHN", root, f"{name}, {url}", download=download
+    )
+    images, targets = torch.from_numpy(dataset.data).contiguous(), torch.from_numpy(dataset.labels)
     _agree("SVHN", root, len(images), len(targets))
     return Split(images, targets, tuple("0123456789"))
 

@@ -52,8 +52,8 @@ def _matrix(size: int, weights: Tensor, like: Tensor, repeated: bool) -> Float[T
     giver = torch.arange(size)[:, None] + torch.arange(-reach, reach + 1)
     near = giver.clamp(0, size - 1)
     given = weights.expand(size, -1) if repeated else weights * (giver == near)
-    found = torch.zeros(size, size, dtype=torch.float64).scatter_add_(1, near, given)
-    return found.to(like.device, like.dtype)
+    matrix = torch.zeros(size, size, dtype=torch.float64).scatter_add_(1, near, given)
+    return matrix.to(like.device, like.dtype)
 
 
 def _gaussian(sigma: float, reach: int) -> Float[Tensor, " k"]:

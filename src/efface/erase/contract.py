@@ -54,7 +54,7 @@ def labels_of(unit: Callable[[Images], Any], images: Images) -> Int[Tensor, "n h
             f"for each pixel, int64 of shape {(n, h, w)}"
         )
     flat = labels.flatten(1).long()
-    low, high = (int(each) for each in flat.aminmax())
+    low, high = (int(bound) for bound in flat.aminmax())
     if low < 0 or high >= h * w:
         raise ValueError(
             f"unit: {called(unit)} gives labels from {low} to {high} for images of {h} x {w}; expected labels from 0 "
@@ -79,8 +79,8 @@ def called(function: Callable[..., Any]) -> str:
     return str(getattr(function, "call", None) or getattr(function, "__qualname__", type(function).__qualname__))
 
 
-def _shown(found: Any) -> str:
+def _shown(result: Any) -> str:
     """Return a result in words."""
-    if not isinstance(found, Tensor):
-        return "nothing" if found is None else f"a {type(found).__name__}"
-    return f"{str(found.dtype).removeprefix('torch.')} of shape {tuple(found.shape)}"
+    if not isinstance(result, Tensor):
+        return "nothing" if result is None else f"a {type(result).__name__}"
+    return f"{str(result.dtype).removeprefix('torch.')} of shape {tuple(result.shape)}"

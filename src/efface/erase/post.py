@@ -49,10 +49,10 @@ def channel_max(maps: Maps) -> Float[Tensor, "n h w"]:
 def channel_std(maps: Maps) -> Float[Tensor, "n h w"]:
     """Standard deviation over channels, with the divisor channels - 1. ValueError: maps of fewer than 2 channels."""
     if maps.ndim != 4 or maps.shape[1] < 2:
-        found = f"{maps.shape[1]}" if maps.ndim == 4 else "no"
+        channels = f"{maps.shape[1]}" if maps.ndim == 4 else "no"
         raise ValueError(
-            f"post: channel_std got maps of {found} channels; expected at least 2: take a method whose maps have the "
-            "images' channels, or another reduction, such as absolute and channel_sum"
+            f"post: channel_std got maps of {channels} channels; expected at least 2: take a method whose maps have "
+            "the images' channels, or another reduction, such as absolute and channel_sum"
         )
     return maps.std(1)
 

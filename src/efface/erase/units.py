@@ -51,7 +51,7 @@ def superpixel(images: Images, *, segments: int = 100, compactness: float = 10.0
         from skimage.segmentation import slic
     except ImportError as error:
         raise ImportError(_NO_SUPERPIXELS) from error
-    found = []
+    labels = []
     for image in images.detach().double().permute(0, 2, 3, 1).cpu().numpy():
         regions = slic(
             image,
@@ -62,8 +62,8 @@ def superpixel(images: Images, *, segments: int = 100, compactness: float = 10.0
             channel_axis=-1,
             convert2lab=image.shape[-1] == 3,
         )
-        found.append(np.unique(regions, return_inverse=True)[1].reshape(regions.shape))
-    return torch.from_numpy(np.stack(found)).to(images.device, torch.int64)
+        labels.append(np.unique(regions, return_inverse=True)[1].reshape(regions.shape))
+    return torch.from_numpy(np.stack(labels)).to(images.device, torch.int64)
 
 
 _NO_SUPERPIXELS = "superpixels need scikit-image, which is not installed; run: pip install 'efface[superpixel]'"

@@ -56,8 +56,8 @@ def noisy_linear(
     if mask.shape[1] == 1:
         filled = _systems(images, mask[:, 0], unknown(images, mean), tolerance)
     else:
-        each = [part.flatten(0, 1) for part in (images, mask, unknown(images, mean))]
-        filled = _systems(each[0][:, None], each[1], each[2][:, None], tolerance).reshape(images.shape)
+        flat = [part.flatten(0, 1) for part in (images, mask, unknown(images, mean))]
+        filled = _systems(flat[0][:, None], flat[1], flat[2][:, None], tolerance).reshape(images.shape)
     return torch.where(mask, (filled + added).clamp_(0, 1), images)
 
 
@@ -109,8 +109,8 @@ def _together(
             filled[rows], left = settle(filled[rows], removed[rows], total, kind, tolerance=tolerance)
             settled[rows] = left * bound[rows] <= 3 * tolerance
     for rows in _rows(~settled):
-        found, settled[rows] = interpolate(filled[rows], removed[rows], total, tolerance=tolerance)
-        filled[rows] = found.float()
+        solved, settled[rows] = interpolate(filled[rows], removed[rows], total, tolerance=tolerance)
+        filled[rows] = solved.float()
     for row in (~settled).nonzero().flatten().tolist():
         filled[row] = solve_directly(images[row][None], removed[row][None], total)[0]
     # the mean of neighbours lies within their range, so any value outside is an error

@@ -57,14 +57,14 @@ def settle(
     root = math.sqrt(highest / lowest)
     steps = math.ceil(math.log(4 / tolerance) / math.log((root + 1) / (root - 1)))
     share = removed[:, None] / total
-    found, change, alpha = images.clone(), torch.zeros_like(images), 1.0
+    filled, change, alpha = images.clone(), torch.zeros_like(images), 1.0
     for step in range(steps):
         # Chebyshev's recurrence; the second step has only two earlier terms
         beta = (radius * alpha / 2) ** 2 * (2 if step == 1 else 1) if step else 0.0
         alpha = 1 / (centre - beta / alpha) if step else 1 / centre
-        change.mul_(beta).addcmul_(share, _unmet(found, total))
-        found.add_(change, alpha=alpha)
-    return found, (share * _unmet(found, total)).abs().amax((1, 2, 3))
+        change.mul_(beta).addcmul_(share, _unmet(filled, total))
+        filled.add_(change, alpha=alpha)
+    return filled, (share * _unmet(filled, total)).abs().amax((1, 2, 3))
 
 
 def _unmet(values: Tensor, total: Tensor) -> Tensor:

@@ -28,7 +28,9 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
     A tensor that was replaced is put back. A change of a tensor's numbers in place is not noticed.
     """
-    modules = [(each, {name: _copied(name, value) for name, value in vars(each).items()}) for each in model.modules()]
+    modules = [
+        (module, {name: _copied(name, value) for name, value in vars(module).items()}) for module in model.modules()
+    ]
     tensors = [(tensor, tensor.data) for tensor in (*model.parameters(), *model.buffers())]
     try:
         yield
@@ -68,8 +70,8 @@ def watching(model: nn.Module, seen: Seen) -> Iterator[None]:
                 return func(*args, **(kwargs or {}))
             return seen(getattr(func, "__name__", "").strip("_"), running[-1], func, args, kwargs or {})
 
-    handles = [look_before(each, enter, prepend=True) for each in model.modules()]
-    handles += [look_in(each, leave, always_call=True) for each in model.modules()]
+    handles = [look_before(module, enter, prepend=True) for module in model.modules()]
+    handles += [look_in(module, leave, always_call=True) for module in model.modules()]
     try:
         with Watch():
             yield
@@ -80,17 +82,17 @@ def watching(model: nn.Module, seen: Seen) -> Iterator[None]:
 
 def depend(*arguments: Any) -> bool:
     """Return True if all arguments are tensors that depend on the image."""
-    return all(isinstance(each, Tensor) and each.requires_grad for each in arguments)
+    return all(isinstance(argument, Tensor) and argument.requires_grad for argument in arguments)
 
 
 def module_name(model: nn.Module, module: nn.Module) -> str:
     """Return the name of a module for an error message."""
-    name = next((name for name, each in model.named_modules() if each is module), "")
+    name = next((name for name, submodule in model.named_modules() if submodule is module), "")
     return f"'{name}' ({type(module).__name__})" if name else type(module).__name__
 
 
 def nearest(name: str, known: list[str]) -> str:
     """Return the part of an error message that offers known names in place of an unknown one."""
-    folded = {each.lower(): each for each in known}
-    near = [folded[each] for each in get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
+    folded = {known_name.lower(): known_name for known_name in known}
+    near = [folded[match] for match in get_close_matches(name.lower(), folded, n=3, cutoff=0.5)]
     return f"nearest are {', '.join(near)}" if near else f"it has {', '.join(known)}"

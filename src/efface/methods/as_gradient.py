@@ -34,13 +34,13 @@ def as_gradient(base: Method, score: TargetScore, max_batch: int, drawn: list[Se
         if drawn:
             offered["seeds"] = torch.cat(drawn)
             drawn.clear()
-        found = offer(base, model, points, targets, **offered)
-        if not isinstance(found, Tensor) or found.shape != points.shape:
-            returned = f"maps of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        maps = offer(base, model, points, targets, **offered)
+        if not isinstance(maps, Tensor) or maps.shape != points.shape:
+            returned = f"maps of shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
             raise ValueError(
                 f"base returned {returned} for images of shape {tuple(points.shape)}; expected the images' shape, like "
                 "a gradient: choose a base that returns one map and keeps the channels"
             )
-        return found.detach()
+        return maps.detach()
 
     return stands

@@ -167,9 +167,9 @@ class _Ruled(TorchFunctionMode):
         if not isinstance(module, (nn.ReLU, nn.ReLU6)):
             raise ValueError(_outside(self.title, self.model, module or self.model))
         self.used = True
-        found = args[0] if args else kwargs["input"]
-        answer = _Rectifier.apply(found, self.rule, 6.0 if isinstance(module, nn.ReLU6) else None)
-        return found.copy_(answer) if module.inplace else answer
+        features = args[0] if args else kwargs["input"]
+        answer = _Rectifier.apply(features, self.rule, 6.0 if isinstance(module, nn.ReLU6) else None)
+        return features.copy_(answer) if module.inplace else answer
 
 
 RELUS = {F.relu, F.relu_, F.relu6, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
@@ -198,7 +198,7 @@ def is_activation(module: nn.Module) -> bool:
 
 
 def _outside(title: str, model: nn.Module, module: nn.Module) -> str:
-    name = next((name for name, each in model.named_modules() if each is module), "")
+    name = next((name for name, submodule in model.named_modules() if submodule is module), "")
     where = f"'{name}' ({type(module).__name__})" if name else type(module).__name__
     return (
         f"{title}: {where} calls a ReLU as a function in its forward; expected every ReLU to be a module, because only "
@@ -207,9 +207,9 @@ def _outside(title: str, model: nn.Module, module: nn.Module) -> str:
 
 
 def _without_relu(title: str, model: nn.Module) -> str:
-    others = {type(each).__name__: f"'{name}'" for name, each in model.named_modules() if is_activation(each)}
-    found = ", ".join(f"{kind} ({name})" for kind, name in list(others.items())[:4])
+    others = {type(module).__name__: f"'{name}'" for name, module in model.named_modules() if is_activation(module)}
+    listed = ", ".join(f"{kind} ({name})" for kind, name in list(others.items())[:4])
     return (
-        f"{title}: no ReLU module ran in {type(model).__name__}, whose non-linearities are {found or 'functions'}; "
+        f"{title}: no ReLU module ran in {type(model).__name__}, whose non-linearities are {listed or 'functions'}; "
         "the method is defined for ReLUs only: choose another method for this network"
     )

@@ -52,10 +52,10 @@ class MethodCall:
         """Return the callable (model, images, targets): the function, or an instance of the class with `learnt` set."""
         if not is_class(self.call):
             return self.call
-        found = self.call()
+        instance = self.call()
         if self.learnt is not None:
-            found.learnt = dict(self.learnt)
-        return found
+            instance.learnt = dict(self.learnt)
+        return instance
 
     @property
     def gives(self) -> tuple[str, ...]:
@@ -91,9 +91,9 @@ def attribute(
         evaluate(model)
         with _plain_errors(method, model, len(images)), limited(method.timeout):
             if method.batched:
-                found = offer(method.method, model, images.clone(), targets.clone(), **_copies(given))
+                returned = offer(method.method, model, images.clone(), targets.clone(), **_copies(given))
             else:
-                found = _one_by_one(method, model, images, targets)
+                returned = _one_by_one(method, model, images, targets)
     if watch.unheard:
         kinds = ", ".join(dict.fromkeys(watch.modules))
         raise ValueError(
@@ -101,7 +101,7 @@ def attribute(
             f"ran, so its maps would not show what the method is made for: {type(model).__name__} does not call these "
             "modules. Name other layers, or hand over a network that calls its modules"
         )
-    return _checked(method, found, images)
+    return _checked(method, returned, images)
 
 
 def _copies(given: dict[str, Any]) -> dict[str, Any]:
@@ -161,62 +161,62 @@ def check_method(call: Call, *, batched: bool) -> None:
 def _one_by_one(method: MethodCall, model: nn.Module, images: Images, targets: Targets) -> Any:
     maps = [method.method(model, images[i : i + 1].clone(), targets[i].clone()) for i in range(len(images))]
     if isinstance(maps[0], dict):
-        return {name: _stacked(method, [each[name] for each in maps], images) for name in maps[0]}
+        return {name: _stacked(method, [by_name[name] for by_name in maps], images) for name in maps[0]}
     return _stacked(method, maps, images)
 
 
-def _stacked(method: MethodCall, found: list[Any], images: Images) -> Tensor:
+def _stacked(method: MethodCall, singles: list[Any], images: Images) -> Tensor:
     """Return the maps of single images as one tensor; each is NumPy or torch, h w, 1 h w, c h w or 1 c h w."""
     _, c, h, w = images.shape
     maps = []
-    for each in found:
-        shape = tuple(getattr(each, "shape", ()))
-        if not isinstance(each, Tensor | np.ndarray) or shape not in ((h, w), (1, h, w), (c, h, w), (1, c, h, w)):
+    for single in singles:
+        shape = tuple(getattr(single, "shape", ()))
+        if not isinstance(single, Tensor | np.ndarray) or shape not in ((h, w), (1, h, w), (c, h, w), (1, c, h, w)):
             raise ValueError(
-                f"attribution_methods.{method.name}: returned {f'shape {shape}' if shape else _described(each)} "
+                f"attribution_methods.{method.name}: returned {f'shape {shape}' if shape else _described(single)} "
                 f"for one image, expected an array of shape ({h}, {w}), (1, {h}, {w}) or ({c}, {h}, {w})"
             )
-        if wrong := _no_numbers(each):
+        if wrong := _no_numbers(single):
             raise ValueError(f"attribution_methods.{method.name}: returned a map {wrong}")
-        maps.append(_tensor(each).reshape(shape[-3:]))
+        maps.append(_tensor(single).reshape(shape[-3:]))
     return torch.stack(maps)
 
 
-def _tensor(found: Tensor | np.ndarray) -> Tensor:
+def _tensor(values: Tensor | np.ndarray) -> Tensor:
     """Return a tensor; NumPy arrays are copied, because torch rejects reversed or read-only memory."""
-    return found.detach() if isinstance(found, Tensor) else torch.from_numpy(np.array(found))
+    return values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
 
 
-def _no_numbers(found: Tensor | np.ndarray) -> str:
+def _no_numbers(values: Tensor | np.ndarray) -> str:
     """Return what makes maps unfit for float32, in words; "" for real numbers."""
-    if isinstance(found, Tensor):
-        if found.layout is not torch.strided:
-            return f"of layout {str(found.layout).removeprefix('torch.')}; expected a dense tensor: call to_dense()"
-        kind, real = str(found.dtype).removeprefix("torch."), not (found.is_complex() or found.is_quantized)
+    if isinstance(values, Tensor):
+        if values.layout is not torch.strided:
+            return f"of layout {str(values.layout).removeprefix('torch.')}; expected a dense tensor: call to_dense()"
+        kind, real = str(values.dtype).removeprefix("torch."), not (values.is_complex() or values.is_quantized)
     else:
-        if isinstance(found, np.ma.MaskedArray):
+        if isinstance(values, np.ma.MaskedArray):
             return "in a masked array, whose hidden values have no meaning here; fill them, as in maps.filled(0)"
-        kind, real = str(found.dtype), found.dtype.kind in "fiub"
+        kind, real = str(values.dtype), values.dtype.kind in "fiub"
     return "" if real else f"of type {kind}; expected real numbers: take .real or .abs(), or convert them to float32"
 
 
-def _checked(method: MethodCall, found: Any, images: Images) -> dict[str, Tensor]:
+def _checked(method: MethodCall, returned: Any, images: Images) -> dict[str, Tensor]:
     where = f"attribution_methods.{method.name}"
-    if not isinstance(found, dict):
+    if not isinstance(returned, dict):
         if method.outputs:
             raise ValueError(
                 f"{where}: returned one map, but 'outputs' names {', '.join(method.outputs)}; drop 'outputs'"
             )
-        found = {method.name: found}
-    elif not method.outputs or not set(method.outputs) <= set(found):
+        returned = {method.name: returned}
+    elif not method.outputs or not set(method.outputs) <= set(returned):
         raise ValueError(
-            f"{where}: returned a dict of maps {', '.join(map(str, found))}; name them in the study, "
-            f"outputs: [{', '.join(map(str, found))}]"
+            f"{where}: returned a dict of maps {', '.join(map(str, returned))}; name them in the study, "
+            f"outputs: [{', '.join(map(str, returned))}]"
         )
     return {
         name: _one(
             where if name == method.name else f"{where}.{name}",
-            found[name],
+            returned[name],
             images,
             seeded=accepts(method.method, "seeds"),
         )
@@ -224,19 +224,20 @@ def _checked(method: MethodCall, found: Any, images: Images) -> dict[str, Tensor
     }
 
 
-def _one(where: str, found: Any, images: Images, *, seeded: bool) -> Tensor:
+def _one(where: str, returned: Any, images: Images, *, seeded: bool) -> Tensor:
     """Return one checked map tensor.
 
     seeded: the method takes seeds, so it may return seeds in place of maps, for a ranking redrawn in each epoch.
     """
     n, c, h, w = images.shape
-    if not isinstance(found, Tensor | np.ndarray):
+    if not isinstance(returned, Tensor | np.ndarray):
         raise ValueError(
-            f"{where}: returned {_described(found)}, expected a tensor of shape ({n}, {h}, {w}) or ({n}, c, {h}, {w})"
+            f"{where}: returned {_described(returned)}, expected a tensor of shape ({n}, {h}, {w}) or "
+            f"({n}, c, {h}, {w})"
         )
-    if wrong := _no_numbers(found):
+    if wrong := _no_numbers(returned):
         raise ValueError(f"{where}: returned maps {wrong}")
-    maps = _tensor(found)
+    maps = _tensor(returned)
     if seeded and maps.shape == (n,) and maps.dtype == torch.int64:
         return maps.cpu()
     fits = (
@@ -267,7 +268,7 @@ def _one(where: str, found: Any, images: Images, *, seeded: bool) -> Tensor:
     return maps
 
 
-def _described(found: Any) -> str:
-    if isinstance(found, Sequence) and not isinstance(found, str):
-        return f"a {type(found).__name__} of {len(found)}"
-    return "nothing" if found is None else f"a {type(found).__name__}"
+def _described(returned: Any) -> str:
+    if isinstance(returned, Sequence) and not isinstance(returned, str):
+        return f"a {type(returned).__name__} of {len(returned)}"
+    return "nothing" if returned is None else f"a {type(returned).__name__}"

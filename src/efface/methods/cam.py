@@ -227,8 +227,8 @@ def _masked_scores(
         low, high = large.amin((2, 3), keepdim=True), large.amax((2, 3), keepdim=True)
         masks = (large - low) / (high - low).clamp_min(torch.finfo(large.dtype).tiny)
         masked = (images[:, None] * masks[:, :, None]).flatten(0, 1)
-        each = targets.repeat_interleave(part.shape[1], 0)
-        scores.append(target_scores(model, masked, each, score).unflatten(0, part.shape[:2]))
+        aims = targets.repeat_interleave(part.shape[1], 0)
+        scores.append(target_scores(model, masked, aims, score).unflatten(0, part.shape[:2]))
     return torch.cat(scores, 1)
 
 

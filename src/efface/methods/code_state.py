@@ -18,8 +18,8 @@ def code_kept(model: nn.Module) -> Iterator[None]:
     The functions are those of the classes of the model's modules, of torch.Tensor, torch and torch.nn.functional. A
     function that a method adds under a new name stays, for a library that it imports may have added it.
     """
-    classes = {each for module in model.modules() for each in type(module).__mro__ if issubclass(each, nn.Module)}
-    before = [(each, dict(vars(each))) for each in (*classes, torch.Tensor, torch, nn.functional)]
+    classes = {kind for module in model.modules() for kind in type(module).__mro__ if issubclass(kind, nn.Module)}
+    before = [(holder, dict(vars(holder))) for holder in (*classes, torch.Tensor, torch, nn.functional)]
     try:
         yield
     finally:
@@ -38,7 +38,7 @@ def _put_back(holder: Any, held: dict[str, Any]) -> None:
             continue
         if old is not _NOWHERE:
             setattr(holder, name, old)
-        elif isinstance(holder, type) and any(name in vars(each) for each in holder.__mro__[1:]):
+        elif isinstance(holder, type) and any(name in vars(base) for base in holder.__mro__[1:]):
             delattr(holder, name)  # it hid a function of a base class
     for name in held.keys() - now.keys():
         setattr(holder, name, held[name])

@@ -73,9 +73,9 @@ def contrast(
         count = int(weights.count_nonzero(1).max())
         maps = torch.zeros(())
         for classes in ranked[:, :count].T:
-            found = _map(offer(base, model, images, classes.contiguous(), **offered))
-            share = weights.gather(1, classes[:, None]).reshape(-1, *(1,) * (found.ndim - 1))
-            maps = maps.to(found) + share.to(found) * found
+            class_maps = _map(offer(base, model, images, classes.contiguous(), **offered))
+            share = weights.gather(1, classes[:, None]).reshape(-1, *(1,) * (class_maps.ndim - 1))
+            maps = maps.to(class_maps) + share.to(class_maps) * class_maps
     return maps.relu() if relu else maps
 
 
@@ -108,8 +108,8 @@ def _weights(logits: Float[Tensor, "n k"], targets: Targets, against: Against) -
     return (-shares).scatter(1, targets, 1.0)
 
 
-def _map(found: object) -> Tensor:
-    if not isinstance(found, Tensor) or found.ndim not in (3, 4):
-        returned = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+def _map(result: object) -> Tensor:
+    if not isinstance(result, Tensor) or result.ndim not in (3, 4):
+        returned = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else f"a {type(result).__name__}"
         raise ValueError(f"base returned {returned}; expected one map, n h w or n c h w: name another method as base")
-    return found
+    return result

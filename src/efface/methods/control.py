@@ -58,10 +58,10 @@ def is_random(method: Method) -> bool:
 
 
 def _says(method: Any, fact: str) -> bool:
-    found = method.resolve() if hasattr(method, "resolve") else method
-    if found is FittedInner and hasattr(method, "methods"):
-        return any(_says(each, fact) for name, each in method.methods().items() if name == "method")
-    return getattr(found, fact, False) is True
+    resolved = method.resolve() if hasattr(method, "resolve") else method
+    if resolved is FittedInner and hasattr(method, "methods"):
+        return any(_says(inner, fact) for name, inner in method.methods().items() if name == "method")
+    return getattr(resolved, fact, False) is True
 
 
 @control(of_chance=True)
@@ -154,14 +154,14 @@ def explain_with(
     """
     other = _made(network, weights).to(images.device)
     with evaluating(model), evaluating(other), torch.no_grad():
-        own, others = (logits_of(each, images[:1].detach()).shape[1] for each in (model, other))
+        own, others = (logits_of(classifier, images[:1].detach()).shape[1] for classifier in (model, other))
     if own != others:
         raise ValueError(
             f"explain_with: the other network, {type(other).__name__}, has {others} classes, the network of the study "
             f"{own}; expected the same number: set num_classes in `network`"
         )
-    found: Maps = offer(ready("method", method), other, images, targets, seeds=seeds, max_batch=max_batch)
-    return found
+    maps: Maps = offer(ready("method", method), other, images, targets, seeds=seeds, max_batch=max_batch)
+    return maps
 
 
 @control()

@@ -23,7 +23,7 @@ def looking_at(model: nn.Module, images: Images, layer: str | None) -> Iterator[
     layer: name of the module; without one, the last convolutional feature map.
     """
     module = feature_layer(model, images, layer)
-    name = next(name for name, each in model.named_modules() if each is module)
+    name = next(name for name, submodule in model.named_modules() if submodule is module)
     with evaluating_fast(model, images) as network:
         same = network is not model and answers_as_before(network, name)
         yield (network, network.get_submodule(name), name) if same else (model, module, name)
@@ -53,9 +53,9 @@ def cut_at(module: nn.Module, name: str) -> Iterator[list[Tensor]]:
 
     def cut(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
-            found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+            returned = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(
-                f"layer {name!r} returns {found}; expected n c h w: name a convolutional layer or leave `layer` out"
+                f"layer {name!r} returns {returned}; expected n c h w: name a convolutional layer or leave `layer` out"
             )
         leaf = output.detach().requires_grad_()
         leaves.append(leaf)

@@ -114,13 +114,13 @@ def full_grad_parts(
     Source: Srinivas & Fleuret 2019, proposition 2 and the implicit biases of section 3 (arXiv:1905.00780).
     Differs: `rest` shows how complete the sum is.
     """
-    found, scores = [], []
+    parts, scores = [], []
     for block, image, modules in _parts(model, images, targets, _bias, score=score, max_batch=max_batch):
-        found.append((image, modules))
+        parts.append((image, modules))
         with evaluating(model), torch.no_grad():
             scores.append(target_scores(model, images[block].detach(), targets[block], score))
-    image = torch.cat([image for image, _ in found])
-    modules = {name: torch.cat([each[name] for _, each in found]) for name in found[0][1]}
+    image = torch.cat([image for image, _ in parts])
+    modules = {name: torch.cat([contributions[name] for _, contributions in parts]) for name in parts[0][1]}
     explained = sum(part.flatten(1).sum(1) for part in (image, *modules.values()))
     return FullGradient(image, modules, torch.cat(scores) - explained)
 
@@ -216,7 +216,7 @@ def _bias(name: str, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[
     """Return a module's output minus its derivative times its input; None where this is always 0."""
     if isinstance(module, _WITHOUT) or type(module).__module__ in _WITHOUT_FILES:
         return None
-    if not inputs or not all(isinstance(each, Tensor) and each.is_floating_point() for each in inputs):
+    if not inputs or not all(isinstance(value, Tensor) and value.is_floating_point() for value in inputs):
         return None  # such as an embedding
     if isinstance(module, _BATCH_NORM) and module.running_mean is None:
         raise ValueError(
@@ -226,7 +226,7 @@ def _bias(name: str, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[
     if isinstance(module, _AFFINE):
         own = isinstance(module, (*_BATCH_NORM, Normalise)) or module.bias is not None
         return module.forward(torch.zeros_like(inputs[0][:1])) if own else None
-    points = [each.detach().requires_grad_() for each in inputs]
+    points = [value.detach().requires_grad_() for value in inputs]
     output = module.forward(*(point.clone() for point in points), **keywords)  # clones: forward may work in place
     if not isinstance(output, Tensor) or not output.requires_grad:
         return None
@@ -246,7 +246,9 @@ def _derivative(name: str, module: nn.Module, points: list[Tensor], output: Tens
     way = torch.zeros_like(output, requires_grad=True)
     try:
         back = torch.autograd.grad((output * way).sum(), points, create_graph=True, materialize_grads=True)
-        moved = torch.stack([(each * point.detach()).sum() for each, point in zip(back, points, strict=True)]).sum()
+        moved = torch.stack(
+            [(gradient * point.detach()).sum() for gradient, point in zip(back, points, strict=True)]
+        ).sum()
         if not moved.requires_grad:  # a step function has derivative 0
             return torch.zeros_like(way)
         (linear,) = torch.autograd.grad(moved, way)

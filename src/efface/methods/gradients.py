@@ -45,7 +45,7 @@ def gradients_at(
         together = max(1, max_batch // len(own))
         for start in range(0, count, together):
             points = torch.stack([point(block, k) for k in range(start, min(start + together, count))])
-            each = own.repeat(len(points), *(1,) * (own.ndim - 1))
+            aims = own.repeat(len(points), *(1,) * (own.ndim - 1))
             flat = points.flatten(0, 1)
-            gradients = gradient_at(model, flat, each, score) if base is None else base(model, flat, each)
+            gradients = gradient_at(model, flat, aims, score) if base is None else base(model, flat, aims)
             yield block, start, gradients.unflatten(0, points.shape[:2])

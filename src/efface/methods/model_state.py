@@ -17,23 +17,25 @@ def restored(model: nn.Module) -> Iterator[None]:
     dicts, lists and sets, and each parameter's gradient and flag. Objects inside these are not followed. The values of
     weights and buffers are not kept: the stage compares them after each method.
     """
-    modules = [each for each in model.modules() if not isinstance(each, torch.jit.ScriptModule)]  # its parts are fixed
+    modules = [
+        module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)
+    ]  # its parts are fixed
     parameters = list(model.parameters())
-    before = [(each, type(each), dict(vars(each))) for each in modules]
+    before = [(module, type(module), dict(vars(module))) for module in modules]
     items = [
         (held, held.copy() if held else None)
         for _, _, attributes in before
         for held in attributes.values()
         if isinstance(held, _CONTAINERS)
     ]
-    flags = [(each.requires_grad, each.grad) for each in parameters]
+    flags = [(parameter.requires_grad, parameter.grad) for parameter in parameters]
     try:
         yield
     finally:
-        for each, kind, attributes in before:
-            if type(each) is not kind:
-                each.__class__ = kind
-            now = vars(each)
+        for module, kind, attributes in before:
+            if type(module) is not kind:
+                module.__class__ = kind
+            now = vars(module)
             if not _is_same(now, attributes):
                 now.clear()
                 now.update(attributes)

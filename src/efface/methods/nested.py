@@ -30,7 +30,7 @@ class FittedInner:
 
     def __init__(self, *, method: Method, batched: bool = True) -> None:
         function, given = _apart(method)
-        self.batched, self.inner = batched, {name: build_method(each) for name, each in _learners(method).items()}
+        self.batched, self.inner = batched, {name: build_method(learner) for name, learner in _learners(method).items()}
         if not self.inner:
             raise ValueError(
                 "FittedInner: no setting of its method is a class with fit; expected a function with such a setting, "
@@ -41,7 +41,7 @@ class FittedInner:
         if "score" in given:
             self.score = given["score"]  # `contrast` reads it
         whole = inspect.signature(function)
-        still_open = [each for name, each in whole.parameters.items() if name not in given]
+        still_open = [parameter for name, parameter in whole.parameters.items() if name not in given]
         self.__signature__ = whole.replace(parameters=still_open)  # the parameters that are not set yet
 
     def learnt_from(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class FittedInner:
         """
         if hasattr(self.method, "identity"):
             return {"fit": "around", "method": self.method.identity()}
-        return {"fit": "around", **{name: depends_on(each) for name, each in self.inner.items()}}
+        return {"fit": "around", **{name: depends_on(learner) for name, learner in self.inner.items()}}
 
     def fit(self, model: nn.Module, data: Split, *, seed: int, max_batch: int) -> None:
         """Fit each inner method.
@@ -61,9 +61,10 @@ class FittedInner:
         """
         networks = self._shown(model, data, max_batch)
         learnt = (
-            teach(name, each, networks[name], data, seed=seed, max_batch=max_batch) for name, each in self.inner.items()
+            teach(name, learner, networks[name], data, seed=seed, max_batch=max_batch)
+            for name, learner in self.inner.items()
         )
-        self.learnt = {name: each for tensors in learnt for name, each in tensors.items()}
+        self.learnt = {name: tensor for tensors in learnt for name, tensor in tensors.items()}
 
     def __call__(self, model: nn.Module, images: Images, targets: Target | int, **offered: Any) -> Any:
         """Return the function's maps.
@@ -71,15 +72,15 @@ class FittedInner:
         targets: the classes to explain; the label for a function of one image.
         offered: values for the parameters that are not set yet.
         """
-        for name, each in self.inner.items():
-            restore(name, each, self.learnt)
+        for name, learner in self.inner.items():
+            restore(name, learner, self.learnt)
         return self.function(model, images, targets, **offered)
 
     def _shown(self, model: nn.Module, data: Split, max_batch: int) -> dict[str, nn.Module]:
         """Return the network that the function passes to each inner method; the model where a method is not called."""
         first, shown = data.training[:1], dict[str, nn.Module]()
         images = read_rows(data.images, first).to(next(model.parameters(), torch.empty(0))).div(255)
-        targets, seeds = (each.to(images.device) for each in (data.targets[first], draws.seeds_of("around", first)))
+        targets, seeds = (tensor.to(images.device) for tensor in (data.targets[first], draws.seeds_of("around", first)))
         offered: dict[str, Any] = {"seeds": seeds, "max_batch": max_batch, "classes_of": lambda _logits: targets}
         if data.masks is not None:
             offered["masks"] = data.masks[first].to(images.device)
@@ -128,12 +129,12 @@ def ready(setting: str, method: Method) -> Any:
 
     ValueError: the method is a class that is not fitted.
     """
-    found, _ = _apart(method)
-    if inspect.isclass(found) and is_learning(found):
+    function, _ = _apart(method)
+    if inspect.isclass(function) and is_learning(function):
         raise ValueError(
-            f"{setting} is the class {found.__qualname__}, which learns from training images, and a function has none; "
-            f"expected one that has learnt: pass a fitted {found.__qualname__}, or fit "
-            f"efface.methods.nested.FittedInner(method=functools.partial(..., {setting}={found.__qualname__}))"
+            f"{setting} is the class {function.__qualname__}, which learns from training images, and a function "
+            f"has none; expected one that has learnt: pass a fitted {function.__qualname__}, or fit "
+            f"efface.methods.nested.FittedInner(method=functools.partial(..., {setting}={function.__qualname__}))"
         )
     return build_method(method)
 
@@ -144,20 +145,20 @@ def teach(name: str, method: Any, network: nn.Module, data: Split, *, seed: int,
     name: name of the setting that holds the method.
     """
     method.fit(network, data, **named(method.fit, {"seed": seed, "max_batch": max_batch}))
-    return {f".{name}.{each}": tensor for each, tensor in check_learnt(name, method).items()}
+    return {f".{name}.{key}": tensor for key, tensor in check_learnt(name, method).items()}
 
 
 def restore(name: str, method: Any, learnt: Mapping[str, Tensor]) -> None:
     """Give the method the tensors that `teach` returned. If there are none, the method stays unchanged."""
     prefix = f".{name}."
-    own = {each.removeprefix(prefix): tensor for each, tensor in learnt.items() if each.startswith(prefix)}
+    own = {key.removeprefix(prefix): tensor for key, tensor in learnt.items() if key.startswith(prefix)}
     if own:
         method.learnt = own
 
 
 def outside(learnt: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors that the outer method itself learnt."""
-    return {name: each for name, each in learnt.items() if not name.startswith(".")}
+    return {name: tensor for name, tensor in learnt.items() if not name.startswith(".")}
 
 
 def depends_on(method: Any) -> dict[str, Any]:
@@ -187,15 +188,15 @@ def _learners(method: Any) -> dict[str, Any]:
     """
     _, given = _apart(method)
     methods = method.methods() if hasattr(method, "resolve") else given
-    return {name: each for name, each in given.items() if name in methods and _learns(each)}
+    return {name: setting for name, setting in given.items() if name in methods and _learns(setting)}
 
 
 def _learns(given: Any) -> bool:
     """Return True if a setting is a learning method or has one as a setting; a network with a `fit` does not count."""
     if isinstance(given, partial):
         return (inspect.isclass(given.func) and _learns(given.func)) or any(map(_learns, given.keywords.values()))
-    found = given.resolve() if hasattr(given, "resolve") else given
-    if issubclass(found if inspect.isclass(found) else type(found), nn.Module):
+    resolved = given.resolve() if hasattr(given, "resolve") else given
+    if issubclass(resolved if inspect.isclass(resolved) else type(resolved), nn.Module):
         return False
     return is_learning(given) or getattr(given, "learns", False) is True
 

@@ -146,8 +146,8 @@ def _passes(images: int, points: int, max_batch: int) -> Iterator[tuple[slice, s
 def _scores(
     model: nn.Module, points: Float[Tensor, "s n c h w"], targets: Target, score: TargetScore
 ) -> Float[Tensor, "s n"]:
-    each = targets.repeat(len(points), *(1,) * (targets.ndim - 1))
-    return target_scores(model, points.flatten(0, 1), each, score).unflatten(0, points.shape[:2])
+    aims = targets.repeat(len(points), *(1,) * (targets.ndim - 1))
+    return target_scores(model, points.flatten(0, 1), aims, score).unflatten(0, points.shape[:2])
 
 
 def _pair(setting: str, size: Size) -> tuple[int, int]:
@@ -192,8 +192,8 @@ def drawn_veils(images: Images, seeds: Seeds | None, cells: int, visible: float)
     down, right = _stretched(cells, h, images), _stretched(cells, w, images)
 
     def drawn(block: slice, some: slice) -> Fields:
-        each = torch.cat([draws.fold(seeds[block], sample) for sample in range(some.start, some.stop)])
-        numbers = draws.uniform(each, (cells * cells + 2,))
+        sample_seeds = torch.cat([draws.fold(seeds[block], sample) for sample in range(some.start, some.stop)])
+        numbers = draws.uniform(sample_seeds, (cells * cells + 2,))
         grids = (numbers[:, :-2] < visible).unflatten(1, (cells, cells)).to(images.dtype)
         y, x = (numbers[:, -2] * len(down)).long(), (numbers[:, -1] * len(right)).long()
         return (down[y] @ grids @ right[x].mT).unflatten(0, (some.stop - some.start, -1))

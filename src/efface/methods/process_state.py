@@ -118,7 +118,7 @@ def _state() -> dict[str, Any]:
         "dtype": torch.get_default_dtype(),
         "threads": torch.get_num_threads(),
         "folder": folder,
-        "handlers": {each: signal.getsignal(each) for each in _SIGNALS},
+        "handlers": {number: signal.getsignal(number) for number in _SIGNALS},
         "alarm": signal.getitimer(signal.ITIMER_REAL) if hasattr(signal, "getitimer") else None,
         "errors": np.geterr(),
         "depth": sys.getrecursionlimit(),
@@ -143,9 +143,9 @@ def _restore(before: dict[str, Any]) -> None:
         if now[name] != before[name] and before[name] is not None:
             put(before[name])
     if threading.current_thread() is threading.main_thread():
-        for each, handler in before["handlers"].items():
-            if now["handlers"][each] != handler and handler is not None:
-                signal.signal(each, handler)
+        for number, handler in before["handlers"].items():
+            if now["handlers"][number] != handler and handler is not None:
+                signal.signal(number, handler)
         if before["alarm"] is not None and before["alarm"] == (0.0, 0.0) != now["alarm"]:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -160,8 +160,8 @@ def _mark() -> tuple[int, int]:
     if _MARK < 0:
         _MARK, other = os.pipe()
         os.close(other)
-    found = os.fstat(_MARK)
-    return found.st_ino, found.st_dev
+    status = os.fstat(_MARK)
+    return status.st_ino, status.st_dev
 
 
 def _leave_closed(culprit: str) -> NoReturn:
@@ -177,10 +177,10 @@ def _open_again(name: str, stream: int) -> None:
     closed = getattr(sys, name)
     if not getattr(closed, "closed", False):
         return
-    found = open(stream, "w", closefd=False, encoding="utf-8", buffering=1)  # noqa: SIM115  for the process
-    setattr(sys, name, found)
+    opened = open(stream, "w", closefd=False, encoding="utf-8", buffering=1)  # noqa: SIM115  for the process
+    setattr(sys, name, opened)
     if getattr(sys, f"__{name}__") is closed:
-        setattr(sys, f"__{name}__", found)
+        setattr(sys, f"__{name}__", opened)
 
 
 def _is_open(stream: int) -> bool:

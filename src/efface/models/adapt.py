@@ -46,8 +46,8 @@ class Adaptation:
     def identity(self) -> dict[str, Any]:
         """Return what the network's logits depend on. It is empty for an adaptation that changes nothing."""
         outputs = None if self.outputs == "logits" else self.outputs
-        found = {"outputs": outputs, "mean": self.mean, "std": self.std}
-        return {name: value for name, value in found.items() if value is not None}
+        settings = {"outputs": outputs, "mean": self.mean, "std": self.std}
+        return {name: value for name, value in settings.items() if value is not None}
 
 
 def adapted(
@@ -110,9 +110,9 @@ def _refuse_features(answer: Any, where: str, classes: int | None) -> None:
     entries = (
         list(answer.values()) if isinstance(answer, Mapping) else list(answer) if isinstance(answer, Sequence) else []
     )
-    shapes = [tuple(each.shape) for each in entries if isinstance(each, Tensor)]
-    found = read_logits(answer)
-    if classes is None or found.ndim != 2 or found.shape[1] == classes or (1, classes) not in shapes:
+    shapes = [tuple(entry.shape) for entry in entries if isinstance(entry, Tensor)]
+    logits = read_logits(answer)
+    if classes is None or logits.ndim != 2 or logits.shape[1] == classes or (1, classes) not in shapes:
         return
     raise ValueError(
         f"the network returns {_described(answer)} with shapes {', '.join(map(str, shapes))} for one image, and "
@@ -158,7 +158,7 @@ def read_logits(answer: Any, outputs: Outputs | None = None) -> Tensor:
 
 
 def _is_float32(network: nn.Module) -> bool:
-    return all(each.dtype == torch.float32 for each in network.parameters())
+    return all(parameter.dtype == torch.float32 for parameter in network.parameters())
 
 
 def _answer(network: nn.Module, shape: Sequence[int], before: nn.Module | None = None) -> tuple[Any, list[str]]:
@@ -166,7 +166,7 @@ def _answer(network: nn.Module, shape: Sequence[int], before: nn.Module | None =
 
     before: a module that the images pass through before.
     """
-    first = next((each for each in (*network.parameters(), *network.buffers()) if each.is_floating_point()), None)
+    first = next((tensor for tensor in (*network.parameters(), *network.buffers()) if tensor.is_floating_point()), None)
     images = torch.full((1, *shape), 0.5, device=first.device if first is not None else "cpu")
     images = images if before is None else before.to(images.device)(images)
     modes = [(module, module.training) for module in network.modules()]
@@ -176,7 +176,7 @@ def _answer(network: nn.Module, shape: Sequence[int], before: nn.Module | None =
             try:
                 return network(images), []
             except RuntimeError:
-                kinds = {each.dtype for each in network.parameters() if each.is_floating_point()}
+                kinds = {parameter.dtype for parameter in network.parameters() if parameter.is_floating_point()}
                 if not kinds or torch.float32 in kinds or isinstance(network, torch.jit.ScriptModule):
                     raise
                 answer = network.float()(images)
@@ -212,13 +212,13 @@ def _normalised(
         raise ValueError(f"mean and std have {len(mean)} numbers, the images {shape[0]} channels")
     layer = Normalise(mean, std)
     expected = read_logits(_answer(network, shape, layer)[0])
-    found = normalised(network, layer)
-    if not torch.allclose(read_logits(_answer(found, shape)[0]), expected, equal_nan=True):
+    wrapped = normalised(network, layer)
+    if not torch.allclose(read_logits(_answer(wrapped, shape)[0]), expected, equal_nan=True):
         raise ValueError(
             f"mean and std do not fit {type(network).__name__}, which runs all its children in a loop; normalise the "
             "images in the network's own forward"
         )
-    return found
+    return wrapped
 
 
 def _described(answer: object) -> str:

@@ -44,10 +44,10 @@ def check_answers(network: nn.Module, images: Images, outputs: Outputs | None = 
         warnings = _check_values(logits[: len(images)], outputs)
         if warnings and (far := network(_FAR * (several - 0.5))).isfinite().all() and not _within_one(far, outputs):
             warnings = []  # logits lay there by chance, as those of a fresh network may
-    low = any(each.dtype.itemsize < 4 for each in (logits, *network.parameters()) if each.is_floating_point())
+    low = any(tensor.dtype.itemsize < 4 for tensor in (logits, *network.parameters()) if tensor.is_floating_point())
     most = (LOW_TOLERANCE if low else TOLERANCE) * float(logits.abs().max())
     off = float((logits[:1] - alone).abs().max())
-    still = [name or "the network itself" for name, each in network.named_modules() if each.training]
+    still = [name or "the network itself" for name, module in network.named_modules() if module.training]
     if still or _generators() != drawn:
         warnings += _of_random_draws(network, several, logits, most, still)
     if not off <= most:  # NaN, as of a standard deviation over one image, is a difference as well
@@ -82,10 +82,10 @@ def _of_random_draws(network: nn.Module, images: Images, logits: Tensor, most: f
         if where == type(network).__name__ and still:  # its draws are too rare to be met again
             where = ", ".join(still[:5])
         raise _two_answers(apart, where)
-    found = f"its answers were the same in {PASSES} passes, but a rare draw may change a result"
+    remark = f"its answers were the same in {PASSES} passes, but a rare draw may change a result"
     if still:
-        return [f"{len(still)} modules stay in training mode ({', '.join(still[:5])}); {found}; let eval() reach them"]
-    return [f"it draws random numbers in evaluation mode; {found}"]
+        return [f"{len(still)} modules stay in training mode ({', '.join(still[:5])}); {remark}; let eval() reach them"]
+    return [f"it draws random numbers in evaluation mode; {remark}"]
 
 
 def _two_answers(apart: float, where: str) -> ValueError:
@@ -110,16 +110,16 @@ def takes_raw_values(network: nn.Module, images: Images) -> bool:
     seen: list[bool] = []
 
     def look(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        given = next((each for each in inputs if isinstance(each, Tensor)), None)
+        given = next((value for value in inputs if isinstance(value, Tensor)), None)
         if not seen and given is not None:
             same = given.numel() == images.numel()
             seen.append(same and torch.equal(given.to(images.dtype).reshape(images.shape), images))
             raise _SeenError  # the rest of the pass tells nothing
 
     handles = [
-        look_before(each, look)
-        for each in network.modules()
-        if next(each.parameters(recurse=False), None) is not None and not isinstance(each, torch.jit.ScriptModule)
+        look_before(module, look)
+        for module in network.modules()
+        if next(module.parameters(recurse=False), None) is not None and not isinstance(module, torch.jit.ScriptModule)
     ]
     try:
         with torch.no_grad():
@@ -139,8 +139,8 @@ class _SeenError(BaseException):
 def _check_shape(logits: object, n: int, outputs: Outputs | None) -> None:
     """Raise ValueError if an answer does not have the shape of logits."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        found = str(logits.dtype) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"returns {found}; expected a tensor of floating-point logits (n, classes)")
+        returned = str(logits.dtype) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"returns {returned}; expected a tensor of floating-point logits (n, classes)")
     shape = tuple(logits.shape)
     if shape in ((n,), (n, 1)) and outputs is None:
         raise ValueError(
@@ -199,7 +199,7 @@ def _culprits(network: nn.Module, one: Images, other: Tensor) -> str:
             for name, (inputs, outputs) in first.items()
             if name in second and _same(inputs, second[name][0]) and not _same(outputs, second[name][1])
         ]
-    deepest = [name for name in names if not any(each != name and each.startswith(f"{name}.") for each in names)]
+    deepest = [name for name in names if not any(inner != name and inner.startswith(f"{name}.") for inner in names)]
     deepest = [name for name in deepest if name or len(deepest) == 1]
     kinds = dict(network.named_modules())
     shown = [f"{name or 'its own forward'} ({type(kinds[name]).__name__})" for name in deepest[:5]]
@@ -208,12 +208,12 @@ def _culprits(network: nn.Module, one: Images, other: Tensor) -> str:
 
 def _recorded(network: nn.Module, images: Images, count: int) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
     """Return the inputs and outputs of the first call of each module, the first `count` rows of each."""
-    found: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+    calls: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
     handles = []
     for name, module in network.named_modules():
 
         def keep(_: nn.Module, inputs: Any, output: Any, name: str = name) -> None:
-            found.setdefault(name, ([*_rows(inputs, count)], [*_rows(output, count)]))
+            calls.setdefault(name, ([*_rows(inputs, count)], [*_rows(output, count)]))
 
         handles.append(look_in(module, keep))
     try:
@@ -222,7 +222,7 @@ def _recorded(network: nn.Module, images: Images, count: int) -> dict[str, tuple
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return calls
 
 
 def _rows(held: Any, count: int) -> Iterator[Tensor]:
@@ -232,8 +232,8 @@ def _rows(held: Any, count: int) -> Iterator[Tensor]:
     elif isinstance(held, dict):
         yield from _rows(list(held.values()), count)
     elif isinstance(held, tuple | list):
-        for each in held:
-            yield from _rows(each, count)
+        for part in held:
+            yield from _rows(part, count)
 
 
 def _same(one: list[Tensor], other: list[Tensor]) -> bool:

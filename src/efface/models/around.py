@@ -63,7 +63,7 @@ def around(
     if before is not None and isinstance(network, nn.Sequential):  # its children have numbers, which must stay
         vars(network)["_before"] = before
     elif before is not None:
-        name = next((each for each in NORMALISE if not hasattr(network, each)), None)
+        name = next((candidate for candidate in NORMALISE if not hasattr(network, candidate)), None)
         if name is None:
             return _Outside(network, before, after)
         modules = dict(network._modules)  # noqa: SLF001  the first layer stands first

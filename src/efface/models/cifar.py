@@ -64,7 +64,7 @@ def resnet(
     bottleneck: True for blocks of three convolutions (1x1, 3x3 with the stride, 1x1 to four times the width).
     inner: the non-linearity inside the blocks; None: that of the stem and the sums.
     """
-    lengths = {len(each) for each in (blocks, widths, strides or blocks)}
+    lengths = {len(per_stage) for per_stage in (blocks, widths, strides or blocks)}
     if len(lengths) > 1 or not lengths - {0} or min(*blocks, *widths, *(strides or [1])) < 1:
         raise ValueError(
             f"resnet: blocks {list(blocks)}, widths {list(widths)}, strides {strides and list(strides)}; expected "
@@ -102,21 +102,21 @@ def vgg(
     plan: channels of each convolution, M for a pool.
     size: height and width of the images in pixels, at least 2 ** (number of pools); it sets the linear layer's width.
     """
-    pools = [each for each in plan if each == "M"]
+    pools = [entry for entry in plan if entry == "M"]
     side = size // 2 ** len(pools)
-    wide = [each for each in plan if each != "M"]
+    wide = [entry for entry in plan if entry != "M"]
     if not wide or min(wide) < 1 or side < 1:
         raise ValueError(
             f"vgg: plan {list(plan)} on images of {size}x{size} pixels; expected at least one convolution of 1 channel "
             f"or more, and {2 ** len(pools)} pixels or more for {len(pools)} pools: change the plan or the size"
         )
     make, layers, inputs = nonlinearity(activation, beta), list[nn.Module](), in_channels
-    for each in plan:
-        if each == "M":
+    for entry in plan:
+        if entry == "M":
             layers.append(nn.MaxPool2d(2))
         else:
-            layers += [nn.Conv2d(inputs, each, 3, padding=1), nn.BatchNorm2d(each), make()]
-            inputs = each
+            layers += [nn.Conv2d(inputs, entry, 3, padding=1), nn.BatchNorm2d(entry), make()]
+            inputs = entry
     parts: OrderedDict[str, nn.Module] = OrderedDict(
         normalise=normalisation(mean, std, in_channels),
         features=nn.Sequential(*layers),

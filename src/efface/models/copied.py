@@ -24,7 +24,7 @@ def copied_network(network: nn.Module) -> nn.Module:
     if not all(map(_is_usual, modules)):
         return copy.deepcopy(network)
     tensors: dict[int, Tensor] = {}  # two modules may share one
-    made: dict[nn.Module, nn.Module] = {each: type(each).__new__(type(each)) for each in modules}
+    made: dict[nn.Module, nn.Module] = {module: type(module).__new__(type(module)) for module in modules}
     for module, copied in made.items():
         held: dict[str, Any] = {name: _own(value) for name, value in vars(module).items()}
         for name, value in module._modules.items():  # noqa: SLF001
@@ -51,23 +51,23 @@ def _copied(value: Tensor) -> Tensor:
 def _is_usual(module: nn.Module) -> bool:
     """Return True if a module is copied by `copied_network` as `copy.deepcopy` copies it."""
     kind = type(module)
-    own = any(hasattr(kind, each) for each in ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__"))
+    own = any(hasattr(kind, method) for method in ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__"))
     if own or kind.__reduce_ex__ is not object.__reduce_ex__ or kind.__reduce__ is not object.__reduce__:
         return False
     states = "__setstate__", "__getstate__"
     of_torch = kind.__module__.startswith("torch.nn.modules.")  # theirs fill in what files of old versions lack
-    if not of_torch and any(getattr(kind, each) is not getattr(nn.Module, each) for each in states):
+    if not of_torch and any(getattr(kind, method) is not getattr(nn.Module, method) for method in states):
         return False
     return all(_is_usual_value(name, value) for name, value in vars(module).items())
 
 
 def _is_usual_value(name: str, value: Any) -> bool:
     if name in _OF_MODULES:
-        return all(each is None or _is_held(_OF_MODULES[name], each) for each in value.values())
+        return all(entry is None or _is_held(_OF_MODULES[name], entry) for entry in value.values())
     if isinstance(value, Mapping):  # of hooks
         return not value
     if isinstance(value, tuple | list | set):
-        return all(isinstance(each, _PLAIN) for each in value)
+        return all(isinstance(element, _PLAIN) for element in value)
     return isinstance(value, _PLAIN)
 
 

@@ -30,7 +30,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     After the block, also after an exception, each module's mode and each parameter's flag is restored.
     """
     modules = list(model.modules())
-    own = (each for module in modules for each in own_tensors(module)[0].values() if each is not None)
+    own = (parameter for module in modules for parameter in own_tensors(module)[0].values() if parameter is not None)
     flags = [(parameter, parameter.requires_grad) for parameter in own]
     with modes_restored(model):
         try:  # values that are right already are not set again: each costs torch a microsecond or more

@@ -43,20 +43,22 @@ def fast_copy(model: nn.Module, images: Images) -> nn.Module:
     The model itself if it has hooks, or if torch.jit made it or a part of it.
     """
     modules = [*model.modules()]
-    if any(isinstance(each, torch.jit.ScriptModule) for each in modules):
+    if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
         return model
-    if not len(images) or any(getattr(each, name) for each in modules for name in _HOOKS):
+    if not len(images) or any(getattr(module, name) for module in modules for name in _HOOKS):
         return model
-    values = [each for module in modules for held in own_tensors(module) for each in held.values() if each is not None]
+    values = [
+        tensor for module in modules for held in own_tensors(module) for tensor in held.values() if tensor is not None
+    ]
     settings = _settings(modules, values)
-    found = FAST_COPIES.get(model)
-    if found is None or found.settings != settings or not _equal(found.values, values):
+    fast = FAST_COPIES.get(model)
+    if fast is None or fast.settings != settings or not _equal(fast.values, values):
         made = folded(model, images)
-        kept = [each.detach().clone() for each in values]  # a tensor's version does not count changes of `.data`
-        plain = [value for each in modules for value in vars(each).values() if isinstance(value, _PLAIN)]
-        found = _Fast(settings, kept, None if made is model else made, plain)  # a reference would keep the model alive
-        FAST_COPIES[model] = found
-    return found.network or model
+        kept = [tensor.detach().clone() for tensor in values]  # a tensor's version does not count changes of `.data`
+        plain = [value for module in modules for value in vars(module).values() if isinstance(value, _PLAIN)]
+        fast = _Fast(settings, kept, None if made is model else made, plain)  # a reference would keep the model alive
+        FAST_COPIES[model] = fast
+    return fast.network or model
 
 
 def own_tensors(module: nn.Module) -> tuple[dict[str, nn.Parameter | None], dict[str, Tensor | None]]:
@@ -76,17 +78,17 @@ def _settings(modules: list[nn.Module], values: list[Tensor]) -> list[Any]:
     equal new object therefore causes one unnecessary copy.
     """
     attributes = [
-        (type(each), [(name, id(value)) for name, value in vars(each).items() if name != "training"])
-        for each in modules
+        (type(module), [(name, id(value)) for name, value in vars(module).items() if name != "training"])
+        for module in modules
     ]
-    return [attributes, [(each.shape, each.dtype, each.device) for each in values]]
+    return [attributes, [(tensor.shape, tensor.dtype, tensor.device) for tensor in values]]
 
 
 def _equal(before: list[Tensor], now: list[Tensor]) -> bool:
-    if all(each.device.type == "cpu" for each in now):
+    if all(tensor.device.type == "cpu" for tensor in now):
         return all(map(torch.equal, before, now))
     same = [(one == other).all() for one, other in zip(before, now, strict=True)]
-    return bool(torch.stack([each.to(same[0].device) for each in same]).all())  # waits for the device only once
+    return bool(torch.stack([equal.to(same[0].device) for equal in same]).all())  # waits for the device only once
 
 
 Layer = nn.Conv2d | nn.Linear
@@ -101,9 +103,9 @@ def folded(network: nn.Module, images: Images) -> nn.Module:
     A BatchNorm is not folded if it follows no layer, or if the output of its layer is also used elsewhere. The copy
     costs a copy of the weights and two forward passes of the first image.
     """
-    if not any(isinstance(each, (nn.Conv2d, _BatchNorm)) for each in network.modules()):
+    if not any(isinstance(module, (nn.Conv2d, _BatchNorm)) for module in network.modules()):
         return network
-    if any("forward" in vars(each) for each in network.modules()):  # it may refer to the original, not to the copy
+    if any("forward" in vars(module) for module in network.modules()):  # it may refer to the original, not to the copy
         return network
     try:
         copied = copied_network(network).eval()
@@ -113,9 +115,9 @@ def folded(network: nn.Module, images: Images) -> nn.Module:
         pairs, before = norms_after(copied, images[:1].clone())
         for layer, norm in pairs:
             fold_into(layer, norm)
-        for each in copied.modules():
-            if getattr(each, "in_place", None) is False:
-                _work_in_place(each)
+        for module in copied.modules():
+            if getattr(module, "in_place", None) is False:
+                _work_in_place(module)
         after = None
         for order in (torch.channels_last, torch.contiguous_format):  # `view` in a forward may refuse channels_last
             copied = copied.to(memory_format=order)
@@ -133,7 +135,7 @@ def answers_as_before(copied: nn.Module, name: str) -> bool:
     This is not so if one of its layers includes a BatchNorm that lies outside the module.
     """
     inside = {*copied.get_submodule(name).modules()}
-    folded_away = (each for each in copied.modules() if "done_by" in vars(each))
+    folded_away = (module for module in copied.modules() if "done_by" in vars(module))
     return all(norm in inside or vars(norm)["done_by"] not in inside for norm in folded_away)
 
 
@@ -161,7 +163,7 @@ def norms_after(network: nn.Module, images: Images) -> tuple[list[tuple[Layer, _
     finally:
         for handle in handles:
             handle.remove()
-    used = Counter(source for each in sources.values() for source in each)
+    used = Counter(source for before in sources.values() for source in before)
     pairs = []
     for norm, before in sources.items():
         layer = before[0]
@@ -206,9 +208,9 @@ def is_layer(module: nn.Module) -> TypeGuard[Layer]:
 
 def _work_in_place(module: nn.Module) -> None:
     module.in_place = True  # type: ignore[assignment]
-    for each in module.children():
-        if isinstance(each, nn.ReLU):
-            each.inplace = True
+    for child in module.children():
+        if isinstance(child, nn.ReLU):
+            child.inplace = True
 
 
 def _unchanged(x: Tensor) -> Tensor:

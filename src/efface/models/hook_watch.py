@@ -71,7 +71,7 @@ def see_calls(model: nn.Module, images: Tensor, see: Callable[[str, nn.Module, A
     see: function that gets the module's name, the module and its output. The model itself comes last, with the name "".
     """
     handles = [
-        look_in(module, lambda each, _, output, name=name: see(name, each, output))
+        look_in(module, lambda called, _, output, name=name: see(name, called, output))
         for name, module in model.named_modules()
     ]
     try:

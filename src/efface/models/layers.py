@@ -28,11 +28,11 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
         return modules[name.removeprefix("network.")]
     ends = [full for full in modules if name and full.endswith(f".{name}")]
     depth = min((full.count(".") for full in ends), default=0)
-    found = [full for full in ends if full.count(".") == depth]
-    if len(found) == 1:
-        return modules[found[0]]
-    if found:
-        raise ValueError(f"layer {shown(name)} can be {_some(found)} in {type(model).__name__}; write the whole name")
+    matches = [full for full in ends if full.count(".") == depth]
+    if len(matches) == 1:
+        return modules[matches[0]]
+    if matches:
+        raise ValueError(f"layer {shown(name)} can be {_some(matches)} in {type(model).__name__}; write the whole name")
     raise ValueError(f"layer {shown(name)}: {type(model).__name__} has no such layer; {_nearest(name, modules)}")
 
 
@@ -44,7 +44,7 @@ def feature_layer(model: nn.Module, images: Images, layer: str | None) -> nn.Mod
     if layer is None:
         return last_convolution(model, images[:1])
     module = find_layer(model, layer)
-    check_feature_map(model, images[:1], next(name for name, each in model.named_modules() if each is module))
+    check_feature_map(model, images[:1], next(name for name, submodule in model.named_modules() if submodule is module))
     return module
 
 
@@ -60,10 +60,10 @@ def last_convolution(model: nn.Module, images: Images) -> nn.Module:
         network computes with tokens.
     """
     kept = _LAST.setdefault(model, {})
-    seen = (*images.shape[1:], *((name, type(each)) for name, each in model.named_modules()))
+    seen = (*images.shape[1:], *((name, type(submodule)) for name, submodule in model.named_modules()))
     if seen not in kept:
         module = _last_convolution(model, images)
-        kept[seen] = next(name for name, each in model.named_modules() if each is module)
+        kept[seen] = next(name for name, submodule in model.named_modules() if submodule is module)
     return model.get_submodule(kept[seen])
 
 
@@ -91,7 +91,7 @@ def _last_convolution(model: nn.Module, images: Images) -> nn.Module:
     tokens = [call for call in calls if _of_tokens(call)]
     if not tokens:
         return last.module
-    name = next(name for name, each in model.named_modules() if each is last.module)
+    name = next(name for name, submodule in model.named_modules() if submodule is last.module)
     check_feature_map(model, images, name)
     if learnt and last.module is calls[learnt[0]].module and calls.index(tokens[-1]) > calls.index(last):
         raise ValueError(

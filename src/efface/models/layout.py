@@ -58,12 +58,12 @@ def check_feature_map(model: nn.Module, images: Images, name: str) -> None:
 
     It costs one forward pass of five images in evaluation mode, once for each model and shape of image.
     """
-    found = layouts(model, images)
-    if name not in found or not (wrong := found[name].wrong):
+    by_name = layouts(model, images)
+    if name not in by_name or not (wrong := by_name[name].wrong):
         return
-    first = next((other for other, each in model.named_modules() if isinstance(each, nn.Conv2d)), "")
-    fit = [other for other, each in found.items() if each.is_feature_map and other != first][-3:]
-    shape = " x ".join(map(str, ("n", *found[name].shape[1:])))
+    first = next((other for other, module in model.named_modules() if isinstance(module, nn.Conv2d)), "")
+    fit = [other for other, layout in by_name.items() if layout.is_feature_map and other != first][-3:]
+    shape = " x ".join(map(str, ("n", *by_name[name].shape[1:])))
     remedy = f"layers that are: {', '.join(fit)}" if fit else "no later layer is one: choose a method without a layer"
     raise ValueError(
         f"layer {name!r} of {type(model).__name__} returns {shape}, which is no feature map n c h w ({wrong}); {remedy}"
@@ -73,7 +73,7 @@ def check_feature_map(model: nn.Module, images: Images, name: str) -> None:
 def layouts(model: nn.Module, images: Images) -> dict[str, Layout]:
     """Return the layout of each layer whose output has four axes, by name, in the order in which the layers finish."""
     kept = _KNOWN.setdefault(model, {})
-    seen = (*images.shape[1:], *((name, type(each)) for name, each in model.named_modules()))
+    seen = (*images.shape[1:], *((name, type(module)) for name, module in model.named_modules()))
     if seen not in kept:
         kept[seen] = _layouts(model, _halves_changed(images[:1]))
     return kept[seen]
@@ -85,24 +85,24 @@ _KNOWN: "WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], dict[str, Layout]]]"
 def _halves_changed(image: Float[Tensor, "1 c h w"]) -> Float[Tensor, "5 c h w"]:
     """Return the image, and it with its left, right, upper and lower half changed by half of the range."""
     height, width = image.shape[2:]
-    changed, found = (image + 0.5) % 1, image.repeat(_HALVES, 1, 1, 1)
+    changed, variants = (image + 0.5) % 1, image.repeat(_HALVES, 1, 1, 1)
     parts = [(1, 3, 0, width // 2), (2, 3, (width + 1) // 2, width)]
     parts += [(3, 2, 0, height // 2), (4, 2, (height + 1) // 2, height)]
     for row, axis, start, end in parts:
-        found[row].narrow(axis - 1, start, end - start).copy_(changed[0].narrow(axis - 1, start, end - start))
-    return found
+        variants[row].narrow(axis - 1, start, end - start).copy_(changed[0].narrow(axis - 1, start, end - start))
+    return variants
 
 
 def _layouts(model: nn.Module, images: Images) -> dict[str, Layout]:
-    found: dict[str, Layout] = {}
+    by_name: dict[str, Layout] = {}
 
     def see(name: str, _: nn.Module, output: object) -> None:
-        found.pop(name, None)  # of a layer that runs several times, the last time counts
+        by_name.pop(name, None)  # of a layer that runs several times, the last time counts
         if name and isinstance(output, Tensor) and output.ndim == 4:
-            found[name] = _layout(output.detach())
+            by_name[name] = _layout(output.detach())
 
     see_calls(model, images, see)
-    return found
+    return by_name
 
 
 def _layout(output: Float[Tensor, "n a b c"]) -> Layout:
@@ -112,7 +112,7 @@ def _layout(output: Float[Tensor, "n a b c"]) -> Layout:
     change = (output[1:] - output[:1]).abs().double()
     down, right = [], []
     for axis in (1, 2, 3):
-        along = change.sum([each for each in (1, 2, 3) if each != axis])
+        along = change.sum([other for other in (1, 2, 3) if other != axis])
         places = torch.linspace(0, 1, along.shape[1], dtype=along.dtype, device=along.device)
         centres, moved = along @ places / along.sum(1).clamp(min=1e-300), along.sum(1) > 0
         left, to_right, above, below = centres.tolist()

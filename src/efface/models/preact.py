@@ -90,11 +90,11 @@ def preact_resnet(
         two 3x3.
     """
     steps = [1, *[2] * (len(blocks) - 1)] if strides is None else list(strides)
-    stages = {name: list(each) for name, each in (("blocks", blocks), ("widths", widths), ("strides", steps))}
-    if not blocks or len({len(each) for each in stages.values()}) > 1 or min(map(min, stages.values())) < 1:
+    stages = {name: list(numbers) for name, numbers in (("blocks", blocks), ("widths", widths), ("strides", steps))}
+    if not blocks or len({len(numbers) for numbers in stages.values()}) > 1 or min(map(min, stages.values())) < 1:
         raise ValueError(
-            f"preact_resnet: {', '.join(f'{name} {each}' for name, each in stages.items())}; expected numbers of at "
-            "least 1, one for each stage in all of them: make the lists equally long"
+            f"preact_resnet: {', '.join(f'{name} {numbers}' for name, numbers in stages.items())}; expected numbers of "
+            "at least 1, one for each stage in all of them: make the lists equally long"
         )
     network = PreActResNet(
         list(zip(blocks, widths, steps, strict=True)),
@@ -191,8 +191,8 @@ class PreActResNet(nn.Module):
         self.stages = tuple(f"layer{number}" for number in range(1, len(stages) + 1))
         for name, (count, width, stride) in zip(self.stages, stages, strict=True):
             made = []
-            for each in [stride] + [1] * (count - 1):
-                made.append(block(inputs, width, each, activation))
+            for block_stride in [stride] + [1] * (count - 1):
+                made.append(block(inputs, width, block_stride, activation))
                 inputs = width * block.expansion
             self.add_module(name, nn.Sequential(*made))
         if final_norm:

@@ -30,11 +30,11 @@ def renamed(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor
     if rename is None:
         return dict(state)
     own = network.state_dict()
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name, value in state.items():
         new = rename(name)
-        found[new if name not in own and new in own and new not in state else name] = value
-    return found
+        tensors[new if name not in own and new in own and new not in state else name] = value
+    return tensors
 
 
 def score_matching_name(name: str) -> str:
@@ -50,8 +50,8 @@ def score_matching_name(name: str) -> str:
         return f"linear.{rest}"
     if head == "conv1" and rest[:2] in ("0.", "1."):
         return f"{_STEM[rest[0]]}.{rest[2:]}"
-    if found := _STAGE.fullmatch(name):
-        stage, block, part, place, tensor = found.groups()
+    if match := _STAGE.fullmatch(name):
+        stage, block, part, place, tensor = match.groups()
         inside = _BOTTLENECK.get(place, place) if part == "residual_function" else f"shortcut.{place}"
         return f"layer{int(stage) - 1}.{block}.{inside}.{tensor}"
     return name

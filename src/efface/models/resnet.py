@@ -132,9 +132,9 @@ class ResNet(nn.Module):
         inputs = widths[0]
         for name, width, count, stride in zip(self.stages, widths, counts, steps, strict=True):
             made = []
-            for each in [stride] + [1] * (count - 1):
-                past = _past(inputs, width * kind.expansion, each, shortcut)
-                made.append(kind(inputs, width, each, past, activation, inner or activation))
+            for block_stride in [stride] + [1] * (count - 1):
+                past = _past(inputs, width * kind.expansion, block_stride, shortcut)
+                made.append(kind(inputs, width, block_stride, past, activation, inner or activation))
                 inputs = width * kind.expansion
             self.add_module(name, nn.Sequential(*made))
         self.pool = nn.AdaptiveAvgPool2d(1)

@@ -75,9 +75,9 @@ def logits_of(model: nn.Module, images: Images) -> Float[Tensor, "n k"]:
     """Return the network's output for the images. ValueError: the output does not have the shape of logits."""
     logits = model(images)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        returned = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
-            f"{type(model).__name__} returns {found} for {len(images)} images; expected logits of shape "
+            f"{type(model).__name__} returns {returned} for {len(images)} images; expected logits of shape "
             f"({len(images)}, classes): wrap the network so that it returns logits"
         )
     return logits

@@ -45,5 +45,5 @@ def _inner(module: nn.Module) -> nn.Module | None:
     """Return the module inside a wrapper of torch; None for any other module."""
     held = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
     name = held.get(type(module).__name__)
-    found = getattr(module, name, None) if name and type(module).__module__.startswith("torch.") else None
-    return found if isinstance(found, nn.Module) else None
+    inner = getattr(module, name, None) if name and type(module).__module__.startswith("torch.") else None
+    return inner if isinstance(inner, nn.Module) else None

@@ -35,10 +35,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 def _wrapper(names: Iterable[str]) -> str:
     """Return the prefixes of wrappers, such as `module.model.`, with which all names begin; "" for none."""
-    names, found = list(names), ""
-    while names and (new := next((each for each in _PREFIXES if all(n.startswith(found + each) for n in names)), "")):
-        found += new
-    return found
+    names, wrapper = list(names), ""
+    while names and (
+        new := next((prefix for prefix in _PREFIXES if all(n.startswith(wrapper + prefix) for n in names)), "")
+    ):
+        wrapper += new
+    return wrapper
 
 
 def _split(path: str | Path) -> tuple[Path, str]:
@@ -75,18 +77,18 @@ def _read(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):  # a plain record of settings in many checkpoints
             return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as problem:
-        found = re.search(r"GLOBAL (\S+)", str(problem))
-        holds = f" (it holds a Python object, {found[1]})" if found else ""
+        match = re.search(r"GLOBAL (\S+)", str(problem))
+        holds = f" (it holds a Python object, {match[1]})" if match else ""
         raise ValueError(
             f"weights: {path} cannot be read as plain tensors{holds}; save the network's state_dict() with torch.save"
         ) from problem
 
 
-def _tensors(path: Path, found: Any, entry: str) -> dict[str, Tensor]:
+def _tensors(path: Path, content: Any, entry: str) -> dict[str, Tensor]:
     """Return the state dict in a file's content. ValueError: there is none, or there are several."""
-    if _is_state(found) and not entry:
-        return dict(found)
-    entries = dict(_entries(found)) if _is_dict(found) else {}
+    if _is_state(content) and not entry:
+        return dict(content)
+    entries = dict(_entries(content)) if _is_dict(content) else {}
     if entry and entry in entries:
         return entries[entry]
     if not entry and len(entries) == 1:
@@ -94,40 +96,44 @@ def _tensors(path: Path, found: Any, entry: str) -> dict[str, Tensor]:
     if entries:
         listed = " or ".join(f"{path}#{name}" for name in entries)
         raise ValueError(f"weights: {path} contains {len(entries)} state dicts; write weights: {listed}")
-    holds = f"its keys are {_some(list(_keys(found)))}" if _is_dict(found) and found else f"a {type(found).__name__}"
+    holds = (
+        f"its keys are {_some(list(_keys(content)))}"
+        if _is_dict(content) and content
+        else f"a {type(content).__name__}"
+    )
     raise ValueError(
         f"weights: {path} contains no state dict ({holds}); save the network's state_dict() with torch.save"
     )
 
 
-def _entries(found: Mapping[Any, Any]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def _entries(checkpoint: Mapping[Any, Any]) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Yield the state dicts in a checkpoint, by their keys, such as `model` or `checkpoint.state_dict`.
 
     Deeper ones count only where there is none above them. What an optimizer keeps is left out.
     """
-    level: list[tuple[tuple[str, ...], Any]] = [((str(key),), value) for key, value in found.items()]
+    level: list[tuple[tuple[str, ...], Any]] = [((str(key),), value) for key, value in checkpoint.items()]
     for _ in range(_DEEPEST):
         level = [(keys, value) for keys, value in level if _is_dict(value) and not _OF_TRAINING.search(keys[-1])]
         if states := [(".".join(keys), dict(value)) for keys, value in level if _is_state(value)]:
             yield from states
             return
-        level = [((*keys, str(key)), each) for keys, value in level for key, each in value.items()]
+        level = [((*keys, str(key)), entry) for keys, value in level for key, entry in value.items()]
 
 
-def _keys(found: Mapping[Any, Any]) -> Iterator[str]:
+def _keys(checkpoint: Mapping[Any, Any]) -> Iterator[str]:
     """Yield the keys of a checkpoint; of a state dict that holds other values, too, the first of them."""
-    for key, value in found.items():
-        odd = [name for name, each in value.items() if not isinstance(each, Tensor)] if _is_dict(value) else []
+    for key, value in checkpoint.items():
+        odd = [name for name, entry in value.items() if not isinstance(entry, Tensor)] if _is_dict(value) else []
         is_nearly = odd and len(odd) < len(value)
         yield f"{key} (with '{odd[0]}', a {type(value[odd[0]]).__name__} among tensors)" if is_nearly else str(key)
 
 
-def _is_dict(found: Any) -> bool:
-    return isinstance(found, Mapping)
+def _is_dict(content: Any) -> bool:
+    return isinstance(content, Mapping)
 
 
-def _is_state(found: Any) -> bool:
-    return _is_dict(found) and bool(found) and all(isinstance(value, Tensor) for value in found.values())
+def _is_state(content: Any) -> bool:
+    return _is_dict(content) and bool(content) and all(isinstance(value, Tensor) for value in content.values())
 
 
 def load_weights(network: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
@@ -144,10 +150,10 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], source: str | Pat
     last = head(network)
     if differing and not missing and not foreign and {*differing} <= {f"{last}.weight", f"{last}.bias"}:
         key = differing[0]
-        found = state[key].shape[0]
+        classes = state[key].shape[0]
         raise ValueError(
-            f"weights: {source}: num_classes is {own[key].shape[0]} in the study, {found} in the file; "
-            f"set num_classes: {found} or take other weights"
+            f"weights: {source}: num_classes is {own[key].shape[0]} in the study, {classes} in the file; "
+            f"set num_classes: {classes} or take other weights"
         )
     problems = [
         ("only in the network", missing),

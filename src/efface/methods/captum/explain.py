@@ -53,9 +53,9 @@ def convergence_gap(
     plan = captum_method(algorithm, None, init, attribute, layer=layer, cells=None, score=score)
     settings = settings_of(plan, images)
     baselines = settings.get("baselines", torch.zeros_like(images[:1]))
-    each = [one.expand_as(images).contiguous() for one in (baselines.split(1) if plan.compares else [baselines])]
+    expanded = [one.expand_as(images).contiguous() for one in (baselines.split(1) if plan.compares else [baselines])]
     with torch.no_grad(), evaluating(model):
-        before = torch.stack([target_scores(model, one, targets, score) for one in each]).mean(0)
+        before = torch.stack([target_scores(model, one, targets, score) for one in expanded]).mean(0)
         change = target_scores(model, images, targets, score) - before
     summed = (_layer_values(plan, model, images, targets, layer, score) if plan.explains_layer else maps).flatten(1)
     gap = ((summed.to(change).sum(1) - change).abs() / change.abs().clamp(min=1e-6)).max()
@@ -75,8 +75,8 @@ def _layer_values(
     with untouched(model), evaluating(model), _quiet():
         explainer = plan.made(_Score(model, score), feature_layer(model, images, layer))
         asked = {"inputs": images.clone().requires_grad_(), "additional_forward_args": (targets.clone(),)}
-        found: Tensor = explainer.attribute(**asked, **settings_of(plan, images))
-    return found.detach()
+        values: Tensor = explainer.attribute(**asked, **settings_of(plan, images))
+    return values.detach()
 
 
 @states(doubts=convergence_gap)
@@ -143,10 +143,10 @@ def attribute(
             asked = {"inputs": points, "additional_forward_args": (targets[block].clone(),)}
             own = of_block(method, settings, block, len(images))
             with seeded(int(seeds[block.start])) if method.draws and seeds is not None else nullcontext():
-                found = _called(
+                block_maps = _called(
                     method, model, explainer, asked, own | method.limits(len(points), max_batch, own), max_batch, again
                 )
-            maps.append(_map(method, found, images[block]))
+            maps.append(_map(method, block_maps, images[block]))
     return torch.cat(maps)
 
 
@@ -183,14 +183,14 @@ def _called(
     total: Any = 0
     try:
         for share, part in _pieces(method, own, max_batch):
-            found = explainer.attribute(**asked, **own | part)
-            if not isinstance(found, Tensor):
-                raise ValueError(f"captum's {method.name} returned a {type(found).__name__}; expected one tensor")
-            total = total + share * found.detach()
+            maps = explainer.attribute(**asked, **own | part)
+            if not isinstance(maps, Tensor):
+                raise ValueError(f"captum's {method.name} returned a {type(maps).__name__}; expected one tensor")
+            total = total + share * maps.detach()
     except (AssertionError, AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
         if not isinstance(error, AssertionError | NotImplementedError) and not any(word in str(error) for word in _ITS):
             raise  # an error of the network itself
-        kinds = [name for name, each in model.named_modules() if name and str(type(each)) in str(error)]
+        kinds = [name for name, module in model.named_modules() if name and str(type(module)) in str(error)]
         kinds = kinds or (again if "more than once" in str(error) else [])
         where = f" (here {', '.join(kinds[:4])})" if kinds else ""
         other = "; efface.methods.zennit.attribute has more rules for LRP" if "LRP" in method.name else ""
@@ -214,22 +214,22 @@ def _pieces(method: CaptumMethod, own: dict[str, Any], max_batch: int) -> list[t
     return [(1.0, {})]
 
 
-def _map(method: CaptumMethod, found: Tensor, images: Images) -> Maps:
+def _map(method: CaptumMethod, maps: Tensor, images: Images) -> Maps:
     if method.explains_layer:
-        if found.ndim != 4:
+        if maps.ndim != 4:
             raise ValueError(
-                f"captum's {method.name} returned shape {tuple(found.shape)}; expected n c h w: "
+                f"captum's {method.name} returned shape {tuple(maps.shape)}; expected n c h w: "
                 "name a convolutional `layer`"
             )
-        small = found.sum(1, keepdim=True)
-        found = F.interpolate(small, size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
-    elif found.shape != images.shape:
+        small = maps.sum(1, keepdim=True)
+        maps = F.interpolate(small, size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    elif maps.shape != images.shape:
         raise ValueError(
-            f"captum's {method.name} returned shape {tuple(found.shape)}; expected the images' {tuple(images.shape)}"
+            f"captum's {method.name} returned shape {tuple(maps.shape)}; expected the images' {tuple(images.shape)}"
         )
     elif method.cells is not None:
-        found = found[:, 0]  # every channel has the value of the square
-    return found.to(images.dtype)
+        maps = maps[:, 0]  # every channel has the value of the square
+    return maps.to(images.dtype)
 
 
 @contextmanager

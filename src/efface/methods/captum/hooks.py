@@ -36,16 +36,16 @@ def check_hooks(method: CaptumMethod, model: nn.Module, images: Images) -> list[
 
     Returns the names of the modules to change that ran more than once. Some classes cannot work with such modules.
     """
-    hooked = next((each for word, each in _HOOKED.items() if word in method.name), None)
+    hooked = next((entry for word, entry in _HOOKED.items() if word in method.name), None)
     if hooked is None:
         return []
     if is_scripted(model):
         raise ValueError(f"captum's {method.name} changes layers, and those of a traced or scripted network do not run")
     ran: Counter[str] = Counter()
     names = {
-        each: name
-        for name, each in model.named_modules()
-        if type(each).__name__ in hooked.modules or ("LRP" in method.name and next(each.children(), None) is None)
+        module: name
+        for name, module in model.named_modules()
+        if type(module).__name__ in hooked.modules or ("LRP" in method.name and next(module.children(), None) is None)
     }
 
     def seen(name: str, module: nn.Module, func: Any, args: Any, kwargs: Any) -> Any:
@@ -61,7 +61,7 @@ def check_hooks(method: CaptumMethod, model: nn.Module, images: Images) -> list[
             )
         return func(*args, **kwargs)
 
-    handles = [look_in(each, lambda each, *_: ran.update([names[each]])) for each in names]
+    handles = [look_in(module, lambda called, *_: ran.update([names[called]])) for module in names]
     try:
         with watching(model, seen):
             model(images.clone().requires_grad_())

@@ -101,7 +101,7 @@ def captum_method(
         inner = _found(attr, str(around))
     elif around is not None:
         raise ValueError(f"around is {shown(around)}, but {algorithm} has no inner class; only NoiseTunnel has one")
-    takes = {name for each in (outer, inner) for name in inspect.signature(each.attribute).parameters}
+    takes = {name for kind in (outer, inner) for name in inspect.signature(kind.attribute).parameters}
     method = CaptumMethod(
         outer,
         inner,
@@ -151,11 +151,11 @@ def _found(attr: Any, name: str) -> Any:
     if why is not None:
         raise ValueError(f"algorithm {shown(name)} {why}; expected a class that explains an image's class")
     known = [
-        each
-        for each in attr.__all__
-        if hasattr(getattr(attr, each), "attribute")
-        and not each.endswith("Attribution")
-        and not any(part in each for part in _REFUSED)
+        algorithm
+        for algorithm in attr.__all__
+        if hasattr(getattr(attr, algorithm), "attribute")
+        and not algorithm.endswith("Attribution")
+        and not any(part in algorithm for part in _REFUSED)
     ]
     if name not in known:
         raise ValueError(f"captum.attr has no algorithm {shown(name)}; {nearest(name, known)}")

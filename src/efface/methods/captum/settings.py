@@ -11,18 +11,18 @@ from efface.types import Images
 
 def settings_of(method: CaptumMethod, images: Images) -> dict[str, Any]:
     """Return the settings of `attribute` in the form that Captum needs."""
-    found = {name: _tuples(value) for name, value in method.attribute.items()}
+    settings = {name: _tuples(value) for name, value in method.attribute.items()}
     if method.compares or method.attribute.get("baselines") is not None:
-        found["baselines"] = _baselines(method, method.attribute.get("baselines", 0.0), images)
-    if isinstance(window := found.get("sliding_window_shapes"), int):
-        found["sliding_window_shapes"] = (images.shape[1], window, window)
-    if "stdevs" in found:
-        found["stdevs"] = float(found["stdevs"])
+        settings["baselines"] = _baselines(method, method.attribute.get("baselines", 0.0), images)
+    if isinstance(window := settings.get("sliding_window_shapes"), int):
+        settings["sliding_window_shapes"] = (images.shape[1], window, window)
+    if "stdevs" in settings:
+        settings["stdevs"] = float(settings["stdevs"])
     if method.outer is not method.inner:
-        found.setdefault("nt_samples_batch_size", 1)
+        settings.setdefault("nt_samples_batch_size", 1)
     if method.cells is not None:
-        found["feature_mask"] = _grid(method.cells, images)
-    return found
+        settings["feature_mask"] = _grid(method.cells, images)
+    return settings
 
 
 def _tuples(value: Any) -> Any:
@@ -33,20 +33,22 @@ def _baselines(method: CaptumMethod, value: Any, images: Images) -> Tensor:
     """Return the images to compare with: one for all images, or the images of a distribution."""
     c = images.shape[1]
     if isinstance(value, Tensor):
-        found = value.to(images)
+        baselines = value.to(images)
     elif method.compares:
-        each = [images.new_tensor(one).reshape(-1) for one in (value if isinstance(value, list | tuple) else [value])]
-        found = torch.stack([one.expand(c) if one.numel() == 1 else one for one in each])[:, :, None, None]
+        colours = [
+            images.new_tensor(one).reshape(-1) for one in (value if isinstance(value, list | tuple) else [value])
+        ]
+        baselines = torch.stack([one.expand(c) if one.numel() == 1 else one for one in colours])[:, :, None, None]
     else:
-        found = images.new_tensor(value).reshape(1, -1, 1, 1)
-    if found.ndim != 4 or found.shape[1] not in (1, c):
+        baselines = images.new_tensor(value).reshape(1, -1, 1, 1)
+    if baselines.ndim != 4 or baselines.shape[1] not in (1, c):
         raise ValueError(
-            f"attribute: baselines have shape {tuple(found.shape)}; expected a number, or one for each of the images' "
-            f"{c} channels{', or a list of these' if method.compares else ''}"
+            f"attribute: baselines have shape {tuple(baselines.shape)}; expected a number, or one for each of the "
+            f"images' {c} channels{', or a list of these' if method.compares else ''}"
         )
-    if method.name.endswith("DeepLiftShap") and len(found) < 2:
+    if method.name.endswith("DeepLiftShap") and len(baselines) < 2:
         raise ValueError("attribute: baselines hold 1 image; DeepLiftShap expects 2 at least: use DeepLift for one")
-    return found.expand(-1, *images.shape[1:])
+    return baselines.expand(-1, *images.shape[1:])
 
 
 def _grid(cells: int, images: Images) -> Tensor:
@@ -62,7 +64,7 @@ def of_block(method: CaptumMethod, settings: dict[str, Any], block: slice, count
     """Return the settings for a block of images; tensors with one row per image are cut to the block."""
 
     def cut(name: str, value: Any) -> Any:
-        each = isinstance(value, Tensor) and value.ndim == 4 and len(value) == count
-        return value[block] if each and not (name == "baselines" and method.compares) else value
+        per_image = isinstance(value, Tensor) and value.ndim == 4 and len(value) == count
+        return value[block] if per_image and not (name == "baselines" and method.compares) else value
 
     return {name: cut(name, value) for name, value in settings.items()}

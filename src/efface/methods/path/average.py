@@ -104,10 +104,10 @@ def average_over_paths(
     """
     check_recalibrate(recalibrate)
     if isinstance(grid.alphas, Tensor):
-        found, expected = tuple(grid.alphas.shape[:2]), (len(images), drawn.count)
-        if found != expected:
+        given, expected = tuple(grid.alphas.shape[:2]), (len(images), drawn.count)
+        if given != expected:
             raise ValueError(
-                f"alphas are given for {found[0]} images of {found[1]} references; expected {expected[0]} of "
+                f"alphas are given for {given[0]} images of {given[1]} references; expected {expected[0]} of "
                 f"{expected[1]}, as n r p, or one row of points for all"
             )
         grid = replace(grid, alphas=grid.alphas.to(images))

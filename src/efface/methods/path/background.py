@@ -105,7 +105,7 @@ class ExpectedGradients:
             own = needed(seeds, images, "the references themselves")
             count = min(self.samples, len(stored))
             some = draws.fold(own, 0).split(max(1, KEYS_AT_ONCE // len(stored)))
-            orders = (draws.keys(each, len(stored)).argsort(dim=1, stable=True)[:, :count] for each in some)
+            orders = (draws.keys(part, len(stored)).argsort(dim=1, stable=True)[:, :count] for part in some)
             chosen = torch.cat([order.cpu() for order in orders])
             drawn = Drawn(_stored(images, stored, chosen), count)
         else:
@@ -170,18 +170,18 @@ class LocalPathIntegration:
     def fit(self, model: nn.Module, data: Split, *, seed: int, max_batch: int) -> None:
         """Cluster training images, and keep the centres; for each centre, reference images, row numbers, densities."""
         chosen = _some_training_rows(data, self.pool, seed)
-        device = next((each.device for each in model.parameters()), torch.device("cpu"))
+        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         with evaluating(model), torch.no_grad():
             parts = (read_rows(data.images, chosen[block]).to(device) for block in blocks(len(chosen), max_batch))
             logits = torch.cat([logits_of(model, part.float().div(255)).float().cpu() for part in parts])
         centres, cluster, _ = k_means(logits, self.centres, seed)
-        found, densities = [], []
-        for each in range(len(centres)):
-            members = (cluster == each).nonzero().flatten()
+        rows, densities = [], []
+        for number in range(len(centres)):
+            members = (cluster == number).nonzero().flatten()
             stand, shares = representatives(logits[members], self.samples, seed)
-            found.append(chosen[members[stand]])
+            rows.append(chosen[members[stand]])
             densities.append(shares)
-        kept = torch.stack(found)
+        kept = torch.stack(rows)
         self.learnt = {
             "centres": centres,
             "images": read_rows(data.images, kept.flatten()).cpu().unflatten(0, kept.shape),

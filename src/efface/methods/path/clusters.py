@@ -37,10 +37,10 @@ def representatives(
     If there are fewer clusters than `count`, the first row is repeated with share 0.
     """
     centres, _, shares = k_means(logits, count, seed)
-    found, densities = torch.zeros(count, dtype=torch.int64), torch.zeros(count)
-    found[:] = nearest_row(centres, logits)[0]
-    found[: len(centres)], densities[: len(centres)] = nearest_row(centres, logits), shares
-    return found, densities
+    rows, densities = torch.zeros(count, dtype=torch.int64), torch.zeros(count)
+    rows[:] = nearest_row(centres, logits)[0]
+    rows[: len(centres)], densities[: len(centres)] = nearest_row(centres, logits), shares
+    return rows, densities
 
 
 def nearest_row(points: Float[Tensor, "m k"], rows: Float[Tensor, "n k"]) -> Int[Tensor, " m"]:

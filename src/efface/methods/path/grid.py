@@ -101,7 +101,7 @@ def points_and_weights(rule: str, steps: int) -> tuple[tuple[float, ...], tuple[
 
 
 def _numbers(line: Line) -> tuple[float, ...]:
-    return tuple(float(each) for each in line)
+    return tuple(float(number) for number in line)
 
 
 def _check_range(low: float, high: float) -> None:

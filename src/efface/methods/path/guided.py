@@ -93,5 +93,5 @@ def _share(
     missing = (width.double() * (aim - done.double())).sum(1, keepdim=True)
     left = missing - (capacity.cumsum(1) - capacity)
     part = (left / torch.where(capacity > 0, capacity, 1.0)).clamp(0, 1)
-    each = part.repeat_interleave(size, 1)[:, : slope.shape[1]].to(room)
-    return room * torch.empty_like(room).scatter_(1, order, each)
+    shares = part.repeat_interleave(size, 1)[:, : slope.shape[1]].to(room)
+    return room * torch.empty_like(room).scatter_(1, order, shares)

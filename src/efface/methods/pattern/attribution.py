@@ -250,13 +250,13 @@ def _along(
         network = pattern_network(model, images, known, back=back, start=settled.start)
         if back == "pattern_attribution":
             return offer(method, network, images, targets, **offered)
-        found = offer(method, network, images.double(), targets, **offered)
-    scaled = {name: _scaled(maps).to(images) for name, maps in _named(found).items()}
-    return scaled if isinstance(found, dict) else scaled[""]
+        returned = offer(method, network, images.double(), targets, **offered)
+    scaled = {name: _scaled(maps).to(images) for name, maps in _named(returned).items()}
+    return scaled if isinstance(returned, dict) else scaled[""]
 
 
-def _named(found: Maps | dict[str, Maps]) -> dict[str, Maps]:
-    return found if isinstance(found, dict) else {"": found}
+def _named(returned: Maps | dict[str, Maps]) -> dict[str, Maps]:
+    return returned if isinstance(returned, dict) else {"": returned}
 
 
 def _scaled(maps: Maps) -> Maps:

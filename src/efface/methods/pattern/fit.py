@@ -146,7 +146,7 @@ class _Moments:
         if isinstance(self.layer, nn.Conv2d):
             x, y = _windows(self.layer, x), y.permute(0, 2, 3, 1)
         else:
-            x, y = (each.reshape(len(each), -1, 1, each.shape[-1]) for each in (x, y))
+            x, y = (values.reshape(len(values), -1, 1, values.shape[-1]) for values in (x, y))
         across = y.shape[2]
         at = self._chosen(seeds.to(x.device), y.shape[1] * across)
         image = torch.arange(len(x), device=x.device)[:, None].expand_as(at)
@@ -177,7 +177,7 @@ class _Moments:
 
     def _sum(self, x: Tensor, y: Tensor) -> None:
         groups = len(self.y)
-        x, y = (each.reshape(len(each), groups, -1).transpose(0, 1) for each in (x, y))  # groups, samples, ...
+        x, y = (values.reshape(len(values), groups, -1).transpose(0, 1) for values in (x, y))  # groups, samples, ...
         counts = torch.ones_like(y) if self.estimator == "linear" else (y > 0).double()
         self.counting_x.baddbmm_(counts.mT, x)
         self.counting_xy.baddbmm_((counts * y).mT, x)

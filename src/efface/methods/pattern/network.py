@@ -55,8 +55,10 @@ def pattern_network(
     missing = next((name for name in rectified if name not in patterns), None)
     foreign = next((name for name in patterns if name not in rectified), None)
     if missing is not None or foreign is not None:
-        found = f"none for its layer '{missing}'" if missing is not None else f"one for an unknown layer '{foreign}'"
-        raise ValueError(f"patterns: {type(model).__name__} finds {found}; expected its own: call fit on this network")
+        mismatch = f"none for its layer '{missing}'" if missing is not None else f"one for an unknown layer '{foreign}'"
+        raise ValueError(
+            f"patterns: {type(model).__name__} finds {mismatch}; expected its own: call fit on this network"
+        )
     for name in rectified:
         layer, pattern = network.get_submodule(name), patterns[name]
         assert is_layer(layer)

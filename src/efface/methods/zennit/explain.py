@@ -51,11 +51,11 @@ def attribute(
     chosen = rule_set(composite, canonizer, settings)
     images, maps = images.detach(), []
     with untouched(model), evaluating(model):
-        found = traced(model, images[:1])
-        rules = chosen.made(model, found, images[:1])
+        trace = traced(model, images[:1])
+        rules = chosen.made(model, trace, images[:1])
         for block in blocks(len(images), max_batch):
             points = images[block].clone().requires_grad_()
-            with rules.holding(model), collecting_input(found.first) as read:
+            with rules.holding(model), collecting_input(trace.first) as read:
                 scores = target_scores(model, points, targets[block], score)
                 start = read[0] if rules.relevant and read[0].shape == points.shape else points
                 maps.append(torch.autograd.grad(scores.sum(), start)[0])

@@ -55,8 +55,8 @@ def traced(model: nn.Module, image: Images) -> Traced:
         if isinstance(module, Linear):
             outputs[id(output)] = (module, output)
 
-    handles = [look_before(each, before) for each in names]
-    handles += [look_in(each, after) for each in names]
+    handles = [look_before(module, before) for module in names]
+    handles += [look_in(module, after) for module in names]
     try:
         with torch.no_grad():
             logits = logits_of(model, image)

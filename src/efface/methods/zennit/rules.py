@@ -34,8 +34,8 @@ class Rules:
     def __init__(self, composite: Any, model: nn.Module, *, functions: bool) -> None:
         self.composite, self.model = composite, model
         context: dict[str, Any] = {}  # a composite notes here that it has used its rule for the first layer
-        each = [(child, composite.module_map(context, name, child)) for name, child in model.named_modules()]
-        self.ruled = {child for child, rule in each if rule is not None}
+        pairs = [(child, composite.module_map(context, name, child)) for name, child in model.named_modules()]
+        self.ruled = {child for child, rule in pairs if rule is not None}
         self.relevant = composite.module_map({}, "", nn.Conv2d(1, 1, 1)) is not None
         """True if the composite propagates relevance; False if it changes the gradient."""
         self.functions = functions and self.relevant
@@ -58,8 +58,8 @@ class Rules:
             hook = self.composite.module_map({}, "", like).copy()
             hook.register(module)
             kept.append(hook)
-            found: Tensor = module(features)
-            return found
+            output: Tensor = module(features)
+            return output
 
         def relevance(name: str, module: nn.Module, func: Any, args: Any, kwargs: Any) -> Any:
             if module in self.ruled or not depend(*args[:1]):
@@ -104,10 +104,10 @@ class Rules:
                 f"zennit.attribute: {name} applies its rule for the first layer to {module_name(self.model, first)}, "
                 f"but {module_name(self.model, found.first)} runs first; choose another composite"
             )
-        for each, module in found.ran.items():
+        for layer_name, module in found.ran.items():
             own = next(module.parameters(recurse=False), None) is not None
             lost = module not in self.ruled or isinstance(module, nn.MultiheadAttention)
-            if own and lost and not merged(each, module):
+            if own and lost and not merged(layer_name, module):
                 raise ValueError(
                     f"zennit.attribute: {module_name(self.model, module)} has weights, but {name} has no rule for it; "
                     "choose another composite or method, or set canonizer: null to run zennit without this check"
@@ -141,7 +141,7 @@ class RuleSet:
             rules.check(found, lambda name, module: name in norms if auto else isinstance(module, BatchNorm))
         with rules.holding(model), torch.no_grad():
             change = (model(image) - found.logits).abs().max()
-        low = any(each.dtype.itemsize < 4 for each in model.parameters() if each.is_floating_point())
+        low = any(parameter.dtype.itemsize < 4 for parameter in model.parameters() if parameter.is_floating_point())
         if change > (_LOW_ROUNDING if low else _ROUNDING) * found.logits.abs().max():
             raise ValueError(
                 f"zennit.attribute: canonizer {'auto' if auto else self.canonizer.__name__} changes the logits of "
@@ -183,14 +183,14 @@ def _zennit() -> tuple[dict[str, Any], dict[Any, Any]]:
         ) from error
     every = vars(canonizers) | vars(torchvision)
     usable = {
-        name: each
-        for name, each in every.items()
-        if inspect.isclass(each) and issubclass(each, canonizers.Canonizer) and name not in _NEEDING
+        name: value
+        for name, value in every.items()
+        if inspect.isclass(value) and issubclass(value, canonizers.Canonizer) and name not in _NEEDING
     }
-    return {each.__name__: each for each in composites.COMPOSITES.values()}, usable
+    return {composite.__name__: composite for composite in composites.COMPOSITES.values()}, usable
 
 
-def _merging(found: Traced) -> Any:
+def _merging(trace: Traced) -> Any:
     from zennit.canonizers import NamedMergeBatchNorm
 
     class Merge(NamedMergeBatchNorm):
@@ -204,7 +204,7 @@ def _merging(found: Traced) -> Any:
             NamedMergeBatchNorm.merge_batch_norm(modules, batch_norm)
             batch_norm.running_var.data = torch.full_like(batch_norm.running_var.data, 1 - batch_norm.eps)
 
-    return Merge([((linear,), norm) for linear, norm in found.merges])
+    return Merge([((linear,), norm) for linear, norm in trace.merges])
 
 
 class _Function(nn.Module):
@@ -215,8 +215,8 @@ class _Function(nn.Module):
         self.func, self.args, self.kwargs = func, args, kwargs
 
     def forward(self, features: Tensor) -> Tensor:
-        found: Tensor = self.func(features, *self.args, **self.kwargs)
-        return found
+        output: Tensor = self.func(features, *self.args, **self.kwargs)
+        return output
 
 
 def _flat(name: str, value: Any, image: Images) -> Images:
