@@ -85,8 +85,8 @@ class Moved:
         return {"probe": "moved", "attack": self.attack.identity()}
 
     def __call__(self, case: Case) -> Score:
-        found = on_test_images(case, self._moved, cost=2.0 * self.steps + 1)
-        distances, kept = torch.cat(found, 1).numpy()
+        results = on_test_images(case, self._moved, cost=2.0 * self.steps + 1)
+        distances, kept = torch.cat(results, 1).numpy()
         return Score({"distance": distances, "unchanged": kept})
 
     def _moved(self, network: nn.Module, _rows: Tensor, images: Images, targets: Targets) -> Float[Tensor, "2 n"]:

@@ -67,7 +67,7 @@ class Sums:
         return replace(by_fields(self), count="all")
 
     def __call__(self, case: Case) -> Score:
-        found = []
+        pairs = []
         for indices, images, classes in image_blocks(case, 2):
             sums = reduced(case, indices, ()).double().flatten(1).sum(1).cpu()
             every = torch.ones_like(images[:, 0], dtype=torch.bool)
@@ -75,8 +75,8 @@ class Sums:
             gained = falls(
                 case.network, images, classes, [empty].__getitem__, 1, score=self.score, max_batch=case.max_batch
             )
-            found.append(torch.stack([sums, gained[:, 0]], 1))
-        gap, relative = gaps(*torch.cat(found).numpy().T)
+            pairs.append(torch.stack([sums, gained[:, 0]], 1))
+        gap, relative = gaps(*torch.cat(pairs).numpy().T)
         return Score({"gap": gap, "relative": relative})
 
 

@@ -73,7 +73,7 @@ def absolute_cosine(one: Float[Tensor, "n *units"], other: Float[Tensor, "n *uni
     """Absolute cosine of the angle between two whole maps, in float64. NaN if one of them is 0 everywhere."""
     first, second = one.flatten(1).double(), other.flatten(1).double()
     # divide by the largest value first: squares of the maps of a deep network can leave even float64
-    first, second = (each / each.abs().amax(1, keepdim=True) for each in (first, second))
+    first, second = (vectors / vectors.abs().amax(1, keepdim=True) for vectors in (first, second))
     return ((first * second).sum(1) / (first.norm(dim=1) * second.norm(dim=1))).abs()
 
 
@@ -103,34 +103,34 @@ def answer_of(network: nn.Module, layer: str | None, images: Tensor) -> tuple[Te
     """Return the output of a layer in its last run, and the logits. ValueError: it gives no tensor."""
     if layer is None:
         return images, network(images)
-    found: list[Tensor] = []
+    outputs: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: object, answer: object) -> None:
         if isinstance(answer, Tensor):
-            found.append(answer.clone())  # the next module may change it in place
+            outputs.append(answer.clone())  # the next module may change it in place
 
     handle = network.get_submodule(layer).register_forward_hook(keep)
     try:
         logits = network(images)
     finally:
         handle.remove()
-    if not found or len(found[-1]) != len(images):
+    if not outputs or len(outputs[-1]) != len(images):
         raise ValueError(
             f"convergence: layer '{layer}' of {type(network).__name__} returns no tensor with one row an image; "
             "name other layers"
         )
-    return found[-1], logits
+    return outputs[-1], logits
 
 
 def answering(network: nn.Module, image: Images) -> list[str]:
     """Return the modules with parameters of their own whose output is a tensor, in the order in which they run."""
-    found: dict[str, None] = {}
+    in_order: dict[str, None] = {}
     handles = []
     for (name,) in groups(network, None):
 
         def note(_module: nn.Module, _inputs: object, answer: object, name: str = name) -> None:
             if isinstance(answer, Tensor) and len(answer) == len(image):
-                found[name] = None
+                in_order[name] = None
 
         handles.append(network.get_submodule(name).register_forward_hook(note))
     try:
@@ -139,7 +139,7 @@ def answering(network: nn.Module, image: Images) -> list[str]:
     finally:
         for handle in handles:
             handle.remove()
-    return list(found)
+    return list(in_order)
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Signals:
 
     def __call__(self, case: Case) -> Score:
         split = case.data["test"]
-        found: dict[str, list[np.ndarray]] = {"cosine": [], "random": []}
+        values: dict[str, list[np.ndarray]] = {"cosine": [], "random": []}
         opened = self.opened(case, to_float(read_rows(split.images, torch.arange(1)).to(case.device)))
         for indices in torch.arange(len(split)).split(case.max_batch):
             images = to_float(read_rows(split.images, indices).to(case.device))
@@ -175,10 +175,10 @@ class Signals:
             cosines = torch.stack([absolute_cosine(one, other) for one, other in pairs])
             seeds = draws.seeds_of(f"{case.seed} convergence vectors", indices).to(case.device)
             one, other = draws.normal(seeds, (2, *maps[0].shape[1:])).unbind(1)
-            found["cosine"].append(cosines.mean(0).float().numpy(force=True))
-            found["random"].append(absolute_cosine(one, other).float().numpy(force=True))
+            values["cosine"].append(cosines.mean(0).float().numpy(force=True))
+            values["random"].append(absolute_cosine(one, other).float().numpy(force=True))
         start = float(absolute_cosine(opened.signals[::2], opened.signals[1::2]).mean())
-        score = {name: np.concatenate(each) for name, each in found.items()}
+        score = {name: np.concatenate(parts) for name, parts in values.items()}
         return Score({**score, "start": np.full(len(split), start, np.float32)})
 
     def opened(self, case: Case, image: Images) -> Opened:

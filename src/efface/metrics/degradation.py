@@ -57,7 +57,7 @@ def degradation(*, size: int = 9, patches: int = 100, step: int = 1) -> Metric:
     def at(shape: tuple[int, int, int]) -> tuple[float, ...]:
         _, h, w = shape
         most = min(patches, math.ceil(h / size) * math.ceil(w / size))
-        return tuple(float(each) for each in range(0, most + 1, step))
+        return tuple(float(removed) for removed in range(0, most + 1, step))
 
     return Metric(
         probes=_probes,
@@ -159,11 +159,11 @@ def _probes(point: Point) -> dict[str, Any]:
         raise ValueError(
             f"degradation: fractions hold {point.x}, but it counts patches; set 'patches' and 'step' instead"
         )
-    found: dict[str, Any] = {"clean": point.clean()}
+    probes: dict[str, Any] = {"clean": point.clean()}
     for order in _WAYS:
         post = () if order == "random" else point.post
-        found[order] = Degrade(order, int(point.x), point.imputer, post, point.unit) if point.x else point.clean()
-    return found
+        probes[order] = Degrade(order, int(point.x), point.imputer, post, point.unit) if point.x else point.clean()
+    return probes
 
 
 def _values(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:

@@ -39,7 +39,7 @@ def density_ratio(*, levels: Sequence[float] = LEVELS, samples: int = 4) -> Metr
 
     Source: Srinivas & Fleuret 2021, section 5 and figure 1 (arXiv:2006.09128); they state no levels.
     """
-    check_positive("density_ratio", **{f"level {each}": each for each in levels}, samples=samples)
+    check_positive("density_ratio", **{f"level {level}": level for level in levels}, samples=samples)
     if not levels or list(levels) != sorted(set(levels)):
         raise ValueError(f"density_ratio: levels are {list(levels)}; expected at least one, each above the last")
     return Metric(
@@ -71,16 +71,16 @@ class Noisy:
     explains = "true"
 
     def __call__(self, case: Case) -> Score:
-        test, found = case.data["test"], []
+        test, parts = case.data["test"], []
         together = max(1, case.max_batch // self.samples)
         for indices in torch.arange(len(test)).split(together):
             images = to_float(read_rows(test.images, indices).to(case.device))
             seeds = seeds_for(case, "density ratio", indices)
             noise = torch.stack([draws.normal(draws.fold(seeds, k), test.shape) for k in range(self.samples)])
             targets = test.targets[indices.to(test.targets.device)].to(case.device)
-            found.append(changes(case.network, images, targets, noise * self.level, max_batch=case.max_batch))
+            parts.append(changes(case.network, images, targets, noise * self.level, max_batch=case.max_batch))
             case.advance(float((self.samples + 1) * len(indices)))
-        change = torch.cat(found).numpy()
+        change = torch.cat(parts).numpy()
         return Score({"ratio": ratios(change), "change": change.mean(1)})
 
 

@@ -84,19 +84,19 @@ class Forgotten:
 
     def identity(self) -> dict[str, Any]:
         what = {"probe": "forgotten", "bins": self.bins, "draw": self.draw, "statistics": self.statistics}
-        return what | {"post": [each.identity() for each in self.post]}
+        return what | {"post": [step.identity() for step in self.post]}
 
     def __call__(self, case: Case) -> Score:
         every = chosen(case.network, None, 1.0, "cascading", self.statistics)
         network = redrawn(case.network, every, draw=self.draw, seed=case.seed, statistics=self.statistics)
         split = case.data["test"]
-        found: dict[str, list[np.ndarray]] = {"entropy": [], "randomised": []}
+        entropies: dict[str, list[np.ndarray]] = {"entropy": [], "randomised": []}
         for indices in case.test_rows.split(case.max_batch):
             images = to_float(read_rows(split.images, indices).to(case.device))
             asked = case.explain(network, images, case.target_classes[indices].to(case.device), indices)
             for name, maps in (("entropy", case.maps["test"].take(indices)), ("randomised", asked)):
-                found[name].append(
+                entropies[name].append(
                     histogram_entropy(apply_post(maps, self.post), bins=self.bins).float().numpy(force=True)
                 )
             case.advance(float(len(indices)))
-        return Score({name: np.concatenate(each) for name, each in found.items()})
+        return Score({name: np.concatenate(parts) for name, parts in entropies.items()})

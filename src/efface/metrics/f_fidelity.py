@@ -126,14 +126,14 @@ class FineTune:
     def identity(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in ("share", "samples", "alpha", "beta", "epochs", "rate")}
         unit = self.unit.identity() if isinstance(self.unit, Call) else self.unit
-        post = [each.identity() for each in self.post]
+        post = [step.identity() for step in self.post]
         return {"probe": "f_fidelity", "imputer": self.imputer.identity(), "post": post, "unit": unit} | plain
 
     def __call__(self, case: Case) -> Score:
         network = fine_tuned(case, self.imputer, beta=self.beta, epochs=self.epochs, rate=self.rate)
         together = max(1, case.max_batch // self.samples)
-        found = [self._score(case, network, part) for part in torch.arange(len(case.data["test"])).split(together)]
-        return Score({name: torch.cat([each[name] for each in found]).numpy() for name in found[0]})
+        scores = [self._score(case, network, part) for part in torch.arange(len(case.data["test"])).split(together)]
+        return Score({name: torch.cat([score[name] for score in scores]).numpy() for name in scores[0]})
 
     @torch.inference_mode()
     def _score(self, case: Case, network: nn.Module, indices: Tensor) -> dict[str, Tensor]:
@@ -153,14 +153,14 @@ class FineTune:
                     ranks.repeat_interleave(len(some), 0),
                     self.share,
                     "rest" if sign else "explanation",
-                    torch.stack([draws.fold(seeds, 2 * int(each) + sign) for each in some], 1).flatten(),
+                    torch.stack([draws.fold(seeds, 2 * int(sample) + sign) for sample in some], 1).flatten(),
                     alpha=self.alpha,
                     beta=self.beta,
                     grouped=isinstance(self.unit, Call),
                 )
                 fill = fill_of(case, self.imputer, fill_seeds(case, "test", indices.repeat_interleave(len(some))))
                 holed = to_float(to_stored(erase(images.repeat_interleave(len(some), 0), gone, fill)))
-                many = (each.repeat_interleave(len(some)) for each in (expected, asked))
+                many = (classes.repeat_interleave(len(some)) for classes in (expected, asked))
                 sums += _answers(network(holed), *many).unflatten(0, (len(indices), -1)).sum(1)
                 case.advance(float(len(holed)))
             result[side], result[f"probability_{side}"] = (whole - sums / self.samples).cpu().unbind(1)
@@ -265,7 +265,7 @@ def _answers(logits: Tensor, expected: Tensor, asked: Tensor) -> Tensor:
 
 
 def _values(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
-    found = {name: value.astype(np.float64) for name, value in scores["holes"].values.items()}
+    values = {name: value.astype(np.float64) for name, value in scores["holes"].values.items()}
     for prefix in ("", "probability_"):
-        found[f"{prefix}difference"] = found[f"{prefix}plus"] - found[f"{prefix}minus"]
-    return found
+        values[f"{prefix}difference"] = values[f"{prefix}plus"] - values[f"{prefix}minus"]
+    return values

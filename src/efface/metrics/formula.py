@@ -153,37 +153,37 @@ def metric(name: str, settings: Mapping[str, Any] | None = None) -> Metric:
         hint = f"did you mean '{close[0]}'? " if close else ""
         raise ValueError(f"there is no metric '{name}'; {hint}there are {', '.join(names())}")
     path = name if "." in name else f"efface.metrics.{name}.{name}"
-    found = resolve(path)
-    if _makes_metric(found):
+    plugin = resolve(path)
+    if _makes_metric(plugin):
         call = Call(call=path, kwargs=dict(settings or {}))
         call.check(())
-        found = call()
+        plugin = call()
     elif settings:
         raise ValueError(f"metric '{name}' has no settings of its own, found {', '.join(settings)}")
-    if not isinstance(found, Metric):
+    if not isinstance(plugin, Metric):
         raise ValueError(
-            f"'{name}' is a {type(found).__name__}, expected an efface.metrics.Metric or a function -> Metric"
+            f"'{name}' is a {type(plugin).__name__}, expected an efface.metrics.Metric or a function -> Metric"
         )
-    return found
+    return plugin
 
 
-def _makes_metric(found: Any) -> bool:
-    return inspect.isfunction(found) and found is not metric and inspect.signature(found).return_annotation is Metric
+def _makes_metric(plugin: Any) -> bool:
+    return inspect.isfunction(plugin) and plugin is not metric and inspect.signature(plugin).return_annotation is Metric
 
 
 def own_settings(name: str) -> list[str]:
     """Return the names of the settings that this metric has besides those of every metric."""
     try:
-        found = resolve(name if "." in name else f"efface.metrics.{name}.{name}")
+        plugin = resolve(name if "." in name else f"efface.metrics.{name}.{name}")
     except ValueError:
         return []
-    return list(inspect.signature(found).parameters) if _makes_metric(found) else []
+    return list(inspect.signature(plugin).parameters) if _makes_metric(plugin) else []
 
 
 def names() -> list[str]:
     """Return the short names of all metrics, which are the files of this folder."""
-    found = (each.name for each in pkgutil.iter_modules([str(Path(__file__).parent)]) if not each.ispkg)
-    return sorted(name for name in found if name != "formula" and not name.startswith("_"))
+    files = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if not module.ispkg)
+    return sorted(name for name in files if name != "formula" and not name.startswith("_"))
 
 
 def frozen_values(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
@@ -201,7 +201,7 @@ def frozen_values(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
     (arXiv:1509.06321); relative change: the pixel perturbation of Khakzar et al. 2021's released code.
     """
     erased, clean = scores["erased"].values, scores["clean"].values
-    after, before = (each["probability"].astype(np.float64) for each in (erased, clean))
+    after, before = (score["probability"].astype(np.float64) for score in (erased, clean))
     return {
         "accuracy": erased["accuracy"].astype(np.float64),
         "probability": erased["probability"].astype(np.float64),

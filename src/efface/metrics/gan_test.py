@@ -95,12 +95,12 @@ class ClassifiedSamples:
 
 def answers(case: Case, network: nn.Module, images: Images, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
     """Return for each image whether the network assigns it to its target (0 or 1), and the target's probability."""
-    found = []
+    parts = []
     with evaluating_fast(network, images[:1].to(case.device)) as fast, torch.no_grad():
         for block in blocks(len(images), case.max_batch):
-            found.append(fast(images[block].to(case.device)).double().cpu())
-            case.advance(float(len(found[-1])))
-    logits = torch.cat(found)
+            parts.append(fast(images[block].to(case.device)).double().cpu())
+            case.advance(float(len(parts[-1])))
+    logits = torch.cat(parts)
     if logits.shape[1] <= int(targets.max()):
         raise ValueError(
             f"gan_test: {type(network).__name__} has {logits.shape[1]} classes, but the samples are of class "

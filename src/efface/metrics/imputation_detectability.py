@@ -94,7 +94,7 @@ class Detect:
         if count < 2:
             raise ValueError("imputation_detectability: needs 2 test images or more, found 1; raise the limit")
         pair = _images_and_masks(case, self.erasure)
-        found = torch.zeros(2, count)
+        scores = torch.zeros(2, count)
         generator = torch.Generator().manual_seed(draws.seed_of(f"{case.seed} detect halves"))
         halves = torch.randperm(count, generator=generator).tensor_split(2)
         for learnt, unseen in (halves, halves[::-1]):
@@ -102,9 +102,9 @@ class Detect:
             for indices in unseen.split(case.max_batch):
                 images, gone = _read(pair, indices)
                 with torch.inference_mode():
-                    found[:, indices] = torch.stack(detection(network(images)[:, 0], gone)).cpu()
+                    scores[:, indices] = torch.stack(detection(network(images)[:, 0], gone)).cpu()
                 case.advance(float(len(indices)))
-        return Score({"balanced_accuracy": found[0].numpy(), "area": found[1].numpy()})
+        return Score({"balanced_accuracy": scores[0].numpy(), "area": scores[1].numpy()})
 
     def _train(self, case: Case, pair: tuple[Batches, Batches], indices: Tensor) -> nn.Module:
         part = self.erasure.fraction

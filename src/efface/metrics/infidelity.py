@@ -104,7 +104,7 @@ class Squares:
         squares(images.shape[2], images.shape[3], self.size, torch.zeros(1, 1, 2))
 
     def __call__(self, case: Case) -> Score:
-        found = []
+        effects = []
         for indices, images, classes in image_blocks(case, self.samples + 1):
             maps = reduced(case, indices, self.post)
             maps = maps.sum(1) if maps.ndim == 4 else maps
@@ -112,12 +112,12 @@ class Squares:
             removed = squares(images.shape[2], images.shape[3], self.size, places)
             seeds = seeds_for(case, "squares fill", indices)
             fills = [fill_of(case, self.imputer, draws.fold(seeds, k)) for k in range(self.samples)]
-            found.append(
+            effects.append(
                 subset_effects(
                     case.network, images, classes, maps, removed, fills, score=self.score, max_batch=case.max_batch
                 )
             )
-        return _score(found)
+        return _score(effects)
 
 
 @dataclass(frozen=True)
@@ -135,17 +135,17 @@ class Noise:
     map_values = "feature"
 
     def __call__(self, case: Case) -> Score:
-        found = []
+        effects = []
         for indices, images, classes in image_blocks(case, self.samples + 1):
             maps = for_unit(reduced(case, indices, self.post), "feature", images.shape[1])
             seeds, shape = seeds_for(case, "infidelity noise", indices), tuple(images.shape[1:])
             steps = torch.stack([draws.normal(draws.fold(seeds, k), shape) for k in range(self.samples)])
-            found.append(
+            effects.append(
                 noise_effects(
                     case.network, images, classes, maps, steps * self.noise, score=self.score, max_batch=case.max_batch
                 )
             )
-        return _score(found)
+        return _score(effects)
 
 
 def noise_effects(
@@ -163,7 +163,7 @@ def noise_effects(
     score: score of the explained class.
     max_batch: images in one pass. It limits the memory.
     """
-    products = torch.stack([(each.double() * maps).flatten(1).sum(1) for each in steps], 1)
+    products = torch.stack([(step.double() * maps).flatten(1).sum(1) for step in steps], 1)
     fallen = falls(network, images, classes, lambda k: images - steps[k], len(steps), score=score, max_batch=max_batch)
     return products.cpu(), fallen
 
@@ -198,7 +198,7 @@ def _span(length: int, size: int, places: Float[Tensor, "s n"]) -> Bool[Tensor, 
     return (offset >= 0) & (offset < size)
 
 
-def _score(found: list[tuple[Tensor, Tensor]]) -> Score:
-    predicted, fallen = (torch.cat(each).numpy() for each in zip(*found, strict=True))
+def _score(effects: list[tuple[Tensor, Tensor]]) -> Score:
+    predicted, fallen = (torch.cat(parts).numpy() for parts in zip(*effects, strict=True))
     plain, scaled = infidelities(predicted, fallen)
     return Score({"infidelity": plain, "scaled": scaled})

@@ -68,12 +68,12 @@ class OffObject:
         return replace(by_fields(self), ties=SHARED, count=f"max(1, floor({self.top} * units + 1e-6))")
 
     def __call__(self, case: Case) -> Score:
-        split, found = case.data["test"], []
+        split, parts = case.data["test"], []
         for indices, images, _ in image_blocks(case, 1):
             maps = for_unit(reduced(case, indices, self.post), "pixel", split.shape[0])
             masks = case.masks[indices].to(images.device)
-            found.append(torch.stack(leaked(maps, masks, top=self.top)).numpy(force=True))
-        mass, largest = np.concatenate(found, axis=1)
+            parts.append(torch.stack(leaked(maps, masks, top=self.top)).numpy(force=True))
+        mass, largest = np.concatenate(parts, axis=1)
         return Score({"mass": mass, "top": largest})
 
 
@@ -86,5 +86,5 @@ def leaked(
     largest = torch.full((len(maps),), max(1, count(top, sizes[0].numel())), device=maps.device)
     known = (whole > 0) & masks.any(2).any(1)
     shares = (sizes * ~masks).sum((1, 2)) / whole, share_of_top(sizes, ~masks, largest)
-    mass, most = (torch.where(known, each, torch.nan).float() for each in shares)
+    mass, most = (torch.where(known, share, torch.nan).float() for share in shares)
     return mass, most

@@ -114,7 +114,7 @@ class Groups:
         _enough(units, self.steps)
 
     def __call__(self, case: Case) -> Score:
-        found = []
+        results = []
         for indices, images, classes in image_blocks(case, self._passes):
             c, ties = images.shape[1], draws.seeds_of(f"{case.seed} ties", indices.to(case.device))
             maps = for_unit(reduced(case, indices, self.post), "feature" if self.unit == "feature" else "pixel", c)
@@ -132,8 +132,8 @@ class Groups:
                 score=self.score,
                 max_batch=case.max_batch,
             )
-            found.append((*effects, _sums(maps, ranks, self.steps, grouped=isinstance(self.unit, Call))))
-        return _score(*(torch.cat(each).numpy() for each in zip(*found, strict=True)))
+            results.append((*effects, _sums(maps, ranks, self.steps, grouped=isinstance(self.unit, Call))))
+        return _score(*(torch.cat(parts).numpy() for parts in zip(*results, strict=True)))
 
     @property
     def _passes(self) -> int:
@@ -189,7 +189,7 @@ def _sums(maps: Tensor, ranks: Ranks, steps: int, *, grouped: bool) -> Float[Ten
     if not grouped:
         _enough(int(units.min()), steps)
     parts = [_group(ranks, k, steps, grouped=grouped) for k in range(steps)]
-    sums = torch.stack([torch.where(each, maps.double(), 0).flatten(1).sum(1) for each in parts], 1).cpu()
+    sums = torch.stack([torch.where(group, maps.double(), 0).flatten(1).sum(1) for group in parts], 1).cpu()
     return sums.masked_fill(units[:, None] < steps, torch.nan)
 
 
@@ -203,10 +203,10 @@ def _score(
 ) -> Score:
     lacking = np.isnan(sums).any(1)
     noise = (_EXACT * np.abs(scores).max(1, keepdims=True)) ** 2
-    found = spearman(np.abs(np.nan_to_num(sums)), np.where(changes > noise, changes, 0))
+    correlation = spearman(np.abs(np.nan_to_num(sums)), np.where(changes > noise, changes, 0))
     return Score(
         {
             "rising": np.where(lacking, np.nan, rising_share(scores)),
-            "correlation": np.where(lacking, np.nan, found),
+            "correlation": np.where(lacking, np.nan, correlation),
         }
     )

@@ -23,12 +23,12 @@ from efface.store.results import Score
 
 
 def _values(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
-    found = {}
+    values = {}
     for name, combined in (("accuracy", "combined"), ("probability", "probability_combined")):
-        found[combined] = gap(scores, "least_first", "most_first", name) / 2
-        found[f"{name}_most_first"] = value_of(scores, "most_first", name)
-        found[f"{name}_least_first"] = value_of(scores, "least_first", name)
-    return found
+        values[combined] = gap(scores, "least_first", "most_first", name) / 2
+        values[f"{name}_most_first"] = value_of(scores, "most_first", name)
+        values[f"{name}_least_first"] = value_of(scores, "least_first", name)
+    return values
 
 
 road = Metric(

@@ -41,7 +41,7 @@ def robust_accuracy(
     """
     if not eps:
         raise ValueError("robust_accuracy: eps is empty; expected sizes such as [0, 0.25, 0.5, 1]")
-    sizes = tuple(sorted({float(each) for each in eps}))
+    sizes = tuple(sorted({float(size) for size in eps}))
     for size in sizes:
         check_pgd(norm=norm, eps=size, **attack)
     return Metric(

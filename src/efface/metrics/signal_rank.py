@@ -67,12 +67,12 @@ class SignalRank:
 
     def __call__(self, case: Case) -> Score:
         split = case.data["test"]
-        found = []
+        parts = []
         for indices, images, _ in image_blocks(case, 1):
             maps = for_unit(reduced(case, indices, ()), "feature", split.shape[0])
             masks = case.masks[indices].to(images.device)[:, None].expand_as(maps)
-            found.append(torch.stack(ranked(images - self.centre, maps, masks)).numpy(force=True))
-        return Score(dict(zip(NAMES, np.concatenate(found, axis=1), strict=True)))
+            parts.append(torch.stack(ranked(images - self.centre, maps, masks)).numpy(force=True))
+        return Score(dict(zip(NAMES, np.concatenate(parts, axis=1), strict=True)))
 
 
 def ranked(
@@ -83,10 +83,10 @@ def ranked(
     The first three are NaN without a signal, the cosine is NaN for a vector or map of zeros.
     """
     sizes, one = maps.double().abs(), torch.ones(len(maps), dtype=torch.int64, device=maps.device)
-    top, bottom = (share_of_top(each, signal, one) for each in (sizes, -sizes))
-    flat = [each.double().flatten(1) for each in (vectors, maps)]
+    top, bottom = (share_of_top(ranking, signal, one) for ranking in (sizes, -sizes))
+    flat = [values.double().flatten(1) for values in (vectors, maps)]
     length = flat[0].norm(dim=1) * flat[1].norm(dim=1)
     cosine = torch.where(length > 0, (flat[0] * flat[1]).sum(1).abs() / length, torch.nan)
     known = signal.flatten(1).any(1)
-    difference, top, bottom = (torch.where(known, each, torch.nan).float() for each in (top - bottom, top, bottom))
+    difference, top, bottom = (torch.where(known, values, torch.nan).float() for values in (top - bottom, top, bottom))
     return difference, top, bottom, cosine.float()

@@ -23,12 +23,12 @@ from efface.store.results import Score
 
 
 def _gains(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
-    found = {}
+    gains = {}
     for name in ("probability", "accuracy"):
-        found[name] = gap(scores, "least_first", "most_first", name)
-        found[f"{name}_most_relevant"] = gap(scores, "random", "most_first", name)
-        found[f"{name}_least_relevant"] = gap(scores, "least_first", "random", name)
-    return found
+        gains[name] = gap(scores, "least_first", "most_first", name)
+        gains[f"{name}_most_relevant"] = gap(scores, "random", "most_first", name)
+        gains[f"{name}_least_relevant"] = gap(scores, "least_first", "random", name)
+    return gains
 
 
 srg = Metric(

@@ -55,8 +55,8 @@ class Degeneracy:
         return float(min(ASKED, images["test"])) if self.asks else 0.0
 
     def identity(self) -> dict[str, Any]:
-        found = {"probe": "degeneracy", "post": [each.identity() for each in self.post], "unit": self.unit}
-        return found if self.asks else found | {"asks": False}
+        identity = {"probe": "degeneracy", "post": [step.identity() for step in self.post], "unit": self.unit}
+        return identity if self.asks else identity | {"asks": False}
 
     def __call__(self, case: Case) -> Score:
         split = case.data["test"]
@@ -85,16 +85,16 @@ def degenerate(
 
     other: the maps at these places for another class; None: not known.
     """
-    found = degeneracy(maps, tolerance=TOLERANCE)
+    defects = degeneracy(maps, tolerance=TOLERANCE)
     blind = torch.full((len(maps),), torch.nan, dtype=torch.float64)
     if other is not None:
         blind[places] = degeneracy(maps[places], other, tolerance=TOLERANCE).blind
     return {
-        "nonfinite": found.nonfinite.numpy(),
-        "constant": found.constant.numpy(),
-        "levels": found.levels.numpy(),
-        "tied_share": found.tied.numpy(),
-        "alike": found.alike.numpy(),
+        "nonfinite": defects.nonfinite.numpy(),
+        "constant": defects.constant.numpy(),
+        "levels": defects.levels.numpy(),
+        "tied_share": defects.tied.numpy(),
+        "alike": defects.alike.numpy(),
         "blind": blind.numpy(),
     }
 

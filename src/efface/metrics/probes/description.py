@@ -8,7 +8,7 @@ from efface.metrics.probes.probe import Describes, Description, Needs, Probe, Re
 from efface.plug.call import Call
 
 NONE = "none"
-KINDS = tuple(each.name for each in dataclasses.fields(Description))
+KINDS = tuple(field.name for field in dataclasses.fields(Description))
 COUNT = "floor(fraction * units + 1e-6)"
 SHUFFLED = "shuffled by the image's seed"
 SHARED = "shared: the mean over all orders"
@@ -31,39 +31,39 @@ def describe(probe: Probe) -> Description:
 
 def by_fields(probe: Any) -> Description:
     """Return the description from a probe's erasure, or from its fields `unit` and `imputer`, or from `map_values`."""
-    for each in dataclasses.fields(probe):
-        if isinstance(erasure := getattr(probe, each.name), Erasure):
+    for field in dataclasses.fields(probe):
+        if isinstance(erasure := getattr(probe, field.name), Erasure):
             return _of_erasure(erasure, trains=not probe.needs.network)
-    found = fields_of(probe)
-    unit = found.get("unit", probe.map_values if isinstance(probe, ReadsValues) else NONE)
-    return Description(unit=text(unit), imputer=text(found.get("imputer", NONE)))
+    fields = fields_of(probe)
+    unit = fields.get("unit", probe.map_values if isinstance(probe, ReadsValues) else NONE)
+    return Description(unit=text(unit), imputer=text(fields.get("imputer", NONE)))
 
 
 def reading(probe: Probe) -> Reading | None:
     """Return how a probe reads maps, or None if it reads none."""
     if not probe.needs.of_method:
         return None
-    found = fields_of(probe)
-    values = probe.map_values if isinstance(probe, ReadsValues) else found.get("unit")
-    return Reading(tuple(found.get("post", ())), "pixel" if isinstance(values, Call) else values)
+    fields = fields_of(probe)
+    values = probe.map_values if isinstance(probe, ReadsValues) else fields.get("unit")
+    return Reading(tuple(fields.get("post", ())), "pixel" if isinstance(values, Call) else values)
 
 
 def fields_of(probe: Any) -> dict[str, Any]:
     """Return the fields of a probe. The fields of its erasure are among them."""
-    found: dict[str, Any] = {}
-    for each in dataclasses.fields(probe):
-        value = getattr(probe, each.name)
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(probe):
+        value = getattr(probe, field.name)
         if isinstance(value, Needs):
             continue
-        found |= fields_of(value) if dataclasses.is_dataclass(value) else {each.name: value}
-    return found
+        fields |= fields_of(value) if dataclasses.is_dataclass(value) else {field.name: value}
+    return fields
 
 
 def text(value: Any) -> str:
     """Return a unit or an imputer with its settings in one line."""
     if not isinstance(value, Call):
         return str(value)
-    kwargs = ", ".join(f"{name}={each}" for name, each in value.kwargs.items())
+    kwargs = ", ".join(f"{name}={setting}" for name, setting in value.kwargs.items())
     return f"{value.call}({kwargs})" if kwargs else value.call
 
 

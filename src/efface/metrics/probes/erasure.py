@@ -60,14 +60,14 @@ class Erasure:
 
     def identity(self) -> dict[str, Any]:
         """Return what the erased image depends on besides the map."""
-        found: dict[str, Any] = {"fraction": self.fraction, "imputer": self.imputer.identity()}
+        identity: dict[str, Any] = {"fraction": self.fraction, "imputer": self.imputer.identity()}
         if self.shown != "images":
-            found |= {"shown": self.shown, "imputer": None}
+            identity |= {"shown": self.shown, "imputer": None}
         if not 0 < self.fraction < 1:
-            return found
+            return identity
         unit = self.unit.identity() if isinstance(self.unit, Call) else self.unit
-        post = [each.identity() for each in self.post] if self.needs_map else []
-        return found | {"order": self.order, "post": post, "unit": unit}
+        post = [step.identity() for step in self.post] if self.needs_map else []
+        return identity | {"order": self.order, "post": post, "unit": unit}
 
 
 def erased(case: Case, erasure: Erasure, indices: Tensor) -> Images:
@@ -221,7 +221,7 @@ def _kept_ranks(case: Case, split: str, store: MapStore, erasure: Erasure) -> Ra
     block = None if case.rows is None else rows.numpy().tobytes()
     key = (store.path, split, written, case.seed, erasure.post, erasure.unit, block)
     if key not in case.cache:
-        for stale in [each for each in case.cache if each[1] == split]:
+        for stale in [kept for kept in case.cache if kept[1] == split]:
             del case.cache[stale]
         images, whole = case.data[split].images, None
         for indices in rows.split(block_of(case.data[split])):

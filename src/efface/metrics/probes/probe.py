@@ -169,7 +169,7 @@ def check_probe(where: str, probe: object) -> list[str]:
 
     where: the metric in the words of the study, such as `metrics.mine`.
     """
-    return [f"{where}: the probe {type(probe).__name__} {each} ({_SEE})" for each in _faults(probe)]
+    return [f"{where}: the probe {type(probe).__name__} {fault} ({_SEE})" for fault in _faults(probe)]
 
 
 def _faults(probe: object) -> Iterator[str]:
@@ -202,7 +202,7 @@ def _unknown_words(probe: object) -> Iterator[str]:
     """Yield the parts of a probe that are a word, where the word is unknown."""
     for name, words in _WORDS.items():
         if name in _names(probe) and (value := getattr(probe, name)) not in words:
-            yield f"has a '{name}' that is {shown(value)}; expected {' or '.join(repr(each) for each in words if each)}"
+            yield f"has a '{name}' that is {shown(value)}; expected {' or '.join(repr(word) for word in words if word)}"
 
 
 def _left_out(probe: Any) -> Iterator[str]:
@@ -213,15 +213,15 @@ def _left_out(probe: Any) -> Iterator[str]:
     if type(probe).__module__.startswith("efface."):
         return
     before = probe.identity()
-    for each in dataclasses.fields(probe):
+    for field in dataclasses.fields(probe):
         with contextlib.suppress(Exception):  # the probe may refuse another value
-            value = getattr(probe, each.name)
+            value = getattr(probe, field.name)
             other = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v / 2 + 0.25, str: lambda v: f"{v}x"}
-            if each.compare and type(value) in other:
-                changed = dataclasses.replace(probe, **{each.name: other[type(value)](value)})
+            if field.compare and type(value) in other:
+                changed = dataclasses.replace(probe, **{field.name: other[type(value)](value)})
                 if changed != probe and changed.identity() == before:
                     yield (
-                        f"has an 'identity' that leaves out the field '{each.name}', so another value would keep old "
+                        f"has an 'identity' that leaves out the field '{field.name}', so another value would keep old "
                         "results; add it, or declare the field with dataclasses.field(compare=False)"
                     )
 
@@ -243,8 +243,8 @@ def _not_plain(probe: Any) -> str:
 
 def _names(probe: object) -> list[str]:
     """Return the names that the probe's own classes and fields define, without those that every object has."""
-    fields = [each.name for each in dataclasses.fields(probe)]  # type: ignore[arg-type]
-    return [*fields, *(name for each in type(probe).__mro__[:-1] for name in vars(each) if name not in fields)]
+    fields = [field.name for field in dataclasses.fields(probe)]  # type: ignore[arg-type]
+    return [*fields, *(name for kind in type(probe).__mro__[:-1] for name in vars(kind) if name not in fields)]
 
 
 def _meant(name: str) -> str:
@@ -252,7 +252,7 @@ def _meant(name: str) -> str:
     if name in _FORMER:
         return _FORMER[name]
     if name.startswith("need"):
-        words = {f"needs_{each.name}": each.name for each in dataclasses.fields(Needs)}
+        words = {f"needs_{field.name}": field.name for field in dataclasses.fields(Needs)}
         former = {old: new for old, new in _FORMER.items() if old.startswith("needs_")}
         if close := difflib.get_close_matches(name, [*words, *former], n=1, cutoff=0.7):
             return former.get(close[0]) or f"needs = Needs({words[close[0]]}=True)"

@@ -51,7 +51,7 @@ class Perturb:
         ]
         if count == 1:
             return scores[0]
-        return Score({name: np.mean([each.values[name] for each in scores], 0) for name in scores[0].values})
+        return Score({name: np.mean([score.values[name] for score in scores], 0) for name in scores[0].values})
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ class Concentration:
     identity = identity_of
 
     def __call__(self, case: Case) -> Score:
-        channels, found = case.data["test"].shape[0], []
+        channels, parts = case.data["test"].shape[0], []
         for indices, _, _ in image_blocks(case, 1):
             maps = for_unit(reduced(case, indices, self.post), self.unit, channels)
-            found.append(torch.stack([gini(maps), entropy(maps)]).cpu())
-        values = torch.cat(found, 1).numpy()
+            parts.append(torch.stack([gini(maps), entropy(maps)]).cpu())
+        values = torch.cat(parts, 1).numpy()
         return Score({"gini": values[0], "entropy": values[1]})
 
 

@@ -18,9 +18,9 @@ def check_metric(where: str, formula: Metric, points: Iterable[Point]) -> list[s
     where: the metric in the words of the study, such as `metrics.mine`.
     points: the points of its curve.
     """
-    if wrong := [f"{where}: {each}" for each in _wrong_fields(formula)]:
+    if wrong := [f"{where}: {fault}" for fault in _wrong_fields(formula)]:
         return wrong
-    found: dict[str, None] = {}
+    faults: dict[str, None] = {}
     seen = set()
     for point in points:
         try:
@@ -35,16 +35,16 @@ def check_metric(where: str, formula: Metric, points: Iterable[Point]) -> list[s
             continue
         seen.add(kinds)
         lines = [line for probe in probes.values() for line in check_probe(where, probe)]
-        lines = lines or [f"{where}: {each}" for each in _at_odds(formula, probes)]
-        found |= dict.fromkeys(lines)
-    return list(found)
+        lines = lines or [f"{where}: {fault}" for fault in _at_odds(formula, probes)]
+        faults |= dict.fromkeys(lines)
+    return list(faults)
 
 
 def _at_odds(formula: Metric, probes: Mapping[str, Probe]) -> Iterator[str]:
     """Yield sentences where the metric contradicts its probes or its own `value`."""
-    if unknown := [str(each) for each in formula.uses if each not in EVERY]:
+    if unknown := [str(word) for word in formula.uses if word not in EVERY]:
         yield f"its 'uses' has {', '.join(sorted(unknown))}; known are {', '.join(sorted(EVERY))}"
-    named = [("read_with", each) for each in formula.read_with]
+    named = [("read_with", companion) for companion in formula.read_with]
     for part, other in [*named, ("opposite", formula.opposite)] if formula.opposite else named:
         try:
             metric(other)
@@ -90,7 +90,7 @@ def _wrong_direction(formula: Metric) -> Iterator[str]:
     named = {"by_mean": formula.by_mean, "value_units": formula.value_units, "ranges": formula.ranges}
     for part, names in named.items():
         given = names if isinstance(names, Collection) and not isinstance(names, str) else ()
-        if unknown := [str(each) for each in given if each not in direction]:
+        if unknown := [str(value) for value in given if value not in direction]:
             known = ", ".join(map(str, direction))
             yield f"its '{part}' names {', '.join(unknown)}, which 'direction' does not have; it has {known}"
     if not isinstance(formula.ranges, Mapping):
@@ -105,13 +105,13 @@ def _is_range(ends: Any) -> bool:
     """Return whether this is a pair of finite numbers, the smaller one first."""
     if not isinstance(ends, tuple) or len(ends) != 2:
         return False
-    return all(isinstance(each, float | int) and math.isfinite(each) for each in ends) and ends[0] < ends[1]
+    return all(isinstance(end, float | int) and math.isfinite(end) for end in ends) and ends[0] < ends[1]
 
 
 def _words(hint: Any) -> tuple[Any, ...]:
     """Return the words that a field may have; none for a field of another kind."""
     words = get_args(hint)
-    return words if words and all(isinstance(each, str) for each in words) else ()
+    return words if words and all(isinstance(word, str) for word in words) else ()
 
 
 def _either(words: tuple[str, ...]) -> str:
@@ -171,7 +171,7 @@ def misnamed(formula: Metric, values: Mapping[str, Any]) -> str:
 def names_differ(direction: Mapping[str, Better], values: Mapping[str, Any]) -> str:
     """Return the same sentence for a metric of this `direction`."""
     extra, lacking = (
-        [each for each in one if each not in other] for one, other in ((values, direction), (direction, values))
+        [name for name in one if name not in other] for one, other in ((values, direction), (direction, values))
     )
     if extra:
         them = ", ".join(extra)

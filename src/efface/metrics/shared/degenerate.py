@@ -74,7 +74,7 @@ def _most_frequent(scaled: Float[Tensor, "n units"], tolerance: float) -> Bool[T
     """Return which maps equal the map that most others equal. None does if no two maps are equal."""
     if not len(scaled):
         return torch.zeros(0, dtype=torch.bool, device=scaled.device)
-    same = torch.stack([(scaled - each).abs().amax(1) <= tolerance for each in scaled])
+    same = torch.stack([(scaled - row).abs().amax(1) <= tolerance for row in scaled])
     most = same[int(same.sum(1).argmax())]
     return most & (most.sum() > 1)
 

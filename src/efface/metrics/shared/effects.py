@@ -50,13 +50,13 @@ def answers(
     score: score of the explained class: logit, log_probability, probability or loss (cross entropy).
     max_batch: images in one pass, but at least one draw of all images. It limits the memory.
     """
-    together, found = max(1, max_batch // max(1, len(images))), []
+    together, parts = max(1, max_batch // max(1, len(images))), []
     with evaluating_fast(network, images) as fast, torch.no_grad():
         for some in blocks(samples, together):
             points = torch.cat([changed(k) for k in range(some.start, some.stop)])
             scores = target_scores(fast, points, classes.repeat(some.stop - some.start), score)
-            found.append(scores.double().cpu().unflatten(0, (-1, len(images))))
-    return torch.cat(found).T.contiguous()
+            parts.append(scores.double().cpu().unflatten(0, (-1, len(images))))
+    return torch.cat(parts).T.contiguous()
 
 
 @with_settings_of(answers)
@@ -71,10 +71,10 @@ def falls(
 def pearson(one: Float[np.ndarray, "n s"], other: Float[np.ndarray, "n s"]) -> Float[np.ndarray, " n"]:
     """Pearson correlation of each row with its counterpart. NaN if one of them is constant up to rounding."""
     spread = []
-    for each in (one, other):
-        centred = each - each.mean(1, keepdims=True)
+    for rows in (one, other):
+        centred = rows - rows.mean(1, keepdims=True)
         length = np.linalg.norm(centred, axis=1, keepdims=True)
-        constant = length <= 1e-9 * np.linalg.norm(each, axis=1, keepdims=True)
+        constant = length <= 1e-9 * np.linalg.norm(rows, axis=1, keepdims=True)
         spread.append(np.divide(centred, length, out=np.full_like(centred, np.nan), where=~constant))
     return np.asarray(np.clip((spread[0] * spread[1]).sum(1), -1, 1))
 
@@ -111,9 +111,9 @@ def seeds_for(case: Case, name: str, indices: Int[Tensor, " n"]) -> Seeds:
 
 def identity_of(probe: Any) -> dict[str, Any]:
     """Return the name and the fields of a probe as plain values."""
-    found = {"probe": type(probe).__name__.lower()}
-    fields = {each.name: getattr(probe, each.name) for each in dataclasses.fields(probe)}
-    return found | {name: _plain(value) for name, value in fields.items() if not isinstance(value, Needs)}
+    identity = {"probe": type(probe).__name__.lower()}
+    fields = {field.name: getattr(probe, field.name) for field in dataclasses.fields(probe)}
+    return identity | {name: _plain(value) for name, value in fields.items() if not isinstance(value, Needs)}
 
 
 def one_an_image(_probe: Any, images: Mapping[str, int], training: TrainingSettings | None) -> float:  # noqa: ARG001
@@ -137,15 +137,15 @@ def on_test_images(
     network: the given network, or a faster copy with the same output.
     cost: forward passes of one image. They are reported after each batch.
     """
-    split, found = case.data["test"], []
+    split, results = case.data["test"], []
     every = case.test_rows
     first = to_float(read_rows(split.images, every[:1]).to(case.device))
     with evaluating_fast(case.network, first) as fast:
         for indices in every.split(case.max_batch):
             images = to_float(read_rows(split.images, indices).to(case.device))
-            found.append(measure(fast, indices, images, split.targets[indices].to(case.device)))
+            results.append(measure(fast, indices, images, split.targets[indices].to(case.device)))
             case.advance(len(indices) * cost)
-    return found
+    return results
 
 
 def check_positive(where: str, **settings: Any) -> None:
@@ -158,4 +158,4 @@ def check_positive(where: str, **settings: Any) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, Call):
         return value.identity()
-    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -78,13 +78,13 @@ def groups(network: nn.Module, layers: Layers, statistics: Statistics = "keep") 
         if not names:
             raise ValueError(f"{type(network).__name__} has no parameters; expected a network with parameters")
         return [(name,) for name in reversed(names.values())]
-    found: list[tuple[str, ...]] = []
+    by_layer: list[tuple[str, ...]] = []
     for layer in layers:
-        inside = tuple(names[each] for each in find_layer(network, layer).modules() if each in names)
+        inside = tuple(names[module] for module in find_layer(network, layer).modules() if module in names)
         if not inside:
             raise ValueError(f"layer {shown(layer)} of {type(network).__name__} has no parameters; name one that has")
-        found.append(inside)
-    return found
+        by_layer.append(inside)
+    return by_layer
 
 
 def reached(count: int, share: float) -> int:
@@ -115,28 +115,35 @@ def redrawn(
     statistics: `keep`: buffers such as the running statistics of a BatchNorm stay those of the given network. `reset`:
         those of these modules become the ones of a fresh module.
     """
-    device = next((each.device for each in network.parameters()), torch.device("cpu"))
-    for each in network.modules():  # such a tensor is computed from others in each pass, and cannot be copied
-        for held, value in vars(each).items():
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    for part in network.modules():  # such a tensor is computed from others in each pass, and cannot be copied
+        for held, value in vars(part).items():
             if isinstance(value, torch.Tensor) and not value.is_leaf:
-                vars(each)[held] = value.detach()
+                vars(part)[held] = value.detach()
     copied = copy.deepcopy(network).cpu()
     for name in names:
         given: Any = copied.get_submodule(name)
         with torch.no_grad(), draws.seeded(draws.seed_of(f"{seed} redrawn {name}")):
             module = _plain(given)
-            kept = {each: value.clone() for each, value in module.named_buffers(recurse=False)}
+            kept = {buffer: value.clone() for buffer, value in module.named_buffers(recurse=False)}
             if draw == "reset" and hasattr(module, "reset_parameters"):
-                before = {each: value.clone() for each, value in module.named_parameters(recurse=False)}
+                before = {parameter: value.clone() for parameter, value in module.named_parameters(recurse=False)}
                 module.reset_parameters()  # a BatchNorm also resets its statistics
-                _normal(module, [each for each, value in before.items() if torch.equal(value, getattr(module, each))])
+                _normal(
+                    module,
+                    [
+                        parameter
+                        for parameter, value in before.items()
+                        if torch.equal(value, getattr(module, parameter))
+                    ],
+                )
             else:
                 _normal(module)
                 if statistics == "reset" and _has_statistics(module):
                     module.reset_running_stats()
             if statistics == "keep":
-                for each, value in module.named_buffers(recurse=False):
-                    value.copy_(kept[each])
+                for buffer, value in module.named_buffers(recurse=False):
+                    value.copy_(kept[buffer])
             if module is not given:
                 _take_over(given, module)
     return copied.to(device).eval()
@@ -158,7 +165,7 @@ def _plain(module: Any) -> Any:
         | {
             "_parameters": {name: nn.Parameter(getattr(module, name).clone()) for name in tensors},
             "_buffers": {name: value.clone() for name, value in module.named_buffers(recurse=False)},
-            "_modules": {name: each for name, each in module.named_children() if name != _PARAMETRIZATIONS},
+            "_modules": {name: child for name, child in module.named_children() if name != _PARAMETRIZATIONS},
         }
     )
     return made

@@ -92,17 +92,17 @@ class Located:
         return float(images["test"])
 
     def identity(self) -> dict[str, Any]:
-        post = [each.identity() for each in self.post]
+        post = [step.identity() for step in self.post]
         return {"probe": "located", "measure": self.measure, "post": post, "tolerance": self.tolerance}
 
     def __call__(self, case: Case) -> Score:
-        split, found = case.data["test"], []
+        split, parts = case.data["test"], []
         for indices in case.test_rows.split(case.max_batch):
             maps = apply_post(case.maps["test"].take(indices).to(case.device), self.post)
             maps, masks = for_unit(maps, "pixel", split.shape[0]), case.masks[indices].to(case.device)
-            found.append(self._of(maps, masks).float().numpy(force=True))
+            parts.append(self._of(maps, masks).float().numpy(force=True))
             case.advance(float(len(indices)))
-        return Score({self.measure: np.concatenate(found)})
+        return Score({self.measure: np.concatenate(parts)})
 
     def _of(self, maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -> Float[Tensor, " n"]:
         match self.measure:

@@ -40,23 +40,23 @@ def choose(
     targets, sure = targets.cpu(), logits.softmax(1).amax(1).cpu()
     right = (logits.argmax(1).cpu() == targets).nonzero().flatten()
     right = right[sure[right].argsort(descending=True, stable=True)]
-    queues = {int(each): right[targets[right] == each].tolist() for each in targets[right].unique()}
+    queues = {int(target): right[targets[right] == target].tolist() for target in targets[right].unique()}
     if len(queues) < cells:
         raise ValueError(
             f"a mosaic of {cells} cells needs as many classes with rightly classified test images; there are "
             f"{len(queues)}: take fewer cells, more test images or a better network"
         )
     generator = torch.Generator().manual_seed(seed)
-    found: list[list[int]] = []
-    while len(found) < mosaics:
+    rows: list[list[int]] = []
+    while len(rows) < mosaics:
         names = [name for name, queue in queues.items() if queue]
         if len(names) < cells:
             break
         shuffled = [names[place] for place in torch.randperm(len(names), generator=generator)]
         taken = sorted(shuffled, key=lambda name: -len(queues[name]))[:cells]
         order = torch.randperm(cells, generator=generator).tolist()
-        found.append([queues[taken[place]].pop(0) for place in order])
-    return torch.tensor(found, dtype=torch.int64)
+        rows.append([queues[taken[place]].pop(0) for place in order])
+    return torch.tensor(rows, dtype=torch.int64)
 
 
 def boxes(side: int, h: int, w: int) -> list[Box]:
@@ -121,7 +121,7 @@ class Mosaics:
 
     def identity(self) -> dict[str, Any]:
         what = {"probe": "mosaics", "side": self.side, "size": self.size, "mosaics": self.mosaics, "fill": self.fill}
-        return what | {"post": [each.identity() for each in self.post]}
+        return what | {"post": [step.identity() for step in self.post]}
 
     def check(self, network: nn.Module, images: Images) -> None:
         """Raise ValueError if the network has too few classes for a mosaic, or does not accept images of its size."""
@@ -137,7 +137,7 @@ class Mosaics:
         split, network = case.data["test"], case.network
         seed = draws.seed_of(f"{case.seed} mosaics")
         indices = choose(_logits(case), split.targets, cells=self.side**2, mosaics=self.mosaics, seed=seed)
-        found = np.full(len(split), np.nan, np.float32)
+        shares = np.full(len(split), np.nan, np.float32)
         for part in indices.split(max(1, case.max_batch // (self.side**2 * self._area()))):
             whole, masks = self._made(case, part)
             self._check(network, whole)
@@ -145,11 +145,11 @@ class Mosaics:
                 asked = network if self.fill is None else OneCell(network, box, self.fill).eval()
                 classes = split.targets[part[:, cell].to(split.targets.device)]
                 own = self._maps(case, asked, whole, classes, part[:, cell], box, masks)
-                found[part[:, cell].numpy()] = share_inside(own, box).numpy(force=True)
+                shares[part[:, cell].numpy()] = share_inside(own, box).numpy(force=True)
             case.advance(float(part.numel() * self._area()))
         most = min(self.mosaics * self.side**2, len(split))
         case.advance(float((most - indices.numel()) * self._area()))  # images that are in no mosaic
-        return Score({"share": found})
+        return Score({"share": shares})
 
     def _made(self, case: Case, indices: Int[Tensor, "m cells"]) -> tuple[Images, Tensor | None]:
         """Return the mosaics of these rows, and the masks of the objects in them if the data have masks."""

@@ -33,7 +33,7 @@ class Neighbours:
     identity = identity_of
 
     def __call__(self, case: Case) -> Score:
-        found = []
+        parts = []
         for indices, images, classes in image_blocks(case, self.samples + 1, whole=True):
             seeds, movements = seeds_for(case, "neighbours", indices), []
             original = case.explain(case.network, images, classes, indices)
@@ -41,8 +41,8 @@ class Neighbours:
                 noise = steps(draws.fold(seeds, k), tuple(images.shape[1:]), self.radius, self.noise)
                 changed = case.explain(case.network, images + noise, classes, indices)
                 movements.append(moved(original, changed, noise))
-            found.append(torch.stack(movements, 2).cpu())
-        relative, slope, relative_slope = torch.cat(found, 1).numpy()
+            parts.append(torch.stack(movements, 2).cpu())
+        relative, slope, relative_slope = torch.cat(parts, 1).numpy()
         return Score(
             {
                 "max": relative.max(1),

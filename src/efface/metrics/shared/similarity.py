@@ -33,12 +33,12 @@ def rank_correlation(one: Float[Tensor, "n *units"], other: Float[Tensor, "n *un
     Source: Spearman 1904; as the similarity of maps: Adebayo et al. 2018, section 3 (arXiv:1810.03292).
     Differs: the original is undefined if one map is constant.
     """
-    first, second = (_mean_ranks(each.flatten(1)) for each in (one, other))
-    first, second = (each - each.mean(1, keepdim=True) for each in (first, second))
+    first, second = (_mean_ranks(maps.flatten(1)) for maps in (one, other))
+    first, second = (ranks - ranks.mean(1, keepdim=True) for ranks in (first, second))
     spreads = torch.stack([first.square().sum(1), second.square().sum(1)])
     scale = spreads.prod(0).sqrt()
-    found = torch.where(scale > 0, (first * second).sum(1) / torch.where(scale > 0, scale, 1), 0)
-    return torch.where((spreads > 0).any(0), found, torch.nan)
+    correlation = torch.where(scale > 0, (first * second).sum(1) / torch.where(scale > 0, scale, 1), 0)
+    return torch.where((spreads > 0).any(0), correlation, torch.nan)
 
 
 def structural_similarity(
@@ -71,12 +71,12 @@ def similarities(one: Maps, other: Maps) -> dict[str, Float[Tensor, " n"]]:
 
     For SSIM each map is divided by its largest absolute value, so the scale of a gradient does not count.
     """
-    found: dict[str, Tensor] = {}
+    by_name: dict[str, Tensor] = {}
     for name, change, span in (("", _same, 2.0), ("_absolute", torch.abs, 1.0)):
-        pair = [_summed(change(each)) for each in (one, other)]
-        found[f"spearman{name}"] = rank_correlation(*pair)
-        found[f"ssim{name}"] = structural_similarity(*map(_scaled, pair), span=span)
-    return {name: found[name] for name in NAMES}
+        pair = [_summed(change(maps)) for maps in (one, other)]
+        by_name[f"spearman{name}"] = rank_correlation(*pair)
+        by_name[f"ssim{name}"] = structural_similarity(*map(_scaled, pair), span=span)
+    return {name: by_name[name] for name in NAMES}
 
 
 def compares(probe: Probe) -> Description:
@@ -86,15 +86,15 @@ def compares(probe: Probe) -> Description:
 
 def compared(case: Case, ask: Callable[[Tensor, Images, Targets], Maps]) -> Score:
     """Return the similarities of the stored maps with those of `ask`, called with (indices, images, classes)."""
-    found: dict[str, list[np.ndarray]] = {name: [] for name in NAMES}
+    values: dict[str, list[np.ndarray]] = {name: [] for name in NAMES}
     for indices in case.test_rows.split(case.max_batch):
         images = to_float(read_rows(case.data["test"].images, indices).to(case.device))
         maps = ask(indices, images, case.target_classes[indices].to(case.device))
         stored = case.maps["test"].take(indices).to(case.device)
         for name, value in similarities(stored, maps).items():
-            found[name].append(value.float().numpy(force=True))
+            values[name].append(value.float().numpy(force=True))
         case.advance(float(len(indices)))
-    return Score({name: np.concatenate(each) for name, each in found.items()})
+    return Score({name: np.concatenate(parts) for name, parts in values.items()})
 
 
 def _same(maps: Tensor) -> Tensor:

@@ -56,16 +56,16 @@ class Subsets:
 
     def identity(self) -> dict[str, Any]:
         """Return its fields; `sets` only if it is not the usual one, so that old results keep their keys."""
-        found = identity_of(self)
+        identity = identity_of(self)
         if self.sets == "exact":
-            del found["sets"]
-        return found
+            del identity["sets"]
+        return identity
 
     def describe(self) -> Description:
         """Return the description. Nothing is ranked, since the units of a set are drawn."""
         count = COUNT if self.sets == "exact" else f"each unit with probability {self.fraction:g}"
-        found = replace(by_fields(self), count=count)
-        return replace(found, unit=f"cell of {self.grid} x {self.grid}") if self.grid else found
+        description = replace(by_fields(self), count=count)
+        return replace(description, unit=f"cell of {self.grid} x {self.grid}") if self.grid else description
 
     def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
         """Raise ValueError if the grid has more cells across than the images have pixels."""
@@ -73,7 +73,7 @@ class Subsets:
             cells(self.grid, *images.shape[2:])
 
     def __call__(self, case: Case) -> Score:
-        found = []
+        effects = []
         for indices, images, classes in image_blocks(case, self.samples + 1):
             whole = self.unit != "feature" or self.grid > 0
             maps = for_unit(reduced(case, indices, self.post), "pixel" if whole else "feature", images.shape[1])
@@ -88,8 +88,8 @@ class Subsets:
                 score=self.score,
                 max_batch=case.max_batch,
             )
-            found.append((sums, fallen))
-        given, lost = (torch.cat(each).numpy() for each in zip(*found, strict=True))
+            effects.append((sums, fallen))
+        given, lost = (torch.cat(parts).numpy() for parts in zip(*effects, strict=True))
         return Score({"pearson": pearson(given, lost), "spearman": spearman(given, lost)})
 
     def subsets(self, images: Images, seeds: Seeds) -> Subset:
@@ -136,7 +136,7 @@ def subset_effects(
         )
     fills = imputer if isinstance(imputer, list) else [imputer] * len(removed)
     exact = maps.double()
-    sums = torch.stack([(exact * each).flatten(1).sum(1) for each in removed], 1)
+    sums = torch.stack([(exact * subset).flatten(1).sum(1) for subset in removed], 1)
 
     def changed(k: int) -> Images:
         return erase(images, removed[k], fills[k])
@@ -153,7 +153,7 @@ def random_subsets(
     """
     units = labels.amax(1, keepdim=True) + 1
     count = torch.floor(fraction * units.double() + 1e-6).long()
-    width, found = int(units.max()), []
+    width, subsets = int(units.max()), []
     fewest, most = max(1, int(count.min())), max(1, int(count.max()))
     beyond = torch.arange(width, device=labels.device) >= units
     for k in range(samples):
@@ -162,8 +162,8 @@ def random_subsets(
             last = keys.kthvalue(most, 1, keepdim=True).values
         else:
             last = keys.sort(1).values.gather(1, (count - 1).clamp_min(0))
-        found.append(((keys <= last) & (count > 0)).gather(1, labels))
-    return torch.stack(found)
+        subsets.append(((keys <= last) & (count > 0)).gather(1, labels))
+    return torch.stack(subsets)
 
 
 def independent_subsets(
