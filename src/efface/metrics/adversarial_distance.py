@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import on_test_images
+from efface.metrics.shared.orders import UNIT
 from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.attack import Norm, check_minimal, minimal
@@ -44,6 +45,7 @@ def adversarial_distance(*, norm: Norm = "l2", step: float | None = None, steps:
         probes=lambda _: {"moved": Moved(norm, length, steps)},
         value=values_of("moved", "distance", "unchanged"),
         direction={"distance": "higher", "unchanged": "higher"},
+        ranges={"unchanged": UNIT},
         sample="images",
         uses=frozenset(),
         caption="Each image moves, step by step, until the network gives it another class. The larger the distance, "

@@ -18,6 +18,7 @@ from efface.erase.masking import to_float
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.layers import Layers, groups, reached, read_layers
+from efface.metrics.shared.orders import UNIT
 from efface.models.layers import find_layer
 from efface.store.arrays import read_rows
 from efface.store.results import Score
@@ -58,6 +59,7 @@ def convergence(*, layers: list[str] | str | None = None, points: int | None = N
         probes=lambda point: {"signals": Signals(point.x, named, pairs)},
         value=values_of("signals", "cosine", "start", "random"),
         direction={"cosine": "lower", "start": "none", "random": "none"},
+        ranges=dict.fromkeys(("cosine", "start", "random"), UNIT),
         sample="images",
         uses=frozenset({"fractions"}),
         caption="Random signals start at a layer, and the method sends them back to the image. A truthful map keeps "

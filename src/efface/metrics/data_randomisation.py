@@ -16,7 +16,7 @@ from efface import draws
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Description, Erasure, Needs, erased_batches
 from efface.metrics.probes.score import epochs_of
-from efface.metrics.shared.similarity import BETTER, NAMES, compared, compares
+from efface.metrics.shared.similarity import BETTER, NAMES, RANGES, compared, compares
 from efface.plug.call import Call
 from efface.store.arrays import read_rows
 from efface.store.keys import versions
@@ -45,6 +45,7 @@ def data_randomisation(*, epochs: int | None = None) -> Metric:
         probes=lambda point: {"alike": PermutedLabels(epochs, point.imputer)},
         value=values_of("alike", *NAMES, "memorised"),
         direction={**BETTER, "memorised": "none"},
+        ranges=RANGES,
         sample="images",
         uses=frozenset({"imputer"}),
         caption="A second network is trained on shuffled labels, and the method explains it. A truthful map shows what "

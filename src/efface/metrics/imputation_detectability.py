@@ -14,6 +14,7 @@ from efface.erase.batches import Batches
 from efface.erase.masking import to_float
 from efface.metrics.formula import EVERY, Metric, Point, values_of
 from efface.metrics.probes import Case, Erasure, Needs, erased_batches
+from efface.metrics.shared.orders import UNIT
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
 from efface.types import Images
@@ -55,6 +56,7 @@ def imputation_detectability(
         probes=probes,
         value=values_of("found", "balanced_accuracy", "area"),
         direction={"balanced_accuracy": "none", "area": "none"},
+        ranges=dict.fromkeys(("balanced_accuracy", "area"), UNIT),
         sample="images",
         uses=frozenset({"imputer", "unit", "groups", "fractions"}) if masks == "random" else EVERY,
         family="control",

@@ -16,6 +16,7 @@ from efface.metrics.probes import Case, Description, Needs
 from efface.metrics.probes.description import SHARED, by_fields
 from efface.metrics.shared.effects import identity_of, image_blocks, one_an_image, reduced
 from efface.metrics.shared.located import share_of_top
+from efface.metrics.shared.orders import UNIT
 from efface.plug.call import Call
 from efface.store.results import Score
 
@@ -42,6 +43,7 @@ def leakage(*, top: float = 0.1) -> Metric:
         probes=lambda point: {"off": OffObject(top, point.post)},
         value=values_of("off", "mass", "top"),
         direction={"mass": "lower", "top": "lower"},
+        ranges=dict.fromkeys(("mass", "top"), UNIT),
         sample="images",
         uses=frozenset({"post"}),
         read_with=("robust_accuracy",),

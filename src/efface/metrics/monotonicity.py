@@ -25,6 +25,7 @@ from efface.metrics.shared.effects import (
     seeds_for,
     spearman,
 )
+from efface.metrics.shared.orders import SIGNED, UNIT
 from efface.plug.call import Call
 from efface.store.results import Score
 from efface.training.loop import TrainingSettings
@@ -68,6 +69,7 @@ def monotonicity(*, steps: int = 32, samples: int = 10, score: TargetScore = "lo
         probes=lambda point: {"groups": Groups(steps, samples, score, point.imputer, point.post, point.unit)},
         value=values_of("groups", "correlation", "rising"),
         direction={"correlation": "higher", "rising": "none"},
+        ranges={"correlation": SIGNED, "rising": UNIT},
         sample="images",
         uses=frozenset({"imputer", "unit", "groups", "post"}),
         caption="Groups of pixels return to an empty image, least relevant first, and each group is erased alone. With "

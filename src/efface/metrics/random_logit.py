@@ -14,7 +14,7 @@ from efface import draws
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import one_an_image
-from efface.metrics.shared.similarity import BETTER, NAMES, compared, compares
+from efface.metrics.shared.similarity import BETTER, NAMES, RANGES, compared, compares
 from efface.store.results import Score
 from efface.types import Images, Maps, Seeds, Targets
 
@@ -38,6 +38,7 @@ def random_logit(*, other: Other = "random") -> Metric:
         probes=lambda _point: {"alike": OtherClass(other)},
         value=values_of("alike", *NAMES),
         direction=BETTER,
+        ranges=RANGES,
         sample="images",
         uses=frozenset(),
         caption=f"The method explains {_SAYS[other]} class of the same image. With a truthful method this map is "

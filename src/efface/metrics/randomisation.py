@@ -13,7 +13,7 @@ from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Needs
 from efface.metrics.shared.effects import one_an_image
 from efface.metrics.shared.layers import Draw, Layers, Mode, Statistics, chosen, groups, read_layers, redrawn
-from efface.metrics.shared.similarity import BETTER, NAMES, compared, compares
+from efface.metrics.shared.similarity import BETTER, NAMES, RANGES, compared, compares
 from efface.store.results import Score
 from efface.types import Images
 
@@ -53,6 +53,7 @@ def randomisation(
         probes=lambda point: {"alike": Randomised(point.x, mode, named, draw, statistics)},
         value=values_of("alike", *NAMES),
         direction=BETTER,
+        ranges=RANGES,
         sample="images",
         uses=frozenset({"fractions"}),
         caption=f"The layers of the network are redrawn at random{_HOW[mode]}, and the method runs again. A truthful "

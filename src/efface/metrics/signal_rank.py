@@ -16,6 +16,7 @@ from efface.metrics.probes import Case, Description, Needs
 from efface.metrics.probes.description import SHARED, by_fields
 from efface.metrics.shared.effects import identity_of, image_blocks, one_an_image, reduced
 from efface.metrics.shared.located import share_of_top
+from efface.metrics.shared.orders import SIGNED, UNIT
 from efface.store.results import Score
 from efface.types import VECTOR_ZERO
 
@@ -41,6 +42,7 @@ def signal_rank(*, centre: float = VECTOR_ZERO / 255) -> Metric:
         probes=lambda _point: {"signal": SignalRank(float(centre))},
         value=values_of("signal", *NAMES),
         direction={"difference": "higher", "top": "higher", "bottom": "lower", "cosine": "higher"},
+        ranges={"difference": SIGNED} | dict.fromkeys(("top", "bottom", "cosine"), UNIT),
         sample="images",
         uses=frozenset(),
         read_with=("robust_accuracy",),

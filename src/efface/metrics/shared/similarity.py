@@ -19,6 +19,7 @@ from efface.types import Images, Maps, Targets
 
 NAMES = ("spearman", "spearman_absolute", "ssim", "ssim_absolute")
 BETTER: Mapping[str, Literal["lower"]] = dict.fromkeys(NAMES, "lower")
+RANGES = dict.fromkeys(NAMES, (-1.0, 1.0))
 
 _SIGMA, _REACH = 1.5, 5  # the window of Wang et al. 2004: 11 pixels across
 _C1, _C2 = 0.01**2, 0.03**2
