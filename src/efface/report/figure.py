@@ -14,15 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from efface.report.table import Panel
+from efface.report.ticks import GREY, surround
 from efface.report.words import is_share
 
 # Okabe & Ito's colours, tuned to read on white and on near-black; yellow and black gave way to violet and olive.
 COLOURS = ("#1f7fc4", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#9a9a1c")
 DASHES = ((), (5.0, 1.6), (1.4, 1.4), (6.0, 1.6, 1.4, 1.6))
-GREY = "#8a8f98"
 SVG = "http://www.w3.org/2000/svg"
 _LABEL = 26  # characters of a method's name beside a dot
 CROWDED = 16
@@ -77,8 +77,8 @@ def inline(panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, st
         width, height = 7.0, 0.9 + 0.26 * len(panel.rows) if panel.stands == "value" else 3.9
         figure = Figure(figsize=(width, height))
         axes = figure.subplots()
-        _draw(axes, panel, looks, names)
         figure.subplots_adjust(_margin(panel) / width, 0.5 / height, 1 - 0.15 / width, 1 - 0.15 / height)
+        _draw(axes, panel, looks, names)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     methods = {names[panel.metric, panel.score, row.method]: row.method for row in panel.rows}
@@ -111,14 +111,8 @@ def sheet(panels: Sequence[Panel], looks: dict[str, Style]) -> dict[str, bytes]:
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
         for axes, panel in zip(grid.flat, panels, strict=False):
-            _draw(axes, panel, looks, names)
             good = "" if panel.direction == "none" else f" ({panel.direction} is better)"
-            dots = panel.stands == "value"
-            axes.set_title(panel.metric + good, fontsize=10, parse_math=False, loc="right" if dots else "center")
-            if dots:
-                axes.tick_params("y", labelsize=min(9, 120 / len(panel.rows)))
-            elif 6 < len(panel.fractions) <= 11:
-                axes.set_xticks(panel.fractions[::2])
+            _draw(axes, panel, looks, names, panel.metric + good)
         handles = [Line2D([], [], **_line(looks[name])) for name in shown]
         if handles:
             legend = figure.legend(
@@ -138,19 +132,18 @@ def sheet(panels: Sequence[Panel], looks: dict[str, Style]) -> dict[str, bytes]:
     return files
 
 
-def _draw(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str]) -> None:
+def _draw(
+    axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str], title: str = ""
+) -> None:
+    """Draw the panel. One with a title is one of many: it is smaller, and has fewer ticks."""
     label = panel.score.replace("_", " ") + (f" [{panel.value_unit}]" if panel.value_unit else "")
     if panel.stands == "value":
         _draw_dots(axes, panel, looks, names)
-        axes.set_xlabel(label, parse_math=False)
+        size = min(9.0, 120 / len(panel.rows)) if title else None
+        surround(axes, label, "", title=title, grid="x", names=[_short(row.method) for row in panel.rows], size=size)
     else:
-        _draw_curves(axes, panel, looks, names)
-        axes.set_xlabel(panel.axis, parse_math=False)
-        axes.set_ylabel(label, parse_math=False)
-    axes.grid(color=GREY, alpha=0.25, linewidth=0.6, axis="x" if panel.stands == "value" else "both")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    axes.tick_params(color=GREY)
+        _draw_curves(axes, panel, looks, names, every=2 if title and len(panel.fractions) > 6 else 1)
+        surround(axes, panel.axis, label, title=title)
 
 
 def _draw_lines(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str]) -> None:
@@ -175,7 +168,9 @@ def _together(names: Sequence[str]) -> str:
     return f"{names[0]}--all" if names else "no-curves"
 
 
-def _draw_curves(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str]) -> None:
+def _draw_curves(
+    axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str], every: int
+) -> None:
     if len(panel.rows) > CROWDED:
         _draw_lines(axes, panel, looks, names)
     else:
@@ -185,7 +180,9 @@ def _draw_curves(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[
         bottom, top = axes.get_ylim()  # an interval of few samples may leave [0, 1]; the axis need not
         axes.set_ylim(max(bottom, -0.02), min(top, 1.02))
     if len(panel.fractions) <= 11:
-        axes.set_xticks(panel.fractions)
+        left, right = axes.get_xlim()
+        axes.set_xlim(min(left, panel.fractions[0]), max(right, panel.fractions[-1]))
+        axes.xaxis.set_major_locator(FixedLocator(panel.fractions[::every]))
     if is_share(panel.axis):
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.3g} %"))
 
@@ -211,7 +208,6 @@ def _draw_dots(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tu
         line.set(gid=names[panel.metric, panel.score, row.method], zorder=3, markersize=5.0, markevery=marked)
         if row.method == panel.reference and row.area.n:
             axes.axvline(mean, color=GREY, linestyle=(0, (4.0, 2.4)), linewidth=1.0, zorder=1)
-    axes.set_yticks(range(len(panel.rows)), [_short(row.method) for row in panel.rows], parse_math=False)
     axes.set_ylim(len(panel.rows) - 0.5, -0.5)
 
 

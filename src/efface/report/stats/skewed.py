@@ -129,8 +129,10 @@ def statistic(n: np.ndarray, mean: np.ndarray, std: np.ndarray, skewness: np.nda
     with np.errstate(divide="ignore", invalid="ignore"):
         t = mean / (std / np.sqrt(n))
     bend = np.where(n >= _LEAST, skewness / np.sqrt(n), 0.0)
-    finite = np.where(np.isfinite(t), t, 0.0)
-    return np.where(np.isfinite(t), finite + bend * finite**2 / 3 + bend**2 * finite**3 / 27 + bend / 6, t)
+    finite = np.isfinite(t)
+    some = np.where(finite, t, 0.0)
+    bent = bend * some
+    return np.where(finite, some * (1 + bent / 3 + bent * bent / 27) + bend / 6, t)
 
 
 def _by_skewness(found: Moments, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
