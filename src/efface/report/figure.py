@@ -77,8 +77,8 @@ def inline(panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, st
         width, height = 7.0, 0.9 + 0.26 * len(panel.rows) if panel.stands == "value" else 3.9
         figure = Figure(figsize=(width, height))
         axes = figure.subplots()
-        _draw(axes, panel, looks, names)
         figure.subplots_adjust(_margin(panel) / width, 0.5 / height, 1 - 0.15 / width, 1 - 0.15 / height)
+        _draw(axes, panel, looks, names)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     methods = {names[panel.metric, panel.score, row.method]: row.method for row in panel.rows}
@@ -139,7 +139,7 @@ def _draw(
     label = panel.score.replace("_", " ") + (f" [{panel.value_unit}]" if panel.value_unit else "")
     if panel.stands == "value":
         _draw_dots(axes, panel, looks, names)
-        size = min(9, 120 / len(panel.rows)) if title else None
+        size = min(9.0, 120 / len(panel.rows)) if title else None
         surround(axes, label, "", title=title, grid="x", names=[_short(row.method) for row in panel.rows], size=size)
     else:
         _draw_curves(axes, panel, looks, names, every=2 if title and len(panel.fractions) > 6 else 1)

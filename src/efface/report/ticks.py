@@ -31,7 +31,7 @@ def surround(
     names: Sequence[str] = (),
     size: float | None = None,
 ) -> None:
-    """Draw what surrounds the axes in place of matplotlib. The limits, locators and formatters of the axes hold.
+    """Draw what surrounds the axes in place of matplotlib. Their place must be set before.
 
     x, y: labels of the axes.
     title: text above the axes.
@@ -42,7 +42,9 @@ def surround(
     axes.set_axis_off()
     medium = float(mpl.rcParams["font.size"])
     small = medium if size is None else size
-    width, height = (72 * axes.get_position().size * axes.figure.get_size_inches()).tolist()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    width, height = (float(72 * each) for each in axes.get_position().size * figure.get_size_inches())
     length = _LENGTH - _WIDTH / 2  # the cap is half as long as the line is wide
     marks: list[Line] = [((0.0, 0.0), (0.0, 1.0)), ((0.0, 0.0), (1.0, 0.0))]
 
@@ -69,17 +71,17 @@ def surround(
         upright = {"rotation": 90, "rotation_mode": "anchor"}
         _text(axes, -(left + _BETWEEN) / width, 0.5, y, ha="center", va="bottom", **upright)
     if title:
-        meets = _extent(title, 10)[0] / 2 + _extent(factor, medium)[0] > width / 2
+        meets = _extent(title, 10.0)[0] / 2 + _extent(factor, medium)[0] > width / 2
         above = _TITLE + (_extent("lp", medium)[1] if factor and meets else 0.0)
         place = (1.0, "right") if names else (0.5, "center")
-        _text(axes, place[0], 1 + above / height, title, ha=place[1], va="baseline", size=10)
+        _text(axes, place[0], 1 + above / height, title, ha=place[1], va="baseline", size=10.0)
 
 
 def _ticks(axes: Axes, which: str, names: Sequence[str] = ()) -> tuple[list[float], list[str], str]:
     """Return the places of the ticks from 0 to 1, their labels, and the factor or term of all labels."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     formatter = axis.get_major_formatter()
-    found = list(range(len(names))) if names else [float(each) for each in axis.get_major_locator()()]
+    found = [float(each) for each in (range(len(names)) if names else axis.get_major_locator()())]
     labels = list(names) or formatter.format_ticks(found)
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
     places = [(each - low) / (high - low) for each in found]

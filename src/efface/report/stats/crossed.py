@@ -138,15 +138,18 @@ def _variance(
     trainings = spread.variance / n
     if images is None:
         return trainings, spread.freedom
-    whole = images[:, ~np.isnan(images).any(axis=0)].astype(np.float64)
+    known = ~np.isnan(images).any(axis=0)
+    whole = np.asarray(images if known.all() else images[:, known], dtype=np.float64)
     count = whole.shape[1]
     if count < 2:
         return trainings, spread.freedom
-    by_image = whole.mean(axis=0)
+    by_image = whole.sum(axis=0) / len(whole)
+    apart = by_image - by_image.sum() / count
     one_more = 0.0 if bounds is None else ((bounds[1] - bounds[0]) / count) ** 2
-    between = float(by_image.var(ddof=1)) / count + one_more
-    residual = whole - by_image - whole.mean(axis=1, keepdims=True) + whole.mean()
-    twice = float((residual**2).sum()) / ((n - 1) * (count - 1)) / (n * count)
+    between = float(apart @ apart) / (count - 1) / count + one_more
+    residual = whole - by_image
+    residual -= residual.sum(axis=1, keepdims=True) / count
+    twice = float(np.vdot(residual, residual)) / ((n - 1) * (count - 1)) / (n * count)
     variance = max(trainings + between - twice, max(trainings, between) / 2)
     if variance <= 0:
         return 0.0, spread.freedom

@@ -1,7 +1,7 @@
 """Means of curves with their intervals: over images, or over trainings and images."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -199,12 +199,13 @@ def _measured(means: np.ndarray, images: np.ndarray | None) -> Trained:
 
 def _together(one: Curve, other: Curve) -> tuple[Trained, Trained]:
     """Return the trainings that both curves have, in the same order."""
-    if one.pairs == other.pairs:
-        mine = its = np.arange(len(one.pairs))
-    else:
+    mine: Any = slice(None)
+    its: Any = slice(None)
+    if one.pairs != other.pairs:
         _, mine, its = np.intersect1d(one.pairs, other.pairs, return_indices=True)
     means = [areas(curve)[rows] for curve, rows in ((one, mine), (other, its))]
-    known = ~np.isnan(means[0] - means[1])
+    known: Any = ~np.isnan(means[0] - means[1])
+    known = slice(None) if known.all() else known  # a slice copies nothing
     images = [image_areas(curve) for curve in (one, other)]
     if images[0] is None or images[1] is None or images[0].shape[1] != images[1].shape[1]:
         return Trained(means[0][known], None), Trained(means[1][known], None)
