@@ -59,10 +59,10 @@ def slots(executor: Any, tasks: int, settings: Mapping[str, Any]) -> int:
     own = getattr(executor, "__dict__", {})
     if "slots" not in own and (close := difflib.get_close_matches("slots", own, n=1, cutoff=0.8)):
         raise ValueError(f"executor: {named} has '{close[0]}', which nothing reads; did you mean slots?")
-    found = getattr(executor, "slots", 1)
-    if callable(found):
-        known = inspect.signature(found).parameters
-        found = found(tasks, **{name: value for name, value in settings.items() if name in known})
-    if not isinstance(found, int) or isinstance(found, bool) or (found < 1 and tasks):
-        raise ValueError(f"executor: the 'slots' of {named} are {found!r}; expected a whole number from 1")
-    return max(found, 1)
+    count = getattr(executor, "slots", 1)
+    if callable(count):
+        known = inspect.signature(count).parameters
+        count = count(tasks, **{name: value for name, value in settings.items() if name in known})
+    if not isinstance(count, int) or isinstance(count, bool) or (count < 1 and tasks):
+        raise ValueError(f"executor: the 'slots' of {named} are {count!r}; expected a whole number from 1")
+    return max(count, 1)

@@ -112,7 +112,7 @@ def _read(name: str, arguments: tuple[Any, ...]) -> tuple[int, str | None]:
     """Return the number of the signal, and whom it reaches: this process, "others" of the run, or nobody of it."""
     if name == "interrupt_main":
         return int(arguments[0]) if arguments else int(signal.SIGINT), "itself"
-    if not arguments or not all(isinstance(each, int) for each in arguments):
+    if not arguments or not all(isinstance(argument, int) for argument in arguments):
         return 0, None  # the function says what is wrong
     number = int(arguments[-1])
     if name in ("raise_signal", "pthread_kill"):

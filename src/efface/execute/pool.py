@@ -110,7 +110,7 @@ def _end(workers: list[Any]) -> None:
         until = time.monotonic() + 1.0
         for worker in workers:
             worker.join(max(0.0, until - time.monotonic()))
-        workers = [each for each in workers if each.is_alive()]
+        workers = [worker for worker in workers if worker.is_alive()]
         if not workers:
             return
     for worker in workers:

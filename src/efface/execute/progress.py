@@ -72,8 +72,8 @@ def _stop(number: int, _: Any) -> None:
 
 def _end_at_once(number: int) -> None:
     """End this process and its workers: what runs here catches every exception, or takes too long to end."""
-    for each in multiprocessing.active_children():
-        each.kill()
+    for worker in multiprocessing.active_children():
+        worker.kill()
     with contextlib.suppress(OSError):
         os.write(2, b"efface: stopped at once by another signal; the same command continues from here\n")
     _leave(128 + number)
@@ -96,8 +96,8 @@ def stop_at_signals(is_busy: Callable[[], bool]) -> None:
         _ctrl_c.set()
         raise KeyboardInterrupt
 
-    for each in STOPS:
-        signal.signal(each, stop)
+    for signum in STOPS:
+        signal.signal(signum, stop)
     _WATCH.enter_context(watched())
     sys.unraisablehook = _without_stops(sys.unraisablehook)
     global _stops  # noqa: PLW0603  one process has one handler
@@ -131,8 +131,8 @@ def stoppable() -> Iterator[None]:
         yield
         return
 
-    heard = [each for each in STOPS if signal.getsignal(each) is not signal.SIG_IGN]  # nohup ignores SIGHUP
-    before = {each: signal.signal(each, _stop) for each in heard}
+    heard = [signum for signum in STOPS if signal.getsignal(signum) is not signal.SIG_IGN]  # nohup ignores SIGHUP
+    before = {signum: signal.signal(signum, _stop) for signum in heard}
     hook = sys.unraisablehook
     sys.unraisablehook = _without_stops(hook)
     try:
@@ -145,8 +145,8 @@ def stoppable() -> Iterator[None]:
     finally:
         if sys.unraisablehook is not hook:
             sys.unraisablehook = hook
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
         _ctrl_c.clear()
         _heard.clear()
 

@@ -45,8 +45,8 @@ def own_name(called: Callable[..., Any], name: str, *, needed: bool = False) -> 
     """
     still_open = getattr(called, "open", None)
     if hasattr(called, "wants") and still_open is not None:  # a Call
-        found: str | None = still_open(name, needed=needed)
-        return found
+        parameter: str | None = still_open(name, needed=needed)
+        return parameter
     try:
         parameters = signature(called).parameters
     except (ValueError, TypeError):

@@ -58,15 +58,15 @@ def signature(target: Any) -> inspect.Signature:
 
 
 def _plugs(target: Any) -> dict[str, Plug]:
-    found = {}
+    by_name = {}
     for name, hint in _hints(target).items():
         called = [part for part in _parts(hint) if typing.get_origin(part) is Callable]
         if Method in _parts(hint):
-            found[name] = Plug(("model", "images", "targets"), "method")
+            by_name[name] = Plug(("model", "images", "targets"), "method")
         elif called:
             returned = [typing.get_args(part)[-1] for part in called]
-            found[name] = Plug((), "model" if nn.Module in returned else "")
-    return found
+            by_name[name] = Plug((), "model" if nn.Module in returned else "")
+    return by_name
 
 
 T = TypeVar("T")

@@ -123,7 +123,7 @@ class Call(BaseModel):
         """The kwargs as they are handed over: a method's class is made, what else is to be called is a Call."""
         if not (nested := self.nested()):
             return self.kwargs
-        learning = {name: each() for name, each in self.methods().items() if inspect.isclass(each.resolve())}
+        learning = {name: call() for name, call in self.methods().items() if inspect.isclass(call.resolve())}
         return self.kwargs | nested | learning
 
     def nested(self) -> dict[str, "Call"]:
@@ -132,7 +132,7 @@ class Call(BaseModel):
 
     def methods(self) -> dict[str, "Call"]:
         """Those of them that are methods."""
-        return {name: each for name, each in self.nested().items() if plugs(self.resolve())[name].positional}
+        return {name: call for name, call in self.nested().items() if plugs(self.resolve())[name].positional}
 
     @property
     def learns(self) -> bool:
@@ -146,12 +146,12 @@ class Call(BaseModel):
         """
         nested = self.nested()
         settings = {name: value for name, value in self.kwargs.items() if name not in nested}
-        found = code_of(self.call) | {"kwargs": settings}
+        parts = code_of(self.call) | {"kwargs": settings}
         if nested:
-            found["nested"] = {name: each.identity() for name, each in nested.items()}
+            parts["nested"] = {name: call.identity() for name, call in nested.items()}
         if files := files_named(self.kwargs):
-            found["files"] = files
-        return found
+            parts["files"] = files
+        return parts
 
 
 @functools.cache
@@ -163,8 +163,8 @@ def _nested(call: Call) -> dict[str, Call]:
 
 @functools.cache
 def _learns(call: Call) -> bool:
-    found = call.resolve()
-    return (inspect.isclass(found) and is_learning(call)) or any(each.learns for each in call.methods().values())
+    target = call.resolve()
+    return (inspect.isclass(target) and is_learning(call)) or any(method.learns for method in call.methods().values())
 
 
 def settings_by_path(path: str, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def settings_by_path(path: str, kwargs: dict[str, Any]) -> dict[str, Any]:
 
 def settings_by_word(path: str, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The same with short words, where efface has them."""
-    return kwargs | _changed(path, kwargs, lambda _, each: words.word_of(each) or each)
+    return kwargs | _changed(path, kwargs, lambda _, value: words.word_of(value) or value)
 
 
 def _changed(path: str, kwargs: dict[str, Any], change: Callable[[str, str], str]) -> dict[str, Any]:
@@ -184,14 +184,14 @@ def _changed(path: str, kwargs: dict[str, Any], change: Callable[[str, str], str
         taken = plugs(resolve(path))
     except ValueError:  # said where the call is checked
         return {}
-    found = {}
+    changed = {}
     for name, value in kwargs.items():
         if name in taken and taken[name].kind and isinstance(value, str | dict):
             try:
-                found[name] = _with_path(value, taken[name].kind, change)
+                changed[name] = _with_path(value, taken[name].kind, change)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
-    return found
+    return changed
 
 
 def _with_path(value: Any, kind: str, change: Callable[[str, str], str]) -> Any:
@@ -219,9 +219,9 @@ def _as_first(value: Any) -> Any:
     if isinstance(value, dict):
         if isinstance(value.get("call"), str) and isinstance(value.get("kwargs"), dict):
             value = value | {"kwargs": moved.first_settings(value["call"], value["kwargs"])}
-        return {name: _as_first(each) for name, each in value.items()}
+        return {name: _as_first(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_as_first(each) for each in value]
+        return [_as_first(item) for item in value]
     return moved.first(value) if isinstance(value, str) else value
 
 
@@ -272,7 +272,7 @@ def _wrong_plugs(target: Any, kwargs: Mapping[str, Any]) -> list[str]:
             call = Call.model_validate(kwargs[name])
             if positional and inspect.isclass(call.resolve()):  # made with its settings, then called with them
                 call.check(())
-                problems += [f"{name}: {each}" for each in _wrong_instance(call, positional)]
+                problems += [f"{name}: {fault}" for fault in _wrong_instance(call, positional)]
             else:
                 call.check(positional, _OFFERED)
             if positional and call.learns and inspect.isclass(target) and not is_learning(target):

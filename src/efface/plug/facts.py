@@ -69,14 +69,14 @@ def wrong_facts(path: str, target: Any) -> list[str]:
     if not inspect.isfunction(target):
         known = [name for name in known if name not in _OF_FUNCTIONS]
         own = {name: value for name, value in own.items() if not hasattr(type(value), "__get__")}
-    found = []
+    faults = []
     for name, value in own.items():
         if name in known:
-            found += [f"{path}: {fault}" for fault in _wrong_type(name, value)]
+            faults += [f"{path}: {fault}" for fault in _wrong_type(name, value)]
         else:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
-            found += [f"{path} has '{name}', which nothing reads; did you mean {each}?" for each in close]
-    return found
+            faults += [f"{path} has '{name}', which nothing reads; did you mean {nearest}?" for nearest in close]
+    return faults
 
 
 def _wrong_type(name: str, value: Any) -> Iterator[str]:

@@ -33,12 +33,12 @@ def _parts(path: str, plugin: Any, modules: tuple[str, ...]) -> tuple[str, dict[
     """Kind and word of a plug-in of efface; else the parts of a key for its code, and whether that uses efface."""
     if name := _word(path, plugin):
         return name, {}, False
-    own = [each for each in modules if each.partition(".")[0] != "efface"]
-    code: dict[str, Any] = {"source": [source_digest(each) for each in own]} if own else {}
+    own = [module for module in modules if module.partition(".")[0] != "efface"]
+    code: dict[str, Any] = {"source": [source_digest(module) for module in own]} if own else {}
     number = getattr(plugin, "version", None)
     if isinstance(number, int) and not isinstance(number, bool):
         code["version"] = number
-    return "", code, len(own) < len(modules) or any(imports_efface(each) for each in own)
+    return "", code, len(own) < len(modules) or any(imports_efface(module) for module in own)
 
 
 def _word(path: str, target: Any) -> str:

@@ -40,10 +40,10 @@ class LearningMethod(Protocol):
 
 def is_learning(method: Any) -> bool:
     """Return True if a method learns: a class with `fit`, its instance, its `functools.partial` or its Call."""
-    found = method.resolve() if hasattr(method, "resolve") else method
-    if isinstance(found, functools.partial) and inspect.isclass(found.func):
-        found = found.func
-    return hasattr(found, "fit")
+    target = method.resolve() if hasattr(method, "resolve") else method
+    if isinstance(target, functools.partial) and inspect.isclass(target.func):
+        target = target.func
+    return hasattr(target, "fit")
 
 
 def check_learnt(name: str, method: Any) -> dict[str, Tensor]:
@@ -54,7 +54,7 @@ def check_learnt(name: str, method: Any) -> dict[str, Tensor]:
     ValueError: its `fit` left no tensors. The message names the method and a misspelt attribute.
     """
     tensors = getattr(method, "learnt", None)
-    if isinstance(tensors, dict) and tensors and all(isinstance(each, Tensor) for each in tensors.values()):
+    if isinstance(tensors, dict) and tensors and all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         return tensors
     kind = type(method)
     raise ValueError(
@@ -69,8 +69,8 @@ def _found(tensors: Any) -> str:
         return "nothing"
     if not isinstance(tensors, dict):
         return f"a {type(tensors).__name__}"
-    wrong = {name: type(each).__name__ for name, each in tensors.items() if not isinstance(each, Tensor)}
-    return ", ".join(f"a {each} under '{name}'" for name, each in wrong.items()) or "an empty dict"
+    wrong = {name: type(value).__name__ for name, value in tensors.items() if not isinstance(value, Tensor)}
+    return ", ".join(f"a {kind} under '{name}'" for name, kind in wrong.items()) or "an empty dict"
 
 
 def wrong_parts(kind: type, instance: Any) -> list[str]:
@@ -95,12 +95,12 @@ def wrong_parts(kind: type, instance: Any) -> list[str]:
     near = "" if hasattr(instance, "learnt") else _near("learnt", getattr(instance, "__dict__", ()))
     if near:  # without a similar name, fit itself may create the attribute
         problems.append(f"{path} has a fit, but no attribute 'learnt' for fit to fill with tensors by name{near}")
-    return problems + [f"{path} {each}" for each in _wrong_learnt_from(kind, instance)]
+    return problems + [f"{path} {fault}" for fault in _wrong_learnt_from(kind, instance)]
 
 
 def _wrong_learnt_from(kind: type, instance: Any) -> Iterator[str]:
     """Yield a sentence if the optional `learnt_from` is misspelt, or returns no dict that JSON can write."""
-    own = [name for each in kind.__mro__[:-1] for name in vars(each) if not name.startswith("_")]
+    own = [name for ancestor in kind.__mro__[:-1] for name in vars(ancestor) if not name.startswith("_")]
     if "learnt_from" not in own:
         for name in difflib.get_close_matches("learnt_from", own, n=1, cutoff=0.75):
             yield f"has '{name}', which nothing reads; did you mean learnt_from?"
@@ -128,5 +128,5 @@ def _unbound(fit: Callable[..., Any]) -> str:
 
 
 def _near(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, [each for each in known if each != name], n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name, [other for other in known if other != name], n=1, cutoff=0.6)
     return f" (it has '{close[0]}': is that meant?)" if close else ""

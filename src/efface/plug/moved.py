@@ -84,12 +84,12 @@ def settings(where: str, given: Mapping[str, Any], known: Callable[[], Collectio
 
     where: what is called. known: gives the names that it takes; only asked where an old name is among the settings.
     """
-    found = dict(given)
+    renamed = dict(given)
     for old, new in SETTINGS.items():
-        if old in found and new not in found and new in (names := known()) and old not in names:
+        if old in renamed and new not in renamed and new in (names := known()) and old not in names:
             note(f"{where}: the setting '{old}' is now '{new}'")
-            found = {new if name == old else name: value for name, value in found.items()}
-    return found
+            renamed = {new if name == old else name: value for name, value in renamed.items()}
+    return renamed
 
 
 def accepted(parameters: Mapping[str, inspect.Parameter], name: str, where: str) -> str | None:
@@ -125,15 +125,15 @@ def study_key(key: str) -> str:
 
 def study(tree: Mapping[Any, Any]) -> dict[Any, Any]:
     """Return the content of a study's file with the keys of today, also in variants. A key given twice stays."""
-    found = {_key(key, tree): _entries(key, value) for key, value in tree.items()}
-    if isinstance(variants := found.get("variants"), dict):
-        found["variants"] = {
+    content = {_key(key, tree): _entries(key, value) for key, value in tree.items()}
+    if isinstance(variants := content.get("variants"), dict):
+        content["variants"] = {
             name: {_key(key, part): _entries(key, value) for key, value in part.items()}
             if isinstance(part, dict)
             else part
             for name, part in variants.items()
         }
-    return found
+    return content
 
 
 def _key(key: Any, beside: Mapping[Any, Any]) -> Any:
@@ -146,7 +146,7 @@ def _entries(key: Any, value: Any) -> Any:
     if not isinstance(key, str) or key.partition(".")[0] != "attribution_methods":
         return value
     if isinstance(value, list):
-        return [_entries(key, each) for each in value]
+        return [_entries(key, entry) for entry in value]
     if isinstance(value, dict) and value.get("network") == "judge":
         return value | {"network": _entries("attribution_methods.network", "judge")}
     if key.endswith(".network") and value == "judge":

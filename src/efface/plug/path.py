@@ -23,31 +23,31 @@ def resolve(path: str) -> Any:
         raise ValueError(
             f"'{path}' is not a dotted path; expected module.function, such as efface.methods.gradient.gradient"
         )
-    found: Any = None
+    target: Any = None
     depth = 0
     for depth in range(1, len(parts)):
         name = ".".join(parts[:depth])
         if not _exists(name):
             depth -= 1
             break
-        found = _import(name)
-    if found is None:
+        target = _import(name)
+    if target is None:
         raise ValueError(f"'{path}': there is no module '{parts[0]}' here; is it installed, or in the current folder?")
     for at in range(depth, len(parts)):
-        if not hasattr(found, parts[at]):
+        if not hasattr(target, parts[at]):
             whole = f"'{path}': " if at + 1 < len(parts) else ""
             holder = ".".join(parts[:at])
-            raise ValueError(f"{whole}'{holder}' has no '{parts[at]}'; {near(parts[at], _public(found))}")
-        found = getattr(found, parts[at])
-    return found
+            raise ValueError(f"{whole}'{holder}' has no '{parts[at]}'; {near(parts[at], _public(target))}")
+        target = getattr(target, parts[at])
+    return target
 
 
 @functools.cache
 def modules_of(path: str) -> tuple[str, ...]:
     """Return the modules behind a path: the one that the path names, and the one that contains the object's code."""
-    found, parts = resolve(path), path.split(".")
+    target, parts = resolve(path), path.split(".")
     named = next(name for end in range(len(parts) - 1, 0, -1) if (name := ".".join(parts[:end])) in sys.modules)
-    return tuple(dict.fromkeys([named, str(getattr(found, "__module__", None) or type(found).__module__)]))
+    return tuple(dict.fromkeys([named, str(getattr(target, "__module__", None) or type(target).__module__)]))
 
 
 def _exists(name: str) -> bool:
@@ -75,8 +75,8 @@ def near(name: str, known: Sequence[str]) -> str:
     return (f"did you mean '{close[0]}'? " if close else "") + f"it has {listed}"
 
 
-def _public(found: Any) -> list[str]:
-    names = [name for name in dir(found) if not name.startswith("_")]
-    own = [n for n in names if getattr(getattr(found, n), "__module__", None) == getattr(found, "__name__", "")]
-    own += [each.name for each in pkgutil.iter_modules(getattr(found, "__path__", ()))]
+def _public(owner: Any) -> list[str]:
+    names = [name for name in dir(owner) if not name.startswith("_")]
+    own = [n for n in names if getattr(getattr(owner, n), "__module__", None) == getattr(owner, "__name__", "")]
+    own += [module.name for module in pkgutil.iter_modules(getattr(owner, "__path__", ()))]
     return own or names

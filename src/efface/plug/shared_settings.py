@@ -25,11 +25,11 @@ def with_settings_of(source: Callable[..., Any], *, but: tuple[str, ...] = ()) -
 
     def join(function: Function) -> Function:
         own = inspect.signature(function)
-        listed = [each for each in own.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        listed = [parameter for parameter in own.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
         if len(listed) == len(own.parameters):
             raise TypeError(f"{function.__name__} has no **settings to receive the settings of {source.__name__}")
-        names = {each.name for each in listed} | {*but}
-        taken = [each for name, each in offered.items() if name not in names]
+        names = {parameter.name for parameter in listed} | {*but}
+        taken = [parameter for name, parameter in offered.items() if name not in names]
         joined = own.replace(parameters=[*listed, *taken])
 
         @functools.wraps(function)
@@ -41,7 +41,7 @@ def with_settings_of(source: Callable[..., Any], *, but: tuple[str, ...] = ()) -
             bound.apply_defaults()
             return function(*bound.args, **bound.kwargs)
 
-        hints = {name: each.annotation for name, each in joined.parameters.items()}
+        hints = {name: parameter.annotation for name, parameter in joined.parameters.items()}
         called.__annotations__ = {name: hint for name, hint in hints.items() if hint is not inspect.Parameter.empty}
         called.__annotations__ |= {"return": own.return_annotation}
         called.__signature__ = joined  # type: ignore[attr-defined]  # `inspect.signature` reads it
@@ -51,4 +51,6 @@ def with_settings_of(source: Callable[..., Any], *, but: tuple[str, ...] = ()) -
 
 
 def _settings(signature: inspect.Signature) -> dict[str, inspect.Parameter]:
-    return {name: each for name, each in signature.parameters.items() if each.kind is each.KEYWORD_ONLY}
+    return {
+        name: parameter for name, parameter in signature.parameters.items() if parameter.kind is parameter.KEYWORD_ONLY
+    }

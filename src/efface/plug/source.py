@@ -26,14 +26,14 @@ def source_digest(name: str) -> str:
     code, _ = _closure(name)
     top = sys.modules.get(name.split(".", maxsplit=1)[0])
     whole = hashlib.sha256(_version(top).encode() if top and _is_installed(top) else b"")
-    for each in sorted(code):
-        whole.update(code[each].encode())
+    for module in sorted(code):
+        whole.update(code[module].encode())
     return whole.hexdigest()[:16]
 
 
 def imports_efface(name: str) -> bool:
     """Return whether a module, or other code in its digest, imports anything of efface."""
-    return any(each.split(".", maxsplit=1)[0] == "efface" for each in _closure(name)[1])
+    return any(imported.split(".", maxsplit=1)[0] == "efface" for imported in _closure(name)[1])
 
 
 @functools.cache
@@ -43,10 +43,10 @@ def _closure(name: str) -> tuple[dict[str, str], frozenset[str]]:
     queue = [name] if top is None or _is_installed(top) else _with_packages([name])
     code, imported = dict[str, str](), set[str]()
     while queue:
-        each = queue.pop()
-        if each in code or each == "efface" or (read := _code(each)) is None:  # the bare package holds its version
+        part = queue.pop()
+        if part in code or part == "efface" or (read := _code(part)) is None:  # the bare package holds its version
             continue
-        code[each], imports = read
+        code[part], imports = read
         imported |= set(imports)
         queue += [other for other in imports if _is_own(other, name)]
     return code, frozenset(imported)
@@ -54,8 +54,8 @@ def _closure(name: str) -> tuple[dict[str, str], frozenset[str]]:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, 16 digits; read again only when it has changed."""
-    found = path.stat()
-    return _file_digest(path, found.st_mtime_ns, found.st_size)
+    state = path.stat()
+    return _file_digest(path, state.st_mtime_ns, state.st_size)
 
 
 def files_named(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -67,9 +67,9 @@ def _leaves(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the single values of settings by name; those in lists and mappings as `name.0` and `name.key`."""
     for name, value in settings.items():
         if isinstance(value, list | tuple):
-            yield from _leaves({f"{name}.{at}": each for at, each in enumerate(value)})
+            yield from _leaves({f"{name}.{at}": item for at, item in enumerate(value)})
         elif isinstance(value, Mapping):
-            yield from _leaves({f"{name}.{at}": each for at, each in value.items()})
+            yield from _leaves({f"{name}.{at}": item for at, item in value.items()})
         else:
             yield name, value
 
@@ -114,7 +114,7 @@ def _version(top: ModuleType) -> str:
     if (own := getattr(top, "__version__", None)) is not None:
         return str(own)
     names = importlib.metadata.packages_distributions().get(top.__name__, [])
-    return " ".join(f"{each} {importlib.metadata.version(each)}" for each in sorted(set(names)))
+    return " ".join(f"{distribution} {importlib.metadata.version(distribution)}" for distribution in sorted(set(names)))
 
 
 @functools.cache
@@ -145,12 +145,12 @@ def _code(name: str) -> tuple[str, tuple[str, ...]] | None:
 
 def _with_packages(names: list[str]) -> list[str]:
     """The names, and before each of them those of the packages around it: their code runs as well."""
-    found = dict[str, None]()
+    modules = dict[str, None]()
     for name in names:
         parts = name.split(".")
         ends = range(1, len(parts) + 1) if parts[0] != "efface" else (len(parts),)
-        found |= {".".join(parts[:end]): None for end in ends if parts[0]}
-    return list(found)
+        modules |= {".".join(parts[:end]): None for end in ends if parts[0]}
+    return list(modules)
 
 
 def _module(name: str) -> ModuleType | None:
@@ -171,17 +171,17 @@ def _module(name: str) -> ModuleType | None:
 
 
 def _imports(tree: ast.AST, module: ModuleType) -> list[str]:
-    found = []
+    imported = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 package = (module.__package__ or "").split(".")
                 base = ".".join([*package[: len(package) - node.level + 1], *([base] if base else [])])
-            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return found
+            imported += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return imported
 
 
 def _is_own(other: str, name: str) -> bool:

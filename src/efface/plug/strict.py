@@ -20,7 +20,7 @@ class Strict(BaseModel):
             value = values.get(name)
             held = value if isinstance(value, list | tuple) else [value]
             kinds = _kinds(field.annotation)
-            if kinds & {int, float} and bool not in kinds and any(isinstance(each, bool) for each in held):
+            if kinds & {int, float} and bool not in kinds and any(isinstance(item, bool) for item in held):
                 raise ValueError(f"{name}: is {str(value).lower()}, a truth value; expected a number")
         return values
 
@@ -28,4 +28,4 @@ class Strict(BaseModel):
 def _kinds(annotation: Any) -> set[Any]:
     """Return the types that an annotation allows, also inside tuples, optional values and annotated types."""
     inner = get_args(annotation)
-    return {annotation} if not inner else {kind for each in inner for kind in _kinds(each)}
+    return {annotation} if not inner else {kind for part in inner for kind in _kinds(part)}

@@ -49,7 +49,7 @@ def _takes(*positional: str, gives: str = "") -> Callable[[_Signature], bool]:
 
     gives: pattern for the beginning of the result's annotation.
     """
-    return lambda found: found.positional == positional and re.match(gives, found.gives) is not None
+    return lambda signature: signature.positional == positional and re.match(gives, signature.gives) is not None
 
 
 def _returns(gives: str) -> Callable[[_Signature], bool]:
@@ -58,9 +58,9 @@ def _returns(gives: str) -> Callable[[_Signature], bool]:
     A function with a required setting that may be None is a helper and no plug-in.
     """
 
-    def fits(found: _Signature) -> bool:
-        plain = not any("None" in annotation for annotation in found.needed)
-        return found.positional in ((), ("name",)) and plain and found.gives == gives
+    def fits(signature: _Signature) -> bool:
+        plain = not any("None" in annotation for annotation in signature.needed)
+        return signature.positional in ((), ("name",)) and plain and signature.gives == gives
 
     return fits
 
@@ -114,8 +114,8 @@ def _unfit(kind: str, word: str) -> str:
     """Return the file in the folder of a kind that defines a function of this name; "" if there is none."""
     place = _ROOT / _KINDS[kind].place
     files = [place] if place.is_file() else sorted(place.rglob("*.py"))
-    found = [file for file in files if re.search(rf"^def {re.escape(word)}\(", file.read_text(), re.MULTILINE)]
-    return found[0].relative_to(_ROOT.parent).as_posix() if found else ""
+    defining = [file for file in files if re.search(rf"^def {re.escape(word)}\(", file.read_text(), re.MULTILINE)]
+    return defining[0].relative_to(_ROOT.parent).as_posix() if defining else ""
 
 
 def word_of(path: str) -> str:
@@ -174,10 +174,10 @@ def _public(place: Path) -> Iterator[tuple[tuple[str, Path, str], str]]:
     if listed:
         yield from (((_dotted(place), *source), name) for name, source in listed.items())
         return
-    for each in sorted(place.iterdir()):
-        is_module = each.suffix == ".py" and each.name != "__init__.py"
-        if is_module or (each / "__init__.py").is_file():
-            yield from _public(each)
+    for path in sorted(place.iterdir()):
+        is_module = path.suffix == ".py" and path.name != "__init__.py"
+        if is_module or (path / "__init__.py").is_file():
+            yield from _public(path)
 
 
 def _listed(init: Path) -> dict[str, tuple[Path, str]]:
@@ -201,7 +201,7 @@ def _signatures(file: Path) -> dict[str, _Signature]:
     """Return the signatures at the top level of a file: those of functions and of the `__call__` of classes."""
     if not file.is_file():
         return {}
-    found = {}
+    signatures = {}
     for match in _DEFINITION.finditer(file.read_text()):
         name, rest = match["name"], match["rest"]
         if match["kind"]:
@@ -212,8 +212,8 @@ def _signatures(file: Path) -> dict[str, _Signature]:
             if rest and "**" in rest:  # a class that wraps a function of any signature
                 continue
         if rest and (signature := _parsed(rest)):
-            found[name] = signature
-    return found
+            signatures[name] = signature
+    return signatures
 
 
 def _parsed(text: str) -> _Signature | None:
@@ -228,11 +228,11 @@ def _parsed(text: str) -> _Signature | None:
         positional = positional[1:]
     needed = [
         *positional,
-        *(each for each, value in zip(given.kwonlyargs, given.kw_defaults, strict=True) if not value),
+        *(argument for argument, value in zip(given.kwonlyargs, given.kw_defaults, strict=True) if not value),
     ]
     return _Signature(
-        tuple(each.arg for each in positional),
-        tuple(ast.unparse(each.annotation) if each.annotation else "" for each in needed),
+        tuple(argument.arg for argument in positional),
+        tuple(ast.unparse(argument.annotation) if argument.annotation else "" for argument in needed),
         ast.unparse(node.returns) if node.returns else "",
     )
 

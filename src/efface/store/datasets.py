@@ -37,22 +37,22 @@ def number_set(
     dtype: the type that it must have; None: any real number. ranks: the numbers of axes that it may have; empty: any.
     remedy: what to do about a wrong file.
     """
-    found = own_item(file, path, name, remedy=remedy)
-    if not isinstance(found, h5py.Dataset):
+    dataset = own_item(file, path, name, remedy=remedy)
+    if not isinstance(dataset, h5py.Dataset):
         raise ValueError(f"{path}: '{name}' is no data set, expected rows of numbers; {remedy}")
-    check_own_rows(found, path, name, remedy=remedy)
-    kind = found.id.get_type().get_class()
+    check_own_rows(dataset, path, name, remedy=remedy)
+    kind = dataset.id.get_type().get_class()
     if kind not in _NUMBERS:
-        what = f"{_KINDS.get(kind, 'another kind')} ({_type_of(found)})"
+        what = f"{_KINDS.get(kind, 'another kind')} ({_type_of(dataset)})"
         raise ValueError(f"{path}: '{name}' holds {what}, expected numbers; {remedy}")
-    if dtype is not None and found.dtype != dtype:
-        raise ValueError(f"{path}: '{name}' is of type {found.dtype}, expected {dtype}; {remedy}")
-    if found.shape is None:
+    if dtype is not None and dataset.dtype != dtype:
+        raise ValueError(f"{path}: '{name}' is of type {dataset.dtype}, expected {dtype}; {remedy}")
+    if dataset.shape is None:
         raise ValueError(f"{path}: '{name}' is empty, expected rows of numbers; {remedy}")
-    if ranks and found.ndim not in ranks:
+    if ranks and dataset.ndim not in ranks:
         axes = " or ".join(map(str, sorted(ranks)))
-        raise ValueError(f"{path}: '{name}' has shape {found.shape}, expected {axes} axes; {remedy}")
-    return found
+        raise ValueError(f"{path}: '{name}' has shape {dataset.shape}, expected {axes} axes; {remedy}")
+    return dataset
 
 
 def own_item(file: h5py.Group, path: Path, name: str, *, remedy: str) -> Any:
@@ -75,8 +75,8 @@ def check_own_rows(found: h5py.Dataset, path: Path, name: str, *, remedy: str) -
         raise ValueError(f"{path}: the values of '{name}' lie in another file, expected them in this one; {remedy}")
 
 
-def _type_of(found: h5py.Dataset) -> str:
+def _type_of(dataset: h5py.Dataset) -> str:
     try:
-        return str(found.dtype)
+        return str(dataset.dtype)
     except TypeError:  # NumPy has no such type
         return "unknown to NumPy"

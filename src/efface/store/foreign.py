@@ -59,14 +59,14 @@ class ForeignMaps:
     def take(self, rows: np.ndarray) -> Tensor:
         """Return the maps of these rows of the file, in this order, as float32. ValueError: a value is not finite."""
         with np.errstate(over="ignore"):
-            found = self._read(rows).astype(np.float32)
-        bad = ~np.isfinite(found).reshape(len(found), -1).all(1)
+            maps = self._read(rows).astype(np.float32)
+        bad = ~np.isfinite(maps).reshape(len(maps), -1).all(1)
         if bad.any():
             raise ValueError(
                 f"{self.path}: row {int(rows[bad.argmax()])} holds NaN or infinity, expected finite numbers of 32 bits "
                 f"({int(bad.sum())} of {len(rows)} rows read here do); mend these maps"
             )
-        return torch.from_numpy(found)
+        return torch.from_numpy(maps)
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         if self.held is not None:
@@ -87,7 +87,7 @@ def open_maps(path: Path, split: str, *, alone: bool) -> ForeignMaps:
         raise FileNotFoundError(f"{path}: no such file, expected maps in {', '.join(FORMS)}; correct the path")
     with _arrays(path) as arrays:
         names = _of_split(path, arrays, split, alone=alone)
-        where = {kind: _only(path, [names[each] for each in known if each in names]) for kind, known in _NAMES.items()}
+        where = {kind: _only(path, [names[word] for word in known if word in names]) for kind, known in _NAMES.items()}
         if where["maps"] is None and len(names) == 1:
             where["maps"] = next(iter(names.values()))
         if where["maps"] is None:
@@ -106,10 +106,10 @@ def open_maps(path: Path, split: str, *, alone: bool) -> ForeignMaps:
         check_maps(path, name, maps.shape, maps.dtype)
         others = {kind: _numbers(path, at, arrays) for kind, at in where.items() if at is not None and kind != "maps"}
     n = maps.shape[0]
-    for kind, each in others.items():
-        if each.shape[:1] != (n,):
+    for kind, array in others.items():
+        if array.shape[:1] != (n,):
             raise ValueError(
-                f"{path}: '{where[kind]}' has shape {each.shape} for {n} maps, expected one for each map; correct it"
+                f"{path}: '{where[kind]}' has shape {array.shape} for {n} maps, expected one for each map; correct it"
             )
     digests, index = others.get("images"), others.get("index")
     return ForeignMaps(
@@ -132,17 +132,17 @@ def places(maps: ForeignMaps, images: Tensor | Stored) -> np.ndarray:
     rows, n = images.shape[0], maps.shape[0]
     if maps.digests is not None:
         known: dict[str, list[int]] = {}
-        for at, each in enumerate(maps.digests):
-            known.setdefault(each, []).append(at)
+        for at, digest in enumerate(maps.digests):
+            known.setdefault(digest, []).append(at)
         own = image_digests(images)
         _check_digests(maps, own, known)
-        found = [_next(known.get(each, [])) for each in own]
-        if None in found:
+        where = [_next(known.get(digest, [])) for digest in own]
+        if None in where:
             raise ValueError(
-                f"{maps.path}: has no map of image {found.index(None)}: {found.count(None)} of {rows} images have no "
+                f"{maps.path}: has no map of image {where.index(None)}: {where.count(None)} of {rows} images have no "
                 f"digest among its {n}; were the maps made for other data, another size or another crop?"
             )
-        return np.array(found, np.int64)
+        return np.array(where, np.int64)
     if maps.index is not None:
         place = np.full(rows, -1)
         inside = maps.index < rows
@@ -165,7 +165,7 @@ def _only(path: Path, names: list[str]) -> str | None:
     """Return the one name, or None. ValueError: two arrays may be meant."""
     if len(names) > 1:
         raise ValueError(
-            f"{path}: holds {' and '.join(repr(each) for each in names)}, and each may be meant; leave one of them out"
+            f"{path}: holds {' and '.join(repr(name) for name in names)}, and each may be meant; leave one of them out"
         )
     return names[0] if names else None
 
@@ -216,23 +216,25 @@ def _arrays(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def _of_split(path: Path, arrays: Mapping[str, Any], split: str, *, alone: bool) -> dict[str, str]:
     """Return the full names of a split's arrays, by the names that they have within the split."""
-    found: dict[str, dict[str, str]] = {}
+    by_split: dict[str, dict[str, str]] = {}
     for name in arrays:
         group, slash, rest = name.partition("/")  # of .npz
         if group in SPLITS and slash:
-            found.setdefault(group, {})[rest] = name
+            by_split.setdefault(group, {})[rest] = name
         elif name in SPLITS and path.suffix.lower() != ".npz" and isinstance(arrays[name], h5py.Group):
-            found[name] = {each: f"{name}/{each}" for each in arrays[name]}
-    if not found:
+            by_split[name] = {inner: f"{name}/{inner}" for inner in arrays[name]}
+    if not by_split:
         if not alone:
             raise ValueError(
                 f"{path}: its arrays are those of the test images, but a metric needs the maps of the {split} images, "
                 "too; give a file for each, file: {train: a.npz, test: b.npz}, or put them below train/ and test/"
             )
         return {name: name for name in arrays}
-    if split not in found:
-        raise ValueError(f"{path}: holds maps of {', '.join(found)}, expected {split}, too; write them below {split}/")
-    return found[split]
+    if split not in by_split:
+        raise ValueError(
+            f"{path}: holds maps of {', '.join(by_split)}, expected {split}, too; write them below {split}/"
+        )
+    return by_split[split]
 
 
 def _numbers(path: Path, name: str, arrays: Mapping[str, Any]) -> np.ndarray:
@@ -240,46 +242,48 @@ def _numbers(path: Path, name: str, arrays: Mapping[str, Any]) -> np.ndarray:
     remedy = "write it anew, by efface.write_maps"
     if isinstance(arrays, h5py.File):
         own_item(arrays, path, name, remedy=remedy)
-    found = arrays[name]
-    if isinstance(found, h5py.Group):
+    item = arrays[name]
+    if isinstance(item, h5py.Group):
         raise ValueError(f"{path}: '{name}' is a group, expected one array with a row for each map; stack them")
-    if isinstance(found, h5py.Dataset):
-        check_own_rows(found, path, name, remedy=remedy)
-    if found.dtype.kind not in "fiubSU":
-        raise ValueError(f"{path}: '{name}' is of type {found.dtype}, expected numbers; convert it")
-    values = found[()]
+    if isinstance(item, h5py.Dataset):
+        check_own_rows(item, path, name, remedy=remedy)
+    if item.dtype.kind not in "fiubSU":
+        raise ValueError(f"{path}: '{name}' is of type {item.dtype}, expected numbers; convert it")
+    values = item[()]
     if isinstance(values, h5py.Empty):
         raise ValueError(f"{path}: '{name}' is empty, expected a row for each map; {remedy}")
     return np.asarray(values)
 
 
-def _classes(path: Path, name: str, found: np.ndarray) -> np.ndarray:
-    if found.ndim == 2 and found.shape[1] == 1:
-        return whole_numbers(path, name, found[:, 0])
-    if found.ndim == 2 and found.dtype.kind in "fiub":
-        several = (found != 0).sum(1) != 1
+def _classes(path: Path, name: str, values: np.ndarray) -> np.ndarray:
+    if values.ndim == 2 and values.shape[1] == 1:
+        return whole_numbers(path, name, values[:, 0])
+    if values.ndim == 2 and values.dtype.kind in "fiub":
+        several = (values != 0).sum(1) != 1
         if several.any():
             row = int(several.argmax())
             raise ValueError(
-                f"{path}: row {row} of '{name}' has {int((found[row] != 0).sum())} outputs that are not 0, expected "
+                f"{path}: row {row} of '{name}' has {int((values[row] != 0).sum())} outputs that are not 0, expected "
                 "one: efface measures maps of one class; leave this array out, or make maps of one class"
             )
-        return (found != 0).argmax(1)
-    return whole_numbers(path, name, found)
+        return (values != 0).argmax(1)
+    return whole_numbers(path, name, values)
 
 
-def _answers(path: Path, found: np.ndarray) -> np.ndarray | None:
-    if found.ndim != 2 or found.dtype.kind not in "fiu" or not np.isfinite(found).all():
-        raise ValueError(f"{path}: 'prediction' has shape {found.shape} of {found.dtype}, expected finite numbers n k")
-    return found if found.shape[1] > 1 else None  # one output: its class needs a threshold that the file does not tell
+def _answers(path: Path, array: np.ndarray) -> np.ndarray | None:
+    if array.ndim != 2 or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        raise ValueError(f"{path}: 'prediction' has shape {array.shape} of {array.dtype}, expected finite numbers n k")
+    return array if array.shape[1] > 1 else None  # one output: its class needs a threshold that the file does not tell
 
 
-def _told_digests(path: Path, found: np.ndarray) -> tuple[str, ...]:
-    if found.dtype.kind in "SU" and found.ndim == 1:
-        return tuple(each.decode("ascii", "replace") if isinstance(each, bytes) else str(each) for each in found)
-    if found.ndim == 4:
-        return image_digests(found)
+def _told_digests(path: Path, images: np.ndarray) -> tuple[str, ...]:
+    if images.dtype.kind in "SU" and images.ndim == 1:
+        return tuple(
+            digest.decode("ascii", "replace") if isinstance(digest, bytes) else str(digest) for digest in images
+        )
+    if images.ndim == 4:
+        return image_digests(images)
     raise ValueError(
-        f"{path}: 'images' has shape {found.shape} of {found.dtype}, expected n digests (efface.write_maps), or the "
+        f"{path}: 'images' has shape {images.shape} of {images.dtype}, expected n digests (efface.write_maps), or the "
         "images, uint8 n c h w"
     )

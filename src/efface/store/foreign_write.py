@@ -40,9 +40,9 @@ def write_maps(path: str | Path, maps: Any, targets: Any = None, images: Any = N
         arrays["targets"] = whole_numbers(path, "targets", _array(targets))
     if images is not None:
         arrays["images"] = np.array(image_digests(images), "S16")
-    for name, each in arrays.items():
-        if len(each) != len(arrays["maps"]):
-            raise ValueError(f"{path}: {len(each)} {name} for {len(arrays['maps'])} maps, expected one for each map")
+    for name, array in arrays.items():
+        if len(array) != len(arrays["maps"]):
+            raise ValueError(f"{path}: {len(array)} {name} for {len(arrays['maps'])} maps, expected one for each map")
     if path.suffix.lower() == ".npy" and len(arrays) > 1:
         raise ValueError(f"{path}: a .npy file holds the maps alone; write .npz or .h5 to keep targets and images")
     _write(path, arrays)
@@ -59,8 +59,8 @@ def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
                 np.savez(file, **arrays)  # type: ignore[arg-type]  # of names, none is allow_pickle
         else:
             with h5py.File(temporary, "w") as file:
-                for name, each in arrays.items():
-                    file[name] = each
+                for name, array in arrays.items():
+                    file[name] = array
 
 
 def image_digests(images: Tensor | Stored | np.ndarray) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ def image_digests(images: Tensor | Stored | np.ndarray) -> tuple[str, ...]:
     n = images.shape[0]
     if len(images.shape) != 4:
         raise ValueError(f"images: shape {tuple(images.shape)}, expected n c h w; give them all at once")
-    found = []
+    digests = []
     for first in range(0, n, 1024):
         indices = torch.arange(first, min(n, first + 1024))
         part = (
@@ -79,8 +79,8 @@ def image_digests(images: Tensor | Stored | np.ndarray) -> tuple[str, ...]:
             if not isinstance(images, Tensor | np.ndarray)
             else images[first : first + len(indices)]
         )
-        found += [_digest(each) for each in _stored(_array(part))]
-    return tuple(found)
+        digests += [_digest(image) for image in _stored(_array(part))]
+    return tuple(digests)
 
 
 def check_maps(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -118,5 +118,5 @@ def _digest(image: np.ndarray) -> str:
     return hashlib.sha256(f"{image.shape} ".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()[:16]
 
 
-def _array(found: Any) -> np.ndarray:
-    return found.numpy(force=True) if isinstance(found, Tensor) else np.asarray(found)
+def _array(values: Any) -> np.ndarray:
+    return values.numpy(force=True) if isinstance(values, Tensor) else np.asarray(values)

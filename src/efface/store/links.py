@@ -61,7 +61,7 @@ def unshare(folder: Path) -> None:
     Such names come from copies like `cp -al`. Without this, the earlier copy of the run would change, too. The caller
     holds the run's lock.
     """
-    partial = [Path(each.path) for each in _entries(folder / "maps") if each.name.endswith(".partial")]
+    partial = [Path(entry.path) for entry in _entries(folder / "maps") if entry.name.endswith(".partial")]
     for path in (*(folder / name for name in IN_PLACE), *partial):
         if path.is_file() and path.stat().st_nlink > 1:
             with atomic_write(path) as temporary:
@@ -89,5 +89,5 @@ def _below(folder: str) -> Iterator[Path]:
 def _entries(folder: Path | str) -> list["os.DirEntry[str]"]:
     if not os.path.isdir(folder):  # noqa: PTH112  as text, for thousands of entries
         return []
-    with os.scandir(folder) as found:
-        return sorted(found, key=lambda each: each.name)
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)

@@ -92,9 +92,9 @@ class MapStore:
             raise ValueError(
                 f"{self.path}: holds {self._finished} maps, expected {rows}; delete it and run the extract stage"
             )
-        for found in (self.shape, self.targets.shape, self._sums.shape):
-            if found[0] != rows:
-                raise ValueError(f"{self.path}: has {found[0]} rows, expected {rows}; delete it and extract again")
+        for shape in (self.shape, self.targets.shape, self._sums.shape):
+            if shape[0] != rows:
+                raise ValueError(f"{self.path}: has {shape[0]} rows, expected {rows}; delete it and extract again")
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -134,7 +134,7 @@ def verify_once(store: MapStore, stamps: Path) -> None:
     if known.get(name) == stamp:
         return
     store.verify()
-    known = {each: held for each, held in known.items() if (stamps.parent / each).exists()} | {name: stamp}
+    known = {file: held for file, held in known.items() if (stamps.parent / file).exists()} | {name: stamp}
     with contextlib.suppress(OSError), atomic_write(stamps) as temporary:  # else it is verified again
         temporary.write_text(json.dumps(known, indent=0, sort_keys=True), encoding="utf-8")
 
@@ -142,10 +142,10 @@ def verify_once(store: MapStore, stamps: Path) -> None:
 def _verified(path: Path) -> dict[str, Any]:
     """Return what was verified, by file name; nothing from a file that is not there or damaged."""
     try:
-        found = json.loads(path.read_bytes())
+        verified = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return verified if isinstance(verified, dict) else {}
 
 
 class MapWriter:
@@ -182,7 +182,7 @@ class MapWriter:
     def write(self, first: int, rows: Tensor) -> None:
         """Write rows from `first` on. The data are written before their flags."""
         block = np.ascontiguousarray(rows.numpy(force=True), self.data.dtype)
-        sums = np.array([_checksum(*each) for each in zip(block, self.targets[first:], strict=False)], np.uint32)
+        sums = np.array([_checksum(*pair) for pair in zip(block, self.targets[first:], strict=False)], np.uint32)
         with _writing(self.partial):
             file = self.file.checked()
             write(file, self.data, first, block)
@@ -208,9 +208,9 @@ class MapWriter:
             return False
         try:
             with open_file(self.partial) as file:
-                found = {_rows_of(file, self.partial, kind).shape == shape}
-                found |= {_column(file, self.partial, name).shape == shape[:1] for name in _COLUMNS}
-                return found == {True} and not differences(read_provenance(file, self.partial), provenance)
+                fits = {_rows_of(file, self.partial, kind).shape == shape}
+                fits |= {_column(file, self.partial, name).shape == shape[:1] for name in _COLUMNS}
+                return fits == {True} and not differences(read_provenance(file, self.partial), provenance)
         except ValueError:  # the process was killed while it created the file, so the file has no rows yet
             return False
 
@@ -267,12 +267,12 @@ def move_to_kept(path: Path, provenance: Mapping[str, Any]) -> None:
     finished = path.with_name(path.name.removesuffix(".partial"))
     try:
         with open_file(path) as file:
-            found = read_provenance(file, path)
+            held = read_provenance(file, path)
     except (ValueError, OSError):  # it does not exist, or the process was killed while it created the file
         return
-    if not differences(found, provenance):
+    if not differences(held, provenance):
         return
-    kept = kept_path(finished, found)
+    kept = kept_path(finished, held)
     kept.parent.mkdir(exist_ok=True)
     path.replace(kept if path == finished else partial_path(kept))
 
@@ -288,12 +288,12 @@ def finished_rows(path: Path) -> int:
 
 def read_provenance(file: h5py.File, path: Path) -> dict[str, Any]:
     """Return the provenance of a map file. ValueError: it has none, or it has another format."""
-    found = file.attrs.get("format")
-    if isinstance(found, int | np.integer) and found != FORMAT:
-        raise ValueError(f"{path}: has format {found}, but this version of efface reads {FORMAT}; delete the file")
+    number = file.attrs.get("format")
+    if isinstance(number, int | np.integer) and number != FORMAT:
+        raise ValueError(f"{path}: has format {number}, but this version of efface reads {FORMAT}; delete the file")
     provenance = None
     with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):  # not JSON, or not text
         provenance = json.loads(file.attrs["provenance"])
-    if found is None or not isinstance(provenance, dict):
+    if number is None or not isinstance(provenance, dict):
         raise ValueError(f"{path}: is not a map file of efface (it has no provenance); move it out of the run folder")
     return provenance

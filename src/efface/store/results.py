@@ -134,7 +134,7 @@ def _is_fit(row: Mapping[str, Any]) -> bool:
         and isinstance(probe.get("probe", ""), str)
         and isinstance(seconds, int | float)
         and 0 <= seconds <= _LONGEST_TIME
-        and all(len(each) <= _LONGEST_TEXT and not unprintable(each) for each in _texts(row))
+        and all(len(text) <= _LONGEST_TEXT and not unprintable(text) for text in _texts(row))
     )
 
 
@@ -143,9 +143,9 @@ def _texts(tree: Any) -> Iterator[str]:
         yield tree
     elif isinstance(tree, dict):
         yield from tree
-        yield from (text for each in tree.values() for text in _texts(each))
+        yield from (text for value in tree.values() for text in _texts(value))
     elif isinstance(tree, list):
-        yield from (text for each in tree for text in _texts(each))
+        yield from (text for item in tree for text in _texts(item))
 
 
 def _digest(row: Mapping[str, Any]) -> str:

@@ -49,8 +49,8 @@ def check_seal(path: Path, key: str) -> None:
 
     A file that has not changed since the last check is not read again.
     """
-    found = path.stat()
-    state = (found.st_mtime_ns, found.st_size, found.st_ino)
+    status = path.stat()
+    state = (status.st_mtime_ns, status.st_size, status.st_ino)
     if _CHECKED.get(path) == (state, key):
         return
     try:
@@ -122,13 +122,13 @@ def read_arrays(path: Path, key: str) -> dict[str, np.ndarray]:
     """Return the arrays of a sealed file. BrokenSealError: it does not fit its key."""
     check_seal(path, key)
     try:
-        with np.load(path, allow_pickle=False) as found:
-            arrays = {name: found[name] for name in found.files}
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
     except Exception as error:  # NumPy and zipfile raise many types for a wrong file
         raise BrokenSealError(f"{path}: {_unread(error)}, expected arrays of numbers; delete it") from error
-    for name, each in arrays.items():
-        if each.dtype.kind not in "fiub":
-            raise BrokenSealError(f"{path}: '{name}' is of type {each.dtype}, expected numbers; delete it")
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub":
+            raise BrokenSealError(f"{path}: '{name}' is of type {array.dtype}, expected numbers; delete it")
     return arrays
 
 

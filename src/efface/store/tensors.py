@@ -39,9 +39,9 @@ def cached_tensors(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[st
 
 def write_learnt(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write the tensors atomically, tied to the name of the file. Empty tensors and single numbers are allowed."""
-    arrays = {name: np.atleast_1d(np.ascontiguousarray(each.numpy(force=True))) for name, each in tensors.items()}
-    shapes = {f"{name}.shape": list(each.shape) for name, each in tensors.items()}
-    kept = {name: (each.shape, each.dtype) for name, each in arrays.items() if each.size}
+    arrays = {name: np.atleast_1d(np.ascontiguousarray(tensor.numpy(force=True))) for name, tensor in tensors.items()}
+    shapes = {f"{name}.shape": list(tensor.shape) for name, tensor in tensors.items()}
+    kept = {name: (array.shape, array.dtype) for name, array in arrays.items() if array.size}
     attributes = shapes | {"digest": _digest(arrays), "names": list(arrays)} | _types(arrays)
     attributes["key"] = path.stem
     with atomic_write(path) as temporary:
@@ -69,7 +69,7 @@ def read_learnt(path: Path) -> dict[str, Tensor]:
         if _digest(arrays) != file.attrs["digest"]:
             raise ValueError(f"{path}: is damaged (its digest differs); {remedy}")
         shapes = {name: tuple(int(side) for side in file.attrs[f"{name}.shape"]) for name in arrays}
-        return {name: torch.from_numpy(each).reshape(shapes[name]) for name, each in arrays.items()}
+        return {name: torch.from_numpy(array).reshape(shapes[name]) for name, array in arrays.items()}
 
 
 def learnt_digest(path: Path) -> str:
@@ -80,10 +80,10 @@ def learnt_digest(path: Path) -> str:
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     whole = hashlib.sha256()
-    for name, each in sorted(arrays.items()):
-        whole.update(f"{name} {each.shape if each.size else 0} {each.dtype}".encode() + each.tobytes())
+    for name, array in sorted(arrays.items()):
+        whole.update(f"{name} {array.shape if array.size else 0} {array.dtype}".encode() + array.tobytes())
     return whole.hexdigest()[:16]
 
 
 def _types(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
-    return {f"{name}.type": each.dtype.str for name, each in arrays.items()}
+    return {f"{name}.type": array.dtype.str for name, array in arrays.items()}

@@ -53,7 +53,9 @@ def _problems(claim: Claim, by_variant: Mapping[str, VariantNames]) -> Iterator[
     sides = [(word, side) for word, side in (("more", claim.more), ("less", claim.less)) if isinstance(side, Side)]
     if not sides:
         yield "both sides are numbers; give 'more' or 'less' a variant or a method"
-    metrics = list(dict.fromkeys([ACCURACY, *(each.name for names in by_variant.values() for each in names.metrics)]))
+    metrics = list(
+        dict.fromkeys([ACCURACY, *(metric.name for names in by_variant.values() for metric in names.metrics)])
+    )
     if claim.metric not in metrics:
         yield f"there is no metric '{claim.metric}'; there are {', '.join(metrics)}"
     variants = [name for name in by_variant if name]
@@ -75,10 +77,10 @@ def _missing(claim: Claim, word: str, side: Side, names: VariantNames, *, known:
     if side.method and side.method not in names.rows:
         of = f" in {owner}" if side.variant else ""
         yield f"there is no method '{side.method}'{of}; there are {', '.join(names.rows)}"
-    entry = next((each for each in names.metrics if each.name == claim.metric), None)
+    entry = next((metric for metric in names.metrics if metric.name == claim.metric), None)
     if entry is None and claim.metric != ACCURACY:
         if known:
-            measured = ", ".join(each.name for each in names.metrics) or "nothing"
+            measured = ", ".join(metric.name for metric in names.metrics) or "nothing"
             yield f"{owner} does not measure '{claim.metric}', it measures {measured}"
         return
     of_network = entry is None or entry.formula.subject == "network"

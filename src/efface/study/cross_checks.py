@@ -15,7 +15,7 @@ def too_many(tree: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(given := tree.get(name), list | dict) and len(given) > MOST:
             yield f"{name}: there are {len(given):,}; expected at most {MOST:,}"
     variants, seeds = (
-        len(given) if isinstance(given := tree.get(each), list | dict) else 0 for each in ("variants", "seeds")
+        len(given) if isinstance(given := tree.get(key), list | dict) else 0 for key in ("variants", "seeds")
     )
     if variants <= MOST and seeds <= MOST and (runs := max(1, variants) * max(1, seeds)) > MOST:
         yield f"variants and seeds: the study has {runs:,} runs; expected at most {MOST:,}"
@@ -26,19 +26,24 @@ def disagreements(tree: Any) -> list[str]:
 
     Examples are duplicate or reserved names, views of missing entries, and metrics that retrain without `fit`.
     """
-    methods = [each for each in _listed(tree, "attribution_methods") if isinstance(each, dict)]
-    metrics = [each if isinstance(each, dict) else {"name": each} for each in _listed(tree, "metrics")]
-    rows = [str(name) for each in methods for name in each.get("outputs") or [each.get("name")]]
-    maps = [str(name) for each in methods if not each.get("maps") for name in each.get("outputs") or [each.get("name")]]
+    methods = [entry for entry in _listed(tree, "attribution_methods") if isinstance(entry, dict)]
+    metrics = [entry if isinstance(entry, dict) else {"name": entry} for entry in _listed(tree, "metrics")]
+    rows = [str(name) for method in methods for name in method.get("outputs") or [method.get("name")]]
+    maps = [
+        str(name)
+        for method in methods
+        if not method.get("maps")
+        for name in method.get("outputs") or [method.get("name")]
+    ]
     problems = _doubled("attribution_methods", rows)
-    problems += _doubled("metrics", [str(each.get("name")) for each in metrics])
-    for each in methods:
-        if each.get("maps") and each["maps"] not in maps:
+    problems += _doubled("metrics", [str(entry.get("name")) for entry in metrics])
+    for method in methods:
+        if method.get("maps") and method["maps"] not in maps:
             listed = ", ".join(maps) or "none"
             made = "; for a file of maps write 'file' in place of 'maps', or plug in a function of your own"
             problems.append(
-                f"attribution_methods.{each.get('name')}.maps: no entry '{each['maps']}'; there are {listed}"
-                f"{made if Path(str(each['maps'])).suffix else ''}"
+                f"attribution_methods.{method.get('name')}.maps: no entry '{method['maps']}'; there are {listed}"
+                f"{made if Path(str(method['maps'])).suffix else ''}"
             )
     if tree.get("reference") and tree["reference"] not in rows:
         problems.append(f"reference: no row '{tree['reference']}'; there are {', '.join(rows) or 'none'}")
@@ -50,19 +55,19 @@ def disagreements(tree: Any) -> list[str]:
     problems += _clashing(tree)
     problems += _undecidable(tree, methods)
     if not tree.get("second_network"):
-        borrowed = [each.get("name") for each in methods if each.get("network") == "second"]
+        borrowed = [method.get("name") for method in methods if method.get("network") == "second"]
         problems += [
             f"attribution_methods.{name}: its maps come from the second network, but the study has no "
             "'second_network'; add it"
             for name in borrowed
         ]
-    for each in metrics if not (tree.get("fit") or tree.get("refit")) else ():
+    for entry in metrics if not (tree.get("fit") or tree.get("refit")) else ():
         try:
-            found = metric(str(each.get("metric") or each.get("name")))
+            formula = metric(str(entry.get("metric") or entry.get("name")))
         except ValueError:  # the check of the entry itself reports it
             continue
-        if found.sample == "repeats" or found.needs_fit:
-            name = each.get("name")
+        if formula.sample == "repeats" or formula.needs_fit:
+            name = entry.get("name")
             problems.append(
                 f"metrics.{name}: it retrains the network, but the study has no 'fit'; add it, or drop the metric"
             )
@@ -71,13 +76,13 @@ def disagreements(tree: Any) -> list[str]:
 
 def unheard(reference: str | None, methods: Sequence[MethodEntry], metrics: Sequence[MetricEntry]) -> Iterator[str]:
     """Yield a message if no metric of the study has the row that the other rows are compared with."""
-    entries = {name: each for each in methods for name in each.gives}
+    entries = {name: method for method in methods for name in method.gives}
     if reference is None or reference not in entries or not metrics:
         return
     entry = entries[reference]
     source = entries.get(entry.maps or "", entry)
-    of_maps = [each for each in metrics if each.formula.subject == "maps"]
-    if any(each.formula.sample == "repeats" or not source.is_redrawn for each in of_maps):
+    of_maps = [metric_entry for metric_entry in metrics if metric_entry.formula.subject == "maps"]
+    if any(metric_entry.formula.sample == "repeats" or not source.is_redrawn for metric_entry in of_maps):
         return
     why = "it is drawn anew each epoch, and no metric retrains" if of_maps else "all of them measure the network"
     yield f"reference: no metric of the study has the row '{reference}': {why}; name another row, or drop this key"
@@ -90,10 +95,10 @@ def _undecidable(tree: Any, methods: Sequence[Mapping[str, Any]]) -> Iterator[st
     for name in ("seeds", "variants"):
         if tree.get(name):
             yield f"decide: tells apart methods on one network, but the study has '{name}'; drop one of the two keys"
-    for each in methods:
-        if each.get("draws", 1) != 1:
+    for method in methods:
+        if method.get("draws", 1) != 1:
             yield (
-                f"attribution_methods.{each.get('name')}.draws: is {each['draws']}; with 'decide' a method has one "
+                f"attribution_methods.{method.get('name')}.draws: is {method['draws']}; with 'decide' a method has one "
                 "draw of its maps, for the rounds do not allow for what other draws would change; drop one of the keys"
             )
 
@@ -105,7 +110,7 @@ _TAKEN = ("models", "report", "study.yml", "failures.log")
 def _clashing(tree: Any) -> Iterator[str]:
     """Yield a message for runs of one study that would be equal or would overwrite each other or the study's files."""
     seeds = _listed(tree, "seeds")
-    for seed in sorted({str(each) for each in seeds if seeds.count(each) > 1}):
+    for seed in sorted({str(given) for given in seeds if seeds.count(given) > 1}):
         yield f"seeds: {seed} is listed twice; each seed is a separate run, list it once"
     variants = tree.get("variants")
     lower: dict[str, str] = {}
@@ -122,13 +127,13 @@ def _clashing(tree: Any) -> Iterator[str]:
 
 
 def _kwargs(call: Any) -> dict[str, Any]:
-    found = call.get("kwargs") if isinstance(call, dict) else None
-    return found if isinstance(found, dict) else {}
+    kwargs = call.get("kwargs") if isinstance(call, dict) else None
+    return kwargs if isinstance(kwargs, dict) else {}
 
 
 def _listed(tree: Any, key: str) -> list[Any]:
-    found = tree.get(key)
-    return list(found) if isinstance(found, list | tuple) else []
+    listed = tree.get(key)
+    return list(listed) if isinstance(listed, list | tuple) else []
 
 
 def _doubled(where: str, names: Sequence[str]) -> list[str]:

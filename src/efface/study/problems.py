@@ -44,8 +44,8 @@ def explain(error: Any, tree: Any, study: type[BaseModel]) -> list[str]:
     if error["type"] in ("value_error", "assertion_error"):
         lines = str(error["ctx"]["error"]).splitlines()
         return [f"{where}.{line}" if line.startswith("kwargs.") else prefix + line for line in lines]
-    found = error.get("input")
-    what = shown(found) if not isinstance(found, dict | list) else f"a {type(found).__name__}"
+    given = error.get("input")
+    what = shown(given) if not isinstance(given, dict | list) else f"a {type(given).__name__}"
     message = f"{error['msg'][0].lower()}{error['msg'][1:]}"
     if error["type"] == "path_type":
         message = "expected a path, such as runs/mine; put a name of digits in quotes"

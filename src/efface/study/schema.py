@@ -97,13 +97,13 @@ class MethodEntry(Strict):
 
         repeats: number of trainings that a random control has maps of its own for.
         """
-        found = [self]
+        entries = [self]
         for number in range(2, self.draws * (repeats if self.varies else 1) + 1):
-            names = {"name": f"{self.name}~{number}", "outputs": tuple(f"{each}~{number}" for each in self.outputs)}
+            names = {"name": f"{self.name}~{number}", "outputs": tuple(f"{output}~{number}" for output in self.outputs)}
             entry = self.model_copy(update=names)
             entry._draw, entry._first = number, self  # noqa: SLF001  of its own class
-            found.append(entry)
-        return found
+            entries.append(entry)
+        return entries
 
     @property
     def call(self) -> Call:
@@ -188,9 +188,9 @@ class MethodEntry(Strict):
         if self.kwargs or self.outputs or self.network or self.draws > 1 or not self.batched:
             raise ValueError("maps of a file take 'post' and no other key: no method is called for them")
         files = self.file.values() if isinstance(self.file, dict) else [self.file]
-        for each in files:
-            if each is not None and each.suffix.lower() not in FORMS:
-                raise ValueError(f"file: {each} ends with '{each.suffix}', expected {', '.join(FORMS)}")
+        for file in files:
+            if file is not None and file.suffix.lower() not in FORMS:
+                raise ValueError(f"file: {file} ends with '{file.suffix}', expected {', '.join(FORMS)}")
         if isinstance(self.file, dict) and "test" not in self.file:
             raise ValueError(
                 "file: names no file of the test images, expected {test: b.npz} or {train: ..., test: ...}"

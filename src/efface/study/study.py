@@ -104,7 +104,7 @@ class Study(Strict):
         """
         if not self.variants and not self.seeds:
             return {"": [self]}
-        found: dict[str, list[Study]] = {}
+        runs: dict[str, list[Study]] = {}
         for name, changes in (self.variants or {"": {}}).items():
             for seed in self.seeds or (None,):
                 tree = self.model_dump(mode="json", exclude={"variants", "seeds", "claims"})
@@ -117,12 +117,12 @@ class Study(Strict):
                     second["folder"] = second["folder"] or str(self.out / "models")
                     if not second["weights"] and self.fit is not None:
                         second["fit"] = second["fit"] or self.fit.plain().model_dump(mode="json")
-                found.setdefault(name, []).append(_varied(tree, name, changes))
-        return found
+                runs.setdefault(name, []).append(_varied(tree, name, changes))
+        return runs
 
     def map_names(self) -> list[str]:
         """Return the names of all rows of the report: maps and views of maps."""
-        return [name for each in self.attribution_methods for name in each.gives]
+        return [name for entry in self.attribution_methods for name in entry.gives]
 
     @property
     def torch_threads(self) -> int:
@@ -137,13 +137,13 @@ class Study(Strict):
         """
         if self.reference is not None:
             return (self.reference,)
-        drawn = [each for each in self.attribution_methods if each.is_random]
-        return tuple(name for each in sorted(drawn, key=lambda each: each.is_redrawn) for name in each.gives)
+        drawn = [entry for entry in self.attribution_methods if entry.is_random]
+        return tuple(name for entry in sorted(drawn, key=lambda entry: entry.is_redrawn) for name in entry.gives)
 
     def metric_names(self) -> list[str]:
         """Return the names of the metrics that the study lists, then of those that only a variant lists."""
         parts = (self, *self._of_one_seed().values())
-        return list(dict.fromkeys(each.name for part in parts for each in part.metrics))
+        return list(dict.fromkeys(entry.name for part in parts for entry in part.metrics))
 
     def _of_one_seed(self) -> dict[str, "Study"]:
         """Return one run of each variant, for the runs of several seeds list the same entries."""
@@ -156,10 +156,10 @@ class Study(Strict):
         variant lists is measured for all variants, with its default settings.
         """
         own = self._of_one_seed()
-        listed = {each.name for part in (self, *own.values()) for each in part.metrics}
+        listed = {entry.name for part in (self, *own.values()) for entry in part.metrics}
 
         def narrowed(entries: Iterable[MetricEntry]) -> list[dict[str, Any]]:
-            listed_entries = {each.name: each.model_dump(mode="json", exclude_none=True) for each in entries}
+            listed_entries = {entry.name: entry.model_dump(mode="json", exclude_none=True) for entry in entries}
             return [
                 listed_entries.get(name, {"name": name})
                 for name in names
@@ -167,7 +167,7 @@ class Study(Strict):
             ]
 
         tree = self.model_dump() | {"metrics": narrowed(self.metrics)}
-        tree["claims"] = [each.model_dump() for each in self.claims if each.metric in (ACCURACY, *names)]
+        tree["claims"] = [claim.model_dump() for claim in self.claims if claim.metric in (ACCURACY, *names)]
         for name, changes in self.variants.items():
             others = {key: value for key, value in changes.items() if key.split(".")[0] != "metrics"}
             if len(others) < len(changes):
@@ -175,7 +175,7 @@ class Study(Strict):
         try:
             return Study.model_validate(tree)
         except ValidationError as error:
-            lines = dict.fromkeys(line for each in error.errors() for line in explain(each, tree, Study))
+            lines = dict.fromkeys(line for fault in error.errors() for line in explain(fault, tree, Study))
             raise InvalidStudyError("\n".join(f"--metrics: {line}" for line in lines)) from None
 
 
@@ -186,8 +186,8 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Study:
     """
     tree = load(path)
     tree = moved.study(tree) if isinstance(tree, dict) else tree
-    for each in overrides:
-        override(tree, each, path)
+    for text in overrides:
+        override(tree, text, path)
     return check(tree, path)
 
 
@@ -215,7 +215,7 @@ def check(tree: Any, path: Path) -> Study:
             where = f"variants.{name}: " if name else ""
             problems += [f"{where}{line}" for line in unheard(part.reference, part.attribution_methods, part.metrics)]
     except ValidationError as error:
-        lines = [line for each in error.errors() for line in explain(each, tree, Study)] + disagreements(tree)
+        lines = [line for fault in error.errors() for line in explain(fault, tree, Study)] + disagreements(tree)
         raise InvalidStudyError("\n".join(f"{path}: {line}" for line in dict.fromkeys(lines))) from None
     except InvalidStudyError as error:
         raise InvalidStudyError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
@@ -236,7 +236,7 @@ def _varied(tree: dict[str, Any], name: str, changes: Mapping[str, Any]) -> Stud
     try:
         return Study.model_validate(tree)
     except ValidationError as error:
-        lines = dict.fromkeys(line for each in error.errors() for line in explain(each, tree, Study))
+        lines = dict.fromkeys(line for fault in error.errors() for line in explain(fault, tree, Study))
         raise InvalidStudyError("\n".join(f"{where}: {line}" for line in lines)) from None
 
 

@@ -23,7 +23,7 @@ class InvalidStudyError(ValueError):
 def load(path: Path) -> Any:
     """Return the content of a YAML file, read safely. `1e-3` is a number."""
     if not path.is_file():
-        files = sorted(str(each) for each in path.parent.glob("*.yml")) if path.parent.is_dir() else []
+        files = sorted(str(file) for file in path.parent.glob("*.yml")) if path.parent.is_dir() else []
         near = difflib.get_close_matches(str(path), files, n=1) or files[:5]
         place = "" if path.is_absolute() else f" in {Path.cwd()}"
         raise InvalidStudyError(f"{path}: no such file{place}" + (f"; there is {', '.join(near)}" if near else ""))
@@ -91,7 +91,7 @@ def _parts(tree: Any) -> str:
     """Return in words how the entries of a list are addressed; "" for anything else."""
     if not isinstance(tree, list):
         return ""
-    names = [str(each.get("name") if isinstance(each, dict) else each) for each in tree[:6]]
+    names = [str(entry.get("name") if isinstance(entry, dict) else entry) for entry in tree[:6]]
     numbers = f"a number from 0 to {len(tree) - 1}" if tree else "nothing, for it is empty"
     return f" in the list; expected {numbers}" + (f", or a name: {', '.join(map(key_shown, names))}" if names else "")
 
@@ -131,6 +131,6 @@ def _place(tree: Any, part: str) -> Any:
     if isinstance(tree, list):
         if part.isascii() and part.isdigit() and len(part) < 10 and int(part) < len(tree):
             return int(part)
-        names = [each.get("name") if isinstance(each, dict) else each for each in tree]
+        names = [entry.get("name") if isinstance(entry, dict) else entry for entry in tree]
         return names.index(part) if part in names else None
     return part if isinstance(tree, dict) and tree.get(part) is not None else None

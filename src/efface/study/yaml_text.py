@@ -169,7 +169,7 @@ def _check_size(top: yaml.Node) -> None:
         if id(node) not in sizes:
             sizes[id(node)] = -1
             parts = node.value if isinstance(node, yaml.CollectionNode) else ()
-            inner = [each for part in parts for each in (part if isinstance(part, tuple) else (part,))]
+            inner = [child for part in parts for child in (part if isinstance(part, tuple) else (part,))]
             sizes[id(node)] = 1 + sum(map(size, inner))
         line = node.start_mark.line + 1
         if sizes[id(node)] < 0:

@@ -81,7 +81,7 @@ def pgd(
     _check(norm, eps, step, steps, start, restarts, keep, loss)
     if eps == 0 or not len(images):
         return images.detach()
-    drawn = [each for each in (f"start '{start}'", f"loss '{loss}'") if "random" in each]
+    drawn = [setting for setting in (f"start '{start}'", f"loss '{loss}'") if "random" in setting]
     if drawn and seeds is None:
         raise ValueError(
             f"attack.pgd: seeds are missing, and {' and '.join(drawn)} draws from them; expected one integer an image: "
@@ -92,7 +92,7 @@ def pgd(
         images, targets = images.detach().clone(), targets.clone()  # autograd refuses tensors of inference_mode
         own = None if seeds is None else seeds.to(images.device)
         climbed = partial(_climbed, targets=targets, loss=loss, seeds=own)
-        found, highest = images, images.new_full((len(images),), -math.inf)
+        best, highest = images, images.new_full((len(images),), -math.inf)
         for number in range(restarts):
             begin = images
             if start == "random" and own is not None:
@@ -102,8 +102,8 @@ def pgd(
                 return attacked
             if losses is None:
                 losses = _losses(network, attacked, climbed)
-            found, highest = _worse(found, highest, attacked, losses)
-    return found
+            best, highest = _worse(best, highest, attacked, losses)
+    return best
 
 
 @with_settings_of(pgd, but=("seeds",))
@@ -250,10 +250,10 @@ def _ascent(
     return _worse(best, highest, points, _losses(network, points, climbed).to(highest))
 
 
-def _worse(found: Images, highest: Losses, others: Images, losses: Losses) -> tuple[Images, Losses]:
+def _worse(best: Images, highest: Losses, others: Images, losses: Losses) -> tuple[Images, Losses]:
     """Return the attack with the higher loss for each image, and that loss."""
     higher = losses > highest
-    return torch.where(higher[:, None, None, None], others, found), torch.where(higher, losses, highest)
+    return torch.where(higher[:, None, None, None], others, best), torch.where(higher, losses, highest)
 
 
 def _losses(network: nn.Module, points: Images, climbed: Climbed) -> Losses:

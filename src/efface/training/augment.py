@@ -82,11 +82,11 @@ def rotation(images: Images, seeds: Seeds, *, degrees: float, fill: float | None
     down = angle.sin() * beside + angle.cos() * below + middle
     across = angle.cos() * beside - angle.sin() * below + centre
     inner_down, inner_across = down.clamp(0, h - 1), across.clamp(0, w - 1)
-    found = _bilinear(images, inner_down, inner_across)
+    turned = _bilinear(images, inner_down, inner_across)
     if fill is None:
-        return found
+        return turned
     covered = (1 - (down - inner_down).abs()).clamp(min=0) * (1 - (across - inner_across).abs()).clamp(min=0)
-    return torch.lerp(torch.full_like(found, fill), found, covered[:, None])
+    return torch.lerp(torch.full_like(turned, fill), turned, covered[:, None])
 
 
 def check_rotation(degrees: float, fill: float | None = None) -> None:
@@ -136,8 +136,8 @@ def drawn_factors(seeds: Seeds, spreads: Sequence[float]) -> tuple[Float[Tensor,
     seeds: one integer per image.
     spreads: for each change, the largest distance of its factor from 1, at least 0.
     """
-    low = torch.tensor([max(0.0, 1.0 - each) for each in spreads], device=seeds.device)
-    high = torch.tensor([1.0 + each for each in spreads], device=seeds.device)
+    low = torch.tensor([max(0.0, 1.0 - spread) for spread in spreads], device=seeds.device)
+    high = torch.tensor([1.0 + spread for spread in spreads], device=seeds.device)
     factors = low + (high - low) * draws.uniform(seeds, (len(spreads),))
     return factors, draws.keys(draws.fold(seeds, 0), len(spreads)).argsort(1)
 

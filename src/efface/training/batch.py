@@ -16,12 +16,12 @@ from efface.types import Images, Seeds, Targets
 def names_of(regularizers: Sequence[Regularizer]) -> list[str]:
     """Return the name of each term in the curves: the name of its function. A repeated name gets a number."""
     seen = Counter(("loss", "classification", "validation_accuracy", "training_accuracy", "attacked_accuracy"))
-    found = []
-    for each in regularizers:
-        name = each.call.rpartition(".")[2]
+    names = []
+    for regularizer in regularizers:
+        name = regularizer.call.rpartition(".")[2]
         seen[name] += 1
-        found.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
-    return found
+        names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return names
 
 
 def regularized(
@@ -39,26 +39,26 @@ def regularized(
 
     images: the input of the forward pass that gave `outputs`. They require a gradient.
     """
-    found = {"classification": loss.detach()}
+    values = {"classification": loss.detach()}
     for number, (name, each) in enumerate(zip(names_of(regularizers), regularizers, strict=True)):
         own = draws.fold(seeds, number + 1).to(images.device)  # fold 0 is the attack's
         term = _term(each, each.term(network, images, targets, outputs, seeds=own))
         loss = loss + each.factor * term.value
-        found[name] = term.value.detach()
-        found |= {f"{name}.{part}": value.detach() for part, value in term.parts.items()}
-    return loss, found
+        values[name] = term.value.detach()
+        values |= {f"{name}.{part}": value.detach() for part, value in term.parts.items()}
+    return loss, values
 
 
-def _term(regularizer: Regularizer, found: object) -> Term:
+def _term(regularizer: Regularizer, returned: object) -> Term:
     """Return what a regulariser gave. ValueError: it is no `Term` of one number."""
     expected = "expected an efface.training.regularize.Term of one number, as in return Term(value.mean())"
-    if not isinstance(found, Term):
-        raise ValueError(f"regularizers: {regularizer.call} returned a {type(found).__name__}; {expected}")
-    if not isinstance(found.value, Tensor) or found.value.ndim:
-        shape = getattr(found.value, "shape", None)
-        shown = f"a {type(found.value).__name__}" + ("" if shape is None else f" of shape {tuple(shape)}")
+    if not isinstance(returned, Term):
+        raise ValueError(f"regularizers: {regularizer.call} returned a {type(returned).__name__}; {expected}")
+    if not isinstance(returned.value, Tensor) or returned.value.ndim:
+        shape = getattr(returned.value, "shape", None)
+        shown = f"a {type(returned.value).__name__}" + ("" if shape is None else f" of shape {tuple(shape)}")
         raise ValueError(f"regularizers: {regularizer.call} returned a Term of {shown}; {expected}")
-    return found
+    return returned
 
 
 def augmented(calls: Sequence[Call], images: Images, seeds: Seeds, *, first: bool) -> Images:
@@ -68,34 +68,34 @@ def augmented(calls: Sequence[Call], images: Images, seeds: Seeds, *, first: boo
         device.
     ValueError: an augmentation returns another shape or type, or values outside [0, 1].
     """
-    for number, each in enumerate(calls):
+    for number, call in enumerate(calls):
         own = draws.fold(seeds, -1 - number).to(images.device)  # folds from 0 on are the attack's and the terms'
-        found = _like("fit.augment", each, each(images, own), images)
+        changed = _like("fit.augment", call, call(images, own), images)
         if first:
-            low, high = (float(bound) for bound in found.aminmax())
-            if found.dtype != images.dtype or not (low >= 0 and high <= 1):  # NaN is neither
+            low, high = (float(bound) for bound in changed.aminmax())
+            if changed.dtype != images.dtype or not (low >= 0 and high <= 1):  # NaN is neither
                 raise ValueError(
-                    f"fit.augment: {each.call} gives {found.dtype} numbers from {low:g} to {high:g}; expected "
+                    f"fit.augment: {call.call} gives {changed.dtype} numbers from {low:g} to {high:g}; expected "
                     f"{images.dtype} in [0, 1]: clip the values"
                 )
-        images = found
+        images = changed
     return images
 
 
 def attacked(attack: Call, network: nn.Module, images: Images, targets: Targets, seeds: Seeds) -> Images:
     """Return the attacked images, on which the training steps. ValueError: the attack returns another shape."""
-    found = attack(network, images, targets, seeds=draws.fold(seeds, 0).to(images.device))
-    return _like("fit.attack", attack, found, images)
+    returned = attack(network, images, targets, seeds=draws.fold(seeds, 0).to(images.device))
+    return _like("fit.attack", attack, returned, images)
 
 
-def _like(where: str, call: Call, found: object, images: Images) -> Tensor:
-    if not isinstance(found, Tensor) or found.shape != images.shape:
-        shown = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+def _like(where: str, call: Call, returned: object, images: Images) -> Tensor:
+    if not isinstance(returned, Tensor) or returned.shape != images.shape:
+        shown = tuple(returned.shape) if isinstance(returned, Tensor) else type(returned).__name__
         raise ValueError(
             f"{where}: {call.call} gives {shown} for images of {tuple(images.shape)}; expected as many images of "
             "the same shape"
         )
-    return found.detach()
+    return returned.detach()
 
 
 class Means:
@@ -113,5 +113,5 @@ class Means:
 
     def found(self) -> dict[str, float]:
         """Return the means over all images. It waits once for the device."""
-        sums = torch.stack([each.double() for each in self._sums.values()]) / self._count
+        sums = torch.stack([total.double() for total in self._sums.values()]) / self._count
         return dict(zip(self._sums, sums.tolist(), strict=True))

@@ -69,15 +69,15 @@ class Training:
     def _load(self, path: Path) -> None:
         device = next(self.network.parameters()).device
         try:
-            found = read_tensors(path, path.name, device)
-            if found["fingerprint"] != self.fingerprint:
+            state = read_tensors(path, path.name, device)
+            if state["fingerprint"] != self.fingerprint:
                 return
-            self.network.load_state_dict(found["network"])
-            self.optimizer.load_state_dict(found["optimizer"])
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
             if self.schedule is not None:
-                self.schedule.load_state_dict(found["schedule"])
-            self.epoch, self.best, self.best_epoch = found["epoch"], found["best"], found["best_epoch"]
-            self.losses, self.accuracies, self.terms = found["losses"], found["accuracies"], found["terms"]
+                self.schedule.load_state_dict(state["schedule"])
+            self.epoch, self.best, self.best_epoch = state["epoch"], state["best"], state["best_epoch"]
+            self.losses, self.accuracies, self.terms = state["losses"], state["accuracies"], state["terms"]
         except Exception as error:  # torch raises many types of errors for a damaged or foreign file
             raise ValueError(
                 f"{path}: this file is not a checkpoint of this training ({' '.join(str(error).split())[:200]}); "

@@ -104,11 +104,11 @@ def maximise(
     if not 0 <= decay < math.inf:
         raise ValueError(f"decay is {decay}; expected a number of at least 0: raise it")
     with evaluating_fast(network, start) as fast:
-        found = [
+        images = [
             _climbed(fast, targets[block], start[block], steps, lr, decay, clip, advance)
             for block in blocks(len(start), max_batch)
         ]
-    return torch.cat(found) if found else start.clone()
+    return torch.cat(images) if images else start.clone()
 
 
 def grey_noise(seeds: Seeds, shape: tuple[int, int, int], *, deviation: float = 0.2) -> Images:

@@ -108,17 +108,17 @@ def train(
             if settings.stop is not None and settings.stop.reached(state):
                 break
             each_step = schedule if settings.schedule_each == "step" else None
-            found = _epoch(
+            means = _epoch(
                 network, batches, rows.training, targets, settings, optimizer, each_step, loss_of, seed, epoch
             )
             if schedule is not None and settings.schedule_each == "epoch":
                 schedule.step()
             if rows.validation is not None and len(rows.validation):
-                found["validation_accuracy"] = _accuracy(network, batches, rows.validation, targets, settings, epoch)
-            for name, value in found.items():
+                means["validation_accuracy"] = _accuracy(network, batches, rows.validation, targets, settings, epoch)
+            for name, value in means.items():
                 if log:
                     log(name, value, epoch + 1)
-            state.finish(epoch, found, best=settings.keep == "best")
+            state.finish(epoch, means, best=settings.keep == "best")
             advance(1)
         state.restore(settings.keep)
     kept = state.best_epoch if state.best else state.epoch - 1
@@ -148,14 +148,14 @@ def try_step(
 
 def predict(network: nn.Module, batches: Iterable[Tensor], *, precision: Precision = "fp32") -> Float[Tensor, "n k"]:
     """Return the logits of the batches, as float32 on the CPU. The network stays in evaluation mode."""
-    if any(each.training for each in network.modules()):  # setting the mode takes a quarter millisecond
+    if any(module.training for module in network.modules()):  # setting the mode takes a quarter millisecond
         network.eval()
-    found = []
+    logits = []
     with torch.inference_mode():
         for part in (part for batch in batches for part in batch.split(at_once(batch, len(batch)))):
             with torch.autocast(part.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                found.append(network(to_float(part)).float().cpu())
-    return torch.cat(found)
+                logits.append(network(to_float(part)).float().cpu())
+    return torch.cat(logits)
 
 
 def crop(
@@ -253,18 +253,18 @@ def _step(
                 f"set model.kwargs.num_classes={classes}"
             )
         loss = loss_of(outputs, expected)
-    found: dict[str, Tensor] = {}
+    values: dict[str, Tensor] = {}
     if settings.attack is not None:
-        found["attacked_accuracy"] = (outputs.argmax(1) == expected).float().mean()
+        values["attacked_accuracy"] = (outputs.argmax(1) == expected).float().mean()
     if settings.stop is not None and settings.stop.accuracy is not None:
-        found["training_accuracy"] = (outputs.argmax(1) == expected).double().mean()
+        values["training_accuracy"] = (outputs.argmax(1) == expected).double().mean()
     if settings.regularizers:
         loss, terms = regularized(loss, settings.regularizers, network, images, expected, outputs, seeds)
-        found |= terms
+        values |= terms
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
-    return {"loss": loss.detach()} | found
+    return {"loss": loss.detach()} | values
 
 
 def _accuracy(

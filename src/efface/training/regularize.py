@@ -217,7 +217,7 @@ def _refuse(name: str, network: nn.Module, images: Images, outputs: Logits, *, c
             f"{name}: called under autocast, but a difference of logits over sigma^2 magnifies its rounding ten "
             "thousandfold; expected float32 (or float64) passes: set fit.precision to fp32"
         )
-    coarse = {each.dtype for each in (images, outputs, *network.parameters()) if each.dtype in _COARSE}
+    coarse = {tensor.dtype for tensor in (images, outputs, *network.parameters()) if tensor.dtype in _COARSE}
     if coarse:
         raise ValueError(
             f"{name}: {type(network).__name__} computes in {', '.join(sorted(map(str, coarse)))}, but a second "
@@ -232,15 +232,15 @@ def _refuse(name: str, network: nn.Module, images: Images, outputs: Logits, *, c
             "torch.backends.cuda.matmul.allow_tf32 = False before outputs = network(images)"
         )
     dropping = any(
-        isinstance(each, nn.modules.dropout._DropoutNd) and each.training and each.p > 0  # noqa: SLF001  the public classes' base
-        for each in network.modules()
+        isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0  # noqa: SLF001  the public classes' base
+        for module in network.modules()
     )
     if dropping:
         raise ValueError(
             f"{name}: {type(network).__name__} has dropout, which differs between two passes, and their difference is "
             "divided by sigma^2; use a network without dropout (p = 0), or gradient_norm"
         )
-    modes = [each.training for each in network.modules()]
+    modes = [module.training for module in network.modules()]
     if _STEADY.get(network) != modes:
         _refuse_noise(name, network, images, outputs)
         _STEADY[network] = modes
@@ -259,7 +259,7 @@ def rounds_to_tf32(device: torch.device) -> bool:
 def _refuse_noise(name: str, network: nn.Module, images: Images, outputs: Logits) -> None:
     """Raise ValueError for noise of any kind, found by a second pass of the same images, once for each mode."""
     # the pass restores running statistics and random numbers
-    buffers = {key: each.clone() for key, each in network.named_buffers()}
+    buffers = {key: buffer.clone() for key, buffer in network.named_buffers()}
     devices = [images.device] if images.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
         before = _random_state(images.device)

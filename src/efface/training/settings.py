@@ -84,15 +84,15 @@ class Regularizer(Strict):
 
 def _presets(path: str) -> Mapping[str, Mapping[str, Any]]:
     """Return the published weights and settings of a regulariser, from the table PRESETS in its module."""
-    found = Call(call=path).resolve()
-    beside = getattr(sys.modules.get(getattr(found, "__module__", "")), "PRESETS", {})
+    regularizer = Call(call=path).resolve()
+    beside = getattr(sys.modules.get(getattr(regularizer, "__module__", "")), "PRESETS", {})
     return dict(beside.get(path.rpartition(".")[2], {}))
 
 
 def _near_table(path: str) -> str:
     """Return words on a name in a regulariser's module that was meant to be PRESETS; "" if there is none."""
-    found = Call(call=path).resolve()
-    names = [each for each in vars(sys.modules.get(getattr(found, "__module__", ""), sys)) if each.isupper()]
+    regularizer = Call(call=path).resolve()
+    names = [name for name in vars(sys.modules.get(getattr(regularizer, "__module__", ""), sys)) if name.isupper()]
     close = difflib.get_close_matches("PRESETS", names, n=1, cutoff=0.8)
     return f" (its module has '{close[0]}', which nothing reads; did you mean PRESETS?)" if close else ""
 
@@ -207,7 +207,7 @@ class TrainingSettings(Strict):
         """Return what the weights depend on: the settings, with the source of each path."""
         names = ("optimizer", "schedule", "loss", "attack")
         calls: dict[str, Any] = {name: call.identity() for name in names if (call := getattr(self, name))}
-        lists = {name: [each.identity() for each in getattr(self, name)] for name in ("regularizers", "augment")}
+        lists = {name: [entry.identity() for entry in getattr(self, name)] for name in ("regularizers", "augment")}
         calls |= {name: listed for name, listed in lists.items() if listed}
         if self.stop is not None:
             calls["stop"] = self.stop.model_dump()
