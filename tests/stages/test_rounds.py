@@ -139,6 +139,19 @@ def test_a_killed_study_decides_the_same(tmp_path, run_of, kill_at):
     assert results(tmp_path / "run") == whole
 
 
+def test_a_study_that_is_killed_between_its_rounds_does_not_look_finished(tmp_path, run_of):
+    run_of(attribution_methods=[RANDOM, OTHER], metrics=["morf"])
+    assert efface(tmp_path, "all", "study.yml", kill_at=150).code == -signal.SIGKILL
+    planned = planned_run(run_of(attribution_methods=[RANDOM, OTHER], metrics=["morf"]))
+    assert min(len(curve.values) for curve in planned.curves if curve.metric == "morf") >= 20
+    measured(tmp_path, "report", "run")
+    assert "probes are not run yet" in (tmp_path / "run/report/report.html").read_text()
+    measured(tmp_path)
+    measured(tmp_path, "train", "study.yml")
+    measured(tmp_path, "report", "run")
+    assert "probes are not run yet" not in (tmp_path / "run/report/report.html").read_text()
+
+
 def results(folder):
     kept = Results(folder)
     lines = [row for row in kept.records.values() if "n" in row]
