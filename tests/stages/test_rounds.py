@@ -102,7 +102,9 @@ def test_a_study_stops_when_its_methods_are_told_apart(tmp_path, run_of):
     planned = planned_run(run)
     assert len(needed(planned)) < len(planned.plan.tasks)
     assert all(len(curve.values) < 90 for curve in planned.curves if curve.metric == "morf")
-    assert "1 of 1 pairs of methods are decided" in measured(tmp_path, "status", "study.yml").out
+    said = measured(tmp_path, "status", "study.yml").out
+    assert "1 of 1 pairs of methods are decided" in said
+    assert " done, 0 left" in said
     again = measured(tmp_path)
     assert "probes to run" not in again.out
     page = (tmp_path / "run/report/report.html").read_text()
