@@ -95,6 +95,16 @@ _PAIRS: dict[str, Callable[[np.random.Generator, tuple[int, int]], Made]] = {
         0.5 / 0.6 - 1 / 1.1,
         UNIT,
     ),
+    "equal log-normals": lambda generator, shape: (
+        generator.lognormal(size=shape) - generator.lognormal(size=shape),
+        0.0,
+        None,
+    ),
+    "equal beta(0.1, 2)": lambda generator, shape: (
+        generator.beta(0.1, 2, shape) - generator.beta(0.1, 2, shape),
+        0.0,
+        UNIT,
+    ),
     "right .99 and .96, independent": _paired(0.99, 0.96, nested=False),
     "right .99 and .96, nested": _paired(0.99, 0.96, nested=True),
     "right .97 and .97, independent": _paired(0.97, 0.97, nested=False),

@@ -12,7 +12,7 @@ from efface.report.panels import panels
 from efface.report.stats import Looks, compare_methods, differences, holm, summary
 from efface.report.stats.betting import anytime_interval, anytime_p
 from efface.report.stats.in_rounds import up_to
-from efface.report.stats.power import shown_by_images, shown_by_repeats
+from efface.report.stats.power import shown_by_betting, shown_by_images, shown_by_repeats
 from small.reports import curve_of, facts_of
 
 ROUNDS = (20, 30, 45, 68, 100)
@@ -47,6 +47,17 @@ def test_a_bounded_score_is_tested_by_betting_in_the_order_of_its_rounds():
     shuffled = np.argsort(ORDER)
     fixed = replace(one, values=one.values[shuffled], pairs=tuple(range(100)), looks=None)
     assert differences([(fixed, other)])[0] == found  # the other curve tells the order
+
+
+def test_pairs_with_different_orders_keep_all_their_images():
+    other = tuple(int(each) for each in np.random.default_rng(5).permutation(100))
+    pairs_ = [
+        (images("a", 0, BETTING, count=45), images("b", 0.1, BETTING, count=45)),
+        (images("c", 0, BETTING, count=30, pairs=other[:30]), images("d", 0.1, BETTING, count=30, pairs=other[:30])),
+    ]
+    together, alone = differences(pairs_), [differences([pair])[0] for pair in pairs_]
+    assert [each.interval.n for each in together] == [45, 30]
+    assert list(together) == alone
 
 
 def test_other_scores_spend_an_equal_part_of_the_level_in_each_round():
@@ -129,10 +140,19 @@ def test_the_page_says_what_was_decided_and_with_how_much(tmp_path):
     assert found.together == (("a", "b"),)
     text = page.write(tmp_path, several, None, facts_of(passes=0.78)).read_text()
     assert "2 of 3 pairs of methods are told apart." in text
-    assert "This took 78 % of the forward passes" in text
+    assert "Its metrics in rounds took 78 % of the forward passes" in text
+    assert "have a level of" not in text
     assert 'data-metric="morf" data-decided="2" data-pairs="3"' in text
     assert "45 to 100 of 100 images" in text
     assert 'id="between-metrics"' not in text
+
+
+def test_another_level_than_that_of_the_letters_is_said(tmp_path):
+    looks = BETTING._replace(level=0.2)
+    several = [images("a", 0.0, looks), images("b", 0.3, looks)]
+    text = page.write(tmp_path, several, None, facts_of()).read_text()
+    assert "is at most 0.2, for" in text
+    assert "The letters, ranks and verdicts below have a level of 0.05." in text
 
 
 def test_the_page_of_a_fixed_study_has_no_such_section(tmp_path):
@@ -167,6 +187,14 @@ def test_so_it_is_with_trainings(repeats, methods):
             differences([(several[1], several[0]), *((several[0], each) for each in several[2:])])[0].p < 0.05 / tests
         )
     assert hits / runs == pytest.approx(0.8, abs=0.08)
+
+
+def test_a_difference_of_the_size_for_betting_is_found_if_it_uses_the_range():
+    n, tests = 500, 21
+    size = shown_by_betting(n, tests)
+    values = np.random.default_rng(10).normal(size * 0.2, 0.2, (n, 400)).clip(-1, 1)
+    assert 0.75 < (anytime_p(values, n) < 0.05 / tests).mean() < 0.97
+    assert size > 1.15 * shown_by_images(n, tests)
 
 
 def test_too_few_samples_show_nothing():

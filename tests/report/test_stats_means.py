@@ -113,6 +113,23 @@ def test_intervals_cover_about_as_often_as_they_say(draw, truth, bounds, n):
     assert hits == pytest.approx(0.95, abs=0.025 + 3 * (0.95 * 0.05 / runs) ** 0.5)
 
 
+@pytest.mark.parametrize("n", [20, 50])
+@pytest.mark.parametrize("draw", ["lognormal", "beta", "t"])
+def test_differences_with_heavy_tails_are_not_told_apart_more_often_than_promised(draw, n):
+    rng, runs = np.random.default_rng([n, len(draw)]), 3000
+    draws = {
+        "lognormal": lambda: rng.lognormal(size=(n, runs)),
+        "beta": lambda: rng.beta(0.1, 2, (n, runs)),
+        "t": lambda: rng.standard_t(3, (n, runs)),
+    }
+    found = image_estimates(draws[draw]() - draws[draw](), bounds=(0.0, 1000.0), difference=True)
+    p = np.array([each.p for each in found])
+    assert (p < 0.05).mean() < 0.05 + 3 * (0.05 * 0.95 / runs) ** 0.5
+    assert (p < 0.001).mean() < 0.001 + 3 * (0.001 / runs) ** 0.5
+    outside = [not each.interval.low <= 0 <= each.interval.high for each in found]
+    assert outside == (p < 0.05).tolist()
+
+
 def test_an_estimate_does_not_depend_on_the_company():
     values = np.random.default_rng(0).lognormal(size=(60, 4))
     values[:20, 1] = np.nan

@@ -102,7 +102,9 @@ def test_a_study_stops_when_its_methods_are_told_apart(tmp_path, run_of):
     planned = planned_run(run)
     assert len(needed(planned)) < len(planned.plan.tasks)
     assert all(len(curve.values) < 90 for curve in planned.curves if curve.metric == "morf")
-    assert "1 of 1 pairs of methods are decided" in measured(tmp_path, "status", "study.yml").out
+    said = measured(tmp_path, "status", "study.yml").out
+    assert "1 of 1 pairs of methods are decided" in said
+    assert " done, 0 left" in said
     again = measured(tmp_path)
     assert "probes to run" not in again.out
     page = (tmp_path / "run/report/report.html").read_text()
@@ -137,6 +139,19 @@ def test_a_killed_study_decides_the_same(tmp_path, run_of, kill_at):
     assert efface(tmp_path, "all", "study.yml", kill_at=kill_at).code == -signal.SIGKILL
     measured(tmp_path)
     assert results(tmp_path / "run") == whole
+
+
+def test_a_study_that_is_killed_between_its_rounds_does_not_look_finished(tmp_path, run_of):
+    run_of(attribution_methods=[RANDOM, OTHER], metrics=["morf"])
+    assert efface(tmp_path, "all", "study.yml", kill_at=150).code == -signal.SIGKILL
+    planned = planned_run(run_of(attribution_methods=[RANDOM, OTHER], metrics=["morf"]))
+    assert min(len(curve.values) for curve in planned.curves if curve.metric == "morf") >= 20
+    measured(tmp_path, "report", "run")
+    assert "probes are not run yet" in (tmp_path / "run/report/report.html").read_text()
+    measured(tmp_path)
+    measured(tmp_path, "train", "study.yml")
+    measured(tmp_path, "report", "run")
+    assert "probes are not run yet" not in (tmp_path / "run/report/report.html").read_text()
 
 
 def results(folder):
@@ -200,7 +215,9 @@ def test_only_those_behind_catch_up(tmp_path, run_of):
         ({"decide": {"level": 0}}, "decide.level"),
         ({"decide": {"level": 0.7}}, "decide.level"),
         ({"decide": {"by": "luck"}}, "decide.by"),
-        ({"decide": True}, "decide"),
+        ({"decide": True}, "decide: expected settings, such as {level: 0.05}, found True"),
+        ({"decide": 0.05}, "decide: expected settings, such as {level: 0.05}, found 0.05"),
+        ({"decide": {"levels": 0.05}}, "decide.levels: unknown key; did you mean 'level'?"),
     ],
 )
 def test_what_rounds_do_not_hold_for_is_refused(tmp_path, run_of, changes, said):
@@ -211,6 +228,71 @@ def test_what_rounds_do_not_hold_for_is_refused(tmp_path, run_of, changes, said)
 def test_a_study_without_a_metric_that_can_be_decided_is_refused(run_of):
     plan = make_plan(run_of(metrics=["complexity"]))
     assert "decide: no metric of this study can be measured in rounds" in plan.problems[0]
+
+
+def test_one_method_has_no_pair_to_decide(tmp_path, run_of):
+    plan = make_plan(run_of(attribution_methods=[MINE]))
+    assert all(curve.looks is None for curve in plan.curves)
+    assert "it takes two methods" in plan.problems[0]
+
+
+LATE = """
+from dataclasses import dataclass
+import numpy as np
+from efface.metrics import Metric
+from efface.metrics.probes import Needs, Score
+from efface.metrics.probes.block import image_order
+
+@dataclass(frozen=True)
+class Late:
+    needs = Needs(blocks=True)
+    def identity(self): return {"probe": "late"}
+    def cost(self, images, training): return float(images["test"])
+    def __call__(self, case):
+        case.advance(float(len(case.test_rows)))
+        values = case.maps["test"].take(case.test_rows).flatten(1).float().mean(1).numpy()
+        first = set(image_order(case.seed, 90)[:25].tolist())
+        return Score({"x": np.array([np.nan if int(row) in first else x for row, x in zip(case.test_rows, values)])})
+
+def metric(value, ranges={}):
+    return Metric(probes=lambda point: {"all": Late()}, value=lambda scores: {"x": value(scores["all"].values["x"])},
+                  direction={"x": "higher"}, sample="images", caption="", axis="", ranges=ranges)
+
+late = metric(lambda x: x)
+short = metric(lambda x: np.ones(5))
+wide = metric(lambda x: x * 0 + 7, {"x": (0.0, 1.0)})
+"""
+
+
+def test_a_metric_without_a_value_in_its_first_rounds_goes_on(tmp_path, run_of):
+    (tmp_path / "late.py").write_text(LATE)
+    run_of(metrics=[{"name": "late", "metric": "late.late"}])
+    found = measured(tmp_path)
+    assert "round 1: 0 of 1 pairs of methods are decided, 1 are open" in found.out
+    curves = list(planned_run(run_of(metrics=[{"name": "late", "metric": "late.late"}])).curves)
+    assert all(len(each.values) > 25 for each in curves if each.metric == "late")
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("short", "metrics.short: its value 'x' has 5 numbers for a block of 20 images"),
+        ("wide", "metrics.wide: its value 'x' is 7 in"),
+    ],
+)
+def test_values_that_do_not_fit_their_images_or_their_range_are_refused(tmp_path, run_of, metric, said):
+    (tmp_path / "late.py").write_text(LATE)
+    run_of(metrics=[{"name": metric, "metric": f"late.{metric}"}])
+    found = efface(tmp_path, "all", "study.yml")
+    assert found.code == 1
+    assert said in found.err
+
+
+def test_check_allows_for_rounds_in_what_a_study_can_show(tmp_path, run_of):
+    run_of(metrics=["morf"])
+    assert "a difference of at best 0.4" in measured(tmp_path, "check", "study.yml").out
+    study_of(tmp_path, metrics=["morf"], decide={"by": "spending"})
+    assert ", in 5 rounds" in measured(tmp_path, "check", "study.yml").out
 
 
 def test_a_probe_that_only_claims_to_measure_blocks_is_named(tmp_path, run_of):

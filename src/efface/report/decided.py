@@ -7,6 +7,7 @@ import numpy as np
 
 from efface.report.between import Pairs
 from efface.report.stats import Curve, compare_methods, holm, without_empty
+from efface.report.table import ALPHA
 
 
 class Decision(NamedTuple):
@@ -89,5 +90,7 @@ def rounds_sentences(found: Sequence[Rounds], level: float, passes: float) -> li
         f"The probability that any of these decisions is false is {wrong}.",
     ]
     if not np.isnan(passes):
-        lines.append(f"This took {100 * passes:.0f} % of the forward passes of the whole study.")
+        lines.append(f"Its metrics in rounds took {100 * passes:.0f} % of the forward passes of all their samples.")
+    if level != ALPHA:
+        lines.append(f"The letters, ranks and verdicts below have a level of {ALPHA}.")
     return [*lines, "Intervals and p values on this page hold at whatever round the study stops."]

@@ -6,7 +6,7 @@ from efface.stages.run.curves import PlannedRun
 from efface.stages.run.map_files import missing_extractions
 from efface.stages.run.plan import make_plan
 from efface.stages.run.progress import say
-from efface.stages.run.rounds import pairs_said
+from efface.stages.run.rounds import needed, pairs_said
 from efface.stages.run.runs import measuring, narrowed, one_by_one, runs_of
 from efface.store.maps import finished_rows, partial_path
 from efface.study.study import Study
@@ -22,9 +22,13 @@ def status(study: Study, only: Sequence[str] = ()) -> list[str]:
             finished = finished_rows(partial_path(run.map_path(task.method, task.split)))
             say(f"  to extract: {task.method}, {task.split}: {finished} of {len(run.data[task.split])} maps are there")
         plan = make_plan(run)
+        planned, in_rounds = PlannedRun(run, plan), run.study.decide is not None
         still_open = len(plan.open(run.results))
-        most = "" if run.study.decide is None else "at most "
-        say(f"probes: {len(plan.tasks) - still_open} of {len(plan.tasks)} done, {most}{still_open} left")
-        if run.study.decide is not None:
-            say(pairs_said(PlannedRun(run, plan)))
+        done = len(plan.tasks) - still_open
+        if in_rounds and all(task.key in run.results for task in needed(planned)):
+            still_open = 0
+        most = "at most " if in_rounds and still_open else ""
+        say(f"probes: {done} of {len(plan.tasks)} done, {most}{still_open} left")
+        if in_rounds:
+            say(pairs_said(planned))
     return []

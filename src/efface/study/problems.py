@@ -9,7 +9,7 @@ from efface.plug import moved
 from efface.plug.call import Call
 from efface.shown import key_shown, shown
 from efface.study.metric_entry import MetricEntry, MetricSettings
-from efface.study.schema import Claim, MethodEntry, SecondNetwork, Visualize
+from efface.study.schema import Claim, Decide, MethodEntry, SecondNetwork, Visualize
 from efface.training.generate import Sampling
 from efface.training.loop import Stop, TrainingSettings
 from efface.training.settings import Regularizer
@@ -49,6 +49,8 @@ def explain(error: Any, tree: Any, study: type[BaseModel]) -> list[str]:
     message = f"{error['msg'][0].lower()}{error['msg'][1:]}"
     if error["type"] == "path_type":
         message = "expected a path, such as runs/mine; put a name of digits in quotes"
+    if error["type"] == "model_type" and error["loc"] == ("decide",):
+        message = "expected settings, such as {level: 0.05}"
     return [f"{prefix}{message}, found {what}"]
 
 
@@ -74,6 +76,7 @@ def _known(path: list[str], study: type[BaseModel]) -> list[str]:
         "metrics": MetricEntry,
         "kwargs": MetricSettings,
         "samples": Sampling,
+        "decide": Decide,
         "visualize": Visualize,
     }
     words = [part for part in path if not part.isdigit()]

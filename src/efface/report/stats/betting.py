@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float
 
 _CAP = 0.95
 """Largest share of the wealth that one image can cost."""
-_AIM = 1e-3
+AIM = 1e-3
 """The p value for which the bets are made. Any choice is valid; bets for a smaller one are larger."""
-_HORIZONS = (1 / 8, 1 / 2)
-"""Parts of the planned images at which a bet is to reach `_AIM`. Each gets the same part of the wealth."""
+HORIZONS = (1 / 8, 1 / 2)
+"""Parts of the planned images at which a bet is to reach `AIM`. Each gets the same part of the wealth."""
 _STEPS = 14  # bisections of an interval's end, which is then too far out by at most 6e-5 of the range
 
 
@@ -79,8 +79,8 @@ def _bets(values: np.ndarray, planned: int) -> _Bets:
     earlier = np.zeros_like(count)
     earlier[1:] = count[:-1]
     variance = (1 / 16 + before) / (earlier + 1)
-    goal = 2 * np.log(1 / _AIM)
-    return _Bets(filled, known, tuple(np.sqrt(goal / (max(1.0, part * planned) * variance)) for part in _HORIZONS))
+    goal = 2 * np.log(1 / AIM)
+    return _Bets(filled, known, tuple(np.sqrt(goal / (max(1.0, part * planned) * variance)) for part in HORIZONS))
 
 
 def _wealth(bets: _Bets, mean: Float[np.ndarray, " columns"], sign: int) -> Float[np.ndarray, " columns"]:

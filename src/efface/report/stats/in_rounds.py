@@ -94,9 +94,19 @@ def level_of(curve: Curve, level: float) -> float:
     return level if curve.looks is None else 1 - (1 - level) / len(curve.looks.after)
 
 
-def order_of(pairs: Sequence[Pair]) -> tuple[int, ...]:
-    """Return the names of the samples of all curves, in the order in which they were measured."""
-    return max((each.pairs for pair in pairs for each in _in_rounds(pair)), key=len)
+def in_order(columns: np.ndarray, rows: tuple[int, ...], pairs: Sequence[Pair]) -> np.ndarray:
+    """Return the differences of each pair in the order in which its samples were measured.
+
+    Studies with different seeds have different orders. A pair of two such studies has the order of the longer curve.
+
+    columns: differences by row and pair. rows: names of the samples, ascending.
+    """
+    orders = [max((each.pairs for each in pair if each.looks is not None), key=len, default=rows) for pair in pairs]
+    found = np.full((max(map(len, orders)), len(pairs)), np.nan)
+    for order in set(orders):
+        same = [i for i, each in enumerate(orders) if each == order]
+        found[: len(order), same] = columns[np.searchsorted(rows, order)][:, same]
+    return found
 
 
 def is_in_rounds(pairs: Sequence[Pair]) -> bool:

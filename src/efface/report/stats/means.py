@@ -19,9 +19,9 @@ from efface.report.stats.drawn import draw_variance, widened
 from efface.report.stats.in_rounds import (
     bets_on_differences,
     bets_on_means,
+    in_order,
     is_in_rounds,
     level_of,
-    order_of,
     spent,
     uses_betting,
 )
@@ -109,7 +109,7 @@ def _in_rounds(pairs: Sequence[tuple[Curve, Curve]], level: float) -> list[Estim
     if not uses_betting(known):
         return spent(pairs, level, differences)
     columns, rows = difference_columns(pairs)
-    return bets_on_differences(columns[np.searchsorted(rows, order_of(pairs))], known, level)
+    return bets_on_differences(in_order(columns, rows, pairs), known, level)
 
 
 def _of_trainings(pairs: Sequence[tuple[Curve, Curve]], whole: Sequence[Curve], level: float) -> list[Estimate]:

@@ -1,5 +1,8 @@
 """What difference a study can show: known before it starts, from its images, repeats, methods and metrics."""
 
+import numpy as np
+
+from efface.report.stats.betting import AIM, HORIZONS
 from efface.report.stats.crossed import FEWEST, FEWEST_POOLED
 
 POWER = 0.8
@@ -22,6 +25,21 @@ def shown_by_images(images: int, tests: int, level: float = 0.05) -> float:
     if images < 2:
         return float("inf")
     return float(sum(stdtrit(images - 1, each) for each in (1 - level / (2 * tests), POWER))) / images**0.5
+
+
+def shown_by_betting(images: int, tests: int, level: float = 0.05) -> float:
+    """Return the same for a study in rounds that tests by betting, at best.
+
+    It is what the bet for the longer horizon wins from a difference that it was made for. If the differences use only a
+    small part of the range, or the images are few, bets are limited, and the true smallest difference is larger.
+
+    images: largest number of images. tests, level: as for `shown_by_images`.
+    """
+    from scipy.special import ndtri
+
+    goal = np.log(1 / AIM) / HORIZONS[-1]
+    needed = np.log(2 * len(HORIZONS) * tests / level)
+    return float((needed + goal) / (2 * goal) ** 0.5 + ndtri(POWER)) / images**0.5
 
 
 def shown_by_repeats(repeats: int, methods: int, tests: int, level: float = 0.05) -> float:

@@ -75,6 +75,8 @@ def image_estimates(
       are equal.
     * Other columns, from 10 images on: Student's t, corrected for the skewness by Hall's transformation. In simulations
       it covers like the bootstrap-t, and it draws nothing (docs/reliability.md).
+    * Such differences: Student's t with and without this correction. The interval has all that either of the two has,
+      and p is the larger one. The correction holds for skewed differences, the plain t for heavy tails on both sides.
     * Under 10 images: Student's t.
 
     There is no test (p is NaN) if fewer than 10 images differ and the range is unknown ("few"), and for a skewed column
@@ -89,7 +91,7 @@ def image_estimates(
     from scipy.special import ndtr
 
     found = moments(values)
-    low, high, p = _by_skewness(found, level)
+    low, high, p = _by_skewness(found, level, difference=difference)
     by = np.where(found.n >= _LEAST, "hall", "student").astype(object)
     differing = _differing(values)
     few = differing < np.minimum(FEW, found.n / 2)
@@ -125,17 +127,28 @@ def image_estimates(
 
 
 def statistic(n: np.ndarray, mean: np.ndarray, std: np.ndarray, skewness: np.ndarray) -> np.ndarray:
-    """Return the t statistic of the mean against 0, corrected for the skewness by Hall's third transformation."""
+    """Return the t statistic of a mean difference against 0, corrected for the skewness or not: the smaller one.
+
+    Differences with heavy tails on both sides have a skewness by chance, of which the correction makes a significance.
+    """
+    plain, corrected = _statistics(n, mean, std, skewness)
+    return np.where(np.isfinite(plain) & (np.abs(plain) < np.abs(corrected)), plain, corrected)
+
+
+def _statistics(
+    n: np.ndarray, mean: np.ndarray, std: np.ndarray, skewness: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return Student's t of the mean against 0, and the same after Hall's third transformation."""
     with np.errstate(divide="ignore", invalid="ignore"):
         t = mean / (std / np.sqrt(n))
     bend = np.where(n >= _LEAST, skewness / np.sqrt(n), 0.0)
     finite = np.isfinite(t)
     some = np.where(finite, t, 0.0)
     bent = bend * some
-    return np.where(finite, some * (1 + bent / 3 + bent * bent / 27) + bend / 6, t)
+    return t, np.where(finite, some * (1 + bent / 3 + bent * bent / 27) + bend / 6, t)
 
 
-def _by_skewness(found: Moments, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _by_skewness(found: Moments, level: float, *, difference: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return both ends of the interval of each mean, and its p value against 0."""
     from scipy.special import stdtr, stdtrit
 
@@ -149,8 +162,12 @@ def _by_skewness(found: Moments, level: float) -> tuple[np.ndarray, np.ndarray, 
         bent = 3 * (np.cbrt(1 + bend * (y - bend / 6)) - 1) / np.where(small, 1.0, bend)
         return np.where(small, y, bent)
 
-    low, high = found.mean - error * back(quantile), found.mean - error * back(-quantile)
-    y = statistic(np.maximum(found.n, 1), found.mean, found.std, found.skewness)
+    ends = [back(quantile), back(-quantile)]
+    if difference:
+        ends = [np.maximum(ends[0], quantile), np.minimum(ends[1], -quantile)]
+    low, high = (found.mean - error * each for each in ends)
+    of_mean = (np.maximum(found.n, 1), found.mean, found.std, found.skewness)
+    y = statistic(*of_mean) if difference else _statistics(*of_mean)[1]
     p = np.where(found.std > 0, 2 * stdtr(freedom, -np.abs(y)), np.where(found.mean == 0, 1.0, np.nan))
     return low, high, p
 

@@ -12,6 +12,7 @@ from efface.stages.run.kept_plan import KeptFacts, KeptMaps, KeptNetwork, KeptRu
 from efface.stages.run.labels import labels_said
 from efface.stages.run.map_files import needed_splits
 from efface.stages.run.network import Network
+from efface.stages.run.plan import ProbeTask
 from efface.stages.run.provenance import package_versions, surroundings
 from efface.stages.run.rounds import needed
 from efface.stages.run.run import Run
@@ -66,7 +67,7 @@ def kept_of(planned: PlannedRun, *, whole: bool) -> KeptRun:
         metrics=planned.metrics,
         curves=tuple(kept_curve(each) for each in plan.curves),
         conditions={name: task.key for name, task in plan.conditions.items()},
-        tasks=tuple(task.key for task in needed(planned)),
+        tasks=tuple(task.key for task in _tasks(planned, whole=whole)),
         networks=tuple(KeptNetwork(name=each.name, file=_file(run.folder, each)) for each in run.networks()),
         maps=tuple(
             KeptMaps(method=each.name, split=split, names=tuple(each.gives), rows=len(run.data[split]))
@@ -77,6 +78,17 @@ def kept_of(planned: PlannedRun, *, whole: bool) -> KeptRun:
         right=np.packbits(run.right().numpy()).tobytes().hex() if is_asked else None,
         facts=_facts(planned) if whole else None,
     )
+
+
+def _tasks(planned: PlannedRun, *, whole: bool) -> Sequence[ProbeTask]:
+    """Return the tasks of a run that its folder counts: in rounds, those of the rounds so far once these are measured.
+
+    Before, it is not known how many rounds there will be, and a run that is killed must not look finished.
+    """
+    tasks = needed(planned)
+    if whole or all(task.key in planned.run.results for task in tasks):
+        return tasks
+    return planned.plan.tasks
 
 
 def _is_kept(folder: Path, kept: KeptRun) -> bool:

@@ -1,7 +1,7 @@
 """Puts the curves of a run's plan together from the results that the run has so far."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,20 +13,17 @@ from torch import Tensor
 
 from efface.metrics import metric
 from efface.metrics.probes.block import image_order
-from efface.metrics.shared.definition import names_differ
 from efface.plug import words
 from efface.report.stats import Curve
-from efface.report.stats.curve import Better
 from efface.stages.run.kept_plan import KeptCurve, KeptMetric, KeptRun, ReadWith, own_formula
 from efface.stages.run.plan import Plan, PlannedCurve, make_plan
 from efface.stages.run.run import Run
-from efface.store.results import Results, Score
+from efface.stages.run.values import Value, refuse_other_size, valued
+from efface.store.results import Results
 from efface.store.sealed import BrokenSealError
 from efface.study.claims import ACCURACY
 from efface.study.metric_entry import MetricEntry
 
-Value = Callable[[Mapping[str, Score]], Mapping[str, Any]]
-"""The formula of a metric: from the scores of its probes to named values."""
 Kept = dict[tuple[str, ...], dict[str, Any]]  # values of points, by metric and the keys of their results
 
 
@@ -185,6 +182,8 @@ def curves_of(
         missing |= {where for where, value_there in zip(at, values, strict=True) if value_there is None}
         for name in meaning.direction:
             table[name].append([np.atleast_1d(each[name]) if each else np.array([np.nan]) for each in values])
+            if in_blocks:
+                refuse_other_size(meaning.name, name, table[name], planned.looks)
     joined = {name: _stacked(table[name]) if meaning.sample == "images" else _repeated(table[name]) for name in table}
     return [
         Curve(
@@ -276,24 +275,4 @@ def _value(meaning: KeptMetric, value: Value, keys: Mapping[str, str], results: 
             f"metrics.{meaning.name}: its values cannot be put together from {files} ({error}); delete these files and "
             "measure again"
         ) from error
-    return kept.setdefault(known, valued(meaning.name, meaning.direction, value, scores, files))
-
-
-def valued(
-    name: str, direction: Mapping[str, Better], value: Value, scores: Mapping[str, Score], source: str
-) -> dict[str, Any]:
-    """Return the values of a metric for these scores. ValueError: its `value` fails, or does not fit its `direction`.
-
-    name: of the metric in the study. source: the scores in words.
-    """
-    try:
-        values = value(scores)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        known = "; ".join(f"'{each}' has {', '.join(score.values)}" for each, score in scores.items())
-        raise ValueError(
-            f"metrics.{name}: its values cannot be put together from {source}: its 'value' fails with "
-            f"{type(error).__name__}: {error} ({known}); the scores are whole, correct the metric"
-        ) from error
-    if problem := names_differ(direction, values):
-        raise ValueError(f"metrics.{name}: {problem}")
-    return dict(values)
+    return kept.setdefault(known, valued(meaning.name, meaning, value, scores, files))

@@ -126,13 +126,14 @@ def make_plan(run: Run) -> Plan:
             problems += wrong
             continue
         try:
-            curves += [_planned(run, keys, entry, view) for view in viewed(run, entry, redrawn)]
+            views = viewed(run, entry, redrawn)
+            curves += [_planned(run, keys, entry, view, len(views)) for view in views]
         except ValueError as error:
             problems.append(f"metrics.{entry.name}: {str(error).removeprefix(f'{entry.name}: ')}")
     if run.study.decide is not None and not any(curve.looks is not None for curve in curves) and not problems:
         problems.append(
-            "decide: no metric of this study can be measured in rounds; it takes a metric that judges maps, over "
-            "repeats or over images whose probes state Needs(blocks=True); drop 'decide', or add such a metric"
+            "decide: no metric of this study can be measured in rounds; it takes two methods and a metric that judges "
+            "maps, over repeats or over images whose probes state Needs(blocks=True); drop 'decide', or add what lacks"
         )
     conditions = {}
     for view in (each for each in run.views if each.name not in redrawn):
@@ -161,12 +162,12 @@ def _wrong(run: Run, entry: MetricEntry, redrawn: frozenset[str]) -> list[str]:
     return check_metric(f"metrics.{entry.name}", entry.formula, points)
 
 
-def _planned(run: Run, keys: "Keys", entry: MetricEntry, view: View) -> PlannedCurve:
+def _planned(run: Run, keys: "Keys", entry: MetricEntry, view: View, methods: int) -> PlannedCurve:
     at = axis_points(run, entry)
     points = [[point_of(run, entry, view, x, repeat) for x in at] for repeat in range(repeats_of(run, entry))]
     table = [[(point, entry.formula.probes(point)) for point in row] for row in points]
     in_blocks = all(probe.needs.blocks for row in table for _, probes in row for probe in probes.values())
-    looks = looks_of(run, entry, in_blocks=in_blocks)
+    looks = looks_of(run, entry, methods=methods, in_blocks=in_blocks)
     if looks is not None and entry.formula.sample == "images":
         blocks = itertools.pairwise((0, *looks.after))
         table = [

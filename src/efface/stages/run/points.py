@@ -38,13 +38,14 @@ def point_of(run: Run, entry: MetricEntry, view: View, x: float, repeat: int = 0
     return Point(x, repeat, imputer, tuple(post), own.unit or paper.unit or study.unit)
 
 
-def looks_of(run: Run, entry: MetricEntry, *, in_blocks: bool) -> Looks | None:
+def looks_of(run: Run, entry: MetricEntry, *, methods: int, in_blocks: bool) -> Looks | None:
     """Return after how many images or repeats a study that decides looks at a metric; None if it measures it at once.
 
+    methods: number of methods that the metric applies to. One method is in no pair that could be decided.
     in_blocks: whether the probes of the metric can measure blocks of images.
     """
     decide, formula = run.study.decide, entry.formula
-    if decide is None or formula.subject == "network" or next(iter(formula.direction.values())) == "none":
+    if decide is None or methods < 2 or next(iter(formula.direction.values())) == "none":
         return None
     if formula.sample == "repeats":
         return Looks(growing(FIRST_REPEATS, repeats_of(run, entry)), "spending", decide.level)

@@ -60,12 +60,14 @@ def standing(planned: PlannedRun, stuck: Collection[str] = ()) -> Standing:
     assert study.decide is not None
     sorted_by: tuple[list[Decision], list[Decision], list[Decision]] = ([], [], [])
     goes_on = {key: _can_go_on(row, stuck) for key, row in rows.items()}
-    for pair in decisions(planned.curves):
-        keys = [(pair.metric, method) for method in (pair.first, pair.second)]
-        if rows.keys() >= set(keys):
-            least = min(rows[key].done for key in keys)
-            can = all(goes_on[key] for key in keys if rows[key].done == least)
-            sorted_by[0 if pair.p < study.decide.level else 1 if can else 2].append(pair)
+    found = {(each.metric, frozenset((each.first, each.second))): each for each in decisions(planned.curves)}
+    of_metrics = [list(keys) for _, keys in itertools.groupby(rows, key=lambda key: key[0])]
+    for one, two in (pair for keys in of_metrics for pair in itertools.combinations(keys, 2)):
+        nothing = Decision(*one, two[1], float("nan"))  # a method without a value so far, in none of the decisions
+        pair = found.get((one[0], frozenset((one[1], two[1]))), nothing)
+        least = min(rows[one].done, rows[two].done)
+        can = all(goes_on[key] for key in (one, two) if rows[key].done == least)
+        sorted_by[0 if pair.p < study.decide.level else 1 if can else 2].append(pair)
     return Standing(*map(tuple, sorted_by))
 
 

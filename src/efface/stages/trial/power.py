@@ -3,10 +3,12 @@
 import itertools
 from collections.abc import Iterator
 
-from efface.report.stats.power import POWER, shown_by_images, shown_by_repeats
+from efface.report.stats.power import POWER, shown_by_betting, shown_by_images, shown_by_repeats
+from efface.report.table import ALPHA
 from efface.stages.run.plan import Plan, of_maps
 from efface.stages.run.points import repeats_of
 from efface.stages.run.run import Run
+from efface.study.metric_entry import MetricEntry
 
 _LARGE = 5.0
 """Standard deviations between trainings. A difference that must be larger is hardly ever found."""
@@ -21,13 +23,18 @@ def power_said(run: Run, plan: Plan) -> Iterator[str]:
         return
     rest = f"with a probability of {round(100 * POWER)} % ({tests} pairs of methods are tested together)"
     count = len(run.data["test"])
-    if any(each.formula.sample == "images" for each in judged):
+    of_images = {_ways(plan, each) for each in judged if each.formula.sample == "images"}
+    for by, rounds in sorted(of_images):
+        level = _level(run) / rounds
+        size = (shown_by_betting if by == "betting" else shown_by_images)(count, tests, level)
         yield (
-            f"with {count} test images, the study shows a difference of {shown_by_images(count, tests):.2g} standard "
-            f"deviations of the images' differences {rest}"
+            f"with {count} test images, the study shows a difference of {'at best ' if by == 'betting' else ''}"
+            f"{size:.2g} standard deviations of the images' differences {rest}"
+            + (", by betting" if by == "betting" else f", in {rounds} rounds" if rounds > 1 else "")
         )
-    for repeats in sorted({repeats_of(run, each) for each in judged if each.formula.sample == "repeats"}):
-        if (size := shown_by_repeats(repeats, _methods(plan, run), tests)) < float("inf"):
+    retrained = {(repeats_of(run, each), _ways(plan, each)[1]) for each in judged if each.formula.sample == "repeats"}
+    for repeats, rounds in sorted(retrained):
+        if (size := shown_by_repeats(repeats, _methods(plan, run), tests, _level(run) / rounds)) < float("inf"):
             yield (
                 f"with {repeats} repeats, the study shows a difference of {size:.2g} standard deviations between "
                 f"trainings {rest}"
@@ -41,14 +48,32 @@ def powerless(run: Run, plan: Plan) -> Iterator[str]:
         if entry.formula.sample != "repeats":
             continue
         repeats, methods = repeats_of(run, entry), len({each.view.name for each in plan.of(entry)})
-        size = shown_by_repeats(repeats, methods, tests)
+        level = _level(run) / _ways(plan, entry)[1]
+        size = shown_by_repeats(repeats, methods, tests, level)
         if methods < 2 or size <= _LARGE:
             continue
-        enough = next((n for n in range(repeats + 1, _MOST) if shown_by_repeats(n, methods, tests) <= _LARGE), _MOST)
+        enough = next(
+            (n for n in range(repeats + 1, _MOST) if shown_by_repeats(n, methods, tests, level) <= _LARGE), _MOST
+        )
         what = f"{repeats} repeats show a difference only from {size:.2g} standard deviations between trainings on"
         if size == float("inf"):
             what = f"{repeats} repeats have no test, so there will be no verdict"
         yield f"metrics.{entry.name}: {what}; take {enough} repeats or more, or fewer methods and metrics"
+
+
+def _ways(plan: Plan, entry: MetricEntry) -> tuple[str, int]:
+    """Return how a metric is tested, and among how many rounds its level is divided: 1 without rounds."""
+    curve = next(iter(plan.of(entry)), None)
+    looks = None if curve is None else curve.looks
+    if looks is None:
+        return "fixed", 1
+    if looks.by == "betting" and next(iter(entry.formula.direction)) in entry.formula.ranges:
+        return "betting", 1
+    return "spending", len(looks.after)
+
+
+def _level(run: Run) -> float:
+    return ALPHA if run.study.decide is None else run.study.decide.level
 
 
 def _tests(plan: Plan) -> int:

@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
-from efface.stages.run.curves import valued
 from efface.stages.run.plan import Plan, PlannedCurve, PlannedPoint
+from efface.stages.run.values import valued
 from efface.store.results import Results
 
 
@@ -28,6 +28,6 @@ class FirstValues:
             self._tried.add(entry.name)
             scores = {name: results.score(each) for name, each in keys.items()}
             try:
-                valued(entry.name, entry.formula.direction, entry.formula.value, scores, "the first scores")
+                valued(entry.name, entry.formula, entry.formula.value, scores, "the first scores")
             except ValueError as error:
                 yield str(error)
