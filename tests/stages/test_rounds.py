@@ -67,7 +67,7 @@ def test_the_plan_lists_a_probe_for_each_block_and_the_rounds_of_repeats(run_of)
     plan = make_plan(run_of(metrics=["morf", "roar", "complexity"], repeats=7))
     looks = {curve.entry.name: curve.looks for curve in plan.curves}
     assert looks["morf"].after == IMAGES
-    assert looks["morf"].by == "betting"
+    assert looks["morf"].by == "spending"
     assert looks["roar"].after == (3, 5, 7)
     assert looks["roar"].by == "spending"
     assert looks["complexity"] is None  # it judges nothing
@@ -289,7 +289,7 @@ def test_values_that_do_not_fit_their_images_or_their_range_are_refused(tmp_path
 
 
 def test_check_allows_for_rounds_in_what_a_study_can_show(tmp_path, run_of):
-    run_of(metrics=["morf"])
+    run_of(metrics=["morf"], decide={"by": "betting"})
     assert "a difference of at best 0.4" in measured(tmp_path, "check", "study.yml").out
     study_of(tmp_path, metrics=["morf"], decide={"by": "spending"})
     assert ", in 5 rounds" in measured(tmp_path, "check", "study.yml").out
@@ -337,5 +337,5 @@ def test_the_plan_as_data_keeps_the_rounds(tmp_path, run_of):
     run_of()
     measured(tmp_path)
     kept = json.loads((tmp_path / "run/plan.json").read_text())
-    assert kept["curves"][0]["looks"] == [list(IMAGES), "betting", 0.05]
+    assert kept["curves"][0]["looks"] == [list(IMAGES), "spending", 0.05]
     assert len(kept["curves"][0]["repeats"]) == len(IMAGES)

@@ -257,12 +257,13 @@ class Decide(Strict):
     """Settings of a study that measures in rounds and stops when it knows enough.
 
     level: probability that any of its decisions on pairs of methods is wrong, above 0 and at most 0.5.
-    by: how metrics over images with a known range are decided. `betting` keeps the level for every number of images.
-        `spending` needs fewer images, and keeps the level as the other tests of efface do.
+    by: how metrics over images with a known range are decided. `betting` keeps the level for every number of images,
+        and needs many of them. `spending` keeps the level as the other tests of efface do. None: betting from 1,000
+        test images on.
     """
 
     level: Annotated[float, Field(gt=0, le=0.5)] = 0.05
-    by: Literal["betting", "spending"] = "betting"
+    by: Literal["betting", "spending"] | None = None
 
 
 class Visualize(Strict):

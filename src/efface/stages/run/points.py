@@ -11,6 +11,8 @@ from efface.study.metric_entry import MetricEntry
 
 FIRST_IMAGES, FIRST_REPEATS = 20, 3
 """Images and repeats of the first round. Fewer repeats have no test."""
+ENOUGH_TO_BET = 1_000
+"""Test images from which on betting costs about as much as spending (docs/reliability.md)."""
 GROWTH = 1.5
 """Factor by which the measured images or repeats grow from one round to the next."""
 
@@ -49,7 +51,9 @@ def looks_of(run: Run, entry: MetricEntry, *, methods: int, in_blocks: bool) -> 
         return None
     if formula.sample == "repeats":
         return Looks(growing(FIRST_REPEATS, repeats_of(run, entry)), "spending", decide.level)
-    return Looks(growing(FIRST_IMAGES, len(run.data["test"])), decide.by, decide.level) if in_blocks else None
+    images = len(run.data["test"])
+    by = decide.by or ("betting" if images >= ENOUGH_TO_BET else "spending")
+    return Looks(growing(FIRST_IMAGES, images), by, decide.level) if in_blocks else None
 
 
 def growing(first: int, count: int) -> tuple[int, ...]:

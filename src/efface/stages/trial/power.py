@@ -21,7 +21,8 @@ def power_said(run: Run, plan: Plan) -> Iterator[str]:
     judged = [each for each in of_maps(run) if next(iter(each.formula.direction.values())) != "none"]
     if not tests:
         return
-    rest = f"with a probability of {round(100 * POWER)} % ({tests} pairs of methods are tested together)"
+    together = f"{tests} pair{'s' if tests > 1 else ''} of methods tested together"
+    rest = f"with a probability of {round(100 * POWER)} % ({together})"
     count = len(run.data["test"])
     of_images = {_ways(plan, each) for each in judged if each.formula.sample == "images"}
     for by, rounds in sorted(of_images):
