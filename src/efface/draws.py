@@ -37,14 +37,14 @@ def normal(seeds: Seeds, shape: tuple[int, ...]) -> Float[Tensor, "n ..."]:
     """
     count = math.prod(shape)
     pairs = (count + 1) // 2
-    found = torch.empty(len(seeds), 2, pairs, device=seeds.device)
+    numbers = torch.empty(len(seeds), 2, pairs, device=seeds.device)
     for rows, columns, bits in _pieces(seeds, pairs):
         angle = bits.bitwise_and(0xFFFFFF).float().mul_(2 * math.pi * 2.0**-24)
         bits.bitwise_right_shift_(40).bitwise_and_(0xFFFFFF)
         radius = bits.float().add_(0.5).mul_(2.0**-24).log_().mul_(-2.0).sqrt_()  # + 0.5: no logarithm of 0
-        found[rows, 0, columns] = angle.cos().mul_(radius)
-        found[rows, 1, columns] = angle.sin_().mul_(radius)
-    return found.flatten(1)[:, :count].reshape(len(seeds), *shape)
+        numbers[rows, 0, columns] = angle.cos().mul_(radius)
+        numbers[rows, 1, columns] = angle.sin_().mul_(radius)
+    return numbers.flatten(1)[:, :count].reshape(len(seeds), *shape)
 
 
 def keys(seeds: Seeds, count: int) -> Int[Tensor, "n count"]:

@@ -104,19 +104,19 @@ TRAINING = (
         "torch.where(flips[:, None], across, w - 1 - across)",
         "train",
     ),
-    _wrong("means.add(found, len(padded))", "means.add(found, 1)", "train"),
+    _wrong("means.add(values, len(padded))", "means.add(values, 1)", "train"),
     _wrong(
         "own = draws.fold(seeds, number + 1).to(images.device)",
         "own = draws.fold(seeds, number).to(images.device)",
         "train",
     ),
-    _wrong("loss = loss + each.factor * term.value", "loss = loss - each.factor * term.value", "train"),
+    _wrong("loss = loss + regularizer.factor * term.value", "loss = loss - regularizer.factor * term.value", "train"),
     _wrong("state.losses[-1] < self.loss", "state.losses[-1] <= self.loss + 0.5", "train"),
     _wrong(">= self.accuracy - 1e-9", "> self.accuracy + 1e-9", "train"),
     _wrong("return Term(norms.mean() / 2,", "return Term(norms.mean(),", "regularizer.gradient_norm", "train"),
     _wrong(
-        "return found * (2 / (samples * sigma**2))",
-        "return found * (1 / (samples * sigma**2))",
+        "return total * (2 / (samples * sigma**2))",
+        "return total * (1 / (samples * sigma**2))",
         "regularizer.score_matching",
     ),
     _wrong("-traces.clamp(max=threshold).mean()", "-traces.mean()", "regularizer.anti_score_matching"),
@@ -124,8 +124,8 @@ TRAINING = (
     _wrong("self.network.load_state_dict(self.best)", "None", "train"),
     _wrong('eps / (4 if norm == "linf" else 2)', 'eps / (2 if norm == "linf" else 2)', "attack.pgd"),
     _wrong(
-        "(math.log(each) for each in ratio)",
-        "(math.log(each) + 0.05 for each in ratio)",
+        "(math.log(bound) for bound in ratio)",
+        "(math.log(bound) + 0.05 for bound in ratio)",
         "augmentation.random_resized_crop",
     ),
     _wrong("GREY = (0.299, 0.587, 0.114)", "GREY = (0.2126, 0.7152, 0.0722)", "augmentation.colour_jitter"),
@@ -158,7 +158,7 @@ ERASING = (
         "post.gaussian_blur",
     ),
     _wrong("return int(4 * sigma + 0.5)", "return int(3 * sigma + 0.5)", "imputer.blur"),
-    _wrong("torch.where(count > 0, found, unknown(images, mean))", "found", "imputer.kept_mean"),
+    _wrong("torch.where(count > 0, means, unknown(images, mean))", "means", "imputer.kept_mean"),
     _wrong("sources = (draw * (h * w)).long()", "sources = (draw * (h * w - 1)).long()", "imputer.image_pixels"),
 )
 DRAWING = (
@@ -167,7 +167,7 @@ DRAWING = (
     ),
     _wrong("return f\"{run.study.seed} {split} {'random' if", "return f\"{run.study.seed} {'random' if", "explain"),
     _wrong("return _mix(_mix(indices.long() + 1) + start)", "return _mix(_mix(indices.long()) + start)", "draws"),
-    _wrong("found[rows, 0, columns] = angle.cos()", "found[rows, 0, columns] = angle.sin()", "draws"),
+    _wrong("numbers[rows, 0, columns] = angle.cos()", "numbers[rows, 0, columns] = angle.sin()", "draws"),
     _wrong("_wrap(_wrap(number + 1) * _GOLDEN)", "_wrap(_wrap(number) * _GOLDEN)", "draws"),
     _wrong(
         "draws.seeded(int(seeds[0])), watched_hooks() as watch:",
@@ -278,6 +278,6 @@ HARMLESS = (
     ),
     _fine("return _mix(_mix(indices.long() + 1) + start)", "return _mix(start + _mix(1 + indices.long()))", "draws"),
     _fine('Kind = Literal["maps", ', 'import random  # unused\n\nKind = Literal["maps", ', "store"),
-    _fine("loss = loss + each.factor * term.value", "loss = each.factor * term.value + loss", "train"),
+    _fine("loss = loss + regularizer.factor * term.value", "loss = regularizer.factor * term.value + loss", "train"),
 )
 MUTATIONS = (*STORE, *TRAINING, *ERASING, *DRAWING, *MAPPING, *SCORING, *HARMLESS)

@@ -60,8 +60,8 @@ def kept_mean(
     axes = (2, 3) if over == "channel" else (1, 2, 3)
     kept = ~for_channels(removed).expand_as(images)
     count = kept.sum(axes, keepdim=True)
-    found = (images * kept).sum(axes, keepdim=True) / count.clamp_min(1)
-    return torch.where(count > 0, found, unknown(images, mean))
+    means = (images * kept).sum(axes, keepdim=True) / count.clamp_min(1)
+    return torch.where(count > 0, means, unknown(images, mean))
 
 
 def patch_mean(images: Images, removed: Mask, *, size: int | Sequence[int] = 9) -> Images:  # noqa: ARG001

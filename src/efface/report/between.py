@@ -41,19 +41,19 @@ class Pairs:
     @property
     def apart(self) -> int:
         """Number of pairs that differ significantly, with a correction for all pairs of all metrics."""
-        return sum(each.p_corrected < ALPHA for each in self.found.values())
+        return sum(comparison.p_corrected < ALPHA for comparison in self.found.values())
 
     @property
     def tested(self) -> int:
         """Number of pairs with a test."""
-        return sum(not np.isnan(each.p) for each in self.found.values())
+        return sum(not np.isnan(comparison.p) for comparison in self.found.values())
 
     def better(self, one: str, two: str) -> bool:
         """Return whether the first method is shown to be better than the second."""
-        found, sign = self.found.get((one, two)), 1
-        if found is None:
-            found, sign = self.found.get((two, one)), -1
-        return found is not None and found.p_corrected < ALPHA and _toward(found, self.panel) * sign > 0
+        comparison, sign = self.found.get((one, two)), 1
+        if comparison is None:
+            comparison, sign = self.found.get((two, one)), -1
+        return comparison is not None and comparison.p_corrected < ALPHA and _toward(comparison, self.panel) * sign > 0
 
     @property
     def letters(self) -> Mapping[str, str]:
@@ -62,10 +62,10 @@ class Pairs:
         Source: Piepho 2004, An algorithm for a letter-based representation of all-pairwise comparisons (JCGS 13, 456).
         """
         columns = [set(self.methods)]
-        for (one, two), each in self.found.items():
-            if not each.p_corrected < ALPHA:
+        for (one, two), comparison in self.found.items():
+            if not comparison.p_corrected < ALPHA:
                 continue
-            for column in [each for each in columns if one in each and two in each]:
+            for column in [both for both in columns if one in both and two in both]:
                 columns.remove(column)
                 for less in (column - {one}, column - {two}):
                     if not any(less <= other for other in columns):
@@ -99,31 +99,31 @@ def pairs(several: Sequence[Panel]) -> list[Pairs]:
     rows = [
         [row for row in panel.rows if row.area.n and row.curve.pairs and not _trained_once(panel)] for panel in several
     ]
-    compared = [compare_methods([row.curve for row in each]) for each in rows]
+    compared = [compare_methods([row.curve for row in panel_rows]) for panel_rows in rows]
     p = iter(_corrected(rows, compared))
     return [
         Pairs(
             panel,
-            tuple(row.method for row in each),
+            tuple(row.method for row in panel_rows),
             {(one.first, one.second): replace(one, p_corrected=next(p)) for one in comparisons},
         )
-        for panel, each, comparisons in zip(several, rows, compared, strict=True)
+        for panel, panel_rows, comparisons in zip(several, rows, compared, strict=True)
     ]
 
 
 def _corrected(rows: Sequence[Sequence[Row]], compared: Sequence[Sequence[Comparison]]) -> list[float]:
     """Return the p value of each comparison, corrected for all of them."""
     own = np.array([one.p for comparisons in compared for one in comparisons])
-    rounds = any(row.curve.looks is not None for each in rows for row in each)
+    rounds = any(row.curve.looks is not None for panel_rows in rows for row in panel_rows)
     if rounds or len(own) > MOST_FLIPPED:
-        return [float(each) for each in holm(own)]
+        return [float(value) for value in holm(own)]
     places = iter(range(len(own)))
     curves: list[tuple[Curve, Curve]] = []
     tests: list[int] = []
     by_sign: list[bool] = []
     groups: list[int] = []
-    for group, (each, comparisons) in enumerate(zip(rows, compared, strict=True)):
-        named = {row.method: row.curve for row in each}
+    for group, (of_panel, comparisons) in enumerate(zip(rows, compared, strict=True)):
+        named = {row.method: row.curve for row in of_panel}
         for one in comparisons:
             test = next(places)
             if named[one.first].sample == "images":
@@ -132,17 +132,17 @@ def _corrected(rows: Sequence[Sequence[Row]], compared: Sequence[Sequence[Compar
                 by_sign.append(one.by == "tango")
                 groups.append(group)
     values, _ = difference_columns(curves) if curves else (np.empty((0, 0)), ())
-    return [float(each) for each in min_p(own, values, tuple(tests), np.array(by_sign, dtype=bool), groups)]
+    return [float(value) for value in min_p(own, values, tuple(tests), np.array(by_sign, dtype=bool), groups)]
 
 
-def with_ranks(found: Pairs) -> Panel:
+def with_ranks(compared: Pairs) -> Panel:
     """Return the panel with the ranks of its methods: 1, and the number of methods that are shown to be better."""
-    panel = found.panel
+    panel = compared.panel
     if panel.direction == "none" or panel.unfinished or (panel.family == "network" and panel.kind == "method"):
         return panel
-    ranked = set(found.methods)
+    ranked = set(compared.methods)
     rows = tuple(
-        replace(row, rank=1 + sum(found.better(other, row.method) for other in found.methods))
+        replace(row, rank=1 + sum(compared.better(other, row.method) for other in compared.methods))
         if row.method in ranked
         else row
         for row in panel.rows
@@ -160,38 +160,40 @@ def agreements(firsts: Sequence[Panel]) -> Agreements:
         for one, two in itertools.combinations(rankings, 2)
         if len({*rankings[one].methods} & {*rankings[two].methods}) > 1
     }
-    p = holm(np.array([each.p for each in tau.values()]))
-    tau = {names: each._replace(p=float(q)) for (names, each), q in zip(tau.items(), p, strict=True)}
+    p = holm(np.array([agreement.p for agreement in tau.values()]))
+    tau = {names: agreement._replace(p=float(q)) for (names, agreement), q in zip(tau.items(), p, strict=True)}
     alpha = {panel.metric: image_agreement(ranked[panel.metric]) for panel in judging if panel.sample == "images"}
     return Agreements(judging, tau, alpha)
 
 
-def pairs_sentence(found: Pairs) -> str:
+def pairs_sentence(compared: Pairs) -> str:
     """Return how many pairs differ significantly, in a phrase."""
-    if not found.found:
+    if not compared.found:
         return "fewer than two methods to compare_methods"
-    apart = f"{found.apart} of {len(found.found)} pairs differ significantly"
-    untested = len(found.found) - found.tested
+    apart = f"{compared.apart} of {len(compared.found)} pairs differ significantly"
+    untested = len(compared.found) - compared.tested
     return f"{apart}, {untested} could not be tested" if untested else apart
 
 
-def agreement_sentences(found: Agreements) -> list[str]:
+def agreement_sentences(coefficients: Agreements) -> list[str]:
     """Return sentences on which metrics agree and which contradict each other."""
-    known = {names: each for names, each in found.tau.items() if not np.isnan(each.value)}
-    opposites = {(panel.metric, panel.opposite) for panel in found.panels}
+    known = {names: agreement for names, agreement in coefficients.tau.items() if not np.isnan(agreement.value)}
+    opposites = {(panel.metric, panel.opposite) for panel in coefficients.panels}
     pairs = [(one, other) for one, other in known if {(one, other), (other, one)} & opposites]
     lines = [f"{one} and {other} rank the methods {_likeness(known[one, other])}." for one, other in pairs]
     if len(known) > 1:
         in_order = sorted(known, key=lambda names: known[names].value)
         for words, names in (("Closest", in_order[-1]), ("Farthest apart", in_order[0])):
             lines.append(f"{words}: {names[0]} and {names[1]}, {_likeness(known[names])}.")
-    images = {metric: each.value for metric, each in found.alpha.items() if not np.isnan(each.value)}
+    images = {
+        metric: agreement.value for metric, agreement in coefficients.alpha.items() if not np.isnan(agreement.value)
+    }
     if images:
         most, least = max(images, key=lambda name: images[name]), min(images, key=lambda name: images[name])
         ends = f"most on {most} (alpha {number(images[most])})"
         ends += f", least on {least} ({number(images[least])})" if least != most else ""
         lines.append(f"Single images agree on the ranking {ends}. 0 is chance, 1 is complete agreement.")
-    few = sorted({panel.metric for panel in found.panels if len(_methods(panel)) < 5})
+    few = sorted({panel.metric for panel in coefficients.panels if len(_methods(panel)) < 5})
     if few and known:
         lines.append(
             f"Fewer than five methods were ranked on {listed(few, 3)}. No two metrics can be shown to agree by so few, "
@@ -200,11 +202,11 @@ def agreement_sentences(found: Agreements) -> list[str]:
     return lines
 
 
-def _likeness(each: Agreement) -> str:
-    word = next((word for edge, word in _CLOSE if each.value >= edge), "against one another")
-    ends = f", {number(each.low)} to {number(each.high)}" if not np.isnan(each.low) else ""
-    doubt = "; not told apart from chance" if not each.p < ALPHA else ""
-    return f"{word} (tau {number(each.value)}{ends}{doubt})"
+def _likeness(agreement: Agreement) -> str:
+    word = next((word for edge, word in _CLOSE if agreement.value >= edge), "against one another")
+    ends = f", {number(agreement.low)} to {number(agreement.high)}" if not np.isnan(agreement.low) else ""
+    doubt = "; not told apart from chance" if not agreement.p < ALPHA else ""
+    return f"{word} (tau {number(agreement.value)}{ends}{doubt})"
 
 
 def _trained_once(panel: Panel) -> bool:
@@ -216,9 +218,9 @@ def _methods(panel: Panel) -> list[Row]:
     return [row for row in panel.rows if row.area.n and row.curve.pairs and not row.is_control]
 
 
-def _toward(each: Comparison, panel: Panel) -> float:
+def _toward(comparison: Comparison, panel: Panel) -> float:
     """Return the difference in favour of the first method."""
-    return each.difference.mean * (-1 if panel.direction == "lower" else 1)
+    return comparison.difference.mean * (-1 if panel.direction == "lower" else 1)
 
 
 def _letter(place: int) -> str:

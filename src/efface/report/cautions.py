@@ -31,13 +31,13 @@ def cautions(degenerate: Mapping[str, Mapping[str, float]], controls: Collection
     degenerate: by method, the mean share of each kind, NaN where it is not known.
     controls: methods that are controls.
     """
-    found = {}
+    by_method = {}
     for method, shares in degenerate.items():
         kinds = [kind for kind, edge in _NEGLIGIBLE.items() if shares.get(kind, np.nan) > edge]
         lines = [_SAYS[kind].format(share(shares[kind])) for kind in kinds if kind != "blind" or method not in controls]
         if lines:
-            found[method] = lines
-    return found
+            by_method[method] = lines
+    return by_method
 
 
 def share(value: float | None) -> str:

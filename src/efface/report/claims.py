@@ -40,21 +40,21 @@ class Answer(NamedTuple):
 
 
 def answer_claims(
-    claims: Sequence[Claim], found: Mapping[tuple[str, str, str], Mapping[str, Curve]]
+    claims: Sequence[Claim], merged: Mapping[tuple[str, str, str], Mapping[str, Curve]]
 ) -> tuple[Answer, ...]:
     """Return the answer to each claim.
 
     claims: the claims of the study.
-    found: curves by metric, score and method, then by variant; "" is the variant in a study without variants.
+    merged: curves by metric, score and method, then by variant; "" is the variant in a study without variants.
     """
-    return tuple(_answer(claim, found) for claim in claims)
+    return tuple(_answer(claim, merged) for claim in claims)
 
 
-def _answer(claim: Claim, found: Mapping[tuple[str, str, str], Mapping[str, Curve]]) -> Answer:
-    scores = [score for metric, score, _ in found if metric == claim.metric]
+def _answer(claim: Claim, merged: Mapping[tuple[str, str, str], Mapping[str, Curve]]) -> Answer:
+    scores = [score for metric, score, _ in merged if metric == claim.metric]
     score = claim.score or (scores[0] if scores else "")
-    curves = _comparable([_curve(side, claim, score, found) for side in (claim.more, claim.less)], claim)
-    sides = [_at_point(*each, claim) for each in zip((claim.more, claim.less), curves, strict=True)]
+    curves = _comparable([_curve(side, claim, score, merged) for side in (claim.more, claim.less)], claim)
+    sides = [_at_point(*pair, claim) for pair in zip((claim.more, claim.less), curves, strict=True)]
     names = f"{_named(claim.more)} against {_named(claim.less)}"
     at = "" if claim.at is None else f" at {claim.at:g}"
     what = f"{claim.metric}, {score.replace('_', ' ')}{at}: {names}"
@@ -112,7 +112,7 @@ def _difference(more: Curve | float, less: Curve | float) -> tuple[Estimate, flo
         both = ~np.isnan(values[0] - values[1])
         if not both.any():
             return Estimate(NOTHING, np.nan, "none"), np.nan, np.nan
-        high, low = (float(each[both].mean()) for each in values)
+        high, low = (float(of_side[both].mean()) for of_side in values)
         return differences([(one, other)])[0], high, low
     known = one if one is not None else other
     assert known is not None
@@ -130,8 +130,8 @@ def _difference(more: Curve | float, less: Curve | float) -> tuple[Estimate, flo
         return Estimate(NOTHING, np.nan, "none"), np.nan, np.nan
     mean = float(np.nanmean(own))
     pair = (replace(known, bounds=None), level)
-    found = differences([pair if one is not None else pair[::-1]])[0]
-    return found, *((mean, float(constant)) if one is not None else (float(constant), mean))
+    estimate = differences([pair if one is not None else pair[::-1]])[0]
+    return estimate, *((mean, float(constant)) if one is not None else (float(constant), mean))
 
 
 def _nothing(claim: Claim, message: str) -> Answer:
@@ -139,14 +139,14 @@ def _nothing(claim: Claim, message: str) -> Answer:
 
 
 def _curve(
-    side: Side | float, claim: Claim, score: str, found: Mapping[tuple[str, str, str], Mapping[str, Curve]]
+    side: Side | float, claim: Claim, score: str, merged: Mapping[tuple[str, str, str], Mapping[str, Curve]]
 ) -> Curve | str | None:
     """Return the curve of a side, or the reason why there is none; None for a number."""
     if not isinstance(side, Side):
         return None
-    curves = {method: named for (metric, of, method), named in found.items() if (metric, of) == (claim.metric, score)}
+    curves = {method: named for (metric, of, method), named in merged.items() if (metric, of) == (claim.metric, score)}
     if not curves:
-        scores = [of for metric, of, _ in found if metric == claim.metric]
+        scores = [of for metric, of, _ in merged if metric == claim.metric]
         known = f"; it has {', '.join(dict.fromkeys(scores))}" if scores else ""
         return f"{claim.metric} has no score '{score}'{known}" if scores else f"there are no results of {claim.metric}"
     if not side.method and len(curves) > 1:
@@ -174,18 +174,18 @@ def _at_point(side: Side | float, curve: Curve | str | None, claim: Claim) -> Cu
         return curve
     at = place(claim, curve.at)
     if at is None:
-        gone = any(abs(each - claim.at) < 1e-9 for each in curve.empty)
+        gone = any(abs(point - claim.at) < 1e-9 for point in curve.empty)
         return f"nothing has a value at {claim.at:g}" if gone else no_point(claim, curve.at)
     return at_points(curve, [curve.at[at]])
 
 
-def _verdict(found: Estimate) -> str:
-    if found.p >= ALPHA:
+def _verdict(estimate: Estimate) -> str:
+    if estimate.p >= ALPHA:
         return "not shown"
-    return "shown" if found.interval.mean > 0 else "opposite"
+    return "shown" if estimate.interval.mean > 0 else "opposite"
 
 
 def _named(side: Side | float) -> str:
     if not isinstance(side, Side):
         return f"{side:g}"
-    return " ".join(each for each in (side.variant, side.method) if each) or "the network"
+    return " ".join(name for name in (side.variant, side.method) if name) or "the network"

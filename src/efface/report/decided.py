@@ -33,14 +33,15 @@ def decisions(curves: Sequence[Curve]) -> tuple[Decision, ...]:
     for curve in without_empty(curves):
         if curve.family != "network" and curve.score == scores.setdefault(curve.metric, curve.score):
             firsts.setdefault(curve.metric, []).append(curve)
-    found = [
-        each
+    comparisons = [
+        comparison
         for several in firsts.values()
-        for each in compare_methods([curve for curve in several if not np.isnan(curve.values).all()])
+        for comparison in compare_methods([curve for curve in several if not np.isnan(curve.values).all()])
     ]
-    corrected = holm(np.array([each.p for each in found]))
+    corrected = holm(np.array([comparison.p for comparison in comparisons]))
     return tuple(
-        Decision(each.metric, each.first, each.second, float(p)) for each, p in zip(found, corrected, strict=True)
+        Decision(comparison.metric, comparison.first, comparison.second, float(p))
+        for comparison, p in zip(comparisons, corrected, strict=True)
     )
 
 
@@ -65,24 +66,26 @@ class Rounds(NamedTuple):
 
 def rounds(several: Sequence[Pairs]) -> list[Rounds]:
     """Return how far each metric was decided, for those that are measured in rounds."""
-    found = []
+    all_rounds = []
     for one in several:
         curves = [row.curve for row in one.panel.rows if row.method in one.methods]
         looks = next((curve.looks for curve in curves if curve.looks is not None), None)
         if looks is None:
             continue
         counts = [len(curve.values) for curve in curves]
-        together = tuple(names for names, each in one.found.items() if not each.p_corrected < looks.level)
+        together = tuple(names for names, comparison in one.found.items() if not comparison.p_corrected < looks.level)
         share = sum(counts) / (len(counts) * looks.after[-1])
         decided = len(one.found) - len(together)
         of = (one.panel.metric, one.panel.sample)
-        found.append(Rounds(*of, decided, len(one.found), min(counts), max(counts), looks.after[-1], share, together))
-    return found
+        all_rounds.append(
+            Rounds(*of, decided, len(one.found), min(counts), max(counts), looks.after[-1], share, together)
+        )
+    return all_rounds
 
 
-def rounds_sentences(found: Sequence[Rounds], level: float, passes: float) -> list[str]:
+def rounds_sentences(all_rounds: Sequence[Rounds], level: float, passes: float) -> list[str]:
     """Return what was decided, and at what cost. passes: share of the planned forward passes; NaN if unknown."""
-    decided, pairs = sum(each.decided for each in found), sum(each.pairs for each in found)
+    decided, pairs = sum(metric.decided for metric in all_rounds), sum(metric.pairs for metric in all_rounds)
     wrong = f"at most {level:.2g}, for all metrics and all rounds together"
     lines = [
         "This study measured in rounds. It stopped comparing two methods when they were told apart.",

@@ -150,10 +150,10 @@ def _draw_lines(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[t
     """Draw the curves of many methods as one object, the best last."""
     rows = [row for row in reversed(panel.rows) if any(np.isfinite(cell.mean) for cell in row.intervals)]
     means = [np.array([cell.mean for cell in row.intervals]) for row in rows]
-    kept = [np.isfinite(each) for each in means]
+    kept = [np.isfinite(mean) for mean in means]
     at = np.array(panel.fractions)
     lines = LineCollection(
-        [np.column_stack([at[known], each[known]]) for each, known in zip(means, kept, strict=True)],
+        [np.column_stack([at[known], mean[known]]) for mean, known in zip(means, kept, strict=True)],
         colors=[looks[row.method].colour for row in rows],
         linestyles=[(0, looks[row.method].dashes or None) for row in rows],
         linewidths=1.3,
@@ -223,7 +223,7 @@ def _short(name: str) -> str:
 
 def _rounded(text: str) -> str:
     """Round coordinates to a hundredth of a point. This halves the size of the file without a visible change."""
-    return re.sub(r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", text)
+    return re.sub(r"-?\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}", text)
 
 
 def _line(look: Style) -> dict[str, Any]:
@@ -237,9 +237,9 @@ def _embed(text: str, methods: dict[str, str], title: str, salt: str, lacking: s
     unwanted = (f"{{{SVG}}}metadata", f"{{{SVG}}}style")
     for owner, child in [(element, child) for element in root.iter() for child in element if child.tag in unwanted]:
         owner.remove(child)
-    for group in [each for each in root.iter() if each.get("id", "").endswith("--all")]:
+    for group in [node for node in root.iter() if node.get("id", "").endswith("--all")]:
         drawn = [name for name in reversed(methods) if name not in lacking]
-        for path, name in zip([each for each in group if each.tag == f"{{{SVG}}}path"], drawn, strict=True):
+        for path, name in zip([node for node in group if node.tag == f"{{{SVG}}}path"], drawn, strict=True):
             group.remove(path)
             ET.SubElement(group, f"{{{SVG}}}g", id=name).append(path)
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))

@@ -39,9 +39,9 @@ def grid(lines: Sequence[PictureLine], columns: Sequence[str], made_from: str) -
     columns: a heading for each column.
     made_from: text that is stored in each file, see `read_made_from`.
     """
-    sized = [(line, [_sized(each) for each in line.pictures]) for line in lines]
-    found = {"grid.png": _png(_sheet(sized, columns), made_from)}
-    return found | {f"{line.key}.png": _png(_strip(pictures), made_from) for line, pictures in sized}
+    sized = [(line, [_sized(picture) for picture in line.pictures]) for line in lines]
+    files = {"grid.png": _png(_sheet(sized, columns), made_from)}
+    return files | {f"{line.key}.png": _png(_strip(pictures), made_from) for line, pictures in sized}
 
 
 def read_made_from(png: bytes) -> str:

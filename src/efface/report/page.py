@@ -109,28 +109,28 @@ def write(
     tabled: curves that appear only in `summary.csv`.
     """
     references = (network,) if network else references
-    found = panels(curves, references, kind="network" if network else "method")
-    metrics = dict.fromkeys(panel.metric for panel in found)
-    firsts = [next(panel for panel in found if panel.metric == metric) for metric in metrics]
+    all_panels = panels(curves, references, kind="network" if network else "method")
+    metrics = dict.fromkeys(panel.metric for panel in all_panels)
+    firsts = [next(panel for panel in all_panels if panel.metric == metric) for metric in metrics]
     pairs = between.pairs([panel for panel in firsts if network or panel.family != "network"])
-    ranked = [between.with_ranks(each) for each in pairs]
+    ranked = [between.with_ranks(compared) for compared in pairs]
     in_rounds = decided.rounds(pairs)
     agreements = between.agreements([] if network or in_rounds else ranked)
     facts = replace(
-        facts, warnings=(*facts.warnings, *(each for panel in firsts for each in words.gap_sentences(panel)))
+        facts, warnings=(*facts.warnings, *(sentence for panel in firsts for sentence in words.gap_sentences(panel)))
     )
-    controls = {row.method for panel in found for row in panel.rows if row.is_control}
-    looks = figure.styles((row.method for panel in found for row in panel.rows), () if network else references)
+    controls = {row.method for panel in all_panels for row in panel.rows if row.is_control}
+    looks = figure.styles((row.method for panel in all_panels for row in panel.rows), () if network else references)
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (
-        ("summary", frames.summary_table((*panels(tabled, references), *found), facts.how)),
+        ("summary", frames.summary_table((*panels(tabled, references), *all_panels), facts.how)),
         ("comparisons", frames.comparisons_table(pairs)),
         ("agreement", frames.agreement_table(agreements)),
     ):
         _replace(folder / f"{name}.csv", frame.to_csv(index=False).encode())
     for kind, content in figure.sheet(firsts, looks).items():
         _replace(folder / f"curves.{kind}", content)
-    shown = _metrics(found, firsts, ranked, looks, facts) | _between(pairs, agreements)
+    shown = _metrics(all_panels, firsts, ranked, looks, facts) | _between(pairs, agreements)
     page = _template().render(
         facts=facts,
         cautions=cautions.cautions(facts.degenerate, controls),
@@ -142,10 +142,10 @@ def write(
         controls=controls,
         marks=MARKS,
         verdicts=words.VERDICTS,
-        reference=network or next((panel.reference for panel in found if panel.reference), "random"),
+        reference=network or next((panel.reference for panel in all_panels if panel.reference), "random"),
         kind="network" if network else "method",
         rounds=in_rounds,
-        rounds_sentences=decided.rounds_sentences(in_rounds, _level(found), facts.passes),
+        rounds_sentences=decided.rounds_sentences(in_rounds, _level(all_panels), facts.passes),
         **shown,
     )
     return _replace(folder / "report.html", page.encode())
@@ -177,15 +177,17 @@ def _template() -> jinja2.Template:
 
 
 def _metrics(
-    found: Sequence[Panel],
+    all_panels: Sequence[Panel],
     firsts: Sequence[Panel],
     ranked: Sequence[Panel],
     looks: dict[str, figure.Style],
     facts: Facts,
 ) -> dict[str, object]:
     """Return the content of the page for each metric, and the tables of the `ranked` metrics, which come first."""
-    names = figure.identifiers(found)
-    sections = [[_section(each, found, looks, names) for each in found if each.metric == f.metric] for f in firsts]
+    names = figure.identifiers(all_panels)
+    sections = [
+        [_section(panel, all_panels, looks, names) for panel in all_panels if panel.metric == f.metric] for f in firsts
+    ]
     families = [
         (
             FAMILIES.get(family, family.replace("_", " ").capitalize()),
@@ -201,20 +203,20 @@ def _metrics(
         "families": families,
         "many": len(ranked) > MANY,
         "leaking": [panel.metric for panel in ranked if words.leaks(panel)],
-        "scores": len(found) > len(firsts),
+        "scores": len(all_panels) > len(firsts),
         "how": {name: _how(settings) for name, settings in facts.how.items()},
     }
 
 
-def _level(found: Sequence[Panel]) -> float:
+def _level(all_panels: Sequence[Panel]) -> float:
     """Return the level of the decisions of a study that measures in rounds, or that of all verdicts."""
-    looks = (row.curve.looks for panel in found for row in panel.rows)
-    return next((each.level for each in looks if each is not None), ALPHA)
+    looks = (row.curve.looks for panel in all_panels for row in panel.rows)
+    return next((look.level for look in looks if look is not None), ALPHA)
 
 
 def _between(pairs: Sequence[between.Pairs], agreements: between.Agreements) -> dict[str, object]:
     return {
-        "pairs": [each for each in pairs if each.found],
+        "pairs": [compared for compared in pairs if compared.found],
         "pairs_sentence": between.pairs_sentence,
         "agreements": agreements,
         "agreement_sentences": between.agreement_sentences(agreements),
@@ -224,12 +226,12 @@ def _between(pairs: Sequence[between.Pairs], agreements: between.Agreements) -> 
 
 def _how(settings: Mapping[str, str]) -> str:
     """Return the settings that the numbers of a metric depend on, in one line. Settings that are none are left out."""
-    given = [f"{_HOW[each]}: {settings[each]}" for each in HOW if settings.get(each, "none") != "none"]
+    given = [f"{_HOW[setting]}: {settings[setting]}" for setting in HOW if settings.get(setting, "none") != "none"]
     return "; ".join(given) + "." if given else ""
 
 
 def _section(
-    panel: Panel, found: Sequence[Panel], looks: dict[str, figure.Style], names: dict[tuple[str, str, str], str]
+    panel: Panel, all_panels: Sequence[Panel], looks: dict[str, figure.Style], names: dict[tuple[str, str, str], str]
 ) -> dict[str, Any]:
     by = "a dot per method" if panel.stands == "value" else f"by {panel.axis}, a line per method"
     title = f"{panel.metric}: {panel.score.replace('_', ' ')}, {by}"
@@ -237,7 +239,7 @@ def _section(
         "panel": panel,
         "id": names[panel.metric, panel.score, panel.rows[0].method].replace("curve-", "panel-", 1),
         "about": words.about(panel),
-        "findings": words.findings(panel, found),
+        "findings": words.findings(panel, all_panels),
         "svg": figure.inline(panel, looks, names, title),
     }
 

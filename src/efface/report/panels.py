@@ -42,11 +42,11 @@ def panels(curves: Sequence[Curve], references: Sequence[str] = (), kind: Kind =
     for curve in curves:
         metrics.setdefault(curve.metric, {}).setdefault(curve.score, []).append(curve)
     made = [_tested(list(scores.values()), references, kind) for scores in metrics.values()]
-    found: list[Panel] = []
-    for first, (_, *others) in zip(_corrected([each[0] for each in made]), made, strict=True):
-        found += [first, *(panel for each in others for panel in _corrected([each]))]
+    judged: list[Panel] = []
+    for first, (_, *others) in zip(_corrected([of_metric[0] for of_metric in made]), made, strict=True):
+        judged += [first, *(panel for other in others for panel in _corrected([other]))]
     known = {family: place for place, family in enumerate(FAMILIES)}
-    return tuple(sorted(found, key=lambda panel: known.get(panel.family, len(known))))
+    return tuple(sorted(judged, key=lambda panel: known.get(panel.family, len(known))))
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class _Tested(NamedTuple):
 
 def _corrected(several: Sequence[_Tested]) -> list[Panel]:
     """Return the panels with verdicts that are corrected for all their comparisons together."""
-    tests = [(i, name, *each) for i, one in enumerate(several) for name, each in one.tests.items()]
+    tests = [(i, name, *test) for i, one in enumerate(several) for name, test in one.tests.items()]
     own = np.array([estimate.p for _, _, estimate, _ in tests])
-    rounds = any(each.looks is not None for *_, pair in tests for each in pair)
+    rounds = any(curve.looks is not None for *_, pair in tests for curve in pair)
     if rounds:  # the signs of an image cannot be drawn: how many images there are depends on them
         p = dict(zip(((i, name) for i, name, *_ in tests), holm(own), strict=True))
         return [_with_verdicts(i, one, p, own) for i, one in enumerate(several)]
@@ -102,9 +102,9 @@ def _tested(groups: list[list[Curve]], references: Sequence[str], kind: Kind) ->
     """Return the panels of one metric. Their intervals are made together, which is faster."""
     sides = [_combined(group) for group in groups]
     # The keys are identities: two methods may have equal curves, and arrays cannot be keys.
-    wanted = [each.curve for side in sides for each in side]
-    found = dict(zip(map(id, wanted), summaries(wanted), strict=True))
-    return [_panel(side, found, references, kind) for side in sides]
+    wanted = [method.curve for side in sides for method in side]
+    by_id = dict(zip(map(id, wanted), summaries(wanted), strict=True))
+    return [_panel(side, by_id, references, kind) for side in sides]
 
 
 def _combined(curves: list[Curve]) -> list[_Method]:
@@ -114,12 +114,12 @@ def _combined(curves: list[Curve]) -> list[_Method]:
     names = [curve.method for curve in curves]
     if len(set(names)) < len(names):
         raise ValueError(f"{first.metric}/{first.score}: a method has two curves among {sorted(names)}; name each once")
-    found = []
-    for name, each in draws.items():
-        measured = [curve for curve in each if not np.isnan(curve.values).all()] or each[:1]
+    methods = []
+    for name, drawn in draws.items():
+        measured = [curve for curve in drawn if not np.isnan(curve.values).all()] or drawn[:1]
         whole = combine(measured, name)
-        found.append(_Method(whole.curve, whole.draws, whole.between, len(each) - len(measured)))
-    return found
+        methods.append(_Method(whole.curve, whole.draws, whole.between, len(drawn) - len(measured)))
+    return methods
 
 
 def _compared(
@@ -128,35 +128,35 @@ def _compared(
     """Return for each method the test against the reference, and the two curves."""
     if reference is None or reference.direction == "none":
         return {}
-    pairs = [(each.curve, reference) for each in methods if each.curve.method != reference.method]
-    found = differences(pairs)
+    pairs = [(method.curve, reference) for method in methods if method.curve.method != reference.method]
+    estimates = differences(pairs)
     if kind == "network" and reference.trained != "networks":  # other trainings of these networks may differ more
-        found = tuple(Estimate(each.interval, np.nan, each.by) for each in found)
-    return {pair[0].method: (each, pair) for pair, each in zip(pairs, found, strict=True)}
+        estimates = tuple(Estimate(estimate.interval, np.nan, estimate.by) for estimate in estimates)
+    return {pair[0].method: (estimate, pair) for pair, estimate in zip(pairs, estimates, strict=True)}
 
 
-def _panel(methods: list[_Method], found: Mapping[int, Summary], references: Sequence[str], kind: Kind) -> _Tested:
+def _panel(methods: list[_Method], by_id: Mapping[int, Summary], references: Sequence[str], kind: Kind) -> _Tested:
     first = methods[0].curve
-    names = [each.curve.method for each in methods]
+    names = [method.curve.method for method in methods]
     reference = next((name for name in references if name in names), "")
     if first.direction != "none":
         sign = -1 if first.direction == "higher" else 1
-        means = {id(each): found[id(each.curve)].area.mean for each in methods}
-        ordered = {each: sign * np.nan_to_num(mean, nan=sign * np.inf) for each, mean in means.items()}
-        methods = sorted(methods, key=lambda each: (bool(lacking(each.curve)), ordered[id(each)]))
-    control = next((each.curve for each in methods if each.curve.method == reference), None)
+        means = {id(method): by_id[id(method.curve)].area.mean for method in methods}
+        ordered = {identity: sign * np.nan_to_num(mean, nan=sign * np.inf) for identity, mean in means.items()}
+        methods = sorted(methods, key=lambda method: (bool(lacking(method.curve)), ordered[id(method)]))
+    control = next((method.curve for method in methods if method.curve.method == reference), None)
     compared = _compared(methods, control, kind)
     rows = []
-    for each in methods:
-        area, cells, by = found[id(each.curve)]
-        test = compared[each.curve.method][0] if each.curve.method in compared else None
+    for method in methods:
+        area, cells, by = by_id[id(method.curve)]
+        test = compared[method.curve.method][0] if method.curve.method in compared else None
         apart = NOTHING if test is None else test.interval
-        verdict = _verdict(each.curve, area, apart, control)
+        verdict = _verdict(method.curve, area, apart, control)
         if verdict == "same" and kind == "network" and first.trained != "networks":
             verdict = "single"
-        drawn = (each.draws, each.between, each.awaited)
+        drawn = (method.draws, method.between, method.awaited)
         tested: By = "none" if test is None else test.by
-        rows.append(Row(each.curve.method, each.curve, cells, area, by, 0, apart, verdict, np.nan, tested, *drawn))
+        rows.append(Row(method.curve.method, method.curve, cells, area, by, 0, apart, verdict, np.nan, tested, *drawn))
     stands: Literal["area", "mean", "value"] = "value" if len(first.at) == 1 else first.summary
     alike = ("metric", "score", "sample", "direction", "axis", "family", "empty", "opposite", "value_unit")
     panel = Panel(

@@ -143,8 +143,8 @@ class Panel:
     @property
     def by_chance(self) -> bool:
         """True if the methods are compared with a control."""
-        found = self.row(self.reference)
-        return found is not None and found.is_control
+        row = self.row(self.reference)
+        return row is not None and row.is_control
 
     @property
     def unfinished(self) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def surround(
     small = medium if size is None else size
     figure = axes.get_figure(root=True)
     assert figure is not None
-    width, height = (float(72 * each) for each in axes.get_position().size * figure.get_size_inches())
+    width, height = (float(72 * inches) for inches in axes.get_position().size * figure.get_size_inches())
     length = _LENGTH - _WIDTH / 2  # the cap is half as long as the line is wide
     marks: list[Line] = [((0.0, 0.0), (0.0, 1.0)), ((0.0, 0.0), (1.0, 0.0))]
 
@@ -67,7 +67,7 @@ def surround(
     _lines(axes, marks, linewidth=_WIDTH, zorder=2.5, clip_on=False)
     _text(axes, 0.0, 1 + _ABOVE / height, factor, ha="left", va="baseline")
     if y:
-        left = _LENGTH + max((_PAD + _extent(each, small)[0] for each in labels), default=0.0)
+        left = _LENGTH + max((_PAD + _extent(text, small)[0] for text in labels), default=0.0)
         upright = {"rotation": 90, "rotation_mode": "anchor"}
         _text(axes, -(left + _BETWEEN) / width, 0.5, y, ha="center", va="bottom", **upright)
     if title:
@@ -81,10 +81,10 @@ def _ticks(axes: Axes, which: str, names: Sequence[str] = ()) -> tuple[list[floa
     """Return the places of the ticks from 0 to 1, their labels, and the factor or term of all labels."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     formatter = axis.get_major_formatter()
-    found = [float(each) for each in (range(len(names)) if names else axis.get_major_locator()())]
-    labels = list(names) or formatter.format_ticks(found)
+    ticks = [float(tick) for tick in (range(len(names)) if names else axis.get_major_locator()())]
+    labels = list(names) or formatter.format_ticks(ticks)
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
-    places = [(each - low) / (high - low) for each in found]
+    places = [(tick - low) / (high - low) for tick in ticks]
     seen = [i for i, place in enumerate(places) if -1e-9 <= place <= 1 + 1e-9]
     return [places[i] for i in seen], [labels[i] for i in seen], "" if names else formatter.get_offset()
 

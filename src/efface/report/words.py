@@ -134,7 +134,7 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
 
 def _untested(panel: Panel, undecided: list[Row], single: list[Row]) -> list[str]:
     """Return why some rows have no verdict."""
-    by_reason = {row.tested: [each for each in undecided if each.tested == row.tested] for row in undecided}
+    by_reason = {row.tested: [other for other in undecided if other.tested == row.tested] for row in undecided}
     lines = [f"No verdict on {_names(rows)}: {reason(tested)}." for tested, rows in by_reason.items()]
     if any(row.area.n == 1 for row in panel.rows):
         remedy = "set repeats to 3 or more" if panel.sample == "repeats" else "take more images"
@@ -292,9 +292,9 @@ def _witness(worse: list[Row], panels: Sequence[Panel]) -> str:
     if not frozen:
         return "Look at MoRF before you call them worse: no network is trained on the masks there."
     against = {panel.metric: panel.reference for panel in frozen}
-    found = {panel.metric: [name for name in names if panel.verdict(name) == "better"] for panel in reversed(frozen)}
-    metric = max(reversed(found), key=lambda name: len(found[name]))
-    if not found[metric]:
+    better = {panel.metric: [name for name in names if panel.verdict(name) == "better"] for panel in reversed(frozen)}
+    metric = max(reversed(better), key=lambda name: len(better[name]))
+    if not better[metric]:
         return f"The metrics without retraining find none of them better than {against[metric]} either."
-    whom = listed(found[metric]) if len(found[metric]) < len(names) else "it" if len(names) == 1 else "all of them"
+    whom = listed(better[metric]) if len(better[metric]) < len(names) else "it" if len(names) == 1 else "all of them"
     return f"{metric}, which trains no network on the masks, finds {whom} better than {against[metric]}."

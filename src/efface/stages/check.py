@@ -42,7 +42,7 @@ def check(study: Study, only: Sequence[str] = ()) -> list[str]:
 
 def _refuse_unwritable(out: Path) -> None:
     """Try to write where the run will write. ValueError: it cannot."""
-    folder = next(each for each in (out, *out.parents) if each.exists() or each.is_symlink())
+    folder = next(path for path in (out, *out.parents) if path.exists() or path.is_symlink())
     try:
         if not folder.is_dir():
             raise NotADirectoryError(f"{folder} is no folder")

@@ -24,14 +24,14 @@ def compare(paths: Sequence[Path], folder: Path, *, trust: bool = False) -> None
         if study is None:
             parts += [(path, name, runs) for name, runs in kept_folder(path)[0].items()]
         else:
-            parts += [(study.out, name, each) for name, each in study.parts().items()]
+            parts += [(study.out, name, studies) for name, studies in study.parts().items()]
     named = labels([(out, name) for out, name, _ in parts])
-    beside = {label: _records(label, out, each) for label, (out, _, each) in zip(named, parts, strict=True)}
+    beside = {label: _records(label, out, members) for label, (out, _, members) in zip(named, parts, strict=True)}
     write_comparison(folder, folder.name, beside)
 
 
-def _records(label: str, out: Path, each: Sequence[RunRecord | Study]) -> list[RunRecord]:
-    runs = [one if isinstance(one, RunRecord) else Run(one) for one in each]
+def _records(label: str, out: Path, members: Sequence[RunRecord | Study]) -> list[RunRecord]:
+    runs = [one if isinstance(one, RunRecord) else Run(one) for one in members]
     refuse_links(out, [run.folder for run in runs])
     if not any(run.results.records for run in runs):
         raise ValueError(f"compare: {label}: nothing is measured in {runs[0].folder}; run the measure stage first")

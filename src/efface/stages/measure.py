@@ -23,7 +23,7 @@ def measure(study: Study, only: Sequence[str] = ()) -> list[str]:
         if not failures:
             failures = [line for run in whole for line in extract_lost(run)]
         ready = {run.folder: planned_run(run) for run in whole}
-        keep_plans(narrowed(study, only), [replace(each) for each in ready.values()])
+        keep_plans(narrowed(study, only), [replace(planned) for planned in ready.values()])
         for run in one_by_one(study, whole):
             failures += measure_missing(ready[run.folder])
         shown = with_more_metrics(study, only) if only else study

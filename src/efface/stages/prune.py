@@ -36,26 +36,26 @@ def prune(studies: Sequence[Study], *, remove: bool) -> None:
     runs = [run for study in studies for run in runs_of(study)]
     outs = dict.fromkeys(study.out for study in studies)
     folders = dict.fromkeys([*outs, *(run.folder for run in runs)])
-    folders |= dict.fromkeys(each for out in outs if out.is_dir() for each in _other_seeds(out, folders))
+    folders |= dict.fromkeys(folder for out in outs if out.is_dir() for folder in _other_seeds(out, folders))
     with ExitStack() as held:
         for out in outs:
             if not out.is_dir():
                 raise ValueError(f"{out}: there is no such folder, so there is nothing to prune")
-            refuse_links(out, [each for each in folders if each.is_relative_to(out)])
+            refuse_links(out, [folder for folder in folders if folder.is_relative_to(out)])
             held.enter_context(only_one(out))
         asked = {path.resolve() for run in runs for path in _asked(run)}
         every = sorted({path.resolve(): path for folder in folders for path in _files(folder)}.items())
-        found = [path for whole, path in every if whole not in asked]
-        for each in sorted(each for out in outs for each in _runs_below(out) if each not in folders):
+        unasked = [path for whole, path in every if whole not in asked]
+        for kept in sorted(folder for out in outs for folder in _runs_below(out) if folder not in folders):
             say(
-                f"  {each}: a run that no given study has, so its files stay; give its study, too, or remove the folder"
+                f"  {kept}: a run that no given study has, so its files stay; give its study, too, or remove the folder"
             )
-        sizes = {path: path.stat().st_size for path in found}
+        sizes = {path: path.stat().st_size for path in unasked}
         for path, size in sizes.items():
             say(f"  {size / 1e6:10.3f} MB  {path}")
-        total = f"{len(found)} files, {sum(sizes.values()) / 1e6:,.3f} MB"
+        total = f"{len(unasked)} files, {sum(sizes.values()) / 1e6:,.3f} MB"
         if remove:
-            for path in found:
+            for path in unasked:
                 path.unlink()
             say(f"removed {total}")
         else:
@@ -64,14 +64,14 @@ def prune(studies: Sequence[Study], *, remove: bool) -> None:
 
 def _runs_below(out: Path) -> Iterator[Path]:
     """Yield the folders of runs in a study's folder: of a variant, of a seed, or of a seed of a variant."""
-    found = (each.parent for depth in ("*", "*/*") for each in out.glob(f"{depth}/results.jsonl"))
-    yield from (each for each in found if not each.is_symlink() and not each.parent.is_symlink())
+    folders = (file.parent for depth in ("*", "*/*") for file in out.glob(f"{depth}/results.jsonl"))
+    yield from (folder for folder in folders if not folder.is_symlink() and not folder.parent.is_symlink())
 
 
 def _other_seeds(out: Path, folders: Collection[Path]) -> Iterator[Path]:
     """Yield the folders of seeds that lie beside those of the runs."""
-    beside = {each.parent for each in folders if _SEED.fullmatch(each.name)}
-    yield from (each for each in _runs_below(out) if each.parent in beside and _SEED.fullmatch(each.name))
+    beside = {folder.parent for folder in folders if _SEED.fullmatch(folder.name)}
+    yield from (folder for folder in _runs_below(out) if folder.parent in beside and _SEED.fullmatch(folder.name))
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -103,7 +103,7 @@ def _asked(run: Run) -> Iterator[Path]:
         yield run.folder / "scores" / f"{task.key}.npz"
         yield checkpoint_of(run, task)
     samples = {task.probe.needs.samples for task in plan.tasks} | {run.study.samples}
-    yield from (samples_path(run, each) for each in samples if each is not None)
+    yield from (samples_path(run, needed) for needed in samples if needed is not None)
 
 
 def _asked_of(run: Run, entry: MethodEntry) -> Iterator[Path]:
@@ -118,5 +118,5 @@ def _asked_of(run: Run, entry: MethodEntry) -> Iterator[Path]:
     for split in needed_splits(run):
         for name in entry.gives:
             path = run.map_path(name, split)
-            found = found_path(path, provenance(run, entry, name, split))
-            yield from (found, partial_path(found), partial_path(path))
+            file = found_path(path, provenance(run, entry, name, split))
+            yield from (file, partial_path(file), partial_path(path))

@@ -152,7 +152,7 @@ def drawn_windows(seeds: Seeds, h: int, w: int, scale: Sequence[float], ratio: S
 
     h, w: height and width of the images, in pixels. The other arguments are those of `random_resized_crop`.
     """
-    low, high = (math.log(each) for each in ratio)
+    low, high = (math.log(bound) for bound in ratio)
     drawn = draws.uniform(seeds, (_TRIES, 2)).double()
     area = (scale[0] + (scale[1] - scale[0]) * drawn[..., 0]) * (h * w)
     shape = (low + (high - low) * drawn[..., 1]).exp()

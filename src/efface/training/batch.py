@@ -40,10 +40,10 @@ def regularized(
     images: the input of the forward pass that gave `outputs`. They require a gradient.
     """
     values = {"classification": loss.detach()}
-    for number, (name, each) in enumerate(zip(names_of(regularizers), regularizers, strict=True)):
+    for number, (name, regularizer) in enumerate(zip(names_of(regularizers), regularizers, strict=True)):
         own = draws.fold(seeds, number + 1).to(images.device)  # fold 0 is the attack's
-        term = _term(each, each.term(network, images, targets, outputs, seeds=own))
-        loss = loss + each.factor * term.value
+        term = _term(regularizer, regularizer.term(network, images, targets, outputs, seeds=own))
+        loss = loss + regularizer.factor * term.value
         values[name] = term.value.detach()
         values |= {f"{name}.{part}": value.detach() for part, value in term.parts.items()}
     return loss, values

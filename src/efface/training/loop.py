@@ -212,10 +212,10 @@ def _epoch(
         shift, flip = (shifts[part], flips[part]) if moves else (None, None)
         images = to_float(crop(padded, shift, flip, settings.crop))
         images = augmented(settings.augment, images, seeds[part], first=at == 0)
-        found = _step(network, images, expected[part], classes, settings, optimizer, loss_of, seeds[part])
+        values = _step(network, images, expected[part], classes, settings, optimizer, loss_of, seeds[part])
         if each_step is not None:
             each_step.step()
-        means.add(found, len(padded))
+        means.add(values, len(padded))
         at += len(padded)
     curves = means.found()
     if not math.isfinite(curves["loss"]):

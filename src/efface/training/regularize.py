@@ -159,14 +159,14 @@ def hessian_traces(
     noise: Noise | None = None,
 ) -> Float[Tensor, " n"]:
     """Return estimates of the trace of f's Hessian at each image, from forward passes alone. Settings as above."""
-    clean, found = _own(outputs, targets), torch.zeros_like(outputs[:, 0])
+    clean, total = _own(outputs, targets), torch.zeros_like(outputs[:, 0])
     for normal in _noise(images, samples, seeds, noise):
         step = sigma * normal
         there = _own(network(images + step), targets) - clean
         if estimator == "antithetic":
             there = (there + _own(network(images - step), targets) - clean) / 2
-        found = found + there
-    return found * (2 / (samples * sigma**2))
+        total = total + there
+    return total * (2 / (samples * sigma**2))
 
 
 def squared_gradients(images: Images, targets: Targets, outputs: Logits) -> Float[Tensor, " n"]:

@@ -203,11 +203,12 @@ def chance_p(one: Float[np.ndarray, " methods"], other: Float[np.ndarray, " meth
     n = len(one)
     own = abs(float(tau_b(one[None], other[None])[0]))
     ranks = [
-        np.unique(np.round(each / (_SAME * np.abs(each).max() or 1)), return_inverse=True)[1] for each in (one, other)
+        np.unique(np.round(values / (_SAME * np.abs(values).max() or 1)), return_inverse=True)[1]
+        for values in (one, other)
     ]
     if n > _MANY:
         return _asymptotic_p(*ranks)
-    if n > _ALL and all(len(np.unique(each)) == n for each in ranks):
+    if n > _ALL and all(len(np.unique(rank)) == n for rank in ranks):
         from scipy.stats import kendalltau
 
         return float(kendalltau(*ranks, method="exact").pvalue)
@@ -228,9 +229,9 @@ def _asymptotic_p(one: np.ndarray, other: np.ndarray) -> float:
     n = len(one)
     left, right = np.triu_indices(n, 1)
     apart = int((np.sign(one[left] - one[right]) * np.sign(other[left] - other[right])).sum())
-    alike = [np.bincount(each) for each in (one, other)]  # numbers of equal values
+    alike = [np.bincount(values) for values in (one, other)]  # numbers of equal values
     twos, threes, spread = (
-        [int((each * part(each)).sum()) for each in alike]
+        [int((counts * part(counts)).sum()) for counts in alike]
         for part in (
             lambda t: t - 1,
             lambda t: (t - 1) * (t - 2),

@@ -64,10 +64,10 @@ def spreads(means: Float[np.ndarray, "methods trainings"], *, paired: bool) -> t
         freedom *= (methods - 1) / methods
     variances = (apart**2).sum(axis=1) / freedom
     if not pooled or not (variances > 0).any():
-        return tuple(Spread(float(each), freedom) for each in variances)
+        return tuple(Spread(float(variance), freedom) for variance in variances)
     more, common = common_variance(variances, freedom)
     moved = np.full(methods, common) if np.isinf(more) else (more * common + freedom * variances) / (more + freedom)
-    return tuple(Spread(float(each), min(more + freedom, freedom * methods)) for each in moved)
+    return tuple(Spread(float(variance), min(more + freedom, freedom * methods)) for variance in moved)
 
 
 def mean_of_trainings(
@@ -110,7 +110,7 @@ def difference_of_trainings(
     images = None if one.images is None or other.images is None else one.images - other.images
     if n < FEWEST:
         return Estimate(Interval(mean, std, np.nan, np.nan, n), np.nan, "none")
-    both = Spread(spread[0].variance + spread[1].variance, min(each.freedom for each in spread))
+    both = Spread(spread[0].variance + spread[1].variance, min(component.freedom for component in spread))
     variance, freedom = _variance(both, n, images, None if scale is None else (0.0, scale))
     if both.freedom < n:  # the own spread of few trainings may be far too small, and then borrows the images' freedom
         freedom = min(freedom, both.freedom)

@@ -138,7 +138,7 @@ def draw_areas(curve: Curve) -> Float[np.ndarray, "draws samples"] | None:
     """Return the number of `areas` for each draw of a method's maps and sample; None for one draw."""
     if curve.by_draw is None:
         return None
-    return np.stack([_summed(curve, each) for each in curve.by_draw])
+    return np.stack([_summed(curve, draw) for draw in curve.by_draw])
 
 
 def _summed(curve: Curve, values: np.ndarray) -> np.ndarray:
@@ -220,11 +220,11 @@ def table(curves: Sequence[Curve]) -> tuple[tuple[int, ...], Float[np.ndarray, "
     if len(set(methods)) < len(methods):
         raise ValueError(f"{first.metric}/{first.score}: a method has two curves among {methods}; name each once")
     rows = all_rows(curves)
-    found = np.full((len(rows), len(curves)), np.nan)
+    columns = np.full((len(rows), len(curves)), np.nan)
     for column, curve in enumerate(curves):
         values = areas(replace(curve, may_lack_points=False) if curve.may_lack_points else curve)
-        found[:, column] = on_rows(values, curve.pairs, rows)
-    return rows, found
+        columns[:, column] = on_rows(values, curve.pairs, rows)
+    return rows, columns
 
 
 def all_rows(curves: Sequence[Curve]) -> tuple[int, ...]:
@@ -253,8 +253,8 @@ def _has_values(curve: Curve) -> np.ndarray:
 
 
 def _at(curve: Curve, keep: np.ndarray) -> Curve:
-    at = tuple(each for each, kept in zip(curve.at, keep, strict=True) if kept)
-    missing = None if curve.missing is None else tuple(each for each in curve.missing if each in at)
+    at = tuple(point for point, kept in zip(curve.at, keep, strict=True) if kept)
+    missing = None if curve.missing is None else tuple(point for point in curve.missing if point in at)
     images = None if curve.images is None else curve.images[:, keep]
     by_draw = None if curve.by_draw is None else curve.by_draw[:, :, keep]
     return replace(curve, at=at, values=curve.values[:, keep], missing=missing, images=images, by_draw=by_draw)

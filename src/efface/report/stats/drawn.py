@@ -51,10 +51,12 @@ def combine(draws: Sequence[Curve], method: str) -> CombinedDraws:
         return CombinedDraws(replace(first, method=method, draw_of=""), np.nan, 1)
     by_draw = np.stack([curve.values.astype(np.float64) for curve in draws])
     known = [curve.images for curve in draws if curve.images is not None]
-    images = np.mean(known, axis=0) if len(known) == len(draws) and len({each.shape for each in known}) == 1 else None
+    images = (
+        np.mean(known, axis=0) if len(known) == len(draws) and len({of_draw.shape for of_draw in known}) == 1 else None
+    )
     values = by_draw.mean(axis=0)
-    each = np.stack([areas(curve) for curve in draws])
-    whole = each[:, ~np.isnan(each).any(axis=0)]
+    drawn = np.stack([areas(curve) for curve in draws])
+    whole = drawn[:, ~np.isnan(drawn).any(axis=0)]
     between = float(whole.mean(axis=1).std(ddof=1)) if whole.size else np.nan
     curve = replace(first, method=method, values=values, draw_of="", by_draw=by_draw, images=images)
     return CombinedDraws(curve, between, len(draws))

@@ -19,11 +19,11 @@ def holm(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
 
     NaN stays NaN and does not count as a test. Source: Holm 1979.
     """
-    found = np.full(len(p), np.nan)
+    corrected = np.full(len(p), np.nan)
     tested = np.flatnonzero(~np.isnan(p))
     order = tested[np.argsort(p[tested], kind="stable")]
-    found[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
-    return found
+    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    return corrected
 
 
 def min_p(
@@ -56,11 +56,11 @@ def min_p(
     """
     from scipy.special import ndtr, stdtr, stdtrit
 
-    found = np.full(len(p), np.nan)
+    adjusted = np.full(len(p), np.nan)
     tested = np.flatnonzero(~np.isnan(p))
     if len(tested) < 2:
-        found[tested] = p[tested]
-        return found
+        adjusted[tested] = p[tested]
+        return adjusted
     kept = [i for i, test in enumerate(columns) if not np.isnan(p[int(test)])]
     values = differences[:, kept] if kept else np.empty((len(differences), 0))
     rows = ~np.isnan(values).all(axis=1)
@@ -106,8 +106,8 @@ def min_p(
         largest = np.maximum.accumulate(largest[:, ::-1], axis=1)[:, ::-1]
         exceeded += np.count_nonzero(largest >= limits * (1 - 1e-9), axis=0)
     corrected = np.maximum.accumulate((exceeded + 1) / (flips + 1))
-    found[order] = np.where(exceeded > 0, corrected, np.minimum(corrected, holm(own[order])))
-    return np.maximum(found, p)
+    adjusted[order] = np.where(exceeded > 0, corrected, np.minimum(corrected, holm(own[order])))
+    return np.maximum(adjusted, p)
 
 
 def _common(n: np.ndarray, squares: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -56,7 +56,7 @@ def spent(pairs: Sequence[Pair], level: float, fixed: Fixed) -> list[Estimate]:
     Source: error spending of Lan & DeMets 1983, with equal parts and without the correlation of the rounds.
     """
     rounds = _looks(pairs[0][0] if pairs[0][0].looks else pairs[0][1]).after
-    found = [Estimate(Interval(np.nan, np.nan, np.nan, np.nan, 0), np.nan, "none") for _ in pairs]
+    estimates = [Estimate(Interval(np.nan, np.nan, np.nan, np.nan, 0), np.nan, "none") for _ in pairs]
     smallest = np.full(len(pairs), np.nan)
     cuts: dict[tuple[int, int], Curve] = {}
 
@@ -67,17 +67,17 @@ def spent(pairs: Sequence[Pair], level: float, fixed: Fixed) -> list[Estimate]:
         there = [
             i
             for i, pair in enumerate(pairs)
-            if number == 0 or min(len(each.values) for each in _in_rounds(pair)) >= after
+            if number == 0 or min(len(curve.values) for curve in _in_rounds(pair)) >= after
         ]
         if not there:
             break
         made = fixed([(cut(pairs[i][0], after), cut(pairs[i][1], after)) for i in there], 1 - (1 - level) / len(rounds))
-        for i, each in zip(there, made, strict=True):
-            smallest[i] = np.fmin(smallest[i], each.p)
-            found[i] = each
+        for i, estimate in zip(there, made, strict=True):
+            smallest[i] = np.fmin(smallest[i], estimate.p)
+            estimates[i] = estimate
     return [
-        each._replace(p=float(np.minimum(1.0, p * len(rounds))), by=each.by if np.isnan(p) else "spent")
-        for each, p in zip(found, smallest, strict=True)
+        estimate._replace(p=float(np.minimum(1.0, p * len(rounds))), by=estimate.by if np.isnan(p) else "spent")
+        for estimate, p in zip(estimates, smallest, strict=True)
     ]
 
 
@@ -101,21 +101,21 @@ def in_order(columns: np.ndarray, rows: tuple[int, ...], pairs: Sequence[Pair]) 
 
     columns: differences by row and pair. rows: names of the samples, ascending.
     """
-    orders = [max((each.pairs for each in pair if each.looks is not None), key=len, default=rows) for pair in pairs]
-    found = np.full((max(map(len, orders)), len(pairs)), np.nan)
+    orders = [max((curve.pairs for curve in pair if curve.looks is not None), key=len, default=rows) for pair in pairs]
+    ordered = np.full((max(map(len, orders)), len(pairs)), np.nan)
     for order in set(orders):
-        same = [i for i, each in enumerate(orders) if each == order]
-        found[: len(order), same] = columns[np.searchsorted(rows, order)][:, same]
-    return found
+        same = [i for i, other in enumerate(orders) if other == order]
+        ordered[: len(order), same] = columns[np.searchsorted(rows, order)][:, same]
+    return ordered
 
 
 def is_in_rounds(pairs: Sequence[Pair]) -> bool:
     """Return whether a curve of these is measured in rounds."""
-    return any(each.looks is not None for pair in pairs for each in pair)
+    return any(curve.looks is not None for pair in pairs for curve in pair)
 
 
 def _in_rounds(pair: Pair) -> list[Curve]:
-    return [each for each in pair if each.looks is not None]
+    return [curve for curve in pair if curve.looks is not None]
 
 
 def _looks(curve: Curve) -> Looks:
@@ -129,15 +129,15 @@ def _of_images(curve: Curve) -> bool:
 
 def _estimates(columns: np.ndarray, low: np.ndarray, high: np.ndarray, p: np.ndarray) -> list[Estimate]:
     n = (~np.isnan(columns)).sum(axis=0)
-    found = []
+    estimates = []
     for i, column in enumerate(columns.T):
         known = column[~np.isnan(column)]
         mean = float(known.mean()) if n[i] else np.nan
         std = float(known.std(ddof=1)) if n[i] > 1 else np.nan
         ends = (float(low[i]), float(high[i])) if n[i] else (np.nan, np.nan)
-        found.append(
+        estimates.append(
             Estimate(
                 Interval(mean, std, *ends, int(n[i])), float(p[i]) if n[i] else np.nan, "betting" if n[i] else "none"
             )
         )
-    return found
+    return estimates

@@ -56,7 +56,7 @@ def summaries(curves: Sequence[Curve], level: float = 0.95) -> tuple[Summary, ..
     Curves over images: see `image_estimates`. Curves over repeats: see `mean_of_trainings`; those of one metric and
     score learn the spread between trainings from one another.
     """
-    found: dict[int, Summary] = {}
+    by_index: dict[int, Summary] = {}
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, curve in enumerate(curves):
         what = (curve.sample, curve.bounds, len(curve.values), curve.looks) + (
@@ -66,8 +66,8 @@ def summaries(curves: Sequence[Curve], level: float = 0.95) -> tuple[Summary, ..
     for members in groups.values():
         several = [curves[i] for i in members]
         made = _of_images(several, level) if several[0].sample == "images" else _of_repeats(several, level)
-        found.update(zip(members, made, strict=True))
-    return tuple(found[i] for i in range(len(curves)))
+        by_index.update(zip(members, made, strict=True))
+    return tuple(by_index[i] for i in range(len(curves)))
 
 
 def differences(pairs: Sequence[tuple[Curve, Curve]], level: float = 0.95) -> tuple[Estimate, ...]:
@@ -98,14 +98,14 @@ def differences(pairs: Sequence[tuple[Curve, Curve]], level: float = 0.95) -> tu
     if not more:
         return tuple(made)
     return tuple(
-        widened(each, more.get(id(one), ()) + more.get(id(other), ()), level)
-        for each, (one, other) in zip(made, pairs, strict=True)
+        widened(estimate, more.get(id(one), ()) + more.get(id(other), ()), level)
+        for estimate, (one, other) in zip(made, pairs, strict=True)
     )
 
 
 def _in_rounds(pairs: Sequence[tuple[Curve, Curve]], level: float) -> list[Estimate]:
     """Return the differences of curves of which some are measured in rounds."""
-    known = next(each for pair in pairs for each in pair if each.looks is not None)
+    known = next(curve for pair in pairs for curve in pair if curve.looks is not None)
     if not uses_betting(known):
         return spent(pairs, level, differences)
     columns, rows = difference_columns(pairs)
@@ -117,19 +117,19 @@ def _of_trainings(pairs: Sequence[tuple[Curve, Curve]], whole: Sequence[Curve], 
     scale = None if first.bounds is None else first.bounds[1] - first.bounds[0]
     spread = _spreads(whole)
     pooled = len(whole) >= FEWEST_POOLED
-    found = []
+    estimates = []
     for one, other in pairs:
         left, right = shared(one, other)
         trained = _together(left, right)
         if not len(trained[0].means):
-            found.append(NO_ESTIMATE)
+            estimates.append(NO_ESTIMATE)
             continue
         known = (spread[id(one)], spread[id(other)])
         changed = left is not one or right is not other
         if changed or not pooled or np.isnan(known[0].variance + known[1].variance):
             known = _own(*trained)
-        found.append(difference_of_trainings(*trained, known, level, scale))
-    return found
+        estimates.append(difference_of_trainings(*trained, known, level, scale))
+    return estimates
 
 
 def difference_columns(
@@ -140,12 +140,12 @@ def difference_columns(
     rows = all_rows(list(whole.values()))
     place = {key: i for i, key in enumerate(whole)}
     table = np.stack([on_rows(areas(curve), curve.pairs, rows) for curve in whole.values()], axis=1)
-    found = table[:, [place[id(one)] for one, _ in pairs]] - table[:, [place[id(other)] for _, other in pairs]]
+    columns = table[:, [place[id(one)] for one, _ in pairs]] - table[:, [place[id(other)] for _, other in pairs]]
     for i, (one, other) in enumerate(pairs):
         left, right = shared(one, other)
         if left is not one or right is not other:
-            found[:, i] = on_rows(areas(left), left.pairs, rows) - on_rows(areas(right), right.pairs, rows)
-    return found, rows
+            columns[:, i] = on_rows(areas(left), left.pairs, rows) - on_rows(areas(right), right.pairs, rows)
+    return columns, rows
 
 
 def _of_images(curves: Sequence[Curve], level: float) -> list[Summary]:
@@ -155,21 +155,23 @@ def _of_images(curves: Sequence[Curve], level: float) -> list[Summary]:
         made = iter(bets_on_means(together, first, level))
     else:
         made = iter(image_estimates(together, level_of(first, level), bounds=first.bounds))
-    found = []
+    estimated = []
     for curve, values in zip(curves, tables, strict=True):
         area, *points = (next(made) for _ in range(values.shape[1]))
         area = widened(area, draw_variance(curve), level)
-        found.append(Summary(area.interval, tuple(each.interval for each in points), area.by))
-    return found
+        estimated.append(Summary(area.interval, tuple(point.interval for point in points), area.by))
+    return estimated
 
 
 def _of_repeats(curves: Sequence[Curve], level: float) -> list[Summary]:
     by_column: list[list[Estimate]] = []
     level = level_of(curves[0], level)
-    columns: list[tuple[np.ndarray, np.ndarray | None]] = [(areas(each), image_areas(each)) for each in curves]
+    columns: list[tuple[np.ndarray, np.ndarray | None]] = [
+        (areas(measured), image_areas(measured)) for measured in curves
+    ]
     tables: list[list[tuple[np.ndarray, np.ndarray | None]]] = [columns]
     tables += [
-        [(each.values[:, at], None if each.images is None else each.images[:, at]) for each in curves]
+        [(measured.values[:, at], None if measured.images is None else measured.images[:, at]) for measured in curves]
         for at in range(len(curves[0].at))
     ]
     for table in tables:
@@ -181,11 +183,11 @@ def _of_repeats(curves: Sequence[Curve], level: float) -> list[Summary]:
                 for one, spread, curve in zip(several, common, curves, strict=True)
             ]
         )
-    found = []
+    estimated = []
     for curve, (area, *points) in zip(curves, zip(*by_column, strict=True), strict=True):
         area = widened(area, draw_variance(curve), level)
-        found.append(Summary(area.interval, tuple(each.interval for each in points), area.by))
-    return found
+        estimated.append(Summary(area.interval, tuple(point.interval for point in points), area.by))
+    return estimated
 
 
 NO_ESTIMATE = Estimate(Interval(np.nan, np.nan, np.nan, np.nan, 0), np.nan, "none")
@@ -218,25 +220,27 @@ def _spreads(curves: Sequence[Curve]) -> dict[int, Spread]:
     table = np.stack([areas(curve)[[curve.pairs.index(name) for name in common]] for curve in curves])
     filled = [i for i, row in enumerate(table) if not np.isnan(row).all()]
     whole = table[filled][:, ~np.isnan(table[filled]).any(axis=0)] if filled else table[:0]
-    found = {id(curve): Spread(np.nan, np.nan) for curve in curves}
+    by_curve = {id(curve): Spread(np.nan, np.nan) for curve in curves}
     if whole.shape[1] > 1:
-        found |= {id(curves[i]): each for i, each in zip(filled, spreads(whole, paired=True), strict=True)}
-    return found
+        by_curve |= {id(curves[i]): spread for i, spread in zip(filled, spreads(whole, paired=True), strict=True)}
+    return by_curve
 
 
 def _spreads_of(several: Sequence[Trained], *, paired: bool) -> list[Spread]:
     """Return the spread of each method; methods with fewer trainings than the others keep their own."""
-    most = max((len(each.means) for each in several), default=0)
-    full = [i for i, each in enumerate(several) if len(each.means) == most > 1]
-    found = [
-        Spread(float(each.means.var(ddof=1)), len(each.means) - 1.0) if len(each.means) > 1 else Spread(np.nan, np.nan)
-        for each in several
+    most = max((len(trained.means) for trained in several), default=0)
+    full = [i for i, trained in enumerate(several) if len(trained.means) == most > 1]
+    of_methods = [
+        Spread(float(trained.means.var(ddof=1)), len(trained.means) - 1.0)
+        if len(trained.means) > 1
+        else Spread(np.nan, np.nan)
+        for trained in several
     ]
-    for i, each in zip(
+    for i, spread in zip(
         full, spreads(np.stack([several[i].means for i in full]), paired=paired) if full else (), strict=True
     ):
-        found[i] = each
-    return found
+        of_methods[i] = spread
+    return of_methods
 
 
 def _own(one: Trained, other: Trained) -> tuple[Spread, Spread]:

@@ -66,8 +66,8 @@ def compare_methods(curves: Sequence[Curve], level: float = 0.95) -> tuple[Compa
                     f"{one.metric}/{one.score}: {one.method} and {two.method} have no sample in common; measure both "
                     "on the same images or seeds"
                 )
-    _, found = table(curves)  # refuses what measures different things
-    size = float(np.max(np.abs(found), initial=0, where=~np.isnan(found)))
+    _, values = table(curves)  # refuses what measures different things
+    size = float(np.max(np.abs(values), initial=0, where=~np.isnan(values)))
     pairs = list(itertools.combinations(curves, 2))
     made = differences(pairs, level)
     columns, _ = difference_columns(pairs)
@@ -76,25 +76,25 @@ def compare_methods(curves: Sequence[Curve], level: float = 0.95) -> tuple[Compa
     n = np.maximum(known.sum(axis=0), 1)
     toward = np.sign(apart) * (-1 if curves[0].direction == "lower" else 1)
     share = np.where(known.any(axis=0), (toward.sum(axis=0) / n + 1) / 2, np.nan)
-    corrected = holm(np.array([each.p for each in made]))
+    corrected = holm(np.array([estimate.p for estimate in made]))
     return tuple(
         Comparison(
-            *(one.metric, one.score, one.method, two.method, each.interval, each.by, each.p, float(p)),
-            effect=_effect(each.interval, one.direction),
+            *(one.metric, one.score, one.method, two.method, estimate.interval, estimate.by, estimate.p, float(p)),
+            effect=_effect(estimate.interval, one.direction),
             common_language=float(common),
         )
-        for (one, two), each, p, common in zip(pairs, made, corrected, share, strict=True)
+        for (one, two), estimate, p, common in zip(pairs, made, corrected, share, strict=True)
     )
 
 
 def mean_areas(curves: Sequence[Curve]) -> tuple[float, ...]:
     """Return the mean area of each curve, over the samples that have one."""
-    found = (areas(curve) for curve in curves)
-    return tuple(float(np.nanmean(each)) if not np.isnan(each).all() else np.nan for each in found)
+    by_curve = (areas(curve) for curve in curves)
+    return tuple(float(np.nanmean(values)) if not np.isnan(values).all() else np.nan for values in by_curve)
 
 
-def _effect(found: Interval, direction: str) -> float:
+def _effect(interval: Interval, direction: str) -> float:
     """Return the mean difference in standard deviations, in favour of the first method; NaN without a spread."""
-    if not found.std > 0:
-        return 0.0 if found.n > 1 and found.mean == 0 else np.nan
-    return found.mean / found.std * (-1 if direction == "lower" else 1)
+    if not interval.std > 0:
+        return 0.0 if interval.n > 1 and interval.mean == 0 else np.nan
+    return interval.mean / interval.std * (-1 if direction == "lower" else 1)

@@ -24,7 +24,9 @@ def shown_by_images(images: int, tests: int, level: float = 0.05) -> float:
 
     if images < 2:
         return float("inf")
-    return float(sum(stdtrit(images - 1, each) for each in (1 - level / (2 * tests), POWER))) / images**0.5
+    return (
+        float(sum(stdtrit(images - 1, probability) for probability in (1 - level / (2 * tests), POWER))) / images**0.5
+    )
 
 
 def shown_by_betting(images: int, tests: int, level: float = 0.05) -> float:
@@ -57,5 +59,5 @@ def shown_by_repeats(repeats: int, methods: int, tests: int, level: float = 0.05
         return float("inf")
     pooled = methods >= FEWEST_POOLED
     freedom = (repeats - 1) * (methods - 1 if pooled else 1)
-    quantiles = (stdtrit(freedom, each) for each in (1 - level / (2 * tests), POWER))
+    quantiles = (stdtrit(freedom, probability) for probability in (1 - level / (2 * tests), POWER))
     return float(sum(quantiles)) * (2 / repeats) ** 0.5

@@ -41,7 +41,7 @@ def tango(up: Any, down: Any, n: Any, level: float = 0.95) -> tuple[np.ndarray, 
     from scipy.special import ndtri
 
     z = float(ndtri((1 + level) / 2))
-    up, down, n = np.broadcast_arrays(*(np.asarray(each, np.float64) for each in (up, down, n)))
+    up, down, n = np.broadcast_arrays(*(np.asarray(counts, np.float64) for counts in (up, down, n)))
     ends = []
     for outer in (-1.0, 1.0):
         inside, outside = (up - down) / n, np.full(up.shape, outer)

@@ -90,13 +90,13 @@ def image_estimates(
     """
     from scipy.special import ndtr
 
-    found = moments(values)
-    low, high, p = _by_skewness(found, level, difference=difference)
-    by = np.where(found.n >= _LEAST, "hall", "student").astype(object)
+    described = moments(values)
+    low, high, p = _by_skewness(described, level, difference=difference)
+    by = np.where(described.n >= _LEAST, "hall", "student").astype(object)
     differing = _differing(values)
-    few = differing < np.minimum(FEW, found.n / 2)
+    few = differing < np.minimum(FEW, described.n / 2)
     if bounds is None:
-        skewed = (found.n < ENOUGH) & (np.abs(found.skewness) > np.sqrt(found.n) / 3)
+        skewed = (described.n < ENOUGH) & (np.abs(described.skewness) > np.sqrt(described.n) / 3)
         p = np.where(skewed | few, np.nan, p)
         by[skewed] = "skewed"
         by[few] = "few"
@@ -105,8 +105,8 @@ def image_estimates(
         scale = bounds[1] - bounds[0]
         scaled = (values if difference else values - bounds[0]) / scale
         steps = (np.isin(scaled, (-1.0, 0.0, 1.0)) | np.isnan(values)).all(axis=0)
-        chosen = (few | steps) & (found.n > 0)
-        part, n = np.where(np.isnan(scaled), 0, scaled)[:, chosen], found.n[chosen]
+        chosen = (few | steps) & (described.n > 0)
+        part, n = np.where(np.isnan(scaled), 0, scaled)[:, chosen], described.n[chosen]
         if difference:
             up, down = np.maximum(part, 0).sum(axis=0), np.maximum(-part, 0).sum(axis=0)
             ends = tango(up, down, n, level)
@@ -116,13 +116,13 @@ def image_estimates(
             ends = wilson(part.sum(axis=0) / n, n, level)
             p[chosen], by[chosen] = np.nan, "wilson"
             low[chosen], high[chosen] = bounds[0] + scale * ends[0], bounds[0] + scale * ends[1]
-    alone = found.n < 2
+    alone = described.n < 2
     by[alone] = "none"
     p = np.where(alone, np.nan, p)
     low, high = np.where(alone, np.nan, low), np.where(alone, np.nan, high)
     return tuple(
         Estimate(Interval(float(m), float(s), float(a), float(b), int(n)), float(q), kind)
-        for m, s, a, b, n, q, kind in zip(found.mean, found.std, low, high, found.n, p, by, strict=True)
+        for m, s, a, b, n, q, kind in zip(described.mean, described.std, low, high, described.n, p, by, strict=True)
     )
 
 
@@ -148,13 +148,13 @@ def _statistics(
     return t, np.where(finite, some * (1 + bent / 3 + bent * bent / 27) + bend / 6, t)
 
 
-def _by_skewness(found: Moments, level: float, *, difference: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _by_skewness(described: Moments, level: float, *, difference: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return both ends of the interval of each mean, and its p value against 0."""
     from scipy.special import stdtr, stdtrit
 
-    freedom = np.maximum(found.n - 1, 1)
-    error = found.std / np.sqrt(np.maximum(found.n, 1))
-    bend = np.where(found.n >= _LEAST, found.skewness / np.sqrt(np.maximum(found.n, 1)), 0.0)
+    freedom = np.maximum(described.n - 1, 1)
+    error = described.std / np.sqrt(np.maximum(described.n, 1))
+    bend = np.where(described.n >= _LEAST, described.skewness / np.sqrt(np.maximum(described.n, 1)), 0.0)
     quantile = stdtrit(freedom, (1 + level) / 2)
 
     def back(y: np.ndarray) -> np.ndarray:
@@ -165,10 +165,10 @@ def _by_skewness(found: Moments, level: float, *, difference: bool) -> tuple[np.
     ends = [back(quantile), back(-quantile)]
     if difference:
         ends = [np.maximum(ends[0], quantile), np.minimum(ends[1], -quantile)]
-    low, high = (found.mean - error * each for each in ends)
-    of_mean = (np.maximum(found.n, 1), found.mean, found.std, found.skewness)
+    low, high = (described.mean - error * end for end in ends)
+    of_mean = (np.maximum(described.n, 1), described.mean, described.std, described.skewness)
     y = statistic(*of_mean) if difference else _statistics(*of_mean)[1]
-    p = np.where(found.std > 0, 2 * stdtr(freedom, -np.abs(y)), np.where(found.mean == 0, 1.0, np.nan))
+    p = np.where(described.std > 0, 2 * stdtr(freedom, -np.abs(y)), np.where(described.mean == 0, 1.0, np.nan))
     return low, high, p
 
 

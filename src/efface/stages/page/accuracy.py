@@ -23,17 +23,17 @@ def accuracy(run: Run) -> Curve | None:
 def unaccompanied(metrics: Iterable[MetricEntry]) -> Iterator[str]:
     """Yield a sentence for each missing metric that others must be read with."""
     listing = tuple(metrics)
-    return unaccompanied_of([kept_metric(each, listing) for each in listing])
+    return unaccompanied_of([kept_metric(entry, listing) for entry in listing])
 
 
 def unaccompanied_of(metrics: Sequence[KeptMetric]) -> Iterator[str]:
     """Yield the same sentences for metrics as data."""
-    paths = {each.path for each in metrics}
-    wanted = {other.name: other for each in metrics for other in each.read_with}
-    for other in (each for each in wanted.values() if each.path not in paths):
-        found = [each.name for each in metrics if other in each.read_with]
+    paths = {metric.path for metric in metrics}
+    wanted = {other.name: other for metric in metrics for other in metric.read_with}
+    for other in (companion for companion in wanted.values() if companion.path not in paths):
+        names = [metric.name for metric in metrics if other in metric.read_with]
         yield (
-            f"Read {listed(found)} together with the network's {other.phrase or other.name}: a network that has learnt "
+            f"Read {listed(names)} together with the network's {other.phrase or other.name}: a network that has learnt "
             "little can score high or low for that reason alone. To measure "
-            f"{'both' if len(found) == 1 else 'all of them'}: metrics: [{', '.join((*found, other.name))}]"
+            f"{'both' if len(names) == 1 else 'all of them'}: metrics: [{', '.join((*names, other.name))}]"
         )

@@ -33,11 +33,11 @@ def write_comparison(folder: Path, name: str, beside: Beside, claims: Sequence[C
     from efface.report import page  # draws with matplotlib, which takes seconds to import
     from efface.stages.page.facts_of_several import facts_of_several
 
-    found = merged(beside)
-    if found:
-        answers = answer_claims(claims, found)
-        common, left_out = at_common_points(found)
-        warnings = (*left_out, *_warnings(beside, found))
+    merged_curves = merged(beside)
+    if merged_curves:
+        answers = answer_claims(claims, merged_curves)
+        common, left_out = at_common_points(merged_curves)
+        warnings = (*left_out, *_warnings(beside, merged_curves))
         facts = replace(facts_of_several(name, beside), claims=answers, warnings=warnings)
         network = next(iter(beside)) if len(beside) > 1 else ""
         references = next(iter(beside.values()))[0].kept.references
@@ -45,8 +45,8 @@ def write_comparison(folder: Path, name: str, beside: Beside, claims: Sequence[C
         path = page.write(folder, shown, None, facts, references=references, network=network)
         for line in left_out:
             say(line)
-        for each in answers:
-            say(f"claim {each.verdict}: {each.says} ({each.message})")
+        for answer in answers:
+            say(f"claim {answer.verdict}: {answer.says} ({answer.message})")
         say(f"side by side: {path}")
 
 
@@ -60,7 +60,7 @@ def study_of(path: Path) -> Study:
     if (path / "study.yml").exists():
         return read(path / "study.yml", [f"out={path}"])
     seeds = sorted(
-        int(each.parent.name[5:]) for each in path.glob("seed-*/study.yml") if each.parent.name[5:].isdigit()
+        int(file.parent.name[5:]) for file in path.glob("seed-*/study.yml") if file.parent.name[5:].isdigit()
     )
     if not seeds:
         raise InvalidStudyError(
@@ -83,23 +83,25 @@ def labels(runs: Sequence[tuple[Path, str]]) -> list[str]:
     ValueError: a folder is given twice.
     """
     whole = [(folder.resolve().parts, name) for folder, name in runs]
-    short = found = [f"{parts[-1]} {name}".strip() for parts, name in whole]
+    short = unique_labels = [f"{parts[-1]} {name}".strip() for parts, name in whole]
     for depth in range(2, max((len(parts) for parts, _ in whole), default=0) + 1):
         longer = [f"{Path(*parts[-depth:])} {name}".strip() for parts, name in whole]
-        if len({*found}) < len(found):
-            found = [long if short.count(label) > 1 else label for label, long in zip(short, longer, strict=True)]
-    if twice := sorted({label for label in found if found.count(label) > 1}):
+        if len({*unique_labels}) < len(unique_labels):
+            unique_labels = [
+                long if short.count(label) > 1 else label for label, long in zip(short, longer, strict=True)
+            ]
+    if twice := sorted({label for label in unique_labels if unique_labels.count(label) > 1}):
         raise ValueError(
             f"compare: {', '.join(twice)} is given twice; give it only once, or give one of them another "
             "folder with out=..."
         )
-    return found
+    return unique_labels
 
 
-def side_by_side(found: Merged, *, one: bool = False) -> list[Curve]:
+def side_by_side(merged_curves: Merged, *, one: bool = False) -> list[Curve]:
     """Return the curves for a page. `metric` holds the method and `method` the name, unless there is only one name."""
     curves = []
-    for (metric, _, method), named in found.items():
+    for (metric, _, method), named in merged_curves.items():
         for name, curve in named.items():
             if one:
                 curves.append(curve)
@@ -109,25 +111,25 @@ def side_by_side(found: Merged, *, one: bool = False) -> list[Curve]:
     return curves
 
 
-def at_common_points(found: Merged) -> tuple[Merged, tuple[str, ...]]:
+def at_common_points(merged_curves: Merged) -> tuple[Merged, tuple[str, ...]]:
     """Return the curves at the points that all names have, and a sentence on the points that are left out.
 
     ValueError: two names have no point in common but 0, at which nothing is removed.
     """
     common: dict[tuple[str, str, str], Mapping[str, Curve]] = {}
     said: dict[str, None] = {}
-    for what, named in found.items():
+    for what, named in merged_curves.items():
         points = {name: (*curve.at, *curve.empty) for name, curve in named.items()}
-        if len({frozenset(each) for each in points.values()}) == 1:
+        if len({frozenset(at) for at in points.values()}) == 1:
             common[what] = named
             continue
         shared = set.intersection(*map(set, points.values()))
         first = next(iter(named.values()))
         key = f"metrics.{what[0]}: " + ("fractions" if first.axis == FRACTION_REMOVED else "its points")
         if not shared - {0.0}:
-            each = "; ".join(f"{name or 'the study'} has {_listed(points[name])}" for name in named)
+            listing = "; ".join(f"{name or 'the study'} has {_listed(points[name])}" for name in named)
             raise ValueError(
-                f"{key}: {each}: they have only the point 0 in common; give the runs common fractions and measure "
+                f"{key}: {listing}: they have only the point 0 in common; give the runs common fractions and measure "
                 "again, or leave this metric out"
             )
         for name in named:
@@ -138,7 +140,7 @@ def at_common_points(found: Merged) -> tuple[Merged, tuple[str, ...]]:
 
 
 def _listed(points: Iterable[float]) -> str:
-    return ", ".join(f"{each:g}" for each in sorted(points))
+    return ", ".join(f"{point:g}" for point in sorted(points))
 
 
 def merged(beside: Beside) -> Merged:
@@ -150,19 +152,19 @@ def merged(beside: Beside) -> Merged:
     means = any(len(several) > 1 for several in beside.values())
     alike = len({one.kept.data for several in beside.values() for one in several}) == 1
     means |= not alike
-    found: dict[tuple[str, str, str], dict[str, list[tuple[int, Curve]]]] = {}
+    curves_by_seed: dict[tuple[str, str, str], dict[str, list[tuple[int, Curve]]]] = {}
     for name, several in beside.items():
         for one in several:
             for curve in (curve for curve in _measured_curves(one) if not curve.draw_of):
                 what = curve.metric, curve.score, curve.method
-                found.setdefault(what, {}).setdefault(name, []).append((one.kept.seed, curve))
+                curves_by_seed.setdefault(what, {}).setdefault(name, []).append((one.kept.seed, curve))
     whole = {
-        (what, name): _mean_of(each, same_images=alike) if means else each[0][1]
-        for what, named in found.items()
-        for name, each in named.items()
+        (what, name): _mean_of(by_seed, same_images=alike) if means else by_seed[0][1]
+        for what, named in curves_by_seed.items()
+        for name, by_seed in named.items()
     }
     shown = dict(zip(whole, without_empty(list(whole.values())), strict=True))
-    return {what: {name: shown[what, name] for name in named} for what, named in found.items()}
+    return {what: {name: shown[what, name] for name in named} for what, named in curves_by_seed.items()}
 
 
 def _measured_curves(record: RunRecord) -> Iterator[Curve]:
@@ -174,26 +176,28 @@ def _measured_curves(record: RunRecord) -> Iterator[Curve]:
             yield curve
 
 
-def _warnings(beside: Beside, found: Merged) -> tuple[str, ...]:
+def _warnings(beside: Beside, merged_curves: Merged) -> tuple[str, ...]:
     """Return the warnings that a reader of these metrics needs."""
-    shown = {(metric, name) for (metric, _, _), named in found.items() for name in named}
-    of = [[each for each in ones[0].kept.metrics if (each.name, name) in shown] for name, ones in beside.items()]
+    shown = {(metric, name) for (metric, _, _), named in merged_curves.items() for name in named}
+    of = [[metric for metric in ones[0].kept.metrics if (metric.name, name) in shown] for name, ones in beside.items()]
     labels = [f"{one.folder}: {said}" for ones in beside.values() for one in ones for said in one.kept.said]
     return tuple(dict.fromkeys([*labels, *(line for metrics in of for line in unaccompanied_of(metrics))]))
 
 
-def _mean_of(each: Sequence[tuple[int, Curve]], *, same_images: bool) -> Curve:
+def _mean_of(by_seed: Sequence[tuple[int, Curve]], *, same_images: bool) -> Curve:
     """Return one curve of several seeds. A sample is the mean of a seed.
 
     same_images: True if all seeds have the same test images. The curve then keeps their values.
     """
-    curve = each[0][1]
-    values = np.stack([_mean(one.values) for _, one in each])
-    missing = sorted({at for _, one in each for at in one.missing or ()})
-    seeds = tuple(seed for seed, _ in each)
-    images = [_images_of(one) for _, one in each] if same_images else []
+    curve = by_seed[0][1]
+    values = np.stack([_mean(one.values) for _, one in by_seed])
+    missing = sorted({at for _, one in by_seed for at in one.missing or ()})
+    seeds = tuple(seed for seed, _ in by_seed)
+    images = [_images_of(one) for _, one in by_seed] if same_images else []
     known = [one for one in images if one is not None]
-    shared = np.stack(known) if known and len(known) == len(each) and len({one.shape for one in known}) == 1 else None
+    shared = (
+        np.stack(known) if known and len(known) == len(by_seed) and len({one.shape for one in known}) == 1 else None
+    )
     return replace(
         curve,
         values=values,

@@ -12,8 +12,8 @@ def facts_of_several(name: str, beside: Mapping[str, Sequence[RunRecord]]) -> Fa
     """Return the facts that the page of several networks states beside the numbers."""
     every = [one for several in beside.values() for one in several]
     seconds: dict[str, float] = {}
-    for each in (seconds_of(one.results) for one in every):
-        for what, spent in each.items():
+    for by_kind in (seconds_of(one.results) for one in every):
+        for what, spent in by_kind.items():
             seconds[what] = seconds.get(what, 0.0) + spent
     models = {label: ", ".join(dict.fromkeys(one.kept.model for one in several)) for label, several in beside.items()}
     networks = [f"{label}: {model}" if label else model for label, model in models.items()]

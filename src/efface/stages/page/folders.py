@@ -30,25 +30,27 @@ def kept_folder(path: Path) -> tuple[dict[str, list[RunRecord]], tuple[Claim, ..
     if (path / NAME).exists():
         kept = read_kept(path)
         if isinstance(kept, KeptRun):
-            found = {"": {path: kept}}
+            runs_by_name = {"": {path: kept}}
             claims = kept.claims
         else:
-            found = {name: {path / each: _run(path / each) for each in parts} for name, parts in kept.parts.items()}
+            runs_by_name = {
+                name: {path / part: _run(path / part) for part in parts} for name, parts in kept.parts.items()
+            }
             claims = kept.claims
     else:
-        seeds = sorted(each.parent for each in path.glob(f"seed-*/{NAME}") if each.parent.name[5:].isdigit())
+        seeds = sorted(file.parent for file in path.glob(f"seed-*/{NAME}") if file.parent.name[5:].isdigit())
         if not seeds:
             raise InvalidStudyError(_refusal(path))
-        seeds.sort(key=lambda each: int(each.name[5:]))
-        found, claims = {"": {each: _run(each) for each in seeds}}, ()
-        if len({each.settings for each in found[""].values()}) > 1:
-            numbers = ", ".join(each.name[5:] for each in seeds)
+        seeds.sort(key=lambda folder: int(folder.name[5:]))
+        runs_by_name, claims = {"": {seed: _run(seed) for seed in seeds}}, ()
+        if len({run.settings for run in runs_by_name[""].values()}) > 1:
+            numbers = ", ".join(seed.name[5:] for seed in seeds)
             raise InvalidStudyError(
                 f"{path}: its seeds ({numbers}) were run with different settings; give the folders of seeds one by "
                 "one, or run the study again"
             )
-    refuse_links(path, [folder for each in found.values() for folder in each])
-    return {name: [read_record(*each) for each in runs.items()] for name, runs in found.items()}, claims
+    refuse_links(path, [folder for runs in runs_by_name.values() for folder in runs])
+    return {name: [read_record(*item) for item in runs.items()] for name, runs in runs_by_name.items()}, claims
 
 
 def status_of_folder(path: Path, only: Sequence[str] = ()) -> None:
@@ -57,11 +59,11 @@ def status_of_folder(path: Path, only: Sequence[str] = ()) -> None:
         for network in one.kept.networks:
             is_there = not network.file or (one.folder / network.file).is_file()
             say(f"{one.folder}: {network.name} {'there' if is_there else 'to be trained'}")
-        for each in one.kept.maps:
-            files = [one.folder / "maps" / f"{name}-{each.split}.h5" for name in each.names]
+        for maps in one.kept.maps:
+            files = [one.folder / "maps" / f"{name}-{maps.split}.h5" for name in maps.names]
             if not all(file.is_file() for file in files):
-                finished = min(each.rows if file.is_file() else finished_rows(partial_path(file)) for file in files)
-                say(f"  to extract: {each.method}, {each.split}: {finished} of {each.rows} maps are there")
+                finished = min(maps.rows if file.is_file() else finished_rows(partial_path(file)) for file in files)
+                say(f"  to extract: {maps.method}, {maps.split}: {finished} of {maps.rows} maps are there")
         total = len(one.kept.tasks)
         say(f"probes: {total - one.open} of {total} done, {one.open} left")
 
@@ -89,17 +91,17 @@ def _narrowed(
     """Return the runs of a folder with these metrics alone; all metrics if there are none."""
     beside, claims = kept_folder(path)
     if only:
-        known = {each.name for runs in beside.values() for one in runs for each in one.kept.metrics}
+        known = {metric.name for runs in beside.values() for one in runs for metric in one.kept.metrics}
         if unknown := [name for name in only if name not in known]:
             raise ValueError(f"--metrics: {path} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
         beside = {name: [_with_metrics(one, only) for one in runs] for name, runs in beside.items()}
-        claims = tuple(each for each in claims if each.metric in only)
+        claims = tuple(claim for claim in claims if claim.metric in only)
     return [one for runs in beside.values() for one in runs], beside, claims
 
 
 def _with_metrics(record: RunRecord, only: Sequence[str]) -> RunRecord:
-    metrics = tuple(each for each in record.kept.metrics if each.name in only)
-    curves = tuple(each for each in record.kept.curves if each.metric in only)
+    metrics = tuple(metric for metric in record.kept.metrics if metric.name in only)
+    curves = tuple(curve for curve in record.kept.curves if curve.metric in only)
     keys = {key for curve in curves for repeat in curve.repeats for point in repeat for key in point.values()}
     tasks = tuple(key for key in record.kept.tasks if key in keys)
     return replace(record, kept=record.kept.model_copy(update={"metrics": metrics, "curves": curves, "tasks": tasks}))
@@ -123,7 +125,7 @@ def _refusal(path: Path) -> str:
             f"{path}: there is no study.yml in it, nor in seed-0, seed-1, ...; give a study's YAML file, or the folder "
             "of a run, of one of its variants, or of one seed"
         )
-    study = next(each for each in (path / "study.yml", *sorted(path.glob("seed-*/study.yml"))) if each.is_file())
+    study = next(file for file in (path / "study.yml", *sorted(path.glob("seed-*/study.yml"))) if file.is_file())
     try:
         foreign = ", ".join(dict.fromkeys(_dotted(load(study)))) or "nothing but efface"
     except InvalidStudyError:
@@ -138,10 +140,10 @@ def _refusal(path: Path) -> str:
 def _dotted(tree: Any, key: str = "") -> Iterator[str]:
     """Yield the dotted paths of a study that do not lead into efface."""
     if isinstance(tree, dict):
-        for name, each in tree.items():
-            yield from _dotted(each, str(name))
+        for name, subtree in tree.items():
+            yield from _dotted(subtree, str(name))
     elif isinstance(tree, list):
-        for each in tree:
-            yield from _dotted(each, key)
+        for subtree in tree:
+            yield from _dotted(subtree, key)
     elif isinstance(tree, str) and key not in _PLACES and _FOREIGN.fullmatch(tree):
         yield tree

@@ -35,8 +35,10 @@ def keep_plans(study: Study, measured: Sequence[PlannedRun], *, whole: bool = Fa
         if whole or not _is_kept(one.run.folder, kept):
             write_kept(one.run.folder, kept)
     parts = study.parts()
-    if any(part.out != study.out for each in parts.values() for part in each):
-        folders = {name: tuple(str(part.out.relative_to(study.out)) for part in each) for name, each in parts.items()}
+    if any(part.out != study.out for studies in parts.values() for part in studies):
+        folders = {
+            name: tuple(str(part.out.relative_to(study.out)) for part in studies) for name, studies in parts.items()
+        }
         write_kept(study.out, KeptStudy(parts=folders, claims=study.claims))
 
 
@@ -65,14 +67,14 @@ def kept_of(planned: PlannedRun, *, whole: bool) -> KeptRun:
         references=study.references(),
         claims=study.claims,
         metrics=planned.metrics,
-        curves=tuple(kept_curve(each) for each in plan.curves),
+        curves=tuple(kept_curve(curve) for curve in plan.curves),
         conditions={name: task.key for name, task in plan.conditions.items()},
         tasks=tuple(task.key for task in _tasks(planned, whole=whole)),
-        networks=tuple(KeptNetwork(name=each.name, file=_file(run.folder, each)) for each in run.networks()),
+        networks=tuple(KeptNetwork(name=network.name, file=_file(run.folder, network)) for network in run.networks()),
         maps=tuple(
-            KeptMaps(method=each.name, split=split, names=tuple(each.gives), rows=len(run.data[split]))
+            KeptMaps(method=entry.name, split=split, names=tuple(entry.gives), rows=len(run.data[split]))
             for split in splits
-            for each in run.entries
+            for entry in run.entries
         ),
         said=tuple(labels_said(run)) if is_asked else (),
         right=np.packbits(run.right().numpy()).tobytes().hex() if is_asked else None,

@@ -36,8 +36,8 @@ def draw_pictures(run: Run) -> None:
     if picture(run) is None:
         indices = shown_rows(run)
         lines = [*_generated(run, indices), *_maps(run, indices)]
-        found = grid(lines, _headings(run, indices), key(made_from(run)))
-        for name, content in sorted(found.items(), key=lambda each: each[0] == path.name):  # what tells is last
+        contents = grid(lines, _headings(run, indices), key(made_from(run)))
+        for name, content in sorted(contents.items(), key=lambda item: item[0] == path.name):  # what tells is last
             with atomic_write(path.with_name(name)) as temporary:
                 temporary.write_bytes(content)
     say(f"pictures: {path}, and each line of it beside")
@@ -107,7 +107,7 @@ def _maps(run: Run, indices: Int[Tensor, " n"]) -> Iterator[PictureLine]:
         if store.kind != "seeds":  # a ranking that is drawn anew has no map
             maps = store.take(indices)
             for kind, signed, values in (("signed", True, _summed(maps)), ("absolute", False, _summed(maps.abs()))):
-                pictures = [paint(each, percentile=percentile, signed=signed) for each in values]
+                pictures = [paint(summed, percentile=percentile, signed=signed) for summed in values]
                 yield PictureLine(f"{name}-{kind}", f"{name}, {kind}", pictures)
 
 
@@ -121,11 +121,11 @@ def _summed(maps: Maps) -> np.ndarray:
 
 
 def _line(name: str, label: str, images: Images) -> PictureLine:
-    return PictureLine(name, label, [rgb(each) for each in to_stored(images.cpu()).numpy()])
+    return PictureLine(name, label, [rgb(image) for image in to_stored(images.cpu()).numpy()])
 
 
 def _headings(run: Run, indices: Int[Tensor, " n"]) -> list[str]:
     test = run.data["test"]
     classes = [int(test.targets[row]) for row in indices]
-    names = [test.classes[each] if each < len(test.classes) else str(each) for each in classes]
+    names = [test.classes[index] if index < len(test.classes) else str(index) for index in classes]
     return [f"row {row}: {name}" for row, name in zip(indices.tolist(), names, strict=True)]

@@ -25,19 +25,21 @@ def write_record_page(record: RunRecord) -> None:
     if not shown:
         raise ValueError(f"{record.folder}: holds no result that its plan asks for; run the measure stage of its study")
     claims = answer_claims(kept.claims, merged({"": [record]})) if kept.claims else ()
-    metrics = [each for each in kept.metrics if each.name in measured]
+    metrics = [metric for metric in kept.metrics if metric.name in measured]
     keys = {
-        each.name: [
+        metric.name: [
             key
             for curve in kept.curves
-            if curve.metric == each.name
+            if curve.metric == metric.name
             for repeat in curve.repeats
             for point in repeat
             for key in point.values()
         ]
-        for each in kept.metrics
+        for metric in kept.metrics
     }
-    costs = {each.name: cost_of(keys[each.name], record.results, kept.images, each.sample) for each in kept.metrics}
+    costs = {
+        metric.name: cost_of(keys[metric.name], record.results, kept.images, metric.sample) for metric in kept.metrics
+    }
     known = kept.facts
     facts = Facts(
         study=kept.study,
@@ -63,6 +65,6 @@ def write_record_page(record: RunRecord) -> None:
     (folder / ".made-from").unlink(missing_ok=True)
     tabled = () if own is None else (own,)
     path = page.write(folder, shown, None, facts, references=kept.references, tabled=tabled)
-    for each in claims:
-        say(f"claim {each.verdict}: {each.says} ({each.message})")
+    for claim in claims:
+        say(f"claim {claim.verdict}: {claim.says} ({claim.message})")
     say(f"report: {path}")

@@ -48,12 +48,12 @@ def _write(planned: PlannedRun, folder: Path) -> None:
     from efface.stages.page.report_data import facts, gallery
 
     (folder / ".made-from").unlink(missing_ok=True)
-    run, found = planned.run, planned.curves
-    measured = list(dict.fromkeys(curve.metric for curve in found if is_measured(curve)))
-    shown = [curve for curve in found if curve.metric in measured]  # no section of empty curves
+    run, curves = planned.run, planned.curves
+    measured = list(dict.fromkeys(curve.metric for curve in curves if is_measured(curve)))
+    shown = [curve for curve in curves if curve.metric in measured]  # no section of empty curves
     claims = answer_claims(run.study.claims, merged({"": [record(planned)]})) if run.study.claims else ()
     page_facts = facts(planned, measured)
-    alone = tuple(unaccompanied(each for each in run.study.metrics if each.name in measured))
+    alone = tuple(unaccompanied(metric for metric in run.study.metrics if metric.name in measured))
     page_facts = replace(
         page_facts,
         claims=claims,
@@ -63,14 +63,14 @@ def _write(planned: PlannedRun, folder: Path) -> None:
     own = accuracy(run) if ACCURACY not in measured else None
     page.write(
         folder,
-        shown or found,
+        shown or curves,
         gallery(planned),
         page_facts,
         references=run.study.references(),
         tabled=() if own is None else (own,),
     )
-    for each in claims:
-        say(f"claim {each.verdict}: {each.says} ({each.message})")
+    for claim in claims:
+        say(f"claim {claim.verdict}: {claim.says} ({claim.message})")
 
 
 def is_measured(curve: Curve) -> bool:
@@ -86,6 +86,6 @@ def _made_from(run: Run) -> str:
     """Return a digest of everything that the report shows: study, results, code and page files."""
     home = Path(efface.__file__).parent
     files = (*home.rglob("*.py"), *(home / "report").glob("page.*"))
-    code = {str(each.relative_to(home)): file_digest(each) for each in files}
+    code = {str(file.relative_to(home)): file_digest(file) for file in files}
     drawn = zlib.crc32(picture(run) or b"")
     return key({"study": run.text, "results": run.results.records, "code": code, "drawn": drawn})

@@ -85,9 +85,12 @@ def how_of(planned: PlannedRun, entry: MetricEntry) -> dict[str, str]:
     """Return what a metric's numbers depend on, in words. "none" stands for what its probes do not have."""
     run, points = planned.run, (point for curve in planned.plan.of(entry)[:1] for point in curve.points)
     probes = [whole_of(task.probe) for point in points for task in point.tasks.values()]
-    explains = [each.explains for each in probes if isinstance(each, Explains)]
-    descriptions = [dataclasses.asdict(describe(each)) for each in probes]
-    values = {kind: dict.fromkeys(each[kind] for each in descriptions if each[kind] != NONE) for kind in KINDS}
+    explains = [probe.explains for probe in probes if isinstance(probe, Explains)]
+    descriptions = [dataclasses.asdict(describe(probe)) for probe in probes]
+    values = {
+        kind: dict.fromkeys(description[kind] for description in descriptions if description[kind] != NONE)
+        for kind in KINDS
+    }
     return {kind: ", ".join(words) or NONE for kind, words in values.items()} | {
         "explain": (explains or [run.study.explain])[-1]
     }
@@ -129,11 +132,11 @@ def seconds_of(results: Results) -> dict[str, float]:
         "perturb": "perturb (MoRF, LeRF)",
         "degeneracy": "look for degenerate maps",
     }
-    found: dict[str, float] = {}
+    seconds: dict[str, float] = {}
     for row in results.records.values():
         kind = row.get("probe", {}).get("probe", "other work")
-        found[names.get(kind, kind)] = found.get(names.get(kind, kind), 0.0) + row.get("seconds", 0.0)
-    return found
+        seconds[names.get(kind, kind)] = seconds.get(names.get(kind, kind), 0.0) + row.get("seconds", 0.0)
+    return seconds
 
 
 def _cost(planned: PlannedRun, entry: MetricEntry) -> Cost | None:
@@ -198,11 +201,11 @@ def _rows(run: Run) -> list[View]:
 
 def _shown(run: Run, point: Point, store: MapStore, indices: torch.Tensor) -> torch.Tensor:
     """Return the maps as they were ranked. Channels are summed for display."""
-    found = store.take(indices)
+    maps = store.take(indices)
     if store.kind == "seeds":
-        return draws.uniform(found, run.data["test"].shape[1:])
-    found = apply_post(found, point.post)
-    return found if found.ndim == 3 else found.sum(1)
+        return draws.uniform(maps, run.data["test"].shape[1:])
+    maps = apply_post(maps, point.post)
+    return maps if maps.ndim == 3 else maps.sum(1)
 
 
 def _labels(run: Run, test: Split, indices: torch.Tensor) -> tuple[str, ...]:

@@ -42,17 +42,17 @@ class PlannedRun:
     def metrics(self) -> tuple[KeptMetric, ...]:
         """The metrics of the study as data."""
         entries = self.run.study.metrics
-        return tuple(kept_metric(each, entries) for each in entries)
+        return tuple(kept_metric(entry, entries) for entry in entries)
 
     @cached_property
     def values(self) -> dict[str, Value]:
         """The formula of each metric."""
-        return {each.name: each.formula.value for each in self.run.study.metrics}
+        return {entry.name: entry.formula.value for entry in self.run.study.metrics}
 
     @cached_property
     def curves(self) -> list[Curve]:
         """The curves of all metrics and views; NaN where a probe has not run yet."""
-        means = {each.name: each for each in self.metrics}
+        means = {meaning.name: meaning for meaning in self.metrics}
         return [
             curve
             for planned in self.plan.curves
@@ -79,13 +79,13 @@ class RunRecord:
     @cached_property
     def curves(self) -> list[Curve]:
         """The curves of all metrics and views; NaN where a probe has not run yet."""
-        means = {each.name: each for each in self.kept.metrics}
+        means = {meaning.name: meaning for meaning in self.kept.metrics}
         order = image_order(self.kept.seed, self.kept.images)
         return [
             curve
-            for each in self.kept.curves
-            if each.metric in means
-            for curve in curves_of(each, means[each.metric], self.values[each.metric], self.results, order)
+            for planned in self.kept.curves
+            if planned.metric in means
+            for curve in curves_of(planned, means[planned.metric], self.values[planned.metric], self.results, order)
         ]
 
     @property
@@ -107,7 +107,7 @@ class RunRecord:
 def read_record(folder: Path, kept: KeptRun) -> RunRecord:
     """Return a run by its data alone. InvalidStudyError: a metric needs code that is not of efface."""
     return RunRecord(
-        folder, kept, Results(folder), {each.name: own_formula(each, folder).value for each in kept.metrics}
+        folder, kept, Results(folder), {meaning.name: own_formula(meaning, folder).value for meaning in kept.metrics}
     )
 
 
@@ -135,8 +135,8 @@ def kept_metric(entry: MetricEntry, entries: tuple[MetricEntry, ...]) -> KeptMet
         ranges=dict(formula.ranges),
         opposite=next((other.name for other in entries if entry.opposes(other)), ""),
         read_with=tuple(
-            ReadWith(name=each, path=words.expand("metric", each), phrase=metric(each).phrase)
-            for each in formula.read_with
+            ReadWith(name=name, path=words.expand("metric", name), phrase=metric(name).phrase)
+            for name in formula.read_with
         ),
     )
 
@@ -181,7 +181,7 @@ def curves_of(
         values = [_value(meaning, value, keys, results, kept) for keys in repeat]
         missing |= {where for where, value_there in zip(at, values, strict=True) if value_there is None}
         for name in meaning.direction:
-            table[name].append([np.atleast_1d(each[name]) if each else np.array([np.nan]) for each in values])
+            table[name].append([np.atleast_1d(scores[name]) if scores else np.array([np.nan]) for scores in values])
             if in_blocks:
                 refuse_other_size(meaning.name, name, table[name], planned.looks)
     joined = {name: _stacked(table[name]) if meaning.sample == "images" else _repeated(table[name]) for name in table}
@@ -221,7 +221,7 @@ def finished(planned: KeptCurve, results: Results, *, in_blocks: bool) -> int:
     whole = ({key for keys in repeat for key in keys.values()} for repeat in planned.repeats)
     done = sum(1 for _ in itertools.takewhile(lambda keys: all(key in results for key in keys), whole))
     looks = () if in_blocks or planned.looks is None else planned.looks.after
-    return max((each for each in looks if each <= done), default=done)
+    return max((look for look in looks if look <= done), default=done)
 
 
 def accuracy_curve(right: np.ndarray) -> Curve:
@@ -238,11 +238,11 @@ def accuracy_curve(right: np.ndarray) -> Curve:
 
 def _repeated(rows: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the mean of each repeat at each point, and the values of the images where they are known."""
-    images = max(len(each) for row in rows for each in row)
-    means = np.array([[_mean(each) for each in row] for row in rows])
+    images = max(len(values) for row in rows for values in row)
+    means = np.array([[_mean(values) for values in row] for row in rows])
     if images == 1:
         return means, None
-    whole = [[each if len(each) == images else np.full(images, np.nan) for each in row] for row in rows]
+    whole = [[values if len(values) == images else np.full(images, np.nan) for values in row] for row in rows]
     return means, np.array(whole, dtype=np.float32)
 
 
@@ -256,7 +256,7 @@ def _stacked(rows: list[list[np.ndarray]]) -> tuple[np.ndarray, None]:
     blocks = []
     for row in rows:
         samples = max(map(len, row))
-        blocks.append(np.stack([each if len(each) == samples else np.full(samples, np.nan) for each in row], 1))
+        blocks.append(np.stack([values if len(values) == samples else np.full(samples, np.nan) for values in row], 1))
     return np.concatenate(blocks).astype(np.float64), None
 
 

@@ -98,17 +98,17 @@ def foreign_maps(run: Run, entry: MethodEntry, split: str) -> PlacedMaps:
     """Return the maps of a split, matched with its rows. ValueError: shapes or numbers do not fit the images."""
     where, path, data = f"attribution_methods.{entry.name}", foreign_path(entry, split), run.data[split]
     try:
-        found = open_maps(path, split, alone=isinstance(entry.file, dict) or split == "test")
-        _check_shape(found, data, split)
-        return PlacedMaps(where, found, places(found, data.images))
+        maps = open_maps(path, split, alone=isinstance(entry.file, dict) or split == "test")
+        _check_shape(maps, data, split)
+        return PlacedMaps(where, maps, places(maps, data.images))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 
 
-def _check_shape(found: ForeignMaps, data: Split, split: str) -> None:
+def _check_shape(maps: ForeignMaps, data: Split, split: str) -> None:
     c, h, w = data.shape
-    if found.shape[-2:] != (h, w) or (len(found.shape) == 4 and found.shape[1] not in (1, c)):
+    if maps.shape[-2:] != (h, w) or (len(maps.shape) == 4 and maps.shape[1] not in (1, c)):
         raise ValueError(
-            f"{found.path}: '{found.name}' has shape {found.shape}, expected (n, {h}, {w}), (n, 1, {h}, {w}) or "
+            f"{maps.path}: '{maps.name}' has shape {maps.shape}, expected (n, {h}, {w}), (n, 1, {h}, {w}) or "
             f"(n, {c}, {h}, {w}), as the {split} images are"
         )

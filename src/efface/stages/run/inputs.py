@@ -116,11 +116,11 @@ def check_classes(logits: Tensor, split: Split, name: str, outputs: Outputs | No
     """Raise ValueError if a network has fewer classes than the data. outputs: the study's key."""
     classes = int(split.targets.max()) + 1
     if logits.ndim != 2 or logits.shape[1] < classes:
-        found = logits.shape[1] if logits.ndim == 2 else tuple(logits.shape[1:])
+        count = logits.shape[1] if logits.ndim == 2 else tuple(logits.shape[1:])
         remedy = f"set model.kwargs.num_classes={classes}"
-        if outputs == "binary" or (outputs == "probabilities" and found == 2):
+        if outputs == "binary" or (outputs == "probabilities" and count == 2):
             remedy = f"outputs: {outputs} stands in the study; a network with one output has two classes"
-        raise ValueError(f"model: gives {found} classes, but the {name} data have {classes}; {remedy}")
+        raise ValueError(f"model: gives {count} classes, but the {name} data have {classes}; {remedy}")
 
 
 def _packed(images: Tensor, folder: Path, name: str) -> StoredArray:

@@ -215,19 +215,19 @@ def own_formula(kept: KeptMetric, where: Path) -> Metric:
 
 def foreign_paths(kept: KeptMetric) -> list[str]:
     """Return the dotted paths of a metric and of its settings that do not name plug-ins of efface."""
-    own = {each for kind in words.KINDS for pair in words.index(kind).items() for each in pair}
-    texts = [each for each in _texts(kept.settings) if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", each)]
+    own = {word for kind in words.KINDS for pair in words.index(kind).items() for word in pair}
+    texts = [text for text in _texts(kept.settings) if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", text)]
     metrics = words.index("metric").values()
-    return [*([] if kept.path in metrics else [kept.path]), *(each for each in texts if each not in own)]
+    return [*([] if kept.path in metrics else [kept.path]), *(text for text in texts if text not in own)]
 
 
 def _texts(tree: Any) -> Iterator[str]:
     if isinstance(tree, str):
         yield tree
     elif isinstance(tree, Mapping):
-        yield from (text for each in tree.values() for text in _texts(each))
+        yield from (text for subtree in tree.values() for text in _texts(subtree))
     elif isinstance(tree, list | tuple):
-        yield from (text for each in tree for text in _texts(each))
+        yield from (text for subtree in tree for text in _texts(subtree))
 
 
 def _unfit_text(tree: Any, where: str) -> str:
@@ -239,12 +239,12 @@ def _unfit_text(tree: Any, where: str) -> str:
         odd = unprintable(tree)
         return f"{where}: holds the character {odd}, which no page can show; expected printable text" if odd else ""
     if isinstance(tree, dict):
-        for key, each in tree.items():
-            if wrong := _unfit_text(key, f"{where}: a key in it") or _unfit_text(each, f"{where}.{key}".lstrip(".")):
+        for key, subtree in tree.items():
+            if wrong := _unfit_text(key, f"{where}: a key in it") or _unfit_text(subtree, f"{where}.{key}".lstrip(".")):
                 return wrong
     elif isinstance(tree, list):
-        for at, each in enumerate(tree):
-            if wrong := _unfit_text(each, f"{where}.{at}"):
+        for at, subtree in enumerate(tree):
+            if wrong := _unfit_text(subtree, f"{where}.{at}"):
                 return wrong
     return ""
 

@@ -108,9 +108,9 @@ def sure_and_wrong(logits: Float[Tensor, "n k"], targets: Int[Tensor, " n"]) -> 
     is_chance = low <= chance or right / n <= chance + (1 - chance) / 10
     if not (is_sure and is_chance):
         return []
-    found = f"it is sure (mean confidence {confidence:.0%}), but right on {right / n:.0%} of {n} test images"
+    evidence = f"it is sure (mean confidence {confidence:.0%}), but right on {right / n:.0%} of {n} test images"
     return [
-        f"the labels may not be the network's: {found}, where chance is {chance:.1%}. {_REMEDY}",
+        f"the labels may not be the network's: {evidence}, where chance is {chance:.1%}. {_REMEDY}",
     ]
 
 

@@ -25,7 +25,7 @@ class Threads(NamedTuple):
 
 def running() -> Threads:
     """Return the threads that run now, without those that a library in C has started."""
-    named = [each for each in threading.enumerate() if not isinstance(each, threading._DummyThread)]  # noqa: SLF001
+    named = [thread for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)]  # noqa: SLF001
     return Threads(frozenset(named), _thread._count() - len(named), threads_begun())  # noqa: SLF001
 
 
@@ -43,5 +43,5 @@ def left_since(before: Threads) -> list[str]:
 
 def _started(before: Threads) -> list[str]:
     now = running()
-    names = sorted(each.name for each in now.named - before.named if not each.name.startswith(_OWN))
+    names = sorted(thread.name for thread in now.named - before.named if not thread.name.startswith(_OWN))
     return [*dict.fromkeys(names), *["without a name"] * (now.others > before.others)]

@@ -34,7 +34,7 @@ class Extraction:
 def needed_splits(run: Run) -> list[str]:
     """The splits whose maps the study's metrics read: the test images, and the training images where one retrains."""
     retrains = run.refit is not None and (
-        not run.study.metrics or any(each.formula.sample == "repeats" for each in run.study.metrics)
+        not run.study.metrics or any(metric.formula.sample == "repeats" for metric in run.study.metrics)
     )
     if retrains and "train" not in run.data:
         raise ValueError(f"metrics: retraining needs a 'train' split, which {run.study.data.call} does not give")
@@ -48,7 +48,9 @@ def missing_extractions(run: Run, splits: Sequence[str] | None = None) -> list[E
     """
     tasks: list[Extraction] = []
     for split in needed_splits(run) if splits is None else splits:
-        missing = [each for each in run.entries if not all(_is_there(run, each, name, split) for name in each.gives)]
+        missing = [
+            entry for entry in run.entries if not all(_is_there(run, entry, name, split) for name in entry.gives)
+        ]
         tasks += [Extraction(entry.name, split) for entry in missing]
     return tasks
 
@@ -116,7 +118,7 @@ def learnt_path(run: Run, entry: MethodEntry) -> Path | None:
         )
     name, _, settings = _learning(run, entry)
     what = settings | {
-        "code": {name: each for name, each in code_of(entry.call.call).items() if name != "call"},
+        "code": {name: value for name, value in code_of(entry.call.call).items() if name != "call"},
         "versions": versions(*EXPLAINED),
         "data": run.data_digest["train"],
         "network": run.network_of(entry).digest,
@@ -147,7 +149,7 @@ def _learning(run: Run, entry: MethodEntry) -> tuple[str, str, dict[str, Any]]:
     """
     method, kind, seed = entry.call(), entry.call.resolve(), run.study.seed
     if not hasattr(method, "learnt_from"):
-        own = {name: each for name, each in entry.call.identity().items() if name not in _CODE}
+        own = {name: value for name, value in entry.call.identity().items() if name not in _CODE}
         return kind.__name__, f"{seed} learn {moved.first(entry.call.call)}", {"from": own, "seed": seed}
     settings = method.learnt_from()
     name = settings.get("fit", kind.__name__)
@@ -167,7 +169,7 @@ def _is_there(run: Run, entry: MethodEntry, name: str, split: str) -> bool:
     except ValueError as error:
         return _set_aside(path, error)
     data = {"split": split, "data": run.data_digest[split]}
-    if wrong := differences({each: store.provenance.get(each) for each in data}, data):
+    if wrong := differences({field: store.provenance.get(field) for field in data}, data):
         raise ValueError(
             f"{path}: holds maps of other data: {wrong}; move it away or delete it, "
             "or give this study another folder with out=..."

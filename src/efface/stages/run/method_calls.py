@@ -61,9 +61,9 @@ def explainer_of(
         seeds = draws.seeds_of(seed_text(run, entry, "test"), indices).to(images.device)
         masks = own[indices] if masks is None and own is not None else masks
         known = None if masks is None else masks.to(images.device)
-        found = maps_of_draw(
+        maps = maps_of_draw(
             entry, attribute(called, network, images, targets, seeds=seeds, max_batch=run.study.max_batch, masks=known)
         )
-        return found[view.maps].to(images.device, torch.float32)
+        return maps[view.maps].to(images.device, torch.float32)
 
     return explain

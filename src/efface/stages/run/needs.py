@@ -32,7 +32,7 @@ def unmet(run: Run, plan: Plan) -> list[str]:
         for name, view, maps in asked
         if run.entry_of_maps(maps).file is not None
     ]
-    return [f"metrics.{each}" for each in problems]
+    return [f"metrics.{problem}" for problem in problems]
 
 
 def _tasks(plan: Plan) -> Iterator[tuple[str, tuple[str, str], ProbeTask]]:

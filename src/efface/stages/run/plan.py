@@ -90,12 +90,12 @@ class Plan:
     @cached_property
     def tasks(self) -> tuple[ProbeTask, ...]:
         """Every task once, in the order in which they are worth running: given networks before trainings."""
-        found = {task.key: task for task in self.conditions.values()}
+        by_key = {task.key: task for task in self.conditions.values()}
         for curve in self.curves:
             for point in curve.points:
                 for task in point.tasks.values():
-                    found.setdefault(task.key, task)
-        return tuple(sorted(found.values(), key=_running_order))
+                    by_key.setdefault(task.key, task)
+        return tuple(sorted(by_key.values(), key=_running_order))
 
     def open(self, results: Results) -> list[ProbeTask]:
         """The tasks that have no result yet."""
@@ -136,7 +136,7 @@ def make_plan(run: Run) -> Plan:
             "maps, over repeats or over images whose probes state Needs(blocks=True); drop 'decide', or add what lacks"
         )
     conditions = {}
-    for view in (each for each in run.views if each.name not in redrawn):
+    for view in (row for row in run.views if row.name not in redrawn):
         with contextlib.suppress(ValueError, AttributeError):  # stands in the problems already
             if (point := ranked_as(run, redrawn, view)) is not None:
                 unit: Literal["feature", "pixel"] = "feature" if point.unit == "feature" else "pixel"
@@ -148,10 +148,12 @@ def make_plan(run: Run) -> Plan:
 def _refuse_too_many(run: Run) -> None:
     """Raise ValueError for a study that cannot be planned in a minute."""
     points = 0
-    for each in run.study.metrics:
-        points += len(run.views) * repeats_of(run, each) * (len(axis_points(run, each)) if each.formula.axis else 1)
+    for metric in run.study.metrics:
+        points += (
+            len(run.views) * repeats_of(run, metric) * (len(axis_points(run, metric)) if metric.formula.axis else 1)
+        )
         if points > MOST_POINTS:
-            said = f"metrics: the study has {points:,} points up to '{each.name}'; expected at most {MOST_POINTS:,}"
+            said = f"metrics: the study has {points:,} points up to '{metric.name}'; expected at most {MOST_POINTS:,}"
             raise ValueError(f"{said}: list fewer fractions, repeats or methods")
 
 
@@ -179,7 +181,7 @@ def _planned(run: Run, keys: "Keys", entry: MetricEntry, view: View, methods: in
         drawn = {name: view if probe.needs.network else view.of_repeat(point.repeat) for name, probe in probes.items()}
         return PlannedPoint(point, {name: keys.task(drawn[name], probe, entry) for name, probe in probes.items()})
 
-    return PlannedCurve(entry, view, at, tuple(tuple(planned(*each) for each in row) for row in table), looks)
+    return PlannedCurve(entry, view, at, tuple(tuple(planned(*cell) for cell in row) for row in table), looks)
 
 
 def viewed(run: Run, entry: MetricEntry, redrawn: frozenset[str]) -> list[View]:
@@ -194,7 +196,7 @@ def viewed(run: Run, entry: MetricEntry, redrawn: frozenset[str]) -> list[View]:
 
 def of_maps(run: Run) -> list[MetricEntry]:
     """The metrics that are measured for the maps of each method."""
-    return [each for each in run.study.metrics if each.formula.subject == "maps"]
+    return [entry for entry in run.study.metrics if entry.formula.subject == "maps"]
 
 
 def ranked_as(run: Run, redrawn: frozenset[str], view: View, x: float = 0.0) -> Point | None:
@@ -203,9 +205,9 @@ def ranked_as(run: Run, redrawn: frozenset[str], view: View, x: float = 0.0) -> 
     They are those of the first metric that erases by the maps, else of the first that uses `post`. Where that metric
     takes maps as they are, their channels are summed.
     """
-    applied = [each for each in of_maps(run) if view in viewed(run, each, redrawn)]
-    reducing = [each for each in applied if "post" in each.formula.uses]
-    erasing = [each for each in reducing if each.formula.erases]
+    applied = [metric for metric in of_maps(run) if view in viewed(run, metric, redrawn)]
+    reducing = [metric for metric in applied if "post" in metric.formula.uses]
+    erasing = [metric for metric in reducing if metric.formula.erases]
     if not applied:
         return None
     entry = (erasing or reducing or applied)[0]
@@ -213,7 +215,7 @@ def ranked_as(run: Run, redrawn: frozenset[str], view: View, x: float = 0.0) -> 
     if "unit" in entry.formula.uses:
         return point
     readings = [reading(probe) for probe in entry.formula.probes(point).values()]
-    values = next((each.values for each in readings if each is not None and reducing), None)
+    values = next((probe_reading.values for probe_reading in readings if probe_reading is not None and reducing), None)
     if values is None:
         summed = (*(point.post if reducing else ()), Call(call="efface.erase.post.channel_sum"))
         return dataclasses.replace(point, post=summed, unit="pixel")
@@ -254,7 +256,7 @@ class Keys:
         if uses not in self._shared:
             self._shared[uses] = key_of(self._depends(uses))
         key = key_of({"probe": probe.identity(), "shared": self._shared[uses]})
-        maps_read, named = frozenset((view.maps, each) for each in splits if read), entry.name if entry else ""
+        maps_read, named = frozenset((view.maps, split) for split in splits if read), entry.name if entry else ""
         return ProbeTask(view if read else None, probe, key, maps_read, named)
 
     def _depends(self, uses: _Uses) -> dict[str, Any]:
@@ -280,8 +282,10 @@ def pointless(claims: Sequence[Claim], runs: Mapping[str, Run]) -> Iterator[str]
     for claim in claims:
         sides = [side for side in (claim.more, claim.less) if isinstance(side, Side) and claim.at is not None]
         named = [runs[side.variant] for side in sides if side.variant in runs]
-        points = [axis_points(run, each) for run in named for each in run.study.metrics if each.name == claim.metric]
-        problems = dict.fromkeys(no_point(claim, each) for each in points)
+        points = [
+            axis_points(run, metric) for run in named for metric in run.study.metrics if metric.name == claim.metric
+        ]
+        problems = dict.fromkeys(no_point(claim, point) for point in points)
         yield from (f"claims.{claim.says}: {problem}" for problem in problems if problem)
 
 

@@ -35,7 +35,7 @@ def repeats_of(run: Run, entry: MetricEntry) -> int:
 def point_of(run: Run, entry: MetricEntry, view: View, x: float, repeat: int = 0) -> Point:
     """A point of a view's curve. The view's own post comes before the metric's, and that before the study's."""
     own, paper, study = entry.kwargs, entry.paper, run.study
-    post = next(each for each in (view.post, own.post, paper.post, study.post) if each is not None)
+    post = next(stated for stated in (view.post, own.post, paper.post, study.post) if stated is not None)
     imputer = own.imputer or paper.imputer or study.imputer
     return Point(x, repeat, imputer, tuple(post), own.unit or paper.unit or study.unit)
 

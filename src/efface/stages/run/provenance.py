@@ -38,13 +38,13 @@ def probe_code(kind: type, metric: str) -> dict[str, Any]:
     module = kind.__module__
     home = words.name_of(f"{module}.{module.rpartition('.')[2]}")  # the metric whose file the class is in
     name = words.name_of(metric)
-    passed = {home, name} if name or not metric else {each for each in NUMERICS if each.startswith("metric.")}
-    found: dict[str, Any] = {"home": home, "raised": {each: version(each) for each in passed if version(each) > 1}}
+    passed = {home, name} if name or not metric else {word for word in NUMERICS if word.startswith("metric.")}
+    identity: dict[str, Any] = {"home": home, "raised": {word: version(word) for word in passed if version(word) > 1}}
     if metric and not name and (number := code_of(metric).get("version")):  # a user's formula has no other key
-        found["metric"] = {"version": number}
+        identity["metric"] = {"version": number}
     if not module.startswith("efface."):
-        found |= code_of(f"{module}.{kind.__qualname__}", kind)
-    return found
+        identity |= code_of(f"{module}.{kind.__qualname__}", kind)
+    return identity
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def package_versions() -> dict[str, str]:
 def _commit() -> str:
     folder = Path(efface.__file__).parent
     try:
-        found = subprocess.run(  # noqa: S603  a fixed command
+        completed = subprocess.run(  # noqa: S603  a fixed command
             ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"],  # noqa: S607  whichever git the user has
             capture_output=True,
             text=True,
@@ -77,7 +77,7 @@ def _commit() -> str:
         )
     except OSError:
         return ""
-    return found.stdout.strip()
+    return completed.stdout.strip()
 
 
 @functools.cache

@@ -60,11 +60,14 @@ def standing(planned: PlannedRun, stuck: Collection[str] = ()) -> Standing:
     assert study.decide is not None
     sorted_by: tuple[list[Decision], list[Decision], list[Decision]] = ([], [], [])
     goes_on = {key: _can_go_on(row, stuck) for key, row in rows.items()}
-    found = {(each.metric, frozenset((each.first, each.second))): each for each in decisions(planned.curves)}
+    by_pair = {
+        (decision.metric, frozenset((decision.first, decision.second))): decision
+        for decision in decisions(planned.curves)
+    }
     of_metrics = [list(keys) for _, keys in itertools.groupby(rows, key=lambda key: key[0])]
     for one, two in (pair for keys in of_metrics for pair in itertools.combinations(keys, 2)):
         nothing = Decision(*one, two[1], float("nan"))  # a method without a value so far, in none of the decisions
-        pair = found.get((one[0], frozenset((one[1], two[1]))), nothing)
+        pair = by_pair.get((one[0], frozenset((one[1], two[1]))), nothing)
         least = min(rows[one].done, rows[two].done)
         can = all(goes_on[key] for key in (one, two) if rows[key].done == least)
         sorted_by[0 if pair.p < study.decide.level else 1 if can else 2].append(pair)
@@ -73,11 +76,11 @@ def standing(planned: PlannedRun, stuck: Collection[str] = ()) -> Standing:
 
 def pairs_said(planned: PlannedRun, stuck: Collection[str] = ()) -> str:
     """Return how many pairs of methods are decided and open, in words."""
-    found = standing(planned, stuck)
-    count = sum(map(len, found))
+    pairs = standing(planned, stuck)
+    count = sum(map(len, pairs))
     if not count:
         return "no pair of methods is measured yet"
-    return f"{len(found.decided)} of {count} pairs of methods are decided, {len(found.open)} are open"
+    return f"{len(pairs.decided)} of {count} pairs of methods are decided, {len(pairs.open)} are open"
 
 
 def spent_share(planned: PlannedRun) -> float:

@@ -85,8 +85,11 @@ class Run:
     def mean(self) -> Tensor:
         """Channel means of the training images, else of the test images; NaN if no fill uses them."""
         study = self.study
-        fills = [study.imputer, *(each.kwargs.imputer or each.paper.imputer or study.imputer for each in study.metrics)]
-        if not any(each.wants("mean") for each in fills):
+        fills = [
+            study.imputer,
+            *(metric.kwargs.imputer or metric.paper.imputer or study.imputer for metric in study.metrics),
+        ]
+        if not any(fill.wants("mean") for fill in fills):
             return torch.full((self.data["test"].shape[0],), torch.nan)
         return image_mean(self.data.get("train", self.data["test"]))
 
@@ -226,11 +229,11 @@ class Run:
 
     def entry(self, name: str) -> MethodEntry:
         """The entry of this name."""
-        return next(each for each in self.entries if each.name == name)
+        return next(entry for entry in self.entries if entry.name == name)
 
     def entry_of_maps(self, name: str) -> MethodEntry:
         """The entry that makes the maps of this name."""
-        return next(each for each in self.entries if name in each.gives)
+        return next(entry for entry in self.entries if name in entry.gives)
 
     def map_path(self, name: str, split: str) -> Path:
         """The map file of this name."""

@@ -36,7 +36,7 @@ def valued(name: str, meaning: Meaning, value: Value, scores: Mapping[str, Score
     try:
         values = value(scores)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        known = "; ".join(f"'{each}' has {', '.join(score.values)}" for each, score in scores.items())
+        known = "; ".join(f"'{probe}' has {', '.join(score.values)}" for probe, score in scores.items())
         raise ValueError(
             f"metrics.{name}: its values cannot be put together from {source}: its 'value' fails with "
             f"{type(error).__name__}: {error} ({known}); the scores are whole, correct the metric"
@@ -44,10 +44,10 @@ def valued(name: str, meaning: Meaning, value: Value, scores: Mapping[str, Score
     if problem := names_differ(meaning.direction, values):
         raise ValueError(f"metrics.{name}: {problem}")
     for score, (least, most) in meaning.ranges.items():
-        each, beyond = np.asarray(values[score], dtype=np.float64), _ROUNDING * (most - least)
-        if (outside := (each < least - beyond) | (each > most + beyond)).any():
+        data, beyond = np.asarray(values[score], dtype=np.float64), _ROUNDING * (most - least)
+        if (outside := (data < least - beyond) | (data > most + beyond)).any():
             raise ValueError(
-                f"metrics.{name}: its value '{score}' is {each[outside].flat[0]:.4g} in {source}, but its 'ranges' say "
+                f"metrics.{name}: its value '{score}' is {data[outside].flat[0]:.4g} in {source}, but its 'ranges' say "
                 f"{least:g} to {most:g}, and its intervals rely on them; correct the metric"
             )
     return dict(values)
@@ -57,9 +57,9 @@ def refuse_other_size(metric: str, name: str, blocks: Sequence[Sequence[np.ndarr
     """Raise ValueError if the values of the last block are not one for each of its images, or a single NaN."""
     assert looks is not None
     expected = int(np.diff((0, *looks.after))[len(blocks) - 1])
-    for each in blocks[-1]:
-        if len(each) != expected and not (len(each) == 1 and np.isnan(each[0])):
+    for numbers in blocks[-1]:
+        if len(numbers) != expected and not (len(numbers) == 1 and np.isnan(numbers[0])):
             raise ValueError(
-                f"metrics.{metric}: its value '{name}' has {len(each)} numbers for a block of {expected} images; "
+                f"metrics.{metric}: its value '{name}' has {len(numbers)} numbers for a block of {expected} images; "
                 "return one for each image, or state Needs(blocks=False) in its probes"
             )

@@ -58,12 +58,12 @@ def views_of(study: Study) -> tuple[View, ...]:
 
 def extracted_entries(study: Study) -> tuple[MethodEntry, ...]:
     """The methods that make maps, an entry for each draw."""
-    own = (each for each in study.attribution_methods if each.maps is None)
+    own = (entry for entry in study.attribution_methods if entry.maps is None)
     repeats = most_repeats(study)
-    return tuple(drawn for each in own for drawn in each.each_draw(repeats))
+    return tuple(drawn for entry in own for drawn in entry.each_draw(repeats))
 
 
 def most_repeats(study: Study) -> int:
     """Return the largest number of trainings of a point; 1 if no metric trains."""
-    trained = [each for each in study.metrics if each.formula.sample == "repeats"]
-    return max((each.kwargs.repeats or each.paper.repeats or study.repeats for each in trained), default=1)
+    trained = [metric for metric in study.metrics if metric.formula.sample == "repeats"]
+    return max((metric.kwargs.repeats or metric.paper.repeats or study.repeats for metric in trained), default=1)

@@ -10,7 +10,7 @@ from efface.execute.attempt import text_of
 from efface.study.schema import MethodEntry
 
 _EFFACE = str(Path(efface.__file__).parent)
-_INSTALLED = (*(sysconfig.get_paths()[each] for each in ("purelib", "platlib", "stdlib", "platstdlib")), "<")
+_INSTALLED = (*(sysconfig.get_paths()[name] for name in ("purelib", "platlib", "stdlib", "platstdlib")), "<")
 
 
 def error_text(error: BaseException) -> str:
@@ -18,7 +18,7 @@ def error_text(error: BaseException) -> str:
     if isinstance(error, ValueError | FileNotFoundError) and text_of(error).startswith("attribution_methods."):
         return text_of(error)
     frames = traceback.extract_tb(error.__traceback__)
-    own = [each for each in frames if not each.filename.startswith((_EFFACE, *_INSTALLED))]
+    own = [frame for frame in frames if not frame.filename.startswith((_EFFACE, *_INSTALLED))]
     last = (own or frames)[-1]
     kind = "" if isinstance(error, ValueError | FileNotFoundError) and not own else f"{type(error).__name__}: "
     where = f" ({last.filename}:{last.lineno})" if own else ""

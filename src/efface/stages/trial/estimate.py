@@ -33,11 +33,15 @@ def say_estimate(planned: PlannedRun, passes_of: Mapping[str, float], *, least: 
     for task in missing:
         finished = finished_rows(partial_path(run.map_path(task.method, task.split)))
         extraction += passes_of[task.method] * (images[task.split] - finished)
-    first = sum(_passes_of(each, images["train"]) for each in run.networks() if each.fit and not each.trained())
+    first = sum(
+        _passes_of(untrained, images["train"])
+        for untrained in run.networks()
+        if untrained.fit and not untrained.trained()
+    )
     say("plan (a pass: one image through the network once; a training step takes three):")
-    for each in run.networks():
-        passes = 0.0 if each.trained() else _passes_of(each, images["train"])
-        say(f"  {'first network' if each is run.first else each.name}: {f'{passes:,.0f} passes' if passes else 'done'}")
+    for net in run.networks():
+        passes = 0.0 if net.trained() else _passes_of(net, images["train"])
+        say(f"  {'first network' if net is run.first else net.name}: {f'{passes:,.0f} passes' if passes else 'done'}")
     say(f"  maps: {len(missing)} files to extract, {extraction:,.0f} passes")
     todo = plan.open(run.results)
     trainings = sum(not cell.probe.needs.network for cell in todo)
@@ -45,7 +49,9 @@ def say_estimate(planned: PlannedRun, passes_of: Mapping[str, float], *, least: 
     at_most = "" if run.study.decide is None else "at most "
     say(f"  probes: {at_most}{len(todo)} of {len(plan.tasks)} to run: {trainings} trainings, {passes:,.0f} passes")
     wanted = {cell.probe.needs.samples for cell in todo}
-    sampling = sum(each.costs for each in wanted if each is not None and not samples_path(run, each).exists())
+    sampling = sum(
+        samples.costs for samples in wanted if samples is not None and not samples_path(run, samples).exists()
+    )
     if sampling:
         say(f"  samples: {sampling:,.0f} passes")
     executor, tasks = run.study.executor, len(missing) + len(todo)
@@ -64,15 +70,15 @@ def _passes_of(network: Network, images: int) -> float:
     if fit is None:
         return 0.0
     steps = 0 if fit.attack is None else _setting(fit.attack, "steps", 8) * _setting(fit.attack, "restarts", 1)
-    of_regularizers = sum(fact(each.term.resolve(), "cost") for each in fit.regularizers)
+    of_regularizers = sum(fact(regularizer.term.resolve(), "cost") for regularizer in fit.regularizers)
     return (3.0 + 2 * steps + of_regularizers) * fit.epochs * images
 
 
 def _setting(call: Call, name: str, otherwise: int) -> int:
     """Return an integer setting of a call: the given value, else the function's default, else `otherwise`."""
     known = inspect.signature(call.resolve()).parameters.get(name)
-    found = call.kwargs.get(name, None if known is None else known.default)
-    return found if isinstance(found, int) else otherwise
+    value = call.kwargs.get(name, None if known is None else known.default)
+    return value if isinstance(value, int) else otherwise
 
 
 def _seconds_per_pass(run: Run) -> float:

@@ -19,22 +19,22 @@ def try_file(run: Run, entry: MethodEntry) -> Trial:
     problems, shapes, warnings = [], {}, []
     for split in needed_splits(run):
         try:
-            found = foreign_maps(run, entry, split)
+            placed = foreign_maps(run, entry, split)
             count = len(run.data[split])
             indices = torch.linspace(0, count - 1, min(SAMPLED_ROWS, count)).round().long()
             constant = 0
             for part in indices.split(run.study.max_batch):
-                maps = found.take(part).flatten(1)
+                maps = placed.take(part).flatten(1)
                 constant += int((maps.max(1).values == maps.min(1).values).sum())
             if constant:
                 warnings.append(f"{constant} of {len(indices)} {split} maps are constant, so their ranking is random")
             if run.study.explain == "true":
-                found.check(indices, run.data[split].targets.cpu()[indices], None)
+                placed.check(indices, run.data[split].targets.cpu()[indices], None)
             if split == "test" and run.first.trained():
                 asked, logits = sampled_logits(run)
                 classes = run.data[split].targets.cpu()[asked] if run.study.explain == "true" else logits.argmax(1)
-                found.check(asked, classes, logits)
-            shapes[entry.name] = found.maps.shape[1:]
+                placed.check(asked, classes, logits)
+            shapes[entry.name] = placed.maps.shape[1:]
         except (ValueError, FileNotFoundError) as error:
             problems.append(str(error))
     if problems:

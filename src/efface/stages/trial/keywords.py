@@ -37,7 +37,7 @@ def _near(called: Callable[..., Any], given: Collection[str], offered: Collectio
         parameters = signature(called).parameters
     except (ValueError, TypeError):  # some builtins have none
         return
-    lacking = [each for each in offered if not accepts(called, each)]
+    lacking = [keyword for keyword in offered if not accepts(called, keyword)]
     for name, parameter in parameters.items():
         if name in given or name in offered or parameter.default is inspect.Parameter.empty:
             continue
@@ -51,7 +51,7 @@ def _plugged(study: Study) -> Iterator[tuple[str, Call, tuple[str, ...]]]:
         if entry.method is not None and entry.batched:
             where = f"attribution_methods.{entry.name}"
             yield where, entry.call, OFFERS
-            yield from ((f"{where}.kwargs.{name}", each, OFFERS) for name, each in entry.call.methods().items())
+            yield from ((f"{where}.kwargs.{name}", method, OFFERS) for name, method in entry.call.methods().items())
     yield "imputer", study.imputer, FILL_OFFERS
     for metric in study.metrics:
         if metric.kwargs.imputer is not None:
@@ -59,6 +59,6 @@ def _plugged(study: Study) -> Iterator[tuple[str, Call, tuple[str, ...]]]:
     second = study.second_network.fit if study.second_network is not None else None
     for where, fit in (("fit", study.fit), ("refit", study.refit), ("second_network.fit", second)):
         if fit is not None:
-            yield from ((f"{where}.regularizers", each.term, ("seeds",)) for each in fit.regularizers)
-            yield from ((f"{where}.attack", each, ("seeds",)) for each in (fit.attack,) if each is not None)
+            yield from ((f"{where}.regularizers", regularizer.term, ("seeds",)) for regularizer in fit.regularizers)
+            yield from ((f"{where}.attack", attack, ("seeds",)) for attack in (fit.attack,) if attack is not None)
     yield "executor", study.executor, ("progress",)

@@ -103,7 +103,7 @@ def _of_further_draw(entry: MethodEntry, trials: list[Trial], methods: dict[str,
     """
     if entry.draw == 1:
         return []
-    first = next((each for each in trials if each.name == entry.undrawn.name), None)
+    first = next((trial for trial in trials if trial.name == entry.undrawn.name), None)
     if first is None:
         return []
     names = dict(zip(entry.undrawn.gives, entry.gives, strict=True))
@@ -138,7 +138,7 @@ def _tried(
         with weights_kept(own, subject.name, run.network_of(entry).give_up, tell=threads.append, on_trial=True):
             trial = _try(run, method, entry, own, images, logits, warn=warn, long=long)
     trial.leaves_thread = bool(threads)
-    trial.warnings.extend(each.removeprefix(f"{subject.name}: ") for each in threads)
+    trial.warnings.extend(line.removeprefix(f"{subject.name}: ") for line in threads)
     if not trial.cut:
         methods |= dict.fromkeys(entry.gives, replace(method, timeout=long))
     return trial
@@ -146,7 +146,7 @@ def _tried(
 
 def _low_precision(network: nn.Module) -> str:
     """Return a remark on weights below 32 bits, which may be the cause of an error; "" if there are none."""
-    kinds = dict.fromkeys(str(each.dtype) for each in network.parameters() if each.dtype.itemsize < 4)
+    kinds = dict.fromkeys(str(parameter.dtype) for parameter in network.parameters() if parameter.dtype.itemsize < 4)
     shown = " and ".join(kind.removeprefix("torch.") for kind in kinds)
     return f". The network has weights of type {shown}; if that is the cause, hand it over in float32" if kinds else ""
 
@@ -193,16 +193,16 @@ def _try(
             method, network, floats[:n], classes, seeds=seeds[:n], max_batch=run.study.max_batch, masks=own
         )
 
-    targets, found, other = logits.argmax(1), dict[str, Tensor](), dict[str, Tensor]()
+    targets, attributions, other = logits.argmax(1), dict[str, Tensor](), dict[str, Tensor]()
     method = replace(method, timeout=min(long, method.timeout or long))
     with _counting(time.monotonic() + long * NEARLY) as counted:
         try:
-            found = maps(targets)
+            attributions = maps(targets)
             per_image = counted[0] / len(images)
             if warn:  # of one image: some methods take long
                 other = maps((targets[:1] + 1) % logits.shape[1])
         except _LongError:
-            if not found:
+            if not attributions:
                 per_image = counted[0] / len(images)
                 message = (
                     f"test stopped after {duration(long)} on {run.device}. Its maps will be checked during extraction. "
@@ -210,16 +210,16 @@ def _try(
                     "lower bound."
                 )
                 return Trial(entry.name, per_image, [message], {}, cut=True)
-    warnings = _doubts(method, network, floats, targets, found)
-    for name, each in found.items():
-        if not each.is_floating_point():
+    warnings = _doubts(method, network, floats, targets, attributions)
+    for name, attribution in attributions.items():
+        if not attribution.is_floating_point():
             continue
         of = f"{name}: " if name != entry.name else ""
-        if (each.flatten(1).max(1).values == each.flatten(1).min(1).values).any():
+        if (attribution.flatten(1).max(1).values == attribution.flatten(1).min(1).values).any():
             warnings.append(f"{of}the map of an image is constant, so its ranking is random")
-        if other and not entry.is_control and _same(each[:1], other[name]):
+        if other and not entry.is_control and _same(attribution[:1], other[name]):
             warnings.append(f"{of}the map is the same whatever class is explained")
-    shapes = {name: tuple(each.shape[1:]) for name, each in found.items() if each.is_floating_point()}
+    shapes = {name: tuple(values.shape[1:]) for name, values in attributions.items() if values.is_floating_point()}
     return Trial(entry.name, per_image, warnings, shapes)
 
 
@@ -262,5 +262,5 @@ def _counting(until: float) -> Iterator[list[int]]:
     try:
         yield counted
     finally:
-        for each in handles:
-            each.remove()
+        for handle in handles:
+            handle.remove()

@@ -62,7 +62,7 @@ def unfit_metrics(plan: Plan, network: nn.Module, images: Tensor) -> list[str]:
     mask[:, : mask.shape[1] // 2] = True
     offered = {"mean": images.mean((0, 2, 3)), "seeds": torch.arange(len(images), device=images.device)}
     firsts = {curve.entry.name: curve for curve in reversed(plan.curves)}
-    for curve in (each for each in plan.curves if each is firsts[each.entry.name]):
+    for curve in (candidate for candidate in plan.curves if candidate is firsts[candidate.entry.name]):
         name, reads, point = curve.entry.name, curve.entry.formula.uses, curve.repeats[0][0].point
         try:
             if "imputer" in reads:
@@ -72,7 +72,7 @@ def unfit_metrics(plan: Plan, network: nn.Module, images: Tensor) -> list[str]:
             if "groups" in reads and isinstance(point.unit, Call):
                 with _naming("unit", point.unit):
                     labels_of(point.unit, images)
-            for probe in (whole_of(task.probe) for each in curve.points for task in each.tasks.values()):
+            for probe in (whole_of(task.probe) for planned in curve.points for task in planned.tasks.values()):
                 if isinstance(probe, Checks):
                     probe.check(network, images)
         except Exception as error:  # noqa: BLE001  a fill or a unit may raise anything
@@ -98,8 +98,8 @@ def wrong_costs(run: Run, plan: Plan) -> list[str]:
     probes = (
         (curve.entry.name, whole_of(task.probe))
         for curve in plan.curves
-        for each in curve.points
-        for task in each.tasks.values()
+        for planned in curve.points
+        for task in planned.tasks.values()
     )
     kinds = {(name, type(probe)): probe for name, probe in probes}
     for (name, kind), probe in kinds.items():

@@ -25,17 +25,17 @@ def try_network(run: Run) -> tuple[nn.Module, Tensor, Tensor]:
     for where, fit in (
         ("fit", run.first.fit),
         ("refit", run.refit),
-        *(("second_network.fit", each.fit) for each in run.networks()[1:]),
+        *(("second_network.fit", second.fit) for second in run.networks()[1:]),
     ):
         if fit is not None and fit.keep == "best" and train is not None and train.validation is None:
             raise ValueError(
                 f"{where}.keep: is 'best', but the data have no validation rows; set data.kwargs.validation=0.125"
             )
-    for each in run.networks()[1:]:
-        _answers(run, each)
-    found = _answers(run, run.first)
+    for network in run.networks()[1:]:
+        _answers(run, network)
+    answers = _answers(run, run.first)
     try_training_step(run)
-    return found
+    return answers
 
 
 def _answers(run: Run, of: Network) -> tuple[nn.Module, Tensor, Tensor]:

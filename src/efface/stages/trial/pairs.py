@@ -44,15 +44,15 @@ def unfit_pairs(run: Run, plan: Plan, network: nn.Module, methods: Mapping[str, 
         if curve.view.maps not in methods:
             continue
         tasks = [task for point in curve.repeats[0] for task in point.tasks.values() if task.probe.needs.method]
-        found: str | None = None
+        failure: str | None = None
         for task in tasks[::-1] if curve.entry.formula.may_lack_points else tasks[-1:]:
-            found = _failure(run, data, network, methods[curve.view.maps], curve, task)
-            if found is None:
+            failure = _failure(run, data, network, methods[curve.view.maps], curve, task)
+            if failure is None:
                 break
-        if found is not None:
+        if failure is not None:
             yield (
                 f"metrics.{curve.entry.name}, {curve.view.name}: the metric calls this method on another network, and "
-                f"it fails there: {found.removesuffix(_REMEDY)}{_REMEDY}"
+                f"it fails there: {failure.removesuffix(_REMEDY)}{_REMEDY}"
             )
 
 

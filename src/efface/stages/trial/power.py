@@ -18,13 +18,13 @@ _MOST = 1_000
 def power_said(run: Run, plan: Plan) -> Iterator[str]:
     """Yield what difference of two methods the study shows with a probability of 80 %."""
     tests = _tests(plan)
-    judged = [each for each in of_maps(run) if next(iter(each.formula.direction.values())) != "none"]
+    judged = [entry for entry in of_maps(run) if next(iter(entry.formula.direction.values())) != "none"]
     if not tests:
         return
     together = f"{tests} pair{'s' if tests > 1 else ''} of methods tested together"
     rest = f"with a probability of {round(100 * POWER)} % ({together})"
     count = len(run.data["test"])
-    of_images = {_ways(plan, each) for each in judged if each.formula.sample == "images"}
+    of_images = {_ways(plan, entry) for entry in judged if entry.formula.sample == "images"}
     for by, rounds in sorted(of_images):
         level = _level(run) / rounds
         size = (shown_by_betting if by == "betting" else shown_by_images)(count, tests, level)
@@ -33,7 +33,9 @@ def power_said(run: Run, plan: Plan) -> Iterator[str]:
             f"{size:.2g} standard deviations of the images' differences {rest}"
             + (", by betting" if by == "betting" else f", in {rounds} rounds" if rounds > 1 else "")
         )
-    retrained = {(repeats_of(run, each), _ways(plan, each)[1]) for each in judged if each.formula.sample == "repeats"}
+    retrained = {
+        (repeats_of(run, entry), _ways(plan, entry)[1]) for entry in judged if entry.formula.sample == "repeats"
+    }
     for repeats, rounds in sorted(retrained):
         if (size := shown_by_repeats(repeats, _methods(plan, run), tests, _level(run) / rounds)) < float("inf"):
             yield (
@@ -48,7 +50,7 @@ def powerless(run: Run, plan: Plan) -> Iterator[str]:
     for entry in of_maps(run):
         if entry.formula.sample != "repeats":
             continue
-        repeats, methods = repeats_of(run, entry), len({each.view.name for each in plan.of(entry)})
+        repeats, methods = repeats_of(run, entry), len({curve.view.name for curve in plan.of(entry)})
         level = _level(run) / _ways(plan, entry)[1]
         size = shown_by_repeats(repeats, methods, tests, level)
         if methods < 2 or size <= _LARGE:
@@ -79,13 +81,13 @@ def _level(run: Run) -> float:
 
 def _tests(plan: Plan) -> int:
     """Return the number of pairs of methods that are tested together, on the first score of each metric."""
-    found = 0
+    count = 0
     for _, curves in itertools.groupby(plan.curves, key=lambda curve: curve.entry.name):
         rows = [curve for curve in curves if curve.entry.formula.subject == "maps" and not curve.view.draw_of]
-        found += len(rows) * (len(rows) - 1) // 2
-    return found
+        count += len(rows) * (len(rows) - 1) // 2
+    return count
 
 
 def _methods(plan: Plan, run: Run) -> int:
-    retrained = [each.name for each in of_maps(run) if each.formula.sample == "repeats"]
+    retrained = [entry.name for entry in of_maps(run) if entry.formula.sample == "repeats"]
     return len({curve.view.name for curve in plan.curves if curve.entry.name in retrained and not curve.view.draw_of})

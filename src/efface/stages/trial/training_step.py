@@ -38,8 +38,10 @@ def try_training_step(run: Run) -> None:
 def has_zero_hessian(run: Run) -> Iterator[str]:
     """Yield a warning for each training whose regulariser estimates a Hessian that is 0 for this network."""
     for where, network, fit in _to_come(run):
-        estimating = [each for each in fit.regularizers if fact(each.term.resolve(), "estimates_hessian")]
-        named = [each.call.rpartition(".")[2] for each in estimating]
+        estimating = [
+            regularizer for regularizer in fit.regularizers if fact(regularizer.term.resolve(), "estimates_hessian")
+        ]
+        named = [regularizer.call.rpartition(".")[2] for regularizer in estimating]
         if named and not has_hessian(network.fresh(), *_two(run)):
             yield (
                 f"{where}.regularizers: {' and '.join(named)} estimates the Hessian of {network.model.call}. "
@@ -63,11 +65,14 @@ def has_hessian(network: nn.Module, images: Images, targets: Targets) -> bool:
 
 def _to_come(run: Run) -> Iterator[tuple[str, Network, TrainingSettings]]:
     """Yield each coming training with augmentations, regularisers or an attack: its key, network and settings."""
-    asked = [("fit" if each is run.first else f"{each.name}.fit", each, each.fit) for each in run.networks()]
-    found = [(where, network, fit) for where, network, fit in asked if not network.trained()]
+    asked = [
+        ("fit" if candidate is run.first else f"{candidate.name}.fit", candidate, candidate.fit)
+        for candidate in run.networks()
+    ]
+    coming = [(where, network, fit) for where, network, fit in asked if not network.trained()]
     if run.refit is not None and (run.study.refit is not None or run.first.trained()):
-        found.append(("fit" if run.study.refit is None else "refit", run.first, run.refit))
-    for where, network, fit in found:
+        coming.append(("fit" if run.study.refit is None else "refit", run.first, run.refit))
+    for where, network, fit in coming:
         if "train" in run.data and fit is not None and (fit.augment or fit.regularizers or fit.attack):
             yield where, network, fit
 

@@ -76,11 +76,11 @@ def noted(folder: Path, subject: Subject) -> Iterator[None]:
 
 def left(folder: Path) -> dict[str, str]:
     """Return the subjects whose notes are left in the folder of a run, each with how its process ended, in words."""
-    found: dict[str, str] = {}
+    ends: dict[str, str] = {}
     for text in _notes(folder).values():
         name, end = text.partition("\n")[0], _end(text)
-        found[name] = end or found.get(name, _UNKNOWN)
-    return found
+        ends[name] = end or ends.get(name, _UNKNOWN)
+    return ends
 
 
 def is_crash(end: str) -> bool:

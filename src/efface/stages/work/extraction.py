@@ -95,7 +95,7 @@ def _extract(run: Run, splits: Sequence[str] | None) -> list[str]:
     for task in missing_extractions(run, splits):
         _adopt(run, task)
     _bring_back(run, splits)
-    unlearnt = {each.name for each in run.entries if (path := learnt_path(run, each)) and not path.exists()}
+    unlearnt = {entry.name for entry in run.entries if (path := learnt_path(run, entry)) and not path.exists()}
     tasks = [task for task in missing_extractions(run, splits) if task.method not in unlearnt]
     if not tasks:
         return failures
@@ -175,18 +175,18 @@ def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
                 made_from = provenance(run, entry, name, split)
                 writers[name] = MapWriter(run.map_path(name, split), made_from, classes, sample.maps[name][0])
                 files.callback(writers[name].abandon)
-            found = sample if fresh else None
+            computed = sample if fresh else None
             for indices in every:
                 first, block = int(indices[0]), slice(int(indices[0]), int(indices[-1]) + 1)
                 if all(writer.done[block].all() for writer in writers.values()):
                     continue
-                found = found or compute(indices)
+                computed = computed or compute(indices)
                 if asking:
-                    answers += found.logits
-                    classes[block] = torch.cat(found.logits).argmax(1)
+                    answers += computed.logits
+                    classes[block] = torch.cat(computed.logits).argmax(1)
                 for name, writer in writers.items():
-                    writer.write(first, found.maps[name])
-                found = None
+                    writer.write(first, computed.maps[name])
+                computed = None
                 advance(float(len(indices)))
         refuse_changed_code()
         if asking:
@@ -214,9 +214,9 @@ def _bring_back(run: Run, splits: Sequence[str] | None) -> None:
         for split in needed_splits(run) if splits is None else splits:
             for name in entry.gives:
                 path, expected = run.map_path(name, split), provenance(run, entry, name, split)
-                if (found := found_path(path, expected)) != path:
+                if (aside := found_path(path, expected)) != path:
                     move_to_kept(path, expected)
-                    found.replace(path)
+                    aside.replace(path)
 
 
 def _row(run: Run, task: Extraction, seconds: dict[str, float]) -> dict[str, Any]:
@@ -259,12 +259,12 @@ def _compute(
     classes: Targets | None,
     indices: Tensor,
 ) -> _Found:
-    def found(max_batch: int) -> _Found:
+    def computed(max_batch: int) -> _Found:
         every = [_attribute(run, entry, method, split, max_batch, classes, part) for part in indices.split(max_batch)]
-        maps = {name: torch.cat([each.maps[name] for each in every]) for name in every[0].maps}
-        return _Found(maps_of_draw(entry, maps), [part for each in every for part in each.logits])
+        maps = {name: torch.cat([batch.maps[name] for batch in every]) for name in every[0].maps}
+        return _Found(maps_of_draw(entry, maps), [part for batch in every for part in batch.logits])
 
-    return with_smaller_batches(found, budget.max_batch, halved=budget.lower)
+    return with_smaller_batches(computed, budget.max_batch, halved=budget.lower)
 
 
 def _attribute(

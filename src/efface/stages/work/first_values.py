@@ -23,10 +23,10 @@ class FirstValues:
         """Yield a sentence for each metric whose `value` fails once this result is there; each metric is tried once."""
         for curve, point in self._waiting.get(key, ()):
             entry, keys = curve.entry, {name: task.key for name, task in point.tasks.items()}
-            if entry.name in self._tried or not all(each in results for each in keys.values()):
+            if entry.name in self._tried or not all(task_key in results for task_key in keys.values()):
                 continue
             self._tried.add(entry.name)
-            scores = {name: results.score(each) for name, each in keys.items()}
+            scores = {name: results.score(task_key) for name, task_key in keys.items()}
             try:
                 valued(entry.name, entry.formula, entry.formula.value, scores, "the first scores")
             except ValueError as error:

@@ -14,19 +14,19 @@ def copy_maps(run: Run, entry: MethodEntry, split: str) -> None:
 
     ValueError: a row is not finite, explains another class, or the file changed meanwhile.
     """
-    classes, found = run.target_classes(split).cpu(), foreign_maps(run, entry, split)
+    classes, placed = run.target_classes(split).cpu(), foreign_maps(run, entry, split)
     made_from = foreign_provenance(run, entry, split)
     every = torch.arange(len(classes))
-    found.check(every, classes, run.logits(split) if found.maps.prediction is not None else None)
-    writer = MapWriter(run.map_path(entry.name, split), made_from, classes, found.take(every[:1])[0])
+    placed.check(every, classes, run.logits(split) if placed.maps.prediction is not None else None)
+    writer = MapWriter(run.map_path(entry.name, split), made_from, classes, placed.take(every[:1])[0])
     try:
         for indices in every.split(run.study.max_batch):
             if not writer.done[int(indices[0]) : int(indices[-1]) + 1].all():
-                writer.write(int(indices[0]), found.take(indices))
+                writer.write(int(indices[0]), placed.take(indices))
                 advance(float(len(indices)))
         if foreign_provenance(run, entry, split) != made_from:
             raise ValueError(
-                f"attribution_methods.{entry.name}: {found.maps.path}: changed while it was read; try again"
+                f"attribution_methods.{entry.name}: {placed.maps.path}: changed while it was read; try again"
             )
         writer.close()
     finally:

@@ -56,11 +56,11 @@ class Learn:
 
 def learn_missing(run: Run, methods: Sequence[str]) -> list[str]:
     """Fit the methods that are not fitted yet. Return a sentence for each failure."""
-    entries = [each for each in run.entries if each.name in methods]
+    entries = [method for method in run.entries if method.name in methods]
     missing: dict[Path, list[str]] = {}
-    for each in entries:
-        if (path := learnt_path(run, each)) and not path.exists():
-            missing.setdefault(path, []).append(each.name)  # methods that learn the same are taught once
+    for entry in entries:
+        if (path := learnt_path(run, entry)) and not path.exists():
+            missing.setdefault(path, []).append(entry.name)  # methods that learn the same are taught once
     if not missing:
         return []
     started, failures = time.monotonic(), list[str]()
@@ -68,8 +68,8 @@ def learn_missing(run: Run, methods: Sequence[str]) -> list[str]:
     with bar(float(len(others) * len(run.data["train"])), "learn", "image") as progress:
         images = float(len(run.data["train"]))
         work, tasks = Learn(run.study), list(others)
-        found = work_through(run.study, work, tasks, progress.update, cost=lambda _: images, subject=_subject)
-        for name, outcome in found:
+        outcomes = work_through(run.study, work, tasks, progress.update, cost=lambda _: images, subject=_subject)
+        for name, outcome in outcomes:
             if isinstance(outcome, Failure):
                 same = f" (so {', '.join(others[name])} cannot learn, either)" if others[name] else ""
                 failures.append(f"{name}, learning: {outcome.message}{same}")

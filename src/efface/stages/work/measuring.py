@@ -78,10 +78,10 @@ def _refuse_no_score(task: ProbeTask, score: object) -> None:
         raise ValueError(f"{who} a {type(score).__name__}; expected an efface.metrics.probes.Score")
     if not isinstance(score.values, Mapping) or not score.values:
         raise ValueError(f"{who} a Score of {shown(score.values)}; expected arrays by name")
-    for name, each in score.values.items():
-        if not isinstance(each, np.ndarray) or each.ndim == 0 or each.dtype.kind not in "fiub":
+    for name, values in score.values.items():
+        if not isinstance(values, np.ndarray) or values.ndim == 0 or values.dtype.kind not in "fiub":
             raise ValueError(
-                f"{who} a Score with a {type(each).__name__} under '{name}'; expected a NumPy array of numbers, one "
+                f"{who} a Score with a {type(values).__name__} under '{name}'; expected a NumPy array of numbers, one "
                 "for each image: use numpy(force=True) of a tensor, or np.array([number])"
             )
 
@@ -124,7 +124,7 @@ def _measured(planned: PlannedRun, tasks: list[ProbeTask], failed: dict[str, str
     if not tasks:
         return []
     started, counts = time.monotonic(), {name: len(split) for name, split in run.data.items()}
-    failures = make_samples(run, [each for task in tasks if (each := task.probe.needs.samples) is not None])
+    failures = make_samples(run, [samples for task in tasks if (samples := task.probe.needs.samples) is not None])
     before, total = len(failures), sum(_cost(run, counts, task) for task in tasks)
     trainings = sum(not task.probe.needs.network for task in tasks)
     say(f"{len(tasks)} probes to run, {trainings} of them trainings")
@@ -185,7 +185,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Call):
         return value.model_dump()
     if isinstance(value, tuple | list):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     return value if isinstance(value, bool | int | float | str | dict | None) else str(value)
 
 

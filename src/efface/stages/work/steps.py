@@ -28,7 +28,9 @@ def extracted(study: Study, runs: Sequence[Run], splits: Sequence[str] | None = 
     """
     refuse_pointless(study, runs)
     new = [
-        run for run in runs if not all(each.trained() for each in run.networks()) or missing_extractions(run, splits)
+        run
+        for run in runs
+        if not all(network.trained() for network in run.networks()) or missing_extractions(run, splits)
     ]
     for run in new:
         try:

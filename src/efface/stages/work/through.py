@@ -59,11 +59,13 @@ def work_through(
     name = "serial" if in_process else study.executor.call
     suspects = {} if subject is None or not _is_own(executor) else left(study.out)
     apart = [task for task in tasks if subject is not None and subject(task).name in suspects]
-    together = [task for task in tasks if not any(task is each for each in apart)]
+    together = [task for task in tasks if not any(task is other for other in apart)]
     yield from _through(study, executor, name, work, together, progress, cost, subject)
     if subject is not None and apart:
-        for each in dict.fromkeys(subject(task).name for task in apart):
-            say(f"{each}: the process of an earlier command ended {suspects[each]} while it was running")
+        for subject_name in dict.fromkeys(subject(task).name for task in apart):
+            say(
+                f"{subject_name}: the process of an earlier command ended {suspects[subject_name]} while it was running"
+            )
         say(f"tasks that now run in a separate process: {len(apart)}")
         own = functools.partial(in_workers, workers=_workers(executor, len(apart)))
         for task, outcome in _through(study, own, "processes", work, apart, progress, cost, subject):
@@ -111,10 +113,10 @@ def _through(
     while waiting:
         try:
             left_over = list(waiting.values())
-            with contextlib.closing(_outcomes(executor, name, attempt, left_over, offered)) as found:
-                for each in found:
+            with contextlib.closing(_outcomes(executor, name, attempt, left_over, offered)) as outcomes:
+                for pair in outcomes:
                     go_on()
-                    task, outcome = _checked(name, each, waiting, paired=is_foreign)
+                    task, outcome = _checked(name, pair, waiting, paired=is_foreign)
                     refuse_changed_code()
                     if not ticks:
                         progress(costs[id(task)])
@@ -142,11 +144,11 @@ def _outcomes(
     executor: Callable[..., Any], name: str, work: Callable[[Any], Any], tasks: Sequence[Any], offered: dict[str, Any]
 ) -> Generator[Any]:
     """Yield what the executor yields. Its own errors become a ValueError that names the executor."""
-    found: Any = None
+    outcomes: Any = None
     try:
-        found = executor(work, tasks, **offered)
-        if hasattr(found, "__iter__"):
-            yield from found
+        outcomes = executor(work, tasks, **offered)
+        if hasattr(outcomes, "__iter__"):
+            yield from outcomes
             return
     except (ValueError, OSError):
         raise
@@ -156,10 +158,10 @@ def _outcomes(
             f"executor: {name} fails: {type(error).__name__}: {error} ({last.filename}:{last.lineno})"
         ) from error
     finally:
-        if hasattr(found, "close"):
-            found.close()
+        if hasattr(outcomes, "close"):
+            outcomes.close()
     raise ValueError(
-        f"executor: {name} returned {_kind(found)}; expected an iterator of (task, outcome): yield each pair"
+        f"executor: {name} returned {_kind(outcomes)}; expected an iterator of (task, outcome): yield each pair"
     )
 
 
@@ -182,14 +184,14 @@ class Paired:
     outcome: Any
 
 
-def _checked(name: str, each: Any, waiting: dict[int, Any], *, paired: bool) -> tuple[Any, Any]:
+def _checked(name: str, pair: Any, waiting: dict[int, Any], *, paired: bool) -> tuple[Any, Any]:
     """Return a task and its outcome, and remove the task from those that wait.
 
     paired: True if each outcome holds its task, see `WithTask`.
     """
-    if not isinstance(each, tuple | list) or len(each) != 2:
-        raise ValueError(f"executor: {name} yielded {_kind(each)}; expected a pair (task, outcome)")
-    given, outcome = each
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise ValueError(f"executor: {name} yielded {_kind(pair)}; expected a pair (task, outcome)")
+    given, outcome = pair
     place = (
         id(given) if id(given) in waiting else next((at for at, task in waiting.items() if _equal(task, given)), None)
     )
@@ -207,22 +209,22 @@ def _checked(name: str, each: Any, waiting: dict[int, Any], *, paired: bool) -> 
     return waiting.pop(place), outcome
 
 
-def _own_outcome(name: str, task: Any, found: Any) -> Any:
+def _own_outcome(name: str, task: Any, pair: Any) -> Any:
     """Return what the work returned for this task. ValueError: it is something else, or of another task."""
-    if not isinstance(found, Paired):
-        raise ValueError(f"executor: {name} yielded {_kind(found)} as an outcome; expected what work(task) returned")
-    if not _equal(task, found.task):
+    if not isinstance(pair, Paired):
+        raise ValueError(f"executor: {name} yielded {_kind(pair)} as an outcome; expected what work(task) returned")
+    if not _equal(task, pair.task):
         raise ValueError(
             f"executor: {name} yielded the outcome of one task with another task; it must yield each task with what "
             "work(task) returned for it: keep them together, as in futures = {pool.submit(work, task): task}"
         )
-    return found.outcome
+    return pair.outcome
 
 
 def _equal(task: Any, given: Any) -> bool:
     return type(task) is type(given) and bool(task == given)
 
 
-def _kind(found: Any) -> str:
-    found = found.outcome if isinstance(found, Paired) else found
-    return "nothing" if found is None else f"a {type(found).__name__}"
+def _kind(value: Any) -> str:
+    value = value.outcome if isinstance(value, Paired) else value
+    return "nothing" if value is None else f"a {type(value).__name__}"

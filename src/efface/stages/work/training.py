@@ -43,7 +43,7 @@ class Train:
 
     def __call__(self, task: NetworkToTrain) -> dict[str, Any]:
         run = self.runs.get(task.study.out) or current_run(task.study)
-        return _train(run, next(each for each in run.networks() if each.name == task.network))
+        return _train(run, next(network for network in run.networks() if network.name == task.network))
 
 
 def train_missing(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[str]]:
@@ -54,7 +54,7 @@ def train_missing(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[s
     """
     missing: dict[Path, tuple[Run, Network]] = {}
     for run in runs:
-        for network in (each for each in run.networks() if not each.trained()):
+        for network in (untrained for untrained in run.networks() if not untrained.trained()):
             missing.setdefault(network.path, (run, network))  # a second network that several runs share is trained once
     failures: dict[Path, list[str]] = {}
     own = {run.folder: run for run in runs}
@@ -87,7 +87,7 @@ def train_missing(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[s
 def _epochs(runs: Mapping[Path, Run], task: NetworkToTrain) -> float:
     """Return the epochs of a training, its share of the bar. runs: by folder."""
     run = runs[task.study.out]
-    return float(next(each.fit.epochs for each in run.networks() if each.name == task.network and each.fit))
+    return float(next(network.fit.epochs for network in run.networks() if network.name == task.network and network.fit))
 
 
 def say_accuracy(run: Run, *, several: bool = False) -> None:
@@ -96,8 +96,8 @@ def say_accuracy(run: Run, *, several: bool = False) -> None:
     accuracy = float(run.right().float().mean())
     count = len(run.data["test"])
     say(f"{where}network: {run.study.model.call}, {accuracy:.2%} of {count} test images right ({run.first.origin})")
-    for each in sure_and_wrong(run.logits("test"), run.data["test"].targets.cpu()):
-        say(f"{where}warning: {each}")
+    for warning in sure_and_wrong(run.logits("test"), run.data["test"].targets.cpu()):
+        say(f"{where}warning: {warning}")
 
 
 def _named(run: Run, network: str) -> str:
