@@ -27,7 +27,7 @@ LAYERS = (
     {"__main__"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-CONFINED = ("captum", "zennit", "skimage", "matplotlib", "tensorboard")
+CONFINED = ("captum", "zennit", "skimage", "matplotlib", "tensorboard", "timm", "transformers")
 FILES = sorted(ROOT.rglob("*.py"))
 
 
@@ -71,7 +71,8 @@ def test_imports_go_down(file):
 def test_optional_and_slow_packages_are_imported_in_one_file_each():
     for package in CONFINED:
         users = [file.name for file in FILES if any(name.split(".")[0] == package for name in imported(file))]
-        assert len(users) <= 1, (package, users)
+        most = 2 if package == "matplotlib" else 1  # figures, and what surrounds their axes
+        assert len(users) <= most, (package, users)
 
 
 def test_nothing_of_efface_needs_its_tests_or_scripts():

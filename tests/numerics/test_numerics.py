@@ -8,8 +8,9 @@ from efface.store.keys import NUMERICS
 from numerics import compare, declared, files, names, table, versions
 from numerics.files import summary
 
-FROM_ELSEWHERE = {"cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "imagenet10"}
-"""Data sets that are downloaded, or whose folders nobody but their owner has."""
+FROM_ELSEWHERE = {"cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "imagenet10", "timm", "huggingface"}
+"""Data sets that are downloaded, or whose folders nobody but their owner has. Networks of other packages, whose own
+answers are the oracle in tests/models/test_models_elsewhere.py."""
 KINDS = tuple(kind for kind in words.KINDS if kind not in ("executor", "metric"))
 
 
