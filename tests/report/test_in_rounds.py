@@ -89,7 +89,7 @@ def test_without_a_known_range_betting_gives_way_to_spending():
     assert found.by == "spent"
 
 
-@pytest.mark.parametrize("looks", [BETTING, SPENDING])
+@pytest.mark.parametrize("looks", [BETTING, pytest.param(SPENDING, marks=pytest.mark.long)])
 def test_ten_equal_methods_are_told_apart_in_few_of_many_studies(looks):
     studies = 40
     wrong = 0

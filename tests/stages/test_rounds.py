@@ -16,6 +16,7 @@ from efface.study.study import read
 from efface.study.yaml_file import InvalidStudyError
 from small.messages import words
 from small.studies import efface, write_study
+from small.tiers import first_short
 
 RANDOM = {"name": "random", "method": "efface.methods.control.random"}
 OTHER = {"name": "other", "maps": "random", "post": ["efface.erase.post.absolute"]}  # ranks as `random` does
@@ -115,6 +116,7 @@ def test_a_study_stops_when_its_methods_are_told_apart(tmp_path, run_of):
     assert "1 of 1 pairs of methods are told apart." in (tmp_path / "run/report/report.html").read_text()
 
 
+@pytest.mark.long
 def test_what_is_tied_is_measured_whole_and_equals_the_study_without_rounds(tmp_path, run_of):
     tied = {"attribution_methods": [RANDOM, OTHER], "metrics": ["morf"]}
     run = run_of(**tied)
@@ -131,7 +133,7 @@ def test_what_is_tied_is_measured_whole_and_equals_the_study_without_rounds(tmp_
     assert run.folder.name == "fixed"
 
 
-@pytest.mark.parametrize("kill_at", [15, 30, 45])
+@pytest.mark.parametrize("kill_at", first_short(1, [30, 15, 45]))
 def test_a_killed_study_decides_the_same(tmp_path, run_of, kill_at):
     run_of(metrics=["morf", "lerf"])
     measured(tmp_path)
@@ -141,6 +143,7 @@ def test_a_killed_study_decides_the_same(tmp_path, run_of, kill_at):
     assert results(tmp_path / "run") == whole
 
 
+@pytest.mark.long
 def test_a_study_that_is_killed_between_its_rounds_does_not_look_finished(tmp_path, run_of):
     run_of(attribution_methods=[RANDOM, OTHER], metrics=["morf"])
     assert efface(tmp_path, "all", "study.yml", kill_at=150).code == -signal.SIGKILL
@@ -162,6 +165,7 @@ def results(folder):
     }
 
 
+@pytest.mark.long
 def test_retrained_methods_take_more_repeats_until_they_differ(tmp_path, run_of):
     changes = {"metrics": ["roar"], "repeats": 8, "fractions": [0.7], "attribution_methods": [RANDOM, OTHER, MINE]}
     run_of(**changes)
@@ -191,6 +195,7 @@ def test_a_method_that_fails_stops_no_other(tmp_path, run_of):
     assert "Not finished" in (tmp_path / "run/report/report.html").read_text()
 
 
+@pytest.mark.long
 def test_only_those_behind_catch_up(tmp_path, run_of):
     """A metric that shares probes may have measured one method further than another."""
     tied = {"attribution_methods": [RANDOM, OTHER], "metrics": ["morf"]}
@@ -264,6 +269,7 @@ wide = metric(lambda x: x * 0 + 7, {"x": (0.0, 1.0)})
 """
 
 
+@pytest.mark.long
 def test_a_metric_without_a_value_in_its_first_rounds_goes_on(tmp_path, run_of):
     (tmp_path / "late.py").write_text(LATE)
     run_of(metrics=[{"name": "late", "metric": "late.late"}])
