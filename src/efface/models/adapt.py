@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from efface.models.around import around, normalised
 from efface.models.normalise import Normalise
+from efface.models.tokens import STATED, TokenGrid
 from efface.models.unwrap import unwrapped
 
 Outputs = Literal["logits", "binary", "probabilities"]
@@ -37,16 +38,18 @@ class Adaptation:
 
     outputs: what its numbers are; None: logits, which efface checks.
     mean, std: of each channel, for images in [0, 1]; None: the network takes images in [0, 1].
+    tokens: how the tokens of a transformer lie; None: efface finds it out.
     """
 
     outputs: Outputs | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    tokens: TokenGrid | None = None
 
     def identity(self) -> dict[str, Any]:
-        """Return what the network's logits depend on. It is empty for an adaptation that changes nothing."""
+        """Return what logits and maps depend on. It is empty for an adaptation that changes nothing."""
         outputs = None if self.outputs == "logits" else self.outputs
-        settings = {"outputs": outputs, "mean": self.mean, "std": self.std}
+        settings = {"outputs": outputs, "mean": self.mean, "std": self.std, "tokens": self.tokens}
         return {name: value for name, value in settings.items() if value is not None}
 
 
@@ -66,6 +69,8 @@ def adapted(
     _refuse_low_bits(network)
     if adaptation.mean is not None or adaptation.std is not None:
         network = _normalised(network, adaptation.mean, adaptation.std, shape)
+    if adaptation.tokens is not None:
+        vars(network)[STATED] = adaptation.tokens
     if vars(type(network)).get("returns_logits") is True and adaptation.outputs is None and _is_float32(network):
         return network, changes
     answer, more = _answer(network, shape)

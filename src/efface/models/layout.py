@@ -18,7 +18,8 @@ from efface.types import Images
 
 _FOLLOWS = 0.1
 """Share of an axis by which the centre of the change moves, from which on the axis follows the picture."""
-_HALVES = 5  # the image, and it with each of four halves changed
+HALVES = 5
+"""The image, and it with each of four halves changed."""
 
 
 class Layout(NamedTuple):
@@ -75,17 +76,17 @@ def layouts(model: nn.Module, images: Images) -> dict[str, Layout]:
     kept = _KNOWN.setdefault(model, {})
     seen = (*images.shape[1:], *((name, type(module)) for name, module in model.named_modules()))
     if seen not in kept:
-        kept[seen] = _layouts(model, _halves_changed(images[:1]))
+        kept[seen] = _layouts(model, halves_changed(images[:1]))
     return kept[seen]
 
 
 _KNOWN: "WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], dict[str, Layout]]]" = WeakKeyDictionary()
 
 
-def _halves_changed(image: Float[Tensor, "1 c h w"]) -> Float[Tensor, "5 c h w"]:
+def halves_changed(image: Float[Tensor, "1 c h w"]) -> Float[Tensor, "5 c h w"]:
     """Return the image, and it with its left, right, upper and lower half changed by half of the range."""
     height, width = image.shape[2:]
-    changed, variants = (image + 0.5) % 1, image.repeat(_HALVES, 1, 1, 1)
+    changed, variants = (image + 0.5) % 1, image.repeat(HALVES, 1, 1, 1)
     parts = [(1, 3, 0, width // 2), (2, 3, (width + 1) // 2, width)]
     parts += [(3, 2, 0, height // 2), (4, 2, (height + 1) // 2, height)]
     for row, axis, start, end in parts:
@@ -107,7 +108,7 @@ def _layouts(model: nn.Module, images: Images) -> dict[str, Layout]:
 
 def _layout(output: Float[Tensor, "n a b c"]) -> Layout:
     shape = (1, *output.shape[1:])
-    if len(output) != _HALVES:
+    if len(output) != HALVES:
         return Layout(shape, each=False)
     change = (output[1:] - output[:1]).abs().double()
     down, right = [], []

@@ -92,7 +92,7 @@ NAMES = {
     "stages.pipeline.train": "stages.train.train",
     "stages.pipeline.visualize": "stages.visualize.visualize",
     "checkpoint.made_once": "store.tensors.cached_tensors",
-    "entries.Judge": "study.schema.SecondNetwork",
+    "entries.Judge": "study.network_entry.SecondNetwork",
     "entries.MetricEntry": "study.metric_entry.MetricEntry",
     "entries.MetricSettings": "study.metric_entry.MetricSettings",
     "execute.settle": "execute.set_torch_defaults",

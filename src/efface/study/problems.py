@@ -9,7 +9,8 @@ from efface.plug import moved
 from efface.plug.call import Call
 from efface.shown import key_shown, shown
 from efface.study.metric_entry import MetricEntry, MetricSettings
-from efface.study.schema import Claim, Decide, MethodEntry, SecondNetwork, Visualize
+from efface.study.network_entry import SecondNetwork, Tokens
+from efface.study.schema import Claim, Decide, MethodEntry, Visualize
 from efface.training.generate import Sampling
 from efface.training.loop import Stop, TrainingSettings
 from efface.training.settings import Regularizer
@@ -71,6 +72,7 @@ def _known(path: list[str], study: type[BaseModel]) -> list[str]:
         "stop": Stop,
         "regularizers": Regularizer,
         "second_network": SecondNetwork,
+        "tokens": Tokens,
         "claims": Claim,
         "attribution_methods": MethodEntry,
         "metrics": MetricEntry,

@@ -17,16 +17,13 @@ from pydantic import (
 
 from efface.methods.calling import check_method, is_class
 from efface.methods.control import is_control, is_random
-from efface.models.adapt import Outputs
 from efface.plug.call import Call, bound, settings_by_path, settings_by_word
 from efface.plug.field import Word, writes_words
 from efface.plug.learning import is_learning
 from efface.plug.strict import Strict
 from efface.store.foreign_write import FORMS
-from efface.training.loop import TrainingSettings
 from efface.types import Seeds, Unit
 
-PerChannel = Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
 MOST = 1_000
@@ -195,28 +192,6 @@ class MethodEntry(Strict):
             raise ValueError(
                 "file: names no file of the test images, expected {test: b.npz} or {train: ..., test: ...}"
             )
-
-
-class SecondNetwork(Strict):
-    """A second network. It classifies samples of the first network, or provides maps that rank its pixels.
-
-    model: the network.
-    fit: settings of its training on the study's training images; by default those of the first network, without
-        attack and regularizers.
-    weights: a state-dict file to load in place of a training.
-    outputs, mean, std: as the study's keys of these names.
-    seed: seed of its training; by default drawn from the study's seed.
-    folder: folder that holds the network, so that several studies can share it; by default the study's own.
-    """
-
-    model: Annotated[Call, Word("model"), bound()]
-    fit: TrainingSettings | None = None
-    weights: Path | None = None
-    outputs: Outputs | None = None
-    mean: PerChannel | None = None
-    std: PerChannel | None = None
-    seed: NonNegativeInt | None = None
-    folder: Path | None = None
 
 
 class Side(Strict):

@@ -20,6 +20,7 @@ from efface.plug.strict import Strict
 from efface.study.claims import ACCURACY, VariantNames, unfounded
 from efface.study.cross_checks import disagreements, too_many, unheard
 from efface.study.metric_entry import MetricEntry
+from efface.study.network_entry import PerChannel, SecondNetwork, Tokens
 from efface.study.problems import explain
 from efface.study.schema import (
     MOST,
@@ -29,9 +30,7 @@ from efface.study.schema import (
     ImputerCall,
     MethodEntry,
     Name,
-    PerChannel,
     Post,
-    SecondNetwork,
     UnitCall,
     Visualize,
 )
@@ -63,6 +62,7 @@ class Study(Strict):
     outputs: Outputs | None = None
     mean: PerChannel | None = None
     std: PerChannel | None = None
+    tokens: Tokens | None = None
     fit: TrainingSettings | None = None
     refit: TrainingSettings | None = None
     second_network: SecondNetwork | None = None

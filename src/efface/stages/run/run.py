@@ -20,6 +20,7 @@ from efface.store.arrays import read_rows
 from efface.store.maps import MapStore
 from efface.store.results import Results
 from efface.store.sealed import is_whole, read_arrays, write_arrays
+from efface.study.network_entry import adaptation
 from efface.study.schema import MethodEntry
 from efface.study.study import Study, dump
 from efface.training.loop import TrainingSettings, predict
@@ -99,9 +100,9 @@ class Run:
     def first(self) -> Network:
         """The network that is explained."""
         study = self.study
-        adaptation = Adaptation(study.outputs, study.mean, study.std)
+        stated = adaptation(study.outputs, study.mean, study.std, study.tokens)
         folder = self.folder / "models"
-        return self._network("network", study.model, study.fit, study.weights, study.seed, folder, adaptation)
+        return self._network("network", study.model, study.fit, study.weights, study.seed, folder, stated)
 
     @cached_property
     def second(self) -> Network:
@@ -115,8 +116,8 @@ class Run:
         # The text of efface 0.1: the network keeps its draws.
         seed = draws.seed_of(f"judge {self.study.seed if second.seed is None else second.seed}")
         folder = second.folder or self.folder / "models"
-        adaptation = Adaptation(second.outputs, second.mean, second.std)
-        return self._network("second_network", second.model, fit, second.weights, seed, folder, adaptation)
+        stated = adaptation(second.outputs, second.mean, second.std, second.tokens)
+        return self._network("second_network", second.model, fit, second.weights, seed, folder, stated)
 
     def networks(self) -> list[Network]:
         """All networks that the study trains or reads."""

@@ -1,0 +1,111 @@
+"""How many tokens stand before the patches, and in which grid the patches lie."""
+
+import pytest
+import timm
+import torch
+import torchvision
+import transformers
+from torch import nn
+
+from efface.models.adapt import Adaptation, adapted
+from efface.models.tokens import TokenGrid, own_grid, token_grid
+from small.networks import Tiny
+
+SMALL = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12}
+
+
+class Own(nn.Module):
+    """A transformer that says nothing of its tokens: patches of 8 x 8 after some prefix tokens."""
+
+    def __init__(self, prefix, *, by_columns=False):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 8, 8)
+        self.prefix = nn.Parameter(torch.zeros(1, prefix, 16))
+        self.block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.head = nn.Linear(16, 5)
+        self.by_columns = by_columns
+
+    def forward(self, images):
+        grid = self.patches(images)
+        tokens = (grid.transpose(2, 3) if self.by_columns else grid).flatten(2).transpose(1, 2)
+        return self.head(self.block(torch.cat([self.prefix.expand(len(images), -1, -1), tokens], 1)).mean(1))
+
+
+@pytest.mark.parametrize(
+    ("network", "settings", "size", "expected"),
+    [
+        ("vit_tiny_patch16_224", {"img_size": 48}, (48, 48), (1, 3, 3)),
+        ("vit_tiny_patch16_224", {"dynamic_img_size": True}, (32, 48), (1, 2, 3)),
+        ("vit_tiny_patch16_224", {"dynamic_img_size": True, "dynamic_img_pad": True}, (33, 48), (1, 3, 3)),
+        ("vit_tiny_patch16_224", {"img_size": 32, "class_token": False, "global_pool": "avg"}, (32, 32), (0, 2, 2)),
+        ("deit_tiny_distilled_patch16_224", {"img_size": 32}, (32, 32), (2, 2, 2)),
+        ("vit_small_patch14_reg4_dinov2", {"img_size": 28, "embed_dim": 12, "num_heads": 2}, (28, 28), (5, 2, 2)),
+    ],
+)
+def test_a_network_of_timm_says_how_its_tokens_lie(network, settings, size, expected):
+    model = timm.create_model(network, depth=1, num_classes=3, **settings).eval()
+    assert (
+        token_grid(model, torch.rand(1, 3, *size)) == TokenGrid(*expected) == own_grid(model, torch.rand(1, 3, *size))
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "size", "expected"),
+    [
+        ("ViT", {"patch_size": 16, "image_size": 48}, (48, 48), (1, 3, 3)),
+        ("DeiT", {"patch_size": 16, "image_size": 48}, (48, 48), (2, 3, 3)),
+        ("Dinov2", {"patch_size": 14, "image_size": 28}, (28, 42), (1, 2, 3)),
+        ("Dinov2WithRegisters", {"patch_size": 14, "image_size": 28, "num_register_tokens": 3}, (28, 28), (4, 2, 2)),
+    ],
+)
+def test_a_network_of_transformers_says_how_its_tokens_lie(kind, settings, size, expected):
+    config = getattr(transformers, f"{kind}Config")(**SMALL, **settings)
+    model = getattr(transformers, f"{kind}ForImageClassification")(config).eval()
+    assert token_grid(model, torch.rand(1, 3, *size)) == TokenGrid(*expected)
+
+
+def test_torchvisions_vision_transformer_has_one_class_token():
+    model = torchvision.models.VisionTransformer(48, 16, 1, 2, 12, 12).eval()
+    assert token_grid(model, torch.rand(1, 3, 48, 48)) == TokenGrid(1, 3, 3)
+
+
+@pytest.mark.parametrize(("prefix", "size"), [(0, (64, 64)), (1, (64, 64)), (2, (64, 96)), (5, (64, 64))])
+def test_the_number_of_tokens_tells_the_grid_where_one_answer_is_possible(prefix, size):
+    grid = token_grid(Own(prefix).eval(), torch.rand(1, 3, *size))
+    assert grid == TokenGrid(prefix, size[0] // 8, size[1] // 8)
+    assert grid.total == prefix + size[0] * size[1] // 64
+
+
+def test_tokens_that_lie_column_by_column_are_refused():
+    with pytest.raises(ValueError, match="do not follow the image; state them"):
+        token_grid(Own(1, by_columns=True).eval(), torch.rand(1, 3, 64, 64))
+
+
+def test_a_number_of_tokens_that_allows_several_grids_is_refused():
+    with pytest.raises(ValueError, match="0 prefix tokens and 3 x 3 patches or 5 prefix tokens and 2 x 2 patches"):
+        token_grid(Own(0).eval(), torch.rand(1, 3, 24, 24))
+
+
+def test_a_number_of_tokens_that_allows_no_grid_is_refused():
+    with pytest.raises(ValueError, match=r"67 tokens .* fit no grid"):
+        token_grid(Own(3).eval(), torch.rand(1, 3, 64, 64))
+
+
+def test_a_convolutional_network_has_no_tokens():
+    with pytest.raises(ValueError, match="no layer returns n x tokens"):
+        token_grid(Tiny(3, 4).eval(), torch.rand(1, 3, 16, 16))
+    assert own_grid(Tiny(3, 4), torch.rand(1, 3, 16, 16)) is None
+
+
+def test_the_study_states_what_the_network_does_not_say():
+    network, _ = adapted(Own(3), Adaptation(tokens=TokenGrid(3, 8, 8)), (3, 64, 64))
+    assert token_grid(network.eval(), torch.rand(1, 3, 64, 64)) == TokenGrid(3, 8, 8)
+    network, _ = adapted(Own(3), Adaptation(tokens=TokenGrid(1, 8, 8)), (3, 64, 64))
+    with pytest.raises(ValueError, match=r"states 1 prefix tokens and 8 x 8 patches, 65 tokens .* have 67"):
+        token_grid(network.eval(), torch.rand(1, 3, 64, 64))
+
+
+def test_tokens_are_laid_out_row_by_row_without_the_prefix():
+    grid = TokenGrid(2, 2, 3)
+    tokens = torch.arange(8.0)[None, :, None]
+    assert grid.laid_out(tokens).tolist() == [[[[2, 3, 4], [5, 6, 7]]]]
