@@ -48,6 +48,7 @@ def test_scale_sign_and_place_change_nothing_and_blur_spreads():
     assert (entropy(flatter) > entropy(maps)).all()
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # what quantus and what it imports warn of
 def test_quantus_agrees():
     """On scores of maps alone: concentration, and localisation of positive relevance."""

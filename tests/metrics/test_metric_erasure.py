@@ -211,6 +211,7 @@ def test_diffid_elementwise_is_the_loop(linear):
     assert np.abs(found["probability"][:, 0] - expected).mean() < 1e-5
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # what quantus and what it imports warn of
 def test_quantus_agrees(tmp_path):
     """Pixel flipping of single channel values is deletion, region perturbation in both orders degradation."""

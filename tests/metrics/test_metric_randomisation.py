@@ -353,6 +353,7 @@ def by_quantus(kind, here, network, **settings):
     return np.asarray(found)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # what quantus and what it imports warn of
 def test_the_rise_of_entropy_is_that_of_quantus_with_its_sign(tmp_path):
     network = trained_like()
@@ -365,6 +366,7 @@ def test_the_rise_of_entropy_is_that_of_quantus_with_its_sign(tmp_path):
     assert not np.allclose(kept.value({"entropy": only(kept)(here)})["entropy_rise"], theirs, atol=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # what quantus and what it imports warn of
 def test_the_similarity_of_a_network_that_is_all_redrawn_is_that_of_quantus_once_its_statistics_are_fresh(tmp_path):
     import quantus
@@ -425,6 +427,7 @@ def test_mirrored_classes_have_opposite_maps_and_class_blind_maps_are_alike(tmp_
     np.testing.assert_allclose(only(random_logit())(here).values["ssim"], 1)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # what quantus and what it imports warn of
 def test_random_logit_of_a_linear_network_is_that_of_quantus(tmp_path):
     import quantus

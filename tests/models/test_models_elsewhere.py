@@ -6,14 +6,13 @@ import json
 import numpy as np
 import pytest
 import safetensors.torch
-import timm
 import torch
-import transformers
 from torch import nn
 
 from efface.models import huggingface
 from efface.models import timm as ours
 from efface.plug import words as short_words
+from small.elsewhere import timm, transformers
 from small.messages import words
 from small.tiers import first_short
 
@@ -103,7 +102,7 @@ def test_weights_that_cannot_be_downloaded_are_said(monkeypatch):
     def offline(*_args, **_kwargs):
         raise OSError("no route to the hub\nand more")
 
-    monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr("timm.create_model", offline)
     with pytest.raises(FileNotFoundError, match=words("could not be loaded (no route to the hub) as 'weights'")):
         ours.load("resnet10t", weights="pretrained")
 

@@ -1,14 +1,13 @@
 """How many tokens stand before the patches, and in which grid the patches lie."""
 
 import pytest
-import timm
 import torch
 import torchvision
-import transformers
 from torch import nn
 
 from efface.models.adapt import Adaptation, adapted
 from efface.models.tokens import TokenGrid, own_grid, token_grid
+from small.elsewhere import timm, transformers
 from small.networks import Tiny
 
 SMALL = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12}

@@ -18,7 +18,7 @@ import torch
 
 from efface.execute.attempt import set_torch_defaults
 from efface.execute.executor import runs_at_once
-from efface.execute.progress import Advance, go_on, report_to, stop_at_signals
+from efface.execute.progress import Advance, go_on, is_stopped, report_to, stop_at_signals
 from efface.execute.sequence import serial
 
 Task = TypeVar("Task")
@@ -247,6 +247,11 @@ def _busy_with(work: Callable[[Task], Any], task: Task) -> Any:
         return work(task)
     finally:
         _BUSY = False
+        if is_stopped():  # nobody waits for this result, and to send it may fail with a trace on the terminal
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            _leave(1)
 
 
 def _start_worker(ticks: Any, threads: int) -> None:

@@ -162,6 +162,11 @@ def is_stop(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not _stops
 
 
+def is_stopped() -> bool:
+    """Return True from a Ctrl-C on until the run has ended."""
+    return _ctrl_c.is_set()
+
+
 def go_on() -> None:
     """Raise KeyboardInterrupt if Python ignored a Ctrl-C; otherwise do nothing."""
     if _ctrl_c.is_set():
