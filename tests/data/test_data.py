@@ -284,17 +284,18 @@ def test_cifar_damaged_file_is_not_read(tmp_path, monkeypatch):
 # Sizes
 
 
-def test_a_set_is_resized_as_pillow_does(tmp_path, monkeypatch):
+@pytest.mark.parametrize("way", ["bilinear", "bicubic"])
+def test_a_set_is_resized_as_pillow_does(way, tmp_path, monkeypatch):
     """To the rounding of Pillow, which rounds after each of the two directions."""
     images, _ = published(tmp_path, CIFAR10, monkeypatch)
     for size in (8, 32, 45):
-        made = cifar10(root=str(tmp_path), size=size, limit=10, validation=0.2, seed=3)
+        made = cifar10(root=str(tmp_path), size=size, interpolation=way, limit=10, validation=0.2, seed=3)
         same_rows = cifar10(root=str(tmp_path), limit=10, validation=0.2, seed=3)
         assert torch.equal(made["train"].validation, same_rows["train"].validation)
         for name, split in made.items():
             assert split.shape == (3, size, size)
             for image, given in zip(split.images, same_rows[name].images, strict=True):
-                known = F.to_pil_image(given).resize((size, size), Image.Resampling.BILINEAR)
+                known = F.to_pil_image(given).resize((size, size), Image.Resampling[way.upper()])
                 assert (image.int() - F.pil_to_tensor(known).int()).abs().max() <= 1
     assert torch.equal(cifar10(root=str(tmp_path), size=32)["test"].images, images[20:])
     with pytest.raises(ValueError, match=words("size 0")):
@@ -361,6 +362,18 @@ def test_folder_squeezed_images_are_whole_and_have_packs_of_their_own(tmp_path, 
     assert {each: each.stat().st_mtime_ns for each in before} == before
     assert len(list((tmp_path / "set.packed").iterdir())) == 4
     image_folder(root=str(root), size=50, resize="squeeze")  # any size: nothing is too small
+
+
+def test_folder_bicubic_images_are_pillows_and_have_packs_of_their_own(tmp_path):
+    root = tree(tmp_path / "set", shape=(50, 40, 3))
+    for way in ("bilinear", "bicubic"):
+        made = image_folder(root=str(root), size=24, resize="squeeze", interpolation=way)
+        known = [
+            F.pil_to_tensor(image.resize((24, 24), Image.Resampling[way.upper()]))
+            for image, _ in ImageFolder(root / "val")
+        ]
+        assert torch.equal(every_row(made["test"]), torch.stack(known))
+    assert len(list((tmp_path / "set.packed").iterdir())) == 4
 
 
 def test_folder_takes_one_word_for_resize(tmp_path):

@@ -19,8 +19,9 @@ def cifar10(**settings: Any) -> dict[str, Split]:
 
     root: folder of `cifar-10-batches-py`, existing or new.
     download: True to download the archive (170 MB) if the folder does not hold it yet.
-    size: height and width of the resized images (bilinear, antialiased), in pixels; None: no resizing. All chosen
-        images are kept in memory: 9 GB at 224.
+    size: height and width of the resized images, in pixels; None: no resizing. All chosen images are kept in memory:
+        9 GB at 224.
+    interpolation: how images are resized, `bilinear` or `bicubic`, both antialiased.
     limit: number of training images, a balanced choice; None takes all.
     test_limit: number of test images, a balanced choice; None takes all.
     validation: share of the training images that is held out, stratified, in [0, 1).

@@ -1,5 +1,6 @@
 """One image file as an RGB image of 8 bits: its mode, range of values, transparency and orientation."""
 
+import io
 from typing import Any
 
 import numpy as np
@@ -26,14 +27,17 @@ class Reader:
         self.white = None if white is None else float(white)
         self._judged: dict[str, tuple[float, str]] = {}
 
-    def __call__(self, file: str) -> Image.Image:
+    def __call__(self, file: str, content: bytes | str | None = None) -> Image.Image:
         """Return the first picture of the file, in RGB.
+
+        file: path of the file, which errors name.
+        content: the bytes of the file or another path, if `file` is only a name; None: the file is read.
 
         The orientation of EXIF is applied. Transparent images are laid on white. CMYK is converted without a colour
         profile. ValueError: the file is unreadable, its mode is unknown, or it is not clear which value is white.
         """
         try:
-            with Image.open(file) as stored:
+            with Image.open(_opened(file, content)) as stored:
                 packed, format_, tags = _raw_mode(stored), stored.format, dict(getattr(stored, "tag_v2", None) or {})
                 stored.load()
                 image = _turned(stored)
@@ -95,6 +99,10 @@ class Reader:
                 f"{file}: colours of 16 bits with values of up to {high * 256 + 255}; efface reads the eight highest "
                 "bits, with 65535 as white; convert it to 8 bits, or set white: 65535 if the picture is dark"
             )
+
+
+def _opened(file: str, content: bytes | str | None) -> str | io.BytesIO:
+    return io.BytesIO(content) if isinstance(content, bytes) else file if content is None else content
 
 
 def _from_colours(file: str, image: Image.Image) -> Image.Image:

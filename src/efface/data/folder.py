@@ -2,30 +2,18 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
 import torch
-from jaxtyping import UInt8
-from torchvision.transforms import functional as F
-from tqdm import tqdm
 
 from efface.data.decode import Reader, White
 from efface.data.numbering import Classes, names_by_number, numbers
-from efface.data.subset import balanced, check_choice, stratified
+from efface.data.packing import Framing, Picture, Resize, check_framing, packed_images
+from efface.data.subset import Interpolation, chosen_rows, stratified
 from efface.data.tree import Groups, Listing, listing, split_folders
-from efface.store import arrays as rows
+from efface.store.arrays import StoredArray
 from efface.types import Split
-
-FORMAT = 2
-"""Format number in the attributes of every packed file. Images are packed again when it changes."""
-Resize = int | Literal["squeeze"] | None
-"""Length of the shorter side before the centre crop; "squeeze": both sides get the crop's size; None: no resizing."""
 
 
 def image_folder(
@@ -42,6 +30,7 @@ def image_folder(
     seed: int = 0,
     classes: Classes = None,
     white: White = None,
+    interpolation: Interpolation = "bilinear",
 ) -> dict[str, Split]:
     """RGB images of a tree `root/<split>/<class>/*`, resized, cropped, and packed once into contiguous HDF5.
 
@@ -51,8 +40,8 @@ def image_folder(
 
     root: folder of the tree. To use no training split, give the test folder as the root.
     size: height and width of the centre crop, in pixels.
-    resize: length of the shorter side before the crop (bilinear, antialiased), in pixels; None: no resizing; squeeze:
-        both sides are resized to `size` without a crop, which changes the proportions of the objects.
+    resize: length of the shorter side before the crop, in pixels; None: no resizing; squeeze: both sides are resized
+        to `size` without a crop, which changes the proportions of the objects.
     train: folder of the training split in `root`; None: `train` in any case if it exists, else there is none.
     test: folder of the test split in `root`; None: `val` or `test` in any case, or `root` itself if it has no folder of
         a split. `.` is the root itself.
@@ -66,6 +55,7 @@ def image_folder(
         a file of these; or `imagenet` for folders named by WordNet ids. None: 0, 1, 2, ...
     white: value that is white in images of more than 8 bits, such as 4095 for 12 bits in 16. None: 65535, or for 32
         bits and floats 1, 255 or 65535, judged by the largest value. Files for which this is not clear are refused.
+    interpolation: how images are resized, `bilinear` or `bicubic`, both antialiased.
 
     Differs: ImageFolder ignores the orientation of EXIF and drops transparency. Here the orientation is applied, and
         transparent images are laid on white.
@@ -84,25 +74,11 @@ def image_folder(
         seed=seed,
         classes=classes,
         white=white,
+        interpolation=interpolation,
     )
 
 
-def check_image_folder(
-    size: int = 224,
-    resize: Resize = 256,
-    limit: int | None = None,
-    test_limit: int | None = None,
-    validation: float = 0.0,
-    white: White = None,
-) -> None:
-    """Raise ValueError for settings that no tree can meet."""
-    check_choice(size=size, limit=limit, test_limit=test_limit, validation=validation)
-    if isinstance(resize, int) and resize < size:
-        raise ValueError(
-            f"resize: {resize}, expected at least size, {size}, or null for no resizing, or squeeze; change it"
-        )
-    if white is not None and not 0 < white < float("inf"):
-        raise ValueError(f"white: {white}, expected the value that is white, above 0; change it")
+check_image_folder = check_framing
 
 
 def grouped_folder(
@@ -120,6 +96,7 @@ def grouped_folder(
     seed: int,
     classes: Classes = None,
     white: White = None,
+    interpolation: Interpolation = "bilinear",
     title: str = "",
 ) -> dict[str, Split]:
     """Return images as `image_folder` does. Each class consists of some of the tree's folders; others are ignored.
@@ -129,27 +106,40 @@ def grouped_folder(
 
     The other settings are those of `image_folder`.
     """
-    check_image_folder(size, resize, limit, test_limit, validation, white)
+    check_framing(size, resize, limit, test_limit, validation, white)
     place = Path(root).expanduser().absolute()
     named_splits, notes = split_folders(place, train, test)
     listings = {split: listing(place / name, groups) for split, name in named_splits.items()}
     _agree(listings)
     own = numbers(classes, listings["test"].classes)
-    made, reader = {}, Reader(white)
+    framing, made, reader = Framing(size, resize, interpolation, white), {}, Reader(white)
+    store = Path(pack).expanduser() if pack else place.with_name(place.name + ".packed")
     for split, every in listings.items():
-        if split == "train":
-            chosen = balanced(every.targets, limit, seed, setting="limit", least=len(every.classes))
-        else:
-            chosen = balanced(every.targets, test_limit, seed, setting="test_limit")
+        most = limit if split == "train" else test_limit
+        chosen = chosen_rows(split, every.targets, len(every.classes), most, seed)
         taken = replace(every, files=tuple(every.files[i] for i in chosen.tolist()), targets=every.targets[chosen])
         held_out = stratified(taken.targets, validation, seed) if split == "train" else None
-        store = Path(pack).expanduser() if pack else place.with_name(place.name + ".packed")
         part = "all" if len(chosen) == len(every.files) else f"{len(chosen)}-seed{seed}"
-        path = store / f"{title}{every.folder.name}-{resize or 'as-is'}-{size}-{part}.h5"
-        images, targets = _rows(path, taken, size, resize, reader), torch.tensor(own)[taken.targets]
+        path = store / f"{title}{every.folder.name}-{framing.file_name(part)}"
+        images, targets = _packed(path, taken, framing, reader), torch.tensor(own)[taken.targets]
         told = notes + every.notes if split == "test" else every.notes
         made[split] = Split(images, targets, names_by_number(taken.classes, own), validation=held_out, notes=told)
     return made
+
+
+def _packed(path: Path, listed: Listing, framing: Framing, reader: Reader) -> StoredArray:
+    def pictures(first: int, last: int) -> list[Picture]:
+        return [Picture(file, file) for file in listed.files[first:last]]
+
+    return packed_images(
+        path,
+        pictures,
+        len(listed.files),
+        digest=_digest(listed),
+        framing=framing,
+        reader=reader,
+        title=str(listed.folder),
+    )
 
 
 def _agree(listings: dict[str, Listing]) -> None:
@@ -162,30 +152,6 @@ def _agree(listings: dict[str, Listing]) -> None:
             f"{test.folder}: its {len(test.classes)} classes are not the {len(train.classes)} of {train.folder} "
             f"(only one of the two has {', '.join(odd[:5])}); give both the same class folders"
         )
-
-
-def _rows(path: Path, listed: Listing, size: int, resize: Resize, reader: Reader) -> rows.StoredArray:
-    """Return the packed images: those of an earlier run if they are the same, else images that are packed now."""
-    attributes: dict[str, Any] = {
-        "format": FORMAT,
-        "files": _digest(listed),
-        "size": size,
-        "resize": resize or 0,
-        "count": len(listed.files),
-        "white": reader.white or 0.0,
-    }
-    known = rows.packed(path, "images", attributes)
-    if known is not None:
-        return known
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError("no write permission")
-        return rows.pack(
-            path, "images", (len(listed.files), 3, size, size), _decode(listed, size, resize, reader), attributes
-        )
-    except OSError as error:
-        raise ValueError(f"{path}: the images cannot be packed there ({error}); set pack to another folder") from error
 
 
 def _digest(listed: Listing) -> str:
@@ -203,26 +169,3 @@ def _digest(listed: Listing) -> str:
         except UnicodeEncodeError as error:
             raise ValueError(f"{file!r}: its name is no UTF-8 text, which reports cannot show; rename it") from error
     return whole.hexdigest()[:16]
-
-
-def _decode(listed: Listing, size: int, resize: Resize, reader: Reader) -> Iterator[UInt8[np.ndarray, "b 3 h w"]]:
-    """Yield the images in blocks, decoded by one thread for each core: decoders and resizing release Python's lock."""
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
-    block = 32 * workers
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(listed.files), desc=f"packing {listed.folder}", unit="image", disable=None) as bar,
-    ):
-        for first in range(0, len(listed.files), block):
-            files = listed.files[first : first + block]
-            yield np.stack(list(pool.map(partial(_image, size=size, resize=resize, reader=reader), files)))
-            bar.update(len(files))
-
-
-def _image(file: str, size: int, resize: Resize, reader: Reader) -> UInt8[np.ndarray, "3 h w"]:
-    image = reader(file)
-    if resize is not None:
-        image = F.resize(image, [size, size] if resize == "squeeze" else resize)
-    if min(image.size) < size:
-        raise ValueError(f"{file}: {image.width}x{image.height} pixels, expected at least {size}x{size}; set resize")
-    return np.asarray(F.center_crop(image, size)).transpose(2, 0, 1)

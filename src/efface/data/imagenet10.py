@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from efface.data.decode import White
-from efface.data.folder import Resize, check_image_folder, grouped_folder, image_folder
+from efface.data.folder import grouped_folder, image_folder
+from efface.data.packing import Resize, check_framing
 from efface.plug.shared_settings import with_settings_of
 from efface.types import Split
 
@@ -82,4 +83,4 @@ def check_imagenet10(
     white: White = None,
 ) -> None:
     """Raise ValueError for settings that no tree can meet."""
-    check_image_folder(size, resize, limit, test_limit, validation, white)
+    check_framing(size, resize, limit, test_limit, validation, white)

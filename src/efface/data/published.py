@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from efface.data.subset import resized, splits
+from efface.data.subset import Interpolation, resized, splits
 from efface.types import Split
 
 
@@ -12,6 +12,7 @@ def published(
     root: str = "data",
     download: bool = True,
     size: int | None = None,
+    interpolation: Interpolation = "bilinear",
     limit: int | None = None,
     test_limit: int | None = None,
     validation: float = 0.0,
@@ -25,4 +26,4 @@ def published(
     """
     train, test = (read(root, train=train, download=download) for train in (True, False))
     made = splits(train, test, limit=limit, test_limit=test_limit, validation=validation, seed=seed)
-    return resized(made, size)
+    return resized(made, size, interpolation)

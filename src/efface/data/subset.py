@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,18 +13,35 @@ from efface.draws import keys, seeds_of
 from efface.store.arrays import read_rows
 from efface.types import Split, Targets
 
+Interpolation = Literal["bilinear", "bicubic"]
+"""How images are resized, always antialiased."""
+
 
 def splits(
     train: Split, test: Split, *, limit: int | None, test_limit: int | None, validation: float, seed: int
 ) -> dict[str, Split]:
     """Cut both splits down to their limits, then hold out a part of the training rows for validation."""
-    train = _cut(train, balanced(train.targets, limit, seed, setting="limit", least=len(train.classes)))
-    test = _cut(test, balanced(test.targets, test_limit, seed, setting="test_limit"))
+    train = _cut(train, chosen_rows("train", train.targets, len(train.classes), limit, seed))
+    test = _cut(test, chosen_rows("test", test.targets, 1, test_limit, seed))
     return {"train": replace(train, validation=stratified(train.targets, validation, seed)), "test": test}
 
 
-def resized(found: Mapping[str, Split], size: int | None) -> dict[str, Split]:
-    """Return images without masks as squares, in memory: bilinear, antialiased, 8 bits.
+def chosen_rows(split: str, targets: Targets, classes: int, limit: int | None, seed: int) -> Int[Tensor, " m"]:
+    """Return ascending row numbers of a balanced choice from a split.
+
+    split: `train`, whose choice has an image of each class, or `test`.
+    classes: number of classes of the training split.
+    limit: number of rows; None takes all.
+    """
+    if split == "train":
+        return balanced(targets, limit, seed, setting="limit", least=classes)
+    return balanced(targets, limit, seed, setting="test_limit")
+
+
+def resized(
+    found: Mapping[str, Split], size: int | None, interpolation: Interpolation = "bilinear"
+) -> dict[str, Split]:
+    """Return images without masks as squares, in memory: antialiased, 8 bits.
 
     size: height and width in pixels, at least 1; None: no resizing.
     """
@@ -37,7 +55,10 @@ def resized(found: Mapping[str, Split], size: int | None) -> dict[str, Split]:
         images = torch.empty(len(split), split.shape[0], size, size, dtype=torch.uint8)
         for indices in torch.arange(len(split)).split(256):
             part = read_rows(split.images, indices).float()
-            images[indices] = F.interpolate(part, (size, size), mode="bilinear", antialias=True).round_().byte()
+            if interpolation == "bicubic":  # Pillow cuts what lies outside [0, 255] after each direction, width first
+                part = F.interpolate(part, (part.shape[2], size), mode=interpolation, antialias=True).clamp_(0, 255)
+            part = F.interpolate(part, (size, size), mode=interpolation, antialias=True)
+            images[indices] = part.round_().clamp_(0, 255).byte()
         made[name] = replace(split, images=images)
     return made
 

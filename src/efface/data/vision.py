@@ -31,8 +31,8 @@ def mnist(**settings: Any) -> dict[str, Split]:
     root: folder of `MNIST/raw`, existing or new.
     download: True to download the four archives (12 MB) if the folder does not hold them yet. Their MD5 sums are
         checked after the download.
-    size: height and width of the resized images (bilinear, antialiased), in pixels; None: no resizing. All chosen
-        images are kept in memory.
+    size: height and width of the resized images, in pixels; None: no resizing. All chosen images are kept in memory.
+    interpolation: how images are resized, `bilinear` or `bicubic`, both antialiased.
     limit: number of training images, a balanced choice; None takes all.
     test_limit: number of test images, a balanced choice; None takes all.
     validation: share of the training images that is held out, stratified, in [0, 1).
