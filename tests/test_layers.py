@@ -27,7 +27,7 @@ LAYERS = (
     {"__main__"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-CONFINED = ("captum", "zennit", "skimage", "matplotlib", "tensorboard", "timm", "transformers")
+CONFINED = ("captum", "zennit", "skimage", "matplotlib", "tensorboard", "timm", "transformers", "datasets")
 FILES = sorted(ROOT.rglob("*.py"))
 
 

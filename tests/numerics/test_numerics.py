@@ -10,7 +10,8 @@ from numerics.files import summary
 
 FROM_ELSEWHERE = {"cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "imagenet10", "timm", "huggingface"}
 """Data sets that are downloaded, or whose folders nobody but their owner has. Networks of other packages, whose own
-answers are the oracle in tests/models/test_models_elsewhere.py."""
+answers are the oracle in tests/models/test_models_elsewhere.py. Sets of the datasets library, whose oracle is
+image_folder in tests/data/test_huggingface_data.py."""
 KINDS = tuple(kind for kind in words.KINDS if kind not in ("executor", "metric"))
 
 

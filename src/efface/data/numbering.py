@@ -11,12 +11,13 @@ IMAGENET = "imagenet"
 Classes = str | list[int] | list[str] | dict[str, int] | None
 
 
-def numbers(classes: Classes, names: Sequence[str]) -> tuple[int, ...]:
+def numbers(classes: Classes, names: Sequence[str], *, called: str = "class folders") -> tuple[int, ...]:
     """Return the network's number of each class, in the order of `names`.
 
     classes: None: 0, 1, 2, ... A list of numbers: one for each name. A list of names: the network's classes in the
         order of its outputs. A mapping: the number of each name. `imagenet`: the names are WordNet ids (n01440764 is
         0). Any other text: a file, see `_read`.
+    called: what errors call the names.
 
     FileNotFoundError: there is no such file. ValueError: a class has no number, or two classes have the same.
     """
@@ -26,11 +27,11 @@ def numbers(classes: Classes, names: Sequence[str]) -> tuple[int, ...]:
     if isinstance(classes, str):
         where = f"classes: {classes}"
         given = imagenet_ids() if classes == IMAGENET else _read(Path(classes).expanduser(), names)
-    known = _by_name(given, names, where)
+    known = _by_name(given, names, where, called)
     if missing := [name for name in names if name not in known]:
         raise ValueError(
-            f"{where}: has no number for {len(missing)} of {len(names)} class folders ({', '.join(missing[:5])}); "
-            "add them, or rename the folders"
+            f"{where}: has no number for {len(missing)} of {len(names)} {called} ({', '.join(missing[:5])}); "
+            f"add them, or rename the {called}"
         )
     in_order = tuple(known[name] for name in names)
     for name, number in zip(names, in_order, strict=True):
@@ -55,7 +56,7 @@ def imagenet_ids() -> list[str]:
     return Path(__file__).with_name("imagenet_ids.txt").read_text().split()
 
 
-def _by_name(given: Any, names: Sequence[str], where: str) -> Mapping[str, Any]:
+def _by_name(given: Any, names: Sequence[str], where: str, called: str) -> Mapping[str, Any]:
     if isinstance(given, Mapping):
         return given
     listed = list(given)
@@ -63,7 +64,7 @@ def _by_name(given: Any, names: Sequence[str], where: str) -> Mapping[str, Any]:
         return {name: number for number, name in reversed(list(enumerate(listed)))}
     if len(listed) != len(names):
         raise ValueError(
-            f"{where}: {len(listed)} numbers, expected {len(names)}: one for each class folder in sorted order "
+            f"{where}: {len(listed)} numbers, expected {len(names)}: one for each of the {called} in their order "
             f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
         )
     return dict(zip(names, listed, strict=True))
