@@ -1,7 +1,6 @@
 """Writes the generated parts of docs/methods.md: from docstrings, or by running every method of a study.
 
     python scripts/describe_methods.py table
-    python scripts/describe_methods.py networks STUDY [key=value ...]
     python scripts/describe_methods.py speed STUDY [key=value ...] [--images 16]
     python scripts/describe_methods.py picture STUDY [key=value ...]
 
@@ -9,7 +8,6 @@ STUDY is configs/methods_cifar10.yml; its entries of captum and zennit need thes
 text between its markers on the page, and `picture` also writes docs/methods.png.
 
 table: runs no network.
-networks: tries networks with fresh weights on noise.
 speed: uses the study's network, with fresh weights if it is not trained yet, and its first test images. A method that
     has not learnt yet learns from 64 training images.
 picture: shows finished maps; run the extract stage before.
@@ -39,10 +37,6 @@ from torch import Tensor, nn
 import efface.methods
 from efface import draws
 from efface.methods.calling import MethodCall, attribute
-from efface.models import resnet
-from efface.models.layers import find_layer
-from efface.models.torchvision import load
-from efface.plug.call import Call
 from efface.report.gallery import paint
 from efface.stages.run.map_files import map_store
 from efface.stages.run.method_calls import method_call, seed_text
@@ -54,7 +48,6 @@ from efface.stages.work.learning import learnt_on_trial
 from efface.store.arrays import read_rows
 from efface.study import study as config
 from efface.study.schema import MethodEntry
-from efface.types import Split
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 PICTURE = PAGE.with_suffix(".png")
@@ -65,14 +58,6 @@ COUNTED = 4  # images on which passes are counted
 SECONDS = 1.0  # least total time of the timed calls
 CLOCK = time.perf_counter if torch.cuda.is_available() else time.process_time  # process time excludes other work
 
-SIDE, CLASSES, TAUGHT = 96, 10, 8  # image side and classes of the tried networks; training images for methods there
-FEW = {"samples": 2, "steps": 2, "channels": 2, "pool": TAUGHT, "places": 4, "patch": SIDE // 4, "stride": SIDE // 4}
-THIN = ("resnet8", "resnet8_wide", "resnet20", "resnet32", "resnet44", "resnet56")
-LARGE = (
-    *("resnet18", "resnet50", "vgg11", "vgg16_bn", "squeezenet1_1", "densenet121", "mobilenet_v2"),
-    *("mobilenet_v3_small", "efficientnet_b0", "convnext_tiny", "vit_b_16"),
-)
-
 SHOWN, EDGE, GAP, NAMES = 16, 48, 2, 226  # images; pixels of a tile, between tiles, and for the methods' names
 
 
@@ -80,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
     parts.add_parser("table", help="table of all methods: computation, settings, source, differences")
-    for name, does in {"networks": "methods by network", "speed": "passes and time", "picture": "maps"}.items():
+    for name, does in {"speed": "passes and time", "picture": "maps"}.items():
         part = parts.add_parser(name, help=does)
         part.add_argument("study", type=Path, metavar="STUDY", help="a YAML file: configs/methods_cifar10.yml")
         part.add_argument("overrides", nargs="*", metavar="key=value", help="set a key of the study")
@@ -92,8 +77,7 @@ def main() -> None:
         fill("table", table())
         return
     run = Run(config.read(options.study, options.overrides))
-    more = {"speed": lambda: speed(run, options.images), "picture": lambda: picture(run)}
-    found = more.get(options.part, lambda: networks(run))()
+    found = speed(run, options.images) if options.part == "speed" else picture(run)
     fill(options.part, f"{found}\n\n{origin(run, options)}")
 
 
@@ -269,100 +253,6 @@ def timed(call: Callable[[], object]) -> float:
         call()
         found.append(CLOCK() - started)
     return statistics.median(found)
-
-
-# Methods by network.
-
-
-def networks(run: Run) -> str:
-    """Return the table of every method on every network: yes, or the first words of the error message."""
-    found: dict[str, dict[str, str]] = {entry.name: {} for entry in run.entries}
-    for name, build in {"CIFAR ResNets": THIN, **{name: (name,) for name in LARGE}}.items():
-        for network, side in map(fresh, build):
-            learnt: dict[str, dict[str, Tensor]] = {}
-            for entry in run.entries:
-                why = tried(entry, network, side, learnt)
-                found[entry.name][name] = found[entry.name].get(name) or why
-        print(name, *(f"\n  {entry}: {line[name]}" for entry, line in found.items() if line[name]), flush=True)
-    everywhere = ", ".join(f"`{name}`" for name, line in found.items() if not any(line.values()))
-    others = {name: line for name, line in found.items() if any(line.values())}
-    reasons = list(dict.fromkeys(why for line in others.values() for why in line.values() if why))
-    rows = [(f"`{name}`", *(verdict(why, reasons) for why in line.values())) for name, line in others.items()]
-    notes = "\n".join(f"{number}. {why}" for number, why in enumerate(reasons, 1))
-    head = ("the others", *next(iter(found.values())))
-    return (
-        f"Fresh weights, {CLASSES} classes, noise of 32 x 32 pixels for the CIFAR ResNets ({', '.join(THIN)}) and of "
-        f"{SIDE} x {SIDE} for the others, which are torchvision's; a layer that a network does not have is left to the "
-        f"default. Finite maps on all of them: {everywhere}.\n\n{markdown(head, rows)}\n\n{notes}"
-    )
-
-
-def verdict(why: str, reasons: list[str]) -> str:
-    if not why:
-        return "yes"
-    return f"{'FAILS' if why.startswith('FAILS') else 'no'} ({reasons.index(why) + 1})"
-
-
-def fresh(name: str) -> tuple[nn.Module, int]:
-    """Return a network with fresh weights, and the side of its test images."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        if name in THIN:
-            network, side = getattr(resnet, name)(num_classes=CLASSES), 32
-        else:
-            more = {"image_size": SIDE} if name.startswith("vit") else {}
-            network, side = load(name, num_classes=CLASSES, **more), SIDE
-        for each in network.parameters():
-            if each.ndim > 1 and not each.any():  # ViT's head starts at zero, so every gradient would be zero
-                nn.init.xavier_uniform_(each)
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = None  # statistics of these images only; else deep features grow until softmax is 1
-        with torch.no_grad():
-            network.train()(torch.rand(TAUGHT, 3, side, side))
-    return network.eval(), side
-
-
-def tried(entry: MethodEntry, network: nn.Module, side: int, learnt: dict[str, dict[str, Tensor]]) -> str:
-    """Return "" if there are maps, else the reason; an error that the method does not explain starts with FAILS.
-
-    learnt: tensors that methods learnt from this network, by the settings that they depend on.
-    """
-    made = MethodCall(entry.name, few(entry.call, network), entry.batched, entry.outputs)
-    images = torch.rand(TAUGHT, 3, side, side, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        targets = network(images).argmax(1)
-    try:
-        if hasattr(entry.call.resolve(), "fit"):
-            key = json.dumps(made.method.learnt_from())
-            if key not in learnt:
-                made.method.fit(network, Split(images.mul(255).byte(), targets), seed=0, max_batch=TAUGHT)
-                learnt[key] = made.method.learnt
-            made.method.learnt = learnt[key]
-        maps = attribute(made, network, images[:2], targets[:2], seeds=torch.arange(2), max_batch=TAUGHT)
-    except Exception as error:  # noqa: BLE001  the table shows errors of every kind
-        text = re.sub(r"^[\w.]+: | \('[^']*'\)", "", textwrap.shorten(str(error).split(";")[0], 150))
-        is_refusal = isinstance(error, ValueError) and not str(error).startswith("attribution_methods.")
-        return text if is_refusal else f"FAILS: {type(error).__name__}: {text}"
-    constant = any(each.ndim > 1 and all(one.max() == one.min() for one in each) for each in maps.values())
-    return "FAILS: the maps are constant" if constant else ""
-
-
-def few(call: Call, network: nn.Module) -> Call:
-    """Return the call with fewer samples and steps, also in inner methods, and without a layer that does not exist."""
-    known = inspect.signature(call.resolve()).parameters
-    kwargs = {name: each for name, each in call.kwargs.items() if name != "layer" or has(network, each)}
-    kwargs |= {name: count for name, count in FEW.items() if name in known}
-    kwargs |= {name: few(each, network).model_dump() for name, each in call.nested().items()}
-    return call.model_copy(update={"kwargs": kwargs})
-
-
-def has(network: nn.Module, layer: str) -> bool:
-    try:
-        find_layer(network, layer)
-    except ValueError:
-        return False
-    return True
 
 
 # Picture of the maps.

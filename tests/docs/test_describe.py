@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-from efface.study.schema import MethodEntry
 from efface.types import Split
 from small.networks import hooks
 
@@ -86,26 +84,3 @@ def test_the_class_of_the_page_learns(tiny):
     data = Split(torch.full((3, 3, 8, 8), 51, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
     method.fit(tiny(3, 4), data, seed=0, max_batch=2)
     torch.testing.assert_close(method(None, torch.ones(2, 3, 8, 8), None), torch.full((2, 3, 8, 8), 1.6))
-
-
-@pytest.mark.parametrize(
-    ("line", "why"),
-    [
-        ({"method": "efface.methods.gradient.gradient"}, r"^$"),
-        ({"method": "efface.methods.cam.score_cam", "kwargs": {"layer": "nowhere"}}, r"^$"),
-        ({"method": "efface.methods.path.expected_gradients"}, r"^$"),
-        (
-            {"method": "efface.methods.backprop.guided_backprop"},
-            r"^no ReLU module ran in Sequential, whose non-linearities are Tanh$",
-        ),
-        ({"method": "efface.methods.control.random_resampled"}, r"^$"),
-        ({"method": "efface.methods.gradient.gradient", "batched": False}, r"^FAILS: \w+: "),
-    ],
-)
-def test_a_network_is_tried_and_a_refusal_told_from_a_failure(script, line, why):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # of some weights Score-CAM's map is constant
-        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(720, 10))
-    model.eval()
-    entry = MethodEntry(name="x", **line)
-    assert re.search(why, script.tried(entry, model, 16, {}))

@@ -35,6 +35,10 @@ SMALLEST = {
     ),
     "bench_verdicts.py": (["--quick"], r"## means\n(.*\n)*## power\n(.*\n)*\| trainings, normal \| 3 .*\d\.\d\d \|"),
     "soak.py": (["--quick", "--ceiling", "100"], r"kill: \d+ cases, 0 bad[^\n]*(\n.*)*hostile: 2 cases"),
+    "describe_networks.py": (
+        ["--networks", "ConvNeXt,ViT", "--methods", "gradient,guided_backprop"],
+        r"Work on all of these networks: `gradient`(.*\n)*\| `guided_backprop` \| no \(1\) \|\n(.*\n)*1\. no ReLU",
+    ),
     "pattern_toy.py": ([], r"0\.210561[^\n]*(\n.*)*0\.000694"),
 }
 
@@ -122,10 +126,9 @@ def test_describe_scripts_write_the_pages_as_they_are(checkout):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("part", "more"), [("networks", []), ("speed", ["--images", "2"])])
-def test_describe_methods_runs_a_study(checkout, part, more):
+def test_describe_methods_runs_a_study(checkout):
     overrides = [ONE_METHOD, "metrics=[]", f"out={checkout / 'run'}"]
-    run("describe_methods.py", part, "configs/digits.yml", *overrides, *more, root=checkout)
+    run("describe_methods.py", "speed", "configs/digits.yml", *overrides, "--images", "2", root=checkout)
     page = (checkout / "docs" / "methods.md").read_text()
     assert page != (ROOT / "docs" / "methods.md").read_text()
     assert "gradient" in page
