@@ -124,7 +124,10 @@ def studies():
         size = tree["data"].get("kwargs", {}).get("size", 32) if isinstance(tree["data"], dict) else 32
         size = 8 if "digits" in str(tree["data"]) else min(size, LARGEST)
         model = Call.model_validate(Word("model").by_path(tree["model"]))
-        model = model.model_copy(update={"kwargs": {k: v for k, v in model.kwargs.items() if k != "weights"}})
+        kwargs = {name: each for name, each in model.kwargs.items() if name != "weights"}
+        if model.call == "efface.models.timm.load":  # a transformer takes images of one size
+            kwargs["img_size"] = size
+        model = model.model_copy(update={"kwargs": kwargs})
         marks = ()
         for entry in tree["attribution_methods"]:
             if entry.get("method"):
