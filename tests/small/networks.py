@@ -152,6 +152,13 @@ def scrambled(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
+def swin() -> nn.Module:
+    """A Swin of torchvision with two blocks: patches of 4 x 4, windows of 4 x 4 patches, three classes."""
+    from torchvision.models import SwinTransformer
+
+    return SwinTransformer([4, 4], 12, [2], [2], [4, 4], num_classes=3).eval()
+
+
 def hooks(network: nn.Module) -> int:
     """How many hooks of any kind there are on the network and its parts."""
     return sum(len(kept) for each in _hooks(network) for kept in each.values() if isinstance(kept, Mapping))
