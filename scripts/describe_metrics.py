@@ -23,7 +23,7 @@ from efface.report.table import FAMILIES
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 ARROWS = {"lower": "&darr;", "higher": "&uarr;", "none": "(describes)"}
-HANDED = {"images", "removed", "mean", "seeds"}  # passed by efface, so no settings of a study
+HANDED = {"images", "removed", "mean", "seeds", "token_size"}  # passed by efface, so no settings of a study
 NOTEBOOK = {"sources", "pixels"}
 SHORT = ("efface.impute.", "efface.erase.units.", "efface.erase.post.")
 LISTED = 9  # points that are written out
@@ -33,7 +33,7 @@ def main() -> None:
     for part, table in (
         ("metrics", metrics_table()),
         ("reads", reads()),
-        ("units", plugs(units, ["patch", "superpixel"])),
+        ("units", plugs(units, ["patch", "token", "superpixel"])),
         ("fills", fills()),
     ):
         fill(part, table, PAGE)

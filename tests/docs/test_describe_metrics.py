@@ -35,7 +35,7 @@ def test_the_tables_are_what_metrics_units_and_fills_say(script):
     remedy = "run: python scripts/describe_metrics.py"
     assert part("metrics") == script.metrics_table(), remedy
     assert part("reads") == script.reads(), remedy
-    assert part("units") == script.plugs(units, ["patch", "superpixel"]), remedy
+    assert part("units") == script.plugs(units, ["patch", "token", "superpixel"]), remedy
     assert part("fills") == script.fills(), remedy
 
 

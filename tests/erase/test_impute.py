@@ -229,7 +229,7 @@ def test_what_cannot_be_is_refused(fill, said):
         fill()
 
 
-@pytest.mark.parametrize("word", [*index("imputer")])
+@pytest.mark.parametrize("word", [word for word in index("imputer") if word != "drop_tokens"])  # it makes no pixels
 def test_each_image_is_on_its_own_and_stays_as_it_was(word):
     call = Call(
         call=index("imputer")[word], kwargs={"constant": {"value": 0.3}, "patch_mean": {"size": 4}}.get(word, {})

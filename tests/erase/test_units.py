@@ -27,6 +27,13 @@ def test_patches_at_the_border_may_be_smaller():
     assert torch.equal(pixels, torch.arange(120).reshape(12, 10))
 
 
+def test_tokens_are_patches_of_the_size_that_is_handed_over():
+    assert torch.equal(units.token(IMAGES, token_size=[3, 5]), units.patch(IMAGES, size=[3, 5]))
+    units.check_token()
+    with pytest.raises(ValueError, match=words("token_size is 4 patch")):
+        units.check_token(token_size=4)
+
+
 def of_kind(kind):
     """Labels of one kind for `IMAGES`: good ones, or with one fault."""
     whole = units.patch(IMAGES, size=4)

@@ -3,6 +3,7 @@
 import functools
 
 import torch
+from torchvision.models import VisionTransformer
 
 from efface.erase.masking import to_stored
 from efface.erase.post import (
@@ -16,7 +17,7 @@ from efface.erase.post import (
     positive,
     square,
 )
-from efface.erase.units import patch, superpixel
+from efface.erase.units import patch, superpixel, token
 from efface.impute import (
     blur,
     channel_mean,
@@ -30,6 +31,8 @@ from efface.impute import (
     patch_mean,
     rise_blur,
 )
+from efface.metrics.probes import Erasure, Perturb
+from efface.plug.call import Call
 from efface.training.augment import colour_jitter, random_resized_crop, rotation
 from numerics import inputs
 from numerics.table import golden
@@ -74,6 +77,22 @@ def _filled(fill, settings):
 for _fill, _settings in FILLS.items():
     golden(f"imputer.{_fill.__name__}")(functools.partial(_filled, _fill, _settings))
 
+
+@golden("imputer.drop_tokens")
+def _drop_tokens():
+    """Scores, for it makes no pixels: images of 8 x 8 in patches of 4 x 4 and of 2 x 2, in each order."""
+    found = {}
+    for name, size in {"square": 4, "small": 2}.items():
+        network = inputs.randomised(VisionTransformer(8, size, 2, 2, 8, 16, num_classes=inputs.CLASSES), 4)
+        unit = Call(call="efface.erase.units.token", kwargs={"token_size": [size, size]})
+        here = inputs.case({"test": inputs.maps(6)}, given_network=network)
+        for order in ("most_first", "least_first", "random"):
+            for fraction in (0.25, 0.5, 1.0):
+                erasure = Erasure(order, fraction, Call(call="efface.impute.drop_tokens"), (), unit)
+                found[f"{name}_{order}_{fraction}"] = torch.from_numpy(Perturb(erasure)(here).values["logit"])
+    return found
+
+
 POSTS = {
     absolute: ({},),
     channel_max: ({},),
@@ -114,6 +133,12 @@ def _pictures():
 def _patch():
     images = _pictures()
     return {f"{size}": patch(images, size=size) for size in (1, 5, 20)} | {"two": patch(images, size=[5, 3])}
+
+
+@golden("unit.token")
+def _token():
+    images = _pictures()
+    return {"square": token(images, token_size=[4, 4]), "cut": token(images, token_size=[5, 8])}
 
 
 @golden("unit.superpixel")

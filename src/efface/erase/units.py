@@ -29,6 +29,26 @@ def patch(images: Images, *, size: int | Sequence[int]) -> Labels:
     return (rows[:, None] * (-(-w // sides[1])) + columns).expand(n, h, w)
 
 
+def token(images: Images, *, token_size: int | Sequence[int]) -> Labels:
+    """The patches that the explained network cuts its images into, numbered row by row. In a ViT each has a token.
+
+    They are those of the first layer, also for a Swin or a ConvNeXt. A network without patches is refused.
+
+    token_size: height and width of the network's patches in pixels. The run finds them and hands them over; they are
+        part of the key of each result.
+    """
+    return patch(images, size=token_size)
+
+
+def check_token(*, token_size: object = None) -> None:
+    """Raise ValueError for a study that sets the size itself: other patches than the network's are `patch`."""
+    if token_size is not None:
+        raise ValueError(
+            f"token_size is {token_size}, but unit token has the size of the network's own patches; drop it, or take "
+            "unit patch with this size"
+        )
+
+
 def superpixel(images: Images, *, segments: int = 100, compactness: float = 10.0, sigma: float = 0.0) -> Labels:
     """Connected regions of similar colour: SLIC of scikit-image, in CIELAB for three channels.
 

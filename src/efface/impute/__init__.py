@@ -4,9 +4,12 @@ Only the removed pixels of the result are used. An imputer receives these keywor
 
 mean: the data set's channel means.
 seeds: one integer per image, so that a random fill does not depend on the batch.
+
+`drop_tokens` is the exception: it makes no pixels. The probes that know its fact `drops_tokens` drop tokens instead.
 """
 
 from efface.impute.draw import gaussian_noise, histogram, image_pixels
+from efface.impute.drop import drop_tokens
 from efface.impute.fill import blur, channel_mean, constant, image_mean, kept_mean, patch_mean, rise_blur
 from efface.impute.linear import noisy_linear
 
@@ -14,6 +17,7 @@ __all__ = [
     "blur",
     "channel_mean",
     "constant",
+    "drop_tokens",
     "gaussian_noise",
     "histogram",
     "image_mean",

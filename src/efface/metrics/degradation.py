@@ -96,6 +96,8 @@ class Degrade:
     post: tuple[Call, ...]
     unit: Literal["pixel", "feature"] | Call
 
+    can_drop_tokens = True
+
     @property
     def needs(self) -> Needs:
         return Needs(maps=self.order != "random", blocks=True)
@@ -110,10 +112,14 @@ class Degrade:
     def describe(self) -> Description:
         return replace(by_fields(self), ties=SHUFFLED if self.needs.maps else NONE, count="min(patches, units)")
 
-    def check(self, network: nn.Module, images: Images) -> None:  # noqa: ARG002
-        """Raise ValueError if these images differ in their number of groups. The run counts all test images."""
+    def check(self, network: nn.Module, images: Images) -> None:
+        """Raise ValueError if these images differ in their number of groups, or if `Perturb` refuses the network.
+
+        The run counts the groups of all test images.
+        """
         if isinstance(self.unit, Call):
-            self._same(self._counts(images))
+            whole = self._same(self._counts(images))
+            Perturb(self._erasure(min(1.0, self.patches / whole))).check(network, images)
 
     def __call__(self, case: Case) -> Score:
         return Perturb(self._erasure(min(1.0, self.patches / self._whole(case))))(case)

@@ -13,6 +13,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 KNOWN: dict[str, Any] = {
     "is_flat": False,
     "is_averaged": False,
+    "drops_tokens": False,
     "cost": 6.0,
     "estimates_hessian": False,
     "doubts": None,
@@ -23,6 +24,7 @@ KNOWN: dict[str, Any] = {
 is_flat: for an imputer. True if its fill depends only on the shape of the images, so it is computed only once.
 is_averaged: for an imputer with a setting `samples`. True if the score of an erased image is the mean over that many
     fills, each with seeds of its own.
+drops_tokens: for an imputer. True if it stands for the tokens of a transformer that are dropped. It fills no images.
 cost: for a regulariser. Forward passes that it adds to a training step, for each image.
 estimates_hessian: for a regulariser. True if its estimate is noise on a network whose Hessian is 0, such as a network
     of ReLUs.

@@ -64,6 +64,9 @@ def check_run(run: Run) -> float:
     for note in (note for split in run.data.values() for note in split.notes):
         say(f"data: {note}")
     one = planned_run(run)
+    for unit in (handed for asked, handed in run.units.items() if handed != asked):
+        tall, wide = unit.kwargs["token_size"]
+        say(f"unit {unit.call.rpartition('.')[2]}: the network's patches have {tall} x {wide} pixels")
     trials = preflight(one, warn=True)
     for line in power_said(run, one.plan):
         say(f"power: {line}")

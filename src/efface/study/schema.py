@@ -31,6 +31,8 @@ MOST = 1_000
 Post = tuple[Annotated[Call, Word("post"), bound("maps")], ...]
 FILL_OFFERS = ("mean", "seeds")
 """Keywords that an imputer receives if it names them."""
+UNIT_OFFERS = ("token_size",)
+"""Keywords that a unit receives if it names them."""
 ImputerCall = Annotated[Call, Word("imputer"), bound("images", "removed", offered=FILL_OFFERS)]
 
 
@@ -42,7 +44,7 @@ def _unit(value: object) -> object:
     if value in get_args(Unit) or not isinstance(value, str | dict | Call):
         return value
     call = value if isinstance(value, Call) else Call.model_validate(value)
-    call.check(("images",))
+    call.check(("images",), UNIT_OFFERS)
     return call
 
 

@@ -5,7 +5,7 @@ therefore lists all problems at once.
 """
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, Valida
 from efface.models.adapt import Outputs
 from efface.plug import moved
 from efface.plug.call import Call, bound
+from efface.plug.facts import fact
 from efface.plug.field import WORDS, Word
 from efface.plug.strict import Strict
 from efface.study.claims import ACCURACY, VariantNames, unfounded
@@ -92,9 +93,21 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _agrees(self) -> "Study":
-        if problems := disagreements(self.model_dump()):
+        if problems := [*disagreements(self.model_dump()), *self._unfilled()]:
             raise ValueError("\n".join(problems))
         return self
+
+    def _unfilled(self) -> Iterator[str]:
+        """Yield a message for each training whose crop has a border that the study's fill cannot fill."""
+        second = self.second_network.fit if self.second_network is not None else None
+        if not fact(self.imputer.resolve(), "drops_tokens"):
+            return
+        for where, fit in (("fit", self.fit), ("second_network.fit", second)):
+            if fit is not None and fit.crop:
+                yield (
+                    f"imputer: {self.imputer.call} fills no pixels, but {where}.crop needs a fill for the border; give "
+                    "it as imputer of the metrics alone, in their kwargs"
+                )
 
     def parts(self) -> dict[str, list["Study"]]:
         """Return the runs of this study: for each variant, one study for each seed.

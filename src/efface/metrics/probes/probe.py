@@ -89,6 +89,8 @@ class Probe(Protocol):
     * `check(network, images)`: raises ValueError if its settings do not suit the network or two test images.
     * `map_values`: "pixel" or "feature", for a probe without a field `unit`. The values of a map that it reads.
       `efface check` uses it to test that the maps have this shape.
+    * `can_drop_tokens = True`: its fill may be one that drops tokens, which makes no filled images. It then scores by
+      `efface.metrics.probes.tokens.token_logits`.
     * a field `post`: the changes of a map before the probe reads it.
     """
 
@@ -146,7 +148,7 @@ _MUST = {
 }
 _CALLED = {"identity": (), "cost": ("images", "training"), "__call__": ("case",), "describe": ()}
 _CALLED_IF_THERE = {"check": ("network", "images")}
-_KNOWN = {*_MUST, *_CALLED, *_CALLED_IF_THERE, "explains", "map_values", "post", "unit", "imputer"}
+_KNOWN = {*_MUST, *_CALLED, *_CALLED_IF_THERE, "explains", "map_values", "post", "unit", "imputer", "can_drop_tokens"}
 _WORDS = {"map_values": ("pixel", "feature", None), "explains": ("true", "none", "predicted")}
 _FORMER = {
     "needs_map": "needs = Needs(maps=...)",

@@ -13,13 +13,14 @@ from efface.erase.masking import to_float
 from efface.metrics.probes.case import Case
 from efface.metrics.probes.erasure import Erasure, erased_batches, fills_averaged
 from efface.metrics.probes.probe import Needs
+from efface.metrics.probes.tokens import check_emptied, drops_tokens, token_logits
 from efface.models.evaluation import evaluating_fast
 from efface.models.memory import with_smaller_batches
 from efface.store.arrays import read_rows
 from efface.store.results import Score
 from efface.training.loop import Precision, TrainingResult, TrainingRows, TrainingSettings, predict
 from efface.training.loop import train as train_network
-from efface.types import StoredImages, Targets
+from efface.types import Images, StoredImages, Targets
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Perturb:
     """Score of the given network on erased test images: one point of MoRF (most relevant first) or LeRF."""
 
     erasure: Erasure
+
+    can_drop_tokens = True
 
     @property
     def needs(self) -> Needs:
@@ -39,14 +42,18 @@ class Perturb:
     def identity(self) -> dict[str, Any]:
         return {"probe": "perturb"} | self.erasure.identity()
 
+    def check(self, network: nn.Module, images: Images) -> None:
+        """Raise ValueError if all tokens are dropped and the network has no logits then."""
+        if self.erasure.fraction == 1 and drops_tokens(self.erasure.imputer):
+            check_emptied(network, images)
+
     def __call__(self, case: Case) -> Score:
         count = fills_averaged(self.erasure.imputer, self.erasure.fraction)
+        classes = (case.data["test"].targets[case.test_rows], case.target_classes[case.test_rows])
+        if drops_tokens(self.erasure.imputer):
+            return score_of(token_logits(case, self.erasure), *classes)
         scores = [
-            score_of(
-                erased_logits(case, case.network, self.erasure, "fp32", sample=sample),
-                case.data["test"].targets[case.test_rows],
-                case.target_classes[case.test_rows],
-            )
+            score_of(erased_logits(case, case.network, self.erasure, "fp32", sample=sample), *classes)
             for sample in range(count)
         ]
         if count == 1:

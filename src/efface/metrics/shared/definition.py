@@ -9,6 +9,7 @@ import numpy as np
 
 from efface.metrics.formula import EVERY, Better, Metric, Point, metric
 from efface.metrics.probes import Perturb, Probe, Retrain, Score, check_probe
+from efface.metrics.probes.tokens import unfit_to_drop
 from efface.shown import shown
 
 
@@ -31,6 +32,8 @@ def check_metric(where: str, formula: Metric, points: Iterable[Point]) -> list[s
             return [f"{where}: its 'probes' fails at {point.x:g}: {type(error).__name__}: {error}"]
         if not isinstance(probes, Mapping):
             return [f"{where}: its 'probes' returns a {type(probes).__name__}; expected a mapping of names to probes"]
+        unfit = (fault for probe in probes.values() for fault in unfit_to_drop(probe, point.unit))
+        faults |= dict.fromkeys(f"{where}: {fault}" for fault in unfit)
         if (kinds := tuple((name, type(probe)) for name, probe in probes.items())) in seen:
             continue
         seen.add(kinds)

@@ -15,6 +15,8 @@ from efface.metrics.probes import Erasure, erased
 from efface.metrics.probes.block import whole_of
 from efface.metrics.probes.description import KINDS, NONE, describe
 from efface.metrics.probes.probe import Explains
+from efface.metrics.probes.tokens import drops_tokens
+from efface.plug.call import Call
 from efface.report.cautions import SHARES
 from efface.report.gallery import Gallery
 from efface.report.page import Cost, Facts
@@ -37,6 +39,8 @@ from efface.types import Split
 
 _SHOWN = 6  # images of the gallery
 _GALLERY_FRACTION = 0.3
+_GREY = Call(call="efface.impute.constant", kwargs={"value": 0.5})
+"""Stands in a picture for tokens that are dropped."""
 
 
 def facts(planned: PlannedRun, measured: Sequence[str]) -> Facts:
@@ -186,7 +190,8 @@ def gallery(planned: PlannedRun) -> Gallery | None:
         if point is None:  # no metric reads this map
             continue
         case = case_of(run, {"test": store}, network=False)
-        gone = Erasure("most_first", fraction, point.imputer, point.post, point.unit)
+        fill = _GREY if drops_tokens(point.imputer) else point.imputer
+        gone = Erasure("most_first", fraction, fill, point.post, point.unit)
         maps[view.name] = _shown(run, point, store, indices)
         masked[view.name] = to_stored(erased(case, gone, indices)).cpu()
     if not maps:

@@ -122,10 +122,10 @@ def make_plan(run: Run) -> Plan:
     keys, redrawn = Keys(run), frozenset(view.name for view in run.views if _is_redrawn(run, view))
     curves, problems = list[PlannedCurve](), list[str]()
     for entry in run.study.metrics:
-        if wrong := _wrong(run, entry, redrawn):
-            problems += wrong
-            continue
         try:
+            if wrong := _wrong(run, entry, redrawn):
+                problems += wrong
+                continue
             views = viewed(run, entry, redrawn)
             curves += [_planned(run, keys, entry, view, len(views)) for view in views]
         except ValueError as error:

@@ -3,6 +3,7 @@
 import math
 
 from efface.metrics import Point
+from efface.plug.call import Call
 from efface.report.stats import Looks
 from efface.stages.run.run import Run
 from efface.stages.run.views import View
@@ -33,11 +34,15 @@ def repeats_of(run: Run, entry: MetricEntry) -> int:
 
 
 def point_of(run: Run, entry: MetricEntry, view: View, x: float, repeat: int = 0) -> Point:
-    """A point of a view's curve. The view's own post comes before the metric's, and that before the study's."""
+    """A point of a view's curve. The view's own post comes before the metric's, and that before the study's.
+
+    ValueError: the unit asks for the patches of a network that has none.
+    """
     own, paper, study = entry.kwargs, entry.paper, run.study
     post = next(stated for stated in (view.post, own.post, paper.post, study.post) if stated is not None)
     imputer = own.imputer or paper.imputer or study.imputer
-    return Point(x, repeat, imputer, tuple(post), own.unit or paper.unit or study.unit)
+    unit = own.unit or paper.unit or study.unit
+    return Point(x, repeat, imputer, tuple(post), run.unit_of(unit) if isinstance(unit, Call) else unit)
 
 
 def looks_of(run: Run, entry: MetricEntry, *, methods: int, in_blocks: bool) -> Looks | None:

@@ -12,6 +12,7 @@ from efface.erase.masking import to_float
 from efface.metrics.probes import image_mean
 from efface.models.adapt import Adaptation
 from efface.models.evaluation import evaluating_fast
+from efface.models.patch_size import patch_size
 from efface.plug.call import Call
 from efface.stages.run.inputs import call_checked, check_classes, checked_data, place_split, split_digest
 from efface.stages.run.network import Network
@@ -170,6 +171,29 @@ class Run:
     def network_digest(self) -> str:
         """A digest of the first network's weights; before training a text that matches no stored digest."""
         return self.first.digest
+
+    def unit_of(self, unit: Call) -> Call:
+        """Return a unit with the size of the first network's patches, if it asks for them.
+
+        ValueError: the network has no patches.
+        """
+        if unit not in self.units:
+            handed = {"token_size": self._token_size(unit)} if unit.wants("token_size") else {}
+            self.units[unit] = Call(call=unit.call, kwargs=unit.kwargs | handed) if handed else unit
+        return self.units[unit]
+
+    @cached_property
+    def units(self) -> dict[Call, Call]:
+        """The units that were asked for so far, by what the study says of them."""
+        return {}
+
+    def _token_size(self, unit: Call) -> list[int]:
+        """Height and width of the first network's patches. A network that is not trained yet has the same."""
+        images = to_float(read_rows(self.data["test"].images, torch.arange(1)).to(self.device))
+        try:
+            return list(patch_size(self.first.to_try(), images))
+        except ValueError as error:
+            raise ValueError(f"unit {unit.call.rpartition('.')[2]}: {error}") from error
 
     # What the first network predicts
 

@@ -9,7 +9,7 @@ from efface.methods.calling import OFFERS, is_class
 from efface.plug.accepts import accepts
 from efface.plug.annotations import signature
 from efface.plug.call import Call
-from efface.study.schema import FILL_OFFERS
+from efface.study.schema import FILL_OFFERS, UNIT_OFFERS
 from efface.study.study import Study
 
 
@@ -56,6 +56,10 @@ def _plugged(study: Study) -> Iterator[tuple[str, Call, tuple[str, ...]]]:
     for metric in study.metrics:
         if metric.kwargs.imputer is not None:
             yield f"metrics.{metric.name}.kwargs.imputer", metric.kwargs.imputer, FILL_OFFERS
+        if isinstance(metric.kwargs.unit, Call):
+            yield f"metrics.{metric.name}.kwargs.unit", metric.kwargs.unit, UNIT_OFFERS
+    if isinstance(study.unit, Call):
+        yield "unit", study.unit, UNIT_OFFERS
     second = study.second_network.fit if study.second_network is not None else None
     for where, fit in (("fit", study.fit), ("refit", study.refit), ("second_network.fit", second)):
         if fit is not None:

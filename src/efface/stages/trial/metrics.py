@@ -14,6 +14,8 @@ from efface.erase.ranking import for_unit
 from efface.metrics.probes.block import whole_of
 from efface.metrics.probes.description import Reading, fields_of, reading
 from efface.metrics.probes.probe import Checks
+from efface.metrics.probes.tokens import drops_tokens
+from efface.models.fewer_tokens import check_fewer_tokens
 from efface.plug.call import Call
 from efface.shown import shown
 from efface.stages.run.plan import Plan, PlannedCurve
@@ -65,7 +67,9 @@ def unfit_metrics(plan: Plan, network: nn.Module, images: Tensor) -> list[str]:
     for curve in (candidate for candidate in plan.curves if candidate is firsts[candidate.entry.name]):
         name, reads, point = curve.entry.name, curve.entry.formula.uses, curve.repeats[0][0].point
         try:
-            if "imputer" in reads:
+            if "imputer" in reads and drops_tokens(point.imputer):
+                _check_dropping(network, images)
+            elif "imputer" in reads:
                 with _naming("imputer", point.imputer):
                     fill = checked_fill(point.imputer, point.imputer(images, mask, **offered), images)
                 check_filled(point.imputer, fill, mask)
@@ -79,6 +83,14 @@ def unfit_metrics(plan: Plan, network: nn.Module, images: Tensor) -> list[str]:
             text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             problems.append(f"metrics.{name}: {text.removeprefix(f'{name}: ')}")
     return problems
+
+
+def _check_dropping(network: nn.Module, images: Tensor) -> None:
+    """Raise ValueError if the tokens of the network cannot be dropped."""
+    try:
+        check_fewer_tokens(network, images)
+    except ValueError as error:
+        raise ValueError(f"imputer drop_tokens: {error}; give another imputer") from error
 
 
 @contextmanager
