@@ -58,6 +58,39 @@ class Plain(nn.Module):
         return self.fc(self.layer1(images))
 
 
+class Attention(nn.Module):
+    """A block of two heads, with sums."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.qkv, self.out = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm(tokens)).unflatten(-1, (3, 2, -1)).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        tokens = tokens + self.out(mixed.transpose(1, 2).flatten(2))
+        return tokens + self.mlp(tokens)
+
+
+class Transformer(nn.Module):
+    """A vision transformer of patches of 2 x 2 pixels in images of 8 x 8; it reads a class token, or the mean."""
+
+    def __init__(self, *, has_class_token: bool = True, classes: int = CLASSES) -> None:
+        super().__init__()
+        self.embed, self.has_class_token = nn.Conv2d(3, 8, 2, 2), has_class_token
+        self.positions = nn.Parameter(torch.zeros(1, 16 + has_class_token, 8))
+        self.blocks = nn.Sequential(*(Attention(8) for _ in range(3)))
+        self.fc = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.embed(images - 0.45).flatten(2).mT
+        if self.has_class_token:
+            tokens = nn.functional.pad(tokens, (0, 0, 1, 0))
+        tokens = self.blocks(tokens + self.positions)
+        return self.fc(tokens[:, 0] if self.has_class_token else tokens.mean(1))
+
+
 class Smooth(nn.Sequential):
     """A network without kinks and without draws, as terms of second derivatives ask for."""
 

@@ -101,6 +101,16 @@ METHODS = {
 }
 """Settings of each method by its dotted path; the last part is the name of its output."""
 
+ATTENTION = {
+    "efface.methods.attention.attention_rollout": ({}, {"start": 1}),
+    "efface.methods.attention.attention_grad_cam": ({}, {"score": "probability"}),
+    "efface.methods.attention.generic_attention": ({}, {"score": "loss"}),
+    "efface.methods.attention.legrad": ({}, {"start": 1, "score": "probability"}),
+    "efface.methods.attention.tam": ({"steps": 3}, {"steps": 2, "start": 1, "baseline": 0.5}),
+    "efface.methods.attention.bi_attn": ({"steps": 3, "start": 0}, {"steps": 2, "start": 1, "baseline": 0.5}),
+}
+"""The same for methods that need a transformer."""
+
 CAPTUM = {
     "DeepLift": ({},),
     "Saliency": ({},),
@@ -117,12 +127,16 @@ ZENNIT = {
     "EpsilonGammaBox": ({},),
 }
 NETWORKS = {"residual": inputs.network, "plain": lambda: inputs.randomised(inputs.Plain(), 9)}
+TRANSFORMERS = {
+    "class_token": lambda: inputs.randomised(inputs.Transformer(), 9),
+    "mean": lambda: inputs.randomised(inputs.Transformer(has_class_token=False), 9),
+}
 
 
-def _mapped(path: str, settings):
-    """Maps of a batch, and of one image alone, on each kind of network that the settings suit."""
+def _mapped(path: str, settings, networks=NETWORKS):
+    """Maps of a batch on each kind of network that the settings suit."""
     found = {}
-    for kind, make in NETWORKS.items():
+    for kind, make in networks.items():
         for number, kwargs in enumerate(settings):
             if kind == "plain" and (number or "layer2" in str(kwargs)):
                 continue
@@ -153,6 +167,9 @@ def _named(path: str) -> str:
 
 for _path, _settings in METHODS.items():
     golden(_named(_path))(functools.partial(_mapped, _path, _settings))
+
+for _path, _settings in ATTENTION.items():
+    golden(_named(_path))(functools.partial(_mapped, _path, _settings, TRANSFORMERS))
 
 for _library, _key, _algorithms in (("captum", "algorithm", CAPTUM), ("zennit", "composite", ZENNIT)):
     for _name, _settings in _algorithms.items():
