@@ -12,6 +12,7 @@ import transformers
 from torch import nn
 from torch.overrides import _get_current_function_mode_stack as function_modes
 
+from efface import draws
 from efface.methods import attention
 from efface.methods.calling import MethodCall, attribute
 from efface.models.adapt import Adaptation, adapted
@@ -29,6 +30,7 @@ METHODS = {
     "legrad": attention.legrad,
     "tam": partial(attention.tam, steps=4),
     "bi_attn": partial(attention.bi_attn, steps=4, start=1),
+    "vit_cx": partial(attention.vit_cx, distance=0.3, score="logit"),
 }
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 of_a_class = pytest.mark.parametrize("name", [name for name in METHODS if name != "attention_rollout"])
@@ -244,6 +246,39 @@ def slow_bi_attn(network, image, target, steps=4, start=1):
     return sum(found[row] for row in read) / len(read)
 
 
+def slow_vit_cx(network, image, target, seed):
+    """With masks that are joined one by one, as long as no two of a cluster are 0.3 apart."""
+    slow, prefix, (h, w) = Slow(network, image), network.prefix.shape[1], SIZE
+    channels = slow.read[-1][prefix:].T.detach().view(-1, 1, h // 4, w // 4)
+    masks = [large(scaled(each))[0] for each in channels]
+    unit = [each / each.square().sum().sqrt() for each in masks]
+    clusters = [[number] for number in range(len(masks))]
+    while len(clusters) > 1:
+        apart = {
+            (i, j): max(1 - float((unit[a] * unit[b]).sum()) for a in clusters[i] for b in clusters[j])
+            for i in range(len(clusters))
+            for j in range(i)
+        }
+        i, j = min(apart, key=apart.get)
+        if apart[i, j] >= 0.3:
+            break
+        clusters[j] += clusters.pop(i)
+    sums = [scaled(sum(masks[each] for each in cluster)) for cluster in sorted(clusters, key=min)]
+    asked = [Slow(network, image).logits.softmax(0)[target].detach()]
+    total = 0
+    for number, mask in enumerate(sums):
+        noise = 0.1 * draws.normal(draws.fold(seed[None], number), image.shape)[0].double() * (1 - mask)
+        seen, other = (
+            Slow(network, each).logits.softmax(0)[target].detach() for each in (image * mask + noise, image + noise)
+        )
+        total = total + (seen - other + asked[0]) * mask
+    return total / sum(sums), len(sums)
+
+
+def scaled(mask):
+    return (mask - mask.min()) / (mask.max() - mask.min())
+
+
 SLOW = {
     "attention_rollout": slow_rollout,
     "attention_grad_cam": slow_grad_cam,
@@ -254,7 +289,7 @@ SLOW = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", SLOW)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -302,6 +337,24 @@ def test_the_line_may_begin_at_another_grey():
     expected = (state * slopes.clamp(min=0).mean(0)[0])[1:].detach().view(1, 3, 2)
     found = attention.tam(network, images, torch.tensor([2]), steps=2, start=2, baseline=0.5)
     torch.testing.assert_close(found, large(expected))
+
+
+@pytest.mark.parametrize("settings", [{}, {"prefix": 0, "reads": "mean"}], ids=["class token", "mean of patches"])
+def test_vit_cx_is_that_of_its_formula_written_out(settings):
+    network, given = vision(**settings), inputs(2)
+    found = explain(METHODS["vit_cx"], network, given, score="probability")
+    for row, (image, target, seed) in enumerate(zip(given["images"], given["targets"], given["seeds"], strict=True)):
+        expected, count = slow_vit_cx(network, image, target, seed)
+        torch.testing.assert_close(found[row], expected)
+        assert 1 < count < 12  # of twelve channels
+
+
+def test_the_layer_of_vit_cx_is_norm1_of_the_last_block_and_another_can_be_named():
+    network, given = vision(), inputs(2)
+    found = {name: attention.vit_cx(network, given["images"], given["targets"], layer=name, noise=0.0)
+             for name in (None, "blocks.2.norm1", "blocks.1")}  # fmt: skip
+    torch.testing.assert_close(found[None], found["blocks.2.norm1"])
+    assert not torch.allclose(found[None], found["blocks.1"])
 
 
 # What holds for every method
@@ -517,6 +570,11 @@ def test_a_network_whose_logits_have_no_gradient_is_refused(method):
         (attention.tam, {"start": 4}, "start is 4"),
         (attention.tam, {"steps": 1}, "steps is 1; expected at least 2"),
         (attention.generic_attention, {"max_batch": 0}, "max_batch is 0"),
+        (attention.vit_cx, {"distance": 0.0}, "distance is 0.0; expected above 0"),
+        (attention.vit_cx, {"noise": -0.1}, "noise is -0.1; expected at least 0"),
+        (attention.vit_cx, {"seeds": None}, "seeds are missing"),
+        (attention.vit_cx, {"layer": "head"}, "layer 'head' has no tokens n x 7"),
+        (attention.vit_cx, {"layer": "nowhere"}, "has no such layer"),
     ],
 )
 def test_wrong_settings_are_refused(method, settings, said):

@@ -108,6 +108,7 @@ ATTENTION = {
     "efface.methods.attention.legrad": ({}, {"start": 1, "score": "probability"}),
     "efface.methods.attention.tam": ({"steps": 3}, {"steps": 2, "start": 1, "baseline": 0.5}),
     "efface.methods.attention.bi_attn": ({"steps": 3, "start": 0}, {"steps": 2, "start": 1, "baseline": 0.5}),
+    "efface.methods.attention.vit_cx": ({"distance": 0.2}, {"distance": 0.5, "noise": 0.0, "value": 0.5}),
 }
 """The same for methods that need a transformer."""
 

@@ -4,6 +4,7 @@ from efface.methods.attention.gradient import attention_grad_cam, generic_attent
 from efface.methods.attention.legrad import legrad
 from efface.methods.attention.rollout import attention_rollout
 from efface.methods.attention.transition import bi_attn, tam
+from efface.methods.attention.vit_cx import vit_cx
 
 __all__ = [
     "attention_grad_cam",
@@ -12,4 +13,5 @@ __all__ = [
     "generic_attention",
     "legrad",
     "tam",
+    "vit_cx",
 ]
