@@ -1,0 +1,157 @@
+"""Activations, gates, sums, products and quotients of activations, with the backward pass of a rule."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from efface.methods.lrp.functions import AbsoluteSum, Product, Ratio
+from efface.methods.lrp.mode import CHANGING, HANDLERS, PLACES, Propagation, bound, depends, handles
+
+_OWN = ("relu", "leaky_relu", "rrelu", "norm", "vector_norm", "var", "std")
+"""Functions that keep their gradient: it gives the input all relevance, or the graph is refused if relevance passes."""
+_RATIO = (
+    *("gelu", "silu", "mish", "hardswish", "elu", "selu", "celu", "softsign", "tanhshrink", "softplus", "logsigmoid"),
+    *("hardtanh", "relu6", "softshrink", "hardshrink", "clamp", "clip", "clamp_min", "clamp_max", "threshold"),
+    *("square", "pow", "float_power", "sqrt", "local_response_norm", "tanh"),
+    *("sigmoid", "hardsigmoid", "erf", "rsqrt", "reciprocal"),
+)
+_MARKS = {"tanh": "tanh"} | dict.fromkeys(
+    ("sigmoid", "hardsigmoid", "erf", "rsqrt", "reciprocal", "norm", "vector_norm", "var", "std"), "gate"
+)
+_Arguments = tuple[Any, ...]
+_Keywords = dict[str, Any]
+
+
+def _activation(  # the first three are bound for each function
+    name: str, plain: Callable[..., Any], names: str, mode: Propagation, func: Any, args: _Arguments, kwargs: _Keywords
+) -> Any:
+    """Return an activation.
+
+    name: its name. plain: the function that does not work in place.
+    names: arguments of the function in order, if one of them is `inplace`.
+    """
+    changes = func in CHANGING
+    if names:
+        given = bound(names, args, kwargs)
+        changes, args, kwargs = given.pop("inplace", False), (given.pop("input"),), given
+    elif not args:
+        args, kwargs = (kwargs["input"],), {key: value for key, value in kwargs.items() if key != "input"}
+    x, *rest = args
+    if name in _OWN and changes:
+        mode.forget(x)
+        return func(x, *rest, **(kwargs | {"inplace": True} if names else kwargs))
+    by_ratio = name in _RATIO and mode.rules.activations == "ratio"
+    if by_ratio and depends(x) and not any(map(depends, (*rest, *kwargs.values()))):
+        result = Ratio.apply(x, lambda x: plain(x, *rest, **kwargs))  # type: ignore[no-untyped-call]
+    else:
+        result = plain(x, *rest, **kwargs)
+    if changes:
+        mode.forget(x)
+        result = x.copy_(result)
+    return mode.mark(result, _MARKS.get(name, ""))
+
+
+def _arguments(func: Any) -> str:
+    """Return the arguments of a function that has an argument `inplace`, in order; "" for other functions."""
+    try:
+        names = list(inspect.signature(func).parameters)
+    except (TypeError, ValueError):  # functions in C have no signature
+        return ""
+    return " ".join(names) if "inplace" in names else ""
+
+
+for _name in (*_OWN, *_RATIO):
+    for _from in (each for each in PLACES if hasattr(each, _name)):
+        _plain = getattr(_from, _name)
+        HANDLERS[_plain] = partial(_activation, _name, _plain, _arguments(_plain))
+        if hasattr(_from, f"{_name}_"):
+            HANDLERS[getattr(_from, f"{_name}_")] = partial(_activation, _name, _plain, "")
+
+
+@handles("__pow__")
+def _power(mode: Propagation, _: Any, args: _Arguments, kwargs: _Keywords) -> Any:
+    return HANDLERS[torch.pow](mode, torch.pow, args, kwargs)
+
+
+@handles("glu")
+def _gated(mode: Propagation, _: Any, args: _Arguments, kwargs: _Keywords) -> Any:
+    given = {"dim": -1} | bound("input dim", args, kwargs)
+    with mode:
+        signal, gate = given["input"].chunk(2, given["dim"])
+        return signal * gate.sigmoid()
+
+
+@handles("mul", "multiply", "__mul__", "__rmul__", "mul_", "multiply_", "__imul__")
+def _times(mode: Propagation, func: Any, args: _Arguments, kwargs: _Keywords) -> Any:
+    a, b = args if len(args) == 2 else tuple(bound("input other", args, kwargs).values())
+    if not depends(a, b) or mode.rules.products == "gradient":
+        return _carried(mode, func, (a, b))
+    weighs = [_weighs(mode, each) for each in (a, b)]
+    if weighs[0] == weighs[1]:
+        result = Product.apply(a, b, torch.mul)  # type: ignore[no-untyped-call]
+    else:
+        result = a.detach() * b if weighs[0] else a * b.detach()
+    return _placed(mode, func, a, result)
+
+
+def _weighs(mode: Propagation, factor: Tensor) -> bool:
+    """Return True if a factor counts as a weight, which takes no relevance."""
+    mark = mode.mark_of(factor)
+    return (mark == "gate" and mode.rules.gates) or (mark == "weights" and mode.rules.products == "weighted")
+
+
+@handles("div", "divide", "true_divide", "__truediv__", "div_", "divide_", "__itruediv__")
+def _divided(mode: Propagation, func: Any, args: _Arguments, kwargs: _Keywords) -> Any:
+    if len(args) != 2 or kwargs or not depends(*args) or mode.rules.products == "gradient":
+        return _carried(mode, func, args, kwargs)
+    a, b = args
+    mark = mode.mark_of(a)
+    return mode.mark(_placed(mode, func, a, a / b.detach()), mark)
+
+
+@handles("__rtruediv__", "__rdiv__")
+def _inverse(mode: Propagation, func: Any, args: _Arguments, kwargs: _Keywords) -> Any:
+    return mode.mark(func(*args, **kwargs), "gate")  # the graph is refused if relevance passes
+
+
+@handles(
+    "add", "__add__", "__radd__", "add_", "__iadd__", "sub", "subtract", "__sub__", "sub_", "subtract_", "__isub__"
+)
+def _plus(mode: Propagation, func: Any, args: _Arguments, kwargs: _Keywords) -> Any:
+    if len(args) != 2 or kwargs or not depends(*args) or mode.rules.sums == "gradient":
+        return _carried(mode, func, args, kwargs, plus=True)
+    a, b = args
+    second = -b if "sub" in func.__name__ else b
+    return _placed(mode, func, a, AbsoluteSum.apply(a, second))  # type: ignore[no-untyped-call]
+
+
+@handles("__rsub__", "rsub")
+def _minus(mode: Propagation, func: Any, args: _Arguments, kwargs: _Keywords) -> Any:
+    return _carried(mode, func, args, kwargs, plus=True)
+
+
+def _carried(
+    mode: Propagation, func: Any, args: _Arguments, kwargs: _Keywords | None = None, *, plus: bool = False
+) -> Any:
+    """Return the result of the function itself. With a number or a weight, a gate stays a gate.
+
+    plus: the function adds. A tanh plus a number is a gate.
+    """
+    factors = [each for each in args if depends(each)]
+    mark = mode.mark_of(factors[0]) if len(factors) == 1 else ""
+    if func in CHANGING:
+        mode.forget(args[0])
+    result = func(*args, **(kwargs or {}))
+    return mode.mark(result, "gate" if plus and mark == "tanh" else mark)
+
+
+def _placed(mode: Propagation, func: Any, a: Tensor, result: Tensor) -> Tensor:
+    """Return the result, in the place of `a` if the function works in place."""
+    if func not in CHANGING:
+        return result
+    mode.forget(a)
+    return a.copy_(result)
