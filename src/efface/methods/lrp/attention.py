@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from efface.methods.lrp.functions import Ratio, TemperedSoftmax
+from efface.methods.lrp.functions import Ratio, TemperedSoftmax, applied
 from efface.methods.lrp.mode import Propagation, bound, depends, handles
 
 
@@ -20,9 +20,9 @@ def _softmax(mode: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[s
     scores = scores if dtype is None else scores.to(dtype)
     result: Tensor
     if mode.rules.softmax == "ratio":
-        result = Ratio.apply(scores, lambda scores: scores.softmax(dim))  # type: ignore[no-untyped-call]
+        result = applied(Ratio, scores, lambda scores: scores.softmax(dim))
     elif mode.rules.temperature != 1:
-        result = TemperedSoftmax.apply(scores, dim, mode.rules.temperature)  # type: ignore[no-untyped-call]
+        result = applied(TemperedSoftmax, scores, dim, mode.rules.temperature)
     else:
         result = scores.softmax(dim)
         if mode.rules.softmax == "blocked":

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from efface.methods.lrp.functions import AbsoluteSum, Product, Ratio
+from efface.methods.lrp.functions import AbsoluteSum, Product, Ratio, applied
 from efface.methods.lrp.mode import CHANGING, HANDLERS, PLACES, Propagation, bound, depends, handles
 
 _OWN = ("relu", "leaky_relu", "rrelu", "norm", "vector_norm", "var", "std")
@@ -46,7 +46,7 @@ def _activation(  # the first three are bound for each function
         return func(x, *rest, **(kwargs | {"inplace": True} if names else kwargs))
     by_ratio = name in _RATIO and mode.rules.activations == "ratio"
     if by_ratio and depends(x) and not any(map(depends, (*rest, *kwargs.values()))):
-        result = Ratio.apply(x, lambda x: plain(x, *rest, **kwargs))  # type: ignore[no-untyped-call]
+        result = applied(Ratio, x, lambda x: plain(x, *rest, **kwargs))
     else:
         result = plain(x, *rest, **kwargs)
     if changes:
@@ -92,7 +92,7 @@ def _times(mode: Propagation, func: Any, args: _Arguments, kwargs: _Keywords) ->
         return _carried(mode, func, (a, b))
     weighs = [_weighs(mode, each) for each in (a, b)]
     if weighs[0] == weighs[1]:
-        result = Product.apply(a, b, torch.mul)  # type: ignore[no-untyped-call]
+        result = applied(Product, a, b, torch.mul)
     else:
         result = a.detach() * b if weighs[0] else a * b.detach()
     return _placed(mode, func, a, result)
@@ -126,7 +126,7 @@ def _plus(mode: Propagation, func: Any, args: _Arguments, kwargs: _Keywords) -> 
         return _carried(mode, func, args, kwargs, plus=True)
     a, b = args
     second = -b if "sub" in func.__name__ else b
-    return _placed(mode, func, a, AbsoluteSum.apply(a, second))  # type: ignore[no-untyped-call]
+    return _placed(mode, func, a, applied(AbsoluteSum, a, second))
 
 
 @handles("__rsub__", "rsub")

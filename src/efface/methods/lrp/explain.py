@@ -107,7 +107,8 @@ def relevance(
 
     ValueError: an operation of the network has no rule.
     """
-    images, maps = images.detach(), []
+    images = images.detach()
+    maps: list[Images] = []
     with evaluating(model):
         bounds = (
             _bounds(model, images, pixel_range) if rules.first is not None and rules.first.kind == "z_box" else None
@@ -148,10 +149,14 @@ def propagated(
 
 def _read(mode: Propagation, point: Tensor, scores: Float[Tensor, " n"]) -> Images:
     """Return the relevance of a tensor: its values times their changed gradient, and what the first layer adds."""
-    extra = [] if mode.extra is None else [mode.extra]
-    changed, *added = torch.autograd.grad(scores.sum(), [point, *extra])
-    relevance_of_point = point.detach() * changed
-    return relevance_of_point + added[0] if added else relevance_of_point
+    if mode.extra is None:
+        (changed,) = torch.autograd.grad(scores.sum(), point)
+        return point.detach() * changed
+    assert mode.first is not None
+    changed, added = torch.autograd.grad(scores.sum(), [point, mode.extra], retain_graph=True)
+    if mode.first is not point:  # between them, values are only placed elsewhere
+        (added,) = torch.autograd.grad(mode.first, point, added)
+    return point.detach() * changed + added
 
 
 def _bounds(model: nn.Module, images: Images, pixel_range: tuple[float, float]) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,12 @@ import torch
 from torch import Tensor
 
 
+def applied(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
+    """Return the result of a function with a backward pass of its own."""
+    result: Tensor = function.apply(*arguments)
+    return result
+
+
 class Ratio(torch.autograd.Function):
     """A function of one tensor whose input takes all relevance: gradient of the input = output / input * gradient.
 

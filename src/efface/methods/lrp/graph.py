@@ -33,6 +33,8 @@ _HOMOGENEOUS = frozenset(
     }
 )
 """Operations whose gradient times input is the relevance of each summand."""
+_PLACING = frozenset({"View", "UnsafeView", "Reshape", "ReshapeAlias", "Permute", "Transpose", "Clone", "Unsqueeze"})
+"""Operations that only place values."""
 _DENSE = frozenset({"Mm", "Addmm", "Bmm", "Baddbmm", "Linear", "MkldnnLinear"})
 _CONVOLUTION = frozenset({"Convolution", "MkldnnConvolution", "ThnnConv2D"})
 _ACTIVATION = frozenset(
@@ -75,7 +77,7 @@ def read_point(mode: Propagation, logits: Tensor) -> tuple[Tensor, list[Any]]:
     It is the last tensor of the images' shape before the first layer through which all of the network sees the image:
     the normalised image, or the image itself.
 
-    ValueError: the rule for the first layer needs this tensor to be the input of the first layer.
+    ValueError: the rule for the first layer needs an input of that layer that holds the values of this tensor.
     """
     image = get_gradient_edge(mode.candidates[0]).node
     for candidate in reversed(mode.candidates):
@@ -83,18 +85,23 @@ def read_point(mode: Propagation, logits: Tensor) -> tuple[Tensor, list[Any]]:
         trail = _trail(logits, node, image)
         if not trail.passes_beside:
             break
-    if mode.extra is not None and (mode.first is None or get_gradient_edge(mode.first).node is not node):
-        rule = mode.rules.first
-        assert rule is not None
-        raise ValueError(
-            f"{mode.title}: the rule {rule.kind} needs a first layer that alone reads the whole image, but the first "
-            f"layer reads another tensor; expected one of the rules without {' or '.join(ONLY_FIRST)}: set other rules"
-        )
+    if mode.extra is not None:
+        assert mode.first is not None
+        assert mode.rules.first is not None
+        between = _trail(mode.first, node, image)
+        if between.passes_beside or not {_name(each) for each in between.nodes} <= _PLACING:
+            raise ValueError(
+                f"{mode.title}: the rule {mode.rules.first.kind} needs a first layer that reads the image itself, but "
+                f"the first layer of this network reads other values; expected rules without {', '.join(ONLY_FIRST)}: "
+                "set other rules"
+            )
     return candidate, trail.nodes
 
 
 def _trail(logits: Tensor, end: Any, image: Any) -> Trail:
-    found, seen, waiting, beside = [], set(), [get_gradient_edge(logits).node], False
+    found: list[Any] = []
+    waiting: list[Any] = [get_gradient_edge(logits).node]
+    seen, beside = set[Any](), False
     while waiting:
         node = waiting.pop()
         if node is None or node in seen or node is end:
@@ -104,8 +111,13 @@ def _trail(logits: Tensor, end: Any, image: Any) -> Trail:
             beside = True
             continue
         found.append(node)
-        waiting.extend(each for each, _ in node.next_functions)
+        waiting += [each for each, _ in node.next_functions]
     return Trail(found, beside)
+
+
+def _name(node: Any) -> str:
+    """Return the operation of a node, without number."""
+    return re.sub(r"Backward\d*$", "", node.name().rpartition("::")[2])
 
 
 def unruled(mode: Propagation, nodes: Iterable[Any]) -> tuple[Any, str] | None:
@@ -120,7 +132,7 @@ def unruled(mode: Propagation, nodes: Iterable[Any]) -> tuple[Any, str] | None:
             return node, mode.blocked[node]
         if getattr(getattr(node, "_forward_cls", None), "__module__", "").startswith(_OURS):
             continue
-        name = re.sub(r"Backward\d*$", "", node.name().rpartition("::")[2])
+        name = _name(node)
         if name == "AccumulateGrad":  # the zeros of the first layer
             continue
         if name not in allowed:
@@ -161,9 +173,9 @@ def refusal(model: nn.Module, again: Callable[[Any], tuple[Propagation, Tensor]]
 
 def _assign(tensor: Tensor, module: nn.Module, made: dict[Any, nn.Module]) -> None:
     """Note the module of each node of the tensor's graph that no earlier call has made."""
-    waiting = [get_gradient_edge(tensor).node]
+    waiting: list[Any] = [get_gradient_edge(tensor).node]
     while waiting:
         node = waiting.pop()
         if node is not None and node not in made:
             made[node] = module
-            waiting.extend(each for each, _ in node.next_functions)
+            waiting += [each for each, _ in node.next_functions]

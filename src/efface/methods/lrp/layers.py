@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from efface.methods.lrp.functions import Matmul, Product, Ratio
+from efface.methods.lrp.functions import Matmul, Product, Ratio, applied
 from efface.methods.lrp.linear import Convolution, LinearMap
 from efface.methods.lrp.mode import Propagation, bound, depends, handles
 
@@ -113,9 +113,9 @@ def _product(mode: Propagation, a: Tensor, b: Tensor, function: Callable[[Tensor
     if weighs and mode.rules.products == "weighted":
         parts = (0.0, 1.0) if marks[0] == "weights" else (1.0, 0.0)
     if function is torch.matmul:
-        result: Tensor = Matmul.apply(a, b, *parts)  # type: ignore[no-untyped-call]
+        result: Tensor = applied(Matmul, a, b, *parts)
     elif parts == (0.5, 0.5):
-        result = Product.apply(a, b, function)  # type: ignore[no-untyped-call]
+        result = applied(Product, a, b, function)
     else:
         result = function(a if parts[0] else a.detach(), b if parts[1] else b.detach())
     return result
@@ -123,7 +123,7 @@ def _product(mode: Propagation, a: Tensor, b: Tensor, function: Callable[[Tensor
 
 @handles("batch_norm")
 def _batch_norm(mode: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    given = {"weight": None, "bias": None, "training": False, "eps": 1e-5}
+    given: dict[str, Any] = {"weight": None, "bias": None, "training": False, "eps": 1e-5}
     given |= bound("input running_mean running_var weight bias training momentum eps", args, kwargs)
     x, mean, var, weight, bias = (given[name] for name in ("input", "running_mean", "running_var", "weight", "bias"))
     if not depends(x):
@@ -134,7 +134,8 @@ def _batch_norm(mode: Propagation, func: Any, args: tuple[Any, ...], kwargs: dic
             "depend on the other images; expected running statistics: train the network with track_running_stats"
         )
     if mode.rules.norms == "ratio":
-        return Ratio.apply(x, lambda x: func(x, *args[1:], **{**kwargs, **({} if args else {"input": x})}))  # type: ignore[no-untyped-call]
+        more = {name: value for name, value in given.items() if name != "input"}
+        return applied(Ratio, x, lambda x: F.batch_norm(x, **more))
     scale = (var + given["eps"]).rsqrt() * (1 if weight is None else weight)
     shift = (0 if bias is None else bias) - mean * scale
     merged = mode.with_norm(x, scale, shift, lambda: func(*args, **kwargs))

@@ -77,7 +77,7 @@ class Propagated(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
-        extra: Tensor | None,
+        _extra: Tensor | None,
         layer: LinearMap,
         rule: LinearRule,
         bounds: Any,
@@ -85,7 +85,7 @@ class Propagated(torch.autograd.Function):
     ) -> Tensor:
         """Run the layer.
 
-        extra: zeros of the shape of x, whose gradient is the relevance that is no multiple of x.
+        _extra: zeros of the shape of x, whose gradient is the relevance that is no multiple of x.
         bounds: the smallest and the largest input, for z_box.
         compute: function that computes the output, in place of the layer.
         """
@@ -110,13 +110,27 @@ def _epsilon(x: Tensor, z: Tensor, layer: LinearMap, rule: LinearRule, _: Any) -
 
 
 def _gamma(x: Tensor, z: Tensor, layer: LinearMap, rule: LinearRule, _: Any) -> Callable[[Tensor], Gradients]:
-    weight, bias = layer.weight, layer.bias if rule.bias else None
-    raised = weight + rule.value * weight.clamp(min=0), weight + rule.value * weight.clamp(max=0)
-    offsets: tuple[Tensor | None, Tensor | None] = (None, None)
-    if bias is not None:
-        offsets = bias + rule.value * bias.clamp(min=0), bias + rule.value * bias.clamp(max=0)
-    above, below = _by_sign(x, layer, raised, offsets)
-    return _signed(x, layer, raised, z * (z > 0) / stabilised(above), z * (z < 0) / stabilised(below))
+    """Return the backward pass of the gamma rule, with one more run of the layer in each direction.
+
+    The positive contributions sum to (w x + |w| |x|) / 2, and the negative ones to (w x - |w| |x|) / 2. Rounding does
+    no harm, as each denominator is used only where the output has its sign.
+    """
+    weight, size, shape, sign = layer.weight, layer.weight.abs(), x.shape, x.sign()
+    through, sizes = layer(x, weight), layer(x.abs(), size)
+    above = z + rule.value * (through + sizes) / 2
+    below = z + rule.value * (through - sizes) / 2
+    if layer.bias is not None:
+        bias = layer.bias.reshape(-1, *(1,) * (0 if layer.convolution is None else weight.ndim - 2))
+        above, below = above + rule.value * bias.clamp(min=0), below + rule.value * bias.clamp(max=0)
+    share = torch.where(z > 0, z / stabilised(above), z / stabilised(below))
+    signed = torch.where(z > 0, share, -share)
+
+    def back(gradient: Tensor) -> Gradients:
+        plain = layer.back(gradient * share, weight, shape)
+        raised = plain + sign * layer.back(gradient * signed, size, shape)
+        return plain + rule.value / 2 * raised, None
+
+    return back
 
 
 def _alpha_beta(x: Tensor, z: Tensor, layer: LinearMap, rule: LinearRule, _: Any) -> Callable[[Tensor], Gradients]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from efface.methods.lrp.functions import applied
 from efface.methods.lrp.linear import LinearMap, Propagated
 from efface.methods.lrp.rules import ONLY_FIRST, Rules
 from efface.types import Images
@@ -102,7 +103,7 @@ class Propagation(TorchFunctionMode):
                 extra = self.extra = torch.zeros_like(x).requires_grad_()
         if rule.is_gradient:
             return layer(x)
-        result: Tensor = Propagated.apply(x, extra, layer, rule, self.bounds, None)  # type: ignore[no-untyped-call]
+        result: Tensor = applied(Propagated, x, extra, layer, rule, self.bounds, None)
         self._layers[result] = (x, extra, layer, rule)
         return result
 
@@ -118,7 +119,7 @@ class Propagation(TorchFunctionMode):
             return None
         x, extra, layer, rule = known
         merged = layer.merged(scale, shift)
-        result: Tensor = Propagated.apply(x, extra, merged, rule, self.bounds, compute)  # type: ignore[no-untyped-call]
+        result: Tensor = applied(Propagated, x, extra, merged, rule, self.bounds, compute)
         return result
 
 

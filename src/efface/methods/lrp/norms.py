@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from efface.methods.lrp.functions import FrozenNorm, Ratio
+from efface.methods.lrp.functions import FrozenNorm, Ratio, applied
 from efface.methods.lrp.mode import Propagation, bound, depends, handles
 
+Plain = Callable[[Tensor], Tensor]
 Normalise = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Function from x to the normalised x, and to the factors by which x without its mean is multiplied."""
 
@@ -35,7 +36,7 @@ def _rms_norm(mode: Propagation, _: Any, args: tuple[Any, ...], kwargs: dict[str
     x, weight = given["input"], given["weight"]
     least = torch.finfo(x.dtype).eps if given["eps"] is None else given["eps"]
     axes = tuple(range(-len(list(given["normalized_shape"])), 0))
-    plain = partial(F.rms_norm, **_but_input(given))
+    plain: Plain = partial(F.rms_norm, **_but_input(given))
 
     def normalise(x: Tensor) -> tuple[Tensor, Tensor]:
         factor = (x.square().mean(axes, keepdim=True) + least).rsqrt()
@@ -50,7 +51,8 @@ def _group_norm(mode: Propagation, _: Any, args: tuple[Any, ...], kwargs: dict[s
     given = {name: given[name] for name in ("input", "num_groups", "weight", "bias", "eps")}
     x, weight, groups = given["input"], given["weight"], given["num_groups"]
     n, c = x.shape[:2]
-    grouped, plain = (n, groups, prod(x.shape[1:]) // groups), partial(F.group_norm, **_but_input(given))
+    grouped = n, groups, prod(x.shape[1:]) // groups
+    plain: Plain = partial(F.group_norm, **_but_input(given))
 
     def normalise(x: Tensor) -> tuple[Tensor, Tensor]:
         factor = (x.reshape(grouped).var(2, correction=0) + given["eps"]).rsqrt().repeat_interleave(c // groups, 1)
@@ -85,7 +87,7 @@ def _but_input(given: dict[str, Any]) -> dict[str, Any]:
 
 def _norm(
     mode: Propagation,
-    plain: Callable[[Tensor], Tensor],
+    plain: Plain,
     x: Tensor,
     normalise: Normalise,
     grouped: tuple[int, ...],
@@ -94,5 +96,5 @@ def _norm(
     if not depends(x) or mode.rules.norms == "gradient":
         return plain(x)
     given = (Ratio, plain) if mode.rules.norms == "ratio" else (FrozenNorm, normalise, grouped, around)
-    result: Tensor = given[0].apply(x, *given[1:])  # type: ignore[no-untyped-call]
+    result: Tensor = applied(given[0], x, *given[1:])
     return result
