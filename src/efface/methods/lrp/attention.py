@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from efface.methods.lrp.functions import Ratio, TemperedSoftmax, applied
-from efface.methods.lrp.mode import Propagation, bound, depends, handles
+from efface.methods.lrp.mode import Handler, Propagation, bound, by_function, depends
 
 
-@handles("softmax")
 def _softmax(mode: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     names = "input dim _stacklevel dtype" if func is F.softmax else "input dim dtype"
     given = {"dtype": None} | bound(names, args, kwargs)
@@ -30,7 +29,6 @@ def _softmax(mode: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[s
     return mode.mark(result, "weights")
 
 
-@handles("scaled_dot_product_attention")
 def _attention(mode: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     given = bound("query key value attn_mask dropout_p is_causal scale enable_gqa", args, kwargs)
     query, key, value = (given[name] for name in ("query", "key", "value"))
@@ -59,7 +57,6 @@ _MULTIHEAD = (
 )
 
 
-@handles("multi_head_attention_forward")
 def _multihead(mode: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     given = bound(_MULTIHEAD, args, kwargs)
     query = given["query"]
@@ -105,3 +102,11 @@ def _written_out(mode: Propagation, given: dict[str, Any]) -> tuple[Tensor, Tens
     if not given.get("need_weights", True):
         return output, None
     return output, weights.mean(1) if given.get("average_attn_weights", True) else weights
+
+
+HANDLERS: dict[Any, Handler] = {
+    **by_function(_softmax, "softmax"),
+    **by_function(_attention, "scaled_dot_product_attention"),
+    **by_function(_multihead, "multi_head_attention_forward"),
+}
+"""The replacements of torch functions, by function."""

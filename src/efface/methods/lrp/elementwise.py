@@ -1,7 +1,7 @@
 """Activations, gates, sums, products and quotients of activations, with the backward pass of a rule."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from efface.methods.lrp.functions import AbsoluteSum, Product, Ratio, applied
-from efface.methods.lrp.mode import CHANGING, HANDLERS, PLACES, Propagation, bound, depends, handles
+from efface.methods.lrp.mode import CHANGING, PLACES, Handler, Propagation, bound, by_function, depends
 
 _OWN = ("relu", "leaky_relu", "rrelu", "norm", "vector_norm", "var", "std")
 """Functions that keep their gradient: it gives the input all relevance, or the graph is refused if relevance passes."""
@@ -41,10 +41,10 @@ def _activation(  # the first three are bound for each function
     elif not args:
         args, kwargs = (kwargs["input"],), {key: value for key, value in kwargs.items() if key != "input"}
     x, *rest = args
-    if name in _OWN and changes:
-        mode.forget(x)
-        return func(x, *rest, **(kwargs | {"inplace": True} if names else kwargs))
     by_ratio = name in _RATIO and mode.rules.activations == "ratio"
+    if changes and not by_ratio:
+        mode.forget(x)
+        return mode.mark(func(x, *rest, **(kwargs | {"inplace": True} if names else kwargs)), _MARKS.get(name, ""))
     if by_ratio and depends(x) and not any(map(depends, (*rest, *kwargs.values()))):
         result = applied(Ratio, x, lambda x: plain(x, *rest, **kwargs))
     else:
@@ -64,20 +64,10 @@ def _arguments(func: Any) -> str:
     return " ".join(names) if "inplace" in names else ""
 
 
-for _name in (*_OWN, *_RATIO):
-    for _from in (each for each in PLACES if hasattr(each, _name)):
-        _plain = getattr(_from, _name)
-        HANDLERS[_plain] = partial(_activation, _name, _plain, _arguments(_plain))
-        if hasattr(_from, f"{_name}_"):
-            HANDLERS[getattr(_from, f"{_name}_")] = partial(_activation, _name, _plain, "")
-
-
-@handles("__pow__")
 def _power(mode: Propagation, _: Any, args: _Arguments, kwargs: _Keywords) -> Any:
-    return HANDLERS[torch.pow](mode, torch.pow, args, kwargs)
+    return _activation("pow", torch.pow, "", mode, torch.pow, args, kwargs)
 
 
-@handles("glu")
 def _gated(mode: Propagation, _: Any, args: _Arguments, kwargs: _Keywords) -> Any:
     given = {"dim": -1} | bound("input dim", args, kwargs)
     with mode:
@@ -85,7 +75,6 @@ def _gated(mode: Propagation, _: Any, args: _Arguments, kwargs: _Keywords) -> An
         return signal * gate.sigmoid()
 
 
-@handles("mul", "multiply", "__mul__", "__rmul__", "mul_", "multiply_", "__imul__")
 def _times(mode: Propagation, func: Any, args: _Arguments, kwargs: _Keywords) -> Any:
     a, b = args if len(args) == 2 else tuple(bound("input other", args, kwargs).values())
     if not depends(a, b) or mode.rules.products == "gradient":
@@ -104,7 +93,6 @@ def _weighs(mode: Propagation, factor: Tensor) -> bool:
     return (mark == "gate" and mode.rules.gates) or (mark == "weights" and mode.rules.products == "weighted")
 
 
-@handles("div", "divide", "true_divide", "__truediv__", "div_", "divide_", "__itruediv__")
 def _divided(mode: Propagation, func: Any, args: _Arguments, kwargs: _Keywords) -> Any:
     if len(args) != 2 or kwargs or not depends(*args) or mode.rules.products == "gradient":
         return _carried(mode, func, args, kwargs)
@@ -113,14 +101,10 @@ def _divided(mode: Propagation, func: Any, args: _Arguments, kwargs: _Keywords) 
     return mode.mark(_placed(mode, func, a, a / b.detach()), mark)
 
 
-@handles("__rtruediv__", "__rdiv__")
 def _inverse(mode: Propagation, func: Any, args: _Arguments, kwargs: _Keywords) -> Any:
     return mode.mark(func(*args, **kwargs), "gate")  # the graph is refused if relevance passes
 
 
-@handles(
-    "add", "__add__", "__radd__", "add_", "__iadd__", "sub", "subtract", "__sub__", "sub_", "subtract_", "__isub__"
-)
 def _plus(mode: Propagation, func: Any, args: _Arguments, kwargs: _Keywords) -> Any:
     if len(args) != 2 or kwargs or not depends(*args) or mode.rules.sums == "gradient":
         return _carried(mode, func, args, kwargs, plus=True)
@@ -129,7 +113,6 @@ def _plus(mode: Propagation, func: Any, args: _Arguments, kwargs: _Keywords) -> 
     return _placed(mode, func, a, applied(AbsoluteSum, a, second))
 
 
-@handles("__rsub__", "rsub")
 def _minus(mode: Propagation, func: Any, args: _Arguments, kwargs: _Keywords) -> Any:
     return _carried(mode, func, args, kwargs, plus=True)
 
@@ -155,3 +138,39 @@ def _placed(mode: Propagation, func: Any, a: Tensor, result: Tensor) -> Tensor:
         return result
     mode.forget(a)
     return a.copy_(result)
+
+
+def _activations() -> Iterator[tuple[Any, Handler]]:
+    """Yield each activation of torch, also those that work in place, with its replacement."""
+    for name in (*_OWN, *_RATIO):
+        for place in (each for each in PLACES if hasattr(each, name)):
+            plain = getattr(place, name)
+            yield plain, partial(_activation, name, plain, _arguments(plain))
+            if hasattr(place, f"{name}_"):
+                yield getattr(place, f"{name}_"), partial(_activation, name, plain, "")
+
+
+HANDLERS: dict[Any, Handler] = {
+    **dict(_activations()),
+    **by_function(_power, "__pow__"),
+    **by_function(_gated, "glu"),
+    **by_function(_times, "mul", "multiply", "__mul__", "__rmul__", "mul_", "multiply_", "__imul__"),
+    **by_function(_divided, "div", "divide", "true_divide", "__truediv__", "div_", "divide_", "__itruediv__"),
+    **by_function(_inverse, "__rtruediv__", "__rdiv__"),
+    **by_function(
+        _plus,
+        "add",
+        "__add__",
+        "__radd__",
+        "add_",
+        "__iadd__",
+        "sub",
+        "subtract",
+        "__sub__",
+        "sub_",
+        "subtract_",
+        "__isub__",
+    ),
+    **by_function(_minus, "__rsub__", "rsub"),
+}
+"""The replacements of torch functions, by function."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.methods.lrp import attention, elementwise, layers, norms  # noqa: F401  they add their replacements
+from efface.methods.lrp import attention, elementwise, layers, norms
 from efface.methods.lrp.graph import read_point, refusal, unruled
 from efface.methods.lrp.mode import Propagation
 from efface.methods.lrp.rules import Rules, rules_of
@@ -14,6 +14,9 @@ from efface.models.evaluation import evaluating
 from efface.models.memory import blocks
 from efface.models.scores import differentiable, scores_of
 from efface.types import Images, Target, TargetScore
+
+HANDLERS = layers.HANDLERS | norms.HANDLERS | elementwise.HANDLERS | attention.HANDLERS
+"""The replacements of all torch functions that have one."""
 
 
 def lrp(
@@ -140,7 +143,7 @@ def propagated(
     inside: another context in which the network runs.
     """
     points = images.detach().clone().requires_grad_()
-    with Propagation(rules, points, title, bounds=bounds, keeps_attention=keeps_attention) as mode:
+    with Propagation(HANDLERS, rules, points, title, bounds=bounds, keeps_attention=keeps_attention) as mode:
         if inside is None:
             return mode, differentiable(model, points)
         with inside:

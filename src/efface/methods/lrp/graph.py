@@ -33,7 +33,9 @@ _HOMOGENEOUS = frozenset(
     }
 )
 """Operations whose gradient times input is the relevance of each summand."""
-_PLACING = frozenset({"View", "UnsafeView", "Reshape", "ReshapeAlias", "Permute", "Transpose", "Clone", "Unsqueeze"})
+_PLACING = frozenset(
+    {"View", "UnsafeView", "Reshape", "ReshapeAlias", "Permute", "Transpose", "Clone", "Unsqueeze", "ConstantPadNd"}
+)
 """Operations that only place values."""
 _DENSE = frozenset({"Mm", "Addmm", "Bmm", "Baddbmm", "Linear", "MkldnnLinear"})
 _CONVOLUTION = frozenset({"Convolution", "MkldnnConvolution", "ThnnConv2D"})
@@ -122,6 +124,8 @@ def _name(node: Any) -> str:
 
 def unruled(mode: Propagation, nodes: Iterable[Any]) -> tuple[Any, str] | None:
     """Return the first node without a rule, and what it computes; None if each has a rule."""
+    if mode.rules.products == "gradient":  # the gradient needs no rules
+        return None
     allowed = set(_HOMOGENEOUS)
     allowed |= _DENSE if mode.rules.dense.is_gradient else set()
     allowed |= _CONVOLUTION if mode.rules.convolution.is_gradient else set()

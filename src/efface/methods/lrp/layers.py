@@ -10,7 +10,7 @@ from torch import Tensor
 
 from efface.methods.lrp.functions import Matmul, Product, Ratio, applied
 from efface.methods.lrp.linear import Convolution, LinearMap
-from efface.methods.lrp.mode import Propagation, bound, depends, handles
+from efface.methods.lrp.mode import Handler, Propagation, bound, by_function, depends
 
 _ORDER = {
     False: "input weight bias stride padding dilation groups",
@@ -19,7 +19,6 @@ _ORDER = {
 _DEFAULTS = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1, "output_padding": 0}
 
 
-@handles("linear")
 def _linear(mode: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     given = {"bias": None} | bound("input weight bias", args, kwargs)
     if not depends(given["input"]) or depends(given["weight"]):
@@ -47,11 +46,6 @@ def _convolution(transposed: bool, mode: Propagation, func: Any, args: Any, kwar
     return mode.layer(x, LinearMap(weight, given["bias"], settings))
 
 
-for _axes in (1, 2, 3):
-    handles(f"conv{_axes}d")(partial(_convolution, False))
-    handles(f"conv_transpose{_axes}d")(partial(_convolution, True))
-
-
 def _each(value: Any, axes: int) -> list[int]:
     """Return a number for each axis."""
     values = [value] if isinstance(value, int) else list(value)
@@ -67,7 +61,6 @@ def _padded(x: Tensor, weight: Tensor, dilation: list[int], padding: str) -> Ten
     return F.pad(x, widths)
 
 
-@handles("matmul", "mm", "bmm", "__matmul__", "__rmatmul__")
 def _matmul(mode: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     a, b = args if len(args) == 2 else tuple(bound("input mat2", args, kwargs).values())
     if func is Tensor.__rmatmul__:
@@ -83,7 +76,6 @@ def _matmul(mode: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[st
     return func(*args, **kwargs)
 
 
-@handles("addmm")
 def _addmm(mode: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if len(args) != 3 or kwargs or not depends(args[1]) or depends(args[0]) or depends(args[2]):
         return func(*args, **kwargs)
@@ -91,7 +83,6 @@ def _addmm(mode: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str
     return mode.layer(a, LinearMap(b.mT, bias))
 
 
-@handles("einsum")
 def _einsum(mode: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     equation, *operands = args
     if len(operands) == 1 and isinstance(operands[0], list | tuple):
@@ -112,16 +103,12 @@ def _product(mode: Propagation, a: Tensor, b: Tensor, function: Callable[[Tensor
     parts = (0.5, 0.5)
     if weighs and mode.rules.products == "weighted":
         parts = (0.0, 1.0) if marks[0] == "weights" else (1.0, 0.0)
+    a, b = (factor if part else factor.detach() for factor, part in zip((a, b), parts, strict=True))
     if function is torch.matmul:
-        result: Tensor = applied(Matmul, a, b, *parts)
-    elif parts == (0.5, 0.5):
-        result = applied(Product, a, b, function)
-    else:
-        result = function(a if parts[0] else a.detach(), b if parts[1] else b.detach())
-    return result
+        return applied(Matmul, a, b, *parts)
+    return applied(Product, a, b, function) if parts == (0.5, 0.5) else function(a, b)
 
 
-@handles("batch_norm")
 def _batch_norm(mode: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     given: dict[str, Any] = {"weight": None, "bias": None, "training": False, "eps": 1e-5}
     given |= bound("input running_mean running_var weight bias training momentum eps", args, kwargs)
@@ -140,3 +127,15 @@ def _batch_norm(mode: Propagation, func: Any, args: tuple[Any, ...], kwargs: dic
     shift = (0 if bias is None else bias) - mean * scale
     merged = mode.with_norm(x, scale, shift, lambda: func(*args, **kwargs))
     return func(*args, **kwargs) if merged is None else merged
+
+
+HANDLERS: dict[Any, Handler] = {
+    **by_function(_linear, "linear"),
+    **by_function(partial(_convolution, False), "conv1d", "conv2d", "conv3d"),
+    **by_function(partial(_convolution, True), "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+    **by_function(_matmul, "matmul", "mm", "bmm", "__matmul__", "__rmatmul__"),
+    **by_function(_addmm, "addmm"),
+    **by_function(_einsum, "einsum"),
+    **by_function(_batch_norm, "batch_norm"),
+}
+"""The replacements of torch functions, by function."""

@@ -1,6 +1,6 @@
 """The context in which a network runs so that its backward pass propagates relevance; nothing of it is changed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -19,9 +19,6 @@ _IN_PLACE = ("__iadd__", "__isub__", "__imul__", "__itruediv__", "__idiv__", "__
 Handler = Callable[["Propagation", Any, tuple[Any, ...], dict[str, Any]], Any]
 """Replacement of a torch function: (context, function, args, kwargs) -> result."""
 
-HANDLERS: dict[Any, Handler] = {}
-"""The replacements by function. Modules that define replacements add them when they are imported."""
-
 CARRYING: set[Any] = set()
 """Functions whose result is of the same nature as their first argument, such as a reshape of attention weights."""
 
@@ -37,7 +34,8 @@ class Propagation(TorchFunctionMode):
     The values of all operations stay. Gradients of the output that are taken after the context are changed: a tensor
     times its gradient is its relevance.
 
-    rules: the rules. points: the images, which require a gradient. title: name of the method, for messages.
+    handlers: replacements of torch functions. rules: the rules.
+    points: the images, which require a gradient. title: name of the method, for messages.
     bounds: the smallest and the largest input of the first layer, for the rule z_box.
 
     attentions: attention weights in the order of the blocks, if `keeps_attention`.
@@ -47,10 +45,17 @@ class Propagation(TorchFunctionMode):
     """
 
     def __init__(
-        self, rules: Rules, points: Images, title: str, *, bounds: Any = None, keeps_attention: bool = False
+        self,
+        handlers: Mapping[Any, Handler],
+        rules: Rules,
+        points: Images,
+        title: str,
+        *,
+        bounds: Any = None,
+        keeps_attention: bool = False,
     ) -> None:
         super().__init__()
-        self.rules, self.title, self.bounds = rules, title, bounds
+        self.handlers, self.rules, self.title, self.bounds = handlers, rules, title, bounds
         self.keeps_attention = keeps_attention
         self.attentions: list[Tensor] = []
         self.candidates: list[Tensor] = [points]
@@ -62,7 +67,7 @@ class Propagation(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        handler = HANDLERS.get(func)
+        handler = self.handlers.get(func)
         result = func(*args, **kwargs) if handler is None else handler(self, func, args, kwargs)
         if handler is None and args and (self._marks or self._layers):
             if func in CARRYING:
@@ -123,14 +128,9 @@ class Propagation(TorchFunctionMode):
         return result
 
 
-def handles(*names: str) -> Callable[[Handler], Handler]:
-    """Return a decorator: the function replaces the torch functions of these names, wherever torch has them."""
-
-    def add(handler: Handler) -> Handler:
-        HANDLERS.update(dict.fromkeys(functions(*names), handler))
-        return handler
-
-    return add
+def by_function(handler: Handler, *names: str) -> dict[Any, Handler]:
+    """Return a replacement by the functions of torch with these names."""
+    return dict.fromkeys(functions(*names), handler)
 
 
 def functions(*names: str) -> list[Any]:

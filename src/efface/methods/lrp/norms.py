@@ -10,14 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from efface.methods.lrp.functions import FrozenNorm, Ratio, applied
-from efface.methods.lrp.mode import Propagation, bound, depends, handles
+from efface.methods.lrp.mode import Handler, Propagation, bound, by_function, depends
 
 Plain = Callable[[Tensor], Tensor]
 Normalise = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Function from x to the normalised x, and to the factors by which x without its mean is multiplied."""
 
 
-@handles("layer_norm")
 def _layer_norm(mode: Propagation, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     given = {"weight": None, "bias": None, "eps": 1e-5} | bound("input normalized_shape weight bias eps", args, kwargs)
     x, weight, shape = given["input"], given["weight"], list(given["normalized_shape"])
@@ -30,7 +29,6 @@ def _layer_norm(mode: Propagation, _: Any, args: tuple[Any, ...], kwargs: dict[s
     return _norm(mode, plain, x, normalise, tuple(x.shape), tuple(range(-len(shape), 0)))
 
 
-@handles("rms_norm")
 def _rms_norm(mode: Propagation, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     given = {"weight": None, "eps": None} | bound("input normalized_shape weight eps", args, kwargs)
     x, weight = given["input"], given["weight"]
@@ -45,7 +43,6 @@ def _rms_norm(mode: Propagation, _: Any, args: tuple[Any, ...], kwargs: dict[str
     return _norm(mode, plain, x, normalise, tuple(x.shape), None)
 
 
-@handles("group_norm")
 def _group_norm(mode: Propagation, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     given = {"weight": None, "bias": None, "eps": 1e-5} | bound("input num_groups weight bias eps", args, kwargs)
     given = {name: given[name] for name in ("input", "num_groups", "weight", "bias", "eps")}
@@ -62,7 +59,6 @@ def _group_norm(mode: Propagation, _: Any, args: tuple[Any, ...], kwargs: dict[s
     return _norm(mode, plain, x, normalise, grouped, (2,))
 
 
-@handles("instance_norm")
 def _instance_norm(mode: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     names = "input running_mean running_var weight bias use_input_stats momentum eps"
     given = {"weight": None, "bias": None, "use_input_stats": True, "eps": 1e-5} | bound(names, args, kwargs)
@@ -72,7 +68,6 @@ def _instance_norm(mode: Propagation, func: Any, args: tuple[Any, ...], kwargs: 
     return _group_norm(mode, F.group_norm, (x, x.shape[1], given["weight"], given["bias"], given["eps"]), {})
 
 
-@handles("normalize")
 def _normalize(mode: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     given = {"p": 2.0, "dim": 1, "eps": 1e-12} | bound("input p dim eps", args, kwargs)
     x = given["input"]
@@ -98,3 +93,13 @@ def _norm(
     given = (Ratio, plain) if mode.rules.norms == "ratio" else (FrozenNorm, normalise, grouped, around)
     result: Tensor = applied(given[0], x, *given[1:])
     return result
+
+
+HANDLERS: dict[Any, Handler] = {
+    **by_function(_layer_norm, "layer_norm"),
+    **by_function(_rms_norm, "rms_norm"),
+    **by_function(_group_norm, "group_norm"),
+    **by_function(_instance_norm, "instance_norm"),
+    **by_function(_normalize, "normalize"),
+}
+"""The replacements of torch functions, by function."""
