@@ -114,9 +114,9 @@ def rules_of(
     """Return a named set of rules, with single rules replaced. ValueError: an unknown name or a number out of range."""
     if name not in _SETS:
         raise ValueError(f"rules is {shown(name)}, which is no set of rules; {nearest(str(name), list(_SETS))}")
-    at_least("epsilon", epsilon, 0)
-    at_least("gamma", gamma, 0)
-    at_least("alpha", alpha, 1)
+    at_least("epsilon", epsilon, 0.0)
+    at_least("gamma", gamma, 0.0)
+    at_least("alpha", alpha, 1.0)
     numbers = {"epsilon": epsilon, "gamma": gamma, "alpha_beta": alpha}
     made: list[LinearRule | None] = []
     chosen = zip(("linear", "conv", "first"), (linear, conv, first), _SETS[name], strict=True)
@@ -135,8 +135,8 @@ def rules_of(
 
 def with_gamma(rules: Rules, linear_gamma: float, conv_gamma: float) -> Rules:
     """Return the rules with the gamma rule in linear layers and convolutions; a gamma of 0 keeps their gradient."""
-    at_least("linear_gamma", linear_gamma, 0)
-    at_least("conv_gamma", conv_gamma, 0)
+    at_least("linear_gamma", linear_gamma, 0.0)
+    at_least("conv_gamma", conv_gamma, 0.0)
     dense, convolution = (LinearRule("gamma", gamma) if gamma else GRADIENT for gamma in (linear_gamma, conv_gamma))
     return replace(rules, dense=dense, convolution=convolution)
 
