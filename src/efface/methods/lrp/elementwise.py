@@ -81,7 +81,7 @@ def _times(mode: Propagation, func: Any, args: _Arguments, kwargs: _Keywords) ->
         return _carried(mode, func, (a, b))
     weighs = [_weighs(mode, each) for each in (a, b)]
     if weighs[0] == weighs[1]:
-        result = applied(Product, a, b, torch.mul)
+        result = applied(Product, _kept(func, a), b, torch.mul, 0.5, 0.5)
     else:
         result = a.detach() * b if weighs[0] else a * b.detach()
     return _placed(mode, func, a, result)
@@ -110,7 +110,7 @@ def _plus(mode: Propagation, func: Any, args: _Arguments, kwargs: _Keywords) -> 
         return _carried(mode, func, args, kwargs, plus=True)
     a, b = args
     second = -b if "sub" in func.__name__ else b
-    return _placed(mode, func, a, applied(AbsoluteSum, a, second))
+    return _placed(mode, func, a, applied(AbsoluteSum, _kept(func, a), second))
 
 
 def _minus(mode: Propagation, func: Any, args: _Arguments, kwargs: _Keywords) -> Any:
@@ -130,6 +130,11 @@ def _carried(
         mode.forget(args[0])
     result = func(*args, **(kwargs or {}))
     return mode.mark(result, "gate" if plus and mark == "tanh" else mark)
+
+
+def _kept(func: Any, a: Tensor) -> Tensor:
+    """Return a tensor whose values stay when the function has changed `a` in place."""
+    return a.clone() if func in CHANGING else a
 
 
 def _placed(mode: Propagation, func: Any, a: Tensor, result: Tensor) -> Tensor:

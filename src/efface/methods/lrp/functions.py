@@ -80,21 +80,24 @@ class Matmul(torch.autograd.Function):
 
 
 class Product(torch.autograd.Function):
-    """A bilinear function of two tensors, whose factors take half of the relevance each."""
+    """A bilinear function of two tensors, which take these parts of the relevance: 0, 0.5 or 1."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def forward(
+        ctx: Any, a: Tensor, b: Tensor, function: Callable[[Tensor, Tensor], Tensor], part_a: float, part_b: float
+    ) -> Tensor:
         ctx.save_for_backward(a, b)
-        ctx.function = function
+        ctx.function, ctx.parts = function, (part_a, part_b)
         return function(a, b)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        factors = [factor.detach().requires_grad_() for factor in ctx.saved_tensors]
+        factors = [factor.detach() for factor in ctx.saved_tensors]
+        taking = [factor.requires_grad_() for factor, part in zip(factors, ctx.parts, strict=True) if part]
         with torch.enable_grad():
             product = ctx.function(*factors)
-        into_a, into_b = torch.autograd.grad(product, factors, 0.5 * gradients[0])
-        return into_a, into_b, None
+        found = iter(torch.autograd.grad(product, taking, gradients[0]))
+        return *(part * next(found) if part else None for part in ctx.parts), None, None, None
 
 
 class TemperedSoftmax(torch.autograd.Function):

@@ -104,9 +104,7 @@ def _product(mode: Propagation, a: Tensor, b: Tensor, function: Callable[[Tensor
     if weighs and mode.rules.products == "weighted":
         parts = (0.0, 1.0) if marks[0] == "weights" else (1.0, 0.0)
     a, b = (factor if part else factor.detach() for factor, part in zip((a, b), parts, strict=True))
-    if function is torch.matmul:
-        return applied(Matmul, a, b, *parts)
-    return applied(Product, a, b, function) if parts == (0.5, 0.5) else function(a, b)
+    return applied(Matmul, a, b, *parts) if function is torch.matmul else applied(Product, a, b, function, *parts)
 
 
 def _batch_norm(mode: Propagation, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
