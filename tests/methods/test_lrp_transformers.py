@@ -2,21 +2,29 @@
 
 from functools import partial
 
-import autolrp
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
-import transformers
 from torch import nn
+from torch.overrides import _get_current_function_mode_stack
 from torchvision.models import VisionTransformer
 
-from efface.methods.lrp import attn_lrp, check_attn_lrp, cp_lrp, gim, lrp
+from efface.methods.lrp import (
+    attention_relevance,
+    attn_lrp,
+    check_attn_lrp,
+    cp_lrp,
+    gim,
+    lrp,
+    transformer_attribution,
+)
 from efface.methods.lrp.explain import propagated
+from efface.methods.lrp.linear import STABILIZER
 from efface.methods.lrp.rules import ATTN_LRP, CP_LRP
 from small.batches import images_and_classes
+from small.elsewhere import autolrp, timm, transformers
 from small.messages import words
-from small.networks import seeded
+from small.networks import seeded, state_of
 
 N, SIZE, PATCH, WIDTH, HEADS, CLASSES = 3, 8, 4, 8, 2, 4
 TOKENS = 1 + (SIZE // PATCH) ** 2
@@ -491,3 +499,143 @@ def test_attention_with_masked_keys_is_refused():
     images, targets = images_and_classes(N, SIZE)
     with pytest.raises(ValueError, match=words("cp_lrp MultiheadAttention key_padding_mask")):
         cp_lrp(seeded(Padded, 0).double().eval(), images, targets)
+
+
+# Transformer attribution
+
+
+def positive(x, layer, relevance):
+    """The shares of the positive contributions, without the bias."""
+    up, down = layer.weight.clamp(min=0), layer.weight.clamp(max=0)
+    share = relevance / (x.clamp(min=0) @ up.T + x.clamp(max=0) @ down.T + STABILIZER)
+    return x.clamp(min=0) * (share @ up) + x.clamp(max=0) * (share @ down)
+
+
+def summands(a, b, relevance):
+    """Shares by the absolute sums over an image."""
+    of_a, of_b = a / (a + b) * relevance, b / (a + b) * relevance
+    sum_a, sum_b = (each.sum((1, 2), keepdim=True) for each in (of_a, of_b))
+    total = (sum_a + sum_b) / (sum_a.abs() + sum_b.abs())
+    return of_a * sum_a.abs() / sum_a * total, of_b * sum_b.abs() / sum_b * total
+
+
+def attention_written_out(model, images, targets):
+    """Relevance of the attention of each block, from 1 at the class on."""
+    with torch.no_grad():
+        model(images)
+        inputs = [model.embedded]
+        for block in model.blocks:
+            inputs.append(block(inputs[-1]))
+        relevance = torch.zeros_like(inputs[-1])
+        one = F.one_hot(targets, CLASSES).double()
+        relevance[:, 0] = positive(model.norm(inputs[-1])[:, 0], model.head, one)
+        found = []
+        for x, block in zip(inputs[-2::-1], reversed(model.blocks), strict=True):
+            normed = block.norm1(x)
+            middle = x + block.attn(normed)
+            hidden = block.fc1(block.norm2(middle))
+            of_middle, of_out = summands(middle, block.fc2(F.gelu(hidden)), relevance)
+            of_out = positive(block.norm2(middle), block.fc1, positive(F.gelu(hidden), block.fc2, of_out))
+            of_x, within = summands(x, middle - x, of_middle + of_out)
+            n, t, c = x.shape
+            query, key, value = block.attn.qkv(normed).reshape(n, t, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+            scores = query @ key.mT * (c // HEADS) ** -0.5
+            weights = scores.softmax(-1)
+            joined = (weights @ value).transpose(1, 2).reshape(n, t, c)
+            within = positive(joined, block.attn.proj, within).reshape(n, t, HEADS, -1).transpose(1, 2)
+            of_weights, of_value = through_product(weights, value, within)
+            found.insert(0, of_weights)
+            of_query, of_key = through_product(query, key.mT, of_weights)
+            parts = torch.stack([of_query, of_key.mT, of_value]).permute(1, 3, 0, 2, 4).reshape(n, t, 3 * c)
+            relevance = of_x + positive(normed, block.attn.qkv, parts)
+    return found
+
+
+def gradients_written_out(model, images, targets):
+    """The attention of each block, and its gradient."""
+    kept = []
+    softmax = F.softmax
+
+    def kept_softmax(*given, **settings):
+        kept.append(softmax(*given, **settings).requires_grad_())
+        return kept[-1]
+
+    F.softmax = kept_softmax
+    try:
+        score = model(images).gather(1, targets[:, None]).sum()
+    finally:
+        F.softmax = softmax
+    return kept, torch.autograd.grad(score, kept)
+
+
+@pytest.mark.parametrize("way", ["matmul", "fused", "bmm", "transposed", "einsum"])
+def test_relevance_of_attention_is_that_of_the_rules_written_out(way):
+    images, targets = images_and_classes(N, SIZE)
+    found = attention_relevance(drawn(way), images, targets)
+    expected = attention_written_out(drawn(), images, targets)
+    _, gradients = gradients_written_out(drawn(), images, targets)
+    for pairs in (zip(found.relevance, expected, strict=True), zip(found.gradients, gradients, strict=True)):
+        for each, right in pairs:
+            most = right.abs().max().item()
+            torch.testing.assert_close(each, right.detach(), rtol=0, atol=1e-9 * most)
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_transformer_attribution_multiplies_the_blocks(start):
+    model, (images, targets) = drawn("fused"), images_and_classes(N, SIZE)
+    relevance = attention_written_out(drawn(), images, targets)
+    _, gradients = gradients_written_out(drawn(), images, targets)
+    product = torch.eye(TOKENS).double()
+    for of_block, slopes in list(zip(relevance, gradients, strict=True))[start:]:
+        product = (torch.eye(TOKENS) + (of_block * slopes).clamp(min=0).mean(1)) @ product
+    small = product[:, :1, 1:].unflatten(2, (2, 2))
+    expected = F.interpolate(small, size=(SIZE, SIZE), mode="bilinear", align_corners=False)[:, 0].detach()
+    found = transformer_attribution(model, images, targets, start=start)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9 * expected.max().item())
+    alone = [transformer_attribution(model, images[[i]], targets[[i]], start=start) for i in range(N)]
+    torch.testing.assert_close(torch.cat(alone), found, rtol=1e-9, atol=1e-14)
+    blocks = transformer_attribution(model, images, targets, start=start, max_batch=2)
+    torch.testing.assert_close(blocks, found, rtol=1e-9, atol=1e-14)
+
+
+def test_transformer_attribution_of_a_network_without_class_token_takes_the_mean_of_the_rows():
+    sizes = {"img_size": SIZE, "patch_size": PATCH, "embed_dim": WIDTH, "depth": 2, "num_heads": HEADS}
+    settings = {"mlp_ratio": 2, "num_classes": CLASSES, "class_token": False, "global_pool": "avg"}
+    model = seeded(lambda: timm.models.VisionTransformer(**sizes, **settings), 0).double().eval()
+    images, targets = images_and_classes(N, SIZE)
+    found = attention_relevance(model, images, targets)
+    rows = torch.full((N, 1, 4), 0.25).double()
+    for relevance, slopes in reversed(list(zip(*found, strict=True))):
+        rows = rows @ (torch.eye(4) + (relevance * slopes).clamp(min=0).mean(1))
+    maps = transformer_attribution(model, images, targets)
+    torch.testing.assert_close(maps[:, ::7, ::7].flatten(1), rows[:, 0], rtol=1e-12, atol=0)
+
+
+def test_transformer_attribution_refuses_what_has_no_such_attention():
+    images, targets = images_and_classes(N, SIZE)
+    with pytest.raises(ValueError, match=words("start 2 blocks")):
+        transformer_attribution(drawn(), images, targets, start=2)
+    with pytest.raises(ValueError, match=words("Mixer no attention transformer")):
+        attention_relevance(mixer(GELUS["function"]), images, targets)
+    swin = timm.create_model("swin_tiny_patch4_window7_224", img_size=32, window_size=4, depths=(1, 1), num_classes=4)
+    with pytest.raises(ValueError, match=words("SwinTransformer windows another method")):
+        attention_relevance(swin.double().eval(), *images_and_classes(N, 32))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("method", [*METHODS.values(), transformer_attribution])
+def test_network_and_torch_are_as_before(method, fails):
+    model, (images, targets) = drawn("fused").train(), images_and_classes(N, SIZE)
+    model(images)
+    del model.embedded
+    handle = model.head.register_forward_hook(lambda *_: 1 / 0 if fails else None)
+    before, stack = state_of(model, images), len(_get_current_function_mode_stack())
+    try:
+        method(model, images, targets)
+        assert not fails
+    except ZeroDivisionError:
+        assert fails
+    del model.embedded
+    assert state_of(model, images) == before
+    assert len(_get_current_function_mode_stack()) == stack
+    handle.remove()

@@ -16,4 +16,4 @@ class Lazy:
         return getattr(importlib.import_module(self._name), attribute)
 
 
-timm, transformers = Lazy("timm"), Lazy("transformers")
+autolrp, timm, transformers = Lazy("autolrp"), Lazy("timm"), Lazy("transformers")

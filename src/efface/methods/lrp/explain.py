@@ -118,14 +118,23 @@ def relevance(
         )
         for block in blocks(len(images), max_batch):
             mode, logits = propagated(title, model, images[block], rules, bounds=bounds)
-            point, nodes = read_point(mode, logits)
-            if not maps and unruled(mode, nodes) is not None:  # later blocks have the same graph
-                raise refusal(
-                    model,
-                    lambda context: propagated(title, model, images[:1], rules, bounds=bounds, inside=context),
-                )
+            point = checked(mode, logits, model, images[:1])
             maps.append(_read(mode, point, scores_of(logits, targets[block], score)))
     return torch.cat(maps)
+
+
+def checked(
+    mode: Propagation, logits: Float[Tensor, "n k"], model: nn.Module, image: Float[Tensor, "1 c h w"]
+) -> Tensor:
+    """Return the tensor at which relevance is read. ValueError: an operation of the network has no rule.
+
+    image: one image, for a second pass that finds the module of such an operation.
+    """
+    point, nodes = read_point(mode, logits)
+    if unruled(mode, nodes) is not None:
+        given = {"bounds": mode.bounds, "keeps_attention": mode.keeps_attention}
+        raise refusal(model, lambda context: propagated(mode.title, model, image, mode.rules, **given, inside=context))
+    return point
 
 
 def propagated(

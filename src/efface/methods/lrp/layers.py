@@ -97,7 +97,8 @@ def _product(mode: Propagation, a: Tensor, b: Tensor, function: Callable[[Tensor
     marks = [mode.mark_of(a), mode.mark_of(b)]
     weighs = marks.count("weights") == 1
     if weighs and mode.keeps_attention:
-        mode.attentions.append((a, b)[marks.index("weights")])
+        second = marks[0] != "weights"
+        mode.attentions.append((b if second else a, second and function is torch.matmul))
     if mode.rules.products == "gradient":
         return function(a, b)
     parts = (0.5, 0.5)

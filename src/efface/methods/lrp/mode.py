@@ -38,7 +38,7 @@ class Propagation(TorchFunctionMode):
     points: the images, which require a gradient. title: name of the method, for messages.
     bounds: the smallest and the largest input of the first layer, for the rule z_box.
 
-    attentions: attention weights in the order of the blocks, if `keeps_attention`.
+    attentions: attention weights in the order of the blocks, and whether they are transposed, if `keeps_attention`.
     candidates: tensors of the images' shape that the network computes before its first layer; the images come first.
     first: input of the first layer. extra: zeros of its shape, whose gradient is relevance that is no multiple of it.
     blocked: nodes of the graph that have no rule, with what they are.
@@ -57,7 +57,7 @@ class Propagation(TorchFunctionMode):
         super().__init__()
         self.handlers, self.rules, self.title, self.bounds = handlers, rules, title, bounds
         self.keeps_attention = keeps_attention
-        self.attentions: list[Tensor] = []
+        self.attentions: list[tuple[Tensor, bool]] = []
         self.candidates: list[Tensor] = [points]
         self.first: Tensor | None = None
         self.extra: Tensor | None = None
