@@ -3,6 +3,7 @@
 import functools
 
 import torch
+from torchvision.models import VisionTransformer
 
 from efface.methods.calling import MethodCall, attribute
 from efface.methods.fullgrad import full_grad_parts
@@ -112,6 +113,19 @@ ATTENTION = {
 }
 """The same for methods that need a transformer."""
 
+RELEVANCE = {
+    "efface.methods.lrp.lrp": (
+        {},
+        {"rules": "epsilon_gamma_box", "low": 0.1},
+        {"rules": "epsilon_alpha2_beta1_flat", "epsilon": 0.1, "score": "probability"},
+        {"rules": "gamma", "gamma": 0.5, "first": "w_square", "linear": "z_plus"},
+    ),
+    "efface.methods.lrp.cp_lrp": ({}, {"score": "loss"}),
+    "efface.methods.lrp.attn_lrp": ({}, {"linear_gamma": 0.05, "conv_gamma": 0.25}),
+    "efface.methods.lrp.gim": ({},),
+}
+"""The same for methods that serve convolutional networks and transformers."""
+
 CAPTUM = {
     "DeepLift": ({},),
     "Saliency": ({},),
@@ -132,6 +146,7 @@ TRANSFORMERS = {
     "class_token": lambda: inputs.randomised(inputs.Transformer(), 9),
     "mean": lambda: inputs.randomised(inputs.Transformer(has_class_token=False), 9),
 }
+VITS = {"vit": lambda: inputs.randomised(VisionTransformer(8, 2, 2, 2, 8, 16, num_classes=inputs.CLASSES), 9)}
 
 
 def _mapped(path: str, settings, networks=NETWORKS):
@@ -171,6 +186,12 @@ for _path, _settings in METHODS.items():
 
 for _path, _settings in ATTENTION.items():
     golden(_named(_path))(functools.partial(_mapped, _path, _settings, TRANSFORMERS))
+for _path, _settings in RELEVANCE.items():
+    golden(_named(_path))(functools.partial(_mapped, _path, _settings, NETWORKS | VITS))
+
+golden("method.transformer_attribution")(
+    functools.partial(_mapped, "efface.methods.lrp.transformer_attribution", ({}, {"start": 1}), VITS)
+)
 
 for _library, _key, _algorithms in (("captum", "algorithm", CAPTUM), ("zennit", "composite", ZENNIT)):
     for _name, _settings in _algorithms.items():
