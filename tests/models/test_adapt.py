@@ -477,9 +477,18 @@ class Inside(nn.Module):
         return self.net((x - 0.4) / 0.2)
 
 
+def transformer() -> nn.Module:
+    """It has a weight of its own, the class token, beside its layers."""
+    network = torchvision.models.VisionTransformer(8, 4, 1, 2, 8, 8, num_classes=2)
+    network.conv_proj = nn.Conv2d(1, 8, 4, 4)
+    return network
+
+
 @pytest.mark.parametrize(
     ("network", "raw"),
     [
+        (normalised(transformer(), Normalise([0.4], [0.2])), False),
+        (transformer(), True),
         (Net(), True),
         (Inside(Net()), False),
         (normalised(Net(), Normalise([0.4], [0.2])), False),

@@ -103,9 +103,10 @@ def _generators() -> tuple[Any, ...]:
 
 
 def takes_raw_values(network: nn.Module, images: Images) -> bool:
-    """Return whether the first module with weights gets the images just as they are, so that nothing normalises them.
+    """Return whether the first layer with weights gets the images just as they are, so that nothing normalises them.
 
-    A network whose modules do not run, or that calls no such module, is not judged: False.
+    A layer has no modules inside. A whole network may have weights of its own, such as the class token of a ViT, and a
+    normalisation inside. A network whose modules do not run, or that calls no such layer, is not judged: False.
     """
     seen: list[bool] = []
 
@@ -119,7 +120,9 @@ def takes_raw_values(network: nn.Module, images: Images) -> bool:
     handles = [
         look_before(module, look)
         for module in network.modules()
-        if next(module.parameters(recurse=False), None) is not None and not isinstance(module, torch.jit.ScriptModule)
+        if next(module.parameters(recurse=False), None) is not None
+        and next(module.children(), None) is None
+        and not isinstance(module, torch.jit.ScriptModule)
     ]
     try:
         with torch.no_grad():
