@@ -2,7 +2,6 @@
 
 import builtins
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -12,11 +11,15 @@ from efface.data.folder import image_folder
 from efface.data.huggingface import load
 from efface.plug import words as short_words
 from efface.plug.call import Call
+from small.elsewhere import datasets
 from small.messages import words
 from test_data import every_row, tree
 
 SMALL = {"size": 16, "resize": 20}
-CLASSES = datasets.ClassLabel(names=["ant", "bee"])
+
+
+def classes(*names):
+    return datasets.ClassLabel(names=list(names or ("ant", "bee")))
 
 
 @pytest.fixture(autouse=True)
@@ -29,10 +32,10 @@ def pictures(count, seed=0):
     return [Image.fromarray(each) for each in values]
 
 
-def table(count=4, label=CLASSES, labels=None, seed=0, **more):
+def table(count=4, label=classes, labels=None, seed=0, **more):
     """A table of pictures whose classes take turns."""
     columns = {"image": pictures(count, seed), "label": labels or [row % 2 for row in range(count)]} | more
-    features = {"image": datasets.Image(), "label": label} | {name: datasets.Value("string") for name in more}
+    features = {"image": datasets.Image(), "label": label()} | {name: datasets.Value("string") for name in more}
     return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
 
 
@@ -95,7 +98,7 @@ def test_grey_of_16_bits_needs_its_white(tmp_path):
     grey = np.arange(480, dtype=np.uint16).reshape(24, 20) * 4
     made = datasets.Dataset.from_dict(
         {"image": [Image.fromarray(grey)] * 2, "label": [0, 1]},
-        features=datasets.Features({"image": datasets.Image(), "label": CLASSES}),
+        features=datasets.Features({"image": datasets.Image(), "label": classes()}),
     )
     name = saved(tmp_path / "set", train=made, test=made)
     with pytest.raises(ValueError, match=words("train, row 0 1916 white")):
@@ -156,21 +159,22 @@ def test_a_training_split_may_be_left_out(both):
 
 
 def test_columns_of_numbers_or_texts_are_classes_if_they_are_named(tmp_path):
-    texts = saved(
+    texts, numbers = lambda: datasets.Value("string"), lambda: datasets.Value("int64")
+    name = saved(
         tmp_path / "texts",
-        train=table(4, label=datasets.Value("string"), labels=["wasp", "bee", "bee", "wasp"]),
-        test=table(2, label=datasets.Value("string"), labels=["bee", "ant"], seed=1),
+        train=table(4, label=texts, labels=["wasp", "bee", "bee", "wasp"]),
+        test=table(2, label=texts, labels=["bee", "ant"], seed=1),
     )
     with pytest.raises(ValueError, match=words("texts no column classes (string) label names")):
-        load(texts, **SMALL)
+        load(name, **SMALL)
     with pytest.raises(ValueError, match=words("train test (ant)")):
-        load(texts, **SMALL, label="label")
-    made = load(texts, **SMALL, label="label", train="test", test="test[:0]+train[1:3]")
+        load(name, **SMALL, label="label")
+    made = load(name, **SMALL, label="label", train="test", test="test[:0]+train[1:3]")
     assert made["train"].classes == ("ant", "bee")
-    numbers = saved(tmp_path / "numbers", train=table(4, label=datasets.Value("int64")), test=table(2, seed=1))
+    name = saved(tmp_path / "numbers", train=table(4, label=numbers), test=table(2, seed=1))
     with pytest.raises(ValueError, match=words("ClassLabel int64 same")):
-        load(numbers, **SMALL, label="label")
-    made = load(numbers, **SMALL, label="label", train="train[:2]", test="train[2:]")
+        load(name, **SMALL, label="label")
+    made = load(name, **SMALL, label="label", train="train[:2]", test="train[2:]")
     assert made["test"].classes == ("0", "1")
     assert made["test"].targets.tolist() == [0, 1]
 
@@ -187,13 +191,17 @@ def test_columns_of_numbers_or_texts_are_classes_if_they_are_named(tmp_path):
         ({"train": {}, "test": {}}, {"image": "picture"}, "column picture missing image (Image) image"),
         ({"train": {}, "test": {}}, {"label": "image"}, "column image Image ClassLabel label"),
         (
-            {"train": {"label": datasets.List(CLASSES), "labels": [[0]] * 4}, "test": {}},
+            {"train": {"label": lambda: datasets.List(classes()), "labels": [[0]] * 4}, "test": {}},
             {},
             "label several (multi-label)",
         ),
-        ({"train": {"label": datasets.Value("float32"), "labels": [0.5] * 4}, "test": {}}, {}, "label (float32)"),
         (
-            {"train": {}, "test": {"label": datasets.ClassLabel(names=["bee", "ant"])}},
+            {"train": {"label": lambda: datasets.Value("float32"), "labels": [0.5] * 4}, "test": {}},
+            {},
+            "label (float32)",
+        ),
+        (
+            {"train": {}, "test": {"label": lambda: classes("bee", "ant")}},
             {},
             "test train another order",
         ),
@@ -210,7 +218,7 @@ def test_sets_that_cannot_be_used_are_refused_in_a_sentence(splits, settings, sa
 def test_several_columns_of_a_kind_are_listed(tmp_path):
     made = table(4)
     masks = made.select_columns(["image"]).rename_column("image", "mask")
-    coarse = datasets.Dataset.from_dict({"coarse": [0] * 4}, features=datasets.Features({"coarse": CLASSES}))
+    coarse = datasets.Dataset.from_dict({"coarse": [0] * 4}, features=datasets.Features({"coarse": classes()}))
     second = datasets.concatenate_datasets([masks, made, coarse], axis=1)
     name = saved(tmp_path / "set", train=second, test=second)
     with pytest.raises(ValueError, match=words("2 columns pictures (mask, image) set image")):
@@ -240,7 +248,7 @@ def test_a_name_of_the_hub_is_asked_for_with_its_settings(tmp_path, monkeypatch)
         asked.append((name, config, revision, cache_dir))
         return datasets.DatasetDict(train=table(4), test=table(2, seed=1))
 
-    monkeypatch.setattr(datasets, "load_dataset", known)
+    monkeypatch.setattr("datasets.load_dataset", known)
     monkeypatch.chdir(tmp_path)
     made = load("somebody/pictures", config="plain", revision="v1", cache="there", **SMALL)
     assert asked == [("somebody/pictures", "plain", "v1", "there")]
@@ -250,7 +258,7 @@ def test_a_name_of_the_hub_is_asked_for_with_its_settings(tmp_path, monkeypatch)
     def offline(*_args, **_kwargs):
         raise ConnectionError("Couldn't reach the Hub\nand more")
 
-    monkeypatch.setattr(datasets, "load_dataset", offline)
+    monkeypatch.setattr("datasets.load_dataset", offline)
     with pytest.raises(ValueError, match=words("somebody/pictures reach the Hub and more) save_to_disk")):
         load("somebody/pictures", **SMALL)
 
@@ -259,7 +267,7 @@ def test_pictures_in_files_that_are_gone_are_named(tmp_path, monkeypatch):
     root = tree(tmp_path / "tree", shape=(24, 20, 3), splits=("train", "test"))
     made = datasets.load_dataset(str(root), cache_dir=str(tmp_path / "cache"))
     (root / "test" / "bee" / "1.png").unlink()
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: made)
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: made)
     with pytest.raises(FileNotFoundError, match=words("test, row 5 bee/1.png save_to_disk")):
         load("any", **SMALL, pack=str(tmp_path / "packs"))
 

@@ -16,4 +16,8 @@ class Lazy:
         return getattr(importlib.import_module(self._name), attribute)
 
 
+<<<<<<< ours
 autolrp, timm, transformers = Lazy("autolrp"), Lazy("timm"), Lazy("transformers")
+=======
+datasets, timm, transformers = Lazy("datasets"), Lazy("timm"), Lazy("transformers")
+>>>>>>> theirs
