@@ -16,8 +16,5 @@ class Lazy:
         return getattr(importlib.import_module(self._name), attribute)
 
 
-<<<<<<< ours
-autolrp, timm, transformers = Lazy("autolrp"), Lazy("timm"), Lazy("transformers")
-=======
-datasets, timm, transformers = Lazy("datasets"), Lazy("timm"), Lazy("transformers")
->>>>>>> theirs
+autolrp, datasets = Lazy("autolrp"), Lazy("datasets")
+timm, transformers = Lazy("timm"), Lazy("transformers")
