@@ -4,11 +4,9 @@ import inspect
 from functools import partial
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 import torchvision
-import transformers
 from torch import nn
 from torch.overrides import _get_current_function_mode_stack as function_modes
 
@@ -21,6 +19,7 @@ from efface.plug import words
 from efface.plug.call import Call
 from small.attending import vision
 from small.batches import all_inputs, explain, uniform_images
+from small.elsewhere import timm, transformers
 from small.networks import Tiny, seeded, state_of
 
 METHODS = {

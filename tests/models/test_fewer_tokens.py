@@ -1,15 +1,14 @@
 """A transformer with a part of its tokens: against a computation by hand, and one set of weights in three libraries."""
 
 import pytest
-import timm
 import torch
 import torchvision
-import transformers
 from torch import nn
 
 from efface.models.adapt import Adaptation, adapted
 from efface.models.fewer_tokens import check_fewer_tokens, fewer_tokens
 from small.batches import uniform_images
+from small.elsewhere import timm, transformers
 from small.networks import Tiny, hooks, state_of, swin
 
 SIZE, PATCH, WIDTH, HEADS, DEPTH, CLASSES = 12, 4, 8, 2, 2, 3

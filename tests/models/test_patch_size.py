@@ -1,15 +1,14 @@
 """Size of the patches that a network cuts its images into."""
 
 import pytest
-import timm
 import torch
 import torchvision
-import transformers
 from torch import nn
 
 from efface.models.adapt import Adaptation, adapted
 from efface.models.patch_size import patch_size
 from efface.models.tokens import TokenGrid
+from small.elsewhere import timm, transformers
 from small.networks import Tiny, hooks, swin
 
 CONFIG = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 12, "intermediate_size": 12}

@@ -1,11 +1,9 @@
 """The attention of every block, made visible; which tokens the head reads; the modules of the blocks."""
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 import torchvision
-import transformers
 from torch import nn
 from torch.overrides import _get_current_function_mode_stack as function_modes
 
@@ -15,6 +13,7 @@ from efface.models.attention import visible_attention
 from efface.models.attention_blocks import Block, blocks_of
 from small.attending import vision
 from small.batches import uniform_images, uniform_numbers
+from small.elsewhere import timm, transformers
 from small.networks import Tiny, seeded, state_of
 
 WAYS = ("fused", "written", "weights", "heads", "hidden")
