@@ -343,6 +343,15 @@ def test_the_key_of_a_number_holds_the_versions_of_what_it_passes_through(tmp_pa
     assert metric_keys(Run(Study.model_validate(KEYED | {"out": str(tmp_path)}))) == before
 
 
+def test_the_key_of_a_retraining_holds_what_the_study_says_of_the_network(tmp_path):
+    study = KEYED | {"out": str(tmp_path), "metrics": ["roar"], "fractions": [1.0]}
+    found = [
+        metric_keys(Run(Study.model_validate(study | changes)))["roar"]
+        for changes in ({}, {"mean": [0.5] * 3, "std": [0.2] * 3}, {"tokens": {"prefix": 1, "grid": [4, 4]}})
+    ]
+    assert len(set.union(*found)) == sum(map(len, found)) == 6  # at 0 and at 1, where no map is read
+
+
 KEYED = {
     "data": {"call": "patches", "kwargs": {"n_train": 8, "n_test": 5, "size": 16}},
     "model": {"call": "resnet8", "kwargs": {"num_classes": 4}},

@@ -268,7 +268,7 @@ class Keys:
             what |= {"network": run.network_digest, "explain": run.study.explain}
         if uses.training:
             assert run.refit is not None
-            what |= {"model": run.study.model.identity(), "fit": run.refit.identity()}
+            what |= {"model": run.study.model.identity() | run.first.adaptation.identity(), "fit": run.refit.identity()}
         if uses.second_network:
             what["second_network"] = run.second.digest if run.study.second_network is not None else "none"
         if uses.maps is not None:
