@@ -1,11 +1,12 @@
 """Layers whose four axes are not n c h w are told from feature maps, by which axes follow the picture."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 from torchvision.models import convnext_tiny
 from torchvision.models.swin_transformer import SwinTransformer
-from torchvision.models.vision_transformer import VisionTransformer
 
 from efface.methods.cam import grad_cam, score_cam
 from efface.methods.captum import attribute
@@ -49,17 +50,29 @@ def images(n=2, height=16, width=16):
 
 
 @pytest.mark.parametrize("size", [(16, 16), (16, 24), (32, 8)])
-@pytest.mark.parametrize("order", ["n h w c", "heads", "tokens", "weight"])
+@pytest.mark.parametrize("order", ["heads", "tokens", "weight"])
 def test_other_layouts_are_refused_by_name(order, size):
     network = Laid(order).eval()
     with pytest.raises(ValueError, match=r"'out' of Laid.*no feature map n c h w"):
         check_feature_map(network, images(2, *size), "out")
+    assert layouts(network, images(2, *size))["out"].wrong
     with pytest.raises(ValueError, match=r"'out' of Laid"):
         grad_cam(network, images(2, *size), torch.tensor([0, 1]), layer="out")
     with pytest.raises(ValueError, match=r"'out' of Laid"):
         score_cam(network, images(2, *size), torch.tensor([0, 1]), layer="out")
     with pytest.raises(ValueError, match=r"'out' of Laid"):
         attribute(network, images(2, *size), torch.tensor([0, 1]), algorithm="LayerGradCam", layer="out")
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 24), (32, 8)])
+def test_channels_last_are_laid_out_as_a_feature_map(size):
+    of = {order: Laid(order).eval() for order in ("n h w c", "n c h w")}  # the same weights
+    with pytest.raises(ValueError, match=r"'out' of Laid.*no feature map n c h w"):
+        check_feature_map(of["n h w c"], images(2, *size), "out")
+    assert feature_layer(of["n h w c"], images(2, *size), "out").axes == "n h w c"
+    for method in (grad_cam, score_cam, partial(attribute, algorithm="LayerGradCam")):
+        last, first = (method(each, images(2, *size), torch.tensor([0, 1]), layer="out") for each in of.values())
+        torch.testing.assert_close(last, first)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (16, 24), (32, 8), (60, 1), (1, 60), (2, 2)])
@@ -100,24 +113,12 @@ def swin():
     return SwinTransformer([4, 4], 24, [1, 1], [2, 4], [2, 2], num_classes=4).eval()
 
 
-def vit():
-    return VisionTransformer(16, 4, 2, 2, 24, 48, num_classes=4).eval()
-
-
-def test_swin_is_explained_at_its_permuted_output_alone():
+def test_swin_is_explained_at_its_permuted_output():
     network = swin()
     assert last_convolution(network, images()) is network.permute
     assert grad_cam(network, images(2, 32, 32), torch.tensor([0, 1])).shape == (2, 32, 32)
     for layer in ("norm", "features.3", "features.1"):
-        with pytest.raises(ValueError, match=r"n h w c.*layers that are: permute"):
-            feature_layer(network, images(2, 32, 32), layer)
-
-
-def test_the_patches_of_a_vit_are_taken_only_if_they_are_named():
-    network = vit()
-    with pytest.raises(ValueError, match=r"first layer, 'conv_proj'.*tokens"):
-        grad_cam(network, images(), torch.tensor([0, 1]))
-    assert grad_cam(network, images(), torch.tensor([0, 1]), layer="conv_proj").shape == (2, 16, 16)
+        assert feature_layer(network, images(2, 32, 32), layer).axes == "n h w c"
 
 
 def test_convolutional_networks_are_as_before():

@@ -2,9 +2,10 @@
 
 All methods take these settings:
 
-layer: name of a module with an n c h w output, as the network names it; by default the last convolutional feature map.
-    If a module runs several times in a pass, the last run counts. To explain a convolution before its BatchNorm and
-    ReLU, name that convolution.
+layer: name of a module, as the network names it; by default that of the last features. Its output is a feature map
+    n c h w, or is laid out as one: features with channels last, or tokens without the prefix tokens. See
+    `efface.models.layers.feature_layer`. If a module runs several times in a pass, the last run counts. To explain a
+    convolution before its BatchNorm and ReLU, name that convolution.
 score: score of the target class to explain: logit, log_probability, probability or loss (cross entropy).
 relu: set negative values, evidence against the class, to 0. Without it, the map is signed.
 max_batch: most images in one pass, at least 1. It limits the memory and changes no map.
@@ -23,9 +24,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.methods.backprop import guided_backprop
-from efface.methods.feature_maps import Features, cut_at, features_of, looking_at, widened
+from efface.methods.feature_maps import Features, cut_at, features_of, layer_said, looking_at, widened
 from efface.models.memory import at_least_one, at_once, blocks
 from efface.models.scores import differentiable, logits_of, scores_of, target_scores
+from efface.plug.facts import states
 from efface.plug.shared_settings import with_settings_of
 from efface.shown import shown
 from efface.types import Images, Target, Targets, TargetScore
@@ -35,6 +37,7 @@ Map = Float[Tensor, "n h w"]
 Small = Float[Tensor, "n y x"]
 
 
+@states(looks_at=layer_said)
 def grad_cam(
     model: nn.Module,
     images: Images,
@@ -59,6 +62,7 @@ def grad_cam(
     return _by_gradient(_mean_gradient, model, images, targets, layer, score, max_batch, classes_of, relu=relu)
 
 
+@states(looks_at=layer_said)
 @with_settings_of(grad_cam)
 def grad_cam_plus_plus(model: nn.Module, images: Images, targets: Target, **settings: Any) -> Map:
     """Grad-CAM with channel weights that sum the positive gradients, each weighted by its share in the class score.
@@ -78,6 +82,7 @@ def grad_cam_plus_plus(model: nn.Module, images: Images, targets: Target, **sett
     return _by_gradient(_shared_gradient, model, images, targets, **settings)
 
 
+@states(looks_at=layer_said)
 @with_settings_of(grad_cam)
 def hires_cam(model: nn.Module, images: Images, targets: Target, **settings: Any) -> Map:
     """Features times their own gradient at each place, summed over the layer's channels.
@@ -94,6 +99,7 @@ def hires_cam(model: nn.Module, images: Images, targets: Target, **settings: Any
     return _by_gradient(_gradient, model, images, targets, **settings)
 
 
+@states(looks_at=layer_said)
 @with_settings_of(grad_cam)
 def layer_cam(model: nn.Module, images: Images, targets: Target, **settings: Any) -> Map:
     """Features times their own positive gradient at each place, summed over the channels: sharp also in early layers.
@@ -109,6 +115,7 @@ def layer_cam(model: nn.Module, images: Images, targets: Target, **settings: Any
     return _by_gradient(_positive_gradient, model, images, targets, **settings)
 
 
+@states(looks_at=layer_said)
 @with_settings_of(grad_cam, but=("classes_of",))
 def guided_grad_cam(model: nn.Module, images: Images, targets: Target, **settings: Any) -> Images:
     """Guided backpropagation times Grad-CAM at image size, signed: two forward and two backward passes per image.
@@ -123,6 +130,7 @@ def guided_grad_cam(model: nn.Module, images: Images, targets: Target, **setting
     return fine * coarse[:, None]
 
 
+@states(looks_at=layer_said)
 @with_settings_of(grad_cam, but=("classes_of",))
 def score_cam(
     model: nn.Module,

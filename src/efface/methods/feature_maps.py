@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,16 +18,22 @@ Features = Float[Tensor, "n channels y x"]
 
 @contextmanager
 def looking_at(model: nn.Module, images: Images, layer: str | None) -> Iterator[tuple[nn.Module, nn.Module, str]]:
-    """Yield a network with the same outputs as the model, its module for `layer`, and the name of that module.
+    """Yield a network with the same outputs as the model, its module for `layer`, and the name of that layer.
 
-    The network is a faster copy where a copy exists and contains that module with the same outputs; else the model.
-    layer: name of the module; without one, the last convolutional feature map.
+    The network is a faster copy where a copy exists and contains that layer with the same outputs; else the model. The
+    module returns n c h w: it is the layer, or an identity that the layer's output passes through.
+    layer: name of the layer; without one, that of the last features.
     """
-    module = feature_layer(model, images, layer)
-    name = next(name for name, submodule in model.named_modules() if submodule is module)
-    with evaluating_fast(model, images) as network:
-        same = network is not model and answers_as_before(network, name)
-        yield (network, network.get_submodule(name), name) if same else (model, module, name)
+    found = feature_layer(model, images, layer)
+    with evaluating_fast(model, images) as fast:
+        network = fast if fast is not model and answers_as_before(fast, found.name) else model
+        with found.laid_out(network) as module:
+            yield network, module, found.name
+
+
+def layer_said(model: nn.Module, images: Images, *, layer: str | None = None, **_: Any) -> str:
+    """Return which layer a method with this setting looks at, and how it is laid out, in words."""
+    return str(feature_layer(model, images, layer))
 
 
 def features_of(model: nn.Module, images: Images, module: nn.Module, name: str) -> Features:

@@ -1,14 +1,18 @@
-"""Search for layers of a network: by name, or the layer of the feature map that the CAM methods use."""
+"""Search for layers of a network: by name, or the layer of the last features, which the CAM methods use."""
 
 from difflib import get_close_matches
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from efface.models.hook_watch import see_calls
-from efface.models.layout import check_feature_map
+from efface.models.laid_out import FeatureLayer
+from efface.models.layout import check_feature_map, identity_of, layouts
+from efface.models.of_tokens import as_laid_out, computes_with_tokens, last_of_tokens, usable, usable_layers
+from efface.models.reached import reaches
+from efface.models.tokens import STATED
 from efface.shown import shown
 from efface.types import Images
 
@@ -36,70 +40,119 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     raise ValueError(f"layer {shown(name)}: {type(model).__name__} has no such layer; {_nearest(name, modules)}")
 
 
-def feature_layer(model: nn.Module, images: Images, layer: str | None) -> nn.Module:
-    """Return the module of a feature map n c h w: the named one, or without a name that of `last_convolution`.
+def feature_layer(model: nn.Module, images: Images, layer: str | None) -> FeatureLayer:
+    """Return the layer of that name and how its output is laid out, or without a name the layer of the last features.
 
-    ValueError: there is no such layer, or its output is laid out in another way.
+    A convolutional network's last features are its last feature map, n c h w. It is the last module to finish whose
+    output has four axes and more than one position, with a convolution in it or before it. Pooling and dropout do not
+    count, nor does a convolution that computes the class scores. The result is therefore the whole last stage: `layer4`
+    of a ResNet, `features` of VGG, SqueezeNet and DenseNet.
+
+    A network that computes with tokens, or with channels last, after its last feature map is looked at there; see
+    `last_of_tokens`.
+
+    The search costs a few passes in evaluation mode and is done once for each size of image. A convolutional network
+    whose layer is not named costs one pass of the first image. The model is not changed.
+
+    ValueError: there is no such layer, or none can be used; the message says why, and names layers that can.
     """
-    if layer is None:
-        return last_convolution(model, images[:1])
-    module = find_layer(model, layer)
-    check_feature_map(model, images[:1], next(name for name, submodule in model.named_modules() if submodule is module))
-    return module
+    kept = _FOUND.setdefault(model, {})
+    seen = (layer, getattr(model, STATED, None), *identity_of(model, images))
+    if seen not in kept:
+        kept[seen] = (_last(model, images[:1]) if layer is None else _named(model, images[:1], layer))[1:]
+    name, *rest = kept[seen]
+    return FeatureLayer(model.get_submodule(name), name, *rest)
 
 
 def last_convolution(model: nn.Module, images: Images) -> nn.Module:
-    """Return the module that computes the last feature map. Grad-CAM uses it when no layer is named.
-
-    It is the last module to finish whose output has four axes and more than one position, with a convolution in it or
-    before it. Pooling and dropout do not count, nor does a convolution that computes the class scores. The result is
-    therefore the whole last stage: `layer4` of a ResNet, `features` of VGG, SqueezeNet and DenseNet. The search costs
-    one forward pass of the first image in evaluation mode and is done once. The model is not changed.
-
-    ValueError: there is none; it is laid out in another way than n c h w; or it is the first layer, after which the
-        network computes with tokens.
-    """
-    kept = _LAST.setdefault(model, {})
-    seen = (*images.shape[1:], *((name, type(submodule)) for name, submodule in model.named_modules()))
-    if seen not in kept:
-        module = _last_convolution(model, images)
-        kept[seen] = next(name for name, submodule in model.named_modules() if submodule is module)
-    return model.get_submodule(kept[seen])
+    """Return the module of the last features. Grad-CAM uses it when no layer is named. See `feature_layer`."""
+    return feature_layer(model, images, None).module
 
 
-_LAST: "WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], str]]" = WeakKeyDictionary()
+_FOUND: "WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], tuple[Any, ...]]]" = WeakKeyDictionary()
+"""Layers that were found, without the modules, which would keep the model alive."""
 
 
-def _last_convolution(model: nn.Module, images: Images) -> nn.Module:
-    calls = _calls(model, images[:1])
-    classes = calls[-1].shape[1:2]
-    learnt = [i for i, call in enumerate(calls) if next(call.module.children(), None) is None and _learns(call.module)]
-    end = len(calls)
-    if learnt and calls[learnt[-1]].shape[1:2] == classes:
-        end = learnt[-1]
-    convolved, last = False, cast("_Call | None", None)
-    for call in calls[:end]:
-        convolved = convolved or isinstance(call.module, (nn.Conv2d, nn.ConvTranspose2d))
-        if convolved and _is_feature_map(call):
-            last = call
-    if last is None or last.module is model:
+def _named(model: nn.Module, images: Images, layer: str) -> FeatureLayer:
+    module = find_layer(model, layer)
+    name = _name_of(model, module)
+    layout = layouts(model, images).get(name)
+    if not computes_with_tokens(model) and (layout is None or (len(layout.shape) == 4 and not layout.wrong)):
+        return FeatureLayer(module, name)  # a layer with fewer axes is refused where its output is seen
+    found = usable(model, images, name)
+    if isinstance(found, FeatureLayer):
+        return found
+    shape = reaches(model, images)[name].shape[1:] if name in reaches(model, images) else ()
+    returns = f"returns {' x '.join(map(str, ('n', *shape)))}" if shape else "returns no tensor"
+    able = usable_layers(model, images)
+    remedy = f"layers that work: {', '.join(able)}" if able else "no other layer works: choose a method without a layer"
+    raise ValueError(f"layer {name!r} of {type(model).__name__} {returns}, which gives no map: {found}; {remedy}")
+
+
+def _last(model: nn.Module, images: Images) -> FeatureLayer:
+    calls = _calls(model, images)
+    maps, tokens = _maps(calls), [i for i, call in enumerate(calls) if _of_tokens(call)]
+    if tokens:
+        while maps and not _is_n_c_h_w(model, images, calls[maps[-1]].module):
+            maps.pop()
+        after = maps[-1] if maps else -1
+        if tokens[-1] > after and (found := _last_tokens(model, images, calls[after].module if maps else None)):
+            return found
+    if not maps or calls[maps[-1]].module is model:
         size = "x".join(map(str, images.shape[2:]))
         raise ValueError(
             f"{type(model).__name__} on {size} images has no convolution with more than 1x1 positions in its output; "
             "name a layer or take larger images"
         )
-    tokens = [call for call in calls if _of_tokens(call)]
-    if not tokens:
-        return last.module
-    name = next(name for name, submodule in model.named_modules() if submodule is last.module)
-    check_feature_map(model, images, name)
-    if learnt and last.module is calls[learnt[0]].module and calls.index(tokens[-1]) > calls.index(last):
+    last = calls[maps[-1]].module
+    name = _name_of(model, last)
+    if tokens:
+        check_feature_map(model, images, name)
+    first = next((call.module for call in calls if _is_learnt(call.module)), None)
+    if tokens and last is first and tokens[-1] > maps[-1]:
         raise ValueError(
             f"the only feature map of {type(model).__name__} with shape n c h w is its first layer, {name!r}. All "
             "later layers compute on tokens, and a map of the first layer does not show what they use. Choose another "
             f"method, or set layer: {name}"
         )
-    return last.module
+    return FeatureLayer(last, name)
+
+
+def _maps(calls: list["_Call"]) -> list[int]:
+    """Return the numbers of the calls that may have returned a feature map, before that of the class scores."""
+    classes, end = calls[-1].shape[1:2], len(calls)
+    learnt = [i for i, call in enumerate(calls) if _is_learnt(call.module)]
+    if learnt and calls[learnt[-1]].shape[1:2] == classes:
+        end = learnt[-1]
+    convolved, maps = False, list[int]()
+    for i, call in enumerate(calls[:end]):
+        convolved = convolved or isinstance(call.module, (nn.Conv2d, nn.ConvTranspose2d))
+        if convolved and _is_feature_map(call):
+            maps.append(i)
+    return maps
+
+
+def _last_tokens(model: nn.Module, images: Images, after: nn.Module | None) -> FeatureLayer | None:
+    """Return the last layer of tokens after a module; None if there is none. ValueError: no map can be made of them."""
+    found = last_of_tokens(model, images, "" if after is None else _name_of(model, after))
+    if isinstance(found, str):
+        able = usable_layers(model, images)
+        raise ValueError(
+            f"{type(model).__name__} computes with tokens, and no layer is named. Of its layers, {found}; "
+            f"{f'name one of {_some(able)}, or ' if able else ''}choose another method"
+        )
+    return found
+
+
+def _is_n_c_h_w(model: nn.Module, images: Images, module: nn.Module) -> bool:
+    if module is model:
+        return True  # refused later
+    layer = as_laid_out(model, images, _name_of(model, module))
+    return isinstance(layer, FeatureLayer) and layer.axes == "n c h w"
+
+
+def _name_of(model: nn.Module, module: nn.Module) -> str:
+    return next(name for name, submodule in model.named_modules() if submodule is module)
 
 
 class _Call(NamedTuple):
@@ -118,8 +171,9 @@ def _calls(model: nn.Module, images: Images) -> list[_Call]:
     return calls
 
 
-def _learns(module: nn.Module) -> bool:
-    return next(module.parameters(recurse=False), None) is not None
+def _is_learnt(module: nn.Module) -> bool:
+    leaf = next(module.children(), None) is None
+    return leaf and next(module.parameters(recurse=False), None) is not None
 
 
 def _of_tokens(call: _Call) -> bool:

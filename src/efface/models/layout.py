@@ -1,9 +1,9 @@
 """Layout of the output of a layer: which of its axes follow the picture.
 
 A CAM reads the output of a layer as n c h w. Layers of transformers also have four axes, but other ones: n h w c, or
-heads, tokens and their width. Four halves of an image are changed in turn: left, right, upper, lower. An axis along
-which the centre of the change moves down with the change in the image is the height, and so on. The axis of the
-channels does not move.
+heads, tokens and their width; or three, n t c. Four halves of an image are changed in turn: left, right, upper, lower.
+An axis along which the centre of the change moves down with the change in the image is the height, and so on. The axis
+of the channels does not move.
 """
 
 from typing import Any, NamedTuple
@@ -23,24 +23,26 @@ HALVES = 5
 
 
 class Layout(NamedTuple):
-    """Behaviour of the axes of a layer's output. Each pair is of the second, third and fourth axis.
+    """Behaviour of the axes of a layer's output. `down` and `right` have a number for each axis after the first.
 
     shape: of the output for one image. each: whether the first axis is that of the images. down, right: how far the
-    centre of the change moves along an axis if the change in the image moves down, or to the right.
+    centre of the change moves along an axis if the change in the image moves down, or to the right. changes: whether
+    the output depends on the image at all.
     """
 
     shape: tuple[int, ...]
     each: bool
     down: tuple[float, ...] = (0.0, 0.0, 0.0)
     right: tuple[float, ...] = (0.0, 0.0, 0.0)
+    changes: bool = True
 
     @property
     def wrong(self) -> str:
-        """Return what is known to be another layout than n c h w, in words; "" where nothing speaks against it."""
+        """Return what is known of four axes to be another layout than n c h w; "" where nothing speaks against it."""
         if not self.each:
             return "its first axis is not that of the images"
-        (c, h, _), (_, across, w) = self.down, self.right
-        if across > max(_FOLLOWS, 2 * w) and c > _FOLLOWS:
+        (c, h, _), w = self.down, self.right[2]
+        if self.is_channels_last:
             return "n h w c: the second and the third axis follow the picture, the fourth does not"
         if self.shape[2:] != (1, 1) and c > max(_FOLLOWS, 2 * h):  # one place follows nothing
             return "the second axis follows the picture from above to below, as tokens do"
@@ -50,8 +52,26 @@ class Layout(NamedTuple):
 
     @property
     def is_feature_map(self) -> bool:
-        """Return True if the third and the fourth axis follow the picture for sure."""
-        return self.each and not self.wrong and self.down[1] > _FOLLOWS and self.right[2] > _FOLLOWS
+        """Return True if there are four axes, and the third and the fourth follow the picture for sure."""
+        if len(self.shape) != 4 or not self.each or self.wrong:
+            return False
+        return self.down[1] > _FOLLOWS and self.right[2] > _FOLLOWS
+
+    @property
+    def is_channels_last(self) -> bool:
+        """Return True if there are four axes, and the second and the third follow the picture for sure."""
+        if len(self.shape) != 4 or not self.each:
+            return False
+        (c, _, _), (_, across, w) = self.down, self.right
+        return across > max(_FOLLOWS, 2 * w) and c > _FOLLOWS
+
+    @property
+    def is_channels_first(self) -> bool:
+        """Return True if of three axes the last one follows the picture, and the second does not: n c t."""
+        if len(self.shape) != 3 or not self.each:
+            return False
+        second, third = (max(self.down[axis], self.right[axis]) for axis in (0, 1))
+        return third > max(_FOLLOWS, 2 * second)
 
 
 def check_feature_map(model: nn.Module, images: Images, name: str) -> None:
@@ -60,7 +80,7 @@ def check_feature_map(model: nn.Module, images: Images, name: str) -> None:
     It costs one forward pass of five images in evaluation mode, once for each model and shape of image.
     """
     by_name = layouts(model, images)
-    if name not in by_name or not (wrong := by_name[name].wrong):
+    if name not in by_name or len(by_name[name].shape) != 4 or not (wrong := by_name[name].wrong):
         return
     first = next((other for other, module in model.named_modules() if isinstance(module, nn.Conv2d)), "")
     fit = [other for other, layout in by_name.items() if layout.is_feature_map and other != first][-3:]
@@ -72,15 +92,23 @@ def check_feature_map(model: nn.Module, images: Images, name: str) -> None:
 
 
 def layouts(model: nn.Module, images: Images) -> dict[str, Layout]:
-    """Return the layout of each layer whose output has four axes, by name, in the order in which the layers finish."""
+    """Return the layout of each layer whose output has three or four axes, by name, in the order in which they finish.
+
+    It costs one forward pass of five images in evaluation mode, once for each model and shape of image.
+    """
     kept = _KNOWN.setdefault(model, {})
-    seen = (*images.shape[1:], *((name, type(module)) for name, module in model.named_modules()))
+    seen = identity_of(model, images)
     if seen not in kept:
         kept[seen] = _layouts(model, halves_changed(images[:1]))
     return kept[seen]
 
 
 _KNOWN: "WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], dict[str, Layout]]]" = WeakKeyDictionary()
+
+
+def identity_of(model: nn.Module, images: Images) -> tuple[Any, ...]:
+    """Return what the layout of layers depends on: the size of the images, and the modules by name and kind."""
+    return (*images.shape[1:], *((name, type(module)) for name, module in model.named_modules()))
 
 
 def halves_changed(image: Float[Tensor, "1 c h w"]) -> Float[Tensor, "5 c h w"]:
@@ -99,24 +127,24 @@ def _layouts(model: nn.Module, images: Images) -> dict[str, Layout]:
 
     def see(name: str, _: nn.Module, output: object) -> None:
         by_name.pop(name, None)  # of a layer that runs several times, the last time counts
-        if name and isinstance(output, Tensor) and output.ndim == 4:
+        if name and isinstance(output, Tensor) and output.is_floating_point() and output.ndim in (3, 4):
             by_name[name] = _layout(output.detach())
 
     see_calls(model, images, see)
     return by_name
 
 
-def _layout(output: Float[Tensor, "n a b c"]) -> Layout:
-    shape = (1, *output.shape[1:])
+def _layout(output: Tensor) -> Layout:
+    shape, axes = (1, *output.shape[1:]), range(1, output.ndim)
     if len(output) != HALVES:
         return Layout(shape, each=False)
     change = (output[1:] - output[:1]).abs().double()
     down, right = [], []
-    for axis in (1, 2, 3):
-        along = change.sum([other for other in (1, 2, 3) if other != axis])
+    for axis in axes:
+        along = change.sum([other for other in axes if other != axis])
         places = torch.linspace(0, 1, along.shape[1], dtype=along.dtype, device=along.device)
         centres, moved = along @ places / along.sum(1).clamp(min=1e-300), along.sum(1) > 0
         left, to_right, above, below = centres.tolist()
         down.append(below - above if moved[2:].all() else 0.0)
         right.append(to_right - left if moved[:2].all() else 0.0)
-    return Layout(shape, each=True, down=tuple(down), right=tuple(right))
+    return Layout(shape, each=True, down=tuple(down), right=tuple(right), changes=bool(change.any()))

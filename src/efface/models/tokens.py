@@ -6,7 +6,7 @@ They come from the study (`tokens: {prefix: 1, grid: [14, 14]}`), from the netwo
 transformers), or from the number of tokens, where only one answer is possible.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isqrt
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -49,12 +49,13 @@ def token_grid(model: nn.Module, images: Images, count: int | None = None) -> To
     """Return how the tokens of the network lie for images of this size.
 
     count: number of tokens, prefix included, of the layer in question; by default the number that most layers have.
-        A layer with fewer patches than the network's first one, as in a Swin, has a grid of its own.
+        A layer with fewer patches than the network's first one, as in a Swin, has a grid of its own, after as many
+        prefix tokens as the network says, or none.
 
     ValueError: no layer computes with tokens; what the study states does not fit their number; or their number allows
         several grids, or none.
     """
-    counts = _counts(model, images)
+    counts = token_counts(model, images)
     if not counts:
         raise ValueError(f"{type(model).__name__} computes with no tokens: no layer returns n x tokens x channels")
     seen = max(counts, key=lambda number: counts[number]) if count is None else count
@@ -70,7 +71,7 @@ def token_grid(model: nn.Module, images: Images, count: int | None = None) -> To
     own = own_grid(model, images)
     if own is not None and own.total == seen:
         return own
-    return _from_count(model, images, seen)
+    return _from_count(model, images, seen, _PREFIXES if own is None else (0, own.prefix))
 
 
 def own_grid(model: nn.Module, images: Images) -> TokenGrid | None:
@@ -80,6 +81,12 @@ def own_grid(model: nn.Module, images: Images) -> TokenGrid | None:
             if (found := read(module, images)) is not None:
                 return found
     return None
+
+
+def fits_a_grid(images: Images, count: int) -> bool:
+    """Return True if so many tokens may be a grid of the shape of the images, after some prefix tokens."""
+    height, width = images.shape[2:]
+    return next(_grids(count, height, width, _PREFIXES), None) is not None
 
 
 def _of_timm(module: Any, images: Images) -> TokenGrid | None:
@@ -111,21 +118,39 @@ def _of_transformers(module: Any, images: Images) -> TokenGrid | None:
     return TokenGrid(prefix, height // patch, width // patch)
 
 
-def _from_count(model: nn.Module, images: Images, count: int) -> TokenGrid:
-    """Return the only grid that so many tokens can have: of the shape of the image, after 0, 1, 2 or 5 tokens."""
-    able = list(_grids(count, *images.shape[2:]))
+_GRIDS: "WeakKeyDictionary[nn.Module, dict[tuple[int, ...], TokenGrid | str]]" = WeakKeyDictionary()
+
+
+def _from_count(model: nn.Module, images: Images, count: int, prefixes: Sequence[int]) -> TokenGrid:
+    """Return the only grid that so many tokens can have: of the shape of the image, after one of the prefixes.
+
+    It costs one forward pass of five images, once for each size and count.
+    """
+    kept = _GRIDS.setdefault(model, {})
+    seen = (*images.shape[1:], count, *prefixes)
+    if seen not in kept:
+        kept[seen] = _searched(model, images, count, prefixes)
+    found = kept[seen]
+    if isinstance(found, str):
+        raise ValueError(found)
+    return found
+
+
+def _searched(model: nn.Module, images: Images, count: int, prefixes: Sequence[int]) -> TokenGrid | str:
+    height, width = images.shape[2:]
+    able = list(_grids(count, height, width, prefixes))
     name = type(model).__name__
     remedy = "state them in the study, such as tokens: {prefix: 1, grid: [14, 14]}"
     if len(able) != 1:
         what = f"can be {' or '.join(map(str, able))}" if able else "fit no grid of the shape of the image"
-        raise ValueError(f"the {count} tokens of {name} {what}; {remedy}")
+        return f"the {count} tokens of {name} {what}; {remedy}"
     if not _follow(model, images, able[0]):
-        raise ValueError(f"the {count} tokens of {name} would be {able[0]}, but they do not follow the image; {remedy}")
+        return f"the {count} tokens of {name} would be {able[0]}, but they do not follow the image; {remedy}"
     return able[0]
 
 
-def _grids(count: int, height: int, width: int) -> Iterator[TokenGrid]:
-    for prefix in _PREFIXES:
+def _grids(count: int, height: int, width: int, prefixes: Sequence[int]) -> Iterator[TokenGrid]:
+    for prefix in dict.fromkeys(prefixes):
         patches = count - prefix
         if patches < 1:
             continue
@@ -161,7 +186,7 @@ def _centre(values: Float[Tensor, " places"]) -> float:
 _COUNTS: "WeakKeyDictionary[nn.Module, dict[tuple[int, ...], dict[int, int]]]" = WeakKeyDictionary()
 
 
-def _counts(model: nn.Module, images: Images) -> dict[int, int]:
+def token_counts(model: nn.Module, images: Images) -> dict[int, int]:
     """Return how many layers return so many tokens. It costs one forward pass of two images, once for each size."""
     kept = _COUNTS.setdefault(model, {})
     size = tuple(images.shape[1:])

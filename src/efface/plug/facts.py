@@ -17,6 +17,7 @@ KNOWN: dict[str, Any] = {
     "cost": 6.0,
     "estimates_hessian": False,
     "doubts": None,
+    "looks_at": None,
     "is_synthetic": False,
 }
 """The known facts, with the values for a function that does not state them.
@@ -30,6 +31,8 @@ estimates_hessian: for a regulariser. True if its estimate is noise on a network
     of ReLUs.
 doubts: for a method. Function (model, images, targets, maps, **settings) -> sentences about maps of two images that
     may not be what the method promises on this network. `check` and the stage before extraction print them.
+looks_at: for a method. Function (model, images, **settings) -> the layer whose output the method reads, and how it is
+    laid out, in words; "" if these settings name none. `check` prints it, and the page shows it.
 is_synthetic: for data. True if the images are synthetic or handwritten digits, and no photographs.
 """
 
@@ -95,10 +98,11 @@ def _wrong_type(name: str, value: Any) -> Iterator[str]:
 
 
 _FLAG, _COST, _WHOLE, _FUNCTION = "True or False", "a number from 0", "a whole number, such as 2", "a function"
-_OF_FUNCTIONS = ("cost", "estimates_hessian", "doubts")
+_OF_FUNCTIONS = ("cost", "estimates_hessian", "doubts", "looks_at")
 _TYPES = {name: _FLAG for name, value in KNOWN.items() if isinstance(value, bool)} | {
     "cost": _COST,
     "doubts": _FUNCTION,
+    "looks_at": _FUNCTION,
     "is_control": _FLAG,
     "is_random": _FLAG,
     "version": _WHOLE,

@@ -61,6 +61,7 @@ class Facts:
     how: for each metric, the settings of its numbers: `unit`, `explain`, `imputer`, `ties`, `count`.
     degenerate: for each method, mean shares of degenerate maps, see `cautions`; empty if they were not computed.
     costs: time of each metric, without the extraction of maps.
+    layers: for each method that looks at layers, which these are and how they are laid out.
     claims: the claims of the study, each with `says`, `source`, `published`, `message` and `verdict`.
     picture: bytes of the PNG file of stage visualize.
     passes: of a study that measures in rounds, the share of the planned forward passes that it used; NaN if unknown.
@@ -78,6 +79,7 @@ class Facts:
     how: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     degenerate: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     costs: Mapping[str, Cost] = field(default_factory=dict)
+    layers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     claims: Sequence[Any] = ()
     picture: bytes | None = field(default=None, repr=False)
     passes: float = float("nan")

@@ -68,6 +68,9 @@ def check_run(run: Run) -> float:
         tall, wide = unit.kwargs["token_size"]
         say(f"unit {unit.call.rpartition('.')[2]}: the network's patches have {tall} x {wide} pixels")
     trials = preflight(one, warn=True)
+    for trial in trials:
+        for line in trial.layers:
+            say(f"{trial.name}: {line}")
     for line in power_said(run, one.plan):
         say(f"power: {line}")
     for warning in (*labels_tried(run), *has_zero_hessian(run), *powerless(run, one.plan)):

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -72,14 +72,28 @@ def _layer_values(
     plan: CaptumMethod, model: nn.Module, images: Images, targets: Target, layer: str | None, score: TargetScore
 ) -> Tensor:
     """Return the map of a class that explains a layer before its channels are summed and enlarged."""
-    with untouched(model), evaluating(model), _quiet():
-        explainer = plan.made(_Score(model, score), feature_layer(model, images, layer))
+    with untouched(model), evaluating(model), _quiet(), feature_layer(model, images, layer).laid_out(model) as module:
+        explainer = plan.made(_Score(model, score), module)
         asked = {"inputs": images.clone().requires_grad_(), "additional_forward_args": (targets.clone(),)}
         values: Tensor = explainer.attribute(**asked, **settings_of(plan, images))
     return values.detach()
 
 
-@states(doubts=convergence_gap)
+def _layer(
+    method: CaptumMethod, model: nn.Module, images: Images, layer: str | None
+) -> AbstractContextManager[nn.Module | None]:
+    """Return a context with the module that a class of layers explains, whose output is n c h w; None for others."""
+    return feature_layer(model, images, layer).laid_out(model) if method.wants_layer else nullcontext()
+
+
+def layer_said(model: nn.Module, images: Images, *, algorithm: str, around: str | None = None, **settings: Any) -> str:
+    """Return which layer a class of layers explains, and how it is laid out, in words; "" for other classes."""
+    named = {name: settings.get(name) for name in ("init", "attribute", "layer", "cells")}
+    plan = captum_method(algorithm, around, **named, score=settings.get("score", "logit"))
+    return str(feature_layer(model, images, named["layer"])) if plan.wants_layer else ""
+
+
+@states(doubts=convergence_gap, looks_at=layer_said)
 def attribute(
     model: nn.Module,
     images: Images,
@@ -106,8 +120,8 @@ def attribute(
 
     algorithm: name of the class, such as DeepLift. Classes that explain a neuron or mix the images of a batch are not
         allowed.
-    layer: name of the module to explain, for classes that explain a layer; by default the last convolutional feature
-        map.
+    layer: name of the module to explain, for classes that explain a layer; by default that of the last features, see
+        `efface.methods.cam`. Tokens, and features with channels last, are laid out as n c h w.
     around: for NoiseTunnel, the class whose maps it averages. Then `init` holds settings of this inner class, and
         `attribute` settings of both.
     cells: for classes with feature masks (Lime, KernelShap, FeatureAblation, Shapley values). Each square of a grid of
@@ -132,12 +146,9 @@ def attribute(
     images, maps = images.detach(), []
     settings = settings_of(method, images)
     together = 1 if method.draws else max(1, max_batch // method.least(settings))
-    with untouched(model), evaluating(model), _quiet():
+    with untouched(model), evaluating(model), _quiet(), ExitStack() as held:
         again = check_hooks(method, model, images[:1])
-        module = None
-        if method.wants_layer:
-            module = feature_layer(model, images, layer)
-        explainer = method.made(_Score(model, score), module)
+        explainer = method.made(_Score(model, score), held.enter_context(_layer(method, model, images, layer)))
         for block in blocks(len(images), together):
             points = images[block].clone().requires_grad_()  # otherwise Captum sets the flag and warns
             asked = {"inputs": points, "additional_forward_args": (targets[block].clone(),)}

@@ -25,7 +25,7 @@ from efface.stages.page.pictures import picture
 from efface.stages.run.case import case_of
 from efface.stages.run.curves import PlannedRun
 from efface.stages.run.labels import labels_said
-from efface.stages.run.map_files import map_store
+from efface.stages.run.map_files import extraction_key, map_store
 from efface.stages.run.plan import Plan, of_maps, ranked_as
 from efface.stages.run.provenance import package_versions, surroundings
 from efface.stages.run.rounds import needed, spent_share
@@ -61,6 +61,7 @@ def facts(planned: PlannedRun, measured: Sequence[str]) -> Facts:
         how={entry.name: how_of(planned, entry) for entry in study.metrics},
         degenerate=degenerate_of(conditions_of(plan), run.results),
         costs={entry.name: cost for entry in study.metrics if (cost := _cost(planned, entry)) is not None},
+        layers=layers_of(run),
         picture=picture(run),
         passes=np.nan if study.decide is None else spent_share(planned),
     )
@@ -78,6 +79,13 @@ def network_said(run: Run) -> str:
     trained = run.first.trained()
     right = f"{float(run.right().float().mean()):.2%} of the test images right" if trained else "not trained yet"
     return f"{run.study.model.call}: {right}"
+
+
+def layers_of(run: Run) -> dict[str, tuple[str, ...]]:
+    """Return the layers that each method looked at when its test maps were extracted, in words."""
+    entries = [entry for entry in run.entries if entry.file is None and entry.draw == 1]
+    records = {entry.name: run.results.records.get(extraction_key(run, entry, "test"), {}) for entry in entries}
+    return {name: tuple(record["layers"]) for name, record in records.items() if record.get("layers")}
 
 
 def conditions_of(plan: Plan) -> dict[str, str]:

@@ -107,6 +107,11 @@ def provenance(run: Run, entry: MethodEntry, name: str, split: str) -> dict[str,
     )
 
 
+def extraction_key(run: Run, entry: MethodEntry, split: str) -> str:
+    """Return the key of the result line of an extraction."""
+    return f"extract-{key(provenance(run, entry, entry.gives[0], split))}"
+
+
 def learnt_path(run: Run, entry: MethodEntry) -> Path | None:
     """Return the file of what a method learnt from training images; None for a method that does not learn."""
     if not entry.learns:

@@ -7,10 +7,12 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.methods.calling import MethodCall, attribute
+from efface.methods.looked_at import layers_looked_at
 from efface.metrics.probes import Explain
 from efface.stages.run.map_files import read_learnt_tensors
 from efface.stages.run.run import Run
 from efface.stages.run.views import View
+from efface.store.arrays import read_rows
 from efface.study.schema import MethodEntry
 from efface.types import Images, Maps, Target
 
@@ -33,6 +35,13 @@ def seed_text(run: Run, entry: MethodEntry, split: str) -> str:
     """
     again = f" draw {entry.draw}" if entry.draw > 1 else ""
     return f"{run.study.seed} {split} {'random' if entry.is_random else entry.call.draw_text}{again}"
+
+
+def layers_said(run: Run, entry: MethodEntry, split: str) -> dict[str, list[str]]:
+    """Return what the result line of an extraction says of the layers that the method looks at; empty for none."""
+    image = read_rows(run.data[split].images, torch.arange(1)).to(run.device).float().div(255)
+    layers = layers_looked_at(entry.call, run.network_of(entry).module, image)
+    return {"layers": layers} if layers else {}
 
 
 def explainer_of(

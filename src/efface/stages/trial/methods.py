@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from efface import draws
 from efface.execute import is_stop
 from efface.methods.calling import MethodCall, attribute, is_class
+from efface.methods.looked_at import layers_looked_at
 from efface.plug.facts import fact
 from efface.stages.run.curves import PlannedRun
 from efface.stages.run.map_files import learnt_path, needed_splits
@@ -220,7 +221,8 @@ def _try(
         if other and not entry.is_control and _same(attribution[:1], other[name]):
             warnings.append(f"{of}the map is the same whatever class is explained")
     shapes = {name: tuple(values.shape[1:]) for name, values in attributions.items() if values.is_floating_point()}
-    return Trial(entry.name, per_image, warnings, shapes)
+    layers = layers_looked_at(method.call, network, floats)
+    return Trial(entry.name, per_image, warnings, shapes, layers=layers)
 
 
 def _doubts(

@@ -1,5 +1,6 @@
 """The result of the trial of one method."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -15,5 +16,7 @@ class Trial:
     """Shape of one map, by its name. A ranking that is redrawn in each epoch has no map."""
     cut: bool = False
     """True if the trial was ended early. Then `passes` counts only the passes until that moment."""
+    layers: Sequence[str] = ()
+    """Sentences on the layers that the method looks at."""
     leaves_thread: bool = False
     """True if a thread of the method still runs. The network that was tried is not used any more."""

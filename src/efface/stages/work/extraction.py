@@ -17,6 +17,7 @@ from efface.models.memory import with_smaller_batches
 from efface.plug.source import refuse_changed_code
 from efface.stages.run.map_files import (
     Extraction,
+    extraction_key,
     found_path,
     learnt_path,
     missing_extractions,
@@ -24,7 +25,7 @@ from efface.stages.run.map_files import (
     provenance,
     read_learnt_tensors,
 )
-from efface.stages.run.method_calls import maps_of_draw, method_call, seed_text
+from efface.stages.run.method_calls import layers_said, maps_of_draw, method_call, seed_text
 from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
@@ -36,7 +37,7 @@ from efface.stages.work.learning import learn_missing
 from efface.stages.work.through import work_through
 from efface.stages.work.training import say_accuracy
 from efface.store.arrays import open_file, read_rows
-from efface.store.keys import differences, key
+from efface.store.keys import differences
 from efface.store.maps import MapWriter, finished_rows, move_to_kept, partial_path, read_provenance
 from efface.study.schema import MethodEntry
 from efface.study.study import Study
@@ -54,15 +55,15 @@ class Extract:
     def __reduce__(self) -> tuple[type["Extract"], tuple[Study]]:
         return Extract, (self.study,)
 
-    def __call__(self, task: Extraction) -> dict[str, float]:
-        """Seconds it took."""
+    def __call__(self, task: Extraction) -> dict[str, Any]:
+        """Seconds it took, and the layers that the method looks at."""
         clock, run = Clock(), self.run or current_run(self.study)
         entry = run.entry(task.method)
         if entry.file is not None:
             copy_maps(run, entry, task.split)
         else:
             extract_one(run, entry, task.split)
-        return clock.seconds()
+        return clock.seconds() | layers_said(run, entry, task.split)
 
 
 def extract_missing(run: Run, splits: Sequence[str] | None = None) -> list[str]:
@@ -219,17 +220,16 @@ def _bring_back(run: Run, splits: Sequence[str] | None) -> None:
                     aside.replace(path)
 
 
-def _row(run: Run, task: Extraction, seconds: dict[str, float]) -> dict[str, Any]:
+def _row(run: Run, task: Extraction, outcome: dict[str, Any]) -> dict[str, Any]:
     entry = run.entry(task.method)
-    made_from = provenance(run, entry, entry.gives[0], task.split)
     return {
-        "key": f"extract-{key(made_from)}",
+        "key": extraction_key(run, entry, task.split),
         "method": task.method,
         "probe": {"probe": "extract", "split": task.split},
-        "made_from": made_from,
+        "made_from": provenance(run, entry, entry.gives[0], task.split),
         "maps": len(run.data[task.split]),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
-    } | (seconds | surroundings(run.device))
+    } | (outcome | surroundings(run.device))
 
 
 class _Budget:
