@@ -22,6 +22,10 @@ ONE_METHOD = "attribution_methods=[{name: gradient, method: efface.methods.gradi
 
 # Words of each script's smallest run, and what must stand in its output.
 SMALLEST = {
+    "bench_attention.py": (
+        ["--images", "1", "--rounds", "1"],
+        r"generic_attention .*\d\.\d+x +<= 1\.25[^\n]*(\n.*)*the extract stage +\d+\.\d +\d\.\d+ +>= 0\.85",
+    ),
     "bench_impute.py": (["--images", "1", "--rounds", "1", "--sizes", "16"], r"16 +random .*\d\.\d+x"),
     "bench_maps.py": (["--maps", "64", "--size", "8", "--batch", "16", "--rounds", "1"], r"\d\.\d+x"),
     "bench_memory.py": (["--stage", "status", "--every", "0.1"], r"\d\.\d+ GB +\d+"),

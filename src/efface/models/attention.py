@@ -64,17 +64,18 @@ class _Explicit(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         given = kwargs or {}
+        if function not in _HANDLED:
+            return function(*args, **given)
         if function is F.scaled_dot_product_attention:
             return self._scaled_dot_product(*args, **given)
         if function is F.multi_head_attention_forward:
             return self._multi_head(_MULTI_HEAD.bind(*args, **given))
-        if function in _UNSEEN:
-            raise ValueError(
-                f"the network calls torch's {function.__name__} itself, whose attention cannot be seen; let it call "
-                "nn.MultiheadAttention or scaled_dot_product_attention"
-            )
-        result = function(*args, **given)
-        return self._softmax(result, *args, **given) if function in _SOFTMAX else result
+        if function in _SOFTMAX:
+            return self._softmax(function(*args, **given), *args, **given)
+        raise ValueError(
+            f"the network calls torch's {function.__name__} itself, whose attention cannot be seen; let it call "
+            "nn.MultiheadAttention or scaled_dot_product_attention"
+        )
 
     def _kept(self, weights: Tensor) -> Tensor:
         """Collect attention n h q t or n q t, and return it as the network is to use it."""
@@ -145,6 +146,7 @@ _UNSEEN = {
     if hasattr(torch, name)
 }
 """Fused functions that nn.MultiheadAttention and its kin use only where no function of torch is replaced."""
+_HANDLED = {F.scaled_dot_product_attention, F.multi_head_attention_forward, *_SOFTMAX, *_UNSEEN}
 _MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
 
 
