@@ -189,6 +189,14 @@ for _path, _settings in ATTENTION.items():
 for _path, _settings in RELEVANCE.items():
     golden(_named(_path))(functools.partial(_mapped, _path, _settings, NETWORKS | VITS))
 
+golden("method.tis")(
+    functools.partial(
+        _mapped,
+        "efface.methods.attention.tis",
+        ({"samples": 8}, {"samples": 8, "visible": 0.25, "score": "logit"}),
+        VITS,
+    )
+)
 golden("method.transformer_attribution")(
     functools.partial(_mapped, "efface.methods.lrp.transformer_attribution", ({}, {"start": 1}), VITS)
 )

@@ -3,6 +3,7 @@
 from efface.methods.attention.gradient import attention_grad_cam, generic_attention
 from efface.methods.attention.legrad import legrad
 from efface.methods.attention.rollout import attention_rollout
+from efface.methods.attention.tis import tis
 from efface.methods.attention.transition import bi_attn, tam
 from efface.methods.attention.vit_cx import vit_cx
 
@@ -13,5 +14,6 @@ __all__ = [
     "generic_attention",
     "legrad",
     "tam",
+    "tis",
     "vit_cx",
 ]
