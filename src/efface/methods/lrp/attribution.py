@@ -1,21 +1,20 @@
 """Transformer attribution: the relevance of attention, weighted by its gradient, accumulated through the blocks."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.methods.attention.passes import first_block, laid_out, through
 from efface.methods.feature_maps import widened
 from efface.methods.lrp.explain import checked, propagated
 from efface.methods.lrp.mode import Propagation
 from efface.methods.lrp.rules import PLAIN, TRANSFORMER
+from efface.models.attended import attended
 from efface.models.evaluation import evaluating
 from efface.models.memory import blocks
 from efface.models.scores import scores_of
-from efface.models.tokens import TokenGrid, token_grid
 from efface.types import Images, Target, TargetScore
 
 Attention = Tensor
@@ -44,8 +43,8 @@ def transformer_attribution(
     Formula: B_l = I + mean over heads of relu(R_l * d score / d A_l), A_l the attention of block l and R_l its
         relevance; map = row of the class token of B_L ... B_start over the patches, enlarged bilinearly.
 
-    Without a class token, the mean over the rows of all patches takes the place of its row. It costs two forward
-    passes and two backward passes per image. The second backward pass runs each linear layer twice.
+    Without a class token, the mean over the rows of the tokens that the head reads takes the place of its row. It costs
+    two forward passes and two backward passes per image. In one of each, every linear layer runs two or three times.
 
     start: number of the first block that is used, from 0. Some benchmarks leave block 0 out.
     score: score of the target class to explain: logit, log_probability, probability or loss (cross entropy).
@@ -54,14 +53,19 @@ def transformer_attribution(
     Source: Chefer, Gur & Wolf, CVPR 2021, section 3 (arXiv:2012.09838).
     Differs: the numbers that avoid a division by 0 are smaller.
     """
-    grid, maps = token_grid(model, images), []
+    found, maps = attended(model, images), []
+    first_block(start, found)
     for block in blocks(len(images), max_batch):
-        found = attention_relevance(model, images[block], targets[block], score=score)
-        _check(model, grid, found.relevance, start)
-        rows = _rows(found, grid, start)
-        small = grid.laid_out(rows[:, :, None])
-        maps.append(F.interpolate(small, size=images.shape[2:], mode="bilinear", align_corners=False).squeeze(1))
-    return torch.cat(maps).to(images.dtype)
+        relevance, gradients = attention_relevance(model, images[block], targets[block], score=score)
+        if len(relevance) != found.depth:
+            raise ValueError(
+                f"transformer_attribution: {len(relevance)} of the {found.depth} blocks with attention of "
+                f"{type(model).__name__} multiply their weights with values in a way that has a rule; expected all of "
+                "them: choose another method"
+            )
+        matrices = [(of_block * slope).relu().mean(1) for of_block, slope in zip(relevance, gradients, strict=True)]
+        maps.append(laid_out(found, through(found.rows(matrices[0]), matrices[start:]), images[block]))
+    return torch.cat(maps)
 
 
 def check_transformer_attribution(*, start: int = 0) -> None:
@@ -123,28 +127,3 @@ def _at_attention(
 def _by_head(weights: Tensor, n: int) -> Tensor:
     """Return attention n h t t, also where a network keeps images and heads in one axis."""
     return weights.unflatten(0, (n, -1)) if weights.ndim == 3 and len(weights) % n == 0 else weights
-
-
-def _check(model: nn.Module, grid: TokenGrid, found: Sequence[Tensor], start: int) -> None:
-    """Raise ValueError for attention that does not lead from the tokens of one block to those of the next."""
-    shapes = {tuple(each.shape[2:]) for each in found}
-    if shapes != {(grid.total, grid.total)}:
-        sizes = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(shapes))
-        raise ValueError(
-            f"transformer_attribution: the attention of {type(model).__name__} is {sizes}, but it has {grid.total} "
-            "tokens; expected attention of all tokens to all in each block: choose another method for this network"
-        )
-    if not 0 <= start < len(found):
-        raise ValueError(
-            f"start is {start}, but the network has {len(found)} blocks with attention; expected 0 to {len(found) - 1}"
-        )
-
-
-def _rows(found: AttentionRelevance, grid: TokenGrid, start: int) -> Float[Tensor, "n t"]:
-    """Return the row of the class token, or the mean of all rows, of the product of the blocks."""
-    first = found.relevance[0]
-    rows = torch.zeros(len(first), 1, grid.total, dtype=first.dtype, device=first.device)
-    rows[:, :, 0 if grid.prefix else slice(None)] = 1.0 if grid.prefix else 1 / grid.total
-    for relevance, slopes in reversed(list(zip(found.relevance, found.gradients, strict=True))[start:]):
-        rows = rows + rows @ (relevance * slopes).relu().mean(1)
-    return rows[:, 0]

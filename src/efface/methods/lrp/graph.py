@@ -20,7 +20,7 @@ _HOMOGENEOUS = frozenset(
         *("ConstantPadNd", "ReflectionPad1D", "ReflectionPad2D", "ReplicationPad1D", "ReplicationPad2D", "Where"),
         *("MaskedFill", "CopySlices", "CopyBackwards", "Diagonal", "Triu", "Tril", "PixelShuffle", "PixelUnshuffle"),
         *("ChannelShuffle", "NativeChannelShuffle", "SelectScatter", "SliceScatter", "Scatter", "IndexPut", "Rot90"),
-        *("RepeatInterleave", "SqueezeBackward", "SplitSizes", "ViewAsReal", "ViewAsComplex", "Real", "Imag"),
+        *("RepeatInterleave", "ViewAsReal", "ViewAsComplex", "Real", "Imag"),
         # Sums, means and their like: linear.
         *("Add", "Sub", "Rsub", "Neg", "Mul", "Div", "Addcmul", "Mean", "Sum", "Cumsum", "AvgPool2D", "AvgPool3D"),
         *("AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "UpsampleNearest1D", "UpsampleNearest2D", "UpsampleBilinear2D"),
