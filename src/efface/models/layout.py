@@ -140,11 +140,13 @@ def _layout(output: Tensor) -> Layout:
         return Layout(shape, each=False)
     change = (output[1:] - output[:1]).abs().double()
     down, right = [], []
+    changes = False  # found from the sums, which are much smaller than the output
     for axis in axes:
         along = change.sum([other for other in axes if other != axis])
         places = torch.linspace(0, 1, along.shape[1], dtype=along.dtype, device=along.device)
         centres, moved = along @ places / along.sum(1).clamp(min=1e-300), along.sum(1) > 0
+        changes = changes or not bool((along == 0).all())
         left, to_right, above, below = centres.tolist()
         down.append(below - above if moved[2:].all() else 0.0)
         right.append(to_right - left if moved[:2].all() else 0.0)
-    return Layout(shape, each=True, down=tuple(down), right=tuple(right), changes=bool(change.any()))
+    return Layout(shape, each=True, down=tuple(down), right=tuple(right), changes=changes)
