@@ -16,12 +16,20 @@ from efface.models.layers import find_layer
 from efface.models.memory import at_once, blocks
 from efface.models.scores import logits_of, target_scores
 from efface.models.tokens import TokenGrid
+from efface.plug.facts import states
 from efface.types import Images, Seeds, Target, TargetScore
 
 Masks = Float[Tensor, "m h w"]
 Fewer = Float[Tensor, "fewer h w"]
 
 
+def layer_said(model: nn.Module, images: Images, *, layer: str | None = None, **_: Any) -> str:
+    """Return where the tokens of the masks are read, and how they lie, in words."""
+    where = f"before {blocks_of(model, images[:1])[-1].reader}" if layer is None else layer
+    return f"{where}, n x tokens x channels, {attended(model, images).grid}"
+
+
+@states(looks_at=layer_said)
 def vit_cx(
     model: nn.Module,
     images: Images,
