@@ -13,6 +13,7 @@ from torch import nn
 from efface.methods.calling import OFFERS, MethodCall, attribute
 from efface.models.layers import find_layer
 from efface.models.preact import PreActResNet, preact_resnet
+from efface.plug import words
 from efface.plug.call import Call
 from efface.plug.field import Word
 from efface.study.schema import MethodEntry
@@ -27,6 +28,12 @@ SAME_FOR_ALL = ("efface.methods.control.centre", "efface.methods.backprop.deconv
 """Methods that may give two images of a class the same map: without max pooling, a deconvnet never asks the image."""
 LRP = "efface.methods.zennit.attribute"
 """Where features of both signs are added, it divides by sums that nearly cancel, and rounding is all that they say."""
+OF_TOKENS = {
+    word
+    for word, path in words.index("method").items()
+    if ".attention." in path or path.endswith(".transformer_attribution")
+}
+"""Methods that need attention between tokens. They run on the network of their study, and not on the tiny ones."""
 LONG = pytest.mark.long
 OWN_N, LARGEST = 2, 64  # images on a study's own network; photographs are shrunk to this side
 
@@ -99,7 +106,7 @@ def entries():
         tree = load(path)
         channels = tree["model"].get("kwargs", {}).get("in_channels", 3) if isinstance(tree["model"], dict) else 3
         for entry in tree["attribution_methods"]:
-            if entry.get("method"):
+            if entry.get("method") and entry["method"] not in OF_TOKENS:
                 cut = entry | {"kwargs": few(entry.get("kwargs", {}))}
                 key = f"{channels} {cut}"
                 if key not in found:

@@ -340,7 +340,7 @@ def test_what_a_call_says_of_itself_is_worked_out_once():
         call.identity()
         assert call.wants("seeds")
         assert not call.learns
-    assert time.process_time() - start < 2.0  # 20 s without
+    assert time.process_time() - start < 6.0  # 20 s without, 1 s on a quiet machine
 
 
 def test_a_function_without_the_annotations_of_its_kind_is_told_apart():

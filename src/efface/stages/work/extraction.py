@@ -61,8 +61,8 @@ class Extract:
         entry = run.entry(task.method)
         if entry.file is not None:
             copy_maps(run, entry, task.split)
-        else:
-            extract_one(run, entry, task.split)
+            return clock.seconds()
+        extract_one(run, entry, task.split)
         return clock.seconds() | layers_said(run, entry, task.split)
 
 
