@@ -3,8 +3,8 @@
     python scripts/describe_networks.py [--networks ViT,Swin] [--methods grad_cam,rise]
 
 It tries every method that has a short word, on small networks with fresh weights and small images of noise. A method
-that learns from training images learns from a few of them. 3 min of CPU on one core (186 s, AMD EPYC, 2026-11-30). With
-one of the options, the table of that part is only printed, and the page stays as it is.
+that learns from training images learns from a few of them. It took 15 minutes beside other work (862 s, AMD EPYC,
+2026-11-30). With one of the options, the table of that part is only printed, and the page stays as it is.
 """
 
 import argparse
