@@ -1,5 +1,10 @@
 """A method that ends its process: the next command names it, and everything else is as without it."""
 
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
 import pytest
 
 from efface.execute.pool import WorkerDiedError, in_workers
@@ -154,6 +159,39 @@ def test_a_note_is_there_only_while_the_work_runs(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_a_note_stays_if_the_work_closed_its_file_and_is_then_stopped(tmp_path):
+    process = multiprocessing.get_context("spawn").Process(target=_closes_and_is_stopped, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert process.exitcode == 130
+    assert ended_in(tmp_path, Subject("m", "test maps")) is not None
+    assert (tmp_path / "mine").read_text() == "theirs"
+
+
+def _closes_and_is_stopped(folder):
+    try:
+        with noted(folder, Subject("m", "test maps")):
+            (note,) = folder.iterdir()
+            numbers = [int(each.name) for each in Path("/proc/self/fd").iterdir() if _leads_to(note, each)]
+            for each in numbers:
+                os.close(each)
+            mine = [(folder / "mine").open("w") for _ in numbers]  # under the numbers of efface's files
+            signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        for each in mine:
+            each.write("theirs")
+            each.close()
+        os._exit(130)
+
+
+def _leads_to(path, link) -> bool:
+    try:
+        return os.path.samestat(link.stat(), path.stat())
+    except OSError:
+        return False
+
+
 def test_notes_are_forgotten_by_name(tmp_path):
     texts = {}
     for name, part in (("m", "a"), ("m", "b"), ("n", "a")):
@@ -176,8 +214,6 @@ def test_without_a_place_for_it_there_is_no_note(tmp_path, place):
 
 
 def _end(_task):
-    import os
-
     os._exit(7)
 
 

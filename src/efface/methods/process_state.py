@@ -167,9 +167,10 @@ def _mark() -> tuple[int, int]:
 def _leave_closed(culprit: str) -> NoReturn:
     """End the process: its files are closed, and other files may have their numbers by now."""
     said = f"{culprit}: closed files of efface, so this process ends; close only what the method itself has opened"
-    with suppress(OSError):
+    try:
         os.write(2, f"efface: {said}. The same command names the method and goes on\n".encode())
-    _leave(1)
+    finally:  # also if a signal came: the end of its files looks like its own end, so that it may be told to stop
+        _leave(1)
 
 
 def _open_again(name: str, stream: int) -> None:

@@ -17,7 +17,7 @@ class OwnFile:
 
     def checked(self) -> FileIO:
         """Return the open file. ValueError: it was closed, so that a write would go nowhere or into another file."""
-        if not self._is_open():
+        if not self.is_open():
             raise ValueError(
                 f"{self._path}: was closed while it was written, by a method that closes files that it did not open; "
                 "finished rows are kept; mend the method, and the same command continues from them"
@@ -31,12 +31,13 @@ class OwnFile:
 
     def abandon(self) -> None:
         """Close the file, also a second time."""
-        if self._is_open():
+        if self.is_open():
             self._file.close()
         else:
             _LOST.append(self._file)
 
-    def _is_open(self) -> bool:
+    def is_open(self) -> bool:
+        """Return whether only this object has closed the file, if anything has."""
         try:
             return self._file.closed or os.path.samestat(os.fstat(self._file.fileno()), self._opened)
         except OSError:

@@ -14,6 +14,7 @@ import torch
 
 import efface
 from efface.execute import Failure
+from efface.store.own_file import OwnFile
 
 _PREFIX = ".at_work-"
 _LIBRARIES = (str(Path(efface.__file__).parent), str(Path(torch.__file__).parent))
@@ -50,28 +51,32 @@ class Noted:
 def noted(folder: Path, subject: Subject) -> Iterator[None]:
     """Keep a note of the subject while the block runs. A crash of the interpreter writes its trace into the note.
 
+    The note stays if the block closed its file: this process must end then, and a signal may come before it does.
+
     folder: the folder of a run. If it does not exist, or no file can be written there, the block runs without a note.
     """
     path = _path(folder, subject)
     try:
         path.unlink(missing_ok=True)  # it may be a link to somewhere else
-        file = path.open("x", encoding="utf-8")
+        path.touch(exist_ok=False)
+        file = OwnFile(path)
     except OSError:
         yield
         return
-    with file:
-        file.write("\n".join(subject) + "\n")
-        file.flush()
-        was_enabled = faulthandler.is_enabled()
-        faulthandler.enable(file)
-        try:
-            yield
-        finally:
+    note = file.checked()
+    note.write(("\n".join(subject) + "\n").encode())
+    was_enabled = faulthandler.is_enabled()
+    faulthandler.enable(note.fileno())
+    try:
+        yield
+    finally:
+        if file.is_open():
             path.unlink(missing_ok=True)
-            faulthandler.disable()
-            if was_enabled and sys.__stderr__ is not None:
-                with contextlib.suppress(OSError, ValueError):  # it may be closed, or no file
-                    faulthandler.enable(sys.__stderr__)
+        faulthandler.disable()
+        file.abandon()
+        if was_enabled and sys.__stderr__ is not None:
+            with contextlib.suppress(OSError, ValueError):  # it may be closed, or no file
+                faulthandler.enable(sys.__stderr__)
 
 
 def left(folder: Path) -> dict[str, str]:
