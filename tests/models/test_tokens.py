@@ -81,7 +81,7 @@ def test_tokens_that_lie_column_by_column_are_refused():
 
 
 def test_a_number_of_tokens_that_allows_several_grids_is_refused():
-    with pytest.raises(ValueError, match="0 prefix tokens and 3 x 3 patches or 5 prefix tokens and 2 x 2 patches"):
+    with pytest.raises(ValueError, match="no prefix tokens and 3 x 3 patches or 5 prefix tokens and 2 x 2 patches"):
         token_grid(Own(0).eval(), torch.rand(1, 3, 24, 24))
 
 
@@ -100,7 +100,7 @@ def test_the_study_states_what_the_network_does_not_say():
     network, _ = adapted(Own(3), Adaptation(tokens=TokenGrid(3, 8, 8)), (3, 64, 64))
     assert token_grid(network.eval(), torch.rand(1, 3, 64, 64)) == TokenGrid(3, 8, 8)
     network, _ = adapted(Own(3), Adaptation(tokens=TokenGrid(1, 8, 8)), (3, 64, 64))
-    with pytest.raises(ValueError, match=r"states 1 prefix tokens and 8 x 8 patches, 65 tokens .* have 67"):
+    with pytest.raises(ValueError, match=r"states 1 prefix token and 8 x 8 patches, 65 tokens .* have 67"):
         token_grid(network.eval(), torch.rand(1, 3, 64, 64))
 
 

@@ -39,10 +39,10 @@ METHODS = [
     {"name": "by_masks", "method": "vit_cx"},
 ]
 SAID = {
-    "cam": "layer blocks.1.norm1, n x tokens x channels, 1 prefix tokens and 4 x 4 patches",
-    "contrasted": "base: layer blocks.1.norm1, n x tokens x channels, 1 prefix tokens and 4 x 4 patches",
-    "named": "layer blocks.0.norm2, n x tokens x channels, 1 prefix tokens and 4 x 4 patches",
-    "by_masks": "layer before blocks.1.self_attn, n x tokens x channels, 1 prefix tokens and 4 x 4 patches",
+    "cam": "layer blocks.1.norm1, n x tokens x channels, 1 prefix token and 4 x 4 patches",
+    "contrasted": "base: layer blocks.1.norm1, n x tokens x channels, 1 prefix token and 4 x 4 patches",
+    "named": "layer blocks.0.norm2, n x tokens x channels, 1 prefix token and 4 x 4 patches",
+    "by_masks": "layer before blocks.1.self_attn, n x tokens x channels, 1 prefix token and 4 x 4 patches",
 }
 
 

@@ -94,7 +94,11 @@ def _built(timm: Any, name: str, *, pretrained: bool, **settings: Any) -> nn.Mod
 
 def _classes(timm: Any, name: str, kwargs: dict[str, object], state: dict[str, torch.Tensor]) -> int | None:
     """Return the number of classes of a file: the rows of the weight of the last layer; None if it has none."""
-    last = _built(timm, name, pretrained=False, **kwargs).pretrained_cfg.get("classifier")  # type: ignore[union-attr, operator]
+    known: Any = None if name.startswith("hf") else timm.get_pretrained_cfg(name)
+    if known is None:  # a network of the hub says it only once it is built
+        last = _built(timm, name, pretrained=False, **kwargs).pretrained_cfg.get("classifier")  # type: ignore[union-attr, operator]
+    else:
+        last = known.classifier
     found = state.get(f"{last}.weight") if isinstance(last, str) else None
     return None if found is None else len(found)
 

@@ -38,7 +38,8 @@ class TokenGrid(NamedTuple):
         return self.prefix + self.rows * self.columns
 
     def __str__(self) -> str:
-        return f"{self.prefix} prefix tokens and {self.rows} x {self.columns} patches"
+        prefix = "1 prefix token" if self.prefix == 1 else f"{self.prefix or 'no'} prefix tokens"
+        return f"{prefix} and {self.rows} x {self.columns} patches"
 
     def laid_out(self, tokens: Float[Tensor, "n t c"]) -> Float[Tensor, "n c y x"]:
         """Return the values of the patch tokens as a grid, without the prefix."""
