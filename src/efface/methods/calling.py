@@ -15,6 +15,7 @@ from efface import draws
 from efface.methods.code_state import code_kept
 from efface.methods.model_state import restored
 from efface.methods.process_state import MethodTimeoutError, limited, process_kept
+from efface.models.batch_norm import single_images_repaired
 from efface.models.hook_watch import is_scripted, watched_hooks
 from efface.models.modes import evaluate
 from efface.plug.accepts import accepts, offer, taken
@@ -89,7 +90,7 @@ def attribute(
     kept = process_kept(f"attribution_methods.{method.name}")
     with kept, code_kept(model), restored(model), draws.seeded(int(seeds[0])), watched_hooks() as watch:
         evaluate(model)
-        with _plain_errors(method, model, len(images)), limited(method.timeout):
+        with _plain_errors(method, model, len(images)), limited(method.timeout), single_images_repaired():
             if method.batched:
                 returned = offer(method.method, model, images.clone(), targets.clone(), **_copies(given))
             else:

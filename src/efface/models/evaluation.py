@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from efface.models.batch_norm import single_images_repaired
 from efface.models.fast_copy import fast_copy, own_tensors
 from efface.models.modes import modes_restored
 from efface.shown import shown
@@ -39,7 +40,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             for parameter, flag in flags:
                 if flag:
                     parameter.requires_grad_(False)
-            with torch.inference_mode(False), torch.enable_grad():
+            with torch.inference_mode(False), torch.enable_grad(), single_images_repaired():
                 yield
         finally:
             for parameter, flag in flags:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from efface import draws
 from efface.erase.batches import Batches
 from efface.erase.masking import to_float
+from efface.models.batch_norm import single_images_repaired
 from efface.models.memory import at_once
 from efface.plug.call import Call
 from efface.training.batch import Means, attacked, augmented, regularized
@@ -182,6 +183,7 @@ def _fresh(build: Callable[[], nn.Module], settings: TrainingSettings, seed: int
     return network.to(memory_format=torch.channels_last) if settings.channels_last else network
 
 
+@single_images_repaired()
 def _epoch(
     network: nn.Module,
     batches: Batches,
