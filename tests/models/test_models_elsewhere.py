@@ -11,6 +11,7 @@ from torch import nn
 
 from efface.models import huggingface
 from efface.models import timm as ours
+from efface.models.new_layers import new_layers
 from efface.plug import words as short_words
 from small.elsewhere import timm, transformers
 from small.messages import words
@@ -182,13 +183,117 @@ def test_a_model_without_a_trained_last_layer_is_refused_unless_its_classes_are_
 
 
 def test_what_is_no_model_and_what_has_no_processor_is_said(tmp_path):
+    with pytest.raises(ValueError, match=words("the folder has no config.json save_pretrained")):
+        huggingface.load(str(tmp_path))
+    with pytest.raises(ValueError, match=words("there is no folder nowhere")):
+        huggingface.load(str(tmp_path / "nowhere"))
+    saved(tmp_path)
+    with pytest.raises(ValueError, match=words("config.json is a file")):
+        huggingface.load(str(tmp_path / "config.json"))
+    (tmp_path / "preprocessor_config.json").unlink()
     with pytest.raises(ValueError, match=words("preprocessor_config.json give mean and std")):
         huggingface.load(str(tmp_path))
-    with pytest.raises(ValueError, match=words("transformers has no image classifier save_pretrained")):
-        huggingface.load(str(tmp_path), mean=MEAN, std=STD)
     saved(tmp_path, image_mean=None)
     with pytest.raises(ValueError, match=words("states no image_mean and image_std")):
         huggingface.load(str(tmp_path))
+
+
+KEPT = {"do_resize": False, "do_center_crop": False}
+PROCESSORS = {
+    "EfficientNet divides twice": ("EfficientNetImageProcessor", {}),
+    "EfficientNet with an offset": ("EfficientNetImageProcessor", {"include_top": False, "rescale_offset": True}),
+    "MobileViT flips channels": ("MobileViTImageProcessor", {}),
+    "ConvNeXt": ("ConvNextImageProcessor", {}),
+    "BEiT": ("BeitImageProcessor", {}),
+    "LeViT": ("LevitImageProcessor", {}),
+    "CLIP": ("CLIPImageProcessor", {}),
+    "SigLIP": ("SiglipImageProcessor", {}),
+    "one number": ("ViTImageProcessor", {"image_mean": 0.4, "image_std": 0.3}),
+}
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_the_network_gets_what_the_processor_of_its_kind_makes_of_an_image(tmp_path, name):
+    saved(tmp_path)
+    kind, settings = PROCESSORS[name]
+    processor = getattr(transformers, kind)(**settings)
+    processor.save_pretrained(tmp_path)
+    normalise = huggingface.load(str(tmp_path)).normalise
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    theirs = processor(pixels, return_tensors="pt", **KEPT)["pixel_values"]
+    own = normalise(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255)
+    torch.testing.assert_close(own, theirs.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_processor_in_the_file_of_all_processors_is_read(tmp_path):
+    saved(tmp_path)
+    settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    (tmp_path / "preprocessor_config.json").unlink()
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
+    assert huggingface.load(str(tmp_path)).normalise.mean.flatten().tolist() == pytest.approx(MEAN)
+
+
+def test_a_network_of_one_channel_needs_no_means(tmp_path):
+    settings = config("vit")
+    settings.num_channels = 1
+    peer = transformers.AutoModelForImageClassification.from_config(settings).eval()
+    peer.save_pretrained(tmp_path)
+    given = {"image_processor_type": "ViTImageProcessor", "do_normalize": False, "do_resize": False}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(given))
+    x = images(channels=1)
+    with torch.no_grad():
+        theirs = peer(x).logits
+        torch.testing.assert_close(huggingface.load(str(tmp_path)).eval()(x).logits, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [None, 5])
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "model."])
+def test_a_prefix_of_all_names_is_seen_through(tmp_path, prefix, classes):
+    peer = saved(tmp_path)
+    state = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    renamed = {prefix + key: value for key, value in state.items()}
+    safetensors.torch.save_file(renamed, tmp_path / "model.safetensors", {"format": "pt"})
+    network = huggingface.load(str(tmp_path), num_classes=classes)
+    x = images()
+    with torch.no_grad():
+        torch.testing.assert_close(network(x).logits, peer(normal(x, MEAN, STD)).logits, rtol=1e-4, atol=1e-5)
+    assert new_layers(network) == ()
+
+
+@pytest.mark.parametrize("classes", [None, 5, 3])
+def test_other_weights_than_the_last_layer_are_never_random(tmp_path, classes):
+    saved(tmp_path)
+    state = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    renamed = {f"somewhere.{key}": value for key, value in state.items()}
+    safetensors.torch.save_file(renamed, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=words("the weights lack would be random somewhere")) as error:
+        huggingface.load(str(tmp_path), num_classes=classes)
+    assert "num_classes" not in str(error.value)
+
+
+def test_a_new_last_layer_is_noted(tmp_path):
+    saved(tmp_path)
+    assert new_layers(huggingface.load(str(tmp_path))) == ()
+    assert new_layers(huggingface.load(str(tmp_path), num_classes=3)) == ("classifier",)
+
+
+def test_weights_in_half_become_float32_unless_asked(tmp_path):
+    saved(tmp_path).half().save_pretrained(tmp_path)
+    assert huggingface.load(str(tmp_path)).dtype == torch.float32
+    assert huggingface.load(str(tmp_path), dtype=torch.float16).dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("deit_tiny_distilled_patch16_224", {"img_size": 32, "depth": 1}),
+        ("levit_128s", {"img_size": 64, "depth": (1, 1, 1)}),
+    ],
+)
+def test_networks_with_two_last_layers_have_the_classes_of_the_file(tmp_path, name, kwargs):
+    peer = timm.create_model(name, num_classes=5, **kwargs)
+    torch.save({f"module.{key}": value for key, value in peer.state_dict().items()}, tmp_path / "w.pt")
+    assert ours.load(name, weights=tmp_path / "w.pt", **kwargs).eval()(images(kwargs["img_size"])).shape == (2, 5)
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,27 @@
 The package transformers is the extra `huggingface`.
 """
 
+import functools
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from efface.models.around import normalised
+from efface.models.new_layers import state_new_layers
 from efface.models.normalise import normalisation
+from efface.models.processor import as_module, from_settings
 
 _PROCESSOR = "preprocessor_config.json"
+_CONFIGS = ("config.json", "adapter_config.json")
+_PREFIXES = ("_orig_mod.", "module.", "model.", "module._orig_mod.", "_orig_mod.module.")
+"""What torch.compile, parallel training and Lightning put before the names of weights."""
+_OF_FILES = ("revision", "token", "cache_dir", "subfolder", "local_files_only")
+"""Settings of `from_pretrained` that say where files lie."""
 _SHOWN = 4
 
 
@@ -28,38 +38,73 @@ def load(
     """An image classifier of transformers behind the normalisation of its processor, in evaluation mode.
 
     Its modules and its state dict keep their names. It returns the library's output object, of which efface takes
-    `logits`. The processor's mean and std must be on the scale of images in [0, 1]; its size is not applied, so give
-    the data that size.
+    `logits`. efface runs the processor on plain pictures, and puts one factor and one summand for each channel in front
+    of the network, in the order of channels that the processor gives. The processor's size is not applied, so give the
+    data that size. A processor that does something else to colours is refused.
 
     name: name on the hub, such as `google/vit-base-patch16-224`, which is downloaded once into the hub's own cache, or
         a folder that `save_pretrained` wrote.
     num_classes: number of classes; None: that of the weights. With another number, the last layer gets new random
         weights.
-    mean: one number for each channel, for images in [0, 1]; None: that of the processor.
+    mean: one number for each channel, for images in [0, 1]; None: that of the processor. With given means, the
+        processor is not read, and channels keep the order red, green, blue.
     std: one number above 0 for each channel; None: as `mean`.
-    kwargs: settings of `from_pretrained`, such as `revision`.
+    kwargs: settings of `from_pretrained`, such as `revision`. Weights are float32 unless `dtype` says otherwise.
 
     Source: Wolf et al. 2020, Transformers: state-of-the-art natural language processing.
     """
     transformers = _package()
-    means = _means(transformers, name, kwargs) if mean is None and std is None else (mean, std)
+    _refuse_no_model(name, kwargs)
+    network, said = _network(transformers, name, num_classes, kwargs)
+    if lacking := _lacking(said):
+        _refuse_random(name, network, lacking, num_classes, said["unexpected_keys"])
+        state_new_layers(network, lacking)
+    channels = _channels(network)
+    own = mean is None and std is None
+    layer = _of_processor(transformers, name, kwargs, channels) if own else normalisation(mean, std, channels)
+    return normalised(network.eval(), layer)
+
+
+def _network(transformers: Any, name: str, num_classes: int | None, kwargs: dict[str, object]) -> tuple[Any, Any]:
+    """Return the network, and which weights its file lacks, a prefix of all names taken away."""
     changed = {} if num_classes is None else {"num_labels": num_classes, "ignore_mismatched_sizes": True}
+    given = {"dtype": torch.float32, **changed, **kwargs}
+    made = functools.partial(
+        transformers.AutoModelForImageClassification.from_pretrained, name, output_loading_info=True, **given
+    )
     try:
-        network, said = transformers.AutoModelForImageClassification.from_pretrained(
-            name, output_loading_info=True, **changed, **kwargs
-        )
+        network, said = made()
+        lacking, extra = _lacking(said), set(said["unexpected_keys"])
+        prefixes = [prefix for prefix in _PREFIXES if lacking and all(prefix + key in extra for key in lacking)]
+        if prefixes:
+            network, said = made(key_mapping={f"^{re.escape(prefixes[0])}": ""})
     except (OSError, ValueError, RuntimeError) as problem:
         raise ValueError(
             f"transformers has no image classifier {name!r} ({str(problem).splitlines()[0]}); give a name on the hub, "
             "or a folder that save_pretrained wrote"
         ) from problem
-    fresh = sorted(map(_key, [*said["missing_keys"], *said["mismatched_keys"]]))
-    if num_classes is None and fresh:
-        raise ValueError(
-            f"{name}: the weights lack {', '.join(fresh[:_SHOWN])}, which would be random; take a model that was "
-            "trained as an image classifier, or give num_classes to train a new last layer"
-        )
-    return normalised(network.eval(), normalisation(*means, channels=_channels(network)))
+    return network, said
+
+
+def _lacking(said: Any) -> list[str]:
+    return sorted(map(_key, [*said["missing_keys"], *said["mismatched_keys"]]))
+
+
+def _refuse_random(name: str, network: nn.Module, lacking: list[str], classes: int | None, extra: Any) -> None:
+    """Raise ValueError for weights that would be random, unless they are a last layer that was asked for."""
+    state = network.state_dict()
+    others = [key for key in lacking if key not in state or state[key].ndim < 1 or len(state[key]) != classes]
+    if classes is not None and not others:
+        return
+    listed = ", ".join((others if classes is not None else lacking)[:_SHOWN])
+    rows = {int(state[key].shape[0]) for key in lacking if key in state and state[key].ndim}
+    if classes is None and len(rows) == 1:
+        remedy = "take a model that was trained as an image classifier, or give num_classes to train a new last layer"
+    else:
+        remedy = "take a model whose file has the names of this network"
+        if extra:
+            remedy += f"; the file has {min(map(str, extra))} and others that the network does not have"
+    raise ValueError(f"{name}: the weights lack {listed}, which would be random; {remedy}")
 
 
 def _package() -> Any:
@@ -73,28 +118,79 @@ def _package() -> Any:
     return transformers
 
 
-def _means(transformers: Any, name: str, kwargs: dict[str, object]) -> tuple[Sequence[float], Sequence[float]]:
-    """Return mean and std of the processor, for images in [0, 1]."""
-    folder = Path(name)
+def _refuse_no_model(name: str, kwargs: dict[str, object]) -> None:
+    """Raise ValueError if the name is a path and no model lies there."""
+    folder = Path(name).expanduser()
+    if folder.is_file():
+        raise ValueError(f"{name} is a file; give the folder that save_pretrained wrote, here {folder.parent}")
+    if folder.is_dir():
+        inside = folder / str(kwargs.get("subfolder") or "")
+        if not any((inside / config).is_file() for config in _CONFIGS):
+            raise ValueError(f"the folder {inside} has no {_CONFIGS[0]}; give a folder that save_pretrained wrote")
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ValueError(f"there is no folder {name}; give a folder that save_pretrained wrote, or a name on the hub")
+
+
+def _of_processor(transformers: Any, name: str, kwargs: dict[str, object], channels: int) -> nn.Module:
+    """Return the module that does to images in [0, 1] what the model's own processor does to bytes."""
+    kept = {key: value for key, value in kwargs.items() if key in _OF_FILES}
+    trusted = bool(kwargs.get("trust_remote_code", False))
     try:
-        if folder.is_dir():
-            settings = json.loads((folder / _PROCESSOR).read_text())
-        else:
-            kept = {key: value for key, value in kwargs.items() if key in ("revision", "token", "cache_dir")}
-            settings = transformers.AutoImageProcessor.from_pretrained(name, **kept).to_dict()
-    except (OSError, ValueError) as problem:
+        processor = transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=trusted, **kept)
+        _processed(processor, torch.zeros(channels, 32, 32, dtype=torch.uint8))
+    except Exception as problem:  # noqa: BLE001  a processor is anybody's code, and may need packages that are not here
+        return _of_settings(name, str(kwargs.get("subfolder") or ""), channels, problem)
+    try:
+        return as_module(lambda picture: _processed(processor, picture), channels)
+    except ValueError as problem:
         raise ValueError(
-            f"{name}: no settings of its image processor ({_PROCESSOR}) can be read ({str(problem).splitlines()[0]}); "
+            f"{name}: its image processor, {type(processor).__name__}, {problem}; give mean and std, or a model whose "
+            "processor normalises each channel"
+        ) from problem
+
+
+def _processed(processor: Any, picture: Tensor) -> Tensor:
+    """Return what the processor makes of a picture of bytes, c h w, without resizing and cropping where it can."""
+    stays = {
+        key: False for key in ("do_resize", "do_center_crop", "do_pad", "do_convert_rgb") if hasattr(processor, key)
+    }
+    made = processor(picture.numpy(), return_tensors="pt", input_data_format="channels_first", **stays)
+    tensor: Tensor = made["pixel_values"][0]
+    if tensor.ndim != 3:
+        raise ValueError(f"its processor gives an image of shape {tuple(tensor.shape)}; expected three axes")
+    return tensor.float()
+
+
+def _of_settings(name: str, subfolder: str, channels: int, why: Exception) -> nn.Module:
+    """Return the normalisation that the file of the processor states. ValueError: it states none."""
+    folder = Path(name).expanduser() / subfolder
+    try:
+        settings = _settings(folder)
+    except (OSError, ValueError, AttributeError) as problem:
+        reason = why if not (folder / _PROCESSOR).is_file() else problem
+        raise ValueError(
+            f"{name}: no settings of its image processor ({_PROCESSOR}) can be read ({_first_line(reason)}); "
             "give mean and std"
         ) from problem
-    factor = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0
-    scale = 255 * float(factor)  # of an image in [0, 1] that the processor has scaled
-    if settings.get("do_normalize") is False:
-        return (0.0,) * 3, (1 / scale,) * 3
-    found, spread = settings.get("image_mean"), settings.get("image_std")
-    if not found or not spread:
-        raise ValueError(f"{name}: its image processor states no image_mean and image_std; give mean and std")
-    return [value / scale for value in found], [value / scale for value in spread]
+    try:
+        return from_settings(settings, channels)
+    except ValueError as problem:
+        raise ValueError(f"{name}: its image processor {problem} ({_first_line(why)}); give mean and std") from problem
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """Return the settings of a folder's image processor, which newer folders keep in the file of all processors."""
+    if (folder / _PROCESSOR).is_file():
+        found = json.loads((folder / _PROCESSOR).read_text())
+    else:
+        found = json.loads((folder / "processor_config.json").read_text())["image_processor"]
+    if not isinstance(found, dict):
+        raise ValueError(f"it holds a {type(found).__name__}")
+    return found
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
 
 
 def _channels(network: nn.Module) -> int:

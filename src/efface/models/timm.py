@@ -10,6 +10,7 @@ from torch import nn
 
 from efface.models.around import normalised
 from efface.models.hookable import make_hookable
+from efface.models.new_layers import state_new_layers
 from efface.models.normalise import normalisation
 from efface.models.weights import load_weights, read_weights, weights_file
 from efface.shown import shown
@@ -54,8 +55,10 @@ def load(
     network = _built(timm, name, pretrained=weights == PRETRAINED, **settings, **kwargs)
     if state is not None:
         load_weights(network, state, str(weights))
-    make_hookable(network)
     known: Any = network.pretrained_cfg
+    if weights == PRETRAINED and num_classes not in (None, known.get("num_classes")):
+        state_new_layers(network, [f"{each}.weight" for each in _heads(known.get("classifier"))])
+    make_hookable(network)
     return normalised(network, normalisation(*_means(name, known, mean, std), channels=_channels(known, kwargs)))
 
 
@@ -99,8 +102,16 @@ def _classes(timm: Any, name: str, kwargs: dict[str, object], state: dict[str, t
         last = _built(timm, name, pretrained=False, **kwargs).pretrained_cfg.get("classifier")  # type: ignore[union-attr, operator]
     else:
         last = known.classifier
-    found = state.get(f"{last}.weight") if isinstance(last, str) else None
-    return None if found is None else len(found)
+    for name_of in (f"{each}{part}.weight" for each in _heads(last) for part in ("", ".linear", ".l")):
+        found = next((value for key, value in state.items() if key == name_of or key.endswith(f".{name_of}")), None)
+        if found is not None:
+            return len(found)
+    return None
+
+
+def _heads(classifier: Any) -> tuple[str, ...]:
+    """Return the names of the last layers; a network that is taught by another one has two."""
+    return (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
 
 
 def _means(

@@ -12,6 +12,7 @@ from torch import nn
 
 from efface import draws
 from efface.models.adapt import Adaptation, adapted
+from efface.models.new_layers import new_layers
 from efface.models.weights import load_weights, read_weights, weights_file
 from efface.plug.call import Call
 from efface.stages.run.inputs import call_checked
@@ -118,7 +119,13 @@ class Network:
         """The network, on the device, in eval mode."""
         path = self.weights or (self.path if self.fit is not None else None)
         if path is None:
-            return self.fresh()
+            network = self.fresh()
+            if new := new_layers(network):
+                raise ValueError(
+                    f"{self.where}: {', '.join(new)} has new random weights, because the file has none for this number "
+                    "of classes; add fit to train the network, give trained weights, or drop num_classes"
+                )
+            return network
         if not self.weights and not path.is_file():
             raise FileNotFoundError(f"{path}: there is no trained network; run the train stage")
         network = self.fresh()
