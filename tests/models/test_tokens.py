@@ -6,8 +6,12 @@ import torchvision
 from torch import nn
 
 from efface.models.adapt import Adaptation, adapted
+from efface.models.attended import attended
+from efface.models.layers import feature_layer
+from efface.models.patch_size import patch_size
 from efface.models.tokens import TokenGrid, own_grid, token_grid
 from small.elsewhere import timm, transformers
+from small.messages import words
 from small.networks import Tiny
 
 SMALL = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12}
@@ -102,6 +106,58 @@ def test_the_study_states_what_the_network_does_not_say():
     network, _ = adapted(Own(3), Adaptation(tokens=TokenGrid(1, 8, 8)), (3, 64, 64))
     with pytest.raises(ValueError, match=r"states 1 prefix token and 8 x 8 patches, 65 tokens .* have 67"):
         token_grid(network.eval(), torch.rand(1, 3, 64, 64))
+
+
+def distilled(**stated):
+    settings = {"img_size": 64, "depth": 2, "embed_dim": 12, "num_heads": 2, "num_classes": 4}
+    made = timm.create_model("deit_tiny_distilled_patch16_224", **settings)
+    return adapted(made, Adaptation(tokens=TokenGrid(**stated)), (3, 64, 64))[0].eval()
+
+
+ASKED = {
+    "grad_cam": lambda network, images: feature_layer(network, images, None),
+    "attention": attended,
+    "unit": patch_size,
+}
+
+
+@pytest.mark.parametrize("asks", ASKED)
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        ({"prefix": 1, "rows": 4, "columns": 4}, "states 17 tokens in all have 18"),
+        ({"prefix": 10, "rows": 2, "columns": 4}, "states 10 prefix tokens itself says 2 prefix tokens and 4 x 4"),
+    ],
+)
+def test_a_statement_that_contradicts_the_network_is_refused_by_all_that_ask(asks, stated, said):
+    with pytest.raises(ValueError, match=words(said)):
+        ASKED[asks](distilled(**stated), torch.rand(2, 3, 64, 64))
+
+
+@pytest.mark.parametrize("asks", ASKED)
+def test_a_statement_that_agrees_with_the_network_changes_nothing(asks):
+    ASKED[asks](distilled(prefix=2, rows=4, columns=4), torch.rand(2, 3, 64, 64))
+
+
+def test_the_class_token_of_clip_is_known(tmp_path):
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    settings = transformers.CLIPConfig(
+        vision_config={**small, "image_size": 32, "patch_size": 8}, text_config=small, num_labels=3
+    )
+    model = transformers.CLIPForImageClassification(settings)
+    network = adapted(model, Adaptation(), (3, 32, 32))[0].eval()
+    images = torch.rand(2, 3, 32, 32)
+    assert token_grid(network, images) == TokenGrid(1, 4, 4)
+    assert attended(network, images).grid == TokenGrid(1, 4, 4)
+    assert feature_layer(network, images, None).grid == TokenGrid(1, 4, 4)
+
+
+def test_scores_of_single_places_are_no_default_layer():
+    settings = {"img_size": 64, "num_classes": 5, "layers": (1, 1, 1, 1), "embed_dims": (12, 16, 16, 16)}
+    network = timm.models.volo.VOLO(num_heads=(2, 2, 2, 2), **settings).eval()
+    layer = feature_layer(network, torch.rand(2, 3, 64, 64), None)
+    assert layer.name != "aux_head"
+    assert not isinstance(layer.module, torch.nn.Linear)
 
 
 def test_tokens_are_laid_out_row_by_row_without_the_prefix():

@@ -111,12 +111,15 @@ def _streams(model: nn.Module, images: Images, after: str) -> Iterator[FeatureLa
 
     A text says why the layout of one that may hold patches is not known.
     """
-    names, known = list(reaches(model, images)), layouts(model, images)
+    names, known, classes = list(reaches(model, images)), layouts(model, images), _classes(model)
     begin = names.index(after) + 1 if after in names else 0
     for name in reversed(names[begin:]):
         layout = known.get(name)
         if layout is None or not layout.each or not layout.changes or _in_attention(model, name):
             continue
+        module = model.get_submodule(name)
+        if isinstance(module, nn.Linear) and module.out_features == classes:
+            continue  # scores of single places, as of VOLO's second head
         tokens = len(layout.shape) == 3 and min(layout.shape[1:]) > 1 and not layout.is_channels_first
         if tokens or len(layout.shape) == 4:
             layer = as_laid_out(model, images, name)
@@ -125,6 +128,12 @@ def _streams(model: nn.Module, images: Images, after: str) -> Iterator[FeatureLa
                     yield f"{name!r}: {layer}"
             elif layer.axes != "n c h w" and _places(layer, layout) > 1:
                 yield layer
+
+
+def _classes(model: nn.Module) -> int:
+    """Return the number of classes by the last linear layer; 0 if there is none."""
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return linear[-1].out_features if linear else 0
 
 
 def _may_be_patches(model: nn.Module, images: Images, name: str, count: int) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from efface.models.hook_watch import is_scripted, look_in
 from efface.models.modes import evaluate, modes_restored
-from efface.models.tokens import STATED, own_grid, token_grid
+from efface.models.tokens import own_grid, stated_grid, token_grid
 from efface.types import Images
 
 
@@ -25,9 +25,10 @@ def patch_size(model: nn.Module, images: Images) -> tuple[int, int]:
 
     ValueError: the network has no patches, or the images are not cut into whole ones.
     """
-    name, stated = type(model).__name__, getattr(model, STATED, None)
+    name = type(model).__name__
     if is_scripted(model):
         raise ValueError(f"{name} is made by torch.jit, so its patches cannot be seen; {_OWN}")
+    stated = stated_grid(model, images)
     first = _first_layer(model, images)
     if isinstance(first, _Patches) and (stated is None or first.grid == (stated.rows, stated.columns)):
         return first.checked(images.shape[2:])

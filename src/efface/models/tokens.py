@@ -60,19 +60,33 @@ def token_grid(model: nn.Module, images: Images, count: int | None = None) -> To
     if not counts:
         raise ValueError(f"{type(model).__name__} computes with no tokens: no layer returns n x tokens x channels")
     seen = max(counts, key=lambda number: counts[number]) if count is None else count
-    stated = getattr(model, STATED, None)
-    if stated is not None:
-        if stated.total != seen and count is None:
-            raise ValueError(
-                f"tokens: the study states {stated}, {stated.total} tokens in all, but the layers of "
-                f"{type(model).__name__} have {seen}; correct prefix and grid"
-            )
-        if stated.total == seen:
-            return stated
-    own = own_grid(model, images)
+    stated, own = stated_grid(model, images), own_grid(model, images)
+    if stated is not None and stated.total == seen:
+        return stated
     if own is not None and own.total == seen:
         return own
-    return _from_count(model, images, seen, _PREFIXES if own is None else (0, own.prefix))
+    return _from_count(model, images, seen, _PREFIXES if own is None or own.total not in counts else (0, own.prefix))
+
+
+def stated_grid(model: nn.Module, images: Images) -> TokenGrid | None:
+    """Return how the study says that the tokens lie; None: it does not say.
+
+    ValueError: so many tokens do not fit the network, or it says another grid itself.
+    """
+    stated: TokenGrid | None = getattr(model, STATED, None)
+    if stated is None:
+        return None
+    name, counts, own = type(model).__name__, token_counts(model, images), own_grid(model, images)
+    if counts and stated.total != (seen := max(counts, key=lambda number: counts[number])):
+        raise ValueError(
+            f"tokens: the study states {stated}, {stated.total} tokens in all, but the layers of {name} have {seen}; "
+            "correct prefix and grid"
+        )
+    if own is not None and own.total == stated.total and own != stated:
+        raise ValueError(
+            f"tokens: the study states {stated}, but {name} itself says {own}; correct prefix and grid, or drop the key"
+        )
+    return stated
 
 
 def own_grid(model: nn.Module, images: Images) -> TokenGrid | None:
@@ -115,6 +129,7 @@ def _of_transformers(module: Any, images: Images) -> TokenGrid | None:
         return None
     tokens = [getattr(embed, name, None) for name in ("cls_token", "distillation_token", "register_tokens")]
     prefix = sum(token.shape[-2] for token in tokens if isinstance(token, Tensor) and token.ndim == 3)
+    prefix += isinstance(getattr(embed, "class_embedding", None), Tensor)  # CLIP's class token, of one axis
     height, width = images.shape[2:]
     return TokenGrid(prefix, height // patch, width // patch)
 
