@@ -11,8 +11,10 @@ from efface.methods.path import ig_uniform, integrated_gradients
 from efface.methods.pattern import PatternAttribution
 from efface.models.laid_out import FeatureLayer
 from efface.models.layers import feature_layer
+from efface.models.resnet import resnet20
 from efface.models.tokens import TokenGrid
 from efface.types import Split
+from small.elsewhere import timm
 from small.networks import state_of
 from small.of_tokens import KNOWN
 from small.tiers import first_short
@@ -207,14 +209,26 @@ REFUSED = {
     "timm ViT": {
         "patch_embed.proj": "first layer",
         "patch_embed": "first layer",
+        "blocks.0.norm1": "one patch alone",
         "blocks.1.attn": "patch tokens get no gradient",
         "blocks.1.attn.k_norm": "heads tokens",
         "blocks.0.attn.q_norm": "heads tokens",
         "norm": "patch tokens get no gradient",
         "head": "returns n x 4",
     },
-    "timm Swin": {"patch_embed.proj": "first layer", "layers.0.blocks.0.attn.qkv": "first axis"},
-    "torchvision Swin": {"features.0.0": "first layer", "features.1.0.attn.qkv": "no tensor"},
+    "timm Swin": {
+        "patch_embed.proj": "first layer",
+        "patch_embed": "one patch alone",
+        "patch_embed.norm": "one patch alone",
+        "layers.0.blocks.0.norm1": "one patch alone",
+        "layers.0.blocks.0.attn.qkv": "first axis",
+    },
+    "torchvision Swin": {
+        "features.0.0": "first layer",
+        "features.0": "one patch alone",
+        "features.0.2": "one patch alone",
+        "features.1.0.attn.qkv": "no tensor",
+    },
     "Hugging Face ViT": {
         "vit.embeddings.patch_embeddings.projection": "first layer",
         "vit.layers.1.layernorm_after": "patch tokens get no gradient",
@@ -239,6 +253,27 @@ def test_a_layer_that_shows_nothing_is_refused_with_the_reason_and_with_layers_t
     for layer in able:
         assert cam.hires_cam(network, images, TARGETS, layer=layer, relu=False).flatten(1).std(1).min() > 0
     assert state_of(network) == before
+
+
+def test_a_normalisation_of_the_embedding_shows_one_patch_alone():
+    settings = {"img_size": 64, "depth": 2, "embed_dim": 12, "num_heads": 2, "num_classes": 4}
+    network = timm.create_model("vit_base_patch16_clip_224", **settings).eval()
+    images = torch.rand(2, 3, 64, 64)
+    with pytest.raises(ValueError, match=r"'norm_pre' of .*one patch alone"):
+        cam.grad_cam(network, images, TARGETS[:2], layer="norm_pre")
+    settings["depth"] = 1  # nothing but the embedding is read at the patches, so it is all there is
+    network = timm.create_model("vit_base_patch16_clip_224", **settings).eval()
+    assert feature_layer(network, images, None).name == "blocks.0.norm1"
+
+
+@pytest.mark.parametrize("name", ["ConvNeXt", "ResNet"])
+def test_the_first_layers_of_a_network_of_convolutions_may_be_named(name):
+    if name == "ResNet":
+        network, images, layers = resnet20(num_classes=4).eval(), torch.rand(3, 3, 32, 32), ("conv1", "bn1")
+    else:
+        network, images, layers = KNOWN[name].made(), KNOWN[name].images(), ("features.0.0", "features.0")
+    for layer in layers:
+        assert cam.grad_cam(network, images, TARGETS, layer=layer, relu=False).flatten(1).std(1).min() > 0
 
 
 def test_a_named_layer_is_laid_out_too():

@@ -11,6 +11,8 @@ from efface.models.adapt import Adaptation, adapted
 from efface.models.attended import attended
 from efface.models.attention import visible_attention
 from efface.models.attention_blocks import Block, blocks_of
+from efface.plug.path import resolve
+from efface.plug.words import expand
 from small.attending import vision
 from small.batches import uniform_images, uniform_numbers
 from small.elsewhere import timm, transformers
@@ -351,3 +353,14 @@ def test_the_only_block_is_not_what_lies_around_it():
     network = seeded(lambda: torchvision.models.VisionTransformer(32, 16, 1, 2, 12, 12)).double().eval()
     (block,) = blocks_of(network, uniform_images(1, 32))
     assert block.name == "encoder.layers.encoder_layer_0"
+
+
+@pytest.mark.parametrize("name", ["generic_attention", "attention_grad_cam", "attn_lrp", "cp_lrp", "gim"])
+def test_gradient_checkpointing_that_was_left_on_changes_no_map(name):
+    method = resolve(expand("method", name))
+    images, classes = uniform_images(2, 32), torch.tensor([0, 1])
+    network = by_timm()
+    plain = method(network, images, classes)
+    network.set_grad_checkpointing(True)
+    assert torch.equal(method(network, images, classes), plain)
+    assert network.grad_checkpointing

@@ -24,15 +24,21 @@ bf16_forced: bf16 also for a map that is a single gradient.
 """
 
 
+_CHECKPOINTING = ("grad_checkpointing", "gradient_checkpointing")
+"""Flags of timm's and transformers' modules."""
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluate the model inside the block: evaluation mode, autograd on, and no gradients of parameters.
 
-    After the block, also after an exception, each module's mode and each parameter's flag is restored.
+    Gradient checkpointing is off inside: it runs layers a second time, without what a method does in them. After the
+    block, also after an exception, each module's mode and flags and each parameter's flag are restored.
     """
     modules = list(model.modules())
     own = (parameter for module in modules for parameter in own_tensors(module)[0].values() if parameter is not None)
     flags = [(parameter, parameter.requires_grad) for parameter in own]
+    saving = [(module, name) for module in modules for name in _CHECKPOINTING if vars(module).get(name) is True]
     with modes_restored(model):
         try:  # values that are right already are not set again: each costs torch a microsecond or more
             if any(module.training for module in modules):
@@ -40,9 +46,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             for parameter, flag in flags:
                 if flag:
                     parameter.requires_grad_(False)
+            for module, name in saving:
+                setattr(module, name, False)
             with torch.inference_mode(False), torch.enable_grad(), single_images_repaired():
                 yield
         finally:
+            for module, name in saving:
+                setattr(module, name, True)
             for parameter, flag in flags:
                 if parameter.requires_grad != flag:
                     parameter.requires_grad_(flag)

@@ -14,6 +14,7 @@ from torch import nn
 
 from efface.models.laid_out import FeatureLayer
 from efface.models.layout import Layout, layouts
+from efface.models.mixing import reads_one_patch
 from efface.models.reached import COUNT, reaches
 from efface.models.tokens import fits_a_grid, token_counts, token_grid
 from efface.types import Images
@@ -138,8 +139,7 @@ def _classes(model: nn.Module) -> int:
 
 def _may_be_patches(model: nn.Module, images: Images, name: str, count: int) -> bool:
     """Return True if a layer of unknown layout may hold patches, so that no earlier layer is taken in its place."""
-    attends = any(_ATTENTION.match(type(module).__name__) for module in model.modules())
-    return is_token_norm(model.get_submodule(name)) or (attends and fits_a_grid(images, count))
+    return is_token_norm(model.get_submodule(name)) or (_attends(model) and fits_a_grid(images, count))
 
 
 def _places(layer: FeatureLayer, layout: Layout) -> int:
@@ -154,25 +154,57 @@ def _useless(model: nn.Module, images: Images, layer: FeatureLayer) -> str:
     reach = reaches(model, images).get(layer.name)
     if reach is None or reach.shape[:1] != (COUNT,):
         return _WITHOUT_IMAGES
-    if _is_embedding(model, images, layer.name):
+    if _is_embedding(model, images, layer):
         return "it is the first layer or passes it on. Later layers compute with tokens, and it does not show them"
+    if not _is_reached(model, images, layer):
+        if any(reach.reached):
+            return "its patch tokens get no gradient, because the network goes on with its prefix tokens alone"
+        return "no gradient of the logits reaches it"
+    if _is_of_one_patch(model, images, layer):
+        return (
+            "each place shows one patch alone, as in the first layer. Later layers mix the patches, and it does not "
+            "show them"
+        )
+    return ""
+
+
+def _is_reached(model: nn.Module, images: Images, layer: FeatureLayer) -> bool:
+    """Return True if a gradient of the logits reaches places of the picture in this layer."""
     prefix = 0 if layer.grid is None else layer.grid.prefix
-    if any(reach.reached[prefix:]):
-        return ""
-    if any(reach.reached):
-        return "its patch tokens get no gradient, because the network goes on with its prefix tokens alone"
-    return "no gradient of the logits reaches it"
+    return any(reaches(model, images)[layer.name].reached[prefix:])
 
 
-def _is_embedding(model: nn.Module, images: Images, name: str) -> bool:
+def _is_embedding(model: nn.Module, images: Images, layer: FeatureLayer) -> bool:
     """Return True if only the first layer with weights had run, and all later layers compute with tokens.
 
     Then no other layer of the network is a convolution, and there are tokens, or features with channels last.
     """
-    ran = (model.get_submodule(other) for other in reaches(model, images))
-    if reaches(model, images)[name].learnt > 1 or sum(isinstance(module, nn.Conv2d) for module in ran) > 1:
+    if reaches(model, images)[layer.name].learnt > 1 or _convolves(model, images):
         return False
-    return any(isinstance(later, FeatureLayer) for later in _streams(model, images, name))
+    return any(isinstance(later, FeatureLayer) for later in _streams(model, images, layer.name))
+
+
+def _is_of_one_patch(model: nn.Module, images: Images, layer: FeatureLayer) -> bool:
+    """Return True if no patch has met another one yet, and a later layer can show what they say together.
+
+    The first layers of a network of convolutions without attention may be looked at, as always.
+    """
+    if (_convolves(model, images) and not _attends(model)) or not reads_one_patch(model, images, layer):
+        return False
+    return any(
+        isinstance(later, FeatureLayer)
+        and _is_reached(model, images, later)
+        and not reads_one_patch(model, images, later)
+        for later in _streams(model, images, layer.name)
+    )
+
+
+def _convolves(model: nn.Module, images: Images) -> bool:
+    return sum(isinstance(model.get_submodule(name), nn.Conv2d) for name in reaches(model, images)) > 1
+
+
+def _attends(model: nn.Module) -> bool:
+    return any(_ATTENTION.match(type(module).__name__) for module in model.modules())
 
 
 def _in_attention(model: nn.Module, name: str) -> bool:
