@@ -49,6 +49,10 @@ class Reader:
             self._check_colours(file, image)
         return _from_colours(file, image)
 
+    def of_picture(self, name: str, image: Image.Image) -> Image.Image:
+        """Return an open picture of 8 bits in RGB, turned and laid on white as a file would be. name: in errors."""
+        return _from_colours(name, _turned(image))
+
     def _from_numbers(
         self, file: str, image: Image.Image, packed: str, format_: str | None, tags: dict[Any, Any]
     ) -> Image.Image:

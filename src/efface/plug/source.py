@@ -25,7 +25,7 @@ def source_digest(name: str) -> str:
     """
     code, _ = _closure(name)
     top = sys.modules.get(name.split(".", maxsplit=1)[0])
-    whole = hashlib.sha256(_version(top).encode() if top and _is_installed(top) else b"")
+    whole = hashlib.sha256(package_version(top).encode() if top and is_installed(top) else b"")
     for module in sorted(code):
         whole.update(code[module].encode())
     return whole.hexdigest()[:16]
@@ -40,7 +40,7 @@ def imports_efface(name: str) -> bool:
 def _closure(name: str) -> tuple[dict[str, str], frozenset[str]]:
     """The code of a module and of all that counts with it, by module; and everything that these import."""
     top = _module(name.split(".", maxsplit=1)[0])
-    queue = [name] if top is None or _is_installed(top) else _with_packages([name])
+    queue = [name] if top is None or is_installed(top) else _with_packages([name])
     code, imported = dict[str, str](), set[str]()
     while queue:
         part = queue.pop()
@@ -109,7 +109,7 @@ def refuse_changed_code() -> None:
             )
 
 
-def _version(top: ModuleType) -> str:
+def package_version(top: ModuleType) -> str:
     """The version of an installed package: its own word, else that of the distribution that it came with."""
     if (own := getattr(top, "__version__", None)) is not None:
         return str(own)
@@ -127,7 +127,7 @@ def _code(name: str) -> tuple[str, tuple[str, ...]] | None:
     path = getattr(module, "__file__", None)
     if module is None or not path or not Path(path).is_file():
         return None
-    installed = _is_installed(module)
+    installed = is_installed(module)
     if installed and not path.endswith(".py"):
         return None
     if not installed and name.split(".", maxsplit=1)[0] != "efface":
@@ -192,10 +192,10 @@ def _is_own(other: str, name: str) -> bool:
     if top == "efface":
         return False
     module = _module(top)
-    return module is not None and bool(_place(module)) and not _is_installed(module)
+    return module is not None and bool(_place(module)) and not is_installed(module)
 
 
-def _is_installed(module: ModuleType) -> bool:
+def is_installed(module: ModuleType) -> bool:
     """Return whether a module came with Python or with pip. efface itself never counts as installed."""
     if module.__name__.split(".")[0] == "efface":
         return False

@@ -26,10 +26,11 @@ from efface.execute import (
 from efface.execute.pool import in_workers
 from efface.plug.accepts import accepts
 from efface.plug.call import Call
+from efface.plug.given import Carried, keep
 from efface.plug.source import refuse_changed_code
 from efface.stages.run.progress import say
 from efface.stages.work.at_work import Noted, Subject, died, ended_in, forget, left
-from efface.study.study import Study
+from efface.study.study import Study, dump
 
 Task = TypeVar("Task")
 
@@ -85,6 +86,14 @@ def _is_own(executor: Any) -> bool:
     return (executor.resolve() if isinstance(executor, Call) else executor) in (serial, processes)
 
 
+def _carried(study: Study, executor: Any, attempt: Any) -> Any:
+    """Return the work, with the objects in memory that the study names if it runs in other processes."""
+    if (executor.resolve() if isinstance(executor, Call) else executor) is serial:
+        return attempt
+    objects = keep(dump(study), study.out / "given")
+    return attempt if objects is None else Carried(attempt, objects)
+
+
 def _workers(executor: Any, tasks: int) -> int:
     return slots(executor.resolve(), tasks, executor.kwargs) if isinstance(executor, Call) else 1
 
@@ -108,6 +117,7 @@ def _through(
     costs = {} if ticks else {id(task): cost(task) for task in tasks}  # before the work changes them
     attempt: Any = Attempt(work if subject is None else Noted(work, study.out, subject), study.torch_threads)
     is_foreign = isinstance(executor, Call) and not _is_own(executor)
+    attempt = _carried(study, executor, attempt)
     if is_foreign:
         attempt = WithTask(attempt)
     while waiting:

@@ -1,0 +1,1 @@
+"""efface from Python: `efface.evaluate`, `efface.maps`, `efface.compare`."""

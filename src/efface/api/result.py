@@ -1,0 +1,135 @@
+"""What a call from Python returns: the table of methods and metrics, the scores of images, the page."""
+
+import base64
+import shutil
+import sys
+import webbrowser
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from efface.report import between
+from efface.report.panels import panels
+from efface.report.stats import Curve
+from efface.report.table import Panel
+from efface.report.words import VERDICTS
+from efface.study.study import Study
+
+_COLUMNS = (
+    "metric",
+    "score",
+    "better",
+    "method",
+    "value",
+    "low",
+    "high",
+    "gain",
+    "gain_low",
+    "gain_high",
+    "p",
+    "rank",
+    "verdict",
+)
+
+
+class Result:
+    """The numbers of a call.
+
+    out: folder of the run. It is removed with the result if the call named none.
+    study: the study that was measured.
+    failures: sentences on methods and probes that failed.
+    accuracy: share of the images that the network classifies right.
+    """
+
+    def __init__(
+        self, curves: Sequence[Curve], accuracy: Curve | None, study: Study, failures: tuple[str, ...], kept: Any
+    ) -> None:
+        """kept: what must live as long as the result."""
+        self.out, self.study, self.failures = study.out, study, failures
+        self.accuracy = float("nan") if accuracy is None else float(accuracy.values.mean())
+        self._curves, self._kept = list(curves), kept
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row for each metric and method: the first score of the metric.
+
+        value, low, high: the number of the method's curve (area, mean or value) with its 95 % interval.
+        gain: how much better it is than the reference, with its interval; positive is better.
+        p: of the gain, corrected for all comparisons of the call. rank: 1 and the number of methods that are shown to
+        be better. verdict: in words.
+        """
+        lines = [self._line(panel, row) for panel in self._firsts for row in panel.rows]
+        return pd.DataFrame(lines, columns=list(_COLUMNS))
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """One row for each metric, score, method, image (or training) and point, with its value."""
+        frames = [_long(curve) for curve in self._curves]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Return the page of the result. path: a copy of the page is written there; its folder must exist."""
+        page = self.out / "report" / "report.html"
+        if path is None:
+            return page
+        shutil.copyfile(page, path)
+        return Path(path)
+
+    def show(self) -> None:
+        """Show the page: in a notebook below the cell, else in the browser."""
+        interactive: Any = sys.modules.get("IPython")  # a notebook has imported it
+        if interactive is None or interactive.get_ipython() is None:
+            webbrowser.open(self.report().as_uri())
+            return
+        page = base64.b64encode(self.report().read_bytes()).decode()
+        interactive.display.display(interactive.display.IFrame(f"data:text/html;base64,{page}", "100%", 800))
+
+    def __repr__(self) -> str:
+        shown = self.table.round(3).to_string(index=False)
+        return f"{shown}\n\naccuracy {self.accuracy:.1%}; page: {self.report()}"
+
+    def _repr_html_(self) -> str:
+        wide = self.table.assign(
+            said=[f"{v:.3f} ({w})" for v, w in zip(self.table.value, self.table.verdict, strict=True)]
+        )
+        order = list(dict.fromkeys(wide.metric))
+        pivot = wide.pivot(index="method", columns="metric", values="said").reindex(columns=order)
+        best = wide.groupby("method")["rank"].mean().sort_values().index
+        return f"{pivot.reindex(best).to_html()}<p>The network gets {self.accuracy:.1%} of the images right.</p>"
+
+    @cached_property
+    def _firsts(self) -> list[Panel]:
+        every = panels(self._curves, self.study.references())
+        metrics = dict.fromkeys(panel.metric for panel in every)
+        firsts = [next(panel for panel in every if panel.metric == metric) for metric in metrics]
+        return [between.with_ranks(pairs) for pairs in between.pairs(firsts)]
+
+    def _line(self, panel: Panel, row: Any) -> tuple[Any, ...]:
+        sign = -1.0 if panel.direction == "lower" else 1.0
+        ends = sorted((sign * row.difference.low, sign * row.difference.high))
+        gain = (sign * row.difference.mean, *ends) if panel.direction != "none" else (np.nan,) * 3
+        area = row.area
+        return (
+            *(panel.metric, panel.score, panel.direction, row.method, area.mean, area.low, area.high),
+            *(*gain, row.p, row.rank, VERDICTS[row.verdict]),
+        )
+
+
+def _long(curve: Curve) -> pd.DataFrame:
+    """The values of a curve, a row for each sample and point. A curve of trainings has one for each of its images."""
+    samples, points = curve.values.shape
+    names = curve.pairs or tuple(range(samples))
+    return pd.DataFrame(
+        {
+            "metric": curve.metric,
+            "score": curve.score,
+            "method": curve.method,
+            curve.sample.rstrip("s") if curve.sample == "images" else "repeat": np.repeat(names, points),
+            "fraction": np.tile(curve.at, samples),
+            "value": curve.values.reshape(-1),
+        }
+    )
