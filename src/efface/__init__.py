@@ -8,7 +8,12 @@ from efface.plug.moved import install as _install
 __version__ = "0.2.0.dev0"
 _install()
 
-_LATER = {"evaluate": "efface.api.evaluate", "write_maps": "efface.store.foreign_write"}
+_LATER = {
+    "evaluate": "efface.api.evaluate",
+    "maps": "efface.api.evaluate",
+    "compare": "efface.api.evaluate",
+    "write_maps": "efface.store.foreign_write",
+}
 """Names whose modules are imported when they are first used, so that `import efface` stays quick."""
 
 

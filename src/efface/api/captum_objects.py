@@ -26,7 +26,8 @@ def captum_settings(name: str, value: Any, model: nn.Module) -> dict[str, Any]:
     if isinstance(value, type):
         return {"algorithm": value.__name__}
     if type(value).__name__ == _AROUND:
-        return captum_settings(name, value.attribution_method, model) | {"around": _AROUND}
+        inner = captum_settings(name, value.attribution_method, model)
+        return inner | {"algorithm": _AROUND, "around": inner["algorithm"]}
     forward = getattr(value, "forward_func", None)
     if forward is not model and getattr(forward, "__self__", None) is not model:
         raise ValueError(

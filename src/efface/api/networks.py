@@ -40,7 +40,7 @@ def network_keys(model: nn.Module | Callable[[], nn.Module], folder: Path, *, re
     _draw_anew(network)
     for value in network.parameters():
         value.data.zero_()  # each copy draws its own; the digest of its kind is that of the network
-    return {"model": {"call": give("model", name, _Fresh(network), digest)}, "weights": str(path)}
+    return {"model": {"call": give("fresh", name, _Fresh(network), digest)}, "weights": str(path)}
 
 
 class _Copies:

@@ -42,18 +42,9 @@ def give(kind: str, name: str, value: Any, digest: str | None = None) -> str:
     return f"{_HOME}.{attribute}"
 
 
-def is_given(path: str) -> bool:
-    """Return whether a dotted path belongs to an object that Python code handed over."""
-    return path.startswith(f"{_HOME}.")
-
-
-def is_known(value: Any) -> bool:
-    """Return whether a digest tells what an object computes."""
-    try:
-        code_digest(value)
-    except UnknownCodeError:
-        return False
-    return True
+def said(text: str) -> str:
+    """Return a message with the names of objects in place of the paths that they were given."""
+    return re.sub(rf"\b{_HOME}\.[a-z]+_(\w*)_[0-9a-f]{{16}}", r"\1", text)
 
 
 def keep(text: str, folder: Path) -> Path | None:
