@@ -12,6 +12,7 @@ from torch import nn
 from efface.models import huggingface
 from efface.models import timm as ours
 from efface.models.new_layers import new_layers
+from efface.models.processor import as_module
 from efface.plug import words as short_words
 from small.elsewhere import timm, transformers
 from small.messages import words
@@ -223,6 +224,53 @@ def test_the_network_gets_what_the_processor_of_its_kind_makes_of_an_image(tmp_p
     theirs = processor(pixels, return_tensors="pt", **KEPT)["pixel_values"]
     own = normalise(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255)
     torch.testing.assert_close(own, theirs.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_means_that_the_settings_state_and_the_processor_uses_are_taken_as_they_are(tmp_path):
+    saved(tmp_path, image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225])
+    normalise = huggingface.load(str(tmp_path)).normalise
+    assert normalise.mean.flatten().tolist() == torch.tensor([0.485, 0.456, 0.406]).tolist()
+    assert normalise.std.flatten().tolist() == torch.tensor([0.229, 0.224, 0.225]).tolist()
+
+
+def test_a_processor_that_cannot_be_run_is_read_from_its_file_or_refused(tmp_path, monkeypatch):
+    def missing(*_args, **_kwargs):
+        raise ImportError("needs a package")
+
+    monkeypatch.setattr(transformers.AutoImageProcessor, "from_pretrained", missing)
+    saved(tmp_path, image_std=0.5)
+    normalise = huggingface.load(str(tmp_path)).normalise
+    assert normalise.mean.flatten().tolist() == pytest.approx(MEAN)
+    assert normalise.std.flatten().tolist() == [0.5] * 3
+    for key in ("do_flip_channel_order", "rescale_offset", "include_top"):
+        saved(tmp_path, **{key: True})
+        with pytest.raises(ValueError, match=words(f"image processor {key} (needs a package); give mean and std")):
+            huggingface.load(str(tmp_path))
+    saved(tmp_path, image_mean=[0.5])
+    with pytest.raises(ValueError, match=words("states 1 numbers as image_mean the images have 3 channels")):
+        huggingface.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: 1 - x, "mixes or inverts"),
+        (lambda x: x.mean(0, keepdim=True).repeat(3, 1, 1), "mixes or inverts"),
+        (lambda x: x[:1], "gives 1 channels, the network takes 3"),
+        (lambda x: x**2, "is no factor and summand for each channel: the largest difference is"),
+        (lambda x: x - x.std((1, 2), keepdim=True), "is no factor and summand for each channel"),
+    ],
+)
+@pytest.mark.parametrize("stated", [{}, {"do_normalize": False}])
+def test_a_processor_that_does_more_than_normalise_channels_is_refused(change, said, stated):
+    with pytest.raises(ValueError, match=words(said)):
+        as_module(lambda picture: change(picture / 255), stated, 3)
+
+
+def test_a_processor_that_always_resizes_is_compared_on_plain_pictures():
+    module = as_module(lambda picture: (picture / 255 * 4 - 1)[[2, 1, 0], :8, :8], {"do_normalize": False}, 3)
+    x = images()
+    torch.testing.assert_close(module(x), (x * 4 - 1).flip(1), rtol=1e-5, atol=1e-5)
 
 
 def test_a_processor_in_the_file_of_all_processors_is_read(tmp_path):

@@ -170,6 +170,7 @@ def test_a_note_stays_if_the_work_closed_its_file_and_is_then_stopped(tmp_path):
 
 
 def _closes_and_is_stopped(folder):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     try:
         with noted(folder, Subject("m", "test maps")):
             (note,) = folder.iterdir()

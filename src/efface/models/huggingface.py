@@ -141,7 +141,7 @@ def _of_processor(transformers: Any, name: str, kwargs: dict[str, object], chann
     except Exception as problem:  # noqa: BLE001  a processor is anybody's code, and may need packages that are not here
         return _of_settings(name, str(kwargs.get("subfolder") or ""), channels, problem)
     try:
-        return as_module(lambda picture: _processed(processor, picture), channels)
+        return as_module(lambda picture: _processed(processor, picture), processor.to_dict(), channels)
     except ValueError as problem:
         raise ValueError(
             f"{name}: its image processor, {type(processor).__name__}, {problem}; give mean and std, or a model whose "

@@ -1,5 +1,6 @@
 """What an image processor does to the colours of an image, found by running it on plain pictures."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ Processed = Callable[[UInt8[Tensor, "c h w"]], Float[Tensor, "k tall wide"]]
 MOST = 1e-3
 """Largest difference between the processor's numbers and those of the module that stands for it."""
 
+_CLOSE = 1e-5
 _SIDE = 32
 _UNREAD = ("do_flip_channel_order", "rescale_offset", "include_top")
 """Settings, apart from mean and std, with which a processor changes colours."""
@@ -38,16 +40,31 @@ class Reordered(Normalise):
         return f"{super().extra_repr()}, order={self.order.tolist()}"
 
 
-def as_module(processed: Processed, channels: int) -> nn.Module:
+def as_module(processed: Processed, settings: Mapping[str, Any], channels: int) -> nn.Module:
     """Return the module that does to images in [0, 1] what the processor does to images of bytes.
 
-    The processor must compute each channel of its output from one channel of its input, by a factor and a summand. Both
-    are found from a black picture and from one picture in each channel's colour. The module is then compared with the
-    processor on grey pictures, on mixed colours and on noise.
+    The processor must compute each channel of its output from one channel of its input, by a factor and a summand. They
+    are those that its settings state, if these agree with what it does; otherwise they are found from a black picture
+    and from one picture in each channel's colour. The module is compared with the processor on grey pictures, on mixed
+    colours and on noise.
 
     channels: number of channels of the network's images.
     ValueError: the processor does something else.
     """
+    try:
+        stated = from_settings({key: value for key, value in settings.items() if key not in _UNREAD}, channels)
+        if _difference(stated, processed, channels) < _CLOSE:
+            return stated
+    except ValueError:  # it states too little, and what it does decides
+        pass
+    layer = _found(processed, channels)
+    if (most := _difference(layer, processed, channels)) > MOST:
+        raise ValueError(f"is no factor and summand for each channel: the largest difference is {most:.2g}")
+    return layer
+
+
+def _found(processed: Processed, channels: int) -> nn.Module:
+    """Return the module that agrees with the processor on black and on the channels' own colours."""
     black, *colours = [_middle(processed(_plain(row))) for row in ([0] * channels, *_unit(channels))]
     if len(black) != channels:
         raise ValueError(f"gives {len(black)} channels, the network takes {channels}")
@@ -58,18 +75,25 @@ def as_module(processed: Processed, channels: int) -> nn.Module:
     if others.abs().max() > MOST or len(order.unique()) < channels or not bool((factors > 0).all()):
         raise ValueError("mixes or inverts the channels of an image")
     back = order.argsort()
-    mean, std = (-black / factors)[back].tolist(), (1 / factors)[back].tolist()
-    keeps = order.tolist() == list(range(channels))
-    layer = normalisation(mean, std, channels) if keeps else Reordered(mean, std, order.tolist())
+    mean, std = (0.0 - black / factors)[back].tolist(), (1 / factors)[back].tolist()
+    if order.tolist() == list(range(channels)):
+        return normalisation(mean, std, channels)
+    return Reordered(mean, std, order.tolist())
+
+
+def _difference(layer: nn.Module, processed: Processed, channels: int) -> float:
+    """Return the largest difference between the module and the processor on a few pictures."""
+    most = 0.0
     for picture in _trials(channels):
         theirs, own = processed(picture), layer(picture[None] / 255)[0]
         if theirs.shape != own.shape:  # it resizes nevertheless, which changes no plain picture
-            theirs, own = _middle(theirs), _middle(own)
             if bool((picture != picture[:, :1, :1]).any()):
                 continue
-        if (most := float((theirs - own).abs().max())) > MOST:
-            raise ValueError(f"is no factor and summand for each channel: the largest difference is {most:.2g}")
-    return layer
+            theirs, own = _middle(theirs), _middle(own)
+            if theirs.shape != own.shape:
+                return math.inf
+        most = max(most, float((theirs - own).abs().max()))
+    return most
 
 
 def from_settings(settings: Mapping[str, Any], channels: int) -> nn.Module:
@@ -87,6 +111,11 @@ def from_settings(settings: Mapping[str, Any], channels: int) -> nn.Module:
     found, spread = (_each(settings.get(key), channels) for key in ("image_mean", "image_std"))
     if not found or not spread:
         raise ValueError("states no image_mean and image_std")
+    if not len(found) == len(spread) == channels:
+        raise ValueError(
+            f"states {len(found)} numbers as image_mean and {len(spread)} as image_std, "
+            f"the images have {channels} channels"
+        )
     return normalisation([value / scale for value in found], [value / scale for value in spread], channels)
 
 
