@@ -549,3 +549,22 @@ def test_logits_in_half_precision_become_float32(kind):
     network, changes = adapted(Cast(), Adaptation(), SHAPE)
     assert network(images()).dtype == torch.float32
     assert any(str(kind).removeprefix("torch.") in each for each in changes)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "around",
+    [lambda x: SimpleNamespace(logits=x), lambda x: {"logits": x, "more": x.float()}, lambda x: (x, x.float())],
+)
+def test_logits_in_half_precision_are_seen_in_any_output(kind, around):
+    class Cast(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = Net()
+
+        def forward(self, x):
+            return around(self.net(x).to(kind))
+
+    network, changes = adapted(Cast(), Adaptation(), SHAPE)
+    assert network(images()).dtype == torch.float32
+    assert any(str(kind).removeprefix("torch.") in each and "float32" in each for each in changes)

@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import re
 
 import numpy as np
 import pytest
@@ -342,6 +343,92 @@ def test_networks_with_two_last_layers_have_the_classes_of_the_file(tmp_path, na
     peer = timm.create_model(name, num_classes=5, **kwargs)
     torch.save({f"module.{key}": value for key, value in peer.state_dict().items()}, tmp_path / "w.pt")
     assert ours.load(name, weights=tmp_path / "w.pt", **kwargs).eval()(images(kwargs["img_size"])).shape == (2, 5)
+
+
+VIT = {"depth": 1, "embed_dim": 24, "num_heads": 2}
+
+
+def swin_of_its_authors(state):
+    """The names in Microsoft's files: the head without `fc`, each reduction with the stage before, an index besides."""
+    named = {}
+    for key, value in state.items():
+        stage = re.match(r"layers\.(\d)\.downsample", key)
+        key = f"layers.{int(stage[1]) - 1}{key[len('layers.1') :]}" if stage else key.replace("head.fc.", "head.")
+        named[key] = value
+    return named | {"layers.0.blocks.0.attn.relative_position_index": torch.zeros(49, 49, dtype=torch.long)}
+
+
+@pytest.mark.parametrize("kind", ["swin", "dinov2"])
+def test_a_file_of_the_authors_is_renamed_by_timm(tmp_path, kind):
+    name, kwargs, side = {
+        "swin": (
+            "swin_tiny_patch4_window7_224",
+            {"img_size": 56, "embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "num_classes": 5},
+            56,
+        ),
+        "dinov2": ("vit_small_patch14_dinov2", {"img_size": 28, "num_classes": 5, **VIT}, 28),
+    }[kind]
+    peer = timm.create_model(name, **kwargs).eval()
+    state = peer.state_dict()
+    torch.save(
+        swin_of_its_authors(state) if kind == "swin" else state | {"mask_token": torch.ones(1, 24)}, tmp_path / "w"
+    )
+    x, known = images(side), peer.pretrained_cfg
+    network = ours.load(name, weights=tmp_path / "w", **kwargs).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), peer(normal(x, known["mean"], known["std"])), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("more", [{}, {"mask_token": torch.ones(1, 24)}])
+def test_positions_of_another_size_are_refused_with_the_settings_that_help(tmp_path, more):
+    name = "vit_small_patch14_dinov2"
+    torch.save(timm.create_model(name, img_size=42, num_classes=5, **VIT).state_dict() | more, tmp_path / "w")
+    with pytest.raises(
+        ValueError, match=words("pos_embed 1x5x24 (in the file 1x10x24) img_size dynamic_img_size: true")
+    ):
+        ours.load(name, weights=tmp_path / "w", img_size=28, **VIT)
+    network = ours.load(name, weights=tmp_path / "w", img_size=42, dynamic_img_size=True, **VIT).eval()
+    assert network(images(28)).shape == (2, 5)
+
+
+def test_another_number_of_classes_is_named_also_if_there_are_two_last_layers(tmp_path):
+    name = "deit_tiny_distilled_patch16_224"
+    torch.save(timm.create_model(name, img_size=32, num_classes=5, **VIT).state_dict(), tmp_path / "w")
+    with pytest.raises(ValueError, match=words("num_classes is 3 in the study, 5 in the file; set num_classes: 5")):
+        ours.load(name, weights=tmp_path / "w", img_size=32, num_classes=3, **VIT)
+
+
+@pytest.mark.parametrize("entry", ["", "state_dict", "both"])
+@pytest.mark.parametrize("wrapper", ["", "module."])
+def test_a_file_with_two_networks_behind_prefixes_needs_a_choice(tmp_path, entry, wrapper):
+    name, kwargs = "vit_tiny_patch16_224", {"img_size": 32, "num_classes": 5, **VIT}
+    state = timm.create_model(name, **kwargs).state_dict()
+    two = {f"{wrapper}model.{key}": value for key, value in state.items()}
+    two |= {f"{wrapper}ema.net.{key}": value + 1 for key, value in state.items()}
+    path = tmp_path / "w.pt"
+    later = {key: value + 2 for key, value in two.items()}
+    torch.save({"": two, "state_dict": {"state_dict": two}, "both": {"one": later, "both": two}}[entry], path)
+    given = f"{path}#both" if entry == "both" else str(path)
+    with pytest.raises(ValueError, match="2 networks that fit") as error:
+        ours.load(name, weights=given, **kwargs)
+    choices = [text.strip() for text in str(error.value).partition("write weights:")[2].split(" or ")]
+    before = f"{path}#both." if entry == "both" else f"{path}#"
+    assert choices == [f"{before}ema.net", f"{before}model"]
+    for more, choice in zip((1, 0), choices, strict=True):
+        network = ours.load(name, weights=choice, **kwargs)
+        torch.testing.assert_close(network.state_dict(), {key: value + more for key, value in state.items()})
+
+
+def test_a_folder_of_timm_is_loaded_by_its_name(tmp_path):
+    peer = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=5, **VIT).eval()
+    folder = tmp_path / "of_timm"
+    arguments = {"img_size": 32, **VIT}
+    timm.models.save_for_hf(
+        peer, folder, model_args=arguments, model_config={"num_classes": 5}, safe_serialization=False
+    )
+    network = ours.load(f"local-dir:{folder}", weights="pretrained").eval()
+    torch.testing.assert_close(network.state_dict(), peer.state_dict())
+    assert new_layers(network) == ()
 
 
 @pytest.mark.parametrize(

@@ -915,3 +915,18 @@ def test_adversarial_training_makes_a_network_more_robust():
     assert robust[0] < 0.2
     assert robust[1] > 0.9
     assert found.terms["attacked_accuracy"][-1] > 0.9
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_a_lost_loss_names_coarse_weights_as_its_reason(kind):
+    class Lost(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(192, 4, dtype=kind)
+
+        def forward(self, x):
+            return self.linear(x.flatten(1).to(kind)).float() * float("nan")
+
+    said = "lower the learning rate" if kind is torch.float32 else "weights are bfloat16 load them as float32"
+    with pytest.raises(ValueError, match=words(f"the loss is nan in epoch 1; {said}")):
+        train(Lost, settings())

@@ -78,9 +78,13 @@ def adapted(
     if where:
         _refuse_features(answer, where, classes)
         more.append(f"the network returns {_described(answer)}; efface takes {where} as its logits")
-    low = isinstance(answer, Tensor) and answer.is_floating_point() and answer.dtype.itemsize < 4
+    logits = _taken(answer)
+    low = logits.is_floating_point() and logits.dtype.itemsize < 4
     if low:
-        more.append(f"the network returns {str(answer.dtype).removeprefix('torch.')}; its logits are now float32")
+        more.append(
+            f"the network returns {str(logits.dtype).removeprefix('torch.')}; its logits are now float32, and what it "
+            "computes before stays as it is"
+        )
     if where or low or adaptation.outputs in ("binary", "probabilities"):
         network = around(network, after=partial(read_logits, outputs=adaptation.outputs))
     return network, changes + more
@@ -143,13 +147,7 @@ def _refuse_low_bits(network: nn.Module) -> None:
 
 def read_logits(answer: Any, outputs: Outputs | None = None) -> Tensor:
     """Return the logits of a network's answer as `outputs` says; see `Outputs` for the shapes."""
-    where = place_of_logits(answer)
-    if where == "`.logits`":
-        answer = answer.logits
-    elif where == "the first entry":
-        answer = answer[0]
-    elif where:
-        answer = next(value for name, value in answer.items() if where == f"the entry {name!r}")
+    answer = _taken(answer)
     if answer.is_floating_point() and answer.dtype.itemsize < 4:
         answer = answer.float()
     one = answer.ndim == 1 or (answer.ndim == 2 and answer.shape[1] == 1)
@@ -160,6 +158,19 @@ def read_logits(answer: Any, outputs: Outputs | None = None) -> Tensor:
         answer = answer.reshape(-1, 1) if one else answer
         return (torch.cat([1 - answer, answer], 1) if one else answer).clamp(min=LEAST).log()
     return answer
+
+
+def _taken(answer: Any) -> Tensor:
+    """Return the tensor in a network's answer that `place_of_logits` names, as it is."""
+    where = place_of_logits(answer)
+    if where == "`.logits`":
+        answer = answer.logits
+    elif where == "the first entry":
+        answer = answer[0]
+    elif where:
+        answer = next(value for name, value in answer.items() if where == f"the entry {name!r}")
+    tensor: Tensor = answer
+    return tensor
 
 
 def _is_float32(network: nn.Module) -> bool:

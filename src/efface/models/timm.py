@@ -1,21 +1,24 @@
 """timm's image classifiers, by name, for images in [0, 1]. The package timm is the extra `timm`."""
 
+import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from efface.models.around import normalised
 from efface.models.hookable import make_hookable
 from efface.models.new_layers import state_new_layers
 from efface.models.normalise import normalisation
-from efface.models.weights import load_weights, read_weights, weights_file
+from efface.models.weights import behind_prefix, load_weights, read_weights, weights_file
 from efface.shown import shown
 
 PRETRAINED = "pretrained"
+
+_FILTERS = ("checkpoint_filter_fn", "_filter_fn")
+"""Names in timm's modules of the function that turns a file's names of tensors into timm's."""
 
 
 def load(
@@ -32,9 +35,10 @@ def load(
     It has no in-place operations, so that hooks see what each module computed.
 
     name: timm's name of the network, such as `vit_small_patch16_224`, with a tag of its weights if there are several
-        (`vit_small_patch16_224.augreg_in1k`), or `hf_hub:USER/NAME`.
+        (`vit_small_patch16_224.augreg_in1k`), or `hf_hub:USER/NAME`, or `local-dir:FOLDER`.
     weights: `pretrained` (downloaded once into the hub's own cache), or a file of a state dict (.pt, .pth or
-        .safetensors; `FILE#ENTRY` for one entry of a checkpoint); None: new random weights.
+        .safetensors; `FILE#ENTRY` for one entry of a checkpoint); None: new random weights. Older names of tensors, and
+        those of a network's authors, become timm's where timm itself has a function for it.
     num_classes: number of classes; None: that of the file, else timm's own. With `pretrained` and another number than
         that of the weights, the last layer gets new random weights.
     mean: one number for each channel, for images in [0, 1]; None: that of timm's configuration of the model.
@@ -45,7 +49,7 @@ def load(
     """
     timm = _package()
     names = timm.list_models()
-    if not name.startswith("hf") and name.partition(".")[0] not in names:
+    if not _is_elsewhere(name) and name.partition(".")[0] not in names:
         near = get_close_matches(name, names, n=4, cutoff=0.4)
         raise ValueError(f"timm has no network {shown(name)}; nearest are {', '.join(near) or 'none'}")
     state = None if weights in (None, PRETRAINED) else _state(name, Path(str(weights)))
@@ -54,7 +58,7 @@ def load(
         settings["num_classes"] = classes
     network = _built(timm, name, pretrained=weights == PRETRAINED, **settings, **kwargs)
     if state is not None:
-        load_weights(network, state, str(weights))
+        _load(timm, network, state, str(weights), name=name, classes=num_classes, kwargs=kwargs)
     known: Any = network.pretrained_cfg
     if weights == PRETRAINED and num_classes not in (None, known.get("num_classes")):
         state_new_layers(network, [f"{each}.weight" for each in _heads(known.get("classifier"))])
@@ -72,12 +76,76 @@ def _package() -> Any:
     return timm
 
 
-def _state(name: str, path: Path) -> dict[str, torch.Tensor]:
+def _state(name: str, path: Path) -> dict[str, Tensor]:
     if not weights_file(path).is_file():
         raise FileNotFoundError(
             f"weights: there is no file {path} for timm's {name}; give a file of a state dict, or '{PRETRAINED}'"
         )
     return read_weights(path)
+
+
+def _load(
+    timm: Any,
+    network: nn.Module,
+    state: dict[str, Tensor],
+    source: str,
+    *,
+    name: str,
+    classes: int | None,
+    kwargs: dict[str, object],
+) -> None:
+    """Load a file's tensors into the network. ValueError: they do not fit; it says which setting would help."""
+    try:
+        load_weights(network, _by_timms_names(network, state, source), source)
+    except ValueError as problem:
+        found, own = _classes(timm, name, kwargs, state), network.state_dict()
+        if classes is not None and found not in (None, classes):
+            raise ValueError(
+                f"weights: {source}: num_classes is {classes} in the study, {found} in the file; "
+                f"set num_classes: {found} or take other weights"
+            ) from problem
+        differing = [key for key in own if key in state and own[key].shape != state[key].shape]
+        if not differing or not all(map(_is_of_positions, differing)):
+            raise
+        raise ValueError(
+            f"{problem}; the file is that of a network for images of another size: give their size as img_size, or "
+            "drop img_size and set dynamic_img_size: true, if the network has this setting"
+        ) from problem
+
+
+def _by_timms_names(network: nn.Module, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Return the tensors by the names of the network, as timm itself renames them; as they are if all names fit.
+
+    What timm would resize, such as the embedding of positions, keeps its size.
+    """
+    state, own = behind_prefix(network, state, source), network.state_dict()
+    rename = next((found for each in _FILTERS if (found := getattr(_module(network), each, None))), None)
+    if rename is None or set(state) == set(own):
+        return state
+    try:
+        made = rename(dict(state), network)
+    except Exception:  # noqa: BLE001  timm's functions fail in their own ways on tensors that are of another network
+        return state
+    fits = isinstance(made, dict) and len(set(made) ^ set(own)) < len(set(state) ^ set(own))
+    if not fits:
+        return state
+    return {
+        key: state[key] if _is_of_positions(key) and key in state and state[key].numel() != value.numel() else value
+        for key, value in made.items()
+    }
+
+
+def _is_of_positions(key: str) -> bool:
+    return "pos_embed" in key or "position" in key
+
+
+def _module(network: nn.Module) -> Any:
+    return sys.modules.get(type(network).__module__)
+
+
+def _is_elsewhere(name: str) -> bool:
+    """Return whether a name is that of a network of the hub or of a folder, of which timm's own list has none."""
+    return ":" in name
 
 
 def _built(timm: Any, name: str, *, pretrained: bool, **settings: Any) -> nn.Module:
@@ -87,7 +155,8 @@ def _built(timm: Any, name: str, *, pretrained: bool, **settings: Any) -> nn.Mod
         raise ValueError(f"timm's {name}: {problem}") from problem
     except (OSError, RuntimeError, ValueError) as problem:
         if not pretrained:
-            raise ValueError(f"timm's {name}: {problem}") from problem
+            remedy = "; give the file as 'weights' instead of checkpoint_path" if "checkpoint_path" in settings else ""
+            raise ValueError(f"timm's {name}: {problem}{remedy}") from problem
         raise FileNotFoundError(
             f"timm's weights of {name} could not be loaded ({str(problem).splitlines()[0]}); download them on another "
             "machine, and give the file as 'weights'"
@@ -95,9 +164,9 @@ def _built(timm: Any, name: str, *, pretrained: bool, **settings: Any) -> nn.Mod
     return network
 
 
-def _classes(timm: Any, name: str, kwargs: dict[str, object], state: dict[str, torch.Tensor]) -> int | None:
+def _classes(timm: Any, name: str, kwargs: dict[str, object], state: dict[str, Tensor]) -> int | None:
     """Return the number of classes of a file: the rows of the weight of the last layer; None if it has none."""
-    known: Any = None if name.startswith("hf") else timm.get_pretrained_cfg(name)
+    known: Any = None if _is_elsewhere(name) else timm.get_pretrained_cfg(name)
     if known is None:  # a network of the hub says it only once it is built
         last = _built(timm, name, pretrained=False, **kwargs).pretrained_cfg.get("classifier")  # type: ignore[union-attr, operator]
     else:

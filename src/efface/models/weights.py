@@ -22,7 +22,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Return the tensors of a state-dict file, on the CPU, under the names of the file without `module.` and the like.
 
     Only tensors are read, never code. The tensors may also be one entry of a checkpoint, such as `state_dict`, `model`
-    or `net`. With several such entries, write `FILE#ENTRY`. A file that ends in `.safetensors` is read if the package
+    or `net`. With several such entries, write `FILE#ENTRY`, and `FILE#PREFIX` for the tensors whose names begin with
+    `PREFIX.`, such as `ema_model.module`. A file that ends in `.safetensors` is read if the package
     safetensors is installed. ValueError: the file contains something else. The message says what.
     """
     path, entry = _split(path)
@@ -91,6 +92,8 @@ def _tensors(path: Path, content: Any, entry: str) -> dict[str, Tensor]:
     entries = dict(_entries(content)) if _is_dict(content) else {}
     if entry and entry in entries:
         return entries[entry]
+    if entry and (part := _part(content, entries, entry)):
+        return part
     if not entry and len(entries) == 1:
         return next(iter(entries.values()))
     if entries:
@@ -104,6 +107,20 @@ def _tensors(path: Path, content: Any, entry: str) -> dict[str, Tensor]:
     raise ValueError(
         f"weights: {path} contains no state dict ({holds}); save the network's state_dict() with torch.save"
     )
+
+
+def _part(content: Any, entries: dict[str, dict[str, Tensor]], entry: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `entry`, or with what follows an entry's name in it; {} for none."""
+    places = {f"{name}.": state for name, state in entries.items()}
+    if _is_state(content) or len(entries) == 1:
+        places[""] = content if _is_state(content) else next(iter(entries.values()))
+    for place, state in places.items():
+        for wrapper in ("", _wrapper(state)):
+            start = f"{wrapper}{entry.removeprefix(place)}."
+            part = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
+            if entry.startswith(place) and part:
+                return part
+    return {}
 
 
 def _entries(checkpoint: Mapping[Any, Any]) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -143,7 +160,7 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], source: str | Pat
 
     source: file of the tensors, for the error that lists the tensors that do not fit.
     """
-    state, own = renamed(network, _behind_prefix(network, state)), network.state_dict()
+    state, own = renamed(network, behind_prefix(network, state, source)), network.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]  # old files: none
     foreign = [key for key in state if key not in own]
     differing = [key for key in own if key in state and own[key].shape != state[key].shape]
@@ -166,8 +183,11 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], source: str | Pat
     network.load_state_dict(state)
 
 
-def _behind_prefix(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the part of the tensors behind the one prefix with which the file has all names of the network."""
+def behind_prefix(network: nn.Module, state: dict[str, Tensor], source: str | Path) -> dict[str, Tensor]:
+    """Return the part of the tensors behind the one prefix with which the file has all names of the network.
+
+    ValueError: there are several such prefixes, as in a file of a network and of its moving average.
+    """
     own = [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
     if not own or any(name in state for name in own):
         return state
@@ -177,7 +197,12 @@ def _behind_prefix(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Te
             return state
     starts = {key.removesuffix(own[0]) for key in state if key.endswith(f".{own[0]}")}
     fitting = [start for start in starts if all(start + name in state for name in own)]
-    if len(fitting) != 1:
+    if len(fitting) > 1:
+        file, entry = _split(source)
+        before = f"{file}#{entry}." if entry else f"{file}#"
+        listed = " or ".join(before + start.removesuffix(".") for start in sorted(fitting))
+        raise ValueError(f"weights: {source} has {len(fitting)} networks that fit; write weights: {listed}")
+    if not fitting:
         return state
     return {key.removeprefix(fitting[0]): value for key, value in state.items() if key.startswith(fitting[0])}
 

@@ -221,8 +221,18 @@ def _epoch(
         at += len(padded)
     curves = means.found()
     if not math.isfinite(curves["loss"]):
-        raise ValueError(f"the loss is {curves['loss']} in epoch {epoch + 1}; lower the learning rate in fit.optimizer")
+        raise ValueError(f"the loss is {curves['loss']} in epoch {epoch + 1}; {_against_a_lost_loss(network)}")
     return curves
+
+
+def _against_a_lost_loss(network: nn.Module) -> str:
+    low = next(
+        (weight.dtype for weight in network.parameters() if weight.dtype in (torch.float16, torch.bfloat16)), None
+    )
+    if low is None:
+        return "lower the learning rate in fit.optimizer"
+    kind = str(low).removeprefix("torch.")
+    return f"the network's weights are {kind}, which is too coarse to train; load them as float32"
 
 
 def _trained_on(order: Tensor, settings: TrainingSettings) -> Tensor:
