@@ -1,5 +1,6 @@
 """A study from Python: the numbers of the command line, for every form of method, and nothing of the caller changes."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -186,6 +187,44 @@ def test_the_same_call_goes_on_and_another_method_is_computed_anew(tmp_path):
         efface.evaluate(NETWORK, IMAGES, LABELS, {"mine": mine}, ["morf"], out=tmp_path / "run", **SHORT)
         calls.append(set(path.read_text().split()))
     assert calls == [{"1.0"}, set(), {"-1.0"}]
+
+
+def test_a_function_of_a_file_that_was_edited_and_loaded_again_is_computed_anew(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = "def mine(model, images, targets):\n    return {} * images.sum(1)\n"
+    (tmp_path / "edited_here.py").write_text(text.format("1.0"))
+    module = importlib.import_module("edited_here")
+    called = [NETWORK, IMAGES, LABELS]
+    first = efface.evaluate(*called, {"mine": module.mine}, ["morf"], out=tmp_path / "run", **SHORT).table
+    (tmp_path / "edited_here.py").write_text(text.format("-1.0 "))
+    importlib.invalidate_caches()
+    module = importlib.reload(module)
+    second = efface.evaluate(*called, {"mine": module.mine}, ["morf"], out=tmp_path / "run", **SHORT).table
+    fresh = efface.evaluate(*called, {"mine": module.mine}, ["morf"], **SHORT).table
+    pd.testing.assert_frame_equal(second, fresh)
+    assert not first.equals(second)
+
+
+def test_a_network_that_no_digest_can_tell_is_measured_each_time(tmp_path):
+    model = network()
+    model.opened = _Opened()
+    for sign in (1.0, -1.0):
+        model[3].weight.data.mul_(sign)
+        same = efface.evaluate(model, IMAGES, LABELS, ["gradient"], ["morf"], out=tmp_path / "run", **SHORT).table
+        fresh = efface.evaluate(model, IMAGES, LABELS, ["gradient"], ["morf"], **SHORT).table
+        pd.testing.assert_frame_equal(same, fresh)
+
+
+class _Opened:
+    """What copies but does not tell what it is."""
+
+    __slots__ = ()
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        raise TypeError("cannot be told")
 
 
 def test_other_weights_in_the_same_folder_are_measured_anew(tmp_path):

@@ -1,6 +1,7 @@
 """A digest of an object in memory changes with all that it computes from, and with nothing else."""
 
 import functools
+import importlib
 import math
 import threading
 
@@ -78,6 +79,19 @@ def test_a_function_that_a_function_calls_counts():
     assert code_digest(first) != code_digest(second)
 
 
+def test_a_module_of_the_user_counts_as_it_is_loaded_now(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "helpers_here.py").write_text("def f(x):\n    return x\n")
+    module = importlib.import_module("helpers_here")
+    uses = made("def g(x):\n    return helpers.f(x)", "g", helpers=module)
+    before = code_digest(uses)
+    assert code_digest(uses) == before
+    (tmp_path / "helpers_here.py").write_text("def f(x):\n    return -2 * x\n")
+    importlib.invalidate_caches()
+    importlib.reload(module)
+    assert code_digest(uses) != before
+
+
 def test_a_function_that_calls_itself_has_a_digest():
     assert code_digest(made("def f(n):\n    return n and f(n - 1)"))
 
@@ -95,12 +109,19 @@ def changed(name):
             "a statistic": lambda: other[2].running_mean.add_(1e-3),
             "a setting": lambda: setattr(other[2], "eps", 1e-2),
             "a slope": lambda: setattr(other[1], "negative_slope", 0.2),
+            "a tensor beside its buffers": lambda: setattr(other[1], "gain", torch.ones(2)),
+            "a private list": lambda: setattr(other[1], "_sizes", [1, 2]),
+            "a function": lambda: setattr(other[1], "act", torch.tanh),
+            "a hook": lambda: other[1].register_forward_hook(lambda module, given, output: -output),
             "a forward of its own": lambda: setattr(other[1], "forward", lambda x: -x),
         }[name]()
     return other
 
 
-@pytest.mark.parametrize("name", ["a weight", "a statistic", "a setting", "a slope", "a forward of its own"])
+CHANGES = ["a weight", "a statistic", "a setting", "a slope", "a forward of its own", "a tensor beside its buffers"]
+
+
+@pytest.mark.parametrize("name", [*CHANGES, "a private list", "a function", "a hook"])
 def test_a_network_is_told_by_all_that_it_computes_with(name):
     assert code_digest(network()) == code_digest(network())
     assert code_digest(changed(name)) != code_digest(network())

@@ -1,5 +1,6 @@
 """The methods of a call from Python as entries of a study."""
 
+import contextlib
 import functools
 import inspect
 import json
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from efface.api.captum_objects import captum_settings, is_captum
+from efface.plug.code_digest import is_of_a_package
 from efface.plug.given import give
 from efface.plug.path import resolve
 from efface.store.arrays import digest
@@ -93,14 +95,15 @@ def _of_mapping(
 
 
 def _path(name: str, function: Callable[..., Any]) -> str:
-    """The dotted path of a function: its own where it can be imported, else one that is given to it."""
+    """The dotted path of a function: its own if efface or a package has it, else one that is given to it.
+
+    A module of the user may have been loaded again, so its functions count as they are in memory.
+    """
     module, called = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
-    if module and module != "__main__" and called.isidentifier():
-        try:
+    if is_of_a_package(function) and called.isidentifier():
+        with contextlib.suppress(ValueError):
             if resolve(f"{module}.{called}") is function:
                 return f"{module}.{called}"
-        except ValueError:
-            pass
     return give("method", name, function)
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from efface.plug.code_digest import code_digest
-from efface.plug.given import give
+from efface.plug.given import digest_of, give
 from efface.store.atomic import atomic_write
 
 
@@ -30,7 +29,7 @@ def network_keys(model: nn.Module | Callable[[], nn.Module], folder: Path, *, re
             )
         return {"model": {"call": give("model", getattr(model, "__name__", type(model).__name__), model)}}
     network = copy.deepcopy(model).cpu()
-    digest, name = code_digest(network), type(model).__name__
+    digest, name = digest_of(network), type(model).__name__
     if not retrains:
         return {"model": {"call": give("model", name, _Copies(network), digest)}}
     path = folder / f"weights-{digest}.pt"

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from efface.plug.source import is_installed, package_version, source_digest
+from efface.plug.source import is_installed, package_version
 from efface.store.keys import NUMERICS
 
 
@@ -77,8 +77,16 @@ def _of_partial(value: "functools.partial[Any]", seen: dict[int, Any]) -> Iterat
     yield from _of_items((value.func, value.args, value.keywords), seen)
 
 
-def _of_module(value: types.ModuleType, _: dict[int, Any]) -> Iterator[bytes]:
-    yield _module(value.__name__)
+def _of_module(value: types.ModuleType, seen: dict[int, Any]) -> Iterator[bytes]:
+    """A package counts by its version, a module of the user by what it holds now: it may have been loaded again."""
+    if is_of_a_package(value):
+        yield _module(value.__name__)
+        return
+    yield value.__name__.encode()
+    for name, held in sorted(vars(value).items()):
+        if not name.startswith("__"):
+            yield name.encode()
+            yield from _parts(held, seen)
 
 
 def _of_built_in(value: Any, _: dict[int, Any]) -> Iterator[bytes]:
@@ -86,7 +94,7 @@ def _of_built_in(value: Any, _: dict[int, Any]) -> Iterator[bytes]:
 
 
 def _of_function(function: types.FunctionType, seen: dict[int, Any]) -> Iterator[bytes]:
-    if _is_of_a_package(function):
+    if is_of_a_package(function):
         yield f"{function.__module__}.{function.__qualname__}".encode() + _module(function.__module__)
         return
     yield from _of_code(function.__code__, seen)
@@ -122,13 +130,13 @@ def _globals_read(code: types.CodeType) -> set[str]:
 
 def _of_type(kind: type, seen: dict[int, Any]) -> Iterator[bytes]:
     yield f"{kind.__module__}.{kind.__qualname__}".encode()
-    if _is_of_a_package(kind):
+    if is_of_a_package(kind):
         yield _module(kind.__module__)
         return
     for base in kind.__bases__:
         yield from _parts(base, seen)
     for name, value in vars(kind).items():
-        if name in ("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__firstlineno__"):
+        if name in ("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "_abc_impl"):
             continue
         yield name.encode()
         if isinstance(value, staticmethod | classmethod):
@@ -138,19 +146,22 @@ def _of_type(kind: type, seen: dict[int, Any]) -> Iterator[bytes]:
         yield from _parts(value, seen)
 
 
+_INNER = frozenset(vars(nn.Module()))
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+
+
 def _of_network(network: nn.Module, seen: dict[int, Any]) -> Iterator[bytes]:
-    """The classes of a network's modules, their settings, weights and buffers."""
+    """The classes of a network's modules, all that they hold, their hooks, weights and buffers."""
     for name, module in network.named_modules(remove_duplicate=False):
-        yield f"{name} {module!r}".encode() if not list(module.children()) else name.encode()
+        yield name.encode()
         yield from _parts(type(module), seen)
-        own = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
-        plain = {k: v for k, v in own.items() if isinstance(v, bool | int | float | str | tuple | type(None))}
-        yield repr(sorted((k, repr(v)) for k, v in plain.items())).encode()
-        if "forward" in own:
-            yield from _parts(own["forward"], seen)
+        held = vars(module)
+        yield from _of_mapping({key: value for key, value in held.items() if key not in _INNER}, seen)
+        for hooks in _HOOKS:
+            yield from _of_items(list(held[hooks].values()), seen)
     for name, value in itertools.chain(network.named_parameters(), network.named_buffers()):
         yield name.encode()
-        yield from _parts(value.detach(), seen)
+        yield from _of_tensor(value, seen)
 
 
 def _of_object(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
@@ -166,9 +177,10 @@ def _of_object(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
         raise UnknownCodeError(f"{type(value).__name__}: {error}") from error
 
 
-def _is_of_a_package(value: Any) -> bool:
-    """Return whether a function or class comes from an installed package or from efface."""
-    module = sys.modules.get(getattr(value, "__module__", None) or "")
+def is_of_a_package(value: Any) -> bool:
+    """Return whether a module, function or class comes from an installed package or from efface."""
+    name = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
+    module = sys.modules.get(name or "")
     if module is None:
         return False
     top = module.__name__.partition(".")[0]
@@ -176,15 +188,13 @@ def _is_of_a_package(value: Any) -> bool:
 
 
 def _module(name: str) -> bytes:
-    """What tells a module's code apart: the versions of efface's numbers, the version of a package, or its source."""
+    """What tells a package's code apart: its version; of efface, the versions of its numbers."""
     top = name.partition(".")[0]
     if top == "efface":
         return repr(sorted(NUMERICS.items())).encode()
-    if top in sys.builtin_module_names or name not in sys.modules:
+    if top in sys.builtin_module_names:
         return name.encode()
-    if is_installed(sys.modules[name]):
-        return f"{name} {package_version(sys.modules.get(top, sys.modules[name]))}".encode()
-    return f"{name} {source_digest(name)}".encode()
+    return f"{name} {package_version(sys.modules.get(top, sys.modules[name]))}".encode()
 
 
 _READERS: tuple[tuple[Any, Callable[[Any, dict[int, Any]], Iterator[bytes]]], ...] = (

@@ -31,15 +31,24 @@ def give(kind: str, name: str, value: Any, digest: str | None = None) -> str:
     digest: of all that the object computes; None: of its code. An object whose code cannot be told has a path of its
         own for each call, so that no result of another object is ever taken for its own.
     """
-    if digest is None:
-        try:
-            digest = code_digest(value)
-        except UnknownCodeError:
-            digest = uuid.uuid4().hex[:16]
+    digest = digest or digest_of(value)
     word = "".join(sign if sign.isascii() and sign.isalnum() else "_" for sign in name)
     attribute = f"{kind}_{word}_{digest}"
     setattr(_home(), attribute, value)
     return f"{_HOME}.{attribute}"
+
+
+def digest_of(value: Any) -> str:
+    """Return a digest of what an object computes, or one that no other call returns if it cannot be told."""
+    try:
+        return code_digest(value)
+    except UnknownCodeError:
+        return uuid.uuid4().hex[:16]
+
+
+def is_given(path: str) -> bool:
+    """Return whether a dotted path belongs to an object in memory. It holds all that a key needs of its code."""
+    return path.startswith(f"{_HOME}.")
 
 
 def said(text: str) -> str:

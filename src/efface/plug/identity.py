@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 from efface.plug import words
+from efface.plug.given import is_given
 from efface.plug.path import modules_of, resolve
 from efface.plug.source import imports_efface, source_digest
 from efface.store.keys import NUMERICS, version
@@ -18,6 +19,8 @@ def code_of(path: str, plugin: type | None = None) -> dict[str, Any]:
 
     plugin: the class that the path leads to; by default it is imported.
     """
+    if is_given(path):
+        return {"call": path}
     name, code, uses_efface = _known(path) if plugin is None else _parts(path, plugin, (plugin.__module__,))
     if name:
         return {"call": name, "version": version(name)}
