@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from efface.plug.given import digest_of
+
 _AROUND = "NoiseTunnel"
 
 
@@ -35,27 +37,26 @@ def captum_settings(name: str, value: Any, model: nn.Module) -> dict[str, Any]:
             f"over: {type(value).__name__}(model), or hand over a function (model, images, targets) -> maps"
         )
     settings: dict[str, Any] = {"algorithm": type(value).__name__}
-    if (layer := getattr(value, "layer", None)) is not None:
+    parameters = inspect.signature(type(value).__init__).parameters
+    layer = _held(where, value, "layer") if "layer" in parameters else None
+    if layer is not None:
         names = [path for path, module in model.named_modules() if module is layer]
         if not names:
             raise ValueError(f"{where}: its layer is no module of the model that is handed over")
         settings["layer"] = names[0]
-    if init := _init(where, value):
+    if init := _init(where, value, model, layer):
         settings["init"] = init
     return settings
 
 
-def _init(where: str, value: Any) -> dict[str, Any]:
-    """The settings that the object was made with, where they are not Captum's defaults."""
-    init = {}
+def _init(where: str, value: Any, model: nn.Module, layer: nn.Module | None) -> dict[str, Any]:
+    """The settings that the object was made with, where they are not those of an object made by default."""
+    plain, init = type(value)(model, *(() if layer is None else (layer,))), {}
     for setting, parameter in inspect.signature(type(value).__init__).parameters.items():
-        if (
-            setting in ("self", "model", "forward_func", "layer", "device_ids")
-            or parameter.default is inspect.Parameter.empty
-        ):
+        if setting in ("self", "device_ids") or parameter.default is inspect.Parameter.empty:
             continue
-        held = getattr(value, f"_{setting}", getattr(value, setting, parameter.default))
-        if held is parameter.default or held == parameter.default:
+        held, usual = _held(where, value, setting), _held(where, plain, setting)
+        if held is usual or digest_of(held) == digest_of(usual):
             continue
         if not isinstance(held, bool | int | float | str):
             raise ValueError(
@@ -64,3 +65,15 @@ def _init(where: str, value: Any) -> dict[str, Any]:
             )
         init[setting] = held
     return init
+
+
+def _held(where: str, value: Any, setting: str) -> Any:
+    """What an object, or one inside it, was made with. ValueError: it does not show."""
+    for one in (value, *(inner for inner in vars(value).values() if is_captum(inner))):
+        for name in (f"_{setting}", setting):
+            if name in vars(one):
+                return vars(one)[name]
+    raise ValueError(
+        f"{where}: {type(value).__name__} does not show which {setting} it was made with; hand over a function (model, "
+        "images, targets) -> maps that makes and calls it"
+    )
