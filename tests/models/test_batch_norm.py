@@ -1,9 +1,12 @@
-"""The gradient of a BatchNorm of one image is that of the same image in a batch, also if it comes back from tokens."""
+"""The gradient of a normalisation of one image is that of finite differences, however it lies in memory."""
+
+import copy
+from itertools import product
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from efface.methods.calling import MethodCall, attribute
 from efface.methods.gradient import gradient
@@ -89,11 +92,43 @@ def test_maps_of_single_images_are_those_of_the_batch(name, method):
     assert (singles - batch).abs().max() < 1e-3 * batch.abs().max()
 
 
-def test_torch_is_as_before_afterwards():
-    before = torch.batch_norm
+LAID_OUT = {
+    "rows": Tensor.contiguous,
+    "channels_last": lambda each: each.contiguous(memory_format=torch.channels_last),
+    "from_tokens": lambda each: each.flatten(2).mT.contiguous().mT.reshape(each.shape),
+    "turned": lambda each: each.mT.contiguous().mT,
+}
+
+
+@pytest.mark.parametrize(("of_features", "of_gradient"), list(product(LAID_OUT, LAID_OUT)))
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.InstanceNorm2d, nn.BatchNorm1d, nn.InstanceNorm1d])
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients_are_those_of_float64_in_each_memory_order(norm, training, of_features, of_gradient):
+    torch.manual_seed(0)
+    layer = norm(3, affine=True).train(training)
+    nn.init.uniform_(layer.weight, 0.5, 1.5)
+    shape = (3, 4) if norm in (nn.BatchNorm1d, nn.InstanceNorm1d) else (3, 4, 2)
+    for count in (1, 2):
+        features, back = torch.randn(count, *shape), torch.randn(count, *shape)
+        laid = [LAID_OUT[of_features], LAID_OUT[of_gradient]]
+        if len(shape) == 2:
+            laid = [lambda each, change=change: change(each[..., None])[..., 0] for change in laid]
+        double, exact = copy.deepcopy(layer).double(), features.double().requires_grad_()
+        wanted = torch.autograd.grad(double(exact), [exact, *double.parameters()], back.double())
+        moved = laid[0](features).requires_grad_()
+        with single_images_repaired():
+            normed = layer(moved)
+        found = torch.autograd.grad(normed, [moved, *layer.parameters()], laid[1](back))
+        for each, exactly in zip(found, wanted, strict=True):
+            torch.testing.assert_close(each.double(), exactly, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "instance_norm"])
+def test_torch_is_as_before_afterwards(name):
+    before = getattr(torch, name)
     with single_images_repaired(), single_images_repaired():
-        assert torch.batch_norm is not before
-    assert torch.batch_norm is before
+        assert getattr(torch, name) is not before
+    assert getattr(torch, name) is before
     with pytest.raises(RuntimeError, match="own"), single_images_repaired():
         raise RuntimeError("own")
-    assert torch.batch_norm is before
+    assert getattr(torch, name) is before
