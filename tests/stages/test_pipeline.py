@@ -1,6 +1,7 @@
 """All stages on a small study: killed, started again, done twice, tampered with. Whatever happens, the table is one."""
 
 import hashlib
+import importlib
 import json
 import os
 import random
@@ -15,12 +16,14 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from filelock import Timeout
 
 from efface.__main__ import main
 from efface.plug.call import resolve
 from efface.stages.page.report_data import gallery
 from efface.stages.run.curves import planned_run
 from efface.stages.run.run import Run
+from efface.store.locks import locked
 from efface.study.study import read
 from small.messages import names
 from small.studies import MODULES, STUDY, efface, ended, files, start, write_study
@@ -84,7 +87,7 @@ def sizes_and_bytes(folder):
     return {
         name: digest
         for name, (_, digest) in files(folder).items()
-        if ".said-" not in name and name not in (".lock", ".owner")
+        if ".said-" not in name and name not in (".lock", ".owner", ".report-lock")
     }
 
 
@@ -115,7 +118,7 @@ def test_a_second_run_writes_no_file_and_computes_nothing(finished):
     assert not any(word in again.out for word in ("trained", "extracted", "probes to run"))
     after = files(finished / "run")
     for each in (before, after):
-        del each[".lock"], each[".owner"]  # says which process had the folder last
+        del each[".lock"], each[".report-lock"], each[".owner"]  # says which process had the folder last
     assert after == before
 
 
@@ -259,6 +262,27 @@ def test_status_and_report_do_not_disturb_a_run(finished, tmp_path):
             assert efface(tmp_path, "report", "study.yml").code == 0
     assert ended(process, tmp_path).code == 0
     assert_same(tmp_path, finished)
+
+
+@pytest.mark.parametrize(
+    ("stage", "inside"), [("report", "runs_of"), ("report", "write_pages"), ("measure", "write_pages")]
+)
+def test_results_are_read_and_pages_written_by_one_process_at_a_time(copy, monkeypatch, stage, inside):
+    module = importlib.import_module(f"efface.stages.{stage}")
+    plainly, was_held = getattr(module, inside), []
+
+    def watched(*given, **settings):
+        try:
+            with locked(copy / "run" / ".report-lock", wait=False):
+                was_held.append(False)
+        except Timeout:
+            was_held.append(True)
+        return plainly(*given, **settings)
+
+    monkeypatch.chdir(copy)
+    monkeypatch.setattr(module, inside, watched)
+    assert main([stage, "study.yml"]) == 0
+    assert was_held[-1]
 
 
 def test_two_at_once_in_one_folder_are_told_so(tmp_path):

@@ -19,7 +19,7 @@ def planted(folder, name, to):
 @pytest.mark.parametrize(
     "name",
     [
-        *("study.yml", "results.jsonl", ".lock", ".owner", "failures.log", "plan.json"),
+        *("study.yml", "results.jsonl", ".lock", ".owner", ".report-lock", "failures.log", "plan.json"),
         *("maps/mine-test.h5", "maps/mine-test.h5.partial", "report/report.html", "report/.made-from", "scores/a.npz"),
         *("models/network-a.pt", "models", "scores", "kept", "figures/deep/grid.png"),
     ],

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from efface.stages.page.keeping import keep_plans
-from efface.stages.page.write import write_pages
+from efface.stages.page.write import one_page_writer, write_pages
 from efface.stages.run.curves import PlannedRun, planned_run
 from efface.stages.run.runs import measuring, narrowed, one_by_one, with_more_metrics, working
 from efface.stages.work.extraction import extract_lost
@@ -28,7 +28,8 @@ def measure(study: Study, only: Sequence[str] = ()) -> list[str]:
             failures += measure_missing(ready[run.folder])
         shown = with_more_metrics(study, only) if only else study
         every = [ready.get(run.folder) or planned_run(run) for run in runs]
-        write_pages(shown, [_widened(one, shown) for one in every] if only else every, anew=False)
+        with one_page_writer(study):
+            write_pages(shown, [_widened(one, shown) for one in every] if only else every, anew=False)
         return failures
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from efface.stages.page.write import write_pages
+from efface.stages.page.write import one_page_writer, write_pages
 from efface.stages.run.curves import PlannedRun, planned_run
 from efface.stages.run.progress import say
 from efface.stages.run.rounds import needed
@@ -12,19 +12,23 @@ from efface.study.study import Study
 
 
 def report(study: Study, only: Sequence[str] = ()) -> list[str]:
-    """Write the pages, and once more if a measurement ended while they were written."""
+    """Write the pages of what is measured so far."""
     study = narrowed(study, only)
-    for _ in range(2):  # a run beside it goes on for hours, and writes its own page at the end
-        runs = runs_of(study)
-        before = [_size(run.results.path) for run in runs]
+    paths = [run.results.path for run in runs_of(study)]
+    if not any(path.exists() for path in paths):
+        raise _nothing(paths)
+    with one_page_writer(study):
+        runs = runs_of(study)  # read inside the lock, so that no older page replaces a newer one
         if not any(run.results.records for run in runs):
-            raise FileNotFoundError(f"{runs[0].results.path}: nothing is measured yet; run the measure stage first")
+            raise _nothing(paths)
         measured = [planned_run(run) for run in runs]
         _say_what_is_open(study, measured)
         write_pages(study, measured, anew=True)
-        if [_size(run.results.path) for run in runs] == before:
-            break
     return []
+
+
+def _nothing(paths: Sequence[Path]) -> FileNotFoundError:
+    return FileNotFoundError(f"{paths[0]}: nothing is measured yet; run the measure stage first")
 
 
 def _say_what_is_open(study: Study, measured: Sequence[PlannedRun]) -> None:
@@ -42,7 +46,3 @@ def _say_what_is_open(study: Study, measured: Sequence[PlannedRun]) -> None:
         )
     if done < planned:
         say(f"report: {done} of the {planned} probes of this study are there; the others are not measured yet")
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from efface.stages.page.pictures import draw_pictures, shown_rows
-from efface.stages.page.write import write_pages
+from efface.stages.page.write import one_page_writer, write_pages
 from efface.stages.run.curves import planned_run
 from efface.stages.run.map_files import missing_extractions
 from efface.stages.run.runs import one_by_one, working
@@ -23,5 +23,6 @@ def visualize(study: Study, only: Sequence[str] = ()) -> list[str]:
         whole, failures = extracted(study, without_metrics, _SHOWN)
         for run in one_by_one(study, [run for run in whole if not missing_extractions(run, _SHOWN)]):
             draw_pictures(run)
-        write_pages(study, [planned_run(run) for run in runs], anew=False)
+        with one_page_writer(study):
+            write_pages(study, [planned_run(run) for run in runs], anew=False)
         return failures

@@ -30,6 +30,7 @@ FILES = (
     "verified.json",
     ".lock",
     ".owner",
+    ".report-lock",
 )
 """Files of a run that efface writes at its top."""
 

@@ -1,13 +1,20 @@
 """The pages of a study: one for each run, and one of several runs side by side."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from efface.stages.page.comparison import write_comparison
 from efface.stages.page.keeping import keep_plans, record
 from efface.stages.page.report import write_report
 from efface.stages.run.curves import PlannedRun, RunRecord
+from efface.store.locks import locked
 from efface.study.study import Study
+
+
+def one_page_writer(study: Study) -> AbstractContextManager[None]:
+    """Let one process at a time write the pages of a study: the last one has read the newest results."""
+    return locked(study.out / ".report-lock")
 
 
 def write_pages(study: Study, measured: Sequence[PlannedRun], *, anew: bool) -> None:
