@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from efface.report import page
+from efface.report.facts import Facts
 from efface.report.stats import Curve
 
 SECONDS, MEGABYTES = 20.0, 8.0
@@ -74,9 +75,9 @@ def made_up(methods: int, metrics: int, images: int, points: int) -> list[Curve]
     return found
 
 
-def facts() -> page.Facts:
+def facts() -> Facts:
     """Return the facts of a study that was not run."""
-    return page.Facts(
+    return Facts(
         study="out: runs/made-up",
         name="made-up",
         versions={},

@@ -13,7 +13,8 @@ from efface.metrics.probes.tokens import token_logits
 from efface.plug.call import Call
 from efface.stages.check import check_run
 from efface.stages.extract import extract
-from efface.stages.page.report_data import gallery, how_of
+from efface.stages.page.gallery_data import gallery
+from efface.stages.page.report_data import how_of
 from efface.stages.run.curves import planned_run
 from efface.stages.run.run import Run
 from efface.stages.train import train

@@ -568,6 +568,7 @@ def test_degenerate_maps_are_found_image_by_image(tmp_path):
     here = trainable_case({"test": stored_maps(tmp_path, maps, "odd")}, explain=explain)
     found = Degeneracy((), "pixel")(here).values
     assert found["constant"].tolist() == [False, True, False, False, False, False]
+    assert found["constant_of_all"].tolist() == found["constant"].tolist()
     assert found["alike"].tolist() == [True, False, True, False, False, False]
     assert not found["nonfinite"].any()
     assert found["levels"][[0, 2, 5]].tolist() == [1, 1, 1]

@@ -13,9 +13,10 @@ from efface.report import page as report_page
 from efface.report import panels as report_panels
 from efface.report.between import agreement_sentences, agreements, pairs, with_ranks
 from efface.report.cautions import cautions
+from efface.report.facts import Cost
 from efface.report.figure import sheet, styles
+from efface.report.formats import plus_minus, point
 from efface.report.frames import summary_table
-from efface.report.page import Cost
 from efface.report.stats import (
     Interval,
     areas,
@@ -29,7 +30,7 @@ from efface.report.stats import (
     min_p,
 )
 from efface.report.stats import summary as summarised
-from efface.report.words import about, findings, gap_sentences, headline, plus_minus, point
+from efface.report.words import about, findings, gap_sentences, headline
 from small.reports import curve_of, facts_of
 from small.studies import efface, write_study
 
@@ -72,8 +73,8 @@ FACTS = facts_of(
     name="kinds",
     how={metric: HOW for metric, *_ in KINDS},
     degenerate={
-        "random": {"constant": 0.0, "levels": 1.0, "tied_share": 0.0, "alike": 0.0, "blind": 1.0},
-        "grad_cam": {"constant": 0.25, "levels": 0.1, "tied_share": 0.9, "alike": 0.0, "blind": np.nan},
+        "random": {"constant_of_all": 0.0, "levels": 1.0, "tied_share": 0.0, "alike": 0.0, "blind": 1.0},
+        "grad_cam": {"constant_of_all": 0.25, "levels": 0.1, "tied_share": 0.9, "alike": 0.0, "blind": np.nan},
     },
     costs={"morf": Cost(12.0, 0.2, 0.04)},
 )
@@ -171,7 +172,7 @@ def test_maps_to_be_careful_with_stand_before_every_score(page):
 
 def test_cautions_are_few_and_told_in_words():
     assert cautions({"broken": {"nonfinite": 1 / 64}})["broken"][0].startswith("1.56 % of its maps hold values that")
-    fine = {"constant": 0.0, "levels": 1.0, "tied_share": 0.5, "alike": 0.004, "blind": np.nan}
+    fine = {"constant_of_all": 0.0, "levels": 1.0, "tied_share": 0.5, "alike": 0.004, "blind": np.nan}
     assert cautions({"fine": fine}) == {}
     assert cautions({"sobel": fine | {"blind": 1.0}}, {"sobel"}) == {}
     assert cautions({"edges": fine | {"blind": 1.0}}) == {
@@ -380,7 +381,11 @@ one_number = Metric(
     text = Path(tmp_path / "run" / "report" / "report.html").read_text()
     assert 'id="curve-half-probability-mine_blurred"' in text
     assert "Time by metric, without extraction" in text
-    assert set(re.findall('data-share="constant" data-method="([^"]*)"', text)) == {"random", "mine", "mine_blurred"}
+    assert set(re.findall('data-share="constant_of_all" data-method="([^"]*)"', text)) == {
+        "random",
+        "mine",
+        "mine_blurred",
+    }
 
 
 def test_the_sheet_holds_any_kinds_of_panels():
@@ -467,7 +472,7 @@ def test_points_where_no_method_has_a_value_are_left_out_of_curve_area_and_verdi
     assert gap_sentences(panel) == [said]
     assert said in findings(panel, [panel])
     page = write(tmp_path / "report", shown, None, FACTS)
-    assert page.read_text().count(said) == 2  # on top, and beside the curve
+    assert page.read_text().count(said) == 3  # in the answer, among the cautions, and beside the curve
     assert [line["fraction"] for line in lines(page, "summary.csv")] == ["0.5", "0.75"] * 2
 
 

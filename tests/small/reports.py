@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from efface.report.page import Facts
+from efface.report.facts import Facts
 from efface.report.stats import Curve
 
 

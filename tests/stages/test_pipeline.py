@@ -20,7 +20,7 @@ from filelock import Timeout
 
 from efface.__main__ import main
 from efface.plug.call import resolve
-from efface.stages.page.report_data import gallery
+from efface.stages.page.gallery_data import gallery
 from efface.stages.run.curves import planned_run
 from efface.stages.run.run import Run
 from efface.store.locks import locked

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from efface.report.formats import listed, number
 from efface.report.stats import (
     Agreement,
     Comparison,
@@ -18,7 +19,6 @@ from efface.report.stats import (
 )
 from efface.report.stats.agreement import ranking, ranking_agreement
 from efface.report.table import ALPHA, Panel, Row
-from efface.report.words import listed, number
 
 MOST_FLIPPED = 4000
 """Largest number of comparisons that are corrected by sign-flips. They take a few seconds."""
@@ -169,10 +169,16 @@ def agreements(firsts: Sequence[Panel]) -> Agreements:
 def pairs_sentence(compared: Pairs) -> str:
     """Return how many pairs differ significantly, in a phrase."""
     if not compared.found:
-        return "fewer than two methods to compare_methods"
+        return "fewer than two methods to compare"
     apart = f"{compared.apart} of {len(compared.found)} pairs differ significantly"
     untested = len(compared.found) - compared.tested
     return f"{apart}, {untested} could not be tested" if untested else apart
+
+
+def pairs_of_best(compared: Pairs, most: int = 12) -> list[Comparison]:
+    """Return the comparisons of the best method with the others, those with the best means first."""
+    best = compared.methods[0] if compared.methods else ""
+    return [one for one in compared.found.values() if one.first == best][:most]
 
 
 def agreement_sentences(coefficients: Agreements) -> list[str]:

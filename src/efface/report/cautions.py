@@ -1,22 +1,27 @@
 """Cautions about degenerate maps. The page shows them before the scores."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from efface.report.answer import Best
+from efface.report.facts import Facts
+from efface.report.formats import listed
+from efface.report.words import leaks
+
 SHARES = {
     "nonfinite": "not finite",
-    "constant": "constant",
+    "constant_of_all": "constant",
     "levels": "distinct values / units",
     "tied_share": "tied units",
     "alike": "same for several images",
     "blind": "same for another class",
 }
 """The columns of the table, by the name of the share. `levels` should be high, the others low."""
-_NEGLIGIBLE = {"nonfinite": 0.0, "constant": 0.01, "tied_share": 0.5, "alike": 0.1, "blind": 0.01}
+_NEGLIGIBLE = {"nonfinite": 0.0, "constant_of_all": 0.0, "tied_share": 0.5, "alike": 0.1, "blind": 0.01}
 _SAYS = {
     "nonfinite": "{} of its maps hold values that are not finite, so their ranks mean nothing",
-    "constant": "{} of its maps are constant, so their ranking is random",
+    "constant_of_all": "{} of its maps are constant, so their ranking is random",
     "tied_share": "{} of the units have the same value as another unit of their map, so much of the ranking is random",
     "alike": "{} of its maps are equal up to scale: they do not depend on the image",
     "blind": "{} of its maps are the same for another class: they do not depend on the class",
@@ -38,6 +43,44 @@ def cautions(degenerate: Mapping[str, Mapping[str, float]], controls: Collection
         if lines:
             by_method[method] = lines
     return by_method
+
+
+def first_cautions(facts: Facts, bests: Sequence[Best], degenerate: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return what a reader must know before the numbers, what matters most first.
+
+    degenerate: the cautions about the maps of each method, which are told here for the best methods alone.
+    """
+    lines = []
+    if weak := weak_network(facts.accuracy, facts.chance):
+        lines.append(weak)
+    lines += facts.warnings
+    ahead = [best for best in bests if best.leader is not None and best.leader.is_control]
+    leaking = [best.panel.metric for best in bests if leaks(best.panel)]
+    if leaking:
+        lines.append(
+            f"On {listed(leaking)}, the outline of the erased units may tell the class to the retrained network, so "
+            "methods may look worse there than they are."
+        )
+    names = dict.fromkeys(best.leader.method for best in ahead if best.leader is not None)
+    if names:
+        where = listed([best.panel.metric for best in ahead])
+        lines.append(
+            f"On {where}, a control is ahead of all methods ({listed(list(names))}). Its maps do not depend on the "
+            "network, so the order of the methods there says little about the network."
+        )
+    leaders = dict.fromkeys(best.leader.method for best in bests if best.leader is not None)
+    lines += [f"{name}: {'; '.join(degenerate[name])}." for name in leaders if name in degenerate]
+    return list(dict.fromkeys(lines))
+
+
+def weak_network(accuracy: float, chance: float) -> str:
+    """Return a sentence if a network is nearer to chance than to three quarters of the way; "" if it is not."""
+    if np.isnan(accuracy) or np.isnan(chance) or accuracy >= chance + (1 - chance) / 4:
+        return ""
+    return (
+        f"The network classifies only {100 * accuracy:.3g} % of the test images correctly, and chance is "
+        f"{100 * chance:.3g} %. Maps of a network that has learnt little explain little."
+    )
 
 
 def share(value: float | None) -> str:

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
+from efface.report.formats import is_share
 from efface.report.table import Panel
 from efface.report.ticks import GREY, surround
-from efface.report.words import is_share
 
 # Okabe & Ito's colours, tuned to read on white and on near-black; yellow and black gave way to violet and olive.
 COLOURS = ("#1f7fc4", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#9a9a1c")
@@ -67,7 +67,20 @@ def identifiers(panels: Sequence[Panel]) -> dict[tuple[str, str, str], str]:
     return names
 
 
-def inline(panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str], title: str) -> str:
+class Drawn(NamedTuple):
+    """A figure of the page.
+
+    svg: the SVG element.
+    box: left, top, right and bottom of the axes in units of its view box.
+    ends: the values of the axes at left, right, bottom and top.
+    """
+
+    svg: str
+    box: tuple[float, ...]
+    ends: tuple[float, ...]
+
+
+def inline(panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str], title: str) -> Drawn:
     """Return the panel as an SVG element for a page. Text stays text, and its ids differ from those of other figures.
 
     The page sets the colours of text and axes. Each curve and band is a group with the name of its method.
@@ -79,6 +92,9 @@ def inline(panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, st
         axes = figure.subplots()
         figure.subplots_adjust(_margin(panel) / width, 0.5 / height, 1 - 0.15 / width, 1 - 0.15 / height)
         _draw(axes, panel, looks, names)
+        left, bottom, right, top = (float(edge) for edge in axes.get_position().extents)
+        box = (72 * width * left, 72 * height * (1 - top), 72 * width * right, 72 * height * (1 - bottom))
+        ends = (*axes.get_xlim(), *axes.get_ylim())
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     methods = {names[panel.metric, panel.score, row.method]: row.method for row in panel.rows}
@@ -87,7 +103,8 @@ def inline(panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, st
         for row in panel.rows
         if not any(np.isfinite(cell.mean) for cell in row.intervals)
     }
-    return _embed(buffer.getvalue(), methods, title, salt, lacking)
+    svg = _embed(buffer.getvalue(), methods, title, salt, lacking)
+    return Drawn(svg, tuple(round(edge, 2) for edge in box), tuple(float(end) for end in ends))
 
 
 def sheet(panels: Sequence[Panel], looks: dict[str, Style]) -> dict[str, bytes]:

@@ -2,9 +2,10 @@
 
 import base64
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -14,7 +15,11 @@ from torch import Tensor
 Pictures = UInt8[np.ndarray, "n c h w"] | UInt8[Tensor, "n c h w"]
 Relevances = Float[np.ndarray, "n h w"] | Float[Tensor, "n h w"]
 
-EDGE = 112  # pixels; larger pictures are averaged down: 30 methods on 8 photographs stay near 10 MB
+EDGE = 224  # pixels of an embedded picture; larger ones are averaged down
+SMALL = 112  # pixels up to which a picture is stored without loss
+BUDGET = 5_000_000
+"""Characters of the embedded pictures. Those beyond it are files beside the page."""
+FOLDER = "images"
 # Anchors of the two colour maps, evenly spaced, linear between: blue-white-red, and near-black to pale yellow.
 DIVERGING = ((5, 48, 97), (67, 147, 195), (247, 247, 247), (214, 96, 77), (103, 0, 31))
 SEQUENTIAL = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191))
@@ -22,13 +27,17 @@ SEQUENTIAL = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 25
 
 @dataclass(frozen=True)
 class Gallery:
-    """A few images, each with the map of every method and with the image that the map erases.
+    """A few images, each with the map of every method and with the images that the map erases.
 
-    images: at most 8 images.
+    images: the images.
     labels: one line for each image: its class and the class that is explained.
     maps: maps of each method in the form that is ranked (after `post`).
-    masked: for each method, the images without the most relevant part of their pixels.
-    fraction: part of the pixels that is erased, in [0, 1].
+    masked: for each method, the images without the most relevant part of their units.
+    fraction: part of the units that is erased in `masked`, in [0, 1].
+    further: for other fractions, the images that each method erases.
+    rows: test rows of the images; empty: 0, 1, ...
+    why: why each image is shown.
+    removed: what is erased, such as "pixels" or "patches".
     """
 
     images: Pictures
@@ -36,25 +45,117 @@ class Gallery:
     maps: Mapping[str, Relevances]
     masked: Mapping[str, Pictures]
     fraction: float
+    further: Mapping[float, Mapping[str, Pictures]] = field(default_factory=dict)
+    rows: tuple[int, ...] = ()
+    why: tuple[str, ...] = ()
+    removed: str = "pixels"
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The test row of each image."""
+        return self.rows or tuple(range(len(self.images)))
+
+    @property
+    def is_vector(self) -> bool:
+        """True if an image is one row or one column of numbers."""
+        return min(self.images.shape[2:]) == 1 < max(self.images.shape[2:])
 
 
 class Tile(NamedTuple):
-    """A method's map of one image and the erased image, as data URIs; None for a picture that does not exist."""
+    """Addresses of a method's map of one image and of the erased image; None for a picture that does not exist.
+
+    further: the image erased at each other fraction.
+    """
 
     map: str | None
     masked: str | None
+    further: tuple[str, ...] = ()
 
 
-def tiles(gallery: Gallery) -> tuple[list[str], dict[str, list[Tile]]]:
-    """Return the images, and for each method a tile for each image."""
-    nothing = [None] * len(gallery.images)
-    maps = {name: [_uri(paint(one)) for one in np.asarray(batch)] for name, batch in gallery.maps.items()}
-    masked = {name: [_uri(rgb(one)) for one in np.asarray(batch)] for name, batch in gallery.masked.items()}
-    pairs = {
-        name: [Tile(*pair) for pair in zip(maps.get(name, nothing), masked.get(name, nothing), strict=True)]
-        for name in dict.fromkeys((*maps, *masked))
-    }
-    return [_uri(rgb(image)) for image in np.asarray(gallery.images)], pairs
+@dataclass
+class Album:
+    """The pictures of a page.
+
+    images: address of each image. tiles: for each method a tile for each image. vectors: for data that are vectors, one
+    picture of all images, and one of the maps of each method, with a line for each image. files: pictures in full size
+    by their name. outside: number of pictures that are not embedded.
+    """
+
+    images: list[str] = field(default_factory=list)
+    tiles: dict[str, list[Tile]] = field(default_factory=dict)
+    vectors: dict[str, str] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict, repr=False)
+    outside: int = 0
+    _spent: int = 0
+    _taken: set[str] = field(default_factory=set, repr=False)
+
+    def add(self, pixels: UInt8[np.ndarray, "h w 3"], name: str) -> str:
+        """Return the address of a picture: embedded, or a file beside the page. name: of the file, without suffix."""
+        picture = Image.fromarray(pixels)
+        if max(picture.size) <= SMALL:
+            return uri(encoded(picture, "PNG"))
+        path = f"{FOLDER}/{self._free(name)}.png"
+        self.files[path] = encoded(picture, "PNG")
+        if max(picture.size) > EDGE:
+            picture.thumbnail((EDGE, EDGE), Image.Resampling.BOX)
+        text = uri(encoded(picture, "WEBP", quality=88), "webp")
+        if self._spent + len(text) > BUDGET:
+            self.outside += 1
+            return path
+        self._spent += len(text)
+        return text
+
+    def _free(self, name: str) -> str:
+        slug = re.sub(r"[^a-zA-Z0-9_.-]+", "-", name)[:100].strip("-.") or "x"
+        free = next(each for each in (slug, *(f"{slug}-{i}" for i in range(2, 10_000))) if each not in self._taken)
+        self._taken.add(free)
+        return free
+
+
+def album(gallery: Gallery) -> Album:
+    """Return the pictures of a gallery: the images first, then method by method, until the budget is spent."""
+    made, rows = Album(), gallery.numbers
+    images = np.asarray(gallery.images)
+    if gallery.is_vector:
+        lines = images.reshape(len(images), -1)
+        made.vectors[""] = made.add(_enlarged(rgb(lines[None])), "images")
+        for name, batch in gallery.maps.items():
+            made.vectors[name] = made.add(_enlarged(paint(np.asarray(batch).reshape(len(images), -1))), name)
+        return made
+    made.images = [made.add(rgb(image), f"{row}-image") for row, image in zip(rows, images, strict=True)]
+    for name in dict.fromkeys((*gallery.maps, *gallery.masked)):
+        maps = [made.add(paint(one), f"{row}-{name}-map") for row, one in _each(gallery.maps, name, rows)]
+        masked = [
+            made.add(rgb(one), f"{row}-{name}-without-{100 * gallery.fraction:.4g}-percent")
+            for row, one in _each(gallery.masked, name, rows)
+        ]
+        further = [
+            [
+                made.add(rgb(one), f"{row}-{name}-without-{100 * at:.4g}-percent")
+                for row, one in _each(erased, name, rows)
+            ]
+            for at, erased in gallery.further.items()
+            if name in erased
+        ]
+        made.tiles[name] = [
+            Tile(
+                maps[i] if maps else None,
+                masked[i] if masked else None,
+                tuple(of_fraction[i] for of_fraction in further),
+            )
+            for i in range(len(rows))
+        ]
+    return made
+
+
+def _each(pictures: Mapping[str, Any], name: str, rows: Sequence[int]) -> list[tuple[int, np.ndarray]]:
+    return list(zip(rows, np.asarray(pictures[name]), strict=True)) if name in pictures else []
+
+
+def _enlarged(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "height width 3"]:
+    """Return a picture of numbers with each at least 8 pixels wide, up to 1,000 pixels."""
+    factor = max(1, min(8, 1000 // max(pixels.shape[:2])))
+    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def paint(
@@ -87,15 +188,13 @@ def rgb(image: UInt8[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "h w 3"]:
     return np.ascontiguousarray(channels.transpose(1, 2, 0))
 
 
-def uri(png: bytes) -> str:
-    """Return the bytes of a PNG file as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+def uri(content: bytes, kind: str = "png") -> str:
+    """Return the bytes of a picture as a data URI."""
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode()
 
 
-def _uri(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
-    picture = Image.fromarray(pixels)
-    if max(picture.size) > EDGE:
-        picture.thumbnail((EDGE, EDGE), Image.Resampling.BOX)
+def encoded(picture: Image.Image, kind: str, **settings: Any) -> bytes:
+    """Return a picture as the bytes of a file."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return uri(buffer.getvalue())
+    picture.save(buffer, format=kind, **settings)
+    return buffer.getvalue()

@@ -1,88 +1,27 @@
-"""The report of a study: one self-contained HTML page, tables as CSV files, and the curves as figures."""
+"""The report of a study: one HTML page that needs no network, tables as CSV files, and the curves as figures."""
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 
-from efface.report import between, cautions, decided, figure, frames, words
-from efface.report.gallery import Gallery, tiles, uri
+from efface.report import answer, between, cautions, decided, figure, formats, frames, glossary, told, words
+from efface.report.cells import Cell, cell
+from efface.report.facts import Facts, Origin
+from efface.report.gallery import Gallery, album, uri
 from efface.report.panels import panels
+from efface.report.script_data import curve_data, image_data
 from efface.report.stats import Curve
-from efface.report.table import ALPHA, FAMILIES, HOW, Panel, Row
+from efface.report.table import ALPHA, FAMILIES, Kind, Panel
 from efface.store.atomic import atomic_write
 
-MARKS = {
-    "better": "▲",
-    "same": "●",
-    "worse": "▼",
-    "undecided": "○",
-    "control": "",
-    "described": "",
-    "single": "○",
-    "alone": "",
-    "missing": "…",
-    "undefined": "∅",
-}
 MANY = 6
-"""Largest number of metrics without an index. With more, the first table has marks instead of words."""
-_HOW = {"unit": "unit", "explain": "class explained", "imputer": "fill", "ties": "ties", "count": "count"}
-
-
-class Cost(NamedTuple):
-    """Time that the probes of a metric took. A probe that two metrics share counts for both.
-
-    seconds: seconds for all methods.
-    per_image: seconds for each test image; NaN if networks are trained.
-    per_map: seconds for each test image and map; NaN if networks are trained.
-    """
-
-    seconds: float
-    per_image: float
-    per_map: float
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Facts about the study on the page, besides its numbers.
-
-    study: the resolved study, as YAML.
-    name: name of the study.
-    versions: version of each package.
-    device: device of the run.
-    seconds: time spent, by stage or probe.
-    unfinished: sentences on the missing work.
-    data: one line on the data set.
-    network: one line on the network, with its test accuracy.
-    warnings: further cautions, as sentences.
-    how: for each metric, the settings of its numbers: `unit`, `explain`, `imputer`, `ties`, `count`.
-    degenerate: for each method, mean shares of degenerate maps, see `cautions`; empty if they were not computed.
-    costs: time of each metric, without the extraction of maps.
-    layers: for each method that looks at layers, which these are and how they are laid out.
-    claims: the claims of the study, each with `says`, `source`, `published`, `message` and `verdict`.
-    picture: bytes of the PNG file of stage visualize.
-    passes: of a study that measures in rounds, the share of the planned forward passes that it used; NaN if unknown.
-    """
-
-    study: str
-    name: str
-    versions: dict[str, str]
-    device: str
-    seconds: dict[str, float]
-    unfinished: tuple[str, ...]
-    data: str
-    network: str
-    warnings: tuple[str, ...]
-    how: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    degenerate: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    costs: Mapping[str, Cost] = field(default_factory=dict)
-    layers: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    claims: Sequence[Any] = ()
-    picture: bytes | None = field(default=None, repr=False)
-    passes: float = float("nan")
+"""Largest number of metrics without an index. With more, the table of all methods has marks instead of words."""
+FILES = ("summary.csv", "comparisons.csv", "agreement.csv", "curves.pdf")
+"""Files beside the page that it links to."""
 
 
 def write(
@@ -98,8 +37,9 @@ def write(
     """Write the report with its tables and figures, and return the path of `report.html`.
 
     `summary.csv` has every number. `comparisons.csv` has every two methods by the first score of each metric.
-    `agreement.csv` has every two metrics. `curves.svg` and `curves.pdf` show the first score of each metric. Files are
-    written atomically; a killed run never leaves a partial file.
+    `agreement.csv` has every two metrics. `curves.svg` and `curves.pdf` show the first score of each metric. The folder
+    `images` has the pictures of large images in full size. Files are written atomically; a killed run never leaves a
+    partial file.
 
     folder: folder of the report.
     curves: curves of all methods, metrics and scores.
@@ -130,27 +70,41 @@ def write(
         ("agreement", frames.agreement_table(agreements)),
     ):
         _replace(folder / f"{name}.csv", frame.to_csv(index=False).encode())
-    for kind, content in figure.sheet(firsts, looks).items():
-        _replace(folder / f"curves.{kind}", content)
-    shown = _metrics(all_panels, firsts, ranked, looks, facts) | _between(pairs, agreements)
+    for suffix, content in figure.sheet(firsts, looks).items():
+        _replace(folder / f"curves.{suffix}", content)
+    kind: Kind = "network" if network else "method"
+    bests = answer.bests(pairs)
+    degenerate = cautions.cautions(facts.degenerate, controls)
     page = _template().render(
-        facts=facts,
-        cautions=cautions.cautions(facts.degenerate, controls),
+        facts=_with_tables(facts),
+        made=told.made(facts),
+        compared_sentence=told.compared(firsts, facts, kind, controls),
+        warnings=cautions.first_cautions(facts, bests, degenerate),
+        cautions=degenerate,
         shares=cautions.SHARES,
-        gallery=gallery,
-        tiles=tiles(gallery) if gallery else None,
         picture=uri(facts.picture) if facts.picture else None,
         looks=looks,
         controls=controls,
-        marks=MARKS,
         verdicts=words.VERDICTS,
         reference=network or next((panel.reference for panel in all_panels if panel.reference), "random"),
-        kind="network" if network else "method",
+        kind=kind,
         rounds=in_rounds,
         rounds_sentences=decided.rounds_sentences(in_rounds, _level(all_panels), facts.passes),
-        **shown,
+        glossary=glossary.GLOSSARY,
+        bests=bests,
+        overall=answer.overall(bests),
+        overall_sentences=answer.overall_sentences(answer.overall(bests), kind),
+        **_metrics(all_panels, firsts, ranked, looks, facts),
+        **_between(pairs, agreements),
+        **_images(folder, gallery, all_panels, looks, controls),
     )
     return _replace(folder / "report.html", page.encode())
+
+
+def _with_tables(facts: Facts) -> Facts:
+    """Return the facts with the addresses of the tables beside the page before the other files."""
+    origin: Origin = replace(facts.origin, tables=(*((name, name) for name in FILES), *facts.origin.tables))
+    return replace(facts, origin=origin)
 
 
 @functools.cache  # compiling it takes as long as drawing two figures
@@ -162,18 +116,22 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    formats = (
-        words.number,
-        words.plus_minus,
-        words.between,
-        words.percent,
-        words.point,
-        words.duration,
-        words.two_digits,
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    used = (
+        formats.number,
+        formats.plus_minus,
+        formats.between,
+        formats.percent,
+        formats.point,
+        formats.duration,
+        formats.two_digits,
         words.reason,
         words.interval_name,
+        formats.listed,
+        formats.p_value,
+        formats.percent_of,
     )
-    for function in (*formats, cautions.share):
+    for function in (*used, cautions.share, glossary.anchor, answer.sure, between.pairs_of_best):
         environment.filters[function.__name__] = function
     return environment.get_template("page.html.j2")
 
@@ -187,8 +145,10 @@ def _metrics(
 ) -> dict[str, object]:
     """Return the content of the page for each metric, and the tables of the `ranked` metrics, which come first."""
     names = figure.identifiers(all_panels)
+    drawn: dict[str, tuple[Panel, figure.Drawn]] = {}
     sections = [
-        [_section(panel, all_panels, looks, names) for panel in all_panels if panel.metric == f.metric] for f in firsts
+        [_section(panel, all_panels, looks, names, drawn) for panel in all_panels if panel.metric == f.metric]
+        for f in firsts
     ]
     families = [
         (
@@ -206,7 +166,8 @@ def _metrics(
         "many": len(ranked) > MANY,
         "leaking": [panel.metric for panel in ranked if words.leaks(panel)],
         "scores": len(all_panels) > len(firsts),
-        "how": {name: _how(settings) for name, settings in facts.how.items()},
+        "how": {name: told.how(settings) for name, settings in facts.how.items()},
+        "curve_data": curve_data(drawn),
     }
 
 
@@ -226,27 +187,55 @@ def _between(pairs: Sequence[between.Pairs], agreements: between.Agreements) -> 
     }
 
 
-def _how(settings: Mapping[str, str]) -> str:
-    """Return the settings that the numbers of a metric depend on, in one line. Settings that are none are left out."""
-    given = [f"{_HOW[setting]}: {settings[setting]}" for setting in HOW if settings.get(setting, "none") != "none"]
-    return "; ".join(given) + "." if given else ""
-
-
-def _section(
-    panel: Panel, all_panels: Sequence[Panel], looks: dict[str, figure.Style], names: dict[tuple[str, str, str], str]
-) -> dict[str, Any]:
-    by = "a dot per method" if panel.stands == "value" else f"by {panel.axis}, a line per method"
-    title = f"{panel.metric}: {panel.score.replace('_', ' ')}, {by}"
+def _images(
+    folder: Path,
+    gallery: Gallery | None,
+    all_panels: Sequence[Panel],
+    looks: Mapping[str, figure.Style],
+    controls: set[str],
+) -> dict[str, object]:
+    """Return the content of the page that shows images, and write the pictures that lie beside it."""
+    if gallery is None:
+        return {"gallery": None, "pictures": None}
+    pictures = album(gallery)
+    for name, content in pictures.files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        if not (folder / name).is_file() or (folder / name).read_bytes() != content:
+            _replace(folder / name, content)
     return {
-        "panel": panel,
-        "id": names[panel.metric, panel.score, panel.rows[0].method].replace("curve-", "panel-", 1),
-        "about": words.about(panel),
-        "findings": words.findings(panel, all_panels),
-        "svg": figure.inline(panel, looks, names, title),
+        "gallery": gallery,
+        "pictures": pictures,
+        "chosen_sentence": told.chosen(gallery),
+        "image_data": image_data(gallery, pictures, all_panels, looks, controls),
     }
 
 
-def _standing(firsts: Sequence[Panel]) -> list[tuple[str, list[Row | None]]]:
+def _section(
+    panel: Panel,
+    all_panels: Sequence[Panel],
+    looks: dict[str, figure.Style],
+    names: dict[tuple[str, str, str], str],
+    drawn: dict[str, tuple[Panel, figure.Drawn]],
+) -> dict[str, Any]:
+    """Return a part of the page. drawn: figures whose values a reader can point at; this one is added."""
+    by = "a dot per method" if panel.stands == "value" else f"by {panel.axis}, a line per method"
+    title = f"{panel.metric}: {panel.score.replace('_', ' ')}, {by}"
+    name = names[panel.metric, panel.score, panel.rows[0].method].replace("curve-", "panel-", 1)
+    made = figure.inline(panel, looks, names, title)
+    if panel.stands != "value":
+        drawn[name] = panel, made
+    return {
+        "panel": panel,
+        "id": name,
+        "about": words.about(panel),
+        "findings": words.findings(panel, all_panels),
+        "svg": made.svg,
+        "hover": name in drawn,
+    }
+
+
+def _standing(firsts: Sequence[Panel]) -> list[tuple[str, list[Cell | None]]]:
+    """Return the cells of each method, the method with the most wins first and the references last."""
     rows = {row.method: [panel.row(row.method) for panel in firsts] for panel in firsts for row in panel.rows}
     references = {panel.reference for panel in firsts}
 
@@ -256,7 +245,10 @@ def _standing(firsts: Sequence[Panel]) -> list[tuple[str, list[Row | None]]]:
         won = sum(row.verdict == "better" for row in known)
         return method in references, -won, sum(ranks) / len(ranks) if ranks else float("inf")
 
-    return [(method, rows[method]) for method in sorted(rows, key=place)]
+    return [
+        (method, [cell(row, panel) if row else None for row, panel in zip(rows[method], firsts, strict=True)])
+        for method in sorted(rows, key=place)
+    ]
 
 
 def _replace(path: Path, content: bytes) -> Path:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from efface.report.stats import Interval
+from efface.report.formats import listed, number, point
 from efface.report.stats.skewed import By
 from efface.report.table import ALPHA, Panel, Row
 
@@ -129,7 +129,34 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
         lines.append(f"Not finished yet: {listed(panel.unfinished)}.")
         if panel.direction != "none":
             lines.append(f"The {panel.kind}s get ranks when all values of {panel.metric} are measured.")
-    return lines + gap_sentences(panel) + [_fewer(row, panel) for row in panel.rows if row.lacking]
+    return (
+        lines + _disagreements(panel) + gap_sentences(panel) + [_fewer(row, panel) for row in panel.rows if row.lacking]
+    )
+
+
+def _disagreements(panel: Panel) -> list[str]:
+    """Return why a verdict and the interval of the difference seem to disagree."""
+    excludes = [
+        row for row in panel.rows if row.difference.n > 1 and not row.difference.low <= 0 <= row.difference.high
+    ]
+    known = [row for row in excludes if not np.isnan(row.difference.low) and row.verdict == "same"]
+    includes = [
+        row
+        for row in panel.rows
+        if row.verdict in ("better", "worse") and row.difference.low <= 0 <= row.difference.high
+    ]
+    lines = []
+    if known:
+        lines.append(
+            f"The interval of the difference of {_names(known)} excludes 0, but the verdict is “no different”. The "
+            f"interval is for this comparison alone. The verdict allows for all {panel.corrected} comparisons."
+        )
+    if includes:
+        lines.append(
+            f"The interval of the difference of {_names(includes)} includes 0, although the verdict is not “no "
+            "different”. The interval allows for skewed values in another way than the test."
+        )
+    return lines
 
 
 def _untested(panel: Panel, undecided: list[Row], single: list[Row]) -> list[str]:
@@ -180,75 +207,6 @@ def leaks(panel: Panel) -> bool:
     return (
         retrained and panel.kind == "method" and panel.by_chance and any(row.verdict == "worse" for row in panel.rows)
     )
-
-
-def number(value: float, value_unit: str = "", *, signed: bool = False) -> str:
-    """Format a number with three decimals, or fewer for large values, and a true minus sign.
-
-    value_unit: unit of the number, such as "%".
-    """
-    if np.isnan(value):
-        return "?"
-    decimals = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
-    text = f"{value:{'+' if signed else ''}.{decimals}f}".replace("-", "\N{MINUS SIGN}")
-    return text + (f" {value_unit}" if value_unit else "")
-
-
-def two_digits(value: float) -> str:
-    """Format a number from -1 to 1 with its sign and two decimals."""
-    return "?" if np.isnan(value) else f"{round(value, 2) + 0.0:+.2f}".replace("-", "\N{MINUS SIGN}")
-
-
-def plus_minus(cell: Interval, value_unit: str = "", nothing: str = VERDICTS["missing"]) -> str:
-    """Format a mean with the half-width of its interval, or with both ends if the interval is asymmetric.
-
-    nothing: the text for a cell without a mean.
-    """
-    if cell.n == 0:
-        return nothing
-    if cell.n == 1:
-        return number(cell.mean, value_unit)
-    below, above = number(cell.mean - cell.low), number(cell.high - cell.mean)
-    width = f"± {below}" if below == above else f"[{number(cell.low)}, {number(cell.high)}]"
-    return f"{number(cell.mean)} {width}" + (f" {value_unit}" if value_unit else "")
-
-
-def between(cell: Interval, value_unit: str = "") -> str:
-    """Format a mean with its interval in brackets. The text is empty if there is no mean."""
-    if cell.n == 0:
-        return ""
-    mean = number(cell.mean, value_unit, signed=True)
-    return mean if cell.n == 1 else f"{mean} [{number(cell.low, signed=True)}, {number(cell.high, signed=True)}]"
-
-
-def point(at: float, axis: str = "fraction removed") -> str:
-    """Format a point of an axis as a heading. 0.1 of a fraction or share becomes "10 %"."""
-    return percent(at) if is_share(axis) else f"{at:.4g}"
-
-
-def is_share(axis: str) -> bool:
-    """Return whether an axis counts parts of a whole."""
-    return axis.startswith(("fraction", "share"))
-
-
-def percent(fraction: float) -> str:
-    """Format a fraction in percent."""
-    return f"{100 * fraction:.4g} %"
-
-
-def duration(seconds: float) -> str:
-    """Format seconds as text: 1.5 s, 2 min 3 s, 1 h 5 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """Join names to a phrase. Names after the first `most` are counted."""
-    names = [*names[:most], f"{len(names) - most} more"] if len(names) > most + 1 else list(names)
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _names(rows: Sequence[Row]) -> str:

@@ -14,7 +14,7 @@ from efface.erase.post import apply_post
 from efface.erase.ranking import for_unit
 from efface.metrics.probes.case import Case
 from efface.metrics.probes.probe import Needs
-from efface.metrics.shared.degenerate import degeneracy
+from efface.metrics.shared.degenerate import constant, degeneracy
 from efface.plug.call import Call
 from efface.store.arrays import read_rows
 from efface.store.results import Score
@@ -24,6 +24,8 @@ from efface.types import Maps
 IMAGES, ASKED = 64, 8
 """Number of test images that are checked, and number of these for which the map of another class is computed."""
 TOLERANCE = 1e-5
+_BLOCK = 256
+"""Number of maps that are read together."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Degeneracy:
 
     nonfinite: the map holds a NaN or an infinity.
     constant: the map has one value, so that the tie rule decides the order.
+    constant_of_all: the same for every test image.
     levels: number of distinct values divided by the number of units.
     tied_share: share of units with the value of another unit.
     alike: the map equals, up to scale, the map that most images share.
@@ -55,15 +58,18 @@ class Degeneracy:
         return float(min(ASKED, images["test"])) if self.asks else 0.0
 
     def identity(self) -> dict[str, Any]:
-        identity = {"probe": "degeneracy", "post": [step.identity() for step in self.post], "unit": self.unit}
+        # `all`: earlier results did not look at the maps of the other images
+        identity: dict[str, Any] = {"probe": "degeneracy", "post": [step.identity() for step in self.post]}
+        identity |= {"unit": self.unit, "all": True}
         return identity if self.asks else identity | {"asks": False}
 
     def __call__(self, case: Case) -> Score:
         split = case.data["test"]
         indices = _evenly(len(split), IMAGES)
         maps = self._ranked(case.maps["test"].take(indices), split.shape[0])
+        of_all = {"constant_of_all": self._constant(case)}
         if not self.asks:
-            return Score(degenerate(maps, None, torch.arange(0)))
+            return Score(degenerate(maps, None, torch.arange(0)) | of_all)
         places = _evenly(len(indices), ASKED)
         asked = indices[places]
         images = to_float(read_rows(split.images, asked).to(case.device))
@@ -72,7 +78,16 @@ class Degeneracy:
         others = (case.target_classes[asked].to(case.device) + 1) % classes
         other = self._ranked(case.explain(case.network, images, others, asked).cpu(), split.shape[0])
         case.advance(float(len(asked)))
-        return Score(degenerate(maps, other, places))
+        return Score(degenerate(maps, other, places) | of_all)
+
+    def _constant(self, case: Case) -> np.ndarray:
+        """Return whether the map of each test image has one value."""
+        split = case.data["test"]
+        parts = (
+            constant(self._ranked(case.maps["test"].take(rows), split.shape[0]), tolerance=TOLERANCE)
+            for rows in torch.arange(len(split)).split(_BLOCK)
+        )
+        return torch.cat(list(parts)).numpy()
 
     def _ranked(self, maps: Maps, channels: int) -> Maps:
         return for_unit(apply_post(maps, self.post), self.unit, channels)

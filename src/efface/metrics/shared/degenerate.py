@@ -61,6 +61,15 @@ def degeneracy(maps: Maps, others: Tensor | None = None, tolerance: float = 1e-5
     return Defects(~finite, finite & ~varied, levels, tied, alike, blind)
 
 
+def constant(maps: Maps, *, tolerance: float = 1e-5) -> Bool[Tensor, " n"]:
+    """Return whether each map has the same value everywhere. Maps that are not finite are not constant.
+
+    tolerance: as for `degeneracy`.
+    """
+    flat = maps.detach().flatten(1).float()
+    return flat.isfinite().all(1) & ~_scaled(flat, tolerance)[1]
+
+
 def _ties(flat: Float[Tensor, "n units"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Return the distinct values divided by units, and the share of units that tie, for each map."""
     ordered = flat.sort(dim=1).values

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from efface.report.formats import listed
 from efface.report.stats import Curve
-from efface.report.words import listed
 from efface.stages.run.curves import accuracy_curve, kept_metric
 from efface.stages.run.kept_plan import KeptMetric
 from efface.stages.run.run import Run

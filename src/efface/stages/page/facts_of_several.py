@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from efface.report.page import Facts
+from efface.report.facts import Facts
 from efface.stages.page.report_data import seconds_of
 from efface.stages.run.curves import RunRecord
 from efface.stages.run.provenance import package_versions

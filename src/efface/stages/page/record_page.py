@@ -1,12 +1,14 @@
 """The page of one run by its data alone: without pictures of maps, which need the study."""
 
+import numpy as np
+
 from efface.report import page
 from efface.report.claims import answer_claims
-from efface.report.page import Facts
+from efface.report.facts import Facts
 from efface.stages.page.accuracy import ACCURACY_SETTINGS, unaccompanied_of
 from efface.stages.page.comparison import merged
 from efface.stages.page.report import is_measured
-from efface.stages.page.report_data import cost_of, degenerate_of, seconds_of
+from efface.stages.page.report_data import cost_of, degenerate_of, origin_of, seconds_of
 from efface.stages.run.curves import RunRecord
 from efface.stages.run.progress import say
 from efface.study.claims import ACCURACY
@@ -60,6 +62,8 @@ def write_record_page(record: RunRecord) -> None:
         degenerate=degenerate_of(kept.conditions, record.results),
         costs={name: cost for name, cost in costs.items() if cost is not None},
         claims=claims,
+        accuracy=float(np.nanmean(record.accuracy.values)) if record.accuracy is not None else np.nan,
+        origin=origin_of(record.folder, record.results, kept.model, seed=kept.seed, repeats=None),
     )
     own = record.accuracy if ACCURACY not in measured else None
     (folder / ".made-from").unlink(missing_ok=True)

@@ -45,7 +45,8 @@ def _mark(folder: Path, made_from: str) -> bytes:
 
 def _write(planned: PlannedRun, folder: Path) -> None:
     from efface.report import page  # draws with matplotlib, which takes seconds to import
-    from efface.stages.page.report_data import facts, gallery
+    from efface.stages.page.gallery_data import gallery
+    from efface.stages.page.report_data import facts
 
     (folder / ".made-from").unlink(missing_ok=True)
     run, curves = planned.run, planned.curves

@@ -1,46 +1,34 @@
-"""The parts of a page beside the curves: facts about the study, and a gallery of images, maps, erased images."""
+"""The facts about a run that its page states beside the numbers."""
 
 import dataclasses
+import datetime as dt
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
-import torch
 
-from efface import draws
-from efface.erase.masking import to_stored
-from efface.erase.post import apply_post
-from efface.metrics import Point
-from efface.metrics.probes import Erasure, erased
 from efface.metrics.probes.block import whole_of
 from efface.metrics.probes.description import KINDS, NONE, describe
 from efface.metrics.probes.probe import Explains
-from efface.metrics.probes.tokens import drops_tokens
+from efface.plug import words
 from efface.plug.call import Call
 from efface.report.cautions import SHARES
-from efface.report.gallery import Gallery
-from efface.report.page import Cost, Facts
-from efface.report.words import listed
+from efface.report.facts import Cost, Facts, Origin
+from efface.report.formats import listed
+from efface.report.told import from_python
+from efface.stages.page.gallery_data import rows_of
 from efface.stages.page.pictures import picture
-from efface.stages.run.case import case_of
 from efface.stages.run.curves import PlannedRun
 from efface.stages.run.labels import labels_said
-from efface.stages.run.map_files import extraction_key, map_store
-from efface.stages.run.plan import Plan, of_maps, ranked_as
+from efface.stages.run.map_files import extraction_key
+from efface.stages.run.plan import Plan, of_maps
 from efface.stages.run.provenance import package_versions, surroundings
 from efface.stages.run.rounds import needed, spent_share
 from efface.stages.run.run import Run
-from efface.stages.run.views import View
-from efface.store.arrays import read_rows
-from efface.store.maps import MapStore
 from efface.store.results import Results
 from efface.study.metric_entry import MetricEntry
-from efface.types import Split
-
-_SHOWN = 6  # images of the gallery
-_GALLERY_FRACTION = 0.3
-_GREY = Call(call="efface.impute.constant", kwargs={"value": 0.5})
-"""Stands in a picture for tokens that are dropped."""
 
 
 def facts(planned: PlannedRun, measured: Sequence[str]) -> Facts:
@@ -48,6 +36,7 @@ def facts(planned: PlannedRun, measured: Sequence[str]) -> Facts:
     run, plan = planned.run, planned.plan
     study = run.study
     more = {name: version(name) for name in ("torchvision", "h5py", "scipy")}
+    accuracy, chance = accuracy_of(run)
     return Facts(
         study=run.text,
         name=study.out.name,
@@ -64,6 +53,9 @@ def facts(planned: PlannedRun, measured: Sequence[str]) -> Facts:
         layers=layers_of(run),
         picture=picture(run),
         passes=np.nan if study.decide is None else spent_share(planned),
+        accuracy=accuracy,
+        chance=chance,
+        origin=origin_of(run.folder, run.results, study.model.call, seed=study.seed, repeats=study.repeats),
     )
 
 
@@ -71,14 +63,46 @@ def data_said(run: Run) -> str:
     """Return one line on the data set."""
     sizes = ", ".join(f"{len(split):,} {name} images" for name, split in run.data.items())
     c, h, w = run.data["test"].shape
-    return f"{run.study.data.call}: {sizes}, {c} x {h} x {w}"
+    return f"{named(run.study.data)}: {sizes}, {c} x {h} x {w}"
 
 
 def network_said(run: Run) -> str:
     """Return one line on the network, with its test accuracy."""
     trained = run.first.trained()
     right = f"{float(run.right().float().mean()):.2%} of the test images right" if trained else "not trained yet"
-    return f"{run.study.model.call}: {right}"
+    return f"{named(run.study.model)}: {right}"
+
+
+def named(call: Call) -> str:
+    """Return what a call loads, in short: its word, and the name that it is given."""
+    word = words.name_of(call.call).rpartition(".")[2] or call.call
+    given = next((call.kwargs[key] for key in ("name", "model", "path") if isinstance(call.kwargs.get(key), str)), "")
+    return f"{word} {given}" if given else word
+
+
+def accuracy_of(run: Run) -> tuple[float, float]:
+    """Return the network's share of correct test images, and what chance would get; NaN before it is trained."""
+    if not run.first.trained():
+        return np.nan, np.nan
+    return float(run.right().float().mean()), 1 / len(run.data["test"].targets.unique())
+
+
+def origin_of(folder: Path, results: Results, model: str, *, seed: int, repeats: int | None) -> Origin:
+    """Return where the numbers of a run come from."""
+    commits = dict.fromkeys(str(row.get("commit") or "") for row in results.records.values())
+    day = ""
+    if results.path.is_file():
+        changed = results.path.stat().st_mtime
+        day = dt.datetime.fromtimestamp(changed).astimezone().date().isoformat()
+    command = "" if from_python(model) else f"efface all {shlex.quote(str(folder / 'study.yml'))}"
+    return Origin(
+        date=day,
+        commit=listed([commit for commit in commits if commit], 3) if any(commits) else "",
+        command=command,
+        seed=seed,
+        repeats=repeats,
+        tables=(("study.yml", "../study.yml"),) if (folder / "study.yml").is_file() else (),
+    )
 
 
 def layers_of(run: Run) -> dict[str, tuple[str, ...]]:
@@ -167,64 +191,10 @@ def _unfinished(planned: PlannedRun, measured: Sequence[str]) -> tuple[str, ...]
 def remarks(run: Run, plan: Plan) -> tuple[str, ...]:
     """Return what the data left out, and which rows some metrics do not have, in words."""
     frozen = [entry for entry in of_maps(run) if entry.formula.sample == "images"]
-    redrawn = [view.name for view in _rows(run) if frozen and view.name in plan.redrawn]
+    redrawn = [view.name for view in rows_of(run) if frozen and view.name in plan.redrawn]
     noted = tuple(note for split in run.data.values() for note in split.notes)
     return noted + tuple(
         f"{name} is ranked anew in each epoch of a training. For a network that does not train, it equals "
         f"a fixed random ranking, so {listed([entry.name for entry in frozen])} are not run for it."
         for name in redrawn
     )
-
-
-def gallery(planned: PlannedRun) -> Gallery | None:
-    """Return some test images with every existing map and the erased images, or None without maps."""
-    run = planned.run
-    test, stores = run.data["test"], {}
-    for view in _rows(run):
-        try:
-            stores[view] = map_store(run, view.maps, "test")
-        except FileNotFoundError:
-            continue
-        except ValueError:  # stale: the report shows nothing that is not this study's
-            continue
-    if not stores:
-        return None
-    indices = torch.linspace(0, len(test) - 1, min(_SHOWN, len(test))).round().long()
-    chosen = [f for f in run.study.fractions if 0 < f < 1] or [_GALLERY_FRACTION]
-    fraction = min(chosen, key=lambda f: abs(f - _GALLERY_FRACTION))
-    maps, masked = {}, {}
-    for view, store in stores.items():
-        point = ranked_as(run, planned.plan.redrawn, view, fraction)
-        if point is None:  # no metric reads this map
-            continue
-        case = case_of(run, {"test": store}, network=False)
-        fill = _GREY if drops_tokens(point.imputer) else point.imputer
-        gone = Erasure("most_first", fraction, fill, point.post, point.unit)
-        maps[view.name] = _shown(run, point, store, indices)
-        masked[view.name] = to_stored(erased(case, gone, indices)).cpu()
-    if not maps:
-        return None
-    return Gallery(read_rows(test.images, indices).cpu(), _labels(run, test, indices), maps, masked, fraction)
-
-
-def _rows(run: Run) -> list[View]:
-    """Return the rows of the report. Further draws of a row are left out."""
-    return [view for view in run.views if not view.draw_of]
-
-
-def _shown(run: Run, point: Point, store: MapStore, indices: torch.Tensor) -> torch.Tensor:
-    """Return the maps as they were ranked. Channels are summed for display."""
-    maps = store.take(indices)
-    if store.kind == "seeds":
-        return draws.uniform(maps, run.data["test"].shape[1:])
-    maps = apply_post(maps, point.post)
-    return maps if maps.ndim == 3 else maps.sum(1)
-
-
-def _labels(run: Run, test: Split, indices: torch.Tensor) -> tuple[str, ...]:
-    explained = run.target_classes("test")
-
-    def named(number: int) -> str:
-        return test.classes[number] if number < len(test.classes) else str(number)
-
-    return tuple(f"{named(int(test.targets[row]))}, explained as {named(int(explained[row]))}" for row in indices)

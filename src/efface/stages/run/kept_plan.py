@@ -125,7 +125,7 @@ class KeptMaps(Strict):
 
 
 class KeptFacts(Strict):
-    """The facts that the page states beside the numbers; see `efface.report.page.Facts`."""
+    """The facts that the page states beside the numbers; see `efface.report.facts.Facts`."""
 
     versions: dict[str, str]
     device: str

@@ -1,0 +1,125 @@
+"""The answer of a page: for each metric the best method and those that are not told apart from it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from efface.report.between import Pairs
+from efface.report.formats import listed
+from efface.report.table import Panel, Row
+from efface.report.words import leaks
+
+
+class Best(NamedTuple):
+    """The best method of a metric by its first score.
+
+    panel: the panel.
+    leader: row with the best mean; None if the metric has none: it describes, is unfinished, or has no value.
+    together: methods that are not told apart from the leader, best mean first. No pair with it has a smaller
+        corrected p than 0.05.
+    verdict: the leader's verdict against the reference.
+    untested: True if no pair with the leader could be tested.
+    """
+
+    panel: Panel
+    leader: Row | None
+    together: tuple[str, ...]
+    untested: bool
+
+    @property
+    def first(self) -> tuple[str, ...]:
+        """Names of the leader and of all that are not told apart from it."""
+        return () if self.leader is None else (self.leader.method, *self.together)
+
+
+@dataclass(frozen=True)
+class Overall:
+    """How often each method is first, which is the best or not told apart from the best.
+
+    of: number of metrics that have a best method. times: for each method on how many of them it is first, most often
+    first; with equal numbers, the better mean rank first. alone: for each method, on how many it alone is first.
+    """
+
+    of: int
+    times: Mapping[str, int]
+    alone: Mapping[str, int]
+
+    @property
+    def top(self) -> tuple[str, ...]:
+        """Methods that are first most often."""
+        most = max(self.times.values(), default=0)
+        return tuple(name for name, count in self.times.items() if count == most and most)
+
+
+def bests(compared: Sequence[Pairs]) -> list[Best]:
+    """Return the best method of each metric that judges methods."""
+    return [_best(one) for one in compared if one.panel.direction != "none"]
+
+
+def overall(found: Sequence[Best]) -> Overall:
+    """Return how often each method is first, over the metrics that have a best method."""
+    judged = [best for best in found if best.leader is not None]
+    methods = dict.fromkeys(row.method for best in judged for row in best.panel.rows if row.area.n)
+    times = {name: sum(name in best.first for best in judged) for name in methods}
+    alone = {name: sum(best.first == (name,) for best in judged) for name in methods}
+    places = {name: [_place(best.panel, name) for best in judged if best.panel.row(name)] for name in methods}
+    ordered = sorted(methods, key=lambda name: (-times[name], sum(places[name]) / len(places[name])))
+    return Overall(len(judged), {name: times[name] for name in ordered}, alone)
+
+
+def overall_sentences(whole: Overall, kind: str = "method") -> list[str]:
+    """Return which method is first most often, and on how many metrics."""
+    if not whole.of or not whole.top:
+        return []
+    where = f"on {whole.times[whole.top[0]]} of {whole.of} metrics"
+    if whole.of == 1:
+        return []
+    if len(whole.top) > 1:
+        lines = [
+            f"No single {kind} leads: {listed(whole.top)} are each best, or not told apart from the best, {where}."
+        ]
+    else:
+        (name,) = whole.top
+        lines = [f"{name} is the best, or not told apart from the best, {where}."]
+        second = [other for other in whole.times if other != name]
+        if second and whole.times[second[0]]:
+            next_ones = [other for other in second if whole.times[other] == whole.times[second[0]]]
+            lines.append(f"Next: {listed(next_ones)}, on {whole.times[second[0]]}.")
+    return lines
+
+
+def sure(best: Best) -> str:
+    """Return in words how sure the best method of a metric is."""
+    if best.leader is None:
+        return "not measured to the end" if best.panel.unfinished else "no value"
+    if best.untested:
+        return "not tested: too few samples"
+    if best.leader.is_control:
+        return "no: a control is ahead of all methods"
+    against = best.panel.reference
+    by_verdict = {
+        "better": f"better than {against}",
+        "same": f"not told apart from {against}",
+        "worse": f"worse than {against}",
+        "alone": "no control was measured",
+    }
+    said = by_verdict.get(best.leader.verdict, f"not tested against {against}" if against else "")
+    return said + ("; the outline may tell the class" if leaks(best.panel) else "")
+
+
+def _best(compared: Pairs) -> Best:
+    panel = compared.panel
+    rows = [row for row in panel.rows if row.area.n and not row.lacking]
+    if panel.unfinished or not rows:
+        return Best(panel, None, (), untested=False)
+    leader = rows[0]
+    with_leader = [one for names, one in compared.found.items() if leader.method in names]
+    tested = [one for one in with_leader if one.p == one.p]
+    together = tuple(row.method for row in rows[1:] if not compared.better(leader.method, row.method))
+    return Best(panel, leader, together, untested=len(rows) > 1 and not tested)
+
+
+def _place(panel: Panel, method: str) -> float:
+    """Return the share of the panel's methods with a better mean."""
+    names = [row.method for row in panel.rows if row.area.n]
+    return names.index(method) / len(names) if method in names else 1.0

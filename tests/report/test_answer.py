@@ -1,0 +1,200 @@
+"""The answer of the page: which methods are best, how sure that is, and what to know before the numbers."""
+
+import numpy as np
+import pytest
+
+from efface.report import cautions, told
+from efface.report.answer import bests, overall, overall_sentences, sure
+from efface.report.between import pairs, with_ranks
+from efface.report.cells import cell, signed
+from efface.report.facts import Origin
+from efface.report.glossary import GLOSSARY, anchor
+from efface.report.panels import panels
+from efface.report.words import findings
+from small.reports import curve_of, facts_of
+
+IMAGES = 300
+
+
+def scored(metric, direction, means, *, images=IMAGES, controls=("random",), **more):
+    """Curves of one number for each image: the same noise for all methods, and their own mean and noise."""
+    rng = np.random.default_rng(len(metric))
+    shared = rng.normal(0, 0.2, (images, 1))
+    return [
+        curve_of(
+            mean + shared + rng.normal(0, 0.05, (images, 1)),
+            name,
+            metric=metric,
+            direction=direction,
+            at=(0.0,),
+            family="erasure",
+            control=name in controls,
+            **more,
+        )
+        for name, mean in means.items()
+    ]
+
+
+def compared(*metrics):
+    found = panels([curve for several in metrics for curve in several], ["random"])
+    return [pair for pair in pairs(found) if pair.panel.direction != "none"]
+
+
+FAR = {"random": 0.5, "good": 0.2, "same": 0.2, "fair": 0.35}
+
+
+def test_the_best_is_that_of_the_means_and_all_that_no_pair_tells_apart():
+    lower, higher = compared(scored("morf", "lower", FAR), scored("lerf", "higher", {k: -v for k, v in FAR.items()}))
+    for one in (lower, higher):
+        (best,) = bests([one])
+        assert set(best.first) == {"good", "same"}
+        assert best.leader.area.mean == (min if one.panel.direction == "lower" else max)(
+            row.area.mean for row in one.panel.rows
+        )
+        assert sure(best) == "better than random"
+        for name in ("fair", "random"):
+            assert one.better(best.leader.method, name)
+        assert not one.better(*best.first)
+
+
+def test_overall_counts_on_how_many_metrics_a_method_is_first():
+    found = bests(
+        compared(
+            scored("a", "lower", FAR),
+            scored("b", "lower", FAR | {"same": 0.3}),
+            scored("c", "lower", FAR | {"fair": 0.1}),
+        )
+    )
+    whole = overall(found)
+    assert (whole.of, whole.times) == (3, {"good": 2, "fair": 1, "same": 1, "random": 0})
+    assert whole.alone == {"good": 1, "fair": 1, "same": 0, "random": 0}
+    assert whole.top == ("good",)
+    said = overall_sentences(whole)
+    assert said == [
+        "good is the best, or not told apart from the best, on 2 of 3 metrics.",
+        "Next: same and fair, on 1.",
+    ]
+
+
+def test_equal_leaders_are_all_named_and_one_metric_has_no_overall():
+    found = bests(compared(scored("a", "lower", FAR), scored("b", "lower", FAR)))
+    assert overall_sentences(overall(found))[0].startswith("No single method leads: ")
+    assert overall_sentences(overall(found[:1])) == []
+    assert overall_sentences(overall([])) == []
+
+
+def test_a_control_that_leads_is_said_in_the_table_and_before_the_numbers():
+    (one,) = compared(scored("morf", "lower", FAR | {"random": 0.05}))
+    (best,) = bests([one])
+    assert best.leader.method == "random"
+    assert sure(best) == "no: a control is ahead of all methods"
+    (said,) = cautions.first_cautions(facts_of(), [best], {})
+    assert said.startswith("On morf, a control is ahead of all methods (random).")
+
+
+def test_too_few_images_are_not_called_sure():
+    (one,) = compared(scored("morf", "lower", {"random": 0.5, "good": 0.2}, images=1))
+    (best,) = bests([one])
+    assert best.untested
+    assert sure(best) == "not tested: too few samples"
+
+
+def test_an_unfinished_metric_has_no_best():
+    curves = scored("morf", "lower", FAR)
+    curves[1].values[:] = np.nan
+    found = pairs(panels(curves, ["random"]))
+    (best,) = bests(found)
+    assert best.leader is None
+    assert best.first == ()
+    assert sure(best) == "not measured to the end"
+    assert overall([best]).of == 0
+
+
+def test_metrics_that_describe_have_no_best():
+    found = pairs(panels(scored("entropy", "none", FAR), ["random"]))
+    assert bests(found) == []
+
+
+@pytest.mark.parametrize(("accuracy", "chance", "weak"), [(0.3, 0.1, True), (0.4, 0.1, False), (0.6, 0.5, True)])
+def test_a_weak_network_comes_first(accuracy, chance, weak):
+    facts = facts_of(accuracy=accuracy, chance=chance, warnings=("the labels do not fit",))
+    lines = cautions.first_cautions(facts, [], {})
+    assert lines[0].startswith("The network classifies only") is weak
+    assert lines[-1] == "the labels do not fit"
+
+
+def test_degenerate_maps_of_the_best_method_are_said_before_the_numbers():
+    (best,) = bests(compared(scored("morf", "lower", FAR)))
+    lines = cautions.first_cautions(facts_of(), [best], {best.leader.method: ["all is constant"], "fair": ["ties"]})
+    assert lines == [f"{best.leader.method}: all is constant."]
+
+
+def test_gains_are_signed_so_that_plus_is_better():
+    lower, higher = (
+        with_ranks(one)
+        for one in compared(scored("morf", "lower", FAR), scored("lerf", "higher", {k: -v for k, v in FAR.items()}))
+    )
+    for panel in (lower, higher):
+        row = panel.row("good")
+        gain = signed(row.difference, panel)
+        assert gain.mean == pytest.approx(0.3, abs=0.02)
+        assert gain.low < gain.mean < gain.high
+        assert abs(row.difference.mean) == gain.mean
+        made = cell(row, panel)
+        assert (made.mark, made.word, made.shown) == ("▲", "better", f"+{gain.mean:.3f}")
+        assert made.order == gain.mean
+        assert f"gain over random {made.shown} {made.interval}" in made.details
+        assert "rank 1 of 4" in made.details
+        assert cell(panel.row("random"), panel).order == 0.0
+
+
+def test_a_value_stands_where_there_is_no_reference():
+    (one,) = compared(scored("morf", "lower", {"a": 0.5, "b": 0.2}))
+    made = cell(one.panel.row("b"), one.panel)
+    assert made.shown == f"{one.panel.row('b').area.mean:.3f}"
+    assert made.order == -one.panel.row("b").area.mean
+
+
+def test_an_interval_that_excludes_0_without_a_verdict_is_explained():
+    rng = np.random.default_rng(8)
+    noise = rng.normal(size=(20, 60))
+    noise = (noise - noise.mean(1, keepdims=True)) / noise.std(1, ddof=1, keepdims=True)
+    shifts = np.array([0, 2.3, *np.zeros(18)]) / np.sqrt(60)  # the second is 2.3 standard errors from the first
+    values = 0.5 + np.stack([noise[0] * 0, *(noise[1:] + shifts[1:, None])])
+    curves = [
+        curve_of(each[:, None], f"m{i}", metric="morf", at=(0.0,), control=i == 0) for i, each in enumerate(values)
+    ]
+    (panel,) = panels(curves, ["m0"])
+    row = panel.row("m1")
+    assert row.verdict == "same"
+    assert not row.difference.low <= 0 <= row.difference.high
+    (said,) = [line for line in findings(panel, [panel]) if "excludes 0" in line]
+    assert "m1 excludes 0" in said
+    assert "all 19 comparisons" in said
+
+
+def test_settings_are_told_without_paths_and_formulas():
+    settings = {
+        "unit": "efface.erase.units.token(token_size=[4, 4])",
+        "imputer": "efface.impute.channel_mean",
+        "ties": "none",
+        "count": "floor(fraction * units + 1e-6)",
+    }
+    assert told.how(settings) == (
+        "unit: token(token_size=[4, 4]); fill: channel_mean; count: the fraction of the units, rounded down."
+    )
+    assert told.how({"imputer": "mine.own(size=3)"}) == "fill: mine.own(size=3)."
+
+
+def test_what_made_a_page_is_said_as_far_as_it_is_known():
+    facts = facts_of(
+        versions={"efface": "1.2"}, origin=Origin(date="2026-11-30", commit="abc", seed=3), seconds={"train": 61.0}
+    )
+    assert told.made(facts) == [
+        "2026-11-30", "efface 1.2", "commit abc", "seed 3", "CPU", "1 min 1 s of work, all workers",
+    ]  # fmt: skip
+    assert told.made(facts_of()) == ["CPU", "1.0 s of work, all workers"]
+
+
+def test_terms_have_places_of_their_own():
+    assert len({anchor(word) for word in GLOSSARY}) == len(GLOSSARY)
