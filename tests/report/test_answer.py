@@ -80,6 +80,14 @@ def test_equal_leaders_are_all_named_and_one_metric_has_no_overall():
     found = bests(compared(scored("a", "lower", FAR), scored("b", "lower", FAR)))
     assert overall_sentences(overall(found))[0].startswith("No single method leads: ")
     assert overall_sentences(overall(found[:1])) == []
+    apart = bests(
+        compared(
+            scored("a", "lower", FAR | {"good": 0.1}),
+            scored("b", "lower", FAR | {"same": 0.1}),
+        )
+    )
+    (said,) = overall_sentences(overall(apart))
+    assert said.startswith("The metrics disagree: no method is best")
     assert overall_sentences(overall([])) == []
 
 

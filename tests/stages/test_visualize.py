@@ -156,7 +156,10 @@ def test_pictures_are_written_and_stand_in_the_page(sampled_study):
     done, _ = see(sampled_study)
     folder = sampled_study / "run" / "figures"
     kinds = [f"{name}-{kind}" for name in ("random", "mine", "red", "green") for kind in ("signed", "absolute")]
-    assert {each.name for each in folder.iterdir()} == {f"{name}.png" for name in ["grid", *LINES, *kinds]}
+    assert {each.name for each in folder.glob("*.png")} == {f"{name}.png" for name in ["grid", *LINES, *kinds]}
+    rows = (0, 8, 15, 23)
+    whole = {f"row-{row}-{kind}.png" for row in rows for kind in [*LINES, *kinds]}
+    assert {each.name for each in (folder / "full").iterdir()} == whole
     assert "run/figures/grid.png" in done.out
     page = (sampled_study / "run" / "report" / "report.html").read_text()
     assert base64.b64encode((folder / "grid.png").read_bytes()).decode() in page
@@ -187,6 +190,7 @@ def test_pictures_are_the_images_and_the_maps(sampled_study):
     for number in range(4):
         signed, absolute = (column(drawn[f"mine-{kind}"], number) for kind in ("signed", "absolute"))
         assert (signed == paint(maps[number], signed=True)).all()
+        assert (pixels(folder / "full" / f"row-{rows[number]}-mine-signed.png") == signed).all()
         assert (absolute == paint(np.abs(maps[number]), signed=False)).all()
 
 
@@ -233,7 +237,8 @@ def test_colours_end_at_the_percentile_of_the_magnitude(percentile, end):
 def test_large_pictures_are_averaged_and_all_headings_are_there():
     lines = [grid.PictureLine("a", "large", [np.full((200, 300, 3), 7, np.uint8)] * 2)]
     found = grid.grid(lines, ["12: a very long name of a class", "13: x"], "mark")
-    assert set(found) == {"grid.png", "a.png"}
+    assert set(found) == {"grid.png", "a.png", "full/0-a.png", "full/1-a.png"}
+    assert Image.open(io.BytesIO(found["full/1-a.png"])).size == (300, 200)
     assert Image.open(io.BytesIO(found["a.png"])).size == (2 * 96 + grid.GAP, 64)
     assert grid.read_made_from(found["grid.png"]) == "mark"
     assert grid.read_made_from(b"no picture") == ""

@@ -71,9 +71,12 @@ def overall_sentences(whole: Overall, kind: str = "method") -> list[str]:
     """Return which method is first most often, and on how many metrics."""
     if not whole.of or not whole.top:
         return []
-    where = f"on {whole.times[whole.top[0]]} of {whole.of} metrics"
+    most = whole.times[whole.top[0]]
+    where = f"on {most} of {whole.of} metrics"
     if whole.of == 1:
         return []
+    if len(whole.top) > 1 and most == 1:
+        return [f"The metrics disagree: no {kind} is best, or not told apart from the best, on more than one of them."]
     if len(whole.top) > 1:
         lines = [
             f"No single {kind} leads: {listed(whole.top)} are each best, or not told apart from the best, {where}."

@@ -13,6 +13,8 @@ EDGE = 96  # pixels: smaller pictures are enlarged by a whole factor to about th
 GAP = 4
 _TEXT, _INK, _SOFT, _PAPER = 13, (24, 26, 30), (96, 100, 108), (255, 255, 255)
 _MADE_FROM = "efface"
+FULL = "full"
+"""Folder of the pictures in full size, within that of the others."""
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
@@ -30,18 +32,30 @@ class PictureLine(NamedTuple):
     pictures: Sequence[Picture]
 
 
-def grid(lines: Sequence[PictureLine], columns: Sequence[str], made_from: str) -> dict[str, bytes]:
-    """Return PNG files by name: `grid.png` with all lines, labels and column headings, and `KEY.png` of each line.
+def grid(
+    lines: Sequence[PictureLine], columns: Sequence[str], made_from: str, *, names: Sequence[str] = ()
+) -> dict[str, bytes]:
+    """Return PNG files by name.
+
+    `grid.png` has all lines, labels and column headings. `KEY.png` has the pictures of a line. `full/NAME-KEY.png` is
+    one picture in its own size.
 
     The files have the colours of the pictures, without a change of brightness.
 
     lines: the lines of the grid.
     columns: a heading for each column.
+    names: the name of each column in files; default: 0, 1, ...
     made_from: text that is stored in each file, see `read_made_from`.
     """
+    names = names or [str(place) for place in range(len(columns))]
     sized = [(line, [_sized(picture) for picture in line.pictures]) for line in lines]
     files = {"grid.png": _png(_sheet(sized, columns), made_from)}
-    return files | {f"{line.key}.png": _png(_strip(pictures), made_from) for line, pictures in sized}
+    files |= {f"{line.key}.png": _png(_strip(pictures), made_from) for line, pictures in sized}
+    whole = ((line, place, pixels) for line in lines for place, pixels in enumerate(line.pictures))
+    return files | {
+        f"{FULL}/{names[place]}-{line.key}.png": _png(Image.fromarray(pixels), made_from)
+        for line, place, pixels in whole
+    }
 
 
 def read_made_from(png: bytes) -> str:

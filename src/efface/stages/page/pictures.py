@@ -14,7 +14,7 @@ from torch import Tensor
 from efface import draws
 from efface.erase.masking import to_float, to_stored
 from efface.report.gallery import paint, rgb
-from efface.report.grid import PictureLine, grid, read_made_from
+from efface.report.grid import FULL, PictureLine, grid, read_made_from
 from efface.stages.run.map_files import map_store, provenance
 from efface.stages.run.progress import bar, say
 from efface.stages.run.provenance import GENERATED
@@ -36,11 +36,13 @@ def draw_pictures(run: Run) -> None:
     if picture(run) is None:
         indices = shown_rows(run)
         lines = [*_generated(run, indices), *_maps(run, indices)]
-        contents = grid(lines, _headings(run, indices), key(made_from(run)))
+        names = [f"row-{row}" for row in indices.tolist()]
+        contents = grid(lines, _headings(run, indices), key(made_from(run)), names=names)
         for name, content in sorted(contents.items(), key=lambda item: item[0] == path.name):  # what tells is last
-            with atomic_write(path.with_name(name)) as temporary:
+            (path.parent / name).parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path.parent / name) as temporary:
                 temporary.write_bytes(content)
-    say(f"pictures: {path}, and each line of it beside")
+    say(f"pictures: {path}, each line of it beside, and each picture in its own size in {path.parent / FULL}")
 
 
 def picture(run: Run) -> bytes | None:
