@@ -122,6 +122,27 @@ def test_a_second_run_writes_no_file_and_computes_nothing(finished):
     assert after == before
 
 
+def test_another_score_judges_without_a_number_computed_anew(copy):
+    before = rows(copy)
+    assert efface(copy, "report", "study.yml").code == 0
+    compared = pd.read_csv(copy / "run" / "report" / "comparisons.csv")
+    assert set(compared[compared.metric == "morf"].score) == {"accuracy"}
+    plain = pd.read_csv(copy / "run" / "report" / "summary.csv")
+    result = efface(copy, "measure", "study.yml", "metrics=[{name: morf, judge_by: relative_change}, roar]")
+    assert result.code == 0, result.err
+    assert rows(copy) == before
+    compared = pd.read_csv(copy / "run" / "report" / "comparisons.csv")
+    assert set(compared[compared.metric == "morf"].score) == {"relative_change"}
+    judged = pd.read_csv(copy / "run" / "report" / "summary.csv")
+    morf = [table[table.metric == "morf"].sort_values(["score", "method", "fraction"]) for table in (plain, judged)]
+    for name in ("mean", "low", "high", "area", "random_difference"):
+        np.testing.assert_array_equal(morf[0][name], morf[1][name])
+    assert judged[judged.metric == "morf"].score.iloc[0] == "relative_change"
+    wrong_score = efface(copy, "measure", "study.yml", "metrics=[{name: morf, judge_by: relativ}]")
+    assert wrong_score.code == 2
+    assert names(wrong_score.err, "metrics judge_by 'relativ' accuracy relative_change")
+
+
 def test_all_five_metrics_share_their_probes_with_the_two_that_ran(copy, finished):
     result = efface(copy, "all", "study.yml", "metrics=[morf, lerf, roar, kar, diffroar]")
     assert result.code == 0

@@ -91,7 +91,7 @@ def _missing(claim: Claim, word: str, side: Side, names: VariantNames, *, known:
             f"{word}: the method is missing, and '{claim.metric}' is measured for each method; give one of "
             f"{', '.join(names.rows)}"
         )
-    scores = [ACCURACY] if entry is None else list(entry.formula.direction)
+    scores = [ACCURACY] if entry is None else list(entry.direction)
     if claim.score and claim.score not in scores:
         close = difflib.get_close_matches(claim.score, scores, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"it has {', '.join(scores)}"

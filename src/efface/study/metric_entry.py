@@ -1,12 +1,14 @@
 """Entry of a metric in a study, and its settings. They are checked while they are read."""
 
 import difflib
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from efface.metrics import Metric, metric, own_settings
+from efface.metrics.formula import Better
 from efface.plug import moved, words
 from efface.plug.call import Call
 from efface.plug.field import Word
@@ -34,11 +36,13 @@ class MetricEntry(Strict):
     name: name of the metric in the report, and its short word unless `metric` is given.
     metric: short word or dotted path of a Metric.
     kwargs: settings of the metric.
+    judge_by: score that verdicts, ranks and decisions use; default: the metric's first.
     """
 
     name: Name
     metric: Annotated[str, Word("metric")] | None = None
     kwargs: MetricSettings = MetricSettings()
+    judge_by: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -53,6 +57,12 @@ class MetricEntry(Strict):
     def formula(self) -> Metric:
         """The metric itself, with its own settings."""
         return metric(self.metric or self.name, self.kwargs.model_extra)
+
+    @cached_property
+    def direction(self) -> Mapping[str, Better]:
+        """The direction of each score, the score that judges first."""
+        known = self.formula.direction
+        return known if self.judge_by is None else {self.judge_by: known[self.judge_by], **known}
 
     @property
     def path(self) -> str:
@@ -91,6 +101,9 @@ class MetricEntry(Strict):
             raise ValueError(
                 "kwargs.repeats: this metric has a score for each image and no trainings to repeat; drop the setting"
             )
+        if self.judge_by is not None and self.judge_by not in self.formula.direction:
+            scores = ", ".join(self.formula.direction)
+            raise ValueError(f"judge_by: the metric has no score '{self.judge_by}'; it has {scores}")
         assert self.paper is not None  # raises if the metric, or a setting that it fixes, does not exist
         return self
 

@@ -124,7 +124,7 @@ def kept_metric(entry: MetricEntry, entries: tuple[MetricEntry, ...]) -> KeptMet
         path=entry.path,
         settings=dict(entry.kwargs.model_extra or {}),
         sample=formula.sample,
-        direction=dict(formula.direction),
+        direction=dict(entry.direction),
         caption=formula.caption,
         axis=formula.axis,
         summary=formula.summary,

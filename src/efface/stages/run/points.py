@@ -52,7 +52,7 @@ def looks_of(run: Run, entry: MetricEntry, *, methods: int, in_blocks: bool) -> 
     in_blocks: whether the probes of the metric can measure blocks of images.
     """
     decide, formula = run.study.decide, entry.formula
-    if decide is None or methods < 2 or next(iter(formula.direction.values())) == "none":
+    if decide is None or methods < 2 or next(iter(entry.direction.values())) == "none":
         return None
     if formula.sample == "repeats":
         return Looks(growing(FIRST_REPEATS, repeats_of(run, entry)), "spending", decide.level)

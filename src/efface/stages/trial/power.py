@@ -18,7 +18,7 @@ _MOST = 1_000
 def power_said(run: Run, plan: Plan) -> Iterator[str]:
     """Yield what difference of two methods the study shows with a probability of 80 %."""
     tests = _tests(plan)
-    judged = [entry for entry in of_maps(run) if next(iter(entry.formula.direction.values())) != "none"]
+    judged = [entry for entry in of_maps(run) if next(iter(entry.direction.values())) != "none"]
     if not tests:
         return
     together = f"{tests} pair{'s' if tests > 1 else ''} of methods tested together"
@@ -70,7 +70,7 @@ def _ways(plan: Plan, entry: MetricEntry) -> tuple[str, int]:
     looks = None if curve is None else curve.looks
     if looks is None:
         return "fixed", 1
-    if looks.by == "betting" and next(iter(entry.formula.direction)) in entry.formula.ranges:
+    if looks.by == "betting" and next(iter(entry.direction)) in entry.formula.ranges:
         return "betting", 1
     return "spending", len(looks.after)
 
