@@ -66,11 +66,17 @@ def first_cautions(facts: Facts, bests: Sequence[Best], degenerate: Mapping[str,
         where = listed([best.panel.metric for best in ahead])
         lines.append(
             f"On {where}, a control is ahead of all methods ({listed(list(names))}). Its maps do not depend on the "
-            "network, so the order of the methods there says little about the network."
+            "network, so being first there needs no knowledge of the network."
         )
-    leaders = dict.fromkeys(best.leader.method for best in bests if best.leader is not None)
-    lines += [f"{name}: {'; '.join(degenerate[name])}." for name in leaders if name in degenerate]
+    first = [best.leader for best in bests if best.leader is not None]
+    leaders = dict.fromkeys(row.method for row in first if not row.is_control)
+    lines += [of_maps(name, degenerate[name]) for name in leaders if name in degenerate]
     return list(dict.fromkeys(lines))
+
+
+def of_maps(method: str, faults: Sequence[str]) -> str:
+    """Return the faults of a method's maps in one sentence."""
+    return f"{method}: {'; '.join(faults)}."
 
 
 def weak_network(accuracy: float, chance: float) -> str:

@@ -75,12 +75,14 @@ def write(
     kind: Kind = "network" if network else "method"
     bests = answer.bests(pairs)
     degenerate = cautions.cautions(facts.degenerate, controls)
+    warnings = cautions.first_cautions(facts, bests, degenerate)
     page = _template().render(
         facts=_with_tables(facts),
         made=told.made(facts),
         compared_sentence=told.compared(firsts, facts, kind, controls),
-        warnings=cautions.first_cautions(facts, bests, degenerate),
-        cautions=degenerate,
+        warnings=warnings,
+        cautions={name: lines for name, lines in degenerate.items() if cautions.of_maps(name, lines) not in warnings},
+        degenerate_said=bool(degenerate),
         shares=cautions.SHARES,
         picture=uri(facts.picture) if facts.picture else None,
         looks=looks,
