@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from efface.report import figure, page
+from efface.report import looks, page
 from efface.report import panels as report_panels
-from efface.report.figure import identifiers
 from efface.report.gallery import Gallery, paint
+from efface.report.looks import identifiers
 from efface.report.stats import differences, summaries
 from efface.report.words import findings, headline
 from small.reports import curve_of, facts_of
@@ -23,9 +23,10 @@ from small.tiers import first_short
 CHANCE = ("random", "random_resampled")  # what the others are compared with
 panels = functools.partial(report_panels.panels, references=CHANCE)
 write = functools.partial(page.write, references=CHANCE)
-styles = functools.partial(figure.styles, references=CHANCE)
+styles = functools.partial(looks.styles, references=CHANCE)
 FRACTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
-FILES = ["agreement.csv", "comparisons.csv", "curves.pdf", "curves.svg", "report.html", "summary.csv"]
+FILES = ["agreement.csv", "comparisons.csv", "curves.pdf", "curves.svg", "report.html", "results.parquet"]
+FILES += ["summary.csv", "table.csv", "table.md", "table.tex"]
 METHODS = ("random", "gradient", "input_x_gradient", "smooth_grad", "integrated_gradients", "grad_cam", "sobel")
 # Means as a trial on handwritten digits gave them: retrained networks read the outline of what was erased.
 MEANS = {
@@ -131,7 +132,7 @@ def look(browser):
 
 def test_page_is_whole_and_true(whole, look):
     shown, path = whole
-    assert sorted(p.name for p in path.parent.iterdir()) == FILES
+    assert sorted(p.name for p in path.parent.iterdir() if p.is_file()) == FILES
     page, wrong = look(path)
     sizes = page.evaluate("[...document.querySelectorAll('.gallery img')].map(i => i.complete ? i.naturalWidth : 0)")
     assert len(sizes) == 4 + 2 * 4 * len(METHODS)
@@ -155,7 +156,9 @@ def test_page_is_whole_and_true(whole, look):
 def test_page_needs_nothing_but_itself(whole):
     text = whole[1].read_text()
     outside = set(re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)([^"']*)""", text))
-    assert outside == {"summary.csv", "comparisons.csv", "agreement.csv", "curves.pdf"}  # links to what lies beside it
+    assert outside == {
+        name for name in FILES if not name.endswith((".svg", ".html", ".parquet"))
+    }  # links to what lies beside it
     assert not re.search(r"@import|url\((?!#)", text)
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))

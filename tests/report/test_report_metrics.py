@@ -14,9 +14,10 @@ from efface.report import panels as report_panels
 from efface.report.between import agreement_sentences, agreements, pairs, with_ranks
 from efface.report.cautions import cautions
 from efface.report.facts import Cost
-from efface.report.figure import sheet, styles
+from efface.report.figure import sheet
 from efface.report.formats import plus_minus, point
 from efface.report.frames import summary_table
+from efface.report.looks import styles
 from efface.report.stats import (
     Interval,
     areas,

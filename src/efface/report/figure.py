@@ -5,7 +5,7 @@ import itertools
 import math
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -17,54 +17,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from efface.report.formats import is_share
+from efface.report.looks import GREY, Style, identifiers
 from efface.report.table import Panel
-from efface.report.ticks import GREY, surround
+from efface.report.ticks import surround
 
-# Okabe & Ito's colours, tuned to read on white and on near-black; yellow and black gave way to violet and olive.
-COLOURS = ("#1f7fc4", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#9a9a1c")
-DASHES = ((), (5.0, 1.6), (1.4, 1.4), (6.0, 1.6, 1.4, 1.6))
 SVG = "http://www.w3.org/2000/svg"
 _LABEL = 26  # characters of a method's name beside a dot
+COLUMN = 3.25
+"""Width in inches of a column of most two-column papers."""
 CROWDED = 16
 """Largest number of methods whose curves have markers and bands. More are lines alone, drawn as one object."""
 XLINK = "http://www.w3.org/1999/xlink"
-
-
-class Style(NamedTuple):
-    """Look of a method's line in every figure.
-
-    colour: colour of the line.
-    dashes: lengths of dashes and gaps in points, empty for a solid line.
-    """
-
-    colour: str
-    dashes: tuple[float, ...]
-
-
-def styles(methods: Iterable[str], references: Sequence[str] = ()) -> dict[str, Style]:
-    """Return a look for each method. There are 32 different looks; the reference is grey and dashed.
-
-    methods: names of the methods.
-    references: names of the references; the first two are grey.
-    """
-    looks = {name: Style(GREY, (4.0, 2.4) if i == 0 else (1.4, 1.4)) for i, name in enumerate(references[:2])}
-    for i, name in enumerate(name for name in dict.fromkeys(methods) if name not in looks):
-        looks[name] = Style(COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)])
-    return looks
-
-
-def identifiers(panels: Sequence[Panel]) -> dict[tuple[str, str, str], str]:
-    """Return an element id for each metric, score and method. It is readable, and unique for any names."""
-    names: dict[tuple[str, str, str], str] = {}
-    taken: set[str] = set()
-    for key in ((panel.metric, panel.score, row.method) for panel in panels for row in panel.rows):
-        slug = "curve-" + "-".join(re.sub(r"[^a-z0-9_]+", "-", part.lower()).strip("-") or "x" for part in key)
-        name, copy = slug, 2
-        while name in taken:
-            name, copy = f"{slug}-{copy}", copy + 1
-        taken.add(name)
-        names[key] = name
-    return names
 
 
 class Drawn(NamedTuple):
@@ -130,23 +93,45 @@ def sheet(panels: Sequence[Panel], looks: dict[str, Style]) -> dict[str, bytes]:
         for axes, panel in zip(grid.flat, panels, strict=False):
             good = "" if panel.direction == "none" else f" ({panel.direction} is better)"
             _draw(axes, panel, looks, names, panel.metric + good)
-        handles = [Line2D([], [], **_line(looks[name])) for name in shown]
-        if handles:
-            legend = figure.legend(
-                handles,
-                ["x" * len(name) for name in shown],
-                loc="lower center",
-                ncols=legend_columns,
-                frameon=False,
-            )
-            for text, name in zip(legend.get_texts(), shown, strict=True):
-                text.set(text=name, parse_math=False)
+        _legend(figure, looks, shown, legend_columns)
         files = {}
         for kind, stamp in (("svg", "Date"), ("pdf", "CreationDate")):
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, metadata={stamp: None})
             files[kind] = buffer.getvalue()
     return files
+
+
+def column(panel: Panel, looks: Mapping[str, Style]) -> bytes:
+    """Return a panel as a PDF of the width of a column, with its legend below."""
+    methods = [row.method for row in panel.rows]
+    longest = max(map(len, methods))
+    is_value = panel.stands == "value"
+    columns = max(1, min(3, int(COLUMN / (0.45 + 0.075 * longest))))
+    legend = 0.0 if is_value else 0.16 * math.ceil(len(methods) / columns) + 0.1
+    height = 0.5 + 0.17 * len(methods) if is_value else 2.0 + legend
+    with mpl.rc_context({"pdf.fonttype": 42, "font.size": 8, "legend.fontsize": 7}):
+        figure = Figure(figsize=(COLUMN, height))
+        left = min(1.7, 0.25 + 0.062 * longest) if is_value else 0.62
+        axes = figure.subplots()
+        figure.subplots_adjust(left / COLUMN, (0.42 + legend) / height, 1 - 0.08 / COLUMN, 1 - 0.08 / height)
+        _draw(axes, panel, dict(looks), identifiers([panel]))
+        if not is_value:
+            _legend(figure, looks, methods, columns)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
+    return buffer.getvalue()
+
+
+def _legend(figure: Figure, looks: Mapping[str, Style], methods: Sequence[str], columns: int) -> None:
+    """Add a legend below the axes. Names are set afterwards, for the legend would read them as formulas."""
+    if not methods:
+        return
+    handles = [Line2D([], [], **_line(looks[name])) for name in methods]
+    named = ["x" * len(name) for name in methods]
+    legend = figure.legend(handles, named, loc="lower center", ncols=columns, frameon=False)
+    for text, name in zip(legend.get_texts(), methods, strict=True):
+        text.set(text=name, parse_math=False)
 
 
 def _draw(

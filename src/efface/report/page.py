@@ -8,10 +8,11 @@ from typing import Any
 
 import jinja2
 
-from efface.report import answer, between, cautions, decided, figure, formats, frames, glossary, told, words
+from efface.report import answer, between, cautions, decided, figure, formats, frames, glossary, paper, told, words
 from efface.report.cells import Cell, cell
 from efface.report.facts import Facts, Origin
 from efface.report.gallery import Gallery, album, uri
+from efface.report.looks import Style, identifiers, styles
 from efface.report.panels import panels
 from efface.report.script_data import curve_data, image_data
 from efface.report.stats import Curve
@@ -20,7 +21,7 @@ from efface.store.atomic import atomic_write
 
 MANY = 6
 """Largest number of metrics without an index. With more, the table of all methods has marks instead of words."""
-FILES = ("summary.csv", "comparisons.csv", "agreement.csv", "curves.pdf")
+FILES = ("summary.csv", "comparisons.csv", "agreement.csv", "table.csv", "table.md", "table.tex", "curves.pdf")
 """Files beside the page that it links to."""
 
 
@@ -38,8 +39,9 @@ def write(
 
     `summary.csv` has every number. `comparisons.csv` has every two methods by the first score of each metric.
     `agreement.csv` has every two metrics. `curves.svg` and `curves.pdf` show the first score of each metric. The folder
-    `images` has the pictures of large images in full size. Files are written atomically; a killed run never leaves a
-    partial file.
+    `images` has the pictures of large images in full size. For papers there are `table.csv`, `table.md`, `table.tex`,
+    `results.parquet` (with pyarrow), and a figure of each metric in `figures`. Files are written atomically; a killed
+    run never leaves a partial file.
 
     folder: folder of the report.
     curves: curves of all methods, metrics and scores.
@@ -62,7 +64,7 @@ def write(
         facts, warnings=(*facts.warnings, *(sentence for panel in firsts for sentence in words.gap_sentences(panel)))
     )
     controls = {row.method for panel in all_panels for row in panel.rows if row.is_control}
-    looks = figure.styles((row.method for panel in all_panels for row in panel.rows), () if network else references)
+    looks = styles((row.method for panel in all_panels for row in panel.rows), () if network else references)
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (
         ("summary", frames.summary_table((*panels(tabled, references), *all_panels), facts.how)),
@@ -74,6 +76,8 @@ def write(
         _replace(folder / f"curves.{suffix}", content)
     kind: Kind = "network" if network else "method"
     bests = answer.bests(pairs)
+    standing = _standing(ranked)
+    _write_for_papers(folder, all_panels, [method for method, _ in standing], ranked, bests, looks)
     degenerate = cautions.cautions(facts.degenerate, controls)
     warnings = cautions.first_cautions(facts, bests, degenerate)
     page = _template().render(
@@ -96,11 +100,32 @@ def write(
         bests=bests,
         overall=answer.overall(bests),
         overall_sentences=answer.overall_sentences(answer.overall(bests), kind),
+        methods=standing,
         **_metrics(all_panels, firsts, ranked, looks, facts),
         **_between(pairs, agreements),
         **_images(folder, gallery, all_panels, looks, controls),
     )
     return _replace(folder / "report.html", page.encode())
+
+
+def _write_for_papers(
+    folder: Path,
+    all_panels: Sequence[Panel],
+    methods: Sequence[str],
+    ranked: Sequence[Panel],
+    bests: Sequence[answer.Best],
+    looks: Mapping[str, Style],
+) -> None:
+    """Write the table of methods and metrics in three forms, all numbers as Parquet, and a figure of each metric."""
+    made = paper.tables(methods, ranked, bests)
+    files = {f"table.{suffix}": text.encode() for suffix, text in made._asdict().items()}
+    if (whole := paper.parquet(paper.numbers(all_panels))) is not None:
+        files["results.parquet"] = whole
+    for panel, name in zip(ranked, paper.file_names([panel.metric for panel in ranked]), strict=True):
+        files[f"figures/{name}.pdf"] = figure.column(panel, looks)
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        _replace(folder / name, content)
 
 
 def _with_tables(facts: Facts) -> Facts:
@@ -142,11 +167,11 @@ def _metrics(
     all_panels: Sequence[Panel],
     firsts: Sequence[Panel],
     ranked: Sequence[Panel],
-    looks: dict[str, figure.Style],
+    looks: dict[str, Style],
     facts: Facts,
 ) -> dict[str, object]:
     """Return the content of the page for each metric, and the tables of the `ranked` metrics, which come first."""
-    names = figure.identifiers(all_panels)
+    names = identifiers(all_panels)
     drawn: dict[str, tuple[Panel, figure.Drawn]] = {}
     sections = [
         [_section(panel, all_panels, looks, names, drawn) for panel in all_panels if panel.metric == f.metric]
@@ -163,7 +188,6 @@ def _metrics(
         "firsts": ranked,
         "number_of": {metric: n for n, metric in enumerate(dict.fromkeys(p.metric for p in (*ranked, *firsts)), 1)},
         "headline": words.headline(ranked),
-        "methods": _standing(ranked),
         "families": families,
         "many": len(ranked) > MANY,
         "leaking": [panel.metric for panel in ranked if words.leaks(panel)],
@@ -193,7 +217,7 @@ def _images(
     folder: Path,
     gallery: Gallery | None,
     all_panels: Sequence[Panel],
-    looks: Mapping[str, figure.Style],
+    looks: Mapping[str, Style],
     controls: set[str],
 ) -> dict[str, object]:
     """Return the content of the page that shows images, and write the pictures that lie beside it."""
@@ -215,7 +239,7 @@ def _images(
 def _section(
     panel: Panel,
     all_panels: Sequence[Panel],
-    looks: dict[str, figure.Style],
+    looks: dict[str, Style],
     names: dict[tuple[str, str, str], str],
     drawn: dict[str, tuple[Panel, figure.Drawn]],
 ) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from efface.metrics.formula import FRACTION_REMOVED
-from efface.report.figure import Drawn, Style
+from efface.report.figure import Drawn
 from efface.report.formats import percent, point
 from efface.report.gallery import Album, Gallery
+from efface.report.looks import Style
 from efface.report.table import Panel, Row
 
 _DIGITS = 5

@@ -13,7 +13,8 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.textpath import text_to_path
 
-GREY = "#8a8f98"
+from efface.report.looks import GREY
+
 _WIDTH, _LENGTH, _PAD = 0.8, 3.5, 3.5  # of ticks and the space beside them, in points, as matplotlib has them
 _BETWEEN = 4.0  # points between the labels of ticks and that of the axis
 _ABOVE = 3.0  # points between the axes and a factor

@@ -20,7 +20,15 @@ from efface.stages.run.run import Run
 from efface.store.keys import key
 from efface.study.claims import ACCURACY
 
-FILES = ("report.html", "summary.csv", "comparisons.csv", "agreement.csv", "curves.svg", "curves.pdf")
+FILES = (
+    "report.html",
+    "summary.csv",
+    "comparisons.csv",
+    "agreement.csv",
+    "curves.svg",
+    "curves.pdf",
+    *("table.csv", "table.md", "table.tex"),
+)
 
 
 def write_report(planned: PlannedRun, *, anew: bool = True) -> None:
