@@ -12,6 +12,8 @@ _LATER = {
     "evaluate": "efface.api.evaluate",
     "maps": "efface.api.evaluate",
     "compare": "efface.api.evaluate",
+    "metric": "efface.api.metrics",
+    "Metric": "efface.metrics.formula",
     "write_maps": "efface.store.foreign_write",
 }
 """Names whose modules are imported when they are first used, so that `import efface` stays quick."""

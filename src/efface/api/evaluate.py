@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from efface.api.in_memory import Metrics, in_words, process_as_before, quiet, run_folder, study_of_objects
+from efface.api.in_memory import in_words, process_as_before, quiet, run_folder, study_of_objects
 from efface.api.methods import Methods
+from efface.api.metrics import Metrics
 from efface.api.result import Result
 from efface.execute import stoppable
 from efface.plug.given import said
@@ -50,7 +51,9 @@ def evaluate(
     methods: a dict from names to methods, or a list of short words and functions. A method is a short word
         (`"grad_cam"`), a function (model, images, targets) -> maps, a function (model, image, label) -> map, a class or
         an object of Captum, an array of maps, or an entry of a study, `{"method": ..., "kwargs": {...}}`.
-    metrics: names, or entries of a study, `{"name": "insertion", "kwargs": {...}}`.
+    metrics: a list of names, of entries of a study, `{"name": "insertion", "kwargs": {...}}`, or of what
+        `efface.metric` returns; or a dict from names to metrics, where a metric may also be an `efface.Metric` or a
+        function (model, images, targets, maps) -> one number for each image.
     train: training images, for metrics that train networks and methods that learn: a pair (images, labels), a Dataset
         or a DataLoader. None: there are none.
     device: such as "cpu" or "cuda"; None: a GPU if there is one.

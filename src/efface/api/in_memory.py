@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import nn
 
 from efface.api.images import split_of
 from efface.api.methods import Methods, entries_of
+from efface.api.metrics import Metrics, metric_entries
 from efface.api.networks import network_keys
 from efface.execute import serial
 from efface.plug.given import give, keep, said
@@ -26,8 +27,6 @@ from efface.store.arrays import digest
 from efface.store.keys import key
 from efface.study.study import Study, check, dump
 from efface.types import Split
-
-Metrics = str | Iterable[str | Mapping[str, Any]]
 
 _WHERE = Path("evaluate")
 _SERIAL = "efface.execute.serial"
@@ -69,9 +68,7 @@ def study_of_objects(
         "data": {"call": give("data", "images", data, data.digest())},
         **network_keys(model, given, retrains=retrains),
         "attribution_methods": entries_of(methods, model, splits["test"].images, given),
-        "metrics": [metrics]
-        if isinstance(metrics, str)
-        else [dict(m) if isinstance(m, Mapping) else m for m in metrics],
+        "metrics": metric_entries(metrics),
         "seed": seed,
         "executor": {"call": _SERIAL},
         "threads": torch.get_num_threads(),
