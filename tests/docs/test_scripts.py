@@ -31,6 +31,10 @@ SMALLEST = {
     "bench_memory.py": (["--stage", "status", "--every", "0.1"], r"\d\.\d+ GB +\d+"),
     "bench_methods.py": (["--images", "2", "--rounds", "1"], r"SmoothGrad family[^\n]*(\n.*)*?\d\.\d+x"),
     "bench_perturb.py": (["--images", "2", "--rounds", "1"], r"\d\.\d+"),
+    "bench_evaluate.py": (
+        ["--quick"],
+        r"import efface: \d\.\d+ s(.*\n)*evaluate beside the command line, 16 images: \d\.\d+",
+    ),
     "bench_report.py": (["--quick"], r"page in \d+\.\d s of CPU .*\d\.\d MB"),
     "bench_start.py": (["--quick"], r"\d\.\d\d s \(goal"),
     "bench_train.py": (
