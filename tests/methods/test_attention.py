@@ -579,3 +579,72 @@ def test_a_network_whose_logits_have_no_gradient_is_refused(method):
 def test_wrong_settings_are_refused(method, settings, said):
     with pytest.raises(ValueError, match=said):
         explain(method, vision(), inputs(), **settings)
+
+
+# A head that pools the tokens by attention
+
+
+def pooling():
+    """timm's SigLIP, small, in float64, whose attention differs between the tokens."""
+    made = timm.create_model(
+        "vit_base_patch16_siglip_224", num_classes=3, img_size=64, embed_dim=12, depth=3, num_heads=2
+    )
+    for parameter in made.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return made.double().eval()
+
+
+def attention_by_hand(network, images, targets):
+    """Attention and its gradients, of the blocks and of the pooling head, by timm's own layers written out."""
+    tokens, found = network.patch_embed(images) + network.pos_embed, []
+
+    def mixed(q, k, v, scale):
+        found.append(((q @ k.mT) * scale).softmax(-1))
+        found[-1].retain_grad()
+        return (found[-1] @ v).transpose(1, 2).flatten(2)
+
+    for block in network.blocks:
+        q, k, v = block.attn.qkv(block.norm1(tokens)).unflatten(-1, (3, 2, 6)).permute(2, 0, 3, 1, 4)
+        tokens = tokens + block.attn.proj(mixed(q, k, v, block.attn.scale))
+        tokens = tokens + block.mlp(block.norm2(tokens))
+    pool, tokens = network.attn_pool, network.norm(tokens)
+    q = pool.q(pool.latent.expand(len(images), -1, -1)).unflatten(-1, (2, 6)).transpose(1, 2)
+    k, v = pool.kv(tokens).unflatten(-1, (2, 2, 6)).permute(2, 0, 3, 1, 4)
+    read = pool.proj(mixed(q, k, v, pool.scale))
+    read = (read + pool.mlp(pool.norm(read)))[:, 0]
+    logits = network.head(network.fc_norm(read))
+    assert torch.allclose(logits, network(images))
+    logits.gather(1, targets[:, None]).sum().backward()
+    return [each.detach() for each in found], [each.grad for each in found]
+
+
+@pytest.mark.parametrize("name", ["attention_rollout", "generic_attention", "attention_grad_cam"])
+def test_a_pooling_head_is_followed_as_the_formulas_have_it(name):
+    network = seeded(pooling, 3)
+    images, targets = uniform_images(6, 64).double(), torch.tensor([0, 1, 2] * 2)
+    weights, slopes = attention_by_hand(network, images, targets)
+    eye = torch.eye(16, dtype=torch.float64)
+    if name == "attention_rollout":
+        row = weights[-1].mean(1)
+        for each in reversed(weights[:-1]):
+            row = row @ (each.mean(1) + eye) / 2
+    elif name == "generic_attention":
+        relevant = [(a * g).clamp(min=0).mean(1) for a, g in zip(weights, slopes, strict=True)]
+        whole = eye.expand(6, 16, 16)
+        for each in relevant[:-1]:
+            whole = whole + each @ whole
+        row = relevant[-1] @ whole
+    else:
+        row = (slopes[-1].mean(3, keepdim=True) * weights[-1]).sum(1).clamp(min=0)
+    wanted = F.interpolate(row.reshape(6, 1, 4, 4), size=(64, 64), mode="bilinear")[:, 0]
+    found = METHODS[name](network, images, targets)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+    assert found.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["legrad", "tam", "bi_attn", "vit_cx"])
+def test_other_methods_refuse_a_pooling_head(name):
+    with pytest.raises(ValueError, match="pools 16 tokens for the head"):
+        (partial(METHODS[name], noise=0.0) if name == "vit_cx" else METHODS[name])(
+            pooling(), uniform_images(1, 64).double(), torch.tensor([0])
+        )

@@ -322,7 +322,7 @@ def test_another_head_is_noticed():
         (
             lambda: by_timm("vit_base_patch16_siglip_224", embed_dim=12, num_heads=2),
             32,
-            "1 tokens read 4 others",
+            "attention 2 of VisionTransformer pools 4 tokens for the head",
         ),
     ],
     ids=["small cnn", "resnet", "windows", "class attention", "pooling"],
@@ -330,6 +330,12 @@ def test_another_head_is_noticed():
 def test_other_attention_is_refused_in_one_sentence(build, side, said):
     with pytest.raises(ValueError, match=said):
         attended(build().eval(), uniform_images(1, side))
+
+
+def test_a_head_that_pools_by_attention_is_known_to_methods_that_follow_it():
+    network = by_timm("vit_base_patch16_siglip_224", embed_dim=12, num_heads=2).eval()
+    found = attended(network, uniform_images(1, 32), pooled=True)
+    assert (found.pools, found.depth, found.read, found.grid.total) == (True, 2, (0,), 4)
 
 
 # The modules of the blocks

@@ -27,34 +27,46 @@ class Attended(NamedTuple):
     """How a network attends, for images of one size.
 
     grid: how its tokens lie.
-    depth: number of blocks with attention, in their order of running.
-    read: numbers of the tokens that the head reads.
+    depth: number of blocks with attention between all tokens, in their order of running.
+    read: numbers of the tokens that the head reads; with `pools`, of the queries.
+    pools: True if the head pools the tokens by an attention of its own, which runs after the blocks: n h q t, from a
+        few learnt queries to all tokens.
     """
 
     grid: TokenGrid
     depth: int
     read: tuple[int, ...]
+    pools: bool = False
 
     def rows(self, like: Tensor) -> Float[Tensor, "1 r t"]:
         """Return a row for each token that the head reads: 1 at this token, else 0."""
         return torch.eye(self.grid.total, dtype=like.dtype, device=like.device)[None, list(self.read)]
 
 
-def attended(model: nn.Module, images: Images) -> Attended:
+def attended(model: nn.Module, images: Images, *, pooled: bool = False) -> Attended:
     """Return how the network attends for images of this size.
 
     The first call for a size costs a forward and a backward pass of two images of noise.
+
+    pooled: True for a method that follows a head that pools tokens by attention, too; False refuses such a network.
 
     ValueError: the network has no attention, or one that is not between all of its tokens: inside windows, of a class
         token alone, or between channels; or its tokens lie in a grid that is not known.
     """
     kept, now = _KNOWN.setdefault(model, {}), fingerprint(model, images)
     if now in kept:
-        return kept[now]
-    with evaluating(model):
-        found, surely = _attended(model, images)
-    if surely:
-        kept[now] = found
+        found = kept[now]
+    else:
+        with evaluating(model):
+            found, surely = _attended(model, images)
+        if surely:
+            kept[now] = found
+    if found.pools and not pooled:
+        raise ValueError(
+            f"attention {found.depth} of {type(model).__name__} pools {found.grid.total} tokens for the head; this "
+            "method expects attention between all tokens in every block: choose attention_rollout, generic_attention "
+            "or attention_grad_cam, or a method without attention"
+        )
     return found
 
 
@@ -85,7 +97,8 @@ def _attended(model: nn.Module, images: Images) -> tuple[Attended, bool]:
     tried = noise(images, _TRIED)
     with visible_attention(model, gradients=True) as attention:
         logits = logits_of(model, tried)
-    _check(model, attention)
+    pools = _pools(attention)
+    _check(model, attention[:-1] if pools else attention)
     grid = token_grid(model, images)
     count = attention[-1].shape[-1]
     if grid.total != count:
@@ -97,10 +110,20 @@ def _attended(model: nn.Module, images: Images) -> tuple[Attended, bool]:
         differentiable(model, tried)
     weights = torch.linspace(1, 2, logits.shape[1]).to(logits)  # equal weights would cancel where logits sum to 0
     (gradient,) = torch.autograd.grad((logits * weights).sum(), attention[-1], allow_unused=True)
+    depth = len(attention) - pools
     if gradient is not None and (read := (gradient != 0).any(3).any(1).any(0)).any():
-        return Attended(grid, len(attention), tuple(read.nonzero().flatten().tolist())), True
-    usual = (0,) if grid.prefix else tuple(range(grid.total))  # a last layer of zeros, as of a new network
-    return Attended(grid, len(attention), usual), False
+        return Attended(grid, depth, tuple(read.nonzero().flatten().tolist()), pools), True
+    # a last layer of zeros, as of a new network
+    usual = range(attention[-1].shape[2]) if pools else (0,) if grid.prefix else range(grid.total)
+    return Attended(grid, depth, tuple(usual), pools), False
+
+
+def _pools(attention: list[Tensor]) -> bool:
+    """Return whether the last attention is one from a few queries to the tokens of the blocks before."""
+    if len(attention) < 2 or any(each.ndim != 4 for each in attention[-2:]):
+        return False
+    (_, _, queries, read), before = attention[-1].shape, attention[-2].shape
+    return queries < read == before[2] == before[3]
 
 
 def _check(model: nn.Module, attention: list[Tensor]) -> None:

@@ -15,6 +15,7 @@ NUMERICS: dict[str, int] = {
     "metric.efficient_randomisation": 2,
     "metric.faithfulness_correlation": 2,
     "metric.randomisation": 2,
+    "pictures": 2,
 }
 """The declared versions of efface's code that are above 1: of an area, or of a plug-in, such as `method.rise`.
 

@@ -12,7 +12,7 @@ classes_of: function from logits to target classes. If given, it replaces `targe
 import torch
 from torch import nn
 
-from efface.methods.attention.passes import LAST, ClassesOf, Map, PerHead, Rows, by_gradient, through
+from efface.methods.attention.passes import LAST, ClassesOf, Map, PerHead, Rows, by_gradient, pooled
 from efface.models.attended import Attended
 from efface.types import Images, Target, TargetScore
 
@@ -31,7 +31,8 @@ def attention_grad_cam(
     Formula: map = relu(sum over heads h of w_h A_h), A_h the row of the class token over the patches in the last block,
         and w_h the mean of d score / d A_h over these patches.
 
-    Without a class token, both the row and the mean of the gradients are means over the tokens that the head reads. It
+    Without a class token, both the row and the mean of the gradients are means over the tokens that the head reads. If
+    the head pools the tokens by attention (SigLIP), this attention takes the place of the last block. It
     costs one forward pass per image, and a backward pass to the last block. The settings are described in this module's
     docstring.
 
@@ -55,10 +56,12 @@ def generic_attention(
     Formula: R = I, then R = R + (mean over heads of relu(A_l * d score / d A_l)) R for each block l; map = row of the
         class token of R.
 
-    Without a class token, the mean over the rows of the tokens that the head reads takes the place of its row. It costs
-    one forward and one backward pass per image. The settings are described in this module's docstring.
+    Without a class token, the mean over the rows of the tokens that the head reads takes the place of its row. If the
+    head pools the tokens by attention (SigLIP), the row is that of relu(A * d score / d A) of this attention, as rule
+    10 has it for queries that are no tokens. It costs one forward and one backward pass per image. The settings are
+    described in this module's docstring.
 
-    Source: Chefer, Gur & Wolf, ICCV 2021, rules 5 and 6 (arXiv:2103.15679).
+    Source: Chefer, Gur & Wolf, ICCV 2021, rules 5, 6 and 10 (arXiv:2103.15679).
     Differs: nothing.
     """
     return by_gradient(_accumulated, model, images, targets, score, max_batch, classes_of)
@@ -72,4 +75,4 @@ def _weighted_heads(found: Attended, attention: PerHead, gradients: PerHead) -> 
 
 def _accumulated(found: Attended, attention: PerHead, gradients: PerHead) -> Rows:
     relevance = [(weights * slopes).relu_().mean(1) for weights, slopes in zip(attention, gradients, strict=True)]
-    return through(found.rows(attention[0]), relevance)
+    return pooled(found, relevance)

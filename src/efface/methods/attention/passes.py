@@ -23,7 +23,8 @@ from efface.types import Images, Target, Targets, TargetScore
 ClassesOf = Callable[[Float[Tensor, "n k"]], Targets]
 Map = Float[Tensor, "n h w"]
 Matrices = Sequence[Float[Tensor, "n t t"]]
-PerHead = Sequence[Float[Tensor, "n h t t"]]
+PerHead = Sequence[Float[Tensor, "n h _ t"]]
+"""Of each block n h t t, and of a head that pools the tokens n h q t."""
 Rows = Float[Tensor, "#n r t"]
 Combine = Callable[[Attended, PerHead, PerHead], Rows]
 """(how the network attends, attention of all blocks, its gradients) -> the row of each token that the head reads."""
@@ -43,7 +44,7 @@ def by_gradient(
     of: slice = EVERY,
 ) -> Map:
     """Return the maps of the rows that `combine` computes from the attention of a pass, and from its gradients."""
-    found, maps = attended(model, images), []
+    found, maps = attended(model, images, pooled=True), []
     with evaluating(model), visible_attention(model, gradients=True) as attention:
         for block in blocks(len(images), at_once(images, max_batch)):
             attention.clear()
@@ -94,6 +95,18 @@ def through(rows: Rows, matrices: Matrices, share: float = 1.0) -> Float[Tensor,
     for matrix in reversed(matrices):
         rows = share * (rows + rows @ matrix)
     return rows
+
+
+def pooled(found: Attended, matrices: Sequence[Float[Tensor, "n _ t"]], share: float = 1.0) -> Float[Tensor, "n r t"]:
+    """Return the rows of the tokens that the head reads, followed through all matrices.
+
+    If the head pools the tokens by attention, the rows are those of its queries: the last of the matrices, from which
+    the product goes on. Its queries are no tokens of the blocks, so no identity is added to it.
+    """
+    if found.pools:
+        *matrices, last = matrices
+        return through(last[:, list(found.read)], matrices, share)
+    return through(found.rows(matrices[0]), matrices, share)
 
 
 def laid_out(found: Attended, rows: Rows, images: Images) -> Map:

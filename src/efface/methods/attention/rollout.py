@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from efface.methods.attention.passes import ClassesOf, Map, first_block, laid_out, mean_of_heads, through
+from efface.methods.attention.passes import ClassesOf, Map, first_block, laid_out, mean_of_heads, pooled
 from efface.models.attended import attended
 from efface.models.attention import visible_attention
 from efface.models.evaluation import evaluating
@@ -39,7 +39,8 @@ def attention_rollout(
     The class that is explained changes nothing. The map says which patches the tokens that the head reads could come
     from, not which of them speak for a class. It costs one forward pass per image.
 
-    Without a class token, the mean over the rows of the tokens that the head reads takes the place of its row.
+    Without a class token, the mean over the rows of the tokens that the head reads takes the place of its row. If the
+    head pools the tokens by attention (SigLIP), the row is that of this attention, times B_L ... B_1.
 
     start: number of the first block that is used, from 0.
     max_batch: most images in one pass, at least 1. It limits the memory and changes maps by rounding only.
@@ -49,14 +50,14 @@ def attention_rollout(
         who leave out block 0.
     Differs: nothing.
     """
-    found = attended(model, images)
+    found = attended(model, images, pooled=True)
     start = first_block(start, found)
-    rows, maps = found.rows(images), []
+    maps = []
     with evaluating(model), torch.no_grad(), visible_attention(model, see=mean_of_heads) as attention:
         for block in blocks(len(images), at_once(images, max_batch)):
             attention.clear()
             logits = logits_of(model, images[block].detach())
             if classes_of is not None:
                 classes_of(logits)
-            maps.append(laid_out(found, through(rows.to(attention[0]), attention[start:], 0.5), images[block]))
+            maps.append(laid_out(found, pooled(found, attention[start:], 0.5), images[block]))
     return torch.cat(maps)
