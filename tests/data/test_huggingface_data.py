@@ -215,6 +215,27 @@ def test_sets_that_cannot_be_used_are_refused_in_a_sentence(splits, settings, sa
     assert "\n" not in str(raised.value)
 
 
+def test_texts_of_whole_numbers_are_numbered_by_their_value_and_truth_is_1(tmp_path):
+    texts = lambda: datasets.Value("string")  # noqa: E731
+    truth = lambda: datasets.Value("bool")  # noqa: E731
+    numbers = [str(each) for each in (10, 2, 0, 9)]
+    made = load(
+        saved(tmp_path / "texts", test=table(4, texts, numbers)), label="label", train=None, test="test", **SMALL
+    )
+    assert made["test"].classes == ("0", "2", "9", "10")
+    assert made["test"].targets.tolist() == [3, 1, 0, 2]
+    mixed = load(
+        saved(tmp_path / "mixed", test=table(4, texts, ["b10", "b2", "a", "9"])),
+        label="label", train=None, test="test", **SMALL,
+    )  # fmt: skip
+    assert mixed["test"].classes == ("9", "a", "b10", "b2")
+    told = load(
+        saved(tmp_path / "truth", test=table(4, truth, [True, False, False, True])),
+        label="label", train=None, test="test", **SMALL,
+    )  # fmt: skip
+    assert told["test"].targets.tolist() == [1, 0, 0, 1]
+
+
 def test_several_columns_of_a_kind_are_listed(tmp_path):
     made = table(4)
     masks = made.select_columns(["image"]).rename_column("image", "mask")

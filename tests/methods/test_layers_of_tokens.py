@@ -255,6 +255,22 @@ def test_a_layer_that_shows_nothing_is_refused_with_the_reason_and_with_layers_t
     assert state_of(network) == before
 
 
+def test_tokens_before_images_are_refused_with_the_reason():
+    class SequenceFirst(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patches = nn.Conv2d(3, 12, 8, 8)
+            self.block = nn.TransformerEncoderLayer(12, 2, 24, batch_first=False)
+            self.head = nn.Linear(12, 4)
+
+        def forward(self, images):
+            return self.head(self.block(self.patches(images).flatten(2).permute(2, 0, 1)).mean(0))
+
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match=r"second axis is that of the images.*batch_first=True"):
+        cam.grad_cam(SequenceFirst().eval(), torch.rand(2, 3, 32, 32), TARGETS[:2], layer="block")
+
+
 def test_a_normalisation_of_the_embedding_shows_one_patch_alone():
     settings = {"img_size": 64, "depth": 2, "embed_dim": 12, "num_heads": 2, "num_classes": 4}
     network = timm.create_model("vit_base_patch16_clip_224", **settings).eval()

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-_NUMBERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+_NUMBERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _TEXTS = ("string", "large_string")
 _LISTED = 8
 
@@ -41,7 +41,8 @@ def label_column(where: str, features: Mapping[str, Any], given: str | None) -> 
 def read_labels(columns: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, Int[Tensor, " n"]], tuple[str, ...]]:
     """Return the class of each row of each split, and the names of the classes in their order.
 
-    Texts are numbered in alphabetical order over all splits; whole numbers are classes as they are.
+    Texts are numbered in alphabetical order over all splits. If all of them are whole numbers, such as "0" to "10",
+    they are numbered in the order of these numbers. Whole numbers are classes as they are; true and false are 1 and 0.
 
     columns: of each split, by what errors call it: the feature and the values, as Arrow's column.
 
@@ -57,7 +58,7 @@ def read_labels(columns: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, Int[T
     if type(feature).__name__ == "ClassLabel":
         names = tuple(map(str, feature.names))
     elif feature.dtype in _TEXTS:
-        names = tuple(sorted({str(name) for values in found.values() for name in values.tolist()}))
+        names = _in_order({str(name) for values in found.values() for name in values.tolist()})
         place = {name: number for number, name in enumerate(names)}
         found = {where: np.array([place[name] for name in values.tolist()]) for where, values in found.items()}
     else:
@@ -65,12 +66,20 @@ def read_labels(columns: Mapping[str, tuple[Any, Any]]) -> tuple[dict[str, Int[T
     return {where: torch.from_numpy(values.astype(np.int64)) for where, values in found.items()}, names
 
 
+def _in_order(names: set[str]) -> tuple[str, ...]:
+    """Return names in alphabetical order, or in that of their numbers if each of them is a whole number."""
+    if all(name.isascii() and name.isdigit() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
 def _values(where: str, column: Any, classes: int) -> np.ndarray:
     """Return the values of a column; all are texts, or numbers from 0, below `classes` if that is above 0."""
     if len(column) == 0:
         raise ValueError(f"{where}: has no rows, expected pictures; take another split")
     none = column.null_count
-    values = column.drop_null().to_numpy()
+    values = column.drop_null().to_numpy(zero_copy_only=False)
+    values = values.astype(np.int64) if values.dtype.kind == "b" else values
     negative = 0 if values.dtype.kind not in "iu" else int((values < 0).sum())
     if none + negative:
         raise ValueError(

@@ -13,7 +13,7 @@ from math import prod
 from torch import nn
 
 from efface.models.laid_out import FeatureLayer
-from efface.models.layout import Layout, layouts
+from efface.models.layout import HALVES, Layout, layouts
 from efface.models.mixing import reads_one_patch
 from efface.models.reached import COUNT, reaches
 from efface.models.tokens import fits_a_grid, token_counts, token_grid
@@ -23,6 +23,10 @@ _OF_TOKENS = re.compile(r"(?<!Batch)(?<!Group)(?<!Instance)(?<!Response)Norm(?!a
 _ATTENTION = re.compile(r"(?!.*(block|layer|stage|encoder|transformer)).*att(ention|n)", re.IGNORECASE)
 
 _WITHOUT_IMAGES = "its first axis is not that of the images, as of a weight, or of windows"
+_IMAGES_SECOND = (
+    "its second axis is that of the images (tokens n c), and maps need the images first: make the network compute with "
+    "n tokens c (batch_first=True of torch's transformer layers)"
+)
 
 
 def computes_with_tokens(model: nn.Module) -> bool:
@@ -47,7 +51,7 @@ def as_laid_out(model: nn.Module, images: Images, name: str) -> FeatureLayer | s
     if layout is None:
         return "a map needs three or four axes"
     if not layout.each or not layout.changes:
-        return "it does not depend on the image" if layout.each else _WITHOUT_IMAGES
+        return "it does not depend on the image" if layout.each else _without_images(layout)
     if len(layout.shape) == 4:
         return _of_four_axes(model, images, name, layout)
     if layout.is_channels_first:
@@ -56,6 +60,10 @@ def as_laid_out(model: nn.Module, images: Images, name: str) -> FeatureLayer | s
         return FeatureLayer(model.get_submodule(name), name, "n t c", token_grid(model, images, layout.shape[1]))
     except ValueError as error:
         return str(error)
+
+
+def _without_images(layout: Layout) -> str:
+    return _IMAGES_SECOND if len(layout.shape) == 3 and layout.shape[1] == HALVES else _WITHOUT_IMAGES
 
 
 def _of_four_axes(model: nn.Module, images: Images, name: str, layout: Layout) -> FeatureLayer | str:
