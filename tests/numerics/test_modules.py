@@ -40,6 +40,7 @@ COVERED = {
     "impute": "imputer",
     "training/loop": "train",
     "training/checkpoint": "train",
+    "training/told": NO_NUMBERS,
     "training/batch": "train",
     "training/settings": "train",
     "training/generate": "generate",
