@@ -25,7 +25,7 @@ panels = functools.partial(report_panels.panels, references=CHANCE)
 write = functools.partial(page.write, references=CHANCE)
 styles = functools.partial(figure.styles, references=CHANCE)
 FRACTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
-FILES = ["agreement.csv", "comparisons.csv", "curves.pdf", "curves.svg", "report.html", "summary.csv"]
+FILES = ["agreement.csv", "comparisons.csv", "curves.pdf", "curves.svg", "report.html", "summary.csv", "verdicts.csv"]
 METHODS = ("random", "gradient", "input_x_gradient", "smooth_grad", "integrated_gradients", "grad_cam", "sobel")
 # Means as a trial on handwritten digits gave them: retrained networks read the outline of what was erased.
 MEANS = {

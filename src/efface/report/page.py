@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from efface.report import between, cautions, decided, figure, frames, words
+from efface.report import between, cautions, decided, figure, frames, verdicts, words
 from efface.report.gallery import Gallery, tiles, uri
 from efface.report.panels import panels
 from efface.report.stats import Curve
@@ -97,9 +97,9 @@ def write(
 ) -> Path:
     """Write the report with its tables and figures, and return the path of `report.html`.
 
-    `summary.csv` has every number. `comparisons.csv` has every two methods by the first score of each metric.
-    `agreement.csv` has every two metrics. `curves.svg` and `curves.pdf` show the first score of each metric. Files are
-    written atomically; a killed run never leaves a partial file.
+    `summary.csv` has every number. `comparisons.csv` has every two methods by the first score of each metric,
+    `verdicts.csv` the verdict on each method. `agreement.csv` has every two metrics. `curves.svg` and `curves.pdf` show
+    the first score of each metric. Files are written atomically; a killed run never leaves a partial file.
 
     folder: folder of the report.
     curves: curves of all methods, metrics and scores.
@@ -128,6 +128,7 @@ def write(
         ("summary", frames.summary_table((*panels(tabled, references), *all_panels), facts.how)),
         ("comparisons", frames.comparisons_table(pairs)),
         ("agreement", frames.agreement_table(agreements)),
+        ("verdicts", verdicts.verdicts_table(_every_first(firsts, ranked))),
     ):
         _replace(folder / f"{name}.csv", frame.to_csv(index=False).encode())
     for kind, content in figure.sheet(firsts, looks).items():
@@ -244,6 +245,12 @@ def _section(
         "findings": words.findings(panel, all_panels),
         "svg": figure.inline(panel, looks, names, title),
     }
+
+
+def _every_first(firsts: Sequence[Panel], ranked: Sequence[Panel]) -> list[Panel]:
+    """Return the first panel of each metric, with ranks where methods are ranked."""
+    with_ranks = {panel.metric: panel for panel in ranked}
+    return [with_ranks.get(panel.metric, panel) for panel in firsts]
 
 
 def _standing(firsts: Sequence[Panel]) -> list[tuple[str, list[Row | None]]]:

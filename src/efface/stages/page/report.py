@@ -20,7 +20,7 @@ from efface.stages.run.run import Run
 from efface.store.keys import key
 from efface.study.claims import ACCURACY
 
-FILES = ("report.html", "summary.csv", "comparisons.csv", "agreement.csv", "curves.svg", "curves.pdf")
+FILES = ("report.html", "summary.csv", "comparisons.csv", "agreement.csv", "verdicts.csv", "curves.svg", "curves.pdf")
 
 
 def write_report(planned: PlannedRun, *, anew: bool = True) -> None:
