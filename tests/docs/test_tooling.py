@@ -22,6 +22,7 @@ REFERENCE = {"train-cls": "train", "extract-attribution-maps": "extract", "evalu
 """The targets of the reference system, and those of efface that run the same stage."""
 OTHERS = [
     "demo",
+    "convert",
     "compare",
     "prune",
     "measure",
