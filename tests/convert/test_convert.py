@@ -252,6 +252,19 @@ def test_a_network_of_torchvision_keeps_its_settings(tmp_path):
     assert study.model.kwargs["mean"] == [0.4914, 0.4822, 0.4465]  # the colours of the data
 
 
+def test_weights_of_torchvision_are_those_that_their_argument_meant(tmp_path):
+    for args, weights in (
+        ({"pretrained": True}, "IMAGENET1K_V1"),
+        ({"weights": "ResNet50_Weights.IMAGENET1K_V2"}, "IMAGENET1K_V2"),
+        ({"pretrained": False}, None),
+        (None, None),
+    ):
+        study, made = study_of(tmp_path, changed(OLD_LERF, (f"{LERF}.model.constructor_args", args)))
+        assert study.model.kwargs.get("weights") == weights
+        (line,) = (line for line in made.lines if line.key.endswith("constructor_args"))
+        assert (weights or "no weights" if args else "") in line.became
+
+
 def test_a_retraining_with_settings_of_its_own_is_a_refit(tmp_path):
     sgd = {"name": "torch.optim.SGD", "lr": 0.1}
     changes = ("retrain_cls.nb_epochs", 7), ("retrain_cls.optimizer", sgd), ("retrain_cls.batch_size", 9)
@@ -318,6 +331,18 @@ def test_files_that_complete_one_another_make_one_study_as_the_whole_file_does(t
     parted, whole = check(read_yaml(made.text), first), study_of(tmp_path, OLD_ROAR)[0]
     assert parted == whole
     assert len(read_old([first, write(tmp_path, OLD_ROAR, "whole.yml"), write(tmp_path, OLD_LERF, "lerf.yml")])) == 3
+
+
+def test_files_of_one_run_must_agree_and_keep_both_descriptions(tmp_path):
+    shared = {key: OLD_ROAR[key] for key in ("outdir", "data")}
+    parts = {key: OLD_ROAR[key] for key in ("train_cls", "retrain_cls")}
+    first = write(tmp_path, {"desc": "maps", "extract_cams": OLD_ROAR["extract_cams"]} | shared, "extract.yml")
+    second = write(tmp_path, {"desc": "retraining"} | shared | parts, "roar.yml")
+    (old,) = read_old([first, second])
+    assert converted(old, Path("configs"))[0].text.startswith("# maps retraining\n")
+    write(tmp_path, shared | parts | {"outdir": "elsewhere"}, "roar.yml")
+    with pytest.raises(InvalidStudyError, match=re.escape(f"{second}: outdir: is not that of {first}")):
+        read_old([first, second])
 
 
 def test_a_problem_of_several_files_names_the_file_that_has_the_key(tmp_path):

@@ -132,13 +132,13 @@ def _torchvision(old: Old, where: str, name: str, settings: dict[str, Any], colo
     if colours is not IMAGENET:
         kwargs |= colours
     old.became(f"{where}.arch", f"model: torchvision, name {name}", "Its first layer normalises.")
-    said = f"model.kwargs.weights: {weights}" if weights else "model.kwargs"
-    if old.get(f"{where}.constructor_args"):
-        old.became(
-            f"{where}.constructor_args", said, "These are the weights of 'pretrained: True'." if given is True else ""
-        )
+    key = f"{where}.constructor_args"
+    if old.get(key):
+        said = ", ".join([f"weights {weights}"] * bool(weights) + list(settings)) or "no weights"
+        why = "These are the weights of 'pretrained: True'." if given is True else ""
+        old.became(key, f"model.kwargs: {said}", why)
     else:
-        _arguments(old, where, settings)
+        old.nothing(key)
     return {"call": "torchvision", "kwargs": kwargs}
 
 

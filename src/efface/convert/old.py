@@ -148,19 +148,32 @@ def read_old(paths: Sequence[Path]) -> list[Old]:
         if whole is None:
             together.append(old)
         else:
-            tree, files = old.tree | whole.tree, old.files | whole.files
-            joined = Old((*whole.paths, *old.paths), tree, files, [*whole.lines, *old.lines])
-            together[together.index(whole)] = joined
+            together[together.index(whole)] = _joined(whole, old)
     return together
 
 
 def _complete_one_another(one: Old, other: Old) -> bool:
-    """Return whether two files hold different sections of one ROAR run, and agree on the rest."""
+    """Return whether two files hold different sections of one ROAR run.
+
+    InvalidStudyError: they do, but they differ in the rest.
+    """
     sections = [{name for name in ROAR if old.tree.get(name)} for old in (one, other)]
     if not all(sections) or sections[0] & sections[1] or any(old.tree.get(LERF) for old in (one, other)):
         return False
-    shared = (one.tree.keys() & other.tree.keys()) - {"desc"}
-    return all(one.tree[name] == other.tree[name] for name in shared)
+    both = sorted((one.tree.keys() & other.tree.keys()) - {"desc", *ROAR})
+    if differing := [name for name in both if one.tree[name] != other.tree[name]]:
+        raise InvalidStudyError(
+            f"{other.paths[0]}: {differing[0]}: is not that of {one.paths[0]}, although the two files hold sections of "
+            "one run; make it the same in both, or convert whole files one by one"
+        )
+    return True
+
+
+def _joined(one: Old, other: Old) -> Old:
+    tree = other.tree | one.tree
+    if descriptions := list(dict.fromkeys(str(old.tree["desc"]) for old in (one, other) if old.tree.get("desc"))):
+        tree["desc"] = " ".join(descriptions)
+    return Old((*one.paths, *other.paths), tree, other.files | one.files, [*one.lines, *other.lines])
 
 
 def _loaded(path: Path) -> dict[str, Any]:
@@ -181,7 +194,7 @@ def _loaded(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _joined(loader: Any, node: Any) -> str:
+def _path_of(loader: Any, node: Any) -> str:
     parts = loader.construct_sequence(node) if isinstance(node, yaml.SequenceNode) else []
     if not parts or not all(isinstance(part, str) for part in parts):
         raise YamlTextError(
@@ -192,7 +205,7 @@ def _joined(loader: Any, node: Any) -> str:
 
 _PYTHON = "tag:yaml.org,2002:python/"
 _TAGS = {
-    f"{_PYTHON}object/apply:os.path.join": _joined,
+    f"{_PYTHON}object/apply:os.path.join": _path_of,
     f"{_PYTHON}tuple": lambda loader, node: loader.construct_sequence(node),
 }
 """Tags of these files that are understood without running anything."""

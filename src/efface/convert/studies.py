@@ -1,5 +1,6 @@
 """A study from an old configuration: its keys in order, as commented YAML, and what became of each old key."""
 
+import shlex
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,12 +58,13 @@ def converted(old: Old, folder: Path) -> list[Converted]:
         parts.append({key: value for key, value in old.tree.items() if key not in ROAR})
     made, problems = [], list[str]()
     for number, tree in enumerate(parts):
-        part = Old(old.paths, tree, old.files, list(old.lines))
+        lines = [line for line in old.lines if line.key.partition(".")[0] in tree]
+        part = Old(old.paths, tree, old.files, lines)
         study = _study(part)
         problems += part.problems
         name = f"{old.paths[0].stem}{'_lerf' * number}.yml"
-        text, lines = _text(part, study, folder / name), tuple(part.in_order())
-        made.append(Converted(old.paths, name, text, lines, tuple(study.get("metrics", ()))))
+        text = _text(part, study, folder / name)
+        made.append(Converted(old.paths, name, text, tuple(part.in_order()), tuple(study.get("metrics", ()))))
     if problems:
         raise InvalidStudyError("\n".join(dict.fromkeys(problems)))
     return made
@@ -88,9 +90,8 @@ def _study(old: Old) -> dict[str, Any]:
     if LERF not in old.tree and metrics:
         study["repeats"] = 3
     if not study["attribution_methods"]:
-        old.problems.append(
-            f"{old.paths[0]}: attribution_methods: no section has them; expected extract_cams or {LERF}"
-        )
+        where = LERF if LERF in old.tree else "extract_cams"
+        old.wrong(f"{where}.attribution_methods", "a list of entries with name, method and kwargs")
     return {key: value for key, value in study.items() if value not in ([], None)}
 
 
@@ -101,7 +102,8 @@ def _text(old: Old, study: dict[str, Any], path: Path) -> str:
     files = " and ".join(str(path) for path in old.paths)
     head.append(f"Made by 'efface convert' from {files}, a configuration of the ROAR reference system.")
     target = "lerf" if LERF in old.tree else "roar" if "metrics" in study else "extract"
-    lines = [*_comments(head), "#", f"#   ./taskw check CONFIG={path}", f"#   ./taskw {target} CONFIG={path}", "#"]
+    config = f"CONFIG={shlex.quote(str(path))}"
+    lines = [*_comments(head), "#", f"#   ./taskw check {config}", f"#   ./taskw {target} {config}", "#"]
     for key, value in study.items():
         lines += [*_comments(_origin(old, key)), *_key(key, value)]
     none = [f"{line.key}: {line.why}." for line in old.in_order() if line.why and not line.became]

@@ -1,5 +1,6 @@
 """Stage convert: studies from configurations of the ROAR reference system."""
 
+import shlex
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,7 +64,8 @@ def _said(path: Path, study: Converted) -> list[str]:
     lines.append(f"{len(study.lines)} keys, {none} of them without a counterpart; the file says what was added")
     metrics = f" --metrics {','.join(study.metrics)}" if study.metrics else ""
     stage = "measure" if study.metrics else "extract"
-    return [*lines, f"next: efface check {path}", f"then: efface {stage} {path}{metrics}"]
+    study_path = shlex.quote(str(path))
+    return [*lines, f"next: efface check {study_path}", f"then: efface {stage} {study_path}{metrics}"]
 
 
 def _wrapped(line: Line) -> list[str]:
