@@ -29,7 +29,8 @@ from efface.metrics.probes import Case, Erasure, erased_batches, image_mean
 from efface.models.resnet import resnet8, resnet20
 from efface.plug.call import Call
 from efface.store.maps import MapStore, MapWriter
-from efface.training.loop import TrainingRows, TrainingSettings, crop, train
+from efface.training.batch import crop
+from efface.training.loop import TrainingRows, TrainingSettings, train
 from efface.types import Split
 
 FRACTION, BATCH, CROP, CLASSES = 0.5, 256, 4, 10

@@ -22,7 +22,7 @@ LAYERS = (
     {"training"},
     {"metrics"},
     {"study"},
-    {"report"},
+    {"report", "convert"},
     {"stages"},
     {"api"},
     {"__main__"},

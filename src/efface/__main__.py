@@ -23,6 +23,7 @@ STAGES = {
     "all": "train, extract, measure and report",
     "status": "say what is done and what is left",
     "compare": "write the report of several studies, or folders of runs, side by side",
+    "convert": "turn configurations of the ROAR reference system into studies, key by key",
     "prune": "list the files of runs that no given study needs, and remove them with --remove",
 }
 
@@ -111,6 +112,9 @@ def _study(options: argparse.Namespace, only: Sequence[str]) -> Any:
     if options.stage == "compare":
         _stage("compare")(options.studies, options.out, trust=options.trust)
         return None
+    if options.stage == "convert":
+        _stage("convert")(options.studies, options.out)
+        return None
     if options.stage == "prune":
         overrides = [word for word in options.studies if "=" in word]
         studies = [read(Path(word), overrides) for word in options.studies if "=" not in word]
@@ -134,7 +138,7 @@ def _set_places(options: argparse.Namespace) -> None:
 
     Where only folders are read by their plans, it looks neither there nor in these folders: nothing in them may run.
     """
-    given = options.studies if options.stage in ("compare", "prune") else [options.study]
+    given = options.studies if options.stage in ("compare", "prune", "convert") else [options.study]
     if getattr(options, "trust", True) or not all(path.is_dir() for path in given):
         sys.path.insert(0, str(Path.cwd()))
         return
@@ -195,6 +199,12 @@ def _parser() -> argparse.ArgumentParser:
                 "studies", nargs="+", type=Path, metavar="STUDY", help="YAML files, or folders of runs"
             )
             subparser.add_argument("--out", type=Path, default=Path("runs/compare"), help="default: runs/compare")
+            continue
+        if name == "convert":
+            what = "configurations of the ROAR reference system; files that hold parts of one run make one study"
+            subparser.add_argument("studies", nargs="+", type=Path, metavar="OLD.yml", help=what)
+            folder = "folder of the studies; default: configs"
+            subparser.add_argument("--out", type=Path, default=Path("configs"), metavar="DIR", help=folder)
             continue
         if name == "prune":
             what = "YAML files, and key=value, which sets a key of each of them"

@@ -26,6 +26,25 @@ def whole(tmp_path):
     return tree(tmp_path / "set")
 
 
+@pytest.mark.parametrize(
+    ("root", "said", "unsaid"),
+    [
+        (
+            "imagenet/val",
+            "imagenet/val no such folder image-net.org validation images ILSVRC2012 root taskw demo",
+            "train",
+        ),
+        ("ILSVRC2012", "ILSVRC2012 image-net.org ILSVRC2012/train ILSVRC2012/val root taskw demo", "validation"),
+        ("photographs", "photographs no such folder folder of photographs for each class root", "net.org"),
+    ],
+)
+def test_a_missing_tree_says_which_photographs_and_how_to_get_them(root, said, unsaid, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=words(said)) as error:
+        made(f"data/{root}")
+    assert unsaid not in str(error.value)
+
+
 def test_hidden_folders_are_no_classes_and_hold_no_images(whole):
     for folder in (".ipynb_checkpoints", "__MACOSX", "ant/.thumbnails"):
         (whole / "val" / folder).mkdir()

@@ -18,9 +18,11 @@ ROOT = Path(__file__).parents[2]
 STAGES = ["check", "train", "extract", "samples", "visualize", "report", "all", "status"]
 METRICS = {"roar": "roar", "kar": "kar", "diffroar": "diffroar", "lerf": "lerf,morf"}
 METRICS |= {"gan-test": "gan_test", "pixel-perturb": "pixel_perturb", "diffid": "diffid", "degradation": "degradation"}
-ALIASES = {"train-cls": "train", "extract-attribution-maps": "extract", "evaluate-attribution-maps-roar": "roar"}
+REFERENCE = {"train-cls": "train", "extract-attribution-maps": "extract", "evaluate-attribution-maps-roar": "roar"}
+"""The targets of the reference system, and those of efface that run the same stage."""
 OTHERS = [
     "demo",
+    "convert",
     "compare",
     "prune",
     "measure",
@@ -94,9 +96,9 @@ def checkout(tmp_path):
 
 def test_every_target_is_there_and_says_what_it_does(task):
     listed = {item["name"]: item for item in json.loads(task("--list-all", "--json"))["tasks"]}
-    assert set(listed) == {*STAGES, *METRICS, *OTHERS, "default"}
+    assert set(listed) == {*STAGES, *METRICS, *REFERENCE, *OTHERS, "default"}
     assert all(item["desc"] for name, item in listed.items() if name != "default")
-    assert {alias: name for name, item in listed.items() for alias in item["aliases"]} == ALIASES
+    assert not any(item["aliases"] for item in listed.values())
 
 
 def test_targets_call_efface_with_the_study_and_the_words(task):
@@ -105,7 +107,7 @@ def test_targets_call_efface_with_the_study_and_the_words(task):
         expected[name] = f"efface measure 'my study.yml' --metrics {metrics} 'fit.epochs=1' 'fractions=[0.1, 0.5]'"
     expected["measure"] = "efface measure 'my study.yml' 'fit.epochs=1' 'fractions=[0.1, 0.5]'"
     expected["demo"] = "efface all configs/digits.yml 'fit.epochs=1' 'fractions=[0.1, 0.5]'"
-    expected |= {alias: expected[name] for alias, name in ALIASES.items()}
+    expected |= {target: expected[name] for target, name in REFERENCE.items()}
     said = task("--dry", *expected, "CONFIG=my study.yml", "--", "fit.epochs=1", "fractions=[0.1, 0.5]")
     assert [line.split("] ", 1)[1] for line in said.splitlines()] == list(expected.values())
 
@@ -113,6 +115,27 @@ def test_targets_call_efface_with_the_study_and_the_words(task):
 def test_study_has_a_default_and_measure_takes_metrics(task):
     assert "efface check configs/digits.yml" in task("--dry", "check")
     assert "efface measure configs/digits.yml --metrics roar,kar" in task("--dry", "measure", "METRICS=roar,kar")
+
+
+@pytest.mark.parametrize(
+    ("target", "called"),
+    [
+        ("train-cls", "efface train configs/cifar10_resnet8.yml"),
+        ("extract-attribution-maps", "efface extract configs/cifar10_resnet8.yml"),
+        ("evaluate-attribution-maps-roar", "efface measure configs/cifar10_resnet8.yml --metrics roar"),
+        ("lerf", "efface measure configs/imagenet_resnet50.yml --metrics lerf,morf"),
+        ("roar", "efface measure configs/digits.yml --metrics roar"),
+        ("train", "efface train configs/digits.yml"),
+    ],
+)
+def test_bare_targets_of_the_reference_system_have_its_studies(task, target, called):
+    assert task("--dry", target).strip().endswith(f"] {called}")
+    own = called.replace(called.split()[2], "'my study.yml'")
+    assert task("--dry", target, "CONFIG=my study.yml").strip().endswith(f"] {own}")
+    (listed,) = (item for item in json.loads(task("--list-all", "--json"))["tasks"] if item["name"] == target)
+    named = re.findall(r"configs/\w+\.yml", listed["desc"])
+    assert named in ([], [called.split()[2]])
+    assert (named == []) == ("digits" in called)
 
 
 def test_test_lints_first_and_hands_its_words_to_pytest(task):
@@ -265,7 +288,7 @@ def test_taskw_knows_the_variables_of_each_target():
     named = set(re.findall(r"[a-z][a-z-]+(?= \||\))", re.sub(r"#.*|\$\(.*?\)", "", table).split(" in\n")[1]))
     assert named == set(names)
     for target, said in targets.items():
-        used = _variables(said, targets, taskfile["vars"]["STUDY"])
+        used = _variables(said, targets, taskfile["vars"])
         for name in [target, *said.get("aliases", [])]:
             assert known[name] == used, name
 
@@ -343,13 +366,14 @@ def test_container_that_cannot_run_says_one_sentence(tools, docker, env, sentenc
     assert sentence in done.stderr
 
 
-def _variables(said, targets, study):
+def _variables(said, targets, named):
     """The variables of the user that a target and the targets that it calls read."""
     text = json.dumps({key: value for key, value in said.items() if key != "desc"})
-    text = text.replace(".STUDY", study)
+    for name in ("STUDY", "FILE", "ROAR_STUDY", "LERF_STUDY"):
+        text = text.replace(f".{name}", named[name])
     called = [step["task"] for step in said.get("cmds", []) if isinstance(step, dict)]
     used = set(re.findall(r"\.([A-Z][A-Z_]*)", text)).union(
-        *(_variables(targets[name], targets, study) for name in called)
+        *(_variables(targets[name], targets, named) for name in called)
     )
     return used - {"CLI_ARGS", "TASK_EXE", "ROOT_TASKFILE"}  # Task's own
 

@@ -6,9 +6,9 @@ from efface.erase.batches import resident
 from efface.erase.masking import pad, to_float, to_stored
 from efface.plug.call import Call
 from efface.store.tensors import cached_tensors
-from efface.training.batch import Means, augmented, names_of
+from efface.training.batch import Means, augmented, crop, names_of
 from efface.training.checkpoint import Training
-from efface.training.loop import Stop, TrainingRows, TrainingSettings, crop, predict, train
+from efface.training.loop import Stop, TrainingRows, TrainingSettings, predict, train
 from efface.training.settings import Regularizer
 from numerics import inputs
 from numerics.table import golden
@@ -69,8 +69,11 @@ def feed(width: int):
 
 
 def trained(settings: TrainingSettings, seed: int = 2, **how):
-    """A training, its log and its progress."""
+    """A training, its log of what it keeps itself, and its progress."""
     split, said, steps = inputs.data()["train"], [], []
+    more = {"batch_loss", "validation_loss"}
+    if not (settings.stop and settings.stop.accuracy):
+        more.add("training_accuracy")
     rows = TrainingRows(split.training, split.validation)
     fitted = train(
         how.pop("build", inputs.Net),
@@ -80,7 +83,7 @@ def trained(settings: TrainingSettings, seed: int = 2, **how):
         settings,
         seed=seed,
         device=inputs.CPU,
-        log=lambda name, value, epoch: said.append((name, value, epoch)),
+        log=lambda name, value, epoch: name not in more and said.append((name, value, epoch)),
         advance=steps.append,
         **how,
     )

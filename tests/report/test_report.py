@@ -26,7 +26,7 @@ write = functools.partial(page.write, references=CHANCE)
 styles = functools.partial(looks.styles, references=CHANCE)
 FRACTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
 FILES = ["agreement.csv", "comparisons.csv", "curves.pdf", "curves.svg", "report.html", "results.parquet"]
-FILES += ["summary.csv", "table.csv", "table.md", "table.tex"]
+FILES += ["summary.csv", "table.csv", "table.md", "table.tex", "verdicts.csv"]
 METHODS = ("random", "gradient", "input_x_gradient", "smooth_grad", "integrated_gradients", "grad_cam", "sobel")
 # Means as a trial on handwritten digits gave them: retrained networks read the outline of what was erased.
 MEANS = {

@@ -72,7 +72,8 @@ def test_help_says_what_the_stage_does(stage, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert f"usage: efface {stage}" in said
     assert STAGES[stage] in said
-    for word in {"compare": ("--out", "STUDY"), "prune": ("--remove", "STUDY")}.get(stage, ("--metrics", "key=value")):
+    own = {"compare": ("--out", "STUDY"), "prune": ("--remove", "STUDY"), "convert": ("--out", "OLD.yml")}
+    for word in own.get(stage, ("--metrics", "key=value")):
         assert word in said
 
 

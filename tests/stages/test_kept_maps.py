@@ -159,7 +159,7 @@ def several_ran(tmp_path_factory):
 
 @pytest.fixture
 def several(several_ran, tmp_path):
-    shutil.copytree(several_ran, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(several_ran, tmp_path, dirs_exist_ok=True, symlinks=True)
     return tmp_path
 
 

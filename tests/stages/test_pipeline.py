@@ -143,6 +143,24 @@ def test_another_score_judges_without_a_number_computed_anew(copy):
     assert names(wrong_score.err, "metrics judge_by 'relativ' accuracy relative_change")
 
 
+def test_a_measuring_command_prints_the_verdicts_of_its_metrics(copy):
+    for metrics, others in ((["morf"], ["roar"]), (["roar"], ["morf"]), ([], [])):
+        asked = ["--metrics", ",".join(metrics)] if metrics else []
+        said = efface(copy, "measure", "study.yml", *asked).out
+        heading, below = (line.split() for line in said[said.index("method ") :].splitlines()[:2])
+        assert heading == ["method", *(metrics or ["roar", "morf"])]
+        assert below[:2] == ["accuracy,", "lower"]
+        assert not any(f" {other}" in said for other in others)
+    table = pd.read_csv(copy / "run" / "report" / "verdicts.csv")
+    assert set(table.method) == {"random", "mine", "red", "green"}
+    for line in said[said.index("method ") :].splitlines()[2:6]:
+        method, number = line.split()[:2]
+        (value,) = table[(table.method == method) & (table.metric == "roar")].value
+        assert number == f"{value:.3f}"
+    again = efface(copy, "measure", "study.yml").out  # the page is kept
+    assert said == again
+
+
 def test_all_five_metrics_share_their_probes_with_the_two_that_ran(copy, finished):
     result = efface(copy, "all", "study.yml", "metrics=[morf, lerf, roar, kar, diffroar]")
     assert result.code == 0

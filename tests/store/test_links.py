@@ -30,6 +30,35 @@ def test_a_link_is_refused_with_its_path_and_target(name, tmp_path):
         refuse_links(tmp_path / "run", [])
 
 
+@pytest.mark.parametrize("name", ["network", "second_network"])
+def test_the_plain_name_of_a_network_is_no_link_to_refuse(name, tmp_path):
+    planted(tmp_path / "run", f"models/{name}.pt", f"{name}-0123456789abcdef.pt")  # its file may be gone
+    refuse_links(tmp_path / "run", [])
+    (tmp_path / "run/models" / f"{name}-0123456789abcdef.pt").write_bytes(b"weights")
+    refuse_links(tmp_path / "run", [])
+
+
+@pytest.mark.parametrize(
+    ("name", "to"),
+    [
+        ("models/network.pt", "/elsewhere/network-0123456789abcdef.pt"),
+        ("models/network.pt", "../network-0123456789abcdef.pt"),
+        ("models/network.pt", "./network-0123456789abcdef.pt/../../maps"),
+        ("models/network.pt", "logits-0123456789abcdef.npz"),
+        ("models/network.pt", "network.pt"),
+        ("models/network.pt", "second_network-0123456789abcdef.pt"),
+        ("models/other.pt", "network-0123456789abcdef.pt"),
+        ("models/deep/network.pt", "network-0123456789abcdef.pt"),
+        ("maps/network.pt", "network-0123456789abcdef.pt"),
+        ("models/network-0123456789abcdef.pt", "network-fedcba9876543210.pt"),
+    ],
+)
+def test_any_other_link_in_its_place_or_elsewhere_is_refused(name, to, tmp_path):
+    planted(tmp_path / "run", name, to)
+    with pytest.raises(ValueError, match=words(f"run/{name} delete")):
+        refuse_links(tmp_path / "run", [])
+
+
 def test_links_above_and_unknown_entries_are_left_alone(tmp_path):
     (tmp_path / "disk" / "maps").mkdir(parents=True)
     planted(tmp_path, "run", tmp_path / "disk")

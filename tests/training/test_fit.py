@@ -12,8 +12,10 @@ from efface.erase.batches import resident
 from efface.erase.masking import to_float
 from efface.plug.call import Call
 from efface.training.attack import pgd as attacked_by_pgd
-from efface.training.loop import TrainingRows, TrainingSettings, crop, predict
+from efface.training.batch import crop
+from efface.training.loop import TrainingRows, TrainingSettings, predict
 from efface.training.loop import train as train_network
+from efface.training.told import Told
 from small.batches import stored_images
 from small.messages import words
 from small.tiers import first_short
@@ -690,8 +692,53 @@ def test_logs_and_progress_tell_every_epoch(tiny):
     found = train(tiny, settings(), log=lambda *each: told.append(each), advance=ticks.append)
     assert [each for each in told if each[0] == "loss"] == [("loss", x, i + 1) for i, x in enumerate(found.losses)]
     accuracies = [("validation_accuracy", x, i + 1) for i, x in enumerate(found.validation)]
-    assert [each for each in told if each[0] != "loss"] == accuracies
+    assert [each for each in told if each[0] == "validation_accuracy"] == accuracies
+    names = {"loss", "training_accuracy", "validation_accuracy", "validation_loss", "batch_loss"}
+    assert {name for name, *_ in told} == names
     assert sum(ticks) == 4
+
+
+def curve(told, name):
+    return {step: value for each, value, step in told if each == name}
+
+
+def test_a_log_is_told_the_loss_of_every_batch_and_what_the_training_does_not_keep(tiny):
+    told = []
+    found = train(tiny, settings(epochs=2), log=lambda *each: told.append(each))
+    batches = curve(told, "batch_loss")
+    assert list(batches) == [1, 2, 3, 4, 5, 6]  # 36 images in batches of 16, 16 and 4
+    for epoch, loss in enumerate(found.losses):
+        of_epoch = [batches[3 * epoch + at] for at in (1, 2, 3)]
+        assert np.average(of_epoch, weights=[16, 16, 4]) == pytest.approx(loss, abs=1e-6)
+    whole = train(tiny, settings(epochs=2, stop={"accuracy": 1.0}))  # a stop makes a training keep this curve
+    assert curve(told, "training_accuracy") == dict(enumerate(whole.terms["training_accuracy"], 1))
+    assert found.terms == {}
+    logits = predict(found.network, [learnable_images()[VALID]])
+    expected = float(F.cross_entropy(logits, targets()[VALID]))
+    assert curve(told, "validation_loss")[2] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_log_changes_no_weight_and_goes_on_counting_after_a_kill(tiny, tmp_path):
+    path, told, after = tmp_path / "state.pt", [], []
+    whole = train(tiny, settings())
+    with pytest.raises(Killed):
+        train(tiny, settings(), checkpoint=path, advance=kill_after(2), log=lambda *each: told.append(each))
+    resumed = train(tiny, settings(), checkpoint=path, log=lambda *each: after.append(each))
+    assert same(resumed, whole)
+    assert [step for name, _, step in told + after if name == "batch_loss"] == list(range(1, 13))
+    assert [step for name, _, step in told + after if name == "validation_loss"] == [1, 2, 3, 4]
+
+
+def test_without_a_log_nothing_is_computed_for_one():
+    def unwanted():
+        raise AssertionError("asked for the validation loss")
+
+    told = Told(None, 3, stops=False)
+    assert not told.wants_accuracy
+    told.batch(torch.tensor(1.0))
+    assert told.epoch(0, {"loss": 1.0}, unwanted) == {"loss": 1.0}
+    assert Told(None, 3, stops=True).wants_accuracy
+    assert Told(lambda *_: None, 3, stops=False).wants_accuracy
 
 
 def test_an_edited_or_other_setting_changes_the_identity():

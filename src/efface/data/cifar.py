@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
+from efface.data.missing import DEMO
 from efface.data.published import published
 from efface.data.subset import check_choice
 from efface.plug.shared_settings import with_settings_of
@@ -50,7 +51,8 @@ def _read(published: type[CIFAR10], root: str, *, train: bool, download: bool) -
         raise FileNotFoundError(
             f"{Path(root) / published.base_folder}: {published.__name__} {got} ({error}); "
             f"put {published.filename} of {published.url} into {root}"
-            + (" or try again" if download else ", unpacked, or set download: true")
+            + (", or try again with a network" if download else ", unpacked, or set download: true")
+            + f". {DEMO}"
         ) from error
     images = torch.from_numpy(known.data).permute(0, 3, 1, 2).contiguous()
     return Split(images, torch.tensor(known.targets), tuple(known.classes))

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from efface.data.missing import to_get_photographs
+
 TRAINING = ("train", "training")
 TEST = ("val", "valid", "validation", "test", "testing", "eval", "evaluation")
 """Names of split folders, in any case. Folders of these names are never taken for classes without a word."""
@@ -41,7 +43,7 @@ def split_folders(root: Path, train: str | None, test: str | None) -> tuple[dict
     FileNotFoundError: a folder does not exist. ValueError: it is not clear which folder is meant.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder, expected a tree of images; change root")
+        raise FileNotFoundError(f"{root}: no such folder, expected a tree of images; {to_get_photographs(root)}")
     for setting, name in (("train", train), ("test", test)):
         if name is not None and not (root / name).is_dir():
             raise FileNotFoundError(

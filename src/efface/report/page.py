@@ -8,7 +8,20 @@ from typing import Any
 
 import jinja2
 
-from efface.report import answer, between, cautions, decided, figure, formats, frames, glossary, paper, told, words
+from efface.report import (
+    answer,
+    between,
+    cautions,
+    decided,
+    figure,
+    formats,
+    frames,
+    glossary,
+    paper,
+    told,
+    verdicts,
+    words,
+)
 from efface.report.cells import Cell, cell
 from efface.report.facts import Facts, Origin
 from efface.report.gallery import Gallery, album, uri
@@ -21,7 +34,10 @@ from efface.store.atomic import atomic_write
 
 MANY = 6
 """Largest number of metrics without an index. With more, the table of all methods has marks instead of words."""
-FILES = ("summary.csv", "comparisons.csv", "agreement.csv", "table.csv", "table.md", "table.tex", "curves.pdf")
+FILES = (
+    *(f"{name}.csv" for name in ("summary", "verdicts", "comparisons", "agreement", "table")),
+    *("table.md", "table.tex", "curves.pdf"),
+)
 """Files beside the page that it links to."""
 
 
@@ -37,11 +53,11 @@ def write(
 ) -> Path:
     """Write the report with its tables and figures, and return the path of `report.html`.
 
-    `summary.csv` has every number. `comparisons.csv` has every two methods by the first score of each metric.
-    `agreement.csv` has every two metrics. `curves.svg` and `curves.pdf` show the first score of each metric. The folder
-    `images` has the pictures of large images in full size. For papers there are `table.csv`, `table.md`, `table.tex`,
-    `results.parquet` (with pyarrow), and a figure of each metric in `figures`. Files are written atomically; a killed
-    run never leaves a partial file.
+    `summary.csv` has every number. `verdicts.csv` has the verdict on each method. `comparisons.csv` has every two
+    methods by the first score of each metric. `agreement.csv` has every two metrics. `curves.svg` and `curves.pdf` show
+    the first score of each metric. The folder `images` has the pictures of large images in full size. For papers there
+    are `table.csv`, `table.md`, `table.tex`, `results.parquet` (with pyarrow), and a figure of each metric in
+    `figures`. Files are written atomically; a killed run never leaves a partial file.
 
     folder: folder of the report.
     curves: curves of all methods, metrics and scores.
@@ -70,6 +86,7 @@ def write(
         ("summary", frames.summary_table((*panels(tabled, references), *all_panels), facts.how)),
         ("comparisons", frames.comparisons_table(pairs)),
         ("agreement", frames.agreement_table(agreements)),
+        ("verdicts", verdicts.verdicts_table(_every_first(firsts, ranked))),
     ):
         _replace(folder / f"{name}.csv", frame.to_csv(index=False).encode())
     for suffix, content in figure.sheet(firsts, looks).items():
@@ -234,6 +251,12 @@ def _images(
         "chosen_sentence": told.chosen(gallery),
         "image_data": image_data(gallery, pictures, all_panels, looks, controls),
     }
+
+
+def _every_first(firsts: Sequence[Panel], ranked: Sequence[Panel]) -> list[Panel]:
+    """Return the first panel of each metric, with ranks where methods are ranked."""
+    with_ranks = {panel.metric: panel for panel in ranked}
+    return [with_ranks.get(panel.metric, panel) for panel in firsts]
 
 
 def _section(

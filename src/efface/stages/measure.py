@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from efface.stages.page.keeping import keep_plans
+from efface.stages.page.printed import say_verdicts
 from efface.stages.page.write import one_page_writer, write_pages
 from efface.stages.run.curves import PlannedRun, planned_run
 from efface.stages.run.runs import measuring, narrowed, one_by_one, with_more_metrics, working
@@ -30,6 +31,7 @@ def measure(study: Study, only: Sequence[str] = ()) -> list[str]:
         every = [ready.get(run.folder) or planned_run(run) for run in runs]
         with one_page_writer(study):
             write_pages(shown, [_widened(one, shown) for one in every] if only else every, anew=False)
+            say_verdicts((study.out if len(every) > 1 else every[0].run.folder) / "report", only)
         return failures
 
 

@@ -1,5 +1,6 @@
 """Stage prune: list or remove the files of runs that no given study needs."""
 
+import itertools
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from efface.stages.work.sampling import samples_path
 from efface.store.links import refuse_links
 from efface.store.locks import only_one
 from efface.store.maps import partial_path
+from efface.store.plain_name import NAMES, remove_plain_name
 from efface.study.schema import MethodEntry
 from efface.study.study import Study
 
@@ -57,6 +59,9 @@ def prune(studies: Sequence[Study], *, remove: bool) -> None:
         if remove:
             for path in unasked:
                 path.unlink()
+            for folder, name in itertools.product(folders, NAMES):
+                if not (folder / "models" / f"{name}.pt").exists():  # it points to a file that was removed
+                    remove_plain_name(folder / "models", name)
             say(f"removed {total}")
         else:
             say(f"{total} that no given study needs; --remove removes them")
@@ -78,7 +83,9 @@ def _files(folder: Path) -> Iterator[Path]:
     """Files of a run that have a key: networks, logits, maps, what is learnt, samples, values, checkpoints."""
     suffixes = (".pt", ".npz", ".h5", ".partial")
     for name in FOLDERS:
-        yield from (path for path in (folder / name).glob("*") if path.suffix in suffixes and path.is_file())
+        for path in (folder / name).glob("*"):
+            if path.suffix in suffixes and path.is_file() and not (name == "models" and path.stem in NAMES):
+                yield path
 
 
 def _asked(run: Run) -> Iterator[Path]:

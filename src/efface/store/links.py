@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from efface.store.atomic import atomic_write
+from efface.store.plain_name import is_plain_name
 
 FOLDERS = (
     "models",
@@ -42,7 +43,8 @@ IN_PLACE = ("study.yml", "results.jsonl", "results.jsonl.damaged", "failures.log
 def refuse_links(out: Path, folders: Iterable[Path]) -> None:
     """Raise ValueError if something that efface writes in a run is a symbolic link, or lies behind one.
 
-    `out` itself may be a link, and so may its parents. Entries that efface does not know are ignored.
+    `out` itself may be a link, and so may its parents. Entries that efface does not know are ignored. The plain name of
+    a network, `models/network.pt`, is a link that efface makes; it may point to a file beside it.
 
     out: folder of the study. folders: folders of its runs, at or below `out`.
     """
@@ -76,7 +78,12 @@ def _links(folder: Path) -> Iterator[Path]:
         if entry.is_symlink():
             yield Path(entry.path)
         elif entry.is_dir():
-            yield from _below(entry.path)
+            made = entry.name == "models"
+            yield from (path for path in _below(entry.path) if not (made and _names_a_network(path, entry.path)))
+
+
+def _names_a_network(path: Path, models: str) -> bool:
+    return path.parent == Path(models) and is_plain_name(path)
 
 
 def _below(folder: str) -> Iterator[Path]:

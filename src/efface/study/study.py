@@ -212,7 +212,7 @@ def check(tree: Any, path: Path) -> Study:
         raise InvalidStudyError(
             f"{path}: the file contains a {type(tree).__name__}; expected keys like 'data:' and 'model:'"
         )
-    if old := reference_form(tree):
+    if old := reference_form(tree, path):
         raise InvalidStudyError(f"{path}: {old}")
     tree = moved.study({key: value for key, value in tree.items() if not str(key).startswith("x-")})
     if many := list(too_many(tree)):

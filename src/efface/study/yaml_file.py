@@ -23,17 +23,22 @@ class InvalidStudyError(ValueError):
 def load(path: Path) -> Any:
     """Return the content of a YAML file, read safely. `1e-3` is a number."""
     if not path.is_file():
-        files = sorted(str(file) for file in path.parent.glob("*.yml")) if path.parent.is_dir() else []
-        near = difflib.get_close_matches(str(path), files, n=1) or files[:5]
-        place = "" if path.is_absolute() else f" in {Path.cwd()}"
-        raise InvalidStudyError(f"{path}: no such file{place}" + (f"; there is {', '.join(near)}" if near else ""))
+        raise InvalidStudyError(no_such_file(path))
     try:
         return read_yaml(path.read_bytes())
     except YamlTextError as error:
-        if old := reference_form(_top_level(path)):
+        if old := reference_form(_top_level(path), path):
             raise InvalidStudyError(f"{path}: {old}") from None
         line = f":{error.line}" if error.line else ""
         raise InvalidStudyError(f"{path}{line}: {error}") from None
+
+
+def no_such_file(path: Path) -> str:
+    """Return a message on a file that is not there, with the names of files that may be meant."""
+    files = sorted(str(file) for file in path.parent.glob("*.yml")) if path.parent.is_dir() else []
+    near = difflib.get_close_matches(str(path), files, n=1) or files[:5]
+    place = "" if path.is_absolute() else f" in {Path.cwd()}"
+    return f"{path}: no such file{place}" + (f"; there is {', '.join(near)}" if near else "")
 
 
 def override(tree: Any, text: str, path: Path) -> None:
@@ -104,13 +109,17 @@ def _checked_key(key: str, path: Path) -> str:
     return key
 
 
-def reference_form(keys: Collection[str]) -> str:
-    """Return a message if the keys are those of a configuration of the ROAR reference system, else ""."""
+def reference_form(keys: Collection[str], path: Path) -> str:
+    """Return a message if the keys are those of a configuration of the ROAR reference system, else "".
+
+    path: the file, for the command that the message names.
+    """
     old = [key for key in ("extract_cams", "retrain_cls", "train_cls", "pixel_perturbation_analysis") if key in keys]
     if not old:
         return ""
     return (
-        f"{old[0]}: this is a configuration of the ROAR reference system; in efface, one list "
+        f"{old[0]}: this is a configuration of the ROAR reference system; 'efface convert {path}' writes its study. "
+        "There, one list "
         "'attribution_methods:' at the top level, with the same name, method and kwargs, serves every stage; "
         "'train_cls' is 'model' and 'fit', 'percentiles' are 'fractions', 0 to 1: see configs/cifar10_resnet8.yml"
     )

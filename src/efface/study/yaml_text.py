@@ -6,7 +6,7 @@ a number.
 
 import math
 import re
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import yaml
@@ -28,8 +28,14 @@ class YamlTextError(ValueError):
         self.line = line
 
 
-def read_yaml(content: bytes | str) -> Any:
+Tags = Mapping[str, Callable[[Any, Any], Any]]
+"""Tags by their full names, with functions of the loader and the node that give a plain value."""
+
+
+def read_yaml(content: bytes | str, tags: Tags | None = None) -> Any:
     """Return the plain values of a YAML text: dicts, lists, texts, numbers, truth values and None.
+
+    tags: that are read, besides those of plain values; None: no others.
 
     YamlTextError: it is no UTF-8, too large, too deep, not YAML, or it has duplicate keys, tags of other kinds, or
         numbers that YAML 1.1 and 1.2 read differently.
@@ -40,6 +46,7 @@ def read_yaml(content: bytes | str) -> Any:
     loader = None
     try:
         loader = _Loader(text)
+        loader.tags = tags or {}
         node = loader.get_single_node()
         if node is None:
             return None
@@ -78,6 +85,7 @@ class _Loader(yaml.SafeLoader):
     """A safe loader with the values of YAML 1.2 that refuses what is ambiguous."""
 
     depth = 0
+    tags: Tags = {}  # noqa: RUF012  set for each text, never changed
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.depth += 1
@@ -114,6 +122,8 @@ class _Loader(yaml.SafeLoader):
         return value
 
     def construct_undefined(self, node: Any) -> Any:
+        if node.tag in self.tags:
+            return self.tags[node.tag](self, node)
         raise YamlTextError(
             f"not YAML that can be read safely: the tag {node.tag}; a study has plain values only",
             node.start_mark.line + 1,

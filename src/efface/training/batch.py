@@ -1,21 +1,23 @@
-"""Work on a training batch besides the plain loss: augmentation, attack, and weighted terms of the loss."""
+"""Work on a training batch besides the plain loss: crop, augmentation, attack, and weighted terms of the loss."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import torch
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor, nn
 
 from efface import draws
 from efface.plug.call import Call
 from efface.training.regularize import Term
 from efface.training.settings import Regularizer
-from efface.types import Images, Seeds, Targets
+from efface.types import Images, Seeds, StoredImages, Targets
 
 
 def names_of(regularizers: Sequence[Regularizer]) -> list[str]:
     """Return the name of each term in the curves: the name of its function. A repeated name gets a number."""
     seen = Counter(("loss", "classification", "validation_accuracy", "training_accuracy", "attacked_accuracy"))
+    seen.update(("validation_loss", "batch_loss"))
     names = []
     for regularizer in regularizers:
         name = regularizer.call.rpartition(".")[2]
@@ -96,6 +98,24 @@ def _like(where: str, call: Call, returned: object, images: Images) -> Tensor:
             "the same shape"
         )
     return returned.detach()
+
+
+def crop(
+    padded: UInt8[Tensor, "n c tall wide"],
+    shifts: Int[Tensor, "n 2"] | None,
+    flips: Bool[Tensor, " n"] | None,
+    width: int,
+) -> StoredImages:
+    """Cut a window out of each padded image, mirrored or not. None: the middle, not mirrored."""
+    if shifts is None or flips is None:
+        return padded if width == 0 else padded[..., width:-width, width:-width]
+    n, c, tall, wide = padded.shape
+    h, w = tall - 2 * width, wide - 2 * width
+    down = torch.arange(h, device=padded.device) + shifts[:, :1]
+    across = torch.arange(w, device=padded.device).expand(n, w)
+    across = torch.where(flips[:, None], w - 1 - across, across) + shifts[:, 1:]
+    index = (down[:, :, None] * wide + across[:, None, :]).reshape(n, 1, h * w).expand(n, c, h * w)
+    return padded.reshape(n, c, tall * wide).gather(2, index).reshape(n, c, h, w)
 
 
 class Means:

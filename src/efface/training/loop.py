@@ -8,11 +8,12 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from efface import draws
@@ -21,10 +22,11 @@ from efface.erase.masking import to_float
 from efface.models.batch_norm import single_images_repaired
 from efface.models.memory import at_once
 from efface.plug.call import Call
-from efface.training.batch import Means, attacked, augmented, regularized
+from efface.training.batch import Means, attacked, augmented, crop, regularized
 from efface.training.checkpoint import Training
 from efface.training.settings import Precision, Stop, TrainingSettings
-from efface.types import Images, Seeds, StoredImages, Targets
+from efface.training.told import Log, Told, loss_on
+from efface.types import Images, Seeds, Targets
 
 __all__ = [
     "Log",
@@ -33,14 +35,10 @@ __all__ = [
     "TrainingResult",
     "TrainingRows",
     "TrainingSettings",
-    "crop",
     "predict",
     "train",
     "try_step",
 ]
-
-Log = Callable[[str, float, int], None]
-"""Function that is called with name, value and epoch."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def train(
     batches: function that yields the images of given rows.
     targets: classes by row number.
     checkpoint: file written after each epoch. A training resumes from it if its fingerprint equals `fingerprint`.
-    log: called with the loss, its terms and the validation accuracy.
+    log: called with the loss, its terms, the training accuracy and those of the validation rows, and each batch's loss.
     advance: called with 1 after each epoch.
     ValueError: keep is 'best' without validation rows; the loss is no number; the network has too few classes; or an
         augmentation or an attack returns wrong images.
@@ -105,21 +103,23 @@ def train(
         loss_of = _loss(settings.loss)
         state = Training(network, optimizer, schedule, checkpoint, fingerprint)
         targets = targets.to(device)
+        told = Told(log, steps, stops=settings.stop is not None and settings.stop.accuracy is not None)
         for epoch in range(state.epoch, settings.epochs):
             if settings.stop is not None and settings.stop.reached(state):
                 break
             each_step = schedule if settings.schedule_each == "step" else None
             means = _epoch(
-                network, batches, rows.training, targets, settings, optimizer, each_step, loss_of, seed, epoch
+                network, batches, rows.training, targets, settings, optimizer, each_step, loss_of, seed, epoch, told
             )
             if schedule is not None and settings.schedule_each == "epoch":
                 schedule.step()
+            validation_loss = None
             if rows.validation is not None and len(rows.validation):
-                means["validation_accuracy"] = _accuracy(network, batches, rows.validation, targets, settings, epoch)
-            for name, value in means.items():
-                if log:
-                    log(name, value, epoch + 1)
-            state.finish(epoch, means, best=settings.keep == "best")
+                logits = _validated(network, batches, rows.validation, settings, epoch)
+                expected = targets[rows.validation.to(device)]
+                means["validation_accuracy"] = float((logits.argmax(1) == expected.cpu()).float().mean())
+                validation_loss = partial(loss_on, loss_of, logits, expected)
+            state.finish(epoch, told.epoch(epoch, means, validation_loss), best=settings.keep == "best")
             advance(1)
         state.restore(settings.keep)
     kept = state.best_epoch if state.best else state.epoch - 1
@@ -159,24 +159,6 @@ def predict(network: nn.Module, batches: Iterable[Tensor], *, precision: Precisi
     return torch.cat(logits)
 
 
-def crop(
-    padded: UInt8[Tensor, "n c tall wide"],
-    shifts: Int[Tensor, "n 2"] | None,
-    flips: Bool[Tensor, " n"] | None,
-    width: int,
-) -> StoredImages:
-    """Cut a window out of each padded image, mirrored or not. None: the middle, not mirrored."""
-    if shifts is None or flips is None:
-        return padded if width == 0 else padded[..., width:-width, width:-width]
-    n, c, tall, wide = padded.shape
-    h, w = tall - 2 * width, wide - 2 * width
-    down = torch.arange(h, device=padded.device) + shifts[:, :1]
-    across = torch.arange(w, device=padded.device).expand(n, w)
-    across = torch.where(flips[:, None], w - 1 - across, across) + shifts[:, 1:]
-    index = (down[:, :, None] * wide + across[:, None, :]).reshape(n, 1, h * w).expand(n, c, h * w)
-    return padded.reshape(n, c, tall * wide).gather(2, index).reshape(n, c, h, w)
-
-
 def _fresh(build: Callable[[], nn.Module], settings: TrainingSettings, seed: int, device: torch.device) -> nn.Module:
     torch.manual_seed(draws.seed_of(f"weights {seed}"))
     network = build().to(device)
@@ -195,6 +177,7 @@ def _epoch(
     loss_of: Callable[[Tensor, Tensor], Tensor],
     seed: int,
     epoch: int,
+    told: Told,
 ) -> dict[str, float]:
     generator = torch.Generator().manual_seed(draws.seed_of(f"epoch {seed} {epoch}"))
     torch.manual_seed(draws.seed_of(f"dropout {seed} {epoch}"))
@@ -214,10 +197,12 @@ def _epoch(
         shift, flip = (shifts[part], flips[part]) if moves else (None, None)
         images = to_float(crop(padded, shift, flip, settings.crop))
         images = augmented(settings.augment, images, seeds[part], first=at == 0)
-        values = _step(network, images, expected[part], classes, settings, optimizer, loss_of, seeds[part])
+        asked = (settings, optimizer, loss_of, seeds[part])
+        values = _step(network, images, expected[part], classes, *asked, accuracy=told.wants_accuracy)
         if each_step is not None:
             each_step.step()
         means.add(values, len(padded))
+        told.batch(values["loss"])
         at += len(padded)
     curves = means.found()
     if not math.isfinite(curves["loss"]):
@@ -249,8 +234,13 @@ def _step(
     optimizer: torch.optim.Optimizer,
     loss_of: Callable[[Tensor, Tensor], Tensor],
     seeds: Seeds,
+    *,
+    accuracy: bool = False,
 ) -> dict[str, Tensor]:
-    """Run one step. Return the loss before the step, and the other values that have a curve."""
+    """Run one step. Return the loss before the step, and the other values that have a curve.
+
+    accuracy: also return the share of the images that are classified right.
+    """
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
@@ -268,7 +258,7 @@ def _step(
     values: dict[str, Tensor] = {}
     if settings.attack is not None:
         values["attacked_accuracy"] = (outputs.argmax(1) == expected).float().mean()
-    if settings.stop is not None and settings.stop.accuracy is not None:
+    if accuracy:
         values["training_accuracy"] = (outputs.argmax(1) == expected).double().mean()
     if settings.regularizers:
         loss, terms = regularized(loss, settings.regularizers, network, images, expected, outputs, seeds)
@@ -279,12 +269,11 @@ def _step(
     return {"loss": loss.detach()} | values
 
 
-def _accuracy(
-    network: nn.Module, batches: Batches, indices: Tensor, targets: Tensor, settings: TrainingSettings, epoch: int
-) -> float:
+def _validated(
+    network: nn.Module, batches: Batches, indices: Tensor, settings: TrainingSettings, epoch: int
+) -> Float[Tensor, "n k"]:
     middles = (crop(padded, None, None, settings.crop) for padded in batches(indices, settings.batch_size, epoch))
-    logits = predict(network, middles, precision=settings.precision)
-    return float((logits.argmax(1) == targets[indices.to(targets.device)].cpu()).float().mean())
+    return predict(network, middles, precision=settings.precision)
 
 
 def _loss(call: Call) -> Callable[[Tensor, Tensor], Tensor]:

@@ -25,6 +25,7 @@ FILES = (
     "summary.csv",
     "comparisons.csv",
     "agreement.csv",
+    "verdicts.csv",
     "curves.svg",
     "curves.pdf",
     *("table.csv", "table.md", "table.tex"),

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from efface.stages.run.run import Run
-from efface.training.loop import Log
+from efface.training.told import Log
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from efface.stages.run.run import Run
 from efface.stages.run.worker import current_run, keep_trace
 from efface.stages.work.scalars import scalars
 from efface.stages.work.through import work_through
+from efface.store.plain_name import name_plainly, remove_plain_name
 from efface.store.sealed import is_whole, write_tensors
 from efface.study.study import Study
 
@@ -79,9 +80,30 @@ def train_missing(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[s
         if done:
             say(f"trained {sum(done):.0f} epochs in {duration(time.monotonic() - started)}")
     for run in runs:
+        _name_plainly(run, new={network.path for _, network in missing.values()})
         if run.folder not in failures and (ask or run.has_logits("test")):
             say_accuracy(run, several=len(runs) > 1)
     return failures
+
+
+def _name_plainly(run: Run, new: Collection[Path]) -> None:
+    """Let `models/network.pt` be the network of this study, and likewise of the second network.
+
+    A second network that runs of several seeds keep in one folder has no such name. new: files that were just trained.
+    """
+    for network in run.networks():
+        if network.folder != run.folder / "models":
+            continue
+        if network.weights is not None or network.fit is None or not network.path.is_file():
+            remove_plain_name(network.folder, network.name)
+            continue
+        try:
+            said = name_plainly(network.path, network.name)
+        except OSError as error:  # said once, when the file is made
+            said = f"{network.path}: has no plain name, for this disk takes no links ({error.strerror})"
+            said *= network.path in new
+        if said:
+            say(said)
 
 
 def _epochs(runs: Mapping[Path, Run], task: NetworkToTrain) -> float:

@@ -1,0 +1,9 @@
+"""From configurations of the ROAR reference system to studies, key by key.
+
+The reference system is saurabheights/ROAR. Its files are read as data: no code in them runs.
+"""
+
+from efface.convert.old import Line, Old, read_old
+from efface.convert.studies import Converted, converted
+
+__all__ = ["Converted", "Line", "Old", "converted", "read_old"]
