@@ -45,8 +45,8 @@ def test_cells_have_the_number_and_the_word_of_the_page(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     html = path.read_text()
     cells = re.findall(
-        r'<td class="\w+" data-column="\w+" data-metric="(\w+)" data-score="\w+" data-method="(\w+)" data-verdict="(\w+)" '
-        r'data-area="([^"]+)"',
+        r'<td class="\w+" data-column="\w+" data-metric="(\w+)" data-score="\w+" data-method="(\w+)" '
+        r'data-verdict="(\w+)" data-area="([^"]+)"',
         html,
     )
     assert len(cells) == 8
