@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from typing import Any
 
 from efface import __version__
 from efface.commands.running import Progress
@@ -26,7 +26,12 @@ def documented(command: str, progress: Progress, work: Callable[[], int]) -> int
     return status
 
 
-def write(document: Any, file: TextIO) -> None:
+def answer(command: str, facts: dict[str, Any]) -> int:
+    """Write the document of a command that cannot fail, and return its exit status."""
+    return documented(command, Progress(facts=facts), lambda: 0)
+
+
+def write(document: Any, file: Any) -> None:
     """Write a document. Numbers that are not finite become null, for JSON has none."""
     file.write(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")
     file.flush()
@@ -43,7 +48,7 @@ def _plain(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _only_on_stderr() -> Iterator[TextIO]:
+def _only_on_stderr() -> Iterator[Any]:
     """Send what is printed to stderr, also by worker processes and C code. Yield the true stdout."""
     stdout = sys.stdout
     stdout.flush()

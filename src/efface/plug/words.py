@@ -158,6 +158,19 @@ def entries(kind: str) -> Iterator[tuple[str, str]]:
 
 
 @functools.cache
+def places(path: str) -> tuple[Path, str] | None:
+    """Return the file that defines one of efface's own plug-ins, and its name there; None for any other path."""
+    kind, _, word = name_of(path).partition(".")
+    if not kind:
+        return None
+    if kind == "metric":
+        return _ROOT / "metrics" / f"{word}.py", word
+    found = (module for module, name in _public(_ROOT / _KINDS[kind].place) if f"{module[0]}.{name}" == path)
+    _, file, name = next(found)
+    return file, name
+
+
+@functools.cache
 def _words() -> dict[str, str]:
     return {path: word for kind in KINDS for word, path in entries(kind)}
 
