@@ -25,17 +25,8 @@ KINDS = {
 }
 """The kinds of plug-ins by the words of `efface list`."""
 SHOWN_AS = {kind: word for word, kind in KINDS.items()}
-_CALLED_WITH = {
-    "method": (("model", "images", "targets"), ("model", "image", "label")),
-    "imputer": (("images", "removed"),),
-    "post": (("maps",),),
-    "unit": (("images",),),
-    "executor": (("work", "tasks"),),
-    "attack": (("network", "images", "targets"),),
-    "augmentation": (("images", "seeds"),),
-    "regularizer": (("network", "images", "targets", "outputs"),),
-}
-"""The positional arguments of each kind."""
+_OF_ONE_IMAGE = ("model", "image", "label")
+"""The positional arguments of a method that takes one image at a time."""
 _HANDED = {
     "method": ("seeds", "max_batch", "masks", "classes_of"),
     "imputer": ("mean", "seeds"),
@@ -138,9 +129,11 @@ def kind_of(target: Any) -> str:
     if gives is Metric:
         return "metric"
     names = _needed(called)
-    for word, forms in _CALLED_WITH.items():
-        if names in forms:
-            return word
+    if names == _OF_ONE_IMAGE:
+        return "method"
+    for kind, positional in words.POSITIONAL.items():
+        if positional and names == positional:
+            return kind
     return {"Module": "model", "dict": "data"}.get(str(getattr(gives, "__name__", "")), "")
 
 
@@ -160,7 +153,8 @@ def settings(kind: str, target: Any, text: str) -> Iterator[dict[str, Any]]:
     """Yield the settings of a plug-in as a study writes them: name, default, whether it is needed, and its meaning."""
     if not callable(target):
         return
-    handed = {"self", *_HANDED.get(kind, ()), *(name for form in _CALLED_WITH.get(kind, ()) for name in form)}
+    handed = {"self", *_HANDED.get(kind, ()), *words.POSITIONAL.get(kind, ())}
+    handed |= set(_OF_ONE_IMAGE) if kind == "method" else set()
     meanings = docstrings.meanings(text)
     for each in inspect.signature(target).parameters.values():
         if each.name in handed or each.kind is each.VAR_POSITIONAL:

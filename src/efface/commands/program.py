@@ -11,14 +11,16 @@ from typing import Any
 import click
 
 from efface import __version__
+from efface.commands.cite import cite
 from efface.commands.completion import completion
 from efface.commands.look import list_plug_ins, show_plug_in
+from efface.commands.schema import schema
 from efface.commands.stages import STAGES, stage_command
 
 COMMANDS: dict[str, tuple[str | click.Command, ...]] = {
     "Stages of a study": ("check", "train", "extract", "measure", "samples", "visualize", "report", "all", "status"),
     "Several studies": ("compare", "prune"),
-    "Look up": (list_plug_ins, show_plug_in, completion),
+    "Look up": (list_plug_ins, show_plug_in, schema, cite, completion),
 }
 """The commands by the headings of the help: a word of `STAGES`, or a command. Other stages stand under the first."""
 
