@@ -13,11 +13,14 @@ import click
 from efface import __version__
 from efface.commands.cite import cite
 from efface.commands.completion import completion
+from efface.commands.demo import demo
 from efface.commands.look import list_plug_ins, show_plug_in
+from efface.commands.new import new
 from efface.commands.schema import schema
 from efface.commands.stages import STAGES, stage_command
 
 COMMANDS: dict[str, tuple[str | click.Command, ...]] = {
+    "Begin": (demo, new),
     "Stages of a study": ("check", "train", "extract", "measure", "samples", "visualize", "report", "all", "status"),
     "Several studies": ("compare", "prune"),
     "Look up": (list_plug_ins, show_plug_in, schema, cite, completion),

@@ -56,7 +56,7 @@ Work = Callable[[Progress], Sequence[str]]
 def run(asked: Asked) -> int:
     """Run a stage and return the exit status, see `efface.__main__.main`."""
     _set_places(asked)
-    return answered(lambda progress: _worked(asked, progress), asked.stage, asked.paths, as_json=asked.as_json)
+    return answered(lambda progress: worked(asked, progress), asked.stage, asked.paths, as_json=asked.as_json)
 
 
 def answered(work: Work, what: str, paths: Sequence[Path] = (), *, as_json: bool = False) -> int:
@@ -107,7 +107,7 @@ def _told(work: Work, what: str, paths: Sequence[Path], progress: Progress) -> i
     return 1 if failures else 0
 
 
-def _worked(asked: Asked, progress: Progress) -> Sequence[str]:
+def worked(asked: Asked, progress: Progress) -> Sequence[str]:
     """Do the work of a stage, and return sentences on what failed."""
     from efface.study.study import read
     from efface.study.yaml_file import InvalidStudyError
