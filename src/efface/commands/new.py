@@ -100,8 +100,8 @@ def _choices(data: Any, network: Any, made: Any, kind: str) -> dict[str, Any]:
 
     side = data.shape[1] if data.shape else 224
     large = network.is_elsewhere
-    if kind == "cnn" and not _has_relu(made, network.word):
-        kind = "cnn_without_relu"
+    if kind == "cnn":
+        kind = _kind_of_cnn(made, network.word)
     window = (_token(made, side),) * 2 if kind == "vit" else None
     if window is None and side < SMALL:
         window = (max(side // 4, 1), max(side // 8, 1))
@@ -135,11 +135,15 @@ def _fit(large: bool, side: int) -> dict[str, Any]:  # noqa: FBT001  of one call
     } | crop
 
 
-def _has_relu(made: Any, word: str) -> bool:
-    """Return whether the network has a ReLU as a module. One that is not built here has, as most CNNs do."""
+def _kind_of_cnn(made: Any, word: str) -> str:
+    """Return whether a network that is no transformer has convolutions, and ReLUs as modules."""
     from torch import nn
 
-    return word == "huggingface" if made is None else any(isinstance(each, nn.ReLU) for each in made.modules())
+    if made is None:  # not built here: most of these have ReLUs
+        return "cnn" if word == "huggingface" else "cnn_without_relu"
+    if not any(isinstance(each, nn.Conv2d) for each in made.modules()):
+        return "mlp"
+    return "cnn" if any(isinstance(each, nn.ReLU) for each in made.modules()) else "cnn_without_relu"
 
 
 def _token(made: Any, side: int) -> int:

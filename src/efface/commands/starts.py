@@ -140,7 +140,7 @@ def _of_shape(word: str, data: Start, known: Any) -> dict[str, Any]:
     if word == "mnist_cnn" and h == w and known["size"].default != h:
         found["size"] = h
     if word == "timm" and c != 3:
-        found["in_chans"] = c
+        found |= {"in_chans": c, "mean": [0.0] * c, "std": [1.0] * c}  # its own have three channels
     if word in ("torchvision", "huggingface") and c != 3:
         raise ValueError(f"--model {word}: takes images of 3 channels, but those of {data.word} have {c}; take resnet8")
     return found
@@ -183,7 +183,7 @@ def built(model: Start, data: Start) -> nn.Module | None:
         c, h, w = data.shape
         raise ValueError(
             f"--model {model.word}: does not take the images of {data.word}, {c} x {h} x {w}: "
-            f"{' '.join(str(error).split())[:200]}; take another network"
+            f"{' '.join(str(error).split())[:200].rstrip('.')}; take another network"
         ) from error
     return network
 

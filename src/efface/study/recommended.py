@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, get_args
 
-Kind = Literal["cnn", "cnn_without_relu", "vit", "swin"]
+Kind = Literal["cnn", "cnn_without_relu", "vit", "swin", "mlp"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 CONTROLS = {"random": "What every method has to beat", "sobel": "What edges alone are worth"}
 """Methods that ask no network, with what they show."""
@@ -11,8 +11,9 @@ METHODS: dict[Kind, tuple[str, ...]] = {
     "cnn_without_relu": ("grad_cam", "integrated_gradients", "smooth_grad", "occlusion", "rise"),
     "vit": ("generic_attention", "grad_cam", "cp_lrp", "attn_lrp", "integrated_gradients", "occlusion", "rise"),
     "swin": ("grad_cam", "cp_lrp", "integrated_gradients", "occlusion", "rise"),
+    "mlp": ("gradient", "input_x_gradient", "integrated_gradients", "smooth_grad", "lrp"),
 }
-"""Methods for each kind of network, in the order of the table."""
+"""Methods for each kind of network, in the order of the table. A network without layers of space has no CAM."""
 GAMMAS = {"linear_gamma": 0.05, "conv_gamma": 0.25}
 """The settings of `attn_lrp` on a transformer."""
 METRICS = {
