@@ -18,6 +18,7 @@ from efface.study.metric_entry import MetricSettings
 from efface.study.study import Study
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+DEFAULT_EXECUTOR = "processes"
 _Schema = dict[str, Any]
 _PATH: _Schema = {"type": "string", "pattern": r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$"}
 _ANY_CALL: _Schema = {
@@ -152,7 +153,10 @@ def _plug_in(kind: str, beside: list[str], form: str, *, partial: bool = False) 
         "required": [] if partial else ["call"],
         "additionalProperties": False,
     }
-    return {"anyOf": [*word["anyOf"], call | _tied(kind, "call")]}
+    tied = _tied(kind, "call")
+    if partial:  # settings without a call are those of the default
+        tied["allOf"].append({"if": {"not": {"required": ["call"]}}, "then": _kwargs(kind, DEFAULT_EXECUTOR)})
+    return {"anyOf": [*word["anyOf"], call | tied]}
 
 
 def _settings(kind: str, word: str) -> _Schema:
