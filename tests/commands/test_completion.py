@@ -53,6 +53,10 @@ def test_commands_files_metrics_and_options_are_completed(folder):
     assert offered(folder, "status", "--me") == ["--metrics"]
     assert offered(folder, "measure", "mine.yml", "--metrics", "") == sorted(metric_names())
     assert offered(folder, "measure", "mine.yml", "--metrics", "roar,roa") == ["roar,road"]
+    assert offered(folder, "show", "grad_") == ["grad_cam", "grad_cam_plus_plus"]
+    assert offered(folder, "list", "me") == ["methods", "metrics"]
+    assert offered(folder, "new", "--data", "fo") == ["folder:"]
+    assert offered(folder, "new", "--model", "resnet8") == ["resnet8", "resnet8_wide"]
 
 
 def test_folders_are_left_to_the_shell(folder):

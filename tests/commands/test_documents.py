@@ -2,10 +2,12 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 import efface
@@ -15,7 +17,8 @@ from efface.study.study import read
 from small.studies import STUDY, write_study
 from small.studies import efface as run_efface
 
-PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "command-line.md").read_text()
 DESCRIBED = set(re.findall(r"`(\w+)`", PAGE.partition("## JSON documents")[2]))
 BY_NAME = {"images", "networks", "maps", "values", "fixed", "facts", "default"}
 """Keys whose values are by names of the study or of a plug-in, which no page can list."""
@@ -128,6 +131,23 @@ def test_a_number_that_is_not_finite_is_null(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == {"a": None, "b": [None, 1.5], "c": {"d": None}}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/command-line.md", "docs/choosing.md", "docs/studies.md"])
+def test_every_command_of_a_page_is_one(page):
+    from efface.commands.program import program
+
+    text = (ROOT / page).read_text()
+    lines = re.findall(r"^efface ([^#\n]+)", "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)), re.MULTILINE)
+    lines += re.findall(r"`efface ([^`]+)`", text.replace("\n", " "))
+    asked = [line for line in lines if not re.search(r"[A-Z]{4}|\.\.\.|\[|^-|COMMAND", line)]
+    assert asked
+    for line in asked:
+        word, *rest = shlex.split(line.partition(" > ")[0])
+        command = program.get_command(click.Context(program), word)
+        assert command is not None, line
+        if rest:  # else it is only named
+            command.make_context(word, rest)  # a UsageError: the words are wrong
 
 
 def test_the_page_lists_every_command_and_option():

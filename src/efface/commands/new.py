@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from efface.commands.running import Progress, add_current_folder, answered
+from efface.commands.values import StartOf
 from efface.plug import docstrings, words
 
 HELP = """Write a commented study, which `efface check` accepts. It asks nothing, and never overwrites a file.
@@ -36,8 +37,22 @@ _LATER = "  # "
 
 @click.command(help=HELP)
 @click.argument("out", type=click.Path(path_type=Path), default=Path("study.yml"), help="The file. Default: study.yml.")
-@click.option("--data", default="digits", show_default=True, help=f"The images: {_DATA}")
-@click.option("--model", default="resnet8", show_default=True, help=f"The network: {_MODEL}")
+@click.option(
+    "--data",
+    type=StartOf("data", ["folder:"]),
+    metavar="DATA",
+    default="digits",
+    show_default=True,
+    help=f"The images: {_DATA}",
+)
+@click.option(
+    "--model",
+    type=StartOf("model"),
+    metavar="MODEL",
+    default="resnet8",
+    show_default=True,
+    help=f"The network: {_MODEL}",
+)
 @click.option("--for", "kind", type=click.Choice(["cnn", "vit", "swin"]), help=_FOR)
 def new(out: Path, data: str, model: str, kind: str | None) -> int:
     """Write a study."""

@@ -61,6 +61,23 @@ class PlugInName(click.ParamType[str]):
         return [CompletionItem(word) for word in every if word.startswith(incomplete)]
 
 
+class StartOf(click.ParamType[str]):
+    """Data or a network of a new study: a short word, or one with a name or path behind it. A shell completes words.
+
+    kind: kind of plug-in. beside: further words.
+    """
+
+    name = "word"
+
+    def __init__(self, kind: str, beside: Sequence[str] = ()) -> None:
+        self.kind, self.beside = kind, beside
+
+    def shell_complete(self, _context: Any, _parameter: Any, incomplete: str) -> list[CompletionItem[str]]:
+        """Return the words that begin so."""
+        every = (*self.beside, *words.index(self.kind))
+        return [CompletionItem(word) for word in every if word.startswith(incomplete)]
+
+
 def study_files(incomplete: str) -> list[CompletionItem[str]]:
     """Return the YAML files whose path begins with this text, and a request for folders.
 

@@ -68,7 +68,7 @@ def say_estimate(planned: PlannedRun, passes_of: Mapping[str, float], *, least: 
         finished = finished_rows(partial_path(run.map_path(task.method, task.split)))
         extraction += passes_of[task.method] * (images[task.split] - finished)
     networks = {
-        "first network" if net is run.first else net.name: 0.0 if net.trained() else _passes_of(net, images)
+        "first network" if net is run.first else net.name: 0.0 if net.trained() else float(_passes_of(net, images))
         for net in run.networks()
     }
     say("plan (a pass: one image through the network once; a training step takes three):")
@@ -96,15 +96,15 @@ def say_estimate(planned: PlannedRun, passes_of: Mapping[str, float], *, least: 
     return Estimate(
         networks=networks,
         maps=len(missing),
-        map_passes=extraction,
+        map_passes=float(extraction),
         probes=len(plan.tasks),
         probes_left=len(todo),
         trainings=trainings,
-        probe_passes=passes,
-        sample_passes=sampling,
+        probe_passes=float(passes),
+        sample_passes=float(sampling),
         workers=workers,
         seconds_per_pass=per_pass,
-        seconds=seconds,
+        seconds=float(seconds),
         at_least=least,
         at_most=bool(at_most),
     )
