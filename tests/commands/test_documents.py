@@ -143,7 +143,7 @@ def test_every_command_of_a_page_is_one(page):
     asked = [line for line in lines if not re.search(r"[A-Z]{4}|\.\.\.|\[|^-|COMMAND", line)]
     assert asked
     for line in asked:
-        word, *rest = shlex.split(line.partition(" > ")[0])
+        word, *rest = shlex.split(re.split(r" > | .?\| ", line)[0])
         command = program.get_command(click.Context(program), word)
         assert command is not None, line
         if rest:  # else it is only named
