@@ -103,6 +103,7 @@ def test_a_control_asks_no_network_and_a_needed_setting_is_asked_for(capsys):
     assert found["cost"]["forward"] != "0"
     (found,) = shown(capsys, "smooth_grad_family", "samples=2")
     assert found["outputs"] == ["smooth_grad", "smooth_grad_squared", "var_grad"]
+    assert "outputs: [smooth_grad, smooth_grad_squared, var_grad]" in catalogue.in_a_study(found, {})
 
 
 def test_a_metric_says_its_values_points_and_cost(capsys):
@@ -155,3 +156,34 @@ def test_passes_are_those_of_the_method():
     network = networks.fresh(networks.RESNET)
     call = Call(call="efface.methods.path.integrated_gradients", kwargs={"steps": 7})
     assert networks.cost(MethodCall("ig", call), network, 32) == {"forward": "7", "backward": "7"}
+
+
+def test_the_line_for_a_study_is_one_that_the_schema_takes():
+    import jsonschema
+    import yaml
+
+    from efface.study.json_schema import json_schema
+
+    validator = jsonschema.Draft202012Validator(json_schema())
+    least = {"out": "x", "data": "digits", "model": "resnet8"}
+    least["attribution_methods"] = [{"name": "random", "method": "random"}]
+    for kind in words.KINDS:
+        for name, path in words.index(kind).items():
+            settings = list(catalogue.settings(kind, resolve(path), ""))
+            line = catalogue.in_a_study({"name": name, "kind": kind, "settings": settings}, {})
+            tree = least | yaml.safe_load(line)
+            if "fit" in tree:
+                tree["fit"] |= {"epochs": 1}
+            faults = list(validator.iter_errors(_filled(tree)))
+            assert faults == [], line
+
+
+def _filled(tree):
+    """A study without what a person must fill in: settings that are `...` are left out, and a weight is a number."""
+    if isinstance(tree, dict):
+        return {
+            key: 1.0 if key == "weight" else _filled(value)
+            for key, value in tree.items()
+            if value != "..." or key == "weight"
+        }
+    return [_filled(each) for each in tree] if isinstance(tree, list) else tree

@@ -197,13 +197,17 @@ def in_a_study(found: Mapping[str, Any], kwargs: Mapping[str, Any]) -> str:
     call: Any = {"call": name} | ({"kwargs": sets} if sets else {})
     if kind == "method":
         entry = {"name": name.rpartition(".")[2], "method": name} | ({"kwargs": sets} if sets else {})
-        tree: Any = {"attribution_methods": [entry | ({} if found.get("batched", True) else {"batched": False})]}
+        entry |= {} if found.get("batched", True) else {"batched": False}
+        entry |= {"outputs": found["outputs"]} if found.get("outputs") else {}
+        tree: Any = {"attribution_methods": [entry]}
     elif kind == "metric":
         own = {"metric": name} if "." in name else {}
         entry = {"name": name.rpartition(".")[2]} | own | ({"kwargs": sets} if sets else {})
         tree = {"metrics": [entry if len(entry) > 1 else name]}
     else:
-        key = {"regularizer": "fit.regularizers", "attack": "fit.attack", "augmentation": "fit.augment"}.get(kind, kind)
+        of_fit = {"regularizer": "regularizers", "attack": "attack", "augmentation": "augment"}
         one = call if sets else name
-        tree = {key: [one] if kind in ("post", "augmentation", "regularizer") else one}
+        one = call | {"weight": "..."} if kind == "regularizer" else one
+        listed_one = [one] if kind in ("post", "augmentation", "regularizer") else one
+        tree = {"fit": {of_fit[kind]: listed_one}} if kind in of_fit else {kind: listed_one}
     return str(yaml.safe_dump(tree, default_flow_style=True, width=1000, sort_keys=False)).strip()[1:-1]

@@ -14,7 +14,10 @@ from efface.commands.stages import as_json
 from efface.commands.values import Override, PlugInName
 
 WIDEST = 120
-_DIRECTIONS = {"higher": "a truthful map raises it", "lower": "a truthful map lowers it", "none": "it only describes"}
+_DIRECTIONS = {
+    "maps": {"higher": "a truthful map raises it", "lower": "a truthful map lowers it", "none": "it only describes"},
+    "network": {"higher": "higher is better", "lower": "lower is better", "none": "it only describes"},
+}
 
 
 @click.command("list", params=[as_json()])
@@ -69,7 +72,7 @@ def _shown(found: Mapping[str, Any], kwargs: Mapping[str, Any]) -> str:
     title = f"{found['name']} ({SHOWN_AS.get(found['kind'], 'function').removesuffix('s')})"
     lines = [("what", found["says"]), *((word, found[word]) for word in ("formula", "source", "differs"))]
     lines += [*_of_method(found), *_of_metric(found)]
-    lines += [(name.replace("_", " "), str(value).lower()) for name, value in found["facts"].items()]
+    lines += [(name.replace("_", " "), _fact(name, value)) for name, value in found["facts"].items()]
     if found["kind"]:
         lines += [("in a study", in_a_study(found, kwargs))]
     lines += [("path", found["path"])]
@@ -78,6 +81,12 @@ def _shown(found: Mapping[str, Any], kwargs: Mapping[str, Any]) -> str:
         settings = [(_setting(each), each["means"]) for each in found["settings"]]
         parts += ["  settings", _table(settings, 4)]
     return "\n".join(parts)
+
+
+def _fact(name: str, value: Any) -> str:
+    if name == "cost":
+        return f"{value:g} forward passes for an image, which it adds to a training step"
+    return "yes" if value else "no"
 
 
 def _of_method(found: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -102,9 +111,10 @@ def _of_metric(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     one = f"one number for each {found['sample'].removesuffix('s')}"
     spelt = ", ".join(f"{x:g}" for x in points[:6]) + (", ..." if len(points) > 6 else "")
     trainings = f"{cost['trainings']} trainings for each repeat" if cost["trainings"] else ""
-    passes = f"{cost['passes']:,g} forward passes for an image of 3 x 32 x 32" if cost["passes"] else ""
+    plural = "" if cost["passes"] == 1 else "es"
+    passes = f"{cost['passes']:,g} forward pass{plural} for an image of 3 x 32 x 32" if cost["passes"] else ""
     return [
-        ("values", "; ".join(f"{name}: {_DIRECTIONS[way]}" for name, way in found["values"].items())),
+        ("values", "; ".join(f"{name}: {_DIRECTIONS[found['subject']][way]}" for name, way in found["values"].items())),
         ("points", f"{found['axis']}: {spelt}; {found['summary']} of the curve" if found["axis"] else one),
         ("measures", "the network, without maps" if found["subject"] == "network" else "the maps of each method"),
         ("cost", " and ".join(each for each in (trainings, passes) if each) or "no passes"),

@@ -1,6 +1,7 @@
 """What a method and a metric cost, and where a method works: counted and tried here, on small networks."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -48,13 +49,13 @@ def method_facts(path: str, kwargs: dict[str, Any], *, batched: bool) -> dict[st
         return found | {"cost": {"forward": "0", "backward": "0"}}
     built = {name: networks.fresh(each) for name, each in NETWORKS.items()}
     some = networks.few(call, networks.FEW | {"steps": 20})
-    made = MethodCall(path, call, batched, timeout=LONGEST)
+    quick = MethodCall(path, some, batched, timeout=LONGEST)
     for name, network in built.items():
-        made = _with_outputs(made, network, NETWORKS[name].side)
-        quick = MethodCall(path, some, batched, made.outputs, timeout=LONGEST)
+        quick = _with_outputs(quick, network, NETWORKS[name].side)
         found["networks"][name] = networks.tried(quick, network, NETWORKS[name].side, {})
     fits = next((name for name, why in found["networks"].items() if not why or why.startswith("differs")), None)
-    found["outputs"] = list(made.outputs)
+    found["outputs"] = list(quick.outputs)
+    made = MethodCall(path, call, batched, quick.outputs, timeout=LONGEST)
     if fits is None:
         return found | {"cost": {"unknown": "it works on none of these networks"}}
     try:
@@ -71,9 +72,7 @@ def _with_outputs(made: MethodCall, network: nn.Module, side: int) -> MethodCall
         networks.cost(made, network, side)
     except Exception as error:  # noqa: BLE001  said by the trial itself
         names = str(error).partition("outputs: [")[2].partition("]")[0]
-        return MethodCall(
-            made.name, made.call, made.batched, tuple(names.split(", ")) if names else (), timeout=LONGEST
-        )
+        return replace(made, outputs=tuple(names.split(", ")) if names else ())
     return made
 
 

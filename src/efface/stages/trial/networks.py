@@ -30,6 +30,7 @@ FEW |= {"patch": SIDE // 4, "stride": SIDE // 4}
 CLASSES_OF = {"Vision_Transformer": "VisionTransformer", "Swin_Transformer": "SwinTransformer"}
 """Classes of torchvision, by the names of their files where these differ by more than capitals."""
 COUNTED = 4  # images on which passes are counted
+MANY = 300  # passes of an image above which the passes of a call count as those of the image
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,12 @@ def cost(made: MethodCall, network: nn.Module, side: int) -> dict[str, str]:
     def call(rows: Tensor) -> Callable[[], object]:
         return lambda: attribute(made, network, images[rows], targets[rows], seeds=rows, max_batch=TAUGHT)
 
-    every = torch.arange(COUNTED)
-    one, twice, many = (counted(network, call(rows)) for rows in (every[:1], every[[0, 0]], every))
-    return {way: passed(one[way], twice[way], many[way], COUNTED) for way in ("forward", "backward")}
+    every, ways = torch.arange(COUNTED), ("forward", "backward")
+    one = counted(network, call(every[:1]))
+    if one.total() > MANY:
+        return {way: f"{one[way]:,}" for way in ways}
+    twice, many = (counted(network, call(rows)) for rows in (every[[0, 0]], every))
+    return {way: passed(one[way], twice[way], many[way], COUNTED) for way in ways}
 
 
 def _asked(network: nn.Module, side: int) -> tuple[Tensor, Tensor]:
