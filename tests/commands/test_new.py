@@ -140,6 +140,33 @@ def test_lines_of_ones_own_are_marked_and_named(folder):
     assert len(re.findall("# <- ", (folder / "mine.yml").read_text())) == 2
 
 
+OWN = """
+from torch import nn
+
+from efface.data.patches import patches
+
+
+def data():
+    return patches(n_train=24, n_test=8, size=16)
+
+
+def network(num_classes: int = 10):
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(128, num_classes)
+    )
+"""
+
+
+def test_data_and_network_of_ones_own_are_looked_at(folder):
+    (folder / "own.py").write_text(OWN)
+    assert efface(folder, "new", "mine.yml", "--data", "own.data", "--model", "own.network").code == 0
+    tree = yaml.safe_load((folder / "mine.yml").read_text())
+    assert tree["data"] == "own.data"
+    assert tree["model"] == {"call": "own.network", "kwargs": {"num_classes": 4}}
+    done = efface(folder, "check", "mine.yml", "executor=serial")
+    assert done.code == 0, done.err
+
+
 def test_nothing_is_overwritten(folder):
     (folder / "mine.yml").write_text("mine")
     (folder / "link.yml").symlink_to("nowhere")

@@ -33,6 +33,7 @@ _FOR = "Kind of the network, for the choice of methods. Default: told by the net
 _TRANSFORMER = re.compile(r"vit|deit|beit|eva|dino|cait|siglip|clip")
 _WINDOWS = re.compile(r"swin|maxvit|coatnet|mvit")
 _LATER = "  # "
+SINGLE = 64  # side in pixels up to which single pixels are ranked; above it, one pixel hardly changes a score
 
 
 @click.command(help=HELP)
@@ -110,32 +111,37 @@ def kind_of(model: str) -> str:
 
 def _choices(data: Any, network: Any, made: Any, kind: str) -> dict[str, Any]:
     """Return the keys that depend on data and network."""
-    from efface.commands.starts import SMALL
+    from efface.commands.starts import PHOTOGRAPH, SMALL
     from efface.study import recommended
 
-    side = data.shape[1] if data.shape else 224
-    large = network.is_elsewhere
+    side = data.shape[1] if data.shape else PHOTOGRAPH
     if kind == "cnn":
         kind = _kind_of_cnn(made, network.word)
     window = (_token(made, side),) * 2 if kind == "vit" else None
     if window is None and side < SMALL:
         window = (max(side // 4, 1), max(side // 8, 1))
-    unit: Any = {"vit": "token", "swin": {"call": "patch", "kwargs": {"size": 16}}}.get(kind)
-    if unit is None:
-        unit = {"call": "patch", "kwargs": {"size": 8}} if side > 64 else "pixel"
-    small_unit = min(side, data.shape[2] if data.shape else side) < 16
-    if kind == "swin" and small_unit:
-        unit = "pixel"
-    found: dict[str, Any] = {"fit": _fit(large, side)}
+    found: dict[str, Any] = {"fit": _fit(side, tuned=network.is_elsewhere)}
     found |= {"explain": "predicted", "attribution_methods": recommended.entries(kind, window)}  # type: ignore[arg-type]
-    found |= {"post": ["channel_sum"], "unit": unit, "imputer": "channel_mean"}
+    found |= {"post": ["channel_sum"], "unit": _unit(kind, side), "imputer": "channel_mean"}
     found |= {"metrics": [*recommended.METRICS], "fractions": [0.1, 0.3, 0.5, 0.7, 0.9], "repeats": 3, "seed": 0}
-    return found | ({"max_batch": 32} if large else {})
+    return found | ({"max_batch": 32} if network.is_elsewhere else {})
 
 
-def _fit(large: bool, side: int) -> dict[str, Any]:  # noqa: FBT001  of one call
-    """Return how the network is trained: fine-tuned if it brings weights, else from new ones."""
-    if large:
+def _unit(kind: str, side: int) -> Any:
+    """Return what is ranked as a whole, as docs/choosing.md says: tokens, patches of large images, or pixels."""
+    if kind == "vit":
+        return "token"
+    if side <= SINGLE:
+        return "pixel"
+    return {"call": "patch", "kwargs": {"size": 16 if kind == "swin" else 8}}
+
+
+def _fit(side: int, *, tuned: bool) -> dict[str, Any]:
+    """Return how the network is trained.
+
+    tuned: it brings weights, which are fine-tuned.
+    """
+    if tuned:
         optimizer = {"call": "torch.optim.AdamW", "kwargs": {"lr": 5e-5, "weight_decay": 0.05}}
         return {"epochs": 3, "batch_size": 32, "optimizer": optimizer, "flip": True}
     schedule = {"call": "torch.optim.lr_scheduler.OneCycleLR", "kwargs": {"max_lr": 0.01}}
