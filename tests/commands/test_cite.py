@@ -72,11 +72,8 @@ def test_the_folder_of_a_run_is_read_without_its_code(tmp_path, capsys):
 
 
 def test_cite_imports_no_torch():
-    code = (
-        "import sys; from efface.commands.cite import papers, plug_ins; from pathlib import Path\n"
-        f"print([papers(path) for _, path in plug_ins(Path({str(ROOT / 'configs/digits.yml')!r}), [])])\n"
-        "print('torch' in sys.modules)"
-    )
+    asked = ["cite", str(ROOT / "configs" / "digits.yml")]
+    code = f"import sys; from efface.__main__ import main; main({asked!r}); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
 

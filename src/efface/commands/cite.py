@@ -44,7 +44,7 @@ def cite(study: Path | None, overrides: Sequence[str]) -> int:
         click.echo("\n\n".join(part for part in parts if part))
         return ()
 
-    return answered(work, "cite", [study] if study is not None else [])
+    return answered(work, "cite", is_short=True)
 
 
 def own_entry() -> str:

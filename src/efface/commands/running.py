@@ -1,5 +1,6 @@
 """The work of a command, and what it says of errors: one sentence each, and the exit status."""
 
+import contextlib
 import importlib
 import os
 import re
@@ -36,11 +37,13 @@ class Asked:
 class Progress:
     """What is known of a command while it works.
 
-    out: folder of the study, once it is read. facts: the document of `--json`; None: it is not asked for.
+    out: folder of the study, once it is read. facts: the document of `--json`; None: it is not asked for. is_short: see
+    `answered`. said: what was printed on stderr.
     """
 
     out: Path | None = None
     facts: dict[str, Any] | None = None
+    is_short: bool = False
     said: list[str] = field(default_factory=list)
 
     def tell(self, lines: str) -> None:
@@ -59,14 +62,17 @@ def run(asked: Asked) -> int:
     return answered(lambda progress: worked(asked, progress), asked.stage, asked.paths, as_json=asked.as_json)
 
 
-def answered(work: Work, what: str, paths: Sequence[Path] = (), *, as_json: bool = False) -> int:
+def answered(
+    work: Work, what: str, paths: Sequence[Path] = (), *, as_json: bool = False, is_short: bool = False
+) -> int:
     """Do the work, say what failed, and return the exit status.
 
     what: word of the command, for messages. paths: files of studies that the work reads. as_json: write the facts that
-    the work collects as one JSON document to stdout, and all messages to stderr.
+    the work collects as one JSON document to stdout, and all messages to stderr. is_short: the work reads files alone,
+    so torch is not imported to stop it in an orderly way.
     """
     if not as_json:
-        return _answered(work, what, paths, Progress())
+        return _answered(work, what, paths, Progress(is_short=is_short))
     from efface.commands.document import documented
 
     progress = Progress(facts={})
@@ -82,13 +88,11 @@ def _answered(work: Work, what: str, paths: Sequence[Path], progress: Progress) 
 
 
 def _told(work: Work, what: str, paths: Sequence[Path], progress: Progress) -> int:
-    # torch takes seconds to import, so help and wrong commands are handled before
-    from efface.execute import stoppable
     from efface.shown import cut
     from efface.study.yaml_file import InvalidStudyError
 
     try:
-        with stoppable():  # the study's own modules are imported inside
+        with _stoppable(progress):  # the study's own modules are imported inside
             failures = work(progress)
     except InvalidStudyError as error:
         progress.tell(cut(str(error)))
@@ -105,6 +109,15 @@ def _told(work: Work, what: str, paths: Sequence[Path], progress: Progress) -> i
         log = "failures.log" if progress.out is None else progress.out / "failures.log"
         progress.tell(f"efface: {len(failures)} failed (traces in {log}); all other results are kept")
     return 1 if failures else 0
+
+
+def _stoppable(progress: Progress) -> contextlib.AbstractContextManager[None]:
+    """Return the context in which a Ctrl-C ends the work in an orderly way."""
+    if progress.is_short:
+        return contextlib.nullcontext()
+    from efface.execute import stoppable  # it imports torch, which takes seconds
+
+    return stoppable()
 
 
 def worked(asked: Asked, progress: Progress) -> Sequence[str]:
