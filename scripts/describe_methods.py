@@ -18,11 +18,9 @@ import importlib
 import inspect
 import json
 import pkgutil
-import re
 import statistics
 import textwrap
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,6 +35,7 @@ from torch import Tensor, nn
 import efface.methods
 from efface import draws
 from efface.methods.calling import MethodCall, attribute
+from efface.plug import docstrings
 from efface.report.gallery import paint
 from efface.stages.run.map_files import map_store
 from efface.stages.run.method_calls import method_call, seed_text
@@ -44,6 +43,7 @@ from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
 from efface.stages.run.views import View
 from efface.stages.trial.network import try_network
+from efface.stages.trial.networks import COUNTED, counted, passed
 from efface.stages.work.learning import learnt_on_trial
 from efface.store.arrays import read_rows
 from efface.study import study as config
@@ -54,7 +54,6 @@ PICTURE = PAGE.with_suffix(".png")
 SHELF = "efface.methods."
 HANDED = {"self", "model", "images", "targets", "seeds", "max_batch", "masks", "classes_of"}  # passed by efface
 
-COUNTED = 4  # images on which passes are counted
 SECONDS = 1.0  # least total time of the timed calls
 CLOCK = time.perf_counter if torch.cuda.is_available() else time.process_time  # process time excludes other work
 
@@ -150,13 +149,12 @@ def is_method(found: Any) -> bool:
 
 def first_line(found: Any) -> str:
     """Return the first sentence of the docstring's first line."""
-    return re.split(r"(?<=\.) ", (inspect.getdoc(found) or "").partition("\n")[0])[0]
+    return docstrings.first_sentence(inspect.getdoc(found) or "")
 
 
 def said(method: Any, word: str) -> str:
     """Return the docstring's text after a word such as `Source:`."""
-    found = re.search(rf"^{word}: (.+(?:\n +.+)*)", inspect.getdoc(method) or "", re.MULTILINE)
-    return " ".join(found[1].split()).removesuffix(".") if found else ""
+    return docstrings.said(inspect.getdoc(method) or "", word)
 
 
 def settings(method: Any) -> str:
@@ -213,35 +211,6 @@ def explained(
     masks = run.data["test"].masks
     more = {"max_batch": run.study.max_batch, "masks": None if masks is None else masks[rows].to(run.device)}
     return attribute(made, network, images[rows], classes[rows], seeds=seeds, **more)
-
-
-def counted(network: nn.Module, call: Callable[[], object]) -> Counter[str]:
-    """Count the rows of all forward passes and of all backward passes in a call."""
-    found: Counter[str] = Counter()
-
-    def forward(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        found["forward"] += len(output)
-        if output.requires_grad:
-            output.register_hook(lambda gradient: found.update(backward=len(gradient)))
-
-    handle = network.register_forward_hook(forward)
-    try:
-        call()
-    finally:
-        handle.remove()
-    return found
-
-
-def passed(one: int, twice: int, few: int, images: int) -> str:
-    """Return the passes per image, and the additional passes per call.
-
-    one: passes of one image.
-    twice: passes of the same image twice.
-    few: passes of `images` different images.
-    """
-    call = 2 * one - twice
-    each = (few - call) / images
-    return f"{round(each, 1):,g}" + (f" (and {call} a call)" if call else "")
 
 
 def timed(call: Callable[[], object]) -> float:

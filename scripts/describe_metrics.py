@@ -8,7 +8,6 @@ It replaces the tables between the markers on the page: every metric, unit and f
 import importlib
 import inspect
 import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from describe_methods import fill, markdown, value
 import efface.impute
 from efface.erase import units
 from efface.metrics import Metric, metric, names
+from efface.plug import docstrings
 from efface.plug.call import resolve
 from efface.report.table import FAMILIES
 
@@ -94,13 +94,12 @@ def described(name: str) -> Any:
 
 def sentence(found: Any) -> str:
     """Return the first line of the docstring."""
-    return (inspect.getdoc(found) or "").partition("\n")[0]
+    return docstrings.first_line(inspect.getdoc(found) or "")
 
 
 def said(found: Any, word: str) -> str:
     """Return the text after `Source:` or `Differs:`, up to the end of the paragraph or the next such word."""
-    text = re.search(rf"^{word}: (.+(?:\n(?!\w+: ).+)*)", inspect.getdoc(found) or "", re.MULTILINE)
-    return " ".join(text[1].split()).removesuffix(".") if text else ""
+    return docstrings.said(inspect.getdoc(found) or "", word)
 
 
 def points(found: Metric) -> str:

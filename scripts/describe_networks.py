@@ -8,15 +8,10 @@ that learns from training images learns from a few of them. It took 15 minutes b
 """
 
 import argparse
-import importlib
-import inspect
-import json
-import re
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +21,18 @@ import torchvision as torchvision_package
 import transformers
 from describe_methods import fill, markdown
 from torch import Tensor, nn
-from torchvision.models.convnext import CNBlockConfig
 from torchvision.models.vgg import VGG, make_layers
 
-from efface.methods.calling import MethodCall, attribute
-from efface.models import huggingface, resnet, timm, torchvision
-from efface.models.adapt import Adaptation, adapted
-from efface.models.around import normalised
-from efface.models.hookable import make_hookable
-from efface.models.normalise import normalisation
+from efface.methods.calling import MethodCall
+from efface.models import huggingface, timm, torchvision
 from efface.plug import words
 from efface.plug.call import Call
+from efface.stages.trial import networks as small_networks
+from efface.stages.trial.networks import CLASSES, RESNET, SIDE, SWIN, VIT, Built, few, fresh, needed, small
 from efface.study.schema import MethodEntry
-from efface.types import Split
 
 PAGE = Path(__file__).parents[1] / "docs" / "choosing.md"
-SIDE, CLASSES, TAUGHT = 64, 10, 8  # side of most images, classes, training images for methods that learn
 CONTROLS = "efface.methods.control."
-HANDED = {"seeds", "max_batch", "masks", "classes_of"}  # passed by efface
-FEW = {"samples": 2, "steps": 2, "channels": 2, "pool": TAUGHT, "places": 4, "masks": 4, "clusters": 4}
-FEW |= {"patch": SIDE // 4, "stride": SIDE // 4}
 SETTINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "bi_attn": {"bi_attn": {"start": 1}},  # these networks have three blocks
     "blur_ig": {"blur_ig": {"steps": 20}},  # its first images are so blurred that noise is flat there
@@ -60,19 +47,8 @@ SETTINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 """Entries of the methods that need a setting, by their words, and the settings of each."""
 OUTPUTS = {"smooth_grad_family": ("smooth_grad", "smooth_grad_squared", "var_grad")}
-CLASSES_OF = {"Vision_Transformer": "VisionTransformer", "Swin_Transformer": "SwinTransformer"}
-"""Classes of torchvision, by the names of their files where these differ by more than capitals."""
 TINY = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
 SHORT_SWIN = {"embed_dim": 24, "depths": [1, 1, 1], "num_heads": [2, 2, 4], "window_size": 4}
-
-
-@dataclass(frozen=True)
-class Built:
-    """A network of the tables. what: how a study names it. build: makes it with fresh weights. side: of its images."""
-
-    what: str
-    build: Callable[[], nn.Module]
-    side: int = SIDE
 
 
 def from_torchvision(name: str, **settings: Any) -> Built:
@@ -95,18 +71,6 @@ def from_config(kind: str, **settings: Any) -> Built:
     return Built(f"transformers {kind}", build)
 
 
-def small(kind: str, make: Callable[..., nn.Module] | None = None, **settings: Any) -> Built:
-    """Return a network of one of torchvision's classes, with fewer and narrower layers than those that have a name."""
-
-    def build() -> nn.Module:
-        file = importlib.import_module(f"torchvision.models.{kind.lower()}")
-        made = (make or getattr(file, CLASSES_OF.get(kind, kind)))(num_classes=CLASSES, **settings)
-        make_hookable(made)
-        return normalised(made, normalisation(torchvision.IMAGENET_MEAN, torchvision.IMAGENET_STD))
-
-    return Built(f"torchvision's class {CLASSES_OF.get(kind, kind)}, small", build)
-
-
 def narrow_vgg(num_classes: int) -> nn.Module:
     """Return a VGG whose linear layers have 32 units: those of torchvision have 120 million weights."""
     network = VGG(make_layers([16, "M", 32, "M", 64, "M"]), num_classes)
@@ -117,7 +81,7 @@ def narrow_vgg(num_classes: int) -> nn.Module:
 
 
 CONVOLUTIONAL = {
-    "thin ResNet": Built("resnet8 of efface", lambda: resnet.resnet8(num_classes=CLASSES), 32),
+    "thin ResNet": RESNET,
     "ResNet": from_torchvision("resnet18"),
     "VGG": small("VGG", narrow_vgg),
     "SqueezeNet": from_torchvision("squeezenet1_1"),
@@ -125,22 +89,18 @@ CONVOLUTIONAL = {
     "MobileNetV2": from_torchvision("mobilenet_v2"),
     "MobileNetV3": from_torchvision("mobilenet_v3_small"),
     "EfficientNet": from_torchvision("efficientnet_b0"),
-    "ConvNeXt": small("ConvNeXt", block_setting=[CNBlockConfig(16, 32, 1), CNBlockConfig(32, None, 1)]),
+    "ConvNeXt": small_networks.small_convnext(),
     "ConvNeXt (timm)": from_timm("convnext_atto"),
 }
 TRANSFORMERS = {
-    "ViT": small(
-        "Vision_Transformer", image_size=SIDE, patch_size=16, num_layers=3, num_heads=4, hidden_dim=64, mlp_dim=128
-    ),
+    "ViT": VIT,
     "ViT (timm)": from_timm("vit_tiny_patch16_224", img_size=SIDE, depth=3),
     "ViT (HF)": from_config("ViT", patch_size=16, **TINY),
     "DeiT (timm)": from_timm("deit_tiny_distilled_patch16_224", img_size=SIDE, depth=3),
     "DINOv2 (HF)": from_config("Dinov2", patch_size=8, mlp_ratio=2, **{k: v for k, v in TINY.items() if k[0] != "i"}),
     "EVA-02 (timm)": from_timm("eva02_tiny_patch14_224", 70, img_size=70, depth=3),
     "BEiT (timm)": from_timm("beit_base_patch16_224", img_size=SIDE, embed_dim=48, depth=3, num_heads=3),
-    "Swin": small(
-        "Swin_Transformer", patch_size=[4, 4], embed_dim=24, depths=[2, 2], num_heads=[2, 4], window_size=[4, 4]
-    ),
+    "Swin": SWIN,
     "Swin (timm)": from_timm(
         "swin_tiny_patch4_window7_224", img_size=SIDE, window_size=4, embed_dim=24, depths=(1, 1, 1, 1)
     ),
@@ -208,24 +168,6 @@ def entries(names: list[str]) -> list[MethodEntry | str]:
     return found
 
 
-def needed(call: Call) -> list[str]:
-    """Return the settings of a method that have no default and no value."""
-    known = inspect.signature(call.resolve()).parameters
-    return [
-        name
-        for name, each in known.items()
-        if each.kind is each.KEYWORD_ONLY and each.default is each.empty and name not in {*HANDED, *call.kwargs}
-    ]
-
-
-def few(call: Call) -> Call:
-    """Return the call with fewer samples and steps, also in inner methods."""
-    known = inspect.signature(call.resolve()).parameters
-    kwargs = call.kwargs | {name: count for name, count in FEW.items() if name in known and name not in call.kwargs}
-    kwargs |= {name: few(each).model_dump() for name, each in call.nested().items()}
-    return call.model_copy(update={"kwargs": kwargs})
-
-
 def table(networks: Mapping[str, Built], listed: list[MethodEntry | str]) -> str:
     """Return the table of methods by networks, with the reasons below it."""
     tried_entries = [each for each in listed if isinstance(each, MethodEntry)]
@@ -267,78 +209,13 @@ def verdict(why: str, reasons: list[str]) -> str:
     return f"{kind} ({reasons.index(why) + 1})"
 
 
-def fresh(built: Built) -> nn.Module:
-    """Return a network with fresh weights, as a study adapts it, whose every layer has an effect."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network, _ = adapted(built.build(), Adaptation(), (3, built.side, built.side), CLASSES)
-        for each in network.parameters():
-            if each.abs().max() >= 1e-3 or (each.ndim == 1 and not each.any()):
-                continue  # biases may be zero
-            if each.ndim == 1:  # the scales of whole blocks start near zero, and grow in a training
-                nn.init.constant_(each, 0.5)
-            else:  # the heads of some transformers start at zero, so every gradient would be zero
-                nn.init.xavier_uniform_(each)
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = None  # statistics of these images only; else deep features grow until softmax is 1
-        with torch.no_grad():
-            network.train()(torch.rand(TAUGHT, 3, built.side, built.side))
-    return network.eval()
-
-
 def tried(entry: MethodEntry, network: nn.Module, side: int, learnt: dict[str, dict[str, Tensor]]) -> str:
     """Return "" if there are maps; else why not, or how they differ. Unexplained errors begin with FAILS.
 
     learnt: tensors that methods learnt from this network, by the settings that they depend on.
     """
     made = MethodCall(entry.name, entry.call, entry.batched, entry.outputs)
-    images = torch.rand(TAUGHT, 3, side, side, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        targets = network(images).argmax(1)
-    try:
-        if hasattr(entry.call.resolve(), "fit"):
-            key = json.dumps(made.method.learnt_from())
-            if key not in learnt:
-                made.method.fit(network, Split(images.mul(255).byte(), targets), seed=0, max_batch=TAUGHT)
-                learnt[key] = made.method.learnt
-            made.method.learnt = learnt[key]
-
-        def maps_of(shift: int) -> dict[str, Tensor]:
-            classes = (targets[:2] + shift) % CLASSES
-            return attribute(made, network, images[:2], classes, seeds=torch.arange(2), max_batch=TAUGHT)
-
-        shift, maps = 0, maps_of(0)
-        while is_constant(maps) and shift < CLASSES - 1:  # with fresh weights, a ReLU may leave nothing of a class
-            shift, maps = shift + 1, maps_of(shift + 1)
-        other = maps_of(shift + 1)
-    except Exception as error:  # noqa: BLE001  the table shows errors of every kind
-        text = reason(str(error), type(network).__name__)
-        is_refusal = isinstance(error, ValueError) and not str(error).startswith("attribution_methods.")
-        return text if is_refusal else f"FAILS: {type(error).__name__}: {text}"
-    if is_constant(maps):
-        return "FAILS: the maps are constant"
-    if all(torch.equal(each, other[name]) for name, each in maps.items()):
-        return "differs: the map is the same for every class"
-    return ""
-
-
-def is_constant(maps: Mapping[str, Tensor]) -> bool:
-    """Return whether all maps of a name have one value at all places."""
-    return any(each.ndim > 1 and all(one.max() == one.min() for one in each) for each in maps.values())
-
-
-def reason(text: str, network: str) -> str:
-    """Return the first sentence of an error, without names and shapes that are those of one network.
-
-    network: name of its class.
-    """
-    first = re.split(r";|, whose|, and a map of|\. ", re.sub(r"^[\w.]+: ", "", text), maxsplit=1)[0]
-    first = re.sub(rf"\b{network}\b", "the network", first)
-    first = re.sub(r"(layer )?'[\w.]+' \((\w+)\)", r"a \2", first)
-    first = re.sub(r"layer '[\w.]+' of the network returns n( x \d+)+, which", "a layer", first)
-    first = re.sub(r"returns shape \([\d, ]+\), its", "has its", first)
-    return re.sub(r" \('[^']*'\)|, '[\w.]+'(?=$|\.)", "", first)
+    return small_networks.tried(made, network, side, learnt)
 
 
 if __name__ == "__main__":

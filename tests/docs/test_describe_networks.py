@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from efface.plug import words
+from efface.stages.trial.networks import reason as reason_of
 from efface.study.schema import MethodEntry
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +75,7 @@ def test_a_refusal_is_told_from_a_failure_and_from_maps_that_ignore_the_class(sc
     assert re.search(why, script.tried(entry, tanh, 16, {}))
 
 
-def test_reasons_lose_what_is_particular_to_one_network(script):
+def test_reasons_lose_what_is_particular_to_one_network():
     said = {
         "layer 'blocks.0.norm1' (LayerNorm) returns shape (2, 17, 192), its features on the last axis; take": (
             "a LayerNorm has its features on the last axis"
@@ -90,7 +91,7 @@ def test_reasons_lose_what_is_particular_to_one_network(script):
         ),
     }
     for text, reason in said.items():
-        assert script.reason(text, "Net") == reason
+        assert reason_of(text, "Net") == reason
 
 
 def test_cells_number_their_reasons(script):

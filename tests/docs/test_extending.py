@@ -1,5 +1,6 @@
 """The pages on the code are true: examples of docs/extending.md run, files that a page names are there."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 import efface.__main__ as program
+import efface.commands.program as lines
 from efface import stages
 from efface.study.study import check, read
 from small.studies import STUDY, write_study
@@ -67,7 +69,7 @@ def merged():
 
 def test_every_kind_of_the_table_has_a_section_with_both_lists():
     listed = re.findall(r"^\| \[([^\]]+)\]\(#([\w-]+)\)", PAGE, re.MULTILINE)
-    assert len(listed) == 17
+    assert len(listed) == 18
     for name, link in listed:
         section = SECTIONS[name[0].upper() + name[1:]]
         assert link == name.replace(" ", "-")
@@ -128,6 +130,19 @@ def test_the_stage_of_the_page_is_a_word_of_the_command_line(folder, monkeypatch
     write_study(folder)
     assert program.main(["count", "study.yml"]) == 0
     assert "train: 48 images\ntest: 24 images\n" in capsys.readouterr().out
+
+
+def test_the_command_of_the_page_is_a_word_of_the_command_line(folder, monkeypatch, capsys):
+    (folder / "rows.py").write_text(modules(SECTIONS["Command"])["rows"])
+    own = importlib.import_module("rows").rows
+    commands = lines.COMMANDS | {"Look up": (*lines.COMMANDS["Look up"], own)}
+    monkeypatch.setattr(lines, "COMMANDS", commands)
+    write_study(folder)
+    assert program.main(["rows", "study.yml"]) == 0
+    assert capsys.readouterr().out.split() == ["random", "mine", "red", "green"]
+    assert program.main(["-h"]) == 0
+    assert "Print the rows that the page of a study has" in " ".join(capsys.readouterr().out.split())
+    assert program.main(["rows", "nowhere.yml"]) == 2
 
 
 def test_facts_of_the_page_are_those_that_the_code_reads():

@@ -106,7 +106,7 @@ def test_targets_call_efface_with_the_study_and_the_words(task):
     for name, metrics in METRICS.items():
         expected[name] = f"efface measure 'my study.yml' --metrics {metrics} 'fit.epochs=1' 'fractions=[0.1, 0.5]'"
     expected["measure"] = "efface measure 'my study.yml' 'fit.epochs=1' 'fractions=[0.1, 0.5]'"
-    expected["demo"] = "efface all configs/digits.yml 'fit.epochs=1' 'fractions=[0.1, 0.5]'"
+    expected["demo"] = "efface demo 'fit.epochs=1' 'fractions=[0.1, 0.5]'"
     expected |= {target: expected[name] for target, name in REFERENCE.items()}
     said = task("--dry", *expected, "CONFIG=my study.yml", "--", "fit.epochs=1", "fractions=[0.1, 0.5]")
     assert [line.split("] ", 1)[1] for line in said.splitlines()] == list(expected.values())

@@ -75,6 +75,7 @@ COVERED = {
     "stages/run/method_calls": "explain",
     "stages": NO_NUMBERS,
     "api": NO_NUMBERS,
+    "commands": NO_NUMBERS,
     "__init__": NO_NUMBERS,
     "__main__": NO_NUMBERS,
 }

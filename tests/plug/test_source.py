@@ -101,6 +101,21 @@ def test_source_that_python_reads_is_read(place, text):
     assert digest(f"{name}.f") != before
 
 
+@pytest.mark.parametrize("borrowed", ["site-packages", "dist-packages"])
+def test_a_package_of_another_environment_counts_by_its_version(borrowed, place, tmp_path, monkeypatch):
+    write, digest = place
+    package, beside = f"source_{next(NUMBER)}", f"source_{next(NUMBER)}"
+    monkeypatch.syspath_prepend(tmp_path / borrowed)
+    write(f"{beside}.py", f"from {package} import other\n\ndef f():\n    return other.x\n")
+    found = []
+    for number in (1, 22):
+        write(f"{borrowed}/{package}/__init__.py", "")
+        write(f"{borrowed}/{package}/other.py", f"x = {number}\n")
+        found.append(digest(f"{beside}.f"))
+        assert efface.plug.source.is_installed(sys.modules[f"{package}.other"])
+    assert found[0] == found[1]
+
+
 def test_an_installed_package_without_a_version_has_that_of_its_distribution(place, tmp_path, monkeypatch):
     write, digest = place
     name = f"source_{next(NUMBER)}"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import h5py
@@ -15,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+import efface as package
 from efface.__main__ import STAGES, main
 from efface.stages.run.curves import planned_run
 from efface.stages.run.run import Run
@@ -67,21 +69,44 @@ def copy(trained, tmp_path):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_help_says_what_the_stage_does(stage, capsys):
-    with pytest.raises(SystemExit, match="0"):
-        main([stage, "-h"])
+    assert main([stage, "-h"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert f"usage: efface {stage}" in said
-    assert STAGES[stage] in said
-    own = {"compare": ("--out", "STUDY"), "prune": ("--remove", "STUDY"), "convert": ("--out", "OLD.yml")}
-    for word in own.get(stage, ("--metrics", "key=value")):
+    assert f"Usage: efface {stage}" in said
+    assert f"{STAGES[stage][0].upper()}{STAGES[stage][1:]}." in said
+    for word in {"compare": ("--out", "STUDY"), "prune": ("--remove", "STUDY")}.get(stage, ("--metrics", "key=value")):
         assert word in said
 
 
-@pytest.mark.parametrize("words", [[], ["measur", "study.yml"], ["train"], ["train", "study.yml", "--metric"]])
-def test_a_wrong_command_line_exits_with_2(words, capsys):
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["measur", "study.yml"], "efface: measur 'measure'"),
+        (["train"], "efface train: 'STUDY' train"),
+        (["train", "study.yml", "--metric"], "efface train: '--metric' '--metrics'"),
+        (["train", "study.yml", "--metrics"], "'--metrics' argument"),
+        (["check", "--remove", "study.yml"], "efface check: '--remove'"),
+        (["compare"], "efface compare: 'STUDY...'"),
+        (["completion", "tcsh"], "efface completion: 'tcsh' 'bash', 'zsh', 'fish'"),
+    ],
+)
+def test_a_wrong_command_line_exits_with_2_and_one_line_after_the_usage(words, said, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(words)
-    assert "usage: efface" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    usage, line = err.splitlines() if "Usage" in err else ("Usage: efface ", err.strip())
+    assert out == ""
+    assert usage.startswith("Usage: efface ")
+    assert names(line, said)
+    assert names(line, "-h says takes")
+
+
+def test_without_words_the_help_is_an_error(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("Usage: efface ")
+    assert all(f"\n  {stage} " in err for stage in STAGES)
 
 
 def test_help_does_not_wait_for_torch():
@@ -89,6 +114,25 @@ def test_help_does_not_wait_for_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0
     assert all(stage in done.stdout for stage in STAGES)
+
+
+@pytest.mark.parametrize("words", [["--version"], ["-h"], ["train", "-h"], ["measur"], ["completion", "bash"]])
+def test_what_needs_no_study_imports_no_torch(words):
+    code = (
+        "import sys, efface.__main__ as program\n"
+        f"try: program.main({words!r})\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules, 'pydantic' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.splitlines()[-1] == "False False"
+
+
+def test_the_version_is_that_of_the_package():
+    said = subprocess.run([sys.executable, "-m", "efface", "--version"], capture_output=True, text=True, check=True)
+    assert said.stdout == f"efface {package.__version__}\n"
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["version"] == package.__version__
 
 
 def test_a_stop_while_python_ends_leaves_no_trace():

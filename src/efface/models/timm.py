@@ -48,10 +48,7 @@ def load(
     Source: Wightman 2019, PyTorch Image Models.
     """
     timm = _package()
-    names = timm.list_models()
-    if not _is_elsewhere(name) and name.partition(".")[0] not in names:
-        near = get_close_matches(name, names, n=4, cutoff=0.4)
-        raise ValueError(f"timm has no network {shown(name)}; nearest are {', '.join(near) or 'none'}")
+    _refuse_unknown(timm, name)
     state = None if weights in (None, PRETRAINED) else _state(name, Path(str(weights)))
     settings: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     if state is not None and num_classes is None and (classes := _classes(timm, name, kwargs, state)) is not None:
@@ -197,3 +194,21 @@ def _channels(known: dict[str, Any], kwargs: dict[str, object]) -> int:
     """Return the number of channels of the images."""
     given = kwargs.get("in_chans")
     return given if isinstance(given, int) else int((known.get("input_size") or (3,))[0])
+
+
+def input_side(name: str) -> int | None:
+    """Return the side of the images that timm's network was made for; None for a network of the hub or of a folder.
+
+    Nothing is downloaded. ValueError: timm has no such network.
+    """
+    timm = _package()
+    _refuse_unknown(timm, name)
+    known = None if _is_elsewhere(name) else timm.get_pretrained_cfg(name)
+    return None if known is None else int(known.input_size[-1])
+
+
+def _refuse_unknown(timm: Any, name: str) -> None:
+    names = timm.list_models()
+    if not _is_elsewhere(name) and name.partition(".")[0] not in names:
+        near = get_close_matches(name, names, n=4, cutoff=0.4)
+        raise ValueError(f"timm has no network {shown(name)}; nearest are {', '.join(near) or 'none'}")

@@ -52,12 +52,7 @@ def load(
     std: one number above 0 for each channel.
     kwargs: settings of the torchvision network.
     """
-    names = torchvision.models.list_models(module=torchvision.models)
-    if name not in names:
-        near = get_close_matches(name, names, n=4, cutoff=0.4)
-        raise ValueError(
-            f"torchvision has no classification network {shown(name)}; nearest are {', '.join(near or names)}"
-        )
+    _refuse_unknown(name)
     if freeze and weights is None:
         raise ValueError("freeze keeps trained weights, but none are given: set weights, or drop freeze")
     normalise = normalisation(mean, std)
@@ -138,3 +133,21 @@ def _resize_head(network: nn.Module, num_classes: int) -> None:
     else:
         return
     setattr(network.get_submodule(parent), child, new)
+
+
+def input_side(name: str) -> int:
+    """Return the side of the images of the network's newest weights. Nothing is downloaded.
+
+    ValueError: torchvision has no such network.
+    """
+    _refuse_unknown(name)
+    return int(torchvision.models.get_model_weights(name).DEFAULT.transforms().crop_size[0])
+
+
+def _refuse_unknown(name: str) -> None:
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        near = get_close_matches(name, names, n=4, cutoff=0.4)
+        raise ValueError(
+            f"torchvision has no classification network {shown(name)}; nearest are {', '.join(near or names)}"
+        )

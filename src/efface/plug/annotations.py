@@ -36,6 +36,11 @@ def wrong_types(target: Any, kwargs: dict[str, Any]) -> list[str]:
     return problems
 
 
+def plain_schemas(target: Any) -> dict[str, dict[str, Any]]:
+    """Return the JSON schema of each setting that is annotated with plain types, by name."""
+    return {name: _adapter(hint).json_schema() for name, hint in _hints(target).items() if _is_plain(hint)}
+
+
 class Plug(NamedTuple):
     """A setting that takes a callable.
 

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import GetCoreSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
 from efface.plug import words
 from efface.plug.call import settings_by_word
 
+PLUG_IN = "x-plug-in"
+"""Key of a JSON schema of a study that stands for a plug-in, see `efface.study.json_schema`."""
 WORDS = {"words": True}
 """The context in which `model_dump` writes short words instead of dotted paths."""
 
@@ -28,6 +30,10 @@ class Word:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
         written = core_schema.wrap_serializer_function_ser_schema(self._by_word, info_arg=True)
         return core_schema.no_info_before_validator_function(self.by_path, handler(source), serialization=written)
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        form = "word" if handler(schema).get("type") == "string" else "call"
+        return {PLUG_IN: self.kind, "beside": list(self.beside), "form": form}
 
     def by_path(self, value: Any) -> Any:
         """Return the value of a study with the dotted path in place of a word. ValueError: the word is unknown."""

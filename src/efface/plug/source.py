@@ -209,8 +209,14 @@ def _place(module: ModuleType) -> str:
 
 @functools.cache
 def installed_folders() -> tuple[str, ...]:
-    """Return the folders of packages that came with Python or with pip."""
-    return tuple(sysconfig.get_paths()[key] for key in ("purelib", "platlib", "stdlib", "platstdlib"))
+    """Return the folders of packages that came with Python or with pip.
+
+    They are those of this environment, and those that it borrows: of the system, of the user (`pip install --user`),
+    or of another environment.
+    """
+    own = [sysconfig.get_paths()[key] for key in ("purelib", "platlib", "stdlib", "platstdlib")]
+    borrowed = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
+    return tuple(dict.fromkeys([*own, *borrowed]))
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

@@ -65,18 +65,32 @@ def _returns(gives: str) -> Callable[[_Signature], bool]:
     return fits
 
 
+POSITIONAL = {
+    "data": (),
+    "model": (),
+    "method": ("model", "images", "targets"),
+    "imputer": ("images", "removed"),
+    "post": ("maps",),
+    "unit": ("images",),
+    "executor": ("work", "tasks"),
+    "attack": ("network", "images", "targets"),
+    "augmentation": ("images", "seeds"),
+    "regularizer": ("network", "images", "targets", "outputs"),
+    "metric": (),
+}
+"""The positional arguments that efface passes to a plug-in of each kind."""
 _MAPS = r"Maps?$|Images$|Any$|Seeds$|Float\[|dict\[str, Images\]$"
 _KINDS = {
     "data": _Kind("data", _returns("dict[str, Split]")),
     "model": _Kind("models", _returns("nn.Module")),
-    "method": _Kind("methods", _takes("model", "images", "targets", gives=_MAPS)),
-    "imputer": _Kind("impute", _takes("images", "removed", gives="Images")),
-    "post": _Kind("erase/post.py", _takes("maps")),
-    "unit": _Kind("erase/units.py", _takes("images", gives="Labels")),
-    "executor": _Kind("execute", _takes("work", "tasks")),
-    "attack": _Kind("training/attack.py", _takes("network", "images", "targets", gives="Images")),
-    "augmentation": _Kind("training/augment.py", _takes("images", "seeds", gives="Images")),
-    "regularizer": _Kind("training/regularize.py", _takes("network", "images", "targets", "outputs", gives="Term")),
+    "method": _Kind("methods", _takes(*POSITIONAL["method"], gives=_MAPS)),
+    "imputer": _Kind("impute", _takes(*POSITIONAL["imputer"], gives="Images")),
+    "post": _Kind("erase/post.py", _takes(*POSITIONAL["post"])),
+    "unit": _Kind("erase/units.py", _takes(*POSITIONAL["unit"], gives="Labels")),
+    "executor": _Kind("execute", _takes(*POSITIONAL["executor"])),
+    "attack": _Kind("training/attack.py", _takes(*POSITIONAL["attack"], gives="Images")),
+    "augmentation": _Kind("training/augment.py", _takes(*POSITIONAL["augmentation"], gives="Images")),
+    "regularizer": _Kind("training/regularize.py", _takes(*POSITIONAL["regularizer"], gives="Term")),
     "metric": _Kind("metrics", lambda _: False),
 }
 KINDS = tuple(_KINDS)
@@ -155,6 +169,19 @@ def entries(kind: str) -> Iterator[tuple[str, str]]:
         if (signature := _signatures(module[1]).get(module[2])) and _KINDS[kind].fits(signature):
             stem = module[0].rpartition(".")[2]
             yield (stem if name in _NAMED_BY_MODULE else name), f"{module[0]}.{name}"
+
+
+@functools.cache
+def places(path: str) -> tuple[Path, str] | None:
+    """Return the file that defines one of efface's own plug-ins, and its name there; None for any other path."""
+    kind, _, word = name_of(path).partition(".")
+    if not kind:
+        return None
+    if kind == "metric":
+        return _ROOT / "metrics" / f"{word}.py", word
+    found = (module for module, name in _public(_ROOT / _KINDS[kind].place) if f"{module[0]}.{name}" == path)
+    _, file, name = next(found)
+    return file, name
 
 
 @functools.cache

@@ -1,8 +1,9 @@
 """Stage check: everything that can be known before hours are spent. It keeps nothing."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from efface.stages.page.accuracy import unaccompanied
 from efface.stages.run.curves import planned_run
@@ -20,24 +21,37 @@ from efface.stages.work.steps import refuse_pointless
 from efface.study.study import Study
 
 
-def check(study: Study, only: Sequence[str] = ()) -> list[str]:
+def check(study: Study, only: Sequence[str] = (), *, facts: dict[str, Any] | None = None) -> list[str]:
     """Try every method on two images, plan every metric, and say how long it may take.
 
-    only: these metrics alone; all of them if there are none. ValueError: what cannot work, a line each.
+    only: these metrics alone; all of them if there are none.
+    facts: gets what is said, as plain values: `out`, `warnings`, `runs` (see `check_run`) and `seconds`.
+
+    ValueError: what cannot work, a line each.
     """
+    facts = {} if facts is None else facts
+    facts |= {"out": str(study.out), "warnings": [], "runs": []}
     asked = narrowed(study, only)
     runs = measuring(runs_of(asked)) if only else runs_of(asked)
     _refuse_unwritable(study.out)
     refuse_pointless(asked, runs)
-    for line in dict.fromkeys(line for run in runs for line in near_keywords(run.study)):
-        say(f"warning: {line}")
+    _warn(facts, dict.fromkeys(line for run in runs for line in near_keywords(run.study)))
     try_executor(asked)
-    seconds = [check_run(run) for run in one_by_one(study, runs)]
-    for line in dict.fromkeys(line for run in runs for line in unaccompanied(run.study.metrics)):
-        say(f"warning: {line}")
+    for run in one_by_one(study, runs):
+        facts["runs"].append(found := dict[str, Any]())
+        check_run(run, found)
+    _warn(facts, dict.fromkeys(line for run in runs for line in unaccompanied(run.study.metrics)))
+    facts["seconds"] = sum(found["left"]["seconds"] for found in facts["runs"])
     if len(runs) > 1:
-        say(f"all {len(runs)} runs: estimate: {duration(sum(seconds))}")
+        say(f"all {len(runs)} runs: estimate: {duration(facts['seconds'])}")
     return []
+
+
+def _warn(facts: dict[str, Any], lines: Iterable[str]) -> None:
+    """Print warnings, and keep them in the facts."""
+    for line in lines:
+        say(f"warning: {line}")
+        facts["warnings"].append(line)
 
 
 def _refuse_unwritable(out: Path) -> None:
@@ -56,13 +70,21 @@ def _refuse_unwritable(out: Path) -> None:
         ) from error
 
 
-def check_run(run: Run) -> float:
-    """Try and plan one run. Returns the seconds that what is left may take."""
+def check_run(run: Run, facts: dict[str, Any] | None = None) -> float:
+    """Try and plan one run. Returns the seconds that what is left may take.
+
+    facts: gets what is said, as plain values: `folder`, `data`, `methods`, `power`, `warnings` and `left`.
+    """
+    facts = {} if facts is None else facts
     data = ", ".join(f"{len(split)} {name}" for name, split in run.data.items())
     c, h, w = run.data["test"].shape
     say(f"data: {run.study.data.call}: {data} images of {c} x {h} x {w}")
-    for note in (note for split in run.data.values() for note in split.notes):
+    notes = [note for split in run.data.values() for note in split.notes]
+    for note in notes:
         say(f"data: {note}")
+    images = {name: len(split) for name, split in run.data.items()}
+    facts |= {"folder": str(run.folder), "warnings": []}
+    facts["data"] = {"call": run.study.data.call, "images": images, "shape": [c, h, w], "notes": notes}
     one = planned_run(run)
     for unit in (handed for asked, handed in run.units.items() if handed != asked):
         tall, wide = unit.kwargs["token_size"]
@@ -71,16 +93,19 @@ def check_run(run: Run) -> float:
     for trial in trials:
         for line in trial.layers:
             say(f"{trial.name}: {line}")
-    for line in power_said(run, one.plan):
+    facts["power"] = list(power_said(run, one.plan))
+    for line in facts["power"]:
         say(f"power: {line}")
-    for warning in (*labels_tried(run), *has_zero_hessian(run), *powerless(run, one.plan)):
-        say(f"warning: {warning}")
+    _warn(facts, (*labels_tried(run), *has_zero_hessian(run), *powerless(run, one.plan)))
+    facts["methods"] = [trial.facts() for trial in trials]
     for trial in trials:
         for warning in trial.warnings:
             say(f"warning: {trial.name}: {warning}")
     if not run.study.references():
-        say(
-            "warning: no method is a random control (method: random). Without one, no curve can be compared with chance"
+        _warn(
+            facts, ["no method is a random control (method: random). Without one, no curve can be compared with chance"]
         )
     passes = {trial.name: trial.passes for trial in trials}
-    return say_estimate(one, passes, least=any(trial.cut for trial in trials))
+    left = say_estimate(one, passes, least=any(trial.cut for trial in trials))
+    facts["left"] = left.facts()
+    return left.seconds

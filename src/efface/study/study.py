@@ -54,7 +54,41 @@ def _of_processes(value: object) -> object:
 
 
 class Study(Strict):
-    """The keys of one study file. docs/studies.md explains each key."""
+    """The keys of one study file. docs/studies.md explains each key at length.
+
+    out: folder of the run. Every stage reads and writes there.
+    data: the images and their classes.
+    model: the network that is explained.
+    weights: a file with the weights of the network, which is then not trained.
+    outputs: what the network returns: logits, binary (one number) or probabilities.
+    mean: one number for each channel, which is subtracted from images in [0, 1] before the network.
+    std: one number for each channel, by which the images are divided after that.
+    tokens: how the tokens of a transformer lie, where the network itself does not say it.
+    fit: how the network is trained. Without it, the network is used as it is, and nothing can be retrained.
+    refit: how networks are trained again by metrics such as roar; by default as `fit`, without attack and regularizers.
+    second_network: a second network, which judges samples or lends its maps.
+    explain: the class that a map explains: predicted, or true.
+    attribution_methods: the methods that are compared. A study needs a random control to compare with.
+    post: functions that change a map before its pixels are ranked, in this order.
+    imputer: the fill that takes the place of removed pixels.
+    reference: the row that the others are compared with; by default the first random control.
+    metrics: what is measured.
+    samples: how images of a class are made with the network.
+    decide: measure in rounds, and stop comparing two methods when they are told apart.
+    visualize: what the stage visualize shows.
+    unit: what is ranked and removed as a whole: pixel, feature, token, patches, or groups of your own.
+    fractions: the parts of an image that are removed, in [0, 1].
+    repeats: trainings for each point of a retrained metric. Fewer than 3 give no verdicts.
+    executor: what runs the tasks: processes side by side, or serial.
+    threads: threads of torch in each process that works.
+    seed: seed of networks, trainings, maps and ties.
+    seeds: the whole study once for each of these seeds.
+    variants: named sets of changes to this study, each with a network of its own.
+    claims: sentences that the results support or not.
+    device: auto (a GPU where there is one), cpu, or cuda.
+    max_batch: most images in one forward pass. It limits the memory.
+    memory_gb: memory for the images of a split in each process. Above it, they are read from a file.
+    """
 
     out: Path
     data: Annotated[Call, Word("data"), bound()]

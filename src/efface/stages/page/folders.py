@@ -10,6 +10,7 @@ from efface.stages.page.comparison import write_comparison
 from efface.stages.run.curves import RunRecord, read_record
 from efface.stages.run.kept_plan import NAME, KeptRun, KeptStudy, read_kept
 from efface.stages.run.progress import say
+from efface.stages.run.state import run_facts, say_files
 from efface.store.links import refuse_links
 from efface.store.maps import finished_rows, partial_path
 from efface.study.schema import Claim
@@ -53,19 +54,28 @@ def kept_folder(path: Path) -> tuple[dict[str, list[RunRecord]], tuple[Claim, ..
     return {name: [read_record(*item) for item in runs.items()] for name, runs in runs_by_name.items()}, claims
 
 
-def status_of_folder(path: Path, only: Sequence[str] = ()) -> None:
-    """Say of every run in a folder which networks, maps and results are there, by its last plan."""
+def status_of_folder(path: Path, only: Sequence[str] = (), *, facts: dict[str, Any] | None = None) -> None:
+    """Say of every run in a folder which networks, maps and results are there, by its last plan.
+
+    facts: gets the same as plain values, as `efface.stages.status.status` gives them.
+    """
+    facts = {} if facts is None else facts
+    facts |= {"out": str(path), "runs": []}
     for one in _narrowed(path, only)[0]:
-        for network in one.kept.networks:
-            is_there = not network.file or (one.folder / network.file).is_file()
-            say(f"{one.folder}: {network.name} {'there' if is_there else 'to be trained'}")
+        networks = {
+            network.name: not network.file or (one.folder / network.file).is_file() for network in one.kept.networks
+        }
+        extractions = []
         for maps in one.kept.maps:
             files = [one.folder / "maps" / f"{name}-{maps.split}.h5" for name in maps.names]
             if not all(file.is_file() for file in files):
                 finished = min(maps.rows if file.is_file() else finished_rows(partial_path(file)) for file in files)
-                say(f"  to extract: {maps.method}, {maps.split}: {finished} of {maps.rows} maps are there")
+                extractions.append((maps.method, maps.split, finished, maps.rows))
+        say_files(str(one.folder), networks, extractions)
         total = len(one.kept.tasks)
         say(f"probes: {total - one.open} of {total} done, {one.open} left")
+        found = run_facts(str(one.folder), networks, extractions, (total, total - one.open, one.open))
+        facts["runs"].append(found | {"rounds": "", "at_most": False})
 
 
 def report_of_folder(path: Path, only: Sequence[str] = ()) -> None:

@@ -3,6 +3,8 @@
 import inspect
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -20,8 +22,40 @@ from efface.store.arrays import read_rows
 from efface.store.maps import finished_rows, partial_path
 
 
-def say_estimate(planned: PlannedRun, passes_of: Mapping[str, float], *, least: bool) -> float:
-    """Print the work that is left, in forward passes and trainings. Return the estimated seconds.
+@dataclass(frozen=True)
+class Estimate:
+    """The work that a run has left. A pass is one image through the network once; a training step takes three.
+
+    networks: passes of the training of each network, by its name; 0 if it is trained.
+    maps: files of maps to extract. map_passes: their passes.
+    probes: probes of the plan. probes_left: those without a result. trainings: those of them that train.
+    probe_passes: their passes. sample_passes: passes of the samples that are to be made.
+    workers: tasks that run at once. seconds_per_pass, seconds: of one pass, and of all that is left.
+    at_least: the seconds are a lower bound, because a method was not tried to its end.
+    at_most: the study measures in rounds, and may need fewer probes.
+    """
+
+    networks: Mapping[str, float]
+    maps: int
+    map_passes: float
+    probes: int
+    probes_left: int
+    trainings: int
+    probe_passes: float
+    sample_passes: float
+    workers: int
+    seconds_per_pass: float
+    seconds: float
+    at_least: bool
+    at_most: bool
+
+    def facts(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        return asdict(self)
+
+
+def say_estimate(planned: PlannedRun, passes_of: Mapping[str, float], *, least: bool) -> Estimate:
+    """Print the work that is left, in forward passes and trainings, and return it.
 
     passes_of: forward passes of each method for one image. least: whether some of these are lower bounds.
     """
@@ -33,15 +67,13 @@ def say_estimate(planned: PlannedRun, passes_of: Mapping[str, float], *, least: 
     for task in missing:
         finished = finished_rows(partial_path(run.map_path(task.method, task.split)))
         extraction += passes_of[task.method] * (images[task.split] - finished)
-    first = sum(
-        _passes_of(untrained, images["train"])
-        for untrained in run.networks()
-        if untrained.fit and not untrained.trained()
-    )
+    networks = {
+        "first network" if net is run.first else net.name: 0.0 if net.trained() else float(_passes_of(net, images))
+        for net in run.networks()
+    }
     say("plan (a pass: one image through the network once; a training step takes three):")
-    for net in run.networks():
-        passes = 0.0 if net.trained() else _passes_of(net, images["train"])
-        say(f"  {'first network' if net is run.first else net.name}: {f'{passes:,.0f} passes' if passes else 'done'}")
+    for name, needed in networks.items():
+        say(f"  {name}: {f'{needed:,.0f} passes' if needed else 'done'}")
     say(f"  maps: {len(missing)} files to extract, {extraction:,.0f} passes")
     todo = plan.open(run.results)
     trainings = sum(not cell.probe.needs.network for cell in todo)
@@ -58,20 +90,37 @@ def say_estimate(planned: PlannedRun, passes_of: Mapping[str, float], *, least: 
     workers = 1 if run.device.type == "cuda" else slots(executor.resolve(), tasks, executor.kwargs)  # they share it
     if words.name_of(executor.call):  # its workers run on this machine
         workers = min(workers, processors())
-    seconds = per_pass * (first + (3 * extraction + passes + sampling) / workers)
+    seconds = per_pass * (sum(networks.values()) + (3 * extraction + passes + sampling) / workers)
     about = f"{'at least ' if least else ''}{duration(seconds)}"
     say(f"  estimate: {at_most}{about} with {workers} at once ({per_pass * 1e3:.2g} ms a pass on {run.device})")
-    return seconds
+    return Estimate(
+        networks=networks,
+        maps=len(missing),
+        map_passes=float(extraction),
+        probes=len(plan.tasks),
+        probes_left=len(todo),
+        trainings=trainings,
+        probe_passes=float(passes),
+        sample_passes=float(sampling),
+        workers=workers,
+        seconds_per_pass=per_pass,
+        seconds=float(seconds),
+        at_least=least,
+        at_most=bool(at_most),
+    )
 
 
-def _passes_of(network: Network, images: int) -> float:
-    """Return the forward passes of a training: three per image and epoch, and those of its attack and regularisers."""
+def _passes_of(network: Network, images: Mapping[str, int]) -> float:
+    """Return the forward passes of a training: three per image and epoch, and those of its attack and regularisers.
+
+    images: number of images of each split.
+    """
     fit = network.fit
     if fit is None:
         return 0.0
     steps = 0 if fit.attack is None else _setting(fit.attack, "steps", 8) * _setting(fit.attack, "restarts", 1)
     of_regularizers = sum(fact(regularizer.term.resolve(), "cost") for regularizer in fit.regularizers)
-    return (3.0 + 2 * steps + of_regularizers) * fit.epochs * images
+    return (3.0 + 2 * steps + of_regularizers) * fit.epochs * images["train"]
 
 
 def _setting(call: Call, name: str, otherwise: int) -> int:

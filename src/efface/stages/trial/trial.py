@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass
@@ -20,3 +21,8 @@ class Trial:
     """Sentences on the layers that the method looks at."""
     leaves_thread: bool = False
     """True if a thread of the method still runs. The network that was tried is not used any more."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `check` says of the method, as plain values."""
+        told = {"name": self.name, "passes": self.passes, "stopped": self.cut, "maps": self.shapes}
+        return told | {"layers": list(self.layers), "warnings": self.warnings}
