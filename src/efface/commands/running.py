@@ -20,7 +20,7 @@ class Asked:
 
     stage: its word. paths: files of studies, or folders of runs. overrides: `key=value`. metrics: names; empty: all.
     out: folder of the page of `compare`. trust: read the study in a folder, and run its code. remove: of `prune`.
-    as_json: write a document.
+    as_json: write a document. against: method with which the report compares all others.
     """
 
     stage: str
@@ -31,6 +31,7 @@ class Asked:
     trust: bool | None = None
     remove: bool = False
     as_json: bool = False
+    against: str | None = None
 
 
 @dataclass
@@ -125,7 +126,7 @@ def worked(asked: Asked, progress: Progress) -> Sequence[str]:
     from efface.study.study import read
     from efface.study.yaml_file import InvalidStudyError
 
-    told = {} if progress.facts is None else {"facts": progress.facts}
+    told: dict[str, Any] = {} if progress.facts is None else {"facts": progress.facts}
     if asked.stage == "compare":
         _stage("compare")(asked.paths, asked.out, trust=bool(asked.trust))
         return ()
@@ -134,15 +135,20 @@ def worked(asked: Asked, progress: Progress) -> Sequence[str]:
         return ()
     (path,) = asked.paths
     if asked.trust is None or not path.is_dir():
-        study = read(path, asked.overrides)
+        against = () if asked.against is None else (f"reference={asked.against}",)
+        study = read(path, (*asked.overrides, *against))
     elif asked.overrides:
         raise InvalidStudyError(
             f"{path}: a folder is read as it is, so {asked.overrides[0]} has no place; give the study's YAML file"
         )
     elif asked.trust:
         study = importlib.import_module("efface.stages.page.comparison").study_of(path)
+        if asked.against is not None:
+            raise InvalidStudyError(f"{path}: --against is for a study's YAML file, or for a folder without --trust")
     else:
         of_folder = importlib.import_module("efface.stages.page.folders")
+        if asked.against is not None:
+            told["against"] = asked.against
         getattr(of_folder, f"{asked.stage}_of_folder")(path, asked.metrics, **told)
         return ()
     progress.out = study.out

@@ -70,7 +70,12 @@ def overrides_argument() -> click.Argument:
 def _of_one_study(word: str) -> list[click.Parameter]:
     told = "Measure only these metrics, by name. Default: those of the study."
     metrics = click.Option(["--metrics"], type=MetricNames(), metavar="A,B", default=(), help=told)
-    return [study_argument(_STUDY[word in OF_FOLDERS]), overrides_argument(), metrics]
+    return [study_argument(_STUDY[word in OF_FOLDERS]), overrides_argument(), metrics, *_of_report(word)]
+
+
+def _of_report(word: str) -> list[click.Parameter]:
+    told = "Compare everything with this method, in place of the random ranking or the study's reference."
+    return [click.Option(["--against"], metavar="NAME", help=told)] if word == "report" else []
 
 
 def _of_compare() -> list[click.Parameter]:

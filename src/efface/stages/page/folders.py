@@ -78,14 +78,18 @@ def status_of_folder(path: Path, only: Sequence[str] = (), *, facts: dict[str, A
         facts["runs"].append(found | {"rounds": "", "at_most": False})
 
 
-def report_of_folder(path: Path, only: Sequence[str] = ()) -> None:
+def report_of_folder(path: Path, only: Sequence[str] = (), against: str | None = None) -> None:
     """Write the page of each run in a folder, and of several beside one another, without pictures of maps.
 
-    FileNotFoundError: nothing is measured there.
+    against: method with which all others are compared, in place of the reference of the study.
+    FileNotFoundError: nothing is measured there. ValueError: a run has no such method.
     """
     from efface.stages.page.record_page import write_record_page  # draws with matplotlib, which takes seconds to import
 
     runs, beside, claims = _narrowed(path, only)
+    if against is not None:
+        beside = {name: [_compared_with(one, against) for one in several] for name, several in beside.items()}
+        runs = [one for several in beside.values() for one in several]
     measured = [one for one in runs if one.results.records]
     if not measured:
         raise FileNotFoundError(f"{runs[0].results.path}: nothing is measured there; run the measure stage first")
@@ -93,6 +97,14 @@ def report_of_folder(path: Path, only: Sequence[str] = ()) -> None:
         write_record_page(one)
     if len(runs) > 1:
         write_comparison(path / "report", path.resolve().name, beside, claims)
+
+
+def _compared_with(record: RunRecord, against: str) -> RunRecord:
+    """Return a record whose methods are compared with this one."""
+    known = dict.fromkeys(curve.draw_of or curve.method for curve in record.curves)
+    if against not in known:
+        raise ValueError(f"--against: {record.folder} has no method {against}; it has {', '.join(known)}")
+    return replace(record, kept=record.kept.model_copy(update={"references": (against,)}))
 
 
 def _narrowed(
