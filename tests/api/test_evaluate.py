@@ -97,7 +97,7 @@ def test_the_table_says_what_the_page_says(result):
         gain = sign * same.random_difference.iloc[0]
         assert row.gain == pytest.approx(gain, nan_ok=True)
         assert row.method == "random" or row.gain_low <= row.gain <= row.gain_high
-    assert set(table[table.method == "random"].verdict) == {"the control"}
+    assert set(table[table.method == "random"].verdict) == {"the reference"}
     assert result.accuracy == 1.0
 
 

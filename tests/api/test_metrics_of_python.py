@@ -64,7 +64,7 @@ def test_the_direction_of_a_function_decides_who_is_better():
     assert set(higher.metric) == {"left_half"}
     assert set(measured({"x": efface.metric(on_the_left, better="none")}).table.verdict) <= {
         "described, not judged",
-        "the control",
+        "the reference",
     }
 
 

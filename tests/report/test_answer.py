@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from efface.report import cautions, told
-from efface.report.answer import bests, overall, overall_sentences, sure
+from efface.report.answer import against_chance, bests, is_ahead, overall, overall_sentences
 from efface.report.between import pairs, with_ranks
 from efface.report.cells import cell, signed
 from efface.report.facts import Origin
@@ -51,7 +51,8 @@ def test_the_best_is_that_of_the_means_and_all_that_no_pair_tells_apart():
         assert best.leader.area.mean == (min if one.panel.direction == "lower" else max)(
             row.area.mean for row in one.panel.rows
         )
-        assert sure(best) == "better than random"
+        assert is_ahead(best) == "no: tied with 1 other"
+        assert against_chance(best) == "yes"
         for name in ("fair", "random"):
             assert one.better(best.leader.method, name)
         assert not one.better(*best.first)
@@ -70,15 +71,15 @@ def test_overall_counts_on_how_many_metrics_a_method_is_first():
     assert whole.alone == {"good": 1, "fair": 1, "same": 0, "random": 0}
     assert whole.top == ("good",)
     said = overall_sentences(whole)
-    assert said == [
-        "good is the best, or not told apart from the best, on 2 of 3 metrics.",
-        "Next: same and fair, on 1.",
-    ]
+    assert said == ["No clear winner: good is among the best on 2 of 3 metrics, same and fair on 1."]
+    alone = bests(compared(scored("a", "lower", FAR | {"good": 0.1}), scored("b", "lower", FAR | {"good": 0.1})))
+    assert overall_sentences(overall(alone)) == ["good is among the best on all 2 metrics."]
+    assert [is_ahead(best) for best in alone] == ["yes: ahead of all others"] * 2
 
 
 def test_equal_leaders_are_all_named_and_one_metric_has_no_overall():
     found = bests(compared(scored("a", "lower", FAR), scored("b", "lower", FAR)))
-    assert overall_sentences(overall(found))[0].startswith("No single method leads: ")
+    assert overall_sentences(overall(found))[0].startswith("No clear winner: ")
     assert overall_sentences(overall(found[:1])) == []
     apart = bests(
         compared(
@@ -87,7 +88,7 @@ def test_equal_leaders_are_all_named_and_one_metric_has_no_overall():
         )
     )
     (said,) = overall_sentences(overall(apart))
-    assert said.startswith("The metrics disagree: no method is best")
+    assert said.startswith("The metrics disagree: no method is among the best on more than one of the 2")
     assert overall_sentences(overall([])) == []
 
 
@@ -95,7 +96,8 @@ def test_a_control_that_leads_is_said_in_the_table_and_before_the_numbers():
     (one,) = compared(scored("morf", "lower", FAR | {"random": 0.05}))
     (best,) = bests([one])
     assert best.leader.method == "random"
-    assert sure(best) == "no: a control is ahead of all methods"
+    assert is_ahead(best) == "yes: ahead of all others"
+    assert against_chance(best) == "it is the reference itself"
     (said,) = cautions.first_cautions(facts_of(), [best], {})
     assert said.startswith("On morf, a control is ahead of all methods (random).")
 
@@ -104,7 +106,7 @@ def test_too_few_images_are_not_called_sure():
     (one,) = compared(scored("morf", "lower", {"random": 0.5, "good": 0.2}, images=1))
     (best,) = bests([one])
     assert best.untested
-    assert sure(best) == "not tested: too few samples"
+    assert is_ahead(best) == "not tested: too few samples"
 
 
 def test_an_unfinished_metric_has_no_best():
@@ -114,7 +116,7 @@ def test_an_unfinished_metric_has_no_best():
     (best,) = bests(found)
     assert best.leader is None
     assert best.first == ()
-    assert sure(best) == "not measured to the end"
+    assert is_ahead(best) == "not measured to the end"
     assert overall([best]).of == 0
 
 
@@ -129,6 +131,16 @@ def test_a_weak_network_comes_first(accuracy, chance, weak):
     lines = cautions.first_cautions(facts, [], {})
     assert lines[0].startswith("The network classifies only") is weak
     assert lines[-1] == "the labels do not fit"
+
+
+@pytest.mark.parametrize(
+    ("commit", "said"),
+    [("abc", None), ("abc and def", "several versions"), ("abc-dirty", "not committed"), ("", None)],
+)
+def test_code_that_no_commit_holds_is_said(commit, said):
+    lines = cautions.first_cautions(facts_of(origin=Origin(commit=commit)), [], {})
+    assert len(lines) == (said is not None)
+    assert said is None or said in lines[0]
 
 
 def test_degenerate_maps_of_the_best_method_are_said_before_the_numbers():

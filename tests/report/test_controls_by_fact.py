@@ -159,7 +159,7 @@ def test_a_panel_goes_by_facts_and_not_by_names():
     (panel,) = panels(shown, ("chance",))
     assert (panel.reference, panel.verdict("chance"), panel.verdict("random")) == ("chance", "control", "better")
     assert [row.method for row in panel.rows if row.is_control] == ["edges", "chance"]
-    assert headline([panel])[0] == "Better than chance on morf: 1 of 1 methods (random)."
+    assert headline([panel])[0] == "Better than chance: random on morf."
     assert any(said.startswith("Better than chance: ") for said in findings(panel, [panel]))
     (alone,) = panels(shown)
     assert (alone.reference, alone.verdict("random")) == ("", "alone")

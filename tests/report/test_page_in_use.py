@@ -111,7 +111,15 @@ def test_the_first_screen_answers(path, look):
     for part in ("#answer .lead", "#answer table.answer", ".facts"):
         assert seen.locator(part).evaluate(bottom) <= 800, part
     said = seen.locator(".facts").inner_text()
-    for each in ("98.80%", "efface all runs/x/study.yml", "2026-11-30", "abc1234", "seed 0", "4 methods", "5 metrics"):
+    for each in (
+        "98.80%",
+        "efface all runs/x/study.yml",
+        "2026-11-30",
+        "abc1234",
+        "seed 0",
+        "3 methods, 1 control",
+        "5 metrics",
+    ):
         assert each in said
     best = {row.split("\t")[0]: row.split("\t")[1] for row in seen.locator("table.answer tbody tr").all_inner_texts()}
     means = {(c.metric, c.method): c.values.mean() for c in curves()}

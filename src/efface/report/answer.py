@@ -7,7 +7,6 @@ from typing import NamedTuple
 from efface.report.between import Pairs
 from efface.report.formats import listed
 from efface.report.table import Panel, Row
-from efface.report.words import leaks
 
 
 class Best(NamedTuple):
@@ -68,46 +67,49 @@ def overall(found: Sequence[Best]) -> Overall:
 
 
 def overall_sentences(whole: Overall, kind: str = "method") -> list[str]:
-    """Return which method is first most often, and on how many metrics."""
-    if not whole.of or not whole.top:
+    """Return which method is among the best most often, and on how many metrics."""
+    if whole.of < 2 or not whole.top:
         return []
     most = whole.times[whole.top[0]]
-    where = f"on {most} of {whole.of} metrics"
-    if whole.of == 1:
-        return []
+    where = f"on {most} of {whole.of} metrics" if most < whole.of else f"on all {whole.of} metrics"
     if len(whole.top) > 1 and most == 1:
-        return [f"The metrics disagree: no {kind} is best, or not told apart from the best, on more than one of them."]
+        return [f"The metrics disagree: no {kind} is among the best on more than one of the {whole.of} metrics."]
     if len(whole.top) > 1:
-        lines = [
-            f"No single {kind} leads: {listed(whole.top)} are each best, or not told apart from the best, {where}."
-        ]
-    else:
-        (name,) = whole.top
-        lines = [f"{name} is the best, or not told apart from the best, {where}."]
-        second = [other for other in whole.times if other != name]
-        if second and whole.times[second[0]]:
-            next_ones = [other for other in second if whole.times[other] == whole.times[second[0]]]
-            lines.append(f"Next: {listed(next_ones)}, on {whole.times[second[0]]}.")
-    return lines
+        return [f"No clear winner: {listed(whole.top)} are each among the best {where}."]
+    (name,) = whole.top
+    second = [other for other in whole.times if other != name]
+    most_next = whole.times[second[0]] if second else 0
+    said = f"{name} is among the best {where}"
+    if most_next:
+        next_ones = [other for other in second if whole.times[other] == most_next]
+        said += f", {listed(next_ones, 3)} on {most_next}"
+    return [f"{said}." if most == whole.of else f"No clear winner: {said}."]
 
 
-def sure(best: Best) -> str:
-    """Return in words how sure the best method of a metric is."""
+def is_ahead(best: Best) -> str:
+    """Return in words whether the best method of a metric is shown to be ahead of all others."""
     if best.leader is None:
         return "not measured to the end" if best.panel.unfinished else "no value"
+    if len(best.panel.rows) == 1:
+        return "there is no other"
     if best.untested:
         return "not tested: too few samples"
-    if best.leader.is_control:
-        return "no: a control is ahead of all methods"
-    against = best.panel.reference
-    by_verdict = {
-        "better": f"better than {against}",
-        "same": f"not told apart from {against}",
-        "worse": f"worse than {against}",
-        "alone": "no control was measured",
-    }
-    said = by_verdict.get(best.leader.verdict, f"not tested against {against}" if against else "")
-    return said + ("; the outline may tell the class" if leaks(best.panel) else "")
+    return "no: tied with " + _counted(len(best.together)) if best.together else "yes: ahead of all others"
+
+
+def against_chance(best: Best) -> str:
+    """Return in words how the best method of a metric stands to the reference."""
+    if best.leader is None:
+        return ""
+    if best.leader.method == best.panel.reference:
+        return "it is the reference itself"
+    words = {"better": "yes", "same": "no: not told apart", "worse": "no: worse", "alone": "no control was measured"}
+    said = words.get(best.leader.verdict, "not tested")
+    return f"{said}; it is a control itself" if best.leader.is_control else said
+
+
+def _counted(others: int) -> str:
+    return "1 other" if others == 1 else f"{others} others"
 
 
 def _best(compared: Pairs) -> Best:

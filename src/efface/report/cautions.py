@@ -7,7 +7,7 @@ import numpy as np
 from efface.report.answer import Best
 from efface.report.facts import Facts
 from efface.report.formats import listed
-from efface.report.words import leaks
+from efface.report.words import leaks, may_gain
 
 SHARES = {
     "nonfinite": "not finite",
@@ -56,10 +56,12 @@ def first_cautions(facts: Facts, bests: Sequence[Best], degenerate: Mapping[str,
     lines += facts.warnings
     ahead = [best for best in bests if best.leader is not None and best.leader.is_control]
     leaking = [best.panel.metric for best in bests if leaks(best.panel)]
+    gaining = [best.panel.metric for best in bests if may_gain(best.panel, [each.panel for each in bests])]
+    gains = f", and better on {listed(gaining)}" if gaining else ""
     if leaking:
         lines.append(
             f"On {listed(leaking)}, the outline of the erased units may tell the class to the retrained network, so "
-            "methods may look worse there than they are."
+            f"methods may look worse there than they are{gains}."
         )
     names = dict.fromkeys(best.leader.method for best in ahead if best.leader is not None)
     if names:
@@ -71,7 +73,17 @@ def first_cautions(facts: Facts, bests: Sequence[Best], degenerate: Mapping[str,
     first = [best.leader for best in bests if best.leader is not None]
     leaders = dict.fromkeys(row.method for row in first if not row.is_control)
     lines += [of_maps(name, degenerate[name]) for name in leaders if name in degenerate]
+    lines += _of_code(facts.origin.commit)
     return list(dict.fromkeys(lines))
+
+
+def _of_code(commit: str) -> list[str]:
+    """Return what to know of the code that made the results. commit: one or several, as a list in words."""
+    if "dirty" in commit:
+        return [f"The code had changes that were not committed ({commit}), so no commit gives exactly these results."]
+    if " and " in commit:
+        return [f"The results were made by several versions of the code ({commit})."]
+    return []
 
 
 def of_maps(method: str, faults: Sequence[str]) -> str:

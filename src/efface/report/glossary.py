@@ -2,11 +2,11 @@
 
 GLOSSARY = {
     "map": "The attributions of one image: a number for each pixel, or for each channel of a pixel.",
-    "control": "A method whose maps do not depend on the network, such as a random ranking or an edge filter. A method "
-    "that is no better than a control says nothing about the network.",
+    "control": "A method whose maps do not depend on the network: a random ranking, an edge filter, or the true mask "
+    "of the object. A method that is no better than a random ranking or an edge filter tells nothing of the network.",
     "reference": "The row with which all others are compared. It is a random ranking, unless the study names another.",
-    "area": "The mean height of a curve over its axis. It is the one number that stands for the whole curve. A metric "
-    "without an axis has one value instead.",
+    "area": "The mean height of a curve over its axis. It is the one number that stands for the whole curve. Some "
+    "metrics use the mean of their points, and metrics without an axis have one value instead.",
     "gain": "The difference between a method and the reference on the same images or trainings. Its sign is turned "
     "where lower is better, so + is always better.",
     "interval": "A 95 % confidence interval. Over images, it says what other test images of the kind would change. "
@@ -14,9 +14,12 @@ GLOSSARY = {
     "verdict": "Better or worse than the reference, if a paired test tells the two apart after the correction. No "
     "different: the test does not tell them apart. This does not show that they are equal.",
     "correction": "Of many comparisons, some differ by chance. The p values of all verdicts on the first scores are "
-    "raised together, so that the probability of any false one is at most 5 %.",
-    "rank": "1 and the number of methods that are shown to be better. Methods that are not told apart may share one.",
-    "first": "The method with the best mean on a metric, and every method that is not told apart from it.",
+    "raised together, so that the probability of any false one is at most 5 %. Tests over images are corrected by "
+    "drawing the signs of their differences (the smallest p of all), tests over trainings by Holm's rule.",
+    "rank": "1 plus the number of methods that are shown to be better. Methods that are not told apart may share one.",
+    "among the best": "The method with the best mean on a metric, and every method that is not told apart from it.",
+    "not told apart": "No test shows a difference at 5 %, after the correction. In other words: not significantly "
+    "different.",
     "letters": "Two methods that share a letter are not told apart. Two methods without a common letter differ.",
     "effect size": "Of a pair of methods: the mean difference divided by the standard deviation of the differences "
     "(Cohen's d of paired samples). The common language effect is the share of images or repeats on which the first "

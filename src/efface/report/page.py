@@ -94,7 +94,9 @@ def write(
     kind: Kind = "network" if network else "method"
     bests = answer.bests(pairs)
     standing = _standing(ranked)
-    _write_for_papers(folder, all_panels, [method for method, _ in standing], ranked, bests, looks)
+    for name, content in paper.files(all_panels, [method for method, _ in standing], ranked, bests, looks).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        _replace(folder / name, content)
     degenerate = cautions.cautions(facts.degenerate, controls)
     warnings = cautions.first_cautions(facts, bests, degenerate)
     page = _template().render(
@@ -123,26 +125,6 @@ def write(
         **_images(folder, gallery, all_panels, looks, controls),
     )
     return _replace(folder / "report.html", page.encode())
-
-
-def _write_for_papers(
-    folder: Path,
-    all_panels: Sequence[Panel],
-    methods: Sequence[str],
-    ranked: Sequence[Panel],
-    bests: Sequence[answer.Best],
-    looks: Mapping[str, Style],
-) -> None:
-    """Write the table of methods and metrics in three forms, all numbers as Parquet, and a figure of each metric."""
-    made = paper.tables(methods, ranked, bests)
-    files = {f"table.{suffix}": text.encode() for suffix, text in made._asdict().items()}
-    if (whole := paper.parquet(paper.numbers(all_panels))) is not None:
-        files["results.parquet"] = whole
-    for panel, name in zip(ranked, paper.file_names([panel.metric for panel in ranked]), strict=True):
-        files[f"figures/{name}.pdf"] = figure.column(panel, looks)
-    for name, content in files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        _replace(folder / name, content)
 
 
 def _with_tables(facts: Facts) -> Facts:
@@ -175,7 +157,14 @@ def _template() -> jinja2.Template:
         formats.p_value,
         formats.percent_of,
     )
-    for function in (*used, cautions.share, glossary.anchor, answer.sure, between.pairs_of_best):
+    for function in (
+        *used,
+        cautions.share,
+        glossary.anchor,
+        answer.is_ahead,
+        answer.against_chance,
+        between.pairs_of_best,
+    ):
         environment.filters[function.__name__] = function
     return environment.get_template("page.html.j2")
 
@@ -208,6 +197,7 @@ def _metrics(
         "families": families,
         "many": len(ranked) > MANY,
         "leaking": [panel.metric for panel in ranked if words.leaks(panel)],
+        "gaining": [panel.metric for panel in ranked if words.may_gain(panel, ranked)],
         "scores": len(all_panels) > len(firsts),
         "how": {name: told.how(settings) for name, settings in facts.how.items()},
         "curve_data": curve_data(drawn),

@@ -12,7 +12,9 @@ import pandas as pd
 
 from efface.report.answer import Best
 from efface.report.cells import MARKS, signed
+from efface.report.figure import column
 from efface.report.formats import number
+from efface.report.looks import Style
 from efface.report.stats import Interval
 from efface.report.table import Panel, Row
 
@@ -87,6 +89,25 @@ def parquet(table: pd.DataFrame) -> bytes | None:
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False, engine="pyarrow")
     return buffer.getvalue()
+
+
+def files(
+    every: Sequence[Panel],
+    methods: Sequence[str],
+    panels: Sequence[Panel],
+    bests: Sequence[Best],
+    looks: Mapping[str, Style],
+) -> dict[str, bytes]:
+    """Return the table of methods and metrics in three forms, all numbers as Parquet, and a figure of each metric.
+
+    every: all panels. methods: the rows, in their order. panels: the first panel of each metric, with ranks.
+    """
+    made = {f"table.{suffix}": text.encode() for suffix, text in tables(methods, panels, bests)._asdict().items()}
+    if (whole := parquet(numbers(every))) is not None:
+        made["results.parquet"] = whole
+    for panel, name in zip(panels, file_names([panel.metric for panel in panels]), strict=True):
+        made[f"figures/{name}.pdf"] = column(panel, looks)
+    return made
 
 
 def file_names(metrics: Sequence[str]) -> list[str]:

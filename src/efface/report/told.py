@@ -28,14 +28,16 @@ def made(facts: Facts) -> list[str]:
 
 
 def compared(firsts: Sequence[Panel], facts: Facts, kind: Kind, controls: Collection[str]) -> str:
-    """Return how many methods and metrics a page has, and how many samples."""
-    names = dict.fromkeys(row.method for panel in firsts if panel.family != "network" for row in panel.rows)
+    """Return how many methods, controls and metrics a page has, and how many samples."""
     judged = [panel for panel in firsts if kind == "network" or panel.family != "network"]
+    names = dict.fromkeys(row.method for panel in judged for row in panel.rows)
     own = [name for name in names if name in controls]
-    words = [_count(len(names), kind) + (f" ({_count(len(own), 'control')} among them)" if own else "")]
+    words = [_count(len(names) - len(own), kind)] + ([_count(len(own), "control")] if own else [])
     words.append(_count(len(judged), "metric"))
+    if describing := [panel for panel in judged if panel.direction == "none"]:
+        words[-1] += f" ({len(describing)} only describe{'s' * (len(describing) == 1)})"
     samples = max((row.area.n for panel in judged if panel.sample == "images" for row in panel.rows), default=0)
-    words += [_count(samples, "test image")] if samples else []
+    words += [f"up to {_count(samples, 'test image')}"] if samples else []
     if any(panel.sample == "repeats" for panel in judged) and facts.origin.repeats:
         words.append(f"{_count(facts.origin.repeats, 'training')} of each point")
     return ", ".join(words)

@@ -13,13 +13,16 @@ VERDICTS = {
     "same": "no different",
     "worse": "worse",
     "undecided": "no test holds",
-    "control": "the control",
+    "control": "the reference",
     "described": "described, not judged",
     "single": "one sample: no verdict",
     "alone": "no control",
     "missing": "not run yet",
     "undefined": "no value",
 }
+
+_NAMED = 6
+"""Largest number of metrics that a sentence names."""
 
 REASONS: dict[By, str] = {  # why a difference has no test
     "none": "three trainings or more are needed",
@@ -68,7 +71,10 @@ def about(panel: Panel) -> str:
 
 
 def headline(panels: Sequence[Panel]) -> list[str]:
-    """Return the sentences that summarise the panels, one panel for each metric."""
+    """Return which metrics are not finished, and on which metrics methods are better than the reference.
+
+    panels: one panel for each metric.
+    """
     compared = [
         panel for panel in panels if any(row.verdict in ("better", "same", "worse", "undecided") for row in panel.rows)
     ]
@@ -78,26 +84,30 @@ def headline(panels: Sequence[Panel]) -> list[str]:
     if not methods:
         return []
     opened = [panel.metric for panel in panels if panel.unfinished]
-    against, kind = compared[0].reference, f"{compared[0].kind}s"
-    wins = {name: sum(panel.verdict(name) == "better" for panel in compared) for name in methods}
-    best = max(wins.values())
-    top = [name for name, won in wins.items() if won == best]
-    never = [name for name, won in wins.items() if not won]
-    where = f"all {len(compared)} metrics" if len(compared) > 1 else compared[0].metric
     lines = []
     if opened:
         lines.append(f"Not final: values of {listed(opened)} are missing. The rest is about what is measured so far.")
-    if best == len(compared):
-        lines += [f"Better than {against} on {where}: {len(top)} of {len(wins)} {kind} ({listed(top)})."]
-    else:
-        lines += [f"No {kind[:-1]} is better than {against} on {where}."]
-        lines += [f"Most often better: {listed(top)}, on {best} of {len(compared)}."] if best else []
-    if best and never:
-        lines.append(f"Not shown to be better on any metric: {listed(never)}.")
-    leaking = [panel.metric for panel in compared if leaks(panel)]
-    if leaking:
-        lines.append(f"On {listed(leaking)}, the outline of the erased pixels may reveal the class (†).")
-    return lines
+    won = {panel.metric: [name for name in methods if panel.verdict(name) == "better"] for panel in compared}
+    all_of = [metric for metric, names in won.items() if len(names) == len(methods)]
+    none_of = [metric for metric, names in won.items() if not names]
+    some_of = [metric for metric in won if metric not in (*all_of, *none_of)]
+    kind, against = compared[0].kind, compared[0].reference
+    every = f"all {len(methods)} {kind}s" if len(methods) > 1 else next(iter(methods))
+    parts = [f"{every} on {_of_metrics(all_of)}"] if all_of else []
+    parts += [f"{_some(won[some_of[0]], len(methods))} on {some_of[0]}"] if len(some_of) == 1 else []
+    parts += [f"some on {_of_metrics(some_of)}"] if len(some_of) > 1 else []
+    if not parts:
+        return [*lines, f"No {kind} is shown to be better than {against} on {_of_metrics(none_of)}."]
+    parts += [f"none on {_of_metrics(none_of)}"] if none_of else []
+    return [*lines, f"Better than {against}: {'; '.join(parts)}."]
+
+
+def _of_metrics(metrics: Sequence[str]) -> str:
+    return listed(metrics) if len(metrics) <= _NAMED else f"{len(metrics)} metrics"
+
+
+def _some(names: Sequence[str], of: int) -> str:
+    return f"{len(names)} of {of} ({listed(names)})"
 
 
 def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
@@ -111,10 +121,10 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
         )
     if verdicts["better"]:
         most = max(verdicts["better"], key=lambda row: abs(row.difference.mean))
-        change = f"{panel.stands}, {number(most.difference.mean, panel.value_unit, signed=True)}"
+        gain = number(abs(most.difference.mean), panel.value_unit, signed=True)
         lines.append(
             f"Better than {panel.reference}: {_names(verdicts['better'])}. "
-            f"The largest difference in {change}, is that of {most.method}."
+            f"The largest gain in {panel.stands}, {gain}, is that of {most.method}."
         )
     if verdicts["same"]:
         lines.append(
@@ -211,6 +221,12 @@ def leaks(panel: Panel) -> bool:
 
 def _names(rows: Sequence[Row]) -> str:
     return listed([row.method for row in rows])
+
+
+def may_gain(panel: Panel, panels: Sequence[Panel]) -> bool:
+    """Return whether methods may look better in a retrained metric than they are, as the outline tells the class."""
+    is_retrained = panel.sample == "repeats" and panel.family in ("", "retraining") and panel.direction == "higher"
+    return is_retrained and panel.kind == "method" and any(leaks(other) for other in panels)
 
 
 def _leak(panel: Panel, worse: list[Row], panels: Sequence[Panel]) -> list[str]:
