@@ -52,6 +52,12 @@ def result():
     return efface.evaluate(NETWORK, IMAGES, LABELS, {"gradient": gradient, "mine": weighted}, **SHORT)
 
 
+def test_the_page_says_that_a_call_made_it(result):
+    text = result.report().read_text()
+    assert "the same call of efface.evaluate in Python" in text
+    assert "efface_given" not in text.split("<h2>The study</h2>")[0]
+
+
 def test_the_numbers_are_those_of_the_command_line(tmp_path, monkeypatch, result):
     torch.save({"images": IMAGES, "labels": LABELS, "network": NETWORK.state_dict()}, tmp_path / "given.pt")
     (tmp_path / "by_hand.py").write_text(

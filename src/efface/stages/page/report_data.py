@@ -14,6 +14,7 @@ from efface.metrics.probes.description import KINDS, NONE, describe
 from efface.metrics.probes.probe import Explains
 from efface.plug import words
 from efface.plug.call import Call
+from efface.plug.given import said
 from efface.report.cautions import SHARES
 from efface.report.facts import Cost, Facts, Origin
 from efface.report.formats import listed
@@ -75,7 +76,7 @@ def network_said(run: Run) -> str:
 
 def named(call: Call) -> str:
     """Return what a call loads, in short: its word, and the name that it is given."""
-    word = words.name_of(call.call).rpartition(".")[2] or call.call
+    word = words.name_of(call.call).rpartition(".")[2] or said(call.call)
     given = next((call.kwargs[key] for key in ("name", "model", "path") if isinstance(call.kwargs.get(key), str)), "")
     return f"{word} {given}" if given else word
 
@@ -94,7 +95,8 @@ def origin_of(folder: Path, results: Results, model: str, *, seed: int, repeats:
     if results.path.is_file():
         changed = results.path.stat().st_mtime
         day = dt.datetime.fromtimestamp(changed).astimezone().date().isoformat()
-    command = "" if from_python(model) else f"efface all {shlex.quote(str(folder / 'study.yml'))}"
+    again = f"efface all {shlex.quote(str(folder / 'study.yml'))}"
+    command = "the same call of efface.evaluate in Python" if from_python(model) else again
     return Origin(
         date=day,
         commit=listed([commit for commit in commits if commit], 3) if any(commits) else "",
