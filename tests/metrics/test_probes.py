@@ -552,6 +552,26 @@ def noisy(images, removed, *, seeds):
 # Maps that no score should judge
 
 
+def test_ties_are_those_of_the_units_that_are_ranked(tmp_path):
+    """Maps of patches, enlarged: all pixels of a patch tie, and the patches do not."""
+    patch = Call(call="efface.erase.units.patch", kwargs={"size": [1, 2]})
+    small = normal_numbers(6, H, W // 2, seed=4)
+    small[1] = 0.25
+    small[2, 0, 0] = small[2, 0, 1]
+    maps = small.repeat_interleave(2, 2)
+    other = maps.flip(0)
+    here = trainable_case({"test": stored_maps(tmp_path, maps, "odd")}, explain=lambda *given: other[given[-1]])
+    by_pixel, by_patch = (Degeneracy((), unit)(here).values for unit in ("pixel", patch))
+    assert by_pixel["tied_share"][[0, 3, 4, 5]].tolist() == [1, 1, 1, 1]
+    assert by_patch["tied_share"][[0, 3, 4, 5]].tolist() == [0, 0, 0, 0]
+    patches = H * (W // 2)
+    assert by_patch["tied_share"][2] == pytest.approx(2 / patches)
+    assert by_patch["levels"][0] == 1
+    for found in (by_pixel, by_patch):
+        assert found["constant_of_all"].tolist() == [False, True, False, False, False, False]
+    assert Degeneracy((), patch).identity() != Degeneracy((), "pixel").identity()
+
+
 def test_degenerate_maps_are_found_image_by_image(tmp_path):
     maps = normal_numbers(6, H, W, seed=4)
     maps[1] = 0.25  # constant

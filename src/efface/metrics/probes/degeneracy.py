@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from efface.erase.contract import labels_of
 from efface.erase.masking import to_float
 from efface.erase.post import apply_post
 from efface.erase.ranking import for_unit
+from efface.erase.units import group_means
 from efface.metrics.probes.case import Case
 from efface.metrics.probes.probe import Needs
 from efface.metrics.shared.degenerate import constant, degeneracy
@@ -42,11 +44,13 @@ class Degeneracy:
     alike: the map equals, up to scale, the map that most images share.
     blind: the map equals that of the next class. NaN except for 8 evenly spaced images, the only ones tested.
 
+    unit: what is ranked; of groups of pixels, such as patches, their means are looked at. If images have different
+        numbers of groups, as of superpixels, the pixels are looked at.
     asks: False for maps of a file, which no method can be asked about: `blind` is NaN.
     """
 
     post: tuple[Call, ...]
-    unit: Literal["pixel", "feature"]
+    unit: Literal["pixel", "feature"] | Call
     asks: bool = True
 
     @property
@@ -60,13 +64,13 @@ class Degeneracy:
     def identity(self) -> dict[str, Any]:
         # `all`: earlier results did not look at the maps of the other images
         identity: dict[str, Any] = {"probe": "degeneracy", "post": [step.identity() for step in self.post]}
-        identity |= {"unit": self.unit, "all": True}
+        identity |= {"unit": self.unit.identity() if isinstance(self.unit, Call) else self.unit, "all": True}
         return identity if self.asks else identity | {"asks": False}
 
     def __call__(self, case: Case) -> Score:
         split = case.data["test"]
         indices = _evenly(len(split), IMAGES)
-        maps = self._ranked(case.maps["test"].take(indices), split.shape[0])
+        maps = self._ranked(case, case.maps["test"].take(indices), indices)
         of_all = {"constant_of_all": self._constant(case)}
         if not self.asks:
             return Score(degenerate(maps, None, torch.arange(0)) | of_all)
@@ -76,7 +80,7 @@ class Degeneracy:
         with torch.no_grad():
             classes = case.network(images[:1]).shape[1]
         others = (case.target_classes[asked].to(case.device) + 1) % classes
-        other = self._ranked(case.explain(case.network, images, others, asked).cpu(), split.shape[0])
+        other = self._ranked(case, case.explain(case.network, images, others, asked).cpu(), asked)
         case.advance(float(len(asked)))
         return Score(degenerate(maps, other, places) | of_all)
 
@@ -84,13 +88,22 @@ class Degeneracy:
         """Return whether the map of each test image has one value."""
         split = case.data["test"]
         parts = (
-            constant(self._ranked(case.maps["test"].take(rows), split.shape[0]), tolerance=TOLERANCE)
+            constant(self._ranked(case, case.maps["test"].take(rows), rows), tolerance=TOLERANCE)
             for rows in torch.arange(len(split)).split(_BLOCK)
         )
         return torch.cat(list(parts)).numpy()
 
-    def _ranked(self, maps: Maps, channels: int) -> Maps:
-        return for_unit(apply_post(maps, self.post), self.unit, channels)
+    def _ranked(self, case: Case, maps: Maps, rows: Int[Tensor, " n"]) -> Float[Tensor, "n *unit"]:
+        """Return maps of these test rows as they are ranked."""
+        channels = case.data["test"].shape[0]
+        maps = apply_post(maps, self.post)
+        if not isinstance(self.unit, Call):
+            return for_unit(maps, self.unit, channels)
+        flat = for_unit(maps, "pixel", channels)
+        means = group_means(
+            flat, labels_of(self.unit, to_float(read_rows(case.data["test"].images, rows))).to(flat.device)
+        )
+        return flat if (means == -torch.inf).any() else means
 
 
 def degenerate(

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from efface.methods.calling import is_class
 from efface.metrics import Point, check_metric
@@ -139,8 +139,7 @@ def make_plan(run: Run) -> Plan:
     for view in (row for row in run.views if row.name not in redrawn):
         with contextlib.suppress(ValueError, AttributeError):  # stands in the problems already
             if (point := ranked_as(run, redrawn, view)) is not None:
-                unit: Literal["feature", "pixel"] = "feature" if point.unit == "feature" else "pixel"
-                probe = Degeneracy(point.post, unit, asks=run.entry_of_maps(view.maps).file is None)
+                probe = Degeneracy(point.post, point.unit, asks=run.entry_of_maps(view.maps).file is None)
                 conditions[view.name] = keys.task(view, probe)
     return Plan(tuple(curves), conditions, redrawn, tuple(problems))
 
