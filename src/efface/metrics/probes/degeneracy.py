@@ -103,7 +103,7 @@ class Degeneracy:
         means = group_means(
             flat, labels_of(self.unit, to_float(read_rows(case.data["test"].images, rows))).to(flat.device)
         )
-        return flat if (means == -torch.inf).any() else means
+        return flat if (means == -torch.inf).any() else means[:, None]  # a line of units
 
 
 def degenerate(
