@@ -11,6 +11,7 @@ from efface.report.facts import Origin
 from efface.report.glossary import GLOSSARY, anchor
 from efface.report.panels import panels
 from efface.report.words import findings
+from efface.stages.page.report_data import optional_versions
 from small.reports import curve_of, facts_of
 
 IMAGES = 300
@@ -214,6 +215,12 @@ def test_what_made_a_page_is_said_as_far_as_it_is_known():
         "2026-11-30", "efface 1.2", "commit abc", "seed 3", "CPU", "1 min 1 s of work, all workers",
     ]  # fmt: skip
     assert told.made(facts_of()) == ["CPU", "1.0 s of work, all workers"]
+
+
+def test_versions_of_optional_packages_stand_on_the_page_if_the_study_needs_them():
+    assert set(optional_versions("model: {call: efface.models.timm.load}")) == {"timm"}
+    assert set(optional_versions("- {name: ig, method: efface.methods.captum.integrated_gradients}")) == {"captum"}
+    assert optional_versions("model: {call: efface.models.resnet.resnet8}") == {}
 
 
 def test_terms_have_places_of_their_own():

@@ -5,6 +5,7 @@ import datetime as dt
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,21 @@ from efface.stages.run.run import Run
 from efface.store.results import Results
 from efface.study.metric_entry import MetricEntry
 
+_OPTIONAL = {
+    "timm": ("call: timm", "efface.models.timm"),
+    "transformers": ("call: huggingface", "efface.models.huggingface"),
+    "datasets": ("call: huggingface", "efface.data.huggingface"),
+    "captum": ("captum",),
+    "zennit": ("zennit",),
+}
+"""Optional packages, and words by which the text of a study needs them."""
+
 
 def facts(planned: PlannedRun, measured: Sequence[str]) -> Facts:
     """Return the facts that the page states beside the numbers. measured: metrics that have a result."""
     run, plan = planned.run, planned.plan
     study = run.study
-    more = {name: version(name) for name in ("torchvision", "h5py", "scipy")}
+    more = {name: version(name) for name in ("torchvision", "h5py", "scipy")} | optional_versions(run.text)
     accuracy, chance = accuracy_of(run)
     return Facts(
         study=run.text,
@@ -58,6 +68,12 @@ def facts(planned: PlannedRun, measured: Sequence[str]) -> Facts:
         chance=chance,
         origin=origin_of(run.folder, run.results, study.model.call, seed=study.seed, repeats=study.repeats),
     )
+
+
+def optional_versions(study: str) -> dict[str, str]:
+    """Return the versions of the optional packages that a study names. study: its text, with dotted paths."""
+    needed = (name for name, words_of in _OPTIONAL.items() if any(word in study for word in words_of))
+    return {name: version(name) for name in needed if find_spec(name.replace("-", "_")) is not None}
 
 
 def data_said(run: Run) -> str:
