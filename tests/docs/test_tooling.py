@@ -33,6 +33,8 @@ OTHERS = [
     "lint",
     "format",
     "bench",
+    "docs",
+    "docs-serve",
     "clean",
 ]
 
@@ -86,6 +88,7 @@ def checkout(tmp_path):
         "requirements.txt",
         "requirements-cuda.txt",
         "requirements-dev.txt",
+        "requirements-docs.txt",
         "requirements-overrides.txt",
     ]:
         shutil.copy(ROOT / name, folder)

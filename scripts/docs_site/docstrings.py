@@ -1,0 +1,41 @@
+"""Docstrings of efface for mkdocstrings: lines of settings become a list, source and differences become paragraphs."""
+
+import re
+from typing import Any
+
+from griffe import Extension, Object
+
+_SETTING = re.compile(r"^(\*{0,2}[a-z_]\w*(?:, \w+)*): (.*)$")
+_PART = re.compile(r"^(Source|Differs|ValueError|Raises): ")
+
+
+class Settings(Extension):
+    """Changes the docstring of every object before it is shown."""
+
+    def on_object(self, *, obj: Object, **_: Any) -> None:
+        """Change one docstring."""
+        if obj.docstring is not None:
+            obj.docstring.value = as_markdown(obj.docstring.value)
+
+
+def as_markdown(text: str) -> str:
+    """Return a docstring in the project's form as Markdown.
+
+    A line `name: text` begins an item of a list, and indented lines go on with it. A line that begins with `Source:` or
+    `Differs:` begins a paragraph.
+    """
+    found: list[str] = []
+    in_list = False
+    for line in text.splitlines():
+        setting, part = _SETTING.match(line), _PART.match(line)
+        if setting:
+            found += [*([] if in_list else [""]), f"- **`{setting[1]}`**: {setting[2]}"]
+            in_list = True
+        elif in_list and line.startswith("    "):
+            found.append(line)
+        else:
+            if in_list or part:
+                found.append("")
+            in_list = False
+            found.append(f"**{part[1]}:** {line[part.end() :]}" if part else line.strip() if part is None else line)
+    return "\n".join(found)
