@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -83,6 +84,21 @@ def test_a_page_runs_as_it_stands(page, folder):
     for config in folder.glob("*.yml"):
         report = folder / yaml.safe_load(config.read_text())["out"] / "report" / "report.html"
         assert report.is_file(), config
+    if page == "tutorial.md":
+        assert_verdicts_of_the_table(folder / "runs/mine/report/table.csv")
+
+
+def assert_verdicts_of_the_table(file):
+    """The verdicts of the tutorial's table are those of the run."""
+    rows = re.findall(r"^\| (.+?) \|$", (DOCS / "tutorial.md").read_text(), re.MULTILINE)
+    cells = [[cell.strip() for cell in row.split("|")] for row in rows]
+    (names,) = [row[1:] for row in cells if "`morf` &darr;" in row]
+    (words,) = [row[1:] for row in cells if row[0] == "mine against smooth_grad"]
+    table = pd.read_csv(file)
+    (mine,) = table[table.method == "mine"].to_dict("records")
+    said = {re.findall(r"\w+", name)[0]: word for name, word in zip(names, words, strict=True)}
+    assert said == {name: mine[f"{name} verdict"] for name in said}
+    assert sum(column.endswith(" verdict") for column in table.columns) == len(said)
 
 
 @pytest.mark.parametrize("page", RUN)

@@ -16,8 +16,8 @@ ERASING = {
 }
 """Metrics of every study, with the reason for each."""
 SANITY = {
-    "randomisation": "runs the methods on networks with redrawn layers. A map that stays alike shows no weights.",
-    "random_logit": "compares with the maps of another class. A map that stays alike does not show the class.",
+    "randomisation": "redraws layers and runs methods again. A map that stays alike does not depend on the weights.",
+    "random_logit": "compares with the maps of another class. A map that stays alike does not depend on the class.",
 }
 """Metrics of studies whose methods can all be called, with the reason for each."""
 RETRAINED = {
