@@ -13,9 +13,13 @@ class Settings(Extension):
     """Changes the docstring of every object before it is shown."""
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
-        """Change one docstring."""
-        if obj.docstring is not None:
-            obj.docstring.value = as_markdown(obj.docstring.value)
+        """Change one docstring. One that refers to the docstring of its module gets that text, too."""
+        if obj.docstring is None:
+            return
+        refers = "module's docstring" in obj.docstring.value
+        obj.docstring.value = as_markdown(obj.docstring.value)
+        if refers and (module := obj.module.docstring) is not None:  # the module comes first, so it is changed already
+            obj.docstring.value += f"\n\n*The module:* {module.value}"
 
 
 def as_markdown(text: str) -> str:

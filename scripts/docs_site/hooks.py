@@ -119,8 +119,5 @@ def _plug_ins(kind: str) -> str:
 
     if kind not in words.KINDS:
         raise PluginError(f"reference: there is no kind '{kind}'; there are {', '.join(words.KINDS)}")
-    lines = []
-    for word, path in words.index(kind).items():
-        lines.append(f"## `{word}` {{#{kind}-{word}}}\n\n::: {path}\n    options:\n      show_root_heading: false\n")
-        lines[-1] += "      show_root_toc_entry: false\n"
-    return "\n".join(lines)
+    options = "    options:\n      show_root_heading: true\n      heading: {0}\n      toc_label: {0}\n"
+    return "\n".join(f"::: {path}\n{options.format(word)}" for word, path in words.index(kind).items())

@@ -124,13 +124,17 @@ def test_links_of_the_site_lead_to_a_page_and_a_place(site):
 @pytest.mark.long
 def test_every_plug_in_and_call_has_its_docstring_on_the_site(site):
     text = "".join(page.read_text() for page in (site / "reference").glob("*.html"))
-    missing = [f"{kind}-{word}" for kind in words.KINDS for word in words.index(kind)]
-    assert [name for name in missing if f'id="{name}"' not in text] == []
+    paths = [path for kind in words.KINDS for path in words.index(kind).values()]
+    assert [path for path in paths if f'id="{path}"' not in text] == []
     for name in ("evaluate", "maps", "compare"):
         assert f'id="efface.api.evaluate.{name}"' in text
     for name in ("api.metrics.metric", "api.result.Result", "metrics.formula.Metric", "store.foreign_write.write_maps"):
         assert f'id="efface.{name}"' in text
     assert "<strong><code>points</code></strong>: steps along the axis besides 0" in text
+    plain = html.unescape(re.sub(r"<[^>]+>", "", text))
+    assert "points: int | None = None" in plain  # the signature
+    (cam,) = re.findall(r"\ngrad_cam\(.*?Selvaraju et al", plain, re.DOTALL)
+    assert "This module's docstring" not in cam or "The module:" in cam
 
 
 @pytest.mark.long
