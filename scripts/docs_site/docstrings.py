@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from griffe import Extension, Object
+from griffe import Docstring, Extension, Object
 
 _SETTING = re.compile(r"^(\*{0,2}[a-z_]\w*(?:, \w+)*): (.*)$")
 _PART = re.compile(r"^(Source|Differs|ValueError|Raises): ")
@@ -13,8 +13,14 @@ class Settings(Extension):
     """Changes the docstring of every object before it is shown."""
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
-        """Change one docstring. One that refers to the docstring of its module gets that text, too."""
+        """Change one docstring.
+
+        One that refers to the docstring of its module gets that text, too. A value without a docstring, such as a
+        metric without settings, gets that of the module that is named after it.
+        """
         if obj.docstring is None:
+            if obj.is_attribute and obj.name == obj.module.name and obj.module.docstring is not None:
+                obj.docstring = Docstring(obj.module.docstring.value, parent=obj)
             return
         refers = "module's docstring" in obj.docstring.value
         obj.docstring.value = as_markdown(obj.docstring.value)

@@ -133,6 +133,7 @@ def test_every_plug_in_and_call_has_its_docstring_on_the_site(site):
     assert "<strong><code>points</code></strong>: steps along the axis besides 0" in text
     plain = html.unescape(re.sub(r"<[^>]+>", "", text))
     assert "points: int | None = None" in plain  # the signature
+    assert "LeRF: least relevant first. The score of the given network" in plain  # a value without settings
     (cam,) = re.findall(r"\ngrad_cam\(.*?Selvaraju et al", plain, re.DOTALL)
     assert "This module's docstring" not in cam or "The module:" in cam
 
