@@ -219,5 +219,5 @@ def test_a_quoted_message_is_the_real_one(name, folder, capsys):
 
 def test_the_sentence_of_taskw_is_in_taskw():
     text = SECTIONS["A word before -- has no effect with taskw"]
-    (quotation,) = re.findall(r"`taskw: '([^']+)' (stands before --)`", text)
+    (quotation,) = re.findall(r"`taskw: '([^']+)' (stands before --)`", " ".join(text.split()))
     assert f"'$word' {quotation[1]}" in (Path(__file__).parents[2] / "taskw").read_text()
