@@ -68,8 +68,8 @@ def test_the_tools_of_the_site_are_pinned_once_and_not_in_the_runtime():
 
     site, runtime, dev = map(pins, ("requirements-docs.txt", "requirements.txt", "requirements-dev.txt"))
     assert {"mkdocs", "mkdocs-material", "mkdocstrings-python"} <= set(site) - set(runtime)
-    assert [name for name in site if runtime.get(name, site[name]) != site[name]] == []
-    assert set(site) & set(dev) == set()
+    assert [name for name in site if {runtime.get(name, site[name]), dev.get(name, site[name])} != {site[name]}] == []
+    assert "-r requirements-docs.txt" in (ROOT / "requirements-dev.txt").read_text().splitlines()
 
 
 def test_a_docstring_becomes_a_list_of_settings_and_paragraphs(monkeypatch):
