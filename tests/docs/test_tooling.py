@@ -35,6 +35,8 @@ OTHERS = [
     "lint",
     "format",
     "bench",
+    "docs",
+    "docs-serve",
     "clean",
 ]
 
@@ -88,6 +90,7 @@ def checkout(tmp_path):
         "requirements.txt",
         "requirements-cuda.txt",
         "requirements-dev.txt",
+        "requirements-docs.txt",
         "requirements-overrides.txt",
     ]:
         shutil.copy(ROOT / name, folder)

@@ -52,8 +52,9 @@ def evaluate(
         (`"grad_cam"`), a function (model, images, targets) -> maps, a function (model, image, label) -> map, a class or
         an object of Captum, an array of maps, or an entry of a study, `{"method": ..., "kwargs": {...}}`.
     metrics: a list of names, of entries of a study, `{"name": "insertion", "kwargs": {...}}`, or of what
-        `efface.metric` returns; or a dict from names to metrics, where a metric may also be an `efface.Metric` or a
-        function (model, images, targets, maps) -> one number for each image.
+        `efface.metric` returns; "recommended", which is a short list (docs/choosing.md); or a dict from names to
+        metrics, where a metric may also be an `efface.Metric` or a function (model, images, targets, maps) -> one
+        number for each image.
     train: training images, for metrics that train networks and methods that learn: a pair (images, labels), a Dataset
         or a DataLoader. None: there are none.
     device: such as "cpu" or "cuda"; None: a GPU if there is one.

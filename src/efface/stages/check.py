@@ -18,6 +18,7 @@ from efface.stages.trial.methods import preflight
 from efface.stages.trial.power import power_said, powerless
 from efface.stages.trial.training_step import has_zero_hessian
 from efface.stages.work.steps import refuse_pointless
+from efface.study import recommended_metrics
 from efface.study.study import Study
 
 
@@ -34,6 +35,8 @@ def check(study: Study, only: Sequence[str] = (), *, facts: dict[str, Any] | Non
     asked = narrowed(study, only)
     runs = measuring(runs_of(asked)) if only else runs_of(asked)
     _refuse_unwritable(study.out)
+    for line in dict.fromkeys(line for run in runs for line in recommended_metrics.said(run.study.model_dump())):
+        say(f"metrics: {line}")
     refuse_pointless(asked, runs)
     _warn(facts, dict.fromkeys(line for run in runs for line in near_keywords(run.study)))
     try_executor(asked)

@@ -23,6 +23,7 @@ from efface.study.cross_checks import disagreements, too_many, unheard
 from efface.study.metric_entry import MetricEntry
 from efface.study.network_entry import PerChannel, SecondNetwork, Tokens
 from efface.study.problems import explain
+from efface.study.recommended_metrics import expanded
 from efface.study.schema import (
     MOST,
     Claim,
@@ -124,6 +125,11 @@ class Study(Strict):
     device: str = "auto"
     max_batch: PositiveInt = 256
     memory_gb: Annotated[float, Field(ge=0)] = 2.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expanded(cls, value: object) -> object:
+        return expanded(value) if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _agrees(self) -> "Study":
