@@ -50,10 +50,7 @@ def first_cautions(facts: Facts, bests: Sequence[Best], degenerate: Mapping[str,
 
     degenerate: the cautions about the maps of each method, which are told here for the best methods alone.
     """
-    lines = []
-    if weak := weak_network(facts.accuracy, facts.chance):
-        lines.append(weak)
-    lines += facts.warnings
+    lines = of_study(facts)
     ahead = [best for best in bests if best.leader is not None and best.leader.is_control]
     leaking = [best.panel.metric for best in bests if leaks(best.panel)]
     gaining = [best.panel.metric for best in bests if may_gain(best.panel, [each.panel for each in bests])]
@@ -89,6 +86,12 @@ def _of_code(commit: str) -> list[str]:
 def of_maps(method: str, faults: Sequence[str]) -> str:
     """Return the faults of a method's maps in one sentence."""
     return f"{method}: {'; '.join(faults)}."
+
+
+def of_study(facts: Facts) -> list[str]:
+    """Return the cautions about the whole study, which stand in full above all numbers."""
+    weak = weak_network(facts.accuracy, facts.chance)
+    return list(dict.fromkeys([*([weak] if weak else []), *facts.warnings]))
 
 
 def weak_network(accuracy: float, chance: float) -> str:

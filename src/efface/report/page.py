@@ -104,6 +104,7 @@ def write(
         made=told.made(facts),
         compared_sentence=told.compared(firsts, facts, kind, controls),
         warnings=warnings,
+        told_first=max(1, len(cautions.of_study(facts))),
         cautions={name: lines for name, lines in degenerate.items() if cautions.of_maps(name, lines) not in warnings},
         degenerate_said=bool(degenerate),
         shares=cautions.SHARES,
