@@ -20,6 +20,8 @@ OUTSIDE = "repository"
 _LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]+)([^)]*\))")
 _MARKER = re.compile(r"^<!-- reference: (\w+) -->$", re.MULTILINE)
 _FENCED = re.compile(r"^(`{3,}|~{3,}).*?^\1`*\s*?$", re.DOTALL | re.MULTILINE)
+_TIGHT_LIST = re.compile(r"^((?![-*] |[|#<>\s]|\d+\. ).+\n)(?=[-*] |1\. )", re.MULTILINE)
+"""A line of text before a list: unlike the repository's Markdown, that of the site needs an empty line between them."""
 _PAGES = (".md", ".ipynb")
 
 
@@ -55,7 +57,7 @@ def on_page_markdown(markdown: str, *, page: Any, config: MkDocsConfig, files: F
         return f"{match[1]}{posixpath.relpath(_site_page(target), here or '.')}{match[3]}"
 
     def linked(text: str) -> str:
-        return _LINK.sub(turned, text)
+        return _TIGHT_LIST.sub(r"\1\n", _LINK.sub(turned, text))
 
     return _MARKER.sub(lambda match: _plug_ins(match[1]), _outside_fences(markdown, linked))
 

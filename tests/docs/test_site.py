@@ -139,6 +139,14 @@ def test_every_plug_in_and_call_has_its_docstring_on_the_site(site):
 
 
 @pytest.mark.long
+def test_a_list_is_a_list_also_right_behind_a_line_of_text(site):
+    text = (site / "repository" / "CHANGELOG.html").read_text()
+    assert text.count("<li>") > 100
+    for page in site.rglob("*.html"):
+        assert "reference" in page.parts or not re.search(r"<p>[^<]*(?:<(?!/p>)[^<]*)*\n[-*] ", page.read_text()), page
+
+
+@pytest.mark.long
 def test_files_outside_docs_and_the_notebook_are_pages(site):
     config = (site / "repository" / "configs" / "my_folder_vit.yml.html").read_text()
     assert "attribution_methods" in config
