@@ -97,6 +97,8 @@ def test_what_is_misspelt_is_refused_as_efface_refuses_it(where, value, validato
 
 
 RIGHT = [
+    (("metrics",), "recommended"),
+    (("metrics",), ["recommended", "mask_leak"]),
     (("x-shared",), {"anything": 1}),
     (("explain",), True),
     (("attribution_methods", 1, "method"), "my_maps.mine"),

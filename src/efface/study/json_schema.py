@@ -14,6 +14,7 @@ from efface.plug import docstrings, words
 from efface.plug.annotations import plain_schemas, plugs
 from efface.plug.field import PLUG_IN
 from efface.plug.path import resolve
+from efface.study import recommended_metrics
 from efface.study.metric_entry import MetricSettings
 from efface.study.study import Study
 
@@ -91,6 +92,10 @@ def _open_short_forms(found: _Schema) -> None:
     keys, definitions = found["properties"], found["$defs"]
     keys["explain"]["enum"].append(True)  # YAML reads the word true as a truth value
     del keys["explain"]["type"]
+    word = {"const": recommended_metrics.WORD, "description": "A short list of metrics; docs/choosing.md has it."}
+    said = {name: keys["metrics"].pop(name) for name in ("description", "default")}
+    entries = keys["metrics"] | {"items": {"anyOf": [word, keys["metrics"]["items"]]}}
+    keys["metrics"] = said | {"anyOf": [word, entries]}
     keys["executor"] |= {"beside": [], "partial": True}  # the settings of the default executor alone
     entry, term = definitions["MetricEntry"], definitions["Regularizer"]
     definitions["MetricEntry"] = {"anyOf": [{PLUG_IN: "metric", "beside": [], "form": "word"}, entry]}
