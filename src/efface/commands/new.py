@@ -216,8 +216,9 @@ def _methods(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _metrics() -> Iterator[str]:
     from efface.study.recommended import COSTLY_METRICS, METRICS
 
-    yield from (f"  - {name:<14}{_LATER}{reason}" for name, reason in METRICS.items())
-    yield from (f"  # - {name:<12}{_LATER}{reason}" for name, reason in COSTLY_METRICS.items())
+    for metrics, mark in ((METRICS, "  - "), (COSTLY_METRICS, "  # - ")):
+        for name, reason in metrics.items():
+            yield f"{f'{mark}{name}':<18}{_LATER}{reason.split('. ')[0].removesuffix('.')}"
 
 
 def _noted(line: str, notes: Mapping[str, str]) -> str:

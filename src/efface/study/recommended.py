@@ -2,6 +2,8 @@
 
 from typing import Any, Literal, get_args
 
+from efface.study.recommended_metrics import ERASING, RETRAINED, SANITY
+
 Kind = Literal["cnn", "cnn_without_relu", "vit", "swin", "mlp"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 CONTROLS = {"random": "What every method has to beat", "sobel": "What edges alone are worth"}
@@ -16,19 +18,10 @@ METHODS: dict[Kind, tuple[str, ...]] = {
 """Methods for each kind of network, in the order of the table. A network without layers of space has no CAM."""
 GAMMAS = {"linear_gamma": 0.05, "conv_gamma": 0.25}
 """The settings of `attn_lrp` on a transformer."""
-METRICS = {
-    "morf": "erases the most relevant units first: the network must lose its class early",
-    "lerf": "erases the least relevant units first: the network must keep its class long",
-    "srg": "the difference of these two: one number that favours neither fine nor coarse maps",
-    "random_logit": "whether the map depends on the class: a map that does not shows edges",
-}
+METRICS = {**ERASING, "random_logit": SANITY["random_logit"]}
 """Metrics for every network, each with the reason."""
-COSTLY_METRICS = {
-    "randomisation": "whether the map depends on the weights: it runs every method on networks with redrawn layers",
-    "roar": "whether the information is gone: it trains the network again for each point and repeat",
-    "kar": "the same with the least relevant units",
-}
-"""Metrics that cost more, each with the reason."""
+COSTLY_METRICS = {"randomisation": SANITY["randomisation"], **RETRAINED}
+"""Metrics that cost more, each with the reason: they run the methods again, or train networks."""
 
 
 def entries(kind: Kind, window: tuple[int, int] | None = None) -> list[dict[str, Any]]:
