@@ -128,6 +128,16 @@ def test_the_first_screen_answers(path, look):
         assert best[metric].strip() == pick(METHODS, key=lambda name: means[metric, name])
 
 
+def test_on_a_phone_each_line_of_the_answer_says_what_it_is(path, look):
+    seen = look(path, viewport={"width": 390, "height": 844})
+    labels = (
+        seen.locator("table.answer tbody tr")
+        .first.locator("td[data-label]")
+        .evaluate_all("c => c.map(x => getComputedStyle(x, '::before').content)")
+    )
+    assert labels == ['"Surely the best" ": "', '"Not told apart from it" ": "', '"Better than random" ": "']
+
+
 def test_columns_sort_by_gain_and_back(path, look):
     seen = look(path)
     rows = lambda: seen.locator("tr[data-row]").evaluate_all("r => r.map(x => x.dataset.row)")  # noqa: E731
