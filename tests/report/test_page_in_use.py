@@ -135,7 +135,7 @@ def test_on_a_phone_each_line_of_the_answer_says_what_it_is(path, look):
         .first.locator("td[data-label]")
         .evaluate_all("c => c.map(x => getComputedStyle(x, '::before').content)")
     )
-    assert labels == ['"Surely the best" ": "', '"Not told apart from it" ": "', '"Better than random" ": "']
+    assert labels == ['"Surely the best: "', '"Not told apart from it: "', '"Better than random: "']
 
 
 def test_columns_sort_by_gain_and_back(path, look):
