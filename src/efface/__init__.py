@@ -19,6 +19,10 @@ _LATER = {
 """Names whose modules are imported when they are first used, so that `import efface` stays quick."""
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
+
+
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -47,6 +47,7 @@ from efface.models.preact import preact_resnet18
 from efface.models.resnet import resnet8_wide
 from efface.plug.call import Call
 from efface.plug.words import word_of
+from efface.report.figure import Drawn
 from efface.report.gallery import paint
 from efface.store.arrays import read_rows
 from efface.study import study as config
@@ -221,7 +222,7 @@ def run_tiny(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(sys, "path", [*sys.path])  # the program adds the folder
     # two thirds of the time would go into drawing, which tests/report/test_report.py looks at
-    monkeypatch.setattr("efface.report.figure.inline", lambda *_: "")
+    monkeypatch.setattr("efface.report.figure.inline", lambda *_: Drawn("", (0.0,) * 4, (0.0,) * 4))
     monkeypatch.setattr("efface.report.figure.sheet", lambda *_: {})
 
     def run(stage, *more, **changes):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from efface.report import cautions, told
-from efface.report.answer import against_chance, bests, is_ahead, overall, overall_sentences
+from efface.report.answer import against_chance, against_own, bests, is_ahead, overall, overall_sentences
 from efface.report.between import pairs, with_ranks
 from efface.report.cells import cell, signed
 from efface.report.facts import Origin
 from efface.report.glossary import GLOSSARY, anchor
 from efface.report.panels import panels
-from efface.report.words import findings
+from efface.report.words import findings, headline
 from efface.stages.page.report_data import optional_versions
 from small.reports import curve_of, facts_of
 
@@ -74,7 +74,7 @@ def test_overall_counts_on_how_many_metrics_a_method_is_first():
     said = overall_sentences(whole)
     assert said == ["No clear winner: good is among the best on 2 of 3 metrics, same and fair on 1."]
     alone = bests(compared(scored("a", "lower", FAR | {"good": 0.1}), scored("b", "lower", FAR | {"good": 0.1})))
-    assert overall_sentences(overall(alone)) == ["good is among the best on all 2 metrics."]
+    assert overall_sentences(overall(alone)) == ["good is among the best on both metrics."]
     assert [is_ahead(best) for best in alone] == ["yes: ahead of all others"] * 2
 
 
@@ -101,6 +101,51 @@ def test_a_control_that_leads_is_said_in_the_table_and_before_the_numbers():
     assert against_chance(best) == "it is the reference itself"
     (said,) = cautions.first_cautions(facts_of(), [best], {})
     assert said.startswith("On morf, a control is ahead of all methods (random).")
+
+
+def test_a_method_as_good_as_a_control_is_not_behind_it():
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.5, 0.1, (40, 1))
+    curves = [
+        curve_of(values, name, metric="lerf", direction="higher", at=(0.0,), control=name == "random")
+        for name in ("random", "equal")
+    ]
+    (best,) = bests(pairs(panels(curves, ["random"])))
+    assert best.leader.method == "equal"
+    assert best.together == ("random",)
+    assert cautions.first_cautions(facts_of(), [best], {}) == []
+
+
+def test_all_methods_stand_against_a_reference_of_ones_own():
+    (one,) = compared(scored("morf", "lower", FAR))
+    assert against_own([with_ranks(one)], "random") == [], "a control is in the other table"
+    panels_ = panels(scored("morf", "lower", FAR | {"worst": 0.8}), ["fair"])
+    (found,) = against_own(panels_, "fair")
+    assert set(found.better) == {"good", "same"}
+    assert (found.same, set(found.worse), found.untested) == ((), {"random", "worst"}, ())
+
+
+def test_images_without_a_value_are_counted():
+    rng = np.random.default_rng(2)
+    curves = scored("morf", "lower", FAR, images=60)
+    for curve in curves:
+        curve.values[::2] = np.nan
+    (panel,) = panels(curves, ["random"])
+    assert "morf has no value on 30 of the 60 images for every method. They are left out." in findings(panel, [panel])
+    curves = scored("morf", "lower", FAR, images=60)
+    curves[1].values[rng.permutation(60)[:7]] = np.nan
+    (panel,) = panels(curves, ["random"])
+    assert "morf has no value on 7 of the 60 images for good. They are left out." in findings(panel, [panel])
+
+
+def test_nothing_tested_is_no_tie():
+    found = bests(compared(*(scored(name, "lower", FAR, images=1) for name in "ab")))
+    assert all(best.untested for best in found)
+    assert overall_sentences(overall(found)) == []
+    assert headline([best.panel for best in found]) in (
+        [],
+        ["No comparison with random could be tested: too few samples."],
+    )
 
 
 def test_too_few_images_are_not_called_sure():
@@ -131,7 +176,7 @@ def test_a_weak_network_comes_first(accuracy, chance, weak):
     facts = facts_of(accuracy=accuracy, chance=chance, warnings=("the labels do not fit",))
     lines = cautions.first_cautions(facts, [], {})
     assert lines[0].startswith("The network classifies only") is weak
-    assert lines[-1] == "the labels do not fit"
+    assert lines[-1] == "The labels do not fit."
 
 
 @pytest.mark.parametrize(

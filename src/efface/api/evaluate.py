@@ -65,8 +65,9 @@ def evaluate(
     settings: further keys of a study, such as `unit`, `imputer`, `fractions`, `post`, `explain`, `repeats`, `mean`,
         `std`, `fit`, `refit`; see docs/studies.md.
 
-    Returns a `Result`. ValueError: an argument is wrong; the message lists all problems that can be known before any
-    work. A method that fails is left out with a warning; `failures` of the result names it.
+    Returns a `Result`. ValueError: an argument is wrong, or a method fails on the two images of the trial; the message
+    lists all problems that can be known before any work. A method that fails later is left out with a warning;
+    `failures` of the result names it.
     """
     with run_folder(out) as (folder, owner), in_words():
         study, kept = study_of_objects(model, images, labels, methods, metrics, train, device, folder, seed, settings)
@@ -130,6 +131,10 @@ def compare(*, out: str | Path = "runs/compare", **results: Result | str | Path)
         )
     beside = {}
     for label, result in results.items():
+        if isinstance(result, Result) and not result.is_current:
+            raise ValueError(
+                f"compare: {label}: {result.out} has the results of a later call; give each call an out= of its own"
+            )
         folder = result.out if isinstance(result, Result) else Path(result)
         for name, runs in kept_folder(folder)[0].items():
             if not any(run.results.records for run in runs):

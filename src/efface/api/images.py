@@ -129,7 +129,7 @@ def _channels_first(array: np.ndarray, where: str) -> np.ndarray:
     if array.ndim == 3:
         return array[:, None]
     first, last = array.shape[1] in _GREY_OR_RGB, array.shape[3] in _GREY_OR_RGB
-    if first and last:
+    if (first and last) or (not first and not last and array.shape[1] == array.shape[3]):
         raise ValueError(
             f"{where}: shape {array.shape} may be n c h w or n h w c; hand over a torch tensor, which is n c h w"
         )

@@ -1,6 +1,7 @@
 """What a call from Python returns: the table of methods and metrics, the scores of images, the page."""
 
 import base64
+import re
 import shutil
 import sys
 import webbrowser
@@ -52,6 +53,7 @@ class Result:
         self.out, self.study, self.failures = study.out, study, failures
         self.accuracy = float("nan") if accuracy is None else float(accuracy.values.mean())
         self._curves, self._kept = list(curves), kept
+        self._page = self._path.read_bytes() if self._path.is_file() else b""
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -71,13 +73,40 @@ class Result:
         frames = [_long(curve) for curve in self._curves]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
+    @property
+    def _path(self) -> Path:
+        return self.out / "report" / "report.html"
+
+    @property
+    def is_current(self) -> bool:
+        """True if the folder still has the page of this result, and not that of a later call."""
+        return self._path.is_file() and self._path.read_bytes() == self._page
+
     def report(self, path: str | Path | None = None) -> Path:
-        """Return the page of the result. path: a copy of the page is written there; its folder must exist."""
-        page = self.out / "report" / "report.html"
-        if path is None:
-            return page
-        shutil.copyfile(page, path)
-        return Path(path)
+        """Return the page of the result.
+
+        path: a copy of the page is written there; its folder must exist. Pictures that lie beside the page are copied
+        into a folder `images` beside the copy. The copy has no links to the tables in the run's folder.
+
+        ValueError: no path is given, and another call has written its page into the folder since.
+        """
+        if path is not None:
+            return self._copied(Path(path))
+        if not self.is_current:
+            raise ValueError(
+                f"report: {self._path} is of a later call in the same folder; report(path) writes the page of this "
+                "result, and another out= keeps the calls apart"
+            )
+        return self._path
+
+    def _copied(self, path: Path) -> Path:
+        text = re.sub(r"<!-- beside -->.*?<!-- /beside -->", "", self._page.decode(), flags=re.DOTALL)
+        path.write_text(text, encoding="utf-8")
+        for name in sorted(set(re.findall(r'src="(images/[^"]+)"', text))):
+            if (self._path.parent / name).is_file():
+                (path.parent / "images").mkdir(exist_ok=True)
+                shutil.copyfile(self._path.parent / name, path.parent / name)
+        return path
 
     def show(self) -> None:
         """Show the page: in a notebook below the cell, else in the browser."""
@@ -85,12 +114,13 @@ class Result:
         if interactive is None or interactive.get_ipython() is None:
             webbrowser.open(self.report().as_uri())
             return
-        page = base64.b64encode(self.report().read_bytes()).decode()
+        page = base64.b64encode(self._page).decode()
         interactive.display.display(interactive.display.IFrame(f"data:text/html;base64,{page}", "100%", 800))
 
     def __repr__(self) -> str:
         shown = self.table.round(3).to_string(index=False)
-        return f"{shown}\n\naccuracy {self.accuracy:.1%}; page: {self.report()}"
+        where = f"; page: {self._path}" if self.is_current else ""
+        return f"{shown}\n\naccuracy {self.accuracy:.1%}{where}"
 
     def _repr_html_(self) -> str:
         wide = self.table.assign(

@@ -50,6 +50,16 @@ class Overall:
         return tuple(name for name, count in self.times.items() if count == most and most)
 
 
+class Against(NamedTuple):
+    """How all methods stand to a reference of one's own on a metric: names by verdict on them, best mean first."""
+
+    metric: str
+    better: tuple[str, ...]
+    same: tuple[str, ...]
+    worse: tuple[str, ...]
+    untested: tuple[str, ...]
+
+
 def bests(compared: Sequence[Pairs]) -> list[Best]:
     """Return the best method of each metric that judges methods."""
     return [_best(one) for one in compared if one.panel.direction != "none"]
@@ -57,7 +67,7 @@ def bests(compared: Sequence[Pairs]) -> list[Best]:
 
 def overall(found: Sequence[Best]) -> Overall:
     """Return how often each method is first, over the metrics that have a best method."""
-    judged = [best for best in found if best.leader is not None]
+    judged = [best for best in found if best.leader is not None and not best.untested]
     methods = dict.fromkeys(row.method for best in judged for row in best.panel.rows if row.area.n)
     times = {name: sum(name in best.first for best in judged) for name in methods}
     alone = {name: sum(best.first == (name,) for best in judged) for name in methods}
@@ -71,7 +81,8 @@ def overall_sentences(whole: Overall, kind: str = "method") -> list[str]:
     if whole.of < 2 or not whole.top:
         return []
     most = whole.times[whole.top[0]]
-    where = f"on {most} of {whole.of} metrics" if most < whole.of else f"on all {whole.of} metrics"
+    every = "both metrics" if whole.of == 2 else f"all {whole.of} metrics"
+    where = f"on {every}" if most == whole.of else f"on {most} of {whole.of} metrics"
     if len(whole.top) > 1 and most == 1:
         return [f"The metrics disagree: no {kind} is among the best on more than one of the {whole.of} metrics."]
     if len(whole.top) > 1:
@@ -84,6 +95,26 @@ def overall_sentences(whole: Overall, kind: str = "method") -> list[str]:
         next_ones = [other for other in second if whole.times[other] == most_next]
         said += f", {listed(next_ones, 3)} on {most_next}"
     return [f"{said}." if most == whole.of else f"No clear winner: {said}."]
+
+
+def against_own(panels: Sequence[Panel], reference: str) -> list[Against]:
+    """Return how all methods stand to the reference, if it is a method and no control. panels: one for each metric."""
+    found = []
+    for panel in panels:
+        own = panel.row(reference)
+        if panel.reference != reference or own is None or own.is_control or panel.direction == "none":
+            continue
+        by = {
+            word: tuple(row.method for row in panel.rows if row.verdict in verdicts and row is not own)
+            for word, verdicts in (
+                ("better", ("better",)),
+                ("same", ("same",)),
+                ("worse", ("worse",)),
+                ("untested", ("undecided", "single", "missing", "undefined")),
+            )
+        }
+        found.append(Against(panel.metric, by["better"], by["same"], by["worse"], by["untested"]))
+    return found
 
 
 def is_ahead(best: Best) -> str:
@@ -117,10 +148,11 @@ def _best(compared: Pairs) -> Best:
     rows = [row for row in panel.rows if row.area.n and not row.lacking]
     if panel.unfinished or not rows:
         return Best(panel, None, (), untested=False)
-    leader = rows[0]
+    leader = next((row for row in rows if row.area.mean == rows[0].area.mean and not row.is_control), rows[0])
     with_leader = [one for names, one in compared.found.items() if leader.method in names]
     tested = [one for one in with_leader if one.p == one.p]
-    together = tuple(row.method for row in rows[1:] if not compared.better(leader.method, row.method))
+    others = [row for row in rows if row is not leader]
+    together = tuple(row.method for row in others if not compared.better(leader.method, row.method))
     return Best(panel, leader, together, untested=len(rows) > 1 and not tested)
 
 

@@ -211,7 +211,7 @@ def agreement_sentences(coefficients: Agreements) -> list[str]:
 def _likeness(agreement: Agreement) -> str:
     word = next((word for edge, word in _CLOSE if agreement.value >= edge), "against one another")
     ends = f", {number(agreement.low)} to {number(agreement.high)}" if not np.isnan(agreement.low) else ""
-    doubt = "; not told apart from chance" if not agreement.p < ALPHA else ""
+    doubt = "; not told apart from chance after the correction for all pairs" if not agreement.p < ALPHA else ""
     return f"{word} (tau {number(agreement.value)}{ends}{doubt})"
 
 

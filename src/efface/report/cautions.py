@@ -51,7 +51,7 @@ def first_cautions(facts: Facts, bests: Sequence[Best], degenerate: Mapping[str,
     degenerate: the cautions about the maps of each method, which are told here for the best methods alone.
     """
     lines = of_study(facts)
-    ahead = [best for best in bests if best.leader is not None and best.leader.is_control]
+    ahead = [best for best in bests if best.leader is not None and best.leader.is_control and not _tied(best)]
     leaking = [best.panel.metric for best in bests if leaks(best.panel)]
     gaining = [best.panel.metric for best in bests if may_gain(best.panel, [each.panel for each in bests])]
     gains = f", and better on {listed(gaining)}" if gaining else ""
@@ -74,6 +74,13 @@ def first_cautions(facts: Facts, bests: Sequence[Best], degenerate: Mapping[str,
     return list(dict.fromkeys(lines))
 
 
+def _sentence(text: str) -> str:
+    """Return a caution with a capital letter, unless it begins with a name or a path, and with a full stop."""
+    first = text.partition(" ")[0]
+    capital = text if ":" in first or "_" in first or "/" in first else text[:1].upper() + text[1:]
+    return capital if capital.endswith((".", "!", "?", ")")) else f"{capital}."
+
+
 def _of_code(commit: str) -> list[str]:
     """Return what to know of the code that made the results. commit: one or several, as a list in words."""
     if "dirty" in commit:
@@ -88,10 +95,16 @@ def of_maps(method: str, faults: Sequence[str]) -> str:
     return f"{method}: {'; '.join(faults)}."
 
 
+def _tied(best: Best) -> bool:
+    """Return whether a method that is no control is not told apart from the best."""
+    rows = (best.panel.row(name) for name in best.together)
+    return any(row is not None and not row.is_control for row in rows)
+
+
 def of_study(facts: Facts) -> list[str]:
     """Return the cautions about the whole study, which stand in full above all numbers."""
     weak = weak_network(facts.accuracy, facts.chance)
-    return list(dict.fromkeys([*([weak] if weak else []), *facts.warnings]))
+    return list(dict.fromkeys([*([weak] if weak else []), *map(_sentence, facts.warnings)]))
 
 
 def weak_network(accuracy: float, chance: float) -> str:

@@ -118,6 +118,7 @@ def write(
         rounds_sentences=decided.rounds_sentences(in_rounds, _level(all_panels), facts.passes),
         glossary=glossary.GLOSSARY,
         bests=bests,
+        against=answer.against_own(ranked, next((panel.reference for panel in ranked), "")) if not network else [],
         overall=answer.overall(bests),
         overall_sentences=answer.overall_sentences(answer.overall(bests), kind),
         methods=standing,

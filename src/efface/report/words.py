@@ -87,12 +87,16 @@ def headline(panels: Sequence[Panel]) -> list[str]:
     lines = []
     if opened:
         lines.append(f"Not final: values of {listed(opened)} are missing. The rest is about what is measured so far.")
+    tested = [panel for panel in compared if any(row.verdict in ("better", "same", "worse") for row in panel.rows)]
+    if not tested:
+        return [*lines, f"No comparison with {compared[0].reference} could be tested: too few samples."]
+    compared = tested
     won = {panel.metric: [name for name in methods if panel.verdict(name) == "better"] for panel in compared}
     all_of = [metric for metric, names in won.items() if len(names) == len(methods)]
     none_of = [metric for metric, names in won.items() if not names]
     some_of = [metric for metric in won if metric not in (*all_of, *none_of)]
     kind, against = compared[0].kind, compared[0].reference
-    every = f"all {len(methods)} {kind}s" if len(methods) > 1 else next(iter(methods))
+    every = f"all {len(methods)} {kind}s" if len(methods) > 2 else " and ".join(methods)
     parts = [f"{every} on {_of_metrics(all_of)}"] if all_of else []
     parts += [f"{_some(won[some_of[0]], len(methods))} on {some_of[0]}"] if len(some_of) == 1 else []
     parts += [f"some on {_of_metrics(some_of)}"] if len(some_of) > 1 else []
@@ -139,9 +143,8 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
         lines.append(f"Not finished yet: {listed(panel.unfinished)}.")
         if panel.direction != "none":
             lines.append(f"The {panel.kind}s get ranks when all values of {panel.metric} are measured.")
-    return (
-        lines + _disagreements(panel) + gap_sentences(panel) + [_fewer(row, panel) for row in panel.rows if row.lacking]
-    )
+    fewer = [_fewer(row, panel) for row in panel.rows if row.lacking]
+    return [*lines, *_disagreements(panel), *_without_value(panel), *gap_sentences(panel), *fewer]
 
 
 def _disagreements(panel: Panel) -> list[str]:
@@ -198,6 +201,20 @@ def gap_sentences(panel: Panel) -> list[str]:
             f"{panel.metric} was measured, but no method has a value on any of the {panel.sample}. Its settings may "
             "not suit the images: for example, an image may have too few units."
         )
+    return lines
+
+
+def _without_value(panel: Panel) -> list[str]:
+    """Return how many images have no value, for the methods that lack some."""
+    if panel.sample != "images" or panel.unfinished:
+        return []
+    lacking = {row.method: len(row.curve.values) - row.area.n for row in panel.rows if row.area.n}
+    lines = []
+    for count in dict.fromkeys(absent for absent in lacking.values() if absent > 0):
+        names = [name for name, absent in lacking.items() if absent == count]
+        whose = "every method" if len(names) == len(panel.rows) > 1 else listed(names)
+        of = len(panel.rows[0].curve.values)
+        lines.append(f"{panel.metric} has no value on {count} of the {of} images for {whose}. They are left out.")
     return lines
 
 

@@ -15,6 +15,12 @@ from efface.training.generate import Sampling
 from efface.training.loop import Stop, TrainingSettings
 from efface.training.settings import Regularizer
 
+_PLAIN = {
+    "path_type": "expected a path, such as runs/mine; put a name of digits in quotes",
+    "string_pattern_mismatch": "a name has letters from a to z, digits, and . _ + - behind the first sign",
+}
+"""What is said of a kind of error in place of the words of the library that finds it."""
+
 
 def explain(error: Any, tree: Any, study: type[BaseModel]) -> list[str]:
     """Return the lines that describe one problem to the user: where, what was found, what to do.
@@ -48,8 +54,7 @@ def explain(error: Any, tree: Any, study: type[BaseModel]) -> list[str]:
     given = error.get("input")
     what = shown(given) if not isinstance(given, dict | list) else f"a {type(given).__name__}"
     message = f"{error['msg'][0].lower()}{error['msg'][1:]}"
-    if error["type"] == "path_type":
-        message = "expected a path, such as runs/mine; put a name of digits in quotes"
+    message = _PLAIN.get(error["type"], message)
     if error["type"] == "model_type" and error["loc"] == ("decide",):
         message = "expected settings, such as {level: 0.05}"
     return [f"{prefix}{message}, found {what}"]

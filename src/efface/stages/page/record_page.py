@@ -53,10 +53,10 @@ def write_record_page(record: RunRecord) -> None:
         data=known.data if known else kept.source,
         network=known.network if known else kept.model,
         warnings=(
-            _NO_PICTURES,
             *kept.said,
             *(known.remarks if known else ()),
             *unaccompanied_of(metrics),
+            _NO_PICTURES,
         ),
         how={ACCURACY: ACCURACY_SETTINGS} | (known.how if known else {}),
         degenerate=degenerate_of(kept.conditions, record.results),

@@ -48,9 +48,10 @@ def facts(planned: PlannedRun, measured: Sequence[str]) -> Facts:
     study = run.study
     more = {name: version(name) for name in ("torchvision", "h5py", "scipy")} | optional_versions(run.text)
     accuracy, chance = accuracy_of(run)
+    is_call = from_python(study.model.call) and study.out.name.startswith("efface-")  # of a folder without a name
     return Facts(
         study=run.text,
-        name=study.out.name,
+        name="efface.evaluate" if is_call else study.out.name,
         versions=package_versions() | more,
         device=surroundings(run.device)["device"],
         seconds=seconds_of(run.results),
@@ -203,7 +204,10 @@ def _unfinished(planned: PlannedRun, measured: Sequence[str]) -> tuple[str, ...]
     missing = sum(task.key not in run.results for task in tasks)
     without = [entry.name for entry in run.study.metrics if entry.name not in measured]
     of = f", all of {', '.join(without)} among them" if without else ""
-    return (f"{missing} of {len(tasks)} probes are not run yet{of}: run the measure stage",) if missing else ()
+    log = run.folder / "failures.log"
+    failed = f" ({log.name} in the run's folder has the errors of those that failed)" if log.is_file() else ""
+    said = f"{missing} of {len(tasks)} probes are not run yet{of}{failed}: run the measure stage"
+    return (said,) if missing else ()
 
 
 def remarks(run: Run, plan: Plan) -> tuple[str, ...]:
