@@ -45,6 +45,7 @@ from efface.metrics import Point, metric
 from efface.models.normalise import Normalise
 from efface.models.preact import preact_resnet18
 from efface.models.resnet import resnet8_wide
+from efface.plug import source
 from efface.plug.call import Call
 from efface.plug.words import word_of
 from efface.report.figure import Drawn
@@ -227,6 +228,7 @@ def run_tiny(tmp_path, monkeypatch):
 
     def run(stage, *more, **changes):
         write_study(tmp_path, **TINY | changes)
+        source.READ.clear()  # each run is a command of its own
         return main([stage, "study.yml", *more])
 
     return run

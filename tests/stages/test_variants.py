@@ -220,7 +220,7 @@ def test_what_says_little_without_robust_accuracy_says_so(tmp_path):
     attacked = {"name": "robust_accuracy", "kwargs": {"eps": [0.0, 0.1], "steps": 1}}
     assert efface(tmp_path, "all", "study.yml").code == 0
     pages = [tmp_path / "run" / name / "report/report.html" for name in ("a", "b", ".")]
-    assert [page.read_text().replace("&#39;", "'").count(f"<li>{said}") for page in pages] == [1, 1, 1]
+    assert [page.read_text().replace("&#39;", "'").count(said) > 0 for page in pages] == [True] * 3
     write_study(tmp_path, metrics=["leakage", attacked], repeats=None, variants={"a": {}, "b": {"fit.epochs": 1}})
     assert said not in efface(tmp_path, "check", "study.yml").out
     assert efface(tmp_path, "all", "study.yml").code == 0
