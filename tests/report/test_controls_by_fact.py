@@ -10,7 +10,7 @@ from efface.methods.nested import FittedInner
 from efface.plug.call import Call
 from efface.report.between import agreements
 from efface.report.panels import panels
-from efface.report.words import findings, headline
+from efface.report.words import findings, headline, leaks
 from efface.stages.run.views import views_of
 from efface.study.schema import MethodEntry
 from efface.study.study import InvalidStudyError, read
@@ -178,6 +178,10 @@ def test_leakage_is_suspected_where_methods_stay_above_a_control_alone():
     shown[0] = level_curve("chance", 0.5, **retrained)
     (panel,) = panels(shown, ("chance",))
     assert "Worse than chance: mine." in findings(panel, [panel])
+    shown[0] = level_curve("chance", 0.5, control=True, **retrained)
+    (panel,) = panels(shown, ("mine",))
+    assert leaks(panel), "also if the methods are compared with one of them"
+    assert any("chance is better than mine, although its maps" in line for line in findings(panel, [panel]))
 
 
 def test_controls_of_any_name_have_no_say_in_whether_metrics_agree():

@@ -71,10 +71,7 @@ def about(panel: Panel) -> str:
 
 
 def headline(panels: Sequence[Panel]) -> list[str]:
-    """Return which metrics are not finished, and on which metrics methods are better than the reference.
-
-    panels: one panel for each metric.
-    """
+    """Return which metrics are not finished, and where methods beat the reference. panels: one for each metric."""
     compared = [
         panel for panel in panels if any(row.verdict in ("better", "same", "worse", "undecided") for row in panel.rows)
     ]
@@ -134,8 +131,14 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
         lines.append(
             f"Not told apart from {panel.reference} (the corrected p is {ALPHA:g} or more): {_names(verdicts['same'])}."
         )
-    if leaks(panel):
+    if leaks(panel) and panel.by_chance:
         lines += _leak(panel, verdicts["worse"], panels)
+    elif leaks(panel):
+        ahead = _names([row for row in verdicts["better"] if row.is_control])
+        lines.append(
+            f"{ahead} is better than {panel.reference}, although its maps do not depend on the network. The outline of "
+            "the erased pixels can reveal the class to the retrained network (mask leakage)."
+        )
     elif verdicts["worse"]:
         lines.append(f"Worse than {panel.reference}: {_names(verdicts['worse'])}.")
     lines += _untested(panel, verdicts["undecided"], verdicts["single"])
@@ -229,11 +232,16 @@ def _fewer(row: Row, panel: Panel) -> str:
 
 
 def leaks(panel: Panel) -> bool:
-    """Return whether methods are worse than chance in a retrained metric, which suggests mask leakage."""
+    """Return whether methods are worse than chance in a retrained metric, which suggests mask leakage.
+
+    If the methods are compared with one of them, it is whether a control is better than this one.
+    """
     retrained = panel.sample == "repeats" and panel.direction == "lower" and panel.family in ("", "retraining")
-    return (
-        retrained and panel.kind == "method" and panel.by_chance and any(row.verdict == "worse" for row in panel.rows)
-    )
+    if not retrained or panel.kind != "method":
+        return False
+    if panel.by_chance:
+        return any(row.verdict == "worse" for row in panel.rows)
+    return any(row.is_control and row.verdict == "better" for row in panel.rows)
 
 
 def _names(rows: Sequence[Row]) -> str:
