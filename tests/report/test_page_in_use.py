@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from efface.report import gallery as report_gallery
-from efface.report import page
+from efface.report import page, told
 from efface.report.facts import Origin
 from efface.report.gallery import Gallery, album
 from small.reports import curve_of, facts_of
@@ -323,6 +323,13 @@ def test_large_pictures_are_kept_in_full_size_and_embedded_up_to_the_budget(tmp_
     seen = look(written)
     sizes = seen.evaluate("[...document.querySelectorAll('.gallery img')].map(i => i.complete ? i.naturalWidth : 0)")
     assert min(sizes) > 200
+
+
+@pytest.mark.parametrize(("channels", "said"), [(1, ""), (3, ""), (2, "the first is shown"), (16, "the first three")])
+def test_channels_that_are_not_shown_are_said(channels, said):
+    sentence = told.chosen(gallery(channels=channels))
+    assert ("channels" in sentence) == bool(said)
+    assert said in sentence
 
 
 def test_vectors_are_one_picture_a_method(tmp_path, look):

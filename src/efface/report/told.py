@@ -59,10 +59,14 @@ def plain(text: str) -> str:
 
 
 def chosen(gallery: Gallery) -> str:
-    """Return how many images of a gallery were chosen for each reason."""
+    """Return how many images of a gallery were chosen for each reason, and which of many channels are shown."""
+    channels = gallery.images.shape[1]
+    shown = {1: "", 2: " Of the 2 channels, the first is shown.", 3: ""}.get(
+        channels, f" Of the {channels} channels, the first three are shown as red, green and blue."
+    )
     reasons = Counter(why for why in gallery.why if why)
     counted = [f"{count} {why if count == 1 else why.replace('case', 'cases')}" for why, count in reasons.items()]
-    return f"The images are chosen by a rule: {listed(counted)}." if reasons else ""
+    return (f"The images are chosen by a rule: {listed(counted)}." if reasons else "") + shown
 
 
 def from_python(model: str) -> bool:
