@@ -176,7 +176,7 @@ def test_a_weak_network_comes_first(accuracy, chance, weak):
     facts = facts_of(accuracy=accuracy, chance=chance, warnings=("the labels do not fit",))
     lines = cautions.first_cautions(facts, [], {})
     assert lines[0].startswith("The network classifies only") is weak
-    assert lines[-1] == "The labels do not fit."
+    assert lines[-1] == "the labels do not fit."
 
 
 @pytest.mark.parametrize(

@@ -75,10 +75,8 @@ def first_cautions(facts: Facts, bests: Sequence[Best], degenerate: Mapping[str,
 
 
 def _sentence(text: str) -> str:
-    """Return a caution with a capital letter, unless it begins with a name or a path, and with a full stop."""
-    first = text.partition(" ")[0]
-    capital = text if ":" in first or "_" in first or "/" in first else text[:1].upper() + text[1:]
-    return capital if capital.endswith((".", "!", "?", ")")) else f"{capital}."
+    """Return a caution with a full stop. Its first word may be a name, so it keeps its letters."""
+    return text if text.endswith((".", "!", "?", ")")) else f"{text}."
 
 
 def _of_code(commit: str) -> list[str]:
