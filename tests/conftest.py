@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("DNNL_MAX_CPU_ISA", "AVX2")  # the golden numbers are of this: others round otherwise
+os.environ["NO_COLOR"] = "1"  # what programs print is read, and has no colours
+os.environ["CI"] = os.environ["FORCE_COLOR"] = os.environ["CLICOLOR_FORCE"] = ""
 
 import pytest
 import torch

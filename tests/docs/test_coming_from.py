@@ -12,7 +12,6 @@ import copy
 import importlib
 import json
 import math
-import os
 import re
 import runpy
 import shlex
@@ -589,8 +588,7 @@ def dry(word):
     """What task would run for a command of the page."""
     task = shutil.which("task") or str(Path(sys.executable).parent / "task")
     words = [task, "--dry", *shlex.split(word)[1:]]
-    plain = os.environ | {"NO_COLOR": "1", "CI": ""}  # which colours what task says
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, env=plain)
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 # What the page says of numbers: the originals' formulas, written from what their papers and systems compute
