@@ -9,8 +9,9 @@ from efface.report.between import pairs, with_ranks
 from efface.report.cells import cell, signed
 from efface.report.facts import Origin
 from efface.report.glossary import GLOSSARY, anchor
+from efface.report.headline import headline
 from efface.report.panels import panels
-from efface.report.words import findings, headline
+from efface.report.words import findings
 from efface.stages.page.report_data import optional_versions
 from small.reports import curve_of, facts_of
 
@@ -71,26 +72,62 @@ def test_overall_counts_on_how_many_metrics_a_method_is_first():
     assert (whole.of, whole.times) == (3, {"good": 2, "fair": 1, "same": 1, "random": 0})
     assert whole.alone == {"good": 1, "fair": 1, "same": 0, "random": 0}
     assert whole.top == ("good",)
-    said = overall_sentences(whole)
-    assert said == ["No clear winner: good is among the best on 2 of 3 metrics, same and fair on 1."]
+    said = overall_sentences(found)
+    assert said == ["There is no clear winner: good is among the best on 2 of 3 metrics, same and fair on 1."]
     alone = bests(compared(scored("a", "lower", FAR | {"good": 0.1}), scored("b", "lower", FAR | {"good": 0.1})))
-    assert overall_sentences(overall(alone)) == ["good is among the best on both metrics."]
+    assert overall_sentences(alone) == ["good is among the best on both metrics."]
     assert [is_ahead(best) for best in alone] == ["yes: ahead of all others"] * 2
 
 
 def test_equal_leaders_are_all_named_and_one_metric_has_no_overall():
     found = bests(compared(scored("a", "lower", FAR), scored("b", "lower", FAR)))
-    assert overall_sentences(overall(found))[0].startswith("No clear winner: ")
-    assert overall_sentences(overall(found[:1])) == []
+    assert overall_sentences(found)[0].startswith("There is no clear winner: ")
     apart = bests(
         compared(
             scored("a", "lower", FAR | {"good": 0.1}),
             scored("b", "lower", FAR | {"same": 0.1}),
         )
     )
-    (said,) = overall_sentences(overall(apart))
+    (said,) = overall_sentences(apart)
     assert said.startswith("The metrics disagree: no method is among the best on more than one of the 2")
-    assert overall_sentences(overall([])) == []
+
+
+EQUAL = dict.fromkeys(("random", "a", "b"), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("means", "changes", "said"),
+    [
+        (FAR | {"good": 0.05}, {}, "On morf, good is shown to be better than every other method."),
+        (FAR, {}, "is not told apart from it."),
+        (EQUAL, {}, "are not told apart from it."),
+        ({"random": 0.5}, {}, "random is the only method here, so there is no other to compare it with."),
+        (FAR, {"images": 1}, "because there is a single one of the images. So this page cannot say which method is"),
+        (FAR, {"missing": (0.0,)}, "No metric is measured for all methods yet. So this page cannot say which method"),
+    ],
+)
+def test_one_metric_is_answered_in_a_sentence(means, changes, said):
+    found = bests(compared(scored("morf", "lower", means, **changes)))
+    (sentence,) = overall_sentences(found)
+    assert said in sentence
+
+
+def test_metrics_that_do_not_judge_and_values_that_are_not_there_are_said():
+    assert overall_sentences([]) == [
+        "No metric of this page judges the methods. So this page cannot say which method is best."
+    ]
+    curves = scored("morf", "lower", FAR, missing=())
+    for curve in curves:
+        curve.values[:] = np.nan
+    (sentence,) = overall_sentences(bests(pairs(panels(curves, ["random"]))))
+    assert sentence.startswith("No metric has a value.")
+
+
+def test_networks_of_one_training_each_are_not_ranked():
+    found = panels(scored("accuracy", "higher", {"one": 0.5, "two": 0.8}, controls=()), ["one"], kind="network")
+    (sentence,) = overall_sentences(bests(pairs(found)), "network")
+    assert sentence.startswith("Each network was trained once, and other trainings of it may differ more.")
+    assert headline([with_ranks(one) for one in pairs(found)]) == ["No comparison with one was tested."]
 
 
 def test_a_control_that_leads_is_said_in_the_table_and_before_the_numbers():
@@ -141,11 +178,11 @@ def test_images_without_a_value_are_counted():
 def test_nothing_tested_is_no_tie():
     found = bests(compared(*(scored(name, "lower", FAR, images=1) for name in "ab")))
     assert all(best.untested for best in found)
-    assert overall_sentences(overall(found)) == []
-    assert headline([best.panel for best in found]) in (
-        [],
-        ["No comparison with random could be tested: too few samples."],
-    )
+    (said,) = overall_sentences(found)
+    assert said.startswith("No difference between the methods was tested, because there is a single one of the images.")
+    assert headline([best.panel for best in found]) == [
+        "No comparison with random could be tested, because there are too few samples."
+    ]
 
 
 def test_too_few_images_are_not_called_sure():
@@ -209,8 +246,9 @@ def test_gains_are_signed_so_that_plus_is_better():
         made = cell(row, panel)
         assert (made.mark, made.word, made.shown) == ("▲", "better", f"+{gain.mean:.3f}")
         assert made.order == gain.mean
-        assert f"gain over random {made.shown} {made.interval}" in made.details
-        assert "rank 1 of 4" in made.details
+        ends = made.interval.strip("[]").replace(", ", " to ")
+        assert f"The gain over random is {made.shown}, with a 95 % interval from {ends}" in made.details
+        assert "Its rank is 1 of 4." in made.details
         assert cell(panel.row("random"), panel).order == 0.0
 
 

@@ -9,8 +9,9 @@ from efface.methods import control, smooth
 from efface.methods.nested import FittedInner
 from efface.plug.call import Call
 from efface.report.between import agreements
+from efface.report.headline import headline
 from efface.report.panels import panels
-from efface.report.words import findings, headline, leaks
+from efface.report.words import findings, leaks
 from efface.stages.run.views import views_of
 from efface.study.schema import MethodEntry
 from efface.study.study import InvalidStudyError, read
@@ -159,8 +160,8 @@ def test_a_panel_goes_by_facts_and_not_by_names():
     (panel,) = panels(shown, ("chance",))
     assert (panel.reference, panel.verdict("chance"), panel.verdict("random")) == ("chance", "control", "better")
     assert [row.method for row in panel.rows if row.is_control] == ["edges", "chance"]
-    assert headline([panel])[0] == "Better than chance: random on morf."
-    assert any(said.startswith("Better than chance: ") for said in findings(panel, [panel]))
+    assert headline([panel])[0] == "random is shown to be better than chance on morf."
+    assert any("better than chance" in said for said in findings(panel, [panel]))
     (alone,) = panels(shown)
     assert (alone.reference, alone.verdict("random")) == ("", "alone")
     assert findings(alone, [alone])[0].startswith("No random control was measured")
@@ -177,7 +178,7 @@ def test_leakage_is_suspected_where_methods_stay_above_a_control_alone():
     assert "beats random" not in text
     shown[0] = level_curve("chance", 0.5, **retrained)
     (panel,) = panels(shown, ("chance",))
-    assert "Worse than chance: mine." in findings(panel, [panel])
+    assert "mine is worse than chance." in findings(panel, [panel])
     shown[0] = level_curve("chance", 0.5, control=True, **retrained)
     (panel,) = panels(shown, ("mine",))
     assert leaks(panel), "also if the methods are compared with one of them"

@@ -1,5 +1,7 @@
 """The page in use: sorting, hiding, pointing, reading by keyboard, looking at images, at any width and on paper."""
 
+import base64
+import io
 import re
 import time
 
@@ -181,9 +183,11 @@ def test_cells_tell_their_interval_to_the_mouse_and_to_the_keyboard(path, look):
     assert not tip.is_visible()
     cell = seen.locator('td[data-column="lerf"][data-method="grad_cam"]')
     cell.hover()
+    said = tip.inner_text()
     assert re.search(
-        r"gain over random \+0\.\d+ \[\+0\.\d+, \+0\.\d+\] \(\+ is better; 95 %, n = 60\)", tip.inner_text()
+        r"The gain over random is \+0\.\d+, with a 95 % interval from \+0\.\d+ to \+0\.\d+ \(n = 60\)\.", said
     )
+    assert said.startswith("grad_cam on lerf: it is better than random.")
     seen.keyboard.press("Escape")
     assert not tip.is_visible()
     seen.locator("tr[data-row] td[tabindex='0']").focus()
@@ -332,16 +336,24 @@ def test_channels_that_are_not_shown_are_said(channels, said):
     assert said in sentence
 
 
-def test_vectors_are_one_picture_a_method(tmp_path, look):
+@pytest.mark.parametrize("shape", [(1, 1, 20), (20, 1, 1), (1, 20, 1), (3, 1, 1)])
+def test_vectors_are_one_heat_map_of_rows_and_coordinates_a_method(tmp_path, look, shape):
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (3, 1, 1, 20)).astype(np.uint8)
-    maps = {name: rng.normal(size=(3, 1, 20)).astype(np.float32) for name in METHODS}
+    count = int(np.prod(shape))
+    images = rng.integers(0, 256, (3, *shape)).astype(np.uint8)
+    maps = {name: rng.normal(size=(3, *shape)).astype(np.float32) for name in METHODS}
     shown = Gallery(images, ("0", "1", "2"), maps, {}, 0.3)
+    made = album(shown).vectors
+    with Image.open(io.BytesIO(base64.b64decode(made[""].partition(",")[2]))) as picture:
+        grey = np.asarray(picture)[4::8, 4::8, 0]
+    assert np.array_equal(grey, images.reshape(3, -1)), "each number is a square of its own"
     seen = look(page.write(tmp_path, curves(), shown, facts(), references=["random"]))
     pictures = seen.locator(".heat img")
     assert pictures.count() == 1 + len(METHODS)
-    assert pictures.first.evaluate("i => [i.naturalWidth, i.naturalHeight]") == [160, 24]
-    assert "a line is an image and a column is a coordinate" in seen.locator("#gallery").inner_text()
+    assert pictures.first.evaluate("i => [i.naturalWidth, i.naturalHeight]") == [8 * count, 24]
+    said = seen.locator("#gallery").inner_text()
+    assert "a line is an image and a column is a coordinate" in said
+    assert "channels" not in said
 
 
 @pytest.mark.long

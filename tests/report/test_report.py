@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from efface.report import looks, page
+from efface.report import page
 from efface.report import panels as report_panels
 from efface.report.gallery import Gallery, paint
-from efface.report.looks import identifiers
+from efface.report.headline import headline
+from efface.report.looks import identifiers, styles
 from efface.report.stats import differences, summaries
-from efface.report.words import findings, headline
+from efface.report.words import findings
 from small.reports import curve_of, facts_of
 from small.studies import efface, write_study
 from small.tiers import first_short
@@ -23,7 +24,6 @@ from small.tiers import first_short
 CHANCE = ("random", "random_resampled")  # what the others are compared with
 panels = functools.partial(report_panels.panels, references=CHANCE)
 write = functools.partial(page.write, references=CHANCE)
-styles = functools.partial(looks.styles, references=CHANCE)
 FRACTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
 FILES = ["agreement.csv", "comparisons.csv", "curves.pdf", "curves.svg", "report.html", "results.parquet"]
 FILES += ["summary.csv", "table.csv", "table.md", "table.tex", "verdicts.csv"]
@@ -156,9 +156,8 @@ def test_page_is_whole_and_true(whole, look):
 def test_page_needs_nothing_but_itself(whole):
     text = whole[1].read_text()
     outside = set(re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)([^"']*)""", text))
-    assert outside == {
-        name for name in FILES if not name.endswith((".svg", ".html", ".parquet"))
-    }  # links to what lies beside it
+    figures = {f"figures/{metric}.pdf" for metric, _ in MEANS}
+    assert outside == {name for name in FILES if name != "report.html"} | figures, "links to what lies beside it"
     assert not re.search(r"@import|url\((?!#)", text)
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
@@ -220,7 +219,7 @@ def test_unfinished_study_says_so(tmp_path, look):
     partly = page.locator(f'td{cell.format("gradient")}[data-fraction="0.9"]')
     kept = next(c for c in shown if (c.metric, c.method) == ("kar", "gradient")).values[[0, 2], 5]
     assert float(partly.get_attribute("data-value")) == pytest.approx(kept.mean())
-    (said,) = re.findall("Not finished yet: (.*)", page.locator("#metric-2 .findings").inner_text())
+    (said,) = re.findall("Values are still missing for (.*)", page.locator("#metric-2 .findings").inner_text())
     assert set(re.split(", | and ", said.rstrip("."))) == {"gradient", "smooth_grad", "grad_cam"}
     assert "get ranks when all values of kar are measured" in page.locator("#metric-2 .findings").inner_text()
     assert page.locator("#metric-2 .legend").get_attribute("aria-label") == "Methods"
@@ -318,9 +317,12 @@ def test_words_without_control_and_without_repeats():
 def test_headline_counts_methods_and_not_controls():
     found = [panel for panel in panels(curves()) if panel.metric != "roar"]
     (said,) = headline(found)
-    assert said == "Better than random: all 5 methods on kar, morf and lerf."
-    (said,) = headline(panels(curves()))
-    assert said == "Better than random: all 5 methods on kar, morf and lerf; none on roar."
+    assert said == "All 5 methods are shown to be better than random on kar, morf and lerf."
+    said = headline(panels(curves()))
+    assert said == [
+        "All 5 methods are shown to be better than random on kar, morf and lerf.",
+        "No method is shown to be better than random on roar.",
+    ]
     few = [curve for curve in curves() if curve.metric == "roar" or curve.method in ("random", "gradient", "sobel")]
     assert headline(panels([each for each in few if each.metric == "roar"])) == [
         "No method is shown to be better than random on roar."
@@ -328,8 +330,8 @@ def test_headline_counts_methods_and_not_controls():
 
 
 def test_every_method_has_its_own_line_and_its_own_id():
-    methods = ["random", *(f"m{i}" for i in range(32))]
-    assert len(set(styles(methods).values())) == 34
+    methods = ["random", "sobel", *(f"m{i}" for i in range(64))]
+    assert len(set(styles(methods, ["random", "sobel"]).values())) == 66
     names = identifiers(panels(curves(["A b", "a-B", "a b", "é", "ü"])))
     assert len(set(names.values())) == len(names) == 20
 

@@ -17,6 +17,7 @@ from efface.report.facts import Cost
 from efface.report.figure import sheet
 from efface.report.formats import plus_minus, point
 from efface.report.frames import summary_table
+from efface.report.headline import headline
 from efface.report.looks import styles
 from efface.report.stats import (
     Interval,
@@ -31,7 +32,7 @@ from efface.report.stats import (
     min_p,
 )
 from efface.report.stats import summary as summarised
-from efface.report.words import about, findings, gap_sentences, headline
+from efface.report.words import about, findings, gap_sentences
 from small.reports import curve_of, facts_of
 from small.studies import efface, write_study
 
@@ -561,7 +562,7 @@ def test_repeats_of_one_difference_are_undecided_as_their_test_says(count):
     assert (row.verdict, row.tested, compare_methods([ours, random])[0].by) == ("undecided", why, why)
     assert np.isnan(row.p)
     reasons = {"none": "three trainings or more are needed", "few": "too few samples differ, so the spread is unknown"}
-    assert f"No verdict on ours: {reasons[why]}." in findings(panel, [panel])
+    assert f"There is no verdict on ours: {reasons[why]}." in findings(panel, [panel])
     alike = panels([random, told_of(random.values, "ours", at=(0.0,), sample="repeats")])[0]
     assert alike.verdict("ours") == ("undecided" if count == 2 else "same")
     apart = told_of(random.values + 0.01 + 1e-6 * np.arange(count)[:, None], "ours", at=(0.0,), sample="repeats")
@@ -582,7 +583,7 @@ def test_a_skewed_score_of_few_images_has_an_interval_but_no_verdict():
     row = panel.row("ours")
     assert (row.verdict, row.tested) == ("undecided", "skewed")
     assert row.difference.low < row.difference.mean < row.difference.high
-    said = "No verdict on ours: the score is too skewed for so few images; take 50 or more."
+    said = "There is no verdict on ours: the score is too skewed for so few images; take 50 or more."
     assert said in findings(panel, [panel])
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from efface.report import page
+from efface.report.headline import headline
 from efface.report.panels import panels
 from efface.report.stats import Curve, areas, image_estimates, min_p, summary
-from efface.report.words import findings, headline
+from efface.report.words import findings
 from small.reports import curve_of, facts_of
 from small.tiers import first_short
 
@@ -126,7 +127,7 @@ def test_what_an_interval_is_over_is_said_in_words():
     assert curve_of(values, **repeats, **images, **drawn).over == "trainings and images and draws"
 
 
-LEFT_OUT = "The values of single test images are not known, so the interval leaves out what other test images"
+LEFT_OUT = "The values of single test images are not known, so the intervals leave out what other test images"
 
 
 def test_the_page_and_the_table_say_what_an_interval_is_over_and_its_corrected_p(tmp_path):
@@ -153,7 +154,10 @@ def test_the_page_and_the_table_say_what_an_interval_is_over_and_its_corrected_p
     assert all(float(line["p"]) <= float(line["p_corrected"]) for line in compared.values())
     text = re.sub("<[^>]*>", "", path.read_text())
     assert text.count(LEFT_OUT) == 1
-    assert "Mean and 95 % interval over trainings and images (n = 3; trainings and images crossed)." in text
+    assert (
+        "means over trainings and images (n = 3), with 95 % intervals. The intervals are made by the variance of"
+        in text
+    )
     assert "share one correction for all 3 comparisons of this table" in text
 
 
@@ -163,7 +167,7 @@ def test_two_trainings_have_no_interval_and_the_page_says_why(tmp_path):
     (panel,) = panels(shown, ["random"])
     assert np.isnan([summary(shown[1]).area.low, panel.row("a").difference.low]).all()
     assert panel.verdict("a") == "undecided"
-    said = "No verdict on a: three trainings or more are needed."
+    said = "There is no verdict on a: three trainings or more are needed."
     assert said in findings(panel, [panel])
     text = page.write(tmp_path, shown, None, facts_of(), references=["random"]).read_text()
     assert said in text

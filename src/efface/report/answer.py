@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from efface.report.between import Pairs
 from efface.report.formats import listed
-from efface.report.table import Panel, Row
+from efface.report.table import Kind, Panel, Row
 
 
 class Best(NamedTuple):
@@ -17,13 +17,18 @@ class Best(NamedTuple):
     together: methods that are not told apart from the leader, best mean first. No pair with it has a smaller
         corrected p than 0.05.
     verdict: the leader's verdict against the reference.
-    untested: True if no pair with the leader could be tested.
+    untested: True if there are other methods, but no pair with the leader could be tested.
     """
 
     panel: Panel
     leader: Row | None
     together: tuple[str, ...]
     untested: bool
+
+    @property
+    def is_judged(self) -> bool:
+        """True if a test compares the leader with another method."""
+        return self.leader is not None and not self.untested and len(self.panel.rows) > 1
 
     @property
     def first(self) -> tuple[str, ...]:
@@ -67,7 +72,7 @@ def bests(compared: Sequence[Pairs]) -> list[Best]:
 
 def overall(found: Sequence[Best]) -> Overall:
     """Return how often each method is first, over the metrics that have a best method."""
-    judged = [best for best in found if best.leader is not None and not best.untested]
+    judged = [best for best in found if best.is_judged]
     methods = dict.fromkeys(row.method for best in judged for row in best.panel.rows if row.area.n)
     times = {name: sum(name in best.first for best in judged) for name in methods}
     alone = {name: sum(best.first == (name,) for best in judged) for name in methods}
@@ -76,17 +81,24 @@ def overall(found: Sequence[Best]) -> Overall:
     return Overall(len(judged), {name: times[name] for name in ordered}, alone)
 
 
-def overall_sentences(whole: Overall, kind: str = "method") -> list[str]:
-    """Return which method is among the best most often, and on how many metrics."""
-    if whole.of < 2 or not whole.top:
-        return []
+def overall_sentences(found: Sequence[Best], kind: Kind = "method") -> list[str]:
+    """Return which method is the best, in sentences. If this is not known, they say so, and why."""
+    whole = overall(found)
+    if whole.of > 1:
+        return [_overall_sentence(whole, kind)]
+    if whole.of == 1:
+        return [_of_one_metric(next(best for best in found if best.is_judged), kind)]
+    return _nothing_judged(found, kind)
+
+
+def _overall_sentence(whole: Overall, kind: Kind) -> str:
     most = whole.times[whole.top[0]]
     every = "both metrics" if whole.of == 2 else f"all {whole.of} metrics"
     where = f"on {every}" if most == whole.of else f"on {most} of {whole.of} metrics"
     if len(whole.top) > 1 and most == 1:
-        return [f"The metrics disagree: no {kind} is among the best on more than one of the {whole.of} metrics."]
+        return f"The metrics disagree: no {kind} is among the best on more than one of the {whole.of} metrics."
     if len(whole.top) > 1:
-        return [f"No clear winner: {listed(whole.top)} are each among the best {where}."]
+        return f"There is no clear winner: {listed(whole.top)} are each among the best {where}."
     (name,) = whole.top
     second = [other for other in whole.times if other != name]
     most_next = whole.times[second[0]] if second else 0
@@ -94,7 +106,37 @@ def overall_sentences(whole: Overall, kind: str = "method") -> list[str]:
     if most_next:
         next_ones = [other for other in second if whole.times[other] == most_next]
         said += f", {listed(next_ones, 3)} on {most_next}"
-    return [f"{said}." if most == whole.of else f"No clear winner: {said}."]
+    return f"{said}." if most == whole.of else f"There is no clear winner: {said}."
+
+
+def _of_one_metric(best: Best, kind: Kind) -> str:
+    name, metric = best.first[0], best.panel.metric
+    if not best.together:
+        return f"On {metric}, {name} is shown to be better than every other {kind}."
+    verb = "is" if len(best.together) == 1 else "are"
+    return f"On {metric}, {name} has the best mean, but {listed(best.together)} {verb} not told apart from it."
+
+
+def _nothing_judged(found: Sequence[Best], kind: Kind) -> list[str]:
+    """Return why no method is called the best."""
+    unknown = f"So this page cannot say which {kind} is best."
+    if not found:
+        return [f"No metric of this page judges the {kind}s. {unknown}"]
+    known = [best for best in found if best.leader is not None]
+    if not known:
+        unfinished = any(best.panel.unfinished for best in found)
+        why = f"No metric is measured for all {kind}s yet." if unfinished else "No metric has a value."
+        return [f"{why} {unknown}"]
+    names = list(dict.fromkeys(row.method for best in known for row in best.panel.rows))
+    if len(names) == 1:
+        return [f"{names[0]} is the only {kind} here, so there is no other to compare it with."]
+    if kind == "network" and any(row.curve.trained != "networks" for best in known for row in best.panel.rows):
+        why = "Each network was trained once, and other trainings of it may differ more."
+        return [f"{why} {unknown} The numbers below hold for these trainings alone."]
+    fewest = max(row.area.n for best in known for row in best.panel.rows)
+    samples = listed(list(dict.fromkeys("images" if best.panel.sample == "images" else "trainings" for best in known)))
+    few = f"the {samples} are too few" if fewest > 1 else f"there is a single one of the {samples}"
+    return [f"No difference between the {kind}s was tested, because {few}. {unknown}"]
 
 
 def against_own(panels: Sequence[Panel], reference: str) -> list[Against]:

@@ -67,11 +67,17 @@ def first_cautions(facts: Facts, bests: Sequence[Best], degenerate: Mapping[str,
             f"On {where}, a control is ahead of all methods ({listed(list(names))}). Its maps do not depend on the "
             "network, so being first there needs no knowledge of the network."
         )
-    first = [best.leader for best in bests if best.leader is not None]
-    leaders = dict.fromkeys(row.method for row in first if not row.is_control)
+    leaders = dict.fromkeys(_maps_of(best) for best in bests if best.leader is not None and not best.leader.is_control)
     lines += [of_maps(name, degenerate[name]) for name in leaders if name in degenerate]
     lines += _of_code(facts.origin.commit)
     return list(dict.fromkeys(lines))
+
+
+def _maps_of(best: Best) -> str:
+    """Return the name of the maps that are best on a metric: of a network, the metric's name has their method."""
+    assert best.leader is not None
+    method = best.panel.metric.partition(" · ")[2] if best.panel.kind == "network" else ""
+    return f"{best.leader.method} · {method}" if method else best.leader.method
 
 
 def _sentence(text: str) -> str:

@@ -1,11 +1,13 @@
 """The cells of the table of methods and metrics: a verdict, a gain, and what a reader sees on pointing at it."""
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from efface.report.formats import between, number
 from efface.report.stats import Interval
 from efface.report.table import Panel, Row, Verdict
-from efface.report.words import VERDICTS, interval_name, reason
+from efface.report.words import VERDICTS, interval_sentence, reason
 
 MARKS: dict[Verdict, str] = {
     "better": "▲",
@@ -19,6 +21,9 @@ MARKS: dict[Verdict, str] = {
     "missing": "…",
     "undefined": "∅",
 }
+
+
+NOT_COMPARED = "not compared yet"
 
 
 class Cell(NamedTuple):
@@ -54,12 +59,32 @@ class Cell(NamedTuple):
 def cell(row: Row, panel: Panel) -> Cell:
     """Return the cell of a row."""
     gain = signed(row.difference, panel)
-    word = "not compared yet" if row.verdict == "missing" and row.area.n else VERDICTS[row.verdict]
+    word = NOT_COMPARED if row.verdict == "missing" and row.area.n else VERDICTS[row.verdict]
     shown = number(gain.mean, panel.value_unit, signed=True) if gain.n else ""
     if not shown and row.area.n and row.verdict != "control":
         shown = number(row.area.mean, panel.value_unit)
     interval = between(gain).partition(" ")[2] if gain.n > 1 else ""
     return Cell(row, panel, MARKS[row.verdict], word, gain, shown, interval, _details(row, panel, gain, word))
+
+
+def standing(panels: Sequence[Panel]) -> list[tuple[str, list[Cell | None]]]:
+    """Return the cells of each method, the method with the most wins first and the references last.
+
+    panels: one for each metric, with ranks.
+    """
+    rows = {row.method: [panel.row(row.method) for panel in panels] for panel in panels for row in panel.rows}
+    references = {panel.reference for panel in panels}
+
+    def place(method: str) -> tuple[bool, int, float]:
+        known = [row for row in rows[method] if row]
+        ranks = [row.rank for row in known if row.rank]
+        won = sum(row.verdict == "better" for row in known)
+        return method in references, -won, sum(ranks) / len(ranks) if ranks else float("inf")
+
+    return [
+        (method, [cell(row, panel) if row else None for row, panel in zip(rows[method], panels, strict=True)])
+        for method in sorted(rows, key=place)
+    ]
 
 
 def signed(difference: Interval, panel: Panel) -> Interval:
@@ -70,19 +95,41 @@ def signed(difference: Interval, panel: Panel) -> Interval:
 
 
 def _details(row: Row, panel: Panel, gain: Interval, word: str) -> str:
-    against = f" than {panel.reference}" if row.verdict in ("better", "worse") else ""
-    lines = [f"{row.method} on {panel.metric}: {word}{against}"]
-    if row.verdict == "undecided":
-        lines[0] += f" ({reason(row.tested)})"
+    """Return what a reader sees on pointing at a cell, in sentences."""
+    lines = [f"{row.method} on {panel.metric}: {_verdict(row, panel, word)}."]
     if gain.n:
-        unit = f" {panel.value_unit}" if panel.value_unit else ""
-        lines.append(f"gain over {panel.reference} {between(gain)}{unit} (+ is better; 95 %, n = {gain.n})")
+        lines.append(f"The gain over {panel.reference} is {_with_interval(gain, panel, signed=True)}.")
+        lines.append("A positive gain is better.")
     if row.area.n:
-        whole = number(row.area.mean, panel.value_unit)
-        ends = f" [{number(row.area.low)}, {number(row.area.high)}]" if row.area.n > 1 and row.by != "none" else ""
-        good = "" if panel.direction == "none" else f", {panel.direction} is better"
-        how = f" by {interval_name(row.by)}" if ends else ""
-        lines.append(f"{panel.stands} of {panel.score.replace('_', ' ')} {whole}{ends}{how}{good}")
+        area = row.area if row.by != "none" else row.area._replace(low=float("nan"), high=float("nan"))
+        what = f"The {panel.stands} of the {panel.score.replace('_', ' ')}"
+        lines.append(f"{what} is {_with_interval(area, panel)}.")
+        lines += [] if panel.direction == "none" else [f"{panel.direction.capitalize()} is better."]
+        lines += [interval_sentence(row.by)] if area.n > 1 and not math.isnan(area.low) else []
     if row.rank:
-        lines.append(f"rank {row.rank} of {sum(bool(other.rank) for other in panel.rows)}")
-    return ". ".join(lines) + "."
+        lines.append(f"Its rank is {row.rank} of {sum(bool(other.rank) for other in panel.rows)}.")
+    return " ".join(lines)
+
+
+def _verdict(row: Row, panel: Panel, word: str) -> str:
+    says = {
+        "better": f"it is better than {panel.reference}",
+        "same": f"it is not told apart from {panel.reference}",
+        "worse": f"it is worse than {panel.reference}",
+        "undecided": f"there is no verdict, because {reason(row.tested)}",
+        "control": "it is the reference, with which the others are compared",
+        "described": "the metric describes it and does not judge it",
+        "single": "there is no verdict, because there is only one sample",
+        "alone": "there is no verdict, because no control was measured",
+        "missing": "it is not measured yet",
+        "undefined": "it was measured, but the metric has no value",
+    }
+    return "it is not compared yet" if word == NOT_COMPARED else says[row.verdict]
+
+
+def _with_interval(cell: Interval, panel: Panel, *, signed: bool = False) -> str:
+    mean = number(cell.mean, panel.value_unit, signed=signed)
+    if cell.n < 2 or math.isnan(cell.low):
+        return mean
+    low, high = (number(end, panel.value_unit, signed=signed) for end in (cell.low, cell.high))
+    return f"{mean}, with a 95 % interval from {low} to {high} (n = {cell.n})"

@@ -26,7 +26,7 @@ class Origin:
     commit: commits of efface that made the results.
     command: the command that makes the study again.
     seed: seed of the study. repeats: trainings of each point.
-    tables: files beside the page, as label and address relative to the page.
+    tables: files of the study, as label and address relative to the page, which links to those that exist.
     """
 
     date: str = ""
@@ -60,6 +60,8 @@ class Facts:
     accuracy: share of the test images that the network classifies correctly; NaN if unknown.
     chance: share that a network would get right by chance, 1 / number of classes; NaN if unknown.
     origin: where the numbers come from.
+    weak: of a page of several networks, those that have learnt little.
+    controls: rows of `degenerate` that are controls, besides the rows of the page.
     """
 
     study: str
@@ -81,3 +83,5 @@ class Facts:
     accuracy: float = float("nan")
     chance: float = float("nan")
     origin: Origin = Origin()
+    weak: tuple[str, ...] = ()
+    controls: frozenset[str] = frozenset()

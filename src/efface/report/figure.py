@@ -43,7 +43,7 @@ class Drawn(NamedTuple):
     ends: tuple[float, ...]
 
 
-def inline(panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str], title: str) -> Drawn:
+def inline(panel: Panel, looks: Mapping[str, Style], names: dict[tuple[str, str, str], str], title: str) -> Drawn:
     """Return the panel as an SVG element for a page. Text stays text, and its ids differ from those of other figures.
 
     The page sets the colours of text and axes. Each curve and band is a group with the name of its method.
@@ -70,7 +70,7 @@ def inline(panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, st
     return Drawn(svg, tuple(round(edge, 2) for edge in box), tuple(float(end) for end in ends))
 
 
-def sheet(panels: Sequence[Panel], looks: dict[str, Style]) -> dict[str, bytes]:
+def sheet(panels: Sequence[Panel], looks: Mapping[str, Style]) -> dict[str, bytes]:
     """Return the panels side by side with one legend, as "svg" and "pdf" files. Equal curves give equal bytes."""
     names = identifiers(panels)
     columns = min(3, len(panels)) or 1
@@ -115,7 +115,7 @@ def column(panel: Panel, looks: Mapping[str, Style]) -> bytes:
         left = min(1.7, 0.25 + 0.062 * longest) if is_value else 0.62
         axes = figure.subplots()
         figure.subplots_adjust(left / COLUMN, (0.42 + legend) / height, 1 - 0.08 / COLUMN, 1 - 0.08 / height)
-        _draw(axes, panel, dict(looks), identifiers([panel]))
+        _draw(axes, panel, looks, identifiers([panel]))
         if not is_value:
             _legend(figure, looks, methods, columns)
         buffer = io.BytesIO()
@@ -135,7 +135,7 @@ def _legend(figure: Figure, looks: Mapping[str, Style], methods: Sequence[str], 
 
 
 def _draw(
-    axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str], title: str = ""
+    axes: Axes, panel: Panel, looks: Mapping[str, Style], names: dict[tuple[str, str, str], str], title: str = ""
 ) -> None:
     """Draw the panel. One with a title is one of many: it is smaller, and has fewer ticks."""
     label = panel.score.replace("_", " ") + (f" [{panel.value_unit}]" if panel.value_unit else "")
@@ -148,7 +148,7 @@ def _draw(
         surround(axes, panel.axis, label, title=title)
 
 
-def _draw_lines(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str]) -> None:
+def _draw_lines(axes: Axes, panel: Panel, looks: Mapping[str, Style], names: dict[tuple[str, str, str], str]) -> None:
     """Draw the curves of many methods as one object, the best last."""
     rows = [row for row in reversed(panel.rows) if any(np.isfinite(cell.mean) for cell in row.intervals)]
     means = [np.array([cell.mean for cell in row.intervals]) for row in rows]
@@ -171,7 +171,7 @@ def _together(names: Sequence[str]) -> str:
 
 
 def _draw_curves(
-    axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str], every: int
+    axes: Axes, panel: Panel, looks: Mapping[str, Style], names: dict[tuple[str, str, str], str], every: int
 ) -> None:
     if len(panel.rows) > CROWDED:
         _draw_lines(axes, panel, looks, names)
@@ -189,7 +189,7 @@ def _draw_curves(
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.3g} %"))
 
 
-def _draw_marked(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str]) -> None:
+def _draw_marked(axes: Axes, panel: Panel, looks: Mapping[str, Style], names: dict[tuple[str, str, str], str]) -> None:
     crowded = len(panel.rows) > 8
     for row in reversed(panel.rows):
         name = names[panel.metric, panel.score, row.method]
@@ -202,7 +202,7 @@ def _draw_marked(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[
         line.set(gid=name, zorder=3)
 
 
-def _draw_dots(axes: Axes, panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, str], str]) -> None:
+def _draw_dots(axes: Axes, panel: Panel, looks: Mapping[str, Style], names: dict[tuple[str, str, str], str]) -> None:
     for place, row in enumerate(panel.rows):
         mean, low, high = (float(getattr(row.area, field)) for field in ("mean", "low", "high"))
         at, marked = ([low, mean, high], [1]) if np.isfinite(low) else ([mean], [0])

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 Pictures = UInt8[np.ndarray, "n c h w"] | UInt8[Tensor, "n c h w"]
-Relevances = Float[np.ndarray, "n h w"] | Float[Tensor, "n h w"]
+Relevances = (
+    Float[np.ndarray, "n h w"] | Float[Tensor, "n h w"] | Float[np.ndarray, "n c h w"] | Float[Tensor, "n c h w"]
+)
 
 EDGE = 224  # pixels of an embedded picture; larger ones are averaged down
 SMALL = 112  # pixels up to which a picture is stored without loss
@@ -31,7 +34,7 @@ class Gallery:
 
     images: the images.
     labels: one line for each image: its class and the class that is explained.
-    maps: maps of each method in the form that is ranked (after `post`).
+    maps: maps of each method in the form that is ranked (after `post`). Only maps of vectors keep their channels.
     masked: for each method, the images without the most relevant part of their units.
     fraction: part of the units that is erased in `masked`, in [0, 1].
     further: for other fractions, the images that each method erases.
@@ -57,8 +60,19 @@ class Gallery:
 
     @property
     def is_vector(self) -> bool:
-        """True if an image is one row or one column of numbers."""
-        return min(self.images.shape[2:]) == 1 < max(self.images.shape[2:])
+        """True if an image is a row of numbers, see `is_vector`."""
+        return is_vector(self.images.shape[1:])
+
+    @property
+    def sums_channels(self) -> bool:
+        """True if a map has fewer numbers than an image."""
+        return any(math.prod(maps.shape) < math.prod(self.images.shape) for maps in self.maps.values())
+
+
+def is_vector(shape: Sequence[int]) -> bool:
+    """Return whether images of shape c h w are rows of numbers: one pixel high or wide, or one pixel of channels."""
+    c, h, w = shape
+    return min(h, w) == 1 < c * h * w
 
 
 class Tile(NamedTuple):
@@ -117,10 +131,9 @@ def album(gallery: Gallery) -> Album:
     made, rows = Album(), gallery.numbers
     images = np.asarray(gallery.images)
     if gallery.is_vector:
-        lines = images.reshape(len(images), -1)
-        made.vectors[""] = made.add(_enlarged(rgb(lines[None])), "images")
+        made.vectors[""] = _heat_map(rgb(images.reshape(1, len(images), -1)))
         for name, batch in gallery.maps.items():
-            made.vectors[name] = made.add(_enlarged(paint(np.asarray(batch).reshape(len(images), -1))), name)
+            made.vectors[name] = _heat_map(paint(np.asarray(batch).reshape(len(images), -1)))
         return made
     made.images = [made.add(rgb(image), f"{row}-image") for row, image in zip(rows, images, strict=True)]
     for name in dict.fromkeys((*gallery.maps, *gallery.masked)):
@@ -152,10 +165,13 @@ def _each(pictures: Mapping[str, Any], name: str, rows: Sequence[int]) -> list[t
     return list(zip(rows, np.asarray(pictures[name]), strict=True)) if name in pictures else []
 
 
-def _enlarged(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "height width 3"]:
-    """Return a picture of numbers with each at least 8 pixels wide, up to 1,000 pixels."""
-    factor = max(1, min(8, 1000 // max(pixels.shape[:2])))
-    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+def _heat_map(pixels: UInt8[np.ndarray, "rows coordinates 3"]) -> str:
+    """Return the address of a picture of numbers, each 8 pixels high and wide, or less wide if there are many.
+
+    It is stored without loss.
+    """
+    wide = max(1, min(8, 1000 // pixels.shape[1]))
+    return uri(encoded(Image.fromarray(pixels.repeat(8, axis=0).repeat(wide, axis=1)), "PNG"))
 
 
 def paint(
@@ -180,6 +196,11 @@ def paint(
     steps = np.linspace(0, 1, len(anchors))
     channels = [np.interp(position, steps, anchors[:, channel]) for channel in range(3)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def strip(pixels: UInt8[np.ndarray, "1 coordinates 3"]) -> UInt8[np.ndarray, "h coordinates 3"]:
+    """Return the picture of one row of numbers, an eighth as high as wide."""
+    return pixels.repeat(max(1, pixels.shape[1] // 8), axis=0)
 
 
 def rgb(image: UInt8[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -1,7 +1,7 @@
 """How methods look in every figure, and the ids of their lines."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from efface.report.table import Panel
@@ -9,7 +9,10 @@ from efface.report.table import Panel
 GREY = "#8a8f98"
 # Okabe & Ito's colours, tuned to read on white and on near-black; yellow and black gave way to violet and olive.
 COLOURS = ("#1f7fc4", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#9a9a1c")
-DASHES = ((), (5.0, 1.6), (1.4, 1.4), (6.0, 1.6, 1.4, 1.6))
+DASHES: tuple[tuple[float, ...], ...] = (
+    *((), (5.0, 1.6), (1.4, 1.4), (6.0, 1.6, 1.4, 1.6)),
+    *((9.0, 2.0), (2.6, 2.6), (6.0, 1.4, 1.4, 1.4, 1.4, 1.4), (9.0, 1.6, 3.0, 1.6)),
+)
 
 
 class Style(NamedTuple):
@@ -23,16 +26,23 @@ class Style(NamedTuple):
     dashes: tuple[float, ...]
 
 
-def styles(methods: Iterable[str], references: Sequence[str] = ()) -> dict[str, Style]:
-    """Return a look for each method. There are 32 different looks; the reference is grey and dashed.
+def styles(methods: Iterable[str], controls: Collection[str] = ()) -> dict[str, Style]:
+    """Return a look for each method, by its place among the methods: 64 different looks. Controls are grey and dashed.
 
-    methods: names of the methods.
-    references: names of the references; the first two are grey.
+    So a method looks the same on every page and in every figure of a study, whatever its results are.
+
+    methods: names of all methods of the study, in the order of the study.
+    controls: those of them that are controls.
     """
-    looks = {name: Style(GREY, (4.0, 2.4) if i == 0 else (1.4, 1.4)) for i, name in enumerate(references[:2])}
-    for i, name in enumerate(name for name in dict.fromkeys(methods) if name not in looks):
-        looks[name] = Style(COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)])
-    return looks
+    names = dict.fromkeys(methods)
+    drawn = [name for name in names if name not in controls]
+    looks = {name: Style(COLOURS[i % len(COLOURS)], _dashes(i // len(COLOURS))) for i, name in enumerate(drawn)}
+    grey = {name: Style(GREY, _dashes(i + 1)) for i, name in enumerate(name for name in names if name in controls)}
+    return {name: (grey if name in controls else looks)[name] for name in names}
+
+
+def _dashes(place: int) -> tuple[float, ...]:
+    return DASHES[place % len(DASHES)]
 
 
 def identifiers(panels: Sequence[Panel]) -> dict[tuple[str, str, str], str]:

@@ -10,35 +10,28 @@ import jinja2
 
 from efface.report import (
     answer,
+    beside,
     between,
     cautions,
+    cells,
     decided,
     figure,
     formats,
-    frames,
     glossary,
-    paper,
+    headline,
     told,
-    verdicts,
     words,
 )
-from efface.report.cells import Cell, cell
-from efface.report.facts import Facts, Origin
+from efface.report.facts import Facts
 from efface.report.gallery import Gallery, album, uri
 from efface.report.looks import Style, identifiers, styles
 from efface.report.panels import panels
 from efface.report.script_data import curve_data, image_data
 from efface.report.stats import Curve
 from efface.report.table import ALPHA, FAMILIES, Kind, Panel
-from efface.store.atomic import atomic_write
 
 MANY = 6
 """Largest number of metrics without an index. With more, the table of all methods has marks instead of words."""
-FILES = (
-    *(f"{name}.csv" for name in ("summary", "verdicts", "comparisons", "agreement", "table")),
-    *("table.md", "table.tex", "curves.pdf"),
-)
-"""Files beside the page that it links to."""
 
 
 def write(
@@ -50,6 +43,7 @@ def write(
     references: Sequence[str] = (),
     network: str = "",
     tabled: Sequence[Curve] = (),
+    methods: Sequence[str] = (),
 ) -> Path:
     """Write the report with its tables and figures, and return the path of `report.html`.
 
@@ -67,6 +61,7 @@ def write(
     network: name of the network that the others are compared with. It is set for a page whose curves belong to networks
         and not to methods.
     tabled: curves that appear only in `summary.csv`.
+    methods: names of all rows in the order of the study, which gives each its colour. Other rows follow.
     """
     references = (network,) if network else references
     all_panels = panels(curves, references, kind="network" if network else "method")
@@ -80,27 +75,20 @@ def write(
         facts, warnings=(*facts.warnings, *(sentence for panel in firsts for sentence in words.gap_sentences(panel)))
     )
     controls = {row.method for panel in all_panels for row in panel.rows if row.is_control}
-    looks = styles((row.method for panel in all_panels for row in panel.rows), () if network else references)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, frame in (
-        ("summary", frames.summary_table((*panels(tabled, references), *all_panels), facts.how)),
-        ("comparisons", frames.comparisons_table(pairs)),
-        ("agreement", frames.agreement_table(agreements)),
-        ("verdicts", verdicts.verdicts_table(_every_first(firsts, ranked))),
-    ):
-        _replace(folder / f"{name}.csv", frame.to_csv(index=False).encode())
-    for suffix, content in figure.sheet(firsts, looks).items():
-        _replace(folder / f"curves.{suffix}", content)
+    looks = styles((*methods, *(curve.draw_of or curve.method for curve in curves)), controls)
     kind: Kind = "network" if network else "method"
     bests = answer.bests(pairs)
-    standing = _standing(ranked)
-    for name, content in paper.files(all_panels, [method for method, _ in standing], ranked, bests, looks).items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        _replace(folder / name, content)
-    degenerate = cautions.cautions(facts.degenerate, controls)
+    standing = cells.standing(ranked)
+    made = beside.contents(
+        *(all_panels, firsts, ranked, [method for method, _ in standing], bests, pairs, agreements, looks, facts),
+        panels(tabled, references),
+    )
+    beside.write(folder, made)
+    degenerate = cautions.cautions(facts.degenerate, controls | facts.controls)
     warnings = cautions.first_cautions(facts, bests, degenerate)
     page = _template().render(
-        facts=_with_tables(facts),
+        facts=facts,
+        files=beside.links(folder, made if all_panels else {}, facts),
         made=told.made(facts),
         compared_sentence=told.compared(firsts, facts, kind, controls),
         warnings=warnings,
@@ -120,19 +108,14 @@ def write(
         bests=bests,
         against=answer.against_own(ranked, next((panel.reference for panel in ranked), "")) if not network else [],
         overall=answer.overall(bests),
-        overall_sentences=answer.overall_sentences(answer.overall(bests), kind),
+        overall_sentences=answer.overall_sentences(bests, kind),
         methods=standing,
         **_metrics(all_panels, firsts, ranked, looks, facts),
         **_between(pairs, agreements),
         **_images(folder, gallery, all_panels, looks, controls),
     )
-    return _replace(folder / "report.html", page.encode())
-
-
-def _with_tables(facts: Facts) -> Facts:
-    """Return the facts with the addresses of the tables beside the page before the other files."""
-    origin: Origin = replace(facts.origin, tables=(*((name, name) for name in FILES), *facts.origin.tables))
-    return replace(facts, origin=origin)
+    beside.write(folder, {"report.html": page.encode()})
+    return folder / "report.html"
 
 
 @functools.cache  # compiling it takes as long as drawing two figures
@@ -154,7 +137,7 @@ def _template() -> jinja2.Template:
         formats.duration,
         formats.two_digits,
         words.reason,
-        words.interval_name,
+        words.intervals_sentences,
         formats.listed,
         formats.p_value,
         formats.percent_of,
@@ -175,7 +158,7 @@ def _metrics(
     all_panels: Sequence[Panel],
     firsts: Sequence[Panel],
     ranked: Sequence[Panel],
-    looks: dict[str, Style],
+    looks: Mapping[str, Style],
     facts: Facts,
 ) -> dict[str, object]:
     """Return the content of the page for each metric, and the tables of the `ranked` metrics, which come first."""
@@ -195,7 +178,7 @@ def _metrics(
     return {
         "firsts": ranked,
         "number_of": {metric: n for n, metric in enumerate(dict.fromkeys(p.metric for p in (*ranked, *firsts)), 1)},
-        "headline": words.headline(ranked),
+        "headline": headline.headline(ranked),
         "families": families,
         "many": len(ranked) > MANY,
         "leaking": [panel.metric for panel in ranked if words.leaks(panel)],
@@ -233,10 +216,7 @@ def _images(
     if gallery is None:
         return {"gallery": None, "pictures": None}
     pictures = album(gallery)
-    for name, content in pictures.files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        if not (folder / name).is_file() or (folder / name).read_bytes() != content:
-            _replace(folder / name, content)
+    beside.write(folder, pictures.files)
     return {
         "gallery": gallery,
         "pictures": pictures,
@@ -245,16 +225,10 @@ def _images(
     }
 
 
-def _every_first(firsts: Sequence[Panel], ranked: Sequence[Panel]) -> list[Panel]:
-    """Return the first panel of each metric, with ranks where methods are ranked."""
-    with_ranks = {panel.metric: panel for panel in ranked}
-    return [with_ranks.get(panel.metric, panel) for panel in firsts]
-
-
 def _section(
     panel: Panel,
     all_panels: Sequence[Panel],
-    looks: dict[str, Style],
+    looks: Mapping[str, Style],
     names: dict[tuple[str, str, str], str],
     drawn: dict[str, tuple[Panel, figure.Drawn]],
 ) -> dict[str, Any]:
@@ -273,26 +247,3 @@ def _section(
         "svg": made.svg,
         "hover": name in drawn,
     }
-
-
-def _standing(firsts: Sequence[Panel]) -> list[tuple[str, list[Cell | None]]]:
-    """Return the cells of each method, the method with the most wins first and the references last."""
-    rows = {row.method: [panel.row(row.method) for panel in firsts] for panel in firsts for row in panel.rows}
-    references = {panel.reference for panel in firsts}
-
-    def place(method: str) -> tuple[bool, int, float]:
-        known = [row for row in rows[method] if row]
-        ranks = [row.rank for row in known if row.rank]
-        won = sum(row.verdict == "better" for row in known)
-        return method in references, -won, sum(ranks) / len(ranks) if ranks else float("inf")
-
-    return [
-        (method, [cell(row, panel) if row else None for row, panel in zip(rows[method], firsts, strict=True)])
-        for method in sorted(rows, key=place)
-    ]
-
-
-def _replace(path: Path, content: bytes) -> Path:
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content)
-    return path

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from efface.report.formats import is_share
 from efface.report.stats import (
     NOTHING,
     Curve,
@@ -146,9 +147,14 @@ def _panel(methods: list[_Method], by_id: Mapping[int, Summary], references: Seq
         methods = sorted(methods, key=lambda method: (bool(lacking(method.curve)), ordered[id(method)]))
     control = next((method.curve for method in methods if method.curve.method == reference), None)
     compared = _compared(methods, control, kind)
+    fixed = fixed_points([method.curve for method in methods])
     rows = []
     for method in methods:
         area, cells, by = by_id[id(method.curve)]
+        cells = tuple(
+            cell._replace(low=np.nan, high=np.nan) if at in fixed else cell
+            for at, cell in zip(first.at, cells, strict=True)
+        )
         test = compared[method.curve.method][0] if method.curve.method in compared else None
         apart = NOTHING if test is None else test.interval
         verdict = _verdict(method.curve, area, apart, control)
@@ -162,6 +168,7 @@ def _panel(methods: list[_Method], by_id: Mapping[int, Summary], references: Seq
     panel = Panel(
         **{name: getattr(first, name) for name in alike},
         fractions=first.at,
+        fixed=fixed,
         stands=stands,
         reference=reference,
         rows=tuple(rows),
@@ -169,6 +176,28 @@ def _panel(methods: list[_Method], by_id: Mapping[int, Summary], references: Seq
         over=max((row.curve.over for row in rows), key=len),
     )
     return _Tested(panel, compared)
+
+
+def fixed_points(curves: Sequence[Curve]) -> tuple[float, ...]:
+    """Return the points at which nothing or all is changed, if every sample of every method has the same value there.
+
+    An example is 0 % removed: there the difference of two orders of erasing is 0 whatever network is trained. So other
+    samples would change nothing, and the mean has no interval. The ends of a score's range do not count: all images may
+    be classified correctly by chance. An exception is the likeness of a map with itself, which is 1.
+    """
+    first = curves[0]
+    if not first.axis:
+        return ()
+    ends = (0.0, 1.0) if is_share(first.axis) else (0.0,)
+    known = () if first.bounds is None or first.family == "randomisation" else first.bounds
+    fixed = []
+    for i, at in ((i, at) for i, at in enumerate(first.at) if at in ends):
+        samples = [(curve.values if curve.images is None else curve.images)[:, i].ravel() for curve in curves]
+        values = np.concatenate(samples)
+        values = values[~np.isnan(values)]
+        if len(values) > 1 and np.ptp(values) == 0 and values[0] not in known:
+            fixed.append(at)
+    return tuple(fixed)
 
 
 def _verdict(curve: Curve, area: Interval, apart: Interval, reference: Curve | None) -> Verdict:

@@ -108,6 +108,7 @@ class Panel:
     reference: name of the row that the others are compared with; "" if there is none.
     rows: the rows.
     empty: points that were left out of `fractions`, for no method has a value there.
+    fixed: points at which the score is the same for all methods and samples, see `panels.fixed_points`.
     kind: kind of the rows.
     opposite: name of the metric that erases in the opposite order; "" if there is none.
     value_unit: unit of the values, such as "%"; "" if they have none.
@@ -126,6 +127,7 @@ class Panel:
     reference: str
     rows: tuple[Row, ...]
     empty: tuple[float, ...] = ()
+    fixed: tuple[float, ...] = ()
     kind: Kind = "method"
     opposite: str = ""
     value_unit: str = ""

@@ -60,7 +60,7 @@ def plain(text: str) -> str:
 
 def chosen(gallery: Gallery) -> str:
     """Return how many images of a gallery were chosen for each reason, and which of many channels are shown."""
-    channels = gallery.images.shape[1]
+    channels = 1 if gallery.is_vector else gallery.images.shape[1]
     shown = {1: "", 2: " Of the 2 channels, the first is shown.", 3: ""}.get(
         channels, f" Of the {channels} channels, the first three are shown as red, green and blue."
     )

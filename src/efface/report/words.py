@@ -21,26 +21,23 @@ VERDICTS = {
     "undefined": "no value",
 }
 
-_NAMED = 6
-"""Largest number of metrics that a sentence names."""
-
 REASONS: dict[By, str] = {  # why a difference has no test
     "none": "three trainings or more are needed",
     "few": "too few samples differ, so the spread is unknown",
     "skewed": "the score is too skewed for so few images; take 50 or more",
 }
 
-TESTS: dict[By, str] = {  # how an interval was made
-    "hall": "Student's t, corrected for skewness",
+TESTS: dict[By, str] = {  # by what an interval was made
+    "hall": "Student's t with a correction for skewness",
     "student": "Student's t",
-    "wilson": "Wilson's interval",
-    "tango": "Tango's interval",
-    "crossed": "trainings and images crossed",
-    "betting": "betting, holds whenever the study stops",
-    "spent": "the level is divided among the rounds",
-    "few": "no interval: too few samples differ",
-    "skewed": "Student's t, corrected for skewness",
-    "none": "no interval",
+    "wilson": "Wilson's method",
+    "tango": "Tango's method",
+    "crossed": "the variance of both trainings and images",
+    "betting": "betting, which holds whenever the study stops",
+    "spent": "Student's t, with the level divided among the rounds",
+    "few": "",
+    "skewed": "Student's t with a correction for skewness",
+    "none": "",
 }
 
 
@@ -49,9 +46,32 @@ def reason(by: By) -> str:
     return REASONS.get(by, "no test holds")
 
 
-def interval_name(by: By) -> str:
-    """Return how an interval was made, in words."""
-    return TESTS[by]
+def interval_sentence(by: By) -> str:
+    """Return by what an interval was made, or why there is none."""
+    if TESTS[by]:
+        return f"The interval is made by {TESTS[by]}."
+    return "There is no interval, because too few samples differ." if by == "few" else "There is no interval."
+
+
+def intervals_sentences(panel: Panel) -> list[str]:
+    """Return what the numbers of a figure are, and how their intervals are made."""
+    n = max((row.area.n for row in panel.rows), default=0)
+    has = [row for row in panel.rows if not np.isnan([cell.low for cell in (*row.intervals, row.area)]).all()]
+    if not has:
+        return [f"The values are means over {panel.over} (n = {n}). There is no interval."]
+    lines = [f"The values are means over {panel.over} (n = {n}), with 95 % intervals."]
+    by = dict.fromkeys(TESTS[row.by] for row in has if TESTS[row.by])
+    lines += [f"The intervals are made by {'; or by '.join(by)}."] if by else []
+    if panel.sample == "repeats" and "images" not in panel.over:
+        lines.append(
+            "The values of single test images are not known, so the intervals leave out what other test images would "
+            "change."
+        )
+    if panel.fixed:
+        where = listed([point(at, panel.axis) for at in panel.fixed])
+        whose = f"every {panel.kind} and every {'image' if panel.sample == 'images' else 'training'}"
+        lines.append(f"There is no interval at {where}, because the value there is the same for {whose}.")
+    return lines
 
 
 def about(panel: Panel) -> str:
@@ -70,47 +90,6 @@ def about(panel: Panel) -> str:
     return f"{says or default} {good}"
 
 
-def headline(panels: Sequence[Panel]) -> list[str]:
-    """Return which metrics are not finished, and where methods beat the reference. panels: one for each metric."""
-    compared = [
-        panel for panel in panels if any(row.verdict in ("better", "same", "worse", "undecided") for row in panel.rows)
-    ]
-    known = {panel.reference for panel in compared}
-    known |= {row.method for panel in compared for row in panel.rows if row.is_control}
-    methods = dict.fromkeys(row.method for panel in compared for row in panel.rows if row.method not in known)
-    if not methods:
-        return []
-    opened = [panel.metric for panel in panels if panel.unfinished]
-    lines = []
-    if opened:
-        lines.append(f"Not final: values of {listed(opened)} are missing. The rest is about what is measured so far.")
-    tested = [panel for panel in compared if any(row.verdict in ("better", "same", "worse") for row in panel.rows)]
-    if not tested:
-        return [*lines, f"No comparison with {compared[0].reference} could be tested: too few samples."]
-    compared = tested
-    won = {panel.metric: [name for name in methods if panel.verdict(name) == "better"] for panel in compared}
-    all_of = [metric for metric, names in won.items() if len(names) == len(methods)]
-    none_of = [metric for metric, names in won.items() if not names]
-    some_of = [metric for metric in won if metric not in (*all_of, *none_of)]
-    kind, against = compared[0].kind, compared[0].reference
-    every = f"all {len(methods)} {kind}s" if len(methods) > 2 else " and ".join(methods)
-    parts = [f"{every} on {_of_metrics(all_of)}"] if all_of else []
-    parts += [f"{_some(won[some_of[0]], len(methods))} on {some_of[0]}"] if len(some_of) == 1 else []
-    parts += [f"some on {_of_metrics(some_of)}"] if len(some_of) > 1 else []
-    if not parts:
-        return [*lines, f"No {kind} is shown to be better than {against} on {_of_metrics(none_of)}."]
-    parts += [f"none on {_of_metrics(none_of)}"] if none_of else []
-    return [*lines, f"Better than {against}: {'; '.join(parts)}."]
-
-
-def _of_metrics(metrics: Sequence[str]) -> str:
-    return listed(metrics) if len(metrics) <= _NAMED else f"{len(metrics)} metrics"
-
-
-def _some(names: Sequence[str], of: int) -> str:
-    return f"{len(names)} of {of} ({listed(names)})"
-
-
 def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
     """Return what a panel shows, and its cautions. Other panels are used as a second opinion."""
     verdicts = {kind: [row for row in panel.rows if row.verdict == kind] for kind in VERDICTS}
@@ -124,12 +103,12 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
         most = max(verdicts["better"], key=lambda row: abs(row.difference.mean))
         gain = number(abs(most.difference.mean), panel.value_unit, signed=True)
         lines.append(
-            f"Better than {panel.reference}: {_names(verdicts['better'])}. "
-            f"The largest gain in {panel.stands}, {gain}, is that of {most.method}."
+            f"{_are(verdicts['better'])} better than {panel.reference}. "
+            f"The largest gain in {panel.stands} is {gain}, that of {most.method}."
         )
     if verdicts["same"]:
         lines.append(
-            f"Not told apart from {panel.reference} (the corrected p is {ALPHA:g} or more): {_names(verdicts['same'])}."
+            f"{_are(verdicts['same'])} not told apart from {panel.reference}: the corrected p is {ALPHA:g} or more."
         )
     if leaks(panel) and panel.by_chance:
         lines += _leak(panel, verdicts["worse"], panels)
@@ -140,10 +119,10 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
             "the erased pixels can reveal the class to the retrained network (mask leakage)."
         )
     elif verdicts["worse"]:
-        lines.append(f"Worse than {panel.reference}: {_names(verdicts['worse'])}.")
+        lines.append(f"{_are(verdicts['worse'])} worse than {panel.reference}.")
     lines += _untested(panel, verdicts["undecided"], verdicts["single"])
     if panel.unfinished:
-        lines.append(f"Not finished yet: {listed(panel.unfinished)}.")
+        lines.append(f"Values are still missing for {listed(panel.unfinished)}.")
         if panel.direction != "none":
             lines.append(f"The {panel.kind}s get ranks when all values of {panel.metric} are measured.")
     fewer = [_fewer(row, panel) for row in panel.rows if row.lacking]
@@ -178,7 +157,7 @@ def _disagreements(panel: Panel) -> list[str]:
 def _untested(panel: Panel, undecided: list[Row], single: list[Row]) -> list[str]:
     """Return why some rows have no verdict."""
     by_reason = {row.tested: [other for other in undecided if other.tested == row.tested] for row in undecided}
-    lines = [f"No verdict on {_names(rows)}: {reason(tested)}." for tested, rows in by_reason.items()]
+    lines = [f"There is no verdict on {_names(rows)}: {reason(tested)}." for tested, rows in by_reason.items()]
     if any(row.area.n == 1 for row in panel.rows):
         remedy = "set repeats to 3 or more" if panel.sample == "repeats" else "take more images"
         lines.append(f"With a single one of the {panel.sample} there is no interval and no verdict: {remedy}.")
@@ -246,6 +225,10 @@ def leaks(panel: Panel) -> bool:
 
 def _names(rows: Sequence[Row]) -> str:
     return listed([row.method for row in rows])
+
+
+def _are(rows: Sequence[Row]) -> str:
+    return f"{_names(rows)} {'is' if len(rows) == 1 else 'are'}"
 
 
 def may_gain(panel: Panel, panels: Sequence[Panel]) -> bool:

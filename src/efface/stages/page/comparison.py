@@ -37,12 +37,14 @@ def write_comparison(folder: Path, name: str, beside: Beside, claims: Sequence[C
     if merged_curves:
         answers = answer_claims(claims, merged_curves)
         common, left_out = at_common_points(merged_curves)
-        warnings = (*left_out, *_warnings(beside, merged_curves))
-        facts = replace(facts_of_several(name, beside), claims=answers, warnings=warnings)
+        facts = facts_of_several(name, beside)
+        warnings = (*facts.warnings, *left_out, *_unaccompanied(beside, merged_curves))
+        facts = replace(facts, claims=answers, warnings=warnings)
         network = next(iter(beside)) if len(beside) > 1 else ""
-        references = next(iter(beside.values()))[0].kept.references
+        first = next(iter(beside.values()))[0].kept
         shown = side_by_side(common, one=not network)
-        path = page.write(folder, shown, None, facts, references=references, network=network)
+        rows = tuple(beside) if network else first.methods
+        path = page.write(folder, shown, None, facts, references=first.references, network=network, methods=rows)
         for line in left_out:
             say(line)
         for answer in answers:
@@ -176,12 +178,11 @@ def _measured_curves(record: RunRecord) -> Iterator[Curve]:
             yield curve
 
 
-def _warnings(beside: Beside, merged_curves: Merged) -> tuple[str, ...]:
-    """Return the warnings that a reader of these metrics needs."""
+def _unaccompanied(beside: Beside, merged_curves: Merged) -> tuple[str, ...]:
+    """Return the metrics that a reader of these metrics needs beside them, in sentences."""
     shown = {(metric, name) for (metric, _, _), named in merged_curves.items() for name in named}
     of = [[metric for metric in ones[0].kept.metrics if (metric.name, name) in shown] for name, ones in beside.items()]
-    labels = [f"{one.folder}: {said}" for ones in beside.values() for one in ones for said in one.kept.said]
-    return tuple(dict.fromkeys([*labels, *(line for metrics in of for line in unaccompanied_of(metrics))]))
+    return tuple(dict.fromkeys(line for metrics in of for line in unaccompanied_of(metrics)))
 
 
 def _mean_of(by_seed: Sequence[tuple[int, Curve]], *, same_images: bool) -> Curve:

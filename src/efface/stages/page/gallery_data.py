@@ -13,7 +13,7 @@ from efface.metrics import Point
 from efface.metrics.probes import Erasure, erased
 from efface.metrics.probes.tokens import drops_tokens
 from efface.plug.call import Call
-from efface.report.gallery import Gallery
+from efface.report.gallery import Gallery, is_vector
 from efface.report.stats import Curve
 from efface.stages.run.case import case_of
 from efface.stages.run.curves import PlannedRun
@@ -135,12 +135,12 @@ def _removed(unit: object) -> str:
 
 
 def _shown(run: Run, point: Point, store: MapStore, indices: torch.Tensor) -> torch.Tensor:
-    """Return the maps as they were ranked. Channels are summed for display."""
+    """Return the maps as they were ranked. Channels are summed for display; those of a vector are its coordinates."""
     maps = store.take(indices)
     if store.kind == "seeds":
         return draws.uniform(maps, run.data["test"].shape[1:])
     maps = apply_post(maps, point.post)
-    return maps if maps.ndim == 3 else maps.sum(1)
+    return maps if maps.ndim == 3 or is_vector(run.data["test"].shape) else maps.sum(1)
 
 
 def _labels(run: Run, test: Split, indices: torch.Tensor) -> tuple[str, ...]:

@@ -79,6 +79,8 @@ def kept_of(planned: PlannedRun, *, whole: bool) -> KeptRun:
         said=tuple(labels_said(run)) if is_asked else (),
         right=np.packbits(run.right().numpy()).tobytes().hex() if is_asked else None,
         facts=_facts(planned) if whole else None,
+        classes=len(run.data["test"].targets.unique()),
+        methods=tuple(view.name for view in run.views if not view.draw_of),
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from efface import draws
 from efface.erase.masking import to_float, to_stored
-from efface.report.gallery import paint, rgb
+from efface.report.gallery import is_vector, paint, rgb, strip
 from efface.report.grid import FULL, PictureLine, grid, read_made_from
 from efface.stages.run.map_files import map_store, provenance
 from efface.stages.run.progress import bar, say
@@ -109,7 +109,7 @@ def _maps(run: Run, indices: Int[Tensor, " n"]) -> Iterator[PictureLine]:
         if store.kind != "seeds":  # a ranking that is drawn anew has no map
             maps = store.take(indices)
             for kind, signed, values in (("signed", True, _summed(maps)), ("absolute", False, _summed(maps.abs()))):
-                pictures = [paint(summed, percentile=percentile, signed=signed) for summed in values]
+                pictures = [_painted(summed, percentile, signed=signed) for summed in values]
                 yield PictureLine(f"{name}-{kind}", f"{name}, {kind}", pictures)
 
 
@@ -119,11 +119,24 @@ def _shown(run: Run) -> Iterator[MethodEntry]:
 
 
 def _summed(maps: Maps) -> np.ndarray:
+    """Return maps n h w with channels summed; those of a vector are its coordinates, and are kept."""
+    if maps.ndim == 4 and is_vector(maps.shape[1:]):
+        return maps.flatten(1)[:, None].numpy(force=True)
     return (maps if maps.ndim == 3 else maps.sum(1)).numpy(force=True)
 
 
+def _painted(map_: np.ndarray, percentile: float, *, signed: bool) -> np.ndarray:
+    if is_vector((1, *map_.shape)):
+        return strip(paint(map_.reshape(1, -1), percentile=percentile, signed=signed))
+    return paint(map_, percentile=percentile, signed=signed)
+
+
+def _drawn(image: np.ndarray) -> np.ndarray:
+    return strip(rgb(image.reshape(1, 1, -1))) if is_vector(image.shape) else rgb(image)
+
+
 def _line(name: str, label: str, images: Images) -> PictureLine:
-    return PictureLine(name, label, [rgb(image) for image in to_stored(images.cpu()).numpy()])
+    return PictureLine(name, label, [_drawn(image) for image in to_stored(images.cpu()).numpy()])
 
 
 def _headings(run: Run, indices: Int[Tensor, " n"]) -> list[str]:

@@ -7,7 +7,7 @@ from efface.report.claims import answer_claims
 from efface.report.facts import Facts
 from efface.stages.page.accuracy import ACCURACY_SETTINGS, unaccompanied_of
 from efface.stages.page.comparison import merged
-from efface.stages.page.report import is_measured
+from efface.stages.page.report import MARK, is_measured
 from efface.stages.page.report_data import cost_of, degenerate_of, origin_of, seconds_of
 from efface.stages.run.curves import RunRecord
 from efface.stages.run.progress import say
@@ -63,12 +63,13 @@ def write_record_page(record: RunRecord) -> None:
         costs={name: cost for name, cost in costs.items() if cost is not None},
         claims=claims,
         accuracy=float(np.nanmean(record.accuracy.values)) if record.accuracy is not None else np.nan,
+        chance=record.chance,
         origin=origin_of(record.folder, record.results, kept.model, seed=kept.seed, repeats=None),
     )
     own = record.accuracy if ACCURACY not in measured else None
-    (folder / ".made-from").unlink(missing_ok=True)
+    (folder / MARK).unlink(missing_ok=True)
     tabled = () if own is None else (own,)
-    path = page.write(folder, shown, None, facts, references=kept.references, tabled=tabled)
+    path = page.write(folder, shown, None, facts, references=kept.references, tabled=tabled, methods=kept.methods)
     for claim in claims:
         say(f"claim {claim.verdict}: {claim.says} ({claim.message})")
     say(f"report: {path}")

@@ -20,16 +20,8 @@ from efface.stages.run.run import Run
 from efface.store.keys import key
 from efface.study.claims import ACCURACY
 
-FILES = (
-    "report.html",
-    "summary.csv",
-    "comparisons.csv",
-    "agreement.csv",
-    "verdicts.csv",
-    "curves.svg",
-    "curves.pdf",
-    *("table.csv", "table.md", "table.tex"),
-)
+MARK = ".made-from"
+"""File beside a page that holds a digest of what it was made from."""
 
 
 def write_report(planned: PlannedRun, *, anew: bool = True) -> None:
@@ -38,7 +30,7 @@ def write_report(planned: PlannedRun, *, anew: bool = True) -> None:
     anew: False keeps a report that was made from the same results and the same code.
     """
     folder, made_from = planned.run.folder / "report", _made_from(planned.run)
-    mark = folder / ".made-from"
+    mark = folder / MARK
     if anew or not mark.is_file() or mark.read_bytes() != _mark(folder, made_from):
         _write(planned, folder)
         mark.write_bytes(_mark(folder, made_from))
@@ -47,17 +39,17 @@ def write_report(planned: PlannedRun, *, anew: bool = True) -> None:
 
 def _mark(folder: Path, made_from: str) -> bytes:
     """Return a digest of what a report was made from and of the files that were written."""
-    paths = {name: folder / name for name in FILES}
-    content = {name: zlib.crc32(path.read_bytes()) if path.is_file() else None for name, path in paths.items()}
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MARK)
+    content = {path.relative_to(folder).as_posix(): zlib.crc32(path.read_bytes()) for path in paths}
     return key({"from": made_from, "files": content}).encode()
 
 
 def _write(planned: PlannedRun, folder: Path) -> None:
     from efface.report import page  # draws with matplotlib, which takes seconds to import
-    from efface.stages.page.gallery_data import gallery
+    from efface.stages.page.gallery_data import gallery, rows_of
     from efface.stages.page.report_data import facts
 
-    (folder / ".made-from").unlink(missing_ok=True)
+    (folder / MARK).unlink(missing_ok=True)
     run, curves = planned.run, planned.curves
     measured = list(dict.fromkeys(curve.metric for curve in curves if is_measured(curve)))
     shown = [curve for curve in curves if curve.metric in measured]  # no section of empty curves
@@ -78,6 +70,7 @@ def _write(planned: PlannedRun, folder: Path) -> None:
         page_facts,
         references=run.study.references(),
         tabled=() if own is None else (own,),
+        methods=[view.name for view in rows_of(run)],
     )
     for claim in claims:
         say(f"claim {claim.verdict}: {claim.says} ({claim.message})")

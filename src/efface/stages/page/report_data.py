@@ -120,7 +120,7 @@ def origin_of(folder: Path, results: Results, model: str, *, seed: int, repeats:
         command=command,
         seed=seed,
         repeats=repeats,
-        tables=(("study.yml", "../study.yml"),) if (folder / "study.yml").is_file() else (),
+        tables=tuple((name, f"../{name}") for name in ("results.jsonl", "study.yml")),
     )
 
 

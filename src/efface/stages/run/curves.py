@@ -103,6 +103,11 @@ class RunRecord:
             raise ValueError(f"{self.folder}: 'right' of its plan has {len(bits)} bits for {self.kept.images} images")
         return accuracy_curve(bits[: self.kept.images].astype(np.float64))
 
+    @property
+    def chance(self) -> float:
+        """The share of test images that a network gets right by chance; NaN if the number of classes is not known."""
+        return 1 / self.kept.classes if self.kept.classes else float("nan")
+
 
 def read_record(folder: Path, kept: KeptRun) -> RunRecord:
     """Return a run by its data alone. InvalidStudyError: a metric needs code that is not of efface."""

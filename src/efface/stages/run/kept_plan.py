@@ -139,7 +139,8 @@ class KeptRun(Strict):
     """The plan of one run.
 
     data: digest of the test images. settings: digest of the study without folder and seed. right: for each test image
-    whether the network is right, a bit each, in hexadecimal digits; None before the network was asked.
+    whether the network is right, a bit each, in hexadecimal digits; None before the network was asked. classes: number
+    of classes of the test images. methods: rows of the page in the order of the study. Both are lacking in old plans.
     """
 
     format: Literal[1] = 1
@@ -161,6 +162,8 @@ class KeptRun(Strict):
     said: tuple[str, ...]
     right: Annotated[str, Field(pattern=r"^[0-9a-f]*$")] | None
     facts: KeptFacts | None
+    classes: NonNegativeInt = 0
+    methods: tuple[Label, ...] = ()
 
 
 class KeptStudy(Strict):

@@ -1,0 +1,125 @@
+"""What a page takes from its study: links, looks of methods, cautions of each network, points without an interval."""
+
+import re
+
+import numpy as np
+import pytest
+
+from efface.report import page
+from efface.report.facts import Origin
+from efface.report.looks import styles
+from efface.report.panels import panels
+from efface.report.stats import summaries
+from efface.report.words import intervals_sentences
+from small.reports import curve_of, facts_of
+
+METHODS = ("random", "gradient", "smooth_grad", "grad_cam")
+
+
+def curves(methods=METHODS, metrics=("morf", "a metric/with: signs"), seed=0, **changes):
+    rng = np.random.default_rng(seed)
+    return [
+        curve_of(rng.uniform(0, 1, (30, 3)), name, metric=metric, control=name == "random", **changes)
+        for metric in metrics
+        for name in methods
+    ]
+
+
+def links(path):
+    head = path.read_text().partition("<header>")[2].partition("</header>")[0]
+    return re.findall(r'href="([^"]*)"', head)
+
+
+def test_the_head_links_to_every_table_and_figure_that_exists_and_to_no_other(tmp_path):
+    folder = tmp_path / "report"
+    origin = Origin(tables=(("study.yml", "../study.yml"), ("results.jsonl", "../results.jsonl")))
+    (tmp_path / "results.jsonl").write_text("{}")
+    path = page.write(folder, curves(), None, facts_of(origin=origin), references=["random"])
+    found = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    assert sorted(links(path)) == sorted({*found, "../results.jsonl"} - {"report.html"})
+    assert {"results.parquet", "table.csv", "table.md", "table.tex", "curves.pdf", "figures/morf.pdf"} <= found
+    page.write(folder, curves(metrics=["morf"]), None, facts_of(), references=["random"])
+    assert not [link for link in links(path) if "signs" in link], "a figure of an earlier page is no figure of this one"
+
+
+def test_a_page_without_numbers_links_to_no_table_of_numbers(tmp_path):
+    assert links(page.write(tmp_path, [], None, facts_of())) == []
+
+
+def drawn(path):
+    """The stroke and dash of each method on a page, from its swatches and from its curves."""
+    text = path.read_text()
+    swatches = re.findall(
+        r'data-method="([^"]+)"[^>]*><svg class="swatch"[^>]*><path d="M1 4H25" stroke="([^"]*)" '
+        r'stroke-dasharray="([^"]*)"',
+        text.replace("\n", ""),
+    )
+    return {name: (colour, dashes) for name, colour, dashes in swatches}
+
+
+def test_a_method_looks_the_same_whatever_the_results_the_metrics_and_the_reference_are(tmp_path):
+    whole = drawn(page.write(tmp_path / "a", curves(), None, facts_of(), references=["random"], methods=METHODS))
+    assert set(whole) == set(METHODS)
+    pages = {
+        "other results": (curves(seed=3), ["random"]),
+        "another order": (curves()[::-1], ["random"]),
+        "fewer methods": (curves(["smooth_grad", "random"]), ["random"]),
+        "another reference": (curves(), ["grad_cam"]),
+    }
+    for name, (shown, references) in pages.items():
+        path = page.write(tmp_path / name, shown, None, facts_of(), references=references, methods=METHODS)
+        found = drawn(path)
+        assert found == {each: whole[each] for each in found}, name
+    looks = styles(METHODS, ["random"])
+    assert {name: look.colour for name, look in looks.items()} == {name: look[0] for name, look in whole.items()}
+
+
+def retrained(values, method, **changes):
+    images = np.asarray(values, dtype=np.float64)
+    return curve_of(images.mean(axis=2), method, images=images, sample="repeats", family="retraining", **changes)
+
+
+def differences(at_zero=0.0):
+    """Three trainings of 40 images on three points: differences that are 0 where nothing is removed."""
+    rng = np.random.default_rng(1)
+    values = rng.integers(-1, 2, (3, 3, 3, 40)).astype(float)
+    values[:, :, 0] = at_zero
+    more = {"metric": "diffroar", "direction": "higher", "bounds": (-1.0, 1.0), "axis": "fraction removed"}
+    return [retrained(one, name, **more) for one, name in zip(values, ("random", "a", "b"), strict=True)]
+
+
+def test_a_point_that_cannot_differ_has_no_interval_and_the_page_says_why(tmp_path):
+    shown = differences()
+    assert summaries(shown)[0].points[0].high > 0.01, "the spread that trainings share is of other points"
+    (panel,) = panels(shown, ["random"])
+    assert panel.fixed == (0.0,)
+    for row in panel.rows:
+        assert np.isnan([row.intervals[0].low, row.intervals[0].high]).all()
+        assert row.intervals[0].mean == 0
+        assert not np.isnan([cell.low for cell in (*row.intervals[1:], row.area)]).any()
+    said = "There is no interval at 0 %, because the value there is the same for every method and every training."
+    assert said in intervals_sentences(panel)
+    assert said in page.write(tmp_path, shown, None, facts_of(), references=["random"]).read_text()
+
+
+@pytest.mark.parametrize(
+    ("shown", "why"),
+    [
+        (differences(1.0), "all may be right by chance, at the end of the range"),
+        ([*differences()[:2], retrained(np.full((3, 3, 40), 0.1), "b", metric="diffroar", direction="higher")], "b"),
+        ([curve_of(np.full((40, 1), 0.5), name, at=(0.0,), axis="") for name in "ab"], "one number has no axis"),
+        ([curve_of(np.full((40, 2), 0.5), name, at=(0.1, 0.5)) for name in "ab"], "by chance, where some are removed"),
+    ],
+)
+def test_values_that_are_equal_by_chance_keep_their_interval(shown, why):
+    (panel,) = panels(shown)
+    assert panel.fixed == (), why
+
+
+def test_verdicts_and_areas_are_those_without_the_rule():
+    shown = differences()
+    (panel,) = panels(shown, ["random"])
+    for row in panel.rows:
+        own = summaries(shown)[[curve.method for curve in shown].index(row.method)]
+        assert row.area == own.area
+        assert row.intervals[1:] == own.points[1:]
