@@ -13,6 +13,7 @@ from efface.report import gallery as report_gallery
 from efface.report import page, told
 from efface.report.facts import Origin
 from efface.report.gallery import Gallery, album
+from efface.report.looks import styles
 from small.reports import curve_of, facts_of
 
 METHODS = ("random", "gradient", "smooth_grad", "grad_cam")
@@ -207,14 +208,14 @@ def test_curves_tell_their_values_where_one_points(path, look):
     seen.mouse.move(box["x"] + box["width"] * 0.97, box["y"] + box["height"] * 0.4)
     seen.wait_for_function("document.querySelectorAll('#tip div').length > 1")
     heading, *lines = seen.locator("#tip div").all_text_contents()
-    assert heading == "fraction removed: 90 %"
+    assert heading == "Where the fraction removed is 90 %, the means of the probability are:"
     means = {curve.method: curve.values[:, 3].mean() for curve in curves() if curve.metric == "morf"}
-    told = {line.split("  ")[1]: float(line.split(" ")[0]) for line in lines}
+    told = {line.partition(": ")[0]: float(line.partition(": ")[2].split(" ")[0]) for line in lines}
     assert told == {name: pytest.approx(mean, abs=6e-4) for name, mean in means.items()}
     assert list(told) == sorted(means, key=lambda name: -means[name])
     figure.focus()
     seen.keyboard.press("ArrowLeft")
-    assert seen.locator("#tip").inner_text().startswith("fraction removed: 60 %")
+    assert seen.locator("#tip").inner_text().startswith("Where the fraction removed is 60 %, the means of")
 
 
 def test_images_are_looked_at_one_by_one(path, look):
@@ -239,7 +240,10 @@ def test_images_are_looked_at_one_by_one(path, look):
     assert order == sorted(range(3), key=lambda i: scores[gallery().rows[i]])
     assert seen.locator("#see-image").input_value() == str(order[0])
     lines = seen.locator("#view-scores polyline").evaluate_all("p => p.map(x => x.querySelector('title').textContent)")
-    assert lines == ["random", "grad_cam"]
+    assert lines == [f"This line has the scores of this image with {name}." for name in ("random", "grad_cam")]
+    looks = {name: look.colour for name, look in styles(METHODS, ["random"]).items()}
+    strokes = seen.locator("#view-scores polyline").evaluate_all("p => p.map(x => x.getAttribute('stroke'))")
+    assert strokes == [looks["random"], looks["grad_cam"]]
     points = seen.locator("#view-scores polyline").last.get_attribute("points").split(" ")
     assert len(points) == len(AT)
 
@@ -327,6 +331,58 @@ def test_large_pictures_are_kept_in_full_size_and_embedded_up_to_the_budget(tmp_
     seen = look(written)
     sizes = seen.evaluate("[...document.querySelectorAll('.gallery img')].map(i => i.complete ? i.naturalWidth : 0)")
     assert min(sizes) > 200
+
+
+def opened(seen):
+    """The picture of the dialog, when it has loaded: its address, its own size, and its size on the screen."""
+    seen.wait_for_function("(i => i.complete && i.naturalWidth && i.style.width)(document.querySelector('#whole img'))")
+    return seen.locator("#whole img").evaluate("i => [i.src, i.naturalWidth, i.getBoundingClientRect().width]")
+
+
+@pytest.mark.parametrize("key", ["click", "Enter", "Space"])
+def test_a_photograph_opens_in_full_size_and_closes_to_where_one_was(tmp_path, look, key):
+    shown = gallery(edge=400, channels=3)
+    seen = look(page.write(tmp_path, curves(), shown, facts(), references=["random"]))
+    for picture in ('.gallery img[data-kind="map"][data-shows="grad_cam"] >> nth=1', "#view-image", "#view-erased"):
+        small = seen.locator(picture)
+        small.focus()
+        if key == "click":
+            small.click()
+        else:
+            seen.keyboard.press(key)
+        address, own, wide = opened(seen)
+        assert address.startswith((tmp_path / "images").as_uri())
+        assert own == wide == 400
+        assert "400 x 400 pixels" in seen.locator("#whole-says").inner_text()
+        seen.keyboard.press("Escape")
+        assert not seen.locator("#whole").is_visible()
+        assert small.evaluate("i => i === document.activeElement"), "focus returns"
+
+
+def test_a_picture_without_a_file_opens_as_it_is_embedded(tmp_path, look):
+    seen = look(page.write(tmp_path / "small", curves(), gallery(), facts(), references=["random"]))
+    assert not (tmp_path / "small/images").exists()
+    first = seen.locator(".gallery tbody img").first
+    first.click()
+    address, own, wide = opened(seen)
+    assert address == first.get_attribute("src")
+    assert own == 8
+    assert wide % 8 == 0, "each pixel is as large as the others"
+    seen.locator("#whole .close").click()
+    assert not seen.locator("#whole").is_visible()
+
+
+def test_the_pictures_of_a_table_are_one_stop_of_the_tab_key(path, look):
+    seen = look(path)
+    stops = seen.locator(".gallery img[tabindex='0']")
+    assert stops.count() == 1
+    stops.focus()
+    before = seen.evaluate("document.activeElement.alt")
+    seen.keyboard.press("ArrowDown")
+    below = seen.evaluate("document.activeElement.alt")
+    seen.keyboard.press("ArrowRight")
+    assert len({before, below, seen.evaluate("document.activeElement.alt")}) == 3
+    assert stops.count() == 1
 
 
 @pytest.mark.parametrize(("channels", "said"), [(1, ""), (3, ""), (2, "the first is shown"), (16, "the first three")])

@@ -1,5 +1,6 @@
 """What a page takes from its study: links, looks of methods, cautions of each network, points without an interval."""
 
+import html
 import re
 
 import numpy as np
@@ -12,6 +13,7 @@ from efface.report.panels import panels
 from efface.report.stats import summaries
 from efface.report.words import intervals_sentences
 from small.reports import curve_of, facts_of
+from small.studies import efface, write_study
 
 METHODS = ("random", "gradient", "smooth_grad", "grad_cam")
 
@@ -123,3 +125,54 @@ def test_verdicts_and_areas_are_those_without_the_rule():
         own = summaries(shown)[[curve.method for curve in shown].index(row.method)]
         assert row.area == own.area
         assert row.intervals[1:] == own.points[1:]
+
+
+@pytest.fixture(scope="module")
+def two_networks(tmp_path_factory):
+    """A study of a network that has learnt nothing and of one that has learnt; each of two seeds."""
+    folder = tmp_path_factory.mktemp("networks")
+    weak = {"fit.optimizer": {"call": "torch.optim.SGD", "kwargs": {"lr": 0.0}}}
+    changes = {"metrics": ["morf"], "fractions": [0.5], "repeats": None}
+    study = write_study(folder, variants={"good": {"fit.epochs": 40}, "weak": weak}, seeds=[1, 2], **changes)
+    assert efface(folder, "all", study.name).code == 0
+    return folder
+
+
+def cautions_of(path):
+    """The cautions that stand above all numbers of a page."""
+    above = path.read_text().partition('<section id="answer">')[2].partition('<p class="lead">')[0]
+    return html.unescape(re.sub("<[^>]*>", "\n", above))
+
+
+WEAK = r"classifies only \d+\.?\d* % of the test images correctly, and chance is 25 %"
+
+
+def test_the_cautions_of_each_network_stand_above_its_numbers_in_every_view(two_networks, tmp_path):
+    run = two_networks / "run"
+    together = run / "report/report.html"
+    assert efface(two_networks, "compare", "run/weak", "run/good", f"--out={tmp_path / 'both'}").code == 0
+    assert efface(two_networks, "compare", "run/good/seed-1", "run/weak/seed-1", f"--out={tmp_path / 'one'}").code == 0
+    for path in (together, tmp_path / "both/report.html", tmp_path / "one/report.html"):
+        said = cautions_of(path)
+        assert re.search(f"weak[^\n]*: The network {WEAK}", said) or re.search(
+            f"seed-1[^\n]*: The network {WEAK}", said
+        )
+        assert not re.search(f"good[^\n]*{WEAK}", said), path
+        text = path.read_text()
+        assert "has learnt little" in text
+        assert re.search(r"weak[^;]*?, [\d. to]+ % of the test images right", text), "how good each network is"
+        assert "efface all" in text.partition("</header>")[0], "how it is made again"
+    for seed in (1, 2):
+        assert re.search(WEAK, cautions_of(run / f"weak/seed-{seed}/report/report.html"))
+        assert not re.search(WEAK, cautions_of(run / f"good/seed-{seed}/report/report.html"))
+    assert efface(two_networks, "report", "run/weak").code == 0, "by its plan alone, without its code"
+    assert re.search(WEAK, cautions_of(run / "weak/seed-1/report/report.html"))
+    assert re.search(f"seeds? 1[^\n]*: The network {WEAK}", cautions_of(run / "weak/report/report.html"))
+
+
+def test_a_method_looks_the_same_on_the_page_of_a_run_and_on_that_of_its_seeds(two_networks):
+    one = drawn(two_networks / "run/good/seed-1/report/report.html")
+    assert efface(two_networks, "report", "run/good").code == 0
+    seeds = drawn(two_networks / "run/good/report/report.html")
+    assert {name: seeds[name] for name in one} == one
+    assert len({*one.values()}) == len(one) == 4

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from efface.report.formats import listed, number
+from efface.report.formats import listed, number, p_value, two_digits
 from efface.report.stats import (
     Agreement,
     Comparison,
@@ -205,6 +205,27 @@ def agreement_sentences(coefficients: Agreements) -> list[str]:
             f"Fewer than five methods were ranked on {listed(few, 3)}. No two metrics can be shown to agree by so few, "
             "and there is no interval."
         )
+    return lines
+
+
+def tau_tip(agreement: Agreement, one: str, two: str) -> str:
+    """Return the agreement of two metrics in sentences."""
+    lines = [f"Kendall's tau of {one} and {two} is {two_digits(agreement.value)} over {agreement.n} methods."]
+    return " ".join([*lines, *_ends_and_p(agreement, "the methods are ranked without relation")])
+
+
+def alpha_tip(agreement: Agreement, metric: str) -> str:
+    """Return the agreement of the images of a metric in sentences."""
+    lines = [f"Krippendorff's alpha of the images on {metric} is {two_digits(agreement.value)}."]
+    return " ".join([*lines, *_ends_and_p(agreement, "the images do not agree")])
+
+
+def _ends_and_p(agreement: Agreement, otherwise: str) -> list[str]:
+    lines = []
+    if not np.isnan(agreement.low):
+        lines.append(f"Its 95 % interval is from {two_digits(agreement.low)} to {two_digits(agreement.high)}.")
+    if not np.isnan(agreement.p):
+        lines.append(f"The p value of the hypothesis that {otherwise} is {p_value(agreement.p)}.")
     return lines
 
 

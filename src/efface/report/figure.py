@@ -17,12 +17,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from efface.report.formats import is_share
-from efface.report.looks import GREY, Style, identifiers
+from efface.report.looks import GREY, Style, identifiers, name_lines
 from efface.report.table import Panel
-from efface.report.ticks import surround
+from efface.report.ticks import extent, surround
 
 SVG = "http://www.w3.org/2000/svg"
-_LABEL = 26  # characters of a method's name beside a dot
+_LABEL = 22  # characters of a line of a name beside a dot
+_LEGEND = 40  # characters of a line of a name in a legend, or of a title
+_LINE = 0.15  # inches of a further line of a name beside a dot
 COLUMN = 3.25
 """Width in inches of a column of most two-column papers."""
 CROWDED = 16
@@ -50,7 +52,7 @@ def inline(panel: Panel, looks: Mapping[str, Style], names: dict[tuple[str, str,
     """
     salt = names[panel.metric, panel.score, panel.rows[0].method]
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9.5}):
-        width, height = 7.0, 0.9 + 0.26 * len(panel.rows) if panel.stands == "value" else 3.9
+        width, height = 7.0, 0.9 + _height(panel, 0.26) if panel.stands == "value" else 3.9
         figure = Figure(figsize=(width, height))
         axes = figure.subplots()
         figure.subplots_adjust(_margin(panel) / width, 0.5 / height, 1 - 0.15 / width, 1 - 0.15 / height)
@@ -76,23 +78,24 @@ def sheet(panels: Sequence[Panel], looks: Mapping[str, Style]) -> dict[str, byte
     columns = min(3, len(panels)) or 1
     lines = math.ceil(len(panels) / columns) or 1
     shown = [name for name in looks if any(panel.row(name) for panel in panels)]
-    legend_columns = max(1, min(len(shown), int(columns * 4.2 / (0.6 + 0.085 * max(map(len, shown), default=1)))))
-    legend_height = 0.22 * math.ceil(len(shown) / legend_columns) + 0.2
+    legend_columns = max(1, min(len(shown), int(columns * 4.2 / (0.6 + _width(shown, _LEGEND, 9.0)))))
+    legend_height = _legend_height(shown, legend_columns, 0.22) + 0.2
+    titles = ["\n".join(name_lines(panel.metric + _good(panel), _LEGEND)) for panel in panels]
+    tall = 3.0 + 0.17 * max((title.count("\n") for title in titles), default=0)
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "efface", "pdf.fonttype": 42, "font.size": 9}):
-        width, height = columns * 4.2, lines * 3.0 + legend_height
+        width, height = columns * 4.2, lines * tall + legend_height
         figure = Figure(figsize=(width, height))
         grid = figure.subplots(lines, columns, squeeze=False)
         for axes, place in zip(grid.flat, itertools.product(range(lines), range(columns)), strict=True):
             panel = panels[i] if (i := place[0] * columns + place[1]) < len(panels) else None
             left = place[1] * 4.2 + (_margin(panel) if panel else 0.75)
-            bottom = height - (place[0] + 1) * 3.0 + 0.55
+            bottom = height - (place[0] + 1) * tall + 0.55
             right, top = (place[1] + 1) * 4.2 - 0.15, bottom + 2.1
             axes.set_position((left / width, bottom / height, (right - left) / width, (top - bottom) / height))
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
-        for axes, panel in zip(grid.flat, panels, strict=False):
-            good = "" if panel.direction == "none" else f" ({panel.direction} is better)"
-            _draw(axes, panel, looks, names, panel.metric + good)
+        for axes, panel, title in zip(grid.flat, panels, titles, strict=False):
+            _draw(axes, panel, looks, names, title)
         _legend(figure, looks, shown, legend_columns)
         files = {}
         for kind, stamp in (("svg", "Date"), ("pdf", "CreationDate")):
@@ -105,14 +108,13 @@ def sheet(panels: Sequence[Panel], looks: Mapping[str, Style]) -> dict[str, byte
 def column(panel: Panel, looks: Mapping[str, Style]) -> bytes:
     """Return a panel as a PDF of the width of a column, with its legend below."""
     methods = [row.method for row in panel.rows]
-    longest = max(map(len, methods))
     is_value = panel.stands == "value"
-    columns = max(1, min(3, int(COLUMN / (0.45 + 0.075 * longest))))
-    legend = 0.0 if is_value else 0.16 * math.ceil(len(methods) / columns) + 0.1
-    height = 0.5 + 0.17 * len(methods) if is_value else 2.0 + legend
+    columns = max(1, min(3, int(COLUMN / (0.45 + _width(methods, _LEGEND, 7.0)))))
+    legend = 0.0 if is_value else _legend_height(methods, columns, 0.16) + 0.1
+    height = 0.5 + _height(panel, 0.17) if is_value else 2.0 + legend
     with mpl.rc_context({"pdf.fonttype": 42, "font.size": 8, "legend.fontsize": 7}):
         figure = Figure(figsize=(COLUMN, height))
-        left = min(1.7, 0.25 + 0.062 * longest) if is_value else 0.62
+        left = 0.2 + _width(methods, _LABEL, 8.0) if is_value else 0.62
         axes = figure.subplots()
         figure.subplots_adjust(left / COLUMN, (0.42 + legend) / height, 1 - 0.08 / COLUMN, 1 - 0.08 / height)
         _draw(axes, panel, looks, identifiers([panel]))
@@ -128,10 +130,10 @@ def _legend(figure: Figure, looks: Mapping[str, Style], methods: Sequence[str], 
     if not methods:
         return
     handles = [Line2D([], [], **_line(looks[name])) for name in methods]
-    named = ["x" * len(name) for name in methods]
+    named = ["\n".join("x" * len(line) for line in name_lines(name, _LEGEND)) for name in methods]
     legend = figure.legend(handles, named, loc="lower center", ncols=columns, frameon=False)
     for text, name in zip(legend.get_texts(), methods, strict=True):
-        text.set(text=name, parse_math=False)
+        text.set(text="\n".join(name_lines(name, _LEGEND)), parse_math=False)
 
 
 def _draw(
@@ -142,7 +144,15 @@ def _draw(
     if panel.stands == "value":
         _draw_dots(axes, panel, looks, names)
         size = min(9.0, 120 / len(panel.rows)) if title else None
-        surround(axes, label, "", title=title, grid="x", names=[_short(row.method) for row in panel.rows], size=size)
+        surround(
+            axes,
+            label,
+            "",
+            title=title,
+            grid="x",
+            names=["\n".join(name_lines(row.method, _LABEL)) for row in panel.rows],
+            size=size,
+        )
     else:
         _draw_curves(axes, panel, looks, names, every=2 if title and len(panel.fractions) > 6 else 1)
         surround(axes, panel.axis, label, title=title)
@@ -215,12 +225,27 @@ def _draw_dots(axes: Axes, panel: Panel, looks: Mapping[str, Style], names: dict
 
 def _margin(panel: Panel) -> float:
     """Return the margin left of the axes, in inches. A layout engine would draw to find it, which is much slower."""
-    longest = max((len(_short(row.method)) for row in panel.rows), default=0)
-    return 0.25 + 0.075 * longest if panel.stands == "value" else 0.75
+    return 0.2 + _width([row.method for row in panel.rows], _LABEL, 9.5) if panel.stands == "value" else 0.75
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= _LABEL else name[: _LABEL - 1] + "…"
+def _width(names: Sequence[str], line: int, size: float) -> float:
+    """Return the width of the widest name in inches. line: characters of a line. size: of the font in points."""
+    return max((extent(part, size)[0] for name in names for part in name_lines(name, line)), default=0.0) / 72
+
+
+def _height(panel: Panel, each: float) -> float:
+    """Return the height of the rows of a figure of dots in inches, with `each` for a name of one line."""
+    most = max((len(name_lines(row.method, _LABEL)) for row in panel.rows), default=1)
+    return (each + _LINE * (most - 1)) * len(panel.rows)
+
+
+def _legend_height(methods: Sequence[str], columns: int, each: float) -> float:
+    most = max((len(name_lines(name, _LEGEND)) for name in methods), default=1)
+    return (each + _LINE * (most - 1)) * math.ceil(len(methods) / columns)
+
+
+def _good(panel: Panel) -> str:
+    return "" if panel.direction == "none" else f" ({panel.direction} is better)"
 
 
 def _rounded(text: str) -> str:
@@ -255,7 +280,7 @@ def _embed(text: str, methods: dict[str, str], title: str, salt: str, lacking: s
             element.set("data-method", method)
             if name in methods:
                 label = ET.Element(f"{{{SVG}}}title")
-                label.text = method
+                label.text = f"This is {method}."
                 element.insert(0, label)
         elif name and name not in used:
             del element.attrib["id"]

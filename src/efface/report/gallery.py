@@ -92,7 +92,8 @@ class Album:
 
     images: address of each image. tiles: for each method a tile for each image. vectors: for data that are vectors, one
     picture of all images, and one of the maps of each method, with a line for each image. files: pictures in full size
-    by their name. outside: number of pictures that are not embedded.
+    by their name. outside: number of pictures that are not embedded. full: for each address of a picture with a file in
+    full size, the name of this file.
     """
 
     images: list[str] = field(default_factory=list)
@@ -100,6 +101,7 @@ class Album:
     vectors: dict[str, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict, repr=False)
     outside: int = 0
+    full: dict[str, str] = field(default_factory=dict, repr=False)
     _spent: int = 0
     _taken: set[str] = field(default_factory=set, repr=False)
 
@@ -115,8 +117,10 @@ class Album:
         text = uri(encoded(picture, "WEBP", quality=88), "webp")
         if self._spent + len(text) > BUDGET:
             self.outside += 1
-            return path
-        self._spent += len(text)
+            text = path
+        else:
+            self._spent += len(text)
+        self.full[text] = path
         return text
 
     def _free(self, name: str) -> str:

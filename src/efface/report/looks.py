@@ -45,6 +45,16 @@ def _dashes(place: int) -> tuple[float, ...]:
     return DASHES[place % len(DASHES)]
 
 
+def name_lines(name: str, width: int) -> list[str]:
+    """Return a name in lines of at most this many characters. A line ends after a sign between words, if it can."""
+    lines, rest = [], name
+    while len(rest) > width:
+        end = max((i + 1 for i in range(width // 2, width) if not rest[i].isalnum()), default=width)
+        lines.append(rest[:end])
+        rest = rest[end:]
+    return [*lines, rest]
+
+
 def identifiers(panels: Sequence[Panel]) -> dict[tuple[str, str, str], str]:
     """Return an element id for each metric, score and method. It is readable, and unique for any names."""
     names: dict[tuple[str, str, str], str] = {}

@@ -30,9 +30,9 @@
         rows = [...rows].sort((one, two) => gap(one) - gap(two)).slice(0, most);
       }
       rows = [...rows].sort((one, two) => two[1][at] - one[1][at]);
-      const lines = rows.map(([name, mean, low, high]) => `${text(mean[at])}${low[at] === null ? "" : ` [${text(low[at])}, ${text(high[at])}]`}  ${name}`);
-      if (count > most) lines.push(`and ${count - most} more`);
-      showTip([`${curves.axis}: ${curves.labels[at]}`, ...lines].join("\n"), x, y);
+      const lines = rows.map(([name, mean, low, high]) => `${name}: ${text(mean[at])}${low[at] === null ? "" : ` [${text(low[at])}, ${text(high[at])}]`}`);
+      if (count > most) lines.push(`${count - most} more are further from here.`);
+      showTip([curves.says.replace("{}", curves.labels[at]), ...lines].join("\n"), x, y);
     };
     const hide = () => { guide.style.display = "none"; hideTip(); };
     hide();
@@ -46,6 +46,7 @@
     });
     svg.addEventListener("mouseleave", hide);
     figure.addEventListener("keydown", (event) => {
+      if (event.target !== figure) return;
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (!step) return;
       event.preventDefault();

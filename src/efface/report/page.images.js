@@ -6,6 +6,7 @@
   for (const picture of document.querySelectorAll("#gallery .gallery img")) {
     pictures[[picture.dataset.kind, picture.dataset.shows || "", picture.dataset.image].join("|")] = picture.getAttribute("src");
   }
+  const full = (kind, method, image) => document.querySelector(`#gallery .gallery img[data-kind="${kind}"][data-image="${image}"]${method && `[data-shows="${CSS.escape(method)}"]`}`)?.dataset.full;
   const find = (kind, method, image) => pictures[[kind, method, image].join("|")];
   const fill = (select, options, chosen) => {
     select.replaceChildren(...options.map(([value, text]) => new Option(text, value, false, String(value) === String(chosen))));
@@ -40,10 +41,13 @@
     const fraction = Number(get("see-fraction").value);
     const source = { "view-image": find("image", "", image), "view-map": find("map", method, image), "view-under": find("image", "", image), "view-over": find("map", method, image) };
     source["view-erased"] = fraction === data.given ? find("erased", method, image) : (data.further[method] || {})[fraction]?.[image];
+    const whole = { "view-image": full("image", "", image), "view-map": full("map", method, image) };
+    whole["view-erased"] = fraction === data.given ? full("erased", method, image) : data.whole[method]?.[fraction]?.[image];
     for (const [id, address] of Object.entries(source)) {
       const view = get(id);
       view.hidden = !address;
       if (address) view.src = address;
+      view.dataset.full = whole[id] || "";
       view.alt = id === "view-image" || id === "view-under" ? data.labels[image] : `${method}, ${data.labels[image]}`;
     }
     get("view-over").style.opacity = get("see-mix").value / 100;
@@ -69,7 +73,7 @@
     const names = [...new Set([scores.reference, method])].filter((name) => name && scores.methods[name]);
     const known = names.flatMap((name) => scores.methods[name][image]).filter((each) => each !== null);
     let [low, high] = [Math.min(...known), Math.max(...known)];
-    if (!known.length) { make("text", { x: 40, y: 100 }, svg, "no score of this image"); return; }
+    if (!known.length) { make("text", { x: 40, y: 100 }, svg, "This metric has no score of this image."); return; }
     if (high - low < 1e-9) { low -= 0.5; high += 0.5; }
     const [x0, x1] = [scores.at[0], scores.at[scores.at.length - 1]];
     const x = (at) => 48 + (262 * (at - x0)) / (x1 - x0 || 1);
@@ -84,9 +88,8 @@
     for (const name of names) {
       const line = scores.methods[name][image];
       const points = line.map((each, i) => (each === null ? null : `${x(scores.at[i])},${y(each)}`)).filter(Boolean).join(" ");
-      const drawn = make("polyline", { points, fill: "none", stroke: data.colours[name], "stroke-width": name === method ? 2.4 : 1.4 }, svg);
-      if (name !== method) drawn.setAttribute("stroke-dasharray", "4 3");
-      make("title", {}, drawn, name);
+      const drawn = make("polyline", { points, fill: "none", stroke: data.looks[name][0], "stroke-dasharray": data.looks[name][1].join(" "), "stroke-width": name === method ? 2.4 : 1.4 }, svg);
+      make("title", {}, drawn, `This line has the scores of this image with ${name}.`);
     }
   };
   for (const id of ["see-image", "see-fraction", "see-mix"]) get(id).addEventListener("input", draw);

@@ -40,48 +40,60 @@ addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); 
   }
 })();
 
-// The table of methods and metrics: cells that tell their numbers, columns that sort.
+// A table is one stop of the tab key. The arrow keys move between its parts that are shown.
+const stops = [];
+const rove = (table, selector) => {
+  const seen = () => [...table.querySelectorAll(selector)].filter((part) => part.checkVisibility());
+  const place = (part) => {
+    const cell = part.closest("td, th");
+    return [cell.parentElement.rowIndex, 1000 * cell.cellIndex + (part === cell ? 0 : [...cell.querySelectorAll(selector)].indexOf(part))];
+  };
+  const stop = (next) => {
+    for (const part of table.querySelectorAll(selector)) part.tabIndex = part === next ? 0 : -1;
+  };
+  const keep = () => {
+    const parts = seen();
+    if (parts.length && !parts.some((part) => part.tabIndex === 0)) stop(parts[0]);
+  };
+  stop(table.querySelector(selector));
+  stops.push(keep);
+  table.addEventListener("focusin", (event) => { if (event.target.matches(selector)) stop(event.target); });
+  table.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [1, -1], ArrowRight: [1, 1], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (!step || !event.target.matches(selector)) return;
+    const [axis, sign] = step;
+    const here = place(event.target);
+    const ahead = seen().map((part) => [part, place(part)]).filter(([, at]) => at[1 - axis] === here[1 - axis] && sign * (at[axis] - here[axis]) > 0);
+    if (!ahead.length) return;
+    event.preventDefault();
+    ahead.sort((one, two) => sign * (one[1][axis] - two[1][axis]))[0][0].focus();
+  });
+};
+
+// Cells tell their numbers in sentences.
+for (const table of document.querySelectorAll("table.tells")) {
+  const cellOf = (event) => event.target.closest("[data-tip]");
+  table.addEventListener("mousemove", (event) => {
+    const cell = cellOf(event);
+    if (cell) showTip(cell.dataset.tip, event.clientX, event.clientY); else hideTip();
+  });
+  table.addEventListener("mouseleave", hideTip);
+  table.addEventListener("focusin", (event) => {
+    const cell = cellOf(event);
+    if (!cell) return;
+    const box = cell.getBoundingClientRect();
+    showTip(cell.dataset.tip, box.left, box.bottom - 12);
+  });
+  table.addEventListener("focusout", hideTip);
+  if (table.querySelector("td[data-tip]")) rove(table, "td[data-tip]");
+}
+
+// The columns of the table of methods and metrics sort.
 (() => {
   const table = document.querySelector("table.verdict");
   if (!table) return;
   const body = table.tBodies[0];
   const given = [...body.rows];
-  const told = (cell, x, y) => showTip(cell.dataset.tip, x, y);
-  const cellOf = (event) => event.target.closest("td[data-tip]");
-  body.addEventListener("mousemove", (event) => {
-    const cell = cellOf(event);
-    if (cell) told(cell, event.clientX, event.clientY); else hideTip();
-  });
-  body.addEventListener("mouseleave", hideTip);
-  body.addEventListener("focusin", (event) => {
-    const cell = cellOf(event);
-    if (!cell) return;
-    const box = cell.getBoundingClientRect();
-    told(cell, box.left, box.bottom - 12);
-  });
-  body.addEventListener("focusout", hideTip);
-  const first = body.querySelector("td[data-tip]");
-  if (first) first.tabIndex = 0;
-  const seen = (element) => element.offsetParent !== null;
-  body.addEventListener("keydown", (event) => {
-    const cell = cellOf(event);
-    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
-    if (!cell || !step) return;
-    let [row, column] = [cell.parentElement, cell.cellIndex];
-    for (;;) {
-      if (step[0]) row = step[0] > 0 ? row.nextElementSibling : row.previousElementSibling;
-      column += step[1];
-      const next = row && row.cells[column];
-      if (!next || column < 1) return;
-      if (next.dataset.tip && seen(next)) {
-        event.preventDefault();
-        cell.tabIndex = -1;
-        next.tabIndex = 0;
-        next.focus();
-        return;
-      }
-    }
-  });
   const order = (row, metric) => {
     const cell = [...row.cells].find((each) => each.dataset.column === metric);
     const value = parseFloat(cell ? cell.dataset.order : "nan");
@@ -119,6 +131,7 @@ addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); 
       if (kind === "method" && (part.tagName === "BUTTON" || part.tagName === "TD")) continue;
       part.classList.toggle("gone", gone);
     }
+    for (const keep of stops) keep();
   };
   for (const fields of document.querySelectorAll("[data-choose]")) {
     const kind = fields.dataset.choose;

@@ -32,6 +32,8 @@ from efface.report.table import ALPHA, FAMILIES, Kind, Panel
 
 MANY = 6
 """Largest number of metrics without an index. With more, the table of all methods has marks instead of words."""
+LONG = 90
+"""Largest number of letters of all metrics' names in the links at the top. If there are more, families are linked."""
 
 
 def write(
@@ -149,6 +151,8 @@ def _template() -> jinja2.Template:
         answer.is_ahead,
         answer.against_chance,
         between.pairs_of_best,
+        between.tau_tip,
+        between.alpha_tip,
     ):
         environment.filters[function.__name__] = function
     return environment.get_template("page.html.j2")
@@ -181,6 +185,7 @@ def _metrics(
         "headline": headline.headline(ranked),
         "families": families,
         "many": len(ranked) > MANY,
+        "short_links": len(ranked) > MANY or sum(len(panel.metric) for panel in firsts) > LONG,
         "leaking": [panel.metric for panel in ranked if words.leaks(panel)],
         "gaining": [panel.metric for panel in ranked if words.may_gain(panel, ranked)],
         "scores": len(all_panels) > len(firsts),
@@ -233,8 +238,9 @@ def _section(
     drawn: dict[str, tuple[Panel, figure.Drawn]],
 ) -> dict[str, Any]:
     """Return a part of the page. drawn: figures whose values a reader can point at; this one is added."""
-    by = "a dot per method" if panel.stands == "value" else f"by {panel.axis}, a line per method"
-    title = f"{panel.metric}: {panel.score.replace('_', ' ')}, {by}"
+    score, kind = panel.score.replace("_", " "), panel.kind
+    by = f"a dot for each {kind}" if panel.stands == "value" else f"a line for each {kind} by the {panel.axis}"
+    title = f"This figure shows the {score} on {panel.metric}, with {by}."
     name = names[panel.metric, panel.score, panel.rows[0].method].replace("curve-", "panel-", 1)
     made = figure.inline(panel, looks, names, title)
     if panel.stands != "value":

@@ -21,7 +21,7 @@ def curve_data(drawn: Mapping[str, tuple[Panel, Drawn]]) -> dict[str, Any]:
         name: {
             "box": made.box,
             "ends": made.ends,
-            "axis": panel.axis,
+            "says": f"Where the {panel.axis} is {{}}, the means of the {panel.score.replace('_', ' ')} are:",
             "at": panel.fractions,
             "labels": [point(at, panel.axis) for at in panel.fractions],
             "rows": [
@@ -55,6 +55,10 @@ def image_data(
         name: {i: [tile.further[places[fractions[i]]] for tile in tiles] for i in others if tiles[0].further}
         for name, tiles in pictures.tiles.items()
     }
+    whole = {
+        name: {i: [pictures.full.get(each, "") for each in row] for i, row in rows.items()}
+        for name, rows in further.items()
+    }
     return {
         "labels": gallery.labels,
         "rows": gallery.numbers,
@@ -65,8 +69,9 @@ def image_data(
         "fraction_labels": [f"{percent(at)} of the {gallery.removed}" for at in fractions],
         "given": given,
         "further": further,
+        "whole": whole,
         "scores": _scores(gallery, panels),
-        "colours": {name: look.colour for name, look in looks.items()},
+        "looks": dict(looks),
     }
 
 

@@ -3,6 +3,7 @@
 Each tick of matplotlib is five objects. To make and to draw them takes most of the time of a figure.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,7 +56,7 @@ def surround(
         _text(axes, at, -(_LENGTH + _PAD) / height, label, ha="center", va="top")
     if "x" in grid:
         _lines(axes, [((at, 0.0), (at, 1.0)) for at in places], alpha=0.25, linewidth=0.6, zorder=1.5)
-    below = _LENGTH + (_PAD + _extent("lp", medium)[1] if labels else 0.0)
+    below = _LENGTH + (_PAD + extent("lp", medium)[1] if labels else 0.0)
     _text(axes, 1.0, -(below + _ABOVE) / height, factor, ha="right", va="top")
     _text(axes, 0.5, -(below + _BETWEEN) / height, x, ha="center", va="top")
 
@@ -68,14 +69,22 @@ def surround(
     _lines(axes, marks, linewidth=_WIDTH, zorder=2.5, clip_on=False)
     _text(axes, 0.0, 1 + _ABOVE / height, factor, ha="left", va="baseline")
     if y:
-        left = _LENGTH + max((_PAD + _extent(text, small)[0] for text in labels), default=0.0)
+        left = _LENGTH + max((_PAD + extent(text, small)[0] for text in labels), default=0.0)
         upright = {"rotation": 90, "rotation_mode": "anchor"}
         _text(axes, -(left + _BETWEEN) / width, 0.5, y, ha="center", va="bottom", **upright)
     if title:
-        meets = _extent(title, 10.0)[0] / 2 + _extent(factor, medium)[0] > width / 2
-        above = _TITLE + (_extent("lp", medium)[1] if factor and meets else 0.0)
+        meets = max(extent(line, 10.0)[0] for line in title.split("\n")) / 2 + extent(factor, medium)[0] > width / 2
+        above = _TITLE + (extent("lp", medium)[1] if factor and meets else 0.0)
         place = (1.0, "right") if names else (0.5, "center")
-        _text(axes, place[0], 1 + above / height, title, ha=place[1], va="baseline", size=10.0)
+        _text(
+            axes,
+            place[0],
+            1 + above / height,
+            title,
+            ha=place[1],
+            va="bottom" if "\n" in title else "baseline",
+            size=10.0,
+        )
 
 
 def _ticks(axes: Axes, which: str, names: Sequence[str] = ()) -> tuple[list[float], list[str], str]:
@@ -103,7 +112,8 @@ def _text(axes: Axes, x: float, y: float, text: str, **look: Any) -> None:
         axes.text(x, y, text, transform=axes.transAxes, parse_math=False, **look)
 
 
-def _extent(text: str, size: float) -> tuple[float, float]:
+@functools.cache
+def extent(text: str, size: float) -> tuple[float, float]:
     """Return width and height of a line in points, in the default font."""
     width, height, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
     return width, height
