@@ -127,13 +127,33 @@ def test_verdicts_and_areas_are_those_without_the_rule():
         assert row.intervals[1:] == own.points[1:]
 
 
+EASY = """
+import torch
+
+from efface.types import Split
+
+
+def colours():
+    def split(n):
+        classes = torch.arange(n) % 4
+        images = torch.full((n, 3, 16, 16), 60, dtype=torch.uint8)
+        for channel in range(3):
+            images[classes == channel, channel] = 200
+        return Split(images, classes)
+
+    return {"train": split(64), "test": split(24)}
+"""
+
+
 @pytest.fixture(scope="module")
 def two_networks(tmp_path_factory):
     """A study of a network that has learnt nothing and of one that has learnt; each of two seeds."""
     folder = tmp_path_factory.mktemp("networks")
     weak = {"fit.optimizer": {"call": "torch.optim.SGD", "kwargs": {"lr": 0.0}}}
-    changes = {"metrics": ["morf"], "fractions": [0.5], "repeats": None}
-    study = write_study(folder, variants={"good": {"fit.epochs": 40}, "weak": weak}, seeds=[1, 2], **changes)
+    changes = {"data": "easy.colours", "metrics": ["morf"], "fractions": [0.5], "repeats": None}
+    study = write_study(
+        folder, {"easy": EASY}, variants={"good": {"fit.epochs": 12}, "weak": weak}, seeds=[1, 2], **changes
+    )
     assert efface(folder, "all", study.name).code == 0
     return folder
 
