@@ -1,14 +1,25 @@
 """The answer of the page: which methods are best, how sure that is, and what to know before the numbers."""
 
+import html
+import re
+
 import numpy as np
 import pytest
 
-from efface.report import cautions, told
-from efface.report.answer import against_chance, against_own, bests, is_ahead, overall, overall_sentences
+from efface.report import cautions, page, told
+from efface.report.answer import (
+    against_chance,
+    against_own,
+    bests,
+    controls_sentences,
+    is_ahead,
+    overall,
+    overall_sentences,
+)
 from efface.report.between import pairs, with_ranks
 from efface.report.cells import cell, signed
 from efface.report.facts import Origin
-from efface.report.glossary import GLOSSARY, anchor
+from efface.report.glossary import GLOSSARY, anchor, linked
 from efface.report.headline import headline
 from efface.report.panels import panels
 from efface.report.words import findings
@@ -110,6 +121,46 @@ def test_one_metric_is_answered_in_a_sentence(means, changes, said):
     found = bests(compared(scored("morf", "lower", means, **changes)))
     (sentence,) = overall_sentences(found)
     assert said in sentence
+
+
+@pytest.mark.parametrize(
+    ("shown", "changes", "said"),
+    [
+        ([], {}, "No metric is measured yet. So this page cannot say which method is best."),
+        (scored("morf", "lower", {"mine": 0.5}, controls=()), {}, "mine is the only method here"),
+        (scored("morf", "lower", {"mine": 0.5}, controls=()), {}, "No control was measured"),
+        (scored("morf", "lower", FAR), {}, "On morf, "),
+        (scored("morf", "lower", FAR, images=1), {}, "No difference between the methods was tested"),
+        (scored("m · a", "lower", FAR, controls=()), {"network": "good"}, "Each network was trained once"),
+        (scored("m · a", "lower", FAR, controls=()), {"network": "good"}, "No comparison with good was tested."),
+    ],
+    ids=["nothing", "one method", "no control", "one metric", "one image", "networks", "no test of networks"],
+)
+def test_the_answer_of_a_small_page_is_a_sentence(tmp_path, shown, changes, said):
+    text = page.write(tmp_path, shown, None, facts_of(), references=["random"], **changes).read_text()
+    (lead,) = re.findall(
+        '<p class="lead">(.*?)</p>', text.partition('<section id="answer">')[2].partition("</section>")[0]
+    )
+    plain = html.unescape(re.sub("<[^>]*>", "", lead)).strip()
+    assert said in plain
+    assert plain.endswith(".")
+
+
+def test_a_control_among_the_best_is_said_and_one_that_leads_is_in_the_cautions():
+    found = bests(compared(scored("a", "lower", FAR | {"random": 0.2}), scored("b", "lower", FAR)))
+    assert controls_sentences(found) == [
+        "On a, a control is among the best as well (random).",
+        "So being among the best there needs no knowledge of the network.",
+    ]
+    assert controls_sentences(bests(compared(scored("a", "lower", FAR | {"random": 0.01})))) == []
+
+
+def test_a_sentence_links_each_term_once_and_nothing_that_is_a_name():
+    said = "The corrected p of <b> is 0.1, and the corrected p of betting_like is Student's t."
+    text = str(linked(said))
+    assert html.unescape(re.sub("</?a[^>]*>", "", text)) == said
+    assert re.findall(r'href="#([^"]*)"', text) == [anchor("p value"), anchor("Student's t")]
+    assert "&lt;b&gt;" in text
 
 
 def test_metrics_that_do_not_judge_and_values_that_are_not_there_are_said():
@@ -285,9 +336,10 @@ def test_settings_are_told_without_paths_and_formulas():
         "count": "floor(fraction * units + 1e-6)",
     }
     assert told.how(settings) == (
-        "unit: token(token_size=[4, 4]); fill: channel_mean; count: the fraction of the units, rounded down."
+        "In these numbers, the unit is token(token_size=[4, 4]), the fill is channel_mean and the number of removed "
+        "units is the fraction of the units, rounded down."
     )
-    assert told.how({"imputer": "mine.own(size=3)"}) == "fill: mine.own(size=3)."
+    assert told.how({"imputer": "mine.own(size=3)"}) == "In these numbers, the fill is mine.own(size=3)."
 
 
 def test_what_made_a_page_is_said_as_far_as_it_is_known():
@@ -295,9 +347,9 @@ def test_what_made_a_page_is_said_as_far_as_it_is_known():
         versions={"efface": "1.2"}, origin=Origin(date="2026-11-30", commit="abc", seed=3), seconds={"train": 61.0}
     )
     assert told.made(facts) == [
-        "2026-11-30", "efface 1.2", "commit abc", "seed 3", "CPU", "1 min 1 s of work, all workers",
+        "2026-11-30", "efface 1.2", "commit abc", "seed 3", "CPU", "1 min 1 s of work by all workers",
     ]  # fmt: skip
-    assert told.made(facts_of()) == ["CPU", "1.0 s of work, all workers"]
+    assert told.made(facts_of()) == ["CPU", "1.0 s of work by all workers"]
 
 
 def test_versions_of_optional_packages_stand_on_the_page_if_the_study_needs_them():

@@ -155,7 +155,10 @@ def test_families_come_in_order_and_group_their_metrics(page):
 def test_what_numbers_depend_on_stands_below_each_figure_and_in_each_line(report, page):
     for caption in page.locator("figcaption .how").all():
         said = caption.evaluate("c => c.textContent")
-        assert said == "unit: patch; class explained: true; fill: a.fill(size=3); ties: shuffled; count: floor."
+        assert said == (
+            "In these numbers, the unit is patch, the explained class is the true one, the fill is a.fill(size=3), ties "
+            "are shuffled and the number of removed units is floor."
+        )
     found = lines(report[1], "summary.csv")
     assert {tuple(line[name] for name in HOW) for line in found} == {tuple(HOW.values())}
     assert {(line["metric"], line["axis"]) for line in found} == {(metric, axis) for metric, _, axis, *_ in KINDS}
@@ -525,10 +528,13 @@ def test_no_method_of_an_unfinished_panel_has_a_rank():
 def test_the_caption_names_no_setting_that_is_none(tmp_path):
     shown = [of_points([0.1, 0.5, 0.5, 0.1], "random")]
     how = {"unit": "none", "explain": "true", "imputer": "a.fill", "ties": "none", "count": "none"}
-    for settings, caption in ((how, "class explained: true; fill: a.fill."), (dict.fromkeys(how, "none"), "")):
+    for settings, caption in (
+        (how, "In these numbers, the explained class is the true one and the fill is a.fill."),
+        (dict.fromkeys(how, "none"), ""),
+    ):
         page = write(tmp_path / "report", shown, None, replace(FACTS, how={"sensitivity_n": settings}))
         said = re.findall(r'<span class="how">(.*?)</span>', page.read_text())
-        assert said == ([caption] if caption else [])
+        assert [re.sub("<[^>]*>", "", each) for each in said] == ([caption] if caption else [])
         assert [lines(page, "summary.csv")[0][each] for each in how] == list(settings.values())
 
 

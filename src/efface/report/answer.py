@@ -8,6 +8,9 @@ from efface.report.between import Pairs
 from efface.report.formats import listed
 from efface.report.table import Kind, Panel, Row
 
+_NAMED = 6
+"""Largest number of metrics that a sentence names."""
+
 
 class Best(NamedTuple):
     """The best method of a metric by its first score.
@@ -107,6 +110,24 @@ def _overall_sentence(whole: Overall, kind: Kind) -> str:
         next_ones = [other for other in second if whole.times[other] == most_next]
         said += f", {listed(next_ones, 3)} on {most_next}"
     return f"{said}." if most == whole.of else f"There is no clear winner: {said}."
+
+
+def controls_sentences(found: Sequence[Best]) -> list[str]:
+    """Return where a control is not told apart from the best method, so that to be the best shows little."""
+    by_metric = {}
+    for best in (best for best in found if best.is_judged):
+        rows = [row for row in best.panel.rows if row.method in best.first]
+        names = [row.method for row in rows if row.is_control]
+        if names and len(names) < len(rows):
+            by_metric[best.panel.metric] = names
+    if not by_metric:
+        return []
+    where = listed(list(by_metric)) if len(by_metric) <= _NAMED else f"{len(by_metric)} metrics"
+    names = list(dict.fromkeys(name for several in by_metric.values() for name in several))
+    return [
+        f"On {where}, a control is among the best as well ({listed(names)}).",
+        "So being among the best there needs no knowledge of the network.",
+    ]
 
 
 def _of_one_metric(best: Best, kind: Kind) -> str:

@@ -1,4 +1,8 @@
-"""The terms of the page, each explained once."""
+"""The terms of the page, each explained once, and the links from a sentence to them."""
+
+import re
+
+from markupsafe import Markup, escape
 
 GLOSSARY = {
     "map": "The attributions of one image: a number for each pixel, or for each channel of a pixel.",
@@ -11,6 +15,19 @@ GLOSSARY = {
     "where lower is better, so + is always better.",
     "interval": "A 95 % confidence interval. Over images, it says what other test images of the kind would change. "
     "Over trainings, it says what other random starts would change as well.",
+    "n": "The number of samples of a mean: of images, or of trainings.",
+    "Student's t": "The usual interval and test of a mean of samples that are about normally distributed.",
+    "skewness": "How unequal the two sides of a distribution are. A few large values would make the interval of "
+    "Student's t too short on one side, so it is corrected by a formula of Hall.",
+    "Wilson's method": "An interval of a share, such as an accuracy. It holds near 0 and 1, and if all values are "
+    "equal.",
+    "Tango's method": "The same for the difference of two shares of the same images.",
+    "trainings and images": "All trainings are tested on the same images. The interval has the variance of both: what "
+    "other trainings and what other test images would change.",
+    "betting": "An interval and a test that hold whenever a study stops measuring, however often it looks at its "
+    "results.",
+    "p value": "The probability of so large a difference, or a larger one, if there is none in truth. A corrected p "
+    "value also allows for the number of comparisons.",
     "verdict": "Better or worse than the reference, if a paired test tells the two apart after the correction. No "
     "different: the test does not tell them apart. This does not show that they are equal.",
     "correction": "Of many comparisons, some differ by chance. The p values of all verdicts on the first scores are "
@@ -24,6 +41,7 @@ GLOSSARY = {
     "effect size": "Of a pair of methods: the mean difference divided by the standard deviation of the differences "
     "(Cohen's d of paired samples). The common language effect is the share of images or repeats on which the first "
     "is better; ties count half, and 0.5 means no effect.",
+    "explained class": "The class whose score a map explains: the true class of the image, or the predicted one.",
     "unit": "What is ranked and removed as a whole: a pixel, a channel of a pixel, or a group of pixels.",
     "fill": "What takes the place of removed units, such as the mean colour.",
     "ties": "Units with equal relevance. Their order is drawn at random.",
@@ -47,3 +65,41 @@ def anchor(term: str) -> str:
     """Return the id of a term's entry. KeyError: the glossary does not have the term."""
     assert term in GLOSSARY, term
     return "term-" + "".join(letter if letter.isalnum() else "-" for letter in term.lower())
+
+
+_PHRASES = {
+    "95 % interval": "interval",
+    "95 % intervals": "interval",
+    "Student's t": "Student's t",
+    "correction for skewness": "skewness",
+    "Wilson's method": "Wilson's method",
+    "Tango's method": "Tango's method",
+    "variance of both trainings and images": "trainings and images",
+    "betting": "betting",
+    "corrected p": "p value",
+    "not told apart": "not told apart",
+    "mask leakage": "mask leakage",
+    "area under the curve": "area",
+    "explained class": "explained class",
+    "the unit is": "unit",
+    "the fill is": "fill",
+    "ties are": "ties",
+}
+"""Phrases of the page's own sentences, and the terms that explain them."""
+
+
+def linked(text: str) -> Markup:
+    """Return a sentence of the page, with a link from the first place of each phrase to the term that explains it."""
+    found, at = Markup(), 0
+    seen: set[str] = set()
+    pattern = "|".join(re.escape(phrase) for phrase in sorted(_PHRASES, key=len, reverse=True))
+    for match in re.finditer(rf"\b(?:{pattern})\b", text):
+        term = _PHRASES[match[0]]
+        if term in seen:
+            continue
+        seen.add(term)
+        found += escape(text[at : match.start()]) + Markup('<a class="term" href="#{}">{}</a>').format(
+            anchor(term), match[0]
+        )
+        at = match.end()
+    return found + escape(text[at:])

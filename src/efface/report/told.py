@@ -10,8 +10,18 @@ from efface.report.formats import duration, listed
 from efface.report.gallery import Gallery
 from efface.report.table import HOW, Kind, Panel
 
-_HOW = {"unit": "unit", "explain": "class explained", "imputer": "fill", "ties": "ties", "count": "count"}
-_COUNT = "floor(fraction * units + 1e-6)"
+_HOW = {
+    "unit": "the unit is",
+    "explain": "the explained class is",
+    "imputer": "the fill is",
+    "ties": "ties are",
+    "count": "the number of removed units is",
+}
+_SAID = {
+    "floor(fraction * units + 1e-6)": "the fraction of the units, rounded down",
+    "true": "the true one",
+    "predicted": "the predicted one",
+}
 _FROM_PYTHON = "efface_given."
 
 
@@ -23,7 +33,7 @@ def made(facts: Facts) -> list[str]:
     parts += [f"commit {origin.commit}"] if origin.commit else []
     parts += [f"seed {origin.seed}"] if origin.seed is not None else []
     parts.append(facts.device)
-    parts.append(f"{duration(sum(facts.seconds.values()))} of work, all workers")
+    parts.append(f"{duration(sum(facts.seconds.values()))} of work by all workers")
     return parts
 
 
@@ -46,15 +56,15 @@ def compared(firsts: Sequence[Panel], facts: Facts, kind: Kind, controls: Collec
 def how(settings: Mapping[str, str]) -> str:
     """Return the settings that the numbers of a metric depend on, in one line. Settings that are none are left out."""
     given = [
-        f"{_HOW[setting]}: {plain(settings[setting])}" for setting in HOW if settings.get(setting, "none") != "none"
+        f"{_HOW[setting]} {plain(settings[setting])}" for setting in HOW if settings.get(setting, "none") != "none"
     ]
-    return "; ".join(given) + "." if given else ""
+    return f"In these numbers, {listed(given)}." if given else ""
 
 
 def plain(text: str) -> str:
     """Return a setting without the paths of efface's own functions, and without formulas."""
-    if text == _COUNT:
-        return "the fraction of the units, rounded down"
+    if text in _SAID:
+        return _SAID[text]
     return re.sub(r"\befface(?:\.\w+)+", lambda path: short_words.name_of(path[0]).rpartition(".")[2] or path[0], text)
 
 

@@ -104,7 +104,7 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
         gain = number(abs(most.difference.mean), panel.value_unit, signed=True)
         lines.append(
             f"{_are(verdicts['better'])} better than {panel.reference}. "
-            f"The largest gain in {panel.stands} is {gain}, that of {most.method}."
+            f"The largest gain in the {panel.stands} is {gain}, that of {most.method}."
         )
     if verdicts["same"]:
         lines.append(
