@@ -156,8 +156,8 @@ def test_what_numbers_depend_on_stands_below_each_figure_and_in_each_line(report
     for caption in page.locator("figcaption .how").all():
         said = caption.evaluate("c => c.textContent")
         assert said == (
-            "In these numbers, the unit is patch, the explained class is the true one, the fill is a.fill(size=3), ties "
-            "are shuffled and the number of removed units is floor."
+            "In these numbers, the unit is patch, the explained class is the true one, the fill is a.fill(size=3), "
+            "ties are shuffled and the number of removed units is floor."
         )
     found = lines(report[1], "summary.csv")
     assert {tuple(line[name] for name in HOW) for line in found} == {tuple(HOW.values())}
