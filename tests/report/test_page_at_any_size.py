@@ -153,8 +153,14 @@ def contrast(one, other):
     return (light + 0.05) / (dark + 0.05)
 
 
+def blended(one, other, share):
+    pairs = ((int(one[i : i + 2], 16), int(other[i : i + 2], 16)) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(share * a + (1 - share) * b):02x}" for a, b in pairs)
+
+
 TEXTS = [(text, ground) for text in ("ink", "soft", "accent", "bad") for ground in ("paper", "card", "note")]
 TEXTS += [("paper", "ink")]  # of the tip
+TEXTS += [("ink", "good-cell"), ("ink", "bad-cell")]
 TEXTS += [(text, ground) for text in ("ink", "soft", "good") for ground in ("good-tint",)]
 TEXTS += [(text, ground) for text in ("ink", "soft", "bad") for ground in ("bad-tint",)]
 
@@ -164,6 +170,8 @@ def test_texts_stand_out_from_their_ground(scheme):
     light, dark = CSS.partition("@media (prefers-color-scheme: dark)")[::2]
     named = colours(light) | (colours(dark.partition("\n}")[0]) if scheme == "dark" else {})
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    for mixed in ("good", "bad"):  # the colour of a cell of the table of agreement, at its strongest
+        named[f"{mixed}-cell"] = blended(named[mixed], named["card"], 0.45)
     low = {(text, ground): round(contrast(named[text], named[ground]), 2) for text, ground in TEXTS}
     assert {pair: value for pair, value in low.items() if value < 4.5} == {}
     assert set(re.findall(r"[^-]color: ([^;]+);", CSS)) <= {"inherit", "var(--ink)", "var(--soft)", "var(--accent)"} | {

@@ -189,16 +189,17 @@ def agreement_sentences(coefficients: Agreements) -> list[str]:
     lines = [f"{one} and {other} rank the methods {_likeness(known[one, other])}." for one, other in pairs]
     if len(known) > 1:
         in_order = sorted(known, key=lambda names: known[names].value)
-        for words, names in (("Closest", in_order[-1]), ("Farthest apart", in_order[0])):
-            lines.append(f"{words}: {names[0]} and {names[1]}, {_likeness(known[names])}.")
+        for words, names in (("closest", in_order[-1]), ("farthest apart", in_order[0])):
+            lines.append(f"{names[0]} and {names[1]} are {words}: they rank the methods {_likeness(known[names])}.")
     images = {
         metric: agreement.value for metric, agreement in coefficients.alpha.items() if not np.isnan(agreement.value)
     }
     if images:
         most, least = max(images, key=lambda name: images[name]), min(images, key=lambda name: images[name])
-        ends = f"most on {most} (alpha {number(images[most])})"
-        ends += f", least on {least} ({number(images[least])})" if least != most else ""
-        lines.append(f"Single images agree on the ranking {ends}. 0 is chance, 1 is complete agreement.")
+        ends = f"on {most} (alpha {number(images[most])})"
+        ends = f"most {ends}, and least on {least} ({number(images[least])})" if least != most else ends
+        lines.append(f"Single images agree on the ranking of the methods {ends}.")
+        lines.append("An alpha of 0 is that of chance, and 1 is complete agreement.")
     few = sorted({panel.metric for panel in coefficients.panels if len(_methods(panel)) < 5})
     if few and known:
         lines.append(
