@@ -1,10 +1,13 @@
 """What a page takes from its study: links, looks of methods, cautions of each network, points without an interval."""
 
+import base64
 import html
+import io
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from efface.report import page
 from efface.report.facts import Origin
@@ -196,3 +199,54 @@ def test_a_method_looks_the_same_on_the_page_of_a_run_and_on_that_of_its_seeds(t
     seeds = drawn(two_networks / "run/good/report/report.html")
     assert {name: seeds[name] for name in one} == one
     assert len({*one.values()}) == len(one) == 4
+
+
+VECTORS = """
+import torch
+from torch import nn
+
+from efface.types import Split
+
+
+def rows():
+    def split(n):
+        classes = torch.arange(n) % 2
+        images = torch.randint(0, 100, (n, 20, 1, 1), generator=torch.Generator().manual_seed(n)).to(torch.uint8)
+        images[:, 3, 0, 0] = 200 * classes.to(torch.uint8)
+        return Split(images, classes)
+
+    return {"train": split(64), "test": split(24)}
+
+
+def network():
+    return nn.Sequential(nn.Flatten(), nn.Linear(20, 2))
+"""
+
+
+def test_maps_of_one_pixel_of_many_channels_are_a_heat_map_of_all_coordinates(tmp_path):
+    methods = [{"name": name, "method": name} for name in ("random", "gradient")]
+    study = write_study(
+        tmp_path,
+        {"vectors": VECTORS},
+        data="vectors.rows",
+        model={"call": "vectors.network"},
+        attribution_methods=methods,
+        post=["absolute"],
+        unit="feature",
+        metrics=["morf"],
+        fractions=[0.5],
+        repeats=None,
+    )
+    done = efface(tmp_path, "all", study.name)
+    assert done.code == 0, done.err
+    text = (tmp_path / "run/report/report.html").read_text()
+    heat = re.findall(r'<img src="data:image/png;base64,([^"]*)"', text.partition('class="gallery heat"')[2])
+    sizes = []
+    for each in heat:
+        with Image.open(io.BytesIO(base64.b64decode(each))) as picture:
+            sizes.append(picture.size)
+    assert len(sizes) == 3, "the images, and the maps of two methods"
+    assert [width // 8 for width, _ in sizes] == [20, 1, 20], "a random map has one value for all channels"
+    assert "has one value for all channels of a position" in text
+    assert len({height for _, height in sizes}) == 1, "the same images in each"
+    assert "three channels" not in text
