@@ -409,3 +409,23 @@ def test_a_function_makes_the_network():
     found = efface.evaluate(network, IMAGES, LABELS, ["gradient"], ["morf"], **SHORT)
     same = efface.evaluate(NETWORK, IMAGES, LABELS, ["gradient"], ["morf"], **SHORT)
     pd.testing.assert_frame_equal(found.table, same.table)
+
+
+def test_a_result_is_shown_whole_in_the_width_of_the_terminal(result, monkeypatch):
+    for width in (60, 100, 200):
+        monkeypatch.setenv("COLUMNS", str(width))
+        text = repr(result)
+        body = text.partition("accuracy ")[0].partition("\naccuracy")[0]
+        assert max(map(len, body.splitlines())) <= width
+        assert "..." not in body
+        assert all(name in text for name in ("morf", "lerf", "mine", "gradient", "random"))
+        assert all(f"{value:.3f}" in text for value in result.table.value)
+    assert "<table" in result._repr_html_()  # what a notebook asks for
+
+
+def test_show_prints_the_table_and_opens_the_page(result, monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    result.show()
+    assert repr(result) in capsys.readouterr().out
+    assert opened == [result.report().as_uri()]

@@ -17,6 +17,7 @@ MARKS: dict[Verdict, str] = {
     "single": "○",
     "alone": "",
     "missing": "…",
+    "failed": "✕",
     "undefined": "∅",
 }
 
@@ -77,6 +78,8 @@ def _details(row: Row, panel: Panel, gain: Interval, word: str) -> str:
     if gain.n:
         unit = f" {panel.value_unit}" if panel.value_unit else ""
         lines.append(f"gain over {panel.reference} {between(gain)}{unit} (+ is better; 95 %, n = {gain.n})")
+    if row.curve.failed:
+        lines.append(f"the reason: {row.curve.failed.removesuffix('.')}")
     if row.area.n:
         whole = number(row.area.mean, panel.value_unit)
         ends = f" [{number(row.area.low)}, {number(row.area.high)}]" if row.area.n > 1 and row.by != "none" else ""

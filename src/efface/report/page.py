@@ -17,6 +17,7 @@ from efface.report import (
     formats,
     frames,
     glossary,
+    noted,
     paper,
     told,
     verdicts,
@@ -77,7 +78,12 @@ def write(
     in_rounds = decided.rounds(pairs)
     agreements = between.agreements([] if network or in_rounds else ranked)
     facts = replace(
-        facts, warnings=(*facts.warnings, *(sentence for panel in firsts for sentence in words.gap_sentences(panel)))
+        facts,
+        warnings=(
+            *noted.notes(firsts),
+            *facts.warnings,
+            *(sentence for panel in firsts for sentence in words.gap_sentences(panel)),
+        ),
     )
     controls = {row.method for panel in all_panels for row in panel.rows if row.is_control}
     looks = styles((row.method for panel in all_panels for row in panel.rows), () if network else references)
@@ -195,7 +201,10 @@ def _metrics(
     return {
         "firsts": ranked,
         "number_of": {metric: n for n, metric in enumerate(dict.fromkeys(p.metric for p in (*ranked, *firsts)), 1)},
-        "headline": words.headline(ranked),
+        "headline": [
+            *words.headline(ranked),
+            *noted.described([panel.metric for panel in ranked if panel.direction == "none"]),
+        ],
         "families": families,
         "many": len(ranked) > MANY,
         "leaking": [panel.metric for panel in ranked if words.leaks(panel)],

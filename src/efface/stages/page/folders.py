@@ -10,7 +10,7 @@ from efface.stages.page.comparison import write_comparison
 from efface.stages.run.curves import RunRecord, read_record
 from efface.stages.run.kept_plan import NAME, KeptRun, KeptStudy, read_kept
 from efface.stages.run.progress import say
-from efface.stages.run.state import run_facts, say_files
+from efface.stages.run.state import failures_of, run_facts, say_failures, say_files
 from efface.store.links import refuse_links
 from efface.store.maps import finished_rows, partial_path
 from efface.study.schema import Claim
@@ -74,7 +74,10 @@ def status_of_folder(path: Path, only: Sequence[str] = (), *, facts: dict[str, A
         say_files(str(one.folder), networks, extractions)
         total = len(one.kept.tasks)
         say(f"probes: {total - one.open} of {total} done, {one.open} left")
-        found = run_facts(str(one.folder), networks, extractions, (total, total - one.open, one.open))
+        failures = failures_of(one.kept.curves, one.results)
+        say_failures(failures)
+        done = (total, total - one.open, one.open)
+        found = run_facts(str(one.folder), networks, extractions, done, failures)
         facts["runs"].append(found | {"rounds": "", "at_most": False})
 
 

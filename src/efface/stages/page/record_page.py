@@ -8,7 +8,7 @@ from efface.report.facts import Facts
 from efface.stages.page.accuracy import ACCURACY_SETTINGS, unaccompanied_of
 from efface.stages.page.comparison import merged
 from efface.stages.page.report import is_measured
-from efface.stages.page.report_data import cost_of, degenerate_of, origin_of, seconds_of
+from efface.stages.page.report_data import cost_of, degenerate_of, origin_of, seconds_of, unfinished_said
 from efface.stages.run.curves import RunRecord
 from efface.stages.run.progress import say
 from efface.study.claims import ACCURACY
@@ -42,6 +42,7 @@ def write_record_page(record: RunRecord) -> None:
     costs = {
         metric.name: cost_of(keys[metric.name], record.results, kept.images, metric.sample) for metric in kept.metrics
     }
+    missing = [key for key in kept.tasks if key not in record.results]
     known = kept.facts
     facts = Facts(
         study=kept.study,
@@ -49,7 +50,7 @@ def write_record_page(record: RunRecord) -> None:
         versions=known.versions if known else {},
         device=known.device if known else "unknown",
         seconds=seconds_of(record.results),
-        unfinished=(f"{record.open} of {len(kept.tasks)} probes are not run yet",) if record.open else (),
+        unfinished=unfinished_said(missing, len(kept.tasks), record.results),
         data=known.data if known else kept.source,
         network=known.network if known else kept.model,
         warnings=(

@@ -16,7 +16,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from efface.metrics import Metric, metric
+from efface.metrics.shared.of_function import of_function
 from efface.plug import words
+from efface.plug.given import is_given
 from efface.plug.strict import Strict
 from efface.report.stats.curve import Better, Looks, Over
 from efface.shown import unprintable
@@ -25,6 +27,7 @@ from efface.study.schema import Claim
 from efface.study.yaml_file import InvalidStudyError
 
 NAME = "plan.json"
+OF_FUNCTION = f"{of_function.__module__}.{of_function.__name__}"
 LONGEST_TEXT, LONGEST_STUDY = 10_000, 4_000_000
 """Characters of a text in the file, and of the study that stands in it."""
 
@@ -205,7 +208,18 @@ def read_kept(folder: Path) -> KeptRun | KeptStudy:
 
 def own_formula(kept: KeptMetric, where: Path) -> Metric:
     """Return the formula of one of efface's own metrics. InvalidStudyError: it needs other code."""
-    if outside := foreign_paths(kept):
+    if kept.path == OF_FUNCTION:  # its numbers are those of its probe; the function does not run
+        (better,) = kept.direction.values()
+        return of_function(
+            function=str(kept.settings.get("function")), better=better, caption=kept.caption or "A function."
+        )
+    outside = foreign_paths(kept)
+    if any(map(is_given, outside)):
+        raise InvalidStudyError(
+            f"{where}: metrics.{kept.name}: its numbers are put together by an object that was handed over in Python, "
+            f"which no command can call; the same call of efface.evaluate with out='{where}' writes the page again"
+        )
+    if outside:
         raise InvalidStudyError(
             f"{where}: metrics.{kept.name}: its numbers are put together by {', '.join(outside)}, which is no code of "
             "efface, so nothing of it is imported; add --trust if you know who made the folder"

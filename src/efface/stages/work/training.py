@@ -16,7 +16,7 @@ from efface.stages.run.network import Network
 from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
-from efface.stages.run.worker import current_run, keep_trace
+from efface.stages.run.worker import current_run, keep_failure
 from efface.stages.work.scalars import scalars
 from efface.stages.work.through import work_through
 from efface.store.plain_name import name_plainly, remove_plain_name
@@ -73,8 +73,8 @@ def train_missing(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[s
             for task, outcome in work_through(runs[0].study, Train(own), tasks, count, cost=epochs):
                 run = own[task.study.out]
                 if isinstance(outcome, Failure):
-                    failures.setdefault(run.folder, []).append(f"{_named(run, task.network)}: {outcome.message}")
-                    keep_trace(run, f"train {task.network}", outcome)
+                    failures.setdefault(run.folder, []).append(f"{_named(run, task.network)}: {outcome.reason}")
+                    keep_failure(run, f"train {task.network}", outcome)
                 else:
                     run.results.append(outcome)
         if done:
