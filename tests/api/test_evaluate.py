@@ -429,3 +429,27 @@ def test_show_prints_the_table_and_opens_the_page(result, monkeypatch, capsys):
     result.show()
     assert repr(result) in capsys.readouterr().out
     assert opened == [result.report().as_uri()]
+
+
+def test_a_folder_that_cannot_be_used_is_refused_in_words(tmp_path, result):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/study.yml").write_text("out: runs/x\nmodel: resnet8\n")
+    refused = {
+        tmp_path / "file": "out: file is a file",
+        tmp_path / "file/below": "out: file is a file",
+        "/proc/efface": "out: nothing can be written there",
+        tmp_path / "other": "out: other study.yml run from a file another folder",
+    }
+    for out, said in refused.items():
+        for call in (efface.evaluate, efface.maps):
+            with pytest.raises(ValueError, match="out:") as error:
+                call(NETWORK, IMAGES, LABELS, ["gradient"], out=out, verbose=False)
+            assert names(str(error.value).replace("/", " / "), said)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "other", "study.yml"], "nothing was written"
+    for out in ("file", "file/below"):
+        with pytest.raises(ValueError, match="out:"):
+            efface.compare(a=result, b=result, out=tmp_path / out)
+    for path in (tmp_path / "no/page.html", tmp_path):
+        with pytest.raises(ValueError, match="report:"):
+            result.report(path)

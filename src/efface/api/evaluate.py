@@ -21,6 +21,7 @@ from efface.stages.page.comparison import write_comparison
 from efface.stages.page.folders import kept_folder
 from efface.stages.run.curves import planned_run
 from efface.stages.run.run import Run
+from efface.stages.run.runs import refuse_unwritable
 from efface.store.maps import MapStore
 
 
@@ -129,6 +130,7 @@ def compare(*, out: str | Path = "runs/compare", **results: Result | str | Path)
         raise ValueError(
             f"compare: got {len(results)} result; give two or more by name: compare(mine=one, theirs=other)"
         )
+    refuse_unwritable(Path(out).absolute())
     beside = {}
     for label, result in results.items():
         if isinstance(result, Result) and not result.is_current:

@@ -22,7 +22,8 @@ from efface.api.methods import Methods, entries_of
 from efface.api.metrics import Metrics, metric_entries
 from efface.api.networks import network_keys
 from efface.execute import serial
-from efface.plug.given import give, keep, said
+from efface.plug.given import give, keep, names_given, said
+from efface.stages.run.runs import refuse_unwritable
 from efface.store.arrays import digest
 from efface.store.keys import key
 from efface.study.study import Study, check, dump
@@ -123,7 +124,10 @@ class Folder:
 def run_folder(out: str | Path | None) -> Iterator[tuple[Path, Folder | None]]:
     """Yield the folder of the run, and what removes it when nobody needs it any more; None if it is the caller's."""
     if out is not None:
-        yield Path(out).absolute(), None
+        path = Path(out).absolute()
+        refuse_unwritable(path)
+        _refuse_other_study(path)
+        yield path, None
         return
     folder = Folder()
     try:
@@ -131,6 +135,16 @@ def run_folder(out: str | Path | None) -> Iterator[tuple[Path, Folder | None]]:
     except BaseException:
         folder.remove()
         raise
+
+
+def _refuse_other_study(folder: Path) -> None:
+    """ValueError: the folder belongs to a study of a file, whose study.yml and page a call would replace."""
+    study = next((file for file in (folder / "study.yml", *folder.glob("*/study.yml")) if file.is_file()), None)
+    if study is not None and not names_given(study.read_text(encoding="utf-8", errors="replace")):
+        raise ValueError(
+            f"out: {folder}: is the folder of a study that was run from a file ({study}), and a call would replace its "
+            "page; give another folder with out=..."
+        )
 
 
 @contextlib.contextmanager

@@ -94,7 +94,8 @@ class Result:
         path: a copy of the page is written there; its folder must exist. Pictures that lie beside the page are copied
         into a folder `images` beside the copy. The copy has no links to the tables in the run's folder.
 
-        ValueError: no path is given, and another call has written its page into the folder since.
+        ValueError: the path is no file in a folder that exists; or no path is given, and another call has written its
+        page into the folder since.
         """
         if path is not None:
             return self._copied(Path(path))
@@ -107,6 +108,9 @@ class Result:
 
     def _copied(self, path: Path) -> Path:
         text = re.sub(r"<!-- beside -->.*?<!-- /beside -->", "", self._page.decode(), flags=re.DOTALL)
+        if path.is_dir() or not path.parent.is_dir():
+            found = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+            raise ValueError(f"report: {path}: {found}; give the path of a file in a folder that exists")
         path.write_text(text, encoding="utf-8")
         for name in sorted(set(re.findall(r'src="(images/[^"]+)"', text))):
             if (self._path.parent / name).is_file():

@@ -51,6 +51,11 @@ def is_given(path: str) -> bool:
     return path.startswith(f"{_HOME}.")
 
 
+def names_given(text: str) -> bool:
+    """Return whether a study names an object that Python code handed over. text: of the study."""
+    return f"{_HOME}." in text
+
+
 def said(text: str) -> str:
     """Return a message with the names of objects in place of the paths that they were given."""
     return re.sub(rf"\b{_HOME}\.[a-z]+_(\w*)_[0-9a-f]{{16}}", r"\1", text)

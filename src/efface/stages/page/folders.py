@@ -106,7 +106,7 @@ def _compared_with(record: RunRecord, against: str) -> RunRecord:
     """Return a record whose methods are compared with this one."""
     known = dict.fromkeys(curve.draw_of or curve.method for curve in record.curves)
     if against not in known:
-        raise ValueError(f"--against: {record.folder} has no method {against}; it has {', '.join(known)}")
+        raise ValueError(f"{record.folder}: --against: there is no method '{against}'; there are {', '.join(known)}")
     return replace(record, kept=record.kept.model_copy(update={"references": (against,)}))
 
 
