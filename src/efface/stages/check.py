@@ -6,10 +6,10 @@ from typing import Any
 from efface.stages.page.accuracy import unaccompanied
 from efface.stages.run.curves import planned_run
 from efface.stages.run.labels import labels_tried
-from efface.stages.run.progress import duration, say
+from efface.stages.run.progress import say
 from efface.stages.run.run import Run
 from efface.stages.run.runs import measuring, narrowed, one_by_one, refuse_unwritable, runs_of
-from efface.stages.trial.estimate import say_estimate
+from efface.stages.trial.estimate import around_the_work, say_estimate, span
 from efface.stages.trial.executor import try_executor
 from efface.stages.trial.keywords import near_keywords
 from efface.stages.trial.methods import preflight
@@ -45,7 +45,7 @@ def check(study: Study, only: Sequence[str] = (), *, facts: dict[str, Any] | Non
     _warn(facts, dict.fromkeys(line for run in runs for line in unaccompanied(run.study.metrics)))
     facts["seconds"] = sum(found["left"]["seconds"] for found in facts["runs"])
     if len(runs) > 1:
-        say(f"all {len(runs)} runs: estimate: {duration(facts['seconds'])}")
+        say(f"all {len(runs)} runs: estimate: {span(facts['seconds'], around_the_work())}")
     return []
 
 
