@@ -58,7 +58,8 @@ def names_given(text: str) -> bool:
 
 def said(text: str) -> str:
     """Return a message with the names of objects in place of the paths that they were given."""
-    return re.sub(rf"\b{_HOME}\.[a-z]+_(\w*)_[0-9a-f]{{16}}", r"\1", text)
+    own = re.sub(rf"\b{_HOME}\.[a-z]+_(\w*)_[0-9a-f]{{16}}", r"\1", text)
+    return re.sub(r"\b_lambda_\b", "<lambda>", own)
 
 
 def keep(text: str, folder: Path) -> Path | None:

@@ -16,6 +16,7 @@ from efface.metrics.probes.probe import Explains
 from efface.plug import words
 from efface.plug.call import Call
 from efface.plug.given import said
+from efface.plug.in_python import for_maker
 from efface.report.cautions import SHARES
 from efface.report.facts import Cost, Facts, Origin
 from efface.report.formats import listed
@@ -204,7 +205,9 @@ def _unfinished(planned: PlannedRun, measured: Sequence[str]) -> tuple[str, ...]
     missing = [task.key for task in tasks if task.key not in run.results]
     without = [entry.name for entry in run.study.metrics if entry.name not in measured]
     of = f", all of {', '.join(without)} among them" if without else ""
-    return unfinished_said(missing, len(tasks), run.results, of)
+    return tuple(
+        for_maker(line, run.study.model.call) for line in unfinished_said(missing, len(tasks), run.results, of)
+    )
 
 
 def unfinished_said(missing: Sequence[str], planned: int, results: Results, of: str = "") -> tuple[str, ...]:

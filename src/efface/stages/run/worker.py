@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 
 from efface.execute import Failure
-from efface.plug.given import said
+from efface.plug.in_python import for_maker
 from efface.stages.run.run import Run
 from efface.study.study import Study
 
@@ -25,7 +25,7 @@ def keep_failure(run: Run, what: str, failure: Failure, keys: Iterable[str] = ()
 
     keys: of the results.
     """
-    run.results.fail(keys, said(failure.reason))
+    run.results.fail(keys, for_maker(failure.reason, run.study.model.call))
     run.folder.mkdir(parents=True, exist_ok=True)
     with (run.folder / "failures.log").open("a") as file:
         file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {what}\n{failure.trace}\n")
