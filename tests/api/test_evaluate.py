@@ -453,3 +453,35 @@ def test_a_folder_that_cannot_be_used_is_refused_in_words(tmp_path, result):
     for path in (tmp_path / "no/page.html", tmp_path):
         with pytest.raises(ValueError, match="report:"):
             result.report(path)
+
+
+ODD = ("IG (50 steps)", "IG [50 steps]", "mine, a=1/b", "cost $x_1$ & 5 % <b>\\", "größe")
+
+
+def test_methods_have_any_name_that_can_be_printed(tmp_path):
+    methods = {name: {"method": weighted, "kwargs": {"gain": 1.0 + i}} for i, name in enumerate(ODD)}
+    out = tmp_path / "run"
+    result = efface.evaluate(NETWORK, IMAGES, LABELS, methods, "morf", out=out, **SHORT)
+    assert set(result.table.method) == {*ODD, "random"}
+    maps = sorted(path.name for path in (out / "maps").glob("*.h5"))
+    assert len(maps) == len(ODD) + 1
+    assert all(re.fullmatch(r"[A-Za-z0-9_.+-]+", name) for name in maps)
+    page = result.report().read_text()
+    assert "cost $x_1$ &amp; 5 % &lt;b&gt;\\" in page
+    assert "<b>\\" not in page
+    assert r"cost \$x\_1\$ \& 5 \% <b>\textbackslash{}" in (out / "report/table.tex").read_text()
+    again = efface.evaluate(NETWORK, IMAGES, LABELS, methods, "morf", out=out, **SHORT)
+    pd.testing.assert_frame_equal(again.table, result.table)
+    told = subprocess.run(
+        [sys.executable, "-m", "efface", "status", str(out)], capture_output=True, text=True, check=True
+    )
+    assert "to extract" not in told.stdout
+    assert ", 0 left" in told.stdout
+    kept = efface.maps(NETWORK, IMAGES, LABELS, {ODD[0]: weighted}, verbose=False)
+    assert list(kept) == [ODD[0]]
+
+
+@pytest.mark.parametrize("name", ["", " mine", "mine ", "a~2", "a\nb", "\x1b[31m", "x" * 81])
+def test_a_name_that_cannot_be_shown_is_refused_with_the_rule(name):
+    with pytest.raises(ValueError, match="no name of a method; expected 1 to 80 characters"):
+        efface.evaluate(NETWORK, IMAGES, LABELS, {name: weighted}, "morf", **SHORT)

@@ -49,7 +49,7 @@ def inline(panel: Panel, looks: dict[str, Style], names: dict[tuple[str, str, st
     The page sets the colours of text and axes. Each curve and band is a group with the name of its method.
     """
     salt = names[panel.metric, panel.score, panel.rows[0].method]
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9.5}):
+    with mpl.rc_context({"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9.5}):
         width, height = 7.0, 0.9 + 0.26 * len(panel.rows) if panel.stands == "value" else 3.9
         figure = Figure(figsize=(width, height))
         axes = figure.subplots()
@@ -78,7 +78,9 @@ def sheet(panels: Sequence[Panel], looks: dict[str, Style]) -> dict[str, bytes]:
     shown = [name for name in looks if any(panel.row(name) for panel in panels)]
     legend_columns = max(1, min(len(shown), int(columns * 4.2 / (0.6 + 0.085 * max(map(len, shown), default=1)))))
     legend_height = 0.22 * math.ceil(len(shown) / legend_columns) + 0.2
-    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "efface", "pdf.fonttype": 42, "font.size": 9}):
+    with mpl.rc_context(
+        {"text.parse_math": False, "svg.fonttype": "path", "svg.hashsalt": "efface", "pdf.fonttype": 42, "font.size": 9}
+    ):
         width, height = columns * 4.2, lines * 3.0 + legend_height
         figure = Figure(figsize=(width, height))
         grid = figure.subplots(lines, columns, squeeze=False)
@@ -110,7 +112,7 @@ def column(panel: Panel, looks: Mapping[str, Style]) -> bytes:
     columns = max(1, min(3, int(COLUMN / (0.45 + 0.075 * longest))))
     legend = 0.0 if is_value else 0.16 * math.ceil(len(methods) / columns) + 0.1
     height = 0.5 + 0.17 * len(methods) if is_value else 2.0 + legend
-    with mpl.rc_context({"pdf.fonttype": 42, "font.size": 8, "legend.fontsize": 7}):
+    with mpl.rc_context({"text.parse_math": False, "pdf.fonttype": 42, "font.size": 8, "legend.fontsize": 7}):
         figure = Figure(figsize=(COLUMN, height))
         left = min(1.7, 0.25 + 0.062 * longest) if is_value else 0.62
         axes = figure.subplots()

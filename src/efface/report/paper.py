@@ -19,8 +19,21 @@ from efface.report.stats import Interval
 from efface.report.table import Panel, Row
 from efface.report.words import VERDICTS
 
-_LETTERS = str.maketrans({"_": r"\_", "&": r"\&", "%": r"\%", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"})
-_MARKDOWN = str.maketrans({"_": r"\_", "|": r"\|", "*": r"\*"})
+_LETTERS = str.maketrans(
+    {
+        "_": r"\_",
+        "&": r"\&",
+        "%": r"\%",
+        "#": r"\#",
+        "$": r"\$",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "\\": r"\textbackslash{}",
+    }
+)
+_MARKDOWN = str.maketrans({"_": r"\_", "|": r"\|", "*": r"\*", "\\": r"\\", "`": r"\`", "<": "&lt;"})
 _SIGNS = {
     "better": r"$\blacktriangle$",
     "worse": r"$\blacktriangledown$",

@@ -17,7 +17,7 @@ from efface.training.settings import Regularizer
 
 _PLAIN = {
     "path_type": "expected a path, such as runs/mine; put a name of digits in quotes",
-    "string_pattern_mismatch": "a name has letters from a to z, digits, and . _ + - behind the first sign",
+    "string_pattern_mismatch": "expected letters from a to z, digits, and . _ + - behind the first sign",
 }
 """What is said of a kind of error in place of the words of the library that finds it."""
 

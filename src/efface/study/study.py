@@ -31,6 +31,7 @@ from efface.study.schema import (
     Fraction,
     ImputerCall,
     MethodEntry,
+    MethodName,
     Name,
     Post,
     UnitCall,
@@ -106,7 +107,7 @@ class Study(Strict):
     attribution_methods: tuple[MethodEntry, ...] = Field(min_length=1)
     post: Post = ()
     imputer: ImputerCall = Call(call="efface.impute.channel_mean")
-    reference: Name | None = None
+    reference: MethodName | None = None
     metrics: tuple[MetricEntry, ...] = ()
     samples: Sampling = Sampling()
     decide: Decide | None = None

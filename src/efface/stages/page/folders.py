@@ -11,6 +11,7 @@ from efface.stages.run.curves import RunRecord, read_record
 from efface.stages.run.kept_plan import NAME, KeptRun, KeptStudy, read_kept
 from efface.stages.run.progress import say
 from efface.stages.run.state import failures_of, run_facts, say_failures, say_files
+from efface.store.file_name import file_name
 from efface.store.links import refuse_links
 from efface.store.maps import finished_rows, partial_path
 from efface.study.schema import Claim
@@ -67,7 +68,7 @@ def status_of_folder(path: Path, only: Sequence[str] = (), *, facts: dict[str, A
         }
         extractions = []
         for maps in one.kept.maps:
-            files = [one.folder / "maps" / f"{name}-{maps.split}.h5" for name in maps.names]
+            files = [one.folder / "maps" / f"{file_name(name)}-{maps.split}.h5" for name in maps.names]
             if not all(file.is_file() for file in files):
                 finished = min(maps.rows if file.is_file() else finished_rows(partial_path(file)) for file in files)
                 extractions.append((maps.method, maps.split, finished, maps.rows))

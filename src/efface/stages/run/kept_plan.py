@@ -54,6 +54,8 @@ def _of_rounds(looks: Looks) -> Looks:
 
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Label = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f/\\]+$")]
+MethodLabel = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""The name of a method. No path is made of it but by `file_name`."""
 Part = Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f\\]+$"), AfterValidator(_below)]
 """A folder below the folder of the study, such as `softplus/seed-0`."""
 
@@ -97,7 +99,7 @@ class KeptCurve(Strict):
     """
 
     metric: Label
-    method: Label
+    method: MethodLabel
     control: bool
     draw_of: str
     at: Annotated[tuple[float, ...], AfterValidator(_ascending)] = Field(min_length=1)
@@ -121,9 +123,9 @@ class KeptNetwork(Strict):
 class KeptMaps(Strict):
     """An extraction: the maps that a method makes of a split of `rows` images."""
 
-    method: Label
+    method: MethodLabel
     split: Label
-    names: tuple[Label, ...]
+    names: tuple[MethodLabel, ...]
     rows: NonNegativeInt
 
 
@@ -157,7 +159,7 @@ class KeptRun(Strict):
     claims: tuple[Claim, ...]
     metrics: tuple[KeptMetric, ...]
     curves: tuple[KeptCurve, ...]
-    conditions: dict[Label, Key]
+    conditions: dict[MethodLabel, Key]
     tasks: tuple[Key, ...]
     networks: tuple[KeptNetwork, ...]
     maps: tuple[KeptMaps, ...]
