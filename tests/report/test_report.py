@@ -25,7 +25,15 @@ panels = functools.partial(report_panels.panels, references=CHANCE)
 write = functools.partial(page.write, references=CHANCE)
 styles = functools.partial(looks.styles, references=CHANCE)
 FRACTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
-FILES = ["agreement.csv", "comparisons.csv", "curves.pdf", "curves.svg", "report.html", "results.parquet"]
+FILES = [
+    "agreement.csv",
+    "comparisons.csv",
+    "curves.pdf",
+    "curves.svg",
+    "pictures.json",
+    "report.html",
+    "results.parquet",
+]
 FILES += ["summary.csv", "table.csv", "table.md", "table.tex", "verdicts.csv"]
 METHODS = ("random", "gradient", "input_x_gradient", "smooth_grad", "integrated_gradients", "grad_cam", "sobel")
 # Means as a trial on handwritten digits gave them: retrained networks read the outline of what was erased.
@@ -157,7 +165,7 @@ def test_page_needs_nothing_but_itself(whole):
     text = whole[1].read_text()
     outside = set(re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)([^"']*)""", text))
     assert outside == {
-        name for name in FILES if not name.endswith((".svg", ".html", ".parquet"))
+        name for name in FILES if not name.endswith((".svg", ".html", ".parquet", ".json"))
     }  # links to what lies beside it
     assert not re.search(r"@import|url\((?!#)", text)
     ids = re.findall(r'\bid="([^"]+)"', text)

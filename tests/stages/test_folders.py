@@ -1,6 +1,7 @@
 """Folders of runs from somebody else: what is read of them, what runs of them, and what is refused."""
 
 import json
+import re
 import shutil
 
 import pandas as pd
@@ -242,3 +243,38 @@ def read_kept_metric(**changes):
     given = {"name": "own", "sample": "images", "direction": {"value": "lower"}, "caption": "", "axis": ""}
     given |= {"summary": "mean", "by_mean": (), "family": "own", "may_lack_points": False, "value_units": {}}
     return KeptMetric(**given | {"opposite": "", "read_with": ()} | changes)
+
+
+def test_a_page_by_the_folder_alone_keeps_pictures_and_facts(tmp_path):
+    write_study(tmp_path, metrics=["roar"], repeats=2)
+    assert efface(tmp_path, "visualize", "study.yml").code == 0
+    assert efface(tmp_path, "all", "study.yml").code == 0
+    path = tmp_path / "run/report/report.html"
+    before = path.read_text()
+    assert 'id="gallery"' in before
+    assert 'id="pictures"' in before
+    (tmp_path / "study.yml").unlink()
+    done = efface(tmp_path, "report", "run", "--against", "mine")
+    assert done.code == 0, done.err
+    after = path.read_text()
+    for part in ('id="gallery"', 'id="pictures"', "2 trainings of each point"):
+        assert part in after, part
+    shown = [re.findall('<img [^>]*src="(data:[^"]+)"', text) for text in (before, after)]
+    assert shown[0] == shown[1]
+    assert "no pictures of maps" not in after
+
+
+def test_a_page_without_pictures_names_the_command_that_makes_them(tmp_path):
+    write_study(tmp_path, metrics=["morf"], fit=None)
+    assert efface(tmp_path, "all", "study.yml").code == 0
+    kept = tmp_path / "run/report/pictures.json"
+    whole = kept.read_text()
+    for content in (None, "[", whole.replace("data:image/png;base64,", "javascript:alert(1)//")):
+        kept.unlink(missing_ok=True)
+        if content is not None:
+            kept.write_text(content)
+        assert efface(tmp_path, "report", "run").code == 0
+        page = (tmp_path / "run/report/report.html").read_text()
+        assert "efface report STUDY" in page
+        assert 'id="gallery"' not in page
+        assert "javascript:alert" not in page

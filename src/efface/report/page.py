@@ -25,9 +25,10 @@ from efface.report import (
 )
 from efface.report.cells import Cell, cell
 from efface.report.facts import Facts, Origin
-from efface.report.gallery import Gallery, album, uri
+from efface.report.gallery import Gallery, uri
 from efface.report.looks import Style, identifiers, styles
 from efface.report.panels import panels
+from efface.report.pictured import Pictured, kept_pictures
 from efface.report.script_data import curve_data, image_data
 from efface.report.stats import Curve
 from efface.report.table import ALPHA, FAMILIES, Kind, Panel
@@ -45,7 +46,7 @@ FILES = (
 def write(
     folder: Path,
     curves: Sequence[Curve],
-    gallery: Gallery | None,
+    gallery: Gallery | Pictured | None,
     facts: Facts,
     *,
     references: Sequence[str] = (),
@@ -62,7 +63,7 @@ def write(
 
     folder: folder of the report.
     curves: curves of all methods, metrics and scores.
-    gallery: example images with their maps, or None.
+    gallery: example images with their maps, the pictures of an earlier page, or None.
     facts: facts about the study.
     references: names of methods; the others are compared with the first of these that a metric has.
     network: name of the network that the others are compared with. It is set for a page whose curves belong to networks
@@ -233,25 +234,17 @@ def _between(pairs: Sequence[between.Pairs], agreements: between.Agreements) -> 
 
 def _images(
     folder: Path,
-    gallery: Gallery | None,
+    gallery: Gallery | Pictured | None,
     all_panels: Sequence[Panel],
     looks: Mapping[str, Style],
     controls: set[str],
 ) -> dict[str, object]:
     """Return the content of the page that shows images, and write the pictures that lie beside it."""
-    if gallery is None:
-        return {"gallery": None, "pictures": None}
-    pictures = album(gallery)
-    for name, content in pictures.files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        if not (folder / name).is_file() or (folder / name).read_bytes() != content:
-            _replace(folder / name, content)
-    return {
-        "gallery": gallery,
-        "pictures": pictures,
-        "chosen_sentence": told.chosen(gallery),
-        "image_data": image_data(gallery, pictures, all_panels, looks, controls),
-    }
+    shown = kept_pictures(folder, gallery)
+    if shown is None:
+        return {"gallery": None}
+    data = image_data(shown, all_panels, looks, controls)
+    return {"gallery": shown, "chosen_sentence": told.chosen(shown), "image_data": data}
 
 
 def _every_first(firsts: Sequence[Panel], ranked: Sequence[Panel]) -> list[Panel]:

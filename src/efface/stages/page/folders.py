@@ -83,7 +83,7 @@ def status_of_folder(path: Path, only: Sequence[str] = (), *, facts: dict[str, A
 
 
 def report_of_folder(path: Path, only: Sequence[str] = (), against: str | None = None) -> None:
-    """Write the page of each run in a folder, and of several beside one another, without pictures of maps.
+    """Write the page of each run in a folder, and of several beside one another. A page keeps the pictures that it had.
 
     against: method with which all others are compared, in place of the reference of the study.
     FileNotFoundError: nothing is measured there. ValueError: a run has no such method.

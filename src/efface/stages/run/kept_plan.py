@@ -130,7 +130,10 @@ class KeptMaps(Strict):
 
 
 class KeptFacts(Strict):
-    """The facts that the page states beside the numbers; see `efface.report.facts.Facts`."""
+    """The facts that the page states beside the numbers; see `efface.report.facts.Facts`.
+
+    drawn: what the pictures of stage visualize were made from, if they show the study as it is.
+    """
 
     versions: dict[str, str]
     device: str
@@ -138,6 +141,11 @@ class KeptFacts(Strict):
     network: str
     remarks: tuple[str, ...]
     how: dict[str, dict[str, str]]
+    layers: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    repeats: PositiveInt | None = None
+    chance: float | None = None
+    passes: float | None = None
+    drawn: str = ""
 
 
 class KeptRun(Strict):
