@@ -409,3 +409,79 @@ def test_a_function_makes_the_network():
     found = efface.evaluate(network, IMAGES, LABELS, ["gradient"], ["morf"], **SHORT)
     same = efface.evaluate(NETWORK, IMAGES, LABELS, ["gradient"], ["morf"], **SHORT)
     pd.testing.assert_frame_equal(found.table, same.table)
+
+
+def test_a_result_is_shown_whole_in_the_width_of_the_terminal(result, monkeypatch):
+    for width in (60, 100, 200):
+        monkeypatch.setenv("COLUMNS", str(width))
+        text = repr(result)
+        body = text.partition("accuracy ")[0].partition("\naccuracy")[0]
+        assert max(map(len, body.splitlines())) <= width
+        assert "..." not in body
+        assert all(name in text for name in ("morf", "lerf", "mine", "gradient", "random"))
+        assert all(f"{value:.3f}" in text for value in result.table.value)
+    assert "<table" in result._repr_html_()  # what a notebook asks for
+
+
+def test_show_prints_the_table_and_opens_the_page(result, monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    result.show()
+    assert repr(result) in capsys.readouterr().out
+    assert opened == [result.report().as_uri()]
+
+
+def test_a_folder_that_cannot_be_used_is_refused_in_words(tmp_path, result):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/study.yml").write_text("out: runs/x\nmodel: resnet8\n")
+    refused = {
+        tmp_path / "file": "out: file is a file",
+        tmp_path / "file/below": "out: file is a file",
+        "/proc/efface": "out: nothing can be written there",
+        tmp_path / "other": "out: other study.yml run from a file another folder",
+    }
+    for out, said in refused.items():
+        for call in (efface.evaluate, efface.maps):
+            with pytest.raises(ValueError, match="out:") as error:
+                call(NETWORK, IMAGES, LABELS, ["gradient"], out=out, verbose=False)
+            assert names(str(error.value).replace("/", " / "), said)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "other", "study.yml"], "nothing was written"
+    for out in ("file", "file/below"):
+        with pytest.raises(ValueError, match="out:"):
+            efface.compare(a=result, b=result, out=tmp_path / out)
+    for path in (tmp_path / "no/page.html", tmp_path):
+        with pytest.raises(ValueError, match="report:"):
+            result.report(path)
+
+
+ODD = ("IG (50 steps)", "IG [50 steps]", "mine, a=1/b", "cost $x_1$ & 5 % <b>\\", "größe")
+
+
+def test_methods_have_any_name_that_can_be_printed(tmp_path):
+    methods = {name: {"method": weighted, "kwargs": {"gain": 1.0 + i}} for i, name in enumerate(ODD)}
+    out = tmp_path / "run"
+    result = efface.evaluate(NETWORK, IMAGES, LABELS, methods, "morf", out=out, **SHORT)
+    assert set(result.table.method) == {*ODD, "random"}
+    maps = sorted(path.name for path in (out / "maps").glob("*.h5"))
+    assert len(maps) == len(ODD) + 1
+    assert all(re.fullmatch(r"[A-Za-z0-9_.+-]+", name) for name in maps)
+    page = result.report().read_text()
+    assert "cost $x_1$ &amp; 5 % &lt;b&gt;\\" in page
+    assert "<b>\\" not in page
+    assert r"cost \$x\_1\$ \& 5 \% <b>\textbackslash{}" in (out / "report/table.tex").read_text()
+    again = efface.evaluate(NETWORK, IMAGES, LABELS, methods, "morf", out=out, **SHORT)
+    pd.testing.assert_frame_equal(again.table, result.table)
+    told = subprocess.run(
+        [sys.executable, "-m", "efface", "status", str(out)], capture_output=True, text=True, check=True
+    )
+    assert "to extract" not in told.stdout
+    assert ", 0 left" in told.stdout
+    kept = efface.maps(NETWORK, IMAGES, LABELS, {ODD[0]: weighted}, verbose=False)
+    assert list(kept) == [ODD[0]]
+
+
+@pytest.mark.parametrize("name", ["", " mine", "mine ", "a~2", "a\nb", "\x1b[31m", "x" * 81])
+def test_a_name_that_cannot_be_shown_is_refused_with_the_rule(name):
+    with pytest.raises(ValueError, match="no name of a method; expected 1 to 80 characters"):
+        efface.evaluate(NETWORK, IMAGES, LABELS, {name: weighted}, "morf", **SHORT)

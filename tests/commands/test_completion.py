@@ -104,3 +104,54 @@ def test_bash_completes_a_word(folder):
     env = os.environ | {"PYTHONPATH": SRC, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", script], cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["mine.yml"], done.stderr
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """A command `efface` of this environment, which the shells call."""
+    command = tmp_path / "bin/efface"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nPYTHONPATH="{SRC}" exec "{sys.executable}" -m efface "$@"\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
+
+
+LINES = {
+    "efface me": {"measure"},
+    "efface check mi": {"mine.yml", "mine2.yaml"},
+    "efface measure mine.yml --metrics roar,roa": {"roar,road"},
+    "efface list me": {"methods", "metrics"},
+}
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+@pytest.mark.usefixtures("program")
+def test_fish_completes_what_efface_offers(folder):
+    for line, expected in LINES.items():
+        asks = f"efface completion fish | source; complete -C '{line}'"
+        done = subprocess.run(["fish", "-c", asks], cwd=folder, capture_output=True, text=True, check=True)
+        found = {each.split("\t")[0] for each in done.stdout.splitlines() if each}
+        assert expected <= found, (line, done.stdout, done.stderr)
+
+
+ZSH = """
+compdef() { :; }
+compadd() { print -l -- ${(P)@[-1]}; }
+_describe() { print -l -- ${(P)3}; }
+_path_files() { :; }
+eval "$(efface completion zsh)"
+words=(${=1}); CURRENT=${#words}
+_efface_completion
+"""
+"""The function of the script in a true zsh. What zsh's own parts would show is printed."""
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+@pytest.mark.usefixtures("program")
+def test_zsh_completes_what_efface_offers(folder):
+    for line, expected in LINES.items():
+        done = subprocess.run(
+            ["zsh", "-f", "-c", ZSH, "zsh", line], cwd=folder, capture_output=True, text=True, check=True
+        )
+        found = {each.split(":")[0] for each in done.stdout.splitlines()}
+        assert expected <= found, (line, done.stdout, done.stderr)

@@ -267,9 +267,9 @@ def test_cifar_without_network_or_files_is_one_sentence(tmp_path, monkeypatch):
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr(cifar, "download_and_extract_archive", refuse)
-    with pytest.raises(FileNotFoundError, match=words("CIFAR10 route cifar-10-python https network taskw demo")):
+    with pytest.raises(FileNotFoundError, match=words("CIFAR10 route cifar-10-python https network efface demo")):
         cifar10(root=str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=words("cifar-100-python CIFAR100 download taskw demo")):
+    with pytest.raises(FileNotFoundError, match=words("cifar-100-python CIFAR100 download efface demo")):
         cifar100(root=str(tmp_path), download=False)
 
 

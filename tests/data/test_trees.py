@@ -31,10 +31,10 @@ def whole(tmp_path):
     [
         (
             "imagenet/val",
-            "imagenet/val no such folder image-net.org validation images ILSVRC2012 root taskw demo",
+            "imagenet/val no such folder image-net.org validation images ILSVRC2012 root efface demo",
             "train",
         ),
-        ("ILSVRC2012", "ILSVRC2012 image-net.org ILSVRC2012/train ILSVRC2012/val root taskw demo", "validation"),
+        ("ILSVRC2012", "ILSVRC2012 image-net.org ILSVRC2012/train ILSVRC2012/val root efface demo", "validation"),
         ("photographs", "photographs no such folder folder of photographs for each class root", "net.org"),
     ],
 )

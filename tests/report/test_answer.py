@@ -219,11 +219,13 @@ def test_images_without_a_value_are_counted():
     for curve in curves:
         curve.values[::2] = np.nan
     (panel,) = panels(curves, ["random"])
-    assert "morf has no value on 30 of the 60 images for every method. They are left out." in findings(panel, [panel])
+    assert "On morf, same, good, fair and random had no value on 30 of the 60 images, which are left out." in findings(
+        panel, [panel]
+    )
     curves = scored("morf", "lower", FAR, images=60)
     curves[1].values[rng.permutation(60)[:7]] = np.nan
     (panel,) = panels(curves, ["random"])
-    assert "morf has no value on 7 of the 60 images for good. They are left out." in findings(panel, [panel])
+    assert "On morf, good had no value on 7 of the 60 images, which are left out." in findings(panel, [panel])
 
 
 def test_nothing_tested_is_no_tie():

@@ -8,6 +8,7 @@ import pytest
 
 from efface.report import page
 from efface.report.facts import Origin
+from efface.report.gallery import Gallery
 from small.reports import curve_of, facts_of
 from small.tiers import first_short
 
@@ -44,12 +45,21 @@ def facts():
     return facts_of(origin=Origin("2026-11-30", "abc1234", command, 0, 3), network="n" * 70, data="d" * 70)
 
 
+def gallery():
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (2, 3, 8, 8)).astype(np.uint8)
+    maps = {name: rng.normal(size=(2, 8, 8)).astype(np.float32) for name in METHODS}
+    labels = ("1, explained as 1", "Anthropomorphous tabulatures of the Carboniferous, explained as another class")
+    why = tuple(f"worst case of the methods on {metric}" for metric in METRICS[1:3])
+    return Gallery(images, labels, maps, dict.fromkeys(METHODS, images), 0.3, why=why)
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """Pages of four and of 24 metrics."""
     return {
         count: page.write(
-            tmp_path_factory.mktemp("long"), curves(METRICS[:count]), None, facts(), references=["random"]
+            tmp_path_factory.mktemp("long"), curves(METRICS[:count]), gallery(), facts(), references=["random"]
         )
         for count in (4, 24)
     }
@@ -135,6 +145,11 @@ def test_everything_is_on_paper_and_nothing_is_wider_than_it(written, look, coun
     cells = seen.locator("td[data-verdict]")
     assert cells.evaluate_all("c => c.every(x => x.getClientRects().length)")
     assert seen.pdf(format="A4", prefer_css_page_size=True)[:4] == b"%PDF"
+
+
+def test_every_colour_of_the_styles_is_defined():
+    used = set(re.findall(r"var\((--[\w-]+)\)", CSS)) - {"--share"}  # which each cell gives
+    assert used <= set(re.findall(r"(--[\w-]+):", CSS))
 
 
 def colours(part):

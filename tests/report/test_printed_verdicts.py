@@ -36,7 +36,9 @@ def write(folder, curves, **how):
 
 
 def table_of(folder):
-    return pd.read_csv(folder / "verdicts.csv", keep_default_na=False, na_values={"low": [""], "high": [""]})
+    return pd.read_csv(
+        folder / "verdicts.csv", keep_default_na=False, na_values={name: [""] for name in ("low", "high", "rank")}
+    )
 
 
 def test_cells_have_the_number_and_the_word_of_the_page(tmp_path, capsys):

@@ -25,7 +25,15 @@ CHANCE = ("random", "random_resampled")  # what the others are compared with
 panels = functools.partial(report_panels.panels, references=CHANCE)
 write = functools.partial(page.write, references=CHANCE)
 FRACTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
-FILES = ["agreement.csv", "comparisons.csv", "curves.pdf", "curves.svg", "report.html", "results.parquet"]
+FILES = [
+    "agreement.csv",
+    "comparisons.csv",
+    "curves.pdf",
+    "curves.svg",
+    "pictures.json",
+    "report.html",
+    "results.parquet",
+]
 FILES += ["summary.csv", "table.csv", "table.md", "table.tex", "verdicts.csv"]
 METHODS = ("random", "gradient", "input_x_gradient", "smooth_grad", "integrated_gradients", "grad_cam", "sobel")
 # Means as a trial on handwritten digits gave them: retrained networks read the outline of what was erased.
@@ -157,7 +165,8 @@ def test_page_needs_nothing_but_itself(whole):
     text = whole[1].read_text()
     outside = set(re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)([^"']*)""", text))
     figures = {f"figures/{metric}.pdf" for metric, _ in MEANS}
-    assert outside == {name for name in FILES if name != "report.html"} | figures, "links to what lies beside it"
+    beside = {name for name in FILES if name not in ("report.html", "pictures.json")}
+    assert outside == beside | figures, "links to what lies beside it"
     assert not re.search(r"@import|url\((?!#)", text)
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
@@ -360,7 +369,7 @@ def test_failed_write_leaves_the_earlier_report(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write(tmp_path, curves(["gradient"])[:1], None, digits_facts())
     assert path.read_bytes() == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == FILES
+    assert sorted(p.name for p in tmp_path.iterdir()) == [name for name in FILES if name != "pictures.json"]
 
 
 def test_the_page_of_a_run_shows_what_its_results_say(tmp_path, look):

@@ -478,7 +478,8 @@ def test_check_plans_warns_and_keeps_nothing(tmp_path):
     assert "maps: 8 files to extract, 0 passes" in result.out
     # 9 scores of 24 images; 18 trainings of 2 epochs, a step counting three, each scored on 24.
     assert f"probes: 31 of 31 to run: 18 trainings, {4 * 8 + 9 * 24 + 18 * (3 * 2 * 48 + 24):,} passes" in result.out
-    assert "estimate: " in result.out
+    estimate = next(line for line in result.out.splitlines() if "estimate: " in line)
+    assert names(estimate, "to of passes workers, page")
     after = {name: what for name, what in files(tmp_path).items() if not name.startswith((".said-", "__pycache__"))}
     assert after == before
 

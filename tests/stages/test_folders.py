@@ -1,13 +1,14 @@
 """Folders of runs from somebody else: what is read of them, what runs of them, and what is refused."""
 
 import json
+import re
 import shutil
 
 import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from efface.stages.run.kept_plan import read_kept
+from efface.stages.run.kept_plan import KeptMetric, own_formula, read_kept
 from efface.store.keys import key
 from efface.study.yaml_file import InvalidStudyError
 from small.messages import names, words
@@ -201,3 +202,79 @@ def test_a_plan_of_before_without_ranges_is_read(foreign):
     assert (done.code, done.err) == (0, "")
     after = pd.read_csv(foreign / "run/seed-3/report/summary.csv")
     pd.testing.assert_frame_equal(before[["metric", "score", "mean", "n"]], after[["metric", "score", "mean", "n"]])
+
+
+def test_a_run_folder_in_place_of_a_study_is_said_to_be_one(tmp_path):
+    write_study(tmp_path, metrics=["morf"])
+    assert efface(tmp_path, "train", "study.yml").code == 0
+    for stage in ("check", "all", "measure", "visualize", "extract", "train", "prune"):
+        done = efface(tmp_path, stage, "run")
+        assert done.code == 2, (stage, done.err)
+        assert names(done.err, "run: folder of a run, run/study.yml. report, status compare"), done.err
+    (tmp_path / "run/study.yml").write_text("model: {call: efface_given.model_x_0123456789abcdef}\n")
+    assert names(efface(tmp_path, "check", "run").err, "same call of efface.evaluate out='run'.")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/a.yml").write_text("")
+    assert names(efface(tmp_path, "check", "configs").err, "configs: is a folder, configs/a.yml")
+
+
+@pytest.mark.parametrize("of", ["study.yml", "run"])
+def test_a_name_that_is_no_method_is_refused_with_those_there_are(of, tmp_path):
+    write_study(tmp_path, metrics=["morf"], fit=None, repeats=None)
+    assert efface(tmp_path, "all", "study.yml").code == 0
+    done = efface(tmp_path, "report", of, "--against", "nothere")
+    assert done.code in (1, 2)
+    assert names(done.err, "--against: no method 'nothere'; random, mine, red, green")
+
+
+def test_the_value_of_a_function_handed_over_is_read_from_its_folder(tmp_path):
+    kept = read_kept_metric(
+        path="efface.metrics.shared.of_function.of_function", settings={"function": "evil.import_me"}
+    )
+    (tmp_path / "evil.py").write_text(MARK.format(tmp_path / "mark"))
+    formula = own_formula(kept, tmp_path)
+    assert formula.direction == {"value": "lower"}
+    assert not (tmp_path / "mark").exists()
+    with pytest.raises(InvalidStudyError, match=words("metrics.own: handed over in Python, efface.evaluate out=")):
+        own_formula(read_kept_metric(path="efface_given.metric_own_0123456789abcdef", settings={}), tmp_path)
+
+
+def read_kept_metric(**changes):
+    given = {"name": "own", "sample": "images", "direction": {"value": "lower"}, "caption": "", "axis": ""}
+    given |= {"summary": "mean", "by_mean": (), "family": "own", "may_lack_points": False, "value_units": {}}
+    return KeptMetric(**given | {"opposite": "", "read_with": ()} | changes)
+
+
+def test_a_page_by_the_folder_alone_keeps_pictures_and_facts(tmp_path):
+    write_study(tmp_path, metrics=["roar"], repeats=2)
+    assert efface(tmp_path, "visualize", "study.yml").code == 0
+    assert efface(tmp_path, "all", "study.yml").code == 0
+    path = tmp_path / "run/report/report.html"
+    before = path.read_text()
+    assert 'id="gallery"' in before
+    assert 'id="pictures"' in before
+    (tmp_path / "study.yml").unlink()
+    done = efface(tmp_path, "report", "run", "--against", "mine")
+    assert done.code == 0, done.err
+    after = path.read_text()
+    for part in ('id="gallery"', 'id="pictures"', "2 trainings of each point"):
+        assert part in after, part
+    shown = [re.findall('<img [^>]*src="(data:[^"]+)"', text) for text in (before, after)]
+    assert shown[0] == shown[1]
+    assert "no pictures of maps" not in after
+
+
+def test_a_page_without_pictures_names_the_command_that_makes_them(tmp_path):
+    write_study(tmp_path, metrics=["morf"], fit=None)
+    assert efface(tmp_path, "all", "study.yml").code == 0
+    kept = tmp_path / "run/report/pictures.json"
+    whole = kept.read_text()
+    for content in (None, "[", whole.replace("data:image/png;base64,", "javascript:alert(1)//")):
+        kept.unlink(missing_ok=True)
+        if content is not None:
+            kept.write_text(content)
+        assert efface(tmp_path, "report", "run").code == 0
+        page = (tmp_path / "run/report/report.html").read_text()
+        assert "efface report STUDY" in page
+        assert 'id="gallery"' not in page
+        assert "javascript:alert" not in page

@@ -82,7 +82,7 @@ def test_all_problems_at_once_with_their_place_and_the_nearest_name(file):
         (("method: efface.methods.control.random", "maps: no, post: []"), "attribution_methods.random"),
         (("method: efface.methods.control.random", "maps: gone, post: []"), "gone ig"),
         (("attribution_methods:", "old:"), "attribution_methods missing"),
-        (("name: ig", "name: ../ig"), "attribution_methods.../ig.name"),
+        (("name: ig", "name: ig~2"), "attribution_methods.ig~2.name"),
     ],
 )
 def test_disagreements(file, change, said):

@@ -13,7 +13,7 @@ from efface.api.methods import Methods
 from efface.api.metrics import Metrics
 from efface.api.result import Result
 from efface.execute import stoppable
-from efface.plug.given import said
+from efface.plug.in_python import in_python
 from efface.stages.extract import extract
 from efface.stages.measure import measure
 from efface.stages.page.accuracy import accuracy
@@ -21,6 +21,7 @@ from efface.stages.page.comparison import write_comparison
 from efface.stages.page.folders import kept_folder
 from efface.stages.run.curves import planned_run
 from efface.stages.run.run import Run
+from efface.stages.run.runs import refuse_unwritable
 from efface.store.maps import MapStore
 
 
@@ -72,7 +73,7 @@ def evaluate(
     with run_folder(out) as (folder, owner), in_words():
         study, kept = study_of_objects(model, images, labels, methods, metrics, train, device, folder, seed, settings)
         with process_as_before(), stoppable(), quiet(verbose=verbose):
-            failures = tuple(map(said, measure(study)))
+            failures = tuple(map(in_python, measure(study)))
             planned = planned_run(Run(study))
             result = Result(planned.curves, accuracy(planned.run), study, failures, (owner, kept))
     for failure in failures:
@@ -129,6 +130,7 @@ def compare(*, out: str | Path = "runs/compare", **results: Result | str | Path)
         raise ValueError(
             f"compare: got {len(results)} result; give two or more by name: compare(mine=one, theirs=other)"
         )
+    refuse_unwritable(Path(out).absolute())
     beside = {}
     for label, result in results.items():
         if isinstance(result, Result) and not result.is_current:
@@ -136,6 +138,8 @@ def compare(*, out: str | Path = "runs/compare", **results: Result | str | Path)
                 f"compare: {label}: {result.out} has the results of a later call; give each call an out= of its own"
             )
         folder = result.out if isinstance(result, Result) else Path(result)
+        if not folder.is_dir():
+            raise ValueError(f"compare: {label}: there is no folder {folder}; give a result, or the folder of a run")
         for name, runs in kept_folder(folder)[0].items():
             if not any(run.results.records for run in runs):
                 raise ValueError(f"compare: {label}: nothing is measured in {folder}")

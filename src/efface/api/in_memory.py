@@ -22,7 +22,9 @@ from efface.api.methods import Methods, entries_of
 from efface.api.metrics import Metrics, metric_entries
 from efface.api.networks import network_keys
 from efface.execute import serial
-from efface.plug.given import give, keep, said
+from efface.plug.given import give, keep, names_given
+from efface.plug.in_python import in_python
+from efface.stages.run.runs import refuse_unwritable
 from efface.store.arrays import digest
 from efface.store.keys import key
 from efface.study.study import Study, check, dump
@@ -48,17 +50,21 @@ def study_of_objects(
 ) -> tuple[Study, list[Any]]:
     """Return the study of these objects, and what must live as long as its result."""
     if own := [name for name in settings if name in _OWN]:
-        raise ValueError(f"evaluate: '{own[0]}' is no setting of a call; see help(efface.evaluate)")
+        raise ValueError(f"{own[0]}: is no setting of a call; help(efface.evaluate) lists its arguments")
     if "fit" in settings and isinstance(model, nn.Module):
         raise ValueError(
-            "evaluate: fit trains the network that is explained, but the model that is handed over is explained as it "
-            "is; give refit for the trainings of metrics, or a function that makes the model"
+            "fit: it trains the network that is explained, but the model that is handed over is explained as it "
+            "is; give refit={...} for the trainings of metrics, or a function that makes the model"
         )
     made = functools.partial(split_of, mean=settings.get("mean"), std=settings.get("std"))
     splits = {"test": made(images, labels)}
     if train is not None:
         pair = train if isinstance(train, tuple) and len(train) == 2 else (train, None)
         splits["train"] = made(*pair, where="train")
+        (_, *of_train), (_, *of_images) = splits["train"].images.shape, splits["test"].images.shape
+        if of_train != of_images:
+            found, expected = (" x ".join(map(str, shape)) for shape in (of_train, of_images))
+            raise ValueError(f"train: its images are {found}, and images are {expected}; give both one size")
     data = _Splits(splits)
     given = folder / "given"
     given.mkdir(parents=True, exist_ok=True)
@@ -123,7 +129,10 @@ class Folder:
 def run_folder(out: str | Path | None) -> Iterator[tuple[Path, Folder | None]]:
     """Yield the folder of the run, and what removes it when nobody needs it any more; None if it is the caller's."""
     if out is not None:
-        yield Path(out).absolute(), None
+        path = Path(out).absolute()
+        refuse_unwritable(path)
+        _refuse_other_study(path)
+        yield path, None
         return
     folder = Folder()
     try:
@@ -131,6 +140,16 @@ def run_folder(out: str | Path | None) -> Iterator[tuple[Path, Folder | None]]:
     except BaseException:
         folder.remove()
         raise
+
+
+def _refuse_other_study(folder: Path) -> None:
+    """ValueError: the folder belongs to a study of a file, whose study.yml and page a call would replace."""
+    study = next((file for file in (folder / "study.yml", *folder.glob("*/study.yml")) if file.is_file()), None)
+    if study is not None and not names_given(study.read_text(encoding="utf-8", errors="replace")):
+        raise ValueError(
+            f"out: {folder}: is the folder of a study that was run from a file ({study}), and a call would replace its "
+            "page; give another folder with out=..."
+        )
 
 
 @contextlib.contextmanager
@@ -151,11 +170,11 @@ def process_as_before() -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_words() -> Iterator[None]:
-    """Name what was handed over by its own name in errors of the block."""
+    """Say errors of the block in the words of a call, with what was handed over by its own name."""
     try:
         yield
     except ValueError as error:
-        if (text := said(str(error))) == str(error):
+        if (text := in_python(str(error))) == str(error):
             raise
         raise ValueError(text) from error
 

@@ -1,6 +1,7 @@
 """What a call from Python returns: the table of methods and metrics, the scores of images, the page."""
 
 import base64
+import html
 import re
 import shutil
 import sys
@@ -14,9 +15,11 @@ import numpy as np
 import pandas as pd
 
 from efface.report import between
+from efface.report.noted import described, note, notes
 from efface.report.panels import panels
 from efface.report.stats import Curve
 from efface.report.table import Panel
+from efface.report.verdicts import NARROWEST, printed, verdicts_table
 from efface.report.words import VERDICTS
 from efface.study.study import Study
 
@@ -34,6 +37,7 @@ _COLUMNS = (
     "p",
     "rank",
     "verdict",
+    "note",
 )
 
 
@@ -62,10 +66,12 @@ class Result:
         value, low, high: the number of the method's curve (area, mean or value) with its 95 % interval.
         gain: how much better it is than the reference, with its interval; positive is better.
         p: of the gain, corrected for all comparisons of the call. rank: 1 and the number of methods that are shown to
-        be better. verdict: in words.
+        be better; `<NA>` without one. verdict: in words. note: why a method failed, or on how many images it has no
+        value.
         """
         lines = [self._line(panel, row) for panel in self._firsts for row in panel.rows]
-        return pd.DataFrame(lines, columns=list(_COLUMNS))
+        table = pd.DataFrame(lines, columns=list(_COLUMNS))
+        return table.assign(rank=table["rank"].astype("Int64").replace(0, pd.NA))
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -88,7 +94,8 @@ class Result:
         path: a copy of the page is written there; its folder must exist. Pictures that lie beside the page are copied
         into a folder `images` beside the copy. The copy has no links to the tables in the run's folder.
 
-        ValueError: no path is given, and another call has written its page into the folder since.
+        ValueError: the path is no file in a folder that exists; or no path is given, and another call has written its
+        page into the folder since.
         """
         if path is not None:
             return self._copied(Path(path))
@@ -101,6 +108,9 @@ class Result:
 
     def _copied(self, path: Path) -> Path:
         text = re.sub(r"<!-- beside -->.*?<!-- /beside -->", "", self._page.decode(), flags=re.DOTALL)
+        if path.is_dir() or not path.parent.is_dir():
+            found = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+            raise ValueError(f"report: {path}: {found}; give the path of a file in a folder that exists")
         path.write_text(text, encoding="utf-8")
         for name in sorted(set(re.findall(r'src="(images/[^"]+)"', text))):
             if (self._path.parent / name).is_file():
@@ -109,27 +119,32 @@ class Result:
         return path
 
     def show(self) -> None:
-        """Show the page: in a notebook below the cell, else in the browser."""
+        """Show the page: in a notebook below the cell, else print the table, and open the page in the browser."""
         interactive: Any = sys.modules.get("IPython")  # a notebook has imported it
         if interactive is None or interactive.get_ipython() is None:
+            sys.stdout.write(f"{self}\n")
             webbrowser.open(self.report().as_uri())
             return
         page = base64.b64encode(self._page).decode()
         interactive.display.display(interactive.display.IFrame(f"data:text/html;base64,{page}", "100%", 800))
 
     def __repr__(self) -> str:
-        shown = self.table.round(3).to_string(index=False)
+        width = max(shutil.get_terminal_size().columns, NARROWEST)
+        lines = printed(verdicts_table(self._firsts), width=width, most_rows=None, most_metrics=None)
         where = f"; page: {self._path}" if self.is_current else ""
-        return f"{shown}\n\naccuracy {self.accuracy:.1%}{where}"
+        return "\n".join([*lines, "", f"accuracy {self.accuracy:.1%}{where}"]).strip("\n")
 
     def _repr_html_(self) -> str:
         wide = self.table.assign(
-            said=[f"{v:.3f} ({w})" for v, w in zip(self.table.value, self.table.verdict, strict=True)]
+            said=[f"{v:.3f} ({w})" if v == v else w for v, w in zip(self.table.value, self.table.verdict, strict=True)]  # noqa: PLR0124  NaN
         )
         order = list(dict.fromkeys(wide.metric))
         pivot = wide.pivot(index="method", columns="metric", values="said").reindex(columns=order)
         best = wide.groupby("method")["rank"].mean().sort_values().index
-        return f"{pivot.reindex(best).to_html()}<p>The network gets {self.accuracy:.1%} of the images right.</p>"
+        above = "".join(f"<p><b>Caution:</b> {html.escape(line)}</p>" for line in notes(self._firsts))
+        describing = [panel.metric for panel in self._firsts if panel.direction == "none"]
+        below = [*described(describing), f"The network gets {self.accuracy:.1%} of the images right."]
+        return f"{above}{pivot.reindex(best).fillna('').to_html()}<p>{html.escape(' '.join(below))}</p>"
 
     @cached_property
     def _firsts(self) -> list[Panel]:
@@ -145,7 +160,7 @@ class Result:
         area = row.area
         return (
             *(panel.metric, panel.score, panel.direction, row.method, area.mean, area.low, area.high),
-            *(*gain, row.p, row.rank, VERDICTS[row.verdict]),
+            *(*gain, row.p, row.rank, VERDICTS[row.verdict], note(row, panel)),
         )
 
 

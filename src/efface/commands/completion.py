@@ -24,5 +24,6 @@ def completion(shell: str) -> int:
     made = get_completion_class(shell)
     assert made is not None  # click has these three
     program = click.get_current_context().find_root().command
-    click.echo(made(program, {}, "efface", "_EFFACE_COMPLETE").source())
+    script = made(program, {}, "efface", "_EFFACE_COMPLETE").source()
+    click.echo(script.replace('string split ","', 'string split -m 1 ","'))  # fish: a list of names has commas
     return 0

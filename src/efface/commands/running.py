@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import json
 import os
 import re
 import sys
@@ -135,8 +136,10 @@ def worked(asked: Asked, progress: Progress) -> Sequence[str]:
         return ()
     (path,) = asked.paths
     if asked.trust is None or not path.is_dir():
-        against = () if asked.against is None else (f"reference={asked.against}",)
-        study = read(path, (*asked.overrides, *against))
+        study = read(path, asked.overrides)
+        if asked.against is not None:
+            _refuse_no_row(study, path, asked.against)
+            study = read(path, (*asked.overrides, f"reference={json.dumps(asked.against)}"))
     elif asked.overrides:
         raise InvalidStudyError(
             f"{path}: a folder is read as it is, so {asked.overrides[0]} has no place; give the study's YAML file"
@@ -156,6 +159,15 @@ def worked(asked: Asked, progress: Progress) -> Sequence[str]:
         os.environ["OMP_NUM_THREADS"] = "1"  # the workers read it: N processes of one thread each
     failures: Sequence[str] = _stage(asked.stage)(study, asked.metrics, **told)
     return failures
+
+
+def _refuse_no_row(study: Any, path: Path, against: str) -> None:
+    """InvalidStudyError: the study has no method of this name."""
+    from efface.study.yaml_file import InvalidStudyError
+
+    rows = dict.fromkeys(name for parts in study.parts().values() for part in parts for name in part.map_names())
+    if against not in rows:
+        raise InvalidStudyError(f"{path}: --against: there is no method '{against}'; there are {', '.join(rows)}")
 
 
 def _stage(word: str) -> Callable[..., Any]:

@@ -102,6 +102,13 @@ def _study(old: Old) -> dict[str, Any]:
     return {key: value for key, value in study.items() if value not in ([], None)}
 
 
+def commands(path: Path, metrics: Sequence[str]) -> list[str]:
+    """Return the commands that check and run a study. path: of its file. metrics: those that it measures."""
+    study = shlex.quote(str(path))
+    chosen = f"measure {study} --metrics {','.join(metrics)}" if metrics else f"extract {study}"
+    return [f"efface check {study}", f"efface {chosen}"]
+
+
 def _text(old: Old, study: dict[str, Any], path: Path) -> str:
     """Return the study as YAML. Above each key stands where it comes from."""
     desc = old.get("desc")
@@ -110,7 +117,10 @@ def _text(old: Old, study: dict[str, Any], path: Path) -> str:
     head.append(f"Made by 'efface convert' from {files}, a configuration of the ROAR reference system.")
     target = "lerf" if LERF in old.tree else "roar" if "metrics" in study else "extract"
     config = f"CONFIG={shlex.quote(str(path))}"
-    lines = [*_comments(head), "#", f"#   ./taskw check {config}", f"#   ./taskw {target} {config}", "#"]
+    in_checkout = Path("taskw").is_file()
+    own = [f"./taskw check {config}", f"./taskw {target} {config}"]
+    called = own if in_checkout else commands(path, _names(study))
+    lines = [*_comments(head), "#", *(f"#   {line}" for line in called), "#"]
     for key, value in study.items():
         lines += [*_comments(_origin(old, key)), *_key(key, value)]
     none = [f"{line.key}: {line.why}." for line in old.in_order() if line.why and not line.became]

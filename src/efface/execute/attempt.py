@@ -1,13 +1,19 @@
 """Work that may fail. A stage passes it to an executor."""
 
+import sysconfig
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+import efface
 from efface.execute.progress import go_on, is_stop
+
+_EFFACE = str(Path(efface.__file__).parent)
+_INSTALLED = (*(sysconfig.get_paths()[name] for name in ("purelib", "platlib", "stdlib", "platstdlib")), "<")
 
 
 class Failure(NamedTuple):
@@ -15,17 +21,35 @@ class Failure(NamedTuple):
 
     message: one sentence for the user.
     trace: the traceback, for the author of the code that failed.
+    place: file and line of the user's own code that failed; "" if there is none.
     """
 
     message: str
     trace: str
+    place: str = ""
+
+    @property
+    def reason(self) -> str:
+        """The first line of the message, and the place."""
+        first = self.message.strip().partition("\n")[0]
+        return f"{first} ({self.place})" if self.place and self.place not in first else first
 
     @classmethod
     def of(cls, error: BaseException) -> "Failure":
         """Return the failure for an exception; its message names any type but ValueError and FileNotFoundError."""
         plain = isinstance(error, ValueError | FileNotFoundError)
         message = text_of(error) if plain else f"{type(error).__name__}: {text_of(error)}"
-        return cls(message, "".join(traceback.format_exception(error)))
+        return cls(message, "".join(traceback.format_exception(error)), own_place(error))
+
+
+def own_place(error: BaseException) -> str:
+    """Return file and line of the user's own code in which an error was raised, or its cause; "" if there is none."""
+    for one in (error, error.__cause__):
+        frames = traceback.extract_tb(None if one is None else one.__traceback__)
+        own = [frame for frame in frames if not frame.filename.startswith((_EFFACE, *_INSTALLED))]
+        if own:
+            return f"{own[-1].filename}:{own[-1].lineno}"
+    return ""
 
 
 def text_of(error: BaseException) -> str:

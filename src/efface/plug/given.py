@@ -23,6 +23,10 @@ _HOME = "efface_given"
 """A module that lives in memory alone. Its name is not below `efface`: what stands there is not efface's own code."""
 
 
+_NAMES: dict[str, str] = {}
+"""The names of objects by their paths. Another process knows them only as far as a path holds them."""
+
+
 def give(kind: str, name: str, value: Any, digest: str | None = None) -> str:
     """Return the dotted path under which a study finds the object.
 
@@ -35,6 +39,7 @@ def give(kind: str, name: str, value: Any, digest: str | None = None) -> str:
     word = "".join(sign if sign.isascii() and sign.isalnum() else "_" for sign in name)
     attribute = f"{kind}_{word}_{digest}"
     setattr(_home(), attribute, value)
+    _NAMES[f"{_HOME}.{attribute}"] = name
     return f"{_HOME}.{attribute}"
 
 
@@ -51,9 +56,14 @@ def is_given(path: str) -> bool:
     return path.startswith(f"{_HOME}.")
 
 
+def names_given(text: str) -> bool:
+    """Return whether a study names an object that Python code handed over. text: of the study."""
+    return f"{_HOME}." in text
+
+
 def said(text: str) -> str:
     """Return a message with the names of objects in place of the paths that they were given."""
-    return re.sub(rf"\b{_HOME}\.[a-z]+_(\w*)_[0-9a-f]{{16}}", r"\1", text)
+    return re.sub(rf"\b{_HOME}\.[a-z]+_(\w*)_[0-9a-f]{{16}}", lambda path: _NAMES.get(path[0], path[1]), text)
 
 
 def keep(text: str, folder: Path) -> Path | None:

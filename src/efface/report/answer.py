@@ -76,7 +76,9 @@ def bests(compared: Sequence[Pairs]) -> list[Best]:
 def overall(found: Sequence[Best]) -> Overall:
     """Return how often each method is first, over the metrics that have a best method."""
     judged = [best for best in found if best.is_judged]
-    methods = dict.fromkeys(row.method for best in judged for row in best.panel.rows if row.area.n)
+    methods = dict.fromkeys(
+        row.method for best in judged for row in best.panel.rows if row.area.n and not row.curve.failed
+    )
     times = {name: sum(name in best.first for best in judged) for name in methods}
     alone = {name: sum(best.first == (name,) for best in judged) for name in methods}
     places = {name: [_place(best.panel, name) for best in judged if best.panel.row(name)] for name in methods}
@@ -173,7 +175,7 @@ def against_own(panels: Sequence[Panel], reference: str) -> list[Against]:
                 ("better", ("better",)),
                 ("same", ("same",)),
                 ("worse", ("worse",)),
-                ("untested", ("undecided", "single", "missing", "undefined")),
+                ("untested", ("undecided", "single", "missing", "failed", "undefined")),
             )
         }
         found.append(Against(panel.metric, by["better"], by["same"], by["worse"], by["untested"]))
@@ -183,7 +185,9 @@ def against_own(panels: Sequence[Panel], reference: str) -> list[Against]:
 def is_ahead(best: Best) -> str:
     """Return in words whether the best method of a metric is shown to be ahead of all others."""
     if best.leader is None:
-        return "not measured to the end" if best.panel.unfinished else "no value"
+        if best.panel.unfinished:
+            return "not measured to the end"
+        return "all failed" if all(row.curve.failed for row in best.panel.rows) else "no value"
     if len(best.panel.rows) == 1:
         return "there is no other"
     if best.untested:
@@ -208,7 +212,7 @@ def _counted(others: int) -> str:
 
 def _best(compared: Pairs) -> Best:
     panel = compared.panel
-    rows = [row for row in panel.rows if row.area.n and not row.lacking]
+    rows = [row for row in panel.rows if row.area.n and not row.lacking and not row.curve.failed]
     if panel.unfinished or not rows:
         return Best(panel, None, (), untested=False)
     leader = next((row for row in rows if row.area.mean == rows[0].area.mean and not row.is_control), rows[0])

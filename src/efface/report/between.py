@@ -96,9 +96,7 @@ def pairs(several: Sequence[Panel]) -> list[Pairs]:
 
     The correction is `min_p`; that of Holm, which is a little stricter, if there are too many comparisons.
     """
-    rows = [
-        [row for row in panel.rows if row.area.n and row.curve.pairs and not _trained_once(panel)] for panel in several
-    ]
+    rows = [[row for row in panel.rows if _is_compared(row) and not _trained_once(panel)] for panel in several]
     compared = [compare_methods([row.curve for row in panel_rows]) for panel_rows in rows]
     p = iter(_corrected(rows, compared))
     return [
@@ -243,7 +241,11 @@ def _trained_once(panel: Panel) -> bool:
 
 
 def _methods(panel: Panel) -> list[Row]:
-    return [row for row in panel.rows if row.area.n and row.curve.pairs and not row.is_control]
+    return [row for row in panel.rows if _is_compared(row) and not row.is_control]
+
+
+def _is_compared(row: Row) -> bool:
+    return bool(row.area.n and row.curve.pairs) and not row.curve.failed
 
 
 def _toward(comparison: Comparison, panel: Panel) -> float:

@@ -19,6 +19,7 @@ MARKS: dict[Verdict, str] = {
     "single": "○",
     "alone": "",
     "missing": "…",
+    "failed": "✕",
     "undefined": "∅",
 }
 
@@ -122,6 +123,7 @@ def _verdict(row: Row, panel: Panel, word: str) -> str:
         "single": "there is no verdict, because there is only one sample",
         "alone": "there is no verdict, because no control was measured",
         "missing": "it is not measured yet",
+        "failed": f"it failed: {row.curve.failed.removesuffix('.')}",
         "undefined": "it was measured, but the metric has no value",
     }
     return "it is not compared yet" if word == NOT_COMPARED else says[row.verdict]

@@ -24,6 +24,7 @@ from efface.report.ticks import extent, surround
 SVG = "http://www.w3.org/2000/svg"
 _LABEL = 22  # characters of a line of a name beside a dot
 _LEGEND = 40  # characters of a line of a name in a legend, or of a title
+_PLAIN: dict[Any, Any] = {"text.parse_math": False}  # a name is no formula
 _LINE = 0.15  # inches of a further line of a name beside a dot
 COLUMN = 3.25
 """Width in inches of a column of most two-column papers."""
@@ -51,7 +52,7 @@ def inline(panel: Panel, looks: Mapping[str, Style], names: dict[tuple[str, str,
     The page sets the colours of text and axes. Each curve and band is a group with the name of its method.
     """
     salt = names[panel.metric, panel.score, panel.rows[0].method]
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9.5}):
+    with mpl.rc_context({**_PLAIN, "svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9.5}):
         width, height = 7.0, 0.9 + _height(panel, 0.26) if panel.stands == "value" else 3.9
         figure = Figure(figsize=(width, height))
         axes = figure.subplots()
@@ -82,7 +83,8 @@ def sheet(panels: Sequence[Panel], looks: Mapping[str, Style]) -> dict[str, byte
     legend_height = _legend_height(shown, legend_columns, 0.22) + 0.2
     titles = ["\n".join(name_lines(panel.metric + _good(panel), _LEGEND)) for panel in panels]
     tall = 3.0 + 0.17 * max((title.count("\n") for title in titles), default=0)
-    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "efface", "pdf.fonttype": 42, "font.size": 9}):
+    look = _PLAIN | {"svg.fonttype": "path", "svg.hashsalt": "efface", "pdf.fonttype": 42, "font.size": 9}
+    with mpl.rc_context(look):
         width, height = columns * 4.2, lines * tall + legend_height
         figure = Figure(figsize=(width, height))
         grid = figure.subplots(lines, columns, squeeze=False)
@@ -112,7 +114,7 @@ def column(panel: Panel, looks: Mapping[str, Style]) -> bytes:
     columns = max(1, min(3, int(COLUMN / (0.45 + _width(methods, _LEGEND, 7.0)))))
     legend = 0.0 if is_value else _legend_height(methods, columns, 0.16) + 0.1
     height = 0.5 + _height(panel, 0.17) if is_value else 2.0 + legend
-    with mpl.rc_context({"pdf.fonttype": 42, "font.size": 8, "legend.fontsize": 7}):
+    with mpl.rc_context({**_PLAIN, "pdf.fonttype": 42, "font.size": 8, "legend.fontsize": 7}):
         figure = Figure(figsize=(COLUMN, height))
         left = 0.2 + _width(methods, _LABEL, 8.0) if is_value else 0.62
         axes = figure.subplots()
@@ -126,14 +128,12 @@ def column(panel: Panel, looks: Mapping[str, Style]) -> bytes:
 
 
 def _legend(figure: Figure, looks: Mapping[str, Style], methods: Sequence[str], columns: int) -> None:
-    """Add a legend below the axes. Names are set afterwards, for the legend would read them as formulas."""
+    """Add a legend below the axes."""
     if not methods:
         return
     handles = [Line2D([], [], **_line(looks[name])) for name in methods]
-    named = ["\n".join("x" * len(line) for line in name_lines(name, _LEGEND)) for name in methods]
-    legend = figure.legend(handles, named, loc="lower center", ncols=columns, frameon=False)
-    for text, name in zip(legend.get_texts(), methods, strict=True):
-        text.set(text="\n".join(name_lines(name, _LEGEND)), parse_math=False)
+    named = ["\n".join(name_lines(name, _LEGEND)) for name in methods]
+    figure.legend(handles, named, loc="lower center", ncols=columns, frameon=False)
 
 
 def _draw(

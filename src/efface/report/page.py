@@ -19,13 +19,15 @@ from efface.report import (
     formats,
     glossary,
     headline,
+    noted,
     told,
     words,
 )
 from efface.report.facts import Facts
-from efface.report.gallery import Gallery, album, uri
+from efface.report.gallery import Gallery, uri
 from efface.report.looks import Style, identifiers, styles
 from efface.report.panels import panels
+from efface.report.pictured import Pictured, kept_pictures
 from efface.report.script_data import curve_data, image_data
 from efface.report.stats import Curve
 from efface.report.table import ALPHA, FAMILIES, Kind, Panel
@@ -39,7 +41,7 @@ LONG = 90
 def write(
     folder: Path,
     curves: Sequence[Curve],
-    gallery: Gallery | None,
+    gallery: Gallery | Pictured | None,
     facts: Facts,
     *,
     references: Sequence[str] = (),
@@ -57,7 +59,7 @@ def write(
 
     folder: folder of the report.
     curves: curves of all methods, metrics and scores.
-    gallery: example images with their maps, or None.
+    gallery: example images with their maps, the pictures of an earlier page, or None.
     facts: facts about the study.
     references: names of methods; the others are compared with the first of these that a metric has.
     network: name of the network that the others are compared with. It is set for a page whose curves belong to networks
@@ -74,7 +76,12 @@ def write(
     in_rounds = decided.rounds(pairs)
     agreements = between.agreements([] if network or in_rounds else ranked)
     facts = replace(
-        facts, warnings=(*facts.warnings, *(sentence for panel in firsts for sentence in words.gap_sentences(panel)))
+        facts,
+        warnings=(
+            *noted.notes(firsts),
+            *facts.warnings,
+            *(sentence for panel in firsts for sentence in words.gap_sentences(panel)),
+        ),
     )
     controls = {row.method for panel in all_panels for row in panel.rows if row.is_control}
     looks = styles((*methods, *(curve.draw_of or curve.method for curve in curves)), controls)
@@ -184,7 +191,10 @@ def _metrics(
     return {
         "firsts": ranked,
         "number_of": {metric: n for n, metric in enumerate(dict.fromkeys(p.metric for p in (*ranked, *firsts)), 1)},
-        "headline": headline.headline(ranked),
+        "headline": [
+            *headline.headline(ranked),
+            *noted.described([panel.metric for panel in ranked if panel.direction == "none"]),
+        ],
         "families": families,
         "many": len(ranked) > MANY,
         "short_links": len(ranked) > MANY or sum(len(panel.metric) for panel in firsts) > LONG,
@@ -214,22 +224,17 @@ def _between(pairs: Sequence[between.Pairs], agreements: between.Agreements) -> 
 
 def _images(
     folder: Path,
-    gallery: Gallery | None,
+    gallery: Gallery | Pictured | None,
     all_panels: Sequence[Panel],
     looks: Mapping[str, Style],
     controls: set[str],
 ) -> dict[str, object]:
     """Return the content of the page that shows images, and write the pictures that lie beside it."""
-    if gallery is None:
-        return {"gallery": None, "pictures": None}
-    pictures = album(gallery)
-    beside.write(folder, pictures.files)
-    return {
-        "gallery": gallery,
-        "pictures": pictures,
-        "chosen_sentence": told.chosen(gallery),
-        "image_data": image_data(gallery, pictures, all_panels, looks, controls),
-    }
+    shown = kept_pictures(folder, gallery)
+    if shown is None:
+        return {"gallery": None}
+    data = image_data(shown, all_panels, looks, controls)
+    return {"gallery": shown, "chosen_sentence": told.chosen(shown), "image_data": data}
 
 
 def _section(

@@ -119,7 +119,10 @@ def _combined(curves: list[Curve]) -> list[_Method]:
     for name, drawn in draws.items():
         measured = [curve for curve in drawn if not np.isnan(curve.values).all()] or drawn[:1]
         whole = combine(measured, name)
-        methods.append(_Method(whole.curve, whole.draws, whole.between, len(drawn) - len(measured)))
+        failed = next((curve.failed for curve in drawn if curve.failed), "")
+        methods.append(
+            _Method(replace(whole.curve, failed=failed), whole.draws, whole.between, len(drawn) - len(measured))
+        )
     return methods
 
 
@@ -129,7 +132,11 @@ def _compared(
     """Return for each method the test against the reference, and the two curves."""
     if reference is None or reference.direction == "none":
         return {}
-    pairs = [(method.curve, reference) for method in methods if method.curve.method != reference.method]
+    pairs = [
+        (method.curve, reference)
+        for method in methods
+        if method.curve.method != reference.method and not method.curve.failed
+    ]
     estimates = differences(pairs)
     if kind == "network" and reference.trained != "networks":  # other trainings of these networks may differ more
         estimates = tuple(Estimate(estimate.interval, np.nan, estimate.by) for estimate in estimates)
@@ -138,13 +145,15 @@ def _compared(
 
 def _panel(methods: list[_Method], by_id: Mapping[int, Summary], references: Sequence[str], kind: Kind) -> _Tested:
     first = methods[0].curve
-    names = [method.curve.method for method in methods]
+    names = [method.curve.method for method in methods if not method.curve.failed]
     reference = next((name for name in references if name in names), "")
     if first.direction != "none":
         sign = -1 if first.direction == "higher" else 1
         means = {id(method): by_id[id(method.curve)].area.mean for method in methods}
         ordered = {identity: sign * np.nan_to_num(mean, nan=sign * np.inf) for identity, mean in means.items()}
-        methods = sorted(methods, key=lambda method: (bool(lacking(method.curve)), ordered[id(method)]))
+        methods = sorted(
+            methods, key=lambda method: (bool(method.curve.failed), bool(lacking(method.curve)), ordered[id(method)])
+        )
     control = next((method.curve for method in methods if method.curve.method == reference), None)
     compared = _compared(methods, control, kind)
     fixed = fixed_points([method.curve for method in methods])
@@ -202,8 +211,8 @@ def fixed_points(curves: Sequence[Curve]) -> tuple[float, ...]:
 
 def _verdict(curve: Curve, area: Interval, apart: Interval, reference: Curve | None) -> Verdict:
     """Return the verdict before the comparisons are corrected: "same" for each method that is to be judged."""
-    if area.n == 0:
-        return "missing" if is_awaited(curve) else "undefined"
+    if curve.failed or area.n == 0:
+        return "failed" if curve.failed else "missing" if is_awaited(curve) else "undefined"
     if reference is not None and curve.method == reference.method:
         return "control"
     if curve.direction == "none":

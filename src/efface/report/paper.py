@@ -17,9 +17,23 @@ from efface.report.formats import number
 from efface.report.looks import Style
 from efface.report.stats import Interval
 from efface.report.table import Panel, Row
+from efface.report.words import VERDICTS
 
-_LETTERS = str.maketrans({"_": r"\_", "&": r"\&", "%": r"\%", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"})
-_MARKDOWN = str.maketrans({"_": r"\_", "|": r"\|", "*": r"\*"})
+_LETTERS = str.maketrans(
+    {
+        "_": r"\_",
+        "&": r"\&",
+        "%": r"\%",
+        "#": r"\#",
+        "$": r"\$",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "\\": r"\textbackslash{}",
+    }
+)
+_MARKDOWN = str.maketrans({"_": r"\_", "|": r"\|", "*": r"\*", "\\": r"\\", "`": r"\`", "<": "&lt;"})
 _SIGNS = {
     "better": r"$\blacktriangle$",
     "worse": r"$\blacktriangledown$",
@@ -150,8 +164,8 @@ def _csv(methods: Sequence[str], panels: Sequence[Panel]) -> str:
 
 def _markdown(methods: Sequence[str], panels: Sequence[Panel], first: Mapping[str, set[str]]) -> str:
     def cell(row: Row | None, panel: Panel) -> str:
-        if row is None or not row.area.n:
-            return ""
+        if row is None or row.curve.failed or not row.area.n:
+            return VERDICTS["failed"] if row is not None and row.curve.failed else ""
         text = _plus_minus(row.area, "±")
         text = f"**{text}**" if row.method in first.get(panel.metric, ()) else text
         return f"{text} {MARKS[row.verdict]}".strip()
@@ -168,8 +182,8 @@ def _markdown(methods: Sequence[str], panels: Sequence[Panel], first: Mapping[st
 
 def _latex(methods: Sequence[str], panels: Sequence[Panel], first: Mapping[str, set[str]]) -> str:
     def cell(row: Row | None, panel: Panel) -> str:
-        if row is None or not row.area.n:
-            return "--"
+        if row is None or row.curve.failed or not row.area.n:
+            return VERDICTS["failed"] if row is not None and row.curve.failed else "--"
         text = _plus_minus(row.area, r"\pm").replace("\N{MINUS SIGN}", "-").replace("%", r"\%")
         text = f"$\\mathbf{{{text}}}$" if row.method in first.get(panel.metric, ()) else f"${text}$"
         return f"{text} {_SIGNS.get(row.verdict, '')}".strip()

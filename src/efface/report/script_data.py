@@ -8,8 +8,8 @@ import numpy as np
 from efface.metrics.formula import FRACTION_REMOVED
 from efface.report.figure import Drawn
 from efface.report.formats import percent, point
-from efface.report.gallery import Album, Gallery
 from efface.report.looks import Style
+from efface.report.pictured import Pictured
 from efface.report.table import Panel, Row
 
 _DIGITS = 5
@@ -40,8 +40,7 @@ def curve_data(drawn: Mapping[str, tuple[Panel, Drawn]]) -> dict[str, Any]:
 
 
 def image_data(
-    gallery: Gallery,
-    pictures: Album,
+    gallery: Pictured,
     panels: Collection[Panel],
     looks: Mapping[str, Style],
     controls: Collection[str],
@@ -53,17 +52,17 @@ def image_data(
     places = {at: i for i, at in enumerate(gallery.further)}
     further = {
         name: {i: [tile.further[places[fractions[i]]] for tile in tiles] for i in others if tiles[0].further}
-        for name, tiles in pictures.tiles.items()
+        for name, tiles in gallery.tiles.items()
     }
     whole = {
-        name: {i: [pictures.full.get(each, "") for each in row] for i, row in rows.items()}
+        name: {i: [gallery.whole.get(each, "") for each in row] for i, row in rows.items()}
         for name, rows in further.items()
     }
     return {
         "labels": gallery.labels,
         "rows": gallery.numbers,
         "why": gallery.why or [""] * len(gallery.labels),
-        "methods": list(pictures.tiles),
+        "methods": list(gallery.tiles),
         "controls": sorted(controls),
         "fractions": fractions,
         "fraction_labels": [f"{percent(at)} of the {gallery.removed}" for at in fractions],
@@ -75,7 +74,7 @@ def image_data(
     }
 
 
-def _scores(gallery: Gallery, panels: Collection[Panel]) -> dict[str, Any]:
+def _scores(gallery: Pictured, panels: Collection[Panel]) -> dict[str, Any]:
     """Return the scores of the gallery's images, of each metric that erases and has a score for each image.
 
     Of several scores of a metric, it is the probability, which changes more finely than whether the network is right.

@@ -9,7 +9,7 @@ from efface.report.stats import Curve, Interval, lacking
 from efface.report.stats.skewed import By
 
 Verdict = Literal[
-    "better", "same", "worse", "undecided", "control", "described", "single", "alone", "missing", "undefined"
+    "better", "same", "worse", "undecided", "control", "described", "single", "alone", "missing", "failed", "undefined"
 ]
 
 Kind = Literal["method", "network"]
@@ -43,8 +43,8 @@ class Row:
     area: interval of the number that summarises the curve: its area, the mean of its points, or its only value.
     by: method of the intervals.
     rank: 1 and the number of methods that are shown to be better, so methods that are not told apart may share a rank.
-        It is 0 before `between.with_ranks`, and stays 0 if there is no area, if the metric has no direction, or as long
-        as a value of any method of the panel is not measured.
+        It is 0 before `between.with_ranks`, and stays 0 if there is no area, if the method failed, if the metric has no
+        direction, or as long as a value of any method of the panel is not measured.
     difference: area minus the reference's area, paired, over the points that both have; n = 0 without a comparison.
     p: p value of the difference, corrected for all comparisons that are made together; NaN without a test.
     tested: how the difference was tested, or why it was not.
@@ -57,6 +57,7 @@ class Row:
         single: one sample has no interval; of networks, one training each shows nothing about other trainings.
         alone: there is no reference.
         missing: there is no complete sample yet.
+        failed: the method, or the metric on it, failed when it was tried last; `curve.failed` says why.
         undefined: the row or the reference was measured, but the metric has no value.
     draws: number of draws of the method's maps.
     between: standard deviation of the mean area between draws; NaN for one draw.
@@ -78,8 +79,10 @@ class Row:
     awaited: int = 0
 
     @property
-    def nothing(self) -> Literal["missing", "undefined"]:
+    def nothing(self) -> Literal["missing", "failed", "undefined"]:
         """Reason for a missing number."""
+        if self.curve.failed:
+            return "failed"
         return "missing" if is_unfinished(self.curve, self.awaited) else "undefined"
 
     @property

@@ -109,7 +109,7 @@ def _lines(axes: Axes, lines: Sequence[Line], **look: Any) -> None:
 
 def _text(axes: Axes, x: float, y: float, text: str, **look: Any) -> None:
     if text:
-        axes.text(x, y, text, transform=axes.transAxes, parse_math=False, **look)
+        axes.text(x, y, text, transform=axes.transAxes, **look)
 
 
 @functools.cache

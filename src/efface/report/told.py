@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from efface.plug import words as short_words
 from efface.report.facts import Facts
 from efface.report.formats import duration, listed
-from efface.report.gallery import Gallery
+from efface.report.pictured import Pictured
 from efface.report.table import HOW, Kind, Panel
 
 _HOW = {
@@ -68,9 +68,9 @@ def plain(text: str) -> str:
     return re.sub(r"\befface(?:\.\w+)+", lambda path: short_words.name_of(path[0]).rpartition(".")[2] or path[0], text)
 
 
-def chosen(gallery: Gallery) -> str:
+def chosen(gallery: Pictured) -> str:
     """Return how many images of a gallery were chosen for each reason, and which of many channels are shown."""
-    channels = 1 if gallery.is_vector else gallery.images.shape[1]
+    channels = gallery.channels
     shown = {1: "", 2: " Of the 2 channels, the first is shown.", 3: ""}.get(
         channels, f" Of the {channels} channels, the first three are shown as red, green and blue."
     )

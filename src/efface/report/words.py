@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from efface.report.formats import listed, number, point
+from efface.report.noted import notes
 from efface.report.stats.skewed import By
 from efface.report.table import ALPHA, Panel, Row
 
@@ -18,6 +19,7 @@ VERDICTS = {
     "single": "one sample: no verdict",
     "alone": "no control",
     "missing": "not run yet",
+    "failed": "failed",
     "undefined": "no value",
 }
 
@@ -94,7 +96,9 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
     """Return what a panel shows, and its cautions. Other panels are used as a second opinion."""
     verdicts = {kind: [row for row in panel.rows if row.verdict == kind] for kind in VERDICTS}
     lines = []
-    if not panel.reference and panel.direction != "none" and panel.family != "network":
+    if any(row.is_control and row.curve.failed for row in panel.rows) and not panel.reference:
+        lines.append("The reference failed, so nothing is compared with it.")
+    elif not panel.reference and panel.direction != "none" and panel.family != "network":
         lines.append(
             "No random control was measured, so the distance of these curves from chance is unknown. Add "
             "{name: random, method: random} to attribution_methods and measure again."
@@ -126,7 +130,7 @@ def findings(panel: Panel, panels: Sequence[Panel]) -> list[str]:
         if panel.direction != "none":
             lines.append(f"The {panel.kind}s get ranks when all values of {panel.metric} are measured.")
     fewer = [_fewer(row, panel) for row in panel.rows if row.lacking]
-    return [*lines, *_disagreements(panel), *_without_value(panel), *gap_sentences(panel), *fewer]
+    return [*lines, *_disagreements(panel), *notes([panel]), *gap_sentences(panel), *fewer]
 
 
 def _disagreements(panel: Panel) -> list[str]:
@@ -178,25 +182,17 @@ def gap_sentences(panel: Panel) -> list[str]:
         lines.append(
             f"{panel.metric} has no value at {where} for any method. Such points are left out of {what} and verdict."
         )
-    if panel.rows and not panel.unfinished and not any(cell.n for row in panel.rows for cell in row.intervals):
+    failed = any(row.curve.failed for row in panel.rows)
+    if (
+        panel.rows
+        and not panel.unfinished
+        and not failed
+        and not any(cell.n for row in panel.rows for cell in row.intervals)
+    ):
         lines.append(
             f"{panel.metric} was measured, but no method has a value on any of the {panel.sample}. Its settings may "
             "not suit the images: for example, an image may have too few units."
         )
-    return lines
-
-
-def _without_value(panel: Panel) -> list[str]:
-    """Return how many images have no value, for the methods that lack some."""
-    if panel.sample != "images" or panel.unfinished:
-        return []
-    lacking = {row.method: len(row.curve.values) - row.area.n for row in panel.rows if row.area.n}
-    lines = []
-    for count in dict.fromkeys(absent for absent in lacking.values() if absent > 0):
-        names = [name for name, absent in lacking.items() if absent == count]
-        whose = "every method" if len(names) == len(panel.rows) > 1 else listed(names)
-        of = len(panel.rows[0].curve.values)
-        lines.append(f"{panel.metric} has no value on {count} of the {of} images for {whose}. They are left out.")
     return lines
 
 

@@ -1,17 +1,15 @@
 """Stage check: everything that can be known before hours are spent. It keeps nothing."""
 
-import tempfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from efface.stages.page.accuracy import unaccompanied
 from efface.stages.run.curves import planned_run
 from efface.stages.run.labels import labels_tried
-from efface.stages.run.progress import duration, say
+from efface.stages.run.progress import say
 from efface.stages.run.run import Run
-from efface.stages.run.runs import measuring, narrowed, one_by_one, runs_of
-from efface.stages.trial.estimate import say_estimate
+from efface.stages.run.runs import measuring, narrowed, one_by_one, refuse_unwritable, runs_of
+from efface.stages.trial.estimate import around_the_work, say_estimate, span
 from efface.stages.trial.executor import try_executor
 from efface.stages.trial.keywords import near_keywords
 from efface.stages.trial.methods import preflight
@@ -26,17 +24,18 @@ def check(study: Study, only: Sequence[str] = (), *, facts: dict[str, Any] | Non
     """Try every method on two images, plan every metric, and say how long it may take.
 
     only: these metrics alone; all of them if there are none.
-    facts: gets what is said, as plain values: `out`, `warnings`, `runs` (see `check_run`) and `seconds`.
+    facts: gets what is said, as plain values: `out`, `warnings`, `recommended`, `runs` (see `check_run`) and `seconds`.
 
     ValueError: what cannot work, a line each.
     """
     facts = {} if facts is None else facts
-    facts |= {"out": str(study.out), "warnings": [], "runs": []}
+    facts |= {"out": str(study.out), "warnings": [], "recommended": [], "runs": []}
     asked = narrowed(study, only)
     runs = measuring(runs_of(asked)) if only else runs_of(asked)
-    _refuse_unwritable(study.out)
+    refuse_unwritable(study.out)
     for line in dict.fromkeys(line for run in runs for line in recommended_metrics.said(run.study.model_dump())):
         say(f"metrics: {line}")
+        facts["recommended"].append(line)
     refuse_pointless(asked, runs)
     _warn(facts, dict.fromkeys(line for run in runs for line in near_keywords(run.study)))
     try_executor(asked)
@@ -46,7 +45,7 @@ def check(study: Study, only: Sequence[str] = (), *, facts: dict[str, Any] | Non
     _warn(facts, dict.fromkeys(line for run in runs for line in unaccompanied(run.study.metrics)))
     facts["seconds"] = sum(found["left"]["seconds"] for found in facts["runs"])
     if len(runs) > 1:
-        say(f"all {len(runs)} runs: estimate: {duration(facts['seconds'])}")
+        say(f"all {len(runs)} runs: estimate: {span(facts['seconds'], around_the_work())}")
     return []
 
 
@@ -55,22 +54,6 @@ def _warn(facts: dict[str, Any], lines: Iterable[str]) -> None:
     for line in lines:
         say(f"warning: {line}")
         facts["warnings"].append(line)
-
-
-def _refuse_unwritable(out: Path) -> None:
-    """Try to write where the run will write. ValueError: it cannot."""
-    folder = next(path for path in (out, *out.parents) if path.exists() or path.is_symlink())
-    try:
-        if not folder.is_dir():
-            raise NotADirectoryError(f"{folder} is no folder")
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-        if folder != out:
-            Path(tempfile.mkdtemp(dir=folder)).rmdir()
-    except OSError as error:
-        raise ValueError(
-            f"out: {out}: nothing can be written there ({error.strerror or error}); give another folder with out=..."
-        ) from error
 
 
 def check_run(run: Run, facts: dict[str, Any] | None = None) -> float:

@@ -1,11 +1,10 @@
 """Stage convert: studies from configurations of the ROAR reference system."""
 
-import shlex
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from efface.convert import Converted, Line, converted, read_old
+from efface.convert import Converted, Line, commands, converted, read_old
 from efface.shown import shown
 from efface.stages.run.progress import say
 from efface.study.study import check
@@ -62,10 +61,8 @@ def _said(path: Path, study: Converted) -> list[str]:
     lines += [wrapped for line in study.lines for wrapped in _wrapped(line)]
     none = sum(bool(line.why and not line.became) for line in study.lines)
     lines.append(f"{len(study.lines)} keys, {none} of them without a counterpart; the file says what was added")
-    metrics = f" --metrics {','.join(study.metrics)}" if study.metrics else ""
-    stage = "measure" if study.metrics else "extract"
-    study_path = shlex.quote(str(path))
-    return [*lines, f"next: efface check {study_path}", f"then: efface {stage} {study_path}{metrics}"]
+    first, then = commands(path, study.metrics)
+    return [*lines, f"next: {first}", f"then: {then}"]
 
 
 def _wrapped(line: Line) -> list[str]:

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from efface.stages.run.curves import PlannedRun
+from efface.stages.run.curves import PlannedRun, kept_curve
 from efface.stages.run.map_files import missing_extractions
 from efface.stages.run.plan import make_plan
 from efface.stages.run.progress import say
 from efface.stages.run.rounds import needed, pairs_said
 from efface.stages.run.runs import measuring, narrowed, one_by_one, runs_of
-from efface.stages.run.state import run_facts, say_files
+from efface.stages.run.state import failures_of, run_facts, say_failures, say_files
 from efface.store.maps import finished_rows, partial_path
 from efface.study.study import Study
 
@@ -42,9 +42,11 @@ def status(study: Study, only: Sequence[str] = (), *, facts: dict[str, Any] | No
             still_open = 0
         most = "at most " if in_rounds and still_open else ""
         say(f"probes: {done} of {len(plan.tasks)} done, {most}{still_open} left")
+        failures = failures_of(map(kept_curve, plan.curves), run.results)
+        say_failures(failures)
         rounds = pairs_said(planned) if in_rounds else ""
         if rounds:
             say(rounds)
-        found = run_facts(str(run.folder), networks, extractions, (len(plan.tasks), done, still_open))
+        found = run_facts(str(run.folder), networks, extractions, (len(plan.tasks), done, still_open), failures)
         facts["runs"].append(found | {"rounds": rounds, "at_most": bool(most)})
     return []

@@ -28,6 +28,7 @@ FILES = (
     "results.jsonl",
     "results.jsonl.damaged",
     "failures.log",
+    "failures.json",
     "verified.json",
     ".lock",
     ".owner",

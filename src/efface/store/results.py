@@ -6,6 +6,8 @@ probe that is being computed.
 
 Each line has a digest of its fields, and each file of values a seal. A line or a file that was edited or damaged does
 not count: its result is computed again. The line goes to `results.jsonl.damaged` with the next write.
+
+`failures.json` has the reason for each task that failed when it was tried last, by the key of its result.
 """
 
 import contextlib
@@ -13,19 +15,23 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from efface.shown import unprintable
+from efface.shown import cut, unprintable
 from efface.store.atomic import atomic_write
 from efface.store.sealed import is_whole, read_arrays, warn, write_arrays
 
 _LONGEST_TEXT = 10_000
 """Characters of a text in a line."""
+_LONGEST_REASON = 1000
+"""Characters of the reason for a failure."""
+FAILURES = "failures.json"
+"""File of a run with the reasons for its failures."""
 _LONGEST_TIME = 1e12
 """Seconds that a line may tell. NaN is refused, too."""
 
@@ -61,6 +67,8 @@ class Results:
         whole, self._damaged = _read_records(self.path)
         for record in whole:
             self.records[record["key"]] = record
+        self.failed = _read_failures(folder / FAILURES)
+        """One line on why a task failed when it was tried last, by its key."""
 
     def __contains__(self, key: str) -> bool:
         row = self.records.get(key)
@@ -81,6 +89,21 @@ class Results:
             file.flush()
             os.fsync(file.fileno())
         self.records[row["key"]] = line
+        if self.failed.pop(row["key"], None) is not None:
+            self._keep_failures()
+
+    def fail(self, keys: Iterable[str], reason: str) -> None:
+        """Keep the reason why these tasks failed. The result of a task removes it.
+
+        reason: its first line is kept, without characters that a page cannot show.
+        """
+        if new := dict.fromkeys(keys, _one_line(reason)):
+            self.failed |= new
+            self._keep_failures()
+
+    def _keep_failures(self) -> None:
+        with atomic_write(self.folder / FAILURES) as temporary:
+            temporary.write_text(json.dumps(self.failed, indent=1), encoding="utf-8")
 
     def score(self, key: str) -> Score:
         """Return the score of a finished probe with its per-image values."""
@@ -99,6 +122,19 @@ class Results:
         with atomic_write(self.path, synced=True) as temporary:
             temporary.write_bytes(b"\n".join(line for line in lines if line not in self._damaged))
         self._damaged = []
+
+
+def _one_line(text: str) -> str:
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    return cut(lines[0])[:_LONGEST_REASON] if lines else "without a message"
+
+
+def _read_failures(path: Path) -> dict[str, str]:
+    """Return the reasons in the file; none if it is not there, or not as efface wrote it."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        tree = json.loads(path.read_bytes())
+        return {key: _one_line(text) for key, text in tree.items() if isinstance(text, str)}
+    return {}
 
 
 def _read_records(path: Path) -> tuple[list[dict[str, Any]], list[bytes]]:

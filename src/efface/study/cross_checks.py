@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from efface.metrics import metric
+from efface.plug.call import Call
+from efface.plug.facts import fact
 from efface.study.metric_entry import MetricEntry
 from efface.study.schema import MOST, MethodEntry
+from efface.training.loop import TrainingSettings
 
 
 def too_many(tree: Mapping[str, Any]) -> Iterator[str]:
@@ -86,6 +89,21 @@ def unheard(reference: str | None, methods: Sequence[MethodEntry], metrics: Sequ
         return
     why = "it is drawn anew each epoch, and no metric retrains" if of_maps else "all of them measure the network"
     yield f"reference: no metric of the study has the row '{reference}': {why}; name another row, or drop this key"
+
+
+def unfilled(imputer: Call, fits: Mapping[str, TrainingSettings | None]) -> Iterator[str]:
+    """Yield a message for each training whose crop has a border that the study's fill cannot fill.
+
+    fits: settings of each training by their key.
+    """
+    if not fact(imputer.resolve(), "drops_tokens"):
+        return
+    for where, fit in fits.items():
+        if fit is not None and fit.crop:
+            yield (
+                f"imputer: {imputer.call} fills no pixels, but {where}.crop needs a fill for the border; give it as "
+                "imputer of the metrics alone, in their kwargs"
+            )
 
 
 def _undecidable(tree: Any, methods: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from efface.training.settings import Regularizer
 
 _PLAIN = {
     "path_type": "expected a path, such as runs/mine; put a name of digits in quotes",
-    "string_pattern_mismatch": "a name has letters from a to z, digits, and . _ + - behind the first sign",
+    "string_pattern_mismatch": "expected letters from a to z, digits, and . _ + - behind the first sign",
 }
 """What is said of a kind of error in place of the words of the library that finds it."""
 
@@ -55,8 +55,11 @@ def explain(error: Any, tree: Any, study: type[BaseModel]) -> list[str]:
     what = shown(given) if not isinstance(given, dict | list) else f"a {type(given).__name__}"
     message = f"{error['msg'][0].lower()}{error['msg'][1:]}"
     message = _PLAIN.get(error["type"], message)
-    if error["type"] == "model_type" and error["loc"] == ("decide",):
-        message = "expected settings, such as {level: 0.05}"
+    if error["type"] == "model_type":
+        examples = {"Decide": "{level: 0.05}", "TrainingSettings": "{epochs: 2, batch_size: 64}"}
+        kind = error["ctx"]["class_name"]
+        called = "expected a word, a dotted path, or {call: ..., kwargs: {...}}"
+        message = called if kind == "Call" else f"expected settings, such as {examples.get(kind, 'key: value')}"
     return [f"{prefix}{message}, found {what}"]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     NonNegativeInt,
@@ -21,11 +22,26 @@ from efface.plug.call import Call, bound, settings_by_path, settings_by_word
 from efface.plug.field import Word, writes_words
 from efface.plug.learning import is_learning
 from efface.plug.strict import Strict
+from efface.shown import shown
 from efface.store.foreign_write import FORMS
 from efface.types import Seeds, Unit
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
+_LONGEST_NAME = 80
+
+
+def _printable(name: str) -> str:
+    if not name or not name.isprintable() or name != name.strip() or "~" in name or len(name) > _LONGEST_NAME:
+        raise ValueError(
+            f"{shown(name)} is no name of a method; expected 1 to {_LONGEST_NAME} characters that can be printed, "
+            "without '~', and without blanks at the ends"
+        )
+    return name
+
+
+MethodName = Annotated[str, AfterValidator(_printable)]
+"""The name of a method, as the page shows it. Its files have names by `efface.store.file_name`."""
 MOST = 1_000
 """Largest number of entries of a list, of runs of a study, of repeats and of draws."""
 Post = tuple[Annotated[Call, Word("post"), bound("maps")], ...]
@@ -72,12 +88,12 @@ class MethodEntry(Strict):
     post: functions that process the maps before they are used.
     """
 
-    name: Name
+    name: MethodName
     method: Annotated[str, Word("method")] | None = None
     kwargs: dict[str, Any] = Field(default_factory=dict)
     batched: bool = True
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    outputs: tuple[Name, ...] = ()
+    outputs: tuple[MethodName, ...] = ()
     network: Literal["second"] | None = None
     draws: Annotated[PositiveInt, Field(le=MOST)] = 1
     maps: str | None = None

@@ -5,7 +5,7 @@ therefore lists all problems at once.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,11 +15,10 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, Valida
 from efface.models.adapt import Outputs
 from efface.plug import moved
 from efface.plug.call import Call, bound
-from efface.plug.facts import fact
 from efface.plug.field import WORDS, Word
 from efface.plug.strict import Strict
 from efface.study.claims import ACCURACY, VariantNames, unfounded
-from efface.study.cross_checks import disagreements, too_many, unheard
+from efface.study.cross_checks import disagreements, too_many, unfilled, unheard
 from efface.study.metric_entry import MetricEntry
 from efface.study.network_entry import PerChannel, SecondNetwork, Tokens
 from efface.study.problems import explain
@@ -31,6 +30,7 @@ from efface.study.schema import (
     Fraction,
     ImputerCall,
     MethodEntry,
+    MethodName,
     Name,
     Post,
     UnitCall,
@@ -106,7 +106,7 @@ class Study(Strict):
     attribution_methods: tuple[MethodEntry, ...] = Field(min_length=1)
     post: Post = ()
     imputer: ImputerCall = Call(call="efface.impute.channel_mean")
-    reference: Name | None = None
+    reference: MethodName | None = None
     metrics: tuple[MetricEntry, ...] = ()
     samples: Sampling = Sampling()
     decide: Decide | None = None
@@ -133,21 +133,11 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _agrees(self) -> "Study":
-        if problems := [*disagreements(self.model_dump()), *self._unfilled()]:
+        second = self.second_network.fit if self.second_network is not None else None
+        crops = unfilled(self.imputer, {"fit": self.fit, "second_network.fit": second})
+        if problems := [*disagreements(self.model_dump()), *crops]:
             raise ValueError("\n".join(problems))
         return self
-
-    def _unfilled(self) -> Iterator[str]:
-        """Yield a message for each training whose crop has a border that the study's fill cannot fill."""
-        second = self.second_network.fit if self.second_network is not None else None
-        if not fact(self.imputer.resolve(), "drops_tokens"):
-            return
-        for where, fit in (("fit", self.fit), ("second_network.fit", second)):
-            if fit is not None and fit.crop:
-                yield (
-                    f"imputer: {self.imputer.call} fills no pixels, but {where}.crop needs a fill for the border; give "
-                    "it as imputer of the metrics alone, in their kwargs"
-                )
 
     def parts(self) -> dict[str, list["Study"]]:
         """Return the runs of this study: for each variant, one study for each seed.

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from efface.plug import moved
+from efface.plug.given import names_given
 from efface.shown import key_shown, shown
 from efface.study.yaml_text import LARGEST, YamlTextError, read_yaml
 
@@ -35,10 +36,31 @@ def load(path: Path) -> Any:
 
 def no_such_file(path: Path) -> str:
     """Return a message on a file that is not there, with the names of files that may be meant."""
+    if path.is_dir():
+        return _folder(path)
     files = sorted(str(file) for file in path.parent.glob("*.yml")) if path.parent.is_dir() else []
     near = difflib.get_close_matches(str(path), files, n=1) or files[:5]
     place = "" if path.is_absolute() else f" in {Path.cwd()}"
     return f"{path}: no such file{place}" + (f"; there is {', '.join(near)}" if near else "")
+
+
+def _folder(path: Path) -> str:
+    """Return a message on a folder in the place of a study's file."""
+    study = path / "study.yml"
+    if not study.is_file():
+        files = sorted(map(str, path.glob("*.yml")))
+        return f"{path}: is a folder, expected the YAML file of a study" + (f", such as {files[0]}" if files else "")
+    try:
+        from_python = names_given(study.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        from_python = False
+    remedy = (
+        f"make the same call of efface.evaluate with out={str(path)!r}" if from_python else f"give the study: {study}"
+    )
+    return (
+        f"{path}: is the folder of a run, expected the YAML file of a study; {remedy}. The commands report, status and "
+        "compare take the folder itself"
+    )
 
 
 def override(tree: Any, text: str, path: Path) -> None:

@@ -46,6 +46,7 @@ class Curve:
     family: family of the metric, such as "erasure", which is a heading of the report.
     missing: points that have not been measured yet. At other points, NaN means that the metric has no value. None: not
         known.
+    failed: one line on why the method failed; "" if it did not.
     may_lack_points: True if a method may have no value at some points. The summary then uses the points that exist.
     empty: points that were left out of `at`, for no method has a value there; see `without_empty`.
     control: True if the maps belong to a control, which does not depend on the network.
@@ -73,6 +74,7 @@ class Curve:
     summary: Literal["area", "mean"] = "area"
     family: str = ""
     missing: tuple[float, ...] | None = None
+    failed: str = ""
     may_lack_points: bool = False
     empty: tuple[float, ...] = ()
     control: bool = False

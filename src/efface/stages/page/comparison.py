@@ -174,7 +174,7 @@ def _measured_curves(record: RunRecord) -> Iterator[Curve]:
     if (own := record.accuracy) is not None:
         yield own
     for curve in record.curves:
-        if not curve.missing or not np.isnan(curve.values).all():
+        if not curve.missing or curve.failed or not np.isnan(curve.values).all():
             yield curve
 
 
@@ -206,6 +206,7 @@ def _mean_of(by_seed: Sequence[tuple[int, Curve]], *, same_images: bool) -> Curv
         sample="repeats",
         pairs=seeds,
         missing=tuple(missing),
+        failed=next((f"seed {seed}: {one.failed}" for seed, one in by_seed if one.failed), ""),
         trained="networks",
     )
 

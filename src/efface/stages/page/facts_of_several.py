@@ -35,7 +35,7 @@ def facts_of_several(name: str, beside: Mapping[str, Sequence[RunRecord]]) -> Fa
         versions=package_versions(),
         device=", ".join(devices) or "unknown",
         seconds=seconds,
-        unfinished=tuple(f"{one.folder}: probes are missing; run the measure stage" for one in every if one.open),
+        unfinished=tuple(f"Probes of {one.folder} are missing. Run the measure stage." for one in every if one.open),
         data="; ".join(dict.fromkeys(one.kept.source for one in every)),
         network="; ".join(networks),
         warnings=tuple(_cautions(beside)),

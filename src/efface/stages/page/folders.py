@@ -10,7 +10,8 @@ from efface.stages.page.comparison import write_comparison
 from efface.stages.run.curves import RunRecord, read_record
 from efface.stages.run.kept_plan import NAME, KeptRun, KeptStudy, read_kept
 from efface.stages.run.progress import say
-from efface.stages.run.state import run_facts, say_files
+from efface.stages.run.state import failures_of, run_facts, say_failures, say_files
+from efface.store.file_name import file_name
 from efface.store.links import refuse_links
 from efface.store.maps import finished_rows, partial_path
 from efface.study.schema import Claim
@@ -67,19 +68,22 @@ def status_of_folder(path: Path, only: Sequence[str] = (), *, facts: dict[str, A
         }
         extractions = []
         for maps in one.kept.maps:
-            files = [one.folder / "maps" / f"{name}-{maps.split}.h5" for name in maps.names]
+            files = [one.folder / "maps" / f"{file_name(name)}-{maps.split}.h5" for name in maps.names]
             if not all(file.is_file() for file in files):
                 finished = min(maps.rows if file.is_file() else finished_rows(partial_path(file)) for file in files)
                 extractions.append((maps.method, maps.split, finished, maps.rows))
         say_files(str(one.folder), networks, extractions)
         total = len(one.kept.tasks)
         say(f"probes: {total - one.open} of {total} done, {one.open} left")
-        found = run_facts(str(one.folder), networks, extractions, (total, total - one.open, one.open))
+        failures = failures_of(one.kept.curves, one.results)
+        say_failures(failures)
+        done = (total, total - one.open, one.open)
+        found = run_facts(str(one.folder), networks, extractions, done, failures)
         facts["runs"].append(found | {"rounds": "", "at_most": False})
 
 
 def report_of_folder(path: Path, only: Sequence[str] = (), against: str | None = None) -> None:
-    """Write the page of each run in a folder, and of several beside one another, without pictures of maps.
+    """Write the page of each run in a folder, and of several beside one another. A page keeps the pictures that it had.
 
     against: method with which all others are compared, in place of the reference of the study.
     FileNotFoundError: nothing is measured there. ValueError: a run has no such method.
@@ -103,7 +107,7 @@ def _compared_with(record: RunRecord, against: str) -> RunRecord:
     """Return a record whose methods are compared with this one."""
     known = dict.fromkeys(curve.draw_of or curve.method for curve in record.curves)
     if against not in known:
-        raise ValueError(f"--against: {record.folder} has no method {against}; it has {', '.join(known)}")
+        raise ValueError(f"{record.folder}: --against: there is no method '{against}'; there are {', '.join(known)}")
     return replace(record, kept=record.kept.model_copy(update={"references": (against,)}))
 
 

@@ -1,12 +1,15 @@
 """From a run to its plan as data, which is kept in its folder."""
 
 import contextlib
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from efface.report.grid import read_made_from
+from efface.stages.page.pictures import picture
 from efface.stages.run.curves import PlannedRun, RunRecord, kept_curve, planned_run
 from efface.stages.run.kept_plan import KeptFacts, KeptMaps, KeptNetwork, KeptRun, KeptStudy, read_kept, write_kept
 from efface.stages.run.labels import labels_said
@@ -14,7 +17,7 @@ from efface.stages.run.map_files import needed_splits
 from efface.stages.run.network import Network
 from efface.stages.run.plan import ProbeTask
 from efface.stages.run.provenance import package_versions, surroundings
-from efface.stages.run.rounds import needed
+from efface.stages.run.rounds import needed, spent_share
 from efface.stages.run.run import Run
 from efface.store.keys import key
 from efface.study.study import Study
@@ -118,4 +121,12 @@ def _facts(planned: PlannedRun) -> KeptFacts:
         network=report_data.network_said(planned.run),
         remarks=report_data.remarks(planned.run, planned.plan),
         how={entry.name: report_data.how_of(planned, entry) for entry in planned.run.study.metrics},
+        layers=report_data.layers_of(planned.run),
+        repeats=planned.run.study.repeats,
+        passes=None if planned.run.study.decide is None else _known(spent_share(planned)),
+        drawn=read_made_from(picture(planned.run) or b""),
     )
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

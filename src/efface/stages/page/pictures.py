@@ -22,6 +22,7 @@ from efface.stages.run.run import Run
 from efface.stages.work.sampling import some_samples
 from efface.store.arrays import read_rows
 from efface.store.atomic import atomic_write
+from efface.store.file_name import file_name
 from efface.store.keys import key, versions
 from efface.study.schema import MethodEntry
 from efface.training.generate import COST, denoise
@@ -110,7 +111,7 @@ def _maps(run: Run, indices: Int[Tensor, " n"]) -> Iterator[PictureLine]:
             maps = store.take(indices)
             for kind, signed, values in (("signed", True, _summed(maps)), ("absolute", False, _summed(maps.abs()))):
                 pictures = [_painted(summed, percentile, signed=signed) for summed in values]
-                yield PictureLine(f"{name}-{kind}", f"{name}, {kind}", pictures)
+                yield PictureLine(f"{file_name(name)}-{kind}", f"{name}, {kind}", pictures)
 
 
 def _shown(run: Run) -> Iterator[MethodEntry]:

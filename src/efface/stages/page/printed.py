@@ -21,8 +21,8 @@ def say_verdicts(report: Path, metrics: Sequence[str] = ()) -> None:
     path = report / "verdicts.csv"
     if not path.is_file():
         return
-    texts = dict.fromkeys(("metric", "score", "method", "verdict", "unit", "stands", "reference", "kind"), str)
-    numbers = {name: [""] for name in ("value", "low", "high")}  # elsewhere an empty field is an empty text
+    texts = dict.fromkeys(("metric", "score", "method", "verdict", "unit", "stands", "reference", "kind", "note"), str)
+    numbers = {name: [""] for name in ("value", "low", "high", "rank")}  # elsewhere an empty field is an empty text
     table = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=numbers)
     for line in printed(table, metrics):
         say(_plain(line))

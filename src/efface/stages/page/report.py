@@ -79,10 +79,14 @@ def _write(planned: PlannedRun, folder: Path) -> None:
 def is_measured(curve: Curve) -> bool:
     """Return whether a probe of the curve ran. The first point does not count, since methods and metrics may share it.
 
-    A probe that found no value counts: the page says so.
+    A probe that found no value counts, and so does one that failed: the page says so.
     """
     own = slice(1 if len(curve.at) > 1 else 0, None)
-    return bool(set(curve.at[own]) - set(curve.missing or ())) or not np.isnan(curve.values[:, own]).all()
+    return (
+        bool(curve.failed)
+        or bool(set(curve.at[own]) - set(curve.missing or ()))
+        or not np.isnan(curve.values[:, own]).all()
+    )
 
 
 def _made_from(run: Run) -> str:

@@ -16,6 +16,7 @@ from efface.metrics.probes.probe import Explains
 from efface.plug import words
 from efface.plug.call import Call
 from efface.plug.given import said
+from efface.plug.in_python import for_maker
 from efface.report.cautions import SHARES
 from efface.report.facts import Cost, Facts, Origin
 from efface.report.formats import listed
@@ -201,13 +202,23 @@ def _cost(planned: PlannedRun, entry: MetricEntry) -> Cost | None:
 
 def _unfinished(planned: PlannedRun, measured: Sequence[str]) -> tuple[str, ...]:
     run, tasks = planned.run, needed(planned)
-    missing = sum(task.key not in run.results for task in tasks)
+    missing = [task.key for task in tasks if task.key not in run.results]
     without = [entry.name for entry in run.study.metrics if entry.name not in measured]
     of = f", all of {', '.join(without)} among them" if without else ""
-    log = run.folder / "failures.log"
-    failed = f" ({log.name} in the run's folder has the errors of those that failed)" if log.is_file() else ""
-    said = f"{missing} of {len(tasks)} probes are not run yet{of}{failed}: run the measure stage"
-    return (said,) if missing else ()
+    return tuple(
+        for_maker(line, run.study.model.call) for line in unfinished_said(missing, len(tasks), run.results, of)
+    )
+
+
+def unfinished_said(missing: Sequence[str], planned: int, results: Results, of: str = "") -> tuple[str, ...]:
+    """Return how many probes failed, and how many are not run yet. missing: keys of results. planned: their number."""
+    failed = sum(key in results.failed for key in missing)
+    said = []
+    if failed:
+        said.append(f"{failed} of {planned} probes failed. The file failures.log in the run's folder has the errors.")
+    if len(missing) > failed:
+        said.append(f"{len(missing) - failed} of {planned} probes are not run yet{of}. Run the measure stage.")
+    return tuple(said)
 
 
 def remarks(run: Run, plan: Plan) -> tuple[str, ...]:

@@ -208,6 +208,7 @@ def curves_of(
             summary="mean" if name in meaning.by_mean else meaning.summary,
             family=meaning.family,
             missing=tuple(sorted(missing)),
+            failed=reason_of(planned, results) if missing else "",
             may_lack_points=meaning.may_lack_points,
             control=planned.control,
             draw_of=planned.draw_of,
@@ -216,6 +217,14 @@ def curves_of(
         )
         for name, better in meaning.direction.items()
     ]
+
+
+def reason_of(planned: KeptCurve, results: Results) -> str:
+    """Return why a task of a curve failed; "" if none did."""
+    if not results.failed:
+        return ""
+    keys = (key for repeat in planned.repeats for point in repeat for key in point.values())
+    return next((results.failed[key] for key in keys if key in results.failed and key not in results), "")
 
 
 def finished(planned: KeptCurve, results: Results, *, in_blocks: bool) -> int:

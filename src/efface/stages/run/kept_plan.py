@@ -16,7 +16,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from efface.metrics import Metric, metric
+from efface.metrics.shared.of_function import of_function
 from efface.plug import words
+from efface.plug.given import is_given
 from efface.plug.strict import Strict
 from efface.report.stats.curve import Better, Looks, Over
 from efface.shown import unprintable
@@ -25,6 +27,7 @@ from efface.study.schema import Claim
 from efface.study.yaml_file import InvalidStudyError
 
 NAME = "plan.json"
+OF_FUNCTION = f"{of_function.__module__}.{of_function.__name__}"
 LONGEST_TEXT, LONGEST_STUDY = 10_000, 4_000_000
 """Characters of a text in the file, and of the study that stands in it."""
 
@@ -51,6 +54,8 @@ def _of_rounds(looks: Looks) -> Looks:
 
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Label = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f/\\]+$")]
+MethodLabel = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""The name of a method. No path is made of it but by `file_name`."""
 Part = Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f\\]+$"), AfterValidator(_below)]
 """A folder below the folder of the study, such as `softplus/seed-0`."""
 
@@ -94,7 +99,7 @@ class KeptCurve(Strict):
     """
 
     metric: Label
-    method: Label
+    method: MethodLabel
     control: bool
     draw_of: str
     at: Annotated[tuple[float, ...], AfterValidator(_ascending)] = Field(min_length=1)
@@ -118,14 +123,17 @@ class KeptNetwork(Strict):
 class KeptMaps(Strict):
     """An extraction: the maps that a method makes of a split of `rows` images."""
 
-    method: Label
+    method: MethodLabel
     split: Label
-    names: tuple[Label, ...]
+    names: tuple[MethodLabel, ...]
     rows: NonNegativeInt
 
 
 class KeptFacts(Strict):
-    """The facts that the page states beside the numbers; see `efface.report.facts.Facts`."""
+    """The facts that the page states beside the numbers; see `efface.report.facts.Facts`.
+
+    drawn: what the pictures of stage visualize were made from, if they show the study as it is.
+    """
 
     versions: dict[str, str]
     device: str
@@ -133,6 +141,10 @@ class KeptFacts(Strict):
     network: str
     remarks: tuple[str, ...]
     how: dict[str, dict[str, str]]
+    layers: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    repeats: PositiveInt | None = None
+    passes: float | None = None
+    drawn: str = ""
 
 
 class KeptRun(Strict):
@@ -155,7 +167,7 @@ class KeptRun(Strict):
     claims: tuple[Claim, ...]
     metrics: tuple[KeptMetric, ...]
     curves: tuple[KeptCurve, ...]
-    conditions: dict[Label, Key]
+    conditions: dict[MethodLabel, Key]
     tasks: tuple[Key, ...]
     networks: tuple[KeptNetwork, ...]
     maps: tuple[KeptMaps, ...]
@@ -163,7 +175,7 @@ class KeptRun(Strict):
     right: Annotated[str, Field(pattern=r"^[0-9a-f]*$")] | None
     facts: KeptFacts | None
     classes: NonNegativeInt = 0
-    methods: tuple[Label, ...] = ()
+    methods: tuple[MethodLabel, ...] = ()
 
 
 class KeptStudy(Strict):
@@ -208,7 +220,18 @@ def read_kept(folder: Path) -> KeptRun | KeptStudy:
 
 def own_formula(kept: KeptMetric, where: Path) -> Metric:
     """Return the formula of one of efface's own metrics. InvalidStudyError: it needs other code."""
-    if outside := foreign_paths(kept):
+    if kept.path == OF_FUNCTION:  # its numbers are those of its probe; the function does not run
+        (better,) = kept.direction.values()
+        return of_function(
+            function=str(kept.settings.get("function")), better=better, caption=kept.caption or "A function."
+        )
+    outside = foreign_paths(kept)
+    if any(map(is_given, outside)):
+        raise InvalidStudyError(
+            f"{where}: metrics.{kept.name}: its numbers are put together by an object that was handed over in Python, "
+            f"which no command can call; the same call of efface.evaluate with out='{where}' writes the page again"
+        )
+    if outside:
         raise InvalidStudyError(
             f"{where}: metrics.{kept.name}: its numbers are put together by {', '.join(outside)}, which is no code of "
             "efface, so nothing of it is imported; add --trust if you know who made the folder"

@@ -11,6 +11,7 @@ from torch import Tensor
 from efface.erase.masking import to_float
 from efface.models.answers import takes_raw_values
 from efface.plug.facts import fact
+from efface.plug.in_python import for_maker
 from efface.stages.run.run import Run
 from efface.store.arrays import read_rows
 from efface.training.loop import predict
@@ -38,7 +39,8 @@ def labels_said(run: Run) -> list[str]:
     if not run.first.trained():
         return []
     logits = run.logits("test")
-    return [*more_outputs(run, logits), *sure_and_wrong(logits, run.data["test"].targets.cpu()), *raw_values(run)]
+    found = [*more_outputs(run, logits), *sure_and_wrong(logits, run.data["test"].targets.cpu()), *raw_values(run)]
+    return [for_maker(line, run.study.model.call) for line in found]
 
 
 def labels_tried(run: Run) -> list[str]:

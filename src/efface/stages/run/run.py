@@ -18,6 +18,7 @@ from efface.stages.run.inputs import call_checked, check_classes, checked_data, 
 from efface.stages.run.network import Network
 from efface.stages.run.views import View, extracted_entries, views_of
 from efface.store.arrays import read_rows
+from efface.store.file_name import file_name
 from efface.store.maps import MapStore
 from efface.store.results import Results
 from efface.store.sealed import is_whole, read_arrays, write_arrays
@@ -262,7 +263,7 @@ class Run:
 
     def map_path(self, name: str, split: str) -> Path:
         """The map file of this name."""
-        return self.folder / "maps" / f"{name}-{split}.h5"
+        return self.folder / "maps" / f"{file_name(name)}-{split}.h5"
 
     @cached_property
     def results(self) -> Results:

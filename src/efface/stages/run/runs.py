@@ -1,7 +1,9 @@
 """The runs that a study consists of, as every command needs them: narrowed to some metrics, one by one, held."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from efface.execute import set_torch_defaults
 from efface.stages.run.progress import say
@@ -47,6 +49,22 @@ def one_by_one(study: Study, runs: Sequence[Run]) -> Iterator[Run]:
         if run.folder != study.out:
             say(f"-- {run.folder.relative_to(study.out)}")
         yield run
+
+
+def refuse_unwritable(out: Path) -> None:
+    """Try to write where a run will write. ValueError: it cannot."""
+    folder = next(path for path in (out, *out.parents) if path.exists() or path.is_symlink())
+    try:
+        if not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is a file" if folder.is_file() else f"{folder} is no folder")
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if folder != out:
+            Path(tempfile.mkdtemp(dir=folder)).rmdir()
+    except OSError as error:
+        raise ValueError(
+            f"out: {out}: nothing can be written there ({error.strerror or error}); give another folder with out=..."
+        ) from error
 
 
 @contextlib.contextmanager

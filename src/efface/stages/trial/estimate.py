@@ -30,7 +30,8 @@ class Estimate:
     maps: files of maps to extract. map_passes: their passes.
     probes: probes of the plan. probes_left: those without a result. trainings: those of them that train.
     probe_passes: their passes. sample_passes: passes of the samples that are to be made.
-    workers: tasks that run at once. seconds_per_pass, seconds: of one pass, and of all that is left.
+    workers: tasks that run at once. seconds_per_pass, seconds: of one pass, and of all passes that are left.
+    seconds_around: see `around_the_work`.
     at_least: the seconds are a lower bound, because a method was not tried to its end.
     at_most: the study measures in rounds, and may need fewer probes.
     """
@@ -46,6 +47,7 @@ class Estimate:
     workers: int
     seconds_per_pass: float
     seconds: float
+    seconds_around: tuple[float, float]
     at_least: bool
     at_most: bool
 
@@ -91,8 +93,12 @@ def say_estimate(planned: PlannedRun, passes_of: Mapping[str, float], *, least: 
     if words.name_of(executor.call):  # its workers run on this machine
         workers = min(workers, processors())
     seconds = per_pass * (sum(networks.values()) + (3 * extraction + passes + sampling) / workers)
-    about = f"{'at least ' if least else ''}{duration(seconds)}"
-    say(f"  estimate: {at_most}{about} with {workers} at once ({per_pass * 1e3:.2g} ms a pass on {run.device})")
+    around = around_the_work()
+    about = f"{at_most}{span(seconds, around, least=least)}"
+    say(
+        f"  estimate: {about} with {workers} at once: {duration(seconds)} of passes "
+        f"({per_pass * 1e3:.2g} ms a pass on {run.device}), and the start of workers, reading, trials and the page"
+    )
     return Estimate(
         networks=networks,
         maps=len(missing),
@@ -105,9 +111,28 @@ def say_estimate(planned: PlannedRun, passes_of: Mapping[str, float], *, least: 
         workers=workers,
         seconds_per_pass=per_pass,
         seconds=float(seconds),
+        seconds_around=around,
         at_least=least,
         at_most=bool(at_most),
     )
+
+
+def around_the_work() -> tuple[float, float]:
+    """Return the least and the most seconds that a command takes besides its passes, judged by this process so far.
+
+    A command starts as this one did, reads the same data and makes the same trials. Its workers start likewise, once
+    for each of up to three stages, and it draws the page.
+    """
+    so_far = time.process_time()
+    return so_far, 4 * so_far
+
+
+def span(seconds: float, around: tuple[float, float], *, least: bool = False) -> str:
+    """Return from when to when a command may end, in words. least: the passes may take longer."""
+    low, high = (duration(seconds + each) for each in around)
+    if least:
+        return f"at least {low}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _passes_of(network: Network, images: Mapping[str, int]) -> float:

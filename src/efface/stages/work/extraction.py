@@ -30,7 +30,7 @@ from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
 from efface.stages.run.weights_kept import weights_kept
-from efface.stages.run.worker import current_run, keep_trace
+from efface.stages.run.worker import current_run, keep_failure
 from efface.stages.work.at_work import Subject
 from efface.stages.work.foreign_maps import copy_maps
 from efface.stages.work.learning import learn_missing
@@ -107,8 +107,9 @@ def _extract(run: Run, splits: Sequence[str] | None) -> list[str]:
         progress.update(min(done, total))
         for task, outcome in _worked_off(run, tasks, progress.update):
             if isinstance(outcome, Failure):
-                failures.append(f"{task.method}, {task.split}: {outcome.message}")
-                keep_trace(run, f"extract {task.method} {task.split}", outcome)
+                failures.append(f"{task.method}, {task.split}: {outcome.reason}")
+                key = extraction_key(run, run.entry(task.method), task.split)
+                keep_failure(run, f"extract {task.method} {task.split}", outcome, [key])
             else:
                 run.results.append(_row(run, task, outcome))
     extracted, took = len(tasks) - len(failures) + before, duration(time.monotonic() - started)

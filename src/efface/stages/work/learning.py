@@ -17,11 +17,17 @@ from efface.methods.process_state import process_kept
 from efface.plug.accepts import named
 from efface.plug.learning import check_learnt
 from efface.plug.source import refuse_changed_code
-from efface.stages.run.map_files import learnt_path, learnt_seed, read_learnt_tensors
+from efface.stages.run.map_files import (
+    extraction_key,
+    learnt_path,
+    learnt_seed,
+    needed_splits,
+    read_learnt_tensors,
+)
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.run import Run
 from efface.stages.run.weights_kept import weights_kept
-from efface.stages.run.worker import current_run, keep_trace
+from efface.stages.run.worker import current_run, keep_failure
 from efface.stages.work.at_work import Subject
 from efface.stages.work.through import work_through
 from efface.store.arrays import read_rows
@@ -72,8 +78,10 @@ def learn_missing(run: Run, methods: Sequence[str]) -> list[str]:
         for name, outcome in outcomes:
             if isinstance(outcome, Failure):
                 same = f" (so {', '.join(others[name])} cannot learn, either)" if others[name] else ""
-                failures.append(f"{name}, learning: {outcome.message}{same}")
-                keep_trace(run, f"learn {name}", outcome)
+                failures.append(f"{name}, learning: {outcome.reason}{same}")
+                unlearnt = [run.entry(method) for method in (name, *others[name])]
+                keys = [extraction_key(run, entry, split) for entry in unlearnt for split in needed_splits(run)]
+                keep_failure(run, f"learn {name}", outcome, keys)
     took = duration(time.monotonic() - started)
     say(f"{len(others) - len(failures)} of {len(others)} methods learnt in {took}: {run.folder / 'learnt'}")
     return failures

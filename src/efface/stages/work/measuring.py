@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from efface.plug.call import Call
 from efface.shown import shown
 from efface.stages.run.case import case_of
 from efface.stages.run.curves import PlannedRun
-from efface.stages.run.map_files import map_store, missing_maps
+from efface.stages.run.map_files import extraction_key, map_store, missing_maps
 from efface.stages.run.method_calls import explainer_of
 from efface.stages.run.needs import unmet
 from efface.stages.run.plan import ProbeTask
@@ -29,7 +29,7 @@ from efface.stages.run.provenance import surroundings
 from efface.stages.run.rounds import pairs_said, spent_share, wanted
 from efface.stages.run.run import Run
 from efface.stages.run.weights_kept import weights_kept
-from efface.stages.run.worker import current_run, keep_trace
+from efface.stages.run.worker import current_run, keep_failure
 from efface.stages.work.at_work import Subject
 from efface.stages.work.first_values import FirstValues
 from efface.stages.work.sampling import make_samples, samples_of
@@ -102,6 +102,7 @@ def measure_missing(planned: PlannedRun) -> list[str]:
     if problems := [*plan.problems, *unmet(run, plan)]:
         raise ValueError("\nefface: ".join(problems))
     missing = missing_maps(run)
+    _fail_without_maps(run, plan.open(run.results), missing)
     if run.study.decide is None:
         return _measured(planned, [task for task in plan.open(run.results) if not missing & task.reads], {})
     failures, failed = list[str](), dict[str, str]()
@@ -116,6 +117,20 @@ def measure_missing(planned: PlannedRun) -> list[str]:
     share = f"{100 * spent_share(now):.0f} % of the planned forward passes"
     say(f"{pairs_said(now, stuck | failed.keys())}, after {share}")
     return failures
+
+
+def _fail_without_maps(run: Run, tasks: Sequence[ProbeTask], missing: Collection[tuple[str, str]]) -> None:
+    """Keep for each task without its maps why their extraction failed."""
+    reasons = {
+        (name, split): run.results.failed.get(extraction_key(run, run.entry_of_maps(name), split))
+        for name, split in missing
+    }
+    by_reason: dict[str, list[str]] = {}
+    for task in tasks:
+        for reason in filter(None, map(reasons.get, sorted(task.reads & reasons.keys()))):
+            by_reason.setdefault(reason, []).append(task.key)
+    for reason, keys in by_reason.items():
+        run.results.fail(keys, reason)
 
 
 def _measured(planned: PlannedRun, tasks: list[ProbeTask], failed: dict[str, str]) -> list[str]:
@@ -133,9 +148,9 @@ def _measured(planned: PlannedRun, tasks: list[ProbeTask], failed: dict[str, str
         work, cost = Measure(run.study), functools.partial(_cost, run, counts)
         for task, outcome in work_through(run.study, work, tasks, progress.update, cost=cost, subject=_subject):
             if isinstance(outcome, Failure):
-                failed[task.key] = f"{_named(task)}: {outcome.message}"
+                failed[task.key] = f"{_named(task)}: {outcome.reason}"
                 failures.append(failed[task.key])
-                keep_trace(run, _named(task), outcome)
+                keep_failure(run, _named(task), outcome, [task.key])
                 continue
             score, seconds = outcome
             run.results.append(result_row(run, task, seconds), score)
@@ -190,7 +205,6 @@ def _plain(value: Any) -> Any:
 
 
 def _named(task: ProbeTask) -> str:
-    what = type(whole_of(task.probe)).__name__.lower()
     plain = {name: value for name, value in fields_of(task.probe).items() if isinstance(value, int | float | str)}
     words = [str(value).replace("_", " ") if name == "order" else f"{name} {value}" for name, value in plain.items()]
-    return ", ".join([*([task.view.name] if task.view else []), what, *words])
+    return ", ".join([*([task.view.name] if task.view else []), task.metric, *words])

@@ -22,7 +22,7 @@ from efface.models.memory import with_smaller_batches
 from efface.stages.run.progress import bar, duration, say
 from efface.stages.run.provenance import GENERATED, surroundings
 from efface.stages.run.run import Run
-from efface.stages.run.worker import current_run, keep_trace
+from efface.stages.run.worker import current_run, keep_failure
 from efface.stages.work.through import work_through
 from efface.store.keys import key, versions
 from efface.store.maps import MapStore, MapWriter
@@ -134,8 +134,8 @@ def _make(run: Run, settings: Sampling) -> list[str]:
             work = Sample(run.study, settings)
             for first, outcome in work_through(run.study, work, tasks, progress.update, cost=cost):
                 if isinstance(outcome, Failure):
-                    failures.append(f"samples from {first} on: {outcome.message}")
-                    keep_trace(run, f"samples {first}", outcome)
+                    failures.append(f"samples from {first} on: {outcome.reason}")
+                    keep_failure(run, f"samples {first}", outcome)
                 else:
                     writer.write(first, torch.from_numpy(outcome))
         if not failures:

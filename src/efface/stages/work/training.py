@@ -10,13 +10,15 @@ from typing import Any
 from efface.execute import Failure
 from efface.metrics.probes import Erasure
 from efface.metrics.probes.score import train_on_erased
+from efface.plug.given import said
+from efface.plug.in_python import for_maker
 from efface.stages.run.case import case_of
 from efface.stages.run.labels import sure_and_wrong
 from efface.stages.run.network import Network
 from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
-from efface.stages.run.worker import current_run, keep_trace
+from efface.stages.run.worker import current_run, keep_failure
 from efface.stages.work.scalars import scalars
 from efface.stages.work.through import work_through
 from efface.store.plain_name import name_plainly, remove_plain_name
@@ -73,8 +75,8 @@ def train_missing(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[s
             for task, outcome in work_through(runs[0].study, Train(own), tasks, count, cost=epochs):
                 run = own[task.study.out]
                 if isinstance(outcome, Failure):
-                    failures.setdefault(run.folder, []).append(f"{_named(run, task.network)}: {outcome.message}")
-                    keep_trace(run, f"train {task.network}", outcome)
+                    failures.setdefault(run.folder, []).append(f"{_named(run, task.network)}: {outcome.reason}")
+                    keep_failure(run, f"train {task.network}", outcome)
                 else:
                     run.results.append(outcome)
         if done:
@@ -116,10 +118,10 @@ def say_accuracy(run: Run, *, several: bool = False) -> None:
     """Print the accuracy of the explained network. several: name the run's folder."""
     where = f"{run.folder}: " if several else ""
     accuracy = float(run.right().float().mean())
-    count = len(run.data["test"])
-    say(f"{where}network: {run.study.model.call}, {accuracy:.2%} of {count} test images right ({run.first.origin})")
+    model, count = said(run.study.model.call), len(run.data["test"])
+    say(f"{where}network: {model}, {accuracy:.2%} of {count} test images right ({run.first.origin})")
     for warning in sure_and_wrong(run.logits("test"), run.data["test"].targets.cpu()):
-        say(f"{where}warning: {warning}")
+        say(f"{where}warning: {for_maker(warning, run.study.model.call)}")
 
 
 def _named(run: Run, network: str) -> str:
