@@ -55,6 +55,7 @@ COVERED = {
     "models/scores": "evaluate",
     "models/activation": "evaluate",
     "models/layers": "explain",
+    "models/cut": "explain",
     "models/hookable": "method",
     "models": "model",
     "data": "data",
