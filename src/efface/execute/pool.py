@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +19,7 @@ from efface.execute.attempt import set_torch_defaults
 from efface.execute.executor import runs_at_once
 from efface.execute.progress import Advance, go_on, is_stopped, report_to, stop_at_signals
 from efface.execute.sequence import serial
+from efface.execute.starting import blocked, start_tracker, workers_context
 
 Task = TypeVar("Task")
 
@@ -84,7 +84,7 @@ def in_workers(
     try:
         pool.progress = progress
         for task in tasks:  # one task waits beside those at work: the order is kept, and a late stop loses little
-            with _blocked("SIGINT"):  # a new worker cannot be stopped in an orderly way before `_start_worker` has run
+            with blocked("SIGINT"):  # a new worker cannot be stopped in an orderly way before `_start_worker` has run
                 future = pool.futures.submit(_busy_with, work, task)
             waiting[future] = task
             if len(waiting) > pool.workers:
@@ -125,8 +125,8 @@ class _Pool:
     """Workers that are reused by the next call: each needs seconds to start, to import torch and to read the data."""
 
     def __init__(self, workers: int, threads: int) -> None:
-        _start_tracker()
-        context = multiprocessing.get_context("spawn")
+        start_tracker()
+        context = workers_context()
         self.workers, self.threads = workers, threads
         self.progress: Advance | None = None
         self._ticks, self._caught_up = context.SimpleQueue(), threading.Event()
@@ -151,35 +151,6 @@ class _Pool:
                 self._caught_up.set()
             elif (progress := self.progress) is not None:
                 progress(amount)
-
-
-def _start_tracker() -> None:
-    """Start the helper process of multiprocessing so that no SIGHUP ends it; it ignores SIGINT and SIGTERM by itself.
-
-    It ends with this process. Ended before by the hang-up of a terminal, it would leave traces of errors. If this
-    process ends at once, the helper removes its semaphores, and need not warn of them.
-    """
-    if hasattr(signal, "SIGHUP"):  # another system has no helper process
-        quiet = "ignore:resource_tracker:UserWarning"
-        sys.warnoptions.append(quiet)  # the helper's own -W
-        try:
-            with _blocked("SIGHUP"):
-                resource_tracker.ensure_running()
-        finally:
-            sys.warnoptions.remove(quiet)
-
-
-@contextlib.contextmanager
-def _blocked(name: str) -> Iterator[None]:
-    """Block a signal inside the block; it arrives afterwards. Processes that are started inside never see it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name)})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _KEPT: list[_Pool] = []
@@ -258,7 +229,8 @@ def _start_worker(ticks: Any, threads: int) -> None:
     report_to(ticks.put)
     stop_at_signals(lambda: _BUSY)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked while this process started
+        stopped_by = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stopped_by)  # blocked while this process started
     set_torch_defaults(threads)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
