@@ -144,7 +144,7 @@ def test_the_words_of_methods_are_those_of_the_page():
 def test_the_words_of_the_other_kinds():
     assert list(words.index("imputer")) == sorted(impute.__all__)
     assert list(words.index("unit")) == ["patch", "superpixel", "token"]
-    assert list(words.index("executor")) == ["processes", "serial"]
+    assert list(words.index("executor")) == ["processes", "serial", "slurm"]
     assert list(words.index("attack")) == ["minimal", "pgd"]
     assert list(words.index("augmentation")) == ["colour_jitter", "random_resized_crop", "rotation"]
     assert list(words.index("regularizer")) == ["anti_score_matching", "gradient_norm", "score_matching"]
