@@ -18,6 +18,11 @@ def threads(task):
     return torch.get_num_threads(), str(Path.cwd())
 
 
+def process(task):
+    time.sleep(0.1)
+    return os.getpid()
+
+
 def fails_at_one(task):
     if task == 1:
         raise ZeroDivisionError("one")

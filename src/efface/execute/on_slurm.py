@@ -126,8 +126,7 @@ def check_slurm(
     retries: int = 2,
 ) -> None:
     """Raise ValueError for numbers that no job can have, and for a task that fits into no job."""
-    check_counts(_MOST_JOBS, workers=workers, cpus=cpus, threads=threads)
-    check_counts(_MOST_JOBS, **{name: value for name, value in {"gpus": gpus, "retries": retries}.items() if value})
+    check_counts(_MOST_JOBS, workers=workers, cpus=cpus, threads=threads, gpus=gpus or None, retries=retries or None)
     if not isinstance(minutes, int) or minutes < 2:
         raise ValueError(f"kwargs.minutes: is {minutes!r}; expected a whole number of minutes from 2")
     if not 0 <= task_minutes <= minutes - _LEADS.get(cluster, 0) / 60:
