@@ -108,6 +108,7 @@ def test_workers_have_the_threads_and_the_folder_and_stay(team, tmp_path, monkey
     first, second = (set(team(small_tasks.process, range(8)).values()) for _ in range(2))
     assert second <= first
     assert os.getpid() not in first
+    assert len(set(team(small_tasks.process, range(4), workers=1).values())) == 1  # though two are there
 
 
 @pytest.mark.long

@@ -72,7 +72,7 @@ def ray(
                     lost.append(number)
                 else:
                     waiting.appendleft((number, task))
-            while waiting and team.idle:
+            while waiting and team.idle and len(team.busy) < (workers or _MOST):
                 team.give(shared, *waiting.popleft())
             for number, found in [(number, found) for number, _, found in came if found is not None]:
                 yield tasks[number], outcome(found)
