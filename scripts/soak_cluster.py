@@ -30,13 +30,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from soaking.runs import STUDY, different, fresh, numbers, write_study
+from soaking.kill import write_both
+from soaking.runs import STUDY, different, fresh, numbers
 from soaking.table import Table
 
 KINDS = ("ray worker", "ray node", "ray driver", "slurm worker", "slurm driver")
 QUICK = ("ray worker", "slurm driver")
 MARK = "EFFACE_SOAK_CLUSTER"
-METHODS = STUDY["attribution_methods"][:2]
+METHODS = [*STUDY["attribution_methods"][:2], {"name": "slow", "method": "own.slow"}]
 LIMIT = 300.0
 """Seconds in which a command must end."""
 
@@ -61,12 +62,14 @@ def main() -> int:
         }
         for kind in kinds:
             executor, victim = kind.split()
-            for _ in range(count):
+            struck = 0
+            while struck < count:
                 began = time.monotonic()
                 folder = fresh(out / "killed")
-                write_study(folder, attribution_methods=METHODS, executor=executors[executor])
+                write_both(folder, attribution_methods=METHODS, executor=executors[executor])
                 strike = replace_node if victim == "node" else STRIKES[victim]
                 outcome, note = one(folder, strike, draw, again=victim == "driver", reference=reference)
+                struck += outcome != "not struck"
                 table.add(kind, outcome, note, time.monotonic() - began)
     print(table.text())
     if options.out is None:
@@ -77,7 +80,7 @@ def main() -> int:
 def undisturbed(out: Path) -> Any:
     """The numbers of the study with one process."""
     folder = fresh(out / "undisturbed")
-    write_study(folder, attribution_methods=METHODS, executor="serial")
+    write_both(folder, attribution_methods=METHODS, executor="serial")
     code, said = ended(start(folder), folder)
     assert code == 0, said
     return numbers(folder / "run")
@@ -89,7 +92,7 @@ def one(
     """Strike a command once, between its first task and its end. The outcome, and what was said."""
     command = start(folder)
     wait_for(lambda: begun(folder) or command.poll() is not None)
-    time.sleep(draw.uniform(0.0, 8.0))
+    time.sleep(draw.uniform(0.0, 5.0))
     struck = command.poll() is None and strike(command)
     code, said = ended(command, folder)
     if again and struck:
