@@ -101,6 +101,15 @@ def test_a_local_cluster_does_the_tasks_in_silence(team, capfd, tmp_path, monkey
     assert not (Path.home() / ".ray").exists()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "head", "ray://127.0.0.1:1"])
+def test_a_cluster_that_does_not_answer_is_told(address):
+    from efface.execute.ray_cluster import disconnect
+
+    disconnect()
+    with pytest.raises(ValueError, match=words("no Ray cluster answers executor.kwargs.address")):
+        list(ray(small_tasks.same, [1], address=address))
+
+
 @pytest.mark.long
 def test_workers_have_the_threads_and_the_folder_and_stay(team, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -183,6 +183,32 @@ def test_a_call_that_is_left_leaves_no_process(tmp_path, monkeypatch):
     assert [each.name for each in threading.enumerate() if each.name == "signs of life"] == []
 
 
+LEAVES = """
+from os import _exit
+
+
+def leave(model, images, targets):
+    if len(images) > 2:
+        _exit(3)
+    return images.sum(1)
+"""
+
+
+@pytest.mark.long
+def test_a_method_that_ends_its_job_fails_alone(tmp_path):
+    methods = [
+        {"name": "random", "method": "efface.methods.control.random"},
+        {"name": "leave", "method": "leaves.leave"},
+        {"name": "mine", "method": "mine.brightness"},
+    ]
+    executor = {"call": "slurm", "kwargs": LOCAL | {"retries": 1}}
+    write_study(tmp_path, {"leaves": LEAVES}, attribution_methods=methods, metrics=["morf"], executor=executor)
+    found = efface(tmp_path, "all", "study.yml")
+    assert found.code == 1
+    assert "leave, test: its process ended" in found.out + found.err
+    assert "extracted 2 of 3 sets of maps" in found.out
+
+
 def table(folder, executor):
     run = folder / str(executor["kwargs"]["cluster"] if isinstance(executor, dict) else executor)
     run.mkdir()

@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else Ray warns of a change that is to come
     "RAY_DEDUP_LOGS": "0",
 }
+_SECONDS = 10.0
+"""Seconds in which the head node of a cluster must answer."""
 _PREFIX = "efface-ray-"
 _OURS: list[Path] = []
 """The folder of the local cluster that this process has started; at most one."""
@@ -28,7 +31,7 @@ _OURS: list[Path] = []
 def connected(address: str | None) -> Any:
     """Return the package ray, connected to a cluster, until `disconnect` or the end of the process.
 
-    address: address of the head node, or "auto"; None: a local cluster of this process. A connection that the process
+    address: address of the head node, `host:port`, or "auto"; None: a local cluster of this process. A connection that the process
         has already is used as it is.
 
     ValueError: ray is not installed, or no cluster answers.
@@ -43,8 +46,11 @@ def connected(address: str | None) -> Any:
     with _signals_kept():
         if address is not None:
             try:
+                if address != "auto":  # Ray itself would try for minutes, and say so on the terminal
+                    host, _, port = address.rpartition(":")
+                    socket.create_connection((host, int(port)), timeout=_SECONDS).close()
                 ray.init(address, **quiet)
-            except (ConnectionError, RuntimeError, ValueError) as problem:
+            except (OSError, RuntimeError, ValueError) as problem:
                 raise ValueError(
                     f"executor: no Ray cluster answers at {address} ({problem}); start one with `ray start --head`, or "
                     "leave executor.kwargs.address out"

@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,13 +59,9 @@ class TaskFolder:
             return number
         return None
 
-    def claimed(self, lane: str) -> list[int]:
-        """Return the numbers of the tasks that a lane has claimed and not finished."""
-        return [
-            number
-            for number in sorted(self.numbers("claims") - self.numbers("done"))
-            if read(self.path / "claims" / str(number)) == lane
-        ]
+    def claimed(self, lane: str, numbers: Iterable[int]) -> list[int]:
+        """Return those of the tasks that a lane has claimed."""
+        return [number for number in numbers if read(self.path / "claims" / str(number)) == lane]
 
     def free(self, number: int) -> None:
         """Take a claim back."""
