@@ -31,8 +31,8 @@ _OURS: list[Path] = []
 def connected(address: str | None) -> Any:
     """Return the package ray, connected to a cluster, until `disconnect` or the end of the process.
 
-    address: address of the head node, `host:port`, or "auto"; None: a local cluster of this process. A connection that the process
-        has already is used as it is.
+    address: address of the head node, `host:port`, or "auto"; None: a local cluster of this process. A connection that
+        the process has already is used as it is.
 
     ValueError: ray is not installed, or no cluster answers.
     """
