@@ -20,6 +20,7 @@ COVERED = {
     "store/datasets": NO_NUMBERS,
     "store/links": NO_NUMBERS,
     "store/own_file": NO_NUMBERS,
+    "store/partial_rows": NO_NUMBERS,
     "store/plain_name": NO_NUMBERS,
     "shown": NO_NUMBERS,
     "store/locks": NO_NUMBERS,
