@@ -46,6 +46,7 @@ SMALLEST = {
         r"ours, fp32 .*\d\.\d+x .*>= 1\.4",
     ),
     "bench_verdicts.py": (["--quick"], r"## means\n(.*\n)*## power\n(.*\n)*\| trainings, normal \| 3 .*\d\.\d\d \|"),
+    "bench_whole.py": (["--quick"], r"frozen, 4 images: efface is \d\.\d+x(.*\n)*roar, 64 images: efface is \d\.\d+x"),
     "soak.py": (["--quick", "--ceiling", "100"], r"kill: \d+ cases, 0 bad[^\n]*(\n.*)*hostile: 2 cases"),
     "soak_cluster.py": (["--quick"], r"cluster: \d+ cases, 0 bad"),
     "describe_networks.py": (
