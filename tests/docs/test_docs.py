@@ -74,6 +74,16 @@ def test_every_study_loads_and_says_its_command(path: Path) -> None:
     assert f"`configs/{path.name}`" in README
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "cluster").glob("*.yml")), ids=lambda path: path.stem)
+def test_every_start_for_a_cluster_loads_and_is_named(path: Path) -> None:
+    study = config.read(path)
+    assert study.out == Path("runs") / f"cluster_{path.stem}"
+    assert study.executor.call in ("efface.execute.ray", "efface.execute.slurm")
+    header = path.read_text().split("\nout:")[0]
+    assert f"CONFIG=configs/cluster/{path.name}" in header
+    assert f"configs/cluster/{path.name}" in (ROOT / "docs" / "cluster.md").read_text()
+
+
 def test_every_metric_and_method_is_described() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text()
     assert all(f"`{name}`" in page for name in metrics.names())

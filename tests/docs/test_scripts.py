@@ -26,6 +26,10 @@ SMALLEST = {
         ["--images", "1", "--rounds", "1"],
         r"generic_attention .*\d\.\d+x +<= 1\.25[^\n]*(\n.*)*the extract stage +\d+\.\d +\d\.\d+ +>= 0\.85",
     ),
+    "bench_cluster.py": (
+        ["--quick"],
+        r"ray: (.*\n)* +one of them: \d+\.\d\d ms (.*\n)*slurm: (.*\n)*.* one: \d\.\d\d times",
+    ),
     "bench_impute.py": (["--images", "1", "--rounds", "1", "--sizes", "16"], r"16 +random .*\d\.\d+x"),
     "bench_maps.py": (["--maps", "64", "--size", "8", "--batch", "16", "--rounds", "1"], r"\d\.\d+x"),
     "bench_memory.py": (["--stage", "status", "--every", "0.1"], r"\d\.\d+ GB +\d+"),
@@ -42,7 +46,9 @@ SMALLEST = {
         r"ours, fp32 .*\d\.\d+x .*>= 1\.4",
     ),
     "bench_verdicts.py": (["--quick"], r"## means\n(.*\n)*## power\n(.*\n)*\| trainings, normal \| 3 .*\d\.\d\d \|"),
+    "bench_whole.py": (["--quick"], r"frozen, 4 images: efface is \d\.\d+x(.*\n)*roar, 64 images: efface is \d\.\d+x"),
     "soak.py": (["--quick", "--ceiling", "100"], r"kill: \d+ cases, 0 bad[^\n]*(\n.*)*hostile: 2 cases"),
+    "soak_cluster.py": (["--quick"], r"cluster: \d+ cases, 0 bad"),
     "describe_networks.py": (
         ["--networks", "ConvNeXt,ViT", "--methods", "gradient,guided_backprop"],
         r"Work on all of these networks: `gradient`(.*\n)*\| `guided_backprop` \| no \(1\) \|\n(.*\n)*1\. no ReLU",

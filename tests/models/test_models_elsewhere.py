@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import torchvision
 from torch import nn
 
 from efface.models import huggingface
 from efface.models import timm as ours
-from efface.models.new_layers import new_layers
+from efface.models import torchvision as of_torchvision
+from efface.models.loaded import image_size, new_layers
 from efface.models.processor import as_module
 from efface.plug import words as short_words
 from small.elsewhere import timm, transformers
@@ -429,6 +431,35 @@ def test_a_folder_of_timm_is_loaded_by_its_name(tmp_path):
     network = ours.load(f"local-dir:{folder}", weights="pretrained").eval()
     torch.testing.assert_close(network.state_dict(), peer.state_dict())
     assert new_layers(network) == ()
+    assert image_size(network) == tuple(network.pretrained_cfg["input_size"][1:])
+    assert image_size(ours.load("resnet10t")) is None, "weights that were never trained have no size"
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ({}, (32, 32)),
+        ({"size": {"height": 24, "width": 40}}, (24, 40)),
+        ({"do_resize": False}, None),
+        ({"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 40}, "crop_size": 36}, (36, 36)),
+        ({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 40}}, (40, 40)),
+        ({"image_processor_type": "gone", "size": {"height": 24, "width": 40}}, (24, 40)),
+        ({"image_processor_type": "gone", "size": 24}, (24, 24)),
+        ({"image_processor_type": "gone", "size": {"shortest_edge": 40}}, None),
+        ({"image_processor_type": "gone", "do_center_crop": True, "crop_size": {"height": 20, "width": 20}}, (20, 20)),
+    ],
+)
+def test_the_size_of_the_images_of_the_weights_is_that_which_the_processor_makes(tmp_path, settings, size):
+    saved(tmp_path, "resnet", **settings)
+    assert image_size(huggingface.load(str(tmp_path))) == size
+
+
+def test_published_weights_of_torchvision_have_the_size_of_their_own_preparation(monkeypatch):
+    weights = torchvision.models.ResNet18_Weights.DEFAULT
+    state = torchvision.models.resnet18().state_dict()
+    monkeypatch.setattr(type(weights), "get_state_dict", lambda *_, **__: state)
+    assert image_size(of_torchvision.load("resnet18", weights="DEFAULT")) == (224, 224)
+    assert image_size(of_torchvision.load("resnet18")) is None
 
 
 @pytest.mark.parametrize(

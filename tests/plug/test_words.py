@@ -144,7 +144,7 @@ def test_the_words_of_methods_are_those_of_the_page():
 def test_the_words_of_the_other_kinds():
     assert list(words.index("imputer")) == sorted(impute.__all__)
     assert list(words.index("unit")) == ["patch", "superpixel", "token"]
-    assert list(words.index("executor")) == ["processes", "serial"]
+    assert list(words.index("executor")) == ["processes", "ray", "serial", "slurm"]
     assert list(words.index("attack")) == ["minimal", "pgd"]
     assert list(words.index("augmentation")) == ["colour_jitter", "random_resized_crop", "rotation"]
     assert list(words.index("regularizer")) == ["anti_score_matching", "gradient_norm", "score_matching"]
@@ -186,7 +186,7 @@ def test_an_unknown_word_is_answered_with_near_ones():
         words.expand("executor", "zzz")
     for change, said in (
         ({"data": "digit"}, "data: 'digit' is no data; did you mean 'digits'"),
-        ({"executor": {"call": "serail"}}, "executor: 'serail' is no executor; there are processes, serial"),
+        ({"executor": {"call": "serail"}}, "executor: 'serail' is no executor; there are processes, ray, serial"),
         ({"unit": "pixels"}, "unit: 'pixels' is no unit; there are pixel, feature, patch, superpixel"),
         ({"post": ["absolut"]}, "post.0: 'absolut' is no post; did you mean 'absolute'"),
     ):

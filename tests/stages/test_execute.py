@@ -243,7 +243,7 @@ def test_the_helper_of_the_workers_outlives_a_hang_up():
 import signal
 from pathlib import Path
 from multiprocessing import resource_tracker
-from efface.execute.pool import _start_tracker as start
+from efface.execute.starting import start_tracker as start
 
 start()
 (line,) = [each for each in Path(f"/proc/{resource_tracker._resource_tracker._pid}/status").read_text().splitlines()
@@ -280,6 +280,16 @@ def _children(pid):
                 yield int(each.parent.name)
 
 
+def started(_):
+    """What a worker has when its first task begins: a slow import of torch's optimizers, and its blocked signals."""
+    return "torch._dynamo" in sys.modules, sorted(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+
+@pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="workers are spawned")
+def test_workers_are_forked_with_what_they_need_and_hear_every_signal():
+    assert [result for _, result in processes(started, [1, 2], workers=2)] == [(True, [])] * 2
+
+
 @pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_a_worker_that_starts_is_not_interrupted(tmp_path):
@@ -292,17 +302,19 @@ def test_a_worker_that_starts_is_not_interrupted(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    workers = []
-    while len(workers) < 2:
+    starting = []
+    while not starting:
         assert process.poll() is None
         every = {pid: (Path("/proc") / str(pid) / "cmdline") for pid in _children(process.pid)}
         with contextlib.suppress(OSError):
-            workers = [pid for pid, line in every.items() if b"spawn_main" in line.read_bytes()]
+            lines = {pid: line.read_bytes() for pid, line in every.items()}
+            starting = [pid for pid, line in lines.items() if b"forkserver" in line or b"spawn_main" in line]
         time.sleep(0.01)
-    for pid in workers:
-        os.kill(pid, signal.SIGINT)  # their Python has just begun, so that it would end with a trace
+    for pid in starting:
+        os.kill(pid, signal.SIGINT)  # its Python has just begun, so that it would end with a trace
     _, err = process.communicate(timeout=300)
     assert "KeyboardInterrupt" not in err
+    assert process.returncode == 0, err
 
 
 def test_the_functions_that_send_signals_are_as_before():

@@ -11,7 +11,7 @@ from efface.models import resnet
 from efface.stages import extract, train
 from efface.stages.run.map_files import map_store, provenance
 from efface.stages.run.run import Run
-from efface.stages.work import extraction
+from efface.stages.work import extraction, map_blocks
 from efface.store.maps import finished_rows, partial_path
 from efface.study.study import Study
 from efface.types import Images, Maps, Targets
@@ -81,7 +81,7 @@ def test_one_pass_an_image_is_enough_for_a_class_activation_map(tmp_path, asked)
 
 
 def test_stopped_on_the_way_it_ends_at_the_same_files(tmp_path, before, monkeypatch):
-    one, plain, blocks = resnet_study(tmp_path / "run", CAM, GRADIENT), extraction.attribute, []
+    one, plain, blocks = resnet_study(tmp_path / "run", CAM, GRADIENT), map_blocks.attribute, []
 
     def fail_at_the_third(*arguments, **settings):
         blocks.append(1)
@@ -89,7 +89,7 @@ def test_stopped_on_the_way_it_ends_at_the_same_files(tmp_path, before, monkeypa
             raise KeyboardInterrupt
         return plain(*arguments, **settings)
 
-    monkeypatch.setattr(extraction, "attribute", fail_at_the_third)
+    monkeypatch.setattr(map_blocks, "attribute", fail_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         extract.extract(one)
     monkeypatch.undo()
@@ -141,7 +141,7 @@ def none_asked(model, images: Images, targets: Targets, *, classes_of=None) -> M
 
 
 def test_memory_that_runs_out_on_the_way_changes_no_byte(tmp_path, before, monkeypatch):
-    plain, sizes = extraction.attribute, []
+    plain, sizes = map_blocks.attribute, []
 
     def short(method, model, images, *arguments, **settings):
         found = plain(method, model, images, *arguments, **settings)
@@ -150,7 +150,7 @@ def test_memory_that_runs_out_on_the_way_changes_no_byte(tmp_path, before, monke
             raise torch.OutOfMemoryError("none left")
         return found
 
-    monkeypatch.setattr(extraction, "attribute", short)
+    monkeypatch.setattr(map_blocks, "attribute", short)
     assert extract.extract(resnet_study(tmp_path / "run", CAM, GRADIENT)) == []
     ours, expected = Run(resnet_study(tmp_path / "run", CAM)), Run(resnet_study(before, CAM))
     torch.testing.assert_close(ours.logits("test"), expected.logits("test"))

@@ -150,6 +150,20 @@ def test_photographs_that_nothing_normalises_for_a_network_from_elsewhere_are_to
         assert "normalises" not in done.out
 
 
+def test_images_of_another_size_than_that_of_the_weights_are_told(sure):
+    (sure / "sized.py").write_text(
+        "from efface.models.loaded import state_image_size\nfrom efface.models.small import mlp\n\n\n"
+        "def network():\n    made = mlp(in_features=768, widths=[], num_classes=2)\n"
+        "    state_image_size(made, (60, 64))\n    return made\n"
+    )
+    path = study(sure, model={"call": "sized.network"})
+    done = run_efface(sure, "check", path)
+    assert names(done.out, "warning: 60 x 64 pixels test images have"), done.out + done.err
+    assert run_efface(sure, "all", path).code == 0
+    page = (sure / "run" / "report" / "report.html").read_text()
+    assert page.index("60 x 64") < page.index('<p class="lead">'), "above every number"
+
+
 @pytest.mark.parametrize(
     ("images", "said"),
     [

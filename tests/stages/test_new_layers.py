@@ -10,7 +10,7 @@ NEW = (
     + """
 
 def renewed():
-    from efface.models.new_layers import state_new_layers
+    from efface.models.loaded import state_new_layers
     made = network()
     state_new_layers(made, ["4.weight", "4.bias"])
     return made

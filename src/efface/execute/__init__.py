@@ -9,6 +9,8 @@ from typing import Any
 
 from efface.execute.attempt import Attempt, Failure, set_torch_defaults
 from efface.execute.executor import Executor, runs_at_once, slots
+from efface.execute.on_ray import ray
+from efface.execute.on_slurm import slurm
 from efface.execute.pool import WorkerDiedError, close_all, processes, processors
 from efface.execute.progress import Advance, advance, go_on, is_stop, reporting, stoppable
 from efface.execute.sequence import serial
@@ -25,11 +27,13 @@ __all__ = [
     "is_stop",
     "processes",
     "processors",
+    "ray",
     "reporting",
     "runs_at_once",
     "serial",
     "set_torch_defaults",
     "slots",
+    "slurm",
     "stoppable",
 ]
 

@@ -1,30 +1,25 @@
 """Parallel tasks in worker processes that are reused by the next call."""
 
-import contextlib
 import multiprocessing
 import os
 import pickle
-import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 import torch
 
-from efface.execute.attempt import set_torch_defaults
+from efface.execute.elsewhere import cannot_be_sent, check_counts
 from efface.execute.executor import runs_at_once
-from efface.execute.progress import Advance, go_on, is_stopped, report_to, stop_at_signals
+from efface.execute.progress import Advance, go_on
 from efface.execute.sequence import serial
+from efface.execute.starting import blocked, start_tracker, workers_context
+from efface.execute.worker import busy_with, start_worker
 
 Task = TypeVar("Task")
-
-_leave = os._exit
-"""Ends this process at once. It is bound here, because a call of a method refuses `os._exit` while it runs."""
 
 _PATIENCE = 5  # seconds that workers have to end
 _ON_ONE_GPU = 4  # each worker has its own context, data and ranks on the GPU
@@ -84,8 +79,8 @@ def in_workers(
     try:
         pool.progress = progress
         for task in tasks:  # one task waits beside those at work: the order is kept, and a late stop loses little
-            with _blocked("SIGINT"):  # a new worker cannot be stopped in an orderly way before `_start_worker` has run
-                future = pool.futures.submit(_busy_with, work, task)
+            with blocked("SIGINT"):  # a new worker cannot be stopped in an orderly way before `start_worker` has run
+                future = pool.futures.submit(busy_with, work, task)
             waiting[future] = task
             if len(waiting) > pool.workers:
                 yield from _collect(waiting)
@@ -125,14 +120,16 @@ class _Pool:
     """Workers that are reused by the next call: each needs seconds to start, to import torch and to read the data."""
 
     def __init__(self, workers: int, threads: int) -> None:
-        _start_tracker()
-        context = multiprocessing.get_context("spawn")
+        start_tracker()
+        context = workers_context()
         self.workers, self.threads = workers, threads
         self.progress: Advance | None = None
         self._ticks, self._caught_up = context.SimpleQueue(), threading.Event()
         self._draining = threading.Thread(target=self._drain, daemon=True)
         self._draining.start()
-        self.futures = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(self._ticks, threads))
+        self.futures = ProcessPoolExecutor(
+            workers, context, initializer=start_worker, initargs=(self._ticks.put, threads)
+        )
 
     def catch_up(self) -> None:
         """Wait until all progress reported so far has been passed on."""
@@ -151,35 +148,6 @@ class _Pool:
                 self._caught_up.set()
             elif (progress := self.progress) is not None:
                 progress(amount)
-
-
-def _start_tracker() -> None:
-    """Start the helper process of multiprocessing so that no SIGHUP ends it; it ignores SIGINT and SIGTERM by itself.
-
-    It ends with this process. Ended before by the hang-up of a terminal, it would leave traces of errors. If this
-    process ends at once, the helper removes its semaphores, and need not warn of them.
-    """
-    if hasattr(signal, "SIGHUP"):  # another system has no helper process
-        quiet = "ignore:resource_tracker:UserWarning"
-        sys.warnoptions.append(quiet)  # the helper's own -W
-        try:
-            with _blocked("SIGHUP"):
-                resource_tracker.ensure_running()
-        finally:
-            sys.warnoptions.remove(quiet)
-
-
-@contextlib.contextmanager
-def _blocked(name: str) -> Iterator[None]:
-    """Block a signal inside the block; it arrives afterwards. Processes that are started inside never see it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name)})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _KEPT: list[_Pool] = []
@@ -205,11 +173,7 @@ _MOST_WORKERS = 1_024
 
 def check_processes(*, workers: int | None = None, threads: int = 1) -> None:
     """Raise ValueError for numbers of workers or threads that are no integers from 1 to 1024."""
-    for name, value in {"workers": workers, "threads": threads}.items():
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_WORKERS
-        ):
-            raise ValueError(f"kwargs.{name}: is {value!r}; expected an integer from 1 to {_MOST_WORKERS}")
+    check_counts(_MOST_WORKERS, workers=workers, threads=threads)
 
 
 def _check_pickles(work: Callable[[Task], Any], tasks: list[Task]) -> None:
@@ -217,10 +181,7 @@ def _check_pickles(work: Callable[[Task], Any], tasks: list[Task]) -> None:
     try:
         pickle.dumps((work, tasks))
     except Exception as error:  # pickle raises many types of exceptions
-        raise ValueError(
-            f"executor: this work cannot be sent to other processes ({type(error).__name__}: {error}); define the "
-            "functions and classes that it uses at the top level of a module, or set executor: efface.execute.serial"
-        ) from error
+        raise cannot_be_sent(error) from error
 
 
 def _collect(waiting: dict["Future[Any]", Task]) -> Iterator[tuple[Task, Any]]:
@@ -234,38 +195,3 @@ _DIED = (
     "a worker process died (killed, or out of memory); finished work is kept: run the same command again, with fewer "
     "workers (executor.kwargs.workers=1) or a smaller 'max_batch' if memory was short"
 )
-
-
-_BUSY = False
-"""True while this worker runs a task."""
-
-
-def _busy_with(work: Callable[[Task], Any], task: Task) -> Any:
-    global _BUSY  # noqa: PLW0603  a worker does one task at a time
-    _BUSY = True
-    try:
-        return work(task)
-    finally:
-        _BUSY = False
-        if is_stopped():  # nobody waits for this result, and to send it may fail with a trace on the terminal
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError, ValueError):
-                    stream.flush()
-            _leave(1)
-
-
-def _start_worker(ticks: Any, threads: int) -> None:
-    report_to(ticks.put)
-    stop_at_signals(lambda: _BUSY)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked while this process started
-    set_torch_defaults(threads)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    """Exit with the parent process, so that a killed run leaves no worker that writes into its files."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        _leave(1)

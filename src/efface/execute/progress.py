@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from efface.execute.own_signals import STOPS, refuse_own, watched
@@ -83,7 +83,7 @@ _stops: Callable[..., None] = _stop
 """The handler of this process."""
 
 
-def stop_at_signals(is_busy: Callable[[], bool]) -> None:
+def stop_at_signals(is_busy: Callable[[], bool], signals: Iterable[int] = STOPS) -> None:
     """In a worker process: let a signal stop the task at work, and end a worker that waits.
 
     A waiting worker ends at once, without a trace on the terminal.
@@ -96,7 +96,7 @@ def stop_at_signals(is_busy: Callable[[], bool]) -> None:
         _ctrl_c.set()
         raise KeyboardInterrupt
 
-    for signum in STOPS:
+    for signum in signals:
         signal.signal(signum, stop)
     _WATCH.enter_context(watched())
     sys.unraisablehook = _without_stops(sys.unraisablehook)

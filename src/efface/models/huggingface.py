@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from efface.models.around import normalised
-from efface.models.new_layers import state_new_layers
+from efface.models.loaded import state_image_size, state_new_layers
 from efface.models.normalise import normalisation
-from efface.models.processor import as_module, from_settings
+from efface.models.processor import as_module, from_settings, stated_size
 
 _PROCESSOR = "preprocessor_config.json"
 _CONFIGS = ("config.json", "adapter_config.json")
@@ -25,6 +25,8 @@ _PREFIXES = ("_orig_mod.", "module.", "model.", "module._orig_mod.", "_orig_mod.
 _OF_FILES = ("revision", "token", "cache_dir", "subfolder", "local_files_only")
 """Settings of `from_pretrained` that say where files lie."""
 _SHOWN = 4
+_SIDES = (400, 500)
+"""Sides in pixels of the pictures that tell whether a processor gives all images one size."""
 
 
 def load(
@@ -39,8 +41,9 @@ def load(
 
     Its modules and its state dict keep their names. It returns the library's output object, of which efface takes
     `logits`. efface runs the processor on plain pictures, and puts one factor and one summand for each channel in front
-    of the network, in the order of channels that the processor gives. The processor's size is not applied, so give the
-    data that size. A processor that does something else to colours is refused.
+    of the network, in the order of channels that the processor gives. The processor's size is not applied. Give the
+    data that size; `check` and the page warn of another one. A processor that does something else to colours is
+    refused.
 
     name: name on the hub, such as `google/vit-base-patch16-224`, which is downloaded once into the hub's own cache, or
         a folder that `save_pretrained` wrote.
@@ -60,8 +63,11 @@ def load(
         _refuse_random(name, network, lacking, num_classes, said["unexpected_keys"])
         state_new_layers(network, lacking)
     channels = _channels(network)
-    own = mean is None and std is None
-    layer = _of_processor(transformers, name, kwargs, channels) if own else normalisation(mean, std, channels)
+    if mean is not None or std is not None:
+        return normalised(network.eval(), normalisation(mean, std, channels))
+    layer, size = _of_processor(transformers, name, kwargs, channels)
+    if size is not None:
+        state_image_size(network, size)
     return normalised(network.eval(), layer)
 
 
@@ -131,8 +137,10 @@ def _refuse_no_model(name: str, kwargs: dict[str, object]) -> None:
         raise ValueError(f"there is no folder {name}; give a folder that save_pretrained wrote, or a name on the hub")
 
 
-def _of_processor(transformers: Any, name: str, kwargs: dict[str, object], channels: int) -> nn.Module:
-    """Return the module that does to images in [0, 1] what the model's own processor does to bytes."""
+def _of_processor(
+    transformers: Any, name: str, kwargs: dict[str, object], channels: int
+) -> tuple[nn.Module, Sequence[int] | None]:
+    """Return the module that does to images in [0, 1] what the model's own processor does to bytes, and its size."""
     kept = {key: value for key, value in kwargs.items() if key in _OF_FILES}
     trusted = bool(kwargs.get("trust_remote_code", False))
     try:
@@ -141,19 +149,26 @@ def _of_processor(transformers: Any, name: str, kwargs: dict[str, object], chann
     except Exception as problem:  # noqa: BLE001  a processor is anybody's code, and may need packages that are not here
         return _of_settings(name, str(kwargs.get("subfolder") or ""), channels, problem)
     try:
-        return as_module(lambda picture: _processed(processor, picture), processor.to_dict(), channels)
+        layer = as_module(lambda picture: _processed(processor, picture), processor.to_dict(), channels)
     except ValueError as problem:
         raise ValueError(
             f"{name}: its image processor, {type(processor).__name__}, {problem}; give mean and std, or a model whose "
             "processor normalises each channel"
         ) from problem
+    return layer, _size_of(processor, channels)
 
 
-def _processed(processor: Any, picture: Tensor) -> Tensor:
+def _size_of(processor: Any, channels: int) -> tuple[int, int] | None:
+    """Return the height and width of what the processor makes of any square picture; None if it depends on it."""
+    pictures = (torch.zeros(channels, side, side, dtype=torch.uint8) for side in _SIDES)
+    small, large = (_processed(processor, picture, resize=True).shape for picture in pictures)
+    return (small[1], small[2]) if small == large else None
+
+
+def _processed(processor: Any, picture: Tensor, *, resize: bool = False) -> Tensor:
     """Return what the processor makes of a picture of bytes, c h w, without resizing and cropping where it can."""
-    stays = {
-        key: False for key in ("do_resize", "do_center_crop", "do_pad", "do_convert_rgb") if hasattr(processor, key)
-    }
+    keys = ("do_convert_rgb", *(() if resize else ("do_resize", "do_center_crop", "do_pad")))
+    stays = {key: False for key in keys if hasattr(processor, key)}
     made = processor(picture.numpy(), return_tensors="pt", input_data_format="channels_first", **stays)
     tensor: Tensor = made["pixel_values"][0]
     if tensor.ndim != 3:
@@ -161,8 +176,8 @@ def _processed(processor: Any, picture: Tensor) -> Tensor:
     return tensor.float()
 
 
-def _of_settings(name: str, subfolder: str, channels: int, why: Exception) -> nn.Module:
-    """Return the normalisation that the file of the processor states. ValueError: it states none."""
+def _of_settings(name: str, subfolder: str, channels: int, why: Exception) -> tuple[nn.Module, Sequence[int] | None]:
+    """Return the normalisation that the file of the processor states, and its size. ValueError: it states none."""
     folder = Path(name).expanduser() / subfolder
     try:
         settings = _settings(folder)
@@ -173,7 +188,7 @@ def _of_settings(name: str, subfolder: str, channels: int, why: Exception) -> nn
             "give mean and std"
         ) from problem
     try:
-        return from_settings(settings, channels)
+        return from_settings(settings, channels), stated_size(settings)
     except ValueError as problem:
         raise ValueError(f"{name}: its image processor {problem} ({_first_line(why)}); give mean and std") from problem
 

@@ -1,5 +1,6 @@
 """Search for layers of a network: by name, or the layer of the last features, which the CAM methods use."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -7,6 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from efface.models.cut import is_cut
 from efface.models.hook_watch import see_calls
 from efface.models.laid_out import FeatureLayer
 from efface.models.layout import check_feature_map, identity_of, layouts
@@ -43,16 +45,18 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
 def feature_layer(model: nn.Module, images: Images, layer: str | None) -> FeatureLayer:
     """Return the layer of that name and how its output is laid out, or without a name the layer of the last features.
 
-    A convolutional network's last features are its last feature map, n c h w. It is the last module to finish whose
-    output has four axes and more than one position, with a convolution in it or before it. Pooling and dropout do not
-    count, nor does a convolution that computes the class scores. The result is therefore the whole last stage: `layer4`
-    of a ResNet, `features` of VGG, SqueezeNet and DenseNet.
+    A convolutional network's last features are its last feature map, n c h w, through which all passes that the network
+    reads from the image. It is the last such module to finish whose output has four axes and more than one position,
+    with a convolution in it or before it. Pooling and dropout do not count, nor does a convolution that computes the
+    class scores. The result is therefore the whole last stage: `layer4` of a ResNet, `features` of VGG, SqueezeNet and
+    DenseNet.
 
     A network that computes with tokens, or with channels last, after its last feature map is looked at there; see
     `last_of_tokens`.
 
     The search costs a few passes in evaluation mode and is done once for each size of image. A convolutional network
-    whose layer is not named costs one pass of the first image. The model is not changed.
+    whose layer is not named costs two passes of the first image, one of them with its gradient. The model is not
+    changed.
 
     ValueError: there is no such layer, or none can be used; the message says why, and names layers that can.
     """
@@ -104,7 +108,7 @@ def _last(model: nn.Module, images: Images) -> FeatureLayer:
             f"{type(model).__name__} on {size} images has no convolution with more than 1x1 positions in its output; "
             "name a layer or take larger images"
         )
-    last = calls[maps[-1]].module
+    last = _last_whole(model, images, calls, maps)
     name = _name_of(model, last)
     if tokens:
         check_feature_map(model, images, name)
@@ -130,6 +134,25 @@ def _maps(calls: list["_Call"]) -> list[int]:
         if convolved and _is_feature_map(call):
             maps.append(i)
     return maps
+
+
+def _last_whole(model: nn.Module, images: Images, calls: Sequence["_Call"], maps: Sequence[int]) -> nn.Module:
+    """Return the last of the feature maps through which all passes that the network reads from the image.
+
+    ValueError: there is none, or only the first convolution and what follows it are such.
+    """
+    last = calls[maps[-1]].module
+    for module, at in {calls[i].module: i for i in reversed(maps)}.items():
+        convolutions = sum(isinstance(call.module, nn.Conv2d | nn.ConvTranspose2d) for call in calls[: at + 1])
+        if module is not last and convolutions < 2:
+            break
+        if is_cut(model, images, _name_of(model, module)):
+            return module
+    names = dict.fromkeys(_name_of(model, calls[i].module) for i in reversed(maps))
+    raise ValueError(
+        f"no layer is named, and none of {type(model).__name__} shows all that the network uses: branches pass by each "
+        f"of its feature maps but the first. Name the layer: {_some([*names])}"
+    )
 
 
 def _last_tokens(model: nn.Module, images: Images, after: nn.Module | None) -> FeatureLayer | None:

@@ -12,6 +12,7 @@ from math import prod
 
 from torch import nn
 
+from efface.models.cut import is_cut
 from efface.models.laid_out import FeatureLayer
 from efface.models.layout import HALVES, Layout, layouts
 from efface.models.mixing import reads_one_patch
@@ -78,13 +79,16 @@ def last_of_tokens(model: nn.Module, images: Images, after: str) -> FeatureLayer
 
     It is the output of the last such layer if the gradient of the logits reaches its patch tokens, as where the head
     averages them. Else it is the last normalisation layer whose patch tokens get a gradient. A text says why there is
-    none. None: the network does not compute so after the layer `after`.
+    none, as where the last layer is a branch and no layer returns the sum that it is added to. None: the network does
+    not compute so after the layer `after`.
     """
     streams = _streams(model, images, after)
     last = next(streams, None)
     if last is None or isinstance(last, str):
         return last
     why = _useless(model, images, last)
+    if not why and not is_cut(model, images, last.name):
+        return f"the last one, {last.name!r}, is a branch, and no layer returns the sum that it is added to as a tensor"
     if not why:
         of, same = reaches(model, images)[last.name].of, [last]
         for layer in streams:

@@ -119,6 +119,16 @@ def from_settings(settings: Mapping[str, Any], channels: int) -> nn.Module:
     return normalisation([value / scale for value in found], [value / scale for value in spread], channels)
 
 
+def stated_size(settings: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the height and width that a processor's settings state for all images; None if they state none."""
+    stated = settings.get("crop_size") if settings.get("do_center_crop") else settings.get("size")
+    if isinstance(stated, int):
+        return stated, stated
+    if settings.get("do_resize") is False or not isinstance(stated, Mapping) or not {"height", "width"} <= set(stated):
+        return None
+    return int(stated["height"]), int(stated["width"])
+
+
 def _each(value: Any, channels: int) -> list[float]:
     """Return one number for each channel; none if there is no number."""
     return [float(value)] * channels if isinstance(value, int | float) else list(value or [])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from efface.models.around import normalised
 from efface.models.hookable import make_hookable
-from efface.models.new_layers import state_new_layers
+from efface.models.loaded import state_image_size, state_new_layers
 from efface.models.normalise import normalisation
 from efface.models.weights import behind_prefix, load_weights, read_weights, weights_file
 from efface.shown import shown
@@ -57,8 +57,10 @@ def load(
     if state is not None:
         _load(timm, network, state, str(weights), name=name, classes=num_classes, kwargs=kwargs)
     known: Any = network.pretrained_cfg
-    if weights == PRETRAINED and num_classes not in (None, known.get("num_classes")):
-        state_new_layers(network, [f"{each}.weight" for each in _heads(known.get("classifier"))])
+    if weights == PRETRAINED:
+        state_image_size(network, known["input_size"][1:])
+        if num_classes not in (None, known.get("num_classes")):
+            state_new_layers(network, [f"{each}.weight" for each in _heads(known.get("classifier"))])
     make_hookable(network)
     return normalised(network, normalisation(*_means(name, known, mean, std), channels=_channels(known, kwargs)))
 

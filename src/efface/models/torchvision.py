@@ -14,6 +14,7 @@ from torch import nn
 
 from efface.models.around import normalised
 from efface.models.hookable import make_hookable
+from efface.models.loaded import state_image_size
 from efface.models.normalise import normalisation
 from efface.models.weights import head, load_weights, read_weights
 from efface.shown import shown
@@ -98,7 +99,9 @@ def _published(name: str, weights: str, kwargs: dict[str, object]) -> nn.Module:
             f"{name}'s weights {weights} could not be downloaded ({problem}); "
             f"download {choice.url} on another machine and put it at {file}"
         ) from problem
-    return _build(name, weights=choice, **kwargs)
+    network = _build(name, weights=choice, **kwargs)
+    state_image_size(network, choice.transforms().crop_size * 2)
+    return network
 
 
 def _from_file(name: str, path: Path, kwargs: dict[str, object]) -> nn.Module:

@@ -80,7 +80,7 @@ class Study(Strict):
     unit: what is ranked and removed as a whole: pixel, feature, token, patches, or groups of your own.
     fractions: the parts of an image that are removed, in [0, 1].
     repeats: trainings for each point of a retrained metric. Fewer than 3 give no verdicts.
-    executor: what runs the tasks: processes side by side, or serial.
+    executor: what runs the tasks: processes side by side, serial, or a cluster by ray or slurm.
     threads: threads of torch in each process that works.
     seed: seed of networks, trainings, maps and ties.
     seeds: the whole study once for each of these seeds.

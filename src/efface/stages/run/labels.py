@@ -1,6 +1,6 @@
 """Checks that data and network belong together: numbers and order of the classes, and values of the images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from efface.erase.masking import to_float
 from efface.models.answers import takes_raw_values
+from efface.models.loaded import image_size
 from efface.plug.facts import fact
 from efface.plug.in_python import for_maker
 from efface.stages.run.run import Run
@@ -39,7 +40,7 @@ def labels_said(run: Run) -> list[str]:
     if not run.first.trained():
         return []
     logits = run.logits("test")
-    found = [*more_outputs(run, logits), *sure_and_wrong(logits, run.data["test"].targets.cpu()), *raw_values(run)]
+    found = [*more_outputs(run, logits), *sure_and_wrong(logits, run.data["test"].targets.cpu()), *images_said(run)]
     return [for_maker(line, run.study.model.call) for line in found]
 
 
@@ -50,7 +51,7 @@ def labels_tried(run: Run) -> list[str]:
     """
     indices, logits = sampled_logits(run, SAMPLE if run.first.trained() else 1)
     targets = run.data["test"].targets.cpu()
-    return [*more_outputs(run, logits), *sure_and_wrong(logits, targets[indices]), *raw_values(run)]
+    return [*more_outputs(run, logits), *sure_and_wrong(logits, targets[indices]), *images_said(run)]
 
 
 def sampled_logits(run: Run, count: int = SAMPLE) -> tuple[Int[Tensor, " n"], Float[Tensor, "n k"]]:
@@ -77,14 +78,32 @@ def more_outputs(run: Run, logits: Float[Tensor, "n k"]) -> list[str]:
     return [f"{numbered}: if the network was trained elsewhere, {remedy}"]
 
 
-def raw_values(run: Run) -> list[str]:
-    """Return a sentence if nothing normalises photographs for a network from elsewhere.
+def images_said(run: Run) -> list[str]:
+    """Return the cautions about the images for a network from elsewhere: their size and their values.
 
-    A network that efface trains is trained on such values. Mean and std in the study, 0 and 1 as well, settle it.
+    A network that efface trains is trained on such images.
     """
     first = run.first
-    settled = (first.fit is not None and first.weights is None) or run.study.mean is not None
-    if settled or run.data["test"].shape[0] != 3 or fact(run.study.data.resolve(), "is_synthetic"):
+    if first.fit is not None and first.weights is None:
+        return []
+    return [*_other_size(image_size(first.to_try()), run.data["test"].shape[1:]), *_raw_values(run)]
+
+
+def _other_size(trained: tuple[int, int] | None, own: Sequence[int]) -> list[str]:
+    if trained in (None, tuple(own)):
+        return []
+    made_for, given = (f"{height} x {width}" for height, width in (trained, own))
+    told = (
+        f"the weights were made for images of {made_for} pixels, and the test images have {given}. At another size a "
+        f"network may predict less well, and its maps are coarser or finer. Give it images of {made_for}"
+    )
+    return [told]
+
+
+def _raw_values(run: Run) -> list[str]:
+    """Return a sentence if nothing normalises photographs. Mean and std in the study, 0 and 1 as well, settle it."""
+    first = run.first
+    if run.study.mean is not None or run.data["test"].shape[0] != 3 or fact(run.study.data.resolve(), "is_synthetic"):
         return []
     images = to_float(read_rows(run.data["test"].images, torch.arange(1)).to(run.device))
     if not takes_raw_values(first.to_try(), images):

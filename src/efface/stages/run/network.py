@@ -12,7 +12,7 @@ from torch import nn
 
 from efface import draws
 from efface.models.adapt import Adaptation, adapted
-from efface.models.new_layers import new_layers
+from efface.models.loaded import new_layers
 from efface.models.weights import load_weights, read_weights, weights_file
 from efface.plug.call import Call
 from efface.stages.run.inputs import call_checked

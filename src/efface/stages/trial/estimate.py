@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from efface.execute import processors, slots
-from efface.plug import words
 from efface.plug.call import Call
 from efface.plug.facts import fact
 from efface.stages.run.curves import PlannedRun
@@ -18,6 +17,7 @@ from efface.stages.run.network import Network
 from efface.stages.run.progress import duration, say
 from efface.stages.run.run import Run
 from efface.stages.work.sampling import samples_path
+from efface.stages.work.through import is_own
 from efface.store.arrays import read_rows
 from efface.store.maps import finished_rows, partial_path
 
@@ -90,7 +90,7 @@ def say_estimate(planned: PlannedRun, passes_of: Mapping[str, float], *, least: 
         say(f"  samples: {sampling:,.0f} passes")
     executor, tasks = run.study.executor, len(missing) + len(todo)
     workers = 1 if run.device.type == "cuda" else slots(executor.resolve(), tasks, executor.kwargs)  # they share it
-    if words.name_of(executor.call):  # its workers run on this machine
+    if is_own(executor):
         workers = min(workers, processors())
     seconds = per_pass * (sum(networks.values()) + (3 * extraction + passes + sampling) / workers)
     around = around_the_work()

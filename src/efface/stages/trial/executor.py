@@ -9,11 +9,13 @@ from efface.study.study import Study
 
 
 def try_executor(study: Study) -> None:
-    """Run two small tasks on the study's executor, unless it is one of efface's own, which starts workers.
+    """Run two small tasks on the study's executor. One of efface's own gets none, for it would start workers.
 
-    ValueError: the executor does not keep its contract; the message names it and what it did.
+    ValueError: the executor does not keep its contract; the message names it and what it did. Or one of efface's own
+    needs a package that is not installed.
     """
     if words.name_of(study.executor.call):
+        list(study.executor(_same, []))
         return
     tasks = [("trial", number) for number in range(2)]
     for task, outcome in work_through(study, _same, tasks, _ignore, cost=lambda _: 1.0):

@@ -5,15 +5,12 @@ import functools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from efface import draws
 from efface.execute import Advance, Failure, advance
-from efface.methods.calling import MethodCall, asks_classes, attribute
-from efface.models.memory import with_smaller_batches
+from efface.methods.calling import asks_classes
 from efface.plug.source import refuse_changed_code
 from efface.stages.run.map_files import (
     Extraction,
@@ -25,7 +22,7 @@ from efface.stages.run.map_files import (
     provenance,
     read_learnt_tensors,
 )
-from efface.stages.run.method_calls import layers_said, maps_of_draw, method_call, seed_text
+from efface.stages.run.method_calls import layers_said, method_call
 from efface.stages.run.progress import Clock, bar, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
@@ -34,14 +31,15 @@ from efface.stages.run.worker import current_run, keep_failure
 from efface.stages.work.at_work import Subject
 from efface.stages.work.foreign_maps import copy_maps
 from efface.stages.work.learning import learn_missing
+from efface.stages.work.map_blocks import Budget, compute_maps
+from efface.stages.work.shards import extract_in_shards, in_shards
 from efface.stages.work.through import work_through
 from efface.stages.work.training import say_accuracy
-from efface.store.arrays import open_file, read_rows
+from efface.store.arrays import open_file
 from efface.store.keys import differences
 from efface.store.maps import MapWriter, finished_rows, move_to_kept, partial_path, read_provenance
 from efface.study.schema import MethodEntry
 from efface.study.study import Study
-from efface.types import Targets
 
 
 @dataclass(frozen=True)
@@ -127,8 +125,10 @@ def _worked_off(run: Run, tasks: list[Extraction], progress: Advance) -> Iterato
     yield from work_through(run.study, work, first, progress, cost=cost, subject=_subject, in_process=True)
     for split in dict.fromkeys(task.split for task in tasks):
         run.target_classes(split)  # once, here, not in every worker
-    if rest := [task for task in tasks if task not in asking.values()]:
-        yield from work_through(run.study, work, rest, progress, cost=cost, subject=_subject)
+    rest = [task for task in tasks if task not in asking.values()]
+    if whole := [task for task in rest if not in_shards(run, task)]:
+        yield from work_through(run.study, work, whole, progress, cost=cost, subject=_subject)
+    yield from extract_in_shards(run, [task for task in rest if task not in whole], progress)
 
 
 def _subject(task: Extraction) -> Subject:
@@ -158,7 +158,7 @@ def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
     classes = torch.zeros(len(run.data[split]), dtype=torch.int64) if asking else run.target_classes(split)
     method, answers = method_call(entry, read_learnt_tensors(run, entry)), []
     compute = functools.partial(
-        _compute, run, entry, method, split, _Budget(run.study.max_batch), None if asking else classes
+        compute_maps, run, entry, method, split, Budget(run.study.max_batch), None if asking else classes
     )
     every = torch.arange(len(classes)).split(run.study.max_batch)
     fresh = not any(partial_path(run.map_path(name, split)).exists() for name in entry.gives)
@@ -231,70 +231,3 @@ def _row(run: Run, task: Extraction, outcome: dict[str, Any]) -> dict[str, Any]:
         "maps": len(run.data[task.split]),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
     } | (outcome | surroundings(run.device))
-
-
-class _Budget:
-    """The largest batch that fits in memory. After an out-of-memory error, later blocks start with the reduced size."""
-
-    def __init__(self, max_batch: int) -> None:
-        self.max_batch = max_batch
-
-    def lower(self, max_batch: int) -> None:
-        self.max_batch = max_batch
-        say(f"out of memory: continuing with max_batch={max_batch}")
-
-
-class _Found(NamedTuple):
-    """Maps by name, and the logits of the method's forward passes if `classes_of` was given."""
-
-    maps: dict[str, Tensor]
-    logits: list[Tensor]
-
-
-def _compute(
-    run: Run,
-    entry: MethodEntry,
-    method: MethodCall,
-    split: str,
-    budget: _Budget,
-    classes: Targets | None,
-    indices: Tensor,
-) -> _Found:
-    def computed(max_batch: int) -> _Found:
-        every = [_attribute(run, entry, method, split, max_batch, classes, part) for part in indices.split(max_batch)]
-        maps = {name: torch.cat([batch.maps[name] for batch in every]) for name in every[0].maps}
-        return _Found(maps_of_draw(entry, maps), [part for batch in every for part in batch.logits])
-
-    return with_smaller_batches(computed, budget.max_batch, halved=budget.lower)
-
-
-def _attribute(
-    run: Run, entry: MethodEntry, method: MethodCall, split: str, budget: int, classes: Targets | None, indices: Tensor
-) -> _Found:
-    """classes: of the whole split; None to have them found."""
-    data, answers = run.data[split], []
-    images = read_rows(data.images, indices).to(run.device).float().div_(255)
-    masks = None if data.masks is None else data.masks[indices].to(run.device)
-    seeds = draws.seeds_of(seed_text(run, entry, split), indices).to(run.device)
-
-    def classes_of(logits: Tensor) -> Targets:
-        answers.append(logits.detach().float().cpu())
-        return logits.argmax(1)
-
-    targets = torch.zeros_like(indices) if classes is None else classes[indices]
-    maps = attribute(
-        method,
-        run.network_of(entry).module,
-        images,
-        targets.to(run.device),
-        seeds=seeds,
-        max_batch=budget,
-        masks=masks,
-        classes_of=classes_of if classes is None else None,
-    )
-    if classes is None and (asked := sum(map(len, answers))) != len(indices):
-        raise ValueError(
-            f"attribution_methods.{entry.name}: asked for the classes of {asked} images out of {len(indices)}; call "
-            "classes_of once for each image, in their order, or leave this keyword out"
-        )
-    return _Found(maps, answers)

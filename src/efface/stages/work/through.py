@@ -58,7 +58,7 @@ def work_through(
     """
     executor: Call | Executor = serial if in_process else study.executor
     name = "serial" if in_process else study.executor.call
-    suspects = {} if subject is None or not _is_own(executor) else left(study.out)
+    suspects = {} if subject is None or not is_own(executor) else left(study.out)
     apart = [task for task in tasks if subject is not None and subject(task).name in suspects]
     together = [task for task in tasks if not any(task is other for other in apart)]
     yield from _through(study, executor, name, work, together, progress, cost, subject)
@@ -81,7 +81,7 @@ def _ended(study: Study, waiting: dict[int, Task], subject: Callable[[Task], Sub
     return {number: died(end) for number, end in ends.items() if end is not None}
 
 
-def _is_own(executor: Any) -> bool:
+def is_own(executor: Any) -> bool:
     """Return whether the executor runs tasks on this machine, in this process or in workers of efface."""
     return (executor.resolve() if isinstance(executor, Call) else executor) in (serial, processes)
 
@@ -116,7 +116,7 @@ def _through(
     waiting = {id(task): task for task in tasks}
     costs = {} if ticks else {id(task): cost(task) for task in tasks}  # before the work changes them
     attempt: Any = Attempt(work if subject is None else Noted(work, study.out, subject), study.torch_threads)
-    is_foreign = isinstance(executor, Call) and not _is_own(executor)
+    is_foreign = isinstance(executor, Call) and not is_own(executor)
     attempt = _carried(study, executor, attempt)
     if is_foreign:
         attempt = WithTask(attempt)

@@ -1,0 +1,67 @@
+"""Tasks that other processes import."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+
+from efface import execute
+
+
+def same(task):
+    return task
+
+
+def threads(task):
+    return torch.get_num_threads(), str(Path.cwd())
+
+
+def process(task):
+    time.sleep(0.1)
+    return os.getpid()
+
+
+def fails_at_one(task):
+    if task == 1:
+        raise ZeroDivisionError("one")
+    return task
+
+
+def dies_at_one(task):
+    if task == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+
+def dies_once(task):
+    """task: a folder and a number. The process that begins number 1 first is killed."""
+    folder, number = task
+    mark = Path(folder) / "died"
+    if number == 1 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def told(task):
+    """task: a file, in which the process number is written; and how long the task takes, in seconds."""
+    path, seconds = task
+    with Path(path).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        execute.advance(0.0)
+        time.sleep(0.01)
+    return "finished"
+
+
+def signalled(task):
+    """task: a file, and a signal that the process gets when it does the task for the first time."""
+    path, number = task
+    if not Path(path).exists():
+        Path(path).touch()
+        os.kill(os.getpid(), number)
+        time.sleep(30)
+    return "finished"
