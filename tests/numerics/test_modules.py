@@ -18,6 +18,7 @@ COVERED = {
     "store/tensors": "store",
     "store/atomic": NO_NUMBERS,
     "store/datasets": NO_NUMBERS,
+    "store/file_name": NO_NUMBERS,
     "store/links": NO_NUMBERS,
     "store/own_file": NO_NUMBERS,
     "store/partial_rows": NO_NUMBERS,

@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 
 from efface.plug import moved
-from efface.plug.given import names_given
 from efface.shown import key_shown, shown
 from efface.study.yaml_text import LARGEST, YamlTextError, read_yaml
 
@@ -46,6 +45,8 @@ def no_such_file(path: Path) -> str:
 
 def _folder(path: Path) -> str:
     """Return a message on a folder in the place of a study's file."""
+    from efface.plug.given import names_given  # imports torch, which takes seconds
+
     study = path / "study.yml"
     if not study.is_file():
         files = sorted(map(str, path.glob("*.yml")))
