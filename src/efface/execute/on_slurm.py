@@ -16,8 +16,8 @@ from efface.execute.elsewhere import Place, check_counts, needed, outcome, packe
 from efface.execute.executor import runs_at_once
 from efface.execute.lane import Lane
 from efface.execute.pool import WorkerDiedError
-from efface.execute.starting import blocked
 from efface.execute.progress import go_on
+from efface.execute.starting import blocked
 from efface.execute.task_folder import SILENCE, Beating, TaskFolder, Watched, read, write
 
 Task = TypeVar("Task")
