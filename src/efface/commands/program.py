@@ -19,10 +19,22 @@ from efface.commands.look import list_plug_ins, show_plug_in
 from efface.commands.new import new
 from efface.commands.schema import schema
 from efface.commands.stages import STAGES, stage_command
+from efface.commands.watch import watch
 
 COMMANDS: dict[str, tuple[str | click.Command, ...]] = {
     "Begin": (demo, new, convert),
-    "Stages of a study": ("check", "train", "extract", "measure", "samples", "visualize", "report", "all", "status"),
+    "Stages of a study": (
+        "check",
+        "train",
+        "extract",
+        "measure",
+        "samples",
+        "visualize",
+        "report",
+        "all",
+        "status",
+        watch,
+    ),
     "Several studies": ("compare", "prune"),
     "Look up": (list_plug_ins, show_plug_in, schema, cite, completion),
 }
