@@ -1,6 +1,5 @@
 """Stage convert: studies from configurations of the ROAR reference system."""
 
-import shlex
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,10 +61,7 @@ def _said(path: Path, study: Converted) -> list[str]:
     lines += [wrapped for line in study.lines for wrapped in _wrapped(line)]
     none = sum(bool(line.why and not line.became) for line in study.lines)
     lines.append(f"{len(study.lines)} keys, {none} of them without a counterpart; the file says what was added")
-    metrics = f" --metrics {','.join(study.metrics)}" if study.metrics else ""
-    stage = "measure" if study.metrics else "extract"
-    study_path = shlex.quote(str(path))
-    return [*lines, f"next: efface check {study_path}", f"then: efface {stage} {study_path}{metrics}"]
+    return [*lines, *(f"{when}: {command}" for when, command in zip(("next", "then"), study.commands, strict=True))]
 
 
 def _wrapped(line: Line) -> list[str]:
