@@ -314,10 +314,16 @@ def test_lerf_on_cifar_takes_its_mean_colour_and_no_more_images_than_there_are(a
 def test_a_file_with_both_makes_two_studies(tmp_path):
     (old,) = read_old([write(tmp_path, OLD_ROAR | {LERF: OLD_LERF[LERF] | {"model": MODEL_}})])
     roar, lerf = converted(old, Path("configs"))
-    assert [(made.name, made.metrics) for made in (roar, lerf)] == [
-        ("old.yml", ("roar",)),
-        ("old_lerf.yml", ("lerf", "morf")),
+    assert [(made.name, *made.commands) for made in (roar, lerf)] == [
+        ("old.yml", "efface check configs/old.yml", "efface measure configs/old.yml --metrics roar"),
+        (
+            "old_lerf.yml",
+            "efface check configs/old_lerf.yml",
+            "efface measure configs/old_lerf.yml --metrics lerf,morf",
+        ),
     ]
+    for made in (roar, lerf):
+        assert all(f"#   {command}\n" in made.text for command in made.commands)
 
 
 def test_files_that_complete_one_another_make_one_study_as_the_whole_file_does(tmp_path):

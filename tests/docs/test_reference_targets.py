@@ -42,5 +42,5 @@ def test_without_the_data_a_command_says_how_to_get_them_and_names_the_demo(
     shutil.copy(ROOT / study, tmp_path / study)
     assert main([stage, study, *more, "device=cpu"]) == 1
     said = capsys.readouterr().err
-    assert all(each in said for each in (*says, "'efface demo' shows efface at work")), said
+    assert all(each in said for each in (*says, "'./taskw demo' in a checkout, shows efface at work")), said
     assert len(said.splitlines()) == 1

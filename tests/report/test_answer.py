@@ -211,6 +211,20 @@ def test_all_methods_stand_against_a_reference_of_ones_own():
     (found,) = against_own(panels_, "fair")
     assert set(found.better) == {"good", "same"}
     assert (found.same, set(found.worse), found.untested) == ((), {"random", "worst"}, ())
+    assert not found.gains
+
+
+def test_few_methods_stand_against_a_reference_of_ones_own_with_their_gains():
+    values = {"random": 0.5, "fair": 0.4, "good": 0.2}
+    (panel,) = panels(scored("morf", "lower", values), ["fair"])
+    (found,) = against_own([panel], "fair")
+    assert found.gains
+    (good,), (random,) = found.better, found.worse
+    for said, gain in ((good, 0.2), (random, -0.1)):
+        shown, low, high = map(float, re.findall(r"[+-][\d.]+", said.replace("\N{MINUS SIGN}", "-")))
+        assert low <= shown <= high
+        assert shown == pytest.approx(gain, abs=0.05)
+    assert (good.split()[0], random.split()[0]) == ("good", "random")
 
 
 def test_images_without_a_value_are_counted():

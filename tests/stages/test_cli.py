@@ -396,6 +396,16 @@ def test_cuda_where_there_is_none(tmp_path):
     assert names(error(efface(tmp_path, "all", "study.yml", "device=cuda")), "device cuda")
 
 
+def test_each_stage_that_writes_a_page_compares_with_the_method_that_is_asked_for(copy):
+    page = copy / STUDY["out"] / "report" / "report.html"
+    for word in ("all", "measure", "report"):
+        done = efface(copy, word, "study.yml", "metrics=[morf]", "--against", "mine")
+        assert done.code == 0, done.err
+        assert "Better than mine" in page.read_text()
+        page.unlink()
+    assert names(error(efface(copy, "all", "study.yml", "--against", "yours"), 2), "reference yours mine")
+
+
 def test_a_damaged_network_file_is_named_set_aside_and_made_again(copy):
     (path,) = (copy / "run" / "models").glob("network-*.pt")
     content = path.read_bytes()

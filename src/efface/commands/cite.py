@@ -1,4 +1,4 @@
-"""`efface cite [STUDY]`: a BibTeX entry of efface, and those of the papers behind a study's methods and metrics.
+"""`efface cite [STUDY]`: a BibTeX entry of efface, and those of the papers behind a study.
 
 The study is read as plain values. No code that it names runs, so the folder of any run may be given.
 """
@@ -11,13 +11,15 @@ from typing import Any
 import click
 
 from efface import __version__
-from efface.commands.references import Reference, bibtex, merged, references
+from efface.commands.references import bibtex, cited
 from efface.commands.running import Progress, answered
 from efface.commands.stages import overrides_argument, study_argument
 from efface.plug import docstrings, words
 
 AUTHORS, YEAR = "efface developers", "2026"
 TITLE = "efface: a benchmark of attribution maps for image classifiers"
+DEFAULT_FILL = "channel_mean"
+"""The fill of a study without `imputer`."""
 
 
 @click.command(
@@ -27,19 +29,22 @@ TITLE = "efface: a benchmark of attribution maps for image classifiers"
     ]
 )
 def cite(study: Path | None, overrides: Sequence[str]) -> int:
-    """Print BibTeX of efface, and of the papers behind the methods and metrics of a study.
+    """Print BibTeX of efface, and of the papers behind a study.
 
-    The entries have what the docstrings of efface say: authors, year, arXiv number or DOI, and titles where they stand
-    there. Check them before you print them. Functions of your own are named in a comment.
+    Each paper behind a method, metric, fill, data set or network has one entry. The comment above it says what it is
+    cited for. A comment at the end names what has no known reference, such as functions of your own.
     """
 
     def work(_progress: Progress) -> Sequence[str]:
         parts = [own_entry()]
         if study is not None:
-            used = list(dict.fromkeys(plug_ins(study, overrides)))
-            found = [each for kind, path in used if kind for each in papers(path)]
-            parts.append(bibtex(merged(found)))
-            if own := [path for kind, path in used if not kind]:
+            named = list(dict.fromkeys(plug_ins(study, overrides)))
+            used_by: dict[str, dict[str, None]] = {}
+            for kind, path in named:
+                for key in papers(path) if kind else ():
+                    used_by.setdefault(key, {})[words.word_of(path)] = None
+            parts.append(bibtex(used_by))
+            if own := [path for kind, path in named if not kind]:
                 parts.append(f"% no reference is known of: {', '.join(own)}")
         click.echo("\n\n".join(part for part in parts if part))
         return ()
@@ -53,9 +58,9 @@ def own_entry() -> str:
     return "@misc{efface,\n" + ",\n".join(f"  {name} = {{{value}}}" for name, value in lines.items()) + "\n}"
 
 
-def papers(path: str) -> list[Reference]:
-    """Return the papers that the docstring of a plug-in of efface names as its source."""
-    return list(references(docstrings.said(docstrings.docstring(path), "Source"), words.word_of(path)))
+def papers(path: str) -> Iterator[str]:
+    """Return the keys of the papers that the docstring of a plug-in of efface names as its source."""
+    return cited(docstrings.said(docstrings.docstring(path), "Source"))
 
 
 def plug_ins(path: Path, overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -64,6 +69,7 @@ def plug_ins(path: Path, overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
     InvalidStudyError: the file cannot be read.
     """
     from efface.plug import moved
+    from efface.study.recommended_metrics import expanded
     from efface.study.yaml_file import InvalidStudyError, load, override, put
 
     file = path / "study.yml" if path.is_dir() else path
@@ -73,12 +79,13 @@ def plug_ins(path: Path, overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
     tree = moved.study(tree)
     for text in overrides:
         override(tree, text, file)
-    yield from _named(tree)
-    for changes in (tree.get("variants") or {}).values():
-        part = copy.deepcopy(tree)
+    variants = tree.pop("variants", None) or {}
+    tree.pop("claims", None)  # they name entries of the study
+    for changes in [{}, *variants.values()]:
+        part = {"imputer": DEFAULT_FILL} | copy.deepcopy(tree)
         for key, value in (changes or {}).items():
             put(part, key, value, file)
-        yield from _named(part)
+        yield from _named(expanded(part))
 
 
 _KEYS = {
@@ -111,7 +118,7 @@ def _named(tree: Any, kind: str = "") -> Iterator[tuple[str, str]]:
         elif kind and isinstance(tree.get("call"), str):
             yield _found(kind, tree["call"])
         for key, value in tree.items():
-            if key not in ("variants", "claims", "metric") or not kind:
+            if (kind, key) != ("metric", "metric"):
                 yield from _named(value, "" if key in ("call", "kwargs") else _KEYS.get(str(key), ""))
 
 

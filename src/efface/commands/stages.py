@@ -75,7 +75,7 @@ def _of_one_study(word: str) -> list[click.Parameter]:
 
 def _of_report(word: str) -> list[click.Parameter]:
     told = "Compare everything with this method, in place of the random ranking or the study's reference."
-    return [click.Option(["--against"], metavar="NAME", help=told)] if word == "report" else []
+    return [click.Option(["--against"], metavar="NAME", help=told)] if word in ("all", "measure", "report") else []
 
 
 def _of_compare() -> list[click.Parameter]:

@@ -4,6 +4,6 @@ The reference system is saurabheights/ROAR. Its files are read as data: no code 
 """
 
 from efface.convert.old import Line, Old, read_old
-from efface.convert.studies import Converted, commands, converted
+from efface.convert.studies import Converted, converted
 
-__all__ = ["Converted", "Line", "Old", "commands", "converted", "read_old"]
+__all__ = ["Converted", "Line", "Old", "converted", "read_old"]

@@ -34,14 +34,14 @@ class Converted:
     """A study from old files.
 
     paths: the old files. name: file name of the study. text: its YAML. lines: what each old key became.
-    metrics: those that the study measures.
+    commands: those that try the study and run it.
     """
 
     paths: tuple[Path, ...]
     name: str
     text: str
     lines: tuple[Line, ...]
-    metrics: tuple[str, ...]
+    commands: tuple[str, str]
 
 
 def converted(old: Old, folder: Path) -> list[Converted]:
@@ -63,8 +63,9 @@ def converted(old: Old, folder: Path) -> list[Converted]:
         study = _study(part)
         problems += part.problems
         name = f"{old.paths[0].stem}{'_lerf' * number}.yml"
-        text = _text(part, study, folder / name)
-        made.append(Converted(old.paths, name, text, tuple(part.in_order()), _names(study)))
+        commands = _commands(folder / name, _names(study))
+        text = _text(part, study, commands)
+        made.append(Converted(old.paths, name, text, tuple(part.in_order()), commands))
     if problems:
         raise InvalidStudyError("\n".join(dict.fromkeys(problems)))
     return made
@@ -74,6 +75,13 @@ def _names(study: dict[str, Any]) -> tuple[str, ...]:
     """Return the names of a study's metrics."""
     entries = study.get("metrics", ())
     return tuple(entry["name"] if isinstance(entry, dict) else entry for entry in entries)
+
+
+def _commands(path: Path, metrics: Sequence[str]) -> tuple[str, str]:
+    """Return the commands that try a study and run it."""
+    stage, only = ("measure", f" --metrics {','.join(metrics)}") if metrics else ("extract", "")
+    study = shlex.quote(str(path))
+    return f"efface check {study}", f"efface {stage} {study}{only}"
 
 
 def _study(old: Old) -> dict[str, Any]:
@@ -102,25 +110,13 @@ def _study(old: Old) -> dict[str, Any]:
     return {key: value for key, value in study.items() if value not in ([], None)}
 
 
-def commands(path: Path, metrics: Sequence[str]) -> list[str]:
-    """Return the commands that check and run a study. path: of its file. metrics: those that it measures."""
-    study = shlex.quote(str(path))
-    chosen = f"measure {study} --metrics {','.join(metrics)}" if metrics else f"extract {study}"
-    return [f"efface check {study}", f"efface {chosen}"]
-
-
-def _text(old: Old, study: dict[str, Any], path: Path) -> str:
+def _text(old: Old, study: dict[str, Any], commands: Sequence[str]) -> str:
     """Return the study as YAML. Above each key stands where it comes from."""
     desc = old.get("desc")
     head = [str(desc)] if desc else []
     files = " and ".join(str(path) for path in old.paths)
     head.append(f"Made by 'efface convert' from {files}, a configuration of the ROAR reference system.")
-    target = "lerf" if LERF in old.tree else "roar" if "metrics" in study else "extract"
-    config = f"CONFIG={shlex.quote(str(path))}"
-    in_checkout = Path("taskw").is_file()
-    own = [f"./taskw check {config}", f"./taskw {target} {config}"]
-    called = own if in_checkout else commands(path, _names(study))
-    lines = [*_comments(head), "#", *(f"#   {line}" for line in called), "#"]
+    lines = [*_comments(head), "#", *(f"#   {command}" for command in commands), "#"]
     for key, value in study.items():
         lines += [*_comments(_origin(old, key)), *_key(key, value)]
     none = [f"{line.key}: {line.why}." for line in old.in_order() if line.why and not line.became]

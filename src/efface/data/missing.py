@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-DEMO = "'efface demo' shows efface at work and needs no data"
+DEMO = "'efface demo', or './taskw demo' in a checkout, shows efface at work and needs no data"
 
 
 def to_get_photographs(folder: Path) -> str:

@@ -52,7 +52,7 @@ def kept_mean(
     mean: the data set's channel means, for an image without kept pixels; 0.5 without them.
     over: channel, the mean of each channel; or image, one mean over all channels, as in the original DiffID.
 
-    Source: Yang et al. 2023, DiffID's fill.
+    Source: Yang et al., ICLR 2023, the fill of DiffID.
     Differs: by default the fill is a colour of the image in [0, 1]; the original is one grey of the normalised image.
     """
     if over not in ("channel", "image"):

@@ -1,6 +1,6 @@
 """DiFull: the grid pointing game for a network that sees only the explained cell. All relevance elsewhere is wrong.
 
-Source: Rao, Boehle & Schiele 2022, section 3 (arXiv:2205.10435).
+Source: Rao, Böhle & Schiele 2022, section 3 (arXiv:2205.10435).
 """
 
 from efface.metrics.formula import Metric, values_of

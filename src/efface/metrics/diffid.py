@@ -25,7 +25,7 @@ def diffid(*, elementwise: bool = False) -> Metric:
         its map has one value a pixel, and a pixel's channels are tied.
     `fractions`: 0.1 to 0.9. Each costs two forward passes of the test images.
 
-    Source: Yang, Akhtar, Wen & Mian, ICLR 2023, "Re-calibrating feature attributions for model interpretation".
+    Source: Yang, Akhtar, Wen, Shah & Mian, ICLR 2023, "Re-calibrating feature attributions for model interpretation".
     Differs: no logit ratio for an image whose clean logit is not positive, where the original's flips its sign; the
     class is the explained one (the true one with `explain: true`); ties by a shuffle; means are taken in [0, 1], not
     after normalisation, where one number for all channels is a colour of [0, 1].

@@ -197,7 +197,7 @@ def frozen_values(scores: Mapping[str, Score]) -> dict[str, np.ndarray]:
     relative_change: |p0 - p| / p0 in percent, where p0 is the clean probability. A rise also counts as damage, and
         images of low confidence weigh heavily.
 
-    Source: the logit ratio: Yang, Akhtar, Wen & Mian 2023 (DiffID); AOPC: Samek et al. 2015, equation 12
+    Source: the logit ratio: Yang et al., ICLR 2023 (DiffID); AOPC: Samek et al. 2015, equation 12
     (arXiv:1509.06321); relative change: the pixel perturbation of Khakzar et al. 2021's released code.
     """
     erased, clean = scores["erased"].values, scores["clean"].values

@@ -1,6 +1,6 @@
 """Grid pointing game: the share of a map, in a mosaic of images, in the cell whose class it explains.
 
-Source: Boehle, Fritz & Schiele 2021, section 4 (arXiv:2104.00032); Rao, Boehle & Schiele 2022 (arXiv:2205.10435).
+Source: Böhle, Fritz & Schiele 2021, section 4 (arXiv:2104.00032); Rao, Böhle & Schiele 2022 (arXiv:2205.10435).
 """
 
 from efface.metrics.formula import Metric, values_of
@@ -21,7 +21,7 @@ def grid_pointing_game(*, side: int = 2, size: Size = "larger", mosaics: int = 1
         times as much. same: the cells are shrunk.
     mosaics: largest number of mosaics, at least 1.
 
-    Source: Boehle et al. 2021, section 4 (arXiv:2104.00032), with 3 x 3 cells; Rao et al. 2022, section 3.
+    Source: Böhle et al. 2021, section 4 (arXiv:2104.00032), with 3 x 3 cells; Rao et al. 2022, section 3.
     Differs: no threshold of confidence, the order by it instead; each image in one mosaic, so that samples are
         independent.
     """

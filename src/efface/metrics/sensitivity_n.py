@@ -26,8 +26,8 @@ def sensitivity_n(*, samples: int = 10, score: TargetScore = "logit") -> Metric:
         about 0.89.
     score: score of the explained class: logit, log_probability, probability or loss (cross entropy).
 
-    Source: Ancona, Ceolini, Oztireli & Gross 2018 (arXiv:1711.06104); the fractions, ten draws and both
-        references from the released code of Yang, Wang & Bilgic 2023.
+    Source: Ancona, Ceolini, Öztireli & Gross 2018 (arXiv:1711.06104); the fractions, ten draws and both
+        references from the released code of Yang et al., ICLR 2023.
     Differs: sets have exactly n pixels, as in the paper; the code draws each pixel by itself. References are in [0, 1].
     """
     at_least_three("sensitivity_n", samples)

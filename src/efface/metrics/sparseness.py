@@ -4,7 +4,7 @@ It is 0 if all values are equal and near 1 if one holds everything. The scale of
 of zeros. It is taken after `post`, pixel by pixel, or channel by channel if `unit` is feature. It describes and does
 not judge: a true map is as sparse as the network's evidence, and a sparse map may be false. It costs no forward pass.
 
-Source: Chalasani, Chen, Chowdhury, Jha & Wu 2020 (arXiv:1810.06583).
+Source: Chalasani, Chen, Chowdhury, Wu & Jha 2020 (arXiv:1810.06583).
 Differs: no small constant is added to the values.
 """
 

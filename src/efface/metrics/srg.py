@@ -7,7 +7,7 @@ The halves add up to the gain. All are 0 if nothing or everything is removed, an
 Settings of its own: none. Fill, fractions and unit are the study's, so that MoRF and LeRF share its probes. Each
 fraction costs three forward passes of the test images. All methods share the pass in random order.
 
-Source: Bluecher, Vielhaben & Strodthoff 2024 (Decoupling pixel flipping and occlusion strategy, TMLR); as ABPC in
+Source: Blücher, Vielhaben & Strodthoff 2024 (Decoupling pixel flipping and occlusion strategy, TMLR); as ABPC in
 Samek et al. 2015 and Li et al. 2023 (M4).
 Differs: any unit, where theirs are superpixels; the area spans the fractions given, theirs all of 0 to 1. With
 superpixels (`unit: superpixel`) the area is over the share of superpixels removed, theirs over the share of pixels.

@@ -50,7 +50,7 @@ def preact_resnet18(
 
     Without the last BatchNorm it has 11,171,146 parameters.
 
-    Source: that of this module; the supplement of Yang, Akhtar & Mian 2023, "Local path integration for attribution",
+    Source: that of this module; the supplement of Yang et al., AAAI 2023, "Local path integration for attribution",
         trains a pre-activation ResNet on CIFAR.
     """
     return preact_resnet(

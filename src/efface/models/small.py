@@ -35,8 +35,8 @@ def mnist_cnn(
 
     size: height and width of the images in pixels, at least 4.
 
-    Source: the MNIST network (there called MLP) of the released code of Yang, Akhtar, Wen & Mian 2023, "Re-calibrating
-        feature attributions for model interpretation".
+    Source: the MNIST network (there called MLP) of the released code of Yang et al., ICLR 2023, "Re-calibrating feature
+        attributions for model interpretation".
     """
     side = size // 4
     if side < 1:

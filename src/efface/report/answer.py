@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from efface.report.between import Pairs
+from efface.report.cells import cell
 from efface.report.formats import listed
 from efface.report.table import Kind, Panel, Row
 
 _NAMED = 6
 """Largest number of metrics that a sentence names."""
+_WITH_GAINS = 4
+"""Largest number of methods, with controls and the reference, whose gains stand in the answer."""
 
 
 class Best(NamedTuple):
@@ -59,13 +62,17 @@ class Overall:
 
 
 class Against(NamedTuple):
-    """How all methods stand to a reference of one's own on a metric: names by verdict on them, best mean first."""
+    """How all methods stand to a reference of one's own on a metric: names by verdict on them, best mean first.
+
+    gains: whether the gain and its interval stand behind each name, because there are few.
+    """
 
     metric: str
     better: tuple[str, ...]
     same: tuple[str, ...]
     worse: tuple[str, ...]
     untested: tuple[str, ...]
+    gains: bool
 
 
 def bests(compared: Sequence[Pairs]) -> list[Best]:
@@ -169,8 +176,13 @@ def against_own(panels: Sequence[Panel], reference: str) -> list[Against]:
         own = panel.row(reference)
         if panel.reference != reference or own is None or own.is_control or panel.direction == "none":
             continue
+        gains = len(panel.rows) <= _WITH_GAINS
         by = {
-            word: tuple(row.method for row in panel.rows if row.verdict in verdicts and row is not own)
+            word: tuple(
+                _with_gain(row, panel) if gains else row.method
+                for row in panel.rows
+                if row.verdict in verdicts and row is not own
+            )
             for word, verdicts in (
                 ("better", ("better",)),
                 ("same", ("same",)),
@@ -178,8 +190,14 @@ def against_own(panels: Sequence[Panel], reference: str) -> list[Against]:
                 ("untested", ("undecided", "single", "missing", "failed", "undefined")),
             )
         }
-        found.append(Against(panel.metric, by["better"], by["same"], by["worse"], by["untested"]))
+        found.append(Against(panel.metric, by["better"], by["same"], by["worse"], by["untested"], gains))
     return found
+
+
+def _with_gain(row: Row, panel: Panel) -> str:
+    """Return a method with its gain over the reference, where it has one, and the interval of the gain."""
+    known = cell(row, panel)
+    return " ".join(part for part in (row.method, known.shown, known.interval) if part) if known.gain.n else row.method
 
 
 def is_ahead(best: Best) -> str:

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from efface.convert import Converted, Line, commands, converted, read_old
+from efface.convert import Converted, Line, converted, read_old
 from efface.shown import shown
 from efface.stages.run.progress import say
 from efface.study.study import check
@@ -61,8 +61,7 @@ def _said(path: Path, study: Converted) -> list[str]:
     lines += [wrapped for line in study.lines for wrapped in _wrapped(line)]
     none = sum(bool(line.why and not line.became) for line in study.lines)
     lines.append(f"{len(study.lines)} keys, {none} of them without a counterpart; the file says what was added")
-    first, then = commands(path, study.metrics)
-    return [*lines, f"next: {first}", f"then: {then}"]
+    return [*lines, *(f"{when}: {command}" for when, command in zip(("next", "then"), study.commands, strict=True))]
 
 
 def _wrapped(line: Line) -> list[str]:

@@ -81,7 +81,7 @@ def bi_attn(model: nn.Module, images: Images, targets: Target, *, start: int = 3
 
     start: by default 3, the fourth block.
 
-    Source: Chen et al., ICML 2023, Beyond intuition: rethinking token attributions inside transformers; head-wise
+    Source: Chen et al., TMLR 2023, Beyond intuition: rethinking token attributions inside transformers; head-wise
         perception.
     Differs: as `tam`, in where the line begins.
     """

@@ -27,7 +27,7 @@ points: points of all paths at which this contribution is not below zero. Here t
 
 Re-calibrated maps are never negative. Terms of 0 are kept. An element without kept terms is 0.
 
-Source: Yang, Akhtar, Wen & Mian, ICLR 2023, "Re-calibrating feature attributions for model interpretation".
+Source: Yang, Akhtar, Wen, Shah & Mian, ICLR 2023, "Re-calibrating feature attributions for model interpretation".
 """
 References = Float[Tensor, "n r c h w"]
 """Images at which the paths of each image begin."""
