@@ -26,7 +26,7 @@ from efface.stages.run.map_files import (
     read_learnt_tensors,
 )
 from efface.stages.run.method_calls import layers_said, maps_of_draw, method_call, seed_text
-from efface.stages.run.progress import Clock, bar, duration, say
+from efface.stages.run.progress import Clock, bar, duration, say, say_out_of_memory
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
 from efface.stages.run.weights_kept import weights_kept
@@ -157,7 +157,7 @@ def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
     classes = torch.zeros(len(run.data[split]), dtype=torch.int64) if asking else run.target_classes(split)
     method, answers = method_call(entry, read_learnt_tensors(run, entry)), []
     compute = functools.partial(
-        _compute, run, entry, method, split, _Budget(run.study.max_batch), None if asking else classes
+        _compute, run, entry, method, split, _Budget(entry.name, run.study.max_batch), None if asking else classes
     )
     every = torch.arange(len(classes)).split(run.study.max_batch)
     fresh = not any(partial_path(run.map_path(name, split)).exists() for name in entry.gives)
@@ -235,12 +235,12 @@ def _row(run: Run, task: Extraction, outcome: dict[str, Any]) -> dict[str, Any]:
 class _Budget:
     """The largest batch that fits in memory. After an out-of-memory error, later blocks start with the reduced size."""
 
-    def __init__(self, max_batch: int) -> None:
-        self.max_batch = max_batch
+    def __init__(self, method: str, max_batch: int) -> None:
+        self.method, self.max_batch = method, max_batch
 
     def lower(self, max_batch: int) -> None:
         self.max_batch = max_batch
-        say(f"out of memory: continuing with max_batch={max_batch}")
+        say_out_of_memory(self.method, max_batch)
 
 
 class _Found(NamedTuple):
