@@ -26,7 +26,7 @@ FRACTIONS = (0.0, 0.01, 0.1, 0.3, 0.5, 0.7, 0.99, 1.0)
 
 @golden("erase")
 def _erase():
-    return _ranks() | _masks() | _groups() | _fills() | _feeds() | _splits() | _scores()
+    return _ranks() | _masks() | _groups() | _fills() | _feeds() | splits() | scores()
 
 
 def _ranks():
@@ -112,7 +112,7 @@ def _feeds():
     return found
 
 
-def _splits():
+def splits():
     single = inputs.case({"train": inputs.maps(21), "test": inputs.maps(6)})
     coloured = inputs.case({"train": inputs.maps(21, channels=3), "test": inputs.maps(6, channels=3)})
     drawn = inputs.case({"train": inputs.seeds(21), "test": inputs.seeds(6, "test")})
@@ -134,19 +134,19 @@ def _splits():
     for fraction in (0.0, 1.0):
         found[f"at_{fraction:g}"] = erased(single, Erasure("most_first", fraction, BLUR), torch.tensor([1, 0]))
     found["mask"] = erased(single, Erasure("least_first", 0.4, MEAN, shown="mask"), torch.arange(3))
-    return found | _from_a_file(single)
+    return found | from_a_file(single)
 
 
-def _from_a_file(case):
+def from_a_file(case):
     images = case.data["test"].images
     path = inputs.folder() / "images.h5"
-    held = pack(path, "images", tuple(images.shape), [images.numpy()], {})
+    held = pack(path, "images", tuple(images.shape), [images.numpy(force=True)], {})
     splits = case.data | {"test": type(case.data["test"])(held, case.data["test"].targets)}
     other = inputs.case({"test": inputs.maps(6)}, data=splits)
     return {"from_a_file": erased(other, Erasure("most_first", 0.3, MEAN, (), PATCH), torch.tensor([5, 1, 2]))}
 
 
-def _scores():
+def scores():
     case = inputs.case({"train": inputs.maps(21), "test": inputs.maps(6)})
     found = {}
     for name, probe in (

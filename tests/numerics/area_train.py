@@ -53,8 +53,8 @@ def _train():
     found = {}
     for name, settings in PLANS.items():
         build = inputs.Smooth if settings.regularizers else inputs.Net
-        found |= _named(name, trained(settings, build=build))
-    return found | _resumed() | _left_over() | _parts()
+        found |= named(name, trained(settings, build=build))
+    return found | resumed() | _left_over() | _parts()
 
 
 def feed(width: int):
@@ -90,7 +90,7 @@ def trained(settings: TrainingSettings, seed: int = 2, **how):
     return fitted, said, steps
 
 
-def _named(name: str, made):
+def named(name: str, made):
     fitted, said, steps = made
     state = fitted.network.state_dict()
     weights = torch.cat([value.double().flatten() for _, value in sorted(state.items())])
@@ -109,15 +109,15 @@ def _named(name: str, made):
     return {f"{name}_{each}": value for each, value in found.items()}
 
 
-def _resumed():
+def resumed():
     """Three epochs, killed after the first: the same as one that ran through; another fingerprint begins anew."""
     settings = PLANS["moved"]
     path = inputs.folder() / "c.pt"
     with_best = settings.model_copy(update={"keep": "best"})
     killed = with_best.model_copy(update={"epochs": 1})
     trained(killed, checkpoint=path, fingerprint="f")
-    on = _named("resumed", trained(with_best, checkpoint=path, fingerprint="f"))
-    anew = _named("anew", trained(with_best, checkpoint=path, fingerprint="other"))
+    on = named("resumed", trained(with_best, checkpoint=path, fingerprint="f"))
+    anew = named("anew", trained(with_best, checkpoint=path, fingerprint="other"))
     kept = ("losses", "weights", "epoch", "progress")
     return {f"{name}_{each}": (on | anew)[f"{name}_{each}"] for name in ("resumed", "anew") for each in kept}
 
@@ -125,7 +125,7 @@ def _resumed():
 def _left_over():
     """Batches of 8 of 9 rows leave one image over, which is not trained on; a single row is."""
     settings = TrainingSettings(epochs=2, batch_size=8, optimizer=SGD)
-    nine = _named("nine", trained(settings, rows=TrainingRows(torch.arange(9))))
+    nine = named("nine", trained(settings, rows=TrainingRows(torch.arange(9))))
     return {name: nine[name] for name in ("nine_losses", "nine_weights", "nine_epoch")}
 
 

@@ -55,6 +55,12 @@ def compare(names: Iterable[str]) -> list[str]:
     return [told for name in names if (told := _wrong(name))]
 
 
+def part_differs(name: str, made: Mapping[str, Any]) -> list[str]:
+    """What differs between some arrays of an output and the same ones of its golden file."""
+    kept = _read(kind(name))[name]["outputs"]
+    return _differences({each: kept[each] for each in made}, {each: summary(value) for each, value in made.items()})
+
+
 def _wrong(name: str) -> str:
     kept, what = _read(kind(name)).get(name), declared(name)
     again = f"write the golden file again: python -m numerics --write {name} (in tests/)"

@@ -58,7 +58,7 @@ SUM = (Call(call="efface.erase.post.absolute"), Call(call="efface.erase.post.cha
 
 
 @functools.cache
-def _case():
+def usual_case():
     """A network that is neither sure nor lost, with maps of both signs, ties, and one that is constant."""
     maps = {"train": inputs.maps(21, channels=3), "test": inputs.maps(8, channels=3)}
     net, stored = _sure(inputs.stored(8, 8))
@@ -92,7 +92,7 @@ def _measured(name: str, given=None):
     for number, settings in enumerate(given or SETTINGS.get(name, ({},))):
         formula = metric(name, settings)
         for point in _points(formula):
-            scores = {each: probe(_case()) for each, probe in formula.probes(point).items()}
+            scores = {each: probe(usual_case()) for each, probe in formula.probes(point).items()}
             where = f"{number}_{point.x:.3g}_{point.repeat}"
             for each, score in scores.items():
                 found |= {f"{where}_{each}_{value}": array for value, array in score.values.items()}

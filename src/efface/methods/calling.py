@@ -120,6 +120,8 @@ def _plain_errors(method: MethodCall, model: nn.Module, count: int) -> Iterator[
             f"attribution_methods.{method.name}: a call for {count} images did not end within {method.timeout:g} s and "
             "was stopped; give the entry a longer timeout, or fix the method"
         ) from None
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, ValueError) as error:
         if not is_scripted(model):
             raise

@@ -191,6 +191,8 @@ def _answer(network: nn.Module, shape: Sequence[int], before: nn.Module | None =
             _evaluate(network)
             try:
                 return network(images), []
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError:
                 kinds = {parameter.dtype for parameter in network.parameters() if parameter.is_floating_point()}
                 if not kinds or torch.float32 in kinds or isinstance(network, torch.jit.ScriptModule):

@@ -79,6 +79,8 @@ class OnlyTokens:
         self._kept, self._seen = None if count == kept.shape[1] else kept, False
         try:
             answers = self._network(images)
+        except torch.OutOfMemoryError:
+            raise
         except (RuntimeError, IndexError) as error:
             if not nothing:
                 raise

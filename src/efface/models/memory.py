@@ -1,6 +1,7 @@
 """Number of images in one forward pass."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -39,13 +40,58 @@ def with_smaller_batches(
     while True:
         try:
             return compute(max_batch)
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
             if max_batch == 1:
-                raise
+                raise torch.OutOfMemoryError(
+                    f"the memory does not suffice for one image in a pass ({_first_sentence(error)}); set memory_gb=0, "
+                    "so that the images stay in files, let fewer workers share the device, or set device=cpu"
+                ) from error
         max_batch //= 2  # outside the handler, for its traceback keeps the tensors of the attempt
         torch.cuda.empty_cache()
         if halved is not None:
             halved(max_batch)
+
+
+@contextmanager
+def memory_for_a_step(count: int) -> Iterator[None]:
+    """Say what helps when memory runs out in a training step. Half as many images would be another training.
+
+    count: images of the step.
+
+    ValueError: the memory does not suffice for the step.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"fit.batch_size: the memory does not suffice for a training step of {count} images "
+            f"({_first_sentence(error)}); lower batch_size, which is another training, set fit.precision to bf16, or "
+            "let fewer workers share the device"
+        ) from error
+
+
+class Onwards:
+    """Progress of work that may start again: what was reported once is not reported again.
+
+    advance: function that gets the new progress.
+    """
+
+    def __init__(self, advance: Callable[[float], None]) -> None:
+        self._advance, self._most, self._now = advance, 0.0, 0.0
+
+    def __call__(self, done: float) -> None:
+        self._now += done
+        if self._now > self._most:
+            self._advance(self._now - self._most)
+            self._most = self._now
+
+    def restart(self) -> None:
+        """Start again from 0."""
+        self._now = 0.0
+
+
+def _first_sentence(error: BaseException) -> str:
+    return str(error).split(". ")[0]
 
 
 def at_least_one(setting: str, number: int) -> None:

@@ -20,7 +20,7 @@ from efface import draws
 from efface.erase.batches import Batches
 from efface.erase.masking import to_float
 from efface.models.batch_norm import single_images_repaired
-from efface.models.memory import at_once
+from efface.models.memory import at_once, memory_for_a_step, with_smaller_batches
 from efface.plug.call import Call
 from efface.training.batch import Means, attacked, augmented, crop, regularized
 from efface.training.checkpoint import Training
@@ -198,7 +198,8 @@ def _epoch(
         images = to_float(crop(padded, shift, flip, settings.crop))
         images = augmented(settings.augment, images, seeds[part], first=at == 0)
         asked = (settings, optimizer, loss_of, seeds[part])
-        values = _step(network, images, expected[part], classes, *asked, accuracy=told.wants_accuracy)
+        with memory_for_a_step(len(padded)):
+            values = _step(network, images, expected[part], classes, *asked, accuracy=told.wants_accuracy)
         if each_step is not None:
             each_step.step()
         means.add(values, len(padded))
@@ -272,8 +273,11 @@ def _step(
 def _validated(
     network: nn.Module, batches: Batches, indices: Tensor, settings: TrainingSettings, epoch: int
 ) -> Float[Tensor, "n k"]:
-    middles = (crop(padded, None, None, settings.crop) for padded in batches(indices, settings.batch_size, epoch))
-    return predict(network, middles, precision=settings.precision)
+    def answers(size: int) -> Tensor:
+        middles = (crop(padded, None, None, settings.crop) for padded in batches(indices, size, epoch))
+        return predict(network, middles, precision=settings.precision)
+
+    return with_smaller_batches(answers, settings.batch_size)
 
 
 def _loss(call: Call) -> Callable[[Tensor, Tensor], Tensor]:

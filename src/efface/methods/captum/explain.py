@@ -198,6 +198,8 @@ def _called(
             if not isinstance(maps, Tensor):
                 raise ValueError(f"captum's {method.name} returned a {type(maps).__name__}; expected one tensor")
             total = total + share * maps.detach()
+    except torch.OutOfMemoryError:
+        raise
     except (AssertionError, AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
         if not isinstance(error, AssertionError | NotImplementedError) and not any(word in str(error) for word in _ITS):
             raise  # an error of the network itself

@@ -178,6 +178,8 @@ def _take_over(module: Any, plain: Any) -> None:
     for name, held in module.parametrizations.items():
         try:
             setattr(module, name, getattr(plain, name).detach())
+        except torch.OutOfMemoryError:
+            raise
         except (NotImplementedError, RuntimeError):  # it cannot be inverted
             _normal(held)
 

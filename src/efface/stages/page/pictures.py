@@ -13,6 +13,7 @@ from torch import Tensor
 
 from efface import draws
 from efface.erase.masking import to_float, to_stored
+from efface.models.memory import Onwards, with_smaller_batches
 from efface.report.gallery import is_vector, paint, rgb, strip
 from efface.report.grid import FULL, PictureLine, grid, read_made_from
 from efface.stages.run.map_files import map_store, provenance
@@ -25,7 +26,7 @@ from efface.store.atomic import atomic_write
 from efface.store.file_name import file_name
 from efface.store.keys import key, versions
 from efface.study.schema import MethodEntry
-from efface.training.generate import COST, denoise
+from efface.training.generate import COST, Denoised, denoise
 from efface.types import Images, Maps
 
 FOLDER = "figures"
@@ -85,17 +86,23 @@ def _generated(run: Run, indices: Int[Tensor, " n"]) -> Iterator[PictureLine]:
     seeds = draws.seeds_of(f"{run.study.seed} visualize", indices).to(run.device)
     with bar(float(COST * len(indices) * (samples.steps + settings.steps)), "visualize", "pass") as progress:
         generated = some_samples(run, samples, indices, advance=progress.update)
-        denoised = denoise(
-            run.network,
-            to_float(stored),
-            targets,
-            seeds=seeds,
-            noise=settings.noise,
-            steps=settings.steps,
-            lr=settings.lr,
-            max_batch=run.study.max_batch,
-            advance=progress.update,
-        )
+        advance = Onwards(progress.update)
+
+        def climbed(max_batch: int) -> Denoised:
+            advance.restart()
+            return denoise(
+                run.network,
+                to_float(stored),
+                targets,
+                seeds=seeds,
+                noise=settings.noise,
+                steps=settings.steps,
+                lr=settings.lr,
+                max_batch=max_batch,
+                advance=advance,
+            )
+
+        denoised = with_smaller_batches(climbed, run.study.max_batch)
     yield _line("images", "image", to_float(stored))
     yield _line("samples", "sample of its class", generated)
     yield _line("noisy", f"noise of {settings.noise:g} added", denoised.noisy)

@@ -1,6 +1,7 @@
 """Checks of what the study's data and model calls return."""
 
 import traceback
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,14 +92,14 @@ def _check_targets(where: str, targets: Any) -> None:
 def place_split(split: Split, budget: float, device: torch.device, folder: Path, name: str) -> Split:
     """Return the split with its images on the device if they fit, else in a packed file in the folder.
 
-    budget: bytes that the images may take on the device.
+    budget: bytes that the images may take on the device. There may be less memory.
     """
-    fits = int(np.prod(split.images.shape)) <= budget
+    if int(np.prod(split.images.shape)) <= budget:
+        images = split.images if isinstance(split.images, Tensor) else split.images.take(torch.arange(len(split)))
+        with suppress(torch.OutOfMemoryError):
+            return replace(split, images=images.to(device))
     if isinstance(split.images, Tensor):
-        images = split.images.to(device) if fits else _packed(split.images, folder, name)
-        return replace(split, images=images)
-    if fits:
-        return replace(split, images=split.images.take(torch.arange(len(split))).to(device))
+        return replace(split, images=_packed(split.images, folder, name))
     return split
 
 

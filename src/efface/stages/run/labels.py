@@ -11,6 +11,7 @@ from torch import Tensor
 from efface.erase.masking import to_float
 from efface.models.answers import takes_raw_values
 from efface.models.loaded import image_size
+from efface.models.memory import with_smaller_batches
 from efface.plug.facts import fact
 from efface.plug.in_python import for_maker
 from efface.stages.run.run import Run
@@ -60,8 +61,12 @@ def sampled_logits(run: Run, count: int = SAMPLE) -> tuple[Int[Tensor, " n"], Fl
     indices = torch.linspace(0, len(split) - 1, min(count, len(split))).round().long()
     if run.first.trained() and run.logits_path("test").exists():
         return indices, run.logits("test")[indices]
-    parts = (read_rows(split.images, part).to(run.device) for part in indices.split(run.study.max_batch))
-    return indices, predict(run.first.to_try(), parts)
+
+    def answers(max_batch: int) -> Tensor:
+        parts = (read_rows(split.images, part).to(run.device) for part in indices.split(max_batch))
+        return predict(run.first.to_try(), parts)
+
+    return indices, with_smaller_batches(answers, run.study.max_batch)
 
 
 def more_outputs(run: Run, logits: Float[Tensor, "n k"]) -> list[str]:

@@ -45,11 +45,17 @@ def layers_said(run: Run, entry: MethodEntry, split: str) -> dict[str, list[str]
 
 
 def explainer_of(
-    run: Run, view: View, *, method: MethodCall | None = None, network: nn.Module | None = None
+    run: Run,
+    view: View,
+    *,
+    method: MethodCall | None = None,
+    network: nn.Module | None = None,
+    max_batch: int | None = None,
 ) -> Explain:
     """Return the method behind a view's maps. Its random numbers for a row are those of the extraction.
 
     method, network: they replace the run's own, for a trial.
+    max_batch: images in one pass; None: as many as the study says.
     """
     entry = run.entry_of_maps(view.maps)
     if entry.file is not None:
@@ -70,8 +76,9 @@ def explainer_of(
         seeds = draws.seeds_of(seed_text(run, entry, "test"), indices).to(images.device)
         masks = own[indices] if masks is None and own is not None else masks
         known = None if masks is None else masks.to(images.device)
+        size = max_batch or run.study.max_batch
         maps = maps_of_draw(
-            entry, attribute(called, network, images, targets, seeds=seeds, max_batch=run.study.max_batch, masks=known)
+            entry, attribute(called, network, images, targets, seeds=seeds, max_batch=size, masks=known)
         )
         return maps[view.maps].to(images.device, torch.float32)
 

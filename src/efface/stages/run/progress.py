@@ -43,6 +43,11 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+def say_out_of_memory(where: str, max_batch: int) -> None:
+    """Say that work goes on with fewer images in a pass."""
+    say(f"{where}: out of memory, so it goes on with max_batch={max_batch}")
+
+
 def duration(seconds: float) -> str:
     """Return seconds as text: 42 s, 3 min 10 s, 2 h 5 min."""
     if seconds < 60:

@@ -12,6 +12,7 @@ from efface.erase.masking import to_float
 from efface.metrics.probes import image_mean
 from efface.models.adapt import Adaptation
 from efface.models.evaluation import evaluating_fast
+from efface.models.memory import with_smaller_batches
 from efface.models.patch_size import patch_size
 from efface.plug.call import Call
 from efface.stages.run.inputs import call_checked, check_classes, checked_data, place_split, split_digest
@@ -210,12 +211,16 @@ class Run:
     def logits(self, split: str) -> Tensor:
         """The first network's logits on whole images, computed once and kept."""
         if not self.has_logits(split):
-            images = self.data[split].images
-            every = torch.arange(len(self.data[split])).split(self.study.max_batch)
-            first = to_float(read_rows(images, every[0][:1]).to(self.device))
-            with evaluating_fast(self.network, first) as network:
-                logits = predict(network, (read_rows(images, part).to(self.device) for part in every))
-            self.keep_logits(split, logits)
+            images, every = self.data[split].images, torch.arange(len(self.data[split]))
+            first = to_float(read_rows(images, every[:1]).to(self.device))
+
+            def answers(max_batch: int) -> Tensor:
+                with evaluating_fast(self.network, first) as network:
+                    return predict(
+                        network, (read_rows(images, part).to(self.device) for part in every.split(max_batch))
+                    )
+
+            self.keep_logits(split, with_smaller_batches(answers, self.study.max_batch))
         path, kept = self.logits_path(split), self._logits
         if path not in kept:
             kept[path] = torch.from_numpy(read_arrays(path, path.stem)["logits"])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from efface.execute import processors, slots
+from efface.models.memory import with_smaller_batches
 from efface.plug.call import Call
 from efface.plug.facts import fact
 from efface.stages.run.curves import PlannedRun
@@ -160,15 +161,19 @@ def _seconds_per_pass(run: Run) -> float:
     network = run.first.to_try()
     count = min(run.study.max_batch, 64, len(run.data["test"]))
     images = read_rows(run.data["test"].images, torch.arange(count)).to(run.device).float().div(255)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    best = float("inf")
-    try:
+
+    def timed(max_batch: int) -> float:
+        best = float("inf")
         for _ in range(3):
             started = time.perf_counter()
             with torch.inference_mode():
-                network(images).cpu()
+                network(images[:max_batch]).cpu()
             best = min(best, time.perf_counter() - started)
+        return best / max_batch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return with_smaller_batches(timed, count)
     finally:
         torch.set_num_threads(threads)
-    return best / count

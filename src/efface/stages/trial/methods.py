@@ -15,6 +15,7 @@ from efface import draws
 from efface.execute import is_stop
 from efface.methods.calling import MethodCall, attribute, is_class
 from efface.methods.looked_at import layers_looked_at
+from efface.models.memory import with_smaller_batches
 from efface.plug.facts import fact
 from efface.stages.run.curves import PlannedRun
 from efface.stages.run.map_files import learnt_path, needed_splits
@@ -190,9 +191,11 @@ def _try(
     def maps(classes: Tensor) -> dict[str, Tensor]:
         n = len(classes)
         own = None if masks is None else masks[indices[:n]].to(run.device)
-        return attribute(
-            method, network, floats[:n], classes, seeds=seeds[:n], max_batch=run.study.max_batch, masks=own
-        )
+
+        def computed(max_batch: int) -> dict[str, Tensor]:
+            return attribute(method, network, floats[:n], classes, seeds=seeds[:n], max_batch=max_batch, masks=own)
+
+        return with_smaller_batches(computed, run.study.max_batch)
 
     targets, attributions, other = logits.argmax(1), dict[str, Tensor](), dict[str, Tensor]()
     method = replace(method, timeout=min(long, method.timeout or long))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from efface.execute import is_stop
 from efface.methods.calling import MethodCall
 from efface.metrics.probes import Case, Explain
+from efface.models.memory import with_smaller_batches
 from efface.stages.run.case import case_of
 from efface.stages.run.method_calls import explainer_of
 from efface.stages.run.plan import Plan, PlannedCurve, ProbeTask
@@ -65,13 +66,17 @@ def _failure(
     task: ProbeTask,
 ) -> str | None:
     """Return the error of the method in words; None if it works, or if the metric does not come to it."""
-    explain = explainer_of(run, curve.view, method=method, network=network)
 
     def one(asked: nn.Module, images: Images, targets: Targets, indices: Tensor, masks: Tensor | None = None) -> Maps:
         if asked is network:
             raise _TriedError
+        given = asked, images[:1], targets[:1], indices[:1], *(() if masks is None else (masks[:1],))
+
+        def explained(max_batch: int) -> Maps:
+            return explainer_of(run, curve.view, method=method, network=network, max_batch=max_batch)(*given)
+
         try:
-            explain(asked, images[:1], targets[:1], indices[:1], *(() if masks is None else (masks[:1],)))
+            with_smaller_batches(explained, run.study.max_batch)
         except BaseException as error:
             if is_stop(error):
                 raise

@@ -158,7 +158,7 @@ def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
     classes = torch.zeros(len(run.data[split]), dtype=torch.int64) if asking else run.target_classes(split)
     method, answers = method_call(entry, read_learnt_tensors(run, entry)), []
     compute = functools.partial(
-        compute_maps, run, entry, method, split, Budget(run.study.max_batch), None if asking else classes
+        compute_maps, run, entry, method, split, Budget(entry.name, run.study.max_batch), None if asking else classes
     )
     every = torch.arange(len(classes)).split(run.study.max_batch)
     fresh = not any(partial_path(run.map_path(name, split)).exists() for name in entry.gives)

@@ -1,10 +1,12 @@
 """First step of extraction: fit the methods that need training images, each once."""
 
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,6 +16,7 @@ from efface.methods.calling import MethodCall
 from efface.methods.code_state import code_kept
 from efface.methods.model_state import restored
 from efface.methods.process_state import process_kept
+from efface.models.memory import with_smaller_batches
 from efface.plug.accepts import named
 from efface.plug.learning import check_learnt
 from efface.plug.source import refuse_changed_code
@@ -24,7 +27,7 @@ from efface.stages.run.map_files import (
     needed_splits,
     read_learnt_tensors,
 )
-from efface.stages.run.progress import bar, duration, say
+from efface.stages.run.progress import bar, duration, say, say_out_of_memory
 from efface.stages.run.run import Run
 from efface.stages.run.weights_kept import weights_kept
 from efface.stages.run.worker import current_run, keep_failure
@@ -112,10 +115,16 @@ def learn_from(run: Run, entry: MethodEntry, network: nn.Module, data: Split) ->
     """
     seed, where = learnt_seed(run, entry), f"attribution_methods.{entry.name}"
     kept = weights_kept(network, where, run.network_of(entry).give_up)
-    with kept, process_kept(where), code_kept(network), restored(network), draws.seeded(seed):
-        method = MethodCall(entry.name, entry.call).method
-        method.fit(network, data, **named(method.fit, {"seed": seed, "max_batch": run.study.max_batch}))
-    return check_learnt(where, method)
+    with kept, process_kept(where), code_kept(network), restored(network):
+
+        def taught(max_batch: int) -> Any:
+            with draws.seeded(seed):
+                method = MethodCall(entry.name, entry.call).method
+                method.fit(network, data, **named(method.fit, {"seed": seed, "max_batch": max_batch}))
+            return method
+
+        lower = functools.partial(say_out_of_memory, entry.name)
+        return check_learnt(where, with_smaller_batches(taught, run.study.max_batch, halved=lower))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from efface import draws
 from efface.methods.calling import MethodCall, attribute
 from efface.models.memory import with_smaller_batches
 from efface.stages.run.method_calls import maps_of_draw, seed_text
-from efface.stages.run.progress import say
+from efface.stages.run.progress import say_out_of_memory
 from efface.stages.run.run import Run
 from efface.store.arrays import read_rows
 from efface.study.schema import MethodEntry
@@ -19,12 +19,12 @@ from efface.types import Targets
 class Budget:
     """The largest batch that fits in memory. After an out-of-memory error, later blocks start with the reduced size."""
 
-    def __init__(self, max_batch: int) -> None:
-        self.max_batch = max_batch
+    def __init__(self, method: str, max_batch: int) -> None:
+        self.method, self.max_batch = method, max_batch
 
     def lower(self, max_batch: int) -> None:
         self.max_batch = max_batch
-        say(f"out of memory: continuing with max_batch={max_batch}")
+        say_out_of_memory(self.method, max_batch)
 
 
 class Found(NamedTuple):

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from efface.execute import Failure
+from efface.metrics.probes import Case
 from efface.metrics.probes.block import whole_of
 from efface.metrics.probes.description import describe, fields_of, text
 from efface.metrics.probes.probe import Explains
+from efface.models.memory import Onwards, with_smaller_batches
 from efface.plug.call import Call
 from efface.shown import shown
 from efface.stages.run.case import case_of
@@ -24,7 +26,7 @@ from efface.stages.run.map_files import extraction_key, map_store, missing_maps
 from efface.stages.run.method_calls import explainer_of
 from efface.stages.run.needs import unmet
 from efface.stages.run.plan import ProbeTask
-from efface.stages.run.progress import Clock, bar, duration, say
+from efface.stages.run.progress import Clock, bar, duration, say, say_out_of_memory
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.rounds import pairs_said, spent_share, wanted
 from efface.stages.run.run import Run
@@ -57,18 +59,34 @@ class Measure:
         with contextlib.nullcontext() if frozen else scalars(run, task.key) as log:
             case = case_of(run, maps, network=frozen, checkpoint=checkpoint_of(run, task), cache=RANKS, log=log)
             case = dataclasses.replace(case, samples=functools.partial(samples_of, run))
-            if task.view and task.probe.needs.method:
-                case = dataclasses.replace(case, explain=explainer_of(run, task.view))
             if frozen:
                 name = (
                     f"attribution_methods.{task.view.name}" if task.view and task.probe.needs.method else _named(task)
                 )
                 with weights_kept(run.network, name, run.first.give_up):
-                    score = task.probe(case)
+                    score = _scored(run, task, case)
             else:
-                score = task.probe(case)
+                score = _scored(run, task, case)
             _refuse_no_score(task, score)
             return score, clock.seconds()
+
+
+def _scored(run: Run, task: ProbeTask, case: Case) -> Score:
+    """Return the score of a probe. When memory runs out, the probe starts again with half as many images in a pass."""
+    kind, advance = type(whole_of(task.probe)), Onwards(case.advance)
+
+    def scored(max_batch: int) -> Score:
+        advance.restart()
+        again = dataclasses.replace(case, max_batch=max_batch, advance=advance)
+        if task.view and task.probe.needs.method:
+            again = dataclasses.replace(again, explain=explainer_of(run, task.view, max_batch=max_batch))
+        return task.probe(again)
+
+    def lower(max_batch: int) -> None:
+        BATCHES[kind] = max_batch
+        say_out_of_memory(_named(task), max_batch)
+
+    return with_smaller_batches(scored, min(case.max_batch, BATCHES.get(kind, case.max_batch)), halved=lower)
 
 
 def _refuse_no_score(task: ProbeTask, score: object) -> None:
@@ -88,6 +106,8 @@ def _refuse_no_score(task: ProbeTask, score: object) -> None:
 
 RANKS: dict[Any, Any] = {}
 """Ranks of the last map that this process ranked."""
+BATCHES: dict[type, int] = {}
+"""Images in a pass of the kinds of probes for which memory ran out in this process: their next ones start with it."""
 
 
 def measure_missing(planned: PlannedRun) -> list[str]:

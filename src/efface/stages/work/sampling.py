@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from torch import Tensor
 from efface import draws, execute
 from efface.execute import Failure
 from efface.metrics.probes import Samples
-from efface.models.memory import with_smaller_batches
-from efface.stages.run.progress import bar, duration, say
+from efface.models.memory import Onwards, with_smaller_batches
+from efface.stages.run.progress import bar, duration, say, say_out_of_memory
 from efface.stages.run.provenance import GENERATED, surroundings
 from efface.stages.run.run import Run
 from efface.stages.run.worker import current_run, keep_failure
@@ -83,11 +84,14 @@ def sampled(run: Run, settings: Sampling, numbers: Int[Tensor, " n"], advance: A
     targets = aims(run, numbers).to(run.device)
     seeds = draws.seeds_of(f"{run.study.seed} samples", numbers).to(run.device)
 
-    def generated(max_batch: int) -> Images:
-        shape = run.data["test"].shape
-        return generate.samples(run.network, targets, seeds, shape, settings, max_batch=max_batch, advance=advance)
+    onwards = Onwards(advance)
 
-    return with_smaller_batches(generated, run.study.max_batch)
+    def generated(max_batch: int) -> Images:
+        onwards.restart()
+        shape = run.data["test"].shape
+        return generate.samples(run.network, targets, seeds, shape, settings, max_batch=max_batch, advance=onwards)
+
+    return with_smaller_batches(generated, run.study.max_batch, halved=partial(say_out_of_memory, "samples"))
 
 
 def aims(run: Run, numbers: Int[Tensor, " n"]) -> Targets:

@@ -51,7 +51,7 @@ class ExtractShard:
         clock, run = Clock(), current_run(self.study)
         entry, split = run.entry(task.extraction.method), task.extraction.split
         method, network = method_call(entry, read_learnt_tensors(run, entry)), run.network_of(entry)
-        budget, classes = Budget(run.study.max_batch), run.target_classes(split)
+        budget, classes = Budget(entry.name, run.study.max_batch), run.target_classes(split)
         blocks = torch.arange(task.first, task.last).split(run.study.max_batch)
         found = []
         with weights_kept(network.module, f"attribution_methods.{entry.name}", network.give_up, network.give_up):
