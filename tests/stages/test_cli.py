@@ -403,7 +403,7 @@ def test_each_stage_that_writes_a_page_compares_with_the_method_that_is_asked_fo
         assert done.code == 0, done.err
         assert "Better than mine" in page.read_text()
         page.unlink()
-    assert names(error(efface(copy, "all", "study.yml", "--against", "yours"), 2), "reference yours mine")
+    assert names(error(efface(copy, "all", "study.yml", "--against", "yours"), 2), "--against: no method 'yours' mine")
 
 
 def test_a_damaged_network_file_is_named_set_aside_and_made_again(copy):

@@ -9,6 +9,7 @@ import pytest
 
 from efface.stages import watch as stage
 from efface.stages.page.folders import kept_folder
+from efface.stages.run.progress import duration
 from efface.stages.work.at_work import Subject, noted
 from small.studies import efface, write_study
 
@@ -67,11 +68,11 @@ def test_a_run_on_which_nothing_works_says_so(finished, monkeypatch):
     assert said(finished)[1].strip().startswith("nothing is at work")
 
 
-def test_expected_seconds_are_those_of_the_metric(finished):
-    whole = without_some(finished, keep=10_000)
-    (run,) = (each for runs in kept_folder(finished)[0].values() for each in runs)
-    left = set(run.kept.tasks[: whole // 2]) & set(stage._metrics(run))  # noqa: SLF001
-    assert stage._expected(run, left) == (2.0 * len(left), False)  # noqa: SLF001
+def test_the_time_left_is_that_of_the_results_that_are_there(finished):
+    whole = without_some(finished, keep=20)
+    left = re.search(r"(\d+) left, .*?([\d.]+ \w+( [\d.]+ s)?) to go", said(finished)[0])
+    assert left, said(finished)
+    assert left[2] == duration(2.0 * (whole - 20)), "each result took 2 s, and one task runs at a time"
 
 
 def test_the_command_takes_a_study_or_a_folder_and_refuses_what_has_no_plan(finished):

@@ -89,6 +89,7 @@ class Opened(nn.Module):
     """
 
     signals: Tensor
+    efface_layers_within = "network"
 
     def __init__(self, network: nn.Module, layer: str | None, signals: Float[Tensor, "k units"]) -> None:
         super().__init__()

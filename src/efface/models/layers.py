@@ -18,6 +18,12 @@ from efface.models.tokens import STATED
 from efface.shown import shown
 from efface.types import Images
 
+WITHIN = "efface_layers_within"
+"""Attribute of a network around another one, which it answers differently: the name of the inner network.
+
+The last features are those of the inner network, also where the answer passes by them.
+"""
+
 _NOT_FEATURES = {"torch.nn.modules.pooling", "torch.nn.modules.dropout"}
 
 
@@ -94,6 +100,10 @@ def _named(model: nn.Module, images: Images, layer: str) -> FeatureLayer:
 
 
 def _last(model: nn.Module, images: Images) -> FeatureLayer:
+    within: str | None = getattr(model, WITHIN, None)
+    if within is not None:
+        inner = _last(model.get_submodule(within), images)
+        return inner._replace(name=f"{within}.{inner.name}")
     calls = _calls(model, images)
     maps, tokens = _maps(calls), [i for i, call in enumerate(calls) if _of_tokens(call)]
     if tokens:
@@ -122,8 +132,11 @@ def _last(model: nn.Module, images: Images) -> FeatureLayer:
     return FeatureLayer(last, name)
 
 
-def _maps(calls: list["_Call"]) -> list[int]:
-    """Return the numbers of the calls that may have returned a feature map, before that of the class scores."""
+def _maps(calls: Sequence["_Call"], *, dropout: bool = False) -> list[int]:
+    """Return the numbers of the calls that may have returned a feature map, before that of the class scores.
+
+    dropout: whether the output of dropout counts, which is its input.
+    """
     classes, end = calls[-1].shape[1:2], len(calls)
     learnt = [i for i, call in enumerate(calls) if _is_learnt(call.module)]
     if learnt and calls[learnt[-1]].shape[1:2] == classes:
@@ -131,7 +144,7 @@ def _maps(calls: list["_Call"]) -> list[int]:
     convolved, maps = False, list[int]()
     for i, call in enumerate(calls[:end]):
         convolved = convolved or isinstance(call.module, (nn.Conv2d, nn.ConvTranspose2d))
-        if convolved and _is_feature_map(call):
+        if convolved and _is_feature_map(call, dropout=dropout):
             maps.append(i)
     return maps
 
@@ -139,19 +152,22 @@ def _maps(calls: list["_Call"]) -> list[int]:
 def _last_whole(model: nn.Module, images: Images, calls: Sequence["_Call"], maps: Sequence[int]) -> nn.Module:
     """Return the last of the feature maps through which all passes that the network reads from the image.
 
+    If the last map is a branch, dropout counts, too: it may return the sum to which the branch is added.
+
     ValueError: there is none, or only the first convolution and what follows it are such.
     """
     last = calls[maps[-1]].module
-    for module, at in {calls[i].module: i for i in reversed(maps)}.items():
-        convolutions = sum(isinstance(call.module, nn.Conv2d | nn.ConvTranspose2d) for call in calls[: at + 1])
-        if module is not last and convolutions < 2:
+    if is_cut(model, images, _name_of(model, last)):
+        return last
+    every = {calls[i].module: i for i in reversed(_maps(calls, dropout=True))}
+    for module, at in every.items():
+        if sum(isinstance(call.module, nn.Conv2d | nn.ConvTranspose2d) for call in calls[: at + 1]) < 2:
             break
-        if is_cut(model, images, _name_of(model, module)):
+        if module is not last and is_cut(model, images, _name_of(model, module)):
             return module
-    names = dict.fromkeys(_name_of(model, calls[i].module) for i in reversed(maps))
     raise ValueError(
         f"no layer is named, and none of {type(model).__name__} shows all that the network uses: branches pass by each "
-        f"of its feature maps but the first. Name the layer: {_some([*names])}"
+        f"of its feature maps but the first. Name the layer: {_some([_name_of(model, module) for module in every])}"
     )
 
 
@@ -205,9 +221,10 @@ def _of_tokens(call: _Call) -> bool:
     return len(call.shape) == 3 or (len(call.shape) == 4 and on_last and call.shape[1:3] != (1, 1))
 
 
-def _is_feature_map(call: _Call) -> bool:
-    places = call.shape[2:]
-    return len(places) == 2 and places != (1, 1) and type(call.module).__module__ not in _NOT_FEATURES
+def _is_feature_map(call: _Call, *, dropout: bool) -> bool:
+    places, of = call.shape[2:], type(call.module).__module__
+    counts = of not in _NOT_FEATURES or (dropout and of == nn.Dropout.__module__)
+    return len(places) == 2 and places != (1, 1) and counts
 
 
 def _nearest(name: str, modules: dict[str, nn.Module]) -> str:

@@ -82,10 +82,9 @@ def _expected(run: RunRecord, left: set[str]) -> tuple[float, bool]:
     A missing result is taken to need the mean seconds of its metric's results.
     """
     metrics, spent, counts = _metrics(run), Counter[str](), Counter[str]()
-    for key, record in run.results.records.items():
-        if key in metrics:
-            spent[metrics[key]] += record.get("seconds", 0.0)
-            counts[metrics[key]] += 1
+    for key in set(run.kept.tasks) - left:
+        spent[metrics.get(key, "")] += run.results.records[key].get("seconds", 0.0)
+        counts[metrics.get(key, "")] += 1
     wanted = Counter(metrics.get(key, "") for key in left)
     seconds = sum(count * spent[name] / counts[name] for name, count in wanted.items() if counts[name])
     return float(seconds), any(not counts[name] for name in wanted)
