@@ -1,6 +1,7 @@
 """Every script in scripts/ runs in its smallest size, ends well, and prints the numbers that it promises."""
 
 import io
+import json
 import os
 import re
 import shutil
@@ -53,8 +54,16 @@ SMALLEST = {
         ["--networks", "ConvNeXt,ViT", "--methods", "gradient,guided_backprop"],
         r"Work on all of these networks: `gradient`(.*\n)*\| `guided_backprop` \| no \(1\) \|\n(.*\n)*1\. no ReLU",
     ),
+    "gpu.py": (
+        ["--device", "cpu", "--quick"],
+        r"verdicts that agree \| 6 of 6 (.*\n)*.*Captum over efface \| \d(.*\n)*.*a batch was halved \| [1-9]",
+    ),
     "pattern_toy.py": ([], r"0\.210561[^\n]*(\n.*)*0\.000694"),
 }
+
+
+WRITING = ["gpu.py"]
+"""Scripts that write into the folder of --out."""
 
 
 def run(script, *words, root=ROOT):
@@ -74,11 +83,23 @@ def test_no_script_is_forgotten():
 @pytest.mark.parametrize(
     "script", [pytest.param(name, marks=[] if name == "pattern_toy.py" else pytest.mark.long) for name in SMALLEST]
 )
-def test_a_script_prints_the_numbers_that_it_promises(script):
+def test_a_script_prints_the_numbers_that_it_promises(script, tmp_path):
     words, promised = SMALLEST[script]
-    said = run(script, *words)
+    said = run(script, *words, *(["--out", tmp_path] if script in WRITING else []))
     assert re.search(promised, said), said
     assert "nan" not in said.split()
+
+
+@pytest.mark.long
+def test_a_part_without_enough_time_has_its_error_in_both_files_and_the_others_go_on(tmp_path):
+    words = ["--device", "cpu", "--quick", "--parts", "extraction", "tests", "--minutes", "0.03"]
+    said = run("gpu.py", *words, "--out", tmp_path)
+    assert re.search(
+        r"\| extraction \| error \| - \| not done after 2 s \|\n\| tests \| left out \| - \| no time is left", said
+    )
+    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    assert [(each["part"], each["value"]) for each in rows] == [("extraction", None), ("tests", None)]
+    assert (tmp_path / "gpu.md").read_text() in said
 
 
 @pytest.mark.long
