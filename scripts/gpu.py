@@ -17,6 +17,7 @@ import importlib.metadata
 import importlib.util
 import io
 import json
+import multiprocessing
 import os
 import platform
 import signal
@@ -25,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ LIMITS = {"tests": 70, "study": 110, "training": 90, "extraction": 50, "morf": 5
 """Parts in their order, and the seconds of each."""
 METHODS, FRACTIONS, REPEATS, EPOCHS, TRAINED = 15, 5, 5, 50, 43_750
 """The sweep that is extrapolated; its epochs and training images are those of configs/cifar10_resnet8.yml."""
-MARK = "rows: "
+MARK = "row: "
 
 Row = dict[str, Any]
 
@@ -62,7 +64,8 @@ def main() -> None:
     asked = Asked(arguments.device, arguments.quick)
     if arguments.one:
         as_in_a_run()
-        print(MARK + json.dumps(list(PARTS[arguments.one](asked))))
+        for found in PARTS[arguments.one](asked):
+            print(MARK + json.dumps(found), flush=True)
         return
     end, rows = time.monotonic() + 60 * arguments.minutes, list[Row]()
     for part in arguments.parts:
@@ -95,17 +98,18 @@ def in_own_process(part: str, words: list[str], seconds: float) -> list[Row]:
         )
         try:
             said, _ = process.communicate(timeout=seconds)
+            reason = ""
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            return [row("error", None, note=f"not done after {seconds:.0f} s") | {"part": part}]
+            said, _ = process.communicate()
+            reason = f"not done after {seconds:.0f} s"
         errors.seek(0)
         told = errors.read().strip().splitlines()
-    found = [line for line in said.splitlines() if line.startswith(MARK)]
-    if process.returncode or not found:
+    found = [json.loads(line.removeprefix(MARK)) for line in said.splitlines() if line.startswith(MARK)]
+    if process.returncode and not reason:
         reason = told[-1][:300] if told else f"ended with status {process.returncode}"
-        return [row("error", None, note=reason) | {"part": part}]
-    return [{"part": part} | each for each in json.loads(found[-1].removeprefix(MARK))]
+    rows = [*found, row("error", None, note=reason)] if reason else found
+    return [{"part": part} | each for each in rows]
 
 
 def surroundings() -> dict[str, str]:
@@ -239,17 +243,15 @@ def study(asked: Asked) -> Iterator[Row]:
 
     from efface.__main__ import main as efface
 
-    names = (
-        ["random", "gradient"] if asked.quick else ["random", "gradient", "smooth_grad", "guided_backprop", "true_mask"]
-    )
+    names = ["random", "gradient"] if asked.quick else ["random", "gradient", "smooth_grad", "true_mask"]
     tree = {
-        "data": {"call": "patches", "kwargs": {"n_train": asked.of(1000, 32), "n_test": asked.of(200, 16), "size": 16}},
+        "data": {"call": "patches", "kwargs": {"n_train": asked.of(600, 32), "n_test": asked.of(200, 16), "size": 16}},
         "model": {"call": "resnet8", "kwargs": {"num_classes": 4}},
-        "fit": {"epochs": asked.of(4, 1), "batch_size": 32},
+        "fit": {"epochs": asked.of(3, 1), "batch_size": 32},
         "attribution_methods": [{"name": each, "method": each} for each in names],
         "post": ["absolute", "channel_sum"],
         "metrics": ["morf", "insertion", "roar"],
-        "fractions": [0.5] if asked.quick else [0.3, 0.7],
+        "fractions": [0.5],
         "repeats": 3,
         "executor": "serial",
     }
@@ -259,10 +261,10 @@ def study(asked: Asked) -> Iterator[Row]:
             path = Path(folder) / "study.yml"
             path.write_text(yaml.safe_dump(tree | {"out": str(Path(folder) / "run"), "device": where}))
             started = time.perf_counter()
-            with quiet() as said:
+            with quiet(), contextlib.redirect_stderr(io.StringIO()) as said:
                 status = efface(["all", str(path)])
             if status:
-                raise RuntimeError(f"the study on {where} ends with {status}: {said.getvalue()[-300:]}")
+                raise RuntimeError(f"the study on {where} fails: {said.getvalue().strip().splitlines()[-1]}")
             taken[where] = time.perf_counter() - started
             tables[where] = pd.read_csv(Path(folder) / "run" / "report" / "verdicts.csv").set_index(
                 ["metric", "method"]
@@ -319,23 +321,24 @@ def trained_rate(asked: Asked, options: dict[str, Any], gate: Any = None) -> flo
     return 2 * len(data) / (times[-1] - times[0])
 
 
-def beside(asked: Asked, options: dict[str, Any], gate: Any, rates: Any) -> None:
-    rates.put(trained_rate(asked, options, gate))
+GATES: list[Any] = []
+"""In a process of `several_rate`: where the trainings wait for each other."""
+
+
+def keep_gate(gate: Any) -> None:
+    GATES.append(gate)
+
+
+def rate_beside(asked: Asked, options: dict[str, Any]) -> float:
+    return trained_rate(asked, options, GATES[0])
 
 
 def several_rate(asked: Asked, options: dict[str, Any], count: int) -> float:
     """Images a second of several trainings side by side, all together."""
-    from torch import multiprocessing
-
     context = multiprocessing.get_context("spawn")
-    gate, rates = context.Barrier(count), context.Queue()
-    processes = [context.Process(target=beside, args=(asked, options, gate, rates)) for _ in range(count)]
-    for each in processes:
-        each.start()
-    total = sum(rates.get(timeout=LIMITS["training"]) for _ in processes)
-    for each in processes:
-        each.join()
-    return float(total)
+    gate = context.Barrier(count, timeout=LIMITS["training"] / 2)
+    with ProcessPoolExecutor(count, context, initializer=keep_gate, initargs=(gate,)) as pool:
+        return sum(each.result() for each in [pool.submit(rate_beside, asked, options) for _ in range(count)])
 
 
 def training(asked: Asked) -> Iterator[Row]:

@@ -56,7 +56,10 @@ SMALLEST = {
     ),
     "gpu.py": (
         ["--device", "cpu", "--quick"],
-        r"verdicts that agree \| 6 of 6 (.*\n)*.*Captum over efface \| \d(.*\n)*.*a batch was halved \| [1-9]",
+        (
+            r"verdicts that agree \| 6 of 6 (.*\n)*.*2 side by side \| \d"
+            r"(.*\n)*.*Captum over efface \| \d(.*\n)*.*a batch was halved \| [1-9]"
+        ),
     ),
     "pattern_toy.py": ([], r"0\.210561[^\n]*(\n.*)*0\.000694"),
 }

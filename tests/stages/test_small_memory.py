@@ -48,7 +48,7 @@ MORE = [
     {"name": "pattern", "method": "PatternNet"},
     {"name": "rise", "method": "rise", "kwargs": {"samples": 12, "cells": 3}},
 ]
-SHORT = ["morf", "max_sensitivity", "insertion", "roar"]
+SHORT = ["morf", "max_sensitivity", "roar"]
 OTHERS = [
     "adversarial_distance",
     "completeness",
@@ -62,6 +62,7 @@ OTHERS = [
     "gan_test",
     "imputation_detectability",
     "infidelity",
+    "insertion",
     "leakage",
     "lerf",
     "local_lipschitz",
@@ -118,7 +119,7 @@ def run(folder, name, words=("all",), *, most=8, in_training=16, methods=METHODS
 @pytest.mark.parametrize(
     ("words", "methods", "metrics"),
     [
-        pytest.param(("check", "all"), METHODS, SHORT, id="short"),
+        pytest.param(("all",), METHODS, SHORT, id="short"),
         pytest.param(("check", "all", "samples", "visualize"), MORE, ["morf"], id="stages", marks=LONG),
         pytest.param(("check", "all"), METHODS, OTHERS, id="other metrics", marks=LONG),
     ],
