@@ -432,7 +432,7 @@ def every_key(tree, before=""):
             yield from every_key(value, f"{before}{name}.")
 
 
-@pytest.mark.parametrize("tree", [OLD_ROAR, OLD_LERF], ids=["roar", "lerf"])
+@pytest.mark.parametrize("tree", [pytest.param(OLD_ROAR, marks=pytest.mark.long), OLD_LERF], ids=["roar", "lerf"])
 def test_whatever_a_key_holds_there_is_a_study_or_a_message(tree, tmp_path):
     for key in every_key(tree):
         for value in (None, "x", "a.b", -1, 0, 1.5, True, [], [1], ["x"], {}, {"a": 1}, [{"name": "a"}], ...):
