@@ -136,7 +136,9 @@ def test_every_stage_halves_its_batches_and_no_number_changes(folder, capsys, wo
 
 def test_the_next_probe_of_a_kind_starts_with_what_fitted(folder, capsys):
     assert run(folder, "narrow", metrics=["max_sensitivity"])[0] == 0
-    said = [line for line in capsys.readouterr().out.splitlines() if "neighbours" in line and "out of memory" in line]
+    said = [
+        line for line in capsys.readouterr().out.splitlines() if "max_sensitivity" in line and "out of memory" in line
+    ]
     halved = [int(line.rpartition("=")[2]) for line in said]
     assert halved == [32, 16, 8]  # by the probe of the first method alone
     assert measuring.BATCHES[Neighbours] == 8

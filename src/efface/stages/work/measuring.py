@@ -225,6 +225,7 @@ def _plain(value: Any) -> Any:
 
 
 def _named(task: ProbeTask) -> str:
-    plain = {name: value for name, value in fields_of(task.probe).items() if isinstance(value, int | float | str)}
+    fields = {name: value for name, value in fields_of(task.probe).items() if not isinstance(value, bool)}
+    plain = {name: value for name, value in fields.items() if isinstance(value, int | float | str)}
     words = [str(value).replace("_", " ") if name == "order" else f"{name} {value}" for name, value in plain.items()]
-    return ", ".join([*([task.view.name] if task.view else []), task.metric, *words])
+    return ", ".join([*([task.view.name] if task.view else []), task.metric or "check of its maps", *words])
