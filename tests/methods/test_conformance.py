@@ -60,13 +60,13 @@ class Fire(nn.Module):
             nn.Conv2d(channels, 5, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(5), nn.ReLU()
         )
         self.left, self.right = nn.Conv2d(5, 4, 1), nn.Conv2d(5, 4, 3, padding=1)
-        self.layer2 = nn.ReLU()
+        self.layer2, self.joined = nn.ReLU(), nn.Identity()  # what the head reads is the output of a layer
         self.fc = nn.Conv2d(13, classes, 1)
 
     def forward(self, images):
         first = self.layer1(images)
         both = self.layer2(torch.cat([self.left(first), self.right(first)], 1))
-        return self.fc(torch.cat([first, both], 1)).mean((2, 3))
+        return self.fc(self.joined(torch.cat([first, both], 1))).mean((2, 3))
 
 
 def before(channels, classes):
