@@ -280,16 +280,6 @@ def _children(pid):
                 yield int(each.parent.name)
 
 
-def started(_):
-    """What a worker has when its first task begins: a slow import of torch's optimizers, and its blocked signals."""
-    return "torch._dynamo" in sys.modules, sorted(signal.pthread_sigmask(signal.SIG_BLOCK, []))
-
-
-@pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="workers are spawned")
-def test_workers_are_forked_with_what_they_need_and_hear_every_signal():
-    assert [result for _, result in processes(started, [1, 2], workers=2)] == [(True, [])] * 2
-
-
 @pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_a_worker_that_starts_is_not_interrupted(tmp_path):

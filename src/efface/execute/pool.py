@@ -16,7 +16,7 @@ from efface.execute.elsewhere import cannot_be_sent, check_counts
 from efface.execute.executor import runs_at_once
 from efface.execute.progress import Advance, go_on
 from efface.execute.sequence import serial
-from efface.execute.starting import blocked, start_tracker, workers_context
+from efface.execute.starting import blocked, start_tracker
 from efface.execute.worker import busy_with, start_worker
 
 Task = TypeVar("Task")
@@ -121,7 +121,7 @@ class _Pool:
 
     def __init__(self, workers: int, threads: int) -> None:
         start_tracker()
-        context = workers_context()
+        context = multiprocessing.get_context("spawn")
         self.workers, self.threads = workers, threads
         self.progress: Advance | None = None
         self._ticks, self._caught_up = context.SimpleQueue(), threading.Event()
