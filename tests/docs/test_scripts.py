@@ -101,7 +101,8 @@ def test_a_part_without_enough_time_has_its_error_in_both_files_and_the_others_g
         r"\| extraction \| error \| - \| not done after 2 s \|\n\| tests \| left out \| - \| no time is left", said
     )
     rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
-    assert [(each["part"], each["value"]) for each in rows] == [("extraction", None), ("tests", None)]
+    assert [(each["part"], each["value"]) for each in rows[-2:]] == [("extraction", None), ("tests", None)]
+    assert {each["part"] for each in rows[:-2]} <= {"extraction"}  # what a fast machine measured before the limit
     assert (tmp_path / "gpu.md").read_text() in said
 
 
