@@ -10,11 +10,11 @@ import numpy as np
 from efface.report.decided import decisions
 from efface.report.stats import Curve, Looks
 from efface.stages.page.folders import kept_folder
-from efface.stages.run.points import FIRST_IMAGES, FIRST_REPEATS, growing
+from efface.stages.run.points import FIRST_IMAGES, FIRST_REPEATS, MORE_IMAGES, MORE_REPEATS, growing
 from verdicts.line import frozen, head, line, share, trained
 
 ROOT = Path(__file__).parents[2]
-METHODS, REPEATS, LEVEL = 6, 10, 0.05
+METHODS, LEVEL = 6, 0.05
 Cut = Callable[[str, int], Curve]
 """Function (method, number of samples) -> its curve with so many samples."""
 
@@ -51,9 +51,10 @@ def decide(runs: int, generator: np.random.Generator, *, quick: bool = False) ->
                 for apart in (0, 2) if quick else (0, 1, 1.5, 2, 3, 4):
                     found = [_images(generator, n, rule, spread, apart) for _ in range(max(5, runs // 5))]
                     line(f"{rule}, spread {spread}", n, apart, *_summed(found))
-    for apart in (0, 2) if quick else (0, 1, 1.5, 2, 3, 4):
-        found = [_trainings(generator, apart) for _ in range(max(5, runs // 5))]
-        line(f"retrained, up to {REPEATS} times", REPEATS, apart, *_summed(found))
+    for repeats in (10,) if quick else (10, 20):
+        for apart in (0, 2) if quick else (0, 1, 1.5, 2, 3, 4):
+            found = [_trainings(generator, repeats, apart) for _ in range(max(5, runs // 5))]
+            line(f"retrained, up to {repeats} times", repeats, apart, *_summed(found))
 
 
 def _images(
@@ -67,7 +68,7 @@ def _images(
     scores = common + own + place[:, None]
     low, high = min(0.0, float(scores.min())), max(1.0, float(scores.max()))  # no score is cut off, so means are known
     names = [f"m{i}" for i in range(METHODS)]
-    looks = Looks(growing(FIRST_IMAGES, n), "betting" if rule == "betting" else "spending", LEVEL)
+    looks = Looks(growing(FIRST_IMAGES, n, MORE_IMAGES), "betting" if rule == "betting" else "spending", LEVEL)
 
     def cut(name: str, count: int) -> Curve:
         return frozen(scores[int(name[1:]), :count], name, looks=looks, bounds=(low, high))
@@ -75,17 +76,17 @@ def _images(
     return _outcome(names, cut, looks, dict(zip(names, place, strict=True)))
 
 
-def _trainings(generator: np.random.Generator, apart: float) -> tuple[bool, float, float]:
+def _trainings(generator: np.random.Generator, repeats: int, apart: float) -> tuple[bool, float, float]:
     """One study of retrained accuracies on 500 images, whose trainings vary by 0.01."""
     images, spread = 500, 0.01
-    width = 2 * 1.96 * (2 * (spread**2 / REPEATS + 0.25 * 0.1 / images)) ** 0.5
+    width = 2 * 1.96 * (2 * (spread**2 / repeats + 0.25 * 0.1 / images)) ** 0.5
     place = 0.6 + apart * width * (np.arange(METHODS) - (METHODS - 1) / 2)
     ease = generator.normal(0, 0.4, images)
     ease -= ease.mean()
-    chance = place[:, None, None] + generator.normal(0, spread, (METHODS, REPEATS, 1)) + 0.2 * ease
+    chance = place[:, None, None] + generator.normal(0, spread, (METHODS, repeats, 1)) + 0.2 * ease
     right = (generator.random(chance.shape) < chance) * 1.0
     names = [f"m{i}" for i in range(METHODS)]
-    looks = Looks(growing(FIRST_REPEATS, REPEATS), "spending", LEVEL)
+    looks = Looks(growing(FIRST_REPEATS, repeats, MORE_REPEATS), "spending", LEVEL)
 
     def cut(name: str, count: int) -> Curve:
         return trained(right[int(name[1:]), :count], name, looks=looks)

@@ -60,6 +60,14 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def run_python(file):
+    """Run a file of the page. test_scripts.py runs the scripts of the repository, in their smallest size."""
+    if file.startswith("scripts/"):
+        assert (ROOT / file).is_file()
+    else:
+        runpy.run_path(file, run_name="__main__")
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("page", RUN)
 def test_a_page_runs_as_it_stands(page, folder):
@@ -71,11 +79,8 @@ def test_a_page_runs_as_it_stands(page, folder):
             said = ""
             for line in text.splitlines():
                 words = command(line.partition("  #")[0].strip())
-                if words[0] == "python" and words[1].startswith("scripts/"):
-                    assert (ROOT / words[1]).is_file()  # test_scripts.py runs it, in its smallest size
-                    continue
                 if words[0] == "python":
-                    runpy.run_path(words[1], run_name="__main__")
+                    run_python(words[1])
                     continue
                 done = run_efface(folder, *words)
                 assert done.code == 0, f"{line}: {done.err}"

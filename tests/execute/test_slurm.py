@@ -102,6 +102,18 @@ def test_a_task_that_no_job_finishes_ends_the_call(through, monkeypatch):
         through(small_tasks.same, [1])
 
 
+def test_a_claim_without_a_name_is_taken_back_when_all_jobs_have_ended(through, monkeypatch):
+    """Its job was killed between the making of the file and its content."""
+    fill = TaskFolder.fill
+
+    def half_claimed(folder, work, tasks):
+        fill(folder, work, tasks)
+        (folder.path / "claims" / "1").touch()
+
+    monkeypatch.setattr(TaskFolder, "fill", half_claimed)
+    assert through(small_tasks.same, range(3)) == {0: 0, 1: 1, 2: 2}
+
+
 def test_the_rest_of_a_killed_call_is_removed_and_a_living_one_is_left(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)

@@ -37,7 +37,9 @@ def test_claims_of_threads_at_once_share_the_tasks_out(filled):
     with ThreadPoolExecutor(4) as pool:
         every = list(pool.map(lambda name: list(iter(lambda: folder.claim(name), None)), "abcd"))
     assert sorted(number for claimed in every for number in claimed) == [*range(80)]
-    assert all(folder.claimed(name, range(80)) == sorted(claimed) for name, claimed in zip("abcd", every, strict=True))
+    assert all(
+        folder.claimed([name], range(80)) == sorted(claimed) for name, claimed in zip("abcd", every, strict=True)
+    )
 
 
 def test_a_lane_answers_every_task(filled):

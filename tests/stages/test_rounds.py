@@ -36,7 +36,7 @@ def split(count, seed):
 def quadrants():
     return {"train": split(64, 1), "test": split(90, 2)}
 """
-IMAGES = (20, 30, 45, 68, 90)
+IMAGES = (20, 27, 36, 48, 64, 90)
 FIT = {"epochs": 8, "batch_size": 16, "optimizer": {"call": "torch.optim.Adam", "kwargs": {"lr": 1e-2}}, "crop": 1}
 STUDY = {
     "data": "squares.quadrants",
@@ -298,7 +298,7 @@ def test_check_allows_for_rounds_in_what_a_study_can_show(tmp_path, run_of):
     run_of(metrics=["morf"], decide={"by": "betting"})
     assert "a difference of at best 0.4" in measured(tmp_path, "check", "study.yml").out
     study_of(tmp_path, metrics=["morf"], decide={"by": "spending"})
-    assert ", in 5 rounds" in measured(tmp_path, "check", "study.yml").out
+    assert ", in 6 rounds" in measured(tmp_path, "check", "study.yml").out
 
 
 def test_a_probe_that_only_claims_to_measure_blocks_is_named(tmp_path, run_of):

@@ -217,7 +217,7 @@ def _answers(
             answered, seconds = call.answer(number)
             longest = max(longest, seconds)
             yield waiting.pop(number), outcome(answered)
-        for number in (number for name in ended for number in call.claimed(name, waiting)):
+        for number in call.claimed(ended, waiting, all_have_ended=not lanes.alive):
             deaths[number] += 1
             if deaths[number] <= retries:
                 call.free(number)

@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,9 +59,18 @@ class TaskFolder:
             return number
         return None
 
-    def claimed(self, lane: str, numbers: Iterable[int]) -> list[int]:
-        """Return those of the tasks that a lane has claimed."""
-        return [number for number in numbers if read(self.path / "claims" / str(number)) == lane]
+    def claimed(self, lanes: Collection[str], numbers: Iterable[int], *, all_have_ended: bool = False) -> list[int]:
+        """Return those of the tasks that these lanes have claimed.
+
+        all_have_ended: no lane runs any more, so every claim counts. A lane that was killed while it made its claim may
+            have left no name in it.
+        """
+        if not lanes:
+            return []
+        claims = {number: self.path / "claims" / str(number) for number in numbers}
+        if all_have_ended:
+            return [number for number, claim in claims.items() if claim.exists()]
+        return [number for number, claim in claims.items() if read(claim) in lanes]
 
     def free(self, number: int) -> None:
         """Take a claim back."""

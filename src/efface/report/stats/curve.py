@@ -18,7 +18,7 @@ class Looks(NamedTuple):
 
     after: numbers of samples, ascending; the last one is all that were planned.
     by: how a test allows for several looks. `betting`: see `betting`, for scores with a known range over images; others
-        are tested by `spending`: the level is divided among the looks in equal parts.
+        are tested by `spending`: every look has the same level, and all together that of the study.
     level: probability that any decision of the study is wrong.
     """
 

@@ -12,6 +12,7 @@ import numpy as np
 from efface.report.stats.betting import anytime_interval, anytime_p
 from efface.report.stats.curve import Curve, Looks
 from efface.report.stats.interval import Interval
+from efface.report.stats.looks import of_any_look, of_one_look
 from efface.report.stats.skewed import Estimate
 
 Pair = tuple[Curve, Curve]
@@ -47,15 +48,17 @@ def bets_on_means(columns: np.ndarray, curve: Curve, level: float) -> list[Estim
 
 
 def spent(pairs: Sequence[Pair], level: float, fixed: Fixed) -> list[Estimate]:
-    """Return the difference of each pair, tested after every round with an equal part of the level.
+    """Return the difference of each pair, tested after every round at the same level.
 
-    The p value is the smallest one of all rounds, times the number of rounds. The interval is that of the last round.
+    The p value is the probability that the smallest one of all rounds is as small by chance. The interval is that of
+    the last round.
 
     fixed: test for a number of samples that was fixed before.
 
-    Source: error spending of Lan & DeMets 1983, with equal parts and without the correlation of the rounds.
+    Source: see `looks` for images. Few trainings are not normal: their p value is multiplied by the number of rounds.
     """
-    rounds = _looks(pairs[0][0] if pairs[0][0].looks else pairs[0][1]).after
+    measured = pairs[0][0] if pairs[0][0].looks else pairs[0][1]
+    rounds, level = _looks(measured).after, level_of(measured, level)
     estimates = [Estimate(Interval(np.nan, np.nan, np.nan, np.nan, 0), np.nan, "none") for _ in pairs]
     smallest = np.full(len(pairs), np.nan)
     cuts: dict[tuple[int, int], Curve] = {}
@@ -71,13 +74,14 @@ def spent(pairs: Sequence[Pair], level: float, fixed: Fixed) -> list[Estimate]:
         ]
         if not there:
             break
-        made = fixed([(cut(pairs[i][0], after), cut(pairs[i][1], after)) for i in there], 1 - (1 - level) / len(rounds))
+        made = fixed([(cut(pairs[i][0], after), cut(pairs[i][1], after)) for i in there], level)
         for i, estimate in zip(there, made, strict=True):
             smallest[i] = np.fmin(smallest[i], estimate.p)
             estimates[i] = estimate
+    of_all = of_any_look(smallest, rounds) if _of_images(measured) else np.minimum(1.0, smallest * len(rounds))
     return [
-        estimate._replace(p=float(np.minimum(1.0, p * len(rounds))), by=estimate.by if np.isnan(p) else "spent")
-        for estimate, p in zip(estimates, smallest, strict=True)
+        estimate._replace(p=float(p), by=estimate.by if np.isnan(p) else "spent")
+        for estimate, p in zip(estimates, of_all, strict=True)
     ]
 
 
@@ -91,7 +95,10 @@ def up_to(curve: Curve, after: int) -> Curve:
 
 def level_of(curve: Curve, level: float) -> float:
     """Return the level of an interval that is one of several, a look each."""
-    return level if curve.looks is None else 1 - (1 - level) / len(curve.looks.after)
+    if curve.looks is None:
+        return level
+    after = curve.looks.after
+    return 1 - (of_one_look(1 - level, after) if _of_images(curve) else (1 - level) / len(after))
 
 
 def in_order(columns: np.ndarray, rows: tuple[int, ...], pairs: Sequence[Pair]) -> np.ndarray:

@@ -14,7 +14,7 @@ FIRST_IMAGES, FIRST_REPEATS = 20, 3
 """Images and repeats of the first round. Fewer repeats have no test."""
 ENOUGH_TO_BET = 1_000
 """Test images from which on betting costs about as much as spending (docs/reliability.md)."""
-GROWTH = 1.5
+MORE_IMAGES, MORE_REPEATS = 4 / 3, 1.5
 """Factor by which the measured images or repeats grow from one round to the next."""
 
 
@@ -55,15 +55,19 @@ def looks_of(run: Run, entry: MetricEntry, *, methods: int, in_blocks: bool) -> 
     if decide is None or methods < 2 or next(iter(entry.direction.values())) == "none":
         return None
     if formula.sample == "repeats":
-        return Looks(growing(FIRST_REPEATS, repeats_of(run, entry)), "spending", decide.level)
+        return Looks(growing(FIRST_REPEATS, repeats_of(run, entry), MORE_REPEATS), "spending", decide.level)
     images = len(run.data["test"])
     by = decide.by or ("betting" if images >= ENOUGH_TO_BET else "spending")
-    return Looks(growing(FIRST_IMAGES, images), by, decide.level) if in_blocks else None
+    return Looks(growing(FIRST_IMAGES, images, MORE_IMAGES), by, decide.level) if in_blocks else None
 
 
-def growing(first: int, count: int) -> tuple[int, ...]:
-    """Return after how many samples the rounds end: `first`, then `GROWTH` times as many, up to `count`."""
+def growing(first: int, count: int, factor: float) -> tuple[int, ...]:
+    """Return after how many samples the rounds end: `first`, then `factor` times as many, up to `count`.
+
+    A last round of less than half of its share is part of the one before.
+    """
     ends = [min(first, count)]
     while ends[-1] < count:
-        ends.append(min(count, math.ceil(ends[-1] * GROWTH)))
+        more = math.ceil(ends[-1] * factor)
+        ends.append(count if more + (factor - 1) * more / 2 > count else more)
     return tuple(ends)

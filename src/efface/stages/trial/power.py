@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 
+from efface.report.stats.looks import of_one_look
 from efface.report.stats.power import POWER, shown_by_betting, shown_by_images, shown_by_repeats
 from efface.report.table import ALPHA
 from efface.stages.run.plan import Plan, of_maps
@@ -25,19 +26,19 @@ def power_said(run: Run, plan: Plan) -> Iterator[str]:
     rest = f"with a probability of {round(100 * POWER)} % ({together})"
     count = len(run.data["test"])
     of_images = {_ways(plan, entry) for entry in judged if entry.formula.sample == "images"}
-    for by, rounds in sorted(of_images):
-        level = _level(run) / rounds
+    for by, after in sorted(of_images):
+        level = tests * of_one_look(_level(run) / tests, after) if len(after) > 1 else _level(run)
         size = (shown_by_betting if by == "betting" else shown_by_images)(count, tests, level)
         yield (
             f"with {count} test images, the study shows a difference of {'at best ' if by == 'betting' else ''}"
             f"{size:.2g} standard deviations of the images' differences {rest}"
-            + (", by betting" if by == "betting" else f", in {rounds} rounds" if rounds > 1 else "")
+            + (", by betting" if by == "betting" else f", in {len(after)} rounds" if len(after) > 1 else "")
         )
     retrained = {
         (repeats_of(run, entry), _ways(plan, entry)[1]) for entry in judged if entry.formula.sample == "repeats"
     }
-    for repeats, rounds in sorted(retrained):
-        if (size := shown_by_repeats(repeats, _methods(plan, run), tests, _level(run) / rounds)) < float("inf"):
+    for repeats, after in sorted(retrained):
+        if (size := shown_by_repeats(repeats, _methods(plan, run), tests, _level(run) / len(after))) < float("inf"):
             yield (
                 f"with {repeats} repeats, the study shows a difference of {size:.2g} standard deviations between "
                 f"trainings {rest}"
@@ -51,7 +52,7 @@ def powerless(run: Run, plan: Plan) -> Iterator[str]:
         if entry.formula.sample != "repeats":
             continue
         repeats, methods = repeats_of(run, entry), len({curve.view.name for curve in plan.of(entry)})
-        level = _level(run) / _ways(plan, entry)[1]
+        level = _level(run) / len(_ways(plan, entry)[1])
         size = shown_by_repeats(repeats, methods, tests, level)
         if methods < 2 or size <= _LARGE:
             continue
@@ -64,15 +65,15 @@ def powerless(run: Run, plan: Plan) -> Iterator[str]:
         yield f"metrics.{entry.name}: {what}; take {enough} repeats or more, or fewer methods and metrics"
 
 
-def _ways(plan: Plan, entry: MetricEntry) -> tuple[str, int]:
-    """Return how a metric is tested, and among how many rounds its level is divided: 1 without rounds."""
+def _ways(plan: Plan, entry: MetricEntry) -> tuple[str, tuple[int, ...]]:
+    """Return how a metric is tested, and after how many images or repeats its level is spent: (0,) if at once."""
     curve = next(iter(plan.of(entry)), None)
     looks = None if curve is None else curve.looks
     if looks is None:
-        return "fixed", 1
+        return "fixed", (0,)
     if looks.by == "betting" and next(iter(entry.direction)) in entry.formula.ranges:
-        return "betting", 1
-    return "spending", len(looks.after)
+        return "betting", (0,)
+    return "spending", looks.after
 
 
 def _level(run: Run) -> float:
