@@ -107,10 +107,14 @@ SAME = {
         )), 1e-8,
     ),
     "an attack": (2, Training("normed", settings(attack=PGD, channels_last=True)), 1e-6),
-    "regularisers": (3, Training("normed", settings(regularizers=[{"call": "gradient_norm", "weight": 0.1}, MATCHING])), 1e-4),
+    "regularisers": (
+        3, Training("normed", settings(regularizers=[{"call": "gradient_norm", "weight": 0.1}, MATCHING])), 1e-4,
+    ),
     "bf16": (2, Training("single", settings(precision="bf16")), 2e-2),
     "a stop by accuracy": (
-        2, Training("plain", settings(epochs=40, stop={"accuracy": 0.5}, optimizer="torch.optim.Adam"), validation=False), 1e-8,
+        2, Training(
+            "plain", settings(epochs=40, stop={"accuracy": 0.5}, optimizer="torch.optim.Adam"), validation=False
+        ), 1e-8,
     ),
 }  # fmt: skip
 
@@ -197,8 +201,10 @@ def test_a_killed_process_is_one_error_that_names_it_and_the_training_goes_on_wi
 
 @pytest.mark.long
 def test_an_error_of_one_process_is_the_error_of_the_training():
-    with pytest.raises(ValueError, match="^this image is odd$"):
+    with pytest.raises(ValueError, match="this image is odd") as caught:
         shared(Training("plain", settings(augment=[f"{HOME}.odd"], devices=2)))
+    assert str(caught.value) == "this image is odd"
+    assert "shared_training.py" in caught.value.__notes__[0]  # where it was raised
 
 
 @pytest.mark.long

@@ -91,6 +91,16 @@ class Repeatable:
             _TASK = before
 
 
+def refuse_torchrun() -> None:
+    """ValueError: torchrun started this command several times. efface starts the processes of a training itself."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    if "LOCAL_RANK" in os.environ and count != "1":
+        raise ValueError(
+            f"torchrun started this command as one of {count} processes, but efface starts the processes of a training "
+            f"itself; run the command once, without torchrun, with fit.devices={count}"
+        )
+
+
 def together(count: int, kind: str, asked: Any, hear: Callable[[Any], None]) -> Any:
     """Run the task at work in `count` new processes until each has called `finish`, and return the first one's result.
 
