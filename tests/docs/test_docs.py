@@ -78,7 +78,9 @@ def test_every_study_loads_and_says_its_command(path: Path) -> None:
 def test_every_start_for_a_cluster_loads_and_is_named(path: Path) -> None:
     study = config.read(path)
     assert study.out == Path("runs") / f"cluster_{path.stem}"
-    assert study.executor.call in ("efface.execute.ray", "efface.execute.slurm")
+    shares = study.fit is not None and study.fit.devices != 1
+    many = ("efface.execute.ray", "efface.execute.slurm")
+    assert study.executor.call in ((*many, "efface.execute.serial") if shares else many)
     header = path.read_text().split("\nout:")[0]
     assert f"CONFIG=configs/cluster/{path.name}" in header
     assert f"configs/cluster/{path.name}" in (ROOT / "docs" / "cluster.md").read_text()

@@ -104,13 +104,13 @@ TRAINING = (
         "torch.where(flips[:, None], across, w - 1 - across)",
         "train",
     ),
-    _wrong("means.add(values, len(padded))", "means.add(values, 1)", "train"),
+    _wrong("means.add(values, sum(part.sizes))", "means.add(values, 1)", "train"),
     _wrong(
         "own = draws.fold(seeds, number + 1).to(images.device)",
         "own = draws.fold(seeds, number).to(images.device)",
         "train",
     ),
-    _wrong("loss = loss + regularizer.factor * term.value", "loss = loss - regularizer.factor * term.value", "train"),
+    _wrong("loss = loss + weighted", "loss = loss - weighted", "train"),
     _wrong("state.losses[-1] < self.loss", "state.losses[-1] <= self.loss + 0.5", "train"),
     _wrong(">= self.accuracy - 1e-9", "> self.accuracy + 1e-9", "train"),
     _wrong("return Term(norms.mean() / 2,", "return Term(norms.mean(),", "regularizer.gradient_norm", "train"),
@@ -278,6 +278,6 @@ HARMLESS = (
     ),
     _fine("return _mix(_mix(indices.long() + 1) + start)", "return _mix(start + _mix(1 + indices.long()))", "draws"),
     _fine('Kind = Literal["maps", ', 'import random  # unused\n\nKind = Literal["maps", ', "store"),
-    _fine("loss = loss + regularizer.factor * term.value", "loss = regularizer.factor * term.value + loss", "train"),
+    _fine("loss = loss + weighted", "loss = weighted + loss", "train"),
 )
 MUTATIONS = (*STORE, *TRAINING, *ERASING, *DRAWING, *MAPPING, *SCORING, *HARMLESS)

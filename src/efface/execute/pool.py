@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import pickle
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,12 +15,11 @@ from efface.execute.elsewhere import cannot_be_sent, check_counts
 from efface.execute.executor import runs_at_once
 from efface.execute.progress import Advance, go_on
 from efface.execute.sequence import serial
-from efface.execute.starting import blocked, start_tracker
+from efface.execute.starting import blocked, end_processes, start_tracker
 from efface.execute.worker import busy_with, start_worker
 
 Task = TypeVar("Task")
 
-_PATIENCE = 5  # seconds that workers have to end
 _ON_ONE_GPU = 4  # each worker has its own context, data and ranks on the GPU
 
 
@@ -93,23 +91,8 @@ def in_workers(
     finally:
         pool.progress = None
         if not whole:  # on stop or crash, end the workers; nobody reads their results, and a task may take hours
-            _end(multiprocessing.active_children())
+            end_processes(multiprocessing.active_children())
             close_all()
-
-
-def _end(workers: list[Any]) -> None:
-    """Ask workers to end, again each second, for one may wait for a lock that another took with it; then kill them."""
-    for _ in range(_PATIENCE):
-        for worker in workers:
-            worker.terminate()
-        until = time.monotonic() + 1.0
-        for worker in workers:
-            worker.join(max(0.0, until - time.monotonic()))
-        workers = [worker for worker in workers if worker.is_alive()]
-        if not workers:
-            return
-    for worker in workers:
-        worker.kill()
 
 
 class WorkerDiedError(ValueError):

@@ -1,10 +1,14 @@
-"""How worker processes start."""
+"""How worker processes start and end."""
 
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
+from typing import Any
+
+_PATIENCE = 5  # seconds that workers have to end
 
 
 def start_tracker() -> None:
@@ -34,3 +38,19 @@ def blocked(*names: str) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_processes(workers: list[Any]) -> None:
+    """Ask workers to end, again each second, for one may wait for a lock that another took with it; then kill them."""
+    for _ in range(_PATIENCE):
+        for worker in workers:
+            worker.terminate()
+        until = time.monotonic() + 1.0
+        for worker in workers:
+            worker.join(max(0.0, until - time.monotonic()))
+        workers = [worker for worker in workers if worker.is_alive()]
+        if not workers:
+            return
+    for worker in workers:
+        worker.kill()
+        worker.join(1.0)

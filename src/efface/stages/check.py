@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from efface.execute.process_group import refuse_torchrun
 from efface.stages.page.accuracy import unaccompanied
 from efface.stages.run.curves import planned_run
 from efface.stages.run.labels import labels_tried
 from efface.stages.run.progress import say
 from efface.stages.run.run import Run
 from efface.stages.run.runs import measuring, narrowed, one_by_one, refuse_unwritable, runs_of
+from efface.stages.trial.devices import try_devices
 from efface.stages.trial.estimate import around_the_work, say_estimate, span
 from efface.stages.trial.executor import try_executor
 from efface.stages.trial.keywords import near_keywords
@@ -29,6 +31,7 @@ def check(study: Study, only: Sequence[str] = (), *, facts: dict[str, Any] | Non
     ValueError: what cannot work, a line each.
     """
     facts = {} if facts is None else facts
+    refuse_torchrun()
     facts |= {"out": str(study.out), "warnings": [], "recommended": [], "runs": []}
     asked = narrowed(study, only)
     runs = measuring(runs_of(asked)) if only else runs_of(asked)
@@ -71,6 +74,7 @@ def check_run(run: Run, facts: dict[str, Any] | None = None) -> float:
     images = {name: len(split) for name, split in run.data.items()}
     facts |= {"folder": str(run.folder), "warnings": []}
     facts["data"] = {"call": run.study.data.call, "images": images, "shape": [c, h, w], "notes": notes}
+    try_devices(run, tell=True)
     one = planned_run(run)
     for unit in (handed for asked, handed in run.units.items() if handed != asked):
         tall, wide = unit.kwargs["token_size"]

@@ -34,20 +34,25 @@ def regularized(
     targets: Targets,
     outputs: Tensor,
     seeds: Seeds,
+    share: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss with all terms, and the value of each term by its name, without its weight.
 
-    The plain loss has the name `classification`.
+    The plain loss has the name `classification`, and the loss with all terms the name `loss`.
 
     images: the input of the forward pass that gave `outputs`. They require a gradient.
+    share: the images' share of the batch. Terms and values are multiplied by it; the plain loss is that of the batch.
     """
-    values = {"classification": loss.detach()}
+    values = {"classification": loss.detach() * share}
+    values["loss"] = values["classification"]
     for number, (name, regularizer) in enumerate(zip(names_of(regularizers), regularizers, strict=True)):
         own = draws.fold(seeds, number + 1).to(images.device)  # fold 0 is the attack's
         term = _term(regularizer, regularizer.term(network, images, targets, outputs, seeds=own))
-        loss = loss + regularizer.factor * term.value
-        values[name] = term.value.detach()
-        values |= {f"{name}.{part}": value.detach() for part, value in term.parts.items()}
+        weighted = regularizer.factor * share * term.value
+        loss = loss + weighted
+        values["loss"] = values["loss"] + weighted.detach()
+        values[name] = term.value.detach() * share
+        values |= {f"{name}.{part}": value.detach() * share for part, value in term.parts.items()}
     return loss, values
 
 

@@ -17,13 +17,21 @@ class Training:
     """State of a training: network, optimizer, schedule, the epochs done, and the best weights so far.
 
     path: the checkpoint file. It is loaded here if its fingerprint agrees. ValueError: it cannot be read; delete it.
+    writes: False in a process that shares the training with the one that writes the file.
     """
 
     def __init__(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, path: Path | None, fingerprint: str
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: Any,
+        path: Path | None,
+        fingerprint: str,
+        *,
+        writes: bool = True,
     ) -> None:
         self.network, self.optimizer, self.schedule = network, optimizer, schedule
-        self.path, self.fingerprint = path, fingerprint
+        self.path, self.fingerprint, self.writes = path, fingerprint, writes
         self.epoch, self.best_epoch = 0, -1
         self.losses: list[float] = []
         self.accuracies: list[float] = []
@@ -44,7 +52,7 @@ class Training:
         if best and (not self.best or self.accuracies[-1] > max(self.accuracies[:-1])):
             self.best = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
             self.best_epoch = epoch
-        if self.path is not None:
+        if self.path is not None and self.writes:
             write_tensors(self.path, self.path.name, self._dump())
 
     def restore(self, keep: str) -> None:

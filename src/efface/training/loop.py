@@ -7,8 +7,9 @@ killed and resumed from its checkpoint therefore ends at the same weights as an 
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,17 @@ from torch import Tensor, nn
 from efface import draws
 from efface.erase.batches import Batches
 from efface.erase.masking import to_float
+from efface.execute.process_group import Member, member
 from efface.models.batch_norm import single_images_repaired
 from efface.models.memory import at_once, memory_for_a_step, with_smaller_batches
-from efface.plug.call import Call
-from efface.training.batch import Means, attacked, augmented, crop, regularized
+from efface.training.batch import Means, augmented, crop
 from efface.training.checkpoint import Training
+from efface.training.data_parallel import copy_first, from_first, parts_of, places_of
 from efface.training.settings import Precision, Stop, TrainingSettings
+from efface.training.several import asked_of, devices_of, heard, trained_together
+from efface.training.step import loss_function, step
 from efface.training.told import Log, Told, loss_on
-from efface.types import Images, Seeds, Targets
+from efface.types import Images, Targets
 
 __all__ = [
     "Log",
@@ -55,6 +59,7 @@ class TrainingResult:
 
     terms: further means of each epoch. With regularisers: `classification` (the loss without them) and each term by its
         name, without its weight. With an attack: `attacked_accuracy`. With a stop by accuracy: `training_accuracy`.
+    devices: number of devices that shared the training.
     """
 
     network: nn.Module
@@ -62,6 +67,7 @@ class TrainingResult:
     validation: tuple[float, ...]
     epoch: int
     terms: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    devices: int = 1
 
 
 def train(
@@ -78,15 +84,15 @@ def train(
     log: Log | None = None,
     advance: Callable[[float], None] = lambda _: None,
 ) -> TrainingResult:
-    """Train a fresh network on (erased) images.
+    """Train a fresh network on (erased) images, on as many devices as `fit.devices` says.
 
     batches: function that yields the images of given rows.
     targets: classes by row number.
     checkpoint: file written after each epoch. A training resumes from it if its fingerprint equals `fingerprint`.
     log: called with the loss, its terms, the training accuracy and those of the validation rows, and each batch's loss.
     advance: called with 1 after each epoch.
-    ValueError: keep is 'best' without validation rows; the loss is no number; the network has too few classes; or an
-        augmentation or an attack returns wrong images.
+    ValueError: keep is 'best' without validation rows; the loss is no number; the network has too few classes; an
+        augmentation or an attack returns wrong images; or a process of a training on several devices ended.
     """
     if settings.keep == "best" and (rows.validation is None or not len(rows.validation)):
         raise ValueError(
@@ -94,14 +100,48 @@ def train(
         )
     if not len(rows.training):
         raise ValueError("fit: the data have no training rows; lower data.kwargs.validation, or raise the limit")
+    own = partial(_trained, build, batches, rows, targets, settings, seed, device, checkpoint, fingerprint)
+    if settings.devices == 1:
+        return own(log, advance, None)
+    asked = asked_of(settings, rows.training, rows.validation, targets, seed, fingerprint)
+    if (me := member()) is not None:
+        result = own(*heard(me, asked), me)
+        weights = {name: value.cpu() for name, value in result.network.state_dict().items()}
+        me.finish((weights, replace(result, network=nn.Identity())))
+    if (count := devices_of(settings, device)) == 1:
+        return own(log, advance, None)
+    weights, result = trained_together(count, device, asked, log, advance)
+    with _own_random_state(device):
+        network = _fresh(build, settings, seed, device)
+    network.load_state_dict(weights)
+    return replace(result, network=network.eval(), devices=count)
+
+
+def _trained(
+    build: Callable[[], nn.Module],
+    batches: Batches,
+    rows: TrainingRows,
+    targets: Targets,
+    settings: TrainingSettings,
+    seed: int,
+    device: torch.device,
+    checkpoint: Path | None,
+    fingerprint: str,
+    log: Log | None,
+    advance: Callable[[float], None],
+    me: Member | None,
+) -> TrainingResult:
+    """Return the network that this process trains, alone or as a member of a group."""
     with _own_random_state(device):
         network = _fresh(build, settings, seed, device)
         optimizer = settings.optimizer(network.parameters())
         steps = -(-len(_trained_on(rows.training, settings)) // settings.batch_size)
         total = settings.epochs * (steps if settings.schedule_each == "step" else 1)
         schedule = settings.schedule(optimizer, total_steps=total) if settings.schedule else None
-        loss_of = _loss(settings.loss)
-        state = Training(network, optimizer, schedule, checkpoint, fingerprint)
+        loss_of = loss_function(settings.loss)
+        state = Training(network, optimizer, schedule, checkpoint, fingerprint, writes=me is None or me.number == 0)
+        if me is not None:
+            copy_first(chain(network.parameters(), network.buffers()))
         targets = targets.to(device)
         told = Told(log, steps, stops=settings.stop is not None and settings.stop.accuracy is not None)
         for epoch in range(state.epoch, settings.epochs):
@@ -109,17 +149,18 @@ def train(
                 break
             each_step = schedule if settings.schedule_each == "step" else None
             means = _epoch(
-                network, batches, rows.training, targets, settings, optimizer, each_step, loss_of, seed, epoch, told
+                network, batches, rows.training, targets, settings, optimizer, each_step, loss_of, seed, epoch, told, me
             )
             if schedule is not None and settings.schedule_each == "epoch":
                 schedule.step()
             validation_loss = None
-            if rows.validation is not None and len(rows.validation):
+            if rows.validation is not None and len(rows.validation) and (me is None or me.number == 0):
                 logits = _validated(network, batches, rows.validation, settings, epoch)
                 expected = targets[rows.validation.to(device)]
                 means["validation_accuracy"] = float((logits.argmax(1) == expected.cpu()).float().mean())
                 validation_loss = partial(loss_on, loss_of, logits, expected)
-            state.finish(epoch, told.epoch(epoch, means, validation_loss), best=settings.keep == "best")
+            found = told.epoch(epoch, means, validation_loss)
+            state.finish(epoch, found if me is None else from_first(found), best=settings.keep == "best")
             advance(1)
         state.restore(settings.keep)
     kept = state.best_epoch if state.best else state.epoch - 1
@@ -144,7 +185,8 @@ def try_step(
         optimizer, seeds = settings.optimizer(network.parameters()), draws.seeds_of("trial", torch.arange(len(images)))
         classes = int(targets.max()) + 1
         images = augmented(settings.augment, images, seeds, first=True)
-        _step(network, images, targets, classes, settings, optimizer, _loss(settings.loss), seeds)
+        (part,) = parts_of(len(images), len(images), None)
+        step(network, images, targets, classes, settings, optimizer, loss_function(settings.loss), seeds, part)
 
 
 def predict(network: nn.Module, batches: Iterable[Tensor], *, precision: Precision = "fp32") -> Float[Tensor, "n k"]:
@@ -178,33 +220,38 @@ def _epoch(
     seed: int,
     epoch: int,
     told: Told,
+    me: Member | None,
 ) -> dict[str, float]:
     generator = torch.Generator().manual_seed(draws.seed_of(f"epoch {seed} {epoch}"))
-    torch.manual_seed(draws.seed_of(f"dropout {seed} {epoch}"))
+    torch.manual_seed(draws.seed_of(f"dropout {seed} {epoch}") + (0 if me is None else me.number))
     order = indices[torch.randperm(len(indices), generator=generator)]
     shifts = torch.randint(0, 2 * settings.crop + 1, (len(order), 2), generator=generator)
     flips = (torch.rand(len(order), generator=generator) < 0.5) & settings.flip
     order = _trained_on(order, settings)
-    # One transfer for each epoch: a step of a small network takes as long as a few copies to the device.
-    shifts, flips = shifts.to(targets.device), flips.to(targets.device)
     expected = targets.index_select(0, order.to(targets.device))
+    parts = parts_of(len(order), settings.batch_size, me)
+    places = places_of(parts)
+    # One transfer for each epoch: a step of a small network takes as long as a few copies to the device.
+    order, shifts, flips = order[places], shifts[places].to(targets.device), flips[places].to(targets.device)
     seeds = draws.seeds_of(f"terms {seed} {epoch}", order)
     network.train()
     means, at = Means(), 0
     moves, classes = settings.crop > 0 or settings.flip, int(targets.max()) + 1
-    for padded in batches(order, settings.batch_size, epoch):
-        part = slice(at, at + len(padded))
-        shift, flip = (shifts[part], flips[part]) if moves else (None, None)
+    for part, padded in zip(parts, batches(order, parts[0].size, epoch), strict=True):
+        own = slice(at, at + len(padded))
+        shift, flip = (shifts[own], flips[own]) if moves else (None, None)
         images = to_float(crop(padded, shift, flip, settings.crop))
-        images = augmented(settings.augment, images, seeds[part], first=at == 0)
-        asked = (settings, optimizer, loss_of, seeds[part])
-        with memory_for_a_step(len(padded)):
-            values = _step(network, images, expected[part], classes, *asked, accuracy=told.wants_accuracy)
+        images = augmented(settings.augment, images, seeds[own], first=at == 0)
+        asked = (settings, optimizer, loss_of, seeds[own], part)
+        with memory_for_a_step(len(padded)), part.whole_batch_norms():
+            values = step(network, images, expected[part.whole], classes, *asked, accuracy=told.wants_accuracy)
         if each_step is not None:
             each_step.step()
-        means.add(values, len(padded))
+        means.add(values, sum(part.sizes))
         told.batch(values["loss"])
         at += len(padded)
+    if me is not None:
+        copy_first(network.buffers())
     curves = means.found()
     if not math.isfinite(curves["loss"]):
         raise ValueError(f"the loss is {curves['loss']} in epoch {epoch + 1}; {_against_a_lost_loss(network)}")
@@ -226,50 +273,6 @@ def _trained_on(order: Tensor, settings: TrainingSettings) -> Tensor:
     return order[:-1] if len(order) > 1 and len(order) % settings.batch_size == 1 else order
 
 
-def _step(
-    network: nn.Module,
-    images: Images,
-    expected: Targets,
-    classes: int,
-    settings: TrainingSettings,
-    optimizer: torch.optim.Optimizer,
-    loss_of: Callable[[Tensor, Tensor], Tensor],
-    seeds: Seeds,
-    *,
-    accuracy: bool = False,
-) -> dict[str, Tensor]:
-    """Run one step. Return the loss before the step, and the other values that have a curve.
-
-    accuracy: also return the share of the images that are classified right.
-    """
-    if settings.channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-        if settings.attack is not None:
-            images = attacked(settings.attack, network, images, expected, seeds)
-        if settings.regularizers:
-            images = images.detach().requires_grad_()
-        outputs = network(images)
-        if outputs.shape[1] < classes:
-            raise ValueError(
-                f"model: gives {outputs.shape[1]} classes, but the data have {classes}; "
-                f"set model.kwargs.num_classes={classes}"
-            )
-        loss = loss_of(outputs, expected)
-    values: dict[str, Tensor] = {}
-    if settings.attack is not None:
-        values["attacked_accuracy"] = (outputs.argmax(1) == expected).float().mean()
-    if accuracy:
-        values["training_accuracy"] = (outputs.argmax(1) == expected).double().mean()
-    if settings.regularizers:
-        loss, terms = regularized(loss, settings.regularizers, network, images, expected, outputs, seeds)
-        values |= terms
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return {"loss": loss.detach()} | values
-
-
 def _validated(
     network: nn.Module, batches: Batches, indices: Tensor, settings: TrainingSettings, epoch: int
 ) -> Float[Tensor, "n k"]:
@@ -278,11 +281,6 @@ def _validated(
         return predict(network, middles, precision=settings.precision)
 
     return with_smaller_batches(answers, settings.batch_size)
-
-
-def _loss(call: Call) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the loss function: an instance of a loss class, or the call with its settings."""
-    return call() if isinstance(call.resolve(), type) else call
 
 
 @contextlib.contextmanager

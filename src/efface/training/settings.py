@@ -173,6 +173,7 @@ class TrainingSettings(Strict):
     channels_last: the memory layout that is faster for convolutions on most devices.
     keep: weights of the last epoch, or of the epoch that was best on the validation rows.
     tensorboard: write scalars to the run's tensorboard folder.
+    devices: devices that share a training, each with its part of every batch; `auto` is every GPU that torch sees.
     augment: functions `(images, seeds, **kwargs) -> images`, applied in order after crop and flip.
     stop: ends a training before `epochs`. Schedules still count to `epochs`.
     regularizers: terms added to the loss. They need fp32.
@@ -194,6 +195,7 @@ class TrainingSettings(Strict):
     channels_last: bool = False
     keep: Literal["last", "best"] = "last"
     tensorboard: bool = False
+    devices: PositiveInt | Literal["auto"] = 1
     augment: tuple[Annotated[Call, Word("augmentation"), bound("images", "seeds")], ...] = ()
     stop: Stop | None = None
     regularizers: tuple[Regularizer, ...] = ()
@@ -211,7 +213,16 @@ class TrainingSettings(Strict):
         calls |= {name: listed for name, listed in lists.items() if listed}
         if self.stop is not None:
             calls["stop"] = self.stop.model_dump()
-        return self.model_dump(exclude={"tensorboard", "regularizers", "attack", "augment", "stop"}) | calls
+        return self.model_dump(exclude={"tensorboard", "devices", "regularizers", "attack", "augment", "stop"}) | calls
+
+    @model_validator(mode="after")
+    def _has_an_image_for_each_device(self) -> "TrainingSettings":
+        if self.devices != "auto" and self.devices > self.batch_size:
+            raise ValueError(
+                f"devices is {self.devices}, but a batch has {self.batch_size} images; lower devices, or raise "
+                "batch_size"
+            )
+        return self
 
     @model_validator(mode="after")
     def _in_fp32(self) -> "TrainingSettings":

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from efface.execute import set_torch_defaults
+from efface.execute.process_group import refuse_torchrun
 from efface.stages.run.progress import say
 from efface.stages.run.run import Run
 from efface.store.links import refuse_links, unshare
@@ -74,6 +75,7 @@ def working(study: Study, only: Sequence[str]) -> Iterator[list[Run]]:
         raise ValueError(
             f"{study.out}: is a file, expected the folder of this run; move it, or give another with out=..."
         )
+    refuse_torchrun()
     asked = narrowed(study, only)
     runs = runs_of(asked)
     with only_one(study.out):

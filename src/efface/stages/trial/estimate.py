@@ -21,6 +21,7 @@ from efface.stages.work.sampling import samples_path
 from efface.stages.work.through import is_own
 from efface.store.arrays import read_rows
 from efface.store.maps import finished_rows, partial_path
+from efface.training.loop import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,10 @@ def say_estimate(planned: PlannedRun, passes_of: Mapping[str, float], *, least: 
     workers = 1 if run.device.type == "cuda" else slots(executor.resolve(), tasks, executor.kwargs)  # they share it
     if is_own(executor):
         workers = min(workers, processors())
-    seconds = per_pass * (sum(networks.values()) + (3 * extraction + passes + sampling) / workers)
+    trained = sum(_passes_of(net, images) / _devices_of(net.fit) for net in run.networks() if not net.trained())
+    retrained = sum(cell.probe.cost(images, run.refit) for cell in todo if not cell.probe.needs.network)
+    shared = retrained * (1 - 1 / _devices_of(run.refit))
+    seconds = per_pass * (trained + (3 * extraction + passes - shared + sampling) / workers)
     around = around_the_work()
     about = f"{at_most}{span(seconds, around, least=least)}"
     say(
@@ -134,6 +138,12 @@ def span(seconds: float, around: tuple[float, float], *, least: bool = False) ->
     if least:
         return f"at least {low}"
     return low if low == high else f"{low} to {high}"
+
+
+def _devices_of(fit: TrainingSettings | None) -> int:
+    if fit is None:
+        return 1
+    return max(1, torch.cuda.device_count()) if fit.devices == "auto" else fit.devices
 
 
 def _passes_of(network: Network, images: Mapping[str, int]) -> float:

@@ -213,7 +213,13 @@ def result_row(run: Run, task: ProbeTask, seconds: dict[str, float]) -> dict[str
         "explain": whole.explains if isinstance(whole := whole_of(task.probe), Explains) else run.study.explain,
         "seed": run.study.seed,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
-    } | (seconds | surroundings(run.device))
+    } | (seconds | surroundings(run.device) | _devices_of(run, task))
+
+
+def _devices_of(run: Run, task: ProbeTask) -> dict[str, Any]:
+    """Return what the line of a result says of the devices that shared its training."""
+    trains = task.probe.needs.training or not task.probe.needs.network
+    return {"devices": run.refit.devices} if trains and run.refit is not None and run.refit.devices != 1 else {}
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ from efface.stages.run.map_files import missing_extractions
 from efface.stages.run.plan import pointless
 from efface.stages.run.run import Run
 from efface.stages.run.runs import one_by_one
+from efface.stages.trial.devices import try_devices
 from efface.stages.trial.methods import preflight
 from efface.stages.trial.network import try_network
 from efface.stages.work.extraction import extract_missing
@@ -17,6 +18,7 @@ from efface.study.study import Study
 def trained(runs: Sequence[Run], *, ask: bool = True) -> tuple[list[Run], list[str]]:
     """Try and train the networks. Returns the runs whose networks are there, and sentences on what failed."""
     for run in runs:
+        try_devices(run)
         try_network(run)
     return _with_networks(runs, ask=ask)
 
@@ -27,6 +29,8 @@ def extracted(study: Study, runs: Sequence[Run], splits: Sequence[str] | None = 
     splits: splits of the maps; None: those that the study's metrics read.
     """
     refuse_pointless(study, runs)
+    for run in runs:
+        try_devices(run)
     new = [
         run
         for run in runs

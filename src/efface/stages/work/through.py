@@ -24,6 +24,7 @@ from efface.execute import (
     slots,
 )
 from efface.execute.pool import in_workers
+from efface.execute.process_group import Repeatable
 from efface.plug.accepts import accepts
 from efface.plug.call import Call
 from efface.plug.given import Carried, keep
@@ -86,12 +87,22 @@ def is_own(executor: Any) -> bool:
     return (executor.resolve() if isinstance(executor, Call) else executor) in (serial, processes)
 
 
-def _carried(study: Study, executor: Any, attempt: Any) -> Any:
-    """Return the work, with the objects in memory that the study names if it runs in other processes."""
-    if (executor.resolve() if isinstance(executor, Call) else executor) is serial:
-        return attempt
+def _carried(study: Study, work: Any) -> Any:
+    """Return the work for another process, with the objects in memory that the study names."""
     objects = keep(dump(study), study.out / "given")
-    return attempt if objects is None else Carried(attempt, objects)
+    return work if objects is None else Carried(work, objects)
+
+
+def _for(executor: Any, study: Study, work: Any) -> Any:
+    """Return the work for the executor's processes."""
+    return work if (executor.resolve() if isinstance(executor, Call) else executor) is serial else _carried(study, work)
+
+
+def _repeatable(study: Study, work: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the work so that several processes can share a training of it, if the study has such a training."""
+    second = study.second_network.fit if study.second_network is not None else None
+    trainings = [fit for fit in (study.fit, study.refit, second) if fit is not None]
+    return Repeatable(work, _carried(study, work)) if any(fit.devices != 1 for fit in trainings) else work
 
 
 def _workers(executor: Any, tasks: int) -> int:
@@ -115,9 +126,10 @@ def _through(
         offered["threads"] = study.torch_threads
     waiting = {id(task): task for task in tasks}
     costs = {} if ticks else {id(task): cost(task) for task in tasks}  # before the work changes them
+    work = _repeatable(study, work)
     attempt: Any = Attempt(work if subject is None else Noted(work, study.out, subject), study.torch_threads)
     is_foreign = isinstance(executor, Call) and not is_own(executor)
-    attempt = _carried(study, executor, attempt)
+    attempt = _for(executor, study, attempt)
     if is_foreign:
         attempt = WithTask(attempt)
     while waiting:

@@ -150,5 +150,5 @@ def _train(run: Run, network: Network) -> dict[str, Any]:
         "terms": {name: list(values) for name, values in trained.terms.items()},
         "epoch_kept": trained.epoch + 1,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
-    }
+    } | ({} if trained.devices == 1 else {"devices": trained.devices})
     return row | clock.seconds() | surroundings(run.device)
