@@ -12,8 +12,10 @@ from efface.methods.cam import grad_cam, score_cam
 from efface.methods.captum import attribute
 from efface.models.layers import feature_layer, last_convolution
 from efface.models.layout import check_feature_map, layouts
+from efface.models.of_tokens import _said
 from efface.models.resnet import resnet20
 from efface.models.torchvision import load
+from small.elsewhere import timm
 
 
 class Laid(nn.Module):
@@ -90,6 +92,47 @@ def test_the_centre_of_a_change_moves_by_half_an_axis():
     assert found.down[1] == pytest.approx(4 / 7, abs=0.1)  # from the rows 0 to 3 to the rows 4 to 7, of 0 to 7
     assert found.right[2] == pytest.approx(4 / 7, abs=0.1)
     assert max(map(abs, (*found.down[::2], *found.right[:2]))) < 0.1
+
+
+class Mixed(nn.Module):
+    """Features whose places are all mixed, so that no axis follows the picture, as n h w c or n c h w."""
+
+    def __init__(self, *, last, said):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm, self.linear = nn.Conv2d(3, 6, 4, 4), nn.LayerNorm(6), nn.Linear(6, 4)
+        self.places, self.out, self.last = nn.Linear(16, 16), nn.Identity(), last
+        if said:
+            self.output_fmt = said
+
+    def forward(self, x):
+        tokens = self.norm(self.conv(x).flatten(2).transpose(1, 2)).transpose(1, 2)
+        features = self.places(tokens).unflatten(2, (4, 4))
+        features = self.out(features.movedim(1, 3)) if self.last else self.out(features).movedim(1, 3)
+        return self.linear(features.relu().mean((1, 2)))
+
+
+def test_timms_own_words_tell_a_layout_that_no_axis_tells():
+    of = {last: Mixed(last=last, said="NHWC" if last else None).eval() for last in (True, False)}  # the same weights
+    with torch.no_grad():
+        for network in of.values():
+            nn.init.constant_(network.places.weight, 1 / 16)
+            network.places.weight[:, 0] += torch.linspace(0, 1, 16)
+    assert not layouts(of[True], images())["out"].is_channels_last
+    assert feature_layer(of[True], images(), "out").axes == "n h w c"
+    last, first = (
+        grad_cam(network, images(), torch.tensor([0, 1]), layer="out", relu=False) for network in of.values()
+    )
+    torch.testing.assert_close(last, first)
+
+
+def test_a_layer_of_an_embedding_is_not_laid_out_as_the_embedding():
+    network = timm.create_model(
+        "swin_tiny_patch4_window7_224", img_size=32, window_size=4, depths=(1, 1), num_heads=(1, 1)
+    )
+    assert str(network.output_fmt) == "NHWC"
+    assert _said(network, images(1, 32, 32), "patch_embed") == _said(network, images(1, 32, 32), "norm") == "NHWC"
+    assert _said(network, images(1, 32, 32), "patch_embed.proj") == ""
 
 
 def test_a_grey_image_tells_the_same():

@@ -14,7 +14,7 @@ from torch import nn
 from efface.models import huggingface
 from efface.models import timm as ours
 from efface.models import torchvision as of_torchvision
-from efface.models.loaded import image_size, new_layers
+from efface.models.loaded import class_names, image_size, new_layers
 from efface.models.processor import as_module
 from efface.plug import words as short_words
 from small.elsewhere import timm, transformers
@@ -320,6 +320,44 @@ def test_other_weights_than_the_last_layer_are_never_random(tmp_path, classes):
     with pytest.raises(ValueError, match=words("the weights lack would be random somewhere")) as error:
         huggingface.load(str(tmp_path), num_classes=classes)
     assert "num_classes" not in str(error.value)
+
+
+def test_a_number_of_classes_that_is_a_width_of_the_network_hides_no_random_weights(tmp_path):
+    peer = saved(tmp_path)
+    state = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    width = peer.config.hidden_size
+    lost = [key for key in state if "classifier" not in key and state[key].shape[0] == width][-1]
+    del state[lost]
+    safetensors.torch.save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    for classes in (width, None):
+        with pytest.raises(ValueError, match=words(f"the weights lack {lost}, would be random")) as error:
+            huggingface.load(str(tmp_path), num_classes=classes)
+        assert "num_classes" not in str(error.value)
+
+
+def test_the_last_layer_may_hold_more_than_weights_of_the_classes(tmp_path):
+    """LeViT normalises the features in its last layer: a file without that layer lacks both."""
+    sizes = {"hidden_sizes": [8, 8, 8], "depths": [1, 1, 1], "num_attention_heads": [1, 1, 1], "key_dim": [4, 4, 4]}
+    settings = transformers.LevitConfig(image_size=64, num_labels=3, **sizes)
+    transformers.LevitForImageClassification(settings).levit.save_pretrained(tmp_path)
+    network = huggingface.load(str(tmp_path), num_classes=4, mean=MEAN, std=STD)
+    assert set(new_layers(network)) == {"classifier.batch_norm", "classifier.linear"}
+    with pytest.raises(ValueError, match=words("would be random num_classes")):
+        huggingface.load(str(tmp_path), mean=MEAN, std=STD)
+
+
+def test_names_of_the_classes_are_those_of_the_folder(tmp_path):
+    saved(tmp_path)
+    assert class_names(huggingface.load(str(tmp_path))) == ()  # LABEL_0, LABEL_1, ... are the library's own
+    settings = json.loads((tmp_path / "config.json").read_text())
+    named = ["dog", "cat", "ant", "bee", "cow"]
+    (tmp_path / "config.json").write_text(
+        json.dumps(
+            settings | {"id2label": dict(enumerate(named)), "label2id": {each: i for i, each in enumerate(named)}}
+        )
+    )
+    assert class_names(huggingface.load(str(tmp_path))) == tuple(named)
+    assert class_names(huggingface.load(str(tmp_path), num_classes=3)) == ()  # the last layer is new
 
 
 def test_a_new_last_layer_is_noted(tmp_path):

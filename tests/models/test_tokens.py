@@ -9,7 +9,7 @@ from efface.models.adapt import Adaptation, adapted
 from efface.models.attended import attended
 from efface.models.layers import feature_layer
 from efface.models.patch_size import patch_size
-from efface.models.tokens import TokenGrid, own_grid, token_grid
+from efface.models.tokens import TokenGrid, lies_elsewhere, own_grid, token_grid
 from small.elsewhere import timm, transformers
 from small.messages import words
 from small.networks import Tiny
@@ -112,6 +112,56 @@ def distilled(**stated):
     settings = {"img_size": 64, "depth": 2, "embed_dim": 12, "num_heads": 2, "num_classes": 4}
     made = timm.create_model("deit_tiny_distilled_patch16_224", **settings)
     return adapted(made, Adaptation(tokens=TokenGrid(**stated)), (3, 64, 64))[0].eval()
+
+
+def levit():
+    small = {"hidden_sizes": [16, 24, 32], "num_attention_heads": [2, 2, 2], "depths": [1, 1, 1], "key_dim": [8, 8, 8]}
+    return transformers.LevitForImageClassification(transformers.LevitConfig(image_size=128, num_labels=4, **small))
+
+
+def xcit():
+    return timm.create_model("xcit_nano_12_p16_224", img_size=64, depth=2, embed_dim=32, num_classes=4)
+
+
+@pytest.mark.parametrize(
+    ("build", "size", "stated"),
+    [
+        (levit, 128, TokenGrid(0, 2, 2)),  # stages merge tokens: 8 x 8, 4 x 4, 2 x 2
+        (xcit, 64, TokenGrid(1, 4, 4)),  # the class token joins last
+    ],
+)
+def test_the_study_may_state_the_tokens_of_the_last_blocks(build, size, stated):
+    network, _ = adapted(build(), Adaptation(tokens=stated), (3, size, size))
+    found = feature_layer(network.eval(), torch.rand(2, 3, size, size), None)
+    assert found.grid == stated
+
+
+def test_a_refusal_states_the_grid_that_the_number_of_tokens_allows():
+    with pytest.raises(ValueError, match=words("such as tokens: {prefix: 1, grid: [8, 12]}")):
+        token_grid(Own(1, by_columns=True).eval(), torch.rand(1, 3, 64, 96))
+
+
+def test_a_network_of_timm_says_its_prefix_where_it_does_not_say_its_grid():
+    network = timm.create_model("naflexvit_base_patch16_gap", depth=1, embed_dim=12, num_heads=2, num_classes=3).eval()
+    images = torch.rand(1, 3, 64, 64)
+    assert own_grid(network, images) is None
+    assert token_grid(network, images) == TokenGrid(4, 4, 4)
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+@pytest.mark.parametrize("columns", [5, 6])
+@pytest.mark.parametrize("rows", [4, 7])
+def test_an_order_of_the_tokens_is_told_by_what_halves_of_the_image_change(rows, columns, prefix):
+    """The change of a token is 1 for the halves in which its patch lies, and .1 for the others, as of mixed tokens."""
+    grid = TokenGrid(prefix, rows, columns)
+    across, down = torch.linspace(-1, 1, columns).expand(rows, -1), torch.linspace(-1, 1, rows)[:, None]
+    halves = torch.stack([across <= 0, across >= 0, (down <= 0).expand_as(across), (down >= 0).expand_as(across)])
+    change = torch.cat([torch.ones(4, prefix), halves.flatten(1) * 0.9 + 0.1], 1).double()
+    assert not lies_elsewhere(change, grid)
+    turned = halves.transpose(1, 2).flatten(1) * 0.9 + 0.1  # column by column
+    assert lies_elsewhere(torch.cat([torch.ones(4, prefix), turned], 1).double(), grid)
+    one_half = torch.tensor([9.0, 1, 5, 5])[:, None].expand(4, grid.total).double()
+    assert not lies_elsewhere(one_half, grid)  # fully mixed, by a half that changes more: nothing is known
 
 
 ASKED = {

@@ -9,7 +9,7 @@ import torch
 from efface.models.small import mlp
 from efface.plug.call import Call
 from efface.stages.run.inputs import checked_data
-from efface.stages.run.labels import sure_and_wrong
+from efface.stages.run.labels import other_numbers, sure_and_wrong
 from efface.types import Split
 from small.messages import names, words
 from small.studies import efface as run_efface
@@ -164,6 +164,18 @@ def test_images_of_another_size_than_that_of_the_weights_are_told(sure):
     assert page.index("60 x 64") < page.index('<p class="lead">'), "above every number"
 
 
+def test_check_and_the_page_tell_of_class_names_in_another_order(sure):
+    own = sorted(folder.name for folder in next(sure.glob("**/val")).iterdir())
+    (sure / "named.py").write_text(
+        "from efface.models.loaded import state_class_names\nfrom efface.models.small import mlp\n\n\n"
+        f"def network():\n    made = mlp(in_features=768, widths=[], num_classes=2)\n"
+        f"    state_class_names(made, {own[::-1]!r})\n    return made\n"
+    )
+    path = study(sure, model={"call": "named.network"})
+    done = run_efface(sure, "check", path)
+    assert names(done.out, f"warning: 2 of 2 classes {own[0]} is 0, there 1"), done.out + done.err
+
+
 @pytest.mark.parametrize(
     ("images", "said"),
     [
@@ -198,3 +210,23 @@ def test_what_the_study_says_of_the_images_is_a_part_of_what_maps_are_made_from(
         contents.append(maps.read_bytes())
     assert contents[0] != contents[1]
     assert len(list((tmp_path / "run" / "models").glob("logits-*.npz"))) == 2
+
+
+CATS = ("cat", "dog", "Ant bear")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "said"),
+    [
+        (("dog", "Cat", "ant-bear"), "2 of 3 classes cat is 0, there 1 {cat: 1, dog: 0, Ant bear: 2}"),
+        (("tench", "domestic cat, cat", "dog"), "2 of 3 classes cat is 0, there 1, dog is 1, there 2 {cat: 1, dog: 2}"),
+        (("house cat, cat", "dog", "ant_bear", "cat"), ""),  # one of the two outputs of that name
+        (("cat", "dog", "ant bear"), ""),
+        (("x", "y", "z"), ""),
+        ((), ""),
+    ],
+)
+def test_classes_that_the_network_numbers_otherwise_are_told(outputs, said):
+    found = other_numbers(outputs, CATS)
+    assert len(found) == bool(said)
+    assert all(names(line, said) for line in found)

@@ -141,7 +141,8 @@ def _collected(
             if part.ndim != 4 or isinstance(named[name], nn.Linear):
                 raise ValueError(
                     f"layer {name!r} ({type(named[name]).__name__}) returns shape {tuple(part.shape)}, its features on "
-                    "the last axis; expected n c h w: choose another method, or full_grad_parts for unchanged parts"
+                    "the last axis; expected n c h w: choose another method, such as cp_lrp or integrated_gradients, "
+                    "or full_grad_parts for unchanged parts"
                 )
             small = _summed(part, psi=psi)[:, None]
             total += F.interpolate(small, size=images.shape[2:], mode="bilinear", align_corners=False).squeeze(1)

@@ -1,4 +1,4 @@
-"""Whether all that a network reads from the image passes through one layer."""
+"""Which ways lead from the image to the logits: through one layer, or past it."""
 
 from typing import Any
 
@@ -31,3 +31,25 @@ def is_cut(model: nn.Module, images: Images, name: str) -> bool:
             return torch.autograd.grad(logits.sum(), image, allow_unused=True)[0] is None
     finally:
         handle.remove()
+
+
+def read_by(model: nn.Module, images: Images, name: str) -> set[str]:
+    """Return the names of the layers with whose output a layer computes. It costs a pass of the first image."""
+    outputs: dict[str, Tensor] = {}
+
+    def leave(name: str, output: Any) -> None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            outputs[name] = output
+
+    handles = [
+        look_in(module, lambda _module, _inputs, output, name=each: leave(name, output))
+        for each, module in model.named_modules()
+    ]
+    try:
+        with evaluating(model):
+            logits_of(model, images[:1].detach().clone().requires_grad_())
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = torch.autograd.grad(outputs[name].sum(), [*outputs.values()], allow_unused=True)
+    return {each for each, gradient in zip(outputs, found, strict=True) if gradient is not None}

@@ -120,8 +120,8 @@ def folded(network: nn.Module, images: Images) -> nn.Module:
                 _work_in_place(module)
         after = None
         for order in (torch.channels_last, torch.contiguous_format):  # `view` in a forward may refuse channels_last
-            copied = copied.to(memory_format=order)
-            with contextlib.suppress(RuntimeError):
+            with contextlib.suppress(RuntimeError):  # so does a weight of five axes, as of a Conv3d
+                copied = copied.to(memory_format=order)
                 after = copied(images[:1].clone())
                 break
     if not isinstance(before, Tensor) or not isinstance(after, Tensor):

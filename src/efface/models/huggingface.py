@@ -3,6 +3,7 @@
 The package transformers is the extra `huggingface`.
 """
 
+import copy
 import functools
 import json
 import re
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from efface.models.around import normalised
-from efface.models.loaded import state_image_size, state_new_layers
+from efface.models.loaded import state_class_names, state_image_size, state_new_layers
 from efface.models.normalise import normalisation
 from efface.models.processor import as_module, from_settings, stated_size
 
@@ -62,6 +63,8 @@ def load(
     if lacking := _lacking(said):
         _refuse_random(name, network, lacking, num_classes, said["unexpected_keys"])
         state_new_layers(network, lacking)
+    else:
+        state_class_names(network, _names(network))
     channels = _channels(network)
     if mean is not None or std is not None:
         return normalised(network.eval(), normalisation(mean, std, channels))
@@ -98,19 +101,43 @@ def _lacking(said: Any) -> list[str]:
 
 def _refuse_random(name: str, network: nn.Module, lacking: list[str], classes: int | None, extra: Any) -> None:
     """Raise ValueError for weights that would be random, unless they are a last layer that was asked for."""
-    state = network.state_dict()
-    others = [key for key in lacking if key not in state or state[key].ndim < 1 or len(state[key]) != classes]
+    last = _of_classes(network)
+    others = [key for key in lacking if key not in last]
     if classes is not None and not others:
         return
     listed = ", ".join((others if classes is not None else lacking)[:_SHOWN])
-    rows = {int(state[key].shape[0]) for key in lacking if key in state and state[key].ndim}
-    if classes is None and len(rows) == 1:
+    if classes is None and not others:
         remedy = "take a model that was trained as an image classifier, or give num_classes to train a new last layer"
     else:
         remedy = "take a model whose file has the names of this network"
         if extra:
             remedy += f"; the file has {min(map(str, extra))} and others that the network does not have"
     raise ValueError(f"{name}: the weights lack {listed}, which would be random; {remedy}")
+
+
+def _of_classes(network: Any) -> set[str]:
+    """Return the names of the tensors whose shape depends on the number of classes, and of those beside them."""
+    settings = copy.deepcopy(network.config)
+    settings.num_labels += 1
+    with torch.device("meta"):
+        other = type(network)(settings).state_dict()
+    own = network.state_dict()
+    heads = {_part(network, key) for key, value in own.items() if key not in other or other[key].shape != value.shape}
+    return {key for key in own if _part(network, key) in heads}
+
+
+def _part(network: nn.Module, key: str) -> str:
+    """Return the name of a tensor's module, or of the part of the network around it if that has single layers alone."""
+    first = key.partition(".")[0]
+    around = getattr(network, first)
+    of_layers = isinstance(around, nn.Module) and all(not [*layer.children()] for layer in around.children())
+    return first if of_layers else key.rpartition(".")[0]
+
+
+def _names(network: Any) -> list[str]:
+    """Return what the configuration calls the classes; none if it has the library's own names alone."""
+    names = [str(network.config.id2label[number]) for number in sorted(network.config.id2label)]
+    return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
 
 
 def _package() -> Any:

@@ -12,7 +12,14 @@ from efface.models.cut import is_cut
 from efface.models.hook_watch import see_calls
 from efface.models.laid_out import FeatureLayer
 from efface.models.layout import check_feature_map, identity_of, layouts
-from efface.models.of_tokens import as_laid_out, computes_with_tokens, last_of_tokens, usable, usable_layers
+from efface.models.of_tokens import (
+    as_laid_out,
+    computes_with_tokens,
+    in_attention,
+    last_of_tokens,
+    usable,
+    usable_layers,
+)
 from efface.models.reached import reaches
 from efface.models.tokens import STATED
 from efface.shown import shown
@@ -109,8 +116,9 @@ def _last(model: nn.Module, images: Images) -> FeatureLayer:
     if tokens:
         while maps and not _is_n_c_h_w(model, images, calls[maps[-1]].module):
             maps.pop()
-        after = maps[-1] if maps else -1
-        if tokens[-1] > after and (found := _last_tokens(model, images, calls[after].module if maps else None)):
+        outside = [i for i in maps if not in_attention(model, _name_of(model, calls[i].module))]
+        after = outside[-1] if outside else -1
+        if tokens[-1] > after and (found := _last_tokens(model, images, calls[after].module if outside else None)):
             return found
     if not maps or calls[maps[-1]].module is model:
         size = "x".join(map(str, images.shape[2:]))

@@ -27,7 +27,8 @@ class Layout(NamedTuple):
 
     shape: of the output for one image. each: whether the first axis is that of the images. down, right: how far the
     centre of the change moves along an axis if the change in the image moves down, or to the right. changes: whether
-    the output depends on the image at all.
+    the output depends on the image at all. at: of three axes, how much each token changes with each half of the image:
+    left, right, upper, lower.
     """
 
     shape: tuple[int, ...]
@@ -35,6 +36,7 @@ class Layout(NamedTuple):
     down: tuple[float, ...] = (0.0, 0.0, 0.0)
     right: tuple[float, ...] = (0.0, 0.0, 0.0)
     changes: bool = True
+    at: Float[Tensor, "4 t"] | None = None
 
     @property
     def wrong(self) -> str:
@@ -149,4 +151,5 @@ def _layout(output: Tensor) -> Layout:
         left, to_right, above, below = centres.tolist()
         down.append(below - above if moved[2:].all() else 0.0)
         right.append(to_right - left if moved[:2].all() else 0.0)
-    return Layout(shape, each=True, down=tuple(down), right=tuple(right), changes=changes)
+    at = change.sum(2) if output.ndim == 3 else None
+    return Layout(shape, each=True, down=tuple(down), right=tuple(right), changes=changes, at=at)

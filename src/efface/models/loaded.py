@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-_NEW_LAYERS, _SIZE = "efface_new_layers", "efface_image_size"
+_NEW_LAYERS, _SIZE, _NAMES = "efface_new_layers", "efface_image_size", "efface_class_names"
 
 
 def state_new_layers(network: nn.Module, keys: Iterable[str]) -> None:
@@ -26,3 +26,13 @@ def state_image_size(network: nn.Module, size: Iterable[int]) -> None:
 def image_size(network: nn.Module) -> tuple[int, int] | None:
     """Return the height and width of the images for which the weights were made; None if no loader noted it."""
     return getattr(network, _SIZE, None)
+
+
+def state_class_names(network: nn.Module, names: Iterable[object]) -> None:
+    """Note what the maker of the weights calls the classes, in the order of the outputs."""
+    setattr(network, _NAMES, tuple(map(str, names)))
+
+
+def class_names(network: nn.Module) -> tuple[str, ...]:
+    """Return the names of the classes in the order of the outputs; none if no loader noted them."""
+    return getattr(network, _NAMES, ())

@@ -12,12 +12,12 @@ from math import prod
 
 from torch import nn
 
-from efface.models.cut import is_cut
+from efface.models.cut import is_cut, read_by
 from efface.models.laid_out import FeatureLayer
 from efface.models.layout import HALVES, Layout, layouts
 from efface.models.mixing import reads_one_patch
 from efface.models.reached import COUNT, reaches
-from efface.models.tokens import fits_a_grid, token_counts, token_grid
+from efface.models.tokens import fits_a_grid, lies_elsewhere, token_counts, token_grid
 from efface.types import Images
 
 _OF_TOKENS = re.compile(r"(?<!Batch)(?<!Group)(?<!Instance)(?<!Response)Norm(?!ali)")
@@ -55,12 +55,19 @@ def as_laid_out(model: nn.Module, images: Images, name: str) -> FeatureLayer | s
         return "it does not depend on the image" if layout.each else _without_images(layout)
     if len(layout.shape) == 4:
         return _of_four_axes(model, images, name, layout)
+    return _of_three_axes(model, images, name, layout)
+
+
+def _of_three_axes(model: nn.Module, images: Images, name: str, layout: Layout) -> FeatureLayer | str:
     if layout.is_channels_first:
         return "n channels tokens: the third axis follows the picture, the second does not"
     try:
-        return FeatureLayer(model.get_submodule(name), name, "n t c", token_grid(model, images, layout.shape[1]))
+        grid = token_grid(model, images, layout.shape[1])
     except ValueError as error:
         return str(error)
+    if layout.at is not None and lies_elsewhere(layout.at, grid):
+        return f"its tokens do not lie row by row: {grid} would mix up the places of the picture"
+    return FeatureLayer(model.get_submodule(name), name, "n t c", grid)
 
 
 def _without_images(layout: Layout) -> str:
@@ -69,7 +76,8 @@ def _without_images(layout: Layout) -> str:
 
 def _of_four_axes(model: nn.Module, images: Images, name: str, layout: Layout) -> FeatureLayer | str:
     module = model.get_submodule(name)
-    if layout.is_channels_last or (not layout.is_feature_map and _normalises_last(module, layout)):
+    said = _normalises_last(module, layout) or _said(model, images, name) == "NHWC"
+    if layout.is_channels_last or (not layout.is_feature_map and said):
         return FeatureLayer(module, name, "n h w c")
     return layout.wrong or _as_attention(model, images, layout) or FeatureLayer(module, name)
 
@@ -78,8 +86,9 @@ def last_of_tokens(model: nn.Module, images: Images, after: str) -> FeatureLayer
     """Return the last layer of tokens, or with channels last, that shows what the network uses.
 
     It is the output of the last such layer if the gradient of the logits reaches its patch tokens, as where the head
-    averages them. Else it is the last normalisation layer whose patch tokens get a gradient. A text says why there is
-    none, as where the last layer is a branch and no layer returns the sum that it is added to. None: the network does
+    averages them. Else it is the last layer whose patch tokens get a gradient and which is a normalisation layer, or
+    through which all passes that the network reads. A text says why there is none, as where the last layer is a branch
+    and no layer returns the sum that it is added to, or where the head reads several branches. None: the network does
     not compute so after the layer `after`.
     """
     streams = _streams(model, images, after)
@@ -96,12 +105,37 @@ def last_of_tokens(model: nn.Module, images: Images, after: str) -> FeatureLayer
                 break
             same.append(layer)
         return next((layer for layer in same if is_token_norm(layer.module)), same[-1])
+    between = f"between {after!r} and it" if after else "before it"
+    unusable = f"the last one, {last.name!r}, cannot be used, nor can a normalisation layer {between}: {why}"
+    return _last_reached(model, images, streams) or unusable
+
+
+def _last_reached(model: nn.Module, images: Images, streams: Iterator[FeatureLayer | str]) -> FeatureLayer | str:
+    """Return the last layer whose patch tokens get a gradient, or why it is of no use; "" if there is none."""
     for layer in streams:
         if isinstance(layer, str):
             return layer
-        if is_token_norm(layer.module) and not _useless(model, images, layer):
+        if _useless(model, images, layer):
+            continue
+        if is_token_norm(layer.module):
+            return _beside(model, images, layer, streams) or layer
+        if is_cut(model, images, layer.name):
             return layer
-    return f"the last one, {last.name!r}, cannot be used, nor can a normalisation layer before it: {why}"
+    return ""
+
+
+def _beside(model: nn.Module, images: Images, layer: FeatureLayer, before: Iterator[FeatureLayer | str]) -> str:
+    """Return in words which normalisation layer shows patches that do not pass through this one; "" if none does."""
+    read = read_by(model, images, layer.name)
+    for other in before:
+        if isinstance(other, str) or other.name in read or not is_token_norm(other.module):
+            continue
+        if not _useless(model, images, other):
+            return (
+                f"the last one, {layer.name!r}, shows one branch alone, and the patches of {other.name!r} reach the "
+                "logits past it"
+            )
+    return ""
 
 
 def usable_layers(model: nn.Module, images: Images, count: int = 3) -> list[str]:
@@ -113,7 +147,7 @@ def usable_layers(model: nn.Module, images: Images, count: int = 3) -> list[str]
         layout = layouts(model, images).get(name)
         if layout is None or not (layout.is_feature_map or is_token_norm(model.get_submodule(name))):
             continue
-        layer = "" if _in_attention(model, name) else usable(model, images, name)
+        layer = "" if in_attention(model, name) else usable(model, images, name)
         if isinstance(layer, FeatureLayer) and _places(layer, layout) > 1:
             found.append(name)
     return found[::-1]
@@ -124,14 +158,15 @@ def _streams(model: nn.Module, images: Images, after: str) -> Iterator[FeatureLa
 
     A text says why the layout of one that may hold patches is not known.
     """
-    names, known, classes = list(reaches(model, images)), layouts(model, images), _classes(model)
+    known, reached = layouts(model, images), reaches(model, images)
+    names = list(reached)
     begin = names.index(after) + 1 if after in names else 0
     for name in reversed(names[begin:]):
         layout = known.get(name)
-        if layout is None or not layout.each or not layout.changes or _in_attention(model, name):
+        if layout is None or not layout.each or not layout.changes or in_attention(model, name):
             continue
         module = model.get_submodule(name)
-        if isinstance(module, nn.Linear) and module.out_features == classes:
+        if isinstance(module, nn.Linear) and reached[name].classes:
             continue  # scores of single places, as of VOLO's second head
         tokens = len(layout.shape) == 3 and min(layout.shape[1:]) > 1 and not layout.is_channels_first
         if tokens or len(layout.shape) == 4:
@@ -141,12 +176,6 @@ def _streams(model: nn.Module, images: Images, after: str) -> Iterator[FeatureLa
                     yield f"{name!r}: {layer}"
             elif layer.axes != "n c h w" and _places(layer, layout) > 1:
                 yield layer
-
-
-def _classes(model: nn.Module) -> int:
-    """Return the number of classes by the last linear layer; 0 if there is none."""
-    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    return linear[-1].out_features if linear else 0
 
 
 def _may_be_patches(model: nn.Module, images: Images, name: str, count: int) -> bool:
@@ -219,7 +248,7 @@ def _attends(model: nn.Module) -> bool:
     return any(_ATTENTION.match(type(module).__name__) for module in model.modules())
 
 
-def _in_attention(model: nn.Module, name: str) -> bool:
+def in_attention(model: nn.Module, name: str) -> bool:
     """Return True for an attention module and the layers in it, such as those that normalise queries and keys."""
     parts = name.split(".")
     around = (model.get_submodule(".".join(parts[:end])) for end in range(1, len(parts) + 1))
@@ -229,6 +258,21 @@ def _in_attention(model: nn.Module, name: str) -> bool:
 def _normalises_last(module: nn.Module, layout: Layout) -> bool:
     """Return True if a LayerNorm normalises the last axis alone, whose values are then the channels of a place."""
     return isinstance(module, nn.LayerNorm) and module.normalized_shape == layout.shape[-1:] != layout.shape[1:2]
+
+
+def _said(model: nn.Module, images: Images, name: str) -> str:
+    """Return the layout of a layer that timm states as `output_fmt`, such as NHWC; "" if it does not.
+
+    The layer may state it, or a network around it, whose own output are logits. Around it, another layer that returns
+    features states its own layout alone.
+    """
+    known, parts = layouts(model, images), name.split(".")
+    for end in range(len(parts), -1, -1):
+        around = ".".join(parts[:end])
+        stated = getattr(model.get_submodule(around), "output_fmt", None)
+        if stated is not None:
+            return str(getattr(stated, "value", stated)) if around == name or around not in known else ""
+    return ""
 
 
 def _as_attention(model: nn.Module, images: Images, layout: Layout) -> str:

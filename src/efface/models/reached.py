@@ -22,13 +22,15 @@ class Reach(NamedTuple):
 
     shape: of the output; () for one that is no tensor. reached: for each row of the second axis (each token), whether
     a gradient of the logits arrives there. of: name of the layer that returned this very tensor first. learnt: number
-    of layers with weights that had run when this one finished.
+    of layers with weights that had run when this one finished. classes: whether the last axis has a value for each
+    class.
     """
 
     shape: tuple[int, ...]
     reached: tuple[bool, ...]
     of: str
     learnt: int
+    classes: bool
 
 
 def reaches(model: nn.Module, images: Images) -> dict[str, Reach]:
@@ -86,9 +88,11 @@ def _reaches(model: nn.Module, images: Images) -> dict[str, Reach]:
     finally:
         for handle in handles:
             handle.remove()
+    count = logits.shape[-1:]
     return {
-        name: Reach(_shape(done.output), _rows(arrived.get(name)), done.of, done.learnt)
+        name: Reach(shape, _rows(arrived.get(name)), done.of, done.learnt, shape[-1:] == count)
         for name, done in finished.items()
+        for shape in [_shape(done.output)]
     }
 
 

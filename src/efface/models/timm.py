@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from efface.models.around import normalised
 from efface.models.hookable import make_hookable
-from efface.models.loaded import state_image_size, state_new_layers
+from efface.models.loaded import state_class_names, state_image_size, state_new_layers
 from efface.models.normalise import normalisation
 from efface.models.weights import behind_prefix, load_weights, read_weights, weights_file
 from efface.shown import shown
@@ -61,6 +61,8 @@ def load(
         state_image_size(network, known["input_size"][1:])
         if num_classes not in (None, known.get("num_classes")):
             state_new_layers(network, [f"{each}.weight" for each in _heads(known.get("classifier"))])
+        else:
+            state_class_names(network, known.get("label_names") or ())
     make_hookable(network)
     return normalised(network, normalisation(*_means(name, known, mean, std), channels=_channels(known, kwargs)))
 

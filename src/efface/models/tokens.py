@@ -22,6 +22,7 @@ from efface.types import Images
 STATED = "stated_tokens"
 """Attribute of a network that holds the `TokenGrid` that the study states."""
 _PREFIXES = (0, 1, 2, 5)
+_SURELY = 0.2  # mean distance of a token's share in one half of the image from the mean share
 _FOLLOWS = 0.1  # share of the grid by which a change in half of the image moves the centre of the change
 
 
@@ -59,17 +60,21 @@ def token_grid(model: nn.Module, images: Images, count: int | None = None) -> To
     counts = token_counts(model, images)
     if not counts:
         raise ValueError(f"{type(model).__name__} computes with no tokens: no layer returns n x tokens x channels")
-    seen = max(counts, key=lambda number: counts[number]) if count is None else count
+    seen = _most(counts) if count is None else count
     stated, own = stated_grid(model, images), own_grid(model, images)
     if stated is not None and stated.total == seen:
         return stated
     if own is not None and own.total == seen:
         return own
-    return _from_count(model, images, seen, _PREFIXES if own is None or own.total not in counts else (0, own.prefix))
+    prefix = _own_prefix(model) if own is None else own.prefix if own.total in counts else None
+    return _from_count(model, images, seen, _PREFIXES if prefix is None else (0, prefix))
 
 
 def stated_grid(model: nn.Module, images: Images) -> TokenGrid | None:
     """Return how the study says that the tokens lie; None: it does not say.
+
+    The statement is that of the number of tokens that most layers have, or of the number that the last blocks have, as
+    where stages merge tokens or a class token joins late.
 
     ValueError: so many tokens do not fit the network, or it says another grid itself.
     """
@@ -77,10 +82,10 @@ def stated_grid(model: nn.Module, images: Images) -> TokenGrid | None:
     if stated is None:
         return None
     name, counts, own = type(model).__name__, token_counts(model, images), own_grid(model, images)
-    if counts and stated.total != (seen := max(counts, key=lambda number: counts[number])):
+    if counts and stated.total not in (able := dict.fromkeys((_most(counts), _last(counts)))):
         raise ValueError(
-            f"tokens: the study states {stated}, {stated.total} tokens in all, but the layers of {name} have {seen}; "
-            "correct prefix and grid"
+            f"tokens: the study states {stated}, {stated.total} tokens in all, but the layers of {name} have "
+            f"{' or '.join(map(str, able))}; correct prefix and grid"
         )
     if own is not None and own.total == stated.total and own != stated:
         raise ValueError(
@@ -96,6 +101,21 @@ def own_grid(model: nn.Module, images: Images) -> TokenGrid | None:
             if (found := read(module, images)) is not None:
                 return found
     return None
+
+
+def _most(counts: dict[int, int]) -> int:
+    return max(counts, key=lambda number: counts[number])
+
+
+def _last(counts: dict[int, int]) -> int:
+    """Return the number of tokens that began last, of those that several layers have: not that of a pooled token."""
+    return next((number for number in reversed(counts) if number > 1 and counts[number] > 1), _most(counts))
+
+
+def _own_prefix(model: nn.Module) -> int | None:
+    """Return how many prefix tokens a network of timm says that it has; None: it does not say."""
+    stated = (getattr(module, "num_prefix_tokens", None) for module in model.modules())
+    return next((number for number in stated if isinstance(number, int)), None)
 
 
 def fits_a_grid(images: Images, count: int) -> bool:
@@ -155,8 +175,9 @@ def _from_count(model: nn.Module, images: Images, count: int, prefixes: Sequence
 def _searched(model: nn.Module, images: Images, count: int, prefixes: Sequence[int]) -> TokenGrid | str:
     height, width = images.shape[2:]
     able = list(_grids(count, height, width, prefixes))
-    name = type(model).__name__
-    remedy = "state them in the study, such as tokens: {prefix: 1, grid: [14, 14]}"
+    name, example = type(model).__name__, able[0] if able else TokenGrid(1, 14, 14)
+    written = f"{{prefix: {example.prefix}, grid: [{example.rows}, {example.columns}]}}"
+    remedy = f"state them in the study, such as tokens: {written}"
     if len(able) != 1:
         what = f"can be {' or '.join(map(str, able))}" if able else "fit no grid of the shape of the image"
         return f"the {count} tokens of {name} {what}; {remedy}"
@@ -191,6 +212,24 @@ def _follow(model: nn.Module, images: Images, grid: TokenGrid) -> bool:
 
     see_calls(model, halves_changed(images[:1]), see)
     return any(min(way) > _FOLLOWS for way in ways)
+
+
+def lies_elsewhere(change: Float[Tensor, "4 t"], grid: TokenGrid) -> bool:
+    """Return True if the tokens surely lie in another order: halves of the image change other places of the grid.
+
+    change: of each token with the left, right, upper and lower half of the image.
+    """
+    left, right, above, below = change[:, grid.prefix :].unflatten(1, (grid.rows, grid.columns))
+    return _is_elsewhere(left, right) or _is_elsewhere(above.T, below.T)
+
+
+def _is_elsewhere(first: Float[Tensor, "y x"], second: Float[Tensor, "y x"]) -> bool:
+    both, columns = first + second, first.shape[1]
+    share = torch.where(both > 0, first / both.clamp(min=1e-300), 0.5)
+    share = share - share.mean()  # where all tokens follow one half more, their order says nothing
+    side = torch.arange(columns - 1, -columns, -2).sign().to(share)
+    own = float((share * side).mean())
+    return own < (whole := float((share * side).abs().mean())) / 2 and whole > _SURELY
 
 
 def _centre(values: Float[Tensor, " places"]) -> float:

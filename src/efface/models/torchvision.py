@@ -14,7 +14,7 @@ from torch import nn
 
 from efface.models.around import normalised
 from efface.models.hookable import make_hookable
-from efface.models.loaded import state_image_size
+from efface.models.loaded import state_class_names, state_image_size
 from efface.models.normalise import normalisation
 from efface.models.weights import head, load_weights, read_weights
 from efface.shown import shown
@@ -61,6 +61,8 @@ def load(
         network = _build(name, weights=None, **{"num_classes": num_classes or 1000} | kwargs)
     elif str(weights) in torchvision.models.get_model_weights(name).__members__:
         network = _published(name, str(weights), kwargs)
+        if num_classes is None:
+            state_class_names(network, torchvision.models.get_model_weights(name)[str(weights)].meta["categories"])
     else:
         network = _from_file(name, Path(weights), kwargs)
     if num_classes is not None:

@@ -222,5 +222,6 @@ def _check_defined(network: nn.Module, ran: Mapping[nn.Module, int]) -> None:
             where = f"'{name}' ({type(module).__name__})" if name else type(module).__name__
             raise ValueError(
                 f"patterns are not defined for {where}; expected a network of convolutions, linear layers, ReLUs, "
-                "pooling, sums and BatchNorm with its own statistics: choose another method for this network"
+                "pooling, sums and BatchNorm with its own statistics: choose another method for this network, such as "
+                "lrp or integrated_gradients"
             )

@@ -110,7 +110,8 @@ class Rules:
             if own and lost and not merged(layer_name, module):
                 raise ValueError(
                     f"zennit.attribute: {module_name(self.model, module)} has weights, but {name} has no rule for it; "
-                    "choose another composite or method, or set canonizer: null to run zennit without this check"
+                    "choose another composite or method, such as lrp or cp_lrp, or set canonizer: null to "
+                    "run zennit without this check"
                 )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from efface.erase.masking import to_float
 from efface.models.answers import takes_raw_values
-from efface.models.loaded import image_size
+from efface.models.loaded import class_names, image_size
 from efface.models.memory import with_smaller_batches
 from efface.plug.facts import fact
 from efface.plug.in_python import for_maker
@@ -41,7 +41,8 @@ def labels_said(run: Run) -> list[str]:
     if not run.first.trained():
         return []
     logits = run.logits("test")
-    found = [*more_outputs(run, logits), *sure_and_wrong(logits, run.data["test"].targets.cpu()), *images_said(run)]
+    found = [*more_outputs(run, logits), *sure_and_wrong(logits, run.data["test"].targets.cpu())]
+    found += [*names_said(run), *images_said(run)]
     return [for_maker(line, run.study.model.call) for line in found]
 
 
@@ -52,7 +53,12 @@ def labels_tried(run: Run) -> list[str]:
     """
     indices, logits = sampled_logits(run, SAMPLE if run.first.trained() else 1)
     targets = run.data["test"].targets.cpu()
-    return [*more_outputs(run, logits), *sure_and_wrong(logits, targets[indices]), *images_said(run)]
+    return [
+        *more_outputs(run, logits),
+        *sure_and_wrong(logits, targets[indices]),
+        *names_said(run),
+        *images_said(run),
+    ]
 
 
 def sampled_logits(run: Run, count: int = SAMPLE) -> tuple[Int[Tensor, " n"], Float[Tensor, "n k"]]:
@@ -83,13 +89,51 @@ def more_outputs(run: Run, logits: Float[Tensor, "n k"]) -> list[str]:
     return [f"{numbered}: if the network was trained elsewhere, {remedy}"]
 
 
+def names_said(run: Run) -> list[str]:
+    """Return a sentence if a network from elsewhere gives a class of the data another number than the data do."""
+    if _is_trained_here(run):
+        return []
+    return other_numbers(class_names(run.first.to_try()), run.data["test"].classes)
+
+
+def other_numbers(outputs: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Return a sentence if a class has another number than the output with its name; case and hyphens do not count.
+
+    outputs, classes: names in the order of their numbers. A name of an output may list several, with commas between.
+    """
+    numbers: dict[str, list[int]] = {}
+    for number, output in enumerate(outputs):
+        for name in {_plain(output), *map(_plain, output.split(","))}:
+            numbers.setdefault(name, []).append(number)
+    named = {name: numbers[_plain(name)] for name in classes if name and _plain(name) in numbers}
+    odd = [name for name in named if classes.index(name) not in named[name]]
+    if not odd:
+        return []
+    shown = ", ".join(f"{name} is {classes.index(name)}, there {named[name][0]}" for name in odd[:3])
+    given = ", ".join(f"{name}: {named[name][0]}" for name in list(named)[:8]) + (", ..." if len(named) > 8 else "")
+    told = (
+        f"the labels are not the network's: {len(odd)} of {len(classes)} classes have another number than the output "
+        f"of that name ({shown}), so accuracies and true classes are wrong. Give each class the number of its output "
+        f"(data.kwargs.classes of image_folder: {{{given}}})"
+    )
+    return [told]
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _is_trained_here(run: Run) -> bool:
+    return run.first.fit is not None and run.first.weights is None
+
+
 def images_said(run: Run) -> list[str]:
     """Return the cautions about the images for a network from elsewhere: their size and their values.
 
     A network that efface trains is trained on such images.
     """
     first = run.first
-    if first.fit is not None and first.weights is None:
+    if _is_trained_here(run):
         return []
     return [*_other_size(image_size(first.to_try()), run.data["test"].shape[1:]), *_raw_values(run)]
 
