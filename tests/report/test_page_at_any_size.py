@@ -65,30 +65,6 @@ def written(tmp_path_factory):
     }
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as engine:
-        chromium = engine.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def look(browser):
-    contexts = []
-
-    def opened(path, **options):
-        contexts.append(browser.new_context(offline=True, **options))
-        seen = contexts[-1].new_page()
-        seen.goto(path.as_uri())
-        return seen
-
-    yield opened
-    for context in contexts:
-        context.close()
-
-
 CUT = """() => {
   const wrong = [];
   for (const part of document.querySelectorAll("body *")) {
