@@ -72,6 +72,15 @@ def test_a_result_has_its_own_page_after_a_later_call_in_its_folder(tmp_path):
         efface.compare(a=first, b=second, out=tmp_path / "both")
 
 
+def test_a_network_that_has_learnt_little_is_told_above_the_numbers(result):
+    wrong = efface.evaluate(NETWORK, IMAGES, (LABELS + 1) % 3, ["gradient"], ["morf"], **SHORT)
+    caution = wrong.cautions[0]
+    assert names(caution, "only 0 % of the test images correctly")
+    assert " ".join(repr(wrong).split()).startswith(f"Caution: {caution}")
+    assert wrong._repr_html_().startswith(f"<p><b>Caution:</b> {caution}</p>")
+    assert not any("learnt little" in each for each in result.cautions)
+
+
 def test_the_page_says_that_a_call_made_it(result):
     text = result.report().read_text()
     assert "the same call of efface.evaluate in Python" in text

@@ -79,7 +79,7 @@ def run(script, *words, root=ROOT):
 
 
 def test_no_script_is_forgotten():
-    own = {"check_networks.py", "describe_methods.py", "describe_metrics.py"}
+    own = {"check_networks.py", "describe_methods.py", "describe_metrics.py", "page_picture.py"}
     assert {*SMALLEST} | own == {*SCRIPTS}
 
 
@@ -91,6 +91,16 @@ def test_a_script_prints_the_numbers_that_it_promises(script, tmp_path):
     said = run(script, *words, *(["--out", tmp_path] if script in WRITING else []))
     assert re.search(promised, said), said
     assert "nan" not in said.split()
+
+
+@pytest.mark.long
+def test_the_picture_of_a_page_is_its_top(tmp_path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report/report.html").write_text("<body style='margin: 0; background: rgb(1, 2, 3)'>")
+    assert run("page_picture.py", tmp_path, tmp_path / "top.png") == f"{tmp_path / 'top.png'}\n"
+    with Image.open(tmp_path / "top.png") as picture:
+        assert picture.size == (1280, 1560)
+        assert picture.getcolors() == [(1280 * 1560, (1, 2, 3))]
 
 
 @pytest.mark.long

@@ -65,30 +65,6 @@ def written(tmp_path_factory):
     }
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as engine:
-        chromium = engine.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def look(browser):
-    contexts = []
-
-    def opened(path, **options):
-        contexts.append(browser.new_context(offline=True, **options))
-        seen = contexts[-1].new_page()
-        seen.goto(path.as_uri())
-        return seen
-
-    yield opened
-    for context in contexts:
-        context.close()
-
-
 CUT = """() => {
   const wrong = [];
   for (const part of document.querySelectorAll("body *")) {
@@ -136,8 +112,11 @@ def test_everything_is_on_paper_and_nothing_is_wider_than_it(written, look, coun
     assert [each for each in seen.evaluate(CUT) if not each.startswith("svg")] == []
     for hidden in ("nav", ".choose", "#tip", ".scripted"):
         assert not seen.locator(hidden).first.is_visible(), hidden
-    wide = seen.locator(".metric figure svg").evaluate_all("s => s.map(x => x.getBoundingClientRect().width)")
-    assert min(wide) > 0.9 * PAPER, "a curve has the whole width"
+    beside = seen.locator(".metric .split").evaluate_all(
+        "s => s.map(x => [...x.children].map(y => y.getBoundingClientRect()))"
+        ".map(([a, b]) => [a.right <= b.left, a.width])"
+    )
+    assert all(apart and wide > PAPER / 2 for apart, wide in beside), "a curve has its words beside it"
     regions = seen.locator(".scroll").evaluate_all(
         "r => r.filter(x => x.getClientRects().length && x.scrollWidth > x.clientWidth + 1).map(x => x.ariaLabel)"
     )
@@ -145,6 +124,50 @@ def test_everything_is_on_paper_and_nothing_is_wider_than_it(written, look, coun
     cells = seen.locator("td[data-verdict]")
     assert cells.evaluate_all("c => c.every(x => x.getClientRects().length)")
     assert seen.pdf(format="A4", prefer_css_page_size=True)[:4] == b"%PDF"
+
+
+BROKEN = """() => {
+  const broken = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+    const around = text.parentElement;
+    if (!around.checkVisibility() || around.closest("svg, script, style, pre")) continue;
+    for (const word of text.data.matchAll(/[^\\s_-]+/g)) {
+      const range = document.createRange();
+      range.setStart(text, word.index);
+      range.setEnd(text, word.index + word[0].length);
+      if (word[0].length <= 20 && range.getClientRects().length > 1) broken.push(word[0]);
+    }
+  }
+  return broken;
+}"""
+
+
+@pytest.fixture(scope="module")
+def forty(tmp_path_factory):
+    """A page of forty methods and five metrics."""
+    names = ["random", *(f"smooth_grad_{i}_samples_sigma_0.{i}" for i in range(39))]
+    metrics = ("robust_accuracy", "random_logit", "efficient_randomisation", "imputation_detectability", "roar")
+    found = [
+        curve_of(np.full((4, 1), 0.3 + i / 100), name, metric=metric, at=(0.0,), control=name == "random")
+        for metric in metrics
+        for i, name in enumerate(names)
+    ]
+    return page.write(tmp_path_factory.mktemp("forty"), found, None, facts(), references=["random"])
+
+
+@pytest.mark.parametrize(
+    ("width", "media"), first_short(2, [(1280, "screen"), (PAPER, "print"), (390, "screen"), (768, "screen")])
+)
+def test_a_line_never_breaks_within_a_word(forty, look, width, media):
+    seen = look(forty, viewport={"width": width, "height": 800})
+    seen.emulate_media(media=media)
+    if media == "screen":
+        seen.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    assert seen.evaluate(CUT) == []
+    assert seen.evaluate(BROKEN) == []
+    seen.evaluate("document.querySelector('#answer h2').style.width = '1ch'")
+    assert seen.evaluate(BROKEN) == ["The", "answer"], "words that break are found"
 
 
 def test_every_colour_of_the_styles_is_defined():

@@ -82,33 +82,6 @@ def path(tmp_path_factory):
     return page.write(folder, curves(), gallery(), facts(), references=["random"])
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as engine:
-        chromium = engine.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def look(browser):
-    contexts, wrong = [], []
-
-    def opened(path, **options):
-        contexts.append(browser.new_context(offline=True, **options))
-        seen = contexts[-1].new_page()
-        seen.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
-        seen.on("pageerror", lambda error: wrong.append(str(error)))
-        seen.goto(path.as_uri())
-        return seen
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert wrong == []
-
-
 def test_the_first_screen_answers(path, look):
     seen = look(path, viewport={"width": 1280, "height": 800})
     bottom = "e => e.getBoundingClientRect().bottom"

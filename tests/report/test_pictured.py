@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,6 +49,24 @@ def test_a_page_of_kept_pictures_shows_what_the_first_page_showed(kind, tmp_path
     assert kept == kept_pictures(tmp_path, shown)
     assert pictures_of(written(tmp_path, kept)) == pictures_of(before)
     assert ("data-full=" in pictures_of(before)) == (kind == "photographs")
+
+
+def test_equal_pictures_share_a_file_and_the_page_says_so(tmp_path):
+    own = gallery(SHAPES["photographs"])
+    both = dict.fromkeys(own.maps, own.maps["random"])
+    same = dict.fromkeys(own.masked, own.masked["random"])
+    shared = replace(own, maps=both, masked=same, further={0.9: dict.fromkeys(same, own.further[0.9]["random"])})
+    says = "Methods with equal pictures share a file."
+    assert says not in written(tmp_path / "own", own)
+    assert says in written(tmp_path / "shared", shared)
+    files = {each.name for each in (tmp_path / "shared/images").iterdir()}
+    assert {name.removesuffix(".png").split("-")[1] for name in files} == {"image", "random"}, (
+        "no file of a/b, which has the same pictures"
+    )
+    kept = read_pictured(tmp_path / "shared")
+    assert [kept.full[kept.addresses.index(tile.masked)] for tile in kept.tiles["a/b"]] == [
+        f"images/{row}-random-without-30-percent.png" for row in own.numbers
+    ]
 
 
 def test_full_sizes_that_are_gone_are_not_linked(tmp_path):

@@ -89,17 +89,8 @@ def report(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(report):
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as engine:
-        chromium = engine.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        opened, wrong = chromium.new_context(offline=True).new_page(), []
-        opened.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
-        opened.on("pageerror", lambda error: wrong.append(str(error)))
-        opened.goto(report[1].as_uri())
-        yield opened
-        assert wrong == []
-        chromium.close()
+def page(report, look_for_long):
+    return look_for_long(report[1])
 
 
 def test_of_many_metrics_those_of_the_network_have_their_value_in_the_cell(tmp_path):

@@ -58,6 +58,7 @@ def test_a_failed_method_has_its_reason_above_the_numbers_and_no_rank(how, tmp_p
     assert done.out.index("On morf, late failed") < done.out.index("accuracy, lower is better")
     page = (tmp_path / "run/report/report.html").read_text()
     assert names(page[page.index('<section id="answer">') : page.index('aria-label="Best')], f"On morf, late {reason}")
+    assert f"{tmp_path}/late.py" not in page, "a page that is published tells no folder of its author"
     assert "probes failed. The file failures.log" in page
     assert "not run yet" not in page[: page.index('<section id="study">')]
     for of in ("study.yml", "run"):

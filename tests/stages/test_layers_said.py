@@ -2,6 +2,7 @@
 
 import json
 
+from efface.report.formats import breakable
 from small.studies import efface, write_study
 
 NETWORKS = {
@@ -64,7 +65,7 @@ def test_check_and_the_page_say_which_layers_methods_look_at(tmp_path):
     assert layers == {name: [said] for name, said in SAID.items()}
     page = (tmp_path / "run" / "report" / "report.html").read_text()
     for name, said in SAID.items():
-        assert f'<tr><th scope="row">{name}</th><td>{said}</td></tr>' in page
+        assert f'<tr><th scope="row">{breakable(name)}</th><td>{said}</td></tr>' in page
 
 
 def test_a_layer_of_attention_ends_the_check_with_layers_that_work(tmp_path):

@@ -14,12 +14,15 @@ from efface.api.metrics import Metrics
 from efface.api.result import Result
 from efface.execute import stoppable
 from efface.plug.in_python import in_python
+from efface.report.cautions import weak_network
 from efface.stages.extract import extract
 from efface.stages.measure import measure
 from efface.stages.page.accuracy import accuracy
 from efface.stages.page.comparison import write_comparison
 from efface.stages.page.folders import kept_folder
+from efface.stages.page.report_data import accuracy_of
 from efface.stages.run.curves import planned_run
+from efface.stages.run.labels import labels_said
 from efface.stages.run.run import Run
 from efface.stages.run.runs import refuse_unwritable
 from efface.store.maps import MapStore
@@ -75,7 +78,9 @@ def evaluate(
         with process_as_before(), stoppable(), quiet(verbose=verbose):
             failures = tuple(map(in_python, measure(study)))
             planned = planned_run(Run(study))
-            result = Result(planned.curves, accuracy(planned.run), study, failures, (owner, kept))
+            weak = weak_network(*accuracy_of(planned.run))
+            careful = tuple(filter(None, (weak, *labels_said(planned.run))))
+            result = Result(planned.curves, accuracy(planned.run), study, failures, careful, (owner, kept))
     for failure in failures:
         warnings.warn(f"efface: {failure}", stacklevel=2)
     return result

@@ -5,6 +5,7 @@ import html
 import re
 import shutil
 import sys
+import textwrap
 import webbrowser
 from collections.abc import Sequence
 from functools import cached_property
@@ -47,14 +48,21 @@ class Result:
     out: folder of the run. It is removed with the result if the call named none.
     study: the study that was measured.
     failures: sentences on methods and probes that failed.
+    cautions: sentences on the network and the labels that a reader must know before the numbers.
     accuracy: share of the images that the network classifies right.
     """
 
     def __init__(
-        self, curves: Sequence[Curve], accuracy: Curve | None, study: Study, failures: tuple[str, ...], kept: Any
+        self,
+        curves: Sequence[Curve],
+        accuracy: Curve | None,
+        study: Study,
+        failures: tuple[str, ...],
+        cautions: tuple[str, ...],
+        kept: Any,
     ) -> None:
         """kept: what must live as long as the result."""
-        self.out, self.study, self.failures = study.out, study, failures
+        self.out, self.study, self.failures, self.cautions = study.out, study, failures, cautions
         self.accuracy = float("nan") if accuracy is None else float(accuracy.values.mean())
         self._curves, self._kept = list(curves), kept
         self._page = self._path.read_bytes() if self._path.is_file() else b""
@@ -132,7 +140,8 @@ class Result:
         width = max(shutil.get_terminal_size().columns, NARROWEST)
         lines = printed(verdicts_table(self._firsts), width=width, most_rows=None, most_metrics=None)
         where = f"; page: {self._path}" if self.is_current else ""
-        return "\n".join([*lines, "", f"accuracy {self.accuracy:.1%}{where}"]).strip("\n")
+        above = (textwrap.fill(f"Caution: {line}", width) for line in self.cautions)
+        return "\n".join([*above, *lines, "", f"accuracy {self.accuracy:.1%}{where}"]).strip("\n")
 
     def _repr_html_(self) -> str:
         wide = self.table.assign(
@@ -141,7 +150,9 @@ class Result:
         order = list(dict.fromkeys(wide.metric))
         pivot = wide.pivot(index="method", columns="metric", values="said").reindex(columns=order)
         best = wide.groupby("method")["rank"].mean().sort_values().index
-        above = "".join(f"<p><b>Caution:</b> {html.escape(line)}</p>" for line in notes(self._firsts))
+        above = "".join(
+            f"<p><b>Caution:</b> {html.escape(line)}</p>" for line in (*self.cautions, *notes(self._firsts))
+        )
         describing = [panel.metric for panel in self._firsts if panel.direction == "none"]
         below = [*described(describing), f"The network gets {self.accuracy:.1%} of the images right."]
         return f"{above}{pivot.reindex(best).fillna('').to_html()}<p>{html.escape(' '.join(below))}</p>"

@@ -21,7 +21,7 @@ class Failure(NamedTuple):
 
     message: one sentence for the user.
     trace: the traceback, for the author of the code that failed.
-    place: file and line of the user's own code that failed; "" if there is none.
+    place: name and line of the file of the user's own code that failed; "" if there is none.
     """
 
     message: str
@@ -43,12 +43,15 @@ class Failure(NamedTuple):
 
 
 def own_place(error: BaseException) -> str:
-    """Return file and line of the user's own code in which an error was raised, or its cause; "" if there is none."""
+    """Return file and line of the user's own code in which an error was raised, or its cause; "" if there is none.
+
+    The file has its name alone: a page that is published tells no folder of its author. The trace has the folder.
+    """
     for one in (error, error.__cause__):
         frames = traceback.extract_tb(None if one is None else one.__traceback__)
         own = [frame for frame in frames if not frame.filename.startswith((_EFFACE, *_INSTALLED))]
         if own:
-            return f"{own[-1].filename}:{own[-1].lineno}"
+            return f"{Path(own[-1].filename).name}:{own[-1].lineno}"
     return ""
 
 

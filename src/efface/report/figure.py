@@ -90,7 +90,7 @@ def sheet(panels: Sequence[Panel], looks: Mapping[str, Style]) -> dict[str, byte
         grid = figure.subplots(lines, columns, squeeze=False)
         for axes, place in zip(grid.flat, itertools.product(range(lines), range(columns)), strict=True):
             panel = panels[i] if (i := place[0] * columns + place[1]) < len(panels) else None
-            left = place[1] * 4.2 + (_margin(panel) if panel else 0.75)
+            left = place[1] * 4.2 + (_margin(panel) if panel else 0.85)
             bottom = height - (place[0] + 1) * tall + 0.55
             right, top = (place[1] + 1) * 4.2 - 0.15, bottom + 2.1
             axes.set_position((left / width, bottom / height, (right - left) / width, (top - bottom) / height))
@@ -116,7 +116,7 @@ def column(panel: Panel, looks: Mapping[str, Style]) -> bytes:
     height = 0.5 + _height(panel, 0.17) if is_value else 2.0 + legend
     with mpl.rc_context({**_PLAIN, "pdf.fonttype": 42, "font.size": 8, "legend.fontsize": 7}):
         figure = Figure(figsize=(COLUMN, height))
-        left = 0.2 + _width(methods, _LABEL, 8.0) if is_value else 0.62
+        left = 0.2 + _width(methods, _LABEL, 8.0) if is_value else 0.7
         axes = figure.subplots()
         figure.subplots_adjust(left / COLUMN, (0.42 + legend) / height, 1 - 0.08 / COLUMN, 1 - 0.08 / height)
         _draw(axes, panel, looks, identifiers([panel]))
@@ -225,7 +225,7 @@ def _draw_dots(axes: Axes, panel: Panel, looks: Mapping[str, Style], names: dict
 
 def _margin(panel: Panel) -> float:
     """Return the margin left of the axes, in inches. A layout engine would draw to find it, which is much slower."""
-    return 0.2 + _width([row.method for row in panel.rows], _LABEL, 9.5) if panel.stands == "value" else 0.75
+    return 0.2 + _width([row.method for row in panel.rows], _LABEL, 9.5) if panel.stands == "value" else 0.85
 
 
 def _width(names: Sequence[str], line: int, size: float) -> float:

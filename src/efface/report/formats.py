@@ -1,8 +1,10 @@
-"""Numbers, intervals and lists as text."""
+"""Numbers, intervals, names and lists as text."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
+from markupsafe import Markup
 
 from efface.report.stats import Interval
 
@@ -88,3 +90,12 @@ def listed(names: Sequence[str], most: int = 6) -> str:
     """Join names to a phrase. Names after the first `most` are counted."""
     names = [*names[:most], f"{len(names) - most} more"] if len(names) > most + 1 else list(names)
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def breakable(text: str) -> Markup:
+    """Return names whose lines break behind underscores, within a word only if it has more than 20 letters."""
+    parts = re.split(r"(?<=_)(?=[^_])", text)
+    return Markup("<wbr>").join(
+        Markup('<span class="long">{}</span>').format(part) if max(map(len, re.split(r"[\s-]", part))) > 20 else part
+        for part in parts
+    )

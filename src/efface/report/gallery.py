@@ -106,12 +106,17 @@ class Album:
     _taken: set[str] = field(default_factory=set, repr=False)
 
     def add(self, pixels: UInt8[np.ndarray, "h w 3"], name: str) -> str:
-        """Return the address of a picture: embedded, or a file beside the page. name: of the file, without suffix."""
+        """Return the address of a picture: embedded, or a file beside the page. Equal pictures share a file.
+
+        name: of the file, without suffix.
+        """
         picture = Image.fromarray(pixels)
         if max(picture.size) <= SMALL:
             return uri(encoded(picture, "PNG"))
-        path = f"{FOLDER}/{self._free(name)}.png"
-        self.files[path] = encoded(picture, "PNG")
+        content = encoded(picture, "PNG")
+        path = next((path for path, file in self.files.items() if file == content), "")
+        path = path or f"{FOLDER}/{self._free(name)}.png"
+        self.files[path] = content
         if max(picture.size) > EDGE:
             picture.thumbnail((EDGE, EDGE), Image.Resampling.BOX)
         text = uri(encoded(picture, "WEBP", quality=88), "webp")

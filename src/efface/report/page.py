@@ -149,6 +149,7 @@ def _template() -> jinja2.Template:
         words.reason,
         words.intervals_sentences,
         formats.listed,
+        formats.breakable,
         formats.p_value,
         formats.percent_of,
     )

@@ -50,6 +50,12 @@ class Pictured:
         """The name of the file in full size by the address of a picture that has one."""
         return {address: name for address, name in zip(self.addresses, self.full, strict=True) if name}
 
+    @property
+    def shares(self) -> bool:
+        """True if equal pictures have one file in full size."""
+        named = [name for name in self.full if name]
+        return len(set(named)) < len(named)
+
 
 def kept_pictures(folder: Path, gallery: Gallery | Pictured | None) -> Pictured | None:
     """Return the pictures of a page. Write those of a gallery into the folder of the page, and them all as data."""

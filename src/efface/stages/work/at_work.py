@@ -153,5 +153,5 @@ def _end(text: str) -> str | None:
     if kind is None:
         return None
     places = [(file, line) for file, line in _PLACE.findall(text) if not file.startswith(_LIBRARIES)]
-    own = next((f" at {file}:{line}" for file, line in places if "/lib/python" not in file), "")
+    own = next((f" at {Path(file).name}:{line}" for file, line in places if "/lib/python" not in file), "")
     return f"with '{kind[1]}'{own}"
