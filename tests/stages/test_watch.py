@@ -7,10 +7,12 @@ import time
 
 import pytest
 
+from efface.execute import advance
+from efface.execute.task_status import Statuses, working_on
 from efface.stages import watch as stage
 from efface.stages.page.folders import kept_folder
+from efface.stages.run.display import display
 from efface.stages.run.progress import duration
-from efface.stages.work.at_work import Subject, noted
 from small.studies import efface, write_study
 
 STUDY = {"metrics": ["morf", "lerf"], "fractions": [0.25, 0.5, 0.75]}
@@ -39,7 +41,7 @@ def without_some(folder, keep):
 
 def said(folder):
     (run,) = (each for runs in kept_folder(folder)[0].values() for each in runs)
-    return stage.lines_of(run)
+    return stage.lines_of(run, Statuses([folder]))
 
 
 def test_a_finished_run_has_nothing_left_and_ends_the_watch(finished, capsys):
@@ -49,17 +51,41 @@ def test_a_finished_run_has_nothing_left_and_ends_the_watch(finished, capsys):
 
 def test_what_is_left_and_at_work_is_told_with_the_time_that_it_may_take(finished):
     whole = without_some(finished, keep=4)
-    subject = Subject("attribution_methods.mine", "test maps")
-    with noted(finished, subject):
-        note = next(finished.glob(".at_work-*"))
-        os.utime(note, (time.time() - 100, time.time() - 100))
+    with working_on(finished, "mine, test maps", 24.0, "maps"):
         first, at_work = said(finished)
     assert f"4 of {whole} probes done, {whole - 4} left, 4 results in the last 5 minutes" in first
     assert re.search(r"to go, until \d\d:\d\d", first)
     assert re.fullmatch(
-        rf"  attribution_methods.mine, test maps: for 1 min 40 s on {re.escape(os.uname().nodename)}", at_work
+        rf"  mine, test maps: 0/24 maps, for [\d.]+ s, process {os.getpid()} on {re.escape(os.uname().nodename)}",
+        at_work,
     )
-    assert len(said(finished)) == 1, "the note went with the task"
+    assert len(said(finished)) == 1, "the line went with the task"
+
+
+def test_the_lines_are_those_of_the_command_that_works(finished):
+    without_some(finished, keep=4)
+    with display(24.0, "extract", "maps", tasks=2, folders=[finished]) as live:
+        with working_on(finished, "mine, test maps", 12.0, "maps"):
+            advance(6.0)
+            live.keep(live.look()[0])
+            _, command, worker = said(finished)
+        assert command.startswith("  extract: 0 %, 0 done, 1 running, 1 left")
+        assert f"process {os.getpid()} on " in command
+        assert worker.startswith("  mine, test maps: ")
+    assert len(said(finished)) == 1, "the command has ended"
+
+
+def test_a_worker_that_is_gone_or_silent_is_not_told_as_one_that_works(finished):
+    without_some(finished, keep=4)
+    with working_on(finished, "mine, test maps", 24.0, "maps"):
+        (path,) = finished.glob(".worker-*")
+        status = json.loads(path.read_text())
+    path.write_text(json.dumps(status | {"process": 2**22 + 1}))
+    assert "its process has ended" in said(finished)[-1]
+    path.write_text(json.dumps(status | {"machine": "another"}))
+    assert "no report" not in said(finished)[-1]
+    os.utime(path, (time.time() - 300, time.time() - 300))
+    assert re.search(r"no report for 5 min 0 s \(one long step, or it hangs, or it was killed\)", said(finished)[-1])
 
 
 def test_a_run_on_which_nothing_works_says_so(finished, monkeypatch):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from efface.execute.own_signals import STOPS, refuse_own, watched
+from efface.execute.task_status import note
 
 Advance = Callable[[float], None]
 
@@ -28,6 +29,7 @@ _ctrl_c = threading.Event()
 def advance(amount: float) -> None:
     """Report progress from inside a task, in the units of the task."""
     go_on()
+    note(amount)
     _report_to(amount)
 
 

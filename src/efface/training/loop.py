@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from efface import draws
 from efface.erase.batches import Batches
 from efface.erase.masking import to_float
+from efface.execute import task_status
 from efface.models.batch_norm import single_images_repaired
 from efface.models.memory import at_once, memory_for_a_step, with_smaller_batches
 from efface.plug.call import Call
@@ -77,6 +78,7 @@ def train(
     fingerprint: str = "",
     log: Log | None = None,
     advance: Callable[[float], None] = lambda _: None,
+    epoch_cost: float = 1.0,
 ) -> TrainingResult:
     """Train a fresh network on (erased) images.
 
@@ -84,7 +86,7 @@ def train(
     targets: classes by row number.
     checkpoint: file written after each epoch. A training resumes from it if its fingerprint equals `fingerprint`.
     log: called with the loss, its terms, the training accuracy and those of the validation rows, and each batch's loss.
-    advance: called with 1 after each epoch.
+    advance: called with `epoch_cost` after each epoch.
     ValueError: keep is 'best' without validation rows; the loss is no number; the network has too few classes; or an
         augmentation or an attack returns wrong images.
     """
@@ -104,23 +106,25 @@ def train(
         state = Training(network, optimizer, schedule, checkpoint, fingerprint)
         targets = targets.to(device)
         told = Told(log, steps, stops=settings.stop is not None and settings.stop.accuracy is not None)
-        for epoch in range(state.epoch, settings.epochs):
-            if settings.stop is not None and settings.stop.reached(state):
-                break
-            each_step = schedule if settings.schedule_each == "step" else None
-            means = _epoch(
-                network, batches, rows.training, targets, settings, optimizer, each_step, loss_of, seed, epoch, told
-            )
-            if schedule is not None and settings.schedule_each == "epoch":
-                schedule.step()
-            validation_loss = None
-            if rows.validation is not None and len(rows.validation):
-                logits = _validated(network, batches, rows.validation, settings, epoch)
-                expected = targets[rows.validation.to(device)]
-                means["validation_accuracy"] = float((logits.argmax(1) == expected.cpu()).float().mean())
-                validation_loss = partial(loss_on, loss_of, logits, expected)
-            state.finish(epoch, told.epoch(epoch, means, validation_loss), best=settings.keep == "best")
-            advance(1)
+        images = len(_trained_on(rows.training, settings))
+        with task_status.training(settings.epochs, images, cost=epoch_cost, found=state.epoch):
+            for epoch in range(state.epoch, settings.epochs):
+                if settings.stop is not None and settings.stop.reached(state):
+                    break
+                each_step = schedule if settings.schedule_each == "step" else None
+                means = _epoch(
+                    network, batches, rows.training, targets, settings, optimizer, each_step, loss_of, seed, epoch, told
+                )
+                if schedule is not None and settings.schedule_each == "epoch":
+                    schedule.step()
+                validation_loss = None
+                if rows.validation is not None and len(rows.validation):
+                    logits = _validated(network, batches, rows.validation, settings, epoch)
+                    expected = targets[rows.validation.to(device)]
+                    means["validation_accuracy"] = float((logits.argmax(1) == expected.cpu()).float().mean())
+                    validation_loss = partial(loss_on, loss_of, logits, expected)
+                state.finish(epoch, told.epoch(epoch, means, validation_loss), best=settings.keep == "best")
+                advance(epoch_cost)
         state.restore(settings.keep)
     kept = state.best_epoch if state.best else state.epoch - 1
     curves = {name: tuple(values) for name, values in state.terms.items()}
@@ -204,6 +208,7 @@ def _epoch(
             each_step.step()
         means.add(values, len(padded))
         told.batch(values["loss"])
+        task_status.step(len(padded))
         at += len(padded)
     curves = means.found()
     if not math.isfinite(curves["loss"]):
