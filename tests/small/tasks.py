@@ -68,6 +68,12 @@ def signalled(task):
     return "finished"
 
 
+def prints(task):
+    print(f"line {task}\nsecond {task}")
+    time.sleep(1)
+    return task
+
+
 def half_done(folder):
     """Reports half of its work, and ends when somebody has seen that."""
     with task_status.working_on(Path(folder), "half", 100.0, "passes"):

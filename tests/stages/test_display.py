@@ -6,10 +6,12 @@ import io
 import os
 import re
 import struct
+import subprocess
 import sys
 import termios
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -135,6 +137,33 @@ def test_a_ctrl_c_leaves_a_clean_terminal(tmp_path, terminal):
     assert len(screen) == 2
     assert not [each for each in threading.enumerate() if each.name == "efface-display"]
     assert list(tmp_path.iterdir()) == []
+
+
+WORKERS = """
+import sys
+from pathlib import Path
+from efface.execute import processes
+from efface.stages.run.display import display
+from small import tasks
+if __name__ == "__main__":
+    with display(4.0, "measure", "passes", tasks=4, folders=[Path(sys.argv[1])]) as live:
+        for _ in processes(tasks.prints, range(4), workers=2, progress=live.update):
+            live.finished(1.0, failed=False)
+"""
+
+
+@pytest.mark.long
+def test_what_workers_print_stands_above_the_block_in_whole_lines(tmp_path, terminal):
+    place, said = terminal()
+    (tmp_path / "workers.py").write_text(WORKERS)
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    command = [sys.executable, str(tmp_path / "workers.py"), str(tmp_path)]
+    subprocess.run(command, stdout=place, stderr=place, env=os.environ | {"PYTHONPATH": path}, check=True)
+    screen = Screen().feed(said(lambda text: "4 of 4" in text)).shown
+    assert sorted(screen[:8:2]) == [f"line {each}" for each in range(4)]
+    assert [line.replace("line", "second") for line in screen[:8:2]] == screen[1:8:2]
+    assert screen[8].startswith("measure: 4 of 4 done, in ")
+    assert screen[9:] == [""]
 
 
 @pytest.mark.parametrize("how", ["dumb", "no terminal"])

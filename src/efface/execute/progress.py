@@ -77,7 +77,8 @@ def _end_at_once(number: int) -> None:
     for worker in multiprocessing.active_children():
         worker.kill()
     with contextlib.suppress(OSError):
-        os.write(2, b"efface: stopped at once by another signal; the same command continues from here\n")
+        clear = b"\r\x1b[J" if os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb" else b""  # a display's block
+        os.write(2, clear + b"efface: stopped at once by another signal; the same command continues from here\n")
     _leave(128 + number)
 
 

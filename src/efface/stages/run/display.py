@@ -18,6 +18,8 @@ from efface.stages.run.terminal import CLEAR, block, is_terminal, size
 
 OFTEN = 0.5
 """Seconds between two looks at the workers."""
+_SHARE = 100
+"""Many workers are looked at less often: a look takes at most a hundredth of the time."""
 _FIRST, _RARELY = 10.0, 30.0
 """Seconds until the first line in a log, and between two lines."""
 _LITTLE = 0.01
@@ -152,8 +154,11 @@ class Shown:
         self._display.clear()
 
     def _run(self) -> None:
-        while not self._over.wait(OFTEN):
+        took = 0.0
+        while not self._over.wait(max(OFTEN, _SHARE * took)):
+            began = time.monotonic()
             self.refresh()
+            took = time.monotonic() - began
 
     def refresh(self) -> None:
         """Show what holds now."""

@@ -115,7 +115,7 @@ def _name_plainly(run: Run, new: Collection[Path]) -> None:
 
 
 def _epochs(runs: Mapping[Path, Run], task: NetworkToTrain) -> float:
-    """Return the epochs of a training, its share of the bar. runs: by folder."""
+    """Return the epochs of a training. runs: by folder."""
     run = runs[task.study.out]
     return float(next(network.fit.epochs for network in run.networks() if network.name == task.network and network.fit))
 
