@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import time
 
 import pytest
@@ -13,7 +14,7 @@ from efface.stages import watch as stage
 from efface.stages.page.folders import kept_folder
 from efface.stages.run.display import display
 from efface.stages.run.progress import duration
-from small.studies import efface, write_study
+from small.studies import efface, start, write_study
 
 STUDY = {"metrics": ["morf", "lerf"], "fractions": [0.25, 0.5, 0.75]}
 
@@ -112,3 +113,44 @@ def test_the_command_takes_a_study_or_a_folder_and_refuses_what_has_no_plan(fini
     assert "run" in done.err
     done = efface(finished.parent, "watch", "run", "--every", "0")
     assert done.code == 2
+
+
+SLOW = """
+import time
+
+
+def slow(model, images, targets):
+    time.sleep(0.5 * (len(images) > 2))
+    return images.mean(1)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_watch_beside_a_run_sees_its_workers_and_a_killed_run_leaves_no_lie(tmp_path, workers):
+    methods = [
+        {"name": "random", "method": "efface.methods.control.random"},
+        *({"name": name, "method": "slow.slow"} for name in ("slow", "slower")),
+    ]
+    executor = {"call": "efface.execute.processes", "kwargs": {"workers": workers}}
+    write_study(
+        tmp_path,
+        {"slow": SLOW},
+        **STUDY | {"attribution_methods": methods, "executor": executor, "max_batch": 4},
+    )
+    running = start(tmp_path, "all", "study.yml")
+    for name in ("slow", "slower"):
+        line = rf"  {name}, test maps: \d+/24 maps, .*process \d+ on "
+        until = time.monotonic() + 100
+        while not re.search(line, out := efface(tmp_path, "watch", "run", "--once").out) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert re.search(line, out), out
+        assert re.search(rf"  extract: \d+ %, \d done, .*process {running.pid} on ", out)
+    os.kill(running.pid, signal.SIGKILL)
+    running.join()
+    time.sleep(3)  # its workers end with it
+    out = efface(tmp_path, "watch", "run", "--once").out
+    assert "extract: " not in out
+    assert "images/s" not in out
+    assert efface(tmp_path, "all", "study.yml").code == 0
+    assert not [*(tmp_path / "run").glob(".*.json")]

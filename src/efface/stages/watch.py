@@ -3,16 +3,18 @@
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from efface.execute.task_status import SILENCE, Statuses
+from efface.execute.task_status import SILENCE, Seen, Statuses
 from efface.stages.page.folders import kept_folder
 from efface.stages.run.curves import RunRecord
 from efface.stages.run.live_lines import Totals, total_line, worker_lines
 from efface.stages.run.progress import duration, say
 from efface.stages.run.terminal import CLEAR, block, is_terminal, size
+from efface.study.yaml_file import InvalidStudyError
 
 RECENT = 300
 """Seconds over which the speed is counted."""
@@ -27,7 +29,7 @@ def watch(folder: Path, *, every: float = 5.0, once: bool = False) -> None:
 
     folder: of a run, or of a study. every: seconds between two looks, above 0. once: look once.
 
-    InvalidStudyError: the folder holds no plan, as before the first run of `extract`, `measure` or `all`.
+    InvalidStudyError: the folder holds no plan, and nothing works there.
     """
     drawn = is_terminal(sys.stdout) and not once
     try:
@@ -42,28 +44,42 @@ def _watch(folder: Path, *, every: float, once: bool, drawn: bool) -> None:
     shown, statuses = list[str](), dict[Path, Statuses]()
     while True:
         begun = time.monotonic()
-        runs = [run for several in kept_folder(folder)[0].values() for run in several]
         columns, rows = size(sys.stdout)
-        most = rows - 3 - 2 * len(runs) if drawn else _MOST
-        statuses |= {run.folder: Statuses([run.folder]) for run in runs if run.folder not in statuses}
-        lines = [line for run in runs for line in lines_of(run, statuses[run.folder], most, columns if drawn else None)]
-        is_over = once or not any(_left(run) for run in runs)
+        room = (rows, columns) if drawn else None
+        try:
+            runs = [run for several in kept_folder(folder)[0].values() for run in several]
+        except InvalidStudyError:  # the plan is kept after the first training
+            lines, is_over = _without_plan(folder, statuses, room), once
+            if not lines and not shown:
+                raise
+        else:
+            statuses |= {run.folder: Statuses([run.folder]) for run in runs if run.folder not in statuses}
+            lines = [line for run in runs for line in lines_of(run, statuses[run.folder], room)]
+            is_over = once or not any(_left(run) for run in runs)
         if is_over or not drawn:
             print(CLEAR if drawn else "", end="")
             for line in lines if lines != shown else ():
                 say(line)
-            shown = lines
         else:
             print(block(lines[: rows - 2], columns), end="", flush=True)
         if is_over:
             return
+        shown = lines or shown
         time.sleep(max(every, 10 * (time.monotonic() - begun)))  # a folder of very many results takes long to read
 
 
-def lines_of(run: RunRecord, statuses: Statuses, most: int = _MOST, columns: int | None = None) -> list[str]:
+def _without_plan(folder: Path, statuses: dict[Path, Statuses], room: tuple[int, int] | None) -> list[str]:
+    """Return what the command and its workers say in a folder, and in those of variants and seeds below."""
+    names = [f"{below}{name}" for below in ("", "*/", "*/*/") for name in (".progress.json", ".worker-*.json")]
+    places = sorted({path.parent for name in names for path in folder.glob(name)})
+    statuses |= {place: Statuses([place]) for place in places if place not in statuses}
+    return [line for place in places for line in _under_way(place, statuses[place].look(), room)]
+
+
+def lines_of(run: RunRecord, statuses: Statuses, room: tuple[int, int] | None = None) -> list[str]:
     """Return what is said of one run: how much is done, how fast, when it may end, and what is at work.
 
-    statuses: of its folder. most: workers with a line. columns: of a terminal.
+    statuses: of its folder. room: rows and columns of a terminal.
     """
     left, workers = _left(run), statuses.look()
     told = [f"{run.folder}: {len(run.kept.tasks) - len(left)} of {len(run.kept.tasks)} probes done"]
@@ -79,20 +95,21 @@ def lines_of(run: RunRecord, statuses: Statuses, most: int = _MOST, columns: int
         ends = datetime.now() + timedelta(seconds=seconds)  # noqa: DTZ005  the reader's own clock
         least = "at least " if unknown else ""
         told.append(f"{least}{duration(seconds)} to go, until {ends:%H:%M}")
-    command = _command(run.folder)
-    idle = [] if working or recent or command else ["  nothing is at work; the same command of the study goes on"]
-    return [", ".join(told), *idle, *command, *worker_lines(workers, most, columns)]
+    under_way = _under_way(run.folder, workers, room)
+    idle = [] if working or recent or under_way else ["  nothing is at work; the same command of the study goes on"]
+    return [", ".join(told), *idle, *under_way]
 
 
-def _command(folder: Path) -> list[str]:
-    """Return the line of the command that works in a folder; nothing if there is none."""
-    found = Totals.kept(folder)
-    if found is None:
-        return []
-    totals, silent = found
-    where = f"process {totals.process} on {totals.node}"
-    late = f", no report for {duration(silent)} (it may hang, or was killed)" if silent >= SILENCE else ""
-    return [f"  {total_line(replace(totals, where=where))}{late}"]
+def _under_way(folder: Path, workers: Sequence[Seen], room: tuple[int, int] | None) -> list[str]:
+    """Return the lines of the command that works in a folder, if there is one, and of the workers."""
+    lines = list[str]()
+    if (found := Totals.kept(folder)) is not None:
+        totals, silent = found
+        where = f"process {totals.process} on {totals.node}"
+        late = f", no report for {duration(silent)} (it may hang, or was killed)" if silent >= SILENCE else ""
+        lines.append(f"  {total_line(replace(totals, where=where))}{late}")
+    rows, columns = room or (None, None)
+    return [*lines, *worker_lines(workers, _MOST if rows is None else rows - 5, columns)]
 
 
 def _left(run: RunRecord) -> set[str]:

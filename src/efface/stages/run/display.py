@@ -123,7 +123,7 @@ class Shown:
     def __init__(self, display: Display, stream: Any, delay: float) -> None:
         self._display, self._stream, self._delay = display, stream, delay
         self._lock, self._over = threading.RLock(), threading.Event()
-        self._kept, self._next, self._block = 0.0, _FIRST, ""
+        self._kept, self._next, self._block = -_KEPT, _FIRST, ""
         self._terminal = is_terminal(stream)
         self._thread = threading.Thread(target=self._run, daemon=True, name="efface-display")
 
