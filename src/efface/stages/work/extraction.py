@@ -105,7 +105,7 @@ def _extract(run: Run, splits: Sequence[str] | None) -> list[str]:
     done = sum(max(finished_rows(partial_path(run.map_path(task.method, task.split))), 0) for task in tasks)
     costs = {task: _left_of(run, task) for task in tasks}
     with display(float(total), "extract", "maps", tasks=len(tasks), folders=[run.folder]) as live:
-        live.already(min(done, total))
+        live.already(float(min(done, total)))
         for task, outcome in _worked_off(run, tasks, live.update):
             live.finished(costs[task], failed=isinstance(outcome, Failure))
             if isinstance(outcome, Failure):
