@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from efface import execute
+from efface.execute import task_status
 
 
 def same(task):
@@ -65,3 +66,21 @@ def signalled(task):
         os.kill(os.getpid(), number)
         time.sleep(30)
     return "finished"
+
+
+def prints(task):
+    print(f"line {task}\nsecond {task}")
+    time.sleep(1)
+    return task
+
+
+def half_done(folder):
+    """Reports half of its work, and ends when somebody has seen that."""
+    with task_status.working_on(Path(folder), "half", 100.0, "passes"):
+        execute.advance(20.0)
+        time.sleep(task_status.EVERY)
+        execute.advance(30.0)
+        until = time.monotonic() + 60
+        while not (Path(folder) / "seen").exists() and time.monotonic() < until:
+            time.sleep(0.02)
+    return (Path(folder) / "seen").exists()

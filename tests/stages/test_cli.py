@@ -35,7 +35,7 @@ def test_only():
 
 
 def errors(result):
-    """The lines of an error; stderr holds nothing else but progress bars."""
+    """The lines of an error; stderr holds nothing else but lines of progress."""
     assert "Traceback" not in result.err + result.out, result.err
     bars = ("train:", "extract:", "measure:")
     return [line for line in result.err.splitlines() if line.strip() and not line.lstrip("\r").startswith(bars)]

@@ -311,8 +311,8 @@ def test_executors_answer_how_many_run_at_once():
         slots(marked, 9, {})
 
 
-@pytest.mark.parametrize(("executor", "bar"), [("own.mine", "72.0/72.0"), ("own.told", "48.0/72.0")])
-def test_a_study_with_three_lines_loses_one_method_and_keeps_the_rest(tmp_path, executor, bar):
+@pytest.mark.parametrize("executor", ["own.mine", "own.told"])
+def test_a_study_with_three_lines_loses_one_method_and_keeps_the_rest(tmp_path, executor):
     methods = [RANDOM, MINE, {"name": "broken", "method": "own.fails"}]
     write_study(tmp_path, OWN, attribution_methods=methods, metrics=["morf"], executor=executor)
     found = efface(tmp_path, "check", "study.yml")
@@ -323,7 +323,7 @@ def test_a_study_with_three_lines_loses_one_method_and_keeps_the_rest(tmp_path, 
     assert "broken, test: RuntimeError: boom" in found.out + found.err
     assert "extracted 2 of 3 sets of maps" in found.out
     assert (tmp_path / "run" / "report" / "report.html").exists()
-    assert bar in found.err  # maps: of three methods a tick each, or as two of them reported theirs
+    assert "extract: 2 of 3 done, 1 failed, in " in found.err
 
 
 @pytest.mark.parametrize(

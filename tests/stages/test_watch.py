@@ -3,15 +3,18 @@
 import json
 import os
 import re
+import signal
 import time
 
 import pytest
 
+from efface.execute import advance
+from efface.execute.task_status import Statuses, working_on
 from efface.stages import watch as stage
 from efface.stages.page.folders import kept_folder
+from efface.stages.run.display import display
 from efface.stages.run.progress import duration
-from efface.stages.work.at_work import Subject, noted
-from small.studies import efface, write_study
+from small.studies import efface, start, write_study
 
 STUDY = {"metrics": ["morf", "lerf"], "fractions": [0.25, 0.5, 0.75]}
 
@@ -39,7 +42,7 @@ def without_some(folder, keep):
 
 def said(folder):
     (run,) = (each for runs in kept_folder(folder)[0].values() for each in runs)
-    return stage.lines_of(run)
+    return stage.lines_of(run, Statuses([folder]))
 
 
 def test_a_finished_run_has_nothing_left_and_ends_the_watch(finished, capsys):
@@ -49,17 +52,41 @@ def test_a_finished_run_has_nothing_left_and_ends_the_watch(finished, capsys):
 
 def test_what_is_left_and_at_work_is_told_with_the_time_that_it_may_take(finished):
     whole = without_some(finished, keep=4)
-    subject = Subject("attribution_methods.mine", "test maps")
-    with noted(finished, subject):
-        note = next(finished.glob(".at_work-*"))
-        os.utime(note, (time.time() - 100, time.time() - 100))
+    with working_on(finished, "mine, test maps", 24.0, "maps"):
         first, at_work = said(finished)
     assert f"4 of {whole} probes done, {whole - 4} left, 4 results in the last 5 minutes" in first
     assert re.search(r"to go, until \d\d:\d\d", first)
     assert re.fullmatch(
-        rf"  attribution_methods.mine, test maps: for 1 min 40 s on {re.escape(os.uname().nodename)}", at_work
+        rf"  mine, test maps: 0/24 maps, for [\d.]+ s, process {os.getpid()} on {re.escape(os.uname().nodename)}",
+        at_work,
     )
-    assert len(said(finished)) == 1, "the note went with the task"
+    assert len(said(finished)) == 1, "the line went with the task"
+
+
+def test_the_lines_are_those_of_the_command_that_works(finished):
+    without_some(finished, keep=4)
+    with display(24.0, "extract", "maps", tasks=2, folders=[finished]) as live:
+        with working_on(finished, "mine, test maps", 12.0, "maps"):
+            advance(6.0)
+            live.keep(live.look()[0])
+            _, command, worker = said(finished)
+        assert command.startswith("  extract: 0 %, 0 done, 1 running, 1 left")
+        assert f"process {os.getpid()} on " in command
+        assert worker.startswith("  mine, test maps: ")
+    assert len(said(finished)) == 1, "the command has ended"
+
+
+def test_a_worker_that_is_gone_or_silent_is_not_told_as_one_that_works(finished):
+    without_some(finished, keep=4)
+    with working_on(finished, "mine, test maps", 24.0, "maps"):
+        (path,) = finished.glob(".worker-*")
+        status = json.loads(path.read_text())
+    path.write_text(json.dumps(status | {"process": 2**22 + 1}))
+    assert "its process has ended" in said(finished)[-1]
+    path.write_text(json.dumps(status | {"machine": "another"}))
+    assert "no report" not in said(finished)[-1]
+    os.utime(path, (time.time() - 300, time.time() - 300))
+    assert re.search(r"no report for 5 min 0 s \(one long step, or it hangs, or it was killed\)", said(finished)[-1])
 
 
 def test_a_run_on_which_nothing_works_says_so(finished, monkeypatch):
@@ -86,3 +113,44 @@ def test_the_command_takes_a_study_or_a_folder_and_refuses_what_has_no_plan(fini
     assert "run" in done.err
     done = efface(finished.parent, "watch", "run", "--every", "0")
     assert done.code == 2
+
+
+SLOW = """
+import time
+
+
+def slow(model, images, targets):
+    time.sleep(0.5 * (len(images) > 2))
+    return images.mean(1)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_watch_beside_a_run_sees_its_workers_and_a_killed_run_leaves_no_lie(tmp_path, workers):
+    methods = [
+        {"name": "random", "method": "efface.methods.control.random"},
+        *({"name": name, "method": "slow.slow"} for name in ("slow", "slower")),
+    ]
+    executor = {"call": "efface.execute.processes", "kwargs": {"workers": workers}}
+    write_study(
+        tmp_path,
+        {"slow": SLOW},
+        **STUDY | {"attribution_methods": methods, "executor": executor, "max_batch": 4},
+    )
+    running = start(tmp_path, "all", "study.yml")
+    for name in ("slow", "slower"):
+        line = rf"  {name}, test maps: \d+/24 maps, .*process \d+ on "
+        until = time.monotonic() + 100
+        while not re.search(line, out := efface(tmp_path, "watch", "run", "--once").out) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert re.search(line, out), out
+        assert re.search(rf"  extract: \d+ %, \d done, .*process {running.pid} on ", out)
+    os.kill(running.pid, signal.SIGKILL)
+    running.join()
+    time.sleep(3)  # its workers end with it
+    out = efface(tmp_path, "watch", "run", "--once").out
+    assert "extract: " not in out
+    assert "images/s" not in out
+    assert efface(tmp_path, "all", "study.yml").code == 0
+    assert not [*(tmp_path / "run").glob(".*.json")]

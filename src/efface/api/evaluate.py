@@ -65,7 +65,7 @@ def evaluate(
     out: folder of the run, as the command line has it; the same call goes on there. None: a folder that goes with the
         result.
     seed: of all random numbers, an integer from 0.
-    verbose: False prints no lines; the progress bar stays.
+    verbose: False prints no lines; the display of each stage stays.
     settings: further keys of a study, such as `unit`, `imputer`, `fractions`, `post`, `explain`, `repeats`, `mean`,
         `std`, `fit`, `refit`; see docs/studies.md.
 

@@ -21,8 +21,8 @@ class Executor(Protocol):
 
     * a keyword `progress`, a function of one number. The executor calls it with the amounts that
       `efface.execute.advance` reports in the tasks. For tasks in the same process,
-      `with efface.execute.reporting(progress):` does this. Without the keyword, the progress bar of the stage moves
-      when a task is finished.
+      `with efface.execute.reporting(progress):` does this. Without the keyword, the display of the stage knows the
+      progress of tasks that see the folder of the run, and of others when they are finished.
     * an attribute `slots`, the number of tasks that run at once. It is a number, or a function of the number of tasks
       and of the executor's settings that it has as parameters. The estimate of `check` uses it. Without it, the
       estimate assumes that tasks run one by one.

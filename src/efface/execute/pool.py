@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -99,6 +100,10 @@ class WorkerDiedError(ValueError):
     """A worker process ended while it was at a task."""
 
 
+_MARK = ""
+"""What is asked for after all that was reported before."""
+
+
 class _Pool:
     """Workers that are reused by the next call: each needs seconds to start, to import torch and to read the data."""
 
@@ -111,13 +116,13 @@ class _Pool:
         self._draining = threading.Thread(target=self._drain, daemon=True)
         self._draining.start()
         self.futures = ProcessPoolExecutor(
-            workers, context, initializer=start_worker, initargs=(self._ticks.put, threads)
+            workers, context, initializer=start_worker, initargs=(self._ticks.put, threads, self._ticks.put)
         )
 
     def catch_up(self) -> None:
         """Wait until all progress reported so far has been passed on."""
         self._caught_up.clear()
-        self._ticks.put("mark")
+        self._ticks.put(_MARK)
         self._caught_up.wait(5)
 
     def close(self) -> None:
@@ -127,8 +132,11 @@ class _Pool:
 
     def _drain(self) -> None:
         while (amount := self._ticks.get()) is not None:
-            if amount == "mark":
+            if amount == _MARK:
                 self._caught_up.set()
+            elif isinstance(amount, str):
+                sys.stdout.write(amount)
+                sys.stdout.flush()
             elif (progress := self.progress) is not None:
                 progress(amount)
 

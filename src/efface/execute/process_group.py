@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 import torch
 from torch import distributed
 
+from efface.execute import task_status
 from efface.execute.elsewhere import Place, packed
 from efface.execute.progress import go_on
 from efface.execute.starting import blocked, end_processes, start_tracker
@@ -231,6 +232,7 @@ def _run(start: _Start, content: bytes, pipe: Connection) -> None:
     global _MEMBER  # noqa: PLW0603  this process is for this group alone
     start_worker(None, start.threads)
     _be_quiet(errors=start.number > 0)
+    task_status.say_nothing()
     try:
         start.place.enter()
         _connect(start)

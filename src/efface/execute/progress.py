@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from efface.execute.own_signals import STOPS, refuse_own, watched
+from efface.execute.task_status import note
 
 Advance = Callable[[float], None]
 
@@ -28,6 +29,7 @@ _ctrl_c = threading.Event()
 def advance(amount: float) -> None:
     """Report progress from inside a task, in the units of the task."""
     go_on()
+    note(amount)
     _report_to(amount)
 
 
@@ -75,7 +77,8 @@ def _end_at_once(number: int) -> None:
     for worker in multiprocessing.active_children():
         worker.kill()
     with contextlib.suppress(OSError):
-        os.write(2, b"efface: stopped at once by another signal; the same command continues from here\n")
+        clear = b"\r\x1b[J" if os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb" else b""  # a display's block
+        os.write(2, clear + b"efface: stopped at once by another signal; the same command continues from here\n")
     _leave(128 + number)
 
 

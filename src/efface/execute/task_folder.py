@@ -166,7 +166,7 @@ class Watched:
         """Return whether the process lives. On another machine it counts as alive for `SILENCE` seconds."""
         self.look()
         if self.is_here():
-            return _runs(int(self._text.split()[1]))
+            return runs(int(self._text.split()[1]))
         return time.monotonic() - self._since < SILENCE
 
     def is_here(self) -> bool:
@@ -182,7 +182,8 @@ class Watched:
         return bool(self._text) and not self.path.exists()
 
 
-def _runs(process: int) -> bool:
+def runs(process: int) -> bool:
+    """Return whether a process of this machine runs."""
     if Path("/proc/self/stat").exists():
         state = read(Path(f"/proc/{process}/stat")).rpartition(")")[2].split()
         return bool(state) and state[0] != "Z"

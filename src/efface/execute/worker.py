@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from efface.execute.attempt import set_torch_defaults
+from efface.execute.lines import Lines
 from efface.execute.progress import Advance, is_stopped, report_to, stop_at_signals
 
 Task = TypeVar("Task")
@@ -20,12 +21,16 @@ _BUSY = False
 """True while this worker runs a task."""
 
 
-def start_worker(report: Advance | None, threads: int) -> None:
+def start_worker(report: Advance | None, threads: int, tell: Callable[[str], None] | None = None) -> None:
     """Prepare this process for tasks: signals, torch, and where progress goes. It ends with its parent process.
 
-    threads: threads of torch, at least 1.
+    threads: threads of torch, at least 1. tell: gets the lines that tasks print, if this process has the terminal.
     """
     report_to(report)
+    if tell is not None:
+        for name in ("stdout", "stderr"):
+            if (stream := getattr(sys, name)).isatty():
+                setattr(sys, name, Lines(stream, tell))
     stop_at_signals(lambda: _BUSY)
     if hasattr(signal, "pthread_sigmask"):
         stopped_by = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}

@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from efface import draws
+from efface.execute.task_status import already_there
 from efface.metrics.formula import Metric, values_of
 from efface.metrics.probes import Case, Description, Erasure, Needs, erased_batches
 from efface.metrics.probes.score import epochs_of
@@ -90,7 +91,8 @@ class PermutedLabels:
         settings = settings.model_copy(update={"keep": "last", "epochs": self.epochs or settings.epochs})
         what = self.identity() | versions("metric.data_randomisation")
         kept = case.once("permuted-labels", what, lambda: self._train(case, settings))
-        case.advance(3.0 * settings.epochs * len(case.data["train"]))
+        with already_there():  # or its steps were told by the training
+            case.advance(3.0 * settings.epochs * len(case.data["train"]))
         network = case.build().to(case.device).eval()
         network.load_state_dict({name[8:]: value for name, value in kept.items() if name.startswith("network.")})
         score = compared(case, lambda indices, images, classes: explain(network, images, classes, indices))

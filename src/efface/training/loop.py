@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from efface import draws
 from efface.erase.batches import Batches
 from efface.erase.masking import to_float
+from efface.execute import task_status
 from efface.execute.process_group import Member, member
 from efface.models.batch_norm import single_images_repaired
 from efface.models.memory import at_once, memory_for_a_step, with_smaller_batches
@@ -29,7 +30,7 @@ from efface.training.data_parallel import copy_first, from_first, parts_of, plac
 from efface.training.settings import Precision, Stop, TrainingSettings
 from efface.training.several import asked_of, devices_of, heard, trained_together
 from efface.training.step import loss_function, step
-from efface.training.told import Log, Told, loss_on
+from efface.training.told import Log, Told, against_a_lost_loss, loss_on
 from efface.types import Images, Targets
 
 __all__ = [
@@ -83,6 +84,7 @@ def train(
     fingerprint: str = "",
     log: Log | None = None,
     advance: Callable[[float], None] = lambda _: None,
+    epoch_cost: float = 1.0,
 ) -> TrainingResult:
     """Train a fresh network on (erased) images, on as many devices as `fit.devices` says.
 
@@ -90,7 +92,7 @@ def train(
     targets: classes by row number.
     checkpoint: file written after each epoch. A training resumes from it if its fingerprint equals `fingerprint`.
     log: called with the loss, its terms, the training accuracy and those of the validation rows, and each batch's loss.
-    advance: called with 1 after each epoch.
+    advance: called with `epoch_cost` after each epoch.
     ValueError: keep is 'best' without validation rows; the loss is no number; the network has too few classes; an
         augmentation or an attack returns wrong images; or a process of a training on several devices ended.
     """
@@ -100,7 +102,7 @@ def train(
         )
     if not len(rows.training):
         raise ValueError("fit: the data have no training rows; lower data.kwargs.validation, or raise the limit")
-    own = partial(_trained, build, batches, rows, targets, settings, seed, device, checkpoint, fingerprint)
+    own = partial(_trained, build, batches, rows, targets, settings, seed, device, checkpoint, fingerprint, epoch_cost)
     if settings.devices == 1:
         return own(log, advance, None)
     asked = asked_of(settings, rows.training, rows.validation, targets, seed, fingerprint)
@@ -110,7 +112,9 @@ def train(
         me.finish((weights, replace(result, network=nn.Identity())))
     if (count := devices_of(settings, device)) == 1:
         return own(log, advance, None)
-    weights, result = trained_together(count, device, asked, log, advance)
+    images = len(_trained_on(rows.training, settings))
+    with task_status.training(settings.epochs, images, cost=epoch_cost, found=0):
+        weights, result = trained_together(count, device, asked, log, advance, images)
     with _own_random_state(device):
         network = _fresh(build, settings, seed, device)
     network.load_state_dict(weights)
@@ -127,6 +131,7 @@ def _trained(
     device: torch.device,
     checkpoint: Path | None,
     fingerprint: str,
+    epoch_cost: float,
     log: Log | None,
     advance: Callable[[float], None],
     me: Member | None,
@@ -144,24 +149,37 @@ def _trained(
             copy_first(chain(network.parameters(), network.buffers()))
         targets = targets.to(device)
         told = Told(log, steps, stops=settings.stop is not None and settings.stop.accuracy is not None)
-        for epoch in range(state.epoch, settings.epochs):
-            if settings.stop is not None and settings.stop.reached(state):
-                break
-            each_step = schedule if settings.schedule_each == "step" else None
-            means = _epoch(
-                network, batches, rows.training, targets, settings, optimizer, each_step, loss_of, seed, epoch, told, me
-            )
-            if schedule is not None and settings.schedule_each == "epoch":
-                schedule.step()
-            validation_loss = None
-            if rows.validation is not None and len(rows.validation) and (me is None or me.number == 0):
-                logits = _validated(network, batches, rows.validation, settings, epoch)
-                expected = targets[rows.validation.to(device)]
-                means["validation_accuracy"] = float((logits.argmax(1) == expected.cpu()).float().mean())
-                validation_loss = partial(loss_on, loss_of, logits, expected)
-            found = told.epoch(epoch, means, validation_loss)
-            state.finish(epoch, found if me is None else from_first(found), best=settings.keep == "best")
-            advance(1)
+        images = len(_trained_on(rows.training, settings))
+        with task_status.training(settings.epochs, images, cost=epoch_cost, found=state.epoch):
+            for epoch in range(state.epoch, settings.epochs):
+                if settings.stop is not None and settings.stop.reached(state):
+                    break
+                each_step = schedule if settings.schedule_each == "step" else None
+                means = _epoch(
+                    network,
+                    batches,
+                    rows.training,
+                    targets,
+                    settings,
+                    optimizer,
+                    each_step,
+                    loss_of,
+                    seed,
+                    epoch,
+                    told,
+                    me,
+                )
+                if schedule is not None and settings.schedule_each == "epoch":
+                    schedule.step()
+                validation_loss = None
+                if rows.validation is not None and len(rows.validation) and (me is None or me.number == 0):
+                    logits = _validated(network, batches, rows.validation, settings, epoch)
+                    expected = targets[rows.validation.to(device)]
+                    means["validation_accuracy"] = float((logits.argmax(1) == expected.cpu()).float().mean())
+                    validation_loss = partial(loss_on, loss_of, logits, expected)
+                found = told.epoch(epoch, means, validation_loss)
+                state.finish(epoch, found if me is None else from_first(found), best=settings.keep == "best")
+                advance(epoch_cost)
         state.restore(settings.keep)
     kept = state.best_epoch if state.best else state.epoch - 1
     curves = {name: tuple(values) for name, values in state.terms.items()}
@@ -249,23 +267,14 @@ def _epoch(
             each_step.step()
         means.add(values, sum(part.sizes))
         told.batch(values["loss"])
+        task_status.step(len(padded))
         at += len(padded)
     if me is not None:
         copy_first(network.buffers())
     curves = means.found()
     if not math.isfinite(curves["loss"]):
-        raise ValueError(f"the loss is {curves['loss']} in epoch {epoch + 1}; {_against_a_lost_loss(network)}")
+        raise ValueError(f"the loss is {curves['loss']} in epoch {epoch + 1}; {against_a_lost_loss(network)}")
     return curves
-
-
-def _against_a_lost_loss(network: nn.Module) -> str:
-    low = next(
-        (weight.dtype for weight in network.parameters() if weight.dtype in (torch.float16, torch.bfloat16)), None
-    )
-    if low is None:
-        return "lower the learning rate in fit.optimizer"
-    kind = str(low).removeprefix("torch.")
-    return f"the network's weights are {kind}, which is too coarse to train; load them as float32"
 
 
 def _trained_on(order: Tensor, settings: TrainingSettings) -> Tensor:

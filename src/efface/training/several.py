@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from efface.execute import task_status
 from efface.execute.pool import processors
 from efface.execute.process_group import Member, together
 from efface.store.keys import key
@@ -54,9 +55,16 @@ def asked_of(
 
 
 def trained_together(
-    count: int, device: torch.device, asked: dict[str, str], log: Log | None, advance: Callable[[float], None]
+    count: int,
+    device: torch.device,
+    asked: dict[str, str],
+    log: Log | None,
+    advance: Callable[[float], None],
+    images: int,
 ) -> Any:
     """Train in `count` processes, and return with what the first of them finished.
+
+    images: number of images of an epoch, for the report of progress.
 
     ValueError: as `efface.execute.process_group.together`. An error of the training is raised again here.
     """
@@ -66,6 +74,7 @@ def trained_together(
             assert log is not None
             log(*message)
         else:
+            task_status.step(images)
             advance(message)
 
     return together(count, device.type, (asked, log is not None), hear)

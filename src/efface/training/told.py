@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from efface.types import Targets
 
@@ -60,3 +60,14 @@ def loss_on(loss_of: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets
     """Return the loss of all these logits n k at once, on the device of the targets, without terms of regularisers."""
     with torch.inference_mode():
         return float(loss_of(logits.to(targets.device), targets))
+
+
+def against_a_lost_loss(network: nn.Module) -> str:
+    """Return what helps against a loss that is no number."""
+    low = next(
+        (weight.dtype for weight in network.parameters() if weight.dtype in (torch.float16, torch.bfloat16)), None
+    )
+    if low is None:
+        return "lower the learning rate in fit.optimizer"
+    kind = str(low).removeprefix("torch.")
+    return f"the network's weights are {kind}, which is too coarse to train; load them as float32"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from efface import draws
 from efface.erase.masking import to_float
+from efface.execute.task_status import already_there
 from efface.metrics.probes.case import Case
 from efface.metrics.probes.erasure import Erasure, erased_batches, fills_averaged
 from efface.metrics.probes.probe import Needs
@@ -95,7 +96,8 @@ class Retrain:
             first_draw=self.repeat * settings.epochs,
             epoch_cost=epoch_cost,
         )
-        case.advance((settings.epochs - len(trained.losses)) * epoch_cost)  # the epochs that `fit.stop` skipped
+        with already_there():
+            case.advance((settings.epochs - len(trained.losses)) * epoch_cost)  # the epochs that `fit.stop` skipped
         logits = erased_logits(case, trained.network, self.erasure, settings.precision)
         score = score_of(logits, test.targets, test.targets)
         if settings.stop is None:
@@ -135,7 +137,8 @@ def train_on_erased(
         checkpoint=case.checkpoint,
         fingerprint=fingerprint,
         log=case.log,
-        advance=lambda epochs: case.advance(epochs * epoch_cost),
+        advance=case.advance,
+        epoch_cost=epoch_cost,
     )
 
 

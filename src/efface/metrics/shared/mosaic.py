@@ -14,6 +14,7 @@ from efface import draws
 from efface.erase.masking import to_float
 from efface.erase.post import apply_post
 from efface.erase.ranking import for_unit
+from efface.execute.task_status import already_there
 from efface.metrics.probes import Case, Needs
 from efface.plug.call import Call
 from efface.store.arrays import read_rows
@@ -148,7 +149,8 @@ class Mosaics:
                 shares[part[:, cell].numpy()] = share_inside(own, box).numpy(force=True)
             case.advance(float(part.numel() * self._area()))
         most = min(self.mosaics * self.side**2, len(split))
-        case.advance(float((most - indices.numel()) * self._area()))  # images that are in no mosaic
+        with already_there():
+            case.advance(float((most - indices.numel()) * self._area()))  # images that are in no mosaic
         return Score({"share": shares})
 
     def _made(self, case: Case, indices: Int[Tensor, "m cells"]) -> tuple[Images, Tensor | None]:

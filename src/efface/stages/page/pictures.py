@@ -16,8 +16,9 @@ from efface.erase.masking import to_float, to_stored
 from efface.models.memory import Onwards, with_smaller_batches
 from efface.report.gallery import is_vector, paint, rgb, strip
 from efface.report.grid import FULL, PictureLine, grid, read_made_from
+from efface.stages.run.display import display
 from efface.stages.run.map_files import map_store, provenance
-from efface.stages.run.progress import bar, say
+from efface.stages.run.progress import say
 from efface.stages.run.provenance import GENERATED
 from efface.stages.run.run import Run
 from efface.stages.work.sampling import some_samples
@@ -84,9 +85,9 @@ def _generated(run: Run, indices: Int[Tensor, " n"]) -> Iterator[PictureLine]:
     stored = read_rows(test.images, indices).to(run.device)
     targets = test.targets[indices.to(test.targets.device)].to(run.device)
     seeds = draws.seeds_of(f"{run.study.seed} visualize", indices).to(run.device)
-    with bar(float(COST * len(indices) * (samples.steps + settings.steps)), "visualize", "pass") as progress:
-        generated = some_samples(run, samples, indices, advance=progress.update)
-        advance = Onwards(progress.update)
+    with display(float(COST * len(indices) * (samples.steps + settings.steps)), "visualize", "passes") as live:
+        generated = some_samples(run, samples, indices, advance=live.update)
+        advance = Onwards(live.update)
 
         def climbed(max_batch: int) -> Denoised:
             advance.restart()

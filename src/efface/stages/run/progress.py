@@ -1,9 +1,6 @@
-"""Output of a stage: a progress bar with the time left, and lines of text."""
+"""Output of a stage: lines of text, and times."""
 
-import sys
 import time
-
-from tqdm import tqdm
 
 
 class Clock:
@@ -18,29 +15,9 @@ class Clock:
         return {"seconds": round(passed, 3), "cpu_seconds": round(worked, 3)}
 
 
-def bar(total: float, what: str, unit: str, *, delay: float = 0.0) -> "tqdm[None]":
-    """Return a progress bar on stderr. In a log file it writes a line every half minute.
-
-    delay: seconds before the bar shows.
-    """
-    often = 0.2 if sys.stderr.isatty() else 30.0
-    return tqdm(
-        total=total,
-        desc=what,
-        unit=unit,
-        unit_scale=True,
-        mininterval=often,
-        smoothing=0.1,
-        dynamic_ncols=True,
-        delay=delay,
-        leave=not delay,
-    )
-
-
 def say(line: str) -> None:
-    """Print a line above any bar."""
-    tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()
+    """Print a line on stdout at once."""
+    print(line, flush=True)
 
 
 def say_out_of_memory(where: str, max_batch: int) -> None:

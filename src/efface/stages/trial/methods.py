@@ -18,10 +18,11 @@ from efface.methods.looked_at import layers_looked_at
 from efface.models.memory import with_smaller_batches
 from efface.plug.facts import fact
 from efface.stages.run.curves import PlannedRun
+from efface.stages.run.display import display
 from efface.stages.run.map_files import learnt_path, needed_splits
 from efface.stages.run.method_calls import method_call, seed_text
 from efface.stages.run.needs import unmet
-from efface.stages.run.progress import bar, duration, say
+from efface.stages.run.progress import duration, say
 from efface.stages.run.run import Run
 from efface.stages.run.weights_kept import weights_kept
 from efface.stages.trial.error_text import batch_hint, error_text
@@ -66,7 +67,7 @@ def preflight(
         needed_splits(run)
     trials, problems, learnt, methods = list[Trial](), [], _Learnt(), dict[str, MethodCall]()
     first = [entry for entry in run.entries if entry.draw == 1]
-    with bar(float(len(first)), "try", "method", delay=SOON) as progress:
+    with display(float(len(first)), "try", "methods", delay=SOON) as live:
         for entry in first:
             try:
                 trial = _tried(run, entry, network, images, logits, learnt, methods, warn=warn, long=long)
@@ -82,7 +83,7 @@ def preflight(
                 where = f"attribution_methods.{entry.name}: "
                 text = text if text.startswith(where[:-2]) else where + text
                 problems.append(text + _low_precision(network) + batch_hint(entry, error))
-            progress.update()
+            live.update()
     trials += [trial for entry in run.entries for trial in _of_further_draw(entry, trials, methods)]
     shapes = {name: shape for trial in trials for name, shape in trial.shapes.items()}
     for line in lost_channels(plan, shapes):

@@ -6,7 +6,6 @@ import hashlib
 import platform
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,19 +87,6 @@ def left(folder: Path) -> dict[str, str]:
         name, end = text.partition("\n")[0], _end(text)
         ends[name] = end or ends.get(name, _UNKNOWN)
     return ends
-
-
-def at_work(folder: Path) -> list[tuple[Subject, str, float]]:
-    """Return what is at work in the folder of a run: the subject, the name of the machine, and since when in seconds.
-
-    A process that was killed leaves its note, which then stays until the next run.
-    """
-    found = []
-    for path, text in _notes(folder).items():
-        with contextlib.suppress(OSError, ValueError):  # it has just ended, or has just begun
-            name, part, machine, *_ = text.split("\n")
-            found.append((Subject(name, part), machine, time.time() - path.stat().st_mtime))
-    return found
 
 
 def is_crash(end: str) -> bool:

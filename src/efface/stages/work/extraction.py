@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from efface.execute import Advance, Failure, advance
+from efface.execute import Advance, Failure, advance, task_status
 from efface.methods.calling import asks_classes
 from efface.plug.source import refuse_changed_code
+from efface.stages.run.display import display
 from efface.stages.run.map_files import (
     Extraction,
     extraction_key,
@@ -23,7 +24,7 @@ from efface.stages.run.map_files import (
     read_learnt_tensors,
 )
 from efface.stages.run.method_calls import layers_said, method_call
-from efface.stages.run.progress import Clock, bar, duration, say
+from efface.stages.run.progress import Clock, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
 from efface.stages.run.weights_kept import weights_kept
@@ -57,11 +58,12 @@ class Extract:
         """Seconds it took, and the layers that the method looks at."""
         clock, run = Clock(), self.run or current_run(self.study)
         entry = run.entry(task.method)
-        if entry.file is not None:
-            copy_maps(run, entry, task.split)
-            return clock.seconds()
-        extract_one(run, entry, task.split)
-        return clock.seconds() | layers_said(run, entry, task.split)
+        with task_status.working_on(run.folder, f"{task.method}, {task.split} maps", _left_of(run, task), "maps"):
+            if entry.file is not None:
+                copy_maps(run, entry, task.split)
+                return clock.seconds()
+            extract_one(run, entry, task.split)
+            return clock.seconds() | layers_said(run, entry, task.split)
 
 
 def extract_missing(run: Run, splits: Sequence[str] | None = None) -> list[str]:
@@ -101,9 +103,11 @@ def _extract(run: Run, splits: Sequence[str] | None) -> list[str]:
     started, before = time.monotonic(), len(failures)
     total = sum(len(run.data[task.split]) for task in tasks)
     done = sum(max(finished_rows(partial_path(run.map_path(task.method, task.split))), 0) for task in tasks)
-    with bar(float(total), "extract", "map") as progress:
-        progress.update(min(done, total))
-        for task, outcome in _worked_off(run, tasks, progress.update):
+    costs = {task: _left_of(run, task) for task in tasks}
+    with display(float(total), "extract", "maps", tasks=len(tasks), folders=[run.folder]) as live:
+        live.already(float(min(done, total)))
+        for task, outcome in _worked_off(run, tasks, live.update):
+            live.finished(costs[task], failed=isinstance(outcome, Failure))
             if isinstance(outcome, Failure):
                 failures.append(f"{task.method}, {task.split}: {outcome.reason}")
                 key = extraction_key(run, run.entry(task.method), task.split)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from efface import draws
-from efface.execute import Failure, advance
+from efface.execute import Failure, advance, task_status
 from efface.methods.calling import MethodCall
 from efface.methods.code_state import code_kept
 from efface.methods.model_state import restored
@@ -20,6 +20,7 @@ from efface.models.memory import with_smaller_batches
 from efface.plug.accepts import named
 from efface.plug.learning import check_learnt
 from efface.plug.source import refuse_changed_code
+from efface.stages.run.display import display
 from efface.stages.run.map_files import (
     extraction_key,
     learnt_path,
@@ -27,7 +28,7 @@ from efface.stages.run.map_files import (
     needed_splits,
     read_learnt_tensors,
 )
-from efface.stages.run.progress import bar, duration, say, say_out_of_memory
+from efface.stages.run.progress import duration, say, say_out_of_memory
 from efface.stages.run.run import Run
 from efface.stages.run.weights_kept import weights_kept
 from efface.stages.run.worker import current_run, keep_failure
@@ -56,7 +57,8 @@ class Learn:
         assert path is not None
         path.parent.mkdir(parents=True, exist_ok=True)
         network = run.network_of(entry).module
-        with _counting(network, len(train)):
+        counted = task_status.working_on(run.folder, f"{method}, learning", float(len(train)), "images")
+        with counted, _counting(network, len(train)):
             learnt = learn_from(run, entry, network, train)
         refuse_changed_code()
         write_learnt(path, learnt)
@@ -74,11 +76,12 @@ def learn_missing(run: Run, methods: Sequence[str]) -> list[str]:
         return []
     started, failures = time.monotonic(), list[str]()
     others = {first: rest for first, *rest in missing.values()}
-    with bar(float(len(others) * len(run.data["train"])), "learn", "image") as progress:
-        images = float(len(run.data["train"]))
+    images = float(len(run.data["train"]))
+    with display(len(others) * images, "learn", "images", tasks=len(others), folders=[run.folder]) as live:
         work, tasks = Learn(run.study), list(others)
-        outcomes = work_through(run.study, work, tasks, progress.update, cost=lambda _: images, subject=_subject)
+        outcomes = work_through(run.study, work, tasks, live.update, cost=lambda _: images, subject=_subject)
         for name, outcome in outcomes:
+            live.finished(images, failed=isinstance(outcome, Failure))
             if isinstance(outcome, Failure):
                 same = f" (so {', '.join(others[name])} cannot learn, either)" if others[name] else ""
                 failures.append(f"{name}, learning: {outcome.reason}{same}")
@@ -141,6 +144,7 @@ def _counting(network: nn.Module, most: int) -> Iterator[None]:
     handle = network.register_forward_pre_hook(count)
     try:
         yield
-        advance(float(most - seen))
+        with task_status.already_there():
+            advance(float(most - seen))
     finally:
         handle.remove()

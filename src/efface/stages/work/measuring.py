@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from efface.execute import Failure
+from efface.execute import Failure, task_status
 from efface.metrics.probes import Case
 from efface.metrics.probes.block import whole_of
 from efface.metrics.probes.description import describe, fields_of, text
@@ -22,11 +22,12 @@ from efface.plug.call import Call
 from efface.shown import shown
 from efface.stages.run.case import case_of
 from efface.stages.run.curves import PlannedRun
+from efface.stages.run.display import display
 from efface.stages.run.map_files import extraction_key, map_store, missing_maps
 from efface.stages.run.method_calls import explainer_of
 from efface.stages.run.needs import unmet
 from efface.stages.run.plan import ProbeTask
-from efface.stages.run.progress import Clock, bar, duration, say, say_out_of_memory
+from efface.stages.run.progress import Clock, duration, say, say_out_of_memory
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.rounds import pairs_said, spent_share, wanted
 from efface.stages.run.run import Run
@@ -50,8 +51,12 @@ class Measure:
 
     def __call__(self, task: ProbeTask) -> tuple[Score, dict[str, float]]:
         """Return the score and the seconds that it took."""
-        run = current_run(self.study)
-        clock = Clock()
+        run, clock = current_run(self.study), Clock()
+        cost = _cost(run, {name: len(split) for name, split in run.data.items()}, task)
+        with task_status.working_on(run.folder, _briefly(task), cost, "passes"):
+            return self._run(run, task), clock.seconds()
+
+    def _run(self, run: Run, task: ProbeTask) -> Score:
         maps = {split: map_store(run, name, split) for name, split in task.reads}
         frozen = task.probe.needs.network
         if not frozen:
@@ -68,7 +73,7 @@ class Measure:
             else:
                 score = _scored(run, task, case)
             _refuse_no_score(task, score)
-            return score, clock.seconds()
+            return score
 
 
 def _scored(run: Run, task: ProbeTask, case: Case) -> Score:
@@ -164,9 +169,10 @@ def _measured(planned: PlannedRun, tasks: list[ProbeTask], failed: dict[str, str
     trainings = sum(not task.probe.needs.network for task in tasks)
     say(f"{len(tasks)} probes to run, {trainings} of them trainings")
     first = FirstValues(plan)
-    with bar(total, "measure", "pass") as progress:
+    with display(total, "measure", "passes", tasks=len(tasks), folders=[run.folder]) as live:
         work, cost = Measure(run.study), functools.partial(_cost, run, counts)
-        for task, outcome in work_through(run.study, work, tasks, progress.update, cost=cost, subject=_subject):
+        for task, outcome in work_through(run.study, work, tasks, live.update, cost=cost, subject=_subject):
+            live.finished(cost(task), failed=isinstance(outcome, Failure))
             if isinstance(outcome, Failure):
                 failed[task.key] = f"{_named(task)}: {outcome.reason}"
                 failures.append(failed[task.key])
@@ -228,6 +234,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value if isinstance(value, bool | int | float | str | dict | None) else str(value)
+
+
+def _briefly(task: ProbeTask) -> str:
+    """Return the method, the metric and the numbers of a probe."""
+    numbers = {name: value for name, value in fields_of(task.probe).items() if type(value) in (int, float)}
+    view = [task.view.name] if task.view else []
+    return ", ".join([*view, task.metric or "check of its maps", *map("{0[0]} {0[1]:g}".format, numbers.items())])
 
 
 def _named(task: ProbeTask) -> str:

@@ -17,10 +17,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from efface import draws, execute
-from efface.execute import Failure
+from efface.execute import Failure, task_status
 from efface.metrics.probes import Samples
 from efface.models.memory import Onwards, with_smaller_batches
-from efface.stages.run.progress import bar, duration, say, say_out_of_memory
+from efface.stages.run.display import display
+from efface.stages.run.progress import duration, say, say_out_of_memory
 from efface.stages.run.provenance import GENERATED, surroundings
 from efface.stages.run.run import Run
 from efface.stages.run.worker import current_run, keep_failure
@@ -44,8 +45,10 @@ class Sample:
 
     def __call__(self, first: int) -> np.ndarray:
         run = current_run(self.study)
-        last = min(first + block_of(run), self.settings.count)
-        return sampled(run, self.settings, torch.arange(first, last)).numpy(force=True)
+        numbers = torch.arange(first, min(first + block_of(run), self.settings.count))
+        cost = float(COST * self.settings.steps * len(numbers))
+        with task_status.working_on(run.folder, f"samples from {first}", cost, "passes"):
+            return sampled(run, self.settings, numbers).numpy(force=True)
 
 
 def make_samples(run: Run, wanted: Iterable[Sampling] | None = None) -> list[str]:
@@ -74,7 +77,8 @@ def some_samples(
 ) -> Images:
     """The samples of these test rows: those that the stage made, or, where it has not, made now and not kept."""
     if samples_path(run, settings).exists() and int(indices.max()) < settings.count:
-        advance(float(COST * settings.steps * len(indices)))
+        with task_status.already_there():
+            advance(float(COST * settings.steps * len(indices)))
         return _store(run, settings).take(indices)
     return sampled(run, settings, indices, advance).cpu()
 
@@ -129,14 +133,15 @@ def _make(run: Run, settings: Sampling) -> list[str]:
     try:
         size = block_of(run)
         tasks = [first for first in range(0, settings.count, size) if not writer.done[first : first + size].all()]
-        with bar(settings.costs, "samples", "pass") as progress:
-            progress.update(float(COST * settings.steps * int(writer.done.sum())))
+        with display(settings.costs, "samples", "passes", tasks=len(tasks), folders=[run.folder]) as live:
+            live.already(float(COST * settings.steps * int(writer.done.sum())))
 
             def cost(first: int) -> float:
                 return float(COST * settings.steps * min(size, settings.count - first))
 
             work = Sample(run.study, settings)
-            for first, outcome in work_through(run.study, work, tasks, progress.update, cost=cost):
+            for first, outcome in work_through(run.study, work, tasks, live.update, cost=cost):
+                live.finished(cost(first), failed=isinstance(outcome, Failure))
                 if isinstance(outcome, Failure):
                     failures.append(f"samples from {first} on: {outcome.reason}")
                     keep_failure(run, f"samples {first}", outcome)

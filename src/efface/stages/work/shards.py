@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from efface.execute import Advance, Failure, advance, ray, slurm
+from efface.execute import Advance, Failure, advance, ray, slurm, task_status
 from efface.plug.source import refuse_changed_code
 from efface.stages.run.map_files import Extraction, provenance, read_learnt_tensors
 from efface.stages.run.method_calls import layers_said, method_call
@@ -49,6 +49,12 @@ class ExtractShard:
     def __call__(self, task: Shard) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the maps by name, and the seconds that they took, with the layers that the method looks at."""
         clock, run = Clock(), current_run(self.study)
+        name = f"{task.extraction.method}, {_subject(task).part}"
+        with task_status.working_on(run.folder, name, _cost(task), "maps"):
+            maps, layers = self._extracted(run, task)
+        return maps, clock.seconds() | layers
+
+    def _extracted(self, run: Run, task: Shard) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         entry, split = run.entry(task.extraction.method), task.extraction.split
         method, network = method_call(entry, read_learnt_tensors(run, entry)), run.network_of(entry)
         budget, classes = Budget(entry.name, run.study.max_batch), run.target_classes(split)
@@ -60,7 +66,7 @@ class ExtractShard:
                 advance(float(len(indices)))
         refuse_changed_code()
         maps = {name: torch.cat([each[name] for each in found]).numpy(force=True) for name in entry.gives}
-        return maps, clock.seconds() | layers_said(run, entry, split)
+        return maps, layers_said(run, entry, split)
 
 
 def in_shards(run: Run, task: Extraction) -> bool:

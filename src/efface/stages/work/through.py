@@ -52,7 +52,7 @@ def work_through(
 
     work: called with one task at a time; it returns something, never None. It and the tasks pickle.
     progress: where the tasks' progress goes, if the executor hands it on; else it gets `cost` when a task is finished.
-    cost: a task's share of the bar, in the bar's own units.
+    cost: of a task, in the units of the stage's display.
     subject: what a task runs. It pickles. A task whose process ends then fails alone. None: no notes are kept.
     in_process: True to run one task after another in this process, whatever the study's executor.
     ValueError: the executor does not keep its contract, see `efface.execute.Executor`, or fails itself.

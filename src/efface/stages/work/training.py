@@ -7,15 +7,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from efface.execute import Failure
+from efface.execute import Failure, task_status
 from efface.metrics.probes import Erasure
 from efface.metrics.probes.score import train_on_erased
 from efface.plug.given import said
 from efface.plug.in_python import for_maker
 from efface.stages.run.case import case_of
+from efface.stages.run.display import display
 from efface.stages.run.labels import sure_and_wrong
 from efface.stages.run.network import Network
-from efface.stages.run.progress import Clock, bar, duration, say
+from efface.stages.run.progress import Clock, duration, say
 from efface.stages.run.provenance import surroundings
 from efface.stages.run.run import Run
 from efface.stages.run.worker import current_run, keep_failure
@@ -46,7 +47,10 @@ class Train:
 
     def __call__(self, task: NetworkToTrain) -> dict[str, Any]:
         run = self.runs.get(task.study.out) or current_run(task.study)
-        return _train(run, next(network for network in run.networks() if network.name == task.network))
+        network = next(network for network in run.networks() if network.name == task.network)
+        cost = float(network.fit.epochs) if network.fit is not None else 0.0
+        with task_status.working_on(run.folder, _named(run, network.name), cost, "epochs"):
+            return _train(run, network)
 
 
 def train_missing(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[str]]:
@@ -66,14 +70,16 @@ def train_missing(runs: Sequence[Run], *, ask: bool = True) -> dict[Path, list[s
         tasks = [NetworkToTrain(run.study, network.name) for run, network in missing.values()]
         epochs = functools.partial(_epochs, own)
         done: list[float] = []  # finished epochs, as they are reported
-        with bar(sum(map(epochs, tasks)), "train", "epoch") as progress:
+        folders = [run.folder for run, _ in missing.values()]
+        with display(sum(map(epochs, tasks)), "train", "epochs", tasks=len(tasks), folders=folders) as live:
 
             def count(amount: float) -> None:
                 done.append(amount)
-                progress.update(amount)
+                live.update(amount)
 
             for task, outcome in work_through(runs[0].study, Train(own), tasks, count, cost=epochs):
                 run = own[task.study.out]
+                live.finished(epochs(task), failed=isinstance(outcome, Failure))
                 if isinstance(outcome, Failure):
                     failures.setdefault(run.folder, []).append(f"{_named(run, task.network)}: {outcome.reason}")
                     keep_failure(run, f"train {task.network}", outcome)
@@ -109,7 +115,7 @@ def _name_plainly(run: Run, new: Collection[Path]) -> None:
 
 
 def _epochs(runs: Mapping[Path, Run], task: NetworkToTrain) -> float:
-    """Return the epochs of a training, its share of the bar. runs: by folder."""
+    """Return the epochs of a training. runs: by folder."""
     run = runs[task.study.out]
     return float(next(network.fit.epochs for network in run.networks() if network.name == task.network and network.fit))
 
