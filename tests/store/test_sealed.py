@@ -30,6 +30,40 @@ def test_other_programs_read_sealed_files(tmp_path):
     assert read_arrays(tmp_path / "a.npz", "key")["b"].shape == (0, 3)
 
 
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.float64(3.5),
+        np.zeros((0, 3), dtype=np.float32),
+        np.asfortranarray(np.arange(12, dtype=np.int16).reshape(3, 4)),
+        np.arange(12, dtype=">i4").reshape(2, 3, 2),
+        np.array([True, False]),
+        np.array([[np.nan, np.inf]], dtype=np.float16),
+    ],
+)
+def test_arrays_are_those_that_numpy_reads(tmp_path, array):
+    path = tmp_path / "a.npz"
+    write_arrays(path, "key", {"first": np.arange(3), "an array": array})
+    found = read_arrays(path, "key")["an array"]
+    with np.load(path) as file:
+        expected = file["an array"]
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    assert found.flags.f_contiguous == expected.flags.f_contiguous
+    np.testing.assert_array_equal(found, expected)
+    found[...] = 0  # they can be written
+
+
+@pytest.mark.parametrize(("save", "array"), [(np.savez_compressed, np.arange(3)), (np.savez, np.array(["text"]))])
+def test_other_arrays_are_refused_with_the_file(tmp_path, save, array):
+    def write(temporary):
+        with temporary.open("wb") as file:
+            save(file, a=array)
+
+    write_sealed(tmp_path / "a.npz", "key", write)
+    with pytest.raises(BrokenSealError, match=r"a\.npz: .*delete it"):
+        read_arrays(tmp_path / "a.npz", "key")
+
+
 def test_every_changed_byte_and_every_cut_is_found(tmp_path):
     path = tmp_path / "a.npz"
     write_arrays(path, "key", {"a": np.arange(3)})

@@ -8,13 +8,14 @@ from efface.stages.run.curves import PlannedRun, planned_run
 from efface.stages.run.progress import say
 from efface.stages.run.rounds import needed
 from efface.stages.run.runs import narrowed, runs_of
+from efface.store.results import FILE
 from efface.study.study import Study
 
 
 def report(study: Study, only: Sequence[str] = ()) -> list[str]:
     """Write the pages of what is measured so far."""
     study = narrowed(study, only)
-    paths = [run.results.path for run in runs_of(study)]
+    paths = [run.folder / FILE for run in runs_of(study)]
     if not any(path.exists() for path in paths):
         raise _nothing(paths)
     with one_page_writer(study):

@@ -30,6 +30,8 @@ _LONGEST_TEXT = 10_000
 """Characters of a text in a line."""
 _LONGEST_REASON = 1000
 """Characters of the reason for a failure."""
+FILE = "results.jsonl"
+"""File of a run with a line for each finished probe."""
 FAILURES = "failures.json"
 """File of a run with the reasons for its failures."""
 _LONGEST_TIME = 1e12
@@ -62,7 +64,7 @@ class Results:
     """The lines of `folder/results.jsonl` by key. If a key has several lines, the last one counts."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / "results.jsonl"
+        self.folder, self.path, self._scores = folder, folder / FILE, folder / "scores"
         self.records: dict[str, dict[str, Any]] = {}
         whole, self._damaged = _read_records(self.path)
         for record in whole:
@@ -110,7 +112,7 @@ class Results:
         return Score(read_arrays(self._values(key), key))
 
     def _values(self, key: str) -> Path:
-        return self.folder / "scores" / f"{key}.npz"
+        return self._scores / f"{key}.npz"
 
     def set_damaged_aside(self) -> None:
         """Move lines that do not count into the file `results.jsonl.damaged`. The caller holds the run's lock."""
@@ -148,7 +150,11 @@ def _read_records(path: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
         row: Any = None
         with contextlib.suppress(ValueError, RecursionError):  # not JSON, or not text
             row = json.loads(line)
-        if isinstance(row, dict) and row.get("digest") == _digest(row) and _is_fit(row):
+        if (
+            isinstance(row, dict)
+            and row.get("digest") == _digest(row)
+            and _is_fit(row, is_plain=len(line) <= _LONGEST_TEXT and line.isascii() and b"\\" not in line)
+        ):
             records.append(row)
         elif line.strip():
             damaged.append(line)
@@ -159,8 +165,12 @@ def _read_records(path: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
     return records, damaged
 
 
-def _is_fit(row: Mapping[str, Any]) -> bool:
-    """Return whether the fields of a line are of their types, and its texts such that a page can show them."""
+def _is_fit(row: Mapping[str, Any], *, is_plain: bool) -> bool:
+    """Return whether the fields of a line are of their types, and its texts such that a page can show them.
+
+    is_plain: True if the line is short and has no escape, and no character but those of ASCII. JSON has no bare
+        control characters, so its texts can be shown.
+    """
     probe, seconds = row.get("probe", {}), row.get("seconds", 0)
     return (
         isinstance(row.get("key"), str)
@@ -170,7 +180,7 @@ def _is_fit(row: Mapping[str, Any]) -> bool:
         and isinstance(probe.get("probe", ""), str)
         and isinstance(seconds, int | float)
         and 0 <= seconds <= _LONGEST_TIME
-        and all(len(text) <= _LONGEST_TEXT and not unprintable(text) for text in _texts(row))
+        and (is_plain or all(len(text) <= _LONGEST_TEXT and not unprintable(text) for text in _texts(row)))
     )
 
 

@@ -4,8 +4,14 @@ The digest stands in the archive's comment, so other programs read the file as e
 swapped with another or copied from another run does not fit its seal.
 """
 
+import functools
 import hashlib
+import io
+import math
+import os
+import struct
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +23,11 @@ from efface.store.atomic import atomic_write
 
 _TAG = b"efface "
 _LENGTH = len(_TAG) + 64
+
+_LENGTHS, _TO_LENGTHS, _LOCAL_HEADER = struct.Struct("<HH"), 26, 30
+"""Of the header before each member of an archive: where it has the lengths of its name and of what follows it."""
+_PREFIX = 10
+"""Bytes of NumPy's format before the text of the header; the last two have its length."""
 
 _CHECKED: dict[Path, tuple[tuple[int, int, int], str]] = {}
 """Files that fitted their seal, each with its state (time, size, number) and key at that moment."""
@@ -49,14 +60,24 @@ def check_seal(path: Path, key: str) -> None:
 
     A file that has not changed since the last check is not read again.
     """
-    status = path.stat()
-    state = (status.st_mtime_ns, status.st_size, status.st_ino)
-    if _CHECKED.get(path) == (state, key):
-        return
+    state = _state(path)
+    if _CHECKED.get(path) != (state, key):
+        _check(path, key, state, _read(path))
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    status = os.stat(path)  # noqa: PTH116  a report asks this of 100,000 files
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _read(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise BrokenSealError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _check(path: Path, key: str, state: tuple[int, int, int], content: bytes) -> None:
     body, tag, seal = content[:-_LENGTH], content[-_LENGTH:-64], content[-64:]
     if len(content) < _LENGTH or tag != _TAG:
         raise BrokenSealError(f"{path}: has no seal of efface; it is damaged, or another program wrote it")
@@ -120,16 +141,42 @@ def write_arrays(path: Path, key: str, arrays: dict[str, np.ndarray], *, synced:
 
 def read_arrays(path: Path, key: str) -> dict[str, np.ndarray]:
     """Return the arrays of a sealed file. BrokenSealError: it does not fit its key."""
-    check_seal(path, key)
+    state, content = _state(path), _read(path)
+    if _CHECKED.get(path) != (state, key):
+        _check(path, key, state, content)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            arrays = {each.filename.removesuffix(".npy"): _array(content, each) for each in archive.infolist()}
     except Exception as error:  # NumPy and zipfile raise many types for a wrong file
         raise BrokenSealError(f"{path}: {_unread(error)}, expected arrays of numbers; delete it") from error
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub":
             raise BrokenSealError(f"{path}: '{name}' is of type {array.dtype}, expected numbers; delete it")
     return arrays
+
+
+def _array(content: bytes, member: zipfile.ZipInfo) -> np.ndarray:
+    """Return an array of an archive as `np.savez` writes it. NumPy's own reader takes three times as long.
+
+    ValueError: the member is compressed, or has more or fewer bytes than its header says.
+    """
+    name, extra = _LENGTHS.unpack_from(content, member.header_offset + _TO_LENGTHS)
+    start = member.header_offset + _LOCAL_HEADER + name + extra
+    stream = io.BytesIO(content[start : start + _PREFIX])
+    if member.compress_type != zipfile.ZIP_STORED or np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("an array is compressed, or of another version of NumPy's format")
+    begin = start + _PREFIX + int.from_bytes(content[start + _PREFIX - 2 : start + _PREFIX], "little")
+    shape, in_columns, dtype = _header(content[start + _PREFIX - 2 : begin])
+    count, size = math.prod(shape), start + member.file_size - begin
+    if dtype.hasobject or count * dtype.itemsize != size:
+        raise ValueError(f"an array of shape {shape} and type {dtype} has {size} bytes")
+    return np.frombuffer(content, dtype, count, begin).reshape(shape, order="F" if in_columns else "C").copy("K")
+
+
+@functools.lru_cache(maxsize=256)
+def _header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return shape, order and type in the header of an array, which many files share."""
+    return np.lib.format.read_array_header_1_0(io.BytesIO(header))
 
 
 def _unread(error: Exception) -> str:
