@@ -184,3 +184,30 @@ def test_the_method_that_asks_runs_before_the_others_are_handed_out(tmp_path):
     one = resnet_study(tmp_path / "run", GRADIENT, CAM, executor=f"{__name__}.watching")
     assert extract.extract(one) == []
     assert [each.name for each in one.out.glob("* *")] == ["gradient True"]
+
+
+def test_entries_with_equal_settings_are_extracted_once(tmp_path, capsys):
+    calls = {"method": "efface.methods.gradient.gradient"}, {"method": "gradient"}
+    several = [{"name": name} | call for name, call in zip("ab", calls, strict=True)]
+    study = resnet_study(
+        tmp_path / "run", CAM, *several, GRADIENT | {"name": "other", "kwargs": {"score": "log_probability"}}
+    )
+    assert train.train(study) == []
+    assert extract.extract(study) == []
+    assert "extracted 3 of 3 sets of maps" in capsys.readouterr().out
+    first, second, other = (tmp_path / "run" / "maps" / f"{name}-test.h5" for name in ("a", "b", "other"))
+    assert first.samefile(second)
+    assert first.read_bytes() != other.read_bytes()
+    run = Run(study)
+    assert map_store(run, "b", "test").take(torch.arange(3)).equal(map_store(run, "a", "test").take(torch.arange(3)))
+    assert extract.extract(study) == []
+    assert "extracted" not in capsys.readouterr().out
+
+
+def test_entries_with_equal_settings_fail_together(tmp_path):
+    several = [CAM | {"name": name, "kwargs": {"layer": "nowhere"}} for name in "ab"]
+    study = resnet_study(tmp_path / "run", *several, GRADIENT)
+    train.train(study)
+    (failure,) = extraction.extract_missing(Run(study))
+    assert "nowhere" in failure
+    assert {each.name for each in (tmp_path / "run" / "maps").glob("*.h5")} == {"gradient-test.h5"}

@@ -37,7 +37,7 @@ from efface.stages.work.shards import extract_in_shards, in_shards
 from efface.stages.work.through import work_through
 from efface.stages.work.training import say_accuracy
 from efface.store.arrays import open_file
-from efface.store.keys import differences
+from efface.store.keys import differences, key
 from efface.store.maps import MapWriter, finished_rows, move_to_kept, partial_path, read_provenance
 from efface.study.schema import MethodEntry
 from efface.study.study import Study
@@ -97,7 +97,9 @@ def _extract(run: Run, splits: Sequence[str] | None) -> list[str]:
         _adopt(run, task)
     _bring_back(run, splits)
     unlearnt = {entry.name for entry in run.entries if (path := learnt_path(run, entry)) and not path.exists()}
-    tasks = [task for task in missing_extractions(run, splits) if task.method not in unlearnt]
+    missing = [task for task in missing_extractions(run, splits) if task.method not in unlearnt]
+    tasks = [*{_made_from(run, task): task for task in missing[::-1]}.values()]
+    tasks.sort(key=missing.index)
     if not tasks:
         return failures
     started, before = time.monotonic(), len(failures)
@@ -110,10 +112,12 @@ def _extract(run: Run, splits: Sequence[str] | None) -> list[str]:
             live.finished(costs[task], failed=isinstance(outcome, Failure))
             if isinstance(outcome, Failure):
                 failures.append(f"{task.method}, {task.split}: {outcome.reason}")
-                key = extraction_key(run, run.entry(task.method), task.split)
-                keep_failure(run, f"extract {task.method} {task.split}", outcome, [key])
+                failed = extraction_key(run, run.entry(task.method), task.split)
+                keep_failure(run, f"extract {task.method} {task.split}", outcome, [failed])
             else:
                 run.results.append(_row(run, task, outcome))
+    for task in (task for task in missing if task not in tasks):
+        _adopt(run, task)
     extracted, took = len(tasks) - len(failures) + before, duration(time.monotonic() - started)
     say(f"extracted {extracted} of {len(tasks)} sets of maps in {took}: {run.folder / 'maps'}")
     return failures
@@ -201,8 +205,14 @@ def extract_one(run: Run, entry: MethodEntry, split: str) -> None:
             writer.close()
 
 
+def _made_from(run: Run, task: Extraction) -> str:
+    """Return a digest of what all maps of an extraction are made from. Entries with equal settings share it."""
+    entry = run.entry(task.method)
+    return key({str(at): provenance(run, entry, name, task.split) for at, name in enumerate(entry.gives)})
+
+
 def _adopt(run: Run, task: Extraction) -> None:
-    """Give the maps of a method that was renamed their new name: the same bytes, under both."""
+    """Give maps that are there under another name this method's name, too: of one renamed, or with equal settings."""
     entry = run.entry(task.method)
     for name in entry.gives:
         path, expected = run.map_path(name, task.split), provenance(run, entry, name, task.split)
@@ -211,6 +221,7 @@ def _adopt(run: Run, task: Extraction) -> None:
                 if not differences(read_provenance(file, other), expected):
                     move_to_kept(path, expected)
                     path.hardlink_to(other)
+                    partial_path(path).unlink(missing_ok=True)
                     break
 
 
