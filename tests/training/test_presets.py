@@ -227,6 +227,7 @@ def test_a_function_of_ones_own_is_a_preset(folder):
     [
         ({"preset": "shrt"}, "fit.preset: 'shrt' there are short dotted path"),
         ({"preset": 3}, "fit.preset found 3"),
+        ({"preset": ["short"]}, "fit.preset"),
         ({"preset": {"call": "short", "kwargs": {"share": 0.0}}}, "fit.preset: short share 0.0 above 0"),
         ({"preset": {"call": "short", "kwargs": {"shard": 0.5}}}, "fit.preset: shard did you mean share"),
         ({"preset": "short", "epoch": 3}, "fit.epoch: unknown key epochs"),

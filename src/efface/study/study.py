@@ -231,7 +231,8 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Study:
     tree = load(path)
     tree = moved.study(tree) if isinstance(tree, dict) else tree
     changed = [override(tree, text, path) for text in overrides]
-    fill_changed(tree, changed)
+    if changed:
+        fill_changed(tree, changed)
     return check(tree, path)
 
 

@@ -267,16 +267,17 @@ class TrainingSettings(Strict):
     @model_validator(mode="wrap")
     @classmethod
     def _with_preset(cls, given: Any, handler: Callable[[Any], "TrainingSettings"]) -> "TrainingSettings":
-        layer = given if isinstance(given, Layer) else Layer(given, {})
-        if not isinstance(layer.own, Mapping) or layer.own.get("preset") is None:
+        if isinstance(given, Mapping) and given.get("preset") is not None:
+            given = Layer(given, {})
+        if not isinstance(given, Layer):
             return handler(given)
         try:
-            whole = layer.filled()
+            whole = given.filled()
         except ValueError:
-            handler({"epochs": 1, **layer.own})  # what is wrong in another key is said of that key
+            handler({"epochs": 1, **given.own})  # what is wrong in another key is said of that key
             raise
         settings = handler(whole)
-        settings._filled = frozenset(whole) - frozenset(layer.own)  # noqa: SLF001  of its own class
+        settings._filled = frozenset(whole) - frozenset(given.own)  # noqa: SLF001  of its own class
         return settings
 
     @model_serializer(mode="wrap")
