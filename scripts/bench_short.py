@@ -16,7 +16,7 @@ orders of the methods by the mean area of their curves, `random` among them:
 - `mean of all`: the mean tau over all choices of three of the six full trainings.
 
 A cost is the CPU seconds of a training and its test, the median over the trainings. A second call with the same `--out`
-goes on. The trainings take about 400 CPU seconds on the digits, 800 on the patches, and an hour on CIFAR-10 (estimated).
+goes on. The trainings take about 400 CPU seconds on the digits, 800 on the patches, and 3,000 on CIFAR-10 (estimated).
 """
 
 import argparse
