@@ -43,7 +43,10 @@ SMALLEST = {
     "bench_report.py": (["--quick"], r"page in \d+\.\d s of CPU .*\d\.\d MB"),
     "bench_short.py": (
         ["--quick", "--data", "digits", "--repeats", "2"],
-        r"## digits\n(.*\n)*\| short \| 1 \| 1 \| \d+\.\d\d \| 30 (.*\n)*\| kar \| tau (.*\n)*\| full, full \| -?\d\.\d\d ",
+        (
+            r"## digits\n(.*\n)*\| short \| 1 \| 1 \| \d+\.\d\d \| 30 (.*\n)*"
+            r"\| kar \| tau (.*\n)*\| full, full \| -?\d\.\d\d "
+        ),
     ),
     "bench_start.py": (["--quick"], r"\d\.\d\d s \(goal"),
     "bench_train.py": (
