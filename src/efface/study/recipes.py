@@ -8,7 +8,8 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from efface.training.settings import Layer
+from efface.training.presets import Layer
+from efface.training.settings import TrainingSettings
 
 _PLACES = ("fit", "refit", "second_network.fit")
 _OF_FIT_ALONE = ("preset", "attack", "regularizers")
@@ -50,5 +51,5 @@ def _filled(own: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]
     """Return all keys of a training. A wrong preset is left as it is: the study's own check refuses it."""
     if own.get("preset") is not None:
         with contextlib.suppress(ValueError):
-            return Layer(own, recipe).filled()
+            return Layer(own, recipe).filled(TrainingSettings.model_fields)
     return {**recipe, **own}

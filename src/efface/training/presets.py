@@ -2,12 +2,15 @@
 
 import inspect
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel
 
-from efface.plug.call import Call
+from efface.plug.call import Call, bound
+from efface.plug.field import Word
 
 Recipe = Mapping[str, Any]
 """Keys of `fit` with their values, as a study writes them."""
@@ -61,3 +64,36 @@ def _one_cycle(recipe: Recipe) -> Recipe:
         raise ValueError(f"optimizer {optimizer.call} states no learning rate; give optimizer.kwargs.lr as a number")
     cycles = {} if {"momentum", "betas"} & {*known} else {"cycle_momentum": False}
     return {"call": _ONE_CYCLE, "kwargs": {"max_lr": 10 * rate} | cycles}
+
+
+class _Preset(BaseModel):
+    preset: Annotated[Call, Word("preset"), bound("recipe")]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Keys of a training with a preset among them, and the recipe that the preset starts from.
+
+    own: keys that win over the preset. recipe: further keys, under `own`.
+    """
+
+    own: Recipe
+    recipe: Recipe
+
+    def filled(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return all keys with their values.
+
+        keys: those that a training has. ValueError: the preset is unknown, fails, or returns other keys.
+        """
+        preset = _Preset.model_validate(self.own).preset
+        start = {name: value for name, value in {**self.recipe, **self.own}.items() if name != "preset"}
+        try:
+            found = preset(start)
+        except Exception as error:
+            what = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise ValueError(f"preset: {preset.call} fails on this recipe: {what}") from error
+        known = [name for name in keys if name != "preset"]
+        if not isinstance(found, Mapping) or not {*found} <= {*known}:
+            what = f"'{', '.join(map(str, found))}'" if isinstance(found, Mapping) else f"a {type(found).__name__}"
+            raise ValueError(f"preset: {preset.call} returns {what}; expected a dict with keys of: {', '.join(known)}")
+        return {**start, **found, **self.own}

@@ -5,13 +5,11 @@ import difflib
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import (
     AfterValidator,
-    BaseModel,
     Field,
     NonNegativeInt,
     PositiveInt,
@@ -25,7 +23,7 @@ from efface.plug.field import Word, writes_words
 from efface.plug.strict import Strict
 from efface.shown import shown
 from efface.training.checkpoint import Training
-from efface.training.presets import Recipe
+from efface.training.presets import Layer
 
 
 class Regularizer(Strict):
@@ -171,36 +169,6 @@ class Stop(Strict):
         return self.accuracy is not None and state.terms["training_accuracy"][-1] >= self.accuracy - 1e-9
 
 
-class _Preset(BaseModel):
-    preset: Annotated[Call, Word("preset"), bound("recipe")]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Keys of a training with a preset among them, and the recipe that the preset starts from.
-
-    own: keys that win over the preset. recipe: further keys, under `own`.
-    """
-
-    own: Recipe
-    recipe: Recipe
-
-    def filled(self) -> dict[str, Any]:
-        """Return all keys with their values. ValueError: the preset is unknown, fails, or returns other keys."""
-        preset = _Preset.model_validate(self.own).preset
-        start = {name: value for name, value in {**self.recipe, **self.own}.items() if name != "preset"}
-        try:
-            found = preset(start)
-        except Exception as error:
-            what = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            raise ValueError(f"preset: {preset.call} fails on this recipe: {what}") from error
-        known = [name for name in TrainingSettings.model_fields if name != "preset"]
-        if not isinstance(found, Mapping) or not {*found} <= {*known}:
-            what = f"'{', '.join(map(str, found))}'" if isinstance(found, Mapping) else f"a {type(found).__name__}"
-            raise ValueError(f"preset: {preset.call} returns {what}; expected a dict with keys of: {', '.join(known)}")
-        return {**start, **found, **self.own}
-
-
 class TrainingSettings(Strict):
     """Settings of a training.
 
@@ -272,7 +240,7 @@ class TrainingSettings(Strict):
         if not isinstance(given, Layer):
             return handler(given)
         try:
-            whole = given.filled()
+            whole = given.filled(cls.model_fields)
         except ValueError:
             handler({"epochs": 1, **given.own})  # what is wrong in another key is said of that key
             raise
