@@ -98,13 +98,23 @@ def test_overrides_variants_and_settings_count(tmp_path, capsys):
             {"name": "mine", "method": "mine.brightness"},
         ],
         "metrics": [{"name": "m", "metric": "morf", "kwargs": {"imputer": "noisy_linear"}}, "pixel_perturb"],
+        "refit": {"preset": "short", "regularizers": [{"call": "score_matching", "preset": "paper"}]},
         "variants": {"plain": {}, "robust": {"fit.attack": {"call": "pgd"}}},
     }
     study = write_study(tmp_path, **changes)
     assert main(["cite", str(study), "imputer=histogram"]) == 0
     said = capsys.readouterr().out
     used = {each for entry in entries(said).values() for each in entry["used"].split(", ")}
-    assert {"smooth_grad", "guided_backprop", "morf", "noisy_linear", "pgd", "histogram", "pixel_perturb"} <= used
+    assert {
+        "smooth_grad",
+        "guided_backprop",
+        "morf",
+        "noisy_linear",
+        "pgd",
+        "histogram",
+        "pixel_perturb",
+        "short",
+    } <= used
     assert names(said.splitlines()[-1], "net.network mine.brightness")
 
 

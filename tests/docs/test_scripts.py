@@ -41,6 +41,13 @@ SMALLEST = {
         r"import efface: \d\.\d+ s(.*\n)*evaluate beside the command line, 16 images: \d\.\d+",
     ),
     "bench_report.py": (["--quick"], r"page in \d+\.\d s of CPU .*\d\.\d MB"),
+    "bench_short.py": (
+        ["--quick", "--data", "digits", "--repeats", "2"],
+        (
+            r"## digits\n(.*\n)*\| short \| 1 \| 1 \| \d+\.\d\d \| 30 (.*\n)*"
+            r"\| kar \| tau (.*\n)*\| full, full \| -?\d\.\d\d "
+        ),
+    ),
     "bench_start.py": (["--quick"], r"\d\.\d\d s \(goal"),
     "bench_train.py": (
         ["--images", "256", "--rounds", "1", "--networks", "resnet8"],
@@ -65,7 +72,7 @@ SMALLEST = {
 }
 
 
-WRITING = ["gpu.py"]
+WRITING = ["gpu.py", "bench_short.py"]
 """Scripts that write into the folder of --out."""
 
 

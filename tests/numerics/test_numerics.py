@@ -12,7 +12,7 @@ FROM_ELSEWHERE = {"cifar10", "cifar100", "mnist", "fashion_mnist", "svhn", "imag
 """Data sets that are downloaded, or whose folders nobody but their owner has. Networks of other packages, whose own
 answers are the oracle in tests/models/test_models_elsewhere.py. Sets of the datasets library, whose oracle is
 image_folder in tests/data/test_huggingface_data.py."""
-KINDS = tuple(kind for kind in words.KINDS if kind not in ("executor", "metric"))
+KINDS = tuple(kind for kind in words.KINDS if kind not in ("executor", "preset", "metric"))
 
 
 @pytest.mark.parametrize("name", names())

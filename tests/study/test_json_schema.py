@@ -57,6 +57,9 @@ def changed(tree, where, value):
 WRONG = [
     (("metrcs",), []),
     (("fit", "epoch"), 3),
+    (("fit",), {"batch_size": 8}),
+    (("fit", "preset"), "shrt"),
+    (("fit", "preset"), {"call": "short", "kwargs": {"shares": 0.5}}),
     (("fit", "epochs"), "many"),
     (("data",), "diggits"),
     (("data",), {"call": "digits", "kwargs": {"limt": 3}}),
@@ -117,6 +120,9 @@ RIGHT = [
     (("variants",), {"robust": {"fit.attack": {"call": "pgd"}}}),
     (("weights",), None),
     (("fit", "regularizers"), [{"call": "score_matching", "weight": 0.1}]),
+    (("fit",), {"preset": "short"}),
+    (("refit",), {"preset": {"call": "short", "kwargs": {"share": 0.5}}, "batch_size": 8}),
+    (("fit", "preset"), "my_presets.mine"),
 ]
 
 

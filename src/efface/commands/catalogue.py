@@ -22,6 +22,7 @@ KINDS = {
     "attacks": "attack",
     "augmentations": "augmentation",
     "regularizers": "regularizer",
+    "presets": "preset",
 }
 """The kinds of plug-ins by the words of `efface list`."""
 SHOWN_AS = {kind: word for word, kind in KINDS.items()}
@@ -205,7 +206,7 @@ def in_a_study(found: Mapping[str, Any], kwargs: Mapping[str, Any]) -> str:
         entry = {"name": name.rpartition(".")[2]} | own | ({"kwargs": sets} if sets else {})
         tree = {"metrics": [entry if len(entry) > 1 else name]}
     else:
-        of_fit = {"regularizer": "regularizers", "attack": "attack", "augmentation": "augment"}
+        of_fit = {"regularizer": "regularizers", "attack": "attack", "augmentation": "augment", "preset": "preset"}
         one = call if sets else name
         one = call | {"weight": "..."} if kind == "regularizer" else one
         listed_one = [one] if kind in ("post", "augmentation", "regularizer") else one

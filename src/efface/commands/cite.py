@@ -97,6 +97,7 @@ _KEYS = {
     "attack": "attack",
     "regularizers": "regularizer",
     "augment": "augmentation",
+    "preset": "preset",
     "unit": "unit",
     "data": "data",
     "model": "model",
@@ -118,7 +119,8 @@ def _named(tree: Any, kind: str = "") -> Iterator[tuple[str, str]]:
         elif kind and isinstance(tree.get("call"), str):
             yield _found(kind, tree["call"])
         for key, value in tree.items():
-            if (kind, key) != ("metric", "metric"):
+            of_a_term = key == "preset" and "call" in tree  # the name of published settings, no plug-in
+            if (kind, key) != ("metric", "metric") and not of_a_term:
                 yield from _named(value, "" if key in ("call", "kwargs") else _KEYS.get(str(key), ""))
 
 

@@ -76,6 +76,7 @@ POSITIONAL = {
     "attack": ("network", "images", "targets"),
     "augmentation": ("images", "seeds"),
     "regularizer": ("network", "images", "targets", "outputs"),
+    "preset": ("recipe",),
     "metric": (),
 }
 """The positional arguments that efface passes to a plug-in of each kind."""
@@ -91,6 +92,7 @@ _KINDS = {
     "attack": _Kind("training/attack.py", _takes(*POSITIONAL["attack"], gives="Images")),
     "augmentation": _Kind("training/augment.py", _takes(*POSITIONAL["augmentation"], gives="Images")),
     "regularizer": _Kind("training/regularize.py", _takes(*POSITIONAL["regularizer"], gives="Term")),
+    "preset": _Kind("training/presets.py", _takes(*POSITIONAL["preset"], gives="Recipe")),
     "metric": _Kind("metrics", lambda _: False),
 }
 KINDS = tuple(_KINDS)

@@ -16,6 +16,7 @@ from efface.stages.trial.executor import try_executor
 from efface.stages.trial.keywords import near_keywords
 from efface.stages.trial.methods import preflight
 from efface.stages.trial.power import power_said, powerless
+from efface.stages.trial.presets import presets_said, resolved
 from efface.stages.trial.training_step import has_zero_hessian
 from efface.stages.work.steps import refuse_pointless
 from efface.study import recommended_metrics
@@ -62,7 +63,7 @@ def _warn(facts: dict[str, Any], lines: Iterable[str]) -> None:
 def check_run(run: Run, facts: dict[str, Any] | None = None) -> float:
     """Try and plan one run. Returns the seconds that what is left may take.
 
-    facts: gets what is said, as plain values: `folder`, `data`, `methods`, `power`, `warnings` and `left`.
+    facts: gets what is said, as plain values: `folder`, `data`, `presets`, `methods`, `power`, `warnings` and `left`.
     """
     facts = {} if facts is None else facts
     data = ", ".join(f"{len(split)} {name}" for name, split in run.data.items())
@@ -75,6 +76,9 @@ def check_run(run: Run, facts: dict[str, Any] | None = None) -> float:
     facts |= {"folder": str(run.folder), "warnings": []}
     facts["data"] = {"call": run.study.data.call, "images": images, "shape": [c, h, w], "notes": notes}
     try_devices(run, tell=True)
+    facts["presets"] = resolved(run.study)
+    for line in presets_said(run.study):
+        say(line)
     one = planned_run(run)
     for unit in (handed for asked, handed in run.units.items() if handed != asked):
         tall, wide = unit.kwargs["token_size"]

@@ -97,6 +97,8 @@ def _open_short_forms(found: _Schema) -> None:
     entries = keys["metrics"] | {"items": {"anyOf": [word, keys["metrics"]["items"]]}}
     keys["metrics"] = said | {"anyOf": [word, entries]}
     keys["executor"] |= {"beside": [], "partial": True}  # the settings of the default executor alone
+    definitions["TrainingSettings"]["required"].remove("epochs")
+    definitions["TrainingSettings"]["anyOf"] = [{"required": ["epochs"]}, {"required": ["preset"]}]
     entry, term = definitions["MetricEntry"], definitions["Regularizer"]
     definitions["MetricEntry"] = {"anyOf": [{PLUG_IN: "metric", "beside": [], "form": "word"}, entry]}
     definitions["Regularizer"] = {"anyOf": [{PLUG_IN: "regularizer", "beside": [], "form": "word"}, term]}

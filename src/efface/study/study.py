@@ -22,6 +22,7 @@ from efface.study.cross_checks import disagreements, too_many, unfilled, unheard
 from efface.study.metric_entry import MetricEntry
 from efface.study.network_entry import PerChannel, SecondNetwork, Tokens
 from efface.study.problems import explain
+from efface.study.recipes import fill_changed, with_recipes
 from efface.study.recommended_metrics import expanded
 from efface.study.schema import (
     MOST,
@@ -129,7 +130,7 @@ class Study(Strict):
     @model_validator(mode="before")
     @classmethod
     def _expanded(cls, value: object) -> object:
-        return expanded(value) if isinstance(value, Mapping) else value
+        return expanded(with_recipes(value)) if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _agrees(self) -> "Study":
@@ -229,8 +230,9 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Study:
     """
     tree = load(path)
     tree = moved.study(tree) if isinstance(tree, dict) else tree
-    for text in overrides:
-        override(tree, text, path)
+    changed = [override(tree, text, path) for text in overrides]
+    if changed:
+        fill_changed(tree, changed)
     return check(tree, path)
 
 
@@ -276,6 +278,7 @@ def _varied(tree: dict[str, Any], name: str, changes: Mapping[str, Any]) -> Stud
                 f"{where}: a variant cannot change '{key}'; each variant has its own folder and the seeds of the study"
             )
         put(tree, key, copy.deepcopy(value), where)  # several variants may use one YAML anchor
+    fill_changed(tree, changes)
     try:
         return Study.model_validate(tree)
     except ValidationError as error:

@@ -64,8 +64,8 @@ def _folder(path: Path) -> str:
     )
 
 
-def override(tree: Any, text: str, path: Path) -> None:
-    """Set a key of the tree by `key=value`. Entries of a list are addressed by name or number."""
+def override(tree: Any, text: str, path: Path) -> str:
+    """Set a key of the tree by `key=value`, and return the key. Entries of a list are addressed by name or number."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise InvalidStudyError(f"{shown(text)}: an override has the form key=value, such as fit.epochs=2 or repeats=1")
@@ -74,6 +74,7 @@ def override(tree: Any, text: str, path: Path) -> None:
     except YamlTextError as error:
         raise InvalidStudyError(f"override {key_shown(key)}: not a valid YAML value ({error}); quote it") from None
     put(tree, key, parsed, path)
+    return key
 
 
 def put(tree: Any, key: str, value: Any, path: Path) -> None:

@@ -4,17 +4,26 @@ import contextlib
 import difflib
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    PrivateAttr,
+    model_serializer,
+    model_validator,
+)
 
 from efface.plug.call import Call, bound
-from efface.plug.field import Word
+from efface.plug.field import Word, writes_words
 from efface.plug.strict import Strict
 from efface.shown import shown
 from efface.training.checkpoint import Training
+from efface.training.presets import Layer
 
 
 class Regularizer(Strict):
@@ -163,6 +172,7 @@ class Stop(Strict):
 class TrainingSettings(Strict):
     """Settings of a training.
 
+    preset: function `(recipe, **kwargs) -> recipe` that fills in the keys that are not given.
     epochs: passes over the training rows.
     batch_size: images in one step.
     optimizer, schedule, loss: classes or functions of torch or others, by dotted path.
@@ -181,6 +191,7 @@ class TrainingSettings(Strict):
         ones.
     """
 
+    preset: Annotated[Call, Word("preset"), bound("recipe")] | None = None
     epochs: PositiveInt
     batch_size: PositiveInt = 128
     optimizer: Annotated[Call, bound("params"), AfterValidator(_starts)] = Call(
@@ -200,10 +211,17 @@ class TrainingSettings(Strict):
     stop: Stop | None = None
     regularizers: tuple[Regularizer, ...] = ()
     attack: Annotated[Call, Word("attack"), bound("network", "images", "targets", offered=("seeds",))] | None = None
+    _filled: frozenset[str] = PrivateAttr(frozenset())
 
     def plain(self) -> "TrainingSettings":
-        """Return the same settings without regularisers and attack."""
-        return self.model_copy(update={"regularizers": (), "attack": None})
+        """Return the same settings without regularisers and attack, written out without the preset."""
+        plain = self.model_copy(update={"regularizers": (), "attack": None, "preset": None})
+        plain._filled = frozenset()  # noqa: SLF001  of its own class
+        return plain
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the settings written out, without the preset."""
+        return {name: value for name, value in self if name != "preset"}
 
     def identity(self) -> dict[str, Any]:
         """Return what the weights depend on: the settings, with the source of each path."""
@@ -213,7 +231,33 @@ class TrainingSettings(Strict):
         calls |= {name: listed for name, listed in lists.items() if listed}
         if self.stop is not None:
             calls["stop"] = self.stop.model_dump()
-        return self.model_dump(exclude={"tensorboard", "devices", "regularizers", "attack", "augment", "stop"}) | calls
+        apart = {"tensorboard", "devices", "regularizers", "attack", "augment", "stop"}
+        return {name: value for name, value in self.resolved().items() if name not in apart} | calls
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_preset(cls, given: Any, handler: Callable[[Any], "TrainingSettings"]) -> "TrainingSettings":
+        if isinstance(given, Mapping) and given.get("preset") is not None:
+            given = Layer(given, {})
+        if not isinstance(given, Layer):
+            return handler(given)
+        try:
+            whole = given.filled(cls.model_fields)
+        except ValueError:
+            handler({"epochs": 1, **given.own})  # what is wrong in another key is said of that key
+            raise
+        settings = handler(whole)
+        settings._filled = frozenset(whole) - frozenset(given.own)  # noqa: SLF001  of its own class
+        return settings
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: Callable[[Any], dict[str, Any]], info: Any) -> dict[str, Any]:
+        """Leave out what the preset filled in: it is filled in again, from keys that may have changed.
+
+        With short words, as a run stores its study, the preset is left out instead.
+        """
+        left_out = {"preset"} if writes_words(info) else self._filled
+        return {name: value for name, value in handler(self).items() if name not in left_out}
 
     @model_validator(mode="after")
     def _has_an_image_for_each_device(self) -> "TrainingSettings":

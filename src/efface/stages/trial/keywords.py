@@ -9,6 +9,7 @@ from efface.methods.calling import OFFERS, is_class
 from efface.plug.accepts import accepts
 from efface.plug.annotations import signature
 from efface.plug.call import Call
+from efface.stages.trial.presets import trainings
 from efface.study.schema import FILL_OFFERS, UNIT_OFFERS
 from efface.study.study import Study
 
@@ -60,9 +61,7 @@ def _plugged(study: Study) -> Iterator[tuple[str, Call, tuple[str, ...]]]:
             yield f"metrics.{metric.name}.kwargs.unit", metric.kwargs.unit, UNIT_OFFERS
     if isinstance(study.unit, Call):
         yield "unit", study.unit, UNIT_OFFERS
-    second = study.second_network.fit if study.second_network is not None else None
-    for where, fit in (("fit", study.fit), ("refit", study.refit), ("second_network.fit", second)):
-        if fit is not None:
-            yield from ((f"{where}.regularizers", regularizer.term, ("seeds",)) for regularizer in fit.regularizers)
-            yield from ((f"{where}.attack", attack, ("seeds",)) for attack in (fit.attack,) if attack is not None)
+    for where, fit in trainings(study).items():
+        yield from ((f"{where}.regularizers", regularizer.term, ("seeds",)) for regularizer in fit.regularizers)
+        yield from ((f"{where}.attack", attack, ("seeds",)) for attack in (fit.attack,) if attack is not None)
     yield "executor", study.executor, ("progress",)
