@@ -12,7 +12,7 @@ from efface.methods.cam import grad_cam, score_cam
 from efface.methods.captum import attribute
 from efface.models.layers import feature_layer, last_convolution
 from efface.models.layout import check_feature_map, layouts
-from efface.models.of_tokens import _said
+from efface.models.of_tokens import stated_layout
 from efface.models.resnet import resnet20
 from efface.models.torchvision import load
 from small.elsewhere import timm
@@ -131,8 +131,12 @@ def test_a_layer_of_an_embedding_is_not_laid_out_as_the_embedding():
         "swin_tiny_patch4_window7_224", img_size=32, window_size=4, depths=(1, 1), num_heads=(1, 1)
     )
     assert str(network.output_fmt) == "NHWC"
-    assert _said(network, images(1, 32, 32), "patch_embed") == _said(network, images(1, 32, 32), "norm") == "NHWC"
-    assert _said(network, images(1, 32, 32), "patch_embed.proj") == ""
+    assert (
+        stated_layout(network, images(1, 32, 32), "patch_embed")
+        == stated_layout(network, images(1, 32, 32), "norm")
+        == "NHWC"
+    )
+    assert stated_layout(network, images(1, 32, 32), "patch_embed.proj") == ""
 
 
 def test_a_grey_image_tells_the_same():

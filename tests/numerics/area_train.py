@@ -102,7 +102,7 @@ def named(name: str, made):
         "last_layer": list(state.values())[-2],
         "log": str([(each, epoch) for each, _, epoch in said][:8]),
         "logged": torch.tensor([value for _, value, _ in said]),
-        "progress": sum(steps),
+        "progress": int(sum(steps)),
         "training": fitted.network.training,
     }
     found |= {f"terms_{term}": torch.tensor(values) for term, values in fitted.terms.items()}

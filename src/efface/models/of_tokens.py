@@ -76,7 +76,7 @@ def _without_images(layout: Layout) -> str:
 
 def _of_four_axes(model: nn.Module, images: Images, name: str, layout: Layout) -> FeatureLayer | str:
     module = model.get_submodule(name)
-    said = _normalises_last(module, layout) or _said(model, images, name) == "NHWC"
+    said = _normalises_last(module, layout) or stated_layout(model, images, name) == "NHWC"
     if layout.is_channels_last or (not layout.is_feature_map and said):
         return FeatureLayer(module, name, "n h w c")
     return layout.wrong or _as_attention(model, images, layout) or FeatureLayer(module, name)
@@ -260,7 +260,7 @@ def _normalises_last(module: nn.Module, layout: Layout) -> bool:
     return isinstance(module, nn.LayerNorm) and module.normalized_shape == layout.shape[-1:] != layout.shape[1:2]
 
 
-def _said(model: nn.Module, images: Images, name: str) -> str:
+def stated_layout(model: nn.Module, images: Images, name: str) -> str:
     """Return the layout of a layer that timm states as `output_fmt`, such as NHWC; "" if it does not.
 
     The layer may state it, or a network around it, whose own output are logits. Around it, another layer that returns

@@ -220,5 +220,7 @@ def _contact() -> Iterator[None]:
     """Tell a lost process from other errors. LostContactError: it does not answer."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise LostContactError(f"fit.devices: another process does not answer ({str(error).split('. ')[0]})") from error
