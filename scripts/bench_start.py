@@ -7,8 +7,8 @@ Four parts. CPU seconds are of one thread; each figure is the median of the roun
 1. `efface status` on a finished run of the demo's study, beside `import torch` alone: the difference is efface's own.
 2. Planning 10,000 tasks with their keys.
 3. A second `measure` of the same run, which has nothing to do: how often it opens each map file.
-4. Planning, `status` and the report at so many results. The results are made up: their values are random numbers, and
-   only the time to read them counts.
+4. At so many results: planning, `status`, the report, the time to write each, and the memory of this process. The
+   results are made up, and nobody waits for the disk.
 
 `--quick` takes the smallest size of each part. About ten minutes on one core without it.
 """
@@ -139,14 +139,16 @@ def bench_results(folder: Path, count: int, rounds: int) -> None:
     study = synthetic(folder, count)
     run = Run(study)
     plan = make_plan(run)
-    write_results(run, plan)
+    written = timed(lambda: write_results(run, plan))
     seconds = {
         "plan": statistics.median(timed(lambda: make_plan(run)) for _ in range(rounds)),
         "status": statistics.median(timed(lambda: quiet(lambda: status(study))) for _ in range(rounds)),
         "report": timed(lambda: quiet(lambda: report(study))),
     }
     shown = ", ".join(f"{name} {each:.2f} s" for name, each in seconds.items())
-    print(f"{len(plan.tasks):,} results: {shown} CPU")
+    each = 1e3 * written / len(plan.tasks)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"{len(plan.tasks):,} results: {shown} CPU; written in {each:.2f} ms each; at most {memory:.2f} GB so far")
 
 
 def synthetic(folder: Path, count: int) -> Study:

@@ -67,6 +67,25 @@ def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path):
     assert names(tmp_path) == sorted(["x", running.name])
 
 
+def test_a_large_folder_is_seldom_listed(tmp_path, monkeypatch):
+    """A run writes 100,000 files into one folder: to list it before each of them took most of the time."""
+    listed, plain, now = [], os.listdir, [0.0]
+
+    def slow(folder):
+        listed.append(folder)
+        now[0] += 0.05
+        return plain(folder)
+
+    monkeypatch.setattr("efface.store.atomic.os.listdir", slow)
+    monkeypatch.setattr("efface.store.atomic.time.monotonic", lambda: now[0])
+    for number in range(200):
+        now[0] += 0.1
+        with atomic_write(tmp_path / str(number)) as temporary:
+            temporary.write_text("new")
+    assert len(listed) == 4  # of 20 s: at first, and every 5 s
+    assert len(names(tmp_path)) == 200
+
+
 def test_what_another_machine_left_is_removed_when_it_is_old(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(b"old")

@@ -1,16 +1,19 @@
 """Atomic writes of files: a file is written under another name, then renamed."""
 
 import contextlib
-import glob
 import hashlib
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 _ABANDONED = 3600.0
 """Seconds without a write after which a temporary file counts as abandoned."""
+
+_SHARE = 100
+_LISTED: dict[Path, tuple[float, list[str]]] = {}
+"""By folder: when it is listed again, and the temporary files that it had."""
 
 
 @contextlib.contextmanager
@@ -19,7 +22,7 @@ def atomic_write(path: Path, *, synced: bool = False) -> Iterator[Path]:
 
     Readers find the earlier file or the new one, never a part. After an exception, the earlier file stays and the
     temporary file is removed. The temporary name contains the machine and the process number, so that two processes do
-    not write into the same file. A killed process leaves its temporary file. The next write of `path` on the same
+    not write into the same file. A killed process leaves its temporary file. A later write of `path` on the same
     machine removes that file. A write on another machine removes it once it is an hour old. The folder is created if it
     does not exist.
 
@@ -40,12 +43,27 @@ def atomic_write(path: Path, *, synced: bool = False) -> Iterator[Path]:
 
 
 def _remove_abandoned(path: Path) -> None:
-    for abandoned in path.parent.glob(f".{glob.escape(path.name)}.*.new"):
+    for name in _temporaries(path.parent):
+        if not name.startswith(f".{path.name}."):
+            continue
         with contextlib.suppress(FileNotFoundError):  # its process has just renamed or removed it
+            abandoned = path.parent / name
             machine, _, process = abandoned.name.removesuffix(".new").removeprefix(f".{path.name}.").rpartition("-")
             is_dead = machine == _machine() and process.isdecimal() and not _is_running(int(process))
             if is_dead or time.time() - abandoned.stat().st_mtime > _ABANDONED:
                 abandoned.unlink()
+
+
+def _temporaries(folder: Path) -> Collection[str]:
+    """Return the names of temporary files in a folder, as it was a short time ago.
+
+    A run may write 100,000 files into one folder. To list it takes at most a hundredth of the time.
+    """
+    due, names = _LISTED.get(folder, (0.0, []))
+    if (now := time.monotonic()) >= due:
+        names = [name for name in os.listdir(folder) if name[:1] == "." and name.endswith(".new")]  # noqa: PTH208
+        _LISTED[folder] = now + _SHARE * (time.monotonic() - now), names
+    return names
 
 
 def _machine() -> str:

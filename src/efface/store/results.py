@@ -143,10 +143,14 @@ def _read_records(path: Path) -> tuple[list[dict[str, Any]], list[bytes]]:
     """Return the records in the lines of the file, and its damaged lines, which are said on standard error."""
     if not path.exists():
         return [], []
+    with path.open("rb") as file:
+        lines = (line.removesuffix(b"\n") for line in file if line.endswith(b"\n"))  # the last one may be incomplete
+        return _sorted_out(path, lines)
+
+
+def _sorted_out(path: Path, lines: Iterable[bytes]) -> tuple[list[dict[str, Any]], list[bytes]]:
     records, damaged = [], []
-    for number, line in enumerate(
-        path.read_bytes().split(b"\n")[:-1], 1
-    ):  # bytes after the last newline are incomplete
+    for number, line in enumerate(lines, 1):
         row: Any = None
         with contextlib.suppress(ValueError, RecursionError):  # not JSON, or not text
             row = json.loads(line)
