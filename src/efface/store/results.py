@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +154,7 @@ def _sorted_out(path: Path, lines: Iterable[bytes]) -> tuple[list[dict[str, Any]
     for number, line in enumerate(lines, 1):
         row: Any = None
         with contextlib.suppress(ValueError, RecursionError):  # not JSON, or not text
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_shared_names)
         if (
             isinstance(row, dict)
             and row.get("digest") == _digest(row)
@@ -167,6 +168,11 @@ def _sorted_out(path: Path, lines: Iterable[bytes]) -> tuple[list[dict[str, Any]
                 "does not count; a result that it held is computed again when it is asked for"
             )
     return records, damaged
+
+
+def _shared_names(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a dict of these fields. Their names, which all lines have, are in memory once."""
+    return {sys.intern(name): value for name, value in fields}
 
 
 def _is_fit(row: Mapping[str, Any], *, is_plain: bool) -> bool:
