@@ -98,6 +98,7 @@ def of_timm(name):
 
 def of_torchvision(name):
     extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    extra |= {"aux_logits": False} if name == "inception_v3" else {}  # they need images of 299 x 299
     side = 224 if "maxvit" in name or "swin" in name else 128
     return torchvision.models.get_model(name, weights=None, num_classes=5, **extra), side
 
@@ -149,7 +150,7 @@ def is_right_or_refused(network, side):
     """Return the refusal, or "" after comparing Grad-CAM at the default layer with its formula."""
     network = drawn(network, side)
     images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1))
-    targets = torch.tensor([0, 1])
+    targets = logits_of(network, images).argmax(1)  # SqueezeNet has a ReLU behind its logits: others may have no map
     try:
         layer = feature_layer(network, images, None)
     except ValueError as refusal:

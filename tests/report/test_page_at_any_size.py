@@ -132,11 +132,12 @@ BROKEN = """() => {
   for (let text = texts.nextNode(); text; text = texts.nextNode()) {
     const around = text.parentElement;
     if (!around.checkVisibility() || around.closest("svg, script, style, pre")) continue;
-    for (const word of text.data.matchAll(/[^\\s_-]+/g)) {
+    for (const word of text.data.matchAll(/[^\\s_/-]+/g)) {
       const range = document.createRange();
       range.setStart(text, word.index);
       range.setEnd(text, word.index + word[0].length);
-      if (word[0].length <= 20 && range.getClientRects().length > 1) broken.push(word[0]);
+      const lines = [...range.getClientRects()].filter(each => each.width > 0);
+      if (word[0].length <= 20 && lines.length > 1) broken.push(word[0]);
     }
   }
   return broken;

@@ -186,7 +186,9 @@ def _kill_at(count: int, folder: str) -> None:
     def listen(event: str, arguments: tuple) -> None:
         writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wa+x")
         if (writes or event in ("os.rename", "os.remove")) and str(arguments[0]).startswith(("run", folder)):
-            touched()
+            name = Path(arguments[0]).name.lstrip(".")
+            if not name.startswith(("worker-", "progress.")):  # written as time goes by
+                touched()
 
     def flush(file) -> None:
         touched()

@@ -208,7 +208,7 @@ def test_only_those_behind_catch_up(tmp_path, run_of):
             run.results.records.pop(task.key, None)
     found = wanted(planned_run(run))
     assert {task.view.name for task in found if task.view is not None} == {"other"}
-    assert {(task.probe.start, task.probe.stop) for task in found} == {(45, 68)}
+    assert {(task.probe.start, task.probe.stop) for task in found} == {(36, 48)}
 
 
 @pytest.mark.parametrize(

@@ -119,9 +119,9 @@ SLOW = """
 import time
 
 
-def slow(model, images, targets):
+def slow(model, images, targets, *, gain=1.0):
     time.sleep(0.5 * (len(images) > 2))
-    return images.mean(1)
+    return gain * images.mean(1)
 """
 
 
@@ -130,7 +130,8 @@ def slow(model, images, targets):
 def test_a_watch_beside_a_run_sees_its_workers_and_a_killed_run_leaves_no_lie(tmp_path, workers):
     methods = [
         {"name": "random", "method": "efface.methods.control.random"},
-        *({"name": name, "method": "slow.slow"} for name in ("slow", "slower")),
+        {"name": "slow", "method": "slow.slow"},
+        {"name": "slower", "method": "slow.slow", "kwargs": {"gain": 2.0}},
     ]
     executor = {"call": "efface.execute.processes", "kwargs": {"workers": workers}}
     write_study(

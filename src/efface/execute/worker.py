@@ -33,6 +33,8 @@ def start_worker(report: Advance | None, threads: int, tell: Callable[[str], Non
                 setattr(sys, name, Lines(stream, tell))
     stop_at_signals(lambda: _BUSY)
     if hasattr(signal, "pthread_sigmask"):
+        if signal.SIGINT in signal.sigpending():  # a Ctrl-C of the terminal is for the parent, which ends its workers
+            signal.sigwait({signal.SIGINT})
         stopped_by = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
         signal.pthread_sigmask(signal.SIG_UNBLOCK, stopped_by)  # blocked while this process started
     set_torch_defaults(threads)

@@ -93,8 +93,8 @@ def listed(names: Sequence[str], most: int = 6) -> str:
 
 
 def breakable(text: str) -> Markup:
-    """Return names whose lines break behind underscores, within a word only if it has more than 20 letters."""
-    parts = re.split(r"(?<=_)(?=[^_])", text)
+    """Return names whose lines break behind _ and /, within a word only if it has more than 20 letters."""
+    parts = re.split(r"(?<=[_/])(?=[^_/])", text)
     return Markup("<wbr>").join(
         Markup('<span class="long">{}</span>').format(part) if max(map(len, re.split(r"[\s-]", part))) > 20 else part
         for part in parts
