@@ -10,7 +10,7 @@ four images, is subtracted before two sizes are compared. Workers are compared b
 Goals: ten times the images take ten times as long within 10 %, in memory that does not grow beyond the data; a study of
 images of 128 x 128 pixels stays below 1.5 GB.
 
---picture writes the figure of docs/performance.md. `--quick` takes four images and one larger size of each axis. About
+--picture writes the figure of docs/performance.md. `--quick` takes few images, and two sizes of each axis. About
 a quarter of an hour without it.
 """
 
@@ -64,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES))
     parser.add_argument("--picture", type=Path, help="a PNG file")
-    parser.add_argument("--quick", action="store_true", help="four images, and two sizes of each axis")
+    parser.add_argument("--quick", action="store_true", help="few images, and two sizes of each axis")
     options = parser.parse_args()
     base = BASE | ({"images": FEW, "fractions": 2, "methods": 2, "side": 16} if options.quick else {})
     found: dict[str, dict[int, float]] = {}

@@ -48,7 +48,7 @@ SMALLEST = {
             r"\| kar \| tau (.*\n)*\| full, full \| -?\d\.\d\d "
         ),
     ),
-    "bench_scaling.py": (["--quick", "--axes", "images"], r"\| images \| 200 \| \d+\.\d \| \d+\.\d \| \d\.\d\d \|"),
+    "bench_scaling.py": (["--quick", "--axes", "images"], r"\| images \| 600 \| \d+\.\d \| \d+\.\d \| \d\.\d\d \|"),
     "bench_start.py": (["--quick"], r"\d\.\d\d s \(goal"),
     "bench_train.py": (
         ["--images", "256", "--rounds", "1", "--networks", "resnet8"],
