@@ -9,6 +9,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 from torchvision.models import densenet, mobilenetv2, resnet, vgg
+from torchvision.models.convnext import LayerNorm2d
 
 from efface.methods import fullgrad, gradient
 from efface.models.normalise import Normalise
@@ -417,3 +418,28 @@ def test_network_in_the_way_is_refused_by_the_layers_name(kind, said):
     with pytest.raises(ValueError, match=words(said)):
         fullgrad.full_grad(model, images, targets)
     assert state_of(model) == before
+
+
+class ChannelsLast(nn.Module):
+    """A LayerNorm over the channels of each place: on the last axis, or by torchvision's layer for n c h w."""
+
+    def __init__(self, *, last):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.deep, self.linear = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 8, 3, 1, 1), nn.Linear(8, 4)
+        self.norm = nn.LayerNorm(6) if last else LayerNorm2d(6)
+        nn.init.normal_(self.norm.bias)
+        self.last = last
+
+    def forward(self, images):
+        features = self.conv(images)
+        features = self.norm(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) if self.last else self.norm(features)
+        return self.linear(self.deep(features).relu().mean((2, 3)))
+
+
+def test_channels_on_the_last_axis_are_read_as_channels():
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    found, expected = (
+        fullgrad.full_grad(ChannelsLast(last=last).eval(), images, torch.tensor([0, 1])) for last in (True, False)
+    )
+    torch.testing.assert_close(found, expected)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from efface.methods.gradients import gradient_at
 from efface.models.evaluation import evaluating
+from efface.models.layout import layouts
 from efface.models.memory import blocks
 from efface.models.normalise import Normalise
 from efface.models.scores import target_scores
@@ -144,6 +145,8 @@ def _collected(
                     "the last axis; expected n c h w: choose another method, such as cp_lrp or integrated_gradients, "
                     "or full_grad_parts for unchanged parts"
                 )
+            if (layout := layouts(model, images).get(name)) and layout.is_channels_last and not layout.is_feature_map:
+                part = part.movedim(3, 1)
             small = _summed(part, psi=psi)[:, None]
             total += F.interpolate(small, size=images.shape[2:], mode="bilinear", align_corners=False).squeeze(1)
         maps.append(total)
