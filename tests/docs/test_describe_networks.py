@@ -77,8 +77,14 @@ def test_a_refusal_is_told_from_a_failure_and_from_maps_that_ignore_the_class(sc
 
 def test_reasons_lose_what_is_particular_to_one_network():
     said = {
-        "layer 'blocks.0.norm1' (LayerNorm) returns shape (2, 17, 192), its features on the last axis; take": (
-            "a LayerNorm has its features on the last axis"
+        "layer 'blocks.0.norm1' (LayerNorm) returns shape (2, 17, 192), and its bias has no known place; take": (
+            "a LayerNorm has a bias with no known place"
+        ),
+        "Net is in no part of FullGrad, so its parts miss the logit of the first image by 1.2e-05: why; take": (
+            "the network is in no part of FullGrad: why"
+        ),
+        "Net uses 'blocks.0.attn.q_bias' outside a layer of its own": (
+            "the network uses its q_bias outside a layer of its own"
         ),
         "layer 'norm' of Net returns n x 2 x 2 x 192, which is no feature map n c h w (n h w c); layers that are: x": (
             "a layer is no feature map n c h w (n h w c)"

@@ -101,6 +101,35 @@ class WithSharpen(nn.Module):
         return self.rest(self.sharpen(features, features * 2, scale=0.7))
 
 
+class LastAxis(nn.Module):
+    """Layers that compute on the last axis, and the same ones for n c h w.
+
+    axes: "n c h w", "n h w c", or "n t c" with a prefix token, which is the mean of the others.
+    """
+
+    def __init__(self, axes, side=8):
+        super().__init__()
+        self.axes, self.patches = axes, nn.Conv2d(3, 6, 32 // side, 32 // side)
+        second = axes == "n c h w"
+        self.norm = LayerNorm2d(6) if second else nn.LayerNorm(6)
+        self.wide, self.narrow = ((nn.Conv2d(*ends, 1) if second else nn.Linear(*ends)) for ends in ((6, 10), (10, 5)))
+        self.act, self.prepend, self.head = nn.GELU(), Prepend(), nn.Linear(5, 4)
+
+    def forward(self, images):
+        features = self.patches(images)
+        if self.axes == "n h w c":
+            features = features.movedim(1, 3)
+        if self.axes == "n t c":
+            features = self.prepend(features.flatten(2).mT)
+        features = self.narrow(self.act(self.wide(self.norm(features))))
+        return self.head(features.mean([axis for axis in range(1, features.ndim) if features.shape[axis] != 5]))
+
+
+class Prepend(nn.Module):
+    def forward(self, tokens):
+        return torch.cat([tokens.mean(1, keepdim=True), tokens], 1)
+
+
 COMPLETE = {
     "small": Small,
     "again": Again,
@@ -122,6 +151,8 @@ COMPLETE = {
     "last_axis": lambda: nn.Sequential(
         nn.Conv2d(3, 6, 4, 4), nn.Flatten(2), nn.Linear(64, 5), nn.LayerNorm(5), *flat_head(30)
     ),
+    "channels_last": partial(LastAxis, "n h w c"),
+    "tokens": partial(LastAxis, "n t c"),
 }
 """Networks whose parts sum to the logit: all that is not a module in them is linear or a maximum."""
 
@@ -397,10 +428,52 @@ class Pyramid(nn.Module):
         return sum(self.same(each).mean((2, 3)) for each in (images, images[..., ::2]))
 
 
+class Rows(nn.Module):
+    """A linear layer that works on a row for each place of each image."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.linear = nn.Conv2d(3, 5, 8, 8), nn.Linear(5, 4)
+
+    def forward(self, images):
+        rows = self.linear(self.patches(images).flatten(2).mT.flatten(0, 1))
+        return rows.unflatten(0, (len(images), -1)).mean(1)
+
+
+class Nowhere(nn.Module):
+    """Linear layers on the last axis, after a layer that spreads the whole image over all places."""
+
+    def __init__(self):
+        super().__init__()
+        self.all, self.linear, self.head = nn.Linear(3, 24), nn.Linear(6, 5), nn.Linear(5, 4)
+
+    def forward(self, images):
+        return self.head(self.linear(self.all(images.mean((2, 3))).view(-1, 2, 2, 6)).mean((1, 2)))
+
+
+class Across(LastAxis):
+    """Tokens with something that is in no layer: a product of features, or positions."""
+
+    def __init__(self, what):
+        super().__init__("n t c")
+        self.prepend.register_forward_hook(self.product if what == "product" else self.positions)
+        self.at = nn.Parameter(torch.rand(65, 6))
+
+    def product(self, _module, _inputs, tokens):
+        return tokens * (1 + 1e-3 * tokens)
+
+    def positions(self, _module, _inputs, tokens):
+        return tokens + self.at
+
+
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        (COMPLETE["last_axis"], "2 Linear (3, 6, 5)"),
+        (COMPLETE["last_axis"], "2 Linear (3, 6, 5) no known place"),
+        (Rows, "linear Linear (48, 4) first axis is not that of the images"),
+        (Nowhere, "linear Linear (3, 2, 2, 5) no known place channels second axis last"),
+        (partial(Across, "product"), "Across is in no part of FullGrad multiplies features by features"),
+        (partial(Across, "position"), "Across is in no part of FullGrad adds a tensor"),
         (
             lambda: around(nn.BatchNorm2d(6, track_running_stats=False)),
             "1 BatchNorm2d track_running_stats=True",
@@ -418,6 +491,63 @@ def test_network_in_the_way_is_refused_by_the_layers_name(kind, said):
     with pytest.raises(ValueError, match=words(said)):
         fullgrad.full_grad(model, images, targets)
     assert state_of(model) == before
+
+
+@pytest.mark.parametrize("axes", ["n h w c", "n t c"])
+@pytest.mark.parametrize("method", METHODS)
+def test_layers_on_the_last_axis_are_laid_out_as_their_places_lie(axes, method):
+    model, (images, targets) = make(partial(LastAxis, axes)), images_and_classes(3, 32)
+    kept = {}
+
+    def keep(name, module, inputs, output):
+        kept[name] = output
+        return output.clone()
+
+    for name in ("patches", "norm", "wide", "narrow"):
+        model.get_submodule(name).register_forward_hook(partial(keep, name))
+    points = images.clone().requires_grad_()
+    scores = model(points).gather(1, targets[:, None]).sum()
+    slopes = dict(zip(kept, torch.autograd.grad(scores, list(kept.values()), retain_graph=True), strict=True))
+    slope = torch.autograd.grad(scores, points)[0]
+    parts = fullgrad.full_grad_parts(model, images, targets).modules if "simple" not in method else slopes
+    assert {*parts} - {"head", "act", "prepend"} == {*slopes}
+
+    def in_places(name):
+        if name == "patches":
+            return parts[name]
+        if axes == "n t c":
+            return parts[name][:, 1:].unflatten(1, (8, 8)).movedim(3, 1)
+        return parts[name].movedim(3, 1)
+
+    scaled = (lambda part: part) if method == "full_grad_plain" else psi
+    every = [images * slope, *(in_places(name) for name in parts if name != "head")]
+    torch.testing.assert_close(METHODS[method](model, images, targets), sum(large(scaled(part), 32) for part in every))
+
+
+@every_method
+@pytest.mark.parametrize("side", [8, 1])
+def test_channels_last_and_channels_second_give_the_same_map(method, side):
+    models, (images, targets) = (
+        [make(partial(LastAxis, axes, side)) for axes in ("n h w c", "n c h w")],
+        images_and_classes(3, 32),
+    )
+    for name, value in models[1].named_parameters():
+        value.data = models[0].get_parameter(name).data.view_as(value)
+    found, expected = (method(model, images, targets) for model in models)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_bias_outside_a_layer_of_its_own_is_named():
+    class Outside(LastAxis):
+        def forward(self, images):
+            return super().forward(images) + F.linear(images.mean((2, 3)), self.other.weight, self.other.bias)
+
+    model, (images, targets) = make(partial(Outside, "n t c")), images_and_classes(3, 32)
+    model.other, model.unused = nn.Linear(3, 4).double(), nn.Linear(3, 4).double()
+    with pytest.raises(ValueError, match=words("Outside other.bias outside a layer")):
+        fullgrad.simple_full_grad(model, images, targets)
+    with pytest.raises(ValueError, match=words("Outside is in no part of FullGrad")):
+        fullgrad.full_grad(model, images, targets)
 
 
 class ChannelsLast(nn.Module):

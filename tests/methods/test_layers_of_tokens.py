@@ -5,12 +5,16 @@ import torch
 import torch.nn.functional as F
 from captum import attr
 from torch import nn
+from torchvision.models.convnext import LayerNorm2d
 
 from efface.methods import cam, captum, contrast, fullgrad, zennit
+from efface.methods.gradient import gradient
 from efface.methods.path import ig_uniform, integrated_gradients
 from efface.methods.pattern import PatternAttribution
 from efface.models.laid_out import FeatureLayer
 from efface.models.layers import feature_layer
+from efface.models.layout import layouts
+from efface.models.places import placed
 from efface.models.resnet import resnet20
 from efface.models.tokens import TokenGrid
 from efface.types import Split
@@ -314,11 +318,8 @@ def test_methods_without_rules_for_attention_refuse_with_one_reason(name):
     known = KNOWN[name]
     network, images = known.made(torch.float32), known.images(2, torch.float32)
     targets = TARGETS[:2]
-    for method in (fullgrad.full_grad, fullgrad.simple_full_grad):
-        with pytest.raises(
-            ValueError, match=r"layer '.*returns shape .*features on the last axis.*another method, such as cp_lrp"
-        ):
-            method(network, images, targets)
+    with pytest.raises(ValueError, match=r"(in no part of FullGrad|no known place).*another method, such as cp_lrp"):
+        fullgrad.full_grad(network, images, targets)
     with pytest.raises(
         ValueError, match=r"zennit.attribute: .* has weights, but EpsilonPlus has no rule for it.* such as lrp"
     ):
@@ -329,6 +330,69 @@ def test_methods_without_rules_for_attention_refuse_with_one_reason(name):
         PatternAttribution(pool=2).fit(network, Split((images * 255).byte(), targets), seed=0, max_batch=2)
     with pytest.raises(ValueError, match=r"captum's LayerDeepLift cannot change the (gelu|softmax) of"):
         captum.attribute(network, images, targets, algorithm="LayerDeepLift")
+
+
+def test_tokens_that_attention_makes_alike_lie_as_the_others_of_their_shape():
+    known = KNOWN["Hugging Face ViT"]
+    network = known.made()
+    for each, value in network.named_parameters():
+        if "q_proj" in each:
+            value.data.zero_()
+    grid = TokenGrid(known.prefix, known.rows, known.columns)
+    layers = [each for each, layout in layouts(network, known.images()).items() if len(layout.shape) == 3]
+    assert any(each.endswith("o_proj") for each in layers)
+    for each in layers[1:]:
+        if "patch" not in each:
+            assert placed(network, known.images(), each) == FeatureLayer(
+                network.get_submodule(each), each, "n t c", grid
+            )
+
+
+BIASES = {
+    "torchvision ViT": r"'encoder.layers.encoder_layer_0.self_attention.in_proj_bias' outside a layer",
+    "timm Swin": r"layer 'layers.0.blocks.0.attn.qkv' .* no known place in the image: its first axis",
+    "torchvision Swin": r"'features.1.0.attn.qkv.bias' outside a layer",
+    "Hugging Face Swin": r"layer 'swin.*' .* no known place in the image: its first axis",
+}
+
+
+@pytest.mark.parametrize("name", SEVEN)
+def test_gradients_at_all_biases_of_a_transformer_are_laid_out_or_refused_with_the_reason(name):
+    known = KNOWN[name]
+    network, images = known.made(), known.images()
+    if name in BIASES:
+        with pytest.raises(ValueError, match=BIASES[name]):
+            fullgrad.simple_full_grad(network, images, TARGETS)
+        return
+    maps = fullgrad.simple_full_grad(network, images, TARGETS)
+    assert maps.flatten(1).std(1).min() > 0
+    layers = [
+        each for each, module in network.named_modules() if isinstance(getattr(module, "bias", None), torch.Tensor)
+    ]
+    expected = (
+        images * gradient(network, images, TARGETS),
+        *(at_layer(known, network, images, each) for each in layers),
+    )
+    torch.testing.assert_close(maps, sum(large(stretched(part), images) for part in expected if part is not None))
+
+
+def at_layer(known, network, images, layer):
+    """The gradient at a layer as n c y x; None where it has no places."""
+    kept = []
+    handle = network.get_submodule(layer).register_forward_hook(lambda _m, _i, out: kept.append(out) or out.clone())
+    logits = network(images.clone().requires_grad_())
+    handle.remove()
+    (slope,) = torch.autograd.grad(logits.gather(1, TARGETS[:, None]).sum(), kept[-1])
+    if slope.ndim == 2:
+        return None
+    if slope.ndim == 3:
+        return slope[:, known.prefix :].unflatten(1, (known.rows, known.columns)).movedim(3, 1)
+    return slope if isinstance(network.get_submodule(layer), nn.Conv2d | LayerNorm2d) else slope.movedim(3, 1)
+
+
+def stretched(part):
+    values = part.abs() - part.abs().amin((1, 2, 3), keepdim=True)
+    return (values / values.amax((1, 2, 3), keepdim=True).clamp(min=1e-300)).sum(1)
 
 
 class Flat(nn.Module):

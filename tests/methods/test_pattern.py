@@ -235,6 +235,36 @@ def test_module_that_runs_twice_has_one_pattern_from_both():
     np.testing.assert_allclose(estimate(model, images)["conv"].flatten(1).numpy(), np.stack(expected), rtol=1e-8)
 
 
+class Mixer(nn.Module):
+    """Layers for each place: linear ones on the last axis (n h w c, n t c), or convolutions of 1 x 1 (n c h w)."""
+
+    def __init__(self, axes):
+        super().__init__()
+        self.axes, self.patches, self.head = axes, nn.Conv2d(3, 4, 3, 3), nn.Linear(3, 4)
+        self.wide, self.narrow = (nn.Conv2d(*io, 1) if axes == "n c h w" else nn.Linear(*io) for io in ((4, 6), (6, 3)))
+
+    def forward(self, images):
+        x = self.patches(images)
+        x = x.movedim(1, 3) if self.axes == "n h w c" else x.flatten(2).mT if self.axes == "n t c" else x
+        x = self.narrow(torch.relu(self.wide(x)))
+        return self.head(x.mean((2, 3) if self.axes == "n c h w" else [*range(1, x.ndim - 1)]))
+
+
+@pytest.mark.parametrize("places", [10_000, 3])
+@pytest.mark.parametrize("axes", ["n h w c", "n t c"])
+def test_linear_layers_on_the_last_axis_have_the_patterns_and_maps_of_convolutions(axes, places):
+    images, targets = images_and_classes(5, 9)
+    model, same = drawn(Mixer(axes)).double().eval(), Mixer("n c h w").double().eval()
+    for name, value in same.named_parameters():
+        value.data = model.get_parameter(name).data.view_as(value)
+    found, expected = (estimate(each, images, places=places) for each in (model, same))
+    for name, pattern in expected.items():
+        torch.testing.assert_close(found[name], pattern.view_as(found[name]))
+    for make in (PatternNet, PatternAttribution):
+        maps = make()(model, images, targets, patterns=found)
+        torch.testing.assert_close(maps, make()(same, images, targets, patterns=expected))
+
+
 # The way back
 
 
@@ -634,6 +664,33 @@ def weights_of(model):
 
 def sequential(*layers):
     return lambda: drawn(nn.Sequential(nn.Conv2d(3, 4, 3), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+
+
+class TokensFirst(nn.Module):
+    """It has as many tokens as there are images."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.linear, self.head = nn.Conv2d(3, 4, 4, 4), nn.Linear(4, 5), nn.Linear(5, 4)
+
+    def forward(self, images):
+        return self.head(torch.relu(self.linear(self.patches(images).flatten(2).permute(2, 0, 1))).mean(0))
+
+
+class Windows(TokensFirst):
+    def forward(self, images):
+        rows = self.patches(images).flatten(2).mT.flatten(0, 1)
+        return self.head(torch.relu(self.linear(rows)).unflatten(0, (len(images), -1)).mean(1))
+
+
+def test_layers_without_a_row_for_each_image_are_refused_with_the_reason():
+    images, _ = images_and_classes(4)
+    for make, why in (
+        (TokensFirst, "second axis is that of the images"),
+        (Windows, "first axis is not that of"),
+    ):
+        with pytest.raises(ValueError, match=rf"layer 'linear': its {why}.* such as lrp"):
+            estimate(drawn(make()), images)
 
 
 @pytest.mark.parametrize(

@@ -309,6 +309,34 @@ def test_broken_canonizer_leaves_nothing_behind():
     assert zennit.attribute(model, *images_and_classes(N)).isfinite().all()  # ours leaves it to its rule
 
 
+class Places(nn.Module):
+    """Linear layers on the last axis, n h w c or n t c; of tokens with a BatchNorm, which is of the 16 tokens."""
+
+    def __init__(self, axes, width):
+        super().__init__()
+        self.axes, self.patches, self.head = axes, nn.Conv2d(3, 4, 2, 2), nn.Linear(3, 4)
+        self.wide, self.narrow, self.act = nn.Linear(4, width), nn.Linear(width, 3), nn.ReLU()
+        self.norm = nn.BatchNorm1d(16, eps=0.0) if axes == "n t c" else nn.Identity()
+
+    def forward(self, images):
+        x = self.patches(images)
+        x = x.movedim(1, 3) if self.axes == "n h w c" else x.flatten(2).mT
+        x = self.narrow(self.act(self.norm(self.wide(x))))
+        return self.head(x.mean([*range(1, x.ndim - 1)]))
+
+
+@pytest.mark.parametrize("width", [6, 16])
+@pytest.mark.parametrize("axes", ["n h w c", "n t c"])
+def test_relevance_is_conserved_in_linear_layers_on_the_last_axis(axes, width):
+    model, (images, targets) = drawn(Places(axes, width)), images_and_classes(N)
+    maps = zennit.attribute(model, images, targets, settings={"zero_params": "bias"} | TIGHT)
+    torch.testing.assert_close(maps.flatten(1).sum(1), torch.ones(N, dtype=maps.dtype))
+    model.norm = nn.Identity()
+    torch.testing.assert_close(
+        zennit.attribute(model, images, targets, settings={"zero_params": "bias"} | TIGHT), maps, rtol=1e-6, atol=1e-9
+    )
+
+
 # Refusals
 
 

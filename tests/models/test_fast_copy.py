@@ -121,6 +121,26 @@ def test_before_a_convolution_the_batchnorms_stay_and_those_within_a_block_are_f
     assert folded(network, IMAGES) is not network
 
 
+@pytest.mark.parametrize("width", [6, 16])
+def test_a_batchnorm_over_tokens_stays_after_a_linear_layer(width):
+    class Mixed(nn.Module):
+        """A BatchNorm of n t c normalises the tokens, and the linear layer before it has its channels last."""
+
+        def __init__(self):
+            super().__init__()
+            self.patches, self.linear = nn.Conv2d(3, 5, 8, 8), nn.Linear(5, width)
+            self.norm, self.head = nn.BatchNorm1d(16), nn.Linear(width, 4)
+
+        def forward(self, images):
+            return self.head(self.norm(self.linear(self.patches(images).flatten(2).mT)).relu().mean(1))
+
+    network = Mixed().eval()
+    nn.init.uniform_(network.norm.weight, 0.5, 2.0)
+    images = torch.rand(2, 3, 32, 32)
+    assert norms_after(network, images)[0] == []
+    torch.testing.assert_close(folded(network, images)(images), network(images))
+
+
 def test_a_convolution_used_elsewhere_too_leaves_the_network_as_it_is():
     network = made("twice")
     assert folded(network, IMAGES) is network  # folding `bare` shows in the logits

@@ -1,15 +1,9 @@
 """FullGrad: the gradient with respect to the input and to every bias of the network.
 
-The bias of a module is its output minus its derivative times its input:
-
-convolution, linear layer: the bias parameter.
-BatchNorm in eval mode: beta - mean * gamma / sqrt(variance + eps).
-the network's own normalisation: -mean / std.
-ReLU, maximum: 0.
-other non-linearities, LayerNorm: a bias that depends on the image.
+`efface.methods.biases` says what the bias of a module is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,25 +13,19 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.methods.biases import implicit_bias, one
 from efface.methods.gradients import gradient_at
+from efface.models.copied import copied_network
 from efface.models.evaluation import evaluating
-from efface.models.layout import layouts
+from efface.models.laid_out import FeatureLayer
 from efface.models.memory import blocks
-from efface.models.normalise import Normalise
-from efface.models.scores import target_scores
+from efface.models.of_tokens import WITHOUT_IMAGES
+from efface.models.places import placed
+from efface.models.scores import scores_of, target_scores
 from efface.types import Images, Target, TargetScore
 
-_AFFINE = (
-    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, Normalise),
-)
-_BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-_WITHOUT = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU)
-_WITHOUT_FILES = {f"torch.nn.modules.{name}" for name in ("pooling", "dropout", "flatten")}
-_ELEMENTWISE = (
-    *(nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.GELU, nn.Mish, nn.ELU, nn.CELU, nn.SELU),
-    *(nn.Sigmoid, nn.Tanh, nn.Softplus),
-)
+_ROUNDING = 1e-6  # fraction of the parts' sums in float64, of which layers that compute in float32 lose 1e-7
+_OTHERS = "cp_lrp or integrated_gradients"
 
 
 class FullGradient(NamedTuple):
@@ -71,8 +59,13 @@ def full_grad(
 
     With psi the map is never negative, and the largest value of every part has the same weight. It costs one forward
     and one backward pass per image, and memory for the gradient at each module's output. A module that runs several
-    times is one part. A network with a layer whose features are not n c h w (ConvNeXt, transformers) raises a
-    ValueError.
+    times is one part.
+
+    Features on the last axis (ConvNeXt) and tokens are laid out as the places lie in the image. Prefix tokens, such as
+    the class token, have no place, so their parts are in no map. `full_grad_parts` has them. For a network with such
+    layers, the parts of the first image must sum to its logit. This costs a copy of the network, and three passes of
+    this image in float64. Attention multiplies features by features, which no part has, so a transformer raises a
+    ValueError. So does a layer whose places are not known, as one that works on windows.
 
     score: score of the target class to differentiate: logit, log_probability, probability or loss (cross entropy).
     psi: take absolute values of each part, subtract their minimum, and divide by their maximum, for each image over all
@@ -84,7 +77,7 @@ def full_grad(
         centres as the grid (align_corners=False). The division has no 1e-6, so a small gradient gives the same map.
         The released code leaves out the biases of non-linearities, which the paper defines.
     """
-    return _collected(model, images, targets, _bias, score=score, psi=psi, max_batch=max_batch)
+    return _collected(model, images, targets, implicit_bias, _lacks_parts, score=score, psi=psi, max_batch=max_batch)
 
 
 def simple_full_grad(
@@ -95,13 +88,14 @@ def simple_full_grad(
     Formula: map = psi(x * g) + sum over layers l and their channels of enlarged(psi(g_l)).
 
     The parts are image times gradient, and the gradient at the output of every layer with a bias parameter
-    (convolution, BatchNorm, GroupNorm and the like). Each part is scaled and enlarged as in `full_grad`. Cost and
-    settings are those of `full_grad`.
+    (convolution, BatchNorm, LayerNorm and the like). Each part is scaled, laid out and enlarged as in `full_grad`. Cost
+    and settings are those of `full_grad`. The parts need not sum to the logit, so a transformer gets maps if each of
+    its biases is that of a layer which runs by itself (timm's ViT). Otherwise it raises a ValueError.
 
     Source: the released code of Srinivas & Fleuret 2019 (arXiv:1905.00780), which calls it a convenience.
     Differs: as `full_grad`.
     """
-    return _collected(model, images, targets, _one, score=score, psi=True, max_batch=max_batch)
+    return _collected(model, images, targets, one, _lacks_biases, score=score, psi=True, max_batch=max_batch)
 
 
 def full_grad_parts(
@@ -116,7 +110,7 @@ def full_grad_parts(
     Differs: `rest` shows how complete the sum is.
     """
     parts, scores = [], []
-    for block, image, modules in _parts(model, images, targets, _bias, score=score, max_batch=max_batch):
+    for block, image, modules in _parts(model, images, targets, implicit_bias, score=score, max_batch=max_batch):
         parts.append((image, modules))
         with evaluating(model), torch.no_grad():
             scores.append(target_scores(model, images[block].detach(), targets[block], score))
@@ -128,29 +122,81 @@ def full_grad_parts(
 
 Bias = Callable[[str, nn.Module, tuple[Any, ...], dict[str, Any]], Tensor | None]
 """(name, module, inputs, keywords) -> factor of the gradient at the module's output; None: the module has no part."""
+Lacks = Callable[[nn.Module, Images, Target, Mapping[str, Tensor]], str]
+"""(model, image, target, parts by module) -> in words what the parts lack; "": nothing."""
 
 
 def _collected(
-    model: nn.Module, images: Images, targets: Target, bias: Bias, *, score: TargetScore, psi: bool, max_batch: int
+    model: nn.Module,
+    images: Images,
+    targets: Target,
+    bias: Bias,
+    lacks: Lacks,
+    *,
+    score: TargetScore,
+    psi: bool,
+    max_batch: int,
 ) -> Float[Tensor, "n h w"]:
-    named, maps = dict(model.named_modules()), []
-    for _, image, modules in _parts(model, images, targets, bias, score=score, max_batch=max_batch):
+    maps: list[Tensor] = []
+    for block, image, modules in _parts(model, images, targets, bias, score=score, max_batch=max_batch):
+        layers = {name: _placed(model, images[block], name, part) for name, part in modules.items()}
+        turned = any(layer is not None and layer.axes != "n c h w" for layer in layers.values())
+        if not maps and turned and (why := lacks(model, images[:1], targets[:1], modules)):
+            raise ValueError(f"{type(model).__name__} {why}; choose another method, such as {_OTHERS}")
         total = _summed(image, psi=psi)
-        for name, part in modules.items():
-            if part.ndim == 2:  # a vector has no position in the image
-                continue
-            if part.ndim != 4 or isinstance(named[name], nn.Linear):
-                raise ValueError(
-                    f"layer {name!r} ({type(named[name]).__name__}) returns shape {tuple(part.shape)}, its features on "
-                    "the last axis; expected n c h w: choose another method, such as cp_lrp or integrated_gradients, "
-                    "or full_grad_parts for unchanged parts"
-                )
-            if (layout := layouts(model, images).get(name)) and layout.is_channels_last and not layout.is_feature_map:
-                part = part.movedim(3, 1)
-            small = _summed(part, psi=psi)[:, None]
-            total += F.interpolate(small, size=images.shape[2:], mode="bilinear", align_corners=False).squeeze(1)
+        for name, layer in layers.items():
+            if layer is not None:
+                small = _summed(layer.as_features(modules[name]), psi=psi)[:, None]
+                total += F.interpolate(small, size=images.shape[2:], mode="bilinear", align_corners=False).squeeze(1)
         maps.append(total)
     return torch.cat(maps)
+
+
+def _placed(model: nn.Module, images: Images, name: str, part: Tensor) -> FeatureLayer | None:
+    """Return the layer of a part with its layout; None for a vector, which has no place in the image.
+
+    ValueError: its places are not known.
+    """
+    if part.ndim == 2 and len(part) == len(images):
+        return None
+    layer = WITHOUT_IMAGES if part.ndim == 2 else placed(model, images, name)
+    if isinstance(layer, FeatureLayer):
+        return layer
+    raise ValueError(
+        f"layer {name!r} ({type(model.get_submodule(name)).__name__}) returns shape {tuple(part.shape)}, and its bias "
+        f"has no known place in the image: {layer}; choose another method, such as {_OTHERS}, or full_grad_parts for "
+        "unchanged parts"
+    )
+
+
+def _lacks_parts(model: nn.Module, image: Images, target: Target, _: Mapping[str, Tensor]) -> str:
+    """Return in words that the parts of an image do not sum to its logit; "" if they do, up to rounding."""
+    try:
+        parts = full_grad_parts(copied_network(model).double(), image.double(), target)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        return f"fails in float64, in which FullGrad checks that its parts sum to the logit: {error}"
+    sums = torch.stack([part.sum() for part in (parts.image, *parts.modules.values(), parts.rest)]).abs()
+    if sums[-1] <= _ROUNDING * sums.sum():
+        return ""
+    return (
+        f"computes what is in no part of FullGrad, so its parts miss the logit of the first image by {sums[-1]:.2g}: "
+        "it multiplies features by features, as attention does, or adds a tensor outside its layers"
+    )
+
+
+def _lacks_biases(model: nn.Module, image: Images, target: Target, modules: Mapping[str, Tensor]) -> str:
+    """Return in words which biases have no part, although the logit depends on them; "" if all have one."""
+    names = [name for name, _ in model.named_parameters() if name.rpartition(".")[0] not in modules]
+    own = {name: model.get_parameter(name).detach().clone() for name in names if name.endswith("bias")}
+    with evaluating(model):
+        for value in own.values():
+            value.requires_grad_()
+        logit = scores_of(torch.func.functional_call(model, own, (image.detach(),)), target)
+        found = torch.autograd.grad(logit.sum(), [*own.values()], allow_unused=True) if logit.requires_grad else ()
+    used = [name for name, gradient in zip(own, found, strict=bool(found)) if gradient is not None and gradient.any()]
+    return f"uses {used[0]!r} outside a layer of its own, where FullGrad sees no gradient" if used else ""
 
 
 def _summed(part: Float[Tensor, "n c h w"], *, psi: bool) -> Float[Tensor, "n h w"]:
@@ -208,59 +254,3 @@ def _collecting(model: nn.Module, bias: Bias) -> Iterator[dict[str, Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _one(_name: str, module: nn.Module, _inputs: tuple[Any, ...], _keywords: dict[str, Any]) -> Tensor | None:
-    """Return 1 for a module with a bias parameter, else None."""
-    own = getattr(module, "bias", None)
-    return own.new_ones(()) if isinstance(own, Tensor) else None
-
-
-def _bias(name: str, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor | None:
-    """Return a module's output minus its derivative times its input; None where this is always 0."""
-    if isinstance(module, _WITHOUT) or type(module).__module__ in _WITHOUT_FILES:
-        return None
-    if not inputs or not all(isinstance(value, Tensor) and value.is_floating_point() for value in inputs):
-        return None  # such as an embedding
-    if isinstance(module, _BATCH_NORM) and module.running_mean is None:
-        raise ValueError(
-            f"layer {name!r} ({type(module).__name__}) has no running statistics, so its bias depends on the other "
-            "images of the batch; expected track_running_stats=True"
-        )
-    if isinstance(module, _AFFINE):
-        own = isinstance(module, (*_BATCH_NORM, Normalise)) or module.bias is not None
-        return module.forward(torch.zeros_like(inputs[0][:1])) if own else None
-    points = [value.detach().requires_grad_() for value in inputs]
-    output = module.forward(*(point.clone() for point in points), **keywords)  # clones: forward may work in place
-    if not isinstance(output, Tensor) or not output.requires_grad:
-        return None
-    linear = _derivative(name, module, points, output)
-    output = output.detach()
-    rounding = 16 * torch.finfo(output.dtype).eps * output.abs().amax(tuple(range(1, output.ndim)), keepdim=True)
-    bias = output - linear
-    return bias.masked_fill(bias.abs() <= rounding, 0.0)  # psi would scale rounding errors to 1
-
-
-def _derivative(name: str, module: nn.Module, points: list[Tensor], output: Tensor) -> Tensor:
-    """Return a module's derivative at the points, times the points."""
-    if isinstance(module, _ELEMENTWISE):  # cheaper, and torch lacks the second derivative of Hardsigmoid
-        (slope,) = torch.autograd.grad(output.sum(), points)
-        return slope * points[0].detach()
-    # the backward pass is linear in `way`, so its derivative by `way` is the forward derivative
-    way = torch.zeros_like(output, requires_grad=True)
-    try:
-        back = torch.autograd.grad((output * way).sum(), points, create_graph=True, materialize_grads=True)
-        moved = torch.stack(
-            [(gradient * point.detach()).sum() for gradient, point in zip(back, points, strict=True)]
-        ).sum()
-        if not moved.requires_grad:  # a step function has derivative 0
-            return torch.zeros_like(way)
-        (linear,) = torch.autograd.grad(moved, way)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as problem:
-        raise ValueError(
-            f"layer {name!r} ({type(module).__name__}) has a bias that needs the layer's second derivative, which "
-            f"fails: {problem}; use simple_full_grad, which needs none"
-        ) from problem
-    return linear

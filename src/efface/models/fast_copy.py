@@ -149,7 +149,9 @@ def norms_after(network: nn.Module, images: Images) -> tuple[list[tuple[Layer, _
     def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         ran[module] += 1
         if isinstance(module, _BatchNorm):
-            sources.setdefault(module, []).append(made.get(_mark(inputs[0])))
+            layer = made.get(_mark(inputs[0]))
+            own = layer is not None and normalises_channels(layer, inputs[0])
+            sources.setdefault(module, []).append(layer if own else None)
 
     def leave(module: nn.Module, _inputs: object, output: Tensor) -> None:
         made[_mark(output)] = module
@@ -173,6 +175,15 @@ def norms_after(network: nn.Module, images: Images) -> tuple[list[tuple[Layer, _
         if len(before) == used[layer] == ran[layer]:
             pairs.append((layer, norm))
     return pairs, output
+
+
+def normalises_channels(layer: nn.Module, output: Tensor) -> bool:
+    """Return True if a BatchNorm of a layer's output normalises its channels.
+
+    A BatchNorm normalises the second axis. A linear layer has its channels on the last one, which is another axis for
+    tokens n t c.
+    """
+    return not isinstance(layer, nn.Linear) or output.ndim == 2
 
 
 def fold_into(layer: Layer, norm: _BatchNorm) -> None:

@@ -52,7 +52,7 @@ class FeatureLayer(NamedTuple):
         identity = nn.Identity()
 
         def through(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
-            return self._back(identity(self._forth(output)), output)
+            return self._back(identity(self.as_features(output)), output)
 
         handle = look_in(module, through)
         try:
@@ -60,7 +60,8 @@ class FeatureLayer(NamedTuple):
         finally:
             handle.remove()
 
-    def _forth(self, output: Any) -> Float[Tensor, "n c y x"]:
+    def as_features(self, output: Any) -> Float[Tensor, "n c y x"]:
+        """Return an output of the layer as n c h w, without prefix tokens. ValueError: it has another shape."""
         axes = 4 if self.grid is None else 3
         fits = isinstance(output, Tensor) and output.ndim == axes
         if not fits or (self.grid is not None and output.shape[1] != self.grid.total):
@@ -69,7 +70,10 @@ class FeatureLayer(NamedTuple):
                 f"layer {self.name!r} returns {returned} in one pass and {_IN_WORDS[self.axes]} in another; expected "
                 "one layout: name another layer"
             )
-        return output.permute(0, 3, 1, 2) if self.grid is None else self.grid.laid_out(output)
+        if self.grid is not None:
+            return self.grid.laid_out(output)
+        features: Tensor = output
+        return features if self.axes == "n c h w" else features.permute(0, 3, 1, 2)
 
     def _back(self, features: Float[Tensor, "n c y x"], output: Tensor) -> Tensor:
         if self.grid is None:

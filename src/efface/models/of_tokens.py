@@ -23,7 +23,7 @@ from efface.types import Images
 _OF_TOKENS = re.compile(r"(?<!Batch)(?<!Group)(?<!Instance)(?<!Response)Norm(?!ali)")
 _ATTENTION = re.compile(r"(?!.*(block|layer|stage|encoder|transformer)).*att(ention|n)", re.IGNORECASE)
 
-_WITHOUT_IMAGES = "its first axis is not that of the images, as of a weight, or of windows"
+WITHOUT_IMAGES = "its first axis is not that of the images, as of a weight, or of windows"
 _IMAGES_SECOND = (
     "its second axis is that of the images (tokens n c), and maps need the images first: make the network compute with "
     "n tokens c (batch_first=True of torch's transformer layers)"
@@ -52,7 +52,7 @@ def as_laid_out(model: nn.Module, images: Images, name: str) -> FeatureLayer | s
     if layout is None:
         return "a map needs three or four axes"
     if not layout.each or not layout.changes:
-        return "it does not depend on the image" if layout.each else _without_images(layout)
+        return without_images(layout) or "it does not depend on the image"
     if len(layout.shape) == 4:
         return _of_four_axes(model, images, name, layout)
     return _of_three_axes(model, images, name, layout)
@@ -70,8 +70,11 @@ def _of_three_axes(model: nn.Module, images: Images, name: str, layout: Layout) 
     return FeatureLayer(model.get_submodule(name), name, "n t c", grid)
 
 
-def _without_images(layout: Layout) -> str:
-    return _IMAGES_SECOND if len(layout.shape) == 3 and layout.shape[1] == HALVES else _WITHOUT_IMAGES
+def without_images(layout: Layout) -> str:
+    """Return in words why a layer has no row for each image; "" if it has."""
+    if layout.each:
+        return ""
+    return _IMAGES_SECOND if len(layout.shape) == 3 and layout.shape[1] == HALVES else WITHOUT_IMAGES
 
 
 def _of_four_axes(model: nn.Module, images: Images, name: str, layout: Layout) -> FeatureLayer | str:
@@ -194,7 +197,7 @@ def _useless(model: nn.Module, images: Images, layer: FeatureLayer) -> str:
     """Return in words why a map of this layer would not show what the network uses; "" if nothing speaks against it."""
     reach = reaches(model, images).get(layer.name)
     if reach is None or reach.shape[:1] != (COUNT,):
-        return _WITHOUT_IMAGES
+        return WITHOUT_IMAGES
     if _is_embedding(model, images, layer):
         return "it is the first layer or passes it on. Later layers compute with tokens, and it does not show them"
     if not _is_reached(model, images, layer):

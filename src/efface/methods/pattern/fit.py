@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from efface import draws
-from efface.methods.pattern.network import folded_with_layers, padded
+from efface.methods.pattern.network import folded_with_layers, padded, undefined
 from efface.models.evaluation import evaluating
 from efface.models.fast_copy import Layer, is_layer
 from efface.models.memory import at_least_one, blocks
+from efface.models.of_tokens import WITHOUT_IMAGES
 from efface.shown import shown
 from efface.store.arrays import read_rows
 from efface.types import Images, Seeds, Split
@@ -139,10 +140,7 @@ class _Moments:
     def add(self, x: Tensor, y: Tensor, seeds: Seeds) -> None:
         """Add the inputs and responses of a pass."""
         if len(x) != len(seeds):
-            raise ValueError(
-                f"patterns are not defined for layer '{self.name}', which works on {len(x)} rows for {len(seeds)} "
-                "images; expected one row per image: choose another method for this network"
-            )
+            raise ValueError(undefined(self.name, WITHOUT_IMAGES))
         if isinstance(self.layer, nn.Conv2d):
             x, y = _windows(self.layer, x), y.permute(0, 2, 3, 1)
         else:

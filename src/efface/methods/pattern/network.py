@@ -18,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 
 from efface.methods.backprop import RELUS, is_activation
 from efface.models.fast_copy import Layer, affine, fold_into, is_layer, norms_after
+from efface.models.layout import layouts
+from efface.models.of_tokens import without_images
 from efface.models.scores import logits_of
 from efface.types import Images
 
@@ -90,6 +92,10 @@ def folded_with_layers(model: nn.Module, images: Images) -> tuple[nn.Module, dic
         with _Trace(network) as trace:
             off = float((logits_of(network, first) - before).abs().max())
     _check_defined(network, trace.ran)
+    for name, module in network.named_modules():
+        layout = layouts(model, first).get(name) if module in trace.places else None
+        if layout is not None and (why := without_images(layout)):
+            raise ValueError(undefined(name, why))
     if off > _TOLERANCE * max(1.0, float(before.abs().max())):
         raise ValueError(
             f"patterns are not defined for {type(model).__name__}: its logits change by {off:.2g} when BatchNorm is "
@@ -98,6 +104,14 @@ def folded_with_layers(model: nn.Module, images: Images) -> tuple[nn.Module, dic
         )
     layers = ((name, module) for name, module in network.named_modules() if is_layer(module) and module in trace.ran)
     return network, {name: trace.rectified[module] >= trace.ran[module] for name, module in layers}
+
+
+def undefined(name: str, why: str) -> str:
+    """Return in words that a layer has no patterns."""
+    return (
+        f"patterns are not defined for layer '{name}': {why}; expected one row per image: choose another method for "
+        "this network, such as lrp or integrated_gradients"
+    )
 
 
 def padded(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -179,6 +193,7 @@ class _Trace(TorchFunctionMode):
         super().__init__()
         self.ran: Counter[nn.Module] = Counter()
         self.rectified: Counter[nn.Module | None] = Counter()
+        self.places: set[nn.Module] = set()  # linear layers that work on several places
         self.made: dict[tuple[int, int], nn.Module] = {}
         self.kept: list[Tensor] = []  # keeps the tensors alive, so that their ids stay unique
         self.handles = [module.register_forward_hook(self.leave) for module in network.modules()]
@@ -187,6 +202,8 @@ class _Trace(TorchFunctionMode):
         self.ran[module] += 1
         if is_layer(module):
             self.made[_key(output)] = module
+            if isinstance(module, nn.Linear) and output.ndim > 2:
+                self.places.add(module)
             self.kept.append(output)
 
     def __torch_function__(

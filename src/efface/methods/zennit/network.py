@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from efface.models.fast_copy import normalises_channels
 from efface.models.hook_watch import look_before, look_in
 from efface.models.scores import logits_of
 from efface.types import Images
@@ -48,8 +49,9 @@ def traced(model: nn.Module, image: Images) -> Traced:
 
     def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         ran.append(module)
-        if isinstance(module, BatchNorm) and inputs and id(inputs[0]) in outputs:
-            pairs.append((outputs[id(inputs[0])][0], module))
+        linear = outputs[id(inputs[0])][0] if inputs and id(inputs[0]) in outputs else None
+        if isinstance(module, BatchNorm) and linear is not None and normalises_channels(linear, inputs[0]):
+            pairs.append((linear, module))
 
     def after(module: nn.Module, _inputs: object, output: Any) -> None:
         if isinstance(module, Linear):

@@ -213,5 +213,7 @@ def reason(text: str, network: str) -> str:
     first = re.sub(rf"\b{network}\b", "the network", first)
     first = re.sub(r"(layer )?'[\w.]+' \((\w+)\)", r"a \2", first)
     first = re.sub(r"layer '[\w.]+' of the network returns n( x \d+)+, which", "a layer", first)
-    first = re.sub(r"returns shape \([\d, ]+\), its", "has its", first)
+    first = re.sub(r"returns shape \([\d, ]+\), and its bias has", "has a bias with", first)
+    first = re.sub(r", so its parts miss the logit of the first image by [\d.e+-]+", "", first)
+    first = re.sub(r"'[\w.]+\.(\w*bias)'", r"its \1", first)
     return re.sub(r" \('[^']*'\)|, '[\w.]+'(?=$|\.)", "", first)
